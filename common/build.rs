@@ -9,14 +9,17 @@ fn main() {
         println!("cargo:rerun-if-changed={dir}");
         collect(Path::new(dir), &mut files);
     }
+
     files.sort();
     // FNV-1a: told apart, not protected.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+
     for file in &files {
         for byte in std::fs::read(file).unwrap_or_default() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
+
     println!("cargo:rustc-env=ERGODIC_SOURCE_HASH={:08x}", hash >> 32);
 }
 

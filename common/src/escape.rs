@@ -17,6 +17,7 @@ fn escape_chars(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(&is_escaped) {
         return Cow::Borrowed(text);
     }
+
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match c {
@@ -29,6 +30,7 @@ fn escape_chars(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
             }),
         }
     }
+
     Cow::Owned(out)
 }
 
@@ -50,14 +52,24 @@ mod tests {
     fn what_could_mislead_is_escaped_and_nothing_else() {
         let plain = "spare-1 (ä, 中文, ★ ✗ 👍 a\\b \"x\"): 40 %";
         assert!(matches!(escape_line(plain), Cow::Borrowed(text) if text == plain));
-        assert_eq!(escape_line("a\u{1b}[2J\u{9b}31m\r\n\tb"), "a\\u001b[2J\\u009b31m\\r\\n\\tb");
+        assert_eq!(
+            escape_line("a\u{1b}[2J\u{9b}31m\r\n\tb"),
+            "a\\u001b[2J\\u009b31m\\r\\n\\tb"
+        );
+
         assert_eq!(
             escape_line("x\u{202e}gpj\u{2066}\u{200f}\u{feff}\u{7f}\0"),
             "x\\u202egpj\\u2066\\u200f\\ufeff\\u007f\\u0000"
         );
         assert_eq!(escape_lines("a\nb\u{7}"), "a\nb\\u0007");
+
         for c in (0..=0x1f).chain(0x7f..=0x9f).filter_map(char::from_u32) {
-            assert!(escape_line(&c.to_string()).chars().all(|c| !is_misleading(c)), "{c:?}");
+            assert!(
+                escape_line(&c.to_string())
+                    .chars()
+                    .all(|c| !is_misleading(c)),
+                "{c:?}"
+            );
         }
     }
 }

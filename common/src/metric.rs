@@ -135,16 +135,26 @@ impl Metric {
         if let Self::LayerNormSq(layer) = self {
             return format!("{LAYER_NORM_SQ}[{layer}]").into();
         }
-        Self::NAMES.iter().find(|(_, m)| m == self).map_or("?", |(name, _)| name).into()
+        Self::NAMES
+            .iter()
+            .find(|(_, m)| m == self)
+            .map_or("?", |(name, _)| name)
+            .into()
     }
 
     /// The metric of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        let layer = name.strip_prefix(LAYER_NORM_SQ).and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']'));
+        let layer = name
+            .strip_prefix(LAYER_NORM_SQ)
+            .and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']'));
         if let Some(layer) = layer {
             return Some(Self::LayerNormSq(layer.to_owned()));
         }
-        Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, m)| m.clone())
+
+        Self::NAMES
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, m)| m.clone())
     }
 
     /// The pass that it is read from, if it takes one.
@@ -157,7 +167,9 @@ impl Metric {
             Self::GradNoiseTrace | Self::GradNoiseHill => Some(MeasurementPass::Noise),
             Self::HessianTop => Some(MeasurementPass::Curvature),
             Self::TrainLoss | Self::TrainAcc | Self::TrainSmoothedLoss => None,
-            Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) | Self::EffectiveLr => None,
+            Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) | Self::EffectiveLr => {
+                None
+            }
             Self::GradNorm | Self::GradWeightCos | Self::UpdateNorm | Self::AngularUpdate => None,
             Self::NormSqJump | Self::InitDistance | Self::SampleDistance => None,
         }
@@ -200,13 +212,20 @@ impl Metric {
 
     /// Whether it is of the validation images.
     pub fn needs_validation(&self) -> bool {
-        matches!(self, Self::ValLoss | Self::ValAcc | Self::AverageValLoss | Self::AverageValAcc)
+        matches!(
+            self,
+            Self::ValLoss | Self::ValAcc | Self::AverageValLoss | Self::AverageValAcc
+        )
     }
 
     /// Whether larger values are better (`Some(true)`), smaller ones are (`Some(false)`), or neither.
     pub fn larger_is_better(&self) -> Option<bool> {
         match self {
-            Self::TrainAcc | Self::TestAcc | Self::ValAcc | Self::AverageTestAcc | Self::AverageValAcc => Some(true),
+            Self::TrainAcc
+            | Self::TestAcc
+            | Self::ValAcc
+            | Self::AverageTestAcc
+            | Self::AverageValAcc => Some(true),
             Self::TrainLoss
             | Self::TrainSmoothedLoss
             | Self::TestLoss

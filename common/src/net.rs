@@ -162,11 +162,24 @@ impl NormSpec {
 impl Layer {
     /// Shape of what its readers see.
     pub fn activation_shape(&self) -> ActivationShape {
-        let ActivationShape { height, width, channels } = self.output;
+        let ActivationShape {
+            height,
+            width,
+            channels,
+        } = self.output;
+
         match self.pool {
             Pool::None => self.output,
-            Pool::Max2 => ActivationShape { height: height / 2, width: width / 2, channels },
-            Pool::Average => ActivationShape { height: 1, width: 1, channels },
+            Pool::Max2 => ActivationShape {
+                height: height / 2,
+                width: width / 2,
+                channels,
+            },
+            Pool::Average => ActivationShape {
+                height: 1,
+                width: 1,
+                channels,
+            },
         }
     }
 
@@ -191,6 +204,7 @@ impl Layer {
             LinearOp::Conv { kernel, .. } => kernel * kernel * outputs,
             LinearOp::Linear => outputs,
         };
+
         let affine = self.norm.is_some_and(|n| n.affine);
         let param = |role, name: &str, len, trained, normed| Param {
             name: format!("{}.{name}", self.name),
@@ -202,14 +216,36 @@ impl Layer {
             trained,
             normed,
         };
-        let mut params = vec![param(ParamRole::Weight, "weight", fan_in * outputs, self.trained, normed)];
+        let mut params = vec![param(
+            ParamRole::Weight,
+            "weight",
+            fan_in * outputs,
+            self.trained,
+            normed,
+        )];
+
         if self.bias {
             params.push(param(ParamRole::Bias, "bias", outputs, self.trained, false));
         }
+
         if affine {
-            params.push(param(ParamRole::NormScale, "norm.scale", outputs, true, false));
-            params.push(param(ParamRole::NormShift, "norm.shift", outputs, true, false));
+            params.push(param(
+                ParamRole::NormScale,
+                "norm.scale",
+                outputs,
+                true,
+                false,
+            ));
+
+            params.push(param(
+                ParamRole::NormShift,
+                "norm.shift",
+                outputs,
+                true,
+                false,
+            ));
         }
+
         params
     }
 }
@@ -218,42 +254,76 @@ impl Net {
     /// The network of a trial; `None` for a model that is none.
     pub fn from_config(config: &TrialConfig) -> Option<Self> {
         let (height, width, channels) = config.data.dataset.image_shape();
-        let input = ActivationShape { height: height as usize, width: width as usize, channels: channels as usize };
-        Self::from_model(&config.model, input, config.data.dataset.class_count() as usize)
+        let input = ActivationShape {
+            height: height as usize,
+            width: width as usize,
+            channels: channels as usize,
+        };
+        Self::from_model(
+            &config.model,
+            input,
+            config.data.dataset.class_count() as usize,
+        )
     }
 
     /// A model for images of this shape; `None` for a model that is no network.
     pub fn from_model(model: &ModelConfig, input: ActivationShape, classes: usize) -> Option<Self> {
-        let mut chain = NetBuilder { model, input, layers: Vec::new() };
+        let mut chain = NetBuilder {
+            model,
+            input,
+            layers: Vec::new(),
+        };
+
         match &model.kind {
             ModelKind::Mlp { hidden } => {
                 for (i, width) in hidden.iter().enumerate() {
-                    chain.add_hidden_layer(format!("fc{}", i + 1), *width as usize, LinearOp::Linear);
+                    chain.add_hidden_layer(
+                        format!("fc{}", i + 1),
+                        *width as usize,
+                        LinearOp::Linear,
+                    );
                 }
             }
             ModelKind::Cnn4 { width } => {
                 let w = *width as usize;
-                for (i, (channels, stride)) in [(w, 1), (2 * w, 2), (4 * w, 2), (4 * w, 2)].into_iter().enumerate() {
-                    let map = LinearOp::Conv { kernel: 3, stride, padding: 1 };
+                for (i, (channels, stride)) in [(w, 1), (2 * w, 2), (4 * w, 2), (4 * w, 2)]
+                    .into_iter()
+                    .enumerate()
+                {
+                    let map = LinearOp::Conv {
+                        kernel: 3,
+                        stride,
+                        padding: 1,
+                    };
                     chain.add_hidden_layer(format!("conv{}", i + 1), channels, map);
                 }
             }
-            ModelKind::Preresnet { depth, widen } => chain.add_preresnet(*depth as usize, 16 * *widen as usize),
+            ModelKind::Preresnet { depth, widen } => {
+                chain.add_preresnet(*depth as usize, 16 * *widen as usize)
+            }
             ModelKind::Vgg { depth, width } => chain.add_vgg(*depth, *width as usize),
             ModelKind::Toy(_) | ModelKind::Empty => return None,
         }
+
         chain.add_head(classes);
-        Some(Self { input, classes, layers: chain.layers })
+        Some(Self {
+            input,
+            classes,
+            layers: chain.layers,
+        })
     }
 
     /// Parameter tensors in the order of their definition.
     pub fn params(&self) -> Vec<Param> {
         let mut params = Vec::new();
         for (at, layer) in self.layers.iter().enumerate() {
-            let normed =
-                layer.norm.is_some() || self.adding_layer(at).is_some_and(|adder| self.layers[adder].norm.is_some());
+            let normed = layer.norm.is_some()
+                || self
+                    .adding_layer(at)
+                    .is_some_and(|adder| self.layers[adder].norm.is_some());
             params.extend(layer.build_params(at, normed));
         }
+
         params
     }
 
@@ -265,19 +335,32 @@ impl Net {
     /// Numbers in all parameters, and in the trained ones.
     pub fn param_counts(&self) -> (u64, u64) {
         let params = self.params();
-        let sum = |trained: bool| params.iter().filter(|p| p.trained || !trained).map(|p| p.len as u64).sum();
+        let sum = |trained: bool| {
+            params
+                .iter()
+                .filter(|p| p.trained || !trained)
+                .map(|p| p.len as u64)
+                .sum()
+        };
+
         (sum(false), sum(true))
     }
 
     /// Floating-point operations of one training step per image: forward, weight and input gradients, the latter not
     /// for the first layer. A multiply-accumulate counts as two, and convolutions count as they are defined.
     pub fn train_flops(&self) -> u64 {
-        self.layers.iter().map(|l| 2 * l.multiply_accumulates() * if l.source.is_none() { 2 } else { 3 }).sum()
+        self.layers
+            .iter()
+            .map(|l| 2 * l.multiply_accumulates() * if l.source.is_none() { 2 } else { 3 })
+            .sum()
     }
 
     /// Floating-point operations of evaluating one image.
     pub fn test_flops(&self) -> u64 {
-        self.layers.iter().map(|l| 2 * l.multiply_accumulates()).sum()
+        self.layers
+            .iter()
+            .map(|l| 2 * l.multiply_accumulates())
+            .sum()
     }
 
     /// Bytes a trial needs beside the dataset, on one thread: weights with gradient, state of the optimizer and average;
@@ -285,17 +368,37 @@ impl Net {
     /// the sums of a batch, or of the test images evaluated at a time, and a batch's gradients.
     pub fn train_bytes(&self, config: &TrialConfig) -> u64 {
         let images = self.micro_batch_size(u64::from(config.effective_batch_size()));
-        let kept = images.max(TEST_BATCH.min(u64::from(config.data.test.max(config.data.validation))));
+        let kept =
+            images.max(TEST_BATCH.min(u64::from(config.data.test.max(config.data.validation))));
         let numbers = |(at, l): (usize, &Layer)| {
-            let streams = if self.adding_layer(at).is_some() { 2 } else { 1 };
-            let pooled = if l.pool == Pool::None { 0 } else { l.activation_shape().len() };
+            let streams = if self.adding_layer(at).is_some() {
+                2
+            } else {
+                1
+            };
+
+            let pooled = if l.pool == Pool::None {
+                0
+            } else {
+                l.activation_shape().len()
+            };
             kept * l.output.len() as u64 + images * (streams * l.output.len() + pooled) as u64
         };
         let activations: u64 = self.layers.iter().enumerate().map(numbers).sum();
+
         let state = if config.train.adamw.is_some() { 2 } else { 1 };
         let copies = 2 + state + u64::from(config.train.average.is_some());
-        let largest = self.layers.iter().map(|l| l.fan_in() * l.output.channels).max().unwrap_or(0) as u64;
-        4 * (copies * self.param_counts().0 + largest + (3 * 16 * largest).div_ceil(9) + activations)
+        let largest = self
+            .layers
+            .iter()
+            .map(|l| l.fan_in() * l.output.channels)
+            .max()
+            .unwrap_or(0) as u64;
+
+        4 * (copies * self.param_counts().0
+            + largest
+            + (3 * 16 * largest).div_ceil(9)
+            + activations)
     }
 
     /// Bytes that the metric `hessian_top` needs beside those: both passes over a batch and their tangents, and some vectors, in f64.
@@ -310,15 +413,27 @@ impl Net {
 
     /// Bytes that a trial needs beside the dataset, with all that is measured and kept.
     pub fn trial_bytes(&self, config: &TrialConfig, measure: &Measure) -> u64 {
-        let saved = if measure.save { SAVED_COPIES * self.weights_file_bytes(config) } else { 0 };
-        let curvature = if measure.needs_pass(MeasurementPass::Curvature) { self.curvature_bytes(config) } else { 0 };
+        let saved = if measure.save {
+            SAVED_COPIES * self.weights_file_bytes(config)
+        } else {
+            0
+        };
+
+        let curvature = if measure.needs_pass(MeasurementPass::Curvature) {
+            self.curvature_bytes(config)
+        } else {
+            0
+        };
         self.train_bytes(config) + saved + curvature
     }
 
     /// Bytes of a file of trained weights: parameters, their average and the running statistics of norms.
     pub fn weights_file_bytes(&self, config: &TrialConfig) -> u64 {
         let copies = 1 + u64::from(config.train.average.is_some());
-        let normed = self.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
+        let normed = self
+            .layers
+            .iter()
+            .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
         let statistics: usize = normed.map(|l| 2 * l.output.channels).sum();
         4 * (copies * self.param_counts().0 + statistics as u64)
     }
@@ -326,7 +441,10 @@ impl Net {
     /// Images of a batch that are trained on at a time: all under batch norm, whose statistics are the whole batch's,
     /// and otherwise pieces of a fixed size, which changes no sum.
     pub fn micro_batch_size(&self, batch: u64) -> u64 {
-        let whole = self.layers.iter().any(|l| l.norm.is_some_and(|n| n.has_running_statistics()));
+        let whole = self
+            .layers
+            .iter()
+            .any(|l| l.norm.is_some_and(|n| n.has_running_statistics()));
         if whole { batch } else { batch.min(MICRO_BATCH) }
     }
 }
@@ -355,19 +473,29 @@ impl NetBuilder<'_> {
     /// Map – norm – ReLU.
     fn add_hidden_layer(&mut self, name: String, channels: usize, map: LinearOp) {
         let layer = self.plain_layer(name, self.last_layer(), channels, map);
-        self.layers.push(Layer { norm: self.norm_spec(), relu: true, ..layer });
+        self.layers.push(Layer {
+            norm: self.norm_spec(),
+            relu: true,
+            ..layer
+        });
     }
 
     /// He et al. 2016 (v2): a 3×3 stem, then three stages of `(depth − 2)/6` blocks at w, 2w, 4w channels.
     fn add_preresnet(&mut self, depth: usize, w: usize) {
         self.add_hidden_layer("stem".into(), w, CONV_3X3);
         let mut block = 0;
+
         for (stage, channels) in [w, 2 * w, 4 * w].into_iter().enumerate() {
             for at in 0..(depth - 2) / 6 {
                 block += 1;
-                self.add_residual_block(&format!("block{block}"), channels, if stage > 0 && at == 0 { 2 } else { 1 });
+                self.add_residual_block(
+                    &format!("block{block}"),
+                    channels,
+                    if stage > 0 && at == 0 { 2 } else { 1 },
+                );
             }
         }
+
         self.pool_last_layer(Pool::Average);
     }
 
@@ -376,22 +504,45 @@ impl NetBuilder<'_> {
     fn add_residual_block(&mut self, name: &str, channels: usize, stride: usize) {
         let stream = self.last_layer();
         let mut add = stream;
-        self.add_hidden_layer(format!("{name}.conv1"), channels, LinearOp::Conv { kernel: 3, stride, padding: 1 });
+        self.add_hidden_layer(
+            format!("{name}.conv1"),
+            channels,
+            LinearOp::Conv {
+                kernel: 3,
+                stride,
+                padding: 1,
+            },
+        );
+
         let first = self.last_layer();
         if stride != 1 {
-            let map = LinearOp::Conv { kernel: 1, stride, padding: 0 };
+            let map = LinearOp::Conv {
+                kernel: 1,
+                stride,
+                padding: 0,
+            };
             let shortcut = self.plain_layer(format!("{name}.shortcut"), stream, channels, map);
             self.layers.push(shortcut);
+
             add = self.last_layer();
         }
+
         let second = self.plain_layer(format!("{name}.conv2"), first, channels, CONV_3X3);
-        self.layers.push(Layer { add, norm: self.norm_spec(), relu: true, ..second });
+        self.layers.push(Layer {
+            add,
+            norm: self.norm_spec(),
+            relu: true,
+            ..second
+        });
     }
 
     /// Simonyan and Zisserman 2015, configurations A, B, D and E, for 32×32: a max-pool after each of five stages.
     fn add_vgg(&mut self, depth: VggDepth, w: usize) {
         let mut conv = 0;
-        for (channels, convs) in [w, 2 * w, 4 * w, 8 * w, 8 * w].into_iter().zip(depth.convolutions_per_stage()) {
+        for (channels, convs) in [w, 2 * w, 4 * w, 8 * w, 8 * w]
+            .into_iter()
+            .zip(depth.convolutions_per_stage())
+        {
             for _ in 0..convs {
                 conv += 1;
                 self.add_hidden_layer(format!("conv{conv}"), channels, CONV_3X3);
@@ -424,23 +575,66 @@ impl NetBuilder<'_> {
             Norm::Layer => NormScope::Groups(1),
             Norm::None => return None,
         };
-        Some(NormSpec { scope: over, eps: self.model.norm_eps, affine: self.model.affine })
+        Some(NormSpec {
+            scope: over,
+            eps: self.model.norm_eps,
+            affine: self.model.affine,
+        })
     }
 
     /// A trained map without norm and ReLU. It has a bias where the model has no norms.
-    fn plain_layer(&self, name: String, source: Option<usize>, channels: usize, map: LinearOp) -> Layer {
+    fn plain_layer(
+        &self,
+        name: String,
+        source: Option<usize>,
+        channels: usize,
+        map: LinearOp,
+    ) -> Layer {
         let input = source.map_or(self.input, |at| self.layers[at].activation_shape());
         let output = match map {
-            LinearOp::Linear => ActivationShape { height: 1, width: 1, channels },
-            LinearOp::Conv { kernel, stride, padding } => {
+            LinearOp::Linear => ActivationShape {
+                height: 1,
+                width: 1,
+                channels,
+            },
+            LinearOp::Conv {
+                kernel,
+                stride,
+                padding,
+            } => {
                 let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
-                ActivationShape { height: side(input.height), width: side(input.width), channels }
+                ActivationShape {
+                    height: side(input.height),
+                    width: side(input.width),
+                    channels,
+                }
             }
         };
+
         let bias = self.model.norm == Norm::None;
-        let (add, norm, relu, pool, trained) = (None, None, false, Pool::None, true);
-        Layer { name, source, add, input, output, linear_op: map, bias, norm, relu, pool, trained }
+        let add = None;
+        let norm = None;
+        let relu = false;
+        let pool = Pool::None;
+        let trained = true;
+        Layer {
+            name,
+            source,
+            add,
+            input,
+            output,
+            linear_op: map,
+            bias,
+            norm,
+            relu,
+            pool,
+            trained,
+        }
     }
 }
 
-const CONV_3X3: LinearOp = LinearOp::Conv { kernel: 3, stride: 1, padding: 1 };
+const CONV_3X3: LinearOp = LinearOp::Conv {
+    kernel: 3,
+    stride: 1,
+    padding: 1,
+};

@@ -24,15 +24,22 @@ static TABLES: LazyLock<ZigguratTables> = LazyLock::new(ZigguratTables::new);
 
 impl ZigguratTables {
     fn new() -> Self {
-        let tail = libm::sqrt(std::f64::consts::FRAC_PI_2) * libm::erfc(TAIL_START * std::f64::consts::FRAC_1_SQRT_2);
+        let tail = libm::sqrt(std::f64::consts::FRAC_PI_2)
+            * libm::erfc(TAIL_START * std::f64::consts::FRAC_1_SQRT_2);
         let area = TAIL_START * gaussian_density(TAIL_START) + tail;
-        let (mut ends, mut heights) = ([0.0; LAYERS + 1], [1.0; LAYERS + 1]);
+        let mut ends = [0.0; LAYERS + 1];
+        let mut heights = [1.0; LAYERS + 1];
         (ends[0], ends[1]) = (area / gaussian_density(TAIL_START), TAIL_START);
+
         for at in 2..LAYERS {
             let above = area / ends[at - 1] + gaussian_density(ends[at - 1]);
             ends[at] = libm::sqrt(-2.0 * libm::log(above));
         }
-        heights.iter_mut().zip(&ends).for_each(|(height, end)| *height = gaussian_density(*end));
+
+        heights
+            .iter_mut()
+            .zip(&ends)
+            .for_each(|(height, end)| *height = gaussian_density(*end));
         Self { ends, heights }
     }
 }
@@ -58,10 +65,13 @@ pub(crate) fn draw_normal(rng: &mut impl Rng) -> f64 {
         if x.abs() < ends[layer + 1] {
             return x;
         }
+
         if layer == 0 {
             return draw_tail(rng).copysign(x);
         }
-        let (low, high) = (heights[layer], heights[layer + 1]);
+
+        let low = heights[layer];
+        let high = heights[layer + 1];
         if low + (high - low) * unit_uniform(rng.next_u64()) < gaussian_density(x) {
             return x;
         }
@@ -90,10 +100,12 @@ mod tests {
     fn layers_have_equal_areas_and_end_at_the_top() {
         let ZigguratTables { ends, heights } = &*TABLES;
         let area = ends[1] * (heights[2] - heights[1]);
+
         for layer in 1..LAYERS - 1 {
             let of_layer = ends[layer] * (heights[layer + 1] - heights[layer]);
             assert!((of_layer / area - 1.0).abs() < 1e-9, "layer {layer}");
         }
+
         let last = ends[LAYERS - 1] * (1.0 - heights[LAYERS - 1]);
         assert!((last / area - 1.0).abs() < 1e-6, "{last} {area}");
         assert!((ends[0] * heights[1] / area - 1.0).abs() < 1e-9);
@@ -107,17 +119,24 @@ mod tests {
         let edges: Vec<f64> = (-42..=42).map(|i| f64::from(i) * 0.1).collect();
         let mut counts = vec![0_u64; edges.len() + 1];
         let mut rng = ChaCha8Rng::from_seed([7; 32]);
+
         for _ in 0..DRAWS {
             let x = draw_normal(&mut rng);
             counts[edges.partition_point(|edge| *edge < x)] += 1;
         }
+
         let mut chi_squared = 0.0;
         let mut low = 0.0;
-        for (count, high) in counts.iter().zip(edges.iter().map(|e| below(*e)).chain([1.0])) {
+
+        for (count, high) in counts
+            .iter()
+            .zip(edges.iter().map(|e| below(*e)).chain([1.0]))
+        {
             let expected = (high - low) * DRAWS as f64;
             chi_squared += (*count as f64 - expected) * (*count as f64 - expected) / expected;
             low = high;
         }
+
         // 85 degrees of freedom: mean 85, standard deviation 13.
         assert!(chi_squared < 85.0 + 4.0 * 13.0, "χ² = {chi_squared}");
         assert!(chi_squared > 85.0 - 4.0 * 13.0, "χ² = {chi_squared}");

@@ -15,27 +15,41 @@ const ALL_DIGITS: usize = 17;
 /// A number in at most so many significant digits, without the zeros at its end: `0.0316`, `2.5e-5`, `1e8`.
 pub fn format_significant(x: f64, digits: usize) -> String {
     if x == 0.0 || !x.is_finite() {
-        return if x == 0.0 { "0".to_owned() } else { x.to_string() };
+        return if x == 0.0 {
+            "0".to_owned()
+        } else {
+            x.to_string()
+        };
     }
+
     let rounded = format!("{x:.*e}", digits.max(1) - 1);
-    let Some((mantissa, power)) = rounded.split_once('e') else { return rounded };
+    let Some((mantissa, power)) = rounded.split_once('e') else {
+        return rounded;
+    };
     let power: i32 = power.parse().unwrap_or_default();
     if PLAIN_EXPONENTS.contains(&power) {
         let decimals = (digits as i32 - 1 - power).max(0) as usize;
         return trim_trailing_zeros(&format!("{x:.decimals$}")).to_owned();
     }
+
     format!("{}e{power}", trim_trailing_zeros(mantissa))
 }
 
 /// Without zeros at the end of a fraction.
 fn trim_trailing_zeros(text: &str) -> &str {
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        text
+    }
 }
 
 /// The power of ten of the first of so many digits.
 fn decimal_exponent(x: f64, digits: usize) -> i32 {
     let text = format!("{x:.*e}", digits - 1);
-    text.split_once('e').and_then(|(_, power)| power.parse().ok()).unwrap_or_default()
+    text.split_once('e')
+        .and_then(|(_, power)| power.parse().ok())
+        .unwrap_or_default()
 }
 
 /// How numbers that belong together are written: all of them to the same place, since what is finer is not known.
@@ -54,31 +68,47 @@ impl DecimalFormat {
         if spread == 0.0 || !spread.is_finite() || !largest.is_finite() {
             return None;
         }
+
         let last = decimal_exponent(spread, digits) + 1 - digits as i32;
         let largest = largest.abs().max(spread);
         // More digits than an `f64` has are none.
         let last = last.max(decimal_exponent(largest, 1) + 1 - ALL_DIGITS as i32);
-        Some(Self { last_exponent: last, is_plain: PLAIN_EXPONENTS.contains(&decimal_exponent(largest, digits)) })
+        Some(Self {
+            last_exponent: last,
+            is_plain: PLAIN_EXPONENTS.contains(&decimal_exponent(largest, digits)),
+        })
     }
 
     /// A number to this place.
     pub fn format_number(self, x: f64) -> String {
         let decimals = (-self.last_exponent).max(0);
-        let tiny = decimals > MAX_DECIMALS && x != 0.0 && !PLAIN_EXPONENTS.contains(&decimal_exponent(x, 2));
+        let tiny = decimals > MAX_DECIMALS
+            && x != 0.0
+            && !PLAIN_EXPONENTS.contains(&decimal_exponent(x, 2));
+
         if !x.is_finite() {
             return x.to_string();
         }
         if !self.is_plain || tiny {
             return self.format_scientific(x);
         }
+
         let text = format!("{x:.*}", decimals as usize);
         let is_zero = text.chars().all(|c| matches!(c, '-' | '0' | '.'));
-        if is_zero { text.trim_start_matches('-').to_owned() } else { text }
+        if is_zero {
+            text.trim_start_matches('-').to_owned()
+        } else {
+            text
+        }
     }
 
     fn format_scientific(self, x: f64) -> String {
         // With the power that it has when it is rounded: 9.96 to one decimal is 10.0.
-        let first = if x == 0.0 { self.last_exponent - 1 } else { decimal_exponent(x, ALL_DIGITS) };
+        let first = if x == 0.0 {
+            self.last_exponent - 1
+        } else {
+            decimal_exponent(x, ALL_DIGITS)
+        };
         let digits = (first - self.last_exponent + 1).max(0);
         if digits == 0 {
             let unit = format!("1e{}", self.last_exponent);
@@ -89,6 +119,7 @@ impl DecimalFormat {
                 (false, _) => "0".to_owned(),
             };
         }
+
         let digits = (decimal_exponent(x, digits as usize) - self.last_exponent).max(0) as usize;
         format!("{x:.digits$e}")
     }
@@ -98,7 +129,11 @@ impl DecimalFormat {
 pub fn format_with_half_width(x: f64, half: f64) -> String {
     match DecimalFormat::from_spread(half, 2, x) {
         Some(place) => format!("{} ± {}", place.format_number(x), place.format_number(half)),
-        None => format!("{} ± {}", format_significant(x, 6), format_significant(half, 2)),
+        None => format!(
+            "{} ± {}",
+            format_significant(x, 6),
+            format_significant(half, 2)
+        ),
     }
 }
 
@@ -118,18 +153,26 @@ const MAX_COMPARED_NUMBERS: usize = 20_000;
 impl DistinctFormat {
     /// What tells these apart.
     pub fn from_numbers(numbers: impl Iterator<Item = f64>) -> Self {
-        let mut all: Vec<u64> =
-            numbers.map(|x| if x == 0.0 { 0 } else { x.to_bits() }).take(MAX_COMPARED_NUMBERS + 1).collect();
+        let mut all: Vec<u64> = numbers
+            .map(|x| if x == 0.0 { 0 } else { x.to_bits() })
+            .take(MAX_COMPARED_NUMBERS + 1)
+            .collect();
         if all.len() > MAX_COMPARED_NUMBERS {
             return Self::with_all_digits();
         }
+
         all.sort_unstable();
         all.dedup();
         let tells = |digits: &usize| {
             let mut seen = HashSet::with_capacity(all.len());
-            all.iter().all(|bits| seen.insert(Self { digits: *digits }.format_number(f64::from_bits(*bits))))
+            all.iter().all(|bits| {
+                seen.insert(Self { digits: *digits }.format_number(f64::from_bits(*bits)))
+            })
         };
-        Self { digits: (MIN_DIGITS..ALL_DIGITS).find(tells).unwrap_or(ALL_DIGITS) }
+
+        Self {
+            digits: (MIN_DIGITS..ALL_DIGITS).find(tells).unwrap_or(ALL_DIGITS),
+        }
     }
 
     /// Every digit.
@@ -143,8 +186,13 @@ impl DistinctFormat {
         if exact.len() <= MAX_SHORT_CHARS || self.digits >= ALL_DIGITS {
             return exact;
         }
+
         let text = format_significant(x, self.digits);
-        if text.len() < exact.len() { text } else { exact }
+        if text.len() < exact.len() {
+            text
+        } else {
+            exact
+        }
     }
 }
 
@@ -175,9 +223,18 @@ mod tests {
     /// What a text says, and half a unit of its last digit.
     fn read(text: &str) -> (f64, f64) {
         let (mantissa, power) = text.split_once('e').unwrap_or((text, "0"));
-        let decimals = mantissa.split_once('.').map_or(0, |(_, decimals)| decimals.len() as i32);
-        let unit = format!("1e{}", power.parse::<i32>().expect("a power of ten") - decimals);
-        (text.parse().expect("a number"), unit.parse::<f64>().expect("a number") / 2.0)
+        let decimals = mantissa
+            .split_once('.')
+            .map_or(0, |(_, decimals)| decimals.len() as i32);
+        let unit = format!(
+            "1e{}",
+            power.parse::<i32>().expect("a power of ten") - decimals
+        );
+
+        (
+            text.parse().expect("a number"),
+            unit.parse::<f64>().expect("a number") / 2.0,
+        )
     }
 
     fn draws(n: u64) -> impl Iterator<Item = f64> {
@@ -203,6 +260,7 @@ mod tests {
             (1.378_44e43, "1.378e43"),
             (f64::NAN, "NaN"),
         ];
+
         for (x, text) in cases {
             assert_eq!(format_significant(x, 4), text, "{x:e}");
         }
@@ -225,6 +283,7 @@ mod tests {
             ((5.0, 0.0), "5 ± 0"),
             ((2.3e-10, 0.0), "2.3e-10 ± 0"),
         ];
+
         for ((mean, half), text) in cases {
             assert_eq!(format_with_half_width(mean, half), text);
         }
@@ -241,36 +300,61 @@ mod tests {
             for (x, text) in [(mean, left), (half, right)] {
                 let (read, unit) = read(text);
                 let rest = 4.0 * f64::EPSILON * x.abs();
-                assert!((read - x).abs() <= unit.max(0.05 * half) + rest, "{x:e}: {text}");
+                assert!(
+                    (read - x).abs() <= unit.max(0.05 * half) + rest,
+                    "{x:e}: {text}"
+                );
             }
+
             // Two digits of what is uncertain are there, unless the number itself has none that are so small.
             let (read, _) = read(right);
             let has_digits = half > 1e-14 * mean.abs();
-            assert!(!has_digits || (read - half).abs() <= 0.051 * half, "{half:e}: {text}");
+            assert!(
+                !has_digits || (read - half).abs() <= 0.051 * half,
+                "{half:e}: {text}"
+            );
+
             for digits in 1..=8 {
                 let text = format_significant(mean, digits);
                 let near = (text.parse::<f64>().expect("a number") - mean).abs();
-                assert!(near <= mean.abs() * 0.51 * libm::exp10(1.0 - digits as f64), "{mean:e}: {text}");
+                assert!(
+                    near <= mean.abs() * 0.51 * libm::exp10(1.0 - digits as f64),
+                    "{mean:e}: {text}"
+                );
             }
         }
     }
 
     #[test]
     fn values_of_an_axis_are_told_apart_in_few_digits() {
-        let rates: Vec<f64> = draws(300).map(|u| libm::exp(libm::log(1e-7) * (1.0 - u))).collect();
-        let line: Vec<f64> = (0..64).map(|i| 1.999 + 0.002 * f64::from(i) / 63.0).collect();
-        let near: Vec<f64> = (0..64).map(|i| f64::from_bits(1.0_f64.to_bits() + i)).collect();
+        let rates: Vec<f64> = draws(300)
+            .map(|u| libm::exp(libm::log(1e-7) * (1.0 - u)))
+            .collect();
+        let line: Vec<f64> = (0..64)
+            .map(|i| 1.999 + 0.002 * f64::from(i) / 63.0)
+            .collect();
+        let near: Vec<f64> = (0..64)
+            .map(|i| f64::from_bits(1.0_f64.to_bits() + i))
+            .collect();
+
         let mixed = vec![1.9995, 1.999_500_1, 1.999_507_936_51, 2.0, 1e-300, 0.0];
         for axis in [rates, line, near, mixed] {
             let names = DistinctFormat::from_numbers(axis.iter().copied());
             let texts: HashSet<String> = axis.iter().map(|x| names.format_number(*x)).collect();
             assert_eq!(texts.len(), axis.len(), "{texts:?}");
+
             for x in &axis {
                 let (back, unit) = read(&names.format_number(*x));
-                assert!((back - x).abs() <= unit * (1.0 + 1e-9), "{x:e}: {}", names.format_number(*x));
+                assert!(
+                    (back - x).abs() <= unit * (1.0 + 1e-9),
+                    "{x:e}: {}",
+                    names.format_number(*x)
+                );
+
                 assert!(can_round_to(*x, back), "{x:e} {back:e}");
             }
         }
+
         let few = DistinctFormat::from_numbers([0.01, 0.031_622_776_601_7, 0.1].into_iter());
         assert_eq!(
             [0.01, 0.031_622_776_601_7, 0.1, 1e-7].map(|x| few.format_number(x)),

@@ -36,8 +36,12 @@ pub enum Purpose {
 }
 
 /// Purposes that a sweep file may name in `seeds`.
-pub const NAMED_PURPOSES: [(&str, Purpose); 4] =
-    [("init", Purpose::Init), ("head", Purpose::Head), ("order", Purpose::Order), ("augment", Purpose::Augment)];
+pub const NAMED_PURPOSES: [(&str, Purpose); 4] = [
+    ("init", Purpose::Init),
+    ("head", Purpose::Head),
+    ("order", Purpose::Order),
+    ("augment", Purpose::Augment),
+];
 
 impl Purpose {
     /// Its name.
@@ -84,13 +88,24 @@ impl SeedPlan {
 
     /// Repeats in which every crossed stream meets every other one once; 1 if none is crossed.
     pub fn combination_count(&self) -> u64 {
-        self.crossed.iter().fold(1, |product, (_, count)| product.saturating_mul(u64::from(*count)))
+        self.crossed.iter().fold(1, |product, (_, count)| {
+            product.saturating_mul(u64::from(*count))
+        })
     }
 
     /// What a cell's identity depends on. What was added later stands there only where it is used.
     pub fn identity_text(&self) -> String {
-        let Self { per_cell, fixed, crossed } = self;
-        let crossed = if crossed.is_empty() { String::new() } else { format!(", crossed: {crossed:?}") };
+        let Self {
+            per_cell,
+            fixed,
+            crossed,
+        } = self;
+        let crossed = if crossed.is_empty() {
+            String::new()
+        } else {
+            format!(", crossed: {crossed:?}")
+        };
+
         format!("SeedPlan {{ per_cell: {per_cell:?}, fixed: {fixed:?}{crossed} }}")
     }
 }
@@ -112,15 +127,24 @@ impl Streams {
     /// The stream for `purpose`, further keyed by `detail` (a tensor's name, an epoch's number).
     pub fn open_stream(&self, purpose: Purpose, detail: &[u8]) -> RandomStream {
         let mut key = StreamKey::new(self.sweep_seed, purpose.as_str());
-        let once = matches!(purpose, Purpose::Subset | Purpose::Probe | Purpose::LabelNoise | Purpose::Bootstrap)
-            || self.plan.fixed.contains(&purpose);
+        let once = matches!(
+            purpose,
+            Purpose::Subset | Purpose::Probe | Purpose::LabelNoise | Purpose::Bootstrap
+        ) || self.plan.fixed.contains(&purpose);
         let number = self.plan.stream_number(purpose, self.repeat);
-        key.add_part(if once { b"once" } else { b"each" }, &if once { 0 } else { number }.to_le_bytes());
+        key.add_part(
+            if once { b"once" } else { b"each" },
+            &if once { 0 } else { number }.to_le_bytes(),
+        );
+
         if self.plan.per_cell.contains(&purpose) {
             key.add_part(b"cell", &self.cell);
         }
+
         key.add_part(b"detail", detail);
-        RandomStream { rng: ChaCha8Rng::from_seed(key.finish()) }
+        RandomStream {
+            rng: ChaCha8Rng::from_seed(key.finish()),
+        }
     }
 }
 
@@ -150,14 +174,18 @@ pub fn audit_draw(sweep_seed: u64, cell: &[u8; 32], repeat: u32) -> f64 {
 pub fn fixed_stream(name: &str, i: u64) -> RandomStream {
     let mut key = StreamKey::new(0, name);
     key.add_part(b"detail", &i.to_le_bytes());
-    RandomStream { rng: ChaCha8Rng::from_seed(key.finish()) }
+    RandomStream {
+        rng: ChaCha8Rng::from_seed(key.finish()),
+    }
 }
 
 struct StreamKey(blake3::Hasher);
 
 impl StreamKey {
     fn new(sweep_seed: u64, purpose: &str) -> Self {
-        let mut key = Self(blake3::Hasher::new_derive_key("ergodic 2026 random streams v1"));
+        let mut key = Self(blake3::Hasher::new_derive_key(
+            "ergodic 2026 random streams v1",
+        ));
         key.add_part(b"seed", &sweep_seed.to_le_bytes());
         key.add_part(b"purpose", purpose.as_bytes());
         key
@@ -165,8 +193,12 @@ impl StreamKey {
 
     /// Lengths first, so that no two lists of parts run together.
     fn add_part(&mut self, name: &[u8], value: &[u8]) {
-        self.0.update(&(name.len() as u32).to_le_bytes()).update(name);
-        self.0.update(&(value.len() as u32).to_le_bytes()).update(value);
+        self.0
+            .update(&(name.len() as u32).to_le_bytes())
+            .update(name);
+        self.0
+            .update(&(value.len() as u32).to_le_bytes())
+            .update(value);
     }
 
     fn finish(self) -> [u8; 32] {
@@ -223,7 +255,12 @@ mod tests {
     use crate::random_streams::*;
 
     fn streams(repeat: u32, plan: SeedPlan) -> Streams {
-        Streams { sweep_seed: 20, repeat, cell: [repeat as u8; 32], plan }
+        Streams {
+            sweep_seed: 20,
+            repeat,
+            cell: [repeat as u8; 32],
+            plan,
+        }
     }
 
     fn first(s: &Streams, purpose: Purpose, detail: &[u8]) -> [u8; 32] {
@@ -233,45 +270,103 @@ mod tests {
     #[test]
     fn streams_differ_by_purpose_repeat_and_detail_only() {
         let a = streams(1, SeedPlan::default());
-        let b = Streams { cell: [9; 32], ..a.clone() };
-        assert_eq!(first(&a, Purpose::Init, b"w"), first(&b, Purpose::Init, b"w"));
-        assert_ne!(first(&a, Purpose::Init, b"w"), first(&a, Purpose::Init, b"v"));
-        assert_ne!(first(&a, Purpose::Init, b"w"), first(&a, Purpose::Order, b"w"));
+        let b = Streams {
+            cell: [9; 32],
+            ..a.clone()
+        };
+        assert_eq!(
+            first(&a, Purpose::Init, b"w"),
+            first(&b, Purpose::Init, b"w")
+        );
+
+        assert_ne!(
+            first(&a, Purpose::Init, b"w"),
+            first(&a, Purpose::Init, b"v")
+        );
+        assert_ne!(
+            first(&a, Purpose::Init, b"w"),
+            first(&a, Purpose::Order, b"w")
+        );
+
         let c = streams(2, SeedPlan::default());
-        assert_ne!(first(&a, Purpose::Init, b"w"), first(&c, Purpose::Init, b"w"));
-        assert_eq!(first(&a, Purpose::Subset, b""), first(&c, Purpose::Subset, b""));
+        assert_ne!(
+            first(&a, Purpose::Init, b"w"),
+            first(&c, Purpose::Init, b"w")
+        );
+
+        assert_eq!(
+            first(&a, Purpose::Subset, b""),
+            first(&c, Purpose::Subset, b"")
+        );
     }
 
     #[test]
     fn a_plan_fixes_or_breaks_single_streams() {
-        let fixed = SeedPlan { fixed: vec![Purpose::Init], ..SeedPlan::default() };
-        let (a, b) = (streams(1, fixed.clone()), streams(2, fixed));
-        assert_eq!(first(&a, Purpose::Init, b"w"), first(&b, Purpose::Init, b"w"));
-        assert_ne!(first(&a, Purpose::Order, b"w"), first(&b, Purpose::Order, b"w"));
-        let broken = SeedPlan { per_cell: vec![Purpose::Init], ..SeedPlan::default() };
+        let fixed = SeedPlan {
+            fixed: vec![Purpose::Init],
+            ..SeedPlan::default()
+        };
+        let a = streams(1, fixed.clone());
+        let b = streams(2, fixed);
+        assert_eq!(
+            first(&a, Purpose::Init, b"w"),
+            first(&b, Purpose::Init, b"w")
+        );
+
+        assert_ne!(
+            first(&a, Purpose::Order, b"w"),
+            first(&b, Purpose::Order, b"w")
+        );
+        let broken = SeedPlan {
+            per_cell: vec![Purpose::Init],
+            ..SeedPlan::default()
+        };
         let a = streams(1, broken);
-        let b = Streams { cell: [9; 32], ..a.clone() };
-        assert_ne!(first(&a, Purpose::Init, b"w"), first(&b, Purpose::Init, b"w"));
+        let b = Streams {
+            cell: [9; 32],
+            ..a.clone()
+        };
+
+        assert_ne!(
+            first(&a, Purpose::Init, b"w"),
+            first(&b, Purpose::Init, b"w")
+        );
     }
 
     #[test]
     fn crossed_streams_meet_each_other_once() {
         let crossed = vec![(Purpose::Init, 3), (Purpose::Order, 2)];
-        let plan = SeedPlan { crossed, ..SeedPlan::default() };
+        let plan = SeedPlan {
+            crossed,
+            ..SeedPlan::default()
+        };
         assert_eq!(plan.combination_count(), 6);
+
         let of = |repeat, purpose| first(&streams(repeat, plan.clone()), purpose, b"w");
-        let pairs: std::collections::BTreeSet<_> =
-            (0..6).map(|repeat| (of(repeat, Purpose::Init), of(repeat, Purpose::Order))).collect();
+        let pairs: std::collections::BTreeSet<_> = (0..6)
+            .map(|repeat| (of(repeat, Purpose::Init), of(repeat, Purpose::Order)))
+            .collect();
         assert_eq!(pairs.len(), 6);
-        assert_eq!((of(2, Purpose::Init), of(0, Purpose::Order)), (of(3, Purpose::Init), of(2, Purpose::Order)));
+        assert_eq!(
+            (of(2, Purpose::Init), of(0, Purpose::Order)),
+            (of(3, Purpose::Init), of(2, Purpose::Order))
+        );
+
         // The next six are the same again, but for what is not crossed.
-        assert_eq!((of(1, Purpose::Init), of(1, Purpose::Order)), (of(7, Purpose::Init), of(7, Purpose::Order)));
+        assert_eq!(
+            (of(1, Purpose::Init), of(1, Purpose::Order)),
+            (of(7, Purpose::Init), of(7, Purpose::Order))
+        );
         assert_ne!(of(1, Purpose::Augment), of(7, Purpose::Augment));
+
         // The first ones are those of a sweep that crosses nothing.
         let plain = streams(1, SeedPlan::default());
         assert_eq!(of(2, Purpose::Init), first(&plain, Purpose::Init, b"w"));
         assert_ne!(plan.identity_text(), SeedPlan::default().identity_text());
-        assert_eq!(SeedPlan::default().identity_text(), "SeedPlan { per_cell: [], fixed: [] }");
+        assert_eq!(
+            SeedPlan::default().identity_text(),
+            "SeedPlan { per_cell: [], fixed: [] }"
+        );
     }
 
     /// Pinned, because every published result hangs on them.
@@ -279,9 +374,17 @@ mod tests {
     fn the_first_draws_never_change() {
         let mut s = streams(0, SeedPlan::default()).open_stream(Purpose::Init, b"conv1.weight");
         let draws = [s.next_normal(), s.next_normal(), s.next_uniform()];
-        assert_eq!(draws.map(f64::to_bits), GOLDEN.map(f64::to_bits), "{draws:?}");
+        assert_eq!(
+            draws.map(f64::to_bits),
+            GOLDEN.map(f64::to_bits),
+            "{draws:?}"
+        );
     }
-    const GOLDEN: [f64; 3] = [-0.8220829674102186, 0.041418290087016287, 0.08966110198778965];
+    const GOLDEN: [f64; 3] = [
+        -0.8220829674102186,
+        0.041418290087016287,
+        0.08966110198778965,
+    ];
 
     #[test]
     fn moments_and_ranges_are_right() {
@@ -290,9 +393,16 @@ mod tests {
         let draws: Vec<f64> = (0..n).map(|_| s.next_normal()).collect();
         let mean = draws.iter().sum::<f64>() / f64::from(n);
         let var = draws.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / f64::from(n);
-        assert!(mean.abs() < 0.01 && (var - 1.0).abs() < 0.02, "{mean} {var}");
+        assert!(
+            mean.abs() < 0.01 && (var - 1.0).abs() < 0.02,
+            "{mean} {var}"
+        );
+
         let mut counts = [0_u32; 7];
         (0..70_000).for_each(|_| counts[s.next_below(7) as usize] += 1);
-        assert!(counts.iter().all(|c| (9_500..10_500).contains(c)), "{counts:?}");
+        assert!(
+            counts.iter().all(|c| (9_500..10_500).contains(c)),
+            "{counts:?}"
+        );
     }
 }

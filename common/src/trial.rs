@@ -27,8 +27,11 @@ impl fmt::Display for TrialKey {
 impl FromStr for TrialKey {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text.split_once('/').and_then(|(c, r)| Some((c.parse().ok()?, r.parse().ok()?)));
-        let (cell, repeat) = parsed.ok_or_else(|| format!("a trial is named cell/repeat, like 3/0, not '{text}'"))?;
+        let parsed = text
+            .split_once('/')
+            .and_then(|(c, r)| Some((c.parse().ok()?, r.parse().ok()?)));
+        let (cell, repeat) = parsed
+            .ok_or_else(|| format!("a trial is named cell/repeat, like 3/0, not '{text}'"))?;
         Ok(Self { cell, repeat })
     }
 }
@@ -108,7 +111,11 @@ impl TrialResult {
     /// The result of a trial that could not be run to an end.
     pub fn failed(key: TrialKey, cause: String, metrics: usize) -> Self {
         let outcome = Outcome::Failed { cause };
-        Self { outcome, metrics: vec![f64::NAN; metrics], ..Self::completed(key) }
+        Self {
+            outcome,
+            metrics: vec![f64::NAN; metrics],
+            ..Self::completed(key)
+        }
     }
 
     /// A completed trial of which nothing else is said yet.
@@ -135,7 +142,15 @@ pub fn to_hex(bytes: &[u8]) -> String {
 
 /// The bytes of a string of hex digits.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|c| c.to_digit(16).map(|d| d as u8))
+        .collect();
     let digits = digits.filter(|d| d.len().is_multiple_of(2))?;
-    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+    Some(
+        digits
+            .chunks(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect(),
+    )
 }

@@ -52,21 +52,38 @@ struct TensorLayout {
 impl Weights {
     /// The file of these numbers, and of an average over the parameters if there is one. Equal numbers make equal files.
     pub fn to_safetensors(&self, net: &Net, average: Option<&[Vec<f32>]>) -> Vec<u8> {
-        let (params, statistics) = (param_layouts(net), statistic_layouts(net));
+        let params = param_layouts(net);
+        let statistics = statistic_layouts(net);
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
         let mut put = |prefix: &str, stored: &TensorLayout, numbers: &[f32]| {
-            let bytes = (0..stored.len()).flat_map(|at| numbers[stored.memory_index(at)].to_le_bytes()).collect();
-            tensors.insert(format!("{prefix}{}", stored.name), (stored.shape.clone(), bytes));
+            let bytes = (0..stored.len())
+                .flat_map(|at| numbers[stored.memory_index(at)].to_le_bytes())
+                .collect();
+            tensors.insert(
+                format!("{prefix}{}", stored.name),
+                (stored.shape.clone(), bytes),
+            );
         };
-        params.iter().zip(&self.params).for_each(|(stored, numbers)| put("", stored, numbers));
-        statistics.iter().zip(self.statistics.iter().flatten()).for_each(|(stored, numbers)| put("", stored, numbers));
+        params
+            .iter()
+            .zip(&self.params)
+            .for_each(|(stored, numbers)| put("", stored, numbers));
+
+        statistics
+            .iter()
+            .zip(self.statistics.iter().flatten())
+            .for_each(|(stored, numbers)| put("", stored, numbers));
         params
             .iter()
             .zip(average.unwrap_or_default())
             .for_each(|(stored, numbers)| put(AVERAGE_PREFIX, stored, numbers));
+
         let views = tensors.iter().map(|(name, (shape, bytes))| {
             let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-            (name, view.expect("a tensor has as many numbers as its shape says"))
+            (
+                name,
+                view.expect("a tensor has as many numbers as its shape says"),
+            )
         });
         serialize(views, None).expect("names and shapes of a network fit into a header")
     }
@@ -76,38 +93,62 @@ impl Weights {
     /// # Errors
     /// The bytes are no such file; a tensor is missing, of another shape or type, not finite, or none of this network's.
     pub fn from_safetensors(bytes: &[u8], net: &Net) -> Result<Self, WeightsError> {
-        let file = SafeTensors::deserialize(bytes)
-            .map_err(|e| WeightsError(format!("this is no safetensors file, or a damaged one ({e})")))?;
-        let (params, statistics) = (param_layouts(net), statistic_layouts(net));
+        let file = SafeTensors::deserialize(bytes).map_err(|e| {
+            WeightsError(format!(
+                "this is no safetensors file, or a damaged one ({e})"
+            ))
+        })?;
+
+        let params = param_layouts(net);
+        let statistics = statistic_layouts(net);
         check_tensor_names(&file, params.iter().chain(&statistics))?;
         let numbers = params.iter().map(|stored| {
             let missing = || WeightsError(format!("the tensor '{}' is missing", stored.name));
             stored.read_numbers(&file)?.ok_or_else(missing)
         });
         let params = numbers.collect::<Result<_, _>>()?;
+
         let of = |stored: &TensorLayout, initial: f32| {
-            Ok::<_, WeightsError>(stored.read_numbers(&file)?.unwrap_or_else(|| vec![initial; stored.len()]))
+            Ok::<_, WeightsError>(
+                stored
+                    .read_numbers(&file)?
+                    .unwrap_or_else(|| vec![initial; stored.len()]),
+            )
         };
+
         let mut pairs = Vec::new();
         for [mean, variance] in statistics.as_chunks::<2>().0 {
             let numbers = [of(mean, 0.0)?, of(variance, 1.0)?];
             if numbers[1].iter().any(|variance| *variance < 0.0) {
-                return Err(WeightsError(format!("the tensor '{}' holds a negative variance", variance.name)));
+                return Err(WeightsError(format!(
+                    "the tensor '{}' holds a negative variance",
+                    variance.name
+                )));
             }
+
             pairs.push(numbers);
         }
-        Ok(Self { params, statistics: pairs })
+
+        Ok(Self {
+            params,
+            statistics: pairs,
+        })
     }
 }
 
 impl TensorLayout {
     fn with_len(name: String, len: usize) -> Self {
-        Self { name, shape: vec![len], weight_dims: None }
+        Self {
+            name,
+            shape: vec![len],
+            weight_dims: None,
+        }
     }
 
     /// `[height, width, in, out]` here, `[out, in, height, width]` there.
     fn from_layer(name: String, layer: &Layer) -> Self {
-        let (inputs, outputs) = (layer.input.channels, layer.output.channels);
+        let inputs = layer.input.channels;
+        let outputs = layer.output.channels;
         let (height, width) = match layer.linear_op {
             LinearOp::Conv { kernel, .. } => (kernel, kernel),
             LinearOp::Linear => (layer.input.height, layer.input.width),
@@ -116,7 +157,12 @@ impl TensorLayout {
             LinearOp::Conv { .. } => vec![outputs, inputs, height, width],
             LinearOp::Linear => vec![outputs, inputs * height * width],
         };
-        Self { name, shape, weight_dims: Some((inputs, height * width, outputs)) }
+
+        Self {
+            name,
+            shape,
+            weight_dims: Some((inputs, height * width, outputs)),
+        }
     }
 
     fn len(&self) -> usize {
@@ -125,29 +171,49 @@ impl TensorLayout {
 
     /// Where a number of the file's order stands in the order here.
     fn memory_index(&self, at: usize) -> usize {
-        let Some((inputs, pixels, outputs)) = self.weight_dims else { return at };
-        let (out, rest) = (at / (inputs * pixels), at % (inputs * pixels));
-        let (input, pixel) = (rest / pixels, rest % pixels);
+        let Some((inputs, pixels, outputs)) = self.weight_dims else {
+            return at;
+        };
+        let out = at / (inputs * pixels);
+        let rest = at % (inputs * pixels);
+        let input = rest / pixels;
+        let pixel = rest % pixels;
         (pixel * inputs + input) * outputs + out
     }
 
     /// The tensor's numbers in the order here; `None` where the file has none of this name.
     fn read_numbers(&self, file: &SafeTensors<'_>) -> Result<Option<Vec<f32>>, WeightsError> {
-        let Ok(tensor) = file.tensor(&self.name) else { return Ok(None) };
-        let error = |problem: String| Err(WeightsError(format!("the tensor '{}' {problem}", self.name)));
+        let Ok(tensor) = file.tensor(&self.name) else {
+            return Ok(None);
+        };
+        let error = |problem: String| {
+            Err(WeightsError(format!(
+                "the tensor '{}' {problem}",
+                self.name
+            )))
+        };
+
         if tensor.dtype() != Dtype::F32 {
             return error(format!("holds {:?}; expected F32", tensor.dtype()));
         }
+
         if tensor.shape() != self.shape {
-            return error(format!("has the shape {:?}; expected {:?}", tensor.shape(), self.shape));
+            return error(format!(
+                "has the shape {:?}; expected {:?}",
+                tensor.shape(),
+                self.shape
+            ));
         }
+
         let mut numbers = vec![0.0; self.len()];
         for (at, bytes) in tensor.data().as_chunks::<4>().0.iter().enumerate() {
             numbers[self.memory_index(at)] = f32::from_le_bytes(*bytes);
         }
+
         if numbers.iter().any(|x| !x.is_finite()) {
             return error("holds a number that is not finite".into());
         }
+
         Ok(Some(numbers))
     }
 }
@@ -160,11 +226,17 @@ fn check_tensor_names<'a>(
     let mut names = file.names();
     names.sort_unstable();
     let stranger = |name: &&&str| {
-        !known.contains(*name) && !name.starts_with(AVERAGE_PREFIX) && !name.ends_with(BATCH_COUNTER_SUFFIX)
+        !known.contains(*name)
+            && !name.starts_with(AVERAGE_PREFIX)
+            && !name.ends_with(BATCH_COUNTER_SUFFIX)
     };
+
     match names.iter().find(stranger) {
         None => Ok(()),
-        Some(name) => Err(WeightsError(format!("the model has no tensor '{name}', {}", suggest_nearest(name, known)))),
+        Some(name) => Err(WeightsError(format!(
+            "the model has no tensor '{name}', {}",
+            suggest_nearest(name, known)
+        ))),
     }
 }
 
@@ -174,19 +246,32 @@ fn param_layouts(net: &Net) -> Vec<TensorLayout> {
         match param.role {
             ParamRole::Weight => TensorLayout::from_layer(param.name, layer),
             ParamRole::Bias => TensorLayout::with_len(param.name, param.len),
-            ParamRole::NormScale => TensorLayout::with_len(format!("{}.norm.weight", layer.name), param.len),
-            ParamRole::NormShift => TensorLayout::with_len(format!("{}.norm.bias", layer.name), param.len),
+            ParamRole::NormScale => {
+                TensorLayout::with_len(format!("{}.norm.weight", layer.name), param.len)
+            }
+            ParamRole::NormShift => {
+                TensorLayout::with_len(format!("{}.norm.bias", layer.name), param.len)
+            }
         }
     };
+
     net.params().into_iter().map(stored).collect()
 }
 
 fn statistic_layouts(net: &Net) -> Vec<TensorLayout> {
-    let with = net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
+    let with = net
+        .layers
+        .iter()
+        .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
     let both = |layer: &Layer| {
-        STATISTIC_SUFFIXES
-            .map(|ending| TensorLayout::with_len(format!("{}.norm.{ending}", layer.name), layer.output.channels))
+        STATISTIC_SUFFIXES.map(|ending| {
+            TensorLayout::with_len(
+                format!("{}.norm.{ending}", layer.name),
+                layer.output.channels,
+            )
+        })
     };
+
     with.flat_map(both).collect()
 }
 
@@ -206,6 +291,7 @@ mod tests {
             crate::spec_file::grammar::ReadingMode::for_stored(crate::spec_file::grammar::GRAMMAR),
         )
         .expect("a valid config");
+
         Net::from_config(&config).expect("a network")
     }
 
@@ -221,8 +307,14 @@ mod tests {
                 .collect()
         };
         let params = net.params().iter().map(|p| numbers(p.len)).collect();
-        let normed = net.layers.iter().filter(|l| l.norm.is_some_and(|n| n.has_running_statistics()));
-        let statistics = normed.map(|l| [numbers(l.output.channels), numbers(l.output.channels)]).collect();
+
+        let normed = net
+            .layers
+            .iter()
+            .filter(|l| l.norm.is_some_and(|n| n.has_running_statistics()));
+        let statistics = normed
+            .map(|l| [numbers(l.output.channels), numbers(l.output.channels)])
+            .collect();
         Weights { params, statistics }
     }
 
@@ -241,6 +333,7 @@ mod tests {
                 Ok(weights.clone()),
                 "{model}"
             );
+
             let with_average = weights.to_safetensors(&net, Some(&weights.params));
             assert_eq!(Weights::from_safetensors(&with_average, &net), Ok(weights));
         }
@@ -254,19 +347,43 @@ mod tests {
         let file = SafeTensors::deserialize(&bytes).expect("a file");
         let mut names = file.names();
         names.sort_unstable();
-        let of_conv = ["norm.bias", "norm.running_mean", "norm.running_var", "norm.weight", "weight"];
+
+        let of_conv = [
+            "norm.bias",
+            "norm.running_mean",
+            "norm.running_var",
+            "norm.weight",
+            "weight",
+        ];
         let convs = (1..=4).flat_map(|i| of_conv.map(|ending| format!("conv{i}.{ending}")));
-        assert_eq!(names, convs.chain(["head.weight".to_owned()]).collect::<Vec<_>>());
+        assert_eq!(
+            names,
+            convs.chain(["head.weight".to_owned()]).collect::<Vec<_>>()
+        );
+
         let shape = |name: &str| file.tensor(name).expect("it is there").shape().to_vec();
-        assert_eq!((shape("conv2.weight"), shape("head.weight")), (vec![4, 2, 3, 3], vec![10, 4 * 4 * 8]));
+        assert_eq!(
+            (shape("conv2.weight"), shape("head.weight")),
+            (vec![4, 2, 3, 3], vec![10, 4 * 4 * 8])
+        );
+
         // conv2.weight[o = 3, i = 1, h = 2, w = 0] is number ((2·3 + 0)·2 + 1)·4 + 3 here.
         let number = |name: &str, at: usize| {
-            let bytes = file.tensor(name).expect("it is there").data()[4 * at..][..4].try_into().expect("4 bytes");
+            let bytes = file.tensor(name).expect("it is there").data()[4 * at..][..4]
+                .try_into()
+                .expect("4 bytes");
             f32::from_le_bytes(bytes)
         };
-        assert_eq!(number("conv2.weight", ((3 * 2 + 1) * 3 + 2) * 3), weights.params[3][55]);
+        assert_eq!(
+            number("conv2.weight", ((3 * 2 + 1) * 3 + 2) * 3),
+            weights.params[3][55]
+        );
+
         // head.weight[o = 9, (c = 5, h = 1, w = 2)] is number ((1·4 + 2)·8 + 5)·10 + 9.
-        assert_eq!(number("head.weight", ((9 * 8 + 5) * 4 + 1) * 4 + 2), weights.params[12][539]);
+        assert_eq!(
+            number("head.weight", ((9 * 8 + 5) * 4 + 1) * 4 + 2),
+            weights.params[12][539]
+        );
     }
 
     #[test]
@@ -276,31 +393,65 @@ mod tests {
             let data: Vec<(String, Vec<usize>, Vec<u8>)> = numbers
                 .iter()
                 .map(|(name, shape, x)| {
-                    (name.to_string(), shape.clone(), x.to_le_bytes().repeat(shape.iter().product()))
+                    (
+                        name.to_string(),
+                        shape.clone(),
+                        x.to_le_bytes().repeat(shape.iter().product()),
+                    )
                 })
                 .collect();
             let views = data.iter().map(|(name, shape, bytes)| {
-                (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("consistent"))
+                (
+                    name,
+                    TensorView::new(Dtype::F32, shape.clone(), bytes).expect("consistent"),
+                )
             });
             let bytes = serialize(views, None).expect("small");
-            Weights::from_safetensors(&bytes, &net).map(|_| ()).map_err(|e| e.0)
+
+            Weights::from_safetensors(&bytes, &net)
+                .map(|_| ())
+                .map_err(|e| e.0)
         };
-        let (fc1, head) = (("fc1.weight", vec![4, 3072], 0.5), ("head.weight", vec![10, 4], 0.5));
+
+        let fc1 = ("fc1.weight", vec![4, 3072], 0.5);
+        let head = ("head.weight", vec![10, 4], 0.5);
         assert_eq!(refused(&[fc1.clone(), head.clone()]), Ok(()));
-        assert_eq!(refused(&[fc1.clone(), head.clone(), ("fc1.norm.num_batches_tracked", vec![1], 1.0)]), Ok(()));
+        assert_eq!(
+            refused(&[
+                fc1.clone(),
+                head.clone(),
+                ("fc1.norm.num_batches_tracked", vec![1], 1.0)
+            ]),
+            Ok(())
+        );
+
         for (tensors, words) in [
             (vec![fc1.clone()], "'head.weight' is missing"),
-            (vec![("fc1.weight", vec![3072, 4], 0.5), head.clone()], "expected [4, 3072]"),
-            (vec![("fc1.weight", vec![4, 3072], f32::NAN), head.clone()], "not finite"),
             (
-                vec![fc1.clone(), head.clone(), ("fc1.norm.running_var", vec![4], -1.0)],
+                vec![("fc1.weight", vec![3072, 4], 0.5), head.clone()],
+                "expected [4, 3072]",
+            ),
+            (
+                vec![("fc1.weight", vec![4, 3072], f32::NAN), head.clone()],
+                "not finite",
+            ),
+            (
+                vec![
+                    fc1.clone(),
+                    head.clone(),
+                    ("fc1.norm.running_var", vec![4], -1.0),
+                ],
                 "'fc1.norm.running_var' holds a negative",
             ),
-            (vec![fc1, head, ("fc2.weight", vec![1], 0.5)], "no tensor 'fc2.weight'"),
+            (
+                vec![fc1, head, ("fc2.weight", vec![1], 0.5)],
+                "no tensor 'fc2.weight'",
+            ),
         ] {
             let error = refused(&tensors).expect_err(words);
             assert!(error.contains(words), "{error}");
         }
+
         assert!(Weights::from_safetensors(b"nothing of this kind", &net).is_err());
     }
 }

@@ -45,7 +45,9 @@ pub fn start_logging(default: &str, format: LogFormat) {
 /// # Errors
 /// Stdout cannot be written.
 pub fn print_output(text: String) -> Result<CommandOutcome, UserError> {
-    let error = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"));
+    let error = |e: std::io::Error| {
+        UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"))
+    };
     write_stdout(&text).map_err(error)?;
     Ok(CommandOutcome::Done)
 }

@@ -40,7 +40,10 @@ impl IntervalSet {
 
     /// Whether it holds `n`.
     pub fn contains(&self, n: u64) -> bool {
-        self.ranges.range(..=n).next_back().is_some_and(|(_, to)| n < *to)
+        self.ranges
+            .range(..=n)
+            .next_back()
+            .is_some_and(|(_, to)| n < *to)
     }
 
     /// Its ranges, ascending, ends exclusive.
@@ -58,15 +61,18 @@ impl IntervalSet {
         if from >= to {
             return;
         }
+
         while let Some((start, end)) = self.ranges.range(..=to).next_back().map(|(s, e)| (*s, *e)) {
             if end < from {
                 break;
             }
+
             self.ranges.remove(&start);
             self.len -= end - start;
             from = from.min(start);
             to = to.max(end);
         }
+
         self.ranges.insert(from, to);
         self.len += to - from;
     }
@@ -78,10 +84,13 @@ impl IntervalSet {
 
     /// Removes `n`; says whether it was there.
     pub fn remove(&mut self, n: u64) -> bool {
-        let Some((start, end)) = self.ranges.range(..=n).next_back().map(|(s, e)| (*s, *e)) else { return false };
+        let Some((start, end)) = self.ranges.range(..=n).next_back().map(|(s, e)| (*s, *e)) else {
+            return false;
+        };
         if n >= end {
             return false;
         }
+
         self.ranges.remove(&start);
         self.len -= end - start;
         self.insert(start, n);
@@ -99,6 +108,7 @@ impl IntervalSet {
                     from = n + 1;
                 }
             }
+
             self.append_range(from, to);
         }
     }
@@ -115,12 +125,16 @@ impl IntervalSet {
     pub fn take_smallest(&mut self, n: u64) -> Self {
         let mut taken = Self::default();
         while taken.len < n {
-            let Some((from, to)) = self.ranges.pop_first() else { break };
+            let Some((from, to)) = self.ranges.pop_first() else {
+                break;
+            };
             self.len -= to - from;
             let cut = to.min(from + (n - taken.len));
             taken.insert(from, cut);
+
             self.insert(cut, to);
         }
+
         taken
     }
 }

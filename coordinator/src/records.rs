@@ -1,10 +1,10 @@
 //! What is stored of sweeps, leases and audits, in the words that core, store and server share.
 
-use crate::interval_set::IntervalSet;
-use ergodic_common::Outcome;
-use ergodic_common::TrialKey;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
+use ergodic_common::{Outcome, TrialKey};
+
+use crate::interval_set::IntervalSet;
 
 /// The state of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,12 @@ pub enum SweepState {
 
 impl SweepState {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Running, Self::Completed, Self::Cancelled, Self::Paused];
+    pub const ALL: [Self; 4] = [
+        Self::Running,
+        Self::Completed,
+        Self::Cancelled,
+        Self::Paused,
+    ];
 
     /// Whether results are still to come.
     pub fn is_open(self) -> bool {
@@ -55,7 +60,11 @@ pub struct SweepRow {
 impl SweepRow {
     /// Hashes of the files that it names.
     pub fn named_files(&self) -> impl Iterator<Item = [u8; 32]> {
-        self.source.files.iter().map(|pin| pin.hash).chain(self.data.hash)
+        self.source
+            .files
+            .iter()
+            .map(|pin| pin.hash)
+            .chain(self.data.hash)
     }
 }
 

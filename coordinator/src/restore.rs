@@ -13,23 +13,25 @@ use std::time::Duration;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
-use ergodic_proto::archive;
 use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::MAX_FILE_BYTES;
-use ergodic_proto::v1;
 use ergodic_proto::v1::backup_record::Kind;
+use ergodic_proto::{archive, v1};
 
 use crate::client::commands::backup::format_missing_file;
 use crate::client::watch::print_stderr_line;
 use crate::interval_set::IntervalSet;
-use crate::records::Finding;
-use crate::records::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
+use crate::records::{
+    DataPin, EndedLease, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
+};
 use crate::server::backup::BACKUP_VERSION;
 use crate::server::blobs::BlobStore;
 use crate::server::{resolve_files_dir, sign_folder, store_error};
 use crate::store::location::StoreLocation;
-use crate::store::{Attempt, Audit, Store, StoreError, StoreWrite, StoreWriter, StoredTrial, WriteOutput};
+use crate::store::{
+    Attempt, Audit, Store, StoreError, StoreWrite, StoreWriter, StoredTrial, WriteOutput,
+};
 
 /// Leases of the restored store are numbered this much higher than those of the store that the backup is of, which may have
 /// gone on since: no result comes under a lease of both.
@@ -39,17 +41,26 @@ const LEASE_ID_GAP: u64 = 1 << 40;
 ///
 /// # Errors
 /// It is no whole backup, or the store is not empty or cannot be written.
-pub fn restore_backup(path: &Path, place: &Path, files: Option<&Path>) -> Result<String, UserError> {
+pub fn restore_backup(
+    path: &Path,
+    place: &Path,
+    files: Option<&Path>,
+) -> Result<String, UserError> {
     let place = StoreLocation::parse(place);
     let shelf = BlobStore::new(resolve_files_dir(files, &place)?);
     check_backup(path)?;
     let store = place.open().map_err(store_error)?;
+
     // Who stands by has nobody to name meanwhile.
     let leader = store.acquire_leadership("").map_err(store_error)?;
     if !leader.is_this {
-        let message = format!("--store: the coordinator at {} has it: stop it, or name another store", leader.url);
+        let message = format!(
+            "--store: the coordinator at {} has it: stop it, or name another store",
+            leader.url
+        );
         return Err(UserError::new(ErrorCode::Refused, message));
     }
+
     let claim = LeadershipRenewal::start(store.clone(), leader.epoch)?;
     let restored = check_store_empty(store.as_ref()).and_then(|()| {
         let mut writer = store.open_writer(leader.epoch).map_err(store_error)?;
@@ -57,11 +68,21 @@ pub fn restore_backup(path: &Path, place: &Path, files: Option<&Path>) -> Result
         if files.is_some() {
             sign_folder(writer.as_mut(), shelf.folder())?;
         }
-        let mut restore =
-            RestoreState { writer, blobs: shelf, sweeps: Vec::new(), rows: 0, next_lease: 1, partial_file: None };
-        let restored = read_backup(path, |record| restore.apply_record(record)).and_then(|()| restore.finish());
+
+        let mut restore = RestoreState {
+            writer,
+            blobs: shelf,
+            sweeps: Vec::new(),
+            rows: 0,
+            next_lease: 1,
+            partial_file: None,
+        };
+        let restored = read_backup(path, |record| restore.apply_record(record))
+            .and_then(|()| restore.finish());
+
         restored.inspect_err(|_| restore.undo())
     });
+
     claim.stop_and_resign();
     restored
 }
@@ -85,9 +106,15 @@ impl LeadershipRenewal {
             }
             store.resign_leadership(epoch);
         };
-        let renewing = std::thread::Builder::new().name("claim".to_owned()).spawn(renew);
+        let renewing = std::thread::Builder::new()
+            .name("claim".to_owned())
+            .spawn(renew);
         let renewing = renewing.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?;
-        Ok(Self { stop: over, thread: renewing })
+
+        Ok(Self {
+            stop: over,
+            thread: renewing,
+        })
     }
 
     fn stop_and_resign(self) {
@@ -98,8 +125,8 @@ impl LeadershipRenewal {
 
 fn check_store_empty(store: &dyn Store) -> Result<(), UserError> {
     let reader = store.open_reader().map_err(store_error)?;
-    let (sweeps, removals) =
-        (reader.read_sweeps().map_err(store_error)?, reader.read_unfinished_removals().map_err(store_error)?);
+    let sweeps = reader.read_sweeps().map_err(store_error)?;
+    let removals = reader.read_unfinished_removals().map_err(store_error)?;
     if sweeps.is_empty() && removals.is_empty() {
         return Ok(());
     }
@@ -111,24 +138,40 @@ fn check_store_empty(store: &dyn Store) -> Result<(), UserError> {
 fn check_backup(path: &Path) -> Result<(), UserError> {
     read_backup(path, |record| match record.kind {
         Some(Kind::Head(head)) if !(1..=BACKUP_VERSION).contains(&head.version) => {
-            let message =
-                format!("{}: a backup by {}, of a newer version: use a newer ergodic", path.display(), head.build);
+            let message = format!(
+                "{}: a backup by {}, of a newer version: use a newer ergodic",
+                path.display(),
+                head.build
+            );
             Err(UserError::new(ErrorCode::Version, message))
         }
         Some(_) => Ok(()),
-        None => Err(UserError::new(ErrorCode::Version, format!("{}: a record of a newer version", path.display()))),
+        None => Err(UserError::new(
+            ErrorCode::Version,
+            format!("{}: a record of a newer version", path.display()),
+        )),
     })
 }
 
-fn read_backup(path: &Path, mut each: impl FnMut(v1::BackupRecord) -> Result<(), UserError>) -> Result<(), UserError> {
+fn read_backup(
+    path: &Path,
+    mut each: impl FnMut(v1::BackupRecord) -> Result<(), UserError>,
+) -> Result<(), UserError> {
     struct RecordError(UserError);
     impl From<std::io::Error> for RecordError {
         fn from(error: std::io::Error) -> Self {
             Self(UserError::new(ErrorCode::BadInput, error.to_string()))
         }
     }
-    let named = |message: String| UserError::new(ErrorCode::BadInput, format!("{}: {message}", path.display()));
+
+    let named = |message: String| {
+        UserError::new(
+            ErrorCode::BadInput,
+            format!("{}: {message}", path.display()),
+        )
+    };
     let file = File::open(path).map_err(|e| named(e.to_string()))?;
+
     let mut told = None;
     let outcome = archive::read_records(file, |record| {
         each(record).map_err(|error| {
@@ -159,22 +202,51 @@ impl RestoreState {
         if !matches!(record.kind, Some(Kind::File(_))) {
             self.store_file()?;
         }
+
         match record.kind {
             Some(Kind::Head(head)) => self.next_lease = head.next_lease,
             Some(Kind::Sweep(sweep)) => self.restore_sweep(sweep)?,
             Some(Kind::Trials(page)) => {
-                let rows = page.rows.into_iter().map(trial_from_wire).collect::<Result<Vec<_>, _>>()?;
+                let rows = page
+                    .rows
+                    .into_iter()
+                    .map(trial_from_wire)
+                    .collect::<Result<Vec<_>, _>>()?;
                 self.rows += rows.len();
+
                 self.restore_rows(rows, Vec::new())?;
             }
             Some(Kind::Attempt(attempt)) => {
-                let key: TrialKey =
-                    attempt.key.ok_or_else(|| invalid_backup_error("an attempt without a trial"))?.into();
-                let v1::BackupAttempt { cause, worker, seconds, .. } = attempt;
-                self.restore_rows(Vec::new(), vec![(key, Attempt { cause, worker, seconds })])?;
+                let key: TrialKey = attempt
+                    .key
+                    .ok_or_else(|| invalid_backup_error("an attempt without a trial"))?
+                    .into();
+                let v1::BackupAttempt {
+                    cause,
+                    worker,
+                    seconds,
+                    ..
+                } = attempt;
+
+                self.restore_rows(
+                    Vec::new(),
+                    vec![(
+                        key,
+                        Attempt {
+                            cause,
+                            worker,
+                            seconds,
+                        },
+                    )],
+                )?;
             }
             Some(Kind::Audits(page)) => {
-                let audits = page.audits.into_iter().map(audit_from_wire).collect::<Result<Vec<_>, _>>()?;
+                let audits = page
+                    .audits
+                    .into_iter()
+                    .map(audit_from_wire)
+                    .collect::<Result<Vec<_>, _>>()?;
+
                 let sweep = self.current_sweep()?;
                 self.commit_writes(&[StoreWrite::RestoreAudits(sweep, audits)])?;
             }
@@ -182,41 +254,65 @@ impl RestoreState {
             Some(Kind::Missing(missing)) => print_stderr_line(&format_missing_file(&missing)),
             Some(Kind::End(_)) | None => {}
         }
+
         Ok(())
     }
 
     fn commit_writes(&mut self, writes: &[StoreWrite]) -> Result<Vec<WriteOutput>, UserError> {
-        self.writer.commit_writes(&writes.iter().collect::<Vec<_>>()).map_err(store_error)
+        self.writer
+            .commit_writes(&writes.iter().collect::<Vec<_>>())
+            .map_err(store_error)
     }
 
     fn restore_sweep(&mut self, sweep: v1::BackupSweep) -> Result<(), UserError> {
         let row = sweep_from_wire(sweep)?;
         let state = row.state;
-        let written = self.commit_writes(&[StoreWrite::InsertSweep(SweepRow { state: SweepState::Paused, ..row })])?;
+        let written = self.commit_writes(&[StoreWrite::InsertSweep(SweepRow {
+            state: SweepState::Paused,
+            ..row
+        })])?;
         let Some(WriteOutput::SweepNumber(number)) = written.first() else {
-            return Err(store_error(StoreError::Failed("it gave a sweep no number".into())));
+            return Err(store_error(StoreError::Failed(
+                "it gave a sweep no number".into(),
+            )));
         };
         self.sweeps.push((*number, state));
+
         Ok(())
     }
 
-    fn restore_rows(&mut self, rows: Vec<StoredTrial>, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), UserError> {
+    fn restore_rows(
+        &mut self,
+        rows: Vec<StoredTrial>,
+        attempts: Vec<(TrialKey, Attempt)>,
+    ) -> Result<(), UserError> {
         let sweep = self.current_sweep()?;
-        self.commit_writes(&[StoreWrite::RestoreRows(sweep, rows, attempts)]).map(|_| ())
+        self.commit_writes(&[StoreWrite::RestoreRows(sweep, rows, attempts)])
+            .map(|_| ())
     }
 
     /// The sweep that rows come after.
     fn current_sweep(&self) -> Result<i64, UserError> {
-        self.sweeps.last().map(|(sweep, _)| *sweep).ok_or_else(|| invalid_backup_error("rows before a sweep"))
+        self.sweeps
+            .last()
+            .map(|(sweep, _)| *sweep)
+            .ok_or_else(|| invalid_backup_error("rows before a sweep"))
     }
 
     fn append_file_chunk(&mut self, piece: v1::BackupFile) -> Result<(), UserError> {
-        let hash = <[u8; 32]>::try_from(piece.hash).map_err(|_| invalid_backup_error("a file without a hash"))?;
-        if self.partial_file.as_ref().is_some_and(|(of, _)| *of != hash) {
+        let hash = <[u8; 32]>::try_from(piece.hash)
+            .map_err(|_| invalid_backup_error("a file without a hash"))?;
+        if self
+            .partial_file
+            .as_ref()
+            .is_some_and(|(of, _)| *of != hash)
+        {
             self.store_file()?;
         }
+
         let (_, content) = self.partial_file.get_or_insert_with(|| (hash, Vec::new()));
         content.extend(piece.chunk);
+
         if content.len() as u64 > MAX_FILE_BYTES {
             Err(invalid_backup_error("a file that is too large"))
         } else {
@@ -226,13 +322,22 @@ impl RestoreState {
 
     /// What a file is called is its hash.
     fn store_file(&mut self) -> Result<(), UserError> {
-        let Some((hash, content)) = self.partial_file.take() else { return Ok(()) };
+        let Some((hash, content)) = self.partial_file.take() else {
+            return Ok(());
+        };
         if *blake3::hash(&content).as_bytes() != hash {
-            return Err(invalid_backup_error(&format!("another file than {}", to_hex(&hash))));
+            return Err(invalid_backup_error(&format!(
+                "another file than {}",
+                to_hex(&hash)
+            )));
         }
+
         let unkept = |e: std::io::Error| {
             let place: PathBuf = self.blobs.blob_path(&hash);
-            UserError::new(ErrorCode::Internal, format!("{}: cannot be written: {e}", place.display()))
+            UserError::new(
+                ErrorCode::Internal,
+                format!("{}: cannot be written: {e}", place.display()),
+            )
         };
         self.blobs.store_blob(&hash, &content).map_err(unkept)
     }
@@ -240,16 +345,18 @@ impl RestoreState {
     /// Takes back what was restored of a backup that could not be restored whole.
     fn undo(&mut self) {
         for (number, _) in std::mem::take(&mut self.sweeps) {
-            let mut written = self.writer.commit_writes(&[&StoreWrite::RemoveSweep(number)]);
+            let mut written = self
+                .writer
+                .commit_writes(&[&StoreWrite::RemoveSweep(number)]);
             while written.is_ok() {
                 written = self.writer.commit_writes(&[&StoreWrite::ClearRows(number)]);
-                if written
-                    .as_ref()
-                    .is_ok_and(|all| !matches!(&all[..], [WriteOutput::Cleared(cleared)] if cleared.has_more))
-                {
+                if written.as_ref().is_ok_and(
+                    |all| !matches!(&all[..], [WriteOutput::Cleared(cleared)] if cleared.has_more),
+                ) {
                     break;
                 }
             }
+
             if let Err(error) = written {
                 tracing::warn!(%error, sweep = number, "what was restored of a sweep could not be taken back");
             }
@@ -258,22 +365,48 @@ impl RestoreState {
 
     fn finish(&mut self) -> Result<String, UserError> {
         self.store_file()?;
-        let fence = Fence { lease: self.next_lease + LEASE_ID_GAP, epoch: 0 };
-        let (worker, trials) = (String::new(), IntervalSet::default());
+        let fence = Fence {
+            lease: self.next_lease + LEASE_ID_GAP,
+            epoch: 0,
+        };
+        let worker = String::new();
+
+        let trials = IntervalSet::default();
         let mut writes = vec![
-            StoreWrite::InsertLease(LeaseRow { fence, sweep: 0, class: 0, worker, trials, audits: None }),
+            StoreWrite::InsertLease(LeaseRow {
+                fence,
+                sweep: 0,
+                class: 0,
+                worker,
+                trials,
+                audits: None,
+            }),
             StoreWrite::EndLeases(vec![EndedLease { fence, lost: false }]),
         ];
-        writes.extend(self.sweeps.iter().map(|(number, state)| StoreWrite::SetSweepState(*number, *state)));
+        writes.extend(
+            self.sweeps
+                .iter()
+                .map(|(number, state)| StoreWrite::SetSweepState(*number, *state)),
+        );
+
         self.commit_writes(&writes)?;
-        Ok(format!("{} sweeps with {} rows restored\n", self.sweeps.len(), self.rows))
+        Ok(format!(
+            "{} sweeps with {} rows restored\n",
+            self.sweeps.len(),
+            self.rows
+        ))
     }
 }
 
 fn trial_from_wire(row: v1::TrialRow) -> Result<StoredTrial, UserError> {
-    let result = row.result.ok_or_else(|| invalid_backup_error("a row without a result"))?;
+    let result = row
+        .result
+        .ok_or_else(|| invalid_backup_error("a row without a result"))?;
     let result = TrialResult::try_from(result).map_err(|e| invalid_backup_error(&e.to_string()))?;
-    Ok(StoredTrial { result, worker: row.worker })
+    Ok(StoredTrial {
+        result,
+        worker: row.worker,
+    })
 }
 
 fn audit_from_wire(audit: v1::BackupAudit) -> Result<Audit, UserError> {
@@ -284,9 +417,27 @@ fn audit_from_wire(audit: v1::BackupAudit) -> Result<Audit, UserError> {
         Ok(v1::Finding::Failed) => Some(Finding::Failed),
         Err(_) => return Err(invalid_backup_error("an audit without a known finding")),
     };
-    let key = audit.key.ok_or_else(|| invalid_backup_error("an audit without a trial"))?.into();
-    let v1::BackupAudit { process, auditor, auditor_process, why, .. } = audit;
-    Ok(Audit { key, process, finding, auditor, auditor_process, why })
+
+    let key = audit
+        .key
+        .ok_or_else(|| invalid_backup_error("an audit without a trial"))?
+        .into();
+    let v1::BackupAudit {
+        process,
+        auditor,
+        auditor_process,
+        why,
+        ..
+    } = audit;
+
+    Ok(Audit {
+        key,
+        process,
+        finding,
+        auditor,
+        auditor_process,
+        why,
+    })
 }
 
 fn sweep_from_wire(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
@@ -295,21 +446,31 @@ fn sweep_from_wire(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
         v1::SweepState::Completed => SweepState::Completed,
         v1::SweepState::Cancelled => SweepState::Cancelled,
         v1::SweepState::Paused => SweepState::Paused,
-        v1::SweepState::Unspecified => return Err(invalid_backup_error("a sweep without a known state")),
+        v1::SweepState::Unspecified => {
+            return Err(invalid_backup_error("a sweep without a known state"));
+        }
     };
+
     let hash = sweep.data_hash.map(<[u8; 32]>::try_from).transpose();
-    let source = sweep.source.ok_or_else(|| invalid_backup_error("a sweep without a file"))?;
+    let source = sweep
+        .source
+        .ok_or_else(|| invalid_backup_error("a sweep without a file"))?;
     Ok(SweepRow {
         number: 0,
         id: sweep.id,
-        source: source.try_into().map_err(|e: WireError| invalid_backup_error(&e.to_string()))?,
+        source: source
+            .try_into()
+            .map_err(|e: WireError| invalid_backup_error(&e.to_string()))?,
         data: DataPin {
             hash: hash.map_err(|_| invalid_backup_error("a dataset without a hash"))?,
             train: sweep.data_train,
             provenance: sweep.data_words,
         },
         state,
-        share: Share { priority: sweep.priority, weight: sweep.weight },
+        share: Share {
+            priority: sweep.priority,
+            weight: sweep.weight,
+        },
         launched_at: sweep.launched_at,
         launched_by: sweep.launched_by,
         tallies: SweepTallies {
@@ -322,5 +483,8 @@ fn sweep_from_wire(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
 }
 
 fn invalid_backup_error(what: &str) -> UserError {
-    UserError::new(ErrorCode::BadInput, format!("the backup cannot be restored: {what}"))
+    UserError::new(
+        ErrorCode::BadInput,
+        format!("the backup cannot be restored: {what}"),
+    )
 }

@@ -28,12 +28,16 @@ impl ThrottledLog {
 
     /// How often it came since it was told last, this time included, if it is to be told now.
     fn count_if_due(&mut self, what: &'static str, now: Instant) -> Option<u64> {
-        let known = self.0.entry(what).or_insert(ThrottledMessage { last_reported: now, occurrences: 0 });
+        let known = self.0.entry(what).or_insert(ThrottledMessage {
+            last_reported: now,
+            occurrences: 0,
+        });
         known.occurrences += 1;
         let first = known.last_reported == now && known.occurrences == 1;
         if !first && now.saturating_duration_since(known.last_reported) < REPORT_INTERVAL {
             return None;
         }
+
         known.last_reported = now;
         Some(std::mem::take(&mut known.occurrences))
     }
@@ -45,11 +49,18 @@ mod tests {
 
     #[test]
     fn what_lasts_is_told_once_a_minute_with_how_often_it_came() {
-        let (mut complaints, begin) = (ThrottledLog::default(), Instant::now());
+        let mut complaints = ThrottledLog::default();
+        let begin = Instant::now();
         let told: Vec<(u64, u64)> = (0..200)
-            .filter_map(|second| Some((second, complaints.count_if_due("a", begin + Duration::from_secs(second))?)))
+            .filter_map(|second| {
+                Some((
+                    second,
+                    complaints.count_if_due("a", begin + Duration::from_secs(second))?,
+                ))
+            })
             .collect();
         assert_eq!(told, [(0, 1), (60, 60), (120, 60), (180, 60)]);
+
         assert_eq!(
             complaints.count_if_due("b", begin + Duration::from_secs(1)),
             Some(1),

@@ -5,9 +5,8 @@ use std::io::{BufReader, Read, Write};
 
 use prost::Message as _;
 
-use crate::MAX_MESSAGE_BYTES;
-use crate::v1;
 use crate::v1::backup_record::Kind;
+use crate::{MAX_MESSAGE_BYTES, v1};
 
 /// The first bytes of a backup. Records of the version before had no launcher of a sweep, which programs of that version would
 /// leave out of the hash.
@@ -37,8 +36,13 @@ impl RecordDigest {
 
     /// The last record.
     pub fn end_record(&self) -> v1::BackupRecord {
-        let end = v1::BackupEnd { records: self.records, hash: self.hasher.finalize().as_bytes().to_vec() };
-        v1::BackupRecord { kind: Some(Kind::End(end)) }
+        let end = v1::BackupEnd {
+            records: self.records,
+            hash: self.hasher.finalize().as_bytes().to_vec(),
+        };
+        v1::BackupRecord {
+            kind: Some(Kind::End(end)),
+        }
     }
 }
 
@@ -56,7 +60,11 @@ impl<W: Write> ArchiveWriter<W> {
     /// It cannot be written.
     pub fn create(mut file: W) -> std::io::Result<Self> {
         file.write_all(MAGIC)?;
-        Ok(Self { stream: zstd::Encoder::new(file, 3)?, digest: RecordDigest::default(), has_end: false })
+        Ok(Self {
+            stream: zstd::Encoder::new(file, 3)?,
+            digest: RecordDigest::default(),
+            has_end: false,
+        })
     }
 
     /// Appends a record.
@@ -70,6 +78,7 @@ impl<W: Write> ArchiveWriter<W> {
                 return Err(damaged_error("it was damaged on its way"));
             }
         }
+
         let encoded = record.encode_length_delimited_to_vec();
         self.digest.add_encoded(&encoded);
         self.stream.write_all(&encoded)
@@ -96,12 +105,16 @@ pub fn read_records<E: From<std::io::Error>>(
     mut each: impl FnMut(v1::BackupRecord) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut magic = [0; MAGIC.len()];
-    file.read_exact(&mut magic).map_err(|_| damaged_error("this is no backup"))?;
+    file.read_exact(&mut magic)
+        .map_err(|_| damaged_error("this is no backup"))?;
+
     if magic != MAGIC && magic != OLD_MAGIC {
         return Err(damaged_error("this is no backup, or one of a newer version").into());
     }
+
     let mut stream = BufReader::new(zstd::Decoder::new(file).map_err(read_error)?);
     let mut tally = RecordDigest::default();
+
     loop {
         let encoded = read_encoded_record(&mut stream)?;
         let record = v1::BackupRecord::decode_length_delimited(&encoded[..])
@@ -113,6 +126,7 @@ pub fn read_records<E: From<std::io::Error>>(
                 Err(damaged_error("its records do not fit its end").into())
             };
         }
+
         tally.add_encoded(&encoded);
         each(record)?;
     }
@@ -125,6 +139,7 @@ fn read_encoded_record(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
         let mut byte = [0];
         stream.read_exact(&mut byte).map_err(read_error)?;
         encoded.push(byte[0]);
+
         if byte[0] < 0x80 {
             break;
         }
@@ -132,13 +147,19 @@ fn read_encoded_record(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
             return Err(damaged_error("a record is damaged"));
         }
     }
-    let length = prost::decode_length_delimiter(&encoded[..]).map_err(|_| damaged_error("a record is damaged"))?;
+
+    let length = prost::decode_length_delimiter(&encoded[..])
+        .map_err(|_| damaged_error("a record is damaged"))?;
     if length > MAX_RECORD_BYTES {
         return Err(damaged_error("a record is damaged"));
     }
+
     let head = encoded.len();
     encoded.resize(head + length, 0);
-    stream.read_exact(&mut encoded[head..]).map_err(read_error)?;
+    stream
+        .read_exact(&mut encoded[head..])
+        .map_err(read_error)?;
+
     Ok(encoded)
 }
 
@@ -158,8 +179,15 @@ mod tests {
     use crate::archive::*;
 
     fn records() -> Vec<v1::BackupRecord> {
-        let piece = |n: u8| v1::BackupFile { hash: vec![n; 32], chunk: vec![n; 1000 * usize::from(n)] };
-        (1..4).map(|n| v1::BackupRecord { kind: Some(Kind::File(piece(n))) }).collect()
+        let piece = |n: u8| v1::BackupFile {
+            hash: vec![n; 32],
+            chunk: vec![n; 1000 * usize::from(n)],
+        };
+        (1..4)
+            .map(|n| v1::BackupRecord {
+                kind: Some(Kind::File(piece(n))),
+            })
+            .collect()
     }
 
     fn archive() -> Vec<u8> {
@@ -193,11 +221,15 @@ mod tests {
         for len in 0..whole.len() {
             assert!(read_all(&whole[..len]).is_err(), "cut at {len}");
         }
+
         for at in 0..whole.len() {
             let mut changed = whole.clone();
             changed[at] ^= 1;
             // Some bits of a compressed stream mean nothing.
-            assert!(read_all(&changed).map_or(true, |all| all == records()), "changed at {at}");
+            assert!(
+                read_all(&changed).map_or(true, |all| all == records()),
+                "changed at {at}"
+            );
         }
     }
 

@@ -80,15 +80,35 @@ pub struct FieldBound {
 }
 
 const fn text_bound(message: &'static str, field: &'static str, bytes: usize) -> FieldBound {
-    FieldBound { message, field, items: 1, bytes }
+    FieldBound {
+        message,
+        field,
+        items: 1,
+        bytes,
+    }
 }
 
 const fn list_bound(message: &'static str, field: &'static str, items: usize) -> FieldBound {
-    FieldBound { message, field, items, bytes: 0 }
+    FieldBound {
+        message,
+        field,
+        items,
+        bytes: 0,
+    }
 }
 
-const fn text_list_bound(message: &'static str, field: &'static str, items: usize, bytes: usize) -> FieldBound {
-    FieldBound { message, field, items, bytes }
+const fn text_list_bound(
+    message: &'static str,
+    field: &'static str,
+    items: usize,
+    bytes: usize,
+) -> FieldBound {
+    FieldBound {
+        message,
+        field,
+        items,
+        bytes,
+    }
 }
 
 /// A name that people give, an id, or a moment such as "20 epochs".
@@ -198,10 +218,18 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
 fn bounds_by_field() -> &'static [Vec<Option<&'static FieldBound>>] {
     static ALL: OnceLock<Vec<Vec<Option<&'static FieldBound>>>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let table: HashMap<(&str, &str), &FieldBound> =
-            FIELD_BOUNDS.iter().map(|b| ((b.message, b.field), b)).collect();
-        let of =
-            |shape: &MessageShape| shape.fields.iter().map(|f| table.get(&(shape.name, f.name)).copied()).collect();
+        let table: HashMap<(&str, &str), &FieldBound> = FIELD_BOUNDS
+            .iter()
+            .map(|b| ((b.message, b.field), b))
+            .collect();
+        let of = |shape: &MessageShape| {
+            shape
+                .fields
+                .iter()
+                .map(|f| table.get(&(shape.name, f.name)).copied())
+                .collect()
+        };
+
         MESSAGES.iter().map(of).collect()
     })
 }
@@ -217,21 +245,39 @@ const MAX_DEPTH: usize = 16;
 /// A field is larger than it may be, or such as nobody writes.
 pub fn check_message(message: &str, bytes: &[u8]) -> Result<(), Status> {
     static PLACES: OnceLock<HashMap<&'static str, usize>> = OnceLock::new();
-    let places = PLACES.get_or_init(|| MESSAGES.iter().enumerate().map(|(at, shape)| (shape.name, at)).collect());
-    places.get(message).map_or(Ok(()), |at| check_fields(*at, bytes, MAX_DEPTH).map(|_| ()))
+    let places = PLACES.get_or_init(|| {
+        MESSAGES
+            .iter()
+            .enumerate()
+            .map(|(at, shape)| (shape.name, at))
+            .collect()
+    });
+
+    places
+        .get(message)
+        .map_or(Ok(()), |at| check_fields(*at, bytes, MAX_DEPTH).map(|_| ()))
 }
 
 /// Whether it could be read to its end.
 fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status> {
-    let (shape, bounds) = (&MESSAGES[at], &bounds_by_field()[at]);
+    let shape = &MESSAGES[at];
+    let bounds = &bounds_by_field()[at];
     let mut counts = [0_usize; MAX_FIELDS];
+
     while !bytes.is_empty() {
-        let Some(tag) = read_varint(&mut bytes) else { return Ok(false) };
-        let place = shape.fields.iter().position(|field| u64::from(field.number) == tag >> 3);
+        let Some(tag) = read_varint(&mut bytes) else {
+            return Ok(false);
+        };
+        let place = shape
+            .fields
+            .iter()
+            .position(|field| u64::from(field.number) == tag >> 3);
+
         let value = match tag & 7 {
             0 => read_varint(&mut bytes).map(|_| &[][..]),
             1 => take_bytes(&mut bytes, 8),
-            2 => read_varint(&mut bytes).and_then(|len| take_bytes(&mut bytes, usize::try_from(len).ok()?)),
+            2 => read_varint(&mut bytes)
+                .and_then(|len| take_bytes(&mut bytes, usize::try_from(len).ok()?)),
             // The decoder would skip it, and read what is behind it.
             3 | 4 => {
                 return Err(Status::invalid_argument(format!(
@@ -243,17 +289,28 @@ fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Statu
             _ => None,
         };
         let Some(value) = value else { return Ok(false) };
+
         let Some(place) = place else { continue };
         let field = &shape.fields[place];
-        let items = if tag & 7 == 2 { count_items(field, value) } else { 1 };
+        let items = if tag & 7 == 2 {
+            count_items(field, value)
+        } else {
+            1
+        };
+
         if let Some(bound) = bounds[place] {
             counts[place] += items;
             if field.kind == FieldKind::Text && value.len() > bound.bytes {
                 return Err(too_large_status(
                     bound,
-                    &format!("has {} bytes; at most {} are taken", value.len(), bound.bytes),
+                    &format!(
+                        "has {} bytes; at most {} are taken",
+                        value.len(),
+                        bound.bytes
+                    ),
                 ));
             }
+
             if field.repeated && counts[place] > bound.items {
                 return Err(too_large_status(
                     bound,
@@ -261,18 +318,29 @@ fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Statu
                 ));
             }
         }
+
         if let FieldKind::Message(inner) = field.kind {
             counts[place] += usize::from(!field.repeated);
             // The decoder would join the two.
             if !field.repeated && counts[place] > 1 {
-                return Err(invalid_field_status(shape.name, field.name, "comes more than once"));
+                return Err(invalid_field_status(
+                    shape.name,
+                    field.name,
+                    "comes more than once",
+                ));
             }
+
             // The decoder would read on beyond its end before it tells.
             if depth == 0 || !check_fields(inner, value, depth - 1)? {
-                return Err(invalid_field_status(shape.name, field.name, "cannot be read to its end"));
+                return Err(invalid_field_status(
+                    shape.name,
+                    field.name,
+                    "cannot be read to its end",
+                ));
             }
         }
     }
+
     Ok(true)
 }
 
@@ -299,10 +367,12 @@ fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
         number |= u64::from(byte & 0x7f) << (7 * at).min(63);
+
         if *byte < 0x80 {
             return Some(number);
         }
     }
+
     None
 }
 
@@ -371,31 +441,65 @@ mod tests {
 
     /// Messages that a peer can send to a coordinator, with all that lies in them.
     fn requests() -> BTreeSet<usize> {
-        let at = |name: &str| MESSAGES.iter().position(|shape| shape.name == name).expect("a message");
+        let at = |name: &str| {
+            MESSAGES
+                .iter()
+                .position(|shape| shape.name == name)
+                .expect("a message")
+        };
         let mut waiting: Vec<usize> = METHODS.iter().map(|method| at(method.request)).collect();
+
         let mut found = BTreeSet::new();
         while let Some(shape) = waiting.pop() {
             if found.insert(shape) {
-                let inner =
-                    |field: &MessageField| if let FieldKind::Message(at) = field.kind { Some(at) } else { None };
+                let inner = |field: &MessageField| {
+                    if let FieldKind::Message(at) = field.kind {
+                        Some(at)
+                    } else {
+                        None
+                    }
+                };
                 waiting.extend(MESSAGES[shape].fields.iter().filter_map(inner));
             }
         }
+
         found
     }
 
     #[test]
     fn every_text_and_every_list_of_a_request_has_a_bound() {
-        assert!(MESSAGES.iter().all(|shape| shape.fields.len() <= MAX_FIELDS));
+        assert!(
+            MESSAGES
+                .iter()
+                .all(|shape| shape.fields.len() <= MAX_FIELDS)
+        );
         let mut wanted = BTreeSet::new();
+
         for shape in requests().into_iter().map(|at| &MESSAGES[at]) {
-            for field in shape.fields.iter().filter(|field| field.repeated || field.kind == FieldKind::Text) {
+            for field in shape
+                .fields
+                .iter()
+                .filter(|field| field.repeated || field.kind == FieldKind::Text)
+            {
                 wanted.insert((shape.name, field.name));
             }
         }
-        let bounded: BTreeSet<(&str, &str)> = FIELD_BOUNDS.iter().map(|bound| (bound.message, bound.field)).collect();
-        assert_eq!(wanted.difference(&bounded).collect::<Vec<_>>(), Vec::<&(&str, &str)>::new(), "without a bound");
-        assert_eq!(bounded.difference(&wanted).collect::<Vec<_>>(), Vec::<&(&str, &str)>::new(), "of no request");
+
+        let bounded: BTreeSet<(&str, &str)> = FIELD_BOUNDS
+            .iter()
+            .map(|bound| (bound.message, bound.field))
+            .collect();
+        assert_eq!(
+            wanted.difference(&bounded).collect::<Vec<_>>(),
+            Vec::<&(&str, &str)>::new(),
+            "without a bound"
+        );
+
+        assert_eq!(
+            bounded.difference(&wanted).collect::<Vec<_>>(),
+            Vec::<&(&str, &str)>::new(),
+            "of no request"
+        );
     }
 
     #[test]
@@ -408,23 +512,35 @@ mod tests {
         };
         let within = |hello: v1::Hello| {
             let message = Some(v1::session_request::Message::Hello(hello));
-            let checked = check_message("SessionRequest", &v1::SessionRequest { message }.encode_to_vec());
+            let checked = check_message(
+                "SessionRequest",
+                &v1::SessionRequest { message }.encode_to_vec(),
+            );
             checked.map_err(|status| status.message().to_owned())
         };
         assert_eq!(within(hello(128, 64, 65_536)), Ok(()));
+
         assert_eq!(
             within(hello(129, 1, 1)),
             Err("the field build of Hello has 129 bytes; at most 128 are taken".into())
         );
+
         for beyond in [hello(1, 65, 1), hello(1, 1, 65_537)] {
             assert!(within(beyond).is_err_and(|error| error.contains("entries")));
         }
-        let yielded = |n: usize| v1::Retracted { cells: vec![1 << 40; n], repeats: vec![3; 7], fence: None };
+
+        let yielded = |n: usize| v1::Retracted {
+            cells: vec![1 << 40; n],
+            repeats: vec![3; 7],
+            fence: None,
+        };
         assert!(check_message("Retracted", &yielded(65_536).encode_to_vec()).is_ok());
+
         assert!(check_message("Retracted", &yielded(65_537).encode_to_vec()).is_err());
         // Not packed is as many.
         let apart = |n: usize| check_message("Retracted", &[16_u8, 1].repeat(n));
         assert!(apart(65_536).is_ok() && apart(65_537).is_err());
+
         // What is no message is told of by whoever decodes it.
         for broken in [&[0xff_u8; 20][..], &[10, 200]] {
             assert!(check_message("Hello", broken).is_ok());
@@ -434,26 +550,53 @@ mod tests {
     #[test]
     fn nothing_comes_in_beside_the_bounds() {
         let why = |message: &str, bytes: &[u8]| {
-            check_message(message, bytes).map_err(|status| status.message().to_owned()).err().unwrap_or_default()
+            check_message(message, bytes)
+                .map_err(|status| status.message().to_owned())
+                .err()
+                .unwrap_or_default()
         };
+
         let hello = |held: usize| {
-            let hello = v1::Hello { held: vec![v1::Fence::default(); held], ..v1::Hello::default() };
-            v1::SessionRequest { message: Some(v1::session_request::Message::Hello(hello)) }.encode_to_vec()
+            let hello = v1::Hello {
+                held: vec![v1::Fence::default(); held],
+                ..v1::Hello::default()
+            };
+            v1::SessionRequest {
+                message: Some(v1::session_request::Message::Hello(hello)),
+            }
+            .encode_to_vec()
         };
         assert_eq!(why("SessionRequest", &hello(40_000)), "");
+
         // Two halves are one message to the decoder, which has too much in all.
         let twice = hello(40_000).repeat(2);
         assert!(v1::SessionRequest::decode(&*twice).is_ok());
-        assert_eq!(why("SessionRequest", &twice), "the field hello of SessionRequest comes more than once");
+        assert_eq!(
+            why("SessionRequest", &twice),
+            "the field hello of SessionRequest comes more than once"
+        );
+
         // So is what stands behind a group of a field that nobody knows; the tags 899 and 900 begin and end one of 112.
-        let long = v1::Hello { build: "x".repeat(129), ..v1::Hello::default() }.encode_to_vec();
+        let long = v1::Hello {
+            build: "x".repeat(129),
+            ..v1::Hello::default()
+        }
+        .encode_to_vec();
         let behind = [&[0x83_u8, 7, 0x84, 7][..], &long].concat();
         assert!(v1::Hello::decode(&*behind).is_ok());
+
         for group in [&behind[..], &[11], &[12], &[0x84, 7]] {
-            assert_eq!(why("Hello", group), "the message Hello has a group, which none has");
+            assert_eq!(
+                why("Hello", group),
+                "the message Hello has a group, which none has"
+            );
         }
+
         // A message of two bytes, the text in which has 130.
         let beyond = [&[10_u8, 2, 0x22, 130, 1][..], &[b'x'; 130]].concat();
-        assert_eq!(why("SessionRequest", &beyond), "the field hello of SessionRequest cannot be read to its end");
+        assert_eq!(
+            why("SessionRequest", &beyond),
+            "the field hello of SessionRequest cannot be read to its end"
+        );
     }
 }

@@ -74,8 +74,17 @@ mod tests {
     use crate::checksum::*;
 
     fn request() -> v1::CommitResultsRequest {
-        let result = v1::TrialResult { metrics: vec![0.5, f64::NAN], digest: vec![7; 32], ..Default::default() };
-        v1::CommitResultsRequest { worker: "w".into(), results: vec![result], sweep: "s".into(), ..Default::default() }
+        let result = v1::TrialResult {
+            metrics: vec![0.5, f64::NAN],
+            digest: vec![7; 32],
+            ..Default::default()
+        };
+        v1::CommitResultsRequest {
+            worker: "w".into(),
+            results: vec![result],
+            sweep: "s".into(),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -84,10 +93,14 @@ mod tests {
         let mut decoded = v1::CommitResultsRequest::decode(&*bytes).expect("decoded");
         assert!(decoded.verify_checksum() && decoded.checksum.is_empty());
         let mut refused = 0;
+
         for bit in 0..8 * bytes.len() {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            let Ok(mut message) = v1::CommitResultsRequest::decode(&*damaged) else { continue };
+            let Ok(mut message) = v1::CommitResultsRequest::decode(&*damaged) else {
+                continue;
+            };
+
             // Where the seal itself is no longer found, the rest is untouched.
             let unsealed = message.checksum.is_empty();
             if message.verify_checksum() {
@@ -97,6 +110,7 @@ mod tests {
                 refused += 1;
             }
         }
+
         assert!(refused > 400, "{refused} of {} bits", 8 * bytes.len());
     }
 }

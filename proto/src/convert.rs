@@ -21,18 +21,28 @@ pub struct WireError {
 }
 
 fn missing_field(message: &'static str, field: &'static str) -> WireError {
-    WireError { message, field, problem: "is missing" }
+    WireError {
+        message,
+        field,
+        problem: "is missing",
+    }
 }
 
 impl From<TrialKey> for v1::TrialKey {
     fn from(key: TrialKey) -> Self {
-        Self { cell: key.cell, repeat: key.repeat }
+        Self {
+            cell: key.cell,
+            repeat: key.repeat,
+        }
     }
 }
 
 impl From<v1::TrialKey> for TrialKey {
     fn from(key: v1::TrialKey) -> Self {
-        Self { cell: key.cell, repeat: key.repeat }
+        Self {
+            cell: key.cell,
+            repeat: key.repeat,
+        }
     }
 }
 
@@ -72,41 +82,73 @@ pub const MAX_ISA_BYTES: usize = 32;
 impl TryFrom<v1::TrialResult> for TrialResult {
     type Error = WireError;
     fn try_from(wire: v1::TrialResult) -> Result<Self, WireError> {
-        let error = |field, problem| WireError { message: "TrialResult", field, problem };
+        let error = |field, problem| WireError {
+            message: "TrialResult",
+            field,
+            problem,
+        };
         let outcome = match wire.outcome() {
             v1::OutcomeKind::Completed => Outcome::Completed,
-            v1::OutcomeKind::Diverged => Outcome::Diverged { step: wire.diverged_at },
-            v1::OutcomeKind::Failed if wire.cause.len() > MAX_CAUSE_BYTES => return Err(error("cause", "is too long")),
+            v1::OutcomeKind::Diverged => Outcome::Diverged {
+                step: wire.diverged_at,
+            },
+            v1::OutcomeKind::Failed if wire.cause.len() > MAX_CAUSE_BYTES => {
+                return Err(error("cause", "is too long"));
+            }
             v1::OutcomeKind::Failed => Outcome::Failed { cause: wire.cause },
-            v1::OutcomeKind::Unspecified => return Err(error("outcome", "is none of the known ones")),
+            v1::OutcomeKind::Unspecified => {
+                return Err(error("outcome", "is none of the known ones"));
+            }
         };
-        let curve = Curve { steps: wire.curve_steps, values: wire.curve_values };
+
+        let curve = Curve {
+            steps: wire.curve_steps,
+            values: wire.curve_values,
+        };
         if wire.metrics.len() > MAX_METRICS || curve.steps.len() > MAX_CURVE_ROWS {
             return Err(error("metrics", "are too many"));
         }
+
         if curve.values.len() != curve.steps.len() * wire.metrics.len() {
             return Err(error("curve_values", "are not one row of metrics per step"));
         }
         if !wire.seconds.is_finite() || wire.seconds < 0.0 {
             return Err(error("seconds", "is not a duration"));
         }
-        let predictions = Predictions { steps: wire.prediction_steps, classes: wire.predictions };
-        let (looks, classes) = (predictions.steps.len(), predictions.classes.len());
-        if classes as u64 > MAX_PREDICTIONS || classes.checked_rem(looks).unwrap_or(classes) > 0 || looks > classes {
+
+        let predictions = Predictions {
+            steps: wire.prediction_steps,
+            classes: wire.predictions,
+        };
+        let looks = predictions.steps.len();
+        let classes = predictions.classes.len();
+        if classes as u64 > MAX_PREDICTIONS
+            || classes.checked_rem(looks).unwrap_or(classes) > 0
+            || looks > classes
+        {
             return Err(error("predictions", "are not as many for every step"));
         }
+
         let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if wire.isa.len() > MAX_ISA_BYTES || !wire.isa.chars().all(fine) {
             return Err(error("isa", "is no name of an instruction set"));
         }
-        let hash = |bytes: Vec<u8>| bytes.try_into().map_err(|_| error("weights", "is not 32 bytes long"));
+
+        let hash = |bytes: Vec<u8>| {
+            bytes
+                .try_into()
+                .map_err(|_| error("weights", "is not 32 bytes long"))
+        };
         Ok(Self {
             key: wire.key.ok_or(missing_field("TrialResult", "key"))?.into(),
             outcome,
             steps: wire.steps,
             seconds: wire.seconds,
             metrics: wire.metrics,
-            digest: wire.digest.try_into().map_err(|_| error("digest", "is not 32 bytes long"))?,
+            digest: wire
+                .digest
+                .try_into()
+                .map_err(|_| error("digest", "is not 32 bytes long"))?,
             curve,
             predictions,
             weights_hash: wire.weights.map(hash).transpose()?,
@@ -123,7 +165,11 @@ impl From<&SpecSource> for v1::SpecSource {
             settings: source.settings.clone(),
             files: source.files.iter().map(Into::into).collect(),
             // The first one is not said: so a program that knows no other can check a seal.
-            grammar: if source.grammar == 1 { 0 } else { source.grammar },
+            grammar: if source.grammar == 1 {
+                0
+            } else {
+                source.grammar
+            },
             cells: source.cells_fingerprint.map(|cells| cells.to_vec()),
         }
     }
@@ -136,14 +182,41 @@ impl TryFrom<v1::SpecSource> for SpecSource {
     type Error = WireError;
     fn try_from(wire: v1::SpecSource) -> Result<Self, WireError> {
         if wire.files.len() > MAX_FILES {
-            return Err(WireError { message: "SpecSource", field: "files", problem: "are too many" });
+            return Err(WireError {
+                message: "SpecSource",
+                field: "files",
+                problem: "are too many",
+            });
         }
-        let files = wire.files.into_iter().map(FilePin::try_from).collect::<Result<_, _>>()?;
+
+        let files = wire
+            .files
+            .into_iter()
+            .map(FilePin::try_from)
+            .collect::<Result<_, _>>()?;
+
         let cells = wire.cells.map(<[u8; 32]>::try_from).transpose();
-        let cells =
-            cells.map_err(|_| WireError { message: "SpecSource", field: "cells", problem: "is not 32 bytes long" })?;
-        let v1::SpecSource { file, text, settings, grammar, .. } = wire;
-        Ok(Self { file, text, settings, files, grammar: grammar.max(1), cells_fingerprint: cells })
+        let cells = cells.map_err(|_| WireError {
+            message: "SpecSource",
+            field: "cells",
+            problem: "is not 32 bytes long",
+        })?;
+
+        let v1::SpecSource {
+            file,
+            text,
+            settings,
+            grammar,
+            ..
+        } = wire;
+        Ok(Self {
+            file,
+            text,
+            settings,
+            files,
+            grammar: grammar.max(1),
+            cells_fingerprint: cells,
+        })
     }
 }
 
@@ -158,24 +231,53 @@ impl From<&FilePin> for v1::FilePin {
             classes: data.classes,
             floats: data.floats,
         });
-        Self { path: pin.path.clone(), hash: pin.hash.to_vec(), images }
+
+        Self {
+            path: pin.path.clone(),
+            hash: pin.hash.to_vec(),
+            images,
+        }
     }
 }
 
 impl TryFrom<v1::FilePin> for FilePin {
     type Error = WireError;
     fn try_from(wire: v1::FilePin) -> Result<Self, WireError> {
-        let error = |field, problem| WireError { message: "FilePin", field, problem };
-        let hash: [u8; 32] = wire.hash.try_into().map_err(|_| error("hash", "is not 32 bytes long"))?;
-        let to_data = |data: v1::FileData| {
-            let (sizes, shape) = ((data.train, data.test), (data.height, data.width, data.channels));
-            let classes = data.classes;
-            let fine =
-                sizes.0 > 0 && sizes.1 > 0 && shape.0 > 0 && shape.1 > 0 && shape.2 > 0 && (2..=256).contains(&classes);
-            fine.then_some(FileData { hash, sizes, shape, classes, floats: data.floats })
-                .ok_or(error("images", "are none"))
+        let error = |field, problem| WireError {
+            message: "FilePin",
+            field,
+            problem,
         };
-        Ok(Self { path: wire.path, hash, images: wire.images.map(to_data).transpose()? })
+        let hash: [u8; 32] = wire
+            .hash
+            .try_into()
+            .map_err(|_| error("hash", "is not 32 bytes long"))?;
+        let to_data = |data: v1::FileData| {
+            let sizes = (data.train, data.test);
+            let shape = (data.height, data.width, data.channels);
+            let classes = data.classes;
+            let fine = sizes.0 > 0
+                && sizes.1 > 0
+                && shape.0 > 0
+                && shape.1 > 0
+                && shape.2 > 0
+                && (2..=256).contains(&classes);
+
+            fine.then_some(FileData {
+                hash,
+                sizes,
+                shape,
+                classes,
+                floats: data.floats,
+            })
+            .ok_or(error("images", "are none"))
+        };
+
+        Ok(Self {
+            path: wire.path,
+            hash,
+            images: wire.images.map(to_data).transpose()?,
+        })
     }
 }
 
@@ -184,9 +286,12 @@ impl From<&SpecValue> for v1::AxisValue {
         use v1::axis_value::Kind;
         let kind = match value {
             SpecValue::Bool(flag) => Kind::Flag(*flag),
-            SpecValue::Int(_) | SpecValue::Float(_) => Kind::Number(value.as_f64().unwrap_or(f64::NAN)),
+            SpecValue::Int(_) | SpecValue::Float(_) => {
+                Kind::Number(value.as_f64().unwrap_or(f64::NAN))
+            }
             other => Kind::Text(other.to_string()),
         };
+
         Self { kind: Some(kind) }
     }
 }
@@ -216,8 +321,14 @@ mod tests {
             seconds: 0.5,
             metrics: vec![1.0, 2.0],
             digest: [5; 32],
-            curve: Curve { steps: vec![5, 10], values: vec![0.1, 0.2, 0.3, 0.4] },
-            predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 4, 5, 6] },
+            curve: Curve {
+                steps: vec![5, 10],
+                values: vec![0.1, 0.2, 0.3, 0.4],
+            },
+            predictions: Predictions {
+                steps: vec![5, 10],
+                classes: vec![1, 2, 3, 4, 5, 6],
+            },
             weights_hash: Some([6; 32]),
             isa: "avx2".into(),
         }
@@ -225,7 +336,11 @@ mod tests {
 
     #[test]
     fn results_survive_the_wire() {
-        for outcome in [Outcome::Completed, Outcome::Diverged { step: 4 }, Outcome::Failed { cause: "x".into() }] {
+        for outcome in [
+            Outcome::Completed,
+            Outcome::Diverged { step: 4 },
+            Outcome::Failed { cause: "x".into() },
+        ] {
             let there = v1::TrialResult::from(result(outcome.clone()));
             assert_eq!(TrialResult::try_from(there), Ok(result(outcome)));
         }
@@ -233,9 +348,25 @@ mod tests {
 
     #[test]
     fn sweep_files_survive_the_wire_with_what_they_name() {
-        let images = FileData { hash: [3; 32], sizes: (10, 5), shape: (2, 3, 1), classes: 4, floats: true };
-        let pin = FilePin { path: "d.safetensors".into(), hash: [3; 32], images: Some(images) };
-        let files = vec![pin.clone(), FilePin { images: None, ..pin }];
+        let images = FileData {
+            hash: [3; 32],
+            sizes: (10, 5),
+            shape: (2, 3, 1),
+            classes: 4,
+            floats: true,
+        };
+        let pin = FilePin {
+            path: "d.safetensors".into(),
+            hash: [3; 32],
+            images: Some(images),
+        };
+        let files = vec![
+            pin.clone(),
+            FilePin {
+                images: None,
+                ..pin
+            },
+        ];
         let source = SpecSource {
             file: "f".into(),
             text: "t".into(),
@@ -246,28 +377,111 @@ mod tests {
         };
         let there = v1::SpecSource::from(&source);
         assert_eq!(SpecSource::try_from(there.clone()), Ok(source));
+
         let files = vec![there.files[1].clone(); 65];
-        assert_eq!(SpecSource::try_from(v1::SpecSource { files, ..there }).map_err(|e| e.field), Err("files"));
+        assert_eq!(
+            SpecSource::try_from(v1::SpecSource { files, ..there }).map_err(|e| e.field),
+            Err("files")
+        );
     }
 
     #[test]
     fn impossible_results_are_refused_by_field() {
         let good = || v1::TrialResult::from(result(Outcome::Completed));
         let cases = [
-            ("key", v1::TrialResult { key: None, ..good() }),
-            ("outcome", v1::TrialResult { outcome: 0, ..good() }),
-            ("digest", v1::TrialResult { digest: vec![1], ..good() }),
-            ("curve_values", v1::TrialResult { curve_values: vec![1.0], ..good() }),
-            ("seconds", v1::TrialResult { seconds: f64::NAN, ..good() }),
-            ("metrics", v1::TrialResult { metrics: vec![0.0; 65], ..good() }),
-            ("predictions", v1::TrialResult { predictions: vec![0; 5], ..good() }),
-            ("predictions", v1::TrialResult { prediction_steps: vec![], ..good() }),
-            ("predictions", v1::TrialResult { predictions: vec![], ..good() }),
-            ("predictions", v1::TrialResult { predictions: vec![0; 1_000_002], ..good() }),
-            ("weights", v1::TrialResult { weights: Some(vec![1; 31]), ..good() }),
-            ("isa", v1::TrialResult { isa: "avx2\n".into(), ..good() }),
-            ("isa", v1::TrialResult { isa: "x".repeat(33), ..good() }),
+            (
+                "key",
+                v1::TrialResult {
+                    key: None,
+                    ..good()
+                },
+            ),
+            (
+                "outcome",
+                v1::TrialResult {
+                    outcome: 0,
+                    ..good()
+                },
+            ),
+            (
+                "digest",
+                v1::TrialResult {
+                    digest: vec![1],
+                    ..good()
+                },
+            ),
+            (
+                "curve_values",
+                v1::TrialResult {
+                    curve_values: vec![1.0],
+                    ..good()
+                },
+            ),
+            (
+                "seconds",
+                v1::TrialResult {
+                    seconds: f64::NAN,
+                    ..good()
+                },
+            ),
+            (
+                "metrics",
+                v1::TrialResult {
+                    metrics: vec![0.0; 65],
+                    ..good()
+                },
+            ),
+            (
+                "predictions",
+                v1::TrialResult {
+                    predictions: vec![0; 5],
+                    ..good()
+                },
+            ),
+            (
+                "predictions",
+                v1::TrialResult {
+                    prediction_steps: vec![],
+                    ..good()
+                },
+            ),
+            (
+                "predictions",
+                v1::TrialResult {
+                    predictions: vec![],
+                    ..good()
+                },
+            ),
+            (
+                "predictions",
+                v1::TrialResult {
+                    predictions: vec![0; 1_000_002],
+                    ..good()
+                },
+            ),
+            (
+                "weights",
+                v1::TrialResult {
+                    weights: Some(vec![1; 31]),
+                    ..good()
+                },
+            ),
+            (
+                "isa",
+                v1::TrialResult {
+                    isa: "avx2\n".into(),
+                    ..good()
+                },
+            ),
+            (
+                "isa",
+                v1::TrialResult {
+                    isa: "x".repeat(33),
+                    ..good()
+                },
+            ),
         ];
+
         for (field, wire) in cases {
             assert_eq!(TrialResult::try_from(wire).map_err(|e| e.field), Err(field));
         }

@@ -21,7 +21,10 @@ pub struct UserError {
 impl UserError {
     /// An error of this kind.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -38,9 +41,20 @@ fn grpc_code(code: ErrorCode) -> Code {
 
 impl From<UserError> for Status {
     fn from(error: UserError) -> Self {
-        let (code, message) = (error.code.exit_code().into(), error.message.clone());
-        let detail = ErrorDetail { code, message, retry_after_ms: 0, leader: None };
-        Self::with_details(grpc_code(error.code), error.message, detail.encode_to_vec().into())
+        let code = error.code.exit_code().into();
+        let message = error.message.clone();
+        let detail = ErrorDetail {
+            code,
+            message,
+            retry_after_ms: 0,
+            leader: None,
+        };
+
+        Self::with_details(
+            grpc_code(error.code),
+            error.message,
+            detail.encode_to_vec().into(),
+        )
     }
 }
 
@@ -48,13 +62,25 @@ impl From<UserError> for Status {
 pub fn overloaded(message: &str, retry_after: Duration) -> Status {
     let code = ErrorCode::Refused.exit_code().into();
     let retry_after_ms = (retry_after.as_millis() as u64).max(1);
-    let detail = ErrorDetail { code, message: message.to_owned(), retry_after_ms, leader: None };
-    Status::with_details(Code::ResourceExhausted, message, detail.encode_to_vec().into())
+    let detail = ErrorDetail {
+        code,
+        message: message.to_owned(),
+        retry_after_ms,
+        leader: None,
+    };
+
+    Status::with_details(
+        Code::ResourceExhausted,
+        message,
+        detail.encode_to_vec().into(),
+    )
 }
 
 /// After what time to ask again, if the peer said so.
 pub fn retry_after(status: &Status) -> Option<Duration> {
-    let detail = ErrorDetail::decode(status.details()).ok().filter(|_| status.code() == Code::ResourceExhausted)?;
+    let detail = ErrorDetail::decode(status.details())
+        .ok()
+        .filter(|_| status.code() == Code::ResourceExhausted)?;
     Some(Duration::from_millis(detail.retry_after_ms)).filter(|wait| !wait.is_zero())
 }
 
@@ -66,34 +92,57 @@ pub fn not_leader(leader: &str, more: &str) -> Status {
         leader => format!("this coordinator stands by; the one at {leader} leads{more}"),
     };
     let code = ErrorCode::Unreachable.exit_code().into();
-    let detail = ErrorDetail { code, message: message.clone(), retry_after_ms: 0, leader: Some(leader.to_owned()) };
+    let detail = ErrorDetail {
+        code,
+        message: message.clone(),
+        retry_after_ms: 0,
+        leader: Some(leader.to_owned()),
+    };
+
     Status::with_details(Code::Unavailable, message, detail.encode_to_vec().into())
 }
 
 /// Who leads, if a coordinator that stands by said so; empty where it knows none.
 pub fn leader_url(status: &Status) -> Option<String> {
-    ErrorDetail::decode(status.details()).ok().filter(|_| status.code() == Code::Unavailable)?.leader
+    ErrorDetail::decode(status.details())
+        .ok()
+        .filter(|_| status.code() == Code::Unavailable)?
+        .leader
 }
 
 /// Of a peer that sends no details, the status' own code and message are read.
 impl From<&Status> for UserError {
     fn from(status: &Status) -> Self {
         let detail = ErrorDetail::decode(status.details()).ok();
-        let known = detail.and_then(|d| Some((ErrorCode::from_exit_code(d.code.try_into().ok()?)?, d.message)));
+        let known = detail.and_then(|d| {
+            Some((
+                ErrorCode::from_exit_code(d.code.try_into().ok()?)?,
+                d.message,
+            ))
+        });
         if let Some((code, message)) = known {
             return Self { code, message };
         }
+
         let code = match status.code() {
             Code::InvalidArgument | Code::OutOfRange => ErrorCode::BadInput,
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => ErrorCode::Unreachable,
-            Code::PermissionDenied | Code::Unauthenticated | Code::ResourceExhausted => ErrorCode::Refused,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+                ErrorCode::Unreachable
+            }
+            Code::PermissionDenied | Code::Unauthenticated | Code::ResourceExhausted => {
+                ErrorCode::Refused
+            }
             Code::NotFound => ErrorCode::NotFound,
             Code::FailedPrecondition | Code::Unimplemented => ErrorCode::Version,
             // What has a cause came from no peer but from the connection: somebody there speaks something else.
             _ if std::error::Error::source(status).is_some() => ErrorCode::Unreachable,
             _ => ErrorCode::Internal,
         };
-        Self { code, message: status.message().to_owned() }
+
+        Self {
+            code,
+            message: status.message().to_owned(),
+        }
     }
 }
 
@@ -113,22 +162,42 @@ mod tests {
     fn a_busy_peer_says_when_to_ask_again_and_nobody_else_does() {
         let status = overloaded("too much", Duration::from_millis(250));
         assert_eq!(retry_after(&status), Some(Duration::from_millis(250)));
-        assert_eq!(UserError::from(&status), UserError::new(ErrorCode::Refused, "too much"));
-        assert_eq!(retry_after(&Status::resource_exhausted("a large message")), None);
-        assert_eq!(retry_after(&UserError::new(ErrorCode::Internal, "why").into()), None);
+        assert_eq!(
+            UserError::from(&status),
+            UserError::new(ErrorCode::Refused, "too much")
+        );
+
+        assert_eq!(
+            retry_after(&Status::resource_exhausted("a large message")),
+            None
+        );
+        assert_eq!(
+            retry_after(&UserError::new(ErrorCode::Internal, "why").into()),
+            None
+        );
     }
 
     #[test]
     fn a_coordinator_that_stands_by_says_who_leads_and_nobody_else_does() {
-        assert_eq!(leader_url(&not_leader("http://a:1", "")).as_deref(), Some("http://a:1"));
+        assert_eq!(
+            leader_url(&not_leader("http://a:1", "")).as_deref(),
+            Some("http://a:1")
+        );
         assert_eq!(leader_url(&not_leader("", "")).as_deref(), Some(""));
-        assert_eq!(leader_url(&UserError::new(ErrorCode::Unreachable, "why").into()), None);
+        assert_eq!(
+            leader_url(&UserError::new(ErrorCode::Unreachable, "why").into()),
+            None
+        );
+
         assert_eq!(leader_url(&Status::unavailable("gone")), None);
     }
 
     #[test]
     fn a_status_without_details_still_means_something() {
         let error = UserError::from(&Status::unavailable("gone"));
-        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Unreachable, "gone"));
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (ErrorCode::Unreachable, "gone")
+        );
     }
 }

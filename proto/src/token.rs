@@ -54,8 +54,18 @@ pub struct Token {
 
 impl Token {
     /// A token of these parts.
-    pub fn new(role: TokenRole, id: [u8; 4], secret: [u8; 16], fingerprint: Option<[u8; 32]>) -> Self {
-        Self { role, id: to_hex(&id), fingerprint, secret }
+    pub fn new(
+        role: TokenRole,
+        id: [u8; 4],
+        secret: [u8; 16],
+        fingerprint: Option<[u8; 32]>,
+    ) -> Self {
+        Self {
+            role,
+            id: to_hex(&id),
+            fingerprint,
+            secret,
+        }
     }
 
     /// What a coordinator keeps of the secret.
@@ -67,8 +77,15 @@ impl Token {
 
     /// The whole text.
     pub fn reveal_text(&self) -> String {
-        let end = self.fingerprint.map_or_else(String::new, |f| format!(".{}", to_hex(&f)));
-        format!("{}.{}.{}{end}", self.role.name(), self.id, to_hex(&self.secret))
+        let end = self
+            .fingerprint
+            .map_or_else(String::new, |f| format!(".{}", to_hex(&f)));
+        format!(
+            "{}.{}.{}{end}",
+            self.role.name(),
+            self.id,
+            to_hex(&self.secret)
+        )
     }
 }
 
@@ -89,18 +106,23 @@ impl FromStr for Token {
     fn from_str(text: &str) -> Result<Self, TokenParseError> {
         let mut parts = text.trim().split('.');
         let mut next = || parts.next().ok_or(TokenParseError);
-        let (role, id, secret) = (
-            TokenRole::from_name(next()?).ok_or(TokenParseError)?,
-            parse_hex_array(next()?)?,
-            parse_hex_array(next()?)?,
-        );
+        let role = TokenRole::from_name(next()?).ok_or(TokenParseError)?;
+        let id = parse_hex_array(next()?)?;
+        let secret = parse_hex_array(next()?)?;
         let fingerprint = parts.next().map(parse_hex_array).transpose()?;
-        if parts.next().is_some() { Err(TokenParseError) } else { Ok(Self::new(role, id, secret, fingerprint)) }
+
+        if parts.next().is_some() {
+            Err(TokenParseError)
+        } else {
+            Ok(Self::new(role, id, secret, fingerprint))
+        }
     }
 }
 
 fn parse_hex_array<const N: usize>(digits: &str) -> Result<[u8; N], TokenParseError> {
-    from_hex(digits).and_then(|bytes| bytes.try_into().ok()).ok_or(TokenParseError)
+    from_hex(digits)
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or(TokenParseError)
 }
 
 #[cfg(test)]
@@ -114,10 +136,16 @@ mod tests {
             assert_eq!(token.reveal_text().parse(), Ok(token.clone()));
             assert_eq!(format!("{token:?}"), "Token(worker.01020304)");
         }
+
         let token = Token::new(TokenRole::Admin, [0; 4], [1; 16], None).reveal_text();
-        for wrong in
-            ["", "worker", "root.01020304.09", &token[..token.len() - 1], &format!("{token}.00"), &format!("{token}é")]
-        {
+        for wrong in [
+            "",
+            "worker",
+            "root.01020304.09",
+            &token[..token.len() - 1],
+            &format!("{token}.00"),
+            &format!("{token}é"),
+        ] {
             assert_eq!(wrong.parse::<Token>(), Err(TokenParseError), "{wrong}");
         }
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::channel::connect::ClientChannel;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Status};
 
+use crate::channel::connect::ClientChannel;
 use crate::v1;
 use crate::v1::file_service_client::FileServiceClient;
 
@@ -27,15 +27,30 @@ pub async fn upload_file(
     hash: [u8; 32],
     file: Vec<u8>,
 ) -> Result<(), Status> {
-    if client.has(v1::HasRequest { hash: hash.to_vec() }).await?.into_inner().present {
+    if client
+        .has(v1::HasRequest {
+            hash: hash.to_vec(),
+        })
+        .await?
+        .into_inner()
+        .present
+    {
         return Ok(());
     }
-    let head = v1::PutRequest { hash: hash.to_vec(), chunk: Vec::new() };
+
+    let head = v1::PutRequest {
+        hash: hash.to_vec(),
+        chunk: Vec::new(),
+    };
     let pieces = (0..file.len()).step_by(CHUNK_BYTES).map(move |at| {
         let chunk = file[at..(at + CHUNK_BYTES).min(file.len())].to_vec();
-        v1::PutRequest { hash: Vec::new(), chunk }
+        v1::PutRequest {
+            hash: Vec::new(),
+            chunk,
+        }
     });
     let messages = tokio_stream::iter([head]).chain(tokio_stream::iter(pieces));
+
     client.put(Request::new(messages)).await.map(|_| ())
 }
 
@@ -43,20 +58,36 @@ pub async fn upload_file(
 ///
 /// # Errors
 /// What the coordinator says; what came is not what was asked for.
-pub async fn fetch_file(client: &mut FileServiceClient<ClientChannel>, hash: [u8; 32]) -> Result<Vec<u8>, Status> {
-    let mut stream = client.fetch(v1::FetchRequest { hash: hash.to_vec() }).await?.into_inner();
+pub async fn fetch_file(
+    client: &mut FileServiceClient<ClientChannel>,
+    hash: [u8; 32],
+) -> Result<Vec<u8>, Status> {
+    let mut stream = client
+        .fetch(v1::FetchRequest {
+            hash: hash.to_vec(),
+        })
+        .await?
+        .into_inner();
+
     let mut file = Vec::new();
     loop {
         let piece = tokio::time::timeout(CHUNK_TIMEOUT, stream.message()).await;
-        let piece = piece.map_err(|_| Status::unavailable("the coordinator stopped sending the file"))??;
+        let piece = piece
+            .map_err(|_| Status::unavailable("the coordinator stopped sending the file"))??;
         let Some(piece) = piece else { break };
         file.extend(piece.chunk);
+
         if file.len() as u64 > MAX_FILE_BYTES {
-            return Err(Status::resource_exhausted(format!("the file has more than {MAX_FILE_BYTES} bytes")));
+            return Err(Status::resource_exhausted(format!(
+                "the file has more than {MAX_FILE_BYTES} bytes"
+            )));
         }
     }
+
     match *blake3::hash(&file).as_bytes() == hash {
         true => Ok(file),
-        false => Err(Status::data_loss("the file that came has another hash than was asked for")),
+        false => Err(Status::data_loss(
+            "the file that came has another hash than was asked for",
+        )),
     }
 }

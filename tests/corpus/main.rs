@@ -11,12 +11,26 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 const CASES: u32 = 600;
 
 fn corpus(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target.name);
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder can be read").path()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target.name);
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a folder can be read").path())
+        .collect();
     paths.sort();
+
     assert!(!paths.is_empty(), "{} is empty", folder.display());
-    paths.into_iter().map(|path| (path.clone(), std::fs::read(&path).expect("a file can be read"))).collect()
+    paths
+        .into_iter()
+        .map(|path| {
+            (
+                path.clone(),
+                std::fs::read(&path).expect("a file can be read"),
+            )
+        })
+        .collect()
 }
 
 /// Something done to an input.
@@ -36,8 +50,10 @@ fn change() -> impl Strategy<Value = Change> {
         (at(), any::<u8>()).prop_map(|(at, mask)| Change::Flip(at, mask)),
         at().prop_map(Change::Cut),
         (at(), any::<u8>()).prop_map(|(at, len)| Change::Remove(at, len)),
-        (at(), prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
-        (at(), at(), at(), any::<u8>()).prop_map(|(at, other, from, len)| Change::Splice(at, other, from, len)),
+        (at(), prop::collection::vec(any::<u8>(), 1..9))
+            .prop_map(|(at, bytes)| Change::Insert(at, bytes)),
+        (at(), at(), at(), any::<u8>())
+            .prop_map(|(at, other, from, len)| Change::Splice(at, other, from, len)),
     ]
 }
 
@@ -70,22 +86,35 @@ fn apply(bytes: &mut Vec<u8>, change: &Change, all: &[(PathBuf, Vec<u8>)]) {
 }
 
 fn replay(name: &str) {
-    let target = TARGETS.iter().find(|target| target.name == name).expect("a target of this name");
+    let target = TARGETS
+        .iter()
+        .find(|target| target.name == name)
+        .expect("a target of this name");
     let all = corpus(target);
     for (path, bytes) in &all {
         let run = std::panic::catch_unwind(|| (target.run)(bytes));
         assert!(run.is_ok(), "{} panics", path.display());
     }
+
     // The same mutations every time.
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    };
+
     let mutations = (any::<Index>(), prop::collection::vec(change(), 1..6));
     let tried = TestRunner::new_with_rng(config, rng).run(&mutations, |(which, changes)| {
         let mut bytes = all[which.index(all.len())].1.clone();
-        changes.iter().for_each(|change| apply(&mut bytes, change, &all));
+        changes
+            .iter()
+            .for_each(|change| apply(&mut bytes, change, &all));
         (target.run)(&bytes);
+
         Ok(())
     });
+
     tried.unwrap_or_else(|e| panic!("{name}: {e}"));
 }
 

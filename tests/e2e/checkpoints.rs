@@ -67,6 +67,7 @@ fn kept(cluster: &Cluster) -> Vec<PathBuf> {
             }
         }
     }
+
     let mut files = Vec::new();
     below(&cluster.path("store/data/checkpoints"), &mut files);
     files
@@ -84,7 +85,10 @@ fn killed_when_kept(cluster: &mut Cluster) -> String {
     cluster.gate.hold_at_step(paced_steps(HELD));
     let victim = cluster.worker(1, &["--checkpoint-every", "50ms"]);
     let id = cluster.launch(&paced(LONG));
-    cluster.wait_until(&id, "the trial is kept", |status| status["checkpoints"] == 1);
+    cluster.wait_until(&id, "the trial is kept", |status| {
+        status["checkpoints"] == 1
+    });
+
     victim.kill();
     cluster.gate.open();
     assert_eq!(cluster.status(&id)["done"], 0);
@@ -98,9 +102,23 @@ fn goes_on(cluster: &mut Cluster, id: &str) -> u64 {
     cluster.wait_for_end(id);
     let from = heir.wait_for_log("going on from a checkpoint trial=0/0 steps=");
     assert_eq!(from.parse(), Ok(before), "it goes on elsewhere");
-    assert!(yielded(cluster, id) == *undisturbed(), "{:?}", yielded(cluster, id));
-    assert_eq!((cluster.status(id)["checkpoints"].as_u64(), kept_step(cluster, id)), (Some(0), None));
-    cluster.coordinator().wait_until("its file is removed", || kept(cluster).is_empty());
+    assert!(
+        yielded(cluster, id) == *undisturbed(),
+        "{:?}",
+        yielded(cluster, id)
+    );
+
+    assert_eq!(
+        (
+            cluster.status(id)["checkpoints"].as_u64(),
+            kept_step(cluster, id)
+        ),
+        (Some(0), None)
+    );
+
+    cluster
+        .coordinator()
+        .wait_until("its file is removed", || kept(cluster).is_empty());
     before
 }
 
@@ -119,17 +137,27 @@ fn a_worker_told_to_leave_sends_a_checkpoint_before_it_gives_the_trial_back() {
     let id = cluster.launch(&paced(LONG));
     cluster.wait_until(&id, "the trial is running", |_| {
         let workers: serde_json::Value =
-            serde_json::from_str(&cluster.ask(&["workers", "--format", "json"])).expect("the workers are JSON");
+            serde_json::from_str(&cluster.ask(&["workers", "--format", "json"]))
+                .expect("the workers are JSON");
         workers[0]["running"] == 1
     });
+
     first.signal("TERM");
     let log = first.log();
     assert_eq!(first.wait(), 0, "{log}");
     let status = cluster.status(&id);
-    assert_eq!((&status["done"], &status["leased"], &status["checkpoints"]), (&0.into(), &0.into(), &1.into()));
+    assert_eq!(
+        (&status["done"], &status["leased"], &status["checkpoints"]),
+        (&0.into(), &0.into(), &1.into())
+    );
+
     cluster.gate.open();
     assert!(goes_on(&mut cluster, &id) > 0);
-    assert_eq!(cluster.status(&id)["releases"], 0, "the lease was given back, not lost");
+    assert_eq!(
+        cluster.status(&id)["releases"],
+        0,
+        "the lease was given back, not lost"
+    );
 }
 
 #[test]
@@ -139,13 +167,20 @@ fn checkpoints_outlive_the_coordinator_and_what_nobody_needs_is_removed_at_its_s
     let file = kept(&cluster).pop().expect("a file");
     let folder = file.parent().expect("the sweep's folder").to_owned();
     let whole = std::fs::read(&file).expect("it can be read");
+
     // Half a file on its way, one of another sweep, one in another's place, and one that says nothing.
     let strange = folder.parent().expect("the folder of all").join("abcdefgh");
     std::fs::create_dir(&strange).expect("a folder can be made");
-    let orphans = [folder.with_file_name("1-2-3.part"), strange.join("x-0"), folder.join("x-0"), folder.join("empty")];
+    let orphans = [
+        folder.with_file_name("1-2-3.part"),
+        strange.join("x-0"),
+        folder.join("x-0"),
+        folder.join("empty"),
+    ];
     for (orphan, content) in orphans.iter().zip([&whole[..], &whole, &whole, &[]]) {
         std::fs::write(orphan, content).expect("a file can be written");
     }
+
     cluster.kill_and_restart_coordinator();
     assert_eq!(kept(&cluster), [file]);
     goes_on(&mut cluster, &id);
@@ -159,10 +194,17 @@ fn a_trial_whose_checkpoint_is_damaged_begins_anew_and_yields_the_same() {
     let mut content = std::fs::read(&file).expect("it can be read");
     let middle = content.len() / 2;
     content[middle] ^= 1;
+
     std::fs::write(&file, content).expect("it can be written");
     let heir = cluster.worker(1, &[]);
     cluster.wait_for_end(&id);
-    assert!(heir.log().contains("its checkpoint cannot be had; it begins anew"), "{}", heir.log());
+    assert!(
+        heir.log()
+            .contains("its checkpoint cannot be had; it begins anew"),
+        "{}",
+        heir.log()
+    );
+
     assert!(!heir.log().contains("going on from"), "{}", heir.log());
     assert!(yielded(&cluster, &id) == *undisturbed());
 }
@@ -178,15 +220,31 @@ fn only_the_holder_of_a_lease_keeps_its_trials_or_has_what_was_kept() {
         assert!(grant.checkpointed.is_empty());
         let fence = grant.fence.expect("a fence");
         let mut newer = grant.clone();
-        newer.fence = Some(ergodic_proto::v1::Fence { epoch: fence.epoch + 1, ..fence });
+        newer.fence = Some(ergodic_proto::v1::Fence {
+            epoch: fence.epoch + 1,
+            ..fence
+        });
+
         let mut foreign = grant.clone();
         foreign.repeats[0] += 1;
+
         for (worker, grant) in [(&other, &grant), (&holder, &newer), (&holder, &foreign)] {
-            let refused = worker.keep(grant, 7, b"state").await.expect_err("it holds no such lease");
+            let refused = worker
+                .keep(grant, 7, b"state")
+                .await
+                .expect_err("it holds no such lease");
             assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
         }
-        holder.keep(&grant, 7, b"state").await.expect("it holds the lease");
-        holder.keep(&grant, 8, &vec![3; 3 << 20]).await.expect("a later one replaces it");
+
+        holder
+            .keep(&grant, 7, b"state")
+            .await
+            .expect("it holds the lease");
+        holder
+            .keep(&grant, 8, &vec![3; 3 << 20])
+            .await
+            .expect("a later one replaces it");
+
         assert_eq!(kept_step(&cluster, &id), Some(8));
         let refused = other.kept(&grant).await.expect_err("it holds no lease");
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
@@ -195,18 +253,31 @@ fn only_the_holder_of_a_lease_keeps_its_trials_or_has_what_was_kept() {
         let beating = holder.keep_beating();
         holder.revoked().await;
         beating.abort();
-        let refused = holder.keep(&grant, 9, b"too late").await.expect_err("the lease is over");
+        let refused = holder
+            .keep(&grant, 9, b"too late")
+            .await
+            .expect_err("the lease is over");
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+
         drop(other);
         let mut heir = RawWorker::joined(&cluster.url, "c").await;
         let grant = heir.lease().await;
         assert_eq!(grant.checkpointed.len(), 1);
         assert!(heir.kept(&grant).await.expect("it holds the lease") == vec![3; 3 << 20]);
-        heir.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("taken");
-        let refused = heir.keep(&grant, 10, b"state").await.expect_err("the trial has its row");
+        heir.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)])
+            .await
+            .expect("taken");
+
+        let refused = heir
+            .keep(&grant, 10, b"state")
+            .await
+            .expect_err("the trial has its row");
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     });
-    cluster.coordinator().wait_until("its file is removed", || kept(&cluster).is_empty());
+
+    cluster
+        .coordinator()
+        .wait_until("its file is removed", || kept(&cluster).is_empty());
 }
 
 #[test]
@@ -215,10 +286,15 @@ fn a_cancelled_sweep_leaves_no_checkpoint() {
     cluster.gate.hold_at_step(paced_steps(HELD));
     let worker = cluster.worker(1, &["--checkpoint-every", "50ms"]);
     let id = cluster.launch(&paced(LONG));
-    cluster.wait_until(&id, "the trial is kept", |status| status["checkpoints"] == 1);
+    cluster.wait_until(&id, "the trial is kept", |status| {
+        status["checkpoints"] == 1
+    });
+
     cluster.ask(&["cancel", &id]);
     worker.signal("TERM");
     assert_eq!(worker.wait(), 0);
     assert_eq!(cluster.status(&id)["checkpoints"], 0);
-    cluster.coordinator().wait_until("its file is removed", || kept(&cluster).is_empty());
+    cluster
+        .coordinator()
+        .wait_until("its file is removed", || kept(&cluster).is_empty());
 }

@@ -18,14 +18,22 @@ fn a_killed_worker_costs_what_it_had_not_delivered() {
     let victim = cluster.worker(2, &[]);
     let id = cluster.launch(&text);
     reach(&cluster, &id, BEFORE);
+
     victim.kill();
     cluster.gate.open();
     let died = Done::of(&cluster.worker_logs().next().expect("a log"));
     let heir = cluster.worker(2, &[]);
     let (status, done) = cluster.settle(&id, wanted, vec![heir]);
-    assert!(status["releases"].as_u64() >= Some(1), "nothing was given out again: {status}");
+    assert!(
+        status["releases"].as_u64() >= Some(1),
+        "nothing was given out again: {status}"
+    );
+
     let again = done.begun - status["trials"].as_u64().expect("a number");
-    assert!(again <= died.open(), "{again} trials were run again; the victim had {died:?}");
+    assert!(
+        again <= died.open(),
+        "{again} trials were run again; the victim had {died:?}"
+    );
 }
 
 #[test]
@@ -37,13 +45,17 @@ fn a_sweep_outlives_all_its_workers() {
     cluster.wait_for_workers(2);
     let id = cluster.launch(&text);
     reach(&cluster, &id, BEFORE);
+
     victims.into_iter().for_each(Program::kill);
     cluster.gate.open();
     let status = cluster.wait_until(&id, "nobody holds a trial", |s| s["leased"] == 0);
     assert_eq!(status["state"], "running");
     let heirs = vec![cluster.worker(1, &[]), cluster.worker(1, &[])];
     let (status, _) = cluster.settle(&id, wanted, heirs);
-    assert!(status["releases"].as_u64() >= Some(1) && status["failed"] == 0, "{status}");
+    assert!(
+        status["releases"].as_u64() >= Some(1) && status["failed"] == 0,
+        "{status}"
+    );
 }
 
 /// A coordinator that dies at a place in the middle of a commit, and another one after it. Gives the sweep's last status.
@@ -55,16 +67,26 @@ fn dies_at(place: &str) -> Value {
     cluster.restart_coordinator(&[("FAILPOINTS", &format!("{place}=1*off->return"))]);
     let workers = vec![cluster.worker(1, &[]), cluster.worker(1, &[])];
     let id = cluster.launch(&text);
+
     let dying = cluster.take_coordinator();
     dying.wait_for_log("dying here");
     dying.wait_for_death();
     let acknowledged = cluster.done().stored;
     cluster.restart_coordinator(&[]);
     let after = cluster.status(&id);
-    assert!(after["done"].as_u64() >= Some(acknowledged), "{acknowledged} results were acknowledged: {after}");
+    assert!(
+        after["done"].as_u64() >= Some(acknowledged),
+        "{acknowledged} results were acknowledged: {after}"
+    );
+
     let (status, done) = cluster.settle(&id, wanted, workers);
     assert_eq!(status["releases"], 0, "a lease was lost: {status}");
-    assert_eq!(Some(done.begun), status["trials"].as_u64(), "running trials were begun again");
+    assert_eq!(
+        Some(done.begun),
+        status["trials"].as_u64(),
+        "running trials were begun again"
+    );
+
     status
 }
 
@@ -74,16 +96,27 @@ fn a_coordinator_that_stops_while_it_renews_its_claim_brings_its_log_home() {
     cluster.take_coordinator().kill();
     cluster.restart_coordinator(&[("FAILPOINTS", "while-renewing=sleep(1500)")]);
     cluster.launch(&empty_sweep(2));
-    let database = cluster.path("store/ergodic.sqlite").canonicalize().expect("a store has a database");
+    let database = cluster
+        .path("store/ergodic.sqlite")
+        .canonicalize()
+        .expect("a store has a database");
+
     // The writer has it open, and whoever renews the claim.
-    wait_for("the claim is renewed", || cluster.coordinator().process().times_open(&database) > 1);
+    wait_for("the claim is renewed", || {
+        cluster.coordinator().process().times_open(&database) > 1
+    });
+
     // Looks at the store, too.
     cluster.close(Vec::new());
 }
 
 #[test]
 fn a_coordinator_that_dies_before_a_commit_is_sent_the_results_again() {
-    assert_eq!(dies_at("before-commit")["duplicates"], 0, "what was not stored is stored now");
+    assert_eq!(
+        dies_at("before-commit")["duplicates"],
+        0,
+        "what was not stored is stored now"
+    );
 }
 
 #[test]
@@ -113,12 +146,14 @@ fn a_worker_that_is_cut_off_goes_on_until_its_outbox_is_full() {
     let id = cluster.launch(BULKY);
     let worker = cluster.worker(1, &[]);
     cluster.take_coordinator().wait_for_death();
+
     let full = (64 << 20) / (96 + 8 * 4001);
     let open = || Done::of(&worker.log()).open();
     let refusals = || worker.log().matches("results not delivered").count();
     worker.wait_until("the outbox is full", || open() > full);
     let before = refusals();
     worker.wait_until("it goes on trying", || refusals() > before + 2);
+
     assert!(open() <= full + 2, "{} results wait, {full} are to", open());
     let held = worker.process().peak_memory_mib();
     assert!(held < 160, "the worker holds {held} MiB");
@@ -128,6 +163,7 @@ fn a_worker_that_is_cut_off_goes_on_until_its_outbox_is_full() {
         cluster.rows(&id)
     };
     let (status, done) = cluster.settle(&id, &rows, vec![worker]);
+
     assert_eq!((&status["releases"], done.begun), (&0.into(), 5000));
 }
 
@@ -139,24 +175,35 @@ fn a_worker_that_comes_back_from_the_dead_is_compared_and_taken_in_again() {
     let zombie = cluster.worker(1, &[]);
     let id = cluster.launch(&text);
     cluster.wait_until_held(&id, trials(BEFORE));
+
     // Some results lie finished on its desk, and none is on its way: of two repeats they are too few to be sent at once,
     // unless a lease ends with them. Then there are others.
     for repeats in (BEFORE + 2..60).step_by(2) {
         cluster.gate.hold_after(repeats);
-        zombie.wait_until("the next repeats are done", || Done::of(&zombie.log()).begun > trials(repeats));
+        zombie.wait_until("the next repeats are done", || {
+            Done::of(&zombie.log()).begun > trials(repeats)
+        });
         zombie.freeze();
+
         if Done::of(&zombie.log()).open() > 10 {
             break;
         }
+
         zombie.thaw();
         cluster.wait_until_held(&id, trials(repeats));
     }
+
     cluster.gate.open();
-    cluster.wait_until(&id, "its lease has run out", |s| s["releases"].as_u64() >= Some(1));
+    cluster.wait_until(&id, "its lease has run out", |s| {
+        s["releases"].as_u64() >= Some(1)
+    });
     let heir = cluster.worker(1, &[]);
     cluster.wait_for_end(&id);
+
     zombie.thaw();
-    cluster.wait_until(&id, "its late results are compared", |s| s["duplicates"].as_u64() >= Some(9));
+    cluster.wait_until(&id, "its late results are compared", |s| {
+        s["duplicates"].as_u64() >= Some(9)
+    });
     let (status, _) = cluster.settle(&id, wanted, vec![zombie, heir]);
     assert!(status["fenced"].as_u64() >= Some(1), "{status}");
 }
@@ -169,12 +216,22 @@ fn a_coordinator_that_was_held_up_takes_no_lease_away() {
     let worker = cluster.worker(1, &[]);
     let id = cluster.launch(&text);
     reach(&cluster, &id, BEFORE);
+
     cluster.coordinator().freeze();
     // The worker notices after a lease's time to live.
     worker.wait_for_log("connection lost");
     cluster.coordinator().thaw();
     cluster.gate.open();
     let (status, done) = cluster.settle(&id, wanted, vec![worker]);
-    assert_eq!((&status["releases"], &status["fenced"]), (&0.into(), &0.into()), "{status}");
-    assert_eq!(Some(done.begun), status["trials"].as_u64(), "running trials were begun again");
+    assert_eq!(
+        (&status["releases"], &status["fenced"]),
+        (&0.into(), &0.into()),
+        "{status}"
+    );
+
+    assert_eq!(
+        Some(done.begun),
+        status["trials"].as_u64(),
+        "running trials were begun again"
+    );
 }

@@ -8,9 +8,14 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 /// A dataset file of `[image, …]` with labels from `first` on.
 fn dataset(path: &Path, shape: &[usize], first: u8) {
     let images = shape[0];
-    let numbers: Vec<u8> = (0..shape.iter().product::<usize>()).map(|at| (at * 31 % 251) as u8).collect();
+    let numbers: Vec<u8> = (0..shape.iter().product::<usize>())
+        .map(|at| (at * 31 % 251) as u8)
+        .collect();
     let labels: Vec<u8> = (0..images).map(|at| first + (at % 3) as u8).collect();
-    let view = |shape: &[usize], bytes: &'static [u8]| TensorView::new(Dtype::U8, shape.to_vec(), bytes).expect("fits");
+    let view = |shape: &[usize], bytes: &'static [u8]| {
+        TensorView::new(Dtype::U8, shape.to_vec(), bytes).expect("fits")
+    };
+
     let (numbers, labels): (&'static [u8], &'static [u8]) = (numbers.leak(), labels.leak());
     let tensors = [
         ("x_train", view(shape, numbers)),
@@ -32,13 +37,20 @@ fn sweep(data: &str) -> String {
 fn data_that_would_be_misread_are_refused_by_plan_run_and_launch() {
     let cluster = Cluster::start(&[]);
     let text = |path: &Path| path.to_string_lossy().into_owned();
+
     for (name, shape, first, words) in [
-        ("channels", &[6, 3, 8, 8][..], 0, "looks like channels first"),
+        (
+            "channels",
+            &[6, 3, 8, 8][..],
+            0,
+            "looks like channels first",
+        ),
         ("labels", &[6, 8, 8, 1], 1, "expected labels from 0"),
     ] {
         dataset(&cluster.path(&format!("{name}.safetensors")), shape, first);
         let file = cluster.path(&format!("{name}.toml"));
-        std::fs::write(&file, sweep(&format!("dataset = \"{name}.safetensors\""))).expect("written");
+        std::fs::write(&file, sweep(&format!("dataset = \"{name}.safetensors\"")))
+            .expect("written");
         let runs = text(&cluster.path("runs"));
         let tries = [
             run(&["plan", &text(&file)]),
@@ -46,11 +58,20 @@ fn data_that_would_be_misread_are_refused_by_plan_run_and_launch() {
             cluster.run(&["launch", &text(&file)]),
         ];
         for tried in tries {
-            assert!(tried.code == 2 && tried.stderr.contains(words), "{name}: {tried:?}");
+            assert!(
+                tried.code == 2 && tried.stderr.contains(words),
+                "{name}: {tried:?}"
+            );
         }
+
         assert!(!cluster.path("runs").exists(), "nothing is left behind");
     }
-    assert_eq!(cluster.ask(&["list", "--format", "csv"]).lines().count(), 1, "nothing is stored");
+
+    assert_eq!(
+        cluster.ask(&["list", "--format", "csv"]).lines().count(),
+        1,
+        "nothing is stored"
+    );
 }
 
 #[test]
@@ -60,32 +81,52 @@ fn a_dataset_that_is_smaller_than_asked_for_is_refused_with_what_is_there() {
     std::fs::create_dir_all(&dir).expect("made");
     let idx = |magic: u32, sizes: &[u32], content: Vec<u8>| {
         let words = std::iter::once(&magic).chain(sizes);
-        words.flat_map(|word| word.to_be_bytes()).chain(content).collect::<Vec<u8>>()
+        words
+            .flat_map(|word| word.to_be_bytes())
+            .chain(content)
+            .collect::<Vec<u8>>()
     };
+
     for (prefix, n) in [("train", 30_u32), ("t10k", 20)] {
         let pixels = (0..n * 784).map(|at| (at % 251) as u8).collect();
         let labels = (0..n).map(|at| (at % 10) as u8).collect();
-        let write =
-            |kind: &str, bytes: Vec<u8>| std::fs::write(dir.join(format!("{prefix}-{kind}")), bytes).expect("written");
+        let write = |kind: &str, bytes: Vec<u8>| {
+            std::fs::write(dir.join(format!("{prefix}-{kind}")), bytes).expect("written")
+        };
         write("images-idx3-ubyte", idx(0x803, &[n, 28, 28], pixels));
+
         write("labels-idx1-ubyte", idx(0x801, &[n], labels));
     }
+
     let file = cluster.path("small.toml");
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let (file_text, data) = (text(&file), text(&cluster.path("data")));
+    let file_text = text(&file);
+    let data = text(&cluster.path("data"));
     std::fs::write(&file, sweep("dataset = \"mnist\"\ntest = 20")).expect("written");
-    for command in [&["plan", &file_text, "--data-dir", &data][..], &["run", &file_text, "--data-dir", &data]] {
+
+    for command in [
+        &["plan", &file_text, "--data-dir", &data][..],
+        &["run", &file_text, "--data-dir", &data],
+    ] {
         let tried = run(command);
         let words = "data.train: mnist has 30 training images here, not 60000: set data.train = 30, or fewer";
         assert!(tried.code == 2 && tried.stderr.contains(words), "{tried:?}");
     }
+
     std::fs::write(&file, sweep("dataset = \"mnist\"\ntrain = 20\ntest = 20")).expect("written");
     let planned = run(&["plan", &file_text, "--data-dir", &data]).stdout;
     let line = "mnist: 20 of the first 30 of 60000 training images, the first 20 of 10000 test images \
                 (whatever their classes), class-balanced by seed 0";
-    assert!(planned.contains(line) && planned.contains("10 classes of 2 training images each"), "{planned}");
+    assert!(
+        planned.contains(line) && planned.contains("10 classes of 2 training images each"),
+        "{planned}"
+    );
+
     let unseen = run(&["plan", &file_text]).stdout;
-    assert!(unseen.contains("was not looked at: say where it is with --data-dir"), "{unseen}");
+    assert!(
+        unseen.contains("was not looked at: say where it is with --data-dir"),
+        "{unseen}"
+    );
 }
 
 #[test]
@@ -96,10 +137,32 @@ fn plan_and_launch_show_what_data_look_like() {
     let file = file.to_string_lossy().into_owned();
     let line = "data: glyphs: 100 of 10000 training images, 50 of 2000 test images, class-balanced by seed 0";
     let looks = "28×28×1 (height × width × channels), bytes 0 … 255, standardized per channel; 10 classes of 10 training images each";
-    let (planned, launched) = (run(&["plan", &file]).stdout, cluster.run(&["launch", &file]));
-    assert!(planned.contains(line) && planned.contains(looks), "{planned}");
-    assert!(launched.stderr.contains(line) && launched.stderr.contains(looks), "{launched:?}");
-    assert_eq!(launched.stdout.trim().len(), 8, "stdout is the id alone: {launched:?}");
-    let ran = run(&["run", &file, "--dir", &cluster.path("runs").to_string_lossy()]);
-    assert!(ran.code == 0 && ran.stderr.contains(line) && ran.stderr.contains(looks), "{ran:?}");
+
+    let planned = run(&["plan", &file]).stdout;
+    let launched = cluster.run(&["launch", &file]);
+    assert!(
+        planned.contains(line) && planned.contains(looks),
+        "{planned}"
+    );
+
+    assert!(
+        launched.stderr.contains(line) && launched.stderr.contains(looks),
+        "{launched:?}"
+    );
+    assert_eq!(
+        launched.stdout.trim().len(),
+        8,
+        "stdout is the id alone: {launched:?}"
+    );
+
+    let ran = run(&[
+        "run",
+        &file,
+        "--dir",
+        &cluster.path("runs").to_string_lossy(),
+    ]);
+    assert!(
+        ran.code == 0 && ran.stderr.contains(line) && ran.stderr.contains(looks),
+        "{ran:?}"
+    );
 }

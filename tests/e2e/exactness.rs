@@ -8,30 +8,72 @@ use tonic::Code;
 use crate::{block_on, empty_sweep};
 
 #[test]
-fn a_second_delivery_is_compared_and_a_different_one_raises_an_alarm_that_outlives_the_coordinator() {
+fn a_second_delivery_is_compared_and_a_different_one_raises_an_alarm_that_outlives_the_coordinator()
+{
     let mut cluster = Cluster::start(&[]);
     let id = cluster.launch(&empty_sweep(3));
     block_on(async {
         let mut worker = RawWorker::joined(&cluster.url, "a").await;
         let grant = worker.lease().await;
         let result = RawWorker::result(&grant, 0, 0.5);
-        let first = worker.deliver(&grant, vec![result.clone()]).await.expect("taken");
-        assert_eq!((first.stored, first.duplicates, first.fenced), (1, 0, false));
+        let first = worker
+            .deliver(&grant, vec![result.clone()])
+            .await
+            .expect("taken");
+        assert_eq!(
+            (first.stored, first.duplicates, first.fenced),
+            (1, 0, false)
+        );
+
         // The lease has ended with its last trial, so that the second delivery meets no fence.
-        let second = worker.deliver(&grant, vec![result.clone()]).await.expect("taken");
-        assert_eq!((second.stored, second.duplicates, second.mismatches), (0, 1, 0));
-        let changed = worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.6)]).await.expect("taken");
-        assert_eq!((changed.stored, changed.duplicates, changed.mismatches), (0, 0, 1));
+        let second = worker
+            .deliver(&grant, vec![result.clone()])
+            .await
+            .expect("taken");
+        assert_eq!(
+            (second.stored, second.duplicates, second.mismatches),
+            (0, 1, 0)
+        );
+
+        let changed = worker
+            .deliver(&grant, vec![RawWorker::result(&grant, 0, 0.6)])
+            .await
+            .expect("taken");
+        assert_eq!(
+            (changed.stored, changed.duplicates, changed.mismatches),
+            (0, 0, 1)
+        );
     });
+
     let status = cluster.status(&id);
-    assert_eq!((&status["duplicates"], &status["mismatches"], &status["done"]), (&2.into(), &1.into(), &1.into()));
+    assert_eq!(
+        (
+            &status["duplicates"],
+            &status["mismatches"],
+            &status["done"]
+        ),
+        (&2.into(), &1.into(), &1.into())
+    );
+
     assert!(cluster.ask(&["status", &id]).contains("ALARM"));
     assert!(cluster.ask(&["explain", &id]).contains("ALARM"));
     cluster.kill_and_restart_coordinator();
     let status = cluster.status(&id);
-    assert_eq!((&status["duplicates"], &status["mismatches"], &status["done"]), (&2.into(), &1.into(), &1.into()));
+    assert_eq!(
+        (
+            &status["duplicates"],
+            &status["mismatches"],
+            &status["done"]
+        ),
+        (&2.into(), &1.into(), &1.into())
+    );
+
     assert!(cluster.ask(&["status", &id]).contains("ALARM"));
-    assert!(cluster.rows(&id).contains(",0.5,"), "the first delivery stays: {}", cluster.rows(&id));
+    assert!(
+        cluster.rows(&id).contains(",0.5,"),
+        "the first delivery stays: {}",
+        cluster.rows(&id)
+    );
 }
 
 #[test]
@@ -46,22 +88,54 @@ fn results_under_a_lease_that_ended_are_not_stored() {
         other.keep_beating();
         let inherited = loop {
             let grant_of_other = other.lease().await;
-            if (grant_of_other.cells[0], grant_of_other.repeats[0]) == (grant.cells[0], grant.repeats[0]) {
+            if (grant_of_other.cells[0], grant_of_other.repeats[0])
+                == (grant.cells[0], grant.repeats[0])
+            {
                 break grant_of_other;
             }
+
             let result = RawWorker::result(&grant_of_other, 0, 0.5);
-            other.deliver(&grant_of_other, vec![result]).await.expect("taken");
+            other
+                .deliver(&grant_of_other, vec![result])
+                .await
+                .expect("taken");
         };
-        let late = worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.1)]).await.expect("answered");
+
+        let late = worker
+            .deliver(&grant, vec![RawWorker::result(&grant, 0, 0.1)])
+            .await
+            .expect("answered");
         assert!(late.fenced && late.stored == 0, "{late:?}");
         let result = RawWorker::result(&inherited, 0, 0.5);
-        assert_eq!(other.deliver(&inherited, vec![result]).await.expect("taken").stored, 1);
+        assert_eq!(
+            other
+                .deliver(&inherited, vec![result])
+                .await
+                .expect("taken")
+                .stored,
+            1
+        );
+
         // Now there is a row to compare with.
-        let later = worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("answered");
-        assert!(later.fenced && later.duplicates == 1 && later.mismatches == 0, "{later:?}");
+        let later = worker
+            .deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)])
+            .await
+            .expect("answered");
+        assert!(
+            later.fenced && later.duplicates == 1 && later.mismatches == 0,
+            "{later:?}"
+        );
     });
+
     let status = cluster.wait_for_end(&id);
-    assert_eq!((&status["releases"], &status["fenced"], &status["mismatches"]), (&1.into(), &2.into(), &0.into()));
+    assert_eq!(
+        (
+            &status["releases"],
+            &status["fenced"],
+            &status["mismatches"]
+        ),
+        (&1.into(), &2.into(), &0.into())
+    );
 }
 
 #[test]
@@ -73,16 +147,31 @@ fn a_worker_writes_only_what_it_was_granted() {
         let grant = worker.lease().await;
         let mut alien = RawWorker::result(&grant, 0, 0.5);
         alien.key = Some(ergodic_proto::v1::TrialKey { cell: 0, repeat: 4 });
-        let refused = worker.deliver(&grant, vec![alien]).await.expect_err("not in the lease");
+        let refused = worker
+            .deliver(&grant, vec![alien])
+            .await
+            .expect_err("not in the lease");
         assert_eq!(refused.code(), Code::PermissionDenied);
+
         let thief = RawWorker::joined(&cluster.url, "b").await;
-        let stolen = thief.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("answered");
+        let stolen = thief
+            .deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)])
+            .await
+            .expect("answered");
         assert!(stolen.fenced && stolen.stored == 0);
+
         let mut malformed = RawWorker::result(&grant, 0, 0.5);
         malformed.digest = vec![1];
-        let refused = worker.deliver(&grant, vec![malformed]).await.expect_err("malformed");
-        assert!(refused.code() == Code::InvalidArgument && refused.message().contains("digest"), "{refused}");
+        let refused = worker
+            .deliver(&grant, vec![malformed])
+            .await
+            .expect_err("malformed");
+        assert!(
+            refused.code() == Code::InvalidArgument && refused.message().contains("digest"),
+            "{refused}"
+        );
     });
+
     assert_eq!(cluster.status(&id)["done"], 0);
 }
 
@@ -90,11 +179,19 @@ fn a_worker_writes_only_what_it_was_granted() {
 pub(crate) async fn reach(worker: &mut RawWorker, wanted: Option<(u64, u32)>) -> (u64, (u64, u32)) {
     loop {
         let grant = worker.lease().await;
-        let keys: Vec<(u64, u32)> = grant.cells.iter().copied().zip(grant.repeats.iter().copied()).collect();
+        let keys: Vec<(u64, u32)> = grant
+            .cells
+            .iter()
+            .copied()
+            .zip(grant.repeats.iter().copied())
+            .collect();
         let wanted = wanted.unwrap_or(keys[0]);
-        let others =
-            (0..keys.len()).filter(|i| keys[*i] != wanted).map(|i| RawWorker::result(&grant, i, 0.5)).collect();
+        let others = (0..keys.len())
+            .filter(|i| keys[*i] != wanted)
+            .map(|i| RawWorker::result(&grant, i, 0.5))
+            .collect();
         worker.deliver(&grant, others).await.expect("taken");
+
         if keys.contains(&wanted) {
             return (grant.fence.expect("a grant has a fence").lease, wanted);
         }
@@ -114,25 +211,49 @@ fn a_trial_that_kills_three_workers_is_given_up_the_sweep_ends_and_a_retry_runs_
             beating.abort();
             let _ = beating.await;
             poison = Some((cell, repeat));
-            let running = vec![v1::RunningTrial { lease, key: Some(v1::TrialKey { cell, repeat }) }];
-            worker.say(Request::Heartbeat(v1::Heartbeat { running, ..v1::Heartbeat::default() })).await;
+
+            let running = vec![v1::RunningTrial {
+                lease,
+                key: Some(v1::TrialKey { cell, repeat }),
+            }];
+            worker
+                .say(Request::Heartbeat(v1::Heartbeat {
+                    running,
+                    ..v1::Heartbeat::default()
+                }))
+                .await;
             // It dies: the session ends without a goodbye.
         }
     });
+
     let status = cluster.wait_for_end(&id);
-    assert_eq!((&status["completed"], &status["failed"]), (&3.into(), &1.into()));
+    assert_eq!(
+        (&status["completed"], &status["failed"]),
+        (&3.into(), &1.into())
+    );
     let (cell, repeat) = poison.expect("a trial was reached");
     let explained = cluster.ask(&["explain", &id, &format!("{cell}/{repeat}")]);
+
     let cause = "3 workers died with it in flight: raw-a, raw-b, raw-c";
-    assert!(explained.contains(&format!("failed: {cause}")), "{explained}");
+    assert!(
+        explained.contains(&format!("failed: {cause}")),
+        "{explained}"
+    );
 
     assert!(cluster.ask(&["retry", &id]).contains("is running"));
     cluster.kill_and_restart_coordinator();
     let _worker = cluster.worker(1, &[]);
     let status = cluster.wait_for_end(&id);
-    assert_eq!((&status["completed"], &status["failed"]), (&4.into(), &0.into()));
+    assert_eq!(
+        (&status["completed"], &status["failed"]),
+        (&4.into(), &0.into())
+    );
+
     let explained = cluster.ask(&["explain", &id, &format!("{cell}/{repeat}")]);
-    assert!(explained.contains("completed") && explained.contains(&format!("earlier attempt failed: {cause}")));
+    assert!(
+        explained.contains("completed")
+            && explained.contains(&format!("earlier attempt failed: {cause}"))
+    );
 }
 
 #[test]
@@ -143,30 +264,56 @@ fn a_paused_sweep_stays_paused_over_a_restart_until_it_is_resumed() {
     cluster.kill_and_restart_coordinator();
     block_on(async {
         let mut worker = RawWorker::joined(&cluster.url, "a").await;
-        worker.say(Request::RequestWork(v1::RequestWork { idle_slots: 1 })).await;
+        worker
+            .say(Request::RequestWork(v1::RequestWork { idle_slots: 1 }))
+            .await;
         worker.beat().await;
         let status = cluster.status(&id);
-        assert_eq!((&status["state"], &status["leased"]), (&"paused".into(), &0.into()));
-        assert!(cluster.ask(&["explain", &id]).contains(&format!("ergodic resume {id}")));
+        assert_eq!(
+            (&status["state"], &status["leased"]),
+            (&"paused".into(), &0.into())
+        );
+
+        assert!(
+            cluster
+                .ask(&["explain", &id])
+                .contains(&format!("ergodic resume {id}"))
+        );
         assert!(cluster.ask(&["resume", &id]).contains("is running"));
+
         let grant = worker.lease().await;
-        worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("taken");
+        worker
+            .deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)])
+            .await
+            .expect("taken");
+
         worker.say(Request::Goodbye(v1::Goodbye {})).await;
     });
+
     let _worker = cluster.worker(1, &[]);
     assert_eq!(cluster.wait_for_end(&id)["completed"], 4);
     let refused = ergodic_tests::run(&["pause", &id, "--coordinator", &cluster.url]);
-    assert!(refused.code == 4 && refused.stderr.contains("is complete"), "{}", refused.stderr);
+    assert!(
+        refused.code == 4 && refused.stderr.contains("is complete"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]
 fn protocol_versions_are_checked_at_the_door() {
     let cluster = Cluster::start(&[]);
     block_on(async {
-        let refused = RawWorker::join(&cluster.url, "a", PROTOCOL_VERSION + 1).await.err().expect("refused");
+        let refused = RawWorker::join(&cluster.url, "a", PROTOCOL_VERSION + 1)
+            .await
+            .err()
+            .expect("refused");
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(refused.message().contains("protocol"), "{refused}");
-        RawWorker::join(&cluster.url, "a", PROTOCOL_VERSION - 1).await.expect("one version back is fine");
+
+        RawWorker::join(&cluster.url, "a", PROTOCOL_VERSION - 1)
+            .await
+            .expect("one version back is fine");
     });
 }
 
@@ -178,10 +325,18 @@ fn after_a_cancel_no_row_appears() {
         let mut worker = RawWorker::joined(&cluster.url, "a").await;
         let grant = worker.lease().await;
         assert!(cluster.ask(&["cancel", &id]).contains("cancelled"));
-        assert_eq!(worker.revoked().await.fences, [grant.fence.expect("a grant has a fence")]);
-        let late = worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("answered");
+        assert_eq!(
+            worker.revoked().await.fences,
+            [grant.fence.expect("a grant has a fence")]
+        );
+
+        let late = worker
+            .deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)])
+            .await
+            .expect("answered");
         assert!(late.fenced && late.stored == 0);
     });
+
     assert_eq!(cluster.status(&id)["done"], 0);
     assert!(cluster.ask(&["explain", &id]).contains("cancelled"));
 }

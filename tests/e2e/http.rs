@@ -10,11 +10,21 @@ use crate::SWEEP;
 /// Asks for a path; gives the status code and the body.
 pub(crate) fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the port is open");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("it listens");
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .expect("it listens");
+
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");
     let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("an HTTP status");
+    let code = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .expect("an HTTP status");
+
     (code, body.to_owned())
 }
 
@@ -24,8 +34,11 @@ pub(crate) fn address(cluster: &Cluster) -> String {
 }
 
 fn value(metrics: &str, name: &str) -> f64 {
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is missing in\n{metrics}"))
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok())
+        .unwrap_or_else(|| panic!("{name} is missing in\n{metrics}"))
 }
 
 #[test]
@@ -36,19 +49,33 @@ fn health_and_metrics_are_told_over_http() {
     assert_eq!(get(&address, "/readyz"), (200, "ready\n".to_owned()));
     assert_eq!(get(&address, "/elsewhere").0, 404);
     let _worker = cluster.worker(2, &[]);
+
     let id = cluster.launch(SWEEP);
     let under_way = cluster.wait_until(&id, "a row is there", |s| s["done"].as_u64() > Some(0));
     let (code, metrics) = get(&address, "/metrics");
     assert_eq!(code, 200);
     assert_eq!(value(&metrics, "ergodic_workers{state=\"joined\"}"), 1.0);
     assert_eq!(value(&metrics, "ergodic_slots"), 2.0);
+
     cluster.wait_for_end(&id);
     let (_, metrics) = get(&address, "/metrics");
     assert_eq!(value(&metrics, "ergodic_sweeps{state=\"completed\"}"), 1.0);
     assert_eq!(value(&metrics, "ergodic_trials{state=\"waiting\"}"), 0.0);
-    let ended = |outcome: &str| value(&metrics, &format!("ergodic_trial_seconds_count{{outcome=\"{outcome}\"}}"));
+    let ended = |outcome: &str| {
+        value(
+            &metrics,
+            &format!("ergodic_trial_seconds_count{{outcome=\"{outcome}\"}}"),
+        )
+    };
     assert_eq!((ended("completed"), ended("diverged")), (48.0, 24.0));
-    assert!(value(&metrics, "ergodic_grpc_requests_total{method=\"CommitResults\",code=\"0\"}") >= 1.0);
+
+    assert!(
+        value(
+            &metrics,
+            "ergodic_grpc_requests_total{method=\"CommitResults\",code=\"0\"}"
+        ) >= 1.0
+    );
+
     assert!(value(&metrics, "ergodic_commit_seconds_count") >= 3.0);
     assert!(value(&metrics, "ergodic_process_resident_memory_bytes") > 1e6);
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
@@ -65,8 +92,15 @@ fn slow_connections_of_one_address_starve_no_probe() {
         stream
     };
     let mut held: Vec<TcpStream> = (0..200).map(slow).collect();
+
     for n in 0..20 {
-        assert_eq!(get(&address, "/readyz"), (200, "ready\n".to_owned()), "with {} slow ones", held.len());
+        assert_eq!(
+            get(&address, "/readyz"),
+            (200, "ready\n".to_owned()),
+            "with {} slow ones",
+            held.len()
+        );
+
         held.push(slow(n));
     }
 }

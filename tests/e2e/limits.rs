@@ -16,35 +16,61 @@ use crate::{block_on, empty_sweep};
 /// Requests that were answered with RESOURCE_EXHAUSTED.
 fn turned_away(http: &str) -> u64 {
     let (_, metrics) = get(http, "/metrics");
-    let lines = metrics.lines().filter(|line| line.starts_with("ergodic_grpc_requests") && line.contains("code=\"8\""));
-    lines.map(|line| line.rsplit_once(' ').and_then(|(_, n)| n.parse::<u64>().ok()).expect("a number")).sum()
+    let lines = metrics
+        .lines()
+        .filter(|line| line.starts_with("ergodic_grpc_requests") && line.contains("code=\"8\""));
+    lines
+        .map(|line| {
+            line.rsplit_once(' ')
+                .and_then(|(_, n)| n.parse::<u64>().ok())
+                .expect("a number")
+        })
+        .sum()
 }
 
 #[test]
 fn a_token_that_asks_too_often_waits_and_no_other_does() {
     let mut cluster = guarded(&["--rate-limit", "5", "--http", "127.0.0.1:0"]);
     let http = address(&cluster);
-    let (for_user, for_worker) = (token(&cluster, "user", &[]), token(&cluster, "worker", &[]));
+    let for_user = token(&cluster, "user", &[]);
+    let for_worker = token(&cluster, "worker", &[]);
     let admin = std::mem::replace(&mut cluster.access, token_file(&for_user));
+
     // All at once, more than it may: all are answered in the end.
     std::thread::scope(|scope| {
-        let asking: Vec<_> = (0..30).map(|_| scope.spawn(|| cluster.run(&["list"]))).collect();
+        let asking: Vec<_> = (0..30)
+            .map(|_| scope.spawn(|| cluster.run(&["list"])))
+            .collect();
         for finished in asking {
             let finished = finished.join().expect("it ends");
             assert_eq!(finished.code, 0, "{}", finished.stderr);
         }
     });
+
     let waited = turned_away(&http);
     assert!(waited > 0, "nobody was turned away");
-    assert!(waited < 30 * 30, "{waited} times turned away: nobody waited as long as told");
+    assert!(
+        waited < 30 * 30,
+        "{waited} times turned away: nobody waited as long as told"
+    );
+
     // A worker is turned away as well, and delivers all the same.
     let _worker = cluster.worker(1, &["--token-file", &for_worker.to_string_lossy()]);
     let id = cluster.launch(&empty_sweep(3000));
-    wait_for("the sweep is complete", || get(&http, "/metrics").1.contains("ergodic_sweeps{state=\"completed\"} 1"));
+    wait_for("the sweep is complete", || {
+        get(&http, "/metrics")
+            .1
+            .contains("ergodic_sweeps{state=\"completed\"} 1")
+    });
+
     cluster.access = admin;
     let before = turned_away(&http);
     assert_eq!(cluster.rows(&id).lines().count(), 3001);
-    assert_eq!(turned_away(&http), before, "the administrator's token was not asked too often");
+    assert_eq!(
+        turned_away(&http),
+        before,
+        "the administrator's token was not asked too often"
+    );
 }
 
 #[test]
@@ -58,24 +84,39 @@ fn readers_beyond_those_that_there_is_room_for_come_in_when_others_leave() {
         let mut client = SweepServiceClient::new(connection(&cluster.url).await);
         let mut stalled = Vec::new();
         let refused = loop {
-            let request = v1::TrialsRequest { sweep: id.clone(), ..v1::TrialsRequest::default() };
+            let request = v1::TrialsRequest {
+                sweep: id.clone(),
+                ..v1::TrialsRequest::default()
+            };
             match client.trials(request).await {
                 Ok(rows) => stalled.push(rows),
                 Err(status) => break status,
             }
-            assert!(stalled.len() < 1000, "there is room for any number of readers");
+
+            assert!(
+                stalled.len() < 1000,
+                "there is room for any number of readers"
+            );
         };
         assert!(retry_after(&refused).is_some(), "{refused}");
+
         let before = turned_away(&http);
-        let (url, wanted) = (cluster.url.clone(), id.clone());
-        let table = std::thread::spawn(move || ergodic_tests::run(&["table", &wanted, "--coordinator", &url]));
-        wait_for("the table was asked for in vain", || turned_away(&http) > before);
+        let url = cluster.url.clone();
+        let wanted = id.clone();
+        let table = std::thread::spawn(move || {
+            ergodic_tests::run(&["table", &wanted, "--coordinator", &url])
+        });
+        wait_for("the table was asked for in vain", || {
+            turned_away(&http) > before
+        });
+
         // Whoever reads nothing holds up no one who asks for something small.
         assert_eq!(cluster.status(&id)["done"], 30_000);
         drop(stalled);
         let finished = table.join().expect("it ends");
         assert_eq!(finished.code, 0, "{}", finished.stderr);
     });
+
     let held = cluster.peak_memory_mib();
     assert!(held < 200, "the coordinator holds {held} MiB");
 }
@@ -95,43 +136,76 @@ fn curves_of_many_cells_come_in_pages_and_their_readers_share_a_budget() {
     let id = cluster.launch(&many_curves());
     cluster.wait_for_end(&id);
     let before = cluster.peak_memory_mib();
-    let request = v1::CurvesRequest { sweep: id.clone(), ..v1::CurvesRequest::default() };
+    let request = v1::CurvesRequest {
+        sweep: id.clone(),
+        ..v1::CurvesRequest::default()
+    };
     block_on(async {
-        let client = SweepServiceClient::new(connection(&cluster.url).await).max_decoding_message_size(64 << 20);
+        let client = SweepServiceClient::new(connection(&cluster.url).await)
+            .max_decoding_message_size(64 << 20);
         // In one piece they would take more than all answers may.
-        let refused = client.clone().curves(request.clone()).await.expect_err("too much");
+        let refused = client
+            .clone()
+            .curves(request.clone())
+            .await
+            .expect_err("too much");
+
         let what = "of at most 256 MiB for all answers: a newer `ergodic` takes it page by page";
-        assert!(refused.code() == tonic::Code::PermissionDenied && refused.message().contains(what), "{refused}");
+        assert!(
+            refused.code() == tonic::Code::PermissionDenied && refused.message().contains(what),
+            "{refused}"
+        );
         let reading: Vec<_> = (0..4)
             .map(|_| {
-                let (mut client, request) = (client.clone(), request.clone());
+                let mut client = client.clone();
+                let request = request.clone();
                 tokio::spawn(async move {
-                    let mut pages = client.curve_pages(request).await.expect("they are read").into_inner();
-                    let (mut points, mut largest) = (0, 0);
+                    let mut pages = client
+                        .curve_pages(request)
+                        .await
+                        .expect("they are read")
+                        .into_inner();
+
+                    let mut points = 0;
+                    let mut largest = 0;
+
                     while let Some(page) = pages.message().await.expect("a page") {
                         points += page.points.len();
                         largest = largest.max(page.points.len());
                     }
+
                     (points, largest)
                 })
             })
             .collect();
+
         for reader in reading {
             let (points, largest) = reader.await.expect("it ends");
-            assert!(points == 300_000 && largest <= 2_000, "{points} points, {largest} in a page");
+            assert!(
+                points == 300_000 && largest <= 2_000,
+                "{points} points, {largest} in a page"
+            );
         }
     });
+
     let more = cluster.peak_memory_mib() - before;
     assert!(more < 150, "{more} MiB more for four readers");
     // What is read in pages is what there is.
     let table = cluster.ask(&["table", &id, "--format", "csv"]);
     assert_eq!(table.lines().count(), 3001);
-    let large =
-        cluster.launch(&many_curves().replace("points = 60", "points = 6000").replace("steps = 100", "steps = 1"));
+    let large = cluster.launch(
+        &many_curves()
+            .replace("points = 60", "points = 6000")
+            .replace("steps = 100", "steps = 1"),
+    );
+
     for asked in [&["plot", &large][..], &["report", &large, "-o", "/nowhere"]] {
         let refused = cluster.run(asked);
         let words = ["300000 cells cannot be read", "ergodic export"];
-        assert!(refused.code == 2 && words.iter().all(|word| refused.stderr.contains(word)), "{refused:?}");
+        assert!(
+            refused.code == 2 && words.iter().all(|word| refused.stderr.contains(word)),
+            "{refused:?}"
+        );
     }
 }
 
@@ -144,13 +218,20 @@ fn watchers_that_do_not_read_hold_up_nobody() {
         for _ in 0..10 {
             let mut client = SweepServiceClient::new(connection(&cluster.url).await);
             for _ in 0..50 {
-                watching.push(client.watch(v1::WatchRequest { sweep: id.clone() }).await.expect("it can be watched"));
+                watching.push(
+                    client
+                        .watch(v1::WatchRequest { sweep: id.clone() })
+                        .await
+                        .expect("it can be watched"),
+                );
             }
         }
+
         let _worker = cluster.worker(2, &[]);
         cluster.wait_for_end(&id);
         drop(watching);
     });
+
     assert_eq!(cluster.rows(&id).lines().count(), 30_001);
     let held = cluster.peak_memory_mib();
     assert!(held < 200, "the coordinator holds {held} MiB");
@@ -167,6 +248,7 @@ fn results_that_a_slow_store_has_no_room_for_are_refused_and_taken_later() {
         let mut worker = RawWorker::joined(&cluster.url, "a").await;
         let _beating = worker.keep_beating();
         let grant = worker.lease().await;
+
         // A megabyte, again and again: more than fits.
         let mut result = RawWorker::result(&grant, 0, 0.5);
         result.curve_steps = (1..=100_000).collect();
@@ -175,11 +257,15 @@ fn results_that_a_slow_store_has_no_room_for_are_refused_and_taken_later() {
         let mut waiting: Vec<v1::TrialResult> = vec![result; 100];
         while !waiting.is_empty() {
             let deliveries = waiting.into_iter().map(|result| {
-                let (mut courier, grant) = (worker.as_worker(&worker), grant.clone());
-                tokio::spawn(async move { (courier.deliver(&grant, vec![result.clone()]).await, result) })
+                let mut courier = worker.as_worker(&worker);
+                let grant = grant.clone();
+                tokio::spawn(async move {
+                    (courier.deliver(&grant, vec![result.clone()]).await, result)
+                })
             });
             let deliveries: Vec<_> = deliveries.collect();
             waiting = Vec::new();
+
             for delivery in deliveries {
                 match delivery.await.expect("it is answered") {
                     (Ok(report), _) => assert_eq!(report.mismatches, 0),
@@ -189,9 +275,11 @@ fn results_that_a_slow_store_has_no_room_for_are_refused_and_taken_later() {
                     }
                 }
             }
+
             refused += waiting.len();
         }
     });
+
     assert!(refused > 0, "there was room for everything");
     assert_eq!(cluster.status(&id)["done"], 1);
     let held = cluster.peak_memory_mib();
@@ -203,12 +291,16 @@ async fn crowd(to: SocketAddr, how_many: u8, addresses: u8) -> Vec<TcpStream> {
     let mut all = Vec::new();
     for n in 0..how_many {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind(SocketAddr::from(([127, 0, 0, 2 + n % addresses], 0))).expect("an address of this machine");
+        socket
+            .bind(SocketAddr::from(([127, 0, 0, 2 + n % addresses], 0)))
+            .expect("an address of this machine");
         let stream = socket.connect(to).await.expect("the system takes it");
+
         // Where it was closed at once there is nobody to hear it.
         let _ = stream.try_write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
         all.push(stream);
     }
+
     all
 }
 
@@ -220,28 +312,55 @@ fn crowded(descriptors: u32) {
     let http = address(&cluster);
     cluster.gate.hold_after(1000);
     let worker = cluster.worker(1, &[]);
+
     let id = cluster.launch(&empty_sweep(20_000));
     cluster.wait_until_held(&id, 1000);
-    let to: SocketAddr = cluster.url.trim_start_matches("http://").parse().expect("an address");
+    let to: SocketAddr = cluster
+        .url
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address");
     block_on(async {
         let held = crowd(to, 200, 8).await;
         cluster.gate.open();
         // The worker goes on, and what it delivers is stored.
         let complete = "ergodic_sweeps{state=\"completed\"} 1";
-        wait_for("the sweep is complete", || get(&http, "/metrics").1.contains(complete));
+        wait_for("the sweep is complete", || {
+            get(&http, "/metrics").1.contains(complete)
+        });
+
         let process = cluster.coordinator().process();
         assert!(process.descriptors() <= descriptors as usize);
-        let (since, used) = (Instant::now(), process.cpu_seconds());
-        cluster.coordinator().wait_until("two seconds have passed", || since.elapsed().as_secs() >= 2);
-        let (elapsed, used) = (since.elapsed().as_secs_f64(), process.cpu_seconds() - used);
-        assert!(used < 0.5 * elapsed, "{used} s of CPU in {elapsed} s in which nothing was to be done");
+        let since = Instant::now();
+        let used = process.cpu_seconds();
+        cluster
+            .coordinator()
+            .wait_until("two seconds have passed", || since.elapsed().as_secs() >= 2);
+
+        let elapsed = since.elapsed().as_secs_f64();
+        let used = process.cpu_seconds() - used;
+        assert!(
+            used < 0.5 * elapsed,
+            "{used} s of CPU in {elapsed} s in which nothing was to be done"
+        );
+
         drop(held);
     });
+
     wait_for("there is room again", || cluster.run(&["list"]).code == 0);
-    assert!(!worker.log().contains("connection lost"), "the worker was cut off:\n{}", worker.log());
+    assert!(
+        !worker.log().contains("connection lost"),
+        "the worker was cut off:\n{}",
+        worker.log()
+    );
+
     assert_eq!(cluster.rows(&id).lines().count(), 20_001);
     let status = cluster.status(&id);
-    assert_eq!((&status["releases"], &status["failed"]), (&0.into(), &0.into()), "{status}");
+    assert_eq!(
+        (&status["releases"], &status["failed"]),
+        (&0.into(), &0.into()),
+        "{status}"
+    );
 }
 
 #[test]
@@ -259,9 +378,17 @@ fn connections_to_the_http_port_are_few_and_short() {
         let held = crowd(http.parse().expect("an address"), 100, 1).await;
         // Another address is answered, and half of the places are all that one gets.
         assert_eq!(get(&http, "/healthz").0, 200);
-        cluster.coordinator().wait_until("some had to go", || process.descriptors() <= before + 32 + 8);
-        assert!(process.descriptors() > before + 8, "those that may stay were closed too");
-        cluster.coordinator().wait_until("they are closed", || process.descriptors() <= before + 8);
+        cluster.coordinator().wait_until("some had to go", || {
+            process.descriptors() <= before + 32 + 8
+        });
+        assert!(
+            process.descriptors() > before + 8,
+            "those that may stay were closed too"
+        );
+
+        cluster
+            .coordinator()
+            .wait_until("they are closed", || process.descriptors() <= before + 8);
         drop(held);
     });
 }

@@ -105,7 +105,10 @@ fn reach(cluster: &Cluster, id: &str, repeats: u32) {
 
 /// Runs something asynchronous.
 fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
     runtime.expect("a runtime").block_on(work)
 }
 

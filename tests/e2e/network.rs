@@ -21,9 +21,12 @@ async fn run(
 ) {
     let mut worker = RawWorker::joined(&cluster.url, "a").await;
     let _beating = worker.keep_beating();
+
     while cluster.status(id)["state"] != "completed" {
         let grant = worker.lease().await;
-        let results = (0..grant.cells.len()).map(|i| RawWorker::result(&grant, i, metric(&grant, i))).collect();
+        let results = (0..grant.cells.len())
+            .map(|i| RawWorker::result(&grant, i, metric(&grant, i)))
+            .collect();
         deliver(&mut worker, &grant, results).await;
     }
 }
@@ -46,20 +49,30 @@ fn results_that_all_come_twice_and_out_of_order_are_counted_once() {
         let (a, b) = results.split_at(results.len() / 2);
         let all = [a, b].concat();
         let mut other_worker = other.as_worker(worker);
-        let both = tokio::join!(worker.deliver(grant, b.to_vec()), other_worker.deliver(grant, b.to_vec()));
+        let both = tokio::join!(
+            worker.deliver(grant, b.to_vec()),
+            other_worker.deliver(grant, b.to_vec())
+        );
         let mut reports = vec![both.0.expect("taken"), both.1.expect("taken")];
+
         for batch in [a.to_vec(), all.iter().rev().cloned().collect()] {
             reports.push(worker.deliver(grant, batch).await.expect("taken"));
         }
+
         for report in reports {
             assert_eq!(report.mismatches, 0);
             *answers.entry(true).or_default() += report.stored;
             *answers.entry(false).or_default() += report.duplicates;
         }
     }));
+
     assert_eq!(answers[&true], 60, "stored once each");
-    assert!(answers[&false] >= 60, "compared at least once each: {answers:?}");
+    assert!(
+        answers[&false] >= 60,
+        "compared at least once each: {answers:?}"
+    );
     assert_eq!(cluster.status(&id)["duplicates"], answers[&false]);
+
     cluster.settle(&id, &wanted, Vec::new());
 }
 
@@ -68,23 +81,44 @@ fn connections_that_are_slow_or_cut_restart_no_trial() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "10s"]);
     let proxy = Proxy::before(&cluster.url);
-    let workers = vec![cluster.worker_by(&proxy.url, 1, &[]), cluster.worker_by(&proxy.url, 1, &[])];
+    let workers = vec![
+        cluster.worker_by(&proxy.url, 1, &[]),
+        cluster.worker_by(&proxy.url, 1, &[]),
+    ];
+
     cluster.gate.hold_after(4);
     let id = cluster.launch(&text);
+
     for repeats in [4, 14, 24, 34] {
         cluster.gate.hold_after(repeats);
-        let both_at_work = |s: &serde_json::Value| s["done"] == trials(repeats) && s["workers"] == 2;
+        let both_at_work =
+            |s: &serde_json::Value| s["done"] == trials(repeats) && s["workers"] == 2;
         cluster.wait_until(&id, "both workers are at work", both_at_work);
         reach(&cluster, &id, repeats);
         proxy.cut();
-        proxy.set(Weather::Slow(Duration::from_millis(if repeats == 14 { 100 } else { 0 })));
+
+        proxy.set(Weather::Slow(Duration::from_millis(if repeats == 14 {
+            100
+        } else {
+            0
+        })));
     }
+
     proxy.set(Weather::Fair);
     cluster.gate.open();
     let (status, done) = cluster.settle(&id, wanted, workers);
-    assert!(proxy.harm() >= 8, "two workers were to be cut off four times: {}", proxy.harm());
+    assert!(
+        proxy.harm() >= 8,
+        "two workers were to be cut off four times: {}",
+        proxy.harm()
+    );
+
     assert_eq!(status["releases"], 0, "{status}");
-    assert_eq!(Some(done.begun), status["trials"].as_u64(), "running trials were begun again");
+    assert_eq!(
+        Some(done.begun),
+        status["trials"].as_u64(),
+        "running trials were begun again"
+    );
 }
 
 #[test]
@@ -96,13 +130,18 @@ fn a_network_that_swallows_everything_is_noticed_and_heals_without_a_restart() {
     let worker = cluster.worker_by(&proxy.url, 1, &[]);
     let id = cluster.launch(&text);
     reach(&cluster, &id, 6);
+
     proxy.set(Weather::Silent);
-    cluster.wait_until(&id, "its lease has run out", |s| s["releases"].as_u64() >= Some(1));
+    cluster.wait_until(&id, "its lease has run out", |s| {
+        s["releases"].as_u64() >= Some(1)
+    });
     worker.wait_for_log("connection lost");
     proxy.set(Weather::Fair);
+
     cluster.gate.open();
     cluster.wait_for_end(&id);
     assert!(proxy.harm() > 0);
+
     // What hangs on the other side of the hole is closed by whoever asks in vain whether it lives.
     let (status, _) = cluster.settle(&id, wanted, vec![worker]);
     assert_eq!(status["failed"], 0, "{status}");
@@ -114,7 +153,13 @@ const CURVES: &str = "name = \"curves\"\nrepeats = 1500\n[model]\nkind = \"empty
 
 #[test]
 fn bits_that_change_on_their_way_are_noticed_and_end_no_trial() {
-    let all = |cluster: &Cluster, id: &str| (cluster.rows(id), cluster.ask(&["curves", id, "--format", "csv"]));
+    let all = |cluster: &Cluster, id: &str| {
+        (
+            cluster.rows(id),
+            cluster.ask(&["curves", id, "--format", "csv"]),
+        )
+    };
+
     let mut calm = Cluster::start(&[]);
     let _worker = calm.worker(1, &[]);
     let id = calm.launch(CURVES);
@@ -126,7 +171,10 @@ fn bits_that_change_on_their_way_are_noticed_and_end_no_trial() {
     proxy.set(Weather::Damaging(100_000));
     let worker = cluster.worker_by(&proxy.url, 1, &[]);
     let id = cluster.launch(CURVES);
-    worker.wait_until("damage is noticed", || worker.log().contains("were damaged on their way"));
+    worker.wait_until("damage is noticed", || {
+        worker.log().contains("were damaged on their way")
+    });
+
     proxy.set(Weather::Fair);
     cluster.wait_for_end(&id);
     assert_eq!(all(&cluster, &id).1, curves);

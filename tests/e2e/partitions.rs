@@ -16,22 +16,41 @@ struct Networks {
 impl Networks {
     /// None where the system gives no namespaces.
     fn lay(workers: u8) -> Result<Self, String> {
-        let networks = Self { name: format!("ergodic-{}", std::process::id()), workers };
+        let networks = Self {
+            name: format!("ergodic-{}", std::process::id()),
+            workers,
+        };
         networks.ip(&["netns", "add", &networks.coordinator()])?;
         networks.within(&networks.coordinator(), &["link", "set", "lo", "up"])?;
+
         for n in 0..workers {
-            let (here, there) = (networks.coordinator(), networks.worker(n));
+            let here = networks.coordinator();
+            let there = networks.worker(n);
             networks.ip(&["netns", "add", &there])?;
             let cable = format!("worker{n}");
-            let ends = ["type", "veth", "peer", "name", "coordinator", "netns", &there];
+            let ends = [
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "coordinator",
+                "netns",
+                &there,
+            ];
             networks.ip(&[&["link", "add", &cable, "netns", &here][..], &ends].concat())?;
-            for (network, end, address) in
-                [(&here, &cable[..], Self::address(n, 1)), (&there, "coordinator", Self::address(n, 2))]
-            {
-                networks.within(network, &["addr", "add", &format!("{address}/30"), "dev", end])?;
+
+            for (network, end, address) in [
+                (&here, &cable[..], Self::address(n, 1)),
+                (&there, "coordinator", Self::address(n, 2)),
+            ] {
+                networks.within(
+                    network,
+                    &["addr", "add", &format!("{address}/30"), "dev", end],
+                )?;
                 networks.within(network, &["link", "set", end, "up"])?;
             }
         }
+
         Ok(networks)
     }
 
@@ -49,9 +68,17 @@ impl Networks {
     }
 
     fn ip(&self, args: &[&str]) -> Result<(), String> {
-        let output = Command::new("ip").args(args).output().map_err(|e| format!("ip: {e}"))?;
+        let output = Command::new("ip")
+            .args(args)
+            .output()
+            .map_err(|e| format!("ip: {e}"))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        if output.status.success() { Ok(()) } else { Err(format!("ip {}: {}", args.join(" "), said.trim())) }
+
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("ip {}: {}", args.join(" "), said.trim()))
+        }
     }
 
     fn within(&self, network: &str, args: &[&str]) -> Result<(), String> {
@@ -61,7 +88,10 @@ impl Networks {
 
 impl Drop for Networks {
     fn drop(&mut self) {
-        for network in (0..self.workers).map(|n| self.worker(n)).chain([self.coordinator()]) {
+        for network in (0..self.workers)
+            .map(|n| self.worker(n))
+            .chain([self.coordinator()])
+        {
             let _ = self.ip(&["netns", "delete", &network]);
         }
     }
@@ -80,11 +110,14 @@ fn workers_behind_a_cut_cable_and_behind_a_silent_one_come_back_and_nothing_is_l
             );
         }
     };
+
     let (text, wanted) = work();
     let there = networks.coordinator();
     let launcher = ["ip", "netns", "exec", &there];
-    let mut cluster = Cluster::under(&launcher, "0.0.0.0:0", &["--insecure", "--lease-ttl", "2s"]).counting();
+    let mut cluster =
+        Cluster::under(&launcher, "0.0.0.0:0", &["--insecure", "--lease-ttl", "2s"]).counting();
     cluster.gate.hold_after(5);
+
     let (_, port) = cluster.url.rsplit_once(':').expect("an address has a port");
     let port = port.to_owned();
     let workers: Vec<_> = (0..2)
@@ -93,22 +126,38 @@ fn workers_behind_a_cut_cable_and_behind_a_silent_one_come_back_and_nothing_is_l
             cluster.worker_under(&["ip", "netns", "exec", &networks.worker(n)], &url, 1, &[])
         })
         .collect();
+
     let id = cluster.launch(&text);
     let at_work = |s: &serde_json::Value| s["done"] == trials(5) && s["workers"] == 2;
     cluster.wait_until(&id, "both workers are at work", at_work);
     reach(&cluster, &id, 5);
     let behind = format!("{}/32", Networks::address(0, 2));
-    networks.within(&there, &["route", "add", "blackhole", &behind]).expect("a route can be closed");
-    networks.within(&there, &["link", "set", "worker1", "down"]).expect("a cable can be pulled");
-    cluster.wait_until(&id, "both leases have run out", |s| s["leased"] == 0 && s["releases"].as_u64() >= Some(2));
+    networks
+        .within(&there, &["route", "add", "blackhole", &behind])
+        .expect("a route can be closed");
+
+    networks
+        .within(&there, &["link", "set", "worker1", "down"])
+        .expect("a cable can be pulled");
+    cluster.wait_until(&id, "both leases have run out", |s| {
+        s["leased"] == 0 && s["releases"].as_u64() >= Some(2)
+    });
+
     for worker in &workers {
         worker.wait_for_log("connection lost");
     }
-    networks.within(&there, &["route", "delete", "blackhole", &behind]).expect("a route can be opened");
-    networks.within(&there, &["link", "set", "worker1", "up"]).expect("a cable can be plugged in");
+
+    networks
+        .within(&there, &["route", "delete", "blackhole", &behind])
+        .expect("a route can be opened");
+    networks
+        .within(&there, &["link", "set", "worker1", "up"])
+        .expect("a cable can be plugged in");
+
     for worker in &workers {
         worker.wait_for_log_times(" joined", 2);
     }
+
     cluster.gate.open();
     let (status, _) = cluster.settle(&id, wanted, workers);
     assert_eq!(status["failed"], 0, "{status}");

@@ -12,17 +12,40 @@ use crate::{block_on, empty_sweep};
 /// Names of the kept files.
 fn files(cluster: &Cluster) -> BTreeSet<String> {
     let entries = std::fs::read_dir(cluster.path("store/data")).expect("the folder of files");
-    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect()
 }
 
 /// Rows of the tables that belong to sweeps.
 fn rows(cluster: &Cluster) -> Vec<i64> {
-    let store = Connection::open(cluster.path("store/ergodic.sqlite")).expect("the store can be read");
+    let store =
+        Connection::open(cluster.path("store/ergodic.sqlite")).expect("the store can be read");
     let count = |table: &&str| {
-        let count = store.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
+        let count = store.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+            row.get(0)
+        });
         count.expect("it can be counted")
     };
-    ["sweeps", "leases", "trials", "curves", "predictions", "attempts", "removals"].iter().map(count).collect()
+
+    [
+        "sweeps",
+        "leases",
+        "trials",
+        "curves",
+        "predictions",
+        "attempts",
+        "removals",
+    ]
+    .iter()
+    .map(count)
+    .collect()
 }
 
 #[test]
@@ -31,6 +54,7 @@ fn a_removed_sweep_takes_its_rows_and_the_files_that_nobody_else_names() {
     let _worker = cluster.worker(2, &[]);
     let first = cluster.launch(KEEPING);
     cluster.wait_for_end(&first);
+
     // Its weights, of two trials, and its dataset.
     let of_first = files(&cluster);
     assert_eq!(of_first.len(), 3, "{of_first:?}");
@@ -39,20 +63,42 @@ fn a_removed_sweep_takes_its_rows_and_the_files_that_nobody_else_names() {
     cluster.wait_for_end(&second);
     let both = files(&cluster);
     assert_eq!(both.len(), 5, "{both:?}");
+
     let wanted = (cluster.rows(&first), cluster.ask(&["predictions", &first]));
 
     let said = cluster.ask(&["rm", &second]);
-    assert!(said.starts_with(&format!("removed {second} (keeping): 4 rows, 2 files")), "{said}");
+    assert!(
+        said.starts_with(&format!("removed {second} (keeping): 4 rows, 2 files")),
+        "{said}"
+    );
     assert_eq!(files(&cluster), of_first);
-    assert_eq!((cluster.rows(&first), cluster.ask(&["predictions", &first])), wanted);
-    cluster.ask(&["weights", &first, "0/1", "-o", &cluster.path("w").to_string_lossy()]);
+
+    assert_eq!(
+        (cluster.rows(&first), cluster.ask(&["predictions", &first])),
+        wanted
+    );
+    cluster.ask(&[
+        "weights",
+        &first,
+        "0/1",
+        "-o",
+        &cluster.path("w").to_string_lossy(),
+    ]);
+
     assert_eq!(cluster.run(&["status", &second]).code, 5);
 
     let said = cluster.ask(&["rm", "latest", "--yes"]);
-    assert!(said.starts_with(&format!("removed {first} (keeping): 4 rows, 3 files")), "{said}");
+    assert!(
+        said.starts_with(&format!("removed {first} (keeping): 4 rows, 3 files")),
+        "{said}"
+    );
     assert_eq!((files(&cluster).len(), rows(&cluster)), (0, vec![0; 7]));
+
     let again = cluster.run(&["rm", &first]);
-    assert!(again.code == 5 && again.stderr.contains("there is no sweep"), "{again:?}");
+    assert!(
+        again.code == 5 && again.stderr.contains("there is no sweep"),
+        "{again:?}"
+    );
 }
 
 #[test]
@@ -64,16 +110,25 @@ fn a_running_sweep_is_removed_only_by_force_and_its_worker_goes_on_with_others()
     let id = cluster.launch(&empty_sweep(5000));
     cluster.wait_until_held(&id, 2500);
     cluster.set_in_motion(|gate| gate.hold_after(4000));
+
     let refused = cluster.run(&["rm", &id]);
-    assert!(refused.code == 4 && refused.stderr.contains(&format!("ergodic cancel {id}")), "{refused:?}");
+    assert!(
+        refused.code == 4 && refused.stderr.contains(&format!("ergodic cancel {id}")),
+        "{refused:?}"
+    );
     cluster.ask(&["rm", "--force", &id]);
+
     assert_eq!(cluster.ask(&["list", "--format", "csv"]).lines().count(), 1);
     cluster.gate.open();
     wait_for("its rows are cleared", || rows(&cluster) == [0; 7]);
     let (text, wanted) = crate::work();
     let next = cluster.launch(&text);
     cluster.wait_for_end(&next);
-    assert!(cluster.rows(&next) == wanted, "rows differ from those of a run without faults");
+
+    assert!(
+        cluster.rows(&next) == wanted,
+        "rows differ from those of a run without faults"
+    );
 }
 
 #[test]
@@ -83,14 +138,26 @@ fn whoever_still_delivers_is_told_that_the_sweep_is_over() {
     block_on(async {
         let mut worker = RawWorker::joined(&cluster.url, "a").await;
         let grant = worker.lease().await;
-        worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("the sweep is there");
+        worker
+            .deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)])
+            .await
+            .expect("the sweep is there");
+
         let grant = worker.lease().await;
         cluster.ask(&["rm", "--force", &id]);
         let revoked = worker.revoked().await;
         assert_eq!(revoked.fences, grant.fence.into_iter().collect::<Vec<_>>());
-        let late = worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect_err("it is over");
-        assert!(late.code() == Code::NotFound && late.message().contains("it was removed"), "{late}");
+        let late = worker
+            .deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)])
+            .await
+            .expect_err("it is over");
+
+        assert!(
+            late.code() == Code::NotFound && late.message().contains("it was removed"),
+            "{late}"
+        );
     });
+
     assert_eq!(rows(&cluster), [0; 7]);
 }
 
@@ -102,11 +169,15 @@ fn what_a_dead_coordinator_did_not_clear_the_next_one_clears() {
     cluster.wait_for_end(&id);
     worker.kill();
     cluster.take_coordinator().kill();
-    let store = Connection::open(cluster.path("store/ergodic.sqlite")).expect("the store can be written");
+
+    let store =
+        Connection::open(cluster.path("store/ergodic.sqlite")).expect("the store can be written");
     // As it is between the two steps of a removal.
-    let first_step = "INSERT INTO removals SELECT number FROM sweeps; DELETE FROM leases; DELETE FROM sweeps;";
+    let first_step =
+        "INSERT INTO removals SELECT number FROM sweeps; DELETE FROM leases; DELETE FROM sweeps;";
     store.execute_batch(first_step).expect("written");
     drop(store);
+
     cluster.restart_coordinator(&[]);
     wait_for("its rows are cleared", || rows(&cluster) == [0; 7]);
 }
@@ -122,20 +193,32 @@ fn a_sweep_of_a_thousand_million_trials_costs_no_more_than_what_was_run_of_it() 
         cluster.gate.hold_after_trials(200);
         let id = cluster.launch(text);
         let worker = cluster.worker(2, &[]);
-        cluster.wait_until(&id, "some trials are run", |status| status["done"].as_u64() >= Some(100));
+        cluster.wait_until(&id, "some trials are run", |status| {
+            status["done"].as_u64() >= Some(100)
+        });
+
         worker.kill();
         cluster.kill_and_restart_coordinator();
         let status = cluster.status(&id);
-        assert_eq!((&status["trials"], &status["state"]), (&1_000_000_000.into(), &"running".into()));
-        assert!((100..=200).contains(&status["done"].as_u64().expect("a number")), "{status}");
+        assert_eq!(
+            (&status["trials"], &status["state"]),
+            (&1_000_000_000.into(), &"running".into())
+        );
+
+        assert!(
+            (100..=200).contains(&status["done"].as_u64().expect("a number")),
+            "{status}"
+        );
         cluster.ask(&["cancel", &id]);
         assert_eq!(cluster.status(&id)["state"], "cancelled");
+
         cluster.kill_and_restart_coordinator();
         assert_eq!(cluster.status(&id)["state"], "cancelled");
         cluster.ask(&["rm", &id]);
         wait_for("its rows are cleared", || rows(&cluster) == [0; 7]);
         cluster.gate.open();
     }
+
     let held = cluster.coordinator().process().peak_memory_mib();
     assert!(held < 120, "the coordinator held {held} MiB");
 }

@@ -9,14 +9,26 @@ use crate::{SWEEP, same_bits, trials};
 /// Trials granted to a worker, lease by lease.
 fn granted(worker: &Program) -> Vec<u64> {
     let log = worker.log();
-    let trials = |line: &str| line.split_once("trials=").and_then(|(_, n)| n.trim().parse().ok());
+    let trials = |line: &str| {
+        line.split_once("trials=")
+            .and_then(|(_, n)| n.trim().parse().ok())
+    };
     let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().filter(|line| line.contains("lease granted")).filter_map(trials).collect()
+    whole
+        .lines()
+        .filter(|line| line.contains("lease granted"))
+        .filter_map(trials)
+        .collect()
 }
 
 fn segments(spool: &Path) -> usize {
-    let names = std::fs::read_dir(spool).expect("the spool is there").flatten().map(|entry| entry.file_name());
-    names.filter(|name| name.to_string_lossy().ends_with(".spool")).count()
+    let names = std::fs::read_dir(spool)
+        .expect("the spool is there")
+        .flatten()
+        .map(|entry| entry.file_name());
+    names
+        .filter(|name| name.to_string_lossy().ends_with(".spool"))
+        .count()
 }
 
 #[test]
@@ -27,6 +39,7 @@ fn what_a_killed_worker_left_in_its_spool_is_delivered_by_the_next() {
     let with_spool = ["--spool", &spool.path().to_string_lossy()];
     let mut cluster = Cluster::counted(&["--lease-ttl", "60s"]);
     cluster.gate.hold_after(2);
+
     let victim = cluster.worker(1, &with_spool);
     let id = cluster.launch(&text);
     // Its results have been taken and its questions answered, and it has a queue.
@@ -34,23 +47,51 @@ fn what_a_killed_worker_left_in_its_spool_is_delivered_by_the_next() {
     let held: u64 = granted(&victim).iter().sum();
     assert!(held > trials(2) + 10, "{held} trials were granted");
     cluster.take_coordinator().kill();
+
     cluster.gate.open();
     victim.wait_for_log_times("trial ends", held as usize);
     let intruder = cluster.worker(1, &with_spool);
     let refusal = format!("--spool {}: another worker uses this folder", with_spool[1]);
     intruder.wait_for_log(&refusal);
     assert_eq!(intruder.wait(), 2);
+
     let open = Done::of(&victim.log()).open();
-    assert!(open >= 10, "{open} results were open: the kill came too late");
+    assert!(
+        open >= 10,
+        "{open} results were open: the kill came too late"
+    );
     victim.kill();
+
     cluster.restart_coordinator(&[]);
-    assert!(cluster.status(&id)["leased"].as_u64() >= Some(10), "{}", cluster.status(&id));
+    assert!(
+        cluster.status(&id)["leased"].as_u64() >= Some(10),
+        "{}",
+        cluster.status(&id)
+    );
+
     let heir = cluster.worker(1, &with_spool);
-    assert_eq!(heir.wait_for_log("the spool holds results of an earlier worker results="), open.to_string());
-    assert_eq!(heir.wait_for_log("results of an earlier worker delivered results="), open.to_string());
+    assert_eq!(
+        heir.wait_for_log("the spool holds results of an earlier worker results="),
+        open.to_string()
+    );
+    assert_eq!(
+        heir.wait_for_log("results of an earlier worker delivered results="),
+        open.to_string()
+    );
+
     let (status, done) = cluster.settle(&id, &wanted, vec![heir]);
-    assert_eq!((&status["releases"], &status["fenced"]), (&0.into(), &0.into()), "{status}");
-    assert_eq!(Some(done.begun), status["trials"].as_u64(), "trials were begun again");
+    assert_eq!(
+        (&status["releases"], &status["fenced"]),
+        (&0.into(), &0.into()),
+        "{status}"
+    );
+
+    assert_eq!(
+        Some(done.begun),
+        status["trials"].as_u64(),
+        "trials were begun again"
+    );
+
     assert_eq!(segments(spool.path()), 0, "what is acknowledged is removed");
 }
 
@@ -65,21 +106,37 @@ fn a_worker_that_is_cut_off_goes_on_until_its_spool_is_full() {
     cluster.take_coordinator().kill();
     cluster.restart_coordinator(&[("FAILPOINTS", "before-commit=3*off->return")]);
     let id = cluster.launch(BULKY);
-    let worker = cluster.worker(1, &["--spool", &spool.path().to_string_lossy(), "--spool-size", "60MiB"]);
+    let worker = cluster.worker(
+        1,
+        &[
+            "--spool",
+            &spool.path().to_string_lossy(),
+            "--spool-size",
+            "60MiB",
+        ],
+    );
+
     cluster.take_coordinator().wait_for_death();
     worker.wait_for_log("no room in the spool");
-    let (open, in_memory) = (Done::of(&worker.log()).open(), (64 << 20) / (96 + 8 * 4001));
-    assert!(open > in_memory + 50, "{open} results wait, {in_memory} would fit into memory");
+    let open = Done::of(&worker.log()).open();
+    let in_memory = (64 << 20) / (96 + 8 * 4001);
+    assert!(
+        open > in_memory + 50,
+        "{open} results wait, {in_memory} would fit into memory"
+    );
+
     let refusals = || worker.log().matches("results not delivered").count();
     let before = refusals();
     worker.wait_until("it goes on trying", || refusals() > before + 2);
     assert_eq!(Done::of(&worker.log()).open(), open, "it begins nothing");
     let held = worker.process().peak_memory_mib();
     assert!(held < 160, "the worker holds {held} MiB");
+
     cluster.restart_coordinator(&[]);
     cluster.wait_for_end(&id);
     let rows = cluster.rows(&id);
     let (status, done) = cluster.settle(&id, &rows, vec![worker]);
     assert_eq!((&status["releases"], done.begun), (&0.into(), 8000));
+
     assert_eq!(segments(spool.path()), 0, "what is acknowledged is removed");
 }

@@ -22,7 +22,10 @@ fn misleads(c: &char) -> bool {
 fn is_clean(what: &str, text: &str) {
     let found: Vec<char> = text.chars().filter(misleads).collect();
     assert!(found.is_empty(), "{what}: {found:?} in {text:?}");
-    assert!(!text.lines().any(|line| line.starts_with("INFO forged")), "{what}: {text}");
+    assert!(
+        !text.lines().any(|line| line.starts_with("INFO forged")),
+        "{what}: {text}"
+    );
 }
 
 #[test]
@@ -39,14 +42,27 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
             numerics: vec![CPU_F32.into(), HOSTILE.into()],
             held: Vec::new(),
         };
-        let mut worker = RawWorker::greet(&cluster.url, hello).await.expect("whoever speaks the protocol may join");
+        let mut worker = RawWorker::greet(&cluster.url, hello)
+            .await
+            .expect("whoever speaks the protocol may join");
+
         let workers = cluster.ask(&["workers"]);
-        assert!(workers.contains("=1+1\\u001b[2J\\u009b31m\\u202e\\u0007\\r\\nINFO forged <b>&"), "{workers}");
+        assert!(
+            workers.contains("=1+1\\u001b[2J\\u009b31m\\u202e\\u0007\\r\\nINFO forged <b>&"),
+            "{workers}"
+        );
+
         for format in ["table", "csv", "md", "latex", "json"] {
             is_clean("workers", &cluster.ask(&["workers", "--format", format]));
         }
-        assert!(cluster.ask(&["workers", "--format", "csv"]).contains("'=1+1"));
+
+        assert!(
+            cluster
+                .ask(&["workers", "--format", "csv"])
+                .contains("'=1+1")
+        );
         is_clean("explain", &cluster.ask(&["explain", &id]));
+
         // All of its trials fail, of a cause of its choice.
         let mut left = 3;
         while left > 0 {
@@ -60,10 +76,16 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
             };
             let results: Vec<_> = (0..grant.cells.len()).map(failed).collect();
             left -= results.len();
-            worker.deliver(&grant, results).await.expect("they are taken");
+
+            worker
+                .deliver(&grant, results)
+                .await
+                .expect("they are taken");
         }
+
         cluster.wait_for_end(&id);
     });
+
     for args in [
         &["explain", &id][..],
         &["explain", &id, "0/0"],
@@ -74,26 +96,46 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
     ] {
         is_clean(&args.join(" "), &cluster.ask(args));
     }
-    assert!(cluster.ask(&["explain", &id, "0/0"]).contains("=1+1\\u001b[2J"));
+
+    assert!(
+        cluster
+            .ask(&["explain", &id, "0/0"])
+            .contains("=1+1\\u001b[2J")
+    );
+
     for format in ["table", "csv", "md", "latex", "json"] {
         let trials = cluster.ask(&["trials", &id, "--format", format]);
         is_clean(format, &trials);
         assert!(trials.contains("u001b[2J"), "{format}: {trials}");
     }
-    let json: Value = serde_json::from_str(&cluster.ask(&["trials", &id, "--format", "json"])).expect("JSON");
+
+    let json: Value =
+        serde_json::from_str(&cluster.ask(&["trials", &id, "--format", "json"])).expect("JSON");
     assert_eq!(json[0]["cause"], HOSTILE, "machines get it as it is");
     let csv = cluster.ask(&["trials", &id, "--format", "csv"]);
-    assert!(csv.contains("'=1+1") && !csv.contains(",=1+1") && !csv.contains("\"=1+1"), "{csv}");
+    assert!(
+        csv.contains("'=1+1") && !csv.contains(",=1+1") && !csv.contains("\"=1+1"),
+        "{csv}"
+    );
+
     let watched = cluster.run(&["watch", &id]);
     is_clean("watch", &watched.stderr);
     let replayed = cluster.run(&["replay", &id, "0/0"]);
-    assert!(replayed.code != 0 && replayed.stderr.contains("=1+1"), "{replayed:?}");
+    assert!(
+        replayed.code != 0 && replayed.stderr.contains("=1+1"),
+        "{replayed:?}"
+    );
+
     is_clean("replay", &replayed.stderr);
     let page = cluster.path("page").display().to_string();
     is_clean("report", &cluster.ask(&["report", &id, "-o", &page]));
     let page = std::fs::read_to_string(cluster.path("page/index.html")).expect("a page");
     is_clean("the page", &page);
-    assert!(page.contains("=1+1\\u202e&lt;b&gt;") && !page.contains("<b>"), "{page}");
+    assert!(
+        page.contains("=1+1\\u202e&lt;b&gt;") && !page.contains("<b>"),
+        "{page}"
+    );
+
     let log = std::fs::read_to_string(cluster.path("coordinator.log")).expect("a log");
     assert!(log.contains("=1+1\\u"), "{log}");
     is_clean("the coordinator's log", &log);

@@ -4,7 +4,10 @@
 //! library. So a simulated process reads the simulation's clock wherever it reads one, and its hash maps and its runtime
 //! have the same seeds each time. Until [`set`] is called, time is real. The kernel's own timers know nothing of this.
 
-#![allow(unsafe_code, reason = "symbols of the C library are replaced, and pointers of its callers written to")]
+#![allow(
+    unsafe_code,
+    reason = "symbols of the C library are replaced, and pointers of its callers written to"
+)]
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +43,11 @@ fn real(clock: i32) -> Option<Time> {
         _ => return None,
     };
     let time = rustix::time::clock_gettime(id);
-    Some(Time { seconds: time.tv_sec, nanoseconds: time.tv_nsec })
+
+    Some(Time {
+        seconds: time.tv_sec,
+        nanoseconds: time.tv_nsec,
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -51,9 +58,13 @@ extern "C" fn clock_gettime(clock: i32, time: *mut Time) -> i32 {
         real(clock)
     } else {
         let now = now - 1;
-        Some(Time { seconds: BEGIN + (now / 1_000_000_000) as i64, nanoseconds: (now % 1_000_000_000) as i64 })
+        Some(Time {
+            seconds: BEGIN + (now / 1_000_000_000) as i64,
+            nanoseconds: (now % 1_000_000_000) as i64,
+        })
     };
     let Some(shown) = shown else { return -1 };
+
     // SAFETY: the caller of this function passes a place for the time.
     unsafe { time.write(shown) };
     0
@@ -67,10 +78,15 @@ thread_local! {
 #[unsafe(no_mangle)]
 extern "C" fn getrandom(bytes: *mut u8, len: usize, _flags: u32) -> isize {
     for at in 0..len {
-        let next = STREAM.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let next = STREAM
+            .get()
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         STREAM.set(next);
+
         // SAFETY: the caller of this function passes room for so many bytes.
         unsafe { bytes.add(at).write((next >> 33) as u8) };
     }
+
     len as isize
 }

@@ -24,8 +24,15 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Calm, Self::Partition, Self::Hold, Self::Crash, Self::Bounce, Self::Latency, Self::Storm];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Calm,
+        Self::Partition,
+        Self::Hold,
+        Self::Crash,
+        Self::Bounce,
+        Self::Latency,
+        Self::Storm,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -78,20 +85,33 @@ pub(crate) fn plan(kind: Kind, seed: u64) -> Vec<Fault> {
     if kind == Kind::Calm {
         return Vec::new();
     }
-    let mut chance = seed ^ mix(kind.name().bytes().fold(0, |n, byte| n * 31 + u64::from(byte)));
+
+    let mut chance = seed
+        ^ mix(kind
+            .name()
+            .bytes()
+            .fold(0, |n, byte| n * 31 + u64::from(byte)));
     let mut draw = |below: u64| {
         chance = mix(chance);
         chance % below
     };
+
     let mut faults: Vec<Fault> = Vec::new();
     let mut deaths = 0;
+
     for _ in 0..3 + draw(4) {
-        let kind = if kind == Kind::Storm { Kind::ALL[1 + draw(5) as usize] } else { kind };
+        let kind = if kind == Kind::Storm {
+            Kind::ALL[1 + draw(5) as usize]
+        } else {
+            kind
+        };
         let dies = matches!(kind, Kind::Crash | Kind::Bounce);
+
         let mut host = Host::Worker(draw(WORKERS.len() as u64) as usize);
         if dies && (draw(2) == 0 || deaths == DEATHS) {
             host = Host::Coordinator;
         }
+
         let millis = Duration::from_millis;
         let from = millis(1500 + draw(20_000));
         let lasts = match kind {
@@ -99,15 +119,25 @@ pub(crate) fn plan(kind: Kind, seed: u64) -> Vec<Fault> {
             Kind::Crash => millis(50 + draw(8_000)),
             _ => millis(200 + draw(14_000)),
         };
+
         let latency = millis(50 + draw(1_500));
-        let fault = Fault { kind, host, from, to: from + lasts, latency };
+        let fault = Fault {
+            kind,
+            host,
+            from,
+            to: from + lasts,
+            latency,
+        };
+
         // One thing at a time happens to a machine.
-        let meanwhile = |other: &Fault| other.host == host && other.from <= fault.to && fault.from <= other.to;
+        let meanwhile =
+            |other: &Fault| other.host == host && other.from <= fault.to && fault.from <= other.to;
         if !faults.iter().any(meanwhile) {
             deaths += usize::from(dies && host != Host::Coordinator);
             faults.push(fault);
         }
     }
+
     faults.sort_by_key(|fault| fault.from);
     faults
 }

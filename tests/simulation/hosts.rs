@@ -16,8 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ergodic::server::blobs::BlobStore;
-use ergodic::server::recover_core;
-use ergodic::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator};
+use ergodic::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator, recover_core};
 use ergodic::store::Store;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic_common::Spec;
@@ -29,10 +28,8 @@ use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_worker::device::DeviceChoice;
 use ergodic_worker::link::datasets::DatasetDirs;
-use ergodic_worker::link::delivery;
-use ergodic_worker::link::session;
 use ergodic_worker::link::session::WorkerIdentity;
-use ergodic_worker::link::{Link, LinkPool};
+use ergodic_worker::link::{Link, LinkPool, delivery, session};
 use ergodic_worker::slots::{self, SharedQueue, SlotConfig, TrialRunner};
 use ergodic_worker::train::Isa;
 use ergodic_worker::work_queue::Assignment;
@@ -60,7 +57,11 @@ const SWEEP: &str = "name = \"s\"\nrepeats = 60\nseed = 3\n[data]\ntrain = 64\n[
 
 /// The sweep that everybody works on.
 pub(crate) fn sweep() -> (SpecSource, Arc<Spec>) {
-    let source = SpecSource { file: "s".into(), text: SWEEP.into(), ..SpecSource::default() };
+    let source = SpecSource {
+        file: "s".into(),
+        text: SWEEP.into(),
+        ..SpecSource::default()
+    };
     let spec = Spec::read_stored(&source).expect("a valid sweep");
     (source, Arc::new(spec))
 }
@@ -81,9 +82,25 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
     disk.ledger.look().compare(store.open_reader()?.as_ref());
     let epoch = store.acquire_leadership("http://coordinator:7700")?.epoch;
     let mut writer = store.open_writer(epoch)?;
-    let (core, _) = recover_core(store.as_ref(), Some(writer.as_mut()), epoch, LEASE_TTL, false)?;
-    let watched = Watched { writer, spec: disk.spec.clone(), ledger: disk.ledger.clone() };
-    let CoordinatorParts { engine, mut writer, services, .. } = assemble_coordinator(CoordinatorSetup {
+    let (core, _) = recover_core(
+        store.as_ref(),
+        Some(writer.as_mut()),
+        epoch,
+        LEASE_TTL,
+        false,
+    )?;
+
+    let watched = Watched {
+        writer,
+        spec: disk.spec.clone(),
+        ledger: disk.ledger.clone(),
+    };
+    let CoordinatorParts {
+        engine,
+        mut writer,
+        services,
+        ..
+    } = assemble_coordinator(CoordinatorSetup {
         store,
         epoch,
         core,
@@ -96,6 +113,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
         stopping: disk.stop.clone(),
     })?;
     tokio::spawn(engine.run_until_stopped());
+
     tokio::spawn(async move {
         for turn in 0_u64.. {
             // A commit takes from one to eight hundredths of a second.
@@ -103,6 +121,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
             writer.commit_queued();
         }
     });
+
     let connections = incoming().await?;
     let mut stop = disk.stop;
     let stopped = async move {
@@ -126,6 +145,7 @@ async fn incoming() -> io::Result<ReceiverStream<io::Result<Accepted>>> {
             }
         }
     });
+
     Ok(ReceiverStream::new(connections))
 }
 
@@ -139,13 +159,21 @@ impl Connected for Accepted {
 }
 
 impl AsyncRead for Accepted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Accepted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
@@ -184,7 +212,10 @@ const COORDINATOR: &str = "http://coordinator:7700";
 /// Launches the sweep.
 pub(crate) async fn user(source: SpecSource) -> turmoil::Result {
     let mut sweeps = SweepServiceClient::new(connect_lazily_over(COORDINATOR, Connector)?);
-    let request = v1::LaunchRequest { source: Some((&source).into()), ..v1::LaunchRequest::default() };
+    let request = v1::LaunchRequest {
+        source: Some((&source).into()),
+        ..v1::LaunchRequest::default()
+    };
     sweeps.launch(request.with_checksum()).await?;
     Ok(())
 }
@@ -223,8 +254,15 @@ impl Machines {
 pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> turmoil::Result {
     let office = Arc::new(SharedQueue::new(SLOTS));
     let (leave, leaving) = watch::channel(false);
-    let process = machines.begin(Leash { office: office.clone(), leave });
-    let links = LinkPool::from_link(Link::from_channel(connect_lazily_over(COORDINATOR, Connector)?, true));
+    let process = machines.begin(Leash {
+        office: office.clone(),
+        leave,
+    });
+
+    let links = LinkPool::from_link(Link::from_channel(
+        connect_lazily_over(COORDINATOR, Connector)?,
+        true,
+    ));
     let identity = WorkerIdentity {
         coordinator_url: COORDINATOR.into(),
         worker_id: format!("{process:032x}"),
@@ -235,18 +273,30 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         memory: None,
     };
     delivery::start_delivery(&office, &links, &identity.worker_id);
+
     for _ in 0..SLOTS {
         tokio::task::spawn_local(slot(office.clone(), seed));
     }
-    let places = DatasetDirs { data_dir: None, cache_dir: cache };
+
+    let places = DatasetDirs {
+        data_dir: None,
+        cache_dir: cache,
+    };
     session::run_until_drained(&identity, &office, links, &places, leaving).await?;
+
     Ok(())
 }
 
 /// Runs trials as a slot's thread does; what they take is said by the seed.
 async fn slot(office: Arc<SharedQueue>, seed: u64) {
-    let equipment = SlotConfig { threads: 1, isa: Isa::Portable, device: DeviceChoice::Cpu, checkpoint_dir: None };
+    let equipment = SlotConfig {
+        threads: 1,
+        isa: Isa::Portable,
+        device: DeviceChoice::Cpu,
+        checkpoint_dir: None,
+    };
     let machine = TrialRunner::new(&equipment).expect("a slot without a device");
+
     loop {
         let now = office.uptime();
         match office.with_queue(|desk| desk.begin_trial(now)) {
@@ -269,14 +319,20 @@ async fn take_time(assignment: &Assignment, seed: u64) -> Option<Duration> {
     const LOOK: Duration = Duration::from_millis(50);
     let key = assignment.key;
     let chance = mix(seed ^ mix(key.cell << 32 | u64::from(key.repeat)));
+
     // One in sixteen takes seconds, the others tenths of one.
-    let looks = if chance.is_multiple_of(16) { 20 + (chance >> 8) % 60 } else { 1 + (chance >> 8) % 10 };
+    let looks = if chance.is_multiple_of(16) {
+        20 + (chance >> 8) % 60
+    } else {
+        1 + (chance >> 8) % 10
+    };
     for _ in 0..looks {
         sleep(LOOK).await;
         if assignment.stop.load(Ordering::Relaxed) {
             return None;
         }
     }
+
     Some(LOOK * looks as u32)
 }
 
@@ -293,19 +349,30 @@ pub(crate) fn digest(dir: &Path) -> String {
     let store = SqliteStore::open(dir).expect("the coordinator has ended");
     let reader = store.open_reader().expect("a reader");
     let mut hasher = blake3::Hasher::new();
+
     for sweep in reader.read_sweeps().expect("sweeps can be read") {
         let mut keys = Vec::new();
         let mut keep = |trial: ergodic::store::StoredTrial| {
             keys.push(trial.result.key);
             true
         };
-        reader.read_trials(sweep.number, &mut keep).expect("rows can be read");
+        reader
+            .read_trials(sweep.number, &mut keep)
+            .expect("rows can be read");
+
         for key in keys {
-            let row =
-                reader.read_trial(sweep.number, key).expect("a row can be read").expect("it was there a moment ago");
-            let result = ergodic_common::TrialResult { seconds: 0.0, ..row.result };
+            let row = reader
+                .read_trial(sweep.number, key)
+                .expect("a row can be read")
+                .expect("it was there a moment ago");
+            let result = ergodic_common::TrialResult {
+                seconds: 0.0,
+                ..row.result
+            };
+
             hasher.update(&ergodic_proto::result_to_bytes(result));
         }
     }
+
     hasher.finalize().to_hex()[..16].to_owned()
 }

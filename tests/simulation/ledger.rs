@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ergodic::records::{EndedLease, LeaseRow, SweepState};
-use ergodic::store::{CommitBatch, CommitReport, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput};
+use ergodic::store::{
+    CommitBatch, CommitReport, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput,
+};
 use ergodic_common::{Spec, TrialKey};
 
 /// What is durable.
@@ -40,26 +42,46 @@ impl Ledger {
     /// The store has what was made durable, and nothing else.
     pub(crate) fn compare(&self, reader: &dyn StoreReader) {
         let (leases, next) = reader.read_leases().expect("leases can be read");
-        let of_store: Vec<(u64, u64)> = leases.iter().map(|row| (row.fence.lease, row.fence.epoch)).collect();
-        let known: Vec<(u64, u64)> = self.leases.values().map(|row| (row.fence.lease, row.fence.epoch)).collect();
+        let of_store: Vec<(u64, u64)> = leases
+            .iter()
+            .map(|row| (row.fence.lease, row.fence.epoch))
+            .collect();
+        let known: Vec<(u64, u64)> = self
+            .leases
+            .values()
+            .map(|row| (row.fence.lease, row.fence.epoch))
+            .collect();
         assert_eq!(of_store, known, "leases in force");
-        assert!(next > self.last_lease, "a lease's number would be given out again");
+
+        assert!(
+            next > self.last_lease,
+            "a lease's number would be given out again"
+        );
         let mut rows = Vec::new();
+
         for sweep in reader.read_sweeps().expect("sweeps can be read") {
             let mut keep = |trial: ergodic::store::StoredTrial| {
                 rows.push(trial.result.key);
                 true
             };
-            reader.read_trials(sweep.number, &mut keep).expect("rows can be read");
+            reader
+                .read_trials(sweep.number, &mut keep)
+                .expect("rows can be read");
         }
+
         assert_eq!(rows, self.rows.keys().copied().collect::<Vec<_>>(), "rows");
     }
 
     fn note(&mut self, spec: &Spec, write: &StoreWrite, written: &WriteOutput) {
         match (write, written) {
             (StoreWrite::InsertLease(row), _) => {
-                assert!(row.fence.lease > self.last_lease, "the lease {} was there before", row.fence.lease);
+                assert!(
+                    row.fence.lease > self.last_lease,
+                    "the lease {} was there before",
+                    row.fence.lease
+                );
                 self.last_lease = row.fence.lease;
+
                 self.leases.insert(row.fence.lease, row.clone());
             }
             (StoreWrite::EndLeases(ended), _) => ended.iter().for_each(|ended| self.end(ended)),
@@ -69,26 +91,46 @@ impl Ledger {
                     self.leases.clear();
                 }
             }
-            (StoreWrite::StoreResults(batch), WriteOutput::Results(report)) => self.note_results(spec, batch, report),
-            (StoreWrite::GiveUpAudit(_, key, why), _) => panic!("the audit of the trial {key} was given up: {why}"),
+            (StoreWrite::StoreResults(batch), WriteOutput::Results(report)) => {
+                self.note_results(spec, batch, report)
+            }
+            (StoreWrite::GiveUpAudit(_, key, why), _) => {
+                panic!("the audit of the trial {key} was given up: {why}")
+            }
             (StoreWrite::GiveUpTrial(_, result), _) => {
-                panic!("the trial {} was given up: {:?}", result.key, result.outcome)
+                panic!(
+                    "the trial {} was given up: {:?}",
+                    result.key, result.outcome
+                )
             }
             _ => {}
         }
     }
 
     fn end(&mut self, ended: &EndedLease) {
-        if self.leases.get(&ended.fence.lease).is_some_and(|row| row.fence == ended.fence) {
+        if self
+            .leases
+            .get(&ended.fence.lease)
+            .is_some_and(|row| row.fence == ended.fence)
+        {
             self.leases.remove(&ended.fence.lease);
             self.lost += u64::from(ended.lost);
         }
     }
 
     fn note_results(&mut self, spec: &Spec, batch: &CommitBatch, report: &CommitReport) {
-        let lease = self.leases.get(&batch.fence.lease).filter(|row| row.fence == batch.fence);
+        let lease = self
+            .leases
+            .get(&batch.fence.lease)
+            .filter(|row| row.fence == batch.fence);
         assert_eq!(report.mismatches, 0, "other bits");
-        assert_eq!(report.fenced, batch.compare_only || lease.is_none(), "{:?} and the lease {lease:?}", batch.fence);
+        assert_eq!(
+            report.fenced,
+            batch.compare_only || lease.is_none(),
+            "{:?} and the lease {lease:?}",
+            batch.fence
+        );
+
         self.fenced += u64::from(report.fenced);
         self.known += report.already_stored.len() as u64;
         let audits = lease.is_some_and(|row| row.audits.is_some());
@@ -97,20 +139,46 @@ impl Ledger {
             "the lease {lease:?} and a batch for audits: {}",
             batch.audit
         );
-        assert!(!batch.audit || report.stored.is_empty(), "an audit stored a row under {:?}", batch.fence);
+
+        assert!(
+            !batch.audit || report.stored.is_empty(),
+            "an audit stored a row under {:?}",
+            batch.fence
+        );
+
         for at in &report.stored {
             let key = batch.results[*at].key;
             let (class, n) = spec.grid.locate_trial(key);
             let granted = lease.is_some_and(|row| row.class == class && row.trials.contains(n));
-            assert!(granted, "the trial {key} was stored under {:?}, which does not hold it: {lease:?}", batch.fence);
+            assert!(
+                granted,
+                "the trial {key} was stored under {:?}, which does not hold it: {lease:?}",
+                batch.fence
+            );
+
             let before = self.rows.insert(key, batch.fence.lease);
-            assert_eq!(before, None, "the trial {key} was stored again under the lease {}", batch.fence.lease);
+            assert_eq!(
+                before, None,
+                "the trial {key} was stored again under the lease {}",
+                batch.fence.lease
+            );
         }
+
         // A batch may bring a trial twice; whatever was not stored has a row.
-        let others = batch.results.iter().enumerate().filter(|(at, _)| !report.stored.contains(at));
-        let lacking: Vec<TrialKey> =
-            others.map(|(_, result)| result.key).filter(|key| !self.rows.contains_key(key)).collect();
-        assert!(report.fenced || lacking.is_empty(), "acknowledged and not stored: {lacking:?}");
+        let others = batch
+            .results
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !report.stored.contains(at));
+        let lacking: Vec<TrialKey> = others
+            .map(|(_, result)| result.key)
+            .filter(|key| !self.rows.contains_key(key))
+            .collect();
+
+        assert!(
+            report.fenced || lacking.is_empty(),
+            "acknowledged and not stored: {lacking:?}"
+        );
     }
 }
 
@@ -135,7 +203,10 @@ impl StoreWriter for Watched {
     fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
         let written = self.writer.commit_writes(writes)?;
         let mut ledger = self.ledger.look();
-        writes.iter().zip(&written).for_each(|(write, written)| ledger.note(&self.spec, write, written));
+        writes
+            .iter()
+            .zip(&written)
+            .for_each(|(write, written)| ledger.note(&self.spec, write, written));
         Ok(written)
     }
 }

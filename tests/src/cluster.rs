@@ -33,9 +33,17 @@ pub struct Finished {
 /// It was not built.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
-    let dir = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+    let dir = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in target/PROFILE/deps");
     let path = dir.join(name);
-    assert!(path.is_file(), "{} is missing: run `cargo test --workspace`, which builds it", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo test --workspace`, which builds it",
+        path.display()
+    );
+
     path
 }
 
@@ -93,9 +101,22 @@ fn command_under(launcher: &[String], name: &str) -> Command {
             command
         }
     };
-    for setting in ["COORDINATOR", "DATA", "STORE", "LISTEN", "CACHE", "LOG", "TOKEN_FILE", "CA", "CERT", "KEY"] {
+
+    for setting in [
+        "COORDINATOR",
+        "DATA",
+        "STORE",
+        "LISTEN",
+        "CACHE",
+        "LOG",
+        "TOKEN_FILE",
+        "CA",
+        "CERT",
+        "KEY",
+    ] {
         command.env_remove(format!("ERGODIC_{setting}"));
     }
+
     command.env_remove("FAILPOINTS");
     command.stdin(Stdio::null());
     command
@@ -137,7 +158,10 @@ impl Program {
         let mut command = command("ergodic");
         let command = command.envs(environment.iter().copied()).args(args);
         let child = command.stdout(append(log)).stderr(append(log)).spawn();
-        Self { child: child.expect("ergodic starts"), log: log.to_owned() }
+        Self {
+            child: child.expect("ergodic starts"),
+            log: log.to_owned(),
+        }
     }
 
     /// Waits for `text` in the log; gives what follows it, up to the next space or end of line.
@@ -149,9 +173,17 @@ impl Program {
         loop {
             let log = self.log();
             if let Some((_, rest)) = log.split_once(text).filter(|(_, rest)| rest.contains('\n')) {
-                return rest.split_whitespace().next().unwrap_or_default().to_owned();
+                return rest
+                    .split_whitespace()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
             }
-            assert!(start.elapsed() < deadline(), "waited in vain for '{text}' in:\n{log}");
+
+            assert!(
+                start.elapsed() < deadline(),
+                "waited in vain for '{text}' in:\n{log}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -163,7 +195,12 @@ impl Program {
     pub fn wait_for_file(path: &Path, text: &str) {
         let start = Instant::now();
         while !std::fs::read_to_string(path).is_ok_and(|content| content.contains(text)) {
-            assert!(start.elapsed() < deadline(), "waited in vain for '{text}' in {}", path.display());
+            assert!(
+                start.elapsed() < deadline(),
+                "waited in vain for '{text}' in {}",
+                path.display()
+            );
+
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -175,7 +212,12 @@ impl Program {
     pub fn wait_for_log_times(&self, text: &str, times: usize) {
         let start = Instant::now();
         while self.log().matches(text).count() < times {
-            assert!(start.elapsed() < deadline(), "waited in vain for {times} times '{text}' in:\n{}", self.log());
+            assert!(
+                start.elapsed() < deadline(),
+                "waited in vain for {times} times '{text}' in:\n{}",
+                self.log()
+            );
+
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -187,7 +229,12 @@ impl Program {
     pub fn wait_until(&self, what: &str, wanted: impl Fn() -> bool) {
         let start = Instant::now();
         while !wanted() {
-            assert!(start.elapsed() < deadline(), "waited in vain until {what}:\n{}", self.log());
+            assert!(
+                start.elapsed() < deadline(),
+                "waited in vain until {what}:\n{}",
+                self.log()
+            );
+
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -204,8 +251,14 @@ impl Program {
     pub fn freeze(&self) {
         self.signal("STOP");
         let start = Instant::now();
+
         while self.process().state() != 'T' {
-            assert!(start.elapsed() < deadline(), "it does not stand still:\n{}", self.log());
+            assert!(
+                start.elapsed() < deadline(),
+                "it does not stand still:\n{}",
+                self.log()
+            );
+
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -228,7 +281,14 @@ impl Program {
     /// # Panics
     /// It has ended already: whatever was to be tested did not happen.
     pub fn kill(mut self) {
-        assert!(self.child.try_wait().expect("a child can be asked").is_none(), "it ended before it was killed");
+        assert!(
+            self.child
+                .try_wait()
+                .expect("a child can be asked")
+                .is_none(),
+            "it ended before it was killed"
+        );
+
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a child can be waited for");
     }
@@ -239,7 +299,10 @@ impl Program {
     /// There is no `kill` program.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill can be run");
+        Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status()
+            .expect("kill can be run");
     }
 
     /// Waits for its end; gives its exit code.
@@ -252,7 +315,13 @@ impl Program {
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {
                 return status.code().unwrap_or(256);
             }
-            assert!(start.elapsed() < deadline(), "it does not end; its log:\n{}", self.log());
+
+            assert!(
+                start.elapsed() < deadline(),
+                "it does not end; its log:\n{}",
+                self.log()
+            );
+
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -320,6 +389,7 @@ impl Cluster {
             log: "info",
         };
         cluster.start_coordinator(listen, &[]);
+
         // Clients run where the coordinator does.
         cluster.url = cluster.url.replace("//0.0.0.0:", "//127.0.0.1:");
         cluster
@@ -336,7 +406,10 @@ impl Cluster {
     /// The same of a cluster that is there, for workers that are started from now on.
     #[must_use]
     pub fn counting(self) -> Self {
-        Self { log: "info,ergodic_worker=debug", ..self }
+        Self {
+            log: "info,ergodic_worker=debug",
+            ..self
+        }
     }
 
     /// Starts a coordinator on a store that is there already.
@@ -354,15 +427,35 @@ impl Cluster {
     pub fn of_run(run: &Program) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let url = run.wait_for_log("coordinator at ");
-        let (options, launcher, access) = (Vec::new(), Vec::new(), Vec::new());
+        let options = Vec::new();
+        let launcher = Vec::new();
+        let access = Vec::new();
         let gate = Gate::at(&dir.path().join("gate"));
-        Self { dir, url, coordinator: None, options, launcher, access, started: 0, descriptors: 0, log: "info", gate }
+        Self {
+            dir,
+            url,
+            coordinator: None,
+            options,
+            launcher,
+            access,
+            started: 0,
+            descriptors: 0,
+            log: "info",
+            gate,
+        }
     }
 
     fn start_coordinator(&mut self, listen: &str, environment: &[(&str, &str)]) {
         let log = self.path("coordinator.log");
-        let own = ["--store".to_owned(), self.path("store").to_string_lossy().into_owned()];
-        let store = if self.options.contains(&own[0]) { &[][..] } else { &own };
+        let own = [
+            "--store".to_owned(),
+            self.path("store").to_string_lossy().into_owned(),
+        ];
+        let store = if self.options.contains(&own[0]) {
+            &[][..]
+        } else {
+            &own
+        };
         let mut child = command_under(&self.launcher, "ergodic")
             .args(["serve", "--listen", listen])
             .args(store)
@@ -372,11 +465,19 @@ impl Cluster {
             .stderr(append(&log))
             .spawn()
             .expect("ergodic starts");
+
         let mut first = String::new();
         let stdout = child.stdout.take().expect("stdout is piped");
-        BufReader::new(stdout).read_line(&mut first).expect("stdout can be read");
+        BufReader::new(stdout)
+            .read_line(&mut first)
+            .expect("stdout can be read");
         let program = Program { child, log };
-        assert!(first.starts_with("http"), "the coordinator did not come up:\n{}", program.log());
+        assert!(
+            first.starts_with("http"),
+            "the coordinator did not come up:\n{}",
+            program.log()
+        );
+
         first.trim().clone_into(&mut self.url);
         self.descriptors = program.process().descriptors();
         self.coordinator = Some(program);
@@ -384,8 +485,15 @@ impl Cluster {
 
     /// The folder of its store, unless that is a database.
     pub(crate) fn store(&self) -> Option<PathBuf> {
-        let given = self.options.iter().position(|option| option == "--store").map(|at| &self.options[at + 1]);
-        given.map_or_else(|| Some(self.path("store")), |given| (!given.contains("://")).then(|| PathBuf::from(given)))
+        let given = self
+            .options
+            .iter()
+            .position(|option| option == "--store")
+            .map(|at| &self.options[at + 1]);
+        given.map_or_else(
+            || Some(self.path("store")),
+            |given| (!given.contains("://")).then(|| PathBuf::from(given)),
+        )
     }
 
     /// A path below the cluster's directory.
@@ -407,7 +515,10 @@ impl Cluster {
     /// # Panics
     /// It does not come up.
     pub fn restart_coordinator(&mut self, environment: &[(&str, &str)]) {
-        let (_, address) = self.url.split_once("://").expect("the cluster has an address");
+        let (_, address) = self
+            .url
+            .split_once("://")
+            .expect("the cluster has an address");
         let address = address.to_owned();
         self.start_coordinator(&address, environment);
     }
@@ -418,7 +529,8 @@ impl Cluster {
     /// It does not come up.
     pub fn restart_with(&mut self, options: &[&str]) {
         let usual = self.options.clone();
-        self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self.options
+            .extend(options.iter().map(|option| (*option).to_owned()));
         self.restart_coordinator(&[]);
         self.options = usual;
     }
@@ -467,7 +579,13 @@ impl Cluster {
     ///
     /// # Panics
     /// It cannot be started.
-    pub fn worker_under(&mut self, launcher: &[&str], url: &str, slots: u32, options: &[&str]) -> Program {
+    pub fn worker_under(
+        &mut self,
+        launcher: &[&str],
+        url: &str,
+        slots: u32,
+        options: &[&str],
+    ) -> Program {
         self.started += 1;
         let launcher: Vec<String> = launcher.iter().map(|word| (*word).to_owned()).collect();
         let log = self.path(&format!("worker-{}.log", self.started));
@@ -481,6 +599,7 @@ impl Cluster {
             .stderr(append(&log))
             .spawn()
             .expect("ergodic-worker starts");
+
         Program { child, log }
     }
 
@@ -493,7 +612,11 @@ impl Cluster {
         std::fs::write(&path, text).expect("a file can be written");
         let path = path.to_string_lossy().into_owned();
         let id = self.ask(&["launch", &path, "--again"]);
-        assert!(id.trim().len() == 8 && id.ends_with('\n'), "the id alone: {id:?}");
+        assert!(
+            id.trim().len() == 8 && id.ends_with('\n'),
+            "the id alone: {id:?}"
+        );
+
         id.trim().to_owned()
     }
 
@@ -513,7 +636,10 @@ impl Cluster {
     /// It cannot be started.
     pub fn run(&self, args: &[&str]) -> Finished {
         let access: Vec<&str> = self.access.iter().map(String::as_str).collect();
-        run_under(&self.launcher, &[args, &["--coordinator", &self.url], &access].concat())
+        run_under(
+            &self.launcher,
+            &[args, &["--coordinator", &self.url], &access].concat(),
+        )
     }
 
     /// `status --format json`
@@ -521,7 +647,8 @@ impl Cluster {
     /// # Panics
     /// There is no such sweep.
     pub fn status(&self, id: &str) -> Value {
-        serde_json::from_str(&self.ask(&["status", id, "--format", "json"])).expect("status is JSON")
+        serde_json::from_str(&self.ask(&["status", id, "--format", "json"]))
+            .expect("status is JSON")
     }
 
     /// Waits until a sweep's status is as wanted, and gives it.
@@ -535,7 +662,13 @@ impl Cluster {
             if wanted(&status) {
                 return status;
             }
-            assert!(start.elapsed() < deadline(), "waited in vain until {what}: {status}\n{}", self.logs());
+
+            assert!(
+                start.elapsed() < deadline(),
+                "waited in vain until {what}: {status}\n{}",
+                self.logs()
+            );
+
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -546,9 +679,11 @@ impl Cluster {
     /// They never do.
     pub fn wait_for_workers(&self, number: usize) {
         let joined = || {
-            let workers: Value =
-                serde_json::from_str(&self.ask(&["workers", "--format", "json"])).expect("the workers are JSON");
-            workers.as_array().is_some_and(|workers| workers.len() >= number)
+            let workers: Value = serde_json::from_str(&self.ask(&["workers", "--format", "json"]))
+                .expect("the workers are JSON");
+            workers
+                .as_array()
+                .is_some_and(|workers| workers.len() >= number)
         };
         wait_for(&format!("{number} workers have joined"), joined);
     }
@@ -558,7 +693,9 @@ impl Cluster {
     /// # Panics
     /// They never are.
     pub fn wait_until_held(&self, id: &str, done: u64) -> Value {
-        self.wait_until(id, "all that is let through is done", |status| status["done"] == done && status["leased"] != 0)
+        self.wait_until(id, "all that is let through is done", |status| {
+            status["done"] == done && status["leased"] != 0
+        })
     }
 
     /// Waits for a sweep's end.
@@ -566,7 +703,9 @@ impl Cluster {
     /// # Panics
     /// It does not end.
     pub fn wait_for_end(&self, id: &str) -> Value {
-        self.wait_until(id, "the sweep is complete", |status| status["state"] == "completed")
+        self.wait_until(id, "the sweep is complete", |status| {
+            status["state"] == "completed"
+        })
     }
 
     /// Rows as CSV, without the columns that may differ from run to run.
@@ -574,7 +713,10 @@ impl Cluster {
     /// # Panics
     /// There is no such sweep.
     pub fn rows(&self, id: &str) -> String {
-        without(&self.ask(&["trials", id, "--format", "csv"]), &["seconds", "worker", "isa"])
+        without(
+            &self.ask(&["trials", id, "--format", "csv"]),
+            &["seconds", "worker", "isa"],
+        )
     }
 
     /// Waits until the coordinator's log says this; gives what follows it, up to the next space or end of line.
@@ -602,11 +744,30 @@ impl Cluster {
     /// What everybody logged, cut where it is long.
     pub(crate) fn logs(&self) -> String {
         let coordinator = std::fs::read_to_string(self.path("coordinator.log")).unwrap_or_default();
-        let all = std::iter::once(coordinator).chain(self.worker_logs()).enumerate();
-        let last =
-            |log: &str| log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
+        let all = std::iter::once(coordinator)
+            .chain(self.worker_logs())
+            .enumerate();
+        let last = |log: &str| {
+            log.lines()
+                .rev()
+                .take(40)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+
         all.map(|(n, log)| {
-            format!("--- {}\n{}\n", if n == 0 { "coordinator".into() } else { format!("worker {n}") }, last(&log))
+            format!(
+                "--- {}\n{}\n",
+                if n == 0 {
+                    "coordinator".into()
+                } else {
+                    format!("worker {n}")
+                },
+                last(&log)
+            )
         })
         .collect()
     }
@@ -617,12 +778,21 @@ fn without(csv: &str, columns: &[&str]) -> String {
     let header: Vec<&str> = csv.lines().next().unwrap_or_default().split(',').collect();
     let keep: Vec<bool> = header.iter().map(|name| !columns.contains(name)).collect();
     let line = |line: &str| {
-        let kept = line.split(',').zip(&keep).filter(|(_, keep)| **keep).map(|(field, _)| field);
+        let kept = line
+            .split(',')
+            .zip(&keep)
+            .filter(|(_, keep)| **keep)
+            .map(|(field, _)| field);
         kept.collect::<Vec<_>>().join(",") + "\n"
     };
+
     csv.lines().map(line).collect()
 }
 
 fn append(path: &Path) -> std::fs::File {
-    std::fs::File::options().create(true).append(true).open(path).expect("a log can be written")
+    std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("a log can be written")
 }

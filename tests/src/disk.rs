@@ -15,8 +15,13 @@ impl SmallDisk {
     pub fn mount(at: &Path, mib: u32) -> Option<Self> {
         std::fs::create_dir_all(at).expect("a directory can be made");
         let size = format!("size={mib}m");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
-        mount.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(at)
+            .output();
+        mount
+            .is_ok_and(|output| output.status.success())
+            .then(|| Self(at.to_owned()))
     }
 
     /// Has nothing written to it any more.
@@ -24,8 +29,15 @@ impl SmallDisk {
     /// # Panics
     /// It cannot be.
     pub fn make_read_only(&self) {
-        let mount = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status();
-        assert!(mount.is_ok_and(|status| status.success()), "{} cannot be made read-only", self.0.display());
+        let mount = Command::new("mount")
+            .args(["-o", "remount,ro"])
+            .arg(&self.0)
+            .status();
+        assert!(
+            mount.is_ok_and(|status| status.success()),
+            "{} cannot be made read-only",
+            self.0.display()
+        );
     }
 
     /// Where it is.

@@ -9,11 +9,7 @@ use std::time::Duration;
 use ergodic::analysis::table::{RowSource, TableParams, TableQuery};
 use ergodic::client::commands::plan::render_plan;
 use ergodic::client::render::TextFormat;
-use ergodic::core::Effect;
-use ergodic::core::StoredRow;
-use ergodic::core::Sweep;
-use ergodic::core::{Admission, CommitOutcome};
-use ergodic::core::{Core, CoreTime, Timing};
+use ergodic::core::{Admission, CommitOutcome, Core, CoreTime, Effect, StoredRow, Sweep, Timing};
 use ergodic::interval_set::IntervalSet;
 use ergodic::records::{DataPin, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use ergodic::server::engine::WorkerMessage;
@@ -21,7 +17,9 @@ use ergodic::server::recover_core;
 use ergodic::server::services::{session, workers};
 use ergodic::store::location::StoreLocation;
 use ergodic::store::sqlite::SqliteStore;
-use ergodic::store::{CommitBatch, Store, StoreError, StoreReader, StoreWrite, TrialRange, encoding};
+use ergodic::store::{
+    CommitBatch, Store, StoreError, StoreReader, StoreWrite, TrialRange, encoding,
+};
 use ergodic_common::config::{ModelConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;
 use ergodic_common::duration::parse_duration;
@@ -49,12 +47,30 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: [Target; 6] = [
-    Target { name: "sweep", run: sweep },
-    Target { name: "wire", run: wire },
-    Target { name: "rows", run: stored_bytes },
-    Target { name: "store", run: store },
-    Target { name: "address", run: address },
-    Target { name: "file", run: file },
+    Target {
+        name: "sweep",
+        run: sweep,
+    },
+    Target {
+        name: "wire",
+        run: wire,
+    },
+    Target {
+        name: "rows",
+        run: stored_bytes,
+    },
+    Target {
+        name: "store",
+        run: store,
+    },
+    Target {
+        name: "address",
+        run: address,
+    },
+    Target {
+        name: "file",
+        run: file,
+    },
 ];
 
 /// Longest sweep file that is tried: longer ones say nothing new.
@@ -67,27 +83,52 @@ const LOOKED_AT: usize = 32;
 /// # Panics
 /// The grid contradicts itself.
 pub fn sweep(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
     if text.len() > LONGEST {
         return;
     }
+
     let mut parts = text.split('\0').map(str::to_owned);
     let text = parts.next().unwrap_or_default();
-    let source = SpecSource { file: "f".into(), text, settings: parts.collect(), ..SpecSource::default() };
+    let source = SpecSource {
+        file: "f".into(),
+        text,
+        settings: parts.collect(),
+        ..SpecSource::default()
+    };
     source.named_files();
-    let Ok(spec) = Spec::read_stored(&source) else { return };
+
+    let Ok(spec) = Spec::read_stored(&source) else {
+        return;
+    };
+
     for format in [TextFormat::Json, TextFormat::Table] {
         render_plan(&spec, None, format);
     }
+
     assert!(spec.grid.cell_count() > 0, "a sweep has cells");
     for cell in spec.grid.iter().take(LOOKED_AT) {
-        let config = spec.grid.resolve_config(cell).expect("every cell of a grid that was read resolves");
+        let config = spec
+            .grid
+            .resolve_config(cell)
+            .expect("every cell of a grid that was read resolves");
         spec.compute_cell_hash(&config, &[0; 32]);
         assert_eq!(spec.grid.axis_values(cell).len(), spec.grid.axes().len());
+
         spec.grid.derived_values_in(cell);
-        let key = TrialKey { cell, repeat: spec.repeats - 1 };
+        let key = TrialKey {
+            cell,
+            repeat: spec.repeats - 1,
+        };
         let (class, n) = spec.grid.locate_trial(key);
-        assert_eq!(spec.grid.class_trial_at(class, n), key, "a trial is where it stands");
+        assert_eq!(
+            spec.grid.class_trial_at(class, n),
+            key,
+            "a trial is where it stands"
+        );
+
         assert!(n < spec.class_trial_count(class) && spec.has_trial(key));
     }
 }
@@ -98,14 +139,31 @@ pub fn sweep(bytes: &[u8]) {
 /// # Panics
 /// The core's books do not add up afterwards.
 pub fn wire(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let Some((kind, bytes)) = bytes.split_first() else {
+        return;
+    };
     match kind % 8 {
         0 => with(bytes, |request: v1::SessionRequest| say(&[request])),
         1 => with(bytes, commit),
         2 => with(bytes, launch),
         3 => with(bytes, |request: v1::TableRequest| {
-            let v1::TableRequest { by, metric, at, stats, .. } = &request;
-            _ = TableQuery::new(&empty_sweep().spec, &TableParams { by, metric, at, stats, ..TableParams::default() });
+            let v1::TableRequest {
+                by,
+                metric,
+                at,
+                stats,
+                ..
+            } = &request;
+            _ = TableQuery::new(
+                &empty_sweep().spec,
+                &TableParams {
+                    by,
+                    metric,
+                    at,
+                    stats,
+                    ..TableParams::default()
+                },
+            );
         }),
         4 => with(bytes, |answer: v1::GetSweepResponse| {
             let mut answer = answer;
@@ -113,7 +171,8 @@ pub fn wire(bytes: &[u8]) {
             _ = answer.source.map(SpecSource::try_from);
         }),
         5 => {
-            let status = tonic::Status::with_details(tonic::Code::Internal, "", bytes.to_vec().into());
+            let status =
+                tonic::Status::with_details(tonic::Code::Internal, "", bytes.to_vec().into());
             _ = ergodic_proto::status::UserError::from(&status);
         }
         // Several things said in one session.
@@ -141,49 +200,65 @@ fn say(requests: &[v1::SessionRequest]) {
     let mut core = busy_core();
     for (at, request) in requests.iter().cloned().enumerate() {
         let now = CoreTime::from_millis(at as u64);
-        let Some(message) = request.message else { continue };
+        let Some(message) = request.message else {
+            continue;
+        };
         if let Request::Hello(hello) = message {
             if let Ok(joining) = session::parse_hello(hello) {
                 core.on_worker_joined(joining, now);
             }
             continue;
         }
+
         match session::parse_message(message) {
             Some(WorkerMessage::Heartbeat(running, queued, held)) => {
                 core.on_heartbeat(WORKER, running, queued, &held, now)
             }
             Some(WorkerMessage::RequestWork(idle)) => _ = core.on_work_requested(WORKER, idle, now),
-            Some(WorkerMessage::Release(fence, why)) => _ = core.on_lease_released(WORKER, fence, why, now),
-            Some(WorkerMessage::Retracted(fence, keys)) => _ = core.on_trials_retracted(WORKER, fence, &keys, now),
+            Some(WorkerMessage::Release(fence, why)) => {
+                _ = core.on_lease_released(WORKER, fence, why, now)
+            }
+            Some(WorkerMessage::Retracted(fence, keys)) => {
+                _ = core.on_trials_retracted(WORKER, fence, &keys, now)
+            }
             Some(WorkerMessage::Goodbye) => _ = core.on_worker_left(WORKER, now),
             None => return,
         }
+
         core.check_invariants().expect("the books add up");
     }
+
     // What it said may count when it dies.
     core.on_session_ended(WORKER, CoreTime::from_secs(1));
     core.on_tick(CoreTime::from_secs(2));
     core.on_tick(CoreTime::from_secs(100));
     core.check_invariants().expect("the books add up");
-    core.sweeps().for_each(|sweep| _ = core.explain_sweep(sweep));
+    core.sweeps()
+        .for_each(|sweep| _ = core.explain_sweep(sweep));
 }
 
 /// A sweep that measures one thing.
-static ONE_METRIC: LazyLock<Spec> =
-    LazyLock::new(|| spec("name = \"t\"\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\"]\n"));
+static ONE_METRIC: LazyLock<Spec> = LazyLock::new(|| {
+    spec("name = \"t\"\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\"]\n")
+});
 
 fn commit(mut request: v1::CommitResultsRequest) {
     request.verify_checksum();
-    let Ok(delivery) = workers::to_incoming_batch(request, 1, &ONE_METRIC, place()) else { return };
+    let Ok(delivery) = workers::to_incoming_batch(request, 1, &ONE_METRIC, place()) else {
+        return;
+    };
     for result in &delivery.results {
-        let again =
-            TrialResult::try_from(v1::TrialResult::from(result.clone())).expect("what was taken is taken again");
+        let again = TrialResult::try_from(v1::TrialResult::from(result.clone()))
+            .expect("what was taken is taken again");
         assert!(encoding::differing_fields(&again, result).is_empty());
         bytes_of(result);
     }
+
     let mut core = busy_core();
     let keys: Vec<TrialKey> = delivery.rows.iter().map(|row| row.key).collect();
-    if let Ok(Admission::Store { sweep }) = core.admit_batch(&delivery.worker, delivery.fence, &keys) {
+    if let Ok(Admission::Store { sweep }) =
+        core.admit_batch(&delivery.worker, delivery.fence, &keys)
+    {
         // As the store does, which takes the first result of a trial only.
         let mut stored: Vec<StoredRow> = Vec::new();
         for row in delivery.rows {
@@ -191,8 +266,19 @@ fn commit(mut request: v1::CommitResultsRequest) {
                 stored.push(row);
             }
         }
-        let committed = CommitOutcome { stored, ..CommitOutcome::default() };
-        core.on_batch_committed(&delivery.worker, delivery.fence, sweep, &committed, CoreTime::from_secs(1));
+
+        let committed = CommitOutcome {
+            stored,
+            ..CommitOutcome::default()
+        };
+        core.on_batch_committed(
+            &delivery.worker,
+            delivery.fence,
+            sweep,
+            &committed,
+            CoreTime::from_secs(1),
+        );
+
         core.check_invariants().expect("the books add up");
     }
 }
@@ -205,7 +291,9 @@ fn place() -> tokio::sync::OwnedSemaphorePermit {
 
 fn launch(mut request: v1::LaunchRequest) {
     request.verify_checksum();
-    let Some(Ok(source)) = request.source.map(SpecSource::try_from) else { return };
+    let Some(Ok(source)) = request.source.map(SpecSource::try_from) else {
+        return;
+    };
     if source.text.len() <= LONGEST && Spec::read_stored(&source).is_ok() {
         assert!(SpecSource::try_from(v1::SpecSource::from(&source)).is_ok());
     }
@@ -216,7 +304,9 @@ fn launch(mut request: v1::LaunchRequest) {
 /// # Panics
 /// It is not.
 pub fn stored_bytes(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let Some((kind, bytes)) = bytes.split_first() else {
+        return;
+    };
     match kind % 6 {
         0 => {
             if let Some(curve) = encoding::decode_curve(bytes) {
@@ -235,12 +325,18 @@ pub fn stored_bytes(bytes: &[u8]) {
         }
         3 => {
             if let Some(files) = encoding::decode_files(bytes) {
-                assert_eq!(encoding::decode_files(&encoding::encode_files(&files)), Some(files));
+                assert_eq!(
+                    encoding::decode_files(&encoding::encode_files(&files)),
+                    Some(files)
+                );
             }
         }
         4 => {
             let set = encoding::decode_intervals(bytes);
-            assert_eq!(encoding::decode_intervals(&encoding::encode_intervals(&set)), set);
+            assert_eq!(
+                encoding::decode_intervals(&encoding::encode_intervals(&set)),
+                set
+            );
         }
         _ => {
             if let Some(result) = ergodic_proto::result_from_bytes(bytes) {
@@ -266,25 +362,52 @@ fn bytes_of(result: &TrialResult) {
 /// # Panics
 /// Bytes that were read are other than sound, and were not refused.
 pub fn store(bytes: &[u8]) {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
-    let database = if kind % 2 == 1 { bytes.to_vec() } else { edited(good_database(), bytes) };
+    let Some((kind, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let database = if kind % 2 == 1 {
+        bytes.to_vec()
+    } else {
+        edited(good_database(), bytes)
+    };
+
     let dir = tempfile::tempdir_in(memory()).expect("a temporary directory");
     std::fs::write(dir.path().join("ergodic.sqlite"), database).expect("a file can be written");
-    let Ok(store) = SqliteStore::open(dir.path()) else { return };
-    let Ok(leader) = store.acquire_leadership("") else { return };
-    let Ok(mut writer) = store.open_writer(leader.epoch) else { return };
-    let Ok((mut core, _)) = recover_core(&store, Some(writer.as_mut()), leader.epoch, TTL, true) else { return };
+    let Ok(store) = SqliteStore::open(dir.path()) else {
+        return;
+    };
+    let Ok(leader) = store.acquire_leadership("") else {
+        return;
+    };
+    let Ok(mut writer) = store.open_writer(leader.epoch) else {
+        return;
+    };
+    let Ok((mut core, _)) = recover_core(&store, Some(writer.as_mut()), leader.epoch, TTL, true)
+    else {
+        return;
+    };
     core.check_invariants().expect("the books add up");
+
     core.on_tick(CoreTime::from_secs(1000));
     core.check_invariants().expect("the books add up");
+
     if let (Ok(reader), Ok(readers)) = (store.open_reader(), store.open_readers(2)) {
         let numbers: Vec<i64> = core.sweeps().map(|sweep| sweep.number).collect();
-        numbers.iter().for_each(|number| _ = read_all(reader.as_ref(), *number));
+        numbers
+            .iter()
+            .for_each(|number| _ = read_all(reader.as_ref(), *number));
+
         for sweep in core.sweeps() {
             if let Ok(query) = TableQuery::new(&sweep.spec, &TableParams::default()) {
                 let data = sweep.record.data.hash.unwrap_or_default();
-                let rows = RowSource { spec: &sweep.spec, sweep: sweep.number, readers: &readers, dataset_hash: data };
+                let rows = RowSource {
+                    spec: &sweep.spec,
+                    sweep: sweep.number,
+                    readers: &readers,
+                    dataset_hash: data,
+                };
                 _ = query.compute_table(rows);
+
                 _ = query.compute_curves(rows);
             }
         }
@@ -297,12 +420,16 @@ fn read_all(reader: &dyn StoreReader, sweep: i64) -> Result<(), StoreError> {
         keys.push(trial.result.key);
         keys.len() < LOOKED_AT
     })?;
+
     for key in keys {
         reader.read_trial(sweep, key)?;
         reader.read_attempts(sweep, key)?;
     }
+
     reader.read_ended_trials(sweep, TrialRange::ALL, &mut |_| {})?;
-    reader.read_curves(sweep, TrialRange::ALL, &mut |trial| drop(trial.curve.to_curve()))?;
+    reader.read_curves(sweep, TrialRange::ALL, &mut |trial| {
+        drop(trial.curve.to_curve())
+    })?;
     reader.read_predictions(sweep, &mut |_, _| true)
 }
 
@@ -320,26 +447,41 @@ fn edited(database: &[u8], edits: &[u8]) -> Vec<u8> {
 /// # Panics
 /// A token is not written as it was read, or is shown.
 pub fn address(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
     let token = text.parse::<Token>().ok();
     if let Some(token) = &token {
         assert_eq!(token.reveal_text().parse::<Token>().as_ref(), Ok(token));
         assert!(!format!("{token:?}").contains(&token.reveal_text()));
     }
+
     is_loopback(text);
     _ = parse_duration(text);
     let shown = format!("{:?}", StoreLocation::parse(Path::new(text)));
     assert!(!text.starts_with("postgres://") || shown == "Database");
     let _runtime = runtime().enter();
+
     for token in [None, token] {
-        _ = connect_lazily(text, &ClientAuth { token, ..ClientAuth::default() });
+        _ = connect_lazily(
+            text,
+            &ClientAuth {
+                token,
+                ..ClientAuth::default()
+            },
+        );
     }
 }
 
 /// Connecting needs a runtime to be there, and runs nothing on it before it is used.
 fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"))
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    })
 }
 
 /// A file that somebody put into the store: a dataset, or weights for a network.
@@ -350,11 +492,13 @@ pub fn file(bytes: &[u8]) {
     if let Ok(dataset) = Dataset::decode(bytes) {
         assert!(dataset.train.len() + dataset.test.len() <= bytes.len());
     }
+
     _ = FilePin::from_bytes("f.safetensors", bytes);
     let net = small_net();
     if let Ok(weights) = Weights::from_safetensors(bytes, net) {
         assert_eq!(
-            Weights::from_safetensors(&weights.to_safetensors(net, None), net).map_err(|e| e.to_string()),
+            Weights::from_safetensors(&weights.to_safetensors(net, None), net)
+                .map_err(|e| e.to_string()),
             Ok(weights)
         );
     }
@@ -377,7 +521,11 @@ const TTL: Duration = Duration::from_secs(30);
 const WORKER: &str = "0123456789abcdef0123456789abcdef";
 
 fn spec(text: &str) -> Spec {
-    let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
+    let source = SpecSource {
+        file: "f".into(),
+        text: text.into(),
+        ..SpecSource::default()
+    };
     Spec::read_stored(&source).expect("a valid sweep")
 }
 
@@ -387,7 +535,11 @@ fn empty_row() -> SweepRow {
     SweepRow {
         number: 1,
         id: "0".repeat(12),
-        source: SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() },
+        source: SpecSource {
+            file: "f".into(),
+            text: text.into(),
+            ..SpecSource::default()
+        },
         data: DataPin::default(),
         state: SweepState::Running,
         share: Share::default(),
@@ -415,9 +567,15 @@ fn busy_core() -> Core {
         numerics: vec![CPU_F32.into()],
         ..v1::Hello::default()
     };
-    core.on_worker_joined(session::parse_hello(hello).expect("a good hello"), CoreTime::ZERO);
+    core.on_worker_joined(
+        session::parse_hello(hello).expect("a good hello"),
+        CoreTime::ZERO,
+    );
+
     let granted = core.on_work_requested(WORKER, 2, CoreTime::ZERO);
-    assert!(matches!(&granted[..], [Effect::Grant { lease, .. }] if lease.fence == Fence { lease: 1, epoch: 1 }));
+    assert!(
+        matches!(&granted[..], [Effect::Grant { lease, .. }] if lease.fence == Fence { lease: 1, epoch: 1 })
+    );
     core
 }
 
@@ -429,11 +587,25 @@ fn good_database() -> &'static [u8] {
         let store = SqliteStore::open(dir.path()).expect("a new store");
         let fence = Fence { lease: 1, epoch: 1 };
         let trials = IntervalSet::from_range(0, 8);
-        let lease = LeaseRow { fence, sweep: 1, class: 0, worker: WORKER.into(), trials, audits: None };
+        let lease = LeaseRow {
+            fence,
+            sweep: 1,
+            class: 0,
+            worker: WORKER.into(),
+            trials,
+            audits: None,
+        };
+
         let results = (0..2).map(|repeat| TrialResult {
             metrics: vec![0.5],
-            curve: Curve { steps: vec![1, 2], values: vec![0.25, 0.5] },
-            predictions: Predictions { steps: vec![2], classes: vec![1, 0] },
+            curve: Curve {
+                steps: vec![1, 2],
+                values: vec![0.25, 0.5],
+            },
+            predictions: Predictions {
+                steps: vec![2],
+                classes: vec![1, 0],
+            },
             ..TrialResult::completed(TrialKey { cell: 0, repeat })
         });
         let batch = CommitBatch {
@@ -446,12 +618,16 @@ fn good_database() -> &'static [u8] {
             audit: false,
             chosen_for_audit: Vec::new(),
         };
+
         let mut writer = store.open_writer(1).expect("its writer");
-        for write in
-            [StoreWrite::InsertSweep(empty_row()), StoreWrite::InsertLease(lease), StoreWrite::StoreResults(batch)]
-        {
+        for write in [
+            StoreWrite::InsertSweep(empty_row()),
+            StoreWrite::InsertLease(lease),
+            StoreWrite::StoreResults(batch),
+        ] {
             writer.commit_writes(&[&write]).expect("a good write");
         }
+
         drop((writer, store));
         std::fs::read(dir.path().join("ergodic.sqlite")).expect("the database")
     })
@@ -462,6 +638,10 @@ fn memory() -> &'static Path {
     static PLACE: OnceLock<std::path::PathBuf> = OnceLock::new();
     PLACE.get_or_init(|| {
         let shared = Path::new("/dev/shm");
-        if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() }
+        if shared.is_dir() {
+            shared.to_owned()
+        } else {
+            std::env::temp_dir()
+        }
     })
 }

@@ -24,13 +24,21 @@ pub struct Done {
 impl Done {
     /// What a worker did, by its log.
     pub fn of(log: &str) -> Self {
-        let mut done = Self { begun: log.matches("trial begins").count() as u64, ..Self::default() };
+        let mut done = Self {
+            begun: log.matches("trial begins").count() as u64,
+            ..Self::default()
+        };
+
         // A line that is still being written says nothing yet.
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        for line in whole.lines().filter(|line| line.contains("results acknowledged")) {
+        for line in whole
+            .lines()
+            .filter(|line| line.contains("results acknowledged"))
+        {
             done.stored += number(line, "stored=");
             done.duplicates += number(line, "duplicates=");
         }
+
         done
     }
 
@@ -57,10 +65,17 @@ impl Cluster {
     /// # Panics
     /// None begins.
     pub fn set_in_motion(&self, let_through: impl FnOnce(&Gate)) {
-        let (before, start) = (self.done().begun, Instant::now());
+        let before = self.done().begun;
+        let start = Instant::now();
         let_through(&self.gate);
+
         while self.done().begun == before {
-            assert!(start.elapsed() < deadline(), "waited in vain until a trial begins:\n{}", self.logs());
+            assert!(
+                start.elapsed() < deadline(),
+                "waited in vain until a trial begins:\n{}",
+                self.logs()
+            );
+
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -74,14 +89,27 @@ impl Cluster {
     pub fn settle(self, id: &str, wanted: &str, workers: Vec<Program>) -> (Value, Done) {
         let status = self.wait_for_end(id);
         let trials = status["trials"].as_u64().expect("a number");
-        assert_eq!((&status["done"], &status["leased"], &status["mismatches"]), (&trials.into(), &0.into(), &0.into()));
+        assert_eq!(
+            (&status["done"], &status["leased"], &status["mismatches"]),
+            (&trials.into(), &0.into(), &0.into())
+        );
+
         let rows = self.rows(id);
         self.check_rows(&rows, trials);
-        assert!(rows == wanted, "rows differ from those of a run without faults:\n{}", first_difference(&rows, wanted));
+        assert!(
+            rows == wanted,
+            "rows differ from those of a run without faults:\n{}",
+            first_difference(&rows, wanted)
+        );
+
         let (stored, done) = self.close(workers);
         assert!(stored >= trials, "{stored} rows");
         // Whatever was stored twice over would have been acknowledged as stored twice.
-        assert!(done.stored <= stored, "{done:?} of {stored} rows: acknowledged results were lost and stored again");
+        assert!(
+            done.stored <= stored,
+            "{done:?} of {stored} rows: acknowledged results were lost and stored again"
+        );
+
         (status, done)
     }
 
@@ -93,14 +121,26 @@ impl Cluster {
         for worker in workers {
             worker.signal("TERM");
             let log = worker.log();
-            assert_eq!(worker.wait(), 0, "a worker did not leave in good order:\n{log}");
+            assert_eq!(
+                worker.wait(),
+                0,
+                "a worker did not leave in good order:\n{log}"
+            );
         }
+
         if self.store().is_some() {
             self.check_descriptors();
         }
+
         let coordinator = self.take_coordinator();
         coordinator.signal("TERM");
-        assert_eq!(coordinator.wait(), 0, "the coordinator did not stop in good order:\n{}", self.logs());
+        assert_eq!(
+            coordinator.wait(),
+            0,
+            "the coordinator did not stop in good order:\n{}",
+            self.logs()
+        );
+
         let logs = self.logs();
         let stored = self.store().map_or(0, |store| check_store(&store, &logs));
         let left = naming(&self.path(""));
@@ -111,27 +151,48 @@ impl Cluster {
     /// One row per trial, in order.
     fn check_rows(&self, rows: &str, trials: u64) {
         let header: Vec<&str> = rows.lines().next().unwrap_or_default().split(',').collect();
-        let at = |name: &str| header.iter().position(|column| *column == name).expect("a column of every sweep");
-        let (cell, repeat) = (at("cell"), at("repeat"));
+        let at = |name: &str| {
+            header
+                .iter()
+                .position(|column| *column == name)
+                .expect("a column of every sweep")
+        };
+        let cell = at("cell");
+
+        let repeat = at("repeat");
         let key = |line: &str| {
-            let fields: Vec<u64> =
-                [cell, repeat].map(|at| line.split(',').nth(at).unwrap_or_default().parse().unwrap_or(u64::MAX)).into();
+            let fields: Vec<u64> = [cell, repeat]
+                .map(|at| {
+                    line.split(',')
+                        .nth(at)
+                        .unwrap_or_default()
+                        .parse()
+                        .unwrap_or(u64::MAX)
+                })
+                .into();
+
             (fields[0], fields[1])
         };
         let keys: Vec<(u64, u64)> = rows.lines().skip(1).map(key).collect();
         assert_eq!(keys.len() as u64, trials, "one row per trial");
-        assert!(keys.is_sorted_by(|a, b| a < b), "rows are unique and in order");
+
+        assert!(
+            keys.is_sorted_by(|a, b| a < b),
+            "rows are unique and in order"
+        );
     }
 
     /// Connections that were opened are closed.
     fn check_descriptors(&self) {
         let start = Instant::now();
         while self.coordinator().process().descriptors() > self.descriptors() {
-            let (now, before) = (self.coordinator().process().descriptors(), self.descriptors());
+            let now = self.coordinator().process().descriptors();
+            let before = self.descriptors();
             assert!(
                 start.elapsed() < deadline(),
                 "the coordinator leaks descriptors: {now}, {before} before anybody came"
             );
+
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -141,14 +202,31 @@ impl Cluster {
 /// all sweeps.
 fn check_store(folder: &Path, logs: &str) -> u64 {
     let path = folder.join("ergodic.sqlite");
-    assert!(!folder.join("ergodic.sqlite-wal").exists(), "what was written ahead is not in the database:\n{logs}");
-    let store = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the store can be read");
-    let whole: String = store.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it can be checked");
+    assert!(
+        !folder.join("ergodic.sqlite-wal").exists(),
+        "what was written ahead is not in the database:\n{logs}"
+    );
+    let store = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .expect("the store can be read");
+    let whole: String = store
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .expect("it can be checked");
     assert_eq!(whole, "ok");
-    let count = |sql: &str| store.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("it can be counted") as u64;
+
+    let count = |sql: &str| {
+        store
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .expect("it can be counted") as u64
+    };
     assert_eq!(count("SELECT count(*) FROM leases"), 0, "leases are left");
+
     let rows = count("SELECT count(*) FROM trials");
-    assert_eq!(count("SELECT count(*) FROM curves"), rows, "curves without a row");
+    assert_eq!(
+        count("SELECT count(*) FROM curves"),
+        rows,
+        "curves without a row"
+    );
+
     rows
 }
 
@@ -156,7 +234,13 @@ fn first_difference(rows: &str, wanted: &str) -> String {
     let pairs = rows.lines().zip(wanted.lines());
     let different = pairs.enumerate().find(|(_, (a, b))| a != b);
     different.map_or_else(
-        || format!("{} lines, {} wanted", rows.lines().count(), wanted.lines().count()),
+        || {
+            format!(
+                "{} lines, {} wanted",
+                rows.lines().count(),
+                wanted.lines().count()
+            )
+        },
         |(n, (a, b))| format!("line {n}: {a}\nwanted:  {b}"),
     )
 }
@@ -165,5 +249,7 @@ fn first_difference(rows: &str, wanted: &str) -> String {
 fn number(line: &str, name: &str) -> u64 {
     let rest = line.split_once(name).map_or("", |(_, rest)| rest);
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap_or_else(|_| panic!("no number after '{name}' in: {line}"))
+    digits
+        .parse()
+        .unwrap_or_else(|_| panic!("no number after '{name}' in: {line}"))
 }

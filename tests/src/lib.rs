@@ -24,7 +24,10 @@ pub use s3::S3;
 /// How long trials are beside what is usual, as `ERGODIC_TEST_TRIALS` says.
 fn pace() -> f64 {
     let asked = std::env::var("ERGODIC_TEST_TRIALS").ok();
-    asked.map_or(1.0, |text| text.parse().expect("ERGODIC_TEST_TRIALS is a factor, such as 0.1 or 10"))
+    asked.map_or(1.0, |text| {
+        text.parse()
+            .expect("ERGODIC_TEST_TRIALS is a factor, such as 0.1 or 10")
+    })
 }
 
 /// So many steps, as `ERGODIC_TEST_TRIALS` scales them.
@@ -37,16 +40,23 @@ pub fn paced_steps(steps: u64) -> u64 {
 pub fn paced(text: &str) -> String {
     let line = |line: &str| match line.split_once('=') {
         Some((key, steps)) if key.trim() == "steps" => {
-            format!("{key}= {}\n", paced_steps(steps.trim().parse().expect("a number of steps")))
+            format!(
+                "{key}= {}\n",
+                paced_steps(steps.trim().parse().expect("a number of steps"))
+            )
         }
         _ => format!("{}\n", paced_strings(line)),
     };
+
     text.lines().map(line).collect()
 }
 
 /// A line with every `"N steps"` in it scaled.
 fn paced_strings(line: &str) -> String {
-    let piece = |piece: &str| match piece.strip_suffix(" steps").and_then(|steps| steps.parse().ok()) {
+    let piece = |piece: &str| match piece
+        .strip_suffix(" steps")
+        .and_then(|steps| steps.parse().ok())
+    {
         Some(steps) => format!("{} steps", paced_steps(steps)),
         None => piece.to_owned(),
     };
@@ -56,7 +66,8 @@ fn paced_strings(line: &str) -> String {
 /// Whether the resource `name` (such as `root`) is to be required rather than skipped: it stands in the comma-separated
 /// list `ERGODIC_REQUIRE`.
 pub fn required(name: &str) -> bool {
-    std::env::var("ERGODIC_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item.trim() == name))
+    std::env::var("ERGODIC_REQUIRE")
+        .is_ok_and(|list| list.split(',').any(|item| item.trim() == name))
 }
 
 /// Says that a test is skipped because a resource is missing, or fails if it is required.
@@ -64,7 +75,10 @@ pub fn required(name: &str) -> bool {
 /// # Panics
 /// The resource is required.
 pub fn skip(test: &str, resource: &str, why: &str) {
-    assert!(!required(resource), "{test}: {resource} is required by ERGODIC_REQUIRE but {why}");
+    assert!(
+        !required(resource),
+        "{test}: {resource} is required by ERGODIC_REQUIRE but {why}"
+    );
     note(&format!("SKIPPED {test}: needs {resource}, but {why}"));
 }
 

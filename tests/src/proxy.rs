@@ -52,21 +52,42 @@ impl Proxy {
     /// # Panics
     /// There is no free port.
     pub fn before(url: &str) -> Self {
-        let to: SocketAddr = url.trim_start_matches("http://").parse().expect("a coordinator's address");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let to: SocketAddr = url
+            .trim_start_matches("http://")
+            .parse()
+            .expect("a coordinator's address");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
         let runtime = runtime.expect("a runtime");
+
         let (weather, fair) = watch::channel(Weather::Fair);
         let (cuts, uncut) = watch::channel(0);
         let harm = Arc::new(AtomicU64::new(0));
-        let sky = Sky { weather: fair, cuts: uncut, harm: harm.clone() };
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let sky = Sky {
+            weather: fair,
+            cuts: uncut,
+            harm: harm.clone(),
+        };
+
+        let listener = runtime
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         runtime.spawn(async move {
             while let Ok((from, _)) = listener.accept().await {
                 tokio::spawn(join(from, to, sky.clone()));
             }
         });
-        Self { url, weather, cuts, harm, _runtime: runtime }
+
+        Self {
+            url,
+            weather,
+            cuts,
+            harm,
+            _runtime: runtime,
+        }
     }
 
     /// Changes the weather for all connections, old and new.
@@ -86,21 +107,30 @@ impl Proxy {
 }
 
 async fn join(mut from: TcpStream, to: SocketAddr, mut sky: Sky) {
-    let Ok(mut there) = TcpStream::connect(to).await else { return };
+    let Ok(mut there) = TcpStream::connect(to).await else {
+        return;
+    };
     let _ = (from.set_nodelay(true), there.set_nodelay(true));
     let uncut = *sky.cuts.borrow_and_update();
     let lost = AtomicBool::new(false);
+
     let mut cuts = sky.cuts.clone();
     let cut = {
-        let ((read, write), (read_there, write_there)) = (from.split(), there.split());
+        let (read, write) = from.split();
+        let (read_there, write_there) = there.split();
         let both = async {
-            tokio::join!(carry(read, write_there, &sky, &lost, 1), carry(read_there, write, &sky, &lost, 2));
+            tokio::join!(
+                carry(read, write_there, &sky, &lost, 1),
+                carry(read_there, write, &sky, &lost, 2)
+            );
         };
+
         tokio::select! {
             () = both => false,
             _ = cuts.wait_for(|n| *n != uncut) => true,
         }
     };
+
     if cut {
         // Sockets that linger for no time close with a reset.
         let _ = (from.set_zero_linger(), there.set_zero_linger());
@@ -109,26 +139,41 @@ async fn join(mut from: TcpStream, to: SocketAddr, mut sky: Sky) {
 }
 
 /// Carries bytes one way until an end closes. An end that closes in good order is closed in good order on the other side.
-async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, sky: &Sky, lost: &AtomicBool, seed: u64) {
-    let (mut piece, mut chance) = (vec![0; 16 << 10], Chance(seed));
+async fn carry(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    sky: &Sky,
+    lost: &AtomicBool,
+    seed: u64,
+) {
+    let mut piece = vec![0; 16 << 10];
+    let mut chance = Chance(seed);
+
     while let Ok(n @ 1..) = from.read(&mut piece).await {
         let weather = *sky.weather.borrow();
         match weather {
             Weather::Slow(by) => tokio::time::sleep(by).await,
-            Weather::Damaging(per) => _ = sky.harm.fetch_add(chance.damage(&mut piece[..n], per), Ordering::SeqCst),
+            Weather::Damaging(per) => {
+                _ = sky
+                    .harm
+                    .fetch_add(chance.damage(&mut piece[..n], per), Ordering::SeqCst)
+            }
             Weather::Silent => lost.store(true, Ordering::SeqCst),
             Weather::Fair => {}
         }
+
         if lost.load(Ordering::SeqCst) {
             sky.harm.fetch_add(1, Ordering::SeqCst);
         } else if to.write_all(&piece[..n]).await.is_err() {
             return;
         }
     }
+
     // What follows a hole must not arrive, not even the end.
     if lost.load(Ordering::SeqCst) {
         std::future::pending::<()>().await;
     }
+
     let _ = to.shutdown().await;
 }
 

@@ -46,6 +46,7 @@ impl RawWorker {
             numerics: vec![CPU_F32.into()],
             held: Vec::new(),
         };
+
         Self::greet(url, hello).await
     }
 
@@ -60,14 +61,28 @@ impl RawWorker {
         let mut client = WorkerServiceClient::new(connection(url).await);
         let (outgoing, messages) = mpsc::channel(16);
         let id = hello.worker.clone();
-        outgoing.send(v1::SessionRequest { message: Some(Request::Hello(hello)) }).await.expect("the channel is open");
+        outgoing
+            .send(v1::SessionRequest {
+                message: Some(Request::Hello(hello)),
+            })
+            .await
+            .expect("the channel is open");
+
         let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
         let mut incoming = client.session(stream).await?.into_inner();
         match incoming.message().await? {
-            Some(v1::SessionResponse { message: Some(Response::Welcome(_)) }) => {}
+            Some(v1::SessionResponse {
+                message: Some(Response::Welcome(_)),
+            }) => {}
             other => panic!("expected a welcome, found {other:?}"),
         }
-        Ok(Self { client, id, outgoing, incoming })
+
+        Ok(Self {
+            client,
+            id,
+            outgoing,
+            incoming,
+        })
     }
 
     /// Joins with the right protocol version.
@@ -75,12 +90,17 @@ impl RawWorker {
     /// # Panics
     /// The coordinator refuses.
     pub async fn joined(url: &str, id: &str) -> Self {
-        Self::join(url, id, PROTOCOL_VERSION).await.expect("the coordinator takes the worker")
+        Self::join(url, id, PROTOCOL_VERSION)
+            .await
+            .expect("the coordinator takes the worker")
     }
 
     /// The same worker over this one's connection, for what needs no session.
     pub fn as_worker(&self, other: &Self) -> Courier {
-        Courier { client: self.client.clone(), id: other.id.clone() }
+        Courier {
+            client: self.client.clone(),
+            id: other.id.clone(),
+        }
     }
 
     /// Asks for a lease and waits for it.
@@ -88,9 +108,16 @@ impl RawWorker {
     /// # Panics
     /// The session ends instead.
     pub async fn lease(&mut self) -> v1::Grant {
-        self.say(Request::RequestWork(v1::RequestWork { idle_slots: 1 })).await;
+        self.say(Request::RequestWork(v1::RequestWork { idle_slots: 1 }))
+            .await;
+
         loop {
-            let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
+            let message = self
+                .incoming
+                .message()
+                .await
+                .expect("the session goes on")
+                .expect("the session goes on");
             if let Some(Response::Grant(grant)) = message.message {
                 return grant;
             }
@@ -102,19 +129,31 @@ impl RawWorker {
     /// # Panics
     /// The session has ended.
     pub async fn say(&self, message: Request) {
-        self.outgoing.send(v1::SessionRequest { message: Some(message) }).await.expect("the session goes on");
+        self.outgoing
+            .send(v1::SessionRequest {
+                message: Some(message),
+            })
+            .await
+            .expect("the session goes on");
     }
 
     /// Says something, unless the session has ended: whether it was said.
     pub async fn try_say(&self, message: Request) -> bool {
-        self.outgoing.send(v1::SessionRequest { message: Some(message) }).await.is_ok()
+        self.outgoing
+            .send(v1::SessionRequest {
+                message: Some(message),
+            })
+            .await
+            .is_ok()
     }
 
     /// Sends heartbeats from now on, for as long as the session lasts or until the task is aborted.
     pub fn keep_beating(&self) -> tokio::task::JoinHandle<()> {
         let outgoing = self.outgoing.clone();
         tokio::spawn(async move {
-            let beat = || v1::SessionRequest { message: Some(Request::Heartbeat(v1::Heartbeat::default())) };
+            let beat = || v1::SessionRequest {
+                message: Some(Request::Heartbeat(v1::Heartbeat::default())),
+            };
             while outgoing.send(beat()).await.is_ok() {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
@@ -136,7 +175,12 @@ impl RawWorker {
     pub async fn beats(&mut self, mut unanswered: u32) {
         self.say(Request::Heartbeat(v1::Heartbeat::default())).await;
         while unanswered > 0 {
-            let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
+            let message = self
+                .incoming
+                .message()
+                .await
+                .expect("the session goes on")
+                .expect("the session goes on");
             unanswered -= u32::from(matches!(message.message, Some(Response::Renewed(_))));
         }
     }
@@ -147,7 +191,12 @@ impl RawWorker {
     /// The session ends instead.
     pub async fn revoked(&mut self) -> v1::Revoke {
         loop {
-            let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
+            let message = self
+                .incoming
+                .message()
+                .await
+                .expect("the session goes on")
+                .expect("the session goes on");
             if let Some(Response::Revoke(revoke)) = message.message {
                 return revoke;
             }
@@ -160,7 +209,12 @@ impl RawWorker {
     /// The session ends instead.
     pub async fn asked_back(&mut self) -> v1::Retract {
         loop {
-            let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
+            let message = self
+                .incoming
+                .message()
+                .await
+                .expect("the session goes on")
+                .expect("the session goes on");
             if let Some(Response::Retract(wanted)) = message.message {
                 return wanted;
             }
@@ -183,21 +237,40 @@ impl RawWorker {
     ///
     /// # Errors
     /// The coordinator does not.
-    pub async fn keep(&self, grant: &v1::Grant, steps: u64, checkpoint: &[u8]) -> Result<(), Status> {
+    pub async fn keep(
+        &self,
+        grant: &v1::Grant,
+        steps: u64,
+        checkpoint: &[u8],
+    ) -> Result<(), Status> {
         let head = v1::CheckpointHead {
             worker: self.id.clone(),
             fence: grant.fence,
             sweep: grant.sweep.clone(),
-            key: Some(v1::TrialKey { cell: grant.cells[0], repeat: grant.repeats[0] }),
+            key: Some(v1::TrialKey {
+                cell: grant.cells[0],
+                repeat: grant.repeats[0],
+            }),
             steps,
             hash: blake3::hash(checkpoint).as_bytes().to_vec(),
             checksum: Vec::new(),
         };
-        let first = v1::KeepCheckpointRequest { head: Some(head.with_checksum()), chunk: Vec::new() };
+        let first = v1::KeepCheckpointRequest {
+            head: Some(head.with_checksum()),
+            chunk: Vec::new(),
+        };
+
         let pieces = checkpoint.chunks(1 << 20);
-        let pieces = pieces.map(|chunk| v1::KeepCheckpointRequest { head: None, chunk: chunk.to_vec() });
+        let pieces = pieces.map(|chunk| v1::KeepCheckpointRequest {
+            head: None,
+            chunk: chunk.to_vec(),
+        });
         let messages: Vec<_> = std::iter::once(first).chain(pieces).collect();
-        self.client.clone().keep_checkpoint(tokio_stream::iter(messages)).await.map(|_| ())
+        self.client
+            .clone()
+            .keep_checkpoint(tokio_stream::iter(messages))
+            .await
+            .map(|_| ())
     }
 
     /// What is kept of the first trial of a grant.
@@ -209,20 +282,33 @@ impl RawWorker {
             worker: self.id.clone(),
             fence: grant.fence,
             sweep: grant.sweep.clone(),
-            key: Some(v1::TrialKey { cell: grant.cells[0], repeat: grant.repeats[0] }),
+            key: Some(v1::TrialKey {
+                cell: grant.cells[0],
+                repeat: grant.repeats[0],
+            }),
         };
-        let mut pieces = self.client.clone().fetch_checkpoint(request).await?.into_inner();
+        let mut pieces = self
+            .client
+            .clone()
+            .fetch_checkpoint(request)
+            .await?
+            .into_inner();
+
         let mut checkpoint = Vec::new();
         while let Some(piece) = pieces.message().await? {
             checkpoint.extend(piece.chunk);
         }
+
         Ok(checkpoint)
     }
 
     /// A made-up result for the `i`-th trial of a grant, with one metric.
     pub fn result(grant: &v1::Grant, i: usize, metric: f64) -> v1::TrialResult {
         v1::TrialResult {
-            key: Some(v1::TrialKey { cell: grant.cells[i], repeat: grant.repeats[i] }),
+            key: Some(v1::TrialKey {
+                cell: grant.cells[i],
+                repeat: grant.repeats[i],
+            }),
             outcome: v1::OutcomeKind::Completed.into(),
             steps: 1,
             seconds: 0.01,
@@ -257,6 +343,10 @@ impl Courier {
             sweep: grant.sweep.clone(),
             checksum: Vec::new(),
         };
-        Ok(self.client.commit_results(request.with_checksum()).await?.into_inner())
+        Ok(self
+            .client
+            .commit_results(request.with_checksum())
+            .await?
+            .into_inner())
     }
 }

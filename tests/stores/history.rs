@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use ergodic::interval_set::IntervalSet;
-use ergodic::records::Finding;
-use ergodic::records::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
+use ergodic::records::{
+    DataPin, EndedLease, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
+};
 use ergodic::store::{
-    Attempt, Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreWrite, StoredTrial, SuccessorSweep, Twin,
+    Attempt, Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreWrite, StoredTrial,
+    SuccessorSweep, Twin,
 };
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -44,15 +46,29 @@ pub(crate) fn steps() -> BoxedStrategy<Step> {
 fn write() -> impl Strategy<Value = StoreWrite> {
     let fence = || (1..7_u64, 1..3_u64).prop_map(|(lease, epoch)| Fence { lease, epoch });
     let sweeps = || 1..4_i64;
-    let results = || proptest::collection::vec((0..8_u32, 0..5_u8).prop_map(|(n, kind)| result(n, kind)), 0..8);
+    let results = || {
+        proptest::collection::vec(
+            (0..8_u32, 0..5_u8).prop_map(|(n, kind)| result(n, kind)),
+            0..8,
+        )
+    };
+
     let state = proptest::sample::select(SweepState::ALL.to_vec());
     let lease = move |len: u64| {
         (fence(), sweeps()).prop_map(move |(fence, sweep)| {
             let trials = IntervalSet::from_range(fence.lease, fence.lease + len);
             let audits = (fence.lease % 2 == 0).then(|| "v".to_owned());
-            LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials, audits }
+            LeaseRow {
+                fence,
+                sweep,
+                class: 1,
+                worker: "w".into(),
+                trials,
+                audits,
+            }
         })
     };
+
     prop_oneof![
         8 => lease(10).prop_map(StoreWrite::InsertLease),
         2 => lease(5).prop_map(StoreWrite::ShrinkLease),
@@ -104,7 +120,10 @@ fn audit(n: u32) -> Audit {
 }
 
 pub(crate) fn key(n: u32) -> TrialKey {
-    TrialKey { cell: u64::from(n / 2), repeat: n % 2 }
+    TrialKey {
+        cell: u64::from(n / 2),
+        repeat: n % 2,
+    }
 }
 
 pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
@@ -114,41 +133,74 @@ pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
         seconds: 0.25,
         metrics: vec![metric, -0.0],
         digest: [n as u8; 32],
-        curve: Curve { steps: vec![5, 10], values: vec![1.0, f64::NAN, metric, -0.0] },
+        curve: Curve {
+            steps: vec![5, 10],
+            values: vec![1.0, f64::NAN, metric, -0.0],
+        },
         isa: "avx2".into(),
         ..TrialResult::completed(key(n))
     };
+
     match kind {
-        2 => TrialResult { outcome: Outcome::Diverged { step: 4 }, ..plain },
+        2 => TrialResult {
+            outcome: Outcome::Diverged { step: 4 },
+            ..plain
+        },
         3 => TrialResult {
-            predictions: Predictions { steps: vec![5], classes: vec![1, 2] },
+            predictions: Predictions {
+                steps: vec![5],
+                classes: vec![1, 2],
+            },
             weights_hash: Some([7; 32]),
             ..plain
         },
-        4 => TrialResult { outcome: Outcome::Failed { cause: "a b".into() }, ..plain },
+        4 => TrialResult {
+            outcome: Outcome::Failed {
+                cause: "a b".into(),
+            },
+            ..plain
+        },
         _ => plain,
     }
 }
 
 /// Sweeps have the first of these at their launch.
 fn source(n: usize) -> SpecSource {
-    let settings = (0..n).map(|n| format!("repeats={n}")).chain(["a=\"1\"".into()]).collect();
-    SpecSource { file: "f".into(), text: "t".into(), settings, ..SpecSource::default() }
+    let settings = (0..n)
+        .map(|n| format!("repeats={n}"))
+        .chain(["a=\"1\"".into()])
+        .collect();
+    SpecSource {
+        file: "f".into(),
+        text: "t".into(),
+        settings,
+        ..SpecSource::default()
+    }
 }
 
 /// Of the four cells, the last one is left out.
 pub(crate) fn inheritance(row: SweepRow, from: i64, shift: u64) -> SuccessorSweep {
-    SuccessorSweep { row, predecessor: from, cell_map: (0..3).map(|cell| (cell, cell + shift)).collect() }
+    SuccessorSweep {
+        row,
+        predecessor: from,
+        cell_map: (0..3).map(|cell| (cell, cell + shift)).collect(),
+    }
 }
 
 /// Of three cells the first repeats, without what they keep; the last cell is run again and compared.
 pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> ReusingSweep {
     let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nbatch_size = 32\nlr = 0.1\n[measure]\n\
                 metrics = ['test_acc', 'train_loss']\n";
-    let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
+    let source = SpecSource {
+        file: "f".into(),
+        text: text.into(),
+        ..SpecSource::default()
+    };
     let spec = Spec::read_stored(&source).expect("a sweep file");
-    let select =
-        spec.measure.selection_for(&spec.measure, &spec.grid.resolve_config(0).expect("a cell")).expect("itself");
+    let select = spec
+        .measure
+        .selection_for(&spec.measure, &spec.grid.resolve_config(0).expect("a cell"))
+        .expect("itself");
     let select = Arc::new(select);
     let cell = |cell| ReusedCell {
         source_cell: cell,
@@ -157,9 +209,23 @@ pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> ReusingSweep {
         identity: [0; 32],
         selection: select.clone(),
     };
-    let sources = vec![ReuseSource { sweep: from, cells: (0..3).map(cell).collect() }];
-    let twins = vec![Twin { cell: 3, other_sweep: from, other_cell: 3 }];
-    ReusingSweep { row, seed: 1, audit_share: 1.0, sources, twins }
+    let sources = vec![ReuseSource {
+        sweep: from,
+        cells: (0..3).map(cell).collect(),
+    }];
+
+    let twins = vec![Twin {
+        cell: 3,
+        other_sweep: from,
+        other_cell: 3,
+    }];
+    ReusingSweep {
+        row,
+        seed: 1,
+        audit_share: 1.0,
+        sources,
+        twins,
+    }
 }
 
 pub(crate) fn sweep(id: &str) -> SweepRow {
@@ -167,7 +233,11 @@ pub(crate) fn sweep(id: &str) -> SweepRow {
         number: 0,
         id: id.into(),
         source: source(0),
-        data: DataPin { hash: (id == "abc").then_some([7; 32]), train: 5, provenance: "five".into() },
+        data: DataPin {
+            hash: (id == "abc").then_some([7; 32]),
+            train: 5,
+            provenance: "five".into(),
+        },
         state: SweepState::Running,
         launched_at: 1.5,
         launched_by: "anna@lab".into(),
@@ -177,14 +247,25 @@ pub(crate) fn sweep(id: &str) -> SweepRow {
 }
 
 pub(crate) fn lease(number: u64, sweep: i64) -> LeaseRow {
-    let fence = Fence { lease: number, epoch: 1 };
-    LeaseRow { fence, sweep, class: 0, worker: "w".into(), trials: IntervalSet::from_range(0, 10), audits: None }
+    let fence = Fence {
+        lease: number,
+        epoch: 1,
+    };
+    LeaseRow {
+        fence,
+        sweep,
+        class: 0,
+        worker: "w".into(),
+        trials: IntervalSet::from_range(0, 10),
+        audits: None,
+    }
 }
 
 /// A batch under a lease of [`lease`].
 pub(crate) fn results_of(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreWrite {
     let fence = Fence { lease, epoch: 1 };
-    let (worker, process) = ("w".into(), "w".into());
+    let worker = "w".into();
+    let process = "w".into();
     StoreWrite::StoreResults(CommitBatch {
         sweep,
         fence,

@@ -8,7 +8,6 @@ use ergodic::store::postgres::PostgresStore;
 use ergodic::store::{Store, StoreError, StoreWrite, StoreWriter, TrialRange, WriteOutput};
 use ergodic_common::TrialKey;
 use ergodic_tests::{Postgres, skip};
-
 use history::{lease, result, results_of, sweep};
 
 fn writer(store: &dyn Store) -> Box<dyn StoreWriter> {
@@ -21,35 +20,82 @@ fn writer(store: &dyn Store) -> Box<dyn StoreWriter> {
 fn a_leader_that_was_passed_over_writes_nothing() {
     let database = match Postgres::start() {
         Ok(database) => database,
-        Err(why) => return skip("a_leader_that_was_passed_over_writes_nothing", "postgres", &why),
+        Err(why) => {
+            return skip(
+                "a_leader_that_was_passed_over_writes_nothing",
+                "postgres",
+                &why,
+            );
+        }
     };
-    let (first, second) = (PostgresStore::open(&database.url()), PostgresStore::open(&database.url()));
-    let (first, second) = (first.expect("opened"), second.expect("opened"));
+    let first = PostgresStore::open(&database.url());
+
+    let second = PostgresStore::open(&database.url());
+    let first = first.expect("opened");
+    let second = second.expect("opened");
     let mut old = writer(&first);
-    old.commit_writes(&[&StoreWrite::InsertSweep(sweep("abc"))]).expect("it leads");
+    old.commit_writes(&[&StoreWrite::InsertSweep(sweep("abc"))])
+        .expect("it leads");
+
     let other = second.acquire_leadership("http://there").expect("asked");
     assert_eq!((other.is_this, other.url.as_str()), (false, "http://here"));
     database.ask("UPDATE term SET expires_at = '-infinity'");
     let leader = second.acquire_leadership("http://there").expect("claimed");
     assert_eq!((leader.is_this, leader.epoch), (true, 2));
-    let refused = old.commit_writes(&[&StoreWrite::InsertSweep(sweep("abd"))]).expect_err("another one leads");
-    assert!(matches!(&refused, StoreError::Deposed(why) if why.contains("http://there")), "{refused}");
-    assert!(!first.renew_leadership(1).expect("asked") && second.renew_leadership(2).expect("asked"));
+    let refused = old
+        .commit_writes(&[&StoreWrite::InsertSweep(sweep("abd"))])
+        .expect_err("another one leads");
+    assert!(
+        matches!(&refused, StoreError::Deposed(why) if why.contains("http://there")),
+        "{refused}"
+    );
+
+    assert!(
+        !first.renew_leadership(1).expect("asked") && second.renew_leadership(2).expect("asked")
+    );
     first.resign_leadership(1);
-    assert!(second.renew_leadership(2).expect("asked"), "whoever leads no more can resign nothing");
-    second.open_writer(2).expect("a writer").commit_writes(&[&StoreWrite::RetryFailed(1)]).expect("it leads");
-    assert_eq!(second.open_reader().expect("a reader").read_sweeps().expect("sweeps").len(), 1);
+    assert!(
+        second.renew_leadership(2).expect("asked"),
+        "whoever leads no more can resign nothing"
+    );
+
+    second
+        .open_writer(2)
+        .expect("a writer")
+        .commit_writes(&[&StoreWrite::RetryFailed(1)])
+        .expect("it leads");
+
+    assert_eq!(
+        second
+            .open_reader()
+            .expect("a reader")
+            .read_sweeps()
+            .expect("sweeps")
+            .len(),
+        1
+    );
 }
 
 #[test]
 fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     let database = match Postgres::start() {
         Ok(database) => database,
-        Err(why) => return skip("a_damaged_row_in_postgres_is_named_and_set_aside", "postgres", &why),
+        Err(why) => {
+            return skip(
+                "a_damaged_row_in_postgres_is_named_and_set_aside",
+                "postgres",
+                &why,
+            );
+        }
     };
     let store = PostgresStore::open(&database.url()).expect("opened");
     let mut writer = writer(&store);
-    let batch = results_of(1, 1, vec![result(0, 3), result(1, 3), result(2, 0), result(3, 4)]);
+
+    let batch = results_of(
+        1,
+        1,
+        vec![result(0, 3), result(1, 3), result(2, 0), result(3, 4)],
+    );
     writer
         .commit_writes(&[
             &StoreWrite::InsertSweep(sweep("abc")),
@@ -58,6 +104,7 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
             &StoreWrite::RetryFailed(1),
         ])
         .expect("stored");
+
     let keys: Vec<TrialKey> = [0, 1, 2].map(history::key).to_vec();
     let damages = |all_of_it: bool| {
         let reader = store.open_reader().expect("a reader");
@@ -66,28 +113,82 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
             false => reader.read_intact_ended_trials(1, TrialRange::ALL, &mut |_| {}),
         };
         let damages = damages.expect("read");
-        damages.iter().map(|damage| (damage.key, damage.what)).collect::<Vec<_>>()
+        damages
+            .iter()
+            .map(|damage| (damage.key, damage.what))
+            .collect::<Vec<_>>()
     };
     assert_eq!(damages(true), []);
+
     database.ask("UPDATE trials SET seconds = 0.5 WHERE cell = 0 AND repeat = 0");
     database.ask("UPDATE predictions SET data = data || '\\x01' WHERE cell = 0 AND repeat = 1");
     database.ask("UPDATE curves SET data = data || '\\x01' WHERE curve IN (SELECT curve FROM trials WHERE cell = 1 AND repeat = 0)");
     database.ask("UPDATE attempts SET cause = 'something else'");
     assert_eq!(damages(false), [(keys[0], "row")]);
-    assert_eq!(damages(true), [(keys[0], "row"), (keys[1], "predictions"), (keys[2], "curve")]);
+    assert_eq!(
+        damages(true),
+        [
+            (keys[0], "row"),
+            (keys[1], "predictions"),
+            (keys[2], "curve")
+        ]
+    );
+
     let reader = store.open_reader().expect("a reader");
-    let told = reader.read_trial(1, keys[2]).expect_err("it is damaged").to_string();
-    assert!(told.contains("the curve of the trial 1/0 of the sweep abc"), "{told}");
-    let told = reader.read_attempts(1, history::key(3)).expect_err("it is damaged").to_string();
-    assert!(told.contains("the earlier attempt of the trial 1/1 of the sweep abc"), "{told}");
-    let aside = writer.commit_writes(&[&StoreWrite::QuarantineRows(1, keys.clone())]).expect("they are set aside");
-    assert!(matches!(&aside[0], WriteOutput::Reopened(set, _) if set.len() == 3), "{aside:?}");
+    let told = reader
+        .read_trial(1, keys[2])
+        .expect_err("it is damaged")
+        .to_string();
+    assert!(
+        told.contains("the curve of the trial 1/0 of the sweep abc"),
+        "{told}"
+    );
+
+    let told = reader
+        .read_attempts(1, history::key(3))
+        .expect_err("it is damaged")
+        .to_string();
+    assert!(
+        told.contains("the earlier attempt of the trial 1/1 of the sweep abc"),
+        "{told}"
+    );
+
+    let aside = writer
+        .commit_writes(&[&StoreWrite::QuarantineRows(1, keys.clone())])
+        .expect("they are set aside");
+    assert!(
+        matches!(&aside[0], WriteOutput::Reopened(set, _) if set.len() == 3),
+        "{aside:?}"
+    );
+
     assert_eq!(damages(true), []);
-    writer.commit_writes(&[&results_of(1, 1, vec![result(0, 3), result(1, 3), result(2, 0)])]).expect("stored again");
-    let row = store.open_reader().expect("a reader").read_trial(1, keys[1]).expect("read").expect("a row");
-    assert_eq!(format!("{:?}", row.result), format!("{:?}", result(1, 3)), "in words: NaN is not equal to itself");
+    writer
+        .commit_writes(&[&results_of(
+            1,
+            1,
+            vec![result(0, 3), result(1, 3), result(2, 0)],
+        )])
+        .expect("stored again");
+
+    let row = store
+        .open_reader()
+        .expect("a reader")
+        .read_trial(1, keys[1])
+        .expect("read")
+        .expect("a row");
+    assert_eq!(
+        format!("{:?}", row.result),
+        format!("{:?}", result(1, 3)),
+        "in words: NaN is not equal to itself"
+    );
+
     database.ask("UPDATE sweeps SET text = 'something else'");
-    let told = store.open_reader().expect("a reader").read_sweeps().expect_err("it is damaged").to_string();
+    let told = store
+        .open_reader()
+        .expect("a reader")
+        .read_sweeps()
+        .expect_err("it is damaged")
+        .to_string();
     assert!(told.contains("the row of the sweep abc"), "{told}");
 }
 
@@ -95,9 +196,18 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
 fn a_database_of_the_first_version_is_brought_up_to_date() {
     let database = match Postgres::start() {
         Ok(database) => database,
-        Err(why) => return skip("a_database_of_the_first_version_is_brought_up_to_date", "postgres", &why),
+        Err(why) => {
+            return skip(
+                "a_database_of_the_first_version_is_brought_up_to_date",
+                "postgres",
+                &why,
+            );
+        }
     };
-    database.ask(include_str!("../../coordinator/src/store/postgres/migrations/0001_initial.sql"));
+    database.ask(include_str!(
+        "../../coordinator/src/store/postgres/migrations/0001_initial.sql"
+    ));
+
     database.ask(
         "UPDATE meta SET value = 1 WHERE key = 'schema';
          INSERT INTO sweeps (id, file, text, settings, data_train, data_words, state, launched_at, files, priority, weight)
@@ -106,10 +216,30 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
              VALUES (1, 0, 0, 1, 5, 0.5, 'w', decode(repeat('00', 32), 'hex'), '', '');
          INSERT INTO curves SELECT curve, decode('00000000', 'hex') FROM trials;",
     );
+
     let store = PostgresStore::open(&database.url()).expect("brought up to date");
-    assert_eq!(store.open_reader().expect("a reader").read_sweeps().expect("read")[0].id, "old");
-    let row = store.open_reader().expect("a reader").read_trial(1, TrialKey { cell: 0, repeat: 0 });
-    assert_eq!(row.expect("read").expect("the row is still there").result.steps, 5);
+    assert_eq!(
+        store
+            .open_reader()
+            .expect("a reader")
+            .read_sweeps()
+            .expect("read")[0]
+            .id,
+        "old"
+    );
+
+    let row = store
+        .open_reader()
+        .expect("a reader")
+        .read_trial(1, TrialKey { cell: 0, repeat: 0 });
+    assert_eq!(
+        row.expect("read")
+            .expect("the row is still there")
+            .result
+            .steps,
+        5
+    );
+
     drop(store);
     PostgresStore::open(&database.url()).expect("opened once more");
 }

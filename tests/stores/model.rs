@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use ergodic::records::Finding;
-use ergodic::records::{LeaseRow, SweepRow, SweepState};
+use ergodic::records::{Finding, LeaseRow, SweepRow, SweepState};
 use ergodic::store::encoding::{StoredNumbers, encode_curve, encode_f64s};
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    Attempt, Audit, ClearedRows, CommitBatch, CommitReport, CurveView, Damage, EndedTrial, RowCursor, SampledTrial,
-    Store, StoreError, StoreReader, StoreWrite, StoreWriter, StoredTrial, SuccessorSweep, TrialRange, WriteOutput,
+    Attempt, Audit, ClearedRows, CommitBatch, CommitReport, CurveView, Damage, EndedTrial,
+    RowCursor, SampledTrial, Store, StoreError, StoreReader, StoreWrite, StoreWriter, StoredTrial,
+    SuccessorSweep, TrialRange, WriteOutput,
 };
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
@@ -65,7 +65,10 @@ impl Model {
 
     fn launch(mut self) -> Self {
         self.launched += 1;
-        let row = SweepRow { number: self.launched, ..self.latest() };
+        let row = SweepRow {
+            number: self.launched,
+            ..self.latest()
+        };
         self.sweeps.insert(self.launched, row);
         self.written = Some(vec![WriteOutput::SweepNumber(self.launched)]);
         self
@@ -73,27 +76,77 @@ impl Model {
 
     /// A sweep that is not there has no rows, and hands on none.
     fn inherit(mut self, from: i64, shift: u64) -> Self {
-        let Some(old) = self.sweeps.get_mut(&from) else { return Self { written: None, ..self } };
+        let Some(old) = self.sweeps.get_mut(&from) else {
+            return Self {
+                written: None,
+                ..self
+            };
+        };
         if old.state.is_open() {
             old.state = SweepState::Cancelled;
             self.leases.retain(|_, lease| lease.sweep != from);
         }
+
         let model = self.launch();
-        let SuccessorSweep { cell_map: cells, .. } = inheritance(model.latest(), from, shift);
+        let SuccessorSweep {
+            cell_map: cells, ..
+        } = inheritance(model.latest(), from, shift);
         let place = |(sweep, key): &(i64, TrialKey)| {
-            let (_, cell) = cells.iter().find(|(old, _)| *old == key.cell).filter(|_| *sweep == from)?;
-            Some((model.launched, TrialKey { cell: *cell, ..*key }))
+            let (_, cell) = cells
+                .iter()
+                .find(|(old, _)| *old == key.cell)
+                .filter(|_| *sweep == from)?;
+            Some((
+                model.launched,
+                TrialKey {
+                    cell: *cell,
+                    ..*key
+                },
+            ))
         };
-        let (mut trials, mut attempts, mut audits) =
-            (model.trials.clone(), model.attempts.clone(), model.audits.clone());
+
+        let mut trials = model.trials.clone();
+        let mut attempts = model.attempts.clone();
+        let mut audits = model.audits.clone();
+
         for (at, row) in &model.trials {
             let Some(to) = place(at) else { continue };
-            let result = TrialResult { key: to.1, ..row.result.clone() };
-            trials.insert(to, StoredTrial { result, worker: row.worker.clone() });
-            audits.extend(model.audits.get(at).map(|audit| (to, Audit { key: to.1, ..audit.clone() })));
+            let result = TrialResult {
+                key: to.1,
+                ..row.result.clone()
+            };
+            trials.insert(
+                to,
+                StoredTrial {
+                    result,
+                    worker: row.worker.clone(),
+                },
+            );
+
+            audits.extend(model.audits.get(at).map(|audit| {
+                (
+                    to,
+                    Audit {
+                        key: to.1,
+                        ..audit.clone()
+                    },
+                )
+            }));
         }
-        attempts.extend(model.attempts.iter().filter_map(|(at, all)| Some((place(at)?, all.clone()))));
-        Self { trials, attempts, audits, ..model }
+
+        attempts.extend(
+            model
+                .attempts
+                .iter()
+                .filter_map(|(at, all)| Some((place(at)?, all.clone()))),
+        );
+
+        Self {
+            trials,
+            attempts,
+            audits,
+            ..model
+        }
     }
 
     /// A sweep that is not there has nothing to copy, and the new one begins without.
@@ -101,19 +154,47 @@ impl Model {
         let there = self.sweeps.contains_key(&from);
         let mut model = self.launch();
         let sweep = model.launched;
-        let of_source = |(of, key): &(i64, TrialKey)| there && *of == from && key.cell < 3 && key.repeat == 0;
+        let of_source =
+            |(of, key): &(i64, TrialKey)| there && *of == from && key.cell < 3 && key.repeat == 0;
+
         // Rows of which another process found other bits are not taken over.
-        let doubted = |at| model.audits.get(at).is_some_and(|audit| audit.finding == Some(Finding::Different));
-        let rows = model.trials.iter().filter(|(at, row)| of_source(at) && !failed(&row.result) && !doubted(*at));
-        let rows: Vec<(TrialKey, StoredTrial)> = rows.map(|((_, key), row)| (*key, row.clone())).collect();
+        let doubted = |at| {
+            model
+                .audits
+                .get(at)
+                .is_some_and(|audit| audit.finding == Some(Finding::Different))
+        };
+        let rows = model
+            .trials
+            .iter()
+            .filter(|(at, row)| of_source(at) && !failed(&row.result) && !doubted(*at));
+        let rows: Vec<(TrialKey, StoredTrial)> =
+            rows.map(|((_, key), row)| (*key, row.clone())).collect();
         model.written = Some(vec![WriteOutput::SweepWithRows(sweep, rows.len() as u64)]);
+
         for (key, StoredTrial { result, worker }) in rows {
-            let to = TrialKey { cell: key.cell + shift, ..key };
-            let result = TrialResult { key: to, predictions: Default::default(), weights_hash: None, ..result };
-            model.trials.insert((sweep, to), StoredTrial { result, worker });
-            let audit = model.audits.get(&(from, key)).cloned().unwrap_or(due(key, ""));
+            let to = TrialKey {
+                cell: key.cell + shift,
+                ..key
+            };
+            let result = TrialResult {
+                key: to,
+                predictions: Default::default(),
+                weights_hash: None,
+                ..result
+            };
+            model
+                .trials
+                .insert((sweep, to), StoredTrial { result, worker });
+
+            let audit = model
+                .audits
+                .get(&(from, key))
+                .cloned()
+                .unwrap_or(due(key, ""));
             model.audits.insert((sweep, to), Audit { key: to, ..audit });
         }
+
         model.twins.insert((sweep, 3), (from, 3));
         model
     }
@@ -122,83 +203,146 @@ impl Model {
     fn contradicted(&self, batch: &CommitBatch, stored: &[usize]) -> u64 {
         let other = |result: &TrialResult| {
             let (other, cell) = self.twins.get(&(batch.sweep, result.key.cell))?;
-            self.trials.get(&(*other, TrialKey { cell: *cell, ..result.key }))
+            self.trials.get(&(
+                *other,
+                TrialKey {
+                    cell: *cell,
+                    ..result.key
+                },
+            ))
         };
         let differs = |result: &&TrialResult| {
             let row = other(result).filter(|row| !failed(&row.result) && !failed(result));
-            row.is_some_and(|row| (&row.result.outcome, row.result.digest) != (&result.outcome, result.digest))
+            row.is_some_and(|row| {
+                (&row.result.outcome, row.result.digest) != (&result.outcome, result.digest)
+            })
         };
-        stored.iter().map(|at| &batch.results[*at]).filter(differs).count() as u64
+
+        stored
+            .iter()
+            .map(|at| &batch.results[*at])
+            .filter(differs)
+            .count() as u64
     }
 
     /// All of it, or nothing.
     fn commit(self, writes: &[StoreWrite]) -> Self {
         let mut after = self.clone();
-        let written: Option<Vec<WriteOutput>> = writes.iter().map(|write| after.write(write)).collect();
+        let written: Option<Vec<WriteOutput>> =
+            writes.iter().map(|write| after.write(write)).collect();
         let model = if written.is_some() { after } else { self };
         Self { written, ..model }
     }
 
     fn write(&mut self, write: &StoreWrite) -> Option<WriteOutput> {
         match write {
-            StoreWrite::InsertSweep(_) | StoreWrite::InsertSuccessor(_) | StoreWrite::InsertReusing(_) => {
+            StoreWrite::InsertSweep(_)
+            | StoreWrite::InsertSuccessor(_)
+            | StoreWrite::InsertReusing(_) => {
                 unreachable!("sweeps are launched one by one")
             }
             StoreWrite::ExtendSweep(sweep, from, to) => {
                 let row = self.sweeps.get_mut(sweep).filter(|row| row.source == *from);
-                return Some(WriteOutput::Extended(row.map(|row| row.source = to.clone()).is_some()));
+                return Some(WriteOutput::Extended(
+                    row.map(|row| row.source = to.clone()).is_some(),
+                ));
             }
             StoreWrite::InsertLease(row) => self.lease(row)?,
             StoreWrite::ShrinkLease(row) => {
-                let lease = self.leases.get_mut(&row.fence.lease).filter(|lease| lease.fence == row.fence);
+                let lease = self
+                    .leases
+                    .get_mut(&row.fence.lease)
+                    .filter(|lease| lease.fence == row.fence);
                 lease.into_iter().for_each(|lease| *lease = row.clone());
             }
-            StoreWrite::EndLeases(ended) => ended.iter().for_each(|ended| self.end_lease(ended.fence.lease, ended)),
+            StoreWrite::EndLeases(ended) => ended
+                .iter()
+                .for_each(|ended| self.end_lease(ended.fence.lease, ended)),
             StoreWrite::SetSweepState(sweep, state) => {
-                self.sweeps.entry(*sweep).and_modify(|row| row.state = *state);
+                self.sweeps
+                    .entry(*sweep)
+                    .and_modify(|row| row.state = *state);
+
                 if !state.is_open() {
                     self.leases.retain(|_, lease| lease.sweep != *sweep);
                 }
             }
-            StoreWrite::SetShare(sweep, share) => drop(self.sweeps.entry(*sweep).and_modify(|row| row.share = *share)),
-            StoreWrite::StoreResults(batch) => return Some(WriteOutput::Results(self.results(batch))),
+            StoreWrite::SetShare(sweep, share) => drop(
+                self.sweeps
+                    .entry(*sweep)
+                    .and_modify(|row| row.share = *share),
+            ),
+            StoreWrite::StoreResults(batch) => {
+                return Some(WriteOutput::Results(self.results(batch)));
+            }
             StoreWrite::GiveUpTrial(sweep, result) => {
                 let place = (*sweep, result.key);
                 let stored = self.sweeps.contains_key(sweep) && !self.trials.contains_key(&place);
                 if stored {
-                    self.trials.insert(place, StoredTrial { result: result.clone(), worker: String::new() });
+                    self.trials.insert(
+                        place,
+                        StoredTrial {
+                            result: result.clone(),
+                            worker: String::new(),
+                        },
+                    );
                 }
+
                 return Some(WriteOutput::GaveUp(stored));
             }
-            StoreWrite::RevertGiveUp(sweep, key, audit) => return Some(self.withdraw(*sweep, *key, *audit)),
+            StoreWrite::RevertGiveUp(sweep, key, audit) => {
+                return Some(self.withdraw(*sweep, *key, *audit));
+            }
             StoreWrite::LookUpRows(sweep, keys) => {
-                let places = keys.iter().map(|key| (*sweep, *key)).filter(|place| self.trials.contains_key(place));
-                let audits = places.clone().filter_map(|place| self.audits.get(&place).cloned());
+                let places = keys
+                    .iter()
+                    .map(|key| (*sweep, *key))
+                    .filter(|place| self.trials.contains_key(place));
+                let audits = places
+                    .clone()
+                    .filter_map(|place| self.audits.get(&place).cloned());
+
                 let rows = places.filter_map(|place| self.trials.get(&place));
                 let small = |row: &StoredTrial| TrialResult {
                     curve: Default::default(),
                     predictions: Default::default(),
                     ..row.result.clone()
                 };
+
                 let audits = audits.map(|audit| (audit.key, audit.process, audit.finding));
-                return Some(WriteOutput::Rows(rows.map(small).collect(), audits.collect()));
+                return Some(WriteOutput::Rows(
+                    rows.map(small).collect(),
+                    audits.collect(),
+                ));
             }
             StoreWrite::GiveUpAudit(sweep, key, why) => {
-                let due = self.audits.get_mut(&(*sweep, *key)).filter(|audit| audit.finding.is_none());
+                let due = self
+                    .audits
+                    .get_mut(&(*sweep, *key))
+                    .filter(|audit| audit.finding.is_none());
                 let stored = due.is_some();
+
                 if let Some(audit) = due {
                     (audit.finding, audit.why) = (Some(Finding::Failed), why.clone());
                 }
+
                 return Some(WriteOutput::GaveUp(stored));
             }
             StoreWrite::RetryFailed(sweep) => {
-                return Some(WriteOutput::Reopened(self.retry(*sweep), self.retry_audits(*sweep)));
+                return Some(WriteOutput::Reopened(
+                    self.retry(*sweep),
+                    self.retry_audits(*sweep),
+                ));
             }
             // Here nothing is ever damaged.
             // All rows are sound. What is left of a trial without one goes.
             StoreWrite::QuarantineRows(sweep, keys) => {
-                let rowless = keys.iter().map(|key| (*sweep, *key)).filter(|place| !self.trials.contains_key(place));
+                let rowless = keys
+                    .iter()
+                    .map(|key| (*sweep, *key))
+                    .filter(|place| !self.trials.contains_key(place));
                 rowless.for_each(|place| _ = self.audits.remove(&place));
+
                 return Some(WriteOutput::Reopened(Vec::new(), Vec::new()));
             }
             StoreWrite::RemoveSweep(sweep) => {
@@ -212,67 +356,105 @@ impl Model {
                 // Worker by worker.
                 let mut rows = rows.clone();
                 rows.sort_by(|a, b| a.worker.cmp(&b.worker));
+
                 for row in rows {
                     self.trials.entry((*sweep, row.result.key)).or_insert(row);
                 }
+
                 let mut append = |(key, attempt): &(TrialKey, Attempt)| {
-                    self.attempts.entry((*sweep, *key)).or_default().push(attempt.clone());
+                    self.attempts
+                        .entry((*sweep, *key))
+                        .or_default()
+                        .push(attempt.clone());
                 };
                 attempts.iter().for_each(&mut append);
             }
             StoreWrite::RestoreAudits(sweep, audits) => {
                 for audit in audits {
-                    self.audits.entry((*sweep, audit.key)).or_insert_with(|| audit.clone());
+                    self.audits
+                        .entry((*sweep, audit.key))
+                        .or_insert_with(|| audit.clone());
                 }
             }
             StoreWrite::SetCellsDigest(sweep, cells) => {
-                self.sweeps.entry(*sweep).and_modify(|row| row.source.cells_fingerprint = Some(*cells));
+                self.sweeps
+                    .entry(*sweep)
+                    .and_modify(|row| row.source.cells_fingerprint = Some(*cells));
             }
             StoreWrite::CheckWritable => {}
             StoreWrite::FindUnreferenced(hashes) => {
-                let of_trials =
-                    |hash: &[u8; 32]| self.trials.values().any(|row| row.result.weights_hash == Some(*hash));
-                let of_sweeps =
-                    |hash: &[u8; 32]| self.sweeps.values().any(|row| row.named_files().any(|it| it == *hash));
-                let unnamed = hashes.iter().filter(|hash| !of_trials(hash) && !of_sweeps(hash));
+                let of_trials = |hash: &[u8; 32]| {
+                    self.trials
+                        .values()
+                        .any(|row| row.result.weights_hash == Some(*hash))
+                };
+
+                let of_sweeps = |hash: &[u8; 32]| {
+                    self.sweeps
+                        .values()
+                        .any(|row| row.named_files().any(|it| it == *hash))
+                };
+                let unnamed = hashes
+                    .iter()
+                    .filter(|hash| !of_trials(hash) && !of_sweeps(hash));
+
                 return Some(WriteOutput::Unreferenced(unnamed.copied().collect()));
             }
-            StoreWrite::RedoTrials(sweep, keys) => return Some(WriteOutput::Redone(self.redo(*sweep, keys))),
-            StoreWrite::EnsureIdentity(_) => unreachable!("what it yields depends on the store that is looked at"),
+            StoreWrite::RedoTrials(sweep, keys) => {
+                return Some(WriteOutput::Redone(self.redo(*sweep, keys)));
+            }
+            StoreWrite::EnsureIdentity(_) => {
+                unreachable!("what it yields depends on the store that is looked at")
+            }
         }
+
         Some(WriteOutput::Done)
     }
 
     fn withdraw(&mut self, sweep: i64, key: TrialKey, audit: bool) -> WriteOutput {
         let place = (sweep, key);
-        let (mut trials, mut audits) = (Vec::new(), Vec::new());
+        let mut trials = Vec::new();
+        let mut audits = Vec::new();
+
         if audit {
-            let given_up =
-                |audit: &&mut Audit| audit.finding == Some(Finding::Failed) && audit.auditor_process.is_empty();
+            let given_up = |audit: &&mut Audit| {
+                audit.finding == Some(Finding::Failed) && audit.auditor_process.is_empty()
+            };
             if let Some(audit) = self.audits.get_mut(&place).filter(given_up) {
                 (audit.finding, audit.why) = (None, String::new());
                 audits.push((key, audit.process.clone()));
             }
         } else {
-            let verdict =
-                |row: &&StoredTrial| matches!(row.result.outcome, Outcome::Failed { .. }) && row.worker.is_empty();
+            let verdict = |row: &&StoredTrial| {
+                matches!(row.result.outcome, Outcome::Failed { .. }) && row.worker.is_empty()
+            };
             if self.trials.get(&place).filter(verdict).is_some() {
                 self.trials.remove(&place);
                 trials.push(key);
             }
         }
+
         if !(trials.is_empty() && audits.is_empty()) {
             self.go_on(sweep);
         }
+
         WriteOutput::Reopened(trials, audits)
     }
 
     fn redo(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<(TrialKey, Option<Option<Finding>>)> {
         let mut redone = Vec::new();
-        if self.sweeps.get(&sweep).is_none_or(|row| row.state == SweepState::Cancelled) {
+        if self
+            .sweeps
+            .get(&sweep)
+            .is_none_or(|row| row.state == SweepState::Cancelled)
+        {
             return redone;
         }
-        for key in keys.iter().filter(|key| self.trials.contains_key(&(sweep, **key))) {
+
+        for key in keys
+            .iter()
+            .filter(|key| self.trials.contains_key(&(sweep, **key)))
+        {
             let before = self.audits.get(&(sweep, *key)).map(|audit| audit.finding);
             if before == Some(Some(Finding::Different)) {
                 continue;
@@ -280,18 +462,26 @@ impl Model {
             if before != Some(None) {
                 self.audits.insert((sweep, *key), due(*key, ""));
             }
+
             redone.push((*key, before));
         }
+
         if !redone.is_empty() {
             self.go_on(sweep);
         }
+
         redone
     }
 
     /// A completed sweep has trials left again.
     fn go_on(&mut self, sweep: i64) {
-        let completed = self.sweeps.get_mut(&sweep).filter(|row| row.state == SweepState::Completed);
-        completed.into_iter().for_each(|row| row.state = SweepState::Running);
+        let completed = self
+            .sweeps
+            .get_mut(&sweep)
+            .filter(|row| row.state == SweepState::Completed);
+        completed
+            .into_iter()
+            .for_each(|row| row.state = SweepState::Running);
     }
 
     /// A number stands for one lease.
@@ -305,21 +495,43 @@ impl Model {
     }
 
     fn end_lease(&mut self, lease: u64, ended: &ergodic::records::EndedLease) {
-        let Some(row) = self.leases.get(&lease).filter(|row| row.fence == ended.fence) else { return };
+        let Some(row) = self
+            .leases
+            .get(&lease)
+            .filter(|row| row.fence == ended.fence)
+        else {
+            return;
+        };
+
         if ended.lost {
-            self.sweeps.entry(row.sweep).and_modify(|sweep| sweep.tallies.releases += 1);
+            self.sweeps
+                .entry(row.sweep)
+                .and_modify(|sweep| sweep.tallies.releases += 1);
         }
+
         self.leases.remove(&lease);
     }
 
     fn results(&mut self, batch: &CommitBatch) -> CommitReport {
         let lease = self.leases.get(&batch.fence.lease);
-        let holds = lease.is_some_and(|lease| lease.fence == batch.fence && lease.sweep == batch.sweep);
-        let mut report = CommitReport { fenced: batch.compare_only || !holds, ..CommitReport::default() };
+        let holds =
+            lease.is_some_and(|lease| lease.fence == batch.fence && lease.sweep == batch.sweep);
+        let mut report = CommitReport {
+            fenced: batch.compare_only || !holds,
+            ..CommitReport::default()
+        };
+
         for (at, result) in batch.results.iter().enumerate() {
             let place = (batch.sweep, result.key);
             if !report.fenced && !batch.audit && !self.trials.contains_key(&place) {
-                self.trials.insert(place, StoredTrial { result: result.clone(), worker: batch.worker.clone() });
+                self.trials.insert(
+                    place,
+                    StoredTrial {
+                        result: result.clone(),
+                        worker: batch.worker.clone(),
+                    },
+                );
+
                 report.stored.push(at);
                 if batch.chosen_for_audit.contains(&result.key) && !failed(result) {
                     self.audits.insert(place, due(result.key, &batch.process));
@@ -327,58 +539,103 @@ impl Model {
                 }
             }
         }
+
         report.contradicted = self.contradicted(batch, &report.stored);
         // What comes twice in a batch is compared with its own row.
-        for (at, result) in batch.results.iter().enumerate().filter(|(at, _)| !report.stored.contains(at)) {
-            let Some(row) = self.trials.get(&(batch.sweep, result.key)) else { continue };
+        for (at, result) in batch
+            .results
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !report.stored.contains(at))
+        {
+            let Some(row) = self.trials.get(&(batch.sweep, result.key)) else {
+                continue;
+            };
             report.already_stored.push(result.key);
             let other = contradict(&row.result, result);
             report.mismatches += u64::from(other);
+
             let audit = self.audits.get_mut(&(batch.sweep, result.key));
-            let audit = audit.filter(|audit| audit.finding.is_none() && audit.process != batch.process);
-            if let Some(audit) = audit.filter(|_| batch.audit || batch.chosen_for_audit.contains(&result.key)) {
+            let audit =
+                audit.filter(|audit| audit.finding.is_none() && audit.process != batch.process);
+            if let Some(audit) =
+                audit.filter(|_| batch.audit || batch.chosen_for_audit.contains(&result.key))
+            {
                 let finding = match other {
                     _ if failed(result) => Finding::Failed,
                     true => Finding::Different,
                     false => Finding::Same,
                 };
+
                 let why = match &result.outcome {
                     Outcome::Failed { cause } => cause.clone(),
                     _ => differing(&row.result, result),
                 };
-                let (auditor, auditor_process) = (batch.worker.clone(), batch.process.clone());
-                *audit = Audit { finding: Some(finding), auditor, auditor_process, why, ..audit.clone() };
+                let auditor = batch.worker.clone();
+                let auditor_process = batch.process.clone();
+                *audit = Audit {
+                    finding: Some(finding),
+                    auditor,
+                    auditor_process,
+                    why,
+                    ..audit.clone()
+                };
+
                 report.audited.push((at, finding));
             }
         }
+
         let known = (report.already_stored.len() - report.audited.len()) as u64;
         let mismatches = report.mismatches + report.contradicted;
-        self.sweeps.entry(batch.sweep).and_modify(|row| row.tallies.count_batch(known, mismatches, report.fenced));
+        self.sweeps
+            .entry(batch.sweep)
+            .and_modify(|row| row.tallies.count_batch(known, mismatches, report.fenced));
+
         report
     }
 
     fn retry(&mut self, sweep: i64) -> Vec<TrialKey> {
-        let of_sweep = self.of_sweep(sweep).into_iter().filter(|row| failed(&row.result));
+        let of_sweep = self
+            .of_sweep(sweep)
+            .into_iter()
+            .filter(|row| failed(&row.result));
         let rows: Vec<StoredTrial> = of_sweep.collect();
         for StoredTrial { result, worker } in &rows {
             self.trials.remove(&(sweep, result.key));
             if let Outcome::Failed { cause } = &result.outcome {
-                let attempt = Attempt { cause: cause.clone(), worker: worker.clone(), seconds: result.seconds };
-                self.attempts.entry((sweep, result.key)).or_default().push(attempt);
+                let attempt = Attempt {
+                    cause: cause.clone(),
+                    worker: worker.clone(),
+                    seconds: result.seconds,
+                };
+                self.attempts
+                    .entry((sweep, result.key))
+                    .or_default()
+                    .push(attempt);
             }
         }
-        let completed = self.sweeps.get_mut(&sweep).filter(|row| row.state == SweepState::Completed);
-        completed.into_iter().for_each(|row| row.state = SweepState::Running);
+
+        let completed = self
+            .sweeps
+            .get_mut(&sweep)
+            .filter(|row| row.state == SweepState::Completed);
+        completed
+            .into_iter()
+            .for_each(|row| row.state = SweepState::Running);
+
         rows.into_iter().map(|row| row.result.key).collect()
     }
 
     fn retry_audits(&mut self, sweep: i64) -> Vec<(TrialKey, String)> {
-        let failed =
-            self.audits.iter_mut().filter(|((of, _), audit)| *of == sweep && audit.finding == Some(Finding::Failed));
+        let failed = self
+            .audits
+            .iter_mut()
+            .filter(|((of, _), audit)| *of == sweep && audit.finding == Some(Finding::Failed));
         let again = failed.map(|((_, key), audit)| {
             *audit = due(*key, &audit.process);
             (*key, audit.process.clone())
         });
+
         again.collect()
     }
 
@@ -388,6 +645,7 @@ impl Model {
         if !self.removals.contains(&sweep) {
             return ClearedRows::default();
         }
+
         if rows.is_empty() {
             self.removals.remove(&sweep);
             self.attempts.retain(|(of, _), _| *of != sweep);
@@ -395,22 +653,43 @@ impl Model {
             self.twins.retain(|(of, _), _| *of != sweep);
             return ClearedRows::default();
         }
+
         self.trials.retain(|(of, _), _| *of != sweep);
         let last = rows.iter().map(|row| row.result.key).max();
-        self.audits.retain(|(of, key), _| *of != sweep || Some(*key) > last);
-        let weights: BTreeSet<[u8; 32]> = rows.iter().filter_map(|row| row.result.weights_hash).collect();
-        ClearedRows { trials: rows.len() as u64, weights: weights.into_iter().collect(), has_more: true }
+        self.audits
+            .retain(|(of, key), _| *of != sweep || Some(*key) > last);
+        let weights: BTreeSet<[u8; 32]> = rows
+            .iter()
+            .filter_map(|row| row.result.weights_hash)
+            .collect();
+
+        ClearedRows {
+            trials: rows.len() as u64,
+            weights: weights.into_iter().collect(),
+            has_more: true,
+        }
     }
 
     fn of_sweep(&self, sweep: i64) -> Vec<StoredTrial> {
-        self.trials.iter().filter(|((of, _), _)| *of == sweep).map(|(_, row)| row.clone()).collect()
+        self.trials
+            .iter()
+            .filter(|((of, _), _)| *of == sweep)
+            .map(|(_, row)| row.clone())
+            .collect()
     }
 }
 
 /// An audit that nobody has made.
 fn due(key: TrialKey, process: &str) -> Audit {
     let (auditor, auditor_process, why) = Default::default();
-    Audit { key, process: process.to_owned(), finding: None, auditor, auditor_process, why }
+    Audit {
+        key,
+        process: process.to_owned(),
+        finding: None,
+        auditor,
+        auditor_process,
+        why,
+    }
 }
 
 fn failed(result: &TrialResult) -> bool {
@@ -421,7 +700,17 @@ fn failed(result: &TrialResult) -> bool {
 fn contradict(a: &TrialResult, b: &TrialResult) -> bool {
     let failed = failed(a) || failed(b);
     // In words, because NaN is not equal to itself.
-    let words = |r: &TrialResult| format!("{:?}", TrialResult { seconds: 0.0, isa: String::new(), ..r.clone() });
+    let words = |r: &TrialResult| {
+        format!(
+            "{:?}",
+            TrialResult {
+                seconds: 0.0,
+                isa: String::new(),
+                ..r.clone()
+            }
+        )
+    };
+
     !failed && words(a) != words(b)
 }
 
@@ -430,6 +719,7 @@ fn differing(a: &TrialResult, b: &TrialResult) -> String {
     if failed(a) || failed(b) {
         return String::new();
     }
+
     let words = |r: &TrialResult| {
         [
             ("outcome", format!("{:?}", r.outcome)),
@@ -442,14 +732,25 @@ fn differing(a: &TrialResult, b: &TrialResult) -> String {
         ]
     };
     let pairs = words(a).into_iter().zip(words(b));
-    let different: Vec<&str> = pairs.filter(|(a, b)| a != b).map(|((what, _), _)| what).collect();
+    let different: Vec<&str> = pairs
+        .filter(|(a, b)| a != b)
+        .map(|((what, _), _)| what)
+        .collect();
+
     different.join(", ")
 }
 
 /// A row as it is handed out with many others.
 fn small(row: &StoredTrial) -> StoredTrial {
-    let result = TrialResult { curve: Curve::default(), predictions: Predictions::default(), ..row.result.clone() };
-    StoredTrial { result, worker: row.worker.clone() }
+    let result = TrialResult {
+        curve: Curve::default(),
+        predictions: Predictions::default(),
+        ..row.result.clone()
+    };
+    StoredTrial {
+        result,
+        worker: row.worker.clone(),
+    }
 }
 
 impl StoreReader for Model {
@@ -462,14 +763,21 @@ impl StoreReader for Model {
     }
 
     fn has_trial_with_weights(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
-        Ok(self.trials.values().any(|row| row.result.weights_hash == Some(*weights)))
+        Ok(self
+            .trials
+            .values()
+            .any(|row| row.result.weights_hash == Some(*weights)))
     }
 
     fn read_leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
         Ok((self.leases.values().cloned().collect(), self.next_lease))
     }
 
-    fn read_intact_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError> {
+    fn read_intact_trials(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(StoredTrial),
+    ) -> Result<Vec<Damage>, StoreError> {
         self.of_sweep(sweep).into_iter().for_each(each);
         Ok(Vec::new())
     }
@@ -489,12 +797,19 @@ impl StoreReader for Model {
         sweep: i64,
         each: &mut dyn FnMut(TrialKey, [u8; 32]),
     ) -> Result<Vec<Damage>, StoreError> {
-        let named = self.of_sweep(sweep).into_iter().filter_map(|row| Some((row.result.key, row.result.weights_hash?)));
+        let named = self
+            .of_sweep(sweep)
+            .into_iter()
+            .filter_map(|row| Some((row.result.key, row.result.weights_hash?)));
         named.for_each(|(key, hash)| each(key, hash));
         Ok(Vec::new())
     }
 
-    fn read_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
+    fn read_trials(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(StoredTrial) -> bool,
+    ) -> Result<(), StoreError> {
         let _ = self.of_sweep(sweep).iter().all(|row| each(small(row)));
         Ok(())
     }
@@ -502,7 +817,13 @@ impl StoreReader for Model {
     /// The model gives rows no numbers.
     fn read_row_cursors(&self, sweep: i64, _: u64) -> Result<[RowCursor; 2], StoreError> {
         let rows = self.of_sweep(sweep).len() as u64;
-        Ok([RowCursor::default(), RowCursor { row_count: rows, ..RowCursor::default() }])
+        Ok([
+            RowCursor::default(),
+            RowCursor {
+                row_count: rows,
+                ..RowCursor::default()
+            },
+        ])
     }
 
     fn read_trials_after(
@@ -520,17 +841,32 @@ impl StoreReader for Model {
     }
 
     fn read_attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
-        Ok(self.attempts.get(&(sweep, key)).cloned().unwrap_or_default())
+        Ok(self
+            .attempts
+            .get(&(sweep, key))
+            .cloned()
+            .unwrap_or_default())
     }
 
-    fn read_all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
+    fn read_all_attempts(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(TrialKey, Attempt),
+    ) -> Result<(), StoreError> {
         let of_sweep = self.attempts.iter().filter(|((of, _), _)| *of == sweep);
-        of_sweep.for_each(|((_, key), attempts)| attempts.iter().for_each(|attempt| each(*key, attempt.clone())));
+        of_sweep.for_each(|((_, key), attempts)| {
+            attempts
+                .iter()
+                .for_each(|attempt| each(*key, attempt.clone()))
+        });
         Ok(())
     }
 
     fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
-        let of_rows = self.audits.iter().filter(|(place, _)| place.0 == sweep && self.trials.contains_key(place));
+        let of_rows = self
+            .audits
+            .iter()
+            .filter(|(place, _)| place.0 == sweep && self.trials.contains_key(place));
         Ok(of_rows.map(|(_, audit)| audit.clone()).collect())
     }
 
@@ -544,10 +880,26 @@ impl StoreReader for Model {
         part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<(), StoreError> {
-        for row in self.of_sweep(sweep).into_iter().filter(|row| part.contains(row.result.key)) {
-            let TrialResult { key, outcome, metrics, seconds, .. } = row.result;
-            each(EndedTrial { key, outcome, metrics: StoredNumbers::new(&encode_f64s(&metrics)), seconds });
+        for row in self
+            .of_sweep(sweep)
+            .into_iter()
+            .filter(|row| part.contains(row.result.key))
+        {
+            let TrialResult {
+                key,
+                outcome,
+                metrics,
+                seconds,
+                ..
+            } = row.result;
+            each(EndedTrial {
+                key,
+                outcome,
+                metrics: StoredNumbers::new(&encode_f64s(&metrics)),
+                seconds,
+            });
         }
+
         Ok(())
     }
 
@@ -557,15 +909,25 @@ impl StoreReader for Model {
         part: TrialRange,
         each: &mut dyn FnMut(SampledTrial<'_>),
     ) -> Result<(), StoreError> {
-        for row in self.of_sweep(sweep).into_iter().filter(|row| part.contains(row.result.key)) {
+        for row in self
+            .of_sweep(sweep)
+            .into_iter()
+            .filter(|row| part.contains(row.result.key))
+        {
             let diverged_at = match row.result.outcome {
                 Outcome::Completed => None,
                 Outcome::Diverged { step } => Some(step),
                 Outcome::Failed { .. } => continue,
             };
+
             let bytes = encode_curve(&row.result.curve);
-            each(SampledTrial { key: row.result.key, diverged_at, curve: CurveView::new(&bytes).expect("a curve") });
+            each(SampledTrial {
+                key: row.result.key,
+                diverged_at,
+                curve: CurveView::new(&bytes).expect("a curve"),
+            });
         }
+
         Ok(())
     }
 
@@ -574,7 +936,10 @@ impl StoreReader for Model {
         sweep: i64,
         each: &mut dyn FnMut(TrialKey, Predictions) -> bool,
     ) -> Result<(), StoreError> {
-        let mut some = self.of_sweep(sweep).into_iter().filter(|row| !row.result.predictions.steps.is_empty());
+        let mut some = self
+            .of_sweep(sweep)
+            .into_iter()
+            .filter(|row| !row.result.predictions.steps.is_empty());
         let _ = some.all(|row| each(row.result.key, row.result.predictions));
         Ok(())
     }
@@ -589,17 +954,23 @@ fn view(reader: &dyn StoreReader) -> String {
         reader.read_unfinished_removals().expect("removals"),
         reader.has_trial_with_weights(&[7; 32]).expect("names")
     );
+
     for sweep in 1..4 {
         view += &of_sweep(reader, sweep);
     }
+
     view
 }
 
 fn of_sweep(reader: &dyn StoreReader, sweep: i64) -> String {
-    let (mut view, mut sound) = (String::new(), BTreeMap::new());
+    let mut view = String::new();
+    let mut sound = BTreeMap::new();
     let mut each = |row: StoredTrial| drop(sound.insert(row.result.key, format!("{row:?}")));
-    let damages = reader.read_intact_trials(sweep, &mut each).expect("sound rows");
+    let damages = reader
+        .read_intact_trials(sweep, &mut each)
+        .expect("sound rows");
     assert_eq!(damages, [], "sweep {sweep}");
+
     let mut add = |what: String| view += &(what + "\n");
     add(format!("{sound:?}"));
     reader
@@ -608,38 +979,83 @@ fn of_sweep(reader: &dyn StoreReader, sweep: i64) -> String {
             true
         })
         .expect("rows");
-    let named = reader.read_weights_hashes(sweep, &mut |key, hash| add(format!("{key} names {hash:?}")));
+
+    let named =
+        reader.read_weights_hashes(sweep, &mut |key, hash| add(format!("{key} names {hash:?}")));
     assert_eq!(named.expect("weights"), [], "sweep {sweep}");
-    add(format!("{} rows", reader.read_row_cursors(sweep, 0).expect("rows")[1].row_count));
+    add(format!(
+        "{} rows",
+        reader.read_row_cursors(sweep, 0).expect("rows")[1].row_count
+    ));
+
     let mut whole = |row: StoredTrial| {
         add(format!("{row:?}"));
         true
     };
-    reader.read_trials_after(sweep, 0, &mut whole).expect("whole rows");
+    reader
+        .read_trials_after(sweep, 0, &mut whole)
+        .expect("whole rows");
+
     for part in TrialRange::split_all(4, 8, 3) {
         let mut ended = |trial: EndedTrial<'_>| {
-            let EndedTrial { key, outcome, metrics, seconds } = trial;
-            add(format!("{key} {outcome:?} {seconds} {:?}", (0..9).map(|at| metrics.get(at)).collect::<Vec<_>>()));
+            let EndedTrial {
+                key,
+                outcome,
+                metrics,
+                seconds,
+            } = trial;
+            add(format!(
+                "{key} {outcome:?} {seconds} {:?}",
+                (0..9).map(|at| metrics.get(at)).collect::<Vec<_>>()
+            ));
         };
-        reader.read_ended_trials(sweep, part, &mut ended).expect("rows");
-        assert_eq!(reader.read_intact_ended_trials(sweep, part, &mut ended).expect("sound rows"), [], "sweep {sweep}");
+        reader
+            .read_ended_trials(sweep, part, &mut ended)
+            .expect("rows");
+
+        assert_eq!(
+            reader
+                .read_intact_ended_trials(sweep, part, &mut ended)
+                .expect("sound rows"),
+            [],
+            "sweep {sweep}"
+        );
+
         let mut sampled = |trial: SampledTrial<'_>| {
-            add(format!("{} {:?} {:?}", trial.key, trial.diverged_at, trial.curve.to_curve()));
+            add(format!(
+                "{} {:?} {:?}",
+                trial.key,
+                trial.diverged_at,
+                trial.curve.to_curve()
+            ));
         };
-        reader.read_curves(sweep, part, &mut sampled).expect("curves");
+
+        reader
+            .read_curves(sweep, part, &mut sampled)
+            .expect("curves");
     }
+
     reader
         .read_predictions(sweep, &mut |key, what| {
             add(format!("{key} {what:?}"));
             true
         })
         .expect("predictions");
-    reader.read_all_attempts(sweep, &mut |key, attempt| add(format!("{key} {attempt:?}"))).expect("attempts");
+
+    reader
+        .read_all_attempts(sweep, &mut |key, attempt| add(format!("{key} {attempt:?}")))
+        .expect("attempts");
     add(format!("{:?}", reader.read_audits(sweep)));
+
     for n in 0..8 {
         add(format!("{:?}", reader.read_audit(sweep, key(n))));
-        add(format!("{:?} {:?}", reader.read_trial(sweep, key(n)), reader.read_attempts(sweep, key(n))));
+        add(format!(
+            "{:?} {:?}",
+            reader.read_trial(sweep, key(n)),
+            reader.read_attempts(sweep, key(n))
+        ));
     }
+
     view
 }
 
@@ -661,7 +1077,11 @@ impl ReferenceStateMachine for Model {
             Step::Inherit(from, shift) => state.inherit(*from, *shift),
             Step::Gather(from, shift) => state.gather(*from, *shift),
             Step::Commit(writes) => state.commit(writes),
-            Step::Reopen => Self { epoch: state.epoch + 1, written: None, ..state },
+            Step::Reopen => Self {
+                epoch: state.epoch + 1,
+                written: None,
+                ..state
+            },
         }
     }
 
@@ -687,18 +1107,26 @@ impl<S: Store> Open<S> {
     /// Leads, in this epoch.
     fn new(store: S, epoch: u64) -> Self {
         let leader = store.acquire_leadership("http://here").expect("claimed");
-        assert!(leader.is_this && leader.epoch == epoch, "{leader:?} in epoch {epoch}");
+        assert!(
+            leader.is_this && leader.epoch == epoch,
+            "{leader:?} in epoch {epoch}"
+        );
         let writer = store.open_writer(epoch).expect("a writer");
         Self { store, writer }
     }
 
     fn commit(&mut self, writes: &[StoreWrite], model: &Model) {
-        let written = self.writer.commit_writes(&writes.iter().collect::<Vec<_>>());
+        let written = self
+            .writer
+            .commit_writes(&writes.iter().collect::<Vec<_>>());
         assert_eq!(written.as_ref().ok(), model.written.as_ref(), "{written:?}");
     }
 
     fn check(&self, model: &Model) {
-        assert_eq!(view(self.store.open_reader().expect("a reader").as_ref()), view(model));
+        assert_eq!(
+            view(self.store.open_reader().expect("a reader").as_ref()),
+            view(model)
+        );
     }
 }
 
@@ -711,7 +1139,10 @@ struct Both {
 
 impl Both {
     fn commit(&mut self, writes: &[StoreWrite], model: &Model) {
-        self.sqlite.as_mut().expect("it is open").commit(writes, model);
+        self.sqlite
+            .as_mut()
+            .expect("it is open")
+            .commit(writes, model);
         if let Some((_, postgres)) = &mut self.postgres {
             postgres.commit(writes, model);
         }
@@ -720,15 +1151,26 @@ impl Both {
     fn reopen(&mut self, epoch: u64) {
         // It belongs to one coordinator at a time.
         self.sqlite = None;
-        self.sqlite = Some(Open::new(SqliteStore::open(self.dir.path()).expect("opened again"), epoch));
+        self.sqlite = Some(Open::new(
+            SqliteStore::open(self.dir.path()).expect("opened again"),
+            epoch,
+        ));
+
         if let Some((schema, old)) = &mut self.postgres {
             let store = with_server(|server| {
-                server.ask(&format!("UPDATE {schema}.term SET expires_at = '-infinity'"));
+                server.ask(&format!(
+                    "UPDATE {schema}.term SET expires_at = '-infinity'"
+                ));
                 PostgresStore::open(&url(server, schema)).expect("opened again")
             });
             let new = Open::new(store.expect("the server is there"), epoch);
+
             let refused = old.writer.commit_writes(&[&StoreWrite::CheckWritable]);
-            assert!(matches!(refused, Err(StoreError::Deposed(_))), "{refused:?}");
+            assert!(
+                matches!(refused, Err(StoreError::Deposed(_))),
+                "{refused:?}"
+            );
+
             *old = new;
         }
     }
@@ -742,13 +1184,21 @@ impl StateMachineTest for Both {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let sqlite = Some(Open::new(SqliteStore::open(dir.path()).expect("opened"), 1));
         let postgres = with_server(|server| {
-            let schema = format!("s{}", server.ask("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 's%'"));
+            let schema = format!(
+                "s{}",
+                server.ask("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 's%'")
+            );
             server.ask(&format!("CREATE SCHEMA {schema}"));
             let store = PostgresStore::open(&url(server, &schema)).expect("opened");
             (schema, Open::new(store, 1))
         });
-        let mut both = Self { dir, sqlite, postgres };
+        let mut both = Self {
+            dir,
+            sqlite,
+            postgres,
+        };
         both.commit(&[StoreWrite::InsertSweep(model.latest())], model);
+
         both
     }
 
@@ -766,6 +1216,7 @@ impl StateMachineTest for Both {
             Step::Commit(writes) => both.commit(&writes, model),
             Step::Reopen => both.reopen(model.epoch),
         }
+
         both
     }
 
@@ -785,21 +1236,36 @@ fn url(server: &Postgres, schema: &str) -> String {
 static SERVER: Mutex<Option<Postgres>> = Mutex::new(None);
 
 fn with_server<T>(work: impl FnOnce(&Postgres) -> T) -> Option<T> {
-    SERVER.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(work)
+    SERVER
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .as_ref()
+        .map(work)
 }
 
 #[test]
 fn both_stores_do_what_the_model_does() {
     match Postgres::start() {
         Ok(server) => *SERVER.lock().expect("nobody else has it") = Some(server),
-        Err(why) => skip("both_stores_do_what_the_model_does (PostgreSQL)", "postgres", &why),
+        Err(why) => skip(
+            "both_stores_do_what_the_model_does (PostgreSQL)",
+            "postgres",
+            &why,
+        ),
     }
-    let config = ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() };
+
+    let config = ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+
     let histories = Model::sequential_strategy(1..24);
     let outcome = TestRunner::new(config.clone()).run(&histories, |(model, steps, seen)| {
         Both::test_sequential(config.clone(), model, steps, seen);
         Ok(())
     });
     drop(SERVER.lock().unwrap_or_else(PoisonError::into_inner).take());
+
     assert!(outcome.is_ok(), "{}", outcome.expect_err("it failed"));
 }

@@ -50,14 +50,32 @@ impl Trial {
             "name = \"bench\"\n[data]\ndataset = \"{dataset}\"\n[model]\n{model}\nfixed_head = true\n[train]\n\
              steps = {steps}\nbatch_size = {batch}\nlr = 0.01\nwd = 5e-4\noptimizer = {{ momentum = 0.9 }}\n"
         );
-        let source = SpecSource { file: "bench".into(), text, ..SpecSource::default() };
+        let source = SpecSource {
+            file: "bench".into(),
+            text,
+            ..SpecSource::default()
+        };
         let spec = Spec::read_stored(&source).expect("a valid sweep");
         let mut config = spec.grid.resolve_config(0).expect("its only cell");
-        (config.data.train, config.data.test, config.data.order) = (batch, 1, VisitOrder::Sequential);
-        let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
+        (config.data.train, config.data.test, config.data.order) =
+            (batch, 1, VisitOrder::Sequential);
+
+        let streams = Streams {
+            sweep_seed: 0,
+            repeat: 0,
+            cell: [0; 32],
+            plan: SeedPlan::default(),
+        };
+
         let measure = Measure::with_metrics(Length::Steps(steps), vec![Metric::TrainLoss]);
-        let data = TrialData::new(made_up(&config), &config.data, &streams).expect("as many images as are used");
-        Self { config, streams, measure, data }
+        let data = TrialData::new(made_up(&config), &config.data, &streams)
+            .expect("as many images as are used");
+        Self {
+            config,
+            streams,
+            measure,
+            data,
+        }
     }
 
     fn run(&self) {
@@ -75,6 +93,7 @@ impl Trial {
             deadline: None,
         };
         let finished = run_trial(&job, &AtomicBool::new(false));
+
         divan::black_box(finished.expect("nobody stops it"));
     }
 }
@@ -83,11 +102,20 @@ fn made_up(config: &TrialConfig) -> Arc<Dataset> {
     let name = config.data.dataset;
     let (height, width, channels) = name.image_shape();
     let part = |images: u32| Images {
-        pixels: (0..images * height * width * channels).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
+        pixels: (0..images * height * width * channels)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect(),
         floats: Vec::new(),
-        labels: (0..images).map(|i| (i % name.class_count()) as u8).collect(),
+        labels: (0..images)
+            .map(|i| (i % name.class_count()) as u8)
+            .collect(),
     };
-    Arc::new(Dataset { name, train: part(config.data.train), test: part(1) })
+
+    Arc::new(Dataset {
+        name,
+        train: part(config.data.train),
+        test: part(1),
+    })
 }
 
 /// A trial of a single image in a single step: what it takes to begin and end.
@@ -102,5 +130,7 @@ const STEPS: u64 = 20;
 #[divan::bench(args = [(Mlp, 64), (Cnn4, 16), (Cnn4, 128), (Preresnet20, 128)], sample_count = 10)]
 fn twenty_steps(bencher: Bencher<'_, '_>, (workload, batch): (Workload, u32)) {
     let trial = Trial::new(workload, batch, STEPS);
-    bencher.counter(ItemsCount::new(STEPS * u64::from(batch))).bench(|| trial.run());
+    bencher
+        .counter(ItemsCount::new(STEPS * u64::from(batch)))
+        .bench(|| trial.run());
 }

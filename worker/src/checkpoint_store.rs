@@ -51,36 +51,61 @@ impl<'a> TrialCheckpointer<'a> {
         assignment: &'a Assignment,
     ) -> Self {
         let begun = Instant::now();
-        let state = Mutex::new(CheckpointerState { saved_at: begun, pending_upload: None, stop_seen_at: None });
-        Self { policy, checkpoint_dir, queue, assignment, begun, state }
+        let state = Mutex::new(CheckpointerState {
+            saved_at: begun,
+            pending_upload: None,
+            stop_seen_at: None,
+        });
+        Self {
+            policy,
+            checkpoint_dir,
+            queue,
+            assignment,
+            begun,
+            state,
+        }
     }
 
     fn lock_state(&self) -> MutexGuard<'_, CheckpointerState> {
-        self.state.lock().expect("nothing panics while it holds the state")
+        self.state
+            .lock()
+            .expect("nothing panics while it holds the state")
     }
 
     /// Whether the lease was taken away: the coordinator would not have the trial.
     fn is_lease_revoked(&self) -> bool {
-        self.queue.with_queue(|desk| desk.is_lease_revoked(self.assignment.fence))
+        self.queue
+            .with_queue(|desk| desk.is_lease_revoked(self.assignment.fence))
     }
 
     fn is_due(&self) -> bool {
         let mut state = self.lock_state();
         state.saved_at.elapsed() >= self.policy.interval
-            && state.pending_upload.as_mut().is_none_or(PendingUpload::is_finished)
+            && state
+                .pending_upload
+                .as_mut()
+                .is_none_or(PendingUpload::is_finished)
     }
 }
 
 impl CheckpointStore for TrialCheckpointer<'_> {
     fn load_checkpoints(&self, identity: &[u8; 32]) -> Vec<Vec<u8>> {
-        let here = self.checkpoint_dir.and_then(|folder| folder.load_checkpoint(identity));
-        let there =
-            self.assignment.has_checkpoint.then(|| self.policy.transfer.fetch_checkpoint(self.assignment)).flatten();
+        let here = self
+            .checkpoint_dir
+            .and_then(|folder| folder.load_checkpoint(identity));
+        let there = self
+            .assignment
+            .has_checkpoint
+            .then(|| self.policy.transfer.fetch_checkpoint(self.assignment))
+            .flatten();
+
         here.into_iter().chain(there).collect()
     }
 
     fn should_save(&self, steps: u64) -> bool {
-        failpoint::hold_after_steps(self.assignment.key, steps, || !self.assignment.is_stopped() && !self.is_due());
+        failpoint::hold_after_steps(self.assignment.key, steps, || {
+            !self.assignment.is_stopped() && !self.is_due()
+        });
         self.is_due()
     }
 
@@ -89,21 +114,33 @@ impl CheckpointStore for TrialCheckpointer<'_> {
         if let Some(folder) = self.checkpoint_dir {
             folder.save_checkpoint(identity, &checkpoint);
         }
+
         let last = self.assignment.is_stopped();
         if last && (self.is_lease_revoked() || self.begun.elapsed() < MIN_AGE_TO_UPLOAD) {
             return;
         }
+
         // One that is still under way is dropped: this one is further.
         self.lock_state().pending_upload = None;
-        let mut flight = self.policy.transfer.start_upload(self.assignment, steps, checkpoint);
+        let mut flight = self
+            .policy
+            .transfer
+            .start_upload(self.assignment, steps, checkpoint);
+
         if last {
-            self.policy.transfer.wait_for_upload(&mut flight, LAST_UPLOAD_TIMEOUT);
+            self.policy
+                .transfer
+                .wait_for_upload(&mut flight, LAST_UPLOAD_TIMEOUT);
         }
+
         self.lock_state().pending_upload = Some(flight);
     }
 
     fn should_stop_at_once(&self) -> bool {
-        let since = *self.lock_state().stop_seen_at.get_or_insert_with(Instant::now);
+        let since = *self
+            .lock_state()
+            .stop_seen_at
+            .get_or_insert_with(Instant::now);
         since.elapsed() >= STEP_TIMEOUT || self.is_lease_revoked()
     }
 

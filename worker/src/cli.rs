@@ -19,18 +19,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::checkpoint_store::CheckpointPolicy;
 use crate::device::DeviceChoice;
-use crate::failpoint;
-use crate::link::LinkPool;
 use crate::link::checkpoints::CheckpointTransfer;
 use crate::link::datasets::DatasetDirs;
-use crate::link::delivery;
-use crate::link::session;
 use crate::link::session::WorkerIdentity;
-use crate::memory;
-use crate::replay;
+use crate::link::{LinkPool, delivery, session};
 use crate::slots::{self, SharedQueue, SlotConfig};
 use crate::spool::Spool;
 use crate::train::{self, BenchReport, Isa};
+use crate::{failpoint, memory, replay};
 
 /// Joins an Ergodic coordinator and trains.
 #[derive(Debug, Parser)]
@@ -98,7 +94,11 @@ struct WorkerAuthArgs {
 
 impl WorkerAuthArgs {
     fn read_auth(self) -> Result<ClientAuth, UserError> {
-        let access = ClientAuth { token: None, ca: self.ca, identity: self.cert.zip(self.key) };
+        let access = ClientAuth {
+            token: None,
+            ca: self.ca,
+            identity: self.cert.zip(self.key),
+        };
         access.with_token_file(self.token_file.as_deref())
     }
 }
@@ -167,7 +167,9 @@ struct CheckpointInterval(Option<Duration>);
 fn parse_checkpoint_interval(text: &str) -> Result<CheckpointInterval, String> {
     match text {
         "off" | "0" | "0s" => Ok(CheckpointInterval(None)),
-        _ => parse_duration(text).map(|every| CheckpointInterval(Some(every))).map_err(|why| format!("{why}; or off")),
+        _ => parse_duration(text)
+            .map(|every| CheckpointInterval(Some(every)))
+            .map_err(|why| format!("{why}; or off")),
     }
 }
 
@@ -242,7 +244,11 @@ pub fn main() -> ExitCode {
 
 fn print_error(error: &UserError) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "error: {}", escape_lines(&error.to_string()));
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: {}",
+        escape_lines(&error.to_string())
+    );
 }
 
 fn parse_isa(name: &str) -> Result<Isa, UserError> {
@@ -255,17 +261,25 @@ fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
         .with_env_filter(filter)
         .with_writer(|| EscapedLineWriter(std::io::stderr()))
         .with_target(false);
+
     match args.log_format {
         WorkerLogFormat::Pretty => logs.init(),
         WorkerLogFormat::Json => logs.json().flatten_event(true).init(),
     }
+
     let _failpoints = failpoint::set_up_failpoints();
     let isa = parse_isa(&args.isa)?;
-    let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
+    let internal =
+        |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
+
     // Training has the other threads; control needs one.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(internal)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(internal)?;
     let result = runtime.block_on(join_coordinator(args, isa));
+
     runtime.shutdown_background();
     result
 }
@@ -274,46 +288,89 @@ async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let on_cpu = args.device == DeviceChoice::Cpu;
     // A device is used by one thread of one process.
-    let slots = if on_cpu { args.slots.unwrap_or((cores / args.threads).max(1)) } else { args.slots.unwrap_or(1) };
+    let slots = if on_cpu {
+        args.slots.unwrap_or((cores / args.threads).max(1))
+    } else {
+        args.slots.unwrap_or(1)
+    };
     if !on_cpu && slots > 1 {
-        let message = format!("--slots {slots}: --device {} has one slot; start a worker per device", args.device);
+        let message = format!(
+            "--slots {slots}: --device {} has one slot; start a worker per device",
+            args.device
+        );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
+
     let join = args.join.ok_or_else(|| {
         let message =
             "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
     let links = LinkPool::from_urls(&join, &args.access.clone().read_auth()?)?;
+
     let worker = new_worker_id();
-    let spool = args.spool.as_deref().map(|folder| Spool::open(folder, &worker, args.spool_size)).transpose()?;
+    let spool = args
+        .spool
+        .as_deref()
+        .map(|folder| Spool::open(folder, &worker, args.spool_size))
+        .transpose()?;
     let office = Arc::new(SharedQueue::new(slots).with_spool(spool));
-    let equipment = SlotConfig { threads: args.threads, isa, device: args.device, checkpoint_dir: args.checkpoint_dir };
+
+    let equipment = SlotConfig {
+        threads: args.threads,
+        isa,
+        device: args.device,
+        checkpoint_dir: args.checkpoint_dir,
+    };
+
     let keeping = args.checkpoint_every.0.map(|every| {
         let checkpoints = CheckpointTransfer::start_transfer(&links, &worker);
-        CheckpointPolicy { interval: every, transfer: checkpoints }
+        CheckpointPolicy {
+            interval: every,
+            transfer: checkpoints,
+        }
     });
     if keeping.is_none() && equipment.checkpoint_dir.is_some() {
-        let message =
-            "--checkpoint-dir: with --checkpoint-every off nothing would be kept there; leave out one of the two";
+        let message = "--checkpoint-dir: with --checkpoint-every off nothing would be kept there; leave out one of the two";
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
+
     let numerics = slots::start_slots(&office, slots, &equipment, keeping.as_ref())?;
     let identity = WorkerIdentity {
         coordinator_url: join,
         numerics,
         worker_id: worker,
-        name: args.name.unwrap_or_else(|| format!("{}:{}", host_name(), std::process::id())),
+        name: args
+            .name
+            .unwrap_or_else(|| format!("{}:{}", host_name(), std::process::id())),
         slots,
         idle_exit: args.idle_exit,
         memory: args.memory.or_else(memory::available_bytes),
     };
-    let places = DatasetDirs { data_dir: args.data_dir, cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir) };
+
+    let places = DatasetDirs {
+        data_dir: args.data_dir,
+        cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir),
+    };
     let (name, numerics, isa) = (&identity.name, &identity.numerics, isa.name());
-    tracing::info!(name, slots, threads = args.threads, isa, numerics, "worker started");
+    tracing::info!(
+        name,
+        slots,
+        threads = args.threads,
+        isa,
+        numerics,
+        "worker started"
+    );
+
     delivery::start_delivery(&office, &links, &identity.worker_id);
     let (leave, leaving) = watch::channel(false);
-    tokio::spawn(drain_on_signal(office.clone(), args.drain, args.leave_at_eof, leave));
+    tokio::spawn(drain_on_signal(
+        office.clone(),
+        args.drain,
+        args.leave_at_eof,
+        leave,
+    ));
+
     session::run_until_drained(&identity, &office, links, &places, leaving).await?;
     tracing::info!("left");
     Ok(())
@@ -324,7 +381,12 @@ async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
 ///
 /// A coordinator that is gone by then is not waited for: what it did not acknowledge is lost with this process, unless
 /// a spool has it.
-async fn drain_on_signal(office: Arc<SharedQueue>, drain: Duration, at_eof: bool, leave: watch::Sender<bool>) {
+async fn drain_on_signal(
+    office: Arc<SharedQueue>,
+    drain: Duration,
+    at_eof: bool,
+    leave: watch::Sender<bool>,
+) {
     let drain = tokio::select! {
         () = wait_for_signal() => drain,
         // Whoever started this worker is gone, and with it the coordinator.
@@ -335,12 +397,14 @@ async fn drain_on_signal(office: Arc<SharedQueue>, drain: Duration, at_eof: bool
         running = office.with_queue(|desk| desk.running_count()),
         "leaving: finishing running trials"
     );
+
     office.with_queue(|desk| desk.close());
     let _ = leave.send(true);
     tokio::select! {
         () = tokio::time::sleep(drain) => {}
         () = wait_for_signal() => {}
     }
+
     let running = office.with_queue(|desk| {
         desk.stop_running_trials();
         desk.running_count()
@@ -348,10 +412,19 @@ async fn drain_on_signal(office: Arc<SharedQueue>, drain: Duration, at_eof: bool
     if running > 0 {
         tracing::warn!(running, "stopping running trials; they are given back");
     }
+
     tokio::time::sleep(FAREWELL_TIMEOUT).await;
     let results = office.with_queue(|desk| desk.unacknowledged_count());
-    let fate = if office.spool().is_some() { "wait in the spool" } else { "are lost" };
-    tracing::warn!(results, "the coordinator did not take leave; ending all the same: results not acknowledged {fate}");
+    let fate = if office.spool().is_some() {
+        "wait in the spool"
+    } else {
+        "are lost"
+    };
+    tracing::warn!(
+        results,
+        "the coordinator did not take leave; ending all the same: results not acknowledged {fate}"
+    );
+
     std::process::exit(1);
 }
 
@@ -382,38 +455,73 @@ async fn wait_for_signal() {
 /// 32 hex digits that no other worker has.
 fn new_worker_id() -> String {
     let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 worker id v1");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     hasher
         .update(&now.as_nanos().to_le_bytes())
         .update(&std::process::id().to_le_bytes())
         .update(host_name().as_bytes());
-    hasher.update(std::fs::read("/proc/sys/kernel/random/uuid").unwrap_or_default().as_slice());
+
+    hasher.update(
+        std::fs::read("/proc/sys/kernel/random/uuid")
+            .unwrap_or_default()
+            .as_slice(),
+    );
+
     ergodic_common::trial::to_hex(&hasher.finalize().as_bytes()[..16])
 }
 
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = name.trim().chars().filter(|c| !c.is_control()).take(64).collect();
-    if name.is_empty() { "worker".to_owned() } else { name }
+    let name: String = name
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(64)
+        .collect();
+    if name.is_empty() {
+        "worker".to_owned()
+    } else {
+        name
+    }
 }
 
 fn default_cache_dir() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    base.or(home).unwrap_or_else(std::env::temp_dir).join("ergodic")
+    base.or(home)
+        .unwrap_or_else(std::env::temp_dir)
+        .join("ergodic")
 }
 
 fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
-    let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
-    let equipment =
-        SlotConfig { threads: args.threads, isa: parse_isa(&args.isa)?, device: args.device, checkpoint_dir: None };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
-    let places = DatasetDirs { data_dir: args.data_dir, cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir) };
+    let internal =
+        |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
+    let equipment = SlotConfig {
+        threads: args.threads,
+        isa: parse_isa(&args.isa)?,
+        device: args.device,
+        checkpoint_dir: None,
+    };
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(internal)?;
+    let places = DatasetDirs {
+        data_dir: args.data_dir,
+        cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir),
+    };
     let result = runtime.block_on(async {
         let links = LinkPool::from_urls(&args.join, &args.access.read_auth()?)?;
         replay::run_single_trial(&links, &places, &args.sweep, args.trial, equipment).await
     })?;
-    let written = std::io::Write::write_all(&mut std::io::stdout(), &ergodic_proto::result_to_bytes(result));
+    let written = std::io::Write::write_all(
+        &mut std::io::stdout(),
+        &ergodic_proto::result_to_bytes(result),
+    );
+
     written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
 }
 
@@ -429,22 +537,33 @@ fn run_bench_command(args: &BenchArgs) -> Result<(), UserError> {
          batch_size = {}\nlr = 0.1\nwd = 5e-4\noptimizer = {{ momentum = 0.9 }}\n",
         args.batch
     );
-    let source = SpecSource { file: "bench".into(), text, ..SpecSource::default() };
+    let source = SpecSource {
+        file: "bench".into(),
+        text,
+        ..SpecSource::default()
+    };
+
     let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
-    let config = Spec::read_stored(&source).and_then(|spec| spec.grid.resolve_config(0)).map_err(bad)?;
+    let config = Spec::read_stored(&source)
+        .and_then(|spec| spec.grid.resolve_config(0))
+        .map_err(bad)?;
     let place = args.device.open_device()?;
-    let report = train::measure_training_speed(&config, args.steps, isa, place.as_ref(), args.threads)
-        .map_err(|e| UserError::new(ErrorCode::Internal, format!("--threads: {e}")))?;
+    let report =
+        train::measure_training_speed(&config, args.steps, isa, place.as_ref(), args.threads)
+            .map_err(|e| UserError::new(ErrorCode::Internal, format!("--threads: {e}")))?;
+
     let computer = place.map_or(isa.name().to_owned(), |place| place.numerics_class);
     print_stdout(&format_bench_report(args, &computer, &report))
 }
 
 /// What a benchmark measured, beside what this core can do at best.
 fn format_bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> String {
-    let (samples, gflops) = (report.samples_per_cpu_second(), report.flops_per_second() / 1e9);
+    let samples = report.samples_per_cpu_second();
+    let gflops = report.flops_per_second() / 1e9;
     let gemm = report.gemm_flops_per_second / 1e9;
     let workload = format!("{:?}", args.workload).to_lowercase();
     let memory = memory::peak_bytes();
+
     match args.format {
         BenchFormat::Json => json!({
             "workload": workload, "batch": args.batch, "steps": args.steps, "isa": isa, "threads": args.threads,
@@ -470,9 +589,10 @@ fn print_stdout(text: &str) -> Result<(), UserError> {
     use std::io::Write;
     match writeln!(std::io::stdout(), "{text}") {
         // Whoever closed the pipe has read enough.
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(UserError::new(
+            ErrorCode::Internal,
+            format!("cannot write to stdout: {e}"),
+        )),
         _ => Ok(()),
     }
 }

@@ -46,9 +46,12 @@ impl DeviceChoice {
     pub(crate) fn open_device(self) -> Result<Option<CandleDevice>, UserError> {
         match self {
             Self::Cpu => Ok(None),
-            Self::Cuda(ordinal) => open_cuda(ordinal)
-                .map(Some)
-                .map_err(|why| UserError::new(ErrorCode::BadInput, format!("--device cuda:{ordinal}: {why}"))),
+            Self::Cuda(ordinal) => open_cuda(ordinal).map(Some).map_err(|why| {
+                UserError::new(
+                    ErrorCode::BadInput,
+                    format!("--device cuda:{ordinal}: {why}"),
+                )
+            }),
         }
     }
 }
@@ -64,11 +67,18 @@ fn open_cuda(ordinal: usize) -> Result<CandleDevice, String> {
     use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute as Attribute;
 
     let device = Device::new_cuda(ordinal).map_err(|e| format!("it cannot be opened: {e}"))?;
-    let Device::Cuda(cuda) = &device else { return Err("it is no CUDA device".into()) };
+    let Device::Cuda(cuda) = &device else {
+        return Err("it is no CUDA device".into());
+    };
     let stream = cuda.cuda_stream();
     let context = stream.context();
-    let number = |attribute| context.attribute(attribute).map_err(|e| format!("it does not tell what it is: {e}"));
+    let number = |attribute| {
+        context
+            .attribute(attribute)
+            .map_err(|e| format!("it does not tell what it is: {e}"))
+    };
     let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+
     let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     let cublas = cublas_version(cuda).ok_or("cuBLAS does not tell its version")?;
     Ok(CandleDevice {
@@ -84,7 +94,8 @@ fn open_cuda(ordinal: usize) -> Result<CandleDevice, String> {
 fn cublas_version(device: &candle_core::CudaDevice) -> Option<String> {
     use candle_core::cuda_backend::cudarc::cublas::sys;
 
-    let (handle, mut version) = (device.cublas_handle(), 0);
+    let handle = device.cublas_handle();
+    let mut version = 0;
     // SAFETY: the handle is alive for as long as `handle`, and the version is written into an integer of ours.
     let status = unsafe { sys::cublasGetVersion_v2(*handle.handle(), &raw mut version) };
     let known = status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS;
@@ -102,7 +113,10 @@ mod tests {
 
     #[test]
     fn devices_are_named() {
-        assert_eq!(("cuda:3".parse(), "auto".parse()), (Ok(DeviceChoice::Cuda(3)), Ok(DeviceChoice::Cpu)));
+        assert_eq!(
+            ("cuda:3".parse(), "auto".parse()),
+            (Ok(DeviceChoice::Cuda(3)), Ok(DeviceChoice::Cpu))
+        );
         for bad in ["", "gpu", "cuda", "cuda:", "cuda:x"] {
             assert!(bad.parse::<DeviceChoice>().is_err(), "{bad}");
         }

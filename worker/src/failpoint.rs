@@ -19,7 +19,12 @@ static BEGUN: AtomicU64 = AtomicU64::new(0);
 pub(crate) fn hold_before_trial(trial: TrialKey, waits: impl Fn() -> bool) {
     fail::fail_point!("trial", |file| {
         let before = BEGUN.fetch_add(1, Ordering::Relaxed);
-        wait_while_held(&file.unwrap_or_default(), (trial, 0), |hold| before >= hold.begun, waits);
+        wait_while_held(
+            &file.unwrap_or_default(),
+            (trial, 0),
+            |hold| before >= hold.begun,
+            waits,
+        );
     });
 }
 
@@ -27,7 +32,12 @@ pub(crate) fn hold_before_trial(trial: TrialKey, waits: impl Fn() -> bool) {
 #[cfg(feature = "failpoints")]
 pub(crate) fn hold_after_steps(trial: TrialKey, steps: u64, waits: impl Fn() -> bool) {
     fail::fail_point!("trial", |file| {
-        wait_while_held(&file.unwrap_or_default(), (trial, steps), |hold| hold.begun == 0, waits);
+        wait_while_held(
+            &file.unwrap_or_default(),
+            (trial, steps),
+            |hold| hold.begun == 0,
+            waits,
+        );
     });
 }
 
@@ -52,9 +62,16 @@ impl TrialHold {
     /// What the file says now.
     fn read_file(file: &str) -> Option<Self> {
         let text = std::fs::read_to_string(file).ok()?;
-        let numbers: Vec<u64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let numbers: Vec<u64> = text
+            .split_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
         match numbers[..] {
-            [repeat, step, begun] => Some(Self { repeat, step, begun }),
+            [repeat, step, begun] => Some(Self {
+                repeat,
+                step,
+                begun,
+            }),
             _ => None,
         }
     }
@@ -71,11 +88,14 @@ fn wait_while_held(
     is_too_many: impl Fn(&TrialHold) -> bool,
     waits: impl Fn() -> bool,
 ) {
-    let is_held =
-        || TrialHold::read_file(file).is_some_and(|hold| hold.matches_trial(trial, steps) && is_too_many(&hold));
+    let is_held = || {
+        TrialHold::read_file(file)
+            .is_some_and(|hold| hold.matches_trial(trial, steps) && is_too_many(&hold))
+    };
     if is_held() {
         tracing::debug!(%trial, steps, "held");
     }
+
     while is_held() && waits() {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }

@@ -13,9 +13,13 @@ pub(crate) struct CheckpointDir {
 impl CheckpointDir {
     /// The folder, made if it is missing.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
-        let place = |e: std::io::Error| std::io::Error::other(format!("--checkpoint-dir {}: {e}", path.display()));
+        let place = |e: std::io::Error| {
+            std::io::Error::other(format!("--checkpoint-dir {}: {e}", path.display()))
+        };
         std::fs::create_dir_all(path).map_err(place)?;
-        Ok(Self { path: path.to_owned() })
+        Ok(Self {
+            path: path.to_owned(),
+        })
     }
 
     fn checkpoint_path(&self, identity: &[u8; 32]) -> PathBuf {
@@ -30,9 +34,12 @@ impl CheckpointDir {
     /// Written beside and renamed, so that a crash leaves the old one or the new one. A full disk costs the checkpoint, not
     /// the trial.
     pub(crate) fn save_checkpoint(&self, identity: &[u8; 32], checkpoint: &[u8]) {
-        let (file, part) =
-            (self.checkpoint_path(identity), self.path.join(format!("{}.{}", to_hex(identity), std::process::id())));
-        let written = std::fs::write(&part, checkpoint).and_then(|()| std::fs::rename(&part, &file));
+        let file = self.checkpoint_path(identity);
+        let part = self
+            .path
+            .join(format!("{}.{}", to_hex(identity), std::process::id()));
+        let written =
+            std::fs::write(&part, checkpoint).and_then(|()| std::fs::rename(&part, &file));
         if let Err(error) = written {
             let _ = std::fs::remove_file(&part);
             tracing::warn!(checkpoint = %file.display(), %error, "cannot keep an unfinished trial");

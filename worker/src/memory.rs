@@ -5,9 +5,16 @@ use std::fs::read_to_string;
 /// The machine's memory, or what the control group of this process may have of it, in bytes; `None` where the system does
 /// not tell.
 pub(crate) fn available_bytes() -> Option<u64> {
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limits = limits.iter().filter_map(|path| read_to_string(path).ok()?.trim().parse().ok());
-    limits.chain(read_proc_bytes("/proc/meminfo", "MemTotal:")).min()
+    let limits = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let limits = limits
+        .iter()
+        .filter_map(|path| read_to_string(path).ok()?.trim().parse().ok());
+    limits
+        .chain(read_proc_bytes("/proc/meminfo", "MemTotal:"))
+        .min()
 }
 
 /// The most memory that this process has held, in bytes; `None` where the system does not tell.
@@ -19,7 +26,12 @@ pub(crate) fn peak_bytes() -> Option<u64> {
 fn read_proc_bytes(path: &str, words: &str) -> Option<u64> {
     let text = read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(words))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
 }
 
 /// Reads `512MiB`, `8GiB`; a bare number means bytes.
@@ -27,7 +39,9 @@ fn read_proc_bytes(path: &str, words: &str) -> Option<u64> {
 /// # Errors
 /// Anything else, in words.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let factor = match unit {
         "" | "B" => 1.0,
@@ -36,14 +50,28 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         "GiB" => 1024.0 * 1024.0 * 1024.0,
         _ => f64::NAN,
     };
-    let bytes = number.parse::<f64>().ok().map(|n| n * factor).filter(|b| (1.0..=1e18).contains(b));
-    bytes.map(|b| b as u64).ok_or_else(|| format!("expected a size like 512MiB or 8GiB, found '{text}'"))
+    let bytes = number
+        .parse::<f64>()
+        .ok()
+        .map(|n| n * factor)
+        .filter(|b| (1.0..=1e18).contains(b));
+
+    bytes
+        .map(|b| b as u64)
+        .ok_or_else(|| format!("expected a size like 512MiB or 8GiB, found '{text}'"))
 }
 
 /// Why trials that need so many bytes each cannot be run beside a dataset; `None` when they can.
-pub(crate) fn explain_shortage(limit: Option<u64>, slots: u32, trial: u64, dataset: u64) -> Option<String> {
+pub(crate) fn explain_shortage(
+    limit: Option<u64>,
+    slots: u32,
+    trial: u64,
+    dataset: u64,
+) -> Option<String> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let need = trial.saturating_mul(u64::from(slots)).saturating_add(dataset);
+    let need = trial
+        .saturating_mul(u64::from(slots))
+        .saturating_add(dataset);
     let limit = limit.filter(|limit| need > *limit)?;
     Some(format!(
         "{slots} slots of {} MiB and a dataset of {} MiB do not fit into the {} MiB that this worker may fill: give it \
@@ -60,7 +88,10 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        assert_eq!((parse_size("8GiB"), parse_size("0.5MiB"), parse_size("17")), (Ok(8 << 30), Ok(1 << 19), Ok(17)));
+        assert_eq!(
+            (parse_size("8GiB"), parse_size("0.5MiB"), parse_size("17")),
+            (Ok(8 << 30), Ok(1 << 19), Ok(17))
+        );
         for bad in ["", "GiB", "-1", "1GB", "0", "nan"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
@@ -68,9 +99,16 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_told_in_numbers() {
-        assert_eq!(explain_shortage(Some(100 << 20), 4, 20 << 20, 20 << 20), None);
+        assert_eq!(
+            explain_shortage(Some(100 << 20), 4, 20 << 20, 20 << 20),
+            None
+        );
         let words = explain_shortage(Some(100 << 20), 4, 20 << 20, 21 << 20).expect("too much");
-        assert!(words.contains("4 slots of 20 MiB") && words.contains("the 100 MiB"), "{words}");
+        assert!(
+            words.contains("4 slots of 20 MiB") && words.contains("the 100 MiB"),
+            "{words}"
+        );
+
         assert_eq!(explain_shortage(None, 4, u64::MAX, 1), None);
     }
 }

@@ -24,38 +24,69 @@ pub(crate) async fn run_single_trial(
     key: TrialKey,
     equipment: SlotConfig,
 ) -> Result<TrialResult, UserError> {
-    let sweep =
-        LoadedSweep::fetch_from(sweep, &mut links.current_link(), places, |_| None).await.map_err(to_user_error)?;
-    let (fence, stop) = (Fence { lease: 0, epoch: 0 }, Arc::new(AtomicBool::new(false)));
+    let sweep = LoadedSweep::fetch_from(sweep, &mut links.current_link(), places, |_| None)
+        .await
+        .map_err(to_user_error)?;
+    let fence = Fence { lease: 0, epoch: 0 };
+    let stop = Arc::new(AtomicBool::new(false));
+
     // A limit is there for others' sake, and nobody waits here but the one who asked.
-    let assignment = Assignment { fence, key, sweep: Arc::new(sweep), stop, time_limit: None, has_checkpoint: false };
+    let assignment = Assignment {
+        fence,
+        key,
+        sweep: Arc::new(sweep),
+        stop,
+        time_limit: None,
+        has_checkpoint: false,
+    };
     let ran = tokio::task::spawn_blocking(move || {
         let machine = TrialRunner::new(&equipment)?;
-        let (wanted, ours) = (&assignment.sweep.spec.numerics, machine.numerics_class());
+        let wanted = &assignment.sweep.spec.numerics;
+        let ours = machine.numerics_class();
         if wanted != ours {
-            let message = format!("the sweep is of numerics class {wanted}, and this program computes {ours} here");
+            let message = format!(
+                "the sweep is of numerics class {wanted}, and this program computes {ours} here"
+            );
             return Err(UserError::new(ErrorCode::Version, message));
         }
+
         Ok(run_assignment(&assignment, &machine, None))
     });
-    let ran = ran.await.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))??;
+    let ran = ran
+        .await
+        .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))??;
+
     match ran {
-        Some(FinishedTrial { result: TrialResult { outcome: Outcome::Failed { cause }, .. }, .. }) => {
-            Err(UserError::new(ErrorCode::Refused, format!("the trial {key} cannot be run here: {cause}")))
-        }
+        Some(FinishedTrial {
+            result:
+                TrialResult {
+                    outcome: Outcome::Failed { cause },
+                    ..
+                },
+            ..
+        }) => Err(UserError::new(
+            ErrorCode::Refused,
+            format!("the trial {key} cannot be run here: {cause}"),
+        )),
         Some(finished) => Ok(finished.result),
-        None => Err(UserError::new(ErrorCode::Internal, format!("the trial {key} was broken off"))),
+        None => Err(UserError::new(
+            ErrorCode::Internal,
+            format!("the trial {key} was broken off"),
+        )),
     }
 }
 
 fn to_user_error(error: SweepError) -> UserError {
     let code = match &error {
-        SweepError::Transport(status) | SweepError::Data(FetchError::Transport(status)) => match status.code() {
-            tonic::Code::NotFound => ErrorCode::NotFound,
-            tonic::Code::Unavailable => ErrorCode::Unreachable,
-            _ => ErrorCode::Refused,
-        },
+        SweepError::Transport(status) | SweepError::Data(FetchError::Transport(status)) => {
+            match status.code() {
+                tonic::Code::NotFound => ErrorCode::NotFound,
+                tonic::Code::Unavailable => ErrorCode::Unreachable,
+                _ => ErrorCode::Refused,
+            }
+        }
         _ => ErrorCode::Refused,
     };
+
     UserError::new(code, error.to_string())
 }

@@ -51,7 +51,10 @@ impl SharedQueue {
     /// The same with a spool.
     #[must_use]
     pub fn with_spool(self, spool: Option<Spool>) -> Self {
-        Self { spool: spool.map(Arc::new), ..self }
+        Self {
+            spool: spool.map(Arc::new),
+            ..self
+        }
     }
 
     /// The spool.
@@ -72,7 +75,9 @@ impl SharedQueue {
     }
 
     fn lock_queue(&self) -> MutexGuard<'_, WorkQueue> {
-        self.queue.lock().expect("nothing panics while it holds the desk")
+        self.queue
+            .lock()
+            .expect("nothing panics while it holds the desk")
     }
 
     /// Books the end of a trial, and wakes whoever has to do with it. Without a result, it was stopped.
@@ -89,6 +94,7 @@ impl SharedQueue {
             desk.finish_spooled_trial(assignment.fence, assignment.key, result, place);
             desk.slots_to_request().is_some()
         };
+
         self.results_ready.notify_one();
         if wishes {
             self.queue_changed.notify_one();
@@ -118,7 +124,11 @@ impl SharedQueue {
             if let Some(assignment) = desk.begin_trial(self.uptime()) {
                 return Some(assignment);
             }
-            desk = self.work_available.wait(desk).expect("nothing panics while it holds the desk");
+
+            desk = self
+                .work_available
+                .wait(desk)
+                .expect("nothing panics while it holds the desk");
         }
     }
 }
@@ -164,9 +174,13 @@ pub(crate) fn start_slots(
 ) -> Result<String, UserError> {
     let mut numerics = String::new();
     for n in 0..slots {
-        let (office, equipment, keeping) = (office.clone(), equipment.clone(), keeping.cloned());
+        let office = office.clone();
+        let equipment = equipment.clone();
+        let keeping = keeping.cloned();
         let (report, ready) = std::sync::mpsc::channel();
-        let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start slot {n}: {e}"));
+        let failed =
+            |e: String| UserError::new(ErrorCode::Internal, format!("cannot start slot {n}: {e}"));
+
         // A device belongs to the thread that opened it.
         let slot = move || match TrialRunner::new(&equipment) {
             Ok(machine) => {
@@ -175,9 +189,14 @@ pub(crate) fn start_slots(
             }
             Err(error) => _ = report.send(Err(error)),
         };
-        std::thread::Builder::new().name(format!("slot-{n}")).spawn(slot).map_err(|e| failed(e.to_string()))?;
+        std::thread::Builder::new()
+            .name(format!("slot-{n}"))
+            .spawn(slot)
+            .map_err(|e| failed(e.to_string()))?;
+
         numerics = ready.recv().map_err(|e| failed(e.to_string()))??;
     }
+
     Ok(numerics)
 }
 
@@ -199,29 +218,50 @@ impl TrialRunner {
     /// The device or the folder cannot be used.
     pub fn new(equipment: &SlotConfig) -> Result<Self, UserError> {
         let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
-        let pool = train::build_thread_pool(equipment.threads).map_err(|e| failed(e.to_string()))?;
+        let pool =
+            train::build_thread_pool(equipment.threads).map_err(|e| failed(e.to_string()))?;
         let folder = equipment
             .checkpoint_dir
             .as_deref()
             .map(CheckpointDir::open)
             .transpose()
             .map_err(|e| failed(e.to_string()))?;
-        Ok(Self { isa: equipment.isa, device: equipment.device.open_device()?, pool, checkpoint_dir: folder })
+
+        Ok(Self {
+            isa: equipment.isa,
+            device: equipment.device.open_device()?,
+            pool,
+            checkpoint_dir: folder,
+        })
     }
 
     /// The class of what it computes.
     pub fn numerics_class(&self) -> &str {
-        self.device.as_ref().map_or(CPU_F32, |place| &place.numerics_class)
+        self.device
+            .as_ref()
+            .map_or(CPU_F32, |place| &place.numerics_class)
     }
 }
 
 fn run_slot(office: &SharedQueue, machine: &TrialRunner, keeping: Option<&CheckpointPolicy>) {
     while let Some(assignment) = office.wait_for_trial() {
-        let shelf = keeping
-            .map(|keeping| TrialCheckpointer::new(keeping, machine.checkpoint_dir.as_ref(), office, &assignment));
-        let result =
-            run_assignment(&assignment, machine, shelf.as_ref().map(|shelf| shelf as &dyn train::CheckpointStore));
+        let shelf = keeping.map(|keeping| {
+            TrialCheckpointer::new(
+                keeping,
+                machine.checkpoint_dir.as_ref(),
+                office,
+                &assignment,
+            )
+        });
+        let result = run_assignment(
+            &assignment,
+            machine,
+            shelf
+                .as_ref()
+                .map(|shelf| shelf as &dyn train::CheckpointStore),
+        );
         office.finish_trial(&assignment, result);
+
         tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial ends");
     }
 }
@@ -251,15 +291,22 @@ pub fn run_assignment(
             checkpoint_store: shelf,
             deadline: assignment.time_limit.map(Deadline::from_now),
         };
+
         Ok(train::run_trial(&job, &assignment.stop))
     }));
+
     match attempt {
         Ok(Ok(result)) => result,
         Ok(Err(cause)) => Some(failed_trial(assignment, cause)),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().map(String::as_str);
-            let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
-            Some(failed_trial(assignment, format!("the trial panicked: {}", words)))
+            let words = words
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no words");
+            Some(failed_trial(
+                assignment,
+                format!("the trial panicked: {}", words),
+            ))
         }
     }
 }
@@ -268,5 +315,8 @@ fn failed_trial(assignment: &Assignment, cause: String) -> FinishedTrial {
     let cause: String = cause.chars().take(1000).collect();
     tracing::error!(trial = %assignment.key, cause, "trial failed");
     let metrics = assignment.sweep.spec.measure.metrics.len();
-    FinishedTrial { result: TrialResult::failed(assignment.key, cause, metrics), weights: None }
+    FinishedTrial {
+        result: TrialResult::failed(assignment.key, cause, metrics),
+        weights: None,
+    }
 }

@@ -83,7 +83,8 @@ impl ResultBatch {
     /// Trials whose results it holds.
     pub fn trial_keys(&self) -> Vec<TrialKey> {
         let here = self.results.iter().map(|finished| finished.result.key);
-        here.chain(self.spooled.iter().map(|place| place.key)).collect()
+        here.chain(self.spooled.iter().map(|place| place.key))
+            .collect()
     }
 }
 
@@ -134,7 +135,10 @@ struct HeldLease {
 
 impl HeldLease {
     fn is_done(&self) -> bool {
-        self.queued.is_empty() && self.running.is_empty() && self.finished.is_empty() && self.in_flight == 0
+        self.queued.is_empty()
+            && self.running.is_empty()
+            && self.finished.is_empty()
+            && self.in_flight == 0
     }
 }
 
@@ -171,17 +175,25 @@ struct LeaseRenewal {
 impl WorkQueue {
     /// An empty desk for so many slots.
     pub fn new(slots: u32) -> Self {
-        Self { slots, ..Self::default() }
+        Self {
+            slots,
+            ..Self::default()
+        }
     }
 
     /// A session was opened, in which a lease that is not renewed for so long ends.
     pub fn start_renewal_watch(&mut self, ttl: Duration, now: Uptime) {
-        self.renewal = Some(LeaseRenewal { ttl, renewed_at: now });
+        self.renewal = Some(LeaseRenewal {
+            ttl,
+            renewed_at: now,
+        });
     }
 
     /// The coordinator has renewed the leases.
     pub fn renew_leases(&mut self, now: Uptime) {
-        self.renewal.iter_mut().for_each(|renewal| renewal.renewed_at = now);
+        self.renewal
+            .iter_mut()
+            .for_each(|renewal| renewal.renewed_at = now);
     }
 
     /// The session was lost. Whoever is cut off goes on within the leases it holds.
@@ -192,7 +204,9 @@ impl WorkQueue {
     /// Whether leases have gone without renewal for two thirds of the time they live without: they may end soon, and what
     /// is begun now would be in vain.
     fn is_renewal_overdue(&self, now: Uptime) -> bool {
-        self.renewal.as_ref().is_some_and(|renewal| 3 * now.saturating_sub(renewal.renewed_at) >= 2 * renewal.ttl)
+        self.renewal
+            .as_ref()
+            .is_some_and(|renewal| 3 * now.saturating_sub(renewal.renewed_at) >= 2 * renewal.ttl)
     }
 
     /// A lease was granted, some of whose trials can go on from a checkpoint.
@@ -213,6 +227,7 @@ impl WorkQueue {
             finished: Vec::new(),
             in_flight: 0,
         };
+
         self.leases.insert(fence, lease);
     }
 
@@ -221,8 +236,12 @@ impl WorkQueue {
         if let Some(lease) = self.leases.get_mut(&fence) {
             lease.is_revoked = true;
             lease.queued.clear();
-            lease.running.values().for_each(|stop| stop.store(true, Ordering::Relaxed));
+            lease
+                .running
+                .values()
+                .for_each(|stop| stop.store(true, Ordering::Relaxed));
         }
+
         self.drop_finished_leases();
     }
 
@@ -234,9 +253,15 @@ impl WorkQueue {
     /// Gives back up to so many trials of a lease that are not begun, those that would be the last. All that were given
     /// back of it, so that a message that was lost does no harm.
     pub fn retract_trials(&mut self, fence: Fence, trials: u64) -> Vec<TrialKey> {
-        let Some(lease) = self.leases.get_mut(&fence) else { return Vec::new() };
-        let keep = lease.queued.len().saturating_sub(usize::try_from(trials).unwrap_or(usize::MAX));
+        let Some(lease) = self.leases.get_mut(&fence) else {
+            return Vec::new();
+        };
+        let keep = lease
+            .queued
+            .len()
+            .saturating_sub(usize::try_from(trials).unwrap_or(usize::MAX));
         lease.retracted.extend(lease.queued.drain(keep..));
+
         let yielded = lease.retracted.clone();
         self.drop_finished_leases();
         yielded
@@ -248,10 +273,15 @@ impl WorkQueue {
         if self.is_closed || self.outbox_bytes >= MAX_OUTBOX_BYTES || self.is_renewal_overdue(now) {
             return None;
         }
-        let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| !lease.queued.is_empty())?;
+
+        let (fence, lease) = self
+            .leases
+            .iter_mut()
+            .find(|(_, lease)| !lease.queued.is_empty())?;
         let key = lease.queued.pop_front()?;
         let stop = Arc::new(AtomicBool::new(false));
         lease.running.insert(key, stop.clone());
+
         let limit = lease.sweep.spec.scheduling.time_limit;
         let kept = lease.checkpointed.contains(&key);
         Some(Assignment {
@@ -278,19 +308,30 @@ impl WorkQueue {
         finished: Option<FinishedTrial>,
         place: Option<SpoolRef>,
     ) {
-        let Some(lease) = self.leases.get_mut(&fence) else { return };
+        let Some(lease) = self.leases.get_mut(&fence) else {
+            return;
+        };
         lease.running.remove(&key);
+
         if let Some(finished) = finished {
-            let (seconds, bytes) = (finished.result.seconds, finished.wire_size());
-            self.mean_trial_seconds = Some(self.mean_trial_seconds.map_or(seconds, |s| 0.9 * s + 0.1 * seconds));
+            let seconds = finished.result.seconds;
+            let bytes = finished.wire_size();
+            self.mean_trial_seconds = Some(
+                self.mean_trial_seconds
+                    .map_or(seconds, |s| 0.9 * s + 0.1 * seconds),
+            );
+
             match place.filter(|_| self.outbox_bytes + bytes >= MAX_OUTBOX_BYTES) {
                 Some(place) => lease.finished.push(BufferedResult::Spool(place)),
                 None => {
                     self.outbox_bytes += bytes;
-                    lease.finished.push(BufferedResult::Memory(Box::new(finished)));
+                    lease
+                        .finished
+                        .push(BufferedResult::Memory(Box::new(finished)));
                 }
             }
         }
+
         self.drop_finished_leases();
     }
 
@@ -311,24 +352,46 @@ impl WorkQueue {
             !lease.finished.is_empty() && (all || calm || last || worth(lease))
         };
         let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| ready(lease))?;
+
         let mut bytes = 0;
         let fits = |waiting: &BufferedResult| {
             bytes += waiting.wire_size();
             bytes <= MAX_BATCH_BYTES
         };
-        let count = lease.finished.iter().take(MAX_BATCH_RESULTS).map(fits).take_while(|fits| *fits).count().max(1);
-        let (mut results, mut spooled) = (Vec::new(), Vec::new());
+        let count = lease
+            .finished
+            .iter()
+            .take(MAX_BATCH_RESULTS)
+            .map(fits)
+            .take_while(|fits| *fits)
+            .count()
+            .max(1);
+
+        let mut results = Vec::new();
+        let mut spooled = Vec::new();
+
         for waiting in lease.finished.drain(..count) {
             match waiting {
                 BufferedResult::Memory(finished) => results.push(*finished),
                 BufferedResult::Spool(place) => spooled.push(place),
             }
         }
+
         lease.in_flight += count;
         self.next_batch += 1;
-        let away = InFlight { bytes: results.iter().map(FinishedTrial::wire_size).sum(), results: count };
+        let away = InFlight {
+            bytes: results.iter().map(FinishedTrial::wire_size).sum(),
+            results: count,
+        };
         self.batches.insert(self.next_batch, away);
-        Some(ResultBatch { number: self.next_batch, fence: *fence, sweep: lease.sweep.id.clone(), results, spooled })
+
+        Some(ResultBatch {
+            number: self.next_batch,
+            fence: *fence,
+            sweep: lease.sweep.id.clone(),
+            results,
+            spooled,
+        })
     }
 
     /// The coordinator has answered for a parcel: it is forgotten.
@@ -346,24 +409,35 @@ impl WorkQueue {
         if self.is_closed || self.outbox_bytes >= MAX_OUTBOX_BYTES {
             return None;
         }
+
         let queued = self.queued_count();
         let idle = u64::from(self.slots).saturating_sub(self.running_count() + queued);
-        let lasts = self.mean_trial_seconds.map(|s| queued as f64 * s / f64::from(self.slots));
-        let short = self.mean_trial_seconds.is_some_and(|s| s < PREFETCH_SECONDS)
+        let lasts = self
+            .mean_trial_seconds
+            .map(|s| queued as f64 * s / f64::from(self.slots));
+        let short = self
+            .mean_trial_seconds
+            .is_some_and(|s| s < PREFETCH_SECONDS)
             && lasts.is_some_and(|l| l < PREFETCH_SECONDS);
+
         (idle > 0 || short).then_some(idle.max(1) as u32)
     }
 
     /// Begins no further trial and gives up those not begun.
     pub fn close(&mut self) {
         self.is_closed = true;
-        self.leases.values_mut().for_each(|lease| lease.queued.clear());
+        self.leases
+            .values_mut()
+            .for_each(|lease| lease.queued.clear());
         self.drop_finished_leases();
     }
 
     /// Stops running trials before their end.
     pub fn stop_running_trials(&self) {
-        let running = self.leases.values().flat_map(|lease| lease.running.values());
+        let running = self
+            .leases
+            .values()
+            .flat_map(|lease| lease.running.values());
         running.for_each(|stop| stop.store(true, Ordering::Relaxed));
     }
 
@@ -384,24 +458,38 @@ impl WorkQueue {
 
     /// Trials running, with their leases.
     pub fn running_trials(&self) -> Vec<(Fence, TrialKey)> {
-        let of =
-            |(fence, lease): (&Fence, &HeldLease)| lease.running.keys().map(|key| (*fence, *key)).collect::<Vec<_>>();
+        let of = |(fence, lease): (&Fence, &HeldLease)| {
+            lease
+                .running
+                .keys()
+                .map(|key| (*fence, *key))
+                .collect::<Vec<_>>()
+        };
         self.leases.iter().flat_map(of).collect()
     }
 
     /// Number of trials running.
     pub fn running_count(&self) -> u64 {
-        self.leases.values().map(|lease| lease.running.len() as u64).sum()
+        self.leases
+            .values()
+            .map(|lease| lease.running.len() as u64)
+            .sum()
     }
 
     /// Number of trials granted and not begun.
     pub fn queued_count(&self) -> u64 {
-        self.leases.values().map(|lease| lease.queued.len() as u64).sum()
+        self.leases
+            .values()
+            .map(|lease| lease.queued.len() as u64)
+            .sum()
     }
 
     /// Number of results not acknowledged.
     pub fn unacknowledged_count(&self) -> u64 {
-        self.leases.values().map(|lease| (lease.finished.len() + lease.in_flight) as u64).sum()
+        self.leases
+            .values()
+            .map(|lease| (lease.finished.len() + lease.in_flight) as u64)
+            .sum()
     }
 
     fn drop_finished_leases(&mut self) {
@@ -434,15 +522,27 @@ mod tests {
         let result = TrialResult {
             seconds,
             metrics: vec![0.5],
-            curve: Curve { steps: vec![1; points], values: vec![0.5; points] },
+            curve: Curve {
+                steps: vec![1; points],
+                values: vec![0.5; points],
+            },
             ..TrialResult::completed(key)
         };
-        FinishedTrial { result, weights: None }
+
+        FinishedTrial {
+            result,
+            weights: None,
+        }
     }
 
     fn queue_with_trials(trials: u32) -> WorkQueue {
         let mut desk = WorkQueue::new(2);
-        desk.add_lease(FENCE, Arc::new(LoadedSweep::for_tests()), keys(trials), BTreeSet::from([keys(2)[1]]));
+        desk.add_lease(
+            FENCE,
+            Arc::new(LoadedSweep::for_tests()),
+            keys(trials),
+            BTreeSet::from([keys(2)[1]]),
+        );
         desk
     }
 
@@ -455,10 +555,22 @@ mod tests {
     fn a_lease_leaves_the_desk_when_its_last_result_is_acknowledged() {
         let mut desk = queue_with_trials(2);
         run_one(&mut desk, 5.0, 1);
-        assert!(desk.take_batch(false).is_none(), "one result of an unfinished lease is not worth a delivery");
+        assert!(
+            desk.take_batch(false).is_none(),
+            "one result of an unfinished lease is not worth a delivery"
+        );
+
         run_one(&mut desk, 5.0, 1);
         let parcel = desk.take_batch(false).expect("the lease is finished");
-        assert_eq!((parcel.results.len(), desk.unacknowledged_count(), desk.is_empty()), (2, 2, false));
+        assert_eq!(
+            (
+                parcel.results.len(),
+                desk.unacknowledged_count(),
+                desk.is_empty()
+            ),
+            (2, 2, false)
+        );
+
         desk.acknowledge_batch(&parcel);
         assert!(desk.is_empty() && desk.outbox_bytes == 0);
     }
@@ -467,7 +579,12 @@ mod tests {
     fn short_trials_are_asked_for_ahead_and_long_ones_when_a_slot_is_idle() {
         let mut desk = queue_with_trials(4);
         run_one(&mut desk, 60.0, 1);
-        assert_eq!(desk.slots_to_request(), None, "three long trials wait for two slots");
+        assert_eq!(
+            desk.slots_to_request(),
+            None,
+            "three long trials wait for two slots"
+        );
+
         let mut desk = self::queue_with_trials(4);
         run_one(&mut desk, 0.001, 1);
         assert_eq!(desk.slots_to_request(), Some(1));
@@ -478,13 +595,27 @@ mod tests {
     fn a_full_outbox_pauses_and_an_acknowledgement_resumes() {
         let mut desk = queue_with_trials(1000);
         let mut runs = 0;
+
         while desk.outbox_bytes < MAX_OUTBOX_BYTES {
             run_one(&mut desk, 0.001, 50_000);
             runs += 1;
         }
-        assert!(runs > 10 && desk.begin_trial(Uptime::ZERO).is_none() && desk.slots_to_request().is_none());
+
+        assert!(
+            runs > 10
+                && desk.begin_trial(Uptime::ZERO).is_none()
+                && desk.slots_to_request().is_none()
+        );
         let parcel = desk.take_batch(false).expect("plenty is ready");
-        assert!(parcel.results.iter().map(FinishedTrial::wire_size).sum::<usize>() <= MAX_BATCH_BYTES);
+        assert!(
+            parcel
+                .results
+                .iter()
+                .map(FinishedTrial::wire_size)
+                .sum::<usize>()
+                <= MAX_BATCH_BYTES
+        );
+
         desk.acknowledge_batch(&parcel);
         assert!(desk.begin_trial(Uptime::ZERO).is_some());
     }
@@ -493,34 +624,60 @@ mod tests {
     fn what_a_spool_keeps_takes_no_memory_once_that_is_full() {
         let mut desk = queue_with_trials(1000);
         let mut runs = 0;
+
         while let Some(a) = desk.begin_trial(Uptime::ZERO) {
-            let place = SpoolRef { key: a.key, segment: 1, offset: 0, bytes: 1 << 20 };
-            desk.finish_spooled_trial(a.fence, a.key, Some(result(a.key, 0.001, 50_000)), Some(place));
+            let place = SpoolRef {
+                key: a.key,
+                segment: 1,
+                offset: 0,
+                bytes: 1 << 20,
+            };
+            desk.finish_spooled_trial(
+                a.fence,
+                a.key,
+                Some(result(a.key, 0.001, 50_000)),
+                Some(place),
+            );
+
             runs += 1;
         }
+
         assert_eq!((runs, desk.unacknowledged_count()), (1000, 1000));
         assert!((MAX_OUTBOX_BYTES - (1 << 20)..MAX_OUTBOX_BYTES).contains(&desk.outbox_bytes));
-        let (mut here, mut spooled, mut keys) = (0, 0, BTreeSet::new());
+        let mut here = 0;
+        let mut spooled = 0;
+        let mut keys = BTreeSet::new();
+
         while let Some(parcel) = desk.take_batch(false) {
             (here, spooled) = (here + parcel.results.len(), spooled + parcel.spooled.len());
             keys.extend(parcel.trial_keys());
             desk.acknowledge_batch(&parcel);
         }
-        assert!(here > 10 && spooled > 10 && keys.len() == 1000 && desk.is_empty() && desk.outbox_bytes == 0);
+
+        assert!(
+            here > 10
+                && spooled > 10
+                && keys.len() == 1000
+                && desk.is_empty()
+                && desk.outbox_bytes == 0
+        );
     }
 
     #[test]
     fn a_worker_that_is_not_renewed_begins_nothing_until_it_is_and_one_that_is_cut_off_goes_on() {
-        let (mut desk, s) = (queue_with_trials(9), Duration::from_secs);
+        let mut desk = queue_with_trials(9);
+        let s = Duration::from_secs;
         desk.start_renewal_watch(s(30), s(100));
         assert!(desk.begin_trial(s(119)).is_some());
         assert!(desk.begin_trial(s(120)).is_none());
         assert_eq!(desk.running_count(), 1, "what runs goes on");
+
         desk.renew_leases(s(121));
         assert!(desk.begin_trial(s(140)).is_some() && desk.begin_trial(s(141)).is_none());
         desk.stop_renewal_watch();
         assert!(desk.begin_trial(s(1000)).is_some());
         desk.start_renewal_watch(s(30), s(1001));
+
         assert!(desk.begin_trial(s(1020)).is_some() && desk.begin_trial(s(1021)).is_none());
     }
 
@@ -529,11 +686,27 @@ mod tests {
         let mut desk = queue_with_trials(5);
         let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
         assert_eq!(desk.retract_trials(FENCE, 2), keys(5)[3..]);
-        assert_eq!(desk.begin_trial(Uptime::ZERO).map(|a| (a.key, a.has_checkpoint)), Some((keys(5)[1], true)));
+        assert_eq!(
+            desk.begin_trial(Uptime::ZERO)
+                .map(|a| (a.key, a.has_checkpoint)),
+            Some((keys(5)[1], true))
+        );
+
         assert!(!running.has_checkpoint, "no checkpoint of it was granted");
-        assert_eq!(desk.retract_trials(FENCE, 9), [keys(5)[3], keys(5)[4], keys(5)[2]]);
-        assert!(desk.begin_trial(Uptime::ZERO).is_none() && desk.running_count() == 2 && running.key == keys(5)[0]);
-        assert!(desk.retract_trials(Fence { lease: 7, epoch: 1 }, 9).is_empty());
+        assert_eq!(
+            desk.retract_trials(FENCE, 9),
+            [keys(5)[3], keys(5)[4], keys(5)[2]]
+        );
+        assert!(
+            desk.begin_trial(Uptime::ZERO).is_none()
+                && desk.running_count() == 2
+                && running.key == keys(5)[0]
+        );
+
+        assert!(
+            desk.retract_trials(Fence { lease: 7, epoch: 1 }, 9)
+                .is_empty()
+        );
     }
 
     #[test]
@@ -544,6 +717,7 @@ mod tests {
         assert!(!desk.is_lease_revoked(FENCE));
         desk.revoke_lease(FENCE);
         assert!(desk.is_lease_revoked(FENCE));
+
         assert!(running.stop.load(Ordering::Relaxed) && desk.queued_count() == 0);
         desk.finish_trial(running.fence, running.key, None);
         let parcel = desk.take_batch(false).expect("one result is left");
@@ -557,11 +731,19 @@ mod tests {
         let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
         desk.close();
         assert!(
-            desk.begin_trial(Uptime::ZERO).is_none() && desk.slots_to_request().is_none() && desk.queued_count() == 0
+            desk.begin_trial(Uptime::ZERO).is_none()
+                && desk.slots_to_request().is_none()
+                && desk.queued_count() == 0
         );
-        desk.finish_trial(running.fence, running.key, Some(result(running.key, 1.0, 1)));
+
+        desk.finish_trial(
+            running.fence,
+            running.key,
+            Some(result(running.key, 1.0, 1)),
+        );
         let parcel = desk.take_batch(false).expect("the result is delivered");
         desk.acknowledge_batch(&parcel);
+
         assert!(desk.is_empty());
     }
 }

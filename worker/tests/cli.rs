@@ -4,16 +4,38 @@ use std::process::{Command, Output};
 
 fn worker(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ergodic-worker"));
-    command.env_remove("ERGODIC_COORDINATOR").args(args).output().expect("ergodic-worker starts")
+    command
+        .env_remove("ERGODIC_COORDINATOR")
+        .args(args)
+        .output()
+        .expect("ergodic-worker starts")
 }
 
 #[test]
 fn it_knows_its_version_and_measures_the_machine() {
     let version = worker(&["--version"]);
-    assert_eq!(String::from_utf8_lossy(&version.stdout), format!("ergodic-worker {}\n", ergodic_common::BUILD));
-    let bench = worker(&["bench", "--workload", "mlp", "--steps", "3", "--batch", "8", "--format", "json"]);
-    let report: serde_json::Value = serde_json::from_slice(&bench.stdout).expect("the report is JSON");
-    assert!(report["samples_per_cpu_second"].as_f64() > Some(0.0), "{report}");
+    assert_eq!(
+        String::from_utf8_lossy(&version.stdout),
+        format!("ergodic-worker {}\n", ergodic_common::BUILD)
+    );
+    let bench = worker(&[
+        "bench",
+        "--workload",
+        "mlp",
+        "--steps",
+        "3",
+        "--batch",
+        "8",
+        "--format",
+        "json",
+    ]);
+    let report: serde_json::Value =
+        serde_json::from_slice(&bench.stdout).expect("the report is JSON");
+
+    assert!(
+        report["samples_per_cpu_second"].as_f64() > Some(0.0),
+        "{report}"
+    );
 }
 
 #[test]
@@ -27,6 +49,9 @@ fn what_it_cannot_do_is_said_in_words() {
         let output = worker(args);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-        assert!(stderr.contains(word) && !stderr.contains("panicked"), "{args:?}: {stderr}");
+        assert!(
+            stderr.contains(word) && !stderr.contains("panicked"),
+            "{args:?}: {stderr}"
+        );
     }
 }

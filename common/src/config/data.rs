@@ -36,7 +36,11 @@ impl DatasetName {
 
     /// The name as written in a sweep file.
     pub fn as_str(self) -> &'static str {
-        if let Self::File(_) = self { "the dataset file" } else { word_for_value(&Self::NAMES, self) }
+        if let Self::File(_) = self {
+            "the dataset file"
+        } else {
+            word_for_value(&Self::NAMES, self)
+        }
     }
 
     /// Images in the full training and test sets.
@@ -60,9 +64,15 @@ impl DatasetName {
 
     /// Bytes of the whole dataset in memory.
     pub fn bytes_in_memory(self) -> u64 {
-        let ((train, test), (height, width, channels)) = (self.split_sizes(), self.image_shape());
-        let number = if matches!(self, Self::File(data) if data.floats) { 4 } else { 1 };
-        u64::from(train + test) * (number * u64::from(height) * u64::from(width) * u64::from(channels) + 1)
+        let (train, test) = self.split_sizes();
+        let (height, width, channels) = self.image_shape();
+        let number = if matches!(self, Self::File(data) if data.floats) {
+            4
+        } else {
+            1
+        };
+        u64::from(train + test)
+            * (number * u64::from(height) * u64::from(width) * u64::from(channels) + 1)
     }
 
     /// Number of classes.
@@ -109,8 +119,11 @@ pub enum Augment {
     CropFlip,
 }
 
-const AUGMENTS: [(&str, Augment); 3] =
-    [("none", Augment::None), ("flip", Augment::Flip), ("crop-flip", Augment::CropFlip)];
+const AUGMENTS: [(&str, Augment); 3] = [
+    ("none", Augment::None),
+    ("flip", Augment::Flip),
+    ("crop-flip", Augment::CropFlip),
+];
 
 /// `[data]`
 #[derive(Debug, Clone, PartialEq)]
@@ -137,8 +150,18 @@ pub struct DataConfig {
 impl DataConfig {
     /// So many images, shuffled, standardized and otherwise as they are.
     pub fn new(dataset: DatasetName, train: u32, test: u32) -> Self {
-        let (order, augment) = (VisitOrder::Shuffle, Augment::None);
-        Self { dataset, train, test, validation: 0, order, augment, label_noise: 0.0, standardize: true }
+        let order = VisitOrder::Shuffle;
+        let augment = Augment::None;
+        Self {
+            dataset,
+            train,
+            test,
+            validation: 0,
+            order,
+            augment,
+            label_noise: 0.0,
+            standardize: true,
+        }
     }
 
     pub(super) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
@@ -146,11 +169,14 @@ impl DataConfig {
         let dataset = Self::read_dataset_name(&r)?;
         let (train_all, test_all) = dataset.split_sizes();
         let size = |key, default: u32, all: u32| -> Result<u32, SpecError> {
-            let n = r.read_whole_number(key, range_for_key(&r, key))?.unwrap_or(u64::from(default));
+            let n = r
+                .read_whole_number(key, range_for_key(&r, key))?
+                .unwrap_or(u64::from(default));
             if n > u64::from(all) {
                 let message = format!("{} has {all} images here, not {n}", dataset.as_str());
                 return Err(r.error_at(key, message));
             }
+
             Ok(n as u32)
         };
         let validation = size("validation", 0, train_all)?;
@@ -164,19 +190,25 @@ impl DataConfig {
             );
             return Err(r.error_at("validation", message));
         }
+
         let config = Self {
             dataset,
             train,
             test: size("test", test_all, test_all)?,
             validation,
-            order: r.read_word("order", &ORDERS)?.unwrap_or(VisitOrder::Shuffle),
+            order: r
+                .read_word("order", &ORDERS)?
+                .unwrap_or(VisitOrder::Shuffle),
             augment: r.read_word("augment", &AUGMENTS)?.unwrap_or(Augment::None),
-            label_noise: r.read_number("label_noise", range_for_key(&r, "label_noise"))?.unwrap_or(0.0),
+            label_noise: r
+                .read_number("label_noise", range_for_key(&r, "label_noise"))?
+                .unwrap_or(0.0),
             standardize: r.read_bool("standardize")?.unwrap_or(true),
         };
         if let Some(why) = config.augment_problem() {
             r.refuse_if_new("augment", || why)?;
         }
+
         r.refuse_unknown_keys()?;
         Ok(config)
     }
@@ -190,6 +222,7 @@ impl DataConfig {
             // A window that is moved further than an image is large shows nothing of it.
             Augment::CropFlip => height > MAX_CROP_SHIFT && width > MAX_CROP_SHIFT,
         };
+
         let word = word_for_value(&AUGMENTS, self.augment);
         (!fits).then(|| {
             format!(
@@ -202,12 +235,22 @@ impl DataConfig {
     }
 
     fn read_dataset_name(r: &TableReader<'_>) -> Result<DatasetName, SpecError> {
-        if !r.read_str("dataset")?.is_some_and(|name| name.ends_with(SAFETENSORS_SUFFIX)) {
-            return Ok(r.read_word("dataset", &DatasetName::NAMES)?.unwrap_or(DatasetName::Glyphs));
+        if !r
+            .read_str("dataset")?
+            .is_some_and(|name| name.ends_with(SAFETENSORS_SUFFIX))
+        {
+            return Ok(r
+                .read_word("dataset", &DatasetName::NAMES)?
+                .unwrap_or(DatasetName::Glyphs));
         }
+
         let images = r.read_file("dataset")?.and_then(|pin| pin.images);
-        let lacking =
-            || r.error_at("dataset", "the file has no tensor 'x_train': expected x_train, y_train, x_test, y_test");
+        let lacking = || {
+            r.error_at(
+                "dataset",
+                "the file has no tensor 'x_train': expected x_train, y_train, x_test, y_test",
+            )
+        };
         images.map(DatasetName::File).ok_or_else(lacking)
     }
 
@@ -222,18 +265,25 @@ impl DataConfig {
             ("data.test", self.test.to_string()),
             ("data.order", word_for_value(&ORDERS, self.order).to_owned()),
         ];
+
         if self.validation > 0 {
             fields.push(("data.validation", self.validation.to_string()));
         }
+
         if self.augment != Augment::None {
-            fields.push(("data.augment", word_for_value(&AUGMENTS, self.augment).to_owned()));
+            fields.push((
+                "data.augment",
+                word_for_value(&AUGMENTS, self.augment).to_owned(),
+            ));
         }
+
         if self.label_noise > 0.0 {
             fields.push(("data.label_noise", format_shortest(self.label_noise)));
         }
         if !self.standardize {
             fields.push(("data.standardize", "false".into()));
         }
+
         fields
     }
 }

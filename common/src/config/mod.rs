@@ -5,17 +5,17 @@ mod model;
 mod schedule;
 mod train;
 
+pub use data::{Augment, DataConfig, DatasetName, MAX_CROP_SHIFT, VisitOrder};
+pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};
+pub use schedule::{Curve, HyperparamChange, LrScheduleForm, ScheduleStep};
+pub use train::{AdamW, Average, Loss, TrainConfig, WeightDecayScope};
+
 use crate::net;
 use crate::pinned_file::FilePin;
 use crate::spec_file::error::{SpecError, suggest_nearest};
 use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
-
-pub use data::{Augment, DataConfig, DatasetName, MAX_CROP_SHIFT, VisitOrder};
-pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};
-pub use schedule::{Curve, HyperparamChange, LrScheduleForm, ScheduleStep};
-pub use train::{AdamW, Average, Loss, TrainConfig, WeightDecayScope};
 
 /// All fields of a trial. Two cells with equal configs are the same cell.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,7 +61,10 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 24] = [
     ("model.init.scale", NumberRange::POSITIVE),
     ("train.epochs", NumberRange::whole_numbers(1, 1_000_000)),
     ("train.steps", NumberRange::whole_numbers(1, 1_000_000_000)),
-    ("train.batch_size", NumberRange::whole_numbers(1, 10_000_000)),
+    (
+        "train.batch_size",
+        NumberRange::whole_numbers(1, 10_000_000),
+    ),
     ("train.lr", NumberRange::NON_NEGATIVE),
     ("train.wd", NumberRange::NON_NEGATIVE),
     ("train.optimizer.momentum", NumberRange::FRACTION),
@@ -70,31 +73,51 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 24] = [
     ("train.optimizer.eps", NumberRange::POSITIVE),
     ("train.loss.label_smoothing", NumberRange::FRACTION),
     ("train.average.decay", NumberRange::FRACTION),
-    ("train.average.from_epoch", NumberRange::whole_numbers(0, 1_000_000)),
+    (
+        "train.average.from_epoch",
+        NumberRange::whole_numbers(0, 1_000_000),
+    ),
 ];
 
 /// Paths whose values decide a trial's shape class: architecture, batch size, number of steps.
 pub fn is_shape_field(path: &str) -> bool {
-    matches!(path, "data.dataset" | "data.train" | "data.order" | "data.test" | "data.validation" | "model")
-        || matches!(path, "train.batch_size")
+    matches!(
+        path,
+        "data.dataset" | "data.train" | "data.order" | "data.test" | "data.validation" | "model"
+    ) || matches!(path, "train.batch_size")
         || matches!(path, "train.epochs" | "train.steps")
-        || matches!(path, "model.kind" | "model.width" | "model.hidden" | "model.norm" | "model.affine")
-        || matches!(path, "model.depth" | "model.widen" | "model.groups" | "model.dim")
+        || matches!(
+            path,
+            "model.kind" | "model.width" | "model.hidden" | "model.norm" | "model.affine"
+        )
+        || matches!(
+            path,
+            "model.depth" | "model.widen" | "model.groups" | "model.dim"
+        )
         || matches!(path, "model.fixed_head" | "model.init.file")
 }
 
 /// Paths of fields that some trials do not use: they are left out of [`TrialConfig::fields`] there.
 pub fn can_be_unused(path: &str) -> bool {
-    matches!(path, "model.norm_eps" | "model.affine" | "model.groups" | "train.batch_size")
+    matches!(
+        path,
+        "model.norm_eps" | "model.affine" | "model.groups" | "train.batch_size"
+    )
 }
 
 /// The numbers that the field at `path` accepts.
 pub fn numeric_field_range(path: &str) -> Option<NumberRange> {
-    NUMERIC_FIELDS.iter().find(|(name, _)| *name == path).map(|(_, range)| *range)
+    NUMERIC_FIELDS
+        .iter()
+        .find(|(name, _)| *name == path)
+        .map(|(_, range)| *range)
 }
 
 fn word_for_value<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
-    words.iter().find(|(_, v)| *v == value).map_or("?", |(word, _)| word)
+    words
+        .iter()
+        .find(|(_, v)| *v == value)
+        .map_or("?", |(word, _)| word)
 }
 
 impl TrialConfig {
@@ -103,15 +126,22 @@ impl TrialConfig {
     ///
     /// # Errors
     /// The first field that cannot be, by path and place.
-    pub fn from_table(root: &SpecTable, files: &[FilePin], reading: ReadingMode) -> Result<Self, SpecError> {
+    pub fn from_table(
+        root: &SpecTable,
+        files: &[FilePin],
+        reading: ReadingMode,
+    ) -> Result<Self, SpecError> {
         let reader = TableReader::from_document(root, reading).with_files(files);
         let model = ModelConfig::read_section(&reader)?;
         let data = DataConfig::read_section(&reader)?;
         let train = TrainConfig::read_section(&reader, &model.kind)?;
         let config = Self { data, model, train };
         if matches!(config.model.kind, ModelKind::Toy(_)) && config.train.average.is_some() {
-            return Err(reader.section("train")?.error_at("average", "kind = \"toy\" takes no averages"));
+            return Err(reader
+                .section("train")?
+                .error_at("average", "kind = \"toy\" takes no averages"));
         }
+
         config.check_batch(&reader)?;
         config.check_shapes(&reader)?;
         config.check_layer_names(&reader)?;
@@ -130,8 +160,15 @@ impl TrialConfig {
             );
             return Err(reader.section("model")?.error_at("kind", message));
         }
-        let Norm::Group { groups } = self.model.norm else { return Ok(()) };
-        for layer in crate::net::Net::from_config(self).iter().flat_map(|net| &net.layers) {
+
+        let Norm::Group { groups } = self.model.norm else {
+            return Ok(());
+        };
+
+        for layer in crate::net::Net::from_config(self)
+            .iter()
+            .flat_map(|net| &net.layers)
+        {
             let channels = layer.output.channels;
             if layer.norm.is_some() && !channels.is_multiple_of(groups as usize) {
                 let message = format!(
@@ -141,6 +178,7 @@ impl TrialConfig {
                 return Err(reader.section("model")?.error_at("groups", message));
             }
         }
+
         Ok(())
     }
 
@@ -149,15 +187,23 @@ impl TrialConfig {
         if self.model.layer_scales.is_empty() {
             return Ok(());
         }
-        let Some(net) = crate::net::Net::from_config(self) else { return Ok(()) };
+
+        let Some(net) = crate::net::Net::from_config(self) else {
+            return Ok(());
+        };
         let names = || net.layers.iter().map(|l| l.name.as_str());
+
         for (layer, _) in &self.model.layer_scales {
             if !names().any(|name| name == layer) {
                 let hint = suggest_nearest(layer, names());
                 let message = format!("the model has no layer '{layer}', {hint}");
-                return Err(reader.section("model")?.section("init")?.error_at("layers", message));
+                return Err(reader
+                    .section("model")?
+                    .section("init")?
+                    .error_at("layers", message));
             }
         }
+
         Ok(())
     }
 
@@ -167,15 +213,20 @@ impl TrialConfig {
         for (at, entry) in self.train.schedule.iter().enumerate() {
             let from = self.length_in_steps(entry.from);
             if from >= steps {
-                let message = format!("entry {at} begins after {from} steps, but a trial has only {steps}");
+                let message =
+                    format!("entry {at} begins after {from} steps, but a trial has only {steps}");
                 return Err(reader.section("train")?.error_at("schedule", message));
             }
         }
+
         let from = |at: usize| self.length_in_steps(self.train.schedule[at].from);
         if let Some(at) = (1..self.train.schedule.len()).find(|at| from(*at) <= from(at - 1)) {
             let message = || match from(at - 1) {
                 same if same == from(at) => {
-                    format!("the entries {} and {at} both begin after {same} steps: write them as one", at - 1)
+                    format!(
+                        "the entries {} and {at} both begin after {same} steps: write them as one",
+                        at - 1
+                    )
                 }
                 later => format!(
                     "entry {at} begins after {} steps, and stands behind one that begins after {later}: write them in the \
@@ -183,42 +234,79 @@ impl TrialConfig {
                     from(at)
                 ),
             };
-            reader.section("train")?.refuse_if_new("schedule", message)?;
+
+            reader
+                .section("train")?
+                .refuse_if_new("schedule", message)?;
         }
-        let Some(Curve { form: LrScheduleForm::Piecewise { points }, .. }) = &self.train.curve else { return Ok(()) };
-        if let Some(pair) =
-            points.windows(2).find(|pair| self.length_in_steps(pair[0].0) >= self.length_in_steps(pair[1].0))
+
+        let Some(Curve {
+            form: LrScheduleForm::Piecewise { points },
+            ..
+        }) = &self.train.curve
+        else {
+            return Ok(());
+        };
+        if let Some(pair) = points
+            .windows(2)
+            .find(|pair| self.length_in_steps(pair[0].0) >= self.length_in_steps(pair[1].0))
         {
-            let (a, b) = (self.length_in_steps(pair[0].0), self.length_in_steps(pair[1].0));
-            let message =
-                format!("points must follow each other in time, but one after {a} steps precedes one after {b}");
-            return Err(reader.section("train")?.section("schedule")?.error_at("points", message));
+            let a = self.length_in_steps(pair[0].0);
+            let b = self.length_in_steps(pair[1].0);
+            let message = format!(
+                "points must follow each other in time, but one after {a} steps precedes one after {b}"
+            );
+            return Err(reader
+                .section("train")?
+                .section("schedule")?
+                .error_at("points", message));
         }
+
         Ok(())
     }
 
     /// A number that is its own mean is nothing without it: no norm may be over one number alone. The same for all cells of a shape
     /// class; refused of new sweeps alone.
-    pub(crate) fn check_norm(&self, root: &SpecTable, reading: ReadingMode) -> Result<(), SpecError> {
+    pub(crate) fn check_norm(
+        &self,
+        root: &SpecTable,
+        reading: ReadingMode,
+    ) -> Result<(), SpecError> {
         if !reading.is_new {
             return Ok(());
         }
+
         let batch = self.effective_batch_size() as usize;
         let over = |shape: net::ActivationShape| match self.model.norm {
             Norm::Batch => batch * shape.height * shape.width,
-            Norm::Group { groups } => shape.channels / (groups as usize).max(1) * shape.height * shape.width,
+            Norm::Group { groups } => {
+                shape.channels / (groups as usize).max(1) * shape.height * shape.width
+            }
             Norm::Layer => shape.channels * shape.height * shape.width,
             Norm::None => usize::MAX,
         };
+
         // Only then may that be: networks are not made for nothing.
         let possible = batch == 1 || matches!(self.model.norm, Norm::Group { .. } | Norm::Layer);
-        let net = if possible { net::Net::from_config(self) } else { None };
-        let Some(layer) = net.iter().flat_map(|net| &net.layers).find(|l| l.norm.is_some() && over(l.output) == 1)
+        let net = if possible {
+            net::Net::from_config(self)
+        } else {
+            None
+        };
+        let Some(layer) = net
+            .iter()
+            .flat_map(|net| &net.layers)
+            .find(|l| l.norm.is_some() && over(l.output) == 1)
         else {
             return Ok(());
         };
+
         let (section, field, what) = match self.model.norm {
-            Norm::Batch => ("train", "batch_size", "with batches of one image, batch norm"),
+            Norm::Batch => (
+                "train",
+                "batch_size",
+                "with batches of one image, batch norm",
+            ),
             _ => ("model", "norm", "this norm"),
         };
         let message = || {
@@ -228,23 +316,32 @@ impl TrialConfig {
                 layer.name
             )
         };
-        TableReader::from_document(root, reading).section(section)?.refuse_if_new(field, message)
+
+        TableReader::from_document(root, reading)
+            .section(section)?
+            .refuse_if_new(field, message)
     }
 
     fn check_batch(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
-        let (batch, images) = (self.train.batch_size, self.data.train);
+        let batch = self.train.batch_size;
+        let images = self.data.train;
         if batch > images && self.data.order != VisitOrder::FullBatch {
             let message = format!(
                 "a batch of {batch} is larger than the {images} training images; choose one of at most {images}"
             );
             return Err(reader.section("train")?.error_at("batch_size", message));
         }
+
         Ok(())
     }
 
     /// Images per step.
     pub fn effective_batch_size(&self) -> u32 {
-        if self.data.order == VisitOrder::FullBatch { self.data.train } else { self.train.batch_size }
+        if self.data.order == VisitOrder::FullBatch {
+            self.data.train
+        } else {
+            self.train.batch_size
+        }
     }
 
     /// Steps per epoch: floor(N/B); the tail of the permutation is dropped.
@@ -273,7 +370,11 @@ impl TrialConfig {
         fields.push(("train.batch_size", self.effective_batch_size().to_string()));
         fields.push(("train.steps", self.total_steps().to_string()));
         fields.extend(self.model.identity_fields());
-        fields.extend(self.train.identity_fields(|length| self.length_in_steps(length)));
+        fields.extend(
+            self.train
+                .identity_fields(|length| self.length_in_steps(length)),
+        );
+
         fields
     }
 }
@@ -282,7 +383,11 @@ impl Length {
     /// "1 epoch", "50 steps"; at least 1.
     pub fn parse(text: &str) -> Option<Self> {
         let (count, unit) = text.trim().split_once(' ')?;
-        let count: u64 = count.parse().ok().filter(|n| (1..=1_000_000_000).contains(n))?;
+        let count: u64 = count
+            .parse()
+            .ok()
+            .filter(|n| (1..=1_000_000_000).contains(n))?;
+
         match unit.trim() {
             "epoch" | "epochs" => u32::try_from(count).ok().map(Self::Epochs),
             "step" | "steps" => Some(Self::Steps(count)),

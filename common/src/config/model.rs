@@ -71,7 +71,12 @@ pub enum VggDepth {
 }
 
 impl VggDepth {
-    const ALL: [(u64, Self); 4] = [(11, Self::Eleven), (13, Self::Thirteen), (16, Self::Sixteen), (19, Self::Nineteen)];
+    const ALL: [(u64, Self); 4] = [
+        (11, Self::Eleven),
+        (13, Self::Thirteen),
+        (16, Self::Sixteen),
+        (19, Self::Nineteen),
+    ];
 
     /// Convolutions of the five stages.
     pub fn convolutions_per_stage(self) -> [usize; 5] {
@@ -85,7 +90,10 @@ impl VggDepth {
 
     /// 11, 13, 16 or 19.
     pub fn layer_count(self) -> u64 {
-        Self::ALL.iter().find(|(_, depth)| *depth == self).map_or(0, |(layers, _)| *layers)
+        Self::ALL
+            .iter()
+            .find(|(_, depth)| *depth == self)
+            .map_or(0, |(layers, _)| *layers)
     }
 }
 
@@ -110,7 +118,12 @@ const DEFAULT_GROUPS: u32 = 8;
 
 const NORMS: [(&str, Norm); 4] = [
     ("batch", Norm::Batch),
-    ("group", Norm::Group { groups: DEFAULT_GROUPS }),
+    (
+        "group",
+        Norm::Group {
+            groups: DEFAULT_GROUPS,
+        },
+    ),
     ("layer", Norm::Layer),
     ("none", Norm::None),
 ];
@@ -195,8 +208,13 @@ const MODEL_KINDS: [(&str, ModelKindWord); 6] = [
 
 /// Fields of some kinds of model only.
 /// Kinds that are networks.
-const NETWORK_KINDS: &[ModelKindWord] =
-    &[ModelKindWord::Mlp, ModelKindWord::Cnn4, ModelKindWord::Preresnet, ModelKindWord::Vgg, ModelKindWord::Empty];
+const NETWORK_KINDS: &[ModelKindWord] = &[
+    ModelKindWord::Mlp,
+    ModelKindWord::Cnn4,
+    ModelKindWord::Preresnet,
+    ModelKindWord::Vgg,
+    ModelKindWord::Empty,
+];
 
 const KIND_FIELDS: [(&str, &[ModelKindWord]); 12] = [
     ("hidden", &[ModelKindWord::Mlp]),
@@ -218,42 +236,72 @@ impl ModelConfig {
         let r = root.section("model")?;
         let kind = Self::read_kind(&r)?;
         let init = r.section("init")?;
-        let norm = if matches!(kind, ModelKind::Toy(_)) { Norm::None } else { Self::read_norm(&r)? };
+        let norm = if matches!(kind, ModelKind::Toy(_)) {
+            Norm::None
+        } else {
+            Self::read_norm(&r)?
+        };
         let config = Self {
             kind,
             norm,
-            norm_eps: r.read_number("norm_eps", range_for_key(&r, "norm_eps"))?.unwrap_or(1e-5),
+            norm_eps: r
+                .read_number("norm_eps", range_for_key(&r, "norm_eps"))?
+                .unwrap_or(1e-5),
             affine: r.read_bool("affine")?.unwrap_or(false),
             fixed_head: r.read_bool("fixed_head")?.unwrap_or(false),
-            init: init.read_word("scheme", &SCHEMES)?.unwrap_or(InitScheme::KaimingNormal),
+            init: init
+                .read_word("scheme", &SCHEMES)?
+                .unwrap_or(InitScheme::KaimingNormal),
             init_file: Self::read_init_file(&init)?,
-            init_scale: init.read_number("scale", range_for_key(&init, "scale"))?.unwrap_or(1.0),
+            init_scale: init
+                .read_number("scale", range_for_key(&init, "scale"))?
+                .unwrap_or(1.0),
             layer_scales: Self::read_layer_scales(&init)?,
             zero_residual: init.read_bool("zero_residual")?.unwrap_or(false),
         };
         if config.zero_residual && !matches!(config.kind, ModelKind::Preresnet { .. }) {
-            return Err(init.error_at("zero_residual", "only kind = \"preresnet\" has residual blocks"));
+            return Err(init.error_at(
+                "zero_residual",
+                "only kind = \"preresnet\" has residual blocks",
+            ));
         }
-        let layers = init.read_node("layers").is_some() || config.zero_residual || config.init_file.is_some();
-        if matches!(config.kind, ModelKind::Toy(_)) && (layers || init.read_node("scheme").is_some()) {
+
+        let layers = init.read_node("layers").is_some()
+            || config.zero_residual
+            || config.init_file.is_some();
+        if matches!(config.kind, ModelKind::Toy(_))
+            && (layers || init.read_node("scheme").is_some())
+        {
             let message = "of model.init, kind = \"toy\" has the scale only: set model.start, or leave w to chance";
             return Err(r.error_at("init", message));
         }
+
         if config.affine && config.norm == Norm::None {
-            return Err(r.error_at("affine", "there is no norm to have a scale and shift; set model.norm = \"batch\""));
+            return Err(r.error_at(
+                "affine",
+                "there is no norm to have a scale and shift; set model.norm = \"batch\"",
+            ));
         }
+
         init.refuse_unknown_keys()?;
         r.refuse_unknown_keys()?;
         Ok(config)
     }
 
     fn read_init_file(init: &TableReader<'_>) -> Result<Option<[u8; 32]>, SpecError> {
-        let Some(pin) = init.read_file("file")? else { return Ok(None) };
+        let Some(pin) = init.read_file("file")? else {
+            return Ok(None);
+        };
+
         for key in ["scheme", "zero_residual"] {
             if init.read_node(key).is_some() {
-                return Err(init.error_at(key, "the file decides the initial weights: remove this, or model.init.file"));
+                return Err(init.error_at(
+                    key,
+                    "the file decides the initial weights: remove this, or model.init.file",
+                ));
             }
         }
+
         Ok(Some(pin.hash))
     }
 
@@ -261,14 +309,20 @@ impl ModelConfig {
         let mut scales = Vec::new();
         for (layer, node) in init.read_table_entries("layers")? {
             match node.value.as_f64() {
-                Some(factor) if NumberRange::POSITIVE.contains(factor) => scales.push((layer.clone(), factor)),
+                Some(factor) if NumberRange::POSITIVE.contains(factor) => {
+                    scales.push((layer.clone(), factor))
+                }
                 _ => {
-                    let message =
-                        format!("expected {}, found {}", NumberRange::POSITIVE.describe(), quote_value(&node.value));
+                    let message = format!(
+                        "expected {}, found {}",
+                        NumberRange::POSITIVE.describe(),
+                        quote_value(&node.value)
+                    );
                     return Err(init.error_at("layers", format!("{layer}: {message}")));
                 }
             }
         }
+
         scales.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(scales)
     }
@@ -277,7 +331,9 @@ impl ModelConfig {
         let norm = r.read_word("norm", &NORMS)?.unwrap_or(Norm::Batch);
         let groups = r.read_whole_number("groups", range_for_key(r, "groups"))?;
         match (norm, groups) {
-            (Norm::Group { .. }, Some(groups)) => Ok(Norm::Group { groups: groups as u32 }),
+            (Norm::Group { .. }, Some(groups)) => Ok(Norm::Group {
+                groups: groups as u32,
+            }),
             (_, None) => Ok(norm),
             _ => Err(r.error_at("groups", "this belongs to norm = \"group\" only")),
         }
@@ -285,25 +341,44 @@ impl ModelConfig {
 
     fn read_kind(r: &TableReader<'_>) -> Result<ModelKind, SpecError> {
         let Some(kind) = r.read_word("kind", &MODEL_KINDS)? else {
-            return Err(r.error_at("kind", "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg, toy"));
+            return Err(r.error_at(
+                "kind",
+                "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg, toy",
+            ));
         };
+
         for (key, owners) in KIND_FIELDS {
             if r.read_node(key).is_some() && !owners.contains(&kind) {
-                let owners: Vec<String> =
-                    owners.iter().map(|o| format!("\"{}\"", word_for_value(&MODEL_KINDS, *o))).collect();
-                return Err(r.error_at(key, format!("this belongs to kind = {} only", owners.join(" or "))));
+                let owners: Vec<String> = owners
+                    .iter()
+                    .map(|o| format!("\"{}\"", word_for_value(&MODEL_KINDS, *o)))
+                    .collect();
+                return Err(r.error_at(
+                    key,
+                    format!("this belongs to kind = {} only", owners.join(" or ")),
+                ));
             }
         }
+
         let whole = |key: &'static str, default: u32| -> Result<u32, SpecError> {
-            Ok(r.read_whole_number(key, range_for_key(r, key))?.map_or(default, |n| n as u32))
+            Ok(r.read_whole_number(key, range_for_key(r, key))?
+                .map_or(default, |n| n as u32))
         };
         Ok(match kind {
-            ModelKindWord::Mlp => ModelKind::Mlp { hidden: Self::read_hidden_widths(r)? },
-            ModelKindWord::Cnn4 => ModelKind::Cnn4 { width: whole("width", 16)? },
-            ModelKindWord::Preresnet => {
-                ModelKind::Preresnet { depth: Self::read_preresnet_depth(r)?, widen: whole("widen", 1)? }
-            }
-            ModelKindWord::Vgg => ModelKind::Vgg { depth: Self::read_vgg_depth(r)?, width: whole("width", 64)? },
+            ModelKindWord::Mlp => ModelKind::Mlp {
+                hidden: Self::read_hidden_widths(r)?,
+            },
+            ModelKindWord::Cnn4 => ModelKind::Cnn4 {
+                width: whole("width", 16)?,
+            },
+            ModelKindWord::Preresnet => ModelKind::Preresnet {
+                depth: Self::read_preresnet_depth(r)?,
+                widen: whole("widen", 1)?,
+            },
+            ModelKindWord::Vgg => ModelKind::Vgg {
+                depth: Self::read_vgg_depth(r)?,
+                width: whole("width", 64)?,
+            },
             ModelKindWord::Toy => ModelKind::Toy(Self::read_toy(r)?),
             ModelKindWord::Empty => ModelKind::Empty,
         })
@@ -312,51 +387,96 @@ impl ModelConfig {
     fn read_toy(r: &TableReader<'_>) -> Result<Toy, SpecError> {
         let number = |item: &SpecNode| {
             let x = item.value.as_f64().filter(|x| x.is_finite());
-            x.ok_or_else(|| r.error_at("start", format!("expected finite numbers, found {}", quote_value(&item.value))))
+            x.ok_or_else(|| {
+                r.error_at(
+                    "start",
+                    format!(
+                        "expected finite numbers, found {}",
+                        quote_value(&item.value)
+                    ),
+                )
+            })
         };
-        let start: Option<Vec<f64>> =
-            r.read_list("start")?.map(|items| items.iter().map(number).collect()).transpose()?;
+        let start: Option<Vec<f64>> = r
+            .read_list("start")?
+            .map(|items| items.iter().map(number).collect())
+            .transpose()?;
         let default = start.as_ref().map_or(2, |start| start.len() as u64);
-        let dim = r.read_whole_number("dim", range_for_key(r, "dim"))?.unwrap_or(default);
+        let dim = r
+            .read_whole_number("dim", range_for_key(r, "dim"))?
+            .unwrap_or(default);
+
         if start.as_ref().is_some_and(|start| start.len() < 2) {
             return Err(r.error_at("start", "expected at least two numbers"));
         }
-        if start.as_ref().is_some_and(|start| start.len() as u64 != dim || start.iter().all(|x| *x == 0.0)) {
-            return Err(r.error_at("start", format!("expected {dim} numbers (model.dim), not all of them 0")));
+
+        if start
+            .as_ref()
+            .is_some_and(|start| start.len() as u64 != dim || start.iter().all(|x| *x == 0.0))
+        {
+            return Err(r.error_at(
+                "start",
+                format!("expected {dim} numbers (model.dim), not all of them 0"),
+            ));
         }
-        let noise = r.read_number("noise", range_for_key(r, "noise"))?.unwrap_or(0.0);
-        Ok(Toy { dim: dim as u32, noise, start })
+
+        let noise = r
+            .read_number("noise", range_for_key(r, "noise"))?
+            .unwrap_or(0.0);
+        Ok(Toy {
+            dim: dim as u32,
+            noise,
+            start,
+        })
     }
 
     /// Of a residual network: two layers around three stages of blocks of two.
     fn read_preresnet_depth(r: &TableReader<'_>) -> Result<u32, SpecError> {
-        let depth = r.read_whole_number("depth", range_for_key(r, "depth"))?.unwrap_or(20);
+        let depth = r
+            .read_whole_number("depth", range_for_key(r, "depth"))?
+            .unwrap_or(20);
         if depth % 6 != 2 {
             let near = (depth - 2) / 6 * 6 + 2;
-            let message = format!("a preresnet has 6n + 2 layers; the nearest to {depth} are {near} and {}", near + 6);
+            let message = format!(
+                "a preresnet has 6n + 2 layers; the nearest to {depth} are {near} and {}",
+                near + 6
+            );
             return Err(r.error_at("depth", message));
         }
+
         Ok(depth as u32)
     }
 
     fn read_vgg_depth(r: &TableReader<'_>) -> Result<VggDepth, SpecError> {
-        let depth = r.read_whole_number("depth", range_for_key(r, "depth"))?.unwrap_or(11);
+        let depth = r
+            .read_whole_number("depth", range_for_key(r, "depth"))?
+            .unwrap_or(11);
         let known = VggDepth::ALL.iter().find(|(layers, _)| *layers == depth);
-        known
-            .map(|(_, d)| *d)
-            .ok_or_else(|| r.error_at("depth", format!("vgg comes with 11, 13, 16 or 19 layers, not {depth}")))
+        known.map(|(_, d)| *d).ok_or_else(|| {
+            r.error_at(
+                "depth",
+                format!("vgg comes with 11, 13, 16 or 19 layers, not {depth}"),
+            )
+        })
     }
 
     fn read_hidden_widths(r: &TableReader<'_>) -> Result<Vec<u32>, SpecError> {
         let range = NumberRange::whole_numbers(1, 65_536);
-        let Some(items) = r.read_list("hidden")? else { return Ok(vec![128]) };
+        let Some(items) = r.read_list("hidden")? else {
+            return Ok(vec![128]);
+        };
         let width = |item: &SpecNode| match item.value.as_f64() {
             Some(x) if range.contains(x) => Ok(x as u32),
             _ => Err(r.error_at(
                 "hidden",
-                format!("expected widths, each {}, found {}", range.describe(), quote_value(&item.value)),
+                format!(
+                    "expected widths, each {}, found {}",
+                    range.describe(),
+                    quote_value(&item.value)
+                ),
             )),
         };
+
         items.iter().map(width).collect()
     }
 
@@ -386,6 +506,7 @@ impl ModelConfig {
                 fields.push(("model.kind", "toy".into()));
                 fields.push(("model.dim", toy.dim.to_string()));
                 fields.push(("model.noise", format_shortest(toy.noise)));
+
                 if let Some(start) = &toy.start {
                     let start: Vec<String> = start.iter().map(|x| format_shortest(*x)).collect();
                     fields.push(("model.start", start.join(",")));
@@ -393,27 +514,39 @@ impl ModelConfig {
             }
             ModelKind::Empty => fields.push(("model.kind", "empty".into())),
         }
+
         fields.push(("model.norm", self.norm.as_str().to_owned()));
         if let Norm::Group { groups } = self.norm {
             fields.push(("model.groups", groups.to_string()));
         }
+
         if self.norm != Norm::None {
             fields.push(("model.norm_eps", format_shortest(self.norm_eps)));
             fields.push(("model.affine", self.affine.to_string()));
         }
+
         fields.push(("model.fixed_head", self.fixed_head.to_string()));
         match &self.init_file {
             Some(hash) => fields.push(("model.init.file", to_hex(hash))),
-            None => fields.push(("model.init.scheme", word_for_value(&SCHEMES, self.init).to_owned())),
+            None => fields.push((
+                "model.init.scheme",
+                word_for_value(&SCHEMES, self.init).to_owned(),
+            )),
         }
+
         fields.push(("model.init.scale", format_shortest(self.init_scale)));
         if !self.layer_scales.is_empty() {
-            let scales = self.layer_scales.iter().map(|(layer, x)| format!("{layer}={}", format_shortest(*x)));
+            let scales = self
+                .layer_scales
+                .iter()
+                .map(|(layer, x)| format!("{layer}={}", format_shortest(*x)));
             fields.push(("model.init.layers", scales.collect::<Vec<_>>().join(",")));
         }
+
         if self.zero_residual {
             fields.push(("model.init.zero_residual", "true".into()));
         }
+
         fields
     }
 }

@@ -78,9 +78,13 @@ const FACTOR_RANGE: NumberRange = NumberRange::POSITIVE;
 
 impl Curve {
     pub(super) fn read_section(r: &TableReader<'_>) -> Result<Option<Self>, SpecError> {
-        if !matches!(r.read_node("schedule").map(|n| &n.value), Some(SpecValue::Table(_))) {
+        if !matches!(
+            r.read_node("schedule").map(|n| &n.value),
+            Some(SpecValue::Table(_))
+        ) {
             return Ok(None);
         }
+
         let r = r.section("schedule")?;
         let Some(kind) = r.read_word("kind", &LR_SCHEDULE_KINDS)? else {
             return Err(r.error_at(
@@ -88,31 +92,53 @@ impl Curve {
                 "which schedule? Set kind to one of: constant, cosine, linear, exponential, piecewise-linear",
             ));
         };
+
         let end = HyperparamChange::read_field(&r, "end", NumberRange::NON_NEGATIVE)?;
         let factor = r.read_number("factor", FACTOR_RANGE)?;
         let per = Self::read_length(&r, "per")?;
-        let only = |key: &str, given: bool, owners: &[&str]| match given && !owners.contains(&kind) {
-            true => Err(r.error_at(key, format!("this belongs to kind = \"{}\" only", owners.join("\" or \"")))),
+        let only = |key: &str, given: bool, owners: &[&str]| match given && !owners.contains(&kind)
+        {
+            true => Err(r.error_at(
+                key,
+                format!(
+                    "this belongs to kind = \"{}\" only",
+                    owners.join("\" or \"")
+                ),
+            )),
             false => Ok(()),
         };
         only("end", end.is_some(), &["cosine", "linear"])?;
+
         only("factor", factor.is_some(), &["exponential"])?;
         only("per", per.is_some(), &["exponential"])?;
-        only("points", r.read_node("points").is_some(), &["piecewise-linear"])?;
+        only(
+            "points",
+            r.read_node("points").is_some(),
+            &["piecewise-linear"],
+        )?;
+
         let end = end.unwrap_or(HyperparamChange::Set(0.0));
         let form = match kind {
             "cosine" => LrScheduleForm::Cosine { end },
             "linear" => LrScheduleForm::Linear { end },
             "exponential" => {
-                let missing = || r.error_at("factor", "this is needed: by what the learning rate is multiplied");
+                let missing = || {
+                    r.error_at(
+                        "factor",
+                        "this is needed: by what the learning rate is multiplied",
+                    )
+                };
                 LrScheduleForm::Exponential {
                     factor: factor.ok_or_else(missing)?,
                     per: per.unwrap_or(Length::Steps(1)),
                 }
             }
-            "piecewise-linear" => LrScheduleForm::Piecewise { points: Self::read_points(&r)? },
+            "piecewise-linear" => LrScheduleForm::Piecewise {
+                points: Self::read_points(&r)?,
+            },
             _ => LrScheduleForm::Constant,
         };
+
         let warmup = Self::read_length(&r, "warmup")?.unwrap_or(Length::Steps(0));
         r.refuse_unknown_keys()?;
         Ok(Some(Self { form, warmup }))
@@ -125,20 +151,32 @@ impl Curve {
             LrScheduleForm::Cosine { end } => format!("cosine to {}", end.identity_text()),
             LrScheduleForm::Linear { end } => format!("linear to {}", end.identity_text()),
             LrScheduleForm::Piecewise { points } => {
-                let points = points.iter().map(|(at, lr)| format!(" {}:{}", to_steps(*at), lr.identity_text()));
+                let points = points
+                    .iter()
+                    .map(|(at, lr)| format!(" {}:{}", to_steps(*at), lr.identity_text()));
                 format!("piecewise-linear{}", points.collect::<String>())
             }
             LrScheduleForm::Exponential { factor, per } => {
-                format!("exponential x{} per {}", format_shortest(*factor), to_steps(*per))
+                format!(
+                    "exponential x{} per {}",
+                    format_shortest(*factor),
+                    to_steps(*per)
+                )
             }
         };
+
         format!("{form} after {}", to_steps(self.warmup))
     }
 
     /// `points = [{ epoch = 0, lr = 0.0 }, { epoch = 10, lr = "x1" }]`
     fn read_points(r: &TableReader<'_>) -> Result<Vec<(Length, HyperparamChange)>, SpecError> {
         let mut points = Vec::new();
-        for (at, item) in r.read_list("points")?.unwrap_or_default().iter().enumerate() {
+        for (at, item) in r
+            .read_list("points")?
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+        {
             let path = format!("train.schedule.points[{at}]");
             let SpecValue::Table(table) = &item.value else {
                 let message = "expected a point like { epoch = 10, lr = 0.1 }";
@@ -146,21 +184,37 @@ impl Curve {
             };
             let point = TableReader::from_list_element(table, &item.origin, path, r.reading_mode());
             let from = read_start(&point)?;
+
             let lr = HyperparamChange::read_field(&point, "lr", NumberRange::NON_NEGATIVE)?;
-            let lr = lr.ok_or_else(|| point.error_at("lr", "this is needed: the learning rate at this point"))?;
+            let lr = lr.ok_or_else(|| {
+                point.error_at("lr", "this is needed: the learning rate at this point")
+            })?;
             point.refuse_unknown_keys()?;
+
             points.push((from, lr));
         }
+
         if points.is_empty() {
-            return Err(r.error_at("points", "this is needed: a list of points like { epoch = 10, lr = 0.1 }"));
+            return Err(r.error_at(
+                "points",
+                "this is needed: a list of points like { epoch = 10, lr = 0.1 }",
+            ));
         }
+
         Ok(points)
     }
 
     fn read_length(r: &TableReader<'_>, key: &'static str) -> Result<Option<Length>, SpecError> {
-        let Some(text) = r.read_str(key)? else { return Ok(None) };
-        let expected =
-            || r.error_at(key, format!("expected something like \"2 epochs\" or \"50 steps\", found '{text}'"));
+        let Some(text) = r.read_str(key)? else {
+            return Ok(None);
+        };
+        let expected = || {
+            r.error_at(
+                key,
+                format!("expected something like \"2 epochs\" or \"50 steps\", found '{text}'"),
+            )
+        };
+
         Length::parse(text).map(Some).ok_or_else(expected)
     }
 }
@@ -176,7 +230,12 @@ impl ScheduleStep {
             Some(HyperparamChange::Set(x)) => format!(" {name}={}", format_shortest(x)),
             Some(HyperparamChange::Times(x)) => format!(" {name}*={}", format_shortest(x)),
         };
-        let changes = [change("lr", self.lr), change("wd", self.wd), change("momentum", self.momentum)];
+        let changes = [
+            change("lr", self.lr),
+            change("wd", self.wd),
+            change("momentum", self.momentum),
+        ];
+
         format!("{}:{}", to_steps(self.from), changes.concat())
     }
 
@@ -191,6 +250,7 @@ impl ScheduleStep {
         if step.lr.is_none() && step.wd.is_none() && step.momentum.is_none() {
             return Err(r.error_at("lr", "this entry changes nothing: give lr, wd or momentum"));
         }
+
         Ok(step)
     }
 }
@@ -211,16 +271,28 @@ impl HyperparamChange {
         }
     }
 
-    fn read_field(r: &TableReader<'_>, key: &'static str, range: NumberRange) -> Result<Option<Self>, SpecError> {
-        let Some(node) = r.read_node(key) else { return Ok(None) };
+    fn read_field(
+        r: &TableReader<'_>,
+        key: &'static str,
+        range: NumberRange,
+    ) -> Result<Option<Self>, SpecError> {
+        let Some(node) = r.read_node(key) else {
+            return Ok(None);
+        };
         let expected = || {
-            let message =
-                format!("expected {} or a factor like \"x0.1\", found {}", range.describe(), quote_value(&node.value));
+            let message = format!(
+                "expected {} or a factor like \"x0.1\", found {}",
+                range.describe(),
+                quote_value(&node.value)
+            );
             r.error_at(key, message)
         };
+
         match &node.value {
             SpecValue::Str(text) => {
-                let factor = text.strip_prefix(['x', '*']).and_then(|f| f.trim().parse::<f64>().ok());
+                let factor = text
+                    .strip_prefix(['x', '*'])
+                    .and_then(|f| f.trim().parse::<f64>().ok());
                 let factor = factor.filter(|f| NumberRange::NON_NEGATIVE.contains(*f));
                 factor.map(|f| Some(Self::Times(f))).ok_or_else(expected)
             }
@@ -233,7 +305,10 @@ impl HyperparamChange {
 }
 
 fn read_start(r: &TableReader<'_>) -> Result<Length, SpecError> {
-    match (r.read_whole_number("epoch", EPOCH_RANGE)?, r.read_whole_number("step", STEP_RANGE)?) {
+    match (
+        r.read_whole_number("epoch", EPOCH_RANGE)?,
+        r.read_whole_number("step", STEP_RANGE)?,
+    ) {
         (Some(epoch), None) => Ok(Length::Epochs(epoch as u32)),
         (None, Some(step)) => Ok(Length::Steps(step)),
         _ => Err(r.error_at("epoch", "from when on? Give either epoch or step")),

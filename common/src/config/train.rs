@@ -31,15 +31,29 @@ pub struct AdamW {
 
 impl AdamW {
     fn read_if_chosen(r: &TableReader<'_>) -> Result<Option<Self>, SpecError> {
-        let chosen = r.read_word("kind", &[("sgd", false), ("adamw", true)])?.unwrap_or(false);
-        let [beta1, beta2, eps] = ["beta1", "beta2", "eps"].map(|key| r.read_number(key, range_for_key(r, key)));
-        let (beta1, beta2, eps) = (beta1?, beta2?, eps?);
-        let (own, others): (&[&'static str], &str) =
-            if chosen { (&["momentum", "nesterov"], "sgd") } else { (&["beta1", "beta2", "eps"], "adamw") };
+        let chosen = r
+            .read_word("kind", &[("sgd", false), ("adamw", true)])?
+            .unwrap_or(false);
+        let [beta1, beta2, eps] =
+            ["beta1", "beta2", "eps"].map(|key| r.read_number(key, range_for_key(r, key)));
+        let beta1 = beta1?;
+
+        let beta2 = beta2?;
+        let eps = eps?;
+        let (own, others): (&[&'static str], &str) = if chosen {
+            (&["momentum", "nesterov"], "sgd")
+        } else {
+            (&["beta1", "beta2", "eps"], "adamw")
+        };
         if let Some(key) = own.iter().find(|key| r.read_node(key).is_some()) {
             return Err(r.error_at(key, format!("this belongs to kind = \"{others}\" only")));
         }
-        let adamw = Self { beta1: beta1.unwrap_or(0.9), beta2: beta2.unwrap_or(0.999), eps: eps.unwrap_or(1e-8) };
+
+        let adamw = Self {
+            beta1: beta1.unwrap_or(0.9),
+            beta2: beta2.unwrap_or(0.999),
+            eps: eps.unwrap_or(1e-8),
+        };
         Ok(chosen.then_some(adamw))
     }
 }
@@ -55,8 +69,11 @@ pub enum WeightDecayScope {
     Normed,
 }
 
-const WEIGHT_DECAY_SCOPES: [(&str, WeightDecayScope); 3] =
-    [("all", WeightDecayScope::All), ("weights", WeightDecayScope::Weights), ("normed", WeightDecayScope::Normed)];
+const WEIGHT_DECAY_SCOPES: [(&str, WeightDecayScope); 3] = [
+    ("all", WeightDecayScope::All),
+    ("weights", WeightDecayScope::Weights),
+    ("normed", WeightDecayScope::Normed),
+];
 
 /// An average of the weights along a trial, beside the weights themselves.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,31 +92,52 @@ impl Average {
         if r.read_node("average").is_none() {
             return Ok(None);
         }
+
         let r = r.section("average")?;
         let Some(ema) = r.read_word("kind", &[("swa", false), ("ema", true)])? else {
-            return Err(r.error_at("kind", "which average? Set kind = \"swa\" or kind = \"ema\""));
+            return Err(r.error_at(
+                "kind",
+                "which average? Set kind = \"swa\" or kind = \"ema\"",
+            ));
         };
+
         let decay = r.read_number("decay", range_for_key(&r, "decay"))?;
         if decay.is_some() && !ema {
             return Err(r.error_at("decay", "this belongs to kind = \"ema\" only"));
         }
+
         let from = r
             .read_whole_number("from_epoch", range_for_key(&r, "from_epoch"))?
             .map_or(Length::Steps(0), |n| Length::Epochs(n as u32));
-        let default = if ema { Length::Steps(1) } else { Length::Epochs(1) };
+        let default = if ema {
+            Length::Steps(1)
+        } else {
+            Length::Epochs(1)
+        };
         let every = Self::read_every(&r)?.unwrap_or(default);
+
         r.refuse_unknown_keys()?;
-        Ok(Some(Self { decay: ema.then_some(decay.unwrap_or(0.999)), from, every }))
+        Ok(Some(Self {
+            decay: ema.then_some(decay.unwrap_or(0.999)),
+            from,
+            every,
+        }))
     }
 
     /// A number of epochs, or a length in words.
     fn read_every(r: &TableReader<'_>) -> Result<Option<Length>, SpecError> {
-        let Some(node) = r.read_node("every") else { return Ok(None) };
+        let Some(node) = r.read_node("every") else {
+            return Ok(None);
+        };
         let length = match &node.value {
             SpecValue::Str(text) => Length::parse(text),
-            value => value.as_f64().filter(|n| AVERAGE_EVERY_RANGE.contains(*n)).map(|n| Length::Epochs(n as u32)),
+            value => value
+                .as_f64()
+                .filter(|n| AVERAGE_EVERY_RANGE.contains(*n))
+                .map(|n| Length::Epochs(n as u32)),
         };
         let message = "expected a number of epochs, or a length like \"50 steps\"";
+
         length.map(Some).ok_or_else(|| r.error_at("every", message))
     }
 }
@@ -136,31 +174,49 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    pub(super) fn read_section(root: &TableReader<'_>, kind: &ModelKind) -> Result<Self, SpecError> {
+    pub(super) fn read_section(
+        root: &TableReader<'_>,
+        kind: &ModelKind,
+    ) -> Result<Self, SpecError> {
         let empty = *kind == ModelKind::Empty;
         let r = root.section("train")?;
         let optimizer = r.section("optimizer")?;
         let adamw = AdamW::read_if_chosen(&optimizer)?;
         let length = Self::read_length(&r)?;
-        let [batch_size, lr, wd] = ["batch_size", "lr", "wd"].map(|key| r.read_number(key, range_for_key(&r, key)));
-        let momentum = optimizer.read_number("momentum", range_for_key(&optimizer, "momentum"))?.unwrap_or(0.0);
+        let [batch_size, lr, wd] =
+            ["batch_size", "lr", "wd"].map(|key| r.read_number(key, range_for_key(&r, key)));
+
+        let momentum = optimizer
+            .read_number("momentum", range_for_key(&optimizer, "momentum"))?
+            .unwrap_or(0.0);
         let nesterov = optimizer.read_bool("nesterov")?.unwrap_or(false);
-        let (loss, schedule) = (Self::read_loss(&r)?, Self::read_schedule(&r)?);
-        let (curve, average) = (Curve::read_section(&r)?, Average::read_section(&r)?);
-        let wd_on = r.read_word("wd_on", &WEIGHT_DECAY_SCOPES)?.unwrap_or(WeightDecayScope::All);
+        let loss = Self::read_loss(&r)?;
+        let schedule = Self::read_schedule(&r)?;
+
+        let curve = Curve::read_section(&r)?;
+        let average = Average::read_section(&r)?;
+        let wd_on = r
+            .read_word("wd_on", &WEIGHT_DECAY_SCOPES)?
+            .unwrap_or(WeightDecayScope::All);
+
         // A misspelt key is a better answer than the missing one it stands for.
         optimizer.refuse_unknown_keys()?;
         r.refuse_unknown_keys()?;
         let required = |key: &'static str, value: Option<f64>, default: f64| match value {
             Some(x) => Ok(x),
             None if empty => Ok(default),
-            None => Err(r.error_at(key, format!("this is needed: set train.{key}, or make it an axis of [grid]"))),
+            None => Err(r.error_at(
+                key,
+                format!("this is needed: set train.{key}, or make it an axis of [grid]"),
+            )),
         };
         let config = Self {
             length: match length {
                 Some(length) => length,
                 None if empty => Length::Steps(20),
-                None => return Err(r.error_at("epochs", "how long? Set train.epochs or train.steps")),
+                None => {
+                    return Err(r.error_at("epochs", "how long? Set train.epochs or train.steps"));
+                }
             },
             batch_size: if kind.needs_images() {
                 required("batch_size", batch_size?, 1.0)?
@@ -181,25 +237,43 @@ impl TrainConfig {
         if config.nesterov && config.momentum == 0.0 {
             return Err(optimizer.error_at("nesterov", "Nesterov's form needs a momentum above 0"));
         }
+
         Ok(config)
     }
 
     /// `loss = "mse"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`
     fn read_loss(r: &TableReader<'_>) -> Result<Loss, SpecError> {
-        let words = [("cross-entropy", Loss::CrossEntropy { smoothing: 0.0 }), ("mse", Loss::Mse)];
+        let words = [
+            ("cross-entropy", Loss::CrossEntropy { smoothing: 0.0 }),
+            ("mse", Loss::Mse),
+        ];
         let plain = words[0].1;
-        if let Some(SpecNode { value: SpecValue::Str(_), .. }) = r.read_node("loss") {
+
+        if let Some(SpecNode {
+            value: SpecValue::Str(_),
+            ..
+        }) = r.read_node("loss")
+        {
             return Ok(r.read_word("loss", &words)?.unwrap_or(plain));
         }
+
         let section = r.section("loss")?;
         let mut loss = section.read_word("kind", &words)?.unwrap_or(plain);
-        let smoothing = section.read_number("label_smoothing", range_for_key(&section, "label_smoothing"))?;
+        let smoothing = section.read_number(
+            "label_smoothing",
+            range_for_key(&section, "label_smoothing"),
+        )?;
         if let Some(smoothing) = smoothing {
             if loss == Loss::Mse {
-                return Err(section.error_at("label_smoothing", "this belongs to kind = \"cross-entropy\" only"));
+                return Err(section.error_at(
+                    "label_smoothing",
+                    "this belongs to kind = \"cross-entropy\" only",
+                ));
             }
+
             loss = Loss::CrossEntropy { smoothing };
         }
+
         section.refuse_unknown_keys()?;
         Ok(loss)
     }
@@ -211,7 +285,9 @@ impl TrainConfig {
             (Some(epochs), None) => Ok(Some(Length::Epochs(epochs as u32))),
             (None, Some(steps)) => Ok(Some(Length::Steps(steps))),
             (None, None) => Ok(None),
-            (Some(_), Some(_)) => Err(r.error_at("steps", "train.epochs is set as well: keep one of the two")),
+            (Some(_), Some(_)) => {
+                Err(r.error_at("steps", "train.epochs is set as well: keep one of the two"))
+            }
         }
     }
 
@@ -219,8 +295,14 @@ impl TrainConfig {
         if let Some(SpecValue::Table(_)) = r.read_node("schedule").map(|n| &n.value) {
             return Ok(Vec::new());
         }
+
         let mut schedule = Vec::new();
-        for (at, item) in r.read_list("schedule")?.unwrap_or_default().iter().enumerate() {
+        for (at, item) in r
+            .read_list("schedule")?
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+        {
             let path = format!("train.schedule[{at}]");
             let SpecValue::Table(table) = &item.value else {
                 let message = "expected an entry like { epoch = 20, lr = \"x0.1\" }";
@@ -228,41 +310,68 @@ impl TrainConfig {
             };
             let entry = TableReader::from_list_element(table, &item.origin, path, r.reading_mode());
             schedule.push(ScheduleStep::read_entry(&entry)?);
+
             entry.refuse_unknown_keys()?;
         }
+
         Ok(schedule)
     }
-    pub(super) fn identity_fields(&self, to_steps: impl Fn(Length) -> u64) -> Vec<(&'static str, String)> {
+    pub(super) fn identity_fields(
+        &self,
+        to_steps: impl Fn(Length) -> u64,
+    ) -> Vec<(&'static str, String)> {
         let mut fields = vec![
             ("train.lr", format_shortest(self.lr)),
             ("train.wd", format_shortest(self.wd)),
             ("train.optimizer.momentum", format_shortest(self.momentum)),
             ("train.optimizer.nesterov", self.nesterov.to_string()),
         ];
+
         match self.loss {
-            Loss::CrossEntropy { smoothing } => fields.push(("train.loss.label_smoothing", format_shortest(smoothing))),
+            Loss::CrossEntropy { smoothing } => {
+                fields.push(("train.loss.label_smoothing", format_shortest(smoothing)))
+            }
             Loss::Mse => fields.push(("train.loss.kind", "mse".into())),
         }
+
         if let Some(AdamW { beta1, beta2, eps }) = self.adamw {
             fields.push(("train.optimizer.kind", "adamw".into()));
             fields.push(("train.optimizer.beta1", format_shortest(beta1)));
             fields.push(("train.optimizer.beta2", format_shortest(beta2)));
             fields.push(("train.optimizer.eps", format_shortest(eps)));
         }
+
         if !self.schedule.is_empty() {
-            let schedule: Vec<String> = self.schedule.iter().map(|s| s.identity_text(&to_steps)).collect();
+            let schedule: Vec<String> = self
+                .schedule
+                .iter()
+                .map(|s| s.identity_text(&to_steps))
+                .collect();
             fields.push(("train.schedule", schedule.join(";")));
         }
+
         if self.wd_on != WeightDecayScope::All {
-            fields.push(("train.wd_on", word_for_value(&WEIGHT_DECAY_SCOPES, self.wd_on).to_owned()));
+            fields.push((
+                "train.wd_on",
+                word_for_value(&WEIGHT_DECAY_SCOPES, self.wd_on).to_owned(),
+            ));
         }
+
         if let Some(Average { decay, from, every }) = self.average {
-            let kind = decay.map_or_else(|| "swa".to_owned(), |decay| format!("ema {}", format_shortest(decay)));
-            fields.push(("train.average", format!("{kind} from {} every {}", to_steps(from), to_steps(every))));
+            let kind = decay.map_or_else(
+                || "swa".to_owned(),
+                |decay| format!("ema {}", format_shortest(decay)),
+            );
+            fields.push((
+                "train.average",
+                format!("{kind} from {} every {}", to_steps(from), to_steps(every)),
+            ));
         }
+
         if let Some(curve) = &self.curve {
             fields.push(("train.schedule", curve.identity_text(&to_steps)));
         }
+
         fields
     }
 }

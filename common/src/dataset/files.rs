@@ -4,38 +4,72 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{DataError, Dataset, Images, formats, glyphs::generate_glyphs};
+use super::glyphs::generate_glyphs;
+use super::{DataError, Dataset, Images, formats};
 use crate::config::DatasetName;
 
 /// Loads `name` from below `dir`, reading only as many training files as it takes to have `train` images.
 ///
 /// # Errors
 /// A file that is missing, unreadable or damaged, by its path, with how to get it.
-pub fn load_dataset(name: DatasetName, dir: Option<&Path>, train: u32) -> Result<Dataset, DataError> {
+pub fn load_dataset(
+    name: DatasetName,
+    dir: Option<&Path>,
+    train: u32,
+) -> Result<Dataset, DataError> {
     match name {
         DatasetName::Glyphs => Ok(generate_glyphs()),
-        DatasetName::File(_) => Err(DataError("a dataset file comes with its sweep, not from a folder".into())),
+        DatasetName::File(_) => Err(DataError(
+            "a dataset file comes with its sweep, not from a folder".into(),
+        )),
         DatasetName::Mnist => load_idx(name, dir, &["mnist", "MNIST/raw", "MNIST"]),
-        DatasetName::FashionMnist => load_idx(name, dir, &["fashion-mnist", "FashionMNIST/raw", "FashionMNIST"]),
+        DatasetName::FashionMnist => load_idx(
+            name,
+            dir,
+            &["fashion-mnist", "FashionMNIST/raw", "FashionMNIST"],
+        ),
         DatasetName::Cifar10 => {
-            let batches = (1..=train.div_ceil(10_000).max(1)).map(|i| format!("data_batch_{i}.bin")).collect();
-            load_cifar(name, dir, &["cifar-10-batches-bin", "cifar10"], 1, batches, "test_batch.bin")
+            let batches = (1..=train.div_ceil(10_000).max(1))
+                .map(|i| format!("data_batch_{i}.bin"))
+                .collect();
+            load_cifar(
+                name,
+                dir,
+                &["cifar-10-batches-bin", "cifar10"],
+                1,
+                batches,
+                "test_batch.bin",
+            )
         }
-        DatasetName::Cifar100 => {
-            load_cifar(name, dir, &["cifar-100-binary", "cifar100"], 2, vec!["train.bin".into()], "test.bin")
-        }
+        DatasetName::Cifar100 => load_cifar(
+            name,
+            dir,
+            &["cifar-100-binary", "cifar100"],
+            2,
+            vec!["train.bin".into()],
+            "test.bin",
+        ),
     }
 }
 
 fn load_idx(name: DatasetName, dir: Option<&Path>, folders: &[&str]) -> Result<Dataset, DataError> {
     let part = |prefix: &str| {
-        let files = ["images-idx3-ubyte", "labels-idx1-ubyte"].map(|kind| format!("{prefix}-{kind}"));
+        let files =
+            ["images-idx3-ubyte", "labels-idx1-ubyte"].map(|kind| format!("{prefix}-{kind}"));
         let images = read_dataset_file(name, dir, folders, &files[0])?;
         let labels = read_dataset_file(name, dir, folders, &files[1])?;
-        formats::parse_idx_pair(&images.1, &labels.1, name.class_count())
-            .map_err(|(file, message)| damaged_error(if file == 0 { &images.0 } else { &labels.0 }, &message))
+        formats::parse_idx_pair(&images.1, &labels.1, name.class_count()).map_err(
+            |(file, message)| {
+                damaged_error(if file == 0 { &images.0 } else { &labels.0 }, &message)
+            },
+        )
     };
-    Ok(Dataset { name, train: part("train")?, test: part("t10k")? })
+
+    Ok(Dataset {
+        name,
+        train: part("train")?,
+        test: part("t10k")?,
+    })
 }
 
 fn load_cifar(
@@ -51,17 +85,26 @@ fn load_cifar(
         formats::parse_cifar_batch(&bytes, label_bytes, name.class_count())
             .map_err(|message| damaged_error(&path, &message))
     };
+
     let mut train = Images::default();
     for batch in &batches {
         let images = part(batch)?;
         train.pixels.extend(images.pixels);
         train.labels.extend(images.labels);
     }
-    Ok(Dataset { name, train, test: part(test)? })
+
+    Ok(Dataset {
+        name,
+        train,
+        test: part(test)?,
+    })
 }
 
 fn damaged_error(path: &Path, message: &str) -> DataError {
-    DataError(format!("{}: {message}. Replace the file by an intact copy", path.display()))
+    DataError(format!(
+        "{}: {message}. Replace the file by an intact copy",
+        path.display()
+    ))
 }
 
 /// No dataset file is larger than this once unpacked; a gzip bomb ends here.
@@ -82,10 +125,14 @@ fn read_dataset_file(
         )));
     };
     let folders = folders.iter().map(|f| dir.join(f)).chain([dir.to_owned()]);
-    let candidates: Vec<PathBuf> =
-        folders.flat_map(|folder| [folder.join(file), folder.join(format!("{file}.gz"))]).collect();
+    let candidates: Vec<PathBuf> = folders
+        .flat_map(|folder| [folder.join(file), folder.join(format!("{file}.gz"))])
+        .collect();
     let Some(path) = candidates.iter().find(|path| path.exists()) else {
-        let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+        let looked: Vec<String> = candidates
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         return Err(DataError(format!(
             "{}: cannot find {file}; looked for {}. {}",
             name.as_str(),
@@ -100,6 +147,7 @@ fn read_dataset_file(
             download_hint(name)
         )));
     }
+
     let bytes = read_unpacked(path).map_err(|e| {
         DataError(format!(
             "{}: cannot read it: {e}. Check its permissions, or replace it by an intact copy",
@@ -111,12 +159,18 @@ fn read_dataset_file(
 
 fn read_unpacked(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut raw = Vec::new();
-    File::open(path)?.take(MAX_UNPACKED_BYTES).read_to_end(&mut raw)?;
+    File::open(path)?
+        .take(MAX_UNPACKED_BYTES)
+        .read_to_end(&mut raw)?;
+
     if !raw.starts_with(&[0x1f, 0x8b]) {
         return Ok(raw);
     }
+
     let mut bytes = Vec::new();
-    flate2::read::MultiGzDecoder::new(&raw[..]).take(MAX_UNPACKED_BYTES).read_to_end(&mut bytes)?;
+    flate2::read::MultiGzDecoder::new(&raw[..])
+        .take(MAX_UNPACKED_BYTES)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -131,8 +185,12 @@ fn download_hint(name: DatasetName) -> &'static str {
             "Put the four IDX files (.gz is fine) into DIR/fashion-mnist; torchvision.datasets.FashionMNIST(DIR, \
              download=True) fetches them to a place that is found as well"
         }
-        DatasetName::Cifar10 => "Unpack the \"CIFAR-10 binary version\" of its home page into DIR/cifar-10-batches-bin",
-        DatasetName::Cifar100 => "Unpack the \"CIFAR-100 binary version\" of its home page into DIR/cifar-100-binary",
+        DatasetName::Cifar10 => {
+            "Unpack the \"CIFAR-10 binary version\" of its home page into DIR/cifar-10-batches-bin"
+        }
+        DatasetName::Cifar100 => {
+            "Unpack the \"CIFAR-100 binary version\" of its home page into DIR/cifar-100-binary"
+        }
     }
 }
 
@@ -143,16 +201,29 @@ mod tests {
     #[test]
     fn missing_damaged_and_misplaced_files_are_named() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let error = |d: Option<&Path>| load_dataset(DatasetName::Mnist, d, 10).expect_err("no such data").to_string();
+        let error = |d: Option<&Path>| {
+            load_dataset(DatasetName::Mnist, d, 10)
+                .expect_err("no such data")
+                .to_string()
+        };
         assert!(error(None).contains("--data-dir"));
+
         assert!(error(Some(dir.path())).contains("mnist/train-images-idx3-ubyte.gz"));
         let file = dir.path().join("mnist/train-images-idx3-ubyte");
         std::fs::create_dir_all(&file).expect("created");
         assert!(error(Some(dir.path())).contains("directory"));
         std::fs::remove_dir(&file).expect("removed");
         std::fs::write(&file, [0, 0, 8, 3, 0]).expect("written");
-        std::fs::write(dir.path().join("mnist/train-labels-idx1-ubyte"), [0, 0, 8, 1]).expect("written");
+
+        std::fs::write(
+            dir.path().join("mnist/train-labels-idx1-ubyte"),
+            [0, 0, 8, 1],
+        )
+        .expect("written");
         let message = error(Some(dir.path()));
-        assert!(message.contains("truncated") && message.contains("train-images-idx3-ubyte"), "{message}");
+        assert!(
+            message.contains("truncated") && message.contains("train-images-idx3-ubyte"),
+            "{message}"
+        );
     }
 }

@@ -70,8 +70,24 @@ const STROKES: [&[&[(f64, f64)]]; 10] = [
     ]],
     &[&[(0.21, 0.09), (0.79, 0.09), (0.42, 0.92)]],
     &[
-        &[(0.50, 0.48), (0.29, 0.37), (0.28, 0.18), (0.50, 0.08), (0.72, 0.18), (0.71, 0.37), (0.50, 0.48)],
-        &[(0.50, 0.48), (0.25, 0.62), (0.24, 0.82), (0.50, 0.92), (0.76, 0.82), (0.75, 0.62), (0.50, 0.48)],
+        &[
+            (0.50, 0.48),
+            (0.29, 0.37),
+            (0.28, 0.18),
+            (0.50, 0.08),
+            (0.72, 0.18),
+            (0.71, 0.37),
+            (0.50, 0.48),
+        ],
+        &[
+            (0.50, 0.48),
+            (0.25, 0.62),
+            (0.24, 0.82),
+            (0.50, 0.92),
+            (0.76, 0.82),
+            (0.75, 0.62),
+            (0.50, 0.48),
+        ],
     ],
     &[&[
         (0.71, 0.37),
@@ -94,20 +110,35 @@ pub fn generate_glyphs() -> Dataset {
         for i in 0..n {
             let label = (i % 10) as u8;
             images.labels.push(label);
-            draw_glyph(label, &mut random_streams::fixed_stream(name, u64::from(i)), &mut images.pixels);
+            draw_glyph(
+                label,
+                &mut random_streams::fixed_stream(name, u64::from(i)),
+                &mut images.pixels,
+            );
         }
+
         images
     };
-    Dataset { name: DatasetName::Glyphs, train: part("glyphs train", train), test: part("glyphs test", test) }
+
+    Dataset {
+        name: DatasetName::Glyphs,
+        train: part("glyphs train", train),
+        test: part("glyphs test", test),
+    }
 }
 
 fn draw_glyph(label: u8, stream: &mut RandomStream, pixels: &mut Vec<u8>) {
     let segments = distorted_segments(label, stream);
     let radius = 0.7 + 1.0 * stream.next_uniform();
     let ink = 85.0 + 130.0 * stream.next_uniform();
+
     for y in 0..SIDE {
         for x in 0..SIDE {
-            let near = segments.iter().map(|s| s.distance_squared(x as f64, y as f64)).fold(f64::MAX, f64::min);
+            let near = segments
+                .iter()
+                .map(|s| s.distance_squared(x as f64, y as f64))
+                .fold(f64::MAX, f64::min);
+
             // A soft edge one pixel wide; noise everywhere.
             let cover = (radius + 0.5 - near.sqrt()).clamp(0.0, 1.0);
             let noise = 90.0 * (stream.next_uniform() + stream.next_uniform() - 1.0);
@@ -121,18 +152,29 @@ fn distorted_segments(label: u8, stream: &mut RandomStream) -> Vec<StrokeSegment
     let mut between = |low: f64, high: f64| low + (high - low) * stream.next_uniform();
     let (sin, cos) = libm::sincos(between(-0.33, 0.33));
     let shear = between(-0.29, 0.29);
-    let (scale_x, scale_y) = (between(13.4, 20.6), between(16.4, 22.6));
-    let (shift_x, shift_y) = (13.5 + between(-2.3, 2.3), 13.5 + between(-2.3, 2.3));
+    let scale_x = between(13.4, 20.6);
+    let scale_y = between(16.4, 22.6);
+    let shift_x = 13.5 + between(-2.3, 2.3);
+
+    let shift_y = 13.5 + between(-2.3, 2.3);
     let mut place = |(x, y): (f64, f64)| {
-        let (x, y) = (x - 0.5 + between(-0.05, 0.05), y - 0.5 + between(-0.05, 0.05));
-        let (x, y) = ((x + shear * y) * scale_x, y * scale_y);
+        let x = x - 0.5 + between(-0.05, 0.05);
+        let y = y - 0.5 + between(-0.05, 0.05);
+        let x = (x + shear * y) * scale_x;
+        let y = y * scale_y;
         (cos * x - sin * y + shift_x, sin * x + cos * y + shift_y)
     };
+
     let mut segments = Vec::new();
     for stroke in STROKES[label as usize] {
         let corners: Vec<(f64, f64)> = stroke.iter().map(|corner| place(*corner)).collect();
-        segments.extend(corners.windows(2).map(|pair| StrokeSegment::from_ends(pair[0], pair[1])));
+        segments.extend(
+            corners
+                .windows(2)
+                .map(|pair| StrokeSegment::from_ends(pair[0], pair[1])),
+        );
     }
+
     segments
 }
 
@@ -146,13 +188,19 @@ struct StrokeSegment {
 impl StrokeSegment {
     fn from_ends(from: (f64, f64), to: (f64, f64)) -> Self {
         let along = (to.0 - from.0, to.1 - from.1);
-        Self { from, along, inverse: 1.0 / (along.0 * along.0 + along.1 * along.1).max(1e-9) }
+        Self {
+            from,
+            along,
+            inverse: 1.0 / (along.0 * along.0 + along.1 * along.1).max(1e-9),
+        }
     }
 
     fn distance_squared(&self, x: f64, y: f64) -> f64 {
-        let (dx, dy) = (x - self.from.0, y - self.from.1);
+        let dx = x - self.from.0;
+        let dy = y - self.from.1;
         let t = ((dx * self.along.0 + dy * self.along.1) * self.inverse).clamp(0.0, 1.0);
-        let (ex, ey) = (dx - t * self.along.0, dy - t * self.along.1);
+        let ex = dx - t * self.along.0;
+        let ey = dy - t * self.along.1;
         ex * ex + ey * ey
     }
 }
@@ -163,6 +211,9 @@ mod tests {
     #[test]
     fn the_bytes_never_change() {
         let hash = blake3::hash(&super::generate_glyphs().encode_canonical());
-        assert_eq!(hash.to_hex().as_str(), "3f7476ab534d60f8e411de03357f29ab5be2e64b1a9bd1bf20a321703ebbc7ce");
+        assert_eq!(
+            hash.to_hex().as_str(),
+            "3f7476ab534d60f8e411de03357f29ab5be2e64b1a9bd1bf20a321703ebbc7ce"
+        );
     }
 }

@@ -59,13 +59,16 @@ impl Dataset {
         let name = self.name.as_str().as_bytes();
         bytes.push(name.len() as u8);
         bytes.extend(name);
+
         for part in [&self.train, &self.test] {
             bytes.extend((part.len() as u32).to_le_bytes());
         }
+
         for part in [&self.train, &self.test] {
             bytes.extend(&part.pixels);
             bytes.extend(&part.labels);
         }
+
         bytes
     }
 
@@ -91,19 +94,25 @@ impl Dataset {
         let len = take(1)?[0] as usize;
         let word = std::str::from_utf8(take(len)?).ok()?;
         let (_, name) = DatasetName::NAMES.into_iter().find(|(w, _)| *w == word)?;
+
         let mut count = || Some(u32::from_le_bytes(take(4)?.try_into().ok()?) as usize);
         let counts = [count()?, count()?];
         let (h, w, c) = name.image_shape();
         let mut part = |n: usize| {
             let pixels = take(n.checked_mul((h * w * c) as usize)?)?.to_vec();
             let labels = take(n)?.to_vec();
-            labels.iter().all(|l| u32::from(*l) < name.class_count()).then_some(Images {
-                pixels,
-                labels,
-                floats: Vec::new(),
-            })
+            labels
+                .iter()
+                .all(|l| u32::from(*l) < name.class_count())
+                .then_some(Images {
+                    pixels,
+                    labels,
+                    floats: Vec::new(),
+                })
         };
-        let (train, test) = (part(counts[0])?, part(counts[1])?);
+        let train = part(counts[0])?;
+
+        let test = part(counts[1])?;
         rest.is_empty().then_some(Self { name, train, test })
     }
 
@@ -113,23 +122,39 @@ impl Dataset {
     ///
     /// # Errors
     /// More images are asked for than there are.
-    pub fn choose_subset(&self, config: &DataConfig, streams: &Streams) -> Result<Subset, DataError> {
-        let (train, test) = (Vec::from_iter(0..self.train.len() as u32), Vec::from_iter(0..self.test.len() as u32));
+    pub fn choose_subset(
+        &self,
+        config: &DataConfig,
+        streams: &Streams,
+    ) -> Result<Subset, DataError> {
+        let train = Vec::from_iter(0..self.train.len() as u32);
+        let test = Vec::from_iter(0..self.test.len() as u32);
         let pick = |from: &[u32], labels: &[u8], n: u32, which: &str| {
             if n as usize > from.len() {
                 let word = self.name.as_str();
-                return Err(DataError(format!("{word} has {} {which} images here, not {n}", from.len())));
+                return Err(DataError(format!(
+                    "{word} has {} {which} images here, not {n}",
+                    from.len()
+                )));
             }
+
             if n as usize == from.len() {
                 return Ok(from.to_vec());
             }
+
             let mut order = from.to_vec();
-            streams.open_stream(Purpose::Subset, which.as_bytes()).shuffle(&mut order);
+            streams
+                .open_stream(Purpose::Subset, which.as_bytes())
+                .shuffle(&mut order);
             Ok(take_balanced(&order, labels, n as usize))
         };
         let validation = pick(&train, &self.train.labels, config.validation, "validation")?;
+
         // Both ascend.
-        let rest: Vec<u32> = train.into_iter().filter(|i| validation.binary_search(i).is_err()).collect();
+        let rest: Vec<u32> = train
+            .into_iter()
+            .filter(|i| validation.binary_search(i).is_err())
+            .collect();
         Ok(Subset {
             train: pick(&rest, &self.train.labels, config.train, "train")?,
             test: pick(&test, &self.test.labels, config.test, "test")?,
@@ -141,7 +166,11 @@ impl Dataset {
     pub fn choose_probe_set(&self, points: u32, streams: &Streams) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.test.len() as u32).collect();
         streams.open_stream(Purpose::Probe, b"").shuffle(&mut order);
-        take_balanced(&order, &self.test.labels, (points as usize).min(self.test.len()))
+        take_balanced(
+            &order,
+            &self.test.labels,
+            (points as usize).min(self.test.len()),
+        )
     }
 }
 
@@ -162,6 +191,7 @@ fn take_balanced(order: &[u32], labels: &[u8], n: usize) -> Vec<u32> {
     for i in order {
         by_class[labels[*i as usize] as usize].push_back(*i);
     }
+
     let mut chosen = Vec::with_capacity(n);
     while chosen.len() < n {
         for class in &mut by_class {
@@ -170,6 +200,7 @@ fn take_balanced(order: &[u32], labels: &[u8], n: usize) -> Vec<u32> {
             }
         }
     }
+
     chosen.sort_unstable();
     chosen
 }
@@ -193,9 +224,11 @@ mod tests {
         let data = small();
         let bytes = data.encode_canonical();
         assert_eq!(Dataset::decode(&bytes).expect("reads back"), data);
+
         for cut in [0, 7, 8, 12, 20, bytes.len() - 1] {
             assert!(Dataset::decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+
         let mut bad_label = bytes.clone();
         *bad_label.last_mut().expect("not empty") = 10;
         assert!(Dataset::decode(&bad_label).is_err());
@@ -206,20 +239,59 @@ mod tests {
     fn subsets_are_balanced_reproducible_and_chosen_by_the_seed() {
         let data = small();
         let config = DataConfig::new(DatasetName::Glyphs, 100, 300);
-        let streams = |seed| Streams { sweep_seed: seed, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
-        let a = data.choose_subset(&config, &streams(1)).expect("enough images");
-        assert_eq!(a, data.choose_subset(&config, &Streams { repeat: 5, ..streams(1) }).expect("enough images"));
-        assert_ne!(a, data.choose_subset(&config, &streams(2)).expect("enough images"));
+        let streams = |seed| Streams {
+            sweep_seed: seed,
+            repeat: 0,
+            cell: [0; 32],
+            plan: SeedPlan::default(),
+        };
+        let a = data
+            .choose_subset(&config, &streams(1))
+            .expect("enough images");
+        assert_eq!(
+            a,
+            data.choose_subset(
+                &config,
+                &Streams {
+                    repeat: 5,
+                    ..streams(1)
+                }
+            )
+            .expect("enough images")
+        );
+
+        assert_ne!(
+            a,
+            data.choose_subset(&config, &streams(2))
+                .expect("enough images")
+        );
         let mut counts = [0; 10];
-        a.train.iter().for_each(|i| counts[data.train.labels[*i as usize] as usize] += 1);
+        a.train
+            .iter()
+            .for_each(|i| counts[data.train.labels[*i as usize] as usize] += 1);
+
         assert_eq!(counts, [10; 10]);
         assert_eq!(a.test.len(), 300);
         let probe = data.choose_probe_set(20, &streams(1));
-        assert_eq!(probe, data.choose_probe_set(20, &Streams { repeat: 5, cell: [1; 32], ..streams(1) }));
+        assert_eq!(
+            probe,
+            data.choose_probe_set(
+                20,
+                &Streams {
+                    repeat: 5,
+                    cell: [1; 32],
+                    ..streams(1)
+                }
+            )
+        );
+
         assert_ne!(probe, data.choose_probe_set(20, &streams(2)));
         let classes = probe.iter().map(|i| data.test.labels[*i as usize]);
         assert_eq!(classes.filter(|label| *label == 3).count(), 2);
-        let too_many = DataConfig { train: 301, ..config };
+        let too_many = DataConfig {
+            train: 301,
+            ..config
+        };
         assert!(data.choose_subset(&too_many, &streams(1)).is_err());
     }
 
@@ -227,32 +299,67 @@ mod tests {
     fn images_to_validate_on_are_balanced_the_same_for_all_and_never_trained_on() {
         let data = small();
         let subset = |train, validation, seed| {
-            let config = DataConfig { validation, ..DataConfig::new(DatasetName::Glyphs, train, 300) };
-            let streams = Streams { sweep_seed: seed, repeat: 3, cell: [0; 32], plan: SeedPlan::default() };
+            let config = DataConfig {
+                validation,
+                ..DataConfig::new(DatasetName::Glyphs, train, 300)
+            };
+            let streams = Streams {
+                sweep_seed: seed,
+                repeat: 3,
+                cell: [0; 32],
+                plan: SeedPlan::default(),
+            };
+
             data.choose_subset(&config, &streams)
         };
         let all = subset(250, 50, 1).expect("enough images");
+
         for train in [1, 100, 249] {
             let some = subset(train, 50, 1).expect("enough images");
-            assert_eq!((some.train.len(), &some.validation), (train as usize, &all.validation));
+            assert_eq!(
+                (some.train.len(), &some.validation),
+                (train as usize, &all.validation)
+            );
+
             assert!(some.train.iter().all(|i| !some.validation.contains(i)));
         }
+
         let mut counts = [0; 10];
-        all.validation.iter().for_each(|i| counts[data.train.labels[*i as usize] as usize] += 1);
+        all.validation
+            .iter()
+            .for_each(|i| counts[data.train.labels[*i as usize] as usize] += 1);
         assert_eq!(counts, [5; 10]);
         assert_eq!(all.train.len() + all.validation.len(), 300);
-        assert_ne!(all.validation, subset(250, 50, 2).expect("enough images").validation);
+
+        assert_ne!(
+            all.validation,
+            subset(250, 50, 2).expect("enough images").validation
+        );
         assert!(subset(251, 50, 1).is_err());
+
         // Without them, nothing about the others changes.
         let config = DataConfig::new(DatasetName::Glyphs, 100, 300);
-        let streams = Streams { sweep_seed: 1, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
+        let streams = Streams {
+            sweep_seed: 1,
+            repeat: 0,
+            cell: [0; 32],
+            plan: SeedPlan::default(),
+        };
+
         let mut order: Vec<u32> = (0..300).collect();
-        streams.open_stream(Purpose::Subset, b"train").shuffle(&mut order);
+        streams
+            .open_stream(Purpose::Subset, b"train")
+            .shuffle(&mut order);
         let expected = Subset {
             train: take_balanced(&order, &data.train.labels, 100),
             test: (0..300).collect(),
             validation: vec![],
         };
-        assert_eq!(data.choose_subset(&config, &streams).expect("enough images"), expected);
+
+        assert_eq!(
+            data.choose_subset(&config, &streams)
+                .expect("enough images"),
+            expected
+        );
     }
 }

@@ -33,10 +33,23 @@ impl Dataset {
         configs: &[TrialConfig],
     ) -> Result<DatasetSummary, DataError> {
         self.refuse_misread(named)?;
-        let largest = |size: fn(&DataConfig) -> u32| configs.iter().map(|c| size(&c.data)).max().unwrap_or_default();
-        let (train, test) = (largest(|data| data.train), largest(|data| data.test));
-        let (needed, validation) = (largest(|data| data.train + data.validation), largest(|data| data.validation));
-        for (field, word, n, part) in [("train", "training", needed, &self.train), ("test", "test", test, &self.test)] {
+        let largest = |size: fn(&DataConfig) -> u32| {
+            configs
+                .iter()
+                .map(|c| size(&c.data))
+                .max()
+                .unwrap_or_default()
+        };
+        let train = largest(|data| data.train);
+
+        let test = largest(|data| data.test);
+        let needed = largest(|data| data.train + data.validation);
+        let validation = largest(|data| data.validation);
+
+        for (field, word, n, part) in [
+            ("train", "training", needed, &self.train),
+            ("test", "test", test, &self.test),
+        ] {
             if n as usize > part.len() {
                 let there = part.len();
                 return Err(DataError(format!(
@@ -44,22 +57,45 @@ impl Dataset {
                 )));
             }
         }
-        let Some(first) = configs.iter().find(|config| config.model.kind.needs_images()) else {
-            return Ok(DatasetSummary { provenance: "no data".into(), description: String::new() });
+
+        let Some(first) = configs
+            .iter()
+            .find(|config| config.model.kind.needs_images())
+        else {
+            return Ok(DatasetSummary {
+                provenance: "no data".into(),
+                description: String::new(),
+            });
         };
+
         // Where cells differ in both, as many as fit beside those to validate on.
         let train = train.min(self.train.len() as u32 - validation);
-        let used = DataConfig { train, test, validation, ..first.data.clone() };
+        let used = DataConfig {
+            train,
+            test,
+            validation,
+            ..first.data.clone()
+        };
+
         // The choice ignores repeat and cell.
-        let subset = self.choose_subset(&used, &spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]))?;
-        let up_to = configs.iter().any(|config| (config.data.train, config.data.test) != (train, test));
+        let subset = self.choose_subset(
+            &used,
+            &spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]),
+        )?;
+        let up_to = configs
+            .iter()
+            .any(|config| (config.data.train, config.data.test) != (train, test));
         let words = format!(
             "{named}: {}{}; blake3 {}",
             if up_to { "up to " } else { "" },
             self.describe_provenance(spec.seed, &subset),
             &to_hex(hash)[..16]
         );
-        Ok(DatasetSummary { provenance: words, description: self.describe_images(&used, &subset) })
+
+        Ok(DatasetSummary {
+            provenance: words,
+            description: self.describe_images(&used, &subset),
+        })
     }
 
     /// `2000 of 10000 training images, all 2000 test images, class-balanced by seed 20`
@@ -69,26 +105,44 @@ impl Dataset {
             ("training", &subset.train, &self.train, of_train as usize),
             ("test", &subset.test, &self.test, of_test as usize),
         ];
-        let images = |(word, used, part, whole): &(&str, &Vec<u32>, &Images, usize)| match (used.len(), part.len()) {
-            (n, all) if n < all && all < *whole => format!("{n} of the first {all} of {whole} {word} images"),
+        let images = |(word, used, part, whole): &(&str, &Vec<u32>, &Images, usize)| match (
+            used.len(),
+            part.len(),
+        ) {
+            (n, all) if n < all && all < *whole => {
+                format!("{n} of the first {all} of {whole} {word} images")
+            }
             (n, all) if n < all => format!("{n} of {all} {word} images"),
             // Where more was not needed, no more files were read.
-            (all, _) if all < *whole => format!("the first {all} of {whole} {word} images (whatever their classes)"),
+            (all, _) if all < *whole => {
+                format!("the first {all} of {whole} {word} images (whatever their classes)")
+            }
             (all, _) => format!("all {all} {word} images"),
         };
         let [trained, tested] = parts.each_ref().map(images);
+
         let aside = match subset.validation.len() {
             0 => String::new(),
             n => format!(", {n} others to validate on"),
         };
         let mut out = format!("{trained}{aside}, {tested}");
-        let chosen = || parts.iter().filter(|(_, used, part, _)| used.len() < part.len());
+        let chosen = || {
+            parts
+                .iter()
+                .filter(|(_, used, part, _)| used.len() < part.len())
+        };
         if chosen().next().is_none() {
             return out;
         }
+
         let balanced = chosen().all(|(_, used, part, _)| self.is_class_balanced(used, part));
-        let how = if balanced { "class-balanced" } else { "as class-balanced as they allow" };
+        let how = if balanced {
+            "class-balanced"
+        } else {
+            "as class-balanced as they allow"
+        };
         let _ = write!(out, ", {how} by seed {seed}");
+
         out
     }
 
@@ -100,7 +154,8 @@ impl Dataset {
     /// Images of each class.
     fn class_counts(&self, used: &[u32], part: &Images) -> Vec<usize> {
         let mut counts = vec![0; self.name.class_count() as usize];
-        used.iter().for_each(|at| counts[part.labels[*at as usize] as usize] += 1);
+        used.iter()
+            .for_each(|at| counts[part.labels[*at as usize] as usize] += 1);
         counts
     }
 
@@ -116,9 +171,11 @@ impl Dataset {
             (false, true) => "divided by 255",
             (false, false) => "taken as they are",
         };
+
         let counts = self.class_counts(&subset.train, &self.train);
         let classes = counts.len();
-        let (least, most) = (counts.iter().min().unwrap_or(&0), counts.iter().max().unwrap_or(&0));
+        let least = counts.iter().min().unwrap_or(&0);
+        let most = counts.iter().max().unwrap_or(&0);
         let of_each = match (least == most, classes <= MAX_LISTED_CLASSES) {
             (true, _) => format!("{classes} classes of {most} training images each"),
             (false, true) => {
@@ -127,16 +184,21 @@ impl Dataset {
             }
             (false, false) => format!("{classes} classes of {least} to {most} training images"),
         };
+
         let noise = match config.label_noise {
             0.0 => String::new(),
             share => format!(", of whose labels {share} are replaced"),
         };
-        format!("{height}×{width}×{channels} (height × width × channels), {range}, {inputs}; {of_each}{noise}")
+        format!(
+            "{height}×{width}×{channels} (height × width × channels), {range}, {inputs}; {of_each}{noise}"
+        )
     }
 
     /// A file may hold what another program means by the same tensors.
     fn refuse_misread(&self, named: &str) -> Result<(), DataError> {
-        let DatasetName::File(data) = self.name else { return Ok(()) };
+        let DatasetName::File(data) = self.name else {
+            return Ok(());
+        };
         let (height, width, channels) = data.shape;
         if height <= 4 && width == channels && width > 4 {
             return Err(DataError(format!(
@@ -146,22 +208,28 @@ impl Dataset {
                 data.sizes.0
             )));
         }
+
         let labels = || self.train.labels.iter().chain(&self.test.labels);
         if labels().all(|label| *label > 0) {
-            let (least, most) = (labels().min().unwrap_or(&0), labels().max().unwrap_or(&0));
+            let least = labels().min().unwrap_or(&0);
+            let most = labels().max().unwrap_or(&0);
             return Err(DataError(format!(
                 "{named}: the labels in 'y_train' and 'y_test' go from {least} to {most}, and would be taken for {} classes of \
                  which the first have no image: expected labels from 0, so subtract {least}",
                 u32::from(*most) + 1
             )));
         }
+
         let constant = match value_range(&self.train) {
             ValueRange::Bytes(low, high) => low == high,
             ValueRange::Numbers(low, high) => low == high,
         };
         if constant {
-            return Err(DataError(format!("{named}: all numbers in 'x_train' are equal: there is nothing to learn")));
+            return Err(DataError(format!(
+                "{named}: all numbers in 'x_train' are equal: there is nothing to learn"
+            )));
         }
+
         Ok(())
     }
 }
@@ -173,11 +241,18 @@ enum ValueRange {
 
 fn value_range(images: &Images) -> ValueRange {
     if images.floats.is_empty() {
-        let ends = images.pixels.iter().fold((u8::MAX, 0), |(low, high), x| (low.min(*x), high.max(*x)));
+        let ends = images
+            .pixels
+            .iter()
+            .fold((u8::MAX, 0), |(low, high), x| (low.min(*x), high.max(*x)));
         return ValueRange::Bytes(ends.0, ends.1);
     }
+
     let ends = (f32::INFINITY, f32::NEG_INFINITY);
-    let (low, high) = images.floats.iter().fold(ends, |(low, high), x| (low.min(*x), high.max(*x)));
+    let (low, high) = images
+        .floats
+        .iter()
+        .fold(ends, |(low, high), x| (low.min(*x), high.max(*x)));
     ValueRange::Numbers(low, high)
 }
 
@@ -191,34 +266,62 @@ mod tests {
     fn file(shape: (u32, u32, u32), labels: &[u8], pixels: u8) -> Dataset {
         let numbers = (shape.0 * shape.1 * shape.2) as usize;
         let part = |labels: &[u8]| {
-            let byte = |at: usize| if pixels == 0 { 7 } else { (at % usize::from(pixels)) as u8 };
+            let byte = |at: usize| {
+                if pixels == 0 {
+                    7
+                } else {
+                    (at % usize::from(pixels)) as u8
+                }
+            };
             Images {
                 pixels: (0..numbers * labels.len()).map(byte).collect(),
                 floats: Vec::new(),
                 labels: labels.to_vec(),
             }
         };
-        let (train, test) = (part(labels), part(&labels[..2]));
+        let train = part(labels);
+
+        let test = part(&labels[..2]);
         let classes = u32::from(*labels.iter().max().expect("labels")) + 1;
         let sizes = (train.len() as u32, test.len() as u32);
         Dataset {
-            name: DatasetName::File(FileData { hash: [1; 32], sizes, shape, classes, floats: false }),
+            name: DatasetName::File(FileData {
+                hash: [1; 32],
+                sizes,
+                shape,
+                classes,
+                floats: false,
+            }),
             train,
             test,
         }
     }
 
     fn looks(dataset: &Dataset, data: &str) -> Result<DatasetSummary, String> {
-        let DatasetName::File(images) = dataset.name else { panic!("of a file") };
-        let pin = FilePin { path: "d.safetensors".into(), hash: images.hash, images: Some(images) };
+        let DatasetName::File(images) = dataset.name else {
+            panic!("of a file")
+        };
+        let pin = FilePin {
+            path: "d.safetensors".into(),
+            hash: images.hash,
+            images: Some(images),
+        };
+
         let text = format!(
             "name = \"t\"\nseed = 4\n[data]\ndataset = \"d.safetensors\"\n{data}\n[model]\nkind = \"mlp\"\nhidden = [2]\nnorm = \
              \"none\"\n[train]\nlr = 0.1\nsteps = 1\nbatch_size = 1\n"
         );
-        let source = SpecSource { text, files: vec![pin], ..SpecSource::default() };
+        let source = SpecSource {
+            text,
+            files: vec![pin],
+            ..SpecSource::default()
+        };
         let spec = Spec::read_new(&source).map_err(|e| e.to_string())?;
         let configs = spec.grid.class_configs();
-        dataset.summarize_use("d.safetensors", &[1; 32], &spec, &configs).map_err(|e| e.to_string())
+
+        dataset
+            .summarize_use("d.safetensors", &[1; 32], &spec, &configs)
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -226,31 +329,55 @@ mod tests {
         let data = file((2, 2, 1), &[0, 1, 0, 1, 0, 1, 0, 0], 200);
         let said = |text: &str| looks(&data, text).expect("fine");
         let all = said("");
-        assert_eq!(all.provenance, "d.safetensors: all 8 training images, all 2 test images; blake3 0101010101010101");
+        assert_eq!(
+            all.provenance,
+            "d.safetensors: all 8 training images, all 2 test images; blake3 0101010101010101"
+        );
+
         assert_eq!(
             all.description,
             "2×2×1 (height × width × channels), bytes 0 … 31, standardized per channel; 2 classes of 5, 3 training images"
         );
         let some = said("train = 4\nstandardize = false\nlabel_noise = 0.25");
         assert!(
-            some.provenance.contains("4 of 8 training images, all 2 test images, class-balanced by seed 4;"),
+            some.provenance
+                .contains("4 of 8 training images, all 2 test images, class-balanced by seed 4;"),
             "{some:?}"
         );
+
         assert!(
-            some.description.contains("divided by 255; 2 classes of 2 training images each, of whose labels 0.25"),
+            some.description.contains(
+                "divided by 255; 2 classes of 2 training images each, of whose labels 0.25"
+            ),
             "{some:?}"
         );
+
         let skewed = file((2, 2, 1), &[0, 1, 0, 0, 0, 0, 0, 0], 200);
         let most = looks(&skewed, "train = 6\ntest = 1").expect("fine");
-        let words = "6 of 8 training images, 1 of 2 test images, as class-balanced as they allow by seed 4";
+        let words =
+            "6 of 8 training images, 1 of 2 test images, as class-balanced as they allow by seed 4";
         assert!(most.provenance.contains(words), "{most:?}");
     }
 
     #[test]
     fn whole_files_of_several_are_not_called_balanced() {
-        let images = |labels: &[u8]| Images { pixels: Vec::new(), labels: labels.to_vec(), floats: Vec::new() };
-        let cifar = Dataset { name: DatasetName::Cifar10, train: images(&[3, 3, 3, 5]), test: images(&[0, 1]) };
-        let subset = |train: &[u32]| Subset { train: train.to_vec(), test: vec![0], validation: Vec::new() };
+        let images = |labels: &[u8]| Images {
+            pixels: Vec::new(),
+            labels: labels.to_vec(),
+            floats: Vec::new(),
+        };
+        let cifar = Dataset {
+            name: DatasetName::Cifar10,
+            train: images(&[3, 3, 3, 5]),
+            test: images(&[0, 1]),
+        };
+
+        let subset = |train: &[u32]| Subset {
+            train: train.to_vec(),
+            test: vec![0],
+            validation: Vec::new(),
+        };
+
         let all = "the first 4 of 50000 training images (whatever their classes), 1 of the first 2 of 10000 test images, \
                    class-balanced by seed 4";
         assert_eq!(cifar.describe_provenance(4, &subset(&[0, 1, 2, 3])), all);
@@ -268,15 +395,27 @@ mod tests {
             (file((2, 2, 1), &labels, 0), "nothing to learn"),
         ] {
             let error = looks(&dataset, "").expect_err(words);
-            assert!(error.contains(words) && error.contains("d.safetensors"), "{error}");
+            assert!(
+                error.contains(words) && error.contains("d.safetensors"),
+                "{error}"
+            );
         }
-        for fine in [file((32, 32, 3), &labels, 200), file((1, 1, 64), &labels, 200), file((4, 4, 4), &labels, 200)] {
+
+        for fine in [
+            file((32, 32, 3), &labels, 200),
+            file((1, 1, 64), &labels, 200),
+            file((4, 4, 4), &labels, 200),
+        ] {
             assert_eq!(looks(&fine, "").map(|_| ()), Ok(()));
         }
+
         // As a file of which only a part is there.
         let mut cut = file((2, 2, 1), &labels, 200);
         cut.train.labels.pop();
         let error = looks(&cut, "").expect_err("too few");
-        assert!(error.contains("has 3 training images here, not 4: set data.train = 3"), "{error}");
+        assert!(
+            error.contains("has 3 training images here, not 4: set data.train = 3"),
+            "{error}"
+        );
     }
 }

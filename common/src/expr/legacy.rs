@@ -10,7 +10,11 @@ use super::stack_code::StackCode;
 use super::truth_value;
 
 fn binary_operator(apply: fn(f64, f64) -> f64, prio: i64) -> BinOp<f64> {
-    BinOp { apply, prio, is_commutative: false }
+    BinOp {
+        apply,
+        prio,
+        is_commutative: false,
+    }
 }
 
 literal_matcher_from_pattern!(Number, r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?");
@@ -21,8 +25,14 @@ struct LegacyOperators;
 impl MakeOperators<f64> for LegacyOperators {
     fn make<'a>() -> Vec<Operator<'a, f64>> {
         vec![
-            Operator::make_bin("||", binary_operator(|a, b| truth_value(a != 0.0 || b != 0.0), 0)),
-            Operator::make_bin("&&", binary_operator(|a, b| truth_value(a != 0.0 && b != 0.0), 1)),
+            Operator::make_bin(
+                "||",
+                binary_operator(|a, b| truth_value(a != 0.0 || b != 0.0), 0),
+            ),
+            Operator::make_bin(
+                "&&",
+                binary_operator(|a, b| truth_value(a != 0.0 && b != 0.0), 1),
+            ),
             Operator::make_bin("==", binary_operator(|a, b| truth_value(a == b), 2)),
             Operator::make_bin("!=", binary_operator(|a, b| truth_value(a != b), 2)),
             Operator::make_bin("<=", binary_operator(|a, b| truth_value(a <= b), 2)),
@@ -76,16 +86,26 @@ impl LegacyExpr {
         if self.names() != code.names() {
             return false;
         }
+
         let names = self.names().len() as u64;
         let number = |n: u64| {
             let lot = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let sizes = [0.0, 1e-3, 0.1, 0.5, 1.0, 2.0, 3.0, 40.0];
             let size = sizes[(lot >> 61) as usize] * if lot >> 60 & 1 == 0 { 1.0 } else { -1.0 };
-            if lot >> 58 & 3 == 0 { size } else { size * ((lot >> 32) & 0xff_ffff) as f64 / f64::from(1 << 23) }
+
+            if lot >> 58 & 3 == 0 {
+                size
+            } else {
+                size * ((lot >> 32) & 0xff_ffff) as f64 / f64::from(1 << 23)
+            }
         };
+
         (0..AGREEMENT_TRIES).all(|attempt| {
-            let values: Vec<f64> = (0..names).map(|name| number(attempt * names + name + 1)).collect();
-            let (a, b) = (self.eval(&values), code.eval(&values));
+            let values: Vec<f64> = (0..names)
+                .map(|name| number(attempt * names + name + 1))
+                .collect();
+            let a = self.eval(&values);
+            let b = code.eval(&values);
             a.to_bits() == b.to_bits() || b.is_nan()
         })
     }
@@ -98,14 +118,20 @@ fn brace_dotted_names(text: &str) -> String {
     while let Some(first) = rest.chars().next() {
         let is_name = first.is_ascii_alphabetic() || first == '_';
         let part_of = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-        let len = if part_of(first) { rest.find(|c| !part_of(c)).unwrap_or(rest.len()) } else { first.len_utf8() };
+        let len = if part_of(first) {
+            rest.find(|c| !part_of(c)).unwrap_or(rest.len())
+        } else {
+            first.len_utf8()
+        };
         let (token, tail) = rest.split_at(len);
         if is_name && token.contains('.') {
             out.push_str(&format!("{{{token}}}"));
         } else {
             out.push_str(token);
         }
+
         rest = tail;
     }
+
     out
 }

@@ -59,15 +59,28 @@ impl Expr {
     /// What is wrong with the text, in words.
     pub fn parse(text: &str, grammar: u32) -> Result<Self, String> {
         if grammar == 1 {
-            return Ok(Self { form: ExprForm::Legacy(Box::new(LegacyExpr::parse(text)?)), min_grammar: grammar });
+            return Ok(Self {
+                form: ExprForm::Legacy(Box::new(LegacyExpr::parse(text)?)),
+                min_grammar: grammar,
+            });
         }
-        let ParsedExpr { code, words, needs_new_grammar: is_new } = parse::parse_expr(text)?;
+
+        let ParsedExpr {
+            code,
+            words,
+            needs_new_grammar: is_new,
+        } = parse::parse_expr(text)?;
         if let Some(word) = words.first() {
             return Err(format!("expected numbers, found the word \"{word}\""));
         }
+
         // Older programs read what they can.
-        let as_before = !is_new && LegacyExpr::parse(text).is_ok_and(|first| first.agrees_with(&code));
-        Ok(Self { form: ExprForm::Code(code), min_grammar: if as_before { 1 } else { 2 } })
+        let as_before =
+            !is_new && LegacyExpr::parse(text).is_ok_and(|first| first.agrees_with(&code));
+        Ok(Self {
+            form: ExprForm::Code(code),
+            min_grammar: if as_before { 1 } else { 2 },
+        })
     }
 
     /// The names used, sorted.
@@ -118,7 +131,14 @@ impl WordExpr {
         if !code.is_condition() {
             return Err("it compares nothing".to_owned());
         }
-        Ok(Self { expr: Expr { form: ExprForm::Code(code), min_grammar: 2 }, words })
+
+        Ok(Self {
+            expr: Expr {
+                form: ExprForm::Code(code),
+                min_grammar: 2,
+            },
+            words,
+        })
     }
 }
 
@@ -130,7 +150,11 @@ pub fn word_number(at: usize) -> f64 {
 /// The number that a word stands for which is none of those in a condition.
 pub fn other_word_number(word: &str) -> f64 {
     // 2^40 numbers away from the others, so that two words of a table are equal only if they are the same, or by chance.
-    let print = word.bytes().fold(0_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(5));
+    let print = word.bytes().fold(0_u64, |h, byte| {
+        (h ^ u64::from(byte))
+            .wrapping_mul(0x0100_0000_01b3)
+            .rotate_left(5)
+    });
     f64::from_bits(f64::MAX.to_bits() - (1 << 40) - (print >> 24))
 }
 

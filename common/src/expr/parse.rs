@@ -24,7 +24,9 @@ const UNARY_FUNCTIONS: [(&str, UnaryFn); 9] = [
 const VARIADIC_FUNCTIONS: [(&str, BinaryFn); 2] = [("min", f64::min), ("max", f64::max)];
 
 /// Longer ones first where one begins like another.
-const SYMBOLS: [&str; 16] = ["||", "&&", "==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "^", "(", ")", ","];
+const SYMBOLS: [&str; 16] = [
+    "||", "&&", "==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "^", "(", ")", ",",
+];
 
 const RELATIONS: [(&str, Relation); 6] = [
     ("<", Relation::Less),
@@ -79,20 +81,42 @@ pub(super) struct ParsedExpr {
 /// Reads an expression.
 pub(super) fn parse_expr(text: &str) -> Result<ParsedExpr, String> {
     if text.len() > MAX_EXPR_BYTES {
-        return Err(format!("it has {} bytes; at most {MAX_EXPR_BYTES} are possible", text.len()));
+        return Err(format!(
+            "it has {} bytes; at most {MAX_EXPR_BYTES} are possible",
+            text.len()
+        ));
     }
+
     let tokens = tokenize_expr(text)?;
-    let (names, words, steps) = (Vec::new(), Vec::new(), Vec::new());
-    let mut parser =
-        ExprParser { tokens, at: 0, nesting: 0, names, words, steps, is_power: false, needs_new_grammar: false };
+    let names = Vec::new();
+    let words = Vec::new();
+    let steps = Vec::new();
+    let mut parser = ExprParser {
+        tokens,
+        at: 0,
+        nesting: 0,
+        names,
+        words,
+        steps,
+        is_power: false,
+        needs_new_grammar: false,
+    };
     let kind = parser.parse_condition()?;
     parser.refuse_word(kind)?;
+
     match parser.peek_token() {
         ExprToken::End => {
             let code = StackCode::new(parser.names, parser.steps, kind == ExprKind::Truth);
-            Ok(ParsedExpr { code, words: parser.words, needs_new_grammar: parser.needs_new_grammar })
+            Ok(ParsedExpr {
+                code,
+                words: parser.words,
+                needs_new_grammar: parser.needs_new_grammar,
+            })
         }
-        other => Err(format!("expected an operator or the end, found {}", other.describe())),
+        other => Err(format!(
+            "expected an operator or the end, found {}",
+            other.describe()
+        )),
     }
 }
 
@@ -109,7 +133,9 @@ fn tokenize_expr(text: &str) -> Result<Vec<ExprToken<'_>>, String> {
                 .map(|name| (ExprToken::Name(name), name.len() + 2))
                 .ok_or("a brace is open")?,
             c if c.is_alphabetic() || c == '_' => {
-                let len = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).unwrap_or(rest.len());
+                let len = rest
+                    .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))
+                    .unwrap_or(rest.len());
                 (ExprToken::Name(&rest[..len]), len)
             }
             other => match SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
@@ -118,8 +144,10 @@ fn tokenize_expr(text: &str) -> Result<Vec<ExprToken<'_>>, String> {
             },
         };
         tokens.push(token);
+
         rest = rest[len..].trim_start();
     }
+
     Ok(tokens)
 }
 
@@ -134,6 +162,7 @@ fn unknown_symbol_error(symbol: char) -> String {
         '≤' | '≥' | '−' | '·' | '×' => ": write <=, >=, - or *",
         _ => "",
     };
+
     format!("'{}' means nothing here{hint}", symbol.escape_debug())
 }
 
@@ -149,9 +178,11 @@ fn scan_number(text: &str) -> Result<(ExprToken<'static>, usize), String> {
     if text[end..].starts_with('.') {
         end = digits(end + 1);
     }
+
     if end == whole + 1 && whole == 0 {
         return Err("a point stands alone".to_owned());
     }
+
     if let Some(power) = text[end..].strip_prefix(['e', 'E']) {
         let sign = usize::from(power.starts_with(['+', '-']));
         let last = digits(end + 1 + sign);
@@ -159,10 +190,14 @@ fn scan_number(text: &str) -> Result<(ExprToken<'static>, usize), String> {
             end = last;
         }
     }
-    let value = text[..end].parse::<f64>().map_err(|e| format!("{}: {e}", &text[..end]))?;
+
+    let value = text[..end]
+        .parse::<f64>()
+        .map_err(|e| format!("{}: {e}", &text[..end]))?;
     if !value.is_finite() {
         return Err(format!("{} is too large for a number", &text[..end]));
     }
+
     Ok((ExprToken::Number(value), end))
 }
 
@@ -191,7 +226,9 @@ impl<'a> ExprParser<'a> {
 
     /// Takes one of these symbols, if it is the next token.
     fn accept_symbol(&mut self, symbols: &[&'static str]) -> Option<&'static str> {
-        let ExprToken::Symbol(symbol) = self.peek_token() else { return None };
+        let ExprToken::Symbol(symbol) = self.peek_token() else {
+            return None;
+        };
         symbols.contains(&symbol).then(|| {
             self.at += 1;
             symbol
@@ -201,12 +238,17 @@ impl<'a> ExprParser<'a> {
     fn expect_symbol(&mut self, symbol: &'static str) -> Result<(), String> {
         match self.accept_symbol(&[symbol]) {
             Some(_) => Ok(()),
-            None => Err(format!("expected '{symbol}', found {}", self.peek_token().describe())),
+            None => Err(format!(
+                "expected '{symbol}', found {}",
+                self.peek_token().describe()
+            )),
         }
     }
 
     fn parse_condition(&mut self) -> Result<ExprKind, String> {
-        self.parse_joined("||", logical_or, |this| this.parse_joined("&&", logical_and, Self::parse_chain))
+        self.parse_joined("||", logical_or, |this| {
+            this.parse_joined("&&", logical_and, Self::parse_chain)
+        })
     }
 
     /// Parts joined by an operator that wants truths.
@@ -222,39 +264,51 @@ impl<'a> ExprParser<'a> {
                 "{operator} joins conditions such as lr < 0.1, found a value that is compared with nothing"
             )),
         };
+
         let first = part(self)?;
         let mut joined = false;
+
         while self.accept_symbol(&[operator]).is_some() {
             wanted(first)?;
             wanted(part(self)?)?;
             self.steps.push(StackStep::Binary(apply));
             joined = true;
         }
+
         Ok(if joined { ExprKind::Truth } else { first })
     }
 
     fn parse_chain(&mut self) -> Result<ExprKind, String> {
         let mut left = self.parse_sum()?;
         let mut chain: Vec<Relation> = Vec::new();
+
         while let Some(symbol) = self.accept_symbol(&RELATIONS.map(|(symbol, _)| symbol)) {
-            let relation =
-                RELATIONS.iter().find(|(known, _)| *known == symbol).map_or(Relation::Equal, |found| found.1);
+            let relation = RELATIONS
+                .iter()
+                .find(|(known, _)| *known == symbol)
+                .map_or(Relation::Equal, |found| found.1);
             let right = self.parse_sum()?;
             let ordered = !matches!(relation, Relation::Equal | Relation::Unequal);
             if ordered && (left == ExprKind::Word || right == ExprKind::Word) {
-                return Err(format!("words have no order: compare them by == or !=, not by {symbol}"));
+                return Err(format!(
+                    "words have no order: compare them by == or !=, not by {symbol}"
+                ));
             }
+
             self.steps.push(if chain.is_empty() {
                 StackStep::BeginChain(relation)
             } else {
                 StackStep::ContinueChain(relation)
             });
             chain.push(relation);
+
             left = right;
         }
+
         if chain.is_empty() {
             return Ok(left);
         }
+
         check_chain_direction(&chain)?;
         self.needs_new_grammar |= chain.len() > 1;
         self.steps.push(StackStep::EndChain);
@@ -263,7 +317,10 @@ impl<'a> ExprParser<'a> {
 
     fn parse_sum(&mut self) -> Result<ExprKind, String> {
         self.parse_operators(&[("+", |a, b| a + b), ("-", |a, b| a - b)], |this| {
-            this.parse_operators(&[("*", |a, b| a * b), ("/", |a, b| a / b)], Self::parse_signed)
+            this.parse_operators(
+                &[("*", |a, b| a * b), ("/", |a, b| a / b)],
+                Self::parse_signed,
+            )
         })
     }
 
@@ -275,40 +332,51 @@ impl<'a> ExprParser<'a> {
     ) -> Result<ExprKind, String> {
         let mut kind = part(self)?;
         while let ExprToken::Symbol(symbol) = self.peek_token() {
-            let Some((_, apply)) = operators.iter().find(|(known, _)| *known == symbol) else { break };
+            let Some((_, apply)) = operators.iter().find(|(known, _)| *known == symbol) else {
+                break;
+            };
             self.at += 1;
             self.refuse_word(kind)?;
             let right = part(self)?;
             self.refuse_word(right)?;
+
             self.steps.push(StackStep::Binary(*apply));
             kind = ExprKind::Number;
         }
+
         Ok(kind)
     }
 
     fn parse_signed(&mut self) -> Result<ExprKind, String> {
-        let Some(sign) = self.accept_symbol(&["+", "-"]) else { return self.parse_power() };
+        let Some(sign) = self.accept_symbol(&["+", "-"]) else {
+            return self.parse_power();
+        };
         let kind = self.parse_nested(Self::parse_signed)?;
         self.refuse_word(kind)?;
         self.needs_new_grammar |= self.is_power;
+
         if sign == "-" {
             self.steps.push(StackStep::Unary(|x| -x));
         }
+
         Ok(ExprKind::Number)
     }
 
     fn parse_power(&mut self) -> Result<ExprKind, String> {
         let kind = self.parse_value()?;
         self.is_power = false;
+
         if self.accept_symbol(&["^"]).is_none() {
             return Ok(kind);
         }
+
         self.refuse_word(kind)?;
         let exponent = self.parse_nested(Self::parse_signed)?;
         self.refuse_word(exponent)?;
         self.needs_new_grammar |= self.is_power;
         self.is_power = true;
         self.steps.push(StackStep::Binary(libm::pow));
+
         Ok(ExprKind::Number)
     }
 
@@ -318,7 +386,9 @@ impl<'a> ExprParser<'a> {
                 self.steps.push(StackStep::Number(x));
                 Ok(ExprKind::Number)
             }
-            ExprToken::Name(name) if self.peek_token() == ExprToken::Symbol("(") => self.parse_function(name),
+            ExprToken::Name(name) if self.peek_token() == ExprToken::Symbol("(") => {
+                self.parse_function(name)
+            }
             ExprToken::Name(name) => {
                 let at = intern_text(&mut self.names, name);
                 self.steps.push(StackStep::Name(at));
@@ -334,7 +404,10 @@ impl<'a> ExprParser<'a> {
                 self.expect_symbol(")")?;
                 Ok(kind)
             }
-            other => Err(format!("expected a number, a name or '(', found {}", other.describe())),
+            other => Err(format!(
+                "expected a number, a name or '(', found {}",
+                other.describe()
+            )),
         }
     }
 
@@ -342,11 +415,16 @@ impl<'a> ExprParser<'a> {
     fn parse_function(&mut self, name: &str) -> Result<ExprKind, String> {
         self.expect_symbol("(")?;
         let mut given = 0;
-        let several = VARIADIC_FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, apply)| *apply);
+        let several = VARIADIC_FUNCTIONS
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, apply)| *apply);
+
         loop {
             let kind = self.parse_nested(Self::parse_condition)?;
             self.refuse_word(kind)?;
             given += 1;
+
             if let Some(apply) = several.filter(|_| given > 1) {
                 self.steps.push(StackStep::Binary(apply));
             }
@@ -354,11 +432,18 @@ impl<'a> ExprParser<'a> {
                 break;
             }
         }
+
         self.expect_symbol(")")?;
-        match (UNARY_FUNCTIONS.iter().find(|(known, _)| *known == name), several, given) {
+        match (
+            UNARY_FUNCTIONS.iter().find(|(known, _)| *known == name),
+            several,
+            given,
+        ) {
             (Some((_, apply)), _, 1) => self.steps.push(StackStep::Unary(*apply)),
             (Some(_), _, _) => return Err(format!("{name} is of one number, found {given}")),
-            (None, Some(_), 1) => return Err(format!("{name} is of two numbers or more, found one")),
+            (None, Some(_), 1) => {
+                return Err(format!("{name} is of two numbers or more, found one"));
+            }
             (None, Some(_), _) => {}
             (None, None, _) => {
                 let known = UNARY_FUNCTIONS
@@ -366,14 +451,20 @@ impl<'a> ExprParser<'a> {
                     .map(|(known, _)| *known)
                     .chain(VARIADIC_FUNCTIONS.iter().map(|(known, _)| *known));
                 let hint = crate::spec_file::error::suggest_nearest(name, known);
-                return Err(format!("there is no function {name}, {hint} (a product is written with *)"));
+                return Err(format!(
+                    "there is no function {name}, {hint} (a product is written with *)"
+                ));
             }
         }
+
         Ok(ExprKind::Number)
     }
 
     /// One level deeper.
-    fn parse_nested(&mut self, part: impl Fn(&mut Self) -> Result<ExprKind, String>) -> Result<ExprKind, String> {
+    fn parse_nested(
+        &mut self,
+        part: impl Fn(&mut Self) -> Result<ExprKind, String>,
+    ) -> Result<ExprKind, String> {
         if self.nesting == MAX_NESTING {
             return Err(format!("it is nested more than {MAX_NESTING} levels deep"));
         }
@@ -385,9 +476,9 @@ impl<'a> ExprParser<'a> {
 
     fn refuse_word(&self, kind: ExprKind) -> Result<(), String> {
         match (kind, self.words.last()) {
-            (ExprKind::Word, Some(word)) => {
-                Err(format!("the word \"{word}\" is no number: words can be compared, by == or !="))
-            }
+            (ExprKind::Word, Some(word)) => Err(format!(
+                "the word \"{word}\" is no number: words can be compared, by == or !="
+            )),
             _ => Ok(()),
         }
     }
@@ -395,20 +486,29 @@ impl<'a> ExprParser<'a> {
 
 /// A chain goes one way, or what it says of the values at its ends is not what one thinks.
 fn check_chain_direction(chain: &[Relation]) -> Result<(), String> {
-    let up = chain.iter().any(|r| matches!(r, Relation::Less | Relation::LessOrEqual));
-    let down = chain.iter().any(|r| matches!(r, Relation::Greater | Relation::GreaterOrEqual));
+    let up = chain
+        .iter()
+        .any(|r| matches!(r, Relation::Less | Relation::LessOrEqual));
+    let down = chain
+        .iter()
+        .any(|r| matches!(r, Relation::Greater | Relation::GreaterOrEqual));
+
     let unequal = chain.len() > 1 && chain.contains(&Relation::Unequal);
     if (up && down) || unequal {
-        let message = "a chain of comparisons goes one way, as in 0.01 < lr <= 0.1: join others by &&";
+        let message =
+            "a chain of comparisons goes one way, as in 0.01 < lr <= 0.1: join others by &&";
         return Err(message.to_owned());
     }
+
     Ok(())
 }
 
 /// The place of a text in a list, to which it is added if need be.
 fn intern_text(list: &mut Vec<String>, text: &str) -> usize {
-    list.iter().position(|known| known == text).unwrap_or_else(|| {
-        list.push(text.to_owned());
-        list.len() - 1
-    })
+    list.iter()
+        .position(|known| known == text)
+        .unwrap_or_else(|| {
+            list.push(text.to_owned());
+            list.len() - 1
+        })
 }

@@ -22,6 +22,7 @@ impl Relation {
         if a.is_nan() || b.is_nan() {
             return f64::NAN;
         }
+
         truth_value(match self {
             Self::Less => a < b,
             Self::LessOrEqual => a <= b,
@@ -85,12 +86,27 @@ impl StackCode {
     pub(super) fn new(names: Vec<String>, steps: Vec<StackStep>, is_condition: bool) -> Self {
         let mut sorted = names.clone();
         sorted.sort_unstable();
-        let place = |at: usize| sorted.binary_search(&names[at]).expect("the same names are in both lists");
-        let renamed =
-            |step: &StackStep| if let StackStep::Name(at) = step { StackStep::Name(place(*at)) } else { *step };
+        let place = |at: usize| {
+            sorted
+                .binary_search(&names[at])
+                .expect("the same names are in both lists")
+        };
+        let renamed = |step: &StackStep| {
+            if let StackStep::Name(at) = step {
+                StackStep::Name(place(*at))
+            } else {
+                *step
+            }
+        };
         let steps: Vec<StackStep> = steps.iter().map(renamed).collect();
         let depth = stack_depth(&steps);
-        Self { names: sorted, steps, depth, is_condition }
+
+        Self {
+            names: sorted,
+            steps,
+            depth,
+            is_condition,
+        }
     }
 
     pub(super) fn names(&self) -> Vec<&str> {
@@ -131,32 +147,39 @@ impl StackCode {
                     stack[top - 1] = apply(stack[top - 1], stack[top]);
                 }
                 StackStep::BeginChain(relation) => {
-                    let (a, b) = (stack[top - 2], stack[top - 1]);
+                    let a = stack[top - 2];
+                    let b = stack[top - 1];
                     stack[top - 2] = relation.compare_values(a, b);
                 }
                 StackStep::ContinueChain(relation) => {
                     top -= 1;
-                    let (a, b) = (stack[top - 1], stack[top]);
+                    let a = stack[top - 1];
+                    let b = stack[top];
                     stack[top - 2] = logical_and(stack[top - 2], relation.compare_values(a, b));
                     stack[top - 1] = b;
                 }
                 StackStep::EndChain => top -= 1,
             }
         }
+
         stack[0]
     }
 }
 
 /// How many numbers are on the stack at most.
 fn stack_depth(steps: &[StackStep]) -> usize {
-    let (mut now, mut most) = (0, 0);
+    let mut now = 0;
+    let mut most = 0;
+
     for step in steps {
         match step {
             StackStep::Number(_) | StackStep::Name(_) => now += 1,
             StackStep::Unary(_) | StackStep::BeginChain(_) => {}
             StackStep::Binary(_) | StackStep::ContinueChain(_) | StackStep::EndChain => now -= 1,
         }
+
         most = most.max(now);
     }
+
     most
 }

@@ -38,20 +38,39 @@ fn what_version_1_has_otherwise_means_what_it_means_in_mathematics() {
         ("-1e9 < x < 1e9", 2e9, 1.0, 0.0),
     ] {
         let numbers = |expr: &Expr| vec![x; expr.names().len()];
-        let (old, new) = (Expr::parse(text, 1).expect(text), Expr::parse(text, 2).expect(text));
-        assert_eq!((old.eval(&numbers(&old)), new.eval(&numbers(&new))), (was, is), "{text} at {x}");
+        let old = Expr::parse(text, 1).expect(text);
+        let new = Expr::parse(text, 2).expect(text);
+        assert_eq!(
+            (old.eval(&numbers(&old)), new.eval(&numbers(&new))),
+            (was, is),
+            "{text} at {x}"
+        );
+
         assert_eq!((old.min_grammar(), new.min_grammar()), (1, 2), "{text}");
     }
 }
 
 #[test]
 fn what_both_read_alike_needs_no_newer_program() {
-    for text in
-        ["intrinsic_lr / lr", "lr * wd <= 1e-3", "2^-x", "(-x)^2", "-(x^2)", "max(a, b) - sqrt(b)^2", "(a < b) * 3"]
-    {
+    for text in [
+        "intrinsic_lr / lr",
+        "lr * wd <= 1e-3",
+        "2^-x",
+        "(-x)^2",
+        "-(x^2)",
+        "max(a, b) - sqrt(b)^2",
+        "(a < b) * 3",
+    ] {
         assert_eq!(Expr::parse(text, 2).expect(text).min_grammar(), 1, "{text}");
     }
-    for text in ["max(a, b, c)", "max_lr / 2", "sqrt + 1", "-sqrt(x)^2", "2^-x^2"] {
+
+    for text in [
+        "max(a, b, c)",
+        "max_lr / 2",
+        "sqrt + 1",
+        "-sqrt(x)^2",
+        "2^-x^2",
+    ] {
         assert_eq!(Expr::parse(text, 2).expect(text).min_grammar(), 2, "{text}");
     }
 }
@@ -62,23 +81,43 @@ fn names_of_functions_are_names_where_nothing_is_called() {
         ("max_lr / 2", vec!["max_lr"]),
         ("min < max", vec!["max", "min"]),
         ("min(min, max) + minimum", vec!["max", "min", "minimum"]),
-        ("exponent * logs - absolute", vec!["absolute", "exponent", "logs"]),
-        ("model.init.scale * 0.5 + a_1", vec!["a_1", "model.init.scale"]),
+        (
+            "exponent * logs - absolute",
+            vec!["absolute", "exponent", "logs"],
+        ),
+        (
+            "model.init.scale * 0.5 + a_1",
+            vec!["a_1", "model.init.scale"],
+        ),
         ("{learning rate} * größe", vec!["größe", "learning rate"]),
     ] {
         assert_eq!(Expr::parse(text, 2).expect(text).names(), names, "{text}");
     }
+
     assert_eq!(eval("max(1, a, b) - min(a, b)", &[2.0, 5.0]), 3.0);
 }
 
 #[test]
 fn a_number_is_no_condition_and_a_condition_counts_as_a_number() {
-    for text in ["lr", "lr * 2", "-(lr < 1)", "(lr < 1) + 1", "max(lr < 1, 0)"] {
+    for text in [
+        "lr",
+        "lr * 2",
+        "-(lr < 1)",
+        "(lr < 1) + 1",
+        "max(lr < 1, 0)",
+    ] {
         assert!(!Expr::parse(text, 2).expect(text).is_condition(), "{text}");
     }
-    for text in ["lr < 1", "(lr < 1)", "lr < 1 && wd > 0", "((lr < 1)) == (wd < 1)"] {
+
+    for text in [
+        "lr < 1",
+        "(lr < 1)",
+        "lr < 1 && wd > 0",
+        "((lr < 1)) == (wd < 1)",
+    ] {
         assert!(Expr::parse(text, 2).expect(text).is_condition(), "{text}");
     }
+
     assert_eq!(eval("(x > 1) * 3 + (x > 2)", &[1.5]), 3.0);
     assert!(refusal("lr && wd < 1").contains("joins conditions"));
     assert!(refusal("lr < 1 || 1").contains("joins conditions"));
@@ -86,9 +125,16 @@ fn a_number_is_no_condition_and_a_condition_counts_as_a_number() {
 
 #[test]
 fn of_what_has_no_value_nothing_is_true() {
-    for text in ["sqrt(x) < 1", "sqrt(x) != 1", "sqrt(x) == sqrt(x)", "0 < sqrt(x) < 1", "x < 0 && sqrt(x) < 1"] {
+    for text in [
+        "sqrt(x) < 1",
+        "sqrt(x) != 1",
+        "sqrt(x) == sqrt(x)",
+        "0 < sqrt(x) < 1",
+        "x < 0 && sqrt(x) < 1",
+    ] {
         assert!(eval(text, &[-1.0]).is_nan(), "{text}");
     }
+
     // What is known without it is known.
     assert_eq!(eval("sqrt(x) < 1 && x > 0", &[-1.0]), 0.0);
     assert_eq!(eval("sqrt(x) < 1 || x < 0", &[-1.0]), 1.0);
@@ -101,7 +147,10 @@ fn nonsense_is_refused_by_name() {
         ("", "expected a number"),
         ("lr *", "found its end"),
         ("(lr", "expected ')'"),
-        ("lr lr", "expected an operator or the end, found the name lr"),
+        (
+            "lr lr",
+            "expected an operator or the end, found the name lr",
+        ),
         ("2 lr", "found the name lr"),
         ("1..2", "found the number 0.2"),
         ("lr <", "found its end"),
@@ -124,6 +173,7 @@ fn nonsense_is_refused_by_name() {
         let error = refusal(text);
         assert!(error.contains(word), "{text}: {error}");
     }
+
     assert!(refusal(&"x".repeat(MAX_EXPR_BYTES + 1)).contains("at most 4096"));
     assert!(refusal(&format!("{}x{}", "(".repeat(1000), ")".repeat(1000))).contains("nested"));
     assert!(refusal(&format!("{}x", "-".repeat(1000))).contains("nested"));
@@ -132,11 +182,24 @@ fn nonsense_is_refused_by_name() {
 
 #[test]
 fn words_are_equal_to_themselves_alone() {
-    let WordExpr { expr, words } = WordExpr::parse("kind == \"sgd\" || kind != \"adamw\" && lr == 0").expect("valid");
-    assert_eq!((expr.names(), &words[..]), (vec!["kind", "lr"], &["sgd".to_owned(), "adamw".to_owned()][..]));
+    let WordExpr { expr, words } =
+        WordExpr::parse("kind == \"sgd\" || kind != \"adamw\" && lr == 0").expect("valid");
+    assert_eq!(
+        (expr.names(), &words[..]),
+        (
+            vec!["kind", "lr"],
+            &["sgd".to_owned(), "adamw".to_owned()][..]
+        )
+    );
+
     assert_eq!(expr.eval(&[word_number(0), 1.0]), 1.0);
     assert_eq!(expr.eval(&[word_number(1), 0.0]), 0.0);
-    assert_eq!(expr.eval(&[other_word_number("adam"), 0.0]), 1.0, "another word is unequal");
+    assert_eq!(
+        expr.eval(&[other_word_number("adam"), 0.0]),
+        1.0,
+        "another word is unequal"
+    );
+
     // The place of a word among words was once its number.
     assert_eq!(expr.eval(&[0.0, 1.0]), 0.0);
     for (text, word) in [
@@ -158,18 +221,33 @@ fn expressions_mean_what_pythons_parser_makes_of_them() {
     let mut of_both = 0;
     for line in include_str!("../../../tests/oracles/expressions.tsv").lines() {
         let (text, numbers) = line.split_once('\t').expect("an expression and numbers");
-        let numbers: Vec<f64> = numbers.split('\t').map(|x| x.parse().expect("a number")).collect();
+        let numbers: Vec<f64> = numbers
+            .split('\t')
+            .map(|x| x.parse().expect("a number"))
+            .collect();
         let expr = Expr::parse(text, 2).expect(text);
+
         let value = |name: &&str| numbers["abc".find(name).expect("one of three names")];
         let values: Vec<f64> = expr.names().iter().map(value).collect();
-        let (found, wanted) = (expr.eval(&values), numbers[3]);
-        assert!((found - wanted).abs() <= 1e-12 * wanted.abs(), "{line}: {found}");
+        let found = expr.eval(&values);
+        let wanted = numbers[3];
+        assert!(
+            (found - wanted).abs() <= 1e-12 * wanted.abs(),
+            "{line}: {found}"
+        );
+
         if expr.min_grammar() == 1 {
             // What is stored as of version 1 means the same there.
             let first = Expr::parse(text, 1).expect(text);
-            assert_eq!((first.names(), first.eval(&values).to_bits()), (expr.names(), found.to_bits()), "{line}");
+            assert_eq!(
+                (first.names(), first.eval(&values).to_bits()),
+                (expr.names(), found.to_bits()),
+                "{line}"
+            );
+
             of_both += 1;
         }
     }
+
     assert!(of_both > 100, "{of_both} mean the same in both");
 }

@@ -77,7 +77,8 @@ impl Axis {
         let values = match &node.value {
             SpecValue::List(items) => AxisValues::Listed(items.clone()),
             SpecValue::Table(table) => {
-                let reader = TableReader::from_list_element(table, &node.origin, path.clone(), reading);
+                let reader =
+                    TableReader::from_list_element(table, &node.origin, path.clone(), reading);
                 read_generated_values(reader, name, sweep_seed)?
             }
             other => {
@@ -88,9 +89,18 @@ impl Axis {
                 return Err(SpecError::new(node.origin.clone(), path, message));
             }
         };
-        let (name, distinct) = (name.to_owned(), OnceLock::new());
-        let axis = Self { name, field, origin: node.origin.clone(), values, distinct_format: distinct };
+
+        let name = name.to_owned();
+        let distinct = OnceLock::new();
+        let axis = Self {
+            name,
+            field,
+            origin: node.origin.clone(),
+            values,
+            distinct_format: distinct,
+        };
         axis.check_values()?;
+
         Ok(axis)
     }
 
@@ -98,7 +108,9 @@ impl Axis {
     pub fn len(&self) -> u64 {
         match &self.values {
             AxisValues::Listed(items) => items.len() as u64,
-            AxisValues::Linear(span) | AxisValues::Log(span) | AxisValues::Random { span, .. } => span.points,
+            AxisValues::Linear(span) | AxisValues::Log(span) | AxisValues::Random { span, .. } => {
+                span.points
+            }
         }
     }
 
@@ -121,9 +133,11 @@ impl Axis {
             AxisValues::Listed(items) => items[i as usize].value.as_f64(),
             AxisValues::Linear(span) => Some(span.point_at(i, false)),
             AxisValues::Log(span) => Some(span.point_at(i, true)),
-            AxisValues::Random { span, is_log: log, key } => {
-                Some(span.interpolate(random_streams::uniform_at(key, i), *log))
-            }
+            AxisValues::Random {
+                span,
+                is_log: log,
+                key,
+            } => Some(span.interpolate(random_streams::uniform_at(key, i), *log)),
         }
     }
 
@@ -131,14 +145,19 @@ impl Axis {
     pub fn node_at(&self, i: u64) -> SpecNode {
         match &self.values {
             AxisValues::Listed(items) => items[i as usize].clone(),
-            _ => SpecNode { value: self.value_at(i), origin: self.origin.clone() },
+            _ => SpecNode {
+                value: self.value_at(i),
+                origin: self.origin.clone(),
+            },
         }
     }
 
     /// How its numbers are written so that they are told apart.
     pub fn distinct_format(&self) -> DistinctFormat {
         *self.distinct_format.get_or_init(|| match self.len() {
-            0..=MAX_COMPARED_VALUES => DistinctFormat::from_numbers((0..self.len()).filter_map(|i| self.number_at(i))),
+            0..=MAX_COMPARED_VALUES => {
+                DistinctFormat::from_numbers((0..self.len()).filter_map(|i| self.number_at(i)))
+            }
             _ => DistinctFormat::with_all_digits(),
         })
     }
@@ -158,13 +177,20 @@ impl Axis {
         let wanted: Option<f64> = text.parse().ok();
         let same = |i: &u64| {
             let value = self.value_at(*i);
-            (wanted.is_some() && value.as_f64() == wanted) || value.as_str() == Some(text) || value.to_string() == text
+            (wanted.is_some() && value.as_f64() == wanted)
+                || value.as_str() == Some(text)
+                || value.to_string() == text
         };
         if let Some(i) = (0..self.len()).find(same) {
             return vec![i];
         }
-        let Some(wanted) = wanted else { return Vec::new() };
-        (0..self.len()).filter(|i| self.number_at(*i).is_some_and(|x| can_round_to(x, wanted))).collect()
+
+        let Some(wanted) = wanted else {
+            return Vec::new();
+        };
+        (0..self.len())
+            .filter(|i| self.number_at(*i).is_some_and(|x| can_round_to(x, wanted)))
+            .collect()
     }
 
     /// Whether the values are drawn at random: such axes of equal length are drawn jointly.
@@ -176,14 +202,15 @@ impl Axis {
     /// every field accepts an interval.
     pub fn representative_indices(&self, continuous: bool) -> Vec<u64> {
         match &self.values {
-            AxisValues::Listed(items) if continuous && items.iter().all(|item| item.value.as_f64().is_some()) => {
+            AxisValues::Listed(items)
+                if continuous && items.iter().all(|item| item.value.as_f64().is_some()) =>
+            {
                 let number = |i: &u64| self.number_at(*i).unwrap_or(f64::NAN);
-                let (least, most) = (
-                    (0..self.len()).min_by(|a, b| number(a).total_cmp(&number(b))),
-                    (0..self.len()).max_by(|a, b| number(a).total_cmp(&number(b))),
-                );
+                let least = (0..self.len()).min_by(|a, b| number(a).total_cmp(&number(b)));
+                let most = (0..self.len()).max_by(|a, b| number(a).total_cmp(&number(b)));
                 let mut ends: Vec<u64> = least.into_iter().chain(most).collect();
                 ends.dedup();
+
                 ends
             }
             AxisValues::Listed(_) => (0..self.len()).collect(),
@@ -201,17 +228,22 @@ impl Axis {
             let message = "the axis is empty: give it at least one value, or remove it".to_owned();
             return Err(self.error_at(&self.origin, message));
         }
+
         match &self.values {
             AxisValues::Listed(items) => self.check_listed_values(items),
             AxisValues::Random { .. } => Ok(()),
             AxisValues::Linear(_) | AxisValues::Log(_) => {
                 let n = self.len();
-                let close =
-                    n > 1 && (self.number_at(0) == self.number_at(1) || self.number_at(n - 2) == self.number_at(n - 1));
+                let close = n > 1
+                    && (self.number_at(0) == self.number_at(1)
+                        || self.number_at(n - 2) == self.number_at(n - 1));
                 if close {
-                    let message = format!("{n} points do not fit into this range: neighbours are equal to 12 digits");
+                    let message = format!(
+                        "{n} points do not fit into this range: neighbours are equal to 12 digits"
+                    );
                     return Err(self.error_at(&self.origin, message));
                 }
+
                 Ok(())
             }
         }
@@ -224,14 +256,20 @@ impl Axis {
                 let message = format!("expected finite numbers, found {}", item.value);
                 return Err(self.error_at(&item.origin, message));
             }
+
             if matches!(item.value, SpecValue::Table(_)) {
-                return Err(self.error_at(&item.origin, "expected numbers, words or lists, found a table".to_owned()));
+                return Err(self.error_at(
+                    &item.origin,
+                    "expected numbers, words or lists, found a table".to_owned(),
+                ));
             }
+
             if seen.insert(item.value.to_string(), ()).is_some() {
                 let message = format!("the value {} stands here twice: remove one", item.value);
                 return Err(self.error_at(&item.origin, message));
             }
         }
+
         Ok(())
     }
 }
@@ -261,55 +299,94 @@ impl Span {
 
 /// `x` rounded to 12 significant digits.
 pub fn round_to_12_digits(x: f64) -> f64 {
-    format!("{x:.11e}").parse().expect("a formatted number reads back")
+    format!("{x:.11e}")
+        .parse()
+        .expect("a formatted number reads back")
 }
 
-fn read_generated_values(r: TableReader<'_>, name: &str, sweep_seed: u64) -> Result<AxisValues, SpecError> {
+fn read_generated_values(
+    r: TableReader<'_>,
+    name: &str,
+    sweep_seed: u64,
+) -> Result<AxisValues, SpecError> {
     let forms = ["values", "linear", "log", "uniform", "log_uniform"];
     if let Some(items) = r.read_list("values")? {
         r.refuse_unknown_keys()?;
         return Ok(AxisValues::Listed(items.to_vec()));
     }
-    let found: Vec<&'static str> = forms[1..].iter().copied().filter(|form| r.read_node(form).is_some()).collect();
+
+    let found: Vec<&'static str> = forms[1..]
+        .iter()
+        .copied()
+        .filter(|form| r.read_node(form).is_some())
+        .collect();
     let [form] = found[..] else {
         let message = format!("expected exactly one of: {}", forms.join(", "));
         r.read_node("points");
         r.read_node("samples");
         r.refuse_unknown_keys()?;
-        return Err(SpecError::new(Origin::Default, format!("grid.{name}"), message));
+        return Err(SpecError::new(
+            Origin::Default,
+            format!("grid.{name}"),
+            message,
+        ));
     };
     let random = matches!(form, "uniform" | "log_uniform");
+
     let log = matches!(form, "log" | "log_uniform");
     let (from, to) = read_range_ends(&r, form, log)?;
     let count = if random { "samples" } else { "points" };
-    let Some(points) = r.read_whole_number(count, NumberRange::whole_numbers(0, MAX_POINTS))? else {
+    let Some(points) = r.read_whole_number(count, NumberRange::whole_numbers(0, MAX_POINTS))?
+    else {
         return Err(r.error_at(count, format!("how many? Add {count} = 5, say")));
     };
+
     r.refuse_unknown_keys()?;
     let span = Span { from, to, points };
     Ok(match (random, log) {
-        (true, _) => AxisValues::Random { span, is_log: log, key: random_streams::axis_key(sweep_seed, name) },
+        (true, _) => AxisValues::Random {
+            span,
+            is_log: log,
+            key: random_streams::axis_key(sweep_seed, name),
+        },
         (false, true) => AxisValues::Log(span),
         (false, false) => AxisValues::Linear(span),
     })
 }
 
-fn read_range_ends(r: &TableReader<'_>, form: &'static str, log: bool) -> Result<(f64, f64), SpecError> {
+fn read_range_ends(
+    r: &TableReader<'_>,
+    form: &'static str,
+    log: bool,
+) -> Result<(f64, f64), SpecError> {
     let items = r.read_list(form)?.unwrap_or_default();
-    let ends: Vec<f64> = items.iter().filter_map(|n| n.value.as_f64()).filter(|x| x.is_finite()).collect();
+    let ends: Vec<f64> = items
+        .iter()
+        .filter_map(|n| n.value.as_f64())
+        .filter(|x| x.is_finite())
+        .collect();
     let [from, to] = ends[..] else {
         return Err(r.error_at(form, "expected two finite numbers, [from, to]"));
     };
+
     if items.len() != 2 {
         return Err(r.error_at(form, "expected two finite numbers, [from, to]"));
     }
+
     if log && (from <= 0.0 || to <= 0.0) {
-        let message = format!("a logarithmic range needs both ends above 0, found [{from}, {to}]; list 0 separately");
+        let message = format!(
+            "a logarithmic range needs both ends above 0, found [{from}, {to}]; list 0 separately"
+        );
         return Err(r.error_at(form, message));
     }
+
     if from == to {
-        return Err(r.error_at(form, "both ends are equal; a list of one value says the same"));
+        return Err(r.error_at(
+            form,
+            "both ends are equal; a list of one value says the same",
+        ));
     }
+
     Ok((from, to))
 }
 
@@ -318,7 +395,8 @@ mod tests {
     use crate::grid::axis::*;
 
     fn axis(text: &str) -> Result<Axis, SpecError> {
-        let tree = crate::spec_file::node::parse_document(&format!("x = {text}")).expect("valid TOML");
+        let tree =
+            crate::spec_file::node::parse_document(&format!("x = {text}")).expect("valid TOML");
         Axis::from_node(
             "x",
             None,
@@ -343,7 +421,10 @@ mod tests {
     fn a_wider_range_keeps_the_old_values() {
         let narrow = numbers("{ log = [0.001, 1.0], points = 7 }");
         let wide = numbers("{ log = [0.00001, 10.0], points = 13 }");
-        assert!(narrow.iter().all(|x| wide.contains(x)), "{narrow:?} within {wide:?}");
+        assert!(
+            narrow.iter().all(|x| wide.contains(x)),
+            "{narrow:?} within {wide:?}"
+        );
     }
 
     #[test]

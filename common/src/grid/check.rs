@@ -24,19 +24,33 @@ fn check_still_wanted(wanted: StillWanted<'_>) -> Result<(), SpecError> {
     if wanted() {
         return Ok(());
     }
-    Err(SpecError::new(Origin::Default, "", "nobody waits any more for what it means"))
+    Err(SpecError::new(
+        Origin::Default,
+        "",
+        "nobody waits any more for what it means",
+    ))
 }
 
 /// Values in a table, and in what stands in it.
 fn count_values(table: &SpecTable) -> u64 {
     fn count_value_nodes(value: &SpecValue) -> u64 {
         match value {
-            SpecValue::List(items) => 1 + items.iter().map(|item| count_value_nodes(&item.value)).sum::<u64>(),
+            SpecValue::List(items) => {
+                1 + items
+                    .iter()
+                    .map(|item| count_value_nodes(&item.value))
+                    .sum::<u64>()
+            }
             SpecValue::Table(table) => 1 + count_values(table),
             _ => 1,
         }
     }
-    table.0.iter().map(|(_, node)| count_value_nodes(&node.value)).sum()
+
+    table
+        .0
+        .iter()
+        .map(|(_, node)| count_value_nodes(&node.value))
+        .sum()
 }
 
 /// Most cells that are resolved to find values that are spelled in two ways.
@@ -50,7 +64,11 @@ impl Grid {
         if !self.reading_mode.is_new {
             return Ok(());
         }
-        let steps: u64 = self.formulas().map(|formula| formula.expr.evaluation_cost()).sum();
+
+        let steps: u64 = self
+            .formulas()
+            .map(|formula| formula.expr.evaluation_cost())
+            .sum();
         let work = self.product.saturating_mul(steps);
         if work > MAX_EXPRESSION_STEPS {
             let cells = self.product;
@@ -60,9 +78,17 @@ impl Grid {
             );
             return Err(SpecError::new(Origin::Default, "grid", message));
         }
-        let listed = self.axes.iter().filter(|axis| matches!(axis.values, AxisValues::Listed(_)));
-        let tried =
-            listed.map(Axis::len).sum::<u64>().saturating_add(self.classes).saturating_add(self.spelled_cells());
+
+        let listed = self
+            .axes
+            .iter()
+            .filter(|axis| matches!(axis.values, AxisValues::Listed(_)));
+        let tried = listed
+            .map(Axis::len)
+            .sum::<u64>()
+            .saturating_add(self.classes)
+            .saturating_add(self.spelled_cells());
+
         let size = count_values(&self.base);
         if tried.saturating_mul(size) > MAX_NODES {
             let message = format!(
@@ -71,16 +97,22 @@ impl Grid {
             );
             return Err(SpecError::new(Origin::Default, "grid", message));
         }
+
         Ok(())
     }
 
     /// Axes whose values can be spelled in several ways.
     fn spelled_axes(&self) -> impl Iterator<Item = (usize, &Axis)> {
         let spelled = |axis: &Axis| match &axis.values {
-            AxisValues::Listed(items) => axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none()),
+            AxisValues::Listed(items) => {
+                axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none())
+            }
             _ => false,
         };
-        self.axes.iter().enumerate().filter(move |(_, axis)| axis.len() > 1 && spelled(axis))
+        self.axes
+            .iter()
+            .enumerate()
+            .filter(move |(_, axis)| axis.len() > 1 && spelled(axis))
     }
 
     /// Most cells that are resolved to find values that are spelled in two ways.
@@ -92,61 +124,112 @@ impl Grid {
     /// The one pass over the cells: evaluates `[where]` and `[derive]`, and looks for cells that are equal.
     ///
     /// Returns, for each value of each factor, a kept cell that has it.
-    pub(super) fn pass_over_cells(&mut self, wanted: StillWanted<'_>) -> Result<Witnesses, SpecError> {
+    pub(super) fn pass_over_cells(
+        &mut self,
+        wanted: StillWanted<'_>,
+    ) -> Result<Witnesses, SpecError> {
         let mut witnesses = Witnesses::default();
         let mut varieties = Varieties::new(self);
+
         if self.keep_condition.is_none() && self.derived.is_empty() {
             self.variety_cells = varieties.into_unfiltered_cells(self);
             return Ok(witnesses);
         }
+
         let numbers = self.used_axis_numbers();
         let free = self.axes.iter().any(|a| a.field.is_none());
-        let mut kept = self.keep_condition.is_some().then(|| RankedBitmap::new(self.product));
+        let mut kept = self
+            .keep_condition
+            .is_some()
+            .then(|| RankedBitmap::new(self.product));
+
         let mut prints: Vec<(u64, u32)> = Vec::new();
         let mut digits = vec![0_u64; self.factors.len()];
         let homes: Vec<usize> = (0..self.axes.len()).map(|a| self.factor_index(a)).collect();
-        let ranges: Vec<_> = self.derived.iter().map(|d| numeric_field_range(&d.field)).collect();
-        witnesses.0 = self.factors.iter().map(|f| vec![None; f.len as usize]).collect();
+        let ranges: Vec<_> = self
+            .derived
+            .iter()
+            .map(|d| numeric_field_range(&d.field))
+            .collect();
+
+        witnesses.0 = self
+            .factors
+            .iter()
+            .map(|f| vec![None; f.len as usize])
+            .collect();
+
         for position in 0..self.product {
             if position % CELLS_PER_CHECK == 0 {
                 check_still_wanted(wanted)?;
             }
+
             let axis = |a: usize| numbers[a][digits[homes[a]] as usize];
             let derived = self.derived_values(&axis);
             if self.is_kept(&axis, &derived, &digits)? {
                 self.check_derived_values(&derived, &ranges, &digits)?;
-                self.derived_fingerprint =
-                    derived.iter().fold(self.derived_fingerprint, |h, x| mix_hash(h, x.to_bits()));
+                self.derived_fingerprint = derived
+                    .iter()
+                    .fold(self.derived_fingerprint, |h, x| mix_hash(h, x.to_bits()));
+
                 if let Some(kept) = &mut kept {
                     kept.set(position);
                 }
+
                 witnesses.record_cell(&digits, self.cell_from_digits(&digits));
                 varieties.record_cell(&digits, &derived, || self.cell_from_digits(&digits));
+
                 if free {
-                    prints.push((self.config_fingerprint(&digits, &homes, &derived), position as u32));
+                    prints.push((
+                        self.config_fingerprint(&digits, &homes, &derived),
+                        position as u32,
+                    ));
                 }
             }
+
             self.advance_digits(&self.factor_order, &mut digits);
         }
+
         self.variety_cells = varieties.into_cells();
         self.kept_positions = kept.map(|mut kept| {
             kept.build_ranks();
             kept
         });
+
         if self.cell_count() == 0 {
-            let place = self.keep_condition.as_ref().map_or(Origin::Default, |k| k.origin.clone());
-            return Err(SpecError::new(place, "where.keep", "this keeps no cell at all"));
+            let place = self
+                .keep_condition
+                .as_ref()
+                .map_or(Origin::Default, |k| k.origin.clone());
+            return Err(SpecError::new(
+                place,
+                "where.keep",
+                "this keeps no cell at all",
+            ));
         }
+
         self.refuse_equal_cells(prints)?;
         Ok(witnesses)
     }
 
-    fn is_kept(&self, axis: &dyn Fn(usize) -> f64, derived: &[f64], digits: &[u64]) -> Result<bool, SpecError> {
-        let Some(keep) = &self.keep_condition else { return Ok(true) };
+    fn is_kept(
+        &self,
+        axis: &dyn Fn(usize) -> f64,
+        derived: &[f64],
+        digits: &[u64],
+    ) -> Result<bool, SpecError> {
+        let Some(keep) = &self.keep_condition else {
+            return Ok(true);
+        };
         let value = keep.eval(axis, derived);
         if value.is_nan() {
-            return Err(self.cell_error(&keep.origin, "where.keep", digits, "the expression has no value"));
+            return Err(self.cell_error(
+                &keep.origin,
+                "where.keep",
+                digits,
+                "the expression has no value",
+            ));
         }
+
         Ok(value != 0.0)
     }
 
@@ -169,8 +252,16 @@ impl Grid {
     fn used_axis_numbers(&self) -> Vec<Vec<f64>> {
         let mut used = vec![false; self.axes.len()];
         self.formulas().for_each(|f| self.mark_inputs(f, &mut used));
-        let all = |axis: &Axis| (0..axis.len()).map(|i| axis.number_at(i).unwrap_or(f64::NAN)).collect();
-        self.axes.iter().zip(used).map(|(axis, used)| if used { all(axis) } else { Vec::new() }).collect()
+        let all = |axis: &Axis| {
+            (0..axis.len())
+                .map(|i| axis.number_at(i).unwrap_or(f64::NAN))
+                .collect()
+        };
+        self.axes
+            .iter()
+            .zip(used)
+            .map(|(axis, used)| if used { all(axis) } else { Vec::new() })
+            .collect()
     }
 
     /// The next digits of these factors, the last of which goes fastest; whether there are any.
@@ -187,48 +278,80 @@ impl Grid {
 
     /// Equal for cells that resolve to the same config: what fields' axes and derived fields say.
     fn config_fingerprint(&self, digits: &[u64], homes: &[usize], derived: &[f64]) -> u64 {
-        let fields = self.axes.iter().zip(homes).filter(|(axis, _)| axis.field.is_some());
-        let h = fields.fold(0x1234_5678_u64, |h, (_, home)| mix_hash(h, digits[*home] + 1));
-        derived.iter().fold(h, |h, x| mix_hash(h, (x + 0.0).to_bits()))
+        let fields = self
+            .axes
+            .iter()
+            .zip(homes)
+            .filter(|(axis, _)| axis.field.is_some());
+        let h = fields.fold(0x1234_5678_u64, |h, (_, home)| {
+            mix_hash(h, digits[*home] + 1)
+        });
+
+        derived
+            .iter()
+            .fold(h, |h, x| mix_hash(h, (x + 0.0).to_bits()))
     }
 
     fn refuse_equal_cells(&self, mut prints: Vec<(u64, u32)>) -> Result<(), SpecError> {
         prints.sort_unstable();
         for pair in prints.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-            let [a, b] = [pair[0].1, pair[1].1].map(|position| self.cell_at_position(u64::from(position)));
+            let [a, b] =
+                [pair[0].1, pair[1].1].map(|position| self.cell_at_position(u64::from(position)));
             if self.resolve_config(a)? == self.resolve_config(b)? {
                 return Err(self.equal_cells_error(a, b));
             }
         }
+
         Ok(())
     }
 
     /// Every value of every axis, tried in a cell that has it.
-    pub(super) fn check_axis_values(&self, witnesses: &Witnesses, wanted: StillWanted<'_>) -> Result<(), SpecError> {
+    pub(super) fn check_axis_values(
+        &self,
+        witnesses: &Witnesses,
+        wanted: StillWanted<'_>,
+    ) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {
             let Some(field) = &axis.field else { continue };
             let factor = self.factor_index(at);
             let range = numeric_field_range(field);
             let continuous = range.is_some_and(|r| !r.is_whole);
-            for (n, i) in axis.representative_indices(continuous).into_iter().enumerate() {
+            for (n, i) in axis
+                .representative_indices(continuous)
+                .into_iter()
+                .enumerate()
+            {
                 if n % CONFIGS_PER_CHECK == 0 {
                     check_still_wanted(wanted)?;
                 }
+
                 if let Some(range) = range {
                     let node = axis.node_at(i);
                     if !node.value.as_f64().is_some_and(|x| range.contains(x)) {
-                        let message = format!("expected {}, found {}", range.describe(), quote_value(&node.value));
-                        return Err(SpecError::new(node.origin, format!("grid.{}", axis.name), message));
+                        let message = format!(
+                            "expected {}, found {}",
+                            range.describe(),
+                            quote_value(&node.value)
+                        );
+                        return Err(SpecError::new(
+                            node.origin,
+                            format!("grid.{}", axis.name),
+                            message,
+                        ));
                     }
+
                     if !matches!(axis.values, AxisValues::Listed(_)) {
                         continue;
                     }
                 }
+
                 if let Some(cell) = self.find_witness(witnesses, factor, i) {
-                    self.resolve_config(cell).map_err(|e| self.attribute_to_axis(e, axis, i))?;
+                    self.resolve_config(cell)
+                        .map_err(|e| self.attribute_to_axis(e, axis, i))?;
                 }
             }
         }
+
         Ok(())
     }
 
@@ -246,7 +369,10 @@ impl Grid {
     /// An unknown key set by an axis is that axis' fault, wherever the reader found it.
     fn attribute_to_axis(&self, error: SpecError, axis: &Axis, i: u64) -> SpecError {
         if error.origin == axis.node_at(i).origin {
-            SpecError { path: format!("grid.{}", axis.name), ..error }
+            SpecError {
+                path: format!("grid.{}", axis.name),
+                ..error
+            }
         } else {
             error
         }
@@ -255,7 +381,10 @@ impl Grid {
     /// The same of whichever axis set it.
     fn attribute_to_any_axis(&self, error: SpecError, cell: u64) -> SpecError {
         let digits = self.cell_digits(cell);
-        self.axis_digits(&digits).fold(error, |error, (axis, digit)| self.attribute_to_axis(error, axis, digit))
+        self.axis_digits(&digits)
+            .fold(error, |error, (axis, digit)| {
+                self.attribute_to_axis(error, axis, digit)
+            })
     }
 
     /// One cell of every shape class: whether batch, data and length go together, and every axis means something.
@@ -264,23 +393,33 @@ impl Grid {
             if (class as usize).is_multiple_of(CONFIGS_PER_CHECK) {
                 check_still_wanted(wanted)?;
             }
+
             if self.class_cell_count(class) > 0 {
                 let cell = self.class_cell_at(class, 0);
                 let document = self.build_document(cell)?;
                 let config = TrialConfig::from_table(&document, &self.files, self.reading_mode)?;
-                config.check_norm(&document, self.reading_mode).map_err(|e| self.attribute_to_any_axis(e, cell))?;
+                config
+                    .check_norm(&document, self.reading_mode)
+                    .map_err(|e| self.attribute_to_any_axis(e, cell))?;
+
                 self.check_axes_matter(cell, &config.identity_fields())?;
             }
         }
+
         Ok(())
     }
 
     /// Some fields mean nothing in some company, such as an ε without norms: an axis over one would make equal cells.
-    fn check_axes_matter(&self, cell: u64, fields: &[(&'static str, String)]) -> Result<(), SpecError> {
+    fn check_axes_matter(
+        &self,
+        cell: u64,
+        fields: &[(&'static str, String)],
+    ) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {
             if !axis.field.as_deref().is_some_and(can_be_unused) || axis.len() < 2 {
                 continue;
             }
+
             let mut digits = self.cell_digits(cell);
             let digit = &mut digits[self.factor_index(at)];
             *digit = u64::from(*digit == 0);
@@ -289,6 +428,7 @@ impl Grid {
                 return Err(self.equal_cells_error(cell, other));
             }
         }
+
         Ok(())
     }
 
@@ -298,6 +438,7 @@ impl Grid {
         if !self.reading_mode.is_new {
             return Ok(());
         }
+
         let mut left = MAX_SPELLED_CELLS;
         for (at, axis) in self.spelled_axes() {
             let factor = self.factor_index(at);
@@ -305,17 +446,22 @@ impl Grid {
                 let mut digits = self.cell_digits(self.class_cell_at(class, 0));
                 check_still_wanted(wanted)?;
                 let mut seen = HashMap::new();
+
                 for i in 0..axis.len() {
                     digits[factor] = i;
                     let cell = self.cell_from_digits(&digits);
                     if !self.has_cell(cell) {
                         continue;
                     }
-                    let fields =
-                        self.resolve_config(cell).map_err(|e| self.attribute_to_axis(e, axis, i))?.identity_fields();
+
+                    let fields = self
+                        .resolve_config(cell)
+                        .map_err(|e| self.attribute_to_axis(e, axis, i))?
+                        .identity_fields();
                     if let Some(other) = seen.insert(fields, cell) {
                         return Err(self.equal_cells_error(other, cell));
                     }
+
                     left -= 1;
                     if left == 0 {
                         return Ok(());
@@ -323,22 +469,31 @@ impl Grid {
                 }
             }
         }
+
         Ok(())
     }
 
     fn equal_cells_error(&self, a: u64, b: u64) -> SpecError {
         let [a, b] = [a, b].map(|cell| self.describe_cell(&self.cell_digits(cell)));
-        let message = format!("the cells {a} and {b} resolve to the same trial: drop one, or let another field differ");
+        let message = format!(
+            "the cells {a} and {b} resolve to the same trial: drop one, or let another field differ"
+        );
         SpecError::new(Origin::Default, "grid", message)
     }
 
     fn cell_error(&self, place: &Origin, path: &str, digits: &[u64], message: &str) -> SpecError {
-        SpecError::new(place.clone(), path, format!("{message} (in the cell {})", self.describe_cell(digits)))
+        SpecError::new(
+            place.clone(),
+            path,
+            format!("{message} (in the cell {})", self.describe_cell(digits)),
+        )
     }
 
     fn describe_cell(&self, digits: &[u64]) -> String {
-        let parts: Vec<String> =
-            self.axis_digits(digits).map(|(axis, digit)| format!("{}={}", axis.name, axis.value_at(digit))).collect();
+        let parts: Vec<String> = self
+            .axis_digits(digits)
+            .map(|(axis, digit)| format!("{}={}", axis.name, axis.value_at(digit)))
+            .collect();
         parts.join(", ")
     }
 }

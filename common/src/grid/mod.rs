@@ -11,6 +11,11 @@ mod ranked_bitmap;
 mod read;
 mod varieties;
 
+use ranked_bitmap::RankedBitmap;
+pub use read::MAX_AXES;
+pub(crate) use read::is_axis_form;
+use read::{checked_product, read_axes, read_factors, section_table};
+
 use crate::config::TrialConfig;
 use crate::expr::Expr;
 use crate::grid::axis::Axis;
@@ -20,10 +25,6 @@ use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::{Origin, SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
-use ranked_bitmap::RankedBitmap;
-pub use read::MAX_AXES;
-pub(crate) use read::is_axis_form;
-use read::{checked_product, read_axes, read_factors, section_table};
 
 /// Whether anybody still waits for what a file means. Where nobody does, its reading ends.
 pub type StillWanted<'a> = &'a dyn Fn() -> bool;
@@ -98,6 +99,7 @@ impl Grid {
                 base.0.push((key.to_owned(), node.clone()));
             }
         }
+
         let grid = section_table(document, "grid")?;
         let axes = read_axes(grid, sweep_seed, reading)?;
         let factors = read_factors(grid, &axes)?;
@@ -119,12 +121,14 @@ impl Grid {
             variety_cells: Vec::new(),
         };
         this.read_derived(section_table(document, "derive")?)?;
+
         this.read_where(section_table(document, "where")?)?;
         this.check_names_used()?;
         this.order_by_shape()?;
         this.check_cost()?;
         let witnesses = this.pass_over_cells(wanted)?;
         this.check_axis_values(&witnesses, wanted)?;
+
         this.check_classes(wanted)?;
         this.check_spellings(wanted)?;
         // What was accepted is refused no more.
@@ -144,7 +148,9 @@ impl Grid {
 
     /// Cells that are kept.
     pub fn cell_count(&self) -> u64 {
-        self.kept_positions.as_ref().map_or(self.product, |kept| kept.count)
+        self.kept_positions
+            .as_ref()
+            .map_or(self.product, |kept| kept.count)
     }
 
     /// Numbers a cell can have: those of kept cells are below this.
@@ -154,7 +160,11 @@ impl Grid {
 
     /// Whether `cell` is the number of a kept cell.
     pub fn has_cell(&self, cell: u64) -> bool {
-        cell < self.product && self.kept_positions.as_ref().is_none_or(|kept| kept.get(self.cell_position(cell)))
+        cell < self.product
+            && self
+                .kept_positions
+                .as_ref()
+                .is_none_or(|kept| kept.get(self.cell_position(cell)))
     }
 
     /// Shape classes, some of which `[where]` may have emptied.
@@ -165,20 +175,28 @@ impl Grid {
     /// Cells kept in a class.
     pub fn class_cell_count(&self, class: u32) -> u64 {
         let (from, to) = self.class_range(class);
-        self.kept_positions.as_ref().map_or(to - from, |kept| kept.rank(to) - kept.rank(from))
+        self.kept_positions
+            .as_ref()
+            .map_or(to - from, |kept| kept.rank(to) - kept.rank(from))
     }
 
     /// The `k`-th cell kept in a class, `k` < [`class_cells`](Self::class_cells).
     pub fn class_cell_at(&self, class: u32, k: u64) -> u64 {
         let (from, _) = self.class_range(class);
-        let position = self.kept_positions.as_ref().map_or(from + k, |kept| kept.select(kept.rank(from) + k));
+        let position = self
+            .kept_positions
+            .as_ref()
+            .map_or(from + k, |kept| kept.select(kept.rank(from) + k));
         self.cell_at_position(position)
     }
 
     /// The `n`-th trial of a class: repeats are outermost, so that every prefix is balanced over cells.
     pub fn class_trial_at(&self, class: u32, n: u64) -> TrialKey {
         let cells = self.class_cell_count(class);
-        TrialKey { cell: self.class_cell_at(class, n % cells), repeat: (n / cells) as u32 }
+        TrialKey {
+            cell: self.class_cell_at(class, n % cells),
+            repeat: (n / cells) as u32,
+        }
     }
 
     /// Where a trial stands: its class, and its number in it.
@@ -186,20 +204,33 @@ impl Grid {
         let position = self.cell_position(key.cell);
         let class = (position / self.class_len()) as u32;
         let (from, _) = self.class_range(class);
-        let k = self.kept_positions.as_ref().map_or(position - from, |kept| kept.rank(position) - kept.rank(from));
-        (class, u64::from(key.repeat) * self.class_cell_count(class) + k)
+        let k = self
+            .kept_positions
+            .as_ref()
+            .map_or(position - from, |kept| {
+                kept.rank(position) - kept.rank(from)
+            });
+
+        (
+            class,
+            u64::from(key.repeat) * self.class_cell_count(class) + k,
+        )
     }
 
     /// The config of one cell of every shape class: dataset, sizes and architecture do not vary within one.
     pub fn class_configs(&self) -> Vec<TrialConfig> {
         let classes = (0..self.class_count()).filter(|class| self.class_cell_count(*class) > 0);
-        classes.filter_map(|class| self.resolve_config(self.class_cell_at(class, 0)).ok()).collect()
+        classes
+            .filter_map(|class| self.resolve_config(self.class_cell_at(class, 0)).ok())
+            .collect()
     }
 
     /// Configs that show all there is among those of the kept cells of losses, and of random streams that are drawn from; a few,
     /// however many cells there are.
     pub fn variety_configs(&self) -> impl Iterator<Item = TrialConfig> + '_ {
-        self.variety_cells.iter().filter_map(|cell| self.resolve_config(*cell).ok())
+        self.variety_cells
+            .iter()
+            .filter_map(|cell| self.resolve_config(*cell).ok())
     }
 
     /// All kept cells in the order of their numbers.
@@ -210,7 +241,9 @@ impl Grid {
     /// The value of each axis in a cell.
     pub fn axis_values(&self, cell: u64) -> Vec<SpecValue> {
         let digits = self.cell_digits(cell);
-        self.axis_digits(&digits).map(|(axis, digit)| axis.value_at(digit)).collect()
+        self.axis_digits(&digits)
+            .map(|(axis, digit)| axis.value_at(digit))
+            .collect()
     }
 
     /// Index of each axis' value in a cell.
@@ -223,9 +256,14 @@ impl Grid {
     /// one that is named move along.
     pub fn cell_with_values(&self, cell: u64, values: &[(usize, u64)]) -> Option<u64> {
         let mut digits = self.cell_digits(cell);
-        values.iter().for_each(|(axis, index)| digits[self.factor_index(*axis)] = *index);
+        values
+            .iter()
+            .for_each(|(axis, index)| digits[self.factor_index(*axis)] = *index);
         let found = self.cell_from_digits(&digits);
-        let agree = values.iter().all(|(axis, index)| digits[self.factor_index(*axis)] == *index);
+        let agree = values
+            .iter()
+            .all(|(axis, index)| digits[self.factor_index(*axis)] == *index);
+
         (agree && self.has_cell(found)).then_some(found)
     }
 
@@ -238,7 +276,11 @@ impl Grid {
     pub fn derived_values_in(&self, cell: u64) -> Vec<(&str, f64)> {
         let digits = self.cell_digits(cell);
         let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
-        self.derived.iter().map(|d| d.field.as_str()).zip(values).collect()
+        self.derived
+            .iter()
+            .map(|d| d.field.as_str())
+            .zip(values)
+            .collect()
     }
 
     /// Whether `[derive]` computes this field.
@@ -260,27 +302,43 @@ impl Grid {
         let mut tree = self.base.clone();
         let mut put = |path: &str, node: SpecNode| {
             let place = node.origin.clone();
-            tree.set_at_path(path, node).map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))
+            tree.set_at_path(path, node)
+                .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))
         };
+
         for (axis, digit) in self.axis_digits(&digits) {
             if let Some(field) = &axis.field {
                 put(field, axis.node_at(digit))?;
             }
         }
+
         let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
         for (derived, value) in self.derived.iter().zip(values) {
-            put(&derived.field, SpecNode { value: SpecValue::Float(value), origin: derived.formula.origin.clone() })?;
+            put(
+                &derived.field,
+                SpecNode {
+                    value: SpecValue::Float(value),
+                    origin: derived.formula.origin.clone(),
+                },
+            )?;
         }
+
         Ok(tree)
     }
 
     /// Puts what is cheap to know of all cells into a hash: how they are numbered and ordered, which are kept, and what
     /// expressions yield.
     pub(crate) fn hash_layout(&self, hasher: &mut blake3::Hasher) {
-        hasher.update(&self.product.to_le_bytes()).update(&self.classes.to_le_bytes());
+        hasher
+            .update(&self.product.to_le_bytes())
+            .update(&self.classes.to_le_bytes());
+
         for factor in &self.factor_order {
-            hasher.update(&(*factor as u64).to_le_bytes()).update(&self.factors[*factor].len.to_le_bytes());
+            hasher
+                .update(&(*factor as u64).to_le_bytes())
+                .update(&self.factors[*factor].len.to_le_bytes());
         }
+
         hasher.update(&self.derived_fingerprint.to_le_bytes());
         if let Some(kept) = &self.kept_positions {
             kept.hash_into(hasher);
@@ -290,12 +348,21 @@ impl Grid {
     /// So many kept cells, drawn by a lot that is always the same, or all of them where there are no more.
     pub(crate) fn sample_cells(&self, most: u64) -> Vec<u64> {
         let cells = self.cell_count();
-        let nth = |n: u64| self.cell_at_position(self.kept_positions.as_ref().map_or(n, |kept| kept.select(n)));
+        let nth = |n: u64| {
+            self.cell_at_position(
+                self.kept_positions
+                    .as_ref()
+                    .map_or(n, |kept| kept.select(n)),
+            )
+        };
+
         if cells <= most {
             return (0..cells).map(nth).collect();
         }
+
         let key = blake3::derive_key("ergodic 2026 printed cells v1", &cells.to_le_bytes());
-        let drawn = |i: u64| ((random_streams::uniform_at(&key, i) * cells as f64) as u64).min(cells - 1);
+        let drawn =
+            |i: u64| ((random_streams::uniform_at(&key, i) * cells as f64) as u64).min(cells - 1);
         (0..most).map(|i| nth(drawn(i))).collect()
     }
 
@@ -312,12 +379,17 @@ impl Grid {
     }
 
     fn cell_from_digits(&self, digits: &[u64]) -> u64 {
-        self.factors.iter().zip(digits).fold(0, |n, (factor, digit)| n * factor.len + digit)
+        self.factors
+            .iter()
+            .zip(digits)
+            .fold(0, |n, (factor, digit)| n * factor.len + digit)
     }
 
     fn cell_position(&self, cell: u64) -> u64 {
         let digits = self.cell_digits(cell);
-        self.factor_order.iter().fold(0, |p, f| p * self.factors[*f].len + digits[*f])
+        self.factor_order
+            .iter()
+            .fold(0, |p, f| p * self.factors[*f].len + digits[*f])
     }
 
     fn cell_at_position(&self, position: u64) -> u64 {
@@ -340,15 +412,23 @@ impl Grid {
     }
 
     fn axis_digits<'a>(&'a self, digits: &'a [u64]) -> impl Iterator<Item = (&'a Axis, u64)> {
-        self.axes.iter().enumerate().map(move |(at, axis)| (axis, digits[self.factor_index(at)]))
+        self.axes
+            .iter()
+            .enumerate()
+            .map(move |(at, axis)| (axis, digits[self.factor_index(at)]))
     }
 
     fn factor_index(&self, axis: usize) -> usize {
-        self.factors.iter().position(|f| f.axes.contains(&axis)).expect("every axis belongs to a factor")
+        self.factors
+            .iter()
+            .position(|f| f.axes.contains(&axis))
+            .expect("every axis belongs to a factor")
     }
 
     fn axis_number(&self, axis: usize, digits: &[u64]) -> f64 {
-        self.axes[axis].number_at(digits[self.factor_index(axis)]).unwrap_or(f64::NAN)
+        self.axes[axis]
+            .number_at(digits[self.factor_index(axis)])
+            .unwrap_or(f64::NAN)
     }
 
     fn derived_values(&self, axis: &dyn Fn(usize) -> f64) -> Vec<f64> {
@@ -368,13 +448,19 @@ impl Formula {
             FormulaInput::Derived(at) => derived[at],
             FormulaInput::Constant(x) => x,
         };
+
         let mut values = [0.0; 16];
         match self.inputs.len() {
             n if n <= values.len() => {
-                values.iter_mut().zip(&self.inputs).for_each(|(v, input)| *v = value(input));
+                values
+                    .iter_mut()
+                    .zip(&self.inputs)
+                    .for_each(|(v, input)| *v = value(input));
                 self.expr.eval(&values[..n])
             }
-            _ => self.expr.eval(&self.inputs.iter().map(value).collect::<Vec<_>>()),
+            _ => self
+                .expr
+                .eval(&self.inputs.iter().map(value).collect::<Vec<_>>()),
         }
     }
 }

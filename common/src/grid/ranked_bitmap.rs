@@ -13,7 +13,11 @@ const BLOCK_WORDS: usize = 8;
 
 impl RankedBitmap {
     pub(super) fn new(len: u64) -> Self {
-        Self { words: vec![0; len as usize / 64 + 1], ranks: Vec::new(), count: 0 }
+        Self {
+            words: vec![0; len as usize / 64 + 1],
+            ranks: Vec::new(),
+            count: 0,
+        }
     }
 
     pub(super) fn set(&mut self, at: u64) {
@@ -42,7 +46,10 @@ impl RankedBitmap {
     pub(super) fn rank(&self, at: u64) -> u64 {
         let word = at as usize / 64;
         let block = word / BLOCK_WORDS;
-        let whole: u32 = self.words[block * BLOCK_WORDS..word].iter().map(|w| w.count_ones()).sum();
+        let whole: u32 = self.words[block * BLOCK_WORDS..word]
+            .iter()
+            .map(|w| w.count_ones())
+            .sum();
         let part = (self.words[word] & ((1 << (at % 64)) - 1)).count_ones();
         u64::from(self.ranks[block] + whole + part)
     }
@@ -56,6 +63,7 @@ impl RankedBitmap {
             left -= self.words[word].count_ones();
             word += 1;
         }
+
         let mut bits = self.words[word];
         (0..left).for_each(|_| bits &= bits - 1);
         word as u64 * 64 + u64::from(bits.trailing_zeros())

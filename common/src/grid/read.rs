@@ -50,21 +50,36 @@ impl Grid {
             let path = format!("derive.{name}");
             let field = resolve_field_name(name).unwrap_or_else(|| name.clone());
             if numeric_field_range(&field).is_none() {
-                let known = NUMERIC_FIELDS.iter().map(|(f, _)| *f).chain(SHORT_NAMES.iter().map(|(s, _)| *s));
-                let message = format!("'{name}' is no numeric field of a trial, {}", suggest_nearest(name, known));
+                let known = NUMERIC_FIELDS
+                    .iter()
+                    .map(|(f, _)| *f)
+                    .chain(SHORT_NAMES.iter().map(|(s, _)| *s));
+                let message = format!(
+                    "'{name}' is no numeric field of a trial, {}",
+                    suggest_nearest(name, known)
+                );
+
                 return Err(SpecError::new(node.origin.clone(), path, message));
             }
-            if self.axes.iter().any(|axis| axis.field.as_ref() == Some(&field)) {
+
+            if self
+                .axes
+                .iter()
+                .any(|axis| axis.field.as_ref() == Some(&field))
+            {
                 let message = format!("{field} is an axis of [grid] as well: keep one of the two");
                 return Err(SpecError::new(node.origin.clone(), path, message));
             }
+
             if self.derived.iter().any(|d| d.field == field) {
                 let message = format!("{field} is derived twice: keep one of the two");
                 return Err(SpecError::new(node.origin.clone(), path, message));
             }
+
             let formula = self.read_formula(&path, node)?;
             self.derived.push(DerivedField { field, formula });
         }
+
         Ok(())
     }
 
@@ -78,14 +93,16 @@ impl Grid {
                     format!("unknown key '{name}', did you mean 'keep'?"),
                 ));
             }
+
             let formula = self.read_formula(&path, node)?;
             if !formula.expr.is_condition() {
-                let message =
-                    "expected a condition such as \"lr * wd <= 1e-3\", found a number that nothing is compared with";
+                let message = "expected a condition such as \"lr * wd <= 1e-3\", found a number that nothing is compared with";
                 return Err(SpecError::new(node.origin.clone(), path, message));
             }
+
             self.keep_condition = Some(formula);
         }
+
         Ok(())
     }
 
@@ -103,17 +120,37 @@ impl Grid {
                 error(format!("cannot read \"{shown}\": {e}"))
             })
         };
+
         // A new file is read as today, whoever sent it: an older grammar is for what is stored.
-        let expr = parse(if self.reading_mode.is_new { GRAMMAR } else { self.reading_mode.grammar })?;
+        let expr = parse(if self.reading_mode.is_new {
+            GRAMMAR
+        } else {
+            self.reading_mode.grammar
+        })?;
+
         // What its sender's program means by it must be what is meant by it now: or its user is shown one sweep and gets another.
         if expr.min_grammar() > self.reading_mode.grammar {
-            let message = format!("since version {} of the grammar this means something else", expr.min_grammar());
-            return Err(error(message + ": use an ergodic of the coordinator's version"));
+            let message = format!(
+                "since version {} of the grammar this means something else",
+                expr.min_grammar()
+            );
+            return Err(error(
+                message + ": use an ergodic of the coordinator's version",
+            ));
         }
+
         self.min_grammar = self.min_grammar.max(expr.min_grammar());
-        let inputs =
-            expr.names().iter().map(|name| self.resolve_input(name)).collect::<Result<_, _>>().map_err(error)?;
-        Ok(Formula { expr, inputs, origin: node.origin.clone() })
+        let inputs = expr
+            .names()
+            .iter()
+            .map(|name| self.resolve_input(name))
+            .collect::<Result<_, _>>()
+            .map_err(error)?;
+        Ok(Formula {
+            expr,
+            inputs,
+            origin: node.origin.clone(),
+        })
     }
 
     /// What a name in an expression stands for: an axis, an earlier derived field, or a number of the sweep file.
@@ -124,55 +161,94 @@ impl Grid {
             let axis = &self.axes[at];
             return match (0..axis.len().min(1000)).find(|i| axis.number_at(*i).is_none()) {
                 None => Ok(FormulaInput::Axis(at)),
-                Some(i) => Err(format!("the axis {name} has values that are no numbers, such as {}", axis.value_at(i))),
+                Some(i) => Err(format!(
+                    "the axis {name} has values that are no numbers, such as {}",
+                    axis.value_at(i)
+                )),
             };
         }
+
         let path = field.as_deref().unwrap_or(name);
         if let Some(at) = self.derived.iter().position(|d| d.field == path) {
             return Ok(FormulaInput::Derived(at));
         }
-        if let Some(x) = self.base.get_at_path(path).and_then(|node| node.value.as_f64()) {
+
+        if let Some(x) = self
+            .base
+            .get_at_path(path)
+            .and_then(|node| node.value.as_f64())
+        {
             return Ok(FormulaInput::Constant(x));
         }
-        let fields = NUMERIC_FIELDS.iter().map(|(field, _)| *field).chain(SHORT_NAMES.iter().map(|(short, _)| *short));
+
+        let fields = NUMERIC_FIELDS
+            .iter()
+            .map(|(field, _)| *field)
+            .chain(SHORT_NAMES.iter().map(|(short, _)| *short));
         let known = self.axes.iter().map(|a| a.name.as_str()).chain(fields);
-        Err(format!("nothing is called {name}, {}", suggest_nearest(name, known)))
+        Err(format!(
+            "nothing is called {name}, {}",
+            suggest_nearest(name, known)
+        ))
     }
 
     pub(super) fn formulas(&self) -> impl Iterator<Item = &Formula> {
-        self.derived.iter().map(|d| &d.formula).chain(&self.keep_condition)
+        self.derived
+            .iter()
+            .map(|d| &d.formula)
+            .chain(&self.keep_condition)
     }
 
     pub(super) fn check_names_used(&self) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {
-            let used = self.formulas().any(|f| f.inputs.iter().any(|i| matches!(i, FormulaInput::Axis(a) if *a == at)));
+            let used = self.formulas().any(|f| {
+                f.inputs
+                    .iter()
+                    .any(|i| matches!(i, FormulaInput::Axis(a) if *a == at))
+            });
             if axis.field.is_none() && !used {
                 let suffix = format!(".{}", axis.name);
                 let fields = NUMERIC_FIELDS.iter().map(|(f, _)| *f);
                 let hint = match fields.clone().find(|f| f.ends_with(&suffix)) {
                     Some(field) => format!("did you mean '{field}'?"),
-                    None => suggest_nearest(&axis.name, SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields)),
+                    None => suggest_nearest(
+                        &axis.name,
+                        SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields),
+                    ),
                 };
                 let message = format!(
                     "'{}' is no field of a trial, and no expression in [derive] or [where] uses it; {hint}",
                     axis.name
                 );
-                return Err(SpecError::new(axis.origin.clone(), format!("grid.{}", axis.name), message));
+
+                return Err(SpecError::new(
+                    axis.origin.clone(),
+                    format!("grid.{}", axis.name),
+                    message,
+                ));
             }
         }
+
         Ok(())
     }
 
     /// Puts the factors that decide the shape class first, counting in what derived shape fields depend on.
     pub(super) fn order_by_shape(&mut self) -> Result<(), SpecError> {
-        let mut shaping: Vec<bool> = self.axes.iter().map(|a| a.field.as_deref().is_some_and(is_shape_field)).collect();
+        let mut shaping: Vec<bool> = self
+            .axes
+            .iter()
+            .map(|a| a.field.as_deref().is_some_and(is_shape_field))
+            .collect();
+
         for derived in self.derived.iter().filter(|d| is_shape_field(&d.field)) {
             self.mark_inputs(&derived.formula, &mut shaping);
         }
+
         let shapes = |f: &usize| self.factors[*f].axes.iter().any(|a| shaping[*a]);
         let (first, rest): (Vec<usize>, Vec<usize>) = (0..self.factors.len()).partition(shapes);
         self.classes = first.iter().map(|f| self.factors[*f].len).product();
         self.factor_order = first.into_iter().chain(rest).collect();
+
         if self.classes > MAX_CLASSES {
             let message = format!(
                 "the axes make {} shape classes (architecture, batch size, number of steps); at most {MAX_CLASSES} are possible",
@@ -180,6 +256,7 @@ impl Grid {
             );
             return Err(SpecError::new(Origin::Default, "grid", message));
         }
+
         Ok(())
     }
 
@@ -196,11 +273,21 @@ impl Grid {
 
 static EMPTY_SECTION: SpecTable = SpecTable(Vec::new());
 
-pub(super) fn section_table<'a>(document: &'a SpecTable, key: &str) -> Result<&'a SpecTable, SpecError> {
+pub(super) fn section_table<'a>(
+    document: &'a SpecTable,
+    key: &str,
+) -> Result<&'a SpecTable, SpecError> {
     match document.get(key) {
         None => Ok(&EMPTY_SECTION),
-        Some(SpecNode { value: SpecValue::Table(table), .. }) => Ok(table),
-        Some(node) => Err(SpecError::new(node.origin.clone(), key, format!("expected [{key}], a table"))),
+        Some(SpecNode {
+            value: SpecValue::Table(table),
+            ..
+        }) => Ok(table),
+        Some(node) => Err(SpecError::new(
+            node.origin.clone(),
+            key,
+            format!("expected [{key}], a table"),
+        )),
     }
 }
 
@@ -212,31 +299,63 @@ fn resolve_field_name(name: &str) -> Option<String> {
     }
 }
 
-pub(super) fn read_axes(grid: &SpecTable, sweep_seed: u64, reading: ReadingMode) -> Result<Vec<Axis>, SpecError> {
+pub(super) fn read_axes(
+    grid: &SpecTable,
+    sweep_seed: u64,
+    reading: ReadingMode,
+) -> Result<Vec<Axis>, SpecError> {
     let mut axes: Vec<Axis> = Vec::new();
     let entries = flatten_entries(grid);
     if entries.len() > MAX_AXES {
-        let message = format!("{} axes are too many; at most {MAX_AXES} are possible", entries.len());
+        let message = format!(
+            "{} axes are too many; at most {MAX_AXES} are possible",
+            entries.len()
+        );
         reading.refuse_if_new(|| SpecError::new(Origin::Default, "grid", message))?;
     }
+
     for (name, node) in entries {
         let field = resolve_field_name(&name);
         if let Some(field) = &field
-            && !["data.", "model.", "train."].iter().any(|section| field.starts_with(section))
+            && !["data.", "model.", "train."]
+                .iter()
+                .any(|section| field.starts_with(section))
         {
             let message = "only fields of data, model and train can be axes";
-            return Err(SpecError::new(node.origin.clone(), format!("grid.{name}"), message));
+            return Err(SpecError::new(
+                node.origin.clone(),
+                format!("grid.{name}"),
+                message,
+            ));
         }
+
         if let Some(other) = axes.iter().find(|a| field.is_some() && a.field == field) {
-            let message = format!("the axis {} sets the same field: keep one of the two", other.name);
-            return Err(SpecError::new(node.origin.clone(), format!("grid.{name}"), message));
+            let message = format!(
+                "the axis {} sets the same field: keep one of the two",
+                other.name
+            );
+            return Err(SpecError::new(
+                node.origin.clone(),
+                format!("grid.{name}"),
+                message,
+            ));
         }
-        if field.is_none() && (RESERVED_COLUMNS.contains(&name.as_str()) || Metric::from_name(&name).is_some()) {
-            let message = format!("'{name}' is a column of every table: call the axis something else");
-            return Err(SpecError::new(node.origin.clone(), format!("grid.{name}"), message));
+
+        if field.is_none()
+            && (RESERVED_COLUMNS.contains(&name.as_str()) || Metric::from_name(&name).is_some())
+        {
+            let message =
+                format!("'{name}' is a column of every table: call the axis something else");
+            return Err(SpecError::new(
+                node.origin.clone(),
+                format!("grid.{name}"),
+                message,
+            ));
         }
+
         axes.push(Axis::from_node(&name, field, node, (sweep_seed, reading))?);
     }
+
     Ok(axes)
 }
 
@@ -244,7 +363,12 @@ pub(super) fn read_axes(grid: &SpecTable, sweep_seed: u64, reading: ReadingMode)
 fn flatten_entries(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
     fn flatten_into<'a>(prefix: &str, table: &'a SpecTable, out: &mut Vec<(String, &'a SpecNode)>) {
         for (key, node) in &table.0 {
-            let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            let name = if prefix.is_empty() {
+                key.clone()
+            } else {
+                format!("{prefix}.{key}")
+            };
+
             match &node.value {
                 SpecValue::Table(inner)
                     if matches!(name.split('.').next(), Some("data" | "model" | "train"))
@@ -256,6 +380,7 @@ fn flatten_entries(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
             }
         }
     }
+
     let mut out = Vec::new();
     flatten_into("", grid, &mut out);
     out.retain(|(name, _)| name != "zip");
@@ -264,7 +389,10 @@ fn flatten_entries(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
 
 /// Whether this is a key of a table that says the values of an axis.
 pub(crate) fn is_axis_form(key: &str) -> bool {
-    matches!(key, "values" | "linear" | "log" | "uniform" | "log_uniform" | "points" | "samples")
+    matches!(
+        key,
+        "values" | "linear" | "log" | "uniform" | "log_uniform" | "points" | "samples"
+    )
 }
 
 /// Joins zipped axes, and random ones of equal length, into one factor each.
@@ -273,32 +401,48 @@ pub(super) fn read_factors(grid: &SpecTable, axes: &[Axis]) -> Result<Vec<GridFa
     if let Some(zip) = grid.get("zip") {
         let error = |message: &str| SpecError::new(zip.origin.clone(), "grid.zip", message);
         let form = "expected lists of axis names, like [[\"lr\", \"wd\"]]";
-        let SpecValue::List(sets) = &zip.value else { return Err(error(form)) };
+        let SpecValue::List(sets) = &zip.value else {
+            return Err(error(form));
+        };
         for set in sets {
-            let SpecValue::List(names) = &set.value else { return Err(error(form)) };
+            let SpecValue::List(names) = &set.value else {
+                return Err(error(form));
+            };
             together.push(read_zip(names, axes, zip)?);
         }
     }
+
     let mut random: HashMap<u64, Vec<usize>> = HashMap::new();
     for (at, axis) in axes.iter().enumerate() {
         if axis.is_random() && !together.iter().flatten().any(|a| *a == at) {
             random.entry(axis.len()).or_default().push(at);
         }
     }
+
     together.extend(random.into_values());
     let mut factors: Vec<GridFactor> = Vec::new();
+
     for (at, axis) in axes.iter().enumerate() {
-        let mates = together.iter().find(|set| set.contains(&at)).cloned().unwrap_or_else(|| vec![at]);
+        let mates = together
+            .iter()
+            .find(|set| set.contains(&at))
+            .cloned()
+            .unwrap_or_else(|| vec![at]);
         if mates.iter().min() == Some(&at) {
-            factors.push(GridFactor { axes: mates, len: axis.len() });
+            factors.push(GridFactor {
+                axes: mates,
+                len: axis.len(),
+            });
         }
     }
+
     Ok(factors)
 }
 
 fn read_zip(names: &[SpecNode], axes: &[Axis], zip: &SpecNode) -> Result<Vec<usize>, SpecError> {
     let error = |message: String| SpecError::new(zip.origin.clone(), "grid.zip", message);
     let mut set = Vec::new();
+
     for name in names {
         let text = name.value.to_string();
         let found = axes.iter().position(|a| a.name == text);
@@ -311,10 +455,13 @@ fn read_zip(names: &[SpecNode], axes: &[Axis], zip: &SpecNode) -> Result<Vec<usi
         if set.contains(&at) {
             return Err(error(format!("the axis {text} stands here twice")));
         }
+
         set.push(at);
     }
+
     if let Some(other) = set.iter().find(|a| axes[**a].len() != axes[set[0]].len()) {
-        let (a, b) = (&axes[set[0]], &axes[*other]);
+        let a = &axes[set[0]];
+        let b = &axes[*other];
         return Err(error(format!(
             "zipped axes need equally many values, but {} has {} and {} has {}",
             a.name,
@@ -323,14 +470,20 @@ fn read_zip(names: &[SpecNode], axes: &[Axis], zip: &SpecNode) -> Result<Vec<usi
             b.len()
         )));
     }
+
     Ok(set)
 }
 
 pub(super) fn checked_product(factors: &[GridFactor]) -> Result<u64, SpecError> {
-    let product = factors.iter().try_fold(1_u64, |p, f| p.checked_mul(f.len)).filter(|p| *p <= MAX_POINTS);
+    let product = factors
+        .iter()
+        .try_fold(1_u64, |p, f| p.checked_mul(f.len))
+        .filter(|p| *p <= MAX_POINTS);
     product.ok_or_else(|| {
         let cells: f64 = factors.iter().map(|f| f.len as f64).product();
-        let message = format!("the axes make {cells:e} cells; at most {MAX_POINTS} are possible: use fewer values");
+        let message = format!(
+            "the axes make {cells:e} cells; at most {MAX_POINTS} are possible: use fewer values"
+        );
         SpecError::new(Origin::Default, "grid", message)
     })
 }

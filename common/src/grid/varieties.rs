@@ -39,9 +39,14 @@ enum ValueDistinction {
 }
 
 /// Of the fields that have a say, what of them has it.
-fn distinction_for_field(field: &str, zero: impl FnOnce() -> Option<u64>) -> Option<ValueDistinction> {
+fn distinction_for_field(
+    field: &str,
+    zero: impl FnOnce() -> Option<u64>,
+) -> Option<ValueDistinction> {
     match field {
-        "model.kind" | "data.order" | "data.augment" | "train.loss" | "train.loss.kind" => Some(ValueDistinction::Each),
+        "model.kind" | "data.order" | "data.augment" | "train.loss" | "train.loss.kind" => {
+            Some(ValueDistinction::Each)
+        }
         // None draws nothing.
         "model.noise" => Some(ValueDistinction::Equals(zero())),
         // Whether there are two is all that counts: losses with any two of them are two quantities.
@@ -63,19 +68,38 @@ impl Varieties {
     pub(super) fn new(grid: &Grid) -> Self {
         let of_axis = |(at, axis): (usize, &Axis)| {
             let kind = distinction_for_field(axis.field.as_deref()?, || zero_index(axis))?;
-            Some(VariedInput { source: VariedSource::Factor(grid.factor_index(at)), distinction: kind })
+            Some(VariedInput {
+                source: VariedSource::Factor(grid.factor_index(at)),
+                distinction: kind,
+            })
         };
+
         let of_derived = |(at, field): (usize, &str)| {
             let kind = distinction_for_field(field, || Some(0.0_f64.to_bits()))?;
-            Some(VariedInput { source: VariedSource::Derived(at), distinction: kind })
+            Some(VariedInput {
+                source: VariedSource::Derived(at),
+                distinction: kind,
+            })
         };
+
         let says = grid.axes.iter().enumerate().filter_map(of_axis);
-        let inputs = says.chain(grid.derived_fields().enumerate().filter_map(of_derived)).collect();
-        Self { inputs, cells_by_key: HashMap::new(), last_key: None }
+        let inputs = says
+            .chain(grid.derived_fields().enumerate().filter_map(of_derived))
+            .collect();
+        Self {
+            inputs,
+            cells_by_key: HashMap::new(),
+            last_key: None,
+        }
     }
 
     /// A kept cell has these digits and derived numbers.
-    pub(super) fn record_cell(&mut self, digits: &[u64], derived: &[f64], cell: impl FnOnce() -> u64) {
+    pub(super) fn record_cell(
+        &mut self,
+        digits: &[u64],
+        derived: &[f64],
+        cell: impl FnOnce() -> u64,
+    ) {
         let key = self.inputs.iter_mut().fold(0, |key, say| {
             let value = match say.source {
                 VariedSource::Factor(factor) => digits[factor],
@@ -83,10 +107,12 @@ impl Varieties {
             };
             key << 8 | say.distinction.classify_value(value)
         });
+
         // Neighbours are mostly of one variety.
         if self.last_key == Some(key) || self.cells_by_key.len() == MAX_VARIETIES {
             return;
         }
+
         self.last_key = Some(key);
         self.cells_by_key.entry(key).or_insert_with(cell);
     }
@@ -100,10 +126,16 @@ impl Varieties {
 
     /// One cell of each where all cells are kept and no number is derived: only what has a say is varied.
     pub(super) fn into_unfiltered_cells(mut self, grid: &Grid) -> Vec<u64> {
-        let factor =
-            |say: &VariedInput| if let VariedSource::Factor(factor) = say.source { Some(factor) } else { None };
+        let factor = |say: &VariedInput| {
+            if let VariedSource::Factor(factor) = say.source {
+                Some(factor)
+            } else {
+                None
+            }
+        };
         let mut factors: Vec<usize> = self.inputs.iter().filter_map(factor).collect();
         factors.sort_unstable();
+
         factors.dedup();
 
         let mut digits = vec![0; grid.factors.len()];

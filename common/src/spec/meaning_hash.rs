@@ -12,23 +12,34 @@ impl SpecSource {
         let document = self.read_document().ok()?;
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");
         hash_table(&mut hasher, &document, KeyOrder::Ignored);
+
         // Read in another way, the same words may mean something else. Those of the first grammar are as they were.
         if self.grammar > 1 {
             hash_entry(&mut hasher, b'g', &self.grammar.to_string());
         }
-        let mut files: Vec<(&str, &[u8; 32])> = self.files.iter().map(|pin| (pin.path.as_str(), &pin.hash)).collect();
+
+        let mut files: Vec<(&str, &[u8; 32])> = self
+            .files
+            .iter()
+            .map(|pin| (pin.path.as_str(), &pin.hash))
+            .collect();
         files.sort_unstable();
+
         for (path, hash) in files {
             hash_entry(&mut hasher, b'f', path);
             hasher.update(hash);
         }
+
         Some(*hasher.finalize().as_bytes())
     }
 }
 
 /// A kind, a length, and a text: no two lists of these run together.
 fn hash_entry(hasher: &mut blake3::Hasher, kind: u8, text: &str) {
-    hasher.update(&[kind]).update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    hasher
+        .update(&[kind])
+        .update(&(text.len() as u64).to_le_bytes())
+        .update(text.as_bytes());
 }
 
 /// What the order of the keys of a table says.
@@ -42,17 +53,38 @@ enum KeyOrder {
 }
 
 fn hash_table(hasher: &mut blake3::Hasher, table: &SpecTable, order: KeyOrder) {
-    let mut entries: Vec<(&str, &SpecValue)> = table.0.iter().map(|(key, node)| (key.as_str(), &node.value)).collect();
-    let is_axis = order == KeyOrder::SignificantWithin && entries.iter().any(|(key, _)| is_axis_form(key));
+    let mut entries: Vec<(&str, &SpecValue)> = table
+        .0
+        .iter()
+        .map(|(key, node)| (key.as_str(), &node.value))
+        .collect();
+    let is_axis =
+        order == KeyOrder::SignificantWithin && entries.iter().any(|(key, _)| is_axis_form(key));
     let order = if is_axis { KeyOrder::Ignored } else { order };
     if order == KeyOrder::Ignored {
         entries.sort_by_key(|(key, _)| *key);
     }
-    hasher.update(b"t").update(&(entries.len() as u64).to_le_bytes());
-    let within = if order == KeyOrder::Significant { KeyOrder::SignificantWithin } else { order };
+
+    hasher
+        .update(b"t")
+        .update(&(entries.len() as u64).to_le_bytes());
+    let within = if order == KeyOrder::Significant {
+        KeyOrder::SignificantWithin
+    } else {
+        order
+    };
+
     for (key, value) in entries {
         hash_entry(hasher, b'k', key);
-        hash_value(hasher, value, if matches!(key, "grid" | "derive") { KeyOrder::Significant } else { within });
+        hash_value(
+            hasher,
+            value,
+            if matches!(key, "grid" | "derive") {
+                KeyOrder::Significant
+            } else {
+                within
+            },
+        );
     }
 }
 
@@ -60,13 +92,19 @@ fn hash_value(hasher: &mut blake3::Hasher, value: &SpecValue, order: KeyOrder) {
     match value {
         SpecValue::Bool(flag) => hash_entry(hasher, b'b', if *flag { "true" } else { "false" }),
         // A seed may have more digits than a float keeps.
-        SpecValue::Int(whole) if *whole as f64 as i64 != *whole => hash_entry(hasher, b'i', &whole.to_string()),
+        SpecValue::Int(whole) if *whole as f64 as i64 != *whole => {
+            hash_entry(hasher, b'i', &whole.to_string())
+        }
         SpecValue::Int(whole) => hash_entry(hasher, b'n', &format_shortest(*whole as f64)),
         SpecValue::Float(x) => hash_entry(hasher, b'n', &format_shortest(*x)),
         SpecValue::Str(text) => hash_entry(hasher, b's', text),
         SpecValue::List(items) => {
-            hasher.update(b"l").update(&(items.len() as u64).to_le_bytes());
-            items.iter().for_each(|item| hash_value(hasher, &item.value, order));
+            hasher
+                .update(b"l")
+                .update(&(items.len() as u64).to_le_bytes());
+            items
+                .iter()
+                .for_each(|item| hash_value(hasher, &item.value, order));
         }
         SpecValue::Table(table) => hash_table(hasher, table, order),
     }
@@ -77,20 +115,43 @@ mod tests {
     use crate::spec::meaning_hash::*;
 
     fn meaning(text: &str, settings: &[&str]) -> Option<[u8; 32]> {
-        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        SpecSource { file: "f".into(), text: text.into(), settings, ..SpecSource::default() }.compute_meaning_hash()
+        let settings = settings
+            .iter()
+            .map(|setting| (*setting).to_owned())
+            .collect();
+        SpecSource {
+            file: "f".into(),
+            text: text.into(),
+            settings,
+            ..SpecSource::default()
+        }
+        .compute_meaning_hash()
     }
 
     #[test]
     fn how_a_file_is_written_says_nothing() {
-        let plain = meaning("seed = 1\nname = 'a'\n[grid]\nlr = [0.1, 1]\nwd = [0.0]\n", &[]);
+        let plain = meaning(
+            "seed = 1\nname = 'a'\n[grid]\nlr = [0.1, 1]\nwd = [0.0]\n",
+            &[],
+        );
+
         for (text, settings) in [
-            ("# a comment\nname = \"a\"\nseed = 1\n[grid]\nlr = [0.10, 1.0]\nwd = [0]\n", &[][..]),
-            ("name = 'a'\nseed = 2\n[grid]\nlr = [1e-1, 1]\nwd = [0.0]\n", &["seed=1"]),
-            ("name = 'a'\nseed = 1\ngrid = { lr = [0.1, 1], wd = [0] }\n", &[]),
+            (
+                "# a comment\nname = \"a\"\nseed = 1\n[grid]\nlr = [0.10, 1.0]\nwd = [0]\n",
+                &[][..],
+            ),
+            (
+                "name = 'a'\nseed = 2\n[grid]\nlr = [1e-1, 1]\nwd = [0.0]\n",
+                &["seed=1"],
+            ),
+            (
+                "name = 'a'\nseed = 1\ngrid = { lr = [0.1, 1], wd = [0] }\n",
+                &[],
+            ),
         ] {
             assert_eq!(meaning(text, settings), plain, "{text}");
         }
+
         for text in [
             "seed = 1\nname = 'b'\n[grid]\nlr = [0.1, 1]\nwd = [0.0]\n",
             "seed = 1\nname = 'a'\n[grid]\nlr = [1, 0.1]\nwd = [0.0]\n",
@@ -99,35 +160,64 @@ mod tests {
             "seed = 1\nname = 'a'\n[grid]\nlr = ['0.1', 1]\nwd = [0.0]\n",
             "seed = 1\nname = 'a'\n[grid]\nlr = [[0.1], 1]\nwd = [0.0]\n",
         ] {
-            assert!(meaning(text, &[]).is_some() && meaning(text, &[]) != plain, "{text}");
+            assert!(
+                meaning(text, &[]).is_some() && meaning(text, &[]) != plain,
+                "{text}"
+            );
         }
+
         assert_eq!(meaning("name = ", &[]), None);
         assert_eq!(meaning("name = 'a'", &["name.x=1"]), None);
-        assert_ne!(meaning("seed = 9007199254740992", &[]), meaning("seed = 9007199254740993", &[]));
+        assert_ne!(
+            meaning("seed = 9007199254740992", &[]),
+            meaning("seed = 9007199254740993", &[])
+        );
     }
 
     #[test]
     fn order_says_something_where_it_numbers_cells_or_derives_fields() {
         for (one, other) in [
-            ("grid.lr = [1, 2]\ngrid.wd = [0, 1]", "grid.wd = [0, 1]\ngrid.lr = [1, 2]"),
-            ("[grid.model]\nwidth = [1, 2]\ndepth = [8, 14]", "[grid.model]\ndepth = [8, 14]\nwidth = [1, 2]"),
+            (
+                "grid.lr = [1, 2]\ngrid.wd = [0, 1]",
+                "grid.wd = [0, 1]\ngrid.lr = [1, 2]",
+            ),
+            (
+                "[grid.model]\nwidth = [1, 2]\ndepth = [8, 14]",
+                "[grid.model]\ndepth = [8, 14]\nwidth = [1, 2]",
+            ),
             (
                 "[grid]\ntrain.loss.label_smoothing = [0, 0.1]\ntrain.lr = [1, 2]",
                 "[grid]\ntrain.lr = [1, 2]\ntrain.loss.label_smoothing = [0, 0.1]",
             ),
-            ("[derive]\nwd = '2 * x'\nlr = 'x + 1'", "[derive]\nlr = 'x + 1'\nwd = '2 * x'"),
+            (
+                "[derive]\nwd = '2 * x'\nlr = 'x + 1'",
+                "[derive]\nlr = 'x + 1'\nwd = '2 * x'",
+            ),
             // An axis of one's own that is called as a form of axes is.
-            ("[grid]\nlr = [1, 2]\npoints = [1, 2]", "[grid]\npoints = [1, 2]\nlr = [1, 2]"),
+            (
+                "[grid]\nlr = [1, 2]\npoints = [1, 2]",
+                "[grid]\npoints = [1, 2]\nlr = [1, 2]",
+            ),
         ] {
-            assert!(meaning(one, &[]).is_some() && meaning(one, &[]) != meaning(other, &[]), "{one}");
+            assert!(
+                meaning(one, &[]).is_some() && meaning(one, &[]) != meaning(other, &[]),
+                "{one}"
+            );
         }
+
         for (one, other) in [
-            ("[grid]\nlr = { log = [1, 2], points = 3 }", "[grid]\nlr = { points = 3, log = [1, 2] }"),
+            (
+                "[grid]\nlr = { log = [1, 2], points = 3 }",
+                "[grid]\nlr = { points = 3, log = [1, 2] }",
+            ),
             (
                 "[grid.model]\nwidth = { linear = [1, 2], points = 2 }",
                 "[grid.model.width]\npoints = 2\nlinear = [1, 2]",
             ),
-            ("[data]\ntrain = 10\ntest = 5\n[derive]\nlr = 'x'", "[derive]\nlr = 'x'\n[data]\ntest = 5\ntrain = 10"),
+            (
+                "[data]\ntrain = 10\ntest = 5\n[derive]\nlr = 'x'",
+                "[derive]\nlr = 'x'\n[data]\ntest = 5\ntrain = 10",
+            ),
         ] {
             assert_eq!(meaning(one, &[]), meaning(other, &[]), "{one}");
         }

@@ -26,21 +26,32 @@ pub fn refuse_misleading_sweep(spec: &Spec) -> Result<(), SpecError> {
 /// # Errors
 /// As for [`refuse_misleading`].
 pub fn refuse_misleading_extension(spec: &Spec, stored: &Spec) -> Result<(), SpecError> {
-    RULES.iter().filter(|rule| rule(stored).is_ok()).try_for_each(|rule| rule(spec))?;
+    RULES
+        .iter()
+        .filter(|rule| rule(stored).is_ok())
+        .try_for_each(|rule| rule(spec))?;
     refuse_copied_repeats(spec)
 }
 
 /// Refuses a sweep, or does not.
 type RefusalRule = fn(&Spec) -> Result<(), SpecError>;
 
-const RULES: [RefusalRule; 3] = [refuse_early_first_rung, refuse_adaptive_crossed, refuse_halving_by_mixed_losses];
+const RULES: [RefusalRule; 3] = [
+    refuse_early_first_rung,
+    refuse_adaptive_crossed,
+    refuse_halving_by_mixed_losses,
+];
 
 /// Settings that a new sweep gets where its file leaves something open that was decided otherwise for older ones.
 pub fn settings_for_new_sweep(spec: &Spec) -> Vec<String> {
     let open = spec.stopping_rule.as_ref().filter(|until| {
-        until.is_precision_based() && !until.min_is_explicit && until.min_repeats < min_first_rung(spec)
+        until.is_precision_based()
+            && !until.min_is_explicit
+            && until.min_repeats < min_first_rung(spec)
     });
-    open.map(|_| format!("repeats.min={}", min_first_rung(spec))).into_iter().collect()
+    open.map(|_| format!("repeats.min={}", min_first_rung(spec)))
+        .into_iter()
+        .collect()
 }
 
 fn min_first_rung(spec: &Spec) -> u32 {
@@ -53,11 +64,15 @@ fn field_error(field: &str, message: String) -> SpecError {
 
 fn refuse_early_first_rung(spec: &Spec) -> Result<(), SpecError> {
     let Some(until) = spec.stopping_rule.as_ref().filter(|until| {
-        until.is_precision_based() && until.min_is_explicit && until.min_repeats < min_first_rung(spec)
+        until.is_precision_based()
+            && until.min_is_explicit
+            && until.min_repeats < min_first_rung(spec)
     }) else {
         return Ok(());
     };
-    let (found, least) = (until.min_repeats, min_first_rung(spec));
+    let found = until.min_repeats;
+
+    let least = min_first_rung(spec);
     Err(field_error(
         "repeats.min",
         format!(
@@ -69,9 +84,19 @@ fn refuse_early_first_rung(spec: &Spec) -> Result<(), SpecError> {
 
 /// Cells that end by what is seen would end within the first level of a crossed stream.
 fn refuse_adaptive_crossed(spec: &Spec) -> Result<(), SpecError> {
-    let Some(until) = spec.stopping_rule.as_ref().filter(|_| !spec.seeds.crossed.is_empty()) else { return Ok(()) };
-    let field =
-        if matches!(until.criterion, StoppingCriterion::Halving { .. }) { "repeats.halving" } else { "repeats.until" };
+    let Some(until) = spec
+        .stopping_rule
+        .as_ref()
+        .filter(|_| !spec.seeds.crossed.is_empty())
+    else {
+        return Ok(());
+    };
+    let field = if matches!(until.criterion, StoppingCriterion::Halving { .. }) {
+        "repeats.halving"
+    } else {
+        "repeats.until"
+    };
+
     let combinations = spec.seeds.combination_count();
     Err(field_error(
         field,
@@ -83,14 +108,22 @@ fn refuse_adaptive_crossed(spec: &Spec) -> Result<(), SpecError> {
 }
 
 fn refuse_halving_by_mixed_losses(spec: &Spec) -> Result<(), SpecError> {
-    let Some(StoppingRule { metric, criterion: StoppingCriterion::Halving { .. }, .. }) = &spec.stopping_rule else {
+    let Some(StoppingRule {
+        metric,
+        criterion: StoppingCriterion::Halving { .. },
+        ..
+    }) = &spec.stopping_rule
+    else {
         return Ok(());
     };
-    let Some([one, other]) = find_mixed_losses(spec, metric) else { return Ok(()) };
+    let Some([one, other]) = find_mixed_losses(spec, metric) else {
+        return Ok(());
+    };
     let message = format!(
         "{} is another quantity where another loss is trained on ({one}, {other}): choose by an accuracy, or sweep one loss",
         metric.name()
     );
+
     Err(field_error("repeats.halving.metric", message))
 }
 
@@ -99,8 +132,12 @@ pub fn find_mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
     if !metric.is_loss() || !can_loss_vary(spec) {
         return None;
     }
+
     let smoothed = is_smoothed_loss(spec, metric);
-    let mut quantities = spec.grid.variety_configs().map(|config| loss_quantity(&config, smoothed));
+    let mut quantities = spec
+        .grid
+        .variety_configs()
+        .map(|config| loss_quantity(&config, smoothed));
     let first = quantities.next()?;
     let other = quantities.find(|other| *other != first)?;
     Some([first, other])
@@ -109,7 +146,9 @@ pub fn find_mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
 /// Whether anything that cells differ by has a say in what their loss is.
 fn can_loss_vary(spec: &Spec) -> bool {
     let says = |field: &str| {
-        ["train.loss", "model.kind"].iter().any(|of| field.starts_with(of) || of.starts_with(&format!("{field}.")))
+        ["train.loss", "model.kind"]
+            .iter()
+            .any(|of| field.starts_with(of) || of.starts_with(&format!("{field}.")))
     };
     let axes = spec.grid.axes().iter().filter(|axis| axis.len() > 1);
     axes.filter_map(|axis| axis.field.as_deref()).any(says) || spec.grid.derived_fields().any(says)
@@ -128,8 +167,12 @@ fn loss_quantity(config: &TrialConfig, smoothed: bool) -> String {
     match (&config.model.kind, config.train.loss) {
         (ModelKind::Toy(_), _) => "the toy loss".into(),
         (_, Loss::Mse) => "mse".into(),
-        (_, Loss::CrossEntropy { smoothing }) if smoothing == 0.0 || !smoothed => "cross-entropy".into(),
-        (_, Loss::CrossEntropy { smoothing }) => format!("cross-entropy with label_smoothing = {smoothing}"),
+        (_, Loss::CrossEntropy { smoothing }) if smoothing == 0.0 || !smoothed => {
+            "cross-entropy".into()
+        }
+        (_, Loss::CrossEntropy { smoothing }) => {
+            format!("cross-entropy with label_smoothing = {smoothing}")
+        }
     }
 }
 
@@ -138,13 +181,20 @@ fn refuse_copied_repeats(spec: &Spec) -> Result<(), SpecError> {
     if spec.seeds.fixed.is_empty() && spec.seeds.crossed.is_empty() {
         return Ok(());
     }
-    let uses: BTreeSet<Vec<&str>> =
-        spec.grid.variety_configs().map(|config| purpose_names(&used_streams(&config))).collect();
+
+    let uses: BTreeSet<Vec<&str>> = spec
+        .grid
+        .variety_configs()
+        .map(|config| purpose_names(&used_streams(&config)))
+        .collect();
     for names in uses.into_iter().filter(|names| !names.is_empty()) {
-        let Some(distinct) = distinct_repeats(spec, &names) else { continue };
+        let Some(distinct) = distinct_repeats(spec, &names) else {
+            continue;
+        };
         if u64::from(spec.repeats) <= distinct {
             continue;
         }
+
         let what = names.join(", ");
         let message = format!(
             "{} repeats of a cell are copies of {distinct}: what is random about its trials ({what}) is fixed or crossed; set \
@@ -153,6 +203,7 @@ fn refuse_copied_repeats(spec: &Spec) -> Result<(), SpecError> {
         );
         return Err(field_error("repeats", message));
     }
+
     Ok(())
 }
 
@@ -164,13 +215,22 @@ fn purpose_names(purposes: &[Purpose]) -> Vec<&'static str> {
 fn distinct_repeats(spec: &Spec, used: &[&str]) -> Option<u64> {
     let mut distinct = 1_u64;
     for name in used {
-        let crossed = spec.seeds.crossed.iter().find(|(purpose, _)| purpose.as_str() == *name);
+        let crossed = spec
+            .seeds
+            .crossed
+            .iter()
+            .find(|(purpose, _)| purpose.as_str() == *name);
         match crossed {
             Some((_, count)) => distinct = distinct.saturating_mul(u64::from(*count)),
-            None if spec.seeds.fixed.iter().any(|purpose| purpose.as_str() == *name) => {}
+            None if spec
+                .seeds
+                .fixed
+                .iter()
+                .any(|purpose| purpose.as_str() == *name) => {}
             None => return None,
         }
     }
+
     Some(distinct)
 }
 
@@ -186,15 +246,22 @@ fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
         }
         _ => {}
     }
+
     if config.model.init_file.is_none() {
         used.extend([Purpose::Init, Purpose::Head]);
     }
-    if matches!(config.data.order, VisitOrder::Shuffle | VisitOrder::WithReplacement) {
+
+    if matches!(
+        config.data.order,
+        VisitOrder::Shuffle | VisitOrder::WithReplacement
+    ) {
         used.push(Purpose::Order);
     }
+
     if config.data.augment != Augment::None {
         used.push(Purpose::Augment);
     }
+
     used
 }
 
@@ -208,15 +275,22 @@ mod tests {
 
     fn sweep_source(head: &str, more: &str) -> SpecSource {
         let text = TEXT.replace("REPEATS", head) + more;
-        SpecSource { file: "t".into(), text, ..SpecSource::default() }
+        SpecSource {
+            file: "t".into(),
+            text,
+            ..SpecSource::default()
+        }
     }
 
     fn sweep(head: &str, more: &str) -> Spec {
-        Spec::read_stored(&sweep_source(head, more)).expect("what is refused of new sweeps can be read")
+        Spec::read_stored(&sweep_source(head, more))
+            .expect("what is refused of new sweeps can be read")
     }
 
     fn why(head: &str, more: &str) -> String {
-        refuse_misleading_sweep(&sweep(head, more)).err().map_or_else(String::new, |error| error.to_string())
+        refuse_misleading_sweep(&sweep(head, more))
+            .err()
+            .map_or_else(String::new, |error| error.to_string())
     }
 
     const UNTIL: &str = "until = { metric = \"test_acc\", ci95 = 0.01 } }";
@@ -225,16 +299,31 @@ mod tests {
     #[test]
     fn cells_that_may_end_early_are_not_looked_at_too_early() {
         let repeats = |min: &str, max: u32| format!("repeats = {{ {min}max = {max}, {UNTIL}");
-        assert!(why(&repeats("min = 20, ", 500), "").contains("repeats.min: expected 40 or more, found 20"));
-        assert_eq!(why(&repeats("min = 40, ", 500), "") + &why(&repeats("min = 7, ", 7), ""), "");
+        assert!(
+            why(&repeats("min = 20, ", 500), "")
+                .contains("repeats.min: expected 40 or more, found 20")
+        );
+        assert_eq!(
+            why(&repeats("min = 40, ", 500), "") + &why(&repeats("min = 7, ", 7), ""),
+            ""
+        );
+
         // Where nothing is said, new sweeps begin later than stored ones do.
         let open = sweep(&repeats("", 500), "");
         assert_eq!(
-            (refuse_misleading_sweep(&open).is_ok(), open.stopping_rule.as_ref().map(|until| until.min_repeats)),
+            (
+                refuse_misleading_sweep(&open).is_ok(),
+                open.stopping_rule.as_ref().map(|until| until.min_repeats)
+            ),
             (true, Some(20))
         );
+
         assert_eq!(settings_for_new_sweep(&open), ["repeats.min=40"]);
-        assert_eq!(settings_for_new_sweep(&sweep(&repeats("", 30), "")), ["repeats.min=30"]);
+        assert_eq!(
+            settings_for_new_sweep(&sweep(&repeats("", 30), "")),
+            ["repeats.min=30"]
+        );
+
         assert!(settings_for_new_sweep(&sweep(&repeats("min = 50, ", 500), "")).is_empty());
     }
 
@@ -242,42 +331,74 @@ mod tests {
     fn what_ends_by_what_is_seen_crosses_nothing() {
         let more = "[seeds]\ncrossed = { init = 2, order = 3 }";
         let until = format!("repeats = {{ min = 60, max = 600, {UNTIL}");
-        assert!(why(&until, more).contains("repeats.until: repeats of crossed streams"), "{}", why(&until, more));
-        let halving = "repeats = { min = 6, max = 12, halving = { metric = \"test_acc\", factor = 2 } }";
-        assert!(why(halving, more).contains("repeats.halving: ") && why(halving, more).contains("repeats = 6"));
+        assert!(
+            why(&until, more).contains("repeats.until: repeats of crossed streams"),
+            "{}",
+            why(&until, more)
+        );
+
+        let halving =
+            "repeats = { min = 6, max = 12, halving = { metric = \"test_acc\", factor = 2 } }";
+        assert!(
+            why(halving, more).contains("repeats.halving: ")
+                && why(halving, more).contains("repeats = 6")
+        );
     }
 
     #[test]
     fn halving_compares_one_quantity() {
-        let halving =
-            |metric| format!("repeats = {{ min = 2, max = 4, halving = {{ metric = \"{metric}\", factor = 2 }} }}");
+        let halving = |metric| {
+            format!(
+                "repeats = {{ min = 2, max = 4, halving = {{ metric = \"{metric}\", factor = 2 }} }}"
+            )
+        };
+
         let losses = "[grid]\n\"train.loss\" = [\"cross-entropy\", \"mse\"]";
         let refused = why(&halving("test_loss"), losses);
-        assert!(refused.contains("repeats.halving.metric") && refused.contains("(cross-entropy, mse)"), "{refused}");
-        assert_eq!(why(&halving("test_acc"), losses) + &why(&halving("test_loss"), "[grid]\nlr = [0.1, 0.2]"), "");
+        assert!(
+            refused.contains("repeats.halving.metric") && refused.contains("(cross-entropy, mse)"),
+            "{refused}"
+        );
+
+        assert_eq!(
+            why(&halving("test_acc"), losses)
+                + &why(&halving("test_loss"), "[grid]\nlr = [0.1, 0.2]"),
+            ""
+        );
     }
 
     /// However late in the grid, and however few of its cells, and whatever else it varies.
     #[test]
     fn the_last_of_many_cells_is_looked_at() {
-        let halving = "repeats = { min = 2, max = 4, halving = { metric = \"test_loss\", factor = 2 } }";
-        let many =
-            "[grid]\n\"train.loss\" = [\"cross-entropy\", \"mse\"]\nlr = { linear = [0, 1], points = 100_001 }\n";
+        let halving =
+            "repeats = { min = 2, max = 4, halving = { metric = \"test_loss\", factor = 2 } }";
+        let many = "[grid]\n\"train.loss\" = [\"cross-entropy\", \"mse\"]\nlr = { linear = [0, 1], points = 100_001 }\n";
         assert!(why(halving, many).contains("(cross-entropy, mse)"));
         let kept = |keep: &str| {
-            format!("{many}i = {{ linear = [0, 4], points = 2 }}\n[derive]\nwd = \"i\"\n[where]\nkeep = \"{keep}\"\n")
+            format!(
+                "{many}i = {{ linear = [0, 4], points = 2 }}\n[derive]\nwd = \"i\"\n[where]\nkeep = \"{keep}\"\n"
+            )
         };
         assert!(why(halving, &kept("lr < 2")).contains("(cross-entropy, mse)"));
+
         // Only by what is smoothed away: the plain loss is one quantity.
-        let smoothed = "[grid]\n\"train.loss.label_smoothing\" = { linear = [0, 0.5], points = 100_001 }\n";
+        let smoothed =
+            "[grid]\n\"train.loss.label_smoothing\" = { linear = [0, 0.5], points = 100_001 }\n";
         assert_eq!(why(halving, smoothed), "");
         let ranked = halving.replace("test_loss", "test_smoothed_loss");
         let with = |keep: &str| {
-            let mut source = sweep_source(&ranked, &format!("{smoothed}lr = [1, 2]\n[where]\nkeep = \"{keep}\"\n"));
+            let mut source = sweep_source(
+                &ranked,
+                &format!("{smoothed}lr = [1, 2]\n[where]\nkeep = \"{keep}\"\n"),
+            );
             source.settings = vec!["measure.metrics=[\"test_smoothed_loss\"]".into()];
+
             refuse_misleading_sweep(&Spec::read_stored(&source).expect("it can be read")).is_ok()
         };
-        assert!(with("train.loss.label_smoothing == 0.5") && !with("train.loss.label_smoothing >= 0.499995 && lr > 1"));
+        assert!(
+            with("train.loss.label_smoothing == 0.5")
+                && !with("train.loss.label_smoothing >= 0.499995 && lr > 1")
+        );
 
         let crossed = "repeats = 24\nseeds = { crossed = { init = 2, order = 3, head = 2 } }";
         let orders = "[grid]\n\"data.augment\" = [\"flip\", \"none\"]\nlr = { linear = [0, 1], points = 100_001 }\n";
@@ -287,10 +408,22 @@ mod tests {
     /// What a few cells show is what all of them do.
     #[test]
     fn varieties_show_what_all_cells_do() {
-        let all = |spec: &Spec, of: &dyn Fn(&TrialConfig) -> String| -> (BTreeSet<String>, BTreeSet<String>) {
-            let cells = spec.grid.iter().filter_map(|cell| spec.grid.resolve_config(cell).ok());
-            (cells.map(|config| of(&config)).collect(), spec.grid.variety_configs().map(|config| of(&config)).collect())
+        let all = |spec: &Spec,
+                   of: &dyn Fn(&TrialConfig) -> String|
+         -> (BTreeSet<String>, BTreeSet<String>) {
+            let cells = spec
+                .grid
+                .iter()
+                .filter_map(|cell| spec.grid.resolve_config(cell).ok());
+            (
+                cells.map(|config| of(&config)).collect(),
+                spec.grid
+                    .variety_configs()
+                    .map(|config| of(&config))
+                    .collect(),
+            )
         };
+
         let nets = "\"data.order\" = [\"sequential\", \"shuffle\", \"full-batch\"]\n\"data.augment\" = [\"none\", \"flip\", \"crop-flip\"]\n\
                     \"train.loss.label_smoothing\" = { linear = [0, 0.5], points = 6 }\nlr = [1, 2, 3]\n";
         let toys = "\"model.noise\" = { linear = [1, 0], points = 5 }\nlr = [1, 2, 3]\n";
@@ -298,21 +431,40 @@ mod tests {
         for (kind, grid, keep, most) in [
             ("mlp", nets, "", 18),
             ("mlp", nets, "train.loss.label_smoothing * lr < 0.5", 18),
-            ("mlp", nets, "train.loss.label_smoothing > 0.2 && lr == 3", 18),
+            (
+                "mlp",
+                nets,
+                "train.loss.label_smoothing > 0.2 && lr == 3",
+                18,
+            ),
             ("toy", toys, "", 2),
             ("toy", toys, "model.noise * lr > 0.5", 1),
             ("toy", derived, "", 2),
             ("toy", derived, "x < 2", 1),
         ] {
-            let keep = if keep.is_empty() { String::new() } else { format!("[where]\nkeep = \"{keep}\"\n") };
+            let keep = if keep.is_empty() {
+                String::new()
+            } else {
+                format!("[where]\nkeep = \"{keep}\"\n")
+            };
             let mut source = sweep_source("", &format!("[grid]\n{grid}{keep}"));
-            source.settings = vec![format!("model.kind={kind}"), "measure.metrics=[\"train_loss\"]".into()];
+            source.settings = vec![
+                format!("model.kind={kind}"),
+                "measure.metrics=[\"train_loss\"]".into(),
+            ];
+
             let spec = Spec::read_stored(&source).expect("it can be read");
             for smoothed in [false, true] {
                 let (wanted, found) = all(&spec, &|config| loss_quantity(config, smoothed));
-                assert!(found.is_subset(&wanted) && found.len() >= wanted.len().min(2), "{wanted:?} {found:?}");
+                assert!(
+                    found.is_subset(&wanted) && found.len() >= wanted.len().min(2),
+                    "{wanted:?} {found:?}"
+                );
             }
-            let (wanted, found) = all(&spec, &|config| purpose_names(&used_streams(config)).join(" "));
+
+            let (wanted, found) = all(&spec, &|config| {
+                purpose_names(&used_streams(config)).join(" ")
+            });
             assert_eq!(wanted, found, "{grid}{keep}");
             assert!(spec.grid.variety_configs().count() <= most, "{grid}{keep}");
         }
@@ -320,16 +472,38 @@ mod tests {
 
     #[test]
     fn what_a_sweep_does_already_it_may_go_on_doing() {
-        let until = |min: u32, max: u32| sweep(&format!("repeats = {{ min = {min}, max = {max}, {UNTIL}"), "");
-        let more = |new: &Spec, stored: &Spec| refuse_misleading_extension(new, stored).map_err(|e| e.to_string());
+        let until = |min: u32, max: u32| {
+            sweep(
+                &format!("repeats = {{ min = {min}, max = {max}, {UNTIL}"),
+                "",
+            )
+        };
+
+        let more = |new: &Spec, stored: &Spec| {
+            refuse_misleading_extension(new, stored).map_err(|e| e.to_string())
+        };
         assert_eq!(more(&until(20, 900), &until(20, 500)), Ok(()));
+
         for stored in [until(40, 500), until(7, 7), sweep("repeats = 20", "")] {
-            assert!(more(&until(20, 900), &stored).is_err_and(|e| e.contains("repeats.min: expected 40 or more")));
+            assert!(
+                more(&until(20, 900), &stored)
+                    .is_err_and(|e| e.contains("repeats.min: expected 40 or more"))
+            );
         }
-        let halving = "repeats = { min = 2, max = 4, halving = { metric = \"test_loss\", factor = 2 } }";
+
+        let halving =
+            "repeats = { min = 2, max = 4, halving = { metric = \"test_loss\", factor = 2 } }";
         let losses = "[grid]\n\"train.loss\" = [\"cross-entropy\", \"mse\"]";
-        assert!(more(&sweep(halving, losses), &sweep(halving, "")).is_err_and(|e| e.contains("another quantity")));
-        assert_eq!(more(&sweep(halving, losses), &sweep(halving, losses)), Ok(()));
+        assert!(
+            more(&sweep(halving, losses), &sweep(halving, ""))
+                .is_err_and(|e| e.contains("another quantity"))
+        );
+
+        assert_eq!(
+            more(&sweep(halving, losses), &sweep(halving, losses)),
+            Ok(())
+        );
+
         // Copies become no fewer.
         let copies = |repeats: u32| sweep(&format!("repeats = {repeats}\n{CROSSED}"), "");
         assert!(more(&copies(36), &copies(24)).is_err_and(|e| e.contains("copies of 12")));
@@ -338,9 +512,11 @@ mod tests {
     #[test]
     fn copies_are_no_repeats() {
         assert!(
-            why(&format!("repeats = 24\n{CROSSED}"), "").contains("repeats: 24 repeats of a cell are copies of 12")
+            why(&format!("repeats = 24\n{CROSSED}"), "")
+                .contains("repeats: 24 repeats of a cell are copies of 12")
         );
         assert_eq!(why(&format!("repeats = 12\n{CROSSED}"), ""), "");
+
         // Another stream differs, or one that is crossed is not used.
         let with = |setting: &str| {
             let mut source = SpecSource {
@@ -350,14 +526,19 @@ mod tests {
                 ..SpecSource::default()
             };
             source.text = TEXT.replace("REPEATS", &format!("repeats = 24\n{CROSSED}"));
+
             refuse_misleading_sweep(&Spec::read_stored(&source).expect("it can be read"))
                 .err()
                 .map_or_else(String::new, |e| e.to_string())
         };
         assert_eq!(with("data.augment=\"flip\""), "");
+
         assert!(with("data.order=\"sequential\"").contains("copies of 4"));
         let all = "repeats = 2\nseeds = { fixed = [\"init\", \"head\", \"order\"] }";
         assert!(why(all, "").contains("copies of 1"), "{}", why(all, ""));
-        assert_eq!(why("repeats = 2\nseeds = { fixed = [\"init\", \"order\"] }", ""), "");
+        assert_eq!(
+            why("repeats = 2\nseeds = { fixed = [\"init\", \"order\"] }", ""),
+            ""
+        );
     }
 }

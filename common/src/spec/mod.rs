@@ -57,8 +57,18 @@ pub struct SpecSource {
 /// An empty file in today's grammar.
 impl Default for SpecSource {
     fn default() -> Self {
-        let (file, text, settings, files) = (String::new(), String::new(), Vec::new(), Vec::new());
-        Self { file, text, settings, files, grammar: GRAMMAR, cells_fingerprint: None }
+        let file = String::new();
+        let text = String::new();
+        let settings = Vec::new();
+        let files = Vec::new();
+        Self {
+            file,
+            text,
+            settings,
+            files,
+            grammar: GRAMMAR,
+            cells_fingerprint: None,
+        }
     }
 }
 
@@ -76,23 +86,46 @@ impl SpecSource {
                 .set_at_path(&expand_short_name(&path), node)
                 .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
         }
+
         Ok(document)
     }
 
     /// The name that the file and its settings give the sweep, whatever else is wrong with it.
     pub fn sweep_name(&self) -> Option<String> {
-        let document = self.read_document().or_else(|_| node::parse_document(&self.text)).ok()?;
-        Some(document.get("name")?.value.as_str()?.chars().filter(|c| !c.is_control()).take(64).collect())
+        let document = self
+            .read_document()
+            .or_else(|_| node::parse_document(&self.text))
+            .ok()?;
+        Some(
+            document
+                .get("name")?
+                .value
+                .as_str()?
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(64)
+                .collect(),
+        )
     }
 
     /// The paths of files that the text and the settings name, as they stand there. What cannot be read names none: that
     /// is for [`Spec::read`] to say.
     pub fn named_files(&self) -> Vec<String> {
-        let Ok(document) = self.read_document() else { return Vec::new() };
+        let Ok(document) = self.read_document() else {
+            return Vec::new();
+        };
         let mut paths = Vec::new();
-        for field in [&["data", "dataset"][..], &["model", "init", "file"], &["grid"]] {
-            value_at_path(&document, field).iter().for_each(|value| collect_file_names(value, &mut paths));
+
+        for field in [
+            &["data", "dataset"][..],
+            &["model", "init", "file"],
+            &["grid"],
+        ] {
+            value_at_path(&document, field)
+                .iter()
+                .for_each(|value| collect_file_names(value, &mut paths));
         }
+
         paths.sort_unstable();
         paths.dedup();
         paths
@@ -111,8 +144,13 @@ fn value_at_path<'a>(document: &'a SpecTable, path: &[&str]) -> Option<&'a SpecV
 fn collect_file_names(value: &SpecValue, paths: &mut Vec<String>) {
     match value {
         SpecValue::Str(text) if text.ends_with(SAFETENSORS_SUFFIX) => paths.push(text.clone()),
-        SpecValue::List(items) => items.iter().for_each(|item| collect_file_names(&item.value, paths)),
-        SpecValue::Table(table) => table.0.iter().for_each(|(_, node)| collect_file_names(&node.value, paths)),
+        SpecValue::List(items) => items
+            .iter()
+            .for_each(|item| collect_file_names(&item.value, paths)),
+        SpecValue::Table(table) => table
+            .0
+            .iter()
+            .for_each(|(_, node)| collect_file_names(&node.value, paths)),
         _ => {}
     }
 }
@@ -158,7 +196,9 @@ pub struct Measure {
 impl Measure {
     /// Whether a metric is read from this pass.
     pub fn needs_pass(&self, pass: MeasurementPass) -> bool {
-        self.metrics.iter().any(|metric| metric.required_pass() == Some(pass))
+        self.metrics
+            .iter()
+            .any(|metric| metric.required_pass() == Some(pass))
     }
 }
 
@@ -171,8 +211,10 @@ pub enum EvalStatistics {
     ReEstimated,
 }
 
-const EVAL_STATISTICS: [(&str, EvalStatistics); 2] =
-    [("running", EvalStatistics::Running), ("re-estimated", EvalStatistics::ReEstimated)];
+const EVAL_STATISTICS: [(&str, EvalStatistics); 2] = [
+    ("running", EvalStatistics::Running),
+    ("re-estimated", EvalStatistics::ReEstimated),
+];
 
 /// `[measure] probe`: the fixed test inputs for which predictions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,7 +237,11 @@ pub enum Moment {
 impl Moment {
     /// "20 epochs", "500 steps", or "final".
     pub fn parse(text: &str) -> Option<Self> {
-        if text.trim() == "final" { Some(Self::Final) } else { Length::parse(text).map(Self::After) }
+        if text.trim() == "final" {
+            Some(Self::Final)
+        } else {
+            Length::parse(text).map(Self::After)
+        }
     }
 
     /// The number of steps after which it is, in a trial of this config.
@@ -230,26 +276,46 @@ impl Spec {
     ///
     /// # Errors
     /// As for [`Spec::read_new`]; or nobody waits any more.
-    pub fn read_new_while_wanted(source: &SpecSource, wanted: StillWanted<'_>) -> Result<Self, SpecError> {
+    pub fn read_new_while_wanted(
+        source: &SpecSource,
+        wanted: StillWanted<'_>,
+    ) -> Result<Self, SpecError> {
         Self::read_and_check(source, ReadingMode::for_new(source.grammar), wanted)
             .map_err(|e| e.with_file(&source.file))
     }
 
-    fn read_and_check(source: &SpecSource, reading: ReadingMode, wanted: StillWanted<'_>) -> Result<Self, SpecError> {
+    fn read_and_check(
+        source: &SpecSource,
+        reading: ReadingMode,
+        wanted: StillWanted<'_>,
+    ) -> Result<Self, SpecError> {
         let reading = reading.check_grammar()?;
         if source.text.len() > MAX_TEXT_BYTES {
-            let message = format!("the file has {} bytes; at most {MAX_TEXT_BYTES} are possible", source.text.len());
+            let message = format!(
+                "the file has {} bytes; at most {MAX_TEXT_BYTES} are possible",
+                source.text.len()
+            );
             return Err(SpecError::new(node::Origin::Default, "", message));
         }
+
         let document = source.read_document()?;
         let r = TableReader::from_document(&document, reading);
+
         for key in ["data", "model", "train", "grid", "derive", "where"] {
             r.read_node(key);
         }
-        let seed = r.read_whole_number("seed", NumberRange::whole_numbers(0, 1 << 53))?.unwrap_or(0);
-        let (name, repeats, seeds, measure) =
-            (read_name(&r), read_repeats(&r), read_seeds(&r), Measure::read_section(&r));
-        let (numerics, terms) = (read_numerics(&r), Scheduling::read_fields(&r));
+
+        let seed = r
+            .read_whole_number("seed", NumberRange::whole_numbers(0, 1 << 53))?
+            .unwrap_or(0);
+        let name = read_name(&r);
+        let repeats = read_repeats(&r);
+        let seeds = read_seeds(&r);
+
+        let measure = Measure::read_section(&r);
+        let numerics = read_numerics(&r);
+        let terms = Scheduling::read_fields(&r);
+
         // A misspelt section is a better answer than what is missing because of it.
         r.refuse_unknown_keys()?;
         let (repeats, until) = repeats?;
@@ -265,27 +331,43 @@ impl Spec {
             grid: Grid::from_document(&document, seed, &source.files, (reading, wanted))?,
         };
         spec.check_cells()?;
+
         spec.check_layer_metrics()?;
-        spec.stopping_rule.iter().try_for_each(|until| until.check_metric(&spec.measure.metrics))?;
+        spec.stopping_rule
+            .iter()
+            .try_for_each(|until| until.check_metric(&spec.measure.metrics))?;
         spec.check_settings(source)?;
         spec.check_crossed_streams()?;
-        let trials = spec.grid.cell_count().saturating_mul(u64::from(spec.repeats));
+
+        let trials = spec
+            .grid
+            .cell_count()
+            .saturating_mul(u64::from(spec.repeats));
         if trials > MAX_TRIALS {
-            let message = format!("{trials} trials are too many; at most {MAX_TRIALS} are possible: use fewer repeats");
+            let message = format!(
+                "{trials} trials are too many; at most {MAX_TRIALS} are possible: use fewer repeats"
+            );
             return Err(SpecError::new(node::Origin::Default, "repeats", message));
         }
+
         Ok(spec)
     }
 
     /// What is measured and kept must be possible in every cell; one per shape class tells.
     fn check_cells(&self) -> Result<(), SpecError> {
-        for class in (0..self.grid.class_count()).filter(|class| self.grid.class_cell_count(*class) > 0) {
-            let config = self.grid.resolve_config(self.grid.class_cell_at(class, 0))?;
+        for class in
+            (0..self.grid.class_count()).filter(|class| self.grid.class_cell_count(*class) > 0)
+        {
+            let config = self
+                .grid
+                .resolve_config(self.grid.class_cell_at(class, 0))?;
             self.check_curve_size(&config)?;
             self.check_toy_metrics(&config)?;
             self.check_validation_images(&config)?;
+
             self.check_probe_and_weights(&config)?;
         }
+
         Ok(())
     }
 
@@ -295,6 +377,7 @@ impl Spec {
         if u64::from(self.repeats).is_multiple_of(combinations) {
             return Ok(());
         }
+
         let message = format!(
             "{} repeats do not meet all {combinations} combinations of the streams in seeds.crossed equally often: set \
              repeats = {combinations}, or a multiple",
@@ -305,33 +388,59 @@ impl Spec {
 
     /// A trial's curve must fit into a message.
     fn check_curve_size(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        let rows = config.total_steps().div_ceil(config.length_in_steps(self.measure.every).max(1));
+        let rows = config
+            .total_steps()
+            .div_ceil(config.length_in_steps(self.measure.every).max(1));
         let numbers = rows.saturating_mul(1 + self.measure.metrics.len() as u64);
         if numbers > MAX_CURVE_NUMBERS {
             let message = format!(
                 "{rows} samples of {} metrics per trial are too many: sample less often",
                 self.measure.metrics.len()
             );
-            return Err(SpecError::new(node::Origin::Default, "measure.every", message));
+            return Err(SpecError::new(
+                node::Origin::Default,
+                "measure.every",
+                message,
+            ));
         }
+
         Ok(())
     }
 
     /// The toy loss must have what is measured of it.
     fn check_toy_metrics(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        let undefined = self.measure.metrics.iter().find(|metric| metric.needs_images());
-        let (ModelKind::Toy(_), Some(metric)) = (&config.model.kind, undefined) else { return Ok(()) };
+        let undefined = self
+            .measure
+            .metrics
+            .iter()
+            .find(|metric| metric.needs_images());
+        let (ModelKind::Toy(_), Some(metric)) = (&config.model.kind, undefined) else {
+            return Ok(());
+        };
         let message = format!(
             "the toy loss has no {}: name metrics that it has, such as [\"train_loss\", \"weight_norm_sq\"]",
             metric.name()
         );
-        Err(SpecError::new(node::Origin::Default, "measure.metrics", message))
+
+        Err(SpecError::new(
+            node::Origin::Default,
+            "measure.metrics",
+            message,
+        ))
     }
 
     /// What is measured on validation images needs some.
     fn check_validation_images(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        let undefined = self.measure.metrics.iter().find(|metric| metric.needs_validation());
-        let (true, 0, Some(metric)) = (config.model.kind.needs_images(), config.data.validation, undefined) else {
+        let undefined = self
+            .measure
+            .metrics
+            .iter()
+            .find(|metric| metric.needs_validation());
+        let (true, 0, Some(metric)) = (
+            config.model.kind.needs_images(),
+            config.data.validation,
+            undefined,
+        ) else {
             return Ok(());
         };
         let message = format!(
@@ -339,46 +448,82 @@ impl Spec {
             metric.name(),
             (config.data.dataset.split_sizes().0 / 10).max(1)
         );
-        Err(SpecError::new(node::Origin::Default, "measure.metrics", message))
+
+        Err(SpecError::new(
+            node::Origin::Default,
+            "measure.metrics",
+            message,
+        ))
     }
 
     /// A layer whose weights are to be measured must exist in some cell.
     fn check_layer_metrics(&self) -> Result<(), SpecError> {
         for metric in &self.measure.metrics {
-            let Metric::LayerNormSq(layer) = metric else { continue };
+            let Metric::LayerNormSq(layer) = metric else {
+                continue;
+            };
             let mut names = Vec::new();
-            for class in (0..self.grid.class_count()).filter(|class| self.grid.class_cell_count(*class) > 0) {
-                let net = crate::net::Net::from_config(&self.grid.resolve_config(self.grid.class_cell_at(class, 0))?);
+
+            for class in
+                (0..self.grid.class_count()).filter(|class| self.grid.class_cell_count(*class) > 0)
+            {
+                let net = crate::net::Net::from_config(
+                    &self
+                        .grid
+                        .resolve_config(self.grid.class_cell_at(class, 0))?,
+                );
                 names.extend(net.into_iter().flat_map(|net| net.layers).map(|l| l.name));
             }
+
             if !names.contains(layer) {
                 let hint = suggest_nearest(layer, names.iter().map(String::as_str));
-                let message = format!("{}: no model of the sweep has a layer '{layer}', {hint}", metric.name());
-                return Err(SpecError::new(node::Origin::Default, "measure.metrics", message));
+                let message = format!(
+                    "{}: no model of the sweep has a layer '{layer}', {hint}",
+                    metric.name()
+                );
+                return Err(SpecError::new(
+                    node::Origin::Default,
+                    "measure.metrics",
+                    message,
+                ));
             }
         }
+
         Ok(())
     }
 
     /// What is kept must exist: the probe set in the test set, its moments in the trial.
     fn check_probe_and_weights(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        let error = |field: &str, message| Err(SpecError::new(node::Origin::Default, field, message));
-        if !config.model.kind.needs_images() && (self.measure.probe.is_some() || self.measure.save) {
+        let error =
+            |field: &str, message| Err(SpecError::new(node::Origin::Default, field, message));
+
+        if !config.model.kind.needs_images() && (self.measure.probe.is_some() || self.measure.save)
+        {
             let message = "a model that is no network has neither predictions nor weights: remove probe and save";
             return error("measure", message.into());
         }
-        let Some(probe) = &self.measure.probe else { return Ok(()) };
+
+        let Some(probe) = &self.measure.probe else {
+            return Ok(());
+        };
         let (_, images) = config.data.dataset.split_sizes();
         if probe.points > images {
             let word = config.data.dataset.as_str();
-            let message = format!("{word} has {images} test images, which are fewer than {}", probe.points);
+            let message = format!(
+                "{word} has {images} test images, which are fewer than {}",
+                probe.points
+            );
             return error("measure.probe.points", message);
         }
-        let (mut moments, steps) = (probe.at.iter().map(|moment| moment.step_in_trial(config)), config.total_steps());
+
+        let mut moments = probe.at.iter().map(|moment| moment.step_in_trial(config));
+        let steps = config.total_steps();
         if let Some(step) = moments.find(|step| *step > steps) {
-            let message = format!("step {step} is after the end: a trial of this sweep has {steps} steps");
+            let message =
+                format!("step {step} is after the end: a trial of this sweep has {steps} steps");
             return error("measure.probe.at", message);
         }
+
         Ok(())
     }
 
@@ -387,14 +532,25 @@ impl Spec {
         for setting in &source.settings {
             let (path, node) = node::parse_setting(setting)?;
             let field = expand_short_name(&path);
-            let axis = self.grid.axes().iter().find(|axis| axis.field.as_ref() == Some(&field));
+            let axis = self
+                .grid
+                .axes()
+                .iter()
+                .find(|axis| axis.field.as_ref() == Some(&field));
             let owner = axis.map(|axis| format!("grid.{}", axis.name));
-            let owner = owner.or_else(|| self.grid.has_derived_field(&field).then(|| format!("derive.{path}")));
+            let owner = owner.or_else(|| {
+                self.grid
+                    .has_derived_field(&field)
+                    .then(|| format!("derive.{path}"))
+            });
+
             if let Some(owner) = owner {
-                let message = format!("{owner} decides this field in every cell: set {owner} instead");
+                let message =
+                    format!("{owner} decides this field in every cell: set {owner} instead");
                 return Err(SpecError::new(node.origin, path, message));
             }
         }
+
         Ok(())
     }
 
@@ -419,11 +575,20 @@ impl Spec {
         let mut fields = config.identity_fields();
         fields.sort_unstable();
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 cell v1");
-        hasher.update(data).update(&self.seed.to_le_bytes()).update(self.numerics.as_bytes());
+        hasher
+            .update(data)
+            .update(&self.seed.to_le_bytes())
+            .update(self.numerics.as_bytes());
+
         hasher.update(self.seeds.identity_text().as_bytes());
         for (path, value) in fields {
-            hasher.update(path.as_bytes()).update(b"=").update(value.as_bytes()).update(b"\n");
+            hasher
+                .update(path.as_bytes())
+                .update(b"=")
+                .update(value.as_bytes())
+                .update(b"\n");
         }
+
         *hasher.finalize().as_bytes()
     }
 
@@ -438,20 +603,28 @@ impl Spec {
     pub fn compute_cells_fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 cells v1");
         self.grid.hash_layout(&mut hasher);
+
         for cell in self.grid.sample_cells(FINGERPRINTED_CELLS) {
             let (class, n) = self.grid.locate_trial(TrialKey { cell, repeat: 0 });
-            hasher.update(&cell.to_le_bytes()).update(&class.to_le_bytes()).update(&n.to_le_bytes());
+            hasher
+                .update(&cell.to_le_bytes())
+                .update(&class.to_le_bytes())
+                .update(&n.to_le_bytes());
+
             match self.grid.resolve_config(cell) {
                 Ok(config) => hasher.update(&self.compute_cell_hash(&config, &[0; 32])),
                 Err(error) => hasher.update(error.to_string().as_bytes()),
             };
         }
+
         *hasher.finalize().as_bytes()
     }
 
     /// Whether the cells are those that the sweep had when it was stored, as far as that is known.
     pub fn is_as_stored(&self, source: &SpecSource) -> bool {
-        source.cells_fingerprint.is_none_or(|cells| cells == self.compute_cells_fingerprint())
+        source
+            .cells_fingerprint
+            .is_none_or(|cells| cells == self.compute_cells_fingerprint())
     }
 
     /// Whether the trial of this repeat of a cell is to be audited. That depends on what the cell is alone: not on the order
@@ -463,14 +636,25 @@ impl Spec {
 
     /// The random streams of a trial.
     pub fn trial_streams(&self, key: TrialKey, cell_hash: [u8; 32]) -> Streams {
-        Streams { sweep_seed: self.seed, repeat: key.repeat, cell: cell_hash, plan: self.seeds.clone() }
+        Streams {
+            sweep_seed: self.seed,
+            repeat: key.repeat,
+            cell: cell_hash,
+            plan: self.seeds.clone(),
+        }
     }
 }
 
 impl Measure {
     /// Samples of these metrics alone.
     pub fn with_metrics(every: Length, metrics: Vec<Metric>) -> Self {
-        Self { every, metrics, statistics: EvalStatistics::Running, probe: None, save: false }
+        Self {
+            every,
+            metrics,
+            statistics: EvalStatistics::Running,
+            probe: None,
+            save: false,
+        }
     }
 
     fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
@@ -478,27 +662,45 @@ impl Measure {
         let every = match r.read_str("every")? {
             None => Length::Epochs(1),
             Some(text) => Length::parse(text).ok_or_else(|| {
-                r.error_at("every", format!("expected something like \"1 epoch\" or \"50 steps\", found '{text}'"))
+                r.error_at(
+                    "every",
+                    format!("expected something like \"1 epoch\" or \"50 steps\", found '{text}'"),
+                )
             })?,
         };
+
         let metrics = match r.read_list("metrics")? {
             None => vec![Metric::TrainLoss, Metric::TestAcc],
             Some(items) => Self::read_metrics(&r, items)?,
         };
-        let statistics = r.read_word("statistics", &EVAL_STATISTICS)?.unwrap_or(EvalStatistics::Running);
-        let (probe, save) = (Self::read_probe(&r)?, Self::read_save_weights(&r)?);
+        let statistics = r
+            .read_word("statistics", &EVAL_STATISTICS)?
+            .unwrap_or(EvalStatistics::Running);
+
+        let probe = Self::read_probe(&r)?;
+        let save = Self::read_save_weights(&r)?;
         r.refuse_unknown_keys()?;
-        Ok(Self { every, metrics, statistics, probe, save })
+        Ok(Self {
+            every,
+            metrics,
+            statistics,
+            probe,
+            save,
+        })
     }
 
     fn read_probe(measure: &TableReader<'_>) -> Result<Option<Probe>, SpecError> {
         if measure.read_node("probe").is_none() {
             return Ok(None);
         }
+
         let r = measure.section("probe")?;
-        let Some(points) = r.read_whole_number("points", NumberRange::whole_numbers(1, MAX_PREDICTIONS))? else {
+        let Some(points) =
+            r.read_whole_number("points", NumberRange::whole_numbers(1, MAX_PREDICTIONS))?
+        else {
             return Err(r.error_at("points", "how many test images? Set points = 1000"));
         };
+
         let moment = |item: &SpecNode| {
             let moment = item.value.as_str().and_then(Moment::parse);
             moment.ok_or_else(|| {
@@ -516,6 +718,7 @@ impl Measure {
         if at.is_empty() {
             return Err(r.error_at("at", "the list is empty: name a moment, such as \"final\""));
         }
+
         if points * at.len() as u64 > MAX_PREDICTIONS {
             let message = format!(
                 "{points} points at {} moments are too many: at most {MAX_PREDICTIONS} predictions per trial are kept",
@@ -523,8 +726,12 @@ impl Measure {
             );
             return Err(r.error_at("points", message));
         }
+
         r.refuse_unknown_keys()?;
-        Ok(Some(Probe { points: points as u32, at }))
+        Ok(Some(Probe {
+            points: points as u32,
+            at,
+        }))
     }
 
     fn read_save_weights(r: &TableReader<'_>) -> Result<bool, SpecError> {
@@ -538,52 +745,74 @@ impl Measure {
                 return Err(r.error_at("save", message));
             }
         }
+
         Ok(!items.is_empty())
     }
 
     fn read_metrics(r: &TableReader<'_>, items: &[SpecNode]) -> Result<Vec<Metric>, SpecError> {
         if items.len() > MAX_METRICS {
             r.refuse_if_new("metrics", || {
-                format!("{} metrics are too many; at most {MAX_METRICS} are possible", items.len())
+                format!(
+                    "{} metrics are too many; at most {MAX_METRICS} are possible",
+                    items.len()
+                )
             })?;
         }
+
         let mut metrics = Vec::new();
         for item in items {
             let name = item.value.as_str().unwrap_or_default();
             let Some(metric) = Metric::from_name(name) else {
                 let hint = suggest_nearest(name, Metric::NAMES.iter().map(|(word, _)| *word));
-                return Err(r.error_at("metrics", format!("unknown metric {}, {hint}", quote_value(&item.value))));
+                return Err(r.error_at(
+                    "metrics",
+                    format!("unknown metric {}, {hint}", quote_value(&item.value)),
+                ));
             };
             if metrics.contains(&metric) {
                 return Err(r.error_at("metrics", format!("the metric {name} stands here twice")));
             }
+
             metrics.push(metric);
         }
+
         if metrics.is_empty() {
-            return Err(r.error_at("metrics", "the list is empty: name at least one metric, such as \"test_acc\""));
+            return Err(r.error_at(
+                "metrics",
+                "the list is empty: name at least one metric, such as \"test_acc\"",
+            ));
         }
+
         Ok(metrics)
     }
 }
 
 /// `--set lr=0.1` means the same as `--set train.lr=0.1`.
 pub(crate) fn expand_short_name(path: &str) -> String {
-    let short = crate::config::SHORT_NAMES.iter().find(|(short, _)| *short == path);
+    let short = crate::config::SHORT_NAMES
+        .iter()
+        .find(|(short, _)| *short == path);
     short.map_or_else(|| path.to_owned(), |(_, full)| (*full).to_owned())
 }
 
 fn read_name(r: &TableReader<'_>) -> Result<String, SpecError> {
     let Some(name) = r.read_str("name")? else {
-        return Err(r.error_at("name", "a sweep needs a name: add name = \"my-sweep\" at the top"));
+        return Err(r.error_at(
+            "name",
+            "a sweep needs a name: add name = \"my-sweep\" at the top",
+        ));
     };
+
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !starts_well || name.len() > 64 || !name.chars().all(fine) {
         let shown: String = name.chars().take(40).collect();
-        let message =
-            format!("expected 1 to 64 letters, digits, '-', '_' or '.', the first a letter or digit, found '{shown}'");
+        let message = format!(
+            "expected 1 to 64 letters, digits, '-', '_' or '.', the first a letter or digit, found '{shown}'"
+        );
         return Err(r.error_at("name", message));
     }
+
     Ok(name.to_owned())
 }
 
@@ -596,10 +825,13 @@ fn read_numerics(r: &TableReader<'_>) -> Result<String, SpecError> {
         let named = matches!(parts[..], ["cpu-f32", _] | ["cuda-f32", _, _, _]);
         named && parts[1].parse::<u32>().is_ok() && parts.iter().all(|part| !part.is_empty())
     };
+
     match r.read_str("numerics")? {
         None | Some("cpu-f32") => Ok(CPU_F32.to_owned()),
         Some(CUDA_F32) => Ok(CUDA_F32.to_owned()),
-        Some(text) if full(text) && text.len() <= 64 && text.chars().all(fine) => Ok(text.to_owned()),
+        Some(text) if full(text) && text.len() <= 64 && text.chars().all(fine) => {
+            Ok(text.to_owned())
+        }
         Some(other) => {
             let hint = suggest_nearest(other, ["cpu-f32", CUDA_F32]);
             Err(r.error_at("numerics", format!("unknown value '{other}', {hint}")))
@@ -613,23 +845,48 @@ fn read_seeds(root: &TableReader<'_>) -> Result<SeedPlan, SpecError> {
         let mut purposes = Vec::new();
         for item in r.read_list(key)?.unwrap_or_default() {
             let name = item.value.as_str().unwrap_or_default();
-            let Some((_, purpose)) = random_streams::NAMED_PURPOSES.iter().find(|(word, _)| *word == name) else {
-                let hint = suggest_nearest(name, random_streams::NAMED_PURPOSES.iter().map(|(word, _)| *word));
-                return Err(r.error_at(key, format!("unknown stream {}, {hint}", quote_value(&item.value))));
+            let Some((_, purpose)) = random_streams::NAMED_PURPOSES
+                .iter()
+                .find(|(word, _)| *word == name)
+            else {
+                let hint = suggest_nearest(
+                    name,
+                    random_streams::NAMED_PURPOSES.iter().map(|(word, _)| *word),
+                );
+                return Err(r.error_at(
+                    key,
+                    format!("unknown stream {}, {hint}", quote_value(&item.value)),
+                ));
             };
+
             if !purposes.contains(purpose) {
                 purposes.push(*purpose);
             }
         }
+
         Ok(purposes)
     };
-    let plan = SeedPlan { per_cell: read("per_cell")?, fixed: read("fixed")?, crossed: read_crossed_streams(&r)? };
+    let plan = SeedPlan {
+        per_cell: read("per_cell")?,
+        fixed: read("fixed")?,
+        crossed: read_crossed_streams(&r)?,
+    };
+
     r.refuse_unknown_keys()?;
-    match plan.crossed.iter().find(|(purpose, _)| plan.fixed.contains(purpose)) {
+    match plan
+        .crossed
+        .iter()
+        .find(|(purpose, _)| plan.fixed.contains(purpose))
+    {
         Some((purpose, _)) => {
-            let name =
-                random_streams::NAMED_PURPOSES.iter().find(|(_, named)| named == purpose).map_or("", |named| named.0);
-            Err(r.error_at("crossed", format!("the stream '{name}' is fixed, too: it cannot be both")))
+            let name = random_streams::NAMED_PURPOSES
+                .iter()
+                .find(|(_, named)| named == purpose)
+                .map_or("", |named| named.0);
+            Err(r.error_at(
+                "crossed",
+                format!("the stream '{name}' is fixed, too: it cannot be both"),
+            ))
         }
         None => Ok(plan),
     }
@@ -640,17 +897,25 @@ fn read_crossed_streams(seeds: &TableReader<'_>) -> Result<Vec<(Purpose, u32)>, 
     if seeds.read_node("crossed").is_none() {
         return Ok(Vec::new());
     }
+
     let r = seeds.section("crossed")?;
     let mut crossed = Vec::new();
+
     for (name, purpose) in random_streams::NAMED_PURPOSES {
         crossed.extend(
-            r.read_whole_number(name, NumberRange::whole_numbers(2, 1_000_000))?.map(|count| (purpose, count as u32)),
+            r.read_whole_number(name, NumberRange::whole_numbers(2, 1_000_000))?
+                .map(|count| (purpose, count as u32)),
         );
     }
+
     r.refuse_unknown_keys()?;
     if crossed.len() < 2 {
-        return Err(seeds.error_at("crossed", "name two streams or more, as in crossed = { init = 10, order = 20 }"));
+        return Err(seeds.error_at(
+            "crossed",
+            "name two streams or more, as in crossed = { init = 10, order = 20 }",
+        ));
     }
+
     Ok(crossed)
 }
 

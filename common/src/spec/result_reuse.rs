@@ -22,24 +22,46 @@ impl Measure {
     ///
     /// Samples must be taken at the same steps: what is averaged since the last one depends on when that was.
     pub fn selection_for(&self, wanted: &Self, config: &TrialConfig) -> Option<ResultSelection> {
-        if config.length_in_steps(self.every) != config.length_in_steps(wanted.every) || wanted.save && !self.save {
+        if config.length_in_steps(self.every) != config.length_in_steps(wanted.every)
+            || wanted.save && !self.save
+        {
             return None;
         }
+
         // Under other statistics, what is measured of the same images is another quantity of the same name.
         if self.statistics != wanted.statistics {
             return None;
         }
+
         let place = |metric| self.metrics.iter().position(|measured| measured == metric);
-        let metrics = wanted.metrics.iter().map(place).collect::<Option<Vec<_>>>()?;
+        let metrics = wanted
+            .metrics
+            .iter()
+            .map(place)
+            .collect::<Option<Vec<_>>>()?;
+
         let looks = match (&self.probe, &wanted.probe) {
             (_, None) => Vec::new(),
             (Some(kept), Some(asked)) if kept.points == asked.points => {
-                let kept: Vec<u64> = kept.at.iter().map(|moment| moment.step_in_trial(config)).collect();
-                let asked: Vec<u64> = asked.at.iter().map(|moment| moment.step_in_trial(config)).collect();
-                asked.iter().all(|step| kept.contains(step)).then_some(asked)?
+                let kept: Vec<u64> = kept
+                    .at
+                    .iter()
+                    .map(|moment| moment.step_in_trial(config))
+                    .collect();
+                let asked: Vec<u64> = asked
+                    .at
+                    .iter()
+                    .map(|moment| moment.step_in_trial(config))
+                    .collect();
+
+                asked
+                    .iter()
+                    .all(|step| kept.contains(step))
+                    .then_some(asked)?
             }
             _ => return None,
         };
+
         Some(ResultSelection {
             metrics,
             metric_count: self.metrics.len(),
@@ -52,9 +74,18 @@ impl Measure {
 impl ResultSelection {
     /// The result that is asked for.
     pub fn apply_to(&self, result: TrialResult) -> TrialResult {
-        let pick = |row: &[f64]| -> Vec<f64> { self.metrics.iter().filter_map(|at| row.get(*at).copied()).collect() };
+        let pick = |row: &[f64]| -> Vec<f64> {
+            self.metrics
+                .iter()
+                .filter_map(|at| row.get(*at).copied())
+                .collect()
+        };
+
         let Curve { steps, values } = result.curve;
-        let values = values.chunks(self.metric_count.max(1)).flat_map(pick).collect();
+        let values = values
+            .chunks(self.metric_count.max(1))
+            .flat_map(pick)
+            .collect();
         TrialResult {
             metrics: pick(&result.metrics),
             curve: Curve { steps, values },
@@ -67,12 +98,14 @@ impl ResultSelection {
     fn select_predictions(&self, all: &Predictions) -> Predictions {
         let points = all.classes.len().checked_div(all.steps.len()).unwrap_or(0);
         let mut picked = Predictions::default();
+
         for (step, classes) in all.steps.iter().zip(all.classes.chunks(points.max(1))) {
             if self.prediction_steps.contains(step) {
                 picked.steps.push(*step);
                 picked.classes.extend(classes);
             }
         }
+
         picked
     }
 }
@@ -88,7 +121,12 @@ mod tests {
             "name = 'a'\n[data]\ndataset = 'glyphs'\ntrain = 640\n[model]\nkind = 'mlp'\n[train]\nepochs = 4\nbatch_size = 64\nlr = 0.1\n\
              [measure]\n{measure}"
         );
-        Spec::read_stored(&SpecSource { file: "f".into(), text, ..SpecSource::default() }).expect("a sweep file")
+        Spec::read_stored(&SpecSource {
+            file: "f".into(),
+            text,
+            ..SpecSource::default()
+        })
+        .expect("a sweep file")
     }
 
     #[test]
@@ -100,8 +138,14 @@ mod tests {
         let config = has.grid.resolve_config(0).expect("a cell");
         let result = TrialResult {
             metrics: vec![1.0, 2.0, 3.0],
-            curve: Curve { steps: vec![10, 20], values: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0] },
-            predictions: Predictions { steps: vec![20, 40], classes: vec![1, 2, 3, 4] },
+            curve: Curve {
+                steps: vec![10, 20],
+                values: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            },
+            predictions: Predictions {
+                steps: vec![20, 40],
+                classes: vec![1, 2, 3, 4],
+            },
             weights_hash: Some([7; 32]),
             ..TrialResult::completed(TrialKey { cell: 0, repeat: 0 })
         };
@@ -109,15 +153,30 @@ mod tests {
             let selection = has.measure.selection_for(&spec(measure).measure, &config)?;
             Some(selection.apply_to(result.clone()))
         };
+
         let all = "every = '10 steps'\nmetrics = ['train_loss', 'test_acc', 'weight_norm']\nsave = ['final']\n\
                    probe = { points = 2, at = ['20 steps', '40 steps'] }";
-        assert_eq!(serves(all), Some(result.clone()), "the same, said in other words");
-        let less = serves("metrics = ['weight_norm', 'train_loss']\nprobe = { points = 2 }").expect("it has that");
-        assert_eq!((less.metrics, less.curve.values), (vec![3.0, 1.0], vec![3.0, 1.0, 6.0, 4.0]));
-        assert_eq!((less.predictions.steps, less.predictions.classes), (vec![40], vec![3, 4]));
+        assert_eq!(
+            serves(all),
+            Some(result.clone()),
+            "the same, said in other words"
+        );
+
+        let less = serves("metrics = ['weight_norm', 'train_loss']\nprobe = { points = 2 }")
+            .expect("it has that");
+        assert_eq!(
+            (less.metrics, less.curve.values),
+            (vec![3.0, 1.0], vec![3.0, 1.0, 6.0, 4.0])
+        );
+
+        assert_eq!(
+            (less.predictions.steps, less.predictions.classes),
+            (vec![40], vec![3, 4])
+        );
         assert_eq!((less.weights_hash, less.curve.steps), (None, vec![10, 20]));
         let none = serves("metrics = ['test_acc']").expect("it has that");
         assert_eq!(none.predictions, Predictions::default());
+
         for more in [
             "metrics = ['test_loss']",
             "every = '20 steps'\nmetrics = ['test_acc']",
@@ -127,9 +186,15 @@ mod tests {
         ] {
             assert_eq!(serves(more), None, "{more}");
         }
+
         let lean = spec("metrics = ['test_acc']");
         assert!(
-            lean.measure.selection_for(&spec("metrics = ['test_acc']\nsave = ['final']").measure, &config).is_none()
+            lean.measure
+                .selection_for(
+                    &spec("metrics = ['test_acc']\nsave = ['final']").measure,
+                    &config
+                )
+                .is_none()
         );
     }
 }

@@ -29,25 +29,46 @@ pub struct Share {
 
 impl Default for Share {
     fn default() -> Self {
-        Self { priority: 0, weight: 1.0 }
+        Self {
+            priority: 0,
+            weight: 1.0,
+        }
     }
 }
 
 /// Priorities.
-const PRIORITY_RANGE: NumberRange =
-    NumberRange { low: -100.0, high: 100.0, excludes_low: false, excludes_high: false, is_whole: true };
+const PRIORITY_RANGE: NumberRange = NumberRange {
+    low: -100.0,
+    high: 100.0,
+    excludes_low: false,
+    excludes_high: false,
+    is_whole: true,
+};
 /// Shares of trials.
-const AUDIT_SHARE_RANGE: NumberRange =
-    NumberRange { low: 0.0, high: 1.0, excludes_low: false, excludes_high: false, is_whole: false };
+const AUDIT_SHARE_RANGE: NumberRange = NumberRange {
+    low: 0.0,
+    high: 1.0,
+    excludes_low: false,
+    excludes_high: false,
+    is_whole: false,
+};
 /// Weights. Beyond these, virtual times would lose their seconds.
-const WEIGHT_RANGE: NumberRange =
-    NumberRange { low: 1e-6, high: 1e6, excludes_low: false, excludes_high: false, is_whole: false };
+const WEIGHT_RANGE: NumberRange = NumberRange {
+    low: 1e-6,
+    high: 1e6,
+    excludes_low: false,
+    excludes_high: false,
+    is_whole: false,
+};
 
 impl Share {
     /// With another priority, another weight, or both.
     #[must_use]
     pub fn with_updates(self, priority: Option<i32>, weight: Option<f64>) -> Self {
-        Self { priority: priority.unwrap_or(self.priority), weight: weight.unwrap_or(self.weight) }
+        Self {
+            priority: priority.unwrap_or(self.priority),
+            weight: weight.unwrap_or(self.weight),
+        }
     }
 
     /// Whether a priority and a weight may be such.
@@ -55,21 +76,30 @@ impl Share {
     /// # Errors
     /// One of them may not, in words.
     pub fn check_ranges(self) -> Result<Self, String> {
-        for (what, range, value) in
-            [("priority", PRIORITY_RANGE, f64::from(self.priority)), ("weight", WEIGHT_RANGE, self.weight)]
-        {
+        for (what, range, value) in [
+            ("priority", PRIORITY_RANGE, f64::from(self.priority)),
+            ("weight", WEIGHT_RANGE, self.weight),
+        ] {
             if !range.contains(value) {
-                return Err(format!("{what}: expected {}, found {value}", range.describe()));
+                return Err(format!(
+                    "{what}: expected {}, found {value}",
+                    range.describe()
+                ));
             }
         }
+
         Ok(self)
     }
 
     fn read_fields(r: &TableReader<'_>) -> Result<Self, SpecError> {
         let default = Self::default();
         Ok(Self {
-            priority: r.read_number("priority", PRIORITY_RANGE)?.map_or(default.priority, |priority| priority as i32),
-            weight: r.read_number("weight", WEIGHT_RANGE)?.unwrap_or(default.weight),
+            priority: r
+                .read_number("priority", PRIORITY_RANGE)?
+                .map_or(default.priority, |priority| priority as i32),
+            weight: r
+                .read_number("weight", WEIGHT_RANGE)?
+                .unwrap_or(default.weight),
         })
     }
 }
@@ -81,18 +111,29 @@ impl Scheduling {
     /// One of them is none.
     pub fn read_fields(root: &TableReader<'_>) -> Result<Self, SpecError> {
         let audit = root.read_number("audit", AUDIT_SHARE_RANGE)?.unwrap_or(0.0);
-        Ok(Self { time_limit: read_time_limit(root)?, share: Share::read_fields(root)?, audit_share: audit })
+        Ok(Self {
+            time_limit: read_time_limit(root)?,
+            share: Share::read_fields(root)?,
+            audit_share: audit,
+        })
     }
 }
 
 fn read_time_limit(r: &TableReader<'_>) -> Result<Option<Duration>, SpecError> {
-    let Some(node) = r.read_node("time_limit") else { return Ok(None) };
-    let limit = node.value.as_str().and_then(|text| parse_duration(text).ok());
+    let Some(node) = r.read_node("time_limit") else {
+        return Ok(None);
+    };
+    let limit = node
+        .value
+        .as_str()
+        .and_then(|text| parse_duration(text).ok());
     limit.map(Some).ok_or_else(|| {
         let found = quote_value(&node.value);
         r.error_at(
             "time_limit",
-            format!("expected a time above 0, like \"500ms\", \"30s\", \"10m\" or \"2h\", found {found}"),
+            format!(
+                "expected a time above 0, like \"500ms\", \"30s\", \"10m\" or \"2h\", found {found}"
+            ),
         )
     })
 }

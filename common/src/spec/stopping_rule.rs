@@ -50,25 +50,40 @@ pub const MIN_FIRST_RUNG: u32 = 40;
 /// Numbers of repeats at which a cell may be found to be known well enough: from `min` on, each a quarter larger than the
 /// one before, rounded down, and at least 1 larger; `most` is the last one.
 pub fn precision_rungs(min: u32, most: u32) -> impl Iterator<Item = u32> {
-    let next = move |rung: &u32| (*rung < most).then(|| rung.saturating_add((rung / 4).max(1)).min(most));
+    let next =
+        move |rung: &u32| (*rung < most).then(|| rung.saturating_add((rung / 4).max(1)).min(most));
     std::iter::successors(Some(min.min(most)), next)
 }
 
 /// Reads `repeats`: most repeats of a cell, and when fewer will do.
-pub(crate) fn read_repeats(root: &TableReader<'_>) -> Result<(u32, Option<StoppingRule>), SpecError> {
-    if !matches!(root.read_node("repeats"), Some(SpecNode { value: SpecValue::Table(_), .. })) {
+pub(crate) fn read_repeats(
+    root: &TableReader<'_>,
+) -> Result<(u32, Option<StoppingRule>), SpecError> {
+    if !matches!(
+        root.read_node("repeats"),
+        Some(SpecNode {
+            value: SpecValue::Table(_),
+            ..
+        })
+    ) {
         return Ok((
-            root.read_whole_number("repeats", NumberRange::whole_numbers(1, MAX_TRIALS))?.unwrap_or(1) as u32,
+            root.read_whole_number("repeats", NumberRange::whole_numbers(1, MAX_TRIALS))?
+                .unwrap_or(1) as u32,
             None,
         ));
     }
+
     let r = root.section("repeats")?;
     let Some(most) = r.read_whole_number("max", NumberRange::whole_numbers(2, MAX_TRIALS))? else {
-        return Err(
-            r.error_at("max", "how many repeats at most? Set max = 500, or a number of repeats instead of a table")
-        );
+        return Err(r.error_at(
+            "max",
+            "how many repeats at most? Set max = 500, or a number of repeats instead of a table",
+        ));
     };
-    let until = match (r.read_node("until").is_some(), r.read_node("halving").is_some()) {
+    let until = match (
+        r.read_node("until").is_some(),
+        r.read_node("halving").is_some(),
+    ) {
         (true, false) => read_precision_rule(&r, most)?,
         (false, true) => read_halving_rule(&r)?,
         (true, true) => {
@@ -79,16 +94,23 @@ pub(crate) fn read_repeats(root: &TableReader<'_>) -> Result<(u32, Option<Stoppi
             ));
         }
         (false, false) => {
-            let message =
-                format!("until what is a cell repeated? Say so: set {PRECISION_EXAMPLE}, or {HALVING_EXAMPLE}");
+            let message = format!(
+                "until what is a cell repeated? Say so: set {PRECISION_EXAMPLE}, or {HALVING_EXAMPLE}"
+            );
             return Err(r.error_at("until", message));
         }
     };
-    let (min, halves) = (u64::from(until.min_repeats), matches!(until.criterion, StoppingCriterion::Halving { .. }));
+    let min = u64::from(until.min_repeats);
+
+    let halves = matches!(until.criterion, StoppingCriterion::Halving { .. });
     if min > most || (halves && min == most) {
         let bound = if halves { "less than" } else { "at most" };
-        return Err(r.error_at("min", format!("expected {bound} max, which is {most}, found {min}")));
+        return Err(r.error_at(
+            "min",
+            format!("expected {bound} max, which is {most}, found {min}"),
+        ));
     }
+
     r.refuse_unknown_keys()?;
     Ok((most as u32, Some(until)))
 }
@@ -100,12 +122,19 @@ fn read_precision_rule(repeats: &TableReader<'_>, most: u64) -> Result<StoppingR
     let said = repeats.read_whole_number("min", NumberRange::whole_numbers(2, MAX_TRIALS))?;
     let min = said.unwrap_or(most.min(LEGACY_FIRST_RUNG.into()));
     let r = repeats.section("until")?;
-    let metric =
-        read_deciding_metric(&r, &format!("the mean of which metric is to be known? Say so: set {PRECISION_EXAMPLE}"))?;
+    let metric = read_deciding_metric(
+        &r,
+        &format!("the mean of which metric is to be known? Say so: set {PRECISION_EXAMPLE}"),
+    )?;
+
     let ci95 = r.read_number("ci95", NumberRange::POSITIVE)?;
     let ci95 = ci95.ok_or_else(|| {
-        r.error_at("ci95", format!("how well is the mean to be known? Say so: set {PRECISION_EXAMPLE}"))
+        r.error_at(
+            "ci95",
+            format!("how well is the mean to be known? Say so: set {PRECISION_EXAMPLE}"),
+        )
     })?;
+
     r.refuse_unknown_keys()?;
     Ok(StoppingRule {
         min_repeats: min as u32,
@@ -118,32 +147,55 @@ fn read_precision_rule(repeats: &TableReader<'_>, most: u64) -> Result<StoppingR
 fn read_halving_rule(repeats: &TableReader<'_>) -> Result<StoppingRule, SpecError> {
     let min = repeats.read_whole_number("min", NumberRange::whole_numbers(1, MAX_TRIALS))?;
     let min = min.ok_or_else(|| {
-        repeats.error_at("min", "how many repeats does every cell have before the first choice? Set min = 2")
+        repeats.error_at(
+            "min",
+            "how many repeats does every cell have before the first choice? Set min = 2",
+        )
     })?;
+
     let r = repeats.section("halving")?;
-    let metric = read_deciding_metric(&r, &format!("by which metric are cells chosen? Say so: set {HALVING_EXAMPLE}"))?;
+    let metric = read_deciding_metric(
+        &r,
+        &format!("by which metric are cells chosen? Say so: set {HALVING_EXAMPLE}"),
+    )?;
     if metric.larger_is_better().is_none() {
-        let message = format!("of {} neither more nor less is better: choose by an accuracy or a loss", metric.name());
+        let message = format!(
+            "of {} neither more nor less is better: choose by an accuracy or a loss",
+            metric.name()
+        );
         return Err(r.error_at("metric", message));
     }
+
     let factor = r.read_whole_number("factor", NumberRange::whole_numbers(2, 1000))?;
-    let factor = factor
-        .ok_or_else(|| r.error_at("factor", format!("one cell in how many goes on? Say so: set {HALVING_EXAMPLE}")))?;
+    let factor = factor.ok_or_else(|| {
+        r.error_at(
+            "factor",
+            format!("one cell in how many goes on? Say so: set {HALVING_EXAMPLE}"),
+        )
+    })?;
+
     r.refuse_unknown_keys()?;
     Ok(StoppingRule {
         min_repeats: min as u32,
         min_is_explicit: true,
         metric,
-        criterion: StoppingCriterion::Halving { factor: factor as u32 },
+        criterion: StoppingCriterion::Halving {
+            factor: factor as u32,
+        },
     })
 }
 
 fn read_deciding_metric(r: &TableReader<'_>, question: &str) -> Result<Metric, SpecError> {
-    let Some(node) = r.read_node("metric") else { return Err(r.error_at("metric", question)) };
+    let Some(node) = r.read_node("metric") else {
+        return Err(r.error_at("metric", question));
+    };
     let name = node.value.as_str().unwrap_or_default();
     Metric::from_name(name).ok_or_else(|| {
         let hint = suggest_nearest(name, Metric::NAMES.iter().map(|(word, _)| *word));
-        r.error_at("metric", format!("unknown metric {}, {hint}", quote_value(&node.value)))
+        r.error_at(
+            "metric",
+            format!("unknown metric {}, {hint}", quote_value(&node.value)),
+        )
     })
 }
 
@@ -151,9 +203,12 @@ impl StoppingRule {
     /// Numbers of repeats at which cells are looked at, of `most` at most, which is the last one.
     pub fn rungs(&self, most: u32) -> Vec<u32> {
         match self.criterion {
-            StoppingCriterion::Precision { .. } => precision_rungs(self.min_repeats, most).collect(),
+            StoppingCriterion::Precision { .. } => {
+                precision_rungs(self.min_repeats, most).collect()
+            }
             StoppingCriterion::Halving { factor } => {
-                let next = |rung: &u32| (*rung < most).then(|| rung.saturating_mul(factor).min(most));
+                let next =
+                    |rung: &u32| (*rung < most).then(|| rung.saturating_mul(factor).min(most));
                 std::iter::successors(Some(self.min_repeats.min(most)), next).collect()
             }
         }
@@ -164,13 +219,16 @@ impl StoppingRule {
     pub fn trial_bounds(&self, cells: u64, most: u32) -> (u64, Option<u64>) {
         let rungs = self.rungs(most);
         let least = cells * u64::from(rungs[0]);
-        let StoppingCriterion::Halving { factor } = self.criterion else { return (least, None) };
+        let StoppingCriterion::Halving { factor } = self.criterion else {
+            return (least, None);
+        };
         let mut standing = cells;
         let further = rungs.windows(2).map(|two| {
             standing = standing.div_ceil(factor.into());
             standing * u64::from(two[1] - two[0])
         });
         let all = least + further.sum::<u64>();
+
         (all, Some(all))
     }
 
@@ -192,11 +250,18 @@ impl StoppingRule {
         if measured.contains(&self.metric) {
             return Ok(());
         }
+
         let names: Vec<_> = measured.iter().map(Metric::name).collect();
         let hint = suggest_nearest(&self.metric.name(), names.iter().map(|name| &**name));
-        let message =
-            format!("{} is not measured, {hint}: name it in the list metrics under [measure]", self.metric.name());
-        Err(SpecError::new(crate::spec_file::node::Origin::Default, format!("{}.metric", self.section_path()), message))
+        let message = format!(
+            "{} is not measured, {hint}: name it in the list metrics under [measure]",
+            self.metric.name()
+        );
+        Err(SpecError::new(
+            crate::spec_file::node::Origin::Default,
+            format!("{}.metric", self.section_path()),
+            message,
+        ))
     }
 }
 
@@ -205,25 +270,43 @@ impl SpecSource {
     #[must_use]
     pub fn with_repeats(&self, of: &Spec, repeats: u32) -> Self {
         let mut source = self.clone();
-        source.replace_setting(if of.stopping_rule.is_some() { "repeats.max" } else { "repeats" }, repeats);
+        source.replace_setting(
+            if of.stopping_rule.is_some() {
+                "repeats.max"
+            } else {
+                "repeats"
+            },
+            repeats,
+        );
+
         // Cells that were looked at when nothing could follow are now looked at to decide something: as late as those of new sweeps.
         let once = |until: &StoppingRule| {
-            until.is_precision_based() && until.min_repeats == of.repeats && until.min_repeats < MIN_FIRST_RUNG
+            until.is_precision_based()
+                && until.min_repeats == of.repeats
+                && until.min_repeats < MIN_FIRST_RUNG
         };
         if of.stopping_rule.as_ref().is_some_and(once) {
             source.replace_setting("repeats.min", MIN_FIRST_RUNG.min(repeats));
         }
+
         source
     }
 
     /// By a setting, which takes the place of an earlier one, and stands before the last one, which pins the numerics class of a
     /// launched sweep.
     fn replace_setting(&mut self, field: &str, value: u32) {
-        let sets_it = |setting: &String| setting.split_once('=').is_some_and(|(path, _)| path.trim() == field);
+        let sets_it = |setting: &String| {
+            setting
+                .split_once('=')
+                .is_some_and(|(path, _)| path.trim() == field)
+        };
+
         let setting = format!("{field}={value}");
         match self.settings.iter().rposition(sets_it) {
             Some(at) => self.settings[at] = setting,
-            None => self.settings.insert(self.settings.len().saturating_sub(1), setting),
+            None => self
+                .settings
+                .insert(self.settings.len().saturating_sub(1), setting),
         }
     }
 }
@@ -233,19 +316,27 @@ mod tests {
     use crate::spec::stopping_rule::*;
 
     fn read(repeats: &str, settings: &[&str]) -> Result<Spec, String> {
-        let text = format!("name = \"t\"\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\"]\n{repeats}");
+        let text = format!(
+            "name = \"t\"\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\"]\n{repeats}"
+        );
         Spec::read_stored(&source(text, settings)).map_err(|e| e.to_string())
     }
 
     fn source(text: String, settings: &[&str]) -> SpecSource {
         let settings = settings.iter().map(|s| (*s).to_owned()).collect();
-        SpecSource { file: "t.toml".into(), text, settings, ..SpecSource::default() }
+        SpecSource {
+            file: "t.toml".into(),
+            text,
+            settings,
+            ..SpecSource::default()
+        }
     }
 
     #[test]
     fn repeats_may_end_when_a_mean_is_known() {
         let until = "until = { metric = \"test_acc\", ci95 = 0.001 }\n";
-        let spec = read(&format!("[repeats]\nmin = 30\nmax = 500\n{until}"), &[]).expect("a valid sweep");
+        let spec =
+            read(&format!("[repeats]\nmin = 30\nmax = 500\n{until}"), &[]).expect("a valid sweep");
         let wanted = StoppingRule {
             min_repeats: 30,
             min_is_explicit: true,
@@ -253,16 +344,32 @@ mod tests {
             criterion: StoppingCriterion::Precision { ci95: 0.001 },
         };
         assert_eq!((spec.repeats, spec.stopping_rule), (500, Some(wanted)));
-        let least = |text: &str| read(text, &[]).expect("a valid sweep").stopping_rule.map(|until| until.min_repeats);
-        assert_eq!(least(&format!("[repeats]\nmax = 500\n{until}")), Some(LEGACY_FIRST_RUNG));
+
+        let least = |text: &str| {
+            read(text, &[])
+                .expect("a valid sweep")
+                .stopping_rule
+                .map(|until| until.min_repeats)
+        };
+        assert_eq!(
+            least(&format!("[repeats]\nmax = 500\n{until}")),
+            Some(LEGACY_FIRST_RUNG)
+        );
+
         assert_eq!(least(&format!("[repeats]\nmax = 7\n{until}")), Some(7));
         assert_eq!(least(""), None);
     }
 
     #[test]
     fn repeats_may_be_for_those_among_the_best() {
-        let spec = read("[repeats]\nmin = 2\nmax = 50\nhalving = { metric = \"test_acc\", factor = 3 }", &[]);
-        let until = spec.expect("a valid sweep").stopping_rule.expect("there is a rule");
+        let spec = read(
+            "[repeats]\nmin = 2\nmax = 50\nhalving = { metric = \"test_acc\", factor = 3 }",
+            &[],
+        );
+        let until = spec
+            .expect("a valid sweep")
+            .stopping_rule
+            .expect("there is a rule");
         assert_eq!(
             until,
             StoppingRule {
@@ -272,9 +379,11 @@ mod tests {
                 criterion: StoppingCriterion::Halving { factor: 3 }
             }
         );
+
         assert_eq!(until.rungs(50), [2, 6, 18, 50]);
         assert_eq!(until.rungs(54), [2, 6, 18, 54]);
         assert_eq!(until.rungs(2), [2]);
+
         // 10 cells to 2 repeats, 4 to 6, 2 to 18, 1 to 50.
         assert_eq!(until.trial_bounds(10, 50), (20 + 16 + 24 + 32, Some(92)));
     }
@@ -284,39 +393,78 @@ mod tests {
         let until = "until = { metric = \"test_acc\", ci95 = 0.001 }";
         let halving = "halving = { metric = \"test_acc\", factor = 3 }";
         for (text, words) in [
-            (format!("[repeats]\nmin = 2\n{until}"), "repeats.max: how many"),
-            (format!("[repeats]\nmin = 2\nmax = 9\n{until}\n{halving}"), "repeats.halving: a cell is repeated either"),
-            (format!("[repeats]\nmax = 9\n{halving}"), "repeats.min: how many repeats does every"),
-            (format!("[repeats]\nmin = 10\nmax = 9\n{halving}"), "repeats.min: expected less than max, which is 9"),
+            (
+                format!("[repeats]\nmin = 2\n{until}"),
+                "repeats.max: how many",
+            ),
+            (
+                format!("[repeats]\nmin = 2\nmax = 9\n{until}\n{halving}"),
+                "repeats.halving: a cell is repeated either",
+            ),
+            (
+                format!("[repeats]\nmax = 9\n{halving}"),
+                "repeats.min: how many repeats does every",
+            ),
+            (
+                format!("[repeats]\nmin = 10\nmax = 9\n{halving}"),
+                "repeats.min: expected less than max, which is 9",
+            ),
             (
                 "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_acc\" }".into(),
                 "halving.factor: one cell in how",
             ),
-            ("[repeats]\nmin = 1\nmax = 9\nhalving = { factor = 2 }".into(), "repeats.halving.metric: by which"),
             (
-                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_acc\", factor = 1 }".into(),
+                "[repeats]\nmin = 1\nmax = 9\nhalving = { factor = 2 }".into(),
+                "repeats.halving.metric: by which",
+            ),
+            (
+                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_acc\", factor = 1 }"
+                    .into(),
                 "repeats.halving.factor: expected a whole number >= 2",
             ),
             (
-                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"weight_norm\", factor = 2 }".into(),
+                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"weight_norm\", factor = 2 }"
+                    .into(),
                 "repeats.halving.metric: of weight_norm neither",
             ),
             (
-                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_loss\", factor = 2 }".into(),
+                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_loss\", factor = 2 }"
+                    .into(),
                 "repeats.halving.metric: test_loss is not measured",
             ),
             (
                 format!("[repeats]\nmin = 30\nmax = 20\n{until}"),
                 "repeats.min: expected at most max, which is 20, found 30",
             ),
-            (format!("[repeats]\nmin = 1\nmax = 20\n{until}"), "repeats.min: expected a whole number >= 2"),
-            (format!("[repeats]\nmaxx = 20\nmax = 20\n{until}"), "unknown key 'maxx'"),
+            (
+                format!("[repeats]\nmin = 1\nmax = 20\n{until}"),
+                "repeats.min: expected a whole number >= 2",
+            ),
+            (
+                format!("[repeats]\nmaxx = 20\nmax = 20\n{until}"),
+                "unknown key 'maxx'",
+            ),
             ("[repeats]\nmax = 20".into(), "repeats.until: until what"),
-            ("[repeats]\nmax = 20\nuntil = { ci95 = 0.1 }".into(), "repeats.until.metric: the mean of which"),
-            ("[repeats]\nmax = 20\nuntil = { metric = \"test_acc\" }".into(), "repeats.until.ci95: how well"),
-            ("[repeats]\nmax = 20\nuntil = { metric = \"test_ac\", ci95 = 0.1 }".into(), "did you mean 'test_acc'"),
-            ("[repeats]\nmax = 20\nuntil = { metric = \"test_acc\", ci95 = 0 }".into(), "repeats.until.ci95: expected"),
-            ("[repeats]\nmax = 20\nuntil = { metric = \"test_loss\", ci95 = 1 }".into(), "test_loss is not measured"),
+            (
+                "[repeats]\nmax = 20\nuntil = { ci95 = 0.1 }".into(),
+                "repeats.until.metric: the mean of which",
+            ),
+            (
+                "[repeats]\nmax = 20\nuntil = { metric = \"test_acc\" }".into(),
+                "repeats.until.ci95: how well",
+            ),
+            (
+                "[repeats]\nmax = 20\nuntil = { metric = \"test_ac\", ci95 = 0.1 }".into(),
+                "did you mean 'test_acc'",
+            ),
+            (
+                "[repeats]\nmax = 20\nuntil = { metric = \"test_acc\", ci95 = 0 }".into(),
+                "repeats.until.ci95: expected",
+            ),
+            (
+                "[repeats]\nmax = 20\nuntil = { metric = \"test_loss\", ci95 = 1 }".into(),
+                "test_loss is not measured",
+            ),
         ] {
             let why = read(&text, &[]).expect_err("it is wrong");
             assert!(why.contains(words), "{why}");
@@ -325,12 +473,18 @@ mod tests {
 
     #[test]
     fn the_ladder_grows_by_a_quarter_and_ends_with_the_most() {
-        assert_eq!(precision_rungs(20, 100).collect::<Vec<_>>(), [20, 25, 31, 38, 47, 58, 72, 90, 100]);
+        assert_eq!(
+            precision_rungs(20, 100).collect::<Vec<_>>(),
+            [20, 25, 31, 38, 47, 58, 72, 90, 100]
+        );
         assert_eq!(precision_rungs(2, 6).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
         assert_eq!(precision_rungs(7, 7).collect::<Vec<_>>(), [7]);
+
         let longer: Vec<u32> = precision_rungs(20, 1000).collect();
         assert!(
-            precision_rungs(20, 100).take(8).all(|rung| longer.contains(&rung)),
+            precision_rungs(20, 100)
+                .take(8)
+                .all(|rung| longer.contains(&rung)),
             "raising the most moves no rung below it"
         );
     }
@@ -343,10 +497,17 @@ mod tests {
             let first = source(text, &["numerics=\"cpu-f32\""]);
             let of = Spec::read_stored(&first).expect("a valid sweep");
             let once = first.with_repeats(&of, 7);
-            assert_eq!(once.settings, [format!("{field}=7"), "numerics=\"cpu-f32\"".into()]);
+            assert_eq!(
+                once.settings,
+                [format!("{field}=7"), "numerics=\"cpu-f32\"".into()]
+            );
+
             let twice = once.with_repeats(&of, 9);
             let spec = Spec::read_stored(&twice).expect("a valid sweep");
-            assert_eq!((spec.repeats, spec.stopping_rule, twice.settings.len()), (9, of.stopping_rule, 2));
+            assert_eq!(
+                (spec.repeats, spec.stopping_rule, twice.settings.len()),
+                (9, of.stopping_rule, 2)
+            );
         }
     }
 
@@ -358,17 +519,37 @@ mod tests {
             );
             source(text, settings)
         };
+
         let grown = |source: &SpecSource, repeats: u32| {
             let of = Spec::read_stored(source).expect("a valid sweep");
-            let spec = Spec::read_stored(&source.with_repeats(&of, repeats)).expect("a valid sweep");
-            (spec.stopping_rule.map(|until| until.min_repeats), spec.repeats)
+            let spec =
+                Spec::read_stored(&source.with_repeats(&of, repeats)).expect("a valid sweep");
+            (
+                spec.stopping_rule.map(|until| until.min_repeats),
+                spec.repeats,
+            )
         };
+
         let pinned = "numerics=\"cpu-f32\"";
-        assert_eq!(grown(&stored("max = 7", &["repeats.min=7", pinned]), 500), (Some(40), 500));
-        assert_eq!(grown(&stored("min = 20\nmax = 20", &[pinned]), 30), (Some(30), 30));
+        assert_eq!(
+            grown(&stored("max = 7", &["repeats.min=7", pinned]), 500),
+            (Some(40), 500)
+        );
+        assert_eq!(
+            grown(&stored("min = 20\nmax = 20", &[pinned]), 30),
+            (Some(30), 30)
+        );
+
         assert_eq!(grown(&stored("max = 7", &[pinned]), 500), (Some(40), 500));
         // One that was looked at early goes on so, and a late one is late enough.
-        assert_eq!(grown(&stored("min = 20\nmax = 25", &[pinned]), 500), (Some(20), 500));
-        assert_eq!(grown(&stored("min = 60\nmax = 60", &[pinned]), 500), (Some(60), 500));
+        assert_eq!(
+            grown(&stored("min = 20\nmax = 25", &[pinned]), 500),
+            (Some(20), 500)
+        );
+
+        assert_eq!(
+            grown(&stored("min = 60\nmax = 60", &[pinned]), 500),
+            (Some(60), 500)
+        );
     }
 }

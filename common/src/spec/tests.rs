@@ -31,7 +31,12 @@ optimizer = { kind = "sgd", momentum = 0.9 }
 
 fn source(rest: &str, settings: &[&str]) -> SpecSource {
     let settings = settings.iter().map(|s| (*s).to_owned()).collect();
-    SpecSource { file: "sweep.toml".into(), text: format!("{BASE}{rest}"), settings, ..SpecSource::default() }
+    SpecSource {
+        file: "sweep.toml".into(),
+        text: format!("{BASE}{rest}"),
+        settings,
+        ..SpecSource::default()
+    }
 }
 
 fn read(rest: &str) -> Spec {
@@ -39,7 +44,9 @@ fn read(rest: &str) -> Spec {
 }
 
 fn refusal(rest: &str, settings: &[&str]) -> String {
-    Spec::read_stored(&source(rest, settings)).expect_err(rest).to_string()
+    Spec::read_stored(&source(rest, settings))
+        .expect_err(rest)
+        .to_string()
 }
 
 #[test]
@@ -50,38 +57,87 @@ fn axes_override_train_and_settings_override_the_file() {
     ))
     .expect("a valid sweep");
     assert_eq!((spec.grid.cell_count(), spec.trial_count()), (4, 28));
+
     let config = spec.grid.resolve_config(3).expect("cell 3 resolves");
-    assert_eq!((config.train.lr, config.model.init_scale, config.train.wd), (0.2, 2.0, 0.5));
+    assert_eq!(
+        (config.train.lr, config.model.init_scale, config.train.wd),
+        (0.2, 2.0, 0.5)
+    );
 }
 
 #[test]
 fn files_are_named_pinned_and_part_of_a_cells_identity() {
     let text = "[grid]\n\"model.init.file\" = [\"a.safetensors\", \"b.safetensors\"]\n";
-    let named = SpecSource { settings: vec!["data.dataset='d.safetensors'".into()], ..source(text, &[]) };
-    assert_eq!(named.named_files(), ["a.safetensors", "b.safetensors", "d.safetensors"]);
-    assert_eq!(source("", &["name=other"]).sweep_name().as_deref(), Some("other"));
-    assert_eq!(source("", &["name.x=1"]).sweep_name(), source("", &[]).sweep_name(), "whatever else is wrong");
-    let pin = |path: &str, hash| FilePin { path: path.into(), hash: [hash; 32], images: None };
+    let named = SpecSource {
+        settings: vec!["data.dataset='d.safetensors'".into()],
+        ..source(text, &[])
+    };
+    assert_eq!(
+        named.named_files(),
+        ["a.safetensors", "b.safetensors", "d.safetensors"]
+    );
+
+    assert_eq!(
+        source("", &["name=other"]).sweep_name().as_deref(),
+        Some("other")
+    );
+    assert_eq!(
+        source("", &["name.x=1"]).sweep_name(),
+        source("", &[]).sweep_name(),
+        "whatever else is wrong"
+    );
+
+    let pin = |path: &str, hash| FilePin {
+        path: path.into(),
+        hash: [hash; 32],
+        images: None,
+    };
     let with = |a, b| {
         let files = vec![pin("a.safetensors", a), pin("b.safetensors", b)];
-        Spec::read_stored(&SpecSource { files, ..source(text, &[]) }).expect("a valid sweep")
+        Spec::read_stored(&SpecSource {
+            files,
+            ..source(text, &[])
+        })
+        .expect("a valid sweep")
     };
-    let hash = |spec: &Spec, cell| spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("a cell"), &[0; 32]);
-    let (one, other) = (with(1, 2), with(1, 3));
-    assert_eq!(one.grid.resolve_config(1).expect("a cell").model.init_file, Some([2; 32]));
+
+    let hash = |spec: &Spec, cell| {
+        spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("a cell"), &[0; 32])
+    };
+    let one = with(1, 2);
+    let other = with(1, 3);
+    assert_eq!(
+        one.grid.resolve_config(1).expect("a cell").model.init_file,
+        Some([2; 32])
+    );
+
     assert_eq!(hash(&one, 0), hash(&other, 0));
     assert_ne!(hash(&one, 1), hash(&other, 1));
-    let error = Spec::read_stored(&source(text, &[])).expect_err("no file came along").to_string();
-    assert!(error.contains("grid.model.init.file") || error.contains("model.init.file"), "{error}");
+    let error = Spec::read_stored(&source(text, &[]))
+        .expect_err("no file came along")
+        .to_string();
+    assert!(
+        error.contains("grid.model.init.file") || error.contains("model.init.file"),
+        "{error}"
+    );
+
     for (more, words) in [
-        ("[model.init]\nfile = \"w.pt\"\n", "path of a .safetensors file"),
+        (
+            "[model.init]\nfile = \"w.pt\"\n",
+            "path of a .safetensors file",
+        ),
         (
             "[model.init]\nscheme = \"orthogonal\"\n[grid]\n\"model.init.file\" = [\"a.safetensors\"]\n",
             "decides the initial",
         ),
     ] {
         let files = vec![pin("a.safetensors", 1)];
-        let error = Spec::read_stored(&SpecSource { files, ..source(more, &[]) }).expect_err(more).to_string();
+        let error = Spec::read_stored(&SpecSource {
+            files,
+            ..source(more, &[])
+        })
+        .expect_err(more)
+        .to_string();
         assert!(error.contains(words), "{error}");
     }
 }
@@ -90,31 +146,79 @@ fn files_are_named_pinned_and_part_of_a_cells_identity() {
 fn images_to_validate_on_are_taken_from_the_training_images() {
     let config = |rest: &str| {
         let text = BASE.replace("train = 1000\n", rest);
-        let spec = Spec::read_stored(&SpecSource { text, ..source("", &[]) }).expect("a valid sweep");
+        let spec = Spec::read_stored(&SpecSource {
+            text,
+            ..source("", &[])
+        })
+        .expect("a valid sweep");
         spec.grid.resolve_config(0).expect("cell 0 resolves")
     };
-    let (plain, some) = (config(""), config("validation = 400\n"));
+    let plain = config("");
+
+    let some = config("validation = 400\n");
     assert_eq!((plain.data.train, plain.data.validation), (10_000, 0));
-    assert_eq!((some.data.train, some.data.validation, some.total_steps()), (9_600, 400, 600));
-    let fields =
-        |config: &crate::TrialConfig| config.identity_fields().iter().map(|(path, _)| *path).collect::<Vec<_>>();
-    assert!(!fields(&plain).contains(&"data.validation"), "cells without keep their identity");
+    assert_eq!(
+        (some.data.train, some.data.validation, some.total_steps()),
+        (9_600, 400, 600)
+    );
+
+    let fields = |config: &crate::TrialConfig| {
+        config
+            .identity_fields()
+            .iter()
+            .map(|(path, _)| *path)
+            .collect::<Vec<_>>()
+    };
+    assert!(
+        !fields(&plain).contains(&"data.validation"),
+        "cells without keep their identity"
+    );
+
     assert!(fields(&some).contains(&"data.validation"));
     // How many steps an epoch has depends on them.
-    let spec = read("[grid]\n\"data.validation\" = [0, 500]\n[measure]\nmetrics = [\"test_acc\"]\n");
+    let spec =
+        read("[grid]\n\"data.validation\" = [0, 500]\n[measure]\nmetrics = [\"test_acc\"]\n");
     assert_eq!(spec.grid.class_count(), 2);
-    let message = refusal("[grid]\n\"data.validation\" = [0, 500]\n[measure]\nmetrics = [\"average_val_loss\"]\n", &[]);
-    assert!(message.contains("average_val_loss needs images"), "{message}");
+    let message = refusal(
+        "[grid]\n\"data.validation\" = [0, 500]\n[measure]\nmetrics = [\"average_val_loss\"]\n",
+        &[],
+    );
+
+    assert!(
+        message.contains("average_val_loss needs images"),
+        "{message}"
+    );
 }
 
 #[test]
 fn images_without_sides_are_neither_mirrored_nor_moved() {
     let read = |shape, augment: &str| {
-        let data = FileData { hash: [7; 32], sizes: (1000, 100), shape, classes: 3, floats: true };
-        let files = vec![FilePin { path: "d.safetensors".into(), hash: [7; 32], images: Some(data) }];
-        let settings = vec!["data.dataset='d.safetensors'".into(), format!("data.augment={augment}")];
-        Spec::read_new(&SpecSource { settings, files, ..source("", &[]) }).map(|_| ()).map_err(|e| e.to_string())
+        let data = FileData {
+            hash: [7; 32],
+            sizes: (1000, 100),
+            shape,
+            classes: 3,
+            floats: true,
+        };
+        let files = vec![FilePin {
+            path: "d.safetensors".into(),
+            hash: [7; 32],
+            images: Some(data),
+        }];
+
+        let settings = vec![
+            "data.dataset='d.safetensors'".into(),
+            format!("data.augment={augment}"),
+        ];
+        Spec::read_new(&SpecSource {
+            settings,
+            files,
+            ..source("", &[])
+        })
+        .map(|_| ())
+        .map_err(|e| e.to_string())
     };
+
     for (shape, augment, fine) in [
         ((1, 1, 784), "none", true),
         ((1, 1, 784), "flip", false),
@@ -127,7 +231,10 @@ fn images_without_sides_are_neither_mirrored_nor_moved() {
         match read(shape, augment) {
             Ok(()) => assert!(fine, "{shape:?} {augment}"),
             Err(error) => {
-                assert!(!fine && error.contains("data.augment") && error.contains("[image, feature]"), "{error}")
+                assert!(
+                    !fine && error.contains("data.augment") && error.contains("[image, feature]"),
+                    "{error}"
+                )
             }
         }
     }
@@ -151,18 +258,37 @@ fn a_cell_is_found_by_what_differs_in_it() {
     assert_eq!(grid.cell_with_values(5, &[(0, 1)]), Some(3));
     assert_eq!(grid.value_indices(3), [1, 1, 1]);
     assert_eq!(grid.cell_with_values(5, &[(1, 0), (2, 0)]), Some(0));
-    assert_eq!(grid.cell_with_values(5, &[(0, 0), (1, 1)]), None, "these two move together");
-    let kept = read(&format!("[grid]\n{zipped}[where]\nkeep = \"lr < 0.25 || momentum > 0\"\n")).grid;
-    assert_eq!((kept.cell_with_values(0, &[(0, 2)]), kept.cell_with_values(0, &[(0, 2), (2, 1)])), (None, Some(5)));
+    assert_eq!(
+        grid.cell_with_values(5, &[(0, 0), (1, 1)]),
+        None,
+        "these two move together"
+    );
+
+    let kept = read(&format!(
+        "[grid]\n{zipped}[where]\nkeep = \"lr < 0.25 || momentum > 0\"\n"
+    ))
+    .grid;
+    assert_eq!(
+        (
+            kept.cell_with_values(0, &[(0, 2)]),
+            kept.cell_with_values(0, &[(0, 2), (2, 1)])
+        ),
+        (None, Some(5))
+    );
 }
 
 #[test]
 fn zipped_and_random_axes_move_together() {
-    let zipped =
-        read("[grid]\nlr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n");
+    let zipped = read(
+        "[grid]\nlr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n",
+    );
     assert_eq!(zipped.grid.cell_count(), 6);
     let config = zipped.grid.resolve_config(5).expect("cell 5 resolves");
-    assert_eq!((config.train.lr, config.train.wd, config.train.momentum), (0.3, 3e-3, 0.9));
+    assert_eq!(
+        (config.train.lr, config.train.wd, config.train.momentum),
+        (0.3, 3e-3, 0.9)
+    );
+
     let random = read(
         "[grid]\nlr = { log_uniform = [1e-3, 1], samples = 50 }\nwd = { log_uniform = [1e-5, 1e-2], samples = 50 }\n",
     );
@@ -172,38 +298,73 @@ fn zipped_and_random_axes_move_together() {
 #[test]
 fn where_keeps_cells_and_their_numbers() {
     let all = read("[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n");
-    let some =
-        read("[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n[where]\nkeep = \"lr * wd <= 2e-3 && lr != 0.2\"\n");
+    let some = read(
+        "[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n[where]\nkeep = \"lr * wd <= 2e-3 && lr != 0.2\"\n",
+    );
     assert_eq!(some.grid.iter().collect::<Vec<_>>(), [0, 1, 4]);
-    assert_eq!(all.grid.resolve_config(4).ok(), some.grid.resolve_config(4).ok());
+
+    assert_eq!(
+        all.grid.resolve_config(4).ok(),
+        some.grid.resolve_config(4).ok()
+    );
 }
 
 #[test]
 fn a_cell_keeps_its_hash_when_the_sweep_is_extended_or_reworded() {
-    let hash = |spec: &Spec, cell| spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("resolves"), &[1; 32]);
+    let hash = |spec: &Spec, cell| {
+        spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("resolves"), &[1; 32])
+    };
     let a = read("[grid]\nlr = [0.1, 1.0]\n");
-    let b = read("[grid]\n\"train.lr\" = [0.05, 0.1, 1]\nmomentum = [0.9]\n[measure]\nmetrics = [\"test_loss\"]\n");
+    let b = read(
+        "[grid]\n\"train.lr\" = [0.05, 0.1, 1]\nmomentum = [0.9]\n[measure]\nmetrics = [\"test_loss\"]\n",
+    );
     assert_eq!(hash(&a, 0), hash(&b, 1));
+
     assert_eq!(hash(&a, 1), hash(&b, 2));
     assert_ne!(hash(&a, 0), hash(&a, 1));
-    let c = Spec::read_stored(&source("[grid]\nlr = [0.1]\n", &["seed=21"])).expect("a valid sweep");
+    let c =
+        Spec::read_stored(&source("[grid]\nlr = [0.1]\n", &["seed=21"])).expect("a valid sweep");
     assert_ne!(hash(&a, 0), hash(&c, 0));
 }
 
 #[test]
 fn a_lot_decides_what_is_audited_whatever_else_the_sweep_has() {
-    let spec = |audit: &str, grid: &str| Spec::read_stored(&source(grid, &[audit])).expect("a valid sweep");
-    let chosen = |spec: &Spec, cell: u64| {
-        let hash = spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("resolves"), &[1; 32]);
-        (0..2000).filter(|repeat| spec.should_audit(&hash, *repeat)).collect::<Vec<u32>>()
+    let spec = |audit: &str, grid: &str| {
+        Spec::read_stored(&source(grid, &[audit])).expect("a valid sweep")
     };
-    let (few, wide) = (spec("audit=0.1", "[grid]\nlr = [0.1]\n"), spec("audit=0.1", "[grid]\nlr = [0.01, 0.1]\n"));
-    assert!((150..250).contains(&chosen(&few, 0).len()), "a tenth: {}", chosen(&few, 0).len());
-    assert_eq!(chosen(&few, 0), chosen(&wide, 1), "an extension keeps the choice");
+    let chosen = |spec: &Spec, cell: u64| {
+        let hash =
+            spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("resolves"), &[1; 32]);
+        (0..2000)
+            .filter(|repeat| spec.should_audit(&hash, *repeat))
+            .collect::<Vec<u32>>()
+    };
+
+    let few = spec("audit=0.1", "[grid]\nlr = [0.1]\n");
+    let wide = spec("audit=0.1", "[grid]\nlr = [0.01, 0.1]\n");
+    assert!(
+        (150..250).contains(&chosen(&few, 0).len()),
+        "a tenth: {}",
+        chosen(&few, 0).len()
+    );
+
+    assert_eq!(
+        chosen(&few, 0),
+        chosen(&wide, 1),
+        "an extension keeps the choice"
+    );
     assert_ne!(chosen(&wide, 0), chosen(&wide, 1));
+
     let more = chosen(&spec("audit=0.5", "[grid]\nlr = [0.1]\n"), 0);
-    assert!(chosen(&few, 0).iter().all(|repeat| more.contains(repeat)), "a larger share adds to the choice");
-    assert_eq!(chosen(&spec("audit=1", "[grid]\nlr = [0.1]\n"), 0).len(), 2000);
+    assert!(
+        chosen(&few, 0).iter().all(|repeat| more.contains(repeat)),
+        "a larger share adds to the choice"
+    );
+    assert_eq!(
+        chosen(&spec("audit=1", "[grid]\nlr = [0.1]\n"), 0).len(),
+        2000
+    );
+
     assert!(chosen(&spec("audit=0", "[grid]\nlr = [0.1]\n"), 0).is_empty());
 }
 
@@ -211,15 +372,40 @@ fn a_lot_decides_what_is_audited_whatever_else_the_sweep_has() {
 fn crossed_streams_are_read_checked_and_part_of_a_cells_identity() {
     let with = |settings: &[&str]| Spec::read_stored(&source("", settings)).expect("a valid sweep");
     let crossed = with(&["repeats=12", "seeds.crossed={ order = 3, init = 2 }"]);
-    assert_eq!(crossed.seeds.crossed, [(Purpose::Init, 2), (Purpose::Order, 3)]);
-    let hash = |spec: &Spec| spec.compute_cell_hash(&spec.grid.resolve_config(0).expect("a cell"), &[0; 32]);
+    assert_eq!(
+        crossed.seeds.crossed,
+        [(Purpose::Init, 2), (Purpose::Order, 3)]
+    );
+
+    let hash = |spec: &Spec| {
+        spec.compute_cell_hash(&spec.grid.resolve_config(0).expect("a cell"), &[0; 32])
+    };
     assert_ne!(hash(&crossed), hash(&with(&["repeats=12"])));
+
     for (settings, words) in [
-        (["repeats=7", "seeds.crossed={ init = 2, order = 3 }"], "repeats: 7 repeats do not meet all 6 combinations"),
-        (["repeats=6", "seeds.crossed={ init = 6 }"], "seeds.crossed: name two streams or more"),
-        (["repeats=6", "seeds.crossed={ init = 6, order = 1 }"], "seeds.crossed.order: expected a whole number >= 2"),
-        (["repeats=6", "seeds.crossed={ init = 2, ordre = 3 }"], "did you mean 'order'"),
-        (["repeats=6", "seeds={ fixed = [\"init\"], crossed = { init = 2, order = 3 } }"], "'init' is fixed, too"),
+        (
+            ["repeats=7", "seeds.crossed={ init = 2, order = 3 }"],
+            "repeats: 7 repeats do not meet all 6 combinations",
+        ),
+        (
+            ["repeats=6", "seeds.crossed={ init = 6 }"],
+            "seeds.crossed: name two streams or more",
+        ),
+        (
+            ["repeats=6", "seeds.crossed={ init = 6, order = 1 }"],
+            "seeds.crossed.order: expected a whole number >= 2",
+        ),
+        (
+            ["repeats=6", "seeds.crossed={ init = 2, ordre = 3 }"],
+            "did you mean 'order'",
+        ),
+        (
+            [
+                "repeats=6",
+                "seeds={ fixed = [\"init\"], crossed = { init = 2, order = 3 } }",
+            ],
+            "'init' is fixed, too",
+        ),
     ] {
         let message = refusal("", &settings);
         assert!(message.contains(words), "{message}");
@@ -229,25 +415,52 @@ fn crossed_streams_are_read_checked_and_part_of_a_cells_identity() {
 #[test]
 fn terms_are_read_checked_and_no_part_of_a_cells_identity() {
     let with = |settings: &[&str]| Spec::read_stored(&source("", settings)).expect("a valid sweep");
-    let (plain, limited) = (with(&[]), with(&["time_limit=10m"]));
-    assert_eq!((plain.scheduling.time_limit, limited.scheduling.time_limit), (None, Some(Duration::from_secs(600))));
+    let plain = with(&[]);
+    let limited = with(&["time_limit=10m"]);
+    assert_eq!(
+        (plain.scheduling.time_limit, limited.scheduling.time_limit),
+        (None, Some(Duration::from_secs(600)))
+    );
+
     let shared = with(&["priority=-5", "weight=2.5"]);
     assert_eq!(
         (plain.scheduling.share, shared.scheduling.share),
-        (Share::default(), Share { priority: -5, weight: 2.5 })
+        (
+            Share::default(),
+            Share {
+                priority: -5,
+                weight: 2.5
+            }
+        )
     );
+
     let audited = with(&["audit=0.25"]);
-    assert_eq!((plain.scheduling.audit_share, audited.scheduling.audit_share), (0.0, 0.25));
-    let hash = |spec: &Spec| spec.compute_cell_hash(&spec.grid.resolve_config(0).expect("a cell"), &[0; 32]);
-    assert_eq!([hash(&limited), hash(&shared), hash(&audited)], [hash(&plain); 3]);
+    assert_eq!(
+        (plain.scheduling.audit_share, audited.scheduling.audit_share),
+        (0.0, 0.25)
+    );
+    let hash = |spec: &Spec| {
+        spec.compute_cell_hash(&spec.grid.resolve_config(0).expect("a cell"), &[0; 32])
+    };
+    assert_eq!(
+        [hash(&limited), hash(&shared), hash(&audited)],
+        [hash(&plain); 3]
+    );
+
     for (setting, words) in [
         ("time_limit=0s", "time_limit: expected a time above 0"),
         ("time_limit=10", "found 10"),
-        ("priority=101", "priority: expected a whole number >= -100 and <= 100"),
+        (
+            "priority=101",
+            "priority: expected a whole number >= -100 and <= 100",
+        ),
         ("priority=0.5", "priority"),
         ("weight=0", "weight: expected a finite number >= 0.000001"),
         ("time_limits=10m", "did you mean 'time_limit'"),
-        ("audit=1.01", "audit: expected a finite number >= 0 and <= 1, found 1.01"),
+        (
+            "audit=1.01",
+            "audit: expected a finite number >= 0 and <= 1, found 1.01",
+        ),
         ("audit=-0.1", "audit"),
     ] {
         let message = refusal("", &[setting]);
@@ -258,8 +471,12 @@ fn terms_are_read_checked_and_no_part_of_a_cells_identity() {
 #[test]
 fn a_setting_that_an_axis_overrides_is_refused() {
     let message = refusal("[grid]\nlr = [0.1, 0.2]\n", &["train.lr=0.5"]);
-    assert!(message.contains("--set train.lr=0.5") && message.contains("set grid.lr instead"), "{message}");
-    let spec = Spec::read_stored(&source("[grid]\nlr = [0.1, 0.2]\n", &["grid.lr=[0.5]"])).expect("a valid sweep");
+    assert!(
+        message.contains("--set train.lr=0.5") && message.contains("set grid.lr instead"),
+        "{message}"
+    );
+    let spec = Spec::read_stored(&source("[grid]\nlr = [0.1, 0.2]\n", &["grid.lr=[0.5]"]))
+        .expect("a valid sweep");
     assert_eq!(spec.grid.cell_count(), 1);
 }
 
@@ -267,40 +484,127 @@ fn a_setting_that_an_axis_overrides_is_refused() {
 fn every_defect_is_named_with_its_line_and_remedy() {
     let cases: &[(&str, &[&str])] = &[
         ("[grid]\nlr = []\n", &["sweep.toml:17", "grid.lr", "empty"]),
-        ("[grid]\nlr = { log = [0, 1], points = 3 }\n", &["grid.lr.log", "above 0"]),
+        (
+            "[grid]\nlr = { log = [0, 1], points = 3 }\n",
+            &["grid.lr.log", "above 0"],
+        ),
         ("[grid]\nlr = [nan]\n", &["grid.lr", "finite"]),
         ("[grid]\nbatch_size = [0]\n", &["grid.batch_size", ">= 1"]),
-        ("[grid]\nbatch_size = [32, 2000]\n", &["2000", "1000 training images"]),
+        (
+            "[grid]\nbatch_size = [32, 2000]\n",
+            &["2000", "1000 training images"],
+        ),
         ("[grid]\nlrr = [0.1]\n", &["grid.lrr", "did you mean 'lr'?"]),
         ("[grid]\nepochs = [1]\n", &["did you mean 'train.epochs'?"]),
-        ("[grid]\n\"model.widht\" = [4]\n", &["model.widht", "did you mean 'width'?"]),
-        ("[grid]\n\"model.kind\" = [\"cnn5\"]\n", &["unknown value 'cnn5'", "cnn4"]),
-        ("[grid]\nlr = [0.1]\n\"train.lr\" = [0.2]\n", &["same field"]),
-        ("[grid]\nlr = [0.1]\n[derive]\nlr = \"0.1\"\n", &["axis of [grid] as well"]),
-        ("[derive]\nwd = \"lr / lrr\"\n", &["derive.wd", "nothing is called lrr"]),
-        ("[grid]\nfree = [1, 2]\n[derive]\nwd = \"0 - free\"\n", &["train.wd", "-1", "free=1"]),
-        ("[grid]\nfree = [0, 1]\n[derive]\nwd = \"1 / free\"\n", &["inf", "free=0"]),
-        ("[grid]\na = [1, 2]\nb = [1, 2]\n[derive]\nwd = \"a * b\"\n", &["same trial", "a=1, b=2"]),
-        ("[grid]\n\"model.norm\" = [\"batch\", \"none\"]\n\"model.norm_eps\" = [0, 1e-5]\n", &["same trial", "none"]),
-        ("[grid]\n\"data.order\" = [\"full-batch\"]\nbatch_size = [8, 16]\n", &["same trial", "batch_size=16"]),
+        (
+            "[grid]\n\"model.widht\" = [4]\n",
+            &["model.widht", "did you mean 'width'?"],
+        ),
+        (
+            "[grid]\n\"model.kind\" = [\"cnn5\"]\n",
+            &["unknown value 'cnn5'", "cnn4"],
+        ),
+        (
+            "[grid]\nlr = [0.1]\n\"train.lr\" = [0.2]\n",
+            &["same field"],
+        ),
+        (
+            "[grid]\nlr = [0.1]\n[derive]\nlr = \"0.1\"\n",
+            &["axis of [grid] as well"],
+        ),
+        (
+            "[derive]\nwd = \"lr / lrr\"\n",
+            &["derive.wd", "nothing is called lrr"],
+        ),
+        (
+            "[grid]\nfree = [1, 2]\n[derive]\nwd = \"0 - free\"\n",
+            &["train.wd", "-1", "free=1"],
+        ),
+        (
+            "[grid]\nfree = [0, 1]\n[derive]\nwd = \"1 / free\"\n",
+            &["inf", "free=0"],
+        ),
+        (
+            "[grid]\na = [1, 2]\nb = [1, 2]\n[derive]\nwd = \"a * b\"\n",
+            &["same trial", "a=1, b=2"],
+        ),
+        (
+            "[grid]\n\"model.norm\" = [\"batch\", \"none\"]\n\"model.norm_eps\" = [0, 1e-5]\n",
+            &["same trial", "none"],
+        ),
+        (
+            "[grid]\n\"data.order\" = [\"full-batch\"]\nbatch_size = [8, 16]\n",
+            &["same trial", "batch_size=16"],
+        ),
         ("[grid]\nwd = [0.0, -0.0]\n", &["grid.wd", "twice"]),
-        ("[grid]\nn = [1, 2]\n[derive]\nwd = \"n\"\n", &["grid.n", "column"]),
-        ("[measure]\nevery = \"1 step\"\n[grid]\n\"train.epochs\" = [1000000]\n", &["measure.every", "less often"]),
-        ("[grid]\nlr = [1, 2]\n[where]\nkeep = \"lr > 3\"\n", &["where.keep", "no cell"]),
-        ("[grid]\nlr = [1, 2]\n[where]\nkep = \"lr > 3\"\n", &["did you mean 'keep'"]),
-        ("[grid]\nlr = [1, 2]\nwd = [1, 2, 3]\nzip = [[\"lr\", \"wd\"]]\n", &["lr has 2", "wd has 3"]),
-        ("[grid]\nlr = { linear = [0, 1], points = 1e6 }\nwd = { linear = [0, 1], points = 1e6 }\n", &["1e12 cells"]),
-        ("[grid]\n\"measure.every\" = [\"1 epoch\"]\n", &["only fields of data, model and train"]),
-        ("[measure]\nevery = \"1 epok\"\n", &["measure.every", "50 steps"]),
-        ("[measure]\nprobe = { at = [\"final\"] }\n", &["measure.probe.points", "points = 1000"]),
-        ("[measure]\nprobe = { points = 3000 }\n", &["measure.probe.points", "2000 test images"]),
-        ("[measure]\nprobe = { points = 9, at = [\"soon\"] }\n", &["measure.probe.at", "'soon'"]),
-        ("[measure]\nprobe = { points = 9, at = [] }\n", &["measure.probe.at", "empty"]),
-        ("[measure]\nprobe = { points = 9, at = [\"3 epochs\"] }\n", &["measure.probe.at", "step 93", "62 steps"]),
-        ("[measure]\nprobe = { points = 9, every = 2 }\n", &["measure.probe.every", "unknown key"]),
-        ("[measure]\nsave = [\"best\"]\n", &["measure.save", "'best'", "final"]),
-        ("[measure]\nmetrics = [\"test_ac\"]\n", &["did you mean 'test_acc'?"]),
-        ("[grd]\nlr = [1]\n", &["unknown key 'grd'", "did you mean 'grid'?"]),
+        (
+            "[grid]\nn = [1, 2]\n[derive]\nwd = \"n\"\n",
+            &["grid.n", "column"],
+        ),
+        (
+            "[measure]\nevery = \"1 step\"\n[grid]\n\"train.epochs\" = [1000000]\n",
+            &["measure.every", "less often"],
+        ),
+        (
+            "[grid]\nlr = [1, 2]\n[where]\nkeep = \"lr > 3\"\n",
+            &["where.keep", "no cell"],
+        ),
+        (
+            "[grid]\nlr = [1, 2]\n[where]\nkep = \"lr > 3\"\n",
+            &["did you mean 'keep'"],
+        ),
+        (
+            "[grid]\nlr = [1, 2]\nwd = [1, 2, 3]\nzip = [[\"lr\", \"wd\"]]\n",
+            &["lr has 2", "wd has 3"],
+        ),
+        (
+            "[grid]\nlr = { linear = [0, 1], points = 1e6 }\nwd = { linear = [0, 1], points = 1e6 }\n",
+            &["1e12 cells"],
+        ),
+        (
+            "[grid]\n\"measure.every\" = [\"1 epoch\"]\n",
+            &["only fields of data, model and train"],
+        ),
+        (
+            "[measure]\nevery = \"1 epok\"\n",
+            &["measure.every", "50 steps"],
+        ),
+        (
+            "[measure]\nprobe = { at = [\"final\"] }\n",
+            &["measure.probe.points", "points = 1000"],
+        ),
+        (
+            "[measure]\nprobe = { points = 3000 }\n",
+            &["measure.probe.points", "2000 test images"],
+        ),
+        (
+            "[measure]\nprobe = { points = 9, at = [\"soon\"] }\n",
+            &["measure.probe.at", "'soon'"],
+        ),
+        (
+            "[measure]\nprobe = { points = 9, at = [] }\n",
+            &["measure.probe.at", "empty"],
+        ),
+        (
+            "[measure]\nprobe = { points = 9, at = [\"3 epochs\"] }\n",
+            &["measure.probe.at", "step 93", "62 steps"],
+        ),
+        (
+            "[measure]\nprobe = { points = 9, every = 2 }\n",
+            &["measure.probe.every", "unknown key"],
+        ),
+        (
+            "[measure]\nsave = [\"best\"]\n",
+            &["measure.save", "'best'", "final"],
+        ),
+        (
+            "[measure]\nmetrics = [\"test_ac\"]\n",
+            &["did you mean 'test_acc'?"],
+        ),
+        (
+            "[grd]\nlr = [1]\n",
+            &["unknown key 'grd'", "did you mean 'grid'?"],
+        ),
         ("x = [\n", &["not valid TOML"]),
     ];
     for (rest, words) in cases {
@@ -309,25 +613,47 @@ fn every_defect_is_named_with_its_line_and_remedy() {
             assert!(message.contains(word), "{rest}\n{message}\nlacks {word}");
         }
     }
+
     let settings: &[(&str, &[&str])] = &[
         ("train.batch_size=0", &["--set train.batch_size=0", ">= 1"]),
-        ("model.kind=transformer", &["unknown value 'transformer'", "cnn4"]),
+        (
+            "model.kind=transformer",
+            &["unknown value 'transformer'", "cnn4"],
+        ),
         ("repeats=2000000000", &["repeats"]),
         ("train.steps=5", &["train.epochs is set as well"]),
         ("model.hidden=[3]", &["belongs to kind = \"mlp\" only"]),
         ("name=a b", &["letters"]),
         ("name=..", &["first a letter"]),
         ("data.train=20000", &["10000 images"]),
-        ("data.validation=9001", &["data.validation", "9001 images to validate on", "leaves 999", "lower"]),
-        ("data.validation=20000", &["data.validation", "10000 images"]),
-        ("measure.metrics=[\"val_acc\"]", &["measure.metrics", "val_acc", "data.validation = 1000"]),
-        ("measure.statistics=reestimated", &["measure.statistics", "did you mean 're-estimated'?"]),
+        (
+            "data.validation=9001",
+            &[
+                "data.validation",
+                "9001 images to validate on",
+                "leaves 999",
+                "lower",
+            ],
+        ),
+        (
+            "data.validation=20000",
+            &["data.validation", "10000 images"],
+        ),
+        (
+            "measure.metrics=[\"val_acc\"]",
+            &["measure.metrics", "val_acc", "data.validation = 1000"],
+        ),
+        (
+            "measure.statistics=reestimated",
+            &["measure.statistics", "did you mean 're-estimated'?"],
+        ),
         ("train.lr=nan", &["finite"]),
         ("train.optimizer.momentum=1", &["< 1"]),
         ("train.lr.x=1", &["'lr' is not a table"]),
         ("data.order=shufle", &["did you mean 'shuffle'?"]),
         ("oops", &["key=value"]),
     ];
+
     for (setting, words) in settings {
         let message = refusal("", &[setting]);
         for word in *words {
@@ -344,7 +670,11 @@ fn a_huge_sweep_needs_no_room_for_its_trials() {
     ))
     .expect("a valid sweep");
     assert_eq!(spec.trial_count(), 100_000_000);
-    let key = TrialKey { cell: 999_999, repeat: 99 };
+
+    let key = TrialKey {
+        cell: 999_999,
+        repeat: 99,
+    };
     assert_eq!(spec.grid.locate_trial(key), (0, 99_999_999));
 }
 
@@ -387,17 +717,40 @@ proptest! {
 
 #[test]
 fn images_and_single_layers_can_be_asked_for() {
-    let good = source("", &["data.augment=crop-flip", "data.label_noise=0.2", "data.standardize=false"]);
+    let good = source(
+        "",
+        &[
+            "data.augment=crop-flip",
+            "data.label_noise=0.2",
+            "data.standardize=false",
+        ],
+    );
     let spec = Spec::read_stored(&good).expect("a valid sweep");
+
     let plain = Spec::read_stored(&source("", &[])).expect("a valid sweep");
-    let fields = |spec: &Spec| spec.grid.resolve_config(0).expect("a cell").identity_fields();
-    let added: Vec<_> = fields(&spec).into_iter().filter(|field| !fields(&plain).contains(field)).collect();
+    let fields = |spec: &Spec| {
+        spec.grid
+            .resolve_config(0)
+            .expect("a cell")
+            .identity_fields()
+    };
+    let added: Vec<_> = fields(&spec)
+        .into_iter()
+        .filter(|field| !fields(&plain).contains(field))
+        .collect();
     assert_eq!(added.len(), 3, "{added:?}");
+
     for (setting, words) in [
         ("data.label_noise=1", &["data.label_noise", "< 1"][..]),
         ("data.augment=crop", &["crop-flip", "data.augment"]),
-        ("measure.metrics=[\"weight_norm_sq[fc9]\"]", &["measure.metrics", "has a layer", "known: "]),
-        ("measure.metrics=[\"hessian\"]", &["measure.metrics", "unknown metric"]),
+        (
+            "measure.metrics=[\"weight_norm_sq[fc9]\"]",
+            &["measure.metrics", "has a layer", "known: "],
+        ),
+        (
+            "measure.metrics=[\"hessian\"]",
+            &["measure.metrics", "unknown metric"],
+        ),
     ] {
         let message = refusal("", &[setting]);
         for word in words {
@@ -409,25 +762,59 @@ fn images_and_single_layers_can_be_asked_for() {
 #[test]
 fn the_toy_loss_needs_no_images_and_says_what_it_has() {
     let spec = |rest: &str| {
-        let measure = if rest.contains("[measure]") { "" } else { "[measure]\nmetrics = [\"train_loss\"]\n" };
+        let measure = if rest.contains("[measure]") {
+            ""
+        } else {
+            "[measure]\nmetrics = [\"train_loss\"]\n"
+        };
         let text = format!("name = \"t\"\n[model]\nkind = \"toy\"\n{rest}{measure}");
-        let source = SpecSource { file: "t.toml".into(), text, ..SpecSource::default() };
+        let source = SpecSource {
+            file: "t.toml".into(),
+            text,
+            ..SpecSource::default()
+        };
+
         Spec::read_stored(&source).map_err(|e| e.to_string())
     };
+
     let train = "[train]\nsteps = 9\nlr = 0.1\n";
-    let good = spec(&format!("start = [1, -0.5, 2]\nnoise = 0.1\n{train}[grid]\nwd = [0, 0.1]\n")).expect("a toy");
+    let good = spec(&format!(
+        "start = [1, -0.5, 2]\nnoise = 0.1\n{train}[grid]\nwd = [0, 0.1]\n"
+    ))
+    .expect("a toy");
     let config = good.grid.resolve_config(1).expect("a cell");
-    let toy = Toy { dim: 3, noise: 0.1, start: Some(vec![1.0, -0.5, 2.0]) };
-    assert_eq!((config.model.kind.clone(), config.train.wd), (ModelKind::Toy(toy), 0.1));
+
+    let toy = Toy {
+        dim: 3,
+        noise: 0.1,
+        start: Some(vec![1.0, -0.5, 2.0]),
+    };
+    assert_eq!(
+        (config.model.kind.clone(), config.train.wd),
+        (ModelKind::Toy(toy), 0.1)
+    );
+
     for (rest, words) in [
         (format!("start = [1, 2]\ndim = 3\n{train}"), "model.start"),
         (format!("start = [0, 0]\n{train}"), "not all of them 0"),
         (format!("dim = 1\n{train}"), "model.dim"),
         (format!("norm = \"batch\"\n{train}"), "model.norm"),
-        (format!("init = {{ scheme = \"orthogonal\" }}\n{train}"), "the scale only"),
-        (format!("{train}average = {{ kind = \"swa\" }}\n"), "no averages"),
-        (format!("{train}[measure]\nsave = [\"final\"]\nmetrics = [\"train_loss\"]\n"), "no network"),
-        (format!("{train}[measure]\nevery = \"3 steps\"\n"), "the toy loss has no test_acc"),
+        (
+            format!("init = {{ scheme = \"orthogonal\" }}\n{train}"),
+            "the scale only",
+        ),
+        (
+            format!("{train}average = {{ kind = \"swa\" }}\n"),
+            "no averages",
+        ),
+        (
+            format!("{train}[measure]\nsave = [\"final\"]\nmetrics = [\"train_loss\"]\n"),
+            "no network",
+        ),
+        (
+            format!("{train}[measure]\nevery = \"3 steps\"\n"),
+            "the toy loss has no test_acc",
+        ),
         (format!("start = [1]\n{train}"), "at least two numbers"),
         ("[train]\nsteps = 9\n".to_owned(), "train.lr"),
     ] {
@@ -443,9 +830,17 @@ fn models_norms_and_schedules_say_what_they_need() {
         let text = format!(
             "name = \"a\"\n[data]\ndataset = \"mnist\"\n[model]\n{model}\n[train]\nepochs = 1\nbatch_size = 8\nlr = 0.1\nwd = 0\n{train}\n"
         );
-        let source = SpecSource { file: "a.toml".into(), text, ..SpecSource::default() };
-        Spec::read_stored(&source).map(|_| ()).map_err(|e| e.to_string())
+        let source = SpecSource {
+            file: "a.toml".into(),
+            text,
+            ..SpecSource::default()
+        };
+
+        Spec::read_stored(&source)
+            .map(|_| ())
+            .map_err(|e| e.to_string())
     };
+
     for good in [
         "kind = \"preresnet\"\ndepth = 56\nwiden = 2\nnorm = \"group\"",
         "kind = \"mlp\"\nhidden = [64, 32]\nnorm = \"layer\"\naffine = true",
@@ -453,6 +848,7 @@ fn models_norms_and_schedules_say_what_they_need() {
     ] {
         assert_eq!(spec(good, ""), Ok(()), "{good}");
     }
+
     for good in [
         "schedule = { kind = \"cosine\", warmup = \"1 epoch\" }",
         "schedule = { kind = \"exponential\", factor = 1.001, per = \"2 steps\" }",
@@ -466,44 +862,136 @@ fn models_norms_and_schedules_say_what_they_need() {
     ] {
         assert_eq!(spec("kind = \"mlp\"", good), Ok(()), "{good}");
     }
+
     for (model, path, words) in [
-        ("kind = \"preresnet\"\ndepth = 21", "model.depth", "20 and 26"),
-        ("kind = \"mlp\"\ndepth = 20", "model.depth", "belongs to kind = \"preresnet\" or \"vgg\""),
+        (
+            "kind = \"preresnet\"\ndepth = 21",
+            "model.depth",
+            "20 and 26",
+        ),
+        (
+            "kind = \"mlp\"\ndepth = 20",
+            "model.depth",
+            "belongs to kind = \"preresnet\" or \"vgg\"",
+        ),
         ("kind = \"vgg\"", "model.kind", "32×32"),
-        ("kind = \"vgg\"\ndepth = 12", "model.depth", "11, 13, 16 or 19"),
-        ("kind = \"cnn4\"\nwidth = 6\nnorm = \"group\"", "model.groups", "6 channels of conv1"),
-        ("kind = \"cnn4\"\ngroups = 4", "model.groups", "norm = \"group\""),
-        ("kind = \"cnn4\"\ninit = { zero_residual = true }", "model.init.zero_residual", "preresnet"),
-        ("kind = \"cnn4\"\ninit = { layers = { conv5 = 2.0 } }", "model.init.layers", "did you mean 'conv1'?"),
-        ("kind = \"cnn4\"\ninit = { layers = { conv1 = 0 } }", "model.init.layers", "> 0"),
+        (
+            "kind = \"vgg\"\ndepth = 12",
+            "model.depth",
+            "11, 13, 16 or 19",
+        ),
+        (
+            "kind = \"cnn4\"\nwidth = 6\nnorm = \"group\"",
+            "model.groups",
+            "6 channels of conv1",
+        ),
+        (
+            "kind = \"cnn4\"\ngroups = 4",
+            "model.groups",
+            "norm = \"group\"",
+        ),
+        (
+            "kind = \"cnn4\"\ninit = { zero_residual = true }",
+            "model.init.zero_residual",
+            "preresnet",
+        ),
+        (
+            "kind = \"cnn4\"\ninit = { layers = { conv5 = 2.0 } }",
+            "model.init.layers",
+            "did you mean 'conv1'?",
+        ),
+        (
+            "kind = \"cnn4\"\ninit = { layers = { conv1 = 0 } }",
+            "model.init.layers",
+            "> 0",
+        ),
     ] {
         let error = spec(model, "").expect_err(model);
-        assert!(error.contains(path) && error.contains(words), "{model}: {error}");
+        assert!(
+            error.contains(path) && error.contains(words),
+            "{model}: {error}"
+        );
     }
+
     for (train, path, words) in [
-        ("schedule = { warmup = \"1 epoch\" }", "train.schedule.kind", "cosine"),
-        ("schedule = { kind = \"cosine\", factor = 2.0 }", "train.schedule.factor", "exponential"),
-        ("schedule = { kind = \"exponential\" }", "train.schedule.factor", "needed"),
-        ("schedule = { kind = \"cosine\", warmup = \"soon\" }", "train.schedule.warmup", "2 epochs"),
-        ("optimizer = { kind = \"adamw\", momentum = 0.9 }", "train.optimizer.momentum", "sgd"),
-        ("loss = { kind = \"mse\", label_smoothing = 0.1 }", "train.loss.label_smoothing", "cross-entropy"),
-        ("optimizer = { beta1 = 0.9 }", "train.optimizer.beta1", "adamw"),
-        ("optimizer = { kind = \"adamw\", beta2 = 1.0 }", "train.optimizer.beta2", "< 1"),
-        ("schedule = { kind = \"cosine\", finish = 1 }", "train.schedule.finish", "unknown"),
-        ("schedule = [{ epoch = 1, lr = \"x0.1\" }]", "train.schedule", "a trial has only 7500"),
-        ("schedule = { kind = \"piecewise-linear\" }", "train.schedule.points", "needed"),
+        (
+            "schedule = { warmup = \"1 epoch\" }",
+            "train.schedule.kind",
+            "cosine",
+        ),
+        (
+            "schedule = { kind = \"cosine\", factor = 2.0 }",
+            "train.schedule.factor",
+            "exponential",
+        ),
+        (
+            "schedule = { kind = \"exponential\" }",
+            "train.schedule.factor",
+            "needed",
+        ),
+        (
+            "schedule = { kind = \"cosine\", warmup = \"soon\" }",
+            "train.schedule.warmup",
+            "2 epochs",
+        ),
+        (
+            "optimizer = { kind = \"adamw\", momentum = 0.9 }",
+            "train.optimizer.momentum",
+            "sgd",
+        ),
+        (
+            "loss = { kind = \"mse\", label_smoothing = 0.1 }",
+            "train.loss.label_smoothing",
+            "cross-entropy",
+        ),
+        (
+            "optimizer = { beta1 = 0.9 }",
+            "train.optimizer.beta1",
+            "adamw",
+        ),
+        (
+            "optimizer = { kind = \"adamw\", beta2 = 1.0 }",
+            "train.optimizer.beta2",
+            "< 1",
+        ),
+        (
+            "schedule = { kind = \"cosine\", finish = 1 }",
+            "train.schedule.finish",
+            "unknown",
+        ),
+        (
+            "schedule = [{ epoch = 1, lr = \"x0.1\" }]",
+            "train.schedule",
+            "a trial has only 7500",
+        ),
+        (
+            "schedule = { kind = \"piecewise-linear\" }",
+            "train.schedule.points",
+            "needed",
+        ),
         (
             "schedule = { kind = \"piecewise-linear\", points = [{ step = 9, lr = 0 }, { step = 9, lr = 1 }] }",
             "train.schedule.points",
             "follow each other",
         ),
         ("average = { from_epoch = 2 }", "train.average.kind", "swa"),
-        ("average = { kind = \"swa\", decay = 0.9 }", "train.average.decay", "ema"),
-        ("average = { kind = \"swa\", every = \"often\" }", "train.average.every", "50 steps"),
+        (
+            "average = { kind = \"swa\", decay = 0.9 }",
+            "train.average.decay",
+            "ema",
+        ),
+        (
+            "average = { kind = \"swa\", every = \"often\" }",
+            "train.average.every",
+            "50 steps",
+        ),
         ("wd_on = \"norms\"", "train.wd_on", "normed"),
     ] {
         let error = spec("kind = \"mlp\"", train).expect_err(train);
-        assert!(error.contains(path) && error.contains(words), "{train}: {error}");
+        assert!(
+            error.contains(path) && error.contains(words),
+            "{train}: {error}"
+        );
     }
 }
 
@@ -511,7 +999,10 @@ fn models_norms_and_schedules_say_what_they_need() {
 fn new_refusal(rest: &str, settings: &[&str]) -> String {
     let source = source(rest, settings);
     let stored = Spec::read_stored(&source).map(|spec| spec.compute_cells_fingerprint());
-    assert!(stored.is_ok(), "of a stored sweep nothing new is refused: {stored:?}");
+    assert!(
+        stored.is_ok(),
+        "of a stored sweep nothing new is refused: {stored:?}"
+    );
     Spec::read_new(&source).expect_err(rest).to_string()
 }
 
@@ -523,35 +1014,65 @@ fn what_became_a_refusal_is_one_for_new_sweeps_alone() {
             vec!["train.schedule=[{ epoch = 1, lr = 0.1 }, { step = 5, lr = 0.2 }]".to_owned()],
             "write them in the order",
         ),
-        (vec!["train.schedule=[{ step = 31, lr = 0.1 }, { epoch = 1, wd = 0.2 }]".to_owned()], "write them as one"),
-        (vec!["seed=9007199254740993".to_owned()], "at most 9007199254740992"),
-        (vec!["seed=9007199254740993.0".to_owned()], "without a point"),
-        (vec![mlp("norm = \"batch\""), "train.batch_size=1".to_owned()], "batch norm"),
+        (
+            vec!["train.schedule=[{ step = 31, lr = 0.1 }, { epoch = 1, wd = 0.2 }]".to_owned()],
+            "write them as one",
+        ),
+        (
+            vec!["seed=9007199254740993".to_owned()],
+            "at most 9007199254740992",
+        ),
+        (
+            vec!["seed=9007199254740993.0".to_owned()],
+            "without a point",
+        ),
+        (
+            vec![mlp("norm = \"batch\""), "train.batch_size=1".to_owned()],
+            "batch norm",
+        ),
         (vec![mlp("norm = \"group\", groups = 4")], "another norm"),
     ] {
         let error = new_refusal("", &settings.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(error.contains(words), "{settings:?}: {error}");
     }
+
     // Values that mean the same, and values that do not go together.
     for (values, words) in [
-        ("[[{ epoch = 1, lr = \"x0.1\" }], [{ epoch = 1, lr = \"x0.10\" }]]", "resolve to the same trial"),
-        ("[[{ epoch = 1, lr = \"x0.1\" }], [{ step = 31, lr = \"x0.1\" }]]", "resolve to the same trial"),
+        (
+            "[[{ epoch = 1, lr = \"x0.1\" }], [{ epoch = 1, lr = \"x0.10\" }]]",
+            "resolve to the same trial",
+        ),
+        (
+            "[[{ epoch = 1, lr = \"x0.1\" }], [{ step = 31, lr = \"x0.1\" }]]",
+            "resolve to the same trial",
+        ),
     ] {
         let error = new_refusal(&format!("[grid]\n\"train.schedule\" = {values}\n"), &[]);
         assert!(error.contains(words), "{values}: {error}");
     }
+
     let late = "[grid]\n\"train.steps\" = [90, 40]\n\"train.schedule\" = [[{ step = 30, lr = 0.1 }], [{ step = 50, lr = 0.1 }]]\n";
     let steps = source(late, &[]);
-    let steps = SpecSource { text: steps.text.replace("epochs = 2\n", ""), ..steps };
+    let steps = SpecSource {
+        text: steps.text.replace("epochs = 2\n", ""),
+        ..steps
+    };
     assert!(Spec::read_stored(&steps).is_ok(), "as it was");
-    let error = Spec::read_new(&steps).expect_err("a schedule beyond the end").to_string();
+
+    let error = Spec::read_new(&steps)
+        .expect_err("a schedule beyond the end")
+        .to_string();
     assert!(error.contains("begins after 50 steps"), "{error}");
+
     // An axis is looked at in all of its values.
     let axis = "[grid]\n\"model.norm\" = [\"batch\", \"layer\"]\nlr = [1, 2]\n";
     let error = new_refusal(axis, &["model={ kind = \"mlp\", hidden = [1] }"]);
-    assert!(error.contains("grid.model.norm") && error.contains("another norm"), "{error}");
-    let orders =
-        "[grid]\n\"train.schedule\" = [[{ step = 5, lr = 0.1 }], [{ epoch = 1, lr = 0.1 }, { step = 5, lr = 0.2 }]]\n";
+    assert!(
+        error.contains("grid.model.norm") && error.contains("another norm"),
+        "{error}"
+    );
+
+    let orders = "[grid]\n\"train.schedule\" = [[{ step = 5, lr = 0.1 }], [{ epoch = 1, lr = 0.1 }, { step = 5, lr = 0.2 }]]\n";
     assert!(new_refusal(orders, &[]).contains("write them in the order"));
     let exact = Spec::read_new(&source("", &["seed=9007199254740992"])).expect("the largest seed");
     assert_eq!(exact.seed, 1 << 53);
@@ -560,64 +1081,137 @@ fn what_became_a_refusal_is_one_for_new_sweeps_alone() {
 #[test]
 fn a_grammar_keeps_its_meaning() {
     let rest = "[grid]\nx = [0.001, 0.01, 0.1, 0.6]\n[derive]\nlr = \"x\"\nwd = \"-x^2 * -1\"\n[where]\nkeep = \"0.001 < x < 0.5\"\n";
-    let first = SpecSource { grammar: 1, ..source(rest, &[]) };
+    let first = SpecSource {
+        grammar: 1,
+        ..source(rest, &[])
+    };
     let cells = |spec: &Spec| spec.grid.iter().collect::<Vec<_>>();
+
     // In version 1, (-x)^2 · -1 is below 0.
-    assert!(Spec::read_stored(&first).expect_err("below 0").to_string().contains(">= 0"));
-    let squares = SpecSource { text: first.text.replace(" * -1", ""), ..first };
+    assert!(
+        Spec::read_stored(&first)
+            .expect_err("below 0")
+            .to_string()
+            .contains(">= 0")
+    );
+
+    let squares = SpecSource {
+        text: first.text.replace(" * -1", ""),
+        ..first
+    };
     let was = Spec::read_stored(&squares).expect("a stored sweep");
     assert_eq!((cells(&was), was.min_grammar()), (vec![0], 1));
+
     assert_eq!(was.grid.derived_values_in(0)[1].1, 1e-6);
     let now = Spec::read_new(&source(rest, &[])).expect("a new sweep");
     assert_eq!((cells(&now), now.min_grammar()), (vec![1, 2], 2));
     assert!((now.grid.derived_values_in(1)[1].1 - 1e-4).abs() < 1e-12);
+
     // A client that shows its user version 1 is told.
-    let error = Spec::read_new(&squares).expect_err("of an older client").to_string();
+    let error = Spec::read_new(&squares)
+        .expect_err("of an older client")
+        .to_string();
     assert!(error.contains("means something else"), "{error}");
+
     // What both mean is stored as the first one, and means the same there.
     let plain = "[grid]\nx = [0.1, 0.2]\n[derive]\nlr = \"x / 2\"\n[where]\nkeep = \"x < 0.15\"\n";
-    let [old, new] =
-        [1, 2].map(|grammar| Spec::read_new(&SpecSource { grammar, ..source(plain, &[]) }).expect("valid"));
+    let [old, new] = [1, 2].map(|grammar| {
+        Spec::read_new(&SpecSource {
+            grammar,
+            ..source(plain, &[])
+        })
+        .expect("valid")
+    });
     assert_eq!(
-        (old.compute_cells_fingerprint(), old.min_grammar(), new.min_grammar()),
+        (
+            old.compute_cells_fingerprint(),
+            old.min_grammar(),
+            new.min_grammar()
+        ),
         (new.compute_cells_fingerprint(), 1, 1)
     );
-    let later = SpecSource { grammar: 3, ..source(plain, &[]) };
-    assert!(Spec::read_stored(&later).expect_err("a later grammar").to_string().contains("use a newer one"));
+
+    let later = SpecSource {
+        grammar: 3,
+        ..source(plain, &[])
+    };
+    assert!(
+        Spec::read_stored(&later)
+            .expect_err("a later grammar")
+            .to_string()
+            .contains("use a newer one")
+    );
 }
 
 #[test]
 fn a_number_is_no_condition_in_a_file() {
     for keep in ["lr", "lr * 2", "-(lr < 1)"] {
-        let error = refusal(&format!("[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"{keep}\"\n"), &[]);
+        let error = refusal(
+            &format!("[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"{keep}\"\n"),
+            &[],
+        );
         assert!(error.contains("expected a condition"), "{keep}: {error}");
-        let old =
-            SpecSource { grammar: 1, ..source(&format!("[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"{keep}\"\n"), &[]) };
-        assert!(Spec::read_stored(&old).is_ok(), "{keep}: a stored sweep keeps it");
+        let old = SpecSource {
+            grammar: 1,
+            ..source(
+                &format!("[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"{keep}\"\n"),
+                &[],
+            )
+        };
+        assert!(
+            Spec::read_stored(&old).is_ok(),
+            "{keep}: a stored sweep keeps it"
+        );
+
         assert!(Spec::read_new(&old).is_err(), "{keep}");
     }
+
     let root = "[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"sqrt(0.15 - lr) < 1\"\n";
     let nowhere = refusal(root, &[]);
-    assert!(nowhere.contains("the expression has no value") && nowhere.contains("lr=0.2"), "{nowhere}");
+    assert!(
+        nowhere.contains("the expression has no value") && nowhere.contains("lr=0.2"),
+        "{nowhere}"
+    );
+
     // So it is in a new file, whichever grammar its sender knows: in the first one it was false.
-    let old = SpecSource { grammar: 1, ..source(root, &[]) };
-    assert_eq!(Spec::read_stored(&old).expect("a stored sweep").grid.cell_count(), 1);
-    assert!(Spec::read_new(&old).is_err_and(|e| e.to_string().contains("the expression has no value")));
+    let old = SpecSource {
+        grammar: 1,
+        ..source(root, &[])
+    };
+    assert_eq!(
+        Spec::read_stored(&old)
+            .expect("a stored sweep")
+            .grid
+            .cell_count(),
+        1
+    );
+
+    assert!(
+        Spec::read_new(&old).is_err_and(|e| e.to_string().contains("the expression has no value"))
+    );
 }
 
 #[test]
 fn what_cells_are_shows_in_their_print() {
-    let base =
-        "[grid]\nlr = [0.1, 0.2, 0.3]\nx = [1, 2]\n[derive]\nwd = \"lr * x\"\n[where]\nkeep = \"lr * x < 0.5\"\n";
+    let base = "[grid]\nlr = [0.1, 0.2, 0.3]\nx = [1, 2]\n[derive]\nwd = \"lr * x\"\n[where]\nkeep = \"lr * x < 0.5\"\n";
     let print = |rest: &str| read(rest).compute_cells_fingerprint();
     let whole = print(base);
     assert_eq!(whole, print(base));
-    for (from, to) in [("lr * x\"", "lr + x\""), ("< 0.5", "< 0.25"), ("0.3]", "0.31]"), ("[1, 2]", "[2, 1]")] {
+
+    for (from, to) in [
+        ("lr * x\"", "lr + x\""),
+        ("< 0.5", "< 0.25"),
+        ("0.3]", "0.31]"),
+        ("[1, 2]", "[2, 1]"),
+    ] {
         assert_ne!(whole, print(&base.replace(from, to)), "{to}");
     }
+
     // Repeats and measurements are no part of cells.
-    let more = Spec::read_stored(&source(base, &["repeats=9", "measure.every='5 steps'"])).expect("valid");
+    let more =
+        Spec::read_stored(&source(base, &["repeats=9", "measure.every='5 steps'"])).expect("valid");
     assert_eq!(whole, more.compute_cells_fingerprint());
+
     // Of many cells some are looked at, and what is kept of all.
     let many = "[grid]\nlr = { linear = [0.1, 0.2], points = 2000 }\nwd = { linear = [0, 1], points = 100 }\n[where]\nkeep = \"lr != 0.15\"\n";
     assert_ne!(print(many), print(&many.replace("lr != 0.15", "lr != 0.1")));
@@ -628,32 +1222,61 @@ fn what_a_file_costs_is_bounded_before_it_is_begun() {
     let axes = "[grid]\nx = { linear = [0.1, 0.2], points = 1000000 }\nlr = { linear = [0.1, 0.2], points = 10 }\n";
     let long = format!("x < 1{}", " && lr * x < 1".repeat(200));
     let error = new_refusal_only(&format!("{axes}[where]\nkeep = \"{long}\"\n"));
-    assert!(error.contains("for 10000000 cells: shorten them"), "{error}");
-    let error = new_refusal_only(&format!("{axes}[where]\nkeep = \"x < 1{}\"\n", " && x < 1".repeat(1000)));
+    assert!(
+        error.contains("for 10000000 cells: shorten them"),
+        "{error}"
+    );
+
+    let error = new_refusal_only(&format!(
+        "{axes}[where]\nkeep = \"x < 1{}\"\n",
+        " && x < 1".repeat(1000)
+    ));
     assert!(error.contains("at most 4096 are possible"), "{error}");
     let many: String = (0..65).map(|n| format!("x{n} = [1]\n")).collect();
     let error = new_refusal_only(&format!("[grid]\n{many}"));
-    assert!(error.contains("grid: 65 axes are too many; at most 64"), "{error}");
-    let metrics: Vec<String> = (0..65).map(|n| format!("\"weight_norm_sq[{n}]\"")).collect();
+    assert!(
+        error.contains("grid: 65 axes are too many; at most 64"),
+        "{error}"
+    );
+
+    let metrics: Vec<String> = (0..65)
+        .map(|n| format!("\"weight_norm_sq[{n}]\""))
+        .collect();
     let error = new_refusal_only(&format!("[measure]\nmetrics = [{}]\n", metrics.join(", ")));
-    assert!(error.contains("measure.metrics: 65 metrics are too many; at most 64"), "{error}");
+    assert!(
+        error.contains("measure.metrics: 65 metrics are too many; at most 64"),
+        "{error}"
+    );
+
     // Spellings are compared in cells that are resolved in full, each with all that the file says.
-    let schedule: String = (1..=800).map(|step| format!("{{ step = {step}, lr = 0.1 }}, ")).collect();
-    let spelled =
-        "[grid]\n\"data.augment\" = [\"none\", \"flip\"]\n\"model.width\" = { linear = [1, 4000], points = 4000 }\n";
+    let schedule: String = (1..=800)
+        .map(|step| format!("{{ step = {step}, lr = 0.1 }}, "))
+        .collect();
+    let spelled = "[grid]\n\"data.augment\" = [\"none\", \"flip\"]\n\"model.width\" = { linear = [1, 4000], points = 4000 }\n";
     let settings = [&*format!("train.schedule=[{schedule}]")];
-    let error = Spec::read_new(&source(spelled, &settings)).expect_err("refused").to_string();
+    let error = Spec::read_new(&source(spelled, &settings))
+        .expect_err("refused")
+        .to_string();
     assert!(error.contains("are too many to be checked"), "{error}");
+
     // Each value knows its line, and looking for it costs little: this took a minute for each ten thousand once.
     let values: Vec<String> = (1..=300_000).map(|n| format!("{n}e-7")).collect();
     let spec = read(&format!("[grid]\nlr = [{}]\n", values.join(",\n")));
     assert_eq!(spec.grid.cell_count(), 300_000);
     let set = format!("grid.lr=[{}]", values[..50_000].join(","));
-    assert_eq!(Spec::read_new(&source("", &[&set])).expect("valid").grid.cell_count(), 50_000);
+    assert_eq!(
+        Spec::read_new(&source("", &[&set]))
+            .expect("valid")
+            .grid
+            .cell_count(),
+        50_000
+    );
 }
 
 fn new_refusal_only(rest: &str) -> String {
-    Spec::read_new(&source(rest, &[])).expect_err("refused").to_string()
+    Spec::read_new(&source(rest, &[]))
+        .expect_err("refused")
+        .to_string()
 }
 
 #[test]
@@ -664,6 +1287,12 @@ fn reading_ends_when_nobody_waits_for_it() {
         asked.set(asked.get() + 1);
         asked.get() < 3
     };
-    let error = Spec::read_new_while_wanted(&source(text, &[]), &wanted).expect_err("nobody waits").to_string();
-    assert!(error.contains("nobody waits") && asked.get() == 3, "{error}");
+    let error = Spec::read_new_while_wanted(&source(text, &[]), &wanted)
+        .expect_err("nobody waits")
+        .to_string();
+
+    assert!(
+        error.contains("nobody waits") && asked.get() == 3,
+        "{error}"
+    );
 }

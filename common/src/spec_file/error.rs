@@ -25,7 +25,12 @@ const MAX_COMPARED_BYTES: usize = 200;
 impl SpecError {
     /// An error at `path`, found at `place`; the file's name is filled in by whoever knows it.
     pub fn new(origin: Origin, path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { file: String::new(), origin, path: path.into(), message: message.into() }
+        Self {
+            file: String::new(),
+            origin,
+            path: path.into(),
+            message: message.into(),
+        }
     }
 
     /// The same error, naming `file`.
@@ -41,16 +46,21 @@ impl fmt::Display for SpecError {
             Origin::Line(line) if self.file.is_empty() => write!(f, "line {line}: ")?,
             Origin::Line(line) => write!(f, "{}:{line}: ", self.file)?,
             Origin::Set(setting) => {
-                let cut = setting.char_indices().nth(MAX_SHOWN_CHARS).map_or(setting.len(), |(at, _)| at);
+                let cut = setting
+                    .char_indices()
+                    .nth(MAX_SHOWN_CHARS)
+                    .map_or(setting.len(), |(at, _)| at);
                 let rest = if cut < setting.len() { "…" } else { "" };
                 write!(f, "--set {}{rest}: ", &setting[..cut])?;
             }
             Origin::Default if self.file.is_empty() => {}
             Origin::Default => write!(f, "{}: ", self.file)?,
         }
+
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
+
         f.write_str(&self.message)
     }
 }
@@ -109,9 +119,13 @@ impl ErrorCode {
 pub fn suggest_nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let compared = known.iter().filter(|_| name.len() <= MAX_COMPARED_BYTES);
-    let best = compared.map(|k| (strsim::damerau_levenshtein(name, k), *k)).min();
+    let best = compared
+        .map(|k| (strsim::damerau_levenshtein(name, k), *k))
+        .min();
     match best {
-        Some((distance, best)) if distance <= 1 + name.len().max(best.len()) / 3 => format!("did you mean '{best}'?"),
+        Some((distance, best)) if distance <= 1 + name.len().max(best.len()) / 3 => {
+            format!("did you mean '{best}'?")
+        }
         Some(_) => format!("known: {}", known.join(", ")),
         None if !known.is_empty() => format!("known: {}", known.join(", ")),
         None => "nothing may stand here".to_owned(),
@@ -131,7 +145,10 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_offered_only_when_it_is_near() {
-        assert_eq!(suggest_nearest("widht", ["width", "depth"]), "did you mean 'width'?");
+        assert_eq!(
+            suggest_nearest("widht", ["width", "depth"]),
+            "did you mean 'width'?"
+        );
         assert_eq!(suggest_nearest("zzzzzz", ["lr", "wd"]), "known: lr, wd");
     }
 }

@@ -29,12 +29,18 @@ pub struct ReadingMode {
 impl ReadingMode {
     /// Of a sweep that is stored, or of what was read before.
     pub fn for_stored(grammar: u32) -> Self {
-        Self { grammar, is_new: false }
+        Self {
+            grammar,
+            is_new: false,
+        }
     }
 
     /// Of a sweep that nobody has stored yet.
     pub fn for_new(grammar: u32) -> Self {
-        Self { grammar, is_new: true }
+        Self {
+            grammar,
+            is_new: true,
+        }
     }
 
     /// Whether this program knows the grammar.

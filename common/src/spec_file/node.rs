@@ -99,7 +99,11 @@ impl fmt::Display for SpecValue {
                 write!(f, "[{}]", items.join(","))
             }
             Self::Table(table) => {
-                let items: Vec<String> = table.0.iter().map(|(k, n)| format!("{k}={}", n.value)).collect();
+                let items: Vec<String> = table
+                    .0
+                    .iter()
+                    .map(|(k, n)| format!("{k}={}", n.value))
+                    .collect();
                 write!(f, "{{{}}}", items.join(","))
             }
         }
@@ -109,7 +113,11 @@ impl fmt::Display for SpecValue {
 /// A number in the shortest digits that read back as the same `f64`, in plain notation from 1e-4 up to 1e7.
 pub fn format_shortest(x: f64) -> String {
     let magnitude = x.abs();
-    if magnitude != 0.0 && !(1e-4..1e7).contains(&magnitude) { format!("{x:e}") } else { format!("{x}") }
+    if magnitude != 0.0 && !(1e-4..1e7).contains(&magnitude) {
+        format!("{x:e}")
+    } else {
+        format!("{x}")
+    }
 }
 
 impl SpecTable {
@@ -120,7 +128,9 @@ impl SpecTable {
 
     /// The value at a dotted path.
     pub fn get_at_path(&self, path: &str) -> Option<&SpecNode> {
-        let (head, rest) = path.split_once('.').map_or((path, None), |(h, r)| (h, Some(r)));
+        let (head, rest) = path
+            .split_once('.')
+            .map_or((path, None), |(h, r)| (h, Some(r)));
         let node = self.get(head)?;
         match (rest, &node.value) {
             (None, _) => Some(node),
@@ -134,12 +144,18 @@ impl SpecTable {
     /// # Errors
     /// The part of the path at which something other than a table already stands.
     pub fn set_at_path(&mut self, path: &str, node: SpecNode) -> Result<(), String> {
-        let (head, rest) = path.split_once('.').map_or((path, None), |(h, r)| (h, Some(r)));
+        let (head, rest) = path
+            .split_once('.')
+            .map_or((path, None), |(h, r)| (h, Some(r)));
         let at = match self.0.iter().position(|(k, _)| k == head) {
             Some(at) => at,
             None => {
-                let empty = SpecNode { value: SpecValue::Table(Self::default()), origin: node.origin.clone() };
+                let empty = SpecNode {
+                    value: SpecValue::Table(Self::default()),
+                    origin: node.origin.clone(),
+                };
                 self.0.push((head.to_owned(), empty));
+
                 self.0.len() - 1
             }
         };
@@ -149,6 +165,7 @@ impl SpecTable {
             (Some(rest), SpecValue::Table(table)) => return table.set_at_path(rest, node),
             (Some(_), _) => return Err(head.to_owned()),
         }
+
         Ok(())
     }
 }
@@ -160,9 +177,16 @@ impl SpecTable {
 pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
     let lines = LineIndex::from_text(text);
     let document = DeTable::parse(text).map_err(|e| {
-        let place = e.span().map_or(Origin::Default, |span| Origin::Line(lines.line_at(span.start)));
-        SpecError::new(place, "", format!("this is not valid TOML: {}", e.message()))
+        let place = e.span().map_or(Origin::Default, |span| {
+            Origin::Line(lines.line_at(span.start))
+        });
+        SpecError::new(
+            place,
+            "",
+            format!("this is not valid TOML: {}", e.message()),
+        )
     })?;
+
     convert_table(&lines, document.get_ref(), &Origin::Default)
 }
 
@@ -173,14 +197,19 @@ pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
 pub fn parse_setting(setting: &str) -> Result<(String, SpecNode), SpecError> {
     let place = Origin::Set(setting.into());
     let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
-    let (key, value) = (key.trim(), value.trim());
+    let key = key.trim();
+    let value = value.trim();
     if key.is_empty() || value.is_empty() {
         let message = "expected key=value, for example train.epochs=5";
         return Err(SpecError::new(place, "", message));
     }
+
     let value = match parse_document(&format!("v = {value}")) {
         Ok(mut table) if table.0.len() == 1 => with_origin(table.0.remove(0).1, &place),
-        _ => SpecNode { value: SpecValue::Str(value.to_owned()), origin: place },
+        _ => SpecNode {
+            value: SpecValue::Str(value.to_owned()),
+            origin: place,
+        },
     };
     Ok((key.to_owned(), value))
 }
@@ -188,12 +217,21 @@ pub fn parse_setting(setting: &str) -> Result<(String, SpecNode), SpecError> {
 fn with_origin(mut node: SpecNode, place: &Origin) -> SpecNode {
     node.origin = place.clone();
     match &mut node.value {
-        SpecValue::List(items) => *items = std::mem::take(items).into_iter().map(|n| with_origin(n, place)).collect(),
+        SpecValue::List(items) => {
+            *items = std::mem::take(items)
+                .into_iter()
+                .map(|n| with_origin(n, place))
+                .collect()
+        }
         SpecValue::Table(table) => {
-            table.0 = std::mem::take(&mut table.0).into_iter().map(|(k, n)| (k, with_origin(n, place))).collect();
+            table.0 = std::mem::take(&mut table.0)
+                .into_iter()
+                .map(|(k, n)| (k, with_origin(n, place)))
+                .collect();
         }
         _ => {}
     }
+
     node
 }
 
@@ -202,7 +240,13 @@ struct LineIndex(Vec<usize>);
 
 impl LineIndex {
     fn from_text(text: &str) -> Self {
-        Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+        Self(
+            text.bytes()
+                .enumerate()
+                .filter(|(_, byte)| *byte == b'\n')
+                .map(|(at, _)| at)
+                .collect(),
+        )
     }
 
     /// The line, counted from 1, in which the byte at `offset` is.
@@ -211,14 +255,28 @@ impl LineIndex {
     }
 }
 
-fn convert_table(lines: &LineIndex, from: &DeTable<'_>, outer: &Origin) -> Result<SpecTable, SpecError> {
+fn convert_table(
+    lines: &LineIndex,
+    from: &DeTable<'_>,
+    outer: &Origin,
+) -> Result<SpecTable, SpecError> {
     let mut entries: Vec<(usize, String, SpecNode)> = Vec::with_capacity(from.len());
     for (key, value) in from {
         let name = key.get_ref().to_string();
-        entries.push((key.span().start, name.clone(), convert_node(lines, &name, value, outer)?));
+        entries.push((
+            key.span().start,
+            name.clone(),
+            convert_node(lines, &name, value, outer)?,
+        ));
     }
+
     entries.sort_by_key(|(at, ..)| *at);
-    Ok(SpecTable(entries.into_iter().map(|(_, key, node)| (key, node)).collect()))
+    Ok(SpecTable(
+        entries
+            .into_iter()
+            .map(|(_, key, node)| (key, node))
+            .collect(),
+    ))
 }
 
 fn convert_node(
@@ -228,7 +286,11 @@ fn convert_node(
     outer: &Origin,
 ) -> Result<SpecNode, SpecError> {
     let span = from.span();
-    let place = if span.is_empty() { outer.clone() } else { Origin::Line(lines.line_at(span.start)) };
+    let place = if span.is_empty() {
+        outer.clone()
+    } else {
+        Origin::Line(lines.line_at(span.start))
+    };
     let bad = |message: &str| Err(SpecError::new(place.clone(), key, message));
     let value = match from.get_ref() {
         DeValue::String(s) => SpecValue::Str(s.to_string()),
@@ -243,12 +305,19 @@ fn convert_node(
             Err(_) => return bad("this is not a number"),
         },
         DeValue::Datetime(_) => return bad("a date cannot stand here"),
-        DeValue::Array(items) => {
-            SpecValue::List(items.iter().map(|item| convert_node(lines, key, item, &place)).collect::<Result<_, _>>()?)
-        }
+        DeValue::Array(items) => SpecValue::List(
+            items
+                .iter()
+                .map(|item| convert_node(lines, key, item, &place))
+                .collect::<Result<_, _>>()?,
+        ),
         DeValue::Table(inner) => SpecValue::Table(convert_table(lines, inner, &place)?),
     };
-    Ok(SpecNode { value, origin: place })
+
+    Ok(SpecNode {
+        value,
+        origin: place,
+    })
 }
 
 #[cfg(test)]
@@ -258,23 +327,39 @@ mod tests {
     #[test]
     fn values_know_their_lines() {
         let tree = parse_document("a = 1\n[b]\nc = [1,\n 2.5]\n").expect("valid TOML");
-        assert_eq!(tree.get_at_path("a").map(|n| n.origin.clone()), Some(Origin::Line(1)));
+        assert_eq!(
+            tree.get_at_path("a").map(|n| n.origin.clone()),
+            Some(Origin::Line(1))
+        );
         let c = tree.get_at_path("b.c").expect("b.c is there");
-        let SpecValue::List(items) = &c.value else { panic!("c is a list") };
+        let SpecValue::List(items) = &c.value else {
+            panic!("c is a list")
+        };
+
         assert_eq!(items[1].origin, Origin::Line(4));
     }
 
     #[test]
     fn settings_are_toml_or_else_strings() {
-        assert_eq!(parse_setting("a.b=5").expect("valid").1.value, SpecValue::Int(5));
-        assert_eq!(parse_setting("data.dataset=mnist").expect("valid").1.value, SpecValue::Str("mnist".into()));
+        assert_eq!(
+            parse_setting("a.b=5").expect("valid").1.value,
+            SpecValue::Int(5)
+        );
+        assert_eq!(
+            parse_setting("data.dataset=mnist").expect("valid").1.value,
+            SpecValue::Str("mnist".into())
+        );
+
         assert!(parse_setting("oops").is_err());
     }
 
     #[test]
     fn set_makes_tables_but_never_replaces_a_number_by_one() {
         let mut tree = parse_document("a = 1").expect("valid TOML");
-        let node = SpecNode { value: SpecValue::Int(2), origin: Origin::Default };
+        let node = SpecNode {
+            value: SpecValue::Int(2),
+            origin: Origin::Default,
+        };
         assert_eq!(tree.set_at_path("x.y.z", node.clone()), Ok(()));
         assert_eq!(tree.get_at_path("x.y.z"), Some(&node));
         assert_eq!(tree.set_at_path("a.b", node), Err("a".into()));
@@ -282,7 +367,10 @@ mod tests {
 
     #[test]
     fn one_is_written_the_same_however_it_was_typed() {
-        assert_eq!(SpecValue::Int(1).to_string(), SpecValue::Float(1.0).to_string());
+        assert_eq!(
+            SpecValue::Int(1).to_string(),
+            SpecValue::Float(1.0).to_string()
+        );
         assert_eq!(format_shortest(5e-5), "5e-5");
         assert_eq!(format_shortest(0.1), "0.1");
     }

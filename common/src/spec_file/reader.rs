@@ -24,33 +24,75 @@ pub struct NumberRange {
 
 impl NumberRange {
     /// A real number ≥ 0.
-    pub const NON_NEGATIVE: Self =
-        Self { low: 0.0, high: f64::MAX, excludes_low: false, excludes_high: false, is_whole: false };
+    pub const NON_NEGATIVE: Self = Self {
+        low: 0.0,
+        high: f64::MAX,
+        excludes_low: false,
+        excludes_high: false,
+        is_whole: false,
+    };
     /// A real number > 0.
-    pub const POSITIVE: Self = Self { excludes_low: true, ..Self::NON_NEGATIVE };
+    pub const POSITIVE: Self = Self {
+        excludes_low: true,
+        ..Self::NON_NEGATIVE
+    };
     /// A real number in [0, 1).
-    pub const FRACTION: Self = Self { high: 1.0, excludes_high: true, ..Self::NON_NEGATIVE };
+    pub const FRACTION: Self = Self {
+        high: 1.0,
+        excludes_high: true,
+        ..Self::NON_NEGATIVE
+    };
 
     /// A whole number from `low` to `high`.
     pub const fn whole_numbers(low: u64, high: u64) -> Self {
-        Self { low: low as f64, high: high as f64, excludes_low: false, excludes_high: false, is_whole: true }
+        Self {
+            low: low as f64,
+            high: high as f64,
+            excludes_low: false,
+            excludes_high: false,
+            is_whole: true,
+        }
     }
 
     /// Whether the range holds `x`.
     pub fn contains(&self, x: f64) -> bool {
-        let low = if self.excludes_low { x > self.low } else { x >= self.low };
-        let high = if self.excludes_high { x < self.high } else { x <= self.high };
+        let low = if self.excludes_low {
+            x > self.low
+        } else {
+            x >= self.low
+        };
+
+        let high = if self.excludes_high {
+            x < self.high
+        } else {
+            x <= self.high
+        };
         x.is_finite() && low && high && (!self.is_whole || x.fract() == 0.0)
     }
 
     /// The range in words.
     pub fn describe(&self) -> String {
-        let kind = if self.is_whole { "a whole number" } else { "a finite number" };
-        let low = format!("{} {}", if self.excludes_low { ">" } else { ">=" }, self.low);
+        let kind = if self.is_whole {
+            "a whole number"
+        } else {
+            "a finite number"
+        };
+
+        let low = format!(
+            "{} {}",
+            if self.excludes_low { ">" } else { ">=" },
+            self.low
+        );
+
         if self.high == f64::MAX {
             return format!("{kind} {low}");
         }
-        format!("{kind} {low} and {} {}", if self.excludes_high { "<" } else { "<=" }, self.high)
+
+        format!(
+            "{kind} {low} and {} {}",
+            if self.excludes_high { "<" } else { "<=" },
+            self.high
+        )
     }
 }
 
@@ -93,7 +135,10 @@ impl<'a> TableReader<'a> {
     /// Something other than a table stands there.
     pub fn section(&self, key: &'static str) -> Result<Self, SpecError> {
         let path = self.path_to(key);
-        let (known, files, reading) = (RefCell::default(), self.files, self.reading_mode);
+        let known = RefCell::default();
+        let files = self.files;
+        let reading = self.reading_mode;
+
         match self.read_node(key) {
             None => Ok(Self {
                 table: &EMPTY_TABLE,
@@ -103,20 +148,43 @@ impl<'a> TableReader<'a> {
                 files,
                 reading_mode: reading,
             }),
-            Some(SpecNode { value: SpecValue::Table(table), origin: place }) => {
-                Ok(Self { table, origin: place.clone(), path, known_keys: known, files, reading_mode: reading })
-            }
+            Some(SpecNode {
+                value: SpecValue::Table(table),
+                origin: place,
+            }) => Ok(Self {
+                table,
+                origin: place.clone(),
+                path,
+                known_keys: known,
+                files,
+                reading_mode: reading,
+            }),
             Some(node) => Err(SpecError::new(
                 node.origin.clone(),
                 path,
-                format!("expected a table like {{ … }}, found {}", node.value.describe()),
+                format!(
+                    "expected a table like {{ … }}, found {}",
+                    node.value.describe()
+                ),
             )),
         }
     }
 
     /// Reads `table`, an element of a list, under the name `path`.
-    pub fn from_list_element(table: &'a SpecTable, place: &Origin, path: String, reading_mode: ReadingMode) -> Self {
-        Self { table, origin: place.clone(), path, known_keys: RefCell::default(), files: &[], reading_mode }
+    pub fn from_list_element(
+        table: &'a SpecTable,
+        place: &Origin,
+        path: String,
+        reading_mode: ReadingMode,
+    ) -> Self {
+        Self {
+            table,
+            origin: place.clone(),
+            path,
+            known_keys: RefCell::default(),
+            files: &[],
+            reading_mode,
+        }
     }
 
     /// How the document is read.
@@ -128,8 +196,13 @@ impl<'a> TableReader<'a> {
     ///
     /// # Errors
     /// The sweep is new.
-    pub fn refuse_if_new(&self, key: &str, message: impl FnOnce() -> String) -> Result<(), SpecError> {
-        self.reading_mode.refuse_if_new(|| self.error_at(key, message()))
+    pub fn refuse_if_new(
+        &self,
+        key: &str,
+        message: impl FnOnce() -> String,
+    ) -> Result<(), SpecError> {
+        self.reading_mode
+            .refuse_if_new(|| self.error_at(key, message()))
     }
 
     /// The value under `key`, which is thereby known.
@@ -144,12 +217,19 @@ impl<'a> TableReader<'a> {
 
     /// The dotted path of `key` in this table.
     pub fn path_to(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     /// An error at `key`, or at the table itself when `key` is absent.
     pub fn error_at(&self, key: &str, message: impl Into<String>) -> SpecError {
-        let place = self.table.get(key).map_or_else(|| self.origin.clone(), |node| node.origin.clone());
+        let place = self
+            .table
+            .get(key)
+            .map_or_else(|| self.origin.clone(), |node| node.origin.clone());
         SpecError::new(place, self.path_to(key), message)
     }
 
@@ -157,11 +237,24 @@ impl<'a> TableReader<'a> {
     ///
     /// # Errors
     /// Something else stands there.
-    pub fn read_number(&self, key: &'static str, range: NumberRange) -> Result<Option<f64>, SpecError> {
-        let Some(node) = self.read_node(key) else { return Ok(None) };
+    pub fn read_number(
+        &self,
+        key: &'static str,
+        range: NumberRange,
+    ) -> Result<Option<f64>, SpecError> {
+        let Some(node) = self.read_node(key) else {
+            return Ok(None);
+        };
         match node.value.as_f64() {
             Some(x) if range.contains(x) => Ok(Some(x)),
-            _ => Err(self.error_at(key, format!("expected {}, found {}", range.describe(), quote_value(&node.value)))),
+            _ => Err(self.error_at(
+                key,
+                format!(
+                    "expected {}, found {}",
+                    range.describe(),
+                    quote_value(&node.value)
+                ),
+            )),
         }
     }
 
@@ -169,9 +262,17 @@ impl<'a> TableReader<'a> {
     ///
     /// # Errors
     /// Something else stands there.
-    pub fn read_whole_number(&self, key: &'static str, range: NumberRange) -> Result<Option<u64>, SpecError> {
-        debug_assert!(range.is_whole, "a whole number needs a range of whole numbers");
+    pub fn read_whole_number(
+        &self,
+        key: &'static str,
+        range: NumberRange,
+    ) -> Result<Option<u64>, SpecError> {
+        debug_assert!(
+            range.is_whole,
+            "a whole number needs a range of whole numbers"
+        );
         let found = self.read_number(key, range)?.map(|x| x as u64);
+
         // Beyond 2^53 not every whole number is one of the numbers that fractions are made of: it would be taken for its neighbour.
         let rounded = match self.table.get(key).map(|node| &node.value) {
             Some(SpecValue::Int(i)) => u64::try_from(*i).ok() != found,
@@ -187,6 +288,7 @@ impl<'a> TableReader<'a> {
             };
             self.refuse_if_new(key, message)?;
         }
+
         Ok(found)
     }
 
@@ -198,7 +300,10 @@ impl<'a> TableReader<'a> {
         match self.read_node(key).map(|n| &n.value) {
             None => Ok(None),
             Some(SpecValue::Bool(b)) => Ok(Some(*b)),
-            Some(other) => Err(self.error_at(key, format!("expected true or false, found {}", quote_value(other)))),
+            Some(other) => Err(self.error_at(
+                key,
+                format!("expected true or false, found {}", quote_value(other)),
+            )),
         }
     }
 
@@ -210,7 +315,10 @@ impl<'a> TableReader<'a> {
         match self.read_node(key).map(|n| &n.value) {
             None => Ok(None),
             Some(SpecValue::Str(s)) => Ok(Some(s)),
-            Some(other) => Err(self.error_at(key, format!("expected a string, found {}", quote_value(other)))),
+            Some(other) => Err(self.error_at(
+                key,
+                format!("expected a string, found {}", quote_value(other)),
+            )),
         }
     }
 
@@ -218,8 +326,14 @@ impl<'a> TableReader<'a> {
     ///
     /// # Errors
     /// Another word, with the nearest of those known.
-    pub fn read_word<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Result<Option<T>, SpecError> {
-        let Some(text) = self.read_str(key)? else { return Ok(None) };
+    pub fn read_word<T: Copy>(
+        &self,
+        key: &'static str,
+        words: &[(&'static str, T)],
+    ) -> Result<Option<T>, SpecError> {
+        let Some(text) = self.read_str(key)? else {
+            return Ok(None);
+        };
         match words.iter().find(|(word, _)| *word == text) {
             Some((_, meaning)) => Ok(Some(*meaning)),
             None => {
@@ -237,7 +351,10 @@ impl<'a> TableReader<'a> {
         match self.read_node(key).map(|n| &n.value) {
             None => Ok(None),
             Some(SpecValue::List(items)) => Ok(Some(items)),
-            Some(other) => Err(self.error_at(key, format!("expected a list, found {}", quote_value(other)))),
+            Some(other) => Err(self.error_at(
+                key,
+                format!("expected a list, found {}", quote_value(other)),
+            )),
         }
     }
 
@@ -246,19 +363,33 @@ impl<'a> TableReader<'a> {
     /// # Errors
     /// Something else than a path stands there, or that of a file which was not pinned.
     pub fn read_file(&self, key: &'static str) -> Result<Option<&'a FilePin>, SpecError> {
-        let Some(path) = self.read_str(key)? else { return Ok(None) };
+        let Some(path) = self.read_str(key)? else {
+            return Ok(None);
+        };
         if !path.ends_with(SAFETENSORS_SUFFIX) {
-            return Err(self.error_at(key, format!("expected the path of a {SAFETENSORS_SUFFIX} file, found '{path}'")));
+            return Err(self.error_at(
+                key,
+                format!("expected the path of a {SAFETENSORS_SUFFIX} file, found '{path}'"),
+            ));
         }
+
         let pin = self.files.iter().find(|pin| pin.path == path);
-        pin.map(Some).ok_or_else(|| self.error_at(key, format!("the file '{path}' did not come with the sweep file")))
+        pin.map(Some).ok_or_else(|| {
+            self.error_at(
+                key,
+                format!("the file '{path}' did not come with the sweep file"),
+            )
+        })
     }
 
     /// The entries of a table whose keys are names of something; an absent one has none.
     ///
     /// # Errors
     /// Something other than a table stands there.
-    pub fn read_table_entries(&self, key: &'static str) -> Result<&'a [(String, SpecNode)], SpecError> {
+    pub fn read_table_entries(
+        &self,
+        key: &'static str,
+    ) -> Result<&'a [(String, SpecNode)], SpecError> {
         Ok(&self.section(key)?.table.0)
     }
 
@@ -268,7 +399,12 @@ impl<'a> TableReader<'a> {
     /// A key that was never asked for.
     pub fn refuse_unknown_keys(&self) -> Result<(), SpecError> {
         let known = self.known_keys.borrow();
-        match self.table.0.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+        match self
+            .table
+            .0
+            .iter()
+            .find(|(key, _)| !known.contains(&key.as_str()))
+        {
             None => Ok(()),
             Some((key, _)) => {
                 let hint = suggest_nearest(key, known.iter().copied());

@@ -74,8 +74,15 @@ impl CellTrials {
     /// Trials that all have a value.
     #[cfg(test)]
     pub(super) fn with_values(values: Vec<(u32, f64)>) -> Self {
-        let ends = values.iter().map(|(repeat, value)| (*repeat, TrialEnd::Completed(*value))).collect();
-        Self { ended_count: values.len() as u64, values, ends }
+        let ends = values
+            .iter()
+            .map(|(repeat, value)| (*repeat, TrialEnd::Completed(*value)))
+            .collect();
+        Self {
+            ended_count: values.len() as u64,
+            values,
+            ends,
+        }
     }
 
     /// How many ended without a value.
@@ -91,29 +98,68 @@ impl CompareQuery {
     /// There is no such axis, value, metric or step, or the level is none.
     pub fn new(spec: &Spec, contest: &CompareParams<'_>) -> Result<Self, AnalysisError> {
         if !(0.5..1.0).contains(&contest.level) {
-            let message =
-                format!("the level {}: expected one from 50 up to, and below, 100 percent", contest.level * 100.0);
+            let message = format!(
+                "the level {}: expected one from 50 up to, and below, 100 percent",
+                contest.level * 100.0
+            );
             return Err(AnalysisError::Invalid(message));
         }
-        let question = TableParams { metric: contest.metric, at: contest.at, ..TableParams::default() };
+
+        let question = TableParams {
+            metric: contest.metric,
+            at: contest.at,
+            ..TableParams::default()
+        };
         let query = TableQuery::new(spec, &question)?;
+
         let mut baseline: Vec<(usize, u64)> = Vec::new();
         for (name, text) in contest.baseline {
             let axis = find_axis(spec.grid.axes(), name)?;
             if baseline.iter().any(|(known, _)| *known == axis) {
-                return Err(AnalysisError::Invalid(format!("the axis '{name}' stands twice in the baseline")));
+                return Err(AnalysisError::Invalid(format!(
+                    "the axis '{name}' stands twice in the baseline"
+                )));
             }
+
             baseline.push((axis, find_value(&spec.grid.axes()[axis], text)?));
         }
+
         if baseline.is_empty() {
-            let names: Vec<&str> = spec.grid.axes().iter().map(|axis| axis.name.as_str()).collect();
-            let message = format!("which cell is the baseline? Name values of axes, of {}", names.join(", "));
+            let names: Vec<&str> = spec
+                .grid
+                .axes()
+                .iter()
+                .map(|axis| axis.name.as_str())
+                .collect();
+            let message = format!(
+                "which cell is the baseline? Name values of axes, of {}",
+                names.join(", ")
+            );
+
             return Err(AnalysisError::Invalid(message));
         }
-        let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.as_str()).collect();
-        let (crossing, fixed) = (Crossing::from_spec(spec), fixed.join(", "));
-        let stops = spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based);
-        Ok(Self { query, baseline, level: contest.level, crossing, fixed_streams: fixed, stops_early: stops })
+
+        let fixed: Vec<&str> = spec
+            .seeds
+            .fixed
+            .iter()
+            .map(|purpose| purpose.as_str())
+            .collect();
+
+        let crossing = Crossing::from_spec(spec);
+        let fixed = fixed.join(", ");
+        let stops = spec
+            .stopping_rule
+            .as_ref()
+            .is_some_and(StoppingRule::is_precision_based);
+        Ok(Self {
+            query,
+            baseline,
+            level: contest.level,
+            crossing,
+            fixed_streams: fixed,
+            stops_early: stops,
+        })
     }
 
     /// The metric.
@@ -125,16 +171,28 @@ impl CompareQuery {
     pub fn describe_baseline(&self, spec: &Spec) -> String {
         let word = |(axis, index): &(usize, u64)| {
             let axis = &spec.grid.axes()[*axis];
-            format!("{}={}", axis.name, axis.format_value(&axis.value_at(*index)))
+            format!(
+                "{}={}",
+                axis.name,
+                axis.format_value(&axis.value_at(*index))
+            )
         };
-        self.baseline.iter().map(word).collect::<Vec<_>>().join(", ")
+
+        self.baseline
+            .iter()
+            .map(word)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// Each cell beside its baseline, in the order of the grid.
     ///
     /// # Errors
     /// The store failed, or there is nothing to compare.
-    pub fn compute_contrasts(&self, rows: RowSource<'_>) -> Result<Vec<CellContrast>, AnalysisError> {
+    pub fn compute_contrasts(
+        &self,
+        rows: RowSource<'_>,
+    ) -> Result<Vec<CellContrast>, AnalysisError> {
         let spec = rows.spec;
         let trials = read_cell_trials(&self.query, rows)?;
         let cells: Vec<u64> = match spec.grid.cell_number_bound() <= MAX_EMPTY_ROWS {
@@ -142,21 +200,27 @@ impl CompareQuery {
             false => trials.keys().copied().collect(),
         };
         let mut contrasts = Vec::new();
+
         for cell in cells {
             let baseline = spec.grid.cell_with_values(cell, &self.baseline);
             if baseline != Some(cell) {
                 contrasts.push(self.contrast_cell(spec, &trials, cell, baseline));
             }
         }
+
         if !contrasts.iter().any(|contrast| contrast.paired.n > 1) {
             return Err(self.nothing_to_compare(spec, &contrasts));
         }
-        let column =
-            |p: fn(&CellContrast) -> Option<f64>| holm_correction(&contrasts.iter().map(p).collect::<Vec<_>>());
-        let (sign, wilcoxon) = (column(|c| c.paired.sign_p), column(|c| c.paired.wilcoxon.map(|w| w.p)));
+
+        let column = |p: fn(&CellContrast) -> Option<f64>| {
+            holm_correction(&contrasts.iter().map(p).collect::<Vec<_>>())
+        };
+        let sign = column(|c| c.paired.sign_p);
+        let wilcoxon = column(|c| c.paired.wilcoxon.map(|w| w.p));
         for ((contrast, sign), wilcoxon) in contrasts.iter_mut().zip(sign).zip(wilcoxon) {
             (contrast.sign_holm, contrast.wilcoxon_holm) = (sign, wilcoxon);
         }
+
         Ok(contrasts)
     }
 
@@ -169,14 +233,17 @@ impl CompareQuery {
     ) -> CellContrast {
         let empty = CellTrials::default();
         let of = |cell: Option<u64>| cell.and_then(|cell| trials.get(&cell)).unwrap_or(&empty);
-        let (here, there) = (of(Some(cell)), of(baseline));
+        let here = of(Some(cell));
+        let there = of(baseline);
         let pairs = pair_common_repeats(&here.values, &there.values);
         let both: Vec<(f64, f64)> = pairs.iter().map(|(_, pair)| *pair).collect();
         let mut paired = PairedDifferences::from_pairs(&both, self.level);
+
         if let Some(crossing) = &self.crossing {
             let repeats: Vec<u32> = pairs.iter().map(|(repeat, _)| *repeat).collect();
             paired.apply_crossing(&both, &repeats, crossing, self.level);
         }
+
         CellContrast {
             values: spec.grid.axis_values(cell),
             note: self.describe_contrast(&paired, here, there, baseline.is_some()),
@@ -191,11 +258,21 @@ impl CompareQuery {
         let why = match contrasts {
             [] => "the sweep has no other cell".to_owned(),
             [first, ..] => {
-                let most = contrasts.iter().max_by_key(|contrast| contrast.paired.n).unwrap_or(first);
-                format!("no cell has two completed repeats in common with it ({})", most.note)
+                let most = contrasts
+                    .iter()
+                    .max_by_key(|contrast| contrast.paired.n)
+                    .unwrap_or(first);
+                format!(
+                    "no cell has two completed repeats in common with it ({})",
+                    most.note
+                )
             }
         };
-        AnalysisError::Unknown(format!("nothing can be compared with {}: {why}", self.describe_baseline(spec)))
+
+        AnalysisError::Unknown(format!(
+            "nothing can be compared with {}: {why}",
+            self.describe_baseline(spec)
+        ))
     }
 }
 
@@ -208,18 +285,26 @@ pub(super) fn read_cell_trials(
     rows: RowSource<'_>,
 ) -> Result<BTreeMap<u64, CellTrials>, AnalysisError> {
     let mut trials: BTreeMap<u64, CellTrials> = BTreeMap::new();
-    for (key, value, end) in
-        rows.map_ranges(|reader, part| read_range_ends(query, rows, reader, part))?.into_iter().flatten()
+    for (key, value, end) in rows
+        .map_ranges(|reader, part| read_range_ends(query, rows, reader, part))?
+        .into_iter()
+        .flatten()
     {
         let cell = trials.entry(key.cell).or_default();
         cell.ended_count += 1;
         cell.add_trial(key.repeat, value, end);
     }
+
     if let Some(at) = query.moment() {
         let unsampled = query.read_samples(rows, at, &mut |key, values| {
             let end = TrialEnd::Completed(values.selection_value);
-            trials.entry(key.cell).or_default().add_trial(key.repeat, values.metric_value, Some(end));
+            trials.entry(key.cell).or_default().add_trial(
+                key.repeat,
+                values.metric_value,
+                Some(end),
+            );
         })?;
+
         for (cell, trials) in &mut trials {
             trials.ends.sort_unstable_by_key(|(repeat, _)| *repeat);
             if unsampled.contains(cell) {
@@ -227,6 +312,7 @@ pub(super) fn read_cell_trials(
             }
         }
     }
+
     Ok(trials)
 }
 
@@ -251,21 +337,36 @@ fn read_range_ends(
     let mut ended = Vec::new();
     reader.read_ended_trials(rows.sweep, part, &mut |trial| {
         if limit.0 != trial.key.cell {
-            let steps = |at| Some(rows.spec.grid.resolve_config(trial.key.cell).ok()?.length_in_steps(at));
+            let steps = |at| {
+                Some(
+                    rows.spec
+                        .grid
+                        .resolve_config(trial.key.cell)
+                        .ok()?
+                        .length_in_steps(at),
+                )
+            };
+
             limit = (trial.key.cell, at.and_then(steps));
         }
+
         let metric = |column: usize| trial.metrics.get(column).unwrap_or(f64::NAN);
         let (value, end) = match trial.outcome {
             Outcome::Completed if at.is_some() => (f64::NAN, None),
-            Outcome::Completed => {
-                (metric(query.metric_column()), Some(TrialEnd::Completed(metric(query.selection_column()))))
+            Outcome::Completed => (
+                metric(query.metric_column()),
+                Some(TrialEnd::Completed(metric(query.selection_column()))),
+            ),
+            Outcome::Diverged { step } if limit.1.is_some_and(|limit| step > limit) => {
+                (f64::NAN, None)
             }
-            Outcome::Diverged { step } if limit.1.is_some_and(|limit| step > limit) => (f64::NAN, None),
             Outcome::Diverged { .. } => (f64::NAN, Some(TrialEnd::Diverged)),
             Outcome::Failed { .. } => (f64::NAN, Some(TrialEnd::Failed)),
         };
+
         ended.push((trial.key, value, end));
     })?;
+
     Ok(ended)
 }
 
@@ -273,10 +374,15 @@ fn read_range_ends(
 fn pair_common_repeats(here: &[(u32, f64)], there: &[(u32, f64)]) -> Vec<(u32, (f64, f64))> {
     let mut rest = there.iter().peekable();
     let mut pairs = Vec::with_capacity(here.len().min(there.len()));
+
     for (repeat, value) in here {
         while rest.next_if(|(other, _)| other < repeat).is_some() {}
-        pairs.extend(rest.next_if(|(other, _)| other == repeat).map(|(_, baseline)| (*repeat, (*value, *baseline))));
+        pairs.extend(
+            rest.next_if(|(other, _)| other == repeat)
+                .map(|(_, baseline)| (*repeat, (*value, *baseline))),
+        );
     }
+
     pairs
 }
 
@@ -291,24 +397,39 @@ impl CompareQuery {
         if !has_baseline {
             return "the sweep has no such baseline for this cell".into();
         }
+
         let mut notes = Vec::new();
         match paired.n {
             0 => notes.push("no repeat in common".to_owned()),
             1 => notes.push("one repeat in common: no interval, no test".to_owned()),
-            _ if paired.std == Some(0.0) => notes.push("the same difference in every repeat".to_owned()),
+            _ if paired.std == Some(0.0) => {
+                notes.push("the same difference in every repeat".to_owned())
+            }
             _ => {}
         }
+
         if self.crossing.is_some() && paired.n > 1 {
-            let interval = if paired.interval.is_none() { ", too few levels of one for an interval" } else { "" };
-            notes.push(format!("repeats share crossed streams: no sign test, no Wilcoxon{interval}"));
+            let interval = if paired.interval.is_none() {
+                ", too few levels of one for an interval"
+            } else {
+                ""
+            };
+            notes.push(format!(
+                "repeats share crossed streams: no sign test, no Wilcoxon{interval}"
+            ));
         }
+
         if !self.fixed_streams.is_empty() && paired.n > 1 {
             notes.push(format!("given the fixed {}", self.fixed_streams));
         }
+
         match (here.count_without_value(), there.count_without_value()) {
             (0, 0) => {}
-            (here, there) => notes.push(format!("without a value: {here} trials here, {there} of the baseline")),
+            (here, there) => notes.push(format!(
+                "without a value: {here} trials here, {there} of the baseline"
+            )),
         }
+
         notes.join("; ")
     }
 
@@ -316,18 +437,31 @@ impl CompareQuery {
     pub fn describe_caveats(&self, contrasts: &[CellContrast]) -> String {
         let stops = self.stops_early.then(|| NOT_WIDENED_NOTE.to_owned());
         let too_few = Some(self.describe_too_few_repeats(contrasts)).filter(|why| !why.is_empty());
-        too_few.into_iter().chain(stops).collect::<Vec<_>>().join("; ")
+        too_few
+            .into_iter()
+            .chain(stops)
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     /// Why no cell can be told apart by its p, whatever its trials say: with so few repeats none is small enough for so many
     /// cells. Empty if one can, or no test is made.
     fn describe_too_few_repeats(&self, contrasts: &[CellContrast]) -> String {
-        let tested = || contrasts.iter().filter(|contrast| contrast.paired.sign_p.is_some());
-        let Some(n) = tested().map(|contrast| contrast.paired.n).max() else { return String::new() };
-        let (tests, needed) = (tested().count(), repeats_for_significance(tested().count()));
+        let tested = || {
+            contrasts
+                .iter()
+                .filter(|contrast| contrast.paired.sign_p.is_some())
+        };
+        let Some(n) = tested().map(|contrast| contrast.paired.n).max() else {
+            return String::new();
+        };
+
+        let tests = tested().count();
+        let needed = repeats_for_significance(tested().count());
         if n >= needed {
             return String::new();
         }
+
         format!(
             "with {n} repeats and {tests} cells, no p can be below 0.05 after Holm's correction, however large the differences: with \
              {needed} repeats one can"
@@ -337,7 +471,9 @@ impl CompareQuery {
 
 /// Fewest repeats with which the smallest p there can be, of all signs alike, is significant at 5 % among so many tests.
 fn repeats_for_significance(tests: usize) -> u64 {
-    (1..).find(|n| 2.0 * 0.5_f64.powi(*n) * tests as f64 <= 0.05).map_or(0, |n| n as u64)
+    (1..)
+        .find(|n| 2.0 * 0.5_f64.powi(*n) * tests as f64 <= 0.05)
+        .map_or(0, |n| n as u64)
 }
 
 /// The index of the value that a user means by `text`: the one that is exactly that, or the only one that tables round to it.
@@ -346,19 +482,41 @@ pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, AnalysisError> 
     match axis.matching_value_indices(text)[..] {
         [only] => Ok(only),
         [] => {
-            let hint = match text.parse().ok().and_then(|wanted| nearest_number(axis, wanted)) {
+            let hint = match text
+                .parse()
+                .ok()
+                .and_then(|wanted| nearest_number(axis, wanted))
+            {
                 Some(nearest) => format!("the nearest is {}", format_shortest(nearest)),
                 None => {
-                    let words: Vec<String> = (0..axis.len().min(50)).map(|i| axis.value_at(i).to_string()).collect();
-                    ergodic_common::spec_file::error::suggest_nearest(text, words.iter().map(String::as_str))
+                    let words: Vec<String> = (0..axis.len().min(50))
+                        .map(|i| axis.value_at(i).to_string())
+                        .collect();
+                    ergodic_common::spec_file::error::suggest_nearest(
+                        text,
+                        words.iter().map(String::as_str),
+                    )
                 }
             };
-            Err(AnalysisError::Unknown(format!("the axis '{}' has no value '{text}', {hint}", axis.name)))
+
+            Err(AnalysisError::Unknown(format!(
+                "the axis '{}' has no value '{text}', {hint}",
+                axis.name
+            )))
         }
         ref several => {
-            let all: Vec<String> = several.iter().take(MAX_NAMED).map(|i| axis.value_at(*i).to_string()).collect();
+            let all: Vec<String> = several
+                .iter()
+                .take(MAX_NAMED)
+                .map(|i| axis.value_at(*i).to_string())
+                .collect();
             let more = several.len() - all.len();
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+
             Err(AnalysisError::Invalid(format!(
                 "the axis '{}' has {} values that '{text}' may stand for, rounded: {}{more}; give one in full",
                 axis.name,
@@ -385,13 +543,19 @@ mod tests {
     fn only_repeats_that_both_have_are_common() {
         let here = [(0, 1.0), (2, 3.0), (3, 4.0), (7, 8.0)];
         let there = [(1, 20.0), (2, 30.0), (5, 60.0), (7, 80.0), (9, 1.0)];
-        assert_eq!(pair_common_repeats(&here, &there), [(2, (3.0, 30.0)), (7, (8.0, 80.0))]);
+        assert_eq!(
+            pair_common_repeats(&here, &there),
+            [(2, (3.0, 30.0)), (7, (8.0, 80.0))]
+        );
         assert_eq!(pair_common_repeats(&here, &[]), []);
     }
 
     #[test]
     fn so_many_cells_need_so_many_repeats() {
         // 2·2⁻ⁿ·m ≤ 0.05: the smallest p of 7 repeats is 0.0156, that of 14 0.000122, which 239 times is 0.029.
-        assert_eq!([1, 3, 4, 8, 239].map(repeats_for_significance), [6, 7, 8, 9, 14]);
+        assert_eq!(
+            [1, 3, 4, 8, 239].map(repeats_for_significance),
+            [6, 7, 8, 9, 14]
+        );
     }
 }

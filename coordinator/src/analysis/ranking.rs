@@ -45,6 +45,7 @@ pub fn unranked_reason(spec: &Spec, metric: &Metric) -> Option<String> {
     if metric.larger_is_better().is_none() {
         return Some(format!("of {name} neither more nor less is better"));
     }
+
     let [one, other] = find_mixed_losses(spec, metric)?;
     Some(format!(
         "cells are not ranked by {name}, which is another quantity where another loss is trained on ({one}, {other}): rank by an \
@@ -55,29 +56,42 @@ pub fn unranked_reason(spec: &Spec, metric: &Metric) -> Option<String> {
 /// How far a cell went: of a sweep that halves, those that went on stand before those that did not. Who has all repeats of a rung, and
 /// none beyond it, did not go on yet: it may only have been faster than others.
 fn halving_stage(spec: &Spec, ends: &CellEnds) -> usize {
-    let Some(until) =
-        spec.stopping_rule.as_ref().filter(|until| matches!(until.criterion, StoppingCriterion::Halving { .. }))
+    let Some(until) = spec
+        .stopping_rule
+        .as_ref()
+        .filter(|until| matches!(until.criterion, StoppingCriterion::Halving { .. }))
     else {
         return 0;
     };
+
     let beyond = |rung: &&u32| ends.last().is_some_and(|(repeat, _)| repeat >= *rung);
     until.rungs(spec.repeats).iter().take_while(beyond).count()
 }
 
 /// Cells that have any trial that completed or diverged, by how far they went.
-fn group_by_stage<'a>(spec: &Spec, cells: impl Iterator<Item = (&'a u64, &'a CellEnds)>) -> BTreeMap<usize, Vec<u64>> {
+fn group_by_stage<'a>(
+    spec: &Spec,
+    cells: impl Iterator<Item = (&'a u64, &'a CellEnds)>,
+) -> BTreeMap<usize, Vec<u64>> {
     let mut stages: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
     let says = |ends: &CellEnds| ends.iter().any(|(_, end)| *end != TrialEnd::Failed);
     for (cell, ends) in cells.filter(|(_, ends)| says(ends)) {
-        stages.entry(halving_stage(spec, ends)).or_default().push(*cell);
+        stages
+            .entry(halving_stage(spec, ends))
+            .or_default()
+            .push(*cell);
     }
+
     stages
 }
 
 /// The cells that are compared with each other for the first place: those that have any trial that completed or diverged, and that
 /// went as far as any.
 pub fn find_contenders(spec: &Spec, cells: &BTreeMap<u64, CellEnds>) -> Vec<u64> {
-    group_by_stage(spec, cells.iter()).pop_last().map(|(_, cells)| cells).unwrap_or_default()
+    group_by_stage(spec, cells.iter())
+        .pop_last()
+        .map(|(_, cells)| cells)
+        .unwrap_or_default()
 }
 
 /// Rows, each of some cells, in their order from the best one on, by a metric by which they are [ranked](unranked). Cells without any
@@ -91,7 +105,10 @@ pub fn rank_rows(
     let mut places = vec![None; rows.len()];
     let contest = RankedRows::new(spec, metric.larger_is_better() == Some(true), cells, rows);
     let order = contest.order_best_first();
-    let Some(best) = order.first().copied() else { return places };
+    let Some(best) = order.first().copied() else {
+        return places;
+    };
+
     for (at, row) in order.iter().enumerate() {
         places[contest.rows[*row].row_index] = Some(RowRank {
             rank: at as u64 + 1,
@@ -99,6 +116,7 @@ pub fn rank_rows(
             may_be_best: *row == best || !contest.is_worse_than(*row, best),
         });
     }
+
     places
 }
 
@@ -120,19 +138,40 @@ struct RankedRow {
 }
 
 impl RankedRows {
-    fn new(spec: &Spec, larger_is_better: bool, cells: &BTreeMap<u64, CellEnds>, rows: &[Vec<u64>]) -> Self {
+    fn new(
+        spec: &Spec,
+        larger_is_better: bool,
+        cells: &BTreeMap<u64, CellEnds>,
+        rows: &[Vec<u64>],
+    ) -> Self {
         let alone = rows.iter().all(|row| row.len() <= 1);
-        let whole = if alone { BTreeMap::new() } else { find_complete_ends(cells, rows) };
-        let cells = || cells.iter().map(|(cell, ends)| (cell, whole.get(cell).unwrap_or(ends)));
+        let whole = if alone {
+            BTreeMap::new()
+        } else {
+            find_complete_ends(cells, rows)
+        };
+        let cells = || {
+            cells
+                .iter()
+                .map(|(cell, ends)| (cell, whole.get(cell).unwrap_or(ends)))
+        };
         let mut stages = group_by_stage(spec, cells());
+
         if !alone {
             // Rows of several cells are compared by what their cells have in common, however far these went.
-            let mut all: Vec<u64> = std::mem::take(&mut stages).into_values().flatten().collect();
+            let mut all: Vec<u64> = std::mem::take(&mut stages)
+                .into_values()
+                .flatten()
+                .collect();
             all.sort_unstable();
+
             stages.insert(0, all);
         }
+
         let known = score_cells(&stages, &cells().collect(), larger_is_better);
-        let row = |(at, of): (usize, &Vec<u64>)| RankedRow::new(at, of.iter().filter_map(|cell| known.get(cell)));
+        let row = |(at, of): (usize, &Vec<u64>)| {
+            RankedRow::new(at, of.iter().filter_map(|cell| known.get(cell)))
+        };
         Self {
             crossing: Crossing::from_spec(spec),
             larger_is_better,
@@ -144,34 +183,53 @@ impl RankedRows {
     fn order_best_first(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         order.sort_by(|a, b| {
-            let (a, b) = (&self.rows[*a], &self.rows[*b]);
+            let a = &self.rows[*a];
+            let b = &self.rows[*b];
             let key = |row: &RankedRow| (Some(row.mean_rank), row.mean);
-            b.stage.cmp(&a.stage).then_with(|| better_first(key(a), key(b), self.larger_is_better))
+            b.stage
+                .cmp(&a.stage)
+                .then_with(|| better_first(key(a), key(b), self.larger_is_better))
         });
+
         order
     }
 
     /// Whether a row is worse than the one that looks best, allowing for having looked for it.
     fn is_worse_than(&self, row: usize, best: usize) -> bool {
-        let (row, best) = (&self.rows[row], &self.rows[best]);
+        let row = &self.rows[row];
+        let best = &self.rows[best];
         let sign = if self.larger_is_better { -1.0 } else { 1.0 };
-        let common =
-            || row.repeats.iter().filter_map(|(repeat, here)| Some((*repeat, *here, best.score_in_repeat(*repeat)?)));
-        let values: Option<Vec<f64>> = common().map(|(_, here, there)| Some(sign * (here.0? - there.0?))).collect();
-        let differences = values.unwrap_or_else(|| common().map(|(_, here, there)| here.1 - there.1).collect());
+        let common = || {
+            row.repeats
+                .iter()
+                .filter_map(|(repeat, here)| Some((*repeat, *here, best.score_in_repeat(*repeat)?)))
+        };
+        let values: Option<Vec<f64>> = common()
+            .map(|(_, here, there)| Some(sign * (here.0? - there.0?)))
+            .collect();
+        let differences =
+            values.unwrap_or_else(|| common().map(|(_, here, there)| here.1 - there.1).collect());
+
         let repeats: Vec<u32> = common().map(|(repeat, ..)| repeat).collect();
         let others = self.rows.len() as f64 - 1.0;
-        p_value_above_zero(differences, &repeats, self.crossing.as_ref()).is_some_and(|p| p <= ERROR_RATE / others)
+        p_value_above_zero(differences, &repeats, self.crossing.as_ref())
+            .is_some_and(|p| p <= ERROR_RATE / others)
     }
 }
 
 /// p of the hypothesis that differences are not above 0, on one side, by Student's t. `None` for fewer than two.
-fn p_value_above_zero(differences: Vec<f64>, repeats: &[u32], crossing: Option<&Crossing>) -> Option<f64> {
+fn p_value_above_zero(
+    differences: Vec<f64>,
+    repeats: &[u32],
+    crossing: Option<&Crossing>,
+) -> Option<f64> {
     let sample = match crossing {
         None => Sample::new(differences),
         Some(crossing) => Sample::from_crossed(differences, repeats, crossing),
     };
-    let (mean, error) = (sample.mean()?, sample.standard_error()?);
+    let mean = sample.mean()?;
+    let error = sample.standard_error()?;
+
     // What is smaller is the rounding of equal differences.
     Some(match error > 1e-13 * mean.abs() {
         true => student_t_cdf(-mean / error, sample.degrees_of_freedom()),
@@ -183,15 +241,31 @@ fn p_value_above_zero(differences: Vec<f64>, repeats: &[u32], crossing: Option<&
 
 /// Of the cells of rows of several cells, the ends of repeats that all cells of the row have: a repeat of which some are there is
 /// one of other cells.
-fn find_complete_ends(cells: &BTreeMap<u64, CellEnds>, rows: &[Vec<u64>]) -> BTreeMap<u64, CellEnds> {
+fn find_complete_ends(
+    cells: &BTreeMap<u64, CellEnds>,
+    rows: &[Vec<u64>],
+) -> BTreeMap<u64, CellEnds> {
     let mut whole = BTreeMap::new();
     for row in rows.iter().filter(|row| row.len() > 1) {
-        let ends = || row.iter().map(|cell| (*cell, cells.get(cell).map(Vec::as_slice).unwrap_or_default()));
+        let ends = || {
+            row.iter().map(|cell| {
+                (
+                    *cell,
+                    cells.get(cell).map(Vec::as_slice).unwrap_or_default(),
+                )
+            })
+        };
+
         let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
-        ends().flat_map(|(_, ends)| ends).for_each(|(repeat, _)| *counts.entry(*repeat).or_default() += 1);
+        ends()
+            .flat_map(|(_, ends)| ends)
+            .for_each(|(repeat, _)| *counts.entry(*repeat).or_default() += 1);
         let in_all = |end: &&(u32, TrialEnd)| counts.get(&end.0) == Some(&row.len());
-        whole.extend(ends().map(|(cell, ends)| (cell, ends.iter().filter(in_all).copied().collect())));
+        whole.extend(
+            ends().map(|(cell, ends)| (cell, ends.iter().filter(in_all).copied().collect())),
+        );
     }
+
     whole
 }
 
@@ -210,34 +284,61 @@ fn score_cells(
     larger: bool,
 ) -> BTreeMap<u64, CellScores> {
     let ranks = |members: &[u64]| {
-        Ranks::from_ends(&members.iter().map(|cell| cells[cell].as_slice()).collect::<Vec<_>>(), larger)
+        Ranks::from_ends(
+            &members
+                .iter()
+                .map(|cell| cells[cell].as_slice())
+                .collect::<Vec<_>>(),
+            larger,
+        )
     };
+
     let mut all: Vec<u64> = stages.values().flatten().copied().collect();
     all.sort_unstable();
     let shares = ranks(&all);
     let mut known = BTreeMap::new();
+
     for (stage, members) in stages {
-        let mean_ranks =
-            if stages.len() == 1 { shares.unweighted_mean_ranks() } else { ranks(members).unweighted_mean_ranks() };
+        let mean_ranks = if stages.len() == 1 {
+            shares.unweighted_mean_ranks()
+        } else {
+            ranks(members).unweighted_mean_ranks()
+        };
         for (cell, mean_rank) in members.iter().zip(mean_ranks) {
             let at = all.binary_search(cell).expect("it is one of all");
             known.insert(
                 *cell,
-                CellScores::new(*stage, mean_rank, cells[cell], |repeat| shares.share_beaten_by(repeat, at)),
+                CellScores::new(*stage, mean_rank, cells[cell], |repeat| {
+                    shares.share_beaten_by(repeat, at)
+                }),
             );
         }
     }
+
     known
 }
 
 impl CellScores {
-    fn new(stage: usize, mean_rank: Option<f64>, ends: &CellEnds, share: impl Fn(u32) -> Option<f64>) -> Self {
+    fn new(
+        stage: usize,
+        mean_rank: Option<f64>,
+        ends: &CellEnds,
+        share: impl Fn(u32) -> Option<f64>,
+    ) -> Self {
         let of = |(repeat, end): &(u32, TrialEnd)| {
-            let value =
-                if let TrialEnd::Completed(value) = end { Some(*value).filter(|x| x.is_finite()) } else { None };
+            let value = if let TrialEnd::Completed(value) = end {
+                Some(*value).filter(|x| x.is_finite())
+            } else {
+                None
+            };
             Some((*repeat, (value, share(*repeat)?)))
         };
-        Self { stage, mean_rank, repeats: ends.iter().filter_map(of).collect() }
+
+        Self {
+            stage,
+            mean_rank,
+            repeats: ends.iter().filter_map(of).collect(),
+        }
     }
 }
 
@@ -245,20 +346,39 @@ impl RankedRow {
     fn new<'a>(at: usize, cells: impl Iterator<Item = &'a CellScores>) -> Option<Self> {
         let cells: Vec<&CellScores> = cells.filter(|known| known.mean_rank.is_some()).collect();
         let count = cells.len() as f64;
-        let mean_rank = cells.iter().filter_map(|known| known.mean_rank).sum::<f64>() / count;
+        let mean_rank = cells
+            .iter()
+            .filter_map(|known| known.mean_rank)
+            .sum::<f64>()
+            / count;
+
         let repeats = match cells[..] {
             [one] => one.repeats.clone(),
             _ => mean_scores_by_repeat(&cells),
         };
-        let finite: Vec<f64> = cells.iter().flat_map(|known| &known.repeats).filter_map(|(_, x)| x.0).collect();
+        let finite: Vec<f64> = cells
+            .iter()
+            .flat_map(|known| &known.repeats)
+            .filter_map(|(_, x)| x.0)
+            .collect();
         let mean = Sample::new(finite).mean();
+
         let stage = cells.iter().map(|known| known.stage).max()?;
-        Some(Self { row_index: at, stage, mean_rank, mean, repeats })
+        Some(Self {
+            row_index: at,
+            stage,
+            mean_rank,
+            mean,
+            repeats,
+        })
     }
 
     /// What it did in a repeat, if it has that.
     fn score_in_repeat(&self, repeat: u32) -> Option<(Option<f64>, f64)> {
-        let at = self.repeats.binary_search_by_key(&repeat, |(repeat, _)| *repeat).ok()?;
+        let at = self
+            .repeats
+            .binary_search_by_key(&repeat, |(repeat, _)| *repeat)
+            .ok()?;
         Some(self.repeats[at].1)
     }
 }
@@ -268,11 +388,16 @@ fn mean_scores_by_repeat(cells: &[&CellScores]) -> RepeatScores {
     let mut sums: BTreeMap<u32, (Option<f64>, f64, f64)> = BTreeMap::new();
     for (repeat, (value, share)) in cells.iter().flat_map(|known| &known.repeats) {
         let sum = sums.entry(*repeat).or_insert((Some(0.0), 0.0, 0.0));
-        *sum = (sum.0.zip(*value).map(|(sum, value)| sum + value), sum.1 + share, sum.2 + 1.0);
+        *sum = (
+            sum.0.zip(*value).map(|(sum, value)| sum + value),
+            sum.1 + share,
+            sum.2 + 1.0,
+        );
     }
 
-    let mean =
-        |(repeat, (value, share, n)): (u32, (Option<f64>, f64, f64))| (repeat, (value.map(|sum| sum / n), share / n));
+    let mean = |(repeat, (value, share, n)): (u32, (Option<f64>, f64, f64))| {
+        (repeat, (value.map(|sum| sum / n), share / n))
+    };
     sums.into_iter().map(mean).collect()
 }
 
@@ -292,7 +417,12 @@ mod tests {
             "name = \"t\"\n{repeats}\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"\n[train]\nepochs = 1\nbatch_size = 32\nlr = 0.1\n\
              [measure]\nmetrics = [\"test_acc\", \"test_loss\", \"weight_norm\"]\n[grid]\n{axis}\n"
         );
-        let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
+        let source = SpecSource {
+            file: "t".into(),
+            text,
+            ..SpecSource::default()
+        };
+
         Spec::read_stored(&source).expect("a valid sweep")
     }
 
@@ -314,13 +444,19 @@ mod tests {
             let left_out = (0..ROUNDS).filter(|round| {
                 let mut stream = fixed_stream("best", *round);
                 let mut cell = |_| {
-                    (0..repeats).map(|repeat| (repeat, TrialEnd::Completed(stream.next_normal()))).collect::<CellEnds>()
+                    (0..repeats)
+                        .map(|repeat| (repeat, TrialEnd::Completed(stream.next_normal())))
+                        .collect::<CellEnds>()
                 };
                 let places = found(&spec, &Metric::TestAcc, (0..n).map(&mut cell).collect());
                 !places[n - 1].expect("a place").may_be_best
             });
             let share = left_out.count() as f64 / ROUNDS as f64;
-            assert!(share <= 0.05 + 3.0 * (0.05_f64 * 0.95 / ROUNDS as f64).sqrt(), "{n} cells: {share}");
+
+            assert!(
+                share <= 0.05 + 3.0 * (0.05_f64 * 0.95 / ROUNDS as f64).sqrt(),
+                "{n} cells: {share}"
+            );
         }
     }
 
@@ -328,28 +464,78 @@ mod tests {
     fn what_is_clearly_worse_is_left_out_diverged_or_not() {
         let mut stream = fixed_stream("worse", 0);
         let mut cell = |mean: f64| -> CellEnds {
-            (0..12).map(|repeat| (repeat, TrialEnd::Completed(mean + 0.01 * stream.next_normal()))).collect()
+            (0..12)
+                .map(|repeat| {
+                    (
+                        repeat,
+                        TrialEnd::Completed(mean + 0.01 * stream.next_normal()),
+                    )
+                })
+                .collect()
         };
-        let (best, near, far, survivor) = (cell(0.9), cell(0.899), cell(0.7), cell(0.95));
-        let rarely =
-            survivor.iter().map(|(repeat, end)| (*repeat, if *repeat < 2 { *end } else { TrialEnd::Diverged }));
-        let ends =
-            vec![best, near, far, rarely.collect(), (0..12).map(|repeat| (repeat, TrialEnd::Diverged)).collect()];
+        let best = cell(0.9);
+
+        let near = cell(0.899);
+        let far = cell(0.7);
+        let survivor = cell(0.95);
+        let rarely = survivor.iter().map(|(repeat, end)| {
+            (
+                *repeat,
+                if *repeat < 2 {
+                    *end
+                } else {
+                    TrialEnd::Diverged
+                },
+            )
+        });
+        let ends = vec![
+            best,
+            near,
+            far,
+            rarely.collect(),
+            (0..12).map(|repeat| (repeat, TrialEnd::Diverged)).collect(),
+        ];
         let places = found(&cells(5), &Metric::TestAcc, ends);
         let order: Vec<u64> = places.iter().flatten().map(|place| place.rank).collect();
-        let may: Vec<bool> = places.iter().flatten().map(|place| place.may_be_best).collect();
-        assert!(order[0] + order[1] == 3 && order[2..] == [3, 4, 5], "{order:?}");
+        let may: Vec<bool> = places
+            .iter()
+            .flatten()
+            .map(|place| place.may_be_best)
+            .collect();
+
+        assert!(
+            order[0] + order[1] == 3 && order[2..] == [3, 4, 5],
+            "{order:?}"
+        );
         assert_eq!(may, [true, true, false, false, false]);
     }
 
     #[test]
     fn a_row_of_several_cells_has_the_mean_of_their_ranks() {
-        let ends = |value: f64| -> CellEnds { (0..5).map(|repeat| (repeat, TrialEnd::Completed(value))).collect() };
+        let ends = |value: f64| -> CellEnds {
+            (0..5)
+                .map(|repeat| (repeat, TrialEnd::Completed(value)))
+                .collect()
+        };
+
         let spec = cells(4);
         let all: BTreeMap<u64, CellEnds> = (0..).zip([0.1, 0.9, 0.5, 0.6].map(ends)).collect();
-        let places = rank_rows(&spec, &Metric::TestAcc, &all, &[vec![0, 1], vec![2, 3], vec![], vec![7]]);
-        let ranks: Vec<Option<(u64, f64)>> = places.iter().map(|p| p.map(|p| (p.rank, p.mean_rank))).collect();
-        assert_eq!(ranks, [Some((2, 2.5)), Some((1, 2.5)), None, None], "equal ranks, and the lower mean second");
+        let places = rank_rows(
+            &spec,
+            &Metric::TestAcc,
+            &all,
+            &[vec![0, 1], vec![2, 3], vec![], vec![7]],
+        );
+        let ranks: Vec<Option<(u64, f64)>> = places
+            .iter()
+            .map(|p| p.map(|p| (p.rank, p.mean_rank)))
+            .collect();
+
+        assert_eq!(
+            ranks,
+            [Some((2, 2.5)), Some((1, 2.5)), None, None],
+            "equal ranks, and the lower mean second"
+        );
     }
 
     #[test]
@@ -358,38 +544,78 @@ mod tests {
         let why = unranked_reason(&mixed, &Metric::TestLoss).expect("another quantity");
         assert!(why.contains("(cross-entropy, mse)"), "{why}");
         assert_eq!(
-            (unranked_reason(&mixed, &Metric::TestAcc), unranked_reason(&cells(3), &Metric::TestLoss)),
+            (
+                unranked_reason(&mixed, &Metric::TestAcc),
+                unranked_reason(&cells(3), &Metric::TestLoss)
+            ),
             (None, None)
         );
-        assert!(unranked_reason(&mixed, &Metric::WeightNorm).is_some_and(|why| why.contains("neither")));
+
+        assert!(
+            unranked_reason(&mixed, &Metric::WeightNorm).is_some_and(|why| why.contains("neither"))
+        );
     }
 
     #[test]
     fn who_went_on_stands_before_who_did_not() {
-        let halving = "repeats = { min = 2, max = 4, halving = { metric = \"test_acc\", factor = 2 } }";
+        let halving =
+            "repeats = { min = 2, max = 4, halving = { metric = \"test_acc\", factor = 2 } }";
         let spec = sweep_of("lr = [0.1, 0.2, 0.3, 0.4]", halving);
-        let ends = |values: &[f64]| -> CellEnds { (0..).zip(values.iter().map(|x| TrialEnd::Completed(*x))).collect() };
+        let ends = |values: &[f64]| -> CellEnds {
+            (0..)
+                .zip(values.iter().map(|x| TrialEnd::Completed(*x)))
+                .collect()
+        };
+
         // The first one was lucky twice, and did not go on when it was decided by something else.
-        let all = vec![ends(&[0.9, 0.9]), ends(&[0.5, 0.6, 0.5, 0.7]), ends(&[0.6, 0.6, 0.6, 0.6]), ends(&[0.1, 0.2])];
-        let order: Vec<u64> = found(&spec, &Metric::TestAcc, all).iter().flatten().map(|place| place.rank).collect();
+        let all = vec![
+            ends(&[0.9, 0.9]),
+            ends(&[0.5, 0.6, 0.5, 0.7]),
+            ends(&[0.6, 0.6, 0.6, 0.6]),
+            ends(&[0.1, 0.2]),
+        ];
+        let order: Vec<u64> = found(&spec, &Metric::TestAcc, all)
+            .iter()
+            .flatten()
+            .map(|place| place.rank)
+            .collect();
         assert_eq!(order, [3, 2, 1, 4]);
+
         // While a rung is climbed, who is done with it first does not stand before the others.
         let all = vec![ends(&[0.5, 0.4]), ends(&[0.6]), ends(&[0.7]), ends(&[])];
-        let places: Vec<Option<u64>> = found(&spec, &Metric::TestAcc, all).iter().map(|p| p.map(|p| p.rank)).collect();
+        let places: Vec<Option<u64>> = found(&spec, &Metric::TestAcc, all)
+            .iter()
+            .map(|p| p.map(|p| p.rank))
+            .collect();
         assert_eq!(places, [Some(3), Some(2), Some(1), None]);
     }
 
     #[test]
     fn who_did_not_go_on_is_compared_by_what_it_did_among_all() {
-        let halving = "repeats = { min = 8, max = 16, halving = { metric = \"test_acc\", factor = 2 } }";
+        let halving =
+            "repeats = { min = 8, max = 16, halving = { metric = \"test_acc\", factor = 2 } }";
         let spec = sweep_of("lr = [0.1, 0.2, 0.3, 0.4]", halving);
-        let value = |cell: u32, repeat: u32| TrialEnd::Completed(f64::from(cell) + f64::from((cell + repeat) % 3));
-        let cell = |cell: u32, n: u32| -> CellEnds { (0..n).map(|repeat| (repeat, value(cell, repeat))).collect() };
+        let value = |cell: u32, repeat: u32| {
+            TrialEnd::Completed(f64::from(cell) + f64::from((cell + repeat) % 3))
+        };
+        let cell = |cell: u32, n: u32| -> CellEnds {
+            (0..n).map(|repeat| (repeat, value(cell, repeat))).collect()
+        };
+
         // The best one has a trial that diverged, so that shares are compared.
         let mut best = cell(30, 16);
         best[3].1 = TrialEnd::Diverged;
-        let places = found(&spec, &Metric::TestAcc, vec![cell(0, 8), cell(10, 8), cell(20, 16), best]);
-        let may: Vec<bool> = places.iter().flatten().map(|place| place.may_be_best).collect();
+        let places = found(
+            &spec,
+            &Metric::TestAcc,
+            vec![cell(0, 8), cell(10, 8), cell(20, 16), best],
+        );
+        let may: Vec<bool> = places
+            .iter()
+            .flatten()
+            .map(|place| place.may_be_best)
+            .collect();
+
         // Among those that stayed behind, the second was the best in each repeat; among all it was the third.
         assert_eq!(may, [false, false, false, true], "{places:?}");
     }
@@ -398,28 +624,73 @@ mod tests {
     fn a_cell_that_lags_leaves_the_others_told_apart() {
         let mut stream = fixed_stream("lags", 0);
         let mut cell = |mean: f64, n: u32| -> CellEnds {
-            (0..n).map(|repeat| (repeat, TrialEnd::Completed(mean + 0.01 * stream.next_normal()))).collect()
+            (0..n)
+                .map(|repeat| {
+                    (
+                        repeat,
+                        TrialEnd::Completed(mean + 0.01 * stream.next_normal()),
+                    )
+                })
+                .collect()
         };
+
         // One has had one trial, one half of them, and one none.
-        let ends = vec![cell(0.9, 12), cell(0.7, 12), cell(0.5, 12), cell(0.6, 1), cell(0.6, 6), Vec::new()];
+        let ends = vec![
+            cell(0.9, 12),
+            cell(0.7, 12),
+            cell(0.5, 12),
+            cell(0.6, 1),
+            cell(0.6, 6),
+            Vec::new(),
+        ];
         let places = found(&cells(6), &Metric::TestAcc, ends);
-        let order: Vec<Option<u64>> = places.iter().map(|place| place.map(|place| place.rank)).collect();
-        assert_eq!((order[0], order[1], order[5]), (Some(1), Some(2), None), "{places:?}");
-        let may: Vec<bool> = places.iter().flatten().map(|place| place.may_be_best).collect();
-        assert_eq!(may, [true, false, false, true, false], "of one trial nothing can be told");
+        let order: Vec<Option<u64>> = places
+            .iter()
+            .map(|place| place.map(|place| place.rank))
+            .collect();
+        assert_eq!(
+            (order[0], order[1], order[5]),
+            (Some(1), Some(2), None),
+            "{places:?}"
+        );
+
+        let may: Vec<bool> = places
+            .iter()
+            .flatten()
+            .map(|place| place.may_be_best)
+            .collect();
+        assert_eq!(
+            may,
+            [true, false, false, true, false],
+            "of one trial nothing can be told"
+        );
     }
 
     #[test]
     fn rows_of_several_cells_are_ranked_by_repeats_that_all_of_them_have() {
-        let ends =
-            |n: u32, value: f64| -> CellEnds { (0..n).map(|repeat| (repeat, TrialEnd::Completed(value))).collect() };
+        let ends = |n: u32, value: f64| -> CellEnds {
+            (0..n)
+                .map(|repeat| (repeat, TrialEnd::Completed(value)))
+                .collect()
+        };
+
         let spec = cells(4);
         // The good cell of the first row has more repeats than the bad one.
-        let all: BTreeMap<u64, CellEnds> =
-            (0..).zip([ends(8, 0.9), ends(2, 0.1), ends(8, 0.6), ends(8, 0.6)]).collect();
+        let all: BTreeMap<u64, CellEnds> = (0..)
+            .zip([ends(8, 0.9), ends(2, 0.1), ends(8, 0.6), ends(8, 0.6)])
+            .collect();
         let found = rank_rows(&spec, &Metric::TestAcc, &all, &[vec![0, 1], vec![2, 3]]);
-        assert_eq!(found.iter().map(|p| p.map(|p| p.rank)).collect::<Vec<_>>(), [Some(2), Some(1)], "{found:?}");
+        assert_eq!(
+            found.iter().map(|p| p.map(|p| p.rank)).collect::<Vec<_>>(),
+            [Some(2), Some(1)],
+            "{found:?}"
+        );
+
         let none = rank_rows(&spec, &Metric::TestAcc, &all, &[vec![0, 1], vec![2, 9]]);
-        assert_eq!(none.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false], "of 9 there is no trial");
+        assert_eq!(
+            none.iter().map(Option::is_some).collect::<Vec<_>>(),
+            [true, false],
+            "of 9 there is no trial"
+        );
     }
 }

@@ -73,11 +73,14 @@ struct PilotCell {
 
 impl PilotCell {
     fn estimate_sample_size(self, cell: u64, target: f64, first: u32) -> CellSampleSize {
-        let (n, rows) = (self.values.len() as u64, self.rows);
+        let n = self.values.len() as u64;
+        let rows = self.rows;
         let std = Sample::new(self.values).std();
+
         // Trials without a value take repeats, too.
         let repeats = |values: u64| (values as f64 * rows as f64 / n as f64).ceil() as u64;
-        let values = |level| std.and_then(|std| required_sample_size(std, target, level, MAX_TRIALS));
+        let values =
+            |level| std.and_then(|std| required_sample_size(std, target, level, MAX_TRIALS));
         let rung = |values: u64| {
             let mut rungs = precision_rungs(first, MAX_TRIALS as u32).map(u64::from);
             rungs.find(|rung| *rung >= repeats(values))
@@ -87,8 +90,14 @@ impl PilotCell {
             rows,
             n,
             std,
-            seconds: if self.timed > 0 { self.seconds / self.timed as f64 } else { 0.0 },
-            repeats: values(0.95).map(repeats).filter(|repeats| *repeats <= MAX_TRIALS),
+            seconds: if self.timed > 0 {
+                self.seconds / self.timed as f64
+            } else {
+                0.0
+            },
+            repeats: values(0.95)
+                .map(repeats)
+                .filter(|repeats| *repeats <= MAX_TRIALS),
             repeats_until_stop: values(DECIDING_LEVEL).and_then(rung),
         }
     }
@@ -98,31 +107,52 @@ impl PilotCell {
 ///
 /// # Errors
 /// The store failed.
-pub fn compute_sample_size(rows: RowSource<'_>, query: &TableQuery, target: f64) -> Result<SampleSize, AnalysisError> {
+pub fn compute_sample_size(
+    rows: RowSource<'_>,
+    query: &TableQuery,
+    target: f64,
+) -> Result<SampleSize, AnalysisError> {
     if !rows.spec.seeds.crossed.is_empty() {
         let message = "precision: the sweep crosses random streams, whose repeats are no independent ones: more repeats of the same \
                        streams make its means no better known; see `ergodic variance` for which streams there should be more of";
         return Err(AnalysisError::Invalid(message.into()));
     }
+
     let mut cells: Vec<CellSampleSize> = Vec::new();
     let mut pilot: Option<(u64, PilotCell)> = None;
-    let first = rows.spec.stopping_rule.as_ref().map_or(MIN_FIRST_RUNG, |until| until.min_repeats);
+    let first = rows
+        .spec
+        .stopping_rule
+        .as_ref()
+        .map_or(MIN_FIRST_RUNG, |until| until.min_repeats);
     let mut take = |row: StoredTrial| {
         let result = row.result;
         if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != result.key.cell) {
             cells.push(done.estimate_sample_size(cell, target, first));
         }
+
         let (_, pilot) = pilot.get_or_insert_with(|| (result.key.cell, PilotCell::default()));
         pilot.rows += 1;
+
         if !matches!(result.outcome, Outcome::Failed { .. }) {
             pilot.timed += 1;
             pilot.seconds += result.seconds;
         }
-        let value = result.metrics.get(query.metric_column()).copied().unwrap_or(f64::NAN);
-        pilot.values.extend(Some(value).filter(|x| result.outcome == Outcome::Completed && x.is_finite()));
+
+        let value = result
+            .metrics
+            .get(query.metric_column())
+            .copied()
+            .unwrap_or(f64::NAN);
+        pilot
+            .values
+            .extend(Some(value).filter(|x| result.outcome == Outcome::Completed && x.is_finite()));
+
         true
     };
-    rows.readers.with_reader(|reader| reader.read_trials(rows.sweep, &mut take))?;
+    rows.readers
+        .with_reader(|reader| reader.read_trials(rows.sweep, &mut take))?;
+
     cells.extend(pilot.map(|(cell, done)| done.estimate_sample_size(cell, target, first)));
     Ok(summarize_cells(cells, rows.spec.grid.cell_count()))
 }
@@ -131,8 +161,13 @@ pub fn compute_sample_size(rows: RowSource<'_>, query: &TableQuery, target: f64)
 fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
     let counts = |cell: &&CellSampleSize| cell.n > 0 || cell.rows < 2;
     let without = cells.iter().filter(|cell| !counts(cell)).count() as u64;
-    let repeats = cells.iter().filter(counts).map(|cell| cell.repeats).collect::<Option<Vec<u64>>>();
+    let repeats = cells
+        .iter()
+        .filter(counts)
+        .map(|cell| cell.repeats)
+        .collect::<Option<Vec<u64>>>();
     let repeats = repeats.and_then(|repeats| repeats.into_iter().max());
+
     // Of cells without rows nothing is known: what they have in common with the others is that they take as long.
     let unknown = all - cells.len() as u64;
     let usual = cells.iter().map(|cell| cell.seconds).sum::<f64>() / cells.len().max(1) as f64;
@@ -143,6 +178,7 @@ fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
             missing.add_trials(trials, cell.seconds);
             missing.uncounted += if counts(&cell) { 0 } else { trials };
         }
+
         missing.add_trials(unknown * repeats, usual);
         missing
     });
@@ -150,12 +186,23 @@ fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
     let until = || {
         let mut missing = RemainingTrials::default();
         for cell in cells.iter().filter(counts) {
-            missing.add_trials(cell.repeats_until_stop?.saturating_sub(cell.rows), cell.seconds);
+            missing.add_trials(
+                cell.repeats_until_stop?.saturating_sub(cell.rows),
+                cell.seconds,
+            );
         }
+
         Some(missing)
     };
     let until = until().filter(|_| unknown == 0 && repeats.is_some());
-    SampleSize { repeats, remaining_equal: same, remaining_until_stop: until, cells_without_value: without, cells }
+
+    SampleSize {
+        repeats,
+        remaining_equal: same,
+        remaining_until_stop: until,
+        cells_without_value: without,
+        cells,
+    }
 }
 
 #[cfg(test)]
@@ -164,22 +211,44 @@ mod tests {
 
     fn pilot(values: &[f64], without: u64) -> PilotCell {
         let rows = values.len() as u64 + without;
-        PilotCell { values: values.to_vec(), rows, timed: rows, seconds: 2.0 * rows as f64 }
+        PilotCell {
+            values: values.to_vec(),
+            rows,
+            timed: rows,
+            seconds: 2.0 * rows as f64,
+        }
     }
 
     #[test]
     fn a_cell_needs_what_its_spread_asks_for() {
         // Standard deviation 1.
-        let values: Vec<f64> = (0..20).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 } * 0.95_f64.sqrt()).collect();
+        let values: Vec<f64> = (0..20)
+            .map(|i| if i % 2 == 0 { 1.0 } else { -1.0 } * 0.95_f64.sqrt())
+            .collect();
         let cell = pilot(&values, 0).estimate_sample_size(3, 0.1, 20);
         assert!((cell.std.expect("a spread") - 1.0).abs() < 1e-12);
         assert_eq!((cell.repeats, cell.seconds), (Some(387), 2.0));
+
         // (2.326/0.1)² = 541, on the ladder 20, 25, 31, …, 531, 663.
         assert_eq!(cell.repeats_until_stop, Some(663));
         // One in five has no value.
-        assert_eq!(pilot(&values, 5).estimate_sample_size(3, 0.1, 20).repeats, Some(484));
-        assert_eq!(pilot(&[1.0], 4).estimate_sample_size(3, 0.1, 20).repeats, None, "one value has no spread");
-        assert_eq!(pilot(&[0.0, 1.0], 0).estimate_sample_size(3, 1e-9, 20).repeats, None, "more than there can be");
+        assert_eq!(
+            pilot(&values, 5).estimate_sample_size(3, 0.1, 20).repeats,
+            Some(484)
+        );
+        assert_eq!(
+            pilot(&[1.0], 4).estimate_sample_size(3, 0.1, 20).repeats,
+            None,
+            "one value has no spread"
+        );
+
+        assert_eq!(
+            pilot(&[0.0, 1.0], 0)
+                .estimate_sample_size(3, 1e-9, 20)
+                .repeats,
+            None,
+            "more than there can be"
+        );
     }
 
     #[test]
@@ -193,37 +262,95 @@ mod tests {
             repeats,
             repeats_until_stop: until,
         };
-        let cells = vec![cell(0, 20, Some(10), Some(20)), cell(1, 20, Some(50), Some(72))];
+        let cells = vec![
+            cell(0, 20, Some(10), Some(20)),
+            cell(1, 20, Some(50), Some(72)),
+        ];
         let needs = summarize_cells(cells.clone(), 2);
         assert_eq!(needs.repeats, Some(50));
+
         assert_eq!(
             needs.remaining_equal,
-            Some(RemainingTrials { trials: 60, uncounted: 0, slot_seconds: 30.0 * 2.0 + 30.0 * 4.0 })
+            Some(RemainingTrials {
+                trials: 60,
+                uncounted: 0,
+                slot_seconds: 30.0 * 2.0 + 30.0 * 4.0
+            })
         );
+
         assert_eq!(
             needs.remaining_until_stop,
-            Some(RemainingTrials { trials: 52, uncounted: 0, slot_seconds: 52.0 * 4.0 })
+            Some(RemainingTrials {
+                trials: 52,
+                uncounted: 0,
+                slot_seconds: 52.0 * 4.0
+            })
         );
+
         let more = summarize_cells(cells.clone(), 3);
-        assert_eq!(more.remaining_equal.map(|missing| missing.trials), Some(110));
+        assert_eq!(
+            more.remaining_equal.map(|missing| missing.trials),
+            Some(110)
+        );
         assert_eq!(more.remaining_until_stop, None, "a cell without rows");
+
         let unknown = summarize_cells(vec![cells[0], cell(1, 20, None, None)], 2);
-        assert_eq!((unknown.repeats, unknown.remaining_equal, unknown.remaining_until_stop), (None, None, None));
-        let dead = CellSampleSize { n: 0, std: None, ..cell(1, 20, None, None) };
+        assert_eq!(
+            (
+                unknown.repeats,
+                unknown.remaining_equal,
+                unknown.remaining_until_stop
+            ),
+            (None, None, None)
+        );
+
+        let dead = CellSampleSize {
+            n: 0,
+            std: None,
+            ..cell(1, 20, None, None)
+        };
         let rest = summarize_cells(vec![cells[0], dead], 2);
         assert_eq!(
-            (rest.repeats, rest.remaining_equal.map(|missing| missing.trials), rest.cells_without_value),
+            (
+                rest.repeats,
+                rest.remaining_equal.map(|missing| missing.trials),
+                rest.cells_without_value
+            ),
             (Some(10), Some(0), 1)
         );
+
         // What more repeats would run is counted, and how much of it in a cell that none would help.
-        let dead = CellSampleSize { n: 0, std: None, ..cell(1, 2, None, None) };
+        let dead = CellSampleSize {
+            n: 0,
+            std: None,
+            ..cell(1, 2, None, None)
+        };
         let rest = summarize_cells(vec![cell(0, 2, Some(18), Some(20)), dead], 2);
         assert_eq!(
             rest.remaining_equal,
-            Some(RemainingTrials { trials: 32, uncounted: 16, slot_seconds: 16.0 * 2.0 + 16.0 * 4.0 })
+            Some(RemainingTrials {
+                trials: 32,
+                uncounted: 16,
+                slot_seconds: 16.0 * 2.0 + 16.0 * 4.0
+            })
         );
-        assert_eq!((rest.remaining_until_stop.map(|missing| missing.trials), rest.cells_without_value), (Some(18), 1));
+
+        assert_eq!(
+            (
+                rest.remaining_until_stop.map(|missing| missing.trials),
+                rest.cells_without_value
+            ),
+            (Some(18), 1)
+        );
+
         let nothing = summarize_cells(Vec::new(), 2);
-        assert_eq!((nothing.repeats, nothing.remaining_equal, nothing.remaining_until_stop), (None, None, None));
+        assert_eq!(
+            (
+                nothing.repeats,
+                nothing.remaining_equal,
+                nothing.remaining_until_stop
+            ),
+            (None, None, None)
+        );
     }
 }

@@ -172,8 +172,16 @@ impl KeyedValues {
 
     /// Those of some repeats.
     fn filter_repeats(&self, repeats: &BTreeSet<u32>) -> Self {
-        let kept = || self.values.iter().zip(&self.keys).filter(|(_, key)| repeats.contains(&key.repeat));
-        Self { values: kept().map(|(value, _)| *value).collect(), keys: kept().map(|(_, key)| *key).collect() }
+        let kept = || {
+            self.values
+                .iter()
+                .zip(&self.keys)
+                .filter(|(_, key)| repeats.contains(&key.repeat))
+        };
+        Self {
+            values: kept().map(|(value, _)| *value).collect(),
+            keys: kept().map(|(_, key)| *key).collect(),
+        }
     }
 
     fn append_values(&mut self, more: Self) {
@@ -211,17 +219,30 @@ struct CurvePoints(Vec<(u64, KeyedValues)>);
 
 impl CurvePoints {
     /// Adds a trial's curve, in rows of so many values.
-    fn add_trial(&mut self, trial: SampledTrial<'_>, (width, column): (usize, usize), matters: bool) {
+    fn add_trial(
+        &mut self,
+        trial: SampledTrial<'_>,
+        (width, column): (usize, usize),
+        matters: bool,
+    ) {
         let SampledTrial { key, curve, .. } = trial;
-        for (row, step) in curve.steps().enumerate().take_while(|(_, step)| trial.is_trained_beyond(*step)) {
+        for (row, step) in curve
+            .steps()
+            .enumerate()
+            .take_while(|(_, step)| trial.is_trained_beyond(*step))
+        {
             // The curves of a cell have the same steps, unless something is wrong.
             let at = match self.0.get(row) {
                 Some((there, _)) if *there == step => row,
-                _ => self.0.binary_search_by_key(&step, |(there, _)| *there).unwrap_or_else(|at| {
-                    self.0.insert(at, (step, KeyedValues::default()));
-                    at
-                }),
+                _ => self
+                    .0
+                    .binary_search_by_key(&step, |(there, _)| *there)
+                    .unwrap_or_else(|at| {
+                        self.0.insert(at, (step, KeyedValues::default()));
+                        at
+                    }),
             };
+
             if let Some(value) = curve.value_at(row, width, column).filter(|x| !x.is_nan()) {
                 self.0[at].1.push_value(value, key, matters);
             }
@@ -257,12 +278,18 @@ impl TableQuery {
     pub fn new(spec: &Spec, question: &TableParams<'_>) -> Result<Self, AnalysisError> {
         let axes: Vec<usize> = match question.by {
             [] => (0..spec.grid.axes().len()).collect(),
-            names => names.iter().map(|name| find_axis(spec.grid.axes(), name)).collect::<Result<_, _>>()?,
+            names => names
+                .iter()
+                .map(|name| find_axis(spec.grid.axes(), name))
+                .collect::<Result<_, _>>()?,
         };
         if let Some(twice) = (1..axes.len()).find(|at| axes[..*at].contains(&axes[*at])) {
             let name = &spec.grid.axes()[axes[twice]].name;
-            return Err(AnalysisError::Invalid(format!("by: the axis '{name}' stands twice")));
+            return Err(AnalysisError::Invalid(format!(
+                "by: the axis '{name}' stands twice"
+            )));
         }
+
         let metric = find_metric(&spec.measure.metrics, question.metric)?;
         let stats = Statistic::parse_list(question.stats)?;
         if stats.iter().any(Statistic::counts_diverged) && !has_chance_level(&metric.1) {
@@ -273,15 +300,27 @@ impl TableQuery {
             );
             return Err(AnalysisError::Invalid(message));
         }
+
         let pooled = (0..spec.grid.axes().len()).any(|axis| !axes.contains(&axis));
-        let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.as_str()).collect();
+        let fixed: Vec<&str> = spec
+            .seeds
+            .fixed
+            .iter()
+            .map(|purpose| purpose.as_str())
+            .collect();
         let terms = IntervalConditions {
             fixed_streams: fixed.join(", "),
-            stops_early: spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based),
+            stops_early: spec
+                .stopping_rule
+                .as_ref()
+                .is_some_and(StoppingRule::is_precision_based),
         };
-        let (weighting, crossing) = (question.weighting, Crossing::from_spec(spec));
+
+        let weighting = question.weighting;
+        let crossing = Crossing::from_spec(spec);
         let chooser = selection_metric(&spec.measure.metrics, &metric);
-        let (unranked, at) = (ranking::unranked_reason(spec, &chooser.1), parse_moment(question.at)?);
+        let unranked = ranking::unranked_reason(spec, &chooser.1);
+        let at = parse_moment(question.at)?;
         Ok(Self {
             axes,
             pooled,
@@ -304,7 +343,9 @@ impl TableQuery {
     /// Values as a sample. Where cells of a row have not all ended the same repeats, its mean is known by those that all have ended:
     /// others differ by which cells they are of, too.
     fn sample_with_repeats(&self, values: KeyedValues, whole: Option<&BTreeSet<u32>>) -> Sample {
-        let Some(whole) = whole else { return self.sample_from_values(values) };
+        let Some(whole) = whole else {
+            return self.sample_from_values(values);
+        };
         let some = self.sample_from_values(values.filter_repeats(whole));
         self.sample_from_values(values).with_uncertainty_of(some)
     }
@@ -314,11 +355,13 @@ impl TableQuery {
         if !self.needs_keys() {
             return Sample::new(values);
         }
+
         let repeats: Vec<u32> = of.iter().map(|key| key.repeat).collect();
         let sample = match &self.crossing {
             Some(crossing) => Sample::from_crossed(values, &repeats, crossing),
             None => Sample::from_pooled(values, &repeats),
         };
+
         match self.weighting {
             Weighting::Cells if self.pooled => {
                 let cells: Vec<u64> = of.iter().map(|key| key.cell).collect();
@@ -355,12 +398,18 @@ impl TableQuery {
 
     /// Columns of the statistics asked for by name.
     pub fn statistic_columns(&self) -> Vec<String> {
-        self.stats.iter().flat_map(Statistic::column_names).collect()
+        self.stats
+            .iter()
+            .flat_map(Statistic::column_names)
+            .collect()
     }
 
     /// Names of the axes.
     pub fn axis_names(&self, spec: &Spec) -> Vec<String> {
-        self.axes.iter().map(|at| spec.grid.axes()[*at].name.clone()).collect()
+        self.axes
+            .iter()
+            .map(|at| spec.grid.axes()[*at].name.clone())
+            .collect()
     }
 
     fn group_key(&self, spec: &Spec, cell: u64) -> Vec<u64> {
@@ -369,7 +418,11 @@ impl TableQuery {
     }
 
     fn axis_values(&self, spec: &Spec, group: &[u64]) -> Vec<SpecValue> {
-        self.axes.iter().zip(group).map(|(axis, i)| spec.grid.axes()[*axis].value_at(*i)).collect()
+        self.axes
+            .iter()
+            .zip(group)
+            .map(|(axis, i)| spec.grid.axes()[*axis].value_at(*i))
+            .collect()
     }
 
     /// Statistics per group of cells, in the order of the grid; groups without a row are listed too, as long as the
@@ -380,17 +433,27 @@ impl TableQuery {
     pub fn compute_table(&self, rows: RowSource<'_>) -> Result<Vec<TableEntry>, AnalysisError> {
         let is_ranked = self.is_ranked(rows.spec);
         let (mut groups, mut ends) = self.read_groups(rows, CellRange::ALL, is_ranked)?;
+
         if let Some(at) = self.at {
             self.add_curve_samples(rows, at, &mut groups, is_ranked.then_some(&mut ends))?;
         }
+
         // Of a row of which a cell has not begun, no repeat has ended in all cells.
         let has_begun = |group: &&TrialGroup| group.cells.len() as u64 >= group.cell_count;
-        let cells = |group: &TrialGroup| Some(group).filter(has_begun).map(|group| group.cells.clone());
-        let members: Vec<Vec<u64>> = groups.values().map(|group| cells(group).unwrap_or_default()).collect();
+        let cells = |group: &TrialGroup| {
+            Some(group)
+                .filter(has_begun)
+                .map(|group| group.cells.clone())
+        };
+        let members: Vec<Vec<u64>> = groups
+            .values()
+            .map(|group| cells(group).unwrap_or_default())
+            .collect();
         let places = match is_ranked {
             true => ranking::rank_rows(rows.spec, self.selection_metric(), &ends, &members),
             false => vec![None; members.len()],
         };
+
         self.build_entries(rows, groups, places, &Cell::new(0))
     }
 
@@ -416,13 +479,22 @@ impl TableQuery {
         drawn: &Cell<usize>,
     ) -> Result<Vec<TableEntry>, AnalysisError> {
         self.check_bootstrap_work(
-            groups.values().map(|group| group.values.values.len() + group.diverged.len()),
+            groups
+                .values()
+                .map(|group| group.values.values.len() + group.diverged.len()),
             drawn,
         )?;
+
         let cells = rows.cell_context();
-        let mut entries: Vec<TableEntry> =
-            groups.into_par_iter().map(|(key, group)| self.build_entry(cells, &key, 0, group)).collect();
-        entries.iter_mut().zip(places).for_each(|(entry, place)| entry.rank = place);
+        let mut entries: Vec<TableEntry> = groups
+            .into_par_iter()
+            .map(|(key, group)| self.build_entry(cells, &key, 0, group))
+            .collect();
+        entries
+            .iter_mut()
+            .zip(places)
+            .for_each(|(entry, place)| entry.rank = place);
+
         Ok(entries)
     }
 
@@ -431,15 +503,26 @@ impl TableQuery {
         if !self.is_ranked(rows.spec) {
             return Ok(BTreeMap::new());
         }
+
         let ends = self.read_cell_ends(rows)?;
         let members: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
         let places = ranking::rank_rows(rows.spec, self.selection_metric(), &ends, &members);
-        Ok(ends.keys().zip(places).filter_map(|(cell, place)| Some((*cell, place?))).collect())
+        Ok(ends
+            .keys()
+            .zip(places)
+            .filter_map(|(cell, place)| Some((*cell, place?)))
+            .collect())
     }
 
     /// How the trials of each cell ended.
-    fn read_cell_ends(&self, rows: RowSource<'_>) -> Result<BTreeMap<u64, CellEnds>, AnalysisError> {
-        Ok(read_cell_trials(self, rows)?.into_iter().map(|(cell, trials)| (cell, trials.ends)).collect())
+    fn read_cell_ends(
+        &self,
+        rows: RowSource<'_>,
+    ) -> Result<BTreeMap<u64, CellEnds>, AnalysisError> {
+        Ok(read_cell_trials(self, rows)?
+            .into_iter()
+            .map(|(cell, trials)| (cell, trials.ends))
+            .collect())
     }
 
     fn is_ranked(&self, spec: &Spec) -> bool {
@@ -469,18 +552,30 @@ impl TableQuery {
         let spec = rows.spec;
         let mut ends: BTreeMap<u64, CellEnds> = BTreeMap::new();
         let mut groups: TrialGroups = BTreeMap::new();
+
         if spec.grid.cell_number_bound() <= MAX_EMPTY_ROWS {
             for cell in spec.grid.iter().filter(|cell| within.contains(*cell)) {
-                groups.entry(self.group_key(spec, cell)).or_default().cell_count += 1;
+                groups
+                    .entry(self.group_key(spec, cell))
+                    .or_default()
+                    .cell_count += 1;
             }
         }
-        let parts = rows.map_cell_ranges(within, |reader, part| self.read_cell_rows(rows, reader, part, with_ends))?;
+
+        let parts = rows.map_cell_ranges(within, |reader, part| {
+            self.read_cell_rows(rows, reader, part, with_ends)
+        })?;
         for mut cell in parts.into_iter().flatten() {
             if with_ends {
                 ends.entry(cell.cell).or_default().append(&mut cell.ends);
             }
-            groups.entry(self.group_key(spec, cell.cell)).or_default().append_rows(cell);
+
+            groups
+                .entry(self.group_key(spec, cell.cell))
+                .or_default()
+                .append_rows(cell);
         }
+
         Ok((groups, ends))
     }
 
@@ -495,38 +590,75 @@ impl TableQuery {
         let mut cells: Vec<CellRows> = Vec::new();
         let mut about = (u64::MAX, None, None);
         reader.read_ended_trials(rows.sweep, part, &mut |trial| {
-            let (cell, repeat) = (cell_row_mut(&mut cells, trial.key.cell), trial.key.repeat);
+            let cell = cell_row_mut(&mut cells, trial.key.cell);
+            let repeat = trial.key.repeat;
+
             if self.pooled {
                 cell.repeats.push(repeat);
             }
+
             let Outcome::Diverged { step } = trial.outcome else {
                 cell.counts.add(&trial.outcome);
                 let has_completed = trial.outcome == Outcome::Completed;
-                let value = |column: usize| trial.metrics.get(column).filter(|x| self.at.is_none() && !x.is_nan());
+                let value = |column: usize| {
+                    trial
+                        .metrics
+                        .get(column)
+                        .filter(|x| self.at.is_none() && !x.is_nan())
+                };
                 if let Some(value) = value(self.metric.0).filter(|_| has_completed) {
                     cell.values.push_value(value, trial.key, self.needs_keys());
                 }
+
                 // What it has at a moment, its curve says.
                 if with_ends && !(has_completed && self.at.is_some()) {
-                    let chosen = || TrialEnd::Completed(value(self.selection_metric.0).unwrap_or(f64::NAN));
-                    cell.ends.push((repeat, if has_completed { chosen() } else { TrialEnd::Failed }));
+                    let chosen =
+                        || TrialEnd::Completed(value(self.selection_metric.0).unwrap_or(f64::NAN));
+                    cell.ends.push((
+                        repeat,
+                        if has_completed {
+                            chosen()
+                        } else {
+                            TrialEnd::Failed
+                        },
+                    ));
                 }
+
                 return;
             };
+
             if about.0 != cell.cell {
                 let config = rows.spec.grid.resolve_config(cell.cell).ok();
-                let limit = self.at.and_then(|at| Some(config.as_ref()?.length_in_steps(at)));
-                about = (cell.cell, limit, config.and_then(|config| chance_level(&self.metric.1, &config)));
+                let limit = self
+                    .at
+                    .and_then(|at| Some(config.as_ref()?.length_in_steps(at)));
+                about = (
+                    cell.cell,
+                    limit,
+                    config.and_then(|config| chance_level(&self.metric.1, &config)),
+                );
             }
+
             let lives = about.1.is_some_and(|limit| step > limit);
-            cell.counts.add(if lives { &Outcome::Completed } else { &trial.outcome });
+            cell.counts.add(if lives {
+                &Outcome::Completed
+            } else {
+                &trial.outcome
+            });
+
             if with_ends && !lives {
                 cell.ends.push((repeat, TrialEnd::Diverged));
             }
+
             if !lives && !self.stats.is_empty() {
-                cell.diverged.push(Divergence { key: trial.key, step, value: about.2 });
+                cell.diverged.push(Divergence {
+                    key: trial.key,
+                    step,
+                    value: about.2,
+                });
             }
         })?;
+
         Ok(cells)
     }
 
@@ -542,21 +674,28 @@ impl TableQuery {
             if group.0 != key.cell {
                 group = (key.cell, self.group_key(rows.spec, key.cell));
             }
+
             if !values.metric_value.is_nan() {
-                groups.entry(group.1.clone()).or_default().values.push_value(
-                    values.metric_value,
-                    key,
-                    self.needs_keys(),
-                );
+                groups
+                    .entry(group.1.clone())
+                    .or_default()
+                    .values
+                    .push_value(values.metric_value, key, self.needs_keys());
             }
+
             if let Some(ends) = &mut ends {
-                ends.entry(key.cell).or_default().push((key.repeat, TrialEnd::Completed(values.selection_value)));
+                ends.entry(key.cell)
+                    .or_default()
+                    .push((key.repeat, TrialEnd::Completed(values.selection_value)));
             }
         })?;
+
         if let Some(ends) = ends {
             ends.retain(|cell, _| !unsampled.contains(cell));
-            ends.values_mut().for_each(|ends| ends.sort_unstable_by_key(|(repeat, _)| *repeat));
+            ends.values_mut()
+                .for_each(|ends| ends.sort_unstable_by_key(|(repeat, _)| *repeat));
         }
+
         Ok(())
     }
 
@@ -568,16 +707,28 @@ impl TableQuery {
         at: Length,
         each: &mut dyn FnMut(TrialKey, SampledValues),
     ) -> Result<BTreeSet<u64>, AnalysisError> {
-        let parts = rows.map_ranges(|reader, part| self.read_range_samples(rows, reader, part, at))?;
+        let parts =
+            rows.map_ranges(|reader, part| self.read_range_samples(rows, reader, part, at))?;
         let mut cells: BTreeMap<u64, bool> = BTreeMap::new();
         for (cell, is_sampled) in parts.iter().flat_map(|part| &part.cells) {
             *cells.entry(*cell).or_default() |= is_sampled;
         }
+
         if !cells.is_empty() && cells.values().all(|is_sampled| !is_sampled) {
-            return Err(AnalysisError::Unknown(self.describe_missing_sample(rows, at)?));
+            return Err(AnalysisError::Unknown(
+                self.describe_missing_sample(rows, at)?,
+            ));
         }
-        parts.into_iter().flat_map(|part| part.values).for_each(|(key, values)| each(key, values));
-        Ok(cells.into_iter().filter(|(_, is_sampled)| !is_sampled).map(|(cell, _)| cell).collect())
+
+        parts
+            .into_iter()
+            .flat_map(|part| part.values)
+            .for_each(|(key, values)| each(key, values));
+        Ok(cells
+            .into_iter()
+            .filter(|(_, is_sampled)| !is_sampled)
+            .map(|(cell, _)| cell)
+            .collect())
     }
 
     fn read_range_samples(
@@ -593,14 +744,22 @@ impl TableQuery {
         reader.read_curves(rows.sweep, part, &mut |trial| {
             let SampledTrial { key, curve, .. } = trial;
             if moment.0 != key.cell {
-                moment =
-                    (key.cell, rows.spec.grid.resolve_config(key.cell).map_or(0, |config| config.length_in_steps(at)));
+                moment = (
+                    key.cell,
+                    rows.spec
+                        .grid
+                        .resolve_config(key.cell)
+                        .map_or(0, |config| config.length_in_steps(at)),
+                );
             }
+
             if !trial.is_trained_beyond(moment.1) {
                 return;
             }
+
             let row = curve.find_step(moment.1);
             *samples.cells.entry(key.cell).or_default() |= row.is_some();
+
             if let Some(row) = row {
                 let value = |column: usize| curve.value_at(row, width, column).unwrap_or(f64::NAN);
                 samples.values.push((
@@ -612,24 +771,43 @@ impl TableQuery {
                 ));
             }
         })?;
+
         Ok(samples)
     }
 
     /// That no trial has a sample at a moment, with the steps around it at which the first one has some.
-    fn describe_missing_sample(&self, rows: RowSource<'_>, at: Length) -> Result<String, AnalysisError> {
+    fn describe_missing_sample(
+        &self,
+        rows: RowSource<'_>,
+        at: Length,
+    ) -> Result<String, AnalysisError> {
         let mut around: Option<(u64, Vec<u64>)> = None;
         rows.readers.with_reader(|reader| {
-            reader.read_curves(rows.sweep, TrialRange::ALL, &mut |SampledTrial { key, curve, .. }| {
-                if around.is_none() {
-                    let wanted = rows.spec.grid.resolve_config(key.cell).map_or(0, |config| config.length_in_steps(at));
-                    let below = curve.steps().take_while(|step| *step < wanted).last();
-                    let above = curve.steps().find(|step| *step > wanted);
-                    around = Some((wanted, below.into_iter().chain(above).collect()));
-                }
-            })
+            reader.read_curves(
+                rows.sweep,
+                TrialRange::ALL,
+                &mut |SampledTrial { key, curve, .. }| {
+                    if around.is_none() {
+                        let wanted = rows
+                            .spec
+                            .grid
+                            .resolve_config(key.cell)
+                            .map_or(0, |config| config.length_in_steps(at));
+                        let below = curve.steps().take_while(|step| *step < wanted).last();
+
+                        let above = curve.steps().find(|step| *step > wanted);
+                        around = Some((wanted, below.into_iter().chain(above).collect()));
+                    }
+                },
+            )
         })?;
+
         let (wanted, around) = around.unwrap_or_default();
-        let nearest = around.iter().map(u64::to_string).collect::<Vec<_>>().join(" and ");
+        let nearest = around
+            .iter()
+            .map(u64::to_string)
+            .collect::<Vec<_>>()
+            .join(" and ");
         Ok(format!(
             "at: no trial was sampled after step {wanted}; the nearest samples are after step {nearest}, and \
              `ergodic curves` lists all"
@@ -651,17 +829,28 @@ impl TableQuery {
         drawn: &Cell<usize>,
     ) -> Result<Vec<TableEntry>, AnalysisError> {
         let mut points: BTreeMap<(Vec<u64>, u64), KeyedValues> = BTreeMap::new();
-        let parts = rows.map_cell_ranges(within, |reader, part| self.read_curve_points(rows, reader, part))?;
+        let parts = rows.map_cell_ranges(within, |reader, part| {
+            self.read_curve_points(rows, reader, part)
+        })?;
         for (cell, curves) in parts.into_iter().flatten() {
             let group = self.group_key(rows.spec, cell);
             for (step, values) in curves.0 {
-                points.entry((group.clone(), step)).or_default().append_values(values);
+                points
+                    .entry((group.clone(), step))
+                    .or_default()
+                    .append_values(values);
             }
         }
+
         // What is asked for by name may be about trials that had diverged, which have no part in the curves any more; and whether
         // all cells of a row have ended a repeat, curves do not say.
         let named = !self.stats.is_empty();
-        let outcomes = if named || self.pooled { self.read_groups(rows, within, false)?.0 } else { BTreeMap::new() };
+        let outcomes = if named || self.pooled {
+            self.read_groups(rows, within, false)?.0
+        } else {
+            BTreeMap::new()
+        };
+
         self.check_bootstrap_work(points.values().map(|point| point.values.len()), drawn)?;
         let cells = rows.cell_context();
         let entry = |((key, step), values): ((Vec<u64>, u64), KeyedValues)| {
@@ -672,6 +861,7 @@ impl TableQuery {
             };
             self.build_entry(cells, &key, step, TrialGroup { values, ..group })
         };
+
         Ok(points.into_par_iter().map(entry).collect())
     }
 
@@ -692,18 +882,40 @@ impl TableQuery {
                 points.add_trial(trial, at, self.needs_keys());
             }
         })?;
+
         Ok(cells)
     }
 
-    fn build_entry(&self, of: CellContext<'_>, key: &[u64], step: u64, group: TrialGroup) -> TableEntry {
+    fn build_entry(
+        &self,
+        of: CellContext<'_>,
+        key: &[u64],
+        step: u64,
+        group: TrialGroup,
+    ) -> TableEntry {
         let whole = group.complete_repeats();
-        let together = whole.as_ref().map(|whole| [whole.len(), group.repeats.len()]);
-        let TrialGroup { cells, values, diverged, counts, .. } = group;
+        let together = whole
+            .as_ref()
+            .map(|whole| [whole.len(), group.repeats.len()]);
+        let TrialGroup {
+            cells,
+            values,
+            diverged,
+            counts,
+            ..
+        } = group;
         let resampling = || of.resampling_stream(&cells);
+
         let counting = self.stats.iter().any(Statistic::counts_diverged);
         let counted = || {
-            let values = diverged.iter().map(|trial| trial.value).collect::<Option<Vec<f64>>>()?;
-            Some(KeyedValues { values, keys: diverged.iter().map(|trial| trial.key).collect() })
+            let values = diverged
+                .iter()
+                .map(|trial| trial.value)
+                .collect::<Option<Vec<f64>>>()?;
+            Some(KeyedValues {
+                values,
+                keys: diverged.iter().map(|trial| trial.key).collect(),
+            })
         };
         let all = counting.then(counted).flatten().map(|counted| {
             let mut all = values.clone();
@@ -720,12 +932,17 @@ impl TableQuery {
             stops_early: self.conditions.stops_early,
             complete_repeats: together,
         };
+
         TableEntry {
             values: self.axis_values(of.spec, key),
             step,
             summary: Summary::from_sample(&figures.completed, figures.adjusted_level(0.95)),
             counts,
-            statistics: self.stats.iter().flat_map(|statistic| statistic.compute_values(&figures)).collect(),
+            statistics: self
+                .stats
+                .iter()
+                .flat_map(|statistic| statistic.compute_values(&figures))
+                .collect(),
             note: figures.describe_caveats(&self.stats),
             rank: None,
         }
@@ -737,9 +954,16 @@ impl TableQuery {
         sizes: impl Iterator<Item = usize>,
         drawn: &Cell<usize>,
     ) -> Result<(), AnalysisError> {
-        let asked = self.stats.iter().filter(|statistic| statistic.is_resampled()).count();
-        let draws = drawn.get().saturating_add((sizes.sum::<usize>() * asked).saturating_mul(RESAMPLES));
+        let asked = self
+            .stats
+            .iter()
+            .filter(|statistic| statistic.is_resampled())
+            .count();
+        let draws = drawn
+            .get()
+            .saturating_add((sizes.sum::<usize>() * asked).saturating_mul(RESAMPLES));
         drawn.set(draws);
+
         if draws > MAX_DRAWS {
             let message = format!(
                 "a bootstrap of so many values would take {draws} draws or more, of at most {MAX_DRAWS}: use ci95, which \
@@ -747,6 +971,7 @@ impl TableQuery {
             );
             return Err(AnalysisError::Invalid(message));
         }
+
         Ok(())
     }
 }
@@ -759,7 +984,10 @@ struct CellRange {
 }
 
 impl CellRange {
-    const ALL: Self = Self { from: 0, to: TrialRange::ALL.to.cell };
+    const ALL: Self = Self {
+        from: 0,
+        to: TrialRange::ALL.to.cell,
+    };
 
     fn contains(self, cell: u64) -> bool {
         (self.from..self.to).contains(&cell)
@@ -802,8 +1030,14 @@ impl TableQuery {
             return hand_out_pages(self.compute_table(rows)?, each);
         }
 
-        let (places, drawn) = (self.rank_cells(rows)?, Cell::new(0));
-        self.for_each_page(rows, cells, &|within| self.compute_table_page(rows, within, &places, &drawn), each)
+        let places = self.rank_cells(rows)?;
+        let drawn = Cell::new(0);
+        self.for_each_page(
+            rows,
+            cells,
+            &|within| self.compute_table_page(rows, within, &places, &drawn),
+            each,
+        )
     }
 
     /// Points of curves, page by page.
@@ -817,7 +1051,12 @@ impl TableQuery {
     ) -> Result<(), AnalysisError> {
         let drawn = Cell::new(0);
         let cells = cells_per_page(rows.spec, max_samples_per_trial(rows.spec));
-        self.for_each_page(rows, cells, &|within| self.compute_curve_page(rows, within, &drawn), each)
+        self.for_each_page(
+            rows,
+            cells,
+            &|within| self.compute_curve_page(rows, within, &drawn),
+            each,
+        )
     }
 
     /// Where a row is of one cell, so many cells are taken at a time.
@@ -831,50 +1070,89 @@ impl TableQuery {
         if self.pooled {
             return hand_out_pages(work_out(CellRange::ALL)?, each);
         }
-        let (numbers, mut from) = (rows.spec.grid.cell_number_bound(), 0);
+
+        let numbers = rows.spec.grid.cell_number_bound();
+        let mut from = 0;
         while from < numbers {
-            let within = CellRange { from, to: from.saturating_add(cells).min(numbers) };
+            let within = CellRange {
+                from,
+                to: from.saturating_add(cells).min(numbers),
+            };
             let page = work_out(within)?;
             if !page.is_empty() && !each(page) {
                 return Ok(());
             }
+
             from = within.to;
         }
+
         Ok(())
     }
 
     /// How many bytes it takes to answer, about, of so many trials: of a table, or of curves; in pages or in one piece.
     pub fn estimate_bytes(&self, spec: &Spec, done: u64, curves: bool, paged: bool) -> u64 {
-        let samples = if curves { max_samples_per_trial(spec) } else { 1 };
+        let samples = if curves {
+            max_samples_per_trial(spec)
+        } else {
+            1
+        };
+
         if paged && !self.pooled && (curves || self.at.is_none()) {
             // Of curves, a cell is read as a whole.
-            let values =
-                VALUES_PER_PAGE.max(samples.saturating_mul(u64::from(spec.repeats))).min(done.saturating_mul(samples));
+            let values = VALUES_PER_PAGE
+                .max(samples.saturating_mul(u64::from(spec.repeats)))
+                .min(done.saturating_mul(samples));
+
             // Where cells are ranked, all of them are.
-            let ends = if !curves && self.is_ranked(spec) { done.saturating_mul(END_BYTES) } else { 0 };
-            let page = (4 * ENTRIES_PER_PAGE).min(done.saturating_mul(samples)) * ENTRY_BYTES + values * VALUE_BYTES;
+            let ends = if !curves && self.is_ranked(spec) {
+                done.saturating_mul(END_BYTES)
+            } else {
+                0
+            };
+
+            let page = (4 * ENTRIES_PER_PAGE).min(done.saturating_mul(samples)) * ENTRY_BYTES
+                + values * VALUE_BYTES;
             return page.saturating_add(ends);
         }
-        let places = self.axes.iter().fold(1_u64, |n, axis| n.saturating_mul(spec.grid.axes()[*axis].len()));
-        let rows = places.min(done.max(MAX_EMPTY_ROWS)).min(spec.grid.cell_count());
+
+        let places = self.axes.iter().fold(1_u64, |n, axis| {
+            n.saturating_mul(spec.grid.axes()[*axis].len())
+        });
+        let rows = places
+            .min(done.max(MAX_EMPTY_ROWS))
+            .min(spec.grid.cell_count());
+
         let values = done.saturating_mul(samples).saturating_mul(VALUE_BYTES);
-        rows.saturating_mul(samples).saturating_mul(ENTRY_BYTES).saturating_add(values)
+        rows.saturating_mul(samples)
+            .saturating_mul(ENTRY_BYTES)
+            .saturating_add(values)
     }
 }
 
 /// How many cells are worked out at a time, of trials with so many samples each.
 fn cells_per_page(spec: &Spec, samples: u64) -> u64 {
     let values = samples.saturating_mul(u64::from(spec.repeats));
-    (ENTRIES_PER_PAGE / samples).min(VALUES_PER_PAGE / values).max(1)
+    (ENTRIES_PER_PAGE / samples)
+        .min(VALUES_PER_PAGE / values)
+        .max(1)
 }
 
 /// The most samples that a trial of a sweep has.
 fn max_samples_per_trial(spec: &Spec) -> u64 {
-    let classes = (0..spec.grid.class_count()).filter(|class| spec.grid.class_cell_count(*class) > 0);
+    let classes =
+        (0..spec.grid.class_count()).filter(|class| spec.grid.class_cell_count(*class) > 0);
     let of_class = |class| {
-        let config = spec.grid.resolve_config(spec.grid.class_cell_at(class, 0)).ok()?;
-        Some(config.total_steps().div_ceil(config.length_in_steps(spec.measure.every).max(1)))
+        let config = spec
+            .grid
+            .resolve_config(spec.grid.class_cell_at(class, 0))
+            .ok()?;
+        Some(
+            config
+                .total_steps()
+                .div_ceil(config.length_in_steps(spec.measure.every).max(1)),
+        )
     };
+
     classes.filter_map(of_class).max().unwrap_or(1).max(1)
 }
 
@@ -902,7 +1180,12 @@ impl<'a> RowSource<'a> {
         self,
         work: impl Fn(&dyn StoreReader, TrialRange) -> Result<T, StoreError> + Sync,
     ) -> Result<Vec<T>, StoreError> {
-        self.readers.map_ranges(&self.readers.split_trials(self.spec.grid.cell_number_bound(), self.spec.repeats), work)
+        self.readers.map_ranges(
+            &self
+                .readers
+                .split_trials(self.spec.grid.cell_number_bound(), self.spec.repeats),
+            work,
+        )
     }
 
     /// The same with the parts of these cells.
@@ -914,29 +1197,46 @@ impl<'a> RowSource<'a> {
         if within == CellRange::ALL {
             return self.map_ranges(work);
         }
-        let mut parts = self.readers.split_trials(within.to - within.from, self.spec.repeats);
+
+        let mut parts = self
+            .readers
+            .split_trials(within.to - within.from, self.spec.repeats);
         for part in &mut parts {
             part.from.cell += within.from;
             part.to.cell = part.to.cell.saturating_add(within.from);
         }
+
         if let Some(last) = parts.last_mut() {
-            last.to = TrialKey { cell: within.to, repeat: 0 };
+            last.to = TrialKey {
+                cell: within.to,
+                repeat: 0,
+            };
         }
+
         self.readers.map_ranges(&parts, work)
     }
 
     fn cell_context(self) -> CellContext<'a> {
-        CellContext { spec: self.spec, dataset_hash: self.dataset_hash }
+        CellContext {
+            spec: self.spec,
+            dataset_hash: self.dataset_hash,
+        }
     }
 }
 
 impl CellContext<'_> {
     /// The stream of resamples of some cells: by what they are, and not by where they stand in the grid.
     fn resampling_stream(self, cells: &[u64]) -> RandomStream {
-        let configs = cells.iter().filter_map(|cell| self.spec.grid.resolve_config(*cell).ok());
-        let identity: Vec<u8> =
-            configs.flat_map(|config| self.spec.compute_cell_hash(&config, &self.dataset_hash)).collect();
-        let streams = self.spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
+        let configs = cells
+            .iter()
+            .filter_map(|cell| self.spec.grid.resolve_config(*cell).ok());
+        let identity: Vec<u8> = configs
+            .flat_map(|config| self.spec.compute_cell_hash(&config, &self.dataset_hash))
+            .collect();
+
+        let streams = self
+            .spec
+            .trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
         streams.open_stream(Purpose::Bootstrap, &identity)
     }
 }
@@ -944,7 +1244,10 @@ impl CellContext<'_> {
 /// The row of a cell, which is the last one if there is one.
 fn cell_row_mut(cells: &mut Vec<CellRows>, cell: u64) -> &mut CellRows {
     if cells.last().is_none_or(|last| last.cell != cell) {
-        cells.push(CellRows { cell, ..CellRows::default() });
+        cells.push(CellRows {
+            cell,
+            ..CellRows::default()
+        });
     }
     cells.last_mut().expect("it was pushed if it was not there")
 }
@@ -955,33 +1258,67 @@ impl TrialGroup {
         if self.cells.last() != Some(&rows.cell) {
             self.cells.push(rows.cell);
         }
+
         self.values.append_values(rows.values);
         self.diverged.extend(rows.diverged);
         self.counts.merge(&rows.counts);
-        rows.repeats.into_iter().for_each(|repeat| *self.repeats.entry(repeat).or_default() += 1);
+        rows.repeats
+            .into_iter()
+            .for_each(|repeat| *self.repeats.entry(repeat).or_default() += 1);
     }
 
     /// With so many completed trials, and no others that are known.
     fn with_completed(self, values: &[f64]) -> Self {
-        Self { counts: OutcomeCounts { completed: values.len() as u64, ..OutcomeCounts::default() }, ..self }
+        Self {
+            counts: OutcomeCounts {
+                completed: values.len() as u64,
+                ..OutcomeCounts::default()
+            },
+            ..self
+        }
     }
 
     /// The repeats that all of its cells have ended, if these are not all that any has.
     fn complete_repeats(&self) -> Option<BTreeSet<u32>> {
         let cells = self.cell_count.max(self.cells.len() as u64);
-        let whole: BTreeSet<u32> =
-            self.repeats.iter().filter(|(_, n)| **n == cells).map(|(repeat, _)| *repeat).collect();
+        let whole: BTreeSet<u32> = self
+            .repeats
+            .iter()
+            .filter(|(_, n)| **n == cells)
+            .map(|(repeat, _)| *repeat)
+            .collect();
         (whole.len() < self.repeats.len()).then_some(whole)
     }
 
     /// As it was after a step, without values.
     fn at_step(&self, step: u64) -> Self {
-        let diverged: Vec<Divergence> = self.diverged.iter().filter(|trial| trial.step <= step).copied().collect();
+        let diverged: Vec<Divergence> = self
+            .diverged
+            .iter()
+            .filter(|trial| trial.step <= step)
+            .copied()
+            .collect();
         let lived = self.diverged.len() as u64 - diverged.len() as u64;
-        let OutcomeCounts { completed, failed, .. } = self.counts;
-        let counts = OutcomeCounts { completed: completed + lived, diverged: diverged.len() as u64, failed };
-        let (cells, repeats) = (self.cells.clone(), self.repeats.clone());
-        Self { cells, values: KeyedValues::default(), diverged, counts, cell_count: self.cell_count, repeats }
+
+        let OutcomeCounts {
+            completed, failed, ..
+        } = self.counts;
+        let counts = OutcomeCounts {
+            completed: completed + lived,
+            diverged: diverged.len() as u64,
+            failed,
+        };
+
+        let cells = self.cells.clone();
+        let repeats = self.repeats.clone();
+        Self {
+            cells,
+            values: KeyedValues::default(),
+            diverged,
+            counts,
+            cell_count: self.cell_count,
+            repeats,
+        }
     }
 }
 
@@ -995,6 +1332,7 @@ pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, AnalysisErro
     if let Some(at) = axes.iter().position(|axis| axis.name == name) {
         return Ok(at);
     }
+
     let suffix = format!(".{name}");
     let ends = |axis: &Axis| axis.name.ends_with(&suffix) || axis.field.as_deref() == Some(name);
     let mut found = axes.iter().enumerate().filter(|(_, axis)| ends(axis));
@@ -1002,7 +1340,9 @@ pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, AnalysisErro
         (Some((at, _)), None) => Ok(at),
         _ => {
             let hint = suggest_nearest(name, axes.iter().map(|axis| axis.name.as_str()));
-            Err(AnalysisError::Unknown(format!("the sweep has no axis '{name}', {hint}")))
+            Err(AnalysisError::Unknown(format!(
+                "the sweep has no axis '{name}', {hint}"
+            )))
         }
     }
 }
@@ -1011,12 +1351,15 @@ fn find_metric(metrics: &[Metric], name: &str) -> Result<(usize, Metric), Analys
     if name.is_empty() {
         return Ok(main_metric(metrics));
     }
+
     match metrics.iter().position(|m| m.name() == name) {
         Some(at) => Ok((at, metrics[at].clone())),
         None => {
             let names: Vec<_> = metrics.iter().map(Metric::name).collect();
             let hint = suggest_nearest(name, names.iter().map(AsRef::as_ref));
-            Err(AnalysisError::Unknown(format!("the sweep does not measure '{name}', {hint}")))
+            Err(AnalysisError::Unknown(format!(
+                "the sweep does not measure '{name}', {hint}"
+            )))
         }
     }
 }
@@ -1026,11 +1369,15 @@ fn parse_moment(at: &str) -> Result<Option<Length>, AnalysisError> {
     if at.is_empty() || at == "final" {
         return Ok(None);
     }
-    let parsed = at.split_once(' ').and_then(|(count, unit)| match unit.trim() {
-        "epoch" | "epochs" => count.parse().ok().map(Length::Epochs),
-        "step" | "steps" => count.parse().ok().map(Length::Steps),
-        _ => None,
-    });
+
+    let parsed = at
+        .split_once(' ')
+        .and_then(|(count, unit)| match unit.trim() {
+            "epoch" | "epochs" => count.parse().ok().map(Length::Epochs),
+            "step" | "steps" => count.parse().ok().map(Length::Steps),
+            _ => None,
+        });
+
     let unknown = || {
         AnalysisError::Invalid(format!(
             "at: expected something like \"20 epochs\", \"500 steps\" or final, found '{at}'"

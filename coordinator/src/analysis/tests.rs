@@ -18,17 +18,19 @@ use super::compare::{CompareParams, CompareQuery, read_cell_trials};
 use super::effects::{EffectsParams, EffectsQuery};
 use super::sample_size::compute_sample_size;
 use super::table::{RowSource, TableEntry, TableParams, TableQuery, Weighting};
-use crate::estimators::Sample;
-use crate::estimators::bootstrap;
-use crate::estimators::paired::{PairedDifferences, holm_correction, sign_test, wilcoxon_signed_rank};
+use crate::estimators::paired::{
+    PairedDifferences, holm_correction, sign_test, wilcoxon_signed_rank,
+};
 use crate::estimators::sample::wilson_interval;
 use crate::estimators::special::{normal_quantile, student_t_quantile};
+use crate::estimators::{Sample, bootstrap};
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoreWrite, StoredTrial};
 
 fn fixture() -> Value {
-    serde_json::from_str(include_str!("../../../tests/oracles/statistics.json")).expect("the fixture is JSON")
+    serde_json::from_str(include_str!("../../../tests/oracles/statistics.json"))
+        .expect("the fixture is JSON")
 }
 
 fn list<'a>(fixture: &'a Value, key: &str) -> &'a [Value] {
@@ -38,7 +40,12 @@ fn list<'a>(fixture: &'a Value, key: &str) -> &'a [Value] {
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number")).collect()
+    value
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|x| x.as_f64().expect("a number"))
+        .collect()
 }
 
 fn number(value: &Value) -> f64 {
@@ -48,11 +55,16 @@ fn number(value: &Value) -> f64 {
 /// Within 1e-12 of the larger, or of the scale given.
 fn close(found: f64, wanted: f64, scale: f64, what: &Value) {
     let allowed = 1e-12 * wanted.abs().max(scale);
-    assert!((found - wanted).abs() <= allowed, "{found:e} is not {wanted:e}: {what}");
+    assert!(
+        (found - wanted).abs() <= allowed,
+        "{found:e} is not {wanted:e}: {what}"
+    );
 }
 
 fn bits(name: &str) -> impl Iterator<Item = u64> + use<> {
-    let start = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let start = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
     (0_u64..).map(move |i| {
         let z = start.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -62,7 +74,9 @@ fn bits(name: &str) -> impl Iterator<Item = u64> + use<> {
 }
 
 fn values(name: &str, shape: &str, n: usize) -> Vec<f64> {
-    let unit = bits(name).take(n).map(|z| (z >> 11) as f64 / (1_u64 << 53) as f64);
+    let unit = bits(name)
+        .take(n)
+        .map(|z| (z >> 11) as f64 / (1_u64 << 53) as f64);
     let fine = f64::from(1 << 20);
     unit.map(|u| match shape {
         "uniform" => u,
@@ -75,26 +89,46 @@ fn values(name: &str, shape: &str, n: usize) -> Vec<f64> {
 
 fn sample_of(case: &Value) -> Sample {
     let shape = case["shape"].as_str().unwrap_or("offset");
-    Sample::new(values(case["name"].as_str().expect("a name"), shape, number(&case["n"]) as usize))
+    Sample::new(values(
+        case["name"].as_str().expect("a name"),
+        shape,
+        number(&case["n"]) as usize,
+    ))
 }
 
 #[test]
 fn a_million_values_far_from_zero_keep_every_digit() {
     for case in list(&fixture(), "large") {
         let sample = sample_of(case);
-        close(sample.mean().expect("values"), number(&case["mean"]), 0.0, case);
-        close(sample.variance().expect("values"), number(&case["var"]), 0.0, case);
+        close(
+            sample.mean().expect("values"),
+            number(&case["mean"]),
+            0.0,
+            case,
+        );
+
+        close(
+            sample.variance().expect("values"),
+            number(&case["var"]),
+            0.0,
+            case,
+        );
     }
 }
 
 #[test]
 fn quantiles_of_distributions_agree_with_scipy() {
     for case in list(&fixture(), "normal") {
-        let [p, z] = numbers(case)[..] else { panic!("{case}") };
+        let [p, z] = numbers(case)[..] else {
+            panic!("{case}")
+        };
         close(normal_quantile(p), z, 1e-3, case);
     }
+
     for case in list(&fixture(), "t") {
-        let [p, degrees, t] = numbers(case)[..] else { panic!("{case}") };
+        let [p, degrees, t] = numbers(case)[..] else {
+            panic!("{case}")
+        };
         close(student_t_quantile(p, degrees), t, 0.0, case);
     }
 }
@@ -103,21 +137,32 @@ fn quantiles_of_distributions_agree_with_scipy() {
 fn samples_agree_with_numpy_and_scipy() {
     for case in list(&fixture(), "summaries") {
         let sample = sample_of(case);
-        let same = |found: Option<f64>, key: &str| close(found.expect("defined"), number(&case[key]), 0.0, case);
+        let same = |found: Option<f64>, key: &str| {
+            close(found.expect("defined"), number(&case[key]), 0.0, case)
+        };
         same(sample.mean(), "mean");
         same(sample.std(), "std");
+
         same(sample.standard_error(), "se");
         same(sample.trimmed_mean(0.1), "trim10");
         same(sample.trimmed_mean(0.25), "iqm");
+
         for (share, wanted) in case["quantiles"].as_object().expect("an object") {
             let found = sample.quantile(share.parse().expect("a share"));
-            let wanted: f64 = wanted.as_str().and_then(|text| text.parse().ok()).expect("a number as text");
+            let wanted: f64 = wanted
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .expect("a number as text");
             assert_eq!(found, Some(wanted), "quantile {share}: {case}");
         }
+
         for (level, wanted) in case["ci"].as_object().expect("an object") {
-            let (low, high) = sample.t_interval(level.parse().expect("a level")).expect("two values");
+            let (low, high) = sample
+                .t_interval(level.parse().expect("a level"))
+                .expect("two values");
             let wanted = numbers(wanted);
             close(low, wanted[0], wanted[1].abs(), case);
+
             close(high, wanted[1], wanted[0].abs(), case);
         }
     }
@@ -126,46 +171,72 @@ fn samples_agree_with_numpy_and_scipy() {
 #[test]
 fn shares_and_signs_agree_with_statsmodels_and_scipy() {
     for case in list(&fixture(), "wilson") {
-        let [hits, n, level, low, high] = numbers(case)[..] else { panic!("{case}") };
+        let [hits, n, level, low, high] = numbers(case)[..] else {
+            panic!("{case}")
+        };
         let found = wilson_interval(hits as u64, n as u64, level);
         close(found.0, low, 1.0, case);
+
         close(found.1, high, 1.0, case);
     }
+
     for case in list(&fixture(), "sign") {
-        let [hits, n, p] = numbers(case)[..] else { panic!("{case}") };
+        let [hits, n, p] = numbers(case)[..] else {
+            panic!("{case}")
+        };
         close(sign_test(hits as u64, (n - hits) as u64), p, 0.0, case);
     }
 }
 
 #[test]
 fn paired_comparisons_agree_with_scipy() {
-    let (mut exact, mut normal) = (0, 0);
+    let mut exact = 0;
+    let mut normal = 0;
+
     for case in list(&fixture(), "paired") {
-        let (name, shape) = (case["name"].as_str().expect("a name"), case["shape"].as_str().expect("a shape"));
-        let (n, pull) = (number(&case["n"]) as usize, number(&case["pull"]));
-        let (b, c) = (values(&format!("{name}/b"), shape, n), values(&format!("{name}/c"), shape, n));
-        let cell = |b: f64, c: f64| if shape == "coarse" { c + 0.05 } else { pull * b + (1.0 - pull) * c + 0.02 };
+        let name = case["name"].as_str().expect("a name");
+        let shape = case["shape"].as_str().expect("a shape");
+        let n = number(&case["n"]) as usize;
+        let pull = number(&case["pull"]);
+        let b = values(&format!("{name}/b"), shape, n);
+        let c = values(&format!("{name}/c"), shape, n);
+        let cell = |b: f64, c: f64| {
+            if shape == "coarse" {
+                c + 0.05
+            } else {
+                pull * b + (1.0 - pull) * c + 0.02
+            }
+        };
         let pairs: Vec<(f64, f64)> = b.iter().zip(&c).map(|(b, c)| (cell(*b, *c), *b)).collect();
         let paired = PairedDifferences::from_pairs(&pairs, 0.95);
-        let same = |found: Option<f64>, key: &str| close(found.expect("defined"), number(&case[key]), 0.1, case);
+
+        let same = |found: Option<f64>, key: &str| {
+            close(found.expect("defined"), number(&case[key]), 0.1, case)
+        };
         same(paired.difference, "difference");
         same(paired.std, "std");
         same(paired.sign_p, "sign_p");
+
         same(paired.wilcoxon.map(|test| test.p), "wilcoxon_p");
         same(paired.correlation, "correlation");
         same(paired.unpaired_repeats, "unpaired");
         let (low, high) = paired.interval.expect("two repeats");
         let ends = numbers(&case["ci95"]);
         close(low, ends[0], ends[1].abs(), case);
+
         close(high, ends[1], ends[0].abs(), case);
         let is_exact = paired.wilcoxon.expect("two repeats").exact;
         assert_eq!(is_exact, case["exact"] == true, "{case}");
         if is_exact { exact += 1 } else { normal += 1 }
     }
+
     assert!(exact > 5 && normal > 5);
     for case in list(&fixture(), "holm") {
         let p: Vec<Option<f64>> = numbers(&case["p"]).into_iter().map(Some).collect();
-        for (found, wanted) in holm_correction(&p).into_iter().zip(numbers(&case["adjusted"])) {
+        for (found, wanted) in holm_correction(&p)
+            .into_iter()
+            .zip(numbers(&case["adjusted"]))
+        {
             close(found.expect("a p"), wanted, 0.0, case);
         }
     }
@@ -176,11 +247,17 @@ fn bootstrap_intervals_agree_with_scipy_within_what_resampling_leaves() {
     for case in list(&fixture(), "bootstrap") {
         let mut stream = fixed_stream("bootstrap against scipy", 0);
         let (low, high) =
-            bootstrap::bca_interval(&sample_of(case), number(&case["level"]), &mut stream).expect("values");
-        for ((found, wanted), spread) in
-            [low, high].into_iter().zip(numbers(&case["ends"])).zip(numbers(&case["spread"]))
+            bootstrap::bca_interval(&sample_of(case), number(&case["level"]), &mut stream)
+                .expect("values");
+        for ((found, wanted), spread) in [low, high]
+            .into_iter()
+            .zip(numbers(&case["ends"]))
+            .zip(numbers(&case["spread"]))
         {
-            assert!((found - wanted).abs() < 4.5 * spread, "{found} is not {wanted} ± {spread}: {case}");
+            assert!(
+                (found - wanted).abs() < 4.5 * spread,
+                "{found} is not {wanted} ± {spread}: {case}"
+            );
         }
     }
 }
@@ -220,10 +297,24 @@ fn coverage(
 #[test]
 fn t_intervals_cover_what_they_say() {
     // Under the exponential law, which is far from normal, they fall short below some fifty repeats: 0.90 at 10.
-    for (law, n) in [(0, 2), (0, 5), (0, 20), (0, 100), (2, 10), (2, 30), (2, 100), (1, 50), (1, 200)] {
+    for (law, n) in [
+        (0, 2),
+        (0, 5),
+        (0, 20),
+        (0, 100),
+        (2, 10),
+        (2, 30),
+        (2, 100),
+        (1, 50),
+        (1, 200),
+    ] {
         let share = coverage(law, n, 8000, |sample, _| sample.t_interval(0.95));
-        assert!((0.93..=0.97).contains(&share), "law {law}, {n} values: {share}");
+        assert!(
+            (0.93..=0.97).contains(&share),
+            "law {law}, {n} values: {share}"
+        );
     }
+
     let short = coverage(1, 10, 8000, |sample, _| sample.t_interval(0.95));
     assert!((0.87..0.93).contains(&short), "{short}");
     let wide = coverage(0, 10, 8000, |sample, _| sample.t_interval(0.99));
@@ -233,12 +324,17 @@ fn t_intervals_cover_what_they_say() {
 #[test]
 fn bootstrap_intervals_cover_what_they_say_from_a_hundred_values_on() {
     for law in [0, 2] {
-        let share = coverage(law, 100, 1000, |sample, stream| bootstrap::bca_interval(sample, 0.95, stream));
+        let share = coverage(law, 100, 1000, |sample, stream| {
+            bootstrap::bca_interval(sample, 0.95, stream)
+        });
         assert!((0.93..=0.97).contains(&share), "law {law}: {share}");
     }
+
     // Of ten values they know too little.
     for (law, range) in [(0, 0.87..0.92), (1, 0.84..0.9)] {
-        let share = coverage(law, 10, 1500, |sample, stream| bootstrap::bca_interval(sample, 0.95, stream));
+        let share = coverage(law, 10, 1500, |sample, stream| {
+            bootstrap::bca_interval(sample, 0.95, stream)
+        });
         assert!(range.contains(&share), "law {law}: {share}");
     }
 }
@@ -246,17 +342,26 @@ fn bootstrap_intervals_cover_what_they_say_from_a_hundred_values_on() {
 #[test]
 fn wilson_intervals_cover_what_they_say_on_average_over_p() {
     for n in [5_u64, 20, 100] {
-        let intervals: Vec<(f64, f64)> = (0..=n).map(|hits| wilson_interval(hits, n, 0.95)).collect();
+        let intervals: Vec<(f64, f64)> =
+            (0..=n).map(|hits| wilson_interval(hits, n, 0.95)).collect();
         let mut average = 0.0;
+
         for step in 0..2000 {
             let p = (f64::from(step) + 0.5) / 2000.0;
             // The law of the number of hits, term by term.
             let mut chance = (1.0 - p).powi(n as i32);
+
             for (hits, (low, high)) in intervals.iter().enumerate() {
-                average += if (*low..=*high).contains(&p) { chance / 2000.0 } else { 0.0 };
+                average += if (*low..=*high).contains(&p) {
+                    chance / 2000.0
+                } else {
+                    0.0
+                };
+
                 chance *= (n as f64 - hits as f64) / (hits as f64 + 1.0) * p / (1.0 - p);
             }
         }
+
         assert!((0.94..=0.97).contains(&average), "{n}: {average}");
     }
 }
@@ -264,28 +369,54 @@ fn wilson_intervals_cover_what_they_say_on_average_over_p() {
 #[test]
 fn p_values_are_uniform_or_conservative_where_there_is_nothing_to_find() {
     const ROUNDS: u64 = 8000;
-    for (n, coarse) in [(8, false), (8, true), (30, false), (30, true), (100, false), (100, true)] {
+    for (n, coarse) in [
+        (8, false),
+        (8, true),
+        (30, false),
+        (30, true),
+        (100, false),
+        (100, true),
+    ] {
         let tests = |round: u64| {
-            let mut stream = fixed_stream("null", u64::from(coarse) << 63 | (n as u64) << 32 | round);
-            let mut draw = || if coarse { (4.0 * stream.next_normal()).round() / 20.0 } else { stream.next_normal() };
+            let mut stream =
+                fixed_stream("null", u64::from(coarse) << 63 | (n as u64) << 32 | round);
+            let mut draw = || {
+                if coarse {
+                    (4.0 * stream.next_normal()).round() / 20.0
+                } else {
+                    stream.next_normal()
+                }
+            };
             let differences: Vec<f64> = (0..n).map(|_| draw()).collect();
             let above = differences.iter().filter(|d| **d > 0.0).count() as u64;
+
             let below = differences.iter().filter(|d| **d < 0.0).count() as u64;
-            (wilcoxon_signed_rank(&differences, &vec![1e-12; n]).p, sign_test(above, below))
+            (
+                wilcoxon_signed_rank(&differences, &vec![1e-12; n]).p,
+                sign_test(above, below),
+            )
         };
         let found: Vec<(f64, f64)> = (0..ROUNDS).map(tests).collect();
+
         for alpha in [0.01, 0.05, 0.2, 0.5] {
-            let share =
-                |p: fn(&(f64, f64)) -> f64| found.iter().filter(|t| p(t) <= alpha).count() as f64 / ROUNDS as f64;
-            let (wilcoxon, sign) = (share(|t| t.0), share(|t| t.1));
+            let share = |p: fn(&(f64, f64)) -> f64| {
+                found.iter().filter(|t| p(t) <= alpha).count() as f64 / ROUNDS as f64
+            };
+            let wilcoxon = share(|t| t.0);
+            let sign = share(|t| t.1);
+
             // Four standard deviations of what is counted, and a little for the normal approximation.
             let noise = 4.0 * (alpha * (1.0 - alpha) / ROUNDS as f64).sqrt();
             assert!(
                 wilcoxon < alpha + noise + 0.003 && sign < alpha + noise,
                 "{n} {coarse} {alpha}: {wilcoxon} {sign}"
             );
+
             // With thirty repeats, Wilcoxon's p has steps too small to see.
-            assert!(n < 30 || wilcoxon > alpha - noise - 0.004, "{n} {coarse} {alpha}: {wilcoxon}");
+            assert!(
+                n < 30 || wilcoxon > alpha - noise - 0.004,
+                "{n} {coarse} {alpha}: {wilcoxon}"
+            );
         }
     }
 }
@@ -298,52 +429,96 @@ fn stored_sweep(dir: &std::path::Path) -> (SqliteStore, Spec) {
 }
 
 /// The same with more in its file, and other values.
-fn stored(dir: &std::path::Path, more: &str, change: impl Fn(TrialKey, &mut [f64])) -> (SqliteStore, Spec) {
+fn stored(
+    dir: &std::path::Path,
+    more: &str,
+    change: impl Fn(TrialKey, &mut [f64]),
+) -> (SqliteStore, Spec) {
     let text = "name = \"parts\"\nrepeats = 9\n[model]\nkind = \"empty\"\n[train]\nsteps = 3\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
                 wd = [0.0, 1.0]\n[measure]\nevery = \"1 step\"\nmetrics = [\"train_loss\", \"test_acc\"]\n";
     let mut stream = fixed_stream("parts", 0);
     let mut rows = Vec::new();
+
     for key in (0..6).flat_map(|cell| (0..9).map(move |repeat| TrialKey { cell, repeat })) {
         let lot = stream.next_uniform();
         let outcome = match lot {
-            _ if lot < 0.1 => Outcome::Failed { cause: "by lot".into() },
+            _ if lot < 0.1 => Outcome::Failed {
+                cause: "by lot".into(),
+            },
             _ if lot < 0.3 => Outcome::Diverged { step: 2 },
             _ => Outcome::Completed,
         };
+
         let mut values: Vec<f64> = (0..6).map(|_| stream.next_normal()).collect();
         if lot > 0.9 {
             values[5] = f64::NAN;
         }
+
         change(key, &mut values);
-        let curve = Curve { steps: vec![1, 2, 3], values: values.clone() };
-        let result = TrialResult { outcome, metrics: values[4..].to_vec(), curve, ..TrialResult::completed(key) };
+        let curve = Curve {
+            steps: vec![1, 2, 3],
+            values: values.clone(),
+        };
+        let result = TrialResult {
+            outcome,
+            metrics: values[4..].to_vec(),
+            curve,
+            ..TrialResult::completed(key)
+        };
+
         rows.push(result);
     }
+
     stream.shuffle(&mut rows);
     stored_results(dir, format!("{more}{text}"), rows)
 }
 
 /// A store with a sweep of this file, and these results.
-fn stored_results(dir: &std::path::Path, text: String, results: Vec<TrialResult>) -> (SqliteStore, Spec) {
-    let source = SpecSource { file: "parts".into(), text, ..SpecSource::default() };
+fn stored_results(
+    dir: &std::path::Path,
+    text: String,
+    results: Vec<TrialResult>,
+) -> (SqliteStore, Spec) {
+    let source = SpecSource {
+        file: "parts".into(),
+        text,
+        ..SpecSource::default()
+    };
     let spec = Spec::read_stored(&source).expect("a sweep");
+
     let row = SweepRow {
         number: 0,
         id: "parts".into(),
         source,
-        data: DataPin { hash: None, train: 0, provenance: String::new() },
+        data: DataPin {
+            hash: None,
+            train: 0,
+            provenance: String::new(),
+        },
         state: SweepState::Completed,
         share: Share::default(),
         launched_at: 0.0,
         launched_by: String::new(),
         tallies: SweepTallies::default(),
     };
-    let rows = results.into_iter().map(|result| StoredTrial { result, worker: "w".into() }).collect();
+
+    let rows = results
+        .into_iter()
+        .map(|result| StoredTrial {
+            result,
+            worker: "w".into(),
+        })
+        .collect();
+
     let store = SqliteStore::open(dir).expect("a store");
     let mut writer = store.open_writer(1).expect("a writer");
     writer
-        .commit_writes(&[&StoreWrite::InsertSweep(row), &StoreWrite::RestoreRows(1, rows, Vec::new())])
+        .commit_writes(&[
+            &StoreWrite::InsertSweep(row),
+            &StoreWrite::RestoreRows(1, rows, Vec::new()),
+        ])
         .expect("committed");
+
     (store, spec)
 }
 
@@ -353,8 +528,15 @@ const FOUR_CELLS: &str = "name = \"four\"\nrepeats = 9\n[model]\nkind = \"empty\
 
 /// A trial with two metrics that were the same all the time, and these samples.
 fn steady(cell: u64, repeat: u32, values: [f64; 2], steps: &[u64]) -> TrialResult {
-    let curve = Curve { steps: steps.to_vec(), values: values.repeat(steps.len()) };
-    TrialResult { metrics: values.to_vec(), curve, ..TrialResult::completed(TrialKey { cell, repeat }) }
+    let curve = Curve {
+        steps: steps.to_vec(),
+        values: values.repeat(steps.len()),
+    };
+    TrialResult {
+        metrics: values.to_vec(),
+        curve,
+        ..TrialResult::completed(TrialKey { cell, repeat })
+    }
 }
 
 #[test]
@@ -365,28 +547,65 @@ fn figures_have_the_same_bits_whatever_the_number_of_readers() {
     let stats = ["mean", "boot95", "p_diverged", "mean_all", "q05"].map(str::to_owned);
     let questions = [
         TableParams::default(),
-        TableParams { by: &by, stats: &stats, ..TableParams::default() },
-        TableParams { at: "2 steps", metric: "train_loss", stats: &stats[..1], ..TableParams::default() },
+        TableParams {
+            by: &by,
+            stats: &stats,
+            ..TableParams::default()
+        },
+        TableParams {
+            at: "2 steps",
+            metric: "train_loss",
+            stats: &stats[..1],
+            ..TableParams::default()
+        },
     ];
     let answers = |readers: usize| {
         let readers = store.open_readers(readers).expect("readers");
-        let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+        let rows = RowSource {
+            spec: &spec,
+            sweep: 1,
+            readers: &readers,
+            dataset_hash: [0; 32],
+        };
+
         let mut answers = Vec::new();
         for question in &questions {
             let query = TableQuery::new(&spec, question).expect("a question");
             answers.push(query.compute_table(rows).expect("a table"));
             answers.push(query.compute_curves(rows).expect("curves"));
         }
+
         let baseline = [("lr".to_owned(), "0.1".to_owned())];
         let contrasts = ["", "2 steps"].map(|at| {
-            let contest = CompareParams { baseline: &baseline, metric: "", at, level: 0.95 };
-            CompareQuery::new(&spec, &contest).and_then(|asked| asked.compute_contrasts(rows)).expect("contrasts")
+            let contest = CompareParams {
+                baseline: &baseline,
+                metric: "",
+                at,
+                level: 0.95,
+            };
+            CompareQuery::new(&spec, &contest)
+                .and_then(|asked| asked.compute_contrasts(rows))
+                .expect("contrasts")
         });
+
         (answers, contrasts)
     };
     let one = answers(1);
-    assert_eq!(one.0[0].iter().map(|entry| entry.counts.done()).sum::<u64>(), 54);
-    assert!(one.0[0].iter().any(|entry| entry.summary.n < entry.counts.completed), "some have no value");
+    assert_eq!(
+        one.0[0]
+            .iter()
+            .map(|entry| entry.counts.done())
+            .sum::<u64>(),
+        54
+    );
+
+    assert!(
+        one.0[0]
+            .iter()
+            .any(|entry| entry.summary.n < entry.counts.completed),
+        "some have no value"
+    );
+
     for readers in [2, 3, 7] {
         assert_eq!(answers(readers), one, "{readers} readers");
     }
@@ -401,38 +620,87 @@ fn a_trial_that_diverges_later_is_one_that_lives() {
         stored.push(row);
         true
     };
-    store.open_reader().expect("a reader").read_trials_after(1, 0, &mut take).expect("rows");
+    store
+        .open_reader()
+        .expect("a reader")
+        .read_trials_after(1, 0, &mut take)
+        .expect("rows");
+
     let readers = store.open_readers(1).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
+
     let stats = ["n", "mean", "diverged", "p_diverged", "mean_all"].map(str::to_owned);
     for (at, step) in [("1 step", 1), ("2 steps", 2), ("3 steps", 3)] {
-        let query =
-            TableQuery::new(&spec, &TableParams { at, stats: &stats, ..TableParams::default() }).expect("a question");
-        let (table, curves) =
-            (query.compute_table(rows).expect("a table"), query.compute_curves(rows).expect("curves"));
+        let query = TableQuery::new(
+            &spec,
+            &TableParams {
+                at,
+                stats: &stats,
+                ..TableParams::default()
+            },
+        )
+        .expect("a question");
+        let table = query.compute_table(rows).expect("a table");
+
+        let curves = query.compute_curves(rows).expect("curves");
         for (cell, entry) in table.iter().enumerate() {
-            let of_cell = stored.iter().filter(|row| row.result.key.cell == cell as u64);
+            let of_cell = stored
+                .iter()
+                .filter(|row| row.result.key.cell == cell as u64);
             let ends = of_cell.filter(|row| !matches!(row.result.outcome, Outcome::Failed { .. }));
-            let (dead, living): (Vec<_>, Vec<_>) =
-                ends.partition(|row| step >= 2 && row.result.outcome == Outcome::Diverged { step: 2 });
+            let (dead, living): (Vec<_>, Vec<_>) = ends
+                .partition(|row| step >= 2 && row.result.outcome == Outcome::Diverged { step: 2 });
+
             let value = |row: &&StoredTrial| row.result.curve.values[2 * step - 1];
             let values: Vec<f64> = living.iter().map(value).filter(|x| x.is_finite()).collect();
             let sum = values.iter().sum::<f64>();
-            let (n, lost) = (values.len() as f64, dead.len() as f64);
-            let wanted = [n, sum / n, lost, lost / (lost + living.len() as f64), (sum + 0.1 * lost) / (n + lost)];
-            let point = curves.iter().find(|point| point.step == step as u64 && point.values == entry.values);
+            let n = values.len() as f64;
+            let lost = dead.len() as f64;
+            let wanted = [
+                n,
+                sum / n,
+                lost,
+                lost / (lost + living.len() as f64),
+                (sum + 0.1 * lost) / (n + lost),
+            ];
+
+            let point = curves
+                .iter()
+                .find(|point| point.step == step as u64 && point.values == entry.values);
             for figures in [&entry.statistics, &point.expect("a point").statistics] {
                 // Behind the share stand the ends of its interval.
                 let found = [0, 1, 2, 3, 6].map(|at| figures[at].expect("defined"));
-                let near = found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-12);
+                let near = found
+                    .iter()
+                    .zip(&wanted)
+                    .all(|(a, b)| (a - b).abs() < 1e-12);
                 assert!(near, "cell {cell} after step {step}: {found:?} {wanted:?}");
             }
         }
     }
-    let stranger =
-        TableQuery::new(&spec, &TableParams { at: "7 steps", ..TableParams::default() }).expect("a question");
-    let why = stranger.compute_table(rows).expect_err("no such sample").to_string();
-    assert!(why.contains("after step 7") && why.contains("nearest samples are after step 3"), "{why}");
+
+    let stranger = TableQuery::new(
+        &spec,
+        &TableParams {
+            at: "7 steps",
+            ..TableParams::default()
+        },
+    )
+    .expect("a question");
+    let why = stranger
+        .compute_table(rows)
+        .expect_err("no such sample")
+        .to_string();
+
+    assert!(
+        why.contains("after step 7") && why.contains("nearest samples are after step 3"),
+        "{why}"
+    );
 }
 
 #[test]
@@ -440,10 +708,25 @@ fn the_interval_of_several_cells_is_one_of_repeats() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (store, spec) = stored_sweep(dir.path());
     let readers = store.open_readers(1).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
-    let (by, stats) = (["lr".to_owned()], ["n", "se", "std"].map(str::to_owned));
-    let query =
-        TableQuery::new(&spec, &TableParams { by: &by, stats: &stats, ..TableParams::default() }).expect("a question");
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
+
+    let by = ["lr".to_owned()];
+    let stats = ["n", "se", "std"].map(str::to_owned);
+    let query = TableQuery::new(
+        &spec,
+        &TableParams {
+            by: &by,
+            stats: &stats,
+            ..TableParams::default()
+        },
+    )
+    .expect("a question");
+
     let mut values: BTreeMap<u64, BTreeMap<u32, Vec<f64>>> = BTreeMap::new();
     let mut take = |row: StoredTrial| {
         let result = row.result;
@@ -455,18 +738,42 @@ fn the_interval_of_several_cells_is_one_of_repeats() {
                 .or_default()
                 .push(result.metrics[1]);
         }
+
         true
     };
-    store.open_reader().expect("a reader").read_trials(1, &mut take).expect("rows");
-    for (entry, repeats) in query.compute_table(rows).expect("a table").iter().zip(values.values()) {
+    store
+        .open_reader()
+        .expect("a reader")
+        .read_trials(1, &mut take)
+        .expect("rows");
+
+    for (entry, repeats) in query
+        .compute_table(rows)
+        .expect("a table")
+        .iter()
+        .zip(values.values())
+    {
         let n = repeats.values().map(Vec::len).sum::<usize>() as f64;
         let mean = repeats.values().flatten().sum::<f64>() / n;
-        let squares: f64 = repeats.values().map(|of| of.iter().map(|x| x - mean).sum::<f64>().powi(2)).sum();
+        let squares: f64 = repeats
+            .values()
+            .map(|of| of.iter().map(|x| x - mean).sum::<f64>().powi(2))
+            .sum();
         let count = repeats.len() as f64;
         let wanted = (count / (count - 1.0) * squares).sqrt() / n;
+
         assert_eq!(entry.statistics[0], Some(n));
-        assert!((entry.statistics[1].expect("defined") - wanted).abs() < 1e-12, "{:?} {wanted}", entry.statistics);
-        let half = entry.summary.ci95.map(|(low, high)| (high - low) / 2.0).expect("defined");
+        assert!(
+            (entry.statistics[1].expect("defined") - wanted).abs() < 1e-12,
+            "{:?} {wanted}",
+            entry.statistics
+        );
+
+        let half = entry
+            .summary
+            .ci95
+            .map(|(low, high)| (high - low) / 2.0)
+            .expect("defined");
         assert!((half - wanted * student_t_quantile(0.975, count - 1.0)).abs() < 1e-12);
     }
 }
@@ -476,22 +783,43 @@ fn cells_without_a_sample_at_a_moment_have_no_place_and_leave_the_others_theirs(
     let dir = tempfile::tempdir().expect("a temporary directory");
     let text = format!("{FOUR_CELLS}metrics = [\"train_loss\", \"test_acc\"]\n");
     let mut results = Vec::new();
+
     for (cell, repeat) in (0..4).flat_map(|cell| (0..9).map(move |repeat| (cell, repeat))) {
         // The first cell was never sampled after step 2; and of each cell a trial diverged before.
         let steps: &[u64] = if cell == 0 { &[1, 3] } else { &[1, 2, 3] };
         let mut result = steady(cell, repeat, [1.0, cell as f64 / 10.0], steps);
+
         if u64::from(repeat) == cell {
             result.outcome = Outcome::Diverged { step: 1 };
         }
+
         results.push(result);
     }
+
     let (store, spec) = stored_results(dir.path(), text, results);
     let readers = store.open_readers(2).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
-    let query = TableQuery::new(&spec, &TableParams { at: "2 steps", ..TableParams::default() }).expect("a question");
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
+
+    let query = TableQuery::new(
+        &spec,
+        &TableParams {
+            at: "2 steps",
+            ..TableParams::default()
+        },
+    )
+    .expect("a question");
     let table = query.compute_table(rows).expect("a table");
-    let places: Vec<Option<u64>> = table.iter().map(|entry| entry.rank.map(|place| place.rank)).collect();
+    let places: Vec<Option<u64>> = table
+        .iter()
+        .map(|entry| entry.rank.map(|place| place.rank))
+        .collect();
     assert_eq!(places, [None, Some(3), Some(2), Some(1)]);
+
     // The best one is the last of three once in nine repeats.
     let mean_rank = table[3].rank.expect("ranked").mean_rank;
     assert!((mean_rank - 11.0 / 9.0).abs() < 1e-12, "{mean_rank}");
@@ -520,19 +848,52 @@ fn validation_images_choose_in_the_pass_that_reads_the_values() {
     );
     let text = text.replace("steps = 3\n[grid]", "steps = 3\nbatch_size = 32\n[grid]");
     let text = format!("{text}metrics = [\"test_acc\", \"val_acc\"]\n");
+
     let trials = (0..4).flat_map(|cell| (0..9).map(move |repeat| (cell, repeat)));
     let values = |cell: u64| [cell as f64 / 10.0, 0.9 - cell as f64 / 10.0];
-    let results = trials.map(|(cell, repeat)| steady(cell, repeat, values(cell), &[1, 2, 3])).collect();
+    let results = trials
+        .map(|(cell, repeat)| steady(cell, repeat, values(cell), &[1, 2, 3]))
+        .collect();
     let (store, spec) = stored_results(dir.path(), text, results);
     let readers = store.open_readers(2).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
+
     for at in ["", "2 steps"] {
-        let query = TableQuery::new(&spec, &TableParams { at, ..TableParams::default() }).expect("a question");
+        let query = TableQuery::new(
+            &spec,
+            &TableParams {
+                at,
+                ..TableParams::default()
+            },
+        )
+        .expect("a question");
         let paged = |cells| in_pages(&query, cells, rows);
-        for table in [query.compute_table(rows).expect("a table"), paged(1), paged(3), paged(4)] {
-            let found: Vec<_> = table.iter().map(|entry| (entry.summary.mean, entry.rank.map(|p| p.rank))).collect();
-            let wanted = [0.0, 0.1, 0.2, 0.3].map(Some).into_iter().zip([1, 2, 3, 4].map(Some)).collect::<Vec<_>>();
-            assert_eq!(found, wanted, "the test value, and the place by the other one");
+
+        for table in [
+            query.compute_table(rows).expect("a table"),
+            paged(1),
+            paged(3),
+            paged(4),
+        ] {
+            let found: Vec<_> = table
+                .iter()
+                .map(|entry| (entry.summary.mean, entry.rank.map(|p| p.rank)))
+                .collect();
+            let wanted = [0.0, 0.1, 0.2, 0.3]
+                .map(Some)
+                .into_iter()
+                .zip([1, 2, 3, 4].map(Some))
+                .collect::<Vec<_>>();
+
+            assert_eq!(
+                found, wanted,
+                "the test value, and the place by the other one"
+            );
         }
     }
 }
@@ -540,23 +901,55 @@ fn validation_images_choose_in_the_pass_that_reads_the_values() {
 #[test]
 fn rows_of_different_losses_have_no_place_by_their_loss() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let text =
-        FOUR_CELLS.replace("[model]\nkind = \"empty\"", "[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"");
+    let text = FOUR_CELLS.replace(
+        "[model]\nkind = \"empty\"",
+        "[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"",
+    );
     let text = text.replace("steps = 3\n[grid]", "steps = 3\nbatch_size = 32\n[grid]");
-    let text = text.replace("wd = [0.0, 1.0]", "\"train.loss\" = [\"cross-entropy\", \"mse\"]");
+    let text = text.replace(
+        "wd = [0.0, 1.0]",
+        "\"train.loss\" = [\"cross-entropy\", \"mse\"]",
+    );
     let text = format!("{text}metrics = [\"test_acc\", \"test_loss\"]\n");
+
     let trials = (0..4).flat_map(|cell| (0..9).map(move |repeat| (cell, repeat)));
-    let results = trials.map(|(cell, repeat)| steady(cell, repeat, [cell as f64 / 10.0; 2], &[1, 2, 3])).collect();
+    let results = trials
+        .map(|(cell, repeat)| steady(cell, repeat, [cell as f64 / 10.0; 2], &[1, 2, 3]))
+        .collect();
     let (store, spec) = stored_results(dir.path(), text, results);
     let readers = store.open_readers(2).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
+
     for (metric, is_ranked) in [("test_loss", false), ("test_acc", true)] {
-        let query = TableQuery::new(&spec, &TableParams { metric, ..TableParams::default() }).expect("a question");
+        let query = TableQuery::new(
+            &spec,
+            &TableParams {
+                metric,
+                ..TableParams::default()
+            },
+        )
+        .expect("a question");
         let mut entries = query.compute_table(rows).expect("a table");
         entries.extend(in_pages(&query, 1, rows));
+
         entries.extend(in_pages(&query, 4, rows));
-        assert_eq!((entries.len(), query.unranked_reason().is_none()), (12, is_ranked), "{metric}");
-        assert!(entries.iter().all(|entry| entry.rank.is_some() == is_ranked), "{metric}");
+        assert_eq!(
+            (entries.len(), query.unranked_reason().is_none()),
+            (12, is_ranked),
+            "{metric}"
+        );
+
+        assert!(
+            entries
+                .iter()
+                .all(|entry| entry.rank.is_some() == is_ranked),
+            "{metric}"
+        );
     }
 }
 
@@ -565,33 +958,84 @@ fn a_row_of_several_cells_is_known_by_the_repeats_that_all_of_them_have_ended() 
     let dir = tempfile::tempdir().expect("a temporary directory");
     let text = format!("{FOUR_CELLS}metrics = [\"train_loss\", \"test_acc\"]\n");
     let value = |cell: u64, repeat: u32| cell as f64 + 0.1 * f64::from(repeat * repeat % 7);
+
     // Of the first row one cell lags; of the second one it has not begun.
     let has = [9, 4, 9, 0];
-    let trials = (0..4).flat_map(|cell: u64| (0..has[cell as usize]).map(move |repeat| (cell, repeat)));
-    let results = trials.map(|(cell, repeat)| steady(cell, repeat, [1.0, value(cell, repeat)], &[1, 2, 3])).collect();
+    let trials =
+        (0..4).flat_map(|cell: u64| (0..has[cell as usize]).map(move |repeat| (cell, repeat)));
+    let results = trials
+        .map(|(cell, repeat)| steady(cell, repeat, [1.0, value(cell, repeat)], &[1, 2, 3]))
+        .collect();
     let (store, spec) = stored_results(dir.path(), text, results);
     let readers = store.open_readers(2).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
+
     let by = ["lr".to_owned()];
-    let query = TableQuery::new(&spec, &TableParams { by: &by, ..TableParams::default() }).expect("a question");
-    let (table, curves) = (query.compute_table(rows).expect("a table"), query.compute_curves(rows).expect("curves"));
+    let query = TableQuery::new(
+        &spec,
+        &TableParams {
+            by: &by,
+            ..TableParams::default()
+        },
+    )
+    .expect("a question");
+    let table = query.compute_table(rows).expect("a table");
+
+    let curves = query.compute_curves(rows).expect("curves");
     let all = |cell: u64, n: u32| (0..n).map(move |repeat| value(cell, repeat));
-    let mean = Sample::new(all(0, 9).chain(all(1, 4)).collect()).mean().expect("values");
+    let mean = Sample::new(all(0, 9).chain(all(1, 4)).collect())
+        .mean()
+        .expect("values");
+
     // Four repeats, of each of which the mean of both cells is one value.
-    let pairs = Sample::new(all(0, 4).zip(all(1, 4)).map(|(a, b)| (a + b) / 2.0).collect());
+    let pairs = Sample::new(
+        all(0, 4)
+            .zip(all(1, 4))
+            .map(|(a, b)| (a + b) / 2.0)
+            .collect(),
+    );
     let (low, high) = pairs.t_interval(0.95).expect("four");
+
     let points: Vec<_> = curves.iter().filter(|point| point.step == 2).collect();
     for entry in [&table[0], points[0]] {
         let (found_low, found_high) = entry.summary.ci95.expect("an interval");
-        assert!((found_high - found_low - (high - low)).abs() < 1e-12, "{:?}", entry.summary);
+        assert!(
+            (found_high - found_low - (high - low)).abs() < 1e-12,
+            "{:?}",
+            entry.summary
+        );
+
         assert!((0.5 * (found_low + found_high) - mean).abs() < 1e-12 && entry.summary.n == 13);
-        assert!(entry.note.contains("that of 4 of 9 repeats"), "{}", entry.note);
+        assert!(
+            entry.note.contains("that of 4 of 9 repeats"),
+            "{}",
+            entry.note
+        );
     }
+
     for entry in [&table[1], points[1]] {
         assert_eq!((entry.summary.n, entry.summary.ci95), (9, None));
-        assert!(entry.note.contains("ended 0 of 9 repeats together: no interval"), "{}", entry.note);
+        assert!(
+            entry
+                .note
+                .contains("ended 0 of 9 repeats together: no interval"),
+            "{}",
+            entry.note
+        );
     }
-    assert_eq!(table.iter().map(|entry| entry.rank.map(|p| p.rank)).collect::<Vec<_>>(), [Some(1), None]);
+
+    assert_eq!(
+        table
+            .iter()
+            .map(|entry| entry.rank.map(|p| p.rank))
+            .collect::<Vec<_>>(),
+        [Some(1), None]
+    );
 }
 
 #[test]
@@ -599,14 +1043,33 @@ fn pages_together_draw_no_more_than_a_table_that_is_whole() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (_store, spec) = stored_sweep(dir.path());
     let stats = ["boot95".to_owned()];
-    let query = TableQuery::new(&spec, &TableParams { stats: &stats, ..TableParams::default() }).expect("a question");
-    let (drawn, page) = (Cell::new(0), 600_000);
+    let query = TableQuery::new(
+        &spec,
+        &TableParams {
+            stats: &stats,
+            ..TableParams::default()
+        },
+    )
+    .expect("a question");
+
+    let drawn = Cell::new(0);
+    let page = 600_000;
+
     for _ in 0..3 {
-        query.check_bootstrap_work([page].into_iter(), &drawn).expect("not too much yet");
+        query
+            .check_bootstrap_work([page].into_iter(), &drawn)
+            .expect("not too much yet");
     }
-    let why = query.check_bootstrap_work([page].into_iter(), &drawn).expect_err("too much").to_string();
+
+    let why = query
+        .check_bootstrap_work([page].into_iter(), &drawn)
+        .expect_err("too much")
+        .to_string();
     assert!(why.contains("use ci95"), "{why}");
-    query.check_bootstrap_work([page].into_iter(), &Cell::new(0)).expect("another question");
+
+    query
+        .check_bootstrap_work([page].into_iter(), &Cell::new(0))
+        .expect("another question");
 }
 
 #[test]
@@ -619,22 +1082,44 @@ fn what_is_infinite_stays_so_from_the_store_to_the_table() {
     };
     let (store, spec) = stored(dir.path(), "", infinite);
     let readers = store.open_readers(1).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
+
     let stats = ["mean", "median", "q00", "ci95"].map(str::to_owned);
     for at in ["", "3 steps"] {
-        let question = TableParams { metric: "train_loss", at, stats: &stats, ..TableParams::default() };
+        let question = TableParams {
+            metric: "train_loss",
+            at,
+            stats: &stats,
+            ..TableParams::default()
+        };
         let query = TableQuery::new(&spec, &question).expect("a question");
         let table = query.compute_table(rows).expect("a table");
-        assert_eq!((table[1].summary.mean, table[1].summary.max), (Some(f64::INFINITY), Some(f64::INFINITY)));
         assert_eq!(
-            (table[1].summary.n, table[1].statistics[3], table[1].statistics[0]),
+            (table[1].summary.mean, table[1].summary.max),
+            (Some(f64::INFINITY), Some(f64::INFINITY))
+        );
+
+        assert_eq!(
+            (
+                table[1].summary.n,
+                table[1].statistics[3],
+                table[1].statistics[0]
+            ),
             (table[1].counts.completed, None, Some(f64::INFINITY))
         );
+
         assert!(
-            table[1].statistics[2].is_some_and(f64::is_finite) && table[1].note.contains("infinite"),
+            table[1].statistics[2].is_some_and(f64::is_finite)
+                && table[1].note.contains("infinite"),
             "{}",
             table[1].note
         );
+
         assert!(table[0].summary.mean.is_some_and(f64::is_finite));
     }
 }
@@ -644,24 +1129,50 @@ fn cells_or_trials_count_alike_in_a_row_of_several() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (store, spec) = stored_sweep(dir.path());
     let readers = store.open_readers(1).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
+
     let by = ["lr".to_owned()];
     let table = |by: &[String], weighting| {
-        let query =
-            TableQuery::new(&spec, &TableParams { by, weighting, ..TableParams::default() }).expect("a question");
+        let query = TableQuery::new(
+            &spec,
+            &TableParams {
+                by,
+                weighting,
+                ..TableParams::default()
+            },
+        )
+        .expect("a question");
+
         query.compute_table(rows).expect("a table")
     };
     let cells = table(&[], Weighting::Trials);
-    let (trials, alike) = (table(&by, Weighting::Trials), table(&by, Weighting::Cells));
+
+    let trials = table(&by, Weighting::Trials);
+    let alike = table(&by, Weighting::Cells);
     for (row, (trials, alike)) in trials.iter().zip(&alike).enumerate() {
         let of = [0, 1].map(|cell| &cells[2 * row + cell].summary);
         let [a, b] = of.map(|summary| summary.mean.expect("a mean"));
         let [n, m] = of.map(|summary| summary.n as f64);
         assert!((trials.summary.mean.expect("a mean") - (n * a + m * b) / (n + m)).abs() < 1e-12);
         assert!((alike.summary.mean.expect("a mean") - (a + b) / 2.0).abs() < 1e-12);
-        assert_eq!((trials.summary.std, trials.summary.n), (alike.summary.std, alike.summary.n));
+
+        assert_eq!(
+            (trials.summary.std, trials.summary.n),
+            (alike.summary.std, alike.summary.n)
+        );
     }
-    assert!(trials.iter().zip(&alike).any(|(trials, alike)| trials.summary.mean != alike.summary.mean));
+
+    assert!(
+        trials
+            .iter()
+            .zip(&alike)
+            .any(|(trials, alike)| trials.summary.mean != alike.summary.mean)
+    );
 }
 
 #[test]
@@ -669,31 +1180,78 @@ fn where_repeats_end_by_precision_it_is_said_which_intervals_are_widened() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (store, mut spec) = stored(dir.path(), "", |_, _| {});
     let rule = StoppingCriterion::Precision { ci95: 0.1 };
-    spec.stopping_rule =
-        Some(StoppingRule { min_repeats: 2, min_is_explicit: true, metric: Metric::TestAcc, criterion: rule });
+    spec.stopping_rule = Some(StoppingRule {
+        min_repeats: 2,
+        min_is_explicit: true,
+        metric: Metric::TestAcc,
+        criterion: rule,
+    });
+
     let readers = store.open_readers(1).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
     let note = |stats: &[&str]| {
         let stats: Vec<String> = stats.iter().map(|name| (*name).to_owned()).collect();
-        let query =
-            TableQuery::new(&spec, &TableParams { stats: &stats, ..TableParams::default() }).expect("a question");
+        let query = TableQuery::new(
+            &spec,
+            &TableParams {
+                stats: &stats,
+                ..TableParams::default()
+            },
+        )
+        .expect("a question");
+
         query.compute_table(rows).expect("a table")[0].note.clone()
     };
+
     for (stats, words) in [
         (&[] as &[&str], "looked known: ci95 is Student's at 98 %"),
-        (&["ci80", "ci99"], "looked known: ci80 is Student's at 92 %, ci99 is Student's at 99.6 %"),
+        (
+            &["ci80", "ci99"],
+            "looked known: ci80 is Student's at 92 %, ci99 is Student's at 99.6 %",
+        ),
         (&["boot95"], "looked known: boot95 is not widened"),
     ] {
         assert!(note(stats).contains(words), "{stats:?}: {}", note(stats));
     }
+
     let baseline = [("lr".to_owned(), "0.1".to_owned())];
-    let contest = CompareParams { baseline: &baseline, metric: "", at: "", level: 0.95 };
+    let contest = CompareParams {
+        baseline: &baseline,
+        metric: "",
+        at: "",
+        level: 0.95,
+    };
     let comparison = CompareQuery::new(&spec, &contest).expect("a comparison");
     let contrasts = comparison.compute_contrasts(rows).expect("contrasts");
-    assert!(comparison.describe_caveats(&contrasts).contains("these intervals are not widened"));
-    let asked = EffectsParams { metric: "", at: "", level: 0.95, interaction: &[] };
-    let effects = EffectsQuery::new(&spec, &asked).and_then(|asked| asked.analyze_effects(rows)).expect("effects");
-    assert!(effects.notes.iter().any(|note| note.contains("these intervals are not widened")), "{:?}", effects.notes);
+    assert!(
+        comparison
+            .describe_caveats(&contrasts)
+            .contains("these intervals are not widened")
+    );
+
+    let asked = EffectsParams {
+        metric: "",
+        at: "",
+        level: 0.95,
+        interaction: &[],
+    };
+    let effects = EffectsQuery::new(&spec, &asked)
+        .and_then(|asked| asked.analyze_effects(rows))
+        .expect("effects");
+
+    assert!(
+        effects
+            .notes
+            .iter()
+            .any(|note| note.contains("these intervals are not widened")),
+        "{:?}",
+        effects.notes
+    );
 }
 
 #[test]
@@ -702,26 +1260,67 @@ fn under_crossed_and_fixed_streams_tables_say_on_what_terms_intervals_hold() {
     let crossed = "seeds = { crossed = { init = 3, order = 3 }, fixed = [\"head\"] }\n";
     let (store, spec) = stored(dir.path(), crossed, |_, _| {});
     let readers = store.open_readers(1).expect("readers");
-    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+    let rows = RowSource {
+        spec: &spec,
+        sweep: 1,
+        readers: &readers,
+        dataset_hash: [0; 32],
+    };
+
     let stats = ["ci95", "boot95", "p_diverged"].map(str::to_owned);
-    let query = TableQuery::new(&spec, &TableParams { stats: &stats, ..TableParams::default() }).expect("a question");
+    let query = TableQuery::new(
+        &spec,
+        &TableParams {
+            stats: &stats,
+            ..TableParams::default()
+        },
+    )
+    .expect("a question");
     let entry = &query.compute_table(rows).expect("a table")[0];
-    assert!(entry.statistics[0].is_some() && entry.statistics[4].is_some(), "{entry:?}");
+    assert!(
+        entry.statistics[0].is_some() && entry.statistics[4].is_some(),
+        "{entry:?}"
+    );
+
     assert_eq!([2, 3, 5, 6].map(|at| entry.statistics[at]), [None; 4]);
-    for words in ["given the fixed head", "no boot, use ci", "no interval of p_diverged"] {
+    for words in [
+        "given the fixed head",
+        "no boot, use ci",
+        "no interval of p_diverged",
+    ] {
         assert!(entry.note.contains(words), "{}", entry.note);
     }
+
     let baseline = [("lr".to_owned(), "0.1".to_owned())];
-    let contest = CompareParams { baseline: &baseline, metric: "", at: "", level: 0.95 };
-    let contrasts =
-        CompareQuery::new(&spec, &contest).and_then(|asked| asked.compute_contrasts(rows)).expect("contrasts");
+    let contest = CompareParams {
+        baseline: &baseline,
+        metric: "",
+        at: "",
+        level: 0.95,
+    };
+    let contrasts = CompareQuery::new(&spec, &contest)
+        .and_then(|asked| asked.compute_contrasts(rows))
+        .expect("contrasts");
     let first = &contrasts[0];
     assert_eq!(
-        (first.paired.sign_p, first.paired.wilcoxon, first.sign_holm, first.paired.saved_repeats()),
+        (
+            first.paired.sign_p,
+            first.paired.wilcoxon,
+            first.sign_holm,
+            first.paired.saved_repeats()
+        ),
         (None, None, None, None)
     );
-    assert!(first.paired.n > 1 && first.note.contains("no sign test, no Wilcoxon"), "{}", first.note);
+
+    assert!(
+        first.paired.n > 1 && first.note.contains("no sign test, no Wilcoxon"),
+        "{}",
+        first.note
+    );
     let query = TableQuery::new(&spec, &TableParams::default()).expect("a question");
-    let why = compute_sample_size(rows, &query, 0.1).expect_err("more repeats would not do").to_string();
+    let why = compute_sample_size(rows, &query, 0.1)
+        .expect_err("more repeats would not do")
+        .to_string();
+
     assert!(why.contains("crosses random streams"), "{why}");
 }

@@ -74,12 +74,29 @@ impl VarianceQuery {
                            seeds = { crossed = { init = 10, order = 20 } } and repeats = 200 in the next one";
             return Err(AnalysisError::Unknown(message.into()));
         }
+
         if !(0.5..1.0).contains(&level) {
-            let message = format!("the level {}: expected one from 50 up to, and below, 100 percent", level * 100.0);
+            let message = format!(
+                "the level {}: expected one from 50 up to, and below, 100 percent",
+                level * 100.0
+            );
             return Err(AnalysisError::Invalid(message));
         }
-        let query = TableQuery::new(spec, &TableParams { metric, at, ..TableParams::default() })?;
-        Ok(Self { query, level, layout: CrossedLayout::from_spec(spec) })
+
+        let query = TableQuery::new(
+            spec,
+            &TableParams {
+                metric,
+                at,
+                ..TableParams::default()
+            },
+        )?;
+
+        Ok(Self {
+            query,
+            level,
+            layout: CrossedLayout::from_spec(spec),
+        })
     }
 
     /// The metric.
@@ -93,14 +110,23 @@ impl VarianceQuery {
     /// The store failed, or no cell has all its trials.
     pub fn decompose_cells(&self, rows: RowSource<'_>) -> Result<Vec<CellVariance>, AnalysisError> {
         let expected = u64::from(rows.spec.repeats);
-        let most = self.metric().bounded_range().map(|(low, high)| 0.25 * (high - low) * (high - low));
+        let most = self
+            .metric()
+            .bounded_range()
+            .map(|(low, high)| 0.25 * (high - low) * (high - low));
         let of = |(cell, trials): (u64, super::compare::CellTrials)| {
             let n = trials.values.len() as u64;
             let values: Vec<f64> = trials.values.iter().map(|(_, value)| *value).collect();
             let is_whole = n == expected;
-            let mut components =
-                if is_whole { self.layout.estimate_components(&values, self.level) } else { Vec::new() };
-            components.iter_mut().for_each(|component| component.clip_interval(most));
+            let mut components = if is_whole {
+                self.layout.estimate_components(&values, self.level)
+            } else {
+                Vec::new()
+            };
+            components
+                .iter_mut()
+                .for_each(|component| component.clip_interval(most));
+
             let note = match is_whole {
                 true => describe_caveats(&components),
                 false => {
@@ -110,14 +136,29 @@ impl VarianceQuery {
                     )
                 }
             };
-            CellVariance { cell, n, components, note }
+
+            CellVariance {
+                cell,
+                n,
+                components,
+                note,
+            }
         };
-        let answer: Vec<CellVariance> = read_cell_trials(&self.query, rows)?.into_iter().map(of).collect();
+        let answer: Vec<CellVariance> = read_cell_trials(&self.query, rows)?
+            .into_iter()
+            .map(of)
+            .collect();
         if answer.iter().any(|cell| !cell.components.is_empty()) {
             return Ok(answer);
         }
-        let why = answer.first().map_or("none has ended yet", |cell| &cell.note);
-        Err(AnalysisError::Unknown(format!("no cell has a value of {} of all its trials: {why}", self.metric().name())))
+
+        let why = answer
+            .first()
+            .map_or("none has ended yet", |cell| &cell.note);
+        Err(AnalysisError::Unknown(format!(
+            "no cell has a value of {} of all its trials: {why}",
+            self.metric().name()
+        )))
     }
 }
 
@@ -134,13 +175,19 @@ fn describe_caveats(components: &[ComponentEstimate]) -> String {
     if components.iter().all(|component| component.variance == 0.0) {
         return "all values are equal".into();
     }
+
     let mut notes = Vec::new();
     if components.iter().any(|component| component.variance < 0.0) {
         notes.push("a negative estimate says that the component is too small to be seen with so few streams");
     }
-    if components.iter().any(|component| component.variance > 0.0 && component.interval.is_none()) {
+
+    if components
+        .iter()
+        .any(|component| component.variance > 0.0 && component.interval.is_none())
+    {
         notes.push("a component without an interval is a small difference of large squares: as good as unknown");
     }
+
     notes.join("; ")
 }
 
@@ -149,8 +196,13 @@ impl CrossedLayout {
     pub(crate) fn from_spec(spec: &Spec) -> Self {
         let crossed = &spec.seeds.crossed;
         let name = |purpose| {
-            NAMED_PURPOSES.iter().find(|(_, named)| *named == purpose).map_or("", |(word, _)| word).to_owned()
+            NAMED_PURPOSES
+                .iter()
+                .find(|(_, named)| *named == purpose)
+                .map_or("", |(word, _)| word)
+                .to_owned()
         };
+
         Self {
             names: crossed.iter().map(|(purpose, _)| name(*purpose)).collect(),
             sizes: crossed.iter().map(|(_, count)| *count as usize).collect(),
@@ -174,20 +226,35 @@ impl CrossedLayout {
         let squares = self.mean_squares(values);
         let all = (1 << self.sizes.len()) - 1;
         let mut factors = vec![0.0; 1 << self.sizes.len()];
+
         for set in 1..=all {
             let combination = self.component_terms(set, &squares);
             if linear_combination(combination.iter().map(|(_, term)| *term)) > 0.0 {
-                combination
-                    .iter()
-                    .for_each(|(of, (factor, ..))| factors[*of] += factor / self.combinations_in_set(set) as f64);
+                combination.iter().for_each(|(of, (factor, ..))| {
+                    factors[*of] += factor / self.combinations_in_set(set) as f64
+                });
             }
         }
+
         factors[0] += 1.0 / values.len() as f64;
-        let terms = factors.iter().zip(&squares).filter_map(|(factor, square)| Some((*factor, (*square)?)));
-        let terms: Vec<(f64, f64)> = terms.map(|(factor, (square, df))| (factor * square, df)).collect();
+        let terms = factors
+            .iter()
+            .zip(&squares)
+            .filter_map(|(factor, square)| Some((*factor, (*square)?)));
+        let terms: Vec<(f64, f64)> = terms
+            .map(|(factor, (square, df))| (factor * square, df))
+            .collect();
         let variance = terms.iter().map(|(term, _)| term).sum::<f64>().max(0.0);
+
         let spread = terms.iter().map(|(term, df)| term * term / df).sum::<f64>();
-        MeanUncertainty { variance, degrees: if spread > 0.0 { variance * variance / spread } else { 1.0 } }
+        MeanUncertainty {
+            variance,
+            degrees: if spread > 0.0 {
+                variance * variance / spread
+            } else {
+                1.0
+            },
+        }
     }
 
     /// Components of these values, one for each repeat in order.
@@ -195,18 +262,27 @@ impl CrossedLayout {
         let squares = self.mean_squares(values);
         let all = (1 << self.sizes.len()) - 1;
         let of = |set: usize| {
-            let combination: Vec<_> = self.component_terms(set, &squares).into_iter().map(|(_, term)| term).collect();
+            let combination: Vec<_> = self
+                .component_terms(set, &squares)
+                .into_iter()
+                .map(|(_, term)| term)
+                .collect();
             estimate_component(self.set_name(set), &combination, level)
         };
         let mut components: Vec<ComponentEstimate> = (1..=all).map(of).collect();
+
         if let Some((rest, df)) = squares[0] {
             let combination = [(1.0, rest, df)];
             components.push(estimate_component("residual".into(), &combination, level));
         }
+
         let total: f64 = components.iter().map(|component| component.variance).sum();
         if total > 0.0 {
-            components.iter_mut().for_each(|component| component.share = Some(component.variance / total));
+            components
+                .iter_mut()
+                .for_each(|component| component.share = Some(component.variance / total));
         }
+
         components
     }
 
@@ -217,11 +293,14 @@ impl CrossedLayout {
         // What is smaller is made by rounding.
         let noise = ROUNDING_NOISE * values.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
         let centred: Vec<f64> = values.iter().map(|x| x - middle).collect();
-        let means: Vec<Vec<f64>> = (0..1 << count).map(|set| self.combination_means(set, &centred)).collect();
+        let means: Vec<Vec<f64>> = (0..1 << count)
+            .map(|set| self.combination_means(set, &centred))
+            .collect();
         let of = |set: usize| match set {
             0 => self.mean_square_within(values),
             _ => Some(self.mean_square_between(set, &means, values.len(), noise)),
         };
+
         (0..1 << count).map(of).collect()
     }
 
@@ -229,7 +308,10 @@ impl CrossedLayout {
     fn combination_means(&self, set: usize, values: &[f64]) -> Vec<f64> {
         let groups = self.combinations_in_set(set);
         let mut sums = vec![0.0; groups];
-        values.iter().enumerate().for_each(|(repeat, x)| sums[self.combination_index(set, repeat)] += x);
+        values
+            .iter()
+            .enumerate()
+            .for_each(|(repeat, x)| sums[self.combination_index(set, repeat)] += x);
         let each = (values.len() / groups) as f64;
         sums.iter().map(|sum| sum / each).collect()
     }
@@ -248,7 +330,10 @@ impl CrossedLayout {
 
     /// The combination of the streams in a set that a repeat has; the last stream changes fastest.
     fn combination_index(&self, set: usize, repeat: usize) -> usize {
-        let (mut rest, mut place, mut step) = (repeat % self.combination_count(), 0, 1);
+        let mut rest = repeat % self.combination_count();
+        let mut place = 0;
+        let mut step = 1;
+
         for stream in (0..self.sizes.len()).rev() {
             if Self::contains_stream(set, stream) {
                 place += step * (rest % self.sizes[stream]);
@@ -256,11 +341,18 @@ impl CrossedLayout {
             }
             rest /= self.sizes[stream];
         }
+
         place
     }
 
     /// What a set of streams does beyond its parts: means with alternating signs.
-    fn mean_square_between(&self, set: usize, means: &[Vec<f64>], n: usize, noise: f64) -> (f64, f64) {
+    fn mean_square_between(
+        &self,
+        set: usize,
+        means: &[Vec<f64>],
+        n: usize,
+        noise: f64,
+    ) -> (f64, f64) {
         let mut squares = 0.0;
         // The first repeats, as many as there are combinations, have each once.
         for repeat in 0..self.combination_count() {
@@ -274,10 +366,14 @@ impl CrossedLayout {
                 }
             });
             let effect = zero_if_rounding(signed.sum(), noise);
+
             squares += effect * effect;
         }
+
         let streams = (0..self.sizes.len()).filter(|stream| Self::contains_stream(set, *stream));
-        let df = streams.map(|stream| self.sizes[stream] as f64 - 1.0).product();
+        let df = streams
+            .map(|stream| self.sizes[stream] as f64 - 1.0)
+            .product();
         (squares * (n / self.combination_count()) as f64 / df, df)
     }
 
@@ -289,6 +385,7 @@ impl CrossedLayout {
         let centred: Vec<f64> = values.iter().enumerate().map(from_first).collect();
         let means = self.combination_means(all, &centred);
         let mut largest = vec![0.0_f64; means.len()];
+
         for (repeat, x) in values.iter().enumerate() {
             let most = &mut largest[self.combination_index(all, repeat)];
             *most = most.max(x.abs());
@@ -298,36 +395,59 @@ impl CrossedLayout {
             let place = self.combination_index(all, repeat);
             zero_if_rounding(x - means[place], ROUNDING_NOISE * largest[place])
         };
-        let squares: f64 = centred.iter().enumerate().map(off).map(|off| off * off).sum();
+        let squares: f64 = centred
+            .iter()
+            .enumerate()
+            .map(off)
+            .map(|off| off * off)
+            .sum();
         let df = (values.len() - self.combination_count()) as f64;
+
         (self.replicates > 1).then_some((squares / df, df))
     }
 
     /// The component of a set of streams, as a combination of the mean squares of the sets that contain it: of which each is,
     /// its factor, its square, and its degrees of freedom.
-    fn component_terms(&self, set: usize, squares: &[Option<(f64, f64)>]) -> Vec<(usize, (f64, f64, f64))> {
+    fn component_terms(
+        &self,
+        set: usize,
+        squares: &[Option<(f64, f64)>],
+    ) -> Vec<(usize, (f64, f64, f64))> {
         let all = (1 << self.sizes.len()) - 1;
         // As often as the set's effect occurs among the trials.
         let each = (self.replicates * self.combinations_in_set(all & !set)) as f64;
         let larger = (set..=all).filter(|larger| larger & set == set);
         let mut combination: Vec<(usize, (f64, f64, f64))> = larger
             .filter_map(|larger| {
-                let sign = if (larger.count_ones() - set.count_ones()) % 2 == 1 { -1.0 } else { 1.0 };
+                let sign = if (larger.count_ones() - set.count_ones()) % 2 == 1 {
+                    -1.0
+                } else {
+                    1.0
+                };
                 squares[larger].map(|(square, df)| (larger, (sign / each, square, df)))
             })
             .collect();
+
         // All streams together stand against what is within combinations, if these occur more than once.
         if set == all {
             combination.extend(squares[0].map(|(square, df)| (0, (-1.0 / each, square, df))));
         }
+
         combination
     }
 
     fn set_name(&self, set: usize) -> String {
         let names = (0..self.sizes.len()).filter(|stream| Self::contains_stream(set, *stream));
-        let name = names.map(|stream| self.names[stream].as_str()).collect::<Vec<_>>().join(" × ");
+        let name = names
+            .map(|stream| self.names[stream].as_str())
+            .collect::<Vec<_>>()
+            .join(" × ");
         let is_last = set == (1 << self.sizes.len()) - 1 && self.replicates == 1;
-        if is_last { format!("{name}, with the residual") } else { name }
+        if is_last {
+            format!("{name}, with the residual")
+        } else {
+            name
+        }
     }
 }
 
@@ -336,7 +456,11 @@ const ROUNDING_NOISE: f64 = 1e-14;
 
 /// A difference of means, or 0 where it is nothing but their rounding.
 fn zero_if_rounding(difference: f64, noise: f64) -> f64 {
-    if difference.abs() <= noise { 0.0 } else { difference }
+    if difference.abs() <= noise {
+        0.0
+    } else {
+        difference
+    }
 }
 
 /// Of what is taken from each other, what is left when all but its rounding cancels.
@@ -344,19 +468,33 @@ const CANCELLATION_TOLERANCE: f64 = 1e-12;
 
 /// The combination Σ factor·square; 0 where it is nothing but rounding.
 fn linear_combination(combination: impl Iterator<Item = (f64, f64, f64)> + Clone) -> f64 {
-    let size: f64 = combination.clone().map(|(factor, square, _)| (factor * square).abs()).sum();
+    let size: f64 = combination
+        .clone()
+        .map(|(factor, square, _)| (factor * square).abs())
+        .sum();
     let value: f64 = combination.map(|(factor, square, _)| factor * square).sum();
-    if value.abs() <= CANCELLATION_TOLERANCE * size { 0.0 } else { value }
+    if value.abs() <= CANCELLATION_TOLERANCE * size {
+        0.0
+    } else {
+        value
+    }
 }
 
 /// The combination of squares, each with its degrees of freedom, of which the first one's are told.
-fn estimate_component(name: String, combination: &[(f64, f64, f64)], level: f64) -> ComponentEstimate {
+fn estimate_component(
+    name: String,
+    combination: &[(f64, f64, f64)],
+    level: f64,
+) -> ComponentEstimate {
     let variance = linear_combination(combination.iter().copied());
-    let spread = |(factor, square, df): &(f64, f64, f64)| (factor * square) * (factor * square) / df;
+    let spread =
+        |(factor, square, df): &(f64, f64, f64)| (factor * square) * (factor * square) / df;
     let df = variance * variance / combination.iter().map(spread).sum::<f64>();
     let end = |tail: f64| df * variance / chi_squared_quantile(tail, df);
+
     // With less than one degree of freedom, the difference of two squares is as good as unknown.
-    let ends = (variance > 0.0 && df >= MIN_DEGREES).then(|| (end(0.5 + 0.5 * level), end(0.5 - 0.5 * level)));
+    let ends = (variance > 0.0 && df >= MIN_DEGREES)
+        .then(|| (end(0.5 + 0.5 * level), end(0.5 - 0.5 * level)));
     let ends = ends.filter(|(low, high)| low.is_finite() && high.is_finite());
     ComponentEstimate {
         name,
@@ -379,13 +517,18 @@ mod tests {
 
     fn fixture(key: &str) -> Vec<Value> {
         let fixture: Value =
-            serde_json::from_str(include_str!("../../../tests/oracles/analysis.json")).expect("the fixture is JSON");
+            serde_json::from_str(include_str!("../../../tests/oracles/analysis.json"))
+                .expect("the fixture is JSON");
         fixture[key].as_array().expect("a list").clone()
     }
 
     fn layout(sizes: &[usize], replicates: usize) -> CrossedLayout {
         let names = ["init", "order", "augment"].map(str::to_owned);
-        CrossedLayout { names: names[..sizes.len()].to_vec(), sizes: sizes.to_vec(), replicates }
+        CrossedLayout {
+            names: names[..sizes.len()].to_vec(),
+            sizes: sizes.to_vec(),
+            replicates,
+        }
     }
 
     #[test]
@@ -393,7 +536,10 @@ mod tests {
         for case in fixture("chi_squared") {
             let [p, df, wanted] = serde_json::from_value(case.clone()).expect("three numbers");
             let found = chi_squared_quantile(p, df);
-            assert!((found - wanted).abs() <= 1e-9 * wanted, "{found} is not {wanted}: {case}");
+            assert!(
+                (found - wanted).abs() <= 1e-9 * wanted,
+                "{found} is not {wanted}: {case}"
+            );
         }
     }
 
@@ -401,16 +547,23 @@ mod tests {
     fn components_are_what_mean_squares_by_statsmodels_say() {
         let cases = fixture("components");
         assert_eq!(cases.len(), 4);
+
         for case in cases {
             let sizes: Vec<usize> = serde_json::from_value(case["sizes"].clone()).expect("sizes");
             let values: Vec<f64> = serde_json::from_value(case["values"].clone()).expect("values");
-            let wanted: Vec<f64> = serde_json::from_value(case["components"].clone()).expect("components");
+            let wanted: Vec<f64> =
+                serde_json::from_value(case["components"].clone()).expect("components");
             let replicates = case["replicates"].as_u64().expect("a number") as usize;
             let found = layout(&sizes, replicates).estimate_components(&values, 0.95);
             assert_eq!(found.len(), wanted.len());
+
             for (found, wanted) in found.iter().zip(&wanted) {
-                assert!((found.variance - wanted).abs() < 1e-9, "{found:?} is not {wanted}");
+                assert!(
+                    (found.variance - wanted).abs() < 1e-9,
+                    "{found:?} is not {wanted}"
+                );
             }
+
             let df: u64 = found.iter().map(|component| component.df).sum();
             assert_eq!(df as usize, values.len() - 1);
         }
@@ -421,30 +574,48 @@ mod tests {
         const ROUNDS: u64 = 400;
         let layout = layout(&[12, 10], 1);
         let deviations = [1.0, 0.5, 0.7];
-        let (mut sums, mut covered) = ([0.0; 3], [0.0; 3]);
+        let mut sums = [0.0; 3];
+        let mut covered = [0.0; 3];
+
         for round in 0..ROUNDS {
             let mut stream = fixed_stream("components", round);
-            let mut draw =
-                |n: usize, deviation: f64| (0..n).map(|_| deviation * stream.next_normal()).collect::<Vec<f64>>();
-            let (a, b, rest) = (draw(12, deviations[0]), draw(10, deviations[1]), draw(120, deviations[2]));
-            let values: Vec<f64> =
-                (0..120).map(|repeat| 5.0 + a[repeat / 10] + b[repeat % 10] + rest[repeat]).collect();
+            let mut draw = |n: usize, deviation: f64| {
+                (0..n)
+                    .map(|_| deviation * stream.next_normal())
+                    .collect::<Vec<f64>>()
+            };
+            let a = draw(12, deviations[0]);
+
+            let b = draw(10, deviations[1]);
+            let rest = draw(120, deviations[2]);
+            let values: Vec<f64> = (0..120)
+                .map(|repeat| 5.0 + a[repeat / 10] + b[repeat % 10] + rest[repeat])
+                .collect();
             for (at, component) in layout.estimate_components(&values, 0.95).iter().enumerate() {
                 let truth = deviations[at] * deviations[at];
                 sums[at] += component.variance / truth / ROUNDS as f64;
-                let covers = component.interval.is_some_and(|(low, high)| low <= truth && truth <= high);
+                let covers = component
+                    .interval
+                    .is_some_and(|(low, high)| low <= truth && truth <= high);
                 covered[at] += f64::from(u8::from(covers)) / ROUNDS as f64;
             }
         }
+
         assert!(sums.iter().all(|mean| (mean - 1.0).abs() < 0.1), "{sums:?}");
-        assert!(covered.iter().all(|share| (0.92..=0.98).contains(share)), "{covered:?}");
+        assert!(
+            covered.iter().all(|share| (0.92..=0.98).contains(share)),
+            "{covered:?}"
+        );
     }
 
     #[test]
     fn what_rounding_leaves_is_nothing() {
         // What the first stream does is exactly what the two do together: two equal squares, which round differently.
-        let values: Vec<f64> =
-            [0.931, 0.927, 0.924, 0.930, 0.925, 0.929, 0.926, 0.928, 0.9275, 0.9285, 0.9265, 0.9295].into();
+        let values: Vec<f64> = [
+            0.931, 0.927, 0.924, 0.930, 0.925, 0.929, 0.926, 0.928, 0.9275, 0.9285, 0.9265, 0.9295,
+        ]
+        .into();
+
         for scale in [1.0, 1e-3, 3e7, 1.0 / 3.0] {
             let scaled: Vec<f64> = values.iter().map(|x| x * scale).collect();
             for component in layout(&[3, 4], 1).estimate_components(&scaled, 0.95) {
@@ -452,11 +623,17 @@ mod tests {
                 assert!(ends.1 / ends.0 < 1e5, "{component:?}");
             }
         }
+
         let of = |squares: [f64; 2]| {
-            estimate_component(String::new(), &[(0.25, squares[0], 3.0), (-0.25, squares[1], 9.0)], 0.95)
+            estimate_component(
+                String::new(),
+                &[(0.25, squares[0], 3.0), (-0.25, squares[1], 9.0)],
+                0.95,
+            )
         };
         let rounded = of([1.06e-7, 1.06e-7 * (1.0 - 4.0 * f64::EPSILON)]);
         assert_eq!((rounded.variance, rounded.interval), (0.0, None));
+
         // Nearly equal squares say as good as nothing of their difference.
         let small = of([1.0, 0.99]);
         assert!(
@@ -464,8 +641,11 @@ mod tests {
                 && small.interval.is_none()
                 && describe_caveats(&[small]).contains("as good as unknown")
         );
+
         // Of equal means, rounding makes no effects.
-        let noisy: Vec<f64> = (0..12).map(|i| if i % 2 == 0 { 0.3 } else { 0.1 + 0.2 }).collect();
+        let noisy: Vec<f64> = (0..12)
+            .map(|i| if i % 2 == 0 { 0.3 } else { 0.1 + 0.2 })
+            .collect();
         assert!(
             layout(&[3, 4], 1)
                 .estimate_components(&noisy, 0.95)
@@ -479,15 +659,23 @@ mod tests {
         let first = [1e12, 2.0, 5.0, 6.0];
         let second = [1e12, 2.001, 5.001, 6.001];
         let found = layout(&[2, 2], 2).estimate_components(&[first, second].concat(), 0.95);
+
         // Three pairs that differ by 1e-3, over four degrees of freedom.
-        assert!((found[3].variance - 3.0 * 0.5e-6 / 4.0).abs() < 1e-12, "{:?}", found[3]);
+        assert!(
+            (found[3].variance - 3.0 * 0.5e-6 / 4.0).abs() < 1e-12,
+            "{:?}",
+            found[3]
+        );
     }
 
     #[test]
     fn equal_values_have_no_residual_however_many_they_are() {
         for x in [0.9812, 0.93, 0.1, 1e12 + 0.3] {
             let found = layout(&[2, 2], 2000).estimate_components(&vec![x; 8000], 0.95);
-            assert!(found.iter().all(|component| component.variance == 0.0), "{x}: {found:?}");
+            assert!(
+                found.iter().all(|component| component.variance == 0.0),
+                "{x}: {found:?}"
+            );
         }
     }
 
@@ -500,7 +688,12 @@ mod tests {
             share: None,
             interval: Some((1e-3, 2.5e19)),
         };
-        wide.clip_interval(Metric::TestAcc.bounded_range().map(|(low, high)| 0.25 * (high - low) * (high - low)));
+        wide.clip_interval(
+            Metric::TestAcc
+                .bounded_range()
+                .map(|(low, high)| 0.25 * (high - low) * (high - low)),
+        );
+
         assert_eq!(wide.interval, Some((1e-3, 0.25)));
         wide.clip_interval(Metric::TestLoss.bounded_range().map(|_| 0.0));
         assert_eq!(wide.interval, Some((1e-3, 0.25)), "a loss has no bound");
@@ -509,16 +702,31 @@ mod tests {
     #[test]
     fn what_cannot_be_seen_is_said_and_never_nan() {
         let equal = layout(&[2, 3], 1).estimate_components(&[0.5; 6], 0.95);
-        assert!(equal.iter().all(|c| c.variance == 0.0 && c.interval.is_none() && c.share.is_none()));
+        assert!(
+            equal
+                .iter()
+                .all(|c| c.variance == 0.0 && c.interval.is_none() && c.share.is_none())
+        );
+
         assert_eq!(describe_caveats(&equal), "all values are equal");
         // All the variance is in what the two do together: their own parts come out negative.
         let checkered = layout(&[2, 2], 1).estimate_components(&[1.0, -1.0, -1.0, 1.0], 0.95);
-        assert!(checkered[0].variance < 0.0 && checkered[0].interval.is_none() && checkered[2].variance == 4.0);
+        assert!(
+            checkered[0].variance < 0.0
+                && checkered[0].interval.is_none()
+                && checkered[2].variance == 4.0
+        );
+
         assert!(describe_caveats(&checkered).contains("negative"));
         assert_eq!(checkered[2].name, "init × order, with the residual");
         // Streams that decide everything leave nothing to the rest.
-        let twice = layout(&[2, 2], 2).estimate_components(&[1.0, 2.0, 5.0, 6.0, 1.0, 2.0, 5.0, 6.0], 0.95);
-        assert_eq!((twice[3].name.as_str(), twice[3].variance, twice[2].variance), ("residual", 0.0, 0.0));
+        let twice =
+            layout(&[2, 2], 2).estimate_components(&[1.0, 2.0, 5.0, 6.0, 1.0, 2.0, 5.0, 6.0], 0.95);
+        assert_eq!(
+            (twice[3].name.as_str(), twice[3].variance, twice[2].variance),
+            ("residual", 0.0, 0.0)
+        );
+
         assert!(twice[0].share > Some(0.9));
     }
 }

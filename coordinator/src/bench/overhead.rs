@@ -31,17 +31,26 @@ const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
 /// A process could not be started, or the sweep did not end as it should.
 pub async fn run_overhead_bench(args: BenchOverheadArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(100) {
-        return Err(UserError::new(ErrorCode::BadInput, "--trials: expected a multiple of 100 (there are 100 cells)"));
+        return Err(UserError::new(
+            ErrorCode::BadInput,
+            "--trials: expected a multiple of 100 (there are 100 cells)",
+        ));
     }
+
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let (dir, keep) = match &args.dir {
         Some(dir) => (dir.clone(), true),
-        None => (std::env::temp_dir().join(format!("ergodic-bench-{}", std::process::id())), false),
+        None => (
+            std::env::temp_dir().join(format!("ergodic-bench-{}", std::process::id())),
+            false,
+        ),
     };
     let result = measure_overhead(&args, &program, &dir).await;
+
     if !keep {
         let _ = std::fs::remove_dir_all(&dir);
     }
+
     print_output(render_overhead(&result?, args.format))
 }
 
@@ -63,16 +72,25 @@ async fn measure_overhead(
     // Whatever else is in the directory takes no part.
     pause_unfinished_sweeps(&mut client).await?;
     let command = |n: u32| build_worker_command(program, &url, dir, n);
-    let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
+    let workers = (1..=args.workers)
+        .map(|n| command(n).start())
+        .collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
+
     let before = query_info(&mut client).await?;
     let start = Instant::now();
-    let launched =
-        commands::launch_sweep(&mut client, &build_bench_sweep(args.trials), commands::LaunchMode::All).await?;
+    let launched = commands::launch_sweep(
+        &mut client,
+        &build_bench_sweep(args.trials),
+        commands::LaunchMode::All,
+    )
+    .await?;
     let id = launched.status.unwrap_or_default().id;
     let status = follow_sweep(&mut client, &id).await?;
+
     let seconds = start.elapsed().as_secs_f64();
     let after = query_info(&mut client).await?;
+
     if status.completed != u64::from(args.trials) {
         let message = format!(
             "{} of {} trials completed; see the logs in {}",
@@ -82,9 +100,11 @@ async fn measure_overhead(
         );
         return Err(UserError::new(ErrorCode::Internal, message));
     }
+
     for child in workers.into_iter().chain([coordinator]) {
         stop_process(child).await;
     }
+
     Ok(OverheadMeasurement {
         trials: status.completed,
         workers: args.workers,
@@ -114,14 +134,31 @@ pub(crate) fn build_bench_sweep(trials: u32) -> SweepFile {
          metrics = [\"train_loss\", \"test_acc\", \"weight_norm\", \"effective_lr\", \"grad_norm\", \"angular_update\"]\n",
         trials / 100
     );
-    let source = SpecSource { file: "overhead".into(), text, ..SpecSource::default() };
-    SweepFile { source, contents: Vec::new() }
+    let source = SpecSource {
+        file: "overhead".into(),
+        text,
+        ..SpecSource::default()
+    };
+
+    SweepFile {
+        source,
+        contents: Vec::new(),
+    }
 }
 
 /// A coordinator on this directory, with these further options, and its address.
-pub(crate) async fn start_coordinator(dir: &Path, options: &[&str]) -> Result<(Child, String), UserError> {
-    let failed = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start a coordinator: {e}"));
+pub(crate) async fn start_coordinator(
+    dir: &Path,
+    options: &[&str],
+) -> Result<(Child, String), UserError> {
+    let failed = |e: std::io::Error| {
+        UserError::new(
+            ErrorCode::Internal,
+            format!("cannot start a coordinator: {e}"),
+        )
+    };
     std::fs::create_dir_all(dir).map_err(failed)?;
+
     let program: PathBuf = std::env::current_exe().map_err(failed)?;
     let log = std::fs::File::create(dir.join("coordinator.log")).map_err(failed)?;
     let mut child = Command::new(program)
@@ -137,11 +174,15 @@ pub(crate) async fn start_coordinator(dir: &Path, options: &[&str]) -> Result<(C
     let stdout = child.stdout.take().expect("stdout is piped");
     let mut lines = BufReader::new(stdout).lines();
     let first = tokio::time::timeout(PROCESS_TIMEOUT, lines.next_line()).await;
+
     match first {
         Ok(Ok(Some(url))) => Ok((child, url)),
         _ => {
             let log = std::fs::read_to_string(dir.join("coordinator.log")).unwrap_or_default();
-            Err(UserError::new(ErrorCode::Internal, format!("the coordinator did not come up:\n{log}")))
+            Err(UserError::new(
+                ErrorCode::Internal,
+                format!("the coordinator did not come up:\n{log}"),
+            ))
         }
     }
 }
@@ -149,17 +190,30 @@ pub(crate) async fn start_coordinator(dir: &Path, options: &[&str]) -> Result<(C
 pub(crate) async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result<(), UserError> {
     let deadline = Instant::now() + PROCESS_TIMEOUT;
     while Instant::now() < deadline {
-        let response = client.sweeps.workers(v1::WorkersRequest {}).await.map_err(|e| client.to_user_error(&e))?;
+        let response = client
+            .sweeps
+            .workers(v1::WorkersRequest {})
+            .await
+            .map_err(|e| client.to_user_error(&e))?;
         if response.into_inner().workers.len() as u32 >= wanted {
             return Ok(());
         }
+
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Err(UserError::new(ErrorCode::Internal, "the workers did not join"))
+
+    Err(UserError::new(
+        ErrorCode::Internal,
+        "the workers did not join",
+    ))
 }
 
 pub(crate) async fn query_info(client: &mut Client) -> Result<v1::InfoResponse, UserError> {
-    let response = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.to_user_error(&e))?;
+    let response = client
+        .sweeps
+        .info(v1::InfoRequest {})
+        .await
+        .map_err(|e| client.to_user_error(&e))?;
     Ok(response.into_inner())
 }
 
@@ -172,6 +226,7 @@ fn render_overhead(m: &OverheadMeasurement, format: TextFormat) -> String {
     let rate = m.trials as f64 / m.seconds;
     let cpu_us = m.coordinator_cpu / m.trials as f64 * 1e6;
     let rss = m.peak_rss as f64 / 1_048_576.0;
+
     match format {
         TextFormat::Json => format!(
             "{}\n",

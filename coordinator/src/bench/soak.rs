@@ -11,7 +11,8 @@ use serde_json::json;
 use tokio::process::Child;
 
 use super::overhead::{
-    build_bench_sweep, build_worker_command, query_info, start_coordinator, stop_process, wait_for_workers,
+    build_bench_sweep, build_worker_command, query_info, start_coordinator, stop_process,
+    wait_for_workers,
 };
 use crate::app::{CommandOutcome, print_output};
 use crate::cli::args::BenchSoakArgs;
@@ -27,17 +28,25 @@ use crate::standalone::run::pause_unfinished_sweeps;
 /// A process could not be started, or the sweep did not end as it should: what is wrong is named.
 pub async fn run_soak_bench(args: BenchSoakArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(100) {
-        return Err(UserError::new(ErrorCode::BadInput, "--trials: expected a multiple of 100 (there are 100 cells)"));
+        return Err(UserError::new(
+            ErrorCode::BadInput,
+            "--trials: expected a multiple of 100 (there are 100 cells)",
+        ));
     }
+
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let (dir, keep) = match &args.dir {
         Some(dir) => (dir.clone(), true),
-        None => (std::env::temp_dir().join(format!("ergodic-soak-{}", std::process::id())), false),
+        None => (
+            std::env::temp_dir().join(format!("ergodic-soak-{}", std::process::id())),
+            false,
+        ),
     };
     let result = measure_soak(&args, &program, &dir).await;
     if !keep && result.is_ok() {
         let _ = std::fs::remove_dir_all(&dir);
     }
+
     print_output(render_soak(&result?, args.format))
 }
 
@@ -51,31 +60,50 @@ struct SoakMeasurement {
     restart_seconds: f64,
 }
 
-async fn measure_soak(args: &BenchSoakArgs, program: &Path, dir: &Path) -> Result<SoakMeasurement, UserError> {
+async fn measure_soak(
+    args: &BenchSoakArgs,
+    program: &Path,
+    dir: &Path,
+) -> Result<SoakMeasurement, UserError> {
     // A killed worker's trials are to come back soon.
     let (coordinator, url) = start_coordinator(dir, &["--lease-ttl", "5s"]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Whatever else is in the directory takes no part.
     pause_unfinished_sweeps(&mut client).await?;
     let command = |n: u32| build_worker_command(program, &url, dir, n);
-    let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
+    let workers = (1..=args.workers)
+        .map(|n| command(n).start())
+        .collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
+
     let before = query_info(&mut client).await?;
     let start = Instant::now();
-    let launched =
-        commands::launch_sweep(&mut client, &build_bench_sweep(args.trials), commands::LaunchMode::All).await?;
+    let launched = commands::launch_sweep(
+        &mut client,
+        &build_bench_sweep(args.trials),
+        commands::LaunchMode::All,
+    )
+    .await?;
     let id = launched.status.unwrap_or_default().id;
-    let mut victims = Victims { workers, killed: 0, next: args.workers };
+
+    let mut victims = Victims {
+        workers,
+        killed: 0,
+        next: args.workers,
+    };
     let status = tokio::select! {
         status = follow_sweep(&mut client, &id) => status?,
         error = victims.kill_periodically(args.kill_every, command) => return Err(error),
     };
+
     let seconds = start.elapsed().as_secs_f64();
     let after = query_info(&mut client).await?;
     check_soak_result(&mut client, &status, args, dir).await?;
+
     for child in victims.workers.into_iter().chain([coordinator]) {
         stop_process(child).await;
     }
+
     let restart_seconds = measure_restart(dir, &status.id).await?;
     Ok(SoakMeasurement {
         trials: status.trials,
@@ -96,13 +124,18 @@ struct Victims {
 
 impl Victims {
     /// Kills one worker after the other, and starts another in its place; ends only when that fails.
-    async fn kill_periodically(&mut self, pause: Duration, command: impl Fn(u32) -> WorkerCommand) -> UserError {
+    async fn kill_periodically(
+        &mut self,
+        pause: Duration,
+        command: impl Fn(u32) -> WorkerCommand,
+    ) -> UserError {
         loop {
             tokio::time::sleep(pause).await;
             let victim = self.killed as usize % self.workers.len();
             let _ = self.workers[victim].kill().await;
             self.killed += 1;
             self.next += 1;
+
             match command(self.next).start() {
                 Ok(child) => self.workers[victim] = child,
                 Err(error) => return error,
@@ -122,27 +155,50 @@ async fn check_soak_result(
         let message = format!("{what}; the store and all logs are in {}", dir.display());
         Err(UserError::new(ErrorCode::Internal, message))
     };
+
     if status.completed != u64::from(args.trials) || status.mismatches > 0 {
         return wrong(format!(
             "{} of {} trials completed, {} came with other bits",
             status.completed, args.trials, status.mismatches
         ));
     }
-    let request = v1::TrialsRequest { sweep: status.id.clone(), trial: None };
-    let mut pages = client.sweeps.trials(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
-    let (mut rows, mut last) = (0_u64, None);
-    while let Some(page) = pages.message().await.map_err(|e| client.to_user_error(&e))? {
+
+    let request = v1::TrialsRequest {
+        sweep: status.id.clone(),
+        trial: None,
+    };
+    let mut pages = client
+        .sweeps
+        .trials(request)
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
+
+    let mut rows = 0_u64;
+    let mut last = None;
+
+    while let Some(page) = pages
+        .message()
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+    {
         for row in page.rows {
-            let key = row.result.and_then(|result| result.key).map(|key| (key.cell, key.repeat));
+            let key = row
+                .result
+                .and_then(|result| result.key)
+                .map(|key| (key.cell, key.repeat));
             if key <= last {
                 return wrong(format!("the row {key:?} comes after {last:?}"));
             }
+
             (rows, last) = (rows + 1, key);
         }
     }
+
     if rows != status.trials {
         return wrong(format!("{rows} rows of {} trials", status.trials));
     }
+
     Ok(())
 }
 
@@ -161,6 +217,7 @@ fn render_soak(m: &SoakMeasurement, format: TextFormat) -> String {
     let rate = m.trials as f64 / m.seconds;
     let cpu_us = m.coordinator_cpu / m.trials as f64 * 1e6;
     let rss = m.peak_rss as f64 / 1_048_576.0;
+
     match format {
         TextFormat::Json => format!(
             "{}\n",

@@ -54,17 +54,24 @@ const REPETITIONS: usize = 3;
 /// The store cannot be filled, or a process could not be started.
 pub async fn run_tables_bench(args: BenchTablesArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(CELLS) {
-        let message = format!("--trials: expected a multiple of {CELLS}, which is the number of cells");
+        let message =
+            format!("--trials: expected a multiple of {CELLS}, which is the number of cells");
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
+
     let (dir, keep) = match &args.dir {
         Some(dir) => (dir.clone(), true),
-        None => (std::env::temp_dir().join(format!("ergodic-tables-{}", std::process::id())), false),
+        None => (
+            std::env::temp_dir().join(format!("ergodic-tables-{}", std::process::id())),
+            false,
+        ),
     };
     let result = measure_tables(&args, &dir).await;
+
     if !keep {
         let _ = std::fs::remove_dir_all(&dir);
     }
+
     print_output(render_tables(&result?, args.format))
 }
 
@@ -85,26 +92,43 @@ struct QueryTiming {
     cpu_seconds: f64,
 }
 
-async fn measure_tables(args: &BenchTablesArgs, dir: &Path) -> Result<TablesMeasurement, UserError> {
+async fn measure_tables(
+    args: &BenchTablesArgs,
+    dir: &Path,
+) -> Result<TablesMeasurement, UserError> {
     tokio::task::block_in_place(|| fill_store(args, dir))?;
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     let table = time_query(&mut client, REPETITIONS, async |client: &mut Client| {
-        let request = v1::TableRequest { sweep: SWEEP_ID.to_owned(), ..v1::TableRequest::default() };
+        let request = v1::TableRequest {
+            sweep: SWEEP_ID.to_owned(),
+            ..v1::TableRequest::default()
+        };
         query_table(client, request).await.map(|_| ())
     })
     .await?;
+
     let curves = time_query(&mut client, REPETITIONS, async |client: &mut Client| {
-        let request = v1::CurvesRequest { sweep: SWEEP_ID.to_owned(), ..v1::CurvesRequest::default() };
+        let request = v1::CurvesRequest {
+            sweep: SWEEP_ID.to_owned(),
+            ..v1::CurvesRequest::default()
+        };
         query_curves(client, request).await.map(|_| ())
     })
     .await?;
+
     let output = dir.join("dataset").display().to_string();
-    let options = ExportOptions { output, follow: false, every: Duration::ZERO, rewrite: true };
+    let options = ExportOptions {
+        output,
+        follow: false,
+        every: Duration::ZERO,
+        rewrite: true,
+    };
     let whole = time_query(&mut client, 1, async |client: &mut Client| {
         export_sweep(client, SWEEP_ID, &options).await.map(|_| ())
     })
     .await?;
+
     let peak_rss = query_info(&mut client).await?.peak_rss_bytes;
     stop_process(coordinator).await;
     let questions = [("table", table), ("curves", curves), ("export", whole)];
@@ -125,14 +149,19 @@ async fn time_query(
 ) -> Result<QueryTiming, UserError> {
     let mut seconds = Vec::new();
     let before = query_info(client).await?.cpu_seconds;
+
     for _ in 0..times {
         let start = Instant::now();
         question(client).await?;
         seconds.push(start.elapsed().as_secs_f64());
     }
+
     let cpu = query_info(client).await?.cpu_seconds - before;
     seconds.sort_by(f64::total_cmp);
-    Ok(QueryTiming { seconds: seconds[times / 2], cpu_seconds: cpu / times as f64 })
+    Ok(QueryTiming {
+        seconds: seconds[times / 2],
+        cpu_seconds: cpu / times as f64,
+    })
 }
 
 fn build_bench_source(args: &BenchTablesArgs) -> SpecSource {
@@ -143,14 +172,23 @@ fn build_bench_source(args: &BenchTablesArgs) -> SpecSource {
         args.trials / CELLS,
         10 * args.points
     );
-    SpecSource { file: "tables".into(), text, ..SpecSource::default() }
+    SpecSource {
+        file: "tables".into(),
+        text,
+        ..SpecSource::default()
+    }
 }
 
 /// Fills a store, unless it is full of the same already.
 fn fill_store(args: &BenchTablesArgs, dir: &Path) -> Result<(), UserError> {
-    let store = StoreLocation::Directory(dir.to_owned()).open().map_err(store_error)?;
+    let store = StoreLocation::Directory(dir.to_owned())
+        .open()
+        .map_err(store_error)?;
     let source = build_bench_source(args);
-    let sweeps = store.open_reader().and_then(|reader| reader.read_sweeps()).map_err(store_error)?;
+    let sweeps = store
+        .open_reader()
+        .and_then(|reader| reader.read_sweeps())
+        .map_err(store_error)?;
     match sweeps.last() {
         None => {}
         Some(row) if row.source == source && row.state == SweepState::Completed => return Ok(()),
@@ -159,13 +197,20 @@ fn fill_store(args: &BenchTablesArgs, dir: &Path) -> Result<(), UserError> {
             return Err(UserError::new(ErrorCode::Refused, message));
         }
     }
-    let leader = store.acquire_leadership("a benchmark").map_err(store_error)?;
+
+    let leader = store
+        .acquire_leadership("a benchmark")
+        .map_err(store_error)?;
     let mut writer = store.open_writer(leader.epoch).map_err(store_error)?;
     let row = SweepRow {
         number: 0,
         id: SWEEP_ID.into(),
         source,
-        data: DataPin { hash: None, train: 0, provenance: "made up".into() },
+        data: DataPin {
+            hash: None,
+            train: 0,
+            provenance: "made up".into(),
+        },
         state: SweepState::Cancelled,
         share: Share::default(),
         launched_at: 0.0,
@@ -174,34 +219,62 @@ fn fill_store(args: &BenchTablesArgs, dir: &Path) -> Result<(), UserError> {
     };
     let written = commit_write(writer.as_mut(), &StoreWrite::InsertSweep(row))?;
     let Some(WriteOutput::SweepNumber(sweep)) = written.into_iter().next() else {
-        return Err(UserError::new(ErrorCode::Internal, "the store gave a sweep no number"));
+        return Err(UserError::new(
+            ErrorCode::Internal,
+            "the store gave a sweep no number",
+        ));
     };
+
     for from in (0..args.trials).step_by(TRIALS_PER_COMMIT as usize) {
-        let rows = (from..(from + TRIALS_PER_COMMIT).min(args.trials)).map(|n| make_trial(n, args.points));
-        commit_write(writer.as_mut(), &StoreWrite::RestoreRows(sweep, rows.collect(), Vec::new()))?;
+        let rows =
+            (from..(from + TRIALS_PER_COMMIT).min(args.trials)).map(|n| make_trial(n, args.points));
+        commit_write(
+            writer.as_mut(),
+            &StoreWrite::RestoreRows(sweep, rows.collect(), Vec::new()),
+        )?;
     }
-    commit_write(writer.as_mut(), &StoreWrite::SetSweepState(sweep, SweepState::Completed)).map(|_| ())
+
+    commit_write(
+        writer.as_mut(),
+        &StoreWrite::SetSweepState(sweep, SweepState::Completed),
+    )
+    .map(|_| ())
 }
 
-fn commit_write(writer: &mut dyn StoreWriter, write: &StoreWrite) -> Result<Vec<WriteOutput>, UserError> {
+fn commit_write(
+    writer: &mut dyn StoreWriter,
+    write: &StoreWrite,
+) -> Result<Vec<WriteOutput>, UserError> {
     writer.commit_writes(&[write]).map_err(store_error)
 }
 
 /// The `n`-th trial to end. Repeats are outermost, as they are run.
 fn make_trial(n: u32, points: u32) -> StoredTrial {
-    let key = TrialKey { cell: u64::from(n % CELLS), repeat: n / CELLS };
+    let key = TrialKey {
+        cell: u64::from(n % CELLS),
+        repeat: n / CELLS,
+    };
     let mut noise = fixed_stream("benchmark", u64::from(n));
-    let values: Vec<f64> = (0..points as usize * METRICS.len()).map(|_| noise.next_uniform()).collect();
+    let values: Vec<f64> = (0..points as usize * METRICS.len())
+        .map(|_| noise.next_uniform())
+        .collect();
     let result = TrialResult {
         steps: u64::from(10 * points),
         seconds: noise.next_uniform(),
         metrics: values[values.len() - METRICS.len()..].to_vec(),
         digest: std::array::from_fn(|_| (256.0 * noise.next_uniform()) as u8),
-        curve: Curve { steps: (1..=u64::from(points)).map(|point| 10 * point).collect(), values },
+        curve: Curve {
+            steps: (1..=u64::from(points)).map(|point| 10 * point).collect(),
+            values,
+        },
         isa: "avx512".into(),
         ..TrialResult::completed(key)
     };
-    StoredTrial { result, worker: format!("worker-{}", n % 8) }
+
+    StoredTrial {
+        result,
+        worker: format!("worker-{}", n % 8),
+    }
 }
 
 fn render_tables(m: &TablesMeasurement, format: TextFormat) -> String {
@@ -211,16 +284,31 @@ fn render_tables(m: &TablesMeasurement, format: TextFormat) -> String {
             "trials": m.trials, "points": m.points, "metrics": METRICS.len(),
             "coordinator_peak_rss_mib": mib(m.peak_rss), "export_peak_rss_mib": mib(m.export_rss),
         });
+
         for (name, asked) in &m.timings {
             object[format!("{name}_seconds")] = json!(asked.seconds);
             object[format!("{name}_coordinator_cpu_seconds")] = json!(asked.cpu_seconds);
         }
+
         return format!("{object}\n");
     }
+
     let metrics = METRICS.len();
-    let mut text = format!("{} trials in {CELLS} cells, {} points of {metrics} metrics each\n", m.trials, m.points);
+    let mut text = format!(
+        "{} trials in {CELLS} cells, {} points of {metrics} metrics each\n",
+        m.trials, m.points
+    );
+
     for (name, asked) in &m.timings {
-        text += &format!("{name:7} {:6.2} s, {:.2} s of the coordinator's CPU\n", asked.seconds, asked.cpu_seconds);
+        text += &format!(
+            "{name:7} {:6.2} s, {:.2} s of the coordinator's CPU\n",
+            asked.seconds, asked.cpu_seconds
+        );
     }
-    text + &format!("at its peak: coordinator {:.0} MiB, export {:.0} MiB\n", mib(m.peak_rss), mib(m.export_rss))
+
+    text + &format!(
+        "at its peak: coordinator {:.0} MiB, export {:.0} MiB\n",
+        mib(m.peak_rss),
+        mib(m.export_rss)
+    )
 }

@@ -116,7 +116,12 @@ pub enum CliCommand {
 #[derive(Debug, Args)]
 pub struct ConnectionArgs {
     /// Address of the coordinator; of several that share a store, all addresses, separated by commas
-    #[arg(long, env = "ERGODIC_COORDINATOR", default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    #[arg(
+        long,
+        env = "ERGODIC_COORDINATOR",
+        default_value = "http://127.0.0.1:7700",
+        value_name = "URL"
+    )]
     pub coordinator: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -152,16 +157,29 @@ pub struct ClientAuthArgs {
 
 impl ClientAuthArgs {
     fn read_client_auth(&self) -> Result<ClientAuth, UserError> {
-        let access = ClientAuth { token: None, ca: self.ca.clone(), identity: self.cert.clone().zip(self.key.clone()) };
+        let access = ClientAuth {
+            token: None,
+            ca: self.ca.clone(),
+            identity: self.cert.clone().zip(self.key.clone()),
+        };
         access.with_token_file(self.token_file.as_deref())
     }
 
     /// The same options, for another program.
     pub fn to_cli_args(&self) -> Vec<OsString> {
-        let all =
-            [("--token-file", &self.token_file), ("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key)];
-        let given = all.into_iter().filter_map(|(option, file)| Some((option, file.as_ref()?)));
-        given.flat_map(|(option, file)| [option.into(), file.clone().into_os_string()]).collect()
+        let all = [
+            ("--token-file", &self.token_file),
+            ("--ca", &self.ca),
+            ("--cert", &self.cert),
+            ("--key", &self.key),
+        ];
+        let given = all
+            .into_iter()
+            .filter_map(|(option, file)| Some((option, file.as_ref()?)));
+
+        given
+            .flat_map(|(option, file)| [option.into(), file.clone().into_os_string()])
+            .collect()
     }
 }
 
@@ -251,7 +269,12 @@ fn parse_precision(text: &str) -> Result<(String, f64), String> {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Address to listen on; port 0 picks a free one
-    #[arg(long, env = "ERGODIC_LISTEN", default_value = "127.0.0.1:7700", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "ERGODIC_LISTEN",
+        default_value = "127.0.0.1:7700",
+        value_name = "ADDR"
+    )]
     pub listen: SocketAddr,
     /// What keeps sweeps and results: a directory, or a PostgreSQL database as postgres://USER:PASSWORD@HOST:PORT/NAME
     #[arg(
@@ -278,7 +301,12 @@ pub struct ServeArgs {
     #[arg(long, env = "ERGODIC_AUTH_DIR", value_name = "DIR")]
     pub auth_dir: Option<PathBuf>,
     /// PEM file of a certificate from elsewhere, with those it comes from
-    #[arg(long, value_name = "FILE", requires = "tls_key", conflicts_with = "insecure")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "insecure"
+    )]
     pub tls_cert: Option<PathBuf>,
     /// PEM file of its key
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
@@ -446,7 +474,12 @@ pub struct ShareArgs {
     #[allow(missing_docs)]
     pub target: ConnectionArgs,
     /// From -100 to 100: a sweep of a lower one is given what one of a higher one cannot use
-    #[arg(long, value_name = "N", allow_negative_numbers = true, required_unless_present = "weight")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        required_unless_present = "weight"
+    )]
     pub priority: Option<i32>,
     /// Above 0: sweeps of the same priority share workers in proportion to their weights
     #[arg(long, value_name = "W")]
@@ -597,7 +630,11 @@ pub struct SelectionArgs {
 impl SelectionArgs {
     /// What they choose.
     pub fn into_row_selection(self) -> RowSelection {
-        RowSelection { condition: self.condition, sort: self.sort, top: self.top.map(|n| n as usize) }
+        RowSelection {
+            condition: self.condition,
+            sort: self.sort,
+            top: self.top.map(|n| n as usize),
+        }
     }
 }
 
@@ -899,7 +936,11 @@ pub struct NewTokenArgs {
 fn parse_coordinator_url(text: &str) -> Result<String, String> {
     let expected = "expected something like https://host:7700";
     let (scheme, rest) = text.split_once("://").ok_or(expected)?;
-    if matches!(scheme, "http" | "https") && !rest.is_empty() { Ok(text.to_owned()) } else { Err(expected.to_owned()) }
+    if matches!(scheme, "http" | "https") && !rest.is_empty() {
+        Ok(text.to_owned())
+    } else {
+        Err(expected.to_owned())
+    }
 }
 
 fn parse_role(text: &str) -> Result<TokenRole, String> {

@@ -5,6 +5,10 @@ pub mod args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use args::{
+    BenchCommand, CliCommand, CurvesArgs, ErgodicCli, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs,
+    PoolingWeight, RemoveArgs, ServeArgs, SqlArgs, SteerArgs, TableArgs, TokenCommand, TrialsArgs,
+};
 use clap::Parser;
 use ergodic_common::ErrorCode;
 use ergodic_proto::channel::connect::ClientAuth;
@@ -17,8 +21,9 @@ use crate::client::commands::compare::{CompareOptions, compare_cells};
 use crate::client::commands::distance::{DistanceOptions, measure_distances};
 use crate::client::commands::effects::{EffectsOptions, estimate_effects};
 use crate::client::commands::variance::{VarianceOptions, decompose_variance};
-use crate::client::commands::{self, TableOptions};
-use crate::client::commands::{backup, plan, predictions, sample_size, token, weights};
+use crate::client::commands::{
+    self, TableOptions, backup, plan, predictions, sample_size, token, weights,
+};
 use crate::client::export::ExportOptions;
 use crate::client::growth::{self, Extension};
 use crate::client::latest::{resolve_sweep_id, resolve_sweep_to_change};
@@ -29,25 +34,29 @@ use crate::client::report::write_report;
 use crate::client::sql::{SqlOptions, query_coordinator, query_datasets};
 use crate::client::watch::{follow_sweep, print_stderr_line};
 use crate::client::{Client, export};
-use crate::failpoint;
-use crate::restore;
 use crate::server::auth::AuthOptions;
 use crate::server::{self, ServeOptions};
 use crate::standalone::{replay, run};
 use crate::store::location::StoreLocation;
-use args::{
-    BenchCommand, CliCommand, CurvesArgs, ErgodicCli, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs, PoolingWeight,
-    RemoveArgs, ServeArgs, SqlArgs, SteerArgs, TableArgs, TokenCommand, TrialsArgs,
-};
+use crate::{failpoint, restore};
 
 /// Runs the program.
 pub fn run_cli() -> ExitCode {
     let cli = ErgodicCli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(e) => return report_error(&UserError::new(ErrorCode::Internal, format!("cannot start: {e}"))),
+        Err(e) => {
+            return report_error(&UserError::new(
+                ErrorCode::Internal,
+                format!("cannot start: {e}"),
+            ));
+        }
     };
     let result = runtime.block_on(run_command(cli.command));
+
     // What still runs in the background, such as a half-read stream, is not waited for.
     runtime.shutdown_background();
     match result {
@@ -69,9 +78,9 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
         CliCommand::Plan(args) => run_plan(&args).await,
         CliCommand::Serve(args) => run_serve(args).await,
         CliCommand::Launch(args) => run_launch(args).await,
-        CliCommand::List(args) => {
-            print_output(commands::list_sweeps(&mut args.target.connect().await?, args.format).await?)
-        }
+        CliCommand::List(args) => print_output(
+            commands::list_sweeps(&mut args.target.connect().await?, args.format).await?,
+        ),
         CliCommand::Status(args) => {
             let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
             let status = commands::query_status(&mut client, &id).await?;
@@ -80,11 +89,15 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
         CliCommand::Watch(args) => {
             let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
             let status = follow_sweep(&mut client, &id).await?;
-            Ok(if status.failed > 0 { CommandOutcome::TrialsFailed } else { CommandOutcome::Done })
+            Ok(if status.failed > 0 {
+                CommandOutcome::TrialsFailed
+            } else {
+                CommandOutcome::Done
+            })
         }
-        CliCommand::Workers(args) => {
-            print_output(commands::list_workers(&mut args.target.connect().await?, args.format).await?)
-        }
+        CliCommand::Workers(args) => print_output(
+            commands::list_workers(&mut args.target.connect().await?, args.format).await?,
+        ),
         CliCommand::Explain(args) => {
             let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
             print_output(commands::explain_sweep(&mut client, &id, args.trial, args.format).await?)
@@ -107,6 +120,7 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
                 level: args.level,
                 format: args.format,
             };
+
             print_output(compare_cells(&mut client, &id, &options).await?)
         }
         CliCommand::Distance(args) => {
@@ -129,22 +143,34 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
                 part: args.part,
                 format: args.format,
             };
+
             print_output(estimate_effects(&mut client, &id, &options).await?)
         }
         CliCommand::Variance(args) => {
             let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
-            let options = VarianceOptions { metric: args.metric, at: args.at, level: args.level, format: args.format };
+            let options = VarianceOptions {
+                metric: args.metric,
+                at: args.at,
+                level: args.level,
+                format: args.format,
+            };
             print_output(decompose_variance(&mut client, &id, &options).await?)
         }
         CliCommand::Predictions(args) => {
             let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
-            predictions::print_predictions(&mut client, &id, args.format, args.distributions).await?;
+            predictions::print_predictions(&mut client, &id, args.format, args.distributions)
+                .await?;
             Ok(CommandOutcome::Done)
         }
         CliCommand::Export(args) => {
             let _failpoints = failpoint::set_up();
-            let options =
-                ExportOptions { output: args.output, follow: args.follow, every: args.every, rewrite: args.anew };
+            let options = ExportOptions {
+                output: args.output,
+                follow: args.follow,
+                every: args.every,
+                rewrite: args.anew,
+            };
+
             let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
             print_output(export::export_sweep(&mut client, &id, &options).await?)
         }
@@ -179,17 +205,19 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
         CliCommand::Share(args) => {
             let mut client = args.target.connect().await?;
             let id = resolve_sweep_to_change(&mut client, &args.id, "share", args.yes).await?;
-            let status = commands::update_share(&mut client, &id, args.priority, args.weight).await?;
+            let status =
+                commands::update_share(&mut client, &id, args.priority, args.weight).await?;
             print_output(commands::render_status(&status, TextFormat::Table))
         }
         CliCommand::Extend(args) => run_extend(args).await,
         CliCommand::Rm(args) => run_remove(args).await,
-        CliCommand::Backup(args) => {
-            print_output(backup::fetch_backup(&mut args.target.connect().await?, &args.output).await?)
-        }
+        CliCommand::Backup(args) => print_output(
+            backup::fetch_backup(&mut args.target.connect().await?, &args.output).await?,
+        ),
         CliCommand::Restore(args) => {
-            let restored =
-                tokio::task::block_in_place(|| restore::restore_backup(&args.file, &args.store, args.files.as_deref()));
+            let restored = tokio::task::block_in_place(|| {
+                restore::restore_backup(&args.file, &args.store, args.files.as_deref())
+            });
             print_output(restored?)
         }
         CliCommand::Bench(BenchCommand::Overhead(args)) => overhead::run_overhead_bench(args).await,
@@ -199,7 +227,10 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
 }
 
 /// A coordinator, and the sweep there that is meant.
-async fn connect_to_sweep(target: &args::ConnectionArgs, id: &str) -> Result<(Client, String), UserError> {
+async fn connect_to_sweep(
+    target: &args::ConnectionArgs,
+    id: &str,
+) -> Result<(Client, String), UserError> {
     let mut client = target.connect().await?;
     let id = resolve_sweep_id(&mut client, id).await?;
     Ok((client, id))
@@ -220,44 +251,64 @@ async fn run_table(args: TableArgs) -> Result<CommandOutcome, UserError> {
         cells_alike: args.weight == PoolingWeight::Cells,
         format: sink.format.as_text_format().unwrap_or_default(),
     };
+
     match sink.format {
-        RowFormat::Parquet => sink.write_parquet(&commands::query_table_batch(&mut client, &id, &options).await?)?,
+        RowFormat::Parquet => {
+            sink.write_parquet(&commands::query_table_batch(&mut client, &id, &options).await?)?
+        }
         _ => sink.write_text(&commands::query_table_text(&mut client, &id, &options).await?)?,
     }
+
     Ok(CommandOutcome::Done)
 }
 
 async fn run_trials(args: TrialsArgs) -> Result<CommandOutcome, UserError> {
     let sink = args.sink.into_output_target()?;
     let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
+
     match sink.format.as_text_format() {
-        Some(format) => sink.write_text(&commands::query_trials_text(&mut client, &id, format).await?)?,
+        Some(format) => {
+            sink.write_text(&commands::query_trials_text(&mut client, &id, format).await?)?
+        }
         None => sink.write_parquet(&commands::query_trials_batch(&mut client, &id).await?)?,
     }
+
     Ok(CommandOutcome::Done)
 }
 
 async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
     let sink = args.sink.into_output_target()?;
     let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
-    let (id, metric, stats) = (&id, &args.metric, &args.stat);
+    let id = &id;
+    let metric = &args.metric;
+    let stats = &args.stat;
+
     match sink.format.as_text_format() {
-        Some(format) => sink.write_text(&commands::query_curves_text(&mut client, id, metric, stats, format).await?)?,
-        None => sink.write_parquet(&commands::query_curves_batch(&mut client, id, metric, stats).await?)?,
+        Some(format) => sink.write_text(
+            &commands::query_curves_text(&mut client, id, metric, stats, format).await?,
+        )?,
+        None => sink
+            .write_parquet(&commands::query_curves_batch(&mut client, id, metric, stats).await?)?,
     }
+
     Ok(CommandOutcome::Done)
 }
 
 /// Whoever interrupts it leaves no rows behind that were fetched for it.
 #[cfg(feature = "sql")]
 async fn run_sql(args: SqlArgs) -> Result<CommandOutcome, UserError> {
-    let options = SqlOptions { query: args.query, sweeps: args.sweeps, sink: args.sink.into_output_target()? };
+    let options = SqlOptions {
+        query: args.query,
+        sweeps: args.sweeps,
+        sink: args.sink.into_output_target()?,
+    };
     let asked = async {
         match &args.from {
             Some(from) => query_datasets(from, &options).await,
             None => query_coordinator(&mut args.target.connect().await?, &options).await,
         }
     };
+
     tokio::select! {
         () = wait_for_interrupt() => Ok(CommandOutcome::Interrupted),
         answered = asked => answered.map(|()| CommandOutcome::Done),
@@ -287,6 +338,7 @@ async fn run_plot(args: PlotArgs) -> Result<CommandOutcome, UserError> {
         width: args.width,
         height: args.height,
     };
+
     let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
     match plot_sweep(&mut client, &id, &options, args.output.as_deref()).await? {
         Some(svg) => print_output(svg),
@@ -294,7 +346,11 @@ async fn run_plot(args: PlotArgs) -> Result<CommandOutcome, UserError> {
     }
 }
 
-async fn run_steer(args: &SteerArgs, command: &str, steering: Steering) -> Result<CommandOutcome, UserError> {
+async fn run_steer(
+    args: &SteerArgs,
+    command: &str,
+    steering: Steering,
+) -> Result<CommandOutcome, UserError> {
     let mut client = args.target.connect().await?;
     let id = resolve_sweep_to_change(&mut client, &args.id, command, args.yes).await?;
     let status = commands::steer_sweep(&mut client, &id, steering).await?;
@@ -311,7 +367,12 @@ async fn run_extend(args: ExtendArgs) -> Result<CommandOutcome, UserError> {
     let id = resolve_sweep_to_change(&mut client, &args.id, "extend", args.yes).await?;
     let extended = growth::extend_sweep(&mut client, &id, &more).await?;
     print_stderr_line(&growth::format_extension(&extended));
-    print_output(extended.status.map_or_else(String::new, |status| format!("{}\n", status.id)))
+
+    print_output(
+        extended
+            .status
+            .map_or_else(String::new, |status| format!("{}\n", status.id)),
+    )
 }
 
 /// Each is told when it is removed: what is said stays true if the next one cannot be.
@@ -328,9 +389,11 @@ async fn run_remove(args: RemoveArgs) -> Result<CommandOutcome, UserError> {
         Ok(mut client) => remove_sweeps(&mut client, &args).await,
         Err(error) => Err(error),
     };
+
     if let Some(server) = embedded {
         server.stop().await;
     }
+
     removed.map(|()| CommandOutcome::Done)
 }
 
@@ -340,17 +403,22 @@ async fn remove_sweeps(client: &mut Client, args: &RemoveArgs) -> Result<(), Use
     for id in &args.ids {
         ids.push(resolve_sweep_to_change(client, id, "rm", args.yes).await?);
     }
+
     for id in &ids {
         print_output(commands::remove_sweep(client, id, args.force).await?)?;
     }
+
     Ok(())
 }
 
 async fn run_plan(args: &PlanArgs) -> Result<CommandOutcome, UserError> {
     if let Some((metric, ci95)) = &args.precision {
         let (mut client, id) = connect_to_sweep(&args.target, &args.what).await?;
-        return print_output(sample_size::estimate_sample_size(&mut client, &id, metric, *ci95, args.format).await?);
+        return print_output(
+            sample_size::estimate_sample_size(&mut client, &id, metric, *ci95, args.format).await?,
+        );
     }
+
     let file = commands::read_sweep_file(&args.what, &args.settings)?;
     let spec = commands::read_launch_spec(&file.source)?;
     let looks = plan::inspect_data(&file, &spec, args.data_dir.as_deref())?;
@@ -372,6 +440,7 @@ async fn run_serve(args: ServeArgs) -> Result<CommandOutcome, UserError> {
         verify_store: args.check,
         rate_limit: Some(args.rate_limit).filter(|limit| *limit > 0),
     };
+
     // From the first moment on, so that no signal is missed.
     let mut told_to_stop = std::pin::pin!(wait_for_interrupt());
     let running = tokio::select! {
@@ -380,6 +449,7 @@ async fn run_serve(args: ServeArgs) -> Result<CommandOutcome, UserError> {
         running = server::start_server(options) => running?,
     };
     tracing::info!(address = running.url(), "listening");
+
     print_output(format!("{}\n", running.url()))?;
     told_to_stop.await;
     running.stop().await;
@@ -393,8 +463,12 @@ fn build_auth_options(args: &ServeArgs) -> Result<Option<AuthOptions>, UserError
     if args.insecure || !(beyond || asked) {
         return Ok(None);
     }
+
     Ok(Some(AuthOptions {
-        dir: args.auth_dir.clone().unwrap_or_else(|| default_auth_dir(args)),
+        dir: args
+            .auth_dir
+            .clone()
+            .unwrap_or_else(|| default_auth_dir(args)),
         certificate: args.tls_cert.clone().zip(args.tls_key.clone()),
         client_ca: args.client_ca.clone(),
     }))
@@ -412,16 +486,34 @@ fn default_auth_dir(args: &ServeArgs) -> PathBuf {
 async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
     let file = commands::read_sweep_file(&args.spec.spec, &args.spec.settings)?;
     let mut client = args.target.connect().await?;
-    let what = if args.again { commands::LaunchMode::All } else { commands::LaunchMode::Missing };
+    let what = if args.again {
+        commands::LaunchMode::All
+    } else {
+        commands::LaunchMode::Missing
+    };
     let launched = commands::launch_sweep(&mut client, &file, what).await?;
-    commands::format_reused_results(&launched).iter().for_each(|line| print_stderr_line(line));
+    commands::format_reused_results(&launched)
+        .iter()
+        .for_each(|line| print_stderr_line(line));
+
     let status = launched.status.unwrap_or_default();
     print_output(format!("{}\n", status.id))?;
+
     if !args.watch {
         return Ok(CommandOutcome::Done);
     }
+
     let status = follow_sweep(&mut client, &status.id).await?;
     // Stdout is the id alone, watched or not.
-    print_stderr_line(commands::query_table_text(&mut client, &status.id, &TableOptions::default()).await?.trim_end());
-    Ok(if status.failed > 0 { CommandOutcome::TrialsFailed } else { CommandOutcome::Done })
+    print_stderr_line(
+        commands::query_table_text(&mut client, &status.id, &TableOptions::default())
+            .await?
+            .trim_end(),
+    );
+
+    Ok(if status.failed > 0 {
+        CommandOutcome::TrialsFailed
+    } else {
+        CommandOutcome::Done
+    })
 }

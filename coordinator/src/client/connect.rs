@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
-use ergodic_proto::MAX_MESSAGE_BYTES;
 use ergodic_proto::archive::MAX_RECORD_BYTES;
 use ergodic_proto::channel::connect;
 use ergodic_proto::channel::connect::{ClientAuth, ClientChannel};
 use ergodic_proto::status::UserError;
-use ergodic_proto::v1;
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
+use ergodic_proto::{MAX_MESSAGE_BYTES, v1};
 use tonic::{Code, Status};
 
 /// How long the first of several addresses may take to answer before the next one is asked.
@@ -43,17 +42,24 @@ impl Client {
     pub async fn connect(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let mut first_error = None;
         let several = urls.contains(',');
+
         for url in urls.split(',').map(str::trim) {
             let connected = match Self::connect_to_url(url, access).await {
                 Ok(client) if several => client.ensure_responsive().await,
                 connected => connected,
             };
             match connected {
-                Ok(client) => return Ok(Self { target: (urls.to_owned(), access.clone()), ..client }),
+                Ok(client) => {
+                    return Ok(Self {
+                        target: (urls.to_owned(), access.clone()),
+                        ..client
+                    });
+                }
                 Err(error) if error.code != ErrorCode::Unreachable => return Err(error),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
+
         Err(first_error.unwrap_or_else(|| unreachable_error(urls, "no address")))
     }
 
@@ -70,36 +76,63 @@ impl Client {
     /// # Errors
     /// One of them does not answer.
     pub async fn switch_to_leader(&mut self) -> Result<(), UserError> {
-        let info = self.sweeps.info(v1::InfoRequest {}).await.map_err(|e| self.to_user_error(&e))?.into_inner();
+        let info = self
+            .sweeps
+            .info(v1::InfoRequest {})
+            .await
+            .map_err(|e| self.to_user_error(&e))?
+            .into_inner();
         if !info.leader.is_empty() {
             let leader = Self::connect_to_url(&info.leader, &self.target.1).await?;
-            *self = Self { target: self.target.clone(), ..leader };
+            *self = Self {
+                target: self.target.clone(),
+                ..leader
+            };
         }
+
         Ok(())
     }
 
     /// A frozen coordinator takes connections, too. Any answer will do, except that it cannot answer.
     async fn ensure_responsive(mut self) -> Result<Self, UserError> {
         match tokio::time::timeout(ANSWER_TIMEOUT, self.sweeps.info(v1::InfoRequest {})).await {
-            Err(_) => Err(unreachable_error(&self.url, "no answer within five seconds")),
-            Ok(Err(status)) if status.code() == Code::Unavailable => Err(self.to_user_error(&status)),
+            Err(_) => Err(unreachable_error(
+                &self.url,
+                "no answer within five seconds",
+            )),
+            Ok(Err(status)) if status.code() == Code::Unavailable => {
+                Err(self.to_user_error(&status))
+            }
             Ok(_) => Ok(self),
         }
     }
 
     async fn connect_to_url(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
-        let connection = connect::connect_now(url, access).await.map_err(|error| match error.code {
-            ErrorCode::Unreachable => unreachable_error(url, &error.message),
-            _ => error,
-        })?;
+        let connection =
+            connect::connect_now(url, access)
+                .await
+                .map_err(|error| match error.code {
+                    ErrorCode::Unreachable => unreachable_error(url, &error.message),
+                    _ => error,
+                })?;
         let sweeps = SweepServiceClient::new(connection.clone())
             .max_decoding_message_size(64 << 20)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let files = FileServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+
+        let files =
+            FileServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let target = (url.to_owned(), access.clone());
-        let workers = WorkerServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let workers = WorkerServiceClient::new(connection.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let admin = AdminServiceClient::new(connection).max_decoding_message_size(MAX_RECORD_BYTES);
-        Ok(Self { url: url.to_owned(), target, sweeps, files, workers, admin })
+        Ok(Self {
+            url: url.to_owned(),
+            target,
+            sweeps,
+            files,
+            workers,
+            admin,
+        })
     }
 
     /// What a failed call means to the user.

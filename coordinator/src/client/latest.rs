@@ -22,12 +22,17 @@ const MAX_NAMED_SWEEPS: usize = 5;
 /// A request that says who makes it, for a coordinator that asks for no tokens.
 pub fn request_as_user<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.metadata_mut().insert_bin(USER_METADATA, MetadataValue::from_bytes(user_at_host().as_bytes()));
+    request.metadata_mut().insert_bin(
+        USER_METADATA,
+        MetadataValue::from_bytes(user_at_host().as_bytes()),
+    );
     request
 }
 
 fn user_at_host() -> String {
-    let named = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let named = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
     let user = named.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match host.trim() {
@@ -44,38 +49,62 @@ pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, U
     if id != LATEST {
         return Ok(id.to_owned());
     }
+
     let info = client
         .sweeps
         .info(request_as_user(v1::InfoRequest {}))
         .await
         .map_err(|e| client.to_user_error(&e))?
         .into_inner();
+
     // One of an older version knows nobody.
     if info.principal.is_empty() {
         return Ok(id.to_owned());
     }
+
     find_own_latest(&query_sweeps(client).await?, &info.principal)
 }
 
 /// A sweep of which nobody knows whose it is may be anybody's.
 fn find_own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, UserError> {
-    let is_own = |sweep: &&v1::SweepStatus| sweep.launched_by == you || sweep.launched_by.is_empty();
+    let is_own =
+        |sweep: &&v1::SweepStatus| sweep.launched_by == you || sweep.launched_by.is_empty();
     if let Some(own) = sweeps.iter().rev().find(is_own) {
         return Ok(own.id.clone());
     }
+
     if sweeps.is_empty() {
-        return Err(UserError::new(ErrorCode::NotFound, "there is no sweep yet: launch one"));
+        return Err(UserError::new(
+            ErrorCode::NotFound,
+            "there is no sweep yet: launch one",
+        ));
     }
+
     let name = |sweep: &v1::SweepStatus| {
-        format!("{} ({}) by {}", sweep.id, escape_line(&sweep.name), escape_line(&sweep.launched_by))
+        format!(
+            "{} ({}) by {}",
+            sweep.id,
+            escape_line(&sweep.name),
+            escape_line(&sweep.launched_by)
+        )
     };
-    let named: Vec<String> = sweeps.iter().rev().take(MAX_NAMED_SWEEPS).map(name).collect();
-    let more = if sweeps.len() > named.len() { ", …" } else { "" };
+    let named: Vec<String> = sweeps
+        .iter()
+        .rev()
+        .take(MAX_NAMED_SWEEPS)
+        .map(name)
+        .collect();
+    let more = if sweeps.len() > named.len() {
+        ", …"
+    } else {
+        ""
+    };
     let message = format!(
         "latest: {} launched no sweep here; those of others are {}{more}: name one by its id",
         escape_line(you),
         named.join(", ")
     );
+
     Err(UserError::new(ErrorCode::NotFound, message))
 }
 
@@ -92,17 +121,24 @@ pub async fn resolve_sweep_to_change(
     if id != LATEST {
         return Ok(id.to_owned());
     }
+
     let id = resolve_sweep_id(client, id).await?;
     let status = query_status(client, &id).await?;
     let what = describe_sweep(&status);
+
     if yes {
         print_stderr_line(&format!("latest is {what}"));
         return Ok(status.id);
     }
+
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        let message = format!("latest is {what}: name it by its id, `ergodic {command} {}`, or say --yes", status.id);
+        let message = format!(
+            "latest is {what}: name it by its id, `ergodic {command} {}`, or say --yes",
+            status.id
+        );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
+
     match is_confirmed_by_user(&format!("{command} {what}?")) {
         true => Ok(status.id),
         false => Err(UserError::new(ErrorCode::Refused, "nothing was changed")),
@@ -111,9 +147,15 @@ pub async fn resolve_sweep_to_change(
 
 /// `abcdefgh (lr-wd), completed, 45 of 45 trials done, launched 3m 20s ago by anna@lab`
 fn describe_sweep(status: &v1::SweepStatus) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-    let by =
-        if status.launched_by.is_empty() { String::new() } else { format!(" by {}", escape_line(&status.launched_by)) };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64());
+    let by = if status.launched_by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", escape_line(&status.launched_by))
+    };
+
     format!(
         "{} ({}), {}, {} of {} trials done, launched {} ago{by}",
         status.id,
@@ -138,7 +180,12 @@ mod tests {
     use crate::client::latest::*;
 
     fn sweep(id: &str, by: &str) -> v1::SweepStatus {
-        v1::SweepStatus { id: id.into(), name: "lr".into(), launched_by: by.into(), ..v1::SweepStatus::default() }
+        v1::SweepStatus {
+            id: id.into(),
+            name: "lr".into(),
+            launched_by: by.into(),
+            ..v1::SweepStatus::default()
+        }
     }
 
     #[test]
@@ -150,14 +197,32 @@ mod tests {
             sweep("d", "anna@lab"),
             sweep("e", "ben@lab"),
         ];
-        assert_eq!(find_own_latest(&sweeps, "anna@lab").ok().as_deref(), Some("d"));
-        assert_eq!(find_own_latest(&sweeps, "ben@lab").ok().as_deref(), Some("e"));
-        assert_eq!(find_own_latest(&sweeps, "cora@lab").ok().as_deref(), Some("b"), "nobody knows whose it is");
-        let others = find_own_latest(&sweeps[2..], "cora@lab").expect_err("these are of others").message;
+        assert_eq!(
+            find_own_latest(&sweeps, "anna@lab").ok().as_deref(),
+            Some("d")
+        );
+
+        assert_eq!(
+            find_own_latest(&sweeps, "ben@lab").ok().as_deref(),
+            Some("e")
+        );
+        assert_eq!(
+            find_own_latest(&sweeps, "cora@lab").ok().as_deref(),
+            Some("b"),
+            "nobody knows whose it is"
+        );
+
+        let others = find_own_latest(&sweeps[2..], "cora@lab")
+            .expect_err("these are of others")
+            .message;
         assert!(
             others.contains("cora@lab launched no sweep here")
                 && others.contains("e (lr) by ben@lab, d (lr) by anna@lab")
         );
-        assert_eq!(find_own_latest(&[], "cora@lab").map_err(|e| e.code), Err(ErrorCode::NotFound));
+
+        assert_eq!(
+            find_own_latest(&[], "cora@lab").map_err(|e| e.code),
+            Err(ErrorCode::NotFound)
+        );
     }
 }

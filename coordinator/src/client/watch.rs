@@ -26,6 +26,7 @@ const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
     let mut progress = ProgressDisplay::new();
     let mut away_since: Option<Instant> = None;
+
     loop {
         match follow_stream(client, sweep, &mut progress).await {
             Ok(Some(status)) => {
@@ -42,6 +43,7 @@ pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepS
                 progress.show_message("the coordinator is away; waiting for it");
             }
         }
+
         tokio::time::sleep(Duration::from_millis(500)).await;
         if let Ok(again) = client.reconnect().await {
             *client = again;
@@ -56,17 +58,30 @@ async fn follow_stream(
     sweep: &str,
     progress: &mut ProgressDisplay,
 ) -> Result<Option<v1::SweepStatus>, UserError> {
-    let request = v1::WatchRequest { sweep: sweep.to_owned() };
+    let request = v1::WatchRequest {
+        sweep: sweep.to_owned(),
+    };
     let stream = client.sweeps.watch(request).await;
     let mut stream = stream.map_err(|e| client.to_user_error(&e))?.into_inner();
-    while let Some(message) = stream.message().await.map_err(|e| client.to_user_error(&e))? {
-        let Some(status) = message.status else { continue };
-        let open = matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
+    while let Some(message) = stream
+        .message()
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+    {
+        let Some(status) = message.status else {
+            continue;
+        };
+        let open = matches!(
+            status.state(),
+            v1::SweepState::Running | v1::SweepState::Paused
+        );
         if !open || !status.withheld.is_empty() {
             return Ok(Some(status));
         }
+
         progress.show_status(&status, message.grid.as_ref());
     }
+
     Ok(None)
 }
 
@@ -81,7 +96,10 @@ impl ProgressDisplay {
             let style = ProgressStyle::with_template("{msg}\n{wide_bar} {pos}/{len}");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { bar, last_line: None }
+        Self {
+            bar,
+            last_line: None,
+        }
     }
 
     fn show_status(&mut self, status: &v1::SweepStatus, grid: Option<&v1::WatchGrid>) {
@@ -89,16 +107,25 @@ impl ProgressDisplay {
         match &self.bar {
             Some(bar) => {
                 let (width, height) = terminal_size();
-                let mut above =
-                    grid.map(|grid| render_watch_grid(grid, &status.metric, width, height)).unwrap_or_default();
+                let mut above = grid
+                    .map(|grid| render_watch_grid(grid, &status.metric, width, height))
+                    .unwrap_or_default();
                 above.extend(wrap_description(&message, width));
                 bar.set_length(expected_trials(status));
+
                 bar.set_position(count_done_trials(status));
                 bar.set_message(escape_lines(&above.join("\n")).into_owned());
             }
-            None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) => {
+            None if self
+                .last_line
+                .is_none_or(|at| at.elapsed() >= LINE_INTERVAL) =>
+            {
                 self.last_line = Some(Instant::now());
-                let about = if expected_trials(status) > status.trials { "about " } else { "" };
+                let about = if expected_trials(status) > status.trials {
+                    "about "
+                } else {
+                    ""
+                };
                 print_stderr_line(&format!(
                     "{}/{about}{} trials  {message}",
                     count_done_trials(status),
@@ -112,7 +139,10 @@ impl ProgressDisplay {
     fn show_message(&mut self, message: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(message.to_owned()),
-            None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) => {
+            None if self
+                .last_line
+                .is_none_or(|at| at.elapsed() >= LINE_INTERVAL) =>
+            {
                 self.last_line = Some(Instant::now());
                 print_stderr_line(message);
             }
@@ -124,6 +154,7 @@ impl ProgressDisplay {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+
         let state = status_word(status);
         print_stderr_line(&format!(
             "{state}: {}/{} trials  {}",
@@ -131,39 +162,52 @@ impl ProgressDisplay {
             status.trials,
             format_incomplete_counts(status)
         ));
+
         if !status.withheld.is_empty() {
             print_stderr_line(&format!("NOTHING OF IT IS RUN: {}", status.withheld));
         }
+
         if status.mismatches > 0 {
             print_stderr_line(&format!(
                 "ALARM: {} results came a second time with other bits; see `ergodic explain {}`",
                 status.mismatches, status.id
             ));
         }
+
         format_precision_status(status)
             .or(format_halving_status(status))
             .iter()
             .for_each(|known| print_stderr_line(known));
-        format_audit_status(status).iter().for_each(|audits| print_stderr_line(audits));
+        format_audit_status(status)
+            .iter()
+            .for_each(|audits| print_stderr_line(audits));
     }
 }
 
 /// Characters per line and lines of the terminal at stderr.
 fn terminal_size() -> (usize, usize) {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok().filter(|size| size.ws_col > 0);
+    let size = rustix::termios::tcgetwinsize(std::io::stderr())
+        .ok()
+        .filter(|size| size.ws_col > 0);
     // One column less: some terminals break a line that is full.
-    size.map_or((79, 24), |size| (usize::from(size.ws_col) - 1, usize::from(size.ws_row)))
+    size.map_or((79, 24), |size| {
+        (usize::from(size.ws_col) - 1, usize::from(size.ws_row))
+    })
 }
 
 /// Lines of a description, broken between its parts.
 fn wrap_description(message: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for part in message.split("  ") {
-        match lines.last_mut().filter(|line| line.chars().count() + 2 + part.chars().count() <= width) {
+        match lines
+            .last_mut()
+            .filter(|line| line.chars().count() + 2 + part.chars().count() <= width)
+        {
             Some(line) => *line += &format!("  {part}"),
             None => lines.push(part.chars().take(width).collect()),
         }
     }
+
     lines
 }
 
@@ -175,23 +219,40 @@ pub fn count_done_trials(status: &v1::SweepStatus) -> u64 {
 /// `audit: 12 of 12 trials run again by another worker process, 12 with the same bits`
 pub fn format_audit_status(status: &v1::SweepStatus) -> Option<String> {
     let audit = status.audit.as_ref()?;
-    let (left, made) = (remaining_audits(audit), audit.due - remaining_audits(audit));
+    let left = remaining_audits(audit);
+    let made = audit.due - remaining_audits(audit);
     let what = "trials run again by another worker process";
-    let mut line = format!("audit: {made} of {} {what}, {} with the same bits", audit.due, audit.same);
-    let parts = [(audit.different, "with OTHER bits"), (audit.failed, "failed")];
-    parts.iter().filter(|(n, _)| *n > 0).for_each(|(n, what)| line += &format!(", {n} {what}"));
+    let mut line = format!(
+        "audit: {made} of {} {what}, {} with the same bits",
+        audit.due, audit.same
+    );
+
+    let parts = [
+        (audit.different, "with OTHER bits"),
+        (audit.failed, "failed"),
+    ];
+    parts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .for_each(|(n, what)| line += &format!(", {n} {what}"));
+
     line += &match (left, status.state()) {
         (0, _) => String::new(),
-        (left, v1::SweepState::Completed) => format!("; no other worker process was there for {left}"),
+        (left, v1::SweepState::Completed) => {
+            format!("; no other worker process was there for {left}")
+        }
         (left, v1::SweepState::Cancelled) => format!("; {left} were not made"),
         (left, _) => format!("; {left} to come"),
     };
+
     Some(line)
 }
 
 /// Audits that found nothing yet.
 pub fn remaining_audits(audit: &v1::AuditStatus) -> u64 {
-    audit.due.saturating_sub(audit.same + audit.different + audit.failed)
+    audit
+        .due
+        .saturating_sub(audit.same + audit.different + audit.failed)
 }
 
 /// `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`
@@ -200,18 +261,25 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
     if status.state() == v1::SweepState::Paused {
         parts.push(format!("paused: `ergodic resume {}` goes on", status.id));
     }
+
     if status.rate > 0.0 {
         parts.push(format!("{}/s", format_significant(status.rate, 3)));
         parts.push(format!("eta {}", format_duration(status.eta_seconds)));
     }
+
     if status.state() == v1::SweepState::Running {
         parts.push(match status.workers {
             // One that stands by knows of none.
             0 if !status.leader.is_empty() => format!("the coordinator at {} leads", status.leader),
             0 => "no worker yet".to_owned(),
-            n => format!("{n} worker{}/{} slots", if n == 1 { "" } else { "s" }, status.slots),
+            n => format!(
+                "{n} worker{}/{} slots",
+                if n == 1 { "" } else { "s" },
+                status.slots
+            ),
         });
     }
+
     parts.extend(Some(format_incomplete_counts(status)).filter(|text| !text.is_empty()));
     if let Some(left) = status
         .audit
@@ -221,12 +289,21 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
     {
         parts.push(format!("{left} to be audited"));
     }
+
     if let Some(precision) = &status.precision {
-        parts.push(format!("{}/{} cells known", precision.reached, status.cells));
+        parts.push(format!(
+            "{}/{} cells known",
+            precision.reached, status.cells
+        ));
     }
+
     if let Some(halving) = &status.halving {
-        parts.push(format!("{} of {} cells to {} repeats", halving.climbing, status.cells, halving.rung));
+        parts.push(format!(
+            "{} of {} cells to {} repeats",
+            halving.climbing, status.cells, halving.rung
+        ));
     }
+
     if status.best_n > 0 {
         parts.push(format!(
             "best {} {} at {}",
@@ -235,13 +312,17 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
             escape_line(&status.best_cell)
         ));
     }
+
     parts.join("  ")
 }
 
 /// `3 diverged  1 failed`
 fn format_incomplete_counts(status: &v1::SweepStatus) -> String {
     let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
-    let parts = [part(status.diverged, "diverged"), part(status.failed, "failed")];
+    let parts = [
+        part(status.diverged, "diverged"),
+        part(status.failed, "failed"),
+    ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
 }
 
@@ -289,13 +370,18 @@ mod tests {
 
     #[test]
     fn a_small_best_value_is_no_zero() {
-        let best =
-            |mean| v1::SweepStatus { best_n: 3, best_mean: mean, metric: "test_loss".into(), ..Default::default() };
+        let best = |mean| v1::SweepStatus {
+            best_n: 3,
+            best_mean: mean,
+            metric: "test_loss".into(),
+            ..Default::default()
+        };
         assert!(
             format_progress(&best(2.3e-10)).contains("best test_loss 2.3e-10 at"),
             "{}",
             format_progress(&best(2.3e-10))
         );
+
         assert!(format_progress(&best(0.98123)).contains("best test_loss 0.9812 at"));
     }
 
@@ -305,7 +391,14 @@ mod tests {
             [0.2, 59.5, 61.0, 7500.0, 200_000.0].map(format_duration),
             ["1s", "1m 0s", "1m 1s", "2h 5m", "2d 7h"]
         );
-        assert_eq!(wrap_description("one  two three  four", 10), ["one", "two three", "four"]);
-        assert_eq!(wrap_description("one  two three  four", 80), ["one  two three  four"]);
+        assert_eq!(
+            wrap_description("one  two three  four", 10),
+            ["one", "two three", "four"]
+        );
+
+        assert_eq!(
+            wrap_description("one  two three  four", 80),
+            ["one  two three  four"]
+        );
     }
 }

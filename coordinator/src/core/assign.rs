@@ -37,7 +37,10 @@ impl Core {
         if !wishing.is_empty() {
             self.catch_up_competitors(now);
         }
-        let (mut effects, mut idle) = (Vec::new(), Vec::new());
+
+        let mut effects = Vec::new();
+        let mut idle = Vec::new();
+
         for worker in wishing {
             match self.assign_lease(&worker, now) {
                 Some(grant) => effects.push(grant),
@@ -45,6 +48,7 @@ impl Core {
                 None => {}
             }
         }
+
         effects.extend(self.request_retractions(&idle, now));
         effects
     }
@@ -56,6 +60,7 @@ impl Core {
         if self.holds_quarantined_trial(id) {
             return None;
         }
+
         let offers = self
             .sweeps_by_fair_share(now)
             .into_iter()
@@ -64,24 +69,33 @@ impl Core {
         for (sweep, offer) in offers {
             match offer {
                 Offer::Pending => return self.lease_pending_trials(id, sweep, idle, now),
-                Offer::Quarantined if self.holds_no_lease(id) => return self.lease_quarantined_trial(id, sweep, now),
+                Offer::Quarantined if self.holds_no_lease(id) => {
+                    return self.lease_quarantined_trial(id, sweep, now);
+                }
                 Offer::Audit => return self.lease_audits(id, sweep, idle, now),
                 Offer::QuarantinedAudit if self.holds_no_lease(id) => {
                     return self.lease_quarantined_audit(id, sweep, now);
                 }
                 // It makes room.
-                Offer::Quarantined | Offer::QuarantinedAudit if self.is_first_for_quarantined(id, sweep, now) => {
+                Offer::Quarantined | Offer::QuarantinedAudit
+                    if self.is_first_for_quarantined(id, sweep, now) =>
+                {
                     return None;
                 }
                 Offer::Quarantined | Offer::QuarantinedAudit => {}
             }
         }
+
         None
     }
 
     /// Whether nothing is there for a worker, and it holds no suspect beside which it is to run nothing.
     fn lacks_work(&self, id: &str, now: CoreTime) -> bool {
-        !self.holds_quarantined_trial(id) && self.sweeps.values().all(|sweep| self.find_offer(id, sweep, now).is_none())
+        !self.holds_quarantined_trial(id)
+            && self
+                .sweeps
+                .values()
+                .all(|sweep| self.find_offer(id, sweep, now).is_none())
     }
 
     /// What a sweep has for a worker.
@@ -92,9 +106,15 @@ impl Core {
         if sweep.has_pending() {
             return Some(Offer::Pending);
         }
+
         let suspect = sweep.quarantine.next_trial().map(|_| Offer::Quarantined);
         let audit = || sweep.audits.next_audits_for(id).map(|_| Offer::Audit);
-        suspect.or_else(audit).or_else(|| sweep.audits.next_quarantined_for(id).map(|_| Offer::QuarantinedAudit))
+        suspect.or_else(audit).or_else(|| {
+            sweep
+                .audits
+                .next_quarantined_for(id)
+                .map(|_| Offer::QuarantinedAudit)
+        })
     }
 
     /// Whether a worker is there for trials of a sweep.
@@ -107,12 +127,22 @@ impl Core {
     /// runs no suspect yet.
     fn is_first_for_quarantined(&self, id: &str, sweep: i64, now: CoreTime) -> bool {
         let sweep = &self.sweeps[&sweep];
-        let alone =
-            |id: &str| matches!(self.find_offer(id, sweep, now), Some(Offer::Quarantined | Offer::QuarantinedAudit));
-        let willing = |(id, worker): &(&WorkerId, &Worker)| {
-            alone(id) && !worker.unable_sweeps.contains_key(&sweep.number) && !self.holds_quarantined_trial(id)
+        let alone = |id: &str| {
+            matches!(
+                self.find_offer(id, sweep, now),
+                Some(Offer::Quarantined | Offer::QuarantinedAudit)
+            )
         };
-        self.workers.iter().find(willing).is_some_and(|(first, _)| first == id)
+        let willing = |(id, worker): &(&WorkerId, &Worker)| {
+            alone(id)
+                && !worker.unable_sweeps.contains_key(&sweep.number)
+                && !self.holds_quarantined_trial(id)
+        };
+
+        self.workers
+            .iter()
+            .find(willing)
+            .is_some_and(|(first, _)| first == id)
     }
 
     /// Whether a worker holds no lease.
@@ -122,47 +152,107 @@ impl Core {
 
     /// Whether a worker runs a suspect, and is to run nothing else.
     fn holds_quarantined_trial(&self, worker: &str) -> bool {
-        self.leases.values().filter(|lease| lease.row.worker == worker).any(|lease| {
-            let mut trials = lease.row.trials.iter();
-            let (first, more) = (trials.next(), trials.next().is_some());
-            let sweep = &self.sweeps[&lease.row.sweep];
-            let suspects = if lease.row.audits.is_some() { &sweep.audits.quarantine } else { &sweep.quarantine };
-            first.is_some_and(|n| !more && suspects.runs_alone((lease.row.class, n)))
-        })
+        self.leases
+            .values()
+            .filter(|lease| lease.row.worker == worker)
+            .any(|lease| {
+                let mut trials = lease.row.trials.iter();
+                let first = trials.next();
+                let more = trials.next().is_some();
+                let sweep = &self.sweeps[&lease.row.sweep];
+                let suspects = if lease.row.audits.is_some() {
+                    &sweep.audits.quarantine
+                } else {
+                    &sweep.quarantine
+                };
+
+                first.is_some_and(|n| !more && suspects.runs_alone((lease.row.class, n)))
+            })
     }
 
     fn lease_quarantined_trial(&mut self, id: &str, number: i64, now: CoreTime) -> Option<Effect> {
         let (class, n) = self.sweeps.get_mut(&number)?.quarantine.take_next_trial()?;
-        self.create_lease(id, number, class, IntervalSet::from_range(n, n + 1), None, now)
+        self.create_lease(
+            id,
+            number,
+            class,
+            IntervalSet::from_range(n, n + 1),
+            None,
+            now,
+        )
     }
 
     fn lease_quarantined_audit(&mut self, id: &str, number: i64, now: CoreTime) -> Option<Effect> {
-        let ((class, n), origin) = self.sweeps.get_mut(&number)?.audits.take_quarantined_for(id)?;
-        self.create_lease(id, number, class, IntervalSet::from_range(n, n + 1), Some(origin), now)
+        let ((class, n), origin) = self
+            .sweeps
+            .get_mut(&number)?
+            .audits
+            .take_quarantined_for(id)?;
+        self.create_lease(
+            id,
+            number,
+            class,
+            IntervalSet::from_range(n, n + 1),
+            Some(origin),
+            now,
+        )
     }
 
-    fn lease_pending_trials(&mut self, id: &str, number: i64, idle: u32, now: CoreTime) -> Option<Effect> {
+    fn lease_pending_trials(
+        &mut self,
+        id: &str,
+        number: i64,
+        idle: u32,
+        now: CoreTime,
+    ) -> Option<Effect> {
         let sweep = self.sweeps.get_mut(&number)?;
         let class = sweep.next_class() as u32;
         let waiting = sweep.classes[class as usize].pending.len();
         let size = self.choose_lease_size(id, number, class, waiting, idle)?;
-        let trials = self.sweeps.get_mut(&number)?.take_pending_trials(class, size);
+        let trials = self
+            .sweeps
+            .get_mut(&number)?
+            .take_pending_trials(class, size);
+
         self.create_lease(id, number, class, trials, None, now)
     }
 
     fn lease_audits(&mut self, id: &str, number: i64, idle: u32, now: CoreTime) -> Option<Effect> {
         let (origin, class, waiting) = self.sweeps.get(&number)?.audits.next_audits_for(id)?;
         let size = self.choose_lease_size(id, number, class, waiting, idle)?;
-        let trials = self.sweeps.get_mut(&number)?.audits.take_waiting(&origin, class, size);
+        let trials = self
+            .sweeps
+            .get_mut(&number)?
+            .audits
+            .take_waiting(&origin, class, size);
         self.create_lease(id, number, class, trials, Some(origin), now)
     }
 
     /// How many of these unleased trials of a class a worker is given.
-    fn choose_lease_size(&self, id: &str, number: i64, class: u32, unleased: u64, idle: u32) -> Option<u64> {
-        let all_slots = self.workers.values().filter(|w| w.connected).map(|w| w.slots).sum();
+    fn choose_lease_size(
+        &self,
+        id: &str,
+        number: i64,
+        class: u32,
+        unleased: u64,
+        idle: u32,
+    ) -> Option<u64> {
+        let all_slots = self
+            .workers
+            .values()
+            .filter(|w| w.connected)
+            .map(|w| w.slots)
+            .sum();
+
         let slots = self.workers.get(id)?.slots;
         let trial_seconds = self.sweeps.get(&number)?.classes[class as usize].trial_seconds;
-        Some(compute_lease_size(LeaseDemand { unleased, slots, idle, all_slots, trial_seconds }))
+        Some(compute_lease_size(LeaseDemand {
+            unleased,
+            slots,
+            idle,
+            all_slots,
+            trial_seconds,
+        }))
     }
 
     /// Gives trials to a worker, which no other place holds any more: such that have no rows, or those of another process, to
@@ -178,19 +268,44 @@ impl Core {
     ) -> Option<Effect> {
         let booked = self.charge_lease(number, class, trials.len(), now);
         let sweep = self.sweeps.get_mut(&number)?;
+
         if audits.is_none() {
             sweep.leased += trials.len();
         }
-        let keys = trials.iter().map(|n| sweep.spec.grid.class_trial_at(class, n)).collect();
-        let fence = Fence { lease: self.next_lease, epoch: self.epoch };
+
+        let keys = trials
+            .iter()
+            .map(|n| sweep.spec.grid.class_trial_at(class, n))
+            .collect();
+        let fence = Fence {
+            lease: self.next_lease,
+            epoch: self.epoch,
+        };
+
         self.next_lease += 1;
-        let row = LeaseRow { fence, sweep: number, class, worker: id.to_owned(), trials, audits };
+        let row = LeaseRow {
+            fence,
+            sweep: number,
+            class,
+            worker: id.to_owned(),
+            trials,
+            audits,
+        };
+
         let sweep = sweep.id.clone();
         let granted = row.trials.clone();
         let expires = now + self.timing.lease_ttl;
-        self.leases.insert(fence.lease, LeaseState::from_row(row.clone(), granted, now, expires, booked));
+        self.leases.insert(
+            fence.lease,
+            LeaseState::from_row(row.clone(), granted, now, expires, booked),
+        );
+
         self.workers.get_mut(id)?.requested_slots = None;
-        Some(Effect::Grant { lease: row, sweep, keys })
+        Some(Effect::Grant {
+            lease: row,
+            sweep,
+            keys,
+        })
     }
 }
 

@@ -6,12 +6,11 @@
 //! the store found settles it, whoever delivered the result and under whatever lease, as long as it was another process.
 //! One that workers die of is run alone and given up like any trial ([`Suspects`]); the row stays.
 
-use crate::records::Finding;
 use std::collections::BTreeMap;
 
 use super::quarantine::{Quarantine, TrialIndex};
 use crate::interval_set::IntervalSet;
-use crate::records::WorkerId;
+use crate::records::{Finding, WorkerId};
 
 /// How many audits were due, and what they found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,18 +65,31 @@ pub struct Audits {
 
 impl Audits {
     /// A trial got its row from this process, or had it when the store was read, and perhaps its audit was made.
-    pub(super) fn add_audit(&mut self, place: TrialIndex, origin: &WorkerId, finding: Option<Finding>) {
+    pub(super) fn add_audit(
+        &mut self,
+        place: TrialIndex,
+        origin: &WorkerId,
+        finding: Option<Finding>,
+    ) {
         self.counts.due += 1;
         match finding {
             Some(finding) => *self.counts.count_mut(finding) += 1,
-            None => self.add_waiting(origin, place.0, &IntervalSet::from_range(place.1, place.1 + 1)),
+            None => self.add_waiting(
+                origin,
+                place.0,
+                &IntervalSet::from_range(place.1, place.1 + 1),
+            ),
         }
     }
 
     /// A failed audit is to be made again.
     pub(super) fn reopen_failed_audit(&mut self, place: TrialIndex, origin: &WorkerId) {
         self.counts.failed -= 1;
-        self.add_waiting(origin, place.0, &IntervalSet::from_range(place.1, place.1 + 1));
+        self.add_waiting(
+            origin,
+            place.0,
+            &IntervalSet::from_range(place.1, place.1 + 1),
+        );
     }
 
     /// A trial is run once more by whoever may, after what its audit had found, if it had one. One that was due is so still.
@@ -87,12 +99,22 @@ impl Audits {
             Some(None) => return,
             Some(Some(finding)) => *self.counts.count_mut(finding) -= 1,
         }
-        self.add_waiting(&WorkerId::new(), place.0, &IntervalSet::from_range(place.1, place.1 + 1));
+
+        self.add_waiting(
+            &WorkerId::new(),
+            place.0,
+            &IntervalSet::from_range(place.1, place.1 + 1),
+        );
     }
 
     fn add_waiting(&mut self, origin: &WorkerId, class: u32, trials: &IntervalSet) {
         if !trials.is_empty() {
-            self.waiting.entry(origin.clone()).or_default().entry(class).or_default().insert_all(trials);
+            self.waiting
+                .entry(origin.clone())
+                .or_default()
+                .entry(class)
+                .or_default()
+                .insert_all(trials);
         }
     }
 
@@ -103,7 +125,11 @@ impl Audits {
 
     /// Those that nobody holds, with those that were given up and whose failure is not stored yet.
     pub(super) fn waiting_count(&self) -> u64 {
-        let waiting = self.waiting.values().flat_map(BTreeMap::values).map(IntervalSet::len);
+        let waiting = self
+            .waiting
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(IntervalSet::len);
         waiting.sum::<u64>() + self.quarantine.waiting_count()
     }
 
@@ -114,59 +140,90 @@ impl Audits {
 
     /// The process whose row one is that waits among the others.
     fn waiting_origin(&self, (class, n): TrialIndex) -> Option<&WorkerId> {
-        let holds = |classes: &BTreeMap<u32, IntervalSet>| classes.get(&class).is_some_and(|trials| trials.contains(n));
-        self.waiting.iter().find(|(_, classes)| holds(classes)).map(|(origin, _)| origin)
+        let holds = |classes: &BTreeMap<u32, IntervalSet>| {
+            classes.get(&class).is_some_and(|trials| trials.contains(n))
+        };
+        self.waiting
+            .iter()
+            .find(|(_, classes)| holds(classes))
+            .map(|(origin, _)| origin)
     }
 
     /// The processes whose rows wait to be audited.
     pub(super) fn waiting_origins(&self) -> impl Iterator<Item = &WorkerId> {
-        let apart = self.quarantined_origins.iter().filter(|(place, _)| self.quarantine.is_waiting(**place));
+        let apart = self
+            .quarantined_origins
+            .iter()
+            .filter(|(place, _)| self.quarantine.is_waiting(**place));
         self.waiting.keys().chain(apart.map(|(_, origin)| origin))
     }
 
     /// What a worker may audit: a process whose rows wait, a class, and how many.
     pub(super) fn next_audits_for(&self, worker: &str) -> Option<(WorkerId, u32, u64)> {
         let (origin, classes) = self.waiting.iter().find(|(origin, _)| *origin != worker)?;
-        classes.first_key_value().map(|(class, trials)| (origin.clone(), *class, trials.len()))
+        classes
+            .first_key_value()
+            .map(|(class, trials)| (origin.clone(), *class, trials.len()))
     }
 
     /// Takes some of these for a lease.
     pub(super) fn take_waiting(&mut self, origin: &str, class: u32, n: u64) -> IntervalSet {
-        let trials = self.edit_waiting(origin, class, |trials| trials.take_smallest(n)).unwrap_or_default();
+        let trials = self
+            .edit_waiting(origin, class, |trials| trials.take_smallest(n))
+            .unwrap_or_default();
         self.leased += trials.len();
         trials
     }
 
     /// Takes those of a lease that was found in the store.
-    pub(super) fn take_recorded_trials(&mut self, origin: &str, class: u32, recorded: &IntervalSet) -> IntervalSet {
+    pub(super) fn take_recorded_trials(
+        &mut self,
+        origin: &str,
+        class: u32,
+        recorded: &IntervalSet,
+    ) -> IntervalSet {
         let mut taken = IntervalSet::default();
         // What is recorded may be damaged and without an end; what waits is not.
         self.edit_waiting(origin, class, |trials| {
             let waiting: Vec<u64> = trials.iter().filter(|n| recorded.contains(*n)).collect();
-            waiting.into_iter().filter(|n| trials.remove(*n)).for_each(|n| taken.insert(n, n + 1));
+            waiting
+                .into_iter()
+                .filter(|n| trials.remove(*n))
+                .for_each(|n| taken.insert(n, n + 1));
         });
+
         self.leased += taken.len();
         taken
     }
 
     /// Changes a set of waiting ones, and forgets it when it is empty.
-    fn edit_waiting<T>(&mut self, origin: &str, class: u32, change: impl FnOnce(&mut IntervalSet) -> T) -> Option<T> {
+    fn edit_waiting<T>(
+        &mut self,
+        origin: &str,
+        class: u32,
+        change: impl FnOnce(&mut IntervalSet) -> T,
+    ) -> Option<T> {
         let classes = self.waiting.get_mut(origin)?;
         let trials = classes.get_mut(&class)?;
         let changed = change(trials);
+
         if trials.is_empty() {
             classes.remove(&class);
         }
         if classes.is_empty() {
             self.waiting.remove(origin);
         }
+
         Some(changed)
     }
 
     /// One to be run alone that a worker may audit.
     pub(super) fn next_quarantined_for(&self, worker: &str) -> Option<TrialIndex> {
-        self.quarantine
-            .next_matching(|place| self.quarantined_origins.get(&place).is_some_and(|origin| origin != worker))
+        self.quarantine.next_matching(|place| {
+            self.quarantined_origins
+                .get(&place)
+                .is_some_and(|origin| origin != worker)
+        })
     }
 
     /// Takes it for a lease, with the process whose row it is.
@@ -174,7 +231,9 @@ impl Audits {
         let place = self.next_quarantined_for(worker)?;
         self.quarantine.take_trial(place);
         self.leased += 1;
-        self.quarantined_origins.get(&place).map(|origin| (place, origin.clone()))
+        self.quarantined_origins
+            .get(&place)
+            .map(|origin| (place, origin.clone()))
     }
 
     /// Takes back what is left of a lease.
@@ -202,7 +261,11 @@ impl Audits {
     pub(super) fn clear_worker(&mut self, worker: &str) {
         for place in self.quarantine.clear_worker(worker) {
             if let Some(origin) = self.quarantined_origins.remove(&place) {
-                self.add_waiting(&origin, place.0, &IntervalSet::from_range(place.1, place.1 + 1));
+                self.add_waiting(
+                    &origin,
+                    place.0,
+                    &IntervalSet::from_range(place.1, place.1 + 1),
+                );
             }
         }
     }

@@ -22,23 +22,37 @@ impl Core {
                     class == lease.row.class && lease.row.trials.contains(n)
                 }
         };
+
         self.leases.get(&fence.lease).is_some_and(holds)
     }
 
     /// A checkpoint lies in its place, after so many steps of a trial. Of one that is not unfinished none is needed.
-    pub fn on_checkpoint_stored(&mut self, sweep_number: i64, key: TrialKey, steps: u64) -> Vec<Effect> {
-        let needs =
-            |sweep: &Sweep| sweep.state.is_open() && sweep.spec.has_trial(key) && self.is_unfinished(sweep, key);
+    pub fn on_checkpoint_stored(
+        &mut self,
+        sweep_number: i64,
+        key: TrialKey,
+        steps: u64,
+    ) -> Vec<Effect> {
+        let needs = |sweep: &Sweep| {
+            sweep.state.is_open() && sweep.spec.has_trial(key) && self.is_unfinished(sweep, key)
+        };
         if !self.sweeps.get(&sweep_number).is_some_and(needs) {
             return vec![Effect::DiscardCheckpoints(sweep_number, vec![key])];
         }
-        self.sweeps.entry(sweep_number).and_modify(|sweep| _ = sweep.checkpoints.insert(key, steps));
+
+        self.sweeps
+            .entry(sweep_number)
+            .and_modify(|sweep| _ = sweep.checkpoints.insert(key, steps));
         Vec::new()
     }
 
     /// The steps after which a trial is kept, if it is.
     pub fn checkpoint_steps(&self, sweep_number: i64, key: TrialKey) -> Option<u64> {
-        self.sweeps.get(&sweep_number)?.checkpoints.get(&key).copied()
+        self.sweeps
+            .get(&sweep_number)?
+            .checkpoints
+            .get(&key)
+            .copied()
     }
 
     /// Trials have ended: what is kept of them is of no use any more.
@@ -47,18 +61,34 @@ impl Core {
         sweep_number: i64,
         ended: impl Iterator<Item = TrialKey>,
     ) -> Vec<Effect> {
-        let kept =
-            self.sweeps.get_mut(&sweep_number).map(|sweep| &mut sweep.checkpoints).filter(|kept| !kept.is_empty());
-        let keys: Vec<TrialKey> =
-            kept.map_or_else(Vec::new, |kept| ended.filter(|key| kept.remove(key).is_some()).collect());
-        if keys.is_empty() { Vec::new() } else { vec![Effect::DiscardCheckpoints(sweep_number, keys)] }
+        let kept = self
+            .sweeps
+            .get_mut(&sweep_number)
+            .map(|sweep| &mut sweep.checkpoints)
+            .filter(|kept| !kept.is_empty());
+        let keys: Vec<TrialKey> = kept.map_or_else(Vec::new, |kept| {
+            ended.filter(|key| kept.remove(key).is_some()).collect()
+        });
+
+        if keys.is_empty() {
+            Vec::new()
+        } else {
+            vec![Effect::DiscardCheckpoints(sweep_number, keys)]
+        }
     }
 
     /// The same of all trials of a sweep.
     pub(super) fn discard_all_checkpoints(&mut self, sweep_number: i64) -> Vec<Effect> {
-        let kept =
-            self.sweeps.get_mut(&sweep_number).map(|sweep| std::mem::take(&mut sweep.checkpoints)).unwrap_or_default();
+        let kept = self
+            .sweeps
+            .get_mut(&sweep_number)
+            .map(|sweep| std::mem::take(&mut sweep.checkpoints))
+            .unwrap_or_default();
         let keys: Vec<TrialKey> = kept.into_keys().collect();
-        if keys.is_empty() { Vec::new() } else { vec![Effect::DiscardCheckpoints(sweep_number, keys)] }
+        if keys.is_empty() {
+            Vec::new()
+        } else {
+            vec![Effect::DiscardCheckpoints(sweep_number, keys)]
+        }
     }
 }

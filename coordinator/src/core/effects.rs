@@ -1,12 +1,9 @@
 //! What the core asks its caller to do, in order.
 
-use crate::records::EndedLease;
-use crate::records::Fence;
-use crate::records::LeaseRow;
-use crate::records::SweepState;
-use crate::records::WorkerId;
 use ergodic_common::TrialKey;
 use ergodic_common::spec::scheduling::Share;
+
+use crate::records::{EndedLease, Fence, LeaseRow, SweepState, WorkerId};
 
 /// What a user does to a sweep.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,19 +1,18 @@
 //! Why a sweep is where it is, in sentences for its user.
 
+use std::collections::BTreeMap;
+
+use ergodic_common::duration::format_duration;
+use ergodic_common::spec::scheduling::Share;
+use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
+use ergodic_common::spec_file::node::format_shortest;
+
 use crate::core::Sweep;
 use crate::core::audits::AuditCounts;
 use crate::core::quarantine::CRASH_LIMIT;
 use crate::core::state::Core;
-use crate::core::stopping::AdaptiveRepeats;
-use crate::core::stopping::PrecisionRepeats;
-use crate::core::stopping::SuccessiveHalving;
+use crate::core::stopping::{AdaptiveRepeats, PrecisionRepeats, SuccessiveHalving};
 use crate::records::SweepState;
-use ergodic_common::duration::format_duration;
-use ergodic_common::spec::scheduling::Share;
-use ergodic_common::spec::stopping_rule::StoppingCriterion;
-use ergodic_common::spec::stopping_rule::StoppingRule;
-use ergodic_common::spec_file::node::format_shortest;
-use std::collections::BTreeMap;
 
 /// How far its cells are, if that decides how often they are repeated.
 pub(crate) fn explain_adaptive_repeats(sweep: &Sweep) -> Option<String> {
@@ -29,47 +28,85 @@ pub(crate) fn explain_adaptive_repeats(sweep: &Sweep) -> Option<String> {
     }
 }
 
-pub(crate) fn explain_precision(sweep: &Sweep, growth: &PrecisionRepeats, until: &StoppingRule, ci95: f64) -> String {
-    let (standing, cells, name) = (growth.progress(), sweep.spec.grid.cell_count(), until.metric.name());
-    let (known, open) = (standing.count_known_cells(), standing.count_open_cells(cells));
+pub(crate) fn explain_precision(
+    sweep: &Sweep,
+    growth: &PrecisionRepeats,
+    until: &StoppingRule,
+    ci95: f64,
+) -> String {
+    let standing = growth.progress();
+    let cells = sweep.spec.grid.cell_count();
+    let name = until.metric.name();
+    let known = standing.count_known_cells();
+    let open = standing.count_open_cells(cells);
     let ci95 = format_shortest(ci95);
     let mut line = format!("{known} of {cells} cells know the mean of {name} to ± {ci95}");
+
     if known > 0 {
-        let parts: Vec<String> = standing.reached_cells.iter().map(|(n, cells)| format!("{cells} at {n}")).collect();
+        let parts: Vec<String> = standing
+            .reached_cells
+            .iter()
+            .map(|(n, cells)| format!("{cells} at {n}"))
+            .collect();
         line += &format!(" (cells at so many repeats: {})", parts.join(", "));
     }
+
     if standing.exhausted_cells > 0 {
-        line += &format!("; not even with all {} repeats: {}", sweep.spec.repeats, standing.exhausted_cells);
+        line += &format!(
+            "; not even with all {} repeats: {}",
+            sweep.spec.repeats, standing.exhausted_cells
+        );
     }
+
     if open > 0 {
         let expected = sweep.expected_trials();
-        line += &format!("; {open} go on, by their spread so far to about {expected} trials of the sweep in all");
+        line += &format!(
+            "; {open} go on, by their spread so far to about {expected} trials of the sweep in all"
+        );
     }
+
     line + "."
 }
 
-pub(crate) fn explain_halving(sweep: &Sweep, growth: &SuccessiveHalving, until: &StoppingRule, factor: u32) -> String {
-    let (cells, name, rung) = (sweep.spec.grid.cell_count(), until.metric.name(), growth.current_rung());
+pub(crate) fn explain_halving(
+    sweep: &Sweep,
+    growth: &SuccessiveHalving,
+    until: &StoppingRule,
+    factor: u32,
+) -> String {
+    let cells = sweep.spec.grid.cell_count();
+    let name = until.metric.name();
+    let rung = growth.current_rung();
     let (standing, ready) = growth.rung_progress();
     let climb = match standing {
         all if all == cells => format!("all {cells} cells are"),
         1 => format!("the best of {cells} cells is"),
         best => format!("the {best} best of {cells} cells are"),
     };
+
     let then = match rung < sweep.spec.repeats {
         true => format!("; then one in {factor} goes on, by the mean of {name}"),
         false => String::new(),
     };
-    format!("By successive halving, {climb} repeated {rung} times ({ready} of {standing} done){then}.")
+    format!(
+        "By successive halving, {climb} repeated {rung} times ({ready} of {standing} done){then}."
+    )
 }
 
 /// How far a sweep's audits are, if it has any.
 pub(crate) fn explain_audits(sweep: &Sweep) -> Option<String> {
-    let AuditCounts { due, same, different, failed } = sweep.audits.counts;
+    let AuditCounts {
+        due,
+        same,
+        different,
+        failed,
+    } = sweep.audits.counts;
+
     // Trials whose files were lost are audited, too.
     if sweep.spec.scheduling.audit_share == 0.0 && due == 0 {
         return None;
     }
+
     let made = format!(
         "Audit: {} of {due} trials were run again by another worker process",
         due - sweep.audits.counts.remaining()
@@ -86,6 +123,7 @@ pub(crate) fn explain_audits(sweep: &Sweep) -> Option<String> {
         (left, SweepState::Cancelled) => format!(" {left} will not be made."),
         (left, _) => format!(" {left} are still to come."),
     };
+
     Some(format!("{made}: {found}.{rest}"))
 }
 
@@ -103,9 +141,13 @@ impl Core {
             sweep.leased,
             total.saturating_sub(done + sweep.leased)
         )];
+
         if let Some(why) = &sweep.withheld {
-            lines.push(format!("The sweep is only shown, and nothing of it is run or changed: {why}."));
+            lines.push(format!(
+                "The sweep is only shown, and nothing of it is run or changed: {why}."
+            ));
         }
+
         match sweep.state {
             SweepState::Running if sweep.withheld.is_some() => {}
             SweepState::Completed => lines.push("The sweep is complete.".into()),
@@ -116,17 +158,29 @@ impl Core {
                 sweep.id
             )),
         }
-        if let Some(limit) = sweep.spec.scheduling.time_limit.filter(|_| sweep.state.is_open()) {
-            lines.push(format!("A trial that takes longer than {} is broken off and fails.", format_duration(limit)));
+
+        if let Some(limit) = sweep
+            .spec
+            .scheduling
+            .time_limit
+            .filter(|_| sweep.state.is_open())
+        {
+            lines.push(format!(
+                "A trial that takes longer than {} is broken off and fails.",
+                format_duration(limit)
+            ));
         }
+
         lines.extend(explain_adaptive_repeats(sweep));
         lines.extend(explain_audits(sweep));
+
         if sweep.tallies.mismatches > 0 {
             lines.push(format!(
                 "ALARM: {} results differed from rows stored earlier, though every trial should yield the same bits.",
                 sweep.tallies.mismatches
             ));
         }
+
         lines
     }
 
@@ -137,16 +191,28 @@ impl Core {
             lines.push("No worker is joined: start one with `ergodic-worker --join URL`.".into());
         } else if able == 0 {
             let mut offered: BTreeMap<&str, u32> = BTreeMap::new();
-            self.workers.values().flat_map(|w| &w.numerics).for_each(|n| *offered.entry(n).or_default() += 1);
-            let offered: Vec<String> = offered.iter().map(|(n, count)| format!("{n} ({count})")).collect();
+            self.workers
+                .values()
+                .flat_map(|w| &w.numerics)
+                .for_each(|n| *offered.entry(n).or_default() += 1);
+            let offered: Vec<String> = offered
+                .iter()
+                .map(|(n, count)| format!("{n} ({count})"))
+                .collect();
             lines.push(format!(
                 "No joined worker offers the numerics class {} that the sweep is pinned to; offered: {}.",
                 sweep.spec.numerics,
                 offered.join(", ")
             ));
+
             let engine = |class: &str| class.split('/').next().unwrap_or_default().to_owned();
             let ours = engine(&sweep.spec.numerics);
-            if self.workers.values().flat_map(|w| &w.numerics).any(|class| engine(class) == ours) {
+            if self
+                .workers
+                .values()
+                .flat_map(|w| &w.numerics)
+                .any(|class| engine(class) == ours)
+            {
                 lines.push(
                     "That is another version of the same engine, and bits of different versions are not mixed in a sweep: for \
                      what is missing of it, join a worker of the version that it was launched with, or launch its file again, as a sweep \
@@ -157,6 +223,7 @@ impl Core {
         } else {
             lines.push(format!("{able} workers with {slots} slots can run it."));
         }
+
         for lease in self.leases.values().filter(|l| l.row.sweep == sweep.number) {
             if let Some(worker) = self.workers.get(&lease.row.worker).filter(|w| !w.connected) {
                 lines.push(format!(
@@ -166,6 +233,7 @@ impl Core {
                 ));
             }
         }
+
         if sweep.quarantine.waiting_count() > 0 {
             lines.push(format!(
                 "{} trials were in flight when workers died, more than once: each is run again at the end, alone; after \
@@ -173,11 +241,13 @@ impl Core {
                 sweep.quarantine.waiting_count()
             ));
         }
+
         for worker in self.workers.values().filter(|w| w.connected) {
             if let Some((_, why)) = worker.unable_sweeps.get(&sweep.number) {
                 lines.push(format!("{} cannot work on it: {why}", worker.name));
             }
         }
+
         self.explain_share(sweep, lines);
     }
 
@@ -185,15 +255,27 @@ impl Core {
         let rivals = self.rival_sweeps(sweep);
         let ids = |which: &dyn Fn(i32) -> bool| {
             let rivals = rivals.iter().filter(|rival| which(rival.share.priority));
-            rivals.map(|rival| rival.id.as_str()).collect::<Vec<_>>().join(", ")
+            rivals
+                .map(|rival| rival.id.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         };
+
         let Share { priority, weight } = sweep.share;
-        let (before, beside) = (ids(&|other| other > priority), ids(&|other| other == priority));
+        let before = ids(&|other| other > priority);
+        let beside = ids(&|other| other == priority);
+
         if !before.is_empty() {
-            lines.push(format!("Its priority is {priority}; of a higher one, and first, are: {before}."));
+            lines.push(format!(
+                "Its priority is {priority}; of a higher one, and first, are: {before}."
+            ));
         }
+
         if !beside.is_empty() {
-            lines.push(format!("Its weight is {}; it shares workers with: {beside}.", format_shortest(weight)));
+            lines.push(format!(
+                "Its weight is {}; it shares workers with: {beside}.",
+                format_shortest(weight)
+            ));
         }
     }
 }

@@ -35,11 +35,16 @@ impl Core {
     /// Running sweeps in turn: those of a higher priority first, of the same one those that have passed less virtual time.
     pub(super) fn sweeps_by_fair_share(&self, now: CoreTime) -> Vec<&Sweep> {
         let running = self.sweeps.values().filter(|sweep| sweep.is_running());
-        let mut sweeps: Vec<(f64, &Sweep)> = running.map(|sweep| (self.current_vruntime(sweep, now), sweep)).collect();
+        let mut sweeps: Vec<(f64, &Sweep)> = running
+            .map(|sweep| (self.current_vruntime(sweep, now), sweep))
+            .collect();
         sweeps.sort_by(|(a_passed, a), (b_passed, b)| {
             let of_priority = b.share.priority.cmp(&a.share.priority);
-            of_priority.then(a_passed.total_cmp(b_passed)).then(a.number.cmp(&b.number))
+            of_priority
+                .then(a_passed.total_cmp(b_passed))
+                .then(a.number.cmp(&b.number))
         });
+
         sweeps.into_iter().map(|(_, sweep)| sweep).collect()
     }
 
@@ -47,11 +52,18 @@ impl Core {
     fn current_vruntime(&self, sweep: &Sweep, now: CoreTime) -> f64 {
         let overdue = |lease: &LeaseState| {
             let left = lease.row.trials.len() as f64;
-            let slots = self.workers.get(&lease.row.worker).map_or(1.0, |worker| f64::from(worker.slots));
+            let slots = self
+                .workers
+                .get(&lease.row.worker)
+                .map_or(1.0, |worker| f64::from(worker.slots));
             let taken = now.saturating_sub(lease.granted_at).as_secs_f64() * slots.min(left);
             (taken / sweep.share.weight - lease.charge_per_trial * left).max(0.0)
         };
-        let leases = self.leases.values().filter(|lease| lease.row.sweep == sweep.number);
+
+        let leases = self
+            .leases
+            .values()
+            .filter(|lease| lease.row.sweep == sweep.number);
         sweep.fair_share.vruntime + leases.map(overdue).sum::<f64>()
     }
 
@@ -59,27 +71,53 @@ impl Core {
     pub(super) fn catch_up_competitors(&mut self, now: CoreTime) {
         let competes = |sweep: &Sweep| {
             sweep.is_running()
-                && (sweep.has_pending() || sweep.quarantine.next_trial().is_some() || sweep.audits.has_waiting())
-                && self.workers.keys().any(|id| self.can_work_on(id, sweep, now))
+                && (sweep.has_pending()
+                    || sweep.quarantine.next_trial().is_some()
+                    || sweep.audits.has_waiting())
+                && self
+                    .workers
+                    .keys()
+                    .any(|id| self.can_work_on(id, sweep, now))
         };
-        let competing: Vec<(i64, bool)> = self.sweeps.values().map(|sweep| (sweep.number, competes(sweep))).collect();
+        let competing: Vec<(i64, bool)> = self
+            .sweeps
+            .values()
+            .map(|sweep| (sweep.number, competes(sweep)))
+            .collect();
+
         for (number, competes) in competing {
-            let Some(sweep) = self.sweeps.get_mut(&number) else { continue };
+            let Some(sweep) = self.sweeps.get_mut(&number) else {
+                continue;
+            };
             if competes && !sweep.fair_share.competes {
-                let clock = self.virtual_clocks.get(&sweep.share.priority).copied().unwrap_or(0.0);
+                let clock = self
+                    .virtual_clocks
+                    .get(&sweep.share.priority)
+                    .copied()
+                    .unwrap_or(0.0);
                 sweep.fair_share.vruntime = sweep.fair_share.vruntime.max(clock);
             }
+
             sweep.fair_share.competes = competes;
         }
     }
 
     /// Books a lease of so many trials of a class. What each of them is booked with.
-    pub(super) fn charge_lease(&mut self, number: i64, class: u32, trials: u64, now: CoreTime) -> f64 {
-        let (seconds, passed) =
-            (self.estimate_trial_seconds(number, class), self.current_vruntime(&self.sweeps[&number], now));
-        let Some(sweep) = self.sweeps.get_mut(&number) else { return 0.0 };
+    pub(super) fn charge_lease(
+        &mut self,
+        number: i64,
+        class: u32,
+        trials: u64,
+        now: CoreTime,
+    ) -> f64 {
+        let seconds = self.estimate_trial_seconds(number, class);
+        let passed = self.current_vruntime(&self.sweeps[&number], now);
+        let Some(sweep) = self.sweeps.get_mut(&number) else {
+            return 0.0;
+        };
         let clock = self.virtual_clocks.entry(sweep.share.priority).or_default();
         *clock = clock.max(passed);
+
         let each = seconds / sweep.share.weight;
         sweep.fair_share.vruntime += each * trials as f64;
         each
@@ -88,22 +126,46 @@ impl Core {
     /// How long a trial should last, in seconds: as its class did, or else as the others of its sweep, or all others did.
     fn estimate_trial_seconds(&self, number: i64, class: u32) -> f64 {
         let known = |sweep: &Sweep| {
-            let seconds: Vec<f64> = sweep.classes.iter().filter_map(|class| class.trial_seconds).collect();
+            let seconds: Vec<f64> = sweep
+                .classes
+                .iter()
+                .filter_map(|class| class.trial_seconds)
+                .collect();
             (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
         };
+
         let sweep = &self.sweeps[&number];
         let others = || {
-            let all: Vec<f64> = self.sweeps.values().filter(|s| s.state.is_open()).filter_map(known).collect();
-            if all.is_empty() { DEFAULT_TRIAL_SECONDS } else { all.iter().sum::<f64>() / all.len() as f64 }
+            let all: Vec<f64> = self
+                .sweeps
+                .values()
+                .filter(|s| s.state.is_open())
+                .filter_map(known)
+                .collect();
+            if all.is_empty() {
+                DEFAULT_TRIAL_SECONDS
+            } else {
+                all.iter().sum::<f64>() / all.len() as f64
+            }
         };
-        sweep.classes[class as usize].trial_seconds.or_else(|| known(sweep)).unwrap_or_else(others)
+
+        sweep.classes[class as usize]
+            .trial_seconds
+            .or_else(|| known(sweep))
+            .unwrap_or_else(others)
     }
 
     /// Rows came under a lease: what their trials took replaces what they were booked with.
     pub(super) fn settle_charges(&mut self, fence: Fence, number: i64, rows: &[StoredRow]) {
-        let lease = self.leases.get(&fence.lease).filter(|lease| lease.row.fence == fence);
+        let lease = self
+            .leases
+            .get(&fence.lease)
+            .filter(|lease| lease.row.fence == fence);
         let booked = lease.map_or(0.0, |lease| lease.charge_per_trial);
-        let Some(sweep) = self.sweeps.get_mut(&number) else { return };
+        let Some(sweep) = self.sweeps.get_mut(&number) else {
+            return;
+        };
+
         let took: f64 = rows.iter().map(|row| row.seconds.max(0.0)).sum();
         sweep.fair_share.vruntime += took / sweep.share.weight - booked * rows.len() as f64;
     }
@@ -117,7 +179,9 @@ impl Core {
 
     /// Gives a sweep another share. It keeps its distance to the others, who may be those of another priority.
     pub(super) fn change_share(&mut self, number: i64, share: Share) {
-        let Some(sweep) = self.sweeps.get_mut(&number) else { return };
+        let Some(sweep) = self.sweeps.get_mut(&number) else {
+            return;
+        };
         let old = std::mem::replace(&mut sweep.share, share);
         let clock = |priority| self.virtual_clocks.get(&priority).copied().unwrap_or(0.0);
         sweep.fair_share.vruntime += clock(share.priority) - clock(old.priority);
@@ -127,17 +191,28 @@ impl Core {
     pub fn estimate_slots(&self, sweep: &Sweep) -> f64 {
         let (_, slots) = self.capacity_for(&sweep.spec);
         let rivals = self.rival_sweeps(sweep);
-        if rivals.iter().any(|rival| rival.share.priority > sweep.share.priority) {
+        if rivals
+            .iter()
+            .any(|rival| rival.share.priority > sweep.share.priority)
+        {
             return 0.0;
         }
-        let equal = rivals.iter().filter(|rival| rival.share.priority == sweep.share.priority);
+
+        let equal = rivals
+            .iter()
+            .filter(|rival| rival.share.priority == sweep.share.priority);
         let weights: f64 = equal.map(|rival| rival.share.weight).sum();
         f64::from(slots) * sweep.share.weight / (sweep.share.weight + weights)
     }
 
     /// Other sweeps that want the workers of this one.
     pub(super) fn rival_sweeps(&self, sweep: &Sweep) -> Vec<&Sweep> {
-        let running = self.sweeps.values().filter(|s| s.is_running() && s.number != sweep.number);
-        running.filter(|rival| rival.fair_share.competes && rival.spec.numerics == sweep.spec.numerics).collect()
+        let running = self
+            .sweeps
+            .values()
+            .filter(|s| s.is_running() && s.number != sweep.number);
+        running
+            .filter(|rival| rival.fair_share.competes && rival.spec.numerics == sweep.spec.numerics)
+            .collect()
     }
 }

@@ -24,11 +24,20 @@ pub struct LeaseDemand {
 /// workers finish together; one per idle slot while the duration is unknown.
 pub fn compute_lease_size(demand: LeaseDemand) -> u64 {
     let idle = u64::from(demand.idle.max(1));
-    let Some(seconds) = demand.trial_seconds else { return idle.min(demand.unleased) };
+    let Some(seconds) = demand.trial_seconds else {
+        return idle.min(demand.unleased);
+    };
     let slots = u64::from(demand.slots.max(1));
     let busy = ((LEASE_SECONDS / seconds.max(1e-6)) as u64).max(1) * slots;
-    let share = demand.unleased.div_ceil(2 * u64::from(demand.all_slots.max(demand.slots).max(1))) * slots;
-    busy.min(share).min(MAX_LEASE_TRIALS).max(idle).min(demand.unleased)
+
+    let share = demand
+        .unleased
+        .div_ceil(2 * u64::from(demand.all_slots.max(demand.slots).max(1)))
+        * slots;
+    busy.min(share)
+        .min(MAX_LEASE_TRIALS)
+        .max(idle)
+        .min(demand.unleased)
 }
 
 #[cfg(test)]
@@ -52,12 +61,45 @@ mod tests {
 
     #[test]
     fn long_trials_are_given_one_per_slot_and_short_ones_by_the_thousand() {
-        let demand = LeaseDemand { unleased: 1_000_000, slots: 4, idle: 4, all_slots: 8, trial_seconds: Some(60.0) };
+        let demand = LeaseDemand {
+            unleased: 1_000_000,
+            slots: 4,
+            idle: 4,
+            all_slots: 8,
+            trial_seconds: Some(60.0),
+        };
         assert_eq!(compute_lease_size(demand), 4);
-        assert_eq!(compute_lease_size(LeaseDemand { trial_seconds: Some(0.1), ..demand }), 400);
-        assert_eq!(compute_lease_size(LeaseDemand { trial_seconds: Some(1e-5), ..demand }), 16_384);
-        assert_eq!(compute_lease_size(LeaseDemand { trial_seconds: None, ..demand }), 4);
-        let tail = LeaseDemand { unleased: 12, trial_seconds: Some(0.1), idle: 1, ..demand };
+
+        assert_eq!(
+            compute_lease_size(LeaseDemand {
+                trial_seconds: Some(0.1),
+                ..demand
+            }),
+            400
+        );
+
+        assert_eq!(
+            compute_lease_size(LeaseDemand {
+                trial_seconds: Some(1e-5),
+                ..demand
+            }),
+            16_384
+        );
+
+        assert_eq!(
+            compute_lease_size(LeaseDemand {
+                trial_seconds: None,
+                ..demand
+            }),
+            4
+        );
+
+        let tail = LeaseDemand {
+            unleased: 12,
+            trial_seconds: Some(0.1),
+            idle: 1,
+            ..demand
+        };
         assert_eq!(compute_lease_size(tail), 4);
     }
 }

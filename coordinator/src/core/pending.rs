@@ -21,8 +21,11 @@ impl Sweep {
         };
         let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
         let (repeat, class) = open.min().unwrap_or_default();
+
         match &self.adaptive_repeats {
-            Some(growth) if repeat >= u64::from(growth.min_repeats()) => self.urgent_class().unwrap_or(class),
+            Some(growth) if repeat >= u64::from(growth.min_repeats()) => {
+                self.urgent_class().unwrap_or(class)
+            }
             _ => class,
         }
     }
@@ -41,13 +44,18 @@ impl Sweep {
     /// Repeats of a cell that wait, beyond those that every cell has, as numbers in its class.
     fn waiting_repeats(&self, cell: u64, most: u64) -> IntervalSet {
         let mut waiting = IntervalSet::default();
-        let Some(growth) = &self.adaptive_repeats else { return waiting };
+        let Some(growth) = &self.adaptive_repeats else {
+            return waiting;
+        };
         let (class, first) = self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 });
-        let (cells, pending) = (self.spec.grid.class_cell_count(class), &self.classes[class as usize].pending);
-        let numbers =
-            (growth.min_repeats()..growth.allowed_repeats(cell)).map(|repeat| u64::from(repeat) * cells + first);
+        let cells = self.spec.grid.class_cell_count(class);
+
+        let pending = &self.classes[class as usize].pending;
+        let numbers = (growth.min_repeats()..growth.allowed_repeats(cell))
+            .map(|repeat| u64::from(repeat) * cells + first);
         let take = numbers.filter(|n| pending.contains(*n)).take(most as usize);
         take.for_each(|n| waiting.insert(n, n + 1));
+
         waiting
     }
 
@@ -66,42 +74,68 @@ impl Sweep {
     fn take_urgent_trials(&mut self, class: u32, most: u64) -> IntervalSet {
         let mut taken = IntervalSet::default();
         let cells = self.spec.grid.class_cell_count(class).max(1);
-        let Some(growth) = &self.adaptive_repeats else { return taken };
-        if self.classes[class as usize].pending.first().is_none_or(|n| n / cells < u64::from(growth.min_repeats())) {
+        let Some(growth) = &self.adaptive_repeats else {
+            return taken;
+        };
+        if self.classes[class as usize]
+            .pending
+            .first()
+            .is_none_or(|n| n / cells < u64::from(growth.min_repeats()))
+        {
             return taken;
         }
+
         let mut closed = Vec::new();
-        let of_class = |cell: &u64| self.spec.grid.locate_trial(TrialKey { cell: *cell, repeat: 0 }).0 == class;
+        let of_class = |cell: &u64| {
+            self.spec
+                .grid
+                .locate_trial(TrialKey {
+                    cell: *cell,
+                    repeat: 0,
+                })
+                .0
+                == class
+        };
         for cell in growth.urgent_cells().filter(of_class) {
             match self.waiting_repeats(cell, most - taken.len()) {
                 none if none.is_empty() => closed.push(cell),
                 waiting => taken.insert_all(&waiting),
             }
+
             if taken.len() == most {
                 break;
             }
         }
-        self.adaptive_repeats.iter_mut().for_each(|growth| closed.iter().for_each(|cell| growth.close_cell(*cell)));
+
+        self.adaptive_repeats
+            .iter_mut()
+            .for_each(|growth| closed.iter().for_each(|cell| growth.close_cell(*cell)));
         taken
     }
 
     /// A row may allow further repeats of its cell.
     pub(super) fn update_allowance(&mut self, row: &StoredRow) {
-        let Some(growth) = &mut self.adaptive_repeats else { return };
+        let Some(growth) = &mut self.adaptive_repeats else {
+            return;
+        };
         let allowed = growth.record_row(row.key, &row.outcome, row.deciding_metric);
         self.apply_allowance(allowed);
     }
 
     /// A row that is gone may change what was found, and thereby allow further repeats.
     pub(super) fn rejudge_without_row(&mut self, key: TrialKey) {
-        let Some(growth) = &mut self.adaptive_repeats else { return };
+        let Some(growth) = &mut self.adaptive_repeats else {
+            return;
+        };
         let allowed = growth.forget_row(&self.spec, key);
         self.apply_allowance(allowed);
     }
 
     /// All rows of a sweep that has ended are there: it stands by its choices.
     pub(super) fn restore_decisions(&mut self) {
-        let Some(growth) = &mut self.adaptive_repeats else { return };
+        let Some(growth) = &mut self.adaptive_repeats else {
+            return;
+        };
         let allowed = growth.restore_decisions(&self.spec);
         self.apply_allowance(allowed);
     }
@@ -119,15 +153,23 @@ impl Sweep {
 
     /// Trials of a class wait again.
     pub(super) fn reopen_cells(&mut self, class: u32, trials: &IntervalSet) {
-        let Some(growth) = &mut self.adaptive_repeats else { return };
-        trials.iter().for_each(|n| growth.reopen_cell(self.spec.grid.class_trial_at(class, n).cell));
+        let Some(growth) = &mut self.adaptive_repeats else {
+            return;
+        };
+        trials
+            .iter()
+            .for_each(|n| growth.reopen_cell(self.spec.grid.class_trial_at(class, n).cell));
     }
 
     /// From now on there are more repeats of the same cells. These come last in every class, so that all others keep
     /// their numbers.
     pub(super) fn extend_repeats(&mut self, source: SpecSource, spec: Arc<Spec>) {
         let before = std::mem::replace(&mut self.spec, spec);
-        self.record = Arc::new(SweepRow { source, ..(*self.record).clone() });
+        self.record = Arc::new(SweepRow {
+            source,
+            ..(*self.record).clone()
+        });
+
         match (&mut self.adaptive_repeats, &self.spec.stopping_rule) {
             (Some(growth), Some(until)) => {
                 let allowed = growth.extend_repeats(&self.spec, until);
@@ -135,9 +177,10 @@ impl Sweep {
             }
             _ => {
                 for (class, state) in self.classes.iter_mut().enumerate() {
-                    state
-                        .pending
-                        .insert(before.class_trial_count(class as u32), self.spec.class_trial_count(class as u32));
+                    state.pending.insert(
+                        before.class_trial_count(class as u32),
+                        self.spec.class_trial_count(class as u32),
+                    );
                 }
             }
         }

@@ -27,7 +27,11 @@ pub struct Quarantine {
 
 impl Quarantine {
     /// A worker, given by id and name, died with a trial in flight. If it was one too many, the names of all of these.
-    pub fn record_crash(&mut self, (id, name): (&str, &str), place: TrialIndex) -> Option<Vec<String>> {
+    pub fn record_crash(
+        &mut self,
+        (id, name): (&str, &str),
+        place: TrialIndex,
+    ) -> Option<Vec<String>> {
         let killed = self.crashes.entry(place).or_default();
         if killed.iter().any(|(known, _)| known == id) {
             return None;
@@ -38,21 +42,33 @@ impl Quarantine {
 
     /// A worker is alive after all. Returns the trials that are no longer to be run alone, and that nobody holds.
     pub fn clear_worker(&mut self, worker: &str) -> Vec<TrialIndex> {
-        self.crashes.values_mut().for_each(|killed| killed.retain(|(id, _)| id != worker));
+        self.crashes
+            .values_mut()
+            .for_each(|killed| killed.retain(|(id, _)| id != worker));
         self.crashes.retain(|_, killed| !killed.is_empty());
-        let free: Vec<TrialIndex> = self.waiting.iter().copied().filter(|place| !self.runs_alone(*place)).collect();
+        let free: Vec<TrialIndex> = self
+            .waiting
+            .iter()
+            .copied()
+            .filter(|place| !self.runs_alone(*place))
+            .collect();
         free.iter().for_each(|place| _ = self.waiting.remove(place));
+
         free
     }
 
     /// Whether a trial is to be run alone.
     pub fn runs_alone(&self, place: TrialIndex) -> bool {
-        self.crashes.get(&place).is_some_and(|killed| killed.len() >= RUN_ALONE_AFTER)
+        self.crashes
+            .get(&place)
+            .is_some_and(|killed| killed.len() >= RUN_ALONE_AFTER)
     }
 
     /// Whether enough workers died with a trial in flight, and none of these has come back.
     pub fn is_given_up(&self, place: TrialIndex) -> bool {
-        self.crashes.get(&place).is_some_and(|killed| killed.len() >= CRASH_LIMIT)
+        self.crashes
+            .get(&place)
+            .is_some_and(|killed| killed.len() >= CRASH_LIMIT)
     }
 
     /// Whether a trial is to be run alone and held by nobody.
@@ -62,7 +78,11 @@ impl Quarantine {
 
     /// Names of the workers that died with a trial in flight.
     pub fn crashed_workers(&self, place: TrialIndex) -> impl Iterator<Item = &String> {
-        self.crashes.get(&place).into_iter().flatten().map(|(_, name)| name)
+        self.crashes
+            .get(&place)
+            .into_iter()
+            .flatten()
+            .map(|(_, name)| name)
     }
 
     /// How many are to be run alone and held by nobody.
@@ -88,7 +108,10 @@ impl Quarantine {
 
     /// The next one of these.
     pub fn next_matching(&self, of: impl Fn(TrialIndex) -> bool) -> Option<TrialIndex> {
-        self.waiting.iter().copied().find(|place| self.crashes[place].len() < CRASH_LIMIT && of(*place))
+        self.waiting
+            .iter()
+            .copied()
+            .find(|place| self.crashes[place].len() < CRASH_LIMIT && of(*place))
     }
 
     /// Takes the next one to be run.
@@ -118,21 +141,45 @@ mod tests {
     fn a_second_death_sets_a_trial_apart_and_a_third_condemns_it() {
         let mut suspects = Quarantine::default();
         let all = || IntervalSet::from_range(0, 9);
+
         for n in [3, 4] {
             assert_eq!(suspects.record_crash(("a", "A"), (0, n)), None);
         }
-        assert_eq!(suspects.take_back_quarantined(0, all()).len(), 9, "a first death says little");
+
+        assert_eq!(
+            suspects.take_back_quarantined(0, all()).len(),
+            9,
+            "a first death says little"
+        );
         assert_eq!(suspects.record_crash(("a", "A"), (0, 3)), None);
-        assert!(!suspects.runs_alone((0, 3)), "the same worker does not die twice");
+
+        assert!(
+            !suspects.runs_alone((0, 3)),
+            "the same worker does not die twice"
+        );
+
         for n in [3, 4, 5] {
             assert_eq!(suspects.record_crash(("b", "B"), (0, n)), None);
         }
+
         assert_eq!(suspects.take_back_quarantined(0, all()).len(), 7);
-        assert_eq!((suspects.waiting_count(), suspects.next_trial()), (2, Some((0, 3))));
+        assert_eq!(
+            (suspects.waiting_count(), suspects.next_trial()),
+            (2, Some((0, 3)))
+        );
         assert_eq!(suspects.take_next_trial(), Some((0, 3)));
-        assert_eq!(suspects.record_crash(("0", "C"), (0, 3)), Some(vec!["A".to_owned(), "B".into(), "C".into()]));
+
+        assert_eq!(
+            suspects.record_crash(("0", "C"), (0, 3)),
+            Some(vec!["A".to_owned(), "B".into(), "C".into()])
+        );
         suspects.take_back_quarantined(0, IntervalSet::from_range(3, 4));
-        assert_eq!(suspects.next_trial(), Some((0, 4)), "a condemned trial is not run again");
+        assert_eq!(
+            suspects.next_trial(),
+            Some((0, 4)),
+            "a condemned trial is not run again"
+        );
+
         suspects.remove((0, 4));
         assert_eq!(suspects.next_trial(), None);
     }
@@ -143,10 +190,23 @@ mod tests {
         for worker in ["a", "b"] {
             (0..3).for_each(|n| _ = suspects.record_crash((worker, worker), (1, n)));
         }
+
         suspects.record_crash(("c", "c"), (1, 0));
-        assert!(suspects.take_back_quarantined(1, IntervalSet::from_range(0, 3)).is_empty());
+        assert!(
+            suspects
+                .take_back_quarantined(1, IntervalSet::from_range(0, 3))
+                .is_empty()
+        );
+
         assert_eq!(suspects.clear_worker("b"), [(1, 1), (1, 2)]);
-        assert_eq!((suspects.waiting_count(), suspects.crashed_workers((1, 0)).count()), (1, 2));
+        assert_eq!(
+            (
+                suspects.waiting_count(),
+                suspects.crashed_workers((1, 0)).count()
+            ),
+            (1, 2)
+        );
+
         assert_eq!(suspects.clear_worker("a"), [(1, 0)]);
         assert_eq!(suspects.clear_worker("c"), []);
         assert!(suspects.crashes.is_empty() && suspects.waiting.is_empty());

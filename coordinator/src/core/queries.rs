@@ -62,13 +62,18 @@ impl Core {
 
     /// Ids of sweeps that this program neither runs nor changes.
     pub fn untouched_sweep_ids(&self) -> impl Iterator<Item = &String> {
-        let shown = self.sweeps.values().filter(|sweep| sweep.withheld.is_some()).map(|sweep| &sweep.id);
+        let shown = self
+            .sweeps
+            .values()
+            .filter(|sweep| sweep.withheld.is_some())
+            .map(|sweep| &sweep.id);
         shown.chain(self.unreadable.values().map(|sweep| &sweep.record.id))
     }
 
     /// All sweeps as they are stored, in the order of launch.
     pub fn sweep_rows(&self) -> impl Iterator<Item = &Arc<SweepRow>> {
-        let mut records: Vec<&Arc<SweepRow>> = self.sweeps.values().map(|sweep| &sweep.record).collect();
+        let mut records: Vec<&Arc<SweepRow>> =
+            self.sweeps.values().map(|sweep| &sweep.record).collect();
         records.extend(self.unreadable.values().map(|sweep| &sweep.record));
         records.sort_unstable_by_key(|record| record.number);
         records.into_iter()
@@ -81,9 +86,10 @@ impl Core {
     pub fn find_sweep(&self, id: &str) -> Result<&Sweep, String> {
         match self.find_any_sweep(id)? {
             SweepMatch::Readable(sweep) => Ok(sweep),
-            SweepMatch::Unreadable(UnreadableSweep { record, why }) => {
-                Err(format!("the sweep {} cannot be read by this program: {why}", record.id))
-            }
+            SweepMatch::Unreadable(UnreadableSweep { record, why }) => Err(format!(
+                "the sweep {} cannot be read by this program: {why}",
+                record.id
+            )),
         }
     }
 
@@ -96,14 +102,27 @@ impl Core {
             Some(unreadable) => SweepMatch::Unreadable(unreadable),
             None => SweepMatch::Readable(&self.sweeps[&record.number]),
         };
+
         if id == "latest" {
-            return self.sweep_rows().last().map(meant).ok_or_else(|| "there is no sweep yet: launch one".to_owned());
+            return self
+                .sweep_rows()
+                .last()
+                .map(meant)
+                .ok_or_else(|| "there is no sweep yet: launch one".to_owned());
         }
-        let mut matching = self.sweep_rows().filter(|record| !id.is_empty() && record.id.starts_with(id));
+
+        let mut matching = self
+            .sweep_rows()
+            .filter(|record| !id.is_empty() && record.id.starts_with(id));
         match (matching.next(), matching.next()) {
             (Some(record), None) => Ok(meant(record)),
-            (None, _) => Err(format!("there is no sweep '{id}'; `ergodic list` shows all")),
-            (Some(a), Some(b)) => Err(format!("'{id}' is the beginning of {} and of {}: give more of it", a.id, b.id)),
+            (None, _) => Err(format!(
+                "there is no sweep '{id}'; `ergodic list` shows all"
+            )),
+            (Some(a), Some(b)) => Err(format!(
+                "'{id}' is the beginning of {} and of {}: give more of it",
+                a.id, b.id
+            )),
         }
     }
 
@@ -124,7 +143,10 @@ impl Core {
 
     /// Connected workers that can run a sweep, and their slots.
     pub fn capacity_for(&self, spec: &Spec) -> (u32, u32) {
-        let able = self.workers.values().filter(|w| w.connected && w.numerics.contains(&spec.numerics));
+        let able = self
+            .workers
+            .values()
+            .filter(|w| w.connected && w.numerics.contains(&spec.numerics));
         able.fold((0, 0), |(workers, slots), w| (workers + 1, slots + w.slots))
     }
 
@@ -137,25 +159,45 @@ impl Core {
         if sweep.classes[class as usize].pending.contains(n) {
             return TrialLocation::Pending;
         }
+
         if sweep.quarantine.is_waiting((class, n)) {
-            return TrialLocation::Quarantined(sweep.quarantine.crashed_workers((class, n)).cloned().collect());
+            return TrialLocation::Quarantined(
+                sweep
+                    .quarantine
+                    .crashed_workers((class, n))
+                    .cloned()
+                    .collect(),
+            );
         }
-        self.locate_in_lease(sweep, key, false).unwrap_or(TrialLocation::Done)
+
+        self.locate_in_lease(sweep, key, false)
+            .unwrap_or(TrialLocation::Done)
     }
 
     /// Whether a trial is to be run and has no row.
     pub(super) fn is_unfinished(&self, sweep: &Sweep, key: TrialKey) -> bool {
-        !matches!(self.locate_trial(sweep, key), TrialLocation::Done | TrialLocation::Unneeded)
+        !matches!(
+            self.locate_trial(sweep, key),
+            TrialLocation::Done | TrialLocation::Unneeded
+        )
     }
 
     /// Where the audit of a trial is: done if it was made, or none is due.
     pub fn locate_audit(&self, sweep: &Sweep, key: TrialKey) -> TrialLocation {
         let place = sweep.spec.grid.locate_trial(key);
-        let killed: Vec<String> = sweep.audits.quarantine.crashed_workers(place).cloned().collect();
+        let killed: Vec<String> = sweep
+            .audits
+            .quarantine
+            .crashed_workers(place)
+            .cloned()
+            .collect();
+
         match sweep.audits.is_waiting(place) {
             true if killed.is_empty() => TrialLocation::Pending,
             true => TrialLocation::Quarantined(killed),
-            false => self.locate_in_lease(sweep, key, true).unwrap_or(TrialLocation::Done),
+            false => self
+                .locate_in_lease(sweep, key, true)
+                .unwrap_or(TrialLocation::Done),
         }
     }
 
@@ -186,5 +228,10 @@ pub fn describe_cell(spec: &Spec, cell: u64) -> String {
         .zip(&values)
         .map(|(axis, value)| format!("{}={}", axis.name, axis.format_value(value)))
         .collect();
-    if parts.is_empty() { "the only cell".to_owned() } else { parts.join(", ") }
+
+    if parts.is_empty() {
+        "the only cell".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }

@@ -31,7 +31,9 @@ impl RunningStats {
         if n == 0 {
             return;
         }
-        let (delta, share) = (other.mean - self.mean, other.n as f64 / n as f64);
+
+        let delta = other.mean - self.mean;
+        let share = other.n as f64 / n as f64;
         self.squared_deviations += other.squared_deviations + delta * delta * self.n as f64 * share;
         self.mean += delta * share;
         self.n = n;
@@ -71,6 +73,7 @@ impl LiveStats {
             Outcome::Diverged { .. } => &mut tally.diverged,
             Outcome::Failed { .. } => &mut tally.failed,
         } += 1;
+
         if *outcome == Outcome::Completed && value.is_finite() {
             tally.metric.add(value);
         }
@@ -98,20 +101,33 @@ impl LiveStats {
     pub fn best_cell(&self, larger_is_better: bool) -> Option<(u64, RunningStats)> {
         let sign = if larger_is_better { 1.0 } else { -1.0 };
         let valued = || self.cells.iter().filter(|(_, tally)| tally.metric.n > 0);
-        let worst = valued().map(|(_, tally)| sign * tally.metric.mean).fold(f64::INFINITY, f64::min);
+        let worst = valued()
+            .map(|(_, tally)| sign * tally.metric.mean)
+            .fold(f64::INFINITY, f64::min);
         let score = |tally: &CellStats| {
-            let (n, diverged) = (tally.metric.n as f64, f64::from(tally.diverged));
+            let n = tally.metric.n as f64;
+            let diverged = f64::from(tally.diverged);
             (n * sign * tally.metric.mean + diverged * worst) / (n + diverged)
         };
+
         // Of cells without a mean above the worst, those in which fewer diverged.
         let key = |tally: &CellStats| {
-            (score(tally), -f64::from(tally.diverged) / (tally.metric.n as f64 + f64::from(tally.diverged)))
+            (
+                score(tally),
+                -f64::from(tally.diverged) / (tally.metric.n as f64 + f64::from(tally.diverged)),
+            )
         };
         let better = |a: &(&u64, &CellStats), b: &(&u64, &CellStats)| {
-            let (x, y) = (key(a.1), key(b.1));
-            x.0.total_cmp(&y.0).then(x.1.total_cmp(&y.1)).then(b.0.cmp(a.0))
+            let x = key(a.1);
+            let y = key(b.1);
+            x.0.total_cmp(&y.0)
+                .then(x.1.total_cmp(&y.1))
+                .then(b.0.cmp(a.0))
         };
-        valued().max_by(better).map(|(cell, tally)| (*cell, tally.metric))
+
+        valued()
+            .max_by(better)
+            .map(|(cell, tally)| (*cell, tally.metric))
     }
 }
 
@@ -137,6 +153,7 @@ mod tests {
             live.record_trial(2, &Outcome::Diverged { step: 1 }, f64::NAN);
             live.record_trial(3, &Outcome::Completed, 0.1);
         }
+
         live.record_trial(2, &Outcome::Completed, 0.9);
         assert_eq!(live.best_cell(true).map(|(cell, _)| cell), Some(1));
         assert_eq!(live.best_cell(false).map(|(cell, _)| cell), Some(3));
@@ -150,12 +167,28 @@ mod tests {
         live.record_trial(5, &Outcome::Completed, f64::NAN);
         live.record_trial(2, &Outcome::Completed, 0.5);
         assert_eq!(live.best_cell(true).map(|(cell, _)| cell), Some(2));
+
         assert_eq!(
-            (live.cell_stats(4).diverged, live.cell_stats(4).metric.n, live.cell_stats(9)),
+            (
+                live.cell_stats(4).diverged,
+                live.cell_stats(4).metric.n,
+                live.cell_stats(9)
+            ),
             (1, 0, CellStats::default())
         );
-        assert_eq!((live.cell_stats(5).completed, live.cell_stats(5).metric.n), (1, 0));
-        live.record_trial(6, &Outcome::Failed { cause: String::new() }, f64::NAN);
+
+        assert_eq!(
+            (live.cell_stats(5).completed, live.cell_stats(5).metric.n),
+            (1, 0)
+        );
+        live.record_trial(
+            6,
+            &Outcome::Failed {
+                cause: String::new(),
+            },
+            f64::NAN,
+        );
+
         live.forget_failed_trial(6);
         assert_eq!(live.cell_stats(6), CellStats::default());
     }
@@ -168,12 +201,15 @@ mod tests {
             values.iter().for_each(|x| running.add(*x));
             running
         };
+
         for cut in 0..=values.len() {
-            let (mut left, right) = (of(&values[..cut]), of(&values[cut..]));
+            let mut left = of(&values[..cut]);
+            let right = of(&values[cut..]);
             left.merge(&right);
             let all = of(&values);
             assert_eq!(left.n, all.n);
             assert!((left.mean - all.mean).abs() < 1e-12);
+
             assert!((left.variance().expect("five") - all.variance().expect("five")).abs() < 1e-9);
         }
     }

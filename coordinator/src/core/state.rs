@@ -1,16 +1,14 @@
 //! The core's state: sweeps, workers and leases.
 
-use crate::core::GiveUpReversal;
-use crate::core::GivenUpTrial;
-use crate::core::sweep::Sweep;
-use crate::core::sweep::UnreadableSweep;
-use crate::interval_set::IntervalSet;
-use crate::records::LeaseRow;
-use crate::records::WorkerId;
-use ergodic_common::TrialKey;
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
+
+use ergodic_common::TrialKey;
+
+use crate::core::sweep::{Sweep, UnreadableSweep};
+use crate::core::{GiveUpReversal, GivenUpTrial};
+use crate::interval_set::IntervalSet;
+use crate::records::{LeaseRow, WorkerId};
 
 /// Time since the coordinator started, by its monotonic clock.
 pub type CoreTime = Duration;

@@ -1,10 +1,7 @@
 //! What the core keeps of a stored trial: its outcome and the metrics that decisions need.
 
-use ergodic_common::Outcome;
-use ergodic_common::Spec;
-use ergodic_common::TrialKey;
-use ergodic_common::TrialResult;
 use ergodic_common::metric::Metric;
+use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 /// What the core keeps of a stored row.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +21,10 @@ pub struct StoredRow {
 /// Where the main metric stands in a list of metrics, and which it is.
 pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
     let wanted = [&Metric::TestAcc, &Metric::TestLoss, &metrics[0]];
-    let at = wanted.iter().find_map(|m| metrics.iter().position(|x| x == *m)).unwrap_or(0);
+    let at = wanted
+        .iter()
+        .find_map(|m| metrics.iter().position(|x| x == *m))
+        .unwrap_or(0);
     (at, metrics[at].clone())
 }
 
@@ -38,7 +38,10 @@ pub fn selection_metric(metrics: &[Metric], metric: &(usize, Metric)) -> (usize,
         Metric::AverageTestLoss => Metric::AverageValLoss,
         _ => return metric.clone(),
     };
-    metrics.iter().position(|measured| *measured == other).map_or_else(|| metric.clone(), |at| (at, other))
+    metrics
+        .iter()
+        .position(|measured| *measured == other)
+        .map_or_else(|| metric.clone(), |at| (at, other))
 }
 
 /// The metric that is watched while a sweep runs: the one by which its cells are chosen.
@@ -58,9 +61,14 @@ impl MetricPositions {
     /// Those of a sweep.
     pub fn from_spec(spec: &Spec) -> Self {
         let metrics = &spec.measure.metrics;
-        let deciding =
-            spec.stopping_rule.as_ref().and_then(|until| metrics.iter().position(|metric| *metric == until.metric));
-        Self { watched: watched_metric(metrics).0, deciding }
+        let deciding = spec
+            .stopping_rule
+            .as_ref()
+            .and_then(|until| metrics.iter().position(|metric| *metric == until.metric));
+        Self {
+            watched: watched_metric(metrics).0,
+            deciding,
+        }
     }
 
     /// What the core keeps of a trial that ended so, by its final metrics and its duration in seconds.
@@ -83,6 +91,11 @@ impl MetricPositions {
 
     /// What the core keeps of a result.
     pub fn build_row_from_result(self, result: &TrialResult) -> StoredRow {
-        self.build_row(result.key, result.outcome.clone(), |at| result.metrics.get(at).copied(), result.seconds)
+        self.build_row(
+            result.key,
+            result.outcome.clone(),
+            |at| result.metrics.get(at).copied(),
+            result.seconds,
+        )
     }
 }

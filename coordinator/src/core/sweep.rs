@@ -1,7 +1,5 @@
 //! A sweep as it is stored, and as the core sees it: what is pending, what has a row, how fast it goes.
 
-use crate::core::stored_row::{StoredRow, watched_metric};
-use crate::records::{OutcomeCounts, SweepRow, SweepState, SweepTallies};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -16,9 +14,9 @@ use super::quarantine::Quarantine;
 use super::running_stats::LiveStats;
 use super::state::CoreTime;
 use super::stopping::AdaptiveRepeats;
+use crate::core::stored_row::{StoredRow, watched_metric};
 use crate::interval_set::IntervalSet;
-use crate::records::LeaseRow;
-use crate::records::RecordedAudit;
+use crate::records::{LeaseRow, OutcomeCounts, RecordedAudit, SweepRow, SweepState, SweepTallies};
 
 /// A sweep that is stored, and that this program cannot read.
 #[derive(Debug, Clone)]
@@ -90,13 +88,27 @@ pub(super) struct CompletionRate {
 impl Sweep {
     /// A sweep none of whose trials has a row yet.
     pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
-        let adaptive_repeats = spec.stopping_rule.as_ref().map(|until| AdaptiveRepeats::new(&spec, until));
-        let is_ranked = find_mixed_losses(&spec, &watched_metric(&spec.measure.metrics).1).is_none();
-        let repeats = u64::from(adaptive_repeats.as_ref().map_or(spec.repeats, AdaptiveRepeats::min_repeats));
-        let pending = |class| IntervalSet::from_range(0, spec.grid.class_cell_count(class) * repeats);
+        let adaptive_repeats = spec
+            .stopping_rule
+            .as_ref()
+            .map(|until| AdaptiveRepeats::new(&spec, until));
+        let is_ranked =
+            find_mixed_losses(&spec, &watched_metric(&spec.measure.metrics).1).is_none();
+
+        let repeats = u64::from(
+            adaptive_repeats
+                .as_ref()
+                .map_or(spec.repeats, AdaptiveRepeats::min_repeats),
+        );
+        let pending =
+            |class| IntervalSet::from_range(0, spec.grid.class_cell_count(class) * repeats);
         let classes = (0..spec.grid.class_count())
-            .map(|class| ClassState { pending: pending(class), trial_seconds: None })
+            .map(|class| ClassState {
+                pending: pending(class),
+                trial_seconds: None,
+            })
             .collect();
+
         Self {
             id: record.id.clone(),
             number: record.number,
@@ -134,18 +146,25 @@ impl Sweep {
 
     /// Trials to be run, as far as is known: where cells end when they are known well enough, it grows.
     pub fn total_trials(&self) -> u64 {
-        self.adaptive_repeats.as_ref().map_or_else(|| self.spec.trial_count(), AdaptiveRepeats::total_trials)
+        self.adaptive_repeats
+            .as_ref()
+            .map_or_else(|| self.spec.trial_count(), AdaptiveRepeats::total_trials)
     }
 
     /// Trials that it should come to.
     pub fn expected_trials(&self) -> u64 {
-        self.adaptive_repeats.as_ref().map_or_else(|| self.spec.trial_count(), AdaptiveRepeats::expected_trials)
+        self.adaptive_repeats
+            .as_ref()
+            .map_or_else(|| self.spec.trial_count(), AdaptiveRepeats::expected_trials)
     }
 
     /// Whether a trial is to be run, or was, as far as is known.
     pub fn needs_trial(&self, key: TrialKey) -> bool {
         self.spec.has_trial(key)
-            && self.adaptive_repeats.as_ref().is_none_or(|growth| key.repeat < growth.allowed_repeats(key.cell))
+            && self
+                .adaptive_repeats
+                .as_ref()
+                .is_none_or(|growth| key.repeat < growth.allowed_repeats(key.cell))
     }
 
     /// Unfinished trials of which a checkpoint is kept.
@@ -161,11 +180,23 @@ impl Sweep {
     /// Trials per second: counted of late where trials are short, else what so many slots should do.
     pub fn estimate_trial_rate(&self, slots: f64) -> f64 {
         let left = |class: &&ClassState| !class.pending.is_empty() && class.trial_seconds.is_some();
-        let (trials, seconds) = self.classes.iter().filter(left).fold((0.0, 0.0), |(trials, seconds), class| {
-            let pending = class.pending.len() as f64;
-            (trials + pending, seconds + pending * class.trial_seconds.unwrap_or(0.0))
-        });
-        if seconds > LONG_TRIAL_SECONDS * trials { slots * trials / seconds } else { self.completion_rate.per_second }
+        let (trials, seconds) =
+            self.classes
+                .iter()
+                .filter(left)
+                .fold((0.0, 0.0), |(trials, seconds), class| {
+                    let pending = class.pending.len() as f64;
+                    (
+                        trials + pending,
+                        seconds + pending * class.trial_seconds.unwrap_or(0.0),
+                    )
+                });
+
+        if seconds > LONG_TRIAL_SECONDS * trials {
+            slots * trials / seconds
+        } else {
+            self.completion_rate.per_second
+        }
     }
 
     /// Books a row; returns where the trial stands.
@@ -180,14 +211,20 @@ impl Sweep {
     pub(super) fn record_initial_rows(&mut self, rows: impl IntoIterator<Item = StoredRow>) {
         let mut done = vec![Vec::new(); self.classes.len()];
         let has_ended = self.state == crate::records::SweepState::Completed;
-        self.adaptive_repeats.iter_mut().filter(|_| has_ended).for_each(AdaptiveRepeats::freeze_decisions);
+        self.adaptive_repeats
+            .iter_mut()
+            .filter(|_| has_ended)
+            .for_each(AdaptiveRepeats::freeze_decisions);
+
         for row in rows {
             let (class, n) = self.count_row(&row);
             done[class as usize].push(n);
         }
+
         if has_ended {
             self.restore_decisions();
         }
+
         for (class, mut done) in self.classes.iter_mut().zip(done) {
             done.sort_unstable();
             class.pending.remove_all(&done);
@@ -198,13 +235,16 @@ impl Sweep {
     fn count_row(&mut self, row: &StoredRow) -> (u32, u64) {
         let (class, n) = self.spec.grid.locate_trial(row.key);
         self.counts.add(&row.outcome);
-        self.live_stats.record_trial(row.key.cell, &row.outcome, row.watched_metric);
+        self.live_stats
+            .record_trial(row.key.cell, &row.outcome, row.watched_metric);
         self.update_allowance(row);
+
         // A failed trial tells nothing about how long trials take.
         if !matches!(row.outcome, Outcome::Failed { .. }) {
             let seconds = &mut self.classes[class as usize].trial_seconds;
             *seconds = Some(seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds));
         }
+
         (class, n)
     }
 
@@ -216,39 +256,58 @@ impl Sweep {
         if self.cell_hashes.len() >= MAX_CELL_HASHES {
             self.cell_hashes.clear();
         }
-        let (spec, data) = (&self.spec, self.record.data.hash.unwrap_or([0; 32]));
+
+        let spec = &self.spec;
+        let data = self.record.data.hash.unwrap_or([0; 32]);
         let hash = self.cell_hashes.entry(key.cell).or_insert_with(|| {
             // A cell of a grid that was read can be resolved.
-            spec.grid.resolve_config(key.cell).map_or([0; 32], |config| spec.compute_cell_hash(&config, &data))
+            spec.grid
+                .resolve_config(key.cell)
+                .map_or([0; 32], |config| spec.compute_cell_hash(&config, &data))
         });
+
         spec.should_audit(hash, key.repeat)
     }
 
     /// Audits as the store knows them: trials, whose rows they have, and what was found.
     pub fn record_audits(&mut self, audits: impl IntoIterator<Item = RecordedAudit>) {
         for (key, origin, finding) in audits {
-            self.audits.add_audit(self.spec.grid.locate_trial(key), &origin, finding);
+            self.audits
+                .add_audit(self.spec.grid.locate_trial(key), &origin, finding);
         }
     }
 
     /// Takes the trials of a lease that was found in the store, as far as they are still to be run.
     pub(super) fn take_recorded_trials(&mut self, lease: &LeaseRow) -> IntervalSet {
         if let Some(origin) = &lease.audits {
-            return self.audits.take_recorded_trials(origin, lease.class, &lease.trials);
+            return self
+                .audits
+                .take_recorded_trials(origin, lease.class, &lease.trials);
         }
-        let Some(class) = self.classes.get_mut(lease.class as usize) else { return IntervalSet::default() };
+
+        let Some(class) = self.classes.get_mut(lease.class as usize) else {
+            return IntervalSet::default();
+        };
+
         // A store that is damaged may name trials that no sweep has.
         let end = self.spec.class_trial_count(lease.class);
-        let trials = lease.trials.ranges().flat_map(|(from, to)| from..to.min(end));
+        let trials = lease
+            .trials
+            .ranges()
+            .flat_map(|(from, to)| from..to.min(end));
         let mut taken = IntervalSet::default();
-        trials.filter(|n| class.pending.remove(*n)).for_each(|n| taken.insert(n, n + 1));
+        trials
+            .filter(|n| class.pending.remove(*n))
+            .for_each(|n| taken.insert(n, n + 1));
+
         self.leased += taken.len();
         taken
     }
 
     /// Whether something failed, or was left undone, that can be run again.
     pub fn has_failures(&self) -> bool {
-        let left = self.state == crate::records::SweepState::Completed && self.audits.counts.remaining() > 0;
+        let left = self.state == crate::records::SweepState::Completed
+            && self.audits.counts.remaining() > 0;
         self.counts.failed + self.audits.counts.failed > 0 || left
     }
 
@@ -294,35 +353,52 @@ impl CompletionRate {
         if elapsed < 1.0 {
             return;
         }
+
         let fresh = self.newly_counted as f64 / elapsed;
-        let keep = if self.per_second == 0.0 { 0.0 } else { (-elapsed / Self::TIME_CONSTANT).exp() };
+        let keep = if self.per_second == 0.0 {
+            0.0
+        } else {
+            (-elapsed / Self::TIME_CONSTANT).exp()
+        };
         self.per_second = keep * self.per_second + (1.0 - keep) * fresh;
+
         (self.counted_since, self.newly_counted) = (Some(now), 0);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::core::MetricPositions;
-    use crate::core::main_metric;
     use crate::core::sweep::*;
+    use crate::core::{MetricPositions, main_metric};
 
     #[test]
     fn what_is_watched_is_what_chooses() {
-        let metrics = [Metric::TrainLoss, Metric::TestAcc, Metric::ValLoss, Metric::ValAcc];
+        let metrics = [
+            Metric::TrainLoss,
+            Metric::TestAcc,
+            Metric::ValLoss,
+            Metric::ValAcc,
+        ];
         assert_eq!(watched_metric(&metrics), (3, Metric::ValAcc));
+
         assert_eq!(
             watched_metric(&metrics[..3]),
             (1, Metric::TestAcc),
             "another metric of the same images does not choose"
         );
         assert_eq!(main_metric(&metrics), (1, Metric::TestAcc));
-        let row = MetricPositions { watched: watched_metric(&metrics).0, deciding: None }.build_row(
+
+        let row = MetricPositions {
+            watched: watched_metric(&metrics).0,
+            deciding: None,
+        }
+        .build_row(
             TrialKey { cell: 0, repeat: 0 },
             Outcome::Completed,
             |at| [1.0, 2.0, 3.0, 4.0].get(at).copied(),
             0.0,
         );
+
         assert_eq!(row.watched_metric, 4.0);
     }
 }

@@ -3,16 +3,6 @@
 mod fair_share;
 mod stopping;
 
-use crate::core::state::LeaseState;
-use crate::core::verbs::crashes::MAX_UNDELIVERED;
-use crate::records::DataPin;
-use crate::records::Fence;
-use crate::records::Finding;
-use crate::records::LeaseRow;
-use crate::records::SweepRow;
-use crate::records::SweepState;
-use crate::records::SweepTallies;
-use crate::records::WorkerId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +13,12 @@ use ergodic_common::trial::CPU_F32;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use proptest::prelude::*;
 
+use crate::core::state::LeaseState;
+use crate::core::verbs::crashes::MAX_UNDELIVERED;
 use crate::core::*;
+use crate::records::{
+    DataPin, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies, WorkerId,
+};
 
 mod audits;
 
@@ -39,8 +34,13 @@ fn audited(number: i64, repeats: u32, audit: f64) -> Sweep {
         "audit = {audit:?}\nname = \"t\"\nrepeats = {repeats}\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
          batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n"
     );
-    let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
+    let source = SpecSource {
+        file: "t".into(),
+        text,
+        ..SpecSource::default()
+    };
     let spec = Arc::new(Spec::read_stored(&source).expect("a valid sweep"));
+
     let record = SweepRow {
         number,
         id: format!("sweep{number}"),
@@ -52,6 +52,7 @@ fn audited(number: i64, repeats: u32, audit: f64) -> Sweep {
         launched_by: String::new(),
         tallies: SweepTallies::default(),
     };
+
     Sweep::new(Arc::new(record), spec)
 }
 
@@ -110,8 +111,11 @@ impl CoreModel {
             seconds: 0.5,
             checkpoints: BTreeSet::new(),
         };
-        let effects = world.core.on_sweep_added(audited(1, repeats, audit), [], world.now);
+        let effects = world
+            .core
+            .on_sweep_added(audited(1, repeats, audit), [], world.now);
         world.carry_out(effects);
+
         world
     }
 
@@ -122,25 +126,46 @@ impl CoreModel {
                 Effect::Grant { lease, keys, .. } => {
                     assert_eq!(lease.trials.len(), keys.len() as u64);
                     assert!(self.fences.insert(lease.fence), "a fence is granted once");
-                    self.granted.entry(lease.worker).or_default().insert(lease.fence, keys);
+                    self.granted
+                        .entry(lease.worker)
+                        .or_default()
+                        .insert(lease.fence, keys);
                 }
-                Effect::EndLeases(ended) => self.fences.retain(|fence| ended.iter().all(|ended| ended.fence != *fence)),
+                Effect::EndLeases(ended) => self
+                    .fences
+                    .retain(|fence| ended.iter().all(|ended| ended.fence != *fence)),
                 Effect::RevokeLeases(worker, fences) => {
                     let held = self.granted.entry(worker).or_default();
                     held.retain(|fence, _| !fences.contains(fence));
                 }
                 Effect::SetSweepState(_, state) => self.states.push(state),
                 Effect::ShrinkLease(_) => {}
-                Effect::DiscardCheckpoints(_, keys) => keys.iter().for_each(|key| _ = self.checkpoints.remove(key)),
-                Effect::Retract { worker, fence, trials } => self.retractions.push((worker, fence, trials)),
+                Effect::DiscardCheckpoints(_, keys) => {
+                    keys.iter().for_each(|key| _ = self.checkpoints.remove(key))
+                }
+                Effect::Retract {
+                    worker,
+                    fence,
+                    trials,
+                } => self.retractions.push((worker, fence, trials)),
                 Effect::GiveUp(verdict) if verdict.is_audit => {
                     self.find(verdict.key, "nobody", Finding::Failed);
-                    more.extend(self.core.on_audit_given_up(verdict.sweep, verdict.key, true, self.now));
+                    more.extend(self.core.on_audit_given_up(
+                        verdict.sweep,
+                        verdict.key,
+                        true,
+                        self.now,
+                    ));
                 }
                 Effect::GiveUp(verdict) => {
-                    assert!(self.rows.insert(verdict.key), "a trial with a row is condemned");
+                    assert!(
+                        self.rows.insert(verdict.key),
+                        "a trial with a row is condemned"
+                    );
                     self.given_up.push(verdict.clone());
-                    let outcome = Outcome::Failed { cause: verdict.cause };
+                    let outcome = Outcome::Failed {
+                        cause: verdict.cause,
+                    };
                     let row = StoredRow {
                         key: verdict.key,
                         outcome,
@@ -148,25 +173,43 @@ impl CoreModel {
                         deciding_metric: f64::NAN,
                         seconds: 0.0,
                     };
-                    more.extend(self.core.on_trial_given_up(verdict.sweep, &row, true, self.now));
+
+                    more.extend(
+                        self.core
+                            .on_trial_given_up(verdict.sweep, &row, true, self.now),
+                    );
                 }
                 other @ (Effect::RevertGiveUp(_) | Effect::LookUpRows(..)) => {
                     panic!("all is known and stands: {other:?}")
                 }
             }
         }
+
         if !more.is_empty() {
             self.carry_out(more);
         }
+
         self.core.check_invariants().expect("the invariant holds");
         let kept = self.core.sweep(1).map_or(0, Sweep::checkpoint_count);
-        assert_eq!(kept, self.checkpoints.len() as u64, "what is known to be kept is what is kept");
+        assert_eq!(
+            kept,
+            self.checkpoints.len() as u64,
+            "what is known to be kept is what is kept"
+        );
     }
 
     /// A worker keeps a trial of its first lease; the file is in its place before the core hears of it.
     fn store_checkpoint(&mut self, worker: &str, n: usize) {
-        let Some((fence, keys)) = self.granted.get(worker).and_then(|held| held.first_key_value()) else { return };
-        let (fence, key) = (*fence, keys[n % keys.len()]);
+        let Some((fence, keys)) = self
+            .granted
+            .get(worker)
+            .and_then(|held| held.first_key_value())
+        else {
+            return;
+        };
+        let fence = *fence;
+
+        let key = keys[n % keys.len()];
         if self.core.is_working_on(worker, fence, 1, key) {
             assert!(!self.rows.contains(&key), "a trial with a row is kept");
             self.checkpoints.insert(key);
@@ -176,8 +219,13 @@ impl CoreModel {
     }
 
     fn join(&mut self, worker: &str) {
-        let held = self.granted.get(worker).map_or_else(Vec::new, |leases| leases.keys().copied().collect());
-        let effects = self.core.on_worker_joined(joining_worker(worker, held), self.now);
+        let held = self
+            .granted
+            .get(worker)
+            .map_or_else(Vec::new, |leases| leases.keys().copied().collect());
+        let effects = self
+            .core
+            .on_worker_joined(joining_worker(worker, held), self.now);
         self.carry_out(effects);
     }
 
@@ -188,16 +236,34 @@ impl CoreModel {
 
     /// Delivers up to `n` results of the worker's first lease, as the store would take them.
     fn deliver_batch(&mut self, worker: &str, n: usize) {
-        let Some((fence, keys)) = self.granted.get_mut(worker).and_then(|held| held.pop_first()) else { return };
+        let Some((fence, keys)) = self
+            .granted
+            .get_mut(worker)
+            .and_then(|held| held.pop_first())
+        else {
+            return;
+        };
         let (now, later) = keys.split_at(n.min(keys.len()));
         if !later.is_empty() {
-            self.granted.get_mut(worker).expect("it was there").insert(fence, later.to_vec());
+            self.granted
+                .get_mut(worker)
+                .expect("it was there")
+                .insert(fence, later.to_vec());
         }
-        let admission = self.core.admit_batch(worker, fence, now).expect("trials of the lease");
+
+        let admission = self
+            .core
+            .admit_batch(worker, fence, now)
+            .expect("trials of the lease");
         let fenced = admission == Admission::Compare || !self.fences.contains(&fence);
         let audit = matches!(admission, Admission::Audit { .. });
+
         let chosen = self.core.choose_audits(1, now);
-        let mut committed = CommitOutcome { fenced, ..CommitOutcome::default() };
+        let mut committed = CommitOutcome {
+            fenced,
+            ..CommitOutcome::default()
+        };
+
         for key in now {
             let row = StoredRow {
                 key: *key,
@@ -206,6 +272,7 @@ impl CoreModel {
                 deciding_metric: f64::NAN,
                 seconds: self.seconds,
             };
+
             if self.rows.contains(key) {
                 committed.already_stored.push(*key);
                 if self.find(*key, worker, Finding::Same) {
@@ -215,19 +282,25 @@ impl CoreModel {
                 assert!(!audit, "an audit of a trial without a row");
                 self.rows.insert(*key);
                 committed.stored.push(row);
+
                 if chosen.contains(key) {
                     self.due.insert(*key, worker.to_owned());
                     committed.audits_due.push(*key);
                 }
             }
         }
-        let effects = self.core.on_batch_committed(worker, fence, 1, &committed, self.now);
+
+        let effects = self
+            .core
+            .on_batch_committed(worker, fence, 1, &committed, self.now);
         self.carry_out(effects);
     }
 
     /// Somebody has run a trial again whose audit is due, and is another process: as the store would have it.
     fn find(&mut self, key: TrialKey, worker: &str, finding: Finding) -> bool {
-        let Some(origin) = self.due.get(&key).filter(|origin| *origin != worker) else { return false };
+        let Some(origin) = self.due.get(&key).filter(|origin| *origin != worker) else {
+            return false;
+        };
         self.found.insert(key, (origin.clone(), finding));
         self.due.remove(&key);
         true
@@ -235,23 +308,52 @@ impl CoreModel {
 
     /// The coordinator dies and another one takes up what the store holds.
     fn restart(&mut self, repeats: u32, leases: Vec<LeaseRow>) {
-        self.core = Core::new(Timing { lease_ttl: TTL }, self.core.epoch + 1, self.core.next_lease);
+        self.core = Core::new(
+            Timing { lease_ttl: TTL },
+            self.core.epoch + 1,
+            self.core.next_lease,
+        );
+
         // They are looked at when all leases are known.
         let files = std::mem::take(&mut self.checkpoints);
         let failed = |key: &TrialKey| self.given_up.iter().any(|verdict| verdict.key == *key);
         let row = |key: &TrialKey| {
-            let outcome = if failed(key) { Outcome::Failed { cause: String::new() } } else { Outcome::Completed };
-            StoredRow { key: *key, outcome, watched_metric: 0.5, deciding_metric: f64::NAN, seconds: 0.5 }
+            let outcome = if failed(key) {
+                Outcome::Failed {
+                    cause: String::new(),
+                }
+            } else {
+                Outcome::Completed
+            };
+            StoredRow {
+                key: *key,
+                outcome,
+                watched_metric: 0.5,
+                deciding_metric: f64::NAN,
+                seconds: 0.5,
+            }
         };
         let rows: Vec<StoredRow> = self.rows.iter().map(row).collect();
+
         let mut sweep = audited(1, repeats, self.audit);
-        sweep.record_audits(self.due.iter().map(|(key, origin)| (*key, origin.clone(), None)));
-        sweep.record_audits(self.found.iter().map(|(key, (origin, found))| (*key, origin.clone(), Some(*found))));
+        sweep.record_audits(
+            self.due
+                .iter()
+                .map(|(key, origin)| (*key, origin.clone(), None)),
+        );
+
+        sweep.record_audits(
+            self.found
+                .iter()
+                .map(|(key, (origin, found))| (*key, origin.clone(), Some(*found))),
+        );
         self.core.on_sweep_added(sweep, rows, self.now);
+
         for lease in leases {
             let effects = self.core.on_recovered_lease(lease, self.now);
             self.carry_out(effects);
         }
+
         for key in files {
             self.checkpoints.insert(key);
             let effects = self.core.on_checkpoint_stored(1, key, 1);
@@ -343,19 +445,26 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
     let first: Vec<TrialKey> = world.granted["a"].values().flatten().copied().collect();
     world.core.on_session_ended("a", world.now);
     world.now += TTL;
+
     world.core.latest_time = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
     assert_eq!(world.core.sweep(1).expect("launched").tallies.releases, 1);
     world.join("b");
     world.request_work("b");
+
     let second: Vec<TrialKey> = world.granted["b"].values().flatten().copied().collect();
     assert_eq!(first, second);
 }
 
 impl Core {
     /// Steers a sweep, with a store that stores at once.
-    fn on_steer(&mut self, sweep: i64, steering: Steering, now: CoreTime) -> Result<Vec<Effect>, String> {
+    fn on_steer(
+        &mut self,
+        sweep: i64,
+        steering: Steering,
+        now: CoreTime,
+    ) -> Result<Vec<Effect>, String> {
         let change = self.validate_steering(sweep, steering)?;
         Ok(change.map_or_else(Vec::new, |change| self.on_sweep_steered(sweep, change, now)))
     }
@@ -364,27 +473,51 @@ impl Core {
 impl CoreModel {
     fn steer(&mut self, steering: Steering) {
         // A sweep that is complete refuses.
-        let effects = self.core.on_steer(1, steering, self.now).unwrap_or_default();
+        let effects = self
+            .core
+            .on_steer(1, steering, self.now)
+            .unwrap_or_default();
         self.carry_out(effects);
     }
 
     /// A worker gives back what it was asked for, but never its first trial, which runs.
     fn answer_retractions(&mut self) {
-        let Some((worker, fence, trials)) = self.retractions.pop() else { return };
-        let Some(keys) = self.granted.get_mut(&worker).and_then(|held| held.get_mut(&fence)) else { return };
-        let yielded = keys.split_off(keys.len().saturating_sub(trials as usize).max(1).min(keys.len()));
-        let effects = self.core.on_trials_retracted(&worker, fence, &yielded, self.now);
+        let Some((worker, fence, trials)) = self.retractions.pop() else {
+            return;
+        };
+        let Some(keys) = self
+            .granted
+            .get_mut(&worker)
+            .and_then(|held| held.get_mut(&fence))
+        else {
+            return;
+        };
+        let yielded = keys.split_off(
+            keys.len()
+                .saturating_sub(trials as usize)
+                .max(1)
+                .min(keys.len()),
+        );
+        let effects = self
+            .core
+            .on_trials_retracted(&worker, fence, &yielded, self.now);
+
         self.carry_out(effects);
     }
 
     /// Failed trials are run again, as the store would have it.
     fn retry(&mut self) {
         if self.core.on_steer(1, Steering::Retry, self.now).is_ok() {
-            let failed: Vec<TrialKey> = self.given_up.drain(..).map(|verdict| verdict.key).collect();
+            let failed: Vec<TrialKey> =
+                self.given_up.drain(..).map(|verdict| verdict.key).collect();
             failed.iter().for_each(|key| _ = self.rows.remove(key));
-            let again = self.found.extract_if(.., |_, (_, finding)| *finding == Finding::Failed);
-            let again: Vec<(TrialKey, WorkerId)> = again.map(|(key, (origin, _))| (key, origin)).collect();
+            let again = self
+                .found
+                .extract_if(.., |_, (_, finding)| *finding == Finding::Failed);
+            let again: Vec<(TrialKey, WorkerId)> =
+                again.map(|(key, (origin, _))| (key, origin)).collect();
             self.due.extend(again.iter().cloned());
+
             let effects = self.core.on_trials_reopened(1, &failed, &again, self.now);
             self.carry_out(effects);
         }
@@ -410,7 +543,13 @@ impl CoreModel {
     }
 
     fn held_by(&self, worker: &str) -> Vec<TrialKey> {
-        self.granted.get(worker).into_iter().flat_map(BTreeMap::values).flatten().copied().collect()
+        self.granted
+            .get(worker)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .flatten()
+            .copied()
+            .collect()
     }
 }
 
@@ -421,6 +560,7 @@ fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
     world.join("a");
     world.request_work("a");
     let poison = world.held_by("a")[1];
+
     for worker in ["a", "b", "c", "d"] {
         world.join(worker);
         for _ in 0..1000 {
@@ -430,17 +570,32 @@ fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
             }
             world.deliver_batch(worker, usize::MAX);
         }
+
         if world.held_by(worker).contains(&poison) {
             // After two deaths it is run alone, so that the third worker has nothing else to lose.
-            assert!(worker != "c" || world.held_by(worker) == [poison], "{worker} holds {:?}", world.held_by(worker));
+            assert!(
+                worker != "c" || world.held_by(worker) == [poison],
+                "{worker} holds {:?}",
+                world.held_by(worker)
+            );
+
             world.die(worker, &[poison]);
         }
     }
+
     assert_eq!(world.given_up.len(), 1);
-    assert_eq!(world.given_up[0].cause, "3 workers died with it in flight: a, b, c");
+    assert_eq!(
+        world.given_up[0].cause,
+        "3 workers died with it in flight: a, b, c"
+    );
     assert_eq!(world.given_up[0].key, poison);
+
     let sweep = world.core.sweep(1).expect("launched");
-    assert_eq!((sweep.counts.completed, sweep.counts.failed), (trials - 1, 1));
+    assert_eq!(
+        (sweep.counts.completed, sweep.counts.failed),
+        (trials - 1, 1)
+    );
+
     assert_eq!(sweep.state, SweepState::Completed);
 }
 
@@ -449,12 +604,17 @@ fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
     let mut world = CoreModel::new(4);
     let blamed = |world: &CoreModel, key: TrialKey| {
         let sweep = world.core.sweep(1).expect("launched");
-        sweep.quarantine.crashed_workers(sweep.spec.grid.locate_trial(key)).count()
+        sweep
+            .quarantine
+            .crashed_workers(sweep.spec.grid.locate_trial(key))
+            .count()
     };
+
     world.join("a");
     world.request_work("a");
     let key = world.held_by("a")[0];
     let running = world.running("a", |_| true);
+
     // A machine that sleeps: its session is ended because nothing is heard, and its leases run out.
     world.core.on_heartbeat("a", running, 0, &[], world.now);
     world.now += TTL;
@@ -462,6 +622,7 @@ fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
     world.core.latest_time = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
+
     assert!(world.fences.is_empty() && blamed(&world, key) == 0);
 
     for (worker, dead) in [("b", 1), ("c", 2)] {
@@ -471,10 +632,31 @@ fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
         world.die(worker, &[key]);
         assert_eq!(blamed(&world, key), dead);
     }
-    assert_eq!(world.core.sweep(1).expect("launched").quarantine.waiting_count(), 1);
+
+    assert_eq!(
+        world
+            .core
+            .sweep(1)
+            .expect("launched")
+            .quarantine
+            .waiting_count(),
+        1
+    );
+
     world.granted.clear();
     world.join("b");
-    assert_eq!((blamed(&world, key), world.core.sweep(1).expect("launched").quarantine.waiting_count()), (1, 0));
+    assert_eq!(
+        (
+            blamed(&world, key),
+            world
+                .core
+                .sweep(1)
+                .expect("launched")
+                .quarantine
+                .waiting_count()
+        ),
+        (1, 0)
+    );
 
     world.request_work("b");
     let effects = world.core.on_worker_left("b", world.now);
@@ -487,27 +669,45 @@ fn whoever_has_not_said_what_it_ran_is_taken_to_have_run_its_next_trials() {
     let mut world = CoreModel::new(400);
     world.seconds = 0.01;
     world.join("a");
+
     for _ in 0..3 {
         world.request_work("a");
         world.deliver_batch("a", usize::MAX);
     }
+
     world.request_work("a");
     let held = world.held_by("a");
-    assert!(held.len() > 100, "short trials are leased by the hundred: {}", held.len());
+    assert!(
+        held.len() > 100,
+        "short trials are leased by the hundred: {}",
+        held.len()
+    );
+
     world.die("a", &[]);
     let sweep = world.core.sweep(1).expect("launched");
-    let blamed =
-        held.iter().filter(|key| sweep.quarantine.crashed_workers(sweep.spec.grid.locate_trial(**key)).count() == 1);
+    let blamed = held.iter().filter(|key| {
+        sweep
+            .quarantine
+            .crashed_workers(sweep.spec.grid.locate_trial(**key))
+            .count()
+            == 1
+    });
     assert_eq!(blamed.count(), MAX_UNDELIVERED + 1);
 
     world.join("b");
     world.request_work("b");
-    let (held, said) = (world.held_by("b"), world.held_by("b")[5]);
+    let held = world.held_by("b");
+    let said = world.held_by("b")[5];
     world.die("b", &[said]);
     let sweep = world.core.sweep(1).expect("launched");
-    let blamed =
-        |key: &TrialKey| sweep.quarantine.crashed_workers(sweep.spec.grid.locate_trial(*key)).any(|name| name == "b");
+    let blamed = |key: &TrialKey| {
+        sweep
+            .quarantine
+            .crashed_workers(sweep.spec.grid.locate_trial(*key))
+            .any(|name| name == "b")
+    };
     let blamed: Vec<TrialKey> = held.iter().copied().filter(blamed).collect();
+
     assert_eq!(blamed, [said], "it has one slot, and said what that ran");
 }
 
@@ -519,22 +719,36 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
     let suspect = world.held_by("a")[0];
     world.die("a", &[suspect]);
     world.join("aa");
+
     world.request_work("aa");
-    assert!(world.held_by("aa").contains(&suspect), "it is run like all others at first");
+    assert!(
+        world.held_by("aa").contains(&suspect),
+        "it is run like all others at first"
+    );
     world.die("aa", &[suspect]);
-    let first = Steering::Share { priority: Some(1), weight: None };
-    let effects = world.core.on_steer(1, first, world.now).expect("a running sweep has a share");
+
+    let first = Steering::Share {
+        priority: Some(1),
+        weight: None,
+    };
+    let effects = world
+        .core
+        .on_steer(1, first, world.now)
+        .expect("a running sweep has a share");
     world.carry_out(effects);
+
     let effects = world.core.on_sweep_added(sweep(2, 200), [], world.now);
     world.carry_out(effects);
     let holds = |world: &CoreModel, worker: &str, number: i64| {
         let of = |lease: &&LeaseState| lease.row.worker == worker && lease.row.sweep == number;
         world.core.leases.values().filter(of).count()
     };
+
     // The first sweep's other trials first.
     for worker in ["b", "c"] {
         world.join(worker);
     }
+
     for _ in 0..9 {
         world.request_work("b");
         let first = world
@@ -542,15 +756,28 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
             .get("b")
             .into_iter()
             .flat_map(|held| held.keys())
-            .find(|fence| world.core.leases.get(&fence.lease).is_some_and(|lease| lease.row.sweep == 2));
+            .find(|fence| {
+                world
+                    .core
+                    .leases
+                    .get(&fence.lease)
+                    .is_some_and(|lease| lease.row.sweep == 2)
+            });
         if first.is_some() || world.held_by("b") == [suspect] {
             break;
         }
+
         world.deliver_batch("b", usize::MAX);
     }
+
     assert_eq!(world.held_by("b"), [suspect]);
     world.request_work("b");
-    assert_eq!((holds(&world, "b", 1), holds(&world, "b", 2)), (1, 0), "it runs nothing beside the suspect");
+    assert_eq!(
+        (holds(&world, "b", 1), holds(&world, "b", 2)),
+        (1, 0),
+        "it runs nothing beside the suspect"
+    );
+
     world.request_work("c");
     assert_eq!((holds(&world, "c", 1), holds(&world, "c", 2)), (0, 1));
 }
@@ -563,33 +790,54 @@ fn with_unstored_give_up(world: &mut CoreModel) -> GivenUpTrial {
     world.die("a", &[trial]);
     world.join("b");
     world.request_work("b");
+
     world.die("b", &[trial]);
     world.join("c");
+
     while !world.held_by("c").contains(&trial) {
         world.deliver_batch("c", usize::MAX);
         world.request_work("c");
     }
+
     let held: Vec<Fence> = world.granted["c"].keys().copied().collect();
     let running = world.running("c", |key| *key == trial);
     world.core.on_heartbeat("c", running, 0, &held, world.now);
     world.core.on_session_ended("c", world.now);
     world.now += TTL;
     world.core.latest_time = world.now;
+
     let mut effects = world.core.on_tick(world.now);
-    let at = effects.iter().position(|effect| matches!(effect, Effect::GiveUp(_))).expect("it is given up");
-    let Effect::GiveUp(verdict) = effects.remove(at) else { unreachable!("it was found there") };
+    let at = effects
+        .iter()
+        .position(|effect| matches!(effect, Effect::GiveUp(_)))
+        .expect("it is given up");
+    let Effect::GiveUp(verdict) = effects.remove(at) else {
+        unreachable!("it was found there")
+    };
+
     world.carry_out(effects);
     assert_eq!(verdict.key, trial);
     verdict
 }
 
 fn failure(verdict: &GivenUpTrial) -> StoredRow {
-    let outcome = Outcome::Failed { cause: verdict.cause.clone() };
-    StoredRow { key: verdict.key, outcome, watched_metric: f64::NAN, deciding_metric: f64::NAN, seconds: 0.0 }
+    let outcome = Outcome::Failed {
+        cause: verdict.cause.clone(),
+    };
+    StoredRow {
+        key: verdict.key,
+        outcome,
+        watched_metric: f64::NAN,
+        deciding_metric: f64::NAN,
+        seconds: 0.0,
+    }
 }
 
 fn count_give_ups(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::GiveUp(_))).count()
+    effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::GiveUp(_)))
+        .count()
 }
 
 #[test]
@@ -597,47 +845,82 @@ fn a_verdict_that_cannot_be_stored_is_tried_again_unless_a_blamed_worker_comes_b
     let mut world = CoreModel::new(1);
     let verdict = with_unstored_give_up(&mut world);
     world.core.on_give_up_failed(verdict.clone());
-    assert!(world.core.on_tick(world.now).contains(&Effect::GiveUp(verdict.clone())));
+    assert!(
+        world
+            .core
+            .on_tick(world.now)
+            .contains(&Effect::GiveUp(verdict.clone()))
+    );
+
     assert_eq!(count_give_ups(&world.core.on_tick(world.now)), 0);
     world.core.on_give_up_failed(verdict);
     world.join("b");
-    assert_eq!(count_give_ups(&world.core.on_tick(world.now)), 0, "two have died of it, and one is back");
+    assert_eq!(
+        count_give_ups(&world.core.on_tick(world.now)),
+        0,
+        "two have died of it, and one is back"
+    );
+
     world.core.check_invariants().expect("the invariant holds");
 }
 
 #[test]
-fn a_verdict_under_way_when_a_blamed_worker_comes_back_is_settled_as_it_was_stored_and_taken_back() {
+fn a_verdict_under_way_when_a_blamed_worker_comes_back_is_settled_as_it_was_stored_and_taken_back()
+{
     for (leased, stored) in [(false, true), (true, true), (true, false)] {
         let mut world = CoreModel::new(1);
         let verdict = with_unstored_give_up(&mut world);
         world.join("b");
+
         if leased {
             while !world.held_by("b").contains(&verdict.key) {
                 world.deliver_batch("b", usize::MAX);
                 world.request_work("b");
             }
         }
+
         let row = failure(&verdict);
         let effects = world.core.on_trial_given_up(1, &row, stored, world.now);
         world.core.check_invariants().expect("the invariant holds");
         let sweep = world.core.sweep(1).expect("launched");
+
         if !stored {
             // It had a row by then, which is asked for, and is what counts.
             assert_eq!(effects, [Effect::LookUpRows(1, vec![verdict.key])]);
-            let good = StoredRow { outcome: Outcome::Completed, ..row };
+            let good = StoredRow {
+                outcome: Outcome::Completed,
+                ..row
+            };
             world.core.on_rows_looked_up(1, &[good], &[], world.now);
+
             world.core.check_invariants().expect("the invariant holds");
             assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
             continue;
         }
+
         assert_eq!(sweep.counts.failed, 1, "as the store has it");
-        let withdrawal = GiveUpReversal { sweep: 1, key: verdict.key, is_audit: false };
+        let withdrawal = GiveUpReversal {
+            sweep: 1,
+            key: verdict.key,
+            is_audit: false,
+        };
         assert_eq!(effects.last(), Some(&Effect::RevertGiveUp(withdrawal)));
+
         world.core.on_give_up_reversal_failed(withdrawal);
-        assert!(world.core.on_tick(world.now).contains(&Effect::RevertGiveUp(withdrawal)), "it is tried again");
-        let effects = world.core.on_trials_reopened(1, &[verdict.key], &[], world.now);
+        assert!(
+            world
+                .core
+                .on_tick(world.now)
+                .contains(&Effect::RevertGiveUp(withdrawal)),
+            "it is tried again"
+        );
+
+        let effects = world
+            .core
+            .on_trials_reopened(1, &[verdict.key], &[], world.now);
         world.core.check_invariants().expect("the invariant holds");
         assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
+
         drop(effects);
     }
 }
@@ -647,14 +930,36 @@ fn a_row_that_nobody_told_of_is_looked_up_when_its_trial_is_delivered() {
     let mut world = CoreModel::new(1);
     world.join("a");
     world.request_work("a");
-    let (fence, key) = (*world.granted["a"].keys().next().expect("a lease"), world.held_by("a")[0]);
-    let committed = CommitOutcome { already_stored: vec![key], ..CommitOutcome::default() };
-    let effects = world.core.on_batch_committed("a", fence, 1, &committed, world.now);
-    world.core.check_invariants().expect("it stays where it is until its row is known");
-    assert!(effects.contains(&Effect::LookUpRows(1, vec![key])), "{effects:?}");
-    let row =
-        StoredRow { key, outcome: Outcome::Completed, watched_metric: 0.5, deciding_metric: f64::NAN, seconds: 0.5 };
-    world.core.on_rows_looked_up(1, &[row.clone(), row], &[], world.now);
+    let fence = *world.granted["a"].keys().next().expect("a lease");
+    let key = world.held_by("a")[0];
+    let committed = CommitOutcome {
+        already_stored: vec![key],
+        ..CommitOutcome::default()
+    };
+    let effects = world
+        .core
+        .on_batch_committed("a", fence, 1, &committed, world.now);
+
+    world
+        .core
+        .check_invariants()
+        .expect("it stays where it is until its row is known");
+    assert!(
+        effects.contains(&Effect::LookUpRows(1, vec![key])),
+        "{effects:?}"
+    );
+
+    let row = StoredRow {
+        key,
+        outcome: Outcome::Completed,
+        watched_metric: 0.5,
+        deciding_metric: f64::NAN,
+        seconds: 0.5,
+    };
+    world
+        .core
+        .on_rows_looked_up(1, &[row.clone(), row], &[], world.now);
+
     world.core.check_invariants().expect("the invariant holds");
     assert_eq!(world.core.sweep(1).expect("launched").counts.completed, 1);
 }
@@ -664,9 +969,12 @@ fn a_grant_that_cannot_be_stored_is_made_again_later() {
     let mut world = CoreModel::new(4);
     world.join("a");
     let effects = world.core.on_work_requested("a", 2, world.now);
-    let Some(Effect::Grant { lease, .. }) = effects.first() else { panic!("expected a grant: {effects:?}") };
+    let Some(Effect::Grant { lease, .. }) = effects.first() else {
+        panic!("expected a grant: {effects:?}")
+    };
     let effects = world.core.on_grant_failed(lease);
     world.carry_out(effects);
+
     assert!(!world.granted.contains_key("a"));
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
@@ -681,6 +989,7 @@ fn a_worker_that_comes_back_keeps_its_lease_and_one_that_forgot_it_does_not() {
     world.core.on_session_ended("a", world.now);
     world.join("a");
     assert_eq!((world.granted["a"].len(), world.fences.len()), (1, 1));
+
     world.granted.clear();
     world.core.on_session_ended("a", world.now);
     world.join("a");
@@ -704,6 +1013,7 @@ fn a_lease_that_its_worker_does_not_name_runs_out() {
         }
     };
     beat(&mut world, &held);
+
     assert_eq!(world.fences.len(), 1);
     beat(&mut world, &[]);
     assert!(world.fences.is_empty());
@@ -728,12 +1038,24 @@ fn a_sweep_that_a_worker_cannot_work_on_does_not_keep_it_from_the_next() {
     world.join("a");
     world.request_work("a");
     let fence = *world.granted["a"].keys().next().expect("granted");
-    let effects = world.core.on_lease_released("a", fence, "no data".into(), world.now);
+    let effects = world
+        .core
+        .on_lease_released("a", fence, "no data".into(), world.now);
     world.carry_out(effects);
+
     let effects = world.core.on_work_requested("a", 2, world.now);
-    assert!(matches!(&effects[..], [Effect::Grant { lease, .. }] if lease.sweep == 2), "{effects:?}");
-    let lines = world.core.explain_sweep(world.core.sweep(1).expect("launched"));
-    assert!(lines.iter().any(|line| line.contains("no data")), "{lines:?}");
+    assert!(
+        matches!(&effects[..], [Effect::Grant { lease, .. }] if lease.sweep == 2),
+        "{effects:?}"
+    );
+    let lines = world
+        .core
+        .explain_sweep(world.core.sweep(1).expect("launched"));
+
+    assert!(
+        lines.iter().any(|line| line.contains("no data")),
+        "{lines:?}"
+    );
 }
 
 #[test]
@@ -741,14 +1063,26 @@ fn repeats_are_interleaved_over_cells_and_classes() {
     let mut world = CoreModel::new(8);
     world.join("a");
     let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+
     for _ in 0..9 {
         world.request_work("a");
         for key in world.granted["a"].values().flatten() {
             *seen.entry(key.cell).or_default() += 1;
         }
+
         world.deliver_batch("a", usize::MAX);
-        let (low, high) = (seen.values().min(), seen.values().max());
-        if seen.len() as u64 == world.core.sweep(1).expect("launched").spec.grid.cell_count() {
+        let low = seen.values().min();
+        let high = seen.values().max();
+
+        if seen.len() as u64
+            == world
+                .core
+                .sweep(1)
+                .expect("launched")
+                .spec
+                .grid
+                .cell_count()
+        {
             assert!(high.zip(low).is_some_and(|(h, l)| h - l <= 4), "{seen:?}");
         }
     }
@@ -759,12 +1093,26 @@ fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
     let mut world = CoreModel::new(4);
     world.join("a");
     world.request_work("a");
-    let (fence, keys) =
-        world.granted["a"].first_key_value().map(|(fence, keys)| (*fence, keys.clone())).expect("granted");
+    let (fence, keys) = world.granted["a"]
+        .first_key_value()
+        .map(|(fence, keys)| (*fence, keys.clone()))
+        .expect("granted");
     let key = keys[0];
     assert!(world.core.is_working_on("a", fence, 1, key));
-    let foreign = TrialKey { cell: key.cell, repeat: 3 };
-    let (older, newer) = (Fence { epoch: fence.epoch - 1, ..fence }, Fence { epoch: fence.epoch + 1, ..fence });
+
+    let foreign = TrialKey {
+        cell: key.cell,
+        repeat: 3,
+    };
+    let older = Fence {
+        epoch: fence.epoch - 1,
+        ..fence
+    };
+
+    let newer = Fence {
+        epoch: fence.epoch + 1,
+        ..fence
+    };
     for (worker, fence, sweep, key) in [
         ("b", fence, 1, key),
         ("a", older, 1, key),
@@ -772,16 +1120,37 @@ fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
         ("a", fence, 2, key),
         ("a", fence, 1, foreign),
     ] {
-        assert!(!world.core.is_working_on(worker, fence, sweep, key), "{worker} {fence:?} {sweep} {key}");
+        assert!(
+            !world.core.is_working_on(worker, fence, sweep, key),
+            "{worker} {fence:?} {sweep} {key}"
+        );
     }
+
     world.store_checkpoint("a", 0);
-    assert_eq!((world.core.checkpoint_steps(1, key), world.checkpoints.len()), (Some(0), 1));
+    assert_eq!(
+        (world.core.checkpoint_steps(1, key), world.checkpoints.len()),
+        (Some(0), 1)
+    );
     world.deliver_batch("a", 1);
-    assert_eq!((world.core.checkpoint_steps(1, key), world.checkpoints.len()), (None, 0));
-    assert!(!world.core.is_working_on("a", fence, 1, key), "it has its row");
+
+    assert_eq!(
+        (world.core.checkpoint_steps(1, key), world.checkpoints.len()),
+        (None, 0)
+    );
+    assert!(
+        !world.core.is_working_on("a", fence, 1, key),
+        "it has its row"
+    );
+
     // One that was on its way into its place meanwhile.
-    assert_eq!(world.core.on_checkpoint_stored(1, key, 7), [Effect::DiscardCheckpoints(1, vec![key])]);
-    assert_eq!(world.core.on_checkpoint_stored(9, key, 7), [Effect::DiscardCheckpoints(9, vec![key])]);
+    assert_eq!(
+        world.core.on_checkpoint_stored(1, key, 7),
+        [Effect::DiscardCheckpoints(1, vec![key])]
+    );
+    assert_eq!(
+        world.core.on_checkpoint_stored(9, key, 7),
+        [Effect::DiscardCheckpoints(9, vec![key])]
+    );
 }
 
 #[test]
@@ -792,6 +1161,7 @@ fn a_checkpoint_outlives_its_worker_and_not_its_sweep() {
     world.store_checkpoint("a", 0);
     let key = *world.checkpoints.first().expect("kept");
     world.die("a", &[key]);
+
     world.join("b");
     world.request_work("b");
     assert!(world.held_by("b").contains(&key) && world.core.checkpoint_steps(1, key).is_some());
@@ -805,11 +1175,27 @@ fn a_foreign_trial_is_not_admitted_and_a_foreign_lease_is_only_compared() {
     world.join("a");
     world.request_work("a");
     let fence = *world.granted["a"].keys().next().expect("granted");
-    let alien = TrialKey { cell: 0, repeat: 99 };
+    let alien = TrialKey {
+        cell: 0,
+        repeat: 99,
+    };
     assert_eq!(world.core.admit_batch("a", fence, &[alien]), Err(alien));
-    assert_eq!(world.core.admit_batch("b", fence, &[]), Ok(Admission::Compare));
-    assert_eq!(world.core.admit_batch("a", Fence { epoch: 7, ..fence }, &[]), Ok(Admission::Compare));
-    assert_eq!(world.core.admit_batch("a", fence, &[]), Ok(Admission::Store { sweep: 1 }));
+
+    assert_eq!(
+        world.core.admit_batch("b", fence, &[]),
+        Ok(Admission::Compare)
+    );
+    assert_eq!(
+        world
+            .core
+            .admit_batch("a", Fence { epoch: 7, ..fence }, &[]),
+        Ok(Admission::Compare)
+    );
+
+    assert_eq!(
+        world.core.admit_batch("a", fence, &[]),
+        Ok(Admission::Store { sweep: 1 })
+    );
 }
 
 #[test]
@@ -820,25 +1206,47 @@ fn a_paused_sweep_keeps_its_leases_gives_nothing_out_and_goes_on_when_resumed() 
     let held = world.held_by("a");
     world.steer(Steering::Pause);
     assert_eq!(world.held_by("a"), held, "what is begun is finished");
+
     world.deliver_batch("a", usize::MAX);
     world.request_work("a");
-    assert_eq!((world.held_by("a").len(), world.rows.len()), (0, held.len()));
+    assert_eq!(
+        (world.held_by("a").len(), world.rows.len()),
+        (0, held.len())
+    );
+
     world.steer(Steering::Resume);
-    assert!(!world.held_by("a").is_empty(), "the wish is answered at once");
-    assert_eq!(world.core.sweep(1).expect("launched").state, SweepState::Running);
+    assert!(
+        !world.held_by("a").is_empty(),
+        "the wish is answered at once"
+    );
+
+    assert_eq!(
+        world.core.sweep(1).expect("launched").state,
+        SweepState::Running
+    );
 }
 
 #[test]
 fn a_sweep_that_has_ended_cannot_be_paused_or_resumed_and_none_without_failures_retried() {
     let mut world = CoreModel::new(1);
-    let refused =
-        |world: &mut CoreModel, steering| world.core.on_steer(1, steering, CoreTime::ZERO).expect_err("refused");
+    let refused = |world: &mut CoreModel, steering| {
+        world
+            .core
+            .on_steer(1, steering, CoreTime::ZERO)
+            .expect_err("refused")
+    };
     assert!(refused(&mut world, Steering::Retry).contains("no failed trial"));
+
     world.steer(Steering::Cancel);
     for steering in [Steering::Pause, Steering::Resume, Steering::Retry] {
         assert!(refused(&mut world, steering).contains("was cancelled"));
     }
-    assert_eq!(world.core.validate_steering(1, Steering::Cancel), Ok(None), "it is so already");
+
+    assert_eq!(
+        world.core.validate_steering(1, Steering::Cancel),
+        Ok(None),
+        "it is so already"
+    );
 }
 
 #[test]
@@ -846,8 +1254,16 @@ fn cancelling_revokes_and_nothing_is_granted_afterwards() {
     let mut world = CoreModel::new(4);
     world.join("a");
     world.request_work("a");
-    let effects = world.core.on_steer(1, Steering::Cancel, world.now).expect("a running sweep can be cancelled");
-    assert!(effects.iter().any(|e| matches!(e, Effect::RevokeLeases(worker, _) if worker == "a")));
+    let effects = world
+        .core
+        .on_steer(1, Steering::Cancel, world.now)
+        .expect("a running sweep can be cancelled");
+    assert!(
+        effects
+            .iter()
+            .any(|e| matches!(e, Effect::RevokeLeases(worker, _) if worker == "a"))
+    );
+
     world.carry_out(effects);
     world.request_work("a");
     assert!(world.fences.is_empty() && world.granted["a"].is_empty());
@@ -857,40 +1273,62 @@ fn cancelling_revokes_and_nothing_is_granted_afterwards() {
 fn a_straggler_gives_back_what_another_can_finish_sooner_and_is_asked_once() {
     let mut world = CoreModel::new(40);
     world.seconds = 0.01;
+
     for worker in ["fast", "slow"] {
         world.join(worker);
         world.request_work(worker);
     }
+
     // Both looked alike; then one of them says nothing more.
     for _ in 0..2 {
         world.deliver_batch("slow", usize::MAX);
         world.request_work("slow");
     }
+
     let held = world.held_by("slow");
     assert!(held.len() > 10, "a lease for a fast worker: {}", held.len());
+
     for _ in 0..100 {
         world.deliver_batch("fast", usize::MAX);
         world.request_work("fast");
     }
+
     assert_eq!(
         (world.held_by("fast").len(), world.retractions.len()),
         (0, 0),
         "as fast as it was, it will soon be done"
     );
+
     for _ in 0..5 {
         world.now += Duration::from_secs(1);
         world.core.latest_time = world.now;
         let effects = world.core.on_tick(world.now);
         world.carry_out(effects);
     }
-    let [(worker, _, trials)] = &world.retractions[..] else { panic!("one question: {:?}", world.retractions) };
-    assert!(worker == "slow" && *trials as usize >= held.len() * 3 / 4, "{trials} of {}", held.len());
+
+    let [(worker, _, trials)] = &world.retractions[..] else {
+        panic!("one question: {:?}", world.retractions)
+    };
+    assert!(
+        worker == "slow" && *trials as usize >= held.len() * 3 / 4,
+        "{trials} of {}",
+        held.len()
+    );
+
     world.answer_retractions();
-    assert!(world.held_by("fast").len() > 1 && world.held_by("slow") == held[..world.held_by("slow").len()]);
+    assert!(
+        world.held_by("fast").len() > 1
+            && world.held_by("slow") == held[..world.held_by("slow").len()]
+    );
+
     for _ in 0..50 {
         world.deliver_batch("fast", usize::MAX);
         world.request_work("fast");
     }
+
     world.deliver_batch("slow", usize::MAX);
-    assert_eq!(world.core.sweep(1).expect("launched").state, SweepState::Completed);
+    assert_eq!(
+        world.core.sweep(1).expect("launched").state,
+        SweepState::Completed
+    );
 }

@@ -41,63 +41,119 @@ impl Core {
     /// Asks holders of leases to give trials back, one for each of these workers, for which nothing else is there.
     pub(super) fn request_retractions(&mut self, idle: &[WorkerId], now: CoreTime) -> Vec<Effect> {
         // Workers for which a question is open already wait for its answer.
-        let open = self.leases.values().filter(|lease| lease.next_retract_at > now).count();
+        let open = self
+            .leases
+            .values()
+            .filter(|lease| lease.next_retract_at > now)
+            .count();
+
         let mut effects = Vec::new();
         for id in idle.iter().skip(open) {
-            let Some((fence, trials)) = self.choose_lease_to_retract(id, idle, now) else { continue };
-            let Some(lease) = self.leases.get_mut(&fence.lease) else { continue };
+            let Some((fence, trials)) = self.choose_lease_to_retract(id, idle, now) else {
+                continue;
+            };
+            let Some(lease) = self.leases.get_mut(&fence.lease) else {
+                continue;
+            };
             lease.next_retract_at = now + self.timing.lease_ttl / 3;
-            effects.push(Effect::Retract { worker: lease.row.worker.clone(), fence, trials });
+
+            effects.push(Effect::Retract {
+                worker: lease.row.worker.clone(),
+                fence,
+                trials,
+            });
         }
+
         effects
     }
 
     /// The lease that an idle worker should have a part of, and how many trials all idle workers should have of it.
-    fn choose_lease_to_retract(&self, id: &str, idle: &[WorkerId], now: CoreTime) -> Option<(Fence, u64)> {
+    fn choose_lease_to_retract(
+        &self,
+        id: &str,
+        idle: &[WorkerId],
+        now: CoreTime,
+    ) -> Option<(Fence, u64)> {
         let worth = |lease: &LeaseState| {
             let sweep = &self.sweeps[&lease.row.sweep];
             let whose = [Some(&lease.row.worker), lease.row.audits.as_ref()];
-            let asks =
-                !whose.iter().flatten().any(|other| *other == id) && lease.next_retract_at <= now && sweep.is_running();
+            let asks = !whose.iter().flatten().any(|other| *other == id)
+                && lease.next_retract_at <= now
+                && sweep.is_running();
             let usual = sweep.classes[lease.row.class as usize]
                 .trial_seconds
                 .filter(|_| asks && self.can_work_on(id, sweep, now))?;
             let outlook = self.forecast_lease(lease, usual, now)?;
+
             let here = usual * self.workers.get(id)?.pace;
-            (outlook.waiting > 0 && outlook.seconds_left() + outlook.trial_seconds > here + MIN_GAIN_SECONDS)
+            (outlook.waiting > 0
+                && outlook.seconds_left() + outlook.trial_seconds > here + MIN_GAIN_SECONDS)
                 .then_some((outlook, usual))
         };
         let outlooks = self.leases.values().filter_map(worth);
+
         let by_left = |(a, _): &(LeaseForecast, f64), (b, _): &(LeaseForecast, f64)| {
-            a.seconds_left().total_cmp(&b.seconds_left()).then(b.fence.cmp(&a.fence))
+            a.seconds_left()
+                .total_cmp(&b.seconds_left())
+                .then(b.fence.cmp(&a.fence))
         };
         let (longest, usual) = outlooks.max_by(by_left)?;
         let speed = |worker: &Worker| f64::from(worker.slots) / (usual * worker.pace).max(1e-6);
+
         let there = longest.slots / longest.trial_seconds.max(1e-6);
-        let here: f64 = idle.iter().filter_map(|id| self.workers.get(id)).map(speed).sum();
+        let here: f64 = idle
+            .iter()
+            .filter_map(|id| self.workers.get(id))
+            .map(speed)
+            .sum();
         let part = (longest.waiting as f64 * here / (here + there)).ceil() as u64;
         Some((longest.fence, part.clamp(1, longest.waiting)))
     }
 
-    fn forecast_lease(&self, lease: &LeaseState, usual: f64, now: CoreTime) -> Option<LeaseForecast> {
-        let holder = self.workers.get(&lease.row.worker).filter(|worker| worker.connected)?;
-        let silent =
-            now.saturating_sub(lease.granted_at.max(holder.last_results_at)).saturating_sub(DELIVERY_ALLOWANCE);
+    fn forecast_lease(
+        &self,
+        lease: &LeaseState,
+        usual: f64,
+        now: CoreTime,
+    ) -> Option<LeaseForecast> {
+        let holder = self
+            .workers
+            .get(&lease.row.worker)
+            .filter(|worker| worker.connected)?;
+        let silent = now
+            .saturating_sub(lease.granted_at.max(holder.last_results_at))
+            .saturating_sub(DELIVERY_ALLOWANCE);
         Some(LeaseForecast {
             fence: lease.row.fence,
-            waiting: lease.row.trials.len().saturating_sub(u64::from(holder.slots)),
+            waiting: lease
+                .row
+                .trials
+                .len()
+                .saturating_sub(u64::from(holder.slots)),
             trial_seconds: (usual * holder.pace).max(silent.as_secs_f64()),
             slots: f64::from(holder.slots.max(1)),
         })
     }
 
     /// A worker gives back trials of a lease that it has not begun, perhaps none.
-    pub fn on_trials_retracted(&mut self, worker: &str, fence: Fence, keys: &[TrialKey], now: CoreTime) -> Vec<Effect> {
+    pub fn on_trials_retracted(
+        &mut self,
+        worker: &str,
+        fence: Fence,
+        keys: &[TrialKey],
+        now: CoreTime,
+    ) -> Vec<Effect> {
         if !self.holds_lease(worker, fence) {
             return Vec::new();
         }
-        let Some(lease) = self.leases.get_mut(&fence.lease) else { return Vec::new() };
-        let Some(sweep) = self.sweeps.get_mut(&lease.row.sweep) else { return Vec::new() };
+
+        let Some(lease) = self.leases.get_mut(&fence.lease) else {
+            return Vec::new();
+        };
+        let Some(sweep) = self.sweeps.get_mut(&lease.row.sweep) else {
+            return Vec::new();
+        };
+
         let mut back = IntervalSet::default();
         for key in keys.iter().filter(|key| sweep.spec.has_trial(**key)) {
             let (class, n) = sweep.spec.grid.locate_trial(*key);
@@ -105,16 +161,25 @@ impl Core {
                 back.insert(n, n + 1);
             }
         }
+
         if back.is_empty() {
             return Vec::new();
         }
+
         lease.next_retract_at = now;
         lease.retracted.insert_all(&back);
-        sweep.fair_share.refund_vruntime(lease.charge_per_trial * back.len() as f64);
+        sweep
+            .fair_share
+            .refund_vruntime(lease.charge_per_trial * back.len() as f64);
         let left = lease.row.trials.is_empty();
+
         let mut kept = lease.row.clone();
         kept.trials = lease.granted.clone();
-        lease.retracted.iter().for_each(|n| _ = kept.trials.remove(n));
+        lease
+            .retracted
+            .iter()
+            .for_each(|n| _ = kept.trials.remove(n));
+
         sweep.take_back_trials(&kept, back);
         let mut effects = if left {
             self.leases.remove(&fence.lease);
@@ -123,16 +188,33 @@ impl Core {
             vec![Effect::ShrinkLease(kept)]
         };
         effects.extend(self.assign_leases(now));
+
         effects
     }
 
     /// Learns from rows how much longer than usual a worker takes for a trial.
-    pub(super) fn update_worker_pace(&mut self, id: &str, number: i64, rows: &[StoredRow], now: CoreTime) {
-        let (Some(sweep), Some(worker)) = (self.sweeps.get(&number), self.workers.get_mut(id)) else { return };
+    pub(super) fn update_worker_pace(
+        &mut self,
+        id: &str,
+        number: i64,
+        rows: &[StoredRow],
+        now: CoreTime,
+    ) {
+        let (Some(sweep), Some(worker)) = (self.sweeps.get(&number), self.workers.get_mut(id))
+        else {
+            return;
+        };
         worker.last_results_at = now;
-        for row in rows.iter().filter(|row| !matches!(row.outcome, Outcome::Failed { .. })) {
+
+        for row in rows
+            .iter()
+            .filter(|row| !matches!(row.outcome, Outcome::Failed { .. }))
+        {
             let (class, _) = sweep.spec.grid.locate_trial(row.key);
-            if let Some(usual) = sweep.classes[class as usize].trial_seconds.filter(|usual| *usual > 0.0) {
+            if let Some(usual) = sweep.classes[class as usize]
+                .trial_seconds
+                .filter(|usual| *usual > 0.0)
+            {
                 worker.pace = 0.8 * worker.pace + 0.2 * row.seconds / usual;
             }
         }

@@ -13,28 +13,47 @@ pub const RESAMPLES: usize = 9_999;
 /// [`RESAMPLES`] resamples, shifted for their bias and for the sample's skewness; from 2 values on. Of
 /// a pooled sample whole repeats are drawn; from 2 of them on. Repeats that share crossed streams are no draws: they have none.
 pub fn bca_interval(sample: &Sample, level: f64, stream: &mut RandomStream) -> Option<(f64, f64)> {
-    let mean = sample.mean().filter(|mean| mean.is_finite() && !sample.is_crossed())?;
-    let single = |x: &f64| RepeatCluster { deviation_sum: x - mean, n: 1 };
+    let mean = sample
+        .mean()
+        .filter(|mean| mean.is_finite() && !sample.is_crossed())?;
+    let single = |x: &f64| RepeatCluster {
+        deviation_sum: x - mean,
+        n: 1,
+    };
+
     // What is drawn: values, or whole repeats of several cells.
-    let drawn = sample
-        .repeat_clusters()
-        .map_or_else(|| sample.values().iter().map(single).collect(), <[RepeatCluster]>::to_vec);
+    let drawn = sample.repeat_clusters().map_or_else(
+        || sample.values().iter().map(single).collect(),
+        <[RepeatCluster]>::to_vec,
+    );
     let n = u32::try_from(drawn.len()).ok()?;
     if n < 2 {
         return None;
     }
+
     let mut resample = || {
         let draws = (0..n).map(|_| drawn[stream.next_below(n) as usize]);
-        let (above, values) = draws.fold((0.0, 0.0), |(above, n), x| (above + x.deviation_sum, n + f64::from(x.n)));
+        let (above, values) = draws.fold((0.0, 0.0), |(above, n), x| {
+            (above + x.deviation_sum, n + f64::from(x.n))
+        });
         above / values
     };
     let means = Sample::new((0..RESAMPLES).map(|_| resample()).collect());
-    let [skew, squares] = [3, 2].map(|power| drawn.iter().map(|x| x.deviation_sum.powi(power)).sum::<f64>());
+
+    let [skew, squares] = [3, 2].map(|power| {
+        drawn
+            .iter()
+            .map(|x| x.deviation_sum.powi(power))
+            .sum::<f64>()
+    });
     if squares == 0.0 {
         return Some((mean, mean));
     }
+
     // Resamples of the same mean, added up in another order or not, are equal to it.
-    let largest = drawn.iter().fold(0.0_f64, |most, x| most.max(x.deviation_sum.abs()));
+    let largest = drawn
+        .iter()
+        .fold(0.0_f64, |most, x| most.max(x.deviation_sum.abs()));
     let rounding = 4.0 * f64::EPSILON * (mean.abs() + f64::from(n) * largest);
     let bias = normal_quantile(share_below_zero(means.values(), rounding));
     let acceleration = skew / (6.0 * squares.powf(1.5));
@@ -42,6 +61,7 @@ pub fn bca_interval(sample: &Sample, level: f64, stream: &mut RandomStream) -> O
         let shifted = bias + (bias + z) / (1.0 - acceleration * (bias + z));
         means.quantile(normal_cdf(shifted)).map(|off| mean + off)
     };
+
     let z = normal_quantile(0.5 + 0.5 * level);
     Some((end(-z)?, end(z)?))
 }

@@ -15,5 +15,6 @@ pub fn has_chance_level(metric: &Metric) -> bool {
 /// The value of an accuracy for a network that knows nothing, 1/K. `None` for other metrics, and where there are no classes.
 pub fn chance_level(metric: &Metric, config: &TrialConfig) -> Option<f64> {
     let has_classes = !matches!(config.model.kind, ModelKind::Toy(_));
-    (has_chance_level(metric) && has_classes).then(|| 1.0 / f64::from(config.data.dataset.class_count()))
+    (has_chance_level(metric) && has_classes)
+        .then(|| 1.0 / f64::from(config.data.dataset.class_count()))
 }

@@ -43,8 +43,12 @@ impl PairedDifferences {
         let baseline = Sample::new(pairs.iter().map(|(_, baseline)| *baseline).collect());
         let rounded = rounded_differences(pairs);
         let differences = Sample::new(rounded.clone());
-        let count = |sign: Ordering| rounded.iter().filter(|d| d.total_cmp(&0.0) == sign).count() as u64;
-        let (above, below, enough) = (count(Ordering::Greater), count(Ordering::Less), pairs.len() > 1);
+        let count =
+            |sign: Ordering| rounded.iter().filter(|d| d.total_cmp(&0.0) == sign).count() as u64;
+        let above = count(Ordering::Greater);
+
+        let below = count(Ordering::Less);
+        let enough = pairs.len() > 1;
         let variances = cell.variance().zip(baseline.variance());
         Self {
             n: pairs.len() as u64,
@@ -56,17 +60,29 @@ impl PairedDifferences {
             above,
             below,
             sign_p: enough.then(|| sign_test(above, below)),
-            wilcoxon: enough
-                .then(|| wilcoxon_signed_rank(&rounded, &pairs.iter().map(rounding_bound).collect::<Vec<_>>())),
+            wilcoxon: enough.then(|| {
+                wilcoxon_signed_rank(
+                    &rounded,
+                    &pairs.iter().map(rounding_bound).collect::<Vec<_>>(),
+                )
+            }),
             correlation: pearson_correlation(&cell, &baseline),
             unpaired_repeats: variances
                 .zip(differences.variance())
-                .and_then(|((a, b), paired)| (paired > 0.0).then(|| pairs.len() as f64 * (a + b) / paired)),
+                .and_then(|((a, b), paired)| {
+                    (paired > 0.0).then(|| pairs.len() as f64 * (a + b) / paired)
+                }),
         }
     }
 
     /// Where repeats share crossed streams, the interval is that of the streams, and nothing stands that takes repeats as independent.
-    pub fn apply_crossing(&mut self, pairs: &[(f64, f64)], repeats: &[u32], crossing: &Crossing, level: f64) {
+    pub fn apply_crossing(
+        &mut self,
+        pairs: &[(f64, f64)],
+        repeats: &[u32],
+        crossing: &Crossing,
+        level: f64,
+    ) {
         self.interval = Sample::from_crossed(rounded_differences(pairs), repeats, crossing)
             .t_interval(level)
             .filter(|_| self.n > 1);
@@ -75,7 +91,8 @@ impl PairedDifferences {
 
     /// Repeats that pairing saved in each cell; negative where it costs some.
     pub fn saved_repeats(&self) -> Option<f64> {
-        self.unpaired_repeats.map(|unpaired| unpaired - self.n as f64)
+        self.unpaired_repeats
+            .map(|unpaired| unpaired - self.n as f64)
     }
 }
 
@@ -83,8 +100,13 @@ impl PairedDifferences {
 fn rounded_differences(pairs: &[(f64, f64)]) -> Vec<f64> {
     let difference = |pair: &(f64, f64)| {
         let difference = pair.0 - pair.1;
-        if difference.abs() <= rounding_bound(pair) { 0.0 } else { difference }
+        if difference.abs() <= rounding_bound(pair) {
+            0.0
+        } else {
+            difference
+        }
     };
+
     pairs.iter().map(difference).collect()
 }
 
@@ -122,36 +144,59 @@ pub fn wilcoxon_signed_rank(differences: &[f64], close: &[f64]) -> SignedRankTes
     let both = differences.iter().copied().zip(close.iter().copied());
     let mut signed: Vec<(f64, f64)> = both.filter(|(d, _)| *d != 0.0).collect();
     signed.sort_unstable_by(|(a, x), (b, y)| a.abs().total_cmp(&b.abs()).then(x.total_cmp(y)));
+
     // Ranks are doubled, so that those of ties are whole.
-    let (mut ranks, mut ties) = (Vec::with_capacity(signed.len()), 0.0);
+    let mut ranks = Vec::with_capacity(signed.len());
+    let mut ties = 0.0;
+
     while ranks.len() < signed.len() {
         let from = ranks.len();
         let same = count_leading_ties(&signed[from..]);
         ranks.extend(std::iter::repeat_n(2 * from + 1 + same, same));
         ties += (same as f64).powi(3) - same as f64;
     }
-    let plus: usize = ranks.iter().zip(&signed).filter(|(_, (d, _))| *d > 0.0).map(|(rank, _)| rank).sum();
+
+    let plus: usize = ranks
+        .iter()
+        .zip(&signed)
+        .filter(|(_, (d, _))| *d > 0.0)
+        .map(|(rank, _)| rank)
+        .sum();
+
     let plain = ties == 0.0 && signed.len() == differences.len();
-    let most = if plain { MAX_EXACT } else { MAX_EXACT_WITH_TIES };
+    let most = if plain {
+        MAX_EXACT
+    } else {
+        MAX_EXACT_WITH_TIES
+    };
     if differences.len() <= most || signed.is_empty() {
-        return SignedRankTest { p: exact_signed_rank_p(&ranks, plus), exact: true };
+        return SignedRankTest {
+            p: exact_signed_rank_p(&ranks, plus),
+            exact: true,
+        };
     }
+
     let n = signed.len() as f64;
     let variance = (n * (n + 1.0) * (2.0 * n + 1.0) - 0.5 * ties) / 24.0;
     let z = (0.5 * plus as f64 - 0.25 * n * (n + 1.0)) / variance.sqrt();
-    SignedRankTest { p: 2.0 * normal_upper_tail(z.abs()), exact: false }
+    SignedRankTest {
+        p: 2.0 * normal_upper_tail(z.abs()),
+        exact: false,
+    }
 }
 
 /// How many of the first of these are ties of each other, whatever lies between: differences in the order of their sizes, each with
 /// its rounding.
 fn count_leading_ties(sorted: &[(f64, f64)]) -> usize {
-    let (least, mut reach) = (sorted[0].0.abs(), f64::INFINITY);
+    let least = sorted[0].0.abs();
+    let mut reach = f64::INFINITY;
     let is_tied = |(difference, close): &&(f64, f64)| {
         let size = difference.abs();
         let is_tied = size - least <= *close || size <= reach;
         reach = reach.min(size + close);
         is_tied
     };
+
     sorted.iter().take_while(is_tied).count()
 }
 
@@ -162,20 +207,28 @@ fn exact_signed_rank_p(ranks: &[usize], plus: usize) -> f64 {
     let mut ways = vec![0_u64; most + 1];
     ways[0] = 1;
     let mut reached = 0;
+
     for rank in ranks {
         reached += rank;
         for sum in (*rank..=reached).rev() {
             ways[sum] += ways[sum - rank];
         }
     }
+
     // The distribution is symmetric.
     let tail: u64 = ways[..=plus.min(most - plus)].iter().sum();
     (2.0 * tail as f64 / 2.0_f64.powi(ranks.len() as i32)).min(1.0)
 }
 
 fn pearson_correlation(a: &Sample, b: &Sample) -> Option<f64> {
-    let (mean_a, mean_b) = (a.mean()?, b.mean()?);
-    let products = a.values().iter().zip(b.values()).map(|(a, b)| (a - mean_a) * (b - mean_b));
+    let mean_a = a.mean()?;
+    let mean_b = b.mean()?;
+    let products = a
+        .values()
+        .iter()
+        .zip(b.values())
+        .map(|(a, b)| (a - mean_a) * (b - mean_b));
+
     let scale = a.std()? * b.std()? * (a.n() as f64 - 1.0);
     (scale > 0.0).then(|| (super::sample::compensated_sum(products) / scale).clamp(-1.0, 1.0))
 }
@@ -187,10 +240,14 @@ pub fn holm_correction(p: &[Option<f64>]) -> Vec<Option<f64>> {
     order.sort_by(|a, b| p[*a].unwrap_or(1.0).total_cmp(&p[*b].unwrap_or(1.0)));
     let mut adjusted = vec![None; p.len()];
     let mut least = 0.0_f64;
+
     for (rank, at) in order.iter().enumerate() {
-        least = least.max((order.len() - rank) as f64 * p[*at].unwrap_or(1.0)).min(1.0);
+        least = least
+            .max((order.len() - rank) as f64 * p[*at].unwrap_or(1.0))
+            .min(1.0);
         adjusted[*at] = Some(least);
     }
+
     adjusted
 }
 
@@ -200,45 +257,103 @@ mod tests {
 
     #[test]
     fn differences_within_rounding_are_ties_and_zeros() {
-        let pairs = [(0.93, 0.92), (0.91, 0.9), (0.5, 0.49), (0.3, 0.1 + 0.2), (0.7, 0.72)];
+        let pairs = [
+            (0.93, 0.92),
+            (0.91, 0.9),
+            (0.5, 0.49),
+            (0.3, 0.1 + 0.2),
+            (0.7, 0.72),
+        ];
         let paired = PairedDifferences::from_pairs(&pairs, 0.95);
         assert_eq!((paired.above, paired.below), (3, 1));
+
         // Ranks 2, 2, 2 with a plus and 4 with a minus: a sum of 4 or less has 1 + 3 + 3 + 1 of 16 signs.
-        assert_eq!(paired.wilcoxon, Some(SignedRankTest { p: 1.0, exact: true }));
+        assert_eq!(
+            paired.wilcoxon,
+            Some(SignedRankTest {
+                p: 1.0,
+                exact: true
+            })
+        );
+
         assert_eq!(paired.sign_p, Some(0.625));
     }
 
     #[test]
     fn a_large_value_elsewhere_makes_no_difference_equal() {
-        let small = [(3e-47, 1e-47), (1e-47, 2e-47), (8e-47, 4e-47), (9e-47, 1e-47)];
+        let small = [
+            (3e-47, 1e-47),
+            (1e-47, 2e-47),
+            (8e-47, 4e-47),
+            (9e-47, 1e-47),
+        ];
         let mut pairs = small.to_vec();
         pairs.push((3e-21, 1e-21));
+
         let paired = PairedDifferences::from_pairs(&pairs, 0.95);
         assert_eq!((paired.above, paired.below), (4, 1));
-        assert!(paired.sign_p.is_some_and(|p| (p - 0.375).abs() < 1e-12), "{paired:?}");
+        assert!(
+            paired.sign_p.is_some_and(|p| (p - 0.375).abs() < 1e-12),
+            "{paired:?}"
+        );
+
         // Of the ranks 1 to 5, the least has a minus: 2 of 32 ways.
-        assert_eq!(paired.wilcoxon, Some(SignedRankTest { p: 0.125, exact: true }));
+        assert_eq!(
+            paired.wilcoxon,
+            Some(SignedRankTest {
+                p: 0.125,
+                exact: true
+            })
+        );
+
         // A size that is rounded itself ties with its neighbours, and makes no ties of these.
         let narrow = [(1.0, 1e-9), (1.5, 0.6), (2.0, 1e-9)];
         assert_eq!(
-            [count_leading_ties(&narrow), count_leading_ties(&narrow[1..]), count_leading_ties(&narrow[2..])],
+            [
+                count_leading_ties(&narrow),
+                count_leading_ties(&narrow[1..]),
+                count_leading_ties(&narrow[2..])
+            ],
             [2, 2, 1]
         );
-        assert_eq!(count_leading_ties(&[(1.0, 1e-9), (-1.0 - 1e-10, 1e-9), (1.0 + 5e-10, 1e-9), (1.1, 1e-9)]), 3);
+
+        assert_eq!(
+            count_leading_ties(&[
+                (1.0, 1e-9),
+                (-1.0 - 1e-10, 1e-9),
+                (1.0 + 5e-10, 1e-9),
+                (1.1, 1e-9)
+            ]),
+            3
+        );
     }
 
     #[test]
     fn what_is_too_little_or_constant_is_none_and_never_nan() {
-        assert_eq!(PairedDifferences::from_pairs(&[], 0.95), PairedDifferences::default());
+        assert_eq!(
+            PairedDifferences::from_pairs(&[], 0.95),
+            PairedDifferences::default()
+        );
         let one = PairedDifferences::from_pairs(&[(0.9, 0.8)], 0.95);
-        assert_eq!((one.n, one.std, one.interval, one.sign_p, one.wilcoxon), (1, None, None, None, None));
+        assert_eq!(
+            (one.n, one.std, one.interval, one.sign_p, one.wilcoxon),
+            (1, None, None, None, None)
+        );
+
         assert_eq!((one.correlation, one.unpaired_repeats), (None, None));
         let same = PairedDifferences::from_pairs(&[(0.9, 0.9), (0.8, 0.8)], 0.95);
-        assert_eq!((same.difference, same.sign_p, same.unpaired_repeats), (Some(0.0), Some(1.0), None));
+        assert_eq!(
+            (same.difference, same.sign_p, same.unpaired_repeats),
+            (Some(0.0), Some(1.0), None)
+        );
+
         assert_eq!(same.wilcoxon.map(|w| w.p), Some(1.0));
         assert!(same.correlation > Some(1.0 - 1e-15));
         let shifted = PairedDifferences::from_pairs(&[(2.0, 1.0), (3.0, 2.0), (4.0, 3.0)], 0.95);
-        assert_eq!((shifted.std, shifted.interval, shifted.unpaired_repeats), (Some(0.0), Some((1.0, 1.0)), None));
+        assert_eq!(
+            (shifted.std, shifted.interval, shifted.unpaired_repeats),
+            (Some(0.0), Some((1.0, 1.0)), None)
+        );
     }
 
     #[test]
@@ -246,14 +361,27 @@ mod tests {
         // Variances 5/3 and 5/3; of the differences, which are 1 and -1, 4/3.
         let pairs = [(2.0, 1.0), (1.0, 2.0), (4.0, 3.0), (3.0, 4.0)];
         let paired = PairedDifferences::from_pairs(&pairs, 0.95);
-        assert!(paired.unpaired_repeats.is_some_and(|n| (n - 10.0).abs() < 1e-12), "{paired:?}");
-        assert!(paired.saved_repeats().is_some_and(|n| (n - 6.0).abs() < 1e-12));
+        assert!(
+            paired
+                .unpaired_repeats
+                .is_some_and(|n| (n - 10.0).abs() < 1e-12),
+            "{paired:?}"
+        );
+
+        assert!(
+            paired
+                .saved_repeats()
+                .is_some_and(|n| (n - 6.0).abs() < 1e-12)
+        );
     }
 
     #[test]
     fn tests_that_were_not_made_are_not_counted() {
         let adjusted = holm_correction(&[Some(0.01), None, Some(0.04), Some(0.03)]);
         assert_eq!(adjusted, [Some(0.03), None, Some(0.06), Some(0.06)]);
-        assert_eq!(holm_correction(&[Some(0.7), Some(0.9)]), [Some(1.0), Some(1.0)]);
+        assert_eq!(
+            holm_correction(&[Some(0.7), Some(0.9)]),
+            [Some(1.0), Some(1.0)]
+        );
     }
 }

@@ -23,8 +23,7 @@ pub fn level_after_stopping(level: f64) -> f64 {
 }
 
 /// What is to be known of intervals of other things than a mean where repeats end so.
-pub const NOT_WIDENED_NOTE: &str =
-    "repeats ended when means looked known: these intervals are not widened for that, as ciNN of tables is";
+pub const NOT_WIDENED_NOTE: &str = "repeats ended when means looked known: these intervals are not widened for that, as ciNN of tables is";
 
 /// Student's quantile for an interval of this level around the mean of `n` ≥ 2 values.
 pub fn interval_quantile(level: f64, n: u64) -> f64 {
@@ -43,14 +42,21 @@ pub fn half_width(values: &[f64], quantile: impl FnOnce(u64) -> f64) -> Option<f
 pub fn required_sample_size(std: f64, target: f64, level: f64, most: u64) -> Option<u64> {
     let enough = |n: u64| interval_quantile(level, n) * std <= target * (n as f64).sqrt();
     // The width falls as n grows: halve the range that the answer is in.
-    let (mut low, mut high) = (2, most);
+    let mut low = 2;
+    let mut high = most;
     if high < low || !enough(high) {
         return None;
     }
+
     while low < high {
         let middle = low + (high - low) / 2;
-        if enough(middle) { high = middle } else { low = middle + 1 }
+        if enough(middle) {
+            high = middle
+        } else {
+            low = middle + 1
+        }
     }
+
     Some(low)
 }
 
@@ -64,10 +70,15 @@ mod tests {
     #[test]
     fn needed_is_the_first_number_that_is_enough() {
         for (std, target) in [(1.0, 0.1), (0.003, 0.001), (5.0, 4.0), (0.0, 1e-9)] {
-            let n = required_sample_size(std, target, 0.95, 1_000_000).expect("that many are enough");
+            let n =
+                required_sample_size(std, target, 0.95, 1_000_000).expect("that many are enough");
             let width = |n: u64| interval_quantile(0.95, n) * std / (n as f64).sqrt();
-            assert!(width(n) <= target && (n == 2 || width(n - 1) > target), "{std} {target}: {n}");
+            assert!(
+                width(n) <= target && (n == 2 || width(n - 1) > target),
+                "{std} {target}: {n}"
+            );
         }
+
         assert_eq!(required_sample_size(1.0, 0.1, 0.95, 386), None);
         // 1.96²·100 = 384, and Student's t asks for a few more.
         assert_eq!(required_sample_size(1.0, 0.1, 0.95, 387), Some(387));
@@ -92,9 +103,15 @@ mod tests {
     }
 
     /// Stops as a cell does.
-    fn run_until_narrow(target: f64, quantiles: &[f64], rungs: &[u32], mut draw: impl FnMut() -> f64) -> StoppedCell {
+    fn run_until_narrow(
+        target: f64,
+        quantiles: &[f64],
+        rungs: &[u32],
+        mut draw: impl FnMut() -> f64,
+    ) -> StoppedCell {
         let mut values: Vec<f64> = Vec::new();
         let mut width = f64::INFINITY;
+
         for rung in rungs {
             values.extend((values.len()..*rung as usize).map(|_| draw()));
             width = half_width(&values, |n| quantiles[n as usize]).expect("more than one value");
@@ -102,21 +119,40 @@ mod tests {
                 break;
             }
         }
+
         let mean = values.iter().sum::<f64>() / values.len() as f64;
-        StoppedCell { decided: mean.abs() <= target, printed: mean.abs() <= width, n: values.len() as u32 }
+        StoppedCell {
+            decided: mean.abs() <= target,
+            printed: mean.abs() <= width,
+            n: values.len() as u32,
+        }
     }
 
     /// Shares of 4 000 cells in which what is decided covers, and what is printed, and their mean number of repeats.
-    fn coverage(first: u32, wanted: f64, draw: &dyn Fn(&mut RandomStream) -> f64) -> (f64, f64, f64) {
+    fn coverage(
+        first: u32,
+        wanted: f64,
+        draw: &dyn Fn(&mut RandomStream) -> f64,
+    ) -> (f64, f64, f64) {
         let (rungs, cells): (Vec<u32>, u32) = (precision_rungs(first, 1000).collect(), 4000);
-        let quantiles: Vec<f64> = (0..=1000).map(|n| interval_quantile(DECIDING_LEVEL, n)).collect();
+        let quantiles: Vec<f64> = (0..=1000)
+            .map(|n| interval_quantile(DECIDING_LEVEL, n))
+            .collect();
         let target = 1.96 / wanted.sqrt();
         let mut stream = fixed_stream("stopped means", 0);
-        let all: Vec<StoppedCell> =
-            (0..cells).map(|_| run_until_narrow(target, &quantiles, &rungs, || draw(&mut stream))).collect();
-        let share = |of: fn(&StoppedCell) -> bool| all.iter().filter(|cell| of(cell)).count() as f64 / f64::from(cells);
+        let all: Vec<StoppedCell> = (0..cells)
+            .map(|_| run_until_narrow(target, &quantiles, &rungs, || draw(&mut stream)))
+            .collect();
+        let share = |of: fn(&StoppedCell) -> bool| {
+            all.iter().filter(|cell| of(cell)).count() as f64 / f64::from(cells)
+        };
+
         let repeats = all.iter().map(|cell| f64::from(cell.n)).sum::<f64>() / f64::from(cells);
-        (share(|cell| cell.decided), share(|cell| cell.printed), repeats)
+        (
+            share(|cell| cell.decided),
+            share(|cell| cell.printed),
+            repeats,
+        )
     }
 
     /// Mean 0 and variance 1; skewness 2.
@@ -134,15 +170,26 @@ mod tests {
     fn stopped_means_are_as_good_as_promised() {
         assert!((level_after_stopping(0.95) - DECIDING_LEVEL).abs() < 1e-12);
         type DrawFn<'a> = &'a dyn Fn(&mut RandomStream) -> f64;
-        let draws: [(DrawFn<'_>, &str); 3] =
-            [(&RandomStream::next_normal, "normal"), (&exponential, "exponential"), (&outliers, "outliers")];
+        let draws: [(DrawFn<'_>, &str); 3] = [
+            (&RandomStream::next_normal, "normal"),
+            (&exponential, "exponential"),
+            (&outliers, "outliers"),
+        ];
         for (draw, name) in draws {
             for wanted in [30.0_f64, 60.0, 120.0, 240.0] {
                 let (decided, printed, repeats) = coverage(MIN_FIRST_RUNG, wanted, draw);
-                assert!(decided >= 0.94 && printed >= 0.94, "{name}, {wanted}: {decided} decided, {printed} printed");
-                assert!((wanted..2.0 * wanted).contains(&repeats), "{name}, {wanted}: {repeats} repeats");
+                assert!(
+                    decided >= 0.94 && printed >= 0.94,
+                    "{name}, {wanted}: {decided} decided, {printed} printed"
+                );
+
+                assert!(
+                    (wanted..2.0 * wanted).contains(&repeats),
+                    "{name}, {wanted}: {repeats} repeats"
+                );
             }
         }
+
         // What is looked at earlier may look known where it is not.
         let (decided, printed, _) = coverage(LEGACY_FIRST_RUNG, 60.0, &outliers);
         assert!(decided < 0.94 && printed < 0.93, "{decided} {printed}");

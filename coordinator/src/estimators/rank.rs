@@ -54,20 +54,32 @@ impl Ranks {
     pub fn from_ends(contenders: &[&[(u32, TrialEnd)]], larger_is_better: bool) -> Self {
         let size = contenders.len();
         let mut ends: BTreeMap<u32, Vec<(usize, TrialEnd)>> = BTreeMap::new();
+
         for (at, own) in contenders.iter().enumerate() {
-            own.iter().for_each(|(repeat, end)| ends.entry(*repeat).or_default().push((at, *end)));
+            own.iter()
+                .for_each(|(repeat, end)| ends.entry(*repeat).or_default().push((at, *end)));
         }
+
         let round = |ends: Vec<(usize, TrialEnd)>| RepeatRanks {
             beaten_by: rank_repeat(&ends, size, larger_is_better),
             strength: 0.0,
         };
-        let (repeats, mut by_repeat): (Vec<u32>, Vec<RepeatRanks>) =
-            ends.into_iter().map(|(repeat, ends)| (repeat, round(ends))).unzip();
+        let (repeats, mut by_repeat): (Vec<u32>, Vec<RepeatRanks>) = ends
+            .into_iter()
+            .map(|(repeat, ends)| (repeat, round(ends)))
+            .unzip();
         if by_repeat.iter().any(|round| round.beaten_by.len() < size) {
             fit_strengths(&mut by_repeat, size);
         }
+
         let means = contenders.iter().map(|own| mean_of_finite(own)).collect();
-        Self { contenders: size, repeats, by_repeat, larger_is_better, means }
+        Self {
+            contenders: size,
+            repeats,
+            by_repeat,
+            larger_is_better,
+            means,
+        }
     }
 
     /// The repeats that any contender has.
@@ -79,14 +91,24 @@ impl Ranks {
     /// what strengths of others add to it.
     pub fn mean_ranks(&self, weights: &[f64]) -> Vec<Option<f64>> {
         let mut sums = vec![WeightedRankSum::default(); self.contenders];
-        for (weight, round) in weights.iter().zip(&self.by_repeat).filter(|(weight, _)| **weight > 0.0) {
+        for (weight, round) in weights
+            .iter()
+            .zip(&self.by_repeat)
+            .filter(|(weight, _)| **weight > 0.0)
+        {
             for (at, beaten) in &round.beaten_by {
                 sums[*at].add_repeat(*weight, beaten + round.strength);
             }
         }
-        let most = sums.iter().fold(0.0, |most: f64, sum| most.max(sum.present_weight)).min(WELL_KNOWN_REPEATS);
+
+        let most = sums
+            .iter()
+            .fold(0.0, |most: f64, sum| most.max(sum.present_weight))
+            .min(WELL_KNOWN_REPEATS);
         let worst = 2.0 * (self.contenders as f64 - 1.0);
-        sums.iter().map(|sum| Some(1.0 + 0.5 * sum.penalized_mean(most, worst)?)).collect()
+        sums.iter()
+            .map(|sum| Some(1.0 + 0.5 * sum.penalized_mean(most, worst)?))
+            .collect()
     }
 
     /// Mean rank of each contender over all repeats.
@@ -103,7 +125,11 @@ impl Ranks {
 
     /// Which of two is better, by mean ranks and then by means.
     pub fn compare_contenders(&self, mean_ranks: &[Option<f64>], a: usize, b: usize) -> Ordering {
-        better_first((mean_ranks[a], self.means[a]), (mean_ranks[b], self.means[b]), self.larger_is_better)
+        better_first(
+            (mean_ranks[a], self.means[a]),
+            (mean_ranks[b], self.means[b]),
+            self.larger_is_better,
+        )
     }
 
     /// What a contender did in a repeat, as the share of the others that did better, of those that have it; none where it failed.
@@ -111,15 +137,23 @@ impl Ranks {
         let round = &self.by_repeat[self.repeats.binary_search(&repeat).ok()?];
         let at = match round.beaten_by.len() == self.contenders {
             true => contender,
-            false => round.beaten_by.binary_search_by_key(&contender, |(at, _)| *at).ok()?,
+            false => round
+                .beaten_by
+                .binary_search_by_key(&contender, |(at, _)| *at)
+                .ok()?,
         };
         let beaten = round.beaten_by[at].1;
+
         (!beaten.is_nan()).then(|| 0.5 * beaten / (self.contenders as f64 - 1.0).max(1.0))
     }
 }
 
 /// Which of two is better, each with its mean rank and its mean.
-pub fn better_first(a: (Option<f64>, Option<f64>), b: (Option<f64>, Option<f64>), larger: bool) -> Ordering {
+pub fn better_first(
+    a: (Option<f64>, Option<f64>),
+    b: (Option<f64>, Option<f64>),
+    larger: bool,
+) -> Ordering {
     let sign = if larger { -1.0 } else { 1.0 };
     let signed = |mean: Option<f64>| mean.map(|mean| sign * mean);
     least_first(a.0, b.0).then_with(|| least_first(signed(a.1), signed(b.1)))
@@ -167,8 +201,8 @@ impl WeightedRankSum {
         if self.present_weight >= most {
             return Some(mean);
         }
-        let with_the_worst =
-            (self.present_weight * mean + WORST_CASE_REPEATS * worst) / (self.present_weight + WORST_CASE_REPEATS);
+        let with_the_worst = (self.present_weight * mean + WORST_CASE_REPEATS * worst)
+            / (self.present_weight + WORST_CASE_REPEATS);
         Some(((most + WORST_CASE_REPEATS) * with_the_worst - WORST_CASE_REPEATS * worst) / most)
     }
 }
@@ -191,24 +225,42 @@ fn rank_repeat(ends: &[(usize, TrialEnd)], size: usize, larger: bool) -> Vec<(us
         TrialEnd::Completed(_) | TrialEnd::Diverged => Some((true, 0.0)),
         TrialEnd::Failed => None,
     };
-    let mut present: Vec<((bool, f64), usize)> =
-        ends.iter().enumerate().filter_map(|(at, (_, end))| Some((key(end)?, at))).collect();
+    let mut present: Vec<((bool, f64), usize)> = ends
+        .iter()
+        .enumerate()
+        .filter_map(|(at, (_, end))| Some((key(end)?, at)))
+        .collect();
     present.sort_unstable_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+
     let others = present.len().saturating_sub(1) as f64;
-    let scale = if others > 0.0 { (size as f64 - 1.0) / others } else { 0.0 };
-    let mut beaten: Vec<(usize, f64)> = ends.iter().map(|(contender, _)| (*contender, f64::NAN)).collect();
+    let scale = if others > 0.0 {
+        (size as f64 - 1.0) / others
+    } else {
+        0.0
+    };
+
+    let mut beaten: Vec<(usize, f64)> = ends
+        .iter()
+        .map(|(contender, _)| (*contender, f64::NAN))
+        .collect();
     let mut from = 0;
     while from < present.len() {
-        let same = present[from..].iter().take_while(|(key, _)| *key == present[from].0).count();
+        let same = present[from..]
+            .iter()
+            .take_while(|(key, _)| *key == present[from].0)
+            .count();
         for (_, at) in &present[from..from + same] {
             beaten[*at].1 = scale * (2 * from + same - 1) as f64;
         }
+
         from += same;
     }
+
     // Whoever is alone is neither good nor bad.
     if present.len() == 1 && size > 1 {
         beaten[present[0].1].1 = size as f64 - 1.0;
     }
+
     beaten
 }
 
@@ -223,17 +275,26 @@ fn fit_strengths(rounds: &mut [RepeatRanks], size: usize) {
     for _ in 0..MAX_STEPS {
         let mut sums = vec![WeightedRankSum::default(); size];
         for round in rounds.iter() {
-            round.beaten_by.iter().for_each(|(at, beaten)| sums[*at].add_repeat(1.0, beaten + round.strength));
+            round
+                .beaten_by
+                .iter()
+                .for_each(|(at, beaten)| sums[*at].add_repeat(1.0, beaten + round.strength));
         }
-        let above: Vec<Option<f64>> =
-            sums.iter().map(|sum| (sum.weight > 0.0).then(|| sum.beaten_by / sum.weight - middle)).collect();
+
+        let above: Vec<Option<f64>> = sums
+            .iter()
+            .map(|sum| (sum.weight > 0.0).then(|| sum.beaten_by / sum.weight - middle))
+            .collect();
         let of_all = mean_of_present(above.iter().copied());
         let mut moved = 0.0_f64;
+
         for round in rounds.iter_mut() {
-            let strength = mean_of_present(round.beaten_by.iter().map(|(at, _)| above[*at])) - of_all;
+            let strength =
+                mean_of_present(round.beaten_by.iter().map(|(at, _)| above[*at])) - of_all;
             moved = moved.max((strength - round.strength).abs());
             round.strength = strength;
         }
+
         if moved <= 1e-10 * middle {
             break;
         }
@@ -242,7 +303,9 @@ fn fit_strengths(rounds: &mut [RepeatRanks], size: usize) {
 
 /// Mean of what there is, 0 of nothing.
 fn mean_of_present(values: impl Iterator<Item = Option<f64>>) -> f64 {
-    let (sum, n) = values.flatten().fold((0.0, 0.0_f64), |(sum, n), x| (sum + x, n + 1.0));
+    let (sum, n) = values
+        .flatten()
+        .fold((0.0, 0.0_f64), |(sum, n), x| (sum + x, n + 1.0));
     sum / n.max(1.0)
 }
 
@@ -265,23 +328,64 @@ mod tests {
     #[test]
     fn a_cell_in_which_all_diverged_is_last_whatever_the_others_lost() {
         // An overconfident network loses more than one that knows nothing, ln 10 = 2.3.
-        let (order, ranks) = order(&[&[Diverged; 3], &[Completed(9.0); 3], &[Completed(f64::INFINITY); 3]], false);
-        assert_eq!((order, ranks), (vec![1, 2, 0], vec![Some(3.0), Some(1.0), Some(2.0)]));
+        let (order, ranks) = order(
+            &[
+                &[Diverged; 3],
+                &[Completed(9.0); 3],
+                &[Completed(f64::INFINITY); 3],
+            ],
+            false,
+        );
+
+        assert_eq!(
+            (order, ranks),
+            (vec![1, 2, 0], vec![Some(3.0), Some(1.0), Some(2.0)])
+        );
     }
 
     #[test]
     fn survivors_of_many_that_diverged_do_not_win() {
         let survivor = [Completed(0.9), Diverged, Diverged, Diverged];
-        let (best, _) = order(&[&survivor, &[Completed(0.5), Completed(0.6), Completed(0.5), Completed(0.6)]], true);
+        let (best, _) = order(
+            &[
+                &survivor,
+                &[
+                    Completed(0.5),
+                    Completed(0.6),
+                    Completed(0.5),
+                    Completed(0.6),
+                ],
+            ],
+            true,
+        );
+
         assert_eq!(best, [1, 0]);
     }
 
     #[test]
     fn equals_share_their_rank_and_go_by_their_means() {
-        let (best, ranks) = order(&[&[Completed(1.0), Completed(2.0)], &[Completed(3.0), Completed(1.0)]], true);
+        let (best, ranks) = order(
+            &[
+                &[Completed(1.0), Completed(2.0)],
+                &[Completed(3.0), Completed(1.0)],
+            ],
+            true,
+        );
         assert_eq!((best, ranks), (vec![1, 0], vec![Some(1.5), Some(1.5)]));
-        let (best, ranks) = order(&[&[Completed(1.0); 2], &[Completed(1.0); 2], &[Completed(0.0); 2]], true);
-        assert_eq!((best, ranks), (vec![0, 1, 2], vec![Some(1.5), Some(1.5), Some(3.0)]));
+
+        let (best, ranks) = order(
+            &[
+                &[Completed(1.0); 2],
+                &[Completed(1.0); 2],
+                &[Completed(0.0); 2],
+            ],
+            true,
+        );
+        assert_eq!(
+            (best, ranks),
+            (vec![0, 1, 2], vec![Some(1.5), Some(1.5), Some(3.0)])
+        );
+
         let (_, ranks) = order(&[&[Completed(0.0)], &[Completed(-0.0)]], true);
         assert_eq!(ranks, [Some(1.5), Some(1.5)]);
     }
@@ -289,7 +393,8 @@ mod tests {
     #[test]
     fn failures_say_nothing() {
         let a = [(0, Completed(1.0)), (2, Completed(0.0))];
-        let (b, c) = ([(0, Completed(2.0)), (2, Failed)], [(0, Completed(3.0)), (2, Completed(3.0))]);
+        let b = [(0, Completed(2.0)), (2, Failed)];
+        let c = [(0, Completed(3.0)), (2, Completed(3.0))];
         let ranks = Ranks::from_ends(&[&a, &b, &c], false);
         assert_eq!(ranks.repeats(), [0, 2]);
         assert_eq!(
@@ -297,15 +402,27 @@ mod tests {
             [Some(1.0), Some(2.0), Some(3.0)],
             "of two that are left, the last is the last"
         );
+
         assert_eq!(
-            (ranks.share_beaten_by(2, 1), ranks.share_beaten_by(0, 1), ranks.share_beaten_by(1, 1)),
+            (
+                ranks.share_beaten_by(2, 1),
+                ranks.share_beaten_by(0, 1),
+                ranks.share_beaten_by(1, 1)
+            ),
             (None, Some(0.5), None)
         );
+
         assert_eq!(ranks.mean_ranks(&[0.0, 1.0]), [Some(1.0), None, Some(3.0)]);
-        assert_eq!(ranks.order_best_first(&ranks.mean_ranks(&[0.0, 1.0])), [0, 2, 1]);
+        assert_eq!(
+            ranks.order_best_first(&ranks.mean_ranks(&[0.0, 1.0])),
+            [0, 2, 1]
+        );
         let lone = Ranks::from_ends(&[&a[..1], &[(0, Failed)]], true);
         assert_eq!(
-            (lone.unweighted_mean_ranks(), lone.order_best_first(&lone.unweighted_mean_ranks())),
+            (
+                lone.unweighted_mean_ranks(),
+                lone.order_best_first(&lone.unweighted_mean_ranks())
+            ),
             (vec![Some(1.5), None], vec![0, 1])
         );
     }
@@ -314,24 +431,53 @@ mod tests {
     fn lacking(cells: &[Vec<(u32, f64)>]) -> Ranks {
         let cells: Vec<Vec<(u32, TrialEnd)>> = cells
             .iter()
-            .map(|cell| cell.iter().map(|(repeat, value)| (*repeat, Completed(*value))).collect())
+            .map(|cell| {
+                cell.iter()
+                    .map(|(repeat, value)| (*repeat, Completed(*value)))
+                    .collect()
+            })
             .collect();
+
         Ranks::from_ends(&cells.iter().map(Vec::as_slice).collect::<Vec<_>>(), true)
     }
 
     #[test]
     fn a_cell_that_lags_takes_no_repeat_from_the_others_and_gains_nothing_by_it() {
         // In the one repeat that all have, the best of the three is the last one, and who lags has won.
-        let of = |value: f64| (0..12).map(|repeat| (repeat, if repeat == 0 { -value } else { value })).collect();
+        let of = |value: f64| {
+            (0..12)
+                .map(|repeat| (repeat, if repeat == 0 { -value } else { value }))
+                .collect()
+        };
         let mut cells: Vec<Vec<(u32, f64)>> = vec![of(1.0), of(2.0), of(3.0), vec![(0, 9.0)]];
         let ranks = lacking(&cells);
         let order = ranks.order_best_first(&ranks.unweighted_mean_ranks());
-        assert_eq!(order.iter().filter(|at| **at < 3).copied().collect::<Vec<_>>(), [2, 1, 0]);
-        assert_eq!(order[0], 2, "who won one repeat is not the best: {:?}", ranks.unweighted_mean_ranks());
+        assert_eq!(
+            order
+                .iter()
+                .filter(|at| **at < 3)
+                .copied()
+                .collect::<Vec<_>>(),
+            [2, 1, 0]
+        );
+
+        assert_eq!(
+            order[0],
+            2,
+            "who won one repeat is not the best: {:?}",
+            ranks.unweighted_mean_ranks()
+        );
+
         // What it did not measure says nothing against it: with half of the repeats, all won, it is the best.
         cells[3] = (0..6).map(|repeat| (repeat, 9.0)).collect();
         let ranks = lacking(&cells);
-        assert_eq!(ranks.order_best_first(&ranks.unweighted_mean_ranks())[0], 3, "{:?}", ranks.unweighted_mean_ranks());
+        assert_eq!(
+            ranks.order_best_first(&ranks.unweighted_mean_ranks())[0],
+            3,
+            "{:?}",
+            ranks.unweighted_mean_ranks()
+        );
+
         assert_eq!(ranks.share_beaten_by(11, 3), None);
         // Whatever it does, having done it in more repeats is no worse.
         for value in [0.5, 1.5, 2.5, 9.0] {
@@ -341,27 +487,45 @@ mod tests {
                 lacking(&cells).unweighted_mean_ranks()[3].expect("ranked")
             };
             let ranks = [3, 6, 9, 12].map(&mut rank_with);
-            assert!(ranks.windows(2).all(|two| two[0] + 1e-8 >= two[1]), "{value}: {ranks:?}");
+            assert!(
+                ranks.windows(2).all(|two| two[0] + 1e-8 >= two[1]),
+                "{value}: {ranks:?}"
+            );
         }
     }
 
     #[test]
     fn who_met_the_weak_alone_is_not_the_best() {
         // Ten cells that were added are better than the twenty that go on without them.
-        let value = |cell: u32, repeat: u32| f64::from(cell) + f64::from((cell * 7 + repeat * 5) % 4);
-        let old = (0..20).map(|cell| (0..50).map(|repeat| (repeat, value(cell, repeat))).collect());
-        let added = (24..34).map(|cell| (0..8).map(|repeat| (repeat, value(cell, repeat))).collect());
+        let value =
+            |cell: u32, repeat: u32| f64::from(cell) + f64::from((cell * 7 + repeat * 5) % 4);
+        let old = (0..20).map(|cell| {
+            (0..50)
+                .map(|repeat| (repeat, value(cell, repeat)))
+                .collect()
+        });
+
+        let added =
+            (24..34).map(|cell| (0..8).map(|repeat| (repeat, value(cell, repeat))).collect());
         let cells: Vec<Vec<(u32, f64)>> = old.chain(added).collect();
         let ranks = lacking(&cells);
         let order = ranks.order_best_first(&ranks.unweighted_mean_ranks());
-        assert_eq!(order[..3], [29, 28, 27], "{:?}", ranks.unweighted_mean_ranks());
+        assert_eq!(
+            order[..3],
+            [29, 28, 27],
+            "{:?}",
+            ranks.unweighted_mean_ranks()
+        );
+
         // One that met the worst of them in a repeat that nobody else has.
         let mut cells: Vec<Vec<(u32, f64)>> = cells[..20].to_vec();
         cells[0].push((50, 0.0));
         cells.push(vec![(50, 1.0)]);
         let ranks = lacking(&cells);
         assert!(
-            ranks.order_best_first(&ranks.unweighted_mean_ranks())[..5].iter().all(|at| *at < 20),
+            ranks.order_best_first(&ranks.unweighted_mean_ranks())[..5]
+                .iter()
+                .all(|at| *at < 20),
             "{:?}",
             ranks.unweighted_mean_ranks()
         );
@@ -375,8 +539,13 @@ mod tests {
             (0..40).map(|repeat| (repeat, 0.95)).collect(),
             (0..500).map(|repeat| (repeat, noisy(repeat))).collect(),
         ];
-        let others = (2..250).map(|cell| (0..40).map(|repeat| (repeat, 0.9 - 0.001 * f64::from(cell))).collect());
+        let others = (2..250).map(|cell| {
+            (0..40)
+                .map(|repeat| (repeat, 0.9 - 0.001 * f64::from(cell)))
+                .collect()
+        });
         cells.extend(others);
+
         let ranks = lacking(&cells);
         assert_eq!(
             ranks.order_best_first(&ranks.unweighted_mean_ranks())[..3],
@@ -399,21 +568,32 @@ mod tests {
                 (0..11).map(|repeat| (repeat, end())).collect()
             })
             .collect();
-        let ranks =
-            Ranks::from_ends(&cells.iter().map(Vec::as_slice).collect::<Vec<_>>(), true).unweighted_mean_ranks();
-        let good = |end: TrialEnd| if let Completed(value) = end { value } else { f64::NEG_INFINITY };
+        let ranks = Ranks::from_ends(&cells.iter().map(Vec::as_slice).collect::<Vec<_>>(), true)
+            .unweighted_mean_ranks();
+
+        let good = |end: TrialEnd| {
+            if let Completed(value) = end {
+                value
+            } else {
+                f64::NEG_INFINITY
+            }
+        };
+
         for (at, cell) in cells.iter().enumerate() {
             let wins = |(repeat, end): &(u32, TrialEnd)| {
                 let others = cells.iter().enumerate().filter(|(other, _)| *other != at);
                 others
-                    .map(|(_, other)| match good(other[*repeat as usize].1).total_cmp(&good(*end)) {
-                        Ordering::Greater => 1.0,
-                        Ordering::Equal => 0.5,
-                        Ordering::Less => 0.0,
+                    .map(|(_, other)| {
+                        match good(other[*repeat as usize].1).total_cmp(&good(*end)) {
+                            Ordering::Greater => 1.0,
+                            Ordering::Equal => 0.5,
+                            Ordering::Less => 0.0,
+                        }
                     })
                     .sum::<f64>()
             };
             let wanted = 1.0 + cell.iter().map(wins).sum::<f64>() / 11.0;
+
             assert!((ranks[at].expect("ranked") - wanted).abs() < 1e-12, "{at}");
         }
     }

@@ -33,19 +33,45 @@ impl Sample {
     /// for the mean's rounding (Chan, Golub and LeVeque 1983).
     pub fn new(values: Vec<f64>) -> Self {
         let n = values.len() as f64;
-        let first = if values.is_empty() { 0.0 } else { compensated_sum(values.iter().copied()) / n };
+        let first = if values.is_empty() {
+            0.0
+        } else {
+            compensated_sum(values.iter().copied()) / n
+        };
         let drift = compensated_sum(values.iter().map(|x| x - first));
-        let squares = compensated_sum(values.iter().map(|x| (x - first) * (x - first))) - drift * drift / n.max(1.0);
+        let squares = compensated_sum(values.iter().map(|x| (x - first) * (x - first)))
+            - drift * drift / n.max(1.0);
+
         let mut sorted = values.clone();
         sorted.sort_unstable_by(f64::total_cmp);
         let equal = sorted.first() == sorted.last();
+
         if values.iter().any(|x| x.is_infinite()) {
             let mean = compensated_sum(values.iter().copied());
-            return Self { values, sorted, mean, squares: f64::NAN, repeats: None, crossed: None };
+            return Self {
+                values,
+                sorted,
+                mean,
+                squares: f64::NAN,
+                repeats: None,
+                crossed: None,
+            };
         }
+
         // Equal values have their own value as mean, and no spread, whatever rounding says.
-        let mean = if equal { sorted.first().copied().unwrap_or(0.0) } else { first + drift / n };
-        Self { values, sorted, mean, squares: if equal { 0.0 } else { squares.max(0.0) }, repeats: None, crossed: None }
+        let mean = if equal {
+            sorted.first().copied().unwrap_or(0.0)
+        } else {
+            first + drift / n
+        };
+        Self {
+            values,
+            sorted,
+            mean,
+            squares: if equal { 0.0 } else { squares.max(0.0) },
+            repeats: None,
+            crossed: None,
+        }
     }
 
     /// A sample of values of several cells, each with the number of its repeat: the trials of a repeat share their random
@@ -60,13 +86,18 @@ impl Sample {
     /// intervals are those of its streams.
     pub fn from_crossed(values: Vec<f64>, repeats: &[u32], crossing: &Crossing) -> Self {
         let mut sample = Self::new(values);
-        let clusters: Vec<(u32, RepeatCluster)> = sample.cluster_by_repeat(repeats).into_iter().collect();
+        let clusters: Vec<(u32, RepeatCluster)> =
+            sample.cluster_by_repeat(repeats).into_iter().collect();
         sample.crossed = Some(if sample.squares == 0.0 && sample.n() > 1 {
             // Where all are equal, as many degrees of freedom as there are say so.
-            Some(MeanUncertainty { variance: 0.0, degrees: 1.0 })
+            Some(MeanUncertainty {
+                variance: 0.0,
+                degrees: 1.0,
+            })
         } else {
             crossing.estimate_uncertainty(&clusters)
         });
+
         sample.repeats = Some(clusters.into_iter().map(|(_, cluster)| cluster).collect());
         sample
     }
@@ -74,30 +105,43 @@ impl Sample {
     /// The same sample with the mean of the means of its cells, which count alike, whatever their numbers of values; each value
     /// has its cell. Spread and quantiles stay those of all values.
     #[must_use]
-    pub fn with_equal_cell_weights(mut self, repeats: &[u32], cells: &[u64], crossing: Option<&Crossing>) -> Self {
+    pub fn with_equal_cell_weights(
+        mut self,
+        repeats: &[u32],
+        cells: &[u64],
+        crossing: Option<&Crossing>,
+    ) -> Self {
         let mut by_cell: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        cells.iter().zip(&self.values).for_each(|(cell, x)| by_cell.entry(*cell).or_default().push(*x));
-        let (values, count) = (self.n() as f64, by_cell.len() as f64);
+        cells
+            .iter()
+            .zip(&self.values)
+            .for_each(|(cell, x)| by_cell.entry(*cell).or_default().push(*x));
+        let values = self.n() as f64;
+
+        let count = by_cell.len() as f64;
         let means: BTreeMap<u64, (f64, f64)> = by_cell
             .into_iter()
             .map(|(cell, of_cell)| (cell, (of_cell.len() as f64, Self::new(of_cell).mean)))
             .collect();
         let mut clusters: BTreeMap<u32, RepeatCluster> = BTreeMap::new();
+
         for ((x, repeat), cell) in self.values.iter().zip(repeats).zip(cells) {
             let (n, mean) = means[cell];
             let cluster = clusters.entry(*repeat).or_default();
             cluster.deviation_sum += (x - mean) * values / (count * n);
             cluster.n += 1;
         }
+
         if count > 0.0 {
             self.mean = Self::new(means.into_values().map(|(_, mean)| mean).collect()).mean;
         }
+
         if self.crossed.is_some() {
-            self.crossed = Some(
-                crossing
-                    .and_then(|c| c.estimate_uncertainty(&clusters.iter().map(|(r, c)| (*r, *c)).collect::<Vec<_>>())),
-            );
+            self.crossed = Some(crossing.and_then(|c| {
+                c.estimate_uncertainty(&clusters.iter().map(|(r, c)| (*r, *c)).collect::<Vec<_>>())
+            }));
         }
+
         self.repeats = Some(clusters.into_values().collect());
         self
     }
@@ -105,7 +149,11 @@ impl Sample {
     /// The same sample, its mean known as well as that of another one is, which has the values of some of its repeats.
     #[must_use]
     pub fn with_uncertainty_of(self, some: Self) -> Self {
-        Self { repeats: some.repeats, crossed: some.crossed, ..self }
+        Self {
+            repeats: some.repeats,
+            crossed: some.crossed,
+            ..self
+        }
     }
 
     fn cluster_by_repeat(&self, repeats: &[u32]) -> BTreeMap<u32, RepeatCluster> {
@@ -168,9 +216,17 @@ impl Sample {
         if let Some(crossed) = self.crossed {
             return crossed.map(|spread| spread.variance.sqrt());
         }
-        let Some(repeats) = &self.repeats else { return self.std().map(|std| std / (self.n() as f64).sqrt()) };
+
+        let Some(repeats) = &self.repeats else {
+            return self.std().map(|std| std / (self.n() as f64).sqrt());
+        };
         let count = repeats.len() as f64;
-        let squares = compensated_sum(repeats.iter().map(|repeat| repeat.deviation_sum * repeat.deviation_sum));
+        let squares = compensated_sum(
+            repeats
+                .iter()
+                .map(|repeat| repeat.deviation_sum * repeat.deviation_sum),
+        );
+
         let values: f64 = repeats.iter().map(|repeat| f64::from(repeat.n)).sum();
         (count > 1.0).then(|| (count / (count - 1.0) * squares).sqrt() / values)
     }
@@ -178,7 +234,8 @@ impl Sample {
     /// Confidence interval of the mean by Student's t, n − 1 degrees of freedom; from 2 values on. Pooled, of repeats; of crossed
     /// streams with the degrees of freedom that belong to them.
     pub fn t_interval(&self, level: f64) -> Option<(f64, f64)> {
-        let half = student_t_quantile(0.5 + 0.5 * level, self.degrees_of_freedom()) * self.standard_error()?;
+        let half = student_t_quantile(0.5 + 0.5 * level, self.degrees_of_freedom())
+            * self.standard_error()?;
         Some((self.mean - half, self.mean + half))
     }
 
@@ -202,16 +259,25 @@ impl Sample {
         if part == 0.0 || a == b {
             return Some(a);
         }
+
         if a.is_infinite() || b.is_infinite() {
             return Some(if a.is_infinite() { a } else { b });
         }
-        Some(if part < 0.5 { a + (b - a) * part } else { b - (b - a) * (1.0 - part) })
+
+        Some(if part < 0.5 {
+            a + (b - a) * part
+        } else {
+            b - (b - a) * (1.0 - part)
+        })
     }
 
     /// Mean of what is left when ⌊share·n⌋ values are taken off at each end; from 1 value on.
     pub fn trimmed_mean(&self, share: f64) -> Option<f64> {
         let cut = (share * self.n() as f64 + 1e-9) as usize;
-        let kept = self.sorted.get(cut..self.n().checked_sub(cut)?).filter(|kept| !kept.is_empty())?;
+        let kept = self
+            .sorted
+            .get(cut..self.n().checked_sub(cut)?)
+            .filter(|kept| !kept.is_empty())?;
         Some(compensated_sum(kept.iter().copied()) / kept.len() as f64)
     }
 
@@ -240,7 +306,9 @@ pub fn wilson_interval(hits: u64, n: u64, level: f64) -> (f64, f64) {
 
 /// Compensated sum.
 pub(crate) fn compensated_sum(values: impl Iterator<Item = f64>) -> f64 {
-    let (mut total, mut lost) = (0.0_f64, 0.0);
+    let mut total = 0.0_f64;
+    let mut lost = 0.0;
+
     for x in values {
         let next = total + x;
         if next.is_infinite() || next.is_nan() {
@@ -248,9 +316,16 @@ pub(crate) fn compensated_sum(values: impl Iterator<Item = f64>) -> f64 {
             lost = 0.0;
             continue;
         }
-        lost += if total.abs() >= x.abs() { (total - next) + x } else { (x - next) + total };
+
+        lost += if total.abs() >= x.abs() {
+            (total - next) + x
+        } else {
+            (x - next) + total
+        };
+
         total = next;
     }
+
     total + lost
 }
 
@@ -261,53 +336,121 @@ mod tests {
     #[test]
     fn a_small_sample_by_hand() {
         let s = Sample::new(vec![3.0, 1.0, 2.0, 4.0]);
-        assert_eq!((s.n(), s.mean(), s.min(), s.max()), (4, Some(2.5), Some(1.0), Some(4.0)));
-        assert_eq!((s.quantile(0.5), s.quantile(0.0), s.quantile(1.0)), (Some(2.5), Some(1.0), Some(4.0)));
-        assert_eq!((s.trimmed_mean(0.25), s.trimmed_mean(0.1)), (Some(2.5), Some(2.5)));
+        assert_eq!(
+            (s.n(), s.mean(), s.min(), s.max()),
+            (4, Some(2.5), Some(1.0), Some(4.0))
+        );
+        assert_eq!(
+            (s.quantile(0.5), s.quantile(0.0), s.quantile(1.0)),
+            (Some(2.5), Some(1.0), Some(4.0))
+        );
+
+        assert_eq!(
+            (s.trimmed_mean(0.25), s.trimmed_mean(0.1)),
+            (Some(2.5), Some(2.5))
+        );
         assert_eq!(s.variance(), Some(5.0 / 3.0));
     }
 
     #[test]
     fn too_few_values_give_none_and_never_nan() {
         let none = Sample::new(Vec::new());
-        assert_eq!((none.mean(), none.std(), none.quantile(0.5), none.trimmed_mean(0.25)), (None, None, None, None));
-        assert_eq!((none.min(), none.max(), none.t_interval(0.95)), (None, None, None));
+        assert_eq!(
+            (
+                none.mean(),
+                none.std(),
+                none.quantile(0.5),
+                none.trimmed_mean(0.25)
+            ),
+            (None, None, None, None)
+        );
+
+        assert_eq!(
+            (none.min(), none.max(), none.t_interval(0.95)),
+            (None, None, None)
+        );
         let one = Sample::new(vec![2.0]);
-        assert_eq!((one.mean(), one.std(), one.t_interval(0.95)), (Some(2.0), None, None));
-        assert_eq!((one.quantile(0.95), one.trimmed_mean(0.25)), (Some(2.0), Some(2.0)));
+        assert_eq!(
+            (one.mean(), one.std(), one.t_interval(0.95)),
+            (Some(2.0), None, None)
+        );
+
+        assert_eq!(
+            (one.quantile(0.95), one.trimmed_mean(0.25)),
+            (Some(2.0), Some(2.0))
+        );
         let equal = Sample::new(vec![0.1; 7]);
-        assert_eq!((equal.mean(), equal.std(), equal.t_interval(0.95)), (Some(0.1), Some(0.0), Some((0.1, 0.1))));
+        assert_eq!(
+            (equal.mean(), equal.std(), equal.t_interval(0.95)),
+            (Some(0.1), Some(0.0), Some((0.1, 0.1)))
+        );
     }
 
     #[test]
     fn infinite_values_have_quantiles_and_no_spread() {
         let some = Sample::new(vec![1.0, f64::INFINITY, 2.0, f64::INFINITY, 3.0]);
-        assert_eq!((some.n(), some.mean(), some.std(), some.t_interval(0.95)), (5, Some(f64::INFINITY), None, None));
+        assert_eq!(
+            (some.n(), some.mean(), some.std(), some.t_interval(0.95)),
+            (5, Some(f64::INFINITY), None, None)
+        );
         let quantiles = [0.0, 0.5, 0.6, 0.9, 1.0].map(|share| some.quantile(share));
-        assert_eq!(quantiles, [1.0, 3.0, f64::INFINITY, f64::INFINITY, f64::INFINITY].map(Some));
-        assert_eq!((some.min(), some.max(), some.trimmed_mean(0.4)), (Some(1.0), Some(f64::INFINITY), Some(3.0)));
+        assert_eq!(
+            quantiles,
+            [1.0, 3.0, f64::INFINITY, f64::INFINITY, f64::INFINITY].map(Some)
+        );
+
+        assert_eq!(
+            (some.min(), some.max(), some.trimmed_mean(0.4)),
+            (Some(1.0), Some(f64::INFINITY), Some(3.0))
+        );
         let all = Sample::from_pooled(vec![f64::INFINITY; 3], &[0, 1, 2]);
-        assert_eq!((all.mean(), all.std(), all.standard_error()), (Some(f64::INFINITY), None, None));
-        assert_eq!(Sample::new(vec![f64::INFINITY, f64::NEG_INFINITY]).mean(), None);
+        assert_eq!(
+            (all.mean(), all.std(), all.standard_error()),
+            (Some(f64::INFINITY), None, None)
+        );
+
+        assert_eq!(
+            Sample::new(vec![f64::INFINITY, f64::NEG_INFINITY]).mean(),
+            None
+        );
     }
 
     #[test]
     fn cells_that_count_alike_have_the_mean_of_their_means() {
         // One of the first cell's three trials diverged.
-        let (values, repeats, cells) = (vec![1.0, 3.0, 10.0, 11.0, 15.0], [0, 2, 0, 1, 2], [0, 0, 1, 1, 1]);
+        let values = vec![1.0, 3.0, 10.0, 11.0, 15.0];
+        let repeats = [0, 2, 0, 1, 2];
+        let cells = [0, 0, 1, 1, 1];
         let trials = Sample::from_pooled(values.clone(), &repeats);
-        let alike = trials.clone().with_equal_cell_weights(&repeats, &cells, None);
-        assert_eq!((trials.mean(), alike.mean(), alike.std()), (Some(8.0), Some(7.0), trials.std()));
+        let alike = trials
+            .clone()
+            .with_equal_cell_weights(&repeats, &cells, None);
+        assert_eq!(
+            (trials.mean(), alike.mean(), alike.std()),
+            (Some(8.0), Some(7.0), trials.std())
+        );
+
         // By hand: (1 − 2)/4 + (10 − 12)/6, (11 − 12)/6, (3 − 2)/4 + (15 − 12)/6, and 3/2 of the sum of their squares.
         let of_repeats: [f64; 3] = [-7.0 / 12.0, -1.0 / 6.0, 0.75];
         let wanted = (1.5 * of_repeats.iter().map(|x| x * x).sum::<f64>()).sqrt();
         assert!((alike.standard_error().expect("three repeats") - wanted).abs() < 1e-12);
+
         // Where all cells have all repeats, both are the same.
-        let (values, repeats, cells) = (vec![1.0, 3.0, 10.0, 15.0], [0, 1, 0, 1], [0, 0, 1, 1]);
+        let values = vec![1.0, 3.0, 10.0, 15.0];
+        let repeats = [0, 1, 0, 1];
+        let cells = [0, 0, 1, 1];
         let trials = Sample::from_pooled(values, &repeats);
-        let alike = trials.clone().with_equal_cell_weights(&repeats, &cells, None);
-        let near = |a: Option<f64>, b: Option<f64>| (a.expect("defined") - b.expect("defined")).abs() < 1e-12;
-        assert!(near(trials.mean(), alike.mean()) && near(trials.standard_error(), alike.standard_error()));
+        let alike = trials
+            .clone()
+            .with_equal_cell_weights(&repeats, &cells, None);
+
+        let near = |a: Option<f64>, b: Option<f64>| {
+            (a.expect("defined") - b.expect("defined")).abs() < 1e-12
+        };
+        assert!(
+            near(trials.mean(), alike.mean())
+                && near(trials.standard_error(), alike.standard_error())
+        );
     }
 
     #[test]
@@ -317,28 +460,45 @@ mod tests {
         let values: Vec<f64> = of_a.iter().flat_map(|x| [*x, x + 100.0]).collect();
         let pooled = Sample::from_pooled(values.clone(), &[0, 0, 1, 1, 2, 2, 3, 3]);
         let one = Sample::new(of_a);
-        let near = |a: Option<f64>, b: Option<f64>| (a.expect("defined") - b.expect("defined")).abs() < 1e-12;
+        let near = |a: Option<f64>, b: Option<f64>| {
+            (a.expect("defined") - b.expect("defined")).abs() < 1e-12
+        };
         assert!(
-            near(pooled.standard_error(), one.standard_error()) && near(pooled.mean(), one.mean().map(|x| x + 50.0))
+            near(pooled.standard_error(), one.standard_error())
+                && near(pooled.mean(), one.mean().map(|x| x + 50.0))
         );
+
         let (low, high) = pooled.t_interval(0.95).expect("four repeats");
         let (wanted_low, wanted_high) = one.t_interval(0.95).expect("four values");
         assert!((high - low - (wanted_high - wanted_low)).abs() < 1e-12);
         assert_eq!(pooled.std(), Sample::new(values).std());
+
         // Each in a repeat of its own, they are a plain sample.
         let alone = Sample::from_pooled(vec![1.0, 4.0, 2.0, 9.0], &[7, 1, 2, 3]);
         assert!(near(alone.standard_error(), one.standard_error()));
-        assert_eq!(Sample::from_pooled(vec![1.0, 4.0], &[3, 3]).t_interval(0.95), None, "one repeat");
+        assert_eq!(
+            Sample::from_pooled(vec![1.0, 4.0], &[3, 3]).t_interval(0.95),
+            None,
+            "one repeat"
+        );
+
         // Known by some of its repeats, it has their standard error and degrees of freedom.
         let more = Sample::from_pooled(
             vec![51.0, 151.0, 54.0, 154.0, 52.0, 152.0, 59.0, 159.0, 1e3],
             &[0, 0, 1, 1, 2, 2, 3, 3, 4],
         );
-        let (mean, known) = (more.mean(), more.with_uncertainty_of(pooled.clone()));
-        assert_eq!((known.mean(), known.n(), known.degrees_of_freedom()), (mean, 9, 3.0));
+        let mean = more.mean();
+        let known = more.with_uncertainty_of(pooled.clone());
+        assert_eq!(
+            (known.mean(), known.n(), known.degrees_of_freedom()),
+            (mean, 9, 3.0)
+        );
+
         assert!(near(known.standard_error(), pooled.standard_error()));
         assert_eq!(
-            pooled.with_uncertainty_of(Sample::from_pooled(Vec::new(), &[])).t_interval(0.95),
+            pooled
+                .with_uncertainty_of(Sample::from_pooled(Vec::new(), &[]))
+                .t_interval(0.95),
             None,
             "no repeat"
         );

@@ -4,9 +4,8 @@ use ergodic_common::number_format::format_significant;
 use ergodic_common::random_streams::RandomStream;
 use ergodic_common::spec_file::error::suggest_nearest;
 
-use super::Sample;
 use super::sample::wilson_interval;
-use super::{bootstrap, precision};
+use super::{Sample, bootstrap, precision};
 use crate::analysis::AnalysisError;
 use crate::records::OutcomeCounts;
 
@@ -59,11 +58,36 @@ const PLAIN_STATISTICS: [(&str, StatisticKind); 14] = [
 
 /// Names that a percentage follows, with what it must lie between, and an example.
 const STATISTIC_FAMILIES: [StatisticFamily; 5] = [
-    StatisticFamily { prefix: "p_diverged", range: (50.0, 100.0), includes_end: false, example: "p_diverged99" },
-    StatisticFamily { prefix: "boot", range: (50.0, 99.9), includes_end: true, example: "boot95" },
-    StatisticFamily { prefix: "trim", range: (0.0, 49.9), includes_end: true, example: "trim10" },
-    StatisticFamily { prefix: "ci", range: (50.0, 100.0), includes_end: false, example: "ci95" },
-    StatisticFamily { prefix: "q", range: (0.0, 100.0), includes_end: true, example: "q05" },
+    StatisticFamily {
+        prefix: "p_diverged",
+        range: (50.0, 100.0),
+        includes_end: false,
+        example: "p_diverged99",
+    },
+    StatisticFamily {
+        prefix: "boot",
+        range: (50.0, 99.9),
+        includes_end: true,
+        example: "boot95",
+    },
+    StatisticFamily {
+        prefix: "trim",
+        range: (0.0, 49.9),
+        includes_end: true,
+        example: "trim10",
+    },
+    StatisticFamily {
+        prefix: "ci",
+        range: (50.0, 100.0),
+        includes_end: false,
+        example: "ci95",
+    },
+    StatisticFamily {
+        prefix: "q",
+        range: (0.0, 100.0),
+        includes_end: true,
+        example: "q05",
+    },
 ];
 
 struct StatisticFamily {
@@ -83,21 +107,32 @@ impl Statistic {
     /// There is none, or its percentage is impossible.
     pub fn parse(name: &str) -> Result<Self, AnalysisError> {
         if name.is_empty() {
-            let message =
-                "stat: expected names of statistics with commas between them, as in mean,ci95, found an empty one";
+            let message = "stat: expected names of statistics with commas between them, as in mean,ci95, found an empty one";
             return Err(AnalysisError::Invalid(message.to_owned()));
         }
-        let (base, all) = name.strip_suffix("_all").map_or((name, false), |base| (base, true));
-        let word = PLAIN_STATISTICS.iter().find(|(word, _)| *word == base).map(|(_, kind)| *kind);
+
+        let (base, all) = name
+            .strip_suffix("_all")
+            .map_or((name, false), |base| (base, true));
+        let word = PLAIN_STATISTICS
+            .iter()
+            .find(|(word, _)| *word == base)
+            .map(|(_, kind)| *kind);
         let kind = match word {
             Some(kind) => kind,
             None => parse_family(base).unwrap_or_else(|| Err(unknown_statistic(name)))?,
         };
         if all && !kind.is_of_values() {
-            let message = format!("the statistic '{base}' is of all trials as it is: write it without _all");
+            let message =
+                format!("the statistic '{base}' is of all trials as it is: write it without _all");
             return Err(AnalysisError::Invalid(message));
         }
-        Ok(Self { name: name.to_owned(), kind, counts_diverged: all })
+
+        Ok(Self {
+            name: name.to_owned(),
+            kind,
+            counts_diverged: all,
+        })
     }
 
     /// Statistics of these names, each once.
@@ -111,6 +146,7 @@ impl Statistic {
                 names.len()
             )));
         }
+
         let mut list: Vec<Self> = Vec::new();
         for name in names {
             let statistic = Self::parse(name.trim())?;
@@ -118,6 +154,7 @@ impl Statistic {
                 list.push(statistic);
             }
         }
+
         Ok(list)
     }
 
@@ -126,7 +163,9 @@ impl Statistic {
         let ends = || ["low", "high"].map(|end| format!("{}_{end}", self.name));
         match self.kind {
             StatisticKind::Interval(_) | StatisticKind::Bootstrap(_) => ends().to_vec(),
-            StatisticKind::ShareDiverged(_) => [self.name.clone()].into_iter().chain(ends()).collect(),
+            StatisticKind::ShareDiverged(_) => {
+                [self.name.clone()].into_iter().chain(ends()).collect()
+            }
             _ => vec![self.name.clone()],
         }
     }
@@ -144,18 +183,26 @@ impl Statistic {
     /// Whether one value is too few for it.
     pub fn needs_two_values(&self) -> bool {
         use StatisticKind::{Bootstrap, Interval, StandardError, Std, Variance};
-        matches!(self.kind, Std | Variance | StandardError | Interval(_) | Bootstrap(_))
+        matches!(
+            self.kind,
+            Std | Variance | StandardError | Interval(_) | Bootstrap(_)
+        )
     }
 
     /// Its values over a group, one per column; `None` where it is not defined.
     pub fn compute_values(&self, group: &StatisticInput<'_>) -> Vec<Option<f64>> {
         let columns = self.column_names().len();
-        let Some(sample) = (if self.counts_diverged { group.with_diverged.as_ref() } else { Some(&group.completed) })
-        else {
+        let Some(sample) = (if self.counts_diverged {
+            group.with_diverged.as_ref()
+        } else {
+            Some(&group.completed)
+        }) else {
             return vec![None; columns];
         };
+
         let count = |n: u64| vec![Some(n as f64)];
         let pair = |ends: Option<(f64, f64)>| vec![ends.map(|e| e.0), ends.map(|e| e.1)];
+
         match self.kind {
             StatisticKind::N => count(sample.n() as u64),
             StatisticKind::Diverged => count(group.counts.diverged),
@@ -165,9 +212,11 @@ impl Statistic {
             StatisticKind::Variance => vec![sample.variance()],
             StatisticKind::StandardError => vec![sample.standard_error()],
             StatisticKind::Interval(level) => pair(sample.t_interval(group.adjusted_level(level))),
-            StatisticKind::Bootstrap(level) => {
-                pair(bootstrap::bca_interval(sample, level, &mut (group.open_resampling)()))
-            }
+            StatisticKind::Bootstrap(level) => pair(bootstrap::bca_interval(
+                sample,
+                level,
+                &mut (group.open_resampling)(),
+            )),
             StatisticKind::Quantile(share) => vec![sample.quantile(share)],
             StatisticKind::Min => vec![sample.min()],
             StatisticKind::Max => vec![sample.max()],
@@ -184,25 +233,45 @@ impl StatisticKind {
     fn is_of_values(self) -> bool {
         !matches!(
             self,
-            Self::Diverged | Self::Failed | Self::ShareDiverged(_) | Self::DivergedAt | Self::DivergedAtMedian
+            Self::Diverged
+                | Self::Failed
+                | Self::ShareDiverged(_)
+                | Self::DivergedAt
+                | Self::DivergedAtMedian
         )
     }
 }
 
 fn parse_family(name: &str) -> Option<Result<StatisticKind, AnalysisError>> {
-    let found = STATISTIC_FAMILIES.iter().find_map(|family| Some((family, name.strip_prefix(family.prefix)?)));
-    let plain = |number: &str| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let found = STATISTIC_FAMILIES
+        .iter()
+        .find_map(|family| Some((family, name.strip_prefix(family.prefix)?)));
+    let plain =
+        |number: &str| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.');
     let (family, number) = found.filter(|(_, number)| plain(number))?;
     let (low, high) = family.range;
+
     let percent: Option<f64> = number.parse().ok();
-    let fits = |x: &f64| if family.includes_end { (low..=high).contains(x) } else { low <= *x && *x < high };
+    let fits = |x: &f64| {
+        if family.includes_end {
+            (low..=high).contains(x)
+        } else {
+            low <= *x && *x < high
+        }
+    };
+
     Some(match percent.filter(fits) {
         None => {
-            let upper = if family.includes_end { "up to" } else { "to below" };
+            let upper = if family.includes_end {
+                "up to"
+            } else {
+                "to below"
+            };
             let message = format!(
                 "'{name}': expected a percentage from {low} {upper} {high} after {}, as in {}",
                 family.prefix, family.example
             );
+
             Err(AnalysisError::Invalid(message))
         }
         Some(_) => {
@@ -223,8 +292,13 @@ fn unknown_statistic(name: &str) -> AnalysisError {
     let name = &name.chars().take(40).collect::<String>();
     let words = PLAIN_STATISTICS.iter().map(|(word, _)| *word);
     let examples = ["mean_all", "ci95_all", "median_all", "q95", "ci99"];
-    let known = words.chain(STATISTIC_FAMILIES.iter().map(|family| family.example)).chain(examples);
-    AnalysisError::Unknown(format!("there is no statistic '{name}', {}", suggest_nearest(name, known)))
+    let known = words
+        .chain(STATISTIC_FAMILIES.iter().map(|family| family.example))
+        .chain(examples);
+    AnalysisError::Unknown(format!(
+        "there is no statistic '{name}', {}",
+        suggest_nearest(name, known)
+    ))
 }
 
 /// What the statistics of a group of trials are computed from.
@@ -249,29 +323,38 @@ pub struct StatisticInput<'a> {
 
 impl StatisticInput<'_> {
     fn share_diverged(&self, level: f64) -> Vec<Option<f64>> {
-        let (hits, n) = (self.diverged_at.n() as u64, self.counts.completed + self.counts.diverged);
+        let hits = self.diverged_at.n() as u64;
+        let n = self.counts.completed + self.counts.diverged;
         if n == 0 {
             return vec![None; 3];
         }
+
         let share = Some(hits as f64 / n as f64);
         if self.completed.is_crossed() {
             return vec![share, None, None];
         }
+
         let (low, high) = wilson_interval(hits, n, level);
         vec![share, Some(low), Some(high)]
     }
 
     /// The level at which Student's interval covers in the share of cases asked for.
     pub fn adjusted_level(&self, level: f64) -> f64 {
-        if self.stops_early { precision::level_after_stopping(level) } else { level }
+        if self.stops_early {
+            precision::level_after_stopping(level)
+        } else {
+            level
+        }
     }
 
     /// What is to be known where statistics are missing or degenerate; empty if there is nothing.
     pub fn describe_caveats(&self, asked: &[Statistic]) -> String {
         let mut notes = Vec::new();
-        let (n, counts) = (self.completed.n() as u64, &self.counts);
+        let n = self.completed.n() as u64;
+        let counts = &self.counts;
         let spread = asked.iter().any(Statistic::needs_two_values);
         let intervals = asked.is_empty() || spread;
+
         if counts.done() == 0 {
             notes.push("no trial has ended yet".to_owned());
         } else if counts.diverged == counts.done() {
@@ -283,38 +366,56 @@ impl StatisticInput<'_> {
         } else if counts.completed == 0 {
             notes.push("no trial completed".to_owned());
         } else if n < counts.completed {
-            notes.push(format!("{} completed trials have no value here", counts.completed - n));
+            notes.push(format!(
+                "{} completed trials have no value here",
+                counts.completed - n
+            ));
         }
+
         let repeats = self.completed.repeat_clusters().map(<[_]>::len);
         match self.complete_repeats.filter(|_| n > 1 && intervals) {
-            Some([whole @ ..=1, all]) => {
-                notes.push(format!("the cells of the row have ended {whole} of {all} repeats together: no interval"))
-            }
+            Some([whole @ ..=1, all]) => notes.push(format!(
+                "the cells of the row have ended {whole} of {all} repeats together: no interval"
+            )),
             Some([whole, all]) => {
                 notes.push(format!(
                     "the interval is that of {whole} of {all} repeats, which all cells of the row have ended"
                 ));
             }
-            None if n > 1 && spread && repeats == Some(1) => notes.push("values of one repeat: no interval".to_owned()),
+            None if n > 1 && spread && repeats == Some(1) => {
+                notes.push("values of one repeat: no interval".to_owned())
+            }
             None => {}
         }
-        let of_shares = asked.iter().any(|statistic| matches!(statistic.kind, StatisticKind::ShareDiverged(_)));
+
+        let of_shares = asked
+            .iter()
+            .any(|statistic| matches!(statistic.kind, StatisticKind::ShareDiverged(_)));
         notes.extend(self.describe_conditions(asked, intervals, of_shares));
-        if of_shares && !self.completed.is_crossed() && repeats.is_some_and(|repeats| (repeats as u64) < n) {
-            notes.push("the interval of p_diverged takes trials of one repeat as independent".to_owned());
+
+        if of_shares
+            && !self.completed.is_crossed()
+            && repeats.is_some_and(|repeats| (repeats as u64) < n)
+        {
+            notes.push(
+                "the interval of p_diverged takes trials of one repeat as independent".to_owned(),
+            );
         }
+
         if n == 1 && spread {
             notes.push("one value: no spread, no interval".to_owned());
         }
         if n > 1 && spread && self.completed.min() == self.completed.max() {
             notes.push("all values are equal".to_owned());
         }
+
         if self.completed.values().iter().any(|x| x.is_infinite()) {
             notes.push("a value is infinite, and so is the mean".to_owned());
         }
         if self.with_diverged.is_none() && asked.iter().any(Statistic::counts_diverged) {
             notes.push("a diverged trial has no value of this metric".to_owned());
         }
+
         notes.join("; ")
     }
 }
@@ -323,7 +424,10 @@ impl StatisticInput<'_> {
     /// At what level intervals are Student's, each by its name; those of resamples stay as they are called.
     fn describe_widening(&self, asked: &[Statistic]) -> String {
         let words = |name: &str, level: f64| {
-            format!("{name} is Student's at {} %", format_significant(100.0 * self.adjusted_level(level), 4))
+            format!(
+                "{name} is Student's at {} %",
+                format_significant(100.0 * self.adjusted_level(level), 4)
+            )
         };
         let of = |statistic: &Statistic| match statistic.kind {
             StatisticKind::Interval(level) => Some(words(&statistic.name, level)),
@@ -331,31 +435,53 @@ impl StatisticInput<'_> {
             _ => None,
         };
         let all: Vec<String> = asked.iter().filter_map(of).collect();
-        if all.is_empty() { words("ci95", 0.95) } else { all.join(", ") }
+
+        if all.is_empty() {
+            words("ci95", 0.95)
+        } else {
+            all.join(", ")
+        }
     }
 
     /// What intervals presuppose, and which there cannot be.
-    fn describe_conditions(&self, asked: &[Statistic], intervals: bool, of_shares: bool) -> Vec<String> {
-        let (mut notes, sample) = (Vec::new(), &self.completed);
+    fn describe_conditions(
+        &self,
+        asked: &[Statistic],
+        intervals: bool,
+        of_shares: bool,
+    ) -> Vec<String> {
+        let mut notes = Vec::new();
+        let sample = &self.completed;
         let resampled = asked.iter().any(Statistic::is_resampled);
+
         if intervals && sample.n() > 1 && !self.fixed_streams.is_empty() {
             notes.push(format!("given the fixed {}", self.fixed_streams));
         }
+
         if intervals && sample.n() > 1 && self.stops_early {
-            notes.push(format!("repeats ended when the mean looked known: {}", self.describe_widening(asked)));
+            notes.push(format!(
+                "repeats ended when the mean looked known: {}",
+                self.describe_widening(asked)
+            ));
         }
+
         if !sample.is_crossed() {
             return notes;
         }
         if intervals && sample.n() > 1 && sample.standard_error().is_none() {
             notes.push("too few levels of a crossed stream: no interval".into());
         }
+
         if resampled {
-            notes.push("repeats that share crossed streams cannot be resampled: no boot, use ci".into());
+            notes.push(
+                "repeats that share crossed streams cannot be resampled: no boot, use ci".into(),
+            );
         }
+
         if of_shares {
             notes.push("trials share crossed streams: no interval of p_diverged".into());
         }
+
         notes
     }
 }
@@ -379,28 +505,60 @@ mod tests {
         assert_eq!(kind("q05").ok(), Some(StatisticKind::Quantile(0.05)));
         assert_eq!(kind("q99.9").ok(), Some(StatisticKind::Quantile(0.999)));
         assert_eq!(kind("ci99").ok(), Some(StatisticKind::Interval(0.99)));
-        assert_eq!(kind("p_diverged99").ok(), Some(StatisticKind::ShareDiverged(0.99)));
+        assert_eq!(
+            kind("p_diverged99").ok(),
+            Some(StatisticKind::ShareDiverged(0.99))
+        );
+
         assert!(Statistic::parse("trim10_all").is_ok_and(|s| s.counts_diverged));
-        let words = |name| Statistic::parse(name).expect_err("no statistic").to_string();
-        assert!(words("meen").contains("did you mean 'mean'"), "{}", words("meen"));
+        let words = |name| {
+            Statistic::parse(name)
+                .expect_err("no statistic")
+                .to_string()
+        };
+        assert!(
+            words("meen").contains("did you mean 'mean'"),
+            "{}",
+            words("meen")
+        );
+
         assert!(words("p_divreged").contains("did you mean 'p_diverged'"));
         assert!(
             words("ci100").contains("as in ci95")
                 && words("boot3").contains("boot95")
                 && words("trim50").contains("49.9")
         );
-        assert!(words("q-5").contains("no statistic 'q-5'") && words("failed_all").contains("without _all"));
-        assert!(words("q1e1").contains("no statistic 'q1e1'") && words("q1.2.3").contains("as in q05"));
+
+        assert!(
+            words("q-5").contains("no statistic 'q-5'")
+                && words("failed_all").contains("without _all")
+        );
+        assert!(
+            words("q1e1").contains("no statistic 'q1e1'") && words("q1.2.3").contains("as in q05")
+        );
+
         assert!(words(&"x".repeat(1000)).len() < 300);
     }
 
     #[test]
     fn an_interval_has_two_columns_and_a_share_three() {
         let names = ["mean", "ci95", "mean", "p_diverged"].map(str::to_owned);
-        let columns: Vec<String> =
-            Statistic::parse_list(&names).expect("known").iter().flat_map(Statistic::column_names).collect();
-        let wanted = ["mean", "ci95_low", "ci95_high", "p_diverged", "p_diverged_low", "p_diverged_high"];
+        let columns: Vec<String> = Statistic::parse_list(&names)
+            .expect("known")
+            .iter()
+            .flat_map(Statistic::column_names)
+            .collect();
+
+        let wanted = [
+            "mean",
+            "ci95_low",
+            "ci95_high",
+            "p_diverged",
+            "p_diverged_low",
+            "p_diverged_high",
+        ];
         assert_eq!(columns, wanted);
+
         assert!(Statistic::parse_list(&vec!["mean".to_owned(); MAX_STATISTICS + 1]).is_err());
     }
 }

@@ -16,11 +16,20 @@ impl AxisScale {
         if to > from {
             return Self { from, to, log };
         }
+
         let room = if from == 0.0 { 1.0 } else { from.abs() * 0.1 };
         if log {
-            Self { from: from / 1.5, to: from * 1.5, log }
+            Self {
+                from: from / 1.5,
+                to: from * 1.5,
+                log,
+            }
         } else {
-            Self { from: from - room, to: from + room, log }
+            Self {
+                from: from - room,
+                to: from + room,
+                log,
+            }
         }
     }
 
@@ -28,16 +37,27 @@ impl AxisScale {
     pub(super) fn with_padding(self, share: f64) -> Self {
         if self.log {
             let factor = libm::pow(self.to / self.from, share);
-            return Self { from: self.from / factor, to: self.to * factor, ..self };
+            return Self {
+                from: self.from / factor,
+                to: self.to * factor,
+                ..self
+            };
         }
+
         let room = (self.to - self.from) * share;
-        Self { from: self.from - room, to: self.to + room, ..self }
+        Self {
+            from: self.from - room,
+            to: self.to + room,
+            ..self
+        }
     }
 
     /// The place of a value, cut off at the ends.
     pub(super) fn position_of(&self, x: f64) -> f64 {
         let share = match self.log {
-            true => libm::log(x.max(f64::MIN_POSITIVE) / self.from) / libm::log(self.to / self.from),
+            true => {
+                libm::log(x.max(f64::MIN_POSITIVE) / self.from) / libm::log(self.to / self.from)
+            }
             false => (x - self.from) / (self.to - self.from),
         };
         share.clamp(0.0, 1.0)
@@ -45,9 +65,18 @@ impl AxisScale {
 
     /// At most so many round values within, with their labels.
     pub(super) fn choose_ticks(&self, most: usize) -> Vec<(f64, String)> {
-        let decades = if self.log { self.decade_ticks(most) } else { Default::default() };
+        let decades = if self.log {
+            self.decade_ticks(most)
+        } else {
+            Default::default()
+        };
+
         // Less than two of these on a logarithmic scale say nothing.
-        if decades.len() >= 2 { decades } else { self.linear_ticks(most) }
+        if decades.len() >= 2 {
+            decades
+        } else {
+            self.linear_ticks(most)
+        }
     }
 
     fn linear_ticks(&self, most: usize) -> Vec<(f64, String)> {
@@ -56,35 +85,65 @@ impl AxisScale {
         let last = libm::floor(self.to / step + 1e-9) as i64;
         let size = self.from.abs().max(self.to.abs());
         let decimals = (-libm::floor(libm::log10(step) + 1e-9)).max(0.0) as usize;
+
         // As many digits as tell one from the next.
-        let digits = (libm::floor(libm::log10(size) + 1e-9) - libm::floor(libm::log10(step) + 1e-9) + 1.0).max(3.0);
+        let digits =
+            (libm::floor(libm::log10(size) + 1e-9) - libm::floor(libm::log10(step) + 1e-9) + 1.0)
+                .max(3.0);
         let label = |x: f64| {
-            if (1e-3..1e6).contains(&size) { format_fixed(x, decimals) } else { format_scientific(x, digits as usize) }
+            if (1e-3..1e6).contains(&size) {
+                format_fixed(x, decimals)
+            } else {
+                format_scientific(x, digits as usize)
+            }
         };
-        (first..=last).map(|i| i as f64 * step).map(|x| (x, label(x))).collect()
+
+        (first..=last)
+            .map(|i| i as f64 * step)
+            .map(|x| (x, label(x)))
+            .collect()
     }
 
     /// Powers of ten, with 2 and 5 times these where there are few, and not all of them where there are many.
     fn decade_ticks(&self, most: usize) -> Vec<(f64, String)> {
-        let (low, high) = (libm::floor(libm::log10(self.from)) as i32, libm::ceil(libm::log10(self.to)) as i32);
+        let low = libm::floor(libm::log10(self.from)) as i32;
+        let high = libm::ceil(libm::log10(self.to)) as i32;
         let values = |factors: &[f64], every: i32| -> Vec<f64> {
             let powers = (low..=high).filter(|power| power.rem_euclid(every) == 0);
-            let all = powers.flat_map(|power| factors.iter().map(move |f| f * libm::exp10(f64::from(power))));
+            let all = powers.flat_map(|power| {
+                factors
+                    .iter()
+                    .map(move |f| f * libm::exp10(f64::from(power)))
+            });
+
             let near = 1e-9;
-            all.filter(|x| *x >= self.from * (1.0 - near) && *x <= self.to * (1.0 + near)).collect()
+            all.filter(|x| *x >= self.from * (1.0 - near) && *x <= self.to * (1.0 + near))
+                .collect()
         };
+
         let few = [&[1.0, 2.0, 5.0][..], &[1.0, 3.0]].map(|factors| (factors, 1));
         let many = [1, 2, 3, 6, 10, 20, 50, 100, 200].map(|every| (&[1.0][..], every));
-        let mut choices = few.into_iter().chain(many).map(|(factors, every)| values(factors, every));
+        let mut choices = few
+            .into_iter()
+            .chain(many)
+            .map(|(factors, every)| values(factors, every));
         let fitting = choices.find(|all| all.len() <= most);
-        fitting.unwrap_or_default().into_iter().map(|x| (x, power_label(x))).collect()
+        fitting
+            .unwrap_or_default()
+            .into_iter()
+            .map(|x| (x, power_label(x)))
+            .collect()
     }
 }
 
 /// 1, 2 or 5 times a power of ten, at least `x`.
 fn nice_step(x: f64) -> f64 {
     let power = libm::exp10(libm::floor(libm::log10(x)));
-    [1.0, 2.0, 5.0].into_iter().map(|f| f * power).find(|step| *step >= x * 0.85).unwrap_or(10.0 * power)
+    [1.0, 2.0, 5.0]
+        .into_iter()
+        .map(|f| f * power)
+        .find(|step| *step >= x * 0.85)
+        .unwrap_or(10.0 * power)
 }
 
 fn power_label(x: f64) -> String {
@@ -108,12 +167,19 @@ fn format_scientific(x: f64, digits: usize) -> String {
 
 /// Of labels at ascending or descending places all, or every second, or every third …, so that they do not touch; `half` is
 /// half of what a label takes, with half of the gap to the next.
-pub(super) fn thin_labels(ticks: Vec<(f64, String)>, half: impl Fn(&str) -> f64) -> Vec<(f64, String)> {
+pub(super) fn thin_labels(
+    ticks: Vec<(f64, String)>,
+    half: impl Fn(&str) -> f64,
+) -> Vec<(f64, String)> {
     let free = |every: usize| {
         let kept: Vec<&(f64, String)> = ticks.iter().step_by(every).collect();
-        kept.windows(2).all(|pair| (pair[0].0 - pair[1].0).abs() >= half(&pair[0].1) + half(&pair[1].1))
+        kept.windows(2)
+            .all(|pair| (pair[0].0 - pair[1].0).abs() >= half(&pair[0].1) + half(&pair[1].1))
     };
-    let every = (1..=ticks.len().max(1)).find(|every| free(*every)).unwrap_or(1);
+    let every = (1..=ticks.len().max(1))
+        .find(|every| free(*every))
+        .unwrap_or(1);
+
     ticks.into_iter().step_by(every).collect()
 }
 
@@ -152,7 +218,10 @@ impl PlotAxis {
         if levels.iter().all(|level| level.number.is_some()) {
             levels.sort_by(|a, b| a.number.unwrap_or(0.0).total_cmp(&b.number.unwrap_or(0.0)));
         }
-        Self { name: name.to_owned(), levels }
+        Self {
+            name: name.to_owned(),
+            levels,
+        }
     }
 
     fn level_numbers(&self) -> Option<Vec<f64>> {
@@ -161,14 +230,22 @@ impl PlotAxis {
 
     /// By their logarithms or values where that leaves no cell too narrow to be seen; whichever is more even.
     pub(super) fn choose_spacing(&self) -> LevelSpacing {
-        let Some(numbers) = self.level_numbers().filter(|numbers| numbers.len() > 2) else { return LevelSpacing::Even };
+        let Some(numbers) = self.level_numbers().filter(|numbers| numbers.len() > 2) else {
+            return LevelSpacing::Even;
+        };
         let narrowest = |numbers: Vec<f64>| {
             let span = numbers[numbers.len() - 1] - numbers[0];
             let gaps = numbers.windows(2).map(|pair| pair[1] - pair[0]);
             gaps.fold(f64::INFINITY, f64::min) * (numbers.len() - 1) as f64 / span
         };
+
         let log = numbers[0] > 0.0;
-        let by_log = if log { narrowest(numbers.iter().map(|x| libm::log(*x)).collect()) } else { 0.0 };
+        let by_log = if log {
+            narrowest(numbers.iter().map(|x| libm::log(*x)).collect())
+        } else {
+            0.0
+        };
+
         let by_value = narrowest(numbers);
         match by_log.max(by_value) {
             best if best < 0.4 => LevelSpacing::Even,
@@ -181,13 +258,18 @@ impl PlotAxis {
     pub(super) fn level_edges(&self) -> Vec<f64> {
         let n = self.levels.len();
         let spacing = self.choose_spacing();
-        let numbers = self.level_numbers().filter(|_| spacing != LevelSpacing::Even);
-        let Some(numbers) = numbers else { return (0..=n).map(|i| i as f64 / n as f64).collect() };
+        let numbers = self
+            .level_numbers()
+            .filter(|_| spacing != LevelSpacing::Even);
+        let Some(numbers) = numbers else {
+            return (0..=n).map(|i| i as f64 / n as f64).collect();
+        };
         let at: Vec<f64> = match spacing {
             LevelSpacing::Log => numbers.iter().map(|x| libm::log(*x)).collect(),
             _ => numbers,
         };
         let inner = at.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0);
+
         let first = at[0] - (at[1] - at[0]) / 2.0;
         let last = at[n - 1] + (at[n - 1] - at[n - 2]) / 2.0;
         let all: Vec<f64> = [first].into_iter().chain(inner).chain([last]).collect();
@@ -198,7 +280,10 @@ impl PlotAxis {
     pub(super) fn level_ticks(&self) -> Vec<(f64, String)> {
         let edges = self.level_edges();
         let middles = edges.windows(2).map(|ends| (ends[0] + ends[1]) / 2.0);
-        middles.zip(&self.levels).map(|(middle, level)| (middle, level.text.clone())).collect()
+        middles
+            .zip(&self.levels)
+            .map(|(middle, level)| (middle, level.text.clone()))
+            .collect()
     }
 
     /// Whether all levels are numbers, so that something lies between them.

@@ -23,8 +23,8 @@ pub(super) const SERIES: [Colour; 7] = [
 
 /// Viridis (van der Walt and Smith 2015, CC0) at 17 points: lightness grows evenly, in grey too.
 const VIRIDIS: [u32; 17] = [
-    0x440154, 0x48186a, 0x472d7b, 0x424086, 0x3b528b, 0x33638d, 0x2c728e, 0x26828e, 0x21918c, 0x1fa088, 0x28ae80,
-    0x3fbc73, 0x5ec962, 0x84d44b, 0xaddc30, 0xd8e219, 0xfde725,
+    0x440154, 0x48186a, 0x472d7b, 0x424086, 0x3b528b, 0x33638d, 0x2c728e, 0x26828e, 0x21918c,
+    0x1fa088, 0x28ae80, 0x3fbc73, 0x5ec962, 0x84d44b, 0xaddc30, 0xd8e219, 0xfde725,
 ];
 
 /// From white to Okabe and Ito's vermilion, and darker: for shares.
@@ -46,7 +46,8 @@ fn interpolate_colour(points: &[u32], share: f64) -> Colour {
     let part = place - at as f64;
     let channel = |colour: u32, shift: u32| f64::from(colour >> shift & 0xff);
     [16, 8, 0].map(|shift| {
-        let (low, high) = (channel(points[at], shift), channel(points[at + 1], shift));
+        let low = channel(points[at], shift);
+        let high = channel(points[at + 1], shift);
         libm::round(low + part * (high - low)) as u8
     })
 }
@@ -56,8 +57,17 @@ fn interpolate_colour(points: &[u32], share: f64) -> Colour {
 pub(super) fn text_colour_on(colour: Colour) -> Colour {
     let linear = |c: u8| {
         let c = f64::from(c) / 255.0;
-        if c <= 0.04045 { c / 12.92 } else { libm::pow((c + 0.055) / 1.055, 2.4) }
+        if c <= 0.04045 {
+            c / 12.92
+        } else {
+            libm::pow((c + 0.055) / 1.055, 2.4)
+        }
     };
     let [r, g, b] = colour.map(linear);
-    if 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 { INK } else { PAPER }
+
+    if 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 {
+        INK
+    } else {
+        PAPER
+    }
 }

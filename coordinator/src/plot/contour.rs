@@ -18,19 +18,28 @@ pub fn contour_lines(grid: &[Vec<Option<f64>>], level: f64) -> Vec<ContourLine> 
             }
         }
     }
+
     join_segments(segments)
 }
 
 type ContourSegment = ((f64, f64), (f64, f64));
 
-fn add_square_segments(corners: [(usize, usize); 4], values: [f64; 4], level: f64, segments: &mut Vec<ContourSegment>) {
+fn add_square_segments(
+    corners: [(usize, usize); 4],
+    values: [f64; 4],
+    level: f64,
+    segments: &mut Vec<ContourSegment>,
+) {
     let above = values.map(|value| value >= level);
     let crossing = |side: usize| {
-        let (from, to) = (side, (side + 1) % 4);
-        (above[from] != above[to])
-            .then(|| interpolate_crossing(corners[from], corners[to], values[from], values[to], level))
+        let from = side;
+        let to = (side + 1) % 4;
+        (above[from] != above[to]).then(|| {
+            interpolate_crossing(corners[from], corners[to], values[from], values[to], level)
+        })
     };
     let found: Vec<(f64, f64)> = (0..4).filter_map(crossing).collect();
+
     match found[..] {
         [a, b] => segments.push((a, b)),
         [bottom, right, top, left] => {
@@ -46,9 +55,19 @@ fn add_square_segments(corners: [(usize, usize); 4], values: [f64; 4], level: f6
     }
 }
 
-fn interpolate_crossing(from: (usize, usize), to: (usize, usize), a: f64, b: f64, level: f64) -> (f64, f64) {
+fn interpolate_crossing(
+    from: (usize, usize),
+    to: (usize, usize),
+    a: f64,
+    b: f64,
+    level: f64,
+) -> (f64, f64) {
     // Always from the smaller place to the larger, so that both squares at a side get the same bits.
-    let (from, to, a, b) = if from <= to { (from, to, a, b) } else { (to, from, b, a) };
+    let (from, to, a, b) = if from <= to {
+        (from, to, a, b)
+    } else {
+        (to, from, b, a)
+    };
     let part = (level - a) / (b - a);
     let mix = |x: usize, y: usize| x as f64 + part * (y as f64 - x as f64);
     (mix(from.0, to.0), mix(from.1, to.1))
@@ -66,14 +85,17 @@ fn join_segments(segments: Vec<ContourSegment>) -> Vec<ContourLine> {
                 line.push(other);
                 continue;
             }
+
             let start = line[0];
             match take_adjacent_end(&mut left, start) {
                 Some(other) => line.insert(0, other),
                 None => break,
             }
         }
+
         lines.push(line);
     }
+
     lines
 }
 

@@ -53,21 +53,43 @@ const DASHES: [&[f64]; 3] = [&[], &[7.0, 3.0], &[2.0, 2.5]];
 pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, String> {
     let lines = drawable_curves(curves)?;
     let mut notes = curves.notes.clone();
-    let left_out =
-        |is: fn(f64) -> bool| curves.lines.iter().flat_map(|line| &line.points).filter(|p| is(p.mean)).count();
-    let (infinite, below) = (left_out(|mean| !mean.is_finite()), left_out(|mean| mean.is_finite() && mean <= 0.0));
+    let left_out = |is: fn(f64) -> bool| {
+        curves
+            .lines
+            .iter()
+            .flat_map(|line| &line.points)
+            .filter(|p| is(p.mean))
+            .count()
+    };
+    let infinite = left_out(|mean| !mean.is_finite());
+
+    let below = left_out(|mean| mean.is_finite() && mean <= 0.0);
     if infinite > 0 {
         notes.push(format!("{infinite} points are infinite, and left out."));
     }
+
     if below > 0 && curves.log {
-        notes.push(format!("{below} points at or below 0 have no place on a logarithmic scale."));
+        notes.push(format!(
+            "{below} points at or below 0 have no place on a logarithmic scale."
+        ));
     }
-    let (x, (y, cut)) = (step_scale(&lines), value_scale(&lines, curves.log));
+
+    let x = step_scale(&lines);
+    let (y, cut) = value_scale(&lines, curves.log);
     if cut {
-        notes.push("Bands are cut where they leave the frame: they are far wider than most, or reach 0.".to_owned());
+        notes.push(
+            "Bands are cut where they leave the frame: they are far wider than most, or reach 0."
+                .to_owned(),
+        );
     }
+
     let mut sheet = PlotSheet::new(look, (640.0, 380.0), &notes);
-    let legend = if lines.len() > 1 || !lines[0].label.is_empty() { legend_width(curves) } else { 0.0 };
+    let legend = if lines.len() > 1 || !lines[0].label.is_empty() {
+        legend_width(curves)
+    } else {
+        0.0
+    };
+
     let ticks = frame::choose_left_ticks(sheet.body.height() - frame::TICKS_BELOW_HEIGHT, &y);
     let area = sheet.inner_area(
         frame::left_ticks_width(&ticks),
@@ -75,29 +97,50 @@ pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, Strin
         frame::TICKS_BELOW_HEIGHT,
     )?;
     frame::draw_ticks_below(&mut sheet.scene, area, &x, "step");
+
     frame::draw_left_ticks(&mut sheet.scene, area, &y, &ticks, &metric_label(curves));
     let place = |step: f64, value: f64| {
-        (area.left + x.position_of(step) * area.width(), area.bottom - y.position_of(value) * area.height())
+        (
+            area.left + x.position_of(step) * area.width(),
+            area.bottom - y.position_of(value) * area.height(),
+        )
     };
+
     for (at, line) in lines.iter().enumerate() {
         draw_band(&mut sheet.scene, line, at, lines.len(), &place);
     }
+
     for (at, line) in lines.iter().enumerate() {
         let points: Vec<_> = line.points.iter().map(|p| place(p.step, p.mean)).collect();
         if points.len() == 1 {
-            sheet.scene.add_circle(points[0], 3.0, Some(Fill { colour: curve_colour(at), opacity: 1.0 }), None);
+            sheet.scene.add_circle(
+                points[0],
+                3.0,
+                Some(Fill {
+                    colour: curve_colour(at),
+                    opacity: 1.0,
+                }),
+                None,
+            );
         }
+
         sheet.scene.add_line(points, curve_stroke(at));
     }
+
     frame::draw_frame(&mut sheet.scene, area);
     if legend > 0.0 {
         draw_legend(&mut sheet.scene, area, curves)?;
     }
+
     Ok(sheet.scene)
 }
 
 fn metric_label(curves: &CurvesPlot) -> String {
-    format!("{}{}", curves.metric, if curves.log { " (log scale)" } else { "" })
+    format!(
+        "{}{}",
+        curves.metric,
+        if curves.log { " (log scale)" } else { "" }
+    )
 }
 
 /// The curves without what a logarithmic scale has no place for.
@@ -109,22 +152,42 @@ fn drawable_curves(curves: &CurvesPlot) -> Result<Vec<MeanCurve>, String> {
         );
         return Err(message);
     }
+
     let kept = |line: &MeanCurve| {
-        let points = line.points.iter().filter(|p| p.mean.is_finite() && (!curves.log || p.mean > 0.0)).copied();
-        MeanCurve { label: line.label.clone(), points: points.collect() }
+        let points = line
+            .points
+            .iter()
+            .filter(|p| p.mean.is_finite() && (!curves.log || p.mean > 0.0))
+            .copied();
+        MeanCurve {
+            label: line.label.clone(),
+            points: points.collect(),
+        }
     };
     let lines: Vec<MeanCurve> = curves.lines.iter().map(kept).collect();
     if lines.iter().all(|line| line.points.is_empty()) {
         let why = if curves.log { " above 0" } else { "" };
-        let notes: String = curves.notes.iter().map(|note| format!(". {}", note.trim_end_matches('.'))).collect();
-        return Err(format!("there is no value of {}{why} to draw a curve of{notes}", curves.metric));
+        let notes: String = curves
+            .notes
+            .iter()
+            .map(|note| format!(". {}", note.trim_end_matches('.')))
+            .collect();
+        return Err(format!(
+            "there is no value of {}{why} to draw a curve of{notes}",
+            curves.metric
+        ));
     }
+
     Ok(lines)
 }
 
 fn step_scale(lines: &[MeanCurve]) -> AxisScale {
     let all = || lines.iter().flat_map(|line| &line.points).map(|p| p.step);
-    AxisScale::from_range(all().fold(f64::INFINITY, f64::min).min(0.0), all().fold(f64::NEG_INFINITY, f64::max), false)
+    AxisScale::from_range(
+        all().fold(f64::INFINITY, f64::min).min(0.0),
+        all().fold(f64::NEG_INFINITY, f64::max),
+        false,
+    )
 }
 
 /// How far the means and the bands may lie apart, in units of what most of them take.
@@ -138,35 +201,79 @@ fn value_scale(lines: &[MeanCurve], log: bool) -> (AxisScale, bool) {
     let back = |x: f64| if log { libm::exp(x) } else { x };
     let has_end = |x: &f64| !log || *x > 0.0;
     let lows = || points().filter_map(|p| p.interval).map(|(low, _)| low);
-    let highs = || points().filter_map(|p| p.interval).map(|(_, high)| put(high));
+    let highs = || {
+        points()
+            .filter_map(|p| p.interval)
+            .map(|(_, high)| put(high))
+    };
+
     let means = || points().map(|p| put(p.mean));
     let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::NEG_INFINITY, f64::max);
-    let (low, high) = (least(&mut means()), most(&mut means()));
+    let low = least(&mut means());
+    let high = most(&mut means());
     let from = least(&mut lows().filter(has_end).map(put)).min(low);
+
     let to = most(&mut highs()).max(high);
     let mut widths: Vec<f64> = points()
         .filter_map(|p| Some((p, p.interval?)))
-        .map(|(p, (low, high))| if has_end(&low) { put(high) - put(low) } else { 2.0 * (put(high) - put(p.mean)) })
+        .map(|(p, (low, high))| {
+            if has_end(&low) {
+                put(high) - put(low)
+            } else {
+                2.0 * (put(high) - put(p.mean))
+            }
+        })
         .collect();
     widths.sort_by(f64::total_cmp);
-    let usual = widths.get(widths.len() / 2).map_or(0.0, |width| width.max(high - low));
+
+    let usual = widths
+        .get(widths.len() / 2)
+        .map_or(0.0, |width| width.max(high - low));
     let (from, to, wide) = match usual > 0.0 && to - from > MAX_RELATIVE_RANGE * usual {
         true => (from.max(low - usual), to.min(high + usual), true),
         false => (from, to, false),
     };
-    (AxisScale::from_range(back(from), back(to), log).with_padding(0.03), wide || !lows().all(|x| has_end(&x)))
+    (
+        AxisScale::from_range(back(from), back(to), log).with_padding(0.03),
+        wide || !lows().all(|x| has_end(&x)),
+    )
 }
 
-fn draw_band(scene: &mut Scene, line: &MeanCurve, at: usize, lines: usize, place: &dyn Fn(f64, f64) -> (f64, f64)) {
-    let ends: Vec<_> = line.points.iter().filter_map(|p| Some((p.step, p.interval?))).collect();
+fn draw_band(
+    scene: &mut Scene,
+    line: &MeanCurve,
+    at: usize,
+    lines: usize,
+    place: &dyn Fn(f64, f64) -> (f64, f64),
+) {
+    let ends: Vec<_> = line
+        .points
+        .iter()
+        .filter_map(|p| Some((p.step, p.interval?)))
+        .collect();
     let lower = ends.iter().map(|(step, (low, _))| place(*step, *low));
-    let upper = ends.iter().rev().map(|(step, (_, high))| place(*step, *high));
+
+    let upper = ends
+        .iter()
+        .rev()
+        .map(|(step, (_, high))| place(*step, *high));
+
     if ends.len() > 1 {
         let opacity = if lines > 6 { 0.1 } else { 0.18 };
-        scene.add_polygon(lower.chain(upper).collect(), Some(Fill { colour: curve_colour(at), opacity }), None);
+        scene.add_polygon(
+            lower.chain(upper).collect(),
+            Some(Fill {
+                colour: curve_colour(at),
+                opacity,
+            }),
+            None,
+        );
     } else if let [(step, (low, high))] = ends[..] {
-        scene.add_line(vec![place(step, low), place(step, high)], Stroke::new(curve_colour(at), 1.0));
+        scene.add_line(
+            vec![place(step, low), place(step, high)],
+            Stroke::new(curve_colour(at), 1.0),
+        );
     }
 }
 
@@ -175,31 +282,65 @@ fn curve_colour(at: usize) -> super::colour::Colour {
 }
 
 fn curve_stroke(at: usize) -> Stroke {
-    Stroke { colour: curve_colour(at), width: 1.8, dash: DASHES[at / SERIES.len() % DASHES.len()] }
+    Stroke {
+        colour: curve_colour(at),
+        width: 1.8,
+        dash: DASHES[at / SERIES.len() % DASHES.len()],
+    }
 }
 
 const LEGEND_SAMPLE_WIDTH: f64 = 22.0;
 
 fn legend_width(curves: &CurvesPlot) -> f64 {
-    let labels = frame::widest_text(curves.lines.iter().map(|line| line.label.as_str()), TEXT_SIZE);
-    frame::widest_text([curves.key.as_str()], SMALL_TEXT_SIZE).max(labels + LEGEND_SAMPLE_WIDTH + 6.0) + 16.0
+    let labels = frame::widest_text(
+        curves.lines.iter().map(|line| line.label.as_str()),
+        TEXT_SIZE,
+    );
+    frame::widest_text([curves.key.as_str()], SMALL_TEXT_SIZE)
+        .max(labels + LEGEND_SAMPLE_WIDTH + 6.0)
+        + 16.0
 }
 
 fn draw_legend(scene: &mut Scene, area: Area, curves: &CurvesPlot) -> Result<(), String> {
     let left = area.right + 12.0;
     let room = scene.width - left - 8.0;
     let key = super::font::truncate_to_width(&curves.key, SMALL_TEXT_SIZE, room);
-    scene.add_text((left, area.top + SMALL_TEXT_SIZE * 0.8), &key, SMALL_TEXT_SIZE, GREY, Anchor::Start);
+    scene.add_text(
+        (left, area.top + SMALL_TEXT_SIZE * 0.8),
+        &key,
+        SMALL_TEXT_SIZE,
+        GREY,
+        Anchor::Start,
+    );
+
     let leading = ((area.height() - 16.0) / curves.lines.len() as f64).min(19.0);
     if leading < 12.5 {
         let needed = scene.height + (12.5 - leading) * curves.lines.len() as f64;
-        return Err(format!("the picture is too low for its legend: it takes --height {needed:.0}"));
+        return Err(format!(
+            "the picture is too low for its legend: it takes --height {needed:.0}"
+        ));
     }
+
     for (at, line) in curves.lines.iter().enumerate() {
         let y = area.top + 16.0 + (at as f64 + 0.5) * leading;
-        scene.add_line(vec![(left, y), (left + LEGEND_SAMPLE_WIDTH, y)], curve_stroke(at));
-        let label = super::font::truncate_to_width(&line.label, TEXT_SIZE, room - LEGEND_SAMPLE_WIDTH - 6.0);
-        scene.add_text((left + LEGEND_SAMPLE_WIDTH + 6.0, y + TEXT_SIZE * 0.36), &label, TEXT_SIZE, INK, Anchor::Start);
+        scene.add_line(
+            vec![(left, y), (left + LEGEND_SAMPLE_WIDTH, y)],
+            curve_stroke(at),
+        );
+        let label = super::font::truncate_to_width(
+            &line.label,
+            TEXT_SIZE,
+            room - LEGEND_SAMPLE_WIDTH - 6.0,
+        );
+
+        scene.add_text(
+            (left + LEGEND_SAMPLE_WIDTH + 6.0, y + TEXT_SIZE * 0.36),
+            &label,
+            TEXT_SIZE,
+            INK,
+            Anchor::Start,
+        );
     }
+
     Ok(())
 }

@@ -44,55 +44,103 @@ pub fn draw_differences(
             "{n} comparisons are too many for one picture, of at most {MAX_ROWS}: choose with --where"
         ));
     }
+
     let interval = |pair: &DifferenceRow| pair.interval.map(|(low, high)| [low, high]);
     let all = || {
-        let ends = pairs.iter().filter_map(interval).flatten().chain(pairs.iter().filter_map(|pair| pair.mean));
+        let ends = pairs
+            .iter()
+            .filter_map(interval)
+            .flatten()
+            .chain(pairs.iter().filter_map(|pair| pair.mean));
         ends.chain(pairs.iter().flat_map(|pair| &pair.differences).copied())
     };
     if all().next().is_none() {
-        return Err(format!("no cell has a repeat in common with {baseline} in which both have a value of {metric}"));
+        return Err(format!(
+            "no cell has a repeat in common with {baseline} in which both have a value of {metric}"
+        ));
     }
-    let scale = AxisScale::from_range(all().fold(0.0, f64::min), all().fold(0.0, f64::max), false).with_padding(0.05);
+
+    let scale = AxisScale::from_range(all().fold(0.0, f64::min), all().fold(0.0, f64::max), false)
+        .with_padding(0.05);
     let names: Vec<String> = pairs.iter().map(|pair| pair.label.clone()).collect();
     let remarks: Vec<String> = pairs.iter().map(|pair| pair.remark.clone()).collect();
     let axis = format!("{metric} minus that of {baseline}");
     let mut rows = RowChart::new(look, notes, &names, &remarks, scale, &axis)?;
-    let (zero, area) = (rows.x_position(0.0), rows.area);
-    rows.sheet
-        .scene
-        .add_line(vec![(zero, area.top), (zero, area.bottom)], Stroke { dash: &[4.0, 3.0], ..Stroke::new(INK, 1.0) });
+    let zero = rows.x_position(0.0);
+
+    let area = rows.area;
+    rows.sheet.scene.add_line(
+        vec![(zero, area.top), (zero, area.bottom)],
+        Stroke {
+            dash: &[4.0, 3.0],
+            ..Stroke::new(INK, 1.0)
+        },
+    );
+
     for (at, pair) in pairs.iter().enumerate() {
         draw_difference_row(&mut rows, at, pair);
     }
+
     Ok(rows.sheet.scene)
 }
 
 fn draw_difference_row(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
-    let (y, half) = (rows.row_middle(at), rows.row_half_height());
+    let y = rows.row_middle(at);
+    let half = rows.row_half_height();
     let every = pair.differences.len().div_ceil(MAX_DOTS).max(1);
     for (i, difference) in pair.differences.iter().step_by(every).enumerate() {
-        let place = (rows.x_position(*difference), y + (van_der_corput(i) - 0.5) * 1.6 * half);
-        rows.sheet.scene.add_circle(place, 1.9, Some(Fill { colour: SERIES[5], opacity: 0.6 }), None);
+        let place = (
+            rows.x_position(*difference),
+            y + (van_der_corput(i) - 0.5) * 1.6 * half,
+        );
+        rows.sheet.scene.add_circle(
+            place,
+            1.9,
+            Some(Fill {
+                colour: SERIES[5],
+                opacity: 0.6,
+            }),
+            None,
+        );
     }
+
     let thick = Stroke::new(SERIES[0], 2.2);
     if let Some((low, high)) = pair.interval {
-        let (low, high) = (rows.x_position(low), rows.x_position(high));
+        let low = rows.x_position(low);
+        let high = rows.x_position(high);
         rows.sheet.scene.add_line(vec![(low, y), (high, y)], thick);
+
         for x in [low, high] {
-            rows.sheet.scene.add_line(vec![(x, y - 4.0), (x, y + 4.0)], thick);
+            rows.sheet
+                .scene
+                .add_line(vec![(x, y - 4.0), (x, y + 4.0)], thick);
         }
     }
+
     match pair.mean {
         Some(mean) => {
             let place = (rows.x_position(mean), y);
             let ink = Stroke::new(super::colour::PAPER, 1.0);
-            rows.sheet.scene.add_circle(place, 4.0, Some(Fill { colour: SERIES[0], opacity: 1.0 }), Some(ink));
+            rows.sheet.scene.add_circle(
+                place,
+                4.0,
+                Some(Fill {
+                    colour: SERIES[0],
+                    opacity: 1.0,
+                }),
+                Some(ink),
+            );
         }
         None => {
-            let (left, right) = (rows.area.left + 6.0, rows.area.right - 6.0);
-            rows.sheet
-                .scene
-                .add_line(vec![(left, y), (right, y)], Stroke { dash: &[1.0, 4.0], ..Stroke::new(GREY, 1.0) });
+            let left = rows.area.left + 6.0;
+            let right = rows.area.right - 6.0;
+            rows.sheet.scene.add_line(
+                vec![(left, y), (right, y)],
+                Stroke {
+                    dash: &[1.0, 4.0],
+                    ..Stroke::new(GREY, 1.0)
+                },
+            );
         }
     }
 }

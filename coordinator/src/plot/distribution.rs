@@ -43,36 +43,65 @@ pub fn draw_distributions(
             "{n} cells are too many for one picture, of at most {MAX_CELLS}: pool with --by AXIS, or choose with --where or --top"
         ));
     }
+
     let all = || cells.iter().flat_map(|cell| &cell.values).copied();
     if all().next().is_none() {
-        return Err(format!("no trial has a value of {metric}: all diverged or failed, or none has ended"));
+        return Err(format!(
+            "no trial has a value of {metric}: all diverged or failed, or none has ended"
+        ));
     }
+
     if let Some(x) = all().find(|x| log && *x <= 0.0) {
-        return Err(format!("{metric} is {x} in a trial, which has no place on a logarithmic scale: leave out --log"));
+        return Err(format!(
+            "{metric} is {x} in a trial, which has no place on a logarithmic scale: leave out --log"
+        ));
     }
-    let scale =
-        AxisScale::from_range(all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max), log);
+
+    let scale = AxisScale::from_range(
+        all().fold(f64::INFINITY, f64::min),
+        all().fold(f64::NEG_INFINITY, f64::max),
+        log,
+    );
+
     let names: Vec<String> = cells.iter().map(|cell| cell.label.clone()).collect();
     let remarks: Vec<String> = cells.iter().map(cell_remark).collect();
     let notes = [format!("Rows: {key}. {}", describe_marks(cells))];
     let axis = format!("{metric}{}", if log { " (log scale)" } else { "" });
-    let mut rows = RowChart::new(look, &notes, &names, &remarks, scale.with_padding(0.04), &axis)?;
+    let mut rows = RowChart::new(
+        look,
+        &notes,
+        &names,
+        &remarks,
+        scale.with_padding(0.04),
+        &axis,
+    )?;
+
     for (at, cell) in cells.iter().enumerate() {
         draw_cell(&mut rows, at, cell);
     }
+
     Ok(rows.sheet.scene)
 }
 
 /// What the marks are, of those that occur.
 fn describe_marks(cells: &[DistributionCell]) -> String {
     let some = |wanted: &dyn Fn(&DistributionCell) -> bool| cells.iter().any(wanted);
-    let (dense, many) = (some(&has_density), some(&|cell| cell.values.len() > MAX_DOTS));
-    let limit = if many { format!(" (of at most {MAX_DOTS})") } else { String::new() };
-    let dots = match (some(&|cell| (1..=MAX_DOTS).contains(&cell.values.len())), dense) {
+    let dense = some(&has_density);
+    let many = some(&|cell| cell.values.len() > MAX_DOTS);
+    let limit = if many {
+        format!(" (of at most {MAX_DOTS})")
+    } else {
+        String::new()
+    };
+    let dots = match (
+        some(&|cell| (1..=MAX_DOTS).contains(&cell.values.len())),
+        dense,
+    ) {
         (true, true) => format!("One dot per completed trial{limit}, over their density"),
         (true, false) => format!("One dot per completed trial{limit}"),
         (false, _) => "Shaded: density of the completed trials".to_owned(),
     };
+
     match some(&|cell| cell.values.len() > 1) {
         true => format!("{dots}; the box holds the middle half, its line is the median."),
         false => format!("{dots}."),
@@ -85,12 +114,23 @@ fn has_density(cell: &DistributionCell) -> bool {
 }
 
 fn cell_remark(cell: &DistributionCell) -> String {
-    let part = |n: u64, what: &str| if n > 0 { format!(", {n} {what}") } else { String::new() };
+    let part = |n: u64, what: &str| {
+        if n > 0 {
+            format!(", {n} {what}")
+        } else {
+            String::new()
+        }
+    };
+
     let n = cell.values.len();
     match n {
         0 if cell.diverged > 0 && cell.failed == 0 => format!("all {} diverged", cell.diverged),
         0 if cell.diverged + cell.failed == 0 => "no result yet".to_owned(),
-        _ => format!("n = {n}{}{}", part(cell.diverged, "diverged"), part(cell.failed, "failed")),
+        _ => format!(
+            "n = {n}{}{}",
+            part(cell.diverged, "diverged"),
+            part(cell.failed, "failed")
+        ),
     }
 }
 
@@ -98,10 +138,15 @@ fn draw_cell(rows: &mut RowChart, at: usize, cell: &DistributionCell) {
     let mut values = cell.values.clone();
     values.sort_by(f64::total_cmp);
     let places: Vec<f64> = values.iter().map(|x| rows.x_position(*x)).collect();
-    let (Some(first), Some(last)) = (places.first().copied(), places.last().copied()) else { return };
-    let (y, half) = (rows.row_middle(at), rows.row_half_height());
+    let (Some(first), Some(last)) = (places.first().copied(), places.last().copied()) else {
+        return;
+    };
+
+    let y = rows.row_middle(at);
+    let half = rows.row_half_height();
     let blue = SERIES[0];
     let density = KernelDensity::from_positions(&places);
+
     if has_density(cell) && last > first {
         let steps = 60;
         let x = |i: usize| first + (last - first) * i as f64 / f64::from(steps);
@@ -111,28 +156,57 @@ fn draw_cell(rows: &mut RowChart, at: usize, cell: &DistributionCell) {
         let outline = Stroke::new(blue, 0.75);
         rows.sheet.scene.add_polygon(
             upper.chain(lower).collect(),
-            Some(Fill { colour: blue, opacity: 0.16 }),
+            Some(Fill {
+                colour: blue,
+                opacity: 0.16,
+            }),
             Some(outline),
         );
     }
+
     if places.len() <= MAX_DOTS {
         for (i, x) in places.iter().enumerate() {
-            let spread = if places.len() >= MIN_DENSITY_TRIALS { density.relative_density(*x) } else { 0.6 };
+            let spread = if places.len() >= MIN_DENSITY_TRIALS {
+                density.relative_density(*x)
+            } else {
+                0.6
+            };
             let aside = (van_der_corput(i) - 0.5) * 1.7 * half * spread;
-            rows.sheet.scene.add_circle((*x, y + aside), 1.9, Some(Fill { colour: blue, opacity: 0.65 }), None);
+            rows.sheet.scene.add_circle(
+                (*x, y + aside),
+                1.9,
+                Some(Fill {
+                    colour: blue,
+                    opacity: 0.65,
+                }),
+                None,
+            );
         }
     }
+
     if values.len() > 1 {
         draw_quartiles(rows, &values, y);
     }
 }
 
 fn draw_quartiles(rows: &mut RowChart, values: &[f64], y: f64) {
-    let [low, middle, high] = [0.25, 0.5, 0.75].map(|q| rows.x_position(interpolated_quantile(values, q)));
+    let [low, middle, high] =
+        [0.25, 0.5, 0.75].map(|q| rows.x_position(interpolated_quantile(values, q)));
     let tall = (rows.row_half_height() * 0.45).max(3.0);
-    let area = super::scene::Area { left: low, right: high, top: y - tall, bottom: y + tall };
-    rows.sheet.scene.add_area(area, None, Some(Stroke::new(GREY, 1.0)));
-    rows.sheet.scene.add_line(vec![(middle, y - tall - 2.0), (middle, y + tall + 2.0)], Stroke::new(INK, 2.0));
+    let area = super::scene::Area {
+        left: low,
+        right: high,
+        top: y - tall,
+        bottom: y + tall,
+    };
+    rows.sheet
+        .scene
+        .add_area(area, None, Some(Stroke::new(GREY, 1.0)));
+
+    rows.sheet.scene.add_line(
+        vec![(middle, y - tall - 2.0), (middle, y + tall + 2.0)],
+        Stroke::new(INK, 2.0),
+    );
 }
 
 /// Linear between the sorted values: type 7 of Hyndman and Fan (1996).
@@ -155,25 +229,44 @@ impl<'a> KernelDensity<'a> {
     fn from_positions(places: &'a [f64]) -> Self {
         let n = places.len() as f64;
         let mean = places.iter().sum::<f64>() / n;
-        let deviation = libm::sqrt(places.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0).max(1.0));
+        let deviation = libm::sqrt(
+            places.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0).max(1.0),
+        );
         let spread = match places.len() {
             0 | 1 => 0.0,
-            _ => deviation.min((interpolated_quantile(places, 0.75) - interpolated_quantile(places, 0.25)) / 1.34),
+            _ => deviation.min(
+                (interpolated_quantile(places, 0.75) - interpolated_quantile(places, 0.25)) / 1.34,
+            ),
         };
         let spread = if spread > 0.0 { spread } else { deviation };
         let width = (0.9 * spread * libm::pow(n, -0.2)).max(2.0);
-        let mut density = Self { positions: places, width, largest: 1.0 };
-        let (first, last) = (places[0], places[places.len() - 1]);
+        let mut density = Self {
+            positions: places,
+            width,
+            largest: 1.0,
+        };
+
+        let first = places[0];
+        let last = places[places.len() - 1];
         let grid = (0..=60).map(|i| first + (last - first) * f64::from(i) / 60.0);
-        density.largest = grid.map(|x| density.unscaled_density(x)).fold(f64::MIN_POSITIVE, f64::max);
+        density.largest = grid
+            .map(|x| density.unscaled_density(x))
+            .fold(f64::MIN_POSITIVE, f64::max);
+
         density
     }
 
     fn unscaled_density(&self, x: f64) -> f64 {
         // What is four widths away adds nothing that could be seen.
-        let from = self.positions.partition_point(|p| *p < x - 4.0 * self.width);
-        let near = self.positions[from..].iter().take_while(|p| **p <= x + 4.0 * self.width);
-        near.map(|p| (x - p) / self.width).map(|z| libm::exp(-z * z / 2.0)).sum()
+        let from = self
+            .positions
+            .partition_point(|p| *p < x - 4.0 * self.width);
+        let near = self.positions[from..]
+            .iter()
+            .take_while(|p| **p <= x + 4.0 * self.width);
+        near.map(|p| (x - p) / self.width)
+            .map(|z| libm::exp(-z * z / 2.0))
+            .sum()
     }
 
     fn relative_density(&self, x: f64) -> f64 {

@@ -7,15 +7,18 @@ use std::sync::LazyLock;
 
 use ttf_parser::{Face, GlyphId, OutlineBuilder};
 
-static FACE: LazyLock<Face<'static>> =
-    LazyLock::new(|| Face::parse(dejavu::sans::regular(), 0).expect("the font in the program is one"));
+static FACE: LazyLock<Face<'static>> = LazyLock::new(|| {
+    Face::parse(dejavu::sans::regular(), 0).expect("the font in the program is one")
+});
 
 /// What an SVG asks for; the first is the one in the program.
 pub(super) const FONT_FAMILIES: &str = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif";
 
 /// Width of a text in pixels.
 pub(super) fn text_width(text: &str, size: f64) -> f64 {
-    glyph_ids(text).map(|glyph| glyph_advance(glyph, size)).sum()
+    glyph_ids(text)
+        .map(|glyph| glyph_advance(glyph, size))
+        .sum()
 }
 
 /// The beginning of a text that fits, with … where something is missing.
@@ -23,6 +26,7 @@ pub(super) fn truncate_to_width(text: &str, size: f64, room: f64) -> String {
     if text_width(text, size) <= room {
         return text.to_owned();
     }
+
     let mut kept: Vec<char> = text.chars().collect();
     while kept.pop().is_some() {
         let cut = format!("{}…", kept.iter().collect::<String>().trim_end());
@@ -30,6 +34,7 @@ pub(super) fn truncate_to_width(text: &str, size: f64, room: f64) -> String {
             return cut;
         }
     }
+
     String::new()
 }
 
@@ -37,8 +42,17 @@ pub(super) fn truncate_to_width(text: &str, size: f64, room: f64) -> String {
 pub(super) fn outline_text(text: &str, size: f64, pen: &mut dyn OutlinePen) {
     let scale = size / f64::from(FACE.units_per_em());
     let mut at = 0.0;
+
     for glyph in glyph_ids(text) {
-        FACE.outline_glyph(glyph, &mut PlacedGlyph { pen: &mut *pen, scale, at });
+        FACE.outline_glyph(
+            glyph,
+            &mut PlacedGlyph {
+                pen: &mut *pen,
+                scale,
+                at,
+            },
+        );
+
         at += glyph_advance(glyph, size);
     }
 }
@@ -53,7 +67,8 @@ pub(super) trait OutlinePen {
 
 fn glyph_ids(text: &str) -> impl Iterator<Item = GlyphId> + '_ {
     // What it does not know is drawn as a box.
-    text.chars().map(|c| FACE.glyph_index(c).unwrap_or(GlyphId(0)))
+    text.chars()
+        .map(|c| FACE.glyph_index(c).unwrap_or(GlyphId(0)))
 }
 
 fn glyph_advance(glyph: GlyphId, size: f64) -> f64 {
@@ -68,7 +83,10 @@ struct PlacedGlyph<'a> {
 
 impl PlacedGlyph<'_> {
     fn to_pen_position(&self, x: f32, y: f32) -> (f64, f64) {
-        (self.at + f64::from(x) * self.scale, -f64::from(y) * self.scale)
+        (
+            self.at + f64::from(x) * self.scale,
+            -f64::from(y) * self.scale,
+        )
     }
 }
 
@@ -84,7 +102,8 @@ impl OutlineBuilder for PlacedGlyph<'_> {
     }
 
     fn quad_to(&mut self, x1: f32, y1: f32, x: f32, y: f32) {
-        let ((x1, y1), (x, y)) = (self.to_pen_position(x1, y1), self.to_pen_position(x, y));
+        let (x1, y1) = self.to_pen_position(x1, y1);
+        let (x, y) = self.to_pen_position(x, y);
         self.pen.quad_to(x1, y1, x, y);
     }
 

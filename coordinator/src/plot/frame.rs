@@ -1,10 +1,9 @@
 //! What pictures have in common: a heading, notes below, axes with ticks, and names of rows.
 
-use super::PlotStyle;
 use super::axis::AxisScale;
 use super::colour::{FAINT, GREY, INK};
-use super::font;
 use super::scene::{Anchor, Area, Scene, Stroke};
+use super::{PlotStyle, font};
 
 /// Height of ordinary text, in pixels.
 pub(super) const TEXT_SIZE: f64 = 12.0;
@@ -30,28 +29,47 @@ impl PlotSheet {
     pub(super) fn new(look: &PlotStyle, size: (f64, f64), notes: &[String]) -> Self {
         let (width, _) = look.resolve_size(size.0, 0.0);
         let room = width - 2.0 * MARGIN;
-        let notes: Vec<String> = notes.iter().flat_map(|note| wrap_text(note, SMALL_TEXT_SIZE, room)).collect();
+        let notes: Vec<String> = notes
+            .iter()
+            .flat_map(|note| wrap_text(note, SMALL_TEXT_SIZE, room))
+            .collect();
+
         let titles = limit_lines(wrap_text(&look.title, TITLE_SIZE, room), TITLE_SIZE, room);
-        let subtitles = limit_lines(wrap_text(&look.subtitle, SMALL_TEXT_SIZE, room), SMALL_TEXT_SIZE, room);
-        let (below_title, below_subtitle) =
-            (TITLE_LEADING * titles.len() as f64, NOTE_LEADING * subtitles.len() as f64);
-        let top = MARGIN + below_title + below_subtitle + if subtitles.is_empty() { 0.0 } else { 1.0 };
+        let subtitles = limit_lines(
+            wrap_text(&look.subtitle, SMALL_TEXT_SIZE, room),
+            SMALL_TEXT_SIZE,
+            room,
+        );
+
+        let below_title = TITLE_LEADING * titles.len() as f64;
+        let below_subtitle = NOTE_LEADING * subtitles.len() as f64;
+        let top =
+            MARGIN + below_title + below_subtitle + if subtitles.is_empty() { 0.0 } else { 1.0 };
         let below = MARGIN + notes.len() as f64 * NOTE_LEADING;
         let (width, height) = look.resolve_size(size.0, top + size.1 + below);
         let mut scene = Scene::new(width, height, &look.title);
+
         for (at, title) in titles.iter().enumerate() {
             let y = MARGIN + TITLE_SIZE * 0.8 + at as f64 * TITLE_LEADING;
             scene.add_text((MARGIN, y), title, TITLE_SIZE, INK, Anchor::Start);
         }
+
         for (at, subtitle) in subtitles.iter().enumerate() {
             let y = MARGIN + below_title + 10.0 + at as f64 * NOTE_LEADING;
             scene.add_text((MARGIN, y), subtitle, SMALL_TEXT_SIZE, GREY, Anchor::Start);
         }
+
         for (at, note) in notes.iter().enumerate() {
             let y = height - below + (at as f64 + 1.0) * NOTE_LEADING - 1.0;
             scene.add_text((MARGIN, y), note, SMALL_TEXT_SIZE, GREY, Anchor::Start);
         }
-        let body = Area { left: MARGIN, top: top + 4.0, right: width - MARGIN, bottom: height - below };
+
+        let body = Area {
+            left: MARGIN,
+            top: top + 4.0,
+            right: width - MARGIN,
+            bottom: height - below,
+        };
         Self { scene, body }
     }
 
@@ -60,15 +78,29 @@ impl PlotSheet {
     /// # Errors
     /// It is too small to show anything.
     pub(super) fn inner_area(&self, left: f64, right: f64, bottom: f64) -> Result<Area, String> {
-        let Area { left: l, top, right: r, bottom: b } = self.body;
-        let area = Area { left: l + left, top: top + 4.0, right: r - right, bottom: b - bottom };
-        let (short, low) = (MIN_AREA_SIZE - area.width(), MIN_AREA_SIZE - area.height());
+        let Area {
+            left: l,
+            top,
+            right: r,
+            bottom: b,
+        } = self.body;
+        let area = Area {
+            left: l + left,
+            top: top + 4.0,
+            right: r - right,
+            bottom: b - bottom,
+        };
+        let short = MIN_AREA_SIZE - area.width();
+
+        let low = MIN_AREA_SIZE - area.height();
         if short > 0.0 || low > 0.0 {
-            let (w, h) = (self.scene.width + short.max(0.0), self.scene.height + low.max(0.0));
+            let w = self.scene.width + short.max(0.0);
+            let h = self.scene.height + low.max(0.0);
             return Err(format!(
                 "the picture is too small for its labels: it takes at least --width {w:.0} --height {h:.0}"
             ));
         }
+
         Ok(area)
     }
 }
@@ -88,15 +120,23 @@ fn break_word(word: &str, size: f64, room: f64) -> Vec<String> {
     if font::text_width(word, size) <= room {
         return vec![word.to_owned()];
     }
-    let (mut parts, mut part) = (Vec::new(), String::new());
+
+    let mut parts = Vec::new();
+    let mut part = String::new();
+
     for c in word.chars() {
         if !part.is_empty() && font::text_width(&format!("{part}{c}"), size) > room {
-            let mark = part.rfind(['-', '_', '.', '/', ',']).map(|at| at + 1).filter(|at| 2 * at > part.len());
+            let mark = part
+                .rfind(['-', '_', '.', '/', ','])
+                .map(|at| at + 1)
+                .filter(|at| 2 * at > part.len());
             let rest = part.split_off(mark.unwrap_or(part.len()));
             parts.push(std::mem::replace(&mut part, rest));
         }
+
         part.push(c);
     }
+
     parts.push(part);
     parts
 }
@@ -106,17 +146,36 @@ fn wrap_text(text: &str, size: f64, room: f64) -> Vec<String> {
     if text.is_empty() {
         return Vec::new();
     }
+
     let mut lines = vec![String::new()];
-    for word in text.split(' ').flat_map(|word| break_word(word, size, room)) {
+    for word in text
+        .split(' ')
+        .flat_map(|word| break_word(word, size, room))
+    {
         let last = lines.last_mut().expect("there is always a line");
-        let longer = if last.is_empty() { word.clone() } else { format!("{last} {word}") };
-        if last.is_empty() || font::text_width(&longer, size) <= room { *last = longer } else { lines.push(word) }
+        let longer = if last.is_empty() {
+            word.clone()
+        } else {
+            format!("{last} {word}")
+        };
+        if last.is_empty() || font::text_width(&longer, size) <= room {
+            *last = longer
+        } else {
+            lines.push(word)
+        }
     }
-    lines.into_iter().map(|line| font::truncate_to_width(&line, size, room)).collect()
+
+    lines
+        .into_iter()
+        .map(|line| font::truncate_to_width(&line, size, room))
+        .collect()
 }
 
 pub(super) fn widest_text<'a>(texts: impl IntoIterator<Item = &'a str>, size: f64) -> f64 {
-    texts.into_iter().map(|text| font::text_width(text, size)).fold(0.0, f64::max)
+    texts
+        .into_iter()
+        .map(|text| font::text_width(text, size))
+        .fold(0.0, f64::max)
 }
 
 /// A frame of thin lines.
@@ -128,18 +187,40 @@ pub(super) fn draw_frame(scene: &mut Scene, area: Area) {
 pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale, name: &str) {
     let most = (area.width() / 50.0).clamp(2.0, 10.0) as usize;
     let mut free_from = f64::NEG_INFINITY;
+
     for (value, label) in scale.choose_ticks(most) {
         let x = area.left + scale.position_of(value) * area.width();
-        scene.add_line(vec![(x, area.top), (x, area.bottom)], Stroke::new(FAINT, 0.75));
-        scene.add_line(vec![(x, area.bottom), (x, area.bottom + 4.0)], Stroke::new(GREY, 1.0));
+        scene.add_line(
+            vec![(x, area.top), (x, area.bottom)],
+            Stroke::new(FAINT, 0.75),
+        );
+        scene.add_line(
+            vec![(x, area.bottom), (x, area.bottom + 4.0)],
+            Stroke::new(GREY, 1.0),
+        );
+
         let half = font::text_width(&label, TEXT_SIZE) / 2.0;
         if x - half >= free_from {
-            scene.add_text((x, area.bottom + 17.0), &label, TEXT_SIZE, INK, Anchor::Middle);
+            scene.add_text(
+                (x, area.bottom + 17.0),
+                &label,
+                TEXT_SIZE,
+                INK,
+                Anchor::Middle,
+            );
+
             free_from = x + half + 6.0;
         }
     }
+
     let name = font::truncate_to_width(name, TEXT_SIZE, area.width());
-    scene.add_text((area.centre().0, area.bottom + 35.0), &name, TEXT_SIZE, INK, Anchor::Middle);
+    scene.add_text(
+        (area.centre().0, area.bottom + 35.0),
+        &name,
+        TEXT_SIZE,
+        INK,
+        Anchor::Middle,
+    );
 }
 
 /// Room that ticks below an area take.
@@ -156,20 +237,46 @@ pub(super) fn left_ticks_width(ticks: &[(f64, String)]) -> f64 {
 }
 
 /// Draws them, with lines through the area.
-pub(super) fn draw_left_ticks(scene: &mut Scene, area: Area, scale: &AxisScale, ticks: &[(f64, String)], name: &str) {
+pub(super) fn draw_left_ticks(
+    scene: &mut Scene,
+    area: Area,
+    scale: &AxisScale,
+    ticks: &[(f64, String)],
+    name: &str,
+) {
     for (value, label) in ticks {
         let y = area.bottom - scale.position_of(*value) * area.height();
-        scene.add_line(vec![(area.left, y), (area.right, y)], Stroke::new(FAINT, 0.75));
-        scene.add_line(vec![(area.left - 4.0, y), (area.left, y)], Stroke::new(GREY, 1.0));
-        scene.add_text((area.left - 7.0, y + TEXT_SIZE * 0.36), label, TEXT_SIZE, INK, Anchor::End);
+        scene.add_line(
+            vec![(area.left, y), (area.right, y)],
+            Stroke::new(FAINT, 0.75),
+        );
+        scene.add_line(
+            vec![(area.left - 4.0, y), (area.left, y)],
+            Stroke::new(GREY, 1.0),
+        );
+
+        scene.add_text(
+            (area.left - 7.0, y + TEXT_SIZE * 0.36),
+            label,
+            TEXT_SIZE,
+            INK,
+            Anchor::End,
+        );
     }
+
     draw_left_name(scene, area, area.left - left_ticks_width(ticks), name);
 }
 
 /// The name of an axis, written upwards; `left` is where its room begins.
 pub(super) fn draw_left_name(scene: &mut Scene, area: Area, left: f64, name: &str) {
     let name = font::truncate_to_width(name, TEXT_SIZE, area.height());
-    scene.add_turned_text((left + TEXT_SIZE, area.centre().1), &name, TEXT_SIZE, INK, Anchor::Middle);
+    scene.add_turned_text(
+        (left + TEXT_SIZE, area.centre().1),
+        &name,
+        TEXT_SIZE,
+        INK,
+        Anchor::Middle,
+    );
 }
 
 /// Pictures of one row per cell: names at the left, values along the width, a remark at the right.
@@ -195,19 +302,37 @@ impl RowChart {
         let mut sheet = PlotSheet::new(look, (640.0, height), notes);
         let room = sheet.body.width() * 0.38;
         let left = widest_text(names.iter().map(String::as_str), TEXT_SIZE).min(room) + 10.0;
-        let right = widest_text(remarks.iter().map(String::as_str), SMALL_TEXT_SIZE).min(room) + 12.0;
+        let right =
+            widest_text(remarks.iter().map(String::as_str), SMALL_TEXT_SIZE).min(room) + 12.0;
         let area = sheet.inner_area(left, right, TICKS_BELOW_HEIGHT)?;
         draw_ticks_below(&mut sheet.scene, area, &scale, axis);
+
         draw_frame(&mut sheet.scene, area);
-        let mut rows = Self { sheet, area, scale, height: area.height() / names.len().max(1) as f64 };
+        let mut rows = Self {
+            sheet,
+            area,
+            scale,
+            height: area.height() / names.len().max(1) as f64,
+        };
         if rows.height < 13.0 {
             let needed = rows.sheet.scene.height + (13.0 - rows.height) * names.len() as f64;
-            return Err(format!("the picture is too low for {} rows: it takes --height {needed:.0}", names.len()));
+            return Err(format!(
+                "the picture is too low for {} rows: it takes --height {needed:.0}",
+                names.len()
+            ));
         }
+
         for (at, (name, remark)) in names.iter().zip(remarks).enumerate() {
             let y = rows.row_middle(at);
             let name = font::truncate_to_width(name, TEXT_SIZE, room);
-            rows.sheet.scene.add_text((area.left - 8.0, y + TEXT_SIZE * 0.36), &name, TEXT_SIZE, INK, Anchor::End);
+            rows.sheet.scene.add_text(
+                (area.left - 8.0, y + TEXT_SIZE * 0.36),
+                &name,
+                TEXT_SIZE,
+                INK,
+                Anchor::End,
+            );
+
             let remark = font::truncate_to_width(remark, SMALL_TEXT_SIZE, room);
             rows.sheet.scene.add_text(
                 (area.right + 8.0, y + SMALL_TEXT_SIZE * 0.36),
@@ -217,6 +342,7 @@ impl RowChart {
                 Anchor::Start,
             );
         }
+
         Ok(rows)
     }
 

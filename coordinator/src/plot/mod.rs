@@ -50,8 +50,16 @@ pub fn heat_colours(share: f64) -> ([u8; 3], [u8; 3]) {
 /// A number for a label in so many decimals, without a minus before zero.
 fn format_fixed(x: f64, decimals: usize) -> String {
     let text = format!("{x:.decimals$}");
-    let is_zero = text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.');
-    let text = if is_zero { text.trim_start_matches('-').to_owned() } else { text };
+    let is_zero = text
+        .trim_start_matches('-')
+        .chars()
+        .all(|c| c == '0' || c == '.');
+    let text = if is_zero {
+        text.trim_start_matches('-').to_owned()
+    } else {
+        text
+    };
+
     text.replace('-', "−")
 }
 
@@ -60,6 +68,11 @@ pub fn format_brief(x: f64) -> String {
     if x != 0.0 && !(1e-3..1e5).contains(&x.abs()) {
         return format!("{x:.2e}").replace('-', "−");
     }
-    let digits = if x == 0.0 { 0.0 } else { libm::floor(libm::log10(x.abs())) };
+
+    let digits = if x == 0.0 {
+        0.0
+    } else {
+        libm::floor(libm::log10(x.abs()))
+    };
     format_fixed(x, (2.0 - digits).clamp(0.0, 6.0) as usize)
 }

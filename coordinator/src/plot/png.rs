@@ -10,27 +10,42 @@ use super::scene::{Anchor, Fill, Mark, Scene, SceneShape, SceneText, Stroke};
 const MAX_DOTS: f64 = 6.7e7;
 
 pub(super) fn render_png(scene: &Scene, dots: f64) -> Result<Vec<u8>, String> {
-    let (width, height) = ((scene.width * dots).ceil(), (scene.height * dots).ceil());
+    let width = (scene.width * dots).ceil();
+    let height = (scene.height * dots).ceil();
     if width * height > MAX_DOTS {
         let most = MAX_DOTS / 1e6;
         return Err(format!(
             "an image of {width} × {height} dots is too large: at most {most:.0} million are possible"
         ));
     }
-    let mut pixmap = Pixmap::new(width as u32, height as u32).ok_or("an image without any dots is none")?;
+
+    let mut pixmap =
+        Pixmap::new(width as u32, height as u32).ok_or("an image without any dots is none")?;
     let [r, g, b] = PAPER;
     pixmap.fill(tiny_skia::Color::from_rgba8(r, g, b, 255));
     let scale = Transform::from_scale(dots as f32, dots as f32);
+
     for mark in &scene.marks {
         match mark {
-            Mark::Shape(shape, fill, stroke) => draw_shape(&mut pixmap, scale, shape, *fill, *stroke),
+            Mark::Shape(shape, fill, stroke) => {
+                draw_shape(&mut pixmap, scale, shape, *fill, *stroke)
+            }
             Mark::Text(text) => draw_text(&mut pixmap, scale, text),
         }
     }
-    pixmap.encode_png().map_err(|e| format!("the image cannot be written as PNG: {e}"))
+
+    pixmap
+        .encode_png()
+        .map_err(|e| format!("the image cannot be written as PNG: {e}"))
 }
 
-fn draw_shape(pixmap: &mut Pixmap, scale: Transform, shape: &SceneShape, fill: Option<Fill>, stroke: Option<Stroke>) {
+fn draw_shape(
+    pixmap: &mut Pixmap,
+    scale: Transform,
+    shape: &SceneShape,
+    fill: Option<Fill>,
+    stroke: Option<Stroke>,
+) {
     let mut builder = PathBuilder::new();
     match shape {
         SceneShape::Path { points, closed } => {
@@ -38,18 +53,29 @@ fn draw_shape(pixmap: &mut Pixmap, scale: Transform, shape: &SceneShape, fill: O
             if let Some((x, y)) = points.next() {
                 builder.move_to(x, y);
             }
+
             points.for_each(|(x, y)| builder.line_to(x, y));
             if *closed {
                 builder.close();
             }
         }
-        SceneShape::Circle { at, radius } => builder.push_circle(at.0 as f32, at.1 as f32, *radius as f32),
+        SceneShape::Circle { at, radius } => {
+            builder.push_circle(at.0 as f32, at.1 as f32, *radius as f32)
+        }
     }
+
     // Nothing is drawn of a path without a length.
     let Some(path) = builder.finish() else { return };
     if let Some(fill) = fill {
-        pixmap.fill_path(&path, &solid_paint(fill.colour, fill.opacity), FillRule::Winding, scale, None);
+        pixmap.fill_path(
+            &path,
+            &solid_paint(fill.colour, fill.opacity),
+            FillRule::Winding,
+            scale,
+            None,
+        );
     }
+
     if let Some(stroke) = stroke {
         let dash = stroke.dash.iter().map(|x| *x as f32).collect();
         let how = tiny_skia::Stroke {
@@ -59,6 +85,7 @@ fn draw_shape(pixmap: &mut Pixmap, scale: Transform, shape: &SceneShape, fill: O
             dash: StrokeDash::new(dash, 0.0),
             ..tiny_skia::Stroke::default()
         };
+
         pixmap.stroke_path(&path, &solid_paint(stroke.colour, 1.0), &how, scale, None);
     }
 }
@@ -66,21 +93,38 @@ fn draw_shape(pixmap: &mut Pixmap, scale: Transform, shape: &SceneShape, fill: O
 fn draw_text(pixmap: &mut Pixmap, scale: Transform, text: &SceneText) {
     let mut outline = PathPen(PathBuilder::new());
     font::outline_text(&text.text, text.size, &mut outline);
-    let Some(path) = outline.0.finish() else { return };
+    let Some(path) = outline.0.finish() else {
+        return;
+    };
     let before = match text.anchor {
         Anchor::Start => 0.0,
         Anchor::Middle => font::text_width(&text.text, text.size) / 2.0,
         Anchor::End => font::text_width(&text.text, text.size),
     };
-    let (x, y) = (text.at.0 as f32, text.at.1 as f32);
-    let turn =
-        if text.turned { Transform::from_row(0.0, -1.0, 1.0, 0.0, x, y) } else { Transform::from_translate(x, y) };
+
+    let x = text.at.0 as f32;
+    let y = text.at.1 as f32;
+    let turn = if text.turned {
+        Transform::from_row(0.0, -1.0, 1.0, 0.0, x, y)
+    } else {
+        Transform::from_translate(x, y)
+    };
     let place = scale.pre_concat(turn).pre_translate(-before as f32, 0.0);
-    pixmap.fill_path(&path, &solid_paint(text.colour, 1.0), FillRule::Winding, place, None);
+
+    pixmap.fill_path(
+        &path,
+        &solid_paint(text.colour, 1.0),
+        FillRule::Winding,
+        place,
+        None,
+    );
 }
 
 fn solid_paint(colour: Colour, opacity: f64) -> Paint<'static> {
-    let mut paint = Paint { anti_alias: true, ..Paint::default() };
+    let mut paint = Paint {
+        anti_alias: true,
+        ..Paint::default()
+    };
     paint.set_color_rgba8(colour[0], colour[1], colour[2], (opacity * 255.0) as u8);
     paint
 }

@@ -22,7 +22,11 @@ pub(super) struct Stroke {
 
 impl Stroke {
     pub(super) fn new(colour: Colour, width: f64) -> Self {
-        Self { colour, width, dash: &[] }
+        Self {
+            colour,
+            width,
+            dash: &[],
+        }
     }
 }
 
@@ -36,8 +40,14 @@ pub(super) struct Fill {
 
 #[derive(Debug, Clone)]
 pub(super) enum SceneShape {
-    Path { points: Vec<(f64, f64)>, closed: bool },
-    Circle { at: (f64, f64), radius: f64 },
+    Path {
+        points: Vec<(f64, f64)>,
+        closed: bool,
+    },
+    Circle {
+        at: (f64, f64),
+        radius: f64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -87,35 +97,79 @@ impl Area {
     }
 
     pub(super) fn centre(&self) -> (f64, f64) {
-        ((self.left + self.right) / 2.0, (self.top + self.bottom) / 2.0)
+        (
+            (self.left + self.right) / 2.0,
+            (self.top + self.bottom) / 2.0,
+        )
     }
 }
 
 impl Scene {
     pub(super) fn new(width: f64, height: f64, description: &str) -> Self {
-        Self { width, height, marks: Vec::new(), description: description.to_owned() }
+        Self {
+            width,
+            height,
+            marks: Vec::new(),
+            description: description.to_owned(),
+        }
     }
 
     pub(super) fn add_line(&mut self, points: Vec<(f64, f64)>, stroke: Stroke) {
-        self.marks.push(Mark::Shape(SceneShape::Path { points, closed: false }, None, Some(stroke)));
+        self.marks.push(Mark::Shape(
+            SceneShape::Path {
+                points,
+                closed: false,
+            },
+            None,
+            Some(stroke),
+        ));
     }
 
-    pub(super) fn add_polygon(&mut self, points: Vec<(f64, f64)>, fill: Option<Fill>, stroke: Option<Stroke>) {
-        self.marks.push(Mark::Shape(SceneShape::Path { points, closed: true }, fill, stroke));
+    pub(super) fn add_polygon(
+        &mut self,
+        points: Vec<(f64, f64)>,
+        fill: Option<Fill>,
+        stroke: Option<Stroke>,
+    ) {
+        self.marks.push(Mark::Shape(
+            SceneShape::Path {
+                points,
+                closed: true,
+            },
+            fill,
+            stroke,
+        ));
     }
 
     pub(super) fn add_area(&mut self, area: Area, fill: Option<Fill>, stroke: Option<Stroke>) {
-        let Area { left, top, right, bottom } = area;
-        self.add_polygon(vec![(left, top), (right, top), (right, bottom), (left, bottom)], fill, stroke);
+        let Area {
+            left,
+            top,
+            right,
+            bottom,
+        } = area;
+        self.add_polygon(
+            vec![(left, top), (right, top), (right, bottom), (left, bottom)],
+            fill,
+            stroke,
+        );
     }
 
-    pub(super) fn add_circle(&mut self, at: (f64, f64), radius: f64, fill: Option<Fill>, stroke: Option<Stroke>) {
-        self.marks.push(Mark::Shape(SceneShape::Circle { at, radius }, fill, stroke));
+    pub(super) fn add_circle(
+        &mut self,
+        at: (f64, f64),
+        radius: f64,
+        fill: Option<Fill>,
+        stroke: Option<Stroke>,
+    ) {
+        self.marks
+            .push(Mark::Shape(SceneShape::Circle { at, radius }, fill, stroke));
     }
 
     /// Parallel lines over an area, from lower left to upper right.
     pub(super) fn add_hatching(&mut self, area: Area, stroke: Stroke) {
-        let (w, h) = (area.width(), area.height());
+        let w = area.width();
+        let h = area.height();
         let mut at = 4.0;
         while at < w + h {
             let from = if at <= h { (0.0, at) } else { (at - h, h) };
@@ -126,21 +180,68 @@ impl Scene {
         }
     }
 
-    pub(super) fn add_text(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour, anchor: Anchor) {
-        self.marks.push(Mark::Text(SceneText { at, text: text.to_owned(), size, colour, anchor, turned: false }));
+    pub(super) fn add_text(
+        &mut self,
+        at: (f64, f64),
+        text: &str,
+        size: f64,
+        colour: Colour,
+        anchor: Anchor,
+    ) {
+        self.marks.push(Mark::Text(SceneText {
+            at,
+            text: text.to_owned(),
+            size,
+            colour,
+            anchor,
+            turned: false,
+        }));
     }
 
     /// A text written upwards.
-    pub(super) fn add_turned_text(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour, anchor: Anchor) {
-        self.marks.push(Mark::Text(SceneText { at, text: text.to_owned(), size, colour, anchor, turned: true }));
+    pub(super) fn add_turned_text(
+        &mut self,
+        at: (f64, f64),
+        text: &str,
+        size: f64,
+        colour: Colour,
+        anchor: Anchor,
+    ) {
+        self.marks.push(Mark::Text(SceneText {
+            at,
+            text: text.to_owned(),
+            size,
+            colour,
+            anchor,
+            turned: true,
+        }));
     }
 
     /// A text on a patch of white, over lines.
     pub(super) fn add_label(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour) {
         let half = font::text_width(text, size) / 2.0 + 2.0;
-        let area = Area { left: at.0 - half, right: at.0 + half, top: at.1 - size * 0.55, bottom: at.1 + size * 0.55 };
-        self.add_area(area, Some(Fill { colour: super::colour::PAPER, opacity: 0.85 }), None);
-        self.add_text((at.0, at.1 + size * 0.36), text, size, colour, Anchor::Middle);
+        let area = Area {
+            left: at.0 - half,
+            right: at.0 + half,
+            top: at.1 - size * 0.55,
+            bottom: at.1 + size * 0.55,
+        };
+        self.add_area(
+            area,
+            Some(Fill {
+                colour: super::colour::PAPER,
+                opacity: 0.85,
+            }),
+            None,
+        );
+
+        self.add_text(
+            (at.0, at.1 + size * 0.36),
+            text,
+            size,
+            colour,
+            Anchor::Middle,
+        );
     }
 
     /// The picture as an SVG document.

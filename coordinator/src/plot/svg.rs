@@ -9,7 +9,8 @@ use super::font::FONT_FAMILIES;
 use super::scene::{Anchor, Fill, Mark, Scene, SceneShape, SceneText, Stroke};
 
 pub(super) fn render_svg(scene: &Scene) -> String {
-    let (w, h) = (format_number(scene.width), format_number(scene.height));
+    let w = format_number(scene.width);
+    let h = format_number(scene.height);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" viewBox=\"0 0 {w} {h}\" role=\"img\" \
          font-family=\"{FONT_FAMILIES}\">\n<title>{}</title>\n<rect width=\"{w}\" height=\"{h}\" fill=\"{}\"/>\n",
@@ -20,6 +21,7 @@ pub(super) fn render_svg(scene: &Scene) -> String {
         Mark::Shape(shape, fill, stroke) => write_shape(&mut out, shape, *fill, *stroke),
         Mark::Text(text) => write_text(&mut out, text),
     });
+
     out + "</svg>\n"
 }
 
@@ -28,16 +30,26 @@ fn write_shape(out: &mut String, shape: &SceneShape, fill: Option<Fill>, stroke:
         SceneShape::Path { points, closed } => {
             let mut d = String::new();
             for (at, (x, y)) in points.iter().enumerate() {
-                let _ = write!(d, "{}{} {}", if at == 0 { 'M' } else { 'L' }, format_number(*x), format_number(*y));
+                let _ = write!(
+                    d,
+                    "{}{} {}",
+                    if at == 0 { 'M' } else { 'L' },
+                    format_number(*x),
+                    format_number(*y)
+                );
             }
+
             let end = if *closed { "Z" } else { "" };
             let _ = write!(out, "<path d=\"{d}{end}\"");
         }
         SceneShape::Circle { at, radius } => {
-            let (x, y, r) = (format_number(at.0), format_number(at.1), format_number(*radius));
+            let x = format_number(at.0);
+            let y = format_number(at.1);
+            let r = format_number(*radius);
             let _ = write!(out, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{r}\"");
         }
     }
+
     match fill {
         None => out.push_str(" fill=\"none\""),
         Some(fill) => {
@@ -47,6 +59,7 @@ fn write_shape(out: &mut String, shape: &SceneShape, fill: Option<Fill>, stroke:
             }
         }
     }
+
     if let Some(stroke) = stroke {
         let _ = write!(
             out,
@@ -54,22 +67,27 @@ fn write_shape(out: &mut String, shape: &SceneShape, fill: Option<Fill>, stroke:
             format_hex_colour(stroke.colour),
             format_number(stroke.width)
         );
+
         if !stroke.dash.is_empty() {
             let dash: Vec<String> = stroke.dash.iter().map(|x| format_number(*x)).collect();
             let _ = write!(out, " stroke-dasharray=\"{}\"", dash.join(" "));
         }
+
         out.push_str(" stroke-linejoin=\"round\"");
     }
+
     out.push_str("/>\n");
 }
 
 fn write_text(out: &mut String, text: &SceneText) {
-    let (x, y) = (format_number(text.at.0), format_number(text.at.1));
+    let x = format_number(text.at.0);
+    let y = format_number(text.at.1);
     let anchor = match text.anchor {
         Anchor::Start => "start",
         Anchor::Middle => "middle",
         Anchor::End => "end",
     };
+
     let place = match text.turned {
         true => format!("transform=\"translate({x} {y}) rotate(-90)\""),
         false => format!("x=\"{x}\" y=\"{y}\""),
@@ -86,7 +104,11 @@ fn write_text(out: &mut String, text: &SceneText) {
 fn format_number(x: f64) -> String {
     let text = format!("{x:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+    if text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 fn format_hex_colour([r, g, b]: Colour) -> String {
@@ -105,5 +127,6 @@ fn escape_xml(text: &str) -> String {
             c => out.push(c),
         }
     }
+
     out
 }

@@ -14,11 +14,23 @@ use super::scene::{Anchor, Area, Mark, SceneShape, SceneText};
 use crate::plot::*;
 
 fn numbers(values: &[f64]) -> Vec<AxisLevel> {
-    values.iter().map(|x| AxisLevel { text: format!("{x}"), number: Some(*x) }).collect()
+    values
+        .iter()
+        .map(|x| AxisLevel {
+            text: format!("{x}"),
+            number: Some(*x),
+        })
+        .collect()
 }
 
 fn words(values: &[&str]) -> Vec<AxisLevel> {
-    values.iter().map(|text| AxisLevel { text: (*text).to_owned(), number: None }).collect()
+    values
+        .iter()
+        .map(|text| AxisLevel {
+            text: (*text).to_owned(),
+            number: None,
+        })
+        .collect()
 }
 
 fn look(title: &str) -> PlotStyle {
@@ -36,8 +48,10 @@ fn noise(i: usize) -> f64 {
 
 /// Four cells of each kind: complete, some diverged, all diverged, without result; and a place that is no cell.
 fn heat() -> Heatmap {
-    let (lr, wd) = ([0.01, 0.03, 0.1, 0.3, 1.0], [0.0, 1e-4, 1e-3]);
+    let lr = [0.01, 0.03, 0.1, 0.3, 1.0];
+    let wd = [0.0, 1e-4, 1e-3];
     let mut cells = Vec::new();
+
     for (column, _) in lr.iter().enumerate() {
         for (row, _) in wd.iter().enumerate() {
             let trials = match (row, column) {
@@ -48,9 +62,17 @@ fn heat() -> Heatmap {
                 _ => [12, 0, 0],
             };
             let value = (trials[0] > 0).then(|| 0.5 + 0.4 * noise(3 * column + row));
-            cells.push(HeatmapCell { row, column, value, half_width: value.map(|_| 0.0125), trials });
+
+            cells.push(HeatmapCell {
+                row,
+                column,
+                value,
+                half_width: value.map(|_| 0.0125),
+                trials,
+            });
         }
     }
+
     Heatmap {
         rows: PlotAxis::new("wd", numbers(&wd)),
         columns: PlotAxis::new("lr", numbers(&lr)),
@@ -66,13 +88,23 @@ fn heat() -> Heatmap {
 
 fn phase() -> Heatmap {
     let lr: Vec<f64> = (0..9).map(|i| 0.01 * libm::exp2(f64::from(i))).collect();
-    let wd: Vec<f64> = (0..7).map(|i| 1e-5 * libm::exp2(1.5 * f64::from(i))).collect();
+    let wd: Vec<f64> = (0..7)
+        .map(|i| 1e-5 * libm::exp2(1.5 * f64::from(i)))
+        .collect();
     let cell = |(row, column): (usize, usize)| {
-        let p = (0.2 * column as f64 + 0.1 * row as f64 - 1.0 + 0.2 * noise(row * 9 + column)).clamp(0.0, 1.0);
+        let p = (0.2 * column as f64 + 0.1 * row as f64 - 1.0 + 0.2 * noise(row * 9 + column))
+            .clamp(0.0, 1.0);
         let diverged = libm::round(20.0 * p) as u64;
         let value = Some(diverged as f64 / 20.0);
-        HeatmapCell { row, column, value, half_width: None, trials: [20 - diverged, diverged, 0] }
+        HeatmapCell {
+            row,
+            column,
+            value,
+            half_width: None,
+            trials: [20 - diverged, diverged, 0],
+        }
     };
+
     let places = (0..wd.len()).flat_map(|row| (0..lr.len()).map(move |column| (row, column)));
     Heatmap {
         cells: places.map(cell).collect(),
@@ -89,28 +121,63 @@ fn phase() -> Heatmap {
 
 /// As from a random search: hardly a place of the grid is taken.
 fn scattered() -> Heatmap {
-    let axis = |from: usize| (0..40).map(|i| 1e-3 * libm::exp2(10.0 * noise(from + i))).collect::<Vec<f64>>();
-    let (lr, wd) = (axis(100), axis(300));
-    let (rows, columns) = (PlotAxis::new("wd", numbers(&wd)), PlotAxis::new("lr", numbers(&lr)));
-    let place = |factor: &PlotAxis, x: f64| factor.levels.iter().position(|l| l.number == Some(x)).expect("a level");
+    let axis = |from: usize| {
+        (0..40)
+            .map(|i| 1e-3 * libm::exp2(10.0 * noise(from + i)))
+            .collect::<Vec<f64>>()
+    };
+    let lr = axis(100);
+
+    let wd = axis(300);
+    let rows = PlotAxis::new("wd", numbers(&wd));
+    let columns = PlotAxis::new("lr", numbers(&lr));
+    let place = |factor: &PlotAxis, x: f64| {
+        factor
+            .levels
+            .iter()
+            .position(|l| l.number == Some(x))
+            .expect("a level")
+    };
     let cell = |i: usize| {
         let value = (!i.is_multiple_of(10)).then(|| noise(i));
-        let trials = [u64::from(value.is_some()), u64::from(i.is_multiple_of(20)), 0];
-        HeatmapCell { row: place(&rows, wd[i]), column: place(&columns, lr[i]), value, half_width: None, trials }
+        let trials = [
+            u64::from(value.is_some()),
+            u64::from(i.is_multiple_of(20)),
+            0,
+        ];
+        HeatmapCell {
+            row: place(&rows, wd[i]),
+            column: place(&columns, lr[i]),
+            value,
+            half_width: None,
+            trials,
+        }
     };
-    Heatmap { cells: (0..40).map(cell).collect(), rows: rows.clone(), columns: columns.clone(), ..heat() }
+
+    Heatmap {
+        cells: (0..40).map(cell).collect(),
+        rows: rows.clone(),
+        columns: columns.clone(),
+        ..heat()
+    }
 }
 
 fn curves_of(lines: usize, log: bool) -> CurvesPlot {
     let point = |line: usize, step: usize| {
-        let mean = 2.0 / (1.0 + 0.1 * step as f64 * (1.0 + line as f64)) + 0.05 * noise(line * 50 + step);
+        let mean =
+            2.0 / (1.0 + 0.1 * step as f64 * (1.0 + line as f64)) + 0.05 * noise(line * 50 + step);
         let half = 0.1 / (1.0 + 0.05 * step as f64);
-        MeanPoint { step: 10.0 * step as f64, mean, interval: (step > 1).then_some((mean - half, mean + half)) }
+        MeanPoint {
+            step: 10.0 * step as f64,
+            mean,
+            interval: (step > 1).then_some((mean - half, mean + half)),
+        }
     };
     let line = |i: usize| MeanCurve {
         label: format!("{}", 0.01 * (i + 1) as f64),
         points: (1..=30).map(|s| point(i, s)).collect(),
     };
+
     CurvesPlot {
         metric: "train_loss".to_owned(),
         key: "lr".to_owned(),
@@ -123,16 +190,25 @@ fn curves_of(lines: usize, log: bool) -> CurvesPlot {
 fn cells() -> Vec<distribution::DistributionCell> {
     let cell = |(at, (n, diverged)): (usize, (usize, u64))| distribution::DistributionCell {
         label: format!("{} · sgd", 0.1 * (at + 1) as f64),
-        values: (0..n).map(|i| 0.8 + 0.1 * noise(at * 1000 + i) * noise(7 + at * 1000 + i)).collect(),
+        values: (0..n)
+            .map(|i| 0.8 + 0.1 * noise(at * 1000 + i) * noise(7 + at * 1000 + i))
+            .collect(),
         diverged,
         failed: u64::from(at == 1),
     };
-    [(1, 0), (12, 3), (60, 0), (300, 0), (0, 12)].into_iter().enumerate().map(cell).collect()
+
+    [(1, 0), (12, 3), (60, 0), (300, 0), (0, 12)]
+        .into_iter()
+        .enumerate()
+        .map(cell)
+        .collect()
 }
 
 fn pairs_of(cells: usize) -> Vec<DifferenceRow> {
     let pair = |at: usize| {
-        let differences: Vec<f64> = (0..20).map(|i| 0.02 * (noise(at * 20 + i) - 0.2 * at as f64)).collect();
+        let differences: Vec<f64> = (0..20)
+            .map(|i| 0.02 * (noise(at * 20 + i) - 0.2 * at as f64))
+            .collect();
         let mean = differences.iter().sum::<f64>() / 20.0;
         DifferenceRow {
             label: format!("lr {at}"),
@@ -142,6 +218,7 @@ fn pairs_of(cells: usize) -> Vec<DifferenceRow> {
             remark: "n = 20  ▲ 12  ▼ 8".to_owned(),
         }
     };
+
     let none = DifferenceRow {
         label: "1e38".to_owned(),
         differences: vec![],
@@ -154,26 +231,79 @@ fn pairs_of(cells: usize) -> Vec<DifferenceRow> {
 
 fn pictures() -> Vec<(&'static str, Scene)> {
     let drawn = |scene: Result<Scene, String>| scene.expect("it can be drawn");
-    let inits = PlotAxis::new("init.scheme", words(&["kaiming-normal", "xavier-uniform", "orthogonal"]));
-    let pairs =
-        differences::draw_differences("test_acc", "lr=0.1", &pairs_of(4), &["Rows: lr.".to_owned()], &look("pairs"));
+    let inits = PlotAxis::new(
+        "init.scheme",
+        words(&["kaiming-normal", "xavier-uniform", "orthogonal"]),
+    );
+    let pairs = differences::draw_differences(
+        "test_acc",
+        "lr=0.1",
+        &pairs_of(4),
+        &["Rows: lr.".to_owned()],
+        &look("pairs"),
+    );
+
     let of_words = Heatmap {
         columns: inits,
-        cells: heat().cells.into_iter().filter(|cell| cell.column < 3).collect(),
+        cells: heat()
+            .cells
+            .into_iter()
+            .filter(|cell| cell.column < 3)
+            .collect(),
         notes: Vec::new(),
         log: true,
         ..heat()
     };
+
     vec![
-        ("heatmap", drawn(heatmap::draw_heatmap(&heat(), &look("lr-wd: mean test_acc")))),
-        ("heatmap-words", drawn(heatmap::draw_heatmap(&of_words, &PlotStyle { width: Some(360.0), ..look("words") }))),
-        ("heatmap-random", drawn(heatmap::draw_heatmap(&scattered(), &look("random search")))),
-        ("phase", drawn(heatmap::draw_heatmap(&phase(), &look("lr-wd: share of trials that diverged")))),
-        ("curves", drawn(curves::draw_curves(&curves_of(4, false), &look("curves")))),
-        ("curves-log", drawn(curves::draw_curves(&curves_of(16, true), &look("curves, log")))),
+        (
+            "heatmap",
+            drawn(heatmap::draw_heatmap(
+                &heat(),
+                &look("lr-wd: mean test_acc"),
+            )),
+        ),
+        (
+            "heatmap-words",
+            drawn(heatmap::draw_heatmap(
+                &of_words,
+                &PlotStyle {
+                    width: Some(360.0),
+                    ..look("words")
+                },
+            )),
+        ),
+        (
+            "heatmap-random",
+            drawn(heatmap::draw_heatmap(&scattered(), &look("random search"))),
+        ),
+        (
+            "phase",
+            drawn(heatmap::draw_heatmap(
+                &phase(),
+                &look("lr-wd: share of trials that diverged"),
+            )),
+        ),
+        (
+            "curves",
+            drawn(curves::draw_curves(&curves_of(4, false), &look("curves"))),
+        ),
+        (
+            "curves-log",
+            drawn(curves::draw_curves(
+                &curves_of(16, true),
+                &look("curves, log"),
+            )),
+        ),
         (
             "distribution",
-            drawn(distribution::draw_distributions("test_acc", "lr · kind", &cells(), false, &look("trials"))),
+            drawn(distribution::draw_distributions(
+                "test_acc",
+                "lr · kind",
+                &cells(),
+                false,
+                &look("trials"),
+            )),
         ),
         ("pairs", drawn(pairs)),
     ]
@@ -181,16 +311,26 @@ fn pictures() -> Vec<(&'static str, Scene)> {
 
 #[test]
 fn pictures_are_as_they_were_when_somebody_looked_at_them() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").join("tests/plots");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a workspace")
+        .join("tests/plots");
     let writing = std::env::var("ERGODIC_GOLDEN").is_ok_and(|word| word == "write");
+
     for (name, scene) in pictures() {
-        let (file, svg) = (dir.join(format!("{name}.svg")), scene.to_svg());
+        let file = dir.join(format!("{name}.svg"));
+        let svg = scene.to_svg();
+
         if writing {
             std::fs::create_dir_all(&dir).expect("a directory can be made");
             std::fs::write(&file, &svg).expect("a file can be written");
         }
+
         let golden = std::fs::read_to_string(&file).expect("a golden picture");
-        let other = svg.lines().zip(golden.lines()).find(|(new, old)| new != old);
+        let other = svg
+            .lines()
+            .zip(golden.lines())
+            .find(|(new, old)| new != old);
         assert!(svg == golden, "{name}: {other:?}");
     }
 }
@@ -203,7 +343,9 @@ fn pictures_are_as_they_were_when_somebody_looked_at_them() {
 fn a_png_has_the_same_bytes_everywhere() {
     let hashes: Vec<String> = pictures()
         .iter()
-        .map(|(_, scene)| blake3::hash(&scene.to_png(2.0).expect("an image")).to_hex()[..16].to_owned())
+        .map(|(_, scene)| {
+            blake3::hash(&scene.to_png(2.0).expect("an image")).to_hex()[..16].to_owned()
+        })
         .collect();
     assert_eq!(hashes, PNGS);
 }
@@ -222,7 +364,11 @@ const PNGS: [&str; 8] = [
 
 #[test]
 fn a_png_that_is_too_large_is_refused() {
-    let huge = PlotStyle { width: Some(8000.0), height: Some(8000.0), ..look("huge") };
+    let huge = PlotStyle {
+        width: Some(8000.0),
+        height: Some(8000.0),
+        ..look("huge")
+    };
     let scene = heatmap::draw_heatmap(&heat(), &huge).expect("it can be drawn");
     assert!(scene.to_png(2.0).is_err_and(|e| e.contains("too large")));
 }
@@ -235,27 +381,61 @@ fn extent(text: &SceneText) -> Area {
         Anchor::Middle => width / 2.0,
         Anchor::End => width,
     };
-    let ((x, y), up, down) = (text.at, text.size * 0.76, text.size * 0.2);
+
+    let (x, y) = text.at;
+    let up = text.size * 0.76;
+    let down = text.size * 0.2;
+
     match text.turned {
-        false => Area { left: x - before, right: x - before + width, top: y - up, bottom: y + down },
-        true => Area { left: x - up, right: x + down, top: y + before - width, bottom: y + before },
+        false => Area {
+            left: x - before,
+            right: x - before + width,
+            top: y - up,
+            bottom: y + down,
+        },
+        true => Area {
+            left: x - up,
+            right: x + down,
+            top: y + before - width,
+            bottom: y + before,
+        },
     }
 }
 
 /// Texts do not touch each other, nothing lies outside, and every number is one.
 fn check(scene: &Scene) -> Result<(), TestCaseError> {
-    let texts: Vec<&SceneText> =
-        scene.marks.iter().filter_map(|m| if let Mark::Text(t) = m { Some(t) } else { None }).collect();
+    let texts: Vec<&SceneText> = scene
+        .marks
+        .iter()
+        .filter_map(|m| if let Mark::Text(t) = m { Some(t) } else { None })
+        .collect();
     for (at, text) in texts.iter().enumerate() {
         let a = extent(text);
-        let inside = a.left >= -0.5 && a.top >= -0.5 && a.right <= scene.width + 0.5 && a.bottom <= scene.height + 0.5;
-        prop_assert!(inside, "'{}' is outside: {a:?} of {} × {}", text.text, scene.width, scene.height);
+        let inside = a.left >= -0.5
+            && a.top >= -0.5
+            && a.right <= scene.width + 0.5
+            && a.bottom <= scene.height + 0.5;
+        prop_assert!(
+            inside,
+            "'{}' is outside: {a:?} of {} × {}",
+            text.text,
+            scene.width,
+            scene.height
+        );
+
         for other in &texts[at + 1..] {
             let b = extent(other);
-            let apart = a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
-            prop_assert!(apart, "'{}' and '{}' touch: {a:?}, {b:?}", text.text, other.text);
+            let apart =
+                a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+            prop_assert!(
+                apart,
+                "'{}' and '{}' touch: {a:?}, {b:?}",
+                text.text,
+                other.text
+            );
         }
     }
+
     for mark in &scene.marks {
         let points = match mark {
             Mark::Shape(SceneShape::Path { points, .. }, ..) => points.clone(),
@@ -263,10 +443,17 @@ fn check(scene: &Scene) -> Result<(), TestCaseError> {
             Mark::Text(text) => vec![text.at],
         };
         for (x, y) in points {
-            let inside = (-1.0..=scene.width + 1.0).contains(&x) && (-1.0..=scene.height + 1.0).contains(&y);
-            prop_assert!(inside, "{x}, {y} is outside of {} × {}", scene.width, scene.height);
+            let inside =
+                (-1.0..=scene.width + 1.0).contains(&x) && (-1.0..=scene.height + 1.0).contains(&y);
+            prop_assert!(
+                inside,
+                "{x}, {y} is outside of {} × {}",
+                scene.width,
+                scene.height
+            );
         }
     }
+
     Ok(())
 }
 
@@ -290,11 +477,25 @@ fn factor(name: &str, n: usize, kind: u8) -> PlotAxis {
             }
         }
     };
+
     match kind {
-        3 => PlotAxis::new(name, (0..n).map(|i| AxisLevel { text: format!("word-{i}"), number: None }).collect()),
+        3 => PlotAxis::new(
+            name,
+            (0..n)
+                .map(|i| AxisLevel {
+                    text: format!("word-{i}"),
+                    number: None,
+                })
+                .collect(),
+        ),
         _ => PlotAxis::new(
             name,
-            (0..n).map(|i| AxisLevel { text: format!("{:.3e}", number(i)), number: Some(number(i)) }).collect(),
+            (0..n)
+                .map(|i| AxisLevel {
+                    text: format!("{:.3e}", number(i)),
+                    number: Some(number(i)),
+                })
+                .collect(),
         ),
     }
 }
@@ -380,10 +581,13 @@ proptest! {
 
 #[test]
 fn a_contour_of_a_plane_is_one_straight_line() {
-    let grid: Vec<Vec<Option<f64>>> = (0..4).map(|_| (0..5).map(|c| Some(f64::from(c) / 4.0)).collect()).collect();
+    let grid: Vec<Vec<Option<f64>>> = (0..4)
+        .map(|_| (0..5).map(|c| Some(f64::from(c) / 4.0)).collect())
+        .collect();
     let lines = contour::contour_lines(&grid, 0.5 + 1.0 / 16.0);
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].len(), 4);
+
     assert!(lines[0].iter().all(|(x, _)| *x == 2.25), "{lines:?}");
     let all = Some(1.0);
     assert!(
@@ -398,31 +602,64 @@ fn levels_lie_by_their_logarithms_where_these_are_even() {
     assert_eq!(spacing(&[0.01, 0.03, 0.1, 0.3, 1.0]), LevelSpacing::Log);
     assert_eq!(spacing(&[1.0, 2.0, 3.0, 4.0]), LevelSpacing::Linear);
     assert_eq!(spacing(&[0.0, 1e-4, 1e-3, 1e-2]), LevelSpacing::Even);
-    assert_eq!(PlotAxis::new("kind", words(&["b", "a"])).levels[0].text, "b", "words stay in their order");
+    assert_eq!(
+        PlotAxis::new("kind", words(&["b", "a"])).levels[0].text,
+        "b",
+        "words stay in their order"
+    );
+
     let edges = PlotAxis::new("lr", numbers(&[1.0, 0.01, 0.1])).level_edges();
     let even = [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0];
-    assert!(edges.iter().zip(even).all(|(a, b)| (a - b).abs() < 1e-12), "{edges:?}");
+    assert!(
+        edges.iter().zip(even).all(|(a, b)| (a - b).abs() < 1e-12),
+        "{edges:?}"
+    );
 }
 
 #[test]
 fn what_cannot_be_drawn_is_said() {
     let without = |trials: [u64; 3]| {
         let mut map = heat();
-        map.cells.iter_mut().for_each(|cell| (cell.value, cell.half_width, cell.trials) = (None, None, trials));
-        heatmap::draw_heatmap(&map, &look("none")).map(|_| ()).expect_err("nothing to draw")
+        map.cells
+            .iter_mut()
+            .for_each(|cell| (cell.value, cell.half_width, cell.trials) = (None, None, trials));
+        heatmap::draw_heatmap(&map, &look("none"))
+            .map(|_| ())
+            .expect_err("nothing to draw")
     };
     assert!(
         without([0, 12, 0]).contains("mean test_acc: all 168 trials that have ended diverged"),
         "{}",
         without([0, 12, 0])
     );
+
     assert!(without([0, 0, 0]).contains("no trial has ended yet"));
     assert!(without([0, 1, 1]).contains("14 diverged and 14 failed"));
-    let negative =
-        Heatmap { log: true, cells: vec![HeatmapCell { value: Some(-1.0), ..heat().cells[1].clone() }], ..heat() };
-    assert!(heatmap::draw_heatmap(&negative, &look("log")).is_err_and(|e| e.contains("leave out --log")));
-    let nothing = CurvesPlot { lines: vec![MeanCurve { label: String::new(), points: vec![] }], ..curves_of(1, false) };
-    assert!(curves::draw_curves(&nothing, &look("none")).is_err_and(|e| e.contains("no value of train_loss")));
+    let negative = Heatmap {
+        log: true,
+        cells: vec![HeatmapCell {
+            value: Some(-1.0),
+            ..heat().cells[1].clone()
+        }],
+        ..heat()
+    };
+    assert!(
+        heatmap::draw_heatmap(&negative, &look("log"))
+            .is_err_and(|e| e.contains("leave out --log"))
+    );
+
+    let nothing = CurvesPlot {
+        lines: vec![MeanCurve {
+            label: String::new(),
+            points: vec![],
+        }],
+        ..curves_of(1, false)
+    };
+    assert!(
+        curves::draw_curves(&nothing, &look("none"))
+            .is_err_and(|e| e.contains("no value of train_loss"))
+    );
+
     assert!(
         curves::draw_curves(&curves_of(22, false), &look("many"))
             .is_err_and(|e| e.contains("--by AXIS") && e.contains("at most 21"))
@@ -432,18 +669,32 @@ fn what_cannot_be_drawn_is_said() {
         distribution::draw_distributions("test_acc", "lr", diverged, false, &look("none"))
             .is_err_and(|e| e.contains("all diverged"))
     );
+
     let none = &pairs_of(0);
     assert!(
         differences::draw_differences("test_acc", "lr=0.1", none, &[], &look("none"))
             .is_err_and(|e| e.contains("in common with lr=0.1"))
     );
-    let small = PlotStyle { width: Some(160.0), height: Some(120.0), ..look("small") };
-    assert!(curves::draw_curves(&curves_of(4, false), &small).is_err_and(|e| e.contains("--height")));
+    let small = PlotStyle {
+        width: Some(160.0),
+        height: Some(120.0),
+        ..look("small")
+    };
+
+    assert!(
+        curves::draw_curves(&curves_of(4, false), &small).is_err_and(|e| e.contains("--height"))
+    );
 }
 
 /// What stands in a picture, as one text.
 fn said(scene: &Scene) -> String {
-    let texts = scene.marks.iter().filter_map(|m| if let Mark::Text(t) = m { Some(t.text.as_str()) } else { None });
+    let texts = scene.marks.iter().filter_map(|m| {
+        if let Mark::Text(t) = m {
+            Some(t.text.as_str())
+        } else {
+            None
+        }
+    });
     texts.collect::<Vec<_>>().join(" ")
 }
 
@@ -453,47 +704,105 @@ fn bands_are_within_the_frame_or_said_to_be_cut() {
         let line = |half: &f64| {
             let point = |step: u8| {
                 let mean = 0.3 + 0.001 * f64::from(step);
-                MeanPoint { step: f64::from(step), mean, interval: Some((mean - half, mean + half)) }
+                MeanPoint {
+                    step: f64::from(step),
+                    mean,
+                    interval: Some((mean - half, mean + half)),
+                }
             };
-            MeanCurve { label: format!("{half}"), points: (1..=9).map(point).collect() }
+
+            MeanCurve {
+                label: format!("{half}"),
+                points: (1..=9).map(point).collect(),
+            }
         };
-        let curves = CurvesPlot { lines: halves.iter().map(line).collect(), log, notes: vec![], ..curves_of(1, false) };
+        let curves = CurvesPlot {
+            lines: halves.iter().map(line).collect(),
+            log,
+            notes: vec![],
+            ..curves_of(1, false)
+        };
+
         curves::draw_curves(&curves, &look("bands")).expect("it can be drawn")
     };
+
     // The values at the left tell how far the frame reaches.
     let wide = said(&drawn(&[0.11, 0.11], false));
-    assert!(wide.contains("0.20") && wide.contains("0.40") && !wide.contains("cut"), "{wide}");
+    assert!(
+        wide.contains("0.20") && wide.contains("0.40") && !wide.contains("cut"),
+        "{wide}"
+    );
     let one = said(&drawn(&[0.01, 0.01, 0.01, 300.0], false));
-    assert!(one.contains("Bands are cut") && one.contains("0.29") && !one.contains("100"), "{one}");
+    assert!(
+        one.contains("Bands are cut") && one.contains("0.29") && !one.contains("100"),
+        "{one}"
+    );
+
     let below = said(&drawn(&[0.11, 0.4], true));
     assert!(below.contains("Bands are cut"), "{below}");
 }
 
 #[test]
 fn captions_tell_the_marks_that_are_drawn_and_are_true_of_the_statistic() {
-    let drawn = |map: &Heatmap| said(&heatmap::draw_heatmap(map, &look("caption")).expect("it can be drawn"));
+    let drawn = |map: &Heatmap| {
+        said(&heatmap::draw_heatmap(map, &look("caption")).expect("it can be drawn"))
+    };
     let of = |over: CountedTrials, value: fn([u64; 3]) -> Option<f64>| {
-        let mut map = Heatmap { counted_trials: over, ..heat() };
-        map.cells.iter_mut().for_each(|cell| (cell.value, cell.half_width) = (value(cell.trials), None));
+        let mut map = Heatmap {
+            counted_trials: over,
+            ..heat()
+        };
+        map.cells
+            .iter_mut()
+            .for_each(|cell| (cell.value, cell.half_width) = (value(cell.trials), None));
+
         drawn(&map)
     };
+
     let mean = drawn(&heat());
-    for words in
-        ["Crossed: all trials diverged.", "Hatched: no result.", "Blank: no such cell.", "3/12 div.", "completed"]
-    {
+    for words in [
+        "Crossed: all trials diverged.",
+        "Hatched: no result.",
+        "Blank: no such cell.",
+        "3/12 div.",
+        "completed",
+    ] {
         assert!(mean.contains(words), "'{words}' in: {mean}");
     }
-    let at = of(CountedTrials::Diverged, |trials| (trials[1] > 0).then_some(7.5));
-    assert!(at.contains("Hatched: no result, or no trial diverged.") && at.contains("3/12 div."), "{at}");
+
+    let at = of(CountedTrials::Diverged, |trials| {
+        (trials[1] > 0).then_some(7.5)
+    });
     assert!(
-        !at.contains("completed") && !at.contains("Crossed") && !at.contains("Bar at") && !at.contains('±'),
+        at.contains("Hatched: no result, or no trial diverged.") && at.contains("3/12 div."),
         "{at}"
     );
+
+    assert!(
+        !at.contains("completed")
+            && !at.contains("Crossed")
+            && !at.contains("Bar at")
+            && !at.contains('±'),
+        "{at}"
+    );
+
     let counts = of(CountedTrials::Counts, |trials| Some(trials[0] as f64));
-    assert!(!counts.contains("div") && !counts.contains("Hatched") && !counts.contains("12.0"), "{counts}");
-    let std = of(CountedTrials::Completed, |trials| (trials[0] > 9).then_some(0.5));
-    assert!(std.contains("Hatched: no result, or too few trials for it."), "{std}");
-    let part = drawn(&Heatmap { partial: true, ..heat() });
+    assert!(
+        !counts.contains("div") && !counts.contains("Hatched") && !counts.contains("12.0"),
+        "{counts}"
+    );
+    let std = of(CountedTrials::Completed, |trials| {
+        (trials[0] > 9).then_some(0.5)
+    });
+    assert!(
+        std.contains("Hatched: no result, or too few trials for it."),
+        "{std}"
+    );
+
+    let part = drawn(&Heatmap {
+        partial: true,
+        ..heat()
+    });
     assert!(part.contains("not chosen"), "{part}");
 }
 
@@ -505,9 +814,11 @@ fn colours_that_say_more_or_less_than_the_numbers_are_told() {
             cell.value = Some(value(at));
             cell.half_width = Some(half);
         });
+
         said(&heatmap::draw_heatmap(&map, &look("colours")).expect("it can be drawn"))
     };
     assert!(of(|at| 0.1 + 1e-5 * at as f64, 9e-4).contains("intervals of all cells overlap"));
+
     assert!(!of(|at| 0.1 + 1e-2 * at as f64, 9e-4).contains("overlap"));
     assert!(of(|at| if at == 3 { 1e9 } else { 0.1 }, 0.01).contains("--log"));
     assert!(!of(|at| libm::exp10(0.1 * at as f64), 0.01).contains("--log"));
@@ -520,91 +831,183 @@ fn what_is_infinite_is_drawn_outside_of_the_scale() {
         (map.cells[0].value, map.cells[0].half_width) = (Some(f64::INFINITY), None);
         let scene = heatmap::draw_heatmap(&map, &look("scale")).expect("it can be drawn");
         let text = said(&scene);
-        assert!(text.contains(" inf ") && text.contains("Grey: inf, outside of the scale."), "{text}");
-        assert!(!text.contains("NaN") && text.matches("inf").count() == 2, "{text}");
-        let all = Heatmap { cells: vec![map.cells[0].clone()], ..map };
-        assert!(heatmap::draw_heatmap(&all, &look("scale")).is_err_and(|e| e.contains("infinite in every cell")));
+        assert!(
+            text.contains(" inf ") && text.contains("Grey: inf, outside of the scale."),
+            "{text}"
+        );
+
+        assert!(
+            !text.contains("NaN") && text.matches("inf").count() == 2,
+            "{text}"
+        );
+        let all = Heatmap {
+            cells: vec![map.cells[0].clone()],
+            ..map
+        };
+
+        assert!(
+            heatmap::draw_heatmap(&all, &look("scale"))
+                .is_err_and(|e| e.contains("infinite in every cell"))
+        );
     }
+
     let points = scattered();
-    let cells = points.cells.iter().map(|cell| HeatmapCell { value: Some(f64::INFINITY), ..cell.clone() });
-    let cells = cells.take(3).chain(points.cells.iter().skip(3).cloned()).collect();
-    let text = said(&heatmap::draw_heatmap(&Heatmap { cells, ..points }, &look("scale")).expect("it can be drawn"));
-    assert!(text.contains("Grey: inf") && !text.contains("NaN"), "{text}");
+    let cells = points.cells.iter().map(|cell| HeatmapCell {
+        value: Some(f64::INFINITY),
+        ..cell.clone()
+    });
+    let cells = cells
+        .take(3)
+        .chain(points.cells.iter().skip(3).cloned())
+        .collect();
+    let text = said(
+        &heatmap::draw_heatmap(&Heatmap { cells, ..points }, &look("scale"))
+            .expect("it can be drawn"),
+    );
+    assert!(
+        text.contains("Grey: inf") && !text.contains("NaN"),
+        "{text}"
+    );
+
     let mut curves = curves_of(2, false);
     curves.lines[0].points[0].mean = f64::INFINITY;
     let text = said(&curves::draw_curves(&curves, &look("scale")).expect("it can be drawn"));
-    assert!(text.contains("1 points are infinite") && !text.contains("below 0"), "{text}");
+    assert!(
+        text.contains("1 points are infinite") && !text.contains("below 0"),
+        "{text}"
+    );
 }
 
 #[test]
 fn between_words_there_are_no_contours_and_shares_are_numbers_where_there_is_room() {
     let lines = |map: &Heatmap| {
         let scene = heatmap::draw_heatmap(map, &look("phase")).expect("it can be drawn");
-        (said(&scene).contains("Lines: P = "), said(&scene).contains("1.00"))
+        (
+            said(&scene).contains("Lines: P = "),
+            said(&scene).contains("1.00"),
+        )
     };
     assert_eq!(lines(&phase()), (true, true));
+
     let schemes = PlotAxis::new("init", words(&["a", "b", "c", "d", "e", "f", "g"]));
-    assert_eq!(lines(&Heatmap { rows: schemes, ..phase() }), (false, true));
+    assert_eq!(
+        lines(&Heatmap {
+            rows: schemes,
+            ..phase()
+        }),
+        (false, true)
+    );
 }
 
 #[test]
 fn labels_are_values_of_cells_and_all_or_every_so_manieth_stands_there() {
-    let ticks = |n: usize| (0..n).map(|i| (20.0 * i as f64, format!("{i}"))).collect::<Vec<_>>();
-    let labels =
-        |half: f64| axis::thin_labels(ticks(7), |_| half).into_iter().map(|(_, label)| label).collect::<Vec<_>>();
+    let ticks = |n: usize| {
+        (0..n)
+            .map(|i| (20.0 * i as f64, format!("{i}")))
+            .collect::<Vec<_>>()
+    };
+    let labels = |half: f64| {
+        axis::thin_labels(ticks(7), |_| half)
+            .into_iter()
+            .map(|(_, label)| label)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(labels(10.0).len(), 7);
+
     assert_eq!(labels(10.5), ["0", "2", "4", "6"]);
     assert_eq!(labels(1e9), ["0"]);
-    let map = Heatmap { columns: PlotAxis::new("lr", numbers(&[0.01, 0.0316, 0.1, 0.316, 1.0])), ..heat() };
+    let map = Heatmap {
+        columns: PlotAxis::new("lr", numbers(&[0.01, 0.0316, 0.1, 0.316, 1.0])),
+        ..heat()
+    };
     let said = said(&heatmap::draw_heatmap(&map, &look("ticks")).expect("it can be drawn"));
     assert!(said.contains(" 0.01 0.0316 0.1 0.316 1 "), "{said}");
 }
 
 #[test]
 fn many_powers_of_ten_have_few_ticks() {
-    let ticks = AxisScale { from: 0.09, to: 2.6e44, log: true }.choose_ticks(5);
+    let ticks = AxisScale {
+        from: 0.09,
+        to: 2.6e44,
+        log: true,
+    }
+    .choose_ticks(5);
     let labels: Vec<&str> = ticks.iter().map(|(_, label)| label.as_str()).collect();
     assert_eq!(labels, ["1", "1e10", "1e20", "1e30", "1e40"]);
 }
 
 #[test]
 fn long_titles_are_wrapped() {
-    let name = format!("{}: mean test_acc", "three-axes-with-a-very-long-name".repeat(2));
-    let narrow = PlotStyle { width: Some(440.0), ..look(&name) };
+    let name = format!(
+        "{}: mean test_acc",
+        "three-axes-with-a-very-long-name".repeat(2)
+    );
+    let narrow = PlotStyle {
+        width: Some(440.0),
+        ..look(&name)
+    };
     let scene = heatmap::draw_heatmap(&heat(), &narrow).expect("it can be drawn");
     assert_eq!(check(&scene).map_err(|e| e.to_string()), Ok(()));
+
     let text = said(&scene);
-    assert!(text.contains("mean test_acc") && !text.contains('…'), "{text}");
-    let endless = PlotStyle { width: Some(440.0), ..look(&"x".repeat(1000)) };
-    assert!(said(&heatmap::draw_heatmap(&heat(), &endless).expect("it can be drawn")).contains('…'));
+    assert!(
+        text.contains("mean test_acc") && !text.contains('…'),
+        "{text}"
+    );
+    let endless = PlotStyle {
+        width: Some(440.0),
+        ..look(&"x".repeat(1000))
+    };
+
+    assert!(
+        said(&heatmap::draw_heatmap(&heat(), &endless).expect("it can be drawn")).contains('…')
+    );
 }
 
 #[test]
 fn one_trial_is_a_dot_in_the_middle_of_its_row_and_has_neither_box_nor_density() {
-    let cell = |n: usize| distribution::DistributionCell { values: vec![0.5; n], ..cells()[0].clone() };
-    let scene =
-        distribution::draw_distributions("test_acc", "lr", &[cell(1)], false, &look("one")).expect("it can be drawn");
+    let cell = |n: usize| distribution::DistributionCell {
+        values: vec![0.5; n],
+        ..cells()[0].clone()
+    };
+    let scene = distribution::draw_distributions("test_acc", "lr", &[cell(1)], false, &look("one"))
+        .expect("it can be drawn");
     let dots = scene.marks.iter().filter_map(|mark| match mark {
         Mark::Shape(SceneShape::Circle { at, .. }, ..) => Some(at.1),
         _ => None,
     });
+
     let name = scene.marks.iter().find_map(|mark| match mark {
         Mark::Text(text) if text.text == "n = 1" => Some(text.at.1 - text.size * 0.36),
         _ => None,
     });
     let dots: Vec<f64> = dots.collect();
-    assert!(dots.len() == 1 && name.is_some_and(|y| (y - dots[0]).abs() < 1e-9), "{dots:?}, {name:?}");
+    assert!(
+        dots.len() == 1 && name.is_some_and(|y| (y - dots[0]).abs() < 1e-9),
+        "{dots:?}, {name:?}"
+    );
+
     assert!(!said(&scene).contains("box") && !said(&scene).contains("density"));
-    let many =
-        said(&distribution::draw_distributions("m", "lr", &cells(), false, &look("many")).expect("it can be drawn"));
-    assert!(many.contains("box") && many.contains("density") && many.contains("at most 200"), "{many}");
+    let many = said(
+        &distribution::draw_distributions("m", "lr", &cells(), false, &look("many"))
+            .expect("it can be drawn"),
+    );
+    assert!(
+        many.contains("box") && many.contains("density") && many.contains("at most 200"),
+        "{many}"
+    );
 }
 
 #[test]
 fn names_cannot_break_out_of_an_svg() {
     let title = "<script>\"&\u{1}";
-    let svg = curves::draw_curves(&curves_of(1, false), &look(title)).expect("it can be drawn").to_svg();
-    assert!(svg.contains("&lt;script&gt;&quot;&amp;\\u0001") && !svg.contains("<script"), "{svg}");
+    let svg = curves::draw_curves(&curves_of(1, false), &look(title))
+        .expect("it can be drawn")
+        .to_svg();
+    assert!(
+        svg.contains("&lt;script&gt;&quot;&amp;\\u0001") && !svg.contains("<script"),
+        "{svg}"
+    );
 }
 
 #[test]
@@ -615,8 +1018,12 @@ fn colours_of_figures_grow_lighter_evenly() {
     };
     let steps: Vec<f64> = (0..=20).map(|i| lightness(f64::from(i) / 20.0)).collect();
     assert!(steps.is_sorted(), "{steps:?}");
+
     assert_eq!(
-        (colour::text_colour_on([255, 255, 255]), colour::text_colour_on([0, 0, 0])),
+        (
+            colour::text_colour_on([255, 255, 255]),
+            colour::text_colour_on([0, 0, 0])
+        ),
         (colour::INK, colour::PAPER)
     );
 }

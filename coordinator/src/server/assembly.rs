@@ -1,24 +1,21 @@
 //! Assembles a leading coordinator from its parts.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::core::Core;
-use crate::server::GrpcServices;
-use crate::server::ServerContext;
 use crate::server::auth::TokenStore;
 use crate::server::blobs::BlobStore;
-use crate::server::checkpoints::CheckpointFiles;
-use crate::server::checkpoints::CheckpointWriter;
+use crate::server::checkpoints::{CheckpointFiles, CheckpointWriter};
 use crate::server::datasets::DatasetCatalog;
 use crate::server::engine::Engine;
 use crate::server::ha::leadership::Leadership;
 use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
-use crate::store::Store;
-use crate::store::StoreWriter;
-use crate::store::writer::WriterHandle;
-use crate::store::writer::WriterLoop;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use crate::server::{GrpcServices, ServerContext};
+use crate::store::writer::{WriterHandle, WriterLoop};
+use crate::store::{Store, StoreWriter};
 
 /// What a coordinator is put together from.
 pub struct CoordinatorSetup {
@@ -73,7 +70,10 @@ pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<Coordina
         engine: handle,
         store: setup.store,
         leadership: Leadership::Leading(setup.epoch),
-        catalog: DatasetCatalog { data_dir: setup.data_dir, blobs: setup.blobs },
+        catalog: DatasetCatalog {
+            data_dir: setup.data_dir,
+            blobs: setup.blobs,
+        },
         checkpoints,
         lease_ttl: setup.lease_ttl,
         limits: Limits::new(),
@@ -82,5 +82,11 @@ pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<Coordina
         rate_limit: setup.rate_limit,
         stopping: setup.stopping,
     };
-    Ok(CoordinatorParts { engine, writer, services: GrpcServices(Arc::new(shared)), checkpoint_thread: keeper })
+
+    Ok(CoordinatorParts {
+        engine,
+        writer,
+        services: GrpcServices(Arc::new(shared)),
+        checkpoint_thread: keeper,
+    })
 }

@@ -19,8 +19,7 @@ use super::blobs::BlobStore;
 use super::context::ServerContext;
 use super::status::state_to_wire;
 use super::store_error;
-use crate::records::Finding;
-use crate::records::SweepRow;
+use crate::records::{Finding, SweepRow};
 use crate::store::{Audit, StoreError, StoreReader, StoredTrial};
 
 /// Newest version of the records.
@@ -35,12 +34,24 @@ type BackupSender = mpsc::Sender<Result<v1::BackupRecord, Status>>;
 
 /// Sends a backup to whoever asked for it, or what hinders it.
 pub(super) fn send_backup(shared: &ServerContext, records: BackupSender) {
-    let mut backup = BackupExport { records, tally: RecordDigest::default(), files: BTreeMap::new(), is_wanted: true };
-    let sent = shared.store.open_reader().map_err(store_error).and_then(|reader| {
-        backup.send_store(reader.as_ref())?;
-        backup.send_files(&shared.catalog.blobs)
-    });
-    let last = sent.map(|()| backup.tally.end_record()).map_err(Status::from);
+    let mut backup = BackupExport {
+        records,
+        tally: RecordDigest::default(),
+        files: BTreeMap::new(),
+        is_wanted: true,
+    };
+    let sent = shared
+        .store
+        .open_reader()
+        .map_err(store_error)
+        .and_then(|reader| {
+            backup.send_store(reader.as_ref())?;
+            backup.send_files(&shared.catalog.blobs)
+        });
+    let last = sent
+        .map(|()| backup.tally.end_record())
+        .map_err(Status::from);
+
     let _ = backup.records.blocking_send(last);
 }
 
@@ -62,40 +73,69 @@ impl BackupExport {
 
     fn send_store(&mut self, reader: &dyn StoreReader) -> Result<(), UserError> {
         let (_, next_lease) = reader.read_leases().map_err(store_error)?;
-        self.send_record(Kind::Head(v1::BackupHead { version: BACKUP_VERSION, build: BUILD.to_owned(), next_lease }));
+        self.send_record(Kind::Head(v1::BackupHead {
+            version: BACKUP_VERSION,
+            build: BUILD.to_owned(),
+            next_lease,
+        }));
+
         for row in reader.read_sweeps().map_err(store_error)? {
-            row.named_files().for_each(|hash| self.add_blob_reference(hash, &row.id));
+            row.named_files()
+                .for_each(|hash| self.add_blob_reference(hash, &row.id));
             self.send_record(Kind::Sweep(sweep_to_wire(&row)));
             self.send_rows(reader, &row).map_err(store_error)?;
         }
+
         Ok(())
     }
 
     fn send_rows(&mut self, reader: &dyn StoreReader, sweep: &SweepRow) -> Result<(), StoreError> {
-        let (mut page, mut bytes) = (v1::BackupTrials::default(), 0);
-        let damages = reader.read_intact_trials(sweep.number, &mut |StoredTrial { result, worker }| {
-            result.weights_hash.iter().for_each(|hash| self.add_blob_reference(*hash, &sweep.id));
-            let row = v1::TrialRow { result: Some(result.into()), values: Vec::new(), worker };
-            bytes += row.encoded_len();
-            page.rows.push(row);
-            if bytes >= PAGE_LIMITS.0 || page.rows.len() >= PAGE_LIMITS.1 {
-                bytes = 0;
-                self.send_record(Kind::Trials(std::mem::take(&mut page)));
-            }
-        })?;
+        let mut page = v1::BackupTrials::default();
+        let mut bytes = 0;
+        let damages =
+            reader.read_intact_trials(sweep.number, &mut |StoredTrial { result, worker }| {
+                result
+                    .weights_hash
+                    .iter()
+                    .for_each(|hash| self.add_blob_reference(*hash, &sweep.id));
+                let row = v1::TrialRow {
+                    result: Some(result.into()),
+                    values: Vec::new(),
+                    worker,
+                };
+                bytes += row.encoded_len();
+
+                page.rows.push(row);
+                if bytes >= PAGE_LIMITS.0 || page.rows.len() >= PAGE_LIMITS.1 {
+                    bytes = 0;
+                    self.send_record(Kind::Trials(std::mem::take(&mut page)));
+                }
+            })?;
         if let Some(mut damage) = damages.into_iter().next() {
             damage.sweep.clone_from(&sweep.id);
             return Err(StoreError::Damaged(Box::new(damage)));
         }
+
         self.send_record(Kind::Trials(page));
         reader.read_all_attempts(sweep.number, &mut |key, attempt| {
-            let crate::store::Attempt { cause, worker, seconds } = attempt;
-            self.send_record(Kind::Attempt(v1::BackupAttempt { key: Some(key.into()), cause, worker, seconds }));
+            let crate::store::Attempt {
+                cause,
+                worker,
+                seconds,
+            } = attempt;
+            self.send_record(Kind::Attempt(v1::BackupAttempt {
+                key: Some(key.into()),
+                cause,
+                worker,
+                seconds,
+            }));
         })?;
+
         for audits in reader.read_audits(sweep.number)?.chunks(PAGE_LIMITS.1) {
             let audits = audits.iter().cloned().map(audit_to_wire).collect();
             self.send_record(Kind::Audits(v1::BackupAudits { audits }));
         }
+
         Ok(())
     }
 
@@ -112,33 +152,52 @@ impl BackupExport {
             // Looked at before anything of it is sent.
             if let Err(flaw) = shelf.verify_blob(&hash) {
                 let why = flaw.to_string();
-                let (hash, sweeps) = (hash.to_vec(), sweeps.into_iter().collect());
+                let hash = hash.to_vec();
+                let sweeps = sweeps.into_iter().collect();
                 self.send_record(Kind::Missing(v1::BackupMissing { hash, why, sweeps }));
                 continue;
             }
+
             self.send_file(shelf, &hash).map_err(|e| {
-                let message = format!("the file {} that the store names cannot be backed up: {e}", to_hex(&hash));
+                let message = format!(
+                    "the file {} that the store names cannot be backed up: {e}",
+                    to_hex(&hash)
+                );
                 UserError::new(ErrorCode::Internal, message)
             })?;
         }
+
         Ok(())
     }
 
     fn send_file(&mut self, shelf: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
         let mut file = File::open(shelf.blob_path(hash))?;
         let mut hasher = blake3::Hasher::new();
+
         loop {
             let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+            (&mut file)
+                .take(CHUNK_BYTES as u64)
+                .read_to_end(&mut chunk)?;
             hasher.update(&chunk);
             let last = chunk.len() < CHUNK_BYTES;
-            self.send_record(Kind::File(v1::BackupFile { hash: hash.to_vec(), chunk }));
+
+            self.send_record(Kind::File(v1::BackupFile {
+                hash: hash.to_vec(),
+                chunk,
+            }));
+
             if last || !self.is_wanted {
                 break;
             }
         }
+
         let whole = !self.is_wanted || hasher.finalize().as_bytes() == hash;
-        if whole { Ok(()) } else { Err(std::io::Error::other("it was damaged while it was sent")) }
+        if whole {
+            Ok(())
+        } else {
+            Err(std::io::Error::other("it was damaged while it was sent"))
+        }
     }
 }
 

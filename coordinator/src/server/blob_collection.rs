@@ -34,6 +34,7 @@ pub(super) async fn collect_periodically(shared: Arc<ServerContext>, identity: O
             tracing::warn!(folder, why, "files that nothing names are not collected");
             return;
         }
+
         collect_unreferenced_blobs(&shared).await;
         tokio::select! {
             () = tokio::time::sleep(COLLECT_INTERVAL) => {}
@@ -47,22 +48,34 @@ pub(super) async fn collect_periodically(shared: Arc<ServerContext>, identity: O
 /// # Errors
 /// The store or the folder cannot be written. Whoever goes on then may lose files to a store that thinks itself alone.
 pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result<i64, UserError> {
-    let written = writer.commit_writes(&[&StoreWrite::EnsureIdentity(generate_identity())]).map_err(store_error)?;
+    let written = writer
+        .commit_writes(&[&StoreWrite::EnsureIdentity(generate_identity())])
+        .map_err(store_error)?;
     let Some(WriteOutput::Identity(identity)) = written.into_iter().next() else {
-        return Err(UserError::new(ErrorCode::Internal, "the store does not say which one it is"));
+        return Err(UserError::new(
+            ErrorCode::Internal,
+            "the store does not say which one it is",
+        ));
     };
+
     let unsigned = |error| {
-        let message = format!("--files {}: the folder of files cannot be signed: {error}", folder.display());
+        let message = format!(
+            "--files {}: the folder of files cannot be signed: {error}",
+            folder.display()
+        );
         UserError::new(ErrorCode::Internal, message)
     };
     append_signature(folder, identity).map_err(unsigned)?;
+
     Ok(identity)
 }
 
 fn generate_identity() -> i64 {
     let mut bytes = [0; 8];
     // Without chance, all stores that are made so share folders, and none collects in another one's.
-    let _ = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
+    let _ = rustls::crypto::ring::default_provider()
+        .secure_random
+        .fill(&mut bytes);
     i64::from_le_bytes(bytes)
 }
 
@@ -74,18 +87,27 @@ fn generate_identity() -> i64 {
 fn append_signature(folder: &Path, identity: i64) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let path = folder.join(SIGNATURE_FILE);
-    let names =
-        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    let was_used = names.collect::<std::io::Result<Vec<_>>>()?.iter().any(|name| is_coordinator_file(name));
-    let first = if was_used { format_signature(identity) } else { format_first_signature(identity) };
+    let names = std::fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    let was_used = names
+        .collect::<std::io::Result<Vec<_>>>()?
+        .iter()
+        .any(|name| is_coordinator_file(name));
+    let first = if was_used {
+        format_signature(identity)
+    } else {
+        format_first_signature(identity)
+    };
+
     // Always at the end: another store may write its line between two steps of this one.
     match File::options().append(true).create_new(true).open(&path) {
         Ok(mut file) => file.write_all(format!("{first}\n").as_bytes()),
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
         Err(_) if has_signed(&std::fs::read_to_string(&path)?, identity) => Ok(()),
-        Err(_) => {
-            File::options().append(true).open(&path)?.write_all(format!("{}\n", format_signature(identity)).as_bytes())
-        }
+        Err(_) => File::options()
+            .append(true)
+            .open(&path)?
+            .write_all(format!("{}\n", format_signature(identity)).as_bytes()),
     }
 }
 
@@ -96,17 +118,26 @@ fn append_signature(folder: &Path, identity: i64) -> std::io::Result<()> {
 /// Somebody else may, in words.
 pub(super) fn check_sole_owner(folder: &Path, identity: Option<i64>) -> Result<(), String> {
     let signed = match std::fs::read_to_string(folder.join(SIGNATURE_FILE)) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && identity.is_none() => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && identity.is_none() => {
+            return Ok(());
+        }
         signed => signed.map_err(|e| e.to_string())?,
     };
-    if identity.is_some_and(|identity| signed == format!("{}\n", format_first_signature(identity))) {
+    if identity.is_some_and(|identity| signed == format!("{}\n", format_first_signature(identity)))
+    {
         return Ok(());
     }
-    Err(if identity.is_some_and(|identity| has_signed(&signed, identity)) && signed.lines().count() == 1 {
-        "there were files in the folder before this store came to it, and they may be those of another one".into()
-    } else {
-        "the folder holds the files of another store, too: give each store its own with --files".into()
-    })
+
+    Err(
+        if identity.is_some_and(|identity| has_signed(&signed, identity))
+            && signed.lines().count() == 1
+        {
+            "there were files in the folder before this store came to it, and they may be those of another one".into()
+        } else {
+            "the folder holds the files of another store, too: give each store its own with --files"
+                .into()
+        },
+    )
 }
 
 /// Whether several stores have files in a folder, as far as is known, or that cannot be told.
@@ -119,11 +150,16 @@ pub(super) fn is_shared_folder(folder: &Path) -> bool {
 
 /// Whether a coordinator makes files of this name, once it has taken up its store.
 fn is_coordinator_file(name: &str) -> bool {
-    name == "checkpoints" || name.ends_with(".part") || name.ends_with(".damaged") || parse_blob_name(name).is_some()
+    name == "checkpoints"
+        || name.ends_with(".part")
+        || name.ends_with(".damaged")
+        || parse_blob_name(name).is_some()
 }
 
 fn has_signed(signed: &str, identity: i64) -> bool {
-    signed.lines().any(|line| line == format_signature(identity) || line == format_first_signature(identity))
+    signed
+        .lines()
+        .any(|line| line == format_signature(identity) || line == format_first_signature(identity))
 }
 
 fn format_signature(identity: i64) -> String {
@@ -137,18 +173,28 @@ fn format_first_signature(identity: i64) -> String {
 
 async fn collect_unreferenced_blobs(shared: &Arc<ServerContext>) {
     let folder = shared.catalog.blobs.folder().to_owned();
-    let Ok(old) = tokio::task::spawn_blocking(move || find_forgotten_blobs(&folder)).await else { return };
-    let (mut files, mut bytes) = (0, 0);
+    let Ok(old) = tokio::task::spawn_blocking(move || find_forgotten_blobs(&folder)).await else {
+        return;
+    };
+    let mut files = 0;
+    let mut bytes = 0;
+
     for some in old.chunks(BLOBS_PER_WRITE) {
         let (reply, done) = oneshot::channel();
-        shared.engine.send_event(EngineEvent::DeleteUnreferenced(some.to_vec(), reply));
+        shared
+            .engine
+            .send_event(EngineEvent::DeleteUnreferenced(some.to_vec(), reply));
+
         match done.await {
             Ok(Ok(gone)) => (files, bytes) = (files + gone.0, bytes + gone.1),
-            Ok(Err(error)) => tracing::warn!(%error, "files that nothing names could not be collected"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "files that nothing names could not be collected")
+            }
             // The coordinator is stopping.
             Err(_) => return,
         }
     }
+
     if files > 0 {
         tracing::info!(files, bytes, "files that nothing names were collected");
     }
@@ -159,10 +205,14 @@ fn find_forgotten_blobs(folder: &Path) -> Vec<[u8; 32]> {
     let mut old = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let age = entry.metadata().and_then(|found| found.modified());
-        let age = age.ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
+        let age = age
+            .ok()
+            .and_then(|at| SystemTime::now().duration_since(at).ok())
+            .unwrap_or_default();
         if age < FORGOTTEN_AFTER {
             continue;
         }
+
         let name = entry.file_name().to_string_lossy().into_owned();
         match parse_blob_name(&name) {
             Some(hash) => old.push(hash),
@@ -170,12 +220,14 @@ fn find_forgotten_blobs(folder: &Path) -> Vec<[u8; 32]> {
             None => {}
         }
     }
+
     old
 }
 
 /// The hash that a file is named by, if it is.
 fn parse_blob_name(name: &str) -> Option<[u8; 32]> {
-    let digits = (name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(name)?;
+    let digits = (name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+        .then_some(name)?;
     let mut hash = [0; 32];
     for (byte, at) in hash.iter_mut().zip((0..64).step_by(2)) {
         *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
@@ -193,6 +245,7 @@ mod tests {
     fn a_file_is_known_by_its_name_and_nothing_else_is() {
         let hash = *blake3::hash(b"weights").as_bytes();
         assert_eq!(parse_blob_name(&to_hex(&hash)), Some(hash));
+
         for name in [
             "store",
             "checkpoints",
@@ -210,21 +263,30 @@ mod tests {
         // Tokens may have been made before.
         std::fs::create_dir(dir.path().join("auth")).expect("made");
         let come = |identity| append_signature(dir.path(), identity).expect("signed");
+
         for _ in 0..2 {
             come(7);
             assert_eq!(check_sole_owner(dir.path(), Some(7)), Ok(()));
         }
+
         assert!(!is_shared_folder(dir.path()), "it is alone");
         assert!(
             check_sole_owner(dir.path(), None).is_err(),
             "the store that has the directory is not the one that has signed"
         );
         come(8);
+
         come(7);
         come(8);
+
         for identity in [7, 8] {
-            assert!(check_sole_owner(dir.path(), Some(identity)).expect_err("both have files").contains("--files"));
+            assert!(
+                check_sole_owner(dir.path(), Some(identity))
+                    .expect_err("both have files")
+                    .contains("--files")
+            );
         }
+
         assert!(is_shared_folder(dir.path()));
         // What cannot be read may say so.
         std::fs::remove_file(dir.path().join(SIGNATURE_FILE)).expect("removed");
@@ -232,14 +294,26 @@ mod tests {
         std::fs::create_dir(dir.path().join(SIGNATURE_FILE)).expect("made");
         assert!(is_shared_folder(dir.path()));
         std::fs::remove_dir(dir.path().join(SIGNATURE_FILE)).expect("removed");
+
         (7..9).for_each(come);
-        assert_eq!(std::fs::read_to_string(dir.path().join(SIGNATURE_FILE)).expect("signed").lines().count(), 2);
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join(SIGNATURE_FILE))
+                .expect("signed")
+                .lines()
+                .count(),
+            2
+        );
     }
 
     #[test]
     fn nobody_owns_a_folder_that_held_files_before() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(dir.path().join(to_hex(blake3::hash(b"weights").as_bytes())), b"weights").expect("written");
+        std::fs::write(
+            dir.path().join(to_hex(blake3::hash(b"weights").as_bytes())),
+            b"weights",
+        )
+        .expect("written");
+
         for _ in 0..2 {
             append_signature(dir.path(), 7).expect("signed");
             assert!(
@@ -248,11 +322,25 @@ mod tests {
                     .contains("before this store")
             );
         }
+
         // As an earlier program signed, whatever it found.
-        std::fs::write(dir.path().join(SIGNATURE_FILE), format!("{}\n", format_signature(7))).expect("written");
+        std::fs::write(
+            dir.path().join(SIGNATURE_FILE),
+            format!("{}\n", format_signature(7)),
+        )
+        .expect("written");
         assert!(check_sole_owner(dir.path(), Some(7)).is_err());
+
         std::fs::remove_file(dir.path().join(SIGNATURE_FILE)).expect("removed");
-        assert!(check_sole_owner(dir.path(), Some(7)).is_err(), "nobody has signed");
-        assert_eq!(check_sole_owner(dir.path(), None), Ok(()), "it is in the store's own directory");
+        assert!(
+            check_sole_owner(dir.path(), Some(7)).is_err(),
+            "nobody has signed"
+        );
+
+        assert_eq!(
+            check_sole_owner(dir.path(), None),
+            Ok(()),
+            "it is in the store's own directory"
+        );
     }
 }

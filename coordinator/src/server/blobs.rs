@@ -48,7 +48,10 @@ const RESERVATION_TTL: Duration = Duration::from_secs(3600);
 impl BlobStore {
     /// The shelf in this folder, which need not exist yet.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, reservations: Arc::default() }
+        Self {
+            folder,
+            reservations: Arc::default(),
+        }
     }
 
     /// Its folder.
@@ -98,7 +101,9 @@ impl BlobStore {
         promised.retain(|_, promise| promise.reserved_at.elapsed() < RESERVATION_TTL);
         let place = self.blob_path(hash);
         match std::fs::metadata(&place) {
-            Ok(there) if !promised.contains_key(hash) => std::fs::remove_file(place).map(|()| Some(there.len())),
+            Ok(there) if !promised.contains_key(hash) => {
+                std::fs::remove_file(place).map(|()| Some(there.len()))
+            }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -111,7 +116,8 @@ impl BlobStore {
     /// It is not, or that cannot be told now.
     pub fn verify_blob(&self, hash: &[u8; 32]) -> Result<(), BlobError> {
         let mut hasher = blake3::Hasher::new();
-        let read = File::open(self.blob_path(hash)).and_then(|file| hasher.update_reader(file).map(|_| ()));
+        let read = File::open(self.blob_path(hash))
+            .and_then(|file| hasher.update_reader(file).map(|_| ()));
         match read {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(BlobError::Missing),
             Err(error) => Err(BlobError::Unreadable(error.to_string())),
@@ -130,7 +136,9 @@ impl BlobStore {
     }
 
     fn lock_reservations(&self) -> MutexGuard<'_, HashMap<[u8; 32], BlobReservation>> {
-        self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reservations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a file, and promises it.
@@ -148,7 +156,10 @@ impl BlobStore {
 }
 
 fn add_reservation(promised: &mut HashMap<[u8; 32], BlobReservation>, hash: &[u8; 32]) {
-    let promise = promised.entry(*hash).or_insert(BlobReservation { count: 0, reserved_at: Instant::now() });
+    let promise = promised.entry(*hash).or_insert(BlobReservation {
+        count: 0,
+        reserved_at: Instant::now(),
+    });
     (promise.count, promise.reserved_at) = (promise.count + 1, Instant::now());
 }
 
@@ -176,11 +187,20 @@ impl PartialFile {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         std::fs::create_dir_all(folder)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
+
         // Coordinators in two containers may share the folder, and have the same process id.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_nanos();
         let path = folder.join(format!("{now}-{}-{number}.part", std::process::id()));
         let file = File::create_new(&path)?;
-        Ok(Self { path, file, hasher: blake3::Hasher::new(), len: 0 })
+        Ok(Self {
+            path,
+            file,
+            hasher: blake3::Hasher::new(),
+            len: 0,
+        })
     }
 
     /// Writes what is no part of the content: it counts neither for its length nor for its hash.

@@ -1,7 +1,13 @@
 //! What every service of a coordinator shares.
 
-use crate::server::auth::Principal;
-use crate::server::auth::TokenStore;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use tonic::Status;
+
+use crate::server::auth::{Principal, TokenStore};
 use crate::server::checkpoints::CheckpointFiles;
 use crate::server::datasets::DatasetCatalog;
 use crate::server::engine::EngineHandle;
@@ -10,11 +16,6 @@ use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
 use crate::server::reuse;
 use crate::store::Store;
-use ergodic_common::ErrorCode;
-use ergodic_proto::status::UserError;
-use std::sync::Arc;
-use std::time::Duration;
-use tonic::Status;
 
 /// Shared by all services.
 pub(crate) struct ServerContext {
@@ -37,7 +38,12 @@ pub(crate) struct ServerContext {
 impl ServerContext {
     /// Why results cannot be stored, as far as is known.
     pub(crate) fn storage_trouble(&self) -> Option<String> {
-        let lost = || self.store.check_files_in_place().err().map(|error| error.to_string());
+        let lost = || {
+            self.store
+                .check_files_in_place()
+                .err()
+                .map(|error| error.to_string())
+        };
         lost().or_else(|| self.metrics.storage_trouble())
     }
 

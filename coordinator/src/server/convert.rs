@@ -1,9 +1,10 @@
 //! From the words of the core and the analysis to those of the wire.
 
+use ergodic_proto::v1;
+
 use crate::analysis::compare::CellContrast;
 use crate::analysis::table::TableEntry;
 use crate::records::Fence;
-use ergodic_proto::v1;
 
 pub(crate) fn to_curve_point(entry: &TableEntry) -> v1::CurvePoint {
     v1::CurvePoint {
@@ -74,5 +75,8 @@ pub(crate) fn to_summary(entry: &TableEntry) -> v1::Summary {
 }
 
 pub(crate) fn fence_to_wire(fence: Fence) -> v1::Fence {
-    v1::Fence { lease: fence.lease, epoch: fence.epoch }
+    v1::Fence {
+        lease: fence.lease,
+        epoch: fence.epoch,
+    }
 }

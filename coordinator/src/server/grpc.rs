@@ -1,28 +1,28 @@
 //! Serves the gRPC services over connections.
 
-use crate::server::ServerContext;
-use crate::server::auth::AuthLayer;
-use crate::server::engine::EngineEvent;
-use crate::server::engine::EngineHandle;
-use crate::server::limits::LimitLayer;
-use crate::server::services::access::SweepApi;
-use crate::server::services::admin::AdminApi;
-use crate::server::services::files::FileApi;
-use crate::server::services::workers::WorkerApi;
+use std::sync::Arc;
+use std::time::Duration;
+
 use ergodic_proto::MAX_MESSAGE_BYTES;
 use ergodic_proto::transfer::CHUNK_BYTES;
 use ergodic_proto::v1::admin_service_server::AdminServiceServer;
 use ergodic_proto::v1::file_service_server::FileServiceServer;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
 use ergodic_proto::v1::worker_service_server::WorkerServiceServer;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
+
+use crate::server::ServerContext;
+use crate::server::auth::AuthLayer;
+use crate::server::engine::{EngineEvent, EngineHandle};
+use crate::server::limits::LimitLayer;
+use crate::server::services::access::SweepApi;
+use crate::server::services::admin::AdminApi;
+use crate::server::services::files::FileApi;
+use crate::server::services::workers::WorkerApi;
 
 /// How often the core looks at the clock.
 pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(200);
@@ -66,20 +66,27 @@ pub(crate) async fn serve_grpc<C>(
 where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    let (mut stopping, tokens) = (shared.stopping.clone(), shared.tokens.clone());
+    let mut stopping = shared.stopping.clone();
+    let tokens = shared.tokens.clone();
     let workers = WorkerServiceServer::new(WorkerApi(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+
     let files = FileServiceServer::new(FileApi(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         // A piece of a file, and what stands around it.
         .max_decoding_message_size(2 * CHUNK_BYTES);
     let guard = AuthLayer::new(tokens.clone(), shared.leadership.clone(), stopping.clone());
     let metrics = shared.metrics.clone();
+
     let limited = LimitLayer::new(shared.limits.clone(), shared.rate_limit);
-    let admin = AdminApi { tokens: tokens.clone(), context: shared.clone() };
+    let admin = AdminApi {
+        tokens: tokens.clone(),
+        context: shared.clone(),
+    };
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
+
     let sweeps = SweepServiceServer::new(SweepApi(shared))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(64 << 20);

@@ -44,30 +44,48 @@ struct HttpState {
 }
 
 /// Serves until the coordinator stops.
-pub(super) async fn serve_http(listener: Arc<TcpListener>, shared: Arc<ServerContext>) -> std::io::Result<()> {
+pub(super) async fn serve_http(
+    listener: Arc<TcpListener>,
+    shared: Arc<ServerContext>,
+) -> std::io::Result<()> {
     let mut stopping = shared.stopping.clone();
-    let http = Arc::new(HttpState { shared, ready: Mutex::new(None) });
+    let http = Arc::new(HttpState {
+        shared,
+        ready: Mutex::new(None),
+    });
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(handle_readyz))
         .route("/readyz/reads", get(handle_readyz_reads))
         .route("/metrics", get(handle_metrics))
         .with_state(http);
+
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
     let visitors = HttpConnections::new((max_connections() / 8).clamp(8, MAX_CONNECTIONS));
-    axum::serve(LimitedListener { listener, connections: visitors, throttled_log: ThrottledLog::default() }, router)
-        .with_graceful_shutdown(stopped)
-        .await
+    axum::serve(
+        LimitedListener {
+            listener,
+            connections: visitors,
+            throttled_log: ThrottledLog::default(),
+        },
+        router,
+    )
+    .with_graceful_shutdown(stopped)
+    .await
 }
 
 async fn handle_readyz(State(http): State<Arc<HttpState>>) -> (StatusCode, String) {
     let mut known = http.ready.lock().await;
-    let fresh = known.take_if(|(asked, _)| asked.elapsed() >= READY_CACHE_TTL).is_none() && known.is_some();
+    let fresh = known
+        .take_if(|(asked, _)| asked.elapsed() >= READY_CACHE_TTL)
+        .is_none()
+        && known.is_some();
     if !fresh {
         *known = Some((Instant::now(), check_readiness(&http.shared).await));
     }
+
     match known.as_ref().map(|(_, answer)| answer.clone()) {
         Some(Err(why)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         _ => (StatusCode::OK, "ready\n".to_owned()),
@@ -78,8 +96,14 @@ async fn handle_readyz(State(http): State<Arc<HttpState>>) -> (StatusCode, Strin
 async fn handle_readyz_reads(State(http): State<Arc<HttpState>>) -> (StatusCode, String) {
     match tokio::time::timeout(READY_TIMEOUT, http.shared.engine.query_core(|_| ())).await {
         Ok(Ok(())) => (StatusCode::OK, "ready\n".to_owned()),
-        Ok(Err(_)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", http.shared.unanswered_status().message())),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store has not answered within a second\n".to_owned()),
+        Ok(Err(_)) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", http.shared.unanswered_status().message()),
+        ),
+        Err(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the store has not answered within a second\n".to_owned(),
+        ),
     }
 }
 
@@ -91,8 +115,10 @@ async fn check_readiness(shared: &ServerContext) -> Result<(), String> {
     if let Some(why) = shared.storage_trouble() {
         return Err(why);
     }
+
     let (reply, answered) = oneshot::channel();
     shared.engine.send_event(EngineEvent::CheckWritable(reply));
+
     match tokio::time::timeout(READY_TIMEOUT, answered).await {
         Ok(Ok(written)) => written.map_err(|e| e.to_string()),
         Ok(Err(_)) => Err("the coordinator is stopping".to_owned()),
@@ -103,10 +129,16 @@ async fn check_readiness(shared: &ServerContext) -> Result<(), String> {
 async fn handle_metrics(State(http): State<Arc<HttpState>>) -> Response {
     match http.shared.engine.query_core(CoreSnapshot::from_core).await {
         Ok(snapshot) => {
-            let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+            let kind = [(
+                header::CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )];
             (kind, http.shared.metrics.render_text(&snapshot)).into_response()
         }
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", http.shared.unanswered_status().message()))
+        Err(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", http.shared.unanswered_status().message()),
+        )
             .into_response(),
     }
 }
@@ -135,7 +167,10 @@ struct HttpPermit {
 
 impl HttpConnections {
     fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { capacity: most, open: Guarded::default() })
+        Arc::new(Self {
+            capacity: most,
+            open: Guarded::default(),
+        })
     }
 
     fn lock_open(&self) -> MutexGuard<'_, OpenConnections> {
@@ -147,7 +182,10 @@ impl HttpConnections {
         let from = peer_network(address);
         let mut here = self.lock_open();
         let of_same = here.permits.iter().filter(|(_, (other, _))| *other == from);
-        let oldest = match (of_same.clone().count() >= self.capacity / 2, here.permits.len() >= self.capacity) {
+        let oldest = match (
+            of_same.clone().count() >= self.capacity / 2,
+            here.permits.len() >= self.capacity,
+        ) {
             (true, _) => of_same.map(|(number, _)| *number).next(),
             (false, true) => here.permits.keys().next().copied(),
             (false, false) => None,
@@ -155,11 +193,18 @@ impl HttpConnections {
         if let Some(number) = oldest {
             here.permits.remove(&number);
         }
+
         here.next += 1;
-        let (number, (held, displaced)) = (here.next, oneshot::channel());
+        let number = here.next;
+        let (held, displaced) = oneshot::channel();
         here.permits.insert(number, (from, held));
         drop(here);
-        HttpPermit { connections: self.clone(), number, displaced }
+
+        HttpPermit {
+            connections: self.clone(),
+            number,
+            displaced,
+        }
     }
 }
 
@@ -186,10 +231,19 @@ impl Listener for LimitedListener {
                 Ok((stream, address)) => {
                     let visit = self.connections.admit_connection(address.ip());
                     let end = Box::pin(tokio::time::sleep(MAX_CONNECTION_TIME));
-                    return (BriefConnection { stream, end, permit: visit, is_over: false }, address);
+                    return (
+                        BriefConnection {
+                            stream,
+                            end,
+                            permit: visit,
+                            is_over: false,
+                        },
+                        address,
+                    );
                 }
                 Err(error) => {
-                    self.throttled_log.report_error("a connection could not be taken", &error);
+                    self.throttled_log
+                        .report_error("a connection could not be taken", &error);
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
@@ -218,22 +272,34 @@ impl BriefConnection {
     ) -> Poll<io::Result<T>> {
         self.is_over = self.is_over
             || self.end.as_mut().poll(context).is_ready()
-            || Pin::new(&mut self.permit.displaced).poll(context).is_ready();
+            || Pin::new(&mut self.permit.displaced)
+                .poll(context)
+                .is_ready();
+
         if self.is_over {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+
         work(Pin::new(&mut self.stream), context)
     }
 }
 
 impl AsyncRead for BriefConnection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.poll_unless_over(context, |stream, context| stream.poll_read(context, buf))
     }
 }
 
 impl AsyncWrite for BriefConnection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_unless_over(context, |stream, context| stream.poll_write(context, buf))
     }
 

@@ -52,17 +52,25 @@ pub(super) fn accept_connections(
                     continue;
                 }
             };
+
             // Whoever comes when there is no room is turned away at once rather than left waiting.
-            let Some(seat) = crowd.try_acquire(address.ip()) else { continue };
-            let (ready, tls) = (ready.clone(), tls.clone());
+            let Some(seat) = crowd.try_acquire(address.ip()) else {
+                continue;
+            };
+            let ready = ready.clone();
+            let tls = tls.clone();
             tokio::spawn(async move {
-                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, perform_handshake(stream, tls)).await;
+                let shaken =
+                    tokio::time::timeout(HANDSHAKE_TIMEOUT, perform_handshake(stream, tls)).await;
                 if let Ok(Ok(stream)) = shaken {
-                    let _ = ready.send(Ok(ServerConnection::new(stream, address.ip(), seat))).await;
+                    let _ = ready
+                        .send(Ok(ServerConnection::new(stream, address.ip(), seat)))
+                        .await;
                 }
             });
         }
     });
+
     ReceiverStream::new(connections)
 }
 
@@ -70,12 +78,24 @@ pub(super) fn accept_connections(
 pub(super) fn max_connections() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(2 * MAX_CONNECTIONS);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+
+    let files = getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(2 * MAX_CONNECTIONS);
     (files / 2).min(MAX_CONNECTIONS) as usize
 }
 
-async fn perform_handshake(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<ConnectionStream> {
+async fn perform_handshake(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+) -> io::Result<ConnectionStream> {
     // The server's own setting does not reach connections that it is handed.
     stream.set_nodelay(true)?;
     match tls {
@@ -126,9 +146,17 @@ enum ConnectionStream {
 
 impl ServerConnection {
     fn new(stream: ConnectionStream, address: IpAddr, seat: ConnectionPermit) -> Self {
-        let peer = PeerInfo { address, admitted: Arc::default() };
+        let peer = PeerInfo {
+            address,
+            admitted: Arc::default(),
+        };
         let request_deadline = Some(Box::pin(tokio::time::sleep(FIRST_REQUEST_TIMEOUT)));
-        Self { stream, peer, request_deadline, _permit: seat }
+        Self {
+            stream,
+            peer,
+            request_deadline,
+            _permit: seat,
+        }
     }
 
     /// Whether it has taken a place for too long without a request that was let in.
@@ -136,7 +164,9 @@ impl ServerConnection {
         if self.peer.admitted.load(Ordering::Relaxed) {
             self.request_deadline = None;
         }
-        self.request_deadline.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
+        self.request_deadline
+            .as_mut()
+            .is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
     }
 }
 
@@ -149,7 +179,11 @@ impl Connected for ServerConnection {
 }
 
 impl AsyncRead for ServerConnection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.is_overdue(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -161,7 +195,11 @@ impl AsyncRead for ServerConnection {
 }
 
 impl AsyncWrite for ServerConnection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
             ConnectionStream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             ConnectionStream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),

@@ -21,13 +21,19 @@ struct BlobInspection<'a> {
 
 impl<'a> BlobInspection<'a> {
     fn new(blobs: &'a BlobStore) -> Self {
-        Self { blobs, seen: HashMap::new() }
+        Self {
+            blobs,
+            seen: HashMap::new(),
+        }
     }
 
     /// Why a file is lost, if it is. One that cannot be read now may be sound: it is told of, and left alone.
     fn inspect_once(&mut self, hash: &[u8; 32]) -> Option<&BlobError> {
         let shelf = self.blobs;
-        self.seen.entry(*hash).or_insert_with(|| inspect_blob(shelf, hash)).as_ref()
+        self.seen
+            .entry(*hash)
+            .or_insert_with(|| inspect_blob(shelf, hash))
+            .as_ref()
     }
 }
 
@@ -43,18 +49,31 @@ fn inspect_blob(shelf: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
             }
         }
         BlobError::Unreadable(why) => {
-            tracing::error!(why, file = to_hex(hash), "whether a file is sound cannot be told: it is left as it is");
+            tracing::error!(
+                why,
+                file = to_hex(hash),
+                "whether a file is sound cannot be told: it is left as it is"
+            );
+
             return None;
         }
     }
+
     Some(flaw)
 }
 
 /// Files of weights that the rows of a sweep name, with their trials. Rows that do not tell are passed over.
-fn collect_weights_hashes(reader: &dyn StoreReader, sweep: i64) -> Result<Vec<(TrialKey, [u8; 32])>, UserError> {
+fn collect_weights_hashes(
+    reader: &dyn StoreReader,
+    sweep: i64,
+) -> Result<Vec<(TrialKey, [u8; 32])>, UserError> {
     let mut named = Vec::new();
-    let damages = reader.read_weights_hashes(sweep, &mut |key, hash| named.push((key, hash))).map_err(store_error)?;
-    damages.iter().for_each(|damage| tracing::error!("{damage}"));
+    let damages = reader
+        .read_weights_hashes(sweep, &mut |key, hash| named.push((key, hash)))
+        .map_err(store_error)?;
+    damages
+        .iter()
+        .for_each(|damage| tracing::error!("{damage}"));
     Ok(named)
 }
 
@@ -63,7 +82,9 @@ fn find_lost_weights(
     named: Vec<(TrialKey, [u8; 32])>,
     look: &mut BlobInspection<'_>,
 ) -> BTreeMap<TrialKey, ([u8; 32], BlobError)> {
-    let lost = named.into_iter().filter_map(|(key, hash)| Some((key, (hash, look.inspect_once(&hash)?.clone()))));
+    let lost = named
+        .into_iter()
+        .filter_map(|(key, hash)| Some((key, (hash, look.inspect_once(&hash)?.clone()))));
     lost.collect()
 }
 
@@ -74,6 +95,7 @@ fn find_lost_weights(
 pub(super) fn report_lost_blobs(store: &dyn Store, shelf: &BlobStore) -> Result<(), UserError> {
     let reader = store.open_reader().map_err(store_error)?;
     let mut look = BlobInspection::new(shelf);
+
     for row in reader.read_sweeps().map_err(store_error)? {
         for hash in row.named_files() {
             if let Some(why) = look.inspect_once(&hash) {
@@ -85,8 +107,16 @@ pub(super) fn report_lost_blobs(store: &dyn Store, shelf: &BlobStore) -> Result<
                 );
             }
         }
-        report_lost_weights(&row, &find_lost_weights(collect_weights_hashes(reader.as_ref(), row.number)?, &mut look));
+
+        report_lost_weights(
+            &row,
+            &find_lost_weights(
+                collect_weights_hashes(reader.as_ref(), row.number)?,
+                &mut look,
+            ),
+        );
     }
+
     Ok(())
 }
 
@@ -107,27 +137,46 @@ fn report_lost_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], Blob
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) async fn find_trials_to_redo(shared: &Arc<ServerContext>, sweep: i64) -> Result<Vec<TrialKey>, UserError> {
+pub(super) async fn find_trials_to_redo(
+    shared: &Arc<ServerContext>,
+    sweep: i64,
+) -> Result<Vec<TrialKey>, UserError> {
     let shared = shared.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let named = collect_weights_hashes(shared.store.open_reader().map_err(store_error)?.as_ref(), sweep)?;
+        let named = collect_weights_hashes(
+            shared.store.open_reader().map_err(store_error)?.as_ref(),
+            sweep,
+        )?;
         let lost = find_lost_weights(named, &mut BlobInspection::new(&shared.catalog.blobs));
         Ok(lost.into_keys().collect())
     });
-    task.await.map_err(|e| UserError::new(ergodic_common::ErrorCode::Internal, e.to_string()))?
+
+    task.await
+        .map_err(|e| UserError::new(ergodic_common::ErrorCode::Internal, e.to_string()))?
 }
 
 /// How many trials of a sweep name files of weights that are not there.
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) async fn count_missing_weights(shared: &Arc<ServerContext>, sweep: i64) -> Result<u64, UserError> {
+pub(super) async fn count_missing_weights(
+    shared: &Arc<ServerContext>,
+    sweep: i64,
+) -> Result<u64, UserError> {
     let shared = shared.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let named = collect_weights_hashes(shared.store.open_reader().map_err(store_error)?.as_ref(), sweep)?;
-        Ok(named.iter().filter(|(_, hash)| !shared.catalog.blobs.has_blob(hash)).count() as u64)
+        let named = collect_weights_hashes(
+            shared.store.open_reader().map_err(store_error)?.as_ref(),
+            sweep,
+        )?;
+        Ok(named
+            .iter()
+            .filter(|(_, hash)| !shared.catalog.blobs.has_blob(hash))
+            .count() as u64)
     });
-    task.await.map_err(|e| UserError::new(ergodic_common::ErrorCode::Internal, e.to_string()))?
+
+    task.await
+        .map_err(|e| UserError::new(ergodic_common::ErrorCode::Internal, e.to_string()))?
 }
 
 #[cfg(test)]
@@ -138,21 +187,35 @@ mod tests {
     fn only_a_file_that_was_read_and_is_another_one_is_set_aside() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let shelf = BlobStore::new(dir.path().to_owned());
-        let (sound, hash) = (b"weights", |content: &[u8]| *blake3::hash(content).as_bytes());
+        let sound = b"weights";
+        let hash = |content: &[u8]| *blake3::hash(content).as_bytes();
         shelf.store_blob(&hash(sound), sound).expect("kept");
         std::fs::write(shelf.blob_path(&hash(b"torn")), b"other").expect("written");
+
         // What stands here cannot be read, whoever reads it.
         std::fs::create_dir(shelf.blob_path(&hash(b"unread"))).expect("made");
         let mut look = BlobInspection::new(&shelf);
+
         for (content, wanted, there) in [
             (&sound[..], None, true),
             (b"torn", Some(BlobError::Damaged), false),
             (b"unread", None, true),
             (b"gone", Some(BlobError::Missing), false),
         ] {
-            assert_eq!(look.inspect_once(&hash(content)).cloned(), wanted, "{content:?}");
+            assert_eq!(
+                look.inspect_once(&hash(content)).cloned(),
+                wanted,
+                "{content:?}"
+            );
+
             assert_eq!(shelf.has_blob(&hash(content)), there, "{content:?}");
         }
-        assert!(shelf.blob_path(&hash(b"torn")).with_extension("damaged").is_file());
+
+        assert!(
+            shelf
+                .blob_path(&hash(b"torn"))
+                .with_extension("damaged")
+                .is_file()
+        );
     }
 }

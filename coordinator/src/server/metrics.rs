@@ -16,9 +16,8 @@ use prometheus_client::registry::{Registry, Unit};
 use tonic::body::Body;
 use tonic::codegen::Service;
 
-use crate::core::Core;
-use crate::core::StoredRow;
 use crate::core::audits::AuditCounts;
+use crate::core::{Core, StoredRow};
 use crate::process_stats;
 use crate::records::{SweepState, SweepTallies};
 use crate::store::writer::WriterMetrics;
@@ -91,7 +90,9 @@ impl Metrics {
                 Outcome::Diverged { .. } => "diverged",
                 Outcome::Failed { .. } => "failed",
             };
-            self.trial_seconds.get_or_create(&OutcomeLabels { outcome }).observe(row.seconds);
+            self.trial_seconds
+                .get_or_create(&OutcomeLabels { outcome })
+                .observe(row.seconds);
         }
     }
 
@@ -105,13 +106,29 @@ impl Metrics {
         let mut registry = Registry::with_prefix("ergodic");
         registry.register("build", "The program", Info::new([("version", BUILD)]));
         let requests = self.requests.clone();
-        registry.register("grpc_requests", "Requests by method and gRPC code as they were first answered", requests);
+        registry.register(
+            "grpc_requests",
+            "Requests by method and gRPC code as they were first answered",
+            requests,
+        );
+
         let seconds = self.trial_seconds.clone();
-        registry.register_with_unit("trial", "Durations of trials that got their row here", Unit::Seconds, seconds);
+        registry.register_with_unit(
+            "trial",
+            "Durations of trials that got their row here",
+            Unit::Seconds,
+            seconds,
+        );
+
         self.writer_metrics.register_metrics(&mut registry);
         let leads = Gauge::<i64>::default();
         leads.set(self.is_leader.into());
-        registry.register("leads", "1 if this coordinator leads, 0 if it stands by", leads);
+        registry.register(
+            "leads",
+            "1 if this coordinator leads, 0 if it stands by",
+            leads,
+        );
+
         now.register_metrics(&mut registry);
         register_process(&mut registry);
         let mut out = String::new();
@@ -125,31 +142,52 @@ impl Metrics {
 impl CoreSnapshot {
     /// Of this core.
     pub(crate) fn from_core(core: &Core) -> Self {
-        let mut all = Self { epoch: core.epoch(), leases: core.lease_count() as u64, ..Self::default() };
-        let state = |state: SweepState| core.sweeps().filter(|sweep| sweep.state == state).count() as u64;
+        let mut all = Self {
+            epoch: core.epoch(),
+            leases: core.lease_count() as u64,
+            ..Self::default()
+        };
+
+        let state =
+            |state: SweepState| core.sweeps().filter(|sweep| sweep.state == state).count() as u64;
         all.sweeps = [
             ("running", state(SweepState::Running)),
             ("paused", state(SweepState::Paused)),
             ("completed", state(SweepState::Completed)),
             ("cancelled", state(SweepState::Cancelled)),
         ];
-        let (mut waiting, mut leased, mut completed, mut diverged, mut failed) = (0, 0, 0, 0, 0);
+
+        let mut waiting = 0;
+        let mut leased = 0;
+        let mut completed = 0;
+        let mut diverged = 0;
+        let mut failed = 0;
+
         for sweep in core.sweeps() {
-            let SweepTallies { releases, duplicates, mismatches, fenced } = sweep.tallies;
+            let SweepTallies {
+                releases,
+                duplicates,
+                mismatches,
+                fenced,
+            } = sweep.tallies;
             all.tallies.releases += releases;
+
             all.tallies.duplicates += duplicates;
             all.tallies.mismatches += mismatches;
             all.tallies.fenced += fenced;
             all.audits.merge(sweep.audits.counts);
+
             if sweep.state.is_open() {
                 all.audits_left += sweep.audits.counts.remaining();
                 waiting += sweep.total_trials() - sweep.counts.done() - sweep.leased_count();
                 leased += sweep.leased_count();
                 completed += sweep.counts.completed;
                 diverged += sweep.counts.diverged;
+
                 failed += sweep.counts.failed;
             }
         }
+
         all.trials = [
             ("waiting", waiting),
             ("leased", leased),
@@ -157,9 +195,22 @@ impl CoreSnapshot {
             ("diverged", diverged),
             ("failed", failed),
         ];
-        let connected = core.workers().filter(|(_, worker)| worker.connected).count() as u64;
-        all.workers = [("joined", connected), ("away", core.workers().count() as u64 - connected)];
-        all.slots = core.workers().filter(|(_, w)| w.connected).map(|(_, w)| u64::from(w.slots)).sum();
+
+        let connected = core
+            .workers()
+            .filter(|(_, worker)| worker.connected)
+            .count() as u64;
+        all.workers = [
+            ("joined", connected),
+            ("away", core.workers().count() as u64 - connected),
+        ];
+
+        all.slots = core
+            .workers()
+            .filter(|(_, w)| w.connected)
+            .map(|(_, w)| u64::from(w.slots))
+            .sum();
+
         all
     }
 
@@ -169,36 +220,93 @@ impl CoreSnapshot {
             gauge.set(value as i64);
             gauge
         };
+
         let by_state = |values: &[(&'static str, u64)]| {
             let family = Family::<StateLabels, Gauge>::default();
-            values
-                .iter()
-                .for_each(|(state, value)| _ = family.get_or_create(&StateLabels { state }).set(*value as i64));
+            values.iter().for_each(|(state, value)| {
+                _ = family
+                    .get_or_create(&StateLabels { state })
+                    .set(*value as i64)
+            });
+
             family
         };
+
         let counter = |value: u64| {
             let counter = Counter::<u64>::default();
             counter.inc_by(value);
             counter
         };
-        registry.register("epoch", "How often a coordinator was started on the store", gauge(self.epoch));
+
+        registry.register(
+            "epoch",
+            "How often a coordinator was started on the store",
+            gauge(self.epoch),
+        );
         registry.register("sweeps", "Sweeps by state", by_state(&self.sweeps));
-        registry.register("trials", "Trials of open sweeps by state", by_state(&self.trials));
+
+        registry.register(
+            "trials",
+            "Trials of open sweeps by state",
+            by_state(&self.trials),
+        );
         registry.register("workers", "Workers by state", by_state(&self.workers));
+
         registry.register("slots", "Slots of joined workers", gauge(self.slots));
         registry.register("leases", "Leases in force", gauge(self.leases));
-        let SweepTallies { releases, duplicates, mismatches, fenced } = self.tallies;
-        registry.register("leases_lost", "Leases that ended with trials left, of all sweeps", counter(releases));
-        registry.register("duplicate_results", "Results that came again, of all sweeps", counter(duplicates));
-        registry.register("mismatched_results", "Results that differed from their row: an alarm", counter(mismatches));
-        registry.register("fenced_batches", "Batches under a lease that was over, of all sweeps", counter(fenced));
-        let AuditCounts { same, different, failed, .. } = self.audits;
+        let SweepTallies {
+            releases,
+            duplicates,
+            mismatches,
+            fenced,
+        } = self.tallies;
+        registry.register(
+            "leases_lost",
+            "Leases that ended with trials left, of all sweeps",
+            counter(releases),
+        );
+
+        registry.register(
+            "duplicate_results",
+            "Results that came again, of all sweeps",
+            counter(duplicates),
+        );
+        registry.register(
+            "mismatched_results",
+            "Results that differed from their row: an alarm",
+            counter(mismatches),
+        );
+
+        registry.register(
+            "fenced_batches",
+            "Batches under a lease that was over, of all sweeps",
+            counter(fenced),
+        );
+        let AuditCounts {
+            same,
+            different,
+            failed,
+            ..
+        } = self.audits;
+
         let audits = Family::<FindingLabels, Counter>::default();
         for (finding, count) in [("same", same), ("different", different), ("failed", failed)] {
-            audits.get_or_create(&FindingLabels { finding }).inc_by(count);
+            audits
+                .get_or_create(&FindingLabels { finding })
+                .inc_by(count);
         }
-        registry.register("audits", "Trials run again by another worker process, of all sweeps, by finding", audits);
-        registry.register("audits_left", "Audits of open sweeps that are still to come", gauge(self.audits_left));
+
+        registry.register(
+            "audits",
+            "Trials run again by another worker process, of all sweeps, by finding",
+            audits,
+        );
+
+        registry.register(
+            "audits_left",
+            "Audits of open sweeps that are still to come",
+            gauge(self.audits_left),
+        );
     }
 }
 
@@ -209,6 +317,7 @@ fn register_process(registry: &mut Registry) {
     registry.register_with_unit("cpu", "User and system CPU time", Unit::Seconds, cpu);
     let memory = Gauge::<i64>::default();
     memory.set(process_stats::rss_bytes() as i64);
+
     registry.register_with_unit("resident_memory", "Memory held now", Unit::Bytes, memory);
     let files = Gauge::<i64>::default();
     files.set(process_stats::open_files() as i64);
@@ -219,7 +328,10 @@ impl<S> tower_layer::Layer<S> for Metrics {
     type Service = CountingService<S>;
 
     fn layer(&self, inner: S) -> CountingService<S> {
-        CountingService { requests: self.requests.clone(), inner }
+        CountingService {
+            requests: self.requests.clone(),
+            inner,
+        }
     }
 }
 
@@ -244,16 +356,27 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (path, requests) = (request.uri().path().to_owned(), self.requests.clone());
+        let path = request.uri().path().to_owned();
+        let requests = self.requests.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            let code =
-                answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()).unwrap_or(0);
+            let code = answer
+                .headers()
+                .get("grpc-status")
+                .and_then(|code| code.to_str().ok()?.parse().ok())
+                .unwrap_or(0);
+
             // Of what there is none, there could be any number of names.
             let known = code != tonic::Code::Unimplemented as i32;
-            let method = path.rsplit('/').next().filter(|_| known).unwrap_or("unknown").to_owned();
+            let method = path
+                .rsplit('/')
+                .next()
+                .filter(|_| known)
+                .unwrap_or("unknown")
+                .to_owned();
             requests.get_or_create(&CallLabels { method, code }).inc();
+
             Ok(answer)
         })
     }

@@ -31,21 +31,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use assembly::{CoordinatorParts, CoordinatorSetup, assemble_coordinator};
+use auth::{Auth, AuthOptions};
+pub(crate) use blob_collection::sign_folder;
+use blobs::BlobStore;
+pub(crate) use context::ServerContext;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
+pub use grpc::GrpcServices;
+use ha::supervisor::Supervisor;
+pub use recovery::recover_core;
 use tokio::net::TcpListener;
 
 use crate::store::StoreError;
 use crate::store::location::StoreLocation;
-use auth::{Auth, AuthOptions};
-pub(crate) use blob_collection::sign_folder;
-use blobs::BlobStore;
-use ha::supervisor::Supervisor;
-
-pub use assembly::{CoordinatorParts, CoordinatorSetup, assemble_coordinator};
-pub(crate) use context::ServerContext;
-pub use grpc::GrpcServices;
-pub use recovery::recover_core;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -91,7 +90,10 @@ pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserEr
     let place = options.store.clone();
     let private = options.auth.is_some();
     let opened = tokio::task::spawn_blocking(move || place.open_with_privacy(private)).await;
-    let store = opened.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?.map_err(store_error)?;
+    let store = opened
+        .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?
+        .map_err(store_error)?;
+
     let listener = Arc::new(bind_listener("--listen", options.listen).await?);
     let address = listener.local_addr().map_err(internal)?;
     let http = match options.http_listen {
@@ -101,19 +103,40 @@ pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserEr
     if let Some(listener) = &http {
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
     }
+
     let door = options.auth.as_ref().map(Auth::open).transpose()?;
     let secure = door.is_some();
     let (shutdown, stopping) = tokio::sync::watch::channel(false);
-    let url = options.advertise.clone().unwrap_or_else(|| build_url(&guess_reachable_address(address), secure));
+    let url = options
+        .advertise
+        .clone()
+        .unwrap_or_else(|| build_url(&guess_reachable_address(address), secure));
+
     let shelf = BlobStore::new(files);
-    let life = Supervisor { options, url, listener, http_listener: http, auth: door, store, blobs: shelf, stopping };
+    let life = Supervisor {
+        options,
+        url,
+        listener,
+        http_listener: http,
+        auth: door,
+        store,
+        blobs: shelf,
+        stopping,
+    };
     let first = life.start_first_term().await?;
-    Ok(RunningServer { address, uses_tls: secure, shutdown, supervisor: tokio::spawn(life.run_terms(first)) })
+
+    Ok(RunningServer {
+        address,
+        uses_tls: secure,
+        shutdown,
+        supervisor: tokio::spawn(life.run_terms(first)),
+    })
 }
 
 async fn bind_listener(option: &str, address: SocketAddr) -> Result<TcpListener, UserError> {
     TcpListener::bind(address).await.map_err(|e| {
-        let message = format!("cannot listen on {address}: {e}. Choose another address with {option}");
+        let message =
+            format!("cannot listen on {address}: {e}. Choose another address with {option}");
         UserError::new(ErrorCode::Refused, message)
     })
 }
@@ -139,17 +162,25 @@ fn build_url(address: &str, secure: bool) -> String {
 fn guess_reachable_address(address: SocketAddr) -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
-        name if address.ip().is_unspecified() && !name.is_empty() => format!("{name}:{}", address.port()),
+        name if address.ip().is_unspecified() && !name.is_empty() => {
+            format!("{name}:{}", address.port())
+        }
         _ => address.to_string(),
     }
 }
 
 /// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
-pub(crate) fn resolve_files_dir(files: Option<&Path>, store: &StoreLocation) -> Result<PathBuf, UserError> {
+pub(crate) fn resolve_files_dir(
+    files: Option<&Path>,
+    store: &StoreLocation,
+) -> Result<PathBuf, UserError> {
     match (files, store) {
         (Some(dir), _) => match std::fs::create_dir_all(dir) {
             Ok(()) => Ok(dir.to_owned()),
-            Err(e) => Err(UserError::new(ErrorCode::Refused, format!("--files {}: {e}", dir.display()))),
+            Err(e) => Err(UserError::new(
+                ErrorCode::Refused,
+                format!("--files {}: {e}", dir.display()),
+            )),
         },
         (None, StoreLocation::Directory(dir)) => Ok(dir.join("data")),
         (None, StoreLocation::Database(_)) => {
@@ -162,9 +193,14 @@ pub(crate) fn resolve_files_dir(files: Option<&Path>, store: &StoreLocation) -> 
 
 pub(crate) fn store_error(error: StoreError) -> UserError {
     let code = match error {
-        StoreError::Taken(_) | StoreError::Unusable(_) | StoreError::BlobMissing(_) => ErrorCode::Refused,
+        StoreError::Taken(_) | StoreError::Unusable(_) | StoreError::BlobMissing(_) => {
+            ErrorCode::Refused
+        }
         StoreError::Disconnected(_) | StoreError::Deposed(_) => ErrorCode::Unreachable,
-        StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::FileGone(_) => ErrorCode::Internal,
+        StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::FileGone(_) => {
+            ErrorCode::Internal
+        }
     };
+
     UserError::new(code, error.to_string())
 }

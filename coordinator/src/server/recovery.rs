@@ -8,9 +8,7 @@ use ergodic_proto::status::UserError;
 use rayon::prelude::*;
 
 use super::store_error;
-use crate::core::{Core, Timing};
-use crate::core::{MetricPositions, StoredRow};
-use crate::core::{Sweep, UnreadableSweep};
+use crate::core::{Core, MetricPositions, StoredRow, Sweep, Timing, UnreadableSweep};
 use crate::records::{SweepRow, SweepState};
 use crate::store::{Damage, SnapshotReaders, Store, StoreError, StoreWrite, StoreWriter};
 
@@ -19,7 +17,9 @@ const MAX_READER_THREADS: usize = 4;
 
 /// As many as there are cores.
 pub(super) fn reader_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_READER_THREADS)
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_READER_THREADS)
 }
 
 /// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live. And sweeps that were
@@ -35,30 +35,46 @@ pub fn recover_core(
     all_of_it: bool,
 ) -> Result<(Core, Vec<i64>), UserError> {
     let readers = store.open_readers(reader_threads()).map_err(store_error)?;
-    let (leases, next_lease) = readers.with_reader(|reader| reader.read_leases()).map_err(store_error)?;
+    let (leases, next_lease) = readers
+        .with_reader(|reader| reader.read_leases())
+        .map_err(store_error)?;
     let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
-    let rows = readers.with_reader(|reader| reader.read_sweeps()).map_err(store_error)?;
+    let rows = readers
+        .with_reader(|reader| reader.read_sweeps())
+        .map_err(store_error)?;
     let meanings = read_specs(&rows);
     for (row, meaning) in rows.into_iter().zip(meanings) {
-        let writer = writer.as_mut().map(|writer| &mut **writer as &mut dyn StoreWriter);
+        let writer = writer
+            .as_mut()
+            .map(|writer| &mut **writer as &mut dyn StoreWriter);
         match recover_sweep(&readers, writer, row, meaning, all_of_it).map_err(store_error)? {
-            RecoveredSweep::Readable(sweep, rows) => drop(core.on_sweep_added(*sweep, rows, Duration::ZERO)),
+            RecoveredSweep::Readable(sweep, rows) => {
+                drop(core.on_sweep_added(*sweep, rows, Duration::ZERO))
+            }
             RecoveredSweep::Unreadable(sweep) => {
                 tracing::error!(
                     sweep = sweep.record.id,
                     why = sweep.why,
                     "a sweep cannot be read: it is listed and left alone"
                 );
+
                 core.on_unreadable_sweep(sweep);
             }
         }
     }
+
     for lease in leases {
         // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
         core.on_recovered_lease(lease, Duration::ZERO);
     }
+
     core.set_aside_inconsistent_sweeps();
-    Ok((core, readers.with_reader(|reader| reader.read_unfinished_removals()).map_err(store_error)?))
+    Ok((
+        core,
+        readers
+            .with_reader(|reader| reader.read_unfinished_removals())
+            .map_err(store_error)?,
+    ))
 }
 
 /// From so many sweeps on, what their files mean is worked out on several threads.
@@ -74,7 +90,12 @@ fn read_specs(rows: &[SweepRow]) -> Vec<SpecReading> {
         let cells = spec.compute_cells_fingerprint();
         Ok((spec, cells))
     };
-    if rows.len() < PARALLEL_FROM { rows.iter().map(of).collect() } else { rows.par_iter().map(of).collect() }
+
+    if rows.len() < PARALLEL_FROM {
+        rows.iter().map(of).collect()
+    } else {
+        rows.par_iter().map(of).collect()
+    }
 }
 
 /// A sweep of the store.
@@ -94,36 +115,62 @@ fn recover_sweep(
 ) -> Result<RecoveredSweep, StoreError> {
     let (spec, cells) = match meaning {
         Ok(meaning) => meaning,
-        Err(why) => return Ok(RecoveredSweep::Unreadable(UnreadableSweep { record: Arc::new(row), why })),
+        Err(why) => {
+            return Ok(RecoveredSweep::Unreadable(UnreadableSweep {
+                record: Arc::new(row),
+                why,
+            }));
+        }
     };
-    let withheld =
-        row.source.cells_fingerprint.is_some_and(|stored| stored != cells).then(|| WITHHELD_REASON.to_owned());
+    let withheld = row
+        .source
+        .cells_fingerprint
+        .is_some_and(|stored| stored != cells)
+        .then(|| WITHHELD_REASON.to_owned());
+
     let (mut rows, damages) = read_intact_rows(readers, row.number, &spec, all_of_it)?;
     match (&withheld, rows.iter().find(|row| !spec.has_trial(row.key))) {
         (_, None) => {}
         (Some(_), _) => rows.retain(|row| spec.has_trial(row.key)),
         (None, Some(stray)) => {
-            let why = format!("the store has a row of {}, which is no trial of the sweep", stray.key);
-            return Ok(RecoveredSweep::Unreadable(UnreadableSweep { record: Arc::new(row), why }));
+            let why = format!(
+                "the store has a row of {}, which is no trial of the sweep",
+                stray.key
+            );
+            return Ok(RecoveredSweep::Unreadable(UnreadableSweep {
+                record: Arc::new(row),
+                why,
+            }));
         }
     }
+
     if let Some(writer) = writer.as_mut().filter(|_| withheld.is_none()) {
         quarantine_rows(*writer, &mut row, &damages)?;
         record_cells_digest(*writer, &mut row, cells)?;
         tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
     }
+
     if withheld.is_some() {
         tracing::error!(sweep = row.id, "the sweep is only shown: {WITHHELD_REASON}");
         for Damage { key, what, why, .. } in &damages {
             tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}), and left as it is");
         }
     }
+
     let mut audits = readers.with_reader(|reader| reader.read_audits(row.number))?;
     // The row that one compares with may have been set aside, or be of no trial.
-    audits.retain(|audit| spec.has_trial(audit.key) && damages.iter().all(|damage| damage.key != audit.key));
+    audits.retain(|audit| {
+        spec.has_trial(audit.key) && damages.iter().all(|damage| damage.key != audit.key)
+    });
     let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
     sweep.withheld = withheld;
-    sweep.record_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
+
+    sweep.record_audits(
+        audits
+            .into_iter()
+            .map(|audit| (audit.key, audit.process, audit.finding)),
+    );
+
     Ok(RecoveredSweep::Readable(Box::new(sweep), rows))
 }
 
@@ -132,7 +179,11 @@ const WITHHELD_REASON: &str = "by this program its cells would be others than th
                            may stand beside the wrong values; the version that launched it carries it on";
 
 /// What the cells of a sweep resolve to is written down by the first program that takes it up after they were not.
-fn record_cells_digest(writer: &mut dyn StoreWriter, row: &mut SweepRow, cells: [u8; 32]) -> Result<(), StoreError> {
+fn record_cells_digest(
+    writer: &mut dyn StoreWriter,
+    row: &mut SweepRow,
+    cells: [u8; 32],
+) -> Result<(), StoreError> {
     if row.source.cells_fingerprint.is_none() {
         writer.commit_writes(&[&StoreWrite::SetCellsDigest(row.number, cells)])?;
         row.source.cells_fingerprint = Some(cells);
@@ -148,41 +199,65 @@ pub(super) fn read_intact_rows(
     all_of_it: bool,
 ) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
     let kept = MetricPositions::from_spec(spec);
-    let (mut rows, mut damages) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
+    let mut damages = Vec::new();
+
     if all_of_it {
         damages = readers.with_reader(|reader| {
-            reader.read_intact_trials(sweep, &mut |trial| rows.push(kept.build_row_from_result(&trial.result)))
+            reader.read_intact_trials(sweep, &mut |trial| {
+                rows.push(kept.build_row_from_result(&trial.result))
+            })
         })?;
     } else {
-        let parts =
-            readers.map_ranges(&readers.split_trials(spec.grid.cell_number_bound(), spec.repeats), |reader, part| {
+        let parts = readers.map_ranges(
+            &readers.split_trials(spec.grid.cell_number_bound(), spec.repeats),
+            |reader, part| {
                 let mut rows = Vec::new();
                 let damages = reader.read_intact_ended_trials(sweep, part, &mut |ended| {
-                    rows.push(kept.build_row(ended.key, ended.outcome, |at| ended.metrics.get(at), ended.seconds));
+                    rows.push(kept.build_row(
+                        ended.key,
+                        ended.outcome,
+                        |at| ended.metrics.get(at),
+                        ended.seconds,
+                    ));
                 })?;
+
                 Ok::<_, StoreError>((rows, damages))
-            });
+            },
+        );
+
         for (more_rows, more_damages) in parts? {
             rows.extend(more_rows);
             damages.extend(more_damages);
         }
     }
+
     Ok((rows, damages))
 }
 
 /// Trials are pure functions: those whose rows are damaged are run again.
-fn quarantine_rows(writer: &mut dyn StoreWriter, row: &mut SweepRow, damages: &[Damage]) -> Result<(), StoreError> {
+fn quarantine_rows(
+    writer: &mut dyn StoreWriter,
+    row: &mut SweepRow,
+    damages: &[Damage],
+) -> Result<(), StoreError> {
     if damages.is_empty() {
         return Ok(());
     }
+
     for Damage { key, what, why, .. } in damages {
         tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
     }
-    writer
-        .commit_writes(&[&StoreWrite::QuarantineRows(row.number, damages.iter().map(|damage| damage.key).collect())])?;
+
+    writer.commit_writes(&[&StoreWrite::QuarantineRows(
+        row.number,
+        damages.iter().map(|damage| damage.key).collect(),
+    )])?;
+
     if row.state == SweepState::Completed {
         row.state = SweepState::Running;
     }
+
     Ok(())
 }
 
@@ -210,20 +285,61 @@ mod tests {
                     at + 1
                 ),
             };
+
             let cells = (at == 7).then_some([9; 32]);
-            let source = SpecSource { file: "f".into(), text, cells_fingerprint: cells, ..SpecSource::default() };
-            let (state, share, tallies) = (SweepState::Running, Share::default(), SweepTallies::default());
-            let (id, data, launched_by) = (format!("sweep{at}"), DataPin::default(), String::new());
-            let row = SweepRow { number: 0, id, source, data, state, share, launched_at: 0.0, launched_by, tallies };
-            writer.commit_writes(&[&StoreWrite::InsertSweep(row)]).expect("stored");
+            let source = SpecSource {
+                file: "f".into(),
+                text,
+                cells_fingerprint: cells,
+                ..SpecSource::default()
+            };
+
+            let state = SweepState::Running;
+            let share = Share::default();
+            let tallies = SweepTallies::default();
+            let id = format!("sweep{at}");
+            let data = DataPin::default();
+            let launched_by = String::new();
+            let row = SweepRow {
+                number: 0,
+                id,
+                source,
+                data,
+                state,
+                share,
+                launched_at: 0.0,
+                launched_by,
+                tallies,
+            };
+
+            writer
+                .commit_writes(&[&StoreWrite::InsertSweep(row)])
+                .expect("stored");
         }
-        let (core, _) =
-            recover_core(&store, Some(writer.as_mut()), 1, Duration::from_secs(1), false).expect("taken up");
-        let unreadable: Vec<&str> = core.unreadable_sweeps().map(|sweep| &sweep.record.id[..]).collect();
-        assert_eq!((core.sweeps().count(), unreadable), (many - 1, vec!["sweep5"]));
+
+        let (core, _) = recover_core(
+            &store,
+            Some(writer.as_mut()),
+            1,
+            Duration::from_secs(1),
+            false,
+        )
+        .expect("taken up");
+        let unreadable: Vec<&str> = core
+            .unreadable_sweeps()
+            .map(|sweep| &sweep.record.id[..])
+            .collect();
+        assert_eq!(
+            (core.sweeps().count(), unreadable),
+            (many - 1, vec!["sweep5"])
+        );
+
         for sweep in core.sweeps() {
             let at = sweep.spec.repeats - 1;
-            assert_eq!((&sweep.id, sweep.withheld.is_some()), (&format!("sweep{at}"), at == 7));
+            assert_eq!(
+                (&sweep.id, sweep.withheld.is_some()),
+                (&format!("sweep{at}"), at == 7)
+            );
         }
     }
 }

@@ -8,12 +8,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::blob_collection;
 use super::context::ServerContext;
 use super::engine::events::EngineEvent;
-use super::store_error;
-use super::sweep_changes;
 use super::sweep_changes::send_and_wait;
+use super::{blob_collection, store_error, sweep_changes};
 use crate::core::Steering;
 use crate::records::SweepRow;
 use crate::store::{ClearedRows, StoreError};
@@ -45,18 +43,25 @@ pub(super) async fn remove_sweep(
         let number = record.number;
         sweep_changes::run_exclusively(&shared, move |shared| async move {
             if force {
-                send_and_wait(&shared, |reply| EngineEvent::Steer(number, Steering::Cancel, reply)).await?;
+                send_and_wait(&shared, |reply| {
+                    EngineEvent::Steer(number, Steering::Cancel, reply)
+                })
+                .await?;
             }
+
             send_and_wait(&shared, |reply| EngineEvent::Remove(number, reply)).await
         })
         .await?;
+
         tracing::info!(sweep = record.id, "sweep removed");
         let mut removed = RemovedData::default();
         let cleared = clear_rows(&shared, number, &mut removed).await;
         cleared.map_err(|e| Status::from(store_error(e)))?;
         delete_unreferenced(&shared, record.named_files().collect(), &mut removed).await;
+
         Ok(removed)
     });
+
     task.await.map_err(|e| Status::internal(e.to_string()))?
 }
 
@@ -76,17 +81,34 @@ pub(super) async fn clear_removed_sweeps(shared: Arc<ServerContext>, sweeps: Vec
                 _ = stopping.wait_for(|stop| *stop) => return,
             }
         }
-        tracing::info!(sweep, trials = removed.trials, files = removed.files, "a removed sweep is cleared");
+
+        tracing::info!(
+            sweep,
+            trials = removed.trials,
+            files = removed.files,
+            "a removed sweep is cleared"
+        );
     }
 }
 
-async fn clear_rows(shared: &Arc<ServerContext>, sweep: i64, removed: &mut RemovedData) -> Result<(), StoreError> {
+async fn clear_rows(
+    shared: &Arc<ServerContext>,
+    sweep: i64,
+    removed: &mut RemovedData,
+) -> Result<(), StoreError> {
     loop {
         let (reply, done) = oneshot::channel();
-        shared.engine.send_event(EngineEvent::ClearRows(sweep, reply));
+        shared
+            .engine
+            .send_event(EngineEvent::ClearRows(sweep, reply));
         let stopped = || StoreError::Failed("the coordinator is stopping".into());
-        let ClearedRows { trials, weights, has_more: more } = done.await.map_err(|_| stopped())??;
+        let ClearedRows {
+            trials,
+            weights,
+            has_more: more,
+        } = done.await.map_err(|_| stopped())??;
         removed.trials += trials;
+
         delete_unreferenced(shared, weights, removed).await;
         if !more {
             return Ok(());
@@ -96,18 +118,28 @@ async fn clear_rows(shared: &Arc<ServerContext>, sweep: i64, removed: &mut Remov
 
 /// Takes those of these files off the shelf that neither a sweep nor a trial names by then. Where that cannot be known,
 /// they stay until they are collected; and where another store has signed the folder, for good, since it may name them.
-async fn delete_unreferenced(shared: &Arc<ServerContext>, hashes: Vec<[u8; 32]>, removed: &mut RemovedData) {
+async fn delete_unreferenced(
+    shared: &Arc<ServerContext>,
+    hashes: Vec<[u8; 32]>,
+    removed: &mut RemovedData,
+) {
     if hashes.is_empty() || blob_collection::is_shared_folder(shared.catalog.blobs.folder()) {
         return;
     }
+
     let (reply, done) = oneshot::channel();
-    shared.engine.send_event(EngineEvent::DeleteUnreferenced(hashes, reply));
+    shared
+        .engine
+        .send_event(EngineEvent::DeleteUnreferenced(hashes, reply));
+
     match done.await {
         Ok(Ok((files, bytes))) => {
             removed.files += files;
             removed.bytes += bytes;
         }
-        Ok(Err(error)) => tracing::warn!(%error, "files that nothing names any more could not be removed"),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "files that nothing names any more could not be removed")
+        }
         Err(_) => {}
     }
 }

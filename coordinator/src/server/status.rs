@@ -6,11 +6,10 @@ use ergodic_common::spec::stopping_rule::StoppingCriterion;
 use ergodic_common::spec_file::node::format_shortest;
 use ergodic_proto::v1;
 
-use crate::core::Core;
 use crate::core::audits::AuditCounts;
 use crate::core::queries::describe_cell;
 use crate::core::stopping::AdaptiveRepeats;
-use crate::core::{Sweep, UnreadableSweep};
+use crate::core::{Core, Sweep, UnreadableSweep};
 use crate::records::SweepState;
 
 /// How a sweep is doing.
@@ -18,7 +17,12 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
     let left = sweep.expected_trials().saturating_sub(sweep.counts.done());
     let (workers, slots) = core.capacity_for(&sweep.spec);
     let running = sweep.is_running();
-    let rate = if running { sweep.estimate_trial_rate(core.estimate_slots(sweep)) } else { 0.0 };
+    let rate = if running {
+        sweep.estimate_trial_rate(core.estimate_slots(sweep))
+    } else {
+        0.0
+    };
+
     let (_, metric) = sweep.watched_metric();
     let larger = metric.larger_is_better().filter(|_| sweep.is_ranked);
     let best = larger.and_then(|larger| sweep.live_stats.best_cell(larger));
@@ -87,26 +91,44 @@ pub(crate) fn unreadable_status(sweep: &UnreadableSweep) -> v1::SweepStatus {
 
 /// All sweeps in the order of launch.
 pub(crate) fn all_statuses(core: &Core) -> Vec<v1::SweepStatus> {
-    list_statuses_from(core, i64::MIN, usize::MAX).into_iter().map(|(_, status)| status).collect()
+    list_statuses_from(core, i64::MIN, usize::MAX)
+        .into_iter()
+        .map(|(_, status)| status)
+        .collect()
 }
 
 /// So many of them from a number on, with their numbers.
-pub(crate) fn list_statuses_from(core: &Core, number: i64, most: usize) -> Vec<(i64, v1::SweepStatus)> {
-    let read = core.sweeps_from(number).take(most).map(|sweep| (sweep.number, sweep_status(core, sweep)));
-    let unreadable = core.unreadable_sweeps().filter(|sweep| sweep.record.number >= number);
-    let mut all: Vec<(i64, v1::SweepStatus)> =
-        read.chain(unreadable.map(|sweep| (sweep.record.number, unreadable_status(sweep)))).collect();
+pub(crate) fn list_statuses_from(
+    core: &Core,
+    number: i64,
+    most: usize,
+) -> Vec<(i64, v1::SweepStatus)> {
+    let read = core
+        .sweeps_from(number)
+        .take(most)
+        .map(|sweep| (sweep.number, sweep_status(core, sweep)));
+    let unreadable = core
+        .unreadable_sweeps()
+        .filter(|sweep| sweep.record.number >= number);
+    let mut all: Vec<(i64, v1::SweepStatus)> = read
+        .chain(unreadable.map(|sweep| (sweep.record.number, unreadable_status(sweep))))
+        .collect();
     all.sort_by_key(|(number, _)| *number);
+
     all.truncate(most);
     all
 }
 
 fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
-    let (Some(AdaptiveRepeats::Precision(growth)), Some(until)) = (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
+    let (Some(AdaptiveRepeats::Precision(growth)), Some(until)) =
+        (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
     else {
         return None;
     };
-    let StoppingCriterion::Precision { ci95 } = until.criterion else { return None };
+    let StoppingCriterion::Precision { ci95 } = until.criterion else {
+        return None;
+    };
+
     Some(v1::PrecisionStatus {
         metric: until.metric.name().into_owned(),
         ci95,
@@ -118,11 +140,15 @@ fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
 }
 
 fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
-    let (Some(AdaptiveRepeats::Halving(growth)), Some(until)) = (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
+    let (Some(AdaptiveRepeats::Halving(growth)), Some(until)) =
+        (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
     else {
         return None;
     };
-    let StoppingCriterion::Halving { factor } = until.criterion else { return None };
+    let StoppingCriterion::Halving { factor } = until.criterion else {
+        return None;
+    };
+
     let (standing, ready) = growth.rung_progress();
     Some(v1::HalvingStatus {
         metric: until.metric.name().into_owned(),
@@ -136,9 +162,23 @@ fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
 }
 
 fn audit_status(sweep: &Sweep) -> Option<v1::AuditStatus> {
-    let (share, AuditCounts { due, same, different, failed }) =
-        (sweep.spec.scheduling.audit_share, sweep.audits.counts);
-    (share > 0.0 || due > 0).then_some(v1::AuditStatus { share, due, same, different, failed })
+    let (
+        share,
+        AuditCounts {
+            due,
+            same,
+            different,
+            failed,
+        },
+    ) = (sweep.spec.scheduling.audit_share, sweep.audits.counts);
+
+    (share > 0.0 || due > 0).then_some(v1::AuditStatus {
+        share,
+        due,
+        same,
+        different,
+        failed,
+    })
 }
 
 /// All workers.
@@ -155,6 +195,7 @@ pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
         numerics: worker.numerics.clone(),
         build: worker.build.clone(),
     };
+
     core.workers().map(status).collect()
 }
 
@@ -172,12 +213,17 @@ pub(crate) fn explain_cell(sweep: &Sweep, key: TrialKey) -> Vec<String> {
 
 /// How far a cell is, if that decides how often it is repeated.
 fn explain_cell_repeats(sweep: &Sweep, cell: u64) -> Option<String> {
-    let (growth, until) = (sweep.adaptive_repeats.as_ref()?, sweep.spec.stopping_rule.as_ref()?);
-    let (name, allowed, most) = (until.metric.name(), growth.allowed_repeats(cell), sweep.spec.repeats);
+    let growth = sweep.adaptive_repeats.as_ref()?;
+    let until = sweep.spec.stopping_rule.as_ref()?;
+    let name = until.metric.name();
+    let allowed = growth.allowed_repeats(cell);
+    let most = sweep.spec.repeats;
     Some(match (growth, until.criterion) {
         (AdaptiveRepeats::Precision(growth), StoppingCriterion::Precision { ci95 }) => {
             match (growth.reached_at(cell), format_shortest(ci95)) {
-                (Some(n), ci95) => format!("The mean of {name} of its cell was known to ± {ci95} after {n} repeats."),
+                (Some(n), ci95) => format!(
+                    "The mean of {name} of its cell was known to ± {ci95} after {n} repeats."
+                ),
                 (None, ci95) => format!(
                     "The mean of {name} of its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
                 ),
@@ -186,7 +232,9 @@ fn explain_cell_repeats(sweep: &Sweep, cell: u64) -> Option<String> {
         (AdaptiveRepeats::Halving(growth), _) => match growth.eliminated_after(cell) {
             Some(n) => format!("By {name} its cell was not among the best after {n} repeats."),
             None => {
-                format!("Its cell is among the best so far, by {name}; {allowed} of at most {most} repeats are run.")
+                format!(
+                    "Its cell is among the best so far, by {name}; {allowed} of at most {most} repeats are run."
+                )
             }
         },
         _ => return None,

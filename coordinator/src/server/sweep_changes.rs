@@ -22,7 +22,8 @@ where
     F: Future<Output = Result<T, Status>> + Send + 'static,
 {
     let place = shared.limits.changes.try_acquire()?;
-    let (turns, work) = (shared.change_lock.clone(), work(shared.clone()));
+    let turns = shared.change_lock.clone();
+    let work = work(shared.clone());
     let task = tokio::spawn(async move {
         let _held = (place, turns.lock().await);
         work.await
@@ -34,7 +35,11 @@ where
 ///
 /// # Errors
 /// The sweep's state does not allow it, or the store failed.
-pub(super) async fn steer_sweep(shared: &Arc<ServerContext>, sweep: i64, steering: Steering) -> Result<(), Status> {
+pub(super) async fn steer_sweep(
+    shared: &Arc<ServerContext>,
+    sweep: i64,
+    steering: Steering,
+) -> Result<(), Status> {
     run_exclusively(shared, |shared| async move {
         send_and_wait(&shared, |reply| EngineEvent::Steer(sweep, steering, reply)).await
     })
@@ -48,7 +53,9 @@ pub(super) async fn send_and_wait(
 ) -> Result<(), Status> {
     let (reply, done) = oneshot::channel();
     shared.engine.send_event(event(reply));
-    done.await.map_err(|_| shared.unanswered_status())?.map_err(Status::from)
+    done.await
+        .map_err(|_| shared.unanswered_status())?
+        .map_err(Status::from)
 }
 
 /// What a change is answered with that the coordinator did not come to.

@@ -20,7 +20,10 @@ const MAX_SWEEP_CELLS: u64 = 2_000;
 /// The cells over the first two axes that have several values, others pooled; `None` where they are too many.
 pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
     let grid = &sweep.spec.grid;
-    let several: Vec<usize> = (0..grid.axes().len()).filter(|at| grid.axes()[*at].len() > 1).take(2).collect();
+    let several: Vec<usize> = (0..grid.axes().len())
+        .filter(|at| grid.axes()[*at].len() > 1)
+        .take(2)
+        .collect();
     let lengths = [0, 1].map(|i| several.get(i).map_or(1, |at| grid.axes()[*at].len()));
     if several.is_empty()
         || lengths[0].saturating_mul(lengths[1]) > MAX_GRID_CELLS
@@ -28,8 +31,10 @@ pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
     {
         return None;
     }
+
     let mut places: BTreeMap<(u64, u64), (u64, CellStats)> = BTreeMap::new();
     let mut halves: Vec<f64> = Vec::new();
+
     for cell in grid.iter() {
         let indices = grid.value_indices(cell);
         let index = |i: usize| several.get(i).map_or(0, |at| indices[*at]);
@@ -37,11 +42,17 @@ pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
         halves.extend(ci95_half_width(&sweep.spec, &tally));
         let place = places.entry((index(0), index(1))).or_default();
         place.0 += u64::from(sweep.spec.repeats);
+
         add_cell_stats(&mut place.1, &tally);
     }
+
     let all = (0..lengths[0]).flat_map(|row| (0..lengths[1]).map(move |column| (row, column)));
-    let cell =
-        |place: (u64, u64)| places.get(&place).map_or_else(v1::WatchCell::default, |(of, t)| to_watch_cell(*of, t));
+    let cell = |place: (u64, u64)| {
+        places
+            .get(&place)
+            .map_or_else(v1::WatchCell::default, |(of, t)| to_watch_cell(*of, t))
+    };
+
     let (rows_axis, rows) = axis_labels(&sweep.spec, several.first());
     let (columns_axis, columns) = axis_labels(&sweep.spec, several.get(1));
     Some(v1::WatchGrid {
@@ -56,9 +67,16 @@ pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
 }
 
 fn axis_labels(spec: &Spec, axis: Option<&usize>) -> (String, Vec<String>) {
-    let Some(axis) = axis.map(|at| &spec.grid.axes()[*at]) else { return Default::default() };
+    let Some(axis) = axis.map(|at| &spec.grid.axes()[*at]) else {
+        return Default::default();
+    };
     let distinct = axis.distinct_format();
-    (axis.name.clone(), (0..axis.len()).map(|i| format_value(&axis.value_at(i), distinct)).collect())
+    (
+        axis.name.clone(),
+        (0..axis.len())
+            .map(|i| format_value(&axis.value_at(i), distinct))
+            .collect(),
+    )
 }
 
 fn add_cell_stats(sum: &mut CellStats, tally: &CellStats) {
@@ -74,11 +92,17 @@ fn ci95_half_width(spec: &Spec, tally: &CellStats) -> Option<f64> {
     if !spec.seeds.crossed.is_empty() {
         return None;
     }
-    let level = if spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based) {
+
+    let level = if spec
+        .stopping_rule
+        .as_ref()
+        .is_some_and(StoppingRule::is_precision_based)
+    {
         level_after_stopping(0.95)
     } else {
         0.95
     };
+
     let variance = tally.metric.variance()?;
     let n = tally.metric.n as f64;
     Some(student_t_quantile(0.5 + 0.5 * level, n - 1.0) * libm::sqrt(variance / n))

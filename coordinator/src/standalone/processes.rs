@@ -25,14 +25,29 @@ pub async fn find_worker(said: Option<&Path>) -> Result<PathBuf, UserError> {
             UserError::new(ErrorCode::BadInput, message)
         })?,
     };
-    let bad = |message: String| UserError::new(ErrorCode::BadInput, format!("{}: {message}", path.display()));
-    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output().await;
+    let bad = |message: String| {
+        UserError::new(
+            ErrorCode::BadInput,
+            format!("{}: {message}", path.display()),
+        )
+    };
+
+    let output = Command::new(&path)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .await;
     let output = output.map_err(|e| bad(format!("cannot start it: {e}")))?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if version != format!("{WORKER_PROGRAM} {BUILD}") {
-        let message = format!("this is '{version}', but `ergodic` is of build {BUILD}: build both together");
-        return Err(UserError::new(ErrorCode::Version, format!("{}: {message}", path.display())));
+        let message =
+            format!("this is '{version}', but `ergodic` is of build {BUILD}: build both together");
+        return Err(UserError::new(
+            ErrorCode::Version,
+            format!("{}: {message}", path.display()),
+        ));
     }
+
     Ok(path)
 }
 
@@ -43,7 +58,9 @@ fn find_beside_executable() -> Option<PathBuf> {
 
 fn find_on_path() -> Option<PathBuf> {
     let dirs = std::env::var_os("PATH")?;
-    std::env::split_paths(&dirs).map(|dir| dir.join(WORKER_PROGRAM)).find(|path| path.is_file())
+    std::env::split_paths(&dirs)
+        .map(|dir| dir.join(WORKER_PROGRAM))
+        .find(|path| path.is_file())
 }
 
 /// How to start a worker.
@@ -68,17 +85,39 @@ impl WorkerCommand {
     /// It cannot be started.
     pub fn start(&self) -> Result<Child, UserError> {
         let failed = |e: std::io::Error| {
-            UserError::new(ErrorCode::Internal, format!("cannot start {}: {e}", self.program.display()))
+            UserError::new(
+                ErrorCode::Internal,
+                format!("cannot start {}: {e}", self.program.display()),
+            )
         };
-        let log = File::options().create(true).append(true).open(&self.log).map_err(failed)?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .map_err(failed)?;
+
         let mut command = Command::new(&self.program);
-        command.args(["--join", &self.coordinator_url, "--slots", &self.slots.to_string(), "--leave-at-eof"]);
+        command.args([
+            "--join",
+            &self.coordinator_url,
+            "--slots",
+            &self.slots.to_string(),
+            "--leave-at-eof",
+        ]);
+
         if let Some(dir) = &self.data_dir {
             command.arg("--data-dir").arg(dir);
         }
+
         // Its stdin closes when this program ends, however it ends, and the worker then leaves.
         // A group of its own, so that Ctrl-C on the terminal reaches this program only, which then ends its workers.
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).process_group(0).kill_on_drop(true);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .kill_on_drop(true);
+
         command.spawn().map_err(failed)
     }
 }
@@ -87,6 +126,9 @@ impl WorkerCommand {
 pub fn terminate_child(child: &Child) {
     if let Some(pid) = child.id() {
         // Through the shell's own kill: this crate has no unsafe code, and the standard library sends only SIGKILL.
-        let _ = std::process::Command::new("kill").arg(pid.to_string()).stderr(Stdio::null()).status();
+        let _ = std::process::Command::new("kill")
+            .arg(pid.to_string())
+            .stderr(Stdio::null())
+            .status();
     }
 }

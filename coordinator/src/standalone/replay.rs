@@ -25,12 +25,18 @@ pub async fn replay_trial(args: ReplayArgs) -> Result<CommandOutcome, UserError>
     let page = commands::query_trial(&mut client, &sweep, args.trial).await?;
     let stored = read_stored_result(&page)?;
     if let Outcome::Failed { cause } = &stored.outcome {
-        let message = format!("the trial {} failed and has no bits to compare: {}", args.trial, escape_line(cause));
+        let message = format!(
+            "the trial {} failed and has no bits to compare: {}",
+            args.trial,
+            escape_line(cause)
+        );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
+
     let again = rerun_trial(&args, &client.url, &page.sweep).await?;
     let differences = list_differences(&stored, &again, &page.metrics);
     let digest = to_hex(&stored.digest);
+
     if differences.is_empty() {
         return print_output(format!(
             "trial {} of {}: {} after {} steps, digest {digest}: the same bits here, in {:.2} s, as on {}, in {:.2} s\n",
@@ -43,6 +49,7 @@ pub async fn replay_trial(args: ReplayArgs) -> Result<CommandOutcome, UserError>
             stored.seconds
         ));
     }
+
     let message = format!(
         "trial {} of {}: the run here differs from the stored one in {}. One of the two machines or programs computes \
          wrongly: run it again here and on a third machine to tell which",
@@ -56,29 +63,63 @@ pub async fn replay_trial(args: ReplayArgs) -> Result<CommandOutcome, UserError>
 fn read_stored_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserError> {
     let row = page.rows.first().and_then(|row| row.result.clone());
     let result = row.and_then(|row| TrialResult::try_from(row).ok());
-    result.ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))
+    result
+        .ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))
 }
 
 /// Has a worker program run it.
 async fn rerun_trial(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, UserError> {
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let mut command = Command::new(&program);
-    command.args(["trial", sweep, &args.trial.to_string(), "--join", url, "--isa", &args.isa]);
-    command.args(["--threads", &args.threads.to_string(), "--device", &args.device]);
+    command.args([
+        "trial",
+        sweep,
+        &args.trial.to_string(),
+        "--join",
+        url,
+        "--isa",
+        &args.isa,
+    ]);
+
+    command.args([
+        "--threads",
+        &args.threads.to_string(),
+        "--device",
+        &args.device,
+    ]);
+
     command.args(args.target.access.to_cli_args());
     if let Some(dir) = &args.data_dir {
         command.arg("--data-dir").arg(dir);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let failed = |what: String| UserError::new(ErrorCode::Internal, format!("{}: {what}", program.display()));
-    let output = command.output().await.map_err(|e| failed(format!("cannot start it: {e}")))?;
+
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let failed = |what: String| {
+        UserError::new(
+            ErrorCode::Internal,
+            format!("{}: {what}", program.display()),
+        )
+    };
+    let output = command
+        .output()
+        .await
+        .map_err(|e| failed(format!("cannot start it: {e}")))?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         let words = words.trim().trim_start_matches("error: ").to_owned();
-        let code = output.status.code().and_then(|code| ErrorCode::from_exit_code(code as u8));
+        let code = output
+            .status
+            .code()
+            .and_then(|code| ErrorCode::from_exit_code(code as u8));
         return Err(UserError::new(code.unwrap_or(ErrorCode::Internal), words));
     }
-    ergodic_proto::result_from_bytes(&output.stdout).ok_or_else(|| failed("it printed no result".into()))
+
+    ergodic_proto::result_from_bytes(&output.stdout)
+        .ok_or_else(|| failed("it printed no result".into()))
 }
 
 /// In what two runs of a trial differ, in words.
@@ -86,57 +127,141 @@ fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String
     let mut found = Vec::new();
     if (&stored.outcome, stored.steps) != (&again.outcome, again.steps) {
         let told = |r: &TrialResult| format!("{} after {} steps", r.outcome.as_str(), r.steps);
-        found.push(format!("how it ended: {} there, {} here", told(stored), told(again)));
+        found.push(format!(
+            "how it ended: {} there, {} here",
+            told(stored),
+            told(again)
+        ));
     }
+
     if stored.digest != again.digest {
-        found.push(format!("the digest: {} there, {} here", to_hex(&stored.digest), to_hex(&again.digest)));
+        found.push(format!(
+            "the digest: {} there, {} here",
+            to_hex(&stored.digest),
+            to_hex(&again.digest)
+        ));
     }
+
     let rows = |r: &TrialResult| {
-        r.curve.values.iter().map(|x| if x.is_nan() { None } else { Some(x.to_bits()) }).collect::<Vec<_>>()
+        r.curve
+            .values
+            .iter()
+            .map(|x| if x.is_nan() { None } else { Some(x.to_bits()) })
+            .collect::<Vec<_>>()
     };
     if stored.curve.steps != again.curve.steps || rows(stored) != rows(again) {
         found.push("the curve".to_owned());
     }
+
     if stored.predictions != again.predictions {
         found.push("the predictions for the probe set".to_owned());
     }
     if stored.weights_hash != again.weights_hash {
         found.push("the file of trained weights".to_owned());
     }
+
     for ((name, there), here) in metrics.iter().zip(&stored.metrics).zip(&again.metrics) {
         if there.to_bits() != here.to_bits() && !(there.is_nan() && here.is_nan()) {
             found.push(format!("{name}: {there} there, {here} here"));
         }
     }
+
     found
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::standalone::replay::*;
     use ergodic_common::TrialKey;
     use ergodic_common::trial::{Curve, Predictions};
+
+    use crate::standalone::replay::*;
 
     #[test]
     fn every_part_of_a_result_is_compared() {
         let key = TrialKey { cell: 0, repeat: 0 };
-        let (outcome, metrics) = (Outcome::Completed, vec![0.5, f64::NAN]);
-        let stored = TrialResult { outcome, steps: 3, metrics, digest: [1; 32], ..TrialResult::completed(key) };
+        let outcome = Outcome::Completed;
+        let metrics = vec![0.5, f64::NAN];
+        let stored = TrialResult {
+            outcome,
+            steps: 3,
+            metrics,
+            digest: [1; 32],
+            ..TrialResult::completed(key)
+        };
+
         let names = ["test_acc".to_owned(), "effective_lr".to_owned()];
         let differing = |again: &TrialResult| list_differences(&stored, again, &names);
-        assert!(differing(&TrialResult { seconds: 2.0, ..stored.clone() }).is_empty());
+        assert!(
+            differing(&TrialResult {
+                seconds: 2.0,
+                ..stored.clone()
+            })
+            .is_empty()
+        );
+
         for (again, word) in [
-            (TrialResult { steps: 4, ..stored.clone() }, "4 steps here"),
-            (TrialResult { outcome: Outcome::Diverged { step: 3 }, ..stored.clone() }, "diverged"),
-            (TrialResult { digest: [2; 32], ..stored.clone() }, "digest"),
             (
-                TrialResult { predictions: Predictions { steps: vec![3], classes: vec![1] }, ..stored.clone() },
+                TrialResult {
+                    steps: 4,
+                    ..stored.clone()
+                },
+                "4 steps here",
+            ),
+            (
+                TrialResult {
+                    outcome: Outcome::Diverged { step: 3 },
+                    ..stored.clone()
+                },
+                "diverged",
+            ),
+            (
+                TrialResult {
+                    digest: [2; 32],
+                    ..stored.clone()
+                },
+                "digest",
+            ),
+            (
+                TrialResult {
+                    predictions: Predictions {
+                        steps: vec![3],
+                        classes: vec![1],
+                    },
+                    ..stored.clone()
+                },
                 "predictions",
             ),
-            (TrialResult { curve: Curve { steps: vec![3], values: vec![0.5, 0.1] }, ..stored.clone() }, "curve"),
-            (TrialResult { weights_hash: Some([2; 32]), ..stored.clone() }, "weights"),
-            (TrialResult { metrics: vec![0.5_f64.next_up(), f64::NAN], ..stored.clone() }, "test_acc"),
-            (TrialResult { metrics: vec![0.5, 0.0], ..stored.clone() }, "effective_lr"),
+            (
+                TrialResult {
+                    curve: Curve {
+                        steps: vec![3],
+                        values: vec![0.5, 0.1],
+                    },
+                    ..stored.clone()
+                },
+                "curve",
+            ),
+            (
+                TrialResult {
+                    weights_hash: Some([2; 32]),
+                    ..stored.clone()
+                },
+                "weights",
+            ),
+            (
+                TrialResult {
+                    metrics: vec![0.5_f64.next_up(), f64::NAN],
+                    ..stored.clone()
+                },
+                "test_acc",
+            ),
+            (
+                TrialResult {
+                    metrics: vec![0.5, 0.0],
+                    ..stored.clone()
+                },
+                "effective_lr",
+            ),
         ] {
             let found = differing(&again);
             assert!(found.len() == 1 && found[0].contains(word), "{found:?}");

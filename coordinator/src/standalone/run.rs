@@ -43,15 +43,22 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     start_logging("warn", LogFormat::Pretty);
     let (task, name) = read_run_source(&args)?;
     let program = find_worker(args.worker_bin.as_deref()).await?;
-    let dir = args.dir.clone().unwrap_or_else(|| Path::new("ergodic-runs").join(name));
+    let dir = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| Path::new("ergodic-runs").join(name));
     let existed = dir.exists();
+
     let server = start_embedded_coordinator(&dir, args.data_dir.clone()).await?;
     let begun = start_sweep(&task, &args, &server.url(), &dir).await;
     let refused = begun.is_err();
     let result = match begun {
-        Ok((client, status)) => run_workers_and_report(&args, client, &status, &program, &dir).await,
+        Ok((client, status)) => {
+            run_workers_and_report(&args, client, &status, &program, &dir).await
+        }
         Err(error) => Err(error),
     };
+
     server.stop().await;
     if refused && !existed {
         // Nothing was stored: leave nothing behind.
@@ -59,6 +66,7 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
         // Its parent too, if that was made for it and holds nothing else.
         let _ = dir.parent().map(std::fs::remove_dir);
     }
+
     result
 }
 
@@ -83,24 +91,31 @@ pub async fn start_embedded_coordinator(
         verify_store: false,
         rate_limit: None,
     };
+
     server::start_server(options).await
 }
 
 /// What is to be run, as far as it can be told without the folder, and the name of the sweep if it is a file's.
 fn read_run_source(args: &RunArgs) -> Result<(RunSource, String), UserError> {
     let file = match commands::read_sweep_file(&args.what, &args.settings) {
-        Err(_) if is_stored_sweep(args) => return Ok((RunSource::Stored(args.what.clone()), String::new())),
+        Err(_) if is_stored_sweep(args) => {
+            return Ok((RunSource::Stored(args.what.clone()), String::new()));
+        }
         read => read?,
     };
     let spec = commands::read_launch_spec(&file.source)?;
     check_spec(args, &spec)?;
+
     Ok((RunSource::File(Box::new(file)), spec.name))
 }
 
 /// Whether a sweep in the folder may be meant: no file of that name is there, and it looks like an id.
 fn is_stored_sweep(args: &RunArgs) -> bool {
-    let id =
-        (1..=8).contains(&args.what.len()) && args.what.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let id = (1..=8).contains(&args.what.len())
+        && args
+            .what
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     id && !Path::new(&args.what).exists() && args.dir.as_ref().is_some_and(|dir| dir.is_dir())
 }
 
@@ -113,17 +128,34 @@ fn check_spec(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
         );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
+
     Ok(())
 }
 
 /// What the table at the end is to show must exist before anything is trained.
 fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
-    let axes: Vec<&str> = spec.grid.axes().iter().map(|axis| axis.name.as_str()).collect();
-    let known = |name: &str| axes.iter().any(|axis| *axis == name || axis.ends_with(&format!(".{name}")));
-    if let Some(name) = [&args.rows, &args.cols].into_iter().flatten().find(|name| !known(name)) {
-        let message = format!("the sweep has no axis '{name}', {}", suggest_nearest(name, axes.iter().copied()));
+    let axes: Vec<&str> = spec
+        .grid
+        .axes()
+        .iter()
+        .map(|axis| axis.name.as_str())
+        .collect();
+    let known = |name: &str| {
+        axes.iter()
+            .any(|axis| *axis == name || axis.ends_with(&format!(".{name}")))
+    };
+    if let Some(name) = [&args.rows, &args.cols]
+        .into_iter()
+        .flatten()
+        .find(|name| !known(name))
+    {
+        let message = format!(
+            "the sweep has no axis '{name}', {}",
+            suggest_nearest(name, axes.iter().copied())
+        );
         return Err(UserError::new(ErrorCode::NotFound, message));
     }
+
     let metrics: Vec<_> = spec.measure.metrics.iter().map(|m| m.name()).collect();
     match &args.metric {
         Some(name) if !metrics.iter().any(|m| m == name) => {
@@ -161,6 +193,7 @@ async fn start_sweep(
         }
     };
     report_unfinished_sweeps(left.iter().filter(|sweep| sweep.id != status.id), dir);
+
     Ok((client, status))
 }
 
@@ -169,13 +202,21 @@ async fn start_sweep(
 ///
 /// # Errors
 /// Nobody answers.
-pub(crate) async fn pause_unfinished_sweeps(client: &mut Client) -> Result<Vec<v1::SweepStatus>, UserError> {
+pub(crate) async fn pause_unfinished_sweeps(
+    client: &mut Client,
+) -> Result<Vec<v1::SweepStatus>, UserError> {
     let all = commands::query_sweeps(client).await?;
-    let open = |sweep: &v1::SweepStatus| matches!(sweep.state(), v1::SweepState::Running | v1::SweepState::Paused);
+    let open = |sweep: &v1::SweepStatus| {
+        matches!(
+            sweep.state(),
+            v1::SweepState::Running | v1::SweepState::Paused
+        )
+    };
     let left: Vec<_> = all.into_iter().filter(open).collect();
     for sweep in left.iter().filter(|sweep| is_assigning_trials(sweep)) {
         commands::steer_sweep(client, &sweep.id, v1::Steering::Pause).await?;
     }
+
     Ok(left)
 }
 
@@ -184,28 +225,55 @@ fn is_assigning_trials(sweep: &v1::SweepStatus) -> bool {
     sweep.state() == v1::SweepState::Running && sweep.withheld.is_empty()
 }
 
-async fn launch_or_resume(client: &mut Client, file: &SweepFile, again: bool) -> Result<v1::SweepStatus, UserError> {
-    let what = if again { commands::LaunchMode::All } else { commands::LaunchMode::Resume };
+async fn launch_or_resume(
+    client: &mut Client,
+    file: &SweepFile,
+    again: bool,
+) -> Result<v1::SweepStatus, UserError> {
+    let what = if again {
+        commands::LaunchMode::All
+    } else {
+        commands::LaunchMode::Resume
+    };
     let launched = commands::launch_sweep(client, file, what).await?;
     let told = commands::format_reused_results(&launched);
+
     let status = launched.status.unwrap_or_default();
     // Of one that goes on it is told below.
     if !launched.found || launched.retried > 0 || status.state() == v1::SweepState::Completed {
         told.iter().for_each(|line| print_stderr_line(line));
     }
+
     Ok(status)
 }
 
 /// Goes on with a sweep that is in the folder.
-async fn resume_stored_sweep(client: &mut Client, id: &str, args: &RunArgs) -> Result<v1::SweepStatus, UserError> {
+async fn resume_stored_sweep(
+    client: &mut Client,
+    id: &str,
+    args: &RunArgs,
+) -> Result<v1::SweepStatus, UserError> {
     let status = commands::query_status(client, id).await?;
-    let request = v1::GetSweepRequest { sweep: status.id.clone(), protocol: PROTOCOL_VERSION };
-    let stored = client.workers.get_sweep(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
+    let request = v1::GetSweepRequest {
+        sweep: status.id.clone(),
+        protocol: PROTOCOL_VERSION,
+    };
+    let stored = client
+        .workers
+        .get_sweep(request)
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
+
     let bad = |message: String| UserError::new(ErrorCode::Internal, message);
-    let source = stored.source.ok_or_else(|| bad(format!("the sweep {} has no file", status.id)))?;
+    let source = stored
+        .source
+        .ok_or_else(|| bad(format!("the sweep {} has no file", status.id)))?;
     let source = SpecSource::try_from(source).map_err(|e| bad(e.to_string()))?;
-    let spec = Spec::read_stored(&source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let spec = Spec::read_stored(&source)
+        .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     check_spec(args, &spec)?;
+
     match status.state() {
         v1::SweepState::Completed => Ok(status),
         _ => commands::steer_sweep(client, &status.id, v1::Steering::Resume).await,
@@ -217,9 +285,20 @@ const MAX_NAMED_SWEEPS: usize = 8;
 
 /// Says of sweeps that take no part what can be done with them.
 fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>, dir: &Path) {
-    let (left, dir) = (left.collect::<Vec<_>>(), dir.display());
+    let left = left.collect::<Vec<_>>();
+    let dir = dir.display();
+
     for sweep in left.iter().take(MAX_NAMED_SWEEPS) {
-        let (v1::SweepStatus { name, id, trials, withheld, .. }, ended) = (sweep, count_done_trials(sweep));
+        let (
+            v1::SweepStatus {
+                name,
+                id,
+                trials,
+                withheld,
+                ..
+            },
+            ended,
+        ) = (sweep, count_done_trials(sweep));
         if !withheld.is_empty() {
             print_stderr_line(&format!(
                 "left alone here: {name} ({id}), of which this program runs nothing: {withheld}; \
@@ -227,11 +306,13 @@ fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>,
             ));
             continue;
         }
+
         print_stderr_line(&format!(
             "left unfinished here and held: {name} ({id}), {ended} of {trials} trials; `ergodic run {id} --dir {dir}` goes on \
              with it, `ergodic rm {id} --force --dir {dir}` removes it"
         ));
     }
+
     if left.len() > MAX_NAMED_SWEEPS {
         print_stderr_line(&format!(
             "and {} more: `ergodic serve --store {dir}` and `ergodic list` show them",
@@ -248,8 +329,16 @@ async fn run_workers_and_report(
     dir: &Path,
 ) -> Result<CommandOutcome, UserError> {
     if status.state() == v1::SweepState::Completed {
-        return report_run_end(&mut client, args, &status.id, RunEnd::Done(Box::new(status.clone())), dir).await;
+        return report_run_end(
+            &mut client,
+            args,
+            &status.id,
+            RunEnd::Done(Box::new(status.clone())),
+            dir,
+        )
+        .await;
     }
+
     let url = client.url.clone();
     announce_sweep(status, dir, &url);
     let slots = args.slots.unwrap_or_else(|| slots_per_worker(args.workers));
@@ -266,6 +355,7 @@ async fn run_workers_and_report(
         error = workers.supervise(&url, &status.id) => return Err(error),
         () = wait_for_interrupt() => RunEnd::Interrupted,
     };
+
     workers.stop_all().await;
     report_run_end(&mut client, args, &status.id, end, dir).await
 }
@@ -291,6 +381,7 @@ async fn report_run_end(
     };
     let table = commands::query_table_text(client, id, &options).await?;
     print_output(table)?;
+
     match end {
         RunEnd::Interrupted => {
             print_stderr_line(&format!(
@@ -305,13 +396,22 @@ async fn report_run_end(
                 dir.display(),
                 dir.display()
             ));
-            Ok(if status.failed > 0 { CommandOutcome::TrialsFailed } else { CommandOutcome::Done })
+
+            Ok(if status.failed > 0 {
+                CommandOutcome::TrialsFailed
+            } else {
+                CommandOutcome::Done
+            })
         }
     }
 }
 
 fn announce_sweep(status: &v1::SweepStatus, dir: &Path, url: &str) {
-    let verb = if count_done_trials(status) > 0 { "continuing" } else { "running" };
+    let verb = if count_done_trials(status) > 0 {
+        "continuing"
+    } else {
+        "running"
+    };
     print_stderr_line(&format!(
         "{verb} {} ({}): {}, {}; results in {}, coordinator at {url}",
         status.name,
@@ -336,7 +436,10 @@ struct WorkerProcesses {
 impl WorkerProcesses {
     fn start(commands: Vec<WorkerCommand>) -> Result<Self, UserError> {
         let start = |command: WorkerCommand| command.start().map(|child| (command, child));
-        Ok(Self { all: commands.into_iter().map(start).collect::<Result<_, _>>()?, restarts: 0 })
+        Ok(Self {
+            all: commands.into_iter().map(start).collect::<Result<_, _>>()?,
+            restarts: 0,
+        })
     }
 
     /// Starts workers that died again; ends only when they keep dying.
@@ -345,13 +448,17 @@ impl WorkerProcesses {
         loop {
             tokio::time::sleep(Duration::from_millis(300)).await;
             for (command, child) in &mut self.all {
-                let Ok(Some(status)) = child.try_wait() else { continue };
+                let Ok(Some(status)) = child.try_wait() else {
+                    continue;
+                };
                 let now = query_done_trials(url, id).await.unwrap_or(ended);
                 self.restarts = if now > ended { 1 } else { self.restarts + 1 };
                 ended = now;
+
                 if self.restarts > MAX_RESTARTS {
                     return repeated_exit_error(&command.log, status);
                 }
+
                 print_stderr_line(&format!("a worker ended ({status}) and is started again"));
                 match command.start() {
                     Ok(again) => *child = again,
@@ -362,7 +469,9 @@ impl WorkerProcesses {
     }
 
     async fn stop_all(mut self) {
-        self.all.iter().for_each(|(_, child)| terminate_child(child));
+        self.all
+            .iter()
+            .for_each(|(_, child)| terminate_child(child));
         for (_, child) in &mut self.all {
             let _ = tokio::time::timeout(STOP_TIMEOUT, child.wait()).await;
         }
@@ -371,13 +480,21 @@ impl WorkerProcesses {
 
 /// Trials of a sweep that have ended, if the coordinator says so.
 async fn query_done_trials(url: &str, id: &str) -> Result<u64, UserError> {
-    Ok(count_done_trials(&commands::query_status(&mut Client::connect(url, &ClientAuth::default()).await?, id).await?))
+    Ok(count_done_trials(
+        &commands::query_status(&mut Client::connect(url, &ClientAuth::default()).await?, id)
+            .await?,
+    ))
 }
 
 fn repeated_exit_error(log: &PathBuf, status: std::process::ExitStatus) -> UserError {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let last: Vec<&str> = text.lines().rev().take(5).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
-    let message = format!("workers keep ending ({status}); the last words in {}:\n{}", log.display(), last.join("\n"));
+    let message = format!(
+        "workers keep ending ({status}); the last words in {}:\n{}",
+        log.display(),
+        last.join("\n")
+    );
+
     UserError::new(ErrorCode::Internal, message)
 }

@@ -7,15 +7,13 @@ use std::cell::RefCell;
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
-
 use ergodic_proto::v1;
 use prost::Message as _;
 
 use super::Attempt;
 use super::sql::SqlParam;
 use crate::interval_set::IntervalSet;
-use crate::records::Finding;
-use crate::records::{LeaseRow, SweepRow, SweepState};
+use crate::records::{Finding, LeaseRow, SweepRow, SweepState};
 
 /// Doubles, one after the other.
 pub fn encode_f64s(values: &[f64]) -> Vec<u8> {
@@ -24,7 +22,12 @@ pub fn encode_f64s(values: &[f64]) -> Vec<u8> {
 
 /// The doubles of [`from_f64s`].
 pub fn decode_f64s(bytes: &[u8]) -> Vec<f64> {
-    bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+    bytes
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|b| f64::from_le_bytes(*b))
+        .collect()
 }
 
 /// Doubles as they are stored.
@@ -55,7 +58,10 @@ impl<'a> CurveView<'a> {
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<4>()?;
         let (steps, values) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
-        Some(Self { steps: steps.as_chunks::<8>().0, values: StoredNumbers::new(values) })
+        Some(Self {
+            steps: steps.as_chunks::<8>().0,
+            values: StoredNumbers::new(values),
+        })
     }
 
     /// Its steps, ascending.
@@ -65,7 +71,9 @@ impl<'a> CurveView<'a> {
 
     /// The row of a step.
     pub fn find_step(&self, step: u64) -> Option<usize> {
-        self.steps.binary_search_by_key(&step, |bytes| u64::from_le_bytes(*bytes)).ok()
+        self.steps
+            .binary_search_by_key(&step, |bytes| u64::from_le_bytes(*bytes))
+            .ok()
     }
 
     /// A value of a row, of so many in each.
@@ -75,8 +83,16 @@ impl<'a> CurveView<'a> {
 
     /// All of it.
     pub fn to_curve(&self) -> Curve {
-        let values = self.values.0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
-        Curve { steps: self.steps().collect(), values }
+        let values = self
+            .values
+            .0
+            .iter()
+            .map(|bytes| f64::from_le_bytes(*bytes))
+            .collect();
+        Curve {
+            steps: self.steps().collect(),
+            values,
+        }
     }
 }
 
@@ -106,34 +122,65 @@ pub fn encode_predictions(predictions: &Predictions) -> Vec<u8> {
 pub fn decode_predictions(bytes: &[u8]) -> Option<Predictions> {
     let (head, rest) = bytes.split_first_chunk::<4>()?;
     let (steps, classes) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
-    let steps = steps.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
-    Some(Predictions { steps, classes: classes.to_vec() })
+    let steps = steps
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|b| u64::from_le_bytes(*b))
+        .collect();
+
+    Some(Predictions {
+        steps,
+        classes: classes.to_vec(),
+    })
 }
 
 /// The wire's messages, one after the other.
 pub fn encode_files(files: &[FilePin]) -> Vec<u8> {
-    files.iter().flat_map(|pin| v1::FilePin::from(pin).encode_length_delimited_to_vec()).collect()
+    files
+        .iter()
+        .flat_map(|pin| v1::FilePin::from(pin).encode_length_delimited_to_vec())
+        .collect()
 }
 
 /// The files of [`from_files`]; `None` for other bytes.
 pub fn decode_files(mut bytes: &[u8]) -> Option<Vec<FilePin>> {
     let mut files = Vec::new();
     while !bytes.is_empty() {
-        files.push(v1::FilePin::decode_length_delimited(&mut bytes).ok()?.try_into().ok()?);
+        files.push(
+            v1::FilePin::decode_length_delimited(&mut bytes)
+                .ok()?
+                .try_into()
+                .ok()?,
+        );
     }
+
     Some(files)
 }
 
 /// Starts and ends, one after the other.
 pub fn encode_intervals(set: &IntervalSet) -> Vec<u8> {
-    set.ranges().flat_map(|(from, to)| [from, to]).flat_map(u64::to_le_bytes).collect()
+    set.ranges()
+        .flat_map(|(from, to)| [from, to])
+        .flat_map(u64::to_le_bytes)
+        .collect()
 }
 
 /// The set of [`from_intervals`].
 pub fn decode_intervals(bytes: &[u8]) -> IntervalSet {
     let mut set = IntervalSet::default();
-    let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
-    words.as_chunks::<2>().0.iter().for_each(|[from, to]| set.insert(*from, *to));
+    let words: Vec<u64> = bytes
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|b| u64::from_le_bytes(*b))
+        .collect();
+    words
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .for_each(|[from, to]| set.insert(*from, *to));
+
     set
 }
 
@@ -171,16 +218,30 @@ pub fn differing_fields(row: &TrialResult, result: &TrialResult) -> Vec<&'static
     if failed(&row.outcome) || failed(&result.outcome) {
         return Vec::new();
     }
+
     let same = [
         ("outcome", row.outcome == result.outcome),
         ("steps", row.steps == result.steps),
         ("digest", row.digest == result.digest),
-        ("metrics", encode_f64s(&row.metrics) == encode_f64s(&result.metrics)),
-        ("curve", encode_curve(&row.curve) == encode_curve(&result.curve)),
+        (
+            "metrics",
+            encode_f64s(&row.metrics) == encode_f64s(&result.metrics),
+        ),
+        (
+            "curve",
+            encode_curve(&row.curve) == encode_curve(&result.curve),
+        ),
         ("weights", row.weights_hash == result.weights_hash),
-        ("predictions", encode_present_predictions(row) == encode_present_predictions(result)),
+        (
+            "predictions",
+            encode_present_predictions(row) == encode_present_predictions(result),
+        ),
     ];
-    same.into_iter().filter(|(_, same)| !same).map(|(what, _)| what).collect()
+
+    same.into_iter()
+        .filter(|(_, same)| !same)
+        .map(|(what, _)| what)
+        .collect()
 }
 
 /// The number of what an audit found; 0 while it is due.
@@ -195,8 +256,14 @@ pub fn encode_finding(finding: Option<Finding>) -> i64 {
 
 /// What was found, by [`from_finding`]; `None` for an unknown number.
 pub fn decode_finding(number: i64) -> Option<Option<Finding>> {
-    let all = [None, Some(Finding::Same), Some(Finding::Different), Some(Finding::Failed)];
-    all.into_iter().find(|finding| encode_finding(*finding) == number)
+    let all = [
+        None,
+        Some(Finding::Same),
+        Some(Finding::Different),
+        Some(Finding::Failed),
+    ];
+    all.into_iter()
+        .find(|finding| encode_finding(*finding) == number)
 }
 
 /// The number of a state.
@@ -211,13 +278,19 @@ pub fn encode_state(state: SweepState) -> i64 {
 
 /// The state of [`from_state`]; `None` for an unknown number.
 pub fn decode_state(number: i64) -> Option<SweepState> {
-    SweepState::ALL.into_iter().find(|s| encode_state(*s) == number)
+    SweepState::ALL
+        .into_iter()
+        .find(|s| encode_state(*s) == number)
 }
 
 /// A text as PostgreSQL can have it: without the character 0. It can come up in what is meant for people, such as why a
 /// trial failed.
 pub fn replace_nul(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}").into()
+    } else {
+        text.into()
+    }
 }
 
 thread_local! {
@@ -235,18 +308,25 @@ fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
             bytes.extend_from_slice(field);
         };
         put(0, table.as_bytes());
+
         for field in fields {
             match *field {
                 SqlParam::Bytes(None) | SqlParam::OptionalText(None) => put(1, &[]),
                 SqlParam::Int(value) => put(2, &value.to_le_bytes()),
                 // A database may store -0.0 as 0.0.
                 SqlParam::Real(value) => put(3, &(value + 0.0).to_le_bytes()),
-                SqlParam::Text(value) | SqlParam::OptionalText(Some(value)) => put(4, replace_nul(value).as_bytes()),
+                SqlParam::Text(value) | SqlParam::OptionalText(Some(value)) => {
+                    put(4, replace_nul(value).as_bytes())
+                }
                 SqlParam::Bytes(Some(value)) => put(5, value),
             }
         }
+
         let hash = blake3::hash(bytes);
-        let (head, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        let (head, _) = hash
+            .as_bytes()
+            .split_first_chunk()
+            .expect("a hash has 32 bytes");
         i64::from_le_bytes(*head)
     })
 }
@@ -296,6 +376,7 @@ impl TrialFields<'_> {
             self.isa.into(),
             SqlParam::Bytes(self.weights),
         ];
+
         row_checksum("trials", &fields)
     }
 }
@@ -316,17 +397,34 @@ pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
         isa: &result.isa,
         weights: result.weights_hash.as_ref().map(|hash| &hash[..]),
     };
+
     fields.checksum(sweep)
 }
 
 /// Of a row of `curves`, by the trial that it belongs to.
 pub fn curve_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
-    row_checksum("curves", &[sweep.into(), key.cell.into(), key.repeat.into(), SqlParam::Bytes(Some(data))])
+    row_checksum(
+        "curves",
+        &[
+            sweep.into(),
+            key.cell.into(),
+            key.repeat.into(),
+            SqlParam::Bytes(Some(data)),
+        ],
+    )
 }
 
 /// Of a row of `predictions`.
 pub fn predictions_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
-    row_checksum("predictions", &[sweep.into(), key.cell.into(), key.repeat.into(), SqlParam::Bytes(Some(data))])
+    row_checksum(
+        "predictions",
+        &[
+            sweep.into(),
+            key.cell.into(),
+            key.repeat.into(),
+            SqlParam::Bytes(Some(data)),
+        ],
+    )
 }
 
 /// Of a row of `attempts`.
@@ -340,6 +438,7 @@ pub fn attempt_checksum(sweep: i64, key: TrialKey, number: i64, attempt: &Attemp
         attempt.worker.as_str().into(),
         SqlParam::Real(attempt.seconds),
     ];
+
     row_checksum("attempts", &fields)
 }
 
@@ -353,6 +452,7 @@ pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
         row.worker.as_str().into(),
         SqlParam::Bytes(Some(trials)),
     ];
+
     // Those of fresh trials are as before there were others.
     fields.extend(row.audits.as_deref().map(SqlParam::Text));
     row_checksum("leases", &fields)
@@ -379,15 +479,31 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
         i64::from(row.share.priority).into(),
         SqlParam::Real(row.share.weight),
     ];
-    fields.extend(row.source.settings.iter().map(|setting| SqlParam::from(setting.as_str())));
+    fields.extend(
+        row.source
+            .settings
+            .iter()
+            .map(|setting| SqlParam::from(setting.as_str())),
+    );
+
     // Those of sweeps of which nobody knows are as before anybody did.
     if !row.launched_by.is_empty() {
-        fields.extend([SqlParam::from("launched by"), SqlParam::from(row.launched_by.as_str())]);
+        fields.extend([
+            SqlParam::from("launched by"),
+            SqlParam::from(row.launched_by.as_str()),
+        ]);
     }
+
     // Those of earlier programs are as they were.
     if row.source.grammar > 1 || row.source.cells_fingerprint.is_some() {
         fields.push(row.source.grammar.into());
-        fields.push(SqlParam::Bytes(row.source.cells_fingerprint.as_ref().map(|cells| &cells[..])));
+        fields.push(SqlParam::Bytes(
+            row.source
+                .cells_fingerprint
+                .as_ref()
+                .map(|cells| &cells[..]),
+        ));
     }
+
     row_checksum("sweeps", &fields)
 }

@@ -20,8 +20,13 @@ pub enum StoreLocation {
 impl StoreLocation {
     /// A URL that begins with `postgres://` or `postgresql://` is a database, everything else a directory.
     pub fn parse(text: &Path) -> Self {
-        let url = text.to_str().filter(|text| text.starts_with("postgres://") || text.starts_with("postgresql://"));
-        url.map_or_else(|| Self::Directory(text.to_owned()), |url| Self::Database(url.to_owned()))
+        let url = text
+            .to_str()
+            .filter(|text| text.starts_with("postgres://") || text.starts_with("postgresql://"));
+        url.map_or_else(
+            || Self::Directory(text.to_owned()),
+            |url| Self::Database(url.to_owned()),
+        )
     }
 
     /// Opens the store, making it if need be.

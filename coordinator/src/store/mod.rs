@@ -15,17 +15,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use encoding::CurveView;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::Predictions;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
-
-use crate::records::{EndedLease, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
-use crate::records::{Finding, RecordedAudit};
-pub use encoding::CurveView;
 pub(crate) use sqlite::files::create_directory;
 pub use trial_range::{SnapshotReaders, TrialRange};
+
+use crate::records::{
+    EndedLease, Fence, Finding, LeaseRow, RecordedAudit, SweepRow, SweepState, WorkerId,
+};
 
 /// Why the store did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,7 +72,12 @@ pub struct Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sweep, key, what, why } = self;
+        let Self {
+            sweep,
+            key,
+            what,
+            why,
+        } = self;
         write!(
             f,
             "the store is damaged: the {what} of the trial {key} of the sweep {sweep}: {why}. Start the coordinator again \
@@ -178,9 +184,11 @@ impl StoreWrite {
     /// Hashes of the files that are named by what is stored.
     pub fn named_files(&self) -> Vec<[u8; 32]> {
         match self {
-            Self::StoreResults(batch) if !batch.compare_only && !batch.audit => {
-                batch.results.iter().filter_map(|result| result.weights_hash).collect()
-            }
+            Self::StoreResults(batch) if !batch.compare_only && !batch.audit => batch
+                .results
+                .iter()
+                .filter_map(|result| result.weights_hash)
+                .collect(),
             Self::InsertSweep(row) => row.named_files().collect(),
             Self::InsertSuccessor(inheritance) => inheritance.row.named_files().collect(),
             Self::InsertReusing(gathering) => gathering.row.named_files().collect(),
@@ -379,7 +387,11 @@ pub struct Leader {
 impl Leader {
     /// None is known.
     pub fn unknown() -> Self {
-        Self { epoch: 0, url: String::new(), is_this: false }
+        Self {
+            epoch: 0,
+            url: String::new(),
+            is_this: false,
+        }
     }
 }
 
@@ -521,7 +533,11 @@ pub trait StoreReader: Send {
     ///
     /// # Errors
     /// The store cannot be read.
-    fn read_intact_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError>;
+    fn read_intact_trials(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(StoredTrial),
+    ) -> Result<Vec<Damage>, StoreError>;
 
     /// Hands out how a part of a sweep's trials ended, in the order (cell, repeat), of those whose rows are as they were stored;
     /// those whose are not. Curves and predictions are not looked at.
@@ -550,7 +566,11 @@ pub trait StoreReader: Send {
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn read_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError>;
+    fn read_trials(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(StoredTrial) -> bool,
+    ) -> Result<(), StoreError>;
 
     /// The position of the row of this number, and that of the last row of a sweep.
     ///
@@ -598,7 +618,11 @@ pub trait StoreReader: Send {
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn read_all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError>;
+    fn read_all_attempts(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(TrialKey, Attempt),
+    ) -> Result<(), StoreError>;
 
     /// Hands out how a part of a sweep's trials ended, in the order (cell, repeat).
     ///

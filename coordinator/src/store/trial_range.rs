@@ -19,8 +19,13 @@ pub struct TrialRange {
 
 impl TrialRange {
     /// All trials: their numbers stay far below 2^63.
-    pub const ALL: Self =
-        Self { from: TrialKey { cell: 0, repeat: 0 }, to: TrialKey { cell: i64::MAX as u64, repeat: 0 } };
+    pub const ALL: Self = Self {
+        from: TrialKey { cell: 0, repeat: 0 },
+        to: TrialKey {
+            cell: i64::MAX as u64,
+            repeat: 0,
+        },
+    };
 
     /// Whether a trial is in it.
     pub fn contains(&self, key: TrialKey) -> bool {
@@ -33,12 +38,20 @@ impl TrialRange {
         let start = |part: u64| {
             let trial = all * u128::from(part) / u128::from(n.max(1));
             let repeats = u128::from(repeats.max(1));
-            TrialKey { cell: (trial / repeats) as u64, repeat: (trial % repeats) as u32 }
+            TrialKey {
+                cell: (trial / repeats) as u64,
+                repeat: (trial % repeats) as u32,
+            }
         };
         let mut starts: Vec<TrialKey> = (0..n.max(1)).map(start).collect();
         starts.dedup();
+
         let ends = starts.iter().copied().skip(1).chain([Self::ALL.to]);
-        starts.iter().zip(ends).map(|(from, to)| Self { from: *from, to }).collect()
+        starts
+            .iter()
+            .zip(ends)
+            .map(|(from, to)| Self { from: *from, to })
+            .collect()
     }
 }
 
@@ -60,7 +73,12 @@ impl SnapshotReaders {
 
     /// Does something with one of them.
     pub fn with_reader<T>(&self, work: impl FnOnce(&dyn StoreReader) -> T) -> T {
-        work(self.0[0].lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref())
+        work(
+            self.0[0]
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .as_ref(),
+        )
     }
 
     /// Into so many parts a sweep is best cut for them, whose cells are numbered below `cells`, and whose repeats are below
@@ -84,28 +102,44 @@ impl SnapshotReaders {
         let next = AtomicUsize::new(0);
         let done: Mutex<Vec<(usize, Result<T, E>)>> = Mutex::new(Vec::with_capacity(parts.len()));
         let run = |reader: &Mutex<Box<dyn StoreReader>>| {
-            let reader = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let reader = reader
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+
             while let Some((at, part)) = take_next_range(parts, &next) {
                 let result = work(reader.as_ref(), *part);
                 if result.is_err() {
                     // Earlier parts have been begun, and are brought to their end.
                     next.store(parts.len(), Ordering::Relaxed);
                 }
-                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, result));
+
+                done.lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .push((at, result));
             }
         };
         std::thread::scope(|threads| {
             let run = &run;
-            self.0.iter().skip(1).for_each(|reader| drop(threads.spawn(move || run(reader))));
+            self.0
+                .iter()
+                .skip(1)
+                .for_each(|reader| drop(threads.spawn(move || run(reader))));
+
             self.0.first().into_iter().for_each(run);
         });
-        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+
+        let mut done = done
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         done.sort_unstable_by_key(|(at, _)| *at);
         done.into_iter().map(|(_, result)| result).collect()
     }
 }
 
-fn take_next_range<'a>(parts: &'a [TrialRange], next: &AtomicUsize) -> Option<(usize, &'a TrialRange)> {
+fn take_next_range<'a>(
+    parts: &'a [TrialRange],
+    next: &AtomicUsize,
+) -> Option<(usize, &'a TrialRange)> {
     let at = next.fetch_add(1, Ordering::Relaxed);
     Some((at, parts.get(at)?))
 }

@@ -5,13 +5,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ergodic_common::trial::to_hex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{ReferencedBlobs, StoreError, StoreWrite, StoreWriter, WriteOutput};
 use crate::failpoint;
-use ergodic_common::trial::to_hex;
 
 /// Called with what became of a write.
 pub type WriteCallback = Box<dyn FnOnce(Result<WriteOutput, StoreError>) + Send>;
@@ -44,36 +44,72 @@ pub struct WriterMetrics {
 
 impl WriterMetrics {
     /// Nothing counted yet.
-    #[allow(clippy::new_without_default, reason = "one belongs to each writer, none is anybody's default")]
+    #[allow(
+        clippy::new_without_default,
+        reason = "one belongs to each writer, none is anybody's default"
+    )]
     pub fn new() -> Self {
         // From a tenth of a millisecond to seven seconds.
         let seconds = Histogram::new(exponential_buckets(1e-4, 4.0, 9));
-        Self { seconds, writes: Counter::default(), failures: Counter::default(), last_failure: Mutex::new(None) }
+        Self {
+            seconds,
+            writes: Counter::default(),
+            failures: Counter::default(),
+            last_failure: Mutex::new(None),
+        }
     }
 
     /// Why results cannot be stored, if so: they failed lately, and none were stored since. Smaller writes may still find room
     /// on a disk that is all but full.
     pub fn recent_failure(&self) -> Option<String> {
-        let trouble = self.last_failure.lock().expect("nothing panics while it holds the trouble");
-        trouble.as_ref().filter(|(since, _)| since.elapsed() < RETRY_WINDOW).map(|(_, why)| why.clone())
+        let trouble = self
+            .last_failure
+            .lock()
+            .expect("nothing panics while it holds the trouble");
+        trouble
+            .as_ref()
+            .filter(|(since, _)| since.elapsed() < RETRY_WINDOW)
+            .map(|(_, why)| why.clone())
     }
 
     /// Adds what is counted.
     pub fn register_metrics(&self, registry: &mut Registry) {
         let seconds = self.seconds.clone();
-        registry.register_with_unit("commit", "Durations of the store's transactions", Unit::Seconds, seconds);
+        registry.register_with_unit(
+            "commit",
+            "Durations of the store's transactions",
+            Unit::Seconds,
+            seconds,
+        );
+
         registry.register("commit_writes", "Writes in them", self.writes.clone());
-        registry.register("commit_failures", "Transactions that failed", self.failures.clone());
+        registry.register(
+            "commit_failures",
+            "Transactions that failed",
+            self.failures.clone(),
+        );
     }
 
-    fn record_commit(&self, started: Instant, writes: &[&StoreWrite], failure: Option<&StoreError>) {
+    fn record_commit(
+        &self,
+        started: Instant,
+        writes: &[&StoreWrite],
+        failure: Option<&StoreError>,
+    ) {
         self.seconds.observe(started.elapsed().as_secs_f64());
         match failure {
             None => _ = self.writes.inc_by(writes.len() as u64),
             Some(_) => _ = self.failures.inc(),
         }
-        if writes.iter().any(|write| matches!(write, StoreWrite::StoreResults(_))) {
-            let mut trouble = self.last_failure.lock().expect("nothing panics while it holds the trouble");
+
+        if writes
+            .iter()
+            .any(|write| matches!(write, StoreWrite::StoreResults(_)))
+        {
+            let mut trouble = self
+                .last_failure
+                .lock()
+                .expect("nothing panics while it holds the trouble");
             *trouble = failure.map(|error| (Instant::now(), error.to_string()));
         }
     }
@@ -81,13 +117,34 @@ impl WriterMetrics {
 
 impl WriterHandle {
     /// A handle, and the loop that it hands writes to, which alone takes away files.
-    pub fn new(writer: Box<dyn StoreWriter>, files: Box<dyn ReferencedBlobs>) -> (Self, WriterLoop) {
+    pub fn new(
+        writer: Box<dyn StoreWriter>,
+        files: Box<dyn ReferencedBlobs>,
+    ) -> (Self, WriterLoop) {
         let (queue, waiting) = sync_channel(QUEUE_CAPACITY);
         let meter = Arc::new(WriterMetrics::new());
-        let writer = MeteredWriter { writer, metrics: meter.clone() };
+        let writer = MeteredWriter {
+            writer,
+            metrics: meter.clone(),
+        };
+
         let count = Arc::new(AtomicUsize::new(0));
-        let writes = WriterLoop { writer, blobs: files, queue: waiting, held_over: None, queue_len: count.clone() };
-        (Self { queue, queue_len: count, metrics: meter }, writes)
+        let writes = WriterLoop {
+            writer,
+            blobs: files,
+            queue: waiting,
+            held_over: None,
+            queue_len: count.clone(),
+        };
+
+        (
+            Self {
+                queue,
+                queue_len: count,
+                metrics: meter,
+            },
+            writes,
+        )
     }
 
     /// How the writer is doing.
@@ -119,7 +176,8 @@ impl MeteredWriter {
     fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
         let started = Instant::now();
         let written = self.writer.commit_writes(writes);
-        self.metrics.record_commit(started, writes, written.as_ref().err());
+        self.metrics
+            .record_commit(started, writes, written.as_ref().err());
         written
     }
 }
@@ -152,7 +210,10 @@ impl WriterLoop {
     }
 
     /// A write and what has queued up behind it, as far as one transaction goes.
-    fn take_group(&mut self, first: (StoreWrite, WriteCallback)) -> Vec<(StoreWrite, WriteCallback)> {
+    fn take_group(
+        &mut self,
+        first: (StoreWrite, WriteCallback),
+    ) -> Vec<(StoreWrite, WriteCallback)> {
         let stands_alone = |write: &StoreWrite| matches!(write, StoreWrite::FindUnreferenced(_));
         let mut group = vec![first];
         while !stands_alone(&group[0].0) && group.len() < MAX_WRITES_PER_COMMIT {
@@ -165,27 +226,41 @@ impl WriterLoop {
                 Err(_) => break,
             }
         }
+
         group
     }
 
     /// Those whose files have come; the others are answered.
-    fn reject_missing_blobs(&self, group: Vec<(StoreWrite, WriteCallback)>) -> Vec<(StoreWrite, WriteCallback)> {
+    fn reject_missing_blobs(
+        &self,
+        group: Vec<(StoreWrite, WriteCallback)>,
+    ) -> Vec<(StoreWrite, WriteCallback)> {
         let mut admitted = Vec::new();
         for (write, answer) in group {
-            match write.named_files().into_iter().find(|hash| !self.blobs.has_blob(hash)) {
+            match write
+                .named_files()
+                .into_iter()
+                .find(|hash| !self.blobs.has_blob(hash))
+            {
                 None => admitted.push((write, answer)),
                 Some(hash) => {
-                    let message = format!("the file {} that is named is not here: send it first", to_hex(&hash));
+                    let message = format!(
+                        "the file {} that is named is not here: send it first",
+                        to_hex(&hash)
+                    );
                     answer(Err(StoreError::BlobMissing(message)));
                 }
             }
         }
+
         admitted
     }
 
     /// Takes away files that nothing names: until it returns, nothing can be stored that does.
     fn delete_unreferenced(&self, hashes: &[[u8; 32]]) -> WriteOutput {
-        let (mut files, mut bytes) = (0, 0);
+        let mut files = 0;
+        let mut bytes = 0;
+
         for hash in hashes {
             match self.blobs.remove_unreserved(hash) {
                 Ok(None) => {}
@@ -195,6 +270,7 @@ impl WriterLoop {
                 }
             }
         }
+
         WriteOutput::Deleted(files, bytes)
     }
 
@@ -205,15 +281,23 @@ impl WriterLoop {
         if group.is_empty() {
             return;
         }
+
         let (writes, answers): (Vec<StoreWrite>, Vec<WriteCallback>) = group.into_iter().unzip();
-        let results = writes.iter().any(|write| matches!(write, StoreWrite::StoreResults(_)));
+        let results = writes
+            .iter()
+            .any(|write| matches!(write, StoreWrite::StoreResults(_)));
         if results {
             failpoint::reach(failpoint::BEFORE_COMMIT);
         }
-        let committed = self.writer.commit_writes(&writes.iter().collect::<Vec<_>>());
+
+        let committed = self
+            .writer
+            .commit_writes(&writes.iter().collect::<Vec<_>>());
+
         if results {
             failpoint::reach(failpoint::AFTER_COMMIT);
         }
+
         match committed {
             Ok(written) => {
                 for (answer, written) in answers.into_iter().zip(written) {
@@ -226,26 +310,42 @@ impl WriterLoop {
             Err(StoreError::Failed(_) | StoreError::Damaged(_)) if writes.len() > 1 => {
                 commit_one_by_one(&mut self.writer, &writes, answers)
             }
-            Err(error) => answers.into_iter().for_each(|answer| answer(Err(error.clone()))),
+            Err(error) => answers
+                .into_iter()
+                .for_each(|answer| answer(Err(error.clone()))),
         }
     }
 }
 
 /// After a failure of the whole group, so that one bad write does not fail its neighbours. What fails whatever is written
 /// is not tried again for each.
-fn commit_one_by_one(writer: &mut MeteredWriter, writes: &[StoreWrite], answers: Vec<WriteCallback>) {
+fn commit_one_by_one(
+    writer: &mut MeteredWriter,
+    writes: &[StoreWrite],
+    answers: Vec<WriteCallback>,
+) {
     let mut cut_off: Option<StoreError> = None;
     for (write, answer) in writes.iter().zip(answers) {
         let written = match &cut_off {
             Some(error) => Err(error.clone()),
-            None => writer.commit_writes(&[write]).map(|mut written| written.remove(0)),
+            None => writer
+                .commit_writes(&[write])
+                .map(|mut written| written.remove(0)),
         };
-        cut_off = written.as_ref().err().filter(|e| is_fatal_to_all(e)).cloned();
+        cut_off = written
+            .as_ref()
+            .err()
+            .filter(|e| is_fatal_to_all(e))
+            .cloned();
+
         answer(written);
     }
 }
 
 /// Whether what failed would fail whatever is written.
 fn is_fatal_to_all(error: &StoreError) -> bool {
-    matches!(error, StoreError::Disconnected(_) | StoreError::Deposed(_) | StoreError::FileGone(_))
+    matches!(
+        error,
+        StoreError::Disconnected(_) | StoreError::Deposed(_) | StoreError::FileGone(_)
+    )
 }

@@ -17,7 +17,9 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -45,7 +47,9 @@ pub struct Credentials(Option<MetadataValue<Ascii>>);
 impl Interceptor for Credentials {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
         }
         Ok(request)
     }
@@ -69,11 +73,19 @@ impl ClientAuth {
     /// The file cannot be read or holds no token; it is named.
     pub fn with_token_file(mut self, file: Option<&Path>) -> Result<Self, UserError> {
         if let Some(path) = file {
-            let bad =
-                |why: String| UserError::new(ErrorCode::BadInput, format!("--token-file {}: {why}", path.display()));
+            let bad = |why: String| {
+                UserError::new(
+                    ErrorCode::BadInput,
+                    format!("--token-file {}: {why}", path.display()),
+                )
+            };
             let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
-            self.token = Some(text.parse().map_err(|e: crate::token::TokenParseError| bad(e.to_string()))?);
+            self.token = Some(
+                text.parse()
+                    .map_err(|e: crate::token::TokenParseError| bad(e.to_string()))?,
+            );
         }
+
         Ok(self)
     }
 
@@ -98,7 +110,10 @@ pub fn connect_lazily(url: &str, access: &ClientAuth) -> Result<ClientChannel, U
         Some(tls) => endpoint.connect_with_connector_lazy(tls),
         None => endpoint.connect_lazy(),
     };
-    Ok(InterceptedService::new(RetryChannel::new(channel, Some(access)), access.to_credentials()))
+    Ok(InterceptedService::new(
+        RetryChannel::new(channel, Some(access)),
+        access.to_credentials(),
+    ))
 }
 
 /// The same over whatever `connector` connects, for which nobody needs a token.
@@ -112,7 +127,10 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let channel = parse_endpoint(url)?.connect_with_connector_lazy(connector);
-    Ok(InterceptedService::new(RetryChannel::new(channel, None), Credentials::default()))
+    Ok(InterceptedService::new(
+        RetryChannel::new(channel, None),
+        Credentials::default(),
+    ))
 }
 
 /// A connection that is there.
@@ -121,7 +139,10 @@ where
 /// As for [`lazy`]; or nobody answers, or one who is not to be trusted.
 pub async fn connect_now(url: &str, access: &ClientAuth) -> Result<ClientChannel, UserError> {
     let channel = open_channel(url, access).await?;
-    Ok(InterceptedService::new(RetryChannel::new(channel, Some(access)), access.to_credentials()))
+    Ok(InterceptedService::new(
+        RetryChannel::new(channel, Some(access)),
+        access.to_credentials(),
+    ))
 }
 
 /// A channel that is there.
@@ -168,9 +189,12 @@ fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
         UserError::new(ErrorCode::BadInput, message)
     };
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
-    if !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) || endpoint.uri().host().is_none() {
+    if !matches!(endpoint.uri().scheme_str(), Some("http" | "https"))
+        || endpoint.uri().host().is_none()
+    {
         return Err(bad());
     }
+
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
     // Whoever falls silent is noticed: sooner than the leases of a worker end, whose network swallows everything.
     Ok(endpoint
@@ -180,7 +204,10 @@ fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
 }
 
 /// What connects to this address, unless it is a plain one.
-fn build_tls_transport(endpoint: &Endpoint, access: &ClientAuth) -> Result<Option<TlsTransport>, UserError> {
+fn build_tls_transport(
+    endpoint: &Endpoint,
+    access: &ClientAuth,
+) -> Result<Option<TlsTransport>, UserError> {
     let uri = endpoint.uri();
     if uri.scheme_str() == Some("http") {
         if access.token.is_some() && !is_loopback(&uri.to_string()) {
@@ -190,16 +217,26 @@ fn build_tls_transport(endpoint: &Endpoint, access: &ClientAuth) -> Result<Optio
             );
             return Err(UserError::new(ErrorCode::BadInput, message));
         }
+
         return Ok(None);
     }
+
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider knows TLS 1.3");
-    let builder = match (&access.ca, access.token.as_ref().and_then(|token| token.fingerprint)) {
+    let builder = match (
+        &access.ca,
+        access.token.as_ref().and_then(|token| token.fingerprint),
+    ) {
         (Some(file), _) => builder.with_root_certificates(read_root_certificates(file)?),
         (None, Some(fingerprint)) => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(PinnedAuthority { fingerprint, provider }))
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(PinnedAuthority {
+                    fingerprint,
+                    provider,
+                }))
         }
         (None, None) => {
             let message = format!(
@@ -212,20 +249,31 @@ fn build_tls_transport(endpoint: &Endpoint, access: &ClientAuth) -> Result<Optio
     let mut config = match &access.identity {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
-            let bad = |e: rustls::Error| UserError::new(ErrorCode::BadInput, format!("--cert {}: {e}", cert.display()));
+            let bad = |e: rustls::Error| {
+                UserError::new(
+                    ErrorCode::BadInput,
+                    format!("--cert {}: {e}", cert.display()),
+                )
+            };
             builder
-                .with_client_auth_cert(read_certificates("--cert", cert)?, read_private_key("--key", key)?)
+                .with_client_auth_cert(
+                    read_certificates("--cert", cert)?,
+                    read_private_key("--key", key)?,
+                )
                 .map_err(bad)?
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
+
     Ok(Some(TlsTransport(TlsConnector::from(Arc::new(config)))))
 }
 
 fn read_root_certificates(file: &Path) -> Result<RootCertStore, UserError> {
     let mut roots = RootCertStore::empty();
     for certificate in read_certificates("--ca", file)? {
-        let bad = |e: rustls::Error| UserError::new(ErrorCode::BadInput, format!("--ca {}: {e}", file.display()));
+        let bad = |e: rustls::Error| {
+            UserError::new(ErrorCode::BadInput, format!("--ca {}: {e}", file.display()))
+        };
         roots.add(certificate).map_err(bad)?;
     }
     Ok(roots)
@@ -235,11 +283,24 @@ fn read_root_certificates(file: &Path) -> Result<RootCertStore, UserError> {
 ///
 /// # Errors
 /// The file cannot be read, or holds none.
-pub fn read_certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, UserError> {
-    let bad = |why: String| UserError::new(ErrorCode::BadInput, format!("{option} {}: {why}", file.display()));
+pub fn read_certificates(
+    option: &str,
+    file: &Path,
+) -> Result<Vec<CertificateDer<'static>>, UserError> {
+    let bad = |why: String| {
+        UserError::new(
+            ErrorCode::BadInput,
+            format!("{option} {}: {why}", file.display()),
+        )
+    };
+
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
     let found = found.map_err(|e| bad(e.to_string()))?;
-    if found.is_empty() { Err(bad("expected certificates in PEM form, found none".into())) } else { Ok(found) }
+    if found.is_empty() {
+        Err(bad("expected certificates in PEM form, found none".into()))
+    } else {
+        Ok(found)
+    }
 }
 
 /// The private key in a PEM file that an option names.
@@ -247,15 +308,20 @@ pub fn read_certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer
 /// # Errors
 /// The file cannot be read, or holds none.
 pub fn read_private_key(option: &str, file: &Path) -> Result<PrivateKeyDer<'static>, UserError> {
-    PrivateKeyDer::from_pem_file(file)
-        .map_err(|e| UserError::new(ErrorCode::BadInput, format!("{option} {}: {e}", file.display())))
+    PrivateKeyDer::from_pem_file(file).map_err(|e| {
+        UserError::new(
+            ErrorCode::BadInput,
+            format!("{option} {}: {e}", file.display()),
+        )
+    })
 }
 
 /// Connects over TCP, then TLS.
 #[derive(Clone)]
 struct TlsTransport(TlsConnector);
 
-type ConnectFuture = std::pin::Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
+type ConnectFuture =
+    std::pin::Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
 
 impl tower_service::Service<Uri> for TlsTransport {
     type Response = TokioIo<TlsStream<TcpStream>>;
@@ -269,9 +335,14 @@ impl tower_service::Service<Uri> for TlsTransport {
     fn call(&mut self, uri: Uri) -> ConnectFuture {
         let tls = self.0.clone();
         Box::pin(async move {
-            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let host = uri
+                .host()
+                .unwrap_or_default()
+                .trim_matches(['[', ']'])
+                .to_owned();
             let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
             stream.set_nodelay(true)?;
+
             let name = ServerName::try_from(host).map_err(io::Error::other)?;
             let stream = tls.connect(name, stream).await.map_err(explain_tls_error)?;
             Ok(TokioIo::new(stream))
@@ -280,14 +351,16 @@ impl tower_service::Service<Uri> for TlsTransport {
 }
 
 fn explain_tls_error(error: io::Error) -> io::Error {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
-        Some(rustls::Error::InvalidMessage(_)) => {
-            io::Error::other("no TLS is spoken there; a coordinator without tokens is asked over http://")
-        }
-        Some(rustls::Error::InvalidCertificate(e)) => {
-            io::Error::other(format!("the coordinator there is not the one to be trusted ({e})"))
-        }
+        Some(rustls::Error::InvalidMessage(_)) => io::Error::other(
+            "no TLS is spoken there; a coordinator without tokens is asked over http://",
+        ),
+        Some(rustls::Error::InvalidCertificate(e)) => io::Error::other(format!(
+            "the coordinator there is not the one to be trusted ({e})"
+        )),
         _ => error,
     }
 }
@@ -310,14 +383,23 @@ impl ServerCertVerifier for PinnedAuthority {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         // blake3::Hash compares in constant time, though nothing here is secret.
-        let ours = |der: &&CertificateDer<'_>| blake3::hash(der) == blake3::Hash::from(self.fingerprint);
+        let ours =
+            |der: &&CertificateDer<'_>| blake3::hash(der) == blake3::Hash::from(self.fingerprint);
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let authority = intermediates.iter().find(ours).ok_or(unknown)?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
+
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &roots,
+            intermediates,
+            now,
+            algorithms,
+        )?;
+
         Ok(ServerCertVerified::assertion())
     }
 
@@ -327,7 +409,12 @@ impl ServerCertVerifier for PinnedAuthority {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -336,11 +423,18 @@ impl ServerCertVerifier for PinnedAuthority {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -359,6 +453,7 @@ mod tests {
         ] {
             assert!(is_loopback(url), "{url}");
         }
+
         let elsewhere = [
             "http://127.0.0.1.example.org:7700",
             "http://127.example.org",

@@ -29,7 +29,9 @@ const LEADER_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// A wait of at least this time, and up to twice as long the first time, three times the second, so that those who were
 /// turned away together do not come back together.
 pub fn with_jitter(wait: Duration, attempt: u32) -> Duration {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    let nanos = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.subsec_nanos());
     let share = f64::from(nanos % 1000) / 1000.0;
     wait + wait.mul_f64(share * f64::from(attempt.clamp(1, 8)))
 }
@@ -46,7 +48,10 @@ pub struct RetryChannel {
 impl RetryChannel {
     /// Over this channel.
     pub(crate) fn new(channel: Channel, access: Option<&ClientAuth>) -> Self {
-        Self { channel, auth: access.cloned().map(Arc::new) }
+        Self {
+            channel,
+            auth: access.cloned().map(Arc::new),
+        }
     }
 }
 
@@ -81,32 +86,43 @@ async fn send_with_retries(
         attempt: 1,
         leader_url: String::new(),
     };
-    let (mut channel, mut body) = (home, ReplayableBody::from_body(body).await);
+
+    let mut channel = home;
+    let mut body = ReplayableBody::from_body(body).await;
+
     loop {
         let again = body.try_replay();
-        let answer = match channel.call(Request::from_parts(head.clone(), Body::new(body))).await {
+        let answer = match channel
+            .call(Request::from_parts(head.clone(), Body::new(body)))
+            .await
+        {
             Ok(answer) => answer,
             Err(error) if asking.leader_url.is_empty() => {
-                let Some(again) =
-                    again.filter(|_| asking.attempt == 1 && is_read_only(&head) && is_connection_lost(&error))
-                else {
+                let Some(again) = again.filter(|_| {
+                    asking.attempt == 1 && is_read_only(&head) && is_connection_lost(&error)
+                }) else {
                     return Err(error);
                 };
+
                 tokio::time::sleep(with_jitter(LEADER_RETRY_DELAY, 1)).await;
                 channel = asking.home.clone();
                 std::future::poll_fn(|context| channel.poll_ready(context)).await?;
                 body = again;
                 asking.attempt += 1;
+
                 continue;
             }
             Err(error) => return Ok(leader_lost_status(&asking.leader_url, &error).into_http()),
         };
-        let Some((status, again)) = Status::from_header_map(answer.headers()).zip(again) else { return Ok(answer) };
+        let Some((status, again)) = Status::from_header_map(answer.headers()).zip(again) else {
+            return Ok(answer);
+        };
         channel = match asking.decide_next(&status).await {
             RetryDecision::SendTo(channel) => channel,
             RetryDecision::GiveUp(status) => return Ok(status.into_http()),
             RetryDecision::Accept => return Ok(answer),
         };
+
         std::future::poll_fn(|context| channel.poll_ready(context)).await?;
         body = again;
         asking.attempt += 1;
@@ -136,7 +152,11 @@ const READ_ONLY_METHODS: [&str; 18] = [
 ];
 
 fn is_read_only(head: &http::request::Parts) -> bool {
-    head.uri.path().rsplit('/').next().is_some_and(|method| READ_ONLY_METHODS.contains(&method))
+    head.uri
+        .path()
+        .rsplit('/')
+        .next()
+        .is_some_and(|method| READ_ONLY_METHODS.contains(&method))
 }
 
 /// Whether there was a connection, and it broke: as when a coordinator begins another turn, which ends those of the last one.
@@ -146,8 +166,14 @@ fn is_connection_lost(error: &Error) -> bool {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    let kind = innermost.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
+
+    let kind = innermost
+        .downcast_ref::<std::io::Error>()
+        .map(std::io::Error::kind);
+    matches!(
+        kind,
+        Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+    )
 }
 
 /// A request that has not been dealt with.
@@ -165,7 +191,9 @@ fn leader_lost_status(leader: &str, error: &Error) -> Status {
     let why = innermost_reason(error);
     not_leader(
         leader,
-        &format!(", and fell silent while it was asked ({why}): it may have done what it was asked, or not"),
+        &format!(
+            ", and fell silent while it was asked ({why}): it may have done what it was asked, or not"
+        ),
     )
 }
 
@@ -183,7 +211,10 @@ impl PendingRequest {
     /// Waits where there is no room, and finds the one that leads where another one was asked.
     async fn decide_next(&mut self, status: &Status) -> RetryDecision {
         match (retry_after(status), leader_url(status), &self.auth) {
-            (Some(wait), ..) => self.wait_and_retry(status, with_jitter(wait, self.attempt)).await,
+            (Some(wait), ..) => {
+                self.wait_and_retry(status, with_jitter(wait, self.attempt))
+                    .await
+            }
             (None, Some(url), Some(access)) => self.redirect_to_leader(url, access.clone()).await,
             _ => RetryDecision::Accept,
         }
@@ -191,10 +222,15 @@ impl PendingRequest {
 
     async fn wait_and_retry(&self, status: &Status, wait: Duration) -> RetryDecision {
         if self.started.elapsed() + wait > MAX_RETRY_TIME {
-            let (times, tried) = (self.attempt, self.started.elapsed().as_secs());
-            let message = format!("{} (asked {times} times in {tried} s, and gave up)", status.message());
+            let times = self.attempt;
+            let tried = self.started.elapsed().as_secs();
+            let message = format!(
+                "{} (asked {times} times in {tried} s, and gave up)",
+                status.message()
+            );
             return RetryDecision::GiveUp(overloaded(&message, wait));
         }
+
         tokio::time::sleep(wait).await;
         RetryDecision::SendTo(self.home.clone())
     }
@@ -205,17 +241,26 @@ impl PendingRequest {
         if self.attempt > 1 {
             tokio::time::sleep(with_jitter(LEADER_RETRY_DELAY, 1)).await;
         }
-        let found = if url.is_empty() { None } else { Some(open_channel(&url, &access).await) };
+
+        let found = if url.is_empty() {
+            None
+        } else {
+            Some(open_channel(&url, &access).await)
+        };
+
         self.leader_url = String::new();
         match found {
             Some(Ok(channel)) if self.started.elapsed() < FAILOVER_TIMEOUT => {
                 self.leader_url = url;
                 RetryDecision::SendTo(channel)
             }
-            _ if self.started.elapsed() < FAILOVER_TIMEOUT => RetryDecision::SendTo(self.home.clone()),
-            Some(Err(error)) => {
-                RetryDecision::GiveUp(not_leader(&url, &format!(", and cannot be reached from here ({error})")))
+            _ if self.started.elapsed() < FAILOVER_TIMEOUT => {
+                RetryDecision::SendTo(self.home.clone())
             }
+            Some(Err(error)) => RetryDecision::GiveUp(not_leader(
+                &url,
+                &format!(", and cannot be reached from here ({error})"),
+            )),
             _ => RetryDecision::GiveUp(not_leader(&url, "")),
         }
     }
@@ -239,13 +284,27 @@ enum BodyRest {
 impl ReplayableBody {
     /// Takes what is there of a body, up to a message.
     async fn from_body(mut body: Body) -> Self {
-        let (mut first, mut bytes) = (VecDeque::new(), 0);
+        let mut first = VecDeque::new();
+        let mut bytes = 0;
         while bytes <= MAX_MESSAGE_BYTES {
             // What is not there yet is not waited for: it may depend on the answer.
-            let next = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
+            let next = std::future::poll_fn(|context| {
+                Poll::Ready(Pin::new(&mut body).poll_frame(context))
+            })
+            .await;
             match next {
-                Poll::Ready(None) => return Self { buffered: first, rest: BodyRest::Nothing },
-                Poll::Ready(Some(Err(status))) => return Self { buffered: first, rest: BodyRest::Failure(status) },
+                Poll::Ready(None) => {
+                    return Self {
+                        buffered: first,
+                        rest: BodyRest::Nothing,
+                    };
+                }
+                Poll::Ready(Some(Err(status))) => {
+                    return Self {
+                        buffered: first,
+                        rest: BodyRest::Failure(status),
+                    };
+                }
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(frame))) => {
                     // A request has no trailers.
@@ -255,13 +314,19 @@ impl ReplayableBody {
                 }
             }
         }
-        Self { buffered: first, rest: BodyRest::Body(body) }
+
+        Self {
+            buffered: first,
+            rest: BodyRest::Body(body),
+        }
     }
 
     /// The same once more, if all of it is kept.
     fn try_replay(&self) -> Option<Self> {
-        matches!(self.rest, BodyRest::Nothing)
-            .then(|| Self { buffered: self.buffered.clone(), rest: BodyRest::Nothing })
+        matches!(self.rest, BodyRest::Nothing).then(|| Self {
+            buffered: self.buffered.clone(),
+            rest: BodyRest::Nothing,
+        })
     }
 }
 
@@ -269,10 +334,14 @@ impl http_body::Body for ReplayableBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Some(piece) = self.buffered.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
+
         match std::mem::replace(&mut self.rest, BodyRest::Nothing) {
             BodyRest::Nothing => Poll::Ready(None),
             BodyRest::Failure(status) => Poll::Ready(Some(Err(status))),

@@ -43,10 +43,16 @@ impl Ground {
                 Err(why) => skip("storms on PostgreSQL", "postgres", &why),
             }
         }
+
         let disk = SmallDisk::mount(&dir.path().join("disk"), DISK_MIB);
         if disk.is_none() {
-            skip("storms with a full disk", "tmpfs", "mounting one needs root");
+            skip(
+                "storms with a full disk",
+                "tmpfs",
+                "mounting one needs root",
+            );
         }
+
         Self::Directory(disk, dir)
     }
 
@@ -55,19 +61,37 @@ impl Ground {
         match self {
             Self::Directory(_, dir) => vec!["--store".into(), text(&dir.path().join("disk/store"))],
             Self::Database(database, dir) => {
-                vec!["--store".into(), database.url(), "--files".into(), text(dir.path())]
+                vec![
+                    "--store".into(),
+                    database.url(),
+                    "--files".into(),
+                    text(dir.path()),
+                ]
             }
         }
     }
 
     fn faults(&self, within: Option<Fault>) -> Vec<Fault> {
-        use Fault::{FrozenDatabase, FullDisk, KilledCoordinator, KilledWorker};
-        use Fault::{StalledCoordinator, StalledProcesses, StalledWorker};
+        use Fault::{
+            FrozenDatabase, FullDisk, KilledCoordinator, KilledWorker, StalledCoordinator,
+            StalledProcesses, StalledWorker,
+        };
+
         match within {
             None => {
                 let full = matches!(self, Self::Directory(Some(_), _)).then_some(FullDisk);
-                let all = [StalledCoordinator, StalledWorker, StalledProcesses, KilledWorker, KilledCoordinator];
-                all.into_iter().chain([FrozenDatabase]).chain(full).collect()
+                let all = [
+                    StalledCoordinator,
+                    StalledWorker,
+                    StalledProcesses,
+                    KilledWorker,
+                    KilledCoordinator,
+                ];
+
+                all.into_iter()
+                    .chain([FrozenDatabase])
+                    .chain(full)
+                    .collect()
             }
             // Whoever is killed while everything stands still is not missed by anybody.
             Some(FullDisk | FrozenDatabase | KilledCoordinator | KilledWorker) => {
@@ -78,9 +102,23 @@ impl Ground {
     }
 
     /// One fault after another, some of them within others. In the end all processes are there, and nothing is in their way.
-    pub(super) fn strike(&self, cluster: &mut Cluster, workers: &mut Vec<Program>, chance: &mut Chance, diary: &Diary) {
-        let (number, mut storm) =
-            (4 + chance.below(4), Strikes { ground: self, cluster, workers, chance, diary, kills: 0 });
+    pub(super) fn strike(
+        &self,
+        cluster: &mut Cluster,
+        workers: &mut Vec<Program>,
+        chance: &mut Chance,
+        diary: &Diary,
+    ) {
+        let number = 4 + chance.below(4);
+        let mut storm = Strikes {
+            ground: self,
+            cluster,
+            workers,
+            chance,
+            diary,
+            kills: 0,
+        };
+
         for _ in 0..number {
             let pause = storm.chance.time(100, 1500);
             std::thread::sleep(pause);
@@ -102,7 +140,9 @@ impl Strikes<'_> {
     fn strike(&mut self, within: Option<Fault>) {
         let fault = self.chance.pick(&self.ground.faults(within));
         let victim = self.chance.below(self.workers.len());
-        self.diary.write(&format!("{fault:?} begins (of the workers: {victim})"));
+        self.diary
+            .write(&format!("{fault:?} begins (of the workers: {victim})"));
+
         match fault {
             Fault::StalledCoordinator => {
                 self.cluster.coordinator().freeze();
@@ -137,10 +177,13 @@ impl Strikes<'_> {
             Fault::FullDisk => {
                 let fillers = self.fill();
                 self.last(fault, 300, 5000);
-                fillers.iter().for_each(|filler| std::fs::remove_file(filler).expect("a file can be removed"));
+                fillers.iter().for_each(|filler| {
+                    std::fs::remove_file(filler).expect("a file can be removed")
+                });
             }
             Fault::FrozenDatabase => self.freeze_database(),
         }
+
         self.diary.write(&format!("{fault:?} is over"));
     }
 
@@ -153,7 +196,9 @@ impl Strikes<'_> {
     /// Time goes by, or something else happens meanwhile.
     fn last(&mut self, fault: Fault, from_ms: u64, to_ms: u64) {
         let time = self.chance.time(from_ms, to_ms);
-        self.diary.write(&format!("{fault:?} lasts {:.1} s", time.as_secs_f64()));
+        self.diary
+            .write(&format!("{fault:?} lasts {:.1} s", time.as_secs_f64()));
+
         if self.kills < KILLS && self.chance.below(3) == 0 {
             std::thread::sleep(time / 2);
             self.strike(Some(fault));
@@ -165,12 +210,15 @@ impl Strikes<'_> {
 
     /// Takes all room on the disk: the most of it at once, the last bytes one by one.
     fn fill(&self) -> [std::path::PathBuf; 2] {
-        let Ground::Directory(Some(disk), _) = self.ground else { panic!("this fault needs a disk of its own") };
+        let Ground::Directory(Some(disk), _) = self.ground else {
+            panic!("this fault needs a disk of its own")
+        };
         let fillers = ["filler", "last"].map(|name| disk.path().join(name));
         for (filler, piece) in fillers.iter().zip([1 << 20, 512]) {
             let mut bytes = std::fs::File::create(filler).expect("an empty file needs no room");
             while bytes.write_all(&vec![0; piece]).is_ok() {}
         }
+
         fillers
     }
 
@@ -183,13 +231,20 @@ impl Strikes<'_> {
                 database.thaw();
             }
             Ground::Directory(_, dir) => {
-                let store = Connection::open(dir.path().join("disk/store/ergodic.sqlite")).expect("the store is there");
-                store.busy_timeout(Duration::from_secs(5)).expect("it can wait");
+                let store = Connection::open(dir.path().join("disk/store/ergodic.sqlite"))
+                    .expect("the store is there");
+                store
+                    .busy_timeout(Duration::from_secs(5))
+                    .expect("it can wait");
+
                 // Where it is too busy, or the disk is full, it is not frozen this time.
                 let frozen = store.execute_batch("BEGIN IMMEDIATE").is_ok();
                 self.stall(Fault::FrozenDatabase);
+
                 if frozen {
-                    store.execute_batch("ROLLBACK").expect("it can be given back");
+                    store
+                        .execute_batch("ROLLBACK")
+                        .expect("it can be given back");
                 }
             }
         }

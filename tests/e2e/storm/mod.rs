@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ergodic_tests::{Cluster, note};
-
 use faults::Ground;
 use user::User;
 
@@ -62,16 +61,25 @@ struct Diary {
 
 impl Diary {
     fn new() -> Self {
-        Self { begun: Instant::now(), lines: Mutex::default() }
+        Self {
+            begun: Instant::now(),
+            lines: Mutex::default(),
+        }
     }
 
     fn write(&self, line: &str) {
         let line = format!("{:7.2} s  {line}", self.begun.elapsed().as_secs_f64());
-        self.lines.lock().expect("nothing panics while it writes").push(line);
+        self.lines
+            .lock()
+            .expect("nothing panics while it writes")
+            .push(line);
     }
 
     fn read(&self) -> String {
-        self.lines.lock().expect("nothing panics while it writes").join("\n")
+        self.lines
+            .lock()
+            .expect("nothing panics while it writes")
+            .join("\n")
     }
 }
 
@@ -91,6 +99,7 @@ fn storm(seed: u64, diary: &Diary) {
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let mut cluster = Cluster::counted(&[&["--lease-ttl", "2s"], &options[..]].concat());
     let mut workers: Vec<_> = (0..WORKERS).map(|_| cluster.worker(1, &[])).collect();
+
     cluster.wait_for_workers(WORKERS);
     let over = AtomicBool::new(false);
     let mut user = User::of(&cluster, seed, diary);
@@ -99,16 +108,19 @@ fn storm(seed: u64, diary: &Diary) {
             user.does_things(&over);
             user
         });
+
         // Also when something goes wrong here, the user is told: nobody waits for ever.
         let end = Over(&over);
         ground.strike(&mut cluster, &mut workers, &mut chance, diary);
         diary.write("the storm is over");
         drop(end);
+
         match using.join() {
             Ok(user) => user.finds_everything_as_acknowledged(&cluster),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     });
+
     cluster.close(workers);
 }
 
@@ -117,23 +129,36 @@ fn goes_well(seed: u64) -> bool {
     let diary = Diary::new();
     let ended = catch_unwind(AssertUnwindSafe(|| storm(seed, &diary)));
     let Err(panic) = ended else {
-        note(&format!("storm {seed} went well in {:.0} s", diary.begun.elapsed().as_secs_f64()));
+        note(&format!(
+            "storm {seed} went well in {:.0} s",
+            diary.begun.elapsed().as_secs_f64()
+        ));
         return true;
     };
     let words = panic.downcast_ref::<String>().map(String::as_str);
-    let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+    let words = words
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no words");
     note(&format!(
         "storm {seed} went wrong: {words}\n{}\nalone: {ONE}={seed} cargo test --workspace --locked --test e2e storm",
         diary.read()
     ));
+
     false
 }
 
 #[test]
 fn whatever_happens_to_processes_disks_and_databases_nothing_is_lost_and_every_sweep_ends() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a whole number"));
-    let (first, last) = number(ONE).map_or((0, number(STORMS).unwrap_or(FEW)), |seed| (seed, seed + 1));
-    let (next, wrong) = (AtomicU64::new(first), Mutex::new(Vec::new()));
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a whole number"))
+    };
+    let (first, last) =
+        number(ONE).map_or((0, number(STORMS).unwrap_or(FEW)), |seed| (seed, seed + 1));
+    let next = AtomicU64::new(first);
+
+    let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
@@ -149,6 +174,12 @@ fn whatever_happens_to_processes_disks_and_databases_nothing_is_lost_and_every_s
             });
         }
     });
+
     let wrong = wrong.into_inner().expect("nothing panicked with it");
-    assert!(wrong.is_empty(), "{} of {} storms went wrong: {wrong:?}", wrong.len(), last - first);
+    assert!(
+        wrong.is_empty(),
+        "{} of {} storms went wrong: {wrong:?}",
+        wrong.len(),
+        last - first
+    );
 }

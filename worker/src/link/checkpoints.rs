@@ -44,7 +44,11 @@ struct CheckpointOwner {
 
 impl CheckpointOwner {
     fn from_assignment(assignment: &Assignment) -> Self {
-        Self { fence: assignment.fence, sweep: assignment.sweep.id.clone(), key: assignment.key }
+        Self {
+            fence: assignment.fence,
+            sweep: assignment.sweep.id.clone(),
+            key: assignment.key,
+        }
     }
 }
 
@@ -67,7 +71,10 @@ pub(crate) struct PendingUpload {
 impl PendingUpload {
     /// Whether it has arrived, or was given up.
     pub(crate) fn is_finished(&mut self) -> bool {
-        !matches!(self.done.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+        !matches!(
+            self.done.try_recv(),
+            Err(oneshot::error::TryRecvError::Empty)
+        )
     }
 }
 
@@ -83,23 +90,49 @@ impl CheckpointTransfer {
         // Every slot has one under way at most.
         let (uploads, waiting) = mpsc::unbounded_channel();
         tokio::spawn(upload_loop(waiting, links.clone(), worker.to_owned()));
-        Self { uploads, links: links.clone(), worker: worker.into(), runtime: Handle::current() }
+        Self {
+            uploads,
+            links: links.clone(),
+            worker: worker.into(),
+            runtime: Handle::current(),
+        }
     }
 
     /// Sends what a trial is after so many steps.
-    pub(crate) fn start_upload(&self, assignment: &Assignment, steps: u64, checkpoint: Vec<u8>) -> PendingUpload {
-        let (hash, stale) = (*blake3::hash(&checkpoint).as_bytes(), Arc::new(AtomicBool::new(false)));
+    pub(crate) fn start_upload(
+        &self,
+        assignment: &Assignment,
+        steps: u64,
+        checkpoint: Vec<u8>,
+    ) -> PendingUpload {
+        let hash = *blake3::hash(&checkpoint).as_bytes();
+        let stale = Arc::new(AtomicBool::new(false));
         let (done, arrived) = oneshot::channel();
-        let (owner, bytes) = (CheckpointOwner::from_assignment(assignment), Arc::new(checkpoint));
+        let owner = CheckpointOwner::from_assignment(assignment);
+        let bytes = Arc::new(checkpoint);
+
         // A courier that is gone is missed by nobody: the worker ends.
-        let _ = self.uploads.send(CheckpointUpload { owner, steps, hash, bytes, stale: stale.clone(), done });
-        PendingUpload { stale, done: arrived }
+        let _ = self.uploads.send(CheckpointUpload {
+            owner,
+            steps,
+            hash,
+            bytes,
+            stale: stale.clone(),
+            done,
+        });
+
+        PendingUpload {
+            stale,
+            done: arrived,
+        }
     }
 
     /// Waits until one has arrived, or for so long.
     pub(crate) fn wait_for_upload(&self, flight: &mut PendingUpload, limit: Duration) {
         // The timer needs the runtime it is made in.
-        let _ = self.runtime.block_on(async { tokio::time::timeout(limit, &mut flight.done).await });
+        let _ = self
+            .runtime
+            .block_on(async { tokio::time::timeout(limit, &mut flight.done).await });
     }
 
     /// What the coordinator keeps of a trial; nothing where it cannot be had, or the trial is to stop.
@@ -110,6 +143,7 @@ impl CheckpointTransfer {
                 () = wait_until_raised(&assignment.stop) => Err(Status::cancelled("the trial is to stop")),
             }
         });
+
         let trial = assignment.key;
         fetched
             .inspect_err(|status| tracing::warn!(%trial, %status, "its checkpoint cannot be had; it begins anew"))
@@ -117,13 +151,19 @@ impl CheckpointTransfer {
     }
 
     async fn fetch_with_retries(&self, assignment: &Assignment) -> Result<Vec<u8>, Status> {
-        let (owner, mut backoff) = (CheckpointOwner::from_assignment(assignment), Backoff::new());
+        let owner = CheckpointOwner::from_assignment(assignment);
+        let mut backoff = Backoff::new();
         let mut asked = 1;
+
         loop {
-            match download_checkpoint(&self.links.current_link(), &self.worker, owner.clone()).await {
-                Err(status) if asked < MAX_ATTEMPTS && !is_final_code(status.code()) => backoff.wait_next().await,
+            match download_checkpoint(&self.links.current_link(), &self.worker, owner.clone()).await
+            {
+                Err(status) if asked < MAX_ATTEMPTS && !is_final_code(status.code()) => {
+                    backoff.wait_next().await
+                }
                 answer => return answer,
             }
+
             asked += 1;
         }
     }
@@ -135,7 +175,11 @@ async fn wait_until_raised(stop: &AtomicBool) {
     }
 }
 
-async fn upload_loop(mut waiting: mpsc::UnboundedReceiver<CheckpointUpload>, links: LinkPool, worker: String) {
+async fn upload_loop(
+    mut waiting: mpsc::UnboundedReceiver<CheckpointUpload>,
+    links: LinkPool,
+    worker: String,
+) {
     while let Some(upload) = waiting.recv().await {
         upload_with_retries(&links, &worker, &upload).await;
         let _ = upload.done.send(());
@@ -144,12 +188,15 @@ async fn upload_loop(mut waiting: mpsc::UnboundedReceiver<CheckpointUpload>, lin
 
 /// What is not kept costs time and no result: it is tried a few times, and the next one is due in a while.
 async fn upload_with_retries(links: &LinkPool, worker: &str, upload: &CheckpointUpload) {
-    let (trial, steps) = (upload.owner.key, upload.steps);
+    let trial = upload.owner.key;
+    let steps = upload.steps;
     let mut backoff = Backoff::new();
+
     for _ in 0..MAX_ATTEMPTS {
         if upload.stale.load(Ordering::Relaxed) {
             return;
         }
+
         match upload_checkpoint(&links.current_link(), worker, upload).await {
             Ok(()) => return tracing::debug!(%trial, steps, "checkpoint kept"),
             Err(status) if is_final_code(status.code()) => {
@@ -157,58 +204,95 @@ async fn upload_with_retries(links: &LinkPool, worker: &str, upload: &Checkpoint
             }
             Err(status) => tracing::warn!(%trial, steps, %status, "checkpoint not sent"),
         }
+
         backoff.wait_next().await;
     }
 }
 
-async fn upload_checkpoint(link: &Link, worker: &str, upload: &CheckpointUpload) -> Result<(), Status> {
+async fn upload_checkpoint(
+    link: &Link,
+    worker: &str,
+    upload: &CheckpointUpload,
+) -> Result<(), Status> {
     let CheckpointOwner { fence, sweep, key } = upload.owner.clone();
     let head = v1::CheckpointHead {
         worker: worker.to_owned(),
-        fence: Some(v1::Fence { lease: fence.lease, epoch: fence.epoch }),
+        fence: Some(v1::Fence {
+            lease: fence.lease,
+            epoch: fence.epoch,
+        }),
         sweep,
         key: Some(key.into()),
         steps: upload.steps,
         hash: upload.hash.to_vec(),
         checksum: Vec::new(),
     };
-    let first = v1::KeepCheckpointRequest { head: Some(head.with_checksum()), chunk: Vec::new() };
+    let first = v1::KeepCheckpointRequest {
+        head: Some(head.with_checksum()),
+        chunk: Vec::new(),
+    };
+
     let bytes = upload.bytes.clone();
     let pieces = (0..bytes.len()).step_by(CHUNK_BYTES).map(move |at| {
         let chunk = bytes[at..(at + CHUNK_BYTES).min(bytes.len())].to_vec();
         v1::KeepCheckpointRequest { head: None, chunk }
     });
     let messages = tokio_stream::iter([first]).chain(tokio_stream::iter(pieces));
-    let limit = ANSWER_TIMEOUT + Duration::from_secs(upload.bytes.len() as u64 / MIN_BYTES_PER_SECOND);
-    let kept = tokio::time::timeout(limit, link.checkpoints.clone().keep_checkpoint(messages)).await;
-    kept.map_err(|_| Status::deadline_exceeded("the coordinator does not answer"))?.map(|_| ())
+
+    let limit =
+        ANSWER_TIMEOUT + Duration::from_secs(upload.bytes.len() as u64 / MIN_BYTES_PER_SECOND);
+    let kept =
+        tokio::time::timeout(limit, link.checkpoints.clone().keep_checkpoint(messages)).await;
+    kept.map_err(|_| Status::deadline_exceeded("the coordinator does not answer"))?
+        .map(|_| ())
 }
 
-async fn download_checkpoint(link: &Link, worker: &str, owner: CheckpointOwner) -> Result<Vec<u8>, Status> {
+async fn download_checkpoint(
+    link: &Link,
+    worker: &str,
+    owner: CheckpointOwner,
+) -> Result<Vec<u8>, Status> {
     let CheckpointOwner { fence, sweep, key } = owner;
     let request = v1::FetchCheckpointRequest {
         worker: worker.to_owned(),
-        fence: Some(v1::Fence { lease: fence.lease, epoch: fence.epoch }),
+        fence: Some(v1::Fence {
+            lease: fence.lease,
+            epoch: fence.epoch,
+        }),
         sweep,
         key: Some(key.into()),
     };
-    let mut stream =
-        with_timeout(ANSWER_TIMEOUT, link.checkpoints.clone().fetch_checkpoint(request)).await?.into_inner();
-    let (mut hash, mut bytes) = (Vec::new(), Vec::new());
+    let mut stream = with_timeout(
+        ANSWER_TIMEOUT,
+        link.checkpoints.clone().fetch_checkpoint(request),
+    )
+    .await?
+    .into_inner();
+
+    let mut hash = Vec::new();
+    let mut bytes = Vec::new();
+
     while let Some(piece) = with_timeout(ANSWER_TIMEOUT, stream.message()).await? {
         hash.extend(piece.hash);
         bytes.extend(piece.chunk);
+
         if bytes.len() as u64 > MAX_CHECKPOINT_BYTES {
-            return Err(Status::out_of_range(format!("it has more than {MAX_CHECKPOINT_BYTES} bytes")));
+            return Err(Status::out_of_range(format!(
+                "it has more than {MAX_CHECKPOINT_BYTES} bytes"
+            )));
         }
     }
+
     match hash == blake3::hash(&bytes).as_bytes() {
         true => Ok(bytes),
         false => Err(Status::data_loss("it is damaged")),
     }
 }
 
-async fn with_timeout<T>(limit: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+async fn with_timeout<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     let answered = tokio::time::timeout(limit, answer).await;
     answered.map_err(|_| Status::deadline_exceeded("the coordinator does not answer"))?
 }

@@ -73,19 +73,31 @@ pub async fn obtain_file(
     if let Ok(Some(bytes)) = here.await {
         return Ok(bytes);
     }
+
     let bytes = transfer::fetch_file(&mut link.files, hash).await?;
     write_cached_file(&places.cache_dir, &hash, &bytes)?;
-    tracing::info!(hash = to_hex(&hash), bytes = bytes.len(), "{what} fetched from the coordinator");
+    tracing::info!(
+        hash = to_hex(&hash),
+        bytes = bytes.len(),
+        "{what} fetched from the coordinator"
+    );
+
     Ok(bytes)
 }
 
 /// From this machine's own files, if they hold the very same images.
-fn load_own_dataset(places: &DatasetDirs, name: DatasetName, train: u32, hash: &[u8; 32]) -> Option<Dataset> {
+fn load_own_dataset(
+    places: &DatasetDirs,
+    name: DatasetName,
+    train: u32,
+    hash: &[u8; 32],
+) -> Option<Dataset> {
     // A dataset file is known by its hash alone.
     let dataset = files::load_dataset(name, places.data_dir.as_deref(), train).ok()?;
     if blake3::hash(&dataset.encode_canonical()).as_bytes() == hash {
         return Some(dataset);
     }
+
     tracing::warn!(
         dataset = name.as_str(),
         "the files here are not those the sweep was launched on; fetching the right ones"
@@ -108,7 +120,12 @@ fn write_cached_file(cache: &Path, hash: &[u8; 32], bytes: &[u8]) -> Result<(), 
         let mut file = std::fs::File::create(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
+
         std::fs::rename(&part, &path)
     };
-    write().map_err(|error| FetchError::Cache { path: path.clone(), error })
+
+    write().map_err(|error| FetchError::Cache {
+        path: path.clone(),
+        error,
+    })
 }

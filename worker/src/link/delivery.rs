@@ -28,8 +28,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Delivers for as long as the worker lives.
 pub fn start_delivery(office: &Arc<SharedQueue>, links: &LinkPool, worker: &str) {
     for _ in 0..MAX_IN_FLIGHT {
-        tokio::spawn(sender_loop(office.clone(), links.clone(), worker.to_owned()));
+        tokio::spawn(sender_loop(
+            office.clone(),
+            links.clone(),
+            worker.to_owned(),
+        ));
     }
+
     if let Some(spool) = office.spool().filter(|spool| spool.leftover_results() > 0) {
         tokio::spawn(deliver_leftover_batches(spool.clone(), links.clone()));
     }
@@ -37,21 +42,31 @@ pub fn start_delivery(office: &Arc<SharedQueue>, links: &LinkPool, worker: &str)
 
 async fn sender_loop(office: Arc<SharedQueue>, links: LinkPool, worker: String) {
     loop {
-        let waited = tokio::time::timeout(MAX_BATCH_DELAY, office.results_ready.notified()).await.is_err();
+        let waited = tokio::time::timeout(MAX_BATCH_DELAY, office.results_ready.notified())
+            .await
+            .is_err();
         while let Some(mut parcel) = office.with_queue(|desk| desk.take_batch(waited)) {
             // The other courier may find something too.
             office.results_ready.notify_one();
             let keys = parcel.trial_keys();
+
             if !parcel.spooled.is_empty() {
-                parcel = run_on_spool(&office, parcel, |spool, parcel| spool.load_spooled_results(parcel)).await;
+                parcel = run_on_spool(&office, parcel, |spool, parcel| {
+                    spool.load_spooled_results(parcel)
+                })
+                .await;
             }
+
             if !parcel.results.is_empty() {
                 send_batch(&links, &worker, &parcel).await;
             }
-            let parcel =
-                run_on_spool(&office, parcel, move |spool, p| spool.acknowledge_results(p.fence, &p.sweep, &keys))
-                    .await;
+
+            let parcel = run_on_spool(&office, parcel, move |spool, p| {
+                spool.acknowledge_results(p.fence, &p.sweep, &keys)
+            })
+            .await;
             office.with_queue(|desk| desk.acknowledge_batch(&parcel));
+
             office.queue_changed.notify_one();
         }
     }
@@ -63,7 +78,9 @@ async fn run_on_spool(
     mut parcel: ResultBatch,
     act: impl FnOnce(&Spool, &mut ResultBatch) + Send + 'static,
 ) -> ResultBatch {
-    let Some(spool) = office.spool().cloned() else { return parcel };
+    let Some(spool) = office.spool().cloned() else {
+        return parcel;
+    };
     let acted = tokio::task::spawn_blocking(move || {
         act(&spool, &mut parcel);
         parcel
@@ -74,8 +91,12 @@ async fn run_on_spool(
 /// Delivers what an earlier worker left in the spool, under its name and its leases: whatever the coordinator answers,
 /// stored, compared or of a sweep that is over, is the end of it.
 async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
-    tracing::info!(results = spool.leftover_results(), "the spool holds results of an earlier worker");
+    tracing::info!(
+        results = spool.leftover_results(),
+        "the spool holds results of an earlier worker"
+    );
     let mut results = 0;
+
     for segment in spool.leftover_segments() {
         let reader = spool.clone();
         let read = tokio::task::spawn_blocking(move || reader.read_leftover_batches(segment))
@@ -92,18 +113,25 @@ async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
             send_batch(&links, &worker, &parcel).await;
             results += parcel.results.len();
         }
+
         let remover = spool.clone();
         tokio::task::spawn_blocking(move || remover.discard_segment(segment))
             .await
             .expect("nothing panics at the spool");
     }
+
     tracing::info!(results, "results of an earlier worker delivered");
 }
 
 /// Sends a parcel until all of it is answered. Where it is refused, it is sent in halves, until what is refused stands alone:
 /// one result that cannot be taken does not take the others with it.
 async fn send_batch(links: &LinkPool, worker: &str, parcel: &ResultBatch) {
-    let post = BatchSender { links, worker, batch: parcel };
+    let post = BatchSender {
+        links,
+        worker,
+        batch: parcel,
+    };
+
     // What is yet to be sent, the next piece last.
     let mut pieces = vec![&parcel.results[..]];
     while let Some(piece) = pieces.pop() {
@@ -136,17 +164,32 @@ struct BatchSender<'a> {
 
 impl BatchSender<'_> {
     /// Sends a piece of the parcel, with its files. A refusal is returned.
-    async fn deliver_results(&self, piece: &[FinishedTrial]) -> Result<v1::CommitResultsResponse, Status> {
-        let results = piece.iter().map(|finished| finished.result.clone().into()).collect();
-        self.send_until_answered(results, piece, |code| can_be_split(piece, code)).await
+    async fn deliver_results(
+        &self,
+        piece: &[FinishedTrial],
+    ) -> Result<v1::CommitResultsResponse, Status> {
+        let results = piece
+            .iter()
+            .map(|finished| finished.result.clone().into())
+            .collect();
+        self.send_until_answered(results, piece, |code| can_be_split(piece, code))
+            .await
     }
 
     /// Trials whose results are not taken end as failed, with the reason.
     async fn deliver_as_failures(&self, piece: &[FinishedTrial], why: &Status) {
-        let trials: Vec<String> = piece.iter().take(3).map(|finished| finished.result.key.to_string()).collect();
+        let trials: Vec<String> = piece
+            .iter()
+            .take(3)
+            .map(|finished| finished.result.key.to_string())
+            .collect();
         let trials = trials.join(", ");
         tracing::error!(%why, results = piece.len(), trials, "the coordinator does not take these results; they are failures then");
-        let results = piece.iter().map(|finished| to_failed_result(&finished.result, why.message()).into()).collect();
+
+        let results = piece
+            .iter()
+            .map(|finished| to_failed_result(&finished.result, why.message()).into())
+            .collect();
         match self.send_until_answered(results, &[], |_| false).await {
             Ok(answer) => log_commit_outcome(self.batch, piece, &answer),
             Err(status) => {
@@ -164,7 +207,9 @@ impl BatchSender<'_> {
         at_once: impl Fn(Code) -> bool,
     ) -> Result<v1::CommitResultsResponse, Status> {
         let message = self.build_request(results);
-        let (mut refusals, mut backoff) = (0, Backoff::new());
+        let mut refusals = 0;
+        let mut backoff = Backoff::new();
+
         loop {
             let link = self.links.current_link();
             let answer = match upload_weights(&link, files).await {
@@ -173,7 +218,10 @@ impl BatchSender<'_> {
             };
             match answer {
                 Ok(answer) => return Ok(answer),
-                Err(status) if is_final_code(status.code()) && (at_once(status.code()) || refusals == MAX_REFUSALS) => {
+                Err(status)
+                    if is_final_code(status.code())
+                        && (at_once(status.code()) || refusals == MAX_REFUSALS) =>
+                {
                     return Err(status);
                 }
                 Err(status) if is_final_code(status.code()) => {
@@ -192,9 +240,21 @@ impl BatchSender<'_> {
 
     fn build_request(&self, results: Vec<v1::TrialResult>) -> v1::CommitResultsRequest {
         let ResultBatch { fence, sweep, .. } = self.batch;
-        let fence = Some(v1::Fence { lease: fence.lease, epoch: fence.epoch });
-        let (worker, sweep) = (self.worker.to_owned(), sweep.clone());
-        v1::CommitResultsRequest { worker, fence, results, sweep, checksum: Vec::new() }.with_checksum()
+        let fence = Some(v1::Fence {
+            lease: fence.lease,
+            epoch: fence.epoch,
+        });
+        let worker = self.worker.to_owned();
+
+        let sweep = sweep.clone();
+        v1::CommitResultsRequest {
+            worker,
+            fence,
+            results,
+            sweep,
+            checksum: Vec::new(),
+        }
+        .with_checksum()
     }
 }
 
@@ -208,33 +268,79 @@ async fn upload_weights(link: &Link, results: &[FinishedTrial]) -> Result<(), St
     Ok(())
 }
 
-async fn commit_results(link: &Link, request: v1::CommitResultsRequest) -> Result<v1::CommitResultsResponse, Status> {
+async fn commit_results(
+    link: &Link,
+    request: v1::CommitResultsRequest,
+) -> Result<v1::CommitResultsResponse, Status> {
     let mut attempt = tonic::Request::new(request);
     attempt.set_timeout(ANSWER_TIMEOUT);
-    Ok(link.worker_service.clone().commit_results(attempt).await?.into_inner())
+    Ok(link
+        .worker_service
+        .clone()
+        .commit_results(attempt)
+        .await?
+        .into_inner())
 }
 
 /// A trial whose result cannot be taken must not be run again and again: it ends as failed, with the reason.
 fn to_failed_result(result: &TrialResult, why: &str) -> TrialResult {
-    let cause = format!("its result was not taken: {}", why.chars().take(500).collect::<String>());
-    let (steps, seconds, isa) = (result.steps, result.seconds, result.isa.clone());
-    TrialResult { steps, seconds, isa, ..TrialResult::failed(result.key, cause, result.metrics.len()) }
+    let cause = format!(
+        "its result was not taken: {}",
+        why.chars().take(500).collect::<String>()
+    );
+    let steps = result.steps;
+    let seconds = result.seconds;
+
+    let isa = result.isa.clone();
+    TrialResult {
+        steps,
+        seconds,
+        isa,
+        ..TrialResult::failed(result.key, cause, result.metrics.len())
+    }
 }
 
 fn is_final_code(code: Code) -> bool {
     matches!(
         code,
-        Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::OutOfRange | Code::Unimplemented
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::PermissionDenied
+            | Code::OutOfRange
+            | Code::Unimplemented
     )
 }
 
-fn log_commit_outcome(parcel: &ResultBatch, piece: &[FinishedTrial], answer: &v1::CommitResultsResponse) {
-    let v1::CommitResultsResponse { stored, duplicates, fenced, .. } = answer;
-    tracing::debug!(lease = parcel.fence.lease, stored, duplicates, fenced, "results acknowledged");
+fn log_commit_outcome(
+    parcel: &ResultBatch,
+    piece: &[FinishedTrial],
+    answer: &v1::CommitResultsResponse,
+) {
+    let v1::CommitResultsResponse {
+        stored,
+        duplicates,
+        fenced,
+        ..
+    } = answer;
+    tracing::debug!(
+        lease = parcel.fence.lease,
+        stored,
+        duplicates,
+        fenced,
+        "results acknowledged"
+    );
+
     if answer.mismatches > 0 {
-        tracing::error!(mismatches = answer.mismatches, "results differ from rows stored earlier");
+        tracing::error!(
+            mismatches = answer.mismatches,
+            "results differ from rows stored earlier"
+        );
     }
+
     if answer.fenced {
-        tracing::warn!(results = piece.len(), "the lease had ended: results were compared, not stored");
+        tracing::warn!(
+            results = piece.len(),
+            "the lease had ended: results were compared, not stored"
+        );
     }
 }

@@ -39,19 +39,32 @@ impl LinkPool {
     /// # Errors
     /// As for [`Link::to`].
     pub fn from_urls(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
-        let all = urls.split(',').map(|url| Link::from_url(url.trim(), access)).collect::<Result<_, _>>()?;
-        Ok(Self { all, auth: access.clone(), cursor: Arc::default() })
+        let all = urls
+            .split(',')
+            .map(|url| Link::from_url(url.trim(), access))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            all,
+            auth: access.clone(),
+            cursor: Arc::default(),
+        })
     }
 
     /// The coordinator at the other end of one link.
     pub fn from_link(link: Link) -> Self {
-        Self { all: [link].into(), auth: ClientAuth::default(), cursor: Arc::default() }
+        Self {
+            all: [link].into(),
+            auth: ClientAuth::default(),
+            cursor: Arc::default(),
+        }
     }
 
     /// The one to ask now.
     pub(crate) fn current_link(&self) -> Link {
         let at = self.lock_cursor();
-        at.leader.clone().unwrap_or_else(|| self.all[at.index % self.all.len()].clone())
+        at.leader
+            .clone()
+            .unwrap_or_else(|| self.all[at.index % self.all.len()].clone())
     }
 
     /// It does not serve: the next one is to be asked.
@@ -69,7 +82,9 @@ impl LinkPool {
     }
 
     fn lock_cursor(&self) -> MutexGuard<'_, LinkCursor> {
-        self.cursor.lock().expect("nothing panics while it holds the place")
+        self.cursor
+            .lock()
+            .expect("nothing panics while it holds the place")
     }
 }
 
@@ -90,8 +105,9 @@ impl Link {
     /// # Errors
     /// The address is none, or the token cannot be used there.
     pub fn from_url(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
-        let connection = connect::connect_lazily(url, access)
-            .map_err(|error| UserError::new(error.code, format!("--join {url}: {}", error.message)))?;
+        let connection = connect::connect_lazily(url, access).map_err(|error| {
+            UserError::new(error.code, format!("--join {url}: {}", error.message))
+        })?;
         Ok(Self::from_channel(connection, !connect::is_loopback(url)))
     }
 
@@ -102,7 +118,16 @@ impl Link {
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let checkpoints = work.clone();
         let files = FileServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let worker_service = if small { work.send_compressed(CompressionEncoding::Zstd) } else { work };
-        Self { worker_service, files, checkpoints }
+        let worker_service = if small {
+            work.send_compressed(CompressionEncoding::Zstd)
+        } else {
+            work
+        };
+
+        Self {
+            worker_service,
+            files,
+            checkpoints,
+        }
     }
 }

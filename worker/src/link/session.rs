@@ -16,10 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
-use crate::link::sweeps;
 use crate::link::sweeps::LoadedSweep;
+use crate::link::{LinkPool, sweeps};
 use crate::memory;
 use crate::slots::SharedQueue;
 use crate::work_queue::Fence;
@@ -59,11 +58,15 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new() -> Self {
-        Self { next: Duration::from_millis(200) }
+        Self {
+            next: Duration::from_millis(200),
+        }
     }
 
     pub(crate) async fn wait_next(&mut self) {
-        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+        let nanos = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.subsec_nanos());
         let jitter = 0.5 + 0.5 * f64::from(nanos % 1000) / 1000.0;
         tokio::time::sleep(self.next.mul_f64(jitter)).await;
         self.next = (self.next * 2).min(Duration::from_secs(10));
@@ -99,18 +102,27 @@ pub async fn run_until_drained(
 ) -> Result<(), UserError> {
     let mut backoff = Backoff::new();
     let started = Instant::now();
-    let (mut joined, mut last_joined, mut refusals) = (false, started, 0);
-    let mut sweeps = SweepCache { sweeps: HashMap::new(), dataset_dirs: places.clone(), links: links.clone() };
+    let mut joined = false;
+    let mut last_joined = started;
+    let mut refusals = 0;
+    let mut sweeps = SweepCache {
+        sweeps: HashMap::new(),
+        dataset_dirs: places.clone(),
+        links: links.clone(),
+    };
+
     loop {
         let mut refused_with = None;
         match WorkerSession::open(identity, office, links.current_link().worker_service).await {
             Ok(mut session) => {
                 (joined, refusals) = (true, 0);
                 backoff = Backoff::new();
+
                 match session.run_until_ended(&mut sweeps, &mut leave).await {
                     SessionEnd::Left => return Ok(()),
                     SessionEnd::Lost(why) => tracing::warn!(why, "connection lost; joining again"),
                 }
+
                 office.with_queue(|desk| desk.stop_renewal_watch());
                 last_joined = Instant::now();
             }
@@ -118,12 +130,16 @@ pub async fn run_until_drained(
                 let error = UserError::from(&status);
                 // A coordinator that has no room now may have some later.
                 let full = status.code() == tonic::Code::ResourceExhausted;
-                let refused =
-                    matches!(error.code, ErrorCode::Version | ErrorCode::BadInput | ErrorCode::Refused) && !full;
+                let refused = matches!(
+                    error.code,
+                    ErrorCode::Version | ErrorCode::BadInput | ErrorCode::Refused
+                ) && !full;
                 refusals = if refused { refusals + 1 } else { 0 };
+
                 if refusals == MAX_REFUSALS {
                     return Err(error);
                 }
+
                 if !joined && started.elapsed() > FIRST_CONTACT_TIMEOUT {
                     let message = format!(
                         "no coordinator answers at {} ({}): is `ergodic serve` running there?",
@@ -132,22 +148,31 @@ pub async fn run_until_drained(
                     );
                     return Err(UserError::new(ErrorCode::Unreachable, message));
                 }
-                let (coordinator, why) = (&identity.coordinator_url, describe_status(&status));
+
+                let coordinator = &identity.coordinator_url;
+                let why = describe_status(&status);
                 tracing::warn!(coordinator, why, "not joined; trying again");
+
                 // Whoever stands by has answered: it may lead any moment.
                 if leader_url(&status).is_some() {
                     backoff = Backoff::new();
                 }
+
                 refused_with = Some(status);
             }
         }
+
         switch_coordinator(&links, refused_with.as_ref());
         // With nothing left to deliver there is no reason to wait for a coordinator.
-        let bored = identity.idle_exit.is_some_and(|limit| last_joined.elapsed() > limit);
-        let free = office.with_queue(|desk| desk.unacknowledged_count() == 0 && desk.running_count() == 0);
+        let bored = identity
+            .idle_exit
+            .is_some_and(|limit| last_joined.elapsed() > limit);
+        let free =
+            office.with_queue(|desk| desk.unacknowledged_count() == 0 && desk.running_count() == 0);
         if free && (bored || *leave.borrow()) {
             return Ok(());
         }
+
         match refused_with {
             Some(status) => backoff.wait_after(&status).await,
             None => backoff.wait_next().await,
@@ -157,7 +182,10 @@ pub async fn run_until_drained(
 
 /// One that stands by says who leads; after any other end, the next one is tried.
 fn switch_coordinator(links: &LinkPool, refused_with: Option<&tonic::Status>) {
-    match refused_with.and_then(leader_url).filter(|url| !url.is_empty()) {
+    match refused_with
+        .and_then(leader_url)
+        .filter(|url| !url.is_empty())
+    {
         Some(url) => {
             tracing::info!(leader = url, "the coordinator stands by");
             if let Err(error) = links.follow_leader(&url) {
@@ -185,10 +213,17 @@ impl SweepCache {
         if let Some(sweep) = self.sweeps.get(id) {
             return against(&sweep.spec).map_or(Ok(sweep.clone()), Err);
         }
-        let sweep = LoadedSweep::fetch_from(id, &mut self.links.current_link(), &self.dataset_dirs, against)
-            .await
-            .map_err(|e| e.to_string())?;
+
+        let sweep = LoadedSweep::fetch_from(
+            id,
+            &mut self.links.current_link(),
+            &self.dataset_dirs,
+            against,
+        )
+        .await
+        .map_err(|e| e.to_string())?;
         let sweep = Arc::new(sweep);
+
         // One dataset in memory at a time is the rule: a sweep that is over is not needed again.
         self.sweeps.retain(|_, old| Arc::strong_count(old) > 1);
         self.sweeps.insert(id.to_owned(), sweep.clone());
@@ -224,20 +259,40 @@ impl<'a> WorkerSession<'a> {
             name: identity.name.clone(),
             slots: identity.slots,
             numerics: vec![identity.numerics.clone()],
-            held: office.with_queue(|desk| desk.held_fences()).into_iter().map(fence_to_wire).collect(),
+            held: office
+                .with_queue(|desk| desk.held_fences())
+                .into_iter()
+                .map(fence_to_wire)
+                .collect(),
         };
-        let first = v1::SessionRequest { message: Some(Request::Hello(hello)) };
-        outgoing.send(first).await.map_err(|_| tonic::Status::unavailable("the session ended"))?;
-        let mut incoming = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        let first = v1::SessionRequest {
+            message: Some(Request::Hello(hello)),
+        };
+        outgoing
+            .send(first)
+            .await
+            .map_err(|_| tonic::Status::unavailable("the session ended"))?;
+
+        let mut incoming = client
+            .session(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
         let welcome = match incoming.message().await? {
-            Some(v1::SessionResponse { message: Some(Response::Welcome(welcome)) }) => welcome,
+            Some(v1::SessionResponse {
+                message: Some(Response::Welcome(welcome)),
+            }) => welcome,
             _ => {
                 return Err(tonic::Status::failed_precondition(
                     "the coordinator did not say welcome: another version?",
                 ));
             }
         };
-        tracing::info!(coordinator = identity.coordinator_url, build = welcome.build, "joined");
+        tracing::info!(
+            coordinator = identity.coordinator_url,
+            build = welcome.build,
+            "joined"
+        );
+
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
         // A time to live that no heartbeat could keep is none.
         let ttl = Duration::from_millis(welcome.lease_ttl_ms).max(2 * heartbeat);
@@ -258,15 +313,21 @@ impl<'a> WorkerSession<'a> {
         })
     }
 
-    async fn run_until_ended(&mut self, sweeps: &mut SweepCache, leave: &mut watch::Receiver<bool>) -> SessionEnd {
+    async fn run_until_ended(
+        &mut self,
+        sweeps: &mut SweepCache,
+        leave: &mut watch::Receiver<bool>,
+    ) -> SessionEnd {
         let mut beats = tokio::time::interval(self.heartbeat_interval);
         let mut ticks = tokio::time::interval(QUEUE_CHECK_INTERVAL);
         // A coordinator that answers no heartbeat is as good as gone.
         let silence = self.heartbeat_interval * 4;
+
         // What was given back in a session that broke off may not have been heard.
         for fence in self.queue.with_queue(|desk| desk.held_fences()) {
             self.return_unstarted(fence, 0).await;
         }
+
         let mut heard = Instant::now();
         loop {
             let sent = tokio::select! {
@@ -287,10 +348,15 @@ impl<'a> WorkerSession<'a> {
             if !sent || heard.elapsed() > silence {
                 return SessionEnd::Lost("the coordinator is silent".into());
             }
+
             if self.is_idle_too_long() {
                 self.queue.with_queue(|desk| desk.close());
             }
-            if self.queue.with_queue(|desk| desk.is_closed() && desk.is_empty()) {
+
+            if self
+                .queue
+                .with_queue(|desk| desk.is_closed() && desk.is_empty())
+            {
                 self.send_message(Request::Goodbye(v1::Goodbye {})).await;
                 self.await_close().await;
                 return SessionEnd::Left;
@@ -304,7 +370,11 @@ impl<'a> WorkerSession<'a> {
         let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
     }
 
-    async fn handle_message(&mut self, message: v1::SessionResponse, sweeps: &mut SweepCache) -> bool {
+    async fn handle_message(
+        &mut self,
+        message: v1::SessionResponse,
+        sweeps: &mut SweepCache,
+    ) -> bool {
         match message.message {
             Some(Response::Grant(grant)) => {
                 self.work_requested = false;
@@ -313,17 +383,25 @@ impl<'a> WorkerSession<'a> {
             Some(Response::Revoke(revoke)) => {
                 tracing::info!(leases = revoke.fences.len(), "leases revoked");
                 let fences: Vec<Fence> = revoke.fences.iter().map(fence_from_wire).collect();
-                self.queue.with_queue(|desk| fences.into_iter().for_each(|fence| desk.revoke_lease(fence)));
+                self.queue.with_queue(|desk| {
+                    fences
+                        .into_iter()
+                        .for_each(|fence| desk.revoke_lease(fence))
+                });
+
                 // Whoever loses leases is asked for its wishes anew.
                 self.work_requested = false;
                 self.request_work().await
             }
             Some(Response::Renewed(_)) => {
-                self.queue.with_queue(|desk| desk.renew_leases(self.queue.uptime()));
+                self.queue
+                    .with_queue(|desk| desk.renew_leases(self.queue.uptime()));
                 true
             }
             Some(Response::Retract(wanted)) => {
-                let Some(fence) = wanted.fence.as_ref().map(fence_from_wire) else { return true };
+                let Some(fence) = wanted.fence.as_ref().map(fence_from_wire) else {
+                    return true;
+                };
                 self.return_unstarted(fence, wanted.trials).await && self.request_work().await
             }
             Some(Response::Welcome(_)) | None => true,
@@ -332,12 +410,22 @@ impl<'a> WorkerSession<'a> {
 
     /// Takes a lease, after fetching what its sweep needs; gives it back when that cannot be had.
     async fn accept_grant(&mut self, grant: v1::Grant, sweeps: &mut SweepCache) -> bool {
-        let Some(fence) = grant.fence.as_ref().map(fence_from_wire) else { return true };
+        let Some(fence) = grant.fence.as_ref().map(fence_from_wire) else {
+            return true;
+        };
         let keys = grant.cells.iter().zip(&grant.repeats);
-        let keys: Vec<TrialKey> = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
+        let keys: Vec<TrialKey> = keys
+            .map(|(cell, repeat)| TrialKey {
+                cell: *cell,
+                repeat: *repeat,
+            })
+            .collect();
         let kept = grant.checkpointed.into_iter().map(TrialKey::from).collect();
+
         let identity = self.identity;
-        let fetching = sweeps.get_or_fetch(&grant.sweep, |spec| check_fits_memory(identity, spec, &keys));
+        let fetching = sweeps.get_or_fetch(&grant.sweep, |spec| {
+            check_fits_memory(identity, spec, &keys)
+        });
         let sweep = self.with_heartbeats(fence, fetching).await;
         match sweep {
             Ok(sweep) => {
@@ -347,11 +435,20 @@ impl<'a> WorkerSession<'a> {
                         desk.add_lease(fence, sweep, keys, kept)
                     }
                 });
+
                 self.request_work().await
             }
             Err(why) => {
-                tracing::error!(sweep = grant.sweep, why, "cannot work on this sweep; giving the lease back");
-                let release = v1::Release { fence: Some(fence_to_wire(fence)), why };
+                tracing::error!(
+                    sweep = grant.sweep,
+                    why,
+                    "cannot work on this sweep; giving the lease back"
+                );
+                let release = v1::Release {
+                    fence: Some(fence_to_wire(fence)),
+                    why,
+                };
+
                 self.send_message(Request::Release(release)).await && self.request_work().await
             }
         }
@@ -360,11 +457,18 @@ impl<'a> WorkerSession<'a> {
     /// Does something that may take longer than a lease lasts, and keeps the leases meanwhile, that with this fence too.
     /// What is done counts, even when the session ends meanwhile: the lease may be presented in the next one.
     async fn with_heartbeats<T>(&mut self, fence: Fence, work: impl Future<Output = T>) -> T {
-        let held = self.queue.with_queue(|desk| desk.held_fences()).into_iter().chain([fence]);
+        let held = self
+            .queue
+            .with_queue(|desk| desk.held_fences())
+            .into_iter()
+            .chain([fence]);
         let held: Vec<v1::Fence> = held.map(fence_to_wire).collect();
+
         let mut beats = tokio::time::interval(self.heartbeat_interval);
         beats.reset();
-        let (mut work, mut open) = (std::pin::pin!(work), true);
+        let mut work = std::pin::pin!(work);
+        let mut open = true;
+
         loop {
             tokio::select! {
                 biased;
@@ -386,30 +490,47 @@ impl<'a> WorkerSession<'a> {
 
     /// Gives back up to so many trials that are not begun, and says which, unless there are none.
     async fn return_unstarted(&mut self, fence: Fence, trials: u64) -> bool {
-        let keys = self.queue.with_queue(|desk| desk.retract_trials(fence, trials));
+        let keys = self
+            .queue
+            .with_queue(|desk| desk.retract_trials(fence, trials));
         if keys.is_empty() {
             return true;
         }
-        tracing::debug!(lease = fence.lease, trials = keys.len(), "trials given back");
+
+        tracing::debug!(
+            lease = fence.lease,
+            trials = keys.len(),
+            "trials given back"
+        );
         let (cells, repeats) = keys.iter().map(|key| (key.cell, key.repeat)).unzip();
-        self.send_message(Request::Retracted(v1::Retracted { fence: Some(fence_to_wire(fence)), cells, repeats })).await
+        self.send_message(Request::Retracted(v1::Retracted {
+            fence: Some(fence_to_wire(fence)),
+            cells,
+            repeats,
+        }))
+        .await
     }
 
     /// A heartbeat of its own where other trials are running than was said.
     async fn report_running(&mut self) -> bool {
         let due = self.reported.1.elapsed() >= REPORT_INTERVAL;
-        !(due && self.queue.with_queue(|desk| desk.running_trials()) != self.reported.0) || self.send_heartbeat().await
+        !(due && self.queue.with_queue(|desk| desk.running_trials()) != self.reported.0)
+            || self.send_heartbeat().await
     }
 
     async fn send_heartbeat(&mut self) -> bool {
         let running = self.queue.with_queue(|desk| desk.running_trials());
-        let said = running.iter().map(|(fence, key)| v1::RunningTrial { lease: fence.lease, key: Some((*key).into()) });
+        let said = running.iter().map(|(fence, key)| v1::RunningTrial {
+            lease: fence.lease,
+            key: Some((*key).into()),
+        });
         let beat = self.queue.with_queue(|desk| v1::Heartbeat {
             running: said.collect(),
             queued: desk.queued_count(),
             unacknowledged: desk.unacknowledged_count(),
             held: desk.held_fences().into_iter().map(fence_to_wire).collect(),
         });
+
         self.reported = (running, Instant::now());
         self.send_message(Request::Heartbeat(beat)).await
     }
@@ -419,11 +540,13 @@ impl<'a> WorkerSession<'a> {
         if self.work_requested {
             return true;
         }
+
         match self.queue.with_queue(|desk| desk.slots_to_request()) {
             None => true,
             Some(idle_slots) => {
                 self.work_requested = true;
-                self.send_message(Request::RequestWork(v1::RequestWork { idle_slots })).await
+                self.send_message(Request::RequestWork(v1::RequestWork { idle_slots }))
+                    .await
             }
         }
     }
@@ -432,11 +555,18 @@ impl<'a> WorkerSession<'a> {
         if self.queue.with_queue(|desk| !desk.is_empty()) {
             self.idle_since = Instant::now();
         }
-        self.identity.idle_exit.is_some_and(|limit| self.idle_since.elapsed() > limit)
+        self.identity
+            .idle_exit
+            .is_some_and(|limit| self.idle_since.elapsed() > limit)
     }
 
     async fn send_message(&self, message: Request) -> bool {
-        self.outgoing.send(v1::SessionRequest { message: Some(message) }).await.is_ok()
+        self.outgoing
+            .send(v1::SessionRequest {
+                message: Some(message),
+            })
+            .await
+            .is_ok()
     }
 }
 
@@ -453,14 +583,22 @@ async fn next_message(
 
 /// Why these trials, which are of one shape, do not fit into memory.
 fn check_fits_memory(identity: &WorkerIdentity, spec: &Spec, keys: &[TrialKey]) -> Option<String> {
-    let (trial, dataset) = keys.first().map_or((0, 0), |key| sweeps::required_bytes(spec, key.cell));
+    let (trial, dataset) = keys
+        .first()
+        .map_or((0, 0), |key| sweeps::required_bytes(spec, key.cell));
     memory::explain_shortage(identity.memory, identity.slots, trial, dataset)
 }
 
 fn fence_to_wire(fence: Fence) -> v1::Fence {
-    v1::Fence { lease: fence.lease, epoch: fence.epoch }
+    v1::Fence {
+        lease: fence.lease,
+        epoch: fence.epoch,
+    }
 }
 
 fn fence_from_wire(fence: &v1::Fence) -> Fence {
-    Fence { lease: fence.lease, epoch: fence.epoch }
+    Fence {
+        lease: fence.lease,
+        epoch: fence.epoch,
+    }
 }

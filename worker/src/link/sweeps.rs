@@ -13,10 +13,9 @@ use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
 
-use crate::link::Link;
-use crate::link::datasets;
 use crate::link::datasets::{DatasetDirs, FetchError};
 use crate::link::session::Backoff;
+use crate::link::{Link, datasets};
 use crate::train::TrialData;
 
 /// A sweep ready to be worked on.
@@ -89,10 +88,13 @@ impl LoadedSweep {
         let answer = request_sweep(id, link).await?;
         let source: SpecSource = answer
             .source
-            .ok_or_else(|| SweepError::Invalid("the coordinator sent a sweep without a file".into()))?
+            .ok_or_else(|| {
+                SweepError::Invalid("the coordinator sent a sweep without a file".into())
+            })?
             .try_into()
             .map_err(|e: WireError| SweepError::Invalid(e.to_string()))?;
         let pins = source.files.clone();
+
         let read = tokio::task::spawn_blocking(move || {
             let spec = Spec::read_stored(&source).map_err(|e| e.to_string())?;
             // A worker of another build must not take one cell for another.
@@ -103,25 +105,37 @@ impl LoadedSweep {
                 )),
             }
         });
-        let spec = read.await.map_err(|e| SweepError::Invalid(e.to_string()))?.map_err(SweepError::Invalid)?;
+        let spec = read
+            .await
+            .map_err(|e| SweepError::Invalid(e.to_string()))?
+            .map_err(SweepError::Invalid)?;
         if let Some(why) = against(&spec) {
             return Err(SweepError::Invalid(why));
         }
+
         let data = match <[u8; 32]>::try_from(answer.data_hash) {
             Ok(hash) => {
                 let name = training_dataset(&spec);
-                let dataset = datasets::obtain_dataset(places, link, name, answer.data_train, hash).await?;
+                let dataset =
+                    datasets::obtain_dataset(places, link, name, answer.data_train, hash).await?;
                 Some((Arc::new(dataset), hash))
             }
             Err(_) => None,
         };
+
         let mut starts = HashMap::new();
-        for pin in pins.iter().filter(|pin| data.as_ref().is_none_or(|(_, hash)| *hash != pin.hash)) {
+        for pin in pins
+            .iter()
+            .filter(|pin| data.as_ref().is_none_or(|(_, hash)| *hash != pin.hash))
+        {
             starts.insert(
                 pin.hash,
-                datasets::obtain_file(places, link, pin.hash, "file of initial weights").await?.into(),
+                datasets::obtain_file(places, link, pin.hash, "file of initial weights")
+                    .await?
+                    .into(),
             );
         }
+
         Ok(Self {
             id: id.to_owned(),
             spec,
@@ -140,31 +154,50 @@ impl LoadedSweep {
         if let Some(cell) = self.lock_cells().get(&number) {
             return Ok(cell.clone());
         }
+
         let cell = Arc::new(self.resolve_cell(number)?);
         let mut cells = self.lock_cells();
         if cells.len() >= MAX_CACHED_CELLS {
             cells.clear();
         }
+
         Ok(cells.entry(number).or_insert(cell).clone())
     }
 
     fn lock_cells(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ResolvedCell>>> {
-        self.cells.lock().expect("nothing panics while it holds the cells")
+        self.cells
+            .lock()
+            .expect("nothing panics while it holds the cells")
     }
 
     fn resolve_cell(&self, number: u64) -> Result<ResolvedCell, String> {
         if !self.spec.grid.has_cell(number) {
             return Err(format!("the sweep has no cell {number}"));
         }
-        let config = self.spec.grid.resolve_config(number).map_err(|e| e.to_string())?;
+
+        let config = self
+            .spec
+            .grid
+            .resolve_config(number)
+            .map_err(|e| e.to_string())?;
+
         let pinned = self.data.as_ref().map_or([0; 32], |(_, hash)| *hash);
         let hash = self.spec.compute_cell_hash(&config, &pinned);
         let data = match (&self.data, Net::from_config(&config)) {
             (Some((dataset, _)), Some(_)) => Some(self.shared_subset(dataset, &config, hash)?),
             _ => None,
         };
-        let start = config.model.init_file.and_then(|file| self.initial_weights.get(&file).cloned());
-        Ok(ResolvedCell { config, hash, data, initial_weights: start })
+
+        let start = config
+            .model
+            .init_file
+            .and_then(|file| self.initial_weights.get(&file).cloned());
+        Ok(ResolvedCell {
+            config,
+            hash,
+            data,
+            initial_weights: start,
+        })
     }
 
     /// The images a cell uses; shared by all cells that use the same ones.
@@ -174,7 +207,10 @@ impl LoadedSweep {
         config: &TrialConfig,
         hash: [u8; 32],
     ) -> Result<Arc<TrialData>, String> {
-        let mut subsets = self.subsets.lock().map_err(|_| "another trial panicked while choosing its images")?;
+        let mut subsets = self
+            .subsets
+            .lock()
+            .map_err(|_| "another trial panicked while choosing its images")?;
         let data = &config.data;
         let images = SubsetKey {
             sizes: (data.train, data.test, data.validation),
@@ -184,19 +220,35 @@ impl LoadedSweep {
         if let Some(data) = subsets.get(&images) {
             return Ok(data.clone());
         }
+
         // The choice ignores repeat and cell.
-        let streams = self.spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, hash);
-        let data = TrialData::new(dataset.clone(), &config.data, &streams).map_err(|e| e.to_string())?;
+        let streams = self
+            .spec
+            .trial_streams(TrialKey { cell: 0, repeat: 0 }, hash);
+        let data =
+            TrialData::new(dataset.clone(), &config.data, &streams).map_err(|e| e.to_string())?;
         Ok(subsets.entry(images).or_insert(Arc::new(data)).clone())
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         let text = "name = \"t\"\n[model]\nkind = \"empty\"\n".to_owned();
-        let spec = Spec::read_stored(&SpecSource { file: String::new(), text, ..SpecSource::default() })
-            .expect("a valid sweep");
+        let spec = Spec::read_stored(&SpecSource {
+            file: String::new(),
+            text,
+            ..SpecSource::default()
+        })
+        .expect("a valid sweep");
+
         let initial_weights = HashMap::new();
-        Self { id: "t".into(), spec, data: None, initial_weights, cells: Mutex::default(), subsets: Mutex::default() }
+        Self {
+            id: "t".into(),
+            spec,
+            data: None,
+            initial_weights,
+            cells: Mutex::default(),
+            subsets: Mutex::default(),
+        }
     }
 }
 
@@ -204,9 +256,12 @@ impl LoadedSweep {
 async fn request_sweep(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse, tonic::Status> {
     let mut backoff = Backoff::new();
     let mut asked = 1;
+
     loop {
-        let mut question =
-            tonic::Request::new(v1::GetSweepRequest { sweep: id.to_owned(), protocol: PROTOCOL_VERSION });
+        let mut question = tonic::Request::new(v1::GetSweepRequest {
+            sweep: id.to_owned(),
+            protocol: PROTOCOL_VERSION,
+        });
         question.set_timeout(ANSWER_TIMEOUT);
         let answer = link.worker_service.get_sweep(question).await.map(|answer| {
             let mut answer = answer.into_inner();
@@ -217,9 +272,11 @@ async fn request_sweep(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse
             Ok(None) => tonic::Status::data_loss("the sweep was damaged on its way here"),
             Err(status) => status,
         };
+
         if asked == MAX_ATTEMPTS {
             return Err(why);
         }
+
         asked += 1;
         backoff.wait_after(&why).await;
     }
@@ -227,14 +284,32 @@ async fn request_sweep(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse
 
 /// Bytes that a trial of a cell needs, and those of the dataset.
 pub(crate) fn required_bytes(spec: &Spec, cell: u64) -> (u64, u64) {
-    let config = spec.grid.has_cell(cell).then(|| spec.grid.resolve_config(cell).ok()).flatten();
+    let config = spec
+        .grid
+        .has_cell(cell)
+        .then(|| spec.grid.resolve_config(cell).ok())
+        .flatten();
     let Some(config) = config else { return (0, 0) };
-    let Some(net) = Net::from_config(&config) else { return (0, 0) };
-    (net.trial_bytes(&config, &spec.measure), config.data.dataset.bytes_in_memory())
+    let Some(net) = Net::from_config(&config) else {
+        return (0, 0);
+    };
+
+    (
+        net.trial_bytes(&config, &spec.measure),
+        config.data.dataset.bytes_in_memory(),
+    )
 }
 
 /// A sweep trains on one dataset, which the coordinator has checked.
 fn training_dataset(spec: &Spec) -> DatasetName {
-    let trains = |cell: u64| spec.grid.resolve_config(cell).ok().filter(|config| Net::from_config(config).is_some());
-    spec.grid.iter().find_map(trains).map_or(DatasetName::Glyphs, |config| config.data.dataset)
+    let trains = |cell: u64| {
+        spec.grid
+            .resolve_config(cell)
+            .ok()
+            .filter(|config| Net::from_config(config).is_some())
+    };
+    spec.grid
+        .iter()
+        .find_map(trains)
+        .map_or(DatasetName::Glyphs, |config| config.data.dataset)
 }

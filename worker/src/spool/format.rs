@@ -52,19 +52,41 @@ pub(crate) struct SegmentContent {
 /// The record of a result.
 pub(crate) fn encode_result(sender: &ResultOwner, finished: &FinishedTrial) -> Vec<u8> {
     let weights = finished.weights.as_deref().unwrap_or_default();
-    encode_record(RESULT_TAG, &encode_batch(sender, vec![finished.result.clone().into()]), weights)
+    encode_record(
+        RESULT_TAG,
+        &encode_batch(sender, vec![finished.result.clone().into()]),
+        weights,
+    )
 }
 
 /// The record that says that the results of these trials were acknowledged.
 pub(crate) fn encode_acknowledgement(sender: &ResultOwner, keys: &[TrialKey]) -> Vec<u8> {
-    let named = |key: &TrialKey| v1::TrialResult { key: Some((*key).into()), ..Default::default() };
-    encode_record(ACKNOWLEDGED_TAG, &encode_batch(sender, keys.iter().map(named).collect()), &[])
+    let named = |key: &TrialKey| v1::TrialResult {
+        key: Some((*key).into()),
+        ..Default::default()
+    };
+    encode_record(
+        ACKNOWLEDGED_TAG,
+        &encode_batch(sender, keys.iter().map(named).collect()),
+        &[],
+    )
 }
 
 fn encode_batch(sender: &ResultOwner, results: Vec<v1::TrialResult>) -> Vec<u8> {
-    let fence = Some(v1::Fence { lease: sender.fence.lease, epoch: sender.fence.epoch });
-    let (worker, sweep) = (sender.worker.clone(), sender.sweep.clone());
-    v1::CommitResultsRequest { worker, fence, results, sweep, checksum: Vec::new() }.encode_to_vec()
+    let fence = Some(v1::Fence {
+        lease: sender.fence.lease,
+        epoch: sender.fence.epoch,
+    });
+    let worker = sender.worker.clone();
+    let sweep = sender.sweep.clone();
+    v1::CommitResultsRequest {
+        worker,
+        fence,
+        results,
+        sweep,
+        checksum: Vec::new(),
+    }
+    .encode_to_vec()
 }
 
 fn encode_record(what: u8, batch: &[u8], weights: &[u8]) -> Vec<u8> {
@@ -75,18 +97,23 @@ fn encode_record(what: u8, batch: &[u8], weights: &[u8]) -> Vec<u8> {
     record.extend(weights);
     let (head, content) = record.split_at_mut(HEADER_BYTES);
     head[..LENGTH_BYTES].copy_from_slice(&(content.len() as u32).to_le_bytes());
+
     head[LENGTH_BYTES..].copy_from_slice(&record_checksum(content));
     record
 }
 
 fn record_checksum(content: &[u8]) -> [u8; HEADER_BYTES - LENGTH_BYTES] {
-    let hash = blake3::Hasher::new_derive_key(CHECKSUM_CONTEXT).update(content).finalize();
+    let hash = blake3::Hasher::new_derive_key(CHECKSUM_CONTEXT)
+        .update(content)
+        .finalize();
     std::array::from_fn(|n| hash.as_bytes()[n])
 }
 
 /// Reads a segment.
 pub(crate) fn read_segment(mut bytes: &[u8]) -> SegmentContent {
-    let (mut content, mut ended) = (SegmentContent::default(), BTreeSet::new());
+    let mut content = SegmentContent::default();
+    let mut ended = BTreeSet::new();
+
     while let Some((whole, rest)) = split_record(bytes) {
         match decode_record(whole) {
             Some(RecordContent::Result(kept)) => content.unacknowledged.push(*kept),
@@ -95,10 +122,14 @@ pub(crate) fn read_segment(mut bytes: &[u8]) -> SegmentContent {
             }
             None => content.damaged_records += 1,
         }
+
         bytes = rest;
     }
+
     content.torn_bytes = bytes.len();
-    content.unacknowledged.retain(|kept| !ended.contains(&(kept.owner.clone(), kept.finished.result.key)));
+    content
+        .unacknowledged
+        .retain(|kept| !ended.contains(&(kept.owner.clone(), kept.finished.result.key)));
     content
 }
 
@@ -126,12 +157,21 @@ fn decode_record(record: &[u8]) -> Option<RecordContent> {
     if head[LENGTH_BYTES..] != record_checksum(content) {
         return None;
     }
+
     let (what, content) = content.split_first()?;
     let (length, content) = content.split_first_chunk::<LENGTH_BYTES>()?;
     let (batch, weights) = content.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     let batch = v1::CommitResultsRequest::decode(batch).ok()?;
-    let fence = batch.fence.map(|fence| Fence { lease: fence.lease, epoch: fence.epoch })?;
-    let sender = ResultOwner { worker: batch.worker, fence, sweep: batch.sweep };
+    let fence = batch.fence.map(|fence| Fence {
+        lease: fence.lease,
+        epoch: fence.epoch,
+    })?;
+    let sender = ResultOwner {
+        worker: batch.worker,
+        fence,
+        sweep: batch.sweep,
+    };
+
     match *what {
         RESULT_TAG => {
             let result: TrialResult = batch.results.into_iter().next()?.try_into().ok()?;
@@ -142,8 +182,16 @@ fn decode_record(record: &[u8]) -> Option<RecordContent> {
             })))
         }
         ACKNOWLEDGED_TAG => {
-            let key = |result: v1::TrialResult| result.key.map(|key| TrialKey { cell: key.cell, repeat: key.repeat });
-            Some(RecordContent::Acknowledged(sender, batch.results.into_iter().filter_map(key).collect()))
+            let key = |result: v1::TrialResult| {
+                result.key.map(|key| TrialKey {
+                    cell: key.cell,
+                    repeat: key.repeat,
+                })
+            };
+            Some(RecordContent::Acknowledged(
+                sender,
+                batch.results.into_iter().filter_map(key).collect(),
+            ))
         }
         _ => None,
     }
@@ -156,14 +204,21 @@ pub(crate) mod tests {
     use crate::spool::format::*;
 
     pub(crate) fn sample_owner() -> ResultOwner {
-        ResultOwner { worker: "w".repeat(32), fence: Fence { lease: 3, epoch: 2 }, sweep: "a1b2c3d4".into() }
+        ResultOwner {
+            worker: "w".repeat(32),
+            fence: Fence { lease: 3, epoch: 2 },
+            sweep: "a1b2c3d4".into(),
+        }
     }
 
     pub(crate) fn finished(repeat: u32, weights: Option<Vec<u8>>) -> FinishedTrial {
         let hash = weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
         let key = TrialKey { cell: 1, repeat };
-        let result =
-            TrialResult { metrics: vec![0.5, f64::from(repeat)], weights_hash: hash, ..TrialResult::completed(key) };
+        let result = TrialResult {
+            metrics: vec![0.5, f64::from(repeat)],
+            weights_hash: hash,
+            ..TrialResult::completed(key)
+        };
         FinishedTrial { result, weights }
     }
 
@@ -173,7 +228,11 @@ pub(crate) mod tests {
     }
 
     fn repeats(content: &SegmentContent) -> Vec<u32> {
-        content.unacknowledged.iter().map(|kept| kept.finished.result.key.repeat).collect()
+        content
+            .unacknowledged
+            .iter()
+            .map(|kept| kept.finished.result.key.repeat)
+            .collect()
     }
 
     #[test]
@@ -181,41 +240,88 @@ pub(crate) mod tests {
         assert_eq!(read_segment(&[]), SegmentContent::default());
         let mut bytes = three().concat();
         let content = read_segment(&bytes);
-        assert_eq!((repeats(&content), content.torn_bytes, content.damaged_records), (vec![0, 1, 2], 0, 0));
+        assert_eq!(
+            (
+                repeats(&content),
+                content.torn_bytes,
+                content.damaged_records
+            ),
+            (vec![0, 1, 2], 0, 0)
+        );
+
         assert_eq!(
             content.unacknowledged[1],
-            SpooledResult { owner: sample_owner(), finished: finished(1, Some(vec![9; 40])) }
+            SpooledResult {
+                owner: sample_owner(),
+                finished: finished(1, Some(vec![9; 40]))
+            }
         );
-        let keys = [TrialKey { cell: 1, repeat: 0 }, TrialKey { cell: 1, repeat: 2 }];
-        bytes.extend(encode_acknowledgement(&ResultOwner { worker: "v".into(), ..sample_owner() }, &keys));
-        assert_eq!(repeats(&read_segment(&bytes)), [0, 1, 2], "another worker's word");
+
+        let keys = [
+            TrialKey { cell: 1, repeat: 0 },
+            TrialKey { cell: 1, repeat: 2 },
+        ];
+        bytes.extend(encode_acknowledgement(
+            &ResultOwner {
+                worker: "v".into(),
+                ..sample_owner()
+            },
+            &keys,
+        ));
+
+        assert_eq!(
+            repeats(&read_segment(&bytes)),
+            [0, 1, 2],
+            "another worker's word"
+        );
         bytes.extend(encode_acknowledgement(&sample_owner(), &keys));
+
         assert_eq!(repeats(&read_segment(&bytes)), [1]);
     }
 
     #[test]
     fn a_torn_tail_costs_the_record_that_it_is_part_of_at_every_byte() {
         let records = three();
-        let (bytes, first_two) = (records.concat(), records[..2].concat().len());
+        let bytes = records.concat();
+        let first_two = records[..2].concat().len();
+
         for cut in 0..bytes.len() {
             let content = read_segment(&bytes[..cut]);
-            let whole = (1..=3).take_while(|n| records[..*n].concat().len() <= cut).count();
-            assert_eq!((content.unacknowledged.len(), content.damaged_records), (whole, 0), "cut at {cut}");
+            let whole = (1..=3)
+                .take_while(|n| records[..*n].concat().len() <= cut)
+                .count();
+            assert_eq!(
+                (content.unacknowledged.len(), content.damaged_records),
+                (whole, 0),
+                "cut at {cut}"
+            );
+
             assert_eq!(content.torn_bytes, cut - records[..whole].concat().len());
         }
+
         assert_eq!(read_segment(&bytes[..first_two]).torn_bytes, 0);
     }
 
     #[test]
     fn no_flipped_bit_makes_another_result() {
-        let (bytes, as_written) = (three().concat(), read_segment(&three().concat()).unacknowledged);
+        let bytes = three().concat();
+        let as_written = read_segment(&three().concat()).unacknowledged;
+
         for bit in 0..8 * bytes.len() {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             let content = read_segment(&damaged);
-            assert!(content.damaged_records > 0 || content.torn_bytes > 0, "bit {bit} passes");
             assert!(
-                content.unacknowledged.len() < 3 && content.unacknowledged.iter().all(|kept| as_written.contains(kept)),
+                content.damaged_records > 0 || content.torn_bytes > 0,
+                "bit {bit} passes"
+            );
+
+            assert!(
+                content.unacknowledged.len() < 3
+                    && content
+                        .unacknowledged
+                        .iter()
+                        .all(|kept| as_written.contains(kept)),
                 "bit {bit}"
             );
         }

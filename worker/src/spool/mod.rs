@@ -79,21 +79,45 @@ impl Spool {
     /// # Errors
     /// Another worker uses it, or it cannot be read or written.
     pub fn open(folder: &Path, worker: &str, limit: u64) -> Result<Self, UserError> {
-        let failed =
-            |error: io::Error| UserError::new(ErrorCode::BadInput, format!("--spool {}: {error}", folder.display()));
+        let failed = |error: io::Error| {
+            UserError::new(
+                ErrorCode::BadInput,
+                format!("--spool {}: {error}", folder.display()),
+            )
+        };
         std::fs::create_dir_all(folder).map_err(failed)?;
-        let lock =
-            File::options().create(true).truncate(false).write(true).open(folder.join("lock")).map_err(failed)?;
+
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lock"))
+            .map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => {
-                failed(io::Error::other("another worker uses this folder; give each worker its own"))
-            }
+            TryLockError::WouldBlock => failed(io::Error::other(
+                "another worker uses this folder; give each worker its own",
+            )),
             TryLockError::Error(error) => failed(error),
         })?;
+
         let state = SpoolState::scan_folder(folder).map_err(failed)?;
-        let left = state.segments.values().map(|segment| segment.unacknowledged).sum();
-        let (folder, worker, state) = (folder.to_owned(), worker.to_owned(), Mutex::new(state));
-        Ok(Self { folder, worker, limit, leftover_results: left, _lock: lock, state })
+        let left = state
+            .segments
+            .values()
+            .map(|segment| segment.unacknowledged)
+            .sum();
+
+        let folder = folder.to_owned();
+        let worker = worker.to_owned();
+        let state = Mutex::new(state);
+        Ok(Self {
+            folder,
+            worker,
+            limit,
+            leftover_results: left,
+            _lock: lock,
+            state,
+        })
     }
 
     /// How many results an earlier worker left.
@@ -102,17 +126,32 @@ impl Spool {
     }
 
     fn lock_state(&self) -> MutexGuard<'_, SpoolState> {
-        self.state.lock().expect("nothing panics while it holds the spool")
+        self.state
+            .lock()
+            .expect("nothing panics while it holds the spool")
     }
 
     fn result_owner(&self, fence: Fence, sweep: &str) -> ResultOwner {
-        ResultOwner { worker: self.worker.clone(), fence, sweep: sweep.to_owned() }
+        ResultOwner {
+            worker: self.worker.clone(),
+            fence,
+            sweep: sweep.to_owned(),
+        }
     }
 
     /// A result as it is kept.
-    pub(crate) fn encode_entry(&self, fence: Fence, sweep: &str, finished: &FinishedTrial) -> SpoolEntry {
+    pub(crate) fn encode_entry(
+        &self,
+        fence: Fence,
+        sweep: &str,
+        finished: &FinishedTrial,
+    ) -> SpoolEntry {
         let record = format::encode_result(&self.result_owner(fence, sweep), finished);
-        SpoolEntry { fence, key: finished.result.key, record }
+        SpoolEntry {
+            fence,
+            key: finished.result.key,
+            record,
+        }
     }
 
     /// Keeps a result.
@@ -156,8 +195,10 @@ impl Spool {
 
     fn read_result(&self, place: &SpoolRef) -> io::Result<FinishedTrial> {
         let mut record = vec![0; place.bytes];
-        File::open(segment_path(&self.folder, place.segment))?.read_exact_at(&mut record, place.offset)?;
-        format::decode_result(&record).ok_or_else(|| io::Error::other("it is not as it was written"))
+        File::open(segment_path(&self.folder, place.segment))?
+            .read_exact_at(&mut record, place.offset)?;
+        format::decode_result(&record)
+            .ok_or_else(|| io::Error::other("it is not as it was written"))
     }
 
     /// The coordinator has answered for these trials' results.
@@ -165,12 +206,14 @@ impl Spool {
         let sender = self.result_owner(fence, sweep);
         let mut state = self.lock_state();
         let mut touched: BTreeMap<u64, Vec<TrialKey>> = BTreeMap::new();
+
         for key in keys {
             state.unspooled.remove(&(fence, *key));
             if let Some(segment) = state.unacknowledged.remove(&(fence, *key)) {
                 touched.entry(segment).or_default().push(*key);
             }
         }
+
         for (segment, keys) in touched {
             state.record_acknowledgement(
                 &self.folder,
@@ -195,13 +238,21 @@ impl Spool {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn read_leftover_batches(&self, segment: u64) -> io::Result<Vec<(String, ResultBatch)>> {
+    pub(crate) fn read_leftover_batches(
+        &self,
+        segment: u64,
+    ) -> io::Result<Vec<(String, ResultBatch)>> {
         let content = format::read_segment(&std::fs::read(segment_path(&self.folder, segment))?);
         let mut by_sender: BTreeMap<ResultOwner, Vec<FinishedTrial>> = BTreeMap::new();
+
         for kept in content.unacknowledged {
             by_sender.entry(kept.owner).or_default().push(kept.finished);
         }
-        Ok(by_sender.into_iter().flat_map(|(sender, results)| pack_batches(&sender, results)).collect())
+
+        Ok(by_sender
+            .into_iter()
+            .flat_map(|(sender, results)| pack_batches(&sender, results))
+            .collect())
     }
 
     /// All in a segment that was left is delivered.
@@ -215,48 +266,92 @@ impl SpoolState {
     fn scan_folder(folder: &Path) -> io::Result<Self> {
         let mut state = Self::default();
         for number in list_segment_numbers(folder)? {
-            let (file, bytes) = (segment_path(folder, number), std::fs::read(segment_path(folder, number))?);
+            let file = segment_path(folder, number);
+            let bytes = std::fs::read(segment_path(folder, number))?;
             let content = format::read_segment(&bytes);
             if content.damaged_records > 0 {
                 let damaged = content.damaged_records;
                 tracing::warn!(file = %file.display(), damaged, "the spool is damaged: these trials are run again");
             }
+
             state.next = number + 1;
             let open = content.unacknowledged.len() as u64;
-            state
-                .segments
-                .insert(number, SpoolSegment { bytes: bytes.len() as u64, unacknowledged: open, is_leftover: true });
+            state.segments.insert(
+                number,
+                SpoolSegment {
+                    bytes: bytes.len() as u64,
+                    unacknowledged: open,
+                    is_leftover: true,
+                },
+            );
+
             if open == 0 {
                 state.remove_segment(folder, number);
             }
         }
+
         Ok(state)
     }
 
-    fn append_entry(&mut self, folder: &Path, limit: u64, entry: &SpoolEntry) -> io::Result<SpoolRef> {
-        let (held, more) = (self.segments.values().map(|s| s.bytes).sum::<u64>(), entry.record.len() as u64);
+    fn append_entry(
+        &mut self,
+        folder: &Path,
+        limit: u64,
+        entry: &SpoolEntry,
+    ) -> io::Result<SpoolRef> {
+        let held = self.segments.values().map(|s| s.bytes).sum::<u64>();
+        let more = entry.record.len() as u64;
         if held + more > limit {
-            return Err(io::Error::other(format!("it holds {held} of at most {limit} bytes (--spool-size)")));
+            return Err(io::Error::other(format!(
+                "it holds {held} of at most {limit} bytes (--spool-size)"
+            )));
         }
+
         let segment = self.write_record(folder, &entry.record)?;
-        let held = self.segments.get_mut(&segment).expect("it was just written to");
-        let place = SpoolRef { key: entry.key, segment, offset: held.bytes, bytes: entry.record.len() };
+        let held = self
+            .segments
+            .get_mut(&segment)
+            .expect("it was just written to");
+        let place = SpoolRef {
+            key: entry.key,
+            segment,
+            offset: held.bytes,
+            bytes: entry.record.len(),
+        };
+
         held.bytes += more;
         held.unacknowledged += 1;
-        self.unacknowledged.insert((entry.fence, entry.key), segment);
+        self.unacknowledged
+            .insert((entry.fence, entry.key), segment);
         Ok(place)
     }
 
     /// Writes to the current segment, or a new one, whose number it gives. What could not be written whole is taken back.
     fn write_record(&mut self, folder: &Path, record: &[u8]) -> io::Result<u64> {
-        if self.current.as_ref().is_some_and(|(number, _)| self.segments[number].bytes >= SEGMENT_BYTES) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|(number, _)| self.segments[number].bytes >= SEGMENT_BYTES)
+        {
             self.current = None;
         }
+
         let (number, mut file) = match self.current.take() {
             Some(current) => current,
             None => {
-                let file = File::options().append(true).create_new(true).open(segment_path(folder, self.next))?;
-                self.segments.insert(self.next, SpoolSegment { bytes: 0, unacknowledged: 0, is_leftover: false });
+                let file = File::options()
+                    .append(true)
+                    .create_new(true)
+                    .open(segment_path(folder, self.next))?;
+                self.segments.insert(
+                    self.next,
+                    SpoolSegment {
+                        bytes: 0,
+                        unacknowledged: 0,
+                        is_leftover: false,
+                    },
+                );
+
                 self.next += 1;
                 (self.next - 1, file)
             }
@@ -266,31 +361,45 @@ impl SpoolState {
         if whole {
             self.current = Some((number, file));
         }
+
         written.map(|()| number)
     }
 
     /// So many results of a segment are acknowledged, which this record says. Where it cannot be written, they are
     /// delivered once more after a death, and compared.
     fn record_acknowledgement(&mut self, folder: &Path, number: u64, record: &[u8], results: u64) {
-        let Some(segment) = self.segments.get_mut(&number) else { return };
+        let Some(segment) = self.segments.get_mut(&number) else {
+            return;
+        };
         segment.unacknowledged -= results;
+
         if segment.unacknowledged == 0 {
             return self.remove_segment(folder, number);
         }
+
         let whole = segment.bytes;
         let noted = File::options()
             .append(true)
             .open(segment_path(folder, number))
-            .and_then(|mut file| file.write_all(record).inspect_err(|_| _ = file.set_len(whole)));
+            .and_then(|mut file| {
+                file.write_all(record)
+                    .inspect_err(|_| _ = file.set_len(whole))
+            });
+
         if noted.is_ok() {
             segment.bytes += record.len() as u64;
         }
     }
 
     fn remove_segment(&mut self, folder: &Path, number: u64) {
-        if self.current.as_ref().is_some_and(|(current, _)| *current == number) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|(current, _)| *current == number)
+        {
             self.current = None;
         }
+
         self.segments.remove(&number);
         if let Err(error) = std::fs::remove_file(segment_path(folder, number)) {
             tracing::warn!(file = %segment_path(folder, number).display(), %error, "cannot remove a part of the spool");
@@ -307,8 +416,12 @@ fn list_segment_numbers(folder: &Path) -> io::Result<BTreeSet<u64>> {
     let mut numbers = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        numbers.extend(name.strip_suffix(".spool").and_then(|number| number.parse::<u64>().ok()));
+        numbers.extend(
+            name.strip_suffix(".spool")
+                .and_then(|number| number.parse::<u64>().ok()),
+        );
     }
+
     Ok(numbers)
 }
 
@@ -316,18 +429,33 @@ fn list_segment_numbers(folder: &Path) -> io::Result<BTreeSet<u64>> {
 fn pack_batches(sender: &ResultOwner, results: Vec<FinishedTrial>) -> Vec<(String, ResultBatch)> {
     let mut parcels: Vec<ResultBatch> = Vec::new();
     let mut bytes = 0;
+
     for finished in results {
         bytes += finished.wire_size();
-        match parcels.last_mut().filter(|parcel| bytes <= MAX_BATCH_BYTES && parcel.results.len() < MAX_BATCH_RESULTS) {
+        match parcels
+            .last_mut()
+            .filter(|parcel| bytes <= MAX_BATCH_BYTES && parcel.results.len() < MAX_BATCH_RESULTS)
+        {
             Some(parcel) => parcel.results.push(finished),
             None => {
                 bytes = finished.wire_size();
-                let (fence, sweep) = (sender.fence, sender.sweep.clone());
-                parcels.push(ResultBatch { number: 0, fence, sweep, results: vec![finished], spooled: Vec::new() });
+                let fence = sender.fence;
+                let sweep = sender.sweep.clone();
+                parcels.push(ResultBatch {
+                    number: 0,
+                    fence,
+                    sweep,
+                    results: vec![finished],
+                    spooled: Vec::new(),
+                });
             }
         }
     }
-    parcels.into_iter().map(|parcel| (sender.worker.clone(), parcel)).collect()
+
+    parcels
+        .into_iter()
+        .map(|parcel| (sender.worker.clone(), parcel))
+        .collect()
 }
 
 #[cfg(test)]
@@ -343,7 +471,13 @@ mod tests {
     }
 
     fn acknowledge_repeats(spool: &Spool, repeats: &[u32]) {
-        let keys: Vec<TrialKey> = repeats.iter().map(|repeat| TrialKey { cell: 1, repeat: *repeat }).collect();
+        let keys: Vec<TrialKey> = repeats
+            .iter()
+            .map(|repeat| TrialKey {
+                cell: 1,
+                repeat: *repeat,
+            })
+            .collect();
         spool.acknowledge_results(FENCE, "a1b2c3d4", &keys);
     }
 
@@ -354,8 +488,13 @@ mod tests {
             .into_iter()
             .flat_map(|segment| spool.read_leftover_batches(segment).expect("readable"));
         let results = |(worker, parcel): (String, ResultBatch)| {
-            parcel.trial_keys().into_iter().map(|key| (worker.clone(), key.repeat)).collect::<Vec<_>>()
+            parcel
+                .trial_keys()
+                .into_iter()
+                .map(|key| (worker.clone(), key.repeat))
+                .collect::<Vec<_>>()
         };
+
         parcels.flat_map(results).collect()
     }
 
@@ -363,20 +502,38 @@ mod tests {
     fn the_next_worker_finds_what_was_not_acknowledged_under_the_name_of_the_one_before() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let first = Spool::open(dir.path(), "first", LIMIT).expect("opened");
-        let places: Vec<SpoolRef> = (0..4).map(|repeat| append_one(&first, repeat).expect("room")).collect();
+        let places: Vec<SpoolRef> = (0..4)
+            .map(|repeat| append_one(&first, repeat).expect("room"))
+            .collect();
         acknowledge_repeats(&first, &[1, 3]);
-        assert_eq!(first.read_result(&places[2]).expect("readable"), finished(2, None));
+
+        assert_eq!(
+            first.read_result(&places[2]).expect("readable"),
+            finished(2, None)
+        );
         drop(first);
         let second = Spool::open(dir.path(), "second", LIMIT).expect("opened");
         assert_eq!(second.leftover_results(), 2);
+
         append_one(&second, 7).expect("room");
         let of_first = [("first".to_owned(), 0), ("first".to_owned(), 2)];
         assert_eq!(leftover_repeats(&second), of_first);
         drop(second);
         let third = Spool::open(dir.path(), "third", LIMIT).expect("opened");
-        assert_eq!(leftover_repeats(&third), [&of_first[..], &[("second".to_owned(), 7)]].concat());
-        third.leftover_segments().into_iter().for_each(|segment| third.discard_segment(segment));
-        assert!(list_segment_numbers(dir.path()).expect("readable").is_empty());
+        assert_eq!(
+            leftover_repeats(&third),
+            [&of_first[..], &[("second".to_owned(), 7)]].concat()
+        );
+
+        third
+            .leftover_segments()
+            .into_iter()
+            .for_each(|segment| third.discard_segment(segment));
+        assert!(
+            list_segment_numbers(dir.path())
+                .expect("readable")
+                .is_empty()
+        );
     }
 
     #[test]
@@ -387,9 +544,18 @@ mod tests {
         acknowledge_repeats(&spool, &[0]);
         assert_eq!(list_segment_numbers(dir.path()).expect("readable").len(), 1);
         acknowledge_repeats(&spool, &[1]);
-        assert!(list_segment_numbers(dir.path()).expect("readable").is_empty());
+
+        assert!(
+            list_segment_numbers(dir.path())
+                .expect("readable")
+                .is_empty()
+        );
         append_one(&spool, 2).expect("room");
-        assert_eq!(list_segment_numbers(dir.path()).expect("readable"), BTreeSet::from([1]));
+
+        assert_eq!(
+            list_segment_numbers(dir.path()).expect("readable"),
+            BTreeSet::from([1])
+        );
     }
 
     #[test]
@@ -397,32 +563,52 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let record = format::encode_result(&sample_owner(), &finished(5, None));
         std::fs::write(segment_path(dir.path(), 0), []).expect("written");
-        std::fs::write(segment_path(dir.path(), 4), [&record[..], &record[..30]].concat()).expect("written");
+        std::fs::write(
+            segment_path(dir.path(), 4),
+            [&record[..], &record[..30]].concat(),
+        )
+        .expect("written");
+
         let spool = Spool::open(dir.path(), "w", LIMIT).expect("opened");
         assert_eq!(leftover_repeats(&spool), [(sample_owner().worker, 5)]);
         append_one(&spool, 1).expect("room");
-        assert_eq!(list_segment_numbers(dir.path()).expect("readable"), BTreeSet::from([4, 5]));
+        assert_eq!(
+            list_segment_numbers(dir.path()).expect("readable"),
+            BTreeSet::from([4, 5])
+        );
     }
 
     #[test]
     fn what_has_no_room_is_owed_until_there_is_some_or_it_is_acknowledged() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let size = format::encode_result(&ResultOwner { worker: "w".into(), ..sample_owner() }, &finished(1, None))
-            .len() as u64;
+        let size = format::encode_result(
+            &ResultOwner {
+                worker: "w".into(),
+                ..sample_owner()
+            },
+            &finished(1, None),
+        )
+        .len() as u64;
         let spool = Spool::open(dir.path(), "w", size).expect("opened");
         append_one(&spool, 0).expect("room");
+
         let entry = spool.encode_entry(FENCE, "a1b2c3d4", &finished(1, None));
         let error = spool.append_result(&entry).expect_err("it is full");
         assert!(error.to_string().contains("--spool-size"), "{error}");
         assert!(spool.retry_append(&entry).is_err());
         acknowledge_repeats(&spool, &[0]);
         spool.retry_append(&entry).expect("there is room");
+
         let late = spool.encode_entry(FENCE, "a1b2c3d4", &finished(2, None));
         assert!(spool.append_result(&late).is_err());
         acknowledge_repeats(&spool, &[2]);
         spool.retry_append(&late).expect("nothing is owed");
         drop(spool);
-        assert_eq!(leftover_repeats(&Spool::open(dir.path(), "x", LIMIT).expect("opened")), [("w".to_owned(), 1)]);
+
+        assert_eq!(
+            leftover_repeats(&Spool::open(dir.path(), "x", LIMIT).expect("opened")),
+            [("w".to_owned(), 1)]
+        );
     }
 
     #[test]

@@ -25,10 +25,20 @@ pub(crate) enum ComputeBackend {
 impl ComputeBackend {
     /// For training batches of the job's size and passes without gradient of up to `test` images.
     pub(crate) fn new(job: &Job<'_>, net: &Net, test: usize) -> Self {
-        let (batch, loss) = (job.config.effective_batch_size() as usize, job.config.train.loss);
+        let batch = job.config.effective_batch_size() as usize;
+        let loss = job.config.train.loss;
+
         match job.candle_device {
-            None => Self::Cpu(Box::new(CpuEngine::new(net, loss, batch, test, job.thread_count()))),
-            Some(place) => Self::Candle(Box::new(CandleEngine::new(net, loss, batch, &place.device))),
+            None => Self::Cpu(Box::new(CpuEngine::new(
+                net,
+                loss,
+                batch,
+                test,
+                job.thread_count(),
+            ))),
+            Some(place) => {
+                Self::Candle(Box::new(CandleEngine::new(net, loss, batch, &place.device)))
+            }
         }
     }
 
@@ -88,7 +98,13 @@ impl ComputeBackend {
     /// Moves the running statistics towards those of the last training batch. The very first batch replaces them where
     /// ε = 0: the initial variance of 1 would set an absolute scale.
     pub(crate) fn update_statistics(&self, running: &mut [f32], first: bool) {
-        self.blend_statistics(running, |norm| if first && norm.eps == 0.0 { 1.0 } else { STATISTICS_MOMENTUM });
+        self.blend_statistics(running, |norm| {
+            if first && norm.eps == 0.0 {
+                1.0
+            } else {
+                STATISTICS_MOMENTUM
+            }
+        });
     }
 
     /// Passes over a batch in training mode, and takes its statistics into the mean over the `before` earlier ones.
@@ -111,10 +127,14 @@ impl ComputeBackend {
     fn blend_statistics(&self, running: &mut [f32], share: impl Fn(&NormSpec) -> f64) {
         for (at, (place, norm)) in self.layout().batch_norms().enumerate() {
             match self {
-                Self::Cpu(engine) => {
-                    place.blend_statistics(engine.batch_statistics(place.layer), share(&norm), running)
+                Self::Cpu(engine) => place.blend_statistics(
+                    engine.batch_statistics(place.layer),
+                    share(&norm),
+                    running,
+                ),
+                Self::Candle(engine) => {
+                    place.blend_statistics(engine.batch_statistics(at), share(&norm), running)
                 }
-                Self::Candle(engine) => place.blend_statistics(engine.batch_statistics(at), share(&norm), running),
             }
         }
     }

@@ -64,14 +64,24 @@ pub fn measure_training_speed(
 ) -> Result<BenchReport, rayon::ThreadPoolBuildError> {
     let batch = u64::from(config.effective_batch_size());
     let mut report = BenchReport::default();
-    let Some(net) = Net::from_config(config) else { return Ok(report) };
+    let Some(net) = Net::from_config(config) else {
+        return Ok(report);
+    };
     let pool = super::build_thread_pool(threads)?;
-    let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
+
+    let streams = Streams {
+        sweep_seed: 0,
+        repeat: 0,
+        cell: [0; 32],
+        plan: SeedPlan::default(),
+    };
     let data = random_trial_data(config, &streams);
+
     let measure = Measure::with_metrics(ergodic_common::config::Length::Steps(1), Vec::new());
     let key = TrialKey { cell: 0, repeat: 0 };
     let mut config = config.clone();
-    (config.data.train, config.data.order) = (config.effective_batch_size(), VisitOrder::Sequential);
+    (config.data.train, config.data.order) =
+        (config.effective_batch_size(), VisitOrder::Sequential);
     let job = Job {
         config: &config,
         streams: &streams,
@@ -85,8 +95,18 @@ pub fn measure_training_speed(
         checkpoint_store: None,
         deadline: None,
     };
+
     let seconds = (&mut report.cpu_seconds, &mut report.seconds);
-    job.run_on_pool(|| isa.run_program(TimedTraining { job: &job, net: &net, data: &data, steps, seconds }));
+    job.run_on_pool(|| {
+        isa.run_program(TimedTraining {
+            job: &job,
+            net: &net,
+            data: &data,
+            steps,
+            seconds,
+        })
+    });
+
     report.gemm_flops_per_second = gemm_flops_per_second();
     report.steps = steps;
     report.samples = steps * batch;
@@ -110,9 +130,12 @@ fn gemm_flops_per_second() -> f64 {
 }
 
 fn best_gemm_rate() -> f64 {
-    let matrix = || Tensor::full(0.5_f32, (GEMM_SIDE, GEMM_SIDE), &Device::Cpu).and_then(|m| m.contiguous());
-    let (a, b) = (matrix().expect(super::ON_CPU), matrix().expect(super::ON_CPU));
+    let matrix =
+        || Tensor::full(0.5_f32, (GEMM_SIDE, GEMM_SIDE), &Device::Cpu).and_then(|m| m.contiguous());
+    let a = matrix().expect(super::ON_CPU);
+    let b = matrix().expect(super::ON_CPU);
     let mut best = f64::INFINITY;
+
     for _ in 0..4 {
         let start = cpu_seconds();
         for _ in 0..GEMM_PRODUCTS {
@@ -120,6 +143,7 @@ fn best_gemm_rate() -> f64 {
         }
         best = best.min((cpu_seconds() - start) / f64::from(GEMM_PRODUCTS));
     }
+
     2.0 * (GEMM_SIDE * GEMM_SIDE * GEMM_SIDE) as f64 / best
 }
 
@@ -136,7 +160,9 @@ impl super::SimdProgram for TimedTraining<'_> {
     fn run_with<S: Simd16>(self, s: S) {
         let mut training = Training::new(s, self.job, self.net, self.data).expect(super::ON_CPU);
         let rates = StepHyperparams::at_step(self.job.config, 0);
-        let (mut start, mut began) = (cpu_seconds(), Instant::now());
+        let mut start = cpu_seconds();
+        let mut began = Instant::now();
+
         for step in 0..WARM_UP_STEPS + self.steps {
             if step == WARM_UP_STEPS {
                 (start, began) = (cpu_seconds(), Instant::now());
@@ -144,6 +170,7 @@ impl super::SimdProgram for TimedTraining<'_> {
             training.compute_gradient(step).expect(super::ON_CPU);
             training.update_weights(rates, step).expect(super::ON_CPU);
         }
+
         let cpu = cpu_seconds() - start;
         let elapsed = began.elapsed().as_secs_f64();
         // The system counts CPU time in ticks, which a very short run may fall between.
@@ -161,11 +188,24 @@ fn random_trial_data(config: &TrialConfig, streams: &Streams) -> TrialData {
         while pixels.len() < (images * height * width * channels) as usize {
             pixels.extend(stream.next_bytes());
         }
+
         pixels.truncate((images * height * width * channels) as usize);
-        Images { pixels, floats: Vec::new(), labels: (0..images).map(|i| (i % name.class_count()) as u8).collect() }
+        Images {
+            pixels,
+            floats: Vec::new(),
+            labels: (0..images)
+                .map(|i| (i % name.class_count()) as u8)
+                .collect(),
+        }
     };
+
     let batch = config.effective_batch_size();
-    let dataset = Arc::new(Dataset { name, train: part(batch), test: part(1) });
+    let dataset = Arc::new(Dataset {
+        name,
+        train: part(batch),
+        test: part(1),
+    });
+
     let config = DataConfig::new(name, batch, 1);
     TrialData::new(dataset, &config, streams).expect("as many images as asked for were made")
 }
@@ -178,6 +218,7 @@ fn cpu_seconds() -> f64 {
         let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
         text.split_whitespace().next()?.parse::<u64>().ok()
     };
+
     let tasks = std::fs::read_dir("/proc/self/task").ok();
     let nanoseconds = tasks.and_then(|tasks| tasks.flatten().map(of_task).sum::<Option<u64>>());
     nanoseconds.map_or_else(|| start.elapsed().as_secs_f64(), |ns| ns as f64 * 1e-9)

@@ -20,8 +20,15 @@ pub trait CheckpointStore: Sync {
 /// another key, so that an older form does not fit.
 pub(crate) fn compute_trial_identity(job: &Job<'_>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v3");
-    let described =
-        format!("{} {:?} {:?} {:?} {:?}", job.numerics_class(), job.key, job.config, job.streams, job.measure);
+    let described = format!(
+        "{} {:?} {:?} {:?} {:?}",
+        job.numerics_class(),
+        job.key,
+        job.config,
+        job.streams,
+        job.measure
+    );
+
     *hasher.update(described.as_bytes()).finalize().as_bytes()
 }
 
@@ -42,7 +49,8 @@ impl CheckpointEncoder {
 
     pub(crate) fn write_f32s(&mut self, all: &[f32]) {
         self.write_u64(all.len() as u64);
-        self.bytes.extend(all.iter().flat_map(|x| x.to_bits().to_le_bytes()));
+        self.bytes
+            .extend(all.iter().flat_map(|x| x.to_bits().to_le_bytes()));
     }
 
     pub(crate) fn write_f64s(&mut self, all: &[f64]) {
@@ -70,7 +78,10 @@ impl CheckpointEncoder {
 
 /// Reads a checkpoint of this trial: the steps that are done, and what follows. `None` if it is damaged, or of another trial
 /// or form.
-pub(crate) fn open_checkpoint<'a>(checkpoint: &'a [u8], identity: &[u8; 32]) -> Option<(u64, CheckpointDecoder<'a>)> {
+pub(crate) fn open_checkpoint<'a>(
+    checkpoint: &'a [u8],
+    identity: &[u8; 32],
+) -> Option<(u64, CheckpointDecoder<'a>)> {
     let mut unpacker = CheckpointDecoder::new(checkpoint)?;
     unpacker.read_bytes().filter(|found| found == identity)?;
     Some((unpacker.read_u64()?, unpacker))
@@ -103,7 +114,12 @@ impl<'a> CheckpointDecoder<'a> {
         let (these, rest) = self.bytes.split_at_checked(len.checked_mul(4)?)?;
         self.bytes = rest;
         let (singles, _) = these.as_chunks();
-        Some(singles.iter().map(|x| f32::from_bits(u32::from_le_bytes(*x))).collect())
+        Some(
+            singles
+                .iter()
+                .map(|x| f32::from_bits(u32::from_le_bytes(*x)))
+                .collect(),
+        )
     }
 
     pub(crate) fn read_bytes(&mut self) -> Option<Vec<u8>> {
@@ -140,15 +156,29 @@ mod tests {
         packer.write_f32s(&[1.5, f32::MIN_POSITIVE]);
         packer.write_f64s(&[f64::NAN]);
         packer.write_u64s(&[u64::MAX]);
+
         packer.write_bytes(&[1, 2, 3]);
         let bytes = packer.finish_with_hash();
         let mut unpacker = CheckpointDecoder::new(&bytes).expect("nothing was changed");
-        assert_eq!((unpacker.read_u64(), unpacker.read_f64().map(f64::to_bits)), (Some(7), Some((-0.0_f64).to_bits())));
+        assert_eq!(
+            (unpacker.read_u64(), unpacker.read_f64().map(f64::to_bits)),
+            (Some(7), Some((-0.0_f64).to_bits()))
+        );
+
         assert_eq!(unpacker.read_f32s(), Some(vec![1.5, f32::MIN_POSITIVE]));
-        assert!(unpacker.read_f64s().is_some_and(|x| x.len() == 1 && x[0].is_nan()));
+        assert!(
+            unpacker
+                .read_f64s()
+                .is_some_and(|x| x.len() == 1 && x[0].is_nan())
+        );
+
         assert_eq!(unpacker.read_u64s(), Some(vec![u64::MAX]));
-        assert_eq!((unpacker.read_bytes(), unpacker.is_fully_read()), (Some(vec![1, 2, 3]), true));
+        assert_eq!(
+            (unpacker.read_bytes(), unpacker.is_fully_read()),
+            (Some(vec![1, 2, 3]), true)
+        );
         assert_eq!(unpacker.read_u64(), None);
+
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;

@@ -24,22 +24,19 @@ mod trial;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+pub use bench::{BenchReport, measure_training_speed};
+pub use candle::engine::CandleDevice;
+pub use checkpoint::CheckpointStore;
+pub use data::TrialData;
+pub use engine::simd::{Isa, IsaError};
+use engine::simd::{Portable, Simd16};
 use ergodic_common::config::{ModelKind, Toy, TrialConfig};
 use ergodic_common::duration::format_duration;
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{Purpose, Streams};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{CPU_F32, Curve, TrialKey, TrialResult};
-
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
-
-pub use bench::{BenchReport, measure_training_speed};
-pub use candle::engine::CandleDevice;
-pub use checkpoint::CheckpointStore;
-pub use data::TrialData;
-pub use engine::simd::{Isa, IsaError};
-
-use engine::simd::{Portable, Simd16};
 use trial::Training;
 
 /// Everything a trial needs.
@@ -79,7 +76,10 @@ pub struct Deadline {
 impl Deadline {
     /// So long from now.
     pub fn from_now(limit: Duration) -> Self {
-        Self { limit, started: Instant::now() }
+        Self {
+            limit,
+            started: Instant::now(),
+        }
     }
 
     fn is_past(&self) -> bool {
@@ -99,12 +99,14 @@ pub fn build_thread_pool(threads: u32) -> Result<Option<ThreadPool>, ThreadPoolB
 impl Job<'_> {
     /// The numerics class.
     fn numerics_class(&self) -> &str {
-        self.candle_device.map_or(CPU_F32, |place| &place.numerics_class)
+        self.candle_device
+            .map_or(CPU_F32, |place| &place.numerics_class)
     }
 
     /// What computes, for result rows.
     fn device_name(&self) -> &'static str {
-        self.candle_device.map_or(self.isa.name(), |place| place.name)
+        self.candle_device
+            .map_or(self.isa.name(), |place| place.name)
     }
 
     /// Whether its time is up.
@@ -140,12 +142,19 @@ pub fn run_trial(job: &Job<'_>, stop: &AtomicBool) -> Option<FinishedTrial> {
     let net = Net::from_config(job.config);
     let mut finished = match (&net, job.data, &job.config.model.kind) {
         (Some(net), Some(data), _) => train_model(job, TrialModel::Net(net, data), stop),
-        (Some(_), None, _) => Some(failed_trial(job, "the worker has no dataset for this trial".into())),
+        (Some(_), None, _) => Some(failed_trial(
+            job,
+            "the worker has no dataset for this trial".into(),
+        )),
         (None, _, ModelKind::Toy(toy)) => train_model(job, TrialModel::Toy(toy), stop),
         (None, ..) => Some(empty_model_trial(job)),
     }?;
     finished.result.seconds = start.elapsed().as_secs_f64();
-    finished.result.weights_hash = finished.weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
+
+    finished.result.weights_hash = finished
+        .weights
+        .as_ref()
+        .map(|file| *blake3::hash(file).as_bytes());
     Some(finished)
 }
 
@@ -158,7 +167,15 @@ enum TrialModel<'a> {
 
 fn train_model(job: &Job<'_>, subject: TrialModel<'_>, stop: &AtomicBool) -> Option<FinishedTrial> {
     let mut ending = None;
-    job.run_on_pool(|| job.isa.run_program(TrialProgram { job, subject, stop, finished: &mut ending }));
+    job.run_on_pool(|| {
+        job.isa.run_program(TrialProgram {
+            job,
+            subject,
+            stop,
+            finished: &mut ending,
+        })
+    });
+
     ending
 }
 
@@ -201,20 +218,28 @@ struct TrialProgram<'a> {
 impl SimdProgram for TrialProgram<'_> {
     fn run_with<S: Simd16>(self, s: S) {
         let ran = match self.subject {
-            TrialModel::Net(net, data) => Training::new(s, self.job, net, data).and_then(|t| t.run_to_end(self.stop)),
+            TrialModel::Net(net, data) => {
+                Training::new(s, self.job, net, data).and_then(|t| t.run_to_end(self.stop))
+            }
             TrialModel::Toy(toy) => Ok(toy::run_toy_trial(self.job, toy, self.stop)),
         };
-        *self.finished = ran.unwrap_or_else(|error| Some(failed_trial(self.job, error.to_string())));
+        *self.finished =
+            ran.unwrap_or_else(|error| Some(failed_trial(self.job, error.to_string())));
     }
 }
 
 fn failed_trial(job: &Job<'_>, cause: String) -> FinishedTrial {
-    FinishedTrial { result: TrialResult::failed(job.key, cause, job.measure.metrics.len()), weights: None }
+    FinishedTrial {
+        result: TrialResult::failed(job.key, cause, job.measure.metrics.len()),
+        weights: None,
+    }
 }
 
 /// A trial whose time was up after so many steps.
 fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
-    let limit = job.deadline.map_or(Duration::ZERO, |deadline| deadline.limit);
+    let limit = job
+        .deadline
+        .map_or(Duration::ZERO, |deadline| deadline.limit);
     let cause = format!(
         "its time limit of {} was over after {steps} of {} steps",
         format_duration(limit),
@@ -222,6 +247,7 @@ fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
     );
     let mut late = failed_trial(job, cause);
     (late.result.steps, late.result.isa) = (steps, job.device_name().to_owned());
+
     late
 }
 
@@ -229,15 +255,29 @@ fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
 fn empty_model_trial(job: &Job<'_>) -> FinishedTrial {
     let mut stream = job.streams.open_stream(Purpose::Empty, b"");
     let digest = stream.next_bytes();
-    let (every, steps) = (job.config.length_in_steps(job.measure.every).max(1), job.config.total_steps());
+    let every = job.config.length_in_steps(job.measure.every).max(1);
+    let steps = job.config.total_steps();
     let mut curve = Curve::default();
     let mut step = 0;
     while step < steps {
         step = (step / every + 1).saturating_mul(every).min(steps);
         curve.steps.push(step);
-        curve.values.extend(job.measure.metrics.iter().map(|_| stream.next_uniform()));
+        curve
+            .values
+            .extend(job.measure.metrics.iter().map(|_| stream.next_uniform()));
     }
+
     let metrics = curve.values[curve.values.len() - job.measure.metrics.len()..].to_vec();
-    let result = TrialResult { steps, digest, metrics, curve, ..TrialResult::completed(job.key) };
-    FinishedTrial { result, weights: None }
+    let result = TrialResult {
+        steps,
+        digest,
+        metrics,
+        curve,
+        ..TrialResult::completed(job.key)
+    };
+
+    FinishedTrial {
+        result,
+        weights: None,
+    }
 }

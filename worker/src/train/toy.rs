@@ -19,10 +19,12 @@ use super::{FinishedTrial, Job, failed_trial, timed_out_trial};
 
 /// Runs a trial to its end, or until its time is up. `None` when `stop` was raised.
 pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<FinishedTrial> {
-    let (config, layout) = (job.config, ParamLayout::with_single_tensor(toy.dim as usize));
+    let config = job.config;
+    let layout = ParamLayout::with_single_tensor(toy.dim as usize);
     let mut walk = ToyDescent::new(draw_initial_point(job, toy, layout.len), toy.dim as usize);
     let mut sampler = MetricSampler::new(config, job.measure, &layout);
     sampler.record_initial_weights(&walk.w);
+
     // w₁ has left the numbers. Without weight decay that changes nothing: the loss is 0 to all digits for good.
     let mut vanished = false;
     for step in 0..config.total_steps() {
@@ -32,25 +34,47 @@ pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Opti
         if job.is_past_deadline() {
             return Some(timed_out_trial(job, step));
         }
-        let (due, rates) = (sampler.is_sample_due(step + 1), StepHyperparams::at_step(config, step));
+
+        let due = sampler.is_sample_due(step + 1);
+        let rates = StepHyperparams::at_step(config, step);
+
         if due && sampler.needs_weights_before() {
             sampler.record_weights_before(&walk.w);
         }
+
         let loss = walk.compute_gradient(toy, job.streams, step);
         walk.update_weights(&config.train, rates, step);
+
         if !loss.is_finite() || !walk.w.iter().all(|x| x.is_finite()) {
-            return Some(finish_trial(job, &walk, sampler, step + 1, Outcome::Diverged { step: step + 1 }));
+            return Some(finish_trial(
+                job,
+                &walk,
+                sampler,
+                step + 1,
+                Outcome::Diverged { step: step + 1 },
+            ));
         }
+
         vanished |= toy.noise == 0.0 && walk.w[0].is_subnormal();
         if vanished && rates.wd > 0.0 {
             return Some(underflowed_trial(job, step + 1));
         }
-        sampler.add_training_tally(LossTally { loss_sum: loss, unsmoothed_loss_sum: loss, correct: 0, images: 1 });
+
+        sampler.add_training_tally(LossTally {
+            loss_sum: loss,
+            unsmoothed_loss_sum: loss,
+            correct: 0,
+            images: 1,
+        });
+
         if sampler.needs_every_step() {
             sampler.update_norm_sq_jump(&walk.w);
         }
+
         if due {
-            let (weights, gradient, probed) = (&walk.w[..], &walk.gradient[..], PassResults::default());
+            let weights = &walk.w[..];
+            let gradient = &walk.gradient[..];
+            let probed = PassResults::default();
             sampler.record_sample(&SampleInputs {
                 step: step + 1,
                 lr: rates.lr,
@@ -60,7 +84,14 @@ pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Opti
             });
         }
     }
-    Some(finish_trial(job, &walk, sampler, config.total_steps(), Outcome::Completed))
+
+    Some(finish_trial(
+        job,
+        &walk,
+        sampler,
+        config.total_steps(),
+        Outcome::Completed,
+    ))
 }
 
 fn finish_trial(
@@ -71,9 +102,22 @@ fn finish_trial(
     outcome: Outcome,
 ) -> FinishedTrial {
     let (metrics, curve) = sampler.into_metrics_and_curve(outcome != Outcome::Completed);
-    let (digest, isa) = (walk.compute_digest(), job.device_name().to_owned());
-    let result = TrialResult { outcome, steps, metrics, digest, curve, isa, ..TrialResult::completed(job.key) };
-    FinishedTrial { result, weights: None }
+    let digest = walk.compute_digest();
+    let isa = job.device_name().to_owned();
+    let result = TrialResult {
+        outcome,
+        steps,
+        metrics,
+        digest,
+        curve,
+        isa,
+        ..TrialResult::completed(job.key)
+    };
+
+    FinishedTrial {
+        result,
+        weights: None,
+    }
 }
 
 /// What is left of a trial whose w₁ would become 0 by rounding, and stay it.
@@ -92,8 +136,9 @@ fn draw_initial_point(job: &Job<'_>, toy: &Toy, len: usize) -> Vec<f64> {
     let scale = job.config.model.init_scale;
     let mut stream = job.streams.open_stream(Purpose::Init, b"w");
     let given = |i: usize| toy.start.as_ref().map(|start| start[i]);
-    let mut weights: Vec<f64> =
-        (0..toy.dim as usize).map(|i| given(i).unwrap_or_else(|| stream.next_normal()) * scale).collect();
+    let mut weights: Vec<f64> = (0..toy.dim as usize)
+        .map(|i| given(i).unwrap_or_else(|| stream.next_normal()) * scale)
+        .collect();
     weights.resize(len, 0.0);
     weights
 }
@@ -112,25 +157,37 @@ struct ToyDescent {
 impl ToyDescent {
     fn new(w: Vec<f64>, dim: usize) -> Self {
         let zeros = vec![0.0; w.len()];
-        Self { dim, w, gradient: zeros.clone(), momentum: zeros.clone(), squares: zeros }
+        Self {
+            dim,
+            w,
+            gradient: zeros.clone(),
+            momentum: zeros.clone(),
+            squares: zeros,
+        }
     }
 
     /// Writes the gradient. The loss.
     fn compute_gradient(&mut self, toy: &Toy, streams: &Streams, step: u64) -> f64 {
-        let mut noise = (toy.noise > 0.0).then(|| streams.open_stream(Purpose::Order, &step.to_le_bytes()));
-        let (w, gradient) = (&self.w[..self.dim], &mut self.gradient[..self.dim]);
+        let mut noise =
+            (toy.noise > 0.0).then(|| streams.open_stream(Purpose::Order, &step.to_le_bytes()));
+        let w = &self.w[..self.dim];
+        let gradient = &mut self.gradient[..self.dim];
+
         // Relative to the largest number, so that no square is too large or too small.
         let largest = w.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
         let square: f64 = w.iter().map(|x| (x / largest) * (x / largest)).sum();
         let loss = (w[0] / largest) * (w[0] / largest) / square;
+
         for (i, (g, x)) in gradient.iter_mut().zip(w).enumerate() {
             let pull = if i == 0 { 1.0 } else { 0.0 };
             *g = 2.0 * (pull - loss) * (x / largest) / (largest * square);
         }
+
         if let Some(stream) = &mut noise {
             let size = toy.noise / (largest * libm::sqrt(square));
             add_orthogonal_noise(gradient, size, stream, |i| w[i] / largest, square);
         }
+
         loss
     }
 
@@ -142,8 +199,21 @@ impl ToyDescent {
         }
     }
 
-    fn update_sgd(&mut self, StepHyperparams { lr, wd, momentum: mu }: StepHyperparams, nesterov: bool) {
-        for ((w, v), g) in self.w.iter_mut().zip(&mut self.momentum).zip(&self.gradient) {
+    fn update_sgd(
+        &mut self,
+        StepHyperparams {
+            lr,
+            wd,
+            momentum: mu,
+        }: StepHyperparams,
+        nesterov: bool,
+    ) {
+        for ((w, v), g) in self
+            .w
+            .iter_mut()
+            .zip(&mut self.momentum)
+            .zip(&self.gradient)
+        {
             let decayed = g + wd * *w;
             *v = mu * *v + decayed;
             *w -= lr * if nesterov { decayed + mu * *v } else { *v };
@@ -157,7 +227,8 @@ impl ToyDescent {
         step: u64,
     ) {
         let rise = |beta: f64| 1.0 - libm::pow(beta, (step + 1) as f64);
-        let (size, root) = (lr / rise(beta1), libm::sqrt(rise(beta2)));
+        let size = lr / rise(beta1);
+        let root = libm::sqrt(rise(beta2));
         let averages = self.momentum.iter_mut().zip(&mut self.squares);
         for ((w, (m, v)), g) in self.w.iter_mut().zip(averages).zip(&self.gradient) {
             *m += (1.0 - beta1) * (g - *m);
@@ -185,7 +256,13 @@ fn add_orthogonal_noise(
     square: f64,
 ) {
     let normal: Vec<f64> = to.iter().map(|_| stream.next_normal()).collect();
-    let part = normal.iter().enumerate().map(|(i, n)| n * along(i)).sum::<f64>() / square;
+    let part = normal
+        .iter()
+        .enumerate()
+        .map(|(i, n)| n * along(i))
+        .sum::<f64>()
+        / square;
+
     for (i, (x, n)) in to.iter_mut().zip(normal).enumerate() {
         *x += size * (n - part * along(i));
     }

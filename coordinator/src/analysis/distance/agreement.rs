@@ -18,17 +18,29 @@ pub struct Agreement<'a> {
 impl<'a> Agreement<'a> {
     /// Counts pairs of trials of these cells, which have the same points.
     pub fn from_labels(cells: &[&'a PredictedLabels]) -> Self {
-        let classes = cells.iter().map(|cell| cell.class_count()).max().unwrap_or(0).max(1);
+        let classes = cells
+            .iter()
+            .map(|cell| cell.class_count())
+            .max()
+            .unwrap_or(0)
+            .max(1);
+
         let points = cells.first().map_or(0, |cell| cell.points);
         let add = |a: Vec<u64>, b: Vec<u64>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
-        let sums = point_ranges(points).into_par_iter().map(|range| count_alike_pairs(cells, classes, &range));
+        let sums = point_ranges(points)
+            .into_par_iter()
+            .map(|range| count_alike_pairs(cells, classes, &range));
         let alike = sums.reduce(|| vec![0; cells.len() * cells.len()], add);
-        Self { cells: cells.to_vec(), alike }
+        Self {
+            cells: cells.to_vec(),
+            alike,
+        }
     }
 
     /// Probability that trials of two different repeats of a cell predict the same class. From 2 repeats on.
     pub fn within_cell(&self, cell: usize) -> Option<f64> {
-        let (n, points) = (self.cells[cell].repeats().len() as u64, self.cells[cell].points as u64);
+        let n = self.cells[cell].repeats().len() as u64;
+        let points = self.cells[cell].points as u64;
         // A trial agrees with itself.
         let alike = self.alike[cell * self.cells.len() + cell] - n * points;
         (n > 1 && points > 0).then(|| alike as f64 / (n * (n - 1) * points) as f64)
@@ -37,7 +49,8 @@ impl<'a> Agreement<'a> {
     /// The same of trials of two cells: of different repeats, and of the same one, which has the same streams.
     /// `None` where there are no such pairs.
     pub fn between_cells(&self, a: usize, b: usize) -> (Option<f64>, Option<f64>) {
-        let (one, other) = (self.cells[a], self.cells[b]);
+        let one = self.cells[a];
+        let other = self.cells[b];
         let shared = find_common_repeats(&[one, other]);
         let same_repeat: u64 = one
             .rows_of_repeats(&shared)
@@ -46,6 +59,7 @@ impl<'a> Agreement<'a> {
             .map(|(a, b)| count_equal(a, b))
             .sum();
         let alike = self.alike[a.min(b) * self.cells.len() + a.max(b)] - same_repeat;
+
         let pairs = one.repeats().len() * other.repeats().len() - shared.len();
         let share = |alike: u64, pairs: usize| {
             let all = pairs as u64 * one.points as u64;
@@ -60,15 +74,21 @@ fn count_alike_pairs(cells: &[&PredictedLabels], classes: usize, range: &Range<u
     for (cell, counts) in cells.iter().zip(&mut counts) {
         count_classes(cell.repeat_rows().into_iter(), range, classes, counts);
     }
+
     let product = |a: &[i32], b: &[i32]| {
-        a.iter().zip(b).map(|(a, b)| u64::from(a.unsigned_abs()) * u64::from(b.unsigned_abs())).sum::<u64>()
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| u64::from(a.unsigned_abs()) * u64::from(b.unsigned_abs()))
+            .sum::<u64>()
     };
+
     let mut alike = vec![0; cells.len() * cells.len()];
     for a in 0..cells.len() {
         for b in a..cells.len() {
             alike[a * cells.len() + b] = product(&counts[a], &counts[b]);
         }
     }
+
     alike
 }
 

@@ -14,12 +14,17 @@ const POINTS_PER_CHUNK: usize = 64;
 impl PredictedLabels {
     /// No repeat yet of so many points.
     pub fn new(points: usize) -> Self {
-        Self { points, ..Self::default() }
+        Self {
+            points,
+            ..Self::default()
+        }
     }
 
     /// Adds a repeat, of a higher number than those before; one class per point.
     pub fn push(&mut self, repeat: u32, classes: &[u8]) {
-        debug_assert!(classes.len() == self.points && self.repeats.last().is_none_or(|last| *last < repeat));
+        debug_assert!(
+            classes.len() == self.points && self.repeats.last().is_none_or(|last| *last < repeat)
+        );
         self.repeats.push(repeat);
         self.classes.extend_from_slice(classes);
     }
@@ -31,7 +36,10 @@ impl PredictedLabels {
 
     /// One more than the largest class that occurs.
     pub fn class_count(&self) -> usize {
-        self.classes.iter().max().map_or(0, |class| usize::from(*class) + 1)
+        self.classes
+            .iter()
+            .max()
+            .map_or(0, |class| usize::from(*class) + 1)
     }
 
     /// Predictions of all repeats, one slice each.
@@ -41,21 +49,40 @@ impl PredictedLabels {
 
     /// Predictions of these repeats, one slice each, of which all must be there.
     pub fn rows_of_repeats(&self, repeats: &[u32]) -> Vec<&[u8]> {
-        let at = |repeat: &u32| self.repeats.binary_search(repeat).ok().map(|at| at * self.points);
-        repeats.iter().filter_map(at).map(|start| &self.classes[start..start + self.points]).collect()
+        let at = |repeat: &u32| {
+            self.repeats
+                .binary_search(repeat)
+                .ok()
+                .map(|at| at * self.points)
+        };
+        repeats
+            .iter()
+            .filter_map(at)
+            .map(|start| &self.classes[start..start + self.points])
+            .collect()
     }
 }
 
 /// Repeats that all of these have.
 pub fn find_common_repeats(cells: &[&PredictedLabels]) -> Vec<u32> {
-    let Some((first, others)) = cells.split_first() else { return Vec::new() };
-    let shared = |repeat: &&u32| others.iter().all(|cell| cell.repeats.binary_search(repeat).is_ok());
+    let Some((first, others)) = cells.split_first() else {
+        return Vec::new();
+    };
+    let shared = |repeat: &&u32| {
+        others
+            .iter()
+            .all(|cell| cell.repeats.binary_search(repeat).is_ok())
+    };
+
     first.repeats.iter().filter(shared).copied().collect()
 }
 
 /// Ranges that cover `points`.
 pub(super) fn point_ranges(points: usize) -> Vec<std::ops::Range<usize>> {
-    (0..points).step_by(POINTS_PER_CHUNK).map(|start| start..points.min(start + POINTS_PER_CHUNK)).collect()
+    (0..points)
+        .step_by(POINTS_PER_CHUNK)
+        .map(|start| start..points.min(start + POINTS_PER_CHUNK))
+        .collect()
 }
 
 /// How often each class occurs at each point of a range: `[point][class]`.

@@ -51,19 +51,29 @@ pub fn run_permutation_test(
     permutations: u32,
     stream: &mut RandomStream,
 ) -> Option<PermutationTest> {
-    let (n, points) = (a.len().min(b.len()), a.first()?.len());
+    let n = a.len().min(b.len());
+    let points = a.first()?.len();
     if points == 0 || n > MAX_REPEATS {
         return None;
     }
+
     let patterns = SwapPatterns::new(n, permutations, stream);
     let entries = find_differing_entries(a, b);
     let none = || vec![0; patterns.len()];
     let add = |mut sums: Vec<u64>, more: Vec<u64>| {
-        sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        sums.iter_mut()
+            .zip(more)
+            .for_each(|(sum, more)| *sum += more);
         sums
     };
-    let of_lanes = |entries: &[(usize, u8)]| patterns.absolute_sums(&count_differences(a, b, entries));
-    let sums = entries.par_chunks(ENTRIES_AT_ONCE).map(of_lanes).reduce(none, add);
+
+    let of_lanes =
+        |entries: &[(usize, u8)]| patterns.absolute_sums(&count_differences(a, b, entries));
+    let sums = entries
+        .par_chunks(ENTRIES_AT_ONCE)
+        .map(of_lanes)
+        .reduce(none, add);
+
     // The first pattern swaps nothing: it is what was seen.
     let at_least = sums.iter().filter(|sum| **sum >= sums[0]).count();
     Some(PermutationTest {
@@ -76,7 +86,8 @@ pub fn run_permutation_test(
 /// Smallest p there can be with so many repeats.
 pub fn smallest_p_value(repeats: usize, permutations: u32) -> f64 {
     let all = (repeats > 0 && repeats <= 32).then(|| 0.5_f64.powi(repeats as i32 - 1));
-    all.unwrap_or(0.0).max(1.0 / (f64::from(permutations) + 1.0))
+    all.unwrap_or(0.0)
+        .max(1.0 / (f64::from(permutations) + 1.0))
 }
 
 impl SwapPatterns {
@@ -84,22 +95,37 @@ impl SwapPatterns {
     /// that of all there are the last repeat stays.
     fn new(repeats: usize, permutations: u32, stream: &mut RandomStream) -> Self {
         let blocks = repeats.div_ceil(REPEATS_PER_BLOCK);
-        let all = 1_u64.checked_shl(repeats as u32 - 1).filter(|all| *all <= u64::from(permutations));
+        let all = 1_u64
+            .checked_shl(repeats as u32 - 1)
+            .filter(|all| *all <= u64::from(permutations));
         let mut words = vec![0; blocks];
+
         match all {
             Some(all) => words.extend((1..all).flat_map(|swapped| {
-                (0..blocks)
-                    .map(move |block| (swapped >> (REPEATS_PER_BLOCK * block)) as u8 & ((1 << REPEATS_PER_BLOCK) - 1))
+                (0..blocks).map(move |block| {
+                    (swapped >> (REPEATS_PER_BLOCK * block)) as u8 & ((1 << REPEATS_PER_BLOCK) - 1)
+                })
             })),
             None => {
-                let (mut bytes, wanted) = (Vec::new(), blocks * permutations as usize);
+                let mut bytes = Vec::new();
+                let wanted = blocks * permutations as usize;
                 while bytes.len() < wanted {
                     bytes.extend(stream.next_bytes());
                 }
-                words.extend(bytes[..wanted].iter().map(|byte| byte & ((1 << REPEATS_PER_BLOCK) - 1)));
+
+                words.extend(
+                    bytes[..wanted]
+                        .iter()
+                        .map(|byte| byte & ((1 << REPEATS_PER_BLOCK) - 1)),
+                );
             }
         }
-        Self { blocks, words, exact: all.is_some() }
+
+        Self {
+            blocks,
+            words,
+            exact: all.is_some(),
+        }
     }
 
     fn len(&self) -> usize {
@@ -108,33 +134,46 @@ impl SwapPatterns {
 
     /// Sum of the absolute values of swapped sums, for each pattern. What each pattern makes of a block is computed once.
     fn absolute_sums(&self, differences: &CountDifferences) -> Vec<u64> {
-        let tables: Vec<[[i16; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK]> =
-            differences.chunks(REPEATS_PER_BLOCK).map(block_sums_by_pattern).collect();
+        let tables: Vec<[[i16; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK]> = differences
+            .chunks(REPEATS_PER_BLOCK)
+            .map(block_sums_by_pattern)
+            .collect();
         let of = |pattern: &[u8]| {
             let mut sums = [0_i16; ENTRIES_AT_ONCE];
             for (table, word) in tables.iter().zip(pattern) {
                 let row = &table[usize::from(*word)];
                 sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
             }
-            sums.iter().map(|sum| u64::from(sum.unsigned_abs())).sum::<u64>()
+
+            sums.iter()
+                .map(|sum| u64::from(sum.unsigned_abs()))
+                .sum::<u64>()
         };
+
         self.words.chunks_exact(self.blocks).map(of).collect()
     }
 }
 
 /// Sums of a block's differences, each with the sign that a pattern gives it.
-fn block_sums_by_pattern(block: &[[i16; ENTRIES_AT_ONCE]]) -> [[i16; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK] {
+fn block_sums_by_pattern(
+    block: &[[i16; ENTRIES_AT_ONCE]],
+) -> [[i16; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK] {
     let mut table = [[0; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK];
     for row in block {
         table[0].iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
     }
+
     for pattern in 1..table.len() {
-        let swapped = block.get(pattern.trailing_zeros() as usize).copied().unwrap_or_default();
+        let swapped = block
+            .get(pattern.trailing_zeros() as usize)
+            .copied()
+            .unwrap_or_default();
         let before = table[pattern & (pattern - 1)];
         for ((sum, before), x) in table[pattern].iter_mut().zip(before).zip(swapped) {
             *sum = before - 2 * x;
         }
     }
+
     table
 }
 
@@ -147,9 +186,16 @@ fn find_differing_entries(a: &[&[u8]], b: &[&[u8]]) -> Vec<(usize, u8)> {
             seen[usize::from(a[point])] = true;
             seen[usize::from(b[point])] = true;
         }
-        (0..=u8::MAX).filter(move |class| seen[usize::from(*class)]).map(move |class| (point, class))
+
+        (0..=u8::MAX)
+            .filter(move |class| seen[usize::from(*class)])
+            .map(move |class| (point, class))
     };
-    (0..points).into_par_iter().flat_map_iter(of_point).collect()
+
+    (0..points)
+        .into_par_iter()
+        .flat_map_iter(of_point)
+        .collect()
 }
 
 fn count_differences(a: &[&[u8]], b: &[&[u8]], entries: &[(usize, u8)]) -> CountDifferences {

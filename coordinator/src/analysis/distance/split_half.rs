@@ -29,11 +29,17 @@ pub struct SplitHalfDistances {
 impl SplitHalfDistances {
     /// Splits repeats into halves at random. `cells` holds for each cell one slice of classes below `classes` per
     /// repeat, the same repeats in the same order; at least 2.
-    pub fn from_random_splits(cells: &[Vec<&[u8]>], classes: usize, stream: &mut RandomStream) -> Option<Self> {
-        let (repeats, points) = (cells.first()?.len(), cells.first()?.first()?.len());
+    pub fn from_random_splits(
+        cells: &[Vec<&[u8]>],
+        classes: usize,
+        stream: &mut RandomStream,
+    ) -> Option<Self> {
+        let repeats = cells.first()?.len();
+        let points = cells.first()?.first()?.len();
         if repeats < 2 || points == 0 {
             return None;
         }
+
         let mut order: Vec<u32> = (0..repeats as u32).collect();
         let mut split = || {
             stream.shuffle(&mut order);
@@ -41,9 +47,16 @@ impl SplitHalfDistances {
         };
         let splits: Vec<Vec<u32>> = (0..SPLITS).map(|_| split()).collect();
         let add = |a: Vec<u64>, b: Vec<u64>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
-        let sums = point_ranges(points).into_par_iter().map(|range| sum_point_range(cells, classes, &splits, &range));
+
+        let sums = point_ranges(points)
+            .into_par_iter()
+            .map(|range| sum_point_range(cells, classes, &splits, &range));
         let sums = sums.reduce(|| vec![0; cells.len() * cells.len()], add);
-        Some(Self { cells: cells.len(), sums, unit: (SPLITS * (repeats / 2) * points) as f64 })
+        Some(Self {
+            cells: cells.len(),
+            sums,
+            unit: (SPLITS * (repeats / 2) * points) as f64,
+        })
     }
 
     /// Mean over points of Σ|p − q| over classes, in [0, 2], of half of the repeats of `a` and the other half of `b`; over
@@ -55,26 +68,43 @@ impl SplitHalfDistances {
 }
 
 /// Sums of a range of points over all splits.
-fn sum_point_range(cells: &[Vec<&[u8]>], classes: usize, splits: &[Vec<u32>], range: &Range<usize>) -> Vec<u64> {
+fn sum_point_range(
+    cells: &[Vec<&[u8]>],
+    classes: usize,
+    splits: &[Vec<u32>],
+    range: &Range<usize>,
+) -> Vec<u64> {
     let mut sums = vec![0; cells.len() * cells.len()];
     let mut counts: Vec<[Vec<i32>; 2]> = vec![Default::default(); cells.len()];
+
     for split in splits {
         let (one, other) = split.split_at(split.len() / 2);
         for (cell, halves) in cells.iter().zip(&mut counts) {
             for (half, counts) in [one, other].into_iter().zip(halves) {
-                count_classes(half.iter().map(|repeat| cell[*repeat as usize]), range, classes, counts);
+                count_classes(
+                    half.iter().map(|repeat| cell[*repeat as usize]),
+                    range,
+                    classes,
+                    counts,
+                );
             }
         }
+
         for (a, [a_one, a_other]) in counts.iter().enumerate() {
             sums[a * cells.len() + a] += l1_difference(a_one, a_other);
             for (b, [b_one, b_other]) in counts.iter().enumerate().skip(a + 1) {
-                sums[a * cells.len() + b] += l1_difference(a_one, b_other) + l1_difference(b_one, a_other);
+                sums[a * cells.len() + b] +=
+                    l1_difference(a_one, b_other) + l1_difference(b_one, a_other);
             }
         }
     }
+
     sums
 }
 
 fn l1_difference(a: &[i32], b: &[i32]) -> u64 {
-    a.iter().zip(b).map(|(a, b)| u64::from(a.abs_diff(*b))).sum()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| u64::from(a.abs_diff(*b)))
+        .sum()
 }

@@ -38,54 +38,97 @@ pub(super) fn compute_anova_terms(
     // Far from zero, squares would lose digits.
     let middle = Sample::new(means.to_vec()).mean().unwrap_or(0.0);
     let y: Vec<f64> = means.iter().map(|mean| mean - middle).collect();
-    let per_cell = values.len() as f64 / values.iter().map(|values| 1.0 / values.len() as f64).sum::<f64>();
+    let per_cell = values.len() as f64
+        / values
+            .iter()
+            .map(|values| 1.0 / values.len() as f64)
+            .sum::<f64>();
     let between = per_cell * dot_product(&y, &y);
     let mut terms: Vec<AnovaTerm> = explained_squares(spec, design, &y)
         .into_iter()
         .map(|(name, df, squares)| {
             let squares = per_cell * squares;
-            AnovaTerm { name, df, squares, share: None, between: (between > 0.0).then(|| squares / between) }
+            AnovaTerm {
+                name,
+                df,
+                squares,
+                share: None,
+                between: (between > 0.0).then(|| squares / between),
+            }
         })
         .collect();
+
     let inside = within_cell_terms(values, blocks, means, notes);
     let total = between + inside.iter().map(|term| term.squares).sum::<f64>();
     terms.extend(inside);
+
     if total > 0.0 {
-        terms.iter_mut().for_each(|term| term.share = Some(term.squares / total));
+        terms
+            .iter_mut()
+            .for_each(|term| term.share = Some(term.squares / total));
     } else {
         notes.push("all values are equal: there is no variance to be shared".into());
     }
+
     terms
 }
 
 /// Factors, pairs of them, and what is left of the differences between cells: degrees of freedom and squares of means.
 fn explained_squares(spec: &Spec, design: &EffectsDesign, y: &[f64]) -> Vec<(String, u64, f64)> {
-    let all: Vec<&[usize]> =
-        design.factor_columns.iter().map(Vec::as_slice).chain(design.pairs.iter().map(|pair| &pair.2[..])).collect();
+    let all: Vec<&[usize]> = design
+        .factor_columns
+        .iter()
+        .map(Vec::as_slice)
+        .chain(design.pairs.iter().map(|pair| &pair.2[..]))
+        .collect();
+
     let mains = design.factor_columns.len();
     let contains = |term: usize, part: usize| {
-        part < mains && term >= mains && [design.pairs[term - mains].0, design.pairs[term - mains].1].contains(&part)
+        part < mains
+            && term >= mains
+            && [design.pairs[term - mains].0, design.pairs[term - mains].1].contains(&part)
     };
+
     let name = |term: usize| match term.checked_sub(mains) {
         None => design.factor_name(spec, term),
         Some(pair) => {
             let (a, b, _) = &design.pairs[pair];
-            format!("{} × {}", design.factor_name(spec, *a), design.factor_name(spec, *b))
+            format!(
+                "{} × {}",
+                design.factor_name(spec, *a),
+                design.factor_name(spec, *b)
+            )
         }
     };
+
     let mut found = Vec::new();
     for (term, columns) in all.iter().enumerate() {
         let others = (0..all.len()).filter(|other| *other != term && !contains(*other, term));
-        let base: Vec<usize> = std::iter::once(0).chain(others.flat_map(|other| all[other].iter().copied())).collect();
+        let base: Vec<usize> = std::iter::once(0)
+            .chain(others.flat_map(|other| all[other].iter().copied()))
+            .collect();
         let (without, rank) = design.columns.residual_squares(&base, y);
-        let (with, larger) = design.columns.residual_squares(&[&base[..], *columns].concat(), y);
-        found.push((name(term), (larger - rank) as u64, (without - with).max(0.0)));
+        let (with, larger) = design
+            .columns
+            .residual_squares(&[&base[..], *columns].concat(), y);
+
+        found.push((
+            name(term),
+            (larger - rank) as u64,
+            (without - with).max(0.0),
+        ));
     }
+
     let whole: Vec<usize> = std::iter::once(0).chain(all.concat()).collect();
     let (left, rank) = design.columns.residual_squares(&whole, y);
     if y.len() > rank {
-        found.push(("further interactions".to_owned(), (y.len() - rank) as u64, left));
+        found.push((
+            "further interactions".to_owned(),
+            (y.len() - rank) as u64,
+            left,
+        ));
     }
+
     found
 }
 
@@ -98,7 +141,12 @@ fn within_cell_terms(
     notes: &mut Vec<String>,
 ) -> Vec<AnovaTerm> {
     let trials: usize = values.iter().map(|values| values.len()).sum();
-    let off = |(values, mean): (&&[(u32, f64)], &f64)| values.iter().map(|(_, x)| (x - mean) * (x - mean)).sum::<f64>();
+    let off = |(values, mean): (&&[(u32, f64)], &f64)| {
+        values
+            .iter()
+            .map(|(_, x)| (x - mean) * (x - mean))
+            .sum::<f64>()
+    };
     let squares: f64 = values.iter().zip(means).map(off).sum();
     let term = |name: &str, df: usize, squares: f64| AnovaTerm {
         name: name.to_owned(),
@@ -107,21 +155,34 @@ fn within_cell_terms(
         share: None,
         between: None,
     };
-    let (cells, repeats) = (means.len(), blocks.repeat_count());
+
+    let cells = means.len();
+    let repeats = blocks.repeat_count();
     if repeats < 2 || trials == cells {
         return Vec::new();
     }
+
     if !blocks.is_complete() {
         let lacking = cells * repeats - trials;
         notes.push(format!(
             "{lacking} of {} trials have no value: what repeats have in common over cells is not told from the rest",
             cells * repeats
         ));
+
         return vec![term("within cells", trials - cells, squares)];
     }
-    let average = |row: &[f64]| row.iter().zip(means).map(|(x, mean)| x - mean).sum::<f64>() / cells as f64;
-    let common =
-        (0..repeats).map(|repeat| average(blocks.repeat_values(repeat))).map(|x| x * x).sum::<f64>() * cells as f64;
+
+    let average =
+        |row: &[f64]| row.iter().zip(means).map(|(x, mean)| x - mean).sum::<f64>() / cells as f64;
+    let common = (0..repeats)
+        .map(|repeat| average(blocks.repeat_values(repeat)))
+        .map(|x| x * x)
+        .sum::<f64>()
+        * cells as f64;
     let rest = (squares - common).max(0.0);
-    vec![term("repeats", repeats - 1, common), term("residual", (repeats - 1) * (cells - 1), rest)]
+
+    vec![
+        term("repeats", repeats - 1, common),
+        term("residual", (repeats - 1) * (cells - 1), rest),
+    ]
 }

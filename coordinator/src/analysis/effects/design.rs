@@ -47,24 +47,43 @@ impl EffectsDesign {
         if factors.is_empty() {
             let message = format!(
                 "effects are differences between cells: only {} of the sweep's {} has completed trials with a value",
-                if cells.len() == 1 { "one cell" } else { "no cell" },
+                if cells.len() == 1 {
+                    "one cell"
+                } else {
+                    "no cell"
+                },
                 spec.grid.cell_count()
             );
+
             return Err(AnalysisError::Unknown(message));
         }
+
         check_model_size(spec, &factors)?;
         let mut columns = vec![vec![1.0; cells.len()]];
-        let main: Vec<Vec<usize>> =
-            factors.iter().map(|factor| append_columns(&mut columns, factor.contrast_columns())).collect();
+        let main: Vec<Vec<usize>> = factors
+            .iter()
+            .map(|factor| append_columns(&mut columns, factor.contrast_columns()))
+            .collect();
         let mut pairs = Vec::new();
+
         for a in 0..factors.len() {
             for b in a + 1..factors.len() {
-                let times = |x: &usize, y: &usize| columns[*x].iter().zip(&columns[*y]).map(|(x, y)| x * y).collect();
-                let products = main[a].iter().flat_map(|x| main[b].iter().map(move |y| (x, y)));
+                let times = |x: &usize, y: &usize| {
+                    columns[*x]
+                        .iter()
+                        .zip(&columns[*y])
+                        .map(|(x, y)| x * y)
+                        .collect()
+                };
+
+                let products = main[a]
+                    .iter()
+                    .flat_map(|x| main[b].iter().map(move |y| (x, y)));
                 let products: Vec<Vec<f64>> = products.map(|(x, y)| times(x, y)).collect();
                 pairs.push((a, b, append_columns(&mut columns, products)));
             }
         }
+
         Ok(Self {
             cells,
             factors,
@@ -77,19 +96,26 @@ impl EffectsDesign {
 
     /// The mean's column and those of all factors.
     pub(super) fn additive_columns(&self) -> Vec<usize> {
-        std::iter::once(0).chain(self.factor_columns.iter().flatten().copied()).collect()
+        std::iter::once(0)
+            .chain(self.factor_columns.iter().flatten().copied())
+            .collect()
     }
 
     /// Names of a factor's axes.
     pub(super) fn factor_name(&self, spec: &Spec, factor: usize) -> String {
-        let names: Vec<&str> =
-            self.factors[factor].axes.iter().map(|axis| spec.grid.axes()[*axis].name.as_str()).collect();
+        let names: Vec<&str> = self.factors[factor]
+            .axes
+            .iter()
+            .map(|axis| spec.grid.axes()[*axis].name.as_str())
+            .collect();
         names.join("+")
     }
 
     /// The factor that an axis belongs to.
     pub(super) fn factor_of_axis(&self, axis: usize) -> Option<usize> {
-        self.factors.iter().position(|factor| factor.axes.contains(&axis))
+        self.factors
+            .iter()
+            .position(|factor| factor.axes.contains(&axis))
     }
 }
 
@@ -97,8 +123,17 @@ impl DesignFactor {
     /// One column per level but the last, of which it takes the other side.
     fn contrast_columns(&self) -> Vec<Vec<f64>> {
         let last = self.levels.len() - 1;
-        let side = |level: usize, of: usize| f64::from(u8::from(of == level)) - f64::from(u8::from(of == last));
-        (0..last).map(|level| self.level_of_cell.iter().map(|of| side(level, *of)).collect()).collect()
+        let side = |level: usize, of: usize| {
+            f64::from(u8::from(of == level)) - f64::from(u8::from(of == last))
+        };
+        (0..last)
+            .map(|level| {
+                self.level_of_cell
+                    .iter()
+                    .map(|of| side(level, *of))
+                    .collect()
+            })
+            .collect()
     }
 }
 
@@ -111,24 +146,45 @@ fn append_columns(columns: &mut Vec<Vec<f64>>, more: Vec<Vec<f64>>) -> Vec<usize
 
 /// Axes by how they move over the cells: those that always change together are one factor. Also the axes that never change.
 fn find_factors(spec: &Spec, cells: &[u64]) -> (Vec<DesignFactor>, Vec<usize>) {
-    let indices: Vec<Vec<u64>> = cells.iter().map(|cell| spec.grid.value_indices(*cell)).collect();
+    let indices: Vec<Vec<u64>> = cells
+        .iter()
+        .map(|cell| spec.grid.value_indices(*cell))
+        .collect();
     let (mut factors, mut constant): (Vec<DesignFactor>, Vec<usize>) = (Vec::new(), Vec::new());
+
     for (axis, definition) in spec.grid.axes().iter().enumerate() {
         let mut levels: Vec<u64> = indices.iter().map(|indices| indices[axis]).collect();
         levels.sort_unstable();
         levels.dedup();
-        let of: Vec<usize> = indices.iter().filter_map(|indices| levels.binary_search(&indices[axis]).ok()).collect();
+        let of: Vec<usize> = indices
+            .iter()
+            .filter_map(|indices| levels.binary_search(&indices[axis]).ok())
+            .collect();
+
         let values = levels.iter().map(|level| definition.value_at(*level));
         if levels.len() < 2 {
             constant.push(axis);
-        } else if let Some(known) = factors.iter_mut().find(|known| is_one_to_one(&known.level_of_cell, &of)) {
+        } else if let Some(known) = factors
+            .iter_mut()
+            .find(|known| is_one_to_one(&known.level_of_cell, &of))
+        {
             // In the order of the levels of the axis that came first.
-            let of_level =
-                |level| known.level_of_cell.iter().position(|known| *known == level).map_or(0, |cell| of[cell]);
+            let of_level = |level| {
+                known
+                    .level_of_cell
+                    .iter()
+                    .position(|known| *known == level)
+                    .map_or(0, |cell| of[cell])
+            };
+
             let values: Vec<SpecValue> = values.collect();
             let moved: Vec<usize> = (0..known.levels.len()).map(of_level).collect();
             known.axes.push(axis);
-            known.levels.iter_mut().zip(moved).for_each(|(level, at)| level.push(values[at].clone()));
+            known
+                .levels
+                .iter_mut()
+                .zip(moved)
+                .for_each(|(level, at)| level.push(values[at].clone()));
         } else {
             factors.push(DesignFactor {
                 axes: vec![axis],
@@ -137,6 +193,7 @@ fn find_factors(spec: &Spec, cells: &[u64]) -> (Vec<DesignFactor>, Vec<usize>) {
             });
         }
     }
+
     (factors, constant)
 }
 
@@ -144,19 +201,28 @@ fn find_factors(spec: &Spec, cells: &[u64]) -> (Vec<DesignFactor>, Vec<usize>) {
 fn is_one_to_one(a: &[usize], b: &[usize]) -> bool {
     let mut seen = std::collections::BTreeMap::new();
     let mut back = std::collections::BTreeMap::new();
-    a.iter().zip(b).all(|(a, b)| *seen.entry(a).or_insert(b) == b && *back.entry(b).or_insert(a) == a)
+    a.iter()
+        .zip(b)
+        .all(|(a, b)| *seen.entry(a).or_insert(b) == b && *back.entry(b).or_insert(a) == a)
 }
 
 fn check_model_size(spec: &Spec, factors: &[DesignFactor]) -> Result<(), AnalysisError> {
     let free = |factor: &DesignFactor| factor.levels.len() - 1;
-    let (sum, squares): (usize, usize) =
-        factors.iter().map(free).fold((0, 0), |(sum, squares), n| (sum + n, squares + n * n));
+    let (sum, squares): (usize, usize) = factors
+        .iter()
+        .map(free)
+        .fold((0, 0), |(sum, squares), n| (sum + n, squares + n * n));
     if 1 + sum + (sum * sum - squares) / 2 <= MAX_COLUMNS {
         return Ok(());
     }
+
     let largest = factors.iter().max_by_key(|factor| factor.levels.len());
-    let (name, levels) =
-        largest.map_or(("", 0), |factor| (spec.grid.axes()[factor.axes[0]].name.as_str(), factor.levels.len()));
+    let (name, levels) = largest.map_or(("", 0), |factor| {
+        (
+            spec.grid.axes()[factor.axes[0]].name.as_str(),
+            factor.levels.len(),
+        )
+    });
     Err(AnalysisError::Invalid(format!(
         "effects are of axes with few values: '{name}' has {levels}, and all pairs of values are more than {MAX_COLUMNS} \
          differences; see `ergodic table --by {name}` instead"

@@ -28,7 +28,10 @@ impl ModelColumns {
     /// Takes these columns, each with one number per cell.
     pub(super) fn new(columns: Vec<Vec<f64>>) -> Self {
         let product = |a: &Vec<f64>, b: &Vec<f64>| dot_product(a, b);
-        let products = columns.iter().flat_map(|a| columns.iter().map(move |b| product(a, b))).collect();
+        let products = columns
+            .iter()
+            .flat_map(|a| columns.iter().map(move |b| product(a, b)))
+            .collect();
         Self { columns, products }
     }
 
@@ -37,7 +40,10 @@ impl ModelColumns {
         let triangle = self.factorize_columns(chosen);
         let z = triangle.solve_lower(|column| dot_product(&self.columns[column], y));
         let explained: f64 = z.iter().map(|z| z * z).sum();
-        ((dot_product(y, y) - explained).max(0.0), triangle.independent_columns.len())
+        (
+            (dot_product(y, y) - explained).max(0.0),
+            triangle.independent_columns.len(),
+        )
     }
 
     /// Coefficients of these columns as linear functions of a value per cell, `[column][cell]`; `None` where they cannot be
@@ -47,14 +53,17 @@ impl ModelColumns {
         if triangle.independent_columns.len() < chosen.len() {
             return None;
         }
+
         let cells = self.columns.first().map_or(0, Vec::len);
         let mut solution = vec![vec![0.0; cells]; chosen.len()];
+
         for cell in 0..cells {
             let z = triangle.solve_lower(|column| self.columns[column][cell]);
             for (row, x) in solution.iter_mut().zip(triangle.solve_transposed(z)) {
                 row[cell] = x;
             }
         }
+
         Some(solution)
     }
 
@@ -63,16 +72,23 @@ impl ModelColumns {
     }
 
     fn factorize_columns(&self, chosen: &[usize]) -> CholeskyFactor {
-        let mut triangle = CholeskyFactor { independent_columns: Vec::new(), rows: Vec::new() };
+        let mut triangle = CholeskyFactor {
+            independent_columns: Vec::new(),
+            rows: Vec::new(),
+        };
+
         for column in chosen {
-            let mut row: Vec<f64> = triangle.solve_lower(|other| self.column_product(*column, other));
-            let left = self.column_product(*column, *column) - row.iter().map(|x| x * x).sum::<f64>();
+            let mut row: Vec<f64> =
+                triangle.solve_lower(|other| self.column_product(*column, other));
+            let left =
+                self.column_product(*column, *column) - row.iter().map(|x| x * x).sum::<f64>();
             if left > COLLINEARITY_TOLERANCE * self.column_product(*column, *column) {
                 row.push(left.sqrt());
                 triangle.independent_columns.push(*column);
                 triangle.rows.push(row);
             }
         }
+
         triangle
     }
 }
@@ -82,7 +98,8 @@ impl CholeskyFactor {
     fn solve_lower(&self, b: impl Fn(usize) -> f64) -> Vec<f64> {
         let mut z: Vec<f64> = Vec::with_capacity(self.independent_columns.len());
         for (column, row) in self.independent_columns.iter().zip(&self.rows) {
-            let (diagonal, before) = (row[row.len() - 1], dot_product(&row[..row.len() - 1], &z));
+            let diagonal = row[row.len() - 1];
+            let before = dot_product(&row[..row.len() - 1], &z);
             z.push((b(*column) - before) / diagonal);
         }
         z

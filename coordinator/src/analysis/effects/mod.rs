@@ -9,11 +9,14 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use anova::AnovaTerm;
+use design::EffectsDesign;
 use ergodic_common::Spec;
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::RandomStream;
 use ergodic_common::spec::stopping_rule::StoppingRule;
 use ergodic_common::spec_file::node::SpecValue;
+use resample::RepeatBlocks;
 
 use super::compare::{CellTrials, read_cell_trials};
 use super::distance::describe_cell;
@@ -25,9 +28,6 @@ use crate::estimators::bootstrap::RESAMPLES;
 use crate::estimators::crossed::Crossing;
 use crate::estimators::precision::NOT_WIDENED_NOTE;
 use crate::estimators::rank::{Ranks, TrialEnd};
-pub use anova::AnovaTerm;
-use design::EffectsDesign;
-use resample::RepeatBlocks;
 
 /// What is to be known.
 #[derive(Debug, Clone, Copy)]
@@ -117,13 +117,26 @@ impl EffectsQuery {
     /// There is no such axis, metric or step, or the level is none.
     pub fn new(spec: &Spec, asked: &EffectsParams<'_>) -> Result<Self, AnalysisError> {
         if !(0.5..1.0).contains(&asked.level) {
-            let message =
-                format!("the level {}: expected one from 50 up to, and below, 100 percent", asked.level * 100.0);
+            let message = format!(
+                "the level {}: expected one from 50 up to, and below, 100 percent",
+                asked.level * 100.0
+            );
             return Err(AnalysisError::Invalid(message));
         }
-        let query =
-            TableQuery::new(spec, &TableParams { metric: asked.metric, at: asked.at, ..TableParams::default() })?;
-        let axes = asked.interaction.iter().map(|name| find_axis(spec.grid.axes(), name));
+
+        let query = TableQuery::new(
+            spec,
+            &TableParams {
+                metric: asked.metric,
+                at: asked.at,
+                ..TableParams::default()
+            },
+        )?;
+
+        let axes = asked
+            .interaction
+            .iter()
+            .map(|name| find_axis(spec.grid.axes(), name));
         let interaction = match axes.collect::<Result<Vec<usize>, _>>()?[..] {
             [] => None,
             [a, b] if a != b => Some([a, b]),
@@ -132,7 +145,12 @@ impl EffectsQuery {
                 return Err(AnalysisError::Invalid(message.into()));
             }
         };
-        Ok(Self { query, level: asked.level, interaction })
+
+        Ok(Self {
+            query,
+            level: asked.level,
+            interaction,
+        })
     }
 
     /// The metric.
@@ -147,25 +165,46 @@ impl EffectsQuery {
     pub fn analyze_effects(&self, rows: RowSource<'_>) -> Result<EffectsAnalysis, AnalysisError> {
         let spec = rows.spec;
         let trials = read_cell_trials(&self.query, rows)?;
-        let cells: Vec<u64> = trials.iter().filter(|(_, t)| !t.values.is_empty()).map(|(cell, _)| *cell).collect();
+        let cells: Vec<u64> = trials
+            .iter()
+            .filter(|(_, t)| !t.values.is_empty())
+            .map(|(cell, _)| *cell)
+            .collect();
         if cells.is_empty() {
-            let message =
-                format!("no trial has a value of {}: {}", self.metric().name(), describe_missing_values(spec, &trials));
+            let message = format!(
+                "no trial has a value of {}: {}",
+                self.metric().name(),
+                describe_missing_values(spec, &trials)
+            );
             return Err(AnalysisError::Unknown(message));
         }
+
         let design = EffectsDesign::new(spec, cells)?;
         let pair = self.find_interaction_factors(spec, &design)?;
-        let values: Vec<&[(u32, f64)]> = design.cells.iter().map(|cell| &trials[cell].values[..]).collect();
+        let values: Vec<&[(u32, f64)]> = design
+            .cells
+            .iter()
+            .map(|cell| &trials[cell].values[..])
+            .collect();
         let blocks = RepeatBlocks::new(&values);
+
         let crossing = Crossing::from_spec(spec);
         // Where repeats share crossed streams, nothing is resampled.
-        check_resampling_work(&design, &blocks, if crossing.is_some() { 1 } else { RESAMPLES })?;
+        check_resampling_work(
+            &design,
+            &blocks,
+            if crossing.is_some() { 1 } else { RESAMPLES },
+        )?;
+
         let model = EffectsModel::new(spec, &design, pair)?;
-        let means: Vec<f64> = values.iter().filter_map(|values| mean_value(values)).collect();
+        let means: Vec<f64> = values
+            .iter()
+            .filter_map(|values| mean_value(values))
+            .collect();
         let drawn = match &crossing {
-            None => {
-                EffectDraws::Resamples(model.evaluate_resamples(&blocks, &mut rows.resampling_stream(&design.cells)))
-            }
+            None => EffectDraws::Resamples(
+                model.evaluate_resamples(&blocks, &mut rows.resampling_stream(&design.cells)),
+            ),
             Some(crossing) => EffectDraws::Repeats(
                 model.evaluate_repeats(&blocks),
                 blocks.repeat_numbers().to_vec(),
@@ -173,29 +212,50 @@ impl EffectsQuery {
             ),
         };
         let mut notes = describe_caveats(spec, &design, &blocks, &drawn);
-        let names: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.as_str()).collect();
-        notes.extend((!names.is_empty()).then(|| format!("intervals are given the fixed {}", names.join(", "))));
+
+        let names: Vec<&str> = spec
+            .seeds
+            .fixed
+            .iter()
+            .map(|purpose| purpose.as_str())
+            .collect();
+        notes.extend(
+            (!names.is_empty())
+                .then(|| format!("intervals are given the fixed {}", names.join(", "))),
+        );
+
         notes.extend(
             spec.stopping_rule
                 .as_ref()
                 .is_some_and(StoppingRule::is_precision_based)
                 .then(|| NOT_WIDENED_NOTE.to_owned()),
         );
+
         let terms = anova::compute_anova_terms(spec, &design, &values, &blocks, &means, &mut notes);
         let ranked_by = self.query.selection_metric();
-        notes.extend((ranked_by != self.metric()).then(|| format!("cells are ranked by {}", ranked_by.name())));
-        let ends: BTreeMap<u64, CellEnds> = trials.iter().map(|(cell, trials)| (*cell, trials.ends.clone())).collect();
+        notes.extend(
+            (ranked_by != self.metric())
+                .then(|| format!("cells are ranked by {}", ranked_by.name())),
+        );
+
+        let ends: BTreeMap<u64, CellEnds> = trials
+            .iter()
+            .map(|(cell, trials)| (*cell, trials.ends.clone()))
+            .collect();
         let (best, may_be_best) = match self.query.unranked_reason() {
             Some(why) => {
                 notes.push(format!("no best cell: {why}"));
                 (Vec::new(), 0)
             }
             None => {
-                let stream = crossing.is_none().then(|| rows.resampling_stream(&design.cells));
+                let stream = crossing
+                    .is_none()
+                    .then(|| rows.resampling_stream(&design.cells));
                 notes.extend(stream.is_none().then(|| NO_PROBABILITY.to_owned()));
                 find_best_cells(spec, ranked_by, &trials, &ends, stream)
             }
         };
+
         Ok(EffectsAnalysis {
             mean: model.grand_mean(&means),
             levels: model.build_levels(&means, &drawn, self.level),
@@ -213,25 +273,40 @@ impl EffectsQuery {
         spec: &Spec,
         design: &EffectsDesign,
     ) -> Result<Option<(usize, usize)>, AnalysisError> {
-        let Some(axes) = self.interaction else { return Ok(None) };
+        let Some(axes) = self.interaction else {
+            return Ok(None);
+        };
         let name = |axis: usize| &spec.grid.axes()[axis].name;
         let factor = |axis: usize| {
             design.factor_of_axis(axis).ok_or_else(|| {
-                let message = format!("interaction: '{}' has one value in all cells that have results", name(axis));
+                let message = format!(
+                    "interaction: '{}' has one value in all cells that have results",
+                    name(axis)
+                );
                 AnalysisError::Unknown(message)
             })
         };
-        let (a, b) = (factor(axes[0])?, factor(axes[1])?);
+        let a = factor(axes[0])?;
+
+        let b = factor(axes[1])?;
         let pairs = design.factors[a].levels.len() * design.factors[b].levels.len();
+
         if a == b {
-            let message =
-                format!("interaction: '{}' and '{}' move together: they have none", name(axes[0]), name(axes[1]));
+            let message = format!(
+                "interaction: '{}' and '{}' move together: they have none",
+                name(axes[0]),
+                name(axes[1])
+            );
             return Err(AnalysisError::Invalid(message));
         }
+
         if pairs > MAX_PAIRS {
-            let message = format!("interaction: {pairs} pairs of values are too many to show: at most {MAX_PAIRS}");
+            let message = format!(
+                "interaction: {pairs} pairs of values are too many to show: at most {MAX_PAIRS}"
+            );
             return Err(AnalysisError::Invalid(message));
         }
+
         Ok(Some((a, b)))
     }
 }
@@ -259,12 +334,18 @@ enum EffectDraws {
 }
 
 impl EffectDraws {
-    fn interval_of(&self, level: f64, of: impl Fn(&EffectDraw) -> Option<f64>) -> Option<(f64, f64)> {
+    fn interval_of(
+        &self,
+        level: f64,
+        of: impl Fn(&EffectDraw) -> Option<f64>,
+    ) -> Option<(f64, f64)> {
         match self {
             Self::Resamples(draws) => percentile_interval(draws.iter().filter_map(of), level),
             Self::Repeats(draws, repeats, crossing) => {
                 let values: Vec<f64> = draws.iter().map(of).collect::<Option<_>>()?;
-                Sample::from_crossed(values, repeats, crossing).t_interval(level).filter(|_| draws.len() > 1)
+                Sample::from_crossed(values, repeats, crossing)
+                    .t_interval(level)
+                    .filter(|_| draws.len() > 1)
             }
         }
     }
@@ -275,7 +356,11 @@ const NO_PROBABILITY: &str = "no p(best): repeats that share crossed streams can
                               told from the best allows for the streams";
 
 impl<'a> EffectsModel<'a> {
-    fn new(spec: &Spec, design: &'a EffectsDesign, pair: Option<(usize, usize)>) -> Result<Self, AnalysisError> {
+    fn new(
+        spec: &Spec,
+        design: &'a EffectsDesign,
+        pair: Option<(usize, usize)>,
+    ) -> Result<Self, AnalysisError> {
         let solution = design.columns.solve_coefficients(&design.additive_columns()).ok_or_else(|| {
             let names: Vec<String> = (0..design.factors.len()).map(|factor| design.factor_name(spec, factor)).collect();
             AnalysisError::Unknown(format!(
@@ -285,7 +370,12 @@ impl<'a> EffectsModel<'a> {
                 design.cells.len()
             ))
         })?;
-        Ok(Self { design, solution, pair })
+
+        Ok(Self {
+            design,
+            solution,
+            pair,
+        })
     }
 
     /// The mean of all, given cell means.
@@ -297,45 +387,77 @@ impl<'a> EffectsModel<'a> {
     fn level_effects(&self, means: &[f64]) -> Vec<f64> {
         let mut effects = Vec::new();
         let mut columns = self.solution[1..].iter();
+
         for factor in &self.design.factors {
-            let free =
-                columns.by_ref().take(factor.levels.len() - 1).map(|column| least_squares::dot_product(column, means));
+            let free = columns
+                .by_ref()
+                .take(factor.levels.len() - 1)
+                .map(|column| least_squares::dot_product(column, means));
             let free: Vec<f64> = free.collect();
+
             // Over all levels they sum to 0.
             let last = -free.iter().sum::<f64>();
-            effects.extend(free.into_iter().chain([last]).map(|effect| zero_if_rounding(effect, means)));
+            effects.extend(
+                free.into_iter()
+                    .chain([last])
+                    .map(|effect| zero_if_rounding(effect, means)),
+            );
         }
+
         effects
     }
 
     /// What each pair of levels of the two factors adds to what the levels add: the mean over its cells of what the
     /// additive model leaves.
     fn interaction_effects(&self, means: &[f64], effects: &[f64]) -> Vec<Option<f64>> {
-        let Some((a, b)) = self.pair else { return Vec::new() };
+        let Some((a, b)) = self.pair else {
+            return Vec::new();
+        };
         let factors = &self.design.factors;
         let grand = self.grand_mean(means);
-        let starts: Vec<usize> =
-            factors.iter().scan(0, |next, factor| Some(std::mem::replace(next, *next + factor.levels.len()))).collect();
+        let starts: Vec<usize> = factors
+            .iter()
+            .scan(0, |next, factor| {
+                Some(std::mem::replace(next, *next + factor.levels.len()))
+            })
+            .collect();
         let left = |cell: usize| {
-            let added = factors.iter().zip(&starts).map(|(factor, start)| effects[start + factor.level_of_cell[cell]]);
+            let added = factors
+                .iter()
+                .zip(&starts)
+                .map(|(factor, start)| effects[start + factor.level_of_cell[cell]]);
             means[cell] - grand - added.sum::<f64>()
         };
-        self.mean_by_pair(a, b, left).into_iter().map(|left| left.map(|left| zero_if_rounding(left, means))).collect()
+
+        self.mean_by_pair(a, b, left)
+            .into_iter()
+            .map(|left| left.map(|left| zero_if_rounding(left, means)))
+            .collect()
     }
 
     /// Mean of something of each cell over the cells of each pair of levels.
     fn mean_by_pair(&self, a: usize, b: usize, of: impl Fn(usize) -> f64) -> Vec<Option<f64>> {
-        let (a, b) = (&self.design.factors[a], &self.design.factors[b]);
+        let a = &self.design.factors[a];
+        let b = &self.design.factors[b];
         let mut sums = vec![(0.0, 0.0); a.levels.len() * b.levels.len()];
+
         for cell in 0..self.design.cells.len() {
-            let (sum, n) = &mut sums[a.level_of_cell[cell] * b.levels.len() + b.level_of_cell[cell]];
+            let (sum, n) =
+                &mut sums[a.level_of_cell[cell] * b.levels.len() + b.level_of_cell[cell]];
             *sum += of(cell);
             *n += 1.0;
         }
-        sums.iter().map(|(sum, n)| (*n > 0.0).then(|| sum / n)).collect()
+
+        sums.iter()
+            .map(|(sum, n)| (*n > 0.0).then(|| sum / n))
+            .collect()
     }
 
-    fn evaluate_resamples(&self, blocks: &RepeatBlocks, stream: &mut RandomStream) -> Vec<EffectDraw> {
+    fn evaluate_resamples(
+        &self,
+        blocks: &RepeatBlocks,
+        stream: &mut RandomStream,
+    ) -> Vec<EffectDraw> {
         if blocks.repeat_count() < 2 {
             return Vec::new();
         }
@@ -347,17 +469,28 @@ impl<'a> EffectsModel<'a> {
         if !blocks.is_complete() {
             return Vec::new();
         }
-        (0..blocks.repeat_count()).map(|repeat| self.evaluate_draw(blocks.repeat_values(repeat))).collect()
+        (0..blocks.repeat_count())
+            .map(|repeat| self.evaluate_draw(blocks.repeat_values(repeat)))
+            .collect()
     }
 
     fn evaluate_draw(&self, means: &[f64]) -> EffectDraw {
         let effects = self.level_effects(means);
-        EffectDraw { pairs: self.interaction_effects(means, &effects), effects }
+        EffectDraw {
+            pairs: self.interaction_effects(means, &effects),
+            effects,
+        }
     }
 
     fn build_levels(&self, means: &[f64], drawn: &EffectDraws, level: f64) -> Vec<LevelEffect> {
-        let (grand, effects) = (self.grand_mean(means), self.level_effects(means));
-        let places = self.design.factors.iter().flat_map(|factor| (0..factor.levels.len()).map(move |at| (factor, at)));
+        let grand = self.grand_mean(means);
+        let effects = self.level_effects(means);
+        let places = self
+            .design
+            .factors
+            .iter()
+            .flat_map(|factor| (0..factor.levels.len()).map(move |at| (factor, at)));
+
         let of = |(place, (factor, at)): (usize, (&design::DesignFactor, usize))| LevelEffect {
             axes: factor.axes.clone(),
             values: factor.levels[at].clone(),
@@ -366,19 +499,29 @@ impl<'a> EffectsModel<'a> {
             effect: Some(effects[place]),
             interval: drawn.interval_of(level, |draw| Some(draw.effects[place])),
         };
+
         places.enumerate().map(of).collect()
     }
 
     fn build_pairs(&self, means: &[f64], drawn: &EffectDraws, level: f64) -> Vec<LevelEffect> {
-        let Some((a, b)) = self.pair else { return Vec::new() };
+        let Some((a, b)) = self.pair else {
+            return Vec::new();
+        };
         let effects = self.interaction_effects(means, &self.level_effects(means));
         let plain = self.mean_by_pair(a, b, |cell| means[cell]);
-        let (a, b) = (&self.design.factors[a], &self.design.factors[b]);
+        let a = &self.design.factors[a];
+
+        let b = &self.design.factors[b];
         let cells = |i: usize, j: usize| {
-            a.level_of_cell.iter().zip(&b.level_of_cell).filter(|(a, b)| (**a, **b) == (i, j)).count() as u64
+            a.level_of_cell
+                .iter()
+                .zip(&b.level_of_cell)
+                .filter(|(a, b)| (**a, **b) == (i, j))
+                .count() as u64
         };
         let of = |place: usize| {
-            let (i, j) = (place / b.levels.len(), place % b.levels.len());
+            let i = place / b.levels.len();
+            let j = place % b.levels.len();
             let ends = drawn.interval_of(level, |draw| draw.pairs[place]);
             LevelEffect {
                 axes: [&a.axes[..], &b.axes].concat(),
@@ -389,14 +532,21 @@ impl<'a> EffectsModel<'a> {
                 interval: ends.filter(|_| effects[place].is_some()),
             }
         };
+
         (0..plain.len()).map(of).collect()
     }
 }
 
 /// A difference between means, or 0 where it is nothing but their rounding.
 fn zero_if_rounding(difference: f64, means: &[f64]) -> f64 {
-    let largest = means.iter().fold(0.0, |largest: f64, mean| largest.max(mean.abs()));
-    if difference.abs() <= 1e-13 * largest { 0.0 } else { difference }
+    let largest = means
+        .iter()
+        .fold(0.0, |largest: f64, mean| largest.max(mean.abs()));
+    if difference.abs() <= 1e-13 * largest {
+        0.0
+    } else {
+        difference
+    }
 }
 
 /// Half of the resamples must say something.
@@ -420,7 +570,9 @@ fn find_best_cells(
 ) -> (Vec<TopCell>, u64) {
     let rows: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
     let places = ranking::rank_rows(spec, metric, ends, &rows);
-    let probabilities = stream.map_or_else(BTreeMap::new, |stream| best_cell_probabilities(spec, metric, ends, stream));
+    let probabilities = stream.map_or_else(BTreeMap::new, |stream| {
+        best_cell_probabilities(spec, metric, ends, stream)
+    });
     let of = |((cell, place), trials): ((&u64, &Option<RowRank>), &CellTrials)| {
         Some(TopCell {
             cell: *cell,
@@ -428,11 +580,18 @@ fn find_best_cells(
             without_value: trials.count_without_value(),
             mean: mean_value(&trials.values),
             rank: (*place)?,
-            probability: (!probabilities.is_empty()).then(|| probabilities.get(cell).copied().unwrap_or(0.0)),
+            probability: (!probabilities.is_empty())
+                .then(|| probabilities.get(cell).copied().unwrap_or(0.0)),
         })
     };
-    let mut all: Vec<TopCell> = ends.keys().zip(&places).zip(trials.values()).filter_map(of).collect();
+    let mut all: Vec<TopCell> = ends
+        .keys()
+        .zip(&places)
+        .zip(trials.values())
+        .filter_map(of)
+        .collect();
     all.sort_by_key(|best| best.rank.rank);
+
     let may_be_best = all.iter().filter(|best| best.rank.may_be_best).count() as u64;
     all.truncate(TOP_CELLS);
     (all, may_be_best)
@@ -447,18 +606,28 @@ fn best_cell_probabilities(
     mut stream: RandomStream,
 ) -> BTreeMap<u64, f64> {
     let contenders = ranking::find_contenders(spec, ends);
-    let lists: Vec<&[(u32, TrialEnd)]> = contenders.iter().map(|cell| ends[cell].as_slice()).collect();
+    let lists: Vec<&[(u32, TrialEnd)]> = contenders
+        .iter()
+        .map(|cell| ends[cell].as_slice())
+        .collect();
     let ranks = Ranks::from_ends(&lists, metric.larger_is_better() == Some(true));
     let repeats = ranks.repeats().len();
     if repeats < 2 {
         return BTreeMap::new();
     }
+
     let top = |weights: &[f64]| indices_of_best(&ranks.mean_ranks(weights));
     let mut shares: BTreeMap<u64, f64> = BTreeMap::new();
+
     for best in resample::resample_weights(repeats, RESAMPLES, &mut stream, top) {
-        best.iter().for_each(|at| *shares.entry(contenders[*at]).or_default() += 1.0 / best.len() as f64);
+        best.iter()
+            .for_each(|at| *shares.entry(contenders[*at]).or_default() += 1.0 / best.len() as f64);
     }
-    shares.into_iter().map(|(cell, hits)| (cell, hits / RESAMPLES as f64)).collect()
+
+    shares
+        .into_iter()
+        .map(|(cell, hits)| (cell, hits / RESAMPLES as f64))
+        .collect()
 }
 
 /// Mean ranks that are as near are the same, but for rounding.
@@ -467,21 +636,44 @@ const RANK_TOLERANCE: f64 = 1e-9;
 /// Those with the best mean rank; all, where none has one.
 fn indices_of_best(mean_ranks: &[Option<f64>]) -> Vec<usize> {
     let rank = |at: &usize| mean_ranks[*at].unwrap_or(f64::INFINITY);
-    let best = (0..mean_ranks.len()).map(|at| rank(&at)).fold(f64::INFINITY, f64::min);
-    (0..mean_ranks.len()).filter(|at| rank(at) <= best + RANK_TOLERANCE).collect()
+    let best = (0..mean_ranks.len())
+        .map(|at| rank(&at))
+        .fold(f64::INFINITY, f64::min);
+    (0..mean_ranks.len())
+        .filter(|at| rank(at) <= best + RANK_TOLERANCE)
+        .collect()
 }
 
-fn describe_caveats(spec: &Spec, design: &EffectsDesign, blocks: &RepeatBlocks, drawn: &EffectDraws) -> Vec<String> {
+fn describe_caveats(
+    spec: &Spec,
+    design: &EffectsDesign,
+    blocks: &RepeatBlocks,
+    drawn: &EffectDraws,
+) -> Vec<String> {
     let mut notes = Vec::new();
     let missing = spec.grid.cell_count() - design.cells.len() as u64;
     if missing > 0 {
         let here = |cell: &u64| design.cells.binary_search(cell).is_err();
-        let words: Vec<String> =
-            spec.grid.iter().filter(here).take(3).map(|cell| format!("({})", describe_cell(spec, cell))).collect();
+        let words: Vec<String> = spec
+            .grid
+            .iter()
+            .filter(here)
+            .take(3)
+            .map(|cell| format!("({})", describe_cell(spec, cell)))
+            .collect();
+
         let more = if missing > 3 { ", …" } else { "" };
-        notes.push(format!("cells without a value, left out: {missing}: {}{more}", words.join(", ")));
+        notes.push(format!(
+            "cells without a value, left out: {missing}: {}{more}",
+            words.join(", ")
+        ));
     }
-    let full: usize = design.factors.iter().map(|factor| factor.levels.len()).product();
+
+    let full: usize = design
+        .factors
+        .iter()
+        .map(|factor| factor.levels.len())
+        .product();
     if full > design.cells.len() {
         notes.push(format!(
             "the grid has {} of {full} combinations: means and effects are by least squares, and shares, each beyond all \
@@ -489,42 +681,66 @@ fn describe_caveats(spec: &Spec, design: &EffectsDesign, blocks: &RepeatBlocks, 
             design.cells.len()
         ));
     }
-    let names: Vec<&str> = design.constant_axes.iter().map(|axis| spec.grid.axes()[*axis].name.as_str()).collect();
+
+    let names: Vec<&str> = design
+        .constant_axes
+        .iter()
+        .map(|axis| spec.grid.axes()[*axis].name.as_str())
+        .collect();
     if !names.is_empty() {
         notes.push(format!("one value left, no effect: {}", names.join(", ")));
     }
+
     let drawn = match drawn {
         EffectDraws::Resamples(draws) => draws,
         EffectDraws::Repeats(draws, ..) => {
             notes.push(match draws.len() {
-                0 => "no intervals: repeats share crossed streams, and a cell lacks some of them".into(),
+                0 => "no intervals: repeats share crossed streams, and a cell lacks some of them"
+                    .into(),
                 _ => "intervals are those of the crossed streams, with Student's t".into(),
             });
+
             return notes;
         }
     };
     match (blocks.repeat_count(), RESAMPLES - drawn.len()) {
-        (..=1, _) => notes.push("one repeat: no intervals, no probabilities, no variance between repeats".into()),
+        (..=1, _) => notes
+            .push("one repeat: no intervals, no probabilities, no variance between repeats".into()),
         (_, 0) => {}
         (_, left) if 2 * left >= RESAMPLES => {
             notes.push("no intervals and probabilities: a cell has values of too few repeats to be resampled".into());
         }
-        (_, left) => notes.push(format!("in {left} of {RESAMPLES} resamples a cell had no value: they are left out")),
+        (_, left) => notes.push(format!(
+            "in {left} of {RESAMPLES} resamples a cell had no value: they are left out"
+        )),
     }
+
     notes
 }
 
 /// How the trials of a sweep without values ended.
 fn describe_missing_values(spec: &Spec, trials: &BTreeMap<u64, CellTrials>) -> String {
-    match trials.values().map(CellTrials::count_without_value).sum::<u64>() {
+    match trials
+        .values()
+        .map(CellTrials::count_without_value)
+        .sum::<u64>()
+    {
         0 => "none has ended yet".into(),
-        lost => format!("{lost} of {} ended without one; see `ergodic table --stat p_diverged`", spec.trial_count()),
+        lost => format!(
+            "{lost} of {} ended without one; see `ergodic table --stat p_diverged`",
+            spec.trial_count()
+        ),
     }
 }
 
 /// Refuses what would keep a core busy for minutes.
-fn check_resampling_work(design: &EffectsDesign, blocks: &RepeatBlocks, resamples: usize) -> Result<(), AnalysisError> {
-    let draws = (blocks.repeat_count() + design.additive_columns().len()) * design.cells.len() * resamples;
+fn check_resampling_work(
+    design: &EffectsDesign,
+    blocks: &RepeatBlocks,
+    resamples: usize,
+) -> Result<(), AnalysisError> {
+    let draws =
+        (blocks.repeat_count() + design.additive_columns().len()) * design.cells.len() * resamples;
     if draws > MAX_DRAWS {
         let message = format!(
             "resampling so many trials would take {draws} draws, of at most {MAX_DRAWS}: ask for effects in a sweep of \
@@ -532,5 +748,6 @@ fn check_resampling_work(design: &EffectsDesign, blocks: &RepeatBlocks, resample
         );
         return Err(AnalysisError::Invalid(message));
     }
+
     Ok(())
 }

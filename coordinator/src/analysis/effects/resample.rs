@@ -21,18 +21,36 @@ const RESAMPLES_PER_BATCH: usize = 256;
 impl RepeatBlocks {
     /// Takes values of cells by repeat, in the order of repeats. Repeats without any are left out.
     pub(super) fn new(cells: &[&[(u32, f64)]]) -> Self {
-        let mut repeats: Vec<u32> = cells.iter().flat_map(|values| values.iter().map(|(repeat, _)| *repeat)).collect();
+        let mut repeats: Vec<u32> = cells
+            .iter()
+            .flat_map(|values| values.iter().map(|(repeat, _)| *repeat))
+            .collect();
         repeats.sort_unstable();
         repeats.dedup();
+
         let size = repeats.len() * cells.len();
-        let (values, present) = (vec![0.0; size], vec![0.0; size]);
-        let mut blocks = Self { cells: cells.len(), numbers: repeats, values, present };
+        let values = vec![0.0; size];
+        let present = vec![0.0; size];
+        let mut blocks = Self {
+            cells: cells.len(),
+            numbers: repeats,
+            values,
+            present,
+        };
+
         for (cell, values) in cells.iter().enumerate() {
             for (repeat, value) in *values {
-                let row = blocks.numbers.binary_search(repeat).expect("every repeat is in the list");
-                (blocks.values[row * cells.len() + cell], blocks.present[row * cells.len() + cell]) = (*value, 1.0);
+                let row = blocks
+                    .numbers
+                    .binary_search(repeat)
+                    .expect("every repeat is in the list");
+                (
+                    blocks.values[row * cells.len() + cell],
+                    blocks.present[row * cells.len() + cell],
+                ) = (*value, 1.0);
             }
         }
+
         blocks
     }
 
@@ -72,15 +90,27 @@ impl RepeatBlocks {
 
     /// Mean of each cell over weighted repeats; `None` if one has none.
     pub(super) fn weighted_means(&self, weights: &[f64]) -> Option<Vec<f64>> {
-        let (mut sums, mut counts) = (vec![0.0; self.cells], vec![0.0; self.cells]);
-        let rows = self.values.chunks_exact(self.cells).zip(self.present.chunks_exact(self.cells));
-        for (weight, (values, present)) in weights.iter().zip(rows).filter(|(weight, _)| **weight > 0.0) {
+        let mut sums = vec![0.0; self.cells];
+        let mut counts = vec![0.0; self.cells];
+        let rows = self
+            .values
+            .chunks_exact(self.cells)
+            .zip(self.present.chunks_exact(self.cells));
+        for (weight, (values, present)) in weights
+            .iter()
+            .zip(rows)
+            .filter(|(weight, _)| **weight > 0.0)
+        {
             for (at, (value, present)) in values.iter().zip(present).enumerate() {
                 sums[at] += weight * value;
                 counts[at] += weight * present;
             }
         }
-        let means = sums.iter().zip(&counts).map(|(sum, count)| (*count > 0.0).then(|| sum / count));
+
+        let means = sums
+            .iter()
+            .zip(&counts)
+            .map(|(sum, count)| (*count > 0.0).then(|| sum / count));
         means.collect()
     }
 }
@@ -100,8 +130,12 @@ pub(super) fn resample_weights<T: Send>(
             (0..repeats).for_each(|_| weights[stream.next_below(repeats as u32) as usize] += 1.0);
             weights
         };
-        let batch: Vec<Vec<f64>> = (0..RESAMPLES_PER_BATCH.min(resamples - start)).map(|_| draw()).collect();
+        let batch: Vec<Vec<f64>> = (0..RESAMPLES_PER_BATCH.min(resamples - start))
+            .map(|_| draw())
+            .collect();
+
         all.par_extend(batch.par_iter().map(|weights| of(weights)));
     }
+
     all
 }

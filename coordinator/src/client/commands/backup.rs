@@ -22,29 +22,56 @@ pub async fn fetch_backup(client: &mut Client, path: &Path) -> Result<String, Us
     // Results are for their owner to see.
     let file = AtomicFile::create_private(path).map_err(unwritten)?;
     let mut archive = ArchiveWriter::create(BufWriter::new(file)).map_err(unwritten)?;
-    let mut stream =
-        client.admin.backup(v1::BackupRequest {}).await.map_err(|e| client.to_user_error(&e))?.into_inner();
-    let (mut sweeps, mut trials, mut lost) = (0_u64, 0, Vec::new());
-    while let Some(record) = stream.message().await.map_err(|e| client.to_user_error(&e))? {
+    let mut stream = client
+        .admin
+        .backup(v1::BackupRequest {})
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
+
+    let mut sweeps = 0_u64;
+    let mut trials = 0;
+    let mut lost = Vec::new();
+
+    while let Some(record) = stream
+        .message()
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+    {
         match &record.kind {
             Some(Kind::Sweep(_)) => sweeps += 1,
             Some(Kind::Trials(page)) => trials += page.rows.len(),
             Some(Kind::Missing(missing)) => lost.push(missing.clone()),
             _ => {}
         }
+
         archive.append(&record).map_err(unwritten)?;
     }
-    let file = archive.finish().and_then(|file| file.into_inner().map_err(IntoInnerError::into_error));
+
+    let file = archive
+        .finish()
+        .and_then(|file| file.into_inner().map_err(IntoInnerError::into_error));
     let bytes = file.and_then(AtomicFile::finish).map_err(unwritten)?;
-    lost.iter().for_each(|missing| print_stderr_line(&format_missing_file(missing)));
+    lost.iter()
+        .for_each(|missing| print_stderr_line(&format_missing_file(missing)));
+
     let megabytes = format_significant(bytes as f64 / 1e6, 3);
-    Ok(format!("{}: {sweeps} sweeps with {trials} rows, {megabytes} MB\n", path.display()))
+    Ok(format!(
+        "{}: {sweeps} sweeps with {trials} rows, {megabytes} MB\n",
+        path.display()
+    ))
 }
 
 /// What is to be said of a file that a backup lacks.
 pub(crate) fn format_missing_file(missing: &v1::BackupMissing) -> String {
-    let hash: String = missing.hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (why, sweeps) = (&missing.why, missing.sweeps.join(", "));
+    let hash: String = missing
+        .hash
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+
+    let why = &missing.why;
+    let sweeps = missing.sweeps.join(", ");
     format!(
         "the backup lacks the file {hash} of {sweeps}: {why}. Weights of trials are computed again by `ergodic retry ID`; \
          data come again when the sweep is launched from where they are"

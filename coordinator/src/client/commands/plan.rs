@@ -49,22 +49,41 @@ pub fn inspect_data(
     data_dir: Option<&Path>,
 ) -> Result<Option<DatasetSummary>, UserError> {
     let configs = spec.grid.class_configs();
-    let Some(first) = configs.iter().find(|config| config.model.kind.needs_images()) else { return Ok(None) };
-    let train = configs.iter().map(|config| config.data.train + config.data.validation).max().unwrap_or_default();
+    let Some(first) = configs
+        .iter()
+        .find(|config| config.model.kind.needs_images())
+    else {
+        return Ok(None);
+    };
+
+    let train = configs
+        .iter()
+        .map(|config| config.data.train + config.data.validation)
+        .max()
+        .unwrap_or_default();
     let look = || match first.data.dataset {
         DatasetName::File(data) => {
             let mut files = file.source.files.iter().zip(&file.contents);
-            let Some((pin, content)) = files.find(|(pin, _)| pin.hash == data.hash) else { return Ok(None) };
-            Dataset::decode(content)?.summarize_use(&pin.path, &pin.hash, spec, &configs).map(Some)
+            let Some((pin, content)) = files.find(|(pin, _)| pin.hash == data.hash) else {
+                return Ok(None);
+            };
+            Dataset::decode(content)?
+                .summarize_use(&pin.path, &pin.hash, spec, &configs)
+                .map(Some)
         }
         name if name != DatasetName::Glyphs && data_dir.is_none() => Ok(None),
         name => {
             let dataset = files::load_dataset(name, data_dir, train)?;
             let hash = blake3::hash(&dataset.encode_canonical());
-            dataset.summarize_use(name.as_str(), hash.as_bytes(), spec, &configs).map(Some)
+            dataset
+                .summarize_use(name.as_str(), hash.as_bytes(), spec, &configs)
+                .map(Some)
         }
     };
-    look().map_err(|e: DataError| UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file)))
+
+    look().map_err(|e: DataError| {
+        UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file))
+    })
 }
 
 /// The plan in the format asked for.
@@ -73,8 +92,12 @@ pub fn render_plan(spec: &Spec, looks: Option<&DatasetSummary>, format: TextForm
     // Where only the best cells are repeated further, these are taken to be as costly as all.
     let trials = certain_trials(spec).unwrap_or(spec.trial_count());
     let repeats = trials as f64 / spec.grid.cell_count() as f64;
-    let once: f64 = classes.iter().map(|c| c.cells as f64 * repeats * c.trial_flops / ASSUMED_FLOPS).sum();
+    let once: f64 = classes
+        .iter()
+        .map(|c| c.cells as f64 * repeats * c.trial_flops / ASSUMED_FLOPS)
+        .sum();
     let core_seconds = once * (1.0 + spec.scheduling.audit_share);
+
     let memory = classes.iter().map(|c| c.slot_bytes).max().unwrap_or(0);
     match format {
         TextFormat::Json => format!(
@@ -117,11 +140,18 @@ fn class_to_json(class: &ClassPlan) -> serde_json::Value {
 fn plan_classes(spec: &Spec) -> Vec<ClassPlan> {
     let grid = &spec.grid;
     let mut alike: BTreeMap<String, ClassPlan> = BTreeMap::new();
+
     for class in (0..grid.class_count()).filter(|c| grid.class_cell_count(*c) > 0) {
-        let Ok(config) = grid.resolve_config(grid.class_cell_at(class, 0)) else { continue };
+        let Ok(config) = grid.resolve_config(grid.class_cell_at(class, 0)) else {
+            continue;
+        };
         let plan = plan_class(spec, &config, grid.class_cell_count(class));
-        alike.entry(plan.label.clone()).and_modify(|known| known.cells += plan.cells).or_insert(plan);
+        alike
+            .entry(plan.label.clone())
+            .and_modify(|known| known.cells += plan.cells)
+            .or_insert(plan);
     }
+
     alike.into_values().collect()
 }
 
@@ -131,10 +161,20 @@ fn plan_class(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
     let fields: BTreeMap<&str, String> = config.identity_fields().into_iter().collect();
     let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let shape = [field("model.width"), field("model.hidden")].concat();
-    let words = format!("{} {shape} norm={} batch={batch} steps={steps}", field("model.kind"), field("model.norm"));
+    let words = format!(
+        "{} {shape} norm={} batch={batch} steps={steps}",
+        field("model.kind"),
+        field("model.norm")
+    );
     let Some(net) = Net::from_config(config) else {
-        let numbers = if let ModelKind::Toy(toy) = &config.model.kind { u64::from(toy.dim) } else { 0 };
-        let (bytes, flops) = (16 * numbers, (10 * numbers * steps) as f64);
+        let numbers = if let ModelKind::Toy(toy) = &config.model.kind {
+            u64::from(toy.dim)
+        } else {
+            0
+        };
+        let bytes = 16 * numbers;
+
+        let flops = (10 * numbers * steps) as f64;
         return ClassPlan {
             label: words,
             cells,
@@ -147,10 +187,18 @@ fn plan_class(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
         };
     };
     let (parameters, trained) = net.param_counts();
+
     let passes = count_samples(spec, config) * count_evaluated_images(spec, config);
-    let trained_on = batch * (steps + count_samples(spec, config) * count_gradient_steps(&spec.measure));
-    let flops = trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64;
-    let saved = if spec.measure.save { net.weights_file_bytes(config) } else { 0 };
+    let trained_on =
+        batch * (steps + count_samples(spec, config) * count_gradient_steps(&spec.measure));
+    let flops =
+        trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64;
+    let saved = if spec.measure.save {
+        net.weights_file_bytes(config)
+    } else {
+        0
+    };
+
     let bytes = net.trial_bytes(config, &spec.measure);
     ClassPlan {
         label: words,
@@ -166,34 +214,60 @@ fn plan_class(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
 
 /// How often a trial takes a sample.
 fn count_samples(spec: &Spec, config: &TrialConfig) -> u64 {
-    config.total_steps().div_ceil(config.length_in_steps(spec.measure.every).max(1))
+    config
+        .total_steps()
+        .div_ceil(config.length_in_steps(spec.measure.every).max(1))
 }
 
 /// Steps of training that take as long as the gradients that are taken for a sample alone.
 fn count_gradient_steps(measure: &Measure) -> u64 {
-    let noise = if measure.needs_pass(MeasurementPass::Noise) { NOISE_BATCHES } else { 0 };
+    let noise = if measure.needs_pass(MeasurementPass::Noise) {
+        NOISE_BATCHES
+    } else {
+        0
+    };
+
     // A product is twice the work of a step, in numbers that are twice as long.
-    let curvature = if measure.needs_pass(MeasurementPass::Curvature) { 4 * HESSIAN_PRODUCTS } else { 0 };
+    let curvature = if measure.needs_pass(MeasurementPass::Curvature) {
+        4 * HESSIAN_PRODUCTS
+    } else {
+        0
+    };
     noise + curvature
 }
 
 /// Images that are evaluated for a sample.
 fn count_evaluated_images(spec: &Spec, config: &TrialConfig) -> u64 {
     let takes = |pass| spec.measure.needs_pass(pass);
-    let (train, test) = (u64::from(config.data.train), u64::from(config.data.test));
+    let train = u64::from(config.data.train);
+    let test = u64::from(config.data.test);
     let validation = u64::from(config.data.validation);
-    let (tests, validates) = (takes(MeasurementPass::Test), takes(MeasurementPass::Validation));
-    let re_estimates = (tests || validates) && spec.measure.statistics == EvalStatistics::ReEstimated;
+    let tests = takes(MeasurementPass::Test);
+    let validates = takes(MeasurementPass::Validation);
+    let re_estimates =
+        (tests || validates) && spec.measure.statistics == EvalStatistics::ReEstimated;
+
     let mut images = 0;
-    for (asked, part) in [(tests, test), (validates, validation), (re_estimates, train)] {
+    for (asked, part) in [
+        (tests, test),
+        (validates, validation),
+        (re_estimates, train),
+    ] {
         images += if asked { part } else { 0 };
     }
+
     if config.train.average.is_some() {
-        let (tests, validates) = (takes(MeasurementPass::AverageTest), takes(MeasurementPass::AverageValidation));
-        for (asked, part) in [(tests, test), (validates, validation), (tests || validates, train)] {
+        let tests = takes(MeasurementPass::AverageTest);
+        let validates = takes(MeasurementPass::AverageValidation);
+        for (asked, part) in [
+            (tests, test),
+            (validates, validation),
+            (tests || validates, train),
+        ] {
             images += if asked { part } else { 0 };
         }
     }
+
     images
 }
 
@@ -204,8 +278,17 @@ fn render_human_plan(
     core_seconds: f64,
     memory: u64,
 ) -> String {
-    let mut out = format!("{}: {}, {}\n", spec.name, format_plan_size(spec), spec.numerics);
-    out += &spec.stopping_rule.as_ref().map_or_else(String::new, |until| format_stopping_rule(spec, until));
+    let mut out = format!(
+        "{}: {}, {}\n",
+        spec.name,
+        format_plan_size(spec),
+        spec.numerics
+    );
+    out += &spec
+        .stopping_rule
+        .as_ref()
+        .map_or_else(String::new, |until| format_stopping_rule(spec, until));
+
     if spec.scheduling.audit_share > 0.0 {
         let share = format_significant(100.0 * spec.scheduling.audit_share, 6);
         out += &format!(
@@ -213,19 +296,36 @@ fn render_human_plan(
             expected_audits(spec)
         );
     }
+
     for axis in spec.grid.axes() {
         let ends = match axis.len() {
             1 => axis.format_value(&axis.value_at(0)),
-            n => format!("{} … {}", axis.format_value(&axis.value_at(0)), axis.format_value(&axis.value_at(n - 1))),
+            n => format!(
+                "{} … {}",
+                axis.format_value(&axis.value_at(0)),
+                axis.format_value(&axis.value_at(n - 1))
+            ),
         };
+
         out += &format!("  axis {}: {} values, {ends}\n", axis.name, axis.len());
     }
+
     if spec.grid.cell_count() < spec.grid.cell_number_bound() {
-        out += &format!("  [where] keeps {} of {} cells\n", spec.grid.cell_count(), spec.grid.cell_number_bound());
+        out += &format!(
+            "  [where] keeps {} of {} cells\n",
+            spec.grid.cell_count(),
+            spec.grid.cell_number_bound()
+        );
     }
+
     out += &format_data_line(spec, looks);
-    let plural = if classes.len() == 1 { "class" } else { "classes" };
+    let plural = if classes.len() == 1 {
+        "class"
+    } else {
+        "classes"
+    };
     out += &format!("{} shape {plural}:\n", classes.len());
+
     for class in classes.iter().take(MAX_LISTED_CLASSES) {
         out += &format!(
             "  {}: {} cells, {} parameters ({} trained), {} per slot, about {} per trial\n",
@@ -237,34 +337,58 @@ fn render_human_plan(
             format_short_duration(class.trial_flops / ASSUMED_FLOPS)
         );
     }
+
     if classes.len() > MAX_LISTED_CLASSES {
         out += &format!("  … and {} more\n", classes.len() - MAX_LISTED_CLASSES);
     }
+
     let data = dataset_bytes(spec);
     out += &format!(
         "memory: {} per slot, and {} for the dataset once per worker\ntime: about {} of one core{} at {} GFLOP/s\n",
         format_bytes(memory),
         format_bytes(data),
         format_short_duration(core_seconds),
-        if certain_trials(spec).is_none() { ", if all repeats are needed," } else { "" },
+        if certain_trials(spec).is_none() {
+            ", if all repeats are needed,"
+        } else {
+            ""
+        },
         ASSUMED_FLOPS / 1e9
     );
+
     let (weights, predictions) = estimate_stored_bytes(spec, classes);
     if weights + predictions > 0 {
-        out +=
-            &format!("kept: {} of weights and {} of predictions\n", format_bytes(weights), format_bytes(predictions));
+        out += &format!(
+            "kept: {} of weights and {} of predictions\n",
+            format_bytes(weights),
+            format_bytes(predictions)
+        );
     }
+
     out
 }
 
 /// `data: glyphs: all 10000 training images, …; 28×28×1, …`
 fn format_data_line(spec: &Spec, looks: Option<&DatasetSummary>) -> String {
     let configs = spec.grid.class_configs();
-    match (looks, configs.iter().find(|config| config.model.kind.needs_images())) {
-        (Some(DatasetSummary { provenance: words, description: line }), _) => format!("  data: {words}; {line}\n"),
+    match (
+        looks,
+        configs
+            .iter()
+            .find(|config| config.model.kind.needs_images()),
+    ) {
+        (
+            Some(DatasetSummary {
+                provenance: words,
+                description: line,
+            }),
+            _,
+        ) => format!("  data: {words}; {line}\n"),
         (None, Some(first)) => {
             let word = first.data.dataset.as_str();
-            format!("  data: {word}, which was not looked at: say where it is with --data-dir DIR\n")
+            format!(
+                "  data: {word}, which was not looked at: say where it is with --data-dir DIR\n"
+            )
         }
         (None, None) => String::new(),
     }
@@ -272,20 +396,30 @@ fn format_data_line(spec: &Spec, looks: Option<&DatasetSummary>) -> String {
 
 /// `6 cells × 20 to 500 repeats = 120 to 3000 trials`
 fn format_plan_size(spec: &Spec) -> String {
-    let (cells, repeats, most) = (spec.grid.cell_count(), spec.repeats, spec.trial_count());
-    let Some(until) = &spec.stopping_rule else { return format!("{cells} cells × {repeats} repeats = {most} trials") };
+    let cells = spec.grid.cell_count();
+    let repeats = spec.repeats;
+    let most = spec.trial_count();
+    let Some(until) = &spec.stopping_rule else {
+        return format!("{cells} cells × {repeats} repeats = {most} trials");
+    };
     let trials = match until.trial_bounds(cells, repeats) {
         (_, Some(trials)) => trials.to_string(),
         (least, None) => format!("{least} to {most}"),
     };
-    format!("{cells} cells × {} to {repeats} repeats = {trials} trials", until.min_repeats)
+
+    format!(
+        "{cells} cells × {} to {repeats} repeats = {trials} trials",
+        until.min_repeats
+    )
 }
 
 /// How many trials there will be, if that is known before any of them has ended.
 fn certain_trials(spec: &Spec) -> Option<u64> {
     spec.stopping_rule
         .as_ref()
-        .map_or(Some(spec.trial_count()), |until| until.trial_bounds(spec.grid.cell_count(), spec.repeats).1)
+        .map_or(Some(spec.trial_count()), |until| {
+            until.trial_bounds(spec.grid.cell_count(), spec.repeats).1
+        })
 }
 
 /// What decides how often a cell is repeated.
@@ -293,10 +427,17 @@ fn format_stopping_rule(spec: &Spec, until: &StoppingRule) -> String {
     let name = until.metric.name();
     match until.criterion {
         StoppingCriterion::Precision { ci95 } => {
-            format!("  each cell until the mean of {name} is known to ± {}\n", format_shortest(ci95))
+            format!(
+                "  each cell until the mean of {name} is known to ± {}\n",
+                format_shortest(ci95)
+            )
         }
         StoppingCriterion::Halving { factor } => {
-            let rungs: Vec<String> = until.rungs(spec.repeats).iter().map(u32::to_string).collect();
+            let rungs: Vec<String> = until
+                .rungs(spec.repeats)
+                .iter()
+                .map(u32::to_string)
+                .collect();
             format!(
                 "  after {} repeats one cell in {factor} goes on, by the mean of {name}\n",
                 rungs[..rungs.len() - 1].join(", ")
@@ -313,14 +454,28 @@ fn expected_audits(spec: &Spec) -> u64 {
 /// Bytes that all trials keep of weights and of predictions.
 fn estimate_stored_bytes(spec: &Spec, classes: &[ClassPlan]) -> (u64, u64) {
     let repeats = u64::from(spec.repeats);
-    let weights = classes.iter().map(|c| c.weights_bytes * c.cells * repeats).sum();
-    let predictions = spec.measure.probe.as_ref().map_or(0, |p| u64::from(p.points) * p.at.len() as u64);
+    let weights = classes
+        .iter()
+        .map(|c| c.weights_bytes * c.cells * repeats)
+        .sum();
+    let predictions = spec
+        .measure
+        .probe
+        .as_ref()
+        .map_or(0, |p| u64::from(p.points) * p.at.len() as u64);
+
     (weights, predictions * spec.trial_count())
 }
 
 fn dataset_bytes(spec: &Spec) -> u64 {
-    let first = spec.grid.iter().next().and_then(|cell| spec.grid.resolve_config(cell).ok());
-    first.filter(|config| Net::from_config(config).is_some()).map_or(0, |config| config.data.dataset.bytes_in_memory())
+    let first = spec
+        .grid
+        .iter()
+        .next()
+        .and_then(|cell| spec.grid.resolve_config(cell).ok());
+    first
+        .filter(|config| Net::from_config(config).is_some())
+        .map_or(0, |config| config.data.dataset.bytes_in_memory())
 }
 
 fn format_bytes(n: u64) -> String {
@@ -332,7 +487,11 @@ fn format_bytes(n: u64) -> String {
 }
 
 fn format_short_duration(seconds: f64) -> String {
-    if seconds < 1.0 { format!("{} ms", format_significant(seconds * 1e3, 2)) } else { format_duration(seconds) }
+    if seconds < 1.0 {
+        format!("{} ms", format_significant(seconds * 1e3, 2))
+    } else {
+        format_duration(seconds)
+    }
 }
 
 #[cfg(test)]
@@ -347,9 +506,14 @@ mod tests {
             "name = \"t\"\nrepeats = 2\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\n[train]\nsteps = 40\nlr = 0.1\nbatch_size = 16\n\
              [measure]\nevery = \"10 steps\"\nmetrics = [{metrics}]\n"
         );
-        let spec = Spec::read_stored(&SpecSource { text, ..SpecSource::default() }).expect("a valid sweep");
+        let spec = Spec::read_stored(&SpecSource {
+            text,
+            ..SpecSource::default()
+        })
+        .expect("a valid sweep");
         let config = spec.grid.resolve_config(0).expect("a cell");
         let net = Net::from_config(&config).expect("not the toy");
+
         plan_class(&spec, &config, 1).trial_flops
             / (40 * u64::from(config.effective_batch_size()) * net.train_flops()) as f64
     }
@@ -357,7 +521,10 @@ mod tests {
     #[test]
     fn what_takes_gradients_of_its_own_is_part_of_the_time() {
         assert_eq!(cost("\"train_loss\", \"grad_norm\""), 1.0);
-        assert_eq!(cost("\"grad_noise_trace\", \"grad_noise_hill\""), 1.0 + 64.0 / 10.0);
+        assert_eq!(
+            cost("\"grad_noise_trace\", \"grad_noise_hill\""),
+            1.0 + 64.0 / 10.0
+        );
         assert_eq!(cost("\"hessian_top\""), 1.0 + 4.0 * 30.0 / 10.0);
     }
 }

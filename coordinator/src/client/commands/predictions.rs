@@ -31,21 +31,40 @@ pub async fn print_predictions(
     format: PredictionFormat,
     distributions: bool,
 ) -> Result<(), UserError> {
-    let request = v1::PredictionsRequest { sweep: sweep.to_owned() };
-    let mut pages = client.sweeps.predictions(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
-    let mut printer = PredictionPrinter::new(io::BufWriter::new(io::stdout().lock()), format, distributions);
+    let request = v1::PredictionsRequest {
+        sweep: sweep.to_owned(),
+    };
+    let mut pages = client
+        .sweeps
+        .predictions(request)
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
+
+    let mut printer = PredictionPrinter::new(
+        io::BufWriter::new(io::stdout().lock()),
+        format,
+        distributions,
+    );
+
     let mut written = Ok(());
-    while let Some(page) = pages.message().await.map_err(|e| client.to_user_error(&e))? {
+    while let Some(page) = pages
+        .message()
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+    {
         written = printer.print_page(page);
         if written.is_err() {
             break;
         }
     }
+
     match written.and_then(|()| printer.finish()) {
         // Whoever reads has seen enough.
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
-        }
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(UserError::new(
+            ErrorCode::Internal,
+            format!("cannot write to stdout: {e}"),
+        )),
         _ => Ok(()),
     }
 }
@@ -76,15 +95,27 @@ impl<W: Write> PredictionPrinter<W> {
     const CELL_COLUMNS: [&str; 7] = ["cell", "step", "image", "label", "class", "n", "share"];
 
     fn new(out: W, format: PredictionFormat, distributions: bool) -> Self {
-        Self { out, format, first: None, distribution: distributions.then(LabelDistribution::default) }
+        Self {
+            out,
+            format,
+            first: None,
+            distribution: distributions.then(LabelDistribution::default),
+        }
     }
 
     fn print_page(&mut self, page: v1::PredictionsResponse) -> io::Result<()> {
         let rows = match &self.first {
             Some(_) => page.rows,
             None => {
-                let (rows, first) = (page.rows, v1::PredictionsResponse { rows: Vec::new(), ..page });
+                let (rows, first) = (
+                    page.rows,
+                    v1::PredictionsResponse {
+                        rows: Vec::new(),
+                        ..page
+                    },
+                );
                 self.print_header(&first)?;
+
                 self.first = Some(first);
                 rows
             }
@@ -100,6 +131,7 @@ impl<W: Write> PredictionPrinter<W> {
                 Some(known) => known.add_trial(row),
             }
         }
+
         self.out.flush()
     }
 
@@ -114,20 +146,39 @@ impl<W: Write> PredictionPrinter<W> {
         if self.format == PredictionFormat::Json {
             return Ok(());
         }
-        let names = if self.distribution.is_some() { &Self::CELL_COLUMNS[..] } else { &Self::TRIAL_COLUMNS[..] };
-        let axes = first.axes.iter().map(|axis| json!(axis)).collect::<Vec<_>>();
+
+        let names = if self.distribution.is_some() {
+            &Self::CELL_COLUMNS[..]
+        } else {
+            &Self::TRIAL_COLUMNS[..]
+        };
+
+        let axes = first
+            .axes
+            .iter()
+            .map(|axis| json!(axis))
+            .collect::<Vec<_>>();
         writeln!(self.out, "{}{}", format_csv_prefix(&axes), names.join(","))
     }
 
     fn print_trial(&mut self, row: &v1::PredictionRow) -> io::Result<()> {
-        let Self { out, format, first, .. } = self;
+        let Self {
+            out, format, first, ..
+        } = self;
         let first = first.as_ref().expect("the first page came before");
         let v1::TrialKey { cell, repeat } = row.key.unwrap_or_default();
         let start = format_line_prefix(*format, first, &row.values);
-        for (step, classes) in row.steps.iter().zip(row.classes.chunks_exact(first.images.len().max(1))) {
+
+        for (step, classes) in row
+            .steps
+            .iter()
+            .zip(row.classes.chunks_exact(first.images.len().max(1)))
+        {
             for ((image, label), class) in first.images.iter().zip(&first.labels).zip(classes) {
                 match format {
-                    PredictionFormat::Csv => writeln!(out, "{start}{cell},{repeat},{step},{image},{label},{class}")?,
+                    PredictionFormat::Csv => {
+                        writeln!(out, "{start}{cell},{repeat},{step},{image},{label},{class}")?
+                    }
                     PredictionFormat::Json => writeln!(
                         out,
                         "{{{start}\"cell\":{cell},\"repeat\":{repeat},\"step\":{step},\"image\":{image},\"label\":{label},\"class\":{class}}}"
@@ -135,21 +186,33 @@ impl<W: Write> PredictionPrinter<W> {
                 }
             }
         }
+
         Ok(())
     }
 
     fn print_cell(&mut self, known: &LabelDistribution) -> io::Result<()> {
-        let Self { out, format, first, .. } = self;
+        let Self {
+            out, format, first, ..
+        } = self;
         let first = first.as_ref().expect("the first page came before");
         let start = format_line_prefix(*format, first, &known.values);
-        let (cell, n) = (known.cell, known.n);
-        for (step, points) in known.steps.iter().zip(known.counts.chunks_exact(first.images.len().max(1))) {
+        let cell = known.cell;
+
+        let n = known.n;
+        for (step, points) in known
+            .steps
+            .iter()
+            .zip(known.counts.chunks_exact(first.images.len().max(1)))
+        {
             for ((image, label), counts) in first.images.iter().zip(&first.labels).zip(points) {
                 for (class, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
                     let share = json!(f64::from(*count) / f64::from(n));
                     match format {
                         PredictionFormat::Csv => {
-                            writeln!(out, "{start}{cell},{step},{image},{label},{class},{n},{share}")?;
+                            writeln!(
+                                out,
+                                "{start}{cell},{step},{image},{label},{class},{n},{share}"
+                            )?;
                         }
                         PredictionFormat::Json => writeln!(
                             out,
@@ -159,6 +222,7 @@ impl<W: Write> PredictionPrinter<W> {
                 }
             }
         }
+
         Ok(())
     }
 }
@@ -167,9 +231,11 @@ impl LabelDistribution {
     /// Takes another trial of the cell, or the first one.
     fn add_trial(&mut self, row: v1::PredictionRow) {
         if self.n == 0 {
-            (self.cell, self.values, self.steps) = (row.key.unwrap_or_default().cell, row.values, row.steps);
+            (self.cell, self.values, self.steps) =
+                (row.key.unwrap_or_default().cell, row.values, row.steps);
             self.counts = vec![Vec::new(); row.classes.len()];
         }
+
         self.n += 1;
         for (counts, class) in self.counts.iter_mut().zip(&row.classes) {
             let class = usize::from(*class);
@@ -182,20 +248,36 @@ impl LabelDistribution {
 }
 
 /// A cell's values as the beginning of a line.
-fn format_line_prefix(format: PredictionFormat, first: &v1::PredictionsResponse, values: &[v1::AxisValue]) -> String {
+fn format_line_prefix(
+    format: PredictionFormat,
+    first: &v1::PredictionsResponse,
+    values: &[v1::AxisValue],
+) -> String {
     let values: Vec<Value> = values.iter().map(json_value).collect();
     match format {
         PredictionFormat::Csv => format_csv_prefix(&values),
-        PredictionFormat::Json => {
-            first.axes.iter().zip(&values).map(|(axis, value)| format!("{}:{value},", json!(axis))).collect()
-        }
+        PredictionFormat::Json => first
+            .axes
+            .iter()
+            .zip(&values)
+            .map(|(axis, value)| format!("{}:{value},", json!(axis)))
+            .collect(),
     }
 }
 
 /// Values as the beginning of a line of CSV.
 fn format_csv_prefix(values: &[Value]) -> String {
-    let records = TableData { columns: values.iter().map(format_unquoted).collect(), rows: Vec::new(), key_columns: 0 };
-    if values.is_empty() { String::new() } else { format!("{},", records.to_csv().trim_end()) }
+    let records = TableData {
+        columns: values.iter().map(format_unquoted).collect(),
+        rows: Vec::new(),
+        key_columns: 0,
+    };
+
+    if values.is_empty() {
+        String::new()
+    } else {
+        format!("{},", records.to_csv().trim_end())
+    }
 }
 
 #[cfg(test)]
@@ -219,14 +301,20 @@ mod tests {
             labels: vec![3, 5],
             ..v1::PredictionsResponse::default()
         };
+
         let mut out = Vec::new();
         let mut printer = PredictionPrinter::new(&mut out, format, distributions);
         printer.print_page(first).expect("memory can be written");
+
         // One row per page.
         for row in rows {
-            let page = v1::PredictionsResponse { rows: vec![row], ..v1::PredictionsResponse::default() };
+            let page = v1::PredictionsResponse {
+                rows: vec![row],
+                ..v1::PredictionsResponse::default()
+            };
             printer.print_page(page).expect("memory can be written");
         }
+
         printer.finish().expect("memory can be written");
         String::from_utf8(out).expect("text")
     }
@@ -236,22 +324,50 @@ mod tests {
         let rows = vec![row(2, 7, [3, 4, 3, 5])];
         let csv = show(rows.clone(), PredictionFormat::Csv, false);
         let lines = "0.5,2,7,10,11,3,3\n0.5,2,7,10,40,5,4\n0.5,2,7,20,11,3,3\n0.5,2,7,20,40,5,5\n";
-        assert_eq!(csv, format!("lr,cell,repeat,step,image,label,class\n{lines}"));
+        assert_eq!(
+            csv,
+            format!("lr,cell,repeat,step,image,label,class\n{lines}")
+        );
+
         let json = show(rows, PredictionFormat::Json, false);
-        assert!(json.contains("\"lr\":0.5") && json.contains("\"image\":40") && json.lines().count() == 4, "{json}");
-        assert!(json.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{json}");
+        assert!(
+            json.contains("\"lr\":0.5")
+                && json.contains("\"image\":40")
+                && json.lines().count() == 4,
+            "{json}"
+        );
+
+        assert!(
+            json.lines()
+                .all(|line| serde_json::from_str::<Value>(line).is_ok()),
+            "{json}"
+        );
     }
 
     #[test]
     fn distributions_are_shares_of_the_trials_of_a_cell() {
-        let rows = vec![row(2, 0, [3, 4, 3, 5]), row(2, 1, [3, 0, 9, 5]), row(4, 1, [1, 1, 1, 1])];
+        let rows = vec![
+            row(2, 0, [3, 4, 3, 5]),
+            row(2, 1, [3, 0, 9, 5]),
+            row(4, 1, [1, 1, 1, 1]),
+        ];
         let csv = show(rows.clone(), PredictionFormat::Csv, true);
+
         let two = "0.5,2,10,11,3,3,2,1.0\n0.5,2,10,40,5,0,2,0.5\n0.5,2,10,40,5,4,2,0.5\n\
                    0.5,2,20,11,3,3,2,0.5\n0.5,2,20,11,3,9,2,0.5\n0.5,2,20,40,5,5,2,1.0\n";
         let four = "0.5,4,10,11,3,1,1,1.0\n0.5,4,10,40,5,1,1,1.0\n0.5,4,20,11,3,1,1,1.0\n0.5,4,20,40,5,1,1,1.0\n";
-        assert_eq!(csv, format!("lr,cell,step,image,label,class,n,share\n{two}{four}"));
+        assert_eq!(
+            csv,
+            format!("lr,cell,step,image,label,class,n,share\n{two}{four}")
+        );
+
         let json = show(rows, PredictionFormat::Json, true);
-        assert!(json.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{json}");
+        assert!(
+            json.lines()
+                .all(|line| serde_json::from_str::<Value>(line).is_ok()),
+            "{json}"
+        );
+
         assert_eq!(json.lines().count(), 10);
     }
 }

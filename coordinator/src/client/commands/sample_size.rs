@@ -23,11 +23,23 @@ pub async fn estimate_sample_size(
     ci95: f64,
     format: TextFormat,
 ) -> Result<String, UserError> {
-    let request = v1::SampleSizeRequest { sweep: sweep.to_owned(), metric: metric.to_owned(), ci95 };
-    let needs = client.sweeps.needs(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
+    let request = v1::SampleSizeRequest {
+        sweep: sweep.to_owned(),
+        metric: metric.to_owned(),
+        ci95,
+    };
+    let needs = client
+        .sweeps
+        .needs(request)
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
+
     Ok(match format {
         TextFormat::Json => render_json_sample_size(&needs, ci95),
-        _ => render_table_data(&build_sample_size_data(&needs), format, |_| render_human_sample_size(&needs, ci95)),
+        _ => render_table_data(&build_sample_size_data(&needs), format, |_| {
+            render_human_sample_size(&needs, ci95)
+        }),
     })
 }
 
@@ -44,10 +56,21 @@ fn build_sample_size_data(needs: &v1::SampleSizeResponse) -> TableData {
             json!(cell.repeats),
             json!(cell.repeats_until_stop),
         ];
+
         values.chain(figures).collect()
     };
-    let columns = needs.axes.iter().cloned().chain(COLUMNS.map(str::to_owned)).collect();
-    TableData { columns, rows: needs.rows.iter().map(row).collect(), key_columns: needs.axes.len() }
+
+    let columns = needs
+        .axes
+        .iter()
+        .cloned()
+        .chain(COLUMNS.map(str::to_owned))
+        .collect();
+    TableData {
+        columns,
+        rows: needs.rows.iter().map(row).collect(),
+        key_columns: needs.axes.len(),
+    }
 }
 
 fn render_json_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String {
@@ -74,49 +97,93 @@ fn render_json_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String 
         "slots": needs.slots,
         "rows": build_sample_size_data(needs).to_json_objects(),
     });
+
     format!("{object}\n")
 }
 
 fn render_human_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String {
-    let v1::SampleSizeResponse { sweep, name, metric, .. } = needs;
+    let v1::SampleSizeResponse {
+        sweep,
+        name,
+        metric,
+        ..
+    } = needs;
+
     let ci95 = format_shortest(ci95);
-    let mut out = format!("{name} ({sweep}): what it takes to know {metric} to ± {ci95} with 95 % confidence\n");
-    let words = AxisFormats::from_rows(needs.axes.len(), needs.rows.iter().map(|cell| cell.values.as_slice()));
+    let mut out = format!(
+        "{name} ({sweep}): what it takes to know {metric} to ± {ci95} with 95 % confidence\n"
+    );
+    let words = AxisFormats::from_rows(
+        needs.axes.len(),
+        needs.rows.iter().map(|cell| cell.values.as_slice()),
+    );
     let row = |cell: &v1::CellSampleSize| {
-        let figures = [json!(cell.n), json_number(cell.std), json!(cell.repeats), json!(cell.repeats_until_stop)];
-        words.format_row(&cell.values).map(|text| json!(text)).chain(figures).collect()
+        let figures = [
+            json!(cell.n),
+            json_number(cell.std),
+            json!(cell.repeats),
+            json!(cell.repeats_until_stop),
+        ];
+        words
+            .format_row(&cell.values)
+            .map(|text| json!(text))
+            .chain(figures)
+            .collect()
     };
-    let columns: Vec<String> =
-        needs.axes.iter().cloned().chain(["n", "std", "repeats", "until"].map(str::to_owned)).collect();
+
+    let columns: Vec<String> = needs
+        .axes
+        .iter()
+        .cloned()
+        .chain(["n", "std", "repeats", "until"].map(str::to_owned))
+        .collect();
     let rows: Vec<Vec<serde_json::Value>> = needs.rows.iter().map(row).collect();
     out += &render_human_rows(&columns, &rows);
+
     out += &match (needs.repeats, &needs.remaining_equal) {
         (Some(repeats), Some(missing)) if missing.trials == 0 => {
             format!("the same repeats for all cells: {repeats} are enough, and all are there\n")
         }
         (Some(repeats), Some(missing)) => {
             let what = format_missing_work(missing);
-            let how = match (repeats > u64::from(needs.sweep_repeats), needs.has_stopping_rule) {
+            let how = match (
+                repeats > u64::from(needs.sweep_repeats),
+                needs.has_stopping_rule,
+            ) {
                 (true, false) => format!(": `ergodic extend {sweep} --repeats {repeats}`"),
                 (_, true) => format!(": launch its file with repeats = {repeats}"),
                 (false, false) => String::new(),
             };
+
             format!("the same repeats for all cells: {repeats}, {what}{how}\n")
         }
-        _ if needs.rows.iter().any(|cell| cell.std.is_some() && cell.repeats.is_none()) => {
-            format!("more than {MAX_TRIALS} repeats of a cell would be needed: ask for less precision\n")
+        _ if needs
+            .rows
+            .iter()
+            .any(|cell| cell.std.is_some() && cell.repeats.is_none()) =>
+        {
+            format!(
+                "more than {MAX_TRIALS} repeats of a cell would be needed: ask for less precision\n"
+            )
         }
         _ => "not known yet: every cell needs two trials with a value\n".into(),
     };
+
     if let Some(missing) = &needs.remaining_until_stop {
         let until = format!("[repeats] until = {{ metric = \"{metric}\", ci95 = {ci95} }}");
-        out += &format!("each cell until it is known, by {until}: {}\n", format_missing_work(missing));
+        out += &format!(
+            "each cell until it is known, by {until}: {}\n",
+            format_missing_work(missing)
+        );
     }
+
     out += &format_cells_without_values(needs);
     let unseen = needs.cells - needs.rows.len() as u64;
     if unseen > 0 {
-        out += &format!("{unseen} cells have no results yet: they are taken to be like the others\n");
+        out +=
+            &format!("{unseen} cells have no results yet: they are taken to be like the others\n");
     }
+
     out
 }
 
@@ -125,19 +192,25 @@ fn format_cells_without_values(needs: &v1::SampleSizeResponse) -> String {
     if needs.cells_without_value == 0 {
         return String::new();
     }
+
     let mut out = format!(
         "without any value, because all their trials diverged or failed: {} cells, which ",
         needs.cells_without_value
     );
     out += &match &needs.remaining_equal {
         Some(same) if same.trials > 0 => {
-            format!("are repeated like the others: {} of the {} trials are theirs", same.uncounted, same.trials)
+            format!(
+                "are repeated like the others: {} of the {} trials are theirs",
+                same.uncounted, same.trials
+            )
         }
         _ => "do not count".to_owned(),
     };
+
     if needs.remaining_until_stop.is_some() {
         out += "; `until` would repeat them as often as it may, which is not counted";
     }
+
     out + "\n"
 }
 
@@ -145,12 +218,19 @@ fn format_cells_without_values(needs: &v1::SampleSizeResponse) -> String {
 fn format_missing_work(missing: &v1::RemainingTrials) -> String {
     let hours = missing.slot_seconds / 3600.0;
     let cores = if hours < 0.1 {
-        format!("{} core-seconds", format_significant(missing.slot_seconds, 3))
+        format!(
+            "{} core-seconds",
+            format_significant(missing.slot_seconds, 3)
+        )
     } else {
         format!("{} core-hours", format_significant(hours, 3))
     };
+
     let eta = match missing.eta_seconds {
-        Some(seconds) => format!("{} with the workers that are joined", format_duration(seconds)),
+        Some(seconds) => format!(
+            "{} with the workers that are joined",
+            format_duration(seconds)
+        ),
         None => "no worker is joined that could do it".into(),
     };
     format!("{} trials more, {cores}, {eta}", missing.trials)
@@ -162,7 +242,13 @@ mod tests {
 
     #[test]
     fn the_command_runs_as_many_trials_as_are_told() {
-        let missing = |trials, untold| Some(v1::RemainingTrials { trials, uncounted: untold, ..Default::default() });
+        let missing = |trials, untold| {
+            Some(v1::RemainingTrials {
+                trials,
+                uncounted: untold,
+                ..Default::default()
+            })
+        };
         let mut needs = v1::SampleSizeResponse {
             sweep: "abc".into(),
             cells: 2,
@@ -175,14 +261,26 @@ mod tests {
             ..v1::SampleSizeResponse::default()
         };
         let text = render_human_sample_size(&needs, 0.1);
-        assert!(text.contains("18, 32 trials more") && text.contains("`ergodic extend abc --repeats 18`"), "{text}");
-        assert!(text.contains("16 of the 32 trials are theirs; `until` would repeat them"), "{text}");
-        let json: serde_json::Value = serde_json::from_str(&render_json_sample_size(&needs, 0.1)).expect("JSON");
+        assert!(
+            text.contains("18, 32 trials more")
+                && text.contains("`ergodic extend abc --repeats 18`"),
+            "{text}"
+        );
+
+        assert!(
+            text.contains("16 of the 32 trials are theirs; `until` would repeat them"),
+            "{text}"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&render_json_sample_size(&needs, 0.1)).expect("JSON");
         assert_eq!(json["same"]["in_cells_without_values"], 16);
 
         // More repeats of a sweep with a rule of its own are not of all cells.
         needs.has_stopping_rule = true;
         let text = render_human_sample_size(&needs, 0.1);
-        assert!(!text.contains("ergodic extend") && text.contains("launch its file with repeats = 18"), "{text}");
+        assert!(
+            !text.contains("ergodic extend") && text.contains("launch its file with repeats = 18"),
+            "{text}"
+        );
     }
 }

@@ -38,10 +38,20 @@ pub async fn decompose_variance(
         at: options.at.clone().unwrap_or_default(),
         level: options.level / 100.0,
     };
-    let found = client.sweeps.variance(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
+    let found = client
+        .sweeps
+        .variance(request)
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
     let records = build_variance_data(&found);
+
     if options.format == TextFormat::Json {
-        let rows: Vec<String> = records.to_json_objects().iter().map(|row| format!("    {row}")).collect();
+        let rows: Vec<String> = records
+            .to_json_objects()
+            .iter()
+            .map(|row| format!("    {row}"))
+            .collect();
         return Ok(format!(
             "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"level\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(found.sweep),
@@ -50,17 +60,37 @@ pub async fn decompose_variance(
             rows.join(",\n")
         ));
     }
-    Ok(render_table_data(&records, options.format, |_| render_human_variance(&found, options.level)))
+
+    Ok(render_table_data(&records, options.format, |_| {
+        render_human_variance(&found, options.level)
+    }))
 }
 
 /// One row per cell and component; of a cell without any, one row that says why.
 fn build_variance_data(found: &v1::VarianceResponse) -> TableData {
-    let figures = ["component", "n", "df", "variance", "share", "ci_low", "ci_high", "note"].map(str::to_owned);
+    let figures = [
+        "component",
+        "n",
+        "df",
+        "variance",
+        "share",
+        "ci_low",
+        "ci_high",
+        "note",
+    ]
+    .map(str::to_owned);
     let rows = found.cells.iter().flat_map(|cell| {
         let start = move || cell.values.iter().map(json_value);
         let note = json!(Some(&cell.note).filter(|note| !note.is_empty()));
-        let blank = [Value::Null, json!(cell.n)].into_iter().chain((0..5).map(|_| Value::Null)).chain([note.clone()]);
-        let none = cell.components.is_empty().then(|| start().chain(blank).collect::<Vec<Value>>());
+        let blank = [Value::Null, json!(cell.n)]
+            .into_iter()
+            .chain((0..5).map(|_| Value::Null))
+            .chain([note.clone()]);
+        let none = cell
+            .components
+            .is_empty()
+            .then(|| start().chain(blank).collect::<Vec<Value>>());
+
         let row = move |component: &v1::VarianceComponent| {
             let figures = [
                 json!(component.name),
@@ -72,10 +102,13 @@ fn build_variance_data(found: &v1::VarianceResponse) -> TableData {
                 json!(component.high),
                 note.clone(),
             ];
+
             start().chain(figures).collect::<Vec<Value>>()
         };
+
         none.into_iter().chain(cell.components.iter().map(row))
     });
+
     TableData {
         columns: found.axes.iter().cloned().chain(figures).collect(),
         rows: rows.collect(),
@@ -85,10 +118,32 @@ fn build_variance_data(found: &v1::VarianceResponse) -> TableData {
 
 fn render_human_variance(found: &v1::VarianceResponse, level: f64) -> String {
     let interval = format!("{level} % CI");
-    let after = ["component", "df", "variance", "share", "deviation", &interval, ""];
-    let header: Vec<String> = found.axes.iter().cloned().chain(after.map(str::to_owned)).collect();
-    let words = AxisFormats::from_rows(found.axes.len(), found.cells.iter().map(|cell| cell.values.as_slice()));
-    let rows: Vec<Vec<Value>> = found.cells.iter().flat_map(|cell| format_cell_rows(cell, &words)).collect();
+    let after = [
+        "component",
+        "df",
+        "variance",
+        "share",
+        "deviation",
+        &interval,
+        "",
+    ];
+    let header: Vec<String> = found
+        .axes
+        .iter()
+        .cloned()
+        .chain(after.map(str::to_owned))
+        .collect();
+
+    let words = AxisFormats::from_rows(
+        found.axes.len(),
+        found.cells.iter().map(|cell| cell.values.as_slice()),
+    );
+    let rows: Vec<Vec<Value>> = found
+        .cells
+        .iter()
+        .flat_map(|cell| format_cell_rows(cell, &words))
+        .collect();
+
     let part = match found.done == found.trials {
         true => format!("{} trials", found.trials),
         false => format!("{} of {} trials so far", found.done, found.trials),
@@ -108,28 +163,41 @@ fn render_human_variance(found: &v1::VarianceResponse, level: f64) -> String {
 /// Names and note stand in a cell's first row alone.
 fn format_cell_rows(cell: &v1::VarianceCell, words: &AxisFormats) -> Vec<Vec<Value>> {
     let first = |at: usize, text: String| if at == 0 { text } else { String::new() };
-    let start = |at: usize| words.format_row(&cell.values).map(move |text| first(at, text));
+    let start = |at: usize| {
+        words
+            .format_row(&cell.values)
+            .map(move |text| first(at, text))
+    };
+
     let figure = |x: f64| format_significant(x, 3);
     let nothing = || format_short_number(None);
     let text = |cells: Vec<String>| cells.into_iter().map(Value::String).collect::<Vec<Value>>();
+
     if cell.components.is_empty() {
         let blank = (0..6).map(|_| nothing()).chain([cell.note.clone()]);
         return vec![text(start(0).chain(blank).collect())];
     }
+
     let row = |(at, component): (usize, &v1::VarianceComponent)| {
         let ends = component.low.zip(component.high);
         let figures = [
             component.name.clone(),
             component.df.to_string(),
             figure(component.variance),
-            component.share.map_or_else(nothing, |share| format!("{} %", figure(100.0 * share))),
+            component
+                .share
+                .map_or_else(nothing, |share| format!("{} %", figure(100.0 * share))),
             Some(component.variance)
                 .filter(|x| *x >= 0.0)
                 .map_or_else(nothing, |x| format_short_number(Some(x.sqrt()))),
-            ends.map_or_else(nothing, |(low, high)| format!("{} … {}", figure(low), figure(high))),
+            ends.map_or_else(nothing, |(low, high)| {
+                format!("{} … {}", figure(low), figure(high))
+            }),
             first(at, cell.note.clone()),
         ];
+
         text(start(at).chain(figures).collect())
     };
+
     cell.components.iter().enumerate().map(row).collect()
 }

@@ -14,16 +14,34 @@ use crate::client::{Client, commands};
 ///
 /// # Errors
 /// There is no such trial, it kept no weights, the file cannot be written, or nobody answers.
-pub async fn save_weights(client: &mut Client, sweep: &str, key: TrialKey, path: &Path) -> Result<String, UserError> {
+pub async fn save_weights(
+    client: &mut Client,
+    sweep: &str,
+    key: TrialKey,
+    path: &Path,
+) -> Result<String, UserError> {
     let page = commands::query_trial(client, sweep, key).await?;
     let row = page.rows.into_iter().next().and_then(|row| row.result);
     let result = row.and_then(|row| TrialResult::try_from(row).ok());
-    let result = result.ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))?;
-    let hash = result.weights_hash.ok_or_else(|| missing_weights_error(&page.sweep, &result))?;
-    let file = transfer::fetch_file(&mut client.files, hash).await.map_err(|e| client.to_user_error(&e))?;
-    let written = AtomicFile::create(path).and_then(|mut new| new.write_all(&file).and_then(|()| new.finish()));
+    let result = result.ok_or_else(|| {
+        UserError::new(ErrorCode::Internal, "the coordinator sent no readable row")
+    })?;
+    let hash = result
+        .weights_hash
+        .ok_or_else(|| missing_weights_error(&page.sweep, &result))?;
+    let file = transfer::fetch_file(&mut client.files, hash)
+        .await
+        .map_err(|e| client.to_user_error(&e))?;
+    let written = AtomicFile::create(path)
+        .and_then(|mut new| new.write_all(&file).and_then(|()| new.finish()));
     written.map_err(|e| file_write_error(path, &e))?;
-    Ok(format!("{}: weights of trial {key} of {}, {} bytes\n", path.display(), page.sweep, file.len()))
+
+    Ok(format!(
+        "{}: weights of trial {key} of {}, {} bytes\n",
+        path.display(),
+        page.sweep,
+        file.len()
+    ))
 }
 
 fn missing_weights_error(sweep: &str, result: &TrialResult) -> UserError {
@@ -31,5 +49,8 @@ fn missing_weights_error(sweep: &str, result: &TrialResult) -> UserError {
         Outcome::Completed => "set save = [\"final\"] under [measure] of the next one".to_owned(),
         other => format!("it {}, and only completed trials have any", other.as_str()),
     };
-    UserError::new(ErrorCode::NotFound, format!("the trial {} of {sweep} kept no weights: {why}", result.key))
+    UserError::new(
+        ErrorCode::NotFound,
+        format!("the trial {} of {sweep} kept no weights: {why}", result.key),
+    )
 }

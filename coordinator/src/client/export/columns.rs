@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{
+    ArrayRef, BooleanArray, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch,
+    StringArray,
+};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use ergodic_common::grid::axis::{Axis, AxisValues};
 use ergodic_common::spec_file::node::SpecValue;
@@ -39,23 +42,49 @@ pub(super) struct ProbeSet {
 }
 
 /// What stands before the metrics in `trials`, apart from the axes.
-const TRIAL_COLUMNS: [&str; 11] =
-    ["cell", "repeat", "outcome", "step", "cause", "steps", "seconds", "worker", "isa", "digest", "weights"];
+const TRIAL_COLUMNS: [&str; 11] = [
+    "cell", "repeat", "outcome", "step", "cause", "steps", "seconds", "worker", "isa", "digest",
+    "weights",
+];
 
 impl DatasetColumns {
     pub(super) fn from_spec(spec: &Spec) -> Self {
-        let metrics: Vec<String> = spec.measure.metrics.iter().map(|metric| metric.name().into_owned()).collect();
+        let metrics: Vec<String> = spec
+            .measure
+            .metrics
+            .iter()
+            .map(|metric| metric.name().into_owned())
+            .collect();
         let derived: Vec<String> = spec.grid.iter().next().map_or_else(Vec::new, |cell| {
-            spec.grid.derived_values_in(cell).into_iter().map(|(field, _)| field.to_owned()).collect()
+            spec.grid
+                .derived_values_in(cell)
+                .into_iter()
+                .map(|(field, _)| field.to_owned())
+                .collect()
         });
         let taken = |name: &String| {
-            name == "hash" || TRIAL_COLUMNS.contains(&name.as_str()) || metrics.contains(name) || derived.contains(name)
+            name == "hash"
+                || TRIAL_COLUMNS.contains(&name.as_str())
+                || metrics.contains(name)
+                || derived.contains(name)
         };
         let column = |axis: &Axis| {
-            let name = if taken(&axis.name) { format!("axis.{}", axis.name) } else { axis.name.clone() };
-            AxisColumn { name, data_type: axis_data_type(axis) }
+            let name = if taken(&axis.name) {
+                format!("axis.{}", axis.name)
+            } else {
+                axis.name.clone()
+            };
+            AxisColumn {
+                name,
+                data_type: axis_data_type(axis),
+            }
         };
-        Self { axes: spec.grid.axes().iter().map(column).collect(), derived, metrics }
+
+        Self {
+            axes: spec.grid.axes().iter().map(column).collect(),
+            derived,
+            metrics,
+        }
     }
 
     /// How many metrics a point of a curve has.
@@ -64,11 +93,15 @@ impl DatasetColumns {
     }
 
     fn axis_fields(&self) -> impl Iterator<Item = Field> {
-        self.axes.iter().map(|axis| Field::new(&axis.name, axis.data_type.clone(), false))
+        self.axes
+            .iter()
+            .map(|axis| Field::new(&axis.name, axis.data_type.clone(), false))
     }
 
     fn metric_fields(&self) -> impl Iterator<Item = Field> {
-        self.metrics.iter().map(|metric| Field::new(metric, DataType::Float64, true))
+        self.metrics
+            .iter()
+            .map(|metric| Field::new(metric, DataType::Float64, true))
     }
 
     /// One row per trial.
@@ -85,21 +118,45 @@ impl DatasetColumns {
             Field::new("digest", DataType::Utf8, false),
             Field::new("weights", DataType::Utf8, true),
         ];
-        build_schema(key.into_iter().chain(self.axis_fields()).chain(about).chain(self.metric_fields()))
+
+        build_schema(
+            key.into_iter()
+                .chain(self.axis_fields())
+                .chain(about)
+                .chain(self.metric_fields()),
+        )
     }
 
     /// One row per trial and step.
     pub(super) fn curves_schema(&self) -> Arc<Schema> {
         build_schema(
-            [int64_field("cell"), int32_field("repeat"), int64_field("step")].into_iter().chain(self.metric_fields()),
+            [
+                int64_field("cell"),
+                int32_field("repeat"),
+                int64_field("step"),
+            ]
+            .into_iter()
+            .chain(self.metric_fields()),
         )
     }
 
     /// One row per cell.
     pub(super) fn cells_schema(&self) -> Arc<Schema> {
-        let derived = self.derived.iter().map(|field| Field::new(field, DataType::Float64, true));
-        let identity = [int64_field("cell"), Field::new("hash", DataType::Utf8, false)];
-        build_schema(identity.into_iter().chain(self.axis_fields()).chain(derived))
+        let derived = self
+            .derived
+            .iter()
+            .map(|field| Field::new(field, DataType::Float64, true));
+        let identity = [
+            int64_field("cell"),
+            Field::new("hash", DataType::Utf8, false),
+        ];
+
+        build_schema(
+            identity
+                .into_iter()
+                .chain(self.axis_fields())
+                .chain(derived),
+        )
     }
 
     /// One row per trial, step and image.
@@ -116,7 +173,11 @@ impl DatasetColumns {
     }
 
     /// Rows of `trials`.
-    pub(super) fn build_trials_batch(&self, spec: &Spec, rows: &[ExportRow]) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn build_trials_batch(
+        &self,
+        spec: &Spec,
+        rows: &[ExportRow],
+    ) -> Result<RecordBatch, ArrowError> {
         let results = || rows.iter().map(|row| &row.result);
         let mut columns = build_key_columns(results().map(|result| result.key));
         columns.extend(self.build_axis_columns(spec, results().map(|result| result.key.cell)));
@@ -124,6 +185,7 @@ impl DatasetColumns {
             Outcome::Diverged { step } => Some(step as i64),
             _ => None,
         };
+
         let cause = |row: &'_ ExportRow| match &row.result.outcome {
             Outcome::Failed { cause } => Some(cause.clone()),
             _ => None,
@@ -132,34 +194,62 @@ impl DatasetColumns {
             build_text_column(results().map(|result| result.outcome.as_str())),
             Arc::new(results().map(step).collect::<Int64Array>()),
             Arc::new(rows.iter().map(cause).collect::<StringArray>()),
-            Arc::new(results().map(|result| Some(result.steps as i64)).collect::<Int64Array>()) as ArrayRef,
-            Arc::new(results().map(|result| Some(result.seconds)).collect::<Float64Array>()),
+            Arc::new(
+                results()
+                    .map(|result| Some(result.steps as i64))
+                    .collect::<Int64Array>(),
+            ) as ArrayRef,
+            Arc::new(
+                results()
+                    .map(|result| Some(result.seconds))
+                    .collect::<Float64Array>(),
+            ),
             build_text_column(rows.iter().map(|row| &row.worker)),
-            Arc::new(results().map(|result| Some(&result.isa).filter(|isa| !isa.is_empty())).collect::<StringArray>()),
+            Arc::new(
+                results()
+                    .map(|result| Some(&result.isa).filter(|isa| !isa.is_empty()))
+                    .collect::<StringArray>(),
+            ),
             build_text_column(results().map(|result| to_hex(&result.digest))),
-            Arc::new(results().map(|result| result.weights_hash.map(|hash| to_hex(&hash))).collect::<StringArray>()),
+            Arc::new(
+                results()
+                    .map(|result| result.weights_hash.map(|hash| to_hex(&hash)))
+                    .collect::<StringArray>(),
+            ),
         ]);
-        let metric = |at: usize| build_number_column(results().map(|result| result.metrics.get(at).copied()).collect());
+
+        let metric = |at: usize| {
+            build_number_column(
+                results()
+                    .map(|result| result.metrics.get(at).copied())
+                    .collect(),
+            )
+        };
         columns.extend((0..self.metrics.len()).map(metric));
+
         RecordBatch::try_new(self.trials_schema(), columns)
     }
 
     /// Rows of `curves`.
     pub(super) fn build_curves_batch(&self, rows: &[ExportRow]) -> Result<RecordBatch, ArrowError> {
         let points = rows.iter().map(|row| row.result.curve.steps.len()).sum();
-        let (mut cells, mut repeats, mut steps) =
-            (Vec::with_capacity(points), Vec::with_capacity(points), Vec::with_capacity(points));
+        let mut cells = Vec::with_capacity(points);
+        let mut repeats = Vec::with_capacity(points);
+        let mut steps = Vec::with_capacity(points);
+
         for TrialResult { key, curve, .. } in rows.iter().map(|row| &row.result) {
             let length = curve.steps.len();
             cells.resize(cells.len() + length, key.cell as i64);
             repeats.resize(repeats.len() + length, key.repeat as i32);
             steps.extend(curve.steps.iter().map(|step| *step as i64));
         }
+
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(cells)),
             Arc::new(Int32Array::from(repeats)),
             Arc::new(Int64Array::from(steps)),
         ];
+
         let width = self.metrics.len().max(1);
         for at in 0..self.metrics.len() {
             let mut column = Vec::with_capacity(points);
@@ -168,24 +258,41 @@ impl DatasetColumns {
             }
             columns.push(build_full_number_column(column));
         }
+
         RecordBatch::try_new(self.curves_schema(), columns)
     }
 
     /// Rows of `predictions`.
-    pub(super) fn build_predictions_batch(rows: &[ExportRow], probe: &ProbeSet) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn build_predictions_batch(
+        rows: &[ExportRow],
+        probe: &ProbeSet,
+    ) -> Result<RecordBatch, ArrowError> {
         let images = probe.images.len();
-        let (mut cells, mut repeats, mut steps) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut numbers, mut labels, mut classes): (Vec<i32>, Vec<i16>, Vec<i16>) = Default::default();
-        for TrialResult { key, predictions, .. } in rows.iter().map(|row| &row.result) {
-            for (step, predicted) in predictions.steps.iter().zip(predictions.classes.chunks_exact(images.max(1))) {
+        let mut cells = Vec::new();
+        let mut repeats = Vec::new();
+        let mut steps = Vec::new();
+        let (mut numbers, mut labels, mut classes): (Vec<i32>, Vec<i16>, Vec<i16>) =
+            Default::default();
+
+        for TrialResult {
+            key, predictions, ..
+        } in rows.iter().map(|row| &row.result)
+        {
+            for (step, predicted) in predictions
+                .steps
+                .iter()
+                .zip(predictions.classes.chunks_exact(images.max(1)))
+            {
                 cells.resize(cells.len() + images, key.cell as i64);
                 repeats.resize(repeats.len() + images, key.repeat as i32);
                 steps.resize(steps.len() + images, *step as i64);
                 numbers.extend(probe.images.iter().map(|image| *image as i32));
                 labels.extend(probe.labels.iter().map(|label| i16::from(*label)));
+
                 classes.extend(predicted.iter().map(|class| i16::from(*class)));
             }
         }
+
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(cells)),
             Arc::new(Int32Array::from(repeats)),
@@ -194,6 +301,7 @@ impl DatasetColumns {
             Arc::new(Int16Array::from(labels)),
             Arc::new(Int16Array::from(classes)),
         ];
+
         RecordBatch::try_new(Self::predictions_schema(), columns)
     }
 
@@ -212,17 +320,33 @@ impl DatasetColumns {
                 .unwrap_or_default()
         };
         let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from_iter_values(cells.iter().map(|cell| *cell as i64))),
+            Arc::new(Int64Array::from_iter_values(
+                cells.iter().map(|cell| *cell as i64),
+            )),
             build_text_column(cells.iter().map(hash)),
         ];
         columns.extend(self.build_axis_columns(spec, cells.iter().copied()));
+
         let derived: Vec<Vec<f64>> = cells
             .iter()
-            .map(|cell| spec.grid.derived_values_in(*cell).into_iter().map(|(_, value)| value).collect())
+            .map(|cell| {
+                spec.grid
+                    .derived_values_in(*cell)
+                    .into_iter()
+                    .map(|(_, value)| value)
+                    .collect()
+            })
             .collect();
-        let of_field =
-            |at: usize| build_number_column(derived.iter().map(|values: &Vec<f64>| values.get(at).copied()).collect());
+        let of_field = |at: usize| {
+            build_number_column(
+                derived
+                    .iter()
+                    .map(|values: &Vec<f64>| values.get(at).copied())
+                    .collect(),
+            )
+        };
         columns.extend((0..self.derived.len()).map(of_field));
+
         RecordBatch::try_new(self.cells_schema(), columns)
     }
 
@@ -230,19 +354,31 @@ impl DatasetColumns {
     fn build_axis_columns(&self, spec: &Spec, cells: impl Iterator<Item = u64>) -> Vec<ArrayRef> {
         let mut columns: Vec<Vec<SpecValue>> = vec![Vec::new(); self.axes.len()];
         let mut last: (u64, Vec<SpecValue>) = (u64::MAX, Vec::new());
+
         for cell in cells {
             if last.0 != cell {
                 last = (cell, spec.grid.axis_values(cell));
             }
-            columns.iter_mut().zip(&last.1).for_each(|(column, value)| column.push(value.clone()));
+
+            columns
+                .iter_mut()
+                .zip(&last.1)
+                .for_each(|(column, value)| column.push(value.clone()));
         }
-        self.axes.iter().zip(&columns).map(|(axis, values)| encode_axis_values(&axis.data_type, values)).collect()
+
+        self.axes
+            .iter()
+            .zip(&columns)
+            .map(|(axis, values)| encode_axis_values(&axis.data_type, values))
+            .collect()
     }
 }
 
 /// The type of an axis' column: the narrowest that has all of its values.
 fn axis_data_type(axis: &Axis) -> DataType {
-    let AxisValues::Listed(items) = &axis.values else { return DataType::Float64 };
+    let AxisValues::Listed(items) = &axis.values else {
+        return DataType::Float64;
+    };
     let all = |is: fn(&SpecValue) -> bool| items.iter().all(|item| is(&item.value));
     if all(|value| matches!(value, SpecValue::Int(_))) {
         DataType::Int64
@@ -256,15 +392,26 @@ fn axis_data_type(axis: &Axis) -> DataType {
 }
 
 fn encode_axis_values(kind: &DataType, values: &[SpecValue]) -> ArrayRef {
-    let whole = |value: &SpecValue| if let SpecValue::Int(whole) = value { *whole } else { 0 };
+    let whole = |value: &SpecValue| {
+        if let SpecValue::Int(whole) = value {
+            *whole
+        } else {
+            0
+        }
+    };
+
     match kind {
         DataType::Int64 => Arc::new(Int64Array::from_iter_values(values.iter().map(whole))),
-        DataType::Float64 => {
-            Arc::new(Float64Array::from_iter_values(values.iter().map(|value| value.as_f64().unwrap_or(f64::NAN))))
-        }
-        DataType::Boolean => {
-            Arc::new(BooleanArray::from_iter(values.iter().map(|value| Some(*value == SpecValue::Bool(true)))))
-        }
+        DataType::Float64 => Arc::new(Float64Array::from_iter_values(
+            values
+                .iter()
+                .map(|value| value.as_f64().unwrap_or(f64::NAN)),
+        )),
+        DataType::Boolean => Arc::new(BooleanArray::from_iter(
+            values
+                .iter()
+                .map(|value| Some(*value == SpecValue::Bool(true))),
+        )),
         _ => build_text_column(values.iter().map(SpecValue::to_string)),
     }
 }
@@ -281,10 +428,16 @@ fn int32_field(name: &str) -> Field {
     Field::new(name, DataType::Int32, false)
 }
 
-fn build_key_columns(keys: impl Iterator<Item = ergodic_common::TrialKey> + Clone) -> Vec<ArrayRef> {
+fn build_key_columns(
+    keys: impl Iterator<Item = ergodic_common::TrialKey> + Clone,
+) -> Vec<ArrayRef> {
     vec![
-        Arc::new(Int64Array::from_iter_values(keys.clone().map(|key| key.cell as i64))),
-        Arc::new(Int32Array::from_iter_values(keys.map(|key| key.repeat as i32))),
+        Arc::new(Int64Array::from_iter_values(
+            keys.clone().map(|key| key.cell as i64),
+        )),
+        Arc::new(Int32Array::from_iter_values(
+            keys.map(|key| key.repeat as i32),
+        )),
     ]
 }
 
@@ -294,7 +447,11 @@ fn build_text_column(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef 
 
 /// What is not defined is NaN in a row, and null in a table. Infinities stay: a loss may well be one.
 fn build_number_column(values: Vec<Option<f64>>) -> ArrayRef {
-    Arc::new(Float64Array::from_iter(values.into_iter().map(|value| value.filter(|x| !x.is_nan()))))
+    Arc::new(Float64Array::from_iter(
+        values
+            .into_iter()
+            .map(|value| value.filter(|x| !x.is_nan())),
+    ))
 }
 
 /// The same where all are there; most often, all are defined too.

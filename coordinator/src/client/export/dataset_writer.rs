@@ -63,9 +63,15 @@ pub(super) struct WrittenParts {
 impl WrittenParts {
     /// Adds them to a manifest.
     pub(super) fn add_to_manifest(self, manifest: &mut Manifest) {
-        for WrittenPart { table, schema, part } in self.written {
+        for WrittenPart {
+            table,
+            schema,
+            part,
+        } in self.written
+        {
             manifest.add_part(table, &schema, Some(part));
         }
+
         for (host, trials) in self.hosts {
             *manifest.hosts.entry(host).or_default() += trials;
         }
@@ -91,10 +97,20 @@ impl DatasetWriter {
     pub(super) async fn write_cells(&mut self, data: [u8; 32]) -> Result<(), UserError> {
         let cells: Vec<u64> = self.context.spec.grid.iter().collect();
         for cells in cells.chunks(MAX_PART_ROWS) {
-            let (tools, cells) = (self.context.clone(), cells.to_vec());
-            let batches = move || Ok(vec![tools.columns.build_cells_batch(&tools.spec, &data, &cells)?]);
-            self.start_part("cells", self.context.columns.cells_schema(), 1, batches).await?;
+            let tools = self.context.clone();
+            let cells = cells.to_vec();
+            let batches = move || {
+                Ok(vec![tools.columns.build_cells_batch(
+                    &tools.spec,
+                    &data,
+                    &cells,
+                )?])
+            };
+
+            self.start_part("cells", self.context.columns.cells_schema(), 1, batches)
+                .await?;
         }
+
         Ok(())
     }
 
@@ -105,39 +121,73 @@ impl DatasetWriter {
             let message = format!("the row of {} has other metrics than its sweep", result.key);
             return Err(UserError::new(ErrorCode::Internal, message));
         }
+
         self.bytes += 8 * result.curve.values.len() + 8 * result.predictions.classes.len();
         self.received += 1;
+
         match self.hosts.get_mut(&row.worker) {
             Some(trials) => *trials += 1,
             // Trials that nobody lived to tell of have no worker.
             None if row.worker.is_empty() => {}
             None => drop(self.hosts.insert(row.worker.clone(), 1)),
         }
+
         self.rows.push(row);
-        if self.bytes >= MAX_PART_BYTES || self.rows.len() >= MAX_PART_ROWS { self.flush_parts().await } else { Ok(()) }
+        if self.bytes >= MAX_PART_BYTES || self.rows.len() >= MAX_PART_ROWS {
+            self.flush_parts().await
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends the parts at hand.
     async fn flush_parts(&mut self) -> Result<(), UserError> {
-        let (rows, tools) = (Arc::new(std::mem::take(&mut self.rows)), self.context.clone());
+        let rows = Arc::new(std::mem::take(&mut self.rows));
+        let tools = self.context.clone();
         self.bytes = 0;
-        let trials = tools.columns.build_trials_batch(&tools.spec, &rows).map_err(|e| parquet_error(&e))?;
+        let trials = tools
+            .columns
+            .build_trials_batch(&tools.spec, &rows)
+            .map_err(|e| parquet_error(&e))?;
         self.trials.push(trials);
+
         if self.trials.iter().map(RecordBatch::num_rows).sum::<usize>() >= MAX_PART_ROWS {
             self.flush_trials().await?;
         }
+
         if !self.context.probe.images.is_empty() {
-            let (rows, tools) = (rows.clone(), tools.clone());
-            let batches = move || Ok(vec![DatasetColumns::build_predictions_batch(&rows, &tools.probe)?]);
-            self.start_part("predictions", DatasetColumns::predictions_schema(), 3, batches).await?;
+            let rows = rows.clone();
+            let tools = tools.clone();
+            let batches = move || {
+                Ok(vec![DatasetColumns::build_predictions_batch(
+                    &rows,
+                    &tools.probe,
+                )?])
+            };
+
+            self.start_part(
+                "predictions",
+                DatasetColumns::predictions_schema(),
+                3,
+                batches,
+            )
+            .await?;
         }
+
         let batches = move || Ok(vec![tools.columns.build_curves_batch(&rows)?]);
-        self.start_part("curves", self.context.columns.curves_schema(), 3, batches).await
+        self.start_part("curves", self.context.columns.curves_schema(), 3, batches)
+            .await
     }
 
     async fn flush_trials(&mut self) -> Result<(), UserError> {
         let batches = std::mem::take(&mut self.trials);
-        self.start_part("trials", self.context.columns.trials_schema(), 2, move || Ok(batches)).await
+        self.start_part(
+            "trials",
+            self.context.columns.trials_schema(),
+            2,
+            move || Ok(batches),
+        )
+        .await
     }
 
     /// Waits until everything is written. Without a row, tables are written too if `even_empty`, so that they can be read.
@@ -148,9 +198,14 @@ impl DatasetWriter {
         if !self.trials.is_empty() {
             self.flush_trials().await?;
         }
+
         while self.join_next_part().await? {}
         self.written.sort_by(|a, b| a.part.path.cmp(&b.part.path));
-        Ok(WrittenParts { written: self.written, hosts: self.hosts, received: self.received })
+        Ok(WrittenParts {
+            written: self.written,
+            hosts: self.hosts,
+            received: self.received,
+        })
     }
 
     /// Has a part written, once fewer others are being written than there are processors.
@@ -165,7 +220,11 @@ impl DatasetWriter {
         while self.tasks.len() >= most {
             self.join_next_part().await?;
         }
-        let path = format!("{table}/{}-{:05}.parquet", self.context.prefix, self.started_parts);
+
+        let path = format!(
+            "{table}/{}-{:05}.parquet",
+            self.context.prefix, self.started_parts
+        );
         self.started_parts += 1;
         let place = self.context.location.clone();
         self.tasks.spawn(async move {
@@ -178,10 +237,21 @@ impl DatasetWriter {
                 Ok::<_, UserError>((rows, sha256, bytes))
             });
             let (rows, sha256, bytes) = encoded.await.map_err(|e| parquet_error(&e))??;
-            let part = DatasetPart { path, rows, bytes: bytes.len() as u64, sha256 };
+            let part = DatasetPart {
+                path,
+                rows,
+                bytes: bytes.len() as u64,
+                sha256,
+            };
             place.write_part(&part.path, bytes).await?;
-            Ok(WrittenPart { table, schema, part })
+
+            Ok(WrittenPart {
+                table,
+                schema,
+                part,
+            })
         });
+
         Ok(())
     }
 
@@ -198,5 +268,8 @@ impl DatasetWriter {
 }
 
 fn parquet_error(error: &dyn std::fmt::Display) -> UserError {
-    UserError::new(ErrorCode::Internal, format!("rows cannot be written as Parquet: {error}"))
+    UserError::new(
+        ErrorCode::Internal,
+        format!("rows cannot be written as Parquet: {error}"),
+    )
 }

@@ -6,7 +6,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
+use parquet::file::properties::{
+    EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
+};
 use parquet::schema::types::ColumnPath;
 
 use super::manifest::DATASET_VERSION;
@@ -15,23 +17,36 @@ use super::manifest::DATASET_VERSION;
 const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 
 /// A file of a dataset with these rows, of which the first columns, so many, say the order.
-pub(super) fn encode_part(batches: &[RecordBatch], schema: &Schema, order: usize) -> Result<Vec<u8>, ParquetError> {
-    let sorted = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
+pub(super) fn encode_part(
+    batches: &[RecordBatch],
+    schema: &Schema,
+    order: usize,
+) -> Result<Vec<u8>, ParquetError> {
+    let sorted = |column_idx| SortingColumn {
+        column_idx,
+        descending: false,
+        nulls_first: false,
+    };
     let properties = writer_properties(schema)
         .set_key_value_metadata(Some(vec![KeyValue::new(
             "ergodic.dataset.version".into(),
             DATASET_VERSION.to_string(),
         )]))
         .set_sorting_columns(Some((0..order as i32).map(sorted).collect()));
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone().into(), Some(properties.build()))?;
+    let mut writer =
+        ArrowWriter::try_new(Vec::new(), schema.clone().into(), Some(properties.build()))?;
     batches.iter().try_for_each(|batch| writer.write(batch))?;
+
     writer.into_inner()
 }
 
 /// A file with these rows.
 pub(in crate::client) fn encode_record_batch(batch: &RecordBatch) -> Result<Vec<u8>, ParquetError> {
-    let mut writer =
-        ArrowWriter::try_new(Vec::new(), batch.schema(), Some(writer_properties(&batch.schema()).build()))?;
+    let mut writer = ArrowWriter::try_new(
+        Vec::new(),
+        batch.schema(),
+        Some(writer_properties(&batch.schema()).build()),
+    )?;
     writer.write(batch)?;
     writer.into_inner()
 }
@@ -45,8 +60,15 @@ pub(in crate::client) fn writer_properties(schema: &Schema) -> WriterPropertiesB
         .set_max_row_group_row_count(Some(MAX_ROW_GROUP_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_created_by(format!("ergodic {}", ergodic_common::BUILD));
-    for field in schema.fields().iter().filter(|field| *field.data_type() == DataType::Float64) {
-        properties = properties.set_column_dictionary_enabled(ColumnPath::from(vec![field.name().clone()]), false);
+
+    for field in schema
+        .fields()
+        .iter()
+        .filter(|field| *field.data_type() == DataType::Float64)
+    {
+        properties = properties
+            .set_column_dictionary_enabled(ColumnPath::from(vec![field.name().clone()]), false);
     }
+
     properties
 }

@@ -24,7 +24,10 @@ impl DatasetLibrary {
     /// # Errors
     /// There is no such directory, or the object store cannot be used.
     pub(in crate::client) fn open(from: &str) -> Result<Self, UserError> {
-        Ok(Self { store: DatasetRoot::parse("--from", from)?.open_for_reading()?, name: from.to_owned() })
+        Ok(Self {
+            store: DatasetRoot::parse("--from", from)?.open_for_reading()?,
+            name: from.to_owned(),
+        })
     }
 
     /// Manifests of these sweeps, each named by its id, a unique beginning of it, or "latest"; without names, those of all. They are
@@ -32,45 +35,86 @@ impl DatasetLibrary {
     ///
     /// # Errors
     /// There is none or no such dataset, or one cannot be read.
-    pub(in crate::client) async fn read_manifests(&self, sweeps: &[String]) -> Result<Vec<Manifest>, UserError> {
+    pub(in crate::client) async fn read_manifests(
+        &self,
+        sweeps: &[String],
+    ) -> Result<Vec<Manifest>, UserError> {
         let mut all = self.list_sweep_ids().await?;
         if !sweeps.is_empty() && sweeps.iter().all(|sweep| sweep != LATEST) {
-            let chosen = sweeps.iter().map(|sweep| self.resolve_sweep_id(sweep, &all).map(str::to_owned));
+            let chosen = sweeps
+                .iter()
+                .map(|sweep| self.resolve_sweep_id(sweep, &all).map(str::to_owned));
             all = chosen.collect::<Result<_, _>>()?;
             all.sort_unstable();
+
             all.dedup();
         }
+
         let mut manifests = Vec::with_capacity(all.len());
         for id in &all {
             manifests.extend(self.read_manifest(id).await?);
         }
+
         if manifests.is_empty() {
-            let message = format!("{}: no dataset is there: `ergodic export ID -o {0}` writes one", self.name);
+            let message = format!(
+                "{}: no dataset is there: `ergodic export ID -o {0}` writes one",
+                self.name
+            );
             return Err(UserError::new(ErrorCode::NotFound, message));
         }
+
         manifests.sort_by(|a, b| a.sweep.launched_at.total_cmp(&b.sweep.launched_at));
         if sweeps.iter().any(|sweep| sweep == LATEST) {
             manifests = self.select_with_latest(manifests, sweeps)?;
         }
+
         Ok(manifests)
     }
 
     /// Those of these sweeps, one of which is the last.
-    fn select_with_latest(&self, all: Vec<Manifest>, sweeps: &[String]) -> Result<Vec<Manifest>, UserError> {
-        let ids: Vec<String> = all.iter().map(|manifest| manifest.sweep.id.clone()).collect();
-        let latest = all.last().map(|manifest| manifest.sweep.id.clone()).unwrap_or_default();
-        let id =
-            |sweep: &String| if sweep == LATEST { Ok(latest.as_str()) } else { self.resolve_sweep_id(sweep, &ids) };
+    fn select_with_latest(
+        &self,
+        all: Vec<Manifest>,
+        sweeps: &[String],
+    ) -> Result<Vec<Manifest>, UserError> {
+        let ids: Vec<String> = all
+            .iter()
+            .map(|manifest| manifest.sweep.id.clone())
+            .collect();
+        let latest = all
+            .last()
+            .map(|manifest| manifest.sweep.id.clone())
+            .unwrap_or_default();
+        let id = |sweep: &String| {
+            if sweep == LATEST {
+                Ok(latest.as_str())
+            } else {
+                self.resolve_sweep_id(sweep, &ids)
+            }
+        };
         let chosen: Vec<&str> = sweeps.iter().map(id).collect::<Result<_, _>>()?;
-        Ok(all.into_iter().filter(|manifest| chosen.contains(&manifest.sweep.id.as_str())).collect())
+
+        Ok(all
+            .into_iter()
+            .filter(|manifest| chosen.contains(&manifest.sweep.id.as_str()))
+            .collect())
     }
 
     /// Ids of the sweeps that may have a dataset there.
     async fn list_sweep_ids(&self) -> Result<Vec<String>, UserError> {
-        let listed = self.store.list_with_delimiter(Some(&Path::from("sweeps"))).await;
-        let folders = listed.map_err(|e| self.storage_error("its sweeps cannot be listed", &e))?.common_prefixes;
-        let mut ids: Vec<String> = folders.iter().filter_map(|folder| Some(folder.filename()?.to_owned())).collect();
+        let listed = self
+            .store
+            .list_with_delimiter(Some(&Path::from("sweeps")))
+            .await;
+        let folders = listed
+            .map_err(|e| self.storage_error("its sweeps cannot be listed", &e))?
+            .common_prefixes;
+        let mut ids: Vec<String> = folders
+            .iter()
+            .filter_map(|folder| Some(folder.filename()?.to_owned()))
+            .collect();
         ids.sort_unstable();
+
         Ok(ids)
     }
 
@@ -78,17 +122,24 @@ impl DatasetLibrary {
         if let Some(id) = ids.iter().find(|id| *id == sweep) {
             return Ok(id);
         }
+
         let begin: Vec<&String> = ids.iter().filter(|id| id.starts_with(sweep)).collect();
         match begin[..] {
             [id] => Ok(id),
             [] => {
                 let known = suggest_nearest(sweep, ids.iter().map(String::as_str));
-                let message = format!("{}: no dataset of a sweep '{sweep}' is there, {known}", self.name);
+                let message = format!(
+                    "{}: no dataset of a sweep '{sweep}' is there, {known}",
+                    self.name
+                );
                 Err(UserError::new(ErrorCode::NotFound, message))
             }
             _ => {
                 let several: Vec<&str> = begin.into_iter().map(String::as_str).collect();
-                let message = format!("--sweep {sweep}: several begin like that: {}", several.join(", "));
+                let message = format!(
+                    "--sweep {sweep}: several begin like that: {}",
+                    several.join(", ")
+                );
                 Err(UserError::new(ErrorCode::BadInput, message))
             }
         }
@@ -99,15 +150,25 @@ impl DatasetLibrary {
         let path = Path::from(format!("sweeps/{id}/{MANIFEST_FILE}"));
         let found = match self.store.get(&path).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            found => found.map_err(|e| self.storage_error(&format!("{path} cannot be read"), &e))?,
+            found => {
+                found.map_err(|e| self.storage_error(&format!("{path} cannot be read"), &e))?
+            }
         };
-        let text = found.bytes().await.map_err(|e| self.storage_error(&format!("{path} cannot be read"), &e))?;
-        let bad = |why| UserError::new(ErrorCode::BadInput, format!("{}: {path}: {why}", self.name));
+        let text = found
+            .bytes()
+            .await
+            .map_err(|e| self.storage_error(&format!("{path} cannot be read"), &e))?;
+
+        let bad =
+            |why| UserError::new(ErrorCode::BadInput, format!("{}: {path}: {why}", self.name));
         Manifest::parse(&text).map(Some).map_err(bad)
     }
 
     fn storage_error(&self, what: &str, error: &object_store::Error) -> UserError {
-        UserError::new(ErrorCode::Internal, format!("{}: {what}: {error}", self.name))
+        UserError::new(
+            ErrorCode::Internal,
+            format!("{}: {what}: {error}", self.name),
+        )
     }
 }
 

@@ -11,7 +11,9 @@ use ergodic_proto::status::UserError;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
+use object_store::{
+    ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion,
+};
 use tokio_stream::StreamExt as _;
 use url::Url;
 
@@ -48,24 +50,35 @@ impl DatasetRoot {
     /// It is no URL of an object store.
     pub(super) fn parse(option: &str, text: &str) -> Result<Self, UserError> {
         if text.trim().is_empty() {
-            let message = format!("{option}: expected a directory or the URL of an object store, found nothing");
+            let message = format!(
+                "{option}: expected a directory or the URL of an object store, found nothing"
+            );
             return Err(UserError::new(ErrorCode::BadInput, message));
         }
-        let Some((scheme, _)) = text.split_once("://") else { return Ok(Self::Directory(text.into())) };
+
+        let Some((scheme, _)) = text.split_once("://") else {
+            return Ok(Self::Directory(text.into()));
+        };
         let bad = |why: &str| {
-            let message = format!("{option} {text}: {why}: expected a directory or s3://BUCKET/PREFIX");
+            let message =
+                format!("{option} {text}: {why}: expected a directory or s3://BUCKET/PREFIX");
             UserError::new(ErrorCode::BadInput, message)
         };
+
         if ["gs", "az", "abfs", "abfss", "azure"].contains(&scheme) {
             return Err(bad(&format!(
                 "'{scheme}' is a kind of object store that this program does not write to (write to a directory, and copy \
                  that there with the store's own tools)"
             )));
         }
+
         if !["s3", "s3a"].contains(&scheme) {
             return Err(bad(&format!("'{scheme}' is no object store that is known")));
         }
-        Url::parse(text).map(Self::Url).map_err(|e| bad(&e.to_string()))
+
+        Url::parse(text)
+            .map(Self::Url)
+            .map_err(|e| bad(&e.to_string()))
     }
 
     /// The place of a sweep's dataset below it.
@@ -86,37 +99,49 @@ impl DatasetRoot {
     #[cfg(feature = "sql")]
     pub(super) fn open_for_reading(&self) -> Result<Arc<dyn ObjectStore>, UserError> {
         match self {
-            Self::Url(url) => {
-                open_bucket(url, "--from").map(|(store, prefix)| Arc::new(PrefixStore::new(store, prefix)) as _)
-            }
-            Self::Directory(dir) => {
-                LocalFileSystem::new_with_prefix(dir).map(|store| Arc::new(store) as _).map_err(|e| {
-                    let message =
-                        format!("--from {}: {e}: name the directory that `ergodic export` wrote to", dir.display());
+            Self::Url(url) => open_bucket(url, "--from")
+                .map(|(store, prefix)| Arc::new(PrefixStore::new(store, prefix)) as _),
+            Self::Directory(dir) => LocalFileSystem::new_with_prefix(dir)
+                .map(|store| Arc::new(store) as _)
+                .map_err(|e| {
+                    let message = format!(
+                        "--from {}: {e}: name the directory that `ergodic export` wrote to",
+                        dir.display()
+                    );
                     UserError::new(ErrorCode::BadInput, message)
-                })
-            }
+                }),
         }
     }
 }
 
 fn open_directory(dir: &FilePath) -> Result<DatasetLocation, UserError> {
     let failed = |what: &dyn std::fmt::Display| {
-        let message =
-            format!("{}: cannot be used for a dataset ({what}): name another directory with -o", dir.display());
+        let message = format!(
+            "{}: cannot be used for a dataset ({what}): name another directory with -o",
+            dir.display()
+        );
         UserError::new(ErrorCode::BadInput, message)
     };
     std::fs::create_dir_all(dir).map_err(|e| failed(&e))?;
-    let lock =
-        File::options().create(true).truncate(false).write(true).open(dir.join(LOCK_FILE)).map_err(|e| failed(&e))?;
+
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join(LOCK_FILE))
+        .map_err(|e| failed(&e))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
-            let message = format!("{}: another export is writing there: wait for it, or stop it", dir.display());
+            let message = format!(
+                "{}: another export is writing there: wait for it, or stop it",
+                dir.display()
+            );
             return Err(UserError::new(ErrorCode::Refused, message));
         }
         Err(std::fs::TryLockError::Error(e)) => return Err(failed(&e)),
     }
+
     let store = LocalFileSystem::new_with_prefix(dir).map_err(|e| failed(&e))?;
     Ok(DatasetLocation {
         store: Arc::new(store),
@@ -139,20 +164,29 @@ fn open_object_store(url: &Url, id: &str) -> Result<DatasetLocation, UserError> 
 /// network that clouds have for their machines: elsewhere that is nobody, and nobody asked for it.
 fn has_credentials(settings: &BTreeMap<String, String>) -> bool {
     let all = |names: &[&str]| names.iter().all(|name| settings.contains_key(*name));
-    let skips =
-        settings.get("aws_skip_signature").is_some_and(|skips| !["false", "0", "no", "off"].contains(&&**skips));
+    let skips = settings
+        .get("aws_skip_signature")
+        .is_some_and(|skips| !["false", "0", "no", "off"].contains(&&**skips));
     skips
         || all(&["aws_access_key_id", "aws_secret_access_key"])
         || all(&["aws_web_identity_token_file", "aws_role_arn"])
         || all(&["aws_container_credentials_relative_uri"])
-        || all(&["aws_container_credentials_full_uri", "aws_container_authorization_token_file"])
+        || all(&[
+            "aws_container_credentials_full_uri",
+            "aws_container_authorization_token_file",
+        ])
         || all(&["aws_metadata_endpoint"])
 }
 
 /// Credentials and endpoints come from the environment, under the names that the clouds' own tools have for them.
 fn open_bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), UserError> {
-    let settings = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)));
+    let settings = std::env::vars_os().filter_map(|(name, value)| {
+        Some((
+            name.into_string().ok()?.to_ascii_lowercase(),
+            value.into_string().ok()?,
+        ))
+    });
+
     // A variable called BUCKET, say, is about something else, and one that is empty says nothing.
     let settings = settings.filter(|(name, value)| name.starts_with("aws_") && !value.is_empty());
     let settings: BTreeMap<String, String> = settings.collect();
@@ -164,6 +198,7 @@ fn open_bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), 
         );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
+
     object_store::parse_url_opts(url, settings).map_err(|e| {
         let message =
             format!("{option} {url}: {e}: set what the object store needs in the environment, as in AWS_REGION");
@@ -183,7 +218,10 @@ impl DatasetLocation {
     }
 
     fn storage_error(&self, what: &str, error: &object_store::Error) -> UserError {
-        UserError::new(ErrorCode::Internal, format!("{}: {what}: {error}", self.name))
+        UserError::new(
+            ErrorCode::Internal,
+            format!("{}: {what}: {error}", self.name),
+        )
     }
 
     /// Tries whether an object store keeps what its protocol promises, where datasets count on it: two exports at a time
@@ -195,10 +233,18 @@ impl DatasetLocation {
         if self.is_locked() {
             return Ok(());
         }
+
         let path = Path::from(format!(".check-{nonce}"));
-        let broken = self.find_broken_promise(&path).await.map_err(|e| self.storage_error("it cannot be used", &e));
-        let removed =
-            self.store.delete(&path).await.map_err(|e| self.storage_error(&format!("{path} cannot be removed"), &e));
+        let broken = self
+            .find_broken_promise(&path)
+            .await
+            .map_err(|e| self.storage_error("it cannot be used", &e));
+        let removed = self
+            .store
+            .delete(&path)
+            .await
+            .map_err(|e| self.storage_error(&format!("{path} cannot be removed"), &e));
+
         if let Some(broken) = broken? {
             let message = format!(
                 "{}: cannot be used for a dataset: this object store {broken}: name a place on another one, or write to a \
@@ -207,46 +253,91 @@ impl DatasetLocation {
             );
             return Err(UserError::new(ErrorCode::BadInput, message));
         }
+
         removed
     }
 
     /// What the object store does other than it should, if anything.
-    async fn find_broken_promise(&self, path: &Path) -> Result<Option<&'static str>, object_store::Error> {
+    async fn find_broken_promise(
+        &self,
+        path: &Path,
+    ) -> Result<Option<&'static str>, object_store::Error> {
         let put = async |text: &'static str, mode: PutMode| {
-            let put = self.store.put_opts(path, PutPayload::from_static(text.as_bytes()), PutOptions::from(mode)).await;
+            let put = self
+                .store
+                .put_opts(
+                    path,
+                    PutPayload::from_static(text.as_bytes()),
+                    PutOptions::from(mode),
+                )
+                .await;
+
             match put {
-                Ok(put) => Ok(Some(UpdateVersion { e_tag: put.e_tag, version: put.version })),
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(None),
+                Ok(put) => Ok(Some(UpdateVersion {
+                    e_tag: put.e_tag,
+                    version: put.version,
+                })),
+                Err(
+                    object_store::Error::AlreadyExists { .. }
+                    | object_store::Error::Precondition { .. },
+                ) => Ok(None),
                 Err(error) => Err(error),
             }
         };
         let Some(first) = put("first", PutMode::Create).await? else {
-            return Ok(Some("says that an object is there which nobody has written"));
+            return Ok(Some(
+                "says that an object is there which nobody has written",
+            ));
         };
+
         if put("second", PutMode::Create).await?.is_some() {
             return Ok(Some(
                 "ignores conditional writes (If-None-Match), so that two exports would undo each other's work",
             ));
         }
-        if put("third", PutMode::Update(first.clone())).await?.is_none() {
-            return Ok(Some("refuses conditional writes (If-Match) that it should take"));
+
+        if put("third", PutMode::Update(first.clone()))
+            .await?
+            .is_none()
+        {
+            return Ok(Some(
+                "refuses conditional writes (If-Match) that it should take",
+            ));
         }
+
         if put("fourth", PutMode::Update(first)).await?.is_some() {
-            return Ok(Some("ignores conditional writes (If-Match), so that two exports would undo each other's work"));
+            return Ok(Some(
+                "ignores conditional writes (If-Match), so that two exports would undo each other's work",
+            ));
         }
+
         let part = self.store.get_range(path, 1..4).await?;
-        Ok((part.as_ref() != b"hir").then_some("does not give parts of objects as they were asked for (Range)"))
+        Ok((part.as_ref() != b"hir")
+            .then_some("does not give parts of objects as they were asked for (Range)"))
     }
 
     /// The manifest that is there.
     pub(super) async fn read_manifest(&self) -> Result<StoredManifest, UserError> {
         match self.store.get(&Path::from(MANIFEST_FILE)).await {
-            Err(object_store::Error::NotFound { .. }) => Ok(StoredManifest { text: None, version: None }),
+            Err(object_store::Error::NotFound { .. }) => Ok(StoredManifest {
+                text: None,
+                version: None,
+            }),
             Err(error) => Err(self.storage_error("the manifest cannot be read", &error)),
             Ok(found) => {
-                let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
-                let text = found.bytes().await.map_err(|e| self.storage_error("the manifest cannot be read", &e))?;
-                Ok(StoredManifest { text: Some(text.to_vec()), version: Some(version) })
+                let version = UpdateVersion {
+                    e_tag: found.meta.e_tag.clone(),
+                    version: found.meta.version.clone(),
+                };
+                let text = found
+                    .bytes()
+                    .await
+                    .map_err(|e| self.storage_error("the manifest cannot be read", &e))?;
+
+                Ok(StoredManifest {
+                    text: Some(text.to_vec()),
+                    version: Some(version),
+                })
             }
         }
     }
@@ -264,7 +355,10 @@ impl DatasetLocation {
 
     /// Writes a part that is not there yet.
     pub(super) async fn write_part(&self, path: &str, bytes: Vec<u8>) -> Result<(), UserError> {
-        let put = self.store.put(&Path::from(path), PutPayload::from(bytes)).await;
+        let put = self
+            .store
+            .put(&Path::from(path), PutPayload::from(bytes))
+            .await;
         put.map_err(|e| self.storage_error(&format!("{path} cannot be written"), &e))?;
         self.sync_file(path).await
     }
@@ -280,18 +374,33 @@ impl DatasetLocation {
             (None, None) => PutMode::Create,
             (None, Some(version)) => PutMode::Update(version.clone()),
         };
+
         let payload = PutPayload::from(text.clone());
-        let put = self.store.put_opts(&Path::from(MANIFEST_FILE), payload, PutOptions::from(mode)).await;
+        let put = self
+            .store
+            .put_opts(&Path::from(MANIFEST_FILE), payload, PutOptions::from(mode))
+            .await;
         let put = put.map_err(|error| match error {
-            object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
-                let message = format!("{}: another export wrote there meanwhile: start this one again", self.name);
+            object_store::Error::AlreadyExists { .. }
+            | object_store::Error::Precondition { .. } => {
+                let message = format!(
+                    "{}: another export wrote there meanwhile: start this one again",
+                    self.name
+                );
                 UserError::new(ErrorCode::Refused, message)
             }
             error => self.storage_error("the manifest cannot be written", &error),
         })?;
+
         self.sync_file(MANIFEST_FILE).await?;
-        let version = UpdateVersion { e_tag: put.e_tag, version: put.version };
-        Ok(StoredManifest { text: Some(text), version: Some(version) })
+        let version = UpdateVersion {
+            e_tag: put.e_tag,
+            version: put.version,
+        };
+        Ok(StoredManifest {
+            text: Some(text),
+            version: Some(version),
+        })
     }
 
     /// Removes what belongs to no dataset.
@@ -299,23 +408,36 @@ impl DatasetLocation {
         for path in paths {
             match self.store.delete(&Path::from(path.as_str())).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(self.storage_error(&format!("{path} cannot be removed"), &error)),
+                Err(error) => {
+                    return Err(self.storage_error(&format!("{path} cannot be removed"), &error));
+                }
             }
         }
+
         Ok(())
     }
 
     /// What is in a directory is on the disk before a manifest names it.
     async fn sync_file(&self, path: &str) -> Result<(), UserError> {
-        let Some((dir, _)) = &self.locked_dir else { return Ok(()) };
+        let Some((dir, _)) = &self.locked_dir else {
+            return Ok(());
+        };
         let file = dir.join(path);
         let synced = tokio::task::spawn_blocking(move || {
             File::open(&file)?.sync_all()?;
-            file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+            file.parent()
+                .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
         });
+
         let failed = |e: &dyn std::fmt::Display| {
-            UserError::new(ErrorCode::Internal, format!("{}: {path} cannot be written: {e}", self.name))
+            UserError::new(
+                ErrorCode::Internal,
+                format!("{}: {path} cannot be written: {e}", self.name),
+            )
         };
-        synced.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
+        synced
+            .await
+            .map_err(|e| failed(&e))?
+            .map_err(|e| failed(&e))
     }
 }

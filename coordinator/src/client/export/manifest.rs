@@ -121,8 +121,17 @@ pub(in crate::client) const TABLES: [&str; 4] = ["cells", "trials", "curves", "p
 
 impl Manifest {
     /// That of a dataset without parts.
-    pub(super) fn new(head: &v1::RowsHead, status: &v1::SweepStatus, source: &SpecSource, spec: &Spec) -> Self {
-        let files = source.files.iter().map(|pin| (pin.path.clone(), to_hex(&pin.hash))).collect();
+    pub(super) fn new(
+        head: &v1::RowsHead,
+        status: &v1::SweepStatus,
+        source: &SpecSource,
+        spec: &Spec,
+    ) -> Self {
+        let files = source
+            .files
+            .iter()
+            .map(|pin| (pin.path.clone(), to_hex(&pin.hash)))
+            .collect();
         let sweep = ManifestSweep {
             id: status.id.clone(),
             name: status.name.clone(),
@@ -141,12 +150,16 @@ impl Manifest {
                 files,
             },
         };
+
         Self {
             format: FORMAT.to_owned(),
             version: DATASET_VERSION,
             serial: 0,
             sweep,
-            data: ManifestData { words: status.data.clone(), blake3: head.data_hash.as_ref().map(|hash| to_hex(hash)) },
+            data: ManifestData {
+                words: status.data.clone(),
+                blake3: head.data_hash.as_ref().map(|hash| to_hex(hash)),
+            },
             builds: ManifestBuilds {
                 coordinator: head.build.clone(),
                 export: BUILD.to_owned(),
@@ -167,14 +180,23 @@ impl Manifest {
             format: String,
             version: u32,
         }
-        let any: ManifestHeader =
-            serde_json::from_slice(text).map_err(|e| format!("it is no manifest of a dataset: {e}"))?;
+
+        let any: ManifestHeader = serde_json::from_slice(text)
+            .map_err(|e| format!("it is no manifest of a dataset: {e}"))?;
         if any.format != FORMAT {
-            return Err(format!("it is no manifest of a dataset: its format is '{}'", any.format));
+            return Err(format!(
+                "it is no manifest of a dataset: its format is '{}'",
+                any.format
+            ));
         }
+
         if any.version != DATASET_VERSION {
-            return Err(format!("it is of version {}, this program writes {DATASET_VERSION}", any.version));
+            return Err(format!(
+                "it is of version {}, this program writes {DATASET_VERSION}",
+                any.version
+            ));
         }
+
         serde_json::from_slice(text).map_err(|e| format!("it is damaged: {e}"))
     }
 
@@ -186,7 +208,11 @@ impl Manifest {
 
     /// Adds a part to a table.
     pub(super) fn add_part(&mut self, table: &str, schema: &Schema, part: Option<DatasetPart>) {
-        let empty = || ManifestTable { rows: 0, columns: describe_columns(schema), parts: Vec::new() };
+        let empty = || ManifestTable {
+            rows: 0,
+            columns: describe_columns(schema),
+            parts: Vec::new(),
+        };
         let table = self.tables.entry(table.to_owned()).or_insert_with(empty);
         table.rows += part.as_ref().map_or(0, |part| part.rows);
         table.parts.extend(part);
@@ -205,11 +231,18 @@ impl Manifest {
 
 impl ManifestCursor {
     pub(super) fn from_wire(cursor: v1::Cursor, rows: u64) -> Self {
-        Self { row: cursor.row, print: format!("{:016x}", cursor.fingerprint), rows }
+        Self {
+            row: cursor.row,
+            print: format!("{:016x}", cursor.fingerprint),
+            rows,
+        }
     }
 
     pub(super) fn to_wire(&self) -> Option<v1::Cursor> {
-        Some(v1::Cursor { row: self.row, fingerprint: u64::from_str_radix(&self.print, 16).ok()? })
+        Some(v1::Cursor {
+            row: self.row,
+            fingerprint: u64::from_str_radix(&self.print, 16).ok()?,
+        })
     }
 }
 
@@ -242,5 +275,6 @@ fn describe_columns(schema: &Schema) -> Vec<ManifestColumn> {
         kind: kind(field.data_type()).to_owned(),
         nullable: field.is_nullable(),
     };
+
     schema.fields().iter().map(column).collect()
 }

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use columns::{DatasetColumns, ExportRow, ProbeSet};
+use dataset_writer::{DatasetWriter, WriteContext};
 use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec_file::grammar::GRAMMAR;
@@ -22,13 +24,11 @@ use ergodic_common::{ErrorCode, Spec, TrialResult};
 use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
+use location::{DatasetLocation, DatasetRoot, StoredManifest};
+use manifest::{Manifest, ManifestCursor, TABLES};
 
 use super::{Client, commands};
 use crate::failpoint;
-use columns::{DatasetColumns, ExportRow, ProbeSet};
-use dataset_writer::{DatasetWriter, WriteContext};
-use location::{DatasetLocation, DatasetRoot, StoredManifest};
-use manifest::{Manifest, ManifestCursor, TABLES};
 
 /// What to export, and where to.
 #[derive(Debug, Clone)]
@@ -50,11 +50,16 @@ const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// There is no such sweep, the place cannot be written, or nobody answers.
-pub async fn export_sweep(client: &mut Client, sweep: &str, options: &ExportOptions) -> Result<String, UserError> {
+pub async fn export_sweep(
+    client: &mut Client,
+    sweep: &str,
+    options: &ExportOptions,
+) -> Result<String, UserError> {
     let named = DatasetRoot::parse("-o", &options.output)?;
     let id = commands::query_status(client, sweep).await?.id;
     let mut export = DatasetExport::open(named.open_sweep(&id)?, id, options.rewrite).await?;
     let mut away_since: Option<Instant> = None;
+
     loop {
         match export.pull_rows(client).await {
             Ok(ended) if ended || !options.follow => return Ok(export.format_summary()),
@@ -62,11 +67,14 @@ pub async fn export_sweep(client: &mut Client, sweep: &str, options: &ExportOpti
                 away_since = None;
                 wait_until_ended(client, &export.id, options.every).await;
             }
-            Err(error) if error.code != ErrorCode::Unreachable || !options.follow => return Err(error),
+            Err(error) if error.code != ErrorCode::Unreachable || !options.follow => {
+                return Err(error);
+            }
             Err(error) => {
                 if away_since.get_or_insert_with(Instant::now).elapsed() > RECONNECT_TIMEOUT {
                     return Err(error);
                 }
+
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 if let Ok(again) = client.reconnect().await {
                     *client = again;
@@ -79,21 +87,30 @@ pub async fn export_sweep(client: &mut Client, sweep: &str, options: &ExportOpti
 /// Waits for some time, or until the sweep has ended. Where the coordinator cannot say, the next pull does.
 async fn wait_until_ended(client: &mut Client, sweep: &str, time: Duration) {
     let ended = async {
-        let request = v1::WatchRequest { sweep: sweep.to_owned() };
-        let Ok(stream) = client.sweeps.watch(request).await else { return std::future::pending().await };
+        let request = v1::WatchRequest {
+            sweep: sweep.to_owned(),
+        };
+        let Ok(stream) = client.sweeps.watch(request).await else {
+            return std::future::pending().await;
+        };
         let mut stream = stream.into_inner();
         while let Ok(Some(message)) = stream.message().await {
             if message.status.is_some_and(|status| has_ended(&status)) {
                 return;
             }
         }
+
         std::future::pending().await
     };
+
     let _ = tokio::time::timeout(time, ended).await;
 }
 
 fn has_ended(status: &v1::SweepStatus) -> bool {
-    !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused)
+    !matches!(
+        status.state(),
+        v1::SweepState::Running | v1::SweepState::Paused
+    )
 }
 
 /// The dataset of a sweep, as it is.
@@ -118,12 +135,26 @@ impl DatasetExport {
             })
         };
         let manifest = found.text.as_ref().map(read).transpose()?;
-        if let Some(other) = manifest.as_ref().map(|manifest| &manifest.sweep.id).filter(|other| **other != id) {
-            let message =
-                format!("{}: this is the dataset of the sweep {other}: name another place with -o", place.name());
+        if let Some(other) = manifest
+            .as_ref()
+            .map(|manifest| &manifest.sweep.id)
+            .filter(|other| **other != id)
+        {
+            let message = format!(
+                "{}: this is the dataset of the sweep {other}: name another place with -o",
+                place.name()
+            );
             return Err(UserError::new(ErrorCode::BadInput, message));
         }
-        Ok(Self { id, location: Arc::new(place), stored_manifest: found, manifest, rewrite: anew, added: 0 })
+
+        Ok(Self {
+            id,
+            location: Arc::new(place),
+            stored_manifest: found,
+            manifest,
+            rewrite: anew,
+            added: 0,
+        })
     }
 
     /// Adds the rows that were stored since; whether the sweep had ended before.
@@ -134,39 +165,70 @@ impl DatasetExport {
         if !self.rewrite {
             self.check_parts(&files)?;
         }
+
         let mut strays = self.find_stray_files(files);
         if self.location.is_locked() {
-            self.location.remove_files(&std::mem::take(&mut strays)).await?;
+            self.location
+                .remove_files(&std::mem::take(&mut strays))
+                .await?;
         }
+
         let known = self.manifest.as_ref().filter(|_| !self.rewrite);
         let after = known.and_then(|manifest| manifest.cursor.to_wire());
-        let request = v1::RowsRequest { sweep: self.id.clone(), after, grammar: GRAMMAR };
-        let mut pages = client.sweeps.rows(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
-        let first = pages.message().await.map_err(|e| client.to_user_error(&e))?.unwrap_or_default();
+        let request = v1::RowsRequest {
+            sweep: self.id.clone(),
+            after,
+            grammar: GRAMMAR,
+        };
+        let mut pages = client
+            .sweeps
+            .rows(request)
+            .await
+            .map_err(|e| client.to_user_error(&e))?
+            .into_inner();
+        let first = pages
+            .message()
+            .await
+            .map_err(|e| client.to_user_error(&e))?
+            .unwrap_or_default();
         let pull = PullHead::from_head(first.head)?;
         if pull.head.rows > 0 || pull.head.all {
             let mut writing = DatasetWriter::new(self.write_context(&pull));
             if pull.head.all {
                 writing.write_cells(pull.data_hash()?).await?;
             }
+
             let mut rows = first.rows;
             loop {
                 for row in rows {
                     writing.add_row(read_row(row)?).await?;
                 }
-                let Some(page) = pages.message().await.map_err(|e| client.to_user_error(&e))? else { break };
+
+                let Some(page) = pages
+                    .message()
+                    .await
+                    .map_err(|e| client.to_user_error(&e))?
+                else {
+                    break;
+                };
                 rows = page.rows;
             }
+
             let parts = writing.finish(pull.head.all).await?;
             if parts.received != pull.head.rows {
-                let message = format!("{} of {} rows came: export again", parts.received, pull.head.rows);
+                let message = format!(
+                    "{} of {} rows came: export again",
+                    parts.received, pull.head.rows
+                );
                 return Err(UserError::new(ErrorCode::Internal, message));
             }
+
             let mut next = pull.next_manifest(known)?;
             parts.add_to_manifest(&mut next);
             self.commit_manifest(next, strays).await?;
             self.added += pull.head.rows;
         }
+
         self.rewrite = false;
         Ok(has_ended(&pull.status))
     }
@@ -179,16 +241,30 @@ impl DatasetExport {
                 Some(bytes) => format!("has {bytes} bytes, and {} by the manifest", part.bytes),
                 None => "is not there, and the manifest names it".to_owned(),
             };
-            let message = format!("{}/{} {what}: write all rows anew with --anew", self.location.name(), part.path);
+            let message = format!(
+                "{}/{} {what}: write all rows anew with --anew",
+                self.location.name(),
+                part.path
+            );
+
             return Err(UserError::new(ErrorCode::Refused, message));
         }
+
         Ok(())
     }
 
     /// Parts that the manifest does not name. Files of other people's are none of ours.
     fn find_stray_files(&self, files: BTreeMap<String, u64>) -> Vec<String> {
-        let named = |file: &String| self.manifest.iter().flat_map(Manifest::part_paths).any(|path| path == file);
-        files.into_keys().filter(|file| is_part_path(file) && !named(file)).collect()
+        let named = |file: &String| {
+            self.manifest
+                .iter()
+                .flat_map(Manifest::part_paths)
+                .any(|path| path == file)
+        };
+        files
+            .into_keys()
+            .filter(|file| is_part_path(file) && !named(file))
+            .collect()
     }
 
     fn write_context(&self, pull: &PullHead) -> WriteContext {
@@ -197,28 +273,53 @@ impl DatasetExport {
             location: self.location.clone(),
             spec: pull.spec.clone(),
             columns: Arc::new(DatasetColumns::from_spec(&pull.spec)),
-            probe: Arc::new(ProbeSet { images: pull.head.images.clone(), labels: pull.head.labels.clone() }),
+            probe: Arc::new(ProbeSet {
+                images: pull.head.images.clone(),
+                labels: pull.head.labels.clone(),
+            }),
             prefix: format!("{serial:06}-{}", generate_nonce()),
         }
     }
 
     /// Makes parts that were written the dataset's, and removes what is not any more.
-    async fn commit_manifest(&mut self, next: Manifest, mut strays: Vec<String>) -> Result<(), UserError> {
-        let before: Vec<String> = self.manifest.iter().flat_map(Manifest::part_paths).map(str::to_owned).collect();
+    async fn commit_manifest(
+        &mut self,
+        next: Manifest,
+        mut strays: Vec<String>,
+    ) -> Result<(), UserError> {
+        let before: Vec<String> = self
+            .manifest
+            .iter()
+            .flat_map(Manifest::part_paths)
+            .map(str::to_owned)
+            .collect();
+
         let serial = self.manifest.as_ref().map_or(0, |manifest| manifest.serial) + 1;
         let next = Manifest { serial, ..next };
         failpoint::reach(failpoint::BEFORE_MANIFEST);
-        self.stored_manifest = self.location.replace_manifest(&self.stored_manifest, next.to_json_bytes()).await?;
-        strays.extend(before.into_iter().filter(|path| next.part_paths().all(|kept| kept != path)));
+        self.stored_manifest = self
+            .location
+            .replace_manifest(&self.stored_manifest, next.to_json_bytes())
+            .await?;
+
+        strays.extend(
+            before
+                .into_iter()
+                .filter(|path| next.part_paths().all(|kept| kept != path)),
+        );
         self.manifest = Some(next);
+
         self.location.remove_files(&strays).await
     }
 
     fn format_summary(&self) -> String {
-        let Some(manifest) = &self.manifest else { return String::new() };
+        let Some(manifest) = &self.manifest else {
+            return String::new();
+        };
         let parts = || manifest.tables.values().flat_map(|table| &table.parts);
         let bytes: u64 = parts().map(|part| part.bytes).sum();
         let so_far = if manifest.complete { "" } else { " so far" };
+
         let rows = |table: &&str| Some(format!("{table} {}", manifest.tables.get(*table)?.rows));
         format!(
             "{}: {} trials added, {} of {} in all{so_far}; rows: {}; {} files of {} MB\n",
@@ -226,7 +327,11 @@ impl DatasetExport {
             self.added,
             manifest.cursor.rows,
             manifest.sweep.trials,
-            TABLES.iter().filter_map(rows).collect::<Vec<_>>().join(", "),
+            TABLES
+                .iter()
+                .filter_map(rows)
+                .collect::<Vec<_>>()
+                .join(", "),
             parts().count(),
             format_significant(bytes as f64 / 1e6, 3)
         )
@@ -235,16 +340,28 @@ impl DatasetExport {
 
 /// Eight digits that no other export has: two of them to one object store may write at a time, though only one can commit.
 fn generate_nonce() -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    blake3::hash(format!("{} {}", std::process::id(), now.as_nanos()).as_bytes()).to_hex()[..8].to_owned()
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    blake3::hash(format!("{} {}", std::process::id(), now.as_nanos()).as_bytes()).to_hex()[..8]
+        .to_owned()
 }
 
 /// Whether a path is one that parts are written under: `trials/000001-1f6c3a90-00016.parquet`.
 fn is_part_path(path: &str) -> bool {
     let all = |text: &str, kind: fn(&char) -> bool| text.chars().all(|c| kind(&c));
-    let Some((table, name)) = path.split_once('/') else { return false };
-    let fields: Vec<&str> = name.strip_suffix(".parquet").unwrap_or_default().split('-').collect();
-    let [serial, nonce, number] = fields[..] else { return false };
+    let Some((table, name)) = path.split_once('/') else {
+        return false;
+    };
+    let fields: Vec<&str> = name
+        .strip_suffix(".parquet")
+        .unwrap_or_default()
+        .split('-')
+        .collect();
+    let [serial, nonce, number] = fields[..] else {
+        return false;
+    };
+
     TABLES.contains(&table)
         && (serial.len() >= 6 && all(serial, char::is_ascii_digit))
         && (nonce.len() == 8 && all(nonce, char::is_ascii_hexdigit))
@@ -263,7 +380,10 @@ struct PullHead {
 impl PullHead {
     fn from_head(head: Option<v1::RowsHead>) -> Result<Self, UserError> {
         let mut head = head.ok_or_else(|| incomplete_response("head"))?;
-        let source = head.source.take().ok_or_else(|| incomplete_response("source"))?;
+        let source = head
+            .source
+            .take()
+            .ok_or_else(|| incomplete_response("source"))?;
         let source = SpecSource::try_from(source).map_err(|e| invalid_response_error(&e))?;
         let spec = Spec::read_stored(&source).map_err(|e| {
             let message = format!("the sweep cannot be read by this version: {e}");
@@ -274,15 +394,29 @@ impl PullHead {
                            version that launched it";
             return Err(UserError::new(ErrorCode::Version, message));
         }
-        let status = head.status.clone().ok_or_else(|| incomplete_response("status"))?;
+
+        let status = head
+            .status
+            .clone()
+            .ok_or_else(|| incomplete_response("status"))?;
         let cursor = head.cursor.ok_or_else(|| incomplete_response("cursor"))?;
-        Ok(Self { head, status, cursor, source, spec: Arc::new(spec) })
+        Ok(Self {
+            head,
+            status,
+            cursor,
+            source,
+            spec: Arc::new(spec),
+        })
     }
 
     /// Zeros without a dataset, as in the identity of cells.
     fn data_hash(&self) -> Result<[u8; 32], UserError> {
-        let Some(hash) = &self.head.data_hash else { return Ok([0; 32]) };
-        hash.as_slice().try_into().map_err(|_| incomplete_response("data_hash"))
+        let Some(hash) = &self.head.data_hash else {
+            return Ok([0; 32]);
+        };
+        hash.as_slice()
+            .try_into()
+            .map_err(|_| incomplete_response("data_hash"))
     }
 
     /// The next manifest without the new parts.
@@ -302,18 +436,26 @@ impl PullHead {
 fn read_row(row: v1::TrialRow) -> Result<ExportRow, UserError> {
     let result = TrialResult::try_from(row.result.ok_or_else(|| incomplete_response("result"))?)
         .map_err(|e| invalid_response_error(&e))?;
-    Ok(ExportRow { result, worker: row.worker })
+    Ok(ExportRow {
+        result,
+        worker: row.worker,
+    })
 }
 
 fn incomplete_response(field: &str) -> UserError {
     UserError::new(
         ErrorCode::Internal,
-        format!("the coordinator's answer is incomplete: the field {field} of RowsResponse is missing"),
+        format!(
+            "the coordinator's answer is incomplete: the field {field} of RowsResponse is missing"
+        ),
     )
 }
 
 fn invalid_response_error(error: &WireError) -> UserError {
-    UserError::new(ErrorCode::Internal, format!("the coordinator's answer cannot be used: {error}"))
+    UserError::new(
+        ErrorCode::Internal,
+        format!("the coordinator's answer cannot be used: {error}"),
+    )
 }
 
 #[cfg(test)]
@@ -322,9 +464,13 @@ mod tests {
 
     #[test]
     fn other_peoples_files_are_no_parts() {
-        for part in ["trials/000001-1f6c3a90-00016.parquet", "cells/1234567-00000000-123456.parquet"] {
+        for part in [
+            "trials/000001-1f6c3a90-00016.parquet",
+            "cells/1234567-00000000-123456.parquet",
+        ] {
             assert!(is_part_path(part), "{part}");
         }
+
         for other in [
             "trials/summary.parquet",
             "analysis/000001-1f6c3a90-00016.parquet",

@@ -7,16 +7,24 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::{
-    Client, PlotOptions, bad_input_error, format_axis_names, format_row_name, format_subtitle, query_pooled_axes,
-    varying_axes,
+    Client, PlotOptions, bad_input_error, format_axis_names, format_row_name, format_subtitle,
+    query_pooled_axes, varying_axes,
 };
 use crate::client::commands::{query_curves, query_table};
 use crate::client::render::{AxisFormats, exact_value};
 use crate::plot::Scene;
 use crate::plot::curves::{self, CurvesPlot, MeanCurve, MeanPoint};
 
-pub(super) async fn draw_curves(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
-    let mut table = query_table(client, options.build_table_request(sweep, options.by.clone(), Vec::new())).await?;
+pub(super) async fn draw_curves(
+    client: &mut Client,
+    sweep: &str,
+    options: &PlotOptions,
+) -> Result<Scene, UserError> {
+    let mut table = query_table(
+        client,
+        options.build_table_request(sweep, options.by.clone(), Vec::new()),
+    )
+    .await?;
     let request = v1::CurvesRequest {
         sweep: sweep.to_owned(),
         metric: table.metric.clone(),
@@ -25,62 +33,117 @@ pub(super) async fn draw_curves(client: &mut Client, sweep: &str, options: &Plot
     };
     let found = query_curves(client, request).await?;
     if found.axes != table.axes {
-        let message = "the coordinator is of an older version, which pools no curves: leave out --by";
+        let message =
+            "the coordinator is of an older version, which pools no curves: leave out --by";
         return Err(UserError::new(ErrorCode::Version, message));
     }
+
     if found.points.is_empty() {
         return Err(bad_input_error(explain_no_curves(&table)));
     }
-    options.selection.apply_to_tables(std::slice::from_mut(&mut table))?;
+
+    options
+        .selection
+        .apply_to_tables(std::slice::from_mut(&mut table))?;
     let title = format!("{}: {}, mean and 95 % CI", table.name, table.metric);
     let mut drawn = build_curves_plot(&table, found.points, options.log);
-    drawn.notes.extend(query_pooled_axes(client, sweep, options, &table).await?);
-    curves::draw_curves(&drawn, &options.build_plot_style(title, format_subtitle(&table, options)))
-        .map_err(bad_input_error)
+    drawn
+        .notes
+        .extend(query_pooled_axes(client, sweep, options, &table).await?);
+
+    curves::draw_curves(
+        &drawn,
+        &options.build_plot_style(title, format_subtitle(&table, options)),
+    )
+    .map_err(bad_input_error)
 }
 
 fn explain_no_curves(table: &v1::TableResponse) -> String {
     let sum = |count: fn(&v1::Summary) -> u64| {
-        table.rows.iter().filter_map(|row| row.summary.as_ref()).map(count).sum::<u64>()
+        table
+            .rows
+            .iter()
+            .filter_map(|row| row.summary.as_ref())
+            .map(count)
+            .sum::<u64>()
     };
+
     match (sum(|s| s.n), sum(|s| s.diverged), sum(|s| s.failed)) {
         (0, 0, 0) => "there is no curve yet: no trial has ended".to_owned(),
         (0, diverged, failed) => {
-            format!("there is no curve: of the trials that have ended, {diverged} diverged and {failed} failed")
+            format!(
+                "there is no curve: of the trials that have ended, {diverged} diverged and {failed} failed"
+            )
         }
         _ => "there is no curve: the sweep samples none; set `every` under [measure]".to_owned(),
     }
 }
 
-fn build_curves_plot(table: &v1::TableResponse, points: Vec<v1::CurvePoint>, log: bool) -> CurvesPlot {
+fn build_curves_plot(
+    table: &v1::TableResponse,
+    points: Vec<v1::CurvePoint>,
+    log: bool,
+) -> CurvesPlot {
     let axes = varying_axes(table);
     let words = |values: &[v1::AxisValue]| values.iter().map(exact_value).collect::<Vec<_>>();
     let mut by_row: HashMap<Vec<String>, Vec<MeanPoint>> = HashMap::new();
+
     for point in points {
         let s = point.summary.unwrap_or_default();
         let Some(mean) = s.mean else { continue };
         let interval = s.ci95_low.zip(s.ci95_high);
-        by_row.entry(words(&point.values)).or_default().push(MeanPoint { step: point.step as f64, mean, interval });
+        by_row
+            .entry(words(&point.values))
+            .or_default()
+            .push(MeanPoint {
+                step: point.step as f64,
+                mean,
+                interval,
+            });
     }
-    let (mut lines, mut missing) = (Vec::new(), Vec::new());
+
+    let mut lines = Vec::new();
+    let mut missing = Vec::new();
     let names = AxisFormats::from_table(table);
+
     for row in &table.rows {
-        let (s, name) = (row.summary.unwrap_or_default(), format_row_name(row, &axes, &names));
+        let s = row.summary.unwrap_or_default();
+        let name = format_row_name(row, &axes, &names);
+
         match by_row.remove(&words(&row.values)) {
-            Some(points) => lines.push(MeanCurve { label: format!("{name}{}", format_diverged_count(&s)), points }),
+            Some(points) => lines.push(MeanCurve {
+                label: format!("{name}{}", format_diverged_count(&s)),
+                points,
+            }),
             None => missing.push((name, s)),
         }
     }
+
     let mut notes: Vec<String> = format_missing_curves(&missing).into_iter().collect();
-    if lines.iter().flat_map(|line| &line.points).all(|point| point.interval.is_none()) {
+    if lines
+        .iter()
+        .flat_map(|line| &line.points)
+        .all(|point| point.interval.is_none())
+    {
         notes.push("No band: no cell has two completed trials.".to_owned());
     }
-    CurvesPlot { metric: table.metric.clone(), key: format_axis_names(&axes), lines, notes, log }
+
+    CurvesPlot {
+        metric: table.metric.clone(),
+        key: format_axis_names(&axes),
+        lines,
+        notes,
+        log,
+    }
 }
 
 fn format_diverged_count(s: &v1::Summary) -> String {
     let all = s.n + s.diverged + s.failed;
-    if s.diverged > 0 { format!("  ({} of {all} div.)", s.diverged) } else { String::new() }
+    if s.diverged > 0 {
+        format!("  ({} of {all} div.)", s.diverged)
+    } else {
+        String::new()
+    }
 }
 
 /// Cells that have no curve, and why.
@@ -90,8 +153,17 @@ fn format_missing_curves(missing: &[(String, v1::Summary)]) -> Option<String> {
         (0, n) => format!("all {n} diverged"),
         _ => "no sample".to_owned(),
     };
-    let named: Vec<String> = missing.iter().take(6).map(|(name, s)| format!("{name} ({})", why(s))).collect();
+    let named: Vec<String> = missing
+        .iter()
+        .take(6)
+        .map(|(name, s)| format!("{name} ({})", why(s)))
+        .collect();
     let more = missing.len().saturating_sub(named.len());
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let more = if more > 0 {
+        format!("; and {more} more")
+    } else {
+        String::new()
+    };
+
     (!named.is_empty()).then(|| format!("Without a curve: {}{more}.", named.join("; ")))
 }

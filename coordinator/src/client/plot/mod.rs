@@ -91,7 +91,12 @@ impl PlotOptions {
         }
     }
 
-    fn build_table_request(&self, sweep: &str, by: Vec<String>, stats: Vec<String>) -> v1::TableRequest {
+    fn build_table_request(
+        &self,
+        sweep: &str,
+        by: Vec<String>,
+        stats: Vec<String>,
+    ) -> v1::TableRequest {
         v1::TableRequest {
             sweep: sweep.to_owned(),
             metric: self.metric.clone().unwrap_or_default(),
@@ -124,14 +129,19 @@ pub async fn plot_sweep(
     output: Option<&Path>,
 ) -> Result<Option<String>, UserError> {
     // A wrong name is told before anything is asked.
-    let output = output.map(|path| Ok::<_, UserError>((path, choose_image_format(path)?))).transpose()?;
+    let output = output
+        .map(|path| Ok::<_, UserError>((path, choose_image_format(path)?)))
+        .transpose()?;
     let scene = draw_scene(client, sweep, options).await?;
-    let Some((path, form)) = output else { return Ok(Some(scene.to_svg())) };
+    let Some((path, form)) = output else {
+        return Ok(Some(scene.to_svg()));
+    };
     let bytes = match form {
         ImageFormat::Svg => scene.to_svg().into_bytes(),
         ImageFormat::Png => scene.to_png(PNG_SCALE).map_err(bad_input_error)?,
     };
     write_atomic_file(path, &bytes)?;
+
     Ok(None)
 }
 
@@ -139,7 +149,11 @@ pub async fn plot_sweep(
 ///
 /// # Errors
 /// As for [`plot`].
-pub async fn draw_scene(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
+pub async fn draw_scene(
+    client: &mut Client,
+    sweep: &str,
+    options: &PlotOptions,
+) -> Result<Scene, UserError> {
     check_options(options)?;
     check_plot_size("a picture", options, &query_status(client, sweep).await?)?;
     match options.kind {
@@ -158,21 +172,34 @@ pub(super) const MAX_CURVES: u64 = 5_000;
 const MAX_TRIALS: u64 = 2_000_000;
 
 /// Refuses what nobody could look at, and what would take all memory.
-pub(super) fn check_plot_size(what: &str, options: &PlotOptions, sweep: &v1::SweepStatus) -> Result<(), UserError> {
-    let (cells, trials) = (sweep.cells, count_done_trials(sweep));
-    let most = if options.kind == PlotKind::Curves { MAX_CURVES } else { MAX_CELLS };
+pub(super) fn check_plot_size(
+    what: &str,
+    options: &PlotOptions,
+    sweep: &v1::SweepStatus,
+) -> Result<(), UserError> {
+    let cells = sweep.cells;
+    let trials = count_done_trials(sweep);
+    let most = if options.kind == PlotKind::Curves {
+        MAX_CURVES
+    } else {
+        MAX_CELLS
+    };
+
     let instead = "name axes with --by where the kind has it, pool cells with `ergodic table ID --by AXIS,AXIS`, or take them out \
                    with `ergodic export` or `ergodic sql`";
+
     if cells > most && options.by.is_empty() {
         return Err(bad_input_error(format!(
             "{what} of {cells} cells cannot be read; at most {most} are shown: {instead}"
         )));
     }
+
     if trials > MAX_TRIALS && matches!(options.kind, PlotKind::Distribution | PlotKind::Pairs) {
         return Err(bad_input_error(format!(
             "{what} of {trials} trials cannot be read; at most {MAX_TRIALS} are shown: {instead}"
         )));
     }
+
     Ok(())
 }
 
@@ -181,36 +208,64 @@ fn check_options(options: &PlotOptions) -> Result<(), UserError> {
     let kind = options.kind;
     let map = matches!(kind, PlotKind::Heatmap | PlotKind::Phase);
     let refusals = [
-        (options.rows.is_some() && !map, "--rows and --cols", "heatmap and phase"),
+        (
+            options.rows.is_some() && !map,
+            "--rows and --cols",
+            "heatmap and phase",
+        ),
         (
             !options.by.is_empty() && !matches!(kind, PlotKind::Curves | PlotKind::Distribution),
             "--by",
             "curves and distribution",
         ),
-        (options.stat.is_some() && kind != PlotKind::Heatmap, "--stat", "heatmap"),
-        (options.baseline.is_some() && kind != PlotKind::Pairs, "--baseline", "pairs"),
-        (options.log && matches!(kind, PlotKind::Phase | PlotKind::Pairs), "--log", "heatmap, curves and distribution"),
+        (
+            options.stat.is_some() && kind != PlotKind::Heatmap,
+            "--stat",
+            "heatmap",
+        ),
+        (
+            options.baseline.is_some() && kind != PlotKind::Pairs,
+            "--baseline",
+            "pairs",
+        ),
+        (
+            options.log && matches!(kind, PlotKind::Phase | PlotKind::Pairs),
+            "--log",
+            "heatmap, curves and distribution",
+        ),
         (
             options.at.is_some() && matches!(kind, PlotKind::Curves | PlotKind::Distribution),
             "--at",
             "heatmap, phase and pairs",
         ),
-        (options.selection.sort.is_some() && map, "--sort", "curves, distribution and pairs"),
+        (
+            options.selection.sort.is_some() && map,
+            "--sort",
+            "curves, distribution and pairs",
+        ),
     ];
+
     match refusals.iter().find(|(refused, _, _)| *refused) {
-        Some((_, option, kinds)) => Err(bad_input_error(format!("{option}: only for --kind {kinds}"))),
+        Some((_, option, kinds)) => Err(bad_input_error(format!(
+            "{option}: only for --kind {kinds}"
+        ))),
         None => Ok(()),
     }
 }
 
 fn choose_image_format(path: &Path) -> Result<ImageFormat, UserError> {
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let ending = path
+        .extension()
+        .map(|ending| ending.to_string_lossy().to_lowercase());
     match ending.as_deref() {
         Some("svg") => Ok(ImageFormat::Svg),
         Some("png") => Ok(ImageFormat::Png),
         // A pipe has no ending.
         _ if is_stream(path) => Ok(ImageFormat::Svg),
-        _ => Err(bad_input_error(format!("-o {}: expected a name that ends in .svg or .png", path.display()))),
+        _ => Err(bad_input_error(format!(
+            "-o {}: expected a name that ends in .svg or .png",
+            path.display()
+        ))),
     }
 }
 
@@ -224,24 +279,45 @@ fn format_subtitle(table: &v1::TableResponse, options: &PlotOptions) -> String {
         true => format!("{} trials", table.trials),
         false => format!("{} of {} trials so far", table.done, table.trials),
     };
-    let at = options.at.as_ref().map_or_else(String::new, |at| format!("at {at} · "));
-    format!("{} · {at}{part} · {} · {}", table.sweep, table.numerics, table.data)
+    let at = options
+        .at
+        .as_ref()
+        .map_or_else(String::new, |at| format!("at {at} · "));
+
+    format!(
+        "{} · {at}{part} · {} · {}",
+        table.sweep, table.numerics, table.data
+    )
 }
 
 /// Names of the axes whose value is not the same in all rows, with their places.
 pub(super) fn varying_axes(table: &v1::TableResponse) -> Vec<(usize, String)> {
-    let differs = |at: usize| table.rows.iter().any(|row| row.values[at] != table.rows[0].values[at]);
-    (0..table.axes.len()).filter(|at| differs(*at)).map(|at| (at, table.axes[at].clone())).collect()
+    let differs = |at: usize| {
+        table
+            .rows
+            .iter()
+            .any(|row| row.values[at] != table.rows[0].values[at])
+    };
+    (0..table.axes.len())
+        .filter(|at| differs(*at))
+        .map(|at| (at, table.axes[at].clone()))
+        .collect()
 }
 
 /// A row by those of its values that tell it from others: `0.1 · adamw`.
 fn format_row_name(row: &v1::TableRow, axes: &[(usize, String)], words: &AxisFormats) -> String {
-    axes.iter().map(|(at, _)| words.format_value(*at, &row.values[*at])).collect::<Vec<_>>().join(" · ")
+    axes.iter()
+        .map(|(at, _)| words.format_value(*at, &row.values[*at]))
+        .collect::<Vec<_>>()
+        .join(" · ")
 }
 
 /// What these values are of: `lr · optimizer.kind`.
 fn format_axis_names(axes: &[(usize, String)]) -> String {
-    axes.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(" · ")
+    axes.iter()
+        .map(|(_, name)| name.as_str())
+        .collect::<Vec<_>>()
+        .join(" · ")
 }
 
 fn build_axis_level(words: &AxisFormats, axis: usize, value: &v1::AxisValue) -> AxisLevel {
@@ -249,12 +325,19 @@ fn build_axis_level(words: &AxisFormats, axis: usize, value: &v1::AxisValue) -> 
         Some(v1::axis_value::Kind::Number(x)) => Some(x),
         _ => None,
     };
-    AxisLevel { text: words.format_value(axis, value), number }
+    AxisLevel {
+        text: words.format_value(axis, value),
+        number,
+    }
 }
 
 /// Axes of the sweep that are no axes of the table.
 fn format_pooled_axes(all: &[String], table: &v1::TableResponse) -> Option<String> {
-    let others: Vec<&str> = all.iter().filter(|axis| !table.axes.contains(axis)).map(String::as_str).collect();
+    let others: Vec<&str> = all
+        .iter()
+        .filter(|axis| !table.axes.contains(axis))
+        .map(String::as_str)
+        .collect();
     (!others.is_empty()).then(|| format!("Pooled over {}.", others.join(", ")))
 }
 
@@ -268,6 +351,11 @@ async fn query_pooled_axes(
     if options.by.is_empty() {
         return Ok(None);
     }
-    let whole = query_table(client, options.build_table_request(sweep, Vec::new(), Vec::new())).await?;
+
+    let whole = query_table(
+        client,
+        options.build_table_request(sweep, Vec::new(), Vec::new()),
+    )
+    .await?;
     Ok(format_pooled_axes(&whole.axes, table))
 }

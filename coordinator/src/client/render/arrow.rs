@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{
+    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use ergodic_proto::v1;
 use serde_json::Value;
@@ -10,11 +12,21 @@ use serde_json::Value;
 use super::{TableData, format_unquoted, json_value};
 
 /// The type of each axis: int64 if all of its values in these rows are whole, float64 if they are numbers, boolean, or else string.
-pub fn infer_axis_types<'a>(axes: usize, rows: impl Iterator<Item = &'a [v1::AxisValue]> + Clone) -> Vec<DataType> {
+pub fn infer_axis_types<'a>(
+    axes: usize,
+    rows: impl Iterator<Item = &'a [v1::AxisValue]> + Clone,
+) -> Vec<DataType> {
     let type_of = |axis: usize| {
-        let values = rows.clone().filter_map(move |row| row.get(axis)).map(json_value);
-        values.map(|value| infer_type(&value)).reduce(common_type).unwrap_or(DataType::Utf8)
+        let values = rows
+            .clone()
+            .filter_map(move |row| row.get(axis))
+            .map(json_value);
+        values
+            .map(|value| infer_type(&value))
+            .reduce(common_type)
+            .unwrap_or(DataType::Utf8)
     };
+
     (0..axes).map(type_of).collect()
 }
 
@@ -30,7 +42,9 @@ fn infer_type(value: &Value) -> DataType {
 fn common_type(a: DataType, b: DataType) -> DataType {
     match (&a, &b) {
         _ if a == b => a,
-        (DataType::Int64 | DataType::Float64, DataType::Int64 | DataType::Float64) => DataType::Float64,
+        (DataType::Int64 | DataType::Float64, DataType::Int64 | DataType::Float64) => {
+            DataType::Float64
+        }
         _ => DataType::Utf8,
     }
 }
@@ -40,7 +54,9 @@ fn column_type(column: &str) -> DataType {
     match column {
         "cell" | "step" | "steps" | "n" | "diverged" | "failed" => DataType::Int64,
         "repeat" => DataType::Int32,
-        "metric" | "outcome" | "worker" | "isa" | "numerics" | "digest" | "cause" | "note" => DataType::Utf8,
+        "metric" | "outcome" | "worker" | "isa" | "numerics" | "digest" | "cause" | "note" => {
+            DataType::Utf8
+        }
         _ => DataType::Float64,
     }
 }
@@ -54,14 +70,18 @@ impl TableData {
     pub fn to_record_batch(&self, axes: &[DataType]) -> Result<RecordBatch, ArrowError> {
         let others = self.columns.get(axes.len()..).unwrap_or_default();
         let field = |(at, name): (usize, &String)| match axes.get(at) {
-            Some(kind) if others.contains(name) => Field::new(format!("axis.{name}"), kind.clone(), false),
+            Some(kind) if others.contains(name) => {
+                Field::new(format!("axis.{name}"), kind.clone(), false)
+            }
             Some(kind) => Field::new(name, kind.clone(), false),
             None => Field::new(name, column_type(name), true),
         };
         let fields: Vec<Field> = self.columns.iter().enumerate().map(field).collect();
-        let column =
-            |(at, field): (usize, &Field)| build_column(field.data_type(), self.rows.iter().map(move |row| &row[at]));
+        let column = |(at, field): (usize, &Field)| {
+            build_column(field.data_type(), self.rows.iter().map(move |row| &row[at]))
+        };
         let columns: Vec<ArrayRef> = fields.iter().enumerate().map(column).collect();
+
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
     }
 }
@@ -69,18 +89,32 @@ impl TableData {
 fn build_column<'a>(kind: &DataType, values: impl Iterator<Item = &'a Value>) -> ArrayRef {
     match kind {
         DataType::Int64 => Arc::new(values.map(Value::as_i64).collect::<Int64Array>()),
-        DataType::Int32 => Arc::new(values.map(|x| x.as_i64()?.try_into().ok()).collect::<Int32Array>()),
-        DataType::Float64 => {
-            Arc::new(values.map(|x| x.as_f64().or_else(|| parse_infinity(x))).collect::<Float64Array>())
-        }
+        DataType::Int32 => Arc::new(
+            values
+                .map(|x| x.as_i64()?.try_into().ok())
+                .collect::<Int32Array>(),
+        ),
+        DataType::Float64 => Arc::new(
+            values
+                .map(|x| x.as_f64().or_else(|| parse_infinity(x)))
+                .collect::<Float64Array>(),
+        ),
         DataType::Boolean => Arc::new(values.map(Value::as_bool).collect::<BooleanArray>()),
-        _ => Arc::new(values.map(|x| (!x.is_null()).then(|| format_unquoted(x))).collect::<StringArray>()),
+        _ => Arc::new(
+            values
+                .map(|x| (!x.is_null()).then(|| format_unquoted(x)))
+                .collect::<StringArray>(),
+        ),
     }
 }
 
 /// What JSON has no number for is a word.
 fn parse_infinity(value: &Value) -> Option<f64> {
-    value.as_str()?.parse().ok().filter(|x: &f64| x.is_infinite())
+    value
+        .as_str()?
+        .parse()
+        .ok()
+        .filter(|x: &f64| x.is_infinite())
 }
 
 #[cfg(test)]
@@ -97,19 +131,48 @@ mod tests {
         let rows = [row(0.1, 32.0), row(1.0, 64.0)];
         let axes = infer_axis_types(2, rows.iter().map(Vec::as_slice));
         assert_eq!(axes, [DataType::Float64, DataType::Int64]);
+
         let records = TableData {
-            columns: ["mean", "batch_size", "n", "mean", "note"].map(str::to_owned).to_vec(),
+            columns: ["mean", "batch_size", "n", "mean", "note"]
+                .map(str::to_owned)
+                .to_vec(),
             rows: vec![
                 vec![json!(0.1), json!(32), json!(3), json!(1.0), Value::Null],
-                vec![json!(1), json!(64), json!(0), Value::Null, json!("all diverged")],
+                vec![
+                    json!(1),
+                    json!(64),
+                    json!(0),
+                    Value::Null,
+                    json!("all diverged"),
+                ],
             ],
             key_columns: 2,
         };
-        let batch = records.to_record_batch(&axes).expect("columns of equal length");
+        let batch = records
+            .to_record_batch(&axes)
+            .expect("columns of equal length");
         let schema = batch.schema();
-        let fields = schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type()));
-        let wanted = ["axis.mean: Float64", "batch_size: Int64", "n: Int64", "mean: Float64", "note: Utf8"];
+        let fields = schema
+            .fields()
+            .iter()
+            .map(|field| format!("{}: {}", field.name(), field.data_type()));
+
+        let wanted = [
+            "axis.mean: Float64",
+            "batch_size: Int64",
+            "n: Int64",
+            "mean: Float64",
+            "note: Utf8",
+        ];
         assert_eq!(fields.collect::<Vec<_>>(), wanted);
-        assert_eq!(batch.columns().iter().map(|column| column.null_count()).collect::<Vec<_>>(), [0, 0, 0, 1, 1]);
+
+        assert_eq!(
+            batch
+                .columns()
+                .iter()
+                .map(|column| column.null_count())
+                .collect::<Vec<_>>(),
+            [0, 0, 0, 1, 1]
+        );
     }
 }

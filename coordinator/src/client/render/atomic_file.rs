@@ -47,7 +47,9 @@ impl AtomicFile {
     /// There is one, or nothing can be written there.
     pub fn create_private_new(path: &Path) -> io::Result<Self> {
         match std::fs::metadata(path) {
-            Ok(old) if old.is_file() && open_inherited_file(path).is_none() => Err(io::ErrorKind::AlreadyExists.into()),
+            Ok(old) if old.is_file() && open_inherited_file(path).is_none() => {
+                Err(io::ErrorKind::AlreadyExists.into())
+            }
             _ => Self::create_private(path),
         }
     }
@@ -56,6 +58,7 @@ impl AtomicFile {
         if let Some(file) = open_inherited_file(path) {
             return Ok(Self::from_open_file(file?));
         }
+
         // A link stays one: what it leads to is replaced, or made.
         let target = resolve_links(path)?;
         let old = match std::fs::metadata(&target) {
@@ -70,12 +73,23 @@ impl AtomicFile {
                 return Ok(Self::from_open_file(file));
             }
         }
+
         let (file, part) = create_beside(&target, mode)?;
-        Ok(Self { file, paths: Some((part, target)), replaced: old, bytes: 0 })
+        Ok(Self {
+            file,
+            paths: Some((part, target)),
+            replaced: old,
+            bytes: 0,
+        })
     }
 
     fn from_open_file(file: File) -> Self {
-        Self { file, paths: None, replaced: None, bytes: 0 }
+        Self {
+            file,
+            paths: None,
+            replaced: None,
+            bytes: 0,
+        }
     }
 
     /// Gives it its name, and the permissions of what was there; how many bytes it has.
@@ -84,10 +98,14 @@ impl AtomicFile {
     /// Not all of it is on the disk, or it cannot be renamed.
     pub fn finish(mut self) -> io::Result<u64> {
         self.file.flush()?;
-        let Some((part, target)) = &self.paths else { return Ok(self.bytes) };
+        let Some((part, target)) = &self.paths else {
+            return Ok(self.bytes);
+        };
+
         if let Some(old) = &self.replaced {
             self.file.set_permissions(old.permissions())?;
         }
+
         // Some file systems tell only now that they are full.
         self.file.sync_all()?;
         std::fs::rename(part, target)?;
@@ -127,13 +145,19 @@ pub fn is_stream(path: &Path) -> bool {
 /// # Errors
 /// It cannot be written, in words.
 pub fn write_atomic_file(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
-    let written = AtomicFile::create(path).and_then(|mut new| new.write_all(bytes).and_then(|()| new.finish()));
-    written.map(|_| ()).map_err(|error| file_write_error(path, &error))
+    let written = AtomicFile::create(path)
+        .and_then(|mut new| new.write_all(bytes).and_then(|()| new.finish()));
+    written
+        .map(|_| ())
+        .map_err(|error| file_write_error(path, &error))
 }
 
 /// Why a file could not be written, and what to do.
 pub fn file_write_error(path: &Path, error: &io::Error) -> UserError {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let advice = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "there is no room for it, and nothing of it is left there: make room, or name another place".to_owned()
@@ -147,7 +171,14 @@ pub fn file_write_error(path: &Path, error: &io::Error) -> UserError {
         io::ErrorKind::BrokenPipe => "whoever read it has gone away".to_owned(),
         _ => "name another place".to_owned(),
     };
-    UserError::new(ErrorCode::BadInput, format!("-o {}: cannot be written ({error}): {advice}", path.display()))
+
+    UserError::new(
+        ErrorCode::BadInput,
+        format!(
+            "-o {}: cannot be written ({error}): {advice}",
+            path.display()
+        ),
+    )
 }
 
 /// Most links that are followed, as the kernel has it.
@@ -168,16 +199,25 @@ fn resolve_links(path: &Path) -> io::Result<PathBuf> {
 /// What this process was given open, if the path means that: `/dev/stdout`, or `/dev/fd/63` of a shell's `>(…)`. Even a file is
 /// written into from where the shell is in it, since whoever opened it goes on with it.
 fn open_inherited_file(path: &Path) -> Option<io::Result<File>> {
-    let own =
-        [PathBuf::from("/proc/self/fd"), PathBuf::from(format!("/proc/{}/fd", std::process::id())), "/dev/fd".into()];
+    let own = [
+        PathBuf::from("/proc/self/fd"),
+        PathBuf::from(format!("/proc/{}/fd", std::process::id())),
+        "/dev/fd".into(),
+    ];
+
     let mut at = path.to_owned();
     for _ in 0..MAX_LINKS {
-        if at.parent().is_some_and(|folder| own.iter().any(|own| own == folder)) {
+        if at
+            .parent()
+            .is_some_and(|folder| own.iter().any(|own| own == folder))
+        {
             return Some(open_descriptor(&at));
         }
+
         let next = std::fs::read_link(&at).ok()?;
         at = at.parent().unwrap_or(Path::new("")).join(next);
     }
+
     None
 }
 
@@ -187,7 +227,9 @@ fn open_descriptor(path: &Path) -> io::Result<File> {
         Some("1") => io::stdout().as_fd().try_clone_to_owned().map(File::from),
         Some("2") => io::stderr().as_fd().try_clone_to_owned().map(File::from),
         // Of others there is no safe way to a copy; what is opened anew begins at the end.
-        _ if std::fs::metadata(path)?.file_type().is_socket() => Err(io::ErrorKind::Unsupported.into()),
+        _ if std::fs::metadata(path)?.file_type().is_socket() => {
+            Err(io::ErrorKind::Unsupported.into())
+        }
         _ => OpenOptions::new().append(true).open(path),
     }
 }
@@ -198,7 +240,12 @@ fn create_beside(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
     loop {
         let number = BEGUN.fetch_add(1, Ordering::Relaxed);
         let part = target.with_file_name(format!(".ergodic-{}-{number}.part", std::process::id()));
-        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&part) {
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&part)
+        {
             // Left by a program that had the same number once.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             opened => return opened.map(|file| (file, part)),
@@ -217,18 +264,32 @@ mod tests {
         let read = || std::fs::read_to_string(&path).expect("a file");
         let write = |text: &str| {
             let mut file = AtomicFile::create(&path).expect("a file can be begun");
-            file.write_all(text.as_bytes()).map(|()| file).expect("it can be written")
+            file.write_all(text.as_bytes())
+                .map(|()| file)
+                .expect("it can be written")
         };
         assert_eq!(write("first").finish().expect("it can be renamed"), 5);
+
         assert_eq!(read(), "first");
         let second = write("second");
         assert_eq!(read(), "first", "as long as the other one is not whole");
         drop(second);
-        assert_eq!((read().as_str(), std::fs::read_dir(dir.path()).expect("a directory").count()), ("first", 1));
+        assert_eq!(
+            (
+                read().as_str(),
+                std::fs::read_dir(dir.path()).expect("a directory").count()
+            ),
+            ("first", 1)
+        );
+
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("rows.csv", &link).expect("a link");
         let mut third = AtomicFile::create(&link).expect("a file can be begun");
-        third.write_all(b"third").and_then(|()| third.finish()).expect("it can be written");
+        third
+            .write_all(b"third")
+            .and_then(|()| third.finish())
+            .expect("it can be written");
+
         assert!(link.is_symlink() && read() == "third");
         assert!(AtomicFile::create(&dir.path().join("none/rows.csv")).is_err());
     }
@@ -236,13 +297,18 @@ mod tests {
     #[test]
     fn a_link_to_nothing_leads_to_the_file_that_is_made() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (link, target) = (dir.path().join("link"), dir.path().join("target"));
+        let link = dir.path().join("link");
+        let target = dir.path().join("target");
         std::os::unix::fs::symlink("target", &link).expect("a link");
         write_atomic_file(&link, b"text").expect("it can be written");
         assert!(link.is_symlink() && !target.is_symlink());
+
         assert_eq!(std::fs::read(&target).expect("a file"), b"text");
         std::os::unix::fs::symlink("round", dir.path().join("round")).expect("a link");
-        assert!(write_atomic_file(&dir.path().join("round"), b"").is_err_and(|e| e.message.contains("links")));
+        assert!(
+            write_atomic_file(&dir.path().join("round"), b"")
+                .is_err_and(|e| e.message.contains("links"))
+        );
     }
 
     #[test]
@@ -253,11 +319,22 @@ mod tests {
         std::fs::write(&path, "old").expect("written");
         let refused = AtomicFile::create_private_new(&path).expect_err("it is there");
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+
         let mut new = AtomicFile::create_private(&path).expect("it can be replaced");
-        new.write_all(b"new").and_then(|()| new.finish()).expect("it can be written");
-        let mode = std::fs::metadata(&path).expect("a file").permissions().mode();
-        assert_eq!((mode & 0o777, std::fs::read(&path).expect("a file")), (0o600, b"new".to_vec()));
-        let device = AtomicFile::create_private_new(Path::new("/dev/null")).expect("a device is no file");
+        new.write_all(b"new")
+            .and_then(|()| new.finish())
+            .expect("it can be written");
+        let mode = std::fs::metadata(&path)
+            .expect("a file")
+            .permissions()
+            .mode();
+        assert_eq!(
+            (mode & 0o777, std::fs::read(&path).expect("a file")),
+            (0o600, b"new".to_vec())
+        );
+
+        let device =
+            AtomicFile::create_private_new(Path::new("/dev/null")).expect("a device is no file");
         assert!(device.paths.is_none());
     }
 }

@@ -7,23 +7,55 @@ use serde_json::{Value, json};
 
 use super::{AxisFormats, TableData, json_number, json_value, should_use_colours};
 
-const STATISTICS: [&str; 10] =
-    ["n", "diverged", "failed", "mean", "std", "ci95_low", "ci95_high", "min", "median", "max"];
+const STATISTICS: [&str; 10] = [
+    "n",
+    "diverged",
+    "failed",
+    "mean",
+    "std",
+    "ci95_low",
+    "ci95_high",
+    "min",
+    "median",
+    "max",
+];
 
 /// Axis values, then statistics: those of every table, or the columns asked for, with what is to be known of them.
 pub fn build_summary_data(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> TableData {
     if !columns.is_empty() {
         return build_statistic_data(axes, columns, rows);
     }
+
     let names = STATISTICS.into_iter().chain(["note"]).map(str::to_owned);
     let row = |row: &v1::TableRow| {
         let s = row.summary.unwrap_or_default();
         let counts = [s.n, s.diverged, s.failed].map(|n| json!(n));
-        let numbers = [s.mean, s.std, s.ci95_low, s.ci95_high, s.min, s.median, s.max].map(json_float);
-        row.values.iter().map(json_value).chain(counts).chain(numbers).chain([json!(row_note(row))]).collect()
+        let numbers = [
+            s.mean,
+            s.std,
+            s.ci95_low,
+            s.ci95_high,
+            s.min,
+            s.median,
+            s.max,
+        ]
+        .map(json_float);
+
+        row.values
+            .iter()
+            .map(json_value)
+            .chain(counts)
+            .chain(numbers)
+            .chain([json!(row_note(row))])
+            .collect()
     };
+
     let columns = axes.iter().cloned().chain(names).collect();
-    TableData { columns, rows: rows.iter().map(row).collect(), key_columns: axes.len() }
+    TableData {
+        columns,
+        rows: rows.iter().map(row).collect(),
+        key_columns: axes.len(),
+    }
 }
 
 /// What is to be known of a row: why something is not there, or else on what terms it is.
@@ -47,17 +79,46 @@ fn explain_missing_values(s: &v1::Summary) -> Option<String> {
 const COUNTS: [&str; 3] = ["n", "diverged", "failed"];
 
 fn build_statistic_data(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> TableData {
-    let kept: Vec<usize> = (0..columns.len()).filter(|at| !COUNTS.contains(&columns[*at].as_str())).collect();
-    let names = kept.iter().map(|at| columns[*at].clone()).chain(["note".to_owned()]);
+    let kept: Vec<usize> = (0..columns.len())
+        .filter(|at| !COUNTS.contains(&columns[*at].as_str()))
+        .collect();
+    let names = kept
+        .iter()
+        .map(|at| columns[*at].clone())
+        .chain(["note".to_owned()]);
+
     let row = |row: &v1::TableRow| {
         let s = row.summary.unwrap_or_default();
         let counts = [s.n, s.diverged, s.failed].map(|n| json!(n));
-        let figures = kept.iter().map(|at| json_float(row.figures.get(*at).copied()));
-        let note = if row.note.is_empty() { Value::Null } else { json!(row.note) };
-        row.values.iter().map(json_value).chain(counts).chain(figures).chain([note]).collect()
+        let figures = kept
+            .iter()
+            .map(|at| json_float(row.figures.get(*at).copied()));
+        let note = if row.note.is_empty() {
+            Value::Null
+        } else {
+            json!(row.note)
+        };
+
+        row.values
+            .iter()
+            .map(json_value)
+            .chain(counts)
+            .chain(figures)
+            .chain([note])
+            .collect()
     };
-    let columns = axes.iter().cloned().chain(COUNTS.map(str::to_owned)).chain(names).collect();
-    TableData { columns, rows: rows.iter().map(row).collect(), key_columns: axes.len() }
+
+    let columns = axes
+        .iter()
+        .cloned()
+        .chain(COUNTS.map(str::to_owned))
+        .chain(names)
+        .collect();
+    TableData {
+        columns,
+        rows: rows.iter().map(row).collect(),
+        key_columns: axes.len(),
+    }
 }
 
 /// A statistic keeps its point even when it is whole.
@@ -73,13 +134,32 @@ fn json_float(x: Option<f64>) -> Value {
 /// One row per trial: axes, repeat, outcome, the step at which it diverged, steps, seconds, worker, instruction set, numerics,
 /// metrics, digest.
 pub fn build_trial_data(pages: &[v1::TrialsResponse]) -> TableData {
-    let Some(first) = pages.first() else { return TableData::default() };
-    let before =
-        ["cell", "repeat", "outcome", "step", "steps", "seconds", "worker", "isa", "numerics"].map(str::to_owned);
+    let Some(first) = pages.first() else {
+        return TableData::default();
+    };
+    let before = [
+        "cell", "repeat", "outcome", "step", "steps", "seconds", "worker", "isa", "numerics",
+    ]
+    .map(str::to_owned);
+
     let after = ["digest", "cause"].map(str::to_owned);
-    let columns = first.axes.iter().cloned().chain(before).chain(first.metrics.iter().cloned()).chain(after);
-    let rows = pages.iter().flat_map(|page| &page.rows).map(|row| build_trial_row(row, &first.numerics));
-    TableData { columns: columns.collect(), rows: rows.collect(), key_columns: first.axes.len() }
+    let columns = first
+        .axes
+        .iter()
+        .cloned()
+        .chain(before)
+        .chain(first.metrics.iter().cloned())
+        .chain(after);
+
+    let rows = pages
+        .iter()
+        .flat_map(|page| &page.rows)
+        .map(|row| build_trial_row(row, &first.numerics));
+    TableData {
+        columns: columns.collect(),
+        rows: rows.collect(),
+        key_columns: first.axes.len(),
+    }
 }
 
 fn build_trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
@@ -92,7 +172,13 @@ fn build_trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
         v1::OutcomeKind::Failed => ("failed", Value::Null),
         v1::OutcomeKind::Unspecified => ("unknown", Value::Null),
     };
-    let cause = if result.cause.is_empty() { Value::Null } else { json!(result.cause) };
+
+    let cause = if result.cause.is_empty() {
+        Value::Null
+    } else {
+        json!(result.cause)
+    };
+
     let about = [
         json!(key.cell),
         json!(key.repeat),
@@ -101,18 +187,33 @@ fn build_trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
         json!(result.steps),
         json_number(Some(result.seconds)),
         json!(row.worker),
-        if result.isa.is_empty() { Value::Null } else { json!(result.isa) },
+        if result.isa.is_empty() {
+            Value::Null
+        } else {
+            json!(result.isa)
+        },
         json!(numerics),
     ];
+
     let digest: String = result.digest.iter().map(|b| format!("{b:02x}")).collect();
     let metrics = result.metrics.iter().map(|x| json_float(Some(*x)));
-    row.values.iter().map(json_value).chain(about).chain(metrics).chain([json!(digest), cause]).collect()
+    row.values
+        .iter()
+        .map(json_value)
+        .chain(about)
+        .chain(metrics)
+        .chain([json!(digest), cause])
+        .collect()
 }
 
 /// Position of the best row, if rows have an order, and it is among those that are shown.
 pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
     // One row alone is not the best of anything.
-    table.rows.iter().position(|row| row.rank == Some(1)).filter(|_| table.rows.len() > 1)
+    table
+        .rows
+        .iter()
+        .position(|row| row.rank == Some(1))
+        .filter(|_| table.rows.len() > 1)
 }
 
 /// Whether a row cannot be told from the best one, which is another one.
@@ -141,46 +242,71 @@ pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
     let all: Vec<Vec<String>> = tables.iter().map(collect_legend_lines).collect();
     let of_all = |line: &String| all.iter().all(|lines| lines.contains(line));
     let mut out: Vec<String> = Vec::new();
+
     for (table, lines) in tables.iter().zip(&all) {
         for line in lines {
-            let line = if of_all(line) { line.clone() } else { format!("{}: {line}", escape_line(&table.metric)) };
+            let line = if of_all(line) {
+                line.clone()
+            } else {
+                format!("{}: {line}", escape_line(&table.metric))
+            };
             if !out.contains(&line) {
                 out.push(line);
             }
         }
     }
+
     out.into_iter().map(|line| line + "\n").collect()
 }
 
 /// What the stars among the rows that are shown mean; rows were ranked among all.
 fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
-    let by = if table.ranked_by.is_empty() { String::new() } else { format!(" by {}", table.ranked_by) };
+    let by = if table.ranked_by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", table.ranked_by)
+    };
+
     let ranked = table.rows.iter().any(|row| row.rank.is_some());
-    let (best, rows) = (find_best_row(table).is_some(), table.rows.len());
-    let tied = table.rows.iter().filter(|row| is_tied_with_best(row)).count();
+    let best = find_best_row(table).is_some();
+    let rows = table.rows.len();
+    let tied = table
+        .rows
+        .iter()
+        .filter(|row| is_tied_with_best(row))
+        .count();
+
     let ranks = "by the ranks of trials within repeats";
     match (ranked && table.columns.is_empty(), tied) {
-        (true, 0) if best => Some(format!("★ best{by}, {ranks}; no other one here can be taken for it")),
+        (true, 0) if best => Some(format!(
+            "★ best{by}, {ranks}; no other one here can be taken for it"
+        )),
         (true, _) if best => {
             let others = rows - 1;
-            Some(format!("★ best{by}, {ranks}; ☆ cannot be told from it: {tied} of {others} others here, at 95 %"))
+            Some(format!(
+                "★ best{by}, {ranks}; ☆ cannot be told from it: {tied} of {others} others here, at 95 %"
+            ))
         }
         // The one row of which there is only one.
         (true, 0) if rows == 1 && table.rows[0].rank == Some(1) => None,
-        (true, 0) => Some(format!("the best{by}, {ranks}, is not among these; none here can be taken for it")),
+        (true, 0) => Some(format!(
+            "the best{by}, {ranks}, is not among these; none here can be taken for it"
+        )),
         (true, _) => Some(format!(
             "the best{by}, {ranks}, is not among these; ☆ cannot be told from it: {tied} of {rows} here, at 95 %"
         )),
-        (false, _) => {
-            Some(format!("no ★: {}", table.unranked)).filter(|_| !table.unranked.is_empty() && table.better != 0)
-        }
+        (false, _) => Some(format!("no ★: {}", table.unranked))
+            .filter(|_| !table.unranked.is_empty() && table.better != 0),
     }
 }
 
 fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
     let mut lines: Vec<String> = format_star_legend(table).into_iter().collect();
     if table.weighting == "trials"
-        && table.rows.iter().any(|row| row.summary.is_some_and(|s| s.diverged + s.failed > 0))
+        && table
+            .rows
+            .iter()
+            .any(|row| row.summary.is_some_and(|s| s.diverged + s.failed > 0))
     {
         lines.push(
             "rows of several cells: each trial with a value counts alike, so that cells in which more completed weigh more; \
@@ -188,11 +314,21 @@ fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
                 .to_owned(),
         );
     }
+
     if table.columns.is_empty() {
-        let told = table.rows.iter().filter(|row| row.summary.is_some_and(|s| s.n > 1) && !row.note.is_empty());
+        let told = table
+            .rows
+            .iter()
+            .filter(|row| row.summary.is_some_and(|s| s.n > 1) && !row.note.is_empty());
         let notes: std::collections::BTreeSet<&str> = told.map(|row| row.note.as_str()).collect();
-        lines.extend(notes.into_iter().take(MAX_NOTES).map(|note| format!("note: {note}")));
+        lines.extend(
+            notes
+                .into_iter()
+                .take(MAX_NOTES)
+                .map(|note| format!("note: {note}")),
+        );
     }
+
     lines
 }
 
@@ -209,26 +345,44 @@ pub fn format_mean_and_interval(s: &v1::Summary) -> String {
 
 /// Deviation, least value, median and largest value of a row: to the third digit of the deviation, or where there is none in five digits.
 pub fn format_trial_statistics(s: &v1::Summary) -> [String; 4] {
-    let largest = [s.min, s.median, s.max].into_iter().flatten().map(f64::abs).fold(0.0, f64::max);
-    let place = s.std.and_then(|std| DecimalFormat::from_spread(std, 3, largest));
-    let write = |x: f64| place.map_or_else(|| format_significant(x, 5), |place| place.format_number(x));
+    let largest = [s.min, s.median, s.max]
+        .into_iter()
+        .flatten()
+        .map(f64::abs)
+        .fold(0.0, f64::max);
+    let place = s
+        .std
+        .and_then(|std| DecimalFormat::from_spread(std, 3, largest));
+    let write =
+        |x: f64| place.map_or_else(|| format_significant(x, 5), |place| place.format_number(x));
+
     [s.std, s.min, s.median, s.max].map(|x| x.map_or_else(|| "–".to_owned(), write))
 }
 
 /// A figure and the ends of its interval, all to the second digit of half of its width; dashes for what there is not.
 pub fn format_estimate(x: Option<f64>, ends: Option<(f64, f64)>) -> (String, String) {
-    let largest = ends.map_or(0.0, |(low, high)| low.abs().max(high.abs())).max(x.unwrap_or(0.0).abs());
-    let place = ends.and_then(|(low, high)| DecimalFormat::from_spread((high - low) / 2.0, 2, largest));
-    let write = |x: f64| place.map_or_else(|| format_significant(x, 4), |place| place.format_number(x));
-    let interval =
-        ends.map_or_else(|| format_short_number(None), |(low, high)| format!("{} … {}", write(low), write(high)));
+    let largest = ends
+        .map_or(0.0, |(low, high)| low.abs().max(high.abs()))
+        .max(x.unwrap_or(0.0).abs());
+    let place =
+        ends.and_then(|(low, high)| DecimalFormat::from_spread((high - low) / 2.0, 2, largest));
+    let write =
+        |x: f64| place.map_or_else(|| format_significant(x, 4), |place| place.format_number(x));
+    let interval = ends.map_or_else(
+        || format_short_number(None),
+        |(low, high)| format!("{} … {}", write(low), write(high)),
+    );
+
     (x.map_or_else(|| format_short_number(None), write), interval)
 }
 
 /// What is to be known of trials that did not complete: `2 diverged, 1 failed`.
 pub fn format_incomplete_counts(s: &v1::Summary) -> String {
     let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
-    let parts: Vec<String> = [part(s.diverged, "diverged"), part(s.failed, "failed")].into_iter().flatten().collect();
+    let parts: Vec<String> = [part(s.diverged, "diverged"), part(s.failed, "failed")]
+        .into_iter()
+        .flatten()
+        .collect();
     parts.join(", ")
 }
 
@@ -238,14 +392,17 @@ fn render_chosen_statistics(table: &v1::TableResponse) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     out.set_header(records.columns.iter().map(|name| escape_line(name)));
+
     for row in records.format_cells("–") {
         out.add_row(row);
     }
+
     for i in table.axes.len()..records.columns.len() - 1 {
         if let Some(column) = out.column_mut(i) {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
     }
+
     format!("{out}\n")
 }
 
@@ -255,18 +412,25 @@ pub fn render_human_data(records: &TableData) -> String {
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     out.set_header(records.columns.iter().map(|name| escape_line(name)));
     let cell = |(value, text): (&Value, String)| {
-        let to = if value.is_number() { comfy_table::CellAlignment::Right } else { comfy_table::CellAlignment::Left };
+        let to = if value.is_number() {
+            comfy_table::CellAlignment::Right
+        } else {
+            comfy_table::CellAlignment::Left
+        };
         comfy_table::Cell::new(text).set_alignment(to)
     };
+
     for (row, words) in records.rows.iter().zip(records.format_cells("–")) {
         out.add_row(row.iter().zip(words).map(cell));
     }
+
     format!("{out}\n")
 }
 
 /// A number for people in four digits, enough for a difference or a p; a dash for none.
 pub fn format_short_number(x: Option<f64>) -> String {
-    x.filter(|x| !x.is_nan()).map_or_else(|| "–".to_owned(), |x| format_significant(x, 4))
+    x.filter(|x| !x.is_nan())
+        .map_or_else(|| "–".to_owned(), |x| format_significant(x, 4))
 }
 
 /// One line per row for people, the best one marked.
@@ -274,28 +438,56 @@ pub fn render_human_table(table: &v1::TableResponse) -> String {
     if !table.columns.is_empty() {
         return render_chosen_statistics(table);
     }
+
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    let header = ["n", &format!("{} mean ± 95 % CI", table.metric), "std", "min", "median", "max", ""];
-    out.set_header(table.axes.iter().map(String::as_str).chain(header).map(escape_line));
+    let header = [
+        "n",
+        &format!("{} mean ± 95 % CI", table.metric),
+        "std",
+        "min",
+        "median",
+        "max",
+        "",
+    ];
+    out.set_header(
+        table
+            .axes
+            .iter()
+            .map(String::as_str)
+            .chain(header)
+            .map(escape_line),
+    );
+
     let best = find_best_row(table);
     let words = AxisFormats::from_table(table);
+
     for (at, row) in table.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
         let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
-        let cells = words.format_row(&row.values).chain([s.n.to_string(), mean]).chain(format_trial_statistics(&s));
+        let cells = words
+            .format_row(&row.values)
+            .chain([s.n.to_string(), mean])
+            .chain(format_trial_statistics(&s));
         let cells: Vec<String> = cells.chain([format_incomplete_counts(&s)]).collect();
         let style = |text: String| {
             let cell = comfy_table::Cell::new(text);
-            if best == Some(at) && should_use_colours() { cell.fg(comfy_table::Color::Green) } else { cell }
+            if best == Some(at) && should_use_colours() {
+                cell.fg(comfy_table::Color::Green)
+            } else {
+                cell
+            }
         };
+
         out.add_row(cells.into_iter().map(style));
     }
+
     for i in table.axes.len()..table.axes.len() + 6 {
         if let Some(column) = out.column_mut(i) {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
     }
+
     format!("{out}\n")
 }
 
@@ -312,113 +504,239 @@ mod tests {
             ci95_high: mean.map(|m| m + 0.012),
             ..v1::Summary::default()
         };
-        v1::TableRow { values: vec![v1::AxisValue { kind }], summary: Some(summary), ..v1::TableRow::default() }
+
+        v1::TableRow {
+            values: vec![v1::AxisValue { kind }],
+            summary: Some(summary),
+            ..v1::TableRow::default()
+        }
     }
 
     #[test]
     fn the_best_row_is_marked_and_those_that_cannot_be_told_from_it() {
-        let placed = |place, may_be_best, mean| v1::TableRow { rank: place, may_be_best, ..row(0.1, mean) };
+        let placed = |place, may_be_best, mean| v1::TableRow {
+            rank: place,
+            may_be_best,
+            ..row(0.1, mean)
+        };
         let rows = vec![
             placed(Some(2), true, Some(0.7)),
             placed(None, false, None),
             placed(Some(1), true, Some(0.6)),
             placed(Some(3), false, Some(0.5)),
         ];
-        let mut table = v1::TableResponse { rows, better: 1, axes: vec!["lr".into()], ..v1::TableResponse::default() };
+        let mut table = v1::TableResponse {
+            rows,
+            better: 1,
+            axes: vec!["lr".into()],
+            ..v1::TableResponse::default()
+        };
         assert_eq!(find_best_row(&table), Some(2));
+
         let text = render_human_table(&table) + &render_legend(&table);
-        assert!(text.contains("☆ 0.700") && text.contains("★ 0.600") && text.contains(" 0.500 ± 0.012"), "{text}");
-        assert!(text.contains("☆ cannot be told from it: 1 of 3 others here"), "{text}");
+        assert!(
+            text.contains("☆ 0.700") && text.contains("★ 0.600") && text.contains(" 0.500 ± 0.012"),
+            "{text}"
+        );
+        assert!(
+            text.contains("☆ cannot be told from it: 1 of 3 others here"),
+            "{text}"
+        );
+
         // Without the best row no other is starred in its stead.
         let mut rest = table.clone();
         rest.rows.remove(2);
         let text = render_human_table(&rest) + &render_legend(&rest);
         assert!(!text.contains('★') && text.contains("☆ 0.700"), "{text}");
-        assert!(text.contains("is not among these; ☆ cannot be told from it: 1 of 3 here"), "{text}");
+        assert!(
+            text.contains("is not among these; ☆ cannot be told from it: 1 of 3 here"),
+            "{text}"
+        );
+
         rest.rows.remove(0);
         assert!(
             render_legend(&rest).contains("is not among these; none here can be taken for it"),
             "{}",
             render_legend(&rest)
         );
+
         // Of several metrics, the legend says what the stars of each mean.
         table.metric = "test_acc".into();
-        let other = v1::TableResponse { metric: "test_loss".into(), ranked_by: "val_loss".into(), ..table.clone() };
+        let other = v1::TableResponse {
+            metric: "test_loss".into(),
+            ranked_by: "val_loss".into(),
+            ..table.clone()
+        };
         let both = render_joint_legend(&[table.clone(), other]);
-        assert!(both.contains("test_acc: ★ best, by") && both.contains("test_loss: ★ best by val_loss, by"), "{both}");
-        assert_eq!(render_joint_legend(&[table.clone(), table.clone()]), render_legend(&table));
+        assert!(
+            both.contains("test_acc: ★ best, by")
+                && both.contains("test_loss: ★ best by val_loss, by"),
+            "{both}"
+        );
+
+        assert_eq!(
+            render_joint_legend(&[table.clone(), table.clone()]),
+            render_legend(&table)
+        );
         table.rows.iter_mut().for_each(|row| row.rank = None);
         table.unranked = "the losses differ".into();
-        assert_eq!((find_best_row(&table), render_legend(&table)), (None, "no ★: the losses differ\n".to_owned()));
+
+        assert_eq!(
+            (find_best_row(&table), render_legend(&table)),
+            (None, "no ★: the losses differ\n".to_owned())
+        );
         table.rows.truncate(1);
         table.rows[0].rank = Some(1);
-        assert_eq!(find_best_row(&table), None, "one row is not the best of anything");
+
+        assert_eq!(
+            find_best_row(&table),
+            None,
+            "one row is not the best of anything"
+        );
     }
 
     #[test]
     fn what_is_infinite_is_said_to_be() {
-        let infinite =
-            v1::Summary { n: 2, mean: Some(f64::INFINITY), max: Some(f64::INFINITY), ..v1::Summary::default() };
-        let row =
-            v1::TableRow { summary: Some(infinite), note: "a value is infinite".into(), ..v1::TableRow::default() };
+        let infinite = v1::Summary {
+            n: 2,
+            mean: Some(f64::INFINITY),
+            max: Some(f64::INFINITY),
+            ..v1::Summary::default()
+        };
+        let row = v1::TableRow {
+            summary: Some(infinite),
+            note: "a value is infinite".into(),
+            ..v1::TableRow::default()
+        };
         let records = build_summary_data(&[], &[], &[row]);
         assert_eq!(records.to_json_objects()[0]["mean"], "inf");
+
         assert!(
             records.to_csv().contains(",inf,") && records.to_csv().contains("a value is infinite"),
             "{}",
             records.to_csv()
         );
+
         assert_eq!(format_mean_and_interval(&infinite), "inf");
     }
 
     #[test]
     fn machines_get_every_digit_and_null_for_nothing() {
-        let records = build_summary_data(&["lr".into()], &[], &[row(0.1, Some(1.0 / 3.0)), row(5e-5, None)]);
+        let records = build_summary_data(
+            &["lr".into()],
+            &[],
+            &[row(0.1, Some(1.0 / 3.0)), row(5e-5, None)],
+        );
         let csv = records.to_csv();
-        assert!(csv.contains("0.3333333333333333") && csv.contains("5e-5") | csv.contains("0.00005"), "{csv}");
+        assert!(
+            csv.contains("0.3333333333333333") && csv.contains("5e-5") | csv.contains("0.00005"),
+            "{csv}"
+        );
+
         assert_eq!(records.to_json_objects()[1]["mean"], Value::Null);
     }
 
     #[test]
     fn an_outcome_is_one_word_and_the_step_of_divergence_a_number() {
         let row = |outcome: v1::OutcomeKind, diverged_at| {
-            let result = v1::TrialResult { outcome: outcome.into(), diverged_at, steps: 9, ..Default::default() };
-            v1::TrialRow { result: Some(result), ..Default::default() }
+            let result = v1::TrialResult {
+                outcome: outcome.into(),
+                diverged_at,
+                steps: 9,
+                ..Default::default()
+            };
+            v1::TrialRow {
+                result: Some(result),
+                ..Default::default()
+            }
         };
-        let rows = vec![row(v1::OutcomeKind::Diverged, 4), row(v1::OutcomeKind::Completed, 0)];
-        let records = build_trial_data(&[v1::TrialsResponse { rows, ..Default::default() }]);
+        let rows = vec![
+            row(v1::OutcomeKind::Diverged, 4),
+            row(v1::OutcomeKind::Completed, 0),
+        ];
+        let records = build_trial_data(&[v1::TrialsResponse {
+            rows,
+            ..Default::default()
+        }]);
         let objects = records.to_json_objects();
-        assert_eq!((&objects[0]["outcome"], &objects[0]["step"]), (&json!("diverged"), &json!(4)));
-        assert_eq!((&objects[1]["outcome"], &objects[1]["step"]), (&json!("completed"), &Value::Null));
+        assert_eq!(
+            (&objects[0]["outcome"], &objects[0]["step"]),
+            (&json!("diverged"), &json!(4))
+        );
+
+        assert_eq!(
+            (&objects[1]["outcome"], &objects[1]["step"]),
+            (&json!("completed"), &Value::Null)
+        );
         let csv = records.to_csv();
-        assert!(csv.starts_with("cell,repeat,outcome,step,steps,") && csv.contains("\n0,0,diverged,4,9,"), "{csv}");
+        assert!(
+            csv.starts_with("cell,repeat,outcome,step,steps,")
+                && csv.contains("\n0,0,diverged,4,9,"),
+            "{csv}"
+        );
+
         assert!(csv.contains("\n0,0,completed,,9,"), "{csv}");
-        let batch = records.to_record_batch(&[]).expect("columns of equal length");
+        let batch = records
+            .to_record_batch(&[])
+            .expect("columns of equal length");
         let column = batch.column_by_name("step").expect("the step");
-        assert_eq!((column.data_type().to_string().as_str(), column.null_count()), ("Int64", 1));
+        assert_eq!(
+            (column.data_type().to_string().as_str(), column.null_count()),
+            ("Int64", 1)
+        );
     }
 
     #[test]
     fn a_row_says_why_something_is_missing() {
         let note = |n, diverged, failed| {
-            explain_missing_values(&v1::Summary { n, diverged, failed, ..v1::Summary::default() })
+            explain_missing_values(&v1::Summary {
+                n,
+                diverged,
+                failed,
+                ..v1::Summary::default()
+            })
         };
         assert_eq!(note(0, 0, 0).as_deref(), Some("no trial has a value"));
+
         assert_eq!(note(0, 5, 0).as_deref(), Some("all 5 diverged"));
         assert_eq!(note(0, 5, 1).as_deref(), Some("no trial completed"));
-        assert_eq!(note(1, 5, 1).as_deref(), Some("one value: no spread, no interval"));
+        assert_eq!(
+            note(1, 5, 1).as_deref(),
+            Some("one value: no spread, no interval")
+        );
+
         assert_eq!(note(2, 5, 1), None);
     }
 
     #[test]
     fn figures_show_what_is_known_and_no_more() {
         let summary = |mean: f64, half: f64| {
-            let (ci95_low, ci95_high) = (Some(mean - half), Some(mean + half));
-            v1::Summary { mean: Some(mean), ci95_low, ci95_high, ..v1::Summary::default() }
+            let ci95_low = Some(mean - half);
+            let ci95_high = Some(mean + half);
+            v1::Summary {
+                mean: Some(mean),
+                ci95_low,
+                ci95_high,
+                ..v1::Summary::default()
+            }
         };
-        assert_eq!(format_mean_and_interval(&summary(0.97123, 0.00131)), "0.9712 ± 0.0013");
-        assert_eq!(format_mean_and_interval(&summary(2.3e-10, 4e-11)), "2.30e-10 ± 4.0e-11");
-        assert_eq!(format_mean_and_interval(&v1::Summary { ci95_high: None, ..summary(0.97123, 1.0) }), "0.9712");
+        assert_eq!(
+            format_mean_and_interval(&summary(0.97123, 0.00131)),
+            "0.9712 ± 0.0013"
+        );
+
+        assert_eq!(
+            format_mean_and_interval(&summary(2.3e-10, 4e-11)),
+            "2.30e-10 ± 4.0e-11"
+        );
+        assert_eq!(
+            format_mean_and_interval(&v1::Summary {
+                ci95_high: None,
+                ..summary(0.97123, 1.0)
+            }),
+            "0.9712"
+        );
+
         let s = v1::Summary {
             std: Some(0.026_9),
             min: Some(0.668),
@@ -426,19 +744,45 @@ mod tests {
             max: Some(0.72),
             ..Default::default()
         };
-        assert_eq!(format_trial_statistics(&s), ["0.0269", "0.6680", "0.7000", "0.7200"]);
-        let tiny =
-            v1::Summary { std: Some(2.69e-11), min: Some(1e-10), median: Some(2e-10), max: None, ..Default::default() };
-        assert_eq!(format_trial_statistics(&tiny), ["2.69e-11", "1.000e-10", "2.000e-10", "–"]);
-        let alone = v1::Summary { std: None, min: Some(0.971_234), ..Default::default() };
+        assert_eq!(
+            format_trial_statistics(&s),
+            ["0.0269", "0.6680", "0.7000", "0.7200"]
+        );
+
+        let tiny = v1::Summary {
+            std: Some(2.69e-11),
+            min: Some(1e-10),
+            median: Some(2e-10),
+            max: None,
+            ..Default::default()
+        };
+        assert_eq!(
+            format_trial_statistics(&tiny),
+            ["2.69e-11", "1.000e-10", "2.000e-10", "–"]
+        );
+
+        let alone = v1::Summary {
+            std: None,
+            min: Some(0.971_234),
+            ..Default::default()
+        };
         assert_eq!(format_trial_statistics(&alone), ["–", "0.97123", "–", "–"]);
+
         let shown = |x, ends| {
             let (figure, interval) = format_estimate(x, ends);
             [figure, interval]
         };
-        assert_eq!(shown(Some(0.012_34), Some((0.01, 0.014_7))), ["0.0123", "0.0100 … 0.0147"]);
-        assert_eq!(shown(Some(-1.2e-9), Some((-1.5e-9, -9e-10))), ["-1.20e-9", "-1.50e-9 … -9.0e-10"]);
+        assert_eq!(
+            shown(Some(0.012_34), Some((0.01, 0.014_7))),
+            ["0.0123", "0.0100 … 0.0147"]
+        );
+
+        assert_eq!(
+            shown(Some(-1.2e-9), Some((-1.5e-9, -9e-10))),
+            ["-1.20e-9", "-1.50e-9 … -9.0e-10"]
+        );
         assert_eq!(shown(Some(0.25), None), ["0.25", "–"]);
+
         assert_eq!(
             [0.971_234, 0.000_301, 2.5e9, 0.0].map(|x| format_short_number(Some(x))),
             ["0.9712", "0.000301", "2.5e9", "0"]
@@ -448,8 +792,15 @@ mod tests {
     #[test]
     fn columns_asked_for_say_why_something_is_missing() {
         let columns: Vec<String> = ["se", "n", "q05"].map(str::to_owned).to_vec();
-        let full = v1::TableRow { figures: vec![0.25, 3.0, 0.5], ..row(0.1, Some(0.5)) };
-        let lone = v1::TableRow { figures: vec![f64::NAN, 1.0, 2e-7], note: "one value".into(), ..row(0.2, None) };
+        let full = v1::TableRow {
+            figures: vec![0.25, 3.0, 0.5],
+            ..row(0.1, Some(0.5))
+        };
+        let lone = v1::TableRow {
+            figures: vec![f64::NAN, 1.0, 2e-7],
+            note: "one value".into(),
+            ..row(0.2, None)
+        };
         let table = v1::TableResponse {
             axes: vec!["lr".into()],
             columns: columns.clone(),
@@ -457,9 +808,16 @@ mod tests {
             ..v1::TableResponse::default()
         };
         let csv = build_summary_data(&table.axes, &columns, &table.rows).to_csv();
+
         let header = "lr,n,diverged,failed,se,q05,note\n";
-        assert_eq!(csv, format!("{header}0.1,3,0,0,0.25,0.5,\n0.2,3,0,0,,2e-7,one value\n"));
+        assert_eq!(
+            csv,
+            format!("{header}0.1,3,0,0,0.25,0.5,\n0.2,3,0,0,,2e-7,one value\n")
+        );
         let text = render_human_table(&table);
-        assert!(text.contains("one value") && text.contains("2e-7") && text.contains('–'), "{text}");
+        assert!(
+            text.contains("one value") && text.contains("2e-7") && text.contains('–'),
+            "{text}"
+        );
     }
 }

@@ -17,16 +17,28 @@ pub fn render_latex(tables: &[v1::TableResponse]) -> String {
     let first = &tables[0];
     let notes: Vec<String> = first.rows.iter().map(format_row_note).collect();
     let noted = notes.iter().any(|note| !note.is_empty());
-    let head = first.axes.iter().map(|axis| escape_latex(axis)).chain(["$n$".to_owned()]);
+    let head = first
+        .axes
+        .iter()
+        .map(|axis| escape_latex(axis))
+        .chain(["$n$".to_owned()]);
+
     let columns: Vec<Vec<String>> = tables.iter().map(format_metric_heads).collect();
-    let head: Vec<String> = head.chain(columns.concat()).chain(noted.then(String::new)).collect();
+    let head: Vec<String> = head
+        .chain(columns.concat())
+        .chain(noted.then(String::new))
+        .collect();
     let best: Vec<Option<usize>> = tables.iter().map(find_best_row).collect();
+
     let words = AxisFormats::from_table(first);
     let line = |at: usize| {
         let row = &first.rows[at];
         let n = row.summary.unwrap_or_default().n.to_string();
-        let figures =
-            tables.iter().zip(&best).flat_map(|(table, best)| format_row_statistics(table, at, *best == Some(at)));
+        let figures = tables
+            .iter()
+            .zip(&best)
+            .flat_map(|(table, best)| format_row_statistics(table, at, *best == Some(at)));
+
         let note = noted.then(|| escape_latex(&notes[at]));
         words
             .format_row(&row.values)
@@ -37,8 +49,17 @@ pub fn render_latex(tables: &[v1::TableResponse]) -> String {
             .collect::<Vec<_>>()
     };
     let lines: Vec<Vec<String>> = (0..first.rows.len()).map(line).collect();
-    let align = format!("{}{}", "r".repeat(head.len() - usize::from(noted)), if noted { "l" } else { "" });
-    format!("{}{}", format_comment(tables), render_tabular(&align, &[head], &lines))
+
+    let align = format!(
+        "{}{}",
+        "r".repeat(head.len() - usize::from(noted)),
+        if noted { "l" } else { "" }
+    );
+    format!(
+        "{}{}",
+        format_comment(tables),
+        render_tabular(&align, &[head], &lines)
+    )
 }
 
 /// One table spread over two axes, rows first.
@@ -47,14 +68,24 @@ pub fn render_latex_pivot(table: &v1::TableResponse) -> String {
     let best = find_best_row(table);
     let line = |(row, name): (usize, &String)| {
         let cell = |column: usize| {
-            let Some(at) = spread.row_at(row, column) else { return String::new() };
+            let Some(at) = spread.row_at(row, column) else {
+                return String::new();
+            };
             let text = format_row_statistics(table, at, best == Some(at)).join(" / ");
             let note = format_row_note(&table.rows[at]);
-            if note.is_empty() { text } else { format!("{text} ({})", escape_latex(&note)) }
+            if note.is_empty() {
+                text
+            } else {
+                format!("{text} ({})", escape_latex(&note))
+            }
         };
-        std::iter::once(format_axis_value(name)).chain((0..spread.column_labels.len()).map(cell)).collect::<Vec<_>>()
+
+        std::iter::once(format_axis_value(name))
+            .chain((0..spread.column_labels.len()).map(cell))
+            .collect::<Vec<_>>()
     };
     let lines: Vec<Vec<String>> = spread.row_labels.iter().enumerate().map(line).collect();
+
     let last = spread.column_labels.len() + 1;
     let above = format!(
         " & \\multicolumn{{{}}}{{c}}{{{}}} \\\\\n\\cmidrule(lr){{2-{last}}}\n",
@@ -62,7 +93,13 @@ pub fn render_latex_pivot(table: &v1::TableResponse) -> String {
         escape_latex(&table.axes[1])
     );
     let head = std::iter::once(format!("{above}{}", escape_latex(&table.axes[0])));
-    let head = head.chain(spread.column_labels.iter().map(|name| format_axis_value(name)));
+    let head = head.chain(
+        spread
+            .column_labels
+            .iter()
+            .map(|name| format_axis_value(name)),
+    );
+
     format!(
         "{}{}",
         format_comment(std::slice::from_ref(table)),
@@ -72,13 +109,25 @@ pub fn render_latex_pivot(table: &v1::TableResponse) -> String {
 
 /// Any records, for people.
 pub fn render_latex_data(records: &TableData) -> String {
-    let head = records.columns.iter().map(|column| escape_latex(column)).collect();
+    let head = records
+        .columns
+        .iter()
+        .map(|column| escape_latex(column))
+        .collect();
+
     let cell = |(x, text): (&serde_json::Value, &String)| {
-        if x.is_number() { format_axis_value(text) } else { escape_latex(text) }
+        if x.is_number() {
+            format_axis_value(text)
+        } else {
+            escape_latex(text)
+        }
     };
+
     let words = records.format_cells("");
     let cells = records.rows.iter().zip(&words);
-    let lines: Vec<Vec<String>> = cells.map(|(row, words)| row.iter().zip(words).map(cell).collect()).collect();
+    let lines: Vec<Vec<String>> = cells
+        .map(|(row, words)| row.iter().zip(words).map(cell).collect())
+        .collect();
     render_tabular(&"l".repeat(records.columns.len()), &[head], &lines)
 }
 
@@ -89,10 +138,17 @@ fn format_comment(tables: &[v1::TableResponse]) -> String {
     let what = match spread_statistic(first) {
         Some("std") => "mean ± standard deviation".to_owned(),
         Some(_) => "mean ± standard error".to_owned(),
-        None if first.columns.is_empty() => "mean ± half of its 95 % confidence interval (Student's t)".to_owned(),
+        None if first.columns.is_empty() => {
+            "mean ± half of its 95 % confidence interval (Student's t)".to_owned()
+        }
         None => first.columns.join(", "),
     };
-    let done = if first.done == first.trials { String::new() } else { format!("{} of ", first.done) };
+
+    let done = if first.done == first.trials {
+        String::new()
+    } else {
+        format!("{} of ", first.done)
+    };
     format!(
         "% {} ({}): {}; {what}, over completed trials\n% {done}{} trials; {}; {}\n% \\usepackage{{booktabs}}\n",
         escape_line(&first.name),
@@ -107,7 +163,9 @@ fn format_comment(tables: &[v1::TableResponse]) -> String {
 /// Where mean and one measure of spread are asked for, they are written as one figure.
 fn spread_statistic(table: &v1::TableResponse) -> Option<&str> {
     match &table.columns[..] {
-        [mean, spread] if mean == "mean" && (spread == "std" || spread == "se") => Some(spread.as_str()),
+        [mean, spread] if mean == "mean" && (spread == "std" || spread == "se") => {
+            Some(spread.as_str())
+        }
         _ => None,
     }
 }
@@ -117,27 +175,51 @@ fn format_metric_heads(table: &v1::TableResponse) -> Vec<String> {
     if table.columns.is_empty() || spread_statistic(table).is_some() {
         return vec![metric];
     }
-    table.columns.iter().map(|column| format!("{metric} {}", escape_latex(column))).collect()
+
+    table
+        .columns
+        .iter()
+        .map(|column| format!("{metric} {}", escape_latex(column)))
+        .collect()
 }
 
 /// A row's figures, one per name.
 fn format_row_statistics(table: &v1::TableResponse, at: usize, best: bool) -> Vec<String> {
     let row = &table.rows[at];
     let s = row.summary.unwrap_or_default();
-    let bold = |text: String| match text.strip_prefix('$').and_then(|text| text.strip_suffix('$')) {
+    let bold = |text: String| match text
+        .strip_prefix('$')
+        .and_then(|text| text.strip_suffix('$'))
+    {
         Some(inner) if best => format!("$\\mathbf{{{inner}}}$"),
         _ => text,
     };
+
     if table.columns.is_empty() {
         return vec![bold(format_math(&format_mean_and_interval(&s)))];
     }
+
     if spread_statistic(table).is_some() {
-        let as_half = |half: f64| v1::Summary { ci95_high: s.mean.map(|mean| mean + half), ..s };
+        let as_half = |half: f64| v1::Summary {
+            ci95_high: s.mean.map(|mean| mean + half),
+            ..s
+        };
         let spread = row.figures.get(1).copied().filter(|x| x.is_finite());
-        let s = spread.map_or(v1::Summary { ci95_high: None, ..s }, as_half);
+        let s = spread.map_or(
+            v1::Summary {
+                ci95_high: None,
+                ..s
+            },
+            as_half,
+        );
+
         return vec![bold(format_math(&format_mean_and_interval(&s)))];
     }
-    row.figures.iter().map(|x| format_math(&format_cell_value(&json!(x)))).collect()
+
+    row.figures
+        .iter()
+        .map(|x| format_math(&format_cell_value(&json!(x))))
+        .collect()
 }
 
 fn format_row_note(row: &v1::TableRow) -> String {
@@ -150,7 +232,8 @@ fn format_row_note(row: &v1::TableRow) -> String {
 
 fn render_tabular(align: &str, head: &[Vec<String>], lines: &[Vec<String>]) -> String {
     let mut out = format!("\\begin{{tabular}}{{{align}}}\n\\toprule\n");
-    head.iter().for_each(|line| out += &format!("{} \\\\\n", line.join(" & ")));
+    head.iter()
+        .for_each(|line| out += &format!("{} \\\\\n", line.join(" & ")));
     out += "\\midrule\n";
     lines.iter().for_each(|line| {
         let _ = writeln!(out, "{} \\\\", line.join(" & "));
@@ -160,7 +243,11 @@ fn render_tabular(align: &str, head: &[Vec<String>], lines: &[Vec<String>]) -> S
 
 /// An axis value: a number as such, anything else as text.
 fn format_axis_value(text: &str) -> String {
-    if text.parse::<f64>().is_ok() { format_math(text) } else { escape_latex(text) }
+    if text.parse::<f64>().is_ok() {
+        format_math(text)
+    } else {
+        escape_latex(text)
+    }
 }
 
 /// A figure in maths mode, powers of ten written out; a dash where there is none.
@@ -168,14 +255,30 @@ fn format_math(text: &str) -> String {
     if text == "–" {
         return "--".to_owned();
     }
+
     let part = |number: &str| match number.split_once('e') {
         Some((digits, power)) if digits.parse::<f64>().is_ok() => {
-            let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
-            if digits == "1" { format!("10^{{{power}}}") } else { format!("{digits} \\times 10^{{{power}}}") }
+            let digits = if digits.contains('.') {
+                digits.trim_end_matches('0').trim_end_matches('.')
+            } else {
+                digits
+            };
+            if digits == "1" {
+                format!("10^{{{power}}}")
+            } else {
+                format!("{digits} \\times 10^{{{power}}}")
+            }
         }
         _ => number.to_owned(),
     };
-    format!("${}$", text.split(" ± ").map(part).collect::<Vec<_>>().join(" \\pm "))
+
+    format!(
+        "${}$",
+        text.split(" ± ")
+            .map(part)
+            .collect::<Vec<_>>()
+            .join(" \\pm ")
+    )
 }
 
 /// Text in which nothing means anything to TeX.
@@ -196,6 +299,7 @@ fn escape_latex(text: &str) -> String {
             c => out.push(c),
         }
     }
+
     out
 }
 
@@ -205,8 +309,13 @@ mod tests {
 
     fn table(columns: &[&str]) -> v1::TableResponse {
         let row = |(kind, wd, mean): (&str, f64, Option<f64>)| {
-            let word = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(kind.to_owned())) };
-            let number = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(wd)) };
+            let word = v1::AxisValue {
+                kind: Some(v1::axis_value::Kind::Text(kind.to_owned())),
+            };
+            let number = v1::AxisValue {
+                kind: Some(v1::axis_value::Kind::Number(wd)),
+            };
+
             let summary = v1::Summary {
                 n: if mean.is_some() { 3 } else { 0 },
                 diverged: if mean.is_some() { 0 } else { 3 },
@@ -214,7 +323,13 @@ mod tests {
                 ci95_high: mean.map(|m| m + 0.0131),
                 ..v1::Summary::default()
             };
-            let figures = if columns.is_empty() { vec![] } else { vec![mean.unwrap_or(f64::NAN), 2e-7] };
+
+            let figures = if columns.is_empty() {
+                vec![]
+            } else {
+                vec![mean.unwrap_or(f64::NAN), 2e-7]
+            };
+
             let place = (mean == Some(0.75)).then_some(1);
             v1::TableRow {
                 values: vec![word, number],
@@ -224,12 +339,19 @@ mod tests {
                 ..v1::TableRow::default()
             }
         };
+
         v1::TableResponse {
             sweep: "abcd".into(),
             name: "50 %".into(),
             metric: "test_acc".into(),
             axes: vec!["train.loss_kind".into(), "wd".into()],
-            rows: [("a_b", 0.0, Some(0.5)), ("a_b", 5e-5, Some(0.75)), ("c&d", 0.0, None)].map(row).to_vec(),
+            rows: [
+                ("a_b", 0.0, Some(0.5)),
+                ("a_b", 5e-5, Some(0.75)),
+                ("c&d", 0.0, None),
+            ]
+            .map(row)
+            .to_vec(),
             better: 1,
             columns: columns.iter().map(|c| (*c).to_owned()).collect(),
             ..v1::TableResponse::default()
@@ -249,8 +371,10 @@ mod tests {
                 "c\\&d & $0$ & 0 & -- & 3 diverged \\\\",
             ]
         );
+
         assert!(
-            text.starts_with("% 50 % (abcd): test_acc; mean ± half") && text.contains("\\begin{tabular}{rrrrl}"),
+            text.starts_with("% 50 % (abcd): test_acc; mean ± half")
+                && text.contains("\\begin{tabular}{rrrrl}"),
             "{text}"
         );
     }
@@ -259,12 +383,21 @@ mod tests {
     fn mean_and_deviation_are_one_figure_and_other_statistics_one_column_each() {
         let spread = render_latex(&[table(&["mean", "std"])]);
         assert!(
-            spread.contains("mean ± standard deviation") && spread.contains("$0.50000000 \\pm 0.00000020$"),
+            spread.contains("mean ± standard deviation")
+                && spread.contains("$0.50000000 \\pm 0.00000020$"),
             "{spread}"
         );
+
         let both = render_latex(&[table(&["q05", "median"]), table(&[])]);
-        assert!(both.contains("test\\_acc q05 & test\\_acc median & test\\_acc &"), "{both}");
-        assert!(both.contains("$2 \\times 10^{-7}$") && !both.contains("NaN"), "{both}");
+        assert!(
+            both.contains("test\\_acc q05 & test\\_acc median & test\\_acc &"),
+            "{both}"
+        );
+
+        assert!(
+            both.contains("$2 \\times 10^{-7}$") && !both.contains("NaN"),
+            "{both}"
+        );
     }
 
     #[test]
@@ -278,8 +411,10 @@ mod tests {
             rows: vec![vec![json!("50 %")], vec![json!(1e-7)]],
             key_columns: 0,
         };
+
         assert!(
-            render_latex_data(&records).contains("a\\_b \\\\\n\\midrule\n50 \\% \\\\\n$10^{-7}$ \\\\"),
+            render_latex_data(&records)
+                .contains("a\\_b \\\\\n\\midrule\n50 \\% \\\\\n$10^{-7}$ \\\\"),
             "{}",
             render_latex_data(&records)
         );

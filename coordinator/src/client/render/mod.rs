@@ -15,17 +15,15 @@ pub(crate) mod watch_grid;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
+pub use arrow::infer_axis_types;
+pub use atomic_file::{AtomicFile, file_write_error, is_stream, write_atomic_file};
 use ergodic_common::escape::{escape_lines, is_misleading};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_proto::v1;
-use serde_json::json;
-
-pub use arrow::infer_axis_types;
-pub use atomic_file::{AtomicFile, file_write_error, is_stream, write_atomic_file};
 pub use human::{
     build_summary_data, build_trial_data, find_best_row, format_estimate, format_incomplete_counts,
-    format_mean_and_interval, format_short_number, format_trial_statistics, rank_mark, render_human_data,
-    render_human_table, render_joint_legend, render_legend,
+    format_mean_and_interval, format_short_number, format_trial_statistics, rank_mark,
+    render_human_data, render_human_table, render_joint_legend, render_legend,
 };
 pub use latex::{render_latex, render_latex_data, render_latex_pivot};
 #[cfg(feature = "sql")]
@@ -33,6 +31,7 @@ pub(super) use output_target::OutputWriter;
 pub use output_target::{OutputTarget, RowFormat};
 pub use pivot::render_pivot;
 pub use row_selection::{RowSelection, is_missing_ranks};
+use serde_json::json;
 pub use side_by_side::{build_tidy_data, build_tidy_pivots, render_side_by_side};
 pub use table_data::{TableData, format_unquoted};
 pub use value_format::{AxisFormats, NamedAxisFormats};
@@ -73,23 +72,38 @@ pub fn write_stdout(text: &str) -> io::Result<()> {
 
 /// Text in which nothing moves a cursor: the last to look at what others may have written. Colours may be in it.
 pub(in crate::client) fn escape_terminal_controls(text: &str, colours: bool) -> Cow<'_, str> {
-    if !text.chars().any(|c| is_misleading(c) && !matches!(c, '\n' | '\t')) {
+    if !text
+        .chars()
+        .any(|c| is_misleading(c) && !matches!(c, '\n' | '\t'))
+    {
         return Cow::Borrowed(text);
     }
+
     let mut parts = text.split("\u{1b}[");
     let mut out = escape_keeping_tabs(parts.next().unwrap_or_default());
+
     for part in parts {
         let end = part.find(|c: char| !(c.is_ascii_digit() || c == ';'));
         match end.filter(|end| colours && part[*end..].starts_with('m')) {
-            Some(end) => out += &format!("\u{1b}[{}{}", &part[..end], escape_keeping_tabs(&part[end..])),
+            Some(end) => {
+                out += &format!(
+                    "\u{1b}[{}{}",
+                    &part[..end],
+                    escape_keeping_tabs(&part[end..])
+                )
+            }
             None => out += &escape_keeping_tabs(&format!("\u{1b}[{part}")),
         }
     }
+
     Cow::Owned(out)
 }
 
 fn escape_keeping_tabs(text: &str) -> String {
-    text.split('\t').map(escape_lines).collect::<Vec<_>>().join("\t")
+    text.split('\t')
+        .map(escape_lines)
+        .collect::<Vec<_>>()
+        .join("\t")
 }
 
 /// An axis value as JSON.
@@ -123,13 +137,25 @@ mod tests {
     fn colours_are_let_through_where_there_are_any_and_nothing_else_is() {
         let text = "\u{1b}[1;32m★ 0.5\u{1b}[0m\tä\n\u{1b}[2J\u{9b}1m\u{1b}]0;x\u{7}";
         let rest = "\tä\n\\u001b[2J\\u009b1m\\u001b]0;x\\u0007";
-        assert_eq!(escape_terminal_controls(text, true), format!("\u{1b}[1;32m★ 0.5\u{1b}[0m{rest}"));
-        assert_eq!(escape_terminal_controls(text, false), format!("\\u001b[1;32m★ 0.5\\u001b[0m{rest}"));
-        assert!(matches!(escape_terminal_controls("plain\n", false), Cow::Borrowed(_)));
+        assert_eq!(
+            escape_terminal_controls(text, true),
+            format!("\u{1b}[1;32m★ 0.5\u{1b}[0m{rest}")
+        );
+
+        assert_eq!(
+            escape_terminal_controls(text, false),
+            format!("\\u001b[1;32m★ 0.5\\u001b[0m{rest}")
+        );
+        assert!(matches!(
+            escape_terminal_controls("plain\n", false),
+            Cow::Borrowed(_)
+        ));
+
         // What was JSON stays JSON, and says the same.
         let object = serde_json::json!({ "cause": "\u{9b}x\u{202e}\u{e0041}\u{7f}" });
         let back: serde_json::Value =
-            serde_json::from_str(&escape_terminal_controls(&object.to_string(), false)).expect("JSON");
+            serde_json::from_str(&escape_terminal_controls(&object.to_string(), false))
+                .expect("JSON");
         assert_eq!(back, object);
     }
 }

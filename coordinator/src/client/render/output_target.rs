@@ -51,7 +51,11 @@ impl RowFormat {
     }
 
     fn from_extension(path: &Path) -> Result<Self, UserError> {
-        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let ending = path
+            .extension()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
         let known = EXTENSIONS.iter().find(|(known, _)| *known == ending);
         known.map(|(_, format)| *format).ok_or_else(|| {
             let endings = EXTENSIONS.map(|(ending, _)| format!(".{ending}"));
@@ -77,7 +81,10 @@ impl OutputTarget {
     ///
     /// # Errors
     /// The ending says nothing, or Parquet would go to a terminal.
-    pub fn from_options(file: Option<PathBuf>, format: Option<RowFormat>) -> Result<Self, UserError> {
+    pub fn from_options(
+        file: Option<PathBuf>,
+        format: Option<RowFormat>,
+    ) -> Result<Self, UserError> {
         let format = match (format, &file) {
             (Some(format), _) => format,
             (None, Some(file)) => RowFormat::from_extension(file)?,
@@ -85,9 +92,11 @@ impl OutputTarget {
         };
         if format == RowFormat::Parquet && file.is_none() && io::stdout().is_terminal() {
             return Err(bad_input_error(
-                "--format parquet: a terminal cannot show it: name a file with -o, or pipe it".to_owned(),
+                "--format parquet: a terminal cannot show it: name a file with -o, or pipe it"
+                    .to_owned(),
             ));
         }
+
         Ok(Self { file, format })
     }
 
@@ -98,8 +107,14 @@ impl OutputTarget {
     pub fn write_text(&self, text: &str) -> Result<(), UserError> {
         // Stdout being a terminal, there may be colours.
         let to_terminal = self.file.is_none();
-        let text = if to_terminal { text.to_owned() } else { strip_colours(text) };
-        self.write_bytes(escape_terminal_controls(&text, to_terminal && should_use_colours()).as_bytes())
+        let text = if to_terminal {
+            text.to_owned()
+        } else {
+            strip_colours(text)
+        };
+        self.write_bytes(
+            escape_terminal_controls(&text, to_terminal && should_use_colours()).as_bytes(),
+        )
     }
 
     /// Writes rows as Parquet.
@@ -107,28 +122,43 @@ impl OutputTarget {
     /// # Errors
     /// They cannot be written.
     pub fn write_parquet(&self, rows: &RecordBatch) -> Result<(), UserError> {
-        let unfit = |e| UserError::new(ErrorCode::Internal, format!("rows cannot be written as Parquet: {e}"));
+        let unfit = |e| {
+            UserError::new(
+                ErrorCode::Internal,
+                format!("rows cannot be written as Parquet: {e}"),
+            )
+        };
         self.write_bytes(&encode::encode_record_batch(rows).map_err(unfit)?)
     }
 
     fn write_bytes(&self, bytes: &[u8]) -> Result<(), UserError> {
-        self.check_write_result(self.open_writer().and_then(|mut out| out.write_all(bytes).and_then(|()| out.finish())))
+        self.check_write_result(
+            self.open_writer()
+                .and_then(|mut out| out.write_all(bytes).and_then(|()| out.finish())),
+        )
     }
 
     /// What is written piece by piece.
     pub(in crate::client) fn open_writer(&self) -> io::Result<OutputWriter> {
         match &self.file {
             None => Ok(OutputWriter::Stdout(BufWriter::new(io::stdout()))),
-            Some(path) => AtomicFile::create(path).map(|file| OutputWriter::File(Box::new(BufWriter::new(file)))),
+            Some(path) => AtomicFile::create(path)
+                .map(|file| OutputWriter::File(Box::new(BufWriter::new(file)))),
         }
     }
 
     /// Whether it could be written. A reader of stdout that has gone away, such as `head`, is no error.
-    pub(in crate::client) fn check_write_result(&self, written: io::Result<()>) -> Result<(), UserError> {
+    pub(in crate::client) fn check_write_result(
+        &self,
+        written: io::Result<()>,
+    ) -> Result<(), UserError> {
         match (written, &self.file) {
             (Ok(()), _) => Ok(()),
             (Err(error), None) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            (Err(error), None) => Err(UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {error}"))),
+            (Err(error), None) => Err(UserError::new(
+                ErrorCode::Internal,
+                format!("cannot write to stdout: {error}"),
+            )),
             (Err(error), Some(path)) => Err(file_write_error(path, &error)),
         }
     }
@@ -144,7 +174,11 @@ impl OutputWriter {
     pub(in crate::client) fn finish(self) -> io::Result<()> {
         match self {
             Self::Stdout(mut out) => out.flush(),
-            Self::File(out) => out.into_inner().map_err(io::IntoInnerError::into_error)?.finish().map(|_| ()),
+            Self::File(out) => out
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)?
+                .finish()
+                .map(|_| ()),
         }
     }
 }
@@ -173,7 +207,9 @@ fn bad_input_error(message: String) -> UserError {
 fn strip_colours(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, after)| after))
+    parts.fold(first, |plain, part| {
+        plain + part.split_once('m').map_or(part, |(_, after)| after)
+    })
 }
 
 #[cfg(test)]
@@ -182,21 +218,41 @@ mod tests {
 
     #[test]
     fn an_ending_says_the_format_unless_something_else_does() {
-        let of = |file: &str, format| OutputTarget::from_options(Some(file.into()), format).map(|sink| sink.format);
+        let of = |file: &str, format| {
+            OutputTarget::from_options(Some(file.into()), format).map(|sink| sink.format)
+        };
         assert_eq!(of("a/b.CSV", None).ok(), Some(RowFormat::Csv));
         assert_eq!(of("b.tex", None).ok(), Some(RowFormat::Latex));
-        assert_eq!(of("b.csv", Some(RowFormat::Parquet)).ok(), Some(RowFormat::Parquet));
+        assert_eq!(
+            of("b.csv", Some(RowFormat::Parquet)).ok(),
+            Some(RowFormat::Parquet)
+        );
+
         assert_eq!(of("b", Some(RowFormat::Table)).ok(), Some(RowFormat::Table));
         for unknown in ["b.xlsx", "b", ".csv"] {
-            let error = of(unknown, None).expect_err("nothing says the format").to_string();
-            assert!(error.contains(unknown) && error.contains(".csv, .json, .md, .tex, .parquet"), "{error}");
+            let error = of(unknown, None)
+                .expect_err("nothing says the format")
+                .to_string();
+            assert!(
+                error.contains(unknown) && error.contains(".csv, .json, .md, .tex, .parquet"),
+                "{error}"
+            );
         }
-        assert_eq!(OutputTarget::from_options(None, None).map(|sink| sink.format).ok(), Some(RowFormat::Table));
+
+        assert_eq!(
+            OutputTarget::from_options(None, None)
+                .map(|sink| sink.format)
+                .ok(),
+            Some(RowFormat::Table)
+        );
     }
 
     #[test]
     fn files_have_no_colours() {
-        assert_eq!(strip_colours("a \u{1b}[38;5;10m★ 0.5\u{1b}[39m b"), "a ★ 0.5 b");
+        assert_eq!(
+            strip_colours("a \u{1b}[38;5;10m★ 0.5\u{1b}[39m b"),
+            "a ★ 0.5 b"
+        );
         assert_eq!(strip_colours("plain"), "plain");
     }
 }

@@ -17,34 +17,69 @@ pub fn render_pivot(table: &v1::TableResponse) -> (String, TableData) {
     let warmth = HeatScale::from_table(table);
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
-    let corner = format!("{} \\ {}", escape_line(&table.axes[0]), escape_line(&table.axes[1]));
-    let head: Vec<String> = std::iter::once(corner).chain(spread.column_labels.iter().cloned()).collect();
+    let corner = format!(
+        "{} \\ {}",
+        escape_line(&table.axes[0]),
+        escape_line(&table.axes[1])
+    );
+    let head: Vec<String> = std::iter::once(corner)
+        .chain(spread.column_labels.iter().cloned())
+        .collect();
     out.set_header(&head);
-    let mut records = TableData { columns: head, rows: Vec::with_capacity(spread.row_labels.len()), key_columns: 0 };
+
+    let mut records = TableData {
+        columns: head,
+        rows: Vec::with_capacity(spread.row_labels.len()),
+        key_columns: 0,
+    };
+
     for (row, name) in spread.row_labels.iter().enumerate() {
         let mut line = vec![comfy_table::Cell::new(name)];
         let mut record = vec![json!(name)];
+
         for column in 0..spread.column_labels.len() {
             let at = spread.row_at(row, column);
             let text = at.map_or_else(String::new, |at| format_pivot_cell(&table.rows[at]));
-            record.push(if text.is_empty() { Value::Null } else { json!(text) });
+            record.push(if text.is_empty() {
+                Value::Null
+            } else {
+                json!(text)
+            });
+
             let warmth = at.and_then(|at| warmth.as_ref()?.heat_fraction(&table.rows[at]));
             let mark = at.map_or("", |at| rank_mark(table, at));
             line.push(style_cell(text, mark, warmth));
         }
+
         out.add_row(line);
         records.rows.push(record);
     }
+
     (format!("{out}\n"), records)
 }
 
 fn format_pivot_cell(row: &v1::TableRow) -> String {
-    let Some(s) = &row.summary else { return String::new() };
-    let figures: Vec<String> = row.figures.iter().map(|x| format_cell_value(&json!(x))).collect();
-    let text = if figures.is_empty() { format_mean_and_interval(s) } else { figures.join(" / ") };
+    let Some(s) = &row.summary else {
+        return String::new();
+    };
+    let figures: Vec<String> = row
+        .figures
+        .iter()
+        .map(|x| format_cell_value(&json!(x)))
+        .collect();
+    let text = if figures.is_empty() {
+        format_mean_and_interval(s)
+    } else {
+        figures.join(" / ")
+    };
+
     // A note says it in more words.
-    match if row.note.is_empty() || figures.is_empty() { format_incomplete_counts(s) } else { row.note.clone() }
-        .as_str()
+    match if row.note.is_empty() || figures.is_empty() {
+        format_incomplete_counts(s)
+    } else {
+        row.note.clone()
+    }
+    .as_str()
     {
         "" => text,
         known => format!("{text} ({})", escape_line(known)),
@@ -52,11 +87,21 @@ fn format_pivot_cell(row: &v1::TableRow) -> String {
 }
 
 fn style_cell(text: String, mark: &str, warmth: Option<f64>) -> comfy_table::Cell {
-    let (text, best) = (format!("{mark}{text}"), mark.starts_with('★'));
+    let text = format!("{mark}{text}");
+    let best = mark.starts_with('★');
     let cell = comfy_table::Cell::new(text).set_alignment(comfy_table::CellAlignment::Right);
-    let Some((back, front)) = warmth.filter(|_| should_use_colours()).map(heat_colours) else { return cell };
-    let cell = cell.bg(to_terminal_colour(back)).fg(to_terminal_colour(front));
-    if best { cell.add_attribute(comfy_table::Attribute::Bold) } else { cell }
+    let Some((back, front)) = warmth.filter(|_| should_use_colours()).map(heat_colours) else {
+        return cell;
+    };
+    let cell = cell
+        .bg(to_terminal_colour(back))
+        .fg(to_terminal_colour(front));
+
+    if best {
+        cell.add_attribute(comfy_table::Attribute::Bold)
+    } else {
+        cell
+    }
 }
 
 /// Where a row's first figure lies among all of them.
@@ -68,7 +113,8 @@ struct HeatScale {
 impl HeatScale {
     fn from_table(table: &v1::TableResponse) -> Option<Self> {
         let all = || table.rows.iter().filter_map(first_statistic);
-        let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
+        let low = all().fold(f64::INFINITY, f64::min);
+        let high = all().fold(f64::NEG_INFINITY, f64::max);
         (low < high).then_some(Self { low, high })
     }
 
@@ -79,14 +125,23 @@ impl HeatScale {
 
 fn first_statistic(row: &v1::TableRow) -> Option<f64> {
     let mean = || row.summary.and_then(|s| s.mean);
-    row.figures.first().copied().or_else(mean).filter(|x| x.is_finite())
+    row.figures
+        .first()
+        .copied()
+        .or_else(mean)
+        .filter(|x| x.is_finite())
 }
 
 /// The colour itself where the terminal says that it can show it; the nearest of the 6 × 6 × 6 of xterm elsewhere.
 fn to_terminal_colour([r, g, b]: [u8; 3]) -> comfy_table::Color {
     let all = std::env::var("COLORTERM").is_ok_and(|word| word == "truecolor" || word == "24bit");
     const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
-    let level = |c: u8| (0..6).min_by_key(|at| LEVELS[usize::from(*at)].abs_diff(c)).unwrap_or(0);
+    let level = |c: u8| {
+        (0..6)
+            .min_by_key(|at| LEVELS[usize::from(*at)].abs_diff(c))
+            .unwrap_or(0)
+    };
+
     match all {
         true => comfy_table::Color::Rgb { r, g, b },
         false => comfy_table::Color::AnsiValue(16 + 36 * level(r) + 6 * level(g) + level(b)),
@@ -108,6 +163,7 @@ impl PivotTable {
         let mut axes = [Vec::new(), Vec::new()];
         let mut known = [HashMap::new(), HashMap::new()];
         let mut positions = HashMap::new();
+
         for (at, row) in table.rows.iter().enumerate() {
             let place = [0, 1].map(|axis| {
                 let value = &row.values[axis];
@@ -118,8 +174,13 @@ impl PivotTable {
             });
             positions.insert((place[0], place[1]), at);
         }
+
         let [row_labels, column_labels] = axes;
-        Self { row_labels, column_labels, positions }
+        Self {
+            row_labels,
+            column_labels,
+            positions,
+        }
     }
 
     /// Which row of the table stands there.
@@ -135,30 +196,64 @@ mod tests {
     #[test]
     fn figures_are_warm_by_their_place_among_all() {
         let row = |mean| v1::TableRow {
-            summary: Some(v1::Summary { mean, ..v1::Summary::default() }),
+            summary: Some(v1::Summary {
+                mean,
+                ..v1::Summary::default()
+            }),
             ..v1::TableRow::default()
         };
         let rows = [Some(0.5), None, Some(1.5), Some(1.0)].map(row);
-        let table = v1::TableResponse { rows: rows.to_vec(), ..v1::TableResponse::default() };
+        let table = v1::TableResponse {
+            rows: rows.to_vec(),
+            ..v1::TableResponse::default()
+        };
         let warmth = HeatScale::from_table(&table).expect("three figures");
-        assert_eq!(rows.each_ref().map(|row| warmth.heat_fraction(row)), [Some(0.0), None, Some(1.0), Some(0.5)]);
+        assert_eq!(
+            rows.each_ref().map(|row| warmth.heat_fraction(row)),
+            [Some(0.0), None, Some(1.0), Some(0.5)]
+        );
+
         assert!(
-            HeatScale::from_table(&v1::TableResponse { rows: rows[..2].to_vec(), ..table }).is_none(),
+            HeatScale::from_table(&v1::TableResponse {
+                rows: rows[..2].to_vec(),
+                ..table
+            })
+            .is_none(),
             "one is neither warm nor cold"
         );
     }
 
     /// Axes whose values look alike when they are rounded, and whose numbers are small.
     fn alike() -> v1::TableResponse {
-        let number = |x: f64| v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(x)) };
+        let number = |x: f64| v1::AxisValue {
+            kind: Some(v1::axis_value::Kind::Number(x)),
+        };
         let row = |(i, wd): (u32, f64)| {
             let mean = Some(2.3e-10 * f64::from(i + 1));
-            let summary = v1::Summary { n: 3, mean, ci95_high: mean.map(|x| x + 4e-11), ..v1::Summary::default() };
+            let summary = v1::Summary {
+                n: 3,
+                mean,
+                ci95_high: mean.map(|x| x + 4e-11),
+                ..v1::Summary::default()
+            };
+
             let lr = number(1.999 + 0.002 * f64::from(i) / 63.0);
-            v1::TableRow { values: vec![lr, number(wd)], summary: Some(summary), ..v1::TableRow::default() }
+            v1::TableRow {
+                values: vec![lr, number(wd)],
+                summary: Some(summary),
+                ..v1::TableRow::default()
+            }
         };
-        let rows = (0..64).flat_map(|i| [(i, 0.0), (i, 1e-7)]).map(row).collect();
-        v1::TableResponse { axes: vec!["lr".into(), "wd".into()], rows, ..v1::TableResponse::default() }
+        let rows = (0..64)
+            .flat_map(|i| [(i, 0.0), (i, 1e-7)])
+            .map(row)
+            .collect();
+
+        v1::TableResponse {
+            axes: vec!["lr".into(), "wd".into()],
+            rows,
+            ..v1::TableResponse::default()
+        }
     }
 
     #[test]
@@ -169,15 +264,32 @@ mod tests {
         assert_eq!(records.rows.len(), 64);
         let mut names: Vec<&Value> = records.rows.iter().map(|row| &row[0]).collect();
         names.dedup();
-        assert_eq!((names.len(), &names[0], &names[63]), (64, &&json!("1.999"), &&json!("2.001")));
-        for (layout, separator) in [(&text, "±"), (&records.to_markdown(), "±"), (&latex, "\\pm")] {
+
+        assert_eq!(
+            (names.len(), &names[0], &names[63]),
+            (64, &&json!("1.999"), &&json!("2.001"))
+        );
+
+        for (layout, separator) in [
+            (&text, "±"),
+            (&records.to_markdown(), "±"),
+            (&latex, "\\pm"),
+        ] {
             assert_eq!(layout.matches(separator).count(), 128, "{layout}");
             assert!(!layout.contains("0.0000"), "{layout}");
         }
-        assert!(text.contains("2.30e-10 ± 4.0e-11") && text.contains("1e-7"), "{text}");
+
+        assert!(
+            text.contains("2.30e-10 ± 4.0e-11") && text.contains("1e-7"),
+            "{text}"
+        );
         let people = crate::client::render::render_human_table(&table);
-        let mut lines: Vec<&str> = people.lines().filter(|line| line.contains('±') && !line.contains("CI")).collect();
+        let mut lines: Vec<&str> = people
+            .lines()
+            .filter(|line| line.contains('±') && !line.contains("CI"))
+            .collect();
         lines.sort_unstable();
+
         lines.dedup();
         assert_eq!(lines.len(), 128, "{people}");
     }

@@ -24,8 +24,18 @@ pub struct RowSelection {
 }
 
 /// Statistics that every row has.
-const STATISTICS: [&str; 10] =
-    ["n", "diverged", "failed", "mean", "std", "ci95_low", "ci95_high", "min", "median", "max"];
+const STATISTICS: [&str; 10] = [
+    "n",
+    "diverged",
+    "failed",
+    "mean",
+    "std",
+    "ci95_low",
+    "ci95_high",
+    "min",
+    "median",
+    "max",
+];
 
 impl RowSelection {
     /// Whether all rows are shown as they came.
@@ -42,12 +52,22 @@ impl RowSelection {
         if let Some(text) = &self.condition {
             let condition = Condition::parse(text, table)?;
             rows.retain(|at| condition.is_met_by(&table.rows[*at]));
+
             if rows.is_empty() && !table.rows.is_empty() {
-                let exact = if text.contains("==") { "; numbers are printed rounded: ask for a range" } else { "" };
-                let message = format!("--where: none of {} rows fulfils '{text}'{exact}", table.rows.len());
+                let exact = if text.contains("==") {
+                    "; numbers are printed rounded: ask for a range"
+                } else {
+                    ""
+                };
+                let message = format!(
+                    "--where: none of {} rows fulfils '{text}'{exact}",
+                    table.rows.len()
+                );
+
                 return Err(UserError::new(ErrorCode::NotFound, message));
             }
         }
+
         match (&self.sort, self.top) {
             (Some(key), _) => sort_rows(table, key, &mut rows)?,
             (None, Some(_)) if table.better == 0 => {
@@ -73,6 +93,7 @@ impl RowSelection {
             (None, Some(_)) => rows.sort_by_key(|at| table.rows[*at].rank.unwrap_or(u64::MAX)),
             (None, None) => {}
         }
+
         rows.truncate(self.top.unwrap_or(usize::MAX));
         Ok(rows)
     }
@@ -86,17 +107,30 @@ impl RowSelection {
         if self.is_empty() && tables.len() < 2 {
             return Ok(());
         }
-        let Some(first) = tables.first() else { return Ok(()) };
-        let mut kept: Vec<Vec<String>> =
-            self.select_rows(first)?.into_iter().map(|at| row_key(&first.rows[at])).collect();
+
+        let Some(first) = tables.first() else {
+            return Ok(());
+        };
+        let mut kept: Vec<Vec<String>> = self
+            .select_rows(first)?
+            .into_iter()
+            .map(|at| row_key(&first.rows[at]))
+            .collect();
+
         for table in tables.iter() {
             let known: HashSet<Vec<String>> = table.rows.iter().map(row_key).collect();
             kept.retain(|key| known.contains(key));
         }
+
         for table in tables {
-            let mut by_key: HashMap<_, _> = table.rows.drain(..).map(|row| (row_key(&row), row)).collect();
+            let mut by_key: HashMap<_, _> = table
+                .rows
+                .drain(..)
+                .map(|row| (row_key(&row), row))
+                .collect();
             table.rows = kept.iter().filter_map(|key| by_key.remove(key)).collect();
         }
+
         Ok(())
     }
 }
@@ -105,8 +139,10 @@ impl RowSelection {
 pub fn is_missing_ranks(table: &v1::TableResponse) -> bool {
     let ended = |row: &v1::TableRow| row.summary.as_ref().is_some_and(|s| s.n + s.diverged > 0);
     // Rows of several cells have none before a repeat has ended in all cells of one.
-    let is_ordered =
-        table.better != 0 && table.unranked.is_empty() && table.weighting.is_empty() && table.rows.len() > 1;
+    let is_ordered = table.better != 0
+        && table.unranked.is_empty()
+        && table.weighting.is_empty()
+        && table.rows.len() > 1;
     is_ordered && table.rows.iter().any(ended) && table.rows.iter().all(|row| row.rank.is_none())
 }
 
@@ -126,20 +162,46 @@ enum NumberSource {
 
 fn find_number_source(table: &v1::TableResponse, name: &str) -> Option<NumberSource> {
     let suffix = format!(".{name}");
-    let ends: Vec<usize> = (0..table.axes.len()).filter(|at| table.axes[*at].ends_with(&suffix)).collect();
+    let ends: Vec<usize> = (0..table.axes.len())
+        .filter(|at| table.axes[*at].ends_with(&suffix))
+        .collect();
     let axis = table.axes.iter().position(|axis| axis == name);
-    let axis = axis.or(Some(&ends).filter(|ends| ends.len() == 1).map(|ends| ends[0]));
-    let column = || table.columns.iter().position(|column| column == name).map(NumberSource::Column);
-    let statistic = || STATISTICS.iter().position(|known| *known == name).map(NumberSource::Statistic);
-    axis.map(NumberSource::Axis).or_else(column).or_else(statistic)
+    let axis = axis.or(Some(&ends)
+        .filter(|ends| ends.len() == 1)
+        .map(|ends| ends[0]));
+
+    let column = || {
+        table
+            .columns
+            .iter()
+            .position(|column| column == name)
+            .map(NumberSource::Column)
+    };
+
+    let statistic = || {
+        STATISTICS
+            .iter()
+            .position(|known| *known == name)
+            .map(NumberSource::Statistic)
+    };
+    axis.map(NumberSource::Axis)
+        .or_else(column)
+        .or_else(statistic)
 }
 
 fn unknown_name_error(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
     // An axis may be named by the last part of its path.
     let axes = || table.axes.iter().map(String::as_str);
     let parts = axes().filter_map(|axis| axis.rsplit_once('.').map(|(_, last)| last));
-    let known = axes().chain(parts).chain(table.columns.iter().map(String::as_str)).chain(STATISTICS);
-    let message = format!("{option}: the table has no axis or statistic '{name}', {}", suggest_nearest(name, known));
+    let known = axes()
+        .chain(parts)
+        .chain(table.columns.iter().map(String::as_str))
+        .chain(STATISTICS);
+    let message = format!(
+        "{option}: the table has no axis or statistic '{name}', {}",
+        suggest_nearest(name, known)
+    );
+
     UserError::new(ErrorCode::NotFound, message)
 }
 
@@ -147,6 +209,7 @@ impl NumberSource {
     fn read_number(self, row: &v1::TableRow, words: &ConditionWords) -> f64 {
         let number = |x: Option<f64>| x.unwrap_or(f64::NAN);
         let s = row.summary.unwrap_or_default();
+
         match self {
             Self::Axis(at) => words.to_number(&row.values[at]),
             Self::Column(at) => number(row.figures.get(at).copied()),
@@ -178,9 +241,11 @@ impl ConditionWords {
             SpecValue::Bool(flag) => f64::from(u8::from(*flag)),
             // Nothing is compared with words.
             SpecValue::Str(_) if self.0.is_empty() => f64::NAN,
-            SpecValue::Str(text) => {
-                self.0.iter().position(|word| word == text).map_or_else(|| other_word_number(text), word_number)
-            }
+            SpecValue::Str(text) => self
+                .0
+                .iter()
+                .position(|word| word == text)
+                .map_or_else(|| other_word_number(text), word_number),
             other => other.as_f64().unwrap_or(f64::NAN),
         }
     }
@@ -195,11 +260,16 @@ struct Condition {
 impl Condition {
     fn parse(text: &str, table: &v1::TableResponse) -> Result<Self, UserError> {
         let bad = |why: String| {
-            let message =
-                format!("--where: expected a condition such as \"lr <= 0.1 && n > 3\", found '{text}': {why}");
+            let message = format!(
+                "--where: expected a condition such as \"lr <= 0.1 && n > 3\", found '{text}': {why}"
+            );
             UserError::new(ErrorCode::BadInput, message)
         };
-        let WordExpr { expr: expression, words } = WordExpr::parse(text).map_err(bad)?;
+        let WordExpr {
+            expr: expression,
+            words,
+        } = WordExpr::parse(text).map_err(bad)?;
+
         let constant = |name: &str| match name {
             "true" => Some(NumberSource::Constant(1.0)),
             "false" => Some(NumberSource::Constant(0.0)),
@@ -210,12 +280,25 @@ impl Condition {
                 .or_else(|| find_number_source(table, name))
                 .ok_or_else(|| unknown_name_error(table, "--where", name))
         };
-        let names = expression.names().iter().map(find).collect::<Result<_, _>>()?;
-        Ok(Self { expression, operands: names, words: ConditionWords(words) })
+        let names = expression
+            .names()
+            .iter()
+            .map(find)
+            .collect::<Result<_, _>>()?;
+
+        Ok(Self {
+            expression,
+            operands: names,
+            words: ConditionWords(words),
+        })
     }
 
     fn is_met_by(&self, row: &v1::TableRow) -> bool {
-        let values: Vec<f64> = self.operands.iter().map(|name| name.read_number(row, &self.words)).collect();
+        let values: Vec<f64> = self
+            .operands
+            .iter()
+            .map(|name| name.read_number(row, &self.words))
+            .collect();
         let value = self.expression.eval(&values);
         // What is not defined fulfils nothing.
         value != 0.0 && !value.is_nan()
@@ -223,23 +306,33 @@ impl Condition {
 }
 
 fn sort_rows(table: &v1::TableResponse, key: &str, rows: &mut [usize]) -> Result<(), UserError> {
-    let (name, descending) = key.strip_prefix('-').map_or((key, false), |name| (name, true));
-    let by = find_number_source(table, name).ok_or_else(|| unknown_name_error(table, "--sort", name))?;
+    let (name, descending) = key
+        .strip_prefix('-')
+        .map_or((key, false), |name| (name, true));
+    let by =
+        find_number_source(table, name).ok_or_else(|| unknown_name_error(table, "--sort", name))?;
     let none = ConditionWords::default();
     let order = |a: &usize, b: &usize| {
-        let (a, b) = (&table.rows[*a], &table.rows[*b]);
-        let (x, y) = (by.read_number(a, &none), by.read_number(b, &none));
+        let a = &table.rows[*a];
+        let b = &table.rows[*b];
+        let x = by.read_number(a, &none);
+        let y = by.read_number(b, &none);
+
         // What has no number comes last, whichever way; words by the alphabet.
         let order = match (by, x.is_nan(), y.is_nan()) {
-            (NumberSource::Axis(at), true, true) => exact_value(&a.values[at]).cmp(&exact_value(&b.values[at])),
+            (NumberSource::Axis(at), true, true) => {
+                exact_value(&a.values[at]).cmp(&exact_value(&b.values[at]))
+            }
             (_, true, true) => return Ordering::Equal,
             (_, true, false) => return Ordering::Greater,
             (_, false, true) => return Ordering::Less,
             (_, false, false) => x.total_cmp(&y),
         };
+
         if descending { order.reverse() } else { order }
     };
     rows.sort_by(order);
+
     Ok(())
 }
 
@@ -249,10 +342,24 @@ mod tests {
 
     fn table() -> v1::TableResponse {
         let row = |(lr, kind, mean, n): (f64, &str, Option<f64>, u64)| {
-            let number = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(lr)) };
-            let word = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(kind.to_owned())) };
-            let (min, max) = (mean.map(|m| 1.2 * m - 0.2), mean.filter(|m| *m > 0.65).map(|m| m + 0.1));
-            let summary = Some(v1::Summary { n, mean, min, max, diverged: 4 - n, ..v1::Summary::default() });
+            let number = v1::AxisValue {
+                kind: Some(v1::axis_value::Kind::Number(lr)),
+            };
+            let word = v1::AxisValue {
+                kind: Some(v1::axis_value::Kind::Text(kind.to_owned())),
+            };
+
+            let min = mean.map(|m| 1.2 * m - 0.2);
+            let max = mean.filter(|m| *m > 0.65).map(|m| m + 0.1);
+            let summary = Some(v1::Summary {
+                n,
+                mean,
+                min,
+                max,
+                diverged: 4 - n,
+                ..v1::Summary::default()
+            });
+
             // By their ranks, the cell with the second mean is the best one.
             let place = mean.map(|mean| {
                 if mean == 0.6 {
@@ -263,8 +370,15 @@ mod tests {
                     3
                 }
             });
-            v1::TableRow { values: vec![number, word], summary, rank: place, ..v1::TableRow::default() }
+
+            v1::TableRow {
+                values: vec![number, word],
+                summary,
+                rank: place,
+                ..v1::TableRow::default()
+            }
         };
+
         let rows = [
             (0.1, "sgd", Some(0.5), 4),
             (0.2, "adamw", None, 0),
@@ -282,8 +396,11 @@ mod tests {
 
     fn rows(condition: &str, sort: &str, top: usize) -> Result<Vec<usize>, String> {
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let selection =
-            RowSelection { condition: given(condition), sort: given(sort), top: Some(top).filter(|n| *n > 0) };
+        let selection = RowSelection {
+            condition: given(condition),
+            sort: given(sort),
+            top: Some(top).filter(|n| *n > 0),
+        };
         selection.select_rows(&table()).map_err(|e| e.message)
     }
 
@@ -292,15 +409,27 @@ mod tests {
         assert_eq!(rows("lr <= 0.2", "", 0), Ok(vec![0, 1]));
         assert_eq!(rows("train.lr * 2 > 0.3 && n > 3", "", 0), Ok(vec![3]));
         assert_eq!(rows("kind == \"sgd\"", "", 0), Ok(vec![0, 2]));
-        assert_eq!(rows("kind != \"sgd\" || diverged > 0", "", 0), Ok(vec![1, 2, 3]));
+        assert_eq!(
+            rows("kind != \"sgd\" || diverged > 0", "", 0),
+            Ok(vec![1, 2, 3])
+        );
+
         // A mean that there is not fulfils nothing.
         assert_eq!(rows("mean < 0.65", "", 0), Ok(vec![0, 3]));
         assert_eq!(rows("mean != 0.7", "", 0), Ok(vec![0, 3]));
         assert_eq!(rows("0.1 < lr < 0.8", "", 0), Ok(vec![1, 2]));
         assert_eq!(rows("-lr^2 < -0.1", "", 0), Ok(vec![2, 3]));
         assert_eq!(rows("max > 0.5 && min < max", "", 0), Ok(vec![2]));
-        assert_eq!(rows("lr < \"sgd\"", "", 0).map_err(|e| e.contains("no order")), Err(true));
-        assert_eq!(rows("n == \"sgd\"", "", 0).map_err(|e| e.contains("none of 4")), Err(true));
+        assert_eq!(
+            rows("lr < \"sgd\"", "", 0).map_err(|e| e.contains("no order")),
+            Err(true)
+        );
+
+        assert_eq!(
+            rows("n == \"sgd\"", "", 0).map_err(|e| e.contains("none of 4")),
+            Err(true)
+        );
+
         for (bad, words) in [
             ("lrr < 1", "did you mean 'lr'"),
             ("lr <", "expected a condition"),
@@ -332,8 +461,13 @@ mod tests {
         other.rows.reverse();
         other.rows.pop();
         let mut both = [table(), other];
-        RowSelection::default().apply_to_tables(&mut both).expect("nothing is asked for");
-        let keys = both.each_ref().map(|table| table.rows.iter().map(row_key).collect::<Vec<_>>());
+        RowSelection::default()
+            .apply_to_tables(&mut both)
+            .expect("nothing is asked for");
+
+        let keys = both
+            .each_ref()
+            .map(|table| table.rows.iter().map(row_key).collect::<Vec<_>>());
         assert_eq!((keys[0].len(), &keys[0]), (3, &keys[1]));
     }
 
@@ -341,21 +475,38 @@ mod tests {
     fn the_top_rows_are_the_best_ones() {
         // By their ranks, not by their means.
         assert_eq!(rows("", "", 2), Ok(vec![3, 2]));
-        let mixed = v1::TableResponse { unranked: "the losses differ".into(), ..table() };
-        let refused = RowSelection { top: Some(1), ..RowSelection::default() }.select_rows(&mixed);
+        let mixed = v1::TableResponse {
+            unranked: "the losses differ".into(),
+            ..table()
+        };
+        let refused = RowSelection {
+            top: Some(1),
+            ..RowSelection::default()
+        }
+        .select_rows(&mixed);
         assert!(refused.is_err_and(|e| e.message.contains("--top: the losses differ")));
+
         // Whose coordinator says nothing of places is not shown whatever comes first.
         let mut older = table();
         older.rows.iter_mut().for_each(|row| row.rank = None);
-        let top = RowSelection { top: Some(1), ..RowSelection::default() };
-        assert!(
-            top.select_rows(&older)
-                .is_err_and(|e| e.message.contains("older version") && e.message.contains("--sort -mean"))
-        );
+        let top = RowSelection {
+            top: Some(1),
+            ..RowSelection::default()
+        };
+        assert!(top.select_rows(&older).is_err_and(
+            |e| e.message.contains("older version") && e.message.contains("--sort -mean")
+        ));
+
         // Where nothing has ended yet, nothing is better.
         older.rows.iter_mut().for_each(|row| row.summary = None);
         assert_eq!(top.select_rows(&older).map_err(|e| e.message), Ok(vec![0]));
-        let table = v1::TableResponse { better: 0, ..table() };
-        assert!(top.select_rows(&table).is_err_and(|e| e.message.contains("--sort -mean")));
+        let table = v1::TableResponse {
+            better: 0,
+            ..table()
+        };
+        assert!(
+            top.select_rows(&table)
+                .is_err_and(|e| e.message.contains("--sort -mean"))
+        );
     }
 }

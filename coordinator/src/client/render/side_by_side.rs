@@ -20,14 +20,19 @@ pub fn build_tidy_data(tables: &[v1::TableResponse]) -> TableData {
 /// Grids below each other, the first column naming the metric.
 pub fn build_tidy_pivots(tables: &[v1::TableResponse]) -> TableData {
     let mut all = TableData::default();
-    tables.iter().for_each(|table| append_metric_rows(&mut all, render_pivot(table).1, 0, &table.metric));
+    tables
+        .iter()
+        .for_each(|table| append_metric_rows(&mut all, render_pivot(table).1, 0, &table.metric));
     all
 }
 
 fn append_metric_rows(all: &mut TableData, mut records: TableData, at: usize, metric: &str) {
     records.columns.insert(at, "metric".to_owned());
     all.key_columns = records.key_columns;
-    records.rows.iter_mut().for_each(|row| row.insert(at, json!(metric)));
+    records
+        .rows
+        .iter_mut()
+        .for_each(|row| row.insert(at, json!(metric)));
     all.columns = records.columns;
     all.rows.append(&mut records.rows);
 }
@@ -48,20 +53,31 @@ pub fn render_side_by_side(tables: &[v1::TableResponse]) -> String {
             .chain([String::new()])
             .map(|name| escape_line(&name).into_owned()),
     );
+
     let words = AxisFormats::from_table(first);
     for (at, row) in first.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
         let figure = |table: &v1::TableResponse| {
-            format!("{}{}", rank_mark(table, at), format_mean_and_interval(&table.rows[at].summary.unwrap_or_default()))
+            format!(
+                "{}{}",
+                rank_mark(table, at),
+                format_mean_and_interval(&table.rows[at].summary.unwrap_or_default())
+            )
         };
         let figures = tables.iter().map(figure);
-        let cells = words.format_row(&row.values).chain([s.n.to_string()]).chain(figures);
+        let cells = words
+            .format_row(&row.values)
+            .chain([s.n.to_string()])
+            .chain(figures);
+
         out.add_row(cells.chain([super::human::format_incomplete_counts(&s)]));
     }
+
     for i in first.axes.len()..=first.axes.len() + tables.len() {
         if let Some(column) = out.column_mut(i) {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
     }
+
     format!("{out}\n")
 }

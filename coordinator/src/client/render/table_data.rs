@@ -22,25 +22,43 @@ impl TableData {
     /// One object per row.
     pub fn to_json_objects(&self) -> Vec<Value> {
         let object = |row: &Vec<Value>| {
-            Value::Object(self.columns.iter().cloned().zip(row.iter().cloned()).collect::<Map<String, Value>>())
+            Value::Object(
+                self.columns
+                    .iter()
+                    .cloned()
+                    .zip(row.iter().cloned())
+                    .collect::<Map<String, Value>>(),
+            )
         };
+
         self.rows.iter().map(object).collect()
     }
 
     /// A JSON list, one object per line.
     pub fn to_json(&self) -> String {
-        let lines: Vec<String> = self.to_json_objects().iter().map(|object| format!("  {object}")).collect();
-        if lines.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", lines.join(",\n")) }
+        let lines: Vec<String> = self
+            .to_json_objects()
+            .iter()
+            .map(|object| format!("  {object}"))
+            .collect();
+        if lines.is_empty() {
+            "[]\n".to_owned()
+        } else {
+            format!("[\n{}\n]\n", lines.join(",\n"))
+        }
     }
 
     /// Comma-separated values; null is empty.
     pub fn to_csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let names = self.columns.iter().map(|name| escape_formula(name));
-        let written = writer
-            .write_record(names)
-            .and_then(|()| self.rows.iter().try_for_each(|row| writer.write_record(row.iter().map(format_csv_field))));
+        let written = writer.write_record(names).and_then(|()| {
+            self.rows
+                .iter()
+                .try_for_each(|row| writer.write_record(row.iter().map(format_csv_field)))
+        });
         written.expect("records of equal length can be written to memory");
+
         let bytes = writer.into_inner().expect("memory can be flushed");
         String::from_utf8(bytes).expect("values are text")
     }
@@ -49,11 +67,18 @@ impl TableData {
     pub fn to_markdown(&self) -> String {
         let cell = |text: &str| text.replace('|', "\\|");
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-        let mut out = line(self.columns.iter().map(|name| cell(&escape_line(name))).collect());
+        let mut out = line(
+            self.columns
+                .iter()
+                .map(|name| cell(&escape_line(name)))
+                .collect(),
+        );
         out += &line(self.columns.iter().map(|_| "---".to_owned()).collect());
+
         for row in self.format_cells("") {
             let _ = write!(out, "{}", line(row.iter().map(|text| cell(text)).collect()));
         }
+
         out
     }
 
@@ -67,7 +92,11 @@ impl TableData {
             Some(write) => write(value),
             None => format_cell_value(value),
         };
-        self.rows.iter().map(|row| row.iter().enumerate().map(word).collect()).collect()
+
+        self.rows
+            .iter()
+            .map(|row| row.iter().enumerate().map(word).collect())
+            .collect()
     }
 }
 
@@ -81,7 +110,8 @@ fn format_csv_field(value: &Value) -> String {
 
 /// Programs take a cell that begins so for a formula, unless it is a number.
 fn escape_formula(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
+    let is_formula =
+        text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
     format!("{}{}", if is_formula { "'" } else { "" }, escape_line(text))
 }
 
@@ -104,48 +134,117 @@ mod tests {
     fn every_format_says_the_same() {
         let records = TableData {
             columns: vec!["lr".into(), "why".into()],
-            rows: vec![vec![json!(0.1), json!("a, \"b\"")], vec![Value::Null, json!("x|y")]],
+            rows: vec![
+                vec![json!(0.1), json!("a, \"b\"")],
+                vec![Value::Null, json!("x|y")],
+            ],
             key_columns: 1,
         };
         assert_eq!(records.to_csv(), "lr,why\n0.1,\"a, \"\"b\"\"\"\n,x|y\n");
-        assert_eq!(records.to_markdown(), "| lr | why |\n| --- | --- |\n| 0.1 | a, \"b\" |\n|  | x\\|y |\n");
+
+        assert_eq!(
+            records.to_markdown(),
+            "| lr | why |\n| --- | --- |\n| 0.1 | a, \"b\" |\n|  | x\\|y |\n"
+        );
         let back: Value = serde_json::from_str(&records.to_json()).expect("valid JSON");
         assert_eq!(back[1]["lr"], Value::Null);
+
         assert_eq!(TableData::default().to_json(), "[]\n");
     }
 
     #[test]
     fn text_is_no_formula_and_moves_no_cursor() {
-        let cells = ["=1+1", "@x", "+a", "-rm", "\tx", "-0.5", "+1e-3", "-inf", "a=b", "\u{1b}[2Jx\u{202e}", "a\nb"];
-        let rows = cells.iter().map(|text| vec![json!(-1.5), json!(text)]).collect();
-        let records = TableData { columns: vec!["=lr".into(), "why".into()], rows, key_columns: 1 };
+        let cells = [
+            "=1+1",
+            "@x",
+            "+a",
+            "-rm",
+            "\tx",
+            "-0.5",
+            "+1e-3",
+            "-inf",
+            "a=b",
+            "\u{1b}[2Jx\u{202e}",
+            "a\nb",
+        ];
+        let rows = cells
+            .iter()
+            .map(|text| vec![json!(-1.5), json!(text)])
+            .collect();
+        let records = TableData {
+            columns: vec!["=lr".into(), "why".into()],
+            rows,
+            key_columns: 1,
+        };
         let csv = records.to_csv();
         let mut reader = csv::Reader::from_reader(csv.as_bytes());
         assert_eq!(reader.headers().expect("a header").get(0), Some("'=lr"));
-        let read: Vec<String> = reader.records().map(|row| row.expect("a row")[1].to_owned()).collect();
-        let wanted =
-            ["'=1+1", "'@x", "'+a", "'-rm", "'\\tx", "-0.5", "+1e-3", "-inf", "a=b", "\\u001b[2Jx\\u202e", "a\\nb"];
+
+        let read: Vec<String> = reader
+            .records()
+            .map(|row| row.expect("a row")[1].to_owned())
+            .collect();
+        let wanted = [
+            "'=1+1",
+            "'@x",
+            "'+a",
+            "'-rm",
+            "'\\tx",
+            "-0.5",
+            "+1e-3",
+            "-inf",
+            "a=b",
+            "\\u001b[2Jx\\u202e",
+            "a\\nb",
+        ];
         assert_eq!(read, wanted);
+
         assert!(csv.contains("\n-1.5,") && !csv.contains('\u{1b}'), "{csv}");
         let markdown = records.to_markdown();
-        assert!(markdown.contains("| -1.5 | a\\nb |") && !markdown.contains('\u{1b}'), "{markdown}");
+        assert!(
+            markdown.contains("| -1.5 | a\\nb |") && !markdown.contains('\u{1b}'),
+            "{markdown}"
+        );
     }
 
     #[test]
     fn numbers_for_people_are_told_apart_and_machines_get_every_digit() {
-        let line: Vec<f64> = (0..64).map(|i| 1.999 + 0.002 * f64::from(i) / 63.0).collect();
-        let rows = line.iter().map(|x| vec![json!(x), json!(1e-7 * x), json!(1.0 / 3.0)]).collect();
-        let records = TableData { columns: ["lr", "wd", "mean"].map(str::to_owned).to_vec(), rows, key_columns: 2 };
-        for text in [records.to_markdown(), crate::client::render::render_latex_data(&records)] {
-            let mut shown: Vec<&str> = text.lines().filter(|line| line.contains("0.333333")).collect();
+        let line: Vec<f64> = (0..64)
+            .map(|i| 1.999 + 0.002 * f64::from(i) / 63.0)
+            .collect();
+        let rows = line
+            .iter()
+            .map(|x| vec![json!(x), json!(1e-7 * x), json!(1.0 / 3.0)])
+            .collect();
+        let records = TableData {
+            columns: ["lr", "wd", "mean"].map(str::to_owned).to_vec(),
+            rows,
+            key_columns: 2,
+        };
+        for text in [
+            records.to_markdown(),
+            crate::client::render::render_latex_data(&records),
+        ] {
+            let mut shown: Vec<&str> = text
+                .lines()
+                .filter(|line| line.contains("0.333333"))
+                .collect();
             shown.sort_unstable();
             shown.dedup();
+
             assert_eq!(shown.len(), 64, "{text}");
-            assert!(!text.contains("0.3333333") && !text.contains("0.000000"), "{text}");
+            assert!(
+                !text.contains("0.3333333") && !text.contains("0.000000"),
+                "{text}"
+            );
         }
+
         let csv = records.to_csv();
         for (x, row) in line.iter().zip(csv.lines().skip(1)) {
-            assert_eq!(row.split(',').next().and_then(|text| text.parse().ok()), Some(*x));
+            assert_eq!(
+                row.split(',').next().and_then(|text| text.parse().ok()),
+                Some(*x)
+            );
         }
     }
 }

@@ -15,24 +15,44 @@ pub struct AxisFormats(Vec<DistinctFormat>);
 
 impl AxisFormats {
     /// For so many axes with the values in these rows.
-    pub fn from_rows<'a>(axes: usize, rows: impl Iterator<Item = &'a [v1::AxisValue]> + Clone) -> Self {
-        let of = |axis: usize| DistinctFormat::from_numbers(rows.clone().filter_map(|row| axis_number(row.get(axis)?)));
+    pub fn from_rows<'a>(
+        axes: usize,
+        rows: impl Iterator<Item = &'a [v1::AxisValue]> + Clone,
+    ) -> Self {
+        let of = |axis: usize| {
+            DistinctFormat::from_numbers(rows.clone().filter_map(|row| axis_number(row.get(axis)?)))
+        };
         Self((0..axes).map(of).collect())
     }
 
     /// For the rows of a table.
     pub fn from_table(table: &v1::TableResponse) -> Self {
-        Self::from_rows(table.axes.len(), table.rows.iter().map(|row| row.values.as_slice()))
+        Self::from_rows(
+            table.axes.len(),
+            table.rows.iter().map(|row| row.values.as_slice()),
+        )
     }
 
     /// A value of an axis.
     pub fn format_value(&self, axis: usize, value: &v1::AxisValue) -> String {
-        format_value(&value.into(), self.0.get(axis).copied().unwrap_or(DistinctFormat::with_all_digits()))
+        format_value(
+            &value.into(),
+            self.0
+                .get(axis)
+                .copied()
+                .unwrap_or(DistinctFormat::with_all_digits()),
+        )
     }
 
     /// One value of each axis.
-    pub fn format_row<'a>(&'a self, values: &'a [v1::AxisValue]) -> impl Iterator<Item = String> + 'a {
-        values.iter().enumerate().map(|(axis, value)| self.format_value(axis, value))
+    pub fn format_row<'a>(
+        &'a self,
+        values: &'a [v1::AxisValue],
+    ) -> impl Iterator<Item = String> + 'a {
+        values
+            .iter()
+            .enumerate()
+            .map(|(axis, value)| self.format_value(axis, value))
     }
 }
 
@@ -45,8 +65,12 @@ impl NamedAxisFormats {
     pub fn from_values<'a>(values: impl Iterator<Item = (&'a String, &'a v1::AxisValue)>) -> Self {
         let mut numbers: HashMap<String, Vec<f64>> = HashMap::new();
         for (axis, value) in values {
-            numbers.entry(axis.clone()).or_default().extend(axis_number(value));
+            numbers
+                .entry(axis.clone())
+                .or_default()
+                .extend(axis_number(value));
         }
+
         Self(
             numbers
                 .into_iter()
@@ -59,9 +83,17 @@ impl NamedAxisFormats {
     pub fn format_values(&self, axes: &[String], values: &[v1::AxisValue]) -> String {
         let distinct = |at: usize| axes.get(at).and_then(|axis| self.0.get(axis)).copied();
         let word = |(at, value): (usize, &v1::AxisValue)| {
-            format_value(&value.into(), distinct(at).unwrap_or(DistinctFormat::with_all_digits()))
+            format_value(
+                &value.into(),
+                distinct(at).unwrap_or(DistinctFormat::with_all_digits()),
+            )
         };
-        values.iter().enumerate().map(word).collect::<Vec<_>>().join(" ")
+        values
+            .iter()
+            .enumerate()
+            .map(word)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 }
 
@@ -73,8 +105,14 @@ fn axis_number(value: &v1::AxisValue) -> Option<f64> {
 }
 
 /// How the values of a column of records are written.
-pub(super) fn build_column_formatter<'a>(values: impl Iterator<Item = &'a Value>) -> impl Fn(&Value) -> String {
-    let distinct = DistinctFormat::from_numbers(values.filter(|value| value.is_f64()).filter_map(Value::as_f64));
+pub(super) fn build_column_formatter<'a>(
+    values: impl Iterator<Item = &'a Value>,
+) -> impl Fn(&Value) -> String {
+    let distinct = DistinctFormat::from_numbers(
+        values
+            .filter(|value| value.is_f64())
+            .filter_map(Value::as_f64),
+    );
     move |value| match value.as_f64() {
         Some(x) if value.is_f64() => distinct.format_number(x),
         _ => format_cell_value(value),

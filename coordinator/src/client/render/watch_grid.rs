@@ -11,23 +11,45 @@ const RESERVED_LINES: usize = 5;
 
 /// The grid, and below it how precise the means are. No line is wider than `width` characters, and there are fewer than
 /// `height`.
-pub(crate) fn render_watch_grid(grid: &v1::WatchGrid, metric: &str, width: usize, height: usize) -> Vec<String> {
+pub(crate) fn render_watch_grid(
+    grid: &v1::WatchGrid,
+    metric: &str,
+    width: usize,
+    height: usize,
+) -> Vec<String> {
     let columns = grid.columns.len().max(1);
     if grid.cells.len() != grid.rows.len() * columns {
         return Vec::new();
     }
+
     let shown = grid.rows.len().min(height.saturating_sub(RESERVED_LINES));
-    let side =
-        grid.rows.iter().map(|row| row.chars().count()).max().unwrap_or(0).max(format_corner(grid).chars().count());
+    let side = grid
+        .rows
+        .iter()
+        .map(|row| row.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(format_corner(grid).chars().count());
     let side = side.min(width / 3);
-    let widest = grid.columns.iter().map(|column| column.chars().count()).max().unwrap_or(0);
+
+    let widest = grid
+        .columns
+        .iter()
+        .map(|column| column.chars().count())
+        .max()
+        .unwrap_or(0);
     let mut out = match side + columns * (widest.max(BAR_WIDTH + 3) + 2) <= width {
         true => render_bars(grid, side, widest.max(BAR_WIDTH + 3), shown),
         false => render_shades(grid, side, width, shown),
     };
+
     if shown < grid.rows.len() {
-        out.push(truncate_to_width(&format!("… and {} more rows", grid.rows.len() - shown), width));
+        out.push(truncate_to_width(
+            &format!("… and {} more rows", grid.rows.len() - shown),
+            width,
+        ));
     }
+
     out.extend(format_precision_line(grid, metric).map(|line| truncate_to_width(&line, width)));
     out
 }
@@ -47,25 +69,58 @@ fn grid_row(grid: &v1::WatchGrid, at: usize) -> &[v1::WatchCell] {
 
 /// `████▌  2✗`: how much of it is done, and how many of these diverged.
 fn render_bars(grid: &v1::WatchGrid, side: usize, each: usize, shown: usize) -> Vec<String> {
-    let head: String = grid.columns.iter().map(|column| format!("  {column:<each$}")).collect();
-    let mut out = vec![format!("{}{head}", pad_to_width(&format_corner(grid), side)).trim_end().to_owned()];
+    let head: String = grid
+        .columns
+        .iter()
+        .map(|column| format!("  {column:<each$}"))
+        .collect();
+    let mut out = vec![
+        format!("{}{head}", pad_to_width(&format_corner(grid), side))
+            .trim_end()
+            .to_owned(),
+    ];
+
     for at in 0..shown {
-        let cells: String = grid_row(grid, at).iter().map(|cell| format!("  {:<each$}", format_bar(cell))).collect();
-        out.push(format!("{}{cells}", pad_to_width(&grid.rows[at], side)).trim_end().to_owned());
+        let cells: String = grid_row(grid, at)
+            .iter()
+            .map(|cell| format!("  {:<each$}", format_bar(cell)))
+            .collect();
+        out.push(
+            format!("{}{cells}", pad_to_width(&grid.rows[at], side))
+                .trim_end()
+                .to_owned(),
+        );
     }
+
     out
 }
 
 /// One character per place.
 fn render_shades(grid: &v1::WatchGrid, side: usize, width: usize, shown: usize) -> Vec<String> {
     let fit = width.saturating_sub(side + 2);
-    let (first, last) = (grid.columns.first(), grid.columns.last());
-    let range = first.zip(last).map_or_else(String::new, |(first, last)| format!("  {first} … {last}"));
-    let mut out = vec![truncate_to_width(&format!("{}{range}", pad_to_width(&format_corner(grid), side)), width)];
+    let first = grid.columns.first();
+    let last = grid.columns.last();
+    let range = first
+        .zip(last)
+        .map_or_else(String::new, |(first, last)| format!("  {first} … {last}"));
+    let mut out = vec![truncate_to_width(
+        &format!("{}{range}", pad_to_width(&format_corner(grid), side)),
+        width,
+    )];
+
     for at in 0..shown {
-        let cells: String = grid_row(grid, at).iter().take(fit).map(shade_char).collect();
-        out.push(format!("{}  {cells}", pad_to_width(&grid.rows[at], side)).trim_end().to_owned());
+        let cells: String = grid_row(grid, at)
+            .iter()
+            .take(fit)
+            .map(shade_char)
+            .collect();
+        out.push(
+            format!("{}  {cells}", pad_to_width(&grid.rows[at], side))
+                .trim_end()
+                .to_owned(),
+        );
     }
+
     out
 }
 
@@ -78,14 +133,27 @@ fn format_bar(cell: &v1::WatchCell) -> String {
     if cell.trials == 0 {
         return String::new();
     }
-    let eighths = (count_done_trials(cell).min(cell.trials) * 8 * BAR_WIDTH as u64 / cell.trials) as usize;
+
+    let eighths =
+        (count_done_trials(cell).min(cell.trials) * 8 * BAR_WIDTH as u64 / cell.trials) as usize;
     let part = |at: usize| match EIGHTHS[eighths.saturating_sub(8 * at).min(8)] {
         ' ' => '·',
         drawn => drawn,
     };
     let bar: String = (0..BAR_WIDTH).map(part).collect();
-    let mark = |n: u64, sign: char| if n > 0 { format!(" {n}{sign}") } else { String::new() };
-    format!("{bar}{}{}", mark(cell.diverged, '✗'), mark(cell.failed, '!'))
+    let mark = |n: u64, sign: char| {
+        if n > 0 {
+            format!(" {n}{sign}")
+        } else {
+            String::new()
+        }
+    };
+
+    format!(
+        "{bar}{}{}",
+        mark(cell.diverged, '✗'),
+        mark(cell.failed, '!')
+    )
 }
 
 fn shade_char(cell: &v1::WatchCell) -> char {
@@ -100,12 +168,20 @@ fn shade_char(cell: &v1::WatchCell) -> char {
 
 /// `test_acc ± 0.0103 to ± 0.0331 (95 % CI of a cell's mean)`
 fn format_precision_line(grid: &v1::WatchGrid, metric: &str) -> Option<String> {
-    let (least, most) = (grid.precise?, grid.imprecise?);
+    let least = grid.precise?;
+    let most = grid.imprecise?;
     let range = match least == most {
         true => format!("± {}", format_short_number(Some(least))),
-        false => format!("± {} to ± {}", format_short_number(Some(least)), format_short_number(Some(most))),
+        false => format!(
+            "± {} to ± {}",
+            format_short_number(Some(least)),
+            format_short_number(Some(most))
+        ),
     };
-    Some(format!("{metric} {range} (95 % CI of a cell's mean);  ✗ diverged  ! failed"))
+
+    Some(format!(
+        "{metric} {range} (95 % CI of a cell's mean);  ✗ diverged  ! failed"
+    ))
 }
 
 fn pad_to_width(text: &str, width: usize) -> String {
@@ -117,7 +193,10 @@ fn truncate_to_width(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    text.chars()
+        .take(width.saturating_sub(1))
+        .chain(['…'])
+        .collect()
 }
 
 #[cfg(test)]
@@ -126,11 +205,28 @@ mod tests {
 
     fn grid(rows: usize, columns: usize) -> v1::WatchGrid {
         let cell = |i: usize| match i % 4 {
-            0 => v1::WatchCell { trials: 8, ..v1::WatchCell::default() },
-            1 => v1::WatchCell { trials: 8, completed: 4, ..v1::WatchCell::default() },
-            2 => v1::WatchCell { trials: 8, completed: 5, diverged: 3, ..v1::WatchCell::default() },
-            _ => v1::WatchCell { trials: 8, diverged: 8, ..v1::WatchCell::default() },
+            0 => v1::WatchCell {
+                trials: 8,
+                ..v1::WatchCell::default()
+            },
+            1 => v1::WatchCell {
+                trials: 8,
+                completed: 4,
+                ..v1::WatchCell::default()
+            },
+            2 => v1::WatchCell {
+                trials: 8,
+                completed: 5,
+                diverged: 3,
+                ..v1::WatchCell::default()
+            },
+            _ => v1::WatchCell {
+                trials: 8,
+                diverged: 8,
+                ..v1::WatchCell::default()
+            },
         };
+
         v1::WatchGrid {
             rows_axis: "lr".into(),
             rows: (0..rows).map(|i| format!("0.{i}")).collect(),
@@ -154,25 +250,54 @@ mod tests {
                 "test_acc ± 0.01 to ± 0.03 (95 % CI of a cell's mean);  ✗ diverged  ! failed",
             ]
         );
+
         let narrow = render_watch_grid(&grid(2, 4), "test_acc", 24, 30);
-        assert_eq!(narrow[..3], ["lr \\ wd  0e-5 … 3e-5", "0.0      ·▒█✗", "0.1      ·▒█✗"]);
+        assert_eq!(
+            narrow[..3],
+            ["lr \\ wd  0e-5 … 3e-5", "0.0      ·▒█✗", "0.1      ·▒█✗"]
+        );
     }
 
     #[test]
     fn nothing_is_wider_or_higher_than_the_terminal() {
         for (rows, columns) in [(1, 1), (3, 40), (40, 3), (20, 20)] {
             for (width, height) in [(20, 8), (80, 24), (300, 100)] {
-                let lines = render_watch_grid(&grid(rows, columns), "weight_norm_sq[conv1]", width, height);
-                assert!(lines.iter().all(|line| line.chars().count() <= width), "{width}: {lines:#?}");
+                let lines =
+                    render_watch_grid(&grid(rows, columns), "weight_norm_sq[conv1]", width, height);
+                assert!(
+                    lines.iter().all(|line| line.chars().count() <= width),
+                    "{width}: {lines:#?}"
+                );
+
                 assert!(lines.len() < height, "{height}: {lines:#?}");
             }
         }
-        assert!(render_watch_grid(&v1::WatchGrid { cells: vec![], ..grid(2, 2) }, "m", 80, 24).is_empty());
+
+        assert!(
+            render_watch_grid(
+                &v1::WatchGrid {
+                    cells: vec![],
+                    ..grid(2, 2)
+                },
+                "m",
+                80,
+                24
+            )
+            .is_empty()
+        );
     }
 
     #[test]
     fn one_axis_has_one_place_per_row() {
-        let one = v1::WatchGrid { columns: vec![], columns_axis: String::new(), precise: None, ..grid(2, 1) };
-        assert_eq!(render_watch_grid(&one, "m", 80, 24), ["lr", "0.0  ······", "0.1  ███···"]);
+        let one = v1::WatchGrid {
+            columns: vec![],
+            columns_axis: String::new(),
+            precise: None,
+            ..grid(2, 1)
+        };
+        assert_eq!(
+            render_watch_grid(&one, "m", 80, 24),
+            ["lr", "0.0  ······", "0.1  ███···"]
+        );
     }
 }

@@ -11,13 +11,13 @@ use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
+use page::ReportPage;
 
 use super::Client;
 use super::commands::{query_status, query_table, query_trials};
 use super::plot::{MAX_CURVES, PlotKind, PlotOptions, check_plot_size, draw_scene, varying_axes};
 use super::render::{is_missing_ranks, write_atomic_file};
 use super::watch::{count_done_trials, format_duration, state_word};
-use page::ReportPage;
 
 /// Most rows of a table on the page.
 const MAX_ROWS: usize = 200;
@@ -26,43 +26,85 @@ const MAX_ROWS: usize = 200;
 ///
 /// # Errors
 /// There is no such sweep, the file cannot be written, or nobody answers.
-pub async fn write_report(client: &mut Client, sweep: &str, dir: &Path) -> Result<String, UserError> {
+pub async fn write_report(
+    client: &mut Client,
+    sweep: &str,
+    dir: &Path,
+) -> Result<String, UserError> {
     let status = query_status(client, sweep).await?;
     // What its largest figures are refused for, all of it is.
     check_plot_size("a page", &PlotOptions::new(PlotKind::Distribution), &status)?;
     let file = query_sweep_file(client, &status.id).await?;
     let trials = query_trials(client, &status.id).await?;
-    let metrics = trials.first().map(|page| page.metrics.clone()).unwrap_or_default();
-    let mut page = ReportPage::new(&format!("{} ({})", status.name, status.id), &format_status_line(&status));
+    let metrics = trials
+        .first()
+        .map(|page| page.metrics.clone())
+        .unwrap_or_default();
+
+    let mut page = ReportPage::new(
+        &format!("{} ({})", status.name, status.id),
+        &format_status_line(&status),
+    );
+
     // The one that tells cells apart comes first.
-    let (main, others): (Vec<String>, Vec<String>) = metrics.into_iter().partition(|metric| *metric == status.metric);
+    let (main, others): (Vec<String>, Vec<String>) = metrics
+        .into_iter()
+        .partition(|metric| *metric == status.metric);
     for metric in main.iter().chain(&others) {
         page.add_section(metric);
-        let options = |kind| PlotOptions { metric: Some(metric.clone()), ..PlotOptions::new(kind) };
+        let options = |kind| PlotOptions {
+            metric: Some(metric.clone()),
+            ..PlotOptions::new(kind)
+        };
         let table = report_table(client, &status.id, metric, &mut page).await?;
+
         report_figure(client, &status.id, &options(PlotKind::Heatmap), &mut page).await?;
         report_curves(client, &table, options(PlotKind::Curves), &mut page).await?;
+
         if *metric == status.metric {
-            report_figure(client, &status.id, &options(PlotKind::Distribution), &mut page).await?;
+            report_figure(
+                client,
+                &status.id,
+                &options(PlotKind::Distribution),
+                &mut page,
+            )
+            .await?;
         }
     }
+
     if status.diverged > 0 {
         page.add_section("Divergence");
-        report_figure(client, &status.id, &PlotOptions::new(PlotKind::Phase), &mut page).await?;
+        report_figure(
+            client,
+            &status.id,
+            &PlotOptions::new(PlotKind::Phase),
+            &mut page,
+        )
+        .await?;
     }
+
     page.add_statistics_notes();
     page.add_section("Provenance");
     page.add_facts(&collect_provenance(client, &status, &file, &trials).await?);
     page.add_section("Sweep file");
     page.add_verbatim(&file.source.text);
+
     if !file.source.settings.is_empty() {
-        page.add_paragraph(&format!("Settings given at the launch: {}", file.source.settings.join("  ")));
+        page.add_paragraph(&format!(
+            "Settings given at the launch: {}",
+            file.source.settings.join("  ")
+        ));
     }
+
     let place = dir.join("index.html");
     std::fs::create_dir_all(dir).map_err(|e| {
-        let message = format!("-o {}: the directory cannot be made ({e}): name another place", dir.display());
+        let message = format!(
+            "-o {}: the directory cannot be made ({e}): name another place",
+            dir.display()
+        );
         UserError::new(ErrorCode::BadInput, message)
     })?;
+
     write_atomic_file(&place, page.to_html().as_bytes())?;
     Ok(format!("{}\n", place.display()))
 }
@@ -74,15 +116,36 @@ struct PinnedSweepFile {
 }
 
 async fn query_sweep_file(client: &mut Client, sweep: &str) -> Result<PinnedSweepFile, UserError> {
-    let request = v1::GetSweepRequest { sweep: sweep.to_owned(), protocol: PROTOCOL_VERSION };
-    let mut answer = client.workers.get_sweep(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
-    let damaged = || UserError::new(ErrorCode::Unreachable, "the sweep file was damaged on its way here: ask again");
+    let request = v1::GetSweepRequest {
+        sweep: sweep.to_owned(),
+        protocol: PROTOCOL_VERSION,
+    };
+    let mut answer = client
+        .workers
+        .get_sweep(request)
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
+
+    let damaged = || {
+        UserError::new(
+            ErrorCode::Unreachable,
+            "the sweep file was damaged on its way here: ask again",
+        )
+    };
+
     if !answer.verify_checksum() {
         return Err(damaged());
     }
+
     let source = answer.source.take().ok_or_else(damaged)?;
-    let source = source.try_into().map_err(|e: WireError| UserError::new(ErrorCode::Version, e.to_string()))?;
-    Ok(PinnedSweepFile { source, data_hash: answer.data_hash })
+    let source = source
+        .try_into()
+        .map_err(|e: WireError| UserError::new(ErrorCode::Version, e.to_string()))?;
+    Ok(PinnedSweepFile {
+        source,
+        data_hash: answer.data_hash,
+    })
 }
 
 /// `completed · 9 cells × 5 repeats = 45 trials · 3 diverged`
@@ -94,14 +157,24 @@ fn format_status_line(status: &v1::SweepStatus) -> String {
         status.repeats,
         status.trials
     );
+
     if count_done_trials(status) < status.trials {
         out += &format!(" · {} done so far", count_done_trials(status));
     }
+
     let parts = [(status.diverged, "diverged"), (status.failed, "failed")];
-    parts.iter().filter(|(n, _)| *n > 0).for_each(|(n, what)| out += &format!(" · {n} {what}"));
+    parts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .for_each(|(n, what)| out += &format!(" · {n} {what}"));
+
     if status.mismatches > 0 {
-        out += &format!(" · ALARM: {} results came a second time with other bits", status.mismatches);
+        out += &format!(
+            " · ALARM: {} results came a second time with other bits",
+            status.mismatches
+        );
     }
+
     out
 }
 
@@ -111,23 +184,41 @@ async fn report_table(
     metric: &str,
     page: &mut ReportPage,
 ) -> Result<v1::TableResponse, UserError> {
-    let (sweep, metric) = (sweep.to_owned(), metric.to_owned());
-    let request = v1::TableRequest { sweep, metric, ..v1::TableRequest::default() };
+    let sweep = sweep.to_owned();
+    let metric = metric.to_owned();
+    let request = v1::TableRequest {
+        sweep,
+        metric,
+        ..v1::TableRequest::default()
+    };
     let table = query_table(client, request).await?;
     let all = table.rows.len();
+
     let several = varying_axes(&table);
     page.add_table(&table, MAX_ROWS);
+
     if all > MAX_ROWS {
         let id = &table.sweep;
         page.add_paragraph(&format!(
             "The first {MAX_ROWS} of {all} cells; all of them: ergodic table {id} --format csv"
         ));
     }
+
     // The best ones are not asked for where it is not told which these are, or where that takes too many curves.
-    let better = if is_missing_ranks(&table) || all as u64 > MAX_CURVES { 0 } else { table.better };
+    let better = if is_missing_ranks(&table) || all as u64 > MAX_CURVES {
+        0
+    } else {
+        table.better
+    };
+
     // Nobody needs the rows any more.
     let axes = several.into_iter().map(|(_, name)| name).collect();
-    Ok(v1::TableResponse { axes, better, rows: Vec::new(), ..table })
+    Ok(v1::TableResponse {
+        axes,
+        better,
+        rows: Vec::new(),
+        ..table
+    })
 }
 
 /// A figure, or why there is none.
@@ -148,6 +239,7 @@ async fn report_figure(
         }
         Err(error) => return Err(error),
     }
+
     Ok(())
 }
 
@@ -172,14 +264,18 @@ async fn report_curves(
         page.add_figure(&scene.to_svg());
         return Ok(());
     }
+
     match table.better {
-        _ if !table.unranked.is_empty() => options.by = table.axes.iter().take(1).cloned().collect(),
+        _ if !table.unranked.is_empty() => {
+            options.by = table.axes.iter().take(1).cloned().collect()
+        }
         0 => options.by = table.axes.iter().take(1).cloned().collect(),
         _ => {
             options.selection.top = Some(8);
             page.add_paragraph("Curves of the eight best cells:");
         }
     }
+
     report_figure(client, &table.sweep, &options, page).await
 }
 
@@ -189,15 +285,36 @@ async fn collect_provenance(
     file: &PinnedSweepFile,
     trials: &[v1::TrialsResponse],
 ) -> Result<Vec<(&'static str, String)>, UserError> {
-    let info = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.to_user_error(&e))?.into_inner();
-    let seed =
-        Spec::read_stored(&file.source).map_or_else(|_| "see the sweep file".to_owned(), |spec| spec.seed.to_string());
-    let hash: String = file.data_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let info = client
+        .sweeps
+        .info(v1::InfoRequest {})
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
+
+    let seed = Spec::read_stored(&file.source).map_or_else(
+        |_| "see the sweep file".to_owned(),
+        |spec| spec.seed.to_string(),
+    );
+    let hash: String = file
+        .data_hash
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let files: Vec<String> = file
         .source
         .files
         .iter()
-        .map(|pin| format!("{} blake3 {}", pin.path, pin.hash.iter().map(|b| format!("{b:02x}")).collect::<String>()))
+        .map(|pin| {
+            format!(
+                "{} blake3 {}",
+                pin.path,
+                pin.hash
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect::<String>()
+            )
+        })
         .collect();
     let mut facts = vec![
         ("sweep", format!("{} ({})", status.name, status.id)),
@@ -206,27 +323,44 @@ async fn collect_provenance(
         ("numerics class", status.numerics.clone()),
         ("seed", seed),
         ("data", status.data.clone()),
-        ("dataset, blake3", if hash.is_empty() { "none".to_owned() } else { hash }),
+        (
+            "dataset, blake3",
+            if hash.is_empty() {
+                "none".to_owned()
+            } else {
+                hash
+            },
+        ),
         ("files", files.join("; ")),
         ("computed by", format_worker_counts(trials)),
-        ("time of all trials", format_duration(total_trial_seconds(trials))),
+        (
+            "time of all trials",
+            format_duration(total_trial_seconds(trials)),
+        ),
         ("coordinator", info.build),
         ("this page", format!("ergodic {BUILD}")),
     ];
+
     let audits = super::watch::format_audit_status(status).unwrap_or_default();
     facts.push(("audits", audits.trim_start_matches("audit: ").to_owned()));
     facts.retain(|(_, value)| !value.is_empty());
     Ok(facts)
 }
 
-fn iter_trial_results(trials: &[v1::TrialsResponse]) -> impl Iterator<Item = (&v1::TrialRow, &v1::TrialResult)> {
-    trials.iter().flat_map(|page| &page.rows).filter_map(|row| Some((row, row.result.as_ref()?)))
+fn iter_trial_results(
+    trials: &[v1::TrialsResponse],
+) -> impl Iterator<Item = (&v1::TrialRow, &v1::TrialResult)> {
+    trials
+        .iter()
+        .flat_map(|page| &page.rows)
+        .filter_map(|row| Some((row, row.result.as_ref()?)))
 }
 
 /// `spare (avx2): 40 trials; …`
 fn format_worker_counts(trials: &[v1::TrialsResponse]) -> String {
     let mut by: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    iter_trial_results(trials).for_each(|(row, result)| *by.entry((&row.worker, &result.isa)).or_default() += 1);
+    iter_trial_results(trials)
+        .for_each(|(row, result)| *by.entry((&row.worker, &result.isa)).or_default() += 1);
     let one = |((worker, isa), n): (&(&str, &str), &u64)| match *isa {
         "" => format!("{worker}: {n} trials"),
         isa => format!("{worker} ({isa}): {n} trials"),
@@ -235,21 +369,35 @@ fn format_worker_counts(trials: &[v1::TrialsResponse]) -> String {
 }
 
 fn total_trial_seconds(trials: &[v1::TrialsResponse]) -> f64 {
-    iter_trial_results(trials).map(|(_, result)| result.seconds).sum()
+    iter_trial_results(trials)
+        .map(|(_, result)| result.seconds)
+        .sum()
 }
 
 /// `2026-11-28 04:51:29 UTC`. Days to dates as in Hinnant, "chrono-compatible low-level date algorithms" (2013).
 fn format_utc(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
-    let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let days = seconds / 86_400 + 719_468;
+    let time = seconds % 86_400;
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
     let year = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", time / 3600, time / 60 % 60, time % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
+        time / 3600,
+        time / 60 % 60,
+        time % 60
+    )
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use ergodic_common::escape::escape_lines;
 use ergodic_proto::v1;
 
 use crate::client::render::{
-    AxisFormats, find_best_row, format_incomplete_counts, format_mean_and_interval, format_trial_statistics, rank_mark,
-    render_legend,
+    AxisFormats, find_best_row, format_incomplete_counts, format_mean_and_interval,
+    format_trial_statistics, rank_mark, render_legend,
 };
 
 /// Light or dark as the reader's system has it; figures stay on white, and paper is white.
@@ -55,8 +55,15 @@ pub(super) struct ReportPage {
 
 impl ReportPage {
     pub(super) fn new(title: &str, standing: &str) -> Self {
-        let body = format!("<h1>{}</h1>\n<p class=\"standing\">{}</p>\n", escape_html(title), escape_html(standing));
-        Self { title: title.to_owned(), body }
+        let body = format!(
+            "<h1>{}</h1>\n<p class=\"standing\">{}</p>\n",
+            escape_html(title),
+            escape_html(standing)
+        );
+        Self {
+            title: title.to_owned(),
+            body,
+        }
     }
 
     pub(super) fn add_section(&mut self, name: &str) {
@@ -79,8 +86,14 @@ impl ReportPage {
     pub(super) fn add_facts(&mut self, facts: &[(&str, String)]) {
         self.body += "<table class=\"facts\">\n";
         for (name, value) in facts {
-            let _ = writeln!(self.body, "<tr><th>{}</th><td>{}</td></tr>", escape_html(name), escape_html(value));
+            let _ = writeln!(
+                self.body,
+                "<tr><th>{}</th><td>{}</td></tr>",
+                escape_html(name),
+                escape_html(value)
+            );
         }
+
         self.body += "</table>\n";
     }
 
@@ -88,29 +101,42 @@ impl ReportPage {
     pub(super) fn add_table(&mut self, table: &v1::TableResponse, most: usize) {
         let head = ["n", "mean ± 95 % CI", "std", "min", "median", "max", ""].map(str::to_owned);
         self.body += "<div class=\"scroll\"><table class=\"data\">\n<thead><tr>";
+
         for name in table.axes.iter().chain(&head) {
             let _ = write!(self.body, "<th>{}</th>", escape_html(name));
         }
+
         self.body += "</tr></thead>\n<tbody>\n";
         let best = find_best_row(table);
         let words = AxisFormats::from_table(table);
         let shown = &table.rows[..table.rows.len().min(most)];
         for (at, row) in shown.iter().enumerate() {
             let s = row.summary.unwrap_or_default();
-            let (is_best, figures) = (best == Some(at), format_trial_statistics(&s));
+            let is_best = best == Some(at);
+            let figures = format_trial_statistics(&s);
             let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
             let cells = words.format_row(&row.values).chain([s.n.to_string(), mean]);
-            self.body += if is_best { "<tr class=\"best\">" } else { "<tr>" };
+            self.body += if is_best {
+                "<tr class=\"best\">"
+            } else {
+                "<tr>"
+            };
+
             for cell in cells.chain(figures).chain([format_incomplete_counts(&s)]) {
                 let _ = write!(self.body, "<td>{}</td>", escape_html(&cell));
             }
+
             self.body += "</tr>\n";
         }
+
         self.body += "</tbody></table></div>\n";
         if best.is_some_and(|best| best >= most) {
             self.add_paragraph("The best cell is not among these.");
         }
-        render_legend(table).lines().for_each(|line| self.add_paragraph(line));
+
+        render_legend(table)
+            .lines()
+            .for_each(|line| self.add_paragraph(line));
     }
 
     pub(super) fn add_statistics_notes(&mut self) {
@@ -150,31 +176,73 @@ mod tests {
         page.add_paragraph(bad);
         page.add_verbatim(bad);
         page.add_facts(&[("name", bad.to_owned())]);
-        let value = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(bad.to_owned())) };
-        let row = v1::TableRow { values: vec![value], ..v1::TableRow::default() };
+
+        let value = v1::AxisValue {
+            kind: Some(v1::axis_value::Kind::Text(bad.to_owned())),
+        };
+        let row = v1::TableRow {
+            values: vec![value],
+            ..v1::TableRow::default()
+        };
         page.add_table(
-            &v1::TableResponse { axes: vec![bad.to_owned()], rows: vec![row], ..v1::TableResponse::default() },
+            &v1::TableResponse {
+                axes: vec![bad.to_owned()],
+                rows: vec![row],
+                ..v1::TableResponse::default()
+            },
             9,
         );
+
         let html = page.to_html();
-        assert!(!html.contains("<script") && html.matches("&lt;script&gt;").count() == 9, "{html}");
+        assert!(
+            !html.contains("<script") && html.matches("&lt;script&gt;").count() == 9,
+            "{html}"
+        );
+
         // Of a cell without trials there is no number, and that is seen.
-        assert!(html.contains("<td>0</td><td>–</td>") && !html.contains("NaN"), "{html}");
+        assert!(
+            html.contains("<td>0</td><td>–</td>") && !html.contains("NaN"),
+            "{html}"
+        );
     }
 
     fn page_of(means: &[f64]) -> String {
         let row = |mean: &f64| {
-            let s = v1::Summary { n: 3, mean: Some(*mean), ci95_high: Some(2.5 * mean), ..v1::Summary::default() };
-            v1::TableRow { summary: Some(v1::Summary { max: Some(*mean), ..s }), ..v1::TableRow::default() }
+            let s = v1::Summary {
+                n: 3,
+                mean: Some(*mean),
+                ci95_high: Some(2.5 * mean),
+                ..v1::Summary::default()
+            };
+            v1::TableRow {
+                summary: Some(v1::Summary {
+                    max: Some(*mean),
+                    ..s
+                }),
+                ..v1::TableRow::default()
+            }
         };
         let mut rows: Vec<v1::TableRow> = means.iter().map(row).collect();
+
         let least = means.iter().copied().fold(f64::INFINITY, f64::min);
         let mut places = 1..;
-        rows.iter_mut().zip(means).filter(|(_, mean)| **mean == least).for_each(|(row, _)| {
-            (row.rank, row.may_be_best) = (places.next(), true);
-        });
+        rows.iter_mut()
+            .zip(means)
+            .filter(|(_, mean)| **mean == least)
+            .for_each(|(row, _)| {
+                (row.rank, row.may_be_best) = (places.next(), true);
+            });
+
         let mut page = ReportPage::new("", "");
-        page.add_table(&v1::TableResponse { rows, better: -1, ..v1::TableResponse::default() }, 3);
+        page.add_table(
+            &v1::TableResponse {
+                rows,
+                better: -1,
+                ..v1::TableResponse::default()
+            },
+            3,
+        );
+
         page.to_html()
     }
 
@@ -186,16 +254,27 @@ mod tests {
                 && one.contains("no other one here can be taken for it"),
             "{one}"
         );
+
         let ties = page_of(&[0.25, 0.5, 0.25]);
-        assert!(ties.matches("<td>★").count() == 1 && ties.matches("<td>☆").count() == 1, "{ties}");
-        assert!(ties.contains("☆ cannot be told from it: 1 of 2 others here"), "{ties}");
+        assert!(
+            ties.matches("<td>★").count() == 1 && ties.matches("<td>☆").count() == 1,
+            "{ties}"
+        );
+        assert!(
+            ties.contains("☆ cannot be told from it: 1 of 2 others here"),
+            "{ties}"
+        );
+
         assert!(page_of(&[0.5, 0.5, 0.5, 0.25]).contains("is not among these"));
     }
 
     #[test]
     fn large_numbers_are_short() {
         let html = page_of(&[1.5e44, 0.25]);
-        assert!(html.contains("<td>1.5e44 ± 2.3e44</td>") && html.contains("<td>1.5e44</td>"), "{html}");
+        assert!(
+            html.contains("<td>1.5e44 ± 2.3e44</td>") && html.contains("<td>1.5e44</td>"),
+            "{html}"
+        );
         assert!(!html.contains("00000000"), "{html}");
     }
 }

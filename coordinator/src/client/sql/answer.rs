@@ -21,7 +21,8 @@ use super::SqlQueryError;
 use crate::client::commands::render_table_data;
 use crate::client::export::encode::writer_properties;
 use crate::client::render::{
-    OutputTarget, OutputWriter, RowFormat, TableData, TextFormat, escape_terminal_controls, render_human_data,
+    OutputTarget, OutputWriter, RowFormat, TableData, TextFormat, escape_terminal_controls,
+    render_human_data,
 };
 
 /// Most rows of a table for people, who have other formats for more.
@@ -62,28 +63,57 @@ enum NonFinite {
 }
 
 impl QueryAnswer<'_> {
-    async fn read_next_rows(&mut self, not_finite: NonFinite) -> Result<Option<TableData>, DataFusionError> {
-        let Some(batch) = self.rows.next().await.transpose()? else { return Ok(None) };
-        let columns = batch.columns().iter().map(|column| column_to_json(column, not_finite));
-        let mut columns: Vec<_> =
-            columns.map(|column| Ok(column?.into_iter())).collect::<Result<_, DataFusionError>>()?;
+    async fn read_next_rows(
+        &mut self,
+        not_finite: NonFinite,
+    ) -> Result<Option<TableData>, DataFusionError> {
+        let Some(batch) = self.rows.next().await.transpose()? else {
+            return Ok(None);
+        };
+        let columns = batch
+            .columns()
+            .iter()
+            .map(|column| column_to_json(column, not_finite));
+        let mut columns: Vec<_> = columns
+            .map(|column| Ok(column?.into_iter()))
+            .collect::<Result<_, DataFusionError>>()?;
         let row = |_| columns.iter_mut().filter_map(Iterator::next).collect();
         let rows = (0..batch.num_rows()).map(row).collect();
-        Ok(Some(TableData { columns: self.names.clone(), rows, key_columns: self.names.len() }))
+
+        Ok(Some(TableData {
+            columns: self.names.clone(),
+            rows,
+            key_columns: self.names.len(),
+        }))
     }
 
     async fn write_csv(mut self) -> Result<(), SqlQueryError> {
         let sink = self.sink;
         let mut writing = AnswerWriter::open(sink);
         writing.write_text(
-            &TableData { columns: self.names.clone(), rows: Vec::new(), key_columns: self.names.len() }.to_csv(),
+            &TableData {
+                columns: self.names.clone(),
+                rows: Vec::new(),
+                key_columns: self.names.len(),
+            }
+            .to_csv(),
         );
+
         while writing.can_write() {
-            let Some(records) = self.read_next_rows(NonFinite::Word).await? else { break };
+            let Some(records) = self.read_next_rows(NonFinite::Word).await? else {
+                break;
+            };
+
             // Each piece has a header of its own, of one line unless a name has several.
-            let header = TableData { rows: Vec::new(), ..records.clone() }.to_csv().len();
+            let header = TableData {
+                rows: Vec::new(),
+                ..records.clone()
+            }
+            .to_csv()
+            .len();
             writing.write_text(&records.to_csv()[header..]);
         }
+
         Ok(sink.check_write_result(writing.finish())?)
     }
 
@@ -91,42 +121,67 @@ impl QueryAnswer<'_> {
         let sink = self.sink;
         let mut writing = AnswerWriter::open(sink);
         let mut before = "[\n  ";
+
         while writing.can_write() {
-            let Some(records) = self.read_next_rows(NonFinite::Null).await? else { break };
+            let Some(records) = self.read_next_rows(NonFinite::Null).await? else {
+                break;
+            };
             for object in records.to_json_objects() {
                 writing.write_text(&format!("{before}{object}"));
                 before = ",\n  ";
             }
         }
+
         writing.write_text(if before == ",\n  " { "\n]\n" } else { "[]\n" });
         Ok(sink.check_write_result(writing.finish())?)
     }
 
     async fn write_parquet(mut self) -> Result<(), SqlQueryError> {
         let sink = self.sink;
-        let fields = self.rows.schema().fields().iter().zip(&self.names).map(rename_field).collect::<Vec<_>>();
+        let fields = self
+            .rows
+            .schema()
+            .fields()
+            .iter()
+            .zip(&self.names)
+            .map(rename_field)
+            .collect::<Vec<_>>();
         let schema = std::sync::Arc::new(Schema::new(fields));
+
         let output = match sink.open_writer() {
             Ok(output) => output,
             Err(error) => return Ok(sink.check_write_result(Err(error))?),
         };
-        let mut writer = ArrowWriter::try_new(output, schema.clone(), Some(writer_properties(&schema).build()))
-            .map_err(DataFusionError::from)?;
+        let mut writer = ArrowWriter::try_new(
+            output,
+            schema.clone(),
+            Some(writer_properties(&schema).build()),
+        )
+        .map_err(DataFusionError::from)?;
+
         while let Some(batch) = self.rows.next().await.transpose()? {
-            let batch =
-                RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).map_err(DataFusionError::from)?;
+            let batch = RecordBatch::try_new(schema.clone(), batch.columns().to_vec())
+                .map_err(DataFusionError::from)?;
             if let Err(error) = writer.write(&batch) {
                 return Ok(sink.check_write_result(Err(into_io_error(error)))?);
             }
         }
-        Ok(sink.check_write_result(writer.into_inner().map_err(into_io_error).and_then(OutputWriter::finish))?)
+
+        Ok(sink.check_write_result(
+            writer
+                .into_inner()
+                .map_err(into_io_error)
+                .and_then(OutputWriter::finish),
+        )?)
     }
 
     async fn write_human(mut self) -> Result<(), SqlQueryError> {
         let (records, more) = self.read_first_rows(MAX_HUMAN_ROWS).await?;
         let mut text = render_human_data(&records);
         if more {
-            text += &format!("the first {MAX_HUMAN_ROWS} rows: --format csv, json or parquet has all\n");
+            text += &format!(
+                "the first {MAX_HUMAN_ROWS} rows: --format csv, json or parquet has all\n"
+            );
         }
         Ok(self.sink.write_text(&text)?)
     }
@@ -134,21 +189,30 @@ impl QueryAnswer<'_> {
     async fn write_markup(mut self, format: TextFormat) -> Result<(), SqlQueryError> {
         let (records, more) = self.read_first_rows(MAX_MARKUP_ROWS).await?;
         if more {
-            let message =
-                format!("more than {MAX_MARKUP_ROWS} rows: too many for a table: write them with --format csv");
+            let message = format!(
+                "more than {MAX_MARKUP_ROWS} rows: too many for a table: write them with --format csv"
+            );
             return Err(UserError::new(ErrorCode::BadInput, message).into());
         }
-        Ok(self.sink.write_text(&render_table_data(&records, format, |_| String::new()))?)
+
+        Ok(self
+            .sink
+            .write_text(&render_table_data(&records, format, |_| String::new()))?)
     }
 
     /// The first rows, and whether there are more.
     async fn read_first_rows(&mut self, most: usize) -> Result<(TableData, bool), DataFusionError> {
-        let mut all = TableData { columns: self.names.clone(), rows: Vec::new(), key_columns: self.names.len() };
+        let mut all = TableData {
+            columns: self.names.clone(),
+            rows: Vec::new(),
+            key_columns: self.names.len(),
+        };
         while all.rows.len() <= most
             && let Some(mut records) = self.read_next_rows(NonFinite::Word).await?
         {
             all.rows.append(&mut records.rows);
         }
+
         let more = all.rows.len() > most;
         all.rows.truncate(most);
         Ok((all, more))
@@ -208,21 +272,40 @@ fn column_to_json(column: &ArrayRef, not_finite: NonFinite) -> Result<Vec<Value>
     Ok(match kind {
         DataType::Null => vec![Value::Null; column.len()],
         DataType::Boolean => column.as_boolean().iter().map(Value::from).collect(),
-        DataType::UInt64 => column.as_primitive::<UInt64Type>().iter().map(Value::from).collect(),
-        kind if kind.is_integer() => {
-            cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().iter().map(Value::from).collect()
-        }
+        DataType::UInt64 => column
+            .as_primitive::<UInt64Type>()
+            .iter()
+            .map(Value::from)
+            .collect(),
+        kind if kind.is_integer() => cast(column, &DataType::Int64)?
+            .as_primitive::<Int64Type>()
+            .iter()
+            .map(Value::from)
+            .collect(),
         kind if kind.is_floating() => {
             let floats = cast(column, &DataType::Float64)?;
-            floats.as_primitive::<Float64Type>().iter().map(|x| x.map_or(Value::Null, number)).collect()
+            floats
+                .as_primitive::<Float64Type>()
+                .iter()
+                .map(|x| x.map_or(Value::Null, number))
+                .collect()
         }
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            cast(column, &DataType::Utf8)?.as_string::<i32>().iter().map(Value::from).collect()
-        }
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => cast(column, &DataType::Utf8)?
+            .as_string::<i32>()
+            .iter()
+            .map(Value::from)
+            .collect(),
         _ => {
             let options = FormatOptions::default();
             let formatter = ArrayFormatter::try_new(column, &options)?;
-            let text = |row| if column.is_null(row) { Value::Null } else { json!(formatter.value(row).to_string()) };
+            let text = |row| {
+                if column.is_null(row) {
+                    Value::Null
+                } else {
+                    json!(formatter.value(row).to_string())
+                }
+            };
+
             (0..column.len()).map(text).collect()
         }
     })

@@ -19,50 +19,107 @@ pub(super) fn to_user_error(error: &DataFusionError, known: &[TableColumns]) -> 
     // Of several mistakes the first one.
     let first = error.iter().next().unwrap_or(error);
     let root = first.find_root();
-    if let Some(message) = describe_unknown_column(root, known).or_else(|| describe_unknown_table(root, known)) {
-        return UserError::new(ErrorCode::NotFound, format!("{message}{}", list_known_tables(known)));
+    if let Some(message) =
+        describe_unknown_column(root, known).or_else(|| describe_unknown_table(root, known))
+    {
+        return UserError::new(
+            ErrorCode::NotFound,
+            format!("{message}{}", list_known_tables(known)),
+        );
     }
+
     let message = first.strip_backtrace();
     // The engine takes some mistakes of a query for its own.
-    let message: Vec<&str> =
-        message.lines().map(|line| line.split_once(BUG_REPORT_REQUEST).map_or(line, |(_, told)| told)).collect();
+    let message: Vec<&str> = message
+        .lines()
+        .map(|line| {
+            line.split_once(BUG_REPORT_REQUEST)
+                .map_or(line, |(_, told)| told)
+        })
+        .collect();
     let message = message.join("\n");
+
     match root {
         DataFusionError::ResourcesExhausted(why) => {
             let memory = MEMORY_LIMIT >> 30;
-            let message = format!("the query needs more than {memory} GiB: select less, or aggregate earlier ({why})");
+            let message = format!(
+                "the query needs more than {memory} GiB: select less, or aggregate earlier ({why})"
+            );
             UserError::new(ErrorCode::BadInput, message)
         }
-        DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
-            let message = format!("a file of a dataset cannot be read, as when it is being written anew: {message}");
+        DataFusionError::ObjectStore(_)
+        | DataFusionError::ParquetError(_)
+        | DataFusionError::IoError(_) => {
+            let message = format!(
+                "a file of a dataset cannot be read, as when it is being written anew: {message}"
+            );
             UserError::new(ErrorCode::Internal, message)
         }
         DataFusionError::Internal(_) => UserError::new(ErrorCode::Internal, message),
-        _ => UserError::new(ErrorCode::BadInput, format!("the query cannot be answered: {message}")),
+        _ => UserError::new(
+            ErrorCode::BadInput,
+            format!("the query cannot be answered: {message}"),
+        ),
     }
 }
 
 fn describe_unknown_column(error: &DataFusionError, known: &[TableColumns]) -> Option<String> {
-    let DataFusionError::SchemaError(error, _) = error else { return None };
-    let SchemaError::FieldNotFound { field, valid_fields } = &**error else { return None };
-    let near = match valid_fields.is_empty() {
-        true => suggest_name(&field.name, known.iter().flat_map(|(_, columns)| columns).map(String::as_str)),
-        false => suggest_name(&field.name, valid_fields.iter().map(|column| column.name.as_str())),
+    let DataFusionError::SchemaError(error, _) = error else {
+        return None;
     };
-    Some(format!("there is no column '{}'{near}", field.flat_name().replace("ergodic.public.", "")))
+    let SchemaError::FieldNotFound {
+        field,
+        valid_fields,
+    } = &**error
+    else {
+        return None;
+    };
+    let near = match valid_fields.is_empty() {
+        true => suggest_name(
+            &field.name,
+            known
+                .iter()
+                .flat_map(|(_, columns)| columns)
+                .map(String::as_str),
+        ),
+        false => suggest_name(
+            &field.name,
+            valid_fields.iter().map(|column| column.name.as_str()),
+        ),
+    };
+
+    Some(format!(
+        "there is no column '{}'{near}",
+        field.flat_name().replace("ergodic.public.", "")
+    ))
 }
 
 /// The engine has a sentence for it, and no kind.
 fn describe_unknown_table(error: &DataFusionError, known: &[TableColumns]) -> Option<String> {
-    let DataFusionError::Plan(message) = error else { return None };
-    let name = message.lines().next()?.strip_prefix("table '")?.split_once("' not found")?.0;
+    let DataFusionError::Plan(message) = error else {
+        return None;
+    };
+    let name = message
+        .lines()
+        .next()?
+        .strip_prefix("table '")?
+        .split_once("' not found")?
+        .0;
     let name = name.trim_start_matches("ergodic.public.");
-    Some(format!("there is no table '{name}'{}", suggest_name(name, known.iter().map(|(table, _)| *table))))
+
+    Some(format!(
+        "there is no table '{name}'{}",
+        suggest_name(name, known.iter().map(|(table, _)| *table))
+    ))
 }
 
 fn suggest_name<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let near = suggest_nearest(name, known);
-    if near.starts_with("did you mean") { format!(", {near}") } else { String::new() }
+    if near.starts_with("did you mean") {
+        format!(", {near}")
+    } else {
+        String::new()
+    }
 }
 
 fn list_known_tables(known: &[TableColumns]) -> String {
@@ -70,11 +127,22 @@ fn list_known_tables(known: &[TableColumns]) -> String {
         let columns: Vec<String> = columns.iter().map(|column| quote_column(column)).collect();
         format!("\n  {table}: {}", columns.join(", "))
     };
-    if known.is_empty() { String::new() } else { format!("\nthere are{}", known.iter().map(line).collect::<String>()) }
+
+    if known.is_empty() {
+        String::new()
+    } else {
+        format!("\nthere are{}", known.iter().map(line).collect::<String>())
+    }
 }
 
 /// A name as it stands in a query.
 fn quote_column(column: &str) -> String {
-    let plain = column.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { column.to_owned() } else { format!("\"{column}\"") }
+    let plain = column
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain {
+        column.to_owned()
+    } else {
+        format!("\"{column}\"")
+    }
 }

@@ -56,12 +56,15 @@ pub async fn query_datasets(from: &str, options: &SqlOptions) -> Result<(), User
     let library = DatasetLibrary::open(from)?;
     let manifests = library.read_manifests(&options.sweeps).await?;
     let context = build_session_context()?;
-    tables::register_tables(&context, &library, &manifests).map_err(|e| errors::to_user_error(&e, &[]))?;
+    tables::register_tables(&context, &library, &manifests)
+        .map_err(|e| errors::to_user_error(&e, &[]))?;
     let known = tables::list_columns(&manifests);
-    run_query(&context, options).await.map_err(|failure| match failure {
-        SqlQueryError::Query(error) => errors::to_user_error(&error, &known),
-        SqlQueryError::User(error) => error,
-    })
+    run_query(&context, options)
+        .await
+        .map_err(|failure| match failure {
+            SqlQueryError::Query(error) => errors::to_user_error(&error, &known),
+            SqlQueryError::User(error) => error,
+        })
 }
 
 /// `ergodic sql` over the sweeps of a coordinator, as they are now.
@@ -71,7 +74,8 @@ pub async fn query_datasets(from: &str, options: &SqlOptions) -> Result<(), User
 pub async fn query_coordinator(client: &mut Client, options: &SqlOptions) -> Result<(), UserError> {
     // What is no query is told before anything is fetched.
     check_read_only(
-        &parse_statement(&build_session_context()?, &options.query).map_err(|e| errors::to_user_error(&e, &[]))?,
+        &parse_statement(&build_session_context()?, &options.query)
+            .map_err(|e| errors::to_user_error(&e, &[]))?,
     )?;
     let sweeps = resolve_sweeps(client, &options.sweeps).await?;
     let trials = sweeps.iter().map(count_done_trials).sum::<u64>();
@@ -79,21 +83,42 @@ pub async fn query_coordinator(client: &mut Client, options: &SqlOptions) -> Res
         let words = "for further queries, `ergodic export` keeps them for --from";
         print_stderr_line(&format!("fetching {trials} trials; {words}"));
     }
-    let folder = tempfile::Builder::new().prefix("ergodic-sql-").tempdir().map_err(|e| {
-        let message = format!("no temporary directory for the rows can be made: {e}: set TMPDIR");
-        UserError::new(ErrorCode::BadInput, message)
-    })?;
+
+    let folder = tempfile::Builder::new()
+        .prefix("ergodic-sql-")
+        .tempdir()
+        .map_err(|e| {
+            let message =
+                format!("no temporary directory for the rows can be made: {e}: set TMPDIR");
+            UserError::new(ErrorCode::BadInput, message)
+        })?;
     let output = folder.path().display().to_string();
+
     for sweep in &sweeps {
-        let options =
-            ExportOptions { output: output.clone(), follow: false, every: Default::default(), rewrite: false };
+        let options = ExportOptions {
+            output: output.clone(),
+            follow: false,
+            every: Default::default(),
+            rewrite: false,
+        };
         export_sweep(client, &sweep.id, &options).await?;
     }
-    query_datasets(&output, &SqlOptions { sweeps: Vec::new(), ..options.clone() }).await
+
+    query_datasets(
+        &output,
+        &SqlOptions {
+            sweeps: Vec::new(),
+            ..options.clone()
+        },
+    )
+    .await
 }
 
 /// The sweeps named, or all if they are few.
-async fn resolve_sweeps(client: &mut Client, named: &[String]) -> Result<Vec<v1::SweepStatus>, UserError> {
+async fn resolve_sweeps(
+    client: &mut Client,
+    named: &[String],
+) -> Result<Vec<v1::SweepStatus>, UserError> {
     let mut sweeps: Vec<v1::SweepStatus> = Vec::new();
     for name in named {
         let name = resolve_sweep_id(client, name).await?;
@@ -102,13 +127,19 @@ async fn resolve_sweeps(client: &mut Client, named: &[String]) -> Result<Vec<v1:
             sweeps.push(status);
         }
     }
+
     if !named.is_empty() {
         return Ok(sweeps);
     }
+
     let sweeps = commands::query_sweeps(client).await?;
     let trials = sweeps.iter().map(count_done_trials).sum::<u64>();
+
     match sweeps.len() {
-        0 => Err(UserError::new(ErrorCode::NotFound, "no sweep yet: launch one with `ergodic launch SPEC`")),
+        0 => Err(UserError::new(
+            ErrorCode::NotFound,
+            "no sweep yet: launch one with `ergodic launch SPEC`",
+        )),
         n if n > MAX_FETCHED_SWEEPS || (n > 1 && trials > MAX_FETCHED_TRIALS) => {
             let message = format!(
                 "the coordinator has {n} sweeps with {trials} trials, which are not all fetched unasked: name those that the query \
@@ -126,8 +157,12 @@ fn build_session_context() -> Result<SessionContext, UserError> {
         .with_default_catalog_and_schema("ergodic", "public")
         .with_information_schema(true)
         .with_target_partitions(cores);
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_LIMIT))).build_arc();
-    let runtime = runtime.map_err(|e| UserError::new(ErrorCode::Internal, format!("no query can be run: {e}")))?;
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_LIMIT)))
+        .build_arc();
+    let runtime = runtime
+        .map_err(|e| UserError::new(ErrorCode::Internal, format!("no query can be run: {e}")))?;
+
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
@@ -154,11 +189,22 @@ async fn run_query(context: &SessionContext, options: &SqlOptions) -> Result<(),
     let statement = parse_statement(context, &options.query)?;
     check_read_only(&statement)?;
     let plan = context.state().statement_to_plan(statement).await?;
+
     // Whatever is inside, as under EXPLAIN ANALYZE.
-    let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    reading.verify_plan(&plan).map_err(|_| not_read_only_error(&options.query))?;
+    let reading = SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false);
+    reading
+        .verify_plan(&plan)
+        .map_err(|_| not_read_only_error(&options.query))?;
+
     let names = column_names(&plan);
-    let rows = context.execute_logical_plan(plan).await?.execute_stream().await?;
+    let rows = context
+        .execute_logical_plan(plan)
+        .await?
+        .execute_stream()
+        .await?;
     answer::write_answer(rows, names, &options.sink).await
 }
 
@@ -183,25 +229,45 @@ fn check_read_only(statement: &Statement) -> Result<(), UserError> {
         Statement::Explain(_) => true,
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
     };
-    if reads { Ok(()) } else { Err(not_read_only_error(&statement.to_string())) }
+
+    if reads {
+        Ok(())
+    } else {
+        Err(not_read_only_error(&statement.to_string()))
+    }
 }
 
 fn not_read_only_error(statement: &str) -> UserError {
-    let begin: String = statement.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
+    let begin: String = statement
+        .split_whitespace()
+        .take(4)
+        .collect::<Vec<_>>()
+        .join(" ");
     let message = format!(
         "'{begin} …' is refused: `ergodic sql` changes nothing and only reads: expected a query that begins with SELECT, WITH, \
          EXPLAIN, DESCRIBE or SHOW"
     );
+
     UserError::new(ErrorCode::BadInput, message)
 }
 
 /// Names of the columns of an answer. Where two have the same one, as in a join, their tables tell them apart.
 fn column_names(plan: &LogicalPlan) -> Vec<String> {
     let columns: Vec<_> = plan.schema().iter().collect();
-    let lone = |name: &str| columns.iter().filter(|(_, field)| field.name() == name).count() == 1;
+    let lone = |name: &str| {
+        columns
+            .iter()
+            .filter(|(_, field)| field.name() == name)
+            .count()
+            == 1
+    };
     let name = |table: Option<&TableReference>, name: &String| match table {
         Some(table) if !lone(name) => format!("{}.{name}", table.table()),
         _ => name.clone(),
     };
-    columns.iter().map(|(table, field)| name(*table, field.name())).collect()
+
+    columns
+        .iter()
+        .map(|(table, field)| name(*table, field.name()))
+        .collect()
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array,
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+    UInt64Array,
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -36,31 +37,65 @@ pub(super) fn register_tables(
     library: &DatasetLibrary,
     manifests: &[Manifest],
 ) -> Result<()> {
-    context.register_object_store(ObjectStoreUrl::parse(STORE_URL)?.as_ref(), library.store.clone());
+    context.register_object_store(
+        ObjectStoreUrl::parse(STORE_URL)?.as_ref(),
+        library.store.clone(),
+    );
     let sweeps = build_sweeps_table(manifests)?;
-    context.register_table("sweeps", Arc::new(MemTable::try_new(sweeps.schema(), vec![vec![sweeps]])?))?;
+    context.register_table(
+        "sweeps",
+        Arc::new(MemTable::try_new(sweeps.schema(), vec![vec![sweeps]])?),
+    )?;
+
     for name in TABLES {
-        context.register_table(name, Arc::new(DatasetTable::from_manifests(name, manifests)))?;
+        context.register_table(
+            name,
+            Arc::new(DatasetTable::from_manifests(name, manifests)),
+        )?;
     }
+
     Ok(())
 }
 
 /// The tables and their columns.
 pub(super) fn list_columns(manifests: &[Manifest]) -> Vec<TableColumns> {
-    let names = |schema: SchemaRef| schema.fields().iter().map(|field| field.name().clone()).collect();
-    let sweeps = build_sweeps_table(manifests).map(|sweeps| names(sweeps.schema())).unwrap_or_default();
-    let others = TABLES.iter().map(|table| (*table, names(DatasetTable::from_manifests(table, manifests).schema)));
+    let names = |schema: SchemaRef| {
+        schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect()
+    };
+    let sweeps = build_sweeps_table(manifests)
+        .map(|sweeps| names(sweeps.schema()))
+        .unwrap_or_default();
+
+    let others = TABLES.iter().map(|table| {
+        (
+            *table,
+            names(DatasetTable::from_manifests(table, manifests).schema),
+        )
+    });
     std::iter::once(("sweeps", sweeps)).chain(others).collect()
 }
 
 /// One row per sweep.
 fn build_sweeps_table(manifests: &[Manifest]) -> Result<RecordBatch> {
-    let text =
-        |of: fn(&Manifest) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(manifests.iter().map(of))) };
-    let whole = |of: fn(&Manifest) -> u64| -> ArrayRef {
-        Arc::new(manifests.iter().map(|manifest| i64::try_from(of(manifest)).ok()).collect::<Int64Array>())
+    let text = |of: fn(&Manifest) -> &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(manifests.iter().map(of)))
     };
-    let launched = manifests.iter().map(|manifest| (manifest.sweep.launched_at * 1e3).round() as i64);
+    let whole = |of: fn(&Manifest) -> u64| -> ArrayRef {
+        Arc::new(
+            manifests
+                .iter()
+                .map(|manifest| i64::try_from(of(manifest)).ok())
+                .collect::<Int64Array>(),
+        )
+    };
+
+    let launched = manifests
+        .iter()
+        .map(|manifest| (manifest.sweep.launched_at * 1e3).round() as i64);
     let complete: Vec<bool> = manifests.iter().map(|manifest| manifest.complete).collect();
     let columns: [(&str, ArrayRef); 12] = [
         ("id", text(|manifest| &manifest.sweep.id)),
@@ -70,12 +105,21 @@ fn build_sweeps_table(manifests: &[Manifest]) -> Result<RecordBatch> {
         ("trials", whole(|manifest| manifest.sweep.trials)),
         ("done", whole(|manifest| manifest.cursor.rows)),
         ("complete", Arc::new(BooleanArray::from(complete))),
-        ("launched_at", Arc::new(TimestampMillisecondArray::from_iter_values(launched))),
+        (
+            "launched_at",
+            Arc::new(TimestampMillisecondArray::from_iter_values(launched)),
+        ),
         ("launched_by", text(|manifest| &manifest.sweep.launched_by)),
-        ("seed", Arc::new(UInt64Array::from_iter_values(manifests.iter().map(|manifest| manifest.sweep.seed)))),
+        (
+            "seed",
+            Arc::new(UInt64Array::from_iter_values(
+                manifests.iter().map(|manifest| manifest.sweep.seed),
+            )),
+        ),
         ("numerics", text(|manifest| &manifest.sweep.numerics)),
         ("data", text(|manifest| &manifest.data.words)),
     ];
+
     Ok(RecordBatch::try_from_iter(columns)?)
 }
 
@@ -94,15 +138,28 @@ impl DatasetTable {
         let fields = merge_fields(table, manifests);
         let sweep = Arc::new(Field::new(SWEEP_COLUMN, DataType::Utf8, false));
         let schema = Schema::new([vec![sweep.as_ref().clone()], fields.clone()].concat());
-        let scanned = TableSchema::builder(Arc::new(Schema::new(fields))).with_table_partition_cols(vec![sweep]);
-        let files = manifests.iter().flat_map(|manifest| list_part_files(table, manifest)).collect();
-        Self { schema: Arc::new(schema), file_schema: scanned.build(), files }
+        let scanned = TableSchema::builder(Arc::new(Schema::new(fields)))
+            .with_table_partition_cols(vec![sweep]);
+        let files = manifests
+            .iter()
+            .flat_map(|manifest| list_part_files(table, manifest))
+            .collect();
+
+        Self {
+            schema: Arc::new(schema),
+            file_schema: scanned.build(),
+            files,
+        }
     }
 }
 
 fn list_part_files(table: &str, manifest: &Manifest) -> impl Iterator<Item = PartitionedFile> {
     let id = &manifest.sweep.id;
-    let parts = manifest.tables.get(table).into_iter().flat_map(|table| &table.parts);
+    let parts = manifest
+        .tables
+        .get(table)
+        .into_iter()
+        .flat_map(|table| &table.parts);
     parts.map(move |part| {
         let file = PartitionedFile::new(format!("sweeps/{id}/{}", part.path), part.bytes);
         file.with_partition_values(vec![ScalarValue::from(id.as_str())])
@@ -112,7 +169,10 @@ fn list_part_files(table: &str, manifest: &Manifest) -> impl Iterator<Item = Par
 /// The columns that any of the sweeps has, each after the one that it follows there, and as wide as all of them need.
 fn merge_fields(table: &str, manifests: &[Manifest]) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
-    for table in manifests.iter().filter_map(|manifest| manifest.tables.get(table)) {
+    for table in manifests
+        .iter()
+        .filter_map(|manifest| manifest.tables.get(table))
+    {
         let mut next = 0;
         for column in &table.columns {
             match fields.iter().position(|field| *field.name() == column.name) {
@@ -128,16 +188,29 @@ fn merge_fields(table: &str, manifests: &[Manifest]) -> Vec<Field> {
             }
         }
     }
+
     // Most sweeps have no probe set; a query of their predictions has an answer all the same.
     if fields.is_empty() && table == "predictions" {
-        fields.extend(DatasetColumns::predictions_schema().fields().iter().map(|field| field.as_ref().clone()));
+        fields.extend(
+            DatasetColumns::predictions_schema()
+                .fields()
+                .iter()
+                .map(|field| field.as_ref().clone()),
+        );
     }
+
     fields
 }
 
 /// The narrowest type that has the values of both.
 fn wider_type(a: &DataType, b: &DataType) -> DataType {
-    const NUMBERS: [DataType; 4] = [DataType::Int16, DataType::Int32, DataType::Int64, DataType::Float64];
+    const NUMBERS: [DataType; 4] = [
+        DataType::Int16,
+        DataType::Int32,
+        DataType::Int64,
+        DataType::Float64,
+    ];
+
     let width = |kind: &DataType| NUMBERS.iter().position(|number| number == kind);
     match (width(a), width(b)) {
         _ if a == b => a.clone(),
@@ -164,19 +237,30 @@ impl TableProvider for DatasetTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if self.files.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
+            return Ok(Arc::new(EmptyExec::new(project_schema(
+                &self.schema,
+                projection,
+            )?)));
         }
+
         let width = self.schema.fields().len();
         let all: Vec<usize> = (0..width).collect();
         // The sweep is the first column here, and the last one there.
-        let columns = projection.unwrap_or(&all).iter().map(|at| (at + width - 1) % width).collect();
-        let files = FileGroup::new(self.files.clone()).split_files(state.config().target_partitions());
+        let columns = projection
+            .unwrap_or(&all)
+            .iter()
+            .map(|at| (at + width - 1) % width)
+            .collect();
+
+        let files =
+            FileGroup::new(self.files.clone()).split_files(state.config().target_partitions());
         let source = Arc::new(ParquetSource::new(self.file_schema.clone()));
         let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(STORE_URL)?, source)
             .with_file_groups(files)
             .with_projection_indices(Some(columns))?
             .with_limit(limit)
             .build();
+
         Ok(DataSourceExec::from_data_source(scan))
     }
 }

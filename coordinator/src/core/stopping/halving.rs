@@ -83,7 +83,9 @@ impl SuccessiveHalving {
     }
 
     pub(super) fn allowed_repeats(&self, cell: u64) -> u32 {
-        self.cells.get(&cell).map_or(self.rungs[0], |cell| cell.allowed)
+        self.cells
+            .get(&cell)
+            .map_or(self.rungs[0], |cell| cell.allowed)
     }
 
     /// The rung that is climbed, as a number of repeats.
@@ -98,7 +100,10 @@ impl SuccessiveHalving {
 
     /// The number of repeats after which a cell was not among the best, if that is so.
     pub fn eliminated_after(&self, cell: u64) -> Option<u32> {
-        let cell = self.cells.get(&cell).filter(|cell| cell.stage < self.stage)?;
+        let cell = self
+            .cells
+            .get(&cell)
+            .filter(|cell| cell.stage < self.stage)?;
         Some(self.rungs[cell.stage])
     }
 
@@ -117,23 +122,38 @@ impl SuccessiveHalving {
 
     pub(super) fn record_row(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowance {
         let rung = u64::from(self.current_rung());
-        let cell = self
-            .cells
-            .entry(key.cell)
-            .or_insert_with(|| HalvingCell { allowed: self.rungs[0], ..HalvingCell::default() });
+        let cell = self.cells.entry(key.cell).or_insert_with(|| HalvingCell {
+            allowed: self.rungs[0],
+            ..HalvingCell::default()
+        });
         let before = cell.rows.first_gap();
+
         cell.record_end(key.repeat, outcome, value);
         if cell.stage == self.stage && before < rung && cell.rows.first_gap() >= rung {
             self.ready += 1;
         }
+
         // Rows beyond what is allowed may be there when decisions were made with rows that are gone.
-        let covers = self.rungs.iter().copied().find(|rung| *rung as usize >= cell.ends.len());
+        let covers = self
+            .rungs
+            .iter()
+            .copied()
+            .find(|rung| *rung as usize >= cell.ends.len());
+
         let mut allowed = Allowance::new();
-        allowed.extend(cell.allow_repeats(covers.unwrap_or_default()).map(|range| (key.cell, range)));
-        self.total += allowed.iter().map(|(_, range)| range.len() as u64).sum::<u64>();
+        allowed.extend(
+            cell.allow_repeats(covers.unwrap_or_default())
+                .map(|range| (key.cell, range)),
+        );
+        self.total += allowed
+            .iter()
+            .map(|(_, range)| range.len() as u64)
+            .sum::<u64>();
+
         if !self.decisions_frozen {
             allowed.extend(self.climb_rungs());
         }
+
         allowed
     }
 
@@ -145,7 +165,12 @@ impl SuccessiveHalving {
         self.restart_climb(spec)
     }
 
-    pub(super) fn extend_repeats(&mut self, spec: &Spec, until: &StoppingRule, rungs: Vec<u32>) -> Allowance {
+    pub(super) fn extend_repeats(
+        &mut self,
+        spec: &Spec,
+        until: &StoppingRule,
+        rungs: Vec<u32>,
+    ) -> Allowance {
         self.planned = count_planned_trials(spec, until);
         self.rungs = rungs;
         self.restart_climb(spec)
@@ -160,7 +185,8 @@ impl SuccessiveHalving {
     }
 
     fn count_ready(&mut self) {
-        let (stage, rung) = (self.stage, u64::from(self.current_rung()));
+        let stage = self.stage;
+        let rung = u64::from(self.current_rung());
         let ready = |cell: &&HalvingCell| cell.stage == stage && cell.rows.first_gap() >= rung;
         self.ready = self.cells.values().filter(ready).count() as u64;
     }
@@ -173,16 +199,23 @@ impl SuccessiveHalving {
             self.stage += 1;
             self.climbing = best.len() as u64;
             let rung = self.current_rung();
+
             for number in best {
-                let cell = self.cells.get_mut(&number).expect("who is among the best has rows");
+                let cell = self
+                    .cells
+                    .get_mut(&number)
+                    .expect("who is among the best has rows");
                 cell.stage = self.stage;
+
                 if let Some(more) = cell.allow_repeats(rung) {
                     self.total += more.len() as u64;
                     allowed.push((number, more));
                 }
             }
+
             self.count_ready();
         }
+
         allowed
     }
 
@@ -192,20 +225,35 @@ impl SuccessiveHalving {
         let mut standing: Vec<(u64, &HalvingCell)> = self.climbing_cells().collect();
         standing.sort_unstable_by_key(|(number, _)| *number);
         let go_on = standing.len().div_ceil(self.factor as usize);
-        let went_on = || standing.iter().filter(|(_, cell)| cell.ends.len() > rung).map(|(number, _)| *number);
+        let went_on = || {
+            standing
+                .iter()
+                .filter(|(_, cell)| cell.ends.len() > rung)
+                .map(|(number, _)| *number)
+        };
         if self.decisions_frozen && went_on().count() == go_on {
             return went_on().collect();
         }
-        let ends: Vec<Vec<(u32, TrialEnd)>> =
-            standing.iter().map(|(_, cell)| (0..).zip(cell.ends[..rung].iter().copied()).collect()).collect();
+
+        let ends: Vec<Vec<(u32, TrialEnd)>> = standing
+            .iter()
+            .map(|(_, cell)| (0..).zip(cell.ends[..rung].iter().copied()).collect())
+            .collect();
         let larger = self.metric.larger_is_better() == Some(true);
         let ranks = Ranks::from_ends(&ends.iter().map(Vec::as_slice).collect::<Vec<_>>(), larger);
         let order = ranks.order_best_first(&ranks.unweighted_mean_ranks());
-        order.into_iter().take(go_on).map(|at| standing[at].0).collect()
+        order
+            .into_iter()
+            .take(go_on)
+            .map(|at| standing[at].0)
+            .collect()
     }
 
     fn climbing_cells(&self) -> impl Iterator<Item = (u64, &HalvingCell)> {
-        self.cells.iter().filter(|(_, cell)| cell.stage == self.stage).map(|(number, cell)| (*number, cell))
+        self.cells
+            .iter()
+            .filter(|(_, cell)| cell.stage == self.stage)
+            .map(|(number, cell)| (*number, cell))
     }
 }
 
@@ -215,11 +263,13 @@ impl HalvingCell {
         if self.ends.len() <= at {
             self.ends.resize(at + 1, TrialEnd::Failed);
         }
+
         self.ends[at] = match outcome {
             Outcome::Completed => TrialEnd::Completed(value),
             Outcome::Diverged { .. } => TrialEnd::Diverged,
             Outcome::Failed { .. } => TrialEnd::Failed,
         };
+
         self.rows.insert(at as u64, at as u64 + 1);
     }
 

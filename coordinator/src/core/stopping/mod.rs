@@ -11,7 +11,6 @@ use std::ops::Range;
 
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 use ergodic_common::{Outcome, Spec, TrialKey};
-
 pub use halving::SuccessiveHalving;
 pub use precision::{PrecisionProgress, PrecisionRepeats};
 
@@ -32,8 +31,12 @@ impl AdaptiveRepeats {
     pub(super) fn new(spec: &Spec, until: &StoppingRule) -> Self {
         let rungs = until.rungs(spec.repeats);
         match until.criterion {
-            StoppingCriterion::Precision { ci95 } => Self::Precision(PrecisionRepeats::new(spec, ci95, rungs)),
-            StoppingCriterion::Halving { factor } => Self::Halving(SuccessiveHalving::new(spec, until, factor, rungs)),
+            StoppingCriterion::Precision { ci95 } => {
+                Self::Precision(PrecisionRepeats::new(spec, ci95, rungs))
+            }
+            StoppingCriterion::Halving { factor } => {
+                Self::Halving(SuccessiveHalving::new(spec, until, factor, rungs))
+            }
         }
     }
 
@@ -121,8 +124,14 @@ impl AdaptiveRepeats {
 
     /// Cells of which more repeats may wait that come before all others, the first one first.
     pub(super) fn urgent_cells(&self) -> impl Iterator<Item = u64> + '_ {
-        let precision = if let Self::Precision(growth) = self { Some(growth) } else { None };
-        precision.into_iter().flat_map(PrecisionRepeats::widest_cells)
+        let precision = if let Self::Precision(growth) = self {
+            Some(growth)
+        } else {
+            None
+        };
+        precision
+            .into_iter()
+            .flat_map(PrecisionRepeats::widest_cells)
     }
 
     /// None of a cell's repeats wait any more.

@@ -119,7 +119,9 @@ impl PrecisionRepeats {
     }
 
     pub(super) fn allowed_repeats(&self, cell: u64) -> u32 {
-        self.cells.get(&cell).map_or(self.rungs[0], |cell| cell.allowed)
+        self.cells
+            .get(&cell)
+            .map_or(self.rungs[0], |cell| cell.allowed)
     }
 
     /// The number of repeats at which a cell was known well enough.
@@ -134,18 +136,32 @@ impl PrecisionRepeats {
 
     pub(super) fn record_row(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowance {
         let first = self.rungs[0];
-        let cell = self.cells.entry(key.cell).or_insert_with(|| PrecisionCell::new(first));
+        let cell = self
+            .cells
+            .entry(key.cell)
+            .or_insert_with(|| PrecisionCell::new(first));
         let at = key.repeat as usize;
         if cell.values.len() <= at {
             cell.values.resize(at + 1, f64::NAN);
         }
-        cell.values[at] = if *outcome == Outcome::Completed { value } else { f64::NAN };
+
+        cell.values[at] = if *outcome == Outcome::Completed {
+            value
+        } else {
+            f64::NAN
+        };
         cell.rows.insert(at as u64, at as u64 + 1);
-        self.judge_cell(key.cell).map(|range| (key.cell, range)).into_iter().collect()
+
+        self.judge_cell(key.cell)
+            .map(|range| (key.cell, range))
+            .into_iter()
+            .collect()
     }
 
     pub(super) fn forget_row(&mut self, key: TrialKey) {
-        let Some(cell) = self.cells.get_mut(&key.cell) else { return };
+        let Some(cell) = self.cells.get_mut(&key.cell) else {
+            return;
+        };
         cell.rows.remove(key.repeat.into());
         cell.values[key.repeat as usize] = f64::NAN;
         self.progress.adjust_counts(cell, self.rungs.len(), false);
@@ -155,12 +171,28 @@ impl PrecisionRepeats {
     pub(super) fn extend_repeats(&mut self, spec: &Spec, rungs: Vec<u32>) -> Allowance {
         let before = self.rungs[0];
         let mut allowed = Allowance::new();
-        *self = Self { cells: std::mem::take(&mut self.cells), ..Self::new(spec, self.target, rungs) };
-        let (first, least) = (self.rungs[0], u64::from(self.rungs[0]));
-        let had: u64 = self.cells.values().map(|cell| u64::from(cell.allowed)).sum();
+        *self = Self {
+            cells: std::mem::take(&mut self.cells),
+            ..Self::new(spec, self.target, rungs)
+        };
+
+        let first = self.rungs[0];
+        let least = u64::from(self.rungs[0]);
+        let had: u64 = self
+            .cells
+            .values()
+            .map(|cell| u64::from(cell.allowed))
+            .sum();
         let untouched = spec.grid.cell_count() - self.cells.len() as u64;
         (self.total, self.expected) = (had + untouched * least, 0);
-        self.expected = self.cells.values().map(|cell| u64::from(cell.expected)).sum::<u64>() + untouched * least;
+
+        self.expected = self
+            .cells
+            .values()
+            .map(|cell| u64::from(cell.expected))
+            .sum::<u64>()
+            + untouched * least;
+
         for number in spec.grid.iter() {
             match self.cells.get_mut(&number) {
                 None if before < first => allowed.push((number, before..first)),
@@ -171,42 +203,70 @@ impl PrecisionRepeats {
                 }
             }
         }
+
         allowed
     }
 
     /// Climbs as far as there are rows for; the repeats that may be run from now on, if there are more.
     fn judge_cell(&mut self, number: u64) -> Option<Range<u32>> {
         let cell = self.cells.get_mut(&number)?;
-        let (before, was) = (cell.allowed, (Reverse(cell.half_width.to_bits()), number));
+        let before = cell.allowed;
+        let was = (Reverse(cell.half_width.to_bits()), number);
         let complete = cell.rows.first_gap();
         self.progress.adjust_counts(cell, self.rungs.len(), false);
+
         while cell.reached_at.is_none()
-            && let Some(rung) = self.rungs.get(cell.judged_rungs).filter(|rung| complete >= u64::from(**rung))
+            && let Some(rung) = self
+                .rungs
+                .get(cell.judged_rungs)
+                .filter(|rung| complete >= u64::from(**rung))
         {
-            let quantile = |n| *self.quantiles.entry(n).or_insert_with(|| interval_quantile(DECIDING_LEVEL, n));
-            cell.half_width = half_width(&cell.values[..*rung as usize], quantile).unwrap_or(f64::INFINITY);
+            let quantile = |n| {
+                *self
+                    .quantiles
+                    .entry(n)
+                    .or_insert_with(|| interval_quantile(DECIDING_LEVEL, n))
+            };
+            cell.half_width =
+                half_width(&cell.values[..*rung as usize], quantile).unwrap_or(f64::INFINITY);
+
             cell.reached_at = (cell.half_width <= self.target).then_some(*rung);
             cell.judged_rungs += 1;
         }
+
         self.progress.adjust_counts(cell, self.rungs.len(), true);
-        let wanted = cell.reached_at.or_else(|| self.rungs.get(cell.judged_rungs).copied()).unwrap_or(before);
+        let wanted = cell
+            .reached_at
+            .or_else(|| self.rungs.get(cell.judged_rungs).copied())
+            .unwrap_or(before);
+
         // Rows beyond may be there when one before them was taken away.
-        let covers = self.rungs.iter().copied().find(|rung| *rung as usize >= cell.values.len()).unwrap_or(before);
+        let covers = self
+            .rungs
+            .iter()
+            .copied()
+            .find(|rung| *rung as usize >= cell.values.len())
+            .unwrap_or(before);
         cell.allowed = before.max(wanted).max(covers);
+
         self.total += u64::from(cell.allowed - before);
         let expected = cell.estimate_repeats(&self.rungs, self.target);
         self.expected = self.expected + u64::from(expected) - u64::from(cell.expected);
         cell.expected = expected;
+
         if self.open_cells.remove(&was) || cell.allowed > before {
-            self.open_cells.insert((Reverse(cell.half_width.to_bits()), number));
+            self.open_cells
+                .insert((Reverse(cell.half_width.to_bits()), number));
         }
+
         (cell.allowed > before).then_some(before..cell.allowed)
     }
 
     /// Trials of a cell were given back: they are met again.
     pub(super) fn reopen_cell(&mut self, number: u64) {
         if let Some(cell) = self.cells.get(&number) {
-            self.open_cells.insert((Reverse(cell.half_width.to_bits()), number));
+            self.open_cells
+                .insert((Reverse(cell.half_width.to_bits()), number));
         }
     }
 
@@ -218,7 +278,8 @@ impl PrecisionRepeats {
     /// None of a cell's repeats wait any more.
     pub(super) fn close_cell(&mut self, number: u64) {
         if let Some(cell) = self.cells.get(&number) {
-            self.open_cells.remove(&(Reverse(cell.half_width.to_bits()), number));
+            self.open_cells
+                .remove(&(Reverse(cell.half_width.to_bits()), number));
         }
     }
 }
@@ -239,13 +300,20 @@ impl PrecisionCell {
     /// Repeats that it should come to: the width falls with the square root of their number.
     fn estimate_repeats(&self, rungs: &[u32], target: f64) -> u32 {
         let last = rungs.last().copied().unwrap_or_default();
-        let (Some(at), None) = (self.judged_rungs.checked_sub(1), self.reached_at) else { return self.allowed };
+        let (Some(at), None) = (self.judged_rungs.checked_sub(1), self.reached_at) else {
+            return self.allowed;
+        };
+
         if !self.half_width.is_finite() {
             return self.allowed;
         }
+
         let ratio = self.half_width / target;
         let wanted = f64::from(rungs[at]) * ratio * ratio;
-        let rung = rungs.iter().copied().find(|rung| f64::from(*rung) >= wanted);
+        let rung = rungs
+            .iter()
+            .copied()
+            .find(|rung| f64::from(*rung) >= wanted);
         rung.unwrap_or(last).max(self.allowed)
     }
 }

@@ -1,10 +1,11 @@
 //! Shares in a simulated cluster: workers that always want, and trials that take their time.
 
-use crate::core::tests::*;
-use crate::records::LeaseRow;
-use crate::records::WorkerId;
-use ergodic_common::spec::scheduling::Share;
 use std::time::Duration;
+
+use ergodic_common::spec::scheduling::Share;
+
+use crate::core::tests::*;
+use crate::records::{LeaseRow, WorkerId};
 
 /// A cluster of workers that run what they are given, one lease after the other.
 struct SharedCluster {
@@ -24,7 +25,13 @@ struct SharedCluster {
 impl SharedCluster {
     fn new(workers: u32, slots: u32) -> Self {
         let mut cluster = Self {
-            core: Core::new(Timing { lease_ttl: Duration::from_secs(100_000) }, 1, 1),
+            core: Core::new(
+                Timing {
+                    lease_ttl: Duration::from_secs(100_000),
+                },
+                1,
+                1,
+            ),
             now: CoreTime::ZERO,
             seconds: BTreeMap::new(),
             slots,
@@ -32,19 +39,33 @@ impl SharedCluster {
             done: BTreeMap::new(),
             given: Vec::new(),
         };
+
         for n in 0..workers {
-            let joining = JoiningWorker { slots, ..joining_worker(&format!("w{n}"), vec![]) };
+            let joining = JoiningWorker {
+                slots,
+                ..joining_worker(&format!("w{n}"), vec![])
+            };
             let effects = cluster.core.on_worker_joined(joining, cluster.now);
             cluster.carry_out(effects);
+
             cluster.request_work(&format!("w{n}"));
         }
+
         cluster
     }
 
     fn launch(&mut self, number: i64, (priority, weight): (i32, f64), seconds: f64) {
         self.seconds.insert(number, seconds);
         let share = Share { priority, weight };
-        let effects = self.core.on_sweep_added(Sweep { share, ..sweep(number, 10_000_000) }, [], self.now);
+        let effects = self.core.on_sweep_added(
+            Sweep {
+                share,
+                ..sweep(number, 10_000_000)
+            },
+            [],
+            self.now,
+        );
+
         self.carry_out(effects);
     }
 
@@ -58,19 +79,29 @@ impl SharedCluster {
             if let Effect::Grant { lease, keys, .. } = effect {
                 let takes = keys.len() as f64 * self.seconds[&lease.sweep] / f64::from(self.slots);
                 self.given.push((self.now, lease.sweep));
-                self.busy.insert(lease.worker.clone(), (self.now + Duration::from_secs_f64(takes), lease, keys));
+                self.busy.insert(
+                    lease.worker.clone(),
+                    (self.now + Duration::from_secs_f64(takes), lease, keys),
+                );
             }
         }
+
         self.core.check_invariants().expect("the invariant holds");
     }
 
     /// Lets this much time pass.
     fn run(&mut self, seconds: f64) {
         let end = self.now + Duration::from_secs_f64(seconds);
-        while let Some((at, worker)) = self.busy.iter().map(|(worker, (at, ..))| (*at, worker.clone())).min() {
+        while let Some((at, worker)) = self
+            .busy
+            .iter()
+            .map(|(worker, (at, ..))| (*at, worker.clone()))
+            .min()
+        {
             if at > end {
                 break;
             }
+
             self.now = at;
             let (_, lease, keys) = self.busy.remove(&worker).expect("it was there");
             let seconds = self.seconds[&lease.sweep];
@@ -82,18 +113,32 @@ impl SharedCluster {
                 deciding_metric: f64::NAN,
                 seconds,
             };
-            let committed = CommitOutcome { stored: keys.into_iter().map(row).collect(), ..CommitOutcome::default() };
-            let effects = self.core.on_batch_committed(&worker, lease.fence, lease.sweep, &committed, self.now);
+            let committed = CommitOutcome {
+                stored: keys.into_iter().map(row).collect(),
+                ..CommitOutcome::default()
+            };
+            let effects = self.core.on_batch_committed(
+                &worker,
+                lease.fence,
+                lease.sweep,
+                &committed,
+                self.now,
+            );
             self.carry_out(effects);
+
             self.request_work(&worker);
         }
+
         self.now = end;
     }
 
     /// What sweeps have got of all slot-seconds since this was last asked.
     fn shares(&mut self) -> BTreeMap<i64, f64> {
         let all: f64 = self.done.values().sum();
-        std::mem::take(&mut self.done).into_iter().map(|(sweep, done)| (sweep, done / all)).collect()
+        std::mem::take(&mut self.done)
+            .into_iter()
+            .map(|(sweep, done)| (sweep, done / all))
+            .collect()
     }
 }
 
@@ -153,22 +198,43 @@ fn a_sweep_that_was_paused_does_not_catch_up_and_a_new_share_holds_from_then_on(
     cluster.launch(1, (0, 1.0), 0.5);
     cluster.launch(2, (0, 1.0), 0.5);
     let steer = |cluster: &mut SharedCluster, sweep, steering| {
-        let effects = cluster.core.on_steer(sweep, steering, cluster.now).expect("a running sweep can be steered");
+        let effects = cluster
+            .core
+            .on_steer(sweep, steering, cluster.now)
+            .expect("a running sweep can be steered");
         cluster.carry_out(effects);
     };
     steer(&mut cluster, 2, Steering::Pause);
+
     cluster.run(2000.0);
     assert!(cluster.shares()[&1] > 0.97);
     steer(&mut cluster, 2, Steering::Resume);
     cluster.run(2000.0);
     assert!((cluster.shares()[&1] - 0.5).abs() < LUMPS);
-    steer(&mut cluster, 1, Steering::Share { priority: None, weight: Some(3.0) });
+    steer(
+        &mut cluster,
+        1,
+        Steering::Share {
+            priority: None,
+            weight: Some(3.0),
+        },
+    );
+
     cluster.run(2000.0);
     assert!((cluster.shares()[&1] - 0.75).abs() < LUMPS);
+
     // Among others it keeps its distance: it is neither sent away nor served alone.
     for sweep in [1, 2] {
-        steer(&mut cluster, sweep, Steering::Share { priority: Some(5), weight: None });
+        steer(
+            &mut cluster,
+            sweep,
+            Steering::Share {
+                priority: Some(5),
+                weight: None,
+            },
+        );
     }
+
     cluster.run(2000.0);
     assert!((cluster.shares()[&1] - 0.75).abs() < LUMPS);
 }
@@ -178,10 +244,16 @@ fn trials_of_unknown_duration_are_taken_to_last_like_others() {
     let mut cluster = SharedCluster::new(4, 1);
     cluster.launch(1, (0, 1.0), 100.0);
     cluster.run(1000.0);
+
     // Nothing of the second sweep ends for a long time: it must not be given everything meanwhile.
     cluster.launch(2, (0, 1.0), 1e5);
     let launched = cluster.now;
     cluster.run(1000.0);
-    let given = cluster.given.iter().filter(|(at, sweep)| *at > launched && *sweep == 2).count();
+    let given = cluster
+        .given
+        .iter()
+        .filter(|(at, sweep)| *at > launched && *sweep == 2)
+        .count();
+
     assert!((1..=3).contains(&given), "{given} of four workers");
 }

@@ -1,42 +1,57 @@
 //! Leases: recovered, released, expired, revoked.
 
-use crate::core::Core;
-use crate::core::CoreTime;
-use crate::core::Effect;
-use crate::core::state::LeaseState;
-use crate::records::EndedLease;
-use crate::records::Fence;
-use crate::records::LeaseRow;
-use crate::records::WorkerId;
 use std::collections::BTreeMap;
+
+use crate::core::state::LeaseState;
+use crate::core::{Core, CoreTime, Effect};
+use crate::records::{EndedLease, Fence, LeaseRow, WorkerId};
 
 impl Core {
     /// A lease found in the store after a restart: it gets a fresh time to live.
     pub fn on_recovered_lease(&mut self, row: LeaseRow, now: CoreTime) -> Vec<Effect> {
         let fence = row.fence;
         let over = || vec![Effect::EndLeases(vec![EndedLease { fence, lost: false }])];
-        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open() && s.withheld.is_none()) else {
+        let Some(sweep) = self
+            .sweeps
+            .get_mut(&row.sweep)
+            .filter(|s| s.state.is_open() && s.withheld.is_none())
+        else {
             return over();
         };
+
         let (mut row, granted) = (row.clone(), row.trials.clone());
         row.trials = sweep.take_recorded_trials(&row);
+
         if row.trials.is_empty() {
             return over();
         }
+
         let expires = now + self.timing.lease_ttl;
-        self.leases.insert(row.fence.lease, LeaseState::from_row(row, granted, now, expires, 0.0));
+        self.leases.insert(
+            row.fence.lease,
+            LeaseState::from_row(row, granted, now, expires, 0.0),
+        );
+
         Vec::new()
     }
 
     /// A worker gives back what is left of a lease; with a reason when it cannot work on that sweep.
-    pub fn on_lease_released(&mut self, worker: &str, fence: Fence, why: String, now: CoreTime) -> Vec<Effect> {
+    pub fn on_lease_released(
+        &mut self,
+        worker: &str,
+        fence: Fence,
+        why: String,
+        now: CoreTime,
+    ) -> Vec<Effect> {
         if !self.holds_lease(worker, fence) {
             return Vec::new();
         }
+
         let sweep = self.leases[&fence.lease].row.sweep;
         if let Some(worker) = self.workers.get_mut(worker).filter(|_| !why.is_empty()) {
             worker.unable_sweeps.insert(sweep, (now, why));
         }
+
         let mut effects = self.end_leases(&[fence], false);
         effects.extend(self.assign_leases(now));
         effects
@@ -52,11 +67,16 @@ impl Core {
 
     /// Whether a worker holds this lease.
     pub fn holds_lease(&self, worker: &str, fence: Fence) -> bool {
-        self.leases.get(&fence.lease).is_some_and(|l| l.row.fence == fence && l.row.worker == worker)
+        self.leases
+            .get(&fence.lease)
+            .is_some_and(|l| l.row.fence == fence && l.row.worker == worker)
     }
 
     pub(crate) fn worker_fences(&self, worker: &str, pick: impl Fn(Fence) -> bool) -> Vec<Fence> {
-        let of_worker = self.leases.values().filter(|l| l.row.worker == worker && pick(l.row.fence));
+        let of_worker = self
+            .leases
+            .values()
+            .filter(|l| l.row.worker == worker && pick(l.row.fence));
         let mut fences: Vec<Fence> = of_worker.map(|l| l.row.fence).collect();
         fences.sort_unstable();
         fences
@@ -65,33 +85,68 @@ impl Core {
     pub(crate) fn build_revocations(&self, fences: &[Fence]) -> Vec<Effect> {
         let mut by_worker: BTreeMap<WorkerId, Vec<Fence>> = BTreeMap::new();
         for fence in fences {
-            by_worker.entry(self.leases[&fence.lease].row.worker.clone()).or_default().push(*fence);
+            by_worker
+                .entry(self.leases[&fence.lease].row.worker.clone())
+                .or_default()
+                .push(*fence);
         }
-        by_worker.into_iter().map(|(worker, fences)| Effect::RevokeLeases(worker, fences)).collect()
+
+        by_worker
+            .into_iter()
+            .map(|(worker, fences)| Effect::RevokeLeases(worker, fences))
+            .collect()
     }
 
     /// Puts what is left of leases back; `lost` ones count as re-leases.
     pub(crate) fn end_leases(&mut self, fences: &[Fence], lost: bool) -> Vec<Effect> {
         let mut ended = Vec::new();
         for fence in fences {
-            let Some(lease) = self.leases.remove(&fence.lease) else { continue };
+            let Some(lease) = self.leases.remove(&fence.lease) else {
+                continue;
+            };
             self.refund_lease(&lease);
             let lost = lost && !lease.row.trials.is_empty();
-            ended.push(EndedLease { fence: *fence, lost });
-            let sweep = self.sweeps.get_mut(&lease.row.sweep).expect("a lease's sweep is kept as long as the lease");
+            ended.push(EndedLease {
+                fence: *fence,
+                lost,
+            });
+
+            let sweep = self
+                .sweeps
+                .get_mut(&lease.row.sweep)
+                .expect("a lease's sweep is kept as long as the lease");
             let left = lease.row.trials.clone();
             sweep.take_back_trials(&lease.row, left);
+
             sweep.tallies.releases += u64::from(lost);
         }
-        if ended.is_empty() { Vec::new() } else { vec![Effect::EndLeases(ended)] }
+
+        if ended.is_empty() {
+            Vec::new()
+        } else {
+            vec![Effect::EndLeases(ended)]
+        }
     }
 
     /// Takes trials that have a row out of whichever lease is to yield it, and ends leases that are thereby empty.
-    pub(crate) fn remove_from_leases(&mut self, sweep_number: i64, fence: Fence, trials: &[(u32, u64)]) -> Vec<Effect> {
-        let sweep = self.sweeps.get_mut(&sweep_number).expect("the caller has looked it up");
+    pub(crate) fn remove_from_leases(
+        &mut self,
+        sweep_number: i64,
+        fence: Fence,
+        trials: &[(u32, u64)],
+    ) -> Vec<Effect> {
+        let sweep = self
+            .sweeps
+            .get_mut(&sweep_number)
+            .expect("the caller has looked it up");
         let mut left: Vec<(u32, u64)> = Vec::new();
         let yields = |lease: &&mut LeaseState| lease.row.audits.is_none();
-        if let Some(lease) = self.leases.get_mut(&fence.lease).filter(|l| l.row.fence == fence).filter(yields) {
+        if let Some(lease) = self
+            .leases
+            .get_mut(&fence.lease)
+            .filter(|l| l.row.fence == fence)
+            .filter(yields)
+        {
             for (class, n) in trials {
                 match lease.row.class == *class && lease.row.trials.remove(*n) {
                     true => sweep.leased -= 1,
@@ -101,17 +156,27 @@ impl Core {
         } else {
             left.extend(trials);
         }
+
         for (class, n) in left {
-            let holders = self.leases.values_mut().filter(|l| l.row.sweep == sweep_number && l.row.class == class);
+            let holders = self
+                .leases
+                .values_mut()
+                .filter(|l| l.row.sweep == sweep_number && l.row.class == class);
             for lease in holders.filter(yields) {
                 sweep.leased -= u64::from(lease.row.trials.remove(n));
             }
         }
+
         self.end_empty_leases()
     }
 
     pub(crate) fn end_empty_leases(&mut self) -> Vec<Effect> {
-        let done = self.leases.values().filter(|l| l.row.trials.is_empty()).map(|l| l.row.fence).collect::<Vec<_>>();
+        let done = self
+            .leases
+            .values()
+            .filter(|l| l.row.trials.is_empty())
+            .map(|l| l.row.fence)
+            .collect::<Vec<_>>();
         self.end_leases(&done, false)
     }
 }

@@ -1,18 +1,15 @@
 //! Results: which batches are admitted, and what follows from those that are stored.
 
-use crate::core::Core;
-use crate::core::CoreTime;
-use crate::core::Effect;
+use std::collections::{BTreeSet, HashSet};
+
+use ergodic_common::TrialKey;
+
 use crate::core::quarantine::TrialIndex;
 use crate::core::state::LeaseState;
 use crate::core::stored_row::StoredRow;
 use crate::core::sweep::Sweep;
-use crate::records::Fence;
-use crate::records::Finding;
-use crate::records::RecordedAudit;
-use ergodic_common::TrialKey;
-use std::collections::BTreeSet;
-use std::collections::HashSet;
+use crate::core::{Core, CoreTime, Effect};
+use crate::records::{Fence, Finding, RecordedAudit};
 
 /// What the store did with a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,11 +53,19 @@ impl Core {
     ///
     /// # Errors
     /// A trial that the lease never held.
-    pub fn admit_batch(&self, worker: &str, fence: Fence, keys: &[TrialKey]) -> Result<Admission, TrialKey> {
-        let Some(lease) = self.leases.get(&fence.lease) else { return Ok(Admission::Compare) };
+    pub fn admit_batch(
+        &self,
+        worker: &str,
+        fence: Fence,
+        keys: &[TrialKey],
+    ) -> Result<Admission, TrialKey> {
+        let Some(lease) = self.leases.get(&fence.lease) else {
+            return Ok(Admission::Compare);
+        };
         if lease.row.fence != fence || lease.row.worker != worker {
             return Ok(Admission::Compare);
         }
+
         let spec = &self.sweeps[&lease.row.sweep].spec;
         let granted = |key: &TrialKey| {
             spec.has_trial(*key) && {
@@ -70,15 +75,24 @@ impl Core {
         };
         match keys.iter().find(|key| !granted(key)) {
             Some(key) => Err(*key),
-            None if lease.row.audits.is_some() => Ok(Admission::Audit { sweep: lease.row.sweep }),
-            None => Ok(Admission::Store { sweep: lease.row.sweep }),
+            None if lease.row.audits.is_some() => Ok(Admission::Audit {
+                sweep: lease.row.sweep,
+            }),
+            None => Ok(Admission::Store {
+                sweep: lease.row.sweep,
+            }),
         }
     }
 
     /// Which of these trials are to be audited.
     pub fn choose_audits(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<TrialKey> {
-        let Some(sweep) = self.sweeps.get_mut(&sweep) else { return Vec::new() };
-        keys.iter().copied().filter(|key| sweep.is_chosen_for_audit(*key)).collect()
+        let Some(sweep) = self.sweeps.get_mut(&sweep) else {
+            return Vec::new();
+        };
+        keys.iter()
+            .copied()
+            .filter(|key| sweep.is_chosen_for_audit(*key))
+            .collect()
     }
 
     /// The store took a batch, or compared it.
@@ -90,39 +104,71 @@ impl Core {
         committed: &CommitOutcome,
         now: CoreTime,
     ) -> Vec<Effect> {
-        let audited: Vec<StoredRow> = committed.audited.iter().map(|(row, _)| row.clone()).collect();
+        let audited: Vec<StoredRow> = committed
+            .audited
+            .iter()
+            .map(|(row, _)| row.clone())
+            .collect();
+
         self.settle_charges(fence, sweep_number, &committed.stored);
         self.settle_charges(fence, sweep_number, &audited);
-        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
+        let Some(sweep) = self.sweeps.get(&sweep_number) else {
+            return Vec::new();
+        };
+
         // What is stored is so. A row that was never heard of is looked at, and its trial stays where it is until then.
-        let (strange, known): (Vec<TrialKey>, Vec<TrialKey>) =
-            committed.already_stored.iter().partition(|key| self.is_unfinished(sweep, **key));
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        let (strange, known): (Vec<TrialKey>, Vec<TrialKey>) = committed
+            .already_stored
+            .iter()
+            .partition(|key| self.is_unfinished(sweep, **key));
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
+            return Vec::new();
+        };
+
         let compared = (committed.already_stored.len() - audited.len()) as u64;
-        sweep.tallies.count_batch(compared, committed.mismatches, committed.fenced);
+        sweep
+            .tallies
+            .count_batch(compared, committed.mismatches, committed.fenced);
         let mut holders = Vec::new();
+
         for row in &committed.stored {
             let (class, n) = sweep.record_row(row);
             holders.push((class, n));
         }
+
         for key in &committed.audits_due {
-            sweep.audits.add_audit(sweep.spec.grid.locate_trial(*key), &worker.to_owned(), None);
+            sweep
+                .audits
+                .add_audit(sweep.spec.grid.locate_trial(*key), &worker.to_owned(), None);
         }
-        sweep.completion_rate.count_trials(committed.stored.len() as u64, now);
+
+        sweep
+            .completion_rate
+            .count_trials(committed.stored.len() as u64, now);
         holders.extend(known.iter().map(|key| sweep.spec.grid.locate_trial(*key)));
+
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.stored_rows += committed.stored.len() as u64;
             worker.last_seen_at = now;
         }
+
         self.update_worker_pace(worker, sweep_number, &committed.stored, now);
         self.update_worker_pace(worker, sweep_number, &audited, now);
         // That a strange one was audited is looked up with its row.
-        let audited = committed.audited.iter().filter(|(row, _)| !strange.contains(&row.key));
-        self.record_findings(sweep_number, audited.map(|(row, finding)| (row.key, *finding)));
+        let audited = committed
+            .audited
+            .iter()
+            .filter(|(row, _)| !strange.contains(&row.key));
+        self.record_findings(
+            sweep_number,
+            audited.map(|(row, finding)| (row.key, *finding)),
+        );
+
         let mut effects = self.remove_from_leases(sweep_number, fence, &holders);
         if !strange.is_empty() {
             effects.push(Effect::LookUpRows(sweep_number, strange));
         }
+
         let ended = committed.stored.iter().map(|row| row.key).chain(known);
         effects.extend(self.discard_checkpoints(sweep_number, ended));
         effects.extend(self.complete_if_done(sweep_number, now));
@@ -138,12 +184,19 @@ impl Core {
         audits: &[RecordedAudit],
         now: CoreTime,
     ) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
+        let Some(sweep) = self.sweeps.get(&sweep_number) else {
+            return Vec::new();
+        };
         let mut seen = BTreeSet::new();
-        let unknown = rows.iter().filter(|row| sweep.spec.has_trial(row.key) && self.is_unfinished(sweep, row.key));
+        let unknown = rows
+            .iter()
+            .filter(|row| sweep.spec.has_trial(row.key) && self.is_unfinished(sweep, row.key));
         let unknown: Vec<&StoredRow> = unknown.filter(|row| seen.insert(row.key)).collect();
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
+            return Vec::new();
+        };
         let places: Vec<TrialIndex> = unknown.iter().map(|row| sweep.record_row(row)).collect();
+
         // Audits of rows that were known are, too.
         sweep.record_audits(audits.iter().filter(|(key, ..)| seen.remove(key)).cloned());
         let keys: Vec<TrialKey> = unknown.iter().map(|row| row.key).collect();
@@ -151,30 +204,57 @@ impl Core {
         effects.extend(self.discard_checkpoints(sweep_number, keys.into_iter()));
         effects.extend(self.complete_if_done(sweep_number, now));
         effects.extend(self.assign_leases(now));
+
         effects
     }
 
     /// Those of these trials of a sweep that are to be run and have no row, as far as is known.
-    pub(crate) fn filter_unfinished(&self, sweep: &Sweep, keys: impl Iterator<Item = TrialKey>) -> HashSet<TrialKey> {
-        let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep.number && l.row.audits.is_none());
-        let leased: HashSet<TrialIndex> =
-            of_sweep.flat_map(|l| l.row.trials.iter().map(|n| (l.row.class, n))).collect();
+    pub(crate) fn filter_unfinished(
+        &self,
+        sweep: &Sweep,
+        keys: impl Iterator<Item = TrialKey>,
+    ) -> HashSet<TrialKey> {
+        let of_sweep = self
+            .leases
+            .values()
+            .filter(|l| l.row.sweep == sweep.number && l.row.audits.is_none());
+        let leased: HashSet<TrialIndex> = of_sweep
+            .flat_map(|l| l.row.trials.iter().map(|n| (l.row.class, n)))
+            .collect();
         let is_unfinished = |key: &TrialKey| {
             let (class, n) = sweep.spec.grid.locate_trial(*key);
-            let waits = sweep.classes[class as usize].pending.contains(n) || sweep.quarantine.is_waiting((class, n));
+            let waits = sweep.classes[class as usize].pending.contains(n)
+                || sweep.quarantine.is_waiting((class, n));
             waits || leased.contains(&(class, n))
         };
-        keys.filter(|key| sweep.needs_trial(*key)).filter(is_unfinished).collect()
+
+        keys.filter(|key| sweep.needs_trial(*key))
+            .filter(is_unfinished)
+            .collect()
     }
 
     /// Audits were made: takes them from wherever they are.
-    pub(crate) fn record_findings(&mut self, sweep_number: i64, audited: impl Iterator<Item = (TrialKey, Finding)>) {
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return };
+    pub(crate) fn record_findings(
+        &mut self,
+        sweep_number: i64,
+        audited: impl Iterator<Item = (TrialKey, Finding)>,
+    ) {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
+            return;
+        };
+
         for (key, finding) in audited {
             let (class, n) = sweep.spec.grid.locate_trial(key);
-            let of_class = |lease: &&mut LeaseState| lease.row.sweep == sweep_number && lease.row.class == class;
-            let mut leases = self.leases.values_mut().filter(of_class).filter(|lease| lease.row.audits.is_some());
+            let of_class = |lease: &&mut LeaseState| {
+                lease.row.sweep == sweep_number && lease.row.class == class
+            };
+            let mut leases = self
+                .leases
+                .values_mut()
+                .filter(of_class)
+                .filter(|lease| lease.row.audits.is_some());
             sweep.audits.leased -= u64::from(leases.any(|lease| lease.row.trials.remove(n)));
+
             sweep.audits.record_finding((class, n), finding);
         }
     }

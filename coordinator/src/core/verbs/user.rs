@@ -1,21 +1,15 @@
 //! What users change: launch, steer, retry, extend, remove.
 
-use crate::core::Core;
-use crate::core::CoreTime;
-use crate::core::Effect;
-use crate::core::SweepChange;
+use std::sync::Arc;
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{Spec, TrialKey};
+
 use crate::core::effects::Steering;
 use crate::core::stored_row::StoredRow;
-use crate::core::sweep::Sweep;
-use crate::core::sweep::UnreadableSweep;
-use crate::records::Fence;
-use crate::records::Finding;
-use crate::records::SweepState;
-use crate::records::WorkerId;
-use ergodic_common::Spec;
-use ergodic_common::TrialKey;
-use ergodic_common::spec::SpecSource;
-use std::sync::Arc;
+use crate::core::sweep::{Sweep, UnreadableSweep};
+use crate::core::{Core, CoreTime, Effect, SweepChange};
+use crate::records::{Fence, Finding, SweepState, WorkerId};
 
 impl Core {
     /// A sweep is there, new or from the store; `rows` are the trials that have a row, in any order.
@@ -28,6 +22,7 @@ impl Core {
         let number = sweep.number;
         let sweep = self.sweeps.entry(number).insert_entry(sweep).into_mut();
         sweep.record_initial_rows(rows);
+
         // Its end may have been stored before what made it go on.
         if sweep.state == SweepState::Completed
             && sweep.withheld.is_none()
@@ -35,9 +30,11 @@ impl Core {
         {
             sweep.state = SweepState::Running;
         }
+
         if sweep.audits.has_waiting() {
             sweep.auditors_expected_until = now + self.timing.lease_ttl;
         }
+
         let mut effects = self.complete_if_done(number, now);
         effects.extend(self.assign_leases(now));
         effects
@@ -50,10 +47,16 @@ impl Core {
 
     /// What the store has of these sweeps makes no sense: they are as if they could not be read.
     pub fn set_aside_inconsistent_sweeps(&mut self) {
-        let senseless = self.sweeps.values().filter(|sweep| sweep.withheld.is_none());
-        let senseless = senseless.filter_map(|sweep| Some((sweep.number, self.check_sweep(sweep).err()?)));
+        let senseless = self
+            .sweeps
+            .values()
+            .filter(|sweep| sweep.withheld.is_none());
+        let senseless =
+            senseless.filter_map(|sweep| Some((sweep.number, self.check_sweep(sweep).err()?)));
         for (number, why) in senseless.collect::<Vec<_>>() {
-            let Some(sweep) = self.sweeps.remove(&number) else { continue };
+            let Some(sweep) = self.sweeps.remove(&number) else {
+                continue;
+            };
             self.leases.retain(|_, lease| lease.row.sweep != number);
             self.on_unreadable_sweep(UnreadableSweep {
                 record: sweep.record,
@@ -67,41 +70,72 @@ impl Core {
     ///
     /// # Errors
     /// The sweep's state does not allow it, in words.
-    pub fn validate_steering(&self, sweep_number: i64, steering: Steering) -> Result<Option<SweepChange>, String> {
-        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Ok(None) };
+    pub fn validate_steering(
+        &self,
+        sweep_number: i64,
+        steering: Steering,
+    ) -> Result<Option<SweepChange>, String> {
+        let Some(sweep) = self.sweeps.get(&sweep_number) else {
+            return Ok(None);
+        };
         let refuse = |why: &str| Err(format!("the sweep {} {why}", sweep.id));
-        if let Some(why) = sweep.withheld.as_ref().filter(|_| steering != Steering::Cancel) {
+
+        if let Some(why) = sweep
+            .withheld
+            .as_ref()
+            .filter(|_| steering != Steering::Cancel)
+        {
             return refuse(&format!("is only shown by this program: {why}"));
         }
+
         let change = match (steering, sweep.state) {
-            (Steering::Pause | Steering::Resume | Steering::Share { .. }, SweepState::Completed) => {
+            (
+                Steering::Pause | Steering::Resume | Steering::Share { .. },
+                SweepState::Completed,
+            ) => {
                 return refuse("is complete: nothing is left to run");
             }
             (Steering::Cancel, SweepState::Completed | SweepState::Cancelled) => return Ok(None),
             (_, SweepState::Cancelled) => return refuse("was cancelled: launch it again"),
-            (Steering::Retry, _) if !sweep.has_failures() => return refuse("has no failed trial to be run again"),
+            (Steering::Retry, _) if !sweep.has_failures() => {
+                return refuse("has no failed trial to be run again");
+            }
             (Steering::Retry, _) => return Ok(None),
             (Steering::Pause, _) => SweepChange::State(SweepState::Paused),
             (Steering::Resume, _) => SweepChange::State(SweepState::Running),
             (Steering::Cancel, _) => SweepChange::State(SweepState::Cancelled),
-            (Steering::Share { priority, weight }, _) => SweepChange::Share(sweep.share.with_updates(priority, weight)),
+            (Steering::Share { priority, weight }, _) => {
+                SweepChange::Share(sweep.share.with_updates(priority, weight))
+            }
         };
-        let so_already = change == SweepChange::State(sweep.state) || change == SweepChange::Share(sweep.share);
+        let so_already =
+            change == SweepChange::State(sweep.state) || change == SweepChange::Share(sweep.share);
+
         Ok(Some(change).filter(|_| !so_already))
     }
 
     /// It is stored that a user steers a sweep.
-    pub fn on_sweep_steered(&mut self, sweep_number: i64, change: SweepChange, now: CoreTime) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+    pub fn on_sweep_steered(
+        &mut self,
+        sweep_number: i64,
+        change: SweepChange,
+        now: CoreTime,
+    ) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
+            return Vec::new();
+        };
+
         // Where it came to its end meanwhile, that was stored afterwards.
         if !sweep.state.is_open() {
             return Vec::new();
         }
+
         let mut effects = Vec::new();
         match change {
             SweepChange::Share(share) => self.change_share(sweep_number, share),
             SweepChange::State(state) => sweep.state = state,
         }
+
         if change == SweepChange::State(SweepState::Cancelled) {
             let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
             let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
@@ -109,6 +143,7 @@ impl Core {
             effects.extend(self.end_leases(&fences, false));
             effects.extend(self.discard_all_checkpoints(sweep_number));
         }
+
         effects.extend(self.assign_leases(now));
         effects
     }
@@ -121,7 +156,9 @@ impl Core {
         match self.sweeps.get(&sweep_number) {
             Some(sweep) if sweep.state.is_open() => {
                 let id = &sweep.id;
-                Err(format!("the sweep {id} has not ended: `ergodic cancel {id}` first, or remove it with --force"))
+                Err(format!(
+                    "the sweep {id} has not ended: `ergodic cancel {id}` first, or remove it with --force"
+                ))
             }
             _ => Ok(()),
         }
@@ -135,9 +172,15 @@ impl Core {
         effects.extend(self.end_leases(&fences, false));
         self.unreadable.remove(&sweep_number);
         self.sweeps.remove(&sweep_number);
-        self.unstored_give_ups.retain(|verdict| verdict.sweep != sweep_number);
-        self.unstored_reversals.retain(|withdrawal| withdrawal.sweep != sweep_number);
-        self.workers.values_mut().for_each(|worker| drop(worker.unable_sweeps.remove(&sweep_number)));
+
+        self.unstored_give_ups
+            .retain(|verdict| verdict.sweep != sweep_number);
+        self.unstored_reversals
+            .retain(|withdrawal| withdrawal.sweep != sweep_number);
+        self.workers
+            .values_mut()
+            .for_each(|worker| drop(worker.unable_sweeps.remove(&sweep_number)));
+
         effects
     }
 
@@ -150,19 +193,38 @@ impl Core {
         audits: &[(TrialKey, WorkerId)],
         now: CoreTime,
     ) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
-        let strange = self.filter_unfinished(sweep, trials.iter().copied().chain(audits.iter().map(|(key, _)| *key)));
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
-        trials.iter().filter(|key| !strange.contains(key)).for_each(|key| sweep.reopen_failed_trial(*key));
+        let Some(sweep) = self.sweeps.get(&sweep_number) else {
+            return Vec::new();
+        };
+        let strange = self.filter_unfinished(
+            sweep,
+            trials
+                .iter()
+                .copied()
+                .chain(audits.iter().map(|(key, _)| *key)),
+        );
+
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
+            return Vec::new();
+        };
+        trials
+            .iter()
+            .filter(|key| !strange.contains(key))
+            .for_each(|key| sweep.reopen_failed_trial(*key));
+
         for (key, origin) in audits.iter().filter(|(key, _)| !strange.contains(key)) {
-            sweep.audits.reopen_failed_audit(sweep.spec.grid.locate_trial(*key), origin);
+            sweep
+                .audits
+                .reopen_failed_audit(sweep.spec.grid.locate_trial(*key), origin);
         }
+
         let mut effects = Vec::new();
         if sweep.state == SweepState::Completed {
             sweep.state = SweepState::Running;
             // Its end may have been on its way to the store behind what made it go on.
             effects.push(Effect::SetSweepState(sweep_number, SweepState::Running));
         }
+
         effects.extend(self.assign_leases(now));
         effects
     }
@@ -174,12 +236,18 @@ impl Core {
     pub fn validate_redo(&self, sweep_number: i64) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
             None => Err("the sweep was removed meanwhile".into()),
-            Some(Sweep { id, withheld: Some(why), .. }) => {
-                Err(format!("the sweep {id} is only shown by this program: {why}"))
-            }
-            Some(Sweep { id, state: SweepState::Cancelled, .. }) => {
-                Err(format!("the sweep {id} was cancelled: launch it again"))
-            }
+            Some(Sweep {
+                id,
+                withheld: Some(why),
+                ..
+            }) => Err(format!(
+                "the sweep {id} is only shown by this program: {why}"
+            )),
+            Some(Sweep {
+                id,
+                state: SweepState::Cancelled,
+                ..
+            }) => Err(format!("the sweep {id} was cancelled: launch it again")),
             Some(_) => Ok(()),
         }
     }
@@ -191,13 +259,26 @@ impl Core {
         trials: &[(TrialKey, Option<Option<Finding>>)],
         now: CoreTime,
     ) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get(&sweep_number).filter(|_| !trials.is_empty()) else { return Vec::new() };
+        let Some(sweep) = self
+            .sweeps
+            .get(&sweep_number)
+            .filter(|_| !trials.is_empty())
+        else {
+            return Vec::new();
+        };
+
         // The audit of a row that was never heard of is looked up with it.
         let strange = self.filter_unfinished(sweep, trials.iter().map(|(key, _)| *key));
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
+            return Vec::new();
+        };
+
         for (key, before) in trials.iter().filter(|(key, _)| !strange.contains(key)) {
-            sweep.audits.redo_audit(sweep.spec.grid.locate_trial(*key), *before);
+            sweep
+                .audits
+                .redo_audit(sweep.spec.grid.locate_trial(*key), *before);
         }
+
         sweep.auditors_expected_until = now + self.timing.lease_ttl;
         self.on_trials_reopened(sweep_number, &[], &[], now)
     }
@@ -208,9 +289,13 @@ impl Core {
     /// It may not, in words.
     pub fn validate_extension(&self, sweep_number: i64, from: &SpecSource) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
-            Some(Sweep { id, withheld: Some(why), .. }) => {
-                Err(format!("the sweep {id} is only shown by this program: {why}"))
-            }
+            Some(Sweep {
+                id,
+                withheld: Some(why),
+                ..
+            }) => Err(format!(
+                "the sweep {id} is only shown by this program: {why}"
+            )),
             Some(sweep) if sweep.state == SweepState::Cancelled => {
                 let id = &sweep.id;
                 Err(format!(
@@ -230,13 +315,17 @@ impl Core {
         spec: Arc<Spec>,
         now: CoreTime,
     ) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
+            return Vec::new();
+        };
         sweep.extend_repeats(source, spec);
         let mut effects = Vec::new();
+
         if sweep.state == SweepState::Completed && sweep.counts.done() < sweep.total_trials() {
             sweep.state = SweepState::Running;
             effects.push(Effect::SetSweepState(sweep_number, SweepState::Running));
         }
+
         effects.extend(self.complete_if_done(sweep_number, now));
         effects.extend(self.assign_leases(now));
         effects

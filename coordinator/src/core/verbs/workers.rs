@@ -1,16 +1,13 @@
 //! Workers join, send heartbeats, request work, and leave.
 
-use crate::core::Core;
-use crate::core::CoreTime;
-use crate::core::Effect;
-use crate::core::Worker;
-use crate::core::state::MAX_KNOWN_WORKERS;
-use crate::interval_set::IntervalSet;
-use crate::records::Fence;
-use crate::records::WorkerId;
+use std::collections::{BTreeMap, HashSet};
+
 use ergodic_common::TrialKey;
-use std::collections::BTreeMap;
-use std::collections::HashSet;
+
+use crate::core::state::MAX_KNOWN_WORKERS;
+use crate::core::{Core, CoreTime, Effect, Worker};
+use crate::interval_set::IntervalSet;
+use crate::records::{Fence, WorkerId};
 
 /// Who joins.
 #[derive(Debug, Clone)]
@@ -32,9 +29,17 @@ pub struct JoiningWorker {
 impl Core {
     /// A worker opened a session, perhaps not its first.
     pub fn on_worker_joined(&mut self, joining: JoiningWorker, now: CoreTime) -> Vec<Effect> {
-        let gone: Vec<Fence> =
-            joining.held.iter().copied().filter(|fence| !self.holds_lease(&joining.worker, *fence)).collect();
-        let (trials, pace) = self.workers.get(&joining.worker).map_or((0, 1.0), |w| (w.stored_rows, w.pace));
+        let gone: Vec<Fence> = joining
+            .held
+            .iter()
+            .copied()
+            .filter(|fence| !self.holds_lease(&joining.worker, *fence))
+            .collect();
+
+        let (trials, pace) = self
+            .workers
+            .get(&joining.worker)
+            .map_or((0, 1.0), |w| (w.stored_rows, w.pace));
         let worker = Worker {
             name: joining.name,
             build: joining.build,
@@ -52,15 +57,19 @@ impl Core {
             unable_sweeps: BTreeMap::new(),
         };
         self.forget_absent_workers(&joining.worker);
+
         self.workers.insert(joining.worker.clone(), worker);
         self.clear_worker(&joining.worker);
         let forgotten = self.worker_fences(&joining.worker, |fence| !joining.held.contains(&fence));
+
         // A process does not forget: it never got these, or has delivered all of them.
         let mut effects = self.end_leases(&forgotten, false);
         self.renew_leases(&joining.worker, &joining.held, now);
+
         if !gone.is_empty() {
             effects.push(Effect::RevokeLeases(joining.worker, gone));
         }
+
         effects.extend(self.assign_leases(now));
         effects
     }
@@ -70,7 +79,8 @@ impl Core {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.connected = false;
             // Of a process that ends its system closes the connection at once; a network or a machine falls silent.
-            worker.session_broke_off = now.saturating_sub(worker.last_seen_at) <= self.timing.lease_ttl / 2;
+            worker.session_broke_off =
+                now.saturating_sub(worker.last_seen_at) <= self.timing.lease_ttl / 2;
             worker.requested_slots = None;
         }
     }
@@ -101,7 +111,12 @@ impl Core {
     }
 
     /// A worker wants a lease.
-    pub fn on_work_requested(&mut self, worker: &str, idle_slots: u32, now: CoreTime) -> Vec<Effect> {
+    pub fn on_work_requested(
+        &mut self,
+        worker: &str,
+        idle_slots: u32,
+        now: CoreTime,
+    ) -> Vec<Effect> {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.requested_slots = Some(idle_slots.max(1));
             worker.last_seen_at = now;
@@ -114,16 +129,26 @@ impl Core {
         if self.workers.len() < MAX_KNOWN_WORKERS || self.workers.contains_key(joining) {
             return;
         }
-        let holders: HashSet<&WorkerId> = self.leases.values().map(|lease| &lease.row.worker).collect();
-        self.workers.retain(|id, worker| worker.connected || holders.contains(id));
+
+        let holders: HashSet<&WorkerId> = self
+            .leases
+            .values()
+            .map(|lease| &lease.row.worker)
+            .collect();
+        self.workers
+            .retain(|id, worker| worker.connected || holders.contains(id));
     }
 
     pub(crate) fn renew_leases(&mut self, worker: &str, held: &[Fence], now: CoreTime) {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.last_seen_at = now;
         }
+
         let expires = now + self.timing.lease_ttl;
-        let held = self.leases.values_mut().filter(|l| l.row.worker == worker && held.contains(&l.row.fence));
+        let held = self
+            .leases
+            .values_mut()
+            .filter(|l| l.row.worker == worker && held.contains(&l.row.fence));
         held.for_each(|l| l.expires_at = expires);
     }
 

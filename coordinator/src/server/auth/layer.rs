@@ -39,7 +39,11 @@ impl AuthLayer {
         leadership: Leadership,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { tokens, leadership, stopping }
+        Self {
+            tokens,
+            leadership,
+            stopping,
+        }
     }
 
     fn admit_request(&self, request: &mut Request<Body>) -> Result<(), Status> {
@@ -52,16 +56,27 @@ impl AuthLayer {
     }
 
     fn authorize_request(&self, request: &mut Request<Body>) -> Result<(), Status> {
-        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let Some(tokens) = &self.tokens else {
+            return Ok(());
+        };
         let token = read_bearer_token(request)?;
-        let role = tokens.authenticate(&token).map_err(|why| unauthenticated_status(&why.to_string()))?;
+        let role = tokens
+            .authenticate(&token)
+            .map_err(|why| unauthenticated_status(&why.to_string()))?;
+
         let path = request.uri().path();
         if !allowed_roles(path).contains(&role) {
             let method = path.rsplit('/').next().unwrap_or_default();
-            let message = format!("a token for the role {} does not open {method}", role.name());
+            let message = format!(
+                "a token for the role {} does not open {method}",
+                role.name()
+            );
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
-        request.extensions_mut().insert(Principal { token_id: token.id });
+
+        request
+            .extensions_mut()
+            .insert(Principal { token_id: token.id });
         Ok(())
     }
 }
@@ -69,9 +84,20 @@ impl AuthLayer {
 fn read_bearer_token(request: &Request<Body>) -> Result<Token, Status> {
     let none = "this coordinator asks for a token: say --token-file FILE, or set ERGODIC_TOKEN_FILE; an administrator makes \
                 one with `ergodic token new`";
-    let value = request.headers().get(AUTHORIZATION).ok_or_else(|| unauthenticated_status(none))?;
-    let text = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
-    text.parse().map_err(|why: ergodic_proto::token::TokenParseError| unauthenticated_status(&why.to_string()))
+    let value = request
+        .headers()
+        .get(AUTHORIZATION)
+        .ok_or_else(|| unauthenticated_status(none))?;
+    let text = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.strip_prefix("Bearer "))
+        .unwrap_or_default();
+
+    text.parse()
+        .map_err(|why: ergodic_proto::token::TokenParseError| {
+            unauthenticated_status(&why.to_string())
+        })
 }
 
 /// The code tells programs that a token would help; the detail carries the exit code for people.
@@ -82,7 +108,10 @@ fn unauthenticated_status(why: &str) -> Status {
 
 /// Who may ask this. A user's `replay` needs the sweep as workers get it.
 fn allowed_roles(path: &str) -> &'static [TokenRole] {
-    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    let (service, method) = path
+        .trim_start_matches('/')
+        .split_once('/')
+        .unwrap_or_default();
     match (service, method) {
         ("ergodic.v1.WorkerService", "GetSweep") | ("ergodic.v1.FileService", _) => &TokenRole::ALL,
         ("ergodic.v1.WorkerService", _) => &[TokenRole::Worker, TokenRole::Admin],
@@ -96,7 +125,10 @@ impl<S> tower_layer::Layer<S> for AuthLayer {
     type Service = AuthService<S>;
 
     fn layer(&self, inner: S) -> AuthService<S> {
-        AuthService { layer: self.clone(), inner }
+        AuthService {
+            layer: self.clone(),
+            inner,
+        }
     }
 }
 
@@ -146,7 +178,10 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.layer.admit_request(&mut request) {
-            Ok(()) => Box::pin(answer_or_cut_off(self.inner.call(request), self.layer.stopping.clone())),
+            Ok(()) => Box::pin(answer_or_cut_off(
+                self.inner.call(request),
+                self.layer.stopping.clone(),
+            )),
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
         }
     }
@@ -160,11 +195,24 @@ mod tests {
     fn each_role_may_ask_what_it_is_for_and_nothing_unknown_is_open() {
         let may = |role, path: &str| allowed_roles(path).contains(&role);
         for role in TokenRole::ALL {
-            assert!(may(role, "/ergodic.v1.FileService/Fetch") && may(role, "/ergodic.v1.WorkerService/GetSweep"));
+            assert!(
+                may(role, "/ergodic.v1.FileService/Fetch")
+                    && may(role, "/ergodic.v1.WorkerService/GetSweep")
+            );
             assert!(!may(role, "/ergodic.v1.Other/Anything") && !may(role, "") && !may(role, "/"));
-            assert_eq!(may(role, "/ergodic.v1.AdminService/NewToken"), role == TokenRole::Admin);
-            assert_eq!(may(role, "/ergodic.v1.WorkerService/CommitResults"), role != TokenRole::User);
-            assert_eq!(may(role, "/ergodic.v1.SweepService/Launch"), role != TokenRole::Worker);
+            assert_eq!(
+                may(role, "/ergodic.v1.AdminService/NewToken"),
+                role == TokenRole::Admin
+            );
+
+            assert_eq!(
+                may(role, "/ergodic.v1.WorkerService/CommitResults"),
+                role != TokenRole::User
+            );
+            assert_eq!(
+                may(role, "/ergodic.v1.SweepService/Launch"),
+                role != TokenRole::Worker
+            );
         }
     }
 }

@@ -23,13 +23,12 @@ use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
-use tokio_rustls::TlsAcceptor;
-
-use crate::store::create_directory;
-
 pub(crate) use layer::{AuthLayer, Principal};
 pub(crate) use tokens::StoredToken;
 pub use tokens::TokenStore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::store::create_directory;
 
 /// How long another coordinator may take that changes what is in the directory.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,26 +73,42 @@ impl Auth {
         };
         let fingerprint = own.as_ref().map(tls::CertificateAuthority::fingerprint);
         let tokens = TokenStore::open(&options.dir, fingerprint)?;
-        if let Some(token) = tokens.create_first_token("made when the coordinator first served").map_err(failed)? {
+        if let Some(token) = tokens
+            .create_first_token("made when the coordinator first served")
+            .map_err(failed)?
+        {
             let path = options.dir.join("admin.token");
             write_secret(&path, format!("{}\n", token.reveal_text()).as_bytes()).map_err(failed)?;
             tracing::info!(file = %path.display(), "a token for administrators was made");
         }
-        Ok(Self { tls: tls::build_acceptor(options, own.as_ref())?, tokens: Arc::new(tokens) })
+
+        Ok(Self {
+            tls: tls::build_acceptor(options, own.as_ref())?,
+            tokens: Arc::new(tokens),
+        })
     }
 }
 
 /// Held while what is in the directory is changed, which takes milliseconds.
 fn lock_auth_dir(dir: &Path) -> io::Result<File> {
     let path = dir.join("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)?;
+
     let started = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(error),
             Err(TryLockError::WouldBlock) if started.elapsed() > LOCK_TIMEOUT => {
-                return Err(io::Error::other(format!("{} is held by another process", path.display())));
+                return Err(io::Error::other(format!(
+                    "{} is held by another process",
+                    path.display()
+                )));
             }
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
         }
@@ -104,9 +119,15 @@ fn lock_auth_dir(dir: &Path) -> io::Result<File> {
 fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");
     let _ = std::fs::remove_file(&part);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)?;
     file.write_all(content)?;
+
     file.sync_all()?;
     std::fs::rename(&part, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }

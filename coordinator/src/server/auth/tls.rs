@@ -7,8 +7,8 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::channel::connect::{read_certificates, read_private_key};
 use ergodic_proto::status::UserError;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -27,19 +27,32 @@ pub(super) struct CertificateAuthority {
 impl CertificateAuthority {
     /// The authority kept in `dir`, made if there is none.
     pub(super) fn open(dir: &Path) -> Result<Self, UserError> {
-        let (pem, key) = (dir.join("ca.pem"), dir.join("ca.key"));
-        let refuse = |why: String| UserError::new(ErrorCode::Refused, format!("--auth-dir {}: {why}", dir.display()));
+        let pem = dir.join("ca.pem");
+        let key = dir.join("ca.key");
+        let refuse = |why: String| {
+            UserError::new(
+                ErrorCode::Refused,
+                format!("--auth-dir {}: {why}", dir.display()),
+            )
+        };
+
         if !pem.exists() {
             let (certificate, secret) = generate_authority().map_err(|e| refuse(e.to_string()))?;
             // The certificate comes last: where it is, the key is too.
             write_secret(&key, secret.as_bytes()).map_err(|e| refuse(format!("ca.key: {e}")))?;
-            write_secret(&pem, certificate.as_bytes()).map_err(|e| refuse(format!("ca.pem: {e}")))?;
+            write_secret(&pem, certificate.as_bytes())
+                .map_err(|e| refuse(format!("ca.pem: {e}")))?;
         }
+
         let secret = std::fs::read_to_string(&key).map_err(|e| refuse(format!("ca.key: {e}")))?;
         let pair = KeyPair::from_pem(&secret).map_err(|e| refuse(format!("ca.key: {e}")))?;
-        let certificate = CertificateDer::from_pem_file(&pem).map_err(|e| refuse(format!("ca.pem: {e}")))?;
+        let certificate =
+            CertificateDer::from_pem_file(&pem).map_err(|e| refuse(format!("ca.pem: {e}")))?;
         let params = authority_params().map_err(|e| refuse(e.to_string()))?;
-        Ok(Self { certificate, issuer: Issuer::new(params, pair) })
+        Ok(Self {
+            certificate,
+            issuer: Issuer::new(params, pair),
+        })
     }
 
     /// By which tokens know it.
@@ -48,22 +61,31 @@ impl CertificateAuthority {
     }
 
     /// A certificate for this process, with the authority's behind it, and the key to it. Nobody goes by its name.
-    fn issue_certificate(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), rcgen::Error> {
+    fn issue_certificate(
+        &self,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
         params.distinguished_name = build_common_name("Ergodic coordinator");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+
         let leaf = params.signed_by(&key, &self.issuer)?;
         let chain = vec![leaf.der().clone(), self.certificate.clone()];
-        Ok((chain, PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))))
+        Ok((
+            chain,
+            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        ))
     }
 }
 
 fn generate_authority() -> Result<(String, String), rcgen::Error> {
     let key = KeyPair::generate()?;
-    Ok((authority_params()?.self_signed(&key)?.pem(), key.serialize_pem()))
+    Ok((
+        authority_params()?.self_signed(&key)?.pem(),
+        key.serialize_pem(),
+    ))
 }
 
 /// What an authority's certificate says, the same for all of them.
@@ -86,12 +108,19 @@ pub(super) fn build_acceptor(
     options: &AuthOptions,
     own: Option<&CertificateAuthority>,
 ) -> Result<TlsAcceptor, UserError> {
-    let internal = |e: String| UserError::new(ErrorCode::Internal, format!("cannot set up TLS: {e}"));
+    let internal =
+        |e: String| UserError::new(ErrorCode::Internal, format!("cannot set up TLS: {e}"));
     let (chain, key) = match (&options.certificate, own) {
-        (Some((cert, key)), _) => (read_certificates("--tls-cert", cert)?, read_private_key("--tls-key", key)?),
-        (None, Some(own)) => own.issue_certificate().map_err(|e| internal(e.to_string()))?,
+        (Some((cert, key)), _) => (
+            read_certificates("--tls-cert", cert)?,
+            read_private_key("--tls-key", key)?,
+        ),
+        (None, Some(own)) => own
+            .issue_certificate()
+            .map_err(|e| internal(e.to_string()))?,
         (None, None) => unreachable!("whoever brings no certificate has an authority"),
     };
+
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -99,17 +128,32 @@ pub(super) fn build_acceptor(
     let builder = match &options.client_ca {
         None => builder.with_no_client_auth(),
         Some(file) => {
-            let bad = |e: String| UserError::new(ErrorCode::BadInput, format!("--client-ca {}: {e}", file.display()));
+            let bad = |e: String| {
+                UserError::new(
+                    ErrorCode::BadInput,
+                    format!("--client-ca {}: {e}", file.display()),
+                )
+            };
+
             let mut roots = RootCertStore::empty();
             for certificate in read_certificates("--client-ca", file)? {
                 roots.add(certificate).map_err(|e| bad(e.to_string()))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
             builder.with_client_cert_verifier(verifier.map_err(|e| bad(e.to_string()))?)
         }
     };
-    let bad = |e: rustls::Error| UserError::new(ErrorCode::BadInput, format!("--tls-cert and --tls-key: {e}"));
+
+    let bad = |e: rustls::Error| {
+        UserError::new(
+            ErrorCode::BadInput,
+            format!("--tls-cert and --tls-key: {e}"),
+        )
+    };
     let mut config = builder.with_single_cert(chain, key).map_err(bad)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
+
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -73,8 +73,12 @@ struct TokenFile {
 impl TokenStore {
     /// The tokens kept in `dir`; new ones carry this fingerprint.
     pub(super) fn open(dir: &Path, fingerprint: Option<[u8; 32]>) -> Result<Self, UserError> {
-        let refuse =
-            |why: io::Error| UserError::new(ErrorCode::Refused, format!("{}: {why}", dir.join(TOKENS_FILE).display()));
+        let refuse = |why: io::Error| {
+            UserError::new(
+                ErrorCode::Refused,
+                format!("{}: {why}", dir.join(TOKENS_FILE).display()),
+            )
+        };
         let kept = RwLock::new(TokenFile::read_from(dir).map_err(refuse)?);
         Ok(Self {
             dir: dir.to_owned(),
@@ -88,7 +92,12 @@ impl TokenStore {
     /// Makes a token for administrators where there is none for anybody.
     pub(super) fn create_first_token(&self, note: &str) -> io::Result<Option<Token>> {
         self.update_file(|records| {
-            if records.is_empty() { self.add_token(records, TokenRole::Admin, None, note).map(Some) } else { Ok(None) }
+            if records.is_empty() {
+                self.add_token(records, TokenRole::Admin, None, note)
+                    .map(Some)
+            } else {
+                Ok(None)
+            }
         })
     }
 
@@ -98,7 +107,12 @@ impl TokenStore {
     }
 
     /// Makes a token; it is durable before it is handed out.
-    pub(crate) fn create_token(&self, role: TokenRole, lifetime: Option<Duration>, note: &str) -> io::Result<Token> {
+    pub(crate) fn create_token(
+        &self,
+        role: TokenRole,
+        lifetime: Option<Duration>,
+        note: &str,
+    ) -> io::Result<Token> {
         self.update_file(|records| self.add_token(records, role, lifetime, note))
     }
 
@@ -110,7 +124,8 @@ impl TokenStore {
         note: &str,
     ) -> io::Result<Token> {
         let token = loop {
-            let (mut id, mut secret) = ([0; 4], [0; 16]);
+            let mut id = [0; 4];
+            let mut secret = [0; 16];
             fill_random(&mut id)?;
             fill_random(&mut secret)?;
             let token = Token::new(role, id, secret, self.fingerprint);
@@ -118,6 +133,7 @@ impl TokenStore {
                 break token;
             }
         };
+
         let created_at = unix_seconds();
         records.push(StoredToken {
             id: token.id.clone(),
@@ -125,8 +141,10 @@ impl TokenStore {
             hash: to_hex(&token.secret_hash()),
             note: note.to_owned(),
             created_at,
-            expires_at: lifetime.map_or(0, |lifetime| created_at.saturating_add(lifetime.as_secs())),
+            expires_at: lifetime
+                .map_or(0, |lifetime| created_at.saturating_add(lifetime.as_secs())),
         });
+
         Ok(token)
     }
 
@@ -140,18 +158,27 @@ impl TokenStore {
         if revoked {
             self.revocations.send_modify(|n| *n += 1);
         }
+
         Ok(revoked)
     }
 
     /// Changes what is kept, as it is now, one coordinator after another.
-    fn update_file<T>(&self, change: impl FnOnce(&mut Vec<StoredToken>) -> io::Result<T>) -> io::Result<T> {
+    fn update_file<T>(
+        &self,
+        change: impl FnOnce(&mut Vec<StoredToken>) -> io::Result<T>,
+    ) -> io::Result<T> {
         let _alone = lock_auth_dir(&self.dir)?;
         let mut records = TokenFile::read_from(&self.dir)?.records;
         let before = records.len();
         let changed = change(&mut records)?;
+
         if records.len() != before {
-            write_secret(&self.dir.join(TOKENS_FILE), &serde_json::to_vec_pretty(&records).map_err(io::Error::other)?)?;
+            write_secret(
+                &self.dir.join(TOKENS_FILE),
+                &serde_json::to_vec_pretty(&records).map_err(io::Error::other)?,
+            )?;
         }
+
         *self.file.write().expect(LOCK_NOT_POISONED) = TokenFile::read_from(&self.dir)?;
         Ok(changed)
     }
@@ -163,6 +190,7 @@ impl TokenStore {
         if read_file_stamp(&self.dir).is_none_or(|stamp| Some(stamp) == known.stamp) {
             return known;
         }
+
         drop(known);
         match TokenFile::read_from(&self.dir) {
             Ok(kept) => {
@@ -176,18 +204,27 @@ impl TokenStore {
                 .expect(LOCK_NOT_POISONED)
                 .report_error("the tokens cannot be read again", &error),
         }
+
         self.file.read().expect(LOCK_NOT_POISONED)
     }
 
     /// The role that a token gives.
     pub(crate) fn authenticate(&self, token: &Token) -> Result<TokenRole, TokenAuthError> {
         let kept = self.current_file();
-        let record = kept.records.iter().find(|record| record.id == token.id).ok_or(TokenAuthError::Unknown)?;
+        let record = kept
+            .records
+            .iter()
+            .find(|record| record.id == token.id)
+            .ok_or(TokenAuthError::Unknown)?;
         let kept: Option<[u8; 32]> = from_hex(&record.hash).and_then(|bytes| bytes.try_into().ok());
+
         // Hashes of BLAKE3 are compared in constant time.
-        if kept.is_none_or(|kept| blake3::Hash::from(kept) != blake3::Hash::from(token.secret_hash())) {
+        if kept
+            .is_none_or(|kept| blake3::Hash::from(kept) != blake3::Hash::from(token.secret_hash()))
+        {
             return Err(TokenAuthError::Unknown);
         }
+
         check_expiry(record)
     }
 
@@ -210,16 +247,16 @@ impl TokenFile {
         // Before the content: what is replaced in between is read again later.
         let stamp = read_file_stamp(dir);
         let records: Vec<StoredToken> = match std::fs::read(dir.join(TOKENS_FILE)) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|e| io::Error::other(format!("not a list of tokens: {e}")))?
-            }
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| io::Error::other(format!("not a list of tokens: {e}")))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e),
         };
         match records.iter().find(|record| record.role().is_none()) {
-            Some(record) => {
-                Err(io::Error::other(format!("the token {} has no known role: '{}'", record.id, record.role)))
-            }
+            Some(record) => Err(io::Error::other(format!(
+                "the token {} has no known role: '{}'",
+                record.id, record.role
+            ))),
             None => Ok(Self { records, stamp }),
         }
     }
@@ -246,12 +283,17 @@ fn check_expiry(record: &StoredToken) -> Result<TokenRole, TokenAuthError> {
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     let random: &dyn SecureRandom = rustls::crypto::ring::default_provider().secure_random;
-    random.fill(bytes).map_err(|_| io::Error::other("the system gives no randomness"))
+    random
+        .fill(bytes)
+        .map_err(|_| io::Error::other("the system gives no randomness"))
 }
 
 #[cfg(test)]
@@ -261,22 +303,50 @@ mod tests {
     #[test]
     fn tokens_are_kept_as_hashes_and_open_until_they_are_revoked_or_expire() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let tokens = TokenStore::open(dir.path(), Some([3; 32])).expect("an empty directory will do");
-        let made = tokens.create_token(TokenRole::Worker, None, "lab").expect("it can be made");
-        let short = tokens.create_token(TokenRole::User, Some(Duration::ZERO), "").expect("it can be made");
+        let tokens =
+            TokenStore::open(dir.path(), Some([3; 32])).expect("an empty directory will do");
+        let made = tokens
+            .create_token(TokenRole::Worker, None, "lab")
+            .expect("it can be made");
+        let short = tokens
+            .create_token(TokenRole::User, Some(Duration::ZERO), "")
+            .expect("it can be made");
+
         let text = std::fs::read_to_string(dir.path().join("tokens.json")).expect("they are kept");
-        let secret = made.reveal_text().split('.').nth(2).expect("a secret").to_owned();
+        let secret = made
+            .reveal_text()
+            .split('.')
+            .nth(2)
+            .expect("a secret")
+            .to_owned();
         assert!(!text.contains(&secret) && text.contains(&made.id));
+
         let again = TokenStore::open(dir.path(), Some([3; 32])).expect("what was kept can be read");
         assert_eq!(again.authenticate(&made), Ok(TokenRole::Worker));
         assert_eq!(again.authenticate(&short), Err(TokenAuthError::Expired));
+
         // The role is the one that was kept, whatever the text says.
-        let forged = made.reveal_text().replace("worker", "admin").parse::<Token>().expect("a token in form");
+        let forged = made
+            .reveal_text()
+            .replace("worker", "admin")
+            .parse::<Token>()
+            .expect("a token in form");
         assert_eq!(again.authenticate(&forged), Ok(TokenRole::Worker));
-        let other = made.reveal_text().replace(&secret, &"0".repeat(32)).parse::<Token>().expect("a token in form");
+
+        let other = made
+            .reveal_text()
+            .replace(&secret, &"0".repeat(32))
+            .parse::<Token>()
+            .expect("a token in form");
         assert_eq!(again.authenticate(&other), Err(TokenAuthError::Unknown));
+
         assert!(again.revoke_token(&made.id).expect("it can be written"));
-        assert!(!again.revoke_token(&made.id).expect("nothing is to be written"));
+        assert!(
+            !again
+                .revoke_token(&made.id)
+                .expect("nothing is to be written")
+        );
+
         assert_eq!(again.authenticate(&made), Err(TokenAuthError::Unknown));
     }
 
@@ -287,11 +357,23 @@ mod tests {
         let there = TokenStore::open(dir.path(), None).expect("an empty directory will do");
         let (one, other) = std::thread::scope(|scope| {
             let many = |tokens: &TokenStore| -> Vec<Token> {
-                (0..20).map(|_| tokens.create_token(TokenRole::Worker, None, "").expect("it can be made")).collect()
+                (0..20)
+                    .map(|_| {
+                        tokens
+                            .create_token(TokenRole::Worker, None, "")
+                            .expect("it can be made")
+                    })
+                    .collect()
             };
-            let (here, there) = (&here, &there);
-            let (one, other) = (scope.spawn(move || many(here)), scope.spawn(move || many(there)));
-            (one.join().expect("no panic"), other.join().expect("no panic"))
+
+            let here = &here;
+            let there = &there;
+            let one = scope.spawn(move || many(here));
+            let other = scope.spawn(move || many(there));
+            (
+                one.join().expect("no panic"),
+                other.join().expect("no panic"),
+            )
         });
         for token in one.iter().chain(&other) {
             assert_eq!(
@@ -299,6 +381,7 @@ mod tests {
                 (Ok(TokenRole::Worker), Ok(TokenRole::Worker))
             );
         }
+
         assert!(there.revoke_token(&one[0].id).expect("it can be written"));
         assert_eq!(here.authenticate(&one[0]), Err(TokenAuthError::Unknown));
     }
@@ -307,7 +390,9 @@ mod tests {
     fn a_damaged_file_is_named() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("tokens.json"), "[{\"id\": 3}]").expect("it can be written");
-        let error = TokenStore::open(dir.path(), None).err().expect("it is refused");
+        let error = TokenStore::open(dir.path(), None)
+            .err()
+            .expect("it is refused");
         assert!(error.message.contains("tokens.json"), "{error}");
     }
 }

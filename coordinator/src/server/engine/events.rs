@@ -1,37 +1,23 @@
 //! What the event loop receives, and the handle through which others send it.
 
-use crate::core::Core;
-use crate::core::GiveUpReversal;
-use crate::core::GivenUpTrial;
-use crate::core::JoiningWorker;
-use crate::core::Steering;
-use crate::core::StoredRow;
-use crate::core::Sweep;
-use crate::core::SweepChange;
-use crate::records::Fence;
-use crate::records::LeaseRow;
-use crate::records::RecordedAudit;
-use crate::records::SweepRow;
-use crate::records::WorkerId;
+use std::sync::Arc;
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{Spec, TrialKey, TrialResult};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::core::{
+    Core, GiveUpReversal, GivenUpTrial, JoiningWorker, Steering, StoredRow, Sweep, SweepChange,
+};
+use crate::records::{Fence, LeaseRow, RecordedAudit, SweepRow, WorkerId};
 use crate::server::checkpoints::IncomingCheckpoint;
 use crate::server::engine::Engine;
 use crate::server::limits::Permit;
-use crate::store::ClearedRows;
-use crate::store::CommitReport;
-use crate::store::RedoneTrial;
-use crate::store::ReusingSweep;
-use crate::store::StoreError;
-use crate::store::SuccessorSweep;
-use ergodic_common::Spec;
-use ergodic_common::TrialKey;
-use ergodic_common::TrialResult;
-use ergodic_common::spec::SpecSource;
-use ergodic_proto::status::UserError;
-use ergodic_proto::v1;
-use std::sync::Arc;
-use tokio::sync::mpsc;
-use tokio::sync::oneshot;
-use tokio::sync::watch;
+use crate::store::{
+    ClearedRows, CommitReport, RedoneTrial, ReusingSweep, StoreError, SuccessorSweep,
+};
 
 /// Messages to a worker.
 pub type SessionSender = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
@@ -39,9 +25,17 @@ pub type SessionSender = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>
 /// Everything that can wake the loop.
 pub enum EngineEvent {
     /// A sweep is to be stored.
-    Launch(Box<SweepRow>, Arc<Spec>, oneshot::Sender<Result<i64, StoreError>>),
+    Launch(
+        Box<SweepRow>,
+        Arc<Spec>,
+        oneshot::Sender<Result<i64, StoreError>>,
+    ),
     /// It was.
-    Launched(Box<SweepRow>, Arc<Spec>, oneshot::Sender<Result<i64, StoreError>>),
+    Launched(
+        Box<SweepRow>,
+        Arc<Spec>,
+        oneshot::Sender<Result<i64, StoreError>>,
+    ),
     /// A worker opened a session.
     WorkerJoined(JoiningWorker, SessionSender, oneshot::Sender<u64>),
     /// A session ended, by its number.
@@ -69,33 +63,75 @@ pub enum EngineEvent {
     /// A user steers a sweep.
     Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
     /// What that changes is durable, or is not.
-    Steered(i64, SweepChange, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Steered(
+        i64,
+        SweepChange,
+        Result<(), StoreError>,
+        oneshot::Sender<Result<(), UserError>>,
+    ),
     /// Its failed trials have no rows any more, or still have them.
-    Retried(i64, Result<ReopenedTrials, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Retried(
+        i64,
+        Result<ReopenedTrials, StoreError>,
+        oneshot::Sender<Result<(), UserError>>,
+    ),
     /// A sweep is to have a file that asks for more repeats of its cells, in place of the first of these.
-    Extend(i64, SpecSource, SpecSource, Arc<Spec>, oneshot::Sender<Result<(), UserError>>),
+    Extend(
+        i64,
+        SpecSource,
+        SpecSource,
+        Arc<Spec>,
+        oneshot::Sender<Result<(), UserError>>,
+    ),
     /// It has it, if the answer is yes.
-    Extended(i64, SpecSource, Arc<Spec>, Result<bool, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Extended(
+        i64,
+        SpecSource,
+        Arc<Spec>,
+        Result<bool, StoreError>,
+        oneshot::Sender<Result<(), UserError>>,
+    ),
     /// A new sweep is to be stored with the rows of another one.
-    InsertSuccessor(Box<SuccessorSweep>, oneshot::Sender<Result<i64, StoreError>>),
+    InsertSuccessor(
+        Box<SuccessorSweep>,
+        oneshot::Sender<Result<i64, StoreError>>,
+    ),
     /// A new sweep is to be stored with copies of rows of others.
-    InsertReusing(Box<ReusingSweep>, oneshot::Sender<Result<(i64, u64), StoreError>>),
+    InsertReusing(
+        Box<ReusingSweep>,
+        oneshot::Sender<Result<(i64, u64), StoreError>>,
+    ),
     /// It is stored, and the other one, of this number, has ended.
-    SuccessorInserted(i64, Result<i64, StoreError>, oneshot::Sender<Result<i64, StoreError>>),
+    SuccessorInserted(
+        i64,
+        Result<i64, StoreError>,
+        oneshot::Sender<Result<i64, StoreError>>,
+    ),
     /// A sweep that is stored begins with these rows.
     AddStoredSweep(Box<Sweep>, Vec<StoredRow>, oneshot::Sender<()>),
     /// A user removes a sweep.
     Remove(i64, oneshot::Sender<Result<(), UserError>>),
     /// It is no more, or still there.
-    Removed(i64, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Removed(
+        i64,
+        Result<(), StoreError>,
+        oneshot::Sender<Result<(), UserError>>,
+    ),
     /// Some of a removed sweep's rows are to be cleared.
     ClearRows(i64, oneshot::Sender<Result<ClearedRows, StoreError>>),
     /// Files are to go that nothing names, as far as is known; how many of them went, and their bytes.
-    DeleteUnreferenced(Vec<[u8; 32]>, oneshot::Sender<Result<(u64, u64), StoreError>>),
+    DeleteUnreferenced(
+        Vec<[u8; 32]>,
+        oneshot::Sender<Result<(u64, u64), StoreError>>,
+    ),
     /// Trials of a sweep are to be run once more, because files that their rows name are lost.
     Redo(i64, Vec<TrialKey>, oneshot::Sender<Result<(), UserError>>),
     /// They are due, or are not.
-    Redone(i64, Result<Vec<RedoneTrial>, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Redone(
+        i64,
+        Result<Vec<RedoneTrial>, StoreError>,
+        oneshot::Sender<Result<(), UserError>>,
+    ),
     /// Whether the store takes a write.
     CheckWritable(oneshot::Sender<Result<(), StoreError>>),
     /// A question.
@@ -171,7 +207,13 @@ impl EngineHandle {
     /// A handle to somebody who answers questions in the loop's place, and what is asked.
     pub(crate) fn detached() -> (Self, mpsc::UnboundedReceiver<EngineEvent>) {
         let (events, questions) = Engine::new_queue();
-        (Self { events, changes: watch::channel(0).1 }, questions)
+        (
+            Self {
+                events,
+                changes: watch::channel(0).1,
+            },
+            questions,
+        )
     }
 
     /// Tells the loop something.
@@ -189,7 +231,9 @@ impl EngineHandle {
         question: impl FnOnce(&Core) -> T + Send + 'static,
     ) -> Result<T, EngineStopped> {
         let (answer, answered) = oneshot::channel();
-        self.send_event(EngineEvent::Query(Box::new(move |core| drop(answer.send(question(core))))));
+        self.send_event(EngineEvent::Query(Box::new(move |core| {
+            drop(answer.send(question(core)))
+        })));
         answered.await.map_err(|_| EngineStopped)
     }
 
@@ -200,4 +244,7 @@ impl EngineHandle {
 }
 
 /// The loop's queue.
-pub type EngineQueue = (mpsc::UnboundedSender<EngineEvent>, mpsc::UnboundedReceiver<EngineEvent>);
+pub type EngineQueue = (
+    mpsc::UnboundedSender<EngineEvent>,
+    mpsc::UnboundedReceiver<EngineEvent>,
+);

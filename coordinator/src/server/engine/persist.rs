@@ -1,14 +1,14 @@
 //! Writes that need no answer.
 
-use crate::server::engine::Engine;
-use crate::server::engine::EngineEvent;
-use crate::server::engine::ReopenedTrials;
-use crate::store::StoreError;
-use crate::store::StoreWrite;
-use crate::store::WriteOutput;
+use crate::server::engine::{Engine, EngineEvent, ReopenedTrials};
+use crate::store::{StoreError, StoreWrite, WriteOutput};
 
 pub(crate) fn into_reopened_trials(written: WriteOutput) -> ReopenedTrials {
-    if let WriteOutput::Reopened(trials, audits) = written { (trials, audits) } else { ReopenedTrials::default() }
+    if let WriteOutput::Reopened(trials, audits) = written {
+        (trials, audits)
+    } else {
+        ReopenedTrials::default()
+    }
 }
 
 impl Engine {

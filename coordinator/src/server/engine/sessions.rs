@@ -1,20 +1,13 @@
 //! Workers' sessions: who joined, what they say, what is sent to them.
 
-use crate::core::CoreTime;
-use crate::core::Effect;
-use crate::core::JoiningWorker;
-use crate::records::LeaseRow;
-use crate::server::engine::Engine;
-use crate::server::engine::EngineEvent;
-use crate::server::engine::SessionSender;
-use crate::server::engine::WorkerMessage;
-use crate::server::engine::fence_to_wire;
-use crate::store::StoreError;
-use crate::store::StoreWrite;
-use crate::store::WriteOutput;
 use ergodic_common::TrialKey;
 use ergodic_proto::v1;
 use tokio::sync::oneshot;
+
+use crate::core::{CoreTime, Effect, JoiningWorker};
+use crate::records::LeaseRow;
+use crate::server::engine::{Engine, EngineEvent, SessionSender, WorkerMessage, fence_to_wire};
+use crate::store::{StoreError, StoreWrite, WriteOutput};
 
 impl Engine {
     pub(crate) fn join_worker(
@@ -25,23 +18,40 @@ impl Engine {
         now: CoreTime,
     ) -> Vec<Effect> {
         self.next_session += 1;
-        tracing::info!(worker = joining.name, slots = joining.slots, held = joining.held.len(), "worker joined");
-        self.sessions.insert(joining.worker.clone(), (self.next_session, outbox));
+        tracing::info!(
+            worker = joining.name,
+            slots = joining.slots,
+            held = joining.held.len(),
+            "worker joined"
+        );
+
+        self.sessions
+            .insert(joining.worker.clone(), (self.next_session, outbox));
         // Welcome goes out before anything that the join brings about.
         let _ = reply.send(self.next_session);
         self.core.on_worker_joined(joining, now)
     }
 
     pub(crate) fn end_session(&mut self, worker: &str, session: u64) -> Vec<Effect> {
-        if self.sessions.get(worker).is_some_and(|(number, _)| *number == session) {
+        if self
+            .sessions
+            .get(worker)
+            .is_some_and(|(number, _)| *number == session)
+        {
             tracing::info!(worker, "session ended");
             self.sessions.remove(worker);
             self.core.on_session_ended(worker, self.current_time());
         }
+
         Vec::new()
     }
 
-    pub(crate) fn handle_worker_message(&mut self, worker: &str, saying: WorkerMessage, now: CoreTime) -> Vec<Effect> {
+    pub(crate) fn handle_worker_message(
+        &mut self,
+        worker: &str,
+        saying: WorkerMessage,
+        now: CoreTime,
+    ) -> Vec<Effect> {
         match saying {
             WorkerMessage::Heartbeat(running, queued, held) => {
                 self.core.on_heartbeat(worker, running, queued, &held, now);
@@ -50,9 +60,17 @@ impl Engine {
                 Vec::new()
             }
             WorkerMessage::RequestWork(idle) => self.core.on_work_requested(worker, idle, now),
-            WorkerMessage::Release(fence, why) => self.core.on_lease_released(worker, fence, why, now),
+            WorkerMessage::Release(fence, why) => {
+                self.core.on_lease_released(worker, fence, why, now)
+            }
             WorkerMessage::Retracted(fence, keys) => {
-                tracing::debug!(worker, lease = fence.lease, trials = keys.len(), "trials given back");
+                tracing::debug!(
+                    worker,
+                    lease = fence.lease,
+                    trials = keys.len(),
+                    "trials given back"
+                );
+
                 self.core.on_trials_retracted(worker, fence, &keys, now)
             }
             WorkerMessage::Goodbye => {
@@ -66,9 +84,16 @@ impl Engine {
         let events = self.events.clone();
         let row = lease.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events.send(EngineEvent::LeaseStored(lease, sweep, keys, written.map(|_| ())));
+            let _ = events.send(EngineEvent::LeaseStored(
+                lease,
+                sweep,
+                keys,
+                written.map(|_| ()),
+            ));
         });
-        self.writer.enqueue_write(StoreWrite::InsertLease(row), answer);
+
+        self.writer
+            .enqueue_write(StoreWrite::InsertLease(row), answer);
     }
 
     pub(crate) fn send_grant(
@@ -79,16 +104,27 @@ impl Engine {
         stored: Result<(), StoreError>,
     ) -> Vec<Effect> {
         if let Err(error) = stored {
-            self.throttled_log.report_error("a lease could not be stored", &error);
+            self.throttled_log
+                .report_error("a lease could not be stored", &error);
             return self.core.on_grant_failed(lease);
         }
+
         if !self.core.holds_lease(&lease.worker, lease.fence) {
             // It ended while it was being stored: by a cancel, say. Whoever is told so wishes for another.
-            let revoke = v1::Revoke { fences: vec![fence_to_wire(lease.fence)] };
+            let revoke = v1::Revoke {
+                fences: vec![fence_to_wire(lease.fence)],
+            };
             self.send_to_worker(&lease.worker, v1::session_response::Message::Revoke(revoke));
             return Vec::new();
         }
-        tracing::debug!(worker = lease.worker, lease = lease.fence.lease, trials = keys.len(), "lease granted");
+
+        tracing::debug!(
+            worker = lease.worker,
+            lease = lease.fence.lease,
+            trials = keys.len(),
+            "lease granted"
+        );
+
         let grant = v1::Grant {
             fence: Some(fence_to_wire(lease.fence)),
             sweep,
@@ -101,13 +137,19 @@ impl Engine {
                 .collect(),
         };
         self.send_to_worker(&lease.worker, v1::session_response::Message::Grant(grant));
+
         Vec::new()
     }
 
     /// A worker that does not read its messages loses its session: its leases expire unless it comes back.
     pub(crate) fn send_to_worker(&mut self, worker: &str, message: v1::session_response::Message) {
-        let response = v1::SessionResponse { message: Some(message) };
-        let sent = self.sessions.get(worker).map(|(_, outbox)| outbox.try_send(Ok(response)).is_ok());
+        let response = v1::SessionResponse {
+            message: Some(message),
+        };
+        let sent = self
+            .sessions
+            .get(worker)
+            .map(|(_, outbox)| outbox.try_send(Ok(response)).is_ok());
         if sent == Some(false) {
             self.sessions.remove(worker);
             self.core.on_session_ended(worker, self.current_time());

@@ -1,30 +1,20 @@
 //! What users change about sweeps: each change is checked by the core, stored, then applied.
 
-use crate::core::CoreTime;
-use crate::core::Effect;
-use crate::core::Steering;
-use crate::core::SweepChange;
-use crate::records::SweepRow;
-use crate::records::SweepState;
-use crate::server::engine::Engine;
-use crate::server::engine::EngineEvent;
-use crate::server::engine::ReopenedTrials;
-use crate::server::engine::persist::into_reopened_trials;
-use crate::server::store_error;
-use crate::store::ClearedRows;
-use crate::store::RedoneTrial;
-use crate::store::ReusingSweep;
-use crate::store::StoreError;
-use crate::store::StoreWrite;
-use crate::store::SuccessorSweep;
-use crate::store::WriteOutput;
-use ergodic_common::ErrorCode;
-use ergodic_common::Spec;
-use ergodic_common::TrialKey;
-use ergodic_common::spec::SpecSource;
-use ergodic_proto::status::UserError;
 use std::sync::Arc;
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{ErrorCode, Spec, TrialKey};
+use ergodic_proto::status::UserError;
 use tokio::sync::oneshot;
+
+use crate::core::{CoreTime, Effect, Steering, SweepChange};
+use crate::records::{SweepRow, SweepState};
+use crate::server::engine::persist::into_reopened_trials;
+use crate::server::engine::{Engine, EngineEvent, ReopenedTrials};
+use crate::server::store_error;
+use crate::store::{
+    ClearedRows, RedoneTrial, ReusingSweep, StoreError, StoreWrite, SuccessorSweep, WriteOutput,
+};
 
 impl Engine {
     pub(crate) fn store_sweep(
@@ -35,15 +25,19 @@ impl Engine {
     ) -> Vec<Effect> {
         let events = self.events.clone();
         let stored = row.clone();
-        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| match written {
-            Ok(WriteOutput::SweepNumber(number)) => {
-                let row = Box::new(SweepRow { number, ..*row });
-                let _ = events.send(EngineEvent::Launched(row, spec, reply));
-            }
-            Ok(_) => drop(reply),
-            Err(error) => drop(reply.send(Err(error))),
-        });
-        self.writer.enqueue_write(StoreWrite::InsertSweep(*stored), answer);
+        let answer = Box::new(
+            move |written: Result<WriteOutput, StoreError>| match written {
+                Ok(WriteOutput::SweepNumber(number)) => {
+                    let row = Box::new(SweepRow { number, ..*row });
+                    let _ = events.send(EngineEvent::Launched(row, spec, reply));
+                }
+                Ok(_) => drop(reply),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+        );
+        self.writer
+            .enqueue_write(StoreWrite::InsertSweep(*stored), answer);
+
         Vec::new()
     }
 
@@ -61,8 +55,14 @@ impl Engine {
             Ok(Some(change)) => {
                 let events = self.events.clone();
                 let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-                    let _ = events.send(EngineEvent::Steered(sweep, change, written.map(|_| ()), reply));
+                    let _ = events.send(EngineEvent::Steered(
+                        sweep,
+                        change,
+                        written.map(|_| ()),
+                        reply,
+                    ));
                 });
+
                 let write = match change {
                     SweepChange::State(state) => StoreWrite::SetSweepState(sweep, state),
                     SweepChange::Share(share) => StoreWrite::SetShare(sweep, share),
@@ -70,6 +70,7 @@ impl Engine {
                 self.writer.enqueue_write(write, answer);
             }
         }
+
         Vec::new()
     }
 
@@ -92,9 +93,15 @@ impl Engine {
     pub(crate) fn store_retry(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) {
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events.send(EngineEvent::Retried(sweep, written.map(into_reopened_trials), reply));
+            let _ = events.send(EngineEvent::Retried(
+                sweep,
+                written.map(into_reopened_trials),
+                reply,
+            ));
         });
-        self.writer.enqueue_write(StoreWrite::RetryFailed(sweep), answer);
+
+        self.writer
+            .enqueue_write(StoreWrite::RetryFailed(sweep), answer);
     }
 
     pub(crate) fn on_retry_stored(
@@ -105,23 +112,34 @@ impl Engine {
         now: CoreTime,
     ) -> Vec<Effect> {
         let (answer, effects) = match retried {
-            Ok((trials, audits)) => (Ok(()), self.core.on_trials_reopened(sweep, &trials, &audits, now)),
+            Ok((trials, audits)) => (
+                Ok(()),
+                self.core.on_trials_reopened(sweep, &trials, &audits, now),
+            ),
             Err(error) => (Err(store_error(error)), Vec::new()),
         };
         let _ = reply.send(answer);
+
         effects
     }
 
-    pub(crate) fn store_removal(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
+    pub(crate) fn store_removal(
+        &self,
+        sweep: i64,
+        reply: oneshot::Sender<Result<(), UserError>>,
+    ) -> Vec<Effect> {
         if let Err(why) = self.core.validate_removal(sweep) {
             let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
             return Vec::new();
         }
+
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let _ = events.send(EngineEvent::Removed(sweep, written.map(|_| ()), reply));
         });
-        self.writer.enqueue_write(StoreWrite::RemoveSweep(sweep), answer);
+        self.writer
+            .enqueue_write(StoreWrite::RemoveSweep(sweep), answer);
+
         Vec::new()
     }
 
@@ -131,7 +149,11 @@ impl Engine {
         removed: Result<(), StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
     ) -> Vec<Effect> {
-        let effects = if removed.is_ok() { self.core.on_sweep_removed(sweep) } else { Vec::new() };
+        let effects = if removed.is_ok() {
+            self.core.on_sweep_removed(sweep)
+        } else {
+            Vec::new()
+        };
         let _ = reply.send(removed.map_err(store_error));
         effects
     }
@@ -149,12 +171,16 @@ impl Engine {
             let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
             return Vec::new();
         }
-        let (events, extended) = (self.events.clone(), to.clone());
+
+        let events = self.events.clone();
+        let extended = to.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let stored = written.map(|written| written == WriteOutput::Extended(true));
             let _ = events.send(EngineEvent::Extended(sweep, extended, spec, stored, reply));
         });
-        self.writer.enqueue_write(StoreWrite::ExtendSweep(sweep, from, to), answer);
+        self.writer
+            .enqueue_write(StoreWrite::ExtendSweep(sweep, from, to), answer);
+
         Vec::new()
     }
 
@@ -169,11 +195,15 @@ impl Engine {
     ) -> Vec<Effect> {
         let changed = "the sweep was changed or removed meanwhile: try again";
         let (answer, effects) = match stored {
-            Ok(true) => (Ok(()), self.core.on_sweep_extended(sweep, source, spec, now)),
+            Ok(true) => (
+                Ok(()),
+                self.core.on_sweep_extended(sweep, source, spec, now),
+            ),
             Ok(false) => (Err(UserError::new(ErrorCode::Refused, changed)), Vec::new()),
             Err(error) => (Err(store_error(error)), Vec::new()),
         };
         let _ = reply.send(answer);
+
         effects
     }
 
@@ -182,12 +212,21 @@ impl Engine {
         inheritance: Box<SuccessorSweep>,
         reply: oneshot::Sender<Result<i64, StoreError>>,
     ) -> Vec<Effect> {
-        let (events, from) = (self.events.clone(), inheritance.predecessor);
+        let events = self.events.clone();
+        let from = inheritance.predecessor;
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let stored = written.map(|written| if let WriteOutput::SweepNumber(number) = written { number } else { 0 });
+            let stored = written.map(|written| {
+                if let WriteOutput::SweepNumber(number) = written {
+                    number
+                } else {
+                    0
+                }
+            });
             let _ = events.send(EngineEvent::SuccessorInserted(from, stored, reply));
         });
-        self.writer.enqueue_write(StoreWrite::InsertSuccessor(inheritance), answer);
+        self.writer
+            .enqueue_write(StoreWrite::InsertSuccessor(inheritance), answer);
+
         Vec::new()
     }
 
@@ -197,11 +236,18 @@ impl Engine {
         reply: oneshot::Sender<Result<(i64, u64), StoreError>>,
     ) -> Vec<Effect> {
         let answer = |written: Result<WriteOutput, StoreError>| {
-            let gathered =
-                |written| if let WriteOutput::SweepWithRows(sweep, rows) = written { (sweep, rows) } else { (0, 0) };
+            let gathered = |written| {
+                if let WriteOutput::SweepWithRows(sweep, rows) = written {
+                    (sweep, rows)
+                } else {
+                    (0, 0)
+                }
+            };
             drop(reply.send(written.map(gathered)));
         };
-        self.writer.enqueue_write(StoreWrite::InsertReusing(gathering), Box::new(answer));
+        self.writer
+            .enqueue_write(StoreWrite::InsertReusing(gathering), Box::new(answer));
+
         Vec::new()
     }
 
@@ -213,9 +259,19 @@ impl Engine {
         reply: oneshot::Sender<Result<i64, StoreError>>,
         now: CoreTime,
     ) -> Vec<Effect> {
-        let ends = stored.is_ok() && self.core.sweep(from).is_some_and(|sweep| sweep.state.is_open());
+        let ends = stored.is_ok()
+            && self
+                .core
+                .sweep(from)
+                .is_some_and(|sweep| sweep.state.is_open());
+
         let _ = reply.send(stored);
-        if ends { self.core.on_sweep_steered(from, SweepChange::State(SweepState::Cancelled), now) } else { Vec::new() }
+        if ends {
+            self.core
+                .on_sweep_steered(from, SweepChange::State(SweepState::Cancelled), now)
+        } else {
+            Vec::new()
+        }
     }
 
     pub(crate) fn clear_removed_rows(
@@ -224,11 +280,18 @@ impl Engine {
         reply: oneshot::Sender<Result<ClearedRows, StoreError>>,
     ) -> Vec<Effect> {
         let answer = |written: Result<WriteOutput, StoreError>| {
-            let cleared =
-                |written| if let WriteOutput::Cleared(cleared) = written { cleared } else { ClearedRows::default() };
+            let cleared = |written| {
+                if let WriteOutput::Cleared(cleared) = written {
+                    cleared
+                } else {
+                    ClearedRows::default()
+                }
+            };
             drop(reply.send(written.map(cleared)));
         };
-        self.writer.enqueue_write(StoreWrite::ClearRows(sweep), Box::new(answer));
+        self.writer
+            .enqueue_write(StoreWrite::ClearRows(sweep), Box::new(answer));
+
         Vec::new()
     }
 
@@ -238,10 +301,18 @@ impl Engine {
         reply: oneshot::Sender<Result<(u64, u64), StoreError>>,
     ) -> Vec<Effect> {
         let answer = |written: Result<WriteOutput, StoreError>| {
-            let gone = |written| if let WriteOutput::Deleted(files, bytes) = written { (files, bytes) } else { (0, 0) };
+            let gone = |written| {
+                if let WriteOutput::Deleted(files, bytes) = written {
+                    (files, bytes)
+                } else {
+                    (0, 0)
+                }
+            };
             drop(reply.send(written.map(gone)));
         };
-        self.writer.enqueue_write(StoreWrite::FindUnreferenced(hashes), Box::new(answer));
+        self.writer
+            .enqueue_write(StoreWrite::FindUnreferenced(hashes), Box::new(answer));
+
         Vec::new()
     }
 
@@ -255,13 +326,21 @@ impl Engine {
             let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
             return Vec::new();
         }
+
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let redone =
-                written.map(|written| if let WriteOutput::Redone(redone) = written { redone } else { Vec::new() });
+            let redone = written.map(|written| {
+                if let WriteOutput::Redone(redone) = written {
+                    redone
+                } else {
+                    Vec::new()
+                }
+            });
             let _ = events.send(EngineEvent::Redone(sweep, redone, reply));
         });
-        self.writer.enqueue_write(StoreWrite::RedoTrials(sweep, keys), answer);
+        self.writer
+            .enqueue_write(StoreWrite::RedoTrials(sweep, keys), answer);
+
         Vec::new()
     }
 
@@ -280,9 +359,14 @@ impl Engine {
         effects
     }
 
-    pub(crate) fn check_store_writable(&self, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {
-        let answer = |written: Result<WriteOutput, StoreError>| drop(reply.send(written.map(|_| ())));
-        self.writer.enqueue_write(StoreWrite::CheckWritable, Box::new(answer));
+    pub(crate) fn check_store_writable(
+        &self,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    ) -> Vec<Effect> {
+        let answer =
+            |written: Result<WriteOutput, StoreError>| drop(reply.send(written.map(|_| ())));
+        self.writer
+            .enqueue_write(StoreWrite::CheckWritable, Box::new(answer));
         Vec::new()
     }
 }

@@ -46,7 +46,10 @@ impl Leadership {
 
 /// What can be answered from what is stored. Workers, and why a sweep does not run, are known to the one that leads.
 fn can_standby_answer(path: &str) -> bool {
-    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    let (service, method) = path
+        .trim_start_matches('/')
+        .split_once('/')
+        .unwrap_or_default();
     match service {
         "ergodic.v1.SweepService" => matches!(
             method,
@@ -83,12 +86,26 @@ mod tests {
 
     #[test]
     fn who_stands_by_answers_reads_and_sends_all_else_to_the_leader() {
-        let there = Leader { epoch: 3, url: "http://a:1".into(), is_this: false };
+        let there = Leader {
+            epoch: 3,
+            url: "http://a:1".into(),
+            is_this: false,
+        };
         let (_told, told) = watch::channel(there);
-        let (stands_by, leads) = (Leadership::Standby(told), Leadership::Leading(3));
-        for path in ["/ergodic.v1.SweepService/Table", "/ergodic.v1.FileService/Fetch"] {
-            assert!(stands_by.check_request_path(path).is_ok() && leads.check_request_path(path).is_ok(), "{path}");
+        let stands_by = Leadership::Standby(told);
+
+        let leads = Leadership::Leading(3);
+        for path in [
+            "/ergodic.v1.SweepService/Table",
+            "/ergodic.v1.FileService/Fetch",
+        ] {
+            assert!(
+                stands_by.check_request_path(path).is_ok()
+                    && leads.check_request_path(path).is_ok(),
+                "{path}"
+            );
         }
+
         for path in [
             "/ergodic.v1.SweepService/Launch",
             "/ergodic.v1.SweepService/Steer",
@@ -98,7 +115,9 @@ mod tests {
             "/",
         ] {
             assert!(leads.check_request_path(path).is_ok(), "{path}");
-            let status = stands_by.check_request_path(path).expect_err("it is not for this one");
+            let status = stands_by
+                .check_request_path(path)
+                .expect_err("it is not for this one");
             assert_eq!(leader_url(&status).as_deref(), Some("http://a:1"), "{path}");
         }
     }

@@ -54,12 +54,20 @@ impl StandbyView {
     }
 
     fn fresh_reading(&self, known: Option<CoreReading>) -> Result<CoreReading, UserError> {
-        let good = |reading: &CoreReading| reading.at.elapsed() < MAX_READING_AGE.max(reading.took * MAX_AGE_PER_READ);
+        let good = |reading: &CoreReading| {
+            reading.at.elapsed() < MAX_READING_AGE.max(reading.took * MAX_AGE_PER_READ)
+        };
         if let Some(reading) = known.filter(good) {
             return Ok(reading);
         }
-        let (at, epoch) = (Instant::now(), self.leader.borrow().epoch);
+
+        let at = Instant::now();
+        let epoch = self.leader.borrow().epoch;
         let (core, _) = recover_core(self.store.as_ref(), None, epoch, self.lease_ttl, false)?;
-        Ok(CoreReading { core, at, took: at.elapsed() })
+        Ok(CoreReading {
+            core,
+            at,
+            took: at.elapsed(),
+        })
     }
 }

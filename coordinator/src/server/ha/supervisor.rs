@@ -1,7 +1,6 @@
 //! A coordinator's life: on a store that several share it stands by or leads, in turn. Each turn has services of its own on the
 //! same address; who is connected when one ends connects again.
 
-use crate::server::ha::term::{CoordinatorTerm, TermRole};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +14,19 @@ use tokio::time::Instant;
 use super::leadership::Leadership;
 use super::standby::StandbyView;
 use crate::core::Core;
-use crate::server::GrpcServices;
-use crate::server::ServerContext;
 use crate::server::auth::Auth;
 use crate::server::blobs::BlobStore;
 use crate::server::checkpoints::CheckpointFiles;
 use crate::server::datasets::DatasetCatalog;
 use crate::server::engine::EngineHandle;
+use crate::server::ha::term::{CoordinatorTerm, TermRole};
 use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
 use crate::server::recovery::recover_core;
-use crate::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator};
-use crate::server::{ServeOptions, blob_collection, http, listen, lost_blobs, removal, store_error};
+use crate::server::{
+    CoordinatorParts, CoordinatorSetup, GrpcServices, ServeOptions, ServerContext,
+    assemble_coordinator, blob_collection, http, listen, lost_blobs, removal, store_error,
+};
 use crate::store::writer::WriterMetrics;
 use crate::store::{Leader, Store, StoreWriter};
 use crate::throttled_log::ThrottledLog;
@@ -78,6 +78,7 @@ impl Supervisor {
     pub(crate) async fn run_terms(self, mut turn: CoordinatorTerm) {
         let mut stopping = self.stopping.clone();
         let mut ending = LastLeadingTerm(None);
+
         loop {
             let next = tokio::select! {
                 next = self.next_term(&mut turn, &mut ending) => next,
@@ -85,18 +86,23 @@ impl Supervisor {
             };
             let over = std::mem::replace(&mut turn, next);
             let led = over.is_leading();
+
             // While its connections end, the next turn's are taken.
             let end = tokio::spawn(over.end_term(self.store.clone()));
             if led {
                 ending = LastLeadingTerm(Some(end));
             }
         }
+
         tracing::info!("stopping");
         let ends = async {
             turn.end_term(self.store).await;
             ending.wait_until_over().await;
         };
-        if tokio::time::timeout(2 * SHUTDOWN_GRACE, ends).await.is_err() {
+        if tokio::time::timeout(2 * SHUTDOWN_GRACE, ends)
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 "stopped while something was still being written or read: what was acknowledged is there, and whoever opens \
                  the store next finds it"
@@ -105,7 +111,11 @@ impl Supervisor {
     }
 
     /// The turn after this one, when its time has come.
-    async fn next_term(&self, turn: &mut CoordinatorTerm, ending: &mut LastLeadingTerm) -> CoordinatorTerm {
+    async fn next_term(
+        &self,
+        turn: &mut CoordinatorTerm,
+        ending: &mut LastLeadingTerm,
+    ) -> CoordinatorTerm {
         loop {
             let next = match &mut turn.role {
                 super::term::TermRole::Standby(leader) => {
@@ -126,6 +136,7 @@ impl Supervisor {
                 Ok(turn) => return turn,
                 Err(error) => tracing::error!(%error, "the store cannot be taken up"),
             }
+
             tokio::time::sleep(RETRY_DELAY).await;
         }
     }
@@ -142,18 +153,23 @@ impl Supervisor {
                         tracing::info!(leader = other.url, epoch = other.epoch, "standing by");
                         *known = other;
                     }
+
                     changed
                 })),
                 Err(error) => complaints.report_error("cannot lead yet", &error),
             }
+
             tokio::time::sleep(CLAIM_INTERVAL).await;
         }
     }
 
     async fn acquire_leadership(&self) -> Result<Leader, UserError> {
-        let (store, url) = (self.store.clone(), self.url.clone());
+        let store = self.store.clone();
+        let url = self.url.clone();
         let claimed = spawn_blocking(move || store.acquire_leadership(&url)).await;
-        claimed.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?.map_err(store_error)
+        claimed
+            .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?
+            .map_err(store_error)
     }
 
     /// Takes the store up and serves; or lets another coordinator do so.
@@ -169,7 +185,12 @@ impl Supervisor {
     async fn try_to_lead(&self, epoch: u64) -> Result<CoordinatorTerm, UserError> {
         let (over, is_over) = watch::channel(false);
         // From now on, because a large store takes longer to read than a claim to lead lasts.
-        let deposed = tokio::spawn(keep_renewing_leadership(self.store.clone(), epoch, is_over.clone()));
+        let deposed = tokio::spawn(keep_renewing_leadership(
+            self.store.clone(),
+            epoch,
+            is_over.clone(),
+        ));
+
         let (core, removals, writer, identity) = block_in_place(|| self.recover_store(epoch))?;
         let parts = assemble_coordinator(CoordinatorSetup {
             store: self.store.clone(),
@@ -183,11 +204,23 @@ impl Supervisor {
             rate_limit: self.options.rate_limit,
             stopping: is_over,
         });
-        let CoordinatorParts { engine, writer, services, checkpoint_thread: keeper } = parts.map_err(internal_error)?;
+        let CoordinatorParts {
+            engine,
+            writer,
+            services,
+            checkpoint_thread: keeper,
+        } = parts.map_err(internal_error)?;
         let clearing = tokio::spawn(removal::clear_removed_sweeps(services.0.clone(), removals));
-        let collecting = tokio::spawn(blob_collection::collect_periodically(services.0.clone(), identity));
+
+        let collecting = tokio::spawn(blob_collection::collect_periodically(
+            services.0.clone(),
+            identity,
+        ));
         let runtime = tokio::runtime::Handle::current();
-        let event_loop = spawn_thread("event-loop", move || runtime.block_on(engine.run_until_stopped()))?;
+        let event_loop = spawn_thread("event-loop", move || {
+            runtime.block_on(engine.run_until_stopped())
+        })?;
+
         let store_writer = spawn_thread("store-writer", move || writer.run_until_closed())?;
         tracing::info!(epoch, "leading");
         let threads = vec![event_loop, store_writer, keeper];
@@ -201,18 +234,36 @@ impl Supervisor {
     }
 
     fn recover_store(&self, epoch: u64) -> Result<RecoveredStore, UserError> {
-        let ServeOptions { lease_ttl, verify_store: check, .. } = self.options;
+        let ServeOptions {
+            lease_ttl,
+            verify_store: check,
+            ..
+        } = self.options;
+
         let mut writer = self.store.open_writer(epoch).map_err(store_error)?;
         let identity = match &self.options.files_dir {
-            Some(_) => Some(blob_collection::sign_folder(writer.as_mut(), self.blobs.folder())?),
+            Some(_) => Some(blob_collection::sign_folder(
+                writer.as_mut(),
+                self.blobs.folder(),
+            )?),
             None => None,
         };
-        let (mut core, removals) = recover_core(self.store.as_ref(), Some(writer.as_mut()), epoch, lease_ttl, check)?;
+
+        let (mut core, removals) = recover_core(
+            self.store.as_ref(),
+            Some(writer.as_mut()),
+            epoch,
+            lease_ttl,
+            check,
+        )?;
+
         let is_alone = blob_collection::check_sole_owner(self.blobs.folder(), identity).is_ok();
         CheckpointFiles::new(self.blobs.folder()).recover_checkpoints(&mut core, is_alone);
+
         if check {
             lost_blobs::report_lost_blobs(self.store.as_ref(), &self.blobs)?;
         }
+
         Ok((core, removals, writer, identity))
     }
 
@@ -223,15 +274,23 @@ impl Supervisor {
         let (told, leader) = watch::channel(leader);
         let (engine, questions) = EngineHandle::detached();
         let lease_ttl = self.options.lease_ttl;
-        let view = StandbyView { store: self.store.clone(), leader: leader.clone(), lease_ttl };
+        let view = StandbyView {
+            store: self.store.clone(),
+            leader: leader.clone(),
+            lease_ttl,
+        };
         let view = spawn_thread("view", move || view.answer_queries(questions))?;
+
         let services = GrpcServices(Arc::new(ServerContext {
             metrics: Metrics::new(Arc::new(WriterMetrics::new()), false),
             tokens: self.auth.as_ref().map(|door| door.tokens.clone()),
             engine,
             store: self.store.clone(),
             leadership: Leadership::Standby(leader),
-            catalog: DatasetCatalog { data_dir: self.options.data_dir.clone(), blobs: self.blobs.clone() },
+            catalog: DatasetCatalog {
+                data_dir: self.options.data_dir.clone(),
+                blobs: self.blobs.clone(),
+            },
             checkpoints: CheckpointFiles::new(self.blobs.folder()),
             lease_ttl,
             limits: Limits::new(),
@@ -240,7 +299,14 @@ impl Supervisor {
             rate_limit: self.options.rate_limit,
             stopping: is_over,
         }));
-        Ok(self.open_services(super::term::TermRole::Standby(told), over, services, Vec::new(), vec![view]))
+
+        Ok(self.open_services(
+            super::term::TermRole::Standby(told),
+            over,
+            services,
+            Vec::new(),
+            vec![view],
+        ))
     }
 
     /// Takes connections.
@@ -256,13 +322,21 @@ impl Supervisor {
         if let Some(listener) = &self.http_listener {
             tokio::spawn(http::serve_http(listener.clone(), services.0.clone()));
         }
+
         let tls = self.auth.as_ref().map(|door| door.tls.clone());
         let server = tokio::spawn(services.serve_connections(listen::accept_connections(
             self.listener.clone(),
             tls,
             over.subscribe(),
         )));
-        CoordinatorTerm { role: kind, end_signal: over, engine, server, tasks, threads }
+        CoordinatorTerm {
+            role: kind,
+            end_signal: over,
+            engine,
+            server,
+            tasks,
+            threads,
+        }
     }
 }
 
@@ -273,12 +347,16 @@ impl LastLeadingTerm {
     /// Returns when that turn is over, however long its last write takes.
     async fn wait_until_over(&mut self) {
         let Some(end) = &mut self.0 else { return };
-        if tokio::time::timeout(2 * SHUTDOWN_GRACE, &mut *end).await.is_err() {
+        if tokio::time::timeout(2 * SHUTDOWN_GRACE, &mut *end)
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 "this coordinator leads no more, and its last write is not answered: it leads again after that"
             );
             let _ = end.await;
         }
+
         self.0 = None;
     }
 }
@@ -288,14 +366,25 @@ fn internal_error(error: std::io::Error) -> UserError {
     UserError::new(ErrorCode::Internal, error.to_string())
 }
 
-fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, UserError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(internal_error)
+fn spawn_thread(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, UserError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(internal_error)
 }
 
 /// Renews the claim to lead until it is lost, or may be, because the database has not answered for as long as it lasts.
-async fn keep_renewing_leadership(store: Arc<dyn Store>, epoch: u64, mut over: watch::Receiver<bool>) {
+async fn keep_renewing_leadership(
+    store: Arc<dyn Store>,
+    epoch: u64,
+    mut over: watch::Receiver<bool>,
+) {
     let mut renewed = Instant::now();
     let mut complaints = ThrottledLog::default();
+
     loop {
         let ends = tokio::select! {
             () = tokio::time::sleep(RENEW_INTERVAL) => false,
@@ -305,11 +394,15 @@ async fn keep_renewing_leadership(store: Arc<dyn Store>, epoch: u64, mut over: w
             // Whoever stops goes on leading until the last write is durable; whoever could not begin has resigned.
             return;
         }
-        let (asked, at) = (store.clone(), Instant::now());
+
+        let asked = store.clone();
+        let at = Instant::now();
         let renewing = spawn_blocking(move || asked.renew_leadership(epoch));
         let lasts = store.leadership_ttl();
         let answer = match lasts {
-            Some(lasts) => tokio::time::timeout_at(renewed + lasts, renewing).await.ok(),
+            Some(lasts) => tokio::time::timeout_at(renewed + lasts, renewing)
+                .await
+                .ok(),
             // Nobody else can lead: a process, a disk or a machine that was held up goes on where it was.
             None => Some(renewing.await),
         };
@@ -319,10 +412,15 @@ async fn keep_renewing_leadership(store: Arc<dyn Store>, epoch: u64, mut over: w
                 tracing::error!(epoch, "another coordinator leads since");
                 return;
             }
-            Some(Ok(Err(error))) => complaints.report_error("the claim to lead could not be renewed", &error),
-            Some(Err(error)) => complaints.report_error("the claim to lead could not be renewed", &error),
+            Some(Ok(Err(error))) => {
+                complaints.report_error("the claim to lead could not be renewed", &error)
+            }
+            Some(Err(error)) => {
+                complaints.report_error("the claim to lead could not be renewed", &error)
+            }
             None => {}
         }
+
         if lasts.is_some_and(|lasts| renewed.elapsed() >= lasts) {
             tracing::error!(epoch, "the claim to lead is over, and could not be renewed");
             return;

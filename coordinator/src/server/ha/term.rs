@@ -1,14 +1,13 @@
 //! A term: the time that a coordinator leads, or stands by, without a change.
 
-use crate::server::engine::EngineEvent;
-use crate::server::engine::EngineHandle;
-use crate::server::ha::supervisor::SHUTDOWN_GRACE;
-use crate::store::Leader;
-use crate::store::Store;
 use std::sync::Arc;
+
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::server::engine::{EngineEvent, EngineHandle};
+use crate::server::ha::supervisor::SHUTDOWN_GRACE;
+use crate::store::{Leader, Store};
 
 /// Services that are up, and what is behind them.
 pub(crate) struct CoordinatorTerm {
@@ -40,24 +39,30 @@ impl CoordinatorTerm {
         self.wait_for_renewals().await;
         self.engine.send_event(EngineEvent::Stop);
         drop(self.engine);
+
         for task in self.tasks {
             let _ = task.await;
         }
+
         let join = spawn_blocking(move || {
             for thread in self.threads {
                 let _ = thread.join();
             }
+
             if let super::term::TermRole::Leading(epoch, _) = self.role {
                 store.resign_leadership(epoch);
             }
         });
+
         let _ = join.await;
     }
 
     /// Lets the last renewal of the claim to lead end. It reads the store, and SQLite brings its log into the database only
     /// when whoever closes it is the last who has it open: the writer is to be that.
     pub(crate) async fn wait_for_renewals(&mut self) {
-        let super::term::TermRole::Leading(_, renewals) = &mut self.role else { return };
+        let super::term::TermRole::Leading(_, renewals) = &mut self.role else {
+            return;
+        };
         // Whoever was deposed has waited for them.
         if !renewals.is_finished() {
             let _ = renewals.await;

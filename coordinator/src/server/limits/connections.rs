@@ -30,7 +30,10 @@ pub(crate) struct ConnectionPermit {
 impl ConnectionLimit {
     /// So many at most.
     pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { capacity: most, counts: Mutex::default() })
+        Arc::new(Self {
+            capacity: most,
+            counts: Mutex::default(),
+        })
     }
 
     /// A seat for whoever comes from there, if there is one.
@@ -39,6 +42,7 @@ impl ConnectionLimit {
         let mut seats = self.lock_counts();
         let taken = seats.total;
         let from = seats.by_address.entry(address).or_default();
+
         // One address may be a whole cluster, but another one is to find room too.
         if taken >= self.capacity || *from >= self.capacity.div_ceil(2) {
             if *from == 0 {
@@ -46,13 +50,19 @@ impl ConnectionLimit {
             }
             return None;
         }
+
         *from += 1;
         seats.total += 1;
-        Some(ConnectionPermit { limit: self.clone(), address })
+        Some(ConnectionPermit {
+            limit: self.clone(),
+            address,
+        })
     }
 
     fn lock_counts(&self) -> MutexGuard<'_, ConnectionCounts> {
-        self.counts.lock().expect("nothing panics while it holds the seats")
+        self.counts
+            .lock()
+            .expect("nothing panics while it holds the seats")
     }
 }
 
@@ -81,6 +91,7 @@ mod tests {
         assert!(first.iter().all(Option::is_some) && sit("192.0.2.1").is_none());
         let others = [sit("192.0.2.2"), sit("192.0.2.3")];
         assert!(others.iter().all(Option::is_some) && sit("192.0.2.4").is_none());
+
         drop(first);
         assert!(sit("192.0.2.1").is_some());
         drop(others);

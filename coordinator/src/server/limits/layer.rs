@@ -34,18 +34,29 @@ pub(crate) struct LimitLayer {
 impl LimitLayer {
     /// With so many requests per second and peer, if that is limited.
     pub(crate) fn new(limits: Limits, per_second: Option<u32>) -> Self {
-        let rate_limiter = per_second.map(|per_second| Arc::new(Mutex::new(RateLimiter::new(per_second))));
-        Self { limits, rate_limiter, started: Instant::now() }
+        let rate_limiter =
+            per_second.map(|per_second| Arc::new(Mutex::new(RateLimiter::new(per_second))));
+        Self {
+            limits,
+            rate_limiter,
+            started: Instant::now(),
+        }
     }
 
     fn admit_request(&self, request: &Request<Body>) -> Result<Permit, Status> {
         if let (Some(rates), Some(peer)) = (&self.rate_limiter, rate_limit_key(request)) {
-            let mut rates = rates.lock().expect("nothing panics while it holds the rates");
+            let mut rates = rates
+                .lock()
+                .expect("nothing panics while it holds the rates");
             let taken = rates.take_token(peer, self.started.elapsed());
             taken.map_err(|wait| {
-                overloaded("the coordinator is asked too often by you: it takes so many requests a second", wait)
+                overloaded(
+                    "the coordinator is asked too often by you: it takes so many requests a second",
+                    wait,
+                )
             })?;
         }
+
         self.limits.requests.try_acquire()
     }
 }
@@ -63,7 +74,10 @@ impl<S> tower_layer::Layer<S> for LimitLayer {
     type Service = LimitService<S>;
 
     fn layer(&self, inner: S) -> LimitService<S> {
-        LimitService { layer: self.clone(), inner }
+        LimitService {
+            layer: self.clone(),
+            inner,
+        }
     }
 }
 
@@ -92,7 +106,9 @@ where
         match self.layer.admit_request(&request) {
             Ok(place) => {
                 let room = self.layer.limits.incoming_bytes.clone();
-                let answer = self.inner.call(request.map(|body| Body::new(MeteredBody::new(body, room))));
+                let answer = self
+                    .inner
+                    .call(request.map(|body| Body::new(MeteredBody::new(body, room))));
                 Box::pin(async move {
                     let answer = answer.await;
                     drop(place);
@@ -115,7 +131,13 @@ struct MeteredBody {
 
 impl MeteredBody {
     fn new(body: Body, limit: Limit) -> Self {
-        Self { body, limit, framing: MessageFraming::default(), permit: None, deadline: None }
+        Self {
+            body,
+            limit,
+            framing: MessageFraming::default(),
+            permit: None,
+            deadline: None,
+        }
     }
 
     /// Takes note of a piece.
@@ -125,16 +147,20 @@ impl MeteredBody {
             Some(held) => held.merge(place),
             None => self.permit = Some(place),
         }
+
         if self.framing.is_complete_after(piece) {
             (self.permit, self.deadline) = (None, None);
         } else if self.deadline.is_none() {
             self.deadline = Some(Box::pin(tokio::time::sleep(MESSAGE_TIMEOUT)));
         }
+
         Ok(())
     }
 
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
-        self.deadline.as_mut().is_some_and(|patience| patience.as_mut().poll(context).is_ready())
+        self.deadline
+            .as_mut()
+            .is_some_and(|patience| patience.as_mut().poll(context).is_ready())
     }
 }
 
@@ -142,7 +168,10 @@ impl http_body::Body for MeteredBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let next = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &next
             && let Some(piece) = frame.data_ref()
@@ -150,10 +179,12 @@ impl http_body::Body for MeteredBody {
         {
             return Poll::Ready(Some(Err(status)));
         }
+
         if next.is_pending() && self.is_late(context) {
             let message = "a message took longer than a minute to arrive";
             return Poll::Ready(Some(Err(Status::new(Code::DeadlineExceeded, message))));
         }
+
         next
     }
 
@@ -176,12 +207,15 @@ impl MessageFraming {
             let taken = self.missing.min(piece.len());
             self.missing -= taken;
             piece = &piece[taken..];
+
             if self.missing > 0 || piece.is_empty() {
                 return self.missing == 0 && self.header.is_empty();
             }
+
             let head = (5 - self.header.len()).min(piece.len());
             self.header.extend(&piece[..head]);
             piece = &piece[head..];
+
             if let [_, length @ ..] = &self.header[..]
                 && let Ok(length) = <[u8; 4]>::try_from(length)
             {
@@ -198,14 +232,26 @@ mod tests {
 
     #[test]
     fn the_end_of_a_message_is_found_however_it_is_cut() {
-        let bytes = [&[0, 0, 0, 0, 3][..], b"abc", &[0, 0, 0, 0, 0], &[1, 0, 0, 1, 0], &[7; 256]].concat();
+        let bytes = [
+            &[0, 0, 0, 0, 3][..],
+            b"abc",
+            &[0, 0, 0, 0, 0],
+            &[1, 0, 0, 1, 0],
+            &[7; 256],
+        ]
+        .concat();
         let ends = [8, 13, bytes.len()];
+
         for first in 0..=bytes.len() {
             for second in first..=bytes.len() {
                 let mut message = MessageFraming::default();
                 for (from, to) in [(0, first), (first, second), (second, bytes.len())] {
                     let whole = message.is_complete_after(&bytes[from..to]);
-                    assert_eq!(whole, to == 0 || ends.contains(&to), "{first} {second} {to}");
+                    assert_eq!(
+                        whole,
+                        to == 0 || ends.contains(&to),
+                        "{first} {second} {to}"
+                    );
                 }
             }
         }
@@ -215,13 +261,23 @@ mod tests {
     fn what_arrives_takes_room_until_it_is_whole() {
         let room = Limit::with_capacity(100, "full");
         let mut body = MeteredBody::new(Body::empty(), room.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
         let _entered = runtime.enter();
+
         body.meter_piece(&[0, 0, 0, 0, 80]).expect("there is room");
         body.meter_piece(&[0; 79]).expect("there is room");
         assert!(room.try_acquire_bytes(17).is_err() && room.try_acquire_bytes(16).is_ok());
-        let refused = MeteredBody::new(Body::empty(), room.clone()).meter_piece(&[0; 20]).expect_err("there is none");
-        assert!(ergodic_proto::status::retry_after(&refused).is_some(), "{refused}");
+        let refused = MeteredBody::new(Body::empty(), room.clone())
+            .meter_piece(&[0; 20])
+            .expect_err("there is none");
+        assert!(
+            ergodic_proto::status::retry_after(&refused).is_some(),
+            "{refused}"
+        );
+
         body.meter_piece(&[0]).expect("there is room");
         assert!(room.try_acquire_bytes(100).is_ok());
     }

@@ -9,15 +9,14 @@ mod rate;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use connections::{ConnectionLimit, ConnectionPermit};
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::{UserError, overloaded};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::Status;
-
-pub(crate) use connections::{ConnectionLimit, ConnectionPermit};
 pub(crate) use layer::LimitLayer;
 pub(crate) use paged::{PageSender, ResponseStream};
 pub(crate) use rate::peer_network;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
 
 /// Requests that are being answered; one that is answered by a stream counts until that begins.
 const MAX_REQUESTS: usize = 1024;
@@ -62,7 +61,11 @@ pub(crate) struct Limit {
 
 impl Limit {
     fn with_capacity(capacity: usize, reason: &'static str) -> Self {
-        Self { semaphore: Arc::new(Semaphore::new(capacity)), capacity, reason }
+        Self {
+            semaphore: Arc::new(Semaphore::new(capacity)),
+            capacity,
+            reason,
+        }
     }
 
     /// A place, or else the answer that there is none.
@@ -73,7 +76,10 @@ impl Limit {
     /// So many bytes, or else the answer that there is no room for them.
     pub(crate) fn try_acquire_bytes(&self, bytes: usize) -> Result<Permit, Status> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.semaphore.clone().try_acquire_many_owned(bytes).map_err(|_| self.overloaded_status())
+        self.semaphore
+            .clone()
+            .try_acquire_many_owned(bytes)
+            .map_err(|_| self.overloaded_status())
     }
 
     /// So many bytes, as soon as there is room for them.
@@ -86,20 +92,31 @@ impl Limit {
     ///
     /// # Errors
     /// There are never so many, and what to do is said; or not for a while.
-    pub(crate) async fn acquire_for_answer(&self, bytes: u64, instead: &str) -> Result<Permit, Status> {
+    pub(crate) async fn acquire_for_answer(
+        &self,
+        bytes: u64,
+        instead: &str,
+    ) -> Result<Permit, Status> {
         if bytes > self.capacity as u64 {
-            let (wanted, most) = (bytes >> 20, self.capacity >> 20);
-            let message =
-                format!("the answer would take about {wanted} MiB, of at most {most} MiB for all answers: {instead}");
+            let wanted = bytes >> 20;
+            let most = self.capacity >> 20;
+            let message = format!(
+                "the answer would take about {wanted} MiB, of at most {most} MiB for all answers: {instead}"
+            );
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
-        let place = tokio::time::timeout(ANSWER_PERMIT_TIMEOUT, self.acquire_bytes(bytes as usize)).await;
+
+        let place =
+            tokio::time::timeout(ANSWER_PERMIT_TIMEOUT, self.acquire_bytes(bytes as usize)).await;
         place.ok().flatten().ok_or_else(|| self.overloaded_status())
     }
 
     /// The answer that there is no room.
     pub(crate) fn overloaded_status(&self) -> Status {
-        overloaded(&format!("the coordinator is busy: {}", self.reason), RETRY_DELAY)
+        overloaded(
+            &format!("the coordinator is busy: {}", self.reason),
+            RETRY_DELAY,
+        )
     }
 }
 
@@ -125,13 +142,22 @@ impl Limits {
     pub(crate) fn new() -> Self {
         Self {
             requests: Limit::with_capacity(MAX_REQUESTS, "it answers as many requests as it can"),
-            incoming_bytes: Limit::with_capacity(MAX_INCOMING_BYTES, "too much is arriving at once"),
-            result_bytes: Limit::with_capacity(MAX_RESULT_BYTES, "too many results wait to be stored"),
+            incoming_bytes: Limit::with_capacity(
+                MAX_INCOMING_BYTES,
+                "too much is arriving at once",
+            ),
+            result_bytes: Limit::with_capacity(
+                MAX_RESULT_BYTES,
+                "too many results wait to be stored",
+            ),
             session_bytes: Limit::with_capacity(MAX_SESSION_BYTES, "too much is said at once"),
             sessions: Limit::with_capacity(MAX_SESSIONS, "it has as many workers as it can"),
             watchers: Limit::with_capacity(MAX_WATCHERS, "too many clients follow sweeps"),
             readers: Limit::with_capacity(MAX_READERS, "too many clients read results"),
-            answer_bytes: Limit::with_capacity(MAX_ANSWER_BYTES, "too much is being worked out for others"),
+            answer_bytes: Limit::with_capacity(
+                MAX_ANSWER_BYTES,
+                "too much is being worked out for others",
+            ),
             fetches: Limit::with_capacity(MAX_FETCHES, "it sends as many files as it can"),
             uploads: Limit::with_capacity(MAX_UPLOADS, "it takes as many files as it can"),
             launches: Limit::with_capacity(MAX_LAUNCHES, "other sweeps are being launched"),

@@ -17,7 +17,8 @@ const PAGES_AHEAD: usize = 2;
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a peer is answered with.
-pub(crate) type ResponseStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type ResponseStream<T> =
+    Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
 /// Where pages go.
 pub(crate) struct PageSender<T> {
@@ -41,7 +42,12 @@ impl<T: Send + 'static> PageSender<T> {
         let why = cut_off.clone();
         let end = tokio_stream::once(()).filter_map(move |()| why.get().cloned().map(Err));
         (
-            Self { pages, cutoff_status: cut_off, timeout: patience, _permit: place },
+            Self {
+                pages,
+                cutoff_status: cut_off,
+                timeout: patience,
+                _permit: place,
+            },
             Box::pin(ReceiverStream::new(stream).chain(end)),
         )
     }
@@ -52,8 +58,11 @@ impl<T: Send + 'static> PageSender<T> {
             Ok(sent) => sent.is_ok(),
             Err(_) => {
                 let seconds = self.timeout.as_secs();
-                let why = format!("nothing of the answer was read for {seconds} s: ask again, and read it as it comes");
+                let why = format!(
+                    "nothing of the answer was read for {seconds} s: ask again, and read it as it comes"
+                );
                 let _ = self.cutoff_status.set(Status::aborted(why));
+
                 false
             }
         }
@@ -77,15 +86,27 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_stalls_is_told_so_when_it_reads_again() {
         let room = super::super::Limit::with_capacity(1, "full");
-        let (pages, mut stream) =
-            PageSender::with_timeout(room.try_acquire().expect("it is free"), Duration::from_millis(1));
+        let (pages, mut stream) = PageSender::with_timeout(
+            room.try_acquire().expect("it is free"),
+            Duration::from_millis(1),
+        );
         assert!(pages.send_page(Ok(1)).await && pages.send_page(Ok(2)).await);
+
         assert!(!pages.send_page(Ok(3)).await);
         drop(pages);
         assert!(room.try_acquire().is_ok());
-        assert!(matches!(stream.next().await, Some(Ok(1))) && matches!(stream.next().await, Some(Ok(2))));
-        let end = stream.next().await.expect("the answer is not whole").expect_err("the answer is not whole");
+        assert!(
+            matches!(stream.next().await, Some(Ok(1)))
+                && matches!(stream.next().await, Some(Ok(2)))
+        );
+
+        let end = stream
+            .next()
+            .await
+            .expect("the answer is not whole")
+            .expect_err("the answer is not whole");
         assert_eq!(end.code(), tonic::Code::Aborted, "{end}");
+
         assert!(stream.next().await.is_none());
     }
 }

@@ -48,14 +48,22 @@ pub(crate) struct RateLimiter {
 impl RateLimiter {
     /// So many requests per second and peer, at least one.
     pub(crate) fn new(per_second: u32) -> Self {
-        Self { request_interval: Duration::from_secs(1) / per_second.max(1), full_at: HashMap::new() }
+        Self {
+            request_interval: Duration::from_secs(1) / per_second.max(1),
+            full_at: HashMap::new(),
+        }
     }
 
     /// Takes a token out of a peer's bucket, or says when to come again.
     pub(crate) fn take_token(&mut self, peer: RateLimitKey, now: Duration) -> Result<(), Duration> {
-        let peer = if self.can_track(&peer, now) { peer } else { RateLimitKey::Overflow };
+        let peer = if self.can_track(&peer, now) {
+            peer
+        } else {
+            RateLimitKey::Overflow
+        };
         let full_at = self.full_at.entry(peer).or_insert(now);
         let next = (*full_at).max(now) + self.request_interval;
+
         let burst = Duration::from_secs(BURST_SECONDS.into()).max(self.request_interval);
         match next.checked_sub(now + burst) {
             Some(early) if !early.is_zero() => Err(early.max(MIN_RETRY_DELAY)),
@@ -86,8 +94,15 @@ mod tests {
     }
 
     /// How many of `asked` requests at one moment get through.
-    fn count_admitted(rates: &mut RateLimiter, peer: &RateLimitKey, now: Duration, asked: u32) -> usize {
-        (0..asked).filter(|_| rates.take_token(peer.clone(), now).is_ok()).count()
+    fn count_admitted(
+        rates: &mut RateLimiter,
+        peer: &RateLimitKey,
+        now: Duration,
+        asked: u32,
+    ) -> usize {
+        (0..asked)
+            .filter(|_| rates.take_token(peer.clone(), now).is_ok())
+            .count()
     }
 
     #[test]
@@ -96,8 +111,14 @@ mod tests {
         assert_eq!(count_admitted(&mut rates, &peer(1), SECOND, 100), 20);
         assert_eq!(count_admitted(&mut rates, &peer(2), SECOND, 100), 20);
         assert_eq!(count_admitted(&mut rates, &peer(1), 2 * SECOND, 100), 10);
-        let wait = rates.take_token(peer(1), 2 * SECOND).expect_err("its bucket is empty");
-        assert!(rates.take_token(peer(1), 2 * SECOND + wait).is_ok(), "whoever waits as told is let in");
+        let wait = rates
+            .take_token(peer(1), 2 * SECOND)
+            .expect_err("its bucket is empty");
+        assert!(
+            rates.take_token(peer(1), 2 * SECOND + wait).is_ok(),
+            "whoever waits as told is let in"
+        );
+
         assert_eq!(count_admitted(&mut rates, &peer(1), 100 * SECOND, 100), 20);
     }
 
@@ -114,13 +135,23 @@ mod tests {
     fn no_number_of_peers_fills_the_memory_or_locks_out_those_who_are_known() {
         let mut rates = RateLimiter::new(10);
         assert!(rates.take_token(peer(0), SECOND).is_ok());
+
         for n in 1..10 * MAX_PEERS as u32 {
             let _ = rates.take_token(peer(n), SECOND);
         }
-        assert!(rates.full_at.len() <= MAX_PEERS + 1, "{}", rates.full_at.len());
+
+        assert!(
+            rates.full_at.len() <= MAX_PEERS + 1,
+            "{}",
+            rates.full_at.len()
+        );
         assert!(rates.take_token(peer(0), SECOND).is_ok());
+
         // Those that have been quiet are forgotten.
-        assert_eq!(count_admitted(&mut rates, &peer(u32::MAX), 100 * SECOND, 100), 20);
+        assert_eq!(
+            count_admitted(&mut rates, &peer(u32::MAX), 100 * SECOND, 100),
+            20
+        );
         assert!(rates.full_at.len() <= 2, "{}", rates.full_at.len());
     }
 }

@@ -1,25 +1,20 @@
 //! What every RPC of `SweepService` uses: questions to the core, reads of the store, and whose request it is.
 
-use crate::core::Core;
-use crate::core::Sweep;
-use crate::core::UnreadableSweep;
-use crate::core::queries::SweepMatch;
-use crate::server::ServerContext;
-use crate::server::auth::Principal;
-use crate::server::status::sweep_status;
-use crate::server::store_error;
-use crate::store::StoreReader;
-use ergodic_common::BUILD;
-use ergodic_common::ErrorCode;
+use std::sync::Arc;
+
 use ergodic_common::escape::escape_line;
 use ergodic_common::spec::SpecSource;
-use ergodic_proto::USER_METADATA;
-use ergodic_proto::status::UserError;
-use ergodic_proto::status::not_leader;
-use ergodic_proto::v1;
-use std::sync::Arc;
-use tonic::Request;
-use tonic::Status;
+use ergodic_common::{BUILD, ErrorCode};
+use ergodic_proto::status::{UserError, not_leader};
+use ergodic_proto::{USER_METADATA, v1};
+use tonic::{Request, Status};
+
+use crate::core::queries::SweepMatch;
+use crate::core::{Core, Sweep, UnreadableSweep};
+use crate::server::auth::Principal;
+use crate::server::status::sweep_status;
+use crate::server::{ServerContext, store_error};
+use crate::store::StoreReader;
 
 pub(crate) struct SweepApi(pub(crate) Arc<ServerContext>);
 
@@ -31,7 +26,12 @@ pub(crate) fn requester_name<T>(request: &Request<T>) -> String {
     if let Some(caller) = request.extensions().get::<Principal>() {
         return caller.token_id.clone();
     }
-    let said = request.metadata().get_bin(USER_METADATA).and_then(|said| said.to_bytes().ok()).unwrap_or_default();
+
+    let said = request
+        .metadata()
+        .get_bin(USER_METADATA)
+        .and_then(|said| said.to_bytes().ok())
+        .unwrap_or_default();
     let said = &said[..said.len().min(MAX_NAME_BYTES)];
     escape_line(&String::from_utf8_lossy(said)).into_owned()
 }
@@ -40,10 +40,15 @@ pub(crate) fn requester_name<T>(request: &Request<T>) -> String {
 ///
 /// # Errors
 /// The program, which reads grammars up to this version, would misunderstand it.
-pub(crate) fn check_grammar_support(grammar: u32, source: &SpecSource, program: &str) -> Result<(), Status> {
+pub(crate) fn check_grammar_support(
+    grammar: u32,
+    source: &SpecSource,
+    program: &str,
+) -> Result<(), Status> {
     if source.grammar <= grammar.max(1) {
         return Ok(());
     }
+
     let message = format!(
         "the sweep is in version {} of the grammar, which this {program} is too old to know: use one of the coordinator's \
          version, {BUILD}",
@@ -57,7 +62,11 @@ impl SweepApi {
         &self,
         question: impl FnOnce(&Core) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        self.0.engine.query_core(question).await.map_err(|_| self.0.unanswered_status())
+        self.0
+            .engine
+            .query_core(question)
+            .await
+            .map_err(|_| self.0.unanswered_status())
     }
 
     /// Asks about the sweep that `id` means.
@@ -69,10 +78,14 @@ impl SweepApi {
         let about = |core: &Core, meant: SweepMatch<'_>| match meant {
             SweepMatch::Readable(sweep) => Ok(question(core, sweep)),
             SweepMatch::Unreadable(UnreadableSweep { record, why }) => {
-                let message = format!("the sweep {} cannot be read by this program: {why}", record.id);
+                let message = format!(
+                    "the sweep {} cannot be read by this program: {why}",
+                    record.id
+                );
                 Err(UserError::new(ErrorCode::Version, message))
             }
         };
+
         Ok(self.with_any_sweep(id, about).await??)
     }
 
@@ -83,7 +96,9 @@ impl SweepApi {
         question: impl FnOnce(&Core, SweepMatch<'_>) -> T + Send + 'static,
     ) -> Result<T, Status> {
         let id = id.to_owned();
-        let answer = self.query_core(move |core| core.find_any_sweep(&id).map(|meant| question(core, meant))).await?;
+        let answer = self
+            .query_core(move |core| core.find_any_sweep(&id).map(|meant| question(core, meant)))
+            .await?;
         answer.map_err(|message| match self.0.leadership.other_leader() {
             // What was launched a moment ago may not have been read yet.
             Some(leader) if !leader.is_empty() => not_leader(&leader, ""),
@@ -96,7 +111,8 @@ impl SweepApi {
         &self,
         work: impl FnOnce(&dyn StoreReader) -> Result<T, UserError> + Send + 'static,
     ) -> Result<T, Status> {
-        let (shared, place) = (self.0.clone(), self.0.limits.readers.try_acquire()?);
+        let shared = self.0.clone();
+        let place = self.0.limits.readers.try_acquire()?;
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
             work(shared.store.open_reader().map_err(store_error)?.as_ref())
@@ -105,7 +121,11 @@ impl SweepApi {
         result.map_err(Into::into)
     }
 
-    pub(crate) async fn query_status(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
-        self.query_core(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await
+    pub(crate) async fn query_status(
+        &self,
+        number: i64,
+    ) -> Result<Option<v1::SweepStatus>, Status> {
+        self.query_core(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep)))
+            .await
     }
 }

@@ -12,9 +12,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::server::ServerContext;
 use crate::server::auth::{Principal, TokenStore};
-use crate::server::backup;
+use crate::server::{ServerContext, backup};
 
 /// Longest note, in bytes.
 const MAX_NOTE_BYTES: usize = 200;
@@ -38,38 +37,70 @@ impl AdminApi {
 impl AdminService for AdminApi {
     type BackupStream = ReceiverStream<Result<v1::BackupRecord, Status>>;
 
-    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+    async fn backup(
+        &self,
+        _: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
         let (records, stream) = mpsc::channel(2);
         let shared = self.context.clone();
         tokio::task::spawn_blocking(move || backup::send_backup(&shared, records));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn new_token(&self, request: Request<v1::NewTokenRequest>) -> Result<Response<v1::NewTokenResponse>, Status> {
+    async fn new_token(
+        &self,
+        request: Request<v1::NewTokenRequest>,
+    ) -> Result<Response<v1::NewTokenResponse>, Status> {
         let tokens = self.require_tokens()?;
         let request = request.into_inner();
         let role = TokenRole::from_name(&request.role).ok_or_else(|| {
-            Status::invalid_argument(format!("role: expected worker, user or admin, found '{}'", request.role))
+            Status::invalid_argument(format!(
+                "role: expected worker, user or admin, found '{}'",
+                request.role
+            ))
         })?;
+
         if request.note.len() > MAX_NOTE_BYTES || request.note.chars().any(char::is_control) {
-            return Err(Status::invalid_argument(format!("note: expected one line of at most {MAX_NOTE_BYTES} bytes")));
+            return Err(Status::invalid_argument(format!(
+                "note: expected one line of at most {MAX_NOTE_BYTES} bytes"
+            )));
         }
-        let lifetime = (request.expires_in_seconds > 0).then(|| Duration::from_secs(request.expires_in_seconds));
-        let made = tokio::task::spawn_blocking(move || tokens.create_token(role, lifetime, &request.note)).await;
-        let token = made.map_err(|e| Status::internal(e.to_string()))?.map_err(tokens_not_saved)?;
+
+        let lifetime = (request.expires_in_seconds > 0)
+            .then(|| Duration::from_secs(request.expires_in_seconds));
+        let made =
+            tokio::task::spawn_blocking(move || tokens.create_token(role, lifetime, &request.note))
+                .await;
+        let token = made
+            .map_err(|e| Status::internal(e.to_string()))?
+            .map_err(tokens_not_saved)?;
         tracing::info!(token = token.id, role = role.name(), "token made");
-        Ok(Response::new(v1::NewTokenResponse { token: token.reveal_text() }))
+
+        Ok(Response::new(v1::NewTokenResponse {
+            token: token.reveal_text(),
+        }))
     }
 
-    async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Result<Response<v1::ListTokensResponse>, Status> {
+    async fn list_tokens(
+        &self,
+        _: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
         let record = |record: crate::server::auth::StoredToken| v1::TokenRecord {
-            role: record.role().map_or_else(String::new, |role| role.name().to_owned()),
+            role: record
+                .role()
+                .map_or_else(String::new, |role| role.name().to_owned()),
             id: record.id,
             note: record.note,
             created_at: record.created_at,
             expires_at: record.expires_at,
         };
-        let tokens = self.require_tokens()?.list_tokens().into_iter().map(record).collect();
+        let tokens = self
+            .require_tokens()?
+            .list_tokens()
+            .into_iter()
+            .map(record)
+            .collect();
+
         Ok(Response::new(v1::ListTokensResponse { tokens }))
     }
 
@@ -78,23 +109,36 @@ impl AdminService for AdminApi {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
         let tokens = self.require_tokens()?;
-        let own = request.extensions().get::<Principal>().map(|caller| caller.token_id.clone());
+        let own = request
+            .extensions()
+            .get::<Principal>()
+            .map(|caller| caller.token_id.clone());
         let id = request.into_inner().id;
         if own.as_ref() == Some(&id) {
-            let message = format!("the token {id} is the one that asks: revoke it with another one");
+            let message =
+                format!("the token {id} is the one that asks: revoke it with another one");
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
+
         let named = id.clone();
         let revoked = tokio::task::spawn_blocking(move || tokens.revoke_token(&named)).await;
-        if !revoked.map_err(|e| Status::internal(e.to_string()))?.map_err(tokens_not_saved)? {
+        if !revoked
+            .map_err(|e| Status::internal(e.to_string()))?
+            .map_err(tokens_not_saved)?
+        {
             let message = format!("there is no token {id}; see `ergodic token list`");
             return Err(UserError::new(ErrorCode::NotFound, message).into());
         }
+
         tracing::info!(token = id, "token revoked");
         Ok(Response::new(v1::RevokeTokenResponse {}))
     }
 }
 
 fn tokens_not_saved(error: std::io::Error) -> Status {
-    UserError::new(ErrorCode::Internal, format!("the tokens could not be kept: {error}")).into()
+    UserError::new(
+        ErrorCode::Internal,
+        format!("the tokens could not be kept: {error}"),
+    )
+    .into()
 }

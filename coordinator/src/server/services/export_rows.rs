@@ -31,11 +31,17 @@ pub(crate) fn send_rows_after(
     pages: &PageSender<v1::RowsResponse>,
 ) -> Result<(), UserError> {
     let after = asked.after.unwrap_or_default();
-    let [here, end] = reader.read_row_cursors(asked.number, after.row).map_err(store_error)?;
+    let [here, end] = reader
+        .read_row_cursors(asked.number, after.row)
+        .map_err(store_error)?;
     let all = after.row == 0 || (here.last_row, here.fingerprint) != (after.row, after.fingerprint);
     let from = if all { RowCursor::default() } else { here };
     let rows = end.row_count - from.row_count;
-    let (images, labels) = if rows > 0 { probe()? } else { Default::default() };
+    let (images, labels) = if rows > 0 {
+        probe()?
+    } else {
+        Default::default()
+    };
     let head = v1::RowsHead {
         status: asked.status,
         source: Some((&asked.source).into()),
@@ -43,26 +49,43 @@ pub(crate) fn send_rows_after(
         rows,
         all_rows: end.row_count,
         all,
-        cursor: Some(v1::Cursor { row: end.last_row, fingerprint: end.fingerprint }),
+        cursor: Some(v1::Cursor {
+            row: end.last_row,
+            fingerprint: end.fingerprint,
+        }),
         images,
         labels,
         build: BUILD.to_owned(),
     };
-    let mut page = v1::RowsResponse { head: Some(head), rows: Vec::new() };
+    let mut page = v1::RowsResponse {
+        head: Some(head),
+        rows: Vec::new(),
+    };
+
     let mut bytes = 0;
     let mut send = |row: crate::store::StoredTrial| {
-        let row = v1::TrialRow { result: Some(row.result.into()), values: Vec::new(), worker: row.worker };
+        let row = v1::TrialRow {
+            result: Some(row.result.into()),
+            values: Vec::new(),
+            worker: row.worker,
+        };
         bytes += row.encoded_len();
+
         page.rows.push(row);
         if bytes < PAGE_LIMITS.0 && page.rows.len() < PAGE_LIMITS.1 {
             return true;
         }
+
         bytes = 0;
         pages.send_page_blocking(Ok(std::mem::take(&mut page)))
     };
+
     if rows > 0 {
-        reader.read_trials_after(asked.number, from.last_row, &mut send).map_err(store_error)?;
+        reader
+            .read_trials_after(asked.number, from.last_row, &mut send)
+            .map_err(store_error)?;
     }
+
     let _ = pages.send_page_blocking(Ok(page));
     Ok(())
 }

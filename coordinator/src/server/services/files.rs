@@ -1,26 +1,22 @@
 //! `FileService`: files are uploaded, looked for and fetched by their hash.
 
-use crate::server::BlobStore;
-use crate::server::ServerContext;
-use crate::server::blobs::PartialFile;
-use crate::server::limits::PageSender;
-use crate::server::limits::ResponseStream;
-use ergodic_common::ErrorCode;
-use ergodic_common::trial::to_hex;
-use ergodic_proto::status::UserError;
-use ergodic_proto::transfer::CHUNK_BYTES;
-use ergodic_proto::transfer::MAX_FILE_BYTES;
-use ergodic_proto::v1;
-use ergodic_proto::v1::file_service_server::FileService;
 use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
+
+use ergodic_common::ErrorCode;
+use ergodic_common::trial::to_hex;
+use ergodic_proto::status::UserError;
+use ergodic_proto::transfer::{CHUNK_BYTES, MAX_FILE_BYTES};
+use ergodic_proto::v1;
+use ergodic_proto::v1::file_service_server::FileService;
 use tokio::task::block_in_place;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
-use tonic::Streaming;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::server::blobs::PartialFile;
+use crate::server::limits::{PageSender, ResponseStream};
+use crate::server::{BlobStore, ServerContext};
 
 /// How long the next piece of a file may take to come.
 pub(crate) const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,25 +27,38 @@ pub(crate) struct FileApi(pub(crate) Arc<ServerContext>);
 impl FileService for FileApi {
     type FetchStream = ResponseStream<v1::FetchResponse>;
 
-    async fn put(&self, request: Request<Streaming<v1::PutRequest>>) -> Result<Response<v1::PutResponse>, Status> {
+    async fn put(
+        &self,
+        request: Request<Streaming<v1::PutRequest>>,
+    ) -> Result<Response<v1::PutResponse>, Status> {
         let _place = self.0.limits.uploads.try_acquire()?;
         let mut pieces = request.into_inner();
-        let first =
-            next_piece(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("PutRequest: nothing was sent"))?;
+        let first = next_piece(&mut pieces)
+            .await?
+            .ok_or_else(|| Status::invalid_argument("PutRequest: nothing was sent"))?;
         let hash = parse_hash("PutRequest", first.hash)?;
+
         let shelf = &self.0.catalog.blobs;
-        let mut part = PartialFile::create_in(&shelf.folder()).map_err(|e| write_failed_status(shelf, &e))?;
+        let mut part =
+            PartialFile::create_in(&shelf.folder()).map_err(|e| write_failed_status(shelf, &e))?;
         let mut chunk = first.chunk;
+
         loop {
-            block_in_place(|| part.write_content(&chunk)).map_err(|e| write_failed_status(shelf, &e))?;
+            block_in_place(|| part.write_content(&chunk))
+                .map_err(|e| write_failed_status(shelf, &e))?;
+
             if part.len() > MAX_FILE_BYTES {
-                return Err(Status::invalid_argument(format!("the file has more than {MAX_FILE_BYTES} bytes")));
+                return Err(Status::invalid_argument(format!(
+                    "the file has more than {MAX_FILE_BYTES} bytes"
+                )));
             }
+
             match next_piece(&mut pieces).await? {
                 None => break,
                 Some(piece) => chunk = piece.chunk,
             }
         }
+
         if part.content_hash() != hash {
             return Err(Status::invalid_argument(format!(
                 "the file that came has the hash {}, not {}",
@@ -57,46 +66,73 @@ impl FileService for FileApi {
                 to_hex(&hash)
             )));
         }
-        block_in_place(|| part.store_as_blob(shelf, &hash)).map_err(|e| write_failed_status(shelf, &e))?;
+
+        block_in_place(|| part.store_as_blob(shelf, &hash))
+            .map_err(|e| write_failed_status(shelf, &e))?;
         Ok(Response::new(v1::PutResponse {}))
     }
 
-    async fn has(&self, request: Request<v1::HasRequest>) -> Result<Response<v1::HasResponse>, Status> {
+    async fn has(
+        &self,
+        request: Request<v1::HasRequest>,
+    ) -> Result<Response<v1::HasResponse>, Status> {
         let hash = parse_hash("HasRequest", request.into_inner().hash)?;
-        Ok(Response::new(v1::HasResponse { present: self.0.catalog.blobs.reserve(&hash) }))
+        Ok(Response::new(v1::HasResponse {
+            present: self.0.catalog.blobs.reserve(&hash),
+        }))
     }
 
-    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+    async fn fetch(
+        &self,
+        request: Request<v1::FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
         let place = self.0.limits.fetches.try_acquire()?;
         let hash = parse_hash("FetchRequest", request.into_inner().hash)?;
         let file = File::open(self.0.catalog.blobs.blob_path(&hash)).map_err(|_| {
-            Status::from(UserError::new(ErrorCode::NotFound, format!("no file of hash {} is kept here", to_hex(&hash))))
+            Status::from(UserError::new(
+                ErrorCode::NotFound,
+                format!("no file of hash {} is kept here", to_hex(&hash)),
+            ))
         })?;
+
         let (pieces, stream) = PageSender::new(place);
-        tokio::task::spawn_blocking(move || send_file(file, &pieces, |chunk| v1::FetchResponse { chunk }));
+        tokio::task::spawn_blocking(move || {
+            send_file(file, &pieces, |chunk| v1::FetchResponse { chunk })
+        });
         Ok(Response::new(stream))
     }
 }
 
 /// The next piece, which is not waited for for ever: an upload takes one of few places.
-pub(crate) async fn next_piece(pieces: &mut Streaming<v1::PutRequest>) -> Result<Option<v1::PutRequest>, Status> {
+pub(crate) async fn next_piece(
+    pieces: &mut Streaming<v1::PutRequest>,
+) -> Result<Option<v1::PutRequest>, Status> {
     let next = tokio::time::timeout(PIECE_TIMEOUT, pieces.message()).await;
     next.map_err(|_| Status::deadline_exceeded("the next piece of the file did not come"))?
 }
 
 pub(crate) fn parse_hash(message: &str, bytes: Vec<u8>) -> Result<[u8; 32], Status> {
     let hash = bytes.try_into();
-    hash.map_err(|_| Status::invalid_argument(format!("the field hash of {message} must have 32 bytes")))
+    hash.map_err(|_| {
+        Status::invalid_argument(format!("the field hash of {message} must have 32 bytes"))
+    })
 }
 
 /// Worth another try: space may be made, a disk mounted again.
 pub(crate) fn write_failed_status(shelf: &BlobStore, error: &std::io::Error) -> Status {
-    let message = format!("the coordinator cannot keep a file: {}: {error}", shelf.folder().display());
+    let message = format!(
+        "the coordinator cannot keep a file: {}: {error}",
+        shelf.folder().display()
+    );
     UserError::new(ErrorCode::Internal, message).into()
 }
 
 /// Sends the rest of a file in pieces.
-pub(crate) fn send_file<T: Send + 'static>(mut file: File, pieces: &PageSender<T>, wrapped: impl Fn(Vec<u8>) -> T) {
+pub(crate) fn send_file<T: Send + 'static>(
+    mut file: File,
+    pieces: &PageSender<T>,
+    wrapped: impl Fn(Vec<u8>) -> T,
+) {
     loop {
         let mut chunk = vec![0; CHUNK_BYTES];
         let piece = match file.read(&mut chunk) {
@@ -108,6 +144,7 @@ pub(crate) fn send_file<T: Send + 'static>(mut file: File, pieces: &PageSender<T
             Err(e) => Err(Status::internal(format!("cannot read the file: {e}"))),
         };
         let failed = piece.is_err();
+
         if !pieces.send_page_blocking(piece) || failed {
             return;
         }

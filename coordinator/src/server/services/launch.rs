@@ -1,23 +1,20 @@
 //! `Launch`: a sweep file is read, checked and stored.
 
-use crate::core::Sweep;
-use crate::records::SweepRow;
-use crate::records::SweepState;
-use crate::records::SweepTallies;
-use crate::server::limits::Permit;
-use crate::server::services::access::SweepApi;
-use ergodic_common::ErrorCode;
-use ergodic_common::Spec;
-use ergodic_common::SpecError;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::settings_for_new_sweep;
 use ergodic_common::trial::CUDA_F32;
+use ergodic_common::{ErrorCode, Spec, SpecError};
 use ergodic_proto::status::UserError;
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 use tonic::Status;
+
+use crate::core::Sweep;
+use crate::records::{SweepRow, SweepState, SweepTallies};
+use crate::server::limits::Permit;
+use crate::server::services::access::SweepApi;
 
 /// A new sweep that can be stored.
 pub(crate) struct PreparedSweep {
@@ -28,7 +25,10 @@ pub(crate) struct PreparedSweep {
 }
 
 /// Reads the file of a new sweep for as long as somebody waits for it.
-pub(crate) fn read_new_spec(source: &SpecSource, asked: &impl Fn() -> bool) -> Result<Spec, SpecError> {
+pub(crate) fn read_new_spec(
+    source: &SpecSource,
+    asked: &impl Fn() -> bool,
+) -> Result<Spec, SpecError> {
     let spec = Spec::read_new_while_wanted(source, asked);
     if spec.is_err() && !asked() {
         tracing::debug!("nobody waits for this launch any more");
@@ -47,9 +47,15 @@ pub(crate) fn track_requester() -> (Arc<()>, impl Fn() -> bool) {
 pub(crate) fn generate_sweep_id(source: &SpecSource, launched_at: f64) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep id v1");
-    hasher.update(source.text.as_bytes()).update(&launched_at.to_le_bytes());
+    hasher
+        .update(source.text.as_bytes())
+        .update(&launched_at.to_le_bytes());
     hasher.update(&std::process::id().to_le_bytes());
-    hasher.finalize().as_bytes()[..8].iter().map(|b| ALPHABET[(*b % 32) as usize] as char).collect()
+
+    hasher.finalize().as_bytes()[..8]
+        .iter()
+        .map(|b| ALPHABET[(*b % 32) as usize] as char)
+        .collect()
 }
 
 impl SweepApi {
@@ -62,8 +68,10 @@ impl SweepApi {
                 sweep.state.is_open()
                     && sweep.withheld.is_none()
                     && old.grammar == source.grammar
-                    && (&old.text, &old.settings, &old.files) == (&source.text, &source.settings, &source.files)
+                    && (&old.text, &old.settings, &old.files)
+                        == (&source.text, &source.settings, &source.files)
             };
+
             core.sweeps().filter(same).last().map(|sweep| sweep.number)
         })
         .await
@@ -82,22 +90,35 @@ impl SweepApi {
             read_new_spec(&read, &asked)
         });
         let spec = spec.await;
+
         // What is wrong with it is told later.
-        let Ok(Ok(spec)) = spec else { return Ok(source) };
+        let Ok(Ok(spec)) = spec else {
+            return Ok(source);
+        };
+
         // Older programs work on it where they can.
         source.grammar = spec.min_grammar();
         source.settings.extend(settings_for_new_sweep(&spec));
         let numerics = spec.numerics;
-        let class = if numerics == CUDA_F32 { self.find_cuda_class().await? } else { numerics };
+        let class = if numerics == CUDA_F32 {
+            self.find_cuda_class().await?
+        } else {
+            numerics
+        };
         source.settings.push(format!("numerics=\"{class}\""));
+
         Ok(source)
     }
 
     /// The class that joined workers compute on CUDA: it depends on their devices.
     pub(crate) async fn find_cuda_class(&self) -> Result<String, Status> {
         let offered = self.query_core(|core| {
-            let all = core.workers().filter(|(_, w)| w.connected).flat_map(|(_, w)| w.numerics.clone());
-            all.filter(|class| class.starts_with("cuda-f32/")).collect::<BTreeSet<String>>()
+            let all = core
+                .workers()
+                .filter(|(_, w)| w.connected)
+                .flat_map(|(_, w)| w.numerics.clone());
+            all.filter(|class| class.starts_with("cuda-f32/"))
+                .collect::<BTreeSet<String>>()
         });
         let offered = Vec::from_iter(offered.await?);
         if offered.len() != 1 {
@@ -111,8 +132,10 @@ impl SweepApi {
                     offered.join(", ")
                 )
             };
+
             return Err(UserError::new(ErrorCode::BadInput, message).into());
         }
+
         Ok(offered.concat())
     }
 
@@ -135,16 +158,40 @@ impl SweepApi {
             let spec = read_new_spec(&source, &asked).map_err(|e| bad(e.to_string()))?;
             refuse(&spec).map_err(|e| bad(e.with_file(&source.file).to_string()))?;
             source.grammar = spec.min_grammar();
+
             source.cells_fingerprint = Some(spec.compute_cells_fingerprint());
-            let (data, looks) = catalog.pin_dataset(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
-            let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+            let (data, looks) = catalog
+                .pin_dataset(&spec, &source.files)
+                .map_err(|e| bad(e.to_string()))?;
+            let launched_at = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0.0, |d| d.as_secs_f64());
             let id = generate_sweep_id(&source, launched_at);
-            let (state, tallies) = (SweepState::Running, SweepTallies::default());
+
+            let state = SweepState::Running;
+            let tallies = SweepTallies::default();
             let share = spec.scheduling.share;
-            let row = SweepRow { number: 0, id, source, data, state, share, launched_at, launched_by, tallies };
-            Ok(PreparedSweep { row, spec, data_description: looks })
+            let row = SweepRow {
+                number: 0,
+                id,
+                source,
+                data,
+                state,
+                share,
+                launched_at,
+                launched_by,
+                tallies,
+            };
+
+            Ok(PreparedSweep {
+                row,
+                spec,
+                data_description: looks,
+            })
         });
-        let prepared: Result<_, UserError> = task.await.map_err(|e| Status::internal(e.to_string()))?;
+        let prepared: Result<_, UserError> =
+            task.await.map_err(|e| Status::internal(e.to_string()))?;
+
         prepared.map_err(Into::into)
     }
 }

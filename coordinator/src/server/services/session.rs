@@ -36,31 +36,53 @@ pub(crate) async fn open_session(
     let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no hello within ten seconds"))??;
-    let Some(v1::SessionRequest { message: Some(Request::Hello(hello)) }) = first else {
-        return Err(Status::invalid_argument("the first message of a session must be a Hello"));
+    let Some(v1::SessionRequest {
+        message: Some(Request::Hello(hello)),
+    }) = first
+    else {
+        return Err(Status::invalid_argument(
+            "the first message of a session must be a Hello",
+        ));
     };
     let joining = parse_hello(hello)?;
     let worker = joining.worker.clone();
+
     let (outbox, messages) = mpsc::channel(OUTBOX_CAPACITY);
     send_welcome(&shared, &outbox).await;
     let (reply, number) = oneshot::channel();
-    shared.engine.send_event(EngineEvent::WorkerJoined(joining, outbox, reply));
-    let session = number.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+    shared
+        .engine
+        .send_event(EngineEvent::WorkerJoined(joining, outbox, reply));
+
+    let session = number
+        .await
+        .map_err(|_| Status::unavailable("the coordinator is stopping"))?;
     tokio::spawn(async move {
         tokio::select! {
             () = read_messages(&shared, &worker, inbound) => {}
             () = shared.wait_until_revoked(caller) => tracing::warn!(worker, "its token was revoked or has expired"),
         }
-        shared.engine.send_event(EngineEvent::SessionEnded(worker, session));
+        shared
+            .engine
+            .send_event(EngineEvent::SessionEnded(worker, session));
+
         drop(place);
     });
+
     Ok(messages)
 }
 
 async fn send_welcome(shared: &ServerContext, outbox: &SessionSender) {
     let ttl = shared.lease_ttl.as_millis() as u64;
-    let welcome = v1::Welcome { lease_ttl_ms: ttl, heartbeat_ms: (ttl / 4).max(50), build: BUILD.to_owned() };
-    let message = v1::SessionResponse { message: Some(Response::Welcome(welcome)) };
+    let welcome = v1::Welcome {
+        lease_ttl_ms: ttl,
+        heartbeat_ms: (ttl / 4).max(50),
+        build: BUILD.to_owned(),
+    };
+    let message = v1::SessionResponse {
+        message: Some(Response::Welcome(welcome)),
+    };
+
     // The channel was made a moment ago and is empty.
     let _ = outbox.send(Ok(message)).await;
 }
@@ -77,17 +99,26 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
         );
         return Err(UserError::new(ErrorCode::Version, message).into());
     }
-    let bad = |what: &str| Status::invalid_argument(format!("the field {what} of Hello is not what it should be"));
-    let hex_digits = hello.worker.len() == 32 && hello.worker.chars().all(|c| c.is_ascii_hexdigit());
+
+    let bad = |what: &str| {
+        Status::invalid_argument(format!(
+            "the field {what} of Hello is not what it should be"
+        ))
+    };
+
+    let hex_digits =
+        hello.worker.len() == 32 && hello.worker.chars().all(|c| c.is_ascii_hexdigit());
     if !hex_digits {
         return Err(bad("worker"));
     }
     if hello.name.len() > MAX_NAME || hello.name.chars().any(char::is_control) {
         return Err(bad("name"));
     }
+
     if !(1..=4096).contains(&hello.slots) {
         return Err(bad("slots"));
     }
+
     Ok(JoiningWorker {
         worker: hello.worker,
         name: hello.name,
@@ -99,22 +130,44 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
 }
 
 /// Reads until the stream ends, the worker says goodbye or is silent for a lease's time to live, or we stop.
-async fn read_messages(shared: &ServerContext, worker: &str, mut inbound: Streaming<v1::SessionRequest>) {
+async fn read_messages(
+    shared: &ServerContext,
+    worker: &str,
+    mut inbound: Streaming<v1::SessionRequest>,
+) {
     let mut stopping = shared.stopping.clone();
     loop {
         let message = tokio::select! {
             message = tokio::time::timeout(shared.lease_ttl, inbound.message()) => message,
             _ = stopping.wait_for(|stop| *stop) => return,
         };
-        let Ok(Ok(Some(v1::SessionRequest { message: Some(message) }))) = message else { return };
-        // Whoever says more than is heard waits here, and then where it says it.
-        let Some(room) = shared.limits.session_bytes.acquire_bytes(message.encoded_len() + MESSAGE_OVERHEAD).await
+        let Ok(Ok(Some(v1::SessionRequest {
+            message: Some(message),
+        }))) = message
         else {
             return;
         };
-        let Some(saying) = parse_message(message) else { return };
+
+        // Whoever says more than is heard waits here, and then where it says it.
+        let Some(room) = shared
+            .limits
+            .session_bytes
+            .acquire_bytes(message.encoded_len() + MESSAGE_OVERHEAD)
+            .await
+        else {
+            return;
+        };
+
+        let Some(saying) = parse_message(message) else {
+            return;
+        };
         let leaves = matches!(saying, WorkerMessage::Goodbye);
-        shared.engine.send_event(EngineEvent::MessageReceived(worker.to_owned(), saying, room));
+        shared.engine.send_event(EngineEvent::MessageReceived(
+            worker.to_owned(),
+            saying,
+            room,
+        ));
+
         if leaves {
             return;
         }
@@ -126,23 +179,48 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
     match message {
         Request::Hello(_) => None,
         Request::Heartbeat(beat) => {
-            let running = beat.running.into_iter().filter_map(|r| Some((r.lease, r.key?.into()))).collect();
-            Some(WorkerMessage::Heartbeat(running, beat.queued, beat.held.iter().map(fence_from_wire).collect()))
+            let running = beat
+                .running
+                .into_iter()
+                .filter_map(|r| Some((r.lease, r.key?.into())))
+                .collect();
+            Some(WorkerMessage::Heartbeat(
+                running,
+                beat.queued,
+                beat.held.iter().map(fence_from_wire).collect(),
+            ))
         }
         Request::RequestWork(want) => Some(WorkerMessage::RequestWork(want.idle_slots)),
         Request::Release(release) => {
-            let why = release.why.chars().take(1024).filter(|c| !c.is_control()).collect();
-            release.fence.map(|fence| WorkerMessage::Release(fence_from_wire(&fence), why))
+            let why = release
+                .why
+                .chars()
+                .take(1024)
+                .filter(|c| !c.is_control())
+                .collect();
+            release
+                .fence
+                .map(|fence| WorkerMessage::Release(fence_from_wire(&fence), why))
         }
         Request::Retracted(yielded) => {
             let keys = yielded.cells.iter().zip(&yielded.repeats);
-            let keys = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
-            yielded.fence.map(|fence| WorkerMessage::Retracted(fence_from_wire(&fence), keys))
+            let keys = keys
+                .map(|(cell, repeat)| TrialKey {
+                    cell: *cell,
+                    repeat: *repeat,
+                })
+                .collect();
+            yielded
+                .fence
+                .map(|fence| WorkerMessage::Retracted(fence_from_wire(&fence), keys))
         }
         Request::Goodbye(_) => Some(WorkerMessage::Goodbye),
     }
 }
 
 pub(crate) fn fence_from_wire(fence: &v1::Fence) -> Fence {
-    Fence { lease: fence.lease, epoch: fence.epoch }
+    Fence {
+        lease: fence.lease,
+        epoch: fence.epoch,
+    }
 }

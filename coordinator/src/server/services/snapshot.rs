@@ -1,11 +1,12 @@
 //! What a read needs to know of a sweep, taken from the core at once.
 
-use crate::core::Core;
-use crate::core::Sweep;
-use crate::server::services::access::SweepApi;
-use ergodic_common::Spec;
 use std::sync::Arc;
+
+use ergodic_common::Spec;
 use tonic::Status;
+
+use crate::core::{Core, Sweep};
+use crate::server::services::access::SweepApi;
 
 /// What the answer to a question about a sweep starts from.
 pub(crate) struct SweepSnapshot {
@@ -29,6 +30,7 @@ impl SweepApi {
             data_provenance: sweep.record.data.provenance.clone(),
             data_hash: sweep.record.data.hash,
         };
+
         self.with_sweep(id, found).await
     }
 }

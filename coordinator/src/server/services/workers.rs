@@ -43,21 +43,42 @@ impl WorkerService for WorkerApi {
     ) -> Result<Response<v1::CommitResultsResponse>, Status> {
         let mut request = request.into_inner();
         if !request.verify_checksum() {
-            return Err(Status::data_loss("these results were damaged on their way here: send them again"));
+            return Err(Status::data_loss(
+                "these results were damaged on their way here: send them again",
+            ));
         }
+
         let (sweep, spec) = self.find_sweep(&request.sweep).await?;
-        let held = self.0.limits.result_bytes.try_acquire_bytes(request.encoded_len())?;
+        let held = self
+            .0
+            .limits
+            .result_bytes
+            .try_acquire_bytes(request.encoded_len())?;
         let delivery = to_incoming_batch(request, sweep, &spec, held)?;
         let rows = delivery.rows.clone();
-        let weights: Vec<[u8; 32]> = delivery.results.iter().filter_map(|result| result.weights_hash).collect();
+
+        let weights: Vec<[u8; 32]> = delivery
+            .results
+            .iter()
+            .filter_map(|result| result.weights_hash)
+            .collect();
+
         let (reply, answered) = oneshot::channel();
-        self.0.engine.send_event(EngineEvent::BatchReceived(Box::new(IncomingBatch { reply, ..delivery })));
-        let report = answered.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        self.0
+            .engine
+            .send_event(EngineEvent::BatchReceived(Box::new(IncomingBatch {
+                reply,
+                ..delivery
+            })));
+
+        let report = answered
+            .await
+            .map_err(|_| Status::unavailable("the coordinator is stopping"))?;
         self.0.catalog.blobs.release(&weights);
         let report = report.map_err(|refusal| match refusal {
-            BatchRefusal::NotLeased(key) => {
-                Status::permission_denied(format!("the trial {key} is not in the lease it was delivered under"))
-            }
+            BatchRefusal::NotLeased(key) => Status::permission_denied(format!(
+                "the trial {key} is not in the lease it was delivered under"
+            )),
             BatchRefusal::Overloaded => self.0.limits.result_bytes.overloaded_status(),
             // Whoever sends it again sends the file first.
             BatchRefusal::StoreFailed(error @ StoreError::BlobMissing(_)) => {
@@ -65,7 +86,10 @@ impl WorkerService for WorkerApi {
             }
             BatchRefusal::StoreFailed(error) => Status::unavailable(error.to_string()),
         })?;
-        self.0.metrics.count_stored_trials(report.stored.iter().map(|at| &rows[*at]));
+        self.0
+            .metrics
+            .count_stored_trials(report.stored.iter().map(|at| &rows[*at]));
+
         Ok(Response::new(v1::CommitResultsResponse {
             stored: report.stored.len() as u32,
             duplicates: (report.already_stored.len() as u64 - report.mismatches) as u32,
@@ -74,25 +98,49 @@ impl WorkerService for WorkerApi {
         }))
     }
 
-    async fn get_sweep(&self, request: Request<v1::GetSweepRequest>) -> Result<Response<v1::GetSweepResponse>, Status> {
-        let v1::GetSweepRequest { sweep: id, protocol } = request.into_inner();
+    async fn get_sweep(
+        &self,
+        request: Request<v1::GetSweepRequest>,
+    ) -> Result<Response<v1::GetSweepResponse>, Status> {
+        let v1::GetSweepRequest {
+            sweep: id,
+            protocol,
+        } = request.into_inner();
         let wanted = id.clone();
         let record = self
             .0
             .engine
-            .query_core(move |core| core.sweeps().find(|sweep| sweep.id == wanted).map(|sweep| sweep.record.clone()))
+            .query_core(move |core| {
+                core.sweeps()
+                    .find(|sweep| sweep.id == wanted)
+                    .map(|sweep| sweep.record.clone())
+            })
             .await
             .map_err(|e| Status::unavailable(e.to_string()))?
-            .ok_or_else(|| Status::not_found(format!("there is no sweep {id}: if it was here, it was removed")))?;
+            .ok_or_else(|| {
+                Status::not_found(format!(
+                    "there is no sweep {id}: if it was here, it was removed"
+                ))
+            })?;
+
         // Those of protocol 1 know the first grammar alone.
-        check_grammar_support(if protocol < 2 { 1 } else { GRAMMAR }, &record.source, "program")?;
+        check_grammar_support(
+            if protocol < 2 { 1 } else { GRAMMAR },
+            &record.source,
+            "program",
+        )?;
         let answer = v1::GetSweepResponse {
             source: Some((&record.source).into()),
             data_hash: record.data.hash.map_or_else(Vec::new, |hash| hash.to_vec()),
             data_train: record.data.train,
             checksum: Vec::new(),
         };
-        Ok(Response::new(if protocol == PROTOCOL_VERSION { answer.with_checksum() } else { answer }))
+
+        Ok(Response::new(if protocol == PROTOCOL_VERSION {
+            answer.with_checksum()
+        } else {
+            answer
+        }))
     }
 
     async fn keep_checkpoint(
@@ -107,7 +155,9 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<v1::FetchCheckpointRequest>,
     ) -> Result<Response<Self::FetchCheckpointStream>, Status> {
-        Ok(Response::new(self.0.open_checkpoint(request.into_inner()).await?))
+        Ok(Response::new(
+            self.0.open_checkpoint(request.into_inner()).await?,
+        ))
     }
 }
 
@@ -119,8 +169,15 @@ impl WorkerApi {
             let sweep = core.sweeps().find(|sweep| sweep.id == wanted)?;
             Some((sweep.number, sweep.spec.clone()))
         });
-        let found = found.await.map_err(|e| Status::unavailable(e.to_string()))?;
-        found.ok_or_else(|| Status::not_found(format!("there is no sweep {id}: if it was here, it was removed")))
+        let found = found
+            .await
+            .map_err(|e| Status::unavailable(e.to_string()))?;
+
+        found.ok_or_else(|| {
+            Status::not_found(format!(
+                "there is no sweep {id}: if it was here, it was removed"
+            ))
+        })
     }
 }
 
@@ -136,21 +193,37 @@ pub fn to_incoming_batch(
 ) -> Result<IncomingBatch, Status> {
     let metrics = spec.measure.metrics.len();
     let invalid = |message: String| Status::invalid_argument(message);
+
     if request.results.len() > MAX_BATCH_RESULTS {
         return Err(invalid(format!(
             "{} results in one batch; at most {MAX_BATCH_RESULTS} are taken",
             request.results.len()
         )));
     }
-    let fence = request.fence.ok_or_else(|| invalid("the field fence of CommitResultsRequest is missing".into()))?;
-    let results = request.results.into_iter().map(TrialResult::try_from).collect::<Result<Vec<_>, _>>();
+
+    let fence = request
+        .fence
+        .ok_or_else(|| invalid("the field fence of CommitResultsRequest is missing".into()))?;
+    let results = request
+        .results
+        .into_iter()
+        .map(TrialResult::try_from)
+        .collect::<Result<Vec<_>, _>>();
     let results = results.map_err(|e| invalid(e.to_string()))?;
     if let Some(result) = results.iter().find(|r| r.metrics.len() != metrics) {
         let found = result.metrics.len();
-        return Err(invalid(format!("the trial {} has {found} metrics, the sweep has {metrics}", result.key)));
+        return Err(invalid(format!(
+            "the trial {} has {found} metrics, the sweep has {metrics}",
+            result.key
+        )));
     }
+
     let kept = MetricPositions::from_spec(spec);
-    let rows = results.iter().map(|result| kept.build_row_from_result(result)).collect();
+    let rows = results
+        .iter()
+        .map(|result| kept.build_row_from_result(result))
+        .collect();
+
     // Replaced by the caller, who waits at the other end.
     let (reply, _) = oneshot::channel();
     Ok(IncomingBatch {

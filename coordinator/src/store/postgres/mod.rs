@@ -11,12 +11,14 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use session::PgSession;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
 use super::sql::{SqlConnection, SqlRow, apply_write, select_number};
-use super::{Leader, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput};
-use session::PgSession;
+use super::{
+    Leader, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput,
+};
 
 /// What makes each version of the schema out of the one before.
 const MIGRATIONS: [&str; 7] = [
@@ -72,28 +74,39 @@ impl PostgresStore {
         let options = parse_url(url)?;
         let place = describe_database(&options);
         let may_come = options.get_socket().is_none_or(|folder| folder.is_dir());
-        let store = Self { options, has_tables: Mutex::new(false), leadership_session: Mutex::new(None) };
+        let store = Self {
+            options,
+            has_tables: Mutex::new(false),
+            leadership_session: Mutex::new(None),
+        };
         match store.ensure_tables() {
             Err(StoreError::Disconnected(why)) if may_come => {
                 tracing::warn!("{place} does not answer ({why}): waiting for it");
             }
             Err(e @ StoreError::Unusable(_)) => return Err(e),
             Err(e) => {
-                let message = format!("{place}: cannot be used as a store ({e}): check --store and the database");
+                let message = format!(
+                    "{place}: cannot be used as a store ({e}): check --store and the database"
+                );
                 return Err(StoreError::Unusable(message));
             }
             Ok(()) => {}
         }
+
         Ok(store)
     }
 
     fn ensure_tables(&self) -> Result<(), StoreError> {
-        let mut made = self.has_tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut made = self
+            .has_tables
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if !*made {
             let session = PgSession::open(&self.options.clone().application_name("ergodic"))?;
             migrate_schema(&session, &describe_database(&self.options))?;
             *made = true;
         }
+
         Ok(())
     }
 
@@ -107,16 +120,22 @@ impl PostgresStore {
         &self,
         work: impl FnOnce(&PgSession) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut kept = self.leadership_session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut kept = self
+            .leadership_session
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let session = match kept.take() {
             Some(session) => session,
             None => {
-                let session = self.open_session("ergodic claim")?.with_answer_timeout(LEADERSHIP_TIMEOUT);
+                let session = self
+                    .open_session("ergodic claim")?
+                    .with_answer_timeout(LEADERSHIP_TIMEOUT);
                 session.run_statements("SET lock_timeout = '2s'")?;
                 session
             }
         };
         let result = work(&session)?;
+
         *kept = Some(session);
         Ok(result)
     }
@@ -130,14 +149,22 @@ fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
              of a socket"
         ))
     };
+
     let query = url.split_once('?').map_or("", |(_, query)| query);
-    let names = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split('=').next().unwrap_or_default());
+    let names = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split('=').next().unwrap_or_default());
     for name in names {
         if !URL_PARAMETERS.contains(&name) && !name.starts_with("options[") {
-            return Err(bad(&format!("the database's URL has no parameter '{name}'")));
+            return Err(bad(&format!(
+                "the database's URL has no parameter '{name}'"
+            )));
         }
     }
-    let options = PgConnectOptions::from_str(url).map_err(|_| bad("this is no URL of a database"))?;
+
+    let options =
+        PgConnectOptions::from_str(url).map_err(|_| bad("this is no URL of a database"))?;
     Ok(options.disable_statement_logging())
 }
 
@@ -146,26 +173,45 @@ fn describe_database(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or(options.get_username());
     match options.get_socket() {
         Some(socket) => format!("the database {database} at {}", socket.display()),
-        None => format!("the database {database} at {}:{}", options.get_host(), options.get_port()),
+        None => format!(
+            "the database {database} at {}:{}",
+            options.get_host(),
+            options.get_port()
+        ),
     }
 }
 
 fn migrate_schema(session: &PgSession, place: &str) -> Result<(), StoreError> {
     session.run_statements("BEGIN")?;
     session.run_statements(SCHEMA_LOCK)?;
-    let there = select_number(session, "SELECT (to_regclass('meta') IS NOT NULL)::int::bigint", &[])?;
+    let there = select_number(
+        session,
+        "SELECT (to_regclass('meta') IS NOT NULL)::int::bigint",
+        &[],
+    )?;
     let version = match there {
-        Some(1) => select_number(session, "SELECT value FROM meta WHERE key = 'schema'", &[])?.unwrap_or(-1),
+        Some(1) => select_number(session, "SELECT value FROM meta WHERE key = 'schema'", &[])?
+            .unwrap_or(-1),
         _ => 0,
     };
+
     let known = MIGRATIONS.len();
-    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+    let Some(missing) = usize::try_from(version)
+        .ok()
+        .and_then(|version| MIGRATIONS.get(version..))
+    else {
         return Err(StoreError::Unusable(format!(
             "{place} has schema version {version}, this program knows up to {known}: use a newer ergodic"
         )));
     };
-    missing.iter().try_for_each(|migration| session.run_statements(migration))?;
-    session.execute_statement("UPDATE meta SET value = $1 WHERE key = 'schema'", &[(known as i64).into()])?;
+    missing
+        .iter()
+        .try_for_each(|migration| session.run_statements(migration))?;
+
+    session.execute_statement(
+        "UPDATE meta SET value = $1 WHERE key = 'schema'",
+        &[(known as i64).into()],
+    )?;
     session.run_statements("COMMIT")
 }
 
@@ -176,6 +222,7 @@ impl Store for PostgresStore {
             if !is_over {
                 return Ok(leader);
             }
+
             let before = leader.epoch.into();
             // A write that the leader before has half sent would hold this up for as long as it sleeps.
             terminate_writer_sessions(session, leader.epoch);
@@ -186,6 +233,7 @@ impl Store for PostgresStore {
                         UPDATE term SET epoch = taken.epoch, expires_at = clock_timestamp() + interval '6 seconds'
                         FROM taken";
             let claimed = session.execute_statement(text, &[describe_process().as_str().into(), url.into(), before])?;
+
             Ok(if claimed == 1 {
                 Leader { epoch: leader.epoch + 1, url: url.to_owned(), is_this: true }
             } else {
@@ -200,23 +248,36 @@ impl Store for PostgresStore {
 
     fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError> {
         let text = "UPDATE term SET expires_at = clock_timestamp() + interval '6 seconds' WHERE epoch = $1";
-        self.with_leadership_session(|session| Ok(session.execute_statement(text, &[epoch.into()])? == 1))
+        self.with_leadership_session(|session| {
+            Ok(session.execute_statement(text, &[epoch.into()])? == 1)
+        })
     }
 
     fn resign_leadership(&self, epoch: u64) {
         let text = "UPDATE term SET expires_at = '-infinity' WHERE epoch = $1";
-        if let Err(error) = self.with_leadership_session(|session| session.execute_statement(text, &[epoch.into()])) {
+        if let Err(error) =
+            self.with_leadership_session(|session| session.execute_statement(text, &[epoch.into()]))
+        {
             tracing::warn!(%error, "could not say that this coordinator leads no more");
         }
     }
 
     fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError> {
-        let options = self.options.clone().application_name(&writer_application_name(epoch));
-        let mut writer = PostgresWriter { options, epoch, commits: 0, session: None };
+        let options = self
+            .options
+            .clone()
+            .application_name(&writer_application_name(epoch));
+        let mut writer = PostgresWriter {
+            options,
+            epoch,
+            commits: 0,
+            session: None,
+        };
         let (leader, _) = read_leader(writer.ensure_session()?)?;
         if leader.epoch != epoch {
             return Err(deposed_error(&leader));
         }
+
         Ok(Box::new(writer))
     }
 
@@ -237,10 +298,16 @@ fn read_leader(session: &PgSession) -> Result<(Leader, bool), StoreError> {
     let text = "SELECT leader.epoch, url, (expires_at <= clock_timestamp())::int::bigint FROM leader, term";
     let mut found = None;
     session.select_rows(text, &[], &mut |row: &dyn SqlRow| {
-        let leader = Leader { epoch: row.get_int(0)? as u64, url: row.get_text(1)?.to_owned(), is_this: false };
+        let leader = Leader {
+            epoch: row.get_int(0)? as u64,
+            url: row.get_text(1)?.to_owned(),
+            is_this: false,
+        };
         found = Some((leader, row.get_int(2)? == 1));
+
         Ok(true)
     })?;
+
     found.ok_or_else(|| StoreError::Failed("the row of the leader is missing".into()))
 }
 
@@ -252,13 +319,20 @@ fn writer_application_name(epoch: u64) -> String {
 fn terminate_writer_sessions(session: &PgSession, epoch: u64) {
     let text = "SELECT pg_terminate_backend(pid)::int::bigint FROM pg_stat_activity
                 WHERE application_name = $1 AND datname = current_database()";
-    if let Err(error) = select_number(session, text, &[writer_application_name(epoch).as_str().into()]) {
+    if let Err(error) = select_number(
+        session,
+        text,
+        &[writer_application_name(epoch).as_str().into()],
+    ) {
         tracing::warn!(%error, "the connections of the leader before could not be ended");
     }
 }
 
 fn deposed_error(leader: &Leader) -> StoreError {
-    StoreError::Deposed(format!("the coordinator at {} leads since, in epoch {}", leader.url, leader.epoch))
+    StoreError::Deposed(format!(
+        "the coordinator at {} leads since, in epoch {}",
+        leader.url, leader.epoch
+    ))
 }
 
 /// This machine and process, for people.
@@ -283,6 +357,7 @@ impl StoreWriter for PostgresWriter {
     fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
         let begun = Instant::now();
         let mut unanswered: UnconfirmedCommit = None;
+
         loop {
             let error = match self.try_commit(writes, &mut unanswered) {
                 Err(error @ StoreError::Disconnected(_)) => error,
@@ -294,11 +369,13 @@ impl StoreWriter for PostgresWriter {
                 }
                 written => return written,
             };
+
             self.session = None;
             // Nothing else may be written before it is known whether these were.
             if unanswered.is_none() && begun.elapsed() > RECONNECT_TIMEOUT {
                 return Err(error);
             }
+
             tracing::warn!(%error, unanswered = unanswered.is_some(), "a write is tried again");
             std::thread::sleep(RETRY_DELAY);
         }
@@ -322,9 +399,11 @@ impl PostgresWriter {
         writes: &[&StoreWrite],
         unanswered: &mut UnconfirmedCommit,
     ) -> Result<Vec<WriteOutput>, StoreError> {
-        let (epoch, next) = (self.epoch, self.commits + 1);
+        let epoch = self.epoch;
+        let next = self.commits + 1;
         let session = self.ensure_session()?;
         session.run_statements("BEGIN")?;
+
         if !advance_commit_count(session, epoch, next)? {
             let (leader, _) = read_leader(session)?;
             session.run_statements("ROLLBACK")?;
@@ -337,19 +416,26 @@ impl PostgresWriter {
                 _ => Err(deposed_error(&leader)),
             };
         }
+
         // It had not been committed, and never will be: its lock on the leader's row is gone.
         *unanswered = None;
-        let written = match writes.iter().map(|write| apply_write(session, write)).collect::<Result<Vec<_>, _>>() {
+        let written = match writes
+            .iter()
+            .map(|write| apply_write(session, write))
+            .collect::<Result<Vec<_>, _>>()
+        {
             Ok(written) => written,
             Err(error) => {
                 let _ = session.run_statements("ROLLBACK");
                 return Err(error);
             }
         };
+
         if let Err(error) = session.run_statements("COMMIT") {
             *unanswered = Some(written);
             return Err(StoreError::Disconnected(error.to_string()));
         }
+
         self.commits = next;
         Ok(written)
     }

@@ -7,7 +7,8 @@ use ergodic_common::spec::SpecSource;
 
 use super::read::find_sweep;
 use super::write::{
-    encode_settings, insert_audits_in_chunks, insert_stored_rows, insert_sweep, set_state, update_sweep_row,
+    encode_settings, insert_audits_in_chunks, insert_stored_rows, insert_sweep, set_state,
+    update_sweep_row,
 };
 use super::{SqlConnection, SqlParam, read_whole_trial_row, whole_trials};
 use crate::records::{SweepRow, SweepState};
@@ -26,9 +27,16 @@ pub(super) fn extend_sweep(
     from: &SpecSource,
     to: &SpecSource,
 ) -> Result<bool, StoreError> {
-    let Some(row) = find_sweep(sql, sweep)?.filter(|row| row.source == *from) else { return Ok(false) };
-    let row = SweepRow { source: to.clone(), ..row };
-    let (settings, files) = (encode_settings(&row)?, encode_files(&to.files));
+    let Some(row) = find_sweep(sql, sweep)?.filter(|row| row.source == *from) else {
+        return Ok(false);
+    };
+    let row = SweepRow {
+        source: to.clone(),
+        ..row
+    };
+    let settings = encode_settings(&row)?;
+
+    let files = encode_files(&to.files);
     let values = [
         to.file.as_str().into(),
         to.text.as_str().into(),
@@ -40,6 +48,7 @@ pub(super) fn extend_sweep(
         "UPDATE sweeps SET file = $1, text = $2, settings = $3, files = $4 WHERE number = $5",
         &values,
     )?;
+
     update_sweep_row(sql, &row)?;
     Ok(true)
 }
@@ -49,18 +58,31 @@ pub(super) fn insert_successor(
     sql: &(impl SqlConnection + Send),
     inheritance: &SuccessorSweep,
 ) -> Result<i64, StoreError> {
-    let SuccessorSweep { row, predecessor: from, cell_map: cells } = inheritance;
+    let SuccessorSweep {
+        row,
+        predecessor: from,
+        cell_map: cells,
+    } = inheritance;
     let Some(old) = find_sweep(sql, *from)? else {
-        return Err(StoreError::Failed("the sweep that was to be extended was removed meanwhile".into()));
+        return Err(StoreError::Failed(
+            "the sweep that was to be extended was removed meanwhile".into(),
+        ));
     };
     if old.state.is_open() {
         set_state(sql, *from, SweepState::Cancelled)?;
     }
+
     let number = insert_sweep(sql, row)?;
     let place = |key: TrialKey| {
-        let at = cells.binary_search_by_key(&key.cell, |(old, _)| *old).ok()?;
-        Some(TrialKey { cell: cells[at].1, ..key })
+        let at = cells
+            .binary_search_by_key(&key.cell, |(old, _)| *old)
+            .ok()?;
+        Some(TrialKey {
+            cell: cells[at].1,
+            ..key
+        })
     };
+
     let mut last = None;
     loop {
         let rows = read_next_rows(sql, *from, last)?;
@@ -71,12 +93,22 @@ pub(super) fn insert_successor(
             row.result.key = place(row.result.key)?;
             Some(row)
         });
+
         insert_stored_rows(sql, number, &moved.collect::<Vec<_>>(), &[])?;
     }
+
     copy_attempts(sql, *from, number, &place)?;
     let audits = sql.read_audits(*from)?.into_iter();
-    let audits: Vec<Audit> = audits.filter_map(|audit| Some(Audit { key: place(audit.key)?, ..audit })).collect();
+    let audits: Vec<Audit> = audits
+        .filter_map(|audit| {
+            Some(Audit {
+                key: place(audit.key)?,
+                ..audit
+            })
+        })
+        .collect();
     insert_audits_in_chunks(sql, number, &audits)?;
+
     Ok(number)
 }
 
@@ -86,15 +118,30 @@ fn read_next_rows(
     sweep: i64,
     after: Option<TrialKey>,
 ) -> Result<Vec<StoredTrial>, StoreError> {
-    let text = whole_trials!("trials", "WHERE sweep = $1 AND (cell, repeat) > ($2, $3) ORDER BY cell, repeat LIMIT $4");
+    let text = whole_trials!(
+        "trials",
+        "WHERE sweep = $1 AND (cell, repeat) > ($2, $3) ORDER BY cell, repeat LIMIT $4"
+    );
     let (cell, repeat) = after.map_or((-1, -1), |key| (key.cell as i64, i64::from(key.repeat)));
-    let (mut rows, mut numbers) = (Vec::new(), 0);
-    sql.select_rows(text, &[sweep.into(), cell.into(), repeat.into(), ROWS_PER_COPY.into()], &mut |row| {
-        let row = read_whole_trial_row(sweep, row)?;
-        numbers += row.result.curve.values.len() + row.result.predictions.classes.len() / 8;
-        rows.push(row);
-        Ok(numbers < NUMBERS_PER_COPY)
-    })?;
+    let mut rows = Vec::new();
+
+    let mut numbers = 0;
+    sql.select_rows(
+        text,
+        &[
+            sweep.into(),
+            cell.into(),
+            repeat.into(),
+            ROWS_PER_COPY.into(),
+        ],
+        &mut |row| {
+            let row = read_whole_trial_row(sweep, row)?;
+            numbers += row.result.curve.values.len() + row.result.predictions.classes.len() / 8;
+            rows.push(row);
+            Ok(numbers < NUMBERS_PER_COPY)
+        },
+    )?;
+
     Ok(rows)
 }
 
@@ -114,5 +161,6 @@ fn copy_attempts(
             *number += 1;
         }
     })?;
+
     sql.insert_attempts(to, &numbered)
 }

@@ -7,11 +7,13 @@ mod reuse;
 mod write;
 
 use ergodic_common::TrialKey;
+pub(super) use read::{
+    read_trial_key, read_whole_trial_row, select_whole_trials_one_by_one, whole_trials,
+};
+pub(super) use write::apply_write;
 
 use super::encoding::{attempt_checksum, encode_finding};
 use super::{Attempt, Audit, StoreError, Twin};
-pub(super) use read::{read_trial_key, read_whole_trial_row, select_whole_trials_one_by_one, whole_trials};
-pub(super) use write::apply_write;
 
 /// A parameter of a statement.
 #[derive(Debug, Clone, Copy)]
@@ -56,19 +58,26 @@ pub(super) trait SqlRow {
     fn get_optional_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError>;
 
     fn get_int(&self, at: usize) -> Result<i64, StoreError> {
-        self.get_optional_int(at)?.ok_or_else(|| damaged_column(at, "a number"))
+        self.get_optional_int(at)?
+            .ok_or_else(|| damaged_column(at, "a number"))
     }
 
     fn get_text(&self, at: usize) -> Result<&str, StoreError> {
-        self.get_optional_text(at)?.ok_or_else(|| damaged_column(at, "a text"))
+        self.get_optional_text(at)?
+            .ok_or_else(|| damaged_column(at, "a text"))
     }
 
     fn get_bytes(&self, at: usize) -> Result<&[u8], StoreError> {
-        self.get_optional_bytes(at)?.ok_or_else(|| damaged_column(at, "bytes"))
+        self.get_optional_bytes(at)?
+            .ok_or_else(|| damaged_column(at, "bytes"))
     }
 
     fn get_optional_hash(&self, at: usize) -> Result<Option<[u8; 32]>, StoreError> {
-        let hash = |bytes: &[u8]| bytes.try_into().map_err(|_| damaged_column(at, "a hash of 32 bytes"));
+        let hash = |bytes: &[u8]| {
+            bytes
+                .try_into()
+                .map_err(|_| damaged_column(at, "a hash of 32 bytes"))
+        };
         self.get_optional_bytes(at)?.map(hash).transpose()
     }
 }
@@ -79,10 +88,19 @@ pub(super) type RowCallback<'a> = &'a mut dyn FnMut(&dyn SqlRow) -> Result<bool,
 /// A connection to a database.
 pub(super) trait SqlConnection {
     /// Hands out the rows that a statement yields.
-    fn select_rows(&self, sql: &'static str, values: &[SqlParam<'_>], each: RowCallback<'_>) -> Result<(), StoreError>;
+    fn select_rows(
+        &self,
+        sql: &'static str,
+        values: &[SqlParam<'_>],
+        each: RowCallback<'_>,
+    ) -> Result<(), StoreError>;
 
     /// Carries out a statement; how many rows it changed.
-    fn execute_statement(&self, sql: &'static str, values: &[SqlParam<'_>]) -> Result<u64, StoreError>;
+    fn execute_statement(
+        &self,
+        sql: &'static str,
+        values: &[SqlParam<'_>],
+    ) -> Result<u64, StoreError>;
 
     /// Stores those of these trials that have no row yet; their positions.
     fn insert_trials(
@@ -93,12 +111,23 @@ pub(super) trait SqlConnection {
     ) -> Result<Vec<usize>, StoreError>;
 
     /// Hands out the whole rows of those of these trials that have one.
-    fn select_whole_trials(&self, sweep: i64, keys: &[TrialKey], each: RowCallback<'_>) -> Result<(), StoreError>;
+    fn select_whole_trials(
+        &self,
+        sweep: i64,
+        keys: &[TrialKey],
+        each: RowCallback<'_>,
+    ) -> Result<(), StoreError>;
 
     /// Stores attempts, each with its trial and its number.
-    fn insert_attempts(&self, sweep: i64, attempts: &[(TrialKey, i64, Attempt)]) -> Result<(), StoreError> {
-        let text = "INSERT INTO attempts (sweep, cell, repeat, attempt, cause, worker, seconds, checksum)
+    fn insert_attempts(
+        &self,
+        sweep: i64,
+        attempts: &[(TrialKey, i64, Attempt)],
+    ) -> Result<(), StoreError> {
+        let text =
+            "INSERT INTO attempts (sweep, cell, repeat, attempt, cause, worker, seconds, checksum)
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+
         for (key, number, attempt) in attempts {
             let values = [
                 sweep.into(),
@@ -110,8 +139,10 @@ pub(super) trait SqlConnection {
                 SqlParam::Real(attempt.seconds),
                 attempt_checksum(sweep, *key, *number, attempt).into(),
             ];
+
             self.execute_statement(text, &values)?;
         }
+
         Ok(())
     }
 
@@ -119,6 +150,7 @@ pub(super) trait SqlConnection {
     fn insert_audits(&self, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
         let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (sweep, cell, repeat) DO NOTHING";
+
         for audit in audits {
             let values = [
                 sweep.into(),
@@ -130,21 +162,31 @@ pub(super) trait SqlConnection {
                 audit.auditor_process.as_str().into(),
                 audit.why.as_str().into(),
             ];
+
             self.execute_statement(text, &values)?;
         }
+
         Ok(())
     }
 
     /// Puts down cells of a sweep of which another one has rows, but for those that are put down.
     fn insert_twins(&self, sweep: i64, twins: &[Twin]) -> Result<(), StoreError> {
-        let text = "INSERT INTO twins (sweep, cell, other_sweep, other_cell) VALUES ($1, $2, $3, $4)
+        let text =
+            "INSERT INTO twins (sweep, cell, other_sweep, other_cell) VALUES ($1, $2, $3, $4)
                     ON CONFLICT (sweep, cell, other_sweep) DO NOTHING";
+
         for twin in twins {
             self.execute_statement(
                 text,
-                &[sweep.into(), twin.cell.into(), twin.other_sweep.into(), twin.other_cell.into()],
+                &[
+                    sweep.into(),
+                    twin.cell.into(),
+                    twin.other_sweep.into(),
+                    twin.other_cell.into(),
+                ],
             )?;
         }
+
         Ok(())
     }
 }
@@ -174,5 +216,7 @@ pub(super) fn select_number(
 }
 
 fn damaged_column(column: usize, expected: &str) -> StoreError {
-    StoreError::Failed(format!("a row is damaged: expected {expected} in column {column}"))
+    StoreError::Failed(format!(
+        "a row is damaged: expected {expected} in column {column}"
+    ))
 }

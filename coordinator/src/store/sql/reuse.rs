@@ -7,9 +7,14 @@ use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::read::{read_trial_row, small_trials};
 use super::write::{insert_audits_in_chunks, insert_sweep};
-use super::{SqlConnection, SqlParam, read_trial_key, read_whole_trial_row, select_all, select_number, whole_trials};
+use super::{
+    SqlConnection, SqlParam, read_trial_key, read_whole_trial_row, select_all, select_number,
+    whole_trials,
+};
 use crate::records::Finding;
-use crate::store::{Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreError, StoreReader, StoredTrial};
+use crate::store::{
+    Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreError, StoreReader, StoredTrial,
+};
 
 /// Rows read at a time, if they are small.
 const ROWS_PER_COPY: i64 = 256;
@@ -25,16 +30,31 @@ pub(super) fn insert_reusing_sweep(
 ) -> Result<(i64, u64), StoreError> {
     let sweep = insert_sweep(sql, &gathering.row)?;
     let mut copied = 0;
+
     for source in &gathering.sources {
         // One that was removed meanwhile has rows only until they are cleared.
-        let there = select_number(sql, "SELECT number FROM sweeps WHERE number = $1", &[source.sweep.into()])?;
+        let there = select_number(
+            sql,
+            "SELECT number FROM sweeps WHERE number = $1",
+            &[source.sweep.into()],
+        )?;
         if there.is_some() {
-            copied += RowCopy { sql, sweep, source, gathering, rows: Vec::new(), numbers: 0 }.copy_rows()?;
+            copied += RowCopy {
+                sql,
+                sweep,
+                source,
+                gathering,
+                rows: Vec::new(),
+                numbers: 0,
+            }
+            .copy_rows()?;
         }
     }
+
     for some in gathering.twins.chunks(TWINS_PER_STATEMENT) {
         sql.insert_twins(sweep, some)?;
     }
+
     Ok((sweep, copied))
 }
 
@@ -52,13 +72,16 @@ struct RowCopy<'a, S> {
 impl<S: SqlConnection + Send> RowCopy<'_, S> {
     fn copy_rows(mut self) -> Result<u64, StoreError> {
         let known = self.sql.read_audits(self.source.sweep)?;
-        let known: HashMap<TrialKey, Audit> = known.into_iter().map(|audit| (audit.key, audit)).collect();
-        let (mut copied, mut next) = (0, self.first_wanted_from(TrialKey { cell: 0, repeat: 0 }));
+        let known: HashMap<TrialKey, Audit> =
+            known.into_iter().map(|audit| (audit.key, audit)).collect();
+        let mut copied = 0;
+        let mut next = self.first_wanted_from(TrialKey { cell: 0, repeat: 0 });
         while let Some(from) = next {
             let rest = self.read_next_rows(from, &known)?;
             copied += self.store_rows(&known)?;
             next = rest.and_then(|rest| self.first_wanted_from(rest));
         }
+
         Ok(copied)
     }
 
@@ -67,15 +90,27 @@ impl<S: SqlConnection + Send> RowCopy<'_, S> {
         let cells = &self.source.cells;
         let first = cells.partition_point(|cell| cell.source_cell < from.cell);
         let of_cell = |cell: &ReusedCell| {
-            let repeat = if cell.source_cell == from.cell { from.repeat } else { 0 };
-            (repeat < cell.repeat_limit).then_some(TrialKey { cell: cell.source_cell, repeat })
+            let repeat = if cell.source_cell == from.cell {
+                from.repeat
+            } else {
+                0
+            };
+            (repeat < cell.repeat_limit).then_some(TrialKey {
+                cell: cell.source_cell,
+                repeat,
+            })
         };
+
         cells[first..].iter().find_map(of_cell)
     }
 
     /// Where the cell of a trial that is wanted stands among those of the source.
     fn wanted_cell_index(&self, key: TrialKey) -> Option<usize> {
-        let at = self.source.cells.binary_search_by_key(&key.cell, |cell| cell.source_cell).ok()?;
+        let at = self
+            .source
+            .cells
+            .binary_search_by_key(&key.cell, |cell| cell.source_cell)
+            .ok()?;
         (key.repeat < self.source.cells[at].repeat_limit).then_some(at)
     }
 
@@ -90,36 +125,71 @@ impl<S: SqlConnection + Send> RowCopy<'_, S> {
             "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND cell <= $4 AND outcome IN (1, 2)
              ORDER BY cell, repeat LIMIT $5"
         );
-        let (sql, sweep) = (self.sql, self.source.sweep);
+
+        let sql = self.sql;
+        let sweep = self.source.sweep;
         let last = self.source.cells.last().map_or(0, |cell| cell.source_cell);
-        let (mut read, mut rest) = (0, None);
-        let values = [sweep.into(), from.cell.into(), from.repeat.into(), last.into(), ROWS_PER_COPY.into()];
+        let mut read = 0;
+        let mut rest = None;
+        let values = [
+            sweep.into(),
+            from.cell.into(),
+            from.repeat.into(),
+            last.into(),
+            ROWS_PER_COPY.into(),
+        ];
         sql.select_rows(text, &values, &mut |row| {
             let trial = read_trial_key(row)?;
             read += 1;
             // Whose row is right is not known where another process found other bits: its trial is run again.
-            let is_doubted = known.get(&trial).is_some_and(|audit| audit.finding == Some(Finding::Different));
+            let is_doubted = known
+                .get(&trial)
+                .is_some_and(|audit| audit.finding == Some(Finding::Different));
             if let Some(at) = self.wanted_cell_index(trial).filter(|_| !is_doubted) {
                 self.take_row(read_whole_trial_row(sweep, row), at)?;
             }
+
             let more = self.numbers < NUMBERS_PER_COPY;
             if !more || read == ROWS_PER_COPY {
-                rest = Some(TrialKey { repeat: trial.repeat + 1, ..trial });
+                rest = Some(TrialKey {
+                    repeat: trial.repeat + 1,
+                    ..trial
+                });
             }
+
             Ok(more)
         })?;
+
         Ok(rest)
     }
 
     /// Takes a row that was read, as it is in the new sweep.
-    fn take_row(&mut self, row: Result<StoredTrial, StoreError>, at: usize) -> Result<(), StoreError> {
+    fn take_row(
+        &mut self,
+        row: Result<StoredTrial, StoreError>,
+        at: usize,
+    ) -> Result<(), StoreError> {
         match row {
             Ok(row) => {
                 let cell = &self.source.cells[at];
-                let key = TrialKey { cell: cell.new_cell, ..row.result.key };
-                let result = TrialResult { key, ..cell.selection.apply_to(row.result) };
+                let key = TrialKey {
+                    cell: cell.new_cell,
+                    ..row.result.key
+                };
+                let result = TrialResult {
+                    key,
+                    ..cell.selection.apply_to(row.result)
+                };
                 self.numbers += result.curve.values.len() + result.predictions.classes.len() / 8;
-                self.rows.push((StoredTrial { result, worker: row.worker }, at));
+
+                self.rows.push((
+                    StoredTrial {
+                        result,
+                        worker: row.worker,
+                    },
+                    at,
+                ));
+
                 Ok(())
             }
             // Its trial is run again.
@@ -139,28 +209,57 @@ impl<S: SqlConnection + Send> RowCopy<'_, S> {
             results.push(row.result);
             cells.push(cell);
         }
+
         self.numbers = 0;
-        let (mut copied, mut audits) = (0, Vec::new());
+        let mut copied = 0;
+        let mut audits = Vec::new();
+
         for (worker, (results, cells)) in by_worker {
             for at in self.sql.insert_trials(self.sweep, &worker, &results)? {
                 copied += 1;
-                audits.extend(self.audit_of_copy(results[at].key, &self.source.cells[cells[at]], known));
+                audits.extend(self.audit_of_copy(
+                    results[at].key,
+                    &self.source.cells[cells[at]],
+                    known,
+                ));
             }
         }
+
         insert_audits_in_chunks(self.sql, self.sweep, &audits)?;
         Ok(copied)
     }
 
     /// The audit of a copied row, if it is to have one. Whose row it is, is known only of those that were chosen in the other
     /// sweep too; of others, any process makes it.
-    fn audit_of_copy(&self, key: TrialKey, cell: &ReusedCell, known: &HashMap<TrialKey, Audit>) -> Option<Audit> {
-        if audit_draw(self.gathering.seed, &cell.identity, key.repeat) >= self.gathering.audit_share {
+    fn audit_of_copy(
+        &self,
+        key: TrialKey,
+        cell: &ReusedCell,
+        known: &HashMap<TrialKey, Audit>,
+    ) -> Option<Audit> {
+        if audit_draw(self.gathering.seed, &cell.identity, key.repeat) >= self.gathering.audit_share
+        {
             return None;
         }
+
         let (auditor, auditor_process, why) = Default::default();
-        let due = Audit { key, process: String::new(), finding: None, auditor, auditor_process, why };
-        let made = known.get(&TrialKey { cell: cell.source_cell, repeat: key.repeat });
-        Some(made.map_or(due, |made| Audit { key, ..made.clone() }))
+        let due = Audit {
+            key,
+            process: String::new(),
+            finding: None,
+            auditor,
+            auditor_process,
+            why,
+        };
+
+        let made = known.get(&TrialKey {
+            cell: cell.source_cell,
+            repeat: key.repeat,
+        });
+        Some(made.map_or(due, |made| Audit {
+            key,
+            ..made.clone()
+        }))
     }
 }
 
@@ -174,20 +273,29 @@ pub(super) fn count_contradictions(
     if stored.is_empty() || select_number(sql, some, &[batch.sweep.into()])?.is_none() {
         return Ok(0);
     }
+
     let mut different = 0;
     for result in stored.iter().map(|at| &batch.results[*at]) {
         if !matches!(result.outcome, Outcome::Failed { .. }) {
             different += u64::from(is_contradicted(sql, batch.sweep, result)?);
         }
     }
+
     Ok(different)
 }
 
-fn is_contradicted(sql: &(impl SqlConnection + Send), sweep: i64, result: &TrialResult) -> Result<bool, StoreError> {
+fn is_contradicted(
+    sql: &(impl SqlConnection + Send),
+    sweep: i64,
+    result: &TrialResult,
+) -> Result<bool, StoreError> {
     let text = "SELECT other_sweep, other_cell FROM twins WHERE sweep = $1 AND cell = $2 ORDER BY other_sweep";
-    let twins =
-        select_all(sql, text, &[sweep.into(), result.key.cell.into()], |row| Ok((row.get_int(0)?, row.get_int(1)?)))?;
-    let text = small_trials!("WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome IN (1, 2)");
+    let twins = select_all(sql, text, &[sweep.into(), result.key.cell.into()], |row| {
+        Ok((row.get_int(0)?, row.get_int(1)?))
+    })?;
+    let text =
+        small_trials!("WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome IN (1, 2)");
+
     for (other, cell) in twins {
         let values = [other.into(), cell.into(), SqlParam::from(result.key.repeat)];
         let row = match select_all(sql, text, &values, |row| read_trial_row(other, row)) {
@@ -199,12 +307,18 @@ fn is_contradicted(sql: &(impl SqlConnection + Send), sweep: i64, result: &Trial
             }
             Err(error) => return Err(error),
         };
+
         let of = |result: &TrialResult| (result.outcome.clone(), result.steps, result.digest);
-        if row.as_ref().is_some_and(|row| of(&row.result) != of(result)) {
-            let (trial, other_cell) = (result.key, cell);
+        if row
+            .as_ref()
+            .is_some_and(|row| of(&row.result) != of(result))
+        {
+            let trial = result.key;
+            let other_cell = cell;
             tracing::error!(sweep, %trial, other_sweep = other, other_cell, "a trial yielded other bits than in another sweep");
             return Ok(true);
         }
     }
+
     Ok(false)
 }

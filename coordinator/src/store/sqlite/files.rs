@@ -6,7 +6,9 @@
 
 use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use crate::store::StoreError;
@@ -33,14 +35,26 @@ impl DirLock {
     pub(crate) fn acquire(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("lock");
         let failed = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+
         loop {
-            let open = File::options().create(true).read(true).write(true).truncate(false).open(&path);
-            let mut lock = Self { dir: dir.to_owned(), file: open.map_err(failed)? };
+            let open = File::options()
+                .create(true)
+                .read(true)
+                .write(true)
+                .truncate(false)
+                .open(&path);
+            let mut lock = Self {
+                dir: dir.to_owned(),
+                file: open.map_err(failed)?,
+            };
             match lock.file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(lock.holder_error().unwrap_or_else(failed)),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(lock.holder_error().unwrap_or_else(failed));
+                }
                 Err(TryLockError::Error(e)) => return Err(failed(e)),
             }
+
             // Somebody may have deleted it between these two.
             if lock.is_in_place() {
                 lock.write_holder().map_err(failed)?;
@@ -65,7 +79,10 @@ impl DirLock {
     }
 
     fn is_in_place(&self) -> bool {
-        let named = std::fs::metadata(self.dir.join("lock")).as_ref().map(file_identity).ok();
+        let named = std::fs::metadata(self.dir.join("lock"))
+            .as_ref()
+            .map(file_identity)
+            .ok();
         named.is_some() && named == self.file.metadata().as_ref().map(file_identity).ok()
     }
 
@@ -98,7 +115,10 @@ impl DatabaseFiles {
             Ok(found) => Ok((path, file_identity(&found))),
             Err(error) => Err(StoreError::Failed(format!("{}: {error}", path.display()))),
         };
-        database_paths(database).map(of).collect::<Result<_, _>>().map(Self)
+        database_paths(database)
+            .map(of)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The first of them, which is there whether it is open or not.
@@ -115,21 +135,27 @@ impl DatabaseFiles {
             let what = match std::fs::metadata(path) {
                 Ok(found) if file_identity(&found) == *known => continue,
                 Ok(_) => "was replaced by another file".to_owned(),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => "was deleted or moved away".to_owned(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    "was deleted or moved away".to_owned()
+                }
                 Err(error) => format!("cannot be looked at ({error})"),
             };
+
             return Err(StoreError::FileGone(format!(
                 "{} {what} under the running coordinator. Nothing is stored or acknowledged: put it back, or stop the \
                  coordinator and start it on what is to be kept",
                 path.display()
             )));
         }
+
         Ok(())
     }
 
     /// Whether the database is in its place and its log has no name any more, nor has another program begun one.
     pub(crate) fn is_only_log_missing(&self) -> bool {
-        let Some(((path, known), rest)) = self.0.split_first() else { return false };
+        let Some(((path, known), rest)) = self.0.split_first() else {
+            return false;
+        };
         let in_place = std::fs::metadata(path).is_ok_and(|found| file_identity(&found) == *known);
         in_place && rest.first().is_some_and(|(log, _)| !log.exists())
     }
@@ -163,15 +189,22 @@ pub(crate) fn create_directory(dir: &Path, private: bool) -> std::io::Result<()>
 pub(crate) fn create_database_file(database: &Path, private: bool) -> std::io::Result<()> {
     let mode = if private { 0o600 } else { 0o666 };
     // Not opened where it is there: see above.
-    match File::options().write(true).create_new(true).mode(mode).open(database) {
+    match File::options()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(database)
+    {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+
     for path in database_paths(database).filter(|_| private) {
         match std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
+
     Ok(())
 }

@@ -11,12 +11,16 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row, ToSql, TransactionBehavior, params, params_from_iter};
 
 use super::encoding::{
-    curve_checksum, encode_curve, encode_f64s, encode_outcome, encode_present_predictions, predictions_checksum,
-    trial_checksum,
+    curve_checksum, encode_curve, encode_f64s, encode_outcome, encode_present_predictions,
+    predictions_checksum, trial_checksum,
 };
-use super::sql::{RowCallback, SqlConnection, SqlParam, SqlRow, apply_write, select_whole_trials_one_by_one};
+use super::sql::{
+    RowCallback, SqlConnection, SqlParam, SqlRow, apply_write, select_whole_trials_one_by_one,
+};
 use super::sqlite::files::{DatabaseFiles, DirLock, create_database_file, create_directory};
-use super::{Leader, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput};
+use super::{
+    Leader, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput,
+};
 use crate::failpoint;
 
 /// What makes each version of the schema out of the one before.
@@ -76,18 +80,31 @@ impl SqliteStore {
     /// As for any other.
     pub fn open_with_privacy(dir: &Path, private: bool) -> Result<Self, StoreError> {
         let failed = |e: std::io::Error| {
-            let message =
-                format!("{}: cannot be used as a store ({e}): name another directory with --store", dir.display());
+            let message = format!(
+                "{}: cannot be used as a store ({e}): name another directory with --store",
+                dir.display()
+            );
             StoreError::Unusable(message)
         };
         create_directory(dir, private).map_err(failed)?;
+
         let lock = DirLock::acquire(dir)?;
         let path = dir.join("ergodic.sqlite");
         create_database_file(&path, private).map_err(failed)?;
         let epoch = prepare_database(&path).map_err(|e| e.with_path(&path))?;
-        let hold =
-            Mutex::new(SqliteState { lock, epoch, has_led: false, writer_files: Weak::new(), database_file: None });
-        Ok(Self { path, commits: Arc::default(), state: hold })
+        let hold = Mutex::new(SqliteState {
+            lock,
+            epoch,
+            has_led: false,
+            writer_files: Weak::new(),
+            database_file: None,
+        });
+
+        Ok(Self {
+            path,
+            commits: Arc::default(),
+            state: hold,
+        })
     }
 
     fn lock_state(&self) -> MutexGuard<'_, SqliteState> {
@@ -98,7 +115,9 @@ impl SqliteStore {
     fn check_files(&self) -> Result<(), StoreError> {
         let names = {
             let hold = self.lock_state();
-            hold.writer_files.upgrade().or_else(|| hold.database_file.clone())
+            hold.writer_files
+                .upgrade()
+                .or_else(|| hold.database_file.clone())
         };
         names.map_or(Ok(()), |names| names.check_unchanged())
     }
@@ -118,34 +137,49 @@ fn increment_epoch(connection: &Connection) -> Result<u64, StoreError> {
 
 fn open_connection(path: &Path) -> Result<Connection, StoreError> {
     if rusqlite::version_number() < MIN_SQLITE_VERSION {
-        return Err(StoreError::Unusable(format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
+        return Err(StoreError::Unusable(format!(
+            "SQLite {} is too old: 3.51.3 is needed",
+            rusqlite::version()
+        )));
     }
+
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -32_768)?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_CHECKPOINT_PAGES)?;
     connection.set_prepared_statement_cache_capacity(64);
+
     Ok(connection)
 }
 
 fn migrate_schema(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = MIGRATIONS.len();
-    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+    let Some(missing) = usize::try_from(version)
+        .ok()
+        .and_then(|version| MIGRATIONS.get(version..))
+    else {
         return Err(StoreError::Unusable(format!(
             "{} has schema version {version}, this program knows up to {known}: use a newer ergodic",
             path.display()
         )));
     };
     if !missing.is_empty() {
-        connection.execute_batch(&format!("BEGIN; {} PRAGMA user_version = {known}; COMMIT;", missing.concat()))?;
+        connection.execute_batch(&format!(
+            "BEGIN; {} PRAGMA user_version = {known}; COMMIT;",
+            missing.concat()
+        ))?;
     }
+
     Ok(())
 }
 
 fn read_meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
-    let value: i64 = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))?;
+    let value: i64 =
+        connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+            row.get(0)
+        })?;
     Ok(value as u64)
 }
 
@@ -154,12 +188,20 @@ impl Store for SqliteStore {
     fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError> {
         let mut hold = self.lock_state();
         hold.lock.ensure_held()?;
+
         if hold.has_led {
-            hold.database_file.as_ref().map_or(Ok(()), |database| database.check_unchanged())?;
+            hold.database_file
+                .as_ref()
+                .map_or(Ok(()), |database| database.check_unchanged())?;
             hold.epoch = increment_epoch(&open_connection(&self.path)?)?;
         }
+
         hold.has_led = true;
-        Ok(Leader { epoch: hold.epoch, url: url.to_owned(), is_this: true })
+        Ok(Leader {
+            epoch: hold.epoch,
+            url: url.to_owned(),
+            is_this: true,
+        })
     }
 
     /// For ever: while the lock is held nobody else can lead.
@@ -172,6 +214,7 @@ impl Store for SqliteStore {
             tracing::error!(%error, "the file 'lock' of the store was deleted or replaced");
             return Ok(false);
         }
+
         self.check_files()?;
         let reader = self.open_read_connection()?;
         let now = read_meta(&reader, "epoch")?;
@@ -194,6 +237,7 @@ impl Store for SqliteStore {
         let names = Arc::new(DatabaseFiles::from_open_database(&self.path)?);
         let mut hold = self.lock_state();
         hold.database_file = Some(Arc::new(names.database_only()));
+
         hold.writer_files = Arc::downgrade(&names);
         drop(hold);
         Ok(Box::new(SqliteWriter {
@@ -210,13 +254,22 @@ impl Store for SqliteStore {
     }
 
     fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError> {
-        let readers = (0..most.max(1)).map(|_| self.open_read_connection()).collect::<Result<Vec<_>, _>>()?;
+        let readers = (0..most.max(1))
+            .map(|_| self.open_read_connection())
+            .collect::<Result<Vec<_>, _>>()?;
         let _none_commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+
         for reader in &readers {
             // What a transaction sees is settled by its first look.
             reader.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
         }
-        Ok(SnapshotReaders::new(readers.into_iter().map(|reader| Box::new(reader) as Box<dyn StoreReader>).collect()))
+
+        Ok(SnapshotReaders::new(
+            readers
+                .into_iter()
+                .map(|reader| Box::new(reader) as Box<dyn StoreReader>)
+                .collect(),
+        ))
     }
 }
 
@@ -246,12 +299,19 @@ struct SqliteWriter {
 impl StoreWriter for SqliteWriter {
     fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
         self.check_files_and_recover_log()?;
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
         check_epoch(&transaction, self.epoch)?;
-        let written = writes.iter().map(|write| apply_write(&*transaction, write)).collect::<Result<_, _>>()?;
+        let written = writes
+            .iter()
+            .map(|write| apply_write(&*transaction, write))
+            .collect::<Result<_, _>>()?;
+
         let commits = self.commits.write().unwrap_or_else(PoisonError::into_inner);
         transaction.commit()?;
         drop(commits);
+
         // Before anybody is told: what went into a file without a name is not durable.
         self.check_files_and_recover_log()?;
         Ok(written)
@@ -263,12 +323,18 @@ impl SqliteWriter {
         let checked = self.files.check_unchanged();
         if checked.is_err() && !self.is_log_recovered && self.files.is_only_log_missing() {
             // What was acknowledged stands in a log that ends with this process: the database has a name still.
-            let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            let busy: i64 =
+                self.connection
+                    .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
             self.is_log_recovered = busy == 0;
+
             if self.is_log_recovered {
-                tracing::error!("the store's log was deleted: what stood in it is in the database now");
+                tracing::error!(
+                    "the store's log was deleted: what stood in it is in the database now"
+                );
             }
         }
+
         checked
     }
 }
@@ -279,7 +345,9 @@ fn check_epoch(connection: &Connection, epoch: u64) -> Result<(), StoreError> {
     if now == epoch {
         return Ok(());
     }
-    let message = format!("another coordinator has taken this store in epoch {now}, after the one of epoch {epoch}");
+    let message = format!(
+        "another coordinator has taken this store in epoch {now}, after the one of epoch {epoch}"
+    );
     Err(StoreError::Deposed(message))
 }
 
@@ -305,16 +373,27 @@ impl SqlRow for Row<'_> {
     }
 
     fn get_optional_text(&self, at: usize) -> Result<Option<&str>, StoreError> {
-        Ok(self.get_ref(at)?.as_str_or_null().map_err(rusqlite::Error::from)?)
+        Ok(self
+            .get_ref(at)?
+            .as_str_or_null()
+            .map_err(rusqlite::Error::from)?)
     }
 
     fn get_optional_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError> {
-        Ok(self.get_ref(at)?.as_blob_or_null().map_err(rusqlite::Error::from)?)
+        Ok(self
+            .get_ref(at)?
+            .as_blob_or_null()
+            .map_err(rusqlite::Error::from)?)
     }
 }
 
 impl SqlConnection for Connection {
-    fn select_rows(&self, sql: &'static str, values: &[SqlParam<'_>], each: RowCallback<'_>) -> Result<(), StoreError> {
+    fn select_rows(
+        &self,
+        sql: &'static str,
+        values: &[SqlParam<'_>],
+        each: RowCallback<'_>,
+    ) -> Result<(), StoreError> {
         let mut statement = self.prepare_cached(sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
         while let Some(row) = rows.next()? {
@@ -325,11 +404,22 @@ impl SqlConnection for Connection {
         Ok(())
     }
 
-    fn execute_statement(&self, sql: &'static str, values: &[SqlParam<'_>]) -> Result<u64, StoreError> {
-        Ok(self.prepare_cached(sql)?.execute(params_from_iter(values))? as u64)
+    fn execute_statement(
+        &self,
+        sql: &'static str,
+        values: &[SqlParam<'_>],
+    ) -> Result<u64, StoreError> {
+        Ok(self
+            .prepare_cached(sql)?
+            .execute(params_from_iter(values))? as u64)
     }
 
-    fn insert_trials(&self, sweep: i64, worker: &str, results: &[TrialResult]) -> Result<Vec<usize>, StoreError> {
+    fn insert_trials(
+        &self,
+        sweep: i64,
+        worker: &str,
+        results: &[TrialResult],
+    ) -> Result<Vec<usize>, StoreError> {
         let mut stored = Vec::new();
         for (at, result) in results.iter().enumerate() {
             if insert_trial(self, sweep, worker, result)? {
@@ -339,12 +429,22 @@ impl SqlConnection for Connection {
         Ok(stored)
     }
 
-    fn select_whole_trials(&self, sweep: i64, keys: &[TrialKey], each: RowCallback<'_>) -> Result<(), StoreError> {
+    fn select_whole_trials(
+        &self,
+        sweep: i64,
+        keys: &[TrialKey],
+        each: RowCallback<'_>,
+    ) -> Result<(), StoreError> {
         select_whole_trials_one_by_one(self, sweep, keys, each)
     }
 }
 
-fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialResult) -> Result<bool, StoreError> {
+fn insert_trial(
+    sqlite: &Connection,
+    sweep: i64,
+    worker: &str,
+    result: &TrialResult,
+) -> Result<bool, StoreError> {
     let (outcome, step, cause) = encode_outcome(&result.outcome);
     let exists = sqlite
         .prepare_cached("SELECT 1 FROM trials WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3")?
@@ -352,6 +452,7 @@ fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialRes
     if exists {
         return Ok(false);
     }
+
     let data = encode_curve(&result.curve);
     let curve = sqlite
         .prepare_cached("INSERT INTO curves (data, checksum) VALUES (?1, ?2)")?
@@ -379,15 +480,19 @@ fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialRes
         result.weights_hash.as_ref().map(|hash| hash.as_slice()),
         trial_checksum(sweep, worker, result),
     ])?;
+
     if let Some(predictions) = encode_present_predictions(result) {
-        sqlite.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-            sweep,
-            result.key.cell as i64,
-            result.key.repeat,
-            predictions,
-            predictions_checksum(sweep, result.key, &predictions),
-        ])?;
+        sqlite
+            .prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                sweep,
+                result.key.cell as i64,
+                result.key.repeat,
+                predictions,
+                predictions_checksum(sweep, result.key, &predictions),
+            ])?;
     }
+
     Ok(true)
 }
 

@@ -5,12 +5,13 @@ use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, Spec};
 
 use crate::interval_set::IntervalSet;
-use crate::records::Finding;
-use crate::records::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
+use crate::records::{
+    DataPin, EndedLease, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
+};
 use crate::store::sqlite::*;
 use crate::store::{
-    Audit, ClearedRows, CommitBatch, CommitReport, ReuseSource, ReusedCell, ReusingSweep, RowCursor, SampledTrial,
-    StoredTrial, TrialRange,
+    Audit, ClearedRows, CommitBatch, CommitReport, ReuseSource, ReusedCell, ReusingSweep,
+    RowCursor, SampledTrial, StoredTrial, TrialRange,
 };
 
 fn sweep() -> SweepRow {
@@ -25,9 +26,16 @@ fn sweep() -> SweepRow {
             grammar: 2,
             cells_fingerprint: Some([3; 32]),
         },
-        data: DataPin { hash: Some([7; 32]), train: 5, provenance: "five".into() },
+        data: DataPin {
+            hash: Some([7; 32]),
+            train: 5,
+            provenance: "five".into(),
+        },
         state: SweepState::Running,
-        share: Share { priority: -3, weight: 0.5 },
+        share: Share {
+            priority: -3,
+            weight: 0.5,
+        },
         launched_at: 1.5,
         launched_by: "anna@lab".into(),
         tallies: SweepTallies::default(),
@@ -36,7 +44,10 @@ fn sweep() -> SweepRow {
 
 fn lease(number: u64, sweep: i64) -> LeaseRow {
     LeaseRow {
-        fence: Fence { lease: number, epoch: 1 },
+        fence: Fence {
+            lease: number,
+            epoch: 1,
+        },
         sweep,
         class: 0,
         worker: "w".into(),
@@ -46,19 +57,39 @@ fn lease(number: u64, sweep: i64) -> LeaseRow {
 }
 
 fn pin() -> FilePin {
-    let images = FileData { hash: [4; 32], sizes: (3, 2), shape: (5, 5, 1), classes: 3, floats: false };
-    FilePin { path: "d.safetensors".into(), hash: [4; 32], images: Some(images) }
+    let images = FileData {
+        hash: [4; 32],
+        sizes: (3, 2),
+        shape: (5, 5, 1),
+        classes: 3,
+        floats: false,
+    };
+    FilePin {
+        path: "d.safetensors".into(),
+        hash: [4; 32],
+        images: Some(images),
+    }
 }
 
 fn result(repeat: u32, metric: f64) -> TrialResult {
     TrialResult {
-        outcome: if repeat == 1 { Outcome::Diverged { step: 4 } } else { Outcome::Completed },
+        outcome: if repeat == 1 {
+            Outcome::Diverged { step: 4 }
+        } else {
+            Outcome::Completed
+        },
         steps: 10,
         seconds: 0.25,
         metrics: vec![metric, f64::NAN],
         digest: [repeat as u8; 32],
-        curve: Curve { steps: vec![5, 10], values: vec![1.0, f64::NAN, metric, -0.0] },
-        predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 4] },
+        curve: Curve {
+            steps: vec![5, 10],
+            values: vec![1.0, f64::NAN, metric, -0.0],
+        },
+        predictions: Predictions {
+            steps: vec![5, 10],
+            classes: vec![1, 2, 3, 4],
+        },
         weights_hash: Some([7; 32]),
         isa: "avx2".into(),
         ..TrialResult::completed(TrialKey { cell: 3, repeat })
@@ -71,9 +102,20 @@ fn batch(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreWrite {
 
 /// Every trial of it is to be audited.
 fn batch_of(process: &str, sweep: i64, lease: u64, results: Vec<TrialResult>) -> CommitBatch {
-    let (fence, chosen) = (Fence { lease, epoch: 1 }, results.iter().map(|result| result.key).collect());
-    let (worker, process) = (process.to_uppercase(), process.to_owned());
-    CommitBatch { sweep, fence, worker, process, results, compare_only: false, audit: false, chosen_for_audit: chosen }
+    let fence = Fence { lease, epoch: 1 };
+    let chosen = results.iter().map(|result| result.key).collect();
+    let worker = process.to_uppercase();
+    let process = process.to_owned();
+    CommitBatch {
+        sweep,
+        fence,
+        worker,
+        process,
+        results,
+        compare_only: false,
+        audit: false,
+        chosen_for_audit: chosen,
+    }
 }
 
 fn commit(writer: &mut dyn StoreWriter, write: &StoreWrite) -> WriteOutput {
@@ -92,32 +134,80 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a sweep's number")
     };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
 
-    let first = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), result(1, 0.7)])));
-    let due = |repeats: &[u32]| repeats.iter().map(|repeat| TrialKey { cell: 3, repeat: *repeat }).collect();
-    assert_eq!(first, CommitReport { stored: vec![0, 1], audits_due: due(&[0, 1]), ..CommitReport::default() });
+    let first = report(commit(
+        writer.as_mut(),
+        &batch(number, 9, vec![result(0, 0.5), result(1, 0.7)]),
+    ));
+    let due = |repeats: &[u32]| {
+        repeats
+            .iter()
+            .map(|repeat| TrialKey {
+                cell: 3,
+                repeat: *repeat,
+            })
+            .collect()
+    };
+    assert_eq!(
+        first,
+        CommitReport {
+            stored: vec![0, 1],
+            audits_due: due(&[0, 1]),
+            ..CommitReport::default()
+        }
+    );
 
-    let again = TrialResult { seconds: 9.0, isa: "portable".into(), ..result(0, 0.5) };
-    let second = report(commit(writer.as_mut(), &batch(number, 9, vec![again, result(2, 0.1)])));
+    let again = TrialResult {
+        seconds: 9.0,
+        isa: "portable".into(),
+        ..result(0, 0.5)
+    };
+    let second = report(commit(
+        writer.as_mut(),
+        &batch(number, 9, vec![again, result(2, 0.1)]),
+    ));
+
     // Its own process compares, and audits nothing.
     assert_eq!(
         second,
-        CommitReport { stored: vec![1], already_stored: due(&[0]), audits_due: due(&[2]), ..CommitReport::default() }
+        CommitReport {
+            stored: vec![1],
+            already_stored: due(&[0]),
+            audits_due: due(&[2]),
+            ..CommitReport::default()
+        }
     );
 
-    let different = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.6)])));
+    let different = report(commit(
+        writer.as_mut(),
+        &batch(number, 9, vec![result(0, 0.6)]),
+    ));
     assert_eq!((different.stored.len(), different.mismatches), (0, 1));
 
     commit(
         writer.as_mut(),
-        &StoreWrite::EndLeases(vec![EndedLease { fence: Fence { lease: 9, epoch: 1 }, lost: true }]),
+        &StoreWrite::EndLeases(vec![EndedLease {
+            fence: Fence { lease: 9, epoch: 1 },
+            lost: true,
+        }]),
     );
-    let late = report(commit(writer.as_mut(), &batch(number, 9, vec![result(2, 0.1), result(3, 0.1)])));
-    assert!(late.fenced && late.stored.is_empty() && late.already_stored.len() == 1 && late.mismatches == 0);
+
+    let late = report(commit(
+        writer.as_mut(),
+        &batch(number, 9, vec![result(2, 0.1), result(3, 0.1)]),
+    ));
+    assert!(
+        late.fenced
+            && late.stored.is_empty()
+            && late.already_stored.len() == 1
+            && late.mismatches == 0
+    );
 
     let reader = store.open_reader().expect("a reader");
     let mut rows = Vec::new();
@@ -126,16 +216,39 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
         true
     };
     reader.read_trials(number, &mut push).expect("read");
-    assert_eq!(rows.iter().map(|r| r.result.key.repeat).collect::<Vec<_>>(), [0, 1, 2]);
+
+    assert_eq!(
+        rows.iter().map(|r| r.result.key.repeat).collect::<Vec<_>>(),
+        [0, 1, 2]
+    );
     assert_eq!(rows[1].result.outcome, Outcome::Diverged { step: 4 });
     let mut curves = Vec::new();
     let mut push = |trial: SampledTrial<'_>| {
-        curves.push((trial.key.repeat, trial.diverged_at, trial.curve.to_curve().values[2]));
+        curves.push((
+            trial.key.repeat,
+            trial.diverged_at,
+            trial.curve.to_curve().values[2],
+        ));
     };
-    reader.read_curves(number, TrialRange::ALL, &mut push).expect("read");
-    assert_eq!(curves.iter().map(|curve| (curve.0, curve.1)).collect::<Vec<_>>(), [(0, None), (1, Some(4)), (2, None)]);
+    reader
+        .read_curves(number, TrialRange::ALL, &mut push)
+        .expect("read");
+
+    assert_eq!(
+        curves
+            .iter()
+            .map(|curve| (curve.0, curve.1))
+            .collect::<Vec<_>>(),
+        [(0, None), (1, Some(4)), (2, None)]
+    );
+
     assert_eq!((curves[0].2, curves[2].2), (0.5, 0.1));
-    let tallies = SweepTallies { releases: 1, duplicates: 3, mismatches: 1, fenced: 1 };
+    let tallies = SweepTallies {
+        releases: 1,
+        duplicates: 3,
+        mismatches: 1,
+        fenced: 1,
+    };
     assert_eq!(reader.read_sweeps().expect("read")[0].tallies, tallies);
 }
 
@@ -144,58 +257,187 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a number")
     };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+
     let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 7 }, "it fails".into(), 2);
-    let first = vec![result(0, 0.5), result(1, 0.5), result(2, 0.5), result(3, 0.5), failed];
-    let stored = report(commit(writer.as_mut(), &StoreWrite::StoreResults(batch_of("w", number, 9, first))));
-    assert_eq!((stored.stored.len(), stored.audits_due.len()), (5, 4), "what failed has nothing to compare with");
-    let lease = LeaseRow { worker: "x".into(), audits: Some("w".into()), ..lease(10, number) };
+    let first = vec![
+        result(0, 0.5),
+        result(1, 0.5),
+        result(2, 0.5),
+        result(3, 0.5),
+        failed,
+    ];
+    let stored = report(commit(
+        writer.as_mut(),
+        &StoreWrite::StoreResults(batch_of("w", number, 9, first)),
+    ));
+    assert_eq!(
+        (stored.stored.len(), stored.audits_due.len()),
+        (5, 4),
+        "what failed has nothing to compare with"
+    );
+
+    let lease = LeaseRow {
+        worker: "x".into(),
+        audits: Some("w".into()),
+        ..lease(10, number)
+    };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease.clone()));
-    assert_eq!(store.open_reader().and_then(|r| r.read_leases()).expect("read").0.pop(), Some(lease));
+
+    assert_eq!(
+        store
+            .open_reader()
+            .and_then(|r| r.read_leases())
+            .expect("read")
+            .0
+            .pop(),
+        Some(lease)
+    );
 
     let broken = TrialResult::failed(result(2, 0.5).key, "out of time".into(), 2);
-    let again = vec![result(0, 0.5), TrialResult { steps: 11, ..result(1, 0.6) }, broken];
-    let audit = CommitBatch { audit: true, chosen_for_audit: vec![], ..batch_of("x", number, 10, again) };
+    let again = vec![
+        result(0, 0.5),
+        TrialResult {
+            steps: 11,
+            ..result(1, 0.6)
+        },
+        broken,
+    ];
+    let audit = CommitBatch {
+        audit: true,
+        chosen_for_audit: vec![],
+        ..batch_of("x", number, 10, again)
+    };
     let audit = StoreWrite::StoreResults(audit);
     let found = report(commit(writer.as_mut(), &audit));
-    assert_eq!(found.audited, [(0, Finding::Same), (1, Finding::Different), (2, Finding::Failed)]);
-    assert_eq!((found.stored.len(), found.already_stored.len(), found.mismatches, found.fenced), (0, 3, 1, false));
+    assert_eq!(
+        found.audited,
+        [
+            (0, Finding::Same),
+            (1, Finding::Different),
+            (2, Finding::Failed)
+        ]
+    );
+
+    assert_eq!(
+        (
+            found.stored.len(),
+            found.already_stored.len(),
+            found.mismatches,
+            found.fenced
+        ),
+        (0, 3, 1, false)
+    );
+
     let again = report(commit(writer.as_mut(), &audit));
-    assert_eq!((again.audited.len(), again.mismatches), (0, 1), "a delivery that is repeated counts as such");
-    let late = CommitBatch { compare_only: true, ..batch_of("w", number, 9, vec![result(3, 0.5)]) };
+    assert_eq!(
+        (again.audited.len(), again.mismatches),
+        (0, 1),
+        "a delivery that is repeated counts as such"
+    );
+
+    let late = CommitBatch {
+        compare_only: true,
+        ..batch_of("w", number, 9, vec![result(3, 0.5)])
+    };
     assert!(
-        report(commit(writer.as_mut(), &StoreWrite::StoreResults(late.clone()))).audited.is_empty(),
+        report(commit(
+            writer.as_mut(),
+            &StoreWrite::StoreResults(late.clone())
+        ))
+        .audited
+        .is_empty(),
         "it is its own row"
     );
-    let late = CommitBatch { process: "y".into(), ..late };
-    assert_eq!(report(commit(writer.as_mut(), &StoreWrite::StoreResults(late))).audited, [(0, Finding::Same)]);
+
+    let late = CommitBatch {
+        process: "y".into(),
+        ..late
+    };
+    assert_eq!(
+        report(commit(writer.as_mut(), &StoreWrite::StoreResults(late))).audited,
+        [(0, Finding::Same)]
+    );
 
     let reader = || store.open_reader().expect("a reader");
     let audits = reader().read_audits(number).expect("read");
     let findings: Vec<Option<Finding>> = audits.iter().map(|audit| audit.finding).collect();
-    assert_eq!(findings, [Finding::Same, Finding::Different, Finding::Failed, Finding::Same].map(Some));
-    let Audit { process, auditor, auditor_process, why, .. } = audits[1].clone();
+    assert_eq!(
+        findings,
+        [
+            Finding::Same,
+            Finding::Different,
+            Finding::Failed,
+            Finding::Same
+        ]
+        .map(Some)
+    );
+
+    let Audit {
+        process,
+        auditor,
+        auditor_process,
+        why,
+        ..
+    } = audits[1].clone();
     assert_eq!([process, auditor, auditor_process], ["w", "X", "x"]);
+
     assert_eq!(why, "steps, metrics, curve");
     assert_eq!(
-        (audits[2].why.as_str(), reader().read_audit(number, failed_key()).expect("read")),
+        (
+            audits[2].why.as_str(),
+            reader().read_audit(number, failed_key()).expect("read")
+        ),
         ("out of time", None)
     );
+
     let tallies = reader().read_sweeps().expect("read")[0].tallies;
-    assert_eq!((tallies.duplicates, tallies.mismatches), (4, 2), "the audits are not among the duplicates");
+    assert_eq!(
+        (tallies.duplicates, tallies.mismatches),
+        (4, 2),
+        "the audits are not among the duplicates"
+    );
 
     let key = audits[2].key;
     let retried = commit(writer.as_mut(), &StoreWrite::RetryFailed(number));
-    assert_eq!(retried, WriteOutput::Reopened(vec![failed_key()], vec![(key, "w".into())]));
-    assert_eq!(reader().read_audit(number, key).expect("read").and_then(|audit| audit.finding), None);
-    commit(writer.as_mut(), &StoreWrite::GiveUpAudit(number, key, "it kills".into()));
-    commit(writer.as_mut(), &StoreWrite::GiveUpAudit(number, audits[0].key, "it kills".into()));
+    assert_eq!(
+        retried,
+        WriteOutput::Reopened(vec![failed_key()], vec![(key, "w".into())])
+    );
+
+    assert_eq!(
+        reader()
+            .read_audit(number, key)
+            .expect("read")
+            .and_then(|audit| audit.finding),
+        None
+    );
+
+    commit(
+        writer.as_mut(),
+        &StoreWrite::GiveUpAudit(number, key, "it kills".into()),
+    );
+    commit(
+        writer.as_mut(),
+        &StoreWrite::GiveUpAudit(number, audits[0].key, "it kills".into()),
+    );
+
     let given_up = reader().read_audits(number).expect("read");
-    assert_eq!((given_up[2].finding, given_up[2].why.as_str()), (Some(Finding::Failed), "it kills"));
-    assert_eq!(given_up[0].finding, Some(Finding::Same), "what was found stays");
+    assert_eq!(
+        (given_up[2].finding, given_up[2].why.as_str()),
+        (Some(Finding::Failed), "it kills")
+    );
+
+    assert_eq!(
+        given_up[0].finding,
+        Some(Finding::Same),
+        "what was found stays"
+    );
 }
 
 fn failed_key() -> TrialKey {
@@ -207,22 +449,52 @@ fn a_verdict_is_a_row_of_its_own_and_contradicts_no_result() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a number")
     };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+
     commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
     for repeat in [0, 2] {
         let failed = TrialResult::failed(TrialKey { cell: 3, repeat }, "it kills".into(), 2);
         commit(writer.as_mut(), &StoreWrite::GiveUpTrial(number, failed));
     }
+
     let reader = store.open_reader().expect("a reader");
-    let row =
-        |repeat: u32| reader.read_trial(number, TrialKey { cell: 3, repeat }).expect("read").expect("a row").result;
-    assert_eq!(row(0).outcome, Outcome::Completed, "a row that is there stays");
-    assert_eq!(row(2).outcome, Outcome::Failed { cause: "it kills".into() });
-    let late = report(commit(writer.as_mut(), &batch(number, 9, vec![result(2, 0.1)])));
-    assert_eq!((late.stored.len(), late.already_stored.len(), late.mismatches), (0, 1, 0));
+    let row = |repeat: u32| {
+        reader
+            .read_trial(number, TrialKey { cell: 3, repeat })
+            .expect("read")
+            .expect("a row")
+            .result
+    };
+    assert_eq!(
+        row(0).outcome,
+        Outcome::Completed,
+        "a row that is there stays"
+    );
+
+    assert_eq!(
+        row(2).outcome,
+        Outcome::Failed {
+            cause: "it kills".into()
+        }
+    );
+
+    let late = report(commit(
+        writer.as_mut(),
+        &batch(number, 9, vec![result(2, 0.1)]),
+    ));
+    assert_eq!(
+        (
+            late.stored.len(),
+            late.already_stored.len(),
+            late.mismatches
+        ),
+        (0, 1, 0)
+    );
 }
 
 #[test]
@@ -230,27 +502,58 @@ fn failed_trials_become_attempts_and_may_have_a_row_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a number")
     };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+
     commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
     let key = TrialKey { cell: 3, repeat: 2 };
+
     for cause in ["once", "twice"] {
         let failed = TrialResult::failed(key, cause.into(), 2);
         commit(writer.as_mut(), &StoreWrite::GiveUpTrial(number, failed));
-        commit(writer.as_mut(), &StoreWrite::SetSweepState(number, SweepState::Completed));
-        assert_eq!(commit(writer.as_mut(), &StoreWrite::RetryFailed(number)), WriteOutput::Reopened(vec![key], vec![]));
+        commit(
+            writer.as_mut(),
+            &StoreWrite::SetSweepState(number, SweepState::Completed),
+        );
+
+        assert_eq!(
+            commit(writer.as_mut(), &StoreWrite::RetryFailed(number)),
+            WriteOutput::Reopened(vec![key], vec![])
+        );
     }
-    assert_eq!(commit(writer.as_mut(), &StoreWrite::RetryFailed(number)), WriteOutput::Reopened(vec![], vec![]));
+
+    assert_eq!(
+        commit(writer.as_mut(), &StoreWrite::RetryFailed(number)),
+        WriteOutput::Reopened(vec![], vec![])
+    );
     let reader = store.open_reader().expect("a reader");
     let attempts = reader.read_attempts(number, key).expect("read");
-    assert_eq!(attempts.iter().map(|a| &a.cause[..]).collect::<Vec<_>>(), ["once", "twice"]);
-    assert_eq!(reader.read_sweeps().expect("read")[0].state, SweepState::Running);
+    assert_eq!(
+        attempts.iter().map(|a| &a.cause[..]).collect::<Vec<_>>(),
+        ["once", "twice"]
+    );
+
+    assert_eq!(
+        reader.read_sweeps().expect("read")[0].state,
+        SweepState::Running
+    );
     assert_eq!(reader.read_trial(number, key).expect("read"), None);
-    assert_eq!(reader.read_attempts(number, TrialKey { cell: 3, repeat: 0 }).expect("read"), []);
+    assert_eq!(
+        reader
+            .read_attempts(number, TrialKey { cell: 3, repeat: 0 })
+            .expect("read"),
+        []
+    );
+
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, number)));
-    let again = report(commit(writer.as_mut(), &batch(number, 10, vec![result(2, 0.1)])));
+    let again = report(commit(
+        writer.as_mut(),
+        &batch(number, 10, vec![result(2, 0.1)]),
+    ));
     assert_eq!(again.stored, [0]);
 }
 
@@ -259,14 +562,26 @@ fn leases_outlive_a_pause_and_no_end() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a number")
     };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
-    for (state, leases) in [(SweepState::Paused, 1), (SweepState::Running, 1), (SweepState::Completed, 0)] {
+
+    for (state, leases) in [
+        (SweepState::Paused, 1),
+        (SweepState::Running, 1),
+        (SweepState::Completed, 0),
+    ] {
         commit(writer.as_mut(), &StoreWrite::SetSweepState(number, state));
         let reader = store.open_reader().expect("a reader");
-        assert_eq!(reader.read_leases().expect("read").0.len(), leases, "{state:?}");
+        assert_eq!(
+            reader.read_leases().expect("read").0.len(),
+            leases,
+            "{state:?}"
+        );
+
         assert_eq!(reader.read_sweeps().expect("read")[0].state, state);
     }
 }
@@ -276,15 +591,39 @@ fn only_leases_that_were_there_and_lost_are_counted() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a number")
     };
-    (1..=3).for_each(|at| drop(commit(writer.as_mut(), &StoreWrite::InsertLease(lease(at, number)))));
-    let ended = |lease: u64, epoch: u64, lost: bool| EndedLease { fence: Fence { lease, epoch }, lost };
-    let ends = vec![ended(1, 1, true), ended(1, 1, true), ended(2, 2, true), ended(3, 1, false)];
+    (1..=3).for_each(|at| {
+        drop(commit(
+            writer.as_mut(),
+            &StoreWrite::InsertLease(lease(at, number)),
+        ))
+    });
+
+    let ended = |lease: u64, epoch: u64, lost: bool| EndedLease {
+        fence: Fence { lease, epoch },
+        lost,
+    };
+    let ends = vec![
+        ended(1, 1, true),
+        ended(1, 1, true),
+        ended(2, 2, true),
+        ended(3, 1, false),
+    ];
     commit(writer.as_mut(), &StoreWrite::EndLeases(ends));
+
     let reader = store.open_reader().expect("a reader");
-    assert_eq!(reader.read_sweeps().expect("read")[0].tallies, SweepTallies { releases: 1, ..SweepTallies::default() });
+    assert_eq!(
+        reader.read_sweeps().expect("read")[0].tallies,
+        SweepTallies {
+            releases: 1,
+            ..SweepTallies::default()
+        }
+    );
+
     assert_eq!(reader.read_leases().expect("read").0, [lease(2, number)]);
 }
 
@@ -294,27 +633,62 @@ fn everything_is_there_again_after_reopening() {
     let number = {
         let store = SqliteStore::open(dir.path()).expect("opened");
         let mut writer = store.open_writer(1).expect("a writer");
-        let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        let WriteOutput::SweepNumber(number) =
+            commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+        else {
             panic!("a number")
         };
         commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+
         number
     };
+
     let store = SqliteStore::open(dir.path()).expect("opened again");
     assert_eq!(store.acquire_leadership("here").expect("claimed").epoch, 2);
     let reader = store.open_reader().expect("a reader");
-    assert_eq!(reader.read_sweeps().expect("read"), [SweepRow { number, ..sweep() }]);
-    assert_eq!(reader.read_leases().expect("read"), (vec![lease(9, number)], 10));
+    assert_eq!(
+        reader.read_sweeps().expect("read"),
+        [SweepRow { number, ..sweep() }]
+    );
+
+    assert_eq!(
+        reader.read_leases().expect("read"),
+        (vec![lease(9, number)], 10)
+    );
     let mut writer = store.open_writer(2).expect("a writer");
-    let less = LeaseRow { trials: IntervalSet::from_range(0, 4), ..lease(9, number) };
+    let less = LeaseRow {
+        trials: IntervalSet::from_range(0, 4),
+        ..lease(9, number)
+    };
     commit(writer.as_mut(), &StoreWrite::ShrinkLease(less.clone()));
-    let share = Share { priority: 7, weight: 2.0 };
+
+    let share = Share {
+        priority: 7,
+        weight: 2.0,
+    };
     commit(writer.as_mut(), &StoreWrite::SetShare(number, share));
     let reader = store.open_reader().expect("a reader of what is there now");
     assert_eq!(reader.read_leases().expect("read"), (vec![less], 10));
-    assert_eq!(reader.read_sweeps().expect("read"), [SweepRow { number, share, ..sweep() }]);
-    commit(writer.as_mut(), &StoreWrite::SetSweepState(number, SweepState::Cancelled));
-    assert_eq!(reader.read_leases().expect("read").0.len(), 1, "a reader sees one moment");
+
+    assert_eq!(
+        reader.read_sweeps().expect("read"),
+        [SweepRow {
+            number,
+            share,
+            ..sweep()
+        }]
+    );
+
+    commit(
+        writer.as_mut(),
+        &StoreWrite::SetSweepState(number, SweepState::Cancelled),
+    );
+    assert_eq!(
+        reader.read_leases().expect("read").0.len(),
+        1,
+        "a reader sees one moment"
+    );
+
     let reader = store.open_reader().expect("another reader");
     assert_eq!(reader.read_leases().expect("read"), (vec![], 10));
 }
@@ -323,8 +697,14 @@ fn everything_is_there_again_after_reopening() {
 fn a_second_coordinator_is_refused_by_the_pid_of_the_first() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let _first = SqliteStore::open(dir.path()).expect("opened");
-    let error = SqliteStore::open(dir.path()).err().expect("refused").to_string();
-    assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    let error = SqliteStore::open(dir.path())
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(
+        error.contains(&format!("process {}", std::process::id())),
+        "{error}"
+    );
 }
 
 #[test]
@@ -332,34 +712,83 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a sweep's number")
     };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
-    let nothing = TrialResult { predictions: Predictions::default(), weights_hash: None, ..result(2, 0.5) };
-    let stored = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), nothing.clone()])));
+
+    let nothing = TrialResult {
+        predictions: Predictions::default(),
+        weights_hash: None,
+        ..result(2, 0.5)
+    };
+    let stored = report(commit(
+        writer.as_mut(),
+        &batch(number, 9, vec![result(0, 0.5), nothing.clone()]),
+    ));
     assert_eq!(stored.stored, [0, 1]);
-    let same = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), nothing.clone()])));
+
+    let same = report(commit(
+        writer.as_mut(),
+        &batch(number, 9, vec![result(0, 0.5), nothing.clone()]),
+    ));
     assert_eq!((same.already_stored.len(), same.mismatches), (2, 0));
+
     for different in [
-        TrialResult { predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 5] }, ..result(0, 0.5) },
-        TrialResult { predictions: Predictions::default(), ..result(0, 0.5) },
-        TrialResult { weights_hash: Some([8; 32]), ..result(0, 0.5) },
-        TrialResult { weights_hash: None, ..result(0, 0.5) },
-        TrialResult { weights_hash: Some([7; 32]), ..nothing.clone() },
-        TrialResult { predictions: result(0, 0.5).predictions, ..nothing },
+        TrialResult {
+            predictions: Predictions {
+                steps: vec![5, 10],
+                classes: vec![1, 2, 3, 5],
+            },
+            ..result(0, 0.5)
+        },
+        TrialResult {
+            predictions: Predictions::default(),
+            ..result(0, 0.5)
+        },
+        TrialResult {
+            weights_hash: Some([8; 32]),
+            ..result(0, 0.5)
+        },
+        TrialResult {
+            weights_hash: None,
+            ..result(0, 0.5)
+        },
+        TrialResult {
+            weights_hash: Some([7; 32]),
+            ..nothing.clone()
+        },
+        TrialResult {
+            predictions: result(0, 0.5).predictions,
+            ..nothing
+        },
     ] {
-        assert_eq!(report(commit(writer.as_mut(), &batch(number, 9, vec![different]))).mismatches, 1);
+        assert_eq!(
+            report(commit(writer.as_mut(), &batch(number, 9, vec![different]))).mismatches,
+            1
+        );
     }
+
     let reader = store.open_reader().expect("a reader");
-    let row = reader.read_trial(number, TrialKey { cell: 3, repeat: 0 }).expect("read").expect("a row").result;
-    assert_eq!((row.isa.as_str(), row.weights_hash), ("avx2", Some([7; 32])));
+    let row = reader
+        .read_trial(number, TrialKey { cell: 3, repeat: 0 })
+        .expect("read")
+        .expect("a row")
+        .result;
+    assert_eq!(
+        (row.isa.as_str(), row.weights_hash),
+        ("avx2", Some([7; 32]))
+    );
+
     let mut all = Vec::new();
     let mut keep = |key: TrialKey, predictions| {
         all.push((key.repeat, predictions));
         true
     };
     reader.read_predictions(number, &mut keep).expect("read");
+
     assert_eq!(all, [(0, result(0, 0.5).predictions)]);
 }
 
@@ -367,20 +796,37 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
 fn a_store_of_the_first_version_is_brought_up_to_date() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let old = Connection::open(dir.path().join("ergodic.sqlite")).expect("opened");
-    old.execute_batch(&format!("{} PRAGMA user_version = 1;", MIGRATIONS[0])).expect("the first schema");
+    old.execute_batch(&format!("{} PRAGMA user_version = 1;", MIGRATIONS[0]))
+        .expect("the first schema");
     old.execute_batch(
         "INSERT INTO sweeps VALUES (1, 'old', 'f', 't', '[]', NULL, 0, 'no data', 2, 1.0);
          INSERT INTO curves VALUES (1, x'00000000');
          INSERT INTO trials VALUES (1, 0, 0, 1, NULL, NULL, 5, 0.5, 'w', zeroblob(32), x'', 1);",
     )
     .expect("rows of the first version");
+
     drop(old);
     let store = SqliteStore::open(dir.path()).expect("brought up to date");
     let reader = store.open_reader().expect("a reader");
     let sweeps = reader.read_sweeps().expect("read");
-    assert_eq!((&sweeps[0].id[..], sweeps[0].share), ("old", Share::default()));
-    let row = reader.read_trial(1, TrialKey { cell: 0, repeat: 0 }).expect("read").expect("the row is still there");
-    assert_eq!((row.result.steps, row.result.isa.as_str(), row.result.weights_hash), (5, "", None));
+    assert_eq!(
+        (&sweeps[0].id[..], sweeps[0].share),
+        ("old", Share::default())
+    );
+
+    let row = reader
+        .read_trial(1, TrialKey { cell: 0, repeat: 0 })
+        .expect("read")
+        .expect("the row is still there");
+    assert_eq!(
+        (
+            row.result.steps,
+            row.result.isa.as_str(),
+            row.result.weights_hash
+        ),
+        (5, "", None)
+    );
+
     drop(store);
     SqliteStore::open(dir.path()).expect("opened once more");
 }
@@ -390,10 +836,19 @@ fn a_newer_schema_is_refused() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     drop(SqliteStore::open(dir.path()).expect("opened"));
     let connection = Connection::open(dir.path().join("ergodic.sqlite")).expect("opened");
-    connection.pragma_update(None, "user_version", 99).expect("set");
+    connection
+        .pragma_update(None, "user_version", 99)
+        .expect("set");
+
     drop(connection);
-    let error = SqliteStore::open(dir.path()).err().expect("refused").to_string();
-    assert!(error.contains("version 99") && error.contains("newer ergodic"), "{error}");
+    let error = SqliteStore::open(dir.path())
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(
+        error.contains("version 99") && error.contains("newer ergodic"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -401,9 +856,20 @@ fn a_failed_transaction_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let twice = [&StoreWrite::InsertSweep(sweep()), &StoreWrite::InsertSweep(sweep())];
+    let twice = [
+        &StoreWrite::InsertSweep(sweep()),
+        &StoreWrite::InsertSweep(sweep()),
+    ];
     writer.commit_writes(&twice).expect_err("an id is unique");
-    assert!(store.open_reader().expect("a reader").read_sweeps().expect("read").is_empty());
+
+    assert!(
+        store
+            .open_reader()
+            .expect("a reader")
+            .read_sweeps()
+            .expect("read")
+            .is_empty()
+    );
 }
 
 /// All that can be asked about sweeps 1 and 2 and the trials that a flipped bit could turn one into; the number of leases.
@@ -414,12 +880,14 @@ fn read_everything(reader: &dyn StoreReader) -> Result<usize, StoreError> {
         reader.read_ended_trials(sweep, TrialRange::ALL, &mut |_| {})?;
         reader.read_curves(sweep, TrialRange::ALL, &mut |_| {})?;
         reader.read_predictions(sweep, &mut |_, _| true)?;
+
         for (cell, repeat) in [(3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1), (4, 2)] {
             let key = TrialKey { cell, repeat };
             reader.read_trial(sweep, key)?;
             reader.read_attempts(sweep, key)?;
         }
     }
+
     Ok(reader.read_leases()?.0.len())
 }
 
@@ -431,10 +899,18 @@ fn with_a_row_in_every_table(dir: &Path) -> SqliteStore {
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, 1)));
     commit(
         writer.as_mut(),
-        &StoreWrite::GiveUpTrial(1, TrialResult::failed(TrialKey { cell: 3, repeat: 2 }, "it\0".into(), 2)),
+        &StoreWrite::GiveUpTrial(
+            1,
+            TrialResult::failed(TrialKey { cell: 3, repeat: 2 }, "it\0".into(), 2),
+        ),
     );
+
     commit(writer.as_mut(), &StoreWrite::RetryFailed(1));
-    commit(writer.as_mut(), &batch(1, 9, vec![result(0, 0.5), result(2, 0.7)]));
+    commit(
+        writer.as_mut(),
+        &batch(1, 9, vec![result(0, 0.5), result(2, 0.7)]),
+    );
+
     store
 }
 
@@ -449,32 +925,61 @@ fn no_field_of_any_row_changes_unnoticed() {
         let rows = statement.query_map([], |row| row.get(0)).expect("rows");
         rows.map(|row| row.expect("a text")).collect()
     };
-    for table in ["sweeps", "leases", "trials", "curves", "predictions", "attempts"] {
+
+    for table in [
+        "sweeps",
+        "leases",
+        "trials",
+        "curves",
+        "predictions",
+        "attempts",
+    ] {
         for column in text(&format!("SELECT name FROM pragma_table_info('{table}')")) {
             // The next number is the other curve's.
-            let step = if (table, column.as_str()) == ("curves", "curve") { 100 } else { 1 };
+            let step = if (table, column.as_str()) == ("curves", "curve") {
+                100
+            } else {
+                1
+            };
             let change = format!(
                 "SAVEPOINT before; UPDATE {table} SET {column} = CASE typeof({column})
                      WHEN 'text' THEN {column} || '1' WHEN 'blob' THEN CAST(x'7f' || substr({column}, 2) AS BLOB) WHEN 'null' THEN 1
                      ELSE {column} + {step} END
                  WHERE rowid = (SELECT min(rowid) FROM {table})"
             );
+
             // These have no rowid.
             let change = match table {
                 "trials" => change.replace("rowid = (SELECT min(rowid) FROM trials)", "repeat = 0"),
-                "attempts" => change.replace("rowid = (SELECT min(rowid) FROM attempts)", "attempt = 0"),
+                "attempts" => {
+                    change.replace("rowid = (SELECT min(rowid) FROM attempts)", "attempt = 0")
+                }
                 _ => change,
             };
-            connection.execute_batch(&change).unwrap_or_else(|e| panic!("{table}.{column}: {e}"));
+            connection
+                .execute_batch(&change)
+                .unwrap_or_else(|e| panic!("{table}.{column}: {e}"));
+
             let read = read_everything(&connection);
-            connection.execute_batch("ROLLBACK TO before; RELEASE before").expect("undone");
+            connection
+                .execute_batch("ROLLBACK TO before; RELEASE before")
+                .expect("undone");
+
             match (table, read) {
-                ("leases", read) => assert_eq!(read.expect("it is told and left out"), 0, "{table}.{column}"),
+                ("leases", read) => assert_eq!(
+                    read.expect("it is told and left out"),
+                    0,
+                    "{table}.{column}"
+                ),
                 (_, Ok(_)) => panic!("{table}.{column} was changed and nobody noticed"),
-                ("sweeps", Err(error)) => assert!(error.to_string().contains("row of the sweep"), "{column}: {error}"),
+                ("sweeps", Err(error)) => assert!(
+                    error.to_string().contains("row of the sweep"),
+                    "{column}: {error}"
+                ),
                 // A curve or an earlier attempt that is not to be found is told by the row that leads to it.
                 (_, Err(error)) => assert!(
-                    error.to_string().contains("of the trial 3/") || error.to_string().contains("of the trial 4/"),
+                    error.to_string().contains("of the trial 3/")
+                        || error.to_string().contains("of the trial 4/"),
                     "{table}.{column}: {error}"
                 ),
             }
@@ -487,7 +992,11 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
     let mut writer = store.open_writer(1).expect("a writer");
-    commit(writer.as_mut(), &StoreWrite::SetSweepState(1, SweepState::Completed));
+    commit(
+        writer.as_mut(),
+        &StoreWrite::SetSweepState(1, SweepState::Completed),
+    );
+
     let connection = open_connection(&store.path).expect("a connection");
     let keys = [0, 2].map(|repeat| TrialKey { cell: 3, repeat });
     let damaged = |all_of_it: bool| {
@@ -495,35 +1004,86 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         let mut sound = Vec::new();
         let damages = match all_of_it {
             true => reader.read_intact_trials(1, &mut |row| sound.push(row.result.key)),
-            false => reader.read_intact_ended_trials(1, TrialRange::ALL, &mut |row| sound.push(row.key)),
+            false => {
+                reader.read_intact_ended_trials(1, TrialRange::ALL, &mut |row| sound.push(row.key))
+            }
         };
         let damages = damages.expect("read");
-        (sound, damages.iter().map(|damage| (damage.key, damage.what)).collect::<Vec<_>>())
+
+        (
+            sound,
+            damages
+                .iter()
+                .map(|damage| (damage.key, damage.what))
+                .collect::<Vec<_>>(),
+        )
     };
     assert_eq!(damaged(true), (keys.to_vec(), vec![]));
+
     assert_eq!(
-        commit(writer.as_mut(), &StoreWrite::QuarantineRows(1, keys.to_vec())),
+        commit(
+            writer.as_mut(),
+            &StoreWrite::QuarantineRows(1, keys.to_vec())
+        ),
         WriteOutput::Reopened(vec![], vec![]),
         "both are sound"
     );
+
     // The first row leads to the curve of the second one, whose predictions have changed.
-    connection.execute_batch("UPDATE trials SET curve = curve + 1 WHERE repeat = 0").expect("changed");
+    connection
+        .execute_batch("UPDATE trials SET curve = curve + 1 WHERE repeat = 0")
+        .expect("changed");
     connection
         .execute_batch("UPDATE predictions SET data = CAST(data || x'01' AS BLOB) WHERE repeat = 2")
         .expect("changed");
-    assert_eq!(damaged(false), (keys.to_vec(), vec![]), "rows alone are sound");
-    assert_eq!(damaged(true), (vec![], vec![(keys[0], "curve"), (keys[1], "predictions")]));
+
+    assert_eq!(
+        damaged(false),
+        (keys.to_vec(), vec![]),
+        "rows alone are sound"
+    );
+    assert_eq!(
+        damaged(true),
+        (vec![], vec![(keys[0], "curve"), (keys[1], "predictions")])
+    );
+
     let aside = StoreWrite::QuarantineRows(1, keys[..1].to_vec());
-    assert_eq!(commit(writer.as_mut(), &aside), WriteOutput::Reopened(keys[..1].to_vec(), vec![]));
+    assert_eq!(
+        commit(writer.as_mut(), &aside),
+        WriteOutput::Reopened(keys[..1].to_vec(), vec![])
+    );
     let reader = store.open_reader().expect("a reader");
-    assert_eq!(reader.read_sweeps().expect("read")[0].state, SweepState::Running);
-    assert!(reader.read_attempts(1, keys[0]).expect("read")[0].cause.contains("curve was damaged"));
-    let error = reader.read_trial(1, keys[1]).expect_err("the other is damaged").to_string();
-    assert!(error.contains("predictions of the trial 3/2 of the sweep abc") && error.contains("--check"), "{error}");
+    assert_eq!(
+        reader.read_sweeps().expect("read")[0].state,
+        SweepState::Running
+    );
+
+    assert!(
+        reader.read_attempts(1, keys[0]).expect("read")[0]
+            .cause
+            .contains("curve was damaged")
+    );
+    let error = reader
+        .read_trial(1, keys[1])
+        .expect_err("the other is damaged")
+        .to_string();
+    assert!(
+        error.contains("predictions of the trial 3/2 of the sweep abc")
+            && error.contains("--check"),
+        "{error}"
+    );
+
     connection
-        .execute_batch("UPDATE predictions SET data = x'0200000005000000000000000a0000000000000001020304'")
+        .execute_batch(
+            "UPDATE predictions SET data = x'0200000005000000000000000a0000000000000001020304'",
+        )
         .expect("mended");
-    assert_eq!(damaged(true), (keys[1..].to_vec(), vec![]), "its curve is still there");
+    assert_eq!(
+        damaged(true),
+        (keys[1..].to_vec(), vec![]),
+        "its curve is still there"
+    );
+
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, 1)));
     let again = report(commit(writer.as_mut(), &batch(1, 10, vec![result(0, 0.5)])));
     assert_eq!(again.stored, [0]);
@@ -535,19 +1095,29 @@ fn rows_that_name_weights_are_told_whatever_else_is_damaged() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
     let mut writer = store.open_writer(1).expect("a writer");
-    let plain = TrialResult { weights_hash: None, ..result(4, 0.5) };
+    let plain = TrialResult {
+        weights_hash: None,
+        ..result(4, 0.5)
+    };
     commit(writer.as_mut(), &batch(1, 9, vec![plain, result(5, 0.5)]));
+
     let connection = open_connection(&store.path).expect("a connection");
-    let change =
-        "UPDATE trials SET steps = 11 WHERE repeat IN (0, 4); UPDATE trials SET weights = x'01' WHERE repeat = 5";
+    let change = "UPDATE trials SET steps = 11 WHERE repeat IN (0, 4); UPDATE trials SET weights = x'01' WHERE repeat = 5";
     connection.execute_batch(change).expect("changed");
     let mut named = Vec::new();
-    let damages = store
-        .open_reader()
-        .and_then(|reader| reader.read_weights_hashes(1, &mut |key, hash| named.push((key.repeat, hash))));
+    let damages = store.open_reader().and_then(|reader| {
+        reader.read_weights_hashes(1, &mut |key, hash| named.push((key.repeat, hash)))
+    });
+
     assert_eq!(named, [(0, [7; 32]), (2, [7; 32])]);
     let damages = damages.expect("read");
-    assert_eq!(damages.iter().map(|damage| damage.key.repeat).collect::<Vec<_>>(), [5]);
+    assert_eq!(
+        damages
+            .iter()
+            .map(|damage| damage.key.repeat)
+            .collect::<Vec<_>>(),
+        [5]
+    );
 }
 
 #[test]
@@ -556,18 +1126,41 @@ fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancel
     let store = with_a_row_in_every_table(dir.path());
     let mut writer = store.open_writer(1).expect("a writer");
     let keys = [0, 1, 2].map(|repeat| TrialKey { cell: 3, repeat });
-    let again = CommitBatch { audit: true, ..batch_of("x", 1, 9, vec![result(2, 0.7)]) };
+    let again = CommitBatch {
+        audit: true,
+        ..batch_of("x", 1, 9, vec![result(2, 0.7)])
+    };
     commit(writer.as_mut(), &StoreWrite::StoreResults(again));
-    let WriteOutput::Rows(rows, audits) = commit(writer.as_mut(), &StoreWrite::LookUpRows(1, keys.to_vec())) else {
+
+    let WriteOutput::Rows(rows, audits) =
+        commit(writer.as_mut(), &StoreWrite::LookUpRows(1, keys.to_vec()))
+    else {
         panic!("rows")
     };
-    assert_eq!(rows.iter().map(|row| row.key).collect::<Vec<_>>(), [keys[0], keys[2]]);
-    assert_eq!(audits, [(keys[0], "w".into(), None), (keys[2], "w".into(), Some(Finding::Same))]);
+    assert_eq!(
+        rows.iter().map(|row| row.key).collect::<Vec<_>>(),
+        [keys[0], keys[2]]
+    );
+
+    assert_eq!(
+        audits,
+        [
+            (keys[0], "w".into(), None),
+            (keys[2], "w".into(), Some(Finding::Same))
+        ]
+    );
 
     let redo = StoreWrite::RedoTrials(1, keys.to_vec());
-    let due = WriteOutput::Redone(vec![(keys[0], Some(None)), (keys[2], Some(Some(Finding::Same)))]);
+    let due = WriteOutput::Redone(vec![
+        (keys[0], Some(None)),
+        (keys[2], Some(Some(Finding::Same))),
+    ]);
     assert_eq!(commit(writer.as_mut(), &redo), due);
-    commit(writer.as_mut(), &StoreWrite::SetSweepState(1, SweepState::Cancelled));
+
+    commit(
+        writer.as_mut(),
+        &StoreWrite::SetSweepState(1, SweepState::Cancelled),
+    );
     assert_eq!(commit(writer.as_mut(), &redo), WriteOutput::Redone(vec![]));
 }
 
@@ -575,52 +1168,120 @@ fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancel
 fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_other_bits() {
     let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nbatch_size = 32\nlr = 0.1\n\
                 [measure]\nmetrics = ['test_acc', 'train_loss']\n";
-    let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
+    let source = SpecSource {
+        file: "f".into(),
+        text: text.into(),
+        ..SpecSource::default()
+    };
     let spec = Spec::read_stored(&source).expect("a sweep file");
-    let select = spec.measure.selection_for(&spec.measure, &spec.grid.resolve_config(0).expect("a cell"));
+    let select = spec
+        .measure
+        .selection_for(&spec.measure, &spec.grid.resolve_config(0).expect("a cell"));
     let select = Arc::new(select.expect("all of it"));
+
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a number")
     };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+
     let row = |cell: u64, repeat: u32| TrialResult {
         key: TrialKey { cell, repeat },
         weights_hash: None,
         predictions: Predictions::default(),
         ..result(0, 0.5)
     };
+
     // More than are read at a time, and one far from the others.
     let cells = || (0..900).chain([(1 << 40) + 1]);
-    let rows = cells().flat_map(|cell| [row(cell, 0), row(cell, 1)]).collect();
+    let rows = cells()
+        .flat_map(|cell| [row(cell, 0), row(cell, 1)])
+        .collect();
     commit(writer.as_mut(), &batch(number, 9, rows));
-    let other = TrialResult { steps: 11, ..row(6, 0) };
-    let audit = CommitBatch { audit: true, ..batch_of("x", number, 9, vec![other]) };
-    assert_eq!(report(commit(writer.as_mut(), &StoreWrite::StoreResults(audit))).audited, [(0, Finding::Different)]);
-
-    let wanted: Vec<(u64, u32)> =
-        cells().filter(|cell| cell % 3 == 0 || *cell > 880).map(|cell| (cell, (cell % 4) as u32)).collect();
-    let cell = |(from, below): &(u64, u32)| {
-        let (from, below, identity, select) = (*from, *below, [0; 32], select.clone());
-        ReusedCell { source_cell: from, new_cell: from + 1, repeat_limit: below, identity, selection: select }
+    let other = TrialResult {
+        steps: 11,
+        ..row(6, 0)
     };
-    let sources = vec![ReuseSource { sweep: number, cells: wanted.iter().map(cell).collect() }];
-    let new = SweepRow { id: "abd".into(), ..sweep() };
-    let gathering = ReusingSweep { row: new, seed: 1, audit_share: 0.0, sources, twins: Vec::new() };
-    let written = commit(writer.as_mut(), &StoreWrite::InsertReusing(Box::new(gathering)));
+    let audit = CommitBatch {
+        audit: true,
+        ..batch_of("x", number, 9, vec![other])
+    };
+    assert_eq!(
+        report(commit(writer.as_mut(), &StoreWrite::StoreResults(audit))).audited,
+        [(0, Finding::Different)]
+    );
+
+    let wanted: Vec<(u64, u32)> = cells()
+        .filter(|cell| cell % 3 == 0 || *cell > 880)
+        .map(|cell| (cell, (cell % 4) as u32))
+        .collect();
+    let cell = |(from, below): &(u64, u32)| {
+        let from = *from;
+        let below = *below;
+        let identity = [0; 32];
+        let select = select.clone();
+        ReusedCell {
+            source_cell: from,
+            new_cell: from + 1,
+            repeat_limit: below,
+            identity,
+            selection: select,
+        }
+    };
+    let sources = vec![ReuseSource {
+        sweep: number,
+        cells: wanted.iter().map(cell).collect(),
+    }];
+
+    let new = SweepRow {
+        id: "abd".into(),
+        ..sweep()
+    };
+    let gathering = ReusingSweep {
+        row: new,
+        seed: 1,
+        audit_share: 0.0,
+        sources,
+        twins: Vec::new(),
+    };
+    let written = commit(
+        writer.as_mut(),
+        &StoreWrite::InsertReusing(Box::new(gathering)),
+    );
+
     let mut keys = Vec::new();
     let mut push = |row: StoredTrial| {
         keys.push(row.result.key);
         true
     };
-    store.open_reader().and_then(|reader| reader.read_trials(2, &mut push)).expect("read");
-    let of_cell = |(cell, below): (u64, u32)| (0..below.min(2)).map(move |repeat| TrialKey { cell: cell + 1, repeat });
+    store
+        .open_reader()
+        .and_then(|reader| reader.read_trials(2, &mut push))
+        .expect("read");
+
+    let of_cell = |(cell, below): (u64, u32)| {
+        (0..below.min(2)).map(move |repeat| TrialKey {
+            cell: cell + 1,
+            repeat,
+        })
+    };
+
     let doubted = TrialKey { cell: 7, repeat: 0 };
-    let expected: Vec<TrialKey> = wanted.into_iter().flat_map(of_cell).filter(|key| *key != doubted).collect();
+    let expected: Vec<TrialKey> = wanted
+        .into_iter()
+        .flat_map(of_cell)
+        .filter(|key| *key != doubted)
+        .collect();
     assert!(keys == expected && expected.len() > 300, "{keys:?}");
-    assert_eq!(written, WriteOutput::SweepWithRows(2, expected.len() as u64));
+
+    assert_eq!(
+        written,
+        WriteOutput::SweepWithRows(2, expected.len() as u64)
+    );
 }
 
 #[test]
@@ -628,7 +1289,10 @@ fn a_damaged_row_is_neither_equal_nor_different() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
     let connection = open_connection(&store.path).expect("a connection");
-    connection.execute_batch("UPDATE trials SET digest = zeroblob(32) WHERE repeat = 2").expect("changed");
+    connection
+        .execute_batch("UPDATE trials SET digest = zeroblob(32) WHERE repeat = 2")
+        .expect("changed");
+
     let mut writer = store.open_writer(1).expect("a writer");
     let same = report(commit(writer.as_mut(), &batch(1, 9, vec![result(2, 0.7)])));
     assert_eq!((same.already_stored.len(), same.mismatches), (1, 0));
@@ -637,9 +1301,12 @@ fn a_damaged_row_is_neither_equal_nor_different() {
         commit(writer.as_mut(), &StoreWrite::QuarantineRows(1, vec![key])),
         WriteOutput::Reopened(vec![key], vec![])
     );
+
     let left = ["trials", "curves", "predictions"].map(|table| {
         let text = format!("SELECT count(*) FROM {table}");
-        connection.query_row(&text, [], |row| row.get::<_, i64>(0)).expect("it can be counted")
+        connection
+            .query_row(&text, [], |row| row.get::<_, i64>(0))
+            .expect("it can be counted")
     });
     assert_eq!(left, [1, 1, 1], "what belonged to it has gone with it");
 }
@@ -649,42 +1316,121 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
     let mut writer = store.open_writer(1).expect("a writer");
-    commit(writer.as_mut(), &StoreWrite::InsertSweep(SweepRow { id: "abd".into(), ..sweep() }));
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, 2)));
-    let other = TrialResult { weights_hash: Some([8; 32]), ..result(1, 0.7) };
     commit(
         writer.as_mut(),
-        &batch(1, 9, (10..1500).map(|n| TrialResult { weights_hash: None, ..result(n, 0.5) }).collect()),
+        &StoreWrite::InsertSweep(SweepRow {
+            id: "abd".into(),
+            ..sweep()
+        }),
     );
+
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, 2)));
+    let other = TrialResult {
+        weights_hash: Some([8; 32]),
+        ..result(1, 0.7)
+    };
+    commit(
+        writer.as_mut(),
+        &batch(
+            1,
+            9,
+            (10..1500)
+                .map(|n| TrialResult {
+                    weights_hash: None,
+                    ..result(n, 0.5)
+                })
+                .collect(),
+        ),
+    );
+
     commit(writer.as_mut(), &batch(1, 9, vec![other]));
     commit(writer.as_mut(), &batch(2, 10, vec![result(0, 0.5)]));
     commit(writer.as_mut(), &StoreWrite::RemoveSweep(1));
     let reader = store.open_reader().expect("a reader");
-    assert_eq!(reader.read_sweeps().expect("read").iter().map(|sweep| sweep.number).collect::<Vec<_>>(), [2]);
+    assert_eq!(
+        reader
+            .read_sweeps()
+            .expect("read")
+            .iter()
+            .map(|sweep| sweep.number)
+            .collect::<Vec<_>>(),
+        [2]
+    );
+
     assert_eq!(reader.read_unfinished_removals().expect("read"), [1]);
     let late = report(commit(writer.as_mut(), &batch(1, 9, vec![result(5, 0.5)])));
-    assert!(late.fenced && late.stored.is_empty(), "its leases are no more");
+    assert!(
+        late.fenced && late.stored.is_empty(),
+        "its leases are no more"
+    );
+
     commit(
         writer.as_mut(),
-        &StoreWrite::GiveUpTrial(1, TrialResult::failed(TrialKey { cell: 9, repeat: 9 }, "late".into(), 2)),
+        &StoreWrite::GiveUpTrial(
+            1,
+            TrialResult::failed(TrialKey { cell: 9, repeat: 9 }, "late".into(), 2),
+        ),
     );
-    let cleared = |trials, weights, more| WriteOutput::Cleared(ClearedRows { trials, weights, has_more: more });
+
+    let cleared = |trials, weights, more| {
+        WriteOutput::Cleared(ClearedRows {
+            trials,
+            weights,
+            has_more: more,
+        })
+    };
+
     let named = vec![[7; 32], [8; 32]];
-    assert_eq!(commit(writer.as_mut(), &StoreWrite::ClearRows(1)), cleared(1000, named.clone(), true));
+    assert_eq!(
+        commit(writer.as_mut(), &StoreWrite::ClearRows(1)),
+        cleared(1000, named.clone(), true)
+    );
+
     // The others are named by the other sweep's trial.
-    assert_eq!(commit(writer.as_mut(), &StoreWrite::FindUnreferenced(named)), WriteOutput::Unreferenced(vec![[8; 32]]));
-    assert_eq!(commit(writer.as_mut(), &StoreWrite::ClearRows(1)), cleared(493, vec![], true));
-    assert_eq!(commit(writer.as_mut(), &StoreWrite::ClearRows(1)), cleared(0, vec![], false));
-    assert_eq!(commit(writer.as_mut(), &StoreWrite::ClearRows(2)), cleared(0, vec![], false), "it is there");
+    assert_eq!(
+        commit(writer.as_mut(), &StoreWrite::FindUnreferenced(named)),
+        WriteOutput::Unreferenced(vec![[8; 32]])
+    );
+    assert_eq!(
+        commit(writer.as_mut(), &StoreWrite::ClearRows(1)),
+        cleared(493, vec![], true)
+    );
+
+    assert_eq!(
+        commit(writer.as_mut(), &StoreWrite::ClearRows(1)),
+        cleared(0, vec![], false)
+    );
+    assert_eq!(
+        commit(writer.as_mut(), &StoreWrite::ClearRows(2)),
+        cleared(0, vec![], false),
+        "it is there"
+    );
+
     let connection = open_connection(&store.path).expect("a connection");
     let count = |table: &str| -> i64 {
         let text = format!("SELECT count(*) FROM {table}");
-        connection.query_row(&text, [], |row| row.get(0)).expect("it can be counted")
+        connection
+            .query_row(&text, [], |row| row.get(0))
+            .expect("it can be counted")
     };
-    let tables = ["sweeps", "leases", "trials", "curves", "predictions", "attempts", "removals"];
+
+    let tables = [
+        "sweeps",
+        "leases",
+        "trials",
+        "curves",
+        "predictions",
+        "attempts",
+        "removals",
+    ];
     assert_eq!(tables.map(count), [1, 1, 1, 1, 1, 0, 0]);
+
     let number = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()));
-    assert_eq!(number, WriteOutput::SweepNumber(3), "numbers are not used again");
+    assert_eq!(
+        number,
+        WriteOutput::SweepNumber(3),
+        "numbers are not used again"
+    );
 }
 
 #[test]
@@ -692,23 +1438,37 @@ fn several_readers_see_the_same_moment() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a number")
     };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+
     std::thread::scope(|threads| {
         let rows = 300_u64;
         threads.spawn(move || {
-            (0..rows).for_each(|n| drop(commit(writer.as_mut(), &batch(number, 9, vec![result(n as u32, 0.5)]))));
+            (0..rows).for_each(|n| {
+                drop(commit(
+                    writer.as_mut(),
+                    &batch(number, 9, vec![result(n as u32, 0.5)]),
+                ))
+            });
         });
+
         let mut seen = 0;
         while seen < rows {
             let readers = store.open_readers(4).expect("readers");
             let count = |reader: &dyn StoreReader, _: TrialRange| {
-                reader.read_row_cursors(number, 0).map(|[_, end]| end.row_count)
+                reader
+                    .read_row_cursors(number, 0)
+                    .map(|[_, end]| end.row_count)
             };
-            let counts = readers.map_ranges(&[TrialRange::ALL; 16], count).expect("read");
+            let counts = readers
+                .map_ranges(&[TrialRange::ALL; 16], count)
+                .expect("read");
             assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+
             seen = counts[0];
         }
     });
@@ -719,32 +1479,68 @@ fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+    let WriteOutput::SweepNumber(number) =
+        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
+    else {
         panic!("a number")
     };
     commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+
     let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 9 }, "it fails".into(), 2);
-    commit(writer.as_mut(), &batch(number, 9, vec![result(7, 0.5), failed.clone(), result(2, 0.5)]));
-    let positions = |row| store.open_reader().and_then(|reader| reader.read_row_cursors(number, row)).expect("read");
+    commit(
+        writer.as_mut(),
+        &batch(
+            number,
+            9,
+            vec![result(7, 0.5), failed.clone(), result(2, 0.5)],
+        ),
+    );
+
+    let positions = |row| {
+        store
+            .open_reader()
+            .and_then(|reader| reader.read_row_cursors(number, row))
+            .expect("read")
+    };
+
     let after = |row| {
         let mut keys = Vec::new();
         let mut push = |row: StoredTrial| {
             // NaN is never equal to itself.
-            let whole = format!("{:?}", row.result) == format!("{:?}", result(row.result.key.repeat, 0.5));
+            let whole =
+                format!("{:?}", row.result) == format!("{:?}", result(row.result.key.repeat, 0.5));
             assert!(row.result.outcome != Outcome::Completed || whole, "{row:?}");
             keys.push(row.result.key.repeat);
             true
         };
-        store.open_reader().and_then(|reader| reader.read_trials_after(number, row, &mut push)).expect("read");
+        store
+            .open_reader()
+            .and_then(|reader| reader.read_trials_after(number, row, &mut push))
+            .expect("read");
+
         keys
     };
-    let [start, first] = positions(0);
-    assert_eq!((start, first.row_count, after(0)), (RowCursor::default(), 3, vec![2, 7, 9]));
 
-    commit(writer.as_mut(), &batch(number, 9, vec![result(8, 0.5), result(0, 0.5)]));
+    let [start, first] = positions(0);
+    assert_eq!(
+        (start, first.row_count, after(0)),
+        (RowCursor::default(), 3, vec![2, 7, 9])
+    );
+
+    commit(
+        writer.as_mut(),
+        &batch(number, 9, vec![result(8, 0.5), result(0, 0.5)]),
+    );
     let [here, second] = positions(first.last_row);
-    assert_eq!((here, second.row_count, after(first.last_row)), (first, 5, vec![0, 8]));
-    assert_eq!((positions(second.last_row)[0], after(second.last_row)), (second, vec![]));
+    assert_eq!(
+        (here, second.row_count, after(first.last_row)),
+        (first, 5, vec![0, 8])
+    );
+
+    assert_eq!(
+        (positions(second.last_row)[0], after(second.last_row)),
+        (second, vec![])
+    );
 
     // The failed trial is run again, with whatever result: what was known up to here is not any more.
     commit(writer.as_mut(), &StoreWrite::RetryFailed(number));
@@ -762,13 +1558,24 @@ fn every_claim_has_an_epoch_of_its_own_and_a_writer_of_an_earlier_one_writes_not
     let mut old = store.open_writer(first.epoch).expect("a writer");
     commit(old.as_mut(), &StoreWrite::CheckWritable);
     assert!(store.renew_leadership(first.epoch).expect("asked"));
+
     let second = store.acquire_leadership("here").expect("claimed again");
     assert_eq!((first.epoch, second.epoch), (1, 2));
     let refused = old.commit_writes(&[&StoreWrite::CheckWritable]);
-    assert!(matches!(refused, Err(StoreError::Deposed(_))), "{refused:?}");
-    assert!(!store.renew_leadership(1).expect("asked") && store.renew_leadership(2).expect("asked"));
+    assert!(
+        matches!(refused, Err(StoreError::Deposed(_))),
+        "{refused:?}"
+    );
+
+    assert!(
+        !store.renew_leadership(1).expect("asked") && store.renew_leadership(2).expect("asked")
+    );
     assert!(store.open_writer(1).is_err(), "it is over");
-    commit(store.open_writer(2).expect("a writer").as_mut(), &StoreWrite::CheckWritable);
+    commit(
+        store.open_writer(2).expect("a writer").as_mut(),
+        &StoreWrite::CheckWritable,
+    );
+
     assert_eq!(store.leadership_ttl(), None, "nobody else can lead");
 }
 
@@ -776,12 +1583,23 @@ fn every_claim_has_an_epoch_of_its_own_and_a_writer_of_an_earlier_one_writes_not
 fn what_only_its_owner_may_read_is_so_with_its_log() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mode = |name: &str| std::fs::metadata(dir.path().join(name)).expect("it is there").permissions().mode() & 0o777;
+    let mode = |name: &str| {
+        std::fs::metadata(dir.path().join(name))
+            .expect("it is there")
+            .permissions()
+            .mode()
+            & 0o777
+    };
+
     drop(SqliteStore::open(dir.path()).expect("opened for everybody"));
     let store = SqliteStore::open_with_privacy(dir.path(), true).expect("opened");
     let mut writer = store.open_writer(2).expect("a writer");
     commit(writer.as_mut(), &StoreWrite::CheckWritable);
-    assert_eq!(["ergodic.sqlite", "ergodic.sqlite-wal", "ergodic.sqlite-shm"].map(mode), [0o600; 3]);
+    assert_eq!(
+        ["ergodic.sqlite", "ergodic.sqlite-wal", "ergodic.sqlite-shm"].map(mode),
+        [0o600; 3]
+    );
+
     let fresh = tempfile::tempdir().expect("a temporary directory");
     let _store = SqliteStore::open_with_privacy(fresh.path(), true).expect("opened");
     let found = std::fs::metadata(fresh.path().join("ergodic.sqlite")).expect("it is there");

@@ -45,7 +45,10 @@ impl CandleEngine {
     pub(crate) fn new(net: &Net, loss: Loss, batch: usize, device: &Device) -> Self {
         Self {
             layout: ParamLayout::new(net, &plan::plan_layers(net)),
-            objective: Objective { classes: net.classes, loss },
+            objective: Objective {
+                classes: net.classes,
+                loss,
+            },
             micro_batch: net.micro_batch_size(batch as u64) as usize,
             net: net.clone(),
             device: device.clone(),
@@ -62,20 +65,35 @@ impl CandleEngine {
         gradient: &mut [f32],
     ) -> Result<LossTally> {
         let params = self.upload_params(weights)?;
-        let (mut tally, mut total) = (LossTally::default(), Vec::new());
+        let mut tally = LossTally::default();
+        let mut total = Vec::new();
+
         for part in source.micro_batches(self.micro_batch) {
             let passed = net::forward_pass(&self.net, &params, &self.upload_images(&part)?, None)?;
             let labels: Vec<u8> = part.labels().collect();
             let share = 1.0 / source.len() as f64;
-            let objective = net::compute_objective(&passed.logits, &labels, self.objective.loss, share)?;
+            let objective =
+                net::compute_objective(&passed.logits, &labels, self.objective.loss, share)?;
             accumulate_gradients(&mut total, net::compute_gradients(&params, &objective)?)?;
+
             tally.add(self.download_pass(&passed, &labels)?);
         }
+
         gradient.fill(0.0);
-        for (slot, part) in self.layout.params.iter().zip(&total).filter(|(slot, _)| slot.param.trained) {
+        for (slot, part) in self
+            .layout
+            .params
+            .iter()
+            .zip(&total)
+            .filter(|(slot, _)| slot.param.trained)
+        {
             let numbers = part.flatten_all()?.to_vec1::<f32>()?;
-            numbers.iter().enumerate().for_each(|(i, g)| gradient[slot.packed_position(i)] = *g);
+            numbers
+                .iter()
+                .enumerate()
+                .for_each(|(i, g)| gradient[slot.packed_position(i)] = *g);
         }
+
         Ok(tally)
     }
 
@@ -87,15 +105,29 @@ impl CandleEngine {
         source: &ImageBatch<'_>,
     ) -> Result<LossTally> {
         let running = self.upload_statistics(statistics)?;
-        let passed =
-            net::forward_pass(&self.net, &self.upload_params(weights)?, &self.upload_images(source)?, Some(&running))?;
+        let passed = net::forward_pass(
+            &self.net,
+            &self.upload_params(weights)?,
+            &self.upload_images(source)?,
+            Some(&running),
+        )?;
         self.download_pass(&passed, &source.labels().collect::<Vec<u8>>())
     }
 
     /// Passes over a batch in training mode, for its statistics.
-    pub(crate) fn collect_statistics(&mut self, weights: &[f32], source: &ImageBatch<'_>) -> Result<()> {
-        let passed = net::forward_pass(&self.net, &self.upload_params(weights)?, &self.upload_images(source)?, None)?;
-        self.download_pass(&passed, &source.labels().collect::<Vec<u8>>()).map(|_| ())
+    pub(crate) fn collect_statistics(
+        &mut self,
+        weights: &[f32],
+        source: &ImageBatch<'_>,
+    ) -> Result<()> {
+        let passed = net::forward_pass(
+            &self.net,
+            &self.upload_params(weights)?,
+            &self.upload_images(source)?,
+            None,
+        )?;
+        self.download_pass(&passed, &source.labels().collect::<Vec<u8>>())
+            .map(|_| ())
     }
 
     /// Mean and unbiased variance of the last training batch before a batch norm, counted among those.
@@ -111,26 +143,47 @@ impl CandleEngine {
 
     /// Classes that the last pass gives its first images.
     pub(crate) fn predicted_classes(&self, images: usize) -> impl Iterator<Item = u8> {
-        self.logits.chunks_exact(self.net.classes).take(images).map(|logits| argmax(logits) as u8)
+        self.logits
+            .chunks_exact(self.net.classes)
+            .take(images)
+            .map(|logits| argmax(logits) as u8)
     }
 
     fn upload_params(&self, packed: &[f32]) -> Result<CandleParams> {
-        let numbers = |i: usize| self.layout.params[i].logical_values(packed).map(f64::from).collect::<Vec<f64>>();
+        let numbers = |i: usize| {
+            self.layout.params[i]
+                .logical_values(packed)
+                .map(f64::from)
+                .collect::<Vec<f64>>()
+        };
+
         let slots = 0..self.layout.params.len();
-        slots.map(|i| net::build_param(&numbers(i), 1, DType::F32, &self.device)).collect()
+        slots
+            .map(|i| net::build_param(&numbers(i), 1, DType::F32, &self.device))
+            .collect()
     }
 
     fn upload_statistics(&self, statistics: &[f32]) -> Result<BatchNormStatistics> {
-        let tensor = |numbers: Vec<f32>| Tensor::from_vec(numbers, (1, ()), &Device::Cpu)?.to_device(&self.device);
+        let tensor = |numbers: Vec<f32>| {
+            Tensor::from_vec(numbers, (1, ()), &Device::Cpu)?.to_device(&self.device)
+        };
         let pairs = self.layout.unpack_statistics(statistics).into_iter();
-        pairs.map(|[mean, variance]| Ok([tensor(mean)?, tensor(variance)?])).collect()
+        pairs
+            .map(|[mean, variance]| Ok([tensor(mean)?, tensor(variance)?]))
+            .collect()
     }
 
     /// `[1, batch, height, width, channel]`
     fn upload_images(&self, source: &ImageBatch<'_>) -> Result<Tensor> {
         let input = self.net.input;
         let mut images = vec![0.0; source.len() * input.len()];
-        source.write_images(0, source.len(), &HaloGrid::single_pixel(input.len()), &mut images);
+        source.write_images(
+            0,
+            source.len(),
+            &HaloGrid::single_pixel(input.len()),
+            &mut images,
+        );
+
         let shape = (1, source.len(), input.height, input.width, input.channels);
         Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&self.device)
     }
@@ -139,17 +192,34 @@ impl CandleEngine {
     fn download_pass(&mut self, passed: &ForwardOutput, labels: &[u8]) -> Result<LossTally> {
         self.logits = passed.logits.flatten_all()?.to_vec1()?;
         if !passed.batch_statistics.is_empty() {
-            let normed = self.net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
+            let normed = self
+                .net
+                .layers
+                .iter()
+                .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
             let counts = normed.map(|l| (labels.len() * l.output.height * l.output.width) as f64);
-            let moments = passed.batch_statistics.iter().zip(counts).map(|([mean, variance], count)| {
-                let (mean, variance) =
-                    (mean.flatten_all()?.to_vec1::<f32>()?, variance.flatten_all()?.to_vec1::<f32>()?);
-                let unbiased = |v: f32| f64::from(v) * count / (count - 1.0).max(1.0);
-                Ok(mean.iter().zip(variance).map(|(m, v)| (f64::from(*m), unbiased(v))).collect())
-            });
+            let moments =
+                passed
+                    .batch_statistics
+                    .iter()
+                    .zip(counts)
+                    .map(|([mean, variance], count)| {
+                        let mean = mean.flatten_all()?.to_vec1::<f32>()?;
+                        let variance = variance.flatten_all()?.to_vec1::<f32>()?;
+                        let unbiased = |v: f32| f64::from(v) * count / (count - 1.0).max(1.0);
+                        Ok(mean
+                            .iter()
+                            .zip(variance)
+                            .map(|(m, v)| (f64::from(*m), unbiased(v)))
+                            .collect())
+                    });
+
             self.batch_statistics = moments.collect::<Result<_>>()?;
         }
-        Ok(self.objective.sum_losses(&self.logits, self.net.classes, labels.iter().copied()))
+
+        Ok(self
+            .objective
+            .sum_losses(&self.logits, self.net.classes, labels.iter().copied()))
     }
 }
 

@@ -7,7 +7,9 @@
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use ergodic_common::config::Loss;
-use ergodic_common::net::{ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool};
+use ergodic_common::net::{
+    ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool,
+};
 
 /// Parameters of all lanes: one tensor `[lane, numbers]` for each of [`Net::params`], in logical order.
 pub(crate) type CandleParams = Vec<Var>;
@@ -32,40 +34,67 @@ pub(crate) fn forward_pass(
 ) -> Result<ForwardOutput> {
     let described = net.params();
     let get = |layer: usize, role: ParamRole| -> Option<&Tensor> {
-        let at = described.iter().position(|p| p.layer == layer && p.role == role)?;
+        let at = described
+            .iter()
+            .position(|p| p.layer == layer && p.role == role)?;
         Some(params[at].as_tensor())
     };
-    let (mut moments, mut running) = (Vec::new(), running.map(|all| all.iter()));
+
+    let mut moments = Vec::new();
+    let mut running = running.map(|all| all.iter());
     let (mut sums, mut activations): (Vec<Tensor>, Vec<Tensor>) = (Vec::new(), Vec::new());
+
     for (at, layer) in net.layers.iter().enumerate() {
         let weight = get(at, ParamRole::Weight).expect("every layer has a weight");
-        let mut x = apply_linear_op(layer, layer.source.map_or(images, |source| &activations[source]), weight)?;
+        let mut x = apply_linear_op(
+            layer,
+            layer.source.map_or(images, |source| &activations[source]),
+            weight,
+        )?;
+
         if let Some(bias) = get(at, ParamRole::Bias) {
             x = x.broadcast_add(&per_channel(bias)?)?;
         }
         if let Some(added) = layer.add {
             x = (x + &sums[added])?;
         }
+
         sums.push(x.clone());
         if let Some(norm) = layer.norm {
             x = match norm.scope {
                 NormScope::Groups(groups) => group_norm(&x, groups, norm.eps)?,
                 NormScope::Batch => {
-                    let stored = running.as_mut().map(|all| all.next().expect("statistics of every batch norm"));
+                    let stored = running
+                        .as_mut()
+                        .map(|all| all.next().expect("statistics of every batch norm"));
                     let (normed, seen) = batch_norm(&x, norm, stored)?;
                     moments.extend(seen);
+
                     normed
                 }
             };
-            if let (Some(scale), Some(shift)) = (get(at, ParamRole::NormScale), get(at, ParamRole::NormShift)) {
-                x = x.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?)?;
+
+            if let (Some(scale), Some(shift)) =
+                (get(at, ParamRole::NormScale), get(at, ParamRole::NormShift))
+            {
+                x = x
+                    .broadcast_mul(&per_channel(scale)?)?
+                    .broadcast_add(&per_channel(shift)?)?;
             }
         }
-        activations.push(apply_pool(layer.pool, if layer.relu { relu(&x)? } else { x })?);
+
+        activations.push(apply_pool(
+            layer.pool,
+            if layer.relu { relu(&x)? } else { x },
+        )?);
     }
+
     let logits = activations.last().expect("a network has a head");
     let (lanes, batch, ..) = logits.dims5()?;
-    Ok(ForwardOutput { logits: logits.reshape((lanes, batch, net.classes))?, batch_statistics: moments })
+    Ok(ForwardOutput {
+        logits: logits.reshape((lanes, batch, net.classes))?,
+        batch_statistics: moments,
+    })
 }
 
 /// `[lane, channel]` as something to broadcast over images.
@@ -78,6 +107,7 @@ fn per_channel(x: &Tensor) -> Result<Tensor> {
 pub(crate) fn apply_linear_op(layer: &Layer, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let outputs = layer.output.channels;
     let (lanes, batch, ..) = x.dims5()?;
+
     match layer.linear_op {
         LinearOp::Linear => {
             let weight = weight.reshape((lanes, layer.fan_in(), outputs))?;
@@ -88,7 +118,13 @@ pub(crate) fn apply_linear_op(layer: &Layer, x: &Tensor, weight: &Tensor) -> Res
             let pixels = batch * layer.output.height * layer.output.width;
             let patches = extract_patches(layer, x)?.reshape((lanes, pixels, layer.fan_in()))?;
             let y = patches.matmul(&weight.reshape((lanes, layer.fan_in(), outputs))?)?;
-            y.reshape((lanes, batch, layer.output.height, layer.output.width, outputs))
+            y.reshape((
+                lanes,
+                batch,
+                layer.output.height,
+                layer.output.width,
+                outputs,
+            ))
         }
     }
 }
@@ -108,9 +144,18 @@ fn extract_patches(layer: &Layer, x: &Tensor) -> Result<Tensor> {
 
 /// The input pixel under every kernel pixel of every output pixel, in this order.
 fn patch_pixel_indices(layer: &Layer) -> Vec<u32> {
-    let LinearOp::Conv { kernel, stride, padding } = layer.linear_op else { return Vec::new() };
+    let LinearOp::Conv {
+        kernel,
+        stride,
+        padding,
+    } = layer.linear_op
+    else {
+        return Vec::new();
+    };
+
     let ActivationShape { height, width, .. } = layer.input;
     let mut places = Vec::with_capacity(layer.output.height * layer.output.width * kernel * kernel);
+
     for (y, x) in pixel_coordinates(layer.output.height, layer.output.width) {
         for (ky, kx) in pixel_coordinates(kernel, kernel) {
             let inside = |at: usize, side: usize| at.checked_sub(padding).filter(|at| *at < side);
@@ -118,6 +163,7 @@ fn patch_pixel_indices(layer: &Layer) -> Vec<u32> {
             places.push(place.map_or(height * width, |(y, x)| y * width + x) as u32);
         }
     }
+
     places
 }
 
@@ -139,7 +185,11 @@ fn scale_to_unit_variance(centred: &Tensor, variance: &Tensor, eps: f64) -> Resu
 }
 
 /// Over the batch, or with running statistics if there are any. What it found in the batch.
-fn batch_norm(x: &Tensor, norm: NormSpec, running: Option<&[Tensor; 2]>) -> Result<(Tensor, Option<[Tensor; 2]>)> {
+fn batch_norm(
+    x: &Tensor,
+    norm: NormSpec,
+    running: Option<&[Tensor; 2]>,
+) -> Result<(Tensor, Option<[Tensor; 2]>)> {
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let flat = x.reshape((lanes, batch * height * width, channels))?;
     let (mean, variance, seen) = match running {
@@ -152,18 +202,29 @@ fn batch_norm(x: &Tensor, norm: NormSpec, running: Option<&[Tensor; 2]>) -> Resu
         }
     };
     let normed = scale_to_unit_variance(&flat.broadcast_sub(&mean)?, &variance, norm.eps)?;
+
     Ok((normed.reshape(x.shape())?, seen))
 }
 
 /// Over each image and group of channels.
 fn group_norm(x: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
     let (lanes, batch, height, width, channels) = x.dims5()?;
-    let (pixels, within) = (height * width, channels / groups);
-    let by_group = x.reshape((lanes * batch, pixels, groups, within))?.transpose(1, 2)?.contiguous()?;
+    let pixels = height * width;
+    let within = channels / groups;
+    let by_group = x
+        .reshape((lanes * batch, pixels, groups, within))?
+        .transpose(1, 2)?
+        .contiguous()?;
     let flat = by_group.reshape((lanes * batch * groups, pixels * within))?;
     let centred = flat.broadcast_sub(&flat.mean_keepdim(1)?)?;
     let variance = centred.sqr()?.mean_keepdim(1)?;
-    let normed = scale_to_unit_variance(&centred, &variance, eps)?.reshape((lanes * batch, groups, pixels, within))?;
+    let normed = scale_to_unit_variance(&centred, &variance, eps)?.reshape((
+        lanes * batch,
+        groups,
+        pixels,
+        within,
+    ))?;
+
     normed.transpose(1, 2)?.contiguous()?.reshape(x.shape())
 }
 
@@ -174,35 +235,57 @@ fn apply_pool(pool: Pool, x: Tensor) -> Result<Tensor> {
         Pool::None => Ok(x),
         Pool::Average => {
             let flat = x.reshape((lanes, batch, height * width, channels))?;
-            flat.mean_keepdim(2)?.reshape((lanes, batch, 1, 1, channels))
+            flat.mean_keepdim(2)?
+                .reshape((lanes, batch, 1, 1, channels))
         }
         Pool::Max2 => {
-            let (rows, columns) = (height / 2, width / 2);
-            let cut = x.narrow(2, 0, 2 * rows)?.narrow(3, 0, 2 * columns)?.contiguous()?;
+            let rows = height / 2;
+            let columns = width / 2;
+            let cut = x
+                .narrow(2, 0, 2 * rows)?
+                .narrow(3, 0, 2 * columns)?
+                .contiguous()?;
             let cells = cut.reshape(vec![lanes * batch, rows, 2, columns, 2, channels])?;
+
             let shape = (lanes, batch, rows, columns, channels);
-            let member = |y: usize, x: usize| cells.narrow(2, y, 1)?.narrow(4, x, 1)?.reshape(shape);
+            let member =
+                |y: usize, x: usize| cells.narrow(2, y, 1)?.narrow(4, x, 1)?.reshape(shape);
             let mut largest = member(0, 0)?;
+
             for (y, x) in [(0, 1), (1, 0), (1, 1)] {
                 let other = member(y, x)?;
                 let take = other.gt(&largest)?.to_dtype(other.dtype())?;
                 largest = ((&largest * (1.0 - &take)?)? + (other * take)?)?;
             }
+
             Ok(largest)
         }
     }
 }
 
 /// `share` times the sum of the losses of each lane's images, `[lane]`; labels lane after lane.
-pub(crate) fn compute_objective(logits: &Tensor, labels: &[u8], loss: Loss, share: f64) -> Result<Tensor> {
+pub(crate) fn compute_objective(
+    logits: &Tensor,
+    labels: &[u8],
+    loss: Loss,
+    share: f64,
+) -> Result<Tensor> {
     let (lanes, batch, classes) = logits.dims3()?;
-    let smoothing = if let Loss::CrossEntropy { smoothing } = loss { smoothing } else { 0.0 };
+    let smoothing = if let Loss::CrossEntropy { smoothing } = loss {
+        smoothing
+    } else {
+        0.0
+    };
     let mut targets = vec![smoothing / classes as f64; lanes * batch * classes];
+
     for (i, label) in labels.iter().enumerate() {
         targets[i * classes + usize::from(*label)] += 1.0 - smoothing;
     }
+
     let targets = Tensor::from_vec(targets, (lanes, batch, classes), &Device::Cpu)?;
-    let targets = targets.to_dtype(logits.dtype())?.to_device(logits.device())?;
+    let targets = targets
+        .to_dtype(logits.dtype())?
+        .to_device(logits.device())?;
     let losses = match loss {
         Loss::Mse => ((logits - targets)?.sqr()? * (share / classes as f64))?,
         // Not `softmax_last_dim`, which has no gradient.
@@ -210,6 +293,7 @@ pub(crate) fn compute_objective(logits: &Tensor, labels: &[u8], loss: Loss, shar
             (candle_nn::ops::log_softmax(logits, D::Minus1)? * targets)?.affine(-share, 0.0)?
         }
     };
+
     losses.reshape((lanes, batch * classes))?.sum(1)
 }
 
@@ -219,12 +303,22 @@ pub(crate) fn compute_gradients(params: &CandleParams, objective: &Tensor) -> Re
     let gradients = objective.sum_all()?.backward()?;
     params
         .iter()
-        .map(|var| gradients.get(var.as_tensor()).cloned().map_or_else(|| var.as_tensor().zeros_like(), Ok))
+        .map(|var| {
+            gradients
+                .get(var.as_tensor())
+                .cloned()
+                .map_or_else(|| var.as_tensor().zeros_like(), Ok)
+        })
         .collect()
 }
 
 /// Numbers of all lanes as a parameter.
-pub(crate) fn build_param(numbers: &[f64], lanes: usize, dtype: DType, device: &Device) -> Result<Var> {
+pub(crate) fn build_param(
+    numbers: &[f64],
+    lanes: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<Var> {
     let tensor = Tensor::from_slice(numbers, (lanes, numbers.len() / lanes), &Device::Cpu)?;
     Var::from_tensor(&tensor.to_dtype(dtype)?.to_device(device)?)
 }

@@ -29,7 +29,9 @@ pub(crate) fn forward_backward(
     batch: &ReferenceBatch,
     loss: Loss,
 ) -> Result<ReferencePass> {
-    let params = parameters.iter().map(|numbers| net::build_param(numbers, 1, DType::F64, &Device::Cpu));
+    let params = parameters
+        .iter()
+        .map(|numbers| net::build_param(numbers, 1, DType::F64, &Device::Cpu));
     let params = params.collect::<Result<Vec<_>>>()?;
     let n = batch.labels.len();
     let shape = (1, n, net.input.height, net.input.width, net.input.channels);
@@ -37,15 +39,28 @@ pub(crate) fn forward_backward(
     let passed = net::forward_pass(net, &params, &images, None)?;
     let objective = net::compute_objective(&passed.logits, &batch.labels, loss, 1.0 / n as f64)?;
     let gradient = net::compute_gradients(&params, &objective)?;
-    let normed = net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
-    let statistics = normed.zip(&passed.batch_statistics).map(|(layer, [mean, variance])| {
-        let count = (n * layer.output.height * layer.output.width) as f64;
-        let unbiased = (variance * (count / (count - 1.0)))?;
-        Ok((mean.flatten_all()?.to_vec1()?, unbiased.flatten_all()?.to_vec1()?))
-    });
+
+    let normed = net
+        .layers
+        .iter()
+        .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
+    let statistics = normed
+        .zip(&passed.batch_statistics)
+        .map(|(layer, [mean, variance])| {
+            let count = (n * layer.output.height * layer.output.width) as f64;
+            let unbiased = (variance * (count / (count - 1.0)))?;
+            Ok((
+                mean.flatten_all()?.to_vec1()?,
+                unbiased.flatten_all()?.to_vec1()?,
+            ))
+        });
+
     Ok(ReferencePass {
         loss: objective.get(0)?.to_scalar()?,
-        gradient: gradient.iter().map(|g| g.flatten_all()?.to_vec1()).collect::<Result<_>>()?,
+        gradient: gradient
+            .iter()
+            .map(|g| g.flatten_all()?.to_vec1())
+            .collect::<Result<_>>()?,
         statistics: statistics.collect::<Result<_>>()?,
     })
 }

@@ -37,15 +37,33 @@ impl TrialData {
     ///
     /// # Errors
     /// More images are asked for than there are.
-    pub fn new(dataset: Arc<Dataset>, config: &DataConfig, streams: &Streams) -> Result<Self, DataError> {
+    pub fn new(
+        dataset: Arc<Dataset>,
+        config: &DataConfig,
+        streams: &Streams,
+    ) -> Result<Self, DataError> {
         let subset = dataset.choose_subset(config, streams)?;
         let inputs = if dataset.train.floats.is_empty() {
-            InputScaling::ByteTables(compute_byte_tables(&dataset, &subset.train, config.standardize))
+            InputScaling::ByteTables(compute_byte_tables(
+                &dataset,
+                &subset.train,
+                config.standardize,
+            ))
         } else {
-            InputScaling::Moments(compute_channel_moments(&dataset, &subset.train, config.standardize))
+            InputScaling::Moments(compute_channel_moments(
+                &dataset,
+                &subset.train,
+                config.standardize,
+            ))
         };
+
         let labels = draw_noisy_labels(&dataset, config.label_noise, streams);
-        Ok(Self { dataset, subset, scaling: inputs, labels })
+        Ok(Self {
+            dataset,
+            subset,
+            scaling: inputs,
+            labels,
+        })
     }
 
     /// Indices of the training images.
@@ -70,7 +88,10 @@ impl TrialData {
 
     /// Training images of these indices.
     pub(crate) fn train_batch<'a>(&'a self, indices: &'a [u32]) -> ImageBatch<'a> {
-        ImageBatch { labels: &self.labels, ..self.build_batch(&self.dataset.train, indices) }
+        ImageBatch {
+            labels: &self.labels,
+            ..self.build_batch(&self.dataset.train, indices)
+        }
     }
 
     /// Images to validate on of these indices, with the labels that they have in the dataset.
@@ -89,7 +110,13 @@ impl TrialData {
             InputScaling::Moments(moments) => PixelData::Floats(&part.floats, moments),
         };
         let (height, width, _) = self.dataset.name.image_shape();
-        ImageBatch { pixels, sides: (height as usize, width as usize), labels: &part.labels, indices, transforms: &[] }
+        ImageBatch {
+            pixels,
+            sides: (height as usize, width as usize),
+            labels: &part.labels,
+            indices,
+            transforms: &[],
+        }
     }
 }
 
@@ -100,38 +127,66 @@ fn image_len(dataset: &Dataset) -> usize {
 
 /// What each byte of each channel becomes.
 fn compute_byte_tables(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<[f32; 256]> {
-    let (channels, image) = (dataset.name.image_shape().2 as usize, image_len(dataset));
+    let channels = dataset.name.image_shape().2 as usize;
+    let image = image_len(dataset);
     let mut counts = vec![[0_u64; 256]; channels];
+
     for i in images {
         let pixels = &dataset.train.pixels[*i as usize * image..][..image];
         for (at, p) in pixels.iter().enumerate() {
             counts[at % channels][usize::from(*p)] += 1;
         }
     }
-    let table = if standardize { build_standardized_table } else { |_: &_| std::array::from_fn(|p| p as f32 / 255.0) };
+
+    let table = if standardize {
+        build_standardized_table
+    } else {
+        |_: &_| std::array::from_fn(|p| p as f32 / 255.0)
+    };
     counts.iter().map(table).collect()
 }
 
 /// Mean and standard deviation of each channel, in two passes over the images in their order; (0, 1) unless
 /// standardised, and 1 for a channel that never changes.
-fn compute_channel_moments(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<(f64, f64)> {
-    let (channels, image) = (dataset.name.image_shape().2 as usize, image_len(dataset));
+fn compute_channel_moments(
+    dataset: &Dataset,
+    images: &[u32],
+    standardize: bool,
+) -> Vec<(f64, f64)> {
+    let channels = dataset.name.image_shape().2 as usize;
+    let image = image_len(dataset);
+
     if !standardize {
         return vec![(0.0, 1.0); channels];
     }
+
     let mean_of = |term: &dyn Fn(usize, f64) -> f64| {
         let mut sums = vec![0.0; channels];
         for i in images {
             let numbers = dataset.train.floats[*i as usize * image..][..image].iter();
-            numbers.enumerate().for_each(|(at, x)| sums[at % channels] += term(at % channels, f64::from(*x)));
+            numbers
+                .enumerate()
+                .for_each(|(at, x)| sums[at % channels] += term(at % channels, f64::from(*x)));
         }
+
         let count = (images.len() * image / channels) as f64;
         sums.iter().map(|sum| sum / count).collect::<Vec<f64>>()
     };
     let means = mean_of(&|_, x| x);
     let variances = mean_of(&|c, x| (x - means[c]) * (x - means[c]));
-    let std = |variance: f64| if variance > 0.0 { libm::sqrt(variance) } else { 1.0 };
-    means.iter().zip(variances).map(|(mean, variance)| (*mean, std(variance))).collect()
+
+    let std = |variance: f64| {
+        if variance > 0.0 {
+            libm::sqrt(variance)
+        } else {
+            1.0
+        }
+    };
+    means
+        .iter()
+        .zip(variances)
+        .map(|(mean, variance)| (*mean, std(variance)))
+        .collect()
 }
 
 /// Labels of the training images, each replaced by one of another class with this probability. An image's label does not
@@ -147,17 +202,32 @@ fn draw_noisy_labels(dataset: &Dataset, probability: f64, streams: &Streams) -> 
             }
         }
     }
+
     labels
 }
 
 /// What each byte of a channel becomes, given how often each occurs.
 fn build_standardized_table(counts: &[u64; 256]) -> [f32; 256] {
-    let sum = |power: u32| counts.iter().zip(0_u64..).map(|(n, p)| n * p.pow(power)).sum::<u64>();
-    let (n, first, second) = (sum(0), sum(1), sum(2));
+    let sum = |power: u32| {
+        counts
+            .iter()
+            .zip(0_u64..)
+            .map(|(n, p)| n * p.pow(power))
+            .sum::<u64>()
+    };
+    let n = sum(0);
+
+    let first = sum(1);
+    let second = sum(2);
     // Integers: the variance of a constant channel is 0 exactly.
     let spread = u128::from(n) * u128::from(second) - u128::from(first) * u128::from(first);
     let mean = first as f64 / n as f64 / 255.0;
-    let std = if spread == 0 { 1.0 } else { (spread as f64).sqrt() / n as f64 / 255.0 };
+    let std = if spread == 0 {
+        1.0
+    } else {
+        (spread as f64).sqrt() / n as f64 / 255.0
+    };
+
     std::array::from_fn(|p| ((p as f64 / 255.0 - mean) / std) as f32)
 }
 
@@ -188,12 +258,21 @@ impl<'a> ImageBatch<'a> {
     #[cfg(test)]
     pub(crate) fn from_floats(pixels: &'a [f32], labels: &'a [u8], indices: &'a [u32]) -> Self {
         let pixels = PixelData::Floats(pixels, &[(0.0, 1.0)]);
-        Self { pixels, sides: (1, 1), labels, indices, transforms: &[] }
+        Self {
+            pixels,
+            sides: (1, 1),
+            labels,
+            indices,
+            transforms: &[],
+        }
     }
 
     /// The same images, each moved.
     pub(crate) fn with_transforms(self, moves: &'a [ImageTransform]) -> Self {
-        Self { transforms: moves, ..self }
+        Self {
+            transforms: moves,
+            ..self
+        }
     }
 
     /// How many.
@@ -204,10 +283,20 @@ impl<'a> ImageBatch<'a> {
     /// The same images in pieces of up to `size`.
     pub(crate) fn micro_batches(&self, size: usize) -> impl Iterator<Item = Self> + use<'a> {
         let whole = *self;
-        self.indices.chunks(size).enumerate().map(move |(at, indices)| {
-            let moves = whole.transforms.get(at * size..at * size + indices.len()).unwrap_or_default();
-            Self { indices, transforms: moves, ..whole }
-        })
+        self.indices
+            .chunks(size)
+            .enumerate()
+            .map(move |(at, indices)| {
+                let moves = whole
+                    .transforms
+                    .get(at * size..at * size + indices.len())
+                    .unwrap_or_default();
+                Self {
+                    indices,
+                    transforms: moves,
+                    ..whole
+                }
+            })
     }
 
     /// Their labels.
@@ -218,32 +307,57 @@ impl<'a> ImageBatch<'a> {
 
     fn image_shape(&self, channels: usize) -> ActivationShape {
         let (height, width) = self.sides;
-        ActivationShape { height, width, channels }
+        ActivationShape {
+            height,
+            width,
+            channels,
+        }
     }
 
     /// Writes `count` images from the `first` on into the inside of a grid, which may hold an image as a single pixel.
-    pub(crate) fn write_images(&self, first: usize, count: usize, grid: &HaloGrid, out: &mut [f32]) {
+    pub(crate) fn write_images(
+        &self,
+        first: usize,
+        count: usize,
+        grid: &HaloGrid,
+        out: &mut [f32],
+    ) {
         let len = grid.inner_len();
-        let images = self.indices[first..first + count].iter().zip(out.chunks_exact_mut(grid.len()));
+        let images = self.indices[first..first + count]
+            .iter()
+            .zip(out.chunks_exact_mut(grid.len()));
         for (at, (image, out)) in images.enumerate() {
             let place = *image as usize * len..(*image as usize + 1) * len;
             let by = self.transforms.get(first + at).copied();
+
             match self.pixels {
                 PixelData::Bytes(all, tables) => {
                     let input = |p: u8, c: usize| tables[c][usize::from(p)];
                     match by {
-                        Some(by) => {
-                            write_transformed(&all[place], by, self.image_shape(tables.len()), input, grid, out)
-                        }
+                        Some(by) => write_transformed(
+                            &all[place],
+                            by,
+                            self.image_shape(tables.len()),
+                            input,
+                            grid,
+                            out,
+                        ),
                         None => write_bytes(&all[place], tables, grid, out),
                     }
                 }
                 PixelData::Floats(all, moments) => {
-                    let input = |x: f32, c: usize| ((f64::from(x) - moments[c].0) / moments[c].1) as f32;
+                    let input =
+                        |x: f32, c: usize| ((f64::from(x) - moments[c].0) / moments[c].1) as f32;
+
                     match by {
-                        Some(by) => {
-                            write_transformed(&all[place], by, self.image_shape(moments.len()), input, grid, out)
-                        }
+                        Some(by) => write_transformed(
+                            &all[place],
+                            by,
+                            self.image_shape(moments.len()),
+                            input,
+                            grid,
+                            out,
+                        ),
                         None => write_floats(&all[place], moments.len(), input, grid, out),
                     }
                 }
@@ -258,15 +372,25 @@ fn write_bytes(bytes: &[u8], tables: &[[f32; 256]], grid: &HaloGrid, out: &mut [
         for (c, table) in tables.iter().enumerate() {
             let bytes = bytes[from..][..len][c..].iter().step_by(channels);
             let out = out[to..][..len][c..].iter_mut().step_by(channels);
-            out.zip(bytes).for_each(|(x, p)| *x = table[usize::from(*p)]);
+            out.zip(bytes)
+                .for_each(|(x, p)| *x = table[usize::from(*p)]);
         }
     }
 }
 
-fn write_floats(numbers: &[f32], channels: usize, input: impl Fn(f32, usize) -> f32, grid: &HaloGrid, out: &mut [f32]) {
+fn write_floats(
+    numbers: &[f32],
+    channels: usize,
+    input: impl Fn(f32, usize) -> f32,
+    grid: &HaloGrid,
+    out: &mut [f32],
+) {
     for (from, to, len) in grid.contiguous_runs() {
         let numbers = numbers[from..][..len].iter().enumerate();
-        out[to..][..len].iter_mut().zip(numbers).for_each(|(x, (at, number))| *x = input(*number, at % channels));
+        out[to..][..len]
+            .iter_mut()
+            .zip(numbers)
+            .for_each(|(x, (at, number))| *x = input(*number, at % channels));
     }
 }
 
@@ -275,20 +399,29 @@ fn write_floats(numbers: &[f32], channels: usize, input: impl Fn(f32, usize) -> 
 fn write_transformed<T: Copy + Default>(
     numbers: &[T],
     by: ImageTransform,
-    ActivationShape { height, width, channels }: ActivationShape,
+    ActivationShape {
+        height,
+        width,
+        channels,
+    }: ActivationShape,
     input: impl Fn(T, usize) -> f32,
     grid: &HaloGrid,
     out: &mut [f32],
 ) {
     let row = width * channels;
     // An image inside a halo has a run for every row, and one without a halo a single one.
-    let rows = grid.contiguous_runs().flat_map(|(_, to, len)| (to..to + len).step_by(row));
+    let rows = grid
+        .contiguous_runs()
+        .flat_map(|(_, to, len)| (to..to + len).step_by(row));
     for (y, to) in rows.enumerate() {
         let pixels = out[to..to + row].chunks_exact_mut(channels);
         for (x, pixel) in pixels.enumerate() {
             let from = by.source_pixel(y, x, height, width);
             for (c, value) in pixel.iter_mut().enumerate() {
-                *value = input(from.map_or_else(T::default, |from| numbers[from * channels + c]), c);
+                *value = input(
+                    from.map_or_else(T::default, |from| numbers[from * channels + c]),
+                    c,
+                );
             }
         }
     }

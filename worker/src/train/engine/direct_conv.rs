@@ -62,6 +62,7 @@ impl Kernel for DirectConvKernel<'_> {
                 self.compute_pixels::<S, 8, 2>(s, block);
                 block += 2;
             }
+
             if block < self.blocks {
                 self.compute_pixels::<S, 16, 1>(s, block);
             }
@@ -83,18 +84,22 @@ impl DirectConvKernel<'_> {
         for pixels in tiles {
             self.compute_tile::<S, P, B>(s, block, pixels);
         }
+
         let (eight, rest) = rest.as_chunks::<8>();
         for pixels in eight {
             self.compute_tile::<S, 8, B>(s, block, pixels);
         }
+
         let (four, rest) = rest.as_chunks::<4>();
         for pixels in four {
             self.compute_tile::<S, 4, B>(s, block, pixels);
         }
+
         let (two, rest) = rest.as_chunks::<2>();
         for pixels in two {
             self.compute_tile::<S, 2, B>(s, block, pixels);
         }
+
         for pixel in rest {
             self.compute_tile::<S, 1, B>(s, block, &[*pixel]);
         }
@@ -109,20 +114,24 @@ impl DirectConvKernel<'_> {
     ) {
         let mut sums = self.load_initial_sums::<S, P, B>(s, block, pixels);
         let weights = self.weights.as_chunks::<BLOCK>().0;
+
         for tap in self.taps {
             let mut columns: [&[[f32; BLOCK]]; B] = [&[]; B];
             for b in 0..B {
                 columns[b] = &weights[(block + b) * self.rows + tap.first_weight_row..][..tap.rows];
             }
+
             let mut runs: [&[f32]; P] = [&[]; P];
             for p in 0..P {
                 runs[p] = &self.input[pixels[p].input + tap.input_offset..][..tap.rows];
             }
+
             for row in 0..tap.rows {
                 let mut w = [s.splat(0.0); B];
                 for b in 0..B {
                     w[b] = s.load(&columns[b][row]);
                 }
+
                 for p in 0..P {
                     let x = s.splat(runs[p][row]);
                     for b in 0..B {
@@ -131,9 +140,13 @@ impl DirectConvKernel<'_> {
                 }
             }
         }
+
         for (pixel, sums) in pixels.iter().zip(sums) {
             for (b, sum) in sums.into_iter().enumerate() {
-                s.store(sum, block_at_mut(self.output, pixel.output + (block + b) * self.block_stride));
+                s.store(
+                    sum,
+                    block_at_mut(self.output, pixel.output + (block + b) * self.block_stride),
+                );
             }
         }
     }
@@ -151,11 +164,16 @@ impl DirectConvKernel<'_> {
             InitialSum::Output => &*self.output,
             InitialSum::Buffer(from) => from,
         };
+
         for (pixel, sums) in pixels.iter().zip(&mut sums) {
             for (b, sum) in sums.iter_mut().enumerate() {
-                *sum = s.load(block_at(from, pixel.output + (first + b) * self.block_stride));
+                *sum = s.load(block_at(
+                    from,
+                    pixel.output + (first + b) * self.block_stride,
+                ));
             }
         }
+
         sums
     }
 }

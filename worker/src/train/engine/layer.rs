@@ -10,8 +10,8 @@ use ergodic_common::net::{Net, NormScope, NormSpec, ParamRole, Pool};
 
 use super::direct_conv::{DirectConvKernel, InitialSum};
 use super::norm::{
-    ActivationKernel, ChannelCoefficients, ChannelMoments, GradientMeans, GradientSums, GradientSumsKernel,
-    MomentsKernel, NormBackwardKernel, set_mean_and_inv_std,
+    ActivationKernel, ChannelCoefficients, ChannelMoments, GradientMeans, GradientSums,
+    GradientSumsKernel, MomentsKernel, NormBackwardKernel, set_mean_and_inv_std,
 };
 use super::pooling::{PoolInput, PooledActivationKernel, UnpoolKernel};
 use super::simd::{AlignedBuffer, BLOCK, Simd16};
@@ -20,7 +20,9 @@ use super::winograd;
 use super::winograd::{WeightGatherKernel, WeightTransformKernel, WinogradPlan, WinogradWorkspace};
 use crate::train::data::ImageBatch;
 use crate::train::network::params::ParamLayout;
-use crate::train::network::plan::{ConvAlgorithm, DirectConvPlan, HaloGrid, LayerPlan, TransposedConvPlan};
+use crate::train::network::plan::{
+    ConvAlgorithm, DirectConvPlan, HaloGrid, LayerPlan, TransposedConvPlan,
+};
 
 /// What the weights of a layer are turned into, with room for any layer's.
 pub(crate) struct WeightScratch {
@@ -32,13 +34,32 @@ pub(crate) struct WeightScratch {
 
 impl WeightScratch {
     pub(crate) fn new(layers: &[LayerState]) -> Self {
-        let most = |len: fn(&ConvAlgorithm) -> usize| layers.iter().map(|l| len(&l.plan.algorithm)).max().unwrap_or(0);
-        let spread = most(|way| if let ConvAlgorithm::Winograd(tiled) = way { tiled.weight_len() } else { 0 });
+        let most = |len: fn(&ConvAlgorithm) -> usize| {
+            layers
+                .iter()
+                .map(|l| len(&l.plan.algorithm))
+                .max()
+                .unwrap_or(0)
+        };
+        let spread = most(|way| {
+            if let ConvAlgorithm::Winograd(tiled) = way {
+                tiled.weight_len()
+            } else {
+                0
+            }
+        });
+
         let transposed = most(|way| match way {
             ConvAlgorithm::Winograd(tiled) => tiled.weight_len(),
-            ConvAlgorithm::Direct(direct) => direct.transposed.as_ref().map_or(0, TransposedConvPlan::weight_len),
+            ConvAlgorithm::Direct(direct) => direct
+                .transposed
+                .as_ref()
+                .map_or(0, TransposedConvPlan::weight_len),
         });
-        Self { transformed: AlignedBuffer::zeros(spread), transposed: AlignedBuffer::zeros(transposed) }
+        Self {
+            transformed: AlignedBuffer::zeros(spread),
+            transposed: AlignedBuffer::zeros(transposed),
+        }
     }
 }
 
@@ -65,7 +86,10 @@ pub(crate) struct LayerWorkspace {
 impl Workspace {
     /// `parts`: whether a batch has several.
     pub(crate) fn new(layers: &[LayerState], parts: impl Fn(&LayerPlan) -> bool) -> Self {
-        let weights = layers.iter().filter(|l| l.trained && parts(&l.plan)).map(|l| l.param_ranges.weight.len());
+        let weights = layers
+            .iter()
+            .filter(|l| l.trained && parts(&l.plan))
+            .map(|l| l.param_ranges.weight.len());
         let width = layers.iter().map(|l| l.plan.channels).max().unwrap_or(0);
         let of = |l: &LayerState| LayerWorkspace {
             input: AlignedBuffer::zeros(l.plan.chunk_images * l.plan.input.len()),
@@ -73,6 +97,7 @@ impl Workspace {
             z_gradient: AlignedBuffer::zeros(l.plan.chunk_images * l.plan.output_len()),
             moments: ChannelMoments::new(l.plan.channels),
         };
+
         Self {
             weight_gradient: AlignedBuffer::zeros(weights.max().unwrap_or(0)),
             winograd: WinogradWorkspace::new(layers.iter().filter_map(|l| l.plan.winograd_plan())),
@@ -125,7 +150,10 @@ impl LayerReaders {
         let reads = |l: &ergodic_common::net::Layer| l.source == Some(at);
         let first = net.layers.iter().position(reads);
         let last = net.layers.iter().rposition(reads);
-        Self { activation: first.zip(last), adder: net.adding_layer(at) }
+        Self {
+            activation: first.zip(last),
+            adder: net.adding_layer(at),
+        }
     }
 }
 
@@ -186,6 +214,7 @@ impl LayerState {
             scale: place(ParamRole::NormScale),
             shift: place(ParamRole::Bias).or(place(ParamRole::NormShift)),
         };
+
         let readers = LayerReaders::from_net(net, at);
         let zeros = |wanted: bool, len: usize| AlignedBuffer::zeros(if wanted { len } else { 0 });
         let single = layer.norm.is_some_and(|n| !n.has_running_statistics());
@@ -207,7 +236,11 @@ impl LayerState {
                 batch * plan.output_len(),
             ),
             readers,
-            coefficients: if single { channels.repeat_per_image(capacity) } else { channels },
+            coefficients: if single {
+                channels.repeat_per_image(capacity)
+            } else {
+                channels
+            },
             moments: ChannelMoments::new(width),
             gradient_sums: GradientSums::new(width),
             gradient_means: GradientMeans::new(width, sets),
@@ -233,48 +266,101 @@ impl LayerState {
         desk: &mut Workspace,
         mapped: ForwardPart<'_>,
     ) {
-        let ForwardPart { part, z, mean, inv_std: inv } = mapped;
+        let ForwardPart {
+            part,
+            z,
+            mean,
+            inv_std: inv,
+        } = mapped;
+
         let (desk, tiles) = (&mut desk.layers[at], &mut desk.winograd);
         desk.moments.reset();
+
         for chunk in part.split_by(self.plan.chunk_images) {
             let own = chunk.slice_within_mut(part, z, self.plan.output_len());
             self.read_input(s, pass, desk, chunk);
             self.apply_linear_op(s, pass, &desk.input, chunk, tiles, own);
+
             if let Some((groups, eps)) = self.norm_groups() {
                 for (at, z) in own.chunks_exact(self.plan.output_len()).enumerate() {
-                    let of_image = (chunk.first - part.first + at) * self.coefficients.image_stride..;
+                    let of_image =
+                        (chunk.first - part.first + at) * self.coefficients.image_stride..;
                     desk.moments.reset();
-                    s.dispatch(MomentsKernel { z, moments: &mut desk.moments });
-                    let statistics = desk.moments.group_statistics(self.unpadded_channels, groups);
-                    set_mean_and_inv_std(statistics, eps, &mut mean[of_image.clone()], &mut inv[of_image]);
+                    s.dispatch(MomentsKernel {
+                        z,
+                        moments: &mut desk.moments,
+                    });
+
+                    let statistics = desk
+                        .moments
+                        .group_statistics(self.unpadded_channels, groups);
+                    set_mean_and_inv_std(
+                        statistics,
+                        eps,
+                        &mut mean[of_image.clone()],
+                        &mut inv[of_image],
+                    );
                 }
             } else if self.norm.is_some() && pass.training {
-                s.dispatch(MomentsKernel { z: own, moments: &mut desk.moments });
+                s.dispatch(MomentsKernel {
+                    z: own,
+                    moments: &mut desk.moments,
+                });
             }
         }
     }
 
     /// Makes the inputs of a chunk, unless they are there.
-    fn read_input<S: Simd16>(&self, s: S, pass: &LayerPass<'_>, desk: &mut LayerWorkspace, chunk: ImageRange) {
+    fn read_input<S: Simd16>(
+        &self,
+        s: S,
+        pass: &LayerPass<'_>,
+        desk: &mut LayerWorkspace,
+        chunk: ImageRange,
+    ) {
         if desk.written_chunk == Some(chunk.first) {
             return;
         }
+
         desk.written_chunk = Some(chunk.first);
-        let (grid, output) = (self.plan.input, &mut desk.input);
+        let grid = self.plan.input;
+        let output = &mut desk.input;
+
         match self.source {
-            None => pass.batch.write_images(chunk.first, chunk.images, &grid, output),
+            None => pass
+                .batch
+                .write_images(chunk.first, chunk.images, &grid, output),
             Some(at) => pass.layers[at].write_activations(s, chunk, grid, output),
         }
     }
 
     /// Writes the activations of a chunk.
-    pub(crate) fn write_activations<S: Simd16>(&self, s: S, chunk: ImageRange, grid: HaloGrid, output: &mut [f32]) {
-        let (z, channels) = (chunk.slice_of(&self.z, self.plan.output_len()), &self.coefficients);
+    pub(crate) fn write_activations<S: Simd16>(
+        &self,
+        s: S,
+        chunk: ImageRange,
+        grid: HaloGrid,
+        output: &mut [f32],
+    ) {
+        let z = chunk.slice_of(&self.z, self.plan.output_len());
+        let channels = &self.coefficients;
         let ImageRange { first, images } = chunk;
+
         if self.pool == Pool::None {
-            s.dispatch(ActivationKernel { z, coefficients: channels, grid, first, images, output });
+            s.dispatch(ActivationKernel {
+                z,
+                coefficients: channels,
+                grid,
+                first,
+                images,
+                output,
+            });
         } else {
-            s.dispatch(PooledActivationKernel { input: self.pool_input(chunk), grid, output });
+            s.dispatch(PooledActivationKernel {
+                input: self.pool_input(chunk),
+                grid,
+                output,
+            });
         }
     }
 
@@ -300,9 +386,13 @@ impl LayerState {
         tiles: &mut WinogradWorkspace,
         output: &mut [f32],
     ) {
-        let (plan, weights) = (&self.plan, pass.weights);
-        let added = self.add.map(|at| chunk.slice_of(&pass.layers[at].z, plan.output_len()));
+        let plan = &self.plan;
+        let weights = pass.weights;
+        let added = self
+            .add
+            .map(|at| chunk.slice_of(&pass.layers[at].z, plan.output_len()));
         let start = added.map_or(InitialSum::Zero, InitialSum::Buffer);
+
         match &plan.algorithm {
             ConvAlgorithm::Direct(direct) => {
                 for group in &direct.forward_groups {
@@ -334,11 +424,23 @@ impl LayerState {
     }
 
     /// The weights as the forward pass reads them.
-    pub(crate) fn transform_weights<'a, S: Simd16>(&self, s: S, weights: &'a [f32], to: &'a mut [f32]) -> &'a [f32] {
+    pub(crate) fn transform_weights<'a, S: Simd16>(
+        &self,
+        s: S,
+        weights: &'a [f32],
+        to: &'a mut [f32],
+    ) -> &'a [f32] {
         let weights = &weights[self.param_ranges.weight.clone()];
-        let ConvAlgorithm::Winograd(tiled) = &self.plan.algorithm else { return weights };
+        let ConvAlgorithm::Winograd(tiled) = &self.plan.algorithm else {
+            return weights;
+        };
         let to = &mut to[..tiled.weight_len()];
-        s.dispatch(WeightTransformKernel { plan: tiled, weights, transformed: to });
+        s.dispatch(WeightTransformKernel {
+            plan: tiled,
+            weights,
+            transformed: to,
+        });
+
         to
     }
 
@@ -349,14 +451,21 @@ impl LayerState {
         weights: &'a [f32],
         forms: &'a mut WeightScratch,
     ) -> &'a [f32] {
-        let WeightScratch { transformed: spread, transposed: to } = forms;
+        let WeightScratch {
+            transformed: spread,
+            transposed: to,
+        } = forms;
+
         match &self.plan.algorithm {
             ConvAlgorithm::Winograd(tiled) => {
                 let to = &mut to[..tiled.weight_len()];
                 tiled.transpose_weights(self.transform_weights(s, weights, spread), to);
                 to
             }
-            ConvAlgorithm::Direct(DirectConvPlan { transposed: Some(transposed), .. }) => {
+            ConvAlgorithm::Direct(DirectConvPlan {
+                transposed: Some(transposed),
+                ..
+            }) => {
                 let to = &mut to[..transposed.weight_len()];
                 transposed.transpose_weights(&weights[self.param_ranges.weight.clone()], to);
                 to
@@ -373,21 +482,37 @@ impl LayerState {
         statistics: Option<RunningStatistics<'_>>,
     ) {
         if let Some(norm) = self.norm.filter(NormSpec::has_running_statistics) {
-            let ChannelCoefficients { mean, inv_std: inv, .. } = &mut self.coefficients;
+            let ChannelCoefficients {
+                mean, inv_std: inv, ..
+            } = &mut self.coefficients;
+
             match statistics {
                 None => set_mean_and_inv_std(self.moments.biased_statistics(), norm.eps, mean, inv),
-                Some(running) => set_mean_and_inv_std(running.mean_variance_pairs(), norm.eps, mean, inv),
+                Some(running) => {
+                    set_mean_and_inv_std(running.mean_variance_pairs(), norm.eps, mean, inv)
+                }
             }
         }
+
         if let Some(scale) = &self.param_ranges.scale {
-            self.coefficients.scale.copy_from_slice(&weights[scale.clone()]);
+            self.coefficients
+                .scale
+                .copy_from_slice(&weights[scale.clone()]);
         }
+
         if let Some(shift) = &self.param_ranges.shift {
-            self.coefficients.shift.copy_from_slice(&weights[shift.clone()]);
+            self.coefficients
+                .shift
+                .copy_from_slice(&weights[shift.clone()]);
         }
+
         // Biases are not part of z, so those of what was added to it come along here.
         if let (Some(at), None) = (self.add, self.norm) {
-            self.coefficients.shift.iter_mut().zip(&before[at].coefficients.shift).for_each(|(b, added)| *b += added);
+            self.coefficients
+                .shift
+                .iter_mut()
+                .zip(&before[at].coefficients.shift)
+                .for_each(|(b, added)| *b += added);
         }
     }
 
@@ -403,18 +528,26 @@ impl LayerState {
     ) {
         let len = self.plan.output_len();
         if self.pool != Pool::None {
-            let (pooled, readable) =
-                (chunk.slice_within_mut(to.part, to.pooled_gradient, self.plan.activation_len), self.pool_input(chunk));
+            let pooled =
+                chunk.slice_within_mut(to.part, to.pooled_gradient, self.plan.activation_len);
+            let readable = self.pool_input(chunk);
             s.dispatch(UnpoolKernel {
                 input: readable,
                 pooled_gradient: pooled,
                 gradient: chunk.slice_within_mut(to.part, to.input_gradient, len),
             });
         }
+
         let gradient = chunk.slice_within_mut(to.part, to.input_gradient, len);
-        let (z, channels) = (chunk.slice_of(&self.z, len), &self.coefficients);
+        let z = chunk.slice_of(&self.z, len);
+        let channels = &self.coefficients;
+
         if let Some((groups, _)) = self.norm_groups() {
-            for (at, (z, gradient)) in z.chunks_exact(len).zip(gradient.chunks_exact(len)).enumerate() {
+            for (at, (z, gradient)) in z
+                .chunks_exact(len)
+                .zip(gradient.chunks_exact(len))
+                .enumerate()
+            {
                 image_sums.reset();
                 s.dispatch(GradientSumsKernel {
                     z,
@@ -423,18 +556,29 @@ impl LayerState {
                     image: chunk.first + at,
                     gradient_sums: image_sums,
                 });
+
                 let of_image = (chunk.first - to.part.first + at) * channels.image_stride..;
-                let slopes = (&mut to.gradient_means.0[of_image.clone()], &mut to.gradient_means.1[of_image]);
+                let slopes = (
+                    &mut to.gradient_means.0[of_image.clone()],
+                    &mut to.gradient_means.1[of_image],
+                );
                 image_sums.write_group_means(
                     channels,
                     self.plan.pixels as f64,
                     (self.unpadded_channels, groups),
                     slopes,
                 );
+
                 sums.add(image_sums);
             }
         } else if self.norm.is_some() || self.param_ranges.shift.is_some() {
-            s.dispatch(GradientSumsKernel { z, gradient, coefficients: channels, image: 0, gradient_sums: sums });
+            s.dispatch(GradientSumsKernel {
+                z,
+                gradient,
+                coefficients: channels,
+                image: 0,
+                gradient_sums: sums,
+            });
         }
     }
 
@@ -453,20 +597,32 @@ impl LayerState {
                 &mut self.gradient_means,
             );
         }
+
         let mut write = |place: &Option<Range<usize>>, sums: &[f64]| {
             if let Some(place) = place {
-                gradient[place.clone()].iter_mut().zip(sums).for_each(|(g, sum)| *g = *sum as f32);
+                gradient[place.clone()]
+                    .iter_mut()
+                    .zip(sums)
+                    .for_each(|(g, sum)| *g = *sum as f32);
             }
         };
         write(&self.param_ranges.scale, &self.gradient_sums.scale);
+
         if self.norm.is_some() {
             write(&self.param_ranges.shift, &self.gradient_sums.shift);
             return;
         }
-        self.bias_gradient.copy_from_slice(&self.gradient_sums.shift);
+
+        self.bias_gradient
+            .copy_from_slice(&self.gradient_sums.shift);
+
         if let Some(adder) = self.readers.adder {
-            self.bias_gradient.iter_mut().zip(&after[adder - first_after].bias_gradient).for_each(|(sum, x)| *sum += x);
+            self.bias_gradient
+                .iter_mut()
+                .zip(&after[adder - first_after].bias_gradient)
+                .for_each(|(sum, x)| *sum += x);
         }
+
         write(&self.param_ranges.shift, &self.bias_gradient);
     }
 
@@ -487,6 +643,7 @@ impl LayerState {
             image_gradient_sums: image_sums,
         } = desk;
         let desk = &mut layers[at];
+
         sums.reset();
         let mut total = to.weight_gradient.take();
         let gradient = match &mut total {
@@ -498,30 +655,51 @@ impl LayerState {
             }
             None => &mut [],
         };
+
         if let ConvAlgorithm::Winograd(tiled) = &self.plan.algorithm {
             tiles.reset_weight_gradient(tiled);
         }
+
         let source = self.source.map(|source| &pass.layers[source]);
         for chunk in to.part.split_by(self.plan.chunk_images) {
             self.write_z_gradient(s, desk, chunk, &mut to);
             if self.trained {
                 self.read_input(s, pass, desk, chunk);
             }
-            let returned = source.map(|source| self.input_gradient_target(at, source, chunk, &mut to));
-            let read = BackwardInputs { transposed_weights: pass.weights, workspace: desk, images: chunk.images };
+
+            let returned =
+                source.map(|source| self.input_gradient_target(at, source, chunk, &mut to));
+            let read = BackwardInputs {
+                transposed_weights: pass.weights,
+                workspace: desk,
+                images: chunk.images,
+            };
+
             match &self.plan.algorithm {
                 ConvAlgorithm::Direct(direct) => {
                     self.backward_direct(s, direct, read, gradient, returned);
                 }
-                ConvAlgorithm::Winograd(tiled) => self.backward_winograd(s, tiled, read, tiles, returned),
+                ConvAlgorithm::Winograd(tiled) => {
+                    self.backward_winograd(s, tiled, read, tiles, returned)
+                }
             }
+
             let Some(source) = source else { continue };
-            if source.readers.activation.is_some_and(|(first, _)| first == at) {
+            if source
+                .readers
+                .activation
+                .is_some_and(|(first, _)| first == at)
+            {
                 source.add_gradient_sums(s, chunk, &mut to, sums, image_sums);
             }
         }
+
         if let (ConvAlgorithm::Winograd(tiled), true) = (&self.plan.algorithm, self.trained) {
-            s.dispatch(WeightGatherKernel { plan: tiled, workspace: tiles, weight_gradient: gradient });
+            s.dispatch(WeightGatherKernel {
+                plan: tiled,
+                workspace: tiles,
+                weight_gradient: gradient,
+            });
         }
     }
 
@@ -539,7 +717,9 @@ impl LayerState {
             gradient: chunk.slice_of(&self.gradient, len),
             residual_gradient: (!self.residual_gradient.is_empty())
                 .then(|| chunk.slice_of(&self.residual_gradient, len)),
-            added_gradient: self.add.map(|_| chunk.slice_within_mut(to.part, to.added_gradient, len)),
+            added_gradient: self
+                .add
+                .map(|_| chunk.slice_within_mut(to.part, to.added_gradient, len)),
             coefficients: &self.coefficients,
             gradient_means: self.norm.is_some().then_some(&self.gradient_means),
             first: chunk.first,
@@ -550,12 +730,17 @@ impl LayerState {
 
     /// Where the gradient goes that reaches z past norm and ReLU.
     pub(crate) fn residual_gradient_mut(&mut self) -> &mut AlignedBuffer {
-        if self.readers.activation.is_some() { &mut self.residual_gradient } else { &mut self.gradient }
+        if self.readers.activation.is_some() {
+            &mut self.residual_gradient
+        } else {
+            &mut self.gradient
+        }
     }
 
     /// What those who read this layer's activations write.
     pub(crate) fn take_gradient_buffers(&mut self) -> GradientBuffers {
-        let (gradient, pooled) = (take(&mut self.gradient), take(&mut self.pooled_gradient));
+        let gradient = take(&mut self.gradient);
+        let pooled = take(&mut self.pooled_gradient);
         GradientBuffers {
             gradient,
             pooled_gradient: pooled,
@@ -578,10 +763,25 @@ impl LayerState {
         to: &'a mut BackwardPart<'_>,
     ) -> (&'a mut [f32], InitialSum<'static>) {
         // Layers are gone through backwards: the last reader is the first to write.
-        let last = before.readers.activation.is_some_and(|(_, last)| last == at);
-        let gradient = if before.pool == Pool::None { &mut *to.input_gradient } else { &mut *to.pooled_gradient };
+        let last = before
+            .readers
+            .activation
+            .is_some_and(|(_, last)| last == at);
+        let gradient = if before.pool == Pool::None {
+            &mut *to.input_gradient
+        } else {
+            &mut *to.pooled_gradient
+        };
         let output = chunk.slice_within_mut(to.part, gradient, before.plan.activation_len);
-        (output, if last { InitialSum::Zero } else { InitialSum::Output })
+
+        (
+            output,
+            if last {
+                InitialSum::Zero
+            } else {
+                InitialSum::Output
+            },
+        )
     }
 
     /// Adds a chunk to the gradients of the weight and of the inputs.
@@ -606,7 +806,10 @@ impl LayerState {
                 rows: plan.weight_rows,
             });
         }
-        let (Some(back), Some((output, start))) = (&direct.transposed, returned) else { return };
+
+        let (Some(back), Some((output, start))) = (&direct.transposed, returned) else {
+            return;
+        };
         for group in &back.groups {
             s.dispatch(DirectConvKernel {
                 input: &read.workspace.z_gradient,
@@ -635,6 +838,7 @@ impl LayerState {
         if let InitialSum::Zero = start {
             output.fill(0.0);
         }
+
         s.dispatch(winograd::WinogradBackwardKernel {
             plan: tiled,
             images: read.images,
@@ -675,7 +879,10 @@ impl ImageRange {
     /// These images in pieces of `size`.
     pub(crate) fn split_by(self, size: usize) -> impl Iterator<Item = Self> {
         let Self { first, images } = self;
-        (0..images).step_by(size).map(move |at| Self { first: first + at, images: size.min(images - at) })
+        (0..images).step_by(size).map(move |at| Self {
+            first: first + at,
+            images: size.min(images - at),
+        })
     }
 
     fn slice_of(self, data: &[f32], len: usize) -> &[f32] {
@@ -697,6 +904,9 @@ pub(crate) struct RunningStatistics<'a> {
 
 impl<'a> RunningStatistics<'a> {
     fn mean_variance_pairs(self) -> impl Iterator<Item = (f64, f64)> + use<'a> {
-        self.mean.iter().zip(self.variance).map(|(m, v)| (f64::from(*m), f64::from(*v)))
+        self.mean
+            .iter()
+            .zip(self.variance)
+            .map(|(m, v)| (f64::from(*m), f64::from(*v)))
     }
 }

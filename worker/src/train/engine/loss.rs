@@ -56,7 +56,12 @@ pub(crate) fn argmax(logits: &[f32]) -> usize {
 
 impl Objective {
     /// Losses of images whose logits stand `stride` apart.
-    pub(crate) fn sum_losses(&self, logits: &[f32], stride: usize, labels: impl Iterator<Item = u8>) -> LossTally {
+    pub(crate) fn sum_losses(
+        &self,
+        logits: &[f32],
+        stride: usize,
+        labels: impl Iterator<Item = u8>,
+    ) -> LossTally {
         let mut slopes = vec![0.0; self.classes];
         let mut tally = LossTally::default();
         for (logits, label) in logits.chunks_exact(stride).zip(labels) {
@@ -76,11 +81,17 @@ impl Objective {
     ) -> LossTally {
         let mut slopes = vec![0.0; self.classes];
         let mut tally = LossTally::default();
-        let images = logits.chunks_exact(stride).zip(gradient.chunks_exact_mut(stride));
+        let images = logits
+            .chunks_exact(stride)
+            .zip(gradient.chunks_exact_mut(stride));
         for ((logits, gradient), label) in images.zip(labels) {
             tally.add(self.image_loss(&logits[..self.classes], usize::from(label), &mut slopes));
-            gradient.iter_mut().zip(&slopes).for_each(|(g, slope)| *g = (slope * share) as f32);
+            gradient
+                .iter_mut()
+                .zip(&slopes)
+                .for_each(|(g, slope)| *g = (slope * share) as f32);
         }
+
         tally
     }
 
@@ -88,34 +99,57 @@ impl Objective {
     fn image_loss(&self, logits: &[f32], label: usize, slopes: &mut [f64]) -> LossTally {
         let best = argmax(logits);
         let (loss, plain) = match self.loss {
-            Loss::CrossEntropy { smoothing } => cross_entropy(logits, label, smoothing, best, slopes),
+            Loss::CrossEntropy { smoothing } => {
+                cross_entropy(logits, label, smoothing, best, slopes)
+            }
             Loss::Mse => {
                 let loss = squared_error(logits, label, slopes);
                 (loss, loss)
             }
         };
-        LossTally { loss_sum: loss, unsmoothed_loss_sum: plain, correct: u64::from(best == label), images: 1 }
+
+        LossTally {
+            loss_sum: loss,
+            unsmoothed_loss_sum: plain,
+            correct: u64::from(best == label),
+            images: 1,
+        }
     }
 }
 
 /// Targets are (1 − s)·one-hot + s/classes. The loss, and the one whose target is the class alone.
-fn cross_entropy(logits: &[f32], label: usize, smoothing: f64, best: usize, slopes: &mut [f64]) -> (f64, f64) {
+fn cross_entropy(
+    logits: &[f32],
+    label: usize,
+    smoothing: f64,
+    best: usize,
+    slopes: &mut [f64],
+) -> (f64, f64) {
     let above = |c: usize| logits[c] - logits[best];
     let mut sum = 0.0;
+
     for (c, exp) in slopes.iter_mut().enumerate() {
         *exp = f64::from(libm::expf(above(c)));
         sum += *exp;
     }
+
     let mut target = f64::from(above(label));
     let base = smoothing / logits.len() as f64;
+
     if smoothing > 0.0 {
         let all: f64 = (0..logits.len()).map(|c| f64::from(above(c))).sum();
         target = (1.0 - smoothing) * target + base * all;
     }
+
     for (c, slope) in slopes.iter_mut().enumerate() {
-        let target = if c == label { base + (1.0 - smoothing) } else { base };
+        let target = if c == label {
+            base + (1.0 - smoothing)
+        } else {
+            base
+        };
         *slope = *slope / sum - target;
     }
+
     let log = libm::log(sum);
     (log - target, log - f64::from(above(label)))
 }

@@ -20,7 +20,8 @@ use ergodic_common::net::{Net, Pool};
 
 use super::data::ImageBatch;
 use super::engine::layer::{
-    BackwardPart, ForwardPart, ImageRange, LayerPass, LayerState, RunningStatistics, WeightScratch, Workspace,
+    BackwardPart, ForwardPart, ImageRange, LayerPass, LayerState, RunningStatistics, WeightScratch,
+    Workspace,
 };
 use super::engine::loss::{LossTally, Objective, argmax};
 use super::engine::parallel::{Parallelism, add_elementwise, chunks_or_empty};
@@ -54,12 +55,27 @@ impl CpuEngine {
         let capacity = part_of.max(test);
         let state = |(at, plan)| LayerState::new(at, net, plan, &layout, part_of, capacity);
         let layers: Vec<_> = plans.into_iter().enumerate().map(state).collect();
-        let objective = Objective { classes: net.classes, loss };
+
+        let objective = Objective {
+            classes: net.classes,
+            loss,
+        };
         let logits = AlignedBuffer::zeros(capacity * round_up_to_block(net.classes));
         let parallelism = Parallelism::new(threads);
-        let workspaces = parallelism.make_workspaces(|| Workspace::new(&layers, |plan| batch > plan.part_images));
+        let workspaces = parallelism
+            .make_workspaces(|| Workspace::new(&layers, |plan| batch > plan.part_images));
+
         let weight_scratch = WeightScratch::new(&layers);
-        Self { layout, micro_batch: part_of, layers, logits, objective, weight_scratch, parallelism, workspaces }
+        Self {
+            layout,
+            micro_batch: part_of,
+            layers,
+            logits,
+            objective,
+            weight_scratch,
+            parallelism,
+            workspaces,
+        }
     }
 
     /// Loss of a batch in training mode, and the gradient of its mean over the batch.
@@ -73,7 +89,9 @@ impl CpuEngine {
         gradient.fill(0.0);
         self.layers.iter_mut().for_each(|l| l.gradient_sums.reset());
         let mut tally = LossTally::default();
-        let (images, share) = (source.len(), 1.0 / source.len() as f64);
+        let images = source.len();
+        let share = 1.0 / source.len() as f64;
+
         for part in source.micro_batches(self.micro_batch) {
             self.forward(s, weights, &part, None);
             let last = self.layers.last_mut().expect("a network has a head");
@@ -85,8 +103,10 @@ impl CpuEngine {
                 share,
                 &mut last.gradient,
             ));
+
             self.backward(s, weights, &part, images, gradient);
         }
+
         tally
     }
 
@@ -99,12 +119,19 @@ impl CpuEngine {
         source: &ImageBatch<'_>,
     ) -> LossTally {
         self.forward(s, weights, source, Some(statistics));
-        self.objective.sum_losses(&self.logits, round_up_to_block(self.objective.classes), source.labels())
+        self.objective.sum_losses(
+            &self.logits,
+            round_up_to_block(self.objective.classes),
+            source.labels(),
+        )
     }
 
     /// Classes that the last pass gives its first images.
     pub(crate) fn predicted_classes(&self, images: usize) -> impl Iterator<Item = u8> {
-        let logits = self.logits.chunks_exact(round_up_to_block(self.objective.classes)).take(images);
+        let logits = self
+            .logits
+            .chunks_exact(round_up_to_block(self.objective.classes))
+            .take(images);
         logits.map(|logits| argmax(&logits[..self.objective.classes]) as u8)
     }
 
@@ -115,8 +142,18 @@ impl CpuEngine {
     }
 
     /// Fills z of every layer, and the logits.
-    fn forward<S: Simd16>(&mut self, s: S, weights: &[f32], source: &ImageBatch<'_>, running: Option<&[f32]>) {
-        self.workspaces.iter_mut().flat_map(|desk| &mut desk.layers).for_each(|layer| layer.written_chunk = None);
+    fn forward<S: Simd16>(
+        &mut self,
+        s: S,
+        weights: &[f32],
+        source: &ImageBatch<'_>,
+        running: Option<&[f32]>,
+    ) {
+        self.workspaces
+            .iter_mut()
+            .flat_map(|desk| &mut desk.layers)
+            .for_each(|layer| layer.written_chunk = None);
+
         for at in 0..self.layers.len() {
             self.forward_layer(s, at, weights, source, running.is_none());
             let statistics = running.zip(self.layout.running_mean_ranges[at].as_ref());
@@ -124,34 +161,73 @@ impl CpuEngine {
                 mean: &all[mean.clone()],
                 variance: &all[mean.end..mean.end + mean.len()],
             });
+
             let (before, rest) = self.layers.split_at_mut(at);
             rest[0].set_coefficients(before, weights, statistics);
         }
+
         let last = self.layers.last().expect("a network has a head");
         let grid = HaloGrid::single_pixel(last.plan.output_len());
-        last.write_activations(s, ImageRange { first: 0, images: source.len() }, grid, &mut self.logits);
+        last.write_activations(
+            s,
+            ImageRange {
+                first: 0,
+                images: source.len(),
+            },
+            grid,
+            &mut self.logits,
+        );
     }
 
     /// Fills z of a layer, and takes its moments.
-    fn forward_layer<S: Simd16>(&mut self, s: S, at: usize, weights: &[f32], source: &ImageBatch<'_>, training: bool) {
+    fn forward_layer<S: Simd16>(
+        &mut self,
+        s: S,
+        at: usize,
+        weights: &[f32],
+        source: &ImageBatch<'_>,
+        training: bool,
+    ) {
         let layer = &mut self.layers[at];
-        let (mut z, mut moments) = (take(&mut layer.z), take(&mut layer.moments));
-        let (mut mean, mut inv) = (take(&mut layer.coefficients.mean), take(&mut layer.coefficients.inv_std));
+        let mut z = take(&mut layer.z);
+        let mut moments = take(&mut layer.moments);
+        let mut mean = take(&mut layer.coefficients.mean);
+        let mut inv = take(&mut layer.coefficients.inv_std);
         moments.reset();
+
         let layer = &self.layers[at];
         let weights = layer.transform_weights(s, weights, &mut self.weight_scratch.transformed);
-        let pass = LayerPass { layers: &self.layers, weights, batch: source, training };
-        let (part, stride) = (layer.plan.part_images, layer.coefficients.image_stride);
-        let parts = ImageRange { first: 0, images: source.len() }.split_by(part);
+        let pass = LayerPass {
+            layers: &self.layers,
+            weights,
+            batch: source,
+            training,
+        };
+
+        let part = layer.plan.part_images;
+        let stride = layer.coefficients.image_stride;
+        let parts = ImageRange {
+            first: 0,
+            images: source.len(),
+        }
+        .split_by(part);
         let parts = parts.zip(chunks_or_empty(&mut z, part * layer.plan.output_len()));
-        let parts = parts.zip(chunks_or_empty(&mut mean, part * stride).zip(chunks_or_empty(&mut inv, part * stride)));
-        let parts = parts.map(|((part, z), (mean, inv))| ForwardPart { part, z, mean, inv_std: inv });
+        let parts = parts.zip(
+            chunks_or_empty(&mut mean, part * stride).zip(chunks_or_empty(&mut inv, part * stride)),
+        );
+        let parts = parts.map(|((part, z), (mean, inv))| ForwardPart {
+            part,
+            z,
+            mean,
+            inv_std: inv,
+        });
         self.parallelism.process_and_merge(
             &mut self.workspaces,
             parts,
             |desk, part| layer.forward_part(s, at, &pass, desk, part),
             |desk| moments.add(&desk.layers[at].moments),
         );
+
         let layer = &mut self.layers[at];
         (layer.z, layer.moments) = (z, moments);
         (layer.coefficients.mean, layer.coefficients.inv_std) = (mean, inv);
@@ -168,6 +244,7 @@ impl CpuEngine {
     ) {
         let images = source.len();
         self.begin_backward(s, images);
+
         for at in (0..self.layers.len()).rev() {
             let (_, rest) = self.layers.split_at_mut(at);
             let (layer, after) = rest.split_first_mut().expect("the index is a layer's");
@@ -180,12 +257,22 @@ impl CpuEngine {
 
     /// Takes the slopes of the last layer, whose gradient the loss has written.
     fn begin_backward<S: Simd16>(&mut self, s: S, images: usize) {
-        let (last, desk) = (self.layers.last_mut().expect("a network has a head"), &mut self.workspaces[0]);
-        let (mut gradient, mut sums) = (take(&mut last.gradient), take(&mut last.gradient_sums));
+        let last = self.layers.last_mut().expect("a network has a head");
+        let desk = &mut self.workspaces[0];
+        let mut gradient = take(&mut last.gradient);
+        let mut sums = take(&mut last.gradient_sums);
+
         for part in (ImageRange { first: 0, images }).split_by(last.plan.chunk_images) {
-            let gradient =
-                part.slice_within_mut(ImageRange { first: 0, images }, &mut gradient, last.plan.output_len());
-            let (weights, passed, pooled, slopes) = (None, &mut [][..], &mut [][..], (&mut [][..], &mut [][..]));
+            let gradient = part.slice_within_mut(
+                ImageRange { first: 0, images },
+                &mut gradient,
+                last.plan.output_len(),
+            );
+
+            let weights = None;
+            let passed = &mut [][..];
+            let pooled = &mut [][..];
+            let slopes = (&mut [][..], &mut [][..]);
             let mut to = BackwardPart {
                 part,
                 weight_gradient: weights,
@@ -194,8 +281,10 @@ impl CpuEngine {
                 pooled_gradient: pooled,
                 gradient_means: slopes,
             };
+
             last.add_gradient_sums(s, part, &mut to, &mut sums, &mut desk.image_gradient_sums);
         }
+
         (last.gradient, last.gradient_sums) = (gradient, sums);
     }
 
@@ -209,35 +298,79 @@ impl CpuEngine {
         alone: bool,
         total: &mut [f32],
     ) {
-        let (reads, adds) = (self.layers[at].source, self.layers[at].add);
-        let mut lent = reads.map(|before| self.layers[before].take_gradient_buffers()).unwrap_or_default();
-        let mut passed = adds.map(|before| take(self.layers[before].residual_gradient_mut())).unwrap_or_default();
+        let reads = self.layers[at].source;
+        let adds = self.layers[at].add;
+        let mut lent = reads
+            .map(|before| self.layers[before].take_gradient_buffers())
+            .unwrap_or_default();
+        let mut passed = adds
+            .map(|before| take(self.layers[before].residual_gradient_mut()))
+            .unwrap_or_default();
+
         {
             let layer = &self.layers[at];
             let weights = layer.transpose_weights(s, weights, &mut self.weight_scratch);
-            let pass = LayerPass { layers: &self.layers, weights, batch: source, training: true };
+            let pass = LayerPass {
+                layers: &self.layers,
+                weights,
+                batch: source,
+                training: true,
+            };
+
             let part = layer.plan.part_images;
-            let read = |len: fn(&LayerState) -> usize| reads.map_or(0, |before| part * len(&self.layers[before]));
-            let (inner, stride) = (read(|l| l.plan.output_len()), read(|l| l.coefficients.image_stride));
-            let pooled = read(|l| if l.pool == Pool::None { 0 } else { l.plan.activation_len });
-            let added = if adds.is_some() { part * layer.plan.output_len() } else { 0 };
+            let read = |len: fn(&LayerState) -> usize| {
+                reads.map_or(0, |before| part * len(&self.layers[before]))
+            };
+            let inner = read(|l| l.plan.output_len());
+            let stride = read(|l| l.coefficients.image_stride);
+
+            let pooled = read(|l| {
+                if l.pool == Pool::None {
+                    0
+                } else {
+                    l.plan.activation_len
+                }
+            });
+
+            let added = if adds.is_some() {
+                part * layer.plan.output_len()
+            } else {
+                0
+            };
+
             // A single part writes where the sum of all belongs.
-            let (mut direct, mut total) = if alone { (Some(total), None) } else { (None, Some(total)) };
-            let parts =
-                ImageRange { first: 0, images: source.len() }.split_by(part).zip(chunks_or_empty(&mut passed, added));
+            let (mut direct, mut total) = if alone {
+                (Some(total), None)
+            } else {
+                (None, Some(total))
+            };
+
+            let parts = ImageRange {
+                first: 0,
+                images: source.len(),
+            }
+            .split_by(part)
+            .zip(chunks_or_empty(&mut passed, added));
             let parts = parts.zip(
-                chunks_or_empty(&mut lent.gradient, inner).zip(chunks_or_empty(&mut lent.pooled_gradient, pooled)),
+                chunks_or_empty(&mut lent.gradient, inner)
+                    .zip(chunks_or_empty(&mut lent.pooled_gradient, pooled)),
             );
+
             let slopes = chunks_or_empty(&mut lent.gradient_means.mean, stride)
                 .zip(chunks_or_empty(&mut lent.gradient_means.mean_x, stride));
-            let parts = parts.zip(slopes).map(|(((part, passed), (gradient, pooled)), slopes)| BackwardPart {
-                part,
-                weight_gradient: direct.take(),
-                added_gradient: passed,
-                input_gradient: gradient,
-                pooled_gradient: pooled,
-                gradient_means: slopes,
-            });
+            let parts = parts
+                .zip(slopes)
+                .map(
+                    |(((part, passed), (gradient, pooled)), slopes)| BackwardPart {
+                        part,
+                        weight_gradient: direct.take(),
+                        added_gradient: passed,
+                        input_gradient: gradient,
+                        pooled_gradient: pooled,
+                        gradient_means: slopes,
+                    },
+                );
+
             self.parallelism.process_and_merge(
                 &mut self.workspaces,
                 parts,
@@ -250,6 +383,7 @@ impl CpuEngine {
                 },
             );
         }
+
         if let Some(before) = reads {
             self.layers[before].restore_gradient_buffers(lent);
         }
@@ -259,7 +393,12 @@ impl CpuEngine {
     }
 
     /// Passes over a batch in training mode, for its statistics.
-    pub(crate) fn collect_statistics<S: Simd16>(&mut self, s: S, weights: &[f32], source: &ImageBatch<'_>) {
+    pub(crate) fn collect_statistics<S: Simd16>(
+        &mut self,
+        s: S,
+        weights: &[f32],
+        source: &ImageBatch<'_>,
+    ) {
         self.forward(s, weights, source, None);
     }
 

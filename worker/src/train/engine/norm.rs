@@ -28,7 +28,14 @@ impl ChannelCoefficients {
     /// Those that change nothing.
     pub(crate) fn identity(width: usize, relu: bool) -> Self {
         let all = |x: f32| vec![x; width];
-        Self { mean: all(0.0), inv_std: all(1.0), image_stride: 0, scale: all(1.0), shift: all(0.0), relu }
+        Self {
+            mean: all(0.0),
+            inv_std: all(1.0),
+            image_stride: 0,
+            scale: all(1.0),
+            shift: all(0.0),
+            relu,
+        }
     }
 
     /// Gives each of so many images a mean and inv of its own.
@@ -55,7 +62,11 @@ pub(crate) fn set_mean_and_inv_std(
     for ((mean, inv), (m, variance)) in mean.iter_mut().zip(inv).zip(statistics) {
         let radicand = variance + eps;
         *mean = m as f32;
-        *inv = if radicand == 0.0 { 0.0 } else { (1.0 / radicand.sqrt()) as f32 };
+        *inv = if radicand == 0.0 {
+            0.0
+        } else {
+            (1.0 / radicand.sqrt()) as f32
+        };
     }
 }
 
@@ -70,7 +81,12 @@ pub(crate) struct LoadedCoefficients<B> {
 
 impl<B: Copy> LoadedCoefficients<B> {
     #[inline(always)]
-    pub(crate) fn new<S: Simd16<Block = B>>(s: S, channels: &ChannelCoefficients, image: usize, at: usize) -> Self {
+    pub(crate) fn new<S: Simd16<Block = B>>(
+        s: S,
+        channels: &ChannelCoefficients,
+        image: usize,
+        at: usize,
+    ) -> Self {
         let own = image * channels.image_stride + at;
         Self {
             mean: s.load(block_at(&channels.mean, own)),
@@ -114,10 +130,17 @@ impl Kernel for ActivationKernel<'_> {
             for (from, to, len) in self.grid.contiguous_runs() {
                 let z = &self.z[image * self.grid.inner_len() + from..][..len];
                 let out = &mut self.output[image * self.grid.len() + to..][..len];
+
                 for b in (0..width).step_by(BLOCK) {
-                    let channels = LoadedCoefficients::new(s, self.coefficients, self.first + image, b);
+                    let channels =
+                        LoadedCoefficients::new(s, self.coefficients, self.first + image, b);
+
                     for at in (b..len).step_by(width) {
-                        let y = channels.compute_activation(s, s.load(block_at(z, at)), self.coefficients.relu);
+                        let y = channels.compute_activation(
+                            s,
+                            s.load(block_at(z, at)),
+                            self.coefficients.relu,
+                        );
                         s.store(y, block_at_mut(out, at));
                     }
                 }
@@ -136,7 +159,11 @@ pub(crate) struct ChannelMoments {
 
 impl ChannelMoments {
     pub(crate) fn new(width: usize) -> Self {
-        Self { count: 0.0, mean: vec![0.0; width], squared_deviations: vec![0.0; width] }
+        Self {
+            count: 0.0,
+            mean: vec![0.0; width],
+            squared_deviations: vec![0.0; width],
+        }
     }
 
     pub(crate) fn reset(&mut self) {
@@ -147,9 +174,15 @@ impl ChannelMoments {
 
     /// Adds the moments of more images.
     pub(crate) fn add(&mut self, others: &Self) {
-        for (channel, (mean, squares)) in others.mean.iter().zip(&others.squared_deviations).enumerate() {
+        for (channel, (mean, squares)) in others
+            .mean
+            .iter()
+            .zip(&others.squared_deviations)
+            .enumerate()
+        {
             self.merge_channel(channel, others.count, *mean, *squares);
         }
+
         self.count += others.count;
     }
 
@@ -162,10 +195,15 @@ impl ChannelMoments {
     }
 
     /// The same mean and biased variance for all channels of a group, `groups` of equal size among the first `channels`.
-    pub(crate) fn group_statistics(&self, channels: usize, groups: usize) -> impl Iterator<Item = (f64, f64)> {
+    pub(crate) fn group_statistics(
+        &self,
+        channels: usize,
+        groups: usize,
+    ) -> impl Iterator<Item = (f64, f64)> {
         let size = channels / groups;
         (0..groups).flat_map(move |g| {
-            let (means, squares) = (&self.mean[g * size..][..size], &self.squared_deviations[g * size..][..size]);
+            let means = &self.mean[g * size..][..size];
+            let squares = &self.squared_deviations[g * size..][..size];
             let mean = means.iter().sum::<f64>() / size as f64;
             let between: f64 = means.iter().map(|m| (m - mean) * (m - mean)).sum();
             let within: f64 = squares.iter().sum();
@@ -176,13 +214,23 @@ impl ChannelMoments {
 
     /// Mean and biased variance of every channel.
     pub(crate) fn biased_statistics(&self) -> impl Iterator<Item = (f64, f64)> {
-        self.mean.iter().zip(&self.squared_deviations).map(|(mean, squares)| (*mean, squares / self.count))
+        self.mean
+            .iter()
+            .zip(&self.squared_deviations)
+            .map(|(mean, squares)| (*mean, squares / self.count))
     }
 
     /// Mean and unbiased variance of every channel; the biased one where there is a single value.
     pub(crate) fn unbiased_statistics(&self) -> impl Iterator<Item = (f64, f64)> {
-        let freedom = if self.count > 1.0 { self.count - 1.0 } else { 1.0 };
-        self.mean.iter().zip(&self.squared_deviations).map(move |(mean, squares)| (*mean, squares / freedom))
+        let freedom = if self.count > 1.0 {
+            self.count - 1.0
+        } else {
+            1.0
+        };
+        self.mean
+            .iter()
+            .zip(&self.squared_deviations)
+            .map(move |(mean, squares)| (*mean, squares / freedom))
     }
 }
 
@@ -198,27 +246,43 @@ impl Kernel for MomentsKernel<'_> {
     fn run_with<S: Simd16>(self, s: S) {
         let width = self.moments.mean.len();
         let count = (self.z.len() / width) as f64;
+
         for b in (0..width).step_by(BLOCK) {
             let first = *block_at(self.z, b);
             let [sum, _] = sum_deviations(s, self.z, width, b, &first);
             let mut mean = [0.0; BLOCK];
+
             for lane in 0..BLOCK {
                 mean[lane] = (f64::from(first[lane]) + f64::from(sum[lane]) / count) as f32;
             }
+
             let [sum, squares] = sum_deviations(s, self.z, width, b, &mean);
             for lane in 0..BLOCK {
-                let (sum, squares) = (f64::from(sum[lane]), f64::from(squares[lane]));
+                let sum = f64::from(sum[lane]);
+                let squares = f64::from(squares[lane]);
                 let exact = f64::from(mean[lane]) + sum / count;
-                self.moments.merge_channel(b + lane, count, exact, (squares - sum * (sum / count)).max(0.0));
+                self.moments.merge_channel(
+                    b + lane,
+                    count,
+                    exact,
+                    (squares - sum * (sum / count)).max(0.0),
+                );
             }
         }
+
         self.moments.count += count;
     }
 }
 
 /// Sums of deviations from `center`, and of their squares.
 #[inline(always)]
-fn sum_deviations<S: Simd16>(s: S, z: &[f32], width: usize, b: usize, center: &[f32; BLOCK]) -> [[f32; BLOCK]; 2] {
+fn sum_deviations<S: Simd16>(
+    s: S,
+    z: &[f32],
+    width: usize,
+    b: usize,
+    center: &[f32; BLOCK],
+) -> [[f32; BLOCK]; 2] {
     let center = s.load(center);
     let mut sums = [s.splat(0.0); PARTIAL_SUMS];
     let mut squares = [s.splat(0.0); PARTIAL_SUMS];
@@ -230,6 +294,7 @@ fn sum_deviations<S: Simd16>(s: S, z: &[f32], width: usize, b: usize, center: &[
             squares[part] = s.fma(d, d, squares[part]);
         }
     }
+
     let rest = groups.remainder();
     for part in 0..PARTIAL_SUMS {
         if part * width < rest.len() {
@@ -238,13 +303,17 @@ fn sum_deviations<S: Simd16>(s: S, z: &[f32], width: usize, b: usize, center: &[
             squares[part] = s.fma(d, d, squares[part]);
         }
     }
+
     [add_partial_sums(s, sums), add_partial_sums(s, squares)]
 }
 
 #[inline(always)]
 fn add_partial_sums<S: Simd16>(s: S, parts: [S::Block; PARTIAL_SUMS]) -> [f32; BLOCK] {
     let mut out = [0.0; BLOCK];
-    s.store(s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3])), &mut out);
+    s.store(
+        s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3])),
+        &mut out,
+    );
     out
 }
 
@@ -259,7 +328,10 @@ pub(crate) struct GradientSums {
 
 impl GradientSums {
     pub(crate) fn new(width: usize) -> Self {
-        Self { shift: vec![0.0; width], scale: vec![0.0; width] }
+        Self {
+            shift: vec![0.0; width],
+            scale: vec![0.0; width],
+        }
     }
 
     pub(crate) fn reset(&mut self) {
@@ -269,13 +341,24 @@ impl GradientSums {
 
     /// Adds the sums over more images.
     pub(crate) fn add(&mut self, others: &Self) {
-        self.shift.iter_mut().zip(&others.shift).for_each(|(sum, x)| *sum += x);
-        self.scale.iter_mut().zip(&others.scale).for_each(|(sum, x)| *sum += x);
+        self.shift
+            .iter_mut()
+            .zip(&others.shift)
+            .for_each(|(sum, x)| *sum += x);
+        self.scale
+            .iter_mut()
+            .zip(&others.scale)
+            .for_each(|(sum, x)| *sum += x);
     }
 
     /// What a norm over `count` values a channel takes off ∂L/∂x and its slope in x:
     /// ∂L/∂z = inv·(∂L/∂x − mean(∂L/∂x) − x·mean(∂L/∂x·x)) with ∂L/∂x = scale·∂L/∂y.
-    pub(crate) fn write_gradient_means(&self, channels: &ChannelCoefficients, count: f64, slopes: &mut GradientMeans) {
+    pub(crate) fn write_gradient_means(
+        &self,
+        channels: &ChannelCoefficients,
+        count: f64,
+        slopes: &mut GradientMeans,
+    ) {
         for (c, scale) in channels.scale.iter().enumerate() {
             slopes.mean[c] = (f64::from(*scale) * self.shift[c] / count) as f32;
             slopes.mean_x[c] = (f64::from(*scale) * self.scale[c] / count) as f32;
@@ -294,10 +377,13 @@ impl GradientSums {
         for g in 0..groups {
             let group = g * size..(g + 1) * size;
             let average = |sums: &[f64]| {
-                let weighted = group.clone().map(|c| f64::from(channels.scale[c]) * sums[c]);
+                let weighted = group
+                    .clone()
+                    .map(|c| f64::from(channels.scale[c]) * sums[c]);
                 (weighted.sum::<f64>() / (count * size as f64)) as f32
             };
             mean[group.clone()].fill(average(&self.shift));
+
             mean_x[group.clone()].fill(average(&self.scale));
         }
     }
@@ -313,7 +399,10 @@ pub(crate) struct GradientMeans {
 impl GradientMeans {
     /// For so many sets of coefficients: 1, or one per image.
     pub(crate) fn new(width: usize, sets: usize) -> Self {
-        Self { mean: vec![0.0; width * sets], mean_x: vec![0.0; width * sets] }
+        Self {
+            mean: vec![0.0; width * sets],
+            mean_x: vec![0.0; width * sets],
+        }
     }
 }
 
@@ -333,23 +422,33 @@ impl Kernel for GradientSumsKernel<'_> {
     fn run_with<S: Simd16>(self, s: S) {
         let width = self.coefficients.padded_channels();
         let pixels = self.z.len() / width;
+
         for b in (0..width).step_by(BLOCK) {
             let channels = LoadedCoefficients::new(s, self.coefficients, self.image, b);
             let mut shifts = [s.splat(0.0); PARTIAL_SUMS];
             let mut scales = [s.splat(0.0); PARTIAL_SUMS];
+
             for group in (0..pixels).step_by(PARTIAL_SUMS) {
                 for part in 0..PARTIAL_SUMS {
                     if group + part < pixels {
                         let at = (group + part) * width + b;
                         let (x, y) = channels.normalize_and_scale(s, s.load(block_at(self.z, at)));
                         let g = s.load(block_at(self.gradient, at));
-                        let g = if self.coefficients.relu { s.relu_backward(y, g) } else { g };
+                        let g = if self.coefficients.relu {
+                            s.relu_backward(y, g)
+                        } else {
+                            g
+                        };
                         shifts[part] = s.add(shifts[part], g);
+
                         scales[part] = s.fma(g, x, scales[part]);
                     }
                 }
             }
-            let (shifts, scales) = (add_partial_sums(s, shifts), add_partial_sums(s, scales));
+
+            let shifts = add_partial_sums(s, shifts);
+            let scales = add_partial_sums(s, scales);
+
             for lane in 0..BLOCK {
                 self.gradient_sums.shift[b + lane] += f64::from(shifts[lane]);
                 self.gradient_sums.scale[b + lane] += f64::from(scales[lane]);
@@ -380,29 +479,49 @@ impl Kernel for NormBackwardKernel<'_> {
     fn run_with<S: Simd16>(mut self, s: S) {
         let width = self.coefficients.padded_channels();
         let len = self.z.len() / self.images;
+
         for image in 0..self.images {
             let own = (self.first + image) * self.coefficients.image_stride;
-            let (z, gradient) = (&self.z[image * len..][..len], &self.gradient[image * len..][..len]);
-            let stream = self.residual_gradient.map(|stream| &stream[image * len..][..len]);
-            let mut passed = self.added_gradient.as_deref_mut().map(|passed| &mut passed[image * len..][..len]);
+            let z = &self.z[image * len..][..len];
+            let gradient = &self.gradient[image * len..][..len];
+            let stream = self
+                .residual_gradient
+                .map(|stream| &stream[image * len..][..len]);
+
+            let mut passed = self
+                .added_gradient
+                .as_deref_mut()
+                .map(|passed| &mut passed[image * len..][..len]);
             let out = &mut self.z_gradient[image * len..][..len];
+
             for b in (0..width).step_by(BLOCK) {
                 let channels = LoadedCoefficients::new(s, self.coefficients, self.first + image, b);
                 let slopes = self.gradient_means.map(|slopes| {
                     let minus = s.sub(s.splat(0.0), s.load(block_at(&slopes.mean_x, own + b)));
                     (s.load(block_at(&slopes.mean, own + b)), minus)
                 });
+
                 for at in (b..len).step_by(width) {
                     let (x, y) = channels.normalize_and_scale(s, s.load(block_at(z, at)));
                     let g = s.load(block_at(gradient, at));
-                    let g = if self.coefficients.relu { s.relu_backward(y, g) } else { g };
+                    let g = if self.coefficients.relu {
+                        s.relu_backward(y, g)
+                    } else {
+                        g
+                    };
                     let mut d = g;
+
                     if let Some((mean, minus)) = slopes {
-                        d = s.mul(channels.inv_std, s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean)));
+                        d = s.mul(
+                            channels.inv_std,
+                            s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean)),
+                        );
                     }
+
                     if let Some(stream) = stream {
                         d = s.add(d, s.load(block_at(stream, at)));
                     }
+
                     s.store(d, block_at_mut(out, at));
                     if let Some(passed) = passed.as_deref_mut() {
                         s.store(d, block_at_mut(passed, at));

@@ -10,7 +10,9 @@ pub(crate) struct Parallelism {
 
 impl Parallelism {
     pub(crate) fn new(threads: usize) -> Self {
-        Self { threads: threads.max(1) }
+        Self {
+            threads: threads.max(1),
+        }
     }
 
     /// One desk per thread.
@@ -34,6 +36,7 @@ impl Parallelism {
             }
             return;
         }
+
         loop {
             let mut busy = 0;
             rayon::in_place_scope(|scope| {
@@ -43,6 +46,7 @@ impl Parallelism {
                     scope.spawn(move |_| work(desk, item));
                 }
             });
+
             desks[..busy].iter_mut().for_each(&mut take_up);
             if busy < desks.len() {
                 return;
@@ -57,12 +61,18 @@ pub(crate) fn chunks_or_empty(data: &mut [f32], len: usize) -> impl Iterator<Ite
         0 => (None, Some(std::iter::repeat_with(Default::default))),
         _ => (Some(data.chunks_mut(len)), None),
     };
-    pieces.into_iter().flatten().chain(empty.into_iter().flatten())
+    pieces
+        .into_iter()
+        .flatten()
+        .chain(empty.into_iter().flatten())
 }
 
 /// total ← total + part
 pub(crate) fn add_elementwise(total: &mut [f32], part: &AlignedBuffer) {
-    total.iter_mut().zip(part.iter()).for_each(|(sum, x)| *sum += x);
+    total
+        .iter_mut()
+        .zip(part.iter())
+        .for_each(|(sum, x)| *sum += x);
 }
 
 #[cfg(test)]
@@ -71,7 +81,11 @@ mod tests {
 
     #[test]
     fn work_is_taken_up_in_the_order_of_the_items() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads can be had");
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(3)
+            .build()
+            .expect("threads can be had");
+
         for threads in 1..=4 {
             for items in 0..20_u64 {
                 let mut taken = Vec::new();
@@ -84,6 +98,7 @@ mod tests {
                         |desk| taken.push(*desk),
                     );
                 });
+
                 assert_eq!(taken, (0..items).map(|i| i * i).collect::<Vec<_>>());
             }
         }

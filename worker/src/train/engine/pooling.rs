@@ -28,19 +28,34 @@ impl PoolInput<'_> {
 
     /// Pixels that are pooled into one.
     fn window_area(&self) -> usize {
-        if self.pool == Pool::Average { self.pixels } else { 4 }
+        if self.pool == Pool::Average {
+            self.pixels
+        } else {
+            4
+        }
     }
 
     /// Pixels after pooling.
     fn pooled_pixels(&self) -> usize {
-        if self.pool == Pool::Average { 1 } else { self.pixels / self.width / 2 * (self.width / 2) }
+        if self.pool == Pool::Average {
+            1
+        } else {
+            self.pixels / self.width / 2 * (self.width / 2)
+        }
     }
 
     /// Offsets within an image of the pixels that go into one, row by row.
     fn window_offsets(&self, pooled: usize) -> impl Iterator<Item = usize> + use<> {
-        let (width, channels) = (self.width, self.coefficients.padded_channels());
-        let (across, side) = if self.pool == Pool::Average { (1, width) } else { (width / 2, 2) };
-        let (y, x) = (pooled / across * side, pooled % across * side);
+        let width = self.width;
+        let channels = self.coefficients.padded_channels();
+        let (across, side) = if self.pool == Pool::Average {
+            (1, width)
+        } else {
+            (width / 2, 2)
+        };
+        let y = pooled / across * side;
+
+        let x = pooled % across * side;
         (0..self.window_area()).map(move |i| ((y + i / side) * width + x + i % side) * channels)
     }
 }
@@ -56,19 +71,31 @@ impl Kernel for PooledActivationKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
         let width = self.input.coefficients.padded_channels();
-        let (relu, zero) = (self.input.coefficients.relu, s.splat(0.0));
+        let relu = self.input.coefficients.relu;
+        let zero = s.splat(0.0);
         let share = s.splat(1.0 / self.input.window_area() as f32);
+
         for image in 0..self.input.images {
             let z = &self.input.z[image * self.input.image_len()..][..self.input.image_len()];
             for (from, to, len) in self.grid.contiguous_runs() {
                 let out = &mut self.output[image * self.grid.len() + to..][..len];
                 for b in (0..width).step_by(BLOCK) {
-                    let channels = LoadedCoefficients::new(s, self.input.coefficients, self.input.first + image, b);
+                    let channels = LoadedCoefficients::new(
+                        s,
+                        self.input.coefficients,
+                        self.input.first + image,
+                        b,
+                    );
+
                     for at in (0..len).step_by(width) {
                         let mut members = self.input.window_offsets((from + at) / width);
-                        let mut next =
-                            || members.next().map(|m| channels.compute_activation(s, s.load(block_at(z, m + b)), relu));
+                        let mut next = || {
+                            members.next().map(|m| {
+                                channels.compute_activation(s, s.load(block_at(z, m + b)), relu)
+                            })
+                        };
                         let mut y = next().unwrap_or(zero);
+
                         while let Some(other) = next() {
                             y = match self.input.pool {
                                 Pool::Average => s.add(y, other),
@@ -76,7 +103,12 @@ impl Kernel for PooledActivationKernel<'_> {
                                 _ => s.fma(zero, other, s.select_greater(other, y, other, y)),
                             };
                         }
-                        let y = if self.input.pool == Pool::Average { s.mul(share, y) } else { y };
+
+                        let y = if self.input.pool == Pool::Average {
+                            s.mul(share, y)
+                        } else {
+                            y
+                        };
                         s.store(y, block_at_mut(out, at + b));
                     }
                 }
@@ -96,18 +128,29 @@ pub(crate) struct UnpoolKernel<'a> {
 impl Kernel for UnpoolKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
-        let Self { input: to, pooled_gradient: pooled, gradient } = self;
+        let Self {
+            input: to,
+            pooled_gradient: pooled,
+            gradient,
+        } = self;
         let width = to.coefficients.padded_channels();
-        let (len, count) = (to.image_len(), to.pooled_pixels());
+
+        let len = to.image_len();
+        let count = to.pooled_pixels();
+
         for image in 0..to.images {
-            let (z, out) = (&to.z[image * len..][..len], &mut gradient[image * len..][..len]);
+            let z = &to.z[image * len..][..len];
+            let out = &mut gradient[image * len..][..len];
             let pooled = &pooled[image * count * width..][..count * width];
+
             for b in (0..width).step_by(BLOCK) {
                 let channels = LoadedCoefficients::new(s, to.coefficients, to.first + image, b);
                 for pixel in 0..count {
                     let g = s.load(block_at(pooled, pixel * width + b));
                     match to.pool {
-                        Pool::Average => spread_average_gradient(s, to.window_offsets(pixel), b, g, out),
+                        Pool::Average => {
+                            spread_average_gradient(s, to.window_offsets(pixel), b, g, out)
+                        }
                         _ => route_max_gradient(s, to, &channels, (z, pixel, b), g, out),
                     }
                 }
@@ -143,19 +186,28 @@ fn route_max_gradient<S: Simd16>(
     let zero = s.splat(0.0);
     let mut largest = zero;
     let mut before: [Option<usize>; 4] = [None; 4];
+
     for (i, member) in to.window_offsets(pixel).enumerate() {
-        let y = channels.compute_activation(s, s.load(block_at(z, member + b)), to.coefficients.relu);
+        let y =
+            channels.compute_activation(s, s.load(block_at(z, member + b)), to.coefficients.relu);
+
         if i == 0 {
             largest = y;
             s.store(g, block_at_mut(out, member + b));
         } else {
-            s.store(s.select_greater(y, largest, g, zero), block_at_mut(out, member + b));
+            s.store(
+                s.select_greater(y, largest, g, zero),
+                block_at_mut(out, member + b),
+            );
+
             for earlier in before.iter().flatten() {
                 let cell = block_at_mut(out, earlier + b);
                 s.store(s.select_greater(y, largest, zero, s.load(cell)), cell);
             }
+
             largest = s.select_greater(y, largest, y, largest);
         }
+
         before[i] = Some(member);
     }
 }

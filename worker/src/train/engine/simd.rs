@@ -89,19 +89,29 @@ pub(crate) trait Simd16: Copy + Send + Sync {
     /// `if y > 0 { g } else { 0 }`
     fn relu_backward(self, y: Self::Block, g: Self::Block) -> Self::Block;
     /// `if a > b { x } else { y }`
-    fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block;
+    fn select_greater(
+        self,
+        a: Self::Block,
+        b: Self::Block,
+        x: Self::Block,
+        y: Self::Block,
+    ) -> Self::Block;
 }
 
 /// The block of `data` that starts at `at`.
 #[inline(always)]
 pub(crate) fn block_at(data: &[f32], at: usize) -> &[f32; BLOCK] {
-    data[at..at + BLOCK].first_chunk().expect("the slice has a block's length")
+    data[at..at + BLOCK]
+        .first_chunk()
+        .expect("the slice has a block's length")
 }
 
 /// The block of `data` that starts at `at`, to be written.
 #[inline(always)]
 pub(crate) fn block_at_mut(data: &mut [f32], at: usize) -> &mut [f32; BLOCK] {
-    data[at..at + BLOCK].first_chunk_mut().expect("the slice has a block's length")
+    data[at..at + BLOCK]
+        .first_chunk_mut()
+        .expect("the slice has a block's length")
 }
 
 /// No instruction set in particular. Correct everywhere and slow where the compiler has no fused multiply-add.
@@ -183,7 +193,13 @@ impl Simd16 for Portable {
     }
 
     #[inline(always)]
-    fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block {
+    fn select_greater(
+        self,
+        a: Self::Block,
+        b: Self::Block,
+        x: Self::Block,
+        y: Self::Block,
+    ) -> Self::Block {
         map_lanes(|i| if a[i] > b[i] { x[i] } else { y[i] })
     }
 }
@@ -195,9 +211,10 @@ pub(crate) use avx512::Avx512;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{BLOCK, Kernel, Simd16};
     use pulp::x86::V4;
     use pulp::{Simd, f32x16};
+
+    use super::{BLOCK, Kernel, Simd16};
 
     /// AVX-512: a block is one register.
     #[derive(Debug, Clone, Copy)]
@@ -284,7 +301,13 @@ mod avx512 {
         }
 
         #[inline(always)]
-        fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block {
+        fn select_greater(
+            self,
+            a: Self::Block,
+            b: Self::Block,
+            x: Self::Block,
+            y: Self::Block,
+        ) -> Self::Block {
             self.0.select_f32x16(self.0.cmp_gt_f32x16(a, b), x, y)
         }
     }
@@ -292,9 +315,10 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{BLOCK, Kernel, Simd16};
     use pulp::x86::V3;
     use pulp::{Simd, f32x8};
+
+    use super::{BLOCK, Kernel, Simd16};
 
     /// AVX2 with FMA: a block is two registers.
     #[derive(Debug, Clone, Copy)]
@@ -335,7 +359,10 @@ mod avx2 {
 
         #[inline(always)]
         fn fma(self, a: Self::Block, b: Self::Block, c: Self::Block) -> Self::Block {
-            [self.0.mul_add_f32x8(a[0], b[0], c[0]), self.0.mul_add_f32x8(a[1], b[1], c[1])]
+            [
+                self.0.mul_add_f32x8(a[0], b[0], c[0]),
+                self.0.mul_add_f32x8(a[1], b[1], c[1]),
+            ]
         }
 
         #[inline(always)]
@@ -372,8 +399,10 @@ mod avx2 {
         fn relu(self, y: Self::Block) -> Self::Block {
             let zero = self.0.splat_f32x8(0.0);
             [
-                self.0.select_f32x8(self.0.cmp_lt_f32x8(y[0], zero), zero, y[0]),
-                self.0.select_f32x8(self.0.cmp_lt_f32x8(y[1], zero), zero, y[1]),
+                self.0
+                    .select_f32x8(self.0.cmp_lt_f32x8(y[0], zero), zero, y[0]),
+                self.0
+                    .select_f32x8(self.0.cmp_lt_f32x8(y[1], zero), zero, y[1]),
             ]
         }
 
@@ -381,16 +410,26 @@ mod avx2 {
         fn relu_backward(self, y: Self::Block, g: Self::Block) -> Self::Block {
             let zero = self.0.splat_f32x8(0.0);
             [
-                self.0.select_f32x8(self.0.cmp_gt_f32x8(y[0], zero), g[0], zero),
-                self.0.select_f32x8(self.0.cmp_gt_f32x8(y[1], zero), g[1], zero),
+                self.0
+                    .select_f32x8(self.0.cmp_gt_f32x8(y[0], zero), g[0], zero),
+                self.0
+                    .select_f32x8(self.0.cmp_gt_f32x8(y[1], zero), g[1], zero),
             ]
         }
 
         #[inline(always)]
-        fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block {
+        fn select_greater(
+            self,
+            a: Self::Block,
+            b: Self::Block,
+            x: Self::Block,
+            y: Self::Block,
+        ) -> Self::Block {
             [
-                self.0.select_f32x8(self.0.cmp_gt_f32x8(a[0], b[0]), x[0], y[0]),
-                self.0.select_f32x8(self.0.cmp_gt_f32x8(a[1], b[1]), x[1], y[1]),
+                self.0
+                    .select_f32x8(self.0.cmp_gt_f32x8(a[0], b[0]), x[0], y[0]),
+                self.0
+                    .select_f32x8(self.0.cmp_gt_f32x8(a[1], b[1]), x[1], y[1]),
             ]
         }
     }
@@ -418,7 +457,10 @@ impl Isa {
 
     /// The fastest that this machine has.
     pub fn detect_fastest() -> Self {
-        Self::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Portable)
+        Self::ALL
+            .into_iter()
+            .find(|isa| isa.is_available())
+            .unwrap_or(Self::Portable)
     }
 
     /// The one of this name; `auto` is the fastest.
@@ -429,12 +471,18 @@ impl Isa {
         if name == "auto" {
             return Ok(Self::detect_fastest());
         }
+
         let Some(isa) = Self::ALL.into_iter().find(|isa| isa.name() == name) else {
-            return Err(IsaError(format!("unknown instruction set '{name}'; known are auto, avx512, avx2, portable")));
+            return Err(IsaError(format!(
+                "unknown instruction set '{name}'; known are auto, avx512, avx2, portable"
+            )));
         };
         if !isa.is_available() {
-            return Err(IsaError(format!("this machine has no {name}; use auto or portable")));
+            return Err(IsaError(format!(
+                "this machine has no {name}; use auto or portable"
+            )));
         }
+
         Ok(isa)
     }
 

@@ -31,11 +31,17 @@ impl Kernel for WeightGradientKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(mut self, s: S) {
         let mut block = 0;
-        if S::WIDE && self.taps.iter().all(|tap| tap.rows % BLOCK == 0 && tap.rows <= MAX_SHORT_RUN) {
+        if S::WIDE
+            && self
+                .taps
+                .iter()
+                .all(|tap| tap.rows % BLOCK == 0 && tap.rows <= MAX_SHORT_RUN)
+        {
             while block + 2 <= self.blocks {
                 self.compute_rows::<S, 8, 2>(s, block);
                 block += 2;
             }
+
             if block < self.blocks {
                 self.compute_rows::<S, 16, 1>(s, block);
             }
@@ -44,6 +50,7 @@ impl Kernel for WeightGradientKernel<'_> {
                 self.compute_rows::<S, 12, 2>(s, block);
                 block += 2;
             }
+
             if block < self.blocks {
                 self.compute_rows::<S, 24, 1>(s, block);
             }
@@ -61,15 +68,18 @@ impl WeightGradientKernel<'_> {
     #[inline(always)]
     fn compute_rows<S: Simd16, const R: usize, const B: usize>(&mut self, s: S, block: usize) {
         for tap in self.taps {
-            let (first, mut done) = (tap.first_weight_row, 0);
+            let first = tap.first_weight_row;
+            let mut done = 0;
             while tap.rows - done >= R {
                 self.compute_tile::<S, R, B>(s, tap.input_offset + done, first + done, block);
                 done += R;
             }
+
             while tap.rows - done >= 6 {
                 self.compute_tile::<S, 6, B>(s, tap.input_offset + done, first + done, block);
                 done += 6;
             }
+
             match tap.rows - done {
                 5 => self.compute_tile::<S, 5, B>(s, tap.input_offset + done, first + done, block),
                 4 => self.compute_tile::<S, 4, B>(s, tap.input_offset + done, first + done, block),
@@ -93,12 +103,16 @@ impl WeightGradientKernel<'_> {
         let mut sums = [[s.splat(0.0); B]; R];
         let input = &self.input[offset..];
         let gradient = &self.output_gradient[first * self.block_stride..];
+
         for pixel in self.pixels {
-            let x: &[f32; R] = input[pixel.input..pixel.input + R].first_chunk().expect("the slice has this length");
+            let x: &[f32; R] = input[pixel.input..pixel.input + R]
+                .first_chunk()
+                .expect("the slice has this length");
             let mut d = [s.splat(0.0); B];
             for (b, d) in d.iter_mut().enumerate() {
                 *d = s.load(block_at(gradient, pixel.output + b * self.block_stride));
             }
+
             for r in 0..R {
                 let x = s.splat(x[r]);
                 for b in 0..B {
@@ -106,9 +120,13 @@ impl WeightGradientKernel<'_> {
                 }
             }
         }
+
         for (r, sums) in sums.into_iter().enumerate() {
             for (b, sum) in sums.into_iter().enumerate() {
-                let w = block_at_mut(self.weight_gradient, ((first + b) * self.rows + row + r) * BLOCK);
+                let w = block_at_mut(
+                    self.weight_gradient,
+                    ((first + b) * self.rows + row + r) * BLOCK,
+                );
                 s.store(s.add(s.load(w), sum), w);
             }
         }

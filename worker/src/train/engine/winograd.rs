@@ -102,7 +102,9 @@ pub(crate) struct WinogradWorkspace {
 impl WinogradWorkspace {
     /// Large enough for all of them.
     pub(crate) fn new<'a>(all: impl Iterator<Item = &'a WinogradPlan> + Clone) -> Self {
-        let most = |size: fn(&WinogradPlan) -> usize| AlignedBuffer::zeros(all.clone().map(size).max().unwrap_or(0));
+        let most = |size: fn(&WinogradPlan) -> usize| {
+            AlignedBuffer::zeros(all.clone().map(size).max().unwrap_or(0))
+        };
         Self {
             inputs: most(|t| t.forward.pixels.len() * tile_pitch(t.channels.0)),
             outputs: most(|t| t.forward.pixels.len() * tile_pitch(t.channels.1)),
@@ -127,19 +129,35 @@ impl WinogradPlan {
     /// left out of the plain sum.
     pub(crate) fn is_suitable_for(conv: &ConvShape) -> bool {
         let ActivationShape { height, width, .. } = conv.output;
-        let whole =
-            height % TILE_OUTPUTS == 0 && width % TILE_OUTPUTS == 0 && height * width > TILE_OUTPUTS * TILE_OUTPUTS;
+        let whole = height % TILE_OUTPUTS == 0
+            && width % TILE_OUTPUTS == 0
+            && height * width > TILE_OUTPUTS * TILE_OUTPUTS;
         conv.kernel == 3 && conv.stride == 1 && whole
     }
 
     /// `input` is one image in its halo.
     pub(crate) fn new(conv: &ConvShape, chunk: usize, input: &HaloGrid) -> Self {
-        let (ActivationShape { height, width, channels: inputs }, output) = (conv.input, conv.output);
+        let (
+            ActivationShape {
+                height,
+                width,
+                channels: inputs,
+            },
+            output,
+        ) = (conv.input, conv.output);
+
         // Which of a tile's inputs lie inside the image along one axis.
         let clip = |at: usize, size: usize| {
-            let first = conv.padding.saturating_sub(at * TILE_OUTPUTS).min(TILE_SIDE);
-            first..(size + conv.padding).saturating_sub(at * TILE_OUTPUTS).clamp(first, TILE_SIDE)
+            let first = conv
+                .padding
+                .saturating_sub(at * TILE_OUTPUTS)
+                .min(TILE_SIDE);
+            first
+                ..(size + conv.padding)
+                    .saturating_sub(at * TILE_OUTPUTS)
+                    .clamp(first, TILE_SIDE)
         };
+
         let mut tiles = Vec::new();
         for image in 0..chunk {
             for y in 0..output.height / TILE_OUTPUTS {
@@ -148,8 +166,10 @@ impl WinogradPlan {
                     let row = (y * TILE_OUTPUTS + inside[0].start).saturating_sub(conv.padding);
                     let column = (x * TILE_OUTPUTS + inside[1].start).saturating_sub(conv.padding);
                     tiles.push(WinogradTile {
-                        input_offset: image * input.len() + input.pixel_offset(y * TILE_OUTPUTS, x * TILE_OUTPUTS),
-                        output_offset: ((image * output.height + y * TILE_OUTPUTS) * output.width + x * TILE_OUTPUTS)
+                        input_offset: image * input.len()
+                            + input.pixel_offset(y * TILE_OUTPUTS, x * TILE_OUTPUTS),
+                        output_offset: ((image * output.height + y * TILE_OUTPUTS) * output.width
+                            + x * TILE_OUTPUTS)
                             * output.channels,
                         image_offset: ((image * height + row) * width + column) * inputs,
                         inside,
@@ -157,12 +177,17 @@ impl WinogradPlan {
                 }
             }
         }
+
         let strip = STRIP_TILES.min(tiles.len());
         Self {
             channels: (inputs, output.channels),
             tiles_per_image: tiles.len() / chunk,
             tiles,
-            row_lens: [input.row_len(), width * inputs, output.width * output.channels],
+            row_lens: [
+                input.row_len(),
+                width * inputs,
+                output.width * output.channels,
+            ],
             forward: PointwiseProduct::new(inputs, output.channels, strip),
             backward: PointwiseProduct::new(output.channels, inputs, strip),
         }
@@ -180,8 +205,12 @@ impl WinogradPlan {
     /// The weights at all points with inputs and outputs exchanged: `[point][block of inputs][output][BLOCK]`.
     pub(crate) fn transpose_weights(&self, weights: &[f32], transposed: &mut [f32]) {
         let (inputs, outputs) = self.channels;
-        let points = weights.chunks_exact(inputs * outputs).zip(transposed.chunks_exact_mut(inputs * outputs));
-        points.for_each(|(from, to)| transpose_blocked_matrix(self.channels, from, inputs, to, outputs));
+        let points = weights
+            .chunks_exact(inputs * outputs)
+            .zip(transposed.chunks_exact_mut(inputs * outputs));
+        points.for_each(|(from, to)| {
+            transpose_blocked_matrix(self.channels, from, inputs, to, outputs)
+        });
     }
 }
 
@@ -248,7 +277,10 @@ struct OutputTransform;
 impl AxisTransform<TILE_SIDE, TILE_OUTPUTS> for OutputTransform {
     #[inline(always)]
     fn transform_axis<S: Simd16>(s: S, m: [S::Block; TILE_SIDE]) -> [S::Block; TILE_OUTPUTS] {
-        [s.add(s.add(m[0], m[1]), m[2]), s.add(s.sub(m[1], m[2]), m[3])]
+        [
+            s.add(s.add(m[0], m[1]), m[2]),
+            s.add(s.sub(m[1], m[2]), m[3]),
+        ]
     }
 }
 
@@ -290,14 +322,20 @@ impl AxisTransform<TILE_SIDE, 3> for WeightTransformAdjoint {
     #[inline(always)]
     fn transform_axis<S: Simd16>(s: S, u: [S::Block; TILE_SIDE]) -> [S::Block; 3] {
         let half = s.splat(0.5);
-        let (sum, difference) = (s.mul(half, s.add(u[1], u[2])), s.mul(half, s.sub(u[1], u[2])));
+        let sum = s.mul(half, s.add(u[1], u[2]));
+        let difference = s.mul(half, s.sub(u[1], u[2]));
         [s.add(u[0], sum), difference, s.add(sum, u[3])]
     }
 }
 
 /// Does it to all rows and then to all columns.
 #[inline(always)]
-fn transform_both_axes<S: Simd16, A: AxisTransform<FROM, TO>, const FROM: usize, const TO: usize>(
+fn transform_both_axes<
+    S: Simd16,
+    A: AxisTransform<FROM, TO>,
+    const FROM: usize,
+    const TO: usize,
+>(
     s: S,
     square: BlockSquare<S, FROM>,
 ) -> BlockSquare<S, TO> {
@@ -305,17 +343,20 @@ fn transform_both_axes<S: Simd16, A: AxisTransform<FROM, TO>, const FROM: usize,
     for (row, from) in rows.iter_mut().zip(square) {
         *row = A::transform_axis(s, from);
     }
+
     let mut whole = [[s.splat(0.0); TO]; TO];
     for column in 0..TO {
         let mut from = [s.splat(0.0); FROM];
         for (x, row) in from.iter_mut().zip(&rows) {
             *x = row[column];
         }
+
         let made = A::transform_axis(s, from);
         for (row, x) in whole.iter_mut().zip(made) {
             row[column] = x;
         }
     }
+
     whole
 }
 
@@ -326,14 +367,18 @@ fn zero_below_rounding<S: Simd16, const N: usize>(
     points: &BlockSquare<S, TILE_SIDE>,
     mut made: BlockSquare<S, N>,
 ) -> BlockSquare<S, N> {
-    let (mut size, part) = (s.splat(0.0), s.splat(OVERFLOW_SCALE));
+    let mut size = s.splat(0.0);
+    let part = s.splat(OVERFLOW_SCALE);
+
     for point in points.as_flattened() {
         size = s.fma(s.abs(*point), part, size);
     }
+
     let rounding = s.mul(size, s.splat(ROUNDING_SHARE / OVERFLOW_SCALE));
     for x in made.as_flattened_mut() {
         *x = s.select_greater(rounding, s.abs(*x), s.splat(0.0), *x);
     }
+
     made
 }
 
@@ -374,7 +419,11 @@ fn store_square<S: Simd16, const N: usize>(
 
 /// `sums += more`
 #[inline(always)]
-fn add_square<S: Simd16, const N: usize>(s: S, sums: &mut BlockSquare<S, N>, more: BlockSquare<S, N>) {
+fn add_square<S: Simd16, const N: usize>(
+    s: S,
+    sums: &mut BlockSquare<S, N>,
+    more: BlockSquare<S, N>,
+) {
     for (sums, more) in sums.iter_mut().zip(more) {
         for (sum, more) in sums.iter_mut().zip(more) {
             *sum = s.add(*sum, more);
@@ -395,6 +444,7 @@ impl Kernel for WeightTransformKernel<'_> {
     fn run_with<S: Simd16>(self, s: S) {
         let (inputs, outputs) = self.plan.channels;
         let column = inputs * BLOCK;
+
         for at in 0..inputs * outputs / BLOCK {
             let from = (at / inputs * 9 * inputs + at % inputs) * BLOCK;
             let g = load_square::<S, 3>(s, self.weights, from, 3 * column, column);
@@ -423,6 +473,7 @@ impl Kernel for WeightGatherKernel<'_> {
     fn run_with<S: Simd16>(self, s: S) {
         let (inputs, outputs) = self.plan.channels;
         let column = inputs * BLOCK;
+
         for at in 0..inputs * outputs / BLOCK {
             let u = load_square::<S, TILE_SIDE>(
                 s,
@@ -431,7 +482,12 @@ impl Kernel for WeightGatherKernel<'_> {
                 TILE_SIDE * inputs * outputs,
                 inputs * outputs,
             );
-            let g = zero_below_rounding(s, &u, transform_both_axes::<S, WeightTransformAdjoint, TILE_SIDE, 3>(s, u));
+            let g = zero_below_rounding(
+                s,
+                &u,
+                transform_both_axes::<S, WeightTransformAdjoint, TILE_SIDE, 3>(s, u),
+            );
+
             let to = (at / inputs * 9 * inputs + at % inputs) * BLOCK;
             let mut sum = load_square::<S, 3>(s, self.weight_gradient, to, 3 * column, column);
             add_square(s, &mut sum, g);
@@ -456,10 +512,15 @@ pub(crate) struct WinogradForwardKernel<'a> {
 impl Kernel for WinogradForwardKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
-        let WinogradWorkspace { inputs, outputs, .. } = self.workspace;
+        let WinogradWorkspace {
+            inputs, outputs, ..
+        } = self.workspace;
+
         for strip in self.plan.tile_strips(self.images) {
             transform_inputs(s, self.plan, strip, self.input, inputs);
-            self.plan.forward.multiply_points(s, strip.len(), inputs, self.weights, outputs);
+            self.plan
+                .forward
+                .multiply_points(s, strip.len(), inputs, self.weights, outputs);
             gather_outputs(s, self.plan, strip, outputs, self.initial_sum, self.output);
         }
     }
@@ -485,15 +546,25 @@ impl Kernel for WinogradBackwardKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
         let tiled = self.plan;
-        let WinogradWorkspace { inputs, outputs, weight_gradient: weights } = self.workspace;
+        let WinogradWorkspace {
+            inputs,
+            outputs,
+            weight_gradient: weights,
+        } = self.workspace;
+
         for strip in tiled.tile_strips(self.images) {
             transform_output_gradient(s, tiled, strip, self.output_gradient, outputs);
             if let Some(input) = self.input {
                 let weights = &mut weights[..tiled.weight_len()];
                 transform_inputs(s, tiled, strip, input, inputs);
-                tiled.forward.add_weight_gradients(s, strip.len(), inputs, outputs, weights);
+                tiled
+                    .forward
+                    .add_weight_gradients(s, strip.len(), inputs, outputs, weights);
             }
-            tiled.backward.multiply_points(s, strip.len(), outputs, self.weights, inputs);
+
+            tiled
+                .backward
+                .multiply_points(s, strip.len(), outputs, self.weights, inputs);
             gather_input_gradient(s, tiled, strip, inputs, self.input_gradient);
         }
     }
@@ -501,12 +572,28 @@ impl Kernel for WinogradBackwardKernel<'_> {
 
 /// `points = Bᵀ input B`
 #[inline(always)]
-fn transform_inputs<S: Simd16>(s: S, tiled: &WinogradPlan, strip: &[WinogradTile], input: &[f32], points: &mut [f32]) {
+fn transform_inputs<S: Simd16>(
+    s: S,
+    tiled: &WinogradPlan,
+    strip: &[WinogradTile],
+    input: &[f32],
+    points: &mut [f32],
+) {
     let channels = tiled.channels.0;
-    for (tile, points) in strip.iter().zip(points.chunks_exact_mut(tile_pitch(channels))) {
+    for (tile, points) in strip
+        .iter()
+        .zip(points.chunks_exact_mut(tile_pitch(channels)))
+    {
         for (b, points) in points.chunks_exact_mut(TILE_POINTS * BLOCK).enumerate() {
-            let d = load_square::<S, TILE_SIDE>(s, input, tile.input_offset + b * BLOCK, tiled.row_lens[0], channels);
+            let d = load_square::<S, TILE_SIDE>(
+                s,
+                input,
+                tile.input_offset + b * BLOCK,
+                tiled.row_lens[0],
+                channels,
+            );
             let v = transform_both_axes::<S, InputTransform, TILE_SIDE, TILE_SIDE>(s, d);
+
             store_points(s, v, points);
         }
     }
@@ -522,7 +609,10 @@ fn transform_output_gradient<S: Simd16>(
     points: &mut [f32],
 ) {
     let channels = tiled.channels.1;
-    for (tile, points) in strip.iter().zip(points.chunks_exact_mut(tile_pitch(channels))) {
+    for (tile, points) in strip
+        .iter()
+        .zip(points.chunks_exact_mut(tile_pitch(channels)))
+    {
         for (b, points) in points.chunks_exact_mut(TILE_POINTS * BLOCK).enumerate() {
             let y = load_square::<S, TILE_OUTPUTS>(
                 s,
@@ -532,6 +622,7 @@ fn transform_output_gradient<S: Simd16>(
                 channels,
             );
             let e = transform_both_axes::<S, OutputTransformAdjoint, TILE_OUTPUTS, TILE_SIDE>(s, y);
+
             store_points(s, e, points);
         }
     }
@@ -553,10 +644,12 @@ fn gather_outputs<S: Simd16>(
             let m = load_points(s, points);
             let mut y = transform_both_axes::<S, OutputTransform, TILE_SIDE, TILE_OUTPUTS>(s, m);
             let at = tile.output_offset + b * BLOCK;
+
             if let InitialSum::Buffer(from) = start {
                 let from = load_square::<S, TILE_OUTPUTS>(s, from, at, tiled.row_lens[2], channels);
                 add_square(s, &mut y, from);
             }
+
             store_square::<S, TILE_OUTPUTS>(s, y, output, at, tiled.row_lens[2], channels);
         }
     }
@@ -576,15 +669,21 @@ fn gather_input_gradient<S: Simd16>(
         let [rows, columns] = &tile.inside;
         for (b, points) in points.chunks_exact(TILE_POINTS * BLOCK).enumerate() {
             let v = load_points(s, points);
-            let d =
-                zero_below_rounding(s, &v, transform_both_axes::<S, InputTransformAdjoint, TILE_SIDE, TILE_SIDE>(s, v));
+            let d = zero_below_rounding(
+                s,
+                &v,
+                transform_both_axes::<S, InputTransformAdjoint, TILE_SIDE, TILE_SIDE>(s, v),
+            );
+
             let at = tile.image_offset + b * BLOCK;
             if rows.len() == TILE_SIDE && columns.len() == TILE_SIDE {
-                let mut sum = load_square::<S, TILE_SIDE>(s, output, at, tiled.row_lens[1], channels);
+                let mut sum =
+                    load_square::<S, TILE_SIDE>(s, output, at, tiled.row_lens[1], channels);
                 add_square(s, &mut sum, d);
                 store_square::<S, TILE_SIDE>(s, sum, output, at, tiled.row_lens[1], channels);
                 continue;
             }
+
             for (r, line) in d[rows.clone()].iter().enumerate() {
                 for (c, x) in line[columns.clone()].iter().enumerate() {
                     let to = block_at_mut(output, at + r * tiled.row_lens[1] + c * channels);
@@ -598,29 +697,58 @@ fn gather_input_gradient<S: Simd16>(
 /// Reads a tile's block of channels at its points.
 #[inline(always)]
 fn load_points<S: Simd16>(s: S, points: &[f32]) -> BlockSquare<S, TILE_SIDE> {
-    load_square::<S, TILE_SIDE>(s, &points[..TILE_POINTS * BLOCK], 0, TILE_SIDE * BLOCK, BLOCK)
+    load_square::<S, TILE_SIDE>(
+        s,
+        &points[..TILE_POINTS * BLOCK],
+        0,
+        TILE_SIDE * BLOCK,
+        BLOCK,
+    )
 }
 
 /// Writes them.
 #[inline(always)]
 fn store_points<S: Simd16>(s: S, square: BlockSquare<S, TILE_SIDE>, points: &mut [f32]) {
-    store_square::<S, TILE_SIDE>(s, square, &mut points[..TILE_POINTS * BLOCK], 0, TILE_SIDE * BLOCK, BLOCK);
+    store_square::<S, TILE_SIDE>(
+        s,
+        square,
+        &mut points[..TILE_POINTS * BLOCK],
+        0,
+        TILE_SIDE * BLOCK,
+        BLOCK,
+    );
 }
 
 impl PointwiseProduct {
     fn new(from: usize, to: usize, tiles: usize) -> Self {
-        let pixels = (0..tiles).map(|at| PixelOffsets { input: at * tile_pitch(from), output: at * tile_pitch(to) });
+        let pixels = (0..tiles).map(|at| PixelOffsets {
+            input: at * tile_pitch(from),
+            output: at * tile_pitch(to),
+        });
         let runs = (0..from / BLOCK).map(|block| ConvTap {
             input_offset: block * TILE_POINTS * BLOCK,
             rows: BLOCK,
             first_weight_row: block * BLOCK,
         });
-        Self { from, to, pixels: pixels.collect(), taps: runs.collect() }
+
+        Self {
+            from,
+            to,
+            pixels: pixels.collect(),
+            taps: runs.collect(),
+        }
     }
 
     /// `to = from · weights` at every point.
     #[inline(always)]
-    fn multiply_points<S: Simd16>(&self, s: S, tiles: usize, from: &[f32], weights: &[f32], to: &mut [f32]) {
+    fn multiply_points<S: Simd16>(
+        &self,
+        s: S,
+        tiles: usize,
+        from: &[f32],
+        weights: &[f32],
+        to: &mut [f32],
+    ) {
         for (point, weights) in weights.chunks_exact(self.from * self.to).enumerate() {
             DirectConvKernel {
                 input: &from[point * BLOCK..],
@@ -639,7 +767,14 @@ impl PointwiseProduct {
 
     /// `weights += from · to` at every point, summed over the tiles.
     #[inline(always)]
-    fn add_weight_gradients<S: Simd16>(&self, s: S, tiles: usize, from: &[f32], to: &[f32], weights: &mut [f32]) {
+    fn add_weight_gradients<S: Simd16>(
+        &self,
+        s: S,
+        tiles: usize,
+        from: &[f32],
+        to: &[f32],
+        weights: &mut [f32],
+    ) {
         for (point, weights) in weights.chunks_exact_mut(self.from * self.to).enumerate() {
             WeightGradientKernel {
                 input: &from[point * BLOCK..],

@@ -35,22 +35,30 @@ pub(crate) fn estimate_gradient_noise(
     batch: usize,
     mut gradient: impl FnMut(&mut [f32]),
 ) -> GradientNoise {
-    let (mut a, mut b) = (vec![0.0; len], vec![0.0; len]);
+    let mut a = vec![0.0; len];
+    let mut b = vec![0.0; len];
     let mut squares = Vec::with_capacity(GRADIENT_PAIRS);
+
     for _ in 0..GRADIENT_PAIRS {
         gradient(&mut a);
         gradient(&mut b);
         let apart = |i: usize| f64::from(a[i]) - f64::from(b[i]);
         squares.push(sum_over_ranges(places, |i| apart(i) * apart(i)));
     }
+
     let trace = squares.iter().sum::<f64>() / GRADIENT_PAIRS as f64 * batch as f64 / 2.0;
     squares.sort_by(|x, y| y.total_cmp(x));
-    GradientNoise { trace, tail_index: estimate_tail_index(&squares) }
+    GradientNoise {
+        trace,
+        tail_index: estimate_tail_index(&squares),
+    }
 }
 
 /// Hill 1975, from squared distances in descending order: 1 over the mean of ln(r_i/r_{k+1}) for the largest k.
 fn estimate_tail_index(squares: &[f64]) -> f64 {
-    let excess = squares[..TAIL_SIZE].iter().map(|square| 0.5 * libm::log(square / squares[TAIL_SIZE]));
+    let excess = squares[..TAIL_SIZE]
+        .iter()
+        .map(|square| 0.5 * libm::log(square / squares[TAIL_SIZE]));
     TAIL_SIZE as f64 / excess.sum::<f64>()
 }
 
@@ -63,27 +71,44 @@ pub(crate) fn lanczos_largest_eigenvalue(
     mut product: impl FnMut(&[f64]) -> Option<Vec<f64>>,
 ) -> Option<f64> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let (mut vector, mut last) = (vec![0.0; len], vec![0.0; len]);
-    places.iter().cloned().flatten().for_each(|i| vector[i] = stream.next_normal());
-    let (mut diagonal, mut beside) = (Vec::new(), Vec::<f64>::new());
+    let mut vector = vec![0.0; len];
+    let mut last = vec![0.0; len];
+    places
+        .iter()
+        .cloned()
+        .flatten()
+        .for_each(|i| vector[i] = stream.next_normal());
+
+    let mut diagonal = Vec::new();
+    let mut beside = Vec::<f64>::new();
     let mut length = dot(&vector, &vector).sqrt();
     while diagonal.len() < MAX_HESSIAN_PRODUCTS && length > 0.0 {
         vector.iter_mut().for_each(|x| *x /= length);
         let mut next = product(&vector)?;
         let back = beside.last().copied().unwrap_or(0.0);
-        next.iter_mut().zip(&last).for_each(|(x, before)| *x -= back * before);
+        next.iter_mut()
+            .zip(&last)
+            .for_each(|(x, before)| *x -= back * before);
+
         let along = dot(&next, &vector);
-        next.iter_mut().zip(&vector).for_each(|(x, v)| *x -= along * v);
+        next.iter_mut()
+            .zip(&vector)
+            .for_each(|(x, v)| *x -= along * v);
         length = dot(&next, &next).sqrt();
         diagonal.push(along);
+
         beside.push(length);
         let top = largest_tridiagonal_eigenvalue(&diagonal, &beside);
         // By no more than this it is off from an eigenvalue of the matrix, and by its square from most.
-        if length * last_eigenvector_component(&diagonal, &beside, top) <= EIGENVALUE_TOLERANCE * top.abs() {
+        if length * last_eigenvector_component(&diagonal, &beside, top)
+            <= EIGENVALUE_TOLERANCE * top.abs()
+        {
             return Some(top);
         }
+
         last = std::mem::replace(&mut vector, next);
     }
+
     Some(f64::NAN)
 }
 
@@ -91,27 +116,36 @@ pub(crate) fn lanczos_largest_eigenvalue(
 /// component: inverse iteration, next to the eigenvalue on the side where all pivots are negative.
 fn last_eigenvector_component(diagonal: &[f64], beside: &[f64], top: f64) -> f64 {
     let n = diagonal.len();
-    let scale = diagonal.iter().chain(&beside[..n - 1]).fold(0.0, |scale: f64, x| scale.max(x.abs()));
+    let scale = diagonal
+        .iter()
+        .chain(&beside[..n - 1])
+        .fold(0.0, |scale: f64, x| scale.max(x.abs()));
     if scale == 0.0 {
         return 1.0;
     }
+
     let shift = top + 1e-12 * scale;
     let mut pivots = vec![diagonal[0] - shift; n];
+
     for i in 1..n {
         pivots[i] = diagonal[i] - shift - beside[i - 1] * beside[i - 1] / pivots[i - 1];
     }
+
     let mut vector = vec![1.0; n];
     for _ in 0..3 {
         for i in 1..n {
             vector[i] -= beside[i - 1] / pivots[i - 1] * vector[i - 1];
         }
+
         vector[n - 1] /= pivots[n - 1];
         for i in (0..n - 1).rev() {
             vector[i] = (vector[i] - beside[i] * vector[i + 1]) / pivots[i];
         }
+
         let length = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
         vector.iter_mut().for_each(|x| *x /= length);
     }
+
     vector[n - 1].abs()
 }
 
@@ -119,32 +153,59 @@ fn last_eigenvector_component(diagonal: &[f64], beside: &[f64], top: f64) -> f64
 fn largest_tridiagonal_eigenvalue(diagonal: &[f64], beside: &[f64]) -> f64 {
     let neighbours = |i: usize| {
         let before = if i > 0 { beside[i - 1].abs() } else { 0.0 };
-        before + if i + 1 < diagonal.len() { beside[i].abs() } else { 0.0 }
+        before
+            + if i + 1 < diagonal.len() {
+                beside[i].abs()
+            } else {
+                0.0
+            }
     };
-    let bounds = diagonal.iter().enumerate().map(|(i, d)| (d - neighbours(i), d + neighbours(i)));
-    let (mut low, mut high) =
-        bounds.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (l, h)| (low.min(l), high.max(h)));
+    let bounds = diagonal
+        .iter()
+        .enumerate()
+        .map(|(i, d)| (d - neighbours(i), d + neighbours(i)));
+    let (mut low, mut high) = bounds
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (l, h)| {
+            (low.min(l), high.max(h))
+        });
     if !(low.is_finite() && high.is_finite()) {
         return f64::NAN;
     }
+
     // No eigenvalue above x: all pivots of T − x are negative.
     let above_all = |x: f64| {
         let mut pivot = 1.0;
         diagonal.iter().enumerate().all(|(i, d)| {
-            let off = if i > 0 { beside[i - 1] * beside[i - 1] } else { 0.0 };
+            let off = if i > 0 {
+                beside[i - 1] * beside[i - 1]
+            } else {
+                0.0
+            };
             pivot = d - x - off / pivot;
+
             pivot < 0.0
         })
     };
+
     for _ in 0..100 {
         let middle = low + (high - low) / 2.0;
-        if above_all(middle) { high = middle } else { low = middle }
+        if above_all(middle) {
+            high = middle
+        } else {
+            low = middle
+        }
     }
+
     high
 }
 
 /// Indices of a batch drawn with replacement.
-pub(crate) fn draw_batch_indices(subset: &[u32], batch: usize, stream: &mut RandomStream, into: &mut Vec<u32>) {
+pub(crate) fn draw_batch_indices(
+    subset: &[u32],
+    batch: usize,
+    stream: &mut RandomStream,
+    into: &mut Vec<u32>,
+) {
     into.clear();
     into.extend((0..batch).map(|_| subset[stream.next_below(subset.len() as u32) as usize]));
 }
@@ -179,12 +240,24 @@ mod tests {
     fn the_last_component_of_an_eigenvector_is_found() {
         // That of the largest eigenvalue of the second difference is sin(knπ/(n + 1)) in its k-th component.
         for n in [1_usize, 2, 5, 20] {
-            let (diagonal, beside) = (vec![2.0; n], vec![-1.0; n]);
-            let found =
-                last_eigenvector_component(&diagonal, &beside, largest_tridiagonal_eigenvalue(&diagonal, &beside));
-            let component = |k: usize| libm::sin((k * n) as f64 * std::f64::consts::PI / (n + 1) as f64);
-            let length = (1..=n).map(|k| component(k) * component(k)).sum::<f64>().sqrt();
-            assert!((found - component(n).abs() / length).abs() < 1e-9, "{n}: {found}");
+            let diagonal = vec![2.0; n];
+            let beside = vec![-1.0; n];
+            let found = last_eigenvector_component(
+                &diagonal,
+                &beside,
+                largest_tridiagonal_eigenvalue(&diagonal, &beside),
+            );
+
+            let component =
+                |k: usize| libm::sin((k * n) as f64 * std::f64::consts::PI / (n + 1) as f64);
+            let length = (1..=n)
+                .map(|k| component(k) * component(k))
+                .sum::<f64>()
+                .sqrt();
+            assert!(
+                (found - component(n).abs() / length).abs() < 1e-9,
+                "{n}: {found}"
+            );
         }
     }
 
@@ -202,28 +275,58 @@ mod tests {
         (eigenvalues[5], eigenvalues[200]) = (3.0, 7.0);
         let found = diagonal_top(&eigenvalues, &[0..150, 250..300]).expect("nothing breaks off");
         assert!((found - 3.0).abs() < 1e-6, "{found}");
-        let found = diagonal_top(&[-2.0, -5.0, -3.0], std::slice::from_ref(&(0..3))).expect("nothing breaks off");
+        let found = diagonal_top(&[-2.0, -5.0, -3.0], std::slice::from_ref(&(0..3)))
+            .expect("nothing breaks off");
         assert!((found + 2.0).abs() < 1e-6, "{found}");
-        assert_eq!(diagonal_top(&[0.0; 4], std::slice::from_ref(&(0..4))), Some(0.0));
+
+        assert_eq!(
+            diagonal_top(&[0.0; 4], std::slice::from_ref(&(0..4))),
+            Some(0.0)
+        );
+
         // Ten thousand eigenvalues that lie close, the largest ones closest.
-        let close: Vec<f64> = (0..10_000).map(|i| -1e-9 - libm::pow(f64::from(i) / 1e4, 4.0)).collect();
+        let close: Vec<f64> = (0..10_000)
+            .map(|i| -1e-9 - libm::pow(f64::from(i) / 1e4, 4.0))
+            .collect();
         assert!(diagonal_top(&close, std::slice::from_ref(&(0..10_000))).is_some_and(f64::is_nan));
         let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"");
-        assert_eq!(lanczos_largest_eigenvalue((3, std::slice::from_ref(&(0..3))), &mut stream, |_| None), None);
+        assert_eq!(
+            lanczos_largest_eigenvalue((3, std::slice::from_ref(&(0..3))), &mut stream, |_| None),
+            None
+        );
     }
 
     #[test]
     fn noise_is_what_was_put_in() {
         let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"noise");
-        let (n, batch, deviation) = (4096, 8, 0.5);
+        let n = 4096;
+        let batch = 8;
+        let deviation = 0.5;
         let found = estimate_gradient_noise(std::slice::from_ref(&(0..n)), n, batch, |g| {
-            g.iter_mut().for_each(|g| *g = (1.0 + deviation * stream.next_normal()) as f32);
+            g.iter_mut()
+                .for_each(|g| *g = (1.0 + deviation * stream.next_normal()) as f32);
         });
+
         let expected = batch as f64 * n as f64 * deviation * deviation;
-        assert!((found.trace / expected - 1.0).abs() < 0.01, "{} {expected}", found.trace);
-        assert!(found.tail_index > 50.0, "thin tails have a large index, not {}", found.tail_index);
-        let pareto: Vec<f64> =
-            (1..=GRADIENT_PAIRS).map(|i| libm::pow(GRADIENT_PAIRS as f64 / i as f64, 2.0 / 1.5)).collect();
-        assert!((estimate_tail_index(&pareto) - 1.5).abs() < 0.6, "{}", estimate_tail_index(&pareto));
+        assert!(
+            (found.trace / expected - 1.0).abs() < 0.01,
+            "{} {expected}",
+            found.trace
+        );
+
+        assert!(
+            found.tail_index > 50.0,
+            "thin tails have a large index, not {}",
+            found.tail_index
+        );
+        let pareto: Vec<f64> = (1..=GRADIENT_PAIRS)
+            .map(|i| libm::pow(GRADIENT_PAIRS as f64 / i as f64, 2.0 / 1.5))
+            .collect();
+
+        assert!(
+            (estimate_tail_index(&pareto) - 1.5).abs() < 0.6,
+            "{}",
+            estimate_tail_index(&pareto)
+        );
     }
 }

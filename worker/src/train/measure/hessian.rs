@@ -71,27 +71,65 @@ struct LayerTangent {
 
 impl<'a, S: Simd16> Hessian<'a, S> {
     /// Of a batch of images, at parameters in the order of [`Net::params`].
-    pub(crate) fn new(s: S, net: &'a Net, loss: Loss, parameters: &[Vec<f32>], batch: &ImageBatch<'_>) -> Self {
+    pub(crate) fn new(
+        s: S,
+        net: &'a Net,
+        loss: Loss,
+        parameters: &[Vec<f32>],
+        batch: &ImageBatch<'_>,
+    ) -> Self {
         let weights: Vec<f64> = parameters.iter().flatten().map(|x| f64::from(*x)).collect();
         let mut images = vec![0.0; batch.len() * net.input.len()];
-        batch.write_images(0, batch.len(), &HaloGrid::single_pixel(net.input.len()), &mut images);
-        let (mut places, mut trained, mut from) = (Vec::new(), Vec::new(), 0);
+        batch.write_images(
+            0,
+            batch.len(),
+            &HaloGrid::single_pixel(net.input.len()),
+            &mut images,
+        );
+
+        let mut places = Vec::new();
+        let mut trained = Vec::new();
+        let mut from = 0;
+
         for param in net.params() {
             let place = from..from + param.len;
             from = place.end;
+
             if param.trained {
                 trained.push(place.clone());
             }
+
             places.push((param.layer, param.role, place));
         }
+
         let layer_at = |(at, layer): (usize, &'a Layer)| {
-            let place = |role| places.iter().find(|(l, r, _)| (*l, *r) == (at, role)).map(|(.., place)| place.clone());
+            let place = |role| {
+                places
+                    .iter()
+                    .find(|(l, r, _)| (*l, *r) == (at, role))
+                    .map(|(.., place)| place.clone())
+            };
             let weight = place(ParamRole::Weight).expect("every layer has a weight");
+
             let map = ExactLinearOp::from_layer(layer);
-            let transposed = layer.source.map(|_| map.transpose_weight(&weights[weight.clone()])).unwrap_or_default();
-            let (bias, scale, shift) =
-                (place(ParamRole::Bias), place(ParamRole::NormScale), place(ParamRole::NormShift));
-            HessianLayer { layer, linear_op: map, weight, bias, scale, shift, adder: net.adding_layer(at), transposed }
+            let transposed = layer
+                .source
+                .map(|_| map.transpose_weight(&weights[weight.clone()]))
+                .unwrap_or_default();
+            let bias = place(ParamRole::Bias);
+
+            let scale = place(ParamRole::NormScale);
+            let shift = place(ParamRole::NormShift);
+            HessianLayer {
+                layer,
+                linear_op: map,
+                weight,
+                bias,
+                scale,
+                shift,
+                adder: net.adding_layer(at),
+                transposed,
+            }
         };
         let layers = net.layers.iter().enumerate().map(layer_at).collect();
         let mut this = Self {
@@ -109,6 +147,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         if this.micro_batch == this.labels.len() {
             this.cached_pass = this.forward_backward(0..this.labels.len());
         }
+
         this
     }
 
@@ -122,11 +161,21 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         let mut product = vec![0.0; direction.len()];
         for first in (0..self.labels.len()).step_by(self.micro_batch) {
             let images = first..(first + self.micro_batch).min(self.labels.len());
-            let again = if self.cached_pass.is_empty() { self.forward_backward(images.clone()) } else { Vec::new() };
-            let passed = if self.cached_pass.is_empty() { &again } else { &self.cached_pass };
+            let again = if self.cached_pass.is_empty() {
+                self.forward_backward(images.clone())
+            } else {
+                Vec::new()
+            };
+            let passed = if self.cached_pass.is_empty() {
+                &again
+            } else {
+                &self.cached_pass
+            };
             let tangents = self.forward_tangents(passed, images.clone(), direction);
+
             self.add_backward_tangents(passed, &tangents, images, direction, &mut product);
         }
+
         product
     }
 
@@ -139,18 +188,31 @@ impl<'a, S: Simd16> Hessian<'a, S> {
     fn forward_backward(&self, images: Range<usize>) -> Vec<LayerPassRecord> {
         let mut passed: Vec<LayerPassRecord> = Vec::with_capacity(self.layers.len());
         let mut sums = vec![Vec::new(); self.layers.len()];
+
         for (at, layer) in self.layers.iter().enumerate() {
             let z = {
-                let inputs = layer.layer.source.map_or(self.input_images(&images), |source| &passed[source].output);
+                let inputs = layer
+                    .layer
+                    .source
+                    .map_or(self.input_images(&images), |source| &passed[source].output);
                 let mut z = layer.initial_z(&mut sums, images.len(), &self.weights);
-                layer.linear_op.add_outputs(self.s, inputs, &self.weights[layer.weight.clone()], &mut z);
+                layer.linear_op.add_outputs(
+                    self.s,
+                    inputs,
+                    &self.weights[layer.weight.clone()],
+                    &mut z,
+                );
+
                 z
             };
+
             if layer.adder.is_some() {
                 sums[at].clone_from(&z);
             }
+
             passed.push(layer.record_activations(z, images.len(), &self.weights));
         }
+
         self.backward(&mut passed, images);
         passed
     }
@@ -160,16 +222,27 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         if let (Some(last), Some(passed)) = (given.last_mut(), passed.last()) {
             *last = self.logit_gradients(&passed.output, &self.labels[images.clone()]);
         }
+
         for (at, layer) in self.layers.iter().enumerate().rev() {
-            let slope = layer.unpool_gradient(&passed[at], take(&mut given[at]), images.len(), &self.weights);
+            let slope = layer.unpool_gradient(
+                &passed[at],
+                take(&mut given[at]),
+                images.len(),
+                &self.weights,
+            );
             let mut gradient = layer.norm_backward(&passed[at], &slope, &self.weights);
+
             if let Some(adder) = layer.adder {
                 add_elementwise(&mut gradient, &passed[adder].z_gradient);
             }
+
             if let Some(source) = layer.layer.source {
                 let to = fill_zeros_if_empty(&mut given[source], passed[source].output.len());
-                layer.linear_op.add_input_gradient(self.s, &gradient, &layer.transposed, to);
+                layer
+                    .linear_op
+                    .add_input_gradient(self.s, &gradient, &layer.transposed, to);
             }
+
             (passed[at].y_gradient, passed[at].z_gradient) = (slope, gradient);
         }
     }
@@ -183,22 +256,40 @@ impl<'a, S: Simd16> Hessian<'a, S> {
     ) -> Vec<LayerTangent> {
         let mut tangents: Vec<LayerTangent> = Vec::with_capacity(self.layers.len());
         let mut sums = vec![Vec::new(); self.layers.len()];
+
         for (at, layer) in self.layers.iter().enumerate() {
             let mut z = layer.initial_z(&mut sums, images.len(), direction);
             let source = layer.layer.source;
             let inputs = source.map_or(self.input_images(&images), |source| &passed[source].output);
+
             if layer.layer.trained {
-                layer.linear_op.add_outputs(self.s, inputs, &direction[layer.weight.clone()], &mut z);
+                layer.linear_op.add_outputs(
+                    self.s,
+                    inputs,
+                    &direction[layer.weight.clone()],
+                    &mut z,
+                );
             }
+
             if let Some(source) = source {
                 let weight = &self.weights[layer.weight.clone()];
-                layer.linear_op.add_outputs(self.s, &tangents[source].output, weight, &mut z);
+                layer
+                    .linear_op
+                    .add_outputs(self.s, &tangents[source].output, weight, &mut z);
             }
+
             if layer.adder.is_some() {
                 sums[at].clone_from(&z);
             }
-            tangents.push(layer.forward_tangent(&passed[at], z, images.len(), (&self.weights, direction)));
+
+            tangents.push(layer.forward_tangent(
+                &passed[at],
+                z,
+                images.len(),
+                (&self.weights, direction),
+            ));
         }
+
         tangents
     }
 
@@ -211,27 +302,52 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         direction: &[f64],
         product: &mut [f64],
     ) {
-        let (mut given, mut gradients) = (vec![Vec::new(); self.layers.len()], vec![Vec::new(); self.layers.len()]);
-        if let (Some(last), Some(passed), Some(tangent)) = (given.last_mut(), passed.last(), tangents.last()) {
+        let mut given = vec![Vec::new(); self.layers.len()];
+        let mut gradients = vec![Vec::new(); self.layers.len()];
+
+        if let (Some(last), Some(passed), Some(tangent)) =
+            (given.last_mut(), passed.last(), tangents.last())
+        {
             *last = self.logit_gradient_tangents(&passed.output, &tangent.output);
         }
+
         for (at, layer) in self.layers.iter().enumerate().rev() {
-            let (here, tangent) = (&passed[at], &tangents[at]);
-            let slope = layer.unpool_gradient(here, take(&mut given[at]), images.len(), &self.weights);
+            let here = &passed[at];
+            let tangent = &tangents[at];
+            let slope =
+                layer.unpool_gradient(here, take(&mut given[at]), images.len(), &self.weights);
             layer.add_affine_tangents(here, tangent, &slope, product);
-            let mut gradient = layer.norm_backward_tangent(here, tangent, &slope, (&self.weights, direction));
+            let mut gradient =
+                layer.norm_backward_tangent(here, tangent, &slope, (&self.weights, direction));
+
             if let Some(adder) = layer.adder {
                 add_elementwise(&mut gradient, &take(&mut gradients[adder]));
             }
-            self.add_weight_tangents(layer, (passed, tangents), &images, (&here.z_gradient, &gradient), product);
+
+            self.add_weight_tangents(
+                layer,
+                (passed, tangents),
+                &images,
+                (&here.z_gradient, &gradient),
+                product,
+            );
+
             if let Some(source) = layer.layer.source {
                 let to = fill_zeros_if_empty(&mut given[source], passed[source].output.len());
-                layer.linear_op.add_input_gradient(self.s, &gradient, &layer.transposed, to);
+                layer
+                    .linear_op
+                    .add_input_gradient(self.s, &gradient, &layer.transposed, to);
+
                 if layer.layer.trained {
-                    let turned = layer.linear_op.transpose_weight(&direction[layer.weight.clone()]);
-                    layer.linear_op.add_input_gradient(self.s, &here.z_gradient, &turned, to);
+                    let turned = layer
+                        .linear_op
+                        .transpose_weight(&direction[layer.weight.clone()]);
+                    layer
+                        .linear_op
+                        .add_input_gradient(self.s, &here.z_gradient, &turned, to);
                 }
             }
+
             if layer.layer.add.is_some() {
                 gradients[at] = gradient;
             }
@@ -251,49 +367,79 @@ impl<'a, S: Simd16> Hessian<'a, S> {
             && layer.layer.trained
         {
             let sums = &mut product[bias.clone()];
-            changed.chunks_exact(sums.len()).for_each(|pixel| add_elementwise(sums, pixel));
+            changed
+                .chunks_exact(sums.len())
+                .for_each(|pixel| add_elementwise(sums, pixel));
         }
+
         if !layer.layer.trained {
             return;
         }
-        let (source, to) = (layer.layer.source, &mut product[layer.weight.clone()]);
+
+        let source = layer.layer.source;
+        let to = &mut product[layer.weight.clone()];
         let inputs = source.map_or(self.input_images(images), |source| &passed[source].output);
-        layer.linear_op.add_weight_gradient(self.s, inputs, changed, to);
+        layer
+            .linear_op
+            .add_weight_gradient(self.s, inputs, changed, to);
+
         if let Some(source) = source {
-            layer.linear_op.add_weight_gradient(self.s, &tangents[source].output, gradient, to);
+            layer
+                .linear_op
+                .add_weight_gradient(self.s, &tangents[source].output, gradient, to);
         }
     }
 
     /// ∂L/∂logits.
     fn logit_gradients(&self, logits: &[f64], labels: &[u8]) -> Vec<f64> {
-        let (share, classes) = (1.0 / self.labels.len() as f64, self.classes as f64);
+        let share = 1.0 / self.labels.len() as f64;
+        let classes = self.classes as f64;
         let mut slopes = Vec::with_capacity(logits.len());
+
         for (logits, label) in logits.chunks_exact(self.classes).zip(labels) {
             let of_class = |c: usize| f64::from(u8::from(c == usize::from(*label)));
             match self.loss {
                 Loss::CrossEntropy { smoothing } => {
                     let target = |c| (1.0 - smoothing) * of_class(c) + smoothing / classes;
-                    slopes.extend(softmax(logits).iter().enumerate().map(|(c, p)| share * (p - target(c))));
+                    slopes.extend(
+                        softmax(logits)
+                            .iter()
+                            .enumerate()
+                            .map(|(c, p)| share * (p - target(c))),
+                    );
                 }
                 Loss::Mse => {
-                    slopes.extend(logits.iter().enumerate().map(|(c, x)| share * 2.0 / classes * (x - of_class(c))));
+                    slopes.extend(
+                        logits
+                            .iter()
+                            .enumerate()
+                            .map(|(c, x)| share * 2.0 / classes * (x - of_class(c))),
+                    );
                 }
             }
         }
+
         slopes
     }
 
     fn logit_gradient_tangents(&self, logits: &[f64], tangents: &[f64]) -> Vec<f64> {
-        let (share, classes) = (1.0 / self.labels.len() as f64, self.classes as f64);
+        let share = 1.0 / self.labels.len() as f64;
+        let classes = self.classes as f64;
+
         if self.loss == Loss::Mse {
             return tangents.iter().map(|x| share * 2.0 / classes * x).collect();
         }
+
         let mut slopes = Vec::with_capacity(logits.len());
-        for (logits, tangents) in logits.chunks_exact(self.classes).zip(tangents.chunks_exact(self.classes)) {
+        for (logits, tangents) in logits
+            .chunks_exact(self.classes)
+            .zip(tangents.chunks_exact(self.classes))
+        {
             let p = softmax(logits);
             let mean: f64 = p.iter().zip(tangents).map(|(p, x)| p * x).sum();
             slopes.extend(p.iter().zip(tangents).map(|(p, x)| share * p * (x - mean)));
         }
+
         slopes
     }
 }
@@ -335,7 +481,10 @@ impl NormSets {
         let channels = self.of_channel.len();
         for pixel in (0..len).step_by(channels) {
             let first = pixel / image_len * self.per_image;
-            self.of_channel.iter().enumerate().for_each(|(c, set)| each(pixel + c, first + set));
+            self.of_channel
+                .iter()
+                .enumerate()
+                .for_each(|(c, set)| each(pixel + c, first + set));
         }
     }
 
@@ -360,18 +509,30 @@ impl HessianLayer<'_> {
 
     fn norm_sets(&self, images: usize) -> Option<(NormSets, f64)> {
         let norm = self.layer.norm?;
-        let (channels, pixels) = (self.channel_count(), self.image_len() / self.channel_count());
+        let channels = self.channel_count();
+        let pixels = self.image_len() / self.channel_count();
         let sets = match norm.scope {
             NormScope::Batch => {
                 let of_channel = (0..channels).collect();
-                NormSets { per_image: 0, of_channel, count: channels, size: (images * pixels) as f64 }
+                NormSets {
+                    per_image: 0,
+                    of_channel,
+                    count: channels,
+                    size: (images * pixels) as f64,
+                }
             }
             NormScope::Groups(groups) => {
                 let within = channels / groups;
                 let of_channel = (0..channels).map(|c| c / within).collect();
-                NormSets { per_image: groups, of_channel, count: images * groups, size: (pixels * within) as f64 }
+                NormSets {
+                    per_image: groups,
+                    of_channel,
+                    count: images * groups,
+                    size: (pixels * within) as f64,
+                }
             }
         };
+
         Some((sets, norm.eps))
     }
 
@@ -381,45 +542,74 @@ impl HessianLayer<'_> {
             Some(added) => take(&mut sums[added]),
             None => vec![0.0; images * self.image_len()],
         };
+
         if let Some(bias) = &self.bias {
             let bias = &parameters[bias.clone()];
-            z.chunks_exact_mut(bias.len()).for_each(|pixel| add_elementwise(pixel, bias));
+            z.chunks_exact_mut(bias.len())
+                .for_each(|pixel| add_elementwise(pixel, bias));
         }
+
         z
     }
 
     /// What stands at a place, if there is one.
-    fn params_at<'b>(&self, place: Option<&Range<usize>>, parameters: &'b [f64]) -> Option<&'b [f64]> {
+    fn params_at<'b>(
+        &self,
+        place: Option<&Range<usize>>,
+        parameters: &'b [f64],
+    ) -> Option<&'b [f64]> {
         place.map(|place| &parameters[place.clone()])
     }
 
     /// Behind scale and shift.
     fn scale_and_shift(&self, x: &[f64], weights: &[f64]) -> Vec<f64> {
-        let (Some(scale), Some(shift)) =
-            (self.params_at(self.scale.as_ref(), weights), self.params_at(self.shift.as_ref(), weights))
-        else {
+        let (Some(scale), Some(shift)) = (
+            self.params_at(self.scale.as_ref(), weights),
+            self.params_at(self.shift.as_ref(), weights),
+        ) else {
             return x.to_vec();
         };
+
         let channels = self.channel_count();
-        x.iter().enumerate().map(|(i, x)| x * scale[i % channels] + shift[i % channels]).collect()
+        x.iter()
+            .enumerate()
+            .map(|(i, x)| x * scale[i % channels] + shift[i % channels])
+            .collect()
     }
 
     /// From z to what its readers see.
     fn record_activations(&self, z: Vec<f64>, images: usize, weights: &[f64]) -> LayerPassRecord {
-        let (mut x, mut inv) = (z, Vec::new());
+        let mut x = z;
+        let mut inv = Vec::new();
+
         if let Some((sets, eps)) = self.norm_sets(images) {
-            let (image, len) = (self.image_len(), x.len());
+            let image = self.image_len();
+            let len = x.len();
             let means = sets.compute_means(image, len, |i| x[i]);
             sets.for_each_number(image, len, |i, set| x[i] -= means[set]);
             inv = sets.compute_means(image, len, |i| x[i] * x[i]);
-            inv.iter_mut().for_each(|v| *v = if *v + eps == 0.0 { 0.0 } else { 1.0 / (*v + eps).sqrt() });
+            inv.iter_mut().for_each(|v| {
+                *v = if *v + eps == 0.0 {
+                    0.0
+                } else {
+                    1.0 / (*v + eps).sqrt()
+                }
+            });
+
             sets.for_each_number(image, len, |i, set| x[i] *= inv[set]);
         }
+
         let mut y = self.scale_and_shift(&x, weights);
         if self.layer.relu {
-            y.iter_mut().for_each(|y| *y = if *y > 0.0 { *y } else { 0.0 });
+            y.iter_mut()
+                .for_each(|y| *y = if *y > 0.0 { *y } else { 0.0 });
         }
-        let largest = if self.layer.pool == Pool::Max2 { self.choose_max_pixels(&y) } else { Vec::new() };
+
+        let largest = if self.layer.pool == Pool::Max2 {
+            self.choose_max_pixels(&y)
+        } else {
+            Vec::new()
+        };
         let output = self.pool_activations(y, &largest);
         LayerPassRecord {
             x,
@@ -435,17 +625,26 @@ impl HessianLayer<'_> {
     fn choose_max_pixels(&self, y: &[f64]) -> Vec<u8> {
         let mut chosen = Vec::new();
         self.for_each_pooled(y.len(), |_, members| {
-            let best = (1..4).fold(0, |best, i| if y[members[i]] > y[members[best]] { i } else { best });
+            let best = (1..4).fold(0, |best, i| {
+                if y[members[i]] > y[members[best]] {
+                    i
+                } else {
+                    best
+                }
+            });
             chosen.push(best as u8);
         });
+
         chosen
     }
 
     /// Calls `each` with the index of every number behind a max-pool and those of the four that it is chosen from.
     fn for_each_pooled(&self, len: usize, mut each: impl FnMut(usize, [usize; 4])) {
-        let (width, channels) = (self.layer.output.width, self.channel_count());
+        let width = self.layer.output.width;
+        let channels = self.channel_count();
         let pooled = self.layer.activation_shape();
         let mut at = 0;
+
         for image in (0..len).step_by(self.image_len()) {
             for y in 0..pooled.height {
                 for x in 0..pooled.width {
@@ -462,39 +661,64 @@ impl HessianLayer<'_> {
 
     /// Activations, or their tangents, as readers see them.
     fn pool_activations(&self, y: Vec<f64>, largest: &[u8]) -> Vec<f64> {
-        let (channels, pixels) = (self.channel_count(), self.image_len() / self.channel_count());
+        let channels = self.channel_count();
+        let pixels = self.image_len() / self.channel_count();
+
         match self.layer.pool {
             Pool::None => y,
             Pool::Average => {
                 let mut means = vec![0.0; y.len() / pixels];
-                for (image, means) in y.chunks_exact(self.image_len()).zip(means.chunks_exact_mut(channels)) {
-                    image.chunks_exact(channels).for_each(|pixel| add_elementwise(means, pixel));
+                for (image, means) in y
+                    .chunks_exact(self.image_len())
+                    .zip(means.chunks_exact_mut(channels))
+                {
+                    image
+                        .chunks_exact(channels)
+                        .for_each(|pixel| add_elementwise(means, pixel));
                     means.iter_mut().for_each(|sum| *sum /= pixels as f64);
                 }
+
                 means
             }
             Pool::Max2 => {
                 let mut pooled = vec![0.0; largest.len()];
-                self.for_each_pooled(y.len(), |at, members| pooled[at] = y[members[usize::from(largest[at])]]);
+                self.for_each_pooled(y.len(), |at, members| {
+                    pooled[at] = y[members[usize::from(largest[at])]]
+                });
                 pooled
             }
         }
     }
 
     /// From the gradient of what readers see, or its tangent, to that behind scale and shift; nothing if nobody reads it.
-    fn unpool_gradient(&self, passed: &LayerPassRecord, given: Vec<f64>, images: usize, weights: &[f64]) -> Vec<f64> {
-        let (channels, pixels) = (self.channel_count(), self.image_len() / self.channel_count());
+    fn unpool_gradient(
+        &self,
+        passed: &LayerPassRecord,
+        given: Vec<f64>,
+        images: usize,
+        weights: &[f64],
+    ) -> Vec<f64> {
+        let channels = self.channel_count();
+        let pixels = self.image_len() / self.channel_count();
         let mut slope = vec![0.0; images * self.image_len()];
+
         if given.is_empty() {
             return slope;
         }
+
         match self.layer.pool {
             Pool::None => slope = given,
             Pool::Average => {
                 let share = |x: &f64| x / pixels as f64;
-                for (image, given) in slope.chunks_exact_mut(self.image_len()).zip(given.chunks_exact(channels)) {
+                for (image, given) in slope
+                    .chunks_exact_mut(self.image_len())
+                    .zip(given.chunks_exact(channels))
+                {
                     for pixel in image.chunks_exact_mut(channels) {
-                        pixel.iter_mut().zip(given).for_each(|(to, x)| *to = share(x));
+                        pixel
+                            .iter_mut()
+                            .zip(given)
+                            .for_each(|(to, x)| *to = share(x));
                     }
                 }
             }
@@ -505,27 +729,46 @@ impl HessianLayer<'_> {
                 });
             }
         }
+
         if self.layer.relu {
             let y = self.scale_and_shift(&passed.x, weights);
-            slope.iter_mut().zip(y).for_each(|(g, y)| *g = if y > 0.0 { *g } else { 0.0 });
+            slope
+                .iter_mut()
+                .zip(y)
+                .for_each(|(g, y)| *g = if y > 0.0 { *g } else { 0.0 });
         }
+
         slope
     }
 
     /// Times a norm's scale, if it has one.
     fn multiply_by_scale(&self, slope: &[f64], weights: &[f64]) -> Vec<f64> {
-        let Some(scale) = self.params_at(self.scale.as_ref(), weights) else { return slope.to_vec() };
-        slope.iter().enumerate().map(|(i, g)| g * scale[i % scale.len()]).collect()
+        let Some(scale) = self.params_at(self.scale.as_ref(), weights) else {
+            return slope.to_vec();
+        };
+        slope
+            .iter()
+            .enumerate()
+            .map(|(i, g)| g * scale[i % scale.len()])
+            .collect()
     }
 
     /// ∂L/∂z = inv·(u − mean(u) − x·mean(u·x)) with u = ∂L/∂x.
     fn norm_backward(&self, passed: &LayerPassRecord, slope: &[f64], weights: &[f64]) -> Vec<f64> {
         let mut u = self.multiply_by_scale(slope, weights);
-        let Some((sets, _)) = self.norm_sets(u.len() / self.image_len()) else { return u };
-        let (image, len, x) = (self.image_len(), u.len(), &passed.x);
-        let (mean, mean_x) =
-            (sets.compute_means(image, len, |i| u[i]), sets.compute_means(image, len, |i| u[i] * x[i]));
-        sets.for_each_number(image, len, |i, set| u[i] = passed.inv_std[set] * (u[i] - mean[set] - x[i] * mean_x[set]));
+        let Some((sets, _)) = self.norm_sets(u.len() / self.image_len()) else {
+            return u;
+        };
+        let image = self.image_len();
+        let len = u.len();
+
+        let x = &passed.x;
+        let mean = sets.compute_means(image, len, |i| u[i]);
+        let mean_x = sets.compute_means(image, len, |i| u[i] * x[i]);
+        sets.for_each_number(image, len, |i, set| {
+            u[i] = passed.inv_std[set] * (u[i] - mean[set] - x[i] * mean_x[set])
+        });
+
         u
     }
 
@@ -537,28 +780,49 @@ impl HessianLayer<'_> {
         images: usize,
         (weights, direction): (&[f64], &[f64]),
     ) -> LayerTangent {
-        let (mut x, mut inv) = (z, Vec::new());
+        let mut x = z;
+        let mut inv = Vec::new();
+
         if let Some((sets, _)) = self.norm_sets(images) {
-            let (image, len) = (self.image_len(), x.len());
-            let (mean, mean_x) =
-                (sets.compute_means(image, len, |i| x[i]), sets.compute_means(image, len, |i| x[i] * passed.x[i]));
+            let image = self.image_len();
+            let len = x.len();
+            let mean = sets.compute_means(image, len, |i| x[i]);
+            let mean_x = sets.compute_means(image, len, |i| x[i] * passed.x[i]);
             sets.for_each_number(image, len, |i, set| {
                 x[i] = passed.inv_std[set] * (x[i] - mean[set] - passed.x[i] * mean_x[set])
             });
-            inv = passed.inv_std.iter().zip(mean_x).map(|(inv, mean_x)| -inv * mean_x).collect();
+
+            inv = passed
+                .inv_std
+                .iter()
+                .zip(mean_x)
+                .map(|(inv, mean_x)| -inv * mean_x)
+                .collect();
         }
+
         let mut y = self.multiply_by_scale(&x, weights);
-        if let (Some(scale), Some(shift)) =
-            (self.params_at(self.scale.as_ref(), direction), self.params_at(self.shift.as_ref(), direction))
-        {
+        if let (Some(scale), Some(shift)) = (
+            self.params_at(self.scale.as_ref(), direction),
+            self.params_at(self.shift.as_ref(), direction),
+        ) {
             let c = |i: usize| i % scale.len();
-            y.iter_mut().enumerate().for_each(|(i, y)| *y += passed.x[i] * scale[c(i)] + shift[c(i)]);
+            y.iter_mut()
+                .enumerate()
+                .for_each(|(i, y)| *y += passed.x[i] * scale[c(i)] + shift[c(i)]);
         }
+
         if self.layer.relu {
             let at_weights = self.scale_and_shift(&passed.x, weights);
-            y.iter_mut().zip(at_weights).for_each(|(y, there)| *y = if there > 0.0 { *y } else { 0.0 });
+            y.iter_mut()
+                .zip(at_weights)
+                .for_each(|(y, there)| *y = if there > 0.0 { *y } else { 0.0 });
         }
-        LayerTangent { x, inv_std: inv, output: self.pool_activations(y, &passed.max_choices) }
+
+        LayerTangent {
+            x,
+            inv_std: inv,
+            output: self.pool_activations(y, &passed.max_choices),
+        }
     }
 
     /// Adds the tangents of the gradients of a norm's scale and shift.
@@ -569,10 +833,14 @@ impl HessianLayer<'_> {
         changed: &[f64],
         product: &mut [f64],
     ) {
-        let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else { return };
+        let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else {
+            return;
+        };
         let channels = self.channel_count();
+
         for (i, g) in changed.iter().enumerate() {
-            product[scale.start + i % channels] += g * passed.x[i] + passed.y_gradient[i] * tangent.x[i];
+            product[scale.start + i % channels] +=
+                g * passed.x[i] + passed.y_gradient[i] * tangent.x[i];
             product[shift.start + i % channels] += g;
         }
     }
@@ -587,13 +855,19 @@ impl HessianLayer<'_> {
     ) -> Vec<f64> {
         let mut du = self.multiply_by_scale(changed, weights);
         if let Some(scale) = self.params_at(self.scale.as_ref(), direction) {
-            du.iter_mut().enumerate().for_each(|(i, du)| *du += passed.y_gradient[i] * scale[i % scale.len()]);
+            du.iter_mut()
+                .enumerate()
+                .for_each(|(i, du)| *du += passed.y_gradient[i] * scale[i % scale.len()]);
         }
-        let Some((sets, _)) = self.norm_sets(du.len() / self.image_len()) else { return du };
+
+        let Some((sets, _)) = self.norm_sets(du.len() / self.image_len()) else {
+            return du;
+        };
         let (image, len, x, dx) = (self.image_len(), du.len(), &passed.x, &tangent.x);
         let u = self.multiply_by_scale(&passed.y_gradient, weights);
-        let (mean, mean_x) =
-            (sets.compute_means(image, len, |i| u[i]), sets.compute_means(image, len, |i| u[i] * x[i]));
+        let mean = sets.compute_means(image, len, |i| u[i]);
+
+        let mean_x = sets.compute_means(image, len, |i| u[i] * x[i]);
         let d_mean = sets.compute_means(image, len, |i| du[i]);
         let d_mean_x = sets.compute_means(image, len, |i| du[i] * x[i] + u[i] * dx[i]);
         sets.for_each_number(image, len, |i, set| {
@@ -601,6 +875,7 @@ impl HessianLayer<'_> {
             let after = du[i] - d_mean[set] - dx[i] * mean_x[set] - x[i] * d_mean_x[set];
             du[i] = passed.inv_std[set] * (tangent.inv_std[set] * before + after);
         });
+
         du
     }
 }
@@ -625,32 +900,51 @@ mod tests {
 
     impl SimdProgram for MicroBatchedProduct<'_> {
         fn run_with<S: Simd16>(self, s: S) {
-            let (net, loss) = (self.net, Loss::CrossEntropy { smoothing: 0.1 });
+            let net = self.net;
+            let loss = Loss::CrossEntropy { smoothing: 0.1 };
             let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"pieces");
-            let images: Vec<f32> = (0..IMAGES * net.input.len()).map(|_| stream.next_normal() as f32).collect();
+            let images: Vec<f32> = (0..IMAGES * net.input.len())
+                .map(|_| stream.next_normal() as f32)
+                .collect();
             let labels: Vec<u8> = (0..IMAGES).map(|i| (i % net.classes) as u8).collect();
             let all: Vec<u32> = (0..IMAGES as u32).collect();
             let batch = ImageBatch::from_floats(&images, &labels, &all);
+
             let mut near = |len: usize, centre: f64, reach: f64| -> Vec<f64> {
-                (0..len).map(|_| centre + reach * stream.next_normal()).collect()
+                (0..len)
+                    .map(|_| centre + reach * stream.next_normal())
+                    .collect()
             };
+
             let mut parameters = Vec::new();
             for param in net.params() {
-                let centre = if param.role == ParamRole::NormScale { 1.0 } else { 0.0 };
+                let centre = if param.role == ParamRole::NormScale {
+                    1.0
+                } else {
+                    0.0
+                };
                 let numbers = near(param.len, centre, 0.1);
                 parameters.push(numbers.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
             }
 
             let pieces = Hessian::new(s, net, loss, &parameters, &batch);
-            assert!(pieces.micro_batch < IMAGES / 2 && pieces.cached_pass.is_empty(), "the batch is not cut");
+            assert!(
+                pieces.micro_batch < IMAGES / 2 && pieces.cached_pass.is_empty(),
+                "the batch is not cut"
+            );
             let mut whole = Hessian::new(s, net, loss, &parameters, &batch);
             whole.micro_batch = IMAGES;
+
             whole.cached_pass = whole.forward_backward(0..IMAGES);
 
             let direction = near(whole.direction_layout().0, 0.0, 1.0);
-            let (found, expected) = (pieces.product_with(&direction), whole.product_with(&direction));
-            let largest = expected.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+            let found = pieces.product_with(&direction);
+            let expected = whole.product_with(&direction);
+            let largest = expected
+                .iter()
+                .fold(0.0, |largest: f64, x| largest.max(x.abs()));
             assert!(largest > 0.0, "there is no product");
+
             let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
             *self.apart = apart.fold(0.0, f64::max) / largest;
         }
@@ -659,7 +953,12 @@ mod tests {
     #[test]
     fn a_product_over_a_batch_in_pieces_is_that_over_the_whole() {
         for (kind, norm) in [
-            (ModelKind::Mlp { hidden: vec![24, 17] }, Norm::None),
+            (
+                ModelKind::Mlp {
+                    hidden: vec![24, 17],
+                },
+                Norm::None,
+            ),
             (ModelKind::Cnn4 { width: 4 }, Norm::Group { groups: 2 }),
             (ModelKind::Preresnet { depth: 8, widen: 1 }, Norm::Layer),
         ] {
@@ -667,7 +966,11 @@ mod tests {
             config.model.affine = norm != Norm::None;
             let net = Net::from_config(&config).expect("not the toy");
             let mut apart = f64::NAN;
-            Isa::detect_fastest().run_program(MicroBatchedProduct { net: &net, apart: &mut apart });
+            Isa::detect_fastest().run_program(MicroBatchedProduct {
+                net: &net,
+                apart: &mut apart,
+            });
+
             assert!(apart < 1e-12, "{kind:?}: {apart:e}");
         }
     }

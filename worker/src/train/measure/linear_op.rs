@@ -37,22 +37,39 @@ struct ExactTap {
 impl ExactLinearOp {
     pub(crate) fn from_layer(layer: &Layer) -> Self {
         let (kernel, stride, padding, input) = match layer.linear_op {
-            LinearOp::Conv { kernel, stride, padding } => (kernel, stride, padding, layer.input),
-            LinearOp::Linear => (1, 1, 0, ActivationShape { height: 1, width: 1, channels: layer.input.len() }),
+            LinearOp::Conv {
+                kernel,
+                stride,
+                padding,
+            } => (kernel, stride, padding, layer.input),
+            LinearOp::Linear => (
+                1,
+                1,
+                0,
+                ActivationShape {
+                    height: 1,
+                    width: 1,
+                    channels: layer.input.len(),
+                },
+            ),
         };
-        let (inputs, outputs) = (input.channels, layer.output.channels);
+        let inputs = input.channels;
+
+        let outputs = layer.output.channels;
         // Indices into the kernel for which there is an input.
         let inside = |output: usize, side: usize| {
             let corner = output * stride;
             let first = padding.saturating_sub(corner).min(kernel);
             first..(side + padding).saturating_sub(corner).clamp(first, kernel)
         };
+
         let mut taps = Vec::new();
         for y in 0..layer.output.height {
             for x in 0..layer.output.width {
                 let columns = inside(x, input.width);
                 for ky in inside(y, input.height).filter(|_| !columns.is_empty()) {
-                    let (down, right) = (y * stride + ky - padding, x * stride + columns.start - padding);
+                    let down = y * stride + ky - padding;
+                    let right = x * stride + columns.start - padding;
                     taps.push(ExactTap {
                         output_offset: (y * layer.output.width + x) * outputs,
                         input_offset: (down * input.width + right) * inputs,
@@ -62,7 +79,14 @@ impl ExactLinearOp {
                 }
             }
         }
-        Self { inputs, outputs, input_len: input.len(), output_len: layer.output.len(), taps }
+
+        Self {
+            inputs,
+            outputs,
+            input_len: input.len(),
+            output_len: layer.output.len(),
+            taps,
+        }
     }
 
     /// Numbers of an image's output.
@@ -71,12 +95,29 @@ impl ExactLinearOp {
     }
 
     /// Adds the map's output for some inputs.
-    pub(crate) fn add_outputs<S: Simd16>(&self, s: S, inputs: &[f64], weight: &[f64], outputs: &mut [f64]) {
-        s.dispatch(ExactForwardKernel { op: self, inputs, weight, outputs });
+    pub(crate) fn add_outputs<S: Simd16>(
+        &self,
+        s: S,
+        inputs: &[f64],
+        weight: &[f64],
+        outputs: &mut [f64],
+    ) {
+        s.dispatch(ExactForwardKernel {
+            op: self,
+            inputs,
+            weight,
+            outputs,
+        });
     }
 
     /// Adds the gradient of some inputs, given that of the outputs and the transposed weight.
-    pub(crate) fn add_input_gradient<S: Simd16>(&self, s: S, gradient: &[f64], transposed: &[f64], to: &mut [f64]) {
+    pub(crate) fn add_input_gradient<S: Simd16>(
+        &self,
+        s: S,
+        gradient: &[f64],
+        transposed: &[f64],
+        to: &mut [f64],
+    ) {
         s.dispatch(ExactInputGradientKernel {
             op: self,
             output_gradient: gradient,
@@ -86,19 +127,36 @@ impl ExactLinearOp {
     }
 
     /// Adds the gradient of the weight, given inputs and the gradient of the outputs.
-    pub(crate) fn add_weight_gradient<S: Simd16>(&self, s: S, inputs: &[f64], gradient: &[f64], to: &mut [f64]) {
-        s.dispatch(ExactWeightGradientKernel { op: self, inputs, output_gradient: gradient, weight_gradient: to });
+    pub(crate) fn add_weight_gradient<S: Simd16>(
+        &self,
+        s: S,
+        inputs: &[f64],
+        gradient: &[f64],
+        to: &mut [f64],
+    ) {
+        s.dispatch(ExactWeightGradientKernel {
+            op: self,
+            inputs,
+            output_gradient: gradient,
+            weight_gradient: to,
+        });
     }
 
     /// The weight with inputs and outputs exchanged at each place of the kernel.
     pub(crate) fn transpose_weight(&self, weight: &[f64]) -> Vec<f64> {
         let mut transposed = vec![0.0; weight.len()];
         let place = self.inputs * self.outputs;
-        for (from, to) in weight.chunks_exact(place).zip(transposed.chunks_exact_mut(place)) {
+        for (from, to) in weight
+            .chunks_exact(place)
+            .zip(transposed.chunks_exact_mut(place))
+        {
             for (i, row) in from.chunks_exact(self.outputs).enumerate() {
-                row.iter().enumerate().for_each(|(o, x)| to[o * self.inputs + i] = *x);
+                row.iter()
+                    .enumerate()
+                    .for_each(|(o, x)| to[o * self.inputs + i] = *x);
             }
         }
+
         transposed
     }
 }
@@ -113,14 +171,31 @@ struct ExactForwardKernel<'a> {
 impl Kernel for ExactForwardKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, _: S) {
-        let Self { op: map, inputs, weight, outputs } = self;
+        let Self {
+            op: map,
+            inputs,
+            weight,
+            outputs,
+        } = self;
         let mut inputs = inputs.chunks_exact(map.input_len);
+
         let mut outputs = outputs.chunks_exact_mut(map.output_len);
         while outputs.len() >= IMAGE_BLOCK {
-            forward_images::<IMAGE_BLOCK>(map, next_images(&mut inputs), weight, next_images(&mut outputs));
+            forward_images::<IMAGE_BLOCK>(
+                map,
+                next_images(&mut inputs),
+                weight,
+                next_images(&mut outputs),
+            );
         }
+
         while outputs.len() > 0 {
-            forward_images::<1>(map, next_images(&mut inputs), weight, next_images(&mut outputs));
+            forward_images::<1>(
+                map,
+                next_images(&mut inputs),
+                weight,
+                next_images(&mut outputs),
+            );
         }
     }
 }
@@ -135,7 +210,13 @@ fn forward_images<const I: usize>(
     for tap in &map.taps {
         let seen = inputs.map(|x| &x[tap.input_offset..][..tap.rows]);
         let weight = &weight[tap.first_weight_row * map.outputs..][..tap.rows * map.outputs];
-        add_matrix_product(seen, weight, outputs.each_mut().map(|y| &mut y[tap.output_offset..][..map.outputs]));
+        add_matrix_product(
+            seen,
+            weight,
+            outputs
+                .each_mut()
+                .map(|y| &mut y[tap.output_offset..][..map.outputs]),
+        );
     }
 }
 
@@ -149,14 +230,31 @@ struct ExactInputGradientKernel<'a> {
 impl Kernel for ExactInputGradientKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, _: S) {
-        let Self { op: map, output_gradient: gradient, transposed_weight: transposed, input_gradient: to } = self;
+        let Self {
+            op: map,
+            output_gradient: gradient,
+            transposed_weight: transposed,
+            input_gradient: to,
+        } = self;
         let mut gradient = gradient.chunks_exact(map.output_len);
+
         let mut to = to.chunks_exact_mut(map.input_len);
         while to.len() >= IMAGE_BLOCK {
-            backward_images::<IMAGE_BLOCK>(map, next_images(&mut gradient), transposed, next_images(&mut to));
+            backward_images::<IMAGE_BLOCK>(
+                map,
+                next_images(&mut gradient),
+                transposed,
+                next_images(&mut to),
+            );
         }
+
         while to.len() > 0 {
-            backward_images::<1>(map, next_images(&mut gradient), transposed, next_images(&mut to));
+            backward_images::<1>(
+                map,
+                next_images(&mut gradient),
+                transposed,
+                next_images(&mut to),
+            );
         }
     }
 }
@@ -171,8 +269,14 @@ fn backward_images<const I: usize>(
     for tap in &map.taps {
         let given = gradient.map(|g| &g[tap.output_offset..][..map.outputs]);
         for pixel in (0..tap.rows).step_by(map.inputs) {
-            let weight = &transposed[(tap.first_weight_row + pixel) * map.outputs..][..map.inputs * map.outputs];
-            add_matrix_product(given, weight, to.each_mut().map(|x| &mut x[tap.input_offset + pixel..][..map.inputs]));
+            let weight = &transposed[(tap.first_weight_row + pixel) * map.outputs..]
+                [..map.inputs * map.outputs];
+            add_matrix_product(
+                given,
+                weight,
+                to.each_mut()
+                    .map(|x| &mut x[tap.input_offset + pixel..][..map.inputs]),
+            );
         }
     }
 }
@@ -187,14 +291,31 @@ struct ExactWeightGradientKernel<'a> {
 impl Kernel for ExactWeightGradientKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, _: S) {
-        let Self { op: map, inputs, output_gradient: gradient, weight_gradient: to } = self;
+        let Self {
+            op: map,
+            inputs,
+            output_gradient: gradient,
+            weight_gradient: to,
+        } = self;
         let mut inputs = inputs.chunks_exact(map.input_len);
+
         let mut gradient = gradient.chunks_exact(map.output_len);
         while gradient.len() >= IMAGE_BLOCK {
-            add_image_gradients::<IMAGE_BLOCK>(map, next_images(&mut inputs), next_images(&mut gradient), to);
+            add_image_gradients::<IMAGE_BLOCK>(
+                map,
+                next_images(&mut inputs),
+                next_images(&mut gradient),
+                to,
+            );
         }
+
         while gradient.len() > 0 {
-            add_image_gradients::<1>(map, next_images(&mut inputs), next_images(&mut gradient), to);
+            add_image_gradients::<1>(
+                map,
+                next_images(&mut inputs),
+                next_images(&mut gradient),
+                to,
+            );
         }
     }
 }
@@ -209,11 +330,14 @@ fn add_image_gradients<const I: usize>(
     for tap in &map.taps {
         let seen = inputs.map(|x| &x[tap.input_offset..][..tap.rows]);
         let given = gradient.map(|g| &g[tap.output_offset..][..map.outputs]);
-        let rows = to[tap.first_weight_row * map.outputs..][..tap.rows * map.outputs].chunks_exact_mut(map.outputs);
+        let rows = to[tap.first_weight_row * map.outputs..][..tap.rows * map.outputs]
+            .chunks_exact_mut(map.outputs);
         for (r, row) in rows.enumerate() {
             for (image, given) in seen.iter().zip(given) {
                 let x = image[r];
-                row.iter_mut().zip(given).for_each(|(sum, g)| *sum = x.mul_add(*g, *sum));
+                row.iter_mut()
+                    .zip(given)
+                    .for_each(|(sum, g)| *sum = x.mul_add(*g, *sum));
             }
         }
     }
@@ -231,27 +355,39 @@ fn add_matrix_product<const I: usize>(x: [&[f64]; I], matrix: &[f64], mut sums: 
     let width = sums[0].len();
     let whole = width / OUTPUT_BLOCK * OUTPUT_BLOCK;
     for at in (0..whole).step_by(OUTPUT_BLOCK) {
-        let mut block: [[f64; OUTPUT_BLOCK]; I] = std::array::from_fn(|i| output_block_at(sums[i], at));
+        let mut block: [[f64; OUTPUT_BLOCK]; I] =
+            std::array::from_fn(|i| output_block_at(sums[i], at));
+
         for (r, row) in matrix.chunks_exact(width).enumerate() {
             let row = output_block_at(row, at);
             for (block, x) in block.iter_mut().zip(x) {
                 let x = x[r];
-                block.iter_mut().zip(row).for_each(|(sum, w)| *sum = x.mul_add(w, *sum));
+                block
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, w)| *sum = x.mul_add(w, *sum));
             }
         }
+
         for (sums, block) in sums.iter_mut().zip(block) {
             sums[at..at + OUTPUT_BLOCK].copy_from_slice(&block);
         }
     }
+
     for at in whole..width {
         for (sums, x) in sums.iter_mut().zip(x) {
             let column = matrix[at..].iter().step_by(width);
-            sums[at] = x.iter().zip(column).fold(sums[at], |sum, (x, w)| x.mul_add(*w, sum));
+            sums[at] = x
+                .iter()
+                .zip(column)
+                .fold(sums[at], |sum, (x, w)| x.mul_add(*w, sum));
         }
     }
 }
 
 #[inline(always)]
 fn output_block_at(data: &[f64], at: usize) -> [f64; OUTPUT_BLOCK] {
-    *data[at..at + OUTPUT_BLOCK].first_chunk().expect("the slice is as long")
+    *data[at..at + OUTPUT_BLOCK]
+        .first_chunk()
+        .expect("the slice is as long")
 }

@@ -75,7 +75,10 @@ pub(crate) struct PassResults {
 
 impl<'a, T: Number> MetricSampler<'a, T> {
     pub(crate) fn new(config: &TrialConfig, measure: &'a Measure, layout: &ParamLayout) -> Self {
-        let has_normed_weights = layout.params.iter().any(|s| s.param.trained && s.param.normed);
+        let has_normed_weights = layout
+            .params
+            .iter()
+            .any(|s| s.param.trained && s.param.normed);
         Self {
             measure,
             sample_interval: config.length_in_steps(measure.every).max(1),
@@ -89,7 +92,11 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             initial_weights: Vec::new(),
             norm_sq: 0.0,
             norm_sq_jump: 0.0,
-            layer_ranges: measure.metrics.iter().filter_map(|metric| requested_layer_range(metric, layout)).collect(),
+            layer_ranges: measure
+                .metrics
+                .iter()
+                .filter_map(|metric| requested_layer_range(metric, layout))
+                .collect(),
             curve: Curve::default(),
         }
     }
@@ -101,7 +108,11 @@ impl<'a, T: Number> MetricSampler<'a, T> {
 
     /// Whether a metric needs the weights before a sampled step.
     pub(crate) fn needs_weights_before(&self) -> bool {
-        self.has_any_metric(&[Metric::UpdateNorm, Metric::AngularUpdate, Metric::GradWeightCos])
+        self.has_any_metric(&[
+            Metric::UpdateNorm,
+            Metric::AngularUpdate,
+            Metric::GradWeightCos,
+        ])
     }
 
     /// Whether one of these was asked for.
@@ -116,7 +127,8 @@ impl<'a, T: Number> MetricSampler<'a, T> {
 
     /// Whether a metric needs the weights at the start.
     pub(crate) fn needs_initial_weights(&self) -> bool {
-        self.needs_every_step() || self.has_any_metric(&[Metric::InitDistance, Metric::SampleDistance])
+        self.needs_every_step()
+            || self.has_any_metric(&[Metric::InitDistance, Metric::SampleDistance])
     }
 
     /// Keeps the weights at the start.
@@ -157,20 +169,28 @@ impl<'a, T: Number> MetricSampler<'a, T> {
     pub(crate) fn record_sample(&mut self, sample: &SampleInputs<'_, T>) {
         self.curve.steps.push(sample.step);
         let mut layers = self.layer_ranges.iter();
+
         for metric in &self.measure.metrics {
             let value = match metric {
                 Metric::LayerNormSq(_) => match layers.next() {
-                    Some(Some(place)) => sum_of_squares(std::slice::from_ref(place), sample.weights),
+                    Some(Some(place)) => {
+                        sum_of_squares(std::slice::from_ref(place), sample.weights)
+                    }
                     _ => f64::NAN,
                 },
                 metric => self.compute_metric(metric, sample),
             };
+
             // A loss may be infinite; of all else that says that it is not defined.
             let is_known = value.is_finite() || metric.is_loss() && value.is_infinite();
-            self.curve.values.push(if is_known { value } else { f64::NAN });
+            self.curve
+                .values
+                .push(if is_known { value } else { f64::NAN });
         }
+
         self.since_last_sample = LossTally::default();
         self.norm_sq_jump = 0.0;
+
         if !self.last_sampled_weights.is_empty() {
             self.last_sampled_weights.copy_from_slice(sample.weights);
         }
@@ -180,13 +200,16 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         let norm_sq = || sum_of_squares(&self.norm_ranges, sample.weights);
         let loss = |tally: Option<LossTally>| tally.map_or(f64::NAN, |t| t.mean_unsmoothed_loss());
         let accuracy = |tally: Option<LossTally>| tally.map_or(f64::NAN, |t| t.accuracy());
+
         match metric {
             Metric::TrainLoss => self.since_last_sample.mean_unsmoothed_loss(),
             Metric::TrainAcc => self.since_last_sample.accuracy(),
             Metric::TrainSmoothedLoss => self.since_last_sample.mean_loss(),
             Metric::TestLoss => loss(sample.pass_results.test),
             Metric::TestAcc => accuracy(sample.pass_results.test),
-            Metric::TestSmoothedLoss => sample.pass_results.test.map_or(f64::NAN, |t| t.mean_loss()),
+            Metric::TestSmoothedLoss => {
+                sample.pass_results.test.map_or(f64::NAN, |t| t.mean_loss())
+            }
             Metric::ValLoss => loss(sample.pass_results.validation),
             Metric::ValAcc => accuracy(sample.pass_results.validation),
             Metric::AverageTestLoss => loss(sample.pass_results.average_test),
@@ -197,16 +220,38 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             Metric::WeightNormSq => norm_sq(),
             Metric::EffectiveLr if self.has_normed_weights => sample.lr / norm_sq(),
             Metric::EffectiveLr | Metric::LayerNormSq(_) => f64::NAN,
-            Metric::GradWeightCos => cosine_similarity(&self.norm_ranges, &self.weights_before_step, sample.gradient),
+            Metric::GradWeightCos => cosine_similarity(
+                &self.norm_ranges,
+                &self.weights_before_step,
+                sample.gradient,
+            ),
             Metric::NormSqJump => self.norm_sq_jump,
-            Metric::InitDistance => euclidean_distance(&self.norm_ranges, &self.initial_weights, sample.weights),
-            Metric::SampleDistance => euclidean_distance(&self.norm_ranges, &self.last_sampled_weights, sample.weights),
-            Metric::GradNoiseTrace => sample.pass_results.noise.map_or(f64::NAN, |noise| noise.trace),
-            Metric::GradNoiseHill => sample.pass_results.noise.map_or(f64::NAN, |noise| noise.tail_index),
+            Metric::InitDistance => {
+                euclidean_distance(&self.norm_ranges, &self.initial_weights, sample.weights)
+            }
+            Metric::SampleDistance => euclidean_distance(
+                &self.norm_ranges,
+                &self.last_sampled_weights,
+                sample.weights,
+            ),
+            Metric::GradNoiseTrace => sample
+                .pass_results
+                .noise
+                .map_or(f64::NAN, |noise| noise.trace),
+            Metric::GradNoiseHill => sample
+                .pass_results
+                .noise
+                .map_or(f64::NAN, |noise| noise.tail_index),
             Metric::HessianTop => sample.pass_results.curvature.unwrap_or(f64::NAN),
-            Metric::GradNorm => sum_over_ranges(&self.trained_ranges, |i| square(sample.gradient[i])).sqrt(),
-            Metric::UpdateNorm => euclidean_distance(&self.norm_ranges, &self.weights_before_step, sample.weights),
-            Metric::AngularUpdate => angle_between(&self.norm_ranges, &self.weights_before_step, sample.weights),
+            Metric::GradNorm => {
+                sum_over_ranges(&self.trained_ranges, |i| square(sample.gradient[i])).sqrt()
+            }
+            Metric::UpdateNorm => {
+                euclidean_distance(&self.norm_ranges, &self.weights_before_step, sample.weights)
+            }
+            Metric::AngularUpdate => {
+                angle_between(&self.norm_ranges, &self.weights_before_step, sample.weights)
+            }
         }
     }
 
@@ -215,7 +260,12 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         let width = self.measure.metrics.len();
         let last = self.curve.values.len().saturating_sub(width);
         let undefined = diverged || self.curve.values.is_empty();
-        let metrics = if undefined { vec![f64::NAN; width] } else { self.curve.values[last..].to_vec() };
+        let metrics = if undefined {
+            vec![f64::NAN; width]
+        } else {
+            self.curve.values[last..].to_vec()
+        };
+
         (metrics, self.curve)
     }
 }
@@ -229,6 +279,7 @@ impl MetricSampler<'_> {
         to.write_u64(self.since_last_sample.images);
         to.write_f32s(&self.last_sampled_weights);
         to.write_f32s(&self.initial_weights);
+
         to.write_f64(self.norm_sq);
         to.write_f64(self.norm_sq_jump);
         to.write_u64s(&self.curve.steps);
@@ -237,19 +288,28 @@ impl MetricSampler<'_> {
 
     /// Puts back what was packed; `None` if it is of another trial.
     pub(crate) fn restore_from(&mut self, from: &mut CheckpointDecoder<'_>) -> Option<()> {
-        let (loss, plain) = (from.read_f64()?, from.read_f64()?);
+        let loss = from.read_f64()?;
+        let plain = from.read_f64()?;
         self.since_last_sample = LossTally {
             loss_sum: loss,
             unsmoothed_loss_sum: plain,
             correct: from.read_u64()?,
             images: from.read_u64()?,
         };
-        self.last_sampled_weights = from.read_f32s().filter(|x| x.len() == self.last_sampled_weights.len())?;
-        self.initial_weights = from.read_f32s().filter(|x| x.len() == self.initial_weights.len())?;
+
+        self.last_sampled_weights = from
+            .read_f32s()
+            .filter(|x| x.len() == self.last_sampled_weights.len())?;
+        self.initial_weights = from
+            .read_f32s()
+            .filter(|x| x.len() == self.initial_weights.len())?;
+
         (self.norm_sq, self.norm_sq_jump) = (from.read_f64()?, from.read_f64()?);
-        let (steps, values) = (from.read_u64s()?, from.read_f64s()?);
+        let steps = from.read_u64s()?;
+        let values = from.read_f64s()?;
         let whole = values.len() == steps.len() * self.measure.metrics.len();
         self.curve = whole.then_some(Curve { steps, values })?;
+
         Some(())
     }
 }
@@ -261,8 +321,13 @@ pub(crate) fn is_due(step: u64, every: u64, steps: u64) -> bool {
 
 /// Where the weight of the layer stands whose norm a metric asks for.
 fn requested_layer_range(metric: &Metric, layout: &ParamLayout) -> Option<Option<Range<usize>>> {
-    let Metric::LayerNormSq(layer) = metric else { return None };
-    let slot = layout.params.iter().find(|slot| slot.param.name.strip_suffix(".weight") == Some(layer));
+    let Metric::LayerNormSq(layer) = metric else {
+        return None;
+    };
+    let slot = layout
+        .params
+        .iter()
+        .find(|slot| slot.param.name.strip_suffix(".weight") == Some(layer));
     Some(slot.map(|slot| slot.range.clone()))
 }
 
@@ -296,13 +361,15 @@ pub(crate) fn sum_over_ranges(places: &[Range<usize>], f: impl Fn(usize) -> f64)
             }
         }
     }
+
     parts.iter().sum()
 }
 
 /// The angle between two vectors, accurate for small ones too (Kahan 2006).
 fn angle_between<T: Number>(places: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
     let norm = |x: &[T]| sum_over_ranges(places, |i| square(x[i])).sqrt();
-    let (na, nb) = (norm(a), norm(b));
+    let na = norm(a);
+    let nb = norm(b);
     let apart = |sign: f64| {
         let square = |i: usize| {
             let d = a[i].into() / na + sign * b[i].into() / nb;
@@ -310,5 +377,6 @@ fn angle_between<T: Number>(places: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
         };
         sum_over_ranges(places, square).sqrt()
     };
+
     2.0 * libm::atan2(apart(-1.0), apart(1.0))
 }

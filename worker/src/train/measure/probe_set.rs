@@ -1,9 +1,9 @@
 //! The probe set: test images for which a net's predictions are kept.
 
+use ergodic_common::TrialConfig;
 use ergodic_common::random_streams::Streams;
-use ergodic_common::spec::Probe;
+use ergodic_common::spec::{Measure, Probe};
 use ergodic_common::trial::Predictions;
-use ergodic_common::{TrialConfig, spec::Measure};
 
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::data::TrialData;
@@ -20,12 +20,27 @@ pub(crate) struct ProbePredictions {
 
 impl ProbePredictions {
     /// Chooses the probe set, which is the same in all trials of a sweep.
-    pub(crate) fn new(config: &TrialConfig, measure: &Measure, data: &TrialData, streams: &Streams) -> Self {
-        let Some(Probe { points, at }) = &measure.probe else { return Self::default() };
-        let mut moments: Vec<u64> = at.iter().map(|moment| moment.step_in_trial(config)).collect();
+    pub(crate) fn new(
+        config: &TrialConfig,
+        measure: &Measure,
+        data: &TrialData,
+        streams: &Streams,
+    ) -> Self {
+        let Some(Probe { points, at }) = &measure.probe else {
+            return Self::default();
+        };
+        let mut moments: Vec<u64> = at
+            .iter()
+            .map(|moment| moment.step_in_trial(config))
+            .collect();
         moments.sort_unstable();
+
         moments.dedup();
-        Self { images: data.probe_indices(*points, streams), due_steps: moments, recorded: Predictions::default() }
+        Self {
+            images: data.probe_indices(*points, streams),
+            due_steps: moments,
+            recorded: Predictions::default(),
+        }
     }
 
     /// Whether the probe set is looked at after so many steps.
@@ -51,7 +66,8 @@ impl ProbePredictions {
 
     /// Puts back what was packed; `None` if it is of another trial.
     pub(crate) fn restore_from(&mut self, from: &mut CheckpointDecoder<'_>) -> Option<()> {
-        let (steps, classes) = (from.read_u64s()?, from.read_bytes()?);
+        let steps = from.read_u64s()?;
+        let classes = from.read_bytes()?;
         let whole = classes.len() == steps.len() * self.images.len();
         self.recorded = whole.then_some(Predictions { steps, classes })?;
         Some(())

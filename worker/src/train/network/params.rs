@@ -36,9 +36,16 @@ impl PackedParam {
     fn packed_positions(&self) -> impl Iterator<Item = usize> + use<> {
         let weight = self.param.role == ParamRole::Weight;
         let outputs = if weight { self.outputs } else { self.param.len };
-        let (first, rows, (inputs, padded)) = (self.range.start, self.rows, self.channels);
+        let first = self.range.start;
+        let rows = self.rows;
+        let (inputs, padded) = self.channels;
         (0..self.param.len / outputs).flat_map(move |row| {
-            let row = if weight { row / inputs * padded + row % inputs } else { 0 };
+            let row = if weight {
+                row / inputs * padded + row % inputs
+            } else {
+                0
+            };
+
             // Whatever is no weight is one row of blocks that follow each other.
             let rows = if weight { rows } else { 1 };
             (0..outputs).map(move |out| first + (out / BLOCK * rows + row) * BLOCK + out % BLOCK)
@@ -50,7 +57,8 @@ impl PackedParam {
         if self.param.role != ParamRole::Weight {
             return self.range.start + i;
         }
-        let (row, out) = (i / self.outputs, i % self.outputs);
+        let row = i / self.outputs;
+        let out = i % self.outputs;
         let row = row / self.channels.0 * self.channels.1 + row % self.channels.0;
         self.range.start + (out / BLOCK * self.rows + row) * BLOCK + out % BLOCK
     }
@@ -66,7 +74,12 @@ pub(crate) struct NormStatisticsRange {
 
 impl NormStatisticsRange {
     /// Moves the statistics towards means and variances, of which they take this share.
-    pub(crate) fn blend_statistics(&self, moments: impl Iterator<Item = (f64, f64)>, share: f64, running: &mut [f32]) {
+    pub(crate) fn blend_statistics(
+        &self,
+        moments: impl Iterator<Item = (f64, f64)>,
+        share: f64,
+        running: &mut [f32],
+    ) {
         let keep = 1.0 - share;
         for (c, (mean, variance)) in moments.enumerate() {
             let mut update = |at: usize, new: f64| {
@@ -101,24 +114,49 @@ impl ParamLayout {
         let mut params = Vec::new();
         for param in net.params() {
             let (layer, plan) = (&net.layers[param.layer], &plans[param.layer]);
-            let size = if param.role == ParamRole::Weight { plan.weight_rows * plan.channels } else { plan.channels };
+            let size = if param.role == ParamRole::Weight {
+                plan.weight_rows * plan.channels
+            } else {
+                plan.channels
+            };
+
             let channels = (layer.input.channels, padded_input_channels(layer));
-            let (outputs, rows) = (layer.output.channels, plan.weight_rows);
-            params.push(PackedParam { param, range: len..len + size, outputs, channels, rows });
+            let outputs = layer.output.channels;
+            let rows = plan.weight_rows;
+            params.push(PackedParam {
+                param,
+                range: len..len + size,
+                outputs,
+                channels,
+                rows,
+            });
+
             len += size;
         }
+
         let mut statistics_len = 0;
         let statistics = net.layers.iter().map(|layer| {
             let width = round_up_to_block(layer.output.channels);
-            layer.norm.filter(|norm| norm.has_running_statistics()).map(|_| {
-                statistics_len += 2 * width;
-                statistics_len - 2 * width..statistics_len - width
-            })
+            layer
+                .norm
+                .filter(|norm| norm.has_running_statistics())
+                .map(|_| {
+                    statistics_len += 2 * width;
+                    statistics_len - 2 * width..statistics_len - width
+                })
         });
         let running_mean_ranges = statistics.collect();
+
         let channels = net.layers.iter().map(|l| l.output.channels).collect();
         let norm_specs = net.layers.iter().map(|l| l.norm).collect();
-        Self { params, len, running_mean_ranges, statistics_len, channels, norm_specs }
+        Self {
+            params,
+            len,
+            running_mean_ranges,
+            statistics_len,
+            channels,
+            norm_specs,
+        }
     }
 
     /// A single tensor `w` of so many numbers, on whose scale the loss does not depend.
@@ -134,21 +172,52 @@ impl ParamLayout {
             trained: true,
             normed: true,
         };
-        let slot = PackedParam { param, range: 0..len, outputs: dim, channels: (1, 1), rows: 1 };
-        let (running_mean_ranges, channels, norm_specs) = (Vec::new(), Vec::new(), Vec::new());
-        Self { params: vec![slot], len, running_mean_ranges, statistics_len: 0, channels, norm_specs }
+        let slot = PackedParam {
+            param,
+            range: 0..len,
+            outputs: dim,
+            channels: (1, 1),
+            rows: 1,
+        };
+
+        let running_mean_ranges = Vec::new();
+        let channels = Vec::new();
+        let norm_specs = Vec::new();
+        Self {
+            params: vec![slot],
+            len,
+            running_mean_ranges,
+            statistics_len: 0,
+            channels,
+            norm_specs,
+        }
     }
 
     /// The place of a layer's parameter, if it has one for this.
     pub(crate) fn param_range(&self, layer: usize, role: ParamRole) -> Option<Range<usize>> {
-        let slot = self.params.iter().find(|s| s.param.layer == layer && s.param.role == role);
+        let slot = self
+            .params
+            .iter()
+            .find(|s| s.param.layer == layer && s.param.role == role);
         slot.map(|s| s.range.clone())
     }
 
     /// The batch norms, in the order of their layers.
     pub(crate) fn batch_norms(&self) -> impl Iterator<Item = (NormStatisticsRange, NormSpec)> {
-        let all = self.running_mean_ranges.iter().zip(&self.norm_specs).enumerate();
-        all.filter_map(|(layer, (mean, norm))| Some((NormStatisticsRange { layer, mean: mean.clone()? }, (*norm)?)))
+        let all = self
+            .running_mean_ranges
+            .iter()
+            .zip(&self.norm_specs)
+            .enumerate();
+        all.filter_map(|(layer, (mean, norm))| {
+            Some((
+                NormStatisticsRange {
+                    layer,
+                    mean: mean.clone()?,
+                },
+                (*norm)?,
+            ))
+        })
     }
 
     /// Places of the parameters that `select` holds for, neighbours joined.
@@ -169,12 +238,17 @@ impl ParamLayout {
         for slot in &self.params {
             match slot.param.role {
                 // What a residual block adds may start at nothing.
-                ParamRole::Weight if config.model.zero_residual && slot.param.name.ends_with(".conv2.weight") => {}
+                ParamRole::Weight
+                    if config.model.zero_residual && slot.param.name.ends_with(".conv2.weight") => {
+                }
                 ParamRole::Weight => slot.draw_initial_values(config, streams, &mut packed),
-                ParamRole::NormScale => (0..slot.param.len).for_each(|i| packed[slot.packed_position(i)] = 1.0),
+                ParamRole::NormScale => {
+                    (0..slot.param.len).for_each(|i| packed[slot.packed_position(i)] = 1.0)
+                }
                 ParamRole::Bias | ParamRole::NormShift => {}
             }
         }
+
         packed
     }
 
@@ -188,43 +262,77 @@ impl ParamLayout {
     }
 
     /// Weights and running statistics that begin with numbers from a file, the weights scaled as the config says.
-    pub(crate) fn pack_initial_weights(&self, start: &Weights, config: &TrialConfig) -> (Vec<f32>, Vec<f32>) {
-        let (mut packed, mut statistics) = (vec![0.0; self.len], self.initial_statistics());
+    pub(crate) fn pack_initial_weights(
+        &self,
+        start: &Weights,
+        config: &TrialConfig,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let mut packed = vec![0.0; self.len];
+        let mut statistics = self.initial_statistics();
+
         for (slot, numbers) in self.params.iter().zip(&start.params) {
-            let factor = if slot.param.role == ParamRole::Weight { slot.init_factor(config) } else { 1.0 };
-            slot.packed_positions().zip(numbers).for_each(|(at, x)| packed[at] = (f64::from(*x) * factor) as f32);
+            let factor = if slot.param.role == ParamRole::Weight {
+                slot.init_factor(config)
+            } else {
+                1.0
+            };
+            slot.packed_positions()
+                .zip(numbers)
+                .for_each(|(at, x)| packed[at] = (f64::from(*x) * factor) as f32);
         }
-        for (place, [mean, variance]) in self.running_mean_ranges.iter().flatten().zip(&start.statistics) {
+
+        for (place, [mean, variance]) in self
+            .running_mean_ranges
+            .iter()
+            .flatten()
+            .zip(&start.statistics)
+        {
             statistics[place.start..place.start + mean.len()].copy_from_slice(mean);
             statistics[place.end..place.end + variance.len()].copy_from_slice(variance);
         }
+
         (packed, statistics)
     }
 
     /// The numbers of all parameters in logical order.
     pub(crate) fn unpack_params(&self, packed: &[f32]) -> Vec<Vec<f32>> {
-        self.params.iter().map(|slot| slot.logical_values(packed).collect()).collect()
+        self.params
+            .iter()
+            .map(|slot| slot.logical_values(packed).collect())
+            .collect()
     }
 
     /// Mean and variance of all norms that keep them.
     pub(crate) fn unpack_statistics(&self, statistics: &[f32]) -> Vec<[Vec<f32>; 2]> {
-        let with =
-            self.running_mean_ranges.iter().zip(&self.channels).filter_map(|(mean, n)| Some((mean.as_ref()?, *n)));
-        with.map(|(mean, n)| [mean.start, mean.end].map(|from| statistics[from..from + n].to_vec())).collect()
+        let with = self
+            .running_mean_ranges
+            .iter()
+            .zip(&self.channels)
+            .filter_map(|(mean, n)| Some((mean.as_ref()?, *n)));
+        with.map(|(mean, n)| [mean.start, mean.end].map(|from| statistics[from..from + n].to_vec()))
+            .collect()
     }
 
     /// BLAKE3 of all parameters in logical order, then of mean and variance norm by norm, NaNs made equal.
     pub(crate) fn compute_digest(&self, packed: &[f32], statistics: &[f32]) -> [u8; 32] {
         let mut bytes = Vec::with_capacity(4 * (packed.len() + statistics.len()));
-        let mut push = |x: f32| bytes.extend(if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }.to_le_bytes());
+        let mut push =
+            |x: f32| bytes.extend(if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }.to_le_bytes());
+
         for slot in &self.params {
             slot.logical_values(packed).for_each(&mut push);
         }
+
         for (mean, channels) in self.running_mean_ranges.iter().zip(&self.channels) {
             let Some(mean) = mean else { continue };
-            statistics[mean.start..mean.start + channels].iter().for_each(|x| push(*x));
-            statistics[mean.end..mean.end + channels].iter().for_each(|x| push(*x));
+            statistics[mean.start..mean.start + channels]
+                .iter()
+                .for_each(|x| push(*x));
+            statistics[mean.end..mean.end + channels]
+                .iter()
+                .for_each(|x| push(*x));
         }
+
         *blake3::hash(&bytes).as_bytes()
     }
 }
@@ -232,40 +340,72 @@ impl ParamLayout {
 impl PackedParam {
     /// What initial weights are multiplied by.
     fn init_factor(&self, config: &TrialConfig) -> f64 {
-        let factor = if self.param.trained { config.model.init_scale } else { 1.0 };
-        let layer = config.model.layer_scales.iter().find(|(layer, _)| self.param.name == format!("{layer}.weight"));
+        let factor = if self.param.trained {
+            config.model.init_scale
+        } else {
+            1.0
+        };
+
+        let layer = config
+            .model
+            .layer_scales
+            .iter()
+            .find(|(layer, _)| self.param.name == format!("{layer}.weight"));
         factor * layer.map_or(1.0, |(_, scale)| *scale)
     }
 
     fn draw_initial_values(&self, config: &TrialConfig, streams: &Streams, packed: &mut [f32]) {
         let head = self.param.name == HEAD_WEIGHT;
-        let (purpose, scheme) =
-            if head { (Purpose::Head, InitScheme::KaimingNormal) } else { (Purpose::Init, config.model.init) };
+        let (purpose, scheme) = if head {
+            (Purpose::Head, InitScheme::KaimingNormal)
+        } else {
+            (Purpose::Init, config.model.init)
+        };
         let mut stream = streams.open_stream(purpose, self.param.name.as_bytes());
+
         let factor = self.init_factor(config);
         if scheme == InitScheme::Orthogonal {
-            let values = draw_orthogonal_matrix(self.param.len / self.outputs, self.outputs, &mut stream);
-            self.packed_positions().zip(values).for_each(|(at, x)| packed[at] = (x * factor) as f32);
+            let values =
+                draw_orthogonal_matrix(self.param.len / self.outputs, self.outputs, &mut stream);
+            self.packed_positions()
+                .zip(values)
+                .for_each(|(at, x)| packed[at] = (x * factor) as f32);
+
             return;
         }
+
         let draw = init_distribution(scheme, &self.param);
-        self.packed_positions().for_each(|at| packed[at] = (draw(&mut stream) * factor) as f32);
+        self.packed_positions()
+            .for_each(|at| packed[at] = (draw(&mut stream) * factor) as f32);
     }
 }
 
 const HEAD_WEIGHT: &str = "head.weight";
 
 /// How initial numbers are drawn.
-fn init_distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut RandomStream) -> f64 + use<> {
+fn init_distribution(
+    scheme: InitScheme,
+    param: &Param,
+) -> impl Fn(&mut RandomStream) -> f64 + use<> {
     let variance = match scheme {
         InitScheme::KaimingNormal | InitScheme::KaimingUniform => 2.0 / param.fan_in as f64,
-        InitScheme::XavierNormal | InitScheme::XavierUniform => 2.0 / (param.fan_in + param.fan_out) as f64,
-        InitScheme::Orthogonal => unreachable!("an orthogonal matrix is not drawn number by number"),
+        InitScheme::XavierNormal | InitScheme::XavierUniform => {
+            2.0 / (param.fan_in + param.fan_out) as f64
+        }
+        InitScheme::Orthogonal => {
+            unreachable!("an orthogonal matrix is not drawn number by number")
+        }
     };
+
     let normal = matches!(scheme, InitScheme::KaimingNormal | InitScheme::XavierNormal);
-    let (deviation, bound) = (libm::sqrt(variance), libm::sqrt(3.0 * variance));
+    let deviation = libm::sqrt(variance);
+    let bound = libm::sqrt(3.0 * variance);
     move |stream| {
-        if normal { deviation * stream.next_normal() } else { bound * (2.0 * stream.next_uniform() - 1.0) }
+        if normal {
+            deviation * stream.next_normal()
+        } else {
+            bound * (2.0 * stream.next_uniform() - 1.0)
+        }
     }
 }
 
@@ -274,23 +414,44 @@ fn init_distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut RandomSt
 fn draw_orthogonal_matrix(rows: usize, columns: usize, stream: &mut RandomStream) -> Vec<f64> {
     let normal: Vec<f64> = (0..rows * columns).map(|_| stream.next_normal()).collect();
     let across = columns <= rows;
-    let (count, len) = if across { (columns, rows) } else { (rows, columns) };
-    let place = |v: usize, i: usize| if across { i * columns + v } else { v * columns + i };
+    let (count, len) = if across {
+        (columns, rows)
+    } else {
+        (rows, columns)
+    };
+
+    let place = |v: usize, i: usize| {
+        if across {
+            i * columns + v
+        } else {
+            v * columns + i
+        }
+    };
+
     let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
     for v in 0..count {
         let mut vector: Vec<f64> = (0..len).map(|i| normal[place(v, i)]).collect();
         for other in basis.iter().chain(&basis) {
             let along = dot_product(&vector, other);
-            vector.iter_mut().zip(other).for_each(|(x, o)| *x -= along * o);
+            vector
+                .iter_mut()
+                .zip(other)
+                .for_each(|(x, o)| *x -= along * o);
         }
+
         let length = dot_product(&vector, &vector).sqrt();
         vector.iter_mut().for_each(|x| *x /= length);
         basis.push(vector);
     }
+
     let mut matrix = vec![0.0; rows * columns];
     for (v, vector) in basis.iter().enumerate() {
-        vector.iter().enumerate().for_each(|(i, x)| matrix[place(v, i)] = std::f64::consts::SQRT_2 * x);
+        vector
+            .iter()
+            .enumerate()
+            .for_each(|(i, x)| matrix[place(v, i)] = std::f64::consts::SQRT_2 * x);
     }
+
     matrix
 }
 
@@ -309,13 +470,21 @@ mod tests {
         for (rows, columns) in [(7, 7), (20, 3), (3, 20), (1, 5), (64, 48)] {
             let m = draw_orthogonal_matrix(rows, columns, &mut stream);
             let vector = |v: usize| -> Vec<f64> {
-                let (count, step, start) = if columns <= rows { (rows, columns, v) } else { (columns, 1, v * columns) };
+                let (count, step, start) = if columns <= rows {
+                    (rows, columns, v)
+                } else {
+                    (columns, 1, v * columns)
+                };
                 (0..count).map(|i| m[start + i * step]).collect()
             };
+
             for a in 0..rows.min(columns) {
                 for b in 0..=a {
                     let expected = if a == b { 2.0 } else { 0.0 };
-                    assert!((dot_product(&vector(a), &vector(b)) - expected).abs() < 1e-13, "{rows}x{columns}");
+                    assert!(
+                        (dot_product(&vector(a), &vector(b)) - expected).abs() < 1e-13,
+                        "{rows}x{columns}"
+                    );
                 }
             }
         }

@@ -88,19 +88,27 @@ impl PixelGroup {
 
     /// Of one image.
     fn new(taps: Vec<ConvTap>, pixels: Vec<PixelOffsets>) -> Self {
-        Self { taps, pixels_per_image: pixels.len(), pixels }
+        Self {
+            taps,
+            pixels_per_image: pixels.len(),
+            pixels,
+        }
     }
 
     /// The same of a chunk of images that are so far from each other.
     fn repeat_over_images(mut self, images: usize, apart: PixelOffsets) -> Self {
-        self.pixels.reserve_exact(self.pixels_per_image * (images - 1));
+        self.pixels
+            .reserve_exact(self.pixels_per_image * (images - 1));
+
         for image in 1..images {
             for at in 0..self.pixels_per_image {
                 let PixelOffsets { input, output } = self.pixels[at];
-                let (input, output) = (input + image * apart.input, output + image * apart.output);
+                let input = input + image * apart.input;
+                let output = output + image * apart.output;
                 self.pixels.push(PixelOffsets { input, output });
             }
         }
+
         self
     }
 
@@ -117,7 +125,11 @@ impl PixelGroup {
                 None => groups.push(Self::new(taps, vec![pixel])),
             }
         }
-        groups.into_iter().map(|group| Self::new(group.taps, group.pixels).repeat_over_images(images, apart)).collect()
+
+        groups
+            .into_iter()
+            .map(|group| Self::new(group.taps, group.pixels).repeat_over_images(images, apart))
+            .collect()
     }
 }
 
@@ -146,13 +158,29 @@ pub(crate) struct HaloGrid {
 
 impl HaloGrid {
     fn new(shape: ActivationShape, halo: usize) -> Self {
-        let ActivationShape { height, width, channels } = shape;
-        Self { height, width, channels, halo }
+        let ActivationShape {
+            height,
+            width,
+            channels,
+        } = shape;
+        Self {
+            height,
+            width,
+            channels,
+            halo,
+        }
     }
 
     /// One pixel of so many numbers.
     pub(crate) fn single_pixel(channels: usize) -> Self {
-        Self::new(ActivationShape { height: 1, width: 1, channels }, 0)
+        Self::new(
+            ActivationShape {
+                height: 1,
+                width: 1,
+                channels,
+            },
+            0,
+        )
     }
 
     /// Numbers per image, halo included.
@@ -178,8 +206,11 @@ impl HaloGrid {
     /// Runs of numbers without halo between them, as (offset without halo, offset with halo, length).
     pub(crate) fn contiguous_runs(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
         let grid = *self;
-        let (count, len) =
-            if grid.halo == 0 { (1, grid.inner_len()) } else { (grid.height, grid.width * grid.channels) };
+        let (count, len) = if grid.halo == 0 {
+            (1, grid.inner_len())
+        } else {
+            (grid.height, grid.width * grid.channels)
+        };
         (0..count).map(move |y| (y * len, grid.pixel_offset(y + grid.halo, grid.halo), len))
     }
 }
@@ -198,41 +229,95 @@ impl ConvShape {
     /// With channels in whole blocks, but for those of images from the dataset.
     fn from_layer(layer: &Layer) -> Self {
         let channels = padded_input_channels(layer);
-        let output = ActivationShape { channels: round_up_to_block(layer.output.channels), ..layer.output };
+        let output = ActivationShape {
+            channels: round_up_to_block(layer.output.channels),
+            ..layer.output
+        };
+
         match layer.linear_op {
-            LinearOp::Conv { kernel, stride, padding } => {
-                let input = ActivationShape { channels, ..layer.input };
-                Self { kernel, stride, padding, input, output }
+            LinearOp::Conv {
+                kernel,
+                stride,
+                padding,
+            } => {
+                let input = ActivationShape {
+                    channels,
+                    ..layer.input
+                };
+                Self {
+                    kernel,
+                    stride,
+                    padding,
+                    input,
+                    output,
+                }
             }
             LinearOp::Linear => {
                 let channels = layer.input.height * layer.input.width * channels;
-                let input = ActivationShape { height: 1, width: 1, channels };
-                Self { kernel: 1, stride: 1, padding: 0, input, output }
+                let input = ActivationShape {
+                    height: 1,
+                    width: 1,
+                    channels,
+                };
+                Self {
+                    kernel: 1,
+                    stride: 1,
+                    padding: 0,
+                    input,
+                    output,
+                }
             }
         }
     }
 
     /// The same convolution of an image with its padding, which has none.
     fn with_padded_input(self) -> Self {
-        let ActivationShape { height, width, channels } = self.input;
-        let input = ActivationShape { height: height + 2 * self.padding, width: width + 2 * self.padding, channels };
-        Self { padding: 0, input, ..self }
+        let ActivationShape {
+            height,
+            width,
+            channels,
+        } = self.input;
+        let input = ActivationShape {
+            height: height + 2 * self.padding,
+            width: width + 2 * self.padding,
+            channels,
+        };
+
+        Self {
+            padding: 0,
+            input,
+            ..self
+        }
     }
 
     /// Indices into the kernel, along an axis of so many inputs, for which an output pixel has an input.
     fn valid_kernel_range(&self, output: usize, inputs: usize) -> Range<usize> {
         let corner = output * self.stride;
         let first = self.padding.saturating_sub(corner).min(self.kernel);
-        first..(inputs + self.padding).saturating_sub(corner).clamp(first, self.kernel)
+        first
+            ..(inputs + self.padding)
+                .saturating_sub(corner)
+                .clamp(first, self.kernel)
     }
 
     /// Runs of indices into a row of the kernel that the same outputs have inputs for.
     fn kernel_column_runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let conv = *self;
-        let seen = move |kernel: usize, output| conv.valid_kernel_range(output, conv.input.width).contains(&kernel);
-        let alike = move |a: usize, b: usize| (0..conv.output.width).all(|output| seen(a, output) == seen(b, output));
+        let seen = move |kernel: usize, output| {
+            conv.valid_kernel_range(output, conv.input.width)
+                .contains(&kernel)
+        };
+        let alike = move |a: usize, b: usize| {
+            (0..conv.output.width).all(|output| seen(a, output) == seen(b, output))
+        };
         let starts = (0..conv.kernel).filter(move |k| *k == 0 || !alike(k - 1, *k));
-        starts.map(move |start| start..(start + 1..conv.kernel).find(|k| !alike(k - 1, *k)).unwrap_or(conv.kernel))
+
+        starts.map(move |start| {
+            start
+                ..(start + 1..conv.kernel)
+                    .find(|k| !alike(k - 1, *k))
+                    .unwrap_or(conv.kernel)
+        })
     }
 
     /// The output pixel, along an axis of so many, that sees an input through this index into the kernel.
@@ -244,7 +329,11 @@ impl ConvShape {
 
 /// Numbers per pixel of a layer's input: as in the dataset for an image, whole blocks from then on.
 pub(crate) fn padded_input_channels(layer: &Layer) -> usize {
-    if layer.source.is_none() { layer.input.channels } else { round_up_to_block(layer.input.channels) }
+    if layer.source.is_none() {
+        layer.input.channels
+    } else {
+        round_up_to_block(layer.input.channels)
+    }
 }
 
 /// Plans of all layers.
@@ -256,12 +345,18 @@ impl LayerPlan {
     fn new(layer: &Layer) -> Self {
         let first = layer.source.is_none();
         let conv = ConvShape::from_layer(layer);
-        let ActivationShape { height, width, channels } = conv.output;
+        let ActivationShape {
+            height,
+            width,
+            channels,
+        } = conv.output;
         let pixels = height * width;
         let chunk_images = MIN_CHUNK_PIXELS.div_ceil(pixels).next_power_of_two();
+
         let part = MIN_PART_PIXELS.div_ceil(pixels).next_power_of_two();
         let part_images = part.clamp(MIN_PART_IMAGES.max(chunk_images), MICRO_BATCH as usize);
         let tiled = !first && WinogradPlan::is_suitable_for(&conv);
+
         // Images from the dataset have few channels: long runs are worth more than what lies in the halo costs. So are
         // short tables for large images, whose halo is little.
         let halo = first || tiled || pixels > MAX_PIXELS_WITHOUT_HALO;
@@ -269,8 +364,15 @@ impl LayerPlan {
         let algorithm = if tiled {
             ConvAlgorithm::Winograd(WinogradPlan::new(&conv, chunk_images, &input))
         } else {
-            ConvAlgorithm::Direct(DirectConvPlan::new(&conv, halo, chunk_images, &input, first))
+            ConvAlgorithm::Direct(DirectConvPlan::new(
+                &conv,
+                halo,
+                chunk_images,
+                &input,
+                first,
+            ))
         };
+
         let weight_rows = conv.kernel * conv.kernel * conv.input.channels;
         let transposed_weight_rows = conv.kernel * conv.kernel * channels;
         let activation = layer.activation_shape();
@@ -296,7 +398,11 @@ impl LayerPlan {
 
     /// How its tiles are computed, if it has any.
     pub(crate) fn winograd_plan(&self) -> Option<&WinogradPlan> {
-        if let ConvAlgorithm::Winograd(tiled) = &self.algorithm { Some(tiled) } else { None }
+        if let ConvAlgorithm::Winograd(tiled) = &self.algorithm {
+            Some(tiled)
+        } else {
+            None
+        }
     }
 
     /// Blocks of output channels.
@@ -313,14 +419,26 @@ fn pixel_coordinates(shape: ActivationShape) -> impl Iterator<Item = (usize, usi
 impl DirectConvPlan {
     /// `input` is where the inputs of `conv` stand, with its padding as their halo or without.
     fn new(conv: &ConvShape, halo: bool, chunk: usize, input: &HaloGrid, first: bool) -> Self {
-        let transposed = (!first).then(|| TransposedConvPlan::new(conv, chunk, &HaloGrid::new(conv.output, 0)));
-        let conv = if halo { conv.with_padded_input() } else { *conv };
+        let transposed =
+            (!first).then(|| TransposedConvPlan::new(conv, chunk, &HaloGrid::new(conv.output, 0)));
+        let conv = if halo {
+            conv.with_padded_input()
+        } else {
+            *conv
+        };
         let output = HaloGrid::new(conv.output, 0);
-        let apart = PixelOffsets { input: input.len(), output: output.len() };
-        let forward = pixel_coordinates(conv.output).map(|(y, x)| Self::output_pixel_taps(&conv, input, &output, y, x));
-        let runs = (0..conv.kernel).flat_map(|ky| conv.kernel_column_runs().map(move |run| (ky, run)));
-        let runs = runs
-            .map(|(ky, run)| Self::weight_run_pixels(&conv, input, &output, ky, run).repeat_over_images(chunk, apart));
+        let apart = PixelOffsets {
+            input: input.len(),
+            output: output.len(),
+        };
+
+        let forward = pixel_coordinates(conv.output)
+            .map(|(y, x)| Self::output_pixel_taps(&conv, input, &output, y, x));
+        let runs =
+            (0..conv.kernel).flat_map(|ky| conv.kernel_column_runs().map(move |run| (ky, run)));
+        let runs = runs.map(|(ky, run)| {
+            Self::weight_run_pixels(&conv, input, &output, ky, run).repeat_over_images(chunk, apart)
+        });
         Self {
             forward_groups: PixelGroup::group_by_taps(chunk, apart, forward),
             weight_groups: runs.collect(),
@@ -336,17 +454,29 @@ impl DirectConvPlan {
         y: usize,
         x: usize,
     ) -> (Vec<ConvTap>, PixelOffsets) {
-        let (rows, columns) =
-            (conv.valid_kernel_range(y, conv.input.height), conv.valid_kernel_range(x, conv.input.width));
+        let rows = conv.valid_kernel_range(y, conv.input.height);
+        let columns = conv.valid_kernel_range(x, conv.input.width);
         let channels = conv.input.channels;
-        let taps = rows.clone().filter(|_| !columns.is_empty()).map(|ky| ConvTap {
-            input_offset: input.pixel_offset(ky - rows.start, 0),
-            rows: columns.len() * channels,
-            first_weight_row: (ky * conv.kernel + columns.start) * channels,
-        });
-        let corner = |output: usize, kernel: usize| (output * conv.stride + kernel).saturating_sub(conv.padding);
+        let taps = rows
+            .clone()
+            .filter(|_| !columns.is_empty())
+            .map(|ky| ConvTap {
+                input_offset: input.pixel_offset(ky - rows.start, 0),
+                rows: columns.len() * channels,
+                first_weight_row: (ky * conv.kernel + columns.start) * channels,
+            });
+
+        let corner = |output: usize, kernel: usize| {
+            (output * conv.stride + kernel).saturating_sub(conv.padding)
+        };
         let corner = input.pixel_offset(corner(y, rows.start), corner(x, columns.start));
-        (taps.collect(), PixelOffsets { input: corner, output: output.pixel_offset(y, x) })
+        (
+            taps.collect(),
+            PixelOffsets {
+                input: corner,
+                output: output.pixel_offset(y, x),
+            },
+        )
     }
 
     /// The output pixels of an image that a run of weights in a row of the kernel acts on.
@@ -357,21 +487,26 @@ impl DirectConvPlan {
         ky: usize,
         run: Range<usize>,
     ) -> PixelGroup {
-        let (channels, kx) = (conv.input.channels, run.start);
+        let channels = conv.input.channels;
+        let kx = run.start;
         let tap = ConvTap {
             input_offset: 0,
             rows: run.len() * channels,
             first_weight_row: (ky * conv.kernel + kx) * channels,
         };
+
         let at = |output: usize, kernel: usize| output * conv.stride + kernel - conv.padding;
-        let rows = (0..conv.output.height).filter(|y| conv.valid_kernel_range(*y, conv.input.height).contains(&ky));
-        let columns: Vec<usize> =
-            (0..conv.output.width).filter(|x| conv.valid_kernel_range(*x, conv.input.width).contains(&kx)).collect();
+        let rows = (0..conv.output.height)
+            .filter(|y| conv.valid_kernel_range(*y, conv.input.height).contains(&ky));
+        let columns: Vec<usize> = (0..conv.output.width)
+            .filter(|x| conv.valid_kernel_range(*x, conv.input.width).contains(&kx))
+            .collect();
         let pixels = rows.flat_map(|y| columns.iter().map(move |x| (y, *x)));
         let pixels = pixels.map(|(y, x)| PixelOffsets {
             input: input.pixel_offset(at(y, ky), at(x, kx)),
             output: output.pixel_offset(y, x),
         });
+
         PixelGroup::new(vec![tap], pixels.collect())
     }
 }
@@ -380,23 +515,42 @@ impl TransposedConvPlan {
     /// `gradient` is where that of the output stands.
     fn new(conv: &ConvShape, chunk: usize, gradient: &HaloGrid) -> Self {
         let input = HaloGrid::new(conv.input, 0);
-        let apart = PixelOffsets { input: gradient.len(), output: input.len() };
+        let apart = PixelOffsets {
+            input: gradient.len(),
+            output: input.len(),
+        };
         let groups = pixel_coordinates(conv.input).map(|(y, x)| {
             let mut taps = Vec::new();
-            for (at, (ky, kx)) in
-                pixel_coordinates(ActivationShape { height: conv.kernel, width: conv.kernel, channels: 1 }).enumerate()
+            for (at, (ky, kx)) in pixel_coordinates(ActivationShape {
+                height: conv.kernel,
+                width: conv.kernel,
+                channels: 1,
+            })
+            .enumerate()
             {
                 let y = conv.output_index_for(y, ky, conv.output.height);
                 let x = conv.output_index_for(x, kx, conv.output.width);
                 if let (Some(y), Some(x)) = (y, x) {
                     let rows = conv.output.channels;
-                    taps.push(ConvTap { input_offset: gradient.pixel_offset(y, x), rows, first_weight_row: at * rows });
+                    taps.push(ConvTap {
+                        input_offset: gradient.pixel_offset(y, x),
+                        rows,
+                        first_weight_row: at * rows,
+                    });
                 }
             }
+
             let first = taps.iter().map(|tap| tap.input_offset).min().unwrap_or(0);
             taps.iter_mut().for_each(|tap| tap.input_offset -= first);
-            (taps, PixelOffsets { input: first, output: input.pixel_offset(y, x) })
+            (
+                taps,
+                PixelOffsets {
+                    input: first,
+                    output: input.pixel_offset(y, x),
+                },
+            )
         });
+
         let channels = (conv.input.channels, conv.output.channels);
         Self {
             groups: PixelGroup::group_by_taps(chunk, apart, groups),
@@ -414,7 +568,8 @@ impl TransposedConvPlan {
     pub(crate) fn transpose_weights(&self, weights: &[f32], to: &mut [f32]) {
         let (inputs, outputs) = self.channels;
         for position in 0..self.kernel_positions {
-            let (from, to) = (&weights[position * inputs * BLOCK..], &mut to[position * outputs * BLOCK..]);
+            let from = &weights[position * inputs * BLOCK..];
+            let to = &mut to[position * outputs * BLOCK..];
             transpose_blocked_matrix(
                 self.channels,
                 from,

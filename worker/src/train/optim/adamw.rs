@@ -32,12 +32,26 @@ impl<S: Simd16> InplaceOp2 for MovingAverageOp<'_, S> {
         "adamw-average"
     }
 
-    fn cpu_fwd(&self, average: &mut CpuStorage, _: &Strides, gradient: &CpuStorage, _: &Strides) -> Result<()> {
-        let (gradient, average) = (gradient.as_slice()?, f32_slice_mut(average)?);
+    fn cpu_fwd(
+        &self,
+        average: &mut CpuStorage,
+        _: &Strides,
+        gradient: &CpuStorage,
+        _: &Strides,
+    ) -> Result<()> {
+        let gradient = gradient.as_slice()?;
+        let average = f32_slice_mut(average)?;
+
         for range in self.trained.iter().cloned() {
-            let (gradient, average) = (&gradient[range.clone()], &mut average[range]);
-            self.s.dispatch(MovingAverageKernel { share: (1.0 - self.beta) as f32, gradient, average });
+            let gradient = &gradient[range.clone()];
+            let average = &mut average[range];
+            self.s.dispatch(MovingAverageKernel {
+                share: (1.0 - self.beta) as f32,
+                gradient,
+                average,
+            });
         }
+
         Ok(())
     }
 }
@@ -47,13 +61,27 @@ impl<S: Simd16> InplaceOp2 for SquaredAverageOp<'_, S> {
         "adamw-average-squares"
     }
 
-    fn cpu_fwd(&self, average: &mut CpuStorage, _: &Strides, gradient: &CpuStorage, _: &Strides) -> Result<()> {
-        let (gradient, average) = (gradient.as_slice()?, f32_slice_mut(average)?);
+    fn cpu_fwd(
+        &self,
+        average: &mut CpuStorage,
+        _: &Strides,
+        gradient: &CpuStorage,
+        _: &Strides,
+    ) -> Result<()> {
+        let gradient = gradient.as_slice()?;
+        let average = f32_slice_mut(average)?;
         let shares = [self.beta as f32, (1.0 - self.beta) as f32];
+
         for range in self.trained.iter().cloned() {
-            let (gradient, average) = (&gradient[range.clone()], &mut average[range]);
-            self.s.dispatch(SquaredAverageKernel { shares, gradient, average });
+            let gradient = &gradient[range.clone()];
+            let average = &mut average[range];
+            self.s.dispatch(SquaredAverageKernel {
+                shares,
+                gradient,
+                average,
+            });
         }
+
         Ok(())
     }
 }
@@ -71,7 +99,10 @@ impl Kernel for MovingAverageKernel<'_> {
         for at in (0..self.average.len()).step_by(BLOCK) {
             let m = block_at_mut(self.average, at);
             let old = s.load(m);
-            s.store(s.fma(share, s.sub(s.load(block_at(self.gradient, at)), old), old), m);
+            s.store(
+                s.fma(share, s.sub(s.load(block_at(self.gradient, at)), old), old),
+                m,
+            );
         }
     }
 }
@@ -106,13 +137,24 @@ pub(crate) struct AdamWStepOp<'a, S> {
 
 impl<'a, S: Simd16> AdamWStepOp<'a, S> {
     /// For a step, counted from 0.
-    pub(crate) fn new(s: S, trained: &'a [Range<usize>], rates: StepHyperparams, adamw: AdamW, step: u64) -> Self {
+    pub(crate) fn new(
+        s: S,
+        trained: &'a [Range<usize>],
+        rates: StepHyperparams,
+        adamw: AdamW,
+        step: u64,
+    ) -> Self {
         let t = (step + 1) as f64;
         let rise = |beta: f64| 1.0 - libm::pow(beta, t);
         let size = rates.lr / rise(adamw.beta1);
         let root = 1.0 / libm::sqrt(rise(adamw.beta2));
         let coefficients = [1.0 - rates.lr * rates.wd, size, root, adamw.eps].map(|x| x as f32);
-        Self { s, trained, coefficients, finite: Cell::new(true) }
+        Self {
+            s,
+            trained,
+            coefficients,
+            finite: Cell::new(true),
+        }
     }
 }
 
@@ -130,8 +172,11 @@ impl<S: Simd16> InplaceOp3 for AdamWStepOp<'_, S> {
         squares: &CpuStorage,
         _: &Strides,
     ) -> Result<()> {
-        let (weights, average, squares) = (f32_slice_mut(weights)?, average.as_slice()?, squares.as_slice()?);
+        let weights = f32_slice_mut(weights)?;
+        let average = average.as_slice()?;
+        let squares = squares.as_slice()?;
         let mut witness = [0.0; BLOCK];
+
         for range in self.trained.iter().cloned() {
             self.s.dispatch(AdamWStepKernel {
                 coefficients: self.coefficients,
@@ -141,6 +186,7 @@ impl<S: Simd16> InplaceOp3 for AdamWStepOp<'_, S> {
                 witness: &mut witness,
             });
         }
+
         self.finite.set(witness.iter().all(|x| *x == 0.0));
         Ok(())
     }
@@ -161,14 +207,17 @@ impl Kernel for AdamWStepKernel<'_> {
         let [keep, size, root, eps] = self.coefficients;
         let [keep, minus, root, eps, zero] = [keep, -size, root, eps, 0.0].map(|x| s.splat(x));
         let mut witness = s.load(self.witness);
+
         for at in (0..self.weights.len()).step_by(BLOCK) {
             let scale = s.fma(root, s.sqrt(s.load(block_at(self.squares, at))), eps);
             let direction = s.div(s.load(block_at(self.average, at)), scale);
             let w = block_at_mut(self.weights, at);
             let new = s.fma(minus, direction, s.mul(keep, s.load(w)));
             witness = s.fma(new, zero, witness);
+
             s.store(new, w);
         }
+
         s.store(witness, self.witness);
     }
 }

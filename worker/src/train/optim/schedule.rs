@@ -17,27 +17,41 @@ impl StepHyperparams {
     /// Those of a step, counted from 0: entries of the schedule apply in the order of the file, each from its step on.
     pub(crate) fn at_step(config: &TrialConfig, step: u64) -> Self {
         let train = &config.train;
-        let mut rates = Self { lr: train.lr, wd: train.wd, momentum: train.momentum };
-        for entry in train.schedule.iter().filter(|e| config.length_in_steps(e.from) <= step) {
+        let mut rates = Self {
+            lr: train.lr,
+            wd: train.wd,
+            momentum: train.momentum,
+        };
+
+        for entry in train
+            .schedule
+            .iter()
+            .filter(|e| config.length_in_steps(e.from) <= step)
+        {
             apply_change(&mut rates.lr, entry.lr);
             apply_change(&mut rates.wd, entry.wd);
             apply_change(&mut rates.momentum, entry.momentum);
         }
+
         if let Some(curve) = &train.curve {
             rates.lr = compute_curve_lr(curve, config, step);
         }
+
         rates
     }
 }
 
 /// The learning rate of a step on a curve. The last step is one short of t = 1, as in PyTorch.
 fn compute_curve_lr(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
-    let (lr, warmup) = (config.train.lr, config.length_in_steps(curve.warmup));
+    let lr = config.train.lr;
+    let warmup = config.length_in_steps(curve.warmup);
     if step < warmup {
         return lr * (step + 1) as f64 / warmup as f64;
     }
+
     let done = (step - warmup) as f64;
     let t = done / config.total_steps().saturating_sub(warmup).max(1) as f64;
+
     match &curve.form {
         LrScheduleForm::Constant => lr,
         LrScheduleForm::Cosine { end } => {
@@ -54,10 +68,17 @@ fn compute_curve_lr(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
 
 /// On the line through the points around a step.
 fn interpolate_lr(points: &[(Length, HyperparamChange)], config: &TrialConfig, step: u64) -> f64 {
-    let at = |(when, lr): &(Length, HyperparamChange)| (config.length_in_steps(*when), lr.apply(config.train.lr));
+    let at = |(when, lr): &(Length, HyperparamChange)| {
+        (config.length_in_steps(*when), lr.apply(config.train.lr))
+    };
     let next = points.partition_point(|point| at(point).0 <= step);
-    match (next.checked_sub(1).map(|last| at(&points[last])), points.get(next).map(at)) {
-        (Some((from, a)), Some((to, b))) => a + (b - a) * ((step - from) as f64 / (to - from) as f64),
+    match (
+        next.checked_sub(1).map(|last| at(&points[last])),
+        points.get(next).map(at),
+    ) {
+        (Some((from, a)), Some((to, b))) => {
+            a + (b - a) * ((step - from) as f64 / (to - from) as f64)
+        }
         (Some((_, lr)), None) | (None, Some((_, lr))) => lr,
         (None, None) => config.train.lr,
     }
@@ -73,18 +94,28 @@ fn apply_change(value: &mut f64, change: Option<HyperparamChange>) {
 
 #[cfg(test)]
 mod tests {
+    use ergodic_common::config::ScheduleStep;
+
     use crate::train::optim::schedule::*;
     use crate::train::tests::cases;
-    use ergodic_common::config::ScheduleStep;
 
     #[test]
     fn entries_hold_from_their_step_on_and_multiply_what_is_there() {
         let mut config = cases::mlp();
         (config.data.train, config.train.batch_size) = (100, 10);
         (config.train.lr, config.train.wd, config.train.momentum) = (0.5, 0.01, 0.9);
-        let none = ScheduleStep { from: Length::Steps(0), lr: None, wd: None, momentum: None };
+        let none = ScheduleStep {
+            from: Length::Steps(0),
+            lr: None,
+            wd: None,
+            momentum: None,
+        };
         config.train.schedule = vec![
-            ScheduleStep { from: Length::Epochs(2), lr: Some(HyperparamChange::Times(0.1)), ..none.clone() },
+            ScheduleStep {
+                from: Length::Epochs(2),
+                lr: Some(HyperparamChange::Times(0.1)),
+                ..none.clone()
+            },
             ScheduleStep {
                 from: Length::Steps(25),
                 lr: Some(HyperparamChange::Times(0.5)),
@@ -98,11 +129,43 @@ mod tests {
                 ..none
             },
         ];
+
         let at = |step| StepHyperparams::at_step(&config, step);
-        assert_eq!(at(19), StepHyperparams { lr: 0.5, wd: 0.01, momentum: 0.9 });
-        assert_eq!(at(20), StepHyperparams { lr: 0.5 * 0.1, wd: 0.01, momentum: 0.9 });
-        assert_eq!(at(25), StepHyperparams { lr: 0.5 * 0.1 * 0.5, wd: 0.0, momentum: 0.9 });
-        assert_eq!(at(30), StepHyperparams { lr: 1.0, wd: 0.0, momentum: 0.5 });
+        assert_eq!(
+            at(19),
+            StepHyperparams {
+                lr: 0.5,
+                wd: 0.01,
+                momentum: 0.9
+            }
+        );
+
+        assert_eq!(
+            at(20),
+            StepHyperparams {
+                lr: 0.5 * 0.1,
+                wd: 0.01,
+                momentum: 0.9
+            }
+        );
+
+        assert_eq!(
+            at(25),
+            StepHyperparams {
+                lr: 0.5 * 0.1 * 0.5,
+                wd: 0.0,
+                momentum: 0.9
+            }
+        );
+
+        assert_eq!(
+            at(30),
+            StepHyperparams {
+                lr: 1.0,
+                wd: 0.0,
+                momentum: 0.5
+            }
+        );
     }
 
     #[test]
@@ -111,26 +174,52 @@ mod tests {
         (config.data.train, config.train.batch_size, config.train.lr) = (100, 10, 0.4);
         config.train.length = Length::Steps(110);
         let mut at = |form, step| {
-            config.train.curve = Some(Curve { form, warmup: Length::Epochs(1) });
+            config.train.curve = Some(Curve {
+                form,
+                warmup: Length::Epochs(1),
+            });
             StepHyperparams::at_step(&config, step).lr
         };
+
         let close = |x: f64, y: f64| assert!((x - y).abs() < 1e-15, "{x} {y}");
         close(at(LrScheduleForm::Constant, 0), 0.04);
         close(at(LrScheduleForm::Constant, 9), 0.4);
         close(at(LrScheduleForm::Constant, 109), 0.4);
-        let cosine = LrScheduleForm::Cosine { end: HyperparamChange::Times(0.5) };
+        let cosine = LrScheduleForm::Cosine {
+            end: HyperparamChange::Times(0.5),
+        };
         close(at(cosine.clone(), 10), 0.4);
+
         close(at(cosine, 60), 0.3);
-        let linear = LrScheduleForm::Linear { end: HyperparamChange::Set(0.0) };
+        let linear = LrScheduleForm::Linear {
+            end: HyperparamChange::Set(0.0),
+        };
         close(at(linear.clone(), 35), 0.3);
         close(at(linear, 109), 0.004);
-        let growing = LrScheduleForm::Exponential { factor: 2.0, per: Length::Epochs(5) };
+
+        let growing = LrScheduleForm::Exponential {
+            factor: 2.0,
+            per: Length::Epochs(5),
+        };
         close(at(growing, 60), 0.8);
-        let points =
-            [(2, HyperparamChange::Set(0.0)), (6, HyperparamChange::Times(1.0)), (10, HyperparamChange::Set(0.1))];
-        let points = points.map(|(epoch, lr)| (Length::Epochs(epoch), lr)).to_vec();
-        let mut piecewise = |step| at(LrScheduleForm::Piecewise { points: points.clone() }, step);
+        let points = [
+            (2, HyperparamChange::Set(0.0)),
+            (6, HyperparamChange::Times(1.0)),
+            (10, HyperparamChange::Set(0.1)),
+        ];
+        let points = points
+            .map(|(epoch, lr)| (Length::Epochs(epoch), lr))
+            .to_vec();
+        let mut piecewise = |step| {
+            at(
+                LrScheduleForm::Piecewise {
+                    points: points.clone(),
+                },
+                step,
+            )
+        };
         close(piecewise(15), 0.0);
+
         close(piecewise(50), 0.3);
         close(piecewise(80), 0.25);
         close(piecewise(105), 0.1);

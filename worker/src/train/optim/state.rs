@@ -6,8 +6,10 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, InplaceOp3, Layout as Strides, Result, Storage, Tensor};
-
+use candle_core::{
+    CpuStorage, Device, InplaceOp1, InplaceOp2, InplaceOp3, Layout as Strides, Result, Storage,
+    Tensor,
+};
 use ergodic_common::config::{AdamW, WeightDecayScope};
 use ergodic_common::net::{Param, ParamRole};
 
@@ -34,8 +36,12 @@ impl TrainedRanges {
             WeightDecayScope::Weights => p.role == ParamRole::Weight,
             WeightDecayScope::Normed => p.normed,
         };
-        let select = |decaying: bool| layout.matching_ranges(|p| p.trained && decays(p) == decaying);
-        Self { decaying: select(true), not_decaying: select(false) }
+        let select =
+            |decaying: bool| layout.matching_ranges(|p| p.trained && decays(p) == decaying);
+        Self {
+            decaying: select(true),
+            not_decaying: select(false),
+        }
     }
 }
 
@@ -58,7 +64,11 @@ pub(crate) struct TrainingState {
 
 impl TrainingState {
     /// At the start of a trial, to be trained with SGD unless AdamW is asked for.
-    pub(crate) fn new(weights: Vec<f32>, statistics: Vec<f32>, adamw: Option<AdamW>) -> Result<Self> {
+    pub(crate) fn new(
+        weights: Vec<f32>,
+        statistics: Vec<f32>,
+        adamw: Option<AdamW>,
+    ) -> Result<Self> {
         let zeros = vec![0.0; weights.len()];
         Ok(Self {
             squares: adamw
@@ -76,14 +86,19 @@ impl TrainingState {
     /// All that later steps depend on.
     pub(crate) fn encode_into(&self, to: &mut CheckpointEncoder) -> Result<()> {
         let squares = self.squares.as_ref().map(|(_, squares)| squares);
-        for tensor in
-            [Some(&self.weights), Some(&self.momentum), Some(&self.statistics), squares, self.averaged_weights.as_ref()]
-        {
+        for tensor in [
+            Some(&self.weights),
+            Some(&self.momentum),
+            Some(&self.statistics),
+            squares,
+            self.averaged_weights.as_ref(),
+        ] {
             match tensor {
                 Some(tensor) => with_tensor_data(tensor, |x| to.write_f32s(x))?,
                 None => to.write_f32s(&[]),
             }
         }
+
         to.write_u64(self.averaged_count);
         Ok(())
     }
@@ -94,12 +109,21 @@ impl TrainingState {
         self.weights = tensor_from_vec(like(self.weights.elem_count())?).ok()?;
         self.momentum = tensor_from_vec(like(self.momentum.elem_count())?).ok()?;
         self.statistics = tensor_from_vec(like(self.statistics.elem_count())?).ok()?;
+
         match &mut self.squares {
             Some((_, squares)) => *squares = tensor_from_vec(like(squares.elem_count())?).ok()?,
             None => _ = like(0)?,
         }
-        let average = from.read_f32s().filter(|x| x.is_empty() || x.len() == self.weights.elem_count())?;
-        self.averaged_weights = if average.is_empty() { None } else { Some(tensor_from_vec(average).ok()?) };
+
+        let average = from
+            .read_f32s()
+            .filter(|x| x.is_empty() || x.len() == self.weights.elem_count())?;
+        self.averaged_weights = if average.is_empty() {
+            None
+        } else {
+            Some(tensor_from_vec(average).ok()?)
+        };
+
         self.averaged_count = from.read_u64()?;
         Some(())
     }
@@ -109,12 +133,20 @@ impl TrainingState {
         match &self.averaged_weights {
             None => self.averaged_weights = Some(self.weights.copy()?),
             Some(average) => {
-                let share = decay.map_or(1.0 / (self.averaged_count + 1) as f64, |decay| 1.0 - decay);
+                let share =
+                    decay.map_or(1.0 / (self.averaged_count + 1) as f64, |decay| 1.0 - decay);
                 let all = 0..self.weights.elem_count();
-                average
-                    .inplace_op2(&self.weights, &adamw::MovingAverageOp { s, trained: &[all], beta: 1.0 - share })?;
+                average.inplace_op2(
+                    &self.weights,
+                    &adamw::MovingAverageOp {
+                        s,
+                        trained: &[all],
+                        beta: 1.0 - share,
+                    },
+                )?;
             }
         }
+
         self.averaged_count += 1;
         Ok(())
     }
@@ -127,9 +159,18 @@ impl TrainingState {
         batch: &ImageBatch<'_>,
         first: bool,
     ) -> Result<LossTally> {
-        let pass = ForwardBackwardOp { s, engine: RefCell::new(engine), batch, tally: Cell::default() };
+        let pass = ForwardBackwardOp {
+            s,
+            engine: RefCell::new(engine),
+            batch,
+            tally: Cell::default(),
+        };
         self.gradient.inplace_op2(&self.weights, &pass)?;
-        self.statistics.inplace_op1(&UpdateStatisticsOp { engine: pass.engine.into_inner(), first })?;
+
+        self.statistics.inplace_op1(&UpdateStatisticsOp {
+            engine: pass.engine.into_inner(),
+            first,
+        })?;
         Ok(pass.tally.get())
     }
 
@@ -143,8 +184,14 @@ impl TrainingState {
         step: u64,
     ) -> Result<bool> {
         let decaying = self.update_ranges(s, &trained.decaying, rates, nesterov, step)?;
-        let others =
-            self.update_ranges(s, &trained.not_decaying, StepHyperparams { wd: 0.0, ..rates }, nesterov, step)?;
+        let others = self.update_ranges(
+            s,
+            &trained.not_decaying,
+            StepHyperparams { wd: 0.0, ..rates },
+            nesterov,
+            step,
+        )?;
+
         Ok(decaying && others)
     }
 
@@ -159,17 +206,49 @@ impl TrainingState {
         if trained.is_empty() {
             return Ok(true);
         }
+
         if let Some((adamw, squares)) = &self.squares {
-            self.momentum.inplace_op2(&self.gradient, &MovingAverageOp { s, trained, beta: adamw.beta1 })?;
-            squares.inplace_op2(&self.gradient, &SquaredAverageOp { s, trained, beta: adamw.beta2 })?;
+            self.momentum.inplace_op2(
+                &self.gradient,
+                &MovingAverageOp {
+                    s,
+                    trained,
+                    beta: adamw.beta1,
+                },
+            )?;
+
+            squares.inplace_op2(
+                &self.gradient,
+                &SquaredAverageOp {
+                    s,
+                    trained,
+                    beta: adamw.beta2,
+                },
+            )?;
+
             let descend = adamw::AdamWStepOp::new(s, trained, rates, *adamw, step);
-            self.weights.inplace_op3(&self.momentum, squares, &descend)?;
+            self.weights
+                .inplace_op3(&self.momentum, squares, &descend)?;
             return Ok(descend.finite.get());
         }
+
         let [lr, wd, mu] = [rates.lr, rates.wd, rates.momentum].map(|x| x as f32);
-        self.momentum.inplace_op3(&self.gradient, &self.weights, &SgdMomentumOp { s, trained, wd, mu })?;
-        let descend = SgdStepOp { s, trained, hyperparams: [lr, wd, mu], nesterov, finite: Cell::new(true) };
-        self.weights.inplace_op3(&self.momentum, &self.gradient, &descend)?;
+        self.momentum.inplace_op3(
+            &self.gradient,
+            &self.weights,
+            &SgdMomentumOp { s, trained, wd, mu },
+        )?;
+
+        let descend = SgdStepOp {
+            s,
+            trained,
+            hyperparams: [lr, wd, mu],
+            nesterov,
+            finite: Cell::new(true),
+        };
+        self.weights
+            .inplace_op3(&self.momentum, &self.gradient, &descend)?;
+
         Ok(descend.finite.get())
     }
 }
@@ -209,9 +288,20 @@ impl<S: Simd16> InplaceOp2 for ForwardBackwardOp<'_, S> {
         "forward-backward"
     }
 
-    fn cpu_fwd(&self, gradient: &mut CpuStorage, _: &Strides, weights: &CpuStorage, _: &Strides) -> Result<()> {
+    fn cpu_fwd(
+        &self,
+        gradient: &mut CpuStorage,
+        _: &Strides,
+        weights: &CpuStorage,
+        _: &Strides,
+    ) -> Result<()> {
         let mut engine = self.engine.borrow_mut();
-        self.tally.set(engine.compute_gradient(self.s, weights.as_slice()?, self.batch, f32_slice_mut(gradient)?)?);
+        self.tally.set(engine.compute_gradient(
+            self.s,
+            weights.as_slice()?,
+            self.batch,
+            f32_slice_mut(gradient)?,
+        )?);
         Ok(())
     }
 }
@@ -228,7 +318,8 @@ impl InplaceOp1 for UpdateStatisticsOp<'_> {
     }
 
     fn cpu_fwd(&self, statistics: &mut CpuStorage, _: &Strides) -> Result<()> {
-        self.engine.update_statistics(f32_slice_mut(statistics)?, self.first);
+        self.engine
+            .update_statistics(f32_slice_mut(statistics)?, self.first);
         Ok(())
     }
 }
@@ -255,9 +346,13 @@ impl<S: Simd16> InplaceOp3 for SgdMomentumOp<'_, S> {
         weights: &CpuStorage,
         _: &Strides,
     ) -> Result<()> {
-        let (gradient, weights, momentum) = (gradient.as_slice()?, weights.as_slice()?, f32_slice_mut(momentum)?);
+        let gradient = gradient.as_slice()?;
+        let weights = weights.as_slice()?;
+        let momentum = f32_slice_mut(momentum)?;
+
         for range in self.trained.iter().cloned() {
-            let (gradient, weights) = (&gradient[range.clone()], &weights[range.clone()]);
+            let gradient = &gradient[range.clone()];
+            let weights = &weights[range.clone()];
             self.s.dispatch(SgdMomentumKernel {
                 gradient,
                 weights,
@@ -266,6 +361,7 @@ impl<S: Simd16> InplaceOp3 for SgdMomentumOp<'_, S> {
                 momentum: &mut momentum[range],
             });
         }
+
         Ok(())
     }
 }
@@ -281,9 +377,16 @@ struct SgdMomentumKernel<'a> {
 impl Kernel for SgdMomentumKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
-        let (wd, mu) = (s.splat(self.wd), s.splat(self.mu));
+        let wd = s.splat(self.wd);
+        let mu = s.splat(self.mu);
+
         for at in (0..self.momentum.len()).step_by(BLOCK) {
-            let decayed = s.fma(wd, s.load(block_at(self.weights, at)), s.load(block_at(self.gradient, at)));
+            let decayed = s.fma(
+                wd,
+                s.load(block_at(self.weights, at)),
+                s.load(block_at(self.gradient, at)),
+            );
+
             let v = block_at_mut(self.momentum, at);
             s.store(s.fma(mu, s.load(v), decayed), v);
         }
@@ -314,8 +417,11 @@ impl<S: Simd16> InplaceOp3 for SgdStepOp<'_, S> {
         gradient: &CpuStorage,
         _: &Strides,
     ) -> Result<()> {
-        let (weights, momentum, gradient) = (f32_slice_mut(weights)?, momentum.as_slice()?, gradient.as_slice()?);
+        let weights = f32_slice_mut(weights)?;
+        let momentum = momentum.as_slice()?;
+        let gradient = gradient.as_slice()?;
         let mut witness = [0.0; BLOCK];
+
         for range in self.trained.iter().cloned() {
             self.s.dispatch(SgdStepKernel {
                 momentum: &momentum[range.clone()],
@@ -325,6 +431,7 @@ impl<S: Simd16> InplaceOp3 for SgdStepOp<'_, S> {
                 witness: &mut witness,
             });
         }
+
         self.finite.set(witness.iter().all(|x| *x == 0.0));
         Ok(())
     }
@@ -345,19 +452,30 @@ impl Kernel for SgdStepKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
         let [lr, wd, mu] = self.hyperparams;
-        let (minus, wd, mu, zero) = (s.splat(-lr), s.splat(wd), s.splat(mu), s.splat(0.0));
+        let minus = s.splat(-lr);
+        let wd = s.splat(wd);
+        let mu = s.splat(mu);
+        let zero = s.splat(0.0);
         let mut witness = s.load(self.witness);
+
         for at in (0..self.weights.len()).step_by(BLOCK) {
             let w = block_at_mut(self.weights, at);
             let old = s.load(w);
             let mut direction = s.load(block_at(self.momentum, at));
+
             if let Some(gradient) = self.gradient {
-                direction = s.fma(mu, direction, s.fma(wd, old, s.load(block_at(gradient, at))));
+                direction = s.fma(
+                    mu,
+                    direction,
+                    s.fma(wd, old, s.load(block_at(gradient, at))),
+                );
             }
+
             let new = s.fma(minus, direction, old);
             witness = s.fma(new, zero, witness);
             s.store(new, w);
         }
+
         s.store(witness, self.witness);
     }
 }

@@ -4,15 +4,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::{
-    Average, DataConfig, DatasetName, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, TrainConfig, TrialConfig,
-    WeightDecayScope,
+    Average, DataConfig, DatasetName, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm,
+    TrainConfig, TrialConfig, WeightDecayScope,
 };
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::{Measure, Moment, Probe};
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
-
 use rayon::ThreadPool;
 
 use crate::train::{CandleDevice, CheckpointStore, FinishedTrial, Isa, Job, TrialData, run_trial};
@@ -25,7 +24,12 @@ pub(crate) fn dataset() -> Arc<Dataset> {
 
 /// Streams of a repeat.
 pub(crate) fn streams(repeat: u32) -> Streams {
-    Streams { sweep_seed: 7, repeat, cell: [0; 32], plan: SeedPlan::default() }
+    Streams {
+        sweep_seed: 7,
+        repeat,
+        cell: [0; 32],
+        plan: SeedPlan::default(),
+    }
 }
 
 /// A small trial of this model.
@@ -63,16 +67,34 @@ pub(crate) fn small_trial(kind: ModelKind, norm: Norm) -> TrialConfig {
 
 /// A small perceptron without norms.
 pub(crate) fn mlp() -> TrialConfig {
-    small_trial(ModelKind::Mlp { hidden: vec![24, 17] }, Norm::None)
+    small_trial(
+        ModelKind::Mlp {
+            hidden: vec![24, 17],
+        },
+        Norm::None,
+    )
 }
 
 /// Every metric that takes no gradients of its own, sampled every other step; predictions and weights are kept.
 pub(crate) fn cheap_metrics() -> Measure {
-    let dear = |m: &Metric| matches!(m, Metric::GradNoiseTrace | Metric::GradNoiseHill | Metric::HessianTop);
-    let metrics = Metric::NAMES.iter().map(|(_, m)| m.clone()).filter(|m| !dear(m));
+    let dear = |m: &Metric| {
+        matches!(
+            m,
+            Metric::GradNoiseTrace | Metric::GradNoiseHill | Metric::HessianTop
+        )
+    };
+    let metrics = Metric::NAMES
+        .iter()
+        .map(|(_, m)| m.clone())
+        .filter(|m| !dear(m));
+
     let at = vec![Moment::After(Length::Steps(3)), Moment::Final];
     let probe = Some(Probe { points: 20, at });
-    Measure { probe, save: true, ..Measure::with_metrics(Length::Steps(2), metrics.collect()) }
+    Measure {
+        probe,
+        save: true,
+        ..Measure::with_metrics(Length::Steps(2), metrics.collect())
+    }
 }
 
 /// Runs a trial.
@@ -81,7 +103,12 @@ pub(crate) fn result(config: &TrialConfig, measure: &Measure, isa: Isa) -> Trial
 }
 
 /// Runs a trial on the threads of a pool.
-pub(crate) fn result_on(config: &TrialConfig, measure: &Measure, isa: Isa, pool: Option<&ThreadPool>) -> TrialResult {
+pub(crate) fn result_on(
+    config: &TrialConfig,
+    measure: &Measure,
+    isa: Isa,
+    pool: Option<&ThreadPool>,
+) -> TrialResult {
     result_with(config, measure, isa, pool, None)
 }
 
@@ -108,13 +135,28 @@ pub(crate) fn result_from(
 }
 
 /// Runs a trial on stock operations, or on the trainer's own engine.
-pub(crate) fn result_at(config: &TrialConfig, measure: &Measure, place: Option<&CandleDevice>) -> TrialResult {
-    result_of(config, measure, Isa::detect_fastest(), (None, None), None, place)
+pub(crate) fn result_at(
+    config: &TrialConfig,
+    measure: &Measure,
+    place: Option<&CandleDevice>,
+) -> TrialResult {
+    result_of(
+        config,
+        measure,
+        Isa::detect_fastest(),
+        (None, None),
+        None,
+        place,
+    )
 }
 
 /// An average that is taken at every step.
 pub(crate) fn every_step() -> Average {
-    Average { decay: None, from: Length::Steps(0), every: Length::Steps(1) }
+    Average {
+        decay: None,
+        from: Length::Steps(0),
+        every: Length::Steps(1),
+    }
 }
 
 /// Runs a trial on this dataset.
@@ -129,7 +171,10 @@ pub(crate) fn result_with_data(
 
 /// Images that deep networks can take.
 pub(crate) fn on_its_images(mut config: TrialConfig) -> TrialConfig {
-    if matches!(config.model.kind, ModelKind::Vgg { .. } | ModelKind::Preresnet { .. }) {
+    if matches!(
+        config.model.kind,
+        ModelKind::Vgg { .. } | ModelKind::Preresnet { .. }
+    ) {
         config.data.dataset = DatasetName::Cifar10;
     }
     config
@@ -163,7 +208,14 @@ fn result_on_data(
 
 /// All that a trial leaves.
 pub(crate) fn finished(config: &TrialConfig, measure: &Measure) -> FinishedTrial {
-    finished_on_data(config, measure, Isa::detect_fastest(), (None, None), (dataset(), None), None)
+    finished_on_data(
+        config,
+        measure,
+        Isa::detect_fastest(),
+        (None, None),
+        (dataset(), None),
+        None,
+    )
 }
 
 fn finished_on_data(
@@ -175,9 +227,11 @@ fn finished_on_data(
     place: Option<&CandleDevice>,
 ) -> FinishedTrial {
     let streams = streams(0);
-    let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
+    let data =
+        TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
     let key = TrialKey { cell: 0, repeat: 0 };
-    let (data, deadline) = (Some(&data), None);
+    let data = Some(&data);
+    let deadline = None;
     let job = Job {
         config,
         streams: &streams,
@@ -192,7 +246,11 @@ fn finished_on_data(
         deadline,
     };
     let finished = run_trial(&job, &AtomicBool::new(false)).expect("nobody stops it");
-    assert_eq!(finished.weights.is_some(), measure.save && finished.result.outcome == Outcome::Completed);
+    assert_eq!(
+        finished.weights.is_some(),
+        measure.save && finished.result.outcome == Outcome::Completed
+    );
+
     finished
 }
 
@@ -204,9 +262,22 @@ pub(crate) fn noise(name: DatasetName) -> Arc<Dataset> {
         let blocks = images * height * width * channels / 32 + 1;
         let mut pixels: Vec<u8> = (0..blocks).flat_map(|_| stream.next_bytes()).collect();
         pixels.truncate((images * height * width * channels) as usize);
+
         // Channels of different mean and spread.
-        pixels.iter_mut().enumerate().for_each(|(i, p)| *p = *p / (2 + i % channels as usize) as u8 + 10);
-        Images { pixels, floats: Vec::new(), labels: (0..images).map(|i| (i % 10) as u8).collect() }
+        pixels
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, p)| *p = *p / (2 + i % channels as usize) as u8 + 10);
+        Images {
+            pixels,
+            floats: Vec::new(),
+            labels: (0..images).map(|i| (i % 10) as u8).collect(),
+        }
     };
-    Arc::new(Dataset { name, train: part("noise train", 100), test: part("noise test", 50) })
+
+    Arc::new(Dataset {
+        name,
+        train: part("noise train", 100),
+        test: part("noise test", 50),
+    })
 }

@@ -16,14 +16,22 @@ use crate::train::candle::net::CandleParams;
 
 /// The CPU, and the first CUDA device if there is one. Says aloud what is left out.
 pub(crate) fn candle_devices() -> Vec<CandleDevice> {
-    let cpu = CandleDevice { device: Device::Cpu, numerics_class: "stock-cpu".into(), name: "stock" };
+    let cpu = CandleDevice {
+        device: Device::Cpu,
+        numerics_class: "stock-cpu".into(),
+        name: "stock",
+    };
     std::iter::once(cpu).chain(cuda()).collect()
 }
 
 #[cfg(feature = "cuda")]
 fn cuda() -> Option<CandleDevice> {
     match Device::new_cuda(0) {
-        Ok(device) => Some(CandleDevice { device, numerics_class: "cuda".into(), name: "cuda" }),
+        Ok(device) => Some(CandleDevice {
+            device,
+            numerics_class: "cuda".into(),
+            name: "cuda",
+        }),
         Err(error) => {
             aloud(&format!("there is no usable device ({error})"));
             None
@@ -45,16 +53,34 @@ fn aloud(why: &str) {
 /// A small trial of every architecture and norm.
 fn trials() -> Vec<TrialConfig> {
     let kinds = [
-        ModelKind::Mlp { hidden: vec![24, 17] },
+        ModelKind::Mlp {
+            hidden: vec![24, 17],
+        },
         ModelKind::Cnn4 { width: 4 },
         ModelKind::Preresnet { depth: 8, widen: 1 },
-        ModelKind::Vgg { depth: VggDepth::Eleven, width: 4 },
+        ModelKind::Vgg {
+            depth: VggDepth::Eleven,
+            width: 4,
+        },
     ];
-    let norms = [Norm::None, Norm::Batch, Norm::Group { groups: 2 }, Norm::Layer];
-    let fits = |kind: &ModelKind, norm: Norm| !matches!((kind, norm), (ModelKind::Mlp { .. }, Norm::Group { .. }));
-    let pairs = kinds.iter().flat_map(|kind| norms.map(|norm| (kind.clone(), norm)));
+
+    let norms = [
+        Norm::None,
+        Norm::Batch,
+        Norm::Group { groups: 2 },
+        Norm::Layer,
+    ];
+
+    let fits = |kind: &ModelKind, norm: Norm| {
+        !matches!((kind, norm), (ModelKind::Mlp { .. }, Norm::Group { .. }))
+    };
+    let pairs = kinds
+        .iter()
+        .flat_map(|kind| norms.map(|norm| (kind.clone(), norm)));
     let pairs = pairs.filter(|(kind, norm)| fits(kind, *norm));
-    pairs.map(|(kind, norm)| cases::on_its_images(cases::small_trial(kind, norm))).collect()
+    pairs
+        .map(|(kind, norm)| cases::on_its_images(cases::small_trial(kind, norm)))
+        .collect()
 }
 
 const METRICS: [Metric; 6] = [
@@ -67,7 +93,10 @@ const METRICS: [Metric; 6] = [
 ];
 
 fn result(config: &TrialConfig, place: Option<&CandleDevice>) -> TrialResult {
-    let measure = Measure { save: true, ..Measure::with_metrics(Length::Steps(1), METRICS.to_vec()) };
+    let measure = Measure {
+        save: true,
+        ..Measure::with_metrics(Length::Steps(1), METRICS.to_vec())
+    };
     cases::result_at(config, &measure, place)
 }
 
@@ -78,12 +107,22 @@ fn trials_on_stock_operations_agree_with_the_trainers_own_engine() {
             config.train.average = Some(cases::every_step());
             // Rounding differs, and grows from step to step.
             config.train.length = Length::Steps(2);
-            let (own, stock) = (result(&config, None), result(&config, Some(&place)));
-            assert_eq!((&stock.outcome, stock.isa.as_str()), (&Outcome::Completed, place.name));
+            let own = result(&config, None);
+            let stock = result(&config, Some(&place));
+            assert_eq!(
+                (&stock.outcome, stock.isa.as_str()),
+                (&Outcome::Completed, place.name)
+            );
+
             for (at, (own, stock)) in own.curve.values.iter().zip(&stock.curve.values).enumerate() {
                 let metric = &METRICS[at % METRICS.len()];
-                let close = (own - stock).abs() < 2e-3 * (own.abs() + stock.abs()) || own.is_nan() && stock.is_nan();
-                assert!(close, "{:?} {:?}: {own} and {stock} for {metric:?}", config.model.kind, config.model.norm);
+                let close = (own - stock).abs() < 2e-3 * (own.abs() + stock.abs())
+                    || own.is_nan() && stock.is_nan();
+                assert!(
+                    close,
+                    "{:?} {:?}: {own} and {stock} for {metric:?}",
+                    config.model.kind, config.model.norm
+                );
             }
         }
     }
@@ -93,7 +132,10 @@ fn trials_on_stock_operations_agree_with_the_trainers_own_engine() {
 fn a_trial_on_stock_operations_ends_in_the_same_bits_again() {
     for place in candle_devices() {
         let config = cases::small_trial(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
-        assert_eq!(result(&config, Some(&place)).digest, result(&config, Some(&place)).digest);
+        assert_eq!(
+            result(&config, Some(&place)).digest,
+            result(&config, Some(&place)).digest
+        );
     }
 }
 
@@ -102,7 +144,10 @@ fn a_trial_on_stock_operations_diverges_at_its_step() {
     for place in candle_devices() {
         let mut config = cases::mlp();
         config.train.lr = 1e30;
-        assert!(matches!(result(&config, Some(&place)).outcome, Outcome::Diverged { step: 1..=3 }));
+        assert!(matches!(
+            result(&config, Some(&place)).outcome,
+            Outcome::Diverged { step: 1..=3 }
+        ));
     }
 }
 
@@ -115,10 +160,20 @@ fn lanes(net: &Net, numbers: &[usize], device: &Device) -> CandleParams {
             ParamRole::Weight => (0.0, (2.0 / param.fan_in as f64).sqrt()),
             _ => (1.0, 0.3),
         };
-        (0..param.len).map(|_| wild * (centre + spread * stream.next_normal())).collect()
+        (0..param.len)
+            .map(|_| wild * (centre + spread * stream.next_normal()))
+            .collect()
     };
-    let all = |param: &Param| numbers.iter().flat_map(|lane| of_lane(param, *lane)).collect::<Vec<f64>>();
-    let var = |param: &Param| net::build_param(&all(param), numbers.len(), DType::F32, device).expect("a tensor");
+    let all = |param: &Param| {
+        numbers
+            .iter()
+            .flat_map(|lane| of_lane(param, *lane))
+            .collect::<Vec<f64>>()
+    };
+    let var = |param: &Param| {
+        net::build_param(&all(param), numbers.len(), DType::F32, device).expect("a tensor")
+    };
+
     net.params().iter().map(var).collect()
 }
 
@@ -127,26 +182,61 @@ fn descend(net: &Net, numbers: &[usize], device: &Device) -> Vec<Vec<u32>> {
     const BATCH: usize = 3;
     let params = lanes(net, numbers, device);
     let mut stream = ergodic_common::random_streams::fixed_stream("images", 0);
-    let image: Vec<f32> = (0..BATCH * net.input.len()).map(|_| stream.next_normal() as f32).collect();
-    let shape = (1, BATCH, net.input.height, net.input.width, net.input.channels);
-    let images = Tensor::from_vec(image, shape, &Device::Cpu).and_then(|x| x.to_device(device)).expect("a tensor");
-    let images = images.repeat((numbers.len(), 1, 1, 1, 1)).expect("a tensor");
-    let labels: Vec<u8> = (0..numbers.len() * BATCH).map(|i| (i % BATCH) as u8).collect();
+    let image: Vec<f32> = (0..BATCH * net.input.len())
+        .map(|_| stream.next_normal() as f32)
+        .collect();
+
+    let shape = (
+        1,
+        BATCH,
+        net.input.height,
+        net.input.width,
+        net.input.channels,
+    );
+    let images = Tensor::from_vec(image, shape, &Device::Cpu)
+        .and_then(|x| x.to_device(device))
+        .expect("a tensor");
+    let images = images
+        .repeat((numbers.len(), 1, 1, 1, 1))
+        .expect("a tensor");
+
+    let labels: Vec<u8> = (0..numbers.len() * BATCH)
+        .map(|i| (i % BATCH) as u8)
+        .collect();
     let mut bits = vec![Vec::new(); numbers.len()];
     let mut keep = |tensor: &Tensor| {
-        let rows = tensor.reshape((numbers.len(), ())).and_then(|x| x.to_vec2::<f32>()).expect("numbers");
-        let canonical = |x: f32| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() };
-        bits.iter_mut().zip(rows).for_each(|(bits, row)| bits.extend(row.into_iter().map(canonical)));
+        let rows = tensor
+            .reshape((numbers.len(), ()))
+            .and_then(|x| x.to_vec2::<f32>())
+            .expect("numbers");
+        let canonical = |x: f32| {
+            if x.is_nan() {
+                f32::NAN.to_bits()
+            } else {
+                x.to_bits()
+            }
+        };
+
+        bits.iter_mut()
+            .zip(rows)
+            .for_each(|(bits, row)| bits.extend(row.into_iter().map(canonical)));
     };
+
     for _ in 0..2 {
         let passed = net::forward_pass(net, &params, &images, None).expect("a pass");
         let loss = ergodic_common::config::Loss::CrossEntropy { smoothing: 0.1 };
-        let objective = net::compute_objective(&passed.logits, &labels, loss, 1.0 / BATCH as f64).expect("a loss");
+        let objective = net::compute_objective(&passed.logits, &labels, loss, 1.0 / BATCH as f64)
+            .expect("a loss");
         keep(&objective);
         let gradients = net::compute_gradients(&params, &objective).expect("a gradient");
+
         let step = |var: &Var, gradient: &Tensor| var.set(&(var.as_tensor() - (gradient * 0.1)?)?);
-        params.iter().zip(&gradients).for_each(|(var, g)| step(var, g).expect("a step"));
+        params
+            .iter()
+            .zip(&gradients)
+            .for_each(|(var, g)| step(var, g).expect("a step"));
     }
+
     params.iter().for_each(|var| keep(var.as_tensor()));
     bits
 }
@@ -162,14 +252,28 @@ fn lanes_do_not_touch_each_other_and_a_diverging_one_harms_none() {
             if device.is_cuda() {
                 continue;
             }
+
             let eight = descend(&net, &[0, 1, 2, 3, 4, 5, 6, 7], device);
             let three = descend(&net, &[4, 1, 7], device);
             let what = format!("{:?} {:?}", config.model.kind, config.model.norm);
-            assert_eq!((&three[0], &three[1], &three[2]), (&eight[4], &eight[1], &eight[7]), "{what}");
+            assert_eq!(
+                (&three[0], &three[1], &three[2]),
+                (&eight[4], &eight[1], &eight[7]),
+                "{what}"
+            );
+
             for lane in [0, 1, 6] {
-                assert_eq!(descend(&net, &[lane], device)[0], eight[lane], "{what}, lane {lane} alone");
+                assert_eq!(
+                    descend(&net, &[lane], device)[0],
+                    eight[lane],
+                    "{what}, lane {lane} alone"
+                );
             }
-            assert!(eight[1].contains(&f32::NAN.to_bits()) || config.model.norm != Norm::None, "{what}");
+
+            assert!(
+                eight[1].contains(&f32::NAN.to_bits()) || config.model.norm != Norm::None,
+                "{what}"
+            );
             assert!(!eight[0].contains(&f32::NAN.to_bits()), "{what}");
         }
     }

@@ -19,23 +19,40 @@ struct LinearData {
 
 fn data(config: &TrialConfig, streams: &Streams) -> LinearData {
     let dataset = cases::dataset();
-    let subset = dataset.choose_subset(&config.data, streams).expect("enough images");
+    let subset = dataset
+        .choose_subset(&config.data, streams)
+        .expect("enough images");
     let raw = |part: &ergodic_common::dataset::Images, at: &[u32]| {
         let image = |i: &u32| {
             let pixels = &part.pixels[*i as usize * INPUTS..][..INPUTS];
-            (pixels.iter().map(|p| f64::from(*p) / 255.0).collect::<Vec<f64>>(), usize::from(part.labels[*i as usize]))
+            (
+                pixels
+                    .iter()
+                    .map(|p| f64::from(*p) / 255.0)
+                    .collect::<Vec<f64>>(),
+                usize::from(part.labels[*i as usize]),
+            )
         };
+
         at.iter().map(image).collect::<Vec<_>>()
     };
-    let (mut train, mut test) = (raw(&dataset.train, &subset.train), raw(&dataset.test, &subset.test));
+    let mut train = raw(&dataset.train, &subset.train);
+
+    let mut test = raw(&dataset.test, &subset.test);
     let mut validation = raw(&dataset.train, &subset.validation);
     let pixels: Vec<f64> = train.iter().flat_map(|(x, _)| x.clone()).collect();
     let mean = pixels.iter().sum::<f64>() / pixels.len() as f64;
     let std = (pixels.iter().map(|p| (p - mean).powi(2)).sum::<f64>() / pixels.len() as f64).sqrt();
+
     for (x, _) in train.iter_mut().chain(&mut test).chain(&mut validation) {
         x.iter_mut().for_each(|p| *p = (*p - mean) / std);
     }
-    LinearData { train, test, validation }
+
+    LinearData {
+        train,
+        test,
+        validation,
+    }
 }
 
 /// What a pass over some images finds: sums of losses without and with smoothed targets, the number of right answers, and the
@@ -48,15 +65,26 @@ struct LinearPass {
 }
 
 fn pass(w: &[f64], images: &[(Vec<f64>, usize)], smoothing: f64) -> LinearPass {
-    let (mut plain, mut smoothed, mut right, mut gradient) = (0.0, 0.0, 0.0, vec![0.0; ALL]);
+    let mut plain = 0.0;
+    let mut smoothed = 0.0;
+    let mut right = 0.0;
+    let mut gradient = vec![0.0; ALL];
+
     for (x, label) in images {
-        let logit = |c: usize| w[INPUTS * CLASSES + c] + (0..INPUTS).map(|i| x[i] * w[i * CLASSES + c]).sum::<f64>();
+        let logit = |c: usize| {
+            w[INPUTS * CLASSES + c] + (0..INPUTS).map(|i| x[i] * w[i * CLASSES + c]).sum::<f64>()
+        };
         let logits: Vec<f64> = (0..CLASSES).map(logit).collect();
         let total = logits.iter().map(|l| l.exp()).sum::<f64>();
-        let target = |c: usize| smoothing / CLASSES as f64 + if c == *label { 1.0 - smoothing } else { 0.0 };
+        let target =
+            |c: usize| smoothing / CLASSES as f64 + if c == *label { 1.0 - smoothing } else { 0.0 };
+
         plain += total.ln() - logits[*label];
-        smoothed += (0..CLASSES).map(|c| target(c) * (total.ln() - logits[c])).sum::<f64>();
+        smoothed += (0..CLASSES)
+            .map(|c| target(c) * (total.ln() - logits[c]))
+            .sum::<f64>();
         right += f64::from(u8::from(logits.iter().all(|l| *l <= logits[*label])));
+
         for c in 0..CLASSES {
             let slope = logits[c].exp() / total - target(c);
             let slope = slope / images.len() as f64;
@@ -64,7 +92,13 @@ fn pass(w: &[f64], images: &[(Vec<f64>, usize)], smoothing: f64) -> LinearPass {
             gradient[INPUTS * CLASSES + c] += slope;
         }
     }
-    LinearPass { plain, smoothed, right, gradient }
+
+    LinearPass {
+        plain,
+        smoothed,
+        right,
+        gradient,
+    }
 }
 
 fn norm(x: &[f64]) -> f64 {
@@ -76,34 +110,46 @@ fn norm(x: &[f64]) -> f64 {
 pub(crate) fn noise_and_curvature(config: &TrialConfig, streams: &Streams) -> (f64, f64) {
     let data = data(config, streams);
     let mut stream = streams.open_stream(Purpose::Head, b"head.weight");
-    let w: Vec<f64> = (0..INPUTS * CLASSES).map(|_| (2.0 / INPUTS as f64).sqrt() * stream.next_normal()).collect();
+    let w: Vec<f64> = (0..INPUTS * CLASSES)
+        .map(|_| (2.0 / INPUTS as f64).sqrt() * stream.next_normal())
+        .collect();
+
     // Of an image with inputs x and 1, the gradient is 2/CLASSES times (output − target) ⊗ (x, 1).
-    let (mut squares, mut sum) = (0.0, vec![0.0; ALL]);
+    let mut squares = 0.0;
+    let mut sum = vec![0.0; ALL];
+
     for (x, label) in &data.train {
         for c in 0..CLASSES {
             let output: f64 = (0..INPUTS).map(|i| x[i] * w[i * CLASSES + c]).sum();
             let slope = 2.0 / CLASSES as f64 * (output - f64::from(u8::from(c == *label)));
+
             for (i, x) in x.iter().chain([&1.0]).enumerate() {
                 squares += (slope * x).powi(2);
                 sum[i * CLASSES + c] += slope * x;
             }
         }
     }
+
     let n = data.train.len() as f64;
     let trace = squares / n - (norm(&sum) / n).powi(2);
     let batch = &data.train[..config.train.batch_size as usize];
     let mut direction = vec![1.0; INPUTS + 1];
     let mut top = 0.0;
+
     for _ in 0..500 {
         let mut next = vec![0.0; INPUTS + 1];
         for (x, _) in batch {
             let inputs = || x.iter().chain([&1.0]);
             let along: f64 = inputs().zip(&direction).map(|(x, d)| x * d).sum();
-            next.iter_mut().zip(inputs()).for_each(|(next, x)| *next += along * x / batch.len() as f64);
+            next.iter_mut()
+                .zip(inputs())
+                .for_each(|(next, x)| *next += along * x / batch.len() as f64);
         }
+
         top = norm(&next);
         direction = next.iter().map(|x| x / top).collect();
     }
+
     (trace, 2.0 / CLASSES as f64 * top)
 }
 
@@ -112,36 +158,65 @@ pub(crate) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
     let data = data(config, streams);
     let train = &config.train;
     let mut stream = streams.open_stream(Purpose::Head, b"head.weight");
-    let mut w: Vec<f64> = (0..INPUTS * CLASSES).map(|_| (2.0 / INPUTS as f64).sqrt() * stream.next_normal()).collect();
+    let mut w: Vec<f64> = (0..INPUTS * CLASSES)
+        .map(|_| (2.0 / INPUTS as f64).sqrt() * stream.next_normal())
+        .collect();
     w.resize(ALL, 0.0);
+
     let mut v = vec![0.0; ALL];
-    let (initial, mut sampled, mut jump) = (w.clone(), w.clone(), 0.0_f64);
-    let (mut mean, mut taken) = (vec![0.0; ALL], 0.0);
-    let Loss::CrossEntropy { smoothing } = train.loss else { panic!("only cross-entropy is computed here") };
-    let (mut rows, mut loss, mut smoothed, mut right) = (Vec::new(), 0.0, 0.0, 0.0);
+    let initial = w.clone();
+    let mut sampled = w.clone();
+    let mut jump = 0.0_f64;
+    let mut mean = vec![0.0; ALL];
+    let mut taken = 0.0;
+
+    let Loss::CrossEntropy { smoothing } = train.loss else {
+        panic!("only cross-entropy is computed here")
+    };
+    let mut rows = Vec::new();
+    let mut loss = 0.0;
+    let mut smoothed = 0.0;
+
+    let mut right = 0.0;
     let batches: Vec<_> = data.train.chunks_exact(train.batch_size as usize).collect();
+
     for step in 0..config.total_steps() as usize {
         let seen = pass(&w, batches[step % batches.len()], smoothing);
-        (loss, smoothed, right) = (loss + seen.plain, smoothed + seen.smoothed, right + seen.right);
+        (loss, smoothed, right) = (
+            loss + seen.plain,
+            smoothed + seen.smoothed,
+            right + seen.right,
+        );
+
         let gradient = seen.gradient;
         let before = w.clone();
+
         for i in 0..ALL {
             v[i] = train.momentum * v[i] + gradient[i] + train.wd * w[i];
             w[i] -= train.lr * v[i];
         }
+
         jump = jump.max((norm(&w).powi(2) - norm(&before).powi(2)).abs());
         taken += 1.0;
-        mean.iter_mut().zip(&w).for_each(|(mean, w)| *mean += (w - *mean) / taken);
+        mean.iter_mut()
+            .zip(&w)
+            .for_each(|(mean, w)| *mean += (w - *mean) / taken);
+
         if (step + 1) % every == 0 {
             let seen = (every * train.batch_size as usize) as f64;
-            let (test, validation) = (pass(&w, &data.test, smoothing), pass(&w, &data.validation, smoothing));
-            let (tests, validations) = (data.test.len() as f64, data.validation.len() as f64);
+            let test = pass(&w, &data.test, smoothing);
+            let validation = pass(&w, &data.validation, smoothing);
+            let tests = data.test.len() as f64;
+            let validations = data.validation.len() as f64;
             let change: Vec<f64> = w.iter().zip(&before).map(|(a, b)| a - b).collect();
             let dot: f64 = w.iter().zip(&before).map(|(a, b)| a * b).sum();
             let cosine = dot / norm(&w) / norm(&before);
-            let (mean_test, mean_validation) = (pass(&mean, &data.test, 0.0), pass(&mean, &data.validation, 0.0));
+
+            let mean_test = pass(&mean, &data.test, 0.0);
+            let mean_validation = pass(&mean, &data.validation, 0.0);
             let along: f64 = gradient.iter().zip(&before).map(|(a, b)| a * b).sum();
-            let apart = |from: &[f64]| norm(&w.iter().zip(from).map(|(a, b)| a - b).collect::<Vec<_>>());
+            let apart =
+                |from: &[f64]| norm(&w.iter().zip(from).map(|(a, b)| a - b).collect::<Vec<_>>());
             rows.push(vec![
                 loss / seen,
                 right / seen,
@@ -166,9 +241,11 @@ pub(crate) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
                 mean_validation.plain / validations,
                 mean_validation.right / validations,
             ]);
+
             (loss, smoothed, right, jump) = (0.0, 0.0, 0.0, 0.0);
             sampled.clone_from(&w);
         }
     }
+
     rows
 }

@@ -5,14 +5,15 @@ use std::cell::Cell;
 
 use candle_core::{Device, Tensor, Var};
 use ergodic_common::config::Loss;
-use ergodic_common::net::{ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool};
+use ergodic_common::net::{
+    ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool,
+};
 use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::train::candle::net;
-use crate::train::candle::reference;
 use crate::train::candle::reference::{ReferenceBatch, ReferenceParams};
+use crate::train::candle::{net, reference};
 use crate::train::data::ImageBatch;
 use crate::train::engine::CpuEngine;
 use crate::train::engine::simd::Simd16;
@@ -49,40 +50,105 @@ fn hidden() -> impl Strategy<Value = Hidden> {
         1 => Just(LinearOp::Linear),
     ];
     let norm = prop::option::of((any::<bool>(), 1..=3_usize));
-    (1..=20_usize, map, norm, any::<bool>(), any::<bool>()).prop_map(|(channels, map, norm, affine, pool)| Hidden {
-        channels,
-        map,
-        norm,
-        affine,
-        pool,
-    })
+    (1..=20_usize, map, norm, any::<bool>(), any::<bool>()).prop_map(
+        |(channels, map, norm, affine, pool)| Hidden {
+            channels,
+            map,
+            norm,
+            affine,
+            pool,
+        },
+    )
 }
 
 fn case() -> impl Strategy<Value = NetCase> {
     let input = (1..=9_usize, 1..=9_usize, 1..=5_usize);
-    let input = input.prop_map(|(height, width, channels)| ActivationShape { height, width, channels });
-    let loss =
-        prop_oneof![(0..=1_u8).prop_map(|s| Loss::CrossEntropy { smoothing: f64::from(s) * 0.1 }), Just(Loss::Mse)];
-    let net = (input, prop::collection::vec(hidden(), 1..=3), any::<(bool, bool)>(), any::<bool>(), 2..=12_usize);
-    (net, 1..=5_usize, loss, any::<u64>()).prop_map(|((input, hidden, blocks, average, classes), batch, loss, seed)| {
-        NetCase { input, hidden, blocks, average, classes, batch, loss, seed }
-    })
+    let input = input.prop_map(|(height, width, channels)| ActivationShape {
+        height,
+        width,
+        channels,
+    });
+
+    let loss = prop_oneof![
+        (0..=1_u8).prop_map(|s| Loss::CrossEntropy {
+            smoothing: f64::from(s) * 0.1
+        }),
+        Just(Loss::Mse)
+    ];
+
+    let net = (
+        input,
+        prop::collection::vec(hidden(), 1..=3),
+        any::<(bool, bool)>(),
+        any::<bool>(),
+        2..=12_usize,
+    );
+    (net, 1..=5_usize, loss, any::<u64>()).prop_map(
+        |((input, hidden, blocks, average, classes), batch, loss, seed)| NetCase {
+            input,
+            hidden,
+            blocks,
+            average,
+            classes,
+            batch,
+            loss,
+            seed,
+        },
+    )
 }
 
 /// Convolutions that the engine computes in tiles: 3×3 of stride 1 behind a first layer of several blocks of channels.
 fn tiled_cases() -> impl Strategy<Value = NetCase> {
     let hidden = |map: BoxedStrategy<LinearOp>| {
-        (1..=40_usize, map, prop::option::of((any::<bool>(), 1..=3_usize)), any::<bool>(), any::<bool>())
-            .prop_map(|(channels, map, norm, affine, pool)| Hidden { channels, map, norm, affine, pool })
+        (
+            1..=40_usize,
+            map,
+            prop::option::of((any::<bool>(), 1..=3_usize)),
+            any::<bool>(),
+            any::<bool>(),
+        )
+            .prop_map(|(channels, map, norm, affine, pool)| Hidden {
+                channels,
+                map,
+                norm,
+                affine,
+                pool,
+            })
     };
-    let first = hidden(Just(LinearOp::Conv { kernel: 1, stride: 1, padding: 0 }).boxed());
-    let map = (0..=2_usize).prop_map(|padding| LinearOp::Conv { kernel: 3, stride: 1, padding });
+    let first = hidden(
+        Just(LinearOp::Conv {
+            kernel: 1,
+            stride: 1,
+            padding: 0,
+        })
+        .boxed(),
+    );
+
+    let map = (0..=2_usize).prop_map(|padding| LinearOp::Conv {
+        kernel: 3,
+        stride: 1,
+        padding,
+    });
     let layers = (first, prop::collection::vec(hidden(map.boxed()), 1..=2));
     ((2..=7_usize, 2..=7_usize, 1..=3_usize), layers, case()).prop_map(
         |((height, width, channels), (first, rest), case)| {
-            let input = ActivationShape { height: 2 * height, width: 2 * width, channels };
-            let hidden = std::iter::once(Hidden { pool: false, ..first }).chain(rest).collect();
-            NetCase { input, hidden, ..case }
+            let input = ActivationShape {
+                height: 2 * height,
+                width: 2 * width,
+                channels,
+            };
+
+            let hidden = std::iter::once(Hidden {
+                pool: false,
+                ..first
+            })
+            .chain(rest)
+            .collect();
+            NetCase {
+                input,
+                hidden,
+                ..case
+            }
         },
     )
 }
@@ -97,29 +163,61 @@ impl NetCase {
                 scope: if batch {
                     NormScope::Batch
                 } else {
-                    NormScope::Groups(if hidden.channels % groups == 0 { groups } else { 1 })
+                    NormScope::Groups(if hidden.channels % groups == 0 {
+                        groups
+                    } else {
+                        1
+                    })
                 },
                 eps: 0.1,
                 affine: hidden.affine,
             });
-            let layer = layer(&layers, input, hidden.channels, fitting(hidden.map, input), norm);
+            let layer = layer(
+                &layers,
+                input,
+                hidden.channels,
+                fitting(hidden.map, input),
+                norm,
+            );
             let pools = hidden.pool && layer.output.height > 1 && layer.output.width > 1;
-            layers.push(Layer { pool: if pools { Pool::Max2 } else { Pool::None }, ..layer });
+
+            layers.push(Layer {
+                pool: if pools { Pool::Max2 } else { Pool::None },
+                ..layer
+            });
         }
-        let spatial = matches!(layers.last(), Some(Layer { linear_op: LinearOp::Conv { .. }, pool: Pool::None, .. }));
+
+        let spatial = matches!(
+            layers.last(),
+            Some(Layer {
+                linear_op: LinearOp::Conv { .. },
+                pool: Pool::None,
+                ..
+            })
+        );
         if spatial && self.blocks.0 {
             block(&mut layers, 1);
         }
+
         if spatial && self.blocks.1 {
             block(&mut layers, 2);
         }
         if let (true, Some(last)) = (self.average && spatial, layers.last_mut()) {
             last.pool = Pool::Average;
         }
+
         let input = layers.last().map_or(self.input, Layer::activation_shape);
         let head = layer(&layers, input, self.classes, LinearOp::Linear, None);
-        layers.push(Layer { relu: false, ..head });
-        Net { input: self.input, classes: self.classes, layers }
+        layers.push(Layer {
+            relu: false,
+            ..head
+        });
+
+        Net {
+            input: self.input,
+            classes: self.classes,
+            layers,
+        }
     }
 
     fn stream(&self, what: &str) -> RandomStream {
@@ -139,23 +237,32 @@ impl NetCase {
             };
             (0..p.len).map(|_| centre + normal(spread)).collect()
         });
-        (params.collect(), (0..self.batch * net.input.len()).map(|_| normal(1.0)).collect())
+
+        (
+            params.collect(),
+            (0..self.batch * net.input.len())
+                .map(|_| normal(1.0))
+                .collect(),
+        )
     }
 
     /// The same with few pixels that are not 0, and biases that keep shut what sees none of them: many gradients are 0.
     fn sparse(&self, net: &Net) -> (Vec<Vec<f32>>, Vec<f32>) {
         let (mut params, mut images) = self.smooth(net);
         let mut stream = self.stream("sparse");
+
         for (param, numbers) in net.params().iter().zip(&mut params) {
             if param.role == ParamRole::Bias {
                 numbers.iter_mut().for_each(|x| *x = -0.1 * x.abs() - 0.01);
             }
         }
+
         for pixel in images.chunks_exact_mut(self.input.channels) {
             if stream.next_below(12) > 0 {
                 pixel.fill(0.0);
             }
         }
+
         (params, images)
     }
 
@@ -163,27 +270,61 @@ impl NetCase {
     fn tied(&self, net: &Net) -> (Vec<Vec<f32>>, Vec<f32>) {
         let mut stream = self.stream("tied");
         let mut coarse = || (f64::from(stream.next_below(5)) - 2.0) as f32 / 4.0;
-        let params = net.params().iter().map(|p| (0..p.len).map(|_| coarse()).collect()).collect();
-        (params, (0..self.batch * net.input.len()).map(|_| coarse()).collect())
+        let params = net
+            .params()
+            .iter()
+            .map(|p| (0..p.len).map(|_| coarse()).collect())
+            .collect();
+        (
+            params,
+            (0..self.batch * net.input.len())
+                .map(|_| coarse())
+                .collect(),
+        )
     }
 
     fn labels(&self) -> Vec<u8> {
         let mut stream = self.stream("labels");
-        (0..self.batch).map(|_| stream.next_below(self.classes as u32) as u8).collect()
+        (0..self.batch)
+            .map(|_| stream.next_below(self.classes as u32) as u8)
+            .collect()
     }
 }
 
 /// Map – norm – ReLU after the last of `layers`.
-fn layer(layers: &[Layer], input: ActivationShape, channels: usize, map: LinearOp, norm: Option<NormSpec>) -> Layer {
+fn layer(
+    layers: &[Layer],
+    input: ActivationShape,
+    channels: usize,
+    map: LinearOp,
+    norm: Option<NormSpec>,
+) -> Layer {
     let output = match map {
-        LinearOp::Linear => ActivationShape { height: 1, width: 1, channels },
-        LinearOp::Conv { kernel, stride, padding } => {
+        LinearOp::Linear => ActivationShape {
+            height: 1,
+            width: 1,
+            channels,
+        },
+        LinearOp::Conv {
+            kernel,
+            stride,
+            padding,
+        } => {
             let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
-            ActivationShape { height: side(input.height), width: side(input.width), channels }
+            ActivationShape {
+                height: side(input.height),
+                width: side(input.width),
+                channels,
+            }
         }
     };
-    let (source, bias) = (layers.len().checked_sub(1), norm.is_none());
-    let (add, relu, pool, trained) = (None, true, Pool::None, true);
+
+    let source = layers.len().checked_sub(1);
+    let bias = norm.is_none();
+    let add = None;
+    let relu = true;
+    let pool = Pool::None;
+    let trained = true;
     Layer {
         name: format!("l{}", layers.len()),
         source,
@@ -200,35 +341,96 @@ fn layer(layers: &[Layer], input: ActivationShape, channels: usize, map: LinearO
 }
 
 fn fitting(map: LinearOp, input: ActivationShape) -> LinearOp {
-    let LinearOp::Conv { kernel, stride, padding } = map else { return map };
+    let LinearOp::Conv {
+        kernel,
+        stride,
+        padding,
+    } = map
+    else {
+        return map;
+    };
     let short = kernel.saturating_sub(input.height.min(input.width));
-    LinearOp::Conv { kernel, stride, padding: padding.max(short.div_ceil(2)) }
+
+    LinearOp::Conv {
+        kernel,
+        stride,
+        padding: padding.max(short.div_ceil(2)),
+    }
 }
 
 /// Two convolutions added to the stream, which a 1×1 convolution brings to their shape where the stride is 2.
 fn block(layers: &mut Vec<Layer>, stride: usize) {
     let stream = layers.len() - 1;
-    let (input, norm) = (layers[stream].output, layers[stream].norm);
-    let first = layer(layers, input, input.channels, LinearOp::Conv { kernel: 3, stride, padding: 1 }, norm);
+    let input = layers[stream].output;
+    let norm = layers[stream].norm;
+    let first = layer(
+        layers,
+        input,
+        input.channels,
+        LinearOp::Conv {
+            kernel: 3,
+            stride,
+            padding: 1,
+        },
+        norm,
+    );
     layers.push(first);
+
     let mut added = stream;
     if stride > 1 {
-        let map = LinearOp::Conv { kernel: 1, stride, padding: 0 };
+        let map = LinearOp::Conv {
+            kernel: 1,
+            stride,
+            padding: 0,
+        };
         let shortcut = layer(layers, input, input.channels, map, None);
-        layers.push(Layer { source: Some(stream), relu: false, bias: norm.is_none(), ..shortcut });
+        layers.push(Layer {
+            source: Some(stream),
+            relu: false,
+            bias: norm.is_none(),
+            ..shortcut
+        });
+
         added = layers.len() - 1;
     }
+
     let input = layers[stream + 1].output;
-    let second = layer(layers, input, input.channels, LinearOp::Conv { kernel: 3, stride: 1, padding: 1 }, norm);
-    layers.push(Layer { source: Some(stream + 1), add: Some(added), ..second });
+    let second = layer(
+        layers,
+        input,
+        input.channels,
+        LinearOp::Conv {
+            kernel: 3,
+            stride: 1,
+            padding: 1,
+        },
+        norm,
+    );
+
+    layers.push(Layer {
+        source: Some(stream + 1),
+        add: Some(added),
+        ..second
+    });
 }
 
 fn in_f64(params: &[Vec<f32>]) -> ReferenceParams {
-    params.iter().map(|numbers| numbers.iter().map(|x| f64::from(*x)).collect()).collect()
+    params
+        .iter()
+        .map(|numbers| numbers.iter().map(|x| f64::from(*x)).collect())
+        .collect()
 }
 
-fn composed(case: &NetCase, net: &Net, params: &ReferenceParams, images: &[f32]) -> reference::ReferencePass {
-    let batch = ReferenceBatch { images: images.iter().map(|x| f64::from(*x)).collect(), labels: case.labels() };
+fn composed(
+    case: &NetCase,
+    net: &Net,
+    params: &ReferenceParams,
+    images: &[f32],
+) -> reference::ReferencePass {
+    let batch = ReferenceBatch {
+        images: images.iter().map(|x| f64::from(*x)).collect(),
+        labels: case.labels(),
+    };
     reference::forward_backward(net, params, &batch, case.loss).expect("the composed network runs")
 }
 
@@ -243,22 +445,55 @@ struct Own<'a> {
 
 impl SimdProgram for Own<'_> {
     fn run_with<S: Simd16>(self, s: S) {
-        let mut engine = CpuEngine::new(self.net, self.case.loss, self.case.batch, self.case.batch, 1);
-        let (mut packed, mut gradient) = (vec![0.0; engine.layout.len], vec![0.0; engine.layout.len]);
+        let mut engine = CpuEngine::new(
+            self.net,
+            self.case.loss,
+            self.case.batch,
+            self.case.batch,
+            1,
+        );
+        let mut packed = vec![0.0; engine.layout.len];
+
+        let mut gradient = vec![0.0; engine.layout.len];
         for (slot, numbers) in engine.layout.params.iter().zip(self.params) {
-            numbers.iter().enumerate().for_each(|(i, x)| packed[slot.packed_position(i)] = *x);
+            numbers
+                .iter()
+                .enumerate()
+                .for_each(|(i, x)| packed[slot.packed_position(i)] = *x);
         }
-        let (labels, indices) = (self.case.labels(), (0..self.case.batch as u32).collect::<Vec<_>>());
+
+        let labels = self.case.labels();
+        let indices = (0..self.case.batch as u32).collect::<Vec<_>>();
         let source = ImageBatch::from_floats(self.images, &labels, &indices);
-        self.out.0 = engine.compute_gradient(s, &packed, &source, &mut gradient).mean_loss();
-        self.out.1 =
-            engine.layout.params.iter().map(|slot| slot.logical_values(&gradient).map(f64::from).collect()).collect();
+        self.out.0 = engine
+            .compute_gradient(s, &packed, &source, &mut gradient)
+            .mean_loss();
+
+        self.out.1 = engine
+            .layout
+            .params
+            .iter()
+            .map(|slot| slot.logical_values(&gradient).map(f64::from).collect())
+            .collect();
     }
 }
 
-fn own(case: &NetCase, net: &Net, params: &[Vec<f32>], images: &[f32], isa: Isa) -> (f64, ReferenceParams) {
+fn own(
+    case: &NetCase,
+    net: &Net,
+    params: &[Vec<f32>],
+    images: &[f32],
+    isa: Isa,
+) -> (f64, ReferenceParams) {
     let mut out = (0.0, Vec::new());
-    isa.run_program(Own { case, net, params, images, out: &mut out });
+    isa.run_program(Own {
+        case,
+        net,
+        params,
+        images,
+        out: &mut out,
+    });
+
     out
 }
 
@@ -271,11 +506,20 @@ fn check(cases: u32, test: impl Fn(NetCase) -> Result<(), TestCaseError>) {
     check_all(cases, case(), test);
 }
 
-fn check_all(cases: u32, all: impl Strategy<Value = NetCase>, test: impl Fn(NetCase) -> Result<(), TestCaseError>) {
+fn check_all(
+    cases: u32,
+    all: impl Strategy<Value = NetCase>,
+    test: impl Fn(NetCase) -> Result<(), TestCaseError>,
+) {
     let mut runner = TestRunner::new_with_rng(
-        Config { cases, failure_persistence: None, ..Config::default() },
+        Config {
+            cases,
+            failure_persistence: None,
+            ..Config::default()
+        },
         prop::test_runner::TestRng::deterministic_rng(prop::test_runner::RngAlgorithm::ChaCha),
     );
+
     runner.run(&all, test).unwrap_or_else(|e| panic!("{e}"));
 }
 
@@ -288,27 +532,48 @@ fn composed_gradients_are_the_limits_of_finite_differences() {
         let params = in_f64(&params);
         let gradient = composed(&case, &net, &params, &images).gradient;
         let mut stream = case.stream("direction");
-        let direction: ReferenceParams =
-            params.iter().map(|numbers| numbers.iter().map(|_| stream.next_normal()).collect()).collect();
+        let direction: ReferenceParams = params
+            .iter()
+            .map(|numbers| numbers.iter().map(|_| stream.next_normal()).collect())
+            .collect();
         let slope = |h: f64| {
             let loss_at = |h: f64| {
                 let moved = params.iter().zip(&direction);
-                let moved = moved.map(|(w, d)| w.iter().zip(d).map(|(w, d)| w + h * d).collect()).collect();
+                let moved = moved
+                    .map(|(w, d)| w.iter().zip(d).map(|(w, d)| w + h * d).collect())
+                    .collect();
                 composed(&case, &net, &moved, &images).loss
             };
             (loss_at(h) - loss_at(-h)) / (2.0 * h)
         };
-        let (wide, narrow) = (slope(2e-6), slope(1e-6));
-        let along = gradient.iter().flatten().zip(direction.iter().flatten()).map(|(g, d)| g * d).sum::<f64>();
+        let wide = slope(2e-6);
+
+        let narrow = slope(1e-6);
+        let along = gradient
+            .iter()
+            .flatten()
+            .zip(direction.iter().flatten())
+            .map(|(g, d)| g * d)
+            .sum::<f64>();
+
         let size = norm(&gradient.concat()) * norm(&direction.concat());
         // Where two widths disagree, a ReLU or a maximum changes sides in between: there is no derivative to compare.
         if (wide - narrow).abs() < 1e-7 * (1.0 + size) {
             compared.set(compared.get() + 1);
-            prop_assert!((narrow - along).abs() < 1e-6 * (1.0 + size), "{narrow} is not {along} of {size}");
+            prop_assert!(
+                (narrow - along).abs() < 1e-6 * (1.0 + size),
+                "{narrow} is not {along} of {size}"
+            );
         }
+
         Ok(())
     });
-    assert!(compared.get() > 290, "only {} cases have a derivative", compared.get());
+
+    assert!(
+        compared.get() > 290,
+        "only {} cases have a derivative",
+        compared.get()
+    );
 }
 
 /// Loss and gradient of the engine are those of the composed network.
@@ -317,13 +582,30 @@ fn agrees(case: &NetCase) -> Result<(), TestCaseError> {
     let (params, images) = case.smooth(&net);
     let expected = composed(case, &net, &in_f64(&params), &images);
     let (loss, gradient) = own(case, &net, &params, &images, Isa::detect_fastest());
-    prop_assert!((loss - expected.loss).abs() < 1e-5 * (1.0 + expected.loss), "{loss} is not {}", expected.loss);
+    prop_assert!(
+        (loss - expected.loss).abs() < 1e-5 * (1.0 + expected.loss),
+        "{loss} is not {}",
+        expected.loss
+    );
+
     let all = norm(&expected.gradient.concat());
     for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
-        let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
+        let off = norm(
+            &ours
+                .iter()
+                .zip(theirs)
+                .map(|(a, b)| a - b)
+                .collect::<Vec<_>>(),
+        );
+
         // A batch of one makes 0 of what a norm sees, and rounding of its gradient.
-        prop_assert!(off < 1e-4 * norm(theirs) + 5e-5 * all + 1e-7, "{off} off {} of {all}", norm(theirs));
+        prop_assert!(
+            off < 1e-4 * norm(theirs) + 5e-5 * all + 1e-7,
+            "{off} off {} of {all}",
+            norm(theirs)
+        );
     }
+
     Ok(())
 }
 
@@ -336,10 +618,22 @@ fn ties_agree(mut case: NetCase) -> Result<(), TestCaseError> {
     let expected = composed(&case, &net, &in_f64(&params), &images);
     let (_, gradient) = own(&case, &net, &params, &images, Isa::detect_fastest());
     let all = norm(&expected.gradient.concat());
+
     for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
-        let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
-        prop_assert!(off < 1e-5 * all + 1e-7, "{off} off {} of {all}", norm(theirs));
+        let off = norm(
+            &ours
+                .iter()
+                .zip(theirs)
+                .map(|(a, b)| a - b)
+                .collect::<Vec<_>>(),
+        );
+        prop_assert!(
+            off < 1e-5 * all + 1e-7,
+            "{off} off {} of {all}",
+            norm(theirs)
+        );
     }
+
     Ok(())
 }
 
@@ -349,12 +643,23 @@ fn zeros_agree(mut case: NetCase) -> Result<usize, TestCaseError> {
     case.hidden.iter_mut().for_each(|hidden| hidden.norm = None);
     let net = case.net();
     let (params, images) = case.sparse(&net);
-    let expected = composed(&case, &net, &in_f64(&params), &images).gradient.concat();
-    let ours = own(&case, &net, &params, &images, Isa::detect_fastest()).1.concat();
+    let expected = composed(&case, &net, &in_f64(&params), &images)
+        .gradient
+        .concat();
+
+    let ours = own(&case, &net, &params, &images, Isa::detect_fastest())
+        .1
+        .concat();
     let all = norm(&expected);
-    let none: Vec<f64> = ours.iter().zip(&expected).filter(|(_, theirs)| **theirs == 0.0).map(|(g, _)| *g).collect();
+    let none: Vec<f64> = ours
+        .iter()
+        .zip(&expected)
+        .filter(|(_, theirs)| **theirs == 0.0)
+        .map(|(g, _)| *g)
+        .collect();
     let most = none.iter().fold(0.0, |most: f64, g| most.max(g.abs()));
     prop_assert!(most == 0.0, "{most} of {all}");
+
     Ok(none.len())
 }
 
@@ -365,25 +670,69 @@ fn what_sees_zeros_alone_has_no_gradient() {
         zeros.set(zeros.get() + zeros_agree(case)?);
         Ok(())
     });
-    assert!(zeros.get() > 100_000, "only {} numbers have no gradient", zeros.get());
+
+    assert!(
+        zeros.get() > 100_000,
+        "only {} numbers have no gradient",
+        zeros.get()
+    );
 }
 
 #[test]
 fn a_unit_that_overflows_downwards_is_shut_like_any_other() {
-    let input = ActivationShape { height: 1, width: 1, channels: 1 };
+    let input = ActivationShape {
+        height: 1,
+        width: 1,
+        channels: 1,
+    };
     let hidden = layer(&[], input, 2, LinearOp::Linear, None);
-    let head = layer(std::slice::from_ref(&hidden), hidden.output, 2, LinearOp::Linear, None);
-    let net = Net { input, classes: 2, layers: vec![hidden, Layer { relu: false, ..head }] };
+    let head = layer(
+        std::slice::from_ref(&hidden),
+        hidden.output,
+        2,
+        LinearOp::Linear,
+        None,
+    );
+    let net = Net {
+        input,
+        classes: 2,
+        layers: vec![
+            hidden,
+            Layer {
+                relu: false,
+                ..head
+            },
+        ],
+    };
+
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
-    let case =
-        NetCase { input, hidden: vec![], blocks: (false, false), average: false, classes: 2, batch: 1, loss, seed: 0 };
+    let case = NetCase {
+        input,
+        hidden: vec![],
+        blocks: (false, false),
+        average: false,
+        classes: 2,
+        batch: 1,
+        loss,
+        seed: 0,
+    };
     let with = |weight: f32, isa: Isa| {
-        let params = [vec![weight, 1.0], vec![0.0; 2], vec![0.3, -0.2, 0.1, 0.7], vec![0.0; 2]];
+        let params = [
+            vec![weight, 1.0],
+            vec![0.0; 2],
+            vec![0.3, -0.2, 0.1, 0.7],
+            vec![0.0; 2],
+        ];
         own(&case, &net, &params, &[2.0], isa)
     };
+
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         let (loss, gradient) = with(-3e38, isa);
-        assert!(loss.is_finite() && gradient[2].iter().any(|g| *g != 0.0), "{isa}: {loss} {gradient:?}");
+        assert!(
+            loss.is_finite() && gradient[2].iter().any(|g| *g != 0.0),
+            "{isa}: {loss} {gradient:?}"
+        );
+
         assert_eq!((loss, gradient), with(-3.0, isa), "{isa}");
     }
 }
@@ -403,12 +752,18 @@ fn tiles_agree_with_the_composed_network_in_the_same_bits_on_all_instruction_set
     let tiled = Cell::new(0);
     check_all(150, tiled_cases(), |case| {
         tiled.set(
-            tiled.get() + plan::plan_layers(&case.net()).iter().filter(|plan| plan.winograd_plan().is_some()).count(),
+            tiled.get()
+                + plan::plan_layers(&case.net())
+                    .iter()
+                    .filter(|plan| plan.winograd_plan().is_some())
+                    .count(),
         );
+
         agrees(&case)?;
         same_bits(&case)?;
         ties_agree(case)
     });
+
     assert!(tiled.get() > 150, "only {} layers are tiled", tiled.get());
 }
 
@@ -418,12 +773,21 @@ fn same_bits(case: &NetCase) -> Result<(), TestCaseError> {
     let (params, images) = case.smooth(&net);
     let bits = |isa: Isa| {
         let (loss, gradient) = own(case, &net, &params, &images, isa);
-        (loss.to_bits(), gradient.concat().iter().map(|g| g.to_bits()).collect::<Vec<_>>())
+        (
+            loss.to_bits(),
+            gradient
+                .concat()
+                .iter()
+                .map(|g| g.to_bits())
+                .collect::<Vec<_>>(),
+        )
     };
     let expected = bits(Isa::Portable);
+
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         prop_assert!(bits(isa) == expected, "{isa}");
     }
+
     Ok(())
 }
 
@@ -436,37 +800,107 @@ fn instruction_sets_give_the_same_bits_on_any_shape() {
 fn convolved(layer: &Layer, by_candle: bool) -> Vec<Vec<f64>> {
     let mut stream = fixed_stream("convolution", layer.fan_in() as u64);
     let mut normal = |shape: &[usize]| {
-        let numbers = (0..shape.iter().product()).map(|_| stream.next_normal()).collect::<Vec<f64>>();
+        let numbers = (0..shape.iter().product())
+            .map(|_| stream.next_normal())
+            .collect::<Vec<f64>>();
         Tensor::from_vec(numbers, shape, &Device::Cpu).expect("a tensor")
     };
-    let (ActivationShape { height, width, channels }, outputs) = (layer.input, layer.output.channels);
+
+    let (
+        ActivationShape {
+            height,
+            width,
+            channels,
+        },
+        outputs,
+    ) = (layer.input, layer.output.channels);
     let x = Var::from_tensor(&normal(&[1, 3, height, width, channels])).expect("a variable");
+
     let w = Var::from_tensor(&normal(&[1, layer.fan_in() * outputs])).expect("a variable");
     let weights = normal(&[1, 3, layer.output.height, layer.output.width, outputs]);
-    let y = if by_candle { by_conv2d(layer, &x, &w) } else { net::apply_linear_op(layer, &x, &w) };
-    let sum = (y.expect("a convolution") * weights).and_then(|y| y.sum_all()).expect("a sum");
+    let y = if by_candle {
+        by_conv2d(layer, &x, &w)
+    } else {
+        net::apply_linear_op(layer, &x, &w)
+    };
+    let sum = (y.expect("a convolution") * weights)
+        .and_then(|y| y.sum_all())
+        .expect("a sum");
     let gradients = sum.backward().expect("gradients");
-    let numbers = |tensor: &Tensor| tensor.flatten_all().and_then(|x| x.to_vec1()).expect("numbers");
+
+    let numbers = |tensor: &Tensor| {
+        tensor
+            .flatten_all()
+            .and_then(|x| x.to_vec1())
+            .expect("numbers")
+    };
     let of = |var: &Var| numbers(gradients.get(var).expect("it takes part"));
     vec![numbers(&sum), of(&x), of(&w)]
 }
 
 fn by_conv2d(layer: &Layer, x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
-    let LinearOp::Conv { kernel, stride, padding } = layer.linear_op else { panic!("a convolution") };
+    let LinearOp::Conv {
+        kernel,
+        stride,
+        padding,
+    } = layer.linear_op
+    else {
+        panic!("a convolution")
+    };
     let w = w.reshape((kernel, kernel, layer.input.channels, layer.output.channels))?;
     let w = w.permute((3, 2, 0, 1))?.contiguous()?;
-    let y = x.get(0)?.permute((0, 3, 1, 2))?.contiguous()?.conv2d(&w, padding, stride, 1, 1)?;
+    let y = x
+        .get(0)?
+        .permute((0, 3, 1, 2))?
+        .contiguous()?
+        .conv2d(&w, padding, stride, 1, 1)?;
+
     y.permute((0, 2, 3, 1))?.contiguous()?.unsqueeze(0)
 }
 
 #[test]
 fn convolutions_are_candles_own_where_these_are_right() {
-    for (side, kernel, stride, padding) in [(8, 3, 1, 1), (8, 3, 2, 1), (7, 1, 2, 0), (9, 5, 1, 2), (6, 2, 2, 0)] {
-        let input = ActivationShape { height: side, width: side, channels: 5 };
-        let layer = layer(&[], input, 7, LinearOp::Conv { kernel, stride, padding }, None);
-        for (ours, theirs) in convolved(&layer, false).iter().zip(&convolved(&layer, true)) {
-            let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
-            assert!(off < 1e-12 * norm(theirs), "{:?}: {off} off {}", layer.linear_op, norm(theirs));
+    for (side, kernel, stride, padding) in [
+        (8, 3, 1, 1),
+        (8, 3, 2, 1),
+        (7, 1, 2, 0),
+        (9, 5, 1, 2),
+        (6, 2, 2, 0),
+    ] {
+        let input = ActivationShape {
+            height: side,
+            width: side,
+            channels: 5,
+        };
+        let layer = layer(
+            &[],
+            input,
+            7,
+            LinearOp::Conv {
+                kernel,
+                stride,
+                padding,
+            },
+            None,
+        );
+
+        for (ours, theirs) in convolved(&layer, false)
+            .iter()
+            .zip(&convolved(&layer, true))
+        {
+            let off = norm(
+                &ours
+                    .iter()
+                    .zip(theirs)
+                    .map(|(a, b)| a - b)
+                    .collect::<Vec<_>>(),
+            );
+            assert!(
+                off < 1e-12 * norm(theirs),
+                "{:?}: {off} off {}",
+                layer.linear_op,
+                norm(theirs)
+            );
         }
     }
 }

@@ -3,7 +3,9 @@
 //! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels. And the largest
 //! eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
 
-use ergodic_common::config::{AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WeightDecayScope};
+use ergodic_common::config::{
+    AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WeightDecayScope,
+};
 use ergodic_common::net::{ActivationShape, Net, ParamRole};
 use ergodic_common::random_streams::Purpose;
 use serde_json::Value;
@@ -33,7 +35,9 @@ const LIMIT: f64 = 1e-4;
 
 /// The fixture's stream of 64-bit numbers of a name.
 fn bits(name: &str) -> impl Iterator<Item = u64> + use<> {
-    let start = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let start = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
     (0_u64..).map(move |i| {
         let z = start.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -48,13 +52,29 @@ fn values(name: &str, std: f64) -> impl Iterator<Item = f64> + use<> {
 }
 
 fn model(config: &Value) -> (ModelConfig, ActivationShape) {
-    let square = |side, channels| ActivationShape { height: side, width: side, channels };
+    let square = |side, channels| ActivationShape {
+        height: side,
+        width: side,
+        channels,
+    };
     let (kind, input) = match config["arch"].as_str().expect("a name") {
-        "mlp" => (ModelKind::Mlp { hidden: vec![16, 12] }, square(5, 1)),
+        "mlp" => (
+            ModelKind::Mlp {
+                hidden: vec![16, 12],
+            },
+            square(5, 1),
+        ),
         "cnn4" => (ModelKind::Cnn4 { width: 4 }, square(8, 3)),
         "preresnet8" => (ModelKind::Preresnet { depth: 8, widen: 1 }, square(8, 3)),
-        _ => (ModelKind::Vgg { depth: VggDepth::Eleven, width: 4 }, square(32, 3)),
+        _ => (
+            ModelKind::Vgg {
+                depth: VggDepth::Eleven,
+                width: 4,
+            },
+            square(32, 3),
+        ),
     };
+
     let norm = match config["norm"].as_str().expect("a name") {
         "batch" => Norm::Batch,
         "group" => Norm::Group { groups: 4 },
@@ -62,7 +82,11 @@ fn model(config: &Value) -> (ModelConfig, ActivationShape) {
         _ => Norm::None,
     };
     let affine = config["affine"] == true && norm != Norm::None;
-    let (norm_eps, fixed_head, init, init_scale) = (1e-5, false, InitScheme::KaimingUniform, 1.0);
+
+    let norm_eps = 1e-5;
+    let fixed_head = false;
+    let init = InitScheme::KaimingUniform;
+    let init_scale = 1.0;
     (
         ModelConfig {
             kind,
@@ -81,10 +105,19 @@ fn model(config: &Value) -> (ModelConfig, ActivationShape) {
 }
 
 /// Images and labels of a batch.
-fn drawn_batch(salt: &Value, b: usize, batch: usize, input: ActivationShape) -> (Vec<f32>, Vec<u8>) {
+fn drawn_batch(
+    salt: &Value,
+    b: usize,
+    batch: usize,
+    input: ActivationShape,
+) -> (Vec<f32>, Vec<u8>) {
     let name = format!("batch{b}.images{salt}");
-    let images = values(&name, 1.0).take(batch * input.len()).map(|x| x as f32);
-    let labels = bits(&format!("batch{b}.labels")).take(batch).map(|z| (z % 10) as u8);
+    let images = values(&name, 1.0)
+        .take(batch * input.len())
+        .map(|x| x as f32);
+    let labels = bits(&format!("batch{b}.labels"))
+        .take(batch)
+        .map(|z| (z % 10) as u8);
     (images.collect(), labels.collect())
 }
 
@@ -94,6 +127,7 @@ fn initial(layout: &ParamLayout) -> Vec<f32> {
         let param = &slot.param;
         let std = (2.0 / param.fan_in as f64).sqrt();
         let mut drawn = values(&param.name, std);
+
         for i in 0..param.len {
             packed[slot.packed_position(i)] = match param.role {
                 ParamRole::Weight => drawn.next().unwrap_or_default() as f32,
@@ -102,11 +136,17 @@ fn initial(layout: &ParamLayout) -> Vec<f32> {
             };
         }
     }
+
     packed
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number")).collect()
+    value
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|x| x.as_f64().expect("a number"))
+        .collect()
 }
 
 /// Follows one case of the fixture.
@@ -131,26 +171,47 @@ impl Follow<'_> {
     fn parameters(&mut self, layout: &ParamLayout, start: &[f32], end: &[f32]) {
         let theirs = self.case["params"].as_object().expect("a table").clone();
         assert_eq!(theirs.len(), layout.params.len());
+
         for slot in &layout.params {
             let theirs = &theirs[&slot.param.name];
             let stride = theirs["stride"].as_u64().expect("a number") as usize;
-            let moved = |i: usize| f64::from(end[slot.packed_position(i)]) - f64::from(start[slot.packed_position(i)]);
+            let moved = |i: usize| {
+                f64::from(end[slot.packed_position(i)]) - f64::from(start[slot.packed_position(i)])
+            };
             let some: Vec<f64> = (0..slot.param.len).step_by(stride).map(moved).collect();
             self.compare(&slot.param.name, &some, &numbers(&theirs["delta"]));
-            let distance = (0..slot.param.len).map(|i| moved(i) * moved(i)).sum::<f64>().sqrt();
-            self.compare(&slot.param.name, &[distance], &[theirs["distance"].as_f64().expect("a number")]);
+
+            let distance = (0..slot.param.len)
+                .map(|i| moved(i) * moved(i))
+                .sum::<f64>()
+                .sqrt();
+            self.compare(
+                &slot.param.name,
+                &[distance],
+                &[theirs["distance"].as_f64().expect("a number")],
+            );
         }
     }
 
     fn running(&mut self, net: &Net, layout: &ParamLayout, statistics: &[f32]) {
         let theirs = self.case["running"].as_object().expect("a table").clone();
-        assert_eq!(theirs.len(), layout.running_mean_ranges.iter().flatten().count());
+        assert_eq!(
+            theirs.len(),
+            layout.running_mean_ranges.iter().flatten().count()
+        );
+
         for (layer, mean) in net.layers.iter().zip(&layout.running_mean_ranges) {
             let Some(mean) = mean else { continue };
             for (name, place) in [("mean", mean.start), ("var", mean.end)] {
                 let theirs = numbers(&theirs[&layer.name][name]);
-                let ours = statistics[place..place + layer.output.channels.min(16)].iter().map(|x| f64::from(*x));
-                self.compare(&format!("{} {name}", layer.name), &ours.collect::<Vec<_>>(), &theirs);
+                let ours = statistics[place..place + layer.output.channels.min(16)]
+                    .iter()
+                    .map(|x| f64::from(*x));
+                self.compare(
+                    &format!("{} {name}", layer.name),
+                    &ours.collect::<Vec<_>>(),
+                    &theirs,
+                );
             }
         }
     }
@@ -163,37 +224,73 @@ impl SimdProgram for Follow<'_> {
         let (model, input) = model(config);
         let net = Net::from_model(&model, input, 10).expect("not the empty model");
         let batch = number("batch") as usize;
-        let loss = Loss::CrossEntropy { smoothing: number("smoothing") };
+        let loss = Loss::CrossEntropy {
+            smoothing: number("smoothing"),
+        };
         let mut engine = match self.candle_device {
             None => ComputeBackend::Cpu(Box::new(CpuEngine::new(&net, loss, batch, batch, 1))),
-            Some(place) => ComputeBackend::Candle(Box::new(CandleEngine::new(&net, loss, batch, &place.device))),
+            Some(place) => ComputeBackend::Candle(Box::new(CandleEngine::new(
+                &net,
+                loss,
+                batch,
+                &place.device,
+            ))),
         };
-        let adamw = (config["optimizer"] == "adamw").then_some(AdamW { beta1: 0.9, beta2: 0.999, eps: ADAMW_EPS });
+
+        let adamw = (config["optimizer"] == "adamw").then_some(AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: ADAMW_EPS,
+        });
+
         let start = initial(engine.layout());
-        let state =
-            TrainingState::new(start.clone(), engine.layout().initial_statistics(), adamw).expect("tensors on the CPU");
+        let state = TrainingState::new(start.clone(), engine.layout().initial_statistics(), adamw)
+            .expect("tensors on the CPU");
         let trained = TrainedRanges::new(engine.layout(), WeightDecayScope::All);
         let drawn = |b: usize| drawn_batch(&config["salt"], b, batch, input);
-        let (batches, all) = ([drawn(0), drawn(1)], (0..batch as u32).collect::<Vec<_>>());
-        let rates = StepHyperparams { lr: number("lr"), wd: number("weight_decay"), momentum: number("momentum") };
-        let (mut losses, mut squares) = (Vec::new(), Vec::new());
+        let batches = [drawn(0), drawn(1)];
+
+        let all = (0..batch as u32).collect::<Vec<_>>();
+        let rates = StepHyperparams {
+            lr: number("lr"),
+            wd: number("weight_decay"),
+            momentum: number("momentum"),
+        };
+
+        let mut losses = Vec::new();
+        let mut squares = Vec::new();
+
         for step in 0..20 {
             let (images, labels) = &batches[step % 2];
             let source = ImageBatch::from_floats(images, labels, &all);
-            let tally = state.compute_gradient(s, &mut engine, &source, step == 0).expect("tensors on the CPU");
+            let tally = state
+                .compute_gradient(s, &mut engine, &source, step == 0)
+                .expect("tensors on the CPU");
             losses.push(tally.mean_loss());
+
             let nesterov = config["nesterov"] == true;
-            state.update_weights(s, &trained, rates, nesterov, step as u64).expect("tensors on the CPU");
+            state
+                .update_weights(s, &trained, rates, nesterov, step as u64)
+                .expect("tensors on the CPU");
             let square = |w: &[f32]| w.iter().map(|w| f64::from(*w) * f64::from(*w)).sum::<f64>();
             squares.push(with_tensor_data(&state.weights, square).expect("tensors on the CPU"));
         }
+
         let end = with_tensor_data(&state.weights, <[f32]>::to_vec).expect("tensors on the CPU");
-        let statistics = with_tensor_data(&state.statistics, <[f32]>::to_vec).expect("tensors on the CPU");
+        let statistics =
+            with_tensor_data(&state.statistics, <[f32]>::to_vec).expect("tensors on the CPU");
         let source = ImageBatch::from_floats(&batches[0].0, &batches[0].1, &all);
-        engine.evaluate_batch(s, &end, &statistics, &source).expect("tensors on the device");
-        let logits: Vec<f64> = (0..4).flat_map(|i| engine.image_logits(i)).map(|x| f64::from(*x)).collect();
+        engine
+            .evaluate_batch(s, &end, &statistics, &source)
+            .expect("tensors on the device");
+
+        let logits: Vec<f64> = (0..4)
+            .flat_map(|i| engine.image_logits(i))
+            .map(|x| f64::from(*x))
+            .collect();
         self.compare("losses", &losses, &numbers(&self.case["losses"]));
         self.compare("squared norms", &squares, &numbers(&self.case["norm2"]));
+
         self.compare("logits", &logits, &numbers(&self.case["logits"]));
         self.parameters(engine.layout(), &start, &end);
         self.running(&net, engine.layout(), &statistics);
@@ -207,17 +304,26 @@ fn trajectories_are_those_of_pytorch() {
 
 #[test]
 fn trajectories_on_stock_operations_are_those_of_pytorch() {
-    devices::candle_devices().iter().for_each(|place| follow(Some(place)));
+    devices::candle_devices()
+        .iter()
+        .for_each(|place| follow(Some(place)));
 }
 
 fn follow(place: Option<&CandleDevice>) {
     let fixture: Value = serde_json::from_str(FIXTURE).expect("the fixture is JSON");
-    let (mut followed, mut strayed) = (0, 0);
+    let mut followed = 0;
+    let mut strayed = 0;
     let mut far = Vec::new();
+
     for case in fixture["cases"].as_array().expect("a list") {
         let config = &case["config"];
         let mut worst = (0.0, String::new());
-        Isa::detect_fastest().run_program(Follow { case, candle_device: place, worst: &mut worst });
+        Isa::detect_fastest().run_program(Follow {
+            case,
+            candle_device: place,
+            worst: &mut worst,
+        });
+
         if worst.0.is_nan() || worst.0 > LIMIT {
             // Candle's sums in f32 are less exact than the trainer's own: now and then one comes down on the other side
             // of a ReLU.
@@ -226,14 +332,21 @@ fn follow(place: Option<&CandleDevice>) {
                 followed += 1;
                 continue;
             }
+
             far.push(format!(
                 "{} {} {}: {:.1e} in {}",
                 config["arch"], config["norm"], config["batch"], worst.0, worst.1
             ));
         }
+
         followed += 1;
     }
-    assert!(far.is_empty() && followed == 40, "{followed} cases; too far off:\n{}", far.join("\n"));
+
+    assert!(
+        far.is_empty() && followed == 40,
+        "{followed} cases; too far off:\n{}",
+        far.join("\n")
+    );
 }
 
 /// The largest eigenvalue of a Hessian, as the trainer finds it.
@@ -247,15 +360,22 @@ impl Curved<'_> {
     fn parameters(&self, net: &Net) -> Vec<Vec<f32>> {
         let scale = self.case["config"]["scale"].as_f64().expect("a number");
         let numbers = |param: &ergodic_common::net::Param| -> Vec<f32> {
-            let moved = |centre: f64, std| values(&format!("{} moved", param.name), std).map(move |x| centre + x);
+            let moved = |centre: f64, std| {
+                values(&format!("{} moved", param.name), std).map(move |x| centre + x)
+            };
             let std = (2.0 / param.fan_in as f64).sqrt();
             let numbers: Vec<f64> = match param.role {
-                ParamRole::Weight => values(&param.name, std).map(|w| w * scale).take(param.len).collect(),
+                ParamRole::Weight => values(&param.name, std)
+                    .map(|w| w * scale)
+                    .take(param.len)
+                    .collect(),
                 ParamRole::NormScale => moved(1.0, 0.3).take(param.len).collect(),
                 ParamRole::Bias | ParamRole::NormShift => moved(0.0, 0.1).take(param.len).collect(),
             };
+
             numbers.into_iter().map(|x| x as f32).collect()
         };
+
         net.params().iter().map(numbers).collect()
     }
 }
@@ -268,15 +388,22 @@ impl SimdProgram for Curved<'_> {
         let net = Net::from_model(&model, input, 10).expect("not the empty model");
         let batch = config["batch"].as_u64().expect("a number") as usize;
         let smoothing = config["smoothing"].as_f64().expect("a number");
-        let loss = if config["loss"] == "mse" { Loss::Mse } else { Loss::CrossEntropy { smoothing } };
+        let loss = if config["loss"] == "mse" {
+            Loss::Mse
+        } else {
+            Loss::CrossEntropy { smoothing }
+        };
+
         let (images, labels) = drawn_batch(&Value::from(0), 0, batch, input);
         let all: Vec<u32> = (0..batch as u32).collect();
         let source = ImageBatch::from_floats(&images, &labels, &all);
         let hessian = Hessian::new(s, &net, loss, &self.parameters(&net), &source);
         let (len, trained) = hessian.direction_layout();
         let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"");
-        let top =
-            gradient_stats::lanczos_largest_eigenvalue((len, &trained), &mut stream, |v| Some(hessian.product_with(v)));
+        let top = gradient_stats::lanczos_largest_eigenvalue((len, &trained), &mut stream, |v| {
+            Some(hessian.product_with(v))
+        });
+
         *self.found = top.expect("nobody breaks it off");
     }
 }
@@ -285,7 +412,12 @@ impl SimdProgram for Curved<'_> {
 fn the_largest_eigenvalue_is_that_of_pytorchs_double_backward() {
     let fixture: Value = serde_json::from_str(HESSIANS).expect("the fixture is JSON");
     let cases = fixture["cases"].as_array().expect("a list");
-    assert_eq!(cases.len(), 48, "every architecture with every norm, thrice");
+    assert_eq!(
+        cases.len(),
+        48,
+        "every architecture with every norm, thrice"
+    );
+
     for case in cases {
         let expected = case["top"].as_f64().expect("a number");
         for isa in [Isa::detect_fastest(), Isa::Portable] {
@@ -293,9 +425,18 @@ fn the_largest_eigenvalue_is_that_of_pytorchs_double_backward() {
             if isa == Isa::Portable && case["config"]["arch"] != "mlp" {
                 continue;
             }
+
             let mut found = f64::NAN;
-            isa.run_program(Curved { case, found: &mut found });
-            assert!((found / expected - 1.0).abs() < 1e-5, "{}: {found} and {expected}", case["config"]);
+            isa.run_program(Curved {
+                case,
+                found: &mut found,
+            });
+
+            assert!(
+                (found / expected - 1.0).abs() < 1e-5,
+                "{}: {found} and {expected}",
+                case["config"]
+            );
         }
     }
 }

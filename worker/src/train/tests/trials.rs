@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ergodic_common::config::{
-    AdamW, Augment, Average, Curve, DatasetName, HyperparamChange, Length, Loss, LrScheduleForm, ModelKind, Norm,
-    TrialConfig, VggDepth, VisitOrder,
+    AdamW, Augment, Average, Curve, DatasetName, HyperparamChange, Length, Loss, LrScheduleForm,
+    ModelKind, Norm, TrialConfig, VggDepth, VisitOrder,
 };
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
@@ -26,10 +26,27 @@ const DEEP: usize = 7;
 
 /// Architectures × norms, with everything else that can change bits spread over them.
 fn short_trials() -> Vec<(&'static str, TrialConfig)> {
-    let mlp = |norm| cases::small_trial(ModelKind::Mlp { hidden: vec![24, 17] }, norm);
+    let mlp = |norm| {
+        cases::small_trial(
+            ModelKind::Mlp {
+                hidden: vec![24, 17],
+            },
+            norm,
+        )
+    };
+
     let cnn4 = |norm| cases::small_trial(ModelKind::Cnn4 { width: 4 }, norm);
     let preresnet = |norm| cases::small_trial(ModelKind::Preresnet { depth: 8, widen: 1 }, norm);
-    let vgg = |norm| cases::small_trial(ModelKind::Vgg { depth: VggDepth::Eleven, width: 4 }, norm);
+    let vgg = |norm| {
+        cases::small_trial(
+            ModelKind::Vgg {
+                depth: VggDepth::Eleven,
+                width: 4,
+            },
+            norm,
+        )
+    };
+
     let group = |groups| Norm::Group { groups };
     let mut all = vec![
         ("mlp none", mlp(Norm::None)),
@@ -50,29 +67,61 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
     ];
     for (at, (name, config)) in all.iter_mut().enumerate() {
         let colour = at == 2 || name.starts_with("vgg");
-        config.data.dataset = if colour { DatasetName::Cifar10 } else { DatasetName::Mnist };
+        config.data.dataset = if colour {
+            DatasetName::Cifar10
+        } else {
+            DatasetName::Mnist
+        };
+
         if at >= DEEP {
-            (config.train.length, config.train.batch_size, config.data.test) = (Length::Steps(3), 9, 8);
+            (
+                config.train.length,
+                config.train.batch_size,
+                config.data.test,
+            ) = (Length::Steps(3), 9, 8);
         }
     }
+
     all[5].1.model.affine = true;
     all[8].1.model.affine = true;
-    all[6].1.train.adamw = Some(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 });
-    all[6].1.train.curve =
-        Some(Curve { form: LrScheduleForm::Cosine { end: HyperparamChange::Set(0.0) }, warmup: Length::Steps(2) });
+    all[6].1.train.adamw = Some(AdamW {
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+    });
+
+    all[6].1.train.curve = Some(Curve {
+        form: LrScheduleForm::Cosine {
+            end: HyperparamChange::Set(0.0),
+        },
+        warmup: Length::Steps(2),
+    });
+
     all[0].1.data.order = VisitOrder::WithReplacement;
     all[1].1.model.affine = true;
     all[1].1.train.nesterov = true;
     all[2].1.train.loss = Loss::CrossEntropy { smoothing: 0.1 };
     all[3].1.model.fixed_head = true;
+
     all
 }
 
 /// Everything in a result but the time it took, bit for bit.
 fn bits(result: &TrialResult) -> (String, [u8; 32], Vec<u64>, String) {
-    let values = result.metrics.iter().chain(&result.curve.values).map(|x| x.to_bits()).collect();
+    let values = result
+        .metrics
+        .iter()
+        .chain(&result.curve.values)
+        .map(|x| x.to_bits())
+        .collect();
+
     let kept = format!("{:?} {:?}", result.predictions, result.weights_hash);
-    (format!("{:?} {:?}", result.outcome, result.curve.steps), result.digest, values, kept)
+    (
+        format!("{:?} {:?}", result.outcome, result.curve.steps),
+        result.digest,
+        values,
+        kept,
+    )
 }
 
 /// A hash of everything in a result but the time it took.
@@ -80,7 +129,9 @@ fn fingerprint(result: &TrialResult) -> String {
     let (how, digest, values, _) = bits(result);
     let mut hasher = blake3::Hasher::new();
     hasher.update(how.as_bytes()).update(&digest);
-    values.iter().for_each(|x| _ = hasher.update(&x.to_le_bytes()));
+    values
+        .iter()
+        .for_each(|x| _ = hasher.update(&x.to_le_bytes()));
     hasher.finalize().to_hex().to_string()
 }
 
@@ -135,7 +186,10 @@ fn results_depend_on_neither_the_instruction_set_nor_the_run() {
     for (name, config) in short_trials() {
         let expected = bits(&cases::result(&config, &measure, Isa::Portable));
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            assert!(bits(&cases::result(&config, &measure, isa)) == expected, "{name} on {isa}");
+            assert!(
+                bits(&cases::result(&config, &measure, isa)) == expected,
+                "{name} on {isa}"
+            );
         }
     }
 }
@@ -144,16 +198,30 @@ fn results_depend_on_neither_the_instruction_set_nor_the_run() {
 fn results_do_not_depend_on_the_number_of_threads() {
     let measure = cases::cheap_metrics();
     let mut trials = short_trials();
+
     // Batches of several parts: 300 images in layers of single pixels, 40 in convolutions.
     for (at, batch) in [(1, 300), (4, 300), (3, 40), (5, 40)] {
         let (name, mut config) = trials[at].clone();
-        (config.data.dataset, config.data.train, config.train.batch_size) = (DatasetName::Glyphs, 700, batch);
+        (
+            config.data.dataset,
+            config.data.train,
+            config.train.batch_size,
+        ) = (DatasetName::Glyphs, 700, batch);
+
         trials.push((name, config));
     }
-    let expected: Vec<_> =
-        trials.iter().map(|(_, c)| bits(&cases::result(c, &measure, Isa::detect_fastest()))).collect();
+
+    let expected: Vec<_> = trials
+        .iter()
+        .map(|(_, c)| bits(&cases::result(c, &measure, Isa::detect_fastest())))
+        .collect();
+
     for threads in [1, 2, 4] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be had");
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("threads can be had");
+
         for ((name, config), expected) in trials.iter().zip(&expected) {
             let result = cases::result_on(config, &measure, Isa::detect_fastest(), Some(&pool));
             assert!(bits(&result) == *expected, "{name} on {threads} threads");
@@ -173,15 +241,25 @@ struct MemoryCheckpoints {
 
 impl CheckpointStore for MemoryCheckpoints {
     fn load_checkpoints(&self, identity: &[u8; 32]) -> Vec<Vec<u8>> {
-        let found = self.checkpoints.lock().expect("nobody panics").get(identity).cloned();
-        self.loads.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
+        let found = self
+            .checkpoints
+            .lock()
+            .expect("nobody panics")
+            .get(identity)
+            .cloned();
+        self.loads
+            .fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
+
         found.into_iter().chain(self.foreign.clone()).collect()
     }
     fn should_save(&self, steps: u64) -> bool {
         steps == self.save_at_step
     }
     fn save_checkpoint(&self, identity: &[u8; 32], _: u64, checkpoint: Vec<u8>) {
-        self.checkpoints.lock().expect("nobody panics").insert(*identity, checkpoint);
+        self.checkpoints
+            .lock()
+            .expect("nobody panics")
+            .insert(*identity, checkpoint);
     }
     fn should_stop_at_once(&self) -> bool {
         false
@@ -196,20 +274,46 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
     let measure = cases::cheap_metrics();
     for (at, (name, mut config)) in short_trials().into_iter().enumerate() {
         let decay = (at % 2 == 0).then_some(0.9);
-        config.train.average = Some(Average { decay, from: Length::Steps(1), every: Length::Steps(1) });
-        config.data.augment = if at % 3 == 0 { Augment::CropFlip } else { Augment::None };
+        config.train.average = Some(Average {
+            decay,
+            from: Length::Steps(1),
+            every: Length::Steps(1),
+        });
+
+        config.data.augment = if at % 3 == 0 {
+            Augment::CropFlip
+        } else {
+            Augment::None
+        };
         let expected = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
+
         for wanted in 1..config.total_steps() {
-            let shelf = MemoryCheckpoints { save_at_step: wanted, ..MemoryCheckpoints::default() };
+            let shelf = MemoryCheckpoints {
+                save_at_step: wanted,
+                ..MemoryCheckpoints::default()
+            };
+
             for taken in 0..2 {
-                let result = cases::result_with(&config, &measure, Isa::detect_fastest(), None, Some(&shelf));
+                let result = cases::result_with(
+                    &config,
+                    &measure,
+                    Isa::detect_fastest(),
+                    None,
+                    Some(&shelf),
+                );
                 assert!(bits(&result) == expected, "{name} from step {wanted}");
+
                 assert_eq!(shelf.loads.load(Ordering::Relaxed), taken);
             }
+
             let mut other = config.clone();
             other.train.wd *= 2.0;
             cases::result_with(&other, &measure, Isa::detect_fastest(), None, Some(&shelf));
-            assert_eq!(shelf.loads.load(Ordering::Relaxed), 1, "another trial's checkpoint is of no use");
+            assert_eq!(
+                shelf.loads.load(Ordering::Relaxed),
+                1,
+                "another trial's checkpoint is of no use"
+            );
         }
     }
 }
@@ -217,22 +321,37 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
 /// Of what is kept, only that of the very trial is taken, and only if it is whole.
 #[test]
 fn what_does_not_fit_a_trial_is_passed_over() {
-    let (measure, (_, config)) = (cases::cheap_metrics(), short_trials().remove(1));
+    let measure = cases::cheap_metrics();
+    let (_, config) = short_trials().remove(1);
     let expected = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
     let kept_of = |config: &TrialConfig, wanted| {
-        let shelf = MemoryCheckpoints { save_at_step: wanted, ..MemoryCheckpoints::default() };
+        let shelf = MemoryCheckpoints {
+            save_at_step: wanted,
+            ..MemoryCheckpoints::default()
+        };
         cases::result_with(config, &measure, Isa::detect_fastest(), None, Some(&shelf));
         let kept = shelf.checkpoints.into_inner().expect("nobody panics");
         kept.into_values().next().expect("it was kept")
     };
+
     let mut other = config.clone();
     other.train.wd *= 2.0;
     let whole = kept_of(&config, 1);
     let mut damaged = whole.clone();
     damaged[whole.len() / 2] ^= 1;
-    let foreign = vec![kept_of(&other, 2), damaged, whole[..whole.len() - 1].to_vec(), Vec::new()];
-    let shelf = MemoryCheckpoints { save_at_step: u64::MAX, foreign, ..MemoryCheckpoints::default() };
+    let foreign = vec![
+        kept_of(&other, 2),
+        damaged,
+        whole[..whole.len() - 1].to_vec(),
+        Vec::new(),
+    ];
+    let shelf = MemoryCheckpoints {
+        save_at_step: u64::MAX,
+        foreign,
+        ..MemoryCheckpoints::default()
+    };
     let result = cases::result_with(&config, &measure, Isa::detect_fastest(), None, Some(&shelf));
+
     assert!(bits(&result) == expected);
 }
 
@@ -240,7 +359,13 @@ fn what_does_not_fit_a_trial_is_passed_over() {
 fn unknown_and_missing_instruction_sets_are_refused() {
     assert_eq!(Isa::from_name("auto"), Ok(Isa::detect_fastest()));
     assert_eq!(Isa::from_name("portable"), Ok(Isa::Portable));
-    assert!(Isa::from_name("mmx").expect_err("nobody knows it").to_string().contains("portable"));
+    assert!(
+        Isa::from_name("mmx")
+            .expect_err("nobody knows it")
+            .to_string()
+            .contains("portable")
+    );
+
     for isa in Isa::ALL {
         assert_eq!(Isa::from_name(isa.name()).is_ok(), isa.is_available());
     }
@@ -248,18 +373,35 @@ fn unknown_and_missing_instruction_sets_are_refused() {
 
 #[test]
 fn networks_learn() {
-    let measure = Measure::with_metrics(Length::Epochs(1), vec![Metric::TrainLoss, Metric::TestAcc]);
+    let measure =
+        Measure::with_metrics(Length::Epochs(1), vec![Metric::TrainLoss, Metric::TestAcc]);
     let linear = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
     for (mut config, lr, epochs, least) in [
         (linear, 0.005, 5, 0.5),
-        (cases::small_trial(ModelKind::Mlp { hidden: vec![64] }, Norm::None), 0.02, 5, 0.6),
-        (cases::small_trial(ModelKind::Cnn4 { width: 8 }, Norm::Batch), 0.1, 3, 0.8),
+        (
+            cases::small_trial(ModelKind::Mlp { hidden: vec![64] }, Norm::None),
+            0.02,
+            5,
+            0.6,
+        ),
+        (
+            cases::small_trial(ModelKind::Cnn4 { width: 8 }, Norm::Batch),
+            0.1,
+            3,
+            0.8,
+        ),
     ] {
         (config.data.train, config.data.test, config.train.batch_size) = (2_000, 500, 50);
         (config.train.lr, config.train.length) = (lr, Length::Epochs(epochs));
         let result = cases::result(&config, &measure, Isa::detect_fastest());
         assert_eq!(result.outcome, Outcome::Completed);
-        assert!(result.metrics[1] > least, "{:?} reached {}", config.model.kind, result.metrics[1]);
+        assert!(
+            result.metrics[1] > least,
+            "{:?} reached {}",
+            config.model.kind,
+            result.metrics[1]
+        );
+
         let losses: Vec<f64> = result.curve.values.iter().step_by(2).copied().collect();
         assert!(losses.last() < losses.first(), "{losses:?}");
     }
@@ -268,24 +410,35 @@ fn networks_learn() {
 #[test]
 fn divergence_is_seen_in_its_step_and_leaves_no_number() {
     for norm in [Norm::None, Norm::Batch] {
-        for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Cnn4 { width: 4 }] {
+        for kind in [
+            ModelKind::Mlp { hidden: vec![24] },
+            ModelKind::Cnn4 { width: 4 },
+        ] {
             let mut config = cases::small_trial(kind, norm);
             config.train.lr = if norm == Norm::None { 1e6 } else { 1e38 };
             config.train.length = Length::Steps(50);
             let measure = cases::cheap_metrics();
             let result = cases::result(&config, &measure, Isa::detect_fastest());
-            let Outcome::Diverged { step } = result.outcome else { panic!("{config:?} did not diverge: {result:?}") };
+            let Outcome::Diverged { step } = result.outcome else {
+                panic!("{config:?} did not diverge: {result:?}")
+            };
             assert!(step <= 20 && result.steps == step, "diverged at {step}");
+
             assert!(result.metrics.iter().all(|m| m.is_nan()));
             assert!(result.curve.steps.iter().all(|s| *s < step));
-            assert_eq!(result.curve.values.len(), result.curve.steps.len() * measure.metrics.len());
+            assert_eq!(
+                result.curve.values.len(),
+                result.curve.steps.len() * measure.metrics.len()
+            );
         }
     }
 }
 
 #[test]
 fn a_raised_stop_ends_a_trial_without_result() {
-    let (config, streams, measure) = (cases::mlp(), cases::streams(0), cases::cheap_metrics());
+    let config = cases::mlp();
+    let streams = cases::streams(0);
+    let measure = cases::cheap_metrics();
     let data = TrialData::new(cases::dataset(), &config.data, &streams).expect("enough images");
     let key = TrialKey { cell: 1, repeat: 2 };
     let isa = Isa::detect_fastest();
@@ -303,13 +456,32 @@ fn a_raised_stop_ends_a_trial_without_result() {
         deadline: None,
     };
     assert!(run_trial(&job, &AtomicBool::new(true)).is_none());
-    assert_eq!(run_trial(&job, &AtomicBool::new(false)).map(|r| r.result.key), Some(key));
 
-    let late = Job { deadline: Some(Deadline::from_now(Duration::ZERO)), ..job };
-    assert!(run_trial(&late, &AtomicBool::new(true)).is_none(), "whoever is told to stop reports nothing");
-    let result = run_trial(&late, &AtomicBool::new(false)).expect("a late trial fails").result;
-    let cause = format!("its time limit of 0ms was over after 0 of {} steps", config.total_steps());
-    assert_eq!((result.outcome, result.steps), (Outcome::Failed { cause }, 0));
+    assert_eq!(
+        run_trial(&job, &AtomicBool::new(false)).map(|r| r.result.key),
+        Some(key)
+    );
+
+    let late = Job {
+        deadline: Some(Deadline::from_now(Duration::ZERO)),
+        ..job
+    };
+    assert!(
+        run_trial(&late, &AtomicBool::new(true)).is_none(),
+        "whoever is told to stop reports nothing"
+    );
+
+    let result = run_trial(&late, &AtomicBool::new(false))
+        .expect("a late trial fails")
+        .result;
+    let cause = format!(
+        "its time limit of 0ms was over after 0 of {} steps",
+        config.total_steps()
+    );
+    assert_eq!(
+        (result.outcome, result.steps),
+        (Outcome::Failed { cause }, 0)
+    );
 }
 
 #[test]
@@ -334,14 +506,20 @@ fn an_empty_trial_is_made_up_from_its_streams() {
             checkpoint_store: None,
             deadline: None,
         };
-        run_trial(&job, &AtomicBool::new(false)).expect("nobody stops it").result
+
+        run_trial(&job, &AtomicBool::new(false))
+            .expect("nobody stops it")
+            .result
     };
-    let (a, b) = (result(0), result(1));
+    let a = result(0);
+
+    let b = result(1);
     assert_eq!(a.curve.steps, [3, 6, 9, 12, 15, 18, 20]);
     assert_eq!(a.curve.values.len(), 14);
     assert_eq!(a.metrics, a.curve.values[12..]);
     assert!(a.curve.values.iter().all(|x| (0.0..1.0).contains(x)));
     assert_eq!((bits(&a), a.steps), (bits(&result(0)), 20));
+
     assert_ne!(a.digest, b.digest);
 }
 
@@ -353,13 +531,33 @@ fn curve(config: &TrialConfig) -> Trajectory {
     let measure = Measure::with_metrics(Length::Steps(1), cases::cheap_metrics().metrics);
     let result = cases::result(config, &measure, Isa::detect_fastest());
     let width = measure.metrics.len();
-    let column = |m: usize| result.curve.values.iter().skip(m).step_by(width).copied().collect::<Vec<f64>>();
+    let column = |m: usize| {
+        result
+            .curve
+            .values
+            .iter()
+            .skip(m)
+            .step_by(width)
+            .copied()
+            .collect::<Vec<f64>>()
+    };
     let columns: Vec<Vec<f64>> = (0..width).map(column).collect();
-    (columns.iter().map(|c| c.iter().map(|x| x.to_bits()).collect()).collect(), columns, result)
+
+    (
+        columns
+            .iter()
+            .map(|c| c.iter().map(|x| x.to_bits()).collect())
+            .collect(),
+        columns,
+        result,
+    )
 }
 
 fn column(metric: Metric) -> usize {
-    Metric::NAMES.iter().position(|(_, m)| *m == metric).expect("every metric has a name")
+    Metric::NAMES
+        .iter()
+        .position(|(_, m)| *m == metric)
+        .expect("every metric has a name")
 }
 
 /// (w₀, η, λ) → (c·w₀, c²·η, λ/c²)
@@ -376,59 +574,116 @@ fn rescaled(config: &TrialConfig, c: f64) -> TrialConfig {
 fn invariant(config: &TrialConfig, unscaled: &Trajectory, c: f64) -> bool {
     let (a, plain, first) = unscaled;
     let (b, scaled, second) = &curve(&rescaled(config, c));
-    assert_eq!((&first.outcome, &second.outcome), (&Outcome::Completed, &Outcome::Completed));
-    let same = [Metric::TrainLoss, Metric::TrainAcc, Metric::TestLoss, Metric::TestAcc, Metric::EffectiveLr];
-    let norms = plain[column(Metric::WeightNormSq)].iter().zip(&scaled[column(Metric::WeightNormSq)]);
-    norms.fold(true, |all, (x, y)| all && (c * c * x).to_bits() == y.to_bits())
-        && same.into_iter().map(column).all(|m| a[m] == b[m])
+    assert_eq!(
+        (&first.outcome, &second.outcome),
+        (&Outcome::Completed, &Outcome::Completed)
+    );
+
+    let same = [
+        Metric::TrainLoss,
+        Metric::TrainAcc,
+        Metric::TestLoss,
+        Metric::TestAcc,
+        Metric::EffectiveLr,
+    ];
+
+    let norms = plain[column(Metric::WeightNormSq)]
+        .iter()
+        .zip(&scaled[column(Metric::WeightNormSq)]);
+    norms.fold(true, |all, (x, y)| {
+        all && (c * c * x).to_bits() == y.to_bits()
+    }) && same.into_iter().map(column).all(|m| a[m] == b[m])
 }
 
 /// A loss that does not depend on the scale of w has a gradient at right angles to it: 0 to rounding without ε, for every
 /// architecture × norm, shortcuts included.
 #[test]
 fn gradients_are_at_right_angles_to_weights_without_scale() {
-    for (name, mut config) in short_trials().into_iter().filter(|(_, c)| c.model.norm != Norm::None) {
+    for (name, mut config) in short_trials()
+        .into_iter()
+        .filter(|(_, c)| c.model.norm != Norm::None)
+    {
         (config.model.fixed_head, config.model.affine) = (true, false);
         (config.data.train, config.train.batch_size) = (100, 16);
         let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::GradWeightCos]);
         let mut largest = |eps: f64| {
             config.model.norm_eps = eps;
-            let values = cases::result(&config, &measure, Isa::detect_fastest()).curve.values;
+            let values = cases::result(&config, &measure, Isa::detect_fastest())
+                .curve
+                .values;
             values.into_iter().map(f64::abs).fold(0.0, f64::max)
         };
-        let (without, with) = (largest(0.0), largest(0.1));
-        assert!(without < 3e-6 && with > 10.0 * without, "{name}: {without:e}, under ε = 0.1 {with:e}");
+        let without = largest(0.0);
+
+        let with = largest(0.1);
+        assert!(
+            without < 3e-6 && with > 10.0 * without,
+            "{name}: {without:e}, under ε = 0.1 {with:e}"
+        );
     }
 }
 
 #[test]
 fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
     let cases = [
-        (ModelKind::Mlp { hidden: vec![24, 17] }, Norm::Batch),
+        (
+            ModelKind::Mlp {
+                hidden: vec![24, 17],
+            },
+            Norm::Batch,
+        ),
         (ModelKind::Cnn4 { width: 4 }, Norm::Batch),
         (ModelKind::Cnn4 { width: 4 }, Norm::Group { groups: 2 }),
         (ModelKind::Preresnet { depth: 8, widen: 1 }, Norm::Batch),
         (ModelKind::Preresnet { depth: 8, widen: 1 }, Norm::Layer),
-        (ModelKind::Vgg { depth: VggDepth::Eleven, width: 4 }, Norm::Batch),
+        (
+            ModelKind::Vgg {
+                depth: VggDepth::Eleven,
+                width: 4,
+            },
+            Norm::Batch,
+        ),
     ];
+
     for (kind, norm) in cases {
         for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
             let mut config = cases::small_trial(kind.clone(), norm);
             if matches!(kind, ModelKind::Vgg { .. }) {
                 config.data.dataset = DatasetName::Cifar10;
             }
+
             (config.model.norm_eps, config.model.fixed_head) = (0.0, true);
-            (config.train.momentum, config.train.nesterov, config.train.wd) = (momentum, nesterov, 0.01);
+            (
+                config.train.momentum,
+                config.train.nesterov,
+                config.train.wd,
+            ) = (momentum, nesterov, 0.01);
+
             // Few images, so that the loss falls far in few steps.
             (config.data.train, config.train.length) = (16, Length::Steps(24));
             config.train.lr = if momentum == 0.0 { 0.1 } else { 0.02 };
             let unscaled = curve(&config);
             let losses = &unscaled.1[column(Metric::TrainLoss)];
-            assert!((losses[23] / losses[0] - 1.0).abs() > 0.2, "{kind:?} {momentum} has not moved: {losses:?}");
-            assert!(invariant(&config, &unscaled, 2.0), "{kind:?} {momentum} {nesterov}");
-            assert!(invariant(&config, &unscaled, 0.25), "{kind:?} {momentum} {nesterov}");
-            assert!(!invariant(&config, &unscaled, 3.0), "3 is no power of two, so that roundings differ");
+            assert!(
+                (losses[23] / losses[0] - 1.0).abs() > 0.2,
+                "{kind:?} {momentum} has not moved: {losses:?}"
+            );
+
+            assert!(
+                invariant(&config, &unscaled, 2.0),
+                "{kind:?} {momentum} {nesterov}"
+            );
+            assert!(
+                invariant(&config, &unscaled, 0.25),
+                "{kind:?} {momentum} {nesterov}"
+            );
+
+            assert!(
+                !invariant(&config, &unscaled, 3.0),
+                "3 is no power of two, so that roundings differ"
+            );
             config.model.norm_eps = 1e-5;
+
             assert!(!invariant(&config, &curve(&config), 2.0), "ε sets a scale");
         }
     }
@@ -438,17 +693,36 @@ fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
 #[test]
 fn metrics_are_what_they_are_defined_to_be() {
     let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
-    (config.data.order, config.train.batch_size, config.data.test) = (VisitOrder::Sequential, 20, 30);
-    (config.train.momentum, config.train.wd, config.train.lr, config.train.length) = (0.5, 0.1, 0.01, Length::Steps(6));
-    config.train.average = Some(Average { decay: None, from: Length::Steps(0), every: Length::Steps(1) });
+    (config.data.order, config.train.batch_size, config.data.test) =
+        (VisitOrder::Sequential, 20, 30);
+    (
+        config.train.momentum,
+        config.train.wd,
+        config.train.lr,
+        config.train.length,
+    ) = (0.5, 0.1, 0.01, Length::Steps(6));
+
+    config.train.average = Some(Average {
+        decay: None,
+        from: Length::Steps(0),
+        every: Length::Steps(1),
+    });
     (config.train.loss, config.data.validation) = (Loss::CrossEntropy { smoothing: 0.2 }, 40);
+
     let measure = cases::cheap_metrics();
     let result = cases::result(&config, &measure, Isa::detect_fastest());
     let expected = super::linear::trial(&config, &cases::streams(0), 2);
     assert_eq!(result.curve.steps, [2, 4, 6]);
-    for (row, expected) in result.curve.values.chunks(measure.metrics.len()).zip(&expected) {
+
+    for (row, expected) in result
+        .curve
+        .values
+        .chunks(measure.metrics.len())
+        .zip(&expected)
+    {
         for ((value, expected), metric) in row.iter().zip(expected).zip(&measure.metrics) {
-            let close = (value - expected).abs() <= 2e-5 * expected.abs() || (value.is_nan() && expected.is_nan());
+            let close = (value - expected).abs() <= 2e-5 * expected.abs()
+                || (value.is_nan() && expected.is_nan());
             assert!(close, "{}: {value} against {expected}", metric.name());
         }
     }
@@ -457,15 +731,30 @@ fn metrics_are_what_they_are_defined_to_be() {
 #[test]
 fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
     let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
-    (config.data.order, config.train.loss, config.train.lr) = (VisitOrder::Sequential, Loss::Mse, 0.0);
+    (config.data.order, config.train.loss, config.train.lr) =
+        (VisitOrder::Sequential, Loss::Mse, 0.0);
     config.train.length = Length::Steps(1);
     let (trace, top) = super::linear::noise_and_curvature(&config, &cases::streams(0));
-    let metrics = vec![Metric::HessianTop, Metric::GradNoiseTrace, Metric::GradNoiseHill];
+    let metrics = vec![
+        Metric::HessianTop,
+        Metric::GradNoiseTrace,
+        Metric::GradNoiseHill,
+    ];
     let measure = Measure::with_metrics(Length::Steps(1), metrics);
     let result = cases::result(&config, &measure, Isa::detect_fastest());
-    assert!((result.metrics[0] / top - 1.0).abs() < 1e-3, "{} {top}", result.metrics[0]);
-    assert!((result.metrics[1] / trace - 1.0).abs() < 0.2, "{} {trace}", result.metrics[1]);
+    assert!(
+        (result.metrics[0] / top - 1.0).abs() < 1e-3,
+        "{} {top}",
+        result.metrics[0]
+    );
+
+    assert!(
+        (result.metrics[1] / trace - 1.0).abs() < 0.2,
+        "{} {trace}",
+        result.metrics[1]
+    );
     assert!(result.metrics[2] > 1.0);
+
     assert!(bits(&result) == bits(&cases::result(&config, &measure, Isa::Portable)));
 }
 
@@ -474,7 +763,12 @@ fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
 #[test]
 fn gradient_noise_is_that_of_augmented_images() {
     let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
-    (config.data.train, config.train.batch_size, config.data.standardize) = (8, 1, false);
+    (
+        config.data.train,
+        config.train.batch_size,
+        config.data.standardize,
+    ) = (8, 1, false);
+
     (config.train.loss, config.train.lr, config.train.length) = (Loss::Mse, 0.0, Length::Steps(1));
     let mut dataset = (*cases::dataset()).clone();
     let image: Vec<u8> = (0..784_u32).map(|i| (i * i % 251) as u8).collect();
@@ -484,29 +778,53 @@ fn gradient_noise_is_that_of_augmented_images() {
     let mut trace = |augment| {
         config.data.augment = augment;
         let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::GradNoiseTrace]);
-        cases::result_with_data(&config, &measure, (dataset.clone(), Isa::detect_fastest()), None).metrics[0]
+        cases::result_with_data(
+            &config,
+            &measure,
+            (dataset.clone(), Isa::detect_fastest()),
+            None,
+        )
+        .metrics[0]
     };
     assert_eq!(trace(Augment::None), 0.0);
+
     let mut stream = cases::streams(0).open_stream(Purpose::Head, b"head.weight");
-    let w: Vec<f64> = (0..7840).map(|_| (2.0_f64 / 784.0).sqrt() * stream.next_normal()).collect();
+    let w: Vec<f64> = (0..7840)
+        .map(|_| (2.0_f64 / 784.0).sqrt() * stream.next_normal())
+        .collect();
     let gradient = |x: &[f64]| -> Vec<f64> {
-        let output = |c: usize| (0..784).map(|i| x[i] * w[i * 10 + c]).sum::<f64>() - f64::from(u8::from(c == 3));
+        let output = |c: usize| {
+            (0..784).map(|i| x[i] * w[i * 10 + c]).sum::<f64>() - f64::from(u8::from(c == 3))
+        };
         let outputs: Vec<f64> = (0..10).map(output).collect();
-        (0..7850).map(|i| 0.2 * outputs[i % 10] * x.get(i / 10).unwrap_or(&1.0)).collect()
+        (0..7850)
+            .map(|i| 0.2 * outputs[i % 10] * x.get(i / 10).unwrap_or(&1.0))
+            .collect()
     };
+
     let plain: Vec<f64> = image.iter().map(|p| f64::from(*p) / 255.0).collect();
     let mirrored: Vec<f64> = (0..784).map(|i| plain[i / 28 * 28 + 27 - i % 28]).collect();
-    let apart: f64 = gradient(&plain).iter().zip(gradient(&mirrored)).map(|(a, b)| (a - b) * (a - b)).sum();
+    let apart: f64 = gradient(&plain)
+        .iter()
+        .zip(gradient(&mirrored))
+        .map(|(a, b)| (a - b) * (a - b))
+        .sum();
+
     // Of 32 pairs about a half are apart, so that what is found is a whole number of thirty-seconds of twice that.
     let share = trace(Augment::Flip) / (apart / 2.0) * 32.0;
-    assert!((share - share.round()).abs() < 1e-3 && (6.0..27.0).contains(&share), "{share}");
+    assert!(
+        (share - share.round()).abs() < 1e-3 && (6.0..27.0).contains(&share),
+        "{share}"
+    );
+
     assert!(trace(Augment::CropFlip) > 0.0);
 }
 
 /// What a network makes of the test set when its batch norms use means over the batches of an epoch, in f64.
 fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
-    use crate::train::candle::net;
     use candle_core::{DType, Device, Tensor};
+
+    use crate::train::candle::net;
     let net = Net::from_config(config).expect("a network");
     let weights = Weights::from_safetensors(file, &net).expect("the file of a trial");
     let parameter = |numbers: &Vec<f32>| {
@@ -514,57 +832,116 @@ fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
         net::build_param(&numbers, 1, DType::F64, &Device::Cpu).expect("a tensor")
     };
     let params: Vec<_> = weights.params.iter().map(parameter).collect();
-    let data = TrialData::new(cases::dataset(), &config.data, &cases::streams(0)).expect("enough images");
+
+    let data =
+        TrialData::new(cases::dataset(), &config.data, &cases::streams(0)).expect("enough images");
     let images = |source: crate::train::data::ImageBatch<'_>| {
         let mut images = vec![0.0; source.len() * 784];
-        source.write_images(0, source.len(), &plan::HaloGrid::single_pixel(784), &mut images);
+        source.write_images(
+            0,
+            source.len(),
+            &plan::HaloGrid::single_pixel(784),
+            &mut images,
+        );
+
         let images = Tensor::from_vec(images, (1, source.len(), 28, 28, 1), &Device::Cpu);
-        images.and_then(|x| x.to_dtype(DType::F64)).expect("a tensor")
+        images
+            .and_then(|x| x.to_dtype(DType::F64))
+            .expect("a tensor")
     };
-    let batches: Vec<&[u32]> = data.train_indices().chunks_exact(config.effective_batch_size() as usize).collect();
+
+    let batches: Vec<&[u32]> = data
+        .train_indices()
+        .chunks_exact(config.effective_batch_size() as usize)
+        .collect();
     let mut means: Option<Vec<[Tensor; 2]>> = None;
+
     for batch in &batches {
-        let passed = net::forward_pass(&net, &params, &images(data.train_batch(batch)), None).expect("a pass");
-        let pixels = net.layers.iter().map(|l| (batch.len() * l.output.height * l.output.width) as f64);
+        let passed = net::forward_pass(&net, &params, &images(data.train_batch(batch)), None)
+            .expect("a pass");
+        let pixels = net
+            .layers
+            .iter()
+            .map(|l| (batch.len() * l.output.height * l.output.width) as f64);
+
         let share = 1.0 / batches.len() as f64;
-        let of_batch = passed.batch_statistics.iter().zip(pixels).map(|([mean, variance], n)| {
-            [(mean * share).expect("a tensor"), (variance * (share * n / (n - 1.0))).expect("a tensor")]
-        });
+        let of_batch = passed
+            .batch_statistics
+            .iter()
+            .zip(pixels)
+            .map(|([mean, variance], n)| {
+                [
+                    (mean * share).expect("a tensor"),
+                    (variance * (share * n / (n - 1.0))).expect("a tensor"),
+                ]
+            });
+
         means = Some(match means {
             None => of_batch.collect(),
             Some(before) => {
-                let add = |(a, b): ([Tensor; 2], [Tensor; 2])| [0, 1].map(|i| (&a[i] + &b[i]).expect("a tensor"));
+                let add = |(a, b): ([Tensor; 2], [Tensor; 2])| {
+                    [0, 1].map(|i| (&a[i] + &b[i]).expect("a tensor"))
+                };
                 before.into_iter().zip(of_batch).map(add).collect()
             }
         });
     }
+
     let test = data.test_batch(data.test_indices());
     let labels: Vec<u8> = test.labels().collect();
     let passed = net::forward_pass(&net, &params, &images(test), means.as_ref()).expect("a pass");
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
-    let objective = net::compute_objective(&passed.logits, &labels, loss, 1.0 / labels.len() as f64).expect("a loss");
-    objective.get(0).and_then(|x| x.to_scalar()).expect("a number")
+    let objective =
+        net::compute_objective(&passed.logits, &labels, loss, 1.0 / labels.len() as f64)
+            .expect("a loss");
+    objective
+        .get(0)
+        .and_then(|x| x.to_scalar())
+        .expect("a number")
 }
 
 /// Where the norm falls by a fifth per step, running statistics are of another network.
 #[test]
 fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
-    for (kind, affine) in [(ModelKind::Cnn4 { width: 4 }, true), (ModelKind::Mlp { hidden: vec![24, 17] }, false)] {
+    for (kind, affine) in [
+        (ModelKind::Cnn4 { width: 4 }, true),
+        (
+            ModelKind::Mlp {
+                hidden: vec![24, 17],
+            },
+            false,
+        ),
+    ] {
         let mut config = cases::small_trial(kind, Norm::Batch);
         (config.train.lr, config.train.wd, config.train.momentum) = (0.02, 10.0, 0.0);
         (config.train.length, config.model.affine) = (Length::Steps(8), affine);
-        let mut measure = Measure::with_metrics(Length::Steps(4), vec![Metric::TestLoss, Metric::TestAcc]);
+        let mut measure =
+            Measure::with_metrics(Length::Steps(4), vec![Metric::TestLoss, Metric::TestAcc]);
         measure.save = true;
+
         let mut run = |statistics| {
             measure.statistics = statistics;
             cases::finished(&config, &measure)
         };
-        let (running, estimated) = (run(EvalStatistics::Running), run(EvalStatistics::ReEstimated));
-        assert_eq!(running.result.digest, estimated.result.digest, "what is measured does not change what is trained");
+        let running = run(EvalStatistics::Running);
+        let estimated = run(EvalStatistics::ReEstimated);
+        assert_eq!(
+            running.result.digest, estimated.result.digest,
+            "what is measured does not change what is trained"
+        );
+
         let expected = loss_under_estimates(&config, &estimated.weights.expect("they are kept"));
-        let (wrong, right) = (running.result.metrics[0], estimated.result.metrics[0]);
-        assert!((right / expected - 1.0).abs() < 1e-4, "{right} is not {expected}");
-        assert!((wrong / expected - 1.0).abs() > 1e-3, "{wrong} is too near to {expected}");
+        let wrong = running.result.metrics[0];
+        let right = estimated.result.metrics[0];
+        assert!(
+            (right / expected - 1.0).abs() < 1e-4,
+            "{right} is not {expected}"
+        );
+
+        assert!(
+            (wrong / expected - 1.0).abs() > 1e-3,
+            "{wrong} is too near to {expected}"
+        );
     }
 }
 
@@ -572,10 +949,20 @@ fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
 fn single_layers_add_up_to_the_norm_of_all() {
     let config = cases::small_trial(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
     let layers = (1..=4).map(|i| Metric::LayerNormSq(format!("conv{i}")));
-    let metrics = layers.chain([Metric::WeightNormSq, Metric::LayerNormSq("fc1".into())]).collect();
-    let result = cases::result(&config, &Measure::with_metrics(Length::Steps(1), metrics), Isa::detect_fastest());
+    let metrics = layers
+        .chain([Metric::WeightNormSq, Metric::LayerNormSq("fc1".into())])
+        .collect();
+    let result = cases::result(
+        &config,
+        &Measure::with_metrics(Length::Steps(1), metrics),
+        Isa::detect_fastest(),
+    );
+
     for row in result.curve.values.chunks(6) {
-        assert!((row[..4].iter().sum::<f64>() / row[4] - 1.0).abs() < 1e-12 && row[5].is_nan(), "{row:?}");
+        assert!(
+            (row[..4].iter().sum::<f64>() / row[4] - 1.0).abs() < 1e-12 && row[5].is_nan(),
+            "{row:?}"
+        );
     }
 }
 
@@ -586,15 +973,28 @@ fn averages_begin_and_end_with_the_weights_they_take() {
     let test = |config: &TrialConfig| {
         let (_, columns, result) = curve(config);
         let of = |metric| columns[column(metric)].clone();
-        (of(Metric::TestLoss), of(Metric::AverageTestLoss), result.digest)
+        (
+            of(Metric::TestLoss),
+            of(Metric::AverageTestLoss),
+            result.digest,
+        )
     };
     let plain = test(&config);
     assert!(plain.1.iter().all(|loss| loss.is_nan()));
-    let average = |decay, from| Some(Average { decay, from: Length::Steps(from), every: Length::Steps(1) });
+
+    let average = |decay, from| {
+        Some(Average {
+            decay,
+            from: Length::Steps(from),
+            every: Length::Steps(1),
+        })
+    };
     config.train.average = average(None, 5);
+
     let last = test(&config);
     assert!(last.1[..4].iter().all(|loss| loss.is_nan()) && last.1[4].is_finite());
     assert!(last.0 == plain.0 && last.2 != plain.2);
+
     // Without memory an exponential average is the last weights.
     config.train.average = average(Some(0.0), 5);
     let forgetful = test(&config);
@@ -612,24 +1012,50 @@ fn norms_and_effective_lr_are_over_the_weights_that_a_norm_follows() {
     let value = |m: Metric| columns[column(m)][0];
     let streams: Streams = cases::streams(0);
     let mut stream = streams.open_stream(Purpose::Init, b"fc1.weight");
-    let squares: f64 = (0..784 * 24).map(|_| ((2.0_f64 / 784.0).sqrt() * stream.next_normal()).powi(2)).sum();
+    let squares: f64 = (0..784 * 24)
+        .map(|_| ((2.0_f64 / 784.0).sqrt() * stream.next_normal()).powi(2))
+        .sum();
     assert!((value(Metric::WeightNormSq) / squares - 1.0).abs() < 1e-6);
+
     assert!((value(Metric::WeightNorm).powi(2) / squares - 1.0).abs() < 1e-6);
-    assert_eq!((value(Metric::EffectiveLr), value(Metric::UpdateNorm)), (0.0, 0.0));
+    assert_eq!(
+        (value(Metric::EffectiveLr), value(Metric::UpdateNorm)),
+        (0.0, 0.0)
+    );
     assert!(value(Metric::AngularUpdate).abs() < 1e-12);
+
     assert!(value(Metric::GradNorm) > 0.0);
 }
 
 /// One image per batch has variance 0: all is normalised to 0, and nothing reaches the weights before the norm.
 #[test]
 fn zero_variance_without_epsilon_is_zero_with_zero_gradient() {
-    for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Mlp { hidden: vec![24, 17] }] {
+    for kind in [
+        ModelKind::Mlp { hidden: vec![24] },
+        ModelKind::Mlp {
+            hidden: vec![24, 17],
+        },
+    ] {
         let mut config = cases::small_trial(kind, Norm::Batch);
-        (config.model.norm_eps, config.train.batch_size, config.train.wd) = (0.0, 1, 0.0);
+        (
+            config.model.norm_eps,
+            config.train.batch_size,
+            config.train.wd,
+        ) = (0.0, 1, 0.0);
+
         let (_, columns, result) = curve(&config);
         assert_eq!(result.outcome, Outcome::Completed);
-        assert!(columns[column(Metric::UpdateNorm)].iter().all(|x| *x == 0.0));
-        assert!(columns[column(Metric::TrainLoss)].iter().all(|x| *x == 10.0_f64.ln()));
+        assert!(
+            columns[column(Metric::UpdateNorm)]
+                .iter()
+                .all(|x| *x == 0.0)
+        );
+
+        assert!(
+            columns[column(Metric::TrainLoss)]
+                .iter()
+                .all(|x| *x == 10.0_f64.ln())
+        );
     }
 }
 
@@ -637,20 +1063,37 @@ fn zero_variance_without_epsilon_is_zero_with_zero_gradient() {
 #[test]
 fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
     let mut config = cases::small_trial(ModelKind::Cnn4 { width: 3 }, Norm::None);
-    (config.train.lr, config.train.length, config.model.init_scale) = (0.0, Length::Steps(1), 0.5);
+    (
+        config.train.lr,
+        config.train.length,
+        config.model.init_scale,
+    ) = (0.0, Length::Steps(1), 0.5);
+
     let streams = cases::streams(0);
     let mut hasher = blake3::Hasher::new();
-    for (name, fan_in, outputs) in
-        [("conv1", 9, 3), ("conv2", 27, 6), ("conv3", 54, 12), ("conv4", 108, 12), ("head", 192, 10)]
-    {
-        let purpose = if name == "head" { Purpose::Head } else { Purpose::Init };
+
+    for (name, fan_in, outputs) in [
+        ("conv1", 9, 3),
+        ("conv2", 27, 6),
+        ("conv3", 54, 12),
+        ("conv4", 108, 12),
+        ("head", 192, 10),
+    ] {
+        let purpose = if name == "head" {
+            Purpose::Head
+        } else {
+            Purpose::Init
+        };
         let mut stream = streams.open_stream(purpose, format!("{name}.weight").as_bytes());
+
         for _ in 0..fan_in * outputs {
             let w = (2.0 / f64::from(fan_in)).sqrt() * stream.next_normal() * 0.5;
             hasher.update(&(w as f32).to_le_bytes());
         }
+
         (0..outputs).for_each(|_| _ = hasher.update(&0.0_f32.to_le_bytes()));
     }
+
     let result = cases::result(&config, &cases::cheap_metrics(), Isa::detect_fastest());
     assert_eq!(to_hex(&result.digest), hasher.finalize().to_hex().as_str());
 }
@@ -672,12 +1115,21 @@ fn a_trial_that_starts_from_a_file_of_its_own_initial_weights_ends_in_the_same_b
         from_file.model.init_file = Some(*blake3::hash(&file).as_bytes());
         let measure = cases::cheap_metrics();
         let started = |config: &TrialConfig, file: &[u8]| {
-            cases::result_from(config, &measure, Isa::detect_fastest(), (None, None), Some(file))
+            cases::result_from(
+                config,
+                &measure,
+                Isa::detect_fastest(),
+                (None, None),
+                Some(file),
+            )
         };
+
         let expected = cases::result(&config, &measure, Isa::detect_fastest());
         assert_eq!(bits(&started(&from_file, &file)), bits(&expected), "{name}");
         let damaged = started(&from_file, &file[..file.len() - 1]);
-        assert!(matches!(damaged.outcome, Outcome::Failed { cause } if cause.contains("initial weights")));
+        assert!(
+            matches!(damaged.outcome, Outcome::Failed { cause } if cause.contains("initial weights"))
+        );
     }
 }
 
@@ -689,6 +1141,13 @@ fn scales_multiply_initial_weights_from_a_file() {
     config.model.init_scale = 2.0;
     let expected = cases::result(&config, &measure, Isa::detect_fastest());
     config.model.init_file = Some([1; 32]);
-    let result = cases::result_from(&config, &measure, Isa::detect_fastest(), (None, None), Some(&file));
+
+    let result = cases::result_from(
+        &config,
+        &measure,
+        Isa::detect_fastest(),
+        (None, None),
+        Some(&file),
+    );
     assert_eq!(bits(&result), bits(&expected));
 }
