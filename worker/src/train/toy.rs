@@ -21,11 +21,11 @@ use super::{FinishedTrial, Job, failed_trial, timed_out_trial};
 pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<FinishedTrial> {
     let config = job.config;
     let layout = ParamLayout::with_single_tensor(toy.dim as usize);
-    let mut walk = ToyDescent::new(draw_initial_point(job, toy, layout.len), toy.dim as usize);
+    let mut descent = ToyDescent::new(draw_initial_point(job, toy, layout.len), toy.dim as usize);
     let mut sampler = MetricSampler::new(config, job.measure, &layout);
-    sampler.record_initial_weights(&walk.w);
+    sampler.record_initial_weights(&descent.w);
 
-    // w₁ has left the numbers. Without weight decay that changes nothing: the loss is 0 to all digits for good.
+    // Whether w₁ is below the normal numbers. Without weight decay that changes nothing: the loss is 0 to all digits for good.
     let mut vanished = false;
     for step in 0..config.total_steps() {
         if stop.load(Ordering::Relaxed) {
@@ -35,74 +35,75 @@ pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Opti
             return Some(timed_out_trial(job, step));
         }
 
-        let due = sampler.is_sample_due(step + 1);
         let rates = StepHyperparams::at_step(config, step);
-
-        if due && sampler.needs_weights_before() {
-            sampler.record_weights_before(&walk.w);
+        if sampler.is_sample_due(step + 1) && sampler.needs_weights_before() {
+            sampler.record_weights_before(&descent.w);
         }
 
-        let loss = walk.compute_gradient(toy, job.streams, step);
-        walk.update_weights(&config.train, rates, step);
-
-        if !loss.is_finite() || !walk.w.iter().all(|x| x.is_finite()) {
-            return Some(finish_trial(
-                job,
-                &walk,
-                sampler,
-                step + 1,
-                Outcome::Diverged { step: step + 1 },
-            ));
+        let loss = descent.compute_gradient(toy, job.streams, step);
+        descent.update_weights(&config.train, rates, step);
+        if !loss.is_finite() || !descent.w.iter().all(|x| x.is_finite()) {
+            let outcome = Outcome::Diverged { step: step + 1 };
+            return Some(finish_trial(job, &descent, sampler, step + 1, outcome));
         }
 
-        vanished |= toy.noise == 0.0 && walk.w[0].is_subnormal();
+        vanished |= toy.noise == 0.0 && descent.w[0].is_subnormal();
         if vanished && rates.wd > 0.0 {
             return Some(underflowed_trial(job, step + 1));
         }
 
-        sampler.add_training_tally(LossTally {
-            loss_sum: loss,
-            unsmoothed_loss_sum: loss,
-            correct: 0,
-            images: 1,
-        });
-
-        if sampler.needs_every_step() {
-            sampler.update_norm_sq_jump(&walk.w);
-        }
-
-        if due {
-            let weights = &walk.w[..];
-            let gradient = &walk.gradient[..];
-            let probed = PassResults::default();
-            sampler.record_sample(&SampleInputs {
-                step: step + 1,
-                lr: rates.lr,
-                weights,
-                gradient,
-                pass_results: probed,
-            });
-        }
+        record_step(&mut sampler, &descent, loss, rates.lr, step + 1);
     }
 
+    let steps = config.total_steps();
     Some(finish_trial(
         job,
-        &walk,
+        &descent,
         sampler,
-        config.total_steps(),
+        steps,
         Outcome::Completed,
     ))
 }
 
+/// Takes a step into the metrics, and samples them if that is due after `steps` steps.
+fn record_step(
+    sampler: &mut MetricSampler<'_, f64>,
+    descent: &ToyDescent,
+    loss: f64,
+    lr: f64,
+    steps: u64,
+) {
+    sampler.add_training_tally(LossTally {
+        loss_sum: loss,
+        unsmoothed_loss_sum: loss,
+        correct: 0,
+        images: 1,
+    });
+
+    if sampler.needs_every_step() {
+        sampler.update_norm_sq_jump(&descent.w);
+    }
+
+    if sampler.is_sample_due(steps) {
+        sampler.record_sample(&SampleInputs {
+            step: steps,
+            lr,
+            weights: &descent.w,
+            gradient: &descent.gradient,
+            pass_results: PassResults::default(),
+        });
+    }
+}
+
 fn finish_trial(
     job: &Job<'_>,
-    walk: &ToyDescent,
+    descent: &ToyDescent,
     sampler: MetricSampler<'_, f64>,
     steps: u64,
     outcome: Outcome,
 ) -> FinishedTrial {
     let (metrics, curve) = sampler.into_metrics_and_curve(outcome != Outcome::Completed);
-    let digest = walk.compute_digest();
+    let digest = descent.compute_digest();
     let isa = job.device_name().to_owned();
     let result = TrialResult {
         outcome,
@@ -120,7 +121,7 @@ fn finish_trial(
     }
 }
 
-/// What is left of a trial whose w₁ would become 0 by rounding, and stay it.
+/// The failure of a trial whose w₁ would become 0 by rounding, and stay 0.
 fn underflowed_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
     let cause = format!(
         "w₁ is below the smallest number of f64 after step {steps}, and would be 0 from there on, which the loss that is not \
@@ -131,19 +132,22 @@ fn underflowed_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
     ended
 }
 
-/// Where it begins: the given point, or standard normal numbers; times the scale of the initialization.
+/// The initial point: the given one, or standard normal numbers; times the scale of the initialization.
 fn draw_initial_point(job: &Job<'_>, toy: &Toy, len: usize) -> Vec<f64> {
     let scale = job.config.model.init_scale;
     let mut stream = job.streams.open_stream(Purpose::Init, b"w");
-    let given = |i: usize| toy.start.as_ref().map(|start| start[i]);
-    let mut weights: Vec<f64> = (0..toy.dim as usize)
-        .map(|i| given(i).unwrap_or_else(|| stream.next_normal()) * scale)
-        .collect();
+    let mut weights: Vec<f64> = match &toy.start {
+        Some(start) => start[..toy.dim as usize]
+            .iter()
+            .map(|x| x * scale)
+            .collect(),
+        None => (0..toy.dim).map(|_| stream.next_normal() * scale).collect(),
+    };
     weights.resize(len, 0.0);
     weights
 }
 
-/// A descent on its way. What pads the vectors to whole blocks is 0 and stays 0.
+/// The state of a descent. The padding of the vectors to whole blocks is 0 and stays 0.
 struct ToyDescent {
     dim: usize,
     w: Vec<f64>,
@@ -166,7 +170,7 @@ impl ToyDescent {
         }
     }
 
-    /// Writes the gradient. The loss.
+    /// Computes the gradient of a step, counted from 0; returns the loss.
     fn compute_gradient(&mut self, toy: &Toy, streams: &Streams, step: u64) -> f64 {
         let mut noise =
             (toy.noise > 0.0).then(|| streams.open_stream(Purpose::Order, &step.to_le_bytes()));

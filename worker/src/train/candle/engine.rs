@@ -13,7 +13,7 @@ use crate::train::data::ImageBatch;
 use crate::train::engine::loss::{LossTally, Objective, argmax};
 use crate::train::network::params::ParamLayout;
 use crate::train::network::plan;
-use crate::train::network::plan::HaloGrid;
+use crate::train::network::shape::HaloGrid;
 
 /// Where stock operations run, and the numerics class of what they compute there.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use ergodic_common::config::Loss;
 use ergodic_common::net::{
-    ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool,
+    ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, Param, ParamRole, Pool,
 };
 
 /// Parameters of all lanes: one tensor `[lane, numbers]` for each of [`Net::params`], in logical order.
@@ -25,6 +25,39 @@ pub(crate) struct ForwardOutput {
     pub(crate) batch_statistics: BatchNormStatistics,
 }
 
+/// The parameters of one layer.
+struct LayerParams<'a> {
+    weight: &'a Tensor,
+    bias: Option<&'a Tensor>,
+    scale: Option<&'a Tensor>,
+    shift: Option<&'a Tensor>,
+}
+
+impl<'a> LayerParams<'a> {
+    /// The parameters of layer `at`, among those that `described` describes in the same order.
+    fn find(described: &[Param], params: &'a CandleParams, at: usize) -> Self {
+        let find = |role| find_param(described, params, at, role);
+        Self {
+            weight: find(ParamRole::Weight).expect("every layer has a weight"),
+            bias: find(ParamRole::Bias),
+            scale: find(ParamRole::NormScale),
+            shift: find(ParamRole::NormShift),
+        }
+    }
+}
+
+fn find_param<'a>(
+    described: &[Param],
+    params: &'a CandleParams,
+    layer: usize,
+    role: ParamRole,
+) -> Option<&'a Tensor> {
+    let at = described
+        .iter()
+        .position(|p| p.layer == layer && p.role == role)?;
+    Some(params[at].as_tensor())
+}
+
 /// Passes over images `[lane, batch, height, width, channel]`; with running statistics in evaluation mode.
 pub(crate) fn forward_pass(
     net: &Net,
@@ -33,26 +66,16 @@ pub(crate) fn forward_pass(
     running: Option<&BatchNormStatistics>,
 ) -> Result<ForwardOutput> {
     let described = net.params();
-    let get = |layer: usize, role: ParamRole| -> Option<&Tensor> {
-        let at = described
-            .iter()
-            .position(|p| p.layer == layer && p.role == role)?;
-        Some(params[at].as_tensor())
-    };
-
-    let mut moments = Vec::new();
+    let mut batch_statistics = Vec::new();
     let mut running = running.map(|all| all.iter());
-    let (mut sums, mut activations): (Vec<Tensor>, Vec<Tensor>) = (Vec::new(), Vec::new());
+    let mut sums: Vec<Tensor> = Vec::new();
+    let mut activations: Vec<Tensor> = Vec::new();
 
     for (at, layer) in net.layers.iter().enumerate() {
-        let weight = get(at, ParamRole::Weight).expect("every layer has a weight");
-        let mut x = apply_linear_op(
-            layer,
-            layer.source.map_or(images, |source| &activations[source]),
-            weight,
-        )?;
-
-        if let Some(bias) = get(at, ParamRole::Bias) {
+        let params = LayerParams::find(&described, params, at);
+        let input = layer.source.map_or(images, |source| &activations[source]);
+        let mut x = apply_linear_op(layer, input, params.weight)?;
+        if let Some(bias) = params.bias {
             x = x.broadcast_add(&per_channel(bias)?)?;
         }
         if let Some(added) = layer.add {
@@ -61,40 +84,51 @@ pub(crate) fn forward_pass(
 
         sums.push(x.clone());
         if let Some(norm) = layer.norm {
-            x = match norm.scope {
-                NormScope::Groups(groups) => group_norm(&x, groups, norm.eps)?,
-                NormScope::Batch => {
-                    let stored = running
-                        .as_mut()
-                        .map(|all| all.next().expect("statistics of every batch norm"));
-                    let (normed, seen) = batch_norm(&x, norm, stored)?;
-                    moments.extend(seen);
-
-                    normed
-                }
-            };
-
-            if let (Some(scale), Some(shift)) =
-                (get(at, ParamRole::NormScale), get(at, ParamRole::NormShift))
-            {
-                x = x
-                    .broadcast_mul(&per_channel(scale)?)?
-                    .broadcast_add(&per_channel(shift)?)?;
-            }
+            x = apply_norm(&x, norm, &mut running, &mut batch_statistics)?;
+            x = scale_and_shift(x, &params)?;
         }
 
-        activations.push(apply_pool(
-            layer.pool,
-            if layer.relu { relu(&x)? } else { x },
-        )?);
+        let activated = if layer.relu { relu(&x)? } else { x };
+        activations.push(apply_pool(layer.pool, activated)?);
     }
 
     let logits = activations.last().expect("a network has a head");
     let (lanes, batch, ..) = logits.dims5()?;
     Ok(ForwardOutput {
         logits: logits.reshape((lanes, batch, net.classes))?,
-        batch_statistics: moments,
+        batch_statistics,
     })
+}
+
+/// Normalizes z, with the next running statistics for a batch norm in evaluation mode; in training mode, the batch's
+/// statistics are added to `batch_statistics`.
+fn apply_norm<'a>(
+    x: &Tensor,
+    norm: NormSpec,
+    running: &mut Option<impl Iterator<Item = &'a [Tensor; 2]>>,
+    batch_statistics: &mut BatchNormStatistics,
+) -> Result<Tensor> {
+    match norm.scope {
+        NormScope::Groups(groups) => group_norm(x, groups, norm.eps),
+        NormScope::Batch => {
+            let stored = running
+                .as_mut()
+                .map(|all| all.next().expect("statistics of every batch norm"));
+            let (normed, of_batch) = batch_norm(x, norm, stored)?;
+            batch_statistics.extend(of_batch);
+            Ok(normed)
+        }
+    }
+}
+
+/// scale·x + shift, or x where the layer has neither.
+fn scale_and_shift(x: Tensor, params: &LayerParams<'_>) -> Result<Tensor> {
+    match (params.scale, params.shift) {
+        (Some(scale), Some(shift)) => x
+            .broadcast_mul(&per_channel(scale)?)?
+            .broadcast_add(&per_channel(shift)?),
+        _ => Ok(x),
+    }
 }
 
 /// `[lane, channel]` as something to broadcast over images.
@@ -136,10 +170,10 @@ fn extract_patches(layer: &Layer, x: &Tensor) -> Result<Tensor> {
     let flat = x.reshape((lanes * batch, height * width, channels))?;
     // Outside the image is one more pixel, which is black.
     let outside = Tensor::zeros((lanes * batch, 1, channels), x.dtype(), x.device())?;
-    let places = patch_pixel_indices(layer);
-    let count = places.len();
-    let places = Tensor::from_vec(places, count, x.device())?;
-    Tensor::cat(&[&flat, &outside], 1)?.index_select(&places, 1)
+    let indices = patch_pixel_indices(layer);
+    let count = indices.len();
+    let indices = Tensor::from_vec(indices, count, x.device())?;
+    Tensor::cat(&[&flat, &outside], 1)?.index_select(&indices, 1)
 }
 
 /// The input pixel under every kernel pixel of every output pixel, in this order.
@@ -154,17 +188,23 @@ fn patch_pixel_indices(layer: &Layer) -> Vec<u32> {
     };
 
     let ActivationShape { height, width, .. } = layer.input;
-    let mut places = Vec::with_capacity(layer.output.height * layer.output.width * kernel * kernel);
+    let mut indices =
+        Vec::with_capacity(layer.output.height * layer.output.width * kernel * kernel);
 
     for (y, x) in pixel_coordinates(layer.output.height, layer.output.width) {
         for (ky, kx) in pixel_coordinates(kernel, kernel) {
-            let inside = |at: usize, side: usize| at.checked_sub(padding).filter(|at| *at < side);
-            let place = inside(y * stride + ky, height).zip(inside(x * stride + kx, width));
-            places.push(place.map_or(height * width, |(y, x)| y * width + x) as u32);
+            let y = (y * stride + ky)
+                .checked_sub(padding)
+                .filter(|y| *y < height);
+            let x = (x * stride + kx)
+                .checked_sub(padding)
+                .filter(|x| *x < width);
+            let index = y.zip(x).map_or(height * width, |(y, x)| y * width + x);
+            indices.push(index as u32);
         }
     }
 
-    places
+    indices
 }
 
 fn pixel_coordinates(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -228,39 +268,40 @@ fn group_norm(x: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
     normed.transpose(1, 2)?.contiguous()?.reshape(x.shape())
 }
 
-/// The first of equal ones is the largest.
+/// Pools activations `[lane, batch, height, width, channel]`.
 fn apply_pool(pool: Pool, x: Tensor) -> Result<Tensor> {
-    let (lanes, batch, height, width, channels) = x.dims5()?;
     match pool {
         Pool::None => Ok(x),
         Pool::Average => {
+            let (lanes, batch, height, width, channels) = x.dims5()?;
             let flat = x.reshape((lanes, batch, height * width, channels))?;
             flat.mean_keepdim(2)?
                 .reshape((lanes, batch, 1, 1, channels))
         }
-        Pool::Max2 => {
-            let rows = height / 2;
-            let columns = width / 2;
-            let cut = x
-                .narrow(2, 0, 2 * rows)?
-                .narrow(3, 0, 2 * columns)?
-                .contiguous()?;
-            let cells = cut.reshape(vec![lanes * batch, rows, 2, columns, 2, channels])?;
-
-            let shape = (lanes, batch, rows, columns, channels);
-            let member =
-                |y: usize, x: usize| cells.narrow(2, y, 1)?.narrow(4, x, 1)?.reshape(shape);
-            let mut largest = member(0, 0)?;
-
-            for (y, x) in [(0, 1), (1, 0), (1, 1)] {
-                let other = member(y, x)?;
-                let take = other.gt(&largest)?.to_dtype(other.dtype())?;
-                largest = ((&largest * (1.0 - &take)?)? + (other * take)?)?;
-            }
-
-            Ok(largest)
-        }
+        Pool::Max2 => max_pool(&x),
     }
+}
+
+/// The maximum of every 2×2 pixels; the gradient goes to the first of equal ones.
+fn max_pool(x: &Tensor) -> Result<Tensor> {
+    let (lanes, batch, height, width, channels) = x.dims5()?;
+    let rows = height / 2;
+    let columns = width / 2;
+    let cells = x
+        .narrow(2, 0, 2 * rows)?
+        .narrow(3, 0, 2 * columns)?
+        .contiguous()?
+        .reshape(vec![lanes * batch, rows, 2, columns, 2, channels])?;
+
+    let shape = (lanes, batch, rows, columns, channels);
+    let mut largest = cells.narrow(2, 0, 1)?.narrow(4, 0, 1)?.reshape(shape)?;
+    for (y, x) in [(0, 1), (1, 0), (1, 1)] {
+        let other = cells.narrow(2, y, 1)?.narrow(4, x, 1)?.reshape(shape)?;
+        let take = other.gt(&largest)?.to_dtype(other.dtype())?;
+        largest = ((&largest * (1.0 - &take)?)? + (other * take)?)?;
+    }
+
+    Ok(largest)
 }
 
 /// `share` times the sum of the losses of each lane's images, `[lane]`; labels lane after lane.
@@ -271,10 +312,9 @@ pub(crate) fn compute_objective(
     share: f64,
 ) -> Result<Tensor> {
     let (lanes, batch, classes) = logits.dims3()?;
-    let smoothing = if let Loss::CrossEntropy { smoothing } = loss {
-        smoothing
-    } else {
-        0.0
+    let smoothing = match loss {
+        Loss::CrossEntropy { smoothing } => smoothing,
+        Loss::Mse => 0.0,
     };
     let mut targets = vec![smoothing / classes as f64; lanes * batch * classes];
 

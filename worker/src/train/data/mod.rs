@@ -11,7 +11,7 @@ use ergodic_common::net::ActivationShape;
 use ergodic_common::random_streams::{Purpose, Streams};
 
 use super::data::augment::ImageTransform;
-use super::network::plan::HaloGrid;
+use super::network::shape::HaloGrid;
 
 /// A dataset's images that trials use, and how their bytes become inputs. Shared by all slots.
 #[derive(Debug)]

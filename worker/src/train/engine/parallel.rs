@@ -1,8 +1,8 @@
 //! The threads that share one trial's work.
 
-use super::simd::AlignedBuffer;
+use super::aligned_buffer::AlignedBuffer;
 
-/// So many threads, of the pool that the trial runs in.
+/// The number of threads to use of the pool that the trial runs in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parallelism {
     threads: usize,
@@ -15,24 +15,24 @@ impl Parallelism {
         }
     }
 
-    /// One desk per thread.
-    pub(crate) fn make_workspaces<D>(self, desk: impl Fn() -> D) -> Vec<D> {
-        (0..self.threads).map(|_| desk()).collect()
+    /// One workspace per thread.
+    pub(crate) fn make_workspaces<W>(self, workspace: impl Fn() -> W) -> Vec<W> {
+        (0..self.threads).map(|_| workspace()).collect()
     }
 
-    /// Works on every item at a desk, as many at a time as there are desks, and takes up what lies on the desks in the
-    /// order of the items. Item i is always worked on at desk i mod their number.
-    pub(crate) fn process_and_merge<I: Send, D: Send>(
+    /// Processes every item in a workspace, as many at a time as there are workspaces, and merges what the workspaces hold in
+    /// the order of the items. Item i always uses workspace i mod their number.
+    pub(crate) fn process_and_merge<I: Send, W: Send>(
         self,
-        desks: &mut [D],
+        workspaces: &mut [W],
         mut items: impl Iterator<Item = I>,
-        work: impl Fn(&mut D, I) + Sync,
-        mut take_up: impl FnMut(&mut D),
+        process: impl Fn(&mut W, I) + Sync,
+        mut merge: impl FnMut(&mut W),
     ) {
-        if let [desk] = desks {
+        if let [workspace] = workspaces {
             for item in items {
-                work(desk, item);
-                take_up(desk);
+                process(workspace, item);
+                merge(workspace);
             }
             return;
         }
@@ -40,22 +40,22 @@ impl Parallelism {
         loop {
             let mut busy = 0;
             rayon::in_place_scope(|scope| {
-                for (desk, item) in desks.iter_mut().zip(items.by_ref()) {
+                for (workspace, item) in workspaces.iter_mut().zip(items.by_ref()) {
                     busy += 1;
-                    let work = &work;
-                    scope.spawn(move |_| work(desk, item));
+                    let process = &process;
+                    scope.spawn(move |_| process(workspace, item));
                 }
             });
 
-            desks[..busy].iter_mut().for_each(&mut take_up);
-            if busy < desks.len() {
+            workspaces[..busy].iter_mut().for_each(&mut merge);
+            if busy < workspaces.len() {
                 return;
             }
         }
     }
 }
 
-/// Pieces of `len` numbers; empty ones without end where `len` is 0.
+/// Pieces of `len` numbers; empty pieces without end where `len` is 0.
 pub(crate) fn chunks_or_empty(data: &mut [f32], len: usize) -> impl Iterator<Item = &mut [f32]> {
     let (pieces, empty) = match len {
         0 => (None, Some(std::iter::repeat_with(Default::default))),
@@ -80,7 +80,7 @@ mod tests {
     use crate::train::engine::parallel::*;
 
     #[test]
-    fn work_is_taken_up_in_the_order_of_the_items() {
+    fn work_is_merged_in_the_order_of_the_items() {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(3)
             .build()
@@ -88,18 +88,18 @@ mod tests {
 
         for threads in 1..=4 {
             for items in 0..20_u64 {
-                let mut taken = Vec::new();
-                let team = Parallelism::new(threads);
+                let mut merged = Vec::new();
+                let parallelism = Parallelism::new(threads);
                 pool.install(|| {
-                    team.process_and_merge(
-                        &mut team.make_workspaces(|| 0),
+                    parallelism.process_and_merge(
+                        &mut parallelism.make_workspaces(|| 0),
                         0..items,
-                        |desk, i| *desk = i * i,
-                        |desk| taken.push(*desk),
+                        |slot, i| *slot = i * i,
+                        |slot| merged.push(*slot),
                     );
                 });
 
-                assert_eq!(taken, (0..items).map(|i| i * i).collect::<Vec<_>>());
+                assert_eq!(merged, (0..items).map(|i| i * i).collect::<Vec<_>>());
             }
         }
     }

@@ -4,7 +4,7 @@ use ergodic_common::net::Pool;
 
 use super::norm::{ChannelCoefficients, LoadedCoefficients};
 use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
-use crate::train::network::plan::HaloGrid;
+use crate::train::network::shape::HaloGrid;
 
 /// An activation in front of its pool.
 #[derive(Clone, Copy)]

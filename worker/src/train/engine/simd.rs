@@ -1,6 +1,6 @@
 //! Sixteen floats at a time, with the same bits on every instruction set.
 //!
-//! All kernels are written once over [`Lanes`]. Lanes never mix, every multiply-accumulate is fused and rounds once, and
+//! All kernels are written once over [`Simd16`]. Lanes never mix, every multiply-accumulate is fused and rounds once, and
 //! nothing here sums across a block, so that the width of the machine's registers cannot show in a result.
 
 use std::fmt;
@@ -13,44 +13,7 @@ pub(crate) fn round_up_to_block(n: usize) -> usize {
     n.next_multiple_of(BLOCK)
 }
 
-/// Numbers that start on a cache line, so that no block lies across two.
-#[derive(Debug)]
-pub(crate) struct AlignedBuffer {
-    data: Vec<f32>,
-    start: usize,
-}
-
-impl AlignedBuffer {
-    /// `len` zeros.
-    pub(crate) fn zeros(len: usize) -> Self {
-        let data = vec![0.0; len + BLOCK];
-        // Where the allocation cannot be aligned, it is only slower.
-        let start = data.as_ptr().align_offset(64).min(BLOCK);
-        Self { data, start }
-    }
-}
-
-impl Default for AlignedBuffer {
-    fn default() -> Self {
-        Self::zeros(0)
-    }
-}
-
-impl std::ops::Deref for AlignedBuffer {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        &self.data[self.start..self.data.len() - BLOCK + self.start]
-    }
-}
-
-impl std::ops::DerefMut for AlignedBuffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        let end = self.data.len() - BLOCK + self.start;
-        &mut self.data[self.start..end]
-    }
-}
-
-/// A computation written over any [`Lanes`].
+/// A computation written over any [`Simd16`].
 pub(crate) trait Kernel {
     /// Does it. Must be `#[inline(always)]`, as all that it calls, to be compiled for the instruction set of `s`.
     fn run_with<S: Simd16>(self, s: S);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ergodic_common::net::NOISE_BATCHES;
 use ergodic_common::random_streams::{Purpose, RandomStream};
 
-use super::metrics::sum_over_ranges;
+use super::norms::{square, sum_over_ranges};
 
 /// Pairs of gradients that are compared.
 pub(crate) const GRADIENT_PAIRS: usize = NOISE_BATCHES as usize / 2;
@@ -42,8 +42,9 @@ pub(crate) fn estimate_gradient_noise(
     for _ in 0..GRADIENT_PAIRS {
         gradient(&mut a);
         gradient(&mut b);
-        let apart = |i: usize| f64::from(a[i]) - f64::from(b[i]);
-        squares.push(sum_over_ranges(places, |i| apart(i) * apart(i)));
+        squares.push(sum_over_ranges(places, |i| {
+            square(f64::from(a[i]) - f64::from(b[i]))
+        }));
     }
 
     let trace = squares.iter().sum::<f64>() / GRADIENT_PAIRS as f64 * batch as f64 / 2.0;

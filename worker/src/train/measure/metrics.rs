@@ -8,15 +8,10 @@ use ergodic_common::spec::Measure;
 use ergodic_common::trial::Curve;
 
 use super::gradient_stats::GradientNoise;
+use super::norms::{Number, angle_between, cosine_similarity, euclidean_distance, sum_of_squares};
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::engine::loss::LossTally;
 use crate::train::network::params::ParamLayout;
-
-/// Numbers that weights are made of: f32, or f64 for the toy loss.
-pub(crate) trait Number: Copy + Into<f64> {}
-
-impl Number for f32 {}
-impl Number for f64 {}
 
 /// Collects the samples of one trial.
 pub(crate) struct MetricSampler<'a, T = f32> {
@@ -197,61 +192,74 @@ impl<'a, T: Number> MetricSampler<'a, T> {
     }
 
     fn compute_metric(&self, metric: &Metric, sample: &SampleInputs<'_, T>) -> f64 {
-        let norm_sq = || sum_of_squares(&self.norm_ranges, sample.weights);
-        let loss = |tally: Option<LossTally>| tally.map_or(f64::NAN, |t| t.mean_unsmoothed_loss());
-        let accuracy = |tally: Option<LossTally>| tally.map_or(f64::NAN, |t| t.accuracy());
+        let PassResults {
+            noise, curvature, ..
+        } = sample.pass_results;
+        match metric {
+            Metric::WeightNorm => self.weight_norm_sq(sample).sqrt(),
+            Metric::WeightNormSq => self.weight_norm_sq(sample),
+            Metric::EffectiveLr if self.has_normed_weights => {
+                sample.lr / self.weight_norm_sq(sample)
+            }
+            Metric::NormSqJump => self.norm_sq_jump,
+            Metric::InitDistance
+            | Metric::SampleDistance
+            | Metric::UpdateNorm
+            | Metric::AngularUpdate
+            | Metric::GradWeightCos => self.compare_weights(metric, sample),
+            Metric::GradNorm => sum_of_squares(&self.trained_ranges, sample.gradient).sqrt(),
+            Metric::GradNoiseTrace => noise.map_or(f64::NAN, |noise| noise.trace),
+            Metric::GradNoiseHill => noise.map_or(f64::NAN, |noise| noise.tail_index),
+            Metric::HessianTop => curvature.unwrap_or(f64::NAN),
+            metric => self.compute_tally_metric(metric, &sample.pass_results),
+        }
+    }
+
+    /// ‖w‖² of the weights whose norm is reported.
+    fn weight_norm_sq(&self, sample: &SampleInputs<'_, T>) -> f64 {
+        sum_of_squares(&self.norm_ranges, sample.weights)
+    }
+
+    /// Metrics that compare the weights or the gradient with earlier weights; NaN for other metrics.
+    fn compare_weights(&self, metric: &Metric, sample: &SampleInputs<'_, T>) -> f64 {
+        let ranges = &self.norm_ranges[..];
+        let before = &self.weights_before_step[..];
+        match metric {
+            Metric::InitDistance => {
+                euclidean_distance(ranges, &self.initial_weights, sample.weights)
+            }
+            Metric::SampleDistance => {
+                euclidean_distance(ranges, &self.last_sampled_weights, sample.weights)
+            }
+            Metric::UpdateNorm => euclidean_distance(ranges, before, sample.weights),
+            Metric::AngularUpdate => angle_between(ranges, before, sample.weights),
+            Metric::GradWeightCos => cosine_similarity(ranges, before, sample.gradient),
+            _ => f64::NAN,
+        }
+    }
+
+    /// Losses and accuracies; NaN where the images were not evaluated, and for other metrics.
+    fn compute_tally_metric(&self, metric: &Metric, results: &PassResults) -> f64 {
+        let tally = match metric {
+            Metric::TrainLoss | Metric::TrainAcc | Metric::TrainSmoothedLoss => {
+                Some(self.since_last_sample)
+            }
+            Metric::TestLoss | Metric::TestAcc | Metric::TestSmoothedLoss => results.test,
+            Metric::ValLoss | Metric::ValAcc => results.validation,
+            Metric::AverageTestLoss | Metric::AverageTestAcc => results.average_test,
+            Metric::AverageValLoss | Metric::AverageValAcc => results.average_validation,
+            _ => None,
+        };
+        let Some(tally) = tally else { return f64::NAN };
 
         match metric {
-            Metric::TrainLoss => self.since_last_sample.mean_unsmoothed_loss(),
-            Metric::TrainAcc => self.since_last_sample.accuracy(),
-            Metric::TrainSmoothedLoss => self.since_last_sample.mean_loss(),
-            Metric::TestLoss => loss(sample.pass_results.test),
-            Metric::TestAcc => accuracy(sample.pass_results.test),
-            Metric::TestSmoothedLoss => {
-                sample.pass_results.test.map_or(f64::NAN, |t| t.mean_loss())
-            }
-            Metric::ValLoss => loss(sample.pass_results.validation),
-            Metric::ValAcc => accuracy(sample.pass_results.validation),
-            Metric::AverageTestLoss => loss(sample.pass_results.average_test),
-            Metric::AverageTestAcc => accuracy(sample.pass_results.average_test),
-            Metric::AverageValLoss => loss(sample.pass_results.average_validation),
-            Metric::AverageValAcc => accuracy(sample.pass_results.average_validation),
-            Metric::WeightNorm => norm_sq().sqrt(),
-            Metric::WeightNormSq => norm_sq(),
-            Metric::EffectiveLr if self.has_normed_weights => sample.lr / norm_sq(),
-            Metric::EffectiveLr | Metric::LayerNormSq(_) => f64::NAN,
-            Metric::GradWeightCos => cosine_similarity(
-                &self.norm_ranges,
-                &self.weights_before_step,
-                sample.gradient,
-            ),
-            Metric::NormSqJump => self.norm_sq_jump,
-            Metric::InitDistance => {
-                euclidean_distance(&self.norm_ranges, &self.initial_weights, sample.weights)
-            }
-            Metric::SampleDistance => euclidean_distance(
-                &self.norm_ranges,
-                &self.last_sampled_weights,
-                sample.weights,
-            ),
-            Metric::GradNoiseTrace => sample
-                .pass_results
-                .noise
-                .map_or(f64::NAN, |noise| noise.trace),
-            Metric::GradNoiseHill => sample
-                .pass_results
-                .noise
-                .map_or(f64::NAN, |noise| noise.tail_index),
-            Metric::HessianTop => sample.pass_results.curvature.unwrap_or(f64::NAN),
-            Metric::GradNorm => {
-                sum_over_ranges(&self.trained_ranges, |i| square(sample.gradient[i])).sqrt()
-            }
-            Metric::UpdateNorm => {
-                euclidean_distance(&self.norm_ranges, &self.weights_before_step, sample.weights)
-            }
-            Metric::AngularUpdate => {
-                angle_between(&self.norm_ranges, &self.weights_before_step, sample.weights)
-            }
+            Metric::TrainAcc
+            | Metric::TestAcc
+            | Metric::ValAcc
+            | Metric::AverageTestAcc
+            | Metric::AverageValAcc => tally.accuracy(),
+            Metric::TrainSmoothedLoss | Metric::TestSmoothedLoss => tally.mean_loss(),
+            _ => tally.mean_unsmoothed_loss(),
         }
     }
 
@@ -329,54 +337,4 @@ fn requested_layer_range(metric: &Metric, layout: &ParamLayout) -> Option<Option
         .iter()
         .find(|slot| slot.param.name.strip_suffix(".weight") == Some(layer));
     Some(slot.map(|slot| slot.range.clone()))
-}
-
-fn sum_of_squares<T: Number>(places: &[Range<usize>], x: &[T]) -> f64 {
-    sum_over_ranges(places, |i| square(x[i]))
-}
-
-fn euclidean_distance<T: Number>(places: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
-    let change = |i: usize| b[i].into() - a[i].into();
-    sum_over_ranges(places, |i| change(i) * change(i)).sqrt()
-}
-
-/// The cosine of the angle between two vectors; NaN where one of them is 0.
-fn cosine_similarity<T: Number>(places: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
-    let product = sum_over_ranges(places, |i| a[i].into() * b[i].into());
-    product / (sum_of_squares(places, a).sqrt() * sum_of_squares(places, b).sqrt())
-}
-
-fn square(x: impl Number) -> f64 {
-    x.into() * x.into()
-}
-
-/// Σ f(i) over the places, in eight interleaved sums, added in a fixed order.
-pub(crate) fn sum_over_ranges(places: &[Range<usize>], f: impl Fn(usize) -> f64) -> f64 {
-    let mut parts = [0.0; 8];
-    for range in places {
-        // Places are whole blocks long.
-        for at in range.clone().step_by(8) {
-            for (lane, part) in parts.iter_mut().enumerate() {
-                *part += f(at + lane);
-            }
-        }
-    }
-
-    parts.iter().sum()
-}
-
-/// The angle between two vectors, accurate for small ones too (Kahan 2006).
-fn angle_between<T: Number>(places: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
-    let norm = |x: &[T]| sum_over_ranges(places, |i| square(x[i])).sqrt();
-    let na = norm(a);
-    let nb = norm(b);
-    let apart = |sign: f64| {
-        let square = |i: usize| {
-            let d = a[i].into() / na + sign * b[i].into() / nb;
-            d * d
-        };
-        sum_over_ranges(places, square).sqrt()
-    };
-
-    2.0 * libm::atan2(apart(-1.0), apart(1.0))
 }

@@ -4,4 +4,5 @@ pub(crate) mod gradient_stats;
 pub(crate) mod hessian;
 pub(crate) mod linear_op;
 pub(crate) mod metrics;
+pub(crate) mod norms;
 pub(crate) mod probe_set;

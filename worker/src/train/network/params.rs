@@ -10,7 +10,8 @@ use ergodic_common::net::{Net, NormSpec, Param, ParamRole};
 use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
 use ergodic_common::weights::Weights;
 
-use super::plan::{LayerPlan, padded_input_channels};
+use super::plan::LayerPlan;
+use super::shape::padded_input_channels;
 use crate::train::engine::simd::{BLOCK, round_up_to_block};
 
 /// One parameter tensor in the packed vector.

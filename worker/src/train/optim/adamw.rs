@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout as Strides, Result}
 use ergodic_common::config::AdamW;
 
 use super::schedule::StepHyperparams;
-use super::state::f32_slice_mut;
+use super::tensor::f32_slice_mut;
 use crate::train::engine::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
 
 /// m ← m + (1 − β₁)(g − m)

@@ -2,4 +2,6 @@
 
 pub(crate) mod adamw;
 pub(crate) mod schedule;
+pub(crate) mod sgd;
 pub(crate) mod state;
+pub(crate) mod tensor;

@@ -6,20 +6,19 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use candle_core::{
-    CpuStorage, Device, InplaceOp1, InplaceOp2, InplaceOp3, Layout as Strides, Result, Storage,
-    Tensor,
-};
+use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout as Strides, Result, Tensor};
 use ergodic_common::config::{AdamW, WeightDecayScope};
 use ergodic_common::net::{Param, ParamRole};
 
-use super::adamw::{self, MovingAverageOp, SquaredAverageOp};
+use super::adamw::{AdamWStepOp, MovingAverageOp, SquaredAverageOp};
 use super::schedule::StepHyperparams;
+use super::sgd::{SgdMomentumOp, SgdStepOp};
+use super::tensor::{f32_slice_mut, tensor_from_vec, with_tensor_data};
 use crate::train::backend::ComputeBackend;
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::data::ImageBatch;
 use crate::train::engine::loss::LossTally;
-use crate::train::engine::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
+use crate::train::engine::simd::Simd16;
 use crate::train::network::params::ParamLayout;
 
 /// Places of the trained parameters.
@@ -31,17 +30,19 @@ pub(crate) struct TrainedRanges {
 
 impl TrainedRanges {
     pub(crate) fn new(layout: &ParamLayout, wd_on: WeightDecayScope) -> Self {
-        let decays = |p: &Param| match wd_on {
-            WeightDecayScope::All => true,
-            WeightDecayScope::Weights => p.role == ParamRole::Weight,
-            WeightDecayScope::Normed => p.normed,
-        };
-        let select =
-            |decaying: bool| layout.matching_ranges(|p| p.trained && decays(p) == decaying);
         Self {
-            decaying: select(true),
-            not_decaying: select(false),
+            decaying: layout.matching_ranges(|p| p.trained && decays(p, wd_on)),
+            not_decaying: layout.matching_ranges(|p| p.trained && !decays(p, wd_on)),
         }
+    }
+}
+
+/// Whether weight decay acts on a parameter.
+fn decays(param: &Param, wd_on: WeightDecayScope) -> bool {
+    match wd_on {
+        WeightDecayScope::All => true,
+        WeightDecayScope::Weights => param.role == ParamRole::Weight,
+        WeightDecayScope::Normed => param.normed,
     }
 }
 
@@ -103,16 +104,15 @@ impl TrainingState {
         Ok(())
     }
 
-    /// Puts back what was packed; `None` if it is of another network.
+    /// Restores what [`Self::encode_into`] has written; `None` if it is of another network.
     pub(crate) fn restore_from(&mut self, from: &mut CheckpointDecoder<'_>) -> Option<()> {
-        let mut like = |len: usize| from.read_f32s().filter(|x| x.len() == len);
-        self.weights = tensor_from_vec(like(self.weights.elem_count())?).ok()?;
-        self.momentum = tensor_from_vec(like(self.momentum.elem_count())?).ok()?;
-        self.statistics = tensor_from_vec(like(self.statistics.elem_count())?).ok()?;
+        restore_tensor(&mut self.weights, from)?;
+        restore_tensor(&mut self.momentum, from)?;
+        restore_tensor(&mut self.statistics, from)?;
 
         match &mut self.squares {
-            Some((_, squares)) => *squares = tensor_from_vec(like(squares.elem_count())?).ok()?,
-            None => _ = like(0)?,
+            Some((_, squares)) => restore_tensor(squares, from)?,
+            None => _ = from.read_f32s().filter(Vec::is_empty)?,
         }
 
         let average = from
@@ -138,7 +138,7 @@ impl TrainingState {
                 let all = 0..self.weights.elem_count();
                 average.inplace_op2(
                     &self.weights,
-                    &adamw::MovingAverageOp {
+                    &MovingAverageOp {
                         s,
                         trained: &[all],
                         beta: 1.0 - share,
@@ -207,37 +207,54 @@ impl TrainingState {
             return Ok(true);
         }
 
-        if let Some((adamw, squares)) = &self.squares {
-            self.momentum.inplace_op2(
-                &self.gradient,
-                &MovingAverageOp {
-                    s,
-                    trained,
-                    beta: adamw.beta1,
-                },
-            )?;
-
-            squares.inplace_op2(
-                &self.gradient,
-                &SquaredAverageOp {
-                    s,
-                    trained,
-                    beta: adamw.beta2,
-                },
-            )?;
-
-            let descend = adamw::AdamWStepOp::new(s, trained, rates, *adamw, step);
-            self.weights
-                .inplace_op3(&self.momentum, squares, &descend)?;
-            return Ok(descend.finite.get());
+        match &self.squares {
+            Some((adamw, squares)) => {
+                self.update_with_adamw(s, trained, rates, *adamw, squares, step)
+            }
+            None => self.update_with_sgd(s, trained, rates, nesterov),
         }
+    }
 
+    fn update_with_adamw<S: Simd16>(
+        &self,
+        s: S,
+        trained: &[Range<usize>],
+        rates: StepHyperparams,
+        adamw: AdamW,
+        squares: &Tensor,
+        step: u64,
+    ) -> Result<bool> {
+        let average = MovingAverageOp {
+            s,
+            trained,
+            beta: adamw.beta1,
+        };
+        self.momentum.inplace_op2(&self.gradient, &average)?;
+
+        let average_squares = SquaredAverageOp {
+            s,
+            trained,
+            beta: adamw.beta2,
+        };
+        squares.inplace_op2(&self.gradient, &average_squares)?;
+
+        let descend = AdamWStepOp::new(s, trained, rates, adamw, step);
+        self.weights
+            .inplace_op3(&self.momentum, squares, &descend)?;
+        Ok(descend.finite.get())
+    }
+
+    fn update_with_sgd<S: Simd16>(
+        &self,
+        s: S,
+        trained: &[Range<usize>],
+        rates: StepHyperparams,
+        nesterov: bool,
+    ) -> Result<bool> {
         let [lr, wd, mu] = [rates.lr, rates.wd, rates.momentum].map(|x| x as f32);
-        self.momentum.inplace_op3(
-            &self.gradient,
-            &self.weights,
-            &SgdMomentumOp { s, trained, wd, mu },
-        )?;
+        let accumulate = SgdMomentumOp { s, trained, wd, mu };
+        self.momentum
+            .inplace_op3(&self.gradient, &self.weights, &accumulate)?;
 
         let descend = SgdStepOp {
             s,
@@ -248,31 +265,15 @@ impl TrainingState {
         };
         self.weights
             .inplace_op3(&self.momentum, &self.gradient, &descend)?;
-
         Ok(descend.finite.get())
     }
 }
 
-fn tensor_from_vec(data: Vec<f32>) -> Result<Tensor> {
-    let len = data.len();
-    Tensor::from_vec(data, (1, len), &Device::Cpu)
-}
-
-/// Reads a tensor's numbers.
-pub(crate) fn with_tensor_data<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
-    let (storage, _) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(f(storage.as_slice()?)),
-        _ => candle_core::bail!("the trainer's tensors live on the CPU"),
-    }
-}
-
-/// A tensor's numbers, to be changed.
-pub(crate) fn f32_slice_mut(storage: &mut CpuStorage) -> Result<&mut [f32]> {
-    match storage {
-        CpuStorage::F32(data) => Ok(data),
-        _ => candle_core::bail!("the trainer's tensors are of f32"),
-    }
+/// Replaces a tensor by the next one of a checkpoint; `None` if it has another length.
+fn restore_tensor(tensor: &mut Tensor, from: &mut CheckpointDecoder<'_>) -> Option<()> {
+    let len = tensor.elem_count();
+    *tensor = tensor_from_vec(from.read_f32s().filter(|x| x.len() == len)?).ok()?;
+    Some(())
 }
 
 /// gradient ← ∇L(weights)
@@ -321,161 +322,5 @@ impl InplaceOp1 for UpdateStatisticsOp<'_> {
         self.engine
             .update_statistics(f32_slice_mut(statistics)?, self.first);
         Ok(())
-    }
-}
-
-/// momentum ← μ·momentum + (gradient + λ·weights)
-struct SgdMomentumOp<'a, S> {
-    s: S,
-    trained: &'a [Range<usize>],
-    wd: f32,
-    mu: f32,
-}
-
-impl<S: Simd16> InplaceOp3 for SgdMomentumOp<'_, S> {
-    fn name(&self) -> &'static str {
-        "sgd-momentum"
-    }
-
-    fn cpu_fwd(
-        &self,
-        momentum: &mut CpuStorage,
-        _: &Strides,
-        gradient: &CpuStorage,
-        _: &Strides,
-        weights: &CpuStorage,
-        _: &Strides,
-    ) -> Result<()> {
-        let gradient = gradient.as_slice()?;
-        let weights = weights.as_slice()?;
-        let momentum = f32_slice_mut(momentum)?;
-
-        for range in self.trained.iter().cloned() {
-            let gradient = &gradient[range.clone()];
-            let weights = &weights[range.clone()];
-            self.s.dispatch(SgdMomentumKernel {
-                gradient,
-                weights,
-                wd: self.wd,
-                mu: self.mu,
-                momentum: &mut momentum[range],
-            });
-        }
-
-        Ok(())
-    }
-}
-
-struct SgdMomentumKernel<'a> {
-    gradient: &'a [f32],
-    weights: &'a [f32],
-    wd: f32,
-    mu: f32,
-    momentum: &'a mut [f32],
-}
-
-impl Kernel for SgdMomentumKernel<'_> {
-    #[inline(always)]
-    fn run_with<S: Simd16>(self, s: S) {
-        let wd = s.splat(self.wd);
-        let mu = s.splat(self.mu);
-
-        for at in (0..self.momentum.len()).step_by(BLOCK) {
-            let decayed = s.fma(
-                wd,
-                s.load(block_at(self.weights, at)),
-                s.load(block_at(self.gradient, at)),
-            );
-
-            let v = block_at_mut(self.momentum, at);
-            s.store(s.fma(mu, s.load(v), decayed), v);
-        }
-    }
-}
-
-/// weights ← weights − η·direction, the direction being the momentum, or gradient + λ·weights + μ·momentum in
-/// Nesterov's form.
-struct SgdStepOp<'a, S> {
-    s: S,
-    trained: &'a [Range<usize>],
-    hyperparams: [f32; 3],
-    nesterov: bool,
-    finite: Cell<bool>,
-}
-
-impl<S: Simd16> InplaceOp3 for SgdStepOp<'_, S> {
-    fn name(&self) -> &'static str {
-        "sgd-descend"
-    }
-
-    fn cpu_fwd(
-        &self,
-        weights: &mut CpuStorage,
-        _: &Strides,
-        momentum: &CpuStorage,
-        _: &Strides,
-        gradient: &CpuStorage,
-        _: &Strides,
-    ) -> Result<()> {
-        let weights = f32_slice_mut(weights)?;
-        let momentum = momentum.as_slice()?;
-        let gradient = gradient.as_slice()?;
-        let mut witness = [0.0; BLOCK];
-
-        for range in self.trained.iter().cloned() {
-            self.s.dispatch(SgdStepKernel {
-                momentum: &momentum[range.clone()],
-                gradient: self.nesterov.then(|| &gradient[range.clone()]),
-                hyperparams: self.hyperparams,
-                weights: &mut weights[range],
-                witness: &mut witness,
-            });
-        }
-
-        self.finite.set(witness.iter().all(|x| *x == 0.0));
-        Ok(())
-    }
-}
-
-struct SgdStepKernel<'a> {
-    momentum: &'a [f32],
-    /// In Nesterov's form.
-    gradient: Option<&'a [f32]>,
-    /// η, λ, μ
-    hyperparams: [f32; 3],
-    weights: &'a mut [f32],
-    /// Stays 0 as long as all weights are finite: 0·∞ is NaN.
-    witness: &'a mut [f32; BLOCK],
-}
-
-impl Kernel for SgdStepKernel<'_> {
-    #[inline(always)]
-    fn run_with<S: Simd16>(self, s: S) {
-        let [lr, wd, mu] = self.hyperparams;
-        let minus = s.splat(-lr);
-        let wd = s.splat(wd);
-        let mu = s.splat(mu);
-        let zero = s.splat(0.0);
-        let mut witness = s.load(self.witness);
-
-        for at in (0..self.weights.len()).step_by(BLOCK) {
-            let w = block_at_mut(self.weights, at);
-            let old = s.load(w);
-            let mut direction = s.load(block_at(self.momentum, at));
-
-            if let Some(gradient) = self.gradient {
-                direction = s.fma(
-                    mu,
-                    direction,
-                    s.fma(wd, old, s.load(block_at(gradient, at))),
-                );
-            }
-
-            let new = s.fma(minus, direction, old);
-            witness = s.fma(new, zero, witness);
-            s.store(new, w);
-        }
-
-        s.store(witness, self.witness);
     }
 }

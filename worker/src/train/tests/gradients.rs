@@ -12,7 +12,7 @@ use crate::train::candle::reference;
 use crate::train::candle::reference::{ReferenceBatch, ReferenceParams};
 use crate::train::data::TrialData;
 use crate::train::engine::CpuEngine;
-use crate::train::network::plan::HaloGrid;
+use crate::train::network::shape::HaloGrid;
 use crate::train::{Isa, SimdProgram};
 
 /// A network with random parameters on some images.

@@ -20,7 +20,8 @@ use crate::train::measure::gradient_stats;
 use crate::train::measure::hessian::Hessian;
 use crate::train::network::params::ParamLayout;
 use crate::train::optim::schedule::StepHyperparams;
-use crate::train::optim::state::{TrainedRanges, TrainingState, with_tensor_data};
+use crate::train::optim::state::{TrainedRanges, TrainingState};
+use crate::train::optim::tensor::with_tensor_data;
 use crate::train::{CandleDevice, Isa, SimdProgram};
 
 const FIXTURE: &str = include_str!("../../../../tests/oracles/trajectories.json");

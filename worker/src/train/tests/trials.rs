@@ -19,6 +19,7 @@ use ergodic_common::weights::Weights;
 use super::cases;
 use crate::train::network::params::ParamLayout;
 use crate::train::network::plan;
+use crate::train::network::shape::HaloGrid;
 use crate::train::{CheckpointStore, Deadline, Isa, Job, TrialData, run_trial};
 
 /// From here on, [`short_trials`] are of deep networks, which are slow without vectors.
@@ -837,12 +838,7 @@ fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
         TrialData::new(cases::dataset(), &config.data, &cases::streams(0)).expect("enough images");
     let images = |source: crate::train::data::ImageBatch<'_>| {
         let mut images = vec![0.0; source.len() * 784];
-        source.write_images(
-            0,
-            source.len(),
-            &plan::HaloGrid::single_pixel(784),
-            &mut images,
-        );
+        source.write_images(0, source.len(), &HaloGrid::single_pixel(784), &mut images);
 
         let images = Tensor::from_vec(images, (1, source.len(), 28, 28, 1), &Device::Cpu);
         images

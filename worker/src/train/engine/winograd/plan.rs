@@ -1,0 +1,249 @@
+//! How a convolution is cut into tiles, and the matrix products at their points.
+
+use std::ops::Range;
+
+use ergodic_common::net::ActivationShape;
+
+use super::super::direct_conv::{ConvTap, DirectConvKernel, InitialSum, PixelOffsets};
+use super::super::simd::{BLOCK, Kernel, Simd16};
+use super::super::weight_grad::WeightGradientKernel;
+use crate::train::network::shape::{ConvShape, HaloGrid};
+
+/// Outputs along each side of a tile.
+pub(crate) const TILE_OUTPUTS: usize = 2;
+
+/// Inputs, and points, along each side of a tile.
+pub(crate) const TILE_SIDE: usize = 4;
+
+/// Points of a tile.
+pub(crate) const TILE_POINTS: usize = TILE_SIDE * TILE_SIDE;
+
+/// Tiles that are worked on together, so that a point's weights are used often and the products stay in the cache.
+const STRIP_TILES: usize = 32;
+
+/// How a convolution is cut into tiles.
+#[derive(Debug)]
+pub(crate) struct WinogradPlan {
+    /// Numbers per pixel: of the input, and of the output.
+    pub(crate) channels: (usize, usize),
+    /// The tiles of a chunk of images, one image after the other.
+    pub(crate) tiles: Vec<WinogradTile>,
+    pub(crate) tiles_per_image: usize,
+    /// Numbers in a row of the input with halo, of the input, and of the output.
+    pub(crate) row_lens: [usize; 3],
+    /// From inputs to outputs, and back.
+    pub(crate) forward: PointwiseProduct,
+    pub(crate) backward: PointwiseProduct,
+}
+
+/// The matrix product that the points of a strip of tiles are taken through.
+#[derive(Debug)]
+pub(crate) struct PointwiseProduct {
+    /// Channels before and after.
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    /// Where each tile of a strip stands.
+    pub(crate) pixels: Vec<PixelOffsets>,
+    /// Blocks of channels.
+    pub(crate) taps: Vec<ConvTap>,
+}
+
+/// Where a tile stands in a chunk.
+#[derive(Debug)]
+pub(crate) struct WinogradTile {
+    /// Its first input, in the grid with halo.
+    pub(crate) input_offset: usize,
+    /// Its first output.
+    pub(crate) output_offset: usize,
+    /// Rows and columns of its inputs that lie inside the image, and the place of the first of them there.
+    pub(crate) inside: [Range<usize>; 2],
+    pub(crate) image_offset: usize,
+}
+
+/// Numbers from one tile to the next on a desk, for so many channels: one block more than there are, so that
+/// consecutive tiles never compete for the same places of the cache.
+pub(crate) fn tile_pitch(channels: usize) -> usize {
+    TILE_POINTS * channels + BLOCK
+}
+
+impl WinogradPlan {
+    /// Whether a convolution is computed in tiles. A single tile saves nothing: what the padding's zeros would be multiplied by is
+    /// left out of the plain sum.
+    pub(crate) fn is_suitable_for(conv: &ConvShape) -> bool {
+        let ActivationShape { height, width, .. } = conv.output;
+        let whole = height % TILE_OUTPUTS == 0
+            && width % TILE_OUTPUTS == 0
+            && height * width > TILE_OUTPUTS * TILE_OUTPUTS;
+        conv.kernel == 3 && conv.stride == 1 && whole
+    }
+
+    /// `input` is one image in its halo.
+    pub(crate) fn new(conv: &ConvShape, chunk: usize, input: &HaloGrid) -> Self {
+        let (
+            ActivationShape {
+                height,
+                width,
+                channels: inputs,
+            },
+            output,
+        ) = (conv.input, conv.output);
+
+        // Which of a tile's inputs lie inside the image along one axis.
+        let clip = |at: usize, size: usize| {
+            let first = conv
+                .padding
+                .saturating_sub(at * TILE_OUTPUTS)
+                .min(TILE_SIDE);
+            first
+                ..(size + conv.padding)
+                    .saturating_sub(at * TILE_OUTPUTS)
+                    .clamp(first, TILE_SIDE)
+        };
+
+        let mut tiles = Vec::new();
+        for image in 0..chunk {
+            for y in 0..output.height / TILE_OUTPUTS {
+                for x in 0..output.width / TILE_OUTPUTS {
+                    let inside = [clip(y, height), clip(x, width)];
+                    let row = (y * TILE_OUTPUTS + inside[0].start).saturating_sub(conv.padding);
+                    let column = (x * TILE_OUTPUTS + inside[1].start).saturating_sub(conv.padding);
+                    tiles.push(WinogradTile {
+                        input_offset: image * input.len()
+                            + input.pixel_offset(y * TILE_OUTPUTS, x * TILE_OUTPUTS),
+                        output_offset: ((image * output.height + y * TILE_OUTPUTS) * output.width
+                            + x * TILE_OUTPUTS)
+                            * output.channels,
+                        image_offset: ((image * height + row) * width + column) * inputs,
+                        inside,
+                    });
+                }
+            }
+        }
+
+        let strip = STRIP_TILES.min(tiles.len());
+        Self {
+            channels: (inputs, output.channels),
+            tiles_per_image: tiles.len() / chunk,
+            tiles,
+            row_lens: [
+                input.row_len(),
+                width * inputs,
+                output.width * output.channels,
+            ],
+            forward: PointwiseProduct::new(inputs, output.channels, strip),
+            backward: PointwiseProduct::new(output.channels, inputs, strip),
+        }
+    }
+
+    /// Numbers of the weights at all points: `[point][block of outputs][input][BLOCK]`.
+    pub(crate) fn weight_len(&self) -> usize {
+        TILE_POINTS * self.channels.0 * self.channels.1
+    }
+
+    pub(crate) fn tile_strips(&self, images: usize) -> impl Iterator<Item = &[WinogradTile]> {
+        self.tiles[..images * self.tiles_per_image].chunks(STRIP_TILES)
+    }
+
+    /// The weights at all points with inputs and outputs exchanged: `[point][block of inputs][output][BLOCK]`.
+    pub(crate) fn transpose_weights(&self, weights: &[f32], transposed: &mut [f32]) {
+        let (inputs, outputs) = self.channels;
+        let points = weights
+            .chunks_exact(inputs * outputs)
+            .zip(transposed.chunks_exact_mut(inputs * outputs));
+        points.for_each(|(from, to)| {
+            transpose_blocked_matrix(self.channels, from, inputs, to, outputs)
+        });
+    }
+}
+
+/// Exchanges inputs and outputs of a matrix `[block of outputs][row][BLOCK]`, whose first rows are the inputs, into
+/// `[block of inputs][row][BLOCK]`, whose first rows become the outputs.
+pub(crate) fn transpose_blocked_matrix(
+    (inputs, outputs): (usize, usize),
+    from: &[f32],
+    rows_from: usize,
+    to: &mut [f32],
+    rows_to: usize,
+) {
+    for out in (0..outputs).step_by(BLOCK) {
+        for input in (0..inputs).step_by(BLOCK) {
+            let square = &from[out * rows_from + input * BLOCK..][..BLOCK * BLOCK];
+            let to = &mut to[input * rows_to + out * BLOCK..][..BLOCK * BLOCK];
+            for (i, to) in to.iter_mut().enumerate() {
+                *to = square[i % BLOCK * BLOCK + i / BLOCK];
+            }
+        }
+    }
+}
+
+impl PointwiseProduct {
+    fn new(from: usize, to: usize, tiles: usize) -> Self {
+        let pixels = (0..tiles).map(|at| PixelOffsets {
+            input: at * tile_pitch(from),
+            output: at * tile_pitch(to),
+        });
+        let runs = (0..from / BLOCK).map(|block| ConvTap {
+            input_offset: block * TILE_POINTS * BLOCK,
+            rows: BLOCK,
+            first_weight_row: block * BLOCK,
+        });
+
+        Self {
+            from,
+            to,
+            pixels: pixels.collect(),
+            taps: runs.collect(),
+        }
+    }
+
+    /// `to = from · weights` at every point.
+    #[inline(always)]
+    pub(crate) fn multiply_points<S: Simd16>(
+        &self,
+        s: S,
+        tiles: usize,
+        from: &[f32],
+        weights: &[f32],
+        to: &mut [f32],
+    ) {
+        for (point, weights) in weights.chunks_exact(self.from * self.to).enumerate() {
+            DirectConvKernel {
+                input: &from[point * BLOCK..],
+                weights,
+                rows: self.from,
+                taps: &self.taps,
+                pixels: &self.pixels[..tiles],
+                blocks: self.to / BLOCK,
+                block_stride: TILE_POINTS * BLOCK,
+                initial_sum: InitialSum::Zero,
+                output: &mut to[point * BLOCK..],
+            }
+            .run_with(s);
+        }
+    }
+
+    /// `weights += from · to` at every point, summed over the tiles.
+    #[inline(always)]
+    pub(crate) fn add_weight_gradients<S: Simd16>(
+        &self,
+        s: S,
+        tiles: usize,
+        from: &[f32],
+        to: &[f32],
+        weights: &mut [f32],
+    ) {
+        for (point, weights) in weights.chunks_exact_mut(self.from * self.to).enumerate() {
+            WeightGradientKernel {
+                input: &from[point * BLOCK..],
+                output_gradient: &to[point * BLOCK..],
+                taps: &self.taps,
+                pixels: &self.pixels[..tiles],
+                blocks: self.to / BLOCK,
+                block_stride: TILE_POINTS * BLOCK,
+                weight_gradient: weights,
+                rows: self.from,
+            }
+            .run_with(s);
+        }
+    }
+}

@@ -1,0 +1,556 @@
+//! One layer in the exact passes of the Hessian: norm, scale, shift, ReLU and pool, and their tangents.
+
+use std::mem::take;
+use std::ops::Range;
+
+use ergodic_common::net::{Layer, Net, NormScope, ParamRole, Pool};
+
+use super::super::linear_op::ExactLinearOp;
+
+/// A layer with the ranges of its parameters.
+pub(super) struct HessianLayer<'a> {
+    pub(super) layer: &'a Layer,
+    pub(super) linear_op: ExactLinearOp,
+    pub(super) weight: Range<usize>,
+    pub(super) bias: Option<Range<usize>>,
+    pub(super) scale: Option<Range<usize>>,
+    pub(super) shift: Option<Range<usize>>,
+    /// The layer that adds this one's z to its own.
+    pub(super) adder: Option<usize>,
+    /// The weight with inputs and outputs exchanged; none for the first layer.
+    pub(super) transposed: Vec<f64>,
+}
+
+/// What the passes over some images leave of a layer.
+pub(super) struct LayerPassRecord {
+    /// z, normalised if a norm follows.
+    pub(super) x: Vec<f64>,
+    /// 1/√(variance + ε), of each set that a norm runs over.
+    pub(super) inv_std: Vec<f64>,
+    /// Which of the pixels that are pooled is the largest.
+    pub(super) max_choices: Vec<u8>,
+    /// The activations, pooled, as the next layers read them.
+    pub(super) output: Vec<f64>,
+    /// ∂L/∂y behind scale and shift, and ∂L/∂z.
+    pub(super) y_gradient: Vec<f64>,
+    pub(super) z_gradient: Vec<f64>,
+}
+
+/// How a layer changes along a direction.
+pub(super) struct LayerTangent {
+    pub(super) x: Vec<f64>,
+    /// Tangent of 1/std, relative to it.
+    pub(super) inv_std: Vec<f64>,
+    pub(super) output: Vec<f64>,
+}
+
+/// Where a parameter is in a vector of all parameters in logical order.
+pub(super) struct LocatedParam {
+    layer: usize,
+    role: ParamRole,
+    pub(super) trained: bool,
+    pub(super) range: Range<usize>,
+}
+
+/// All parameters of a network, one after the other.
+pub(super) fn locate_params(net: &Net) -> Vec<LocatedParam> {
+    let mut from = 0;
+    let mut located = Vec::new();
+    for param in net.params() {
+        located.push(LocatedParam {
+            layer: param.layer,
+            role: param.role,
+            trained: param.trained,
+            range: from..from + param.len,
+        });
+        from += param.len;
+    }
+
+    located
+}
+
+/// The range of the parameter that has this role in a layer, if there is one.
+fn find_range(params: &[LocatedParam], layer: usize, role: ParamRole) -> Option<Range<usize>> {
+    params
+        .iter()
+        .find(|param| (param.layer, param.role) == (layer, role))
+        .map(|param| param.range.clone())
+}
+
+/// The sets of numbers that a norm normalizes together: one per channel, or one per image and group of channels.
+struct NormSets {
+    /// Sets of one image; 0 where all images share them.
+    per_image: usize,
+    /// The set of each channel, counted within an image.
+    of_channel: Vec<usize>,
+    count: usize,
+    /// Numbers in a set.
+    size: f64,
+}
+
+impl NormSets {
+    /// Calls `each` with every number's index and set.
+    fn for_each_number(&self, image_len: usize, len: usize, mut each: impl FnMut(usize, usize)) {
+        let channels = self.of_channel.len();
+        for pixel in (0..len).step_by(channels) {
+            let first = pixel / image_len * self.per_image;
+            self.of_channel
+                .iter()
+                .enumerate()
+                .for_each(|(c, set)| each(pixel + c, first + set));
+        }
+    }
+
+    /// The mean of `f` over each set.
+    fn compute_means(&self, image_len: usize, len: usize, f: impl Fn(usize) -> f64) -> Vec<f64> {
+        let mut means = vec![0.0; self.count];
+        self.for_each_number(image_len, len, |i, set| means[set] += f(i));
+        means.iter_mut().for_each(|sum| *sum /= self.size);
+        means
+    }
+}
+
+impl<'a> HessianLayer<'a> {
+    pub(super) fn new(net: &'a Net, at: usize, params: &[LocatedParam], weights: &[f64]) -> Self {
+        let layer = &net.layers[at];
+        let linear_op = ExactLinearOp::from_layer(layer);
+        let weight = find_range(params, at, ParamRole::Weight).expect("every layer has a weight");
+        let transposed = match layer.source {
+            Some(_) => linear_op.transpose_weight(&weights[weight.clone()]),
+            None => Vec::new(),
+        };
+
+        Self {
+            layer,
+            linear_op,
+            weight,
+            bias: find_range(params, at, ParamRole::Bias),
+            scale: find_range(params, at, ParamRole::NormScale),
+            shift: find_range(params, at, ParamRole::NormShift),
+            adder: net.adding_layer(at),
+            transposed,
+        }
+    }
+}
+
+impl HessianLayer<'_> {
+    /// Numbers of an image before pooling.
+    fn image_len(&self) -> usize {
+        self.linear_op.output_len()
+    }
+
+    fn channel_count(&self) -> usize {
+        self.layer.output.channels
+    }
+
+    fn norm_sets(&self, images: usize) -> Option<(NormSets, f64)> {
+        let norm = self.layer.norm?;
+        let channels = self.channel_count();
+        let pixels = self.image_len() / self.channel_count();
+        let sets = match norm.scope {
+            NormScope::Batch => {
+                let of_channel = (0..channels).collect();
+                NormSets {
+                    per_image: 0,
+                    of_channel,
+                    count: channels,
+                    size: (images * pixels) as f64,
+                }
+            }
+            NormScope::Groups(groups) => {
+                let within = channels / groups;
+                let of_channel = (0..channels).map(|c| c / within).collect();
+                NormSets {
+                    per_image: groups,
+                    of_channel,
+                    count: images * groups,
+                    size: (pixels * within) as f64,
+                }
+            }
+        };
+
+        Some((sets, norm.eps))
+    }
+
+    /// z, or its tangent, before the map is added: what another layer has left in `sums`, and the bias.
+    pub(super) fn initial_z(
+        &self,
+        sums: &mut [Vec<f64>],
+        images: usize,
+        parameters: &[f64],
+    ) -> Vec<f64> {
+        let mut z = match self.layer.add {
+            Some(added) => take(&mut sums[added]),
+            None => vec![0.0; images * self.image_len()],
+        };
+
+        if let Some(bias) = &self.bias {
+            let bias = &parameters[bias.clone()];
+            z.chunks_exact_mut(bias.len())
+                .for_each(|pixel| add_elementwise(pixel, bias));
+        }
+
+        z
+    }
+
+    /// The parameters in a range, if there is one.
+    fn params_at<'b>(
+        &self,
+        range: Option<&Range<usize>>,
+        parameters: &'b [f64],
+    ) -> Option<&'b [f64]> {
+        range.map(|range| &parameters[range.clone()])
+    }
+
+    /// y = scale·x + shift, or x where the layer has neither.
+    fn scale_and_shift(&self, x: &[f64], weights: &[f64]) -> Vec<f64> {
+        let scale = self.params_at(self.scale.as_ref(), weights);
+        let shift = self.params_at(self.shift.as_ref(), weights);
+        let (Some(scale), Some(shift)) = (scale, shift) else {
+            return x.to_vec();
+        };
+
+        let channels = self.channel_count();
+        x.iter()
+            .enumerate()
+            .map(|(i, x)| x * scale[i % channels] + shift[i % channels])
+            .collect()
+    }
+
+    /// From z to the activations that the layer's readers see.
+    pub(super) fn record_activations(
+        &self,
+        z: Vec<f64>,
+        images: usize,
+        weights: &[f64],
+    ) -> LayerPassRecord {
+        let mut x = z;
+        let inv_std = self.normalize(&mut x, images);
+        let mut y = self.scale_and_shift(&x, weights);
+
+        if self.layer.relu {
+            y.iter_mut()
+                .for_each(|y| *y = if *y > 0.0 { *y } else { 0.0 });
+        }
+
+        let max_choices = if self.layer.pool == Pool::Max2 {
+            self.choose_max_pixels(&y)
+        } else {
+            Vec::new()
+        };
+        let output = self.pool_activations(y, &max_choices);
+
+        LayerPassRecord {
+            x,
+            inv_std,
+            max_choices,
+            output,
+            y_gradient: Vec::new(),
+            z_gradient: Vec::new(),
+        }
+    }
+
+    /// Normalizes z in place, if the layer has a norm; returns 1/√(variance + ε) of each set, 0 where that is 1/0.
+    fn normalize(&self, x: &mut [f64], images: usize) -> Vec<f64> {
+        let Some((sets, eps)) = self.norm_sets(images) else {
+            return Vec::new();
+        };
+        let image = self.image_len();
+        let len = x.len();
+
+        let means = sets.compute_means(image, len, |i| x[i]);
+        sets.for_each_number(image, len, |i, set| x[i] -= means[set]);
+        let mut inv_std = sets.compute_means(image, len, |i| x[i] * x[i]);
+        inv_std.iter_mut().for_each(|v| {
+            *v = if *v + eps == 0.0 {
+                0.0
+            } else {
+                1.0 / (*v + eps).sqrt()
+            }
+        });
+
+        sets.for_each_number(image, len, |i, set| x[i] *= inv_std[set]);
+        inv_std
+    }
+
+    /// Which of four pixels is the first of the largest, for every number behind a max-pool.
+    fn choose_max_pixels(&self, y: &[f64]) -> Vec<u8> {
+        let mut chosen = Vec::new();
+        self.for_each_pooled(y.len(), |_, members| {
+            let best = (1..4).fold(0, |best, i| {
+                if y[members[i]] > y[members[best]] {
+                    i
+                } else {
+                    best
+                }
+            });
+            chosen.push(best as u8);
+        });
+
+        chosen
+    }
+
+    /// Calls `each` with the index of every number behind a max-pool and those of the four that it is chosen from.
+    fn for_each_pooled(&self, len: usize, mut each: impl FnMut(usize, [usize; 4])) {
+        let width = self.layer.output.width;
+        let channels = self.channel_count();
+        let pooled = self.layer.activation_shape();
+        let mut at = 0;
+
+        for image in (0..len).step_by(self.image_len()) {
+            for y in 0..pooled.height {
+                for x in 0..pooled.width {
+                    for c in 0..channels {
+                        let corner = image + (2 * y * width + 2 * x) * channels + c;
+                        let below = corner + width * channels;
+                        each(at, [corner, corner + channels, below, below + channels]);
+                        at += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Activations, or their tangents, as readers see them.
+    fn pool_activations(&self, y: Vec<f64>, largest: &[u8]) -> Vec<f64> {
+        let channels = self.channel_count();
+        let pixels = self.image_len() / self.channel_count();
+
+        match self.layer.pool {
+            Pool::None => y,
+            Pool::Average => {
+                let mut means = vec![0.0; y.len() / pixels];
+                for (image, means) in y
+                    .chunks_exact(self.image_len())
+                    .zip(means.chunks_exact_mut(channels))
+                {
+                    image
+                        .chunks_exact(channels)
+                        .for_each(|pixel| add_elementwise(means, pixel));
+                    means.iter_mut().for_each(|sum| *sum /= pixels as f64);
+                }
+
+                means
+            }
+            Pool::Max2 => {
+                let mut pooled = vec![0.0; largest.len()];
+                self.for_each_pooled(y.len(), |at, members| {
+                    pooled[at] = y[members[usize::from(largest[at])]]
+                });
+                pooled
+            }
+        }
+    }
+
+    /// From the gradient of what readers see, or its tangent, to that behind scale and shift; nothing if no layer reads it.
+    pub(super) fn unpool_gradient(
+        &self,
+        passed: &LayerPassRecord,
+        given: Vec<f64>,
+        images: usize,
+        weights: &[f64],
+    ) -> Vec<f64> {
+        let channels = self.channel_count();
+        let pixels = self.image_len() / self.channel_count();
+        let mut slope = vec![0.0; images * self.image_len()];
+
+        if given.is_empty() {
+            return slope;
+        }
+
+        match self.layer.pool {
+            Pool::None => slope = given,
+            Pool::Average => {
+                for (image, given) in slope
+                    .chunks_exact_mut(self.image_len())
+                    .zip(given.chunks_exact(channels))
+                {
+                    for pixel in image.chunks_exact_mut(channels) {
+                        pixel
+                            .iter_mut()
+                            .zip(given)
+                            .for_each(|(to, x)| *to = x / pixels as f64);
+                    }
+                }
+            }
+            Pool::Max2 => {
+                let len = slope.len();
+                self.for_each_pooled(len, |at, members| {
+                    slope[members[usize::from(passed.max_choices[at])]] = given[at]
+                });
+            }
+        }
+
+        if self.layer.relu {
+            let y = self.scale_and_shift(&passed.x, weights);
+            slope
+                .iter_mut()
+                .zip(y)
+                .for_each(|(g, y)| *g = if y > 0.0 { *g } else { 0.0 });
+        }
+
+        slope
+    }
+
+    /// Times a norm's scale, if it has one.
+    fn multiply_by_scale(&self, slope: &[f64], weights: &[f64]) -> Vec<f64> {
+        let Some(scale) = self.params_at(self.scale.as_ref(), weights) else {
+            return slope.to_vec();
+        };
+        slope
+            .iter()
+            .enumerate()
+            .map(|(i, g)| g * scale[i % scale.len()])
+            .collect()
+    }
+
+    /// ∂L/∂z = inv·(u − mean(u) − x·mean(u·x)) with u = ∂L/∂x.
+    pub(super) fn norm_backward(
+        &self,
+        passed: &LayerPassRecord,
+        slope: &[f64],
+        weights: &[f64],
+    ) -> Vec<f64> {
+        let mut u = self.multiply_by_scale(slope, weights);
+        let Some((sets, _)) = self.norm_sets(u.len() / self.image_len()) else {
+            return u;
+        };
+        let image = self.image_len();
+        let len = u.len();
+
+        let x = &passed.x;
+        let mean = sets.compute_means(image, len, |i| u[i]);
+        let mean_x = sets.compute_means(image, len, |i| u[i] * x[i]);
+        sets.for_each_number(image, len, |i, set| {
+            u[i] = passed.inv_std[set] * (u[i] - mean[set] - x[i] * mean_x[set])
+        });
+
+        u
+    }
+
+    /// From the tangent of z to those of what follows.
+    pub(super) fn forward_tangent(
+        &self,
+        passed: &LayerPassRecord,
+        z: Vec<f64>,
+        images: usize,
+        (weights, direction): (&[f64], &[f64]),
+    ) -> LayerTangent {
+        let mut x = z;
+        let inv_std = self.normalize_tangent(passed, &mut x, images);
+        let mut y = self.multiply_by_scale(&x, weights);
+
+        if let (Some(scale), Some(shift)) = (
+            self.params_at(self.scale.as_ref(), direction),
+            self.params_at(self.shift.as_ref(), direction),
+        ) {
+            let channels = scale.len();
+            y.iter_mut()
+                .enumerate()
+                .for_each(|(i, y)| *y += passed.x[i] * scale[i % channels] + shift[i % channels]);
+        }
+
+        if self.layer.relu {
+            let at_weights = self.scale_and_shift(&passed.x, weights);
+            y.iter_mut()
+                .zip(at_weights)
+                .for_each(|(y, there)| *y = if there > 0.0 { *y } else { 0.0 });
+        }
+
+        LayerTangent {
+            x,
+            inv_std,
+            output: self.pool_activations(y, &passed.max_choices),
+        }
+    }
+
+    /// Turns the tangent of z into that of the normalized z, if the layer has a norm; returns the tangent of each set's
+    /// 1/std, relative to it.
+    fn normalize_tangent(
+        &self,
+        passed: &LayerPassRecord,
+        x: &mut [f64],
+        images: usize,
+    ) -> Vec<f64> {
+        let Some((sets, _)) = self.norm_sets(images) else {
+            return Vec::new();
+        };
+        let image = self.image_len();
+        let len = x.len();
+
+        let mean = sets.compute_means(image, len, |i| x[i]);
+        let mean_x = sets.compute_means(image, len, |i| x[i] * passed.x[i]);
+        sets.for_each_number(image, len, |i, set| {
+            x[i] = passed.inv_std[set] * (x[i] - mean[set] - passed.x[i] * mean_x[set])
+        });
+
+        passed
+            .inv_std
+            .iter()
+            .zip(mean_x)
+            .map(|(inv_std, mean_x)| -inv_std * mean_x)
+            .collect()
+    }
+
+    /// Adds the tangents of the gradients of a norm's scale and shift.
+    pub(super) fn add_affine_tangents(
+        &self,
+        passed: &LayerPassRecord,
+        tangent: &LayerTangent,
+        changed: &[f64],
+        product: &mut [f64],
+    ) {
+        let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else {
+            return;
+        };
+        let channels = self.channel_count();
+
+        for (i, g) in changed.iter().enumerate() {
+            product[scale.start + i % channels] +=
+                g * passed.x[i] + passed.y_gradient[i] * tangent.x[i];
+            product[shift.start + i % channels] += g;
+        }
+    }
+
+    /// The tangent of ∂L/∂z, from that of ∂L/∂y.
+    pub(super) fn norm_backward_tangent(
+        &self,
+        passed: &LayerPassRecord,
+        tangent: &LayerTangent,
+        changed: &[f64],
+        (weights, direction): (&[f64], &[f64]),
+    ) -> Vec<f64> {
+        let mut du = self.multiply_by_scale(changed, weights);
+        if let Some(scale) = self.params_at(self.scale.as_ref(), direction) {
+            du.iter_mut()
+                .enumerate()
+                .for_each(|(i, du)| *du += passed.y_gradient[i] * scale[i % scale.len()]);
+        }
+
+        let Some((sets, _)) = self.norm_sets(du.len() / self.image_len()) else {
+            return du;
+        };
+        let image = self.image_len();
+        let len = du.len();
+        let x = &passed.x;
+        let dx = &tangent.x;
+
+        let u = self.multiply_by_scale(&passed.y_gradient, weights);
+        let mean = sets.compute_means(image, len, |i| u[i]);
+        let mean_x = sets.compute_means(image, len, |i| u[i] * x[i]);
+        let d_mean = sets.compute_means(image, len, |i| du[i]);
+        let d_mean_x = sets.compute_means(image, len, |i| du[i] * x[i] + u[i] * dx[i]);
+        sets.for_each_number(image, len, |i, set| {
+            let before = u[i] - mean[set] - x[i] * mean_x[set];
+            let after = du[i] - d_mean[set] - dx[i] * mean_x[set] - x[i] * d_mean_x[set];
+            du[i] = passed.inv_std[set] * (tangent.inv_std[set] * before + after);
+        });
+
+        du
+    }
+}
+
+/// `to += more`
+pub(super) fn add_elementwise(to: &mut [f64], more: &[f64]) {
+    to.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
+}

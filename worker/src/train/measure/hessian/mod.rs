@@ -1,0 +1,493 @@
+//! Exact products with the Hessian of a batch's loss, in f64.
+//!
+//! The derivative of the gradient along a direction: the forward and the backward pass, differentiated once more (Pearlmutter
+//! 1994). ReLUs and max-pools choose as they do at the weights, and have no second derivative. What is called a tangent here is
+//! how a number changes per unit of the direction.
+
+mod layer;
+
+use std::mem::take;
+use std::ops::Range;
+
+use ergodic_common::config::Loss;
+use ergodic_common::net::Net;
+
+use self::layer::{HessianLayer, LayerPassRecord, LayerTangent, add_elementwise, locate_params};
+use crate::train::data::ImageBatch;
+use crate::train::engine::simd::Simd16;
+use crate::train::network::shape::HaloGrid;
+
+/// The Hessian of the training objective on a batch, over all parameters; those that are not trained are held fixed.
+pub(crate) struct Hessian<'a, S> {
+    s: S,
+    loss: Loss,
+    classes: usize,
+    layers: Vec<HessianLayer<'a>>,
+    /// All parameters, one after the other in logical order.
+    weights: Vec<f64>,
+    /// Ranges of the trained ones.
+    trained: Vec<Range<usize>>,
+    images: Vec<f64>,
+    labels: Vec<u8>,
+    /// Images in a pass.
+    micro_batch: usize,
+    /// The passes at the weights, where one covers the whole batch.
+    cached_pass: Vec<LayerPassRecord>,
+}
+
+impl<'a, S: Simd16> Hessian<'a, S> {
+    /// The Hessian on a batch of images, at parameters in the order of [`Net::params`].
+    pub(crate) fn new(
+        s: S,
+        net: &'a Net,
+        loss: Loss,
+        parameters: &[Vec<f32>],
+        batch: &ImageBatch<'_>,
+    ) -> Self {
+        let weights: Vec<f64> = parameters.iter().flatten().map(|x| f64::from(*x)).collect();
+        let mut images = vec![0.0; batch.len() * net.input.len()];
+        batch.write_images(
+            0,
+            batch.len(),
+            &HaloGrid::single_pixel(net.input.len()),
+            &mut images,
+        );
+
+        let params = locate_params(net);
+        let trained = params.iter().filter(|param| param.trained);
+        let layers = (0..net.layers.len()).map(|at| HessianLayer::new(net, at, &params, &weights));
+
+        let mut this = Self {
+            s,
+            loss,
+            classes: net.classes,
+            layers: layers.collect(),
+            trained: trained.map(|param| param.range.clone()).collect(),
+            weights,
+            images: images.into_iter().map(f64::from).collect(),
+            labels: batch.labels().collect(),
+            micro_batch: net.micro_batch_size(batch.len() as u64) as usize,
+            cached_pass: Vec::new(),
+        };
+        if this.micro_batch == this.labels.len() {
+            this.cached_pass = this.forward_backward(0..this.labels.len());
+        }
+
+        this
+    }
+
+    /// Numbers in a direction, and the ranges of those that are not held fixed.
+    pub(crate) fn direction_layout(&self) -> (usize, Vec<Range<usize>>) {
+        (self.weights.len(), self.trained.clone())
+    }
+
+    /// The product with a direction, which is 0 where parameters are held fixed.
+    pub(crate) fn product_with(&self, direction: &[f64]) -> Vec<f64> {
+        let mut product = vec![0.0; direction.len()];
+        for first in (0..self.labels.len()).step_by(self.micro_batch) {
+            let images = first..(first + self.micro_batch).min(self.labels.len());
+            let own;
+            let passed = if self.cached_pass.is_empty() {
+                own = self.forward_backward(images.clone());
+                &own
+            } else {
+                &self.cached_pass
+            };
+            let tangents = self.forward_tangents(passed, images.clone(), direction);
+
+            self.add_backward_tangents(passed, &tangents, images, direction, &mut product);
+        }
+
+        product
+    }
+
+    /// Numbers of some images of the batch.
+    fn input_images(&self, images: &Range<usize>) -> &[f64] {
+        let len = self.images.len() / self.labels.len();
+        &self.images[images.start * len..images.end * len]
+    }
+
+    /// Both passes at the weights.
+    fn forward_backward(&self, images: Range<usize>) -> Vec<LayerPassRecord> {
+        let mut passed: Vec<LayerPassRecord> = Vec::with_capacity(self.layers.len());
+        let mut sums = vec![Vec::new(); self.layers.len()];
+
+        for (at, layer) in self.layers.iter().enumerate() {
+            let z = {
+                let inputs = layer
+                    .layer
+                    .source
+                    .map_or(self.input_images(&images), |source| &passed[source].output);
+                let mut z = layer.initial_z(&mut sums, images.len(), &self.weights);
+                layer.linear_op.add_outputs(
+                    self.s,
+                    inputs,
+                    &self.weights[layer.weight.clone()],
+                    &mut z,
+                );
+
+                z
+            };
+
+            if layer.adder.is_some() {
+                sums[at].clone_from(&z);
+            }
+
+            passed.push(layer.record_activations(z, images.len(), &self.weights));
+        }
+
+        self.backward(&mut passed, images);
+        passed
+    }
+
+    /// The backward pass: fills the gradients of `passed`.
+    fn backward(&self, passed: &mut [LayerPassRecord], images: Range<usize>) {
+        let mut given = vec![Vec::new(); self.layers.len()];
+        if let (Some(last), Some(passed)) = (given.last_mut(), passed.last()) {
+            *last = self.logit_gradients(&passed.output, &self.labels[images.clone()]);
+        }
+
+        for (at, layer) in self.layers.iter().enumerate().rev() {
+            let slope = layer.unpool_gradient(
+                &passed[at],
+                take(&mut given[at]),
+                images.len(),
+                &self.weights,
+            );
+            let mut gradient = layer.norm_backward(&passed[at], &slope, &self.weights);
+
+            if let Some(adder) = layer.adder {
+                add_elementwise(&mut gradient, &passed[adder].z_gradient);
+            }
+
+            if let Some(source) = layer.layer.source {
+                let to = fill_zeros_if_empty(&mut given[source], passed[source].output.len());
+                layer
+                    .linear_op
+                    .add_input_gradient(self.s, &gradient, &layer.transposed, to);
+            }
+
+            (passed[at].y_gradient, passed[at].z_gradient) = (slope, gradient);
+        }
+    }
+
+    /// The forward pass along a direction.
+    fn forward_tangents(
+        &self,
+        passed: &[LayerPassRecord],
+        images: Range<usize>,
+        direction: &[f64],
+    ) -> Vec<LayerTangent> {
+        let mut tangents: Vec<LayerTangent> = Vec::with_capacity(self.layers.len());
+        let mut sums = vec![Vec::new(); self.layers.len()];
+
+        for (at, layer) in self.layers.iter().enumerate() {
+            let mut z = layer.initial_z(&mut sums, images.len(), direction);
+            let source = layer.layer.source;
+            let inputs = source.map_or(self.input_images(&images), |source| &passed[source].output);
+
+            if layer.layer.trained {
+                layer.linear_op.add_outputs(
+                    self.s,
+                    inputs,
+                    &direction[layer.weight.clone()],
+                    &mut z,
+                );
+            }
+
+            if let Some(source) = source {
+                let weight = &self.weights[layer.weight.clone()];
+                layer
+                    .linear_op
+                    .add_outputs(self.s, &tangents[source].output, weight, &mut z);
+            }
+
+            if layer.adder.is_some() {
+                sums[at].clone_from(&z);
+            }
+
+            tangents.push(layer.forward_tangent(
+                &passed[at],
+                z,
+                images.len(),
+                (&self.weights, direction),
+            ));
+        }
+
+        tangents
+    }
+
+    /// The backward pass along a direction; adds the tangents of all gradients.
+    fn add_backward_tangents(
+        &self,
+        passed: &[LayerPassRecord],
+        tangents: &[LayerTangent],
+        images: Range<usize>,
+        direction: &[f64],
+        product: &mut [f64],
+    ) {
+        let mut given = vec![Vec::new(); self.layers.len()];
+        let mut gradients = vec![Vec::new(); self.layers.len()];
+
+        if let (Some(last), Some(passed), Some(tangent)) =
+            (given.last_mut(), passed.last(), tangents.last())
+        {
+            *last = self.logit_gradient_tangents(&passed.output, &tangent.output);
+        }
+
+        for (at, layer) in self.layers.iter().enumerate().rev() {
+            let here = &passed[at];
+            let tangent = &tangents[at];
+            let slope =
+                layer.unpool_gradient(here, take(&mut given[at]), images.len(), &self.weights);
+            layer.add_affine_tangents(here, tangent, &slope, product);
+            let mut gradient =
+                layer.norm_backward_tangent(here, tangent, &slope, (&self.weights, direction));
+
+            if let Some(adder) = layer.adder {
+                add_elementwise(&mut gradient, &take(&mut gradients[adder]));
+            }
+
+            self.add_weight_tangents(
+                layer,
+                (passed, tangents),
+                &images,
+                (&here.z_gradient, &gradient),
+                product,
+            );
+
+            if let Some(source) = layer.layer.source {
+                let to = fill_zeros_if_empty(&mut given[source], passed[source].output.len());
+                self.add_input_tangents(layer, &here.z_gradient, &gradient, direction, to);
+            }
+
+            if layer.layer.add.is_some() {
+                gradients[at] = gradient;
+            }
+        }
+    }
+
+    /// Adds the tangent of the gradient of a layer's input, from ∂L/∂z and its tangent.
+    fn add_input_tangents(
+        &self,
+        layer: &HessianLayer<'_>,
+        z_gradient: &[f64],
+        z_gradient_tangent: &[f64],
+        direction: &[f64],
+        to: &mut [f64],
+    ) {
+        let op = &layer.linear_op;
+        op.add_input_gradient(self.s, z_gradient_tangent, &layer.transposed, to);
+
+        if layer.layer.trained {
+            let transposed = op.transpose_weight(&direction[layer.weight.clone()]);
+            op.add_input_gradient(self.s, z_gradient, &transposed, to);
+        }
+    }
+
+    /// Adds the tangents of the gradients of a layer's weight and bias.
+    fn add_weight_tangents(
+        &self,
+        layer: &HessianLayer<'_>,
+        (passed, tangents): (&[LayerPassRecord], &[LayerTangent]),
+        images: &Range<usize>,
+        (gradient, changed): (&[f64], &[f64]),
+        product: &mut [f64],
+    ) {
+        if let Some(bias) = &layer.bias
+            && layer.layer.trained
+        {
+            let sums = &mut product[bias.clone()];
+            changed
+                .chunks_exact(sums.len())
+                .for_each(|pixel| add_elementwise(sums, pixel));
+        }
+
+        if !layer.layer.trained {
+            return;
+        }
+
+        let source = layer.layer.source;
+        let to = &mut product[layer.weight.clone()];
+        let inputs = source.map_or(self.input_images(images), |source| &passed[source].output);
+        layer
+            .linear_op
+            .add_weight_gradient(self.s, inputs, changed, to);
+
+        if let Some(source) = source {
+            layer
+                .linear_op
+                .add_weight_gradient(self.s, &tangents[source].output, gradient, to);
+        }
+    }
+
+    /// ∂L/∂logits.
+    fn logit_gradients(&self, logits: &[f64], labels: &[u8]) -> Vec<f64> {
+        let share = 1.0 / self.labels.len() as f64;
+        let classes = self.classes as f64;
+        let mut slopes = Vec::with_capacity(logits.len());
+
+        for (logits, label) in logits.chunks_exact(self.classes).zip(labels) {
+            let label = usize::from(*label);
+            match self.loss {
+                Loss::CrossEntropy { smoothing } => {
+                    slopes.extend(softmax(logits).iter().enumerate().map(|(c, p)| {
+                        let target =
+                            (1.0 - smoothing) * indicator(c == label) + smoothing / classes;
+                        share * (p - target)
+                    }));
+                }
+                Loss::Mse => {
+                    slopes.extend(
+                        logits
+                            .iter()
+                            .enumerate()
+                            .map(|(c, x)| share * 2.0 / classes * (x - indicator(c == label))),
+                    );
+                }
+            }
+        }
+
+        slopes
+    }
+
+    /// The tangent of ∂L/∂logits.
+    fn logit_gradient_tangents(&self, logits: &[f64], tangents: &[f64]) -> Vec<f64> {
+        let share = 1.0 / self.labels.len() as f64;
+        let classes = self.classes as f64;
+
+        if self.loss == Loss::Mse {
+            return tangents.iter().map(|x| share * 2.0 / classes * x).collect();
+        }
+
+        let mut slopes = Vec::with_capacity(logits.len());
+        for (logits, tangents) in logits
+            .chunks_exact(self.classes)
+            .zip(tangents.chunks_exact(self.classes))
+        {
+            let p = softmax(logits);
+            let mean: f64 = p.iter().zip(tangents).map(|(p, x)| p * x).sum();
+            slopes.extend(p.iter().zip(tangents).map(|(p, x)| share * p * (x - mean)));
+        }
+
+        slopes
+    }
+}
+
+/// 1 for true, 0 for false.
+fn indicator(condition: bool) -> f64 {
+    f64::from(u8::from(condition))
+}
+
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut all: Vec<f64> = logits.iter().map(|x| libm::exp(x - largest)).collect();
+    let sum: f64 = all.iter().sum();
+    all.iter_mut().for_each(|x| *x /= sum);
+    all
+}
+
+/// The vector, or `len` zeros in its place if it is empty.
+fn fill_zeros_if_empty(x: &mut Vec<f64>, len: usize) -> &mut [f64] {
+    if x.is_empty() {
+        x.resize(len, 0.0);
+    }
+    x
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::config::{ModelKind, Norm};
+    use ergodic_common::net::ParamRole;
+    use ergodic_common::random_streams::Purpose;
+
+    use crate::train::measure::hessian::*;
+    use crate::train::tests::cases;
+    use crate::train::{Isa, SimdProgram};
+
+    /// More than two pieces, the last of them smaller.
+    const IMAGES: usize = 300;
+
+    /// How far a product in pieces is from one that takes the batch as a whole, relative to its largest number.
+    struct MicroBatchedProduct<'a> {
+        net: &'a Net,
+        apart: &'a mut f64,
+    }
+
+    impl SimdProgram for MicroBatchedProduct<'_> {
+        fn run_with<S: Simd16>(self, s: S) {
+            let net = self.net;
+            let loss = Loss::CrossEntropy { smoothing: 0.1 };
+            let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"pieces");
+            let images: Vec<f32> = (0..IMAGES * net.input.len())
+                .map(|_| stream.next_normal() as f32)
+                .collect();
+            let labels: Vec<u8> = (0..IMAGES).map(|i| (i % net.classes) as u8).collect();
+            let all: Vec<u32> = (0..IMAGES as u32).collect();
+            let batch = ImageBatch::from_floats(&images, &labels, &all);
+
+            let mut near = |len: usize, centre: f64, reach: f64| -> Vec<f64> {
+                (0..len)
+                    .map(|_| centre + reach * stream.next_normal())
+                    .collect()
+            };
+
+            let mut parameters = Vec::new();
+            for param in net.params() {
+                let centre = if param.role == ParamRole::NormScale {
+                    1.0
+                } else {
+                    0.0
+                };
+                let numbers = near(param.len, centre, 0.1);
+                parameters.push(numbers.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
+            }
+
+            let pieces = Hessian::new(s, net, loss, &parameters, &batch);
+            assert!(
+                pieces.micro_batch < IMAGES / 2 && pieces.cached_pass.is_empty(),
+                "the batch is not cut"
+            );
+            let mut whole = Hessian::new(s, net, loss, &parameters, &batch);
+            whole.micro_batch = IMAGES;
+
+            whole.cached_pass = whole.forward_backward(0..IMAGES);
+
+            let direction = near(whole.direction_layout().0, 0.0, 1.0);
+            let found = pieces.product_with(&direction);
+            let expected = whole.product_with(&direction);
+            let largest = expected
+                .iter()
+                .fold(0.0, |largest: f64, x| largest.max(x.abs()));
+            assert!(largest > 0.0, "there is no product");
+
+            let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+            *self.apart = apart.fold(0.0, f64::max) / largest;
+        }
+    }
+
+    #[test]
+    fn a_product_over_a_batch_in_pieces_is_that_over_the_whole() {
+        for (kind, norm) in [
+            (
+                ModelKind::Mlp {
+                    hidden: vec![24, 17],
+                },
+                Norm::None,
+            ),
+            (ModelKind::Cnn4 { width: 4 }, Norm::Group { groups: 2 }),
+            (ModelKind::Preresnet { depth: 8, widen: 1 }, Norm::Layer),
+        ] {
+            let mut config = cases::small_trial(kind.clone(), norm);
+            config.model.affine = norm != Norm::None;
+            let net = Net::from_config(&config).expect("not the toy");
+            let mut apart = f64::NAN;
+            Isa::detect_fastest().run_program(MicroBatchedProduct {
+                net: &net,
+                apart: &mut apart,
+            });
+
+            assert!(apart < 1e-12, "{kind:?}: {apart:e}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Numbers in and out of Candle tensors on the CPU.
+
+use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
+
+/// A tensor `[1, numbers]`.
+pub(crate) fn tensor_from_vec(data: Vec<f32>) -> Result<Tensor> {
+    let len = data.len();
+    Tensor::from_vec(data, (1, len), &Device::Cpu)
+}
+
+/// Reads a tensor's numbers.
+pub(crate) fn with_tensor_data<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let (storage, _) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(f(storage.as_slice()?)),
+        _ => candle_core::bail!("the trainer's tensors live on the CPU"),
+    }
+}
+
+/// A tensor's numbers, to be changed.
+pub(crate) fn f32_slice_mut(storage: &mut CpuStorage) -> Result<&mut [f32]> {
+    match storage {
+        CpuStorage::F32(data) => Ok(data),
+        _ => candle_core::bail!("the trainer's tensors are of f32"),
+    }
+}

@@ -1,0 +1,330 @@
+//! The life of one trial: its training loop, from the initial weights or a checkpoint to its result.
+
+mod evaluate;
+mod resume;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{Error, Result};
+use ergodic_common::net::{Net, TEST_BATCH};
+use ergodic_common::trial::{Outcome, TrialResult};
+use ergodic_common::weights::Weights;
+
+use super::backend::ComputeBackend;
+use super::checkpoint::{self, CheckpointStore};
+use super::data::TrialData;
+use super::data::augment::TransformSequence;
+use super::data::order::BatchSequence;
+use super::engine::loss::LossTally;
+use super::engine::simd::Simd16;
+use super::measure::metrics::MetricSampler;
+use super::measure::probe_set::ProbePredictions;
+use super::network::params::ParamLayout;
+use super::optim::schedule::StepHyperparams;
+use super::optim::state::{TrainedRanges, TrainingState};
+use super::optim::tensor::with_tensor_data;
+use super::{FinishedTrial, Job, timed_out_trial};
+
+/// Test images evaluated at a time.
+const TEST_CHUNK: usize = TEST_BATCH as usize;
+
+/// One trial on its way.
+pub(crate) struct Training<'a, S> {
+    s: S,
+    job: &'a Job<'a>,
+    net: &'a Net,
+    data: &'a TrialData,
+    engine: ComputeBackend,
+    pub(crate) state: TrainingState,
+    trained: TrainedRanges,
+    batches: BatchSequence<'a>,
+    transforms: TransformSequence<'a>,
+    probe_predictions: ProbePredictions,
+    /// Statistics of batch norms that were re-estimated, and after how many steps.
+    estimated_statistics: Option<(u64, Vec<f32>)>,
+    /// Where it is kept while it is unfinished.
+    checkpoint_slot: Option<CheckpointSlot<'a>>,
+}
+
+/// Where a store keeps the checkpoints of one trial.
+#[derive(Clone, Copy)]
+struct CheckpointSlot<'a> {
+    store: &'a dyn CheckpointStore,
+    identity: [u8; 32],
+}
+
+impl<'a> CheckpointSlot<'a> {
+    /// The slot of the job's trial, if the job has a store.
+    fn new(job: &Job<'a>) -> Option<Self> {
+        let store = job.checkpoint_store?;
+        let identity = checkpoint::compute_trial_identity(job);
+        Some(Self { store, identity })
+    }
+}
+
+/// How a step ended.
+enum StepEnd {
+    Done,
+    /// The loss or the weights are not finite any more.
+    Diverged,
+    /// A measurement after it was broken off.
+    Aborted,
+}
+
+/// Initial weights and norm statistics.
+fn load_or_draw_weights(
+    layout: &ParamLayout,
+    net: &Net,
+    job: &Job<'_>,
+) -> Result<(Vec<f32>, Vec<f32>)> {
+    if job.config.model.init_file.is_none() {
+        return Ok((
+            layout.draw_initial_weights(job.config, job.streams),
+            layout.initial_statistics(),
+        ));
+    }
+
+    let file = job
+        .initial_weights
+        .ok_or_else(|| Error::msg("the worker has no file of initial weights for this trial"))?;
+    let start = Weights::from_safetensors(file, net)
+        .map_err(|e| Error::msg(format!("the file of initial weights: {e}")))?;
+    Ok(layout.pack_initial_weights(&start, job.config))
+}
+
+impl<'a, S: Simd16> Training<'a, S> {
+    pub(crate) fn new(s: S, job: &'a Job<'a>, net: &'a Net, data: &'a TrialData) -> Result<Self> {
+        let config = job.config;
+        if let Some(why) = config.data.augment_problem() {
+            return Err(Error::msg(format!("data.augment: {why}")));
+        }
+
+        let probe_predictions = ProbePredictions::new(config, job.measure, data, job.streams);
+        let most_evaluated = data
+            .test_indices()
+            .len()
+            .max(data.validation_indices().len())
+            .max(probe_predictions.images.len());
+        let engine = ComputeBackend::new(job, net, TEST_CHUNK.min(most_evaluated));
+        let layout = engine.layout();
+        let (weights, statistics) = load_or_draw_weights(layout, net, job)?;
+
+        Ok(Self {
+            s,
+            job,
+            net,
+            data,
+            state: TrainingState::new(weights, statistics, config.train.adamw)?,
+            trained: TrainedRanges::new(layout, config.train.wd_on),
+            engine,
+            batches: BatchSequence::new(config, job.streams, data.train_indices()),
+            transforms: TransformSequence::new(config, job.streams),
+            probe_predictions,
+            estimated_statistics: None,
+            checkpoint_slot: CheckpointSlot::new(job),
+        })
+    }
+
+    /// Loss and gradient of a step, counted from 0.
+    pub(crate) fn compute_gradient(&mut self, step: u64) -> Result<LossTally> {
+        let batch = self
+            .data
+            .train_batch(self.batches.indices_at(step))
+            .with_transforms(self.transforms.transforms_at(step));
+        self.state
+            .compute_gradient(self.s, &mut self.engine, &batch, step == 0)
+    }
+
+    /// Updates the weights after a step, counted from 0. Whether they are still finite.
+    pub(crate) fn update_weights(&mut self, rates: StepHyperparams, step: u64) -> Result<bool> {
+        self.state.update_weights(
+            self.s,
+            &self.trained,
+            rates,
+            self.job.config.train.nesterov,
+            step,
+        )
+    }
+
+    /// Trains to the end, or until its time is up. `None` when `stop` was raised.
+    pub(crate) fn run_to_end(mut self, stop: &AtomicBool) -> Result<Option<FinishedTrial>> {
+        let mut sampler = self.start_sampler()?;
+        let begun = match self.resume_from_checkpoint(&mut sampler) {
+            Some(steps) => steps,
+            None => {
+                // A checkpoint that does not fit may have been restored in part.
+                self = Self::new(self.s, self.job, self.net, self.data)?;
+                sampler = self.start_sampler()?;
+                0
+            }
+        };
+
+        let steps = self.job.config.total_steps();
+        for step in begun..steps {
+            let stopped = stop.load(Ordering::Relaxed);
+            self.save_if_due(&sampler, step, stopped)?;
+            if stopped || self.job.is_past_deadline() {
+                return Ok(self.abort_trial(step, stop));
+            }
+
+            match self.run_step(&mut sampler, step, stop)? {
+                StepEnd::Done => {}
+                StepEnd::Aborted => return Ok(self.abort_trial(step + 1, stop)),
+                StepEnd::Diverged => {
+                    let outcome = Outcome::Diverged { step: step + 1 };
+                    return self.finish_trial(sampler, step + 1, outcome).map(Some);
+                }
+            }
+        }
+
+        self.finish_trial(sampler, steps, Outcome::Completed)
+            .map(Some)
+    }
+
+    /// A sampler that knows the initial weights, if a metric needs them.
+    fn start_sampler(&self) -> Result<MetricSampler<'a>> {
+        let mut sampler =
+            MetricSampler::new(self.job.config, self.job.measure, self.engine.layout());
+        if sampler.needs_initial_weights() {
+            with_tensor_data(&self.state.weights, |w| sampler.record_initial_weights(w))?;
+        }
+
+        Ok(sampler)
+    }
+
+    /// One step, counted from 0, and what is measured after it.
+    fn run_step(
+        &mut self,
+        sampler: &mut MetricSampler<'_>,
+        step: u64,
+        stop: &AtomicBool,
+    ) -> Result<StepEnd> {
+        let is_due = sampler.is_sample_due(step + 1);
+        if is_due && sampler.needs_weights_before() {
+            with_tensor_data(&self.state.weights, |w| sampler.record_weights_before(w))?;
+        }
+
+        let rates = StepHyperparams::at_step(self.job.config, step);
+        let tally = self.compute_gradient(step)?;
+        if !tally.loss_sum.is_finite() || !self.update_weights(rates, step)? {
+            return Ok(StepEnd::Diverged);
+        }
+
+        sampler.add_training_tally(tally);
+        if sampler.needs_every_step() {
+            with_tensor_data(&self.state.weights, |w| sampler.update_norm_sq_jump(w))?;
+        }
+
+        self.average_if_due(step + 1)?;
+        if !self.predict_probe_set(step + 1, stop)?
+            || is_due && !self.sample_metrics(sampler, step + 1, rates.lr, stop)?
+        {
+            return Ok(StepEnd::Aborted);
+        }
+
+        Ok(StepEnd::Done)
+    }
+
+    /// Takes the weights into their average, if that is due after `steps` steps.
+    fn average_if_due(&mut self, steps: u64) -> Result<()> {
+        let config = self.job.config;
+        let Some(average) = config.train.average else {
+            return Ok(());
+        };
+        let from = config.length_in_steps(average.from);
+        let every = config.length_in_steps(average.every).max(1);
+        if steps >= from && (steps - from).is_multiple_of(every) {
+            self.state.update_average(self.s, average.decay)?;
+        }
+
+        Ok(())
+    }
+
+    /// Whether to break off a measurement. A trial can be saved between two steps only, so one with a checkpoint store
+    /// finishes the step first, unless that takes too long.
+    fn should_abort(&self, stop: &AtomicBool) -> bool {
+        let will_be_saved = self
+            .checkpoint_slot
+            .is_some_and(|slot| !slot.store.should_stop_at_once());
+        self.job.is_past_deadline() || stop.load(Ordering::Relaxed) && !will_be_saved
+    }
+
+    /// The result of a trial that is broken off after `steps` steps: none when `stop` was raised, otherwise a failure.
+    fn abort_trial(&self, steps: u64, stop: &AtomicBool) -> Option<FinishedTrial> {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+
+        if let Some(slot) = &self.checkpoint_slot {
+            slot.store.discard_checkpoints(&slot.identity);
+        }
+        Some(timed_out_trial(self.job, steps))
+    }
+
+    /// The result of a trial that ended after `steps` steps; its checkpoints are discarded.
+    fn finish_trial(
+        self,
+        sampler: MetricSampler<'_>,
+        steps: u64,
+        outcome: Outcome,
+    ) -> Result<FinishedTrial> {
+        if let Some(slot) = &self.checkpoint_slot {
+            slot.store.discard_checkpoints(&slot.identity);
+        }
+
+        let completed = outcome == Outcome::Completed;
+        let digest = self.compute_digest()?;
+        let weights = (completed && self.job.measure.save).then(|| self.encode_weights());
+        let (metrics, curve) = sampler.into_metrics_and_curve(!completed);
+        let predictions = self.probe_predictions.into_predictions();
+        let isa = self.job.device_name().to_owned();
+        let result = TrialResult {
+            outcome,
+            steps,
+            metrics,
+            digest,
+            curve,
+            predictions,
+            isa,
+            ..TrialResult::completed(self.job.key)
+        };
+
+        Ok(FinishedTrial {
+            result,
+            weights: weights.transpose()?,
+        })
+    }
+
+    /// The hash of the weights and norm statistics, and of their average if there is one.
+    fn compute_digest(&self) -> Result<[u8; 32]> {
+        let layout = self.engine.layout();
+        let statistics = &self.state.statistics;
+        let digest = with_tensor_data(&self.state.weights, |w| {
+            with_tensor_data(statistics, |st| layout.compute_digest(w, st))
+        })??;
+        let Some(average) = &self.state.averaged_weights else {
+            return Ok(digest);
+        };
+        let of_average = with_tensor_data(average, |w| {
+            with_tensor_data(statistics, |st| layout.compute_digest(w, st))
+        })??;
+
+        Ok(*blake3::hash(&[digest, of_average].concat()).as_bytes())
+    }
+
+    /// The file of the trained weights.
+    fn encode_weights(&self) -> Result<Vec<u8>> {
+        let layout = self.engine.layout();
+        let params = with_tensor_data(&self.state.weights, |w| layout.unpack_params(w))?;
+        let statistics =
+            with_tensor_data(&self.state.statistics, |st| layout.unpack_statistics(st))?;
+        let average = self
+            .state
+            .averaged_weights
+            .as_ref()
+            .map(|w| with_tensor_data(w, |w| layout.unpack_params(w)))
+            .transpose()?;
+
+        Ok(Weights { params, statistics }.to_safetensors(self.net, average.as_deref()))
+    }
+}
