@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use ergodic_common::config::{DataConfig, TrialConfig, VisitOrder};
+use ergodic_common::config::{DataConfig, DatasetName, TrialConfig, VisitOrder};
 use ergodic_common::dataset::{Dataset, Images};
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
@@ -51,7 +51,7 @@ impl BenchReport {
     }
 }
 
-/// Trains for so many steps, after a few that are not counted, on made-up images.
+/// Trains for `steps` steps, after a few that are not timed, on random images.
 ///
 /// # Errors
 /// The operating system gives no threads.
@@ -62,13 +62,11 @@ pub fn measure_training_speed(
     place: Option<&CandleDevice>,
     threads: u32,
 ) -> Result<BenchReport, rayon::ThreadPoolBuildError> {
-    let batch = u64::from(config.effective_batch_size());
-    let mut report = BenchReport::default();
     let Some(net) = Net::from_config(config) else {
-        return Ok(report);
+        return Ok(BenchReport::default());
     };
-    let pool = super::build_thread_pool(threads)?;
 
+    let pool = super::build_thread_pool(threads)?;
     let streams = Streams {
         sweep_seed: 0,
         repeat: 0,
@@ -76,19 +74,19 @@ pub fn measure_training_speed(
         plan: SeedPlan::default(),
     };
     let data = random_trial_data(config, &streams);
-
     let measure = Measure::with_metrics(ergodic_common::config::Length::Steps(1), Vec::new());
-    let key = TrialKey { cell: 0, repeat: 0 };
+    let batch = config.effective_batch_size();
     let mut config = config.clone();
-    (config.data.train, config.data.order) =
-        (config.effective_batch_size(), VisitOrder::Sequential);
+    config.data.train = batch;
+    config.data.order = VisitOrder::Sequential;
+
     let job = Job {
         config: &config,
         streams: &streams,
         measure: &measure,
         data: Some(&data),
         initial_weights: None,
-        key,
+        key: TrialKey { cell: 0, repeat: 0 },
         isa,
         candle_device: place,
         thread_pool: pool.as_ref(),
@@ -96,12 +94,21 @@ pub fn measure_training_speed(
         deadline: None,
     };
 
+    let mut report = time_training(&job, &net, &data, steps);
+    report.samples = steps * u64::from(batch);
+    report.flops = report.samples * net.train_flops();
+    Ok(report)
+}
+
+/// Runs and times a job on its pool.
+fn time_training(job: &Job<'_>, net: &Net, data: &TrialData, steps: u64) -> BenchReport {
+    let mut report = BenchReport::default();
     let seconds = (&mut report.cpu_seconds, &mut report.seconds);
     job.run_on_pool(|| {
-        isa.run_program(TimedTraining {
-            job: &job,
-            net: &net,
-            data: &data,
+        job.isa.run_program(TimedTraining {
+            job,
+            net,
+            data,
             steps,
             seconds,
         })
@@ -109,11 +116,10 @@ pub fn measure_training_speed(
 
     report.gemm_flops_per_second = gemm_flops_per_second();
     report.steps = steps;
-    report.samples = steps * batch;
-    report.flops = report.samples * net.train_flops();
-    Ok(report)
+    report
 }
 
+/// Steps before the clock starts.
 const WARM_UP_STEPS: u64 = 3;
 
 /// Side of the square matrices multiplied: 12 MiB in all, as large networks have.
@@ -129,11 +135,13 @@ fn gemm_flops_per_second() -> f64 {
     pool.map_or(f64::NAN, |pool| pool.install(best_gemm_rate))
 }
 
+fn gemm_matrix() -> candle_core::Result<Tensor> {
+    Tensor::full(0.5_f32, (GEMM_SIDE, GEMM_SIDE), &Device::Cpu).and_then(|m| m.contiguous())
+}
+
 fn best_gemm_rate() -> f64 {
-    let matrix =
-        || Tensor::full(0.5_f32, (GEMM_SIDE, GEMM_SIDE), &Device::Cpu).and_then(|m| m.contiguous());
-    let a = matrix().expect(super::ON_CPU);
-    let b = matrix().expect(super::ON_CPU);
+    let a = gemm_matrix().expect(super::ON_CPU);
+    let b = gemm_matrix().expect(super::ON_CPU);
     let mut best = f64::INFINITY;
 
     for _ in 0..4 {
@@ -152,7 +160,7 @@ struct TimedTraining<'a> {
     net: &'a Net,
     data: &'a TrialData,
     steps: u64,
-    /// On CPUs, and elapsed.
+    /// Seconds on CPUs, and elapsed.
     seconds: (&'a mut f64, &'a mut f64),
 }
 
@@ -178,48 +186,51 @@ impl super::SimdProgram for TimedTraining<'_> {
     }
 }
 
-/// A batch of noise.
+/// A training set of one batch of random images.
 fn random_trial_data(config: &TrialConfig, streams: &Streams) -> TrialData {
     let name = config.data.dataset;
-    let (height, width, channels) = name.image_shape();
-    let part = |images: u32| {
-        let mut stream = fixed_stream("bench", u64::from(images));
-        let mut pixels = Vec::new();
-        while pixels.len() < (images * height * width * channels) as usize {
-            pixels.extend(stream.next_bytes());
-        }
-
-        pixels.truncate((images * height * width * channels) as usize);
-        Images {
-            pixels,
-            floats: Vec::new(),
-            labels: (0..images)
-                .map(|i| (i % name.class_count()) as u8)
-                .collect(),
-        }
-    };
-
     let batch = config.effective_batch_size();
     let dataset = Arc::new(Dataset {
         name,
-        train: part(batch),
-        test: part(1),
+        train: random_images(name, batch),
+        test: random_images(name, 1),
     });
 
     let config = DataConfig::new(name, batch, 1);
     TrialData::new(dataset, &config, streams).expect("as many images as asked for were made")
 }
 
+fn random_images(name: DatasetName, images: u32) -> Images {
+    let (height, width, channels) = name.image_shape();
+    let len = (images * height * width * channels) as usize;
+    let mut stream = fixed_stream("bench", u64::from(images));
+    let mut pixels = Vec::new();
+    while pixels.len() < len {
+        pixels.extend(stream.next_bytes());
+    }
+    pixels.truncate(len);
+
+    Images {
+        pixels,
+        floats: Vec::new(),
+        labels: (0..images)
+            .map(|i| (i % name.class_count()) as u8)
+            .collect(),
+    }
+}
+
 /// CPU time of all threads, as Linux counts it, or else time since the first call.
 fn cpu_seconds() -> f64 {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let start = *START.get_or_init(Instant::now);
-    let of_task = |task: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
-
     let tasks = std::fs::read_dir("/proc/self/task").ok();
-    let nanoseconds = tasks.and_then(|tasks| tasks.flatten().map(of_task).sum::<Option<u64>>());
+    let nanoseconds =
+        tasks.and_then(|tasks| tasks.flatten().map(task_nanoseconds).sum::<Option<u64>>());
     nanoseconds.map_or_else(|| start.elapsed().as_secs_f64(), |ns| ns as f64 * 1e-9)
+}
+
+/// CPU time of one thread, in nanoseconds.
+fn task_nanoseconds(task: std::fs::DirEntry) -> Option<u64> {
+    let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+    text.split_whitespace().next()?.parse::<u64>().ok()
 }

@@ -230,9 +230,9 @@ impl ToyDescent {
         StepHyperparams { lr, wd, .. }: StepHyperparams,
         step: u64,
     ) {
-        let rise = |beta: f64| 1.0 - libm::pow(beta, (step + 1) as f64);
-        let size = lr / rise(beta1);
-        let root = libm::sqrt(rise(beta2));
+        let t = (step + 1) as f64;
+        let size = lr / (1.0 - libm::pow(beta1, t));
+        let root = libm::sqrt(1.0 - libm::pow(beta2, t));
         let averages = self.momentum.iter_mut().zip(&mut self.squares);
         for ((w, (m, v)), g) in self.w.iter_mut().zip(averages).zip(&self.gradient) {
             *m += (1.0 - beta1) * (g - *m);

@@ -28,16 +28,16 @@ pub struct CandleDevice {
 
 /// A network on a device.
 pub(crate) struct CandleEngine {
-    /// Where parameters stand in the packed vectors.
+    /// Where parameters are in the packed vectors.
     pub(crate) layout: ParamLayout,
     net: Net,
     device: Device,
     objective: Objective,
-    /// Images that a pass with a gradient takes at a time.
+    /// Images in a pass with a gradient.
     micro_batch: usize,
     /// Mean and unbiased variance of the last training batch before each batch norm.
     batch_statistics: Vec<Vec<(f64, f64)>>,
-    /// Of the last pass, image after image.
+    /// Logits of the last pass, image after image.
     logits: Vec<f32>,
 }
 
@@ -79,21 +79,7 @@ impl CandleEngine {
             tally.add(self.download_pass(&passed, &labels)?);
         }
 
-        gradient.fill(0.0);
-        for (slot, part) in self
-            .layout
-            .params
-            .iter()
-            .zip(&total)
-            .filter(|(slot, _)| slot.param.trained)
-        {
-            let numbers = part.flatten_all()?.to_vec1::<f32>()?;
-            numbers
-                .iter()
-                .enumerate()
-                .for_each(|(i, g)| gradient[slot.packed_position(i)] = *g);
-        }
-
+        self.download_gradient(&total, gradient)?;
         Ok(tally)
     }
 
@@ -114,7 +100,7 @@ impl CandleEngine {
         self.download_pass(&passed, &source.labels().collect::<Vec<u8>>())
     }
 
-    /// Passes over a batch in training mode, for its statistics.
+    /// Runs a forward pass over a batch in training mode, for its statistics.
     pub(crate) fn collect_statistics(
         &mut self,
         weights: &[f32],
@@ -141,7 +127,7 @@ impl CandleEngine {
         &self.logits[image * self.net.classes..][..self.net.classes]
     }
 
-    /// Classes that the last pass gives its first images.
+    /// Classes that the last pass predicts for its first images.
     pub(crate) fn predicted_classes(&self, images: usize) -> impl Iterator<Item = u8> {
         self.logits
             .chunks_exact(self.net.classes)
@@ -150,27 +136,27 @@ impl CandleEngine {
     }
 
     fn upload_params(&self, packed: &[f32]) -> Result<CandleParams> {
-        let numbers = |i: usize| {
-            self.layout.params[i]
-                .logical_values(packed)
-                .map(f64::from)
-                .collect::<Vec<f64>>()
-        };
-
-        let slots = 0..self.layout.params.len();
-        slots
-            .map(|i| net::build_param(&numbers(i), 1, DType::F32, &self.device))
+        self.layout
+            .params
+            .iter()
+            .map(|param| {
+                let values: Vec<f64> = param.logical_values(packed).map(f64::from).collect();
+                net::build_param(&values, 1, DType::F32, &self.device)
+            })
             .collect()
     }
 
     fn upload_statistics(&self, statistics: &[f32]) -> Result<BatchNormStatistics> {
-        let tensor = |numbers: Vec<f32>| {
-            Tensor::from_vec(numbers, (1, ()), &Device::Cpu)?.to_device(&self.device)
-        };
-        let pairs = self.layout.unpack_statistics(statistics).into_iter();
-        pairs
-            .map(|[mean, variance]| Ok([tensor(mean)?, tensor(variance)?]))
+        self.layout
+            .unpack_statistics(statistics)
+            .into_iter()
+            .map(|[mean, variance]| Ok([self.upload_vector(mean)?, self.upload_vector(variance)?]))
             .collect()
+    }
+
+    /// `[1, numbers]`
+    fn upload_vector(&self, numbers: Vec<f32>) -> Result<Tensor> {
+        Tensor::from_vec(numbers, (1, ()), &Device::Cpu)?.to_device(&self.device)
     }
 
     /// `[1, batch, height, width, channel]`
@@ -188,41 +174,55 @@ impl CandleEngine {
         Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&self.device)
     }
 
-    /// Brings logits and moments of a pass back, and its losses.
+    /// Brings logits and statistics of a pass back; returns its losses.
     fn download_pass(&mut self, passed: &ForwardOutput, labels: &[u8]) -> Result<LossTally> {
         self.logits = passed.logits.flatten_all()?.to_vec1()?;
         if !passed.batch_statistics.is_empty() {
-            let normed = self
+            self.batch_statistics = self
                 .net
                 .layers
                 .iter()
-                .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
-            let counts = normed.map(|l| (labels.len() * l.output.height * l.output.width) as f64);
-            let moments =
-                passed
-                    .batch_statistics
-                    .iter()
-                    .zip(counts)
-                    .map(|([mean, variance], count)| {
-                        let mean = mean.flatten_all()?.to_vec1::<f32>()?;
-                        let variance = variance.flatten_all()?.to_vec1::<f32>()?;
-                        let unbiased = |v: f32| f64::from(v) * count / (count - 1.0).max(1.0);
-                        Ok(mean
-                            .iter()
-                            .zip(variance)
-                            .map(|(m, v)| (f64::from(*m), unbiased(v)))
-                            .collect())
-                    });
-
-            self.batch_statistics = moments.collect::<Result<_>>()?;
+                .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()))
+                .map(|l| (labels.len() * l.output.height * l.output.width) as f64)
+                .zip(&passed.batch_statistics)
+                .map(|(count, statistics)| unbiased_statistics(statistics, count))
+                .collect::<Result<_>>()?;
         }
 
         Ok(self
             .objective
             .sum_losses(&self.logits, self.net.classes, labels.iter().copied()))
     }
+
+    /// Writes the gradients of the trained parameters into the packed vector, and 0 elsewhere.
+    fn download_gradient(&self, gradients: &[Tensor], packed: &mut [f32]) -> Result<()> {
+        packed.fill(0.0);
+        for (param, gradient) in self.layout.params.iter().zip(gradients) {
+            if param.param.trained {
+                let numbers = gradient.flatten_all()?.to_vec1::<f32>()?;
+                numbers
+                    .iter()
+                    .enumerate()
+                    .for_each(|(i, g)| packed[param.packed_position(i)] = *g);
+            }
+        }
+
+        Ok(())
+    }
 }
 
+/// Mean and unbiased variance of each channel, over `count` values.
+fn unbiased_statistics([mean, variance]: &[Tensor; 2], count: f64) -> Result<Vec<(f64, f64)>> {
+    let mean = mean.flatten_all()?.to_vec1::<f32>()?;
+    let variance = variance.flatten_all()?.to_vec1::<f32>()?;
+    Ok(mean
+        .into_iter()
+        .zip(variance)
+        .map(|(m, v)| (f64::from(m), f64::from(v) * count / (count - 1.0).max(1.0)))
+        .collect())
+}
+
+/// total ← total + part; an empty total becomes the part.
 fn accumulate_gradients(total: &mut Vec<Tensor>, part: Vec<Tensor>) -> Result<()> {
     if total.is_empty() {
         *total = part;

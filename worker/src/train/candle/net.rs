@@ -36,16 +36,17 @@ struct LayerParams<'a> {
 impl<'a> LayerParams<'a> {
     /// The parameters of layer `at`, among those that `described` describes in the same order.
     fn find(described: &[Param], params: &'a CandleParams, at: usize) -> Self {
-        let find = |role| find_param(described, params, at, role);
         Self {
-            weight: find(ParamRole::Weight).expect("every layer has a weight"),
-            bias: find(ParamRole::Bias),
-            scale: find(ParamRole::NormScale),
-            shift: find(ParamRole::NormShift),
+            weight: find_param(described, params, at, ParamRole::Weight)
+                .expect("every layer has a weight"),
+            bias: find_param(described, params, at, ParamRole::Bias),
+            scale: find_param(described, params, at, ParamRole::NormScale),
+            shift: find_param(described, params, at, ParamRole::NormShift),
         }
     }
 }
 
+/// The parameter that has this role in a layer, if there is one.
 fn find_param<'a>(
     described: &[Param],
     params: &'a CandleParams,

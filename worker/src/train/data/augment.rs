@@ -13,17 +13,18 @@ pub(crate) struct ImageTransform {
     mirrored: bool,
 }
 
+/// A shift along one axis, in pixels.
+fn draw_shift(augment: Augment, stream: &mut RandomStream) -> i8 {
+    match augment {
+        Augment::CropFlip => stream.next_below(2 * MAX_CROP_SHIFT + 1) as i8 - MAX_CROP_SHIFT as i8,
+        Augment::None | Augment::Flip => 0,
+    }
+}
+
 impl ImageTransform {
     fn draw_random(augment: Augment, stream: &mut RandomStream) -> Self {
-        let mut along = || match augment {
-            Augment::CropFlip => {
-                stream.next_below(2 * MAX_CROP_SHIFT + 1) as i8 - MAX_CROP_SHIFT as i8
-            }
-            Augment::None | Augment::Flip => 0,
-        };
-        let down = along();
-
-        let right = along();
+        let down = draw_shift(augment, stream);
+        let right = draw_shift(augment, stream);
         Self {
             down,
             right,

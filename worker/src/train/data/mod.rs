@@ -153,40 +153,40 @@ fn compute_channel_moments(
     images: &[u32],
     standardize: bool,
 ) -> Vec<(f64, f64)> {
-    let channels = dataset.name.image_shape().2 as usize;
-    let image = image_len(dataset);
-
     if !standardize {
-        return vec![(0.0, 1.0); channels];
+        return vec![(0.0, 1.0); dataset.name.image_shape().2 as usize];
     }
 
-    let mean_of = |term: &dyn Fn(usize, f64) -> f64| {
-        let mut sums = vec![0.0; channels];
-        for i in images {
-            let numbers = dataset.train.floats[*i as usize * image..][..image].iter();
-            numbers
-                .enumerate()
-                .for_each(|(at, x)| sums[at % channels] += term(at % channels, f64::from(*x)));
-        }
-
-        let count = (images.len() * image / channels) as f64;
-        sums.iter().map(|sum| sum / count).collect::<Vec<f64>>()
-    };
-    let means = mean_of(&|_, x| x);
-    let variances = mean_of(&|c, x| (x - means[c]) * (x - means[c]));
-
-    let std = |variance: f64| {
-        if variance > 0.0 {
-            libm::sqrt(variance)
-        } else {
-            1.0
-        }
-    };
+    let means = channel_means(dataset, images, |_, x| x);
+    let variances = channel_means(dataset, images, |c, x| (x - means[c]) * (x - means[c]));
     means
         .iter()
         .zip(variances)
-        .map(|(mean, variance)| (*mean, std(variance)))
+        .map(|(mean, variance)| {
+            let std = if variance > 0.0 {
+                libm::sqrt(variance)
+            } else {
+                1.0
+            };
+            (*mean, std)
+        })
         .collect()
+}
+
+/// The mean over all pixels of `term` of channel and value, for each channel.
+fn channel_means(dataset: &Dataset, images: &[u32], term: impl Fn(usize, f64) -> f64) -> Vec<f64> {
+    let channels = dataset.name.image_shape().2 as usize;
+    let image = image_len(dataset);
+    let mut sums = vec![0.0; channels];
+    for i in images {
+        let numbers = dataset.train.floats[*i as usize * image..][..image].iter();
+        numbers
+            .enumerate()
+            .for_each(|(at, x)| sums[at % channels] += term(at % channels, f64::from(*x)));
+    }
+
+    let count = (images.len() * image / channels) as f64;
+    sums.iter().map(|sum| sum / count).collect()
 }
 
 /// Labels of the training images, each replaced by one of another class with this probability. An image's label does not
@@ -208,17 +208,10 @@ fn draw_noisy_labels(dataset: &Dataset, probability: f64, streams: &Streams) -> 
 
 /// What each byte of a channel becomes, given how often each occurs.
 fn build_standardized_table(counts: &[u64; 256]) -> [f32; 256] {
-    let sum = |power: u32| {
-        counts
-            .iter()
-            .zip(0_u64..)
-            .map(|(n, p)| n * p.pow(power))
-            .sum::<u64>()
-    };
-    let n = sum(0);
+    let n = power_sum(counts, 0);
+    let first = power_sum(counts, 1);
+    let second = power_sum(counts, 2);
 
-    let first = sum(1);
-    let second = sum(2);
     // Integers: the variance of a constant channel is 0 exactly.
     let spread = u128::from(n) * u128::from(second) - u128::from(first) * u128::from(first);
     let mean = first as f64 / n as f64 / 255.0;
@@ -229,6 +222,15 @@ fn build_standardized_table(counts: &[u64; 256]) -> [f32; 256] {
     };
 
     std::array::from_fn(|p| ((p as f64 / 255.0 - mean) / std) as f32)
+}
+
+/// Σ p^power over all bytes p, given how often each occurs.
+fn power_sum(counts: &[u64; 256], power: u32) -> u64 {
+    counts
+        .iter()
+        .zip(0_u64..)
+        .map(|(n, p)| n * p.pow(power))
+        .sum()
 }
 
 /// A batch of images.
@@ -327,43 +329,65 @@ impl<'a> ImageBatch<'a> {
             .iter()
             .zip(out.chunks_exact_mut(grid.len()));
         for (at, (image, out)) in images.enumerate() {
-            let place = *image as usize * len..(*image as usize + 1) * len;
-            let by = self.transforms.get(first + at).copied();
-
+            let range = *image as usize * len..(*image as usize + 1) * len;
+            let transform = self.transforms.get(first + at).copied();
             match self.pixels {
                 PixelData::Bytes(all, tables) => {
-                    let input = |p: u8, c: usize| tables[c][usize::from(p)];
-                    match by {
-                        Some(by) => write_transformed(
-                            &all[place],
-                            by,
-                            self.image_shape(tables.len()),
-                            input,
-                            grid,
-                            out,
-                        ),
-                        None => write_bytes(&all[place], tables, grid, out),
-                    }
+                    self.write_byte_image(&all[range], tables, transform, grid, out);
                 }
                 PixelData::Floats(all, moments) => {
-                    let input =
-                        |x: f32, c: usize| ((f64::from(x) - moments[c].0) / moments[c].1) as f32;
-
-                    match by {
-                        Some(by) => write_transformed(
-                            &all[place],
-                            by,
-                            self.image_shape(moments.len()),
-                            input,
-                            grid,
-                            out,
-                        ),
-                        None => write_floats(&all[place], moments.len(), input, grid, out),
-                    }
+                    self.write_float_image(&all[range], moments, transform, grid, out);
                 }
             }
         }
     }
+
+    fn write_byte_image(
+        &self,
+        bytes: &[u8],
+        tables: &[[f32; 256]],
+        transform: Option<ImageTransform>,
+        grid: &HaloGrid,
+        out: &mut [f32],
+    ) {
+        let Some(transform) = transform else {
+            return write_bytes(bytes, tables, grid, out);
+        };
+        write_transformed(
+            bytes,
+            transform,
+            self.image_shape(tables.len()),
+            |p, c| tables[c][usize::from(p)],
+            grid,
+            out,
+        );
+    }
+
+    fn write_float_image(
+        &self,
+        numbers: &[f32],
+        moments: &[(f64, f64)],
+        transform: Option<ImageTransform>,
+        grid: &HaloGrid,
+        out: &mut [f32],
+    ) {
+        let shape = self.image_shape(moments.len());
+        match transform {
+            Some(transform) => write_transformed(
+                numbers,
+                transform,
+                shape,
+                |x, c| standardize_value(x, moments[c]),
+                grid,
+                out,
+            ),
+            None => write_floats(numbers, moments, grid, out),
+        }
+    }
+}
+
+fn standardize_value(x: f32, (mean, std): (f64, f64)) -> f32 {
+    ((f64::from(x) - mean) / std) as f32
 }
 
 fn write_bytes(bytes: &[u8], tables: &[[f32; 256]], grid: &HaloGrid, out: &mut [f32]) {
@@ -378,24 +402,20 @@ fn write_bytes(bytes: &[u8], tables: &[[f32; 256]], grid: &HaloGrid, out: &mut [
     }
 }
 
-fn write_floats(
-    numbers: &[f32],
-    channels: usize,
-    input: impl Fn(f32, usize) -> f32,
-    grid: &HaloGrid,
-    out: &mut [f32],
-) {
+fn write_floats(numbers: &[f32], moments: &[(f64, f64)], grid: &HaloGrid, out: &mut [f32]) {
     for (from, to, len) in grid.contiguous_runs() {
         let numbers = numbers[from..][..len].iter().enumerate();
         out[to..][..len]
             .iter_mut()
             .zip(numbers)
-            .for_each(|(x, (at, number))| *x = input(*number, at % channels));
+            .for_each(|(x, (at, number))| {
+                *x = standardize_value(*number, moments[at % moments.len()])
+            });
     }
 }
 
-/// The same for an image of this shape seen through a window that is moved and mirrored; outside the image it is black,
-/// which is 0. Pixels are those of the image, whatever the grid takes for one: a linear layer's is a whole image.
+/// Writes an image of this shape seen through a window that is moved and mirrored; outside the image it is black, which is
+/// 0. Pixels are those of the image, even where the grid holds an image as a single pixel.
 fn write_transformed<T: Copy + Default>(
     numbers: &[T],
     by: ImageTransform,

@@ -39,29 +39,37 @@ impl<'a> BatchSequence<'a> {
         match self.order {
             VisitOrder::FullBatch => return &self.epoch_indices,
             VisitOrder::Sequential => {}
-            VisitOrder::Shuffle if self.shuffled_epoch != Some(epoch) => {
-                self.epoch_indices.copy_from_slice(self.subset);
-                self.streams
-                    .open_stream(Purpose::Order, &epoch.to_le_bytes())
-                    .shuffle(&mut self.epoch_indices);
-                self.shuffled_epoch = Some(epoch);
-            }
-            VisitOrder::Shuffle => {}
+            VisitOrder::Shuffle => self.shuffle_for(epoch),
             VisitOrder::WithReplacement => {
-                let mut stream = self
-                    .streams
-                    .open_stream(Purpose::Order, &step.to_le_bytes());
-                let n = self.subset.len() as u32;
-                self.epoch_indices.clear();
-                self.epoch_indices.extend(
-                    (0..self.batch_size).map(|_| self.subset[stream.next_below(n) as usize]),
-                );
-
+                self.draw_with_replacement(step);
                 return &self.epoch_indices;
             }
         }
 
         &self.epoch_indices[within * self.batch_size..][..self.batch_size]
+    }
+
+    /// Shuffles the subset for an epoch, unless that is done.
+    fn shuffle_for(&mut self, epoch: u64) {
+        if self.shuffled_epoch == Some(epoch) {
+            return;
+        }
+
+        self.epoch_indices.copy_from_slice(self.subset);
+        self.streams
+            .open_stream(Purpose::Order, &epoch.to_le_bytes())
+            .shuffle(&mut self.epoch_indices);
+        self.shuffled_epoch = Some(epoch);
+    }
+
+    fn draw_with_replacement(&mut self, step: u64) {
+        let mut stream = self
+            .streams
+            .open_stream(Purpose::Order, &step.to_le_bytes());
+        let n = self.subset.len() as u32;
+        self.epoch_indices.clear();
+        self.epoch_indices
+            .extend((0..self.batch_size).map(|_| self.subset[stream.next_below(n) as usize]));
     }
 }
 

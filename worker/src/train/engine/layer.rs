@@ -15,7 +15,6 @@ use super::norm_backward::{GradientMeans, GradientSums};
 use super::pooling::PoolInput;
 use super::simd::Simd16;
 use super::winograd::WeightTransformKernel;
-use super::workspace::WeightScratch;
 use crate::train::data::ImageBatch;
 use crate::train::network::direct_conv_plan::DirectConvPlan;
 use crate::train::network::params::ParamLayout;
@@ -182,18 +181,14 @@ impl LayerState {
         transformed
     }
 
-    /// The weights as the backward pass reads them; nothing where no layer needs the gradient of the input.
+    /// The weights as the backward pass reads them, written to `to`; nothing where no layer needs the gradient of the input.
     pub(crate) fn transpose_weights<'a, S: Simd16>(
         &self,
         s: S,
-        weights: &'a [f32],
-        scratch: &'a mut WeightScratch,
+        weights: &[f32],
+        transformed: &mut [f32],
+        to: &'a mut [f32],
     ) -> &'a [f32] {
-        let WeightScratch {
-            transformed,
-            transposed: to,
-        } = scratch;
-
         match &self.plan.algorithm {
             ConvAlgorithm::Winograd(plan) => {
                 let to = &mut to[..plan.weight_len()];

@@ -2,16 +2,16 @@
 
 use ergodic_common::config::Loss;
 
-/// What a pass over some images gave.
+/// Losses and correct predictions of a pass over some images.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct LossTally {
-    /// Sum of the losses that are minimised.
+    /// Sum of the losses that training minimizes.
     pub(crate) loss_sum: f64,
-    /// The same without label smoothing.
+    /// Sum of the losses without label smoothing.
     pub(crate) unsmoothed_loss_sum: f64,
-    /// Images classified rightly.
+    /// Images classified correctly.
     pub(crate) correct: u64,
-    /// Images.
+    /// All images.
     pub(crate) images: u64,
 }
 
@@ -24,7 +24,7 @@ impl LossTally {
         self.images += other.images;
     }
 
-    /// Mean loss that is minimised.
+    /// Mean of the loss that training minimizes.
     pub(crate) fn mean_loss(&self) -> f64 {
         self.loss_sum / self.images as f64
     }
@@ -34,28 +34,26 @@ impl LossTally {
         self.unsmoothed_loss_sum / self.images as f64
     }
 
-    /// Share of images classified rightly.
+    /// Share of images classified correctly.
     pub(crate) fn accuracy(&self) -> f64 {
         self.correct as f64 / self.images as f64
     }
 }
 
-/// What is minimised, for so many classes.
+/// The training objective.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Objective {
-    /// Number of classes.
     pub(crate) classes: usize,
-    /// What is minimised.
     pub(crate) loss: Loss,
 }
 
-/// Where the largest of some numbers stands, the first of equal ones.
+/// The index of the largest number, the first of equal ones.
 pub(crate) fn argmax(logits: &[f32]) -> usize {
     (1..logits.len()).fold(0, |best, c| if logits[c] > logits[best] { c } else { best })
 }
 
 impl Objective {
-    /// Losses of images whose logits stand `stride` apart.
+    /// Losses of images whose logits begin `stride` numbers apart.
     pub(crate) fn sum_losses(
         &self,
         logits: &[f32],
@@ -117,7 +115,8 @@ impl Objective {
     }
 }
 
-/// Targets are (1 − s)·one-hot + s/classes. The loss, and the one whose target is the class alone.
+/// The cross-entropy to the target (1 − s)·one-hot + s/classes, and to the one-hot target. `slopes` receives the gradient of
+/// the former.
 fn cross_entropy(
     logits: &[f32],
     label: usize,
@@ -125,20 +124,19 @@ fn cross_entropy(
     best: usize,
     slopes: &mut [f64],
 ) -> (f64, f64) {
-    let above = |c: usize| logits[c] - logits[best];
+    let largest = logits[best];
     let mut sum = 0.0;
-
-    for (c, exp) in slopes.iter_mut().enumerate() {
-        *exp = f64::from(libm::expf(above(c)));
+    for (logit, exp) in logits.iter().zip(slopes.iter_mut()) {
+        *exp = f64::from(libm::expf(logit - largest));
         sum += *exp;
     }
 
-    let mut target = f64::from(above(label));
+    let label_logit = f64::from(logits[label] - largest);
+    let mut target_logit = label_logit;
     let base = smoothing / logits.len() as f64;
-
     if smoothing > 0.0 {
-        let all: f64 = (0..logits.len()).map(|c| f64::from(above(c))).sum();
-        target = (1.0 - smoothing) * target + base * all;
+        let all: f64 = logits.iter().map(|x| f64::from(x - largest)).sum();
+        target_logit = (1.0 - smoothing) * target_logit + base * all;
     }
 
     for (c, slope) in slopes.iter_mut().enumerate() {
@@ -151,9 +149,10 @@ fn cross_entropy(
     }
 
     let log = libm::log(sum);
-    (log - target, log - f64::from(above(label)))
+    (log - target_logit, log - label_logit)
 }
 
+/// The mean squared error to the one-hot target; `slopes` receives its gradient.
 fn squared_error(logits: &[f32], label: usize, slopes: &mut [f64]) -> f64 {
     let share = 1.0 / logits.len() as f64;
     let mut sum = 0.0;

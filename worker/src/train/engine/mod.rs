@@ -281,11 +281,15 @@ impl CpuEngine {
         weight_gradient: &mut [f32],
     ) {
         let mut buffers = BackwardBuffers::take_from(&mut self.layers, at);
+        let WeightScratch {
+            transformed,
+            transposed,
+        } = &mut self.weight_scratch;
         let layer = &self.layers[at];
         let pass = LayerPass {
             at,
             layers: &self.layers,
-            weights: layer.transpose_weights(s, weights, &mut self.weight_scratch),
+            weights: layer.transpose_weights(s, weights, transformed, transposed),
             batch: micro_batch,
             training: true,
         };

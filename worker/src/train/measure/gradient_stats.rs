@@ -1,22 +1,22 @@
-//! What takes gradients of its own to measure: noise and curvature. Weights and statistics stay as they are.
+//! Measurements that take gradients of their own: noise and curvature. Weights and statistics stay as they are.
 
 use std::ops::Range;
 
 use ergodic_common::net::NOISE_BATCHES;
 use ergodic_common::random_streams::{Purpose, RandomStream};
 
-use super::norms::{square, sum_over_ranges};
+use super::norms::{dot_product, square, sum_over_ranges};
 
 /// Pairs of gradients that are compared.
 pub(crate) const GRADIENT_PAIRS: usize = NOISE_BATCHES as usize / 2;
 
-/// Of their distances, the largest that tell of the tail.
+/// How many of the largest distances estimate the tail index.
 const TAIL_SIZE: usize = 8;
 
 /// Most products with the Hessian.
 const MAX_HESSIAN_PRODUCTS: usize = 100;
 
-/// What an eigenvalue may be off by, relative to itself.
+/// Largest relative error of an eigenvalue.
 const EIGENVALUE_TOLERANCE: f64 = 1e-3;
 
 /// How gradients of batches scatter.
@@ -28,7 +28,7 @@ pub(crate) struct GradientNoise {
     pub(crate) tail_index: f64,
 }
 
-/// From pairs of gradients of independent batches of `batch` images, which `gradient` writes.
+/// The noise of gradients of independent batches of `batch` images; each call of `gradient` writes another one.
 pub(crate) fn estimate_gradient_noise(
     places: &[Range<usize>],
     len: usize,
@@ -63,47 +63,40 @@ fn estimate_tail_index(squares: &[f64]) -> f64 {
     TAIL_SIZE as f64 / excess.sum::<f64>()
 }
 
-/// The largest eigenvalue of a symmetric matrix with rows and columns at `places` among `len`, which are 0 elsewhere, and whose
-/// products with vectors `product` makes: Lanczos's method from a random direction, until it is known. NaN where it was not
-/// after the most products that are made, `None` where there is no product.
+/// The largest eigenvalue of a symmetric matrix of `len` rows and columns, which is 0 outside the ranges `places`; `product`
+/// multiplies it with a vector. By Lanczos's method from a random direction. NaN where it is not known after
+/// [`MAX_HESSIAN_PRODUCTS`] products, `None` once `product` returns `None`.
 pub(crate) fn lanczos_largest_eigenvalue(
     (len, places): (usize, &[Range<usize>]),
     stream: &mut RandomStream,
     mut product: impl FnMut(&[f64]) -> Option<Vec<f64>>,
 ) -> Option<f64> {
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let mut vector = vec![0.0; len];
-    let mut last = vec![0.0; len];
     places
         .iter()
         .cloned()
         .flatten()
         .for_each(|i| vector[i] = stream.next_normal());
+    let mut length = dot_product(&vector, &vector).sqrt();
 
+    let mut last = vec![0.0; len];
     let mut diagonal = Vec::new();
     let mut beside = Vec::<f64>::new();
-    let mut length = dot(&vector, &vector).sqrt();
     while diagonal.len() < MAX_HESSIAN_PRODUCTS && length > 0.0 {
         vector.iter_mut().for_each(|x| *x /= length);
         let mut next = product(&vector)?;
-        let back = beside.last().copied().unwrap_or(0.0);
-        next.iter_mut()
-            .zip(&last)
-            .for_each(|(x, before)| *x -= back * before);
+        subtract_multiple(&mut next, beside.last().copied().unwrap_or(0.0), &last);
+        let along = dot_product(&next, &vector);
+        subtract_multiple(&mut next, along, &vector);
 
-        let along = dot(&next, &vector);
-        next.iter_mut()
-            .zip(&vector)
-            .for_each(|(x, v)| *x -= along * v);
-        length = dot(&next, &next).sqrt();
+        length = dot_product(&next, &next).sqrt();
         diagonal.push(along);
-
         beside.push(length);
+
         let top = largest_tridiagonal_eigenvalue(&diagonal, &beside);
-        // By no more than this it is off from an eigenvalue of the matrix, and by its square from most.
-        if length * last_eigenvector_component(&diagonal, &beside, top)
-            <= EIGENVALUE_TOLERANCE * top.abs()
-        {
+        // This bounds its distance from an eigenvalue of the matrix; the distance is mostly of the order of the square.
+        let error = length * last_eigenvector_component(&diagonal, &beside, top);
+        if error <= EIGENVALUE_TOLERANCE * top.abs() {
             return Some(top);
         }
 
@@ -113,8 +106,13 @@ pub(crate) fn lanczos_largest_eigenvalue(
     Some(f64::NAN)
 }
 
-/// Of the unit eigenvector of a symmetric tridiagonal matrix that belongs to its largest eigenvalue, the size of its last
-/// component: inverse iteration, next to the eigenvalue on the side where all pivots are negative.
+/// x ← x − factor·y
+fn subtract_multiple(x: &mut [f64], factor: f64, y: &[f64]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x -= factor * y);
+}
+
+/// The size of the last component of the unit eigenvector to the largest eigenvalue `top` of a symmetric tridiagonal matrix:
+/// inverse iteration, next to the eigenvalue on the side where all pivots are negative.
 fn last_eigenvector_component(diagonal: &[f64], beside: &[f64], top: f64) -> f64 {
     let n = diagonal.len();
     let scale = diagonal
@@ -127,22 +125,13 @@ fn last_eigenvector_component(diagonal: &[f64], beside: &[f64], top: f64) -> f64
 
     let shift = top + 1e-12 * scale;
     let mut pivots = vec![diagonal[0] - shift; n];
-
     for i in 1..n {
         pivots[i] = diagonal[i] - shift - beside[i - 1] * beside[i - 1] / pivots[i - 1];
     }
 
     let mut vector = vec![1.0; n];
     for _ in 0..3 {
-        for i in 1..n {
-            vector[i] -= beside[i - 1] / pivots[i - 1] * vector[i - 1];
-        }
-
-        vector[n - 1] /= pivots[n - 1];
-        for i in (0..n - 1).rev() {
-            vector[i] = (vector[i] - beside[i] * vector[i + 1]) / pivots[i];
-        }
-
+        solve_tridiagonal(&pivots, beside, &mut vector);
         let length = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
         vector.iter_mut().for_each(|x| *x /= length);
     }
@@ -150,47 +139,29 @@ fn last_eigenvector_component(diagonal: &[f64], beside: &[f64], top: f64) -> f64
     vector[n - 1].abs()
 }
 
-/// Of a symmetric tridiagonal matrix, by bisection on the signs of its pivots (Givens 1954).
+/// Solves a symmetric tridiagonal system in place, given the pivots of its matrix.
+fn solve_tridiagonal(pivots: &[f64], beside: &[f64], vector: &mut [f64]) {
+    let n = vector.len();
+    for i in 1..n {
+        vector[i] -= beside[i - 1] / pivots[i - 1] * vector[i - 1];
+    }
+
+    vector[n - 1] /= pivots[n - 1];
+    for i in (0..n - 1).rev() {
+        vector[i] = (vector[i] - beside[i] * vector[i + 1]) / pivots[i];
+    }
+}
+
+/// The largest eigenvalue of a symmetric tridiagonal matrix, by bisection on the signs of its pivots (Givens 1954).
 fn largest_tridiagonal_eigenvalue(diagonal: &[f64], beside: &[f64]) -> f64 {
-    let neighbours = |i: usize| {
-        let before = if i > 0 { beside[i - 1].abs() } else { 0.0 };
-        before
-            + if i + 1 < diagonal.len() {
-                beside[i].abs()
-            } else {
-                0.0
-            }
-    };
-    let bounds = diagonal
-        .iter()
-        .enumerate()
-        .map(|(i, d)| (d - neighbours(i), d + neighbours(i)));
-    let (mut low, mut high) = bounds
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (l, h)| {
-            (low.min(l), high.max(h))
-        });
+    let (mut low, mut high) = gershgorin_bounds(diagonal, beside);
     if !(low.is_finite() && high.is_finite()) {
         return f64::NAN;
     }
 
-    // No eigenvalue above x: all pivots of T − x are negative.
-    let above_all = |x: f64| {
-        let mut pivot = 1.0;
-        diagonal.iter().enumerate().all(|(i, d)| {
-            let off = if i > 0 {
-                beside[i - 1] * beside[i - 1]
-            } else {
-                0.0
-            };
-            pivot = d - x - off / pivot;
-
-            pivot < 0.0
-        })
-    };
-
     for _ in 0..100 {
         let middle = low + (high - low) / 2.0;
-        if above_all(middle) {
+        if is_above_all_eigenvalues(middle, diagonal, beside) {
             high = middle
         } else {
             low = middle
@@ -198,6 +169,38 @@ fn largest_tridiagonal_eigenvalue(diagonal: &[f64], beside: &[f64]) -> f64 {
     }
 
     high
+}
+
+/// Bounds of all eigenvalues of a symmetric tridiagonal matrix, by Gershgorin's circles.
+fn gershgorin_bounds(diagonal: &[f64], beside: &[f64]) -> (f64, f64) {
+    let mut low = f64::INFINITY;
+    let mut high = f64::NEG_INFINITY;
+    for (i, d) in diagonal.iter().enumerate() {
+        let before = if i > 0 { beside[i - 1].abs() } else { 0.0 };
+        let after = if i + 1 < diagonal.len() {
+            beside[i].abs()
+        } else {
+            0.0
+        };
+        low = low.min(d - (before + after));
+        high = high.max(d + (before + after));
+    }
+
+    (low, high)
+}
+
+/// Whether no eigenvalue of T is above x: all pivots of T − x are negative then.
+fn is_above_all_eigenvalues(x: f64, diagonal: &[f64], beside: &[f64]) -> bool {
+    let mut pivot = 1.0;
+    diagonal.iter().enumerate().all(|(i, d)| {
+        let off = if i > 0 {
+            beside[i - 1] * beside[i - 1]
+        } else {
+            0.0
+        };
+        pivot = d - x - off / pivot;
+        pivot < 0.0
+    })
 }
 
 /// Indices of a batch drawn with replacement.

@@ -3,6 +3,8 @@
 //! They are computed as they are defined, on channels without padding. Every number is one sequential sum of fused terms,
 //! whichever instruction set they are compiled for; images are worked on several at a time, to use weights often.
 
+use std::ops::Range;
+
 use ergodic_common::net::{ActivationShape, Layer, LinearOp};
 
 use crate::train::engine::simd::{Kernel, Simd16};
@@ -34,6 +36,13 @@ struct ExactTap {
     rows: usize,
 }
 
+/// Indices into the kernel for which there is an input, of an output at `corner` along an axis of `side` inputs.
+fn valid_kernel_range(corner: usize, side: usize, kernel: usize, padding: usize) -> Range<usize> {
+    let first = padding.saturating_sub(corner).min(kernel);
+    let end = (side + padding).saturating_sub(corner);
+    first..end.clamp(first, kernel)
+}
+
 impl ExactLinearOp {
     pub(crate) fn from_layer(layer: &Layer) -> Self {
         let (kernel, stride, padding, input) = match layer.linear_op {
@@ -56,18 +65,12 @@ impl ExactLinearOp {
         let inputs = input.channels;
 
         let outputs = layer.output.channels;
-        // Indices into the kernel for which there is an input.
-        let inside = |output: usize, side: usize| {
-            let corner = output * stride;
-            let first = padding.saturating_sub(corner).min(kernel);
-            first..(side + padding).saturating_sub(corner).clamp(first, kernel)
-        };
-
         let mut taps = Vec::new();
         for y in 0..layer.output.height {
             for x in 0..layer.output.width {
-                let columns = inside(x, input.width);
-                for ky in inside(y, input.height).filter(|_| !columns.is_empty()) {
+                let rows = valid_kernel_range(y * stride, input.height, kernel, padding);
+                let columns = valid_kernel_range(x * stride, input.width, kernel, padding);
+                for ky in rows.filter(|_| !columns.is_empty()) {
                     let down = y * stride + ky - padding;
                     let right = x * stride + columns.start - padding;
                     taps.push(ExactTap {

@@ -8,6 +8,11 @@ pub(crate) trait Number: Copy + Into<f64> {}
 impl Number for f32 {}
 impl Number for f64 {}
 
+/// Σ a·b, from the first entry to the last.
+pub(crate) fn dot_product(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>()
+}
+
 /// ‖x‖².
 pub(crate) fn sum_of_squares<T: Number>(ranges: &[Range<usize>], x: &[T]) -> f64 {
     sum_over_ranges(ranges, |i| square(x[i]))

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use ergodic_common::net::ActivationShape;
-
 use super::shape::{ConvShape, HaloGrid, pixel_coordinates};
 use crate::train::engine::direct_conv::{ConvTap, PixelOffsets};
 use crate::train::engine::simd::BLOCK;
@@ -149,17 +147,13 @@ impl DirectConvPlan {
                 first_weight_row: (ky * conv.kernel + columns.start) * channels,
             });
 
-        let corner = |output: usize, kernel: usize| {
-            (output * conv.stride + kernel).saturating_sub(conv.padding)
+        let row = (y * conv.stride + rows.start).saturating_sub(conv.padding);
+        let column = (x * conv.stride + columns.start).saturating_sub(conv.padding);
+        let offsets = PixelOffsets {
+            input: input.pixel_offset(row, column),
+            output: output.pixel_offset(y, x),
         };
-        let corner = input.pixel_offset(corner(y, rows.start), corner(x, columns.start));
-        (
-            taps.collect(),
-            PixelOffsets {
-                input: corner,
-                output: output.pixel_offset(y, x),
-            },
-        )
+        (taps.collect(), offsets)
     }
 
     /// The output pixels of an image that a run of weights in a row of the kernel acts on.
@@ -178,7 +172,6 @@ impl DirectConvPlan {
             first_weight_row: (ky * conv.kernel + kx) * channels,
         };
 
-        let at = |output: usize, kernel: usize| output * conv.stride + kernel - conv.padding;
         let rows = (0..conv.output.height)
             .filter(|y| conv.valid_kernel_range(*y, conv.input.height).contains(&ky));
         let columns: Vec<usize> = (0..conv.output.width)
@@ -186,7 +179,10 @@ impl DirectConvPlan {
             .collect();
         let pixels = rows.flat_map(|y| columns.iter().map(move |x| (y, *x)));
         let pixels = pixels.map(|(y, x)| PixelOffsets {
-            input: input.pixel_offset(at(y, ky), at(x, kx)),
+            input: input.pixel_offset(
+                y * conv.stride + ky - conv.padding,
+                x * conv.stride + kx - conv.padding,
+            ),
             output: output.pixel_offset(y, x),
         });
 
@@ -195,51 +191,54 @@ impl DirectConvPlan {
 }
 
 impl TransposedConvPlan {
-    /// `gradient` is where that of the output stands.
+    /// The plan for a chunk of `chunk` images, whose output gradient is laid out as `gradient`.
     fn new(conv: &ConvShape, chunk: usize, gradient: &HaloGrid) -> Self {
         let input = HaloGrid::new(conv.input, 0);
         let apart = PixelOffsets {
             input: gradient.len(),
             output: input.len(),
         };
-        let groups = pixel_coordinates(conv.input).map(|(y, x)| {
-            let mut taps = Vec::new();
-            for (at, (ky, kx)) in pixel_coordinates(ActivationShape {
-                height: conv.kernel,
-                width: conv.kernel,
-                channels: 1,
-            })
-            .enumerate()
-            {
-                let y = conv.output_index_for(y, ky, conv.output.height);
-                let x = conv.output_index_for(x, kx, conv.output.width);
-                if let (Some(y), Some(x)) = (y, x) {
-                    let rows = conv.output.channels;
+        let pixels = pixel_coordinates(conv.input)
+            .map(|(y, x)| Self::input_pixel_taps(conv, gradient, &input, y, x));
+
+        Self {
+            groups: PixelGroup::group_by_taps(chunk, apart, pixels),
+            channels: (conv.input.channels, conv.output.channels),
+            kernel_positions: conv.kernel * conv.kernel,
+        }
+    }
+
+    /// The taps of an input pixel, one per output pixel that has read it.
+    fn input_pixel_taps(
+        conv: &ConvShape,
+        gradient: &HaloGrid,
+        input: &HaloGrid,
+        y: usize,
+        x: usize,
+    ) -> (Vec<ConvTap>, PixelOffsets) {
+        let rows = conv.output.channels;
+        let mut taps = Vec::new();
+        for ky in 0..conv.kernel {
+            for kx in 0..conv.kernel {
+                let out_y = conv.output_index_for(y, ky, conv.output.height);
+                let out_x = conv.output_index_for(x, kx, conv.output.width);
+                if let (Some(out_y), Some(out_x)) = (out_y, out_x) {
                     taps.push(ConvTap {
-                        input_offset: gradient.pixel_offset(y, x),
+                        input_offset: gradient.pixel_offset(out_y, out_x),
                         rows,
-                        first_weight_row: at * rows,
+                        first_weight_row: (ky * conv.kernel + kx) * rows,
                     });
                 }
             }
-
-            let first = taps.iter().map(|tap| tap.input_offset).min().unwrap_or(0);
-            taps.iter_mut().for_each(|tap| tap.input_offset -= first);
-            (
-                taps,
-                PixelOffsets {
-                    input: first,
-                    output: input.pixel_offset(y, x),
-                },
-            )
-        });
-
-        let channels = (conv.input.channels, conv.output.channels);
-        Self {
-            groups: PixelGroup::group_by_taps(chunk, apart, groups),
-            channels,
-            kernel_positions: conv.kernel * conv.kernel,
         }
+
+        let first = taps.iter().map(|tap| tap.input_offset).min().unwrap_or(0);
+        taps.iter_mut().for_each(|tap| tap.input_offset -= first);
+        let offsets = PixelOffsets {
+            input: first,
+            output: input.pixel_offset(y, x),
+        };
+        (taps, offsets)
     }
 
     /// Numbers of the transposed weight.

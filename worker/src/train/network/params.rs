@@ -83,11 +83,9 @@ impl NormStatisticsRange {
     ) {
         let keep = 1.0 - share;
         for (c, (mean, variance)) in moments.enumerate() {
-            let mut update = |at: usize, new: f64| {
+            for (at, new) in [(self.mean.start + c, mean), (self.mean.end + c, variance)] {
                 running[at] = (keep * f64::from(running[at]) + (1.0 - keep) * new) as f32;
-            };
-            update(self.mean.start + c, mean);
-            update(self.mean.end + c, variance);
+            }
         }
     }
 }
@@ -317,25 +315,29 @@ impl ParamLayout {
     /// BLAKE3 of all parameters in logical order, then of mean and variance norm by norm, NaNs made equal.
     pub(crate) fn compute_digest(&self, packed: &[f32], statistics: &[f32]) -> [u8; 32] {
         let mut bytes = Vec::with_capacity(4 * (packed.len() + statistics.len()));
-        let mut push =
-            |x: f32| bytes.extend(if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }.to_le_bytes());
-
-        for slot in &self.params {
-            slot.logical_values(packed).for_each(&mut push);
+        for param in &self.params {
+            param
+                .logical_values(packed)
+                .for_each(|x| push_canonical(&mut bytes, x));
         }
 
         for (mean, channels) in self.running_mean_ranges.iter().zip(&self.channels) {
             let Some(mean) = mean else { continue };
-            statistics[mean.start..mean.start + channels]
-                .iter()
-                .for_each(|x| push(*x));
-            statistics[mean.end..mean.end + channels]
-                .iter()
-                .for_each(|x| push(*x));
+            for from in [mean.start, mean.end] {
+                statistics[from..from + channels]
+                    .iter()
+                    .for_each(|x| push_canonical(&mut bytes, *x));
+            }
         }
 
         *blake3::hash(&bytes).as_bytes()
     }
+}
+
+/// Appends the bits of a number, with a single representation of NaN.
+fn push_canonical(bytes: &mut Vec<u8>, x: f32) {
+    let bits = if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() };
+    bytes.extend(bits.to_le_bytes());
 }
 
 impl PackedParam {
@@ -414,46 +416,52 @@ fn init_distribution(
 /// Gram and Schmidt twice, because once leaves rounding errors behind.
 fn draw_orthogonal_matrix(rows: usize, columns: usize, stream: &mut RandomStream) -> Vec<f64> {
     let normal: Vec<f64> = (0..rows * columns).map(|_| stream.next_normal()).collect();
-    let across = columns <= rows;
-    let (count, len) = if across {
+    let by_columns = columns <= rows;
+    let (count, len) = if by_columns {
         (columns, rows)
     } else {
         (rows, columns)
     };
-
-    let place = |v: usize, i: usize| {
-        if across {
-            i * columns + v
-        } else {
-            v * columns + i
-        }
-    };
-
     let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
     for v in 0..count {
-        let mut vector: Vec<f64> = (0..len).map(|i| normal[place(v, i)]).collect();
-        for other in basis.iter().chain(&basis) {
-            let along = dot_product(&vector, other);
-            vector
-                .iter_mut()
-                .zip(other)
-                .for_each(|(x, o)| *x -= along * o);
-        }
-
-        let length = dot_product(&vector, &vector).sqrt();
-        vector.iter_mut().for_each(|x| *x /= length);
+        let mut vector: Vec<f64> = (0..len)
+            .map(|i| normal[matrix_index(v, i, columns, by_columns)])
+            .collect();
+        orthonormalize(&mut vector, &basis);
         basis.push(vector);
     }
 
     let mut matrix = vec![0.0; rows * columns];
     for (v, vector) in basis.iter().enumerate() {
-        vector
-            .iter()
-            .enumerate()
-            .for_each(|(i, x)| matrix[place(v, i)] = std::f64::consts::SQRT_2 * x);
+        for (i, x) in vector.iter().enumerate() {
+            matrix[matrix_index(v, i, columns, by_columns)] = std::f64::consts::SQRT_2 * x;
+        }
     }
 
     matrix
+}
+
+/// Where component `i` of vector `v` is in a matrix `[rows, columns]` whose vectors are its columns or its rows.
+fn matrix_index(v: usize, i: usize, columns: usize, by_columns: bool) -> usize {
+    if by_columns {
+        i * columns + v
+    } else {
+        v * columns + i
+    }
+}
+
+/// Makes a vector orthogonal to a basis, twice, and its length 1.
+fn orthonormalize(vector: &mut [f64], basis: &[Vec<f64>]) {
+    for other in basis.iter().chain(basis) {
+        let along = dot_product(vector, other);
+        vector
+            .iter_mut()
+            .zip(other)
+            .for_each(|(x, o)| *x -= along * o);
+    }
+
+    let length = dot_product(vector, vector).sqrt();
+    vector.iter_mut().for_each(|x| *x /= length);
 }
 
 fn dot_product(a: &[f64], b: &[f64]) -> f64 {

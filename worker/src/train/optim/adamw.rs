@@ -136,7 +136,7 @@ pub(crate) struct AdamWStepOp<'a, S> {
 }
 
 impl<'a, S: Simd16> AdamWStepOp<'a, S> {
-    /// For a step, counted from 0.
+    /// The operation of a step, counted from 0.
     pub(crate) fn new(
         s: S,
         trained: &'a [Range<usize>],
@@ -145,9 +145,8 @@ impl<'a, S: Simd16> AdamWStepOp<'a, S> {
         step: u64,
     ) -> Self {
         let t = (step + 1) as f64;
-        let rise = |beta: f64| 1.0 - libm::pow(beta, t);
-        let size = rates.lr / rise(adamw.beta1);
-        let root = 1.0 / libm::sqrt(rise(adamw.beta2));
+        let size = rates.lr / (1.0 - libm::pow(adamw.beta1, t));
+        let root = 1.0 / libm::sqrt(1.0 - libm::pow(adamw.beta2, t));
         let coefficients = [1.0 - rates.lr * rates.wd, size, root, adamw.eps].map(|x| x as f32);
         Self {
             s,

@@ -66,20 +66,19 @@ fn compute_curve_lr(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
     }
 }
 
-/// On the line through the points around a step.
+/// The learning rate on the line between the points around a step; that of the nearest point outside all points.
 fn interpolate_lr(points: &[(Length, HyperparamChange)], config: &TrialConfig, step: u64) -> f64 {
-    let at = |(when, lr): &(Length, HyperparamChange)| {
-        (config.length_in_steps(*when), lr.apply(config.train.lr))
-    };
-    let next = points.partition_point(|point| at(point).0 <= step);
-    match (
-        next.checked_sub(1).map(|last| at(&points[last])),
-        points.get(next).map(at),
-    ) {
+    let points: Vec<(u64, f64)> = points
+        .iter()
+        .map(|(when, lr)| (config.length_in_steps(*when), lr.apply(config.train.lr)))
+        .collect();
+    let (before, after) = points.split_at(points.partition_point(|(at, _)| *at <= step));
+
+    match (before.last(), after.first()) {
         (Some((from, a)), Some((to, b))) => {
             a + (b - a) * ((step - from) as f64 / (to - from) as f64)
         }
-        (Some((_, lr)), None) | (None, Some((_, lr))) => lr,
+        (Some((_, lr)), None) | (None, Some((_, lr))) => *lr,
         (None, None) => config.train.lr,
     }
 }

@@ -35,7 +35,7 @@ use super::aligned_buffer::AlignedBuffer;
 use super::direct_conv::InitialSum;
 use super::simd::{BLOCK, Kernel, Simd16, block_at_mut};
 
-/// What one thread writes on: the tiles of a strip at their points, `[tile][block of channels][point][BLOCK]`, with a
+/// The buffers of one thread: the tiles of a strip at their points, `[tile][block of channels][point][BLOCK]`, with a
 /// gap from tile to tile.
 #[derive(Debug, Default)]
 pub(crate) struct WinogradWorkspace {
@@ -48,22 +48,26 @@ pub(crate) struct WinogradWorkspace {
 }
 
 impl WinogradWorkspace {
-    /// Large enough for all of them.
-    pub(crate) fn new<'a>(all: impl Iterator<Item = &'a WinogradPlan> + Clone) -> Self {
-        let most = |size: fn(&WinogradPlan) -> usize| {
-            AlignedBuffer::zeros(all.clone().map(size).max().unwrap_or(0))
-        };
+    /// Buffers that are large enough for every one of `plans`.
+    pub(crate) fn new<'a>(plans: impl Iterator<Item = &'a WinogradPlan> + Clone) -> Self {
         Self {
-            inputs: most(|t| t.forward.pixels.len() * tile_pitch(t.channels.0)),
-            outputs: most(|t| t.forward.pixels.len() * tile_pitch(t.channels.1)),
-            weight_gradient: most(WinogradPlan::weight_len),
+            inputs: zeros_for_any(plans.clone(), |plan| plan.strip_len(plan.channels.0)),
+            outputs: zeros_for_any(plans.clone(), |plan| plan.strip_len(plan.channels.1)),
+            weight_gradient: zeros_for_any(plans, WinogradPlan::weight_len),
         }
     }
 
-    /// Begins the gradient of a weight.
+    /// Sets the gradient of a weight to 0.
     pub(crate) fn reset_weight_gradient(&mut self, tiled: &WinogradPlan) {
         self.weight_gradient[..tiled.weight_len()].fill(0.0);
     }
+}
+
+fn zeros_for_any<'a>(
+    plans: impl Iterator<Item = &'a WinogradPlan>,
+    len: fn(&WinogradPlan) -> usize,
+) -> AlignedBuffer {
+    AlignedBuffer::zeros(plans.map(len).max().unwrap_or(0))
 }
 
 /// `to = G weights Gᵀ`, for every input and block of outputs.
@@ -161,7 +165,7 @@ impl Kernel for WinogradForwardKernel<'_> {
     }
 }
 
-/// The backward pass for the first images of a chunk: adds to the gradients of the weights, on the desk, and of the
+/// The backward pass for the first images of a chunk: adds to the gradients of the weights, in the workspace, and of the
 /// input.
 pub(crate) struct WinogradBackwardKernel<'a> {
     pub(crate) plan: &'a WinogradPlan,

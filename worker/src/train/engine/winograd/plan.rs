@@ -60,15 +60,47 @@ pub(crate) struct WinogradTile {
     pub(crate) image_offset: usize,
 }
 
-/// Numbers from one tile to the next on a desk, for so many channels: one block more than there are, so that
-/// consecutive tiles never compete for the same places of the cache.
+impl WinogradTile {
+    /// The tile in row `y` and column `x` of tiles of an image.
+    fn new(conv: &ConvShape, input: &HaloGrid, image: usize, y: usize, x: usize) -> Self {
+        let ActivationShape {
+            height,
+            width,
+            channels,
+        } = conv.input;
+        let output = conv.output;
+        let rows = inside_image(y * TILE_OUTPUTS, height, conv.padding);
+        let columns = inside_image(x * TILE_OUTPUTS, width, conv.padding);
+        let first_row = (y * TILE_OUTPUTS + rows.start).saturating_sub(conv.padding);
+        let first_column = (x * TILE_OUTPUTS + columns.start).saturating_sub(conv.padding);
+        let output_row = image * output.height + y * TILE_OUTPUTS;
+
+        Self {
+            input_offset: image * input.len()
+                + input.pixel_offset(y * TILE_OUTPUTS, x * TILE_OUTPUTS),
+            output_offset: (output_row * output.width + x * TILE_OUTPUTS) * output.channels,
+            image_offset: ((image * height + first_row) * width + first_column) * channels,
+            inside: [rows, columns],
+        }
+    }
+}
+
+/// Which inputs of a tile, whose first output is at `corner` along an axis of `size` inputs, lie inside the image.
+fn inside_image(corner: usize, size: usize, padding: usize) -> Range<usize> {
+    let first = padding.saturating_sub(corner).min(TILE_SIDE);
+    let end = (size + padding).saturating_sub(corner);
+    first..end.clamp(first, TILE_SIDE)
+}
+
+/// Numbers from one tile to the next in a workspace, for `channels` channels: one block more than there are, so that
+/// consecutive tiles never compete for the same cache lines.
 pub(crate) fn tile_pitch(channels: usize) -> usize {
     TILE_POINTS * channels + BLOCK
 }
 
 impl WinogradPlan {
-    /// Whether a convolution is computed in tiles. A single tile saves nothing: what the padding's zeros would be multiplied by is
-    /// left out of the plain sum.
+    /// Whether a convolution is computed in tiles. A single tile saves nothing, because the plain sum leaves out the
+    /// products with the padding's zeros.
     pub(crate) fn is_suitable_for(conv: &ConvShape) -> bool {
         let ActivationShape { height, width, .. } = conv.output;
         let whole = height % TILE_OUTPUTS == 0
@@ -77,48 +109,17 @@ impl WinogradPlan {
         conv.kernel == 3 && conv.stride == 1 && whole
     }
 
-    /// `input` is one image in its halo.
+    /// The tiles of `chunk` images, each of which is in a halo as `input` describes.
     pub(crate) fn new(conv: &ConvShape, chunk: usize, input: &HaloGrid) -> Self {
-        let (
-            ActivationShape {
-                height,
-                width,
-                channels: inputs,
-            },
-            output,
-        ) = (conv.input, conv.output);
-
-        // Which of a tile's inputs lie inside the image along one axis.
-        let clip = |at: usize, size: usize| {
-            let first = conv
-                .padding
-                .saturating_sub(at * TILE_OUTPUTS)
-                .min(TILE_SIDE);
-            first
-                ..(size + conv.padding)
-                    .saturating_sub(at * TILE_OUTPUTS)
-                    .clamp(first, TILE_SIDE)
-        };
-
-        let mut tiles = Vec::new();
-        for image in 0..chunk {
-            for y in 0..output.height / TILE_OUTPUTS {
-                for x in 0..output.width / TILE_OUTPUTS {
-                    let inside = [clip(y, height), clip(x, width)];
-                    let row = (y * TILE_OUTPUTS + inside[0].start).saturating_sub(conv.padding);
-                    let column = (x * TILE_OUTPUTS + inside[1].start).saturating_sub(conv.padding);
-                    tiles.push(WinogradTile {
-                        input_offset: image * input.len()
-                            + input.pixel_offset(y * TILE_OUTPUTS, x * TILE_OUTPUTS),
-                        output_offset: ((image * output.height + y * TILE_OUTPUTS) * output.width
-                            + x * TILE_OUTPUTS)
-                            * output.channels,
-                        image_offset: ((image * height + row) * width + column) * inputs,
-                        inside,
-                    });
-                }
-            }
-        }
+        let output = conv.output;
+        let inputs = conv.input.channels;
+        let rows = output.height / TILE_OUTPUTS;
+        let columns = output.width / TILE_OUTPUTS;
+        let tiles: Vec<_> = (0..chunk)
+            .flat_map(|image| (0..rows).map(move |y| (image, y)))
+            .flat_map(|(image, y)| (0..columns).map(move |x| (image, y, x)))
+            .map(|(image, y, x)| WinogradTile::new(conv, input, image, y, x))
+            .collect();
 
         let strip = STRIP_TILES.min(tiles.len());
         Self {
@@ -127,12 +128,17 @@ impl WinogradPlan {
             tiles,
             row_lens: [
                 input.row_len(),
-                width * inputs,
+                conv.input.width * inputs,
                 output.width * output.channels,
             ],
             forward: PointwiseProduct::new(inputs, output.channels, strip),
             backward: PointwiseProduct::new(output.channels, inputs, strip),
         }
+    }
+
+    /// Numbers of a strip of tiles at their points.
+    pub(crate) fn strip_len(&self, channels: usize) -> usize {
+        self.forward.pixels.len() * tile_pitch(channels)
     }
 
     /// Numbers of the weights at all points: `[point][block of outputs][input][BLOCK]`.
