@@ -43,11 +43,11 @@ impl GradientSums {
         &self,
         channels: &ChannelCoefficients,
         count: f64,
-        slopes: &mut GradientMeans,
+        means: &mut GradientMeans,
     ) {
         for (c, scale) in channels.scale.iter().enumerate() {
-            slopes.mean[c] = (f64::from(*scale) * self.shift[c] / count) as f32;
-            slopes.mean_x[c] = (f64::from(*scale) * self.scale[c] / count) as f32;
+            means.mean[c] = (f64::from(*scale) * self.shift[c] / count) as f32;
+            means.mean_x[c] = (f64::from(*scale) * self.scale[c] / count) as f32;
         }
     }
 
@@ -128,11 +128,7 @@ impl Kernel for GradientSumsKernel<'_> {
                         let at = (group + part) * width + b;
                         let (x, y) = channels.normalize_and_scale(s, s.load(block_at(self.z, at)));
                         let g = s.load(block_at(self.gradient, at));
-                        let g = if self.coefficients.relu {
-                            s.relu_backward(y, g)
-                        } else {
-                            g
-                        };
+                        let g = gate_gradient(s, self.coefficients.relu, y, g);
                         shifts[part] = s.add(shifts[part], g);
 
                         scales[part] = s.fma(g, x, scales[part]);
@@ -178,50 +174,64 @@ impl Kernel for NormBackwardKernel<'_> {
             let own = (self.first + image) * self.coefficients.image_stride;
             let z = &self.z[image * len..][..len];
             let gradient = &self.gradient[image * len..][..len];
-            let stream = self
+            let residual = self
                 .residual_gradient
-                .map(|stream| &stream[image * len..][..len]);
-
-            let mut passed = self
+                .map(|residual| &residual[image * len..][..len]);
+            let mut added = self
                 .added_gradient
                 .as_deref_mut()
-                .map(|passed| &mut passed[image * len..][..len]);
+                .map(|added| &mut added[image * len..][..len]);
             let out = &mut self.z_gradient[image * len..][..len];
 
             for b in (0..width).step_by(BLOCK) {
                 let channels = LoadedCoefficients::new(s, self.coefficients, self.first + image, b);
-                let slopes = self.gradient_means.map(|slopes| {
-                    let minus = s.sub(s.splat(0.0), s.load(block_at(&slopes.mean_x, own + b)));
-                    (s.load(block_at(&slopes.mean, own + b)), minus)
+                let means = self.gradient_means.map(|means| {
+                    let minus = s.sub(s.splat(0.0), s.load(block_at(&means.mean_x, own + b)));
+                    (s.load(block_at(&means.mean, own + b)), minus)
                 });
 
                 for at in (b..len).step_by(width) {
                     let (x, y) = channels.normalize_and_scale(s, s.load(block_at(z, at)));
                     let g = s.load(block_at(gradient, at));
-                    let g = if self.coefficients.relu {
-                        s.relu_backward(y, g)
-                    } else {
-                        g
+                    let g = gate_gradient(s, self.coefficients.relu, y, g);
+                    let mut d = match means {
+                        Some(means) => norm_gradient(s, &channels, means, x, g),
+                        None => g,
                     };
-                    let mut d = g;
 
-                    if let Some((mean, minus)) = slopes {
-                        d = s.mul(
-                            channels.inv_std,
-                            s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean)),
-                        );
-                    }
-
-                    if let Some(stream) = stream {
-                        d = s.add(d, s.load(block_at(stream, at)));
+                    if let Some(residual) = residual {
+                        d = s.add(d, s.load(block_at(residual, at)));
                     }
 
                     s.store(d, block_at_mut(out, at));
-                    if let Some(passed) = passed.as_deref_mut() {
-                        s.store(d, block_at_mut(passed, at));
+                    if let Some(added) = added.as_deref_mut() {
+                        s.store(d, block_at_mut(added, at));
                     }
                 }
             }
         }
     }
+}
+
+/// ∂L/∂y behind a ReLU, if there is one, from the gradient of the activation.
+#[inline(always)]
+fn gate_gradient<S: Simd16>(s: S, relu: bool, y: S::Block, gradient: S::Block) -> S::Block {
+    if relu {
+        s.relu_backward(y, gradient)
+    } else {
+        gradient
+    }
+}
+
+/// ∂L/∂z of a normalized x, from ∂L/∂y and the means of [`GradientMeans`], the second of them negated.
+#[inline(always)]
+fn norm_gradient<S: Simd16>(
+    s: S,
+    channels: &LoadedCoefficients<S::Block>,
+    (mean, minus_mean_x): (S::Block, S::Block),
+    x: S::Block,
+    y_gradient: S::Block,
+) -> S::Block {
+    let centred = s.sub(s.mul(channels.scale, y_gradient), mean);
+    s.mul(channels.inv_std, s.fma(x, minus_mean_x, centred))
 }

@@ -71,8 +71,6 @@ impl Kernel for PooledActivationKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
         let width = self.input.coefficients.padded_channels();
-        let relu = self.input.coefficients.relu;
-        let zero = s.splat(0.0);
         let share = s.splat(1.0 / self.input.window_area() as f32);
 
         for image in 0..self.input.images {
@@ -88,32 +86,42 @@ impl Kernel for PooledActivationKernel<'_> {
                     );
 
                     for at in (0..len).step_by(width) {
-                        let mut members = self.input.window_offsets((from + at) / width);
-                        let mut next = || {
-                            members.next().map(|m| {
-                                channels.compute_activation(s, s.load(block_at(z, m + b)), relu)
-                            })
-                        };
-                        let mut y = next().unwrap_or(zero);
-
-                        while let Some(other) = next() {
-                            y = match self.input.pool {
-                                Pool::Average => s.add(y, other),
-                                // Adding 0·other keeps a NaN that the comparison would lose.
-                                _ => s.fma(zero, other, s.select_greater(other, y, other, y)),
-                            };
-                        }
-
-                        let y = if self.input.pool == Pool::Average {
-                            s.mul(share, y)
-                        } else {
-                            y
-                        };
+                        let pooled = (from + at) / width;
+                        let y = pool_window(s, &self.input, &channels, (z, pooled, b), share);
                         s.store(y, block_at_mut(out, at + b));
                     }
                 }
             }
         }
+    }
+}
+
+/// One pooled pixel of a block of channels, from z of its image; `share` is 1 over the pixels in a window.
+#[inline(always)]
+fn pool_window<S: Simd16>(
+    s: S,
+    input: &PoolInput<'_>,
+    channels: &LoadedCoefficients<S::Block>,
+    (z, pooled, b): (&[f32], usize, usize),
+    share: S::Block,
+) -> S::Block {
+    let zero = s.splat(0.0);
+    let relu = input.coefficients.relu;
+    let mut y = zero;
+    for (i, member) in input.window_offsets(pooled).enumerate() {
+        let other = channels.compute_activation(s, s.load(block_at(z, member + b)), relu);
+        y = match input.pool {
+            _ if i == 0 => other,
+            Pool::Average => s.add(y, other),
+            // Adding 0·other keeps a NaN that the comparison would lose.
+            _ => s.fma(zero, other, s.select_greater(other, y, other, y)),
+        };
+    }
+
+    if input.pool == Pool::Average {
+        s.mul(share, y)
+    } else {
+        y
     }
 }
 

@@ -112,7 +112,8 @@ impl ParamLayout {
         let mut len = 0;
         let mut params = Vec::new();
         for param in net.params() {
-            let (layer, plan) = (&net.layers[param.layer], &plans[param.layer]);
+            let layer = &net.layers[param.layer];
+            let plan = &plans[param.layer];
             let size = if param.role == ParamRole::Weight {
                 plan.weight_rows * plan.channels
             } else {

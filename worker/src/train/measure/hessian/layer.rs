@@ -3,9 +3,11 @@
 use std::mem::take;
 use std::ops::Range;
 
-use ergodic_common::net::{Layer, Net, NormScope, ParamRole, Pool};
+use ergodic_common::net::{Layer, Net, ParamRole, Pool};
 
 use super::super::linear_op::ExactLinearOp;
+use super::norm_sets::NormSets;
+use super::params::{LocatedParam, find_range};
 
 /// A layer with the ranges of its parameters.
 pub(super) struct HessianLayer<'a> {
@@ -44,72 +46,6 @@ pub(super) struct LayerTangent {
     pub(super) output: Vec<f64>,
 }
 
-/// Where a parameter is in a vector of all parameters in logical order.
-pub(super) struct LocatedParam {
-    layer: usize,
-    role: ParamRole,
-    pub(super) trained: bool,
-    pub(super) range: Range<usize>,
-}
-
-/// All parameters of a network, one after the other.
-pub(super) fn locate_params(net: &Net) -> Vec<LocatedParam> {
-    let mut from = 0;
-    let mut located = Vec::new();
-    for param in net.params() {
-        located.push(LocatedParam {
-            layer: param.layer,
-            role: param.role,
-            trained: param.trained,
-            range: from..from + param.len,
-        });
-        from += param.len;
-    }
-
-    located
-}
-
-/// The range of the parameter that has this role in a layer, if there is one.
-fn find_range(params: &[LocatedParam], layer: usize, role: ParamRole) -> Option<Range<usize>> {
-    params
-        .iter()
-        .find(|param| (param.layer, param.role) == (layer, role))
-        .map(|param| param.range.clone())
-}
-
-/// The sets of numbers that a norm normalizes together: one per channel, or one per image and group of channels.
-struct NormSets {
-    /// Sets of one image; 0 where all images share them.
-    per_image: usize,
-    /// The set of each channel, counted within an image.
-    of_channel: Vec<usize>,
-    count: usize,
-    /// Numbers in a set.
-    size: f64,
-}
-
-impl NormSets {
-    /// Calls `each` with every number's index and set.
-    fn for_each_number(&self, image_len: usize, len: usize, mut each: impl FnMut(usize, usize)) {
-        let channels = self.of_channel.len();
-        for pixel in (0..len).step_by(channels) {
-            let first = pixel / image_len * self.per_image;
-            self.of_channel
-                .iter()
-                .enumerate()
-                .for_each(|(c, set)| each(pixel + c, first + set));
-        }
-    }
-
-    /// The mean of `f` over each set.
-    fn compute_means(&self, image_len: usize, len: usize, f: impl Fn(usize) -> f64) -> Vec<f64> {
-        let mut means = vec![0.0; self.count];
-        self.for_each_number(image_len, len, |i, set| means[set] += f(i));
-        means.iter_mut().for_each(|sum| *sum /= self.size);
-        means
-    }
-}
-
 impl<'a> HessianLayer<'a> {
     pub(super) fn new(net: &'a Net, at: usize, params: &[LocatedParam], weights: &[f64]) -> Self {
         let layer = &net.layers[at];
@@ -143,33 +79,12 @@ impl HessianLayer<'_> {
         self.layer.output.channels
     }
 
+    /// The sets of the layer's norm over some images, and its ε.
     fn norm_sets(&self, images: usize) -> Option<(NormSets, f64)> {
         let norm = self.layer.norm?;
         let channels = self.channel_count();
-        let pixels = self.image_len() / self.channel_count();
-        let sets = match norm.scope {
-            NormScope::Batch => {
-                let of_channel = (0..channels).collect();
-                NormSets {
-                    per_image: 0,
-                    of_channel,
-                    count: channels,
-                    size: (images * pixels) as f64,
-                }
-            }
-            NormScope::Groups(groups) => {
-                let within = channels / groups;
-                let of_channel = (0..channels).map(|c| c / within).collect();
-                NormSets {
-                    per_image: groups,
-                    of_channel,
-                    count: images * groups,
-                    size: (pixels * within) as f64,
-                }
-            }
-        };
-
-        Some((sets, norm.eps))
+        let pixels = self.image_len() / channels;
+        Some((NormSets::new(norm, channels, pixels, images), norm.eps))
     }
 
     /// z, or its tangent, before the map is added: what another layer has left in `sums`, and the bias.
@@ -342,54 +257,58 @@ impl HessianLayer<'_> {
         }
     }
 
-    /// From the gradient of what readers see, or its tangent, to that behind scale and shift; nothing if no layer reads it.
+    /// The gradient behind scale and shift, or its tangent, from that of the pooled activations; 0 if no layer reads them.
     pub(super) fn unpool_gradient(
         &self,
         passed: &LayerPassRecord,
-        given: Vec<f64>,
+        pooled: Vec<f64>,
         images: usize,
         weights: &[f64],
     ) -> Vec<f64> {
-        let channels = self.channel_count();
-        let pixels = self.image_len() / self.channel_count();
-        let mut slope = vec![0.0; images * self.image_len()];
-
-        if given.is_empty() {
-            return slope;
+        let len = images * self.image_len();
+        if pooled.is_empty() {
+            return vec![0.0; len];
         }
 
-        match self.layer.pool {
-            Pool::None => slope = given,
-            Pool::Average => {
-                for (image, given) in slope
-                    .chunks_exact_mut(self.image_len())
-                    .zip(given.chunks_exact(channels))
-                {
-                    for pixel in image.chunks_exact_mut(channels) {
-                        pixel
-                            .iter_mut()
-                            .zip(given)
-                            .for_each(|(to, x)| *to = x / pixels as f64);
-                    }
-                }
-            }
+        let mut gradient = match self.layer.pool {
+            Pool::None => pooled,
+            Pool::Average => self.spread_average_gradient(&pooled, len),
             Pool::Max2 => {
-                let len = slope.len();
+                let mut gradient = vec![0.0; len];
                 self.for_each_pooled(len, |at, members| {
-                    slope[members[usize::from(passed.max_choices[at])]] = given[at]
+                    gradient[members[usize::from(passed.max_choices[at])]] = pooled[at]
                 });
+                gradient
             }
-        }
+        };
 
         if self.layer.relu {
-            let y = self.scale_and_shift(&passed.x, weights);
-            slope
-                .iter_mut()
-                .zip(y)
-                .for_each(|(g, y)| *g = if y > 0.0 { *g } else { 0.0 });
+            self.zero_where_inactive(&mut gradient, passed, weights);
         }
 
-        slope
+        gradient
+    }
+
+    /// The gradient of `len` averaged activations, whose pixels share that of their mean equally.
+    fn spread_average_gradient(&self, pooled: &[f64], len: usize) -> Vec<f64> {
+        let channels = self.channel_count();
+        let pixels = self.image_len() / channels;
+        let mut gradient = Vec::with_capacity(len);
+        for mean in pooled.chunks_exact(channels) {
+            for _ in 0..pixels {
+                gradient.extend(mean.iter().map(|x| x / pixels as f64));
+            }
+        }
+
+        gradient
+    }
+
+    /// Sets to 0 what a ReLU at the weights lets nothing of through.
+    fn zero_where_inactive(&self, x: &mut [f64], passed: &LayerPassRecord, weights: &[f64]) {
+        let y = self.scale_and_shift(&passed.x, weights);
+        x.iter_mut()
+            .zip(y)
+            .for_each(|(x, y)| *x = if y > 0.0 { *x } else { 0.0 });
     }
 
     /// Times a norm's scale, if it has one.
@@ -451,10 +370,7 @@ impl HessianLayer<'_> {
         }
 
         if self.layer.relu {
-            let at_weights = self.scale_and_shift(&passed.x, weights);
-            y.iter_mut()
-                .zip(at_weights)
-                .for_each(|(y, there)| *y = if there > 0.0 { *y } else { 0.0 });
+            self.zero_where_inactive(&mut y, passed, weights);
         }
 
         LayerTangent {

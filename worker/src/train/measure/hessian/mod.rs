@@ -5,6 +5,8 @@
 //! how a number changes per unit of the direction.
 
 mod layer;
+mod norm_sets;
+mod params;
 
 use std::mem::take;
 use std::ops::Range;
@@ -12,7 +14,8 @@ use std::ops::Range;
 use ergodic_common::config::Loss;
 use ergodic_common::net::Net;
 
-use self::layer::{HessianLayer, LayerPassRecord, LayerTangent, add_elementwise, locate_params};
+use self::layer::{HessianLayer, LayerPassRecord, LayerTangent, add_elementwise};
+use self::params::locate_params;
 use crate::train::data::ImageBatch;
 use crate::train::engine::simd::Simd16;
 use crate::train::network::shape::HaloGrid;
@@ -45,14 +48,6 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         batch: &ImageBatch<'_>,
     ) -> Self {
         let weights: Vec<f64> = parameters.iter().flatten().map(|x| f64::from(*x)).collect();
-        let mut images = vec![0.0; batch.len() * net.input.len()];
-        batch.write_images(
-            0,
-            batch.len(),
-            &HaloGrid::single_pixel(net.input.len()),
-            &mut images,
-        );
-
         let params = locate_params(net);
         let trained = params.iter().filter(|param| param.trained);
         let layers = (0..net.layers.len()).map(|at| HessianLayer::new(net, at, &params, &weights));
@@ -64,7 +59,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
             layers: layers.collect(),
             trained: trained.map(|param| param.range.clone()).collect(),
             weights,
-            images: images.into_iter().map(f64::from).collect(),
+            images: batch_images(batch, net.input.len()),
             labels: batch.labels().collect(),
             micro_batch: net.micro_batch_size(batch.len() as u64) as usize,
             cached_pass: Vec::new(),
@@ -238,11 +233,11 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         for (at, layer) in self.layers.iter().enumerate().rev() {
             let here = &passed[at];
             let tangent = &tangents[at];
-            let slope =
-                layer.unpool_gradient(here, take(&mut given[at]), images.len(), &self.weights);
+            let at_point = (&self.weights[..], direction);
+            let given_here = take(&mut given[at]);
+            let slope = layer.unpool_gradient(here, given_here, images.len(), &self.weights);
             layer.add_affine_tangents(here, tangent, &slope, product);
-            let mut gradient =
-                layer.norm_backward_tangent(here, tangent, &slope, (&self.weights, direction));
+            let mut gradient = layer.norm_backward_tangent(here, tangent, &slope, at_point);
 
             if let Some(adder) = layer.adder {
                 add_elementwise(&mut gradient, &take(&mut gradients[adder]));
@@ -372,6 +367,14 @@ impl<'a, S: Simd16> Hessian<'a, S> {
 
         slopes
     }
+}
+
+/// The numbers of a batch, `len` per image.
+fn batch_images(batch: &ImageBatch<'_>, len: usize) -> Vec<f64> {
+    let mut images = vec![0.0; batch.len() * len];
+    let grid = HaloGrid::single_pixel(len);
+    batch.write_images(0, batch.len(), &grid, &mut images);
+    images.into_iter().map(f64::from).collect()
 }
 
 /// 1 for true, 0 for false.
