@@ -1,4 +1,4 @@
-//! What runs a network: the trainer's own engine on the CPU, or stock Candle operations on another device.
+//! The engine that runs a network: the trainer's own engine on the CPU, or stock Candle operations on another device.
 
 use candle_core::Result;
 use ergodic_common::net::{Net, NormSpec};
@@ -14,7 +14,7 @@ use super::network::params::ParamLayout;
 /// Share of the new value in a running statistic.
 const STATISTICS_MOMENTUM: f64 = 0.1;
 
-/// A network with what runs it.
+/// A network with its engine.
 pub(crate) enum ComputeBackend {
     /// On the CPU.
     Cpu(Box<CpuEngine>),
@@ -23,7 +23,7 @@ pub(crate) enum ComputeBackend {
 }
 
 impl ComputeBackend {
-    /// For training batches of the job's size and passes without gradient of up to `test` images.
+    /// A backend for training batches of the job's size and passes without gradient of up to `test` images.
     pub(crate) fn new(job: &Job<'_>, net: &Net, test: usize) -> Self {
         let batch = job.config.effective_batch_size() as usize;
         let loss = job.config.train.loss;
@@ -36,13 +36,16 @@ impl ComputeBackend {
                 test,
                 job.thread_count(),
             ))),
-            Some(place) => {
-                Self::Candle(Box::new(CandleEngine::new(net, loss, batch, &place.device)))
-            }
+            Some(candle) => Self::Candle(Box::new(CandleEngine::new(
+                net,
+                loss,
+                batch,
+                &candle.device,
+            ))),
         }
     }
 
-    /// Where parameters stand.
+    /// The layout of the packed parameters.
     pub(crate) fn layout(&self) -> &ParamLayout {
         match self {
             Self::Cpu(engine) => &engine.layout,
@@ -87,7 +90,7 @@ impl ComputeBackend {
         }
     }
 
-    /// Classes that the last pass gives its first images.
+    /// Classes that the last pass predicts for its first images.
     pub(crate) fn predicted_classes(&self, images: usize) -> Vec<u8> {
         match self {
             Self::Cpu(engine) => engine.predicted_classes(images).collect(),
@@ -95,7 +98,7 @@ impl ComputeBackend {
         }
     }
 
-    /// Moves the running statistics towards those of the last training batch. The very first batch replaces them where
+    /// Blends the statistics of the last training batch into the running statistics. The very first batch replaces them where
     /// ε = 0: the initial variance of 1 would set an absolute scale.
     pub(crate) fn update_statistics(&self, running: &mut [f32], first: bool) {
         self.blend_statistics(running, |norm| {
@@ -107,7 +110,7 @@ impl ComputeBackend {
         });
     }
 
-    /// Passes over a batch in training mode, and takes its statistics into the mean over the `before` earlier ones.
+    /// Runs a forward pass over a batch in training mode, and takes its statistics into the mean over the `before` earlier ones.
     pub(crate) fn estimate_statistics<S: Simd16>(
         &mut self,
         s: S,
@@ -125,15 +128,15 @@ impl ComputeBackend {
     }
 
     fn blend_statistics(&self, running: &mut [f32], share: impl Fn(&NormSpec) -> f64) {
-        for (at, (place, norm)) in self.layout().batch_norms().enumerate() {
+        for (at, (range, norm)) in self.layout().batch_norms().enumerate() {
             match self {
-                Self::Cpu(engine) => place.blend_statistics(
-                    engine.batch_statistics(place.layer),
+                Self::Cpu(engine) => range.blend_statistics(
+                    engine.batch_statistics(range.layer),
                     share(&norm),
                     running,
                 ),
                 Self::Candle(engine) => {
-                    place.blend_statistics(engine.batch_statistics(at), share(&norm), running)
+                    range.blend_statistics(engine.batch_statistics(at), share(&norm), running)
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! How fast this machine trains.
+//! The benchmark of training speed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,14 +17,14 @@ use super::optim::schedule::StepHyperparams;
 use super::trial::Training;
 use super::{CandleDevice, Isa, Job};
 
-/// What a benchmark measured.
+/// The results of a benchmark.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BenchReport {
     /// Training steps done.
     pub steps: u64,
     /// Images trained on.
     pub samples: u64,
-    /// Time that all threads ran on CPUs, in seconds; elapsed time where the system does not tell.
+    /// Time that all threads ran on CPUs, in seconds; elapsed time where the system does not count it.
     pub cpu_seconds: f64,
     /// Elapsed time, in seconds.
     pub seconds: f64,
@@ -59,7 +59,7 @@ pub fn measure_training_speed(
     config: &TrialConfig,
     steps: u64,
     isa: Isa,
-    place: Option<&CandleDevice>,
+    candle_device: Option<&CandleDevice>,
     threads: u32,
 ) -> Result<BenchReport, rayon::ThreadPoolBuildError> {
     let Some(net) = Net::from_config(config) else {
@@ -88,7 +88,7 @@ pub fn measure_training_speed(
         initial_weights: None,
         key: TrialKey { cell: 0, repeat: 0 },
         isa,
-        candle_device: place,
+        candle_device,
         thread_pool: pool.as_ref(),
         checkpoint_store: None,
         deadline: None,
@@ -173,7 +173,8 @@ impl super::SimdProgram for TimedTraining<'_> {
 
         for step in 0..WARM_UP_STEPS + self.steps {
             if step == WARM_UP_STEPS {
-                (start, began) = (cpu_seconds(), Instant::now());
+                start = cpu_seconds();
+                began = Instant::now();
             }
             training.compute_gradient(step).expect(super::ON_CPU);
             training.update_weights(rates, step).expect(super::ON_CPU);
@@ -182,7 +183,8 @@ impl super::SimdProgram for TimedTraining<'_> {
         let cpu = cpu_seconds() - start;
         let elapsed = began.elapsed().as_secs_f64();
         // The system counts CPU time in ticks, which a very short run may fall between.
-        (*self.seconds.0, *self.seconds.1) = (if cpu > 0.0 { cpu } else { elapsed }, elapsed);
+        *self.seconds.0 = if cpu > 0.0 { cpu } else { elapsed };
+        *self.seconds.1 = elapsed;
     }
 }
 
@@ -197,7 +199,8 @@ fn random_trial_data(config: &TrialConfig, streams: &Streams) -> TrialData {
     });
 
     let config = DataConfig::new(name, batch, 1);
-    TrialData::new(dataset, &config, streams).expect("as many images as asked for were made")
+    TrialData::new(dataset, &config, streams)
+        .expect("the dataset has as many images as the config uses")
 }
 
 fn random_images(name: DatasetName, images: u32) -> Images {

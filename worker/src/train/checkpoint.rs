@@ -1,23 +1,23 @@
-//! The state of a trial between two steps: what is needed to end it with the same bits, on this machine or another.
+//! Checkpoints: the state of a trial between two steps, with which it ends in the same bits on this machine or another.
 
 use super::Job;
 
-/// Where unfinished trials are kept.
+/// A store for the checkpoints of unfinished trials.
 pub trait CheckpointStore: Sync {
-    /// All that was kept under this identity, in any order; what does not fit is passed over.
+    /// All checkpoints saved under this identity, in any order; those that do not fit are ignored.
     fn load_checkpoints(&self, identity: &[u8; 32]) -> Vec<Vec<u8>>;
-    /// Whether to keep the trial now, after so many steps.
+    /// Whether to save the trial now, after `steps` steps.
     fn should_save(&self, steps: u64) -> bool;
-    /// Keeps a trial in place of what was kept of it before.
+    /// Saves a checkpoint, which replaces earlier ones of the trial.
     fn save_checkpoint(&self, identity: &[u8; 32], steps: u64, checkpoint: Vec<u8>);
-    /// Whether a trial that is to stop does so at once, and is not to reach the end of its step to be kept there.
+    /// Whether a trial that must stop does so at once, instead of finishing its step and saving a checkpoint.
     fn should_stop_at_once(&self) -> bool;
-    /// The trial has ended: nothing of it is needed any more.
+    /// Discards the checkpoints of a trial that has ended.
     fn discard_checkpoints(&self, identity: &[u8; 32]);
 }
 
-/// What a trial's result is a function of, hashed: a checkpoint is of no use to another one. A change of what is packed gets
-/// another key, so that an older form does not fit.
+/// The hash of all that a trial's result is a function of; a checkpoint fits trials of the same identity only. Every change of
+/// the checkpoint's format needs another key here, so that older checkpoints do not fit.
 pub(crate) fn compute_trial_identity(job: &Job<'_>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v3");
     let described = format!(
@@ -68,7 +68,7 @@ impl CheckpointEncoder {
         self.bytes.extend(all);
     }
 
-    /// All of it, with a hash at the end.
+    /// The bytes, with a hash at the end.
     pub(crate) fn finish_with_hash(mut self) -> Vec<u8> {
         let hash = *blake3::hash(&self.bytes).as_bytes();
         self.bytes.extend(hash);
@@ -76,24 +76,24 @@ impl CheckpointEncoder {
     }
 }
 
-/// Reads a checkpoint of this trial: the steps that are done, and what follows. `None` if it is damaged, or of another trial
-/// or form.
+/// Opens a checkpoint: returns the steps that are done, and the decoder of the rest. `None` if it is damaged, or of another
+/// trial or format.
 pub(crate) fn open_checkpoint<'a>(
     checkpoint: &'a [u8],
     identity: &[u8; 32],
 ) -> Option<(u64, CheckpointDecoder<'a>)> {
-    let mut unpacker = CheckpointDecoder::new(checkpoint)?;
-    unpacker.read_bytes().filter(|found| found == identity)?;
-    Some((unpacker.read_u64()?, unpacker))
+    let mut decoder = CheckpointDecoder::new(checkpoint)?;
+    decoder.read_bytes().filter(|found| found == identity)?;
+    Some((decoder.read_u64()?, decoder))
 }
 
-/// Reads what a [`Packer`] wrote. Everything is `None` once something is missing.
+/// Reads what a [`CheckpointEncoder`] wrote. Every method returns `None` once something is missing.
 pub(crate) struct CheckpointDecoder<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> CheckpointDecoder<'a> {
-    /// `None` if the bytes are not those that were written.
+    /// Checks the hash; `None` if the bytes are not those that were written.
     pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
         let (bytes, hash) = bytes.split_last_chunk::<32>()?;
         (blake3::hash(bytes).as_bytes() == hash).then_some(Self { bytes })

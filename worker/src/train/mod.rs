@@ -1,7 +1,7 @@
 //! The trainer: from a trial's config and random streams to its result, with the same bits on every machine.
 //!
 //! Reading order: `data` is what a trial trains on, `network` the layout of its network, `engine` the forward and backward
-//! pass, `optim` the optimizers, `measure` what is sampled on the way, `checkpoint` what is kept of an unfinished trial,
+//! pass, `optim` the optimizers, `measure` what is sampled on the way, `checkpoint` the saved state of an unfinished trial,
 //! and `trial` the loop. `candle` runs the same networks on Candle's stock operations.
 //!
 //! The numerics class of all this is [`CPU_F32`]: a change that alters any bit of any
@@ -42,27 +42,27 @@ use trial::Training;
 /// Everything a trial needs.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
-    /// What the cell resolves to.
+    /// The config that the cell resolves to.
     pub config: &'a TrialConfig,
-    /// Where its random choices come from.
+    /// The random streams of all random choices.
     pub streams: &'a Streams,
-    /// What is sampled, and when.
+    /// The metrics to sample, and when.
     pub measure: &'a Measure,
-    /// What it trains on; the empty model needs none.
+    /// The dataset; the empty model needs none.
     pub data: Option<&'a TrialData>,
-    /// The file of its initial weights, where they come from one.
+    /// The file of initial weights, if the config names one.
     pub initial_weights: Option<&'a [u8]>,
-    /// Which trial it is.
+    /// Cell and repeat of the trial.
     pub key: TrialKey,
     /// The instruction set to use; it decides no bit of the result.
     pub isa: Isa,
-    /// Where networks run on stock operations; on the trainer's own engine otherwise. It decides the numerics class.
+    /// The device for Candle's stock operations; the trainer's own engine where there is none. It decides the numerics class.
     pub candle_device: Option<&'a CandleDevice>,
     /// The threads to share the work among, if more than the caller's; they decide no bit of the result.
     pub thread_pool: Option<&'a ThreadPool>,
-    /// Where the trial is kept while it is unfinished, if anywhere; it goes on from what lies there.
+    /// The store of checkpoints, if there is one; the trial resumes from a checkpoint in it.
     pub checkpoint_store: Option<&'a dyn CheckpointStore>,
-    /// When it is broken off, if ever.
+    /// The time limit, if there is one.
     pub deadline: Option<Deadline>,
 }
 
@@ -74,7 +74,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// So long from now.
+    /// The deadline at `limit` from now.
     pub fn from_now(limit: Duration) -> Self {
         Self {
             limit,
@@ -100,16 +100,16 @@ impl Job<'_> {
     /// The numerics class.
     fn numerics_class(&self) -> &str {
         self.candle_device
-            .map_or(CPU_F32, |place| &place.numerics_class)
+            .map_or(CPU_F32, |candle| &candle.numerics_class)
     }
 
-    /// What computes, for result rows.
+    /// The device or instruction set, for result rows.
     fn device_name(&self) -> &'static str {
         self.candle_device
-            .map_or(self.isa.name(), |place| place.name)
+            .map_or(self.isa.name(), |candle| candle.name)
     }
 
-    /// Whether its time is up.
+    /// Whether the time limit is over.
     fn is_past_deadline(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline.is_past())
     }
@@ -126,10 +126,10 @@ impl Job<'_> {
     }
 }
 
-/// What a trial leaves.
+/// The result of a trial, and its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinishedTrial {
-    /// Its result.
+    /// The row of the trial.
     pub result: TrialResult,
     /// The file of trained weights whose hash the result names.
     pub weights: Option<Vec<u8>>,
@@ -158,7 +158,7 @@ pub fn run_trial(job: &Job<'_>, stop: &AtomicBool) -> Option<FinishedTrial> {
     Some(finished)
 }
 
-/// What is trained.
+/// The model that a trial trains.
 #[derive(Clone, Copy)]
 enum TrialModel<'a> {
     Net(&'a Net, &'a TrialData),
@@ -166,17 +166,17 @@ enum TrialModel<'a> {
 }
 
 fn train_model(job: &Job<'_>, subject: TrialModel<'_>, stop: &AtomicBool) -> Option<FinishedTrial> {
-    let mut ending = None;
+    let mut finished = None;
     job.run_on_pool(|| {
         job.isa.run_program(TrialProgram {
             job,
             subject,
             stop,
-            finished: &mut ending,
+            finished: &mut finished,
         })
     });
 
-    ending
+    finished
 }
 
 /// Why Candle's errors cannot occur: they are about devices and types that the trainer fixes itself.
@@ -235,7 +235,7 @@ fn failed_trial(job: &Job<'_>, cause: String) -> FinishedTrial {
     }
 }
 
-/// A trial whose time was up after so many steps.
+/// The failure of a trial whose time limit was over after `steps` steps.
 fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
     let limit = job
         .deadline
@@ -246,12 +246,12 @@ fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
         job.config.total_steps()
     );
     let mut late = failed_trial(job, cause);
-    (late.result.steps, late.result.isa) = (steps, job.device_name().to_owned());
-
+    late.result.steps = steps;
+    late.result.isa = job.device_name().to_owned();
     late
 }
 
-/// The made-up result of a model that trains nothing.
+/// The random result of a model that trains nothing.
 fn empty_model_trial(job: &Job<'_>) -> FinishedTrial {
     let mut stream = job.streams.open_stream(Purpose::Empty, b"");
     let digest = stream.next_bytes();

@@ -128,7 +128,8 @@ fn underflowed_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
          rounded never is: set model.noise above 0, or choose a larger lr·wd"
     );
     let mut ended = failed_trial(job, cause);
-    (ended.result.steps, ended.result.isa) = (steps, job.device_name().to_owned());
+    ended.result.steps = steps;
+    ended.result.isa = job.device_name().to_owned();
     ended
 }
 

@@ -15,12 +15,12 @@ use crate::train::network::params::ParamLayout;
 use crate::train::network::plan;
 use crate::train::network::shape::HaloGrid;
 
-/// Where stock operations run, and the numerics class of what they compute there.
+/// A device for stock operations, and the numerics class of their results there.
 #[derive(Debug, Clone)]
 pub struct CandleDevice {
     /// The device.
     pub device: Device,
-    /// What it computes, such as `cuda-f32/2/sm90/cublas13.1`.
+    /// The numerics class of its results, such as `cuda-f32/2/sm90/cublas13.1`.
     pub numerics_class: String,
     /// The device in a word, for result rows.
     pub name: &'static str,
@@ -28,7 +28,7 @@ pub struct CandleDevice {
 
 /// A network on a device.
 pub(crate) struct CandleEngine {
-    /// Where parameters are in the packed vectors.
+    /// The layout of the packed parameters.
     pub(crate) layout: ParamLayout,
     net: Net,
     device: Device,

@@ -17,7 +17,7 @@ pub(crate) type CandleParams = Vec<Var>;
 /// Running mean and variance of each layer with a batch norm, `[lane, channel]`.
 pub(crate) type BatchNormStatistics = Vec<[Tensor; 2]>;
 
-/// What a pass found.
+/// The results of a forward pass.
 pub(crate) struct ForwardOutput {
     /// `[lane, batch, class]`
     pub(crate) logits: Tensor,
@@ -164,7 +164,7 @@ pub(crate) fn apply_linear_op(layer: &Layer, x: &Tensor, weight: &Tensor) -> Res
     }
 }
 
-/// What each output pixel of a convolution sees, `[image, output pixel and kernel pixel, channel]`. Candle's own
+/// The inputs that each output pixel of a convolution reads, `[image, output pixel and kernel pixel, channel]`. Candle's own
 /// convolution has no lanes, and a wrong gradient for images that are not square.
 fn extract_patches(layer: &Layer, x: &Tensor) -> Result<Tensor> {
     let (lanes, batch, height, width, channels) = x.dims5()?;

@@ -1,4 +1,4 @@
-//! How training images are changed each time they are visited.
+//! Augmentation: random crops and flips of training images.
 
 use ergodic_common::config::{Augment, MAX_CROP_SHIFT, TrialConfig, VisitOrder};
 use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
@@ -6,7 +6,7 @@ use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
 /// A window on an image, moved and perhaps mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ImageTransform {
-    /// By which the window is moved.
+    /// Pixels by which the window is moved.
     down: i8,
     right: i8,
     /// Whether left and right are exchanged in the window.
@@ -32,7 +32,7 @@ impl ImageTransform {
         }
     }
 
-    /// Which pixel of an image stands at (y, x) of the window, counted row by row; `None` outside the image.
+    /// The pixel of an image that is at (y, x) of the window, counted row by row; `None` outside the image.
     pub(crate) fn source_pixel(
         self,
         y: usize,
@@ -51,7 +51,7 @@ impl ImageTransform {
     }
 }
 
-/// Moves of so many images; none where images stay as they are.
+/// Draws the transforms of `images` images; none where images are not augmented.
 pub(crate) fn draw_transforms(
     augment: Augment,
     images: usize,
@@ -64,13 +64,13 @@ pub(crate) fn draw_transforms(
     }
 }
 
-/// The moves of a trial, step by step. Like the order of images, they are drawn epoch by epoch, so that the n-th image of
-/// an epoch moves alike whatever the batch size.
+/// The transforms of a trial, step by step. Like the order of images, they are drawn epoch by epoch, so that the n-th image of
+/// an epoch is transformed alike for every batch size.
 pub(crate) struct TransformSequence<'a> {
     streams: &'a Streams,
     augment: Augment,
     batch_size: usize,
-    /// Steps for which moves are drawn at once: an epoch, or one where images are drawn with replacement.
+    /// Steps whose transforms are drawn at once: an epoch, or one where images are drawn with replacement.
     steps_per_draw: u64,
     drawn_period: Option<u64>,
     transforms: Vec<ImageTransform>,
@@ -96,7 +96,7 @@ impl<'a> TransformSequence<'a> {
         }
     }
 
-    /// Those of a step, counted from 0; none where images stay as they are.
+    /// The transforms of a step, counted from 0; none where images are not augmented.
     pub(crate) fn transforms_at(&mut self, step: u64) -> &[ImageTransform] {
         if self.augment == Augment::None {
             return &[];

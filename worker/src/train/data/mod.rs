@@ -1,4 +1,4 @@
-//! The dataset as trials see it: which images, standardised.
+//! The dataset as trials see it: the chosen images, standardised.
 
 pub(crate) mod augment;
 pub(crate) mod order;
@@ -19,11 +19,11 @@ pub struct TrialData {
     dataset: Arc<Dataset>,
     subset: Subset,
     scaling: InputScaling,
-    /// Labels of all training images, some of them wrong on purpose.
+    /// Labels of all training images, some of them replaced by label noise.
     labels: Vec<u8>,
 }
 
-/// How an image's numbers become inputs.
+/// The scaling of an image's numbers to inputs.
 #[derive(Debug)]
 enum InputScaling {
     /// Per channel, what each byte becomes: (p/255 − mean)/std over the training images used.
@@ -36,14 +36,14 @@ impl TrialData {
     /// Chooses the images and takes the training images' mean and standard deviation per channel, from exact sums.
     ///
     /// # Errors
-    /// More images are asked for than there are.
+    /// The config wants more images than there are.
     pub fn new(
         dataset: Arc<Dataset>,
         config: &DataConfig,
         streams: &Streams,
     ) -> Result<Self, DataError> {
         let subset = dataset.choose_subset(config, streams)?;
-        let inputs = if dataset.train.floats.is_empty() {
+        let scaling = if dataset.train.floats.is_empty() {
             InputScaling::ByteTables(compute_byte_tables(
                 &dataset,
                 &subset.train,
@@ -61,7 +61,7 @@ impl TrialData {
         Ok(Self {
             dataset,
             subset,
-            scaling: inputs,
+            scaling,
             labels,
         })
     }
@@ -71,7 +71,7 @@ impl TrialData {
         &self.subset.train
     }
 
-    /// Indices of the test images that predictions are kept for.
+    /// Indices of the test images of the probe set.
     pub(crate) fn probe_indices(&self, points: u32, streams: &Streams) -> Vec<u32> {
         self.dataset.choose_probe_set(points, streams)
     }
@@ -125,7 +125,7 @@ fn image_len(dataset: &Dataset) -> usize {
     (height * width * channels) as usize
 }
 
-/// What each byte of each channel becomes.
+/// The input for each byte, per channel.
 fn compute_byte_tables(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<[f32; 256]> {
     let channels = dataset.name.image_shape().2 as usize;
     let image = image_len(dataset);
@@ -206,7 +206,7 @@ fn draw_noisy_labels(dataset: &Dataset, probability: f64, streams: &Streams) -> 
     labels
 }
 
-/// What each byte of a channel becomes, given how often each occurs.
+/// The input for each byte of a channel, given how often each occurs.
 fn build_standardized_table(counts: &[u64; 256]) -> [f32; 256] {
     let n = power_sum(counts, 0);
     let first = power_sum(counts, 1);
@@ -236,27 +236,27 @@ fn power_sum(counts: &[u64; 256], power: u32) -> u64 {
 /// A batch of images.
 #[derive(Clone, Copy)]
 pub(crate) struct ImageBatch<'a> {
-    /// Of all images.
+    /// The pixels of all images.
     pixels: PixelData<'a>,
-    /// Height and width of one.
+    /// Height and width of an image.
     sides: (usize, usize),
     labels: &'a [u8],
-    /// Which of them.
+    /// The batch's images among them.
     indices: &'a [u32],
-    /// How each of them is changed, if they are.
+    /// The augmentation of each image of the batch; empty without augmentation.
     transforms: &'a [ImageTransform],
 }
 
 #[derive(Clone, Copy)]
 enum PixelData<'a> {
-    /// What each byte becomes stands in a table per channel.
+    /// Bytes, with a table of inputs per channel.
     Bytes(&'a [u8], &'a [[f32; 256]]),
     /// Numbers, with mean and standard deviation per channel.
     Floats(&'a [f32], &'a [(f64, f64)]),
 }
 
 impl<'a> ImageBatch<'a> {
-    /// Inputs as they are.
+    /// A batch of inputs that are not scaled.
     #[cfg(test)]
     pub(crate) fn from_floats(pixels: &'a [f32], labels: &'a [u8], indices: &'a [u32]) -> Self {
         let pixels = PixelData::Floats(pixels, &[(0.0, 1.0)]);
@@ -269,39 +269,36 @@ impl<'a> ImageBatch<'a> {
         }
     }
 
-    /// The same images, each moved.
-    pub(crate) fn with_transforms(self, moves: &'a [ImageTransform]) -> Self {
-        Self {
-            transforms: moves,
-            ..self
-        }
+    /// The same images, each with a transform.
+    pub(crate) fn with_transforms(self, transforms: &'a [ImageTransform]) -> Self {
+        Self { transforms, ..self }
     }
 
-    /// How many.
+    /// Number of images.
     pub(crate) fn len(&self) -> usize {
         self.indices.len()
     }
 
-    /// The same images in pieces of up to `size`.
+    /// The batch in pieces of up to `size` images.
     pub(crate) fn micro_batches(&self, size: usize) -> impl Iterator<Item = Self> + use<'a> {
         let whole = *self;
         self.indices
             .chunks(size)
             .enumerate()
             .map(move |(at, indices)| {
-                let moves = whole
+                let transforms = whole
                     .transforms
                     .get(at * size..at * size + indices.len())
                     .unwrap_or_default();
                 Self {
                     indices,
-                    transforms: moves,
+                    transforms,
                     ..whole
                 }
             })
     }
 
-    /// Their labels.
+    /// The labels of the images.
     pub(crate) fn labels(&self) -> impl ExactSizeIterator<Item = u8> + use<'a> {
         let labels = self.labels;
         self.indices.iter().map(move |i| labels[*i as usize])

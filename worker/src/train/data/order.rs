@@ -1,4 +1,4 @@
-//! Which training images each step sees.
+//! The order of the training images.
 
 use ergodic_common::config::{TrialConfig, VisitOrder};
 use ergodic_common::random_streams::{Purpose, Streams};
@@ -9,14 +9,15 @@ pub(crate) struct BatchSequence<'a> {
     order: VisitOrder,
     batch_size: usize,
     steps_per_epoch: u64,
-    /// The subset in an epoch's order, and which epoch; what it held before is put back first.
+    /// The subset in an epoch's order.
     epoch_indices: Vec<u32>,
+    /// The epoch of that order, if the subset is shuffled.
     shuffled_epoch: Option<u64>,
     subset: &'a [u32],
 }
 
 impl<'a> BatchSequence<'a> {
-    /// Over the images of `subset`.
+    /// Batches of the images of `subset`.
     pub(crate) fn new(config: &TrialConfig, streams: &'a Streams, subset: &'a [u32]) -> Self {
         let order = config.data.order;
         let batch_size = config.effective_batch_size() as usize;

@@ -24,13 +24,13 @@ use super::workspace::{LayerWorkspace, Workspace};
 use crate::train::network::direct_conv_plan::DirectConvPlan;
 use crate::train::network::plan::ConvAlgorithm;
 
-/// Where the gradient of a chunk's input goes, and what it starts from.
+/// The destination of the gradient of a chunk's input, and its initial value.
 struct InputGradient<'a> {
     gradient: &'a mut [f32],
     initial_sum: InitialSum<'static>,
 }
 
-/// What the backward pass over a chunk reads: the weights, and its input and ∂L/∂z in the workspace.
+/// The inputs of the backward pass over a chunk: the weights, and its input and ∂L/∂z in the workspace.
 #[derive(Clone, Copy)]
 struct BackwardInputs<'a> {
     transposed_weights: &'a [f32],
@@ -151,7 +151,7 @@ impl LayerState {
         });
     }
 
-    /// Where layer `reader` writes the gradient of this layer's activations, which it has read.
+    /// The destination of the gradient of this layer's activations from layer `reader`, which has read them.
     fn activation_gradient<'a>(
         &self,
         reader: usize,

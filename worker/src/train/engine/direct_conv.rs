@@ -17,19 +17,19 @@ pub(crate) struct ConvTap {
     pub(crate) first_weight_row: usize,
 }
 
-/// Where an output pixel reads and writes, relative to its chunk.
+/// Offsets of an output pixel, in the input and in the output of its chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PixelOffsets {
     pub(crate) input: usize,
     pub(crate) output: usize,
 }
 
-/// What a sum starts from.
+/// The initial value of a sum.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum InitialSum<'a> {
     /// 0
     Zero,
-    /// What the output holds.
+    /// The present value of the output.
     Output,
     /// A buffer laid out as the output.
     Buffer(&'a [f32]),
@@ -46,7 +46,6 @@ pub(crate) struct DirectConvKernel<'a> {
     /// Blocks of output channels, and numbers from one to the next in the output.
     pub(crate) blocks: usize,
     pub(crate) block_stride: usize,
-    /// Where the sums start.
     pub(crate) initial_sum: InitialSum<'a>,
     pub(crate) output: &'a mut [f32],
 }

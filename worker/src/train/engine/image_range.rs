@@ -13,7 +13,7 @@ impl ImageRange {
         Self { first: 0, images }
     }
 
-    /// These images in pieces of `size`; the last one may be smaller.
+    /// The images in pieces of `size`; the last one may be smaller.
     pub(crate) fn split_by(self, size: usize) -> impl Iterator<Item = Self> {
         let Self { first, images } = self;
         (0..images).step_by(size).map(move |at| Self {

@@ -79,11 +79,11 @@ impl LayerReaders {
     }
 }
 
-/// Where a layer's parameters are in the packed vector.
+/// The ranges of a layer's parameters in the packed vector.
 pub(crate) struct ParamRanges {
     pub(crate) weight: Range<usize>,
     pub(crate) scale: Option<Range<usize>>,
-    /// Of the bias, or of the norm's shift.
+    /// The bias, or the norm's shift.
     pub(crate) shift: Option<Range<usize>>,
 }
 
@@ -276,7 +276,7 @@ fn initial_coefficients(width: usize, relu: bool, images: Option<usize>) -> Chan
     }
 }
 
-/// What all threads read during a pass over one layer.
+/// The inputs that all threads read during a pass over one layer.
 pub(crate) struct LayerPass<'a> {
     /// Index of the layer.
     pub(crate) at: usize,

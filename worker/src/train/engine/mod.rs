@@ -41,7 +41,7 @@ use super::network::shape::HaloGrid;
 
 /// A network with the memory to run it.
 pub(crate) struct CpuEngine {
-    /// Where parameters are in the packed vector.
+    /// The layout of the packed parameters.
     pub(crate) layout: ParamLayout,
     /// Images whose activations are held at a time in training.
     micro_batch: usize,
@@ -56,7 +56,7 @@ pub(crate) struct CpuEngine {
 }
 
 impl CpuEngine {
-    /// For training batches of `batch` images and passes without gradient of up to `test` images, on `threads` threads of
+    /// An engine for training batches of `batch` images and passes without gradient of up to `test` images, on `threads` threads of
     /// the pool that it runs in.
     pub(crate) fn new(net: &Net, loss: Loss, batch: usize, test: usize, threads: usize) -> Self {
         let plans = plan::plan_layers(net);

@@ -1,4 +1,4 @@
-//! What stands between a map's output z and the layer's activation: y = (z − mean)·inv · scale + shift, then ReLU.
+//! From a linear map's output z to the layer's activation: y = (z − mean)·inv · scale + shift, then ReLU.
 //!
 //! One formula serves all layers; without a norm, mean is 0 and inv and scale are 1, which changes no bit of z. Passes
 //! over a batch run chunk by chunk while the chunk is in the cache: sums in f32 within a chunk, in f64 across chunks.
@@ -15,7 +15,7 @@ pub(crate) const PARTIAL_SUMS: usize = 4;
 pub(crate) struct ChannelCoefficients {
     pub(crate) mean: Vec<f32>,
     pub(crate) inv_std: Vec<f32>,
-    /// From one image's mean and inv to the next one's: 0 where all share them.
+    /// Numbers from one image's mean and 1/std to the next one's; 0 where all images share them.
     pub(crate) image_stride: usize,
     pub(crate) scale: Vec<f32>,
     pub(crate) shift: Vec<f32>,
@@ -24,7 +24,7 @@ pub(crate) struct ChannelCoefficients {
 }
 
 impl ChannelCoefficients {
-    /// Those that change nothing.
+    /// Coefficients that change nothing.
     pub(crate) fn identity(width: usize, relu: bool) -> Self {
         Self {
             mean: vec![0.0; width],
@@ -36,7 +36,7 @@ impl ChannelCoefficients {
         }
     }
 
-    /// Gives each of so many images a mean and inv of its own.
+    /// Gives each of `images` images a mean and 1/std of its own.
     pub(crate) fn repeat_per_image(mut self, images: usize) -> Self {
         self.image_stride = self.padded_channels();
         self.mean = self.mean.repeat(images);
@@ -44,7 +44,7 @@ impl ChannelCoefficients {
         self
     }
 
-    /// Channels, padded.
+    /// Number of channels, with padding.
     pub(crate) fn padded_channels(&self) -> usize {
         self.scale.len()
     }
@@ -94,7 +94,7 @@ impl<B: Copy> LoadedCoefficients<B> {
         }
     }
 
-    /// The activation, given whether a ReLU comes last.
+    /// The activation; `relu` tells whether a ReLU comes last.
     #[inline(always)]
     pub(crate) fn compute_activation<S: Simd16<Block = B>>(&self, s: S, z: B, relu: bool) -> B {
         let (_, y) = self.normalize_and_scale(s, z);
@@ -192,7 +192,7 @@ impl ChannelMoments {
         self.squared_deviations[channel] += squares + delta * delta * (self.count * count / total);
     }
 
-    /// The same mean and biased variance for all channels of a group, `groups` of equal size among the first `channels`.
+    /// Mean and biased variance per channel, shared by all channels of a group, `groups` of equal size among the first `channels`.
     pub(crate) fn group_statistics(
         &self,
         channels: usize,

@@ -37,7 +37,7 @@ impl GradientSums {
             .for_each(|(sum, x)| *sum += x);
     }
 
-    /// What a norm over `count` values a channel takes off ∂L/∂x and its slope in x:
+    /// Writes the means that a norm over `count` values per channel subtracts from ∂L/∂x:
     /// ∂L/∂z = inv·(∂L/∂x − mean(∂L/∂x) − x·mean(∂L/∂x·x)) with ∂L/∂x = scale·∂L/∂y.
     pub(crate) fn write_gradient_means(
         &self,
@@ -51,7 +51,7 @@ impl GradientSums {
         }
     }
 
-    /// The same for one image whose sums these are, over `count` pixels and `groups` of its first `width` channels.
+    /// Writes the means of one image, whose sums these are, over `count` pixels and `groups` of its first `width` channels.
     pub(crate) fn write_group_means(
         &self,
         channels: &ChannelCoefficients,
@@ -83,7 +83,8 @@ fn scaled_mean(
     (weighted.sum::<f64>() / count) as f32
 }
 
-/// What a norm makes of [`GradientSums`], for every image where it runs over single images. Without a norm ∂L/∂z = ∂L/∂y.
+/// The means of ∂L/∂x and of ∂L/∂x·x that a norm subtracts, for every image where it runs over single images. Without a norm
+/// ∂L/∂z = ∂L/∂y.
 #[derive(Debug, Default)]
 pub(crate) struct GradientMeans {
     pub(crate) mean: Vec<f32>,
@@ -91,7 +92,7 @@ pub(crate) struct GradientMeans {
 }
 
 impl GradientMeans {
-    /// For so many sets of coefficients: 1, or one per image.
+    /// Means for `sets` sets of coefficients: 1, or one per image.
     pub(crate) fn new(width: usize, sets: usize) -> Self {
         Self {
             mean: vec![0.0; width * sets],
@@ -106,7 +107,7 @@ pub(crate) struct GradientSumsKernel<'a> {
     /// Gradient of the activations.
     pub(crate) gradient: &'a [f32],
     pub(crate) coefficients: &'a ChannelCoefficients,
-    /// Whose mean and inv hold.
+    /// The image whose mean and 1/std apply.
     pub(crate) image: usize,
     pub(crate) gradient_sums: &'a mut GradientSums,
 }
@@ -154,10 +155,10 @@ pub(crate) struct NormBackwardKernel<'a> {
     pub(crate) gradient: &'a [f32],
     /// Gradient that reaches z past norm and ReLU, from the layer that adds z to its own.
     pub(crate) residual_gradient: Option<&'a [f32]>,
-    /// Where the gradient of what this layer adds to its z goes.
+    /// Receives the gradient of the z that this layer adds to its own.
     pub(crate) added_gradient: Option<&'a mut [f32]>,
     pub(crate) coefficients: &'a ChannelCoefficients,
-    /// What the norm makes of the sums, if there is one. A unit that no image reaches may be at −∞, which no slope of 0 makes 0.
+    /// None without a norm: the z of a unit that no image activates may be −∞, which a factor of 0 would turn into NaN.
     pub(crate) gradient_means: Option<&'a GradientMeans>,
     pub(crate) first: usize,
     pub(crate) images: usize,

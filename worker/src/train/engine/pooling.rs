@@ -1,4 +1,4 @@
-//! Activations seen through a pool, and the way back.
+//! Pooling of activations, and its backward pass.
 
 use ergodic_common::net::Pool;
 
@@ -6,7 +6,7 @@ use super::norm::{ChannelCoefficients, LoadedCoefficients};
 use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
 use crate::train::network::shape::HaloGrid;
 
-/// An activation in front of its pool.
+/// The activations that a pool reads.
 #[derive(Clone, Copy)]
 pub(crate) struct PoolInput<'a> {
     /// z of the images.
@@ -44,7 +44,7 @@ impl PoolInput<'_> {
         }
     }
 
-    /// Offsets within an image of the pixels that go into one, row by row.
+    /// Offsets within an image of the pixels that one pooled pixel reads, row by row.
     fn window_offsets(&self, pooled: usize) -> impl Iterator<Item = usize> + use<> {
         let width = self.width;
         let channels = self.coefficients.padded_channels();
@@ -54,7 +54,6 @@ impl PoolInput<'_> {
             (width / 2, 2)
         };
         let y = pooled / across * side;
-
         let x = pooled % across * side;
         (0..self.window_area()).map(move |i| ((y + i / side) * width + x + i % side) * channels)
     }

@@ -15,7 +15,8 @@ pub(crate) fn round_up_to_block(n: usize) -> usize {
 
 /// A computation written over any [`Simd16`].
 pub(crate) trait Kernel {
-    /// Does it. Must be `#[inline(always)]`, as all that it calls, to be compiled for the instruction set of `s`.
+    /// Runs the computation. The method and all that it calls must be `#[inline(always)]`, to be compiled for the instruction
+    /// set of `s`.
     fn run_with<S: Simd16>(self, s: S);
 }
 
@@ -405,20 +406,20 @@ pub enum Isa {
     Avx512,
     /// 256-bit vectors with fused multiply-add: x86-64 from 2013 on.
     Avx2,
-    /// Whatever the compiler makes of plain Rust.
+    /// Plain Rust, as the compiler translates it.
     Portable,
 }
 
-/// An instruction set that this machine does not have or nobody knows.
+/// An unknown instruction set, or one that this machine does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct IsaError(String);
 
 impl Isa {
-    /// All of them, the fastest first.
+    /// All instruction sets, the fastest first.
     pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
 
-    /// The fastest that this machine has.
+    /// The fastest instruction set that this machine has.
     pub fn detect_fastest() -> Self {
         Self::ALL
             .into_iter()
@@ -426,7 +427,7 @@ impl Isa {
             .unwrap_or(Self::Portable)
     }
 
-    /// The one of this name; `auto` is the fastest.
+    /// The instruction set of this name; `auto` is the fastest.
     ///
     /// # Errors
     /// An unknown name, or one that this machine does not have.
@@ -449,7 +450,7 @@ impl Isa {
         Ok(isa)
     }
 
-    /// Its name.
+    /// The name, as [`Self::from_name`] takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512 => "avx512",
@@ -458,7 +459,7 @@ impl Isa {
         }
     }
 
-    /// Whether this machine has it.
+    /// Whether this machine has the instruction set.
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]

@@ -15,7 +15,7 @@ pub(crate) struct WeightGradientKernel<'a> {
     pub(crate) output_gradient: &'a [f32],
     /// Runs of rows.
     pub(crate) taps: &'a [ConvTap],
-    /// Where each output pixel reads its inputs, and where (as `output`) its gradient stands.
+    /// Offsets of each output pixel: of its inputs, and (as `output`) of its gradient.
     pub(crate) pixels: &'a [PixelOffsets],
     /// Blocks of output channels, and numbers from one to the next in the gradient.
     pub(crate) blocks: usize,
@@ -91,7 +91,7 @@ impl WeightGradientKernel<'_> {
         }
     }
 
-    /// The `R` rows from `row` on, whose inputs stand at `offset` from each pixel's.
+    /// The `R` rows from `row` on, whose inputs are `offset` numbers behind each pixel's.
     #[inline(always)]
     fn compute_tile<S: Simd16, const R: usize, const B: usize>(
         &mut self,

@@ -19,7 +19,7 @@ const MAX_HESSIAN_PRODUCTS: usize = 100;
 /// Largest relative error of an eigenvalue.
 const EIGENVALUE_TOLERANCE: f64 = 1e-3;
 
-/// How gradients of batches scatter.
+/// The scatter of batch gradients.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct GradientNoise {
     /// Trace of the covariance of a single image's gradient.

@@ -26,12 +26,12 @@ pub(crate) struct ExactLinearOp {
     taps: Vec<ExactTap>,
 }
 
-/// What an output pixel sees through a row of the kernel.
+/// The inputs that an output pixel reads through a row of the kernel.
 struct ExactTap {
-    /// Where the pixel stands in an image's output, and what it sees in its input.
+    /// Offsets of the pixel in an image's output, and of the inputs that it reads.
     output_offset: usize,
     input_offset: usize,
-    /// The first row of the weight, and how many.
+    /// The first row of the weight, and the number of rows.
     first_weight_row: usize,
     rows: usize,
 }
@@ -145,13 +145,13 @@ impl ExactLinearOp {
         });
     }
 
-    /// The weight with inputs and outputs exchanged at each place of the kernel.
+    /// The weight with inputs and outputs exchanged at each position of the kernel.
     pub(crate) fn transpose_weight(&self, weight: &[f64]) -> Vec<f64> {
         let mut transposed = vec![0.0; weight.len()];
-        let place = self.inputs * self.outputs;
+        let len = self.inputs * self.outputs;
         for (from, to) in weight
-            .chunks_exact(place)
-            .zip(transposed.chunks_exact_mut(place))
+            .chunks_exact(len)
+            .zip(transposed.chunks_exact_mut(len))
         {
             for (i, row) in from.chunks_exact(self.outputs).enumerate() {
                 row.iter()

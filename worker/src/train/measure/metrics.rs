@@ -1,4 +1,4 @@
-//! Metrics of a trial. What nobody asked for is not computed.
+//! The metrics of a trial. Only requested metrics are computed.
 
 use std::ops::Range;
 
@@ -20,48 +20,52 @@ pub(crate) struct MetricSampler<'a, T = f32> {
     sample_interval: u64,
     /// Steps of the trial.
     total_steps: u64,
-    /// Places of the weights whose norm is reported.
+    /// Ranges of the weights whose norm is reported.
     norm_ranges: Vec<Range<usize>>,
     has_normed_weights: bool,
-    /// Places of all trained parameters.
+    /// Ranges of all trained parameters.
     trained_ranges: Vec<Range<usize>>,
-    /// Training since the last sample.
+    /// Losses of the training steps since the last sample.
     since_last_sample: LossTally,
-    /// Weights before the step that a sample follows, at the sample before, and at the start, if a metric compares them.
+    /// Weights before the step that a sample follows; this and the next two are empty if no metric compares them.
     weights_before_step: Vec<T>,
+    /// Weights at the last sample.
     last_sampled_weights: Vec<T>,
+    /// Weights at the start.
     initial_weights: Vec<T>,
-    /// ‖w‖² after the last step, and its largest change in a step since the last sample.
+    /// ‖w‖² after the last step.
     norm_sq: f64,
+    /// Largest change of ‖w‖² in a step since the last sample.
     norm_sq_jump: f64,
-    /// Places of the weights of the layers whose norms are asked for, in the order of the metrics.
+    /// Ranges of the weights of the layers whose norms are requested, in the order of the metrics.
     layer_ranges: Vec<Option<Range<usize>>>,
     curve: Curve,
 }
 
-/// What a sample is taken from.
+/// All that a sample is computed from.
 pub(crate) struct SampleInputs<'a, T = f32> {
     /// Steps done.
     pub(crate) step: u64,
     /// η of the last step.
     pub(crate) lr: f64,
-    /// Packed parameters after it.
+    /// Packed parameters after the last step.
     pub(crate) weights: &'a [T],
     /// Gradient of the last batch.
     pub(crate) gradient: &'a [T],
-    /// What takes passes of its own.
+    /// Results of passes that only metrics need.
     pub(crate) pass_results: PassResults,
 }
 
-/// What passes over further images have found, where it was asked for.
+/// The results of passes over further images; `None` where no metric needs them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PassResults {
-    /// Of the test set.
+    /// Losses on the test set.
     pub(crate) test: Option<LossTally>,
-    /// Of the images to validate on.
+    /// Losses on the validation set.
     pub(crate) validation: Option<LossTally>,
-    /// Of both under the averaged weights.
+    /// Losses of the averaged weights on the test set.
     pub(crate) average_test: Option<LossTally>,
+    /// Losses of the averaged weights on the validation set.
     pub(crate) average_validation: Option<LossTally>,
     pub(crate) noise: Option<GradientNoise>,
     /// The Hessian's largest eigenvalue.
@@ -96,7 +100,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         }
     }
 
-    /// Whether a sample follows so many steps.
+    /// Whether a sample is taken after `step` steps.
     pub(crate) fn is_sample_due(&self, step: u64) -> bool {
         is_due(step, self.sample_interval, self.total_steps)
     }
@@ -110,7 +114,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         ])
     }
 
-    /// Whether one of these was asked for.
+    /// Whether one of these metrics is requested.
     pub(crate) fn has_any_metric(&self, some: &[Metric]) -> bool {
         self.measure.metrics.iter().any(|m| some.contains(m))
     }
@@ -126,7 +130,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             || self.has_any_metric(&[Metric::InitDistance, Metric::SampleDistance])
     }
 
-    /// Keeps the weights at the start.
+    /// Records the weights at the start.
     pub(crate) fn record_initial_weights(&mut self, weights: &[T]) {
         if self.has_any_metric(&[Metric::InitDistance]) {
             self.initial_weights = weights.to_vec();
@@ -142,19 +146,19 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         self.has_any_metric(&[Metric::NormSqJump])
     }
 
-    /// Looks at the weights after a step.
+    /// Takes the weights after a step into the largest change of ‖w‖².
     pub(crate) fn update_norm_sq_jump(&mut self, weights: &[T]) {
         let norm_sq = sum_of_squares(&self.norm_ranges, weights);
         self.norm_sq_jump = self.norm_sq_jump.max((norm_sq - self.norm_sq).abs());
         self.norm_sq = norm_sq;
     }
 
-    /// Counts a training step.
+    /// Adds the losses of a training step.
     pub(crate) fn add_training_tally(&mut self, tally: LossTally) {
         self.since_last_sample.add(tally);
     }
 
-    /// Keeps the weights before a step.
+    /// Records the weights before a step.
     pub(crate) fn record_weights_before(&mut self, weights: &[T]) {
         self.weights_before_step.clear();
         self.weights_before_step.extend_from_slice(weights);
@@ -168,15 +172,15 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         for metric in &self.measure.metrics {
             let value = match metric {
                 Metric::LayerNormSq(_) => match layers.next() {
-                    Some(Some(place)) => {
-                        sum_of_squares(std::slice::from_ref(place), sample.weights)
+                    Some(Some(range)) => {
+                        sum_of_squares(std::slice::from_ref(range), sample.weights)
                     }
                     _ => f64::NAN,
                 },
                 metric => self.compute_metric(metric, sample),
             };
 
-            // A loss may be infinite; of all else that says that it is not defined.
+            // A loss may be infinite; any other infinite metric is undefined.
             let is_known = value.is_finite() || metric.is_loss() && value.is_infinite();
             self.curve
                 .values
@@ -279,7 +283,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
 }
 
 impl MetricSampler<'_> {
-    /// All that later samples depend on.
+    /// Writes all that later samples depend on.
     pub(crate) fn encode_into(&self, to: &mut CheckpointEncoder) {
         to.write_f64(self.since_last_sample.loss_sum);
         to.write_f64(self.since_last_sample.unsmoothed_loss_sum);
@@ -294,7 +298,7 @@ impl MetricSampler<'_> {
         to.write_f64s(&self.curve.values);
     }
 
-    /// Puts back what was packed; `None` if it is of another trial.
+    /// Restores what [`Self::encode_into`] has written; `None` if it is of another trial.
     pub(crate) fn restore_from(&mut self, from: &mut CheckpointDecoder<'_>) -> Option<()> {
         let loss = from.read_f64()?;
         let plain = from.read_f64()?;
@@ -327,7 +331,7 @@ pub(crate) fn is_due(step: u64, every: u64, steps: u64) -> bool {
     step.is_multiple_of(every) || step == steps
 }
 
-/// Where the weight of the layer stands whose norm a metric asks for.
+/// The range of the weight of the layer whose norm a metric requests; `None` for other metrics.
 fn requested_layer_range(metric: &Metric, layout: &ParamLayout) -> Option<Option<Range<usize>>> {
     let Metric::LayerNormSq(layer) = metric else {
         return None;

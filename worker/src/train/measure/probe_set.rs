@@ -1,4 +1,4 @@
-//! The probe set: test images for which a net's predictions are kept.
+//! The probe set: test images for which a network's predictions are recorded.
 
 use ergodic_common::TrialConfig;
 use ergodic_common::random_streams::Streams;
@@ -8,12 +8,12 @@ use ergodic_common::trial::Predictions;
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::data::TrialData;
 
-/// What is to be predicted when, and what was.
+/// The predictions for the probe set.
 #[derive(Debug, Default)]
 pub(crate) struct ProbePredictions {
     /// The probe set, as indices of test images.
     pub(crate) images: Vec<u32>,
-    /// Steps after which it is looked at, ascending.
+    /// Steps after which the probe set is predicted, ascending.
     due_steps: Vec<u64>,
     recorded: Predictions,
 }
@@ -29,32 +29,32 @@ impl ProbePredictions {
         let Some(Probe { points, at }) = &measure.probe else {
             return Self::default();
         };
-        let mut moments: Vec<u64> = at
+        let mut due_steps: Vec<u64> = at
             .iter()
             .map(|moment| moment.step_in_trial(config))
             .collect();
-        moments.sort_unstable();
+        due_steps.sort_unstable();
+        due_steps.dedup();
 
-        moments.dedup();
         Self {
             images: data.probe_indices(*points, streams),
-            due_steps: moments,
+            due_steps,
             recorded: Predictions::default(),
         }
     }
 
-    /// Whether the probe set is looked at after so many steps.
+    /// Whether the probe set is predicted after `steps` steps.
     pub(crate) fn is_due(&self, steps: u64) -> bool {
         self.due_steps.binary_search(&steps).is_ok()
     }
 
-    /// Keeps what was predicted after so many steps.
+    /// Records the predictions after `steps` steps.
     pub(crate) fn record_classes(&mut self, steps: u64, classes: Vec<u8>) {
         self.recorded.steps.push(steps);
         self.recorded.classes.extend(classes);
     }
 
-    /// All that was predicted.
+    /// All recorded predictions.
     pub(crate) fn into_predictions(self) -> Predictions {
         self.recorded
     }
@@ -64,7 +64,7 @@ impl ProbePredictions {
         to.write_bytes(&self.recorded.classes);
     }
 
-    /// Puts back what was packed; `None` if it is of another trial.
+    /// Restores what [`Self::encode_into`] has written; `None` if it is of another trial.
     pub(crate) fn restore_from(&mut self, from: &mut CheckpointDecoder<'_>) -> Option<()> {
         let steps = from.read_u64s()?;
         let classes = from.read_bytes()?;

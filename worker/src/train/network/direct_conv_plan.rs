@@ -7,15 +7,15 @@ use crate::train::engine::direct_conv::{ConvTap, PixelOffsets};
 use crate::train::engine::simd::BLOCK;
 use crate::train::engine::winograd::transpose_blocked_matrix;
 
-/// What the kernels need that compute a map as it is defined.
+/// The tables of the kernels that compute a convolution by its definition.
 #[derive(Debug)]
 pub(crate) struct DirectConvPlan {
-    /// Output pixels of a chunk: where they read their inputs and are written.
+    /// Output pixels of a chunk: offsets of their inputs and of their results.
     pub(crate) forward_groups: Vec<PixelGroup>,
-    /// For every run of weights: the pixels of a chunk that it acts on, where they read their inputs, and where their
-    /// gradient stands.
+    /// For every run of weights: the pixels of a chunk that it acts on, with the offsets of their inputs and of their
+    /// gradient.
     pub(crate) weight_groups: Vec<PixelGroup>,
-    /// How to compute the gradient of the input; none for the first layer.
+    /// The convolution that computes the gradient of the input; none for the first layer.
     pub(crate) transposed: Option<TransposedConvPlan>,
 }
 
@@ -23,18 +23,18 @@ pub(crate) struct DirectConvPlan {
 #[derive(Debug)]
 pub(crate) struct PixelGroup {
     pub(crate) taps: Vec<ConvTap>,
-    /// One image after the other.
+    /// Offsets, one image after the other.
     pixels: Vec<PixelOffsets>,
     pixels_per_image: usize,
 }
 
 impl PixelGroup {
-    /// Those of the first images of a chunk.
+    /// The pixels of the first `images` images of a chunk.
     pub(crate) fn chunk_pixels(&self, images: usize) -> &[PixelOffsets] {
         &self.pixels[..images * self.pixels_per_image]
     }
 
-    /// Of one image.
+    /// A group of one image.
     fn new(taps: Vec<ConvTap>, pixels: Vec<PixelOffsets>) -> Self {
         Self {
             taps,
@@ -43,7 +43,7 @@ impl PixelGroup {
         }
     }
 
-    /// The same of a chunk of images that are so far from each other.
+    /// The group for a chunk of images whose inputs and outputs are `apart` numbers from each other.
     fn repeat_over_images(mut self, images: usize, apart: PixelOffsets) -> Self {
         self.pixels
             .reserve_exact(self.pixels_per_image * (images - 1));
@@ -84,7 +84,7 @@ impl PixelGroup {
 /// The transposed convolution that takes the gradient of a layer's output to its input.
 #[derive(Debug)]
 pub(crate) struct TransposedConvPlan {
-    /// Input pixels of a chunk: where they read the gradient, and where theirs is written.
+    /// Input pixels of a chunk: offsets of the output gradient that they read, and of their own gradient.
     pub(crate) groups: Vec<PixelGroup>,
     /// Channels of input and output, and indices into the kernel.
     channels: (usize, usize),
@@ -92,7 +92,7 @@ pub(crate) struct TransposedConvPlan {
 }
 
 impl DirectConvPlan {
-    /// `input` is where the inputs of `conv` stand, with its padding as their halo or without.
+    /// The plan for a chunk of images. `input` is the layout of the inputs, with the padding as their halo if `halo`.
     pub(crate) fn new(
         conv: &ConvShape,
         halo: bool,

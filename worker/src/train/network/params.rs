@@ -1,6 +1,6 @@
-//! Where parameters stand in the flat packed vector, how they start, and their digest.
+//! The layout of all parameters in one packed vector, their initial values, and their digest.
 //!
-//! The packed form of a weight is `[block of outputs][row][BLOCK]` with rows of padded input channels; what pads is 0,
+//! The packed form of a weight is `[block of outputs][row][BLOCK]` with rows of padded input channels; the padding is 0,
 //! has gradient 0 and so stays 0. The logical order is that of [`Net::params`].
 
 use std::ops::Range;
@@ -17,9 +17,9 @@ use crate::train::engine::simd::{BLOCK, round_up_to_block};
 /// One parameter tensor in the packed vector.
 #[derive(Debug)]
 pub(crate) struct PackedParam {
-    /// What it is.
+    /// Name, role and size.
     pub(crate) param: Param,
-    /// Its place.
+    /// Its range in the packed vector.
     pub(crate) range: Range<usize>,
     outputs: usize,
     /// Channels of the input, without and with padding, and rows of the packed form; of weights only.
@@ -33,7 +33,7 @@ impl PackedParam {
         self.packed_positions().map(|at| packed[at])
     }
 
-    /// Where all numbers stand, in logical order; a whole tensor's without a division each.
+    /// The packed positions of all numbers in logical order, without a division for each.
     fn packed_positions(&self) -> impl Iterator<Item = usize> + use<> {
         let weight = self.param.role == ParamRole::Weight;
         let outputs = if weight { self.outputs } else { self.param.len };
@@ -47,13 +47,13 @@ impl PackedParam {
                 0
             };
 
-            // Whatever is no weight is one row of blocks that follow each other.
+            // Parameters other than weights are one row of consecutive blocks.
             let rows = if weight { rows } else { 1 };
             (0..outputs).map(move |out| first + (out / BLOCK * rows + row) * BLOCK + out % BLOCK)
         })
     }
 
-    /// Where the `i`-th number in logical order stands.
+    /// The packed position of the `i`-th number in logical order.
     pub(crate) fn packed_position(&self, i: usize) -> usize {
         if self.param.role != ParamRole::Weight {
             return self.range.start + i;
@@ -65,7 +65,7 @@ impl PackedParam {
     }
 }
 
-/// Where the running statistics of a layer's batch norm stand.
+/// The range of the running statistics of a layer's batch norm.
 #[derive(Debug, Clone)]
 pub(crate) struct NormStatisticsRange {
     /// The layer.
@@ -74,7 +74,7 @@ pub(crate) struct NormStatisticsRange {
 }
 
 impl NormStatisticsRange {
-    /// Moves the statistics towards means and variances, of which they take this share.
+    /// Replaces the statistics by (1 − share) times themselves plus `share` times the means and variances of `moments`.
     pub(crate) fn blend_statistics(
         &self,
         moments: impl Iterator<Item = (f64, f64)>,
@@ -90,14 +90,14 @@ impl NormStatisticsRange {
     }
 }
 
-/// Places of all parameters and norm statistics.
+/// The ranges of all parameters and norm statistics.
 #[derive(Debug)]
 pub(crate) struct ParamLayout {
     /// In logical order.
     pub(crate) params: Vec<PackedParam>,
     /// Length of the packed vector.
     pub(crate) len: usize,
-    /// Per layer with a norm: where its running means stand; as many variances follow.
+    /// Per layer with a norm: the range of its running means; as many variances follow.
     pub(crate) running_mean_ranges: Vec<Option<Range<usize>>>,
     /// Length of the running statistics.
     pub(crate) statistics_len: usize,
@@ -159,7 +159,7 @@ impl ParamLayout {
         }
     }
 
-    /// A single tensor `w` of so many numbers, on whose scale the loss does not depend.
+    /// A single tensor `w` of `dim` numbers, on whose scale the loss does not depend.
     pub(crate) fn with_single_tensor(dim: usize) -> Self {
         let len = round_up_to_block(dim);
         let param = Param {
@@ -180,26 +180,22 @@ impl ParamLayout {
             rows: 1,
         };
 
-        let running_mean_ranges = Vec::new();
-        let channels = Vec::new();
-        let norm_specs = Vec::new();
         Self {
             params: vec![slot],
             len,
-            running_mean_ranges,
+            running_mean_ranges: Vec::new(),
             statistics_len: 0,
-            channels,
-            norm_specs,
+            channels: Vec::new(),
+            norm_specs: Vec::new(),
         }
     }
 
-    /// The place of a layer's parameter, if it has one for this.
+    /// The range of the parameter that has this role in a layer, if there is one.
     pub(crate) fn param_range(&self, layer: usize, role: ParamRole) -> Option<Range<usize>> {
-        let slot = self
-            .params
+        self.params
             .iter()
-            .find(|s| s.param.layer == layer && s.param.role == role);
-        slot.map(|s| s.range.clone())
+            .find(|p| p.param.layer == layer && p.param.role == role)
+            .map(|p| p.range.clone())
     }
 
     /// The batch norms, in the order of their layers.
@@ -220,7 +216,7 @@ impl ParamLayout {
         })
     }
 
-    /// Places of the parameters that `select` holds for, neighbours joined.
+    /// The ranges of the parameters that `select` holds for; adjacent ranges are joined.
     pub(crate) fn matching_ranges(&self, select: impl Fn(&Param) -> bool) -> Vec<Range<usize>> {
         let mut ranges: Vec<Range<usize>> = Vec::new();
         for slot in self.params.iter().filter(|s| select(&s.param)) {
@@ -237,7 +233,7 @@ impl ParamLayout {
         let mut packed = vec![0.0; self.len];
         for slot in &self.params {
             match slot.param.role {
-                // What a residual block adds may start at nothing.
+                // The last convolution of a residual block may start at 0.
                 ParamRole::Weight
                     if config.model.zero_residual && slot.param.name.ends_with(".conv2.weight") => {
                 }
@@ -261,7 +257,7 @@ impl ParamLayout {
         all
     }
 
-    /// Weights and running statistics that begin with numbers from a file, the weights scaled as the config says.
+    /// Initial weights and running statistics from a file, the weights scaled as the config says.
     pub(crate) fn pack_initial_weights(
         &self,
         start: &Weights,
@@ -281,14 +277,14 @@ impl ParamLayout {
                 .for_each(|(at, x)| packed[at] = (f64::from(*x) * factor) as f32);
         }
 
-        for (place, [mean, variance]) in self
+        for (range, [mean, variance]) in self
             .running_mean_ranges
             .iter()
             .flatten()
             .zip(&start.statistics)
         {
-            statistics[place.start..place.start + mean.len()].copy_from_slice(mean);
-            statistics[place.end..place.end + variance.len()].copy_from_slice(variance);
+            statistics[range.start..range.start + mean.len()].copy_from_slice(mean);
+            statistics[range.end..range.end + variance.len()].copy_from_slice(variance);
         }
 
         (packed, statistics)
@@ -342,7 +338,7 @@ fn push_canonical(bytes: &mut Vec<u8>, x: f32) {
 }
 
 impl PackedParam {
-    /// What initial weights are multiplied by.
+    /// The factor of the initial weights.
     fn init_factor(&self, config: &TrialConfig) -> f64 {
         let factor = if self.param.trained {
             config.model.init_scale
@@ -386,7 +382,7 @@ impl PackedParam {
 
 const HEAD_WEIGHT: &str = "head.weight";
 
-/// How initial numbers are drawn.
+/// The distribution of initial numbers.
 fn init_distribution(
     scheme: InitScheme,
     param: &Param,

@@ -1,7 +1,7 @@
-//! From a [`Net`] to what the kernels need: offsets, tables of pixels and taps, places of parameters.
+//! The plan of every layer of a [`Net`]: sizes, cuts of the batch, and the tables that the kernels read.
 //!
-//! Activations are channels last with the channels padded to whole blocks by zeros. What lies outside an image is not
-//! multiplied: output pixels at the border have fewer taps. Only images from the dataset and inputs of tiles lie inside a
+//! Activations are channels last with the channels padded to whole blocks by zeros. Pixels outside an image are not
+//! multiplied: output pixels at the border have fewer taps. Only images from the dataset and inputs of tiles have a
 //! halo of zeros. A linear layer is a 1×1 convolution of a one-pixel image with many channels.
 
 use ergodic_common::net::{ActivationShape, Layer, MICRO_BATCH, Net};
@@ -11,19 +11,19 @@ use super::shape::{ConvShape, HaloGrid};
 use crate::train::engine::simd::BLOCK;
 use crate::train::engine::winograd::WinogradPlan;
 
-/// Pixels that a chunk of images should have at least, to use weights often once they are in the cache.
+/// Fewest pixels in a chunk of images, so that weights are used often once they are in the cache.
 const MIN_CHUNK_PIXELS: usize = 96;
 
-/// Pixels that a part of a batch should have at least, so that adding up its sums costs little beside making them.
+/// Fewest pixels in a part of a batch, so that merging its sums costs little compared with computing them.
 const MIN_PART_PIXELS: usize = 1024;
 
-/// Most output pixels of an image for which what lies outside is left out.
+/// Most output pixels of an image whose input has no halo.
 const MAX_PIXELS_WITHOUT_HALO: usize = 1024;
 
 /// Fewest images in a part.
 const MIN_PART_IMAGES: usize = 4;
 
-/// How one layer is computed.
+/// The plan of one layer.
 #[derive(Debug)]
 pub(crate) struct LayerPlan {
     /// Images in a chunk, a power of two. A function of the shape alone, because sums over a batch run chunk by chunk.
@@ -45,14 +45,14 @@ pub(crate) struct LayerPlan {
     pub(crate) weight_rows: usize,
     /// Rows of the transposed weight.
     pub(crate) transposed_weight_rows: usize,
-    /// How its map is computed.
+    /// Algorithm of the linear map.
     pub(crate) algorithm: ConvAlgorithm,
 }
 
-/// How a map is computed.
+/// Algorithm of a linear map.
 #[derive(Debug)]
 pub(crate) enum ConvAlgorithm {
-    /// As it is defined.
+    /// By the definition of the convolution.
     Direct(DirectConvPlan),
     /// Tile by tile, with fewer multiplications.
     Winograd(WinogradPlan),
@@ -79,8 +79,8 @@ impl LayerPlan {
         let part_images = part.clamp(MIN_PART_IMAGES.max(chunk_images), MICRO_BATCH as usize);
         let tiled = !first && WinogradPlan::is_suitable_for(&conv);
 
-        // Images from the dataset have few channels: long runs are worth more than what lies in the halo costs. So are
-        // short tables for large images, whose halo is little.
+        // Images from the dataset have few channels: long runs gain more than the multiplications in the halo cost. So do
+        // short tables for large images, whose halo is small in comparison.
         let halo = first || tiled || pixels > MAX_PIXELS_WITHOUT_HALO;
         let input = HaloGrid::new(conv.input, if halo { conv.padding } else { 0 });
         let algorithm = if tiled {
@@ -118,7 +118,7 @@ impl LayerPlan {
         self.pixels * self.channels
     }
 
-    /// How its tiles are computed, if it has any.
+    /// The plan of its tiles, if it is computed in tiles.
     pub(crate) fn winograd_plan(&self) -> Option<&WinogradPlan> {
         if let ConvAlgorithm::Winograd(tiled) = &self.algorithm {
             Some(tiled)

@@ -9,9 +9,9 @@ use crate::train::engine::simd::round_up_to_block;
 /// An image with channels last inside a halo of zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HaloGrid {
-    /// Rows inside.
+    /// Rows, without the halo.
     pub(crate) height: usize,
-    /// Pixels in a row, inside.
+    /// Pixels in a row, without the halo.
     pub(crate) width: usize,
     /// Numbers per pixel.
     pub(crate) channels: usize,
@@ -87,7 +87,7 @@ pub(crate) struct ConvShape {
 }
 
 impl ConvShape {
-    /// With channels in whole blocks, but for those of images from the dataset.
+    /// The shape of a layer, with channels padded to whole blocks except for images from the dataset.
     pub(crate) fn from_layer(layer: &Layer) -> Self {
         let channels = padded_input_channels(layer);
         let output = ActivationShape {
@@ -131,7 +131,7 @@ impl ConvShape {
         }
     }
 
-    /// The same convolution of an image with its padding, which has none.
+    /// The same convolution without padding, of an input that contains the padding.
     pub(crate) fn with_padded_input(self) -> Self {
         let ActivationShape {
             height,
@@ -151,7 +151,7 @@ impl ConvShape {
         }
     }
 
-    /// Indices into the kernel, along an axis of so many inputs, for which an output pixel has an input.
+    /// Indices into the kernel, along an axis of `inputs` inputs, for which an output pixel has an input.
     pub(crate) fn valid_kernel_range(&self, output: usize, inputs: usize) -> Range<usize> {
         let corner = output * self.stride;
         let first = self.padding.saturating_sub(corner).min(self.kernel);
@@ -181,7 +181,7 @@ impl ConvShape {
         })
     }
 
-    /// The output pixel, along an axis of so many, that sees an input through this index into the kernel.
+    /// The output pixel, along an axis of `outputs`, that reads an input through this index into the kernel.
     pub(crate) fn output_index_for(
         &self,
         input: usize,

@@ -2,19 +2,19 @@
 
 use ergodic_common::config::{Curve, HyperparamChange, Length, LrScheduleForm, TrialConfig};
 
-/// What a step trains with. Computed in f64 and rounded once where it is used.
+/// The hyperparameters of a step, computed in f64 and rounded once where they are used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct StepHyperparams {
-    /// η
+    /// Learning rate η.
     pub(crate) lr: f64,
-    /// λ
+    /// Weight decay λ.
     pub(crate) wd: f64,
-    /// μ
+    /// Momentum μ.
     pub(crate) momentum: f64,
 }
 
 impl StepHyperparams {
-    /// Those of a step, counted from 0: entries of the schedule apply in the order of the file, each from its step on.
+    /// The hyperparameters of a step, counted from 0: entries of the schedule apply in the order of the file, each from its step on.
     pub(crate) fn at_step(config: &TrialConfig, step: u64) -> Self {
         let train = &config.train;
         let mut rates = Self {

@@ -21,9 +21,9 @@ use crate::train::engine::loss::LossTally;
 use crate::train::engine::simd::Simd16;
 use crate::train::network::params::ParamLayout;
 
-/// Places of the trained parameters.
+/// The ranges of the trained parameters.
 pub(crate) struct TrainedRanges {
-    /// Those that weight decay acts on.
+    /// Parameters that weight decay acts on.
     decaying: Vec<Range<usize>>,
     not_decaying: Vec<Range<usize>>,
 }
@@ -46,7 +46,7 @@ fn decays(param: &Param, wd_on: WeightDecayScope) -> bool {
     }
 }
 
-/// What a step changes.
+/// All that a training step changes.
 pub(crate) struct TrainingState {
     /// Packed parameters.
     pub(crate) weights: Tensor,
@@ -58,13 +58,14 @@ pub(crate) struct TrainingState {
     pub(crate) gradient: Tensor,
     /// Running statistics of the norms.
     pub(crate) statistics: Tensor,
-    /// Average of the weights along the trial, and of how many it is.
+    /// Average of the weights along the trial.
     pub(crate) averaged_weights: Option<Tensor>,
+    /// How many weights the average is of.
     averaged_count: u64,
 }
 
 impl TrainingState {
-    /// At the start of a trial, to be trained with SGD unless AdamW is asked for.
+    /// The state at the start of a trial with AdamW, or with SGD where `adamw` is `None`.
     pub(crate) fn new(
         weights: Vec<f32>,
         statistics: Vec<f32>,
@@ -84,7 +85,7 @@ impl TrainingState {
         })
     }
 
-    /// All that later steps depend on.
+    /// Writes all that later steps depend on.
     pub(crate) fn encode_into(&self, to: &mut CheckpointEncoder) -> Result<()> {
         let squares = self.squares.as_ref().map(|(_, squares)| squares);
         for tensor in [
@@ -174,7 +175,7 @@ impl TrainingState {
         Ok(pass.tally.get())
     }
 
-    /// One step, counted from 0. Whether all trained parameters are still finite.
+    /// Updates the weights in a step, counted from 0; returns whether all trained parameters are still finite.
     pub(crate) fn update_weights<S: Simd16>(
         &self,
         s: S,
@@ -307,7 +308,7 @@ impl<S: Simd16> InplaceOp2 for ForwardBackwardOp<'_, S> {
     }
 }
 
-/// Running statistics after a batch.
+/// Updates the running statistics after a batch.
 struct UpdateStatisticsOp<'a> {
     engine: &'a ComputeBackend,
     first: bool,

@@ -28,7 +28,7 @@ use super::{FinishedTrial, Job, timed_out_trial};
 /// Test images evaluated at a time.
 const TEST_CHUNK: usize = TEST_BATCH as usize;
 
-/// One trial on its way.
+/// A trial in progress.
 pub(crate) struct Training<'a, S> {
     s: S,
     job: &'a Job<'a>,
@@ -40,13 +40,13 @@ pub(crate) struct Training<'a, S> {
     batches: BatchSequence<'a>,
     transforms: TransformSequence<'a>,
     probe_predictions: ProbePredictions,
-    /// Statistics of batch norms that were re-estimated, and after how many steps.
+    /// Re-estimated batch-norm statistics, and the number of steps after which they were estimated.
     estimated_statistics: Option<(u64, Vec<f32>)>,
-    /// Where it is kept while it is unfinished.
+    /// The store of its checkpoints, if there is one.
     checkpoint_slot: Option<CheckpointSlot<'a>>,
 }
 
-/// Where a store keeps the checkpoints of one trial.
+/// The checkpoints of one trial in a store.
 #[derive(Clone, Copy)]
 struct CheckpointSlot<'a> {
     store: &'a dyn CheckpointStore,
@@ -62,7 +62,7 @@ impl<'a> CheckpointSlot<'a> {
     }
 }
 
-/// How a step ended.
+/// The end of a step.
 enum StepEnd {
     Done,
     /// The loss or the weights are not finite any more.
@@ -135,7 +135,7 @@ impl<'a, S: Simd16> Training<'a, S> {
             .compute_gradient(self.s, &mut self.engine, &batch, step == 0)
     }
 
-    /// Updates the weights after a step, counted from 0. Whether they are still finite.
+    /// Updates the weights after a step, counted from 0; returns whether they are still finite.
     pub(crate) fn update_weights(&mut self, rates: StepHyperparams, step: u64) -> Result<bool> {
         self.state.update_weights(
             self.s,

@@ -8,17 +8,17 @@
 //! m = (d0−d2)·g0, (d1+d2)·(g0+g1+g2)/2, (d2−d1)·(g0−g1+g2)/2, (d3−d1)·g2
 //! ```
 //!
-//! with 4 products m, called *points*, instead of 6; along both axes with 16 instead of 36. With B, G and A for what is
-//! done to inputs, weights and products, `z = Aᵀ[Σ (GwGᵀ)·(BᵀdB)]A`, where the sum over input channels is a matrix
+//! with 4 products m, called *points*, instead of 6; along both axes with 16 instead of 36. With B, G and A for the
+//! transforms of inputs, weights and products, `z = Aᵀ[Σ (GwGᵀ)·(BᵀdB)]A`, where the sum over input channels is a matrix
 //! product at every point. The backward pass is the adjoint of exactly that, at the same cost:
 //! `∂w = Gᵀ[Σ (BᵀdB)·(A∂zAᵀ)]G` summed over tiles, and `∂d = B[Σ (GwGᵀ)·(A∂zAᵀ)]Bᵀ` summed over output channels.
 //!
-//! What is 0 by definition, such as the gradient of a weight that has seen zeros alone, comes back from the points as what their
-//! rounding left. Optimizers that divide by a gradient's size would make whole steps of it. So gradients that are no larger than
-//! rounding are 0.
+//! A gradient that is 0 by definition, such as that of a weight whose inputs are all 0, is computed from the points as a rounding
+//! error. Optimizers that divide by the size of a gradient would turn it into whole steps. So gradients that are no larger than
+//! the rounding are set to 0.
 //!
 //! All factors are 1 or ½, so that scaling by a power of two stays exact. Under stride 2 two outputs would take 5 products
-//! instead of 6, which what is done to inputs and outputs eats up: such convolutions are computed as they are defined.
+//! instead of 6, a gain that the transforms of inputs and outputs cost again: such convolutions are computed by their definition.
 
 pub(crate) mod plan;
 mod transforms;
@@ -139,9 +139,9 @@ impl Kernel for WeightGatherKernel<'_> {
 pub(crate) struct WinogradForwardKernel<'a> {
     pub(crate) plan: &'a WinogradPlan,
     pub(crate) images: usize,
-    /// With halo.
+    /// Inputs with halo.
     pub(crate) input: &'a [f32],
-    /// At every point.
+    /// Weights at every point.
     pub(crate) weights: &'a [f32],
     pub(crate) initial_sum: InitialSum<'a>,
     pub(crate) output: &'a mut [f32],
@@ -170,11 +170,11 @@ impl Kernel for WinogradForwardKernel<'_> {
 pub(crate) struct WinogradBackwardKernel<'a> {
     pub(crate) plan: &'a WinogradPlan,
     pub(crate) images: usize,
-    /// With halo; none where the weights are not trained.
+    /// Inputs with halo; none where the weights are not trained.
     pub(crate) input: Option<&'a [f32]>,
     /// Gradient of the output.
     pub(crate) output_gradient: &'a [f32],
-    /// At every point, transposed.
+    /// Weights at every point, transposed.
     pub(crate) weights: &'a [f32],
     /// Gradient of the input, without halo.
     pub(crate) input_gradient: &'a mut [f32],

@@ -18,21 +18,22 @@ pub(crate) const TILE_SIDE: usize = 4;
 /// Points of a tile.
 pub(crate) const TILE_POINTS: usize = TILE_SIDE * TILE_SIDE;
 
-/// Tiles that are worked on together, so that a point's weights are used often and the products stay in the cache.
+/// Tiles in a strip, which is computed as a whole, so that a point's weights are used often and the products stay in the cache.
 const STRIP_TILES: usize = 32;
 
-/// How a convolution is cut into tiles.
+/// The tiles of a convolution.
 #[derive(Debug)]
 pub(crate) struct WinogradPlan {
-    /// Numbers per pixel: of the input, and of the output.
+    /// Numbers per pixel of the input, and of the output.
     pub(crate) channels: (usize, usize),
     /// The tiles of a chunk of images, one image after the other.
     pub(crate) tiles: Vec<WinogradTile>,
     pub(crate) tiles_per_image: usize,
     /// Numbers in a row of the input with halo, of the input, and of the output.
     pub(crate) row_lens: [usize; 3],
-    /// From inputs to outputs, and back.
+    /// The products from inputs to outputs.
     pub(crate) forward: PointwiseProduct,
+    /// The products from output gradients to input gradients.
     pub(crate) backward: PointwiseProduct,
 }
 
@@ -42,21 +43,22 @@ pub(crate) struct PointwiseProduct {
     /// Channels before and after.
     pub(crate) from: usize,
     pub(crate) to: usize,
-    /// Where each tile of a strip stands.
+    /// Offsets of each tile of a strip.
     pub(crate) pixels: Vec<PixelOffsets>,
-    /// Blocks of channels.
+    /// The runs of inputs: blocks of channels.
     pub(crate) taps: Vec<ConvTap>,
 }
 
-/// Where a tile stands in a chunk.
+/// The offsets of a tile in a chunk.
 #[derive(Debug)]
 pub(crate) struct WinogradTile {
-    /// Its first input, in the grid with halo.
+    /// Offset of the first input, in the grid with halo.
     pub(crate) input_offset: usize,
-    /// Its first output.
+    /// Offset of the first output.
     pub(crate) output_offset: usize,
-    /// Rows and columns of its inputs that lie inside the image, and the place of the first of them there.
+    /// Rows and columns of the inputs that lie inside the image.
     pub(crate) inside: [Range<usize>; 2],
+    /// Offset of the first of these, in the grid without halo.
     pub(crate) image_offset: usize,
 }
 

@@ -3,23 +3,24 @@
 use super::super::simd::{BLOCK, Simd16, block_at, block_at_mut};
 use super::plan::{TILE_OUTPUTS, TILE_POINTS, TILE_SIDE};
 
-/// Share of the sum of all sizes at a square's points up to which what is made of them is rounding: four times that of one number,
-/// of which there are sixteen. Sums of some hundred terms stay well below; of other gradients, a few in a million are so small.
+/// A result counts as rounding up to this share of the sum of the absolute values at its sixteen points: four times the
+/// rounding of one number. The rounding of sums of some hundred terms stays well below; of other gradients, a few in a million
+/// are so small.
 const ROUNDING_SHARE: f32 = 1.0 / (1 << 22) as f32;
 
-/// The sum of that part of the points is finite wherever they are.
+/// The points are scaled by this before they are summed, so that the sum of finite points is finite.
 const OVERFLOW_SCALE: f32 = 1.0 / 32.0;
 
 /// Sixteen channels of every point, or of every input, of a tile.
 pub(crate) type BlockSquare<S, const N: usize> = [[<S as Simd16>::Block; N]; N];
 
-/// What is done along one axis of a square.
+/// A transform along one axis of a square.
 pub(crate) trait AxisTransform<const FROM: usize, const TO: usize> {
-    /// From blocks in a row to those that stand in their place.
+    /// Transforms a row of blocks.
     fn transform_axis<S: Simd16>(s: S, from: [S::Block; FROM]) -> [S::Block; TO];
 }
 
-/// Bᵀ along one axis: what is multiplied at the points.
+/// Bᵀ along one axis: the inputs at the points.
 pub(crate) struct InputTransform;
 
 impl AxisTransform<TILE_SIDE, TILE_SIDE> for InputTransform {
@@ -60,7 +61,7 @@ impl AxisTransform<TILE_SIDE, TILE_OUTPUTS> for OutputTransform {
     }
 }
 
-/// A along one axis: what the gradient of the outputs is at the points.
+/// A along one axis: the gradient of the outputs at the points.
 pub(crate) struct OutputTransformAdjoint;
 
 impl AxisTransform<TILE_OUTPUTS, TILE_SIDE> for OutputTransformAdjoint {
@@ -104,7 +105,7 @@ impl AxisTransform<TILE_SIDE, 3> for WeightTransformAdjoint {
     }
 }
 
-/// Does it to all rows and then to all columns.
+/// Transforms all rows and then all columns.
 #[inline(always)]
 pub(crate) fn transform_both_axes<
     S: Simd16,
@@ -136,7 +137,7 @@ pub(crate) fn transform_both_axes<
     whole
 }
 
-/// What is made of the points, with zeros for what is no larger than their rounding. NaN and infinite numbers stay.
+/// Sets to 0 what is no larger than the rounding of the points that it is computed from. NaN and infinite numbers stay.
 #[inline(always)]
 pub(crate) fn zero_below_rounding<S: Simd16, const N: usize>(
     s: S,
@@ -219,7 +220,7 @@ pub(crate) fn load_points<S: Simd16>(s: S, points: &[f32]) -> BlockSquare<S, TIL
     )
 }
 
-/// Writes them.
+/// Writes a tile's block of channels at its points.
 #[inline(always)]
 pub(crate) fn store_points<S: Simd16>(s: S, square: BlockSquare<S, TILE_SIDE>, points: &mut [f32]) {
     store_square::<S, TILE_SIDE>(

@@ -23,13 +23,13 @@ pub(super) struct HessianLayer<'a> {
     pub(super) transposed: Vec<f64>,
 }
 
-/// What the passes over some images leave of a layer.
+/// The numbers of a layer in the passes over some images.
 pub(super) struct LayerPassRecord {
     /// z, normalised if a norm follows.
     pub(super) x: Vec<f64>,
     /// 1/√(variance + ε), of each set that a norm runs over.
     pub(super) inv_std: Vec<f64>,
-    /// Which of the pixels that are pooled is the largest.
+    /// The index of the largest of the four pixels that are pooled.
     pub(super) max_choices: Vec<u8>,
     /// The activations, pooled, as the next layers read them.
     pub(super) output: Vec<f64>,
@@ -38,7 +38,7 @@ pub(super) struct LayerPassRecord {
     pub(super) z_gradient: Vec<f64>,
 }
 
-/// How a layer changes along a direction.
+/// The tangents of a layer's numbers along a direction.
 pub(super) struct LayerTangent {
     pub(super) x: Vec<f64>,
     /// Tangent of 1/std, relative to it.
@@ -188,7 +188,7 @@ impl HessianLayer<'_> {
         inv_std
     }
 
-    /// Which of four pixels is the first of the largest, for every number behind a max-pool.
+    /// The index of the first largest of four pixels, for every number behind a max-pool.
     fn choose_max_pixels(&self, y: &[f64]) -> Vec<u8> {
         let mut chosen = Vec::new();
         self.for_each_pooled(y.len(), |_, members| {

@@ -390,7 +390,7 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
     all
 }
 
-/// The vector, or `len` zeros in its place if it is empty.
+/// The vector, or `len` zeros if it is empty.
 fn fill_zeros_if_empty(x: &mut Vec<f64>, len: usize) -> &mut [f64] {
     if x.is_empty() {
         x.resize(len, 0.0);
