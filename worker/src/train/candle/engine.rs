@@ -69,14 +69,14 @@ impl CandleEngine {
         let mut total = Vec::new();
 
         for part in source.micro_batches(self.micro_batch) {
-            let passed = net::forward_pass(&self.net, &params, &self.upload_images(&part)?, None)?;
+            let output = net::forward_pass(&self.net, &params, &self.upload_images(&part)?, None)?;
             let labels: Vec<u8> = part.labels().collect();
             let share = 1.0 / source.len() as f64;
             let objective =
-                net::compute_objective(&passed.logits, &labels, self.objective.loss, share)?;
+                net::compute_objective(&output.logits, &labels, self.objective.loss, share)?;
             accumulate_gradients(&mut total, net::compute_gradients(&params, &objective)?)?;
 
-            tally.add(self.download_pass(&passed, &labels)?);
+            tally.add(self.download_pass(&output, &labels)?);
         }
 
         self.download_gradient(&total, gradient)?;
@@ -91,13 +91,13 @@ impl CandleEngine {
         source: &ImageBatch<'_>,
     ) -> Result<LossTally> {
         let running = self.upload_statistics(statistics)?;
-        let passed = net::forward_pass(
+        let output = net::forward_pass(
             &self.net,
             &self.upload_params(weights)?,
             &self.upload_images(source)?,
             Some(&running),
         )?;
-        self.download_pass(&passed, &source.labels().collect::<Vec<u8>>())
+        self.download_pass(&output, &source.labels().collect::<Vec<u8>>())
     }
 
     /// Runs a forward pass over a batch in training mode, for its statistics.
@@ -106,13 +106,13 @@ impl CandleEngine {
         weights: &[f32],
         source: &ImageBatch<'_>,
     ) -> Result<()> {
-        let passed = net::forward_pass(
+        let output = net::forward_pass(
             &self.net,
             &self.upload_params(weights)?,
             &self.upload_images(source)?,
             None,
         )?;
-        self.download_pass(&passed, &source.labels().collect::<Vec<u8>>())
+        self.download_pass(&output, &source.labels().collect::<Vec<u8>>())
             .map(|_| ())
     }
 
@@ -175,16 +175,16 @@ impl CandleEngine {
     }
 
     /// Brings logits and statistics of a pass back; returns its losses.
-    fn download_pass(&mut self, passed: &ForwardOutput, labels: &[u8]) -> Result<LossTally> {
-        self.logits = passed.logits.flatten_all()?.to_vec1()?;
-        if !passed.batch_statistics.is_empty() {
+    fn download_pass(&mut self, output: &ForwardOutput, labels: &[u8]) -> Result<LossTally> {
+        self.logits = output.logits.flatten_all()?.to_vec1()?;
+        if !output.batch_statistics.is_empty() {
             self.batch_statistics = self
                 .net
                 .layers
                 .iter()
                 .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()))
                 .map(|l| (labels.len() * l.output.height * l.output.width) as f64)
-                .zip(&passed.batch_statistics)
+                .zip(&output.batch_statistics)
                 .map(|(count, statistics)| unbiased_statistics(statistics, count))
                 .collect::<Result<_>>()?;
         }

@@ -233,18 +233,18 @@ fn batch_norm(
 ) -> Result<(Tensor, Option<[Tensor; 2]>)> {
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let flat = x.reshape((lanes, batch * height * width, channels))?;
-    let (mean, variance, seen) = match running {
+    let (mean, variance, of_batch) = match running {
         Some([mean, variance]) => (mean.unsqueeze(1)?, variance.unsqueeze(1)?, None),
         None => {
             let mean = flat.mean_keepdim(1)?;
             let variance = flat.broadcast_sub(&mean)?.sqr()?.mean_keepdim(1)?;
-            let seen = [mean.squeeze(1)?.detach(), variance.squeeze(1)?.detach()];
-            (mean, variance, Some(seen))
+            let of_batch = [mean.squeeze(1)?.detach(), variance.squeeze(1)?.detach()];
+            (mean, variance, Some(of_batch))
         }
     };
     let normed = scale_to_unit_variance(&flat.broadcast_sub(&mean)?, &variance, norm.eps)?;
 
-    Ok((normed.reshape(x.shape())?, seen))
+    Ok((normed.reshape(x.shape())?, of_batch))
 }
 
 /// Over each image and group of channels.

@@ -36,8 +36,8 @@ pub(crate) fn forward_backward(
     let n = batch.labels.len();
     let shape = (1, n, net.input.height, net.input.width, net.input.channels);
     let images = Tensor::from_slice(&batch.images, shape, &Device::Cpu)?;
-    let passed = net::forward_pass(net, &params, &images, None)?;
-    let objective = net::compute_objective(&passed.logits, &batch.labels, loss, 1.0 / n as f64)?;
+    let output = net::forward_pass(net, &params, &images, None)?;
+    let objective = net::compute_objective(&output.logits, &batch.labels, loss, 1.0 / n as f64)?;
     let gradient = net::compute_gradients(&params, &objective)?;
 
     let normed = net
@@ -45,7 +45,7 @@ pub(crate) fn forward_backward(
         .iter()
         .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
     let statistics = normed
-        .zip(&passed.batch_statistics)
+        .zip(&output.batch_statistics)
         .map(|(layer, [mean, variance])| {
             let count = (n * layer.output.height * layer.output.width) as f64;
             let unbiased = (variance * (count / (count - 1.0)))?;

@@ -174,11 +174,11 @@ mod tests {
                 config.train.batch_size,
                 config.data.augment,
             ) = (600, batch, augment);
-            let mut moves = TransformSequence::new(&config, &streams);
+            let mut transforms = TransformSequence::new(&config, &streams);
 
             let steps = u64::from(600 / batch);
             (number * steps..(number + 1) * steps)
-                .flat_map(|step| moves.transforms_at(step).to_vec())
+                .flat_map(|step| transforms.transforms_at(step).to_vec())
                 .collect::<Vec<_>>()
         };
         let crops = epoch(Augment::CropFlip, 10, 1);

@@ -30,7 +30,7 @@ pub(crate) struct GradientNoise {
 
 /// The noise of gradients of independent batches of `batch` images; each call of `gradient` writes another one.
 pub(crate) fn estimate_gradient_noise(
-    places: &[Range<usize>],
+    ranges: &[Range<usize>],
     len: usize,
     batch: usize,
     mut gradient: impl FnMut(&mut [f32]),
@@ -42,7 +42,7 @@ pub(crate) fn estimate_gradient_noise(
     for _ in 0..GRADIENT_PAIRS {
         gradient(&mut a);
         gradient(&mut b);
-        squares.push(sum_over_ranges(places, |i| {
+        squares.push(sum_over_ranges(ranges, |i| {
             square(f64::from(a[i]) - f64::from(b[i]))
         }));
     }
@@ -63,16 +63,16 @@ fn estimate_tail_index(squares: &[f64]) -> f64 {
     TAIL_SIZE as f64 / excess.sum::<f64>()
 }
 
-/// The largest eigenvalue of a symmetric matrix of `len` rows and columns, which is 0 outside the ranges `places`; `product`
+/// The largest eigenvalue of a symmetric matrix of `len` rows and columns, which is 0 outside `ranges`; `product`
 /// multiplies it with a vector. By Lanczos's method from a random direction. NaN where it is not known after
 /// [`MAX_HESSIAN_PRODUCTS`] products, `None` once `product` returns `None`.
 pub(crate) fn lanczos_largest_eigenvalue(
-    (len, places): (usize, &[Range<usize>]),
+    (len, ranges): (usize, &[Range<usize>]),
     stream: &mut RandomStream,
     mut product: impl FnMut(&[f64]) -> Option<Vec<f64>>,
 ) -> Option<f64> {
     let mut vector = vec![0.0; len];
-    places
+    ranges
         .iter()
         .cloned()
         .flatten()
@@ -266,9 +266,9 @@ mod tests {
     }
 
     /// The product with a diagonal matrix.
-    fn diagonal_top(eigenvalues: &[f64], places: &[Range<usize>]) -> Option<f64> {
+    fn diagonal_top(eigenvalues: &[f64], ranges: &[Range<usize>]) -> Option<f64> {
         let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"");
-        lanczos_largest_eigenvalue((eigenvalues.len(), places), &mut stream, |v| {
+        lanczos_largest_eigenvalue((eigenvalues.len(), ranges), &mut stream, |v| {
             Some(v.iter().zip(eigenvalues).map(|(v, e)| v * e).collect())
         })
     }

@@ -211,10 +211,10 @@ fn forward_images<const I: usize>(
     mut outputs: [&mut [f64]; I],
 ) {
     for tap in &map.taps {
-        let seen = inputs.map(|x| &x[tap.input_offset..][..tap.rows]);
+        let window = inputs.map(|x| &x[tap.input_offset..][..tap.rows]);
         let weight = &weight[tap.first_weight_row * map.outputs..][..tap.rows * map.outputs];
         add_matrix_product(
-            seen,
+            window,
             weight,
             outputs
                 .each_mut()
@@ -270,12 +270,12 @@ fn backward_images<const I: usize>(
     mut to: [&mut [f64]; I],
 ) {
     for tap in &map.taps {
-        let given = gradient.map(|g| &g[tap.output_offset..][..map.outputs]);
+        let pixel_gradient = gradient.map(|g| &g[tap.output_offset..][..map.outputs]);
         for pixel in (0..tap.rows).step_by(map.inputs) {
             let weight = &transposed[(tap.first_weight_row + pixel) * map.outputs..]
                 [..map.inputs * map.outputs];
             add_matrix_product(
-                given,
+                pixel_gradient,
                 weight,
                 to.each_mut()
                     .map(|x| &mut x[tap.input_offset + pixel..][..map.inputs]),
@@ -331,15 +331,15 @@ fn add_image_gradients<const I: usize>(
     to: &mut [f64],
 ) {
     for tap in &map.taps {
-        let seen = inputs.map(|x| &x[tap.input_offset..][..tap.rows]);
-        let given = gradient.map(|g| &g[tap.output_offset..][..map.outputs]);
+        let window = inputs.map(|x| &x[tap.input_offset..][..tap.rows]);
+        let pixel_gradient = gradient.map(|g| &g[tap.output_offset..][..map.outputs]);
         let rows = to[tap.first_weight_row * map.outputs..][..tap.rows * map.outputs]
             .chunks_exact_mut(map.outputs);
         for (r, row) in rows.enumerate() {
-            for (image, given) in seen.iter().zip(given) {
+            for (image, pixel_gradient) in window.iter().zip(pixel_gradient) {
                 let x = image[r];
                 row.iter_mut()
-                    .zip(given)
+                    .zip(pixel_gradient)
                     .for_each(|(sum, g)| *sum = x.mul_add(*g, *sum));
             }
         }

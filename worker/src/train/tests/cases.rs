@@ -75,7 +75,7 @@ pub(crate) fn mlp() -> TrialConfig {
     )
 }
 
-/// Every metric that takes no gradients of its own, sampled every other step; predictions and weights are kept.
+/// Every metric that takes no gradients of its own, sampled every other step; predictions and weights are saved.
 pub(crate) fn cheap_metrics() -> Measure {
     let dear = |m: &Metric| {
         matches!(
@@ -112,15 +112,15 @@ pub(crate) fn result_on(
     result_with(config, measure, isa, pool, None)
 }
 
-/// Runs a trial that is kept on a shelf.
+/// Runs a trial with a checkpoint store.
 pub(crate) fn result_with(
     config: &TrialConfig,
     measure: &Measure,
     isa: Isa,
     pool: Option<&ThreadPool>,
-    shelf: Option<&dyn CheckpointStore>,
+    store: Option<&dyn CheckpointStore>,
 ) -> TrialResult {
-    result_from(config, measure, isa, (pool, shelf), None)
+    result_from(config, measure, isa, (pool, store), None)
 }
 
 /// Runs a trial that starts from a file.
@@ -128,17 +128,17 @@ pub(crate) fn result_from(
     config: &TrialConfig,
     measure: &Measure,
     isa: Isa,
-    (pool, shelf): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
+    (pool, store): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
     start: Option<&[u8]>,
 ) -> TrialResult {
-    result_of(config, measure, isa, (pool, shelf), start, None)
+    result_of(config, measure, isa, (pool, store), start, None)
 }
 
 /// Runs a trial on stock operations, or on the trainer's own engine.
 pub(crate) fn result_at(
     config: &TrialConfig,
     measure: &Measure,
-    place: Option<&CandleDevice>,
+    candle: Option<&CandleDevice>,
 ) -> TrialResult {
     result_of(
         config,
@@ -146,7 +146,7 @@ pub(crate) fn result_at(
         Isa::detect_fastest(),
         (None, None),
         None,
-        place,
+        candle,
     )
 }
 
@@ -164,9 +164,9 @@ pub(crate) fn result_with_data(
     config: &TrialConfig,
     measure: &Measure,
     (dataset, isa): (Arc<Dataset>, Isa),
-    place: Option<&CandleDevice>,
+    candle: Option<&CandleDevice>,
 ) -> TrialResult {
-    result_on_data(config, measure, isa, (None, None), (dataset, None), place)
+    result_on_data(config, measure, isa, (None, None), (dataset, None), candle)
 }
 
 /// Images that deep networks can take.
@@ -184,26 +184,41 @@ fn result_of(
     config: &TrialConfig,
     measure: &Measure,
     isa: Isa,
-    (pool, shelf): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
+    (pool, store): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
     start: Option<&[u8]>,
-    place: Option<&CandleDevice>,
+    candle: Option<&CandleDevice>,
 ) -> TrialResult {
     let dataset = match config.data.dataset {
         DatasetName::Glyphs => dataset(),
         name => noise(name),
     };
-    result_on_data(config, measure, isa, (pool, shelf), (dataset, start), place)
+    result_on_data(
+        config,
+        measure,
+        isa,
+        (pool, store),
+        (dataset, start),
+        candle,
+    )
 }
 
 fn result_on_data(
     config: &TrialConfig,
     measure: &Measure,
     isa: Isa,
-    (pool, shelf): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
+    (pool, store): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
     (dataset, start): (Arc<Dataset>, Option<&[u8]>),
-    place: Option<&CandleDevice>,
+    candle: Option<&CandleDevice>,
 ) -> TrialResult {
-    finished_on_data(config, measure, isa, (pool, shelf), (dataset, start), place).result
+    finished_on_data(
+        config,
+        measure,
+        isa,
+        (pool, store),
+        (dataset, start),
+        candle,
+    )
+    .result
 }
 
 /// All that a trial leaves.
@@ -222,9 +237,9 @@ fn finished_on_data(
     config: &TrialConfig,
     measure: &Measure,
     isa: Isa,
-    (pool, shelf): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
+    (pool, store): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
     (dataset, start): (Arc<Dataset>, Option<&[u8]>),
-    place: Option<&CandleDevice>,
+    candle: Option<&CandleDevice>,
 ) -> FinishedTrial {
     let streams = streams(0);
     let data =
@@ -240,12 +255,12 @@ fn finished_on_data(
         initial_weights: start,
         key,
         isa,
-        candle_device: place,
+        candle_device: candle,
         thread_pool: pool,
-        checkpoint_store: shelf,
+        checkpoint_store: store,
         deadline,
     };
-    let finished = run_trial(&job, &AtomicBool::new(false)).expect("nobody stops it");
+    let finished = run_trial(&job, &AtomicBool::new(false)).expect("the trial is not stopped");
     assert_eq!(
         finished.weights.is_some(),
         measure.save && finished.result.outcome == Outcome::Completed

@@ -45,7 +45,7 @@ fn cuda() -> Option<CandleDevice> {
     None
 }
 
-/// Past the test runner, which shows what passing tests print to nobody.
+/// Bypasses the test runner, which hides the output of passing tests.
 fn aloud(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED on CUDA: {why}");
 }
@@ -92,26 +92,26 @@ const METRICS: [Metric; 6] = [
     Metric::AverageTestLoss,
 ];
 
-fn result(config: &TrialConfig, place: Option<&CandleDevice>) -> TrialResult {
+fn result(config: &TrialConfig, candle: Option<&CandleDevice>) -> TrialResult {
     let measure = Measure {
         save: true,
         ..Measure::with_metrics(Length::Steps(1), METRICS.to_vec())
     };
-    cases::result_at(config, &measure, place)
+    cases::result_at(config, &measure, candle)
 }
 
 #[test]
 fn trials_on_stock_operations_agree_with_the_trainers_own_engine() {
-    for place in candle_devices() {
+    for candle in candle_devices() {
         for mut config in trials() {
             config.train.average = Some(cases::every_step());
             // Rounding differs, and grows from step to step.
             config.train.length = Length::Steps(2);
             let own = result(&config, None);
-            let stock = result(&config, Some(&place));
+            let stock = result(&config, Some(&candle));
             assert_eq!(
                 (&stock.outcome, stock.isa.as_str()),
-                (&Outcome::Completed, place.name)
+                (&Outcome::Completed, candle.name)
             );
 
             for (at, (own, stock)) in own.curve.values.iter().zip(&stock.curve.values).enumerate() {
@@ -130,22 +130,22 @@ fn trials_on_stock_operations_agree_with_the_trainers_own_engine() {
 
 #[test]
 fn a_trial_on_stock_operations_ends_in_the_same_bits_again() {
-    for place in candle_devices() {
+    for candle in candle_devices() {
         let config = cases::small_trial(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
         assert_eq!(
-            result(&config, Some(&place)).digest,
-            result(&config, Some(&place)).digest
+            result(&config, Some(&candle)).digest,
+            result(&config, Some(&candle)).digest
         );
     }
 }
 
 #[test]
 fn a_trial_on_stock_operations_diverges_at_its_step() {
-    for place in candle_devices() {
+    for candle in candle_devices() {
         let mut config = cases::mlp();
         config.train.lr = 1e30;
         assert!(matches!(
-            result(&config, Some(&place)).outcome,
+            result(&config, Some(&candle)).outcome,
             Outcome::Diverged { step: 1..=3 }
         ));
     }
@@ -243,12 +243,12 @@ fn descend(net: &Net, numbers: &[usize], device: &Device) -> Vec<Vec<u32>> {
 
 #[test]
 fn lanes_do_not_touch_each_other_and_a_diverging_one_harms_none() {
-    for place in candle_devices() {
+    for candle in candle_devices() {
         // Every architecture, every norm.
         for config in [0, 4, 9, 14].map(|at| trials().swap_remove(at)) {
             let net = Net::from_config(&config).expect("a network");
             // On CUDA, cuBLAS may choose another kernel for another number of lanes: no promise is made there.
-            let device = &place.device;
+            let device = &candle.device;
             if device.is_cuda() {
                 continue;
             }

@@ -193,11 +193,11 @@ impl GradientCase {
     /// them (Euler), but for ε, which tells most where a group holds two numbers.
     fn check_invariance(&self, gradient: &[f32], what: &str) {
         let normed = self.engine.layout.params.iter().filter(|s| s.param.normed);
-        let places: Vec<usize> = normed
+        let ranges: Vec<usize> = normed
             .flat_map(|s| (0..s.param.len).map(|i| s.packed_position(i)))
             .collect();
         let dot = |a: &[f32], b: &[f32]| {
-            places
+            ranges
                 .iter()
                 .map(|i| f64::from(a[*i]) * f64::from(b[*i]))
                 .sum::<f64>()
@@ -225,7 +225,7 @@ impl GradientCase {
         assert_eq!(
             used,
             self.net.param_counts().0,
-            "{what}: places of parameters overlap"
+            "{what}: parameters overlap"
         );
 
         assert!(
@@ -239,15 +239,15 @@ impl GradientCase {
 
     fn check_statistics(&self, reference: &reference::ReferencePass, what: &str) {
         let mut running = self.engine.layout.initial_statistics();
-        for (place, _) in self.engine.layout.batch_norms() {
-            place.blend_statistics(self.engine.batch_statistics(place.layer), 0.1, &mut running);
+        for (range, _) in self.engine.layout.batch_norms() {
+            range.blend_statistics(self.engine.batch_statistics(range.layer), 0.1, &mut running);
         }
 
-        let places = self.engine.layout.running_mean_ranges.iter().flatten();
-        for ((mean, variance), place) in reference.statistics.iter().zip(places) {
+        let ranges = self.engine.layout.running_mean_ranges.iter().flatten();
+        for ((mean, variance), range) in reference.statistics.iter().zip(ranges) {
             for c in 0..mean.len() {
-                let m = f64::from(running[place.start + c]);
-                let v = f64::from(running[place.end + c]);
+                let m = f64::from(running[range.start + c]);
+                let v = f64::from(running[range.end + c]);
                 assert!(
                     (m - 0.1 * mean[c]).abs() < 1e-6 * (1.0 + mean[c].abs()),
                     "{what}: mean {m} {}",

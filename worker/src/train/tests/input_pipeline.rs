@@ -93,14 +93,14 @@ impl<'a> Plain<'a> {
 
     /// An image's pixels before they become inputs: bytes over 255, or numbers as they are.
     fn raw(&self, part: &Images, i: u32) -> Vec<f64> {
-        let place = i as usize * self.len()..(i as usize + 1) * self.len();
+        let range = i as usize * self.len()..(i as usize + 1) * self.len();
         if part.floats.is_empty() {
-            part.pixels[place]
+            part.pixels[range]
                 .iter()
                 .map(|p| f64::from(*p) / 255.0)
                 .collect()
         } else {
-            part.floats[place].iter().map(|x| f64::from(*x)).collect()
+            part.floats[range].iter().map(|x| f64::from(*x)).collect()
         }
     }
 
@@ -440,7 +440,7 @@ fn trials_see_what_their_settings_say() {
 #[test]
 fn trials_on_stock_operations_see_what_their_settings_say() {
     let measure = Measure::with_metrics(Length::Steps(1), METRICS.to_vec());
-    for place in devices::candle_devices() {
+    for candle in devices::candle_devices() {
         for (what, config, dataset) in trials() {
             let subset = dataset
                 .choose_subset(&config.data, &cases::streams(0))
@@ -457,7 +457,7 @@ fn trials_on_stock_operations_see_what_their_settings_say() {
                     config,
                     &measure,
                     (dataset, Isa::detect_fastest()),
-                    Some(&place),
+                    Some(&candle),
                 )
             };
             let expected = run(&on(&made, &config), made);
@@ -472,7 +472,7 @@ fn trials_on_stock_operations_see_what_their_settings_say() {
     }
 }
 
-/// Of the images kept aside nothing reaches the weights, the inputs of other images or the test metrics.
+/// Nothing of the held-out images reaches the weights, the inputs of other images or the test metrics.
 #[test]
 fn images_to_validate_on_decide_no_bit_of_the_training() {
     let metrics = [&METRICS[..], &[Metric::ValLoss, Metric::ValAcc]].concat();
@@ -537,10 +537,10 @@ fn images_without_sides_are_not_augmented() {
                 (flat.clone(), Isa::detect_fastest()),
                 None,
             );
-            let said = matches!(&result.outcome, Outcome::Failed { cause } if cause.contains("data.augment") && cause.contains("1×1"));
+            let is_explained = matches!(&result.outcome, Outcome::Failed { cause } if cause.contains("data.augment") && cause.contains("1×1"));
 
             assert_eq!(
-                said,
+                is_explained,
                 augment != Augment::None,
                 "{kind:?} {augment:?}: {:?}",
                 result.outcome

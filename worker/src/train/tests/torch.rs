@@ -203,9 +203,9 @@ impl Follow<'_> {
 
         for (layer, mean) in net.layers.iter().zip(&layout.running_mean_ranges) {
             let Some(mean) = mean else { continue };
-            for (name, place) in [("mean", mean.start), ("var", mean.end)] {
+            for (name, start) in [("mean", mean.start), ("var", mean.end)] {
                 let theirs = numbers(&theirs[&layer.name][name]);
-                let ours = statistics[place..place + layer.output.channels.min(16)]
+                let ours = statistics[start..start + layer.output.channels.min(16)]
                     .iter()
                     .map(|x| f64::from(*x));
                 self.compare(
@@ -230,11 +230,11 @@ impl SimdProgram for Follow<'_> {
         };
         let mut engine = match self.candle_device {
             None => ComputeBackend::Cpu(Box::new(CpuEngine::new(&net, loss, batch, batch, 1))),
-            Some(place) => ComputeBackend::Candle(Box::new(CandleEngine::new(
+            Some(candle) => ComputeBackend::Candle(Box::new(CandleEngine::new(
                 &net,
                 loss,
                 batch,
-                &place.device,
+                &candle.device,
             ))),
         };
 
@@ -307,10 +307,10 @@ fn trajectories_are_those_of_pytorch() {
 fn trajectories_on_stock_operations_are_those_of_pytorch() {
     devices::candle_devices()
         .iter()
-        .for_each(|place| follow(Some(place)));
+        .for_each(|candle| follow(Some(candle)));
 }
 
-fn follow(place: Option<&CandleDevice>) {
+fn follow(candle: Option<&CandleDevice>) {
     let fixture: Value = serde_json::from_str(FIXTURE).expect("the fixture is JSON");
     let mut followed = 0;
     let mut strayed = 0;
@@ -321,7 +321,7 @@ fn follow(place: Option<&CandleDevice>) {
         let mut worst = (0.0, String::new());
         Isa::detect_fastest().run_program(Follow {
             case,
-            candle_device: place,
+            candle_device: candle,
             worst: &mut worst,
         });
 
@@ -329,7 +329,7 @@ fn follow(place: Option<&CandleDevice>) {
             // Candle's sums in f32 are less exact than the trainer's own: now and then one comes down on the other side
             // of a ReLU.
             strayed += 1;
-            if place.is_some() && worst.0 < 100.0 * LIMIT && strayed < 3 {
+            if candle.is_some() && worst.0 < 100.0 * LIMIT && strayed < 3 {
                 followed += 1;
                 continue;
             }
@@ -405,7 +405,7 @@ impl SimdProgram for Curved<'_> {
             Some(hessian.product_with(v))
         });
 
-        *self.found = top.expect("nobody breaks it off");
+        *self.found = top.expect("the measurement is not stopped");
     }
 }
 

@@ -116,12 +116,12 @@ fn bits(result: &TrialResult) -> (String, [u8; 32], Vec<u64>, String) {
         .map(|x| x.to_bits())
         .collect();
 
-    let kept = format!("{:?} {:?}", result.predictions, result.weights_hash);
+    let saved = format!("{:?} {:?}", result.predictions, result.weights_hash);
     (
         format!("{:?} {:?}", result.outcome, result.curve.steps),
         result.digest,
         values,
-        kept,
+        saved,
     )
 }
 
@@ -230,7 +230,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
 }
 
-/// A shelf that wants a trial after certain steps.
+/// A store that wants a checkpoint after certain steps.
 #[derive(Default)]
 struct MemoryCheckpoints {
     save_at_step: u64,
@@ -245,7 +245,7 @@ impl CheckpointStore for MemoryCheckpoints {
         let found = self
             .checkpoints
             .lock()
-            .expect("nobody panics")
+            .expect("the lock is not poisoned")
             .get(identity)
             .cloned();
         self.loads
@@ -259,7 +259,7 @@ impl CheckpointStore for MemoryCheckpoints {
     fn save_checkpoint(&self, identity: &[u8; 32], _: u64, checkpoint: Vec<u8>) {
         self.checkpoints
             .lock()
-            .expect("nobody panics")
+            .expect("the lock is not poisoned")
             .insert(*identity, checkpoint);
     }
     fn should_stop_at_once(&self) -> bool {
@@ -289,7 +289,7 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
         let expected = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
 
         for wanted in 1..config.total_steps() {
-            let shelf = MemoryCheckpoints {
+            let store = MemoryCheckpoints {
                 save_at_step: wanted,
                 ..MemoryCheckpoints::default()
             };
@@ -300,18 +300,18 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
                     &measure,
                     Isa::detect_fastest(),
                     None,
-                    Some(&shelf),
+                    Some(&store),
                 );
                 assert!(bits(&result) == expected, "{name} from step {wanted}");
 
-                assert_eq!(shelf.loads.load(Ordering::Relaxed), taken);
+                assert_eq!(store.loads.load(Ordering::Relaxed), taken);
             }
 
             let mut other = config.clone();
             other.train.wd *= 2.0;
-            cases::result_with(&other, &measure, Isa::detect_fastest(), None, Some(&shelf));
+            cases::result_with(&other, &measure, Isa::detect_fastest(), None, Some(&store));
             assert_eq!(
-                shelf.loads.load(Ordering::Relaxed),
+                store.loads.load(Ordering::Relaxed),
                 1,
                 "another trial's checkpoint is of no use"
             );
@@ -319,20 +319,23 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
     }
 }
 
-/// Of what is kept, only that of the very trial is taken, and only if it is whole.
+/// A checkpoint is used only by the trial that saved it, and only if it is undamaged.
 #[test]
 fn what_does_not_fit_a_trial_is_passed_over() {
     let measure = cases::cheap_metrics();
     let (_, config) = short_trials().remove(1);
     let expected = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
     let kept_of = |config: &TrialConfig, wanted| {
-        let shelf = MemoryCheckpoints {
+        let store = MemoryCheckpoints {
             save_at_step: wanted,
             ..MemoryCheckpoints::default()
         };
-        cases::result_with(config, &measure, Isa::detect_fastest(), None, Some(&shelf));
-        let kept = shelf.checkpoints.into_inner().expect("nobody panics");
-        kept.into_values().next().expect("it was kept")
+        cases::result_with(config, &measure, Isa::detect_fastest(), None, Some(&store));
+        let saved = store
+            .checkpoints
+            .into_inner()
+            .expect("the lock is not poisoned");
+        saved.into_values().next().expect("a checkpoint was saved")
     };
 
     let mut other = config.clone();
@@ -346,12 +349,12 @@ fn what_does_not_fit_a_trial_is_passed_over() {
         whole[..whole.len() - 1].to_vec(),
         Vec::new(),
     ];
-    let shelf = MemoryCheckpoints {
+    let store = MemoryCheckpoints {
         save_at_step: u64::MAX,
         foreign,
         ..MemoryCheckpoints::default()
     };
-    let result = cases::result_with(&config, &measure, Isa::detect_fastest(), None, Some(&shelf));
+    let result = cases::result_with(&config, &measure, Isa::detect_fastest(), None, Some(&store));
 
     assert!(bits(&result) == expected);
 }
@@ -362,7 +365,7 @@ fn unknown_and_missing_instruction_sets_are_refused() {
     assert_eq!(Isa::from_name("portable"), Ok(Isa::Portable));
     assert!(
         Isa::from_name("mmx")
-            .expect_err("nobody knows it")
+            .expect_err("the name is unknown")
             .to_string()
             .contains("portable")
     );
@@ -469,7 +472,7 @@ fn a_raised_stop_ends_a_trial_without_result() {
     };
     assert!(
         run_trial(&late, &AtomicBool::new(true)).is_none(),
-        "whoever is told to stop reports nothing"
+        "a stopped trial has no result"
     );
 
     let result = run_trial(&late, &AtomicBool::new(false))
@@ -509,7 +512,7 @@ fn an_empty_trial_is_made_up_from_its_streams() {
         };
 
         run_trial(&job, &AtomicBool::new(false))
-            .expect("nobody stops it")
+            .expect("the trial is not stopped")
             .result
     };
     let a = result(0);
@@ -926,7 +929,8 @@ fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
             "what is measured does not change what is trained"
         );
 
-        let expected = loss_under_estimates(&config, &estimated.weights.expect("they are kept"));
+        let expected =
+            loss_under_estimates(&config, &estimated.weights.expect("the weights are saved"));
         let wrong = running.result.metrics[0];
         let right = estimated.result.metrics[0];
         assert!(
@@ -1055,7 +1059,7 @@ fn zero_variance_without_epsilon_is_zero_with_zero_gradient() {
     }
 }
 
-/// Drawn and hashed here without the trainer's tables of places.
+/// Drawn and hashed here without the trainer's layout.
 #[test]
 fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
     let mut config = cases::small_trial(ModelKind::Cnn4 { width: 3 }, Norm::None);

@@ -260,7 +260,7 @@ impl HessianLayer<'_> {
     /// The gradient behind scale and shift, or its tangent, from that of the pooled activations; 0 if no layer reads them.
     pub(super) fn unpool_gradient(
         &self,
-        passed: &LayerPassRecord,
+        record: &LayerPassRecord,
         pooled: Vec<f64>,
         images: usize,
         weights: &[f64],
@@ -276,14 +276,14 @@ impl HessianLayer<'_> {
             Pool::Max2 => {
                 let mut gradient = vec![0.0; len];
                 self.for_each_pooled(len, |at, members| {
-                    gradient[members[usize::from(passed.max_choices[at])]] = pooled[at]
+                    gradient[members[usize::from(record.max_choices[at])]] = pooled[at]
                 });
                 gradient
             }
         };
 
         if self.layer.relu {
-            self.zero_where_inactive(&mut gradient, passed, weights);
+            self.zero_where_inactive(&mut gradient, record, weights);
         }
 
         gradient
@@ -304,44 +304,44 @@ impl HessianLayer<'_> {
     }
 
     /// Sets to 0 what a ReLU at the weights lets nothing of through.
-    fn zero_where_inactive(&self, x: &mut [f64], passed: &LayerPassRecord, weights: &[f64]) {
-        let y = self.scale_and_shift(&passed.x, weights);
+    fn zero_where_inactive(&self, x: &mut [f64], record: &LayerPassRecord, weights: &[f64]) {
+        let y = self.scale_and_shift(&record.x, weights);
         x.iter_mut()
             .zip(y)
             .for_each(|(x, y)| *x = if y > 0.0 { *x } else { 0.0 });
     }
 
     /// Times a norm's scale, if it has one.
-    fn multiply_by_scale(&self, slope: &[f64], weights: &[f64]) -> Vec<f64> {
+    fn multiply_by_scale(&self, y_gradient: &[f64], weights: &[f64]) -> Vec<f64> {
         let Some(scale) = self.params_at(self.scale.as_ref(), weights) else {
-            return slope.to_vec();
+            return y_gradient.to_vec();
         };
-        slope
+        y_gradient
             .iter()
             .enumerate()
             .map(|(i, g)| g * scale[i % scale.len()])
             .collect()
     }
 
-    /// ∂L/∂z = inv·(u − mean(u) − x·mean(u·x)) with u = ∂L/∂x.
+    /// ∂L/∂z = inv_std·(u − mean(u) − x·mean(u·x)) with u = ∂L/∂x.
     pub(super) fn norm_backward(
         &self,
-        passed: &LayerPassRecord,
-        slope: &[f64],
+        record: &LayerPassRecord,
+        y_gradient: &[f64],
         weights: &[f64],
     ) -> Vec<f64> {
-        let mut u = self.multiply_by_scale(slope, weights);
+        let mut u = self.multiply_by_scale(y_gradient, weights);
         let Some((sets, _)) = self.norm_sets(u.len() / self.image_len()) else {
             return u;
         };
         let image = self.image_len();
         let len = u.len();
 
-        let x = &passed.x;
+        let x = &record.x;
         let mean = sets.compute_means(image, len, |i| u[i]);
         let mean_x = sets.compute_means(image, len, |i| u[i] * x[i]);
         sets.for_each_number(image, len, |i, set| {
-            u[i] = passed.inv_std[set] * (u[i] - mean[set] - x[i] * mean_x[set])
+            u[i] = record.inv_std[set] * (u[i] - mean[set] - x[i] * mean_x[set])
         });
 
         u
@@ -350,13 +350,13 @@ impl HessianLayer<'_> {
     /// From the tangent of z to those of what follows.
     pub(super) fn forward_tangent(
         &self,
-        passed: &LayerPassRecord,
+        record: &LayerPassRecord,
         z: Vec<f64>,
         images: usize,
         (weights, direction): (&[f64], &[f64]),
     ) -> LayerTangent {
         let mut x = z;
-        let inv_std = self.normalize_tangent(passed, &mut x, images);
+        let inv_std = self.normalize_tangent(record, &mut x, images);
         let mut y = self.multiply_by_scale(&x, weights);
 
         if let (Some(scale), Some(shift)) = (
@@ -366,17 +366,17 @@ impl HessianLayer<'_> {
             let channels = scale.len();
             y.iter_mut()
                 .enumerate()
-                .for_each(|(i, y)| *y += passed.x[i] * scale[i % channels] + shift[i % channels]);
+                .for_each(|(i, y)| *y += record.x[i] * scale[i % channels] + shift[i % channels]);
         }
 
         if self.layer.relu {
-            self.zero_where_inactive(&mut y, passed, weights);
+            self.zero_where_inactive(&mut y, record, weights);
         }
 
         LayerTangent {
             x,
             inv_std,
-            output: self.pool_activations(y, &passed.max_choices),
+            output: self.pool_activations(y, &record.max_choices),
         }
     }
 
@@ -384,7 +384,7 @@ impl HessianLayer<'_> {
     /// 1/std, relative to it.
     fn normalize_tangent(
         &self,
-        passed: &LayerPassRecord,
+        record: &LayerPassRecord,
         x: &mut [f64],
         images: usize,
     ) -> Vec<f64> {
@@ -395,12 +395,12 @@ impl HessianLayer<'_> {
         let len = x.len();
 
         let mean = sets.compute_means(image, len, |i| x[i]);
-        let mean_x = sets.compute_means(image, len, |i| x[i] * passed.x[i]);
+        let mean_x = sets.compute_means(image, len, |i| x[i] * record.x[i]);
         sets.for_each_number(image, len, |i, set| {
-            x[i] = passed.inv_std[set] * (x[i] - mean[set] - passed.x[i] * mean_x[set])
+            x[i] = record.inv_std[set] * (x[i] - mean[set] - record.x[i] * mean_x[set])
         });
 
-        passed
+        record
             .inv_std
             .iter()
             .zip(mean_x)
@@ -411,7 +411,7 @@ impl HessianLayer<'_> {
     /// Adds the tangents of the gradients of a norm's scale and shift.
     pub(super) fn add_affine_tangents(
         &self,
-        passed: &LayerPassRecord,
+        record: &LayerPassRecord,
         tangent: &LayerTangent,
         changed: &[f64],
         product: &mut [f64],
@@ -423,7 +423,7 @@ impl HessianLayer<'_> {
 
         for (i, g) in changed.iter().enumerate() {
             product[scale.start + i % channels] +=
-                g * passed.x[i] + passed.y_gradient[i] * tangent.x[i];
+                g * record.x[i] + record.y_gradient[i] * tangent.x[i];
             product[shift.start + i % channels] += g;
         }
     }
@@ -431,7 +431,7 @@ impl HessianLayer<'_> {
     /// The tangent of ∂L/∂z, from that of ∂L/∂y.
     pub(super) fn norm_backward_tangent(
         &self,
-        passed: &LayerPassRecord,
+        record: &LayerPassRecord,
         tangent: &LayerTangent,
         changed: &[f64],
         (weights, direction): (&[f64], &[f64]),
@@ -440,7 +440,7 @@ impl HessianLayer<'_> {
         if let Some(scale) = self.params_at(self.scale.as_ref(), direction) {
             du.iter_mut()
                 .enumerate()
-                .for_each(|(i, du)| *du += passed.y_gradient[i] * scale[i % scale.len()]);
+                .for_each(|(i, du)| *du += record.y_gradient[i] * scale[i % scale.len()]);
         }
 
         let Some((sets, _)) = self.norm_sets(du.len() / self.image_len()) else {
@@ -448,10 +448,10 @@ impl HessianLayer<'_> {
         };
         let image = self.image_len();
         let len = du.len();
-        let x = &passed.x;
+        let x = &record.x;
         let dx = &tangent.x;
 
-        let u = self.multiply_by_scale(&passed.y_gradient, weights);
+        let u = self.multiply_by_scale(&record.y_gradient, weights);
         let mean = sets.compute_means(image, len, |i| u[i]);
         let mean_x = sets.compute_means(image, len, |i| u[i] * x[i]);
         let d_mean = sets.compute_means(image, len, |i| du[i]);
@@ -459,7 +459,7 @@ impl HessianLayer<'_> {
         sets.for_each_number(image, len, |i, set| {
             let before = u[i] - mean[set] - x[i] * mean_x[set];
             let after = du[i] - d_mean[set] - dx[i] * mean_x[set] - x[i] * d_mean_x[set];
-            du[i] = passed.inv_std[set] * (tangent.inv_std[set] * before + after);
+            du[i] = record.inv_std[set] * (tangent.inv_std[set] * before + after);
         });
 
         du

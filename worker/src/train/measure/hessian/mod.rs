@@ -82,15 +82,15 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         for first in (0..self.labels.len()).step_by(self.micro_batch) {
             let images = first..(first + self.micro_batch).min(self.labels.len());
             let own;
-            let passed = if self.cached_pass.is_empty() {
+            let records = if self.cached_pass.is_empty() {
                 own = self.forward_backward(images.clone());
                 &own
             } else {
                 &self.cached_pass
             };
-            let tangents = self.forward_tangents(passed, images.clone(), direction);
+            let tangents = self.forward_tangents(records, images.clone(), direction);
 
-            self.add_backward_tangents(passed, &tangents, images, direction, &mut product);
+            self.add_backward_tangents(records, &tangents, images, direction, &mut product);
         }
 
         product
@@ -104,7 +104,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
 
     /// Both passes at the weights.
     fn forward_backward(&self, images: Range<usize>) -> Vec<LayerPassRecord> {
-        let mut passed: Vec<LayerPassRecord> = Vec::with_capacity(self.layers.len());
+        let mut records: Vec<LayerPassRecord> = Vec::with_capacity(self.layers.len());
         let mut sums = vec![Vec::new(); self.layers.len()];
 
         for (at, layer) in self.layers.iter().enumerate() {
@@ -112,7 +112,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
                 let inputs = layer
                     .layer
                     .source
-                    .map_or(self.input_images(&images), |source| &passed[source].output);
+                    .map_or(self.input_images(&images), |source| &records[source].output);
                 let mut z = layer.initial_z(&mut sums, images.len(), &self.weights);
                 layer.linear_op.add_outputs(
                     self.s,
@@ -128,48 +128,52 @@ impl<'a, S: Simd16> Hessian<'a, S> {
                 sums[at].clone_from(&z);
             }
 
-            passed.push(layer.record_activations(z, images.len(), &self.weights));
+            records.push(layer.record_activations(z, images.len(), &self.weights));
         }
 
-        self.backward(&mut passed, images);
-        passed
+        self.backward(&mut records, images);
+        records
     }
 
-    /// The backward pass: fills the gradients of `passed`.
-    fn backward(&self, passed: &mut [LayerPassRecord], images: Range<usize>) {
-        let mut given = vec![Vec::new(); self.layers.len()];
-        if let (Some(last), Some(passed)) = (given.last_mut(), passed.last()) {
-            *last = self.logit_gradients(&passed.output, &self.labels[images.clone()]);
+    /// The backward pass: fills the gradients of `records`.
+    fn backward(&self, records: &mut [LayerPassRecord], images: Range<usize>) {
+        let mut output_gradients = vec![Vec::new(); self.layers.len()];
+        if let (Some(last), Some(record)) = (output_gradients.last_mut(), records.last()) {
+            *last = self.logit_gradients(&record.output, &self.labels[images.clone()]);
         }
 
         for (at, layer) in self.layers.iter().enumerate().rev() {
-            let slope = layer.unpool_gradient(
-                &passed[at],
-                take(&mut given[at]),
+            let y_gradient = layer.unpool_gradient(
+                &records[at],
+                take(&mut output_gradients[at]),
                 images.len(),
                 &self.weights,
             );
-            let mut gradient = layer.norm_backward(&passed[at], &slope, &self.weights);
+            let mut gradient = layer.norm_backward(&records[at], &y_gradient, &self.weights);
 
             if let Some(adder) = layer.adder {
-                add_elementwise(&mut gradient, &passed[adder].z_gradient);
+                add_elementwise(&mut gradient, &records[adder].z_gradient);
             }
 
             if let Some(source) = layer.layer.source {
-                let to = fill_zeros_if_empty(&mut given[source], passed[source].output.len());
+                let to = fill_zeros_if_empty(
+                    &mut output_gradients[source],
+                    records[source].output.len(),
+                );
                 layer
                     .linear_op
                     .add_input_gradient(self.s, &gradient, &layer.transposed, to);
             }
 
-            (passed[at].y_gradient, passed[at].z_gradient) = (slope, gradient);
+            records[at].y_gradient = y_gradient;
+            records[at].z_gradient = gradient;
         }
     }
 
     /// The forward pass along a direction.
     fn forward_tangents(
         &self,
-        passed: &[LayerPassRecord],
+        records: &[LayerPassRecord],
         images: Range<usize>,
         direction: &[f64],
     ) -> Vec<LayerTangent> {
@@ -179,7 +183,8 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         for (at, layer) in self.layers.iter().enumerate() {
             let mut z = layer.initial_z(&mut sums, images.len(), direction);
             let source = layer.layer.source;
-            let inputs = source.map_or(self.input_images(&images), |source| &passed[source].output);
+            let inputs =
+                source.map_or(self.input_images(&images), |source| &records[source].output);
 
             if layer.layer.trained {
                 layer.linear_op.add_outputs(
@@ -202,7 +207,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
             }
 
             tangents.push(layer.forward_tangent(
-                &passed[at],
+                &records[at],
                 z,
                 images.len(),
                 (&self.weights, direction),
@@ -215,29 +220,30 @@ impl<'a, S: Simd16> Hessian<'a, S> {
     /// The backward pass along a direction; adds the tangents of all gradients.
     fn add_backward_tangents(
         &self,
-        passed: &[LayerPassRecord],
+        records: &[LayerPassRecord],
         tangents: &[LayerTangent],
         images: Range<usize>,
         direction: &[f64],
         product: &mut [f64],
     ) {
-        let mut given = vec![Vec::new(); self.layers.len()];
+        let mut output_gradients = vec![Vec::new(); self.layers.len()];
         let mut gradients = vec![Vec::new(); self.layers.len()];
 
-        if let (Some(last), Some(passed), Some(tangent)) =
-            (given.last_mut(), passed.last(), tangents.last())
+        if let (Some(last), Some(record), Some(tangent)) =
+            (output_gradients.last_mut(), records.last(), tangents.last())
         {
-            *last = self.logit_gradient_tangents(&passed.output, &tangent.output);
+            *last = self.logit_gradient_tangents(&record.output, &tangent.output);
         }
 
         for (at, layer) in self.layers.iter().enumerate().rev() {
-            let here = &passed[at];
+            let here = &records[at];
             let tangent = &tangents[at];
             let at_point = (&self.weights[..], direction);
-            let given_here = take(&mut given[at]);
-            let slope = layer.unpool_gradient(here, given_here, images.len(), &self.weights);
-            layer.add_affine_tangents(here, tangent, &slope, product);
-            let mut gradient = layer.norm_backward_tangent(here, tangent, &slope, at_point);
+            let output_gradient = take(&mut output_gradients[at]);
+            let y_gradient =
+                layer.unpool_gradient(here, output_gradient, images.len(), &self.weights);
+            layer.add_affine_tangents(here, tangent, &y_gradient, product);
+            let mut gradient = layer.norm_backward_tangent(here, tangent, &y_gradient, at_point);
 
             if let Some(adder) = layer.adder {
                 add_elementwise(&mut gradient, &take(&mut gradients[adder]));
@@ -245,14 +251,17 @@ impl<'a, S: Simd16> Hessian<'a, S> {
 
             self.add_weight_tangents(
                 layer,
-                (passed, tangents),
+                (records, tangents),
                 &images,
                 (&here.z_gradient, &gradient),
                 product,
             );
 
             if let Some(source) = layer.layer.source {
-                let to = fill_zeros_if_empty(&mut given[source], passed[source].output.len());
+                let to = fill_zeros_if_empty(
+                    &mut output_gradients[source],
+                    records[source].output.len(),
+                );
                 self.add_input_tangents(layer, &here.z_gradient, &gradient, direction, to);
             }
 
@@ -284,7 +293,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
     fn add_weight_tangents(
         &self,
         layer: &HessianLayer<'_>,
-        (passed, tangents): (&[LayerPassRecord], &[LayerTangent]),
+        (records, tangents): (&[LayerPassRecord], &[LayerTangent]),
         images: &Range<usize>,
         (gradient, changed): (&[f64], &[f64]),
         product: &mut [f64],
@@ -304,7 +313,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
 
         let source = layer.layer.source;
         let to = &mut product[layer.weight.clone()];
-        let inputs = source.map_or(self.input_images(images), |source| &passed[source].output);
+        let inputs = source.map_or(self.input_images(images), |source| &records[source].output);
         layer
             .linear_op
             .add_weight_gradient(self.s, inputs, changed, to);
@@ -320,20 +329,20 @@ impl<'a, S: Simd16> Hessian<'a, S> {
     fn logit_gradients(&self, logits: &[f64], labels: &[u8]) -> Vec<f64> {
         let share = 1.0 / self.labels.len() as f64;
         let classes = self.classes as f64;
-        let mut slopes = Vec::with_capacity(logits.len());
+        let mut gradients = Vec::with_capacity(logits.len());
 
         for (logits, label) in logits.chunks_exact(self.classes).zip(labels) {
             let label = usize::from(*label);
             match self.loss {
                 Loss::CrossEntropy { smoothing } => {
-                    slopes.extend(softmax(logits).iter().enumerate().map(|(c, p)| {
+                    gradients.extend(softmax(logits).iter().enumerate().map(|(c, p)| {
                         let target =
                             (1.0 - smoothing) * indicator(c == label) + smoothing / classes;
                         share * (p - target)
                     }));
                 }
                 Loss::Mse => {
-                    slopes.extend(
+                    gradients.extend(
                         logits
                             .iter()
                             .enumerate()
@@ -343,7 +352,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
             }
         }
 
-        slopes
+        gradients
     }
 
     /// The tangent of ∂L/∂logits.
@@ -355,17 +364,17 @@ impl<'a, S: Simd16> Hessian<'a, S> {
             return tangents.iter().map(|x| share * 2.0 / classes * x).collect();
         }
 
-        let mut slopes = Vec::with_capacity(logits.len());
+        let mut gradients = Vec::with_capacity(logits.len());
         for (logits, tangents) in logits
             .chunks_exact(self.classes)
             .zip(tangents.chunks_exact(self.classes))
         {
             let p = softmax(logits);
             let mean: f64 = p.iter().zip(tangents).map(|(p, x)| p * x).sum();
-            slopes.extend(p.iter().zip(tangents).map(|(p, x)| share * p * (x - mean)));
+            gradients.extend(p.iter().zip(tangents).map(|(p, x)| share * p * (x - mean)));
         }
 
-        slopes
+        gradients
     }
 }
 
