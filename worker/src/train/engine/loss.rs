@@ -60,10 +60,10 @@ impl Objective {
         stride: usize,
         labels: impl Iterator<Item = u8>,
     ) -> LossTally {
-        let mut slopes = vec![0.0; self.classes];
+        let mut gradient = vec![0.0; self.classes];
         let mut tally = LossTally::default();
         for (logits, label) in logits.chunks_exact(stride).zip(labels) {
-            tally.add(self.image_loss(&logits[..self.classes], usize::from(label), &mut slopes));
+            tally.add(self.image_loss(&logits[..self.classes], usize::from(label), &mut gradient));
         }
         tally
     }
@@ -77,31 +77,32 @@ impl Objective {
         share: f64,
         gradient: &mut [f32],
     ) -> LossTally {
-        let mut slopes = vec![0.0; self.classes];
+        let mut image_gradient = vec![0.0; self.classes];
         let mut tally = LossTally::default();
         let images = logits
             .chunks_exact(stride)
             .zip(gradient.chunks_exact_mut(stride));
         for ((logits, gradient), label) in images.zip(labels) {
-            tally.add(self.image_loss(&logits[..self.classes], usize::from(label), &mut slopes));
+            let logits = &logits[..self.classes];
+            tally.add(self.image_loss(logits, usize::from(label), &mut image_gradient));
             gradient
                 .iter_mut()
-                .zip(&slopes)
-                .for_each(|(g, slope)| *g = (slope * share) as f32);
+                .zip(&image_gradient)
+                .for_each(|(to, g)| *to = (g * share) as f32);
         }
 
         tally
     }
 
-    /// Loss of one image; `slopes` receives its gradient.
-    fn image_loss(&self, logits: &[f32], label: usize, slopes: &mut [f64]) -> LossTally {
+    /// Loss of one image; `gradient` receives its gradient.
+    fn image_loss(&self, logits: &[f32], label: usize, gradient: &mut [f64]) -> LossTally {
         let best = argmax(logits);
         let (loss, plain) = match self.loss {
             Loss::CrossEntropy { smoothing } => {
-                cross_entropy(logits, label, smoothing, best, slopes)
+                cross_entropy(logits, label, smoothing, best, gradient)
             }
             Loss::Mse => {
-                let loss = squared_error(logits, label, slopes);
+                let loss = squared_error(logits, label, gradient);
                 (loss, loss)
             }
         };
@@ -115,18 +116,18 @@ impl Objective {
     }
 }
 
-/// The cross-entropy to the target (1 − s)·one-hot + s/classes, and to the one-hot target. `slopes` receives the gradient of
+/// The cross-entropy to the target (1 − s)·one-hot + s/classes, and to the one-hot target. `gradient` receives the gradient of
 /// the former.
 fn cross_entropy(
     logits: &[f32],
     label: usize,
     smoothing: f64,
     best: usize,
-    slopes: &mut [f64],
+    gradient: &mut [f64],
 ) -> (f64, f64) {
     let largest = logits[best];
     let mut sum = 0.0;
-    for (logit, exp) in logits.iter().zip(slopes.iter_mut()) {
+    for (logit, exp) in logits.iter().zip(gradient.iter_mut()) {
         *exp = f64::from(libm::expf(logit - largest));
         sum += *exp;
     }
@@ -139,27 +140,27 @@ fn cross_entropy(
         target_logit = (1.0 - smoothing) * target_logit + base * all;
     }
 
-    for (c, slope) in slopes.iter_mut().enumerate() {
+    for (c, g) in gradient.iter_mut().enumerate() {
         let target = if c == label {
             base + (1.0 - smoothing)
         } else {
             base
         };
-        *slope = *slope / sum - target;
+        *g = *g / sum - target;
     }
 
     let log = libm::log(sum);
     (log - target_logit, log - label_logit)
 }
 
-/// The mean squared error to the one-hot target; `slopes` receives its gradient.
-fn squared_error(logits: &[f32], label: usize, slopes: &mut [f64]) -> f64 {
+/// The mean squared error to the one-hot target; `gradient` receives its gradient.
+fn squared_error(logits: &[f32], label: usize, gradient: &mut [f64]) -> f64 {
     let share = 1.0 / logits.len() as f64;
     let mut sum = 0.0;
-    for (c, slope) in slopes.iter_mut().enumerate() {
+    for (c, g) in gradient.iter_mut().enumerate() {
         let off = f64::from(logits[c]) - f64::from(u8::from(c == label));
         sum += off * off;
-        *slope = 2.0 * off * share;
+        *g = 2.0 * off * share;
     }
     sum * share
 }

@@ -141,7 +141,6 @@ impl Kernel for UnpoolKernel<'_> {
             gradient,
         } = self;
         let width = to.coefficients.padded_channels();
-
         let len = to.image_len();
         let count = to.pooled_pixels();
 

@@ -44,6 +44,7 @@ fn valid_kernel_range(corner: usize, side: usize, kernel: usize, padding: usize)
 }
 
 impl ExactLinearOp {
+    /// The linear map of a layer.
     pub(crate) fn from_layer(layer: &Layer) -> Self {
         let (kernel, stride, padding, input) = match layer.linear_op {
             LinearOp::Conv {
@@ -62,8 +63,8 @@ impl ExactLinearOp {
                 },
             ),
         };
-        let inputs = input.channels;
 
+        let inputs = input.channels;
         let outputs = layer.output.channels;
         let mut taps = Vec::new();
         for y in 0..layer.output.height {
@@ -181,7 +182,6 @@ impl Kernel for ExactForwardKernel<'_> {
             outputs,
         } = self;
         let mut inputs = inputs.chunks_exact(map.input_len);
-
         let mut outputs = outputs.chunks_exact_mut(map.output_len);
         while outputs.len() >= IMAGE_BLOCK {
             forward_images::<IMAGE_BLOCK>(
@@ -240,7 +240,6 @@ impl Kernel for ExactInputGradientKernel<'_> {
             input_gradient: to,
         } = self;
         let mut gradient = gradient.chunks_exact(map.output_len);
-
         let mut to = to.chunks_exact_mut(map.input_len);
         while to.len() >= IMAGE_BLOCK {
             backward_images::<IMAGE_BLOCK>(
@@ -301,7 +300,6 @@ impl Kernel for ExactWeightGradientKernel<'_> {
             weight_gradient: to,
         } = self;
         let mut inputs = inputs.chunks_exact(map.input_len);
-
         let mut gradient = gradient.chunks_exact(map.output_len);
         while gradient.len() >= IMAGE_BLOCK {
             add_image_gradients::<IMAGE_BLOCK>(

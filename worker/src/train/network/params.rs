@@ -107,6 +107,22 @@ pub(crate) struct ParamLayout {
     norm_specs: Vec<Option<NormSpec>>,
 }
 
+/// The range of the running means of every layer that has them, each followed by as many variances, and the length of all.
+fn place_running_means(net: &Net) -> (Vec<Option<Range<usize>>>, usize) {
+    let mut len = 0;
+    let mut ranges = Vec::new();
+    for layer in &net.layers {
+        let has_statistics = layer.norm.is_some_and(|n| n.has_running_statistics());
+        let width = round_up_to_block(layer.output.channels);
+        ranges.push(has_statistics.then(|| len..len + width));
+        if has_statistics {
+            len += 2 * width;
+        }
+    }
+
+    (ranges, len)
+}
+
 impl ParamLayout {
     pub(crate) fn new(net: &Net, plans: &[LayerPlan]) -> Self {
         let mut len = 0;
@@ -114,48 +130,29 @@ impl ParamLayout {
         for param in net.params() {
             let layer = &net.layers[param.layer];
             let plan = &plans[param.layer];
-            let size = if param.role == ParamRole::Weight {
+            let from = len;
+            len += if param.role == ParamRole::Weight {
                 plan.weight_rows * plan.channels
             } else {
                 plan.channels
             };
-
-            let channels = (layer.input.channels, padded_input_channels(layer));
-            let outputs = layer.output.channels;
-            let rows = plan.weight_rows;
             params.push(PackedParam {
                 param,
-                range: len..len + size,
-                outputs,
-                channels,
-                rows,
+                range: from..len,
+                outputs: layer.output.channels,
+                channels: (layer.input.channels, padded_input_channels(layer)),
+                rows: plan.weight_rows,
             });
-
-            len += size;
         }
 
-        let mut statistics_len = 0;
-        let statistics = net.layers.iter().map(|layer| {
-            let width = round_up_to_block(layer.output.channels);
-            layer
-                .norm
-                .filter(|norm| norm.has_running_statistics())
-                .map(|_| {
-                    statistics_len += 2 * width;
-                    statistics_len - 2 * width..statistics_len - width
-                })
-        });
-        let running_mean_ranges = statistics.collect();
-
-        let channels = net.layers.iter().map(|l| l.output.channels).collect();
-        let norm_specs = net.layers.iter().map(|l| l.norm).collect();
+        let (running_mean_ranges, statistics_len) = place_running_means(net);
         Self {
             params,
             len,
             running_mean_ranges,
             statistics_len,
-            channels,
-            norm_specs,
+            channels: net.layers.iter().map(|l| l.output.channels).collect(),
+            norm_specs: net.layers.iter().map(|l| l.norm).collect(),
         }
     }
 

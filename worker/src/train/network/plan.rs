@@ -74,11 +74,10 @@ impl LayerPlan {
         } = conv.output;
         let pixels = height * width;
         let chunk_images = MIN_CHUNK_PIXELS.div_ceil(pixels).next_power_of_two();
-
         let part = MIN_PART_PIXELS.div_ceil(pixels).next_power_of_two();
         let part_images = part.clamp(MIN_PART_IMAGES.max(chunk_images), MICRO_BATCH as usize);
-        let tiled = !first && WinogradPlan::is_suitable_for(&conv);
 
+        let tiled = !first && WinogradPlan::is_suitable_for(&conv);
         // Images from the dataset have few channels: long runs gain more than the multiplications in the halo cost. So do
         // short tables for large images, whose halo is small in comparison.
         let halo = first || tiled || pixels > MAX_PIXELS_WITHOUT_HALO;
@@ -95,10 +94,7 @@ impl LayerPlan {
             ))
         };
 
-        let weight_rows = conv.kernel * conv.kernel * conv.input.channels;
-        let transposed_weight_rows = conv.kernel * conv.kernel * channels;
         let activation = layer.activation_shape();
-        let activation_len = activation.height * activation.width * channels;
         Self {
             chunk_images,
             part_images,
@@ -106,9 +102,9 @@ impl LayerPlan {
             channels,
             width,
             pixels,
-            activation_len,
-            weight_rows,
-            transposed_weight_rows,
+            activation_len: activation.height * activation.width * channels,
+            weight_rows: conv.kernel * conv.kernel * conv.input.channels,
+            transposed_weight_rows: conv.kernel * conv.kernel * channels,
             algorithm,
         }
     }

@@ -155,22 +155,24 @@ impl ConvShape {
     pub(crate) fn valid_kernel_range(&self, output: usize, inputs: usize) -> Range<usize> {
         let corner = output * self.stride;
         let first = self.padding.saturating_sub(corner).min(self.kernel);
-        first
-            ..(inputs + self.padding)
-                .saturating_sub(corner)
-                .clamp(first, self.kernel)
+        let end = (inputs + self.padding).saturating_sub(corner);
+        first..end.clamp(first, self.kernel)
     }
 
     /// Runs of indices into a row of the kernel that the same outputs have inputs for.
     pub(crate) fn kernel_column_runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let conv = *self;
-        let starts_run = move |k: usize| k == 0 || !conv.have_same_outputs(k - 1, k);
         (0..conv.kernel)
-            .filter(move |k| starts_run(*k))
+            .filter(move |k| conv.starts_run(*k))
             .map(move |start| {
-                let end = (start + 1..conv.kernel).find(|k| starts_run(*k));
+                let end = (start + 1..conv.kernel).find(|k| conv.starts_run(*k));
                 start..end.unwrap_or(conv.kernel)
             })
+    }
+
+    /// Whether a column of the kernel has inputs for other outputs than the column before.
+    fn starts_run(&self, column: usize) -> bool {
+        column == 0 || !self.have_same_outputs(column - 1, column)
     }
 
     /// Whether two columns of the kernel have inputs for the same outputs of a row.

@@ -265,10 +265,10 @@ impl<'a, S: Simd16> Training<'a, S> {
         let mut stream = gradient_stats::open_measure_stream(self.job.streams, "noise", steps);
         let batch = self.job.config.effective_batch_size() as usize;
         let augment = self.job.config.data.augment;
+
         let mut images = Vec::new();
         let mut transforms = Vec::new();
         let s = self.s;
-
         let data = self.data;
         let engine = &mut self.engine;
         let len = engine.layout().len;
@@ -296,8 +296,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         .and_then(|noise| done.map(|_| noise))
     }
 
-    /// The largest eigenvalue of the Hessian of what was minimised on the last batch, at the current weights. `None` when that was
-    /// broken off.
+    /// The largest eigenvalue of the Hessian of the training objective on the last batch, at the current weights. `None` when the
+    /// measurement was broken off.
     fn measure_curvature(&mut self, steps: u64, stop: &AtomicBool) -> Result<Option<f64>> {
         let mut stream = gradient_stats::open_measure_stream(self.job.streams, "hessian", steps);
         let parameters = with_tensor_data(&self.state.weights, |w| {

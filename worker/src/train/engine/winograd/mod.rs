@@ -58,8 +58,8 @@ impl WinogradWorkspace {
     }
 
     /// Sets the gradient of a weight to 0.
-    pub(crate) fn reset_weight_gradient(&mut self, tiled: &WinogradPlan) {
-        self.weight_gradient[..tiled.weight_len()].fill(0.0);
+    pub(crate) fn reset_weight_gradient(&mut self, plan: &WinogradPlan) {
+        self.weight_gradient[..plan.weight_len()].fill(0.0);
     }
 }
 
@@ -184,27 +184,25 @@ pub(crate) struct WinogradBackwardKernel<'a> {
 impl Kernel for WinogradBackwardKernel<'_> {
     #[inline(always)]
     fn run_with<S: Simd16>(self, s: S) {
-        let tiled = self.plan;
+        let plan = self.plan;
         let WinogradWorkspace {
             inputs,
             outputs,
             weight_gradient: weights,
         } = self.workspace;
 
-        for strip in tiled.tile_strips(self.images) {
-            transform_output_gradient(s, tiled, strip, self.output_gradient, outputs);
+        for strip in plan.tile_strips(self.images) {
+            transform_output_gradient(s, plan, strip, self.output_gradient, outputs);
             if let Some(input) = self.input {
-                let weights = &mut weights[..tiled.weight_len()];
-                transform_inputs(s, tiled, strip, input, inputs);
-                tiled
-                    .forward
+                let weights = &mut weights[..plan.weight_len()];
+                transform_inputs(s, plan, strip, input, inputs);
+                plan.forward
                     .add_weight_gradients(s, strip.len(), inputs, outputs, weights);
             }
 
-            tiled
-                .backward
+            plan.backward
                 .multiply_points(s, strip.len(), outputs, self.weights, inputs);
-            gather_input_gradient(s, tiled, strip, inputs, self.input_gradient);
+            gather_input_gradient(s, plan, strip, inputs, self.input_gradient);
         }
     }
 }
@@ -213,12 +211,12 @@ impl Kernel for WinogradBackwardKernel<'_> {
 #[inline(always)]
 fn transform_inputs<S: Simd16>(
     s: S,
-    tiled: &WinogradPlan,
+    plan: &WinogradPlan,
     strip: &[WinogradTile],
     input: &[f32],
     points: &mut [f32],
 ) {
-    let channels = tiled.channels.0;
+    let channels = plan.channels.0;
     for (tile, points) in strip
         .iter()
         .zip(points.chunks_exact_mut(tile_pitch(channels)))
@@ -228,7 +226,7 @@ fn transform_inputs<S: Simd16>(
                 s,
                 input,
                 tile.input_offset + b * BLOCK,
-                tiled.row_lens[0],
+                plan.row_lens[0],
                 channels,
             );
             let v = transform_both_axes::<S, InputTransform, TILE_SIDE, TILE_SIDE>(s, d);
@@ -242,12 +240,12 @@ fn transform_inputs<S: Simd16>(
 #[inline(always)]
 fn transform_output_gradient<S: Simd16>(
     s: S,
-    tiled: &WinogradPlan,
+    plan: &WinogradPlan,
     strip: &[WinogradTile],
     gradient: &[f32],
     points: &mut [f32],
 ) {
-    let channels = tiled.channels.1;
+    let channels = plan.channels.1;
     for (tile, points) in strip
         .iter()
         .zip(points.chunks_exact_mut(tile_pitch(channels)))
@@ -257,7 +255,7 @@ fn transform_output_gradient<S: Simd16>(
                 s,
                 gradient,
                 tile.output_offset + b * BLOCK,
-                tiled.row_lens[2],
+                plan.row_lens[2],
                 channels,
             );
             let e = transform_both_axes::<S, OutputTransformAdjoint, TILE_OUTPUTS, TILE_SIDE>(s, y);
@@ -271,13 +269,13 @@ fn transform_output_gradient<S: Simd16>(
 #[inline(always)]
 fn gather_outputs<S: Simd16>(
     s: S,
-    tiled: &WinogradPlan,
+    plan: &WinogradPlan,
     strip: &[WinogradTile],
     points: &[f32],
     start: InitialSum<'_>,
     output: &mut [f32],
 ) {
-    let channels = tiled.channels.1;
+    let channels = plan.channels.1;
     for (tile, points) in strip.iter().zip(points.chunks_exact(tile_pitch(channels))) {
         for (b, points) in points.chunks_exact(TILE_POINTS * BLOCK).enumerate() {
             let m = load_points(s, points);
@@ -285,11 +283,11 @@ fn gather_outputs<S: Simd16>(
             let at = tile.output_offset + b * BLOCK;
 
             if let InitialSum::Buffer(from) = start {
-                let from = load_square::<S, TILE_OUTPUTS>(s, from, at, tiled.row_lens[2], channels);
+                let from = load_square::<S, TILE_OUTPUTS>(s, from, at, plan.row_lens[2], channels);
                 add_square(s, &mut y, from);
             }
 
-            store_square::<S, TILE_OUTPUTS>(s, y, output, at, tiled.row_lens[2], channels);
+            store_square::<S, TILE_OUTPUTS>(s, y, output, at, plan.row_lens[2], channels);
         }
     }
 }
@@ -298,12 +296,12 @@ fn gather_outputs<S: Simd16>(
 #[inline(always)]
 fn gather_input_gradient<S: Simd16>(
     s: S,
-    tiled: &WinogradPlan,
+    plan: &WinogradPlan,
     strip: &[WinogradTile],
     points: &[f32],
     output: &mut [f32],
 ) {
-    let channels = tiled.channels.0;
+    let channels = plan.channels.0;
     for (tile, points) in strip.iter().zip(points.chunks_exact(tile_pitch(channels))) {
         let [rows, columns] = &tile.inside;
         for (b, points) in points.chunks_exact(TILE_POINTS * BLOCK).enumerate() {
@@ -317,15 +315,15 @@ fn gather_input_gradient<S: Simd16>(
             let at = tile.image_offset + b * BLOCK;
             if rows.len() == TILE_SIDE && columns.len() == TILE_SIDE {
                 let mut sum =
-                    load_square::<S, TILE_SIDE>(s, output, at, tiled.row_lens[1], channels);
+                    load_square::<S, TILE_SIDE>(s, output, at, plan.row_lens[1], channels);
                 add_square(s, &mut sum, d);
-                store_square::<S, TILE_SIDE>(s, sum, output, at, tiled.row_lens[1], channels);
+                store_square::<S, TILE_SIDE>(s, sum, output, at, plan.row_lens[1], channels);
                 continue;
             }
 
             for (r, line) in d[rows.clone()].iter().enumerate() {
                 for (c, x) in line[columns.clone()].iter().enumerate() {
-                    let to = block_at_mut(output, at + r * tiled.row_lens[1] + c * channels);
+                    let to = block_at_mut(output, at + r * plan.row_lens[1] + c * channels);
                     s.store(s.add(s.load(to), *x), to);
                 }
             }

@@ -413,7 +413,7 @@ impl HessianLayer<'_> {
         &self,
         record: &LayerPassRecord,
         tangent: &LayerTangent,
-        changed: &[f64],
+        y_tangent: &[f64],
         product: &mut [f64],
     ) {
         let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else {
@@ -421,7 +421,7 @@ impl HessianLayer<'_> {
         };
         let channels = self.channel_count();
 
-        for (i, g) in changed.iter().enumerate() {
+        for (i, g) in y_tangent.iter().enumerate() {
             product[scale.start + i % channels] +=
                 g * record.x[i] + record.y_gradient[i] * tangent.x[i];
             product[shift.start + i % channels] += g;
@@ -433,10 +433,10 @@ impl HessianLayer<'_> {
         &self,
         record: &LayerPassRecord,
         tangent: &LayerTangent,
-        changed: &[f64],
+        y_tangent: &[f64],
         (weights, direction): (&[f64], &[f64]),
     ) -> Vec<f64> {
-        let mut du = self.multiply_by_scale(changed, weights);
+        let mut du = self.multiply_by_scale(y_tangent, weights);
         if let Some(scale) = self.params_at(self.scale.as_ref(), direction) {
             du.iter_mut()
                 .enumerate()

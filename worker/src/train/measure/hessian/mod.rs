@@ -102,27 +102,18 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         &self.images[images.start * len..images.end * len]
     }
 
-    /// Both passes at the weights.
+    /// The forward and the backward pass at the weights.
     fn forward_backward(&self, images: Range<usize>) -> Vec<LayerPassRecord> {
         let mut records: Vec<LayerPassRecord> = Vec::with_capacity(self.layers.len());
         let mut sums = vec![Vec::new(); self.layers.len()];
 
         for (at, layer) in self.layers.iter().enumerate() {
-            let z = {
-                let inputs = layer
-                    .layer
-                    .source
-                    .map_or(self.input_images(&images), |source| &records[source].output);
-                let mut z = layer.initial_z(&mut sums, images.len(), &self.weights);
-                layer.linear_op.add_outputs(
-                    self.s,
-                    inputs,
-                    &self.weights[layer.weight.clone()],
-                    &mut z,
-                );
-
-                z
-            };
+            let weight = &self.weights[layer.weight.clone()];
+            let source = layer.layer.source;
+            let inputs =
+                source.map_or(self.input_images(&images), |source| &records[source].output);
+            let mut z = layer.initial_z(&mut sums, images.len(), &self.weights);
+            layer.linear_op.add_outputs(self.s, inputs, weight, &mut z);
 
             if layer.adder.is_some() {
                 sums[at].clone_from(&z);
@@ -240,10 +231,10 @@ impl<'a, S: Simd16> Hessian<'a, S> {
             let tangent = &tangents[at];
             let at_point = (&self.weights[..], direction);
             let output_gradient = take(&mut output_gradients[at]);
-            let y_gradient =
+            let y_tangent =
                 layer.unpool_gradient(here, output_gradient, images.len(), &self.weights);
-            layer.add_affine_tangents(here, tangent, &y_gradient, product);
-            let mut gradient = layer.norm_backward_tangent(here, tangent, &y_gradient, at_point);
+            layer.add_affine_tangents(here, tangent, &y_tangent, product);
+            let mut gradient = layer.norm_backward_tangent(here, tangent, &y_tangent, at_point);
 
             if let Some(adder) = layer.adder {
                 add_elementwise(&mut gradient, &take(&mut gradients[adder]));
@@ -295,20 +286,18 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         layer: &HessianLayer<'_>,
         (records, tangents): (&[LayerPassRecord], &[LayerTangent]),
         images: &Range<usize>,
-        (gradient, changed): (&[f64], &[f64]),
+        (z_gradient, z_gradient_tangent): (&[f64], &[f64]),
         product: &mut [f64],
     ) {
-        if let Some(bias) = &layer.bias
-            && layer.layer.trained
-        {
-            let sums = &mut product[bias.clone()];
-            changed
-                .chunks_exact(sums.len())
-                .for_each(|pixel| add_elementwise(sums, pixel));
-        }
-
         if !layer.layer.trained {
             return;
+        }
+
+        if let Some(bias) = &layer.bias {
+            let sums = &mut product[bias.clone()];
+            z_gradient_tangent
+                .chunks_exact(sums.len())
+                .for_each(|pixel| add_elementwise(sums, pixel));
         }
 
         let source = layer.layer.source;
@@ -316,12 +305,12 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         let inputs = source.map_or(self.input_images(images), |source| &records[source].output);
         layer
             .linear_op
-            .add_weight_gradient(self.s, inputs, changed, to);
+            .add_weight_gradient(self.s, inputs, z_gradient_tangent, to);
 
         if let Some(source) = source {
             layer
                 .linear_op
-                .add_weight_gradient(self.s, &tangents[source].output, gradient, to);
+                .add_weight_gradient(self.s, &tangents[source].output, z_gradient, to);
         }
     }
 
@@ -462,7 +451,6 @@ mod tests {
             );
             let mut whole = Hessian::new(s, net, loss, &parameters, &batch);
             whole.micro_batch = IMAGES;
-
             whole.cached_pass = whole.forward_backward(0..IMAGES);
 
             let direction = near(whole.direction_layout().0, 0.0, 1.0);
