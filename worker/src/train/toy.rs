@@ -196,7 +196,7 @@ impl ToyDescent {
         loss
     }
 
-    /// One step, counted from 0.
+    /// Updates w in a step, counted from 0.
     fn update_weights(&mut self, train: &TrainConfig, rates: StepHyperparams, step: u64) {
         match train.adamw {
             Some(adamw) => self.update_adamw(adamw, rates, step),
@@ -252,7 +252,7 @@ impl ToyDescent {
     }
 }
 
-/// Adds normal numbers of this size without their part along a vector, given with its square.
+/// Adds `size` times a normal vector without its part along the vector `along`, whose squared length is `square`.
 fn add_orthogonal_noise(
     to: &mut [f64],
     size: f64,

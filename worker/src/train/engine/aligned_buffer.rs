@@ -2,11 +2,13 @@
 
 use super::simd::BLOCK;
 
-/// Numbers that start on a cache line, so that no block lies across two.
-#[derive(Debug)]
+/// Numbers that start on a cache line, so that no block lies across two. An empty default takes no memory.
+#[derive(Debug, Default)]
 pub(crate) struct AlignedBuffer {
+    /// The numbers, from `start` on, and a margin to align them.
     data: Vec<f32>,
     start: usize,
+    len: usize,
 }
 
 impl AlignedBuffer {
@@ -15,26 +17,19 @@ impl AlignedBuffer {
         let data = vec![0.0; len + BLOCK];
         // Where the allocation cannot be aligned, it is only slower.
         let start = data.as_ptr().align_offset(64).min(BLOCK);
-        Self { data, start }
-    }
-}
-
-impl Default for AlignedBuffer {
-    fn default() -> Self {
-        Self::zeros(0)
+        Self { data, start, len }
     }
 }
 
 impl std::ops::Deref for AlignedBuffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        &self.data[self.start..self.data.len() - BLOCK + self.start]
+        &self.data[self.start..][..self.len]
     }
 }
 
 impl std::ops::DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        let end = self.data.len() - BLOCK + self.start;
-        &mut self.data[self.start..end]
+        &mut self.data[self.start..][..self.len]
     }
 }

@@ -55,7 +55,7 @@ pub(crate) struct ImageGradients {
     pooled: AlignedBuffer,
     means: GradientMeans,
     added: AlignedBuffer,
-    /// Numbers per image of each.
+    /// Numbers per image of each buffer, 0 for those that do not occur.
     input_len: usize,
     pooled_len: usize,
     means_len: usize,

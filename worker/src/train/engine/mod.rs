@@ -51,7 +51,7 @@ pub(crate) struct CpuEngine {
     /// The weights of the current layer, as its kernels read them.
     weight_scratch: WeightScratch,
     parallelism: Parallelism,
-    /// One per thread.
+    /// The buffers of each thread.
     workspaces: Vec<Workspace>,
 }
 

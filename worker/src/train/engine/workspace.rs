@@ -10,9 +10,9 @@ use crate::train::network::plan::{ConvAlgorithm, LayerPlan};
 
 /// The weights of one layer in the forms that its kernels read; large enough for every layer.
 pub(crate) struct WeightScratch {
-    /// At the points of Winograd tiles.
+    /// The weights at the points of Winograd tiles.
     pub(crate) transformed: AlignedBuffer,
-    /// With inputs and outputs exchanged, for the backward pass.
+    /// The weights with inputs and outputs exchanged, for the backward pass.
     pub(crate) transposed: AlignedBuffer,
 }
 

@@ -12,7 +12,7 @@ use crate::train::engine::winograd::transpose_blocked_matrix;
 pub(crate) struct DirectConvPlan {
     /// Output pixels of a chunk: offsets of their inputs and of their results.
     pub(crate) forward_groups: Vec<PixelGroup>,
-    /// For every run of weights: the pixels of a chunk that it acts on, with the offsets of their inputs and of their
+    /// Runs of weights: the pixels of a chunk that it acts on, with the offsets of their inputs and of their
     /// gradient.
     pub(crate) weight_groups: Vec<PixelGroup>,
     /// The convolution that computes the gradient of the input; none for the first layer.

@@ -19,7 +19,7 @@ use crate::train::engine::simd::{BLOCK, round_up_to_block};
 pub(crate) struct PackedParam {
     /// Name, role and size.
     pub(crate) param: Param,
-    /// Its range in the packed vector.
+    /// Range in the packed vector.
     pub(crate) range: Range<usize>,
     outputs: usize,
     /// Channels of the input, without and with padding, and rows of the packed form; of weights only.

@@ -52,9 +52,9 @@ pub(crate) struct LayerPlan {
 /// Algorithm of a linear map.
 #[derive(Debug)]
 pub(crate) enum ConvAlgorithm {
-    /// By the definition of the convolution.
+    /// The definition of the convolution.
     Direct(DirectConvPlan),
-    /// Tile by tile, with fewer multiplications.
+    /// Winograd's algorithm: tile by tile, with fewer multiplications.
     Winograd(WinogradPlan),
 }
 

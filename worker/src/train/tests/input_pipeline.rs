@@ -32,7 +32,7 @@ type Image = (Vec<f32>, u8);
 struct Plain<'a> {
     config: &'a TrialConfig,
     dataset: &'a Dataset,
-    /// Of each channel.
+    /// Mean and standard deviation of each channel.
     moments: Vec<(f64, f64)>,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Plain<'a> {
         (height * width * channels) as usize
     }
 
-    /// Of bytes, from whole numbers, as the trainer promises to; of numbers, in two passes in their order.
+    /// Computes the statistics of bytes from whole numbers, as the trainer promises; of floats, in two passes in their order.
     fn moments_of(&self, train: &[u32], channel: usize) -> (f64, f64) {
         let channels = self.moments.len();
         if !self.dataset.train.floats.is_empty() {
@@ -374,7 +374,7 @@ fn trials() -> Vec<(String, TrialConfig, Arc<Dataset>)> {
     [trials, standardised].concat()
 }
 
-/// The same images as numbers.
+/// A dataset of the same images as floats.
 fn numbers_of(dataset: &Dataset) -> Arc<Dataset> {
     let all = |part: &Images| -> Vec<Image> {
         let len = part.pixels.len() / part.labels.len();

@@ -105,7 +105,7 @@ fn norm(x: &[f64]) -> f64 {
     x.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// Of the initial weights under squared errors: the trace of the covariance of an image's gradient over the training
+/// Gradient statistics of the initial weights under squared errors: the trace of the covariance of an image's gradient over the training
 /// images, and the largest eigenvalue of the Hessian of the first batch's loss.
 pub(crate) fn noise_and_curvature(config: &TrialConfig, streams: &Streams) -> (f64, f64) {
     let data = data(config, streams);

@@ -246,7 +246,8 @@ impl NetCase {
         )
     }
 
-    /// The same with few pixels that are not 0, and biases that keep shut what sees none of them: many gradients are 0.
+    /// Parameters and images with few pixels that are not 0, and biases that close the units whose inputs are all 0: many
+    /// gradients are 0.
     fn sparse(&self, net: &Net) -> (Vec<Vec<f32>>, Vec<f32>) {
         let (mut params, mut images) = self.smooth(net);
         let mut stream = self.stream("sparse");
@@ -501,7 +502,7 @@ fn norm(all: &[f64]) -> f64 {
     all.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// The same cases on every run.
+/// Runs `test` on the same cases every time.
 fn check(cases: u32, test: impl Fn(NetCase) -> Result<(), TestCaseError>) {
     check_all(cases, case(), test);
 }
@@ -609,7 +610,7 @@ fn agrees(case: &NetCase) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The same of few different numbers, which without norms have exact sums in both.
+/// The agreement on few different numbers, which without norms have exact sums in both.
 fn ties_agree(mut case: NetCase) -> Result<(), TestCaseError> {
     case.hidden.iter_mut().for_each(|hidden| hidden.norm = None);
     case.average = false;

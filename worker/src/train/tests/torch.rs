@@ -47,7 +47,7 @@ fn bits(name: &str) -> impl Iterator<Item = u64> + use<> {
     })
 }
 
-/// Of zero mean and this standard deviation.
+/// Uniform numbers of mean 0 and this standard deviation.
 fn values(name: &str, std: f64) -> impl Iterator<Item = f64> + use<> {
     bits(name).map(move |z| ((z >> 40) as f64 / f64::from(1 << 23) - 1.0) * std * 3.0_f64.sqrt())
 }

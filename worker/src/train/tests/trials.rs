@@ -22,7 +22,7 @@ use crate::train::network::plan;
 use crate::train::network::shape::HaloGrid;
 use crate::train::{CheckpointStore, Deadline, Isa, Job, TrialData, run_trial};
 
-/// From here on, [`short_trials`] are of deep networks, which are slow without vectors.
+/// The index from which [`short_trials`] are of deep networks, which are slow without vectors.
 const DEEP: usize = 7;
 
 /// Architectures × norms, with everything else that can change bits spread over them.

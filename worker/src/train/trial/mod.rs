@@ -192,7 +192,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(sampler)
     }
 
-    /// One step, counted from 0, and what is measured after it.
+    /// Runs a step, counted from 0, and the measurements after it.
     fn run_step(
         &mut self,
         sampler: &mut MetricSampler<'_>,

@@ -132,7 +132,7 @@ impl HessianLayer<'_> {
             .collect()
     }
 
-    /// From z to the activations that the layer's readers see.
+    /// The activations of z, with all that the other passes need.
     pub(super) fn record_activations(
         &self,
         z: Vec<f64>,
@@ -347,7 +347,7 @@ impl HessianLayer<'_> {
         u
     }
 
-    /// From the tangent of z to those of what follows.
+    /// The tangents of all that follows z.
     pub(super) fn forward_tangent(
         &self,
         record: &LayerPassRecord,
@@ -419,6 +419,7 @@ impl HessianLayer<'_> {
         let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else {
             return;
         };
+
         let channels = self.channel_count();
 
         for (i, g) in y_tangent.iter().enumerate() {
