@@ -1,4 +1,4 @@
-//! The scale-invariant toy loss of the theory: L(w) = w₁²/‖w‖², whose gradient 2(w₁e₁ − L·w)/‖w‖² is at right angles to w
+//! The scale-invariant toy loss of the theory: L(w) = w₁²/‖w‖², whose gradient 2(w₁e₁ − L·w)/‖w‖² is orthogonal to w
 //! and falls as 1/‖w‖ (Li, Lyu and Arora 2020, appendix). Noise, if there is any, has these two properties as well: σ/‖w‖
 //! times a normal vector without its part along w.
 //!

@@ -237,7 +237,7 @@ impl LayerState {
             self.coefficients.shift.copy_from_slice(shift);
         }
 
-        // Biases are not part of z, so those of what was added to it come along here.
+        // Biases are not part of z, so those of the added z are applied here.
         if let (Some(at), None) = (self.add, self.norm) {
             self.coefficients
                 .shift

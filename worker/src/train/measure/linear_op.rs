@@ -1,7 +1,7 @@
 //! Maps of layers in f64, with both of their adjoints, for what is measured now and then and must be exact.
 //!
 //! They are computed as they are defined, on channels without padding. Every number is one sequential sum of fused terms,
-//! whichever instruction set they are compiled for; images are worked on several at a time, to use weights often.
+//! whichever instruction set they are compiled for; several images are computed at a time, to use weights often.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use ergodic_common::net::{ActivationShape, Layer, LinearOp};
 
 use crate::train::engine::simd::{Kernel, Simd16};
 
-/// Images that are worked on together.
+/// Images in a block, which share each weight that is loaded.
 const IMAGE_BLOCK: usize = 4;
 
-/// Outputs that are worked on together.
+/// Outputs in a block, which stay in registers.
 const OUTPUT_BLOCK: usize = 8;
 
 /// A layer's map.
@@ -350,7 +350,7 @@ fn next_images<T, const I: usize>(images: &mut impl Iterator<Item = T>) -> [T; I
     std::array::from_fn(|_| images.next().expect("there are as many images left"))
 }
 
-/// Adds the product of a vector per image with a matrix whose rows are as long as what is added to.
+/// Adds the product of a vector per image with a matrix whose rows are as long as `sums`.
 #[inline(always)]
 fn add_matrix_product<const I: usize>(x: [&[f64]; I], matrix: &[f64], mut sums: [&mut [f64]; I]) {
     let width = sums[0].len();

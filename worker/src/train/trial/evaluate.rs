@@ -17,7 +17,7 @@ use crate::train::measure::metrics::{MetricSampler, PassResults, SampleInputs};
 use crate::train::optim::tensor::with_tensor_data;
 
 impl<'a, S: Simd16> Training<'a, S> {
-    /// Predicts the classes of the probe set, if that is due. False when that was broken off.
+    /// Predicts the classes of the probe set, if that is due. False when that was aborted.
     pub(super) fn predict_probe_set(&mut self, steps: u64, stop: &AtomicBool) -> Result<bool> {
         if !self.probe_predictions.is_due(steps) {
             return Ok(true);
@@ -48,7 +48,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(true)
     }
 
-    /// Samples the metrics after a step. False when that was broken off.
+    /// Samples the metrics after a step. False when that was aborted.
     pub(super) fn sample_metrics(
         &mut self,
         sampler: &mut MetricSampler<'_>,
@@ -74,7 +74,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(true)
     }
 
-    /// The passes over further images that the sample after `steps` steps needs. `None` when they were broken off.
+    /// The passes over further images that the sample after `steps` steps needs. `None` when they were aborted.
     fn run_metric_passes(
         &mut self,
         sampler: &MetricSampler<'_>,
@@ -98,7 +98,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok((!self.should_abort(stop)).then_some(results))
     }
 
-    /// Evaluates the weights on the sets that metrics need. False when that was broken off before the passes.
+    /// Evaluates the weights on the sets that metrics need. False when that was aborted before the passes.
     fn evaluate_weights(
         &mut self,
         sampler: &MetricSampler<'_>,
@@ -123,7 +123,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(true)
     }
 
-    /// Evaluates the averaged weights, if there are any, on the sets that metrics need. False when that was broken off
+    /// Evaluates the averaged weights, if there are any, on the sets that metrics need. False when that was aborted
     /// before the passes.
     fn evaluate_average(
         &mut self,
@@ -152,7 +152,7 @@ impl<'a, S: Simd16> Training<'a, S> {
     }
 
     /// Evaluates a model, its weights and norm statistics, on the test and the validation set, if they are wanted. `None`
-    /// where that was broken off.
+    /// where that was aborted.
     fn evaluate_sets(
         &mut self,
         model: (&[f32], &[f32]),
@@ -184,7 +184,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok((test_tally, validation_tally))
     }
 
-    /// Evaluates images. `None` when that was broken off.
+    /// Evaluates images. `None` when that was aborted.
     fn evaluate_images(
         &mut self,
         (weights, statistics): (&[f32], &[f32]),
@@ -207,7 +207,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(Some(tally))
     }
 
-    /// The batch-norm statistics under which the weights after `steps` steps are evaluated. `None` when that was broken off.
+    /// The batch-norm statistics under which the weights after `steps` steps are evaluated. `None` when that was aborted.
     fn evaluation_statistics(
         &mut self,
         weights: &[f32],
@@ -230,7 +230,7 @@ impl<'a, S: Simd16> Training<'a, S> {
     }
 
     /// Batch-norm statistics for these weights: means over the batches of an epoch in the order of the subset. `None` when
-    /// that was broken off.
+    /// that was aborted.
     fn estimate_statistics(
         &mut self,
         weights: &[f32],
@@ -297,7 +297,7 @@ impl<'a, S: Simd16> Training<'a, S> {
     }
 
     /// The largest eigenvalue of the Hessian of the training objective on the last batch, at the current weights. `None` when the
-    /// measurement was broken off.
+    /// measurement was aborted.
     fn measure_curvature(&mut self, steps: u64, stop: &AtomicBool) -> Result<Option<f64>> {
         let mut stream = gradient_stats::open_measure_stream(self.job.streams, "hessian", steps);
         let parameters = with_tensor_data(&self.state.weights, |w| {

@@ -67,7 +67,7 @@ enum StepEnd {
     Done,
     /// The loss or the weights are not finite any more.
     Diverged,
-    /// A measurement after it was broken off.
+    /// A measurement after it was aborted.
     Aborted,
 }
 
@@ -249,7 +249,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         self.job.is_past_deadline() || stop.load(Ordering::Relaxed) && !will_be_saved
     }
 
-    /// The result of a trial that is broken off after `steps` steps: none when `stop` was raised, otherwise a failure.
+    /// The result of a trial that is aborted after `steps` steps: none when `stop` was raised, otherwise a failure.
     fn abort_trial(&self, steps: u64, stop: &AtomicBool) -> Option<FinishedTrial> {
         if stop.load(Ordering::Relaxed) {
             return None;
