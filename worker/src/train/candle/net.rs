@@ -35,7 +35,7 @@ struct LayerParams<'a> {
 
 impl<'a> LayerParams<'a> {
     /// The parameters of layer `at`, among those that `described` describes in the same order.
-    fn find(described: &[Param], params: &'a CandleParams, at: usize) -> Self {
+    fn find_in(described: &[Param], params: &'a CandleParams, at: usize) -> Self {
         Self {
             weight: find_param(described, params, at, ParamRole::Weight)
                 .expect("every layer has a weight"),
@@ -73,7 +73,7 @@ pub(crate) fn forward_pass(
     let mut activations: Vec<Tensor> = Vec::new();
 
     for (at, layer) in net.layers.iter().enumerate() {
-        let params = LayerParams::find(&described, params, at);
+        let params = LayerParams::find_in(&described, params, at);
         let input = layer.source.map_or(images, |source| &activations[source]);
         let mut x = apply_linear_op(layer, input, params.weight)?;
         if let Some(bias) = params.bias {

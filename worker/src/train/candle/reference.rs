@@ -22,7 +22,7 @@ pub(crate) struct ReferencePass {
     pub(crate) statistics: Vec<(Vec<f64>, Vec<f64>)>,
 }
 
-/// Forward and backward pass by Candle.
+/// Runs the forward and backward pass by Candle.
 pub(crate) fn forward_backward(
     net: &Net,
     parameters: &ReferenceParams,
@@ -31,28 +31,23 @@ pub(crate) fn forward_backward(
 ) -> Result<ReferencePass> {
     let params = parameters
         .iter()
-        .map(|numbers| net::build_param(numbers, 1, DType::F64, &Device::Cpu));
-    let params = params.collect::<Result<Vec<_>>>()?;
+        .map(|numbers| net::build_param(numbers, 1, DType::F64, &Device::Cpu))
+        .collect::<Result<Vec<_>>>()?;
     let n = batch.labels.len();
     let shape = (1, n, net.input.height, net.input.width, net.input.channels);
     let images = Tensor::from_slice(&batch.images, shape, &Device::Cpu)?;
+
     let output = net::forward_pass(net, &params, &images, None)?;
     let objective = net::compute_objective(&output.logits, &batch.labels, loss, 1.0 / n as f64)?;
     let gradient = net::compute_gradients(&params, &objective)?;
-
-    let normed = net
+    let statistics = net
         .layers
         .iter()
-        .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
-    let statistics = normed
+        .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()))
         .zip(&output.batch_statistics)
-        .map(|(layer, [mean, variance])| {
+        .map(|(layer, statistics)| {
             let count = (n * layer.output.height * layer.output.width) as f64;
-            let unbiased = (variance * (count / (count - 1.0)))?;
-            Ok((
-                mean.flatten_all()?.to_vec1()?,
-                unbiased.flatten_all()?.to_vec1()?,
-            ))
+            unbiased_statistics(statistics, count)
         });
 
     Ok(ReferencePass {
@@ -63,4 +58,13 @@ pub(crate) fn forward_backward(
             .collect::<Result<_>>()?,
         statistics: statistics.collect::<Result<_>>()?,
     })
+}
+
+/// Mean and unbiased variance of each channel, over `count` values.
+fn unbiased_statistics([mean, variance]: &[Tensor; 2], count: f64) -> Result<(Vec<f64>, Vec<f64>)> {
+    let unbiased = (variance * (count / (count - 1.0)))?;
+    Ok((
+        mean.flatten_all()?.to_vec1()?,
+        unbiased.flatten_all()?.to_vec1()?,
+    ))
 }

@@ -64,7 +64,7 @@ pub(crate) struct ImageGradients {
 
 impl ImageGradients {
     /// The parts of a batch of `images` images, each with its share of the buffers. `weight_gradient` goes to the first.
-    pub(crate) fn parts<'a>(
+    pub(crate) fn split_into_parts<'a>(
         &'a mut self,
         images: usize,
         part_images: usize,
@@ -77,7 +77,7 @@ impl ImageGradients {
         let mut mean_x = chunks_or_empty(mean_x, part_images * self.means_len);
         let mut added = chunks_or_empty(&mut self.added, part_images * self.added_len);
 
-        ImageRange::all(images)
+        ImageRange::whole_batch(images)
             .split_by(part_images)
             .map_while(move |part| {
                 Some(BackwardPart {

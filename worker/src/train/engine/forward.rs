@@ -38,7 +38,7 @@ pub(crate) struct ForwardBuffers {
 
 impl ForwardBuffers {
     /// The parts of a batch of `images` images, each with its share of the buffers.
-    pub(crate) fn parts(
+    pub(crate) fn split_into_parts(
         &mut self,
         images: usize,
         part_images: usize,
@@ -47,7 +47,7 @@ impl ForwardBuffers {
         let mut mean = chunks_or_empty(&mut self.mean, part_images * self.statistics_len);
         let mut inv_std = chunks_or_empty(&mut self.inv_std, part_images * self.statistics_len);
 
-        ImageRange::all(images)
+        ImageRange::whole_batch(images)
             .split_by(part_images)
             .map_while(move |part| {
                 Some(ForwardPart {

@@ -9,7 +9,7 @@ pub(crate) struct ImageRange {
 
 impl ImageRange {
     /// All images of a batch of `images`.
-    pub(crate) fn all(images: usize) -> Self {
+    pub(crate) fn whole_batch(images: usize) -> Self {
         Self { first: 0, images }
     }
 

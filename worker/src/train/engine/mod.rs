@@ -177,7 +177,12 @@ impl CpuEngine {
 
         let head = self.layers.last().expect("a network has a head");
         let grid = HaloGrid::single_pixel(head.plan.output_len());
-        head.write_activations(s, ImageRange::all(batch.len()), grid, &mut self.logits);
+        head.write_activations(
+            s,
+            ImageRange::whole_batch(batch.len()),
+            grid,
+            &mut self.logits,
+        );
     }
 
     /// Computes z of a layer, and its moments.
@@ -204,7 +209,7 @@ impl CpuEngine {
 
         self.parallelism.process_and_merge(
             &mut self.workspaces,
-            buffers.parts(batch.len(), layer.plan.part_images),
+            buffers.split_into_parts(batch.len(), layer.plan.part_images),
             |workspace, part| layer.forward_part(s, &pass, workspace, part),
             |workspace| moments.add(&workspace.layers[at].moments),
         );
@@ -252,7 +257,7 @@ impl CpuEngine {
         let mut gradient = take(&mut head.gradient);
         let mut sums = take(&mut head.gradient_sums);
         let image_sums = &mut self.workspaces[0].image_gradient_sums;
-        let whole = ImageRange::all(images);
+        let whole = ImageRange::whole_batch(images);
 
         for chunk in whole.split_by(head.plan.chunk_images) {
             let gradient = chunk.slice_within_mut(whole, &mut gradient, head.plan.output_len());
@@ -301,7 +306,7 @@ impl CpuEngine {
             (None, Some(weight_gradient))
         };
         let gradients = &mut buffers.per_image;
-        let parts = gradients.parts(micro_batch.len(), layer.plan.part_images, only);
+        let parts = gradients.split_into_parts(micro_batch.len(), layer.plan.part_images, only);
 
         self.parallelism.process_and_merge(
             &mut self.workspaces,

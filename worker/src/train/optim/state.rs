@@ -31,14 +31,14 @@ pub(crate) struct TrainedRanges {
 impl TrainedRanges {
     pub(crate) fn new(layout: &ParamLayout, wd_on: WeightDecayScope) -> Self {
         Self {
-            decaying: layout.matching_ranges(|p| p.trained && decays(p, wd_on)),
-            not_decaying: layout.matching_ranges(|p| p.trained && !decays(p, wd_on)),
+            decaying: layout.matching_ranges(|p| p.trained && has_weight_decay(p, wd_on)),
+            not_decaying: layout.matching_ranges(|p| p.trained && !has_weight_decay(p, wd_on)),
         }
     }
 }
 
 /// Whether weight decay acts on a parameter.
-fn decays(param: &Param, wd_on: WeightDecayScope) -> bool {
+fn has_weight_decay(param: &Param, wd_on: WeightDecayScope) -> bool {
     match wd_on {
         WeightDecayScope::All => true,
         WeightDecayScope::Weights => param.role == ParamRole::Weight,

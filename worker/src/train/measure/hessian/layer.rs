@@ -140,7 +140,7 @@ impl HessianLayer<'_> {
         weights: &[f64],
     ) -> LayerPassRecord {
         let mut x = z;
-        let inv_std = self.normalize(&mut x, images);
+        let inv_std = self.normalize_in_place(&mut x, images);
         let mut y = self.scale_and_shift(&x, weights);
 
         if self.layer.relu {
@@ -166,7 +166,7 @@ impl HessianLayer<'_> {
     }
 
     /// Normalizes z in place, if the layer has a norm; returns 1/√(variance + ε) of each set, 0 where that is 1/0.
-    fn normalize(&self, x: &mut [f64], images: usize) -> Vec<f64> {
+    fn normalize_in_place(&self, x: &mut [f64], images: usize) -> Vec<f64> {
         let Some((sets, eps)) = self.norm_sets(images) else {
             return Vec::new();
         };
