@@ -20,7 +20,7 @@ use ergodic_proto::v1::backup_record::Kind;
 use ergodic_proto::{archive, v1};
 
 use crate::client::commands::backup::format_missing_file;
-use crate::client::watch::print_stderr_line;
+use crate::client::render::print_stderr_line;
 use crate::interval_set::IntervalSet;
 use crate::records::{
     DataPin, EndedLease, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,

@@ -16,6 +16,7 @@ use super::overhead::{
 };
 use crate::app::{CommandOutcome, print_output};
 use crate::cli::args::BenchSoakArgs;
+use crate::client::query::query_status;
 use crate::client::render::TextFormat;
 use crate::client::watch::follow_sweep;
 use crate::client::{Client, commands};
@@ -207,7 +208,7 @@ async fn measure_restart(dir: &Path, sweep: &str) -> Result<f64, UserError> {
     let start = Instant::now();
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
-    commands::query_status(&mut client, sweep).await?;
+    query_status(&mut client, sweep).await?;
     let seconds = start.elapsed().as_secs_f64();
     stop_process(coordinator).await;
     Ok(seconds)

@@ -11,8 +11,9 @@ use tonic::Request;
 use tonic::metadata::MetadataValue;
 
 use super::Client;
-use super::commands::{query_status, query_sweeps};
-use super::watch::{count_done_trials, format_duration, print_stderr_line, state_word};
+use super::query::{query_status, query_sweeps};
+use super::render::print_stderr_line;
+use super::status_text::{count_done_trials, format_duration, state_word};
 
 /// The word for one's own last sweep.
 const LATEST: &str = "latest";

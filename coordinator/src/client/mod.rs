@@ -5,13 +5,15 @@
 pub mod commands;
 mod connect;
 pub mod export;
-pub mod growth;
 pub mod latest;
 pub mod plot;
+pub mod query;
 pub mod render;
 pub mod report;
 #[cfg(feature = "sql")]
 pub mod sql;
-pub mod watch;
+pub mod status_text;
+pub mod sweep_file;
 
+pub use commands::{extend as growth, watch};
 pub use connect::Client;

@@ -12,8 +12,8 @@ use tokio::process::Command;
 use super::processes::find_worker;
 use crate::app::{CommandOutcome, print_output};
 use crate::cli::args::ReplayArgs;
-use crate::client::commands;
 use crate::client::latest::resolve_sweep_id;
+use crate::client::query::query_trial;
 
 /// Runs the trial again and says whether it ended in the stored bits.
 ///
@@ -22,7 +22,7 @@ use crate::client::latest::resolve_sweep_id;
 pub async fn replay_trial(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
     let mut client = args.target.connect().await?;
     let sweep = resolve_sweep_id(&mut client, &args.id).await?;
-    let page = commands::query_trial(&mut client, &sweep, args.trial).await?;
+    let page = query_trial(&mut client, &sweep, args.trial).await?;
     let stored = read_stored_result(&page)?;
     if let Outcome::Failed { cause } = &stored.outcome {
         let message = format!(

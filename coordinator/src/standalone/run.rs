@@ -16,9 +16,12 @@ use super::processes::{WorkerCommand, find_worker, terminate_child};
 use crate::app::{CommandOutcome, LogFormat, print_output, start_logging, wait_for_interrupt};
 use crate::cli::args::RunArgs;
 use crate::client::Client;
-use crate::client::commands::{self, SweepFile, TableOptions};
-use crate::client::growth::format_sweep_size;
-use crate::client::watch::{count_done_trials, follow_sweep, print_stderr_line};
+use crate::client::commands::{self, TableOptions};
+use crate::client::query::{query_status, query_sweeps};
+use crate::client::render::print_stderr_line;
+use crate::client::status_text::{count_done_trials, format_sweep_size};
+use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
+use crate::client::watch::follow_sweep;
 use crate::server::{self, ServeOptions};
 use crate::store::location::StoreLocation;
 
@@ -97,13 +100,13 @@ pub async fn start_embedded_coordinator(
 
 /// What is to be run, as far as it can be told without the folder, and the name of the sweep if it is a file's.
 fn read_run_source(args: &RunArgs) -> Result<(RunSource, String), UserError> {
-    let file = match commands::read_sweep_file(&args.what, &args.settings) {
+    let file = match read_sweep_file(&args.what, &args.settings) {
         Err(_) if is_stored_sweep(args) => {
             return Ok((RunSource::Stored(args.what.clone()), String::new()));
         }
         read => read?,
     };
-    let spec = commands::read_launch_spec(&file.source)?;
+    let spec = read_launch_spec(&file.source)?;
     check_spec(args, &spec)?;
 
     Ok((RunSource::File(Box::new(file)), spec.name))
@@ -205,7 +208,7 @@ async fn start_sweep(
 pub(crate) async fn pause_unfinished_sweeps(
     client: &mut Client,
 ) -> Result<Vec<v1::SweepStatus>, UserError> {
-    let all = commands::query_sweeps(client).await?;
+    let all = query_sweeps(client).await?;
     let open = |sweep: &v1::SweepStatus| {
         matches!(
             sweep.state(),
@@ -253,7 +256,7 @@ async fn resume_stored_sweep(
     id: &str,
     args: &RunArgs,
 ) -> Result<v1::SweepStatus, UserError> {
-    let status = commands::query_status(client, id).await?;
+    let status = query_status(client, id).await?;
     let request = v1::GetSweepRequest {
         sweep: status.id.clone(),
         protocol: PROTOCOL_VERSION,
@@ -481,8 +484,7 @@ impl WorkerProcesses {
 /// Trials of a sweep that have ended, if the coordinator says so.
 async fn query_done_trials(url: &str, id: &str) -> Result<u64, UserError> {
     Ok(count_done_trials(
-        &commands::query_status(&mut Client::connect(url, &ClientAuth::default()).await?, id)
-            .await?,
+        &query_status(&mut Client::connect(url, &ClientAuth::default()).await?, id).await?,
     ))
 }
 

@@ -10,8 +10,7 @@ use ergodic_proto::v1;
 use ergodic_proto::v1::backup_record::Kind;
 
 use crate::client::Client;
-use crate::client::render::{AtomicFile, file_write_error};
-use crate::client::watch::print_stderr_line;
+use crate::client::render::{AtomicFile, file_write_error, print_stderr_line};
 
 /// Fetches a backup into a file, which is there when it is whole.
 ///

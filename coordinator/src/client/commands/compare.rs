@@ -6,10 +6,10 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::{render_human_rows, render_table_data};
 use crate::client::Client;
 use crate::client::render::{
     AxisFormats, TableData, TextFormat, format_estimate, format_short_number, json_value,
+    render_human_rows, render_table_data,
 };
 
 /// What to compare, and how to print it.
@@ -50,11 +50,7 @@ pub async fn compare_cells(
     let records = build_contrast_data(&compared);
 
     if options.format == TextFormat::Json {
-        let rows: Vec<String> = records
-            .to_json_objects()
-            .iter()
-            .map(|row| format!("    {row}"))
-            .collect();
+        let rows = records.to_json_lines();
         return Ok(format!(
             "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"baseline\": {},\n  \"level\": {},\n  \"note\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(compared.sweep),
@@ -62,7 +58,7 @@ pub async fn compare_cells(
             json!(compared.baseline),
             json!(options.level / 100.0),
             json!(Some(&compared.note).filter(|note| !note.is_empty())),
-            rows.join(",\n")
+            rows
         ));
     }
 

@@ -8,9 +8,11 @@ use ergodic_proto::v1;
 use serde_json::{Value, json};
 
 use super::compare::parse_axis_choices;
-use super::{render_human_rows, render_table_data};
 use crate::client::Client;
-use crate::client::render::{AxisFormats, TableData, TextFormat, format_short_number, json_value};
+use crate::client::render::{
+    AxisFormats, TableData, TextFormat, format_short_number, json_value, render_human_rows,
+    render_table_data,
+};
 
 /// What is to be compared, and how it is printed.
 #[derive(Debug, Clone)]
@@ -55,16 +57,12 @@ pub async fn measure_distances(
     let records = build_distance_data(&found, is_pair);
 
     if options.format == TextFormat::Json {
-        let rows: Vec<String> = records
-            .to_json_objects()
-            .iter()
-            .map(|row| format!("    {row}"))
-            .collect();
+        let rows = records.to_json_lines();
         return Ok(format!(
             "{{\n  \"sweep\": {},\n  \"points\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(found.sweep),
             found.points,
-            rows.join(",\n")
+            rows
         ));
     }
 

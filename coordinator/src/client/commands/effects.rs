@@ -7,11 +7,10 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::render_human_rows;
 use crate::client::Client;
 use crate::client::render::{
     AxisFormats, NamedAxisFormats, TableData, TextFormat, exact_value, format_estimate,
-    format_short_number, json_number, json_value, render_latex_data,
+    format_short_number, json_number, json_value, render_human_rows, render_latex_data,
 };
 
 /// What is to be known, and how it is printed.
@@ -259,12 +258,8 @@ fn render_json_effects(found: &v1::EffectsResponse, options: &EffectsOptions) ->
             EffectsPart::Interaction => "interaction",
         };
 
-        let rows: Vec<String> = build_part_data(found, part)
-            .to_json_objects()
-            .iter()
-            .map(|row| format!("    {row}"))
-            .collect();
-        fields.push(format!("  \"{name}\": [\n{}\n  ]", rows.join(",\n")));
+        let rows = build_part_data(found, part).to_json_lines();
+        fields.push(format!("  \"{name}\": [\n{}\n  ]", rows));
     }
 
     format!("{{\n{}\n}}\n", fields.join(",\n"))

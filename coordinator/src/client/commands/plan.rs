@@ -15,9 +15,9 @@ use ergodic_common::{ErrorCode, Spec, TrialConfig};
 use ergodic_proto::status::UserError;
 use serde_json::json;
 
-use super::SweepFile;
 use crate::client::render::TextFormat;
-use crate::client::watch::format_duration;
+use crate::client::status_text::format_duration;
+use crate::client::sweep_file::SweepFile;
 
 /// What a core is taken to do until a worker has measured itself, in floating-point operations per second.
 const ASSUMED_FLOPS: f64 = 40e9;

@@ -7,10 +7,12 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use super::{render_human_rows, render_table_data};
 use crate::client::Client;
-use crate::client::render::{AxisFormats, TableData, TextFormat, json_number, json_value};
-use crate::client::watch::format_duration;
+use crate::client::render::{
+    AxisFormats, TableData, TextFormat, json_number, json_value, render_human_rows,
+    render_table_data,
+};
+use crate::client::status_text::format_duration;
 
 /// `ergodic plan ID --precision METRIC=HALF_WIDTH`
 ///

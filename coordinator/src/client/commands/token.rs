@@ -9,10 +9,11 @@ use ergodic_proto::token::TokenRole;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use super::{render_human_rows, render_table_data, table_from_rows};
 use crate::client::Client;
-use crate::client::render::{AtomicFile, TextFormat, file_write_error};
-use crate::client::watch::format_duration;
+use crate::client::render::{
+    AtomicFile, TableData, TextFormat, file_write_error, render_human_rows, render_table_data,
+};
+use crate::client::status_text::format_duration;
 
 /// `ergodic token new`: the token for stdout, or nothing if it went to a file.
 ///
@@ -93,7 +94,7 @@ pub async fn list_tokens(client: &mut Client, format: TextFormat) -> Result<Stri
         ]
     };
     let rows = response.into_inner().tokens.into_iter().map(row).collect();
-    let records = table_from_rows(&["id", "role", "made", "expires", "note"], rows);
+    let records = TableData::from_rows(&["id", "role", "made", "expires", "note"], rows);
 
     Ok(render_table_data(&records, format, |r| {
         render_human_rows(&r.columns, &r.rows)

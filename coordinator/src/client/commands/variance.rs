@@ -6,9 +6,11 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::{render_human_rows, render_table_data};
 use crate::client::Client;
-use crate::client::render::{AxisFormats, TableData, TextFormat, format_short_number, json_value};
+use crate::client::render::{
+    AxisFormats, TableData, TextFormat, format_short_number, json_value, render_human_rows,
+    render_table_data,
+};
 
 /// What is to be known, and how it is printed.
 #[derive(Debug, Clone)]
@@ -47,17 +49,13 @@ pub async fn decompose_variance(
     let records = build_variance_data(&found);
 
     if options.format == TextFormat::Json {
-        let rows: Vec<String> = records
-            .to_json_objects()
-            .iter()
-            .map(|row| format!("    {row}"))
-            .collect();
+        let rows = records.to_json_lines();
         return Ok(format!(
             "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"level\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(found.sweep),
             json!(found.metric),
             json!(options.level / 100.0),
-            rows.join(",\n")
+            rows
         ));
     }
 

@@ -7,8 +7,9 @@ use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::transfer;
 
+use crate::client::Client;
+use crate::client::query::query_trial;
 use crate::client::render::{AtomicFile, file_write_error};
-use crate::client::{Client, commands};
 
 /// Writes the trained weights of a trial into a file and says what they are.
 ///
@@ -20,7 +21,7 @@ pub async fn save_weights(
     key: TrialKey,
     path: &Path,
 ) -> Result<String, UserError> {
-    let page = commands::query_trial(client, sweep, key).await?;
+    let page = query_trial(client, sweep, key).await?;
     let row = page.rows.into_iter().next().and_then(|row| row.result);
     let result = row.and_then(|row| TrialResult::try_from(row).ok());
     let result = result.ok_or_else(|| {

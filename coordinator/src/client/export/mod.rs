@@ -27,7 +27,8 @@ use ergodic_proto::v1;
 use location::{DatasetLocation, DatasetRoot, StoredManifest};
 use manifest::{Manifest, ManifestCursor, TABLES};
 
-use super::{Client, commands};
+use super::Client;
+use super::query::query_status;
 use crate::failpoint;
 
 /// What to export, and where to.
@@ -56,7 +57,7 @@ pub async fn export_sweep(
     options: &ExportOptions,
 ) -> Result<String, UserError> {
     let named = DatasetRoot::parse("-o", &options.output)?;
-    let id = commands::query_status(client, sweep).await?.id;
+    let id = query_status(client, sweep).await?.id;
     let mut export = DatasetExport::open(named.open_sweep(&id)?, id, options.rewrite).await?;
     let mut away_since: Option<Instant> = None;
 

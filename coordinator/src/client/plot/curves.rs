@@ -10,7 +10,7 @@ use super::{
     Client, PlotOptions, bad_input_error, format_axis_names, format_row_name, format_subtitle,
     query_pooled_axes, varying_axes,
 };
-use crate::client::commands::{query_curves, query_table};
+use crate::client::query::{query_curves, query_table};
 use crate::client::render::{AxisFormats, exact_value};
 use crate::plot::Scene;
 use crate::plot::curves::{self, CurvesPlot, MeanCurve, MeanPoint};

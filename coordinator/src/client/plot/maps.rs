@@ -7,7 +7,7 @@ use super::{
     Client, PlotKind, PlotOptions, bad_input_error, build_axis_level, format_pooled_axes,
     format_subtitle, varying_axes,
 };
-use crate::client::commands::query_table;
+use crate::client::query::query_table;
 use crate::client::render::{AxisFormats, find_best_row};
 use crate::plot::heatmap::{self, CountedTrials, Heatmap, HeatmapCell};
 use crate::plot::{PlotAxis, Scene};

@@ -11,9 +11,9 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::Client;
-use super::commands::{query_status, query_table};
+use super::query::{query_status, query_table};
 use super::render::{AxisFormats, RowSelection, is_stream, write_atomic_file};
-use super::watch::count_done_trials;
+use super::status_text::count_done_trials;
 use crate::plot::{AxisLevel, PlotStyle, Scene};
 
 /// `--kind`

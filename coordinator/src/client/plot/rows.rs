@@ -13,7 +13,7 @@ use super::{
     query_pooled_axes, varying_axes,
 };
 use crate::client::commands::compare::{parse_axis_choices, query_contrasts};
-use crate::client::commands::{query_table, query_trials};
+use crate::client::query::{query_table, query_trials};
 use crate::client::render::{AxisFormats, exact_value, format_short_number};
 use crate::plot::differences::DifferenceRow;
 use crate::plot::distribution::{self, DistributionCell};

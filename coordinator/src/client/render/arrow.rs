@@ -6,6 +6,8 @@ use arrow_array::{
     ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema};
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::Value;
 
@@ -115,6 +117,14 @@ fn parse_infinity(value: &Value) -> Option<f64> {
         .parse()
         .ok()
         .filter(|x: &f64| x.is_infinite())
+}
+
+/// The error for rows that do not fit their columns.
+pub fn column_error(error: &ArrowError) -> UserError {
+    UserError::new(
+        ErrorCode::Internal,
+        format!("the answer cannot be put into columns: {error}"),
+    )
 }
 
 #[cfg(test)]

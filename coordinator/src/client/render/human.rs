@@ -427,6 +427,33 @@ pub fn render_human_data(records: &TableData) -> String {
     format!("{out}\n")
 }
 
+/// Rows for people; texts in them are as they are to be shown.
+pub fn render_human_rows(columns: &[String], rows: &[Vec<Value>]) -> String {
+    let records = TableData {
+        columns: columns.to_vec(),
+        rows: rows.to_vec(),
+        key_columns: 0,
+    };
+    render_first_columns(&records, columns.len())
+}
+
+/// The first columns of records, for people.
+pub fn render_first_columns(records: &TableData, columns: usize) -> String {
+    let mut out = comfy_table::Table::new();
+    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    out.set_header(
+        records.columns[..columns]
+            .iter()
+            .map(|name| escape_line(name)),
+    );
+
+    for row in records.format_cells("") {
+        out.add_row(row.into_iter().take(columns));
+    }
+
+    format!("{out}\n")
+}
+
 /// A number for people in four digits, enough for a difference or a p; a dash for none.
 pub fn format_short_number(x: Option<f64>) -> String {
     x.filter(|x| !x.is_nan())

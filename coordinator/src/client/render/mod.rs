@@ -15,7 +15,7 @@ pub(crate) mod watch_grid;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
-pub use arrow::infer_axis_types;
+pub use arrow::{column_error, infer_axis_types};
 pub use atomic_file::{AtomicFile, file_write_error, is_stream, write_atomic_file};
 use ergodic_common::escape::{escape_lines, is_misleading};
 use ergodic_common::spec_file::node::SpecValue;
@@ -23,7 +23,8 @@ use ergodic_proto::v1;
 pub use human::{
     build_summary_data, build_trial_data, find_best_row, format_estimate, format_incomplete_counts,
     format_mean_and_interval, format_short_number, format_trial_statistics, rank_mark,
-    render_human_data, render_human_table, render_joint_legend, render_legend,
+    render_first_columns, render_human_data, render_human_rows, render_human_table,
+    render_joint_legend, render_legend,
 };
 pub use latex::{render_latex, render_latex_data, render_latex_pivot};
 #[cfg(feature = "sql")]
@@ -33,7 +34,7 @@ pub use pivot::render_pivot;
 pub use row_selection::{RowSelection, is_missing_ranks};
 use serde_json::json;
 pub use side_by_side::{build_tidy_data, build_tidy_pivots, render_side_by_side};
-pub use table_data::{TableData, format_unquoted};
+pub use table_data::{TableData, format_unquoted, render_table_data};
 pub use value_format::{AxisFormats, NamedAxisFormats};
 
 /// `--format`
@@ -68,6 +69,12 @@ pub fn write_stdout(text: &str) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// A line on stderr; a stderr that is gone is no reason to stop.
+#[allow(clippy::print_stderr, reason = "progress and prose belong on stderr")]
+pub fn print_stderr_line(line: &str) {
+    let _ = writeln!(io::stderr(), "{}", escape_lines(line));
 }
 
 /// Text in which nothing moves a cursor: the last to look at what others may have written. Colours may be in it.

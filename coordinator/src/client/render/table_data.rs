@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use ergodic_common::escape::escape_line;
 use serde_json::{Map, Value};
 
+use super::TextFormat;
+use super::latex::render_latex_data;
 use super::value_format::{build_column_formatter, format_cell_value};
 
 /// Columns and rows.
@@ -19,6 +21,25 @@ pub struct TableData {
 }
 
 impl TableData {
+    /// Rows under these columns, none of which is a key.
+    pub fn from_rows(columns: &[&str], rows: Vec<Vec<Value>>) -> Self {
+        Self {
+            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+            rows,
+            key_columns: 0,
+        }
+    }
+
+    /// The rows of a JSON document, one object per line, between its brackets.
+    pub fn to_json_lines(&self) -> String {
+        let lines: Vec<String> = self
+            .to_json_objects()
+            .iter()
+            .map(|row| format!("    {row}"))
+            .collect();
+        lines.join(",\n")
+    }
+
     /// One object per row.
     pub fn to_json_objects(&self) -> Vec<Value> {
         let object = |row: &Vec<Value>| {
@@ -97,6 +118,21 @@ impl TableData {
             .iter()
             .map(|row| row.iter().enumerate().map(word).collect())
             .collect()
+    }
+}
+
+/// Rows in a format; `human` writes them for people.
+pub fn render_table_data(
+    data: &TableData,
+    format: TextFormat,
+    human: impl FnOnce(&TableData) -> String,
+) -> String {
+    match format {
+        TextFormat::Table => human(data),
+        TextFormat::Json => data.to_json(),
+        TextFormat::Csv => data.to_csv(),
+        TextFormat::Md => data.to_markdown(),
+        TextFormat::Latex => render_latex_data(data),
     }
 }
 

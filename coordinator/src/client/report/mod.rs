@@ -14,10 +14,10 @@ use ergodic_proto::{PROTOCOL_VERSION, v1};
 use page::ReportPage;
 
 use super::Client;
-use super::commands::{query_status, query_table, query_trials};
 use super::plot::{MAX_CURVES, PlotKind, PlotOptions, check_plot_size, draw_scene, varying_axes};
+use super::query::{query_status, query_table, query_trials};
 use super::render::{is_missing_ranks, write_atomic_file};
-use super::watch::{count_done_trials, format_duration, state_word};
+use super::status_text::{count_done_trials, format_duration, state_word};
 
 /// Most rows of a table on the page.
 const MAX_ROWS: usize = 200;
@@ -341,7 +341,7 @@ async fn collect_provenance(
         ("this page", format!("ergodic {BUILD}")),
     ];
 
-    let audits = super::watch::format_audit_status(status).unwrap_or_default();
+    let audits = super::status_text::format_audit_status(status).unwrap_or_default();
     facts.push(("audits", audits.trim_start_matches("audit: ").to_owned()));
     facts.retain(|(_, value)| !value.is_empty());
     Ok(facts)

@@ -18,11 +18,10 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
 use super::SqlQueryError;
-use crate::client::commands::render_table_data;
 use crate::client::export::encode::writer_properties;
 use crate::client::render::{
     OutputTarget, OutputWriter, RowFormat, TableData, TextFormat, escape_terminal_controls,
-    render_human_data,
+    render_human_data, render_table_data,
 };
 
 /// Most rows of a table for people, who have other formats for more.

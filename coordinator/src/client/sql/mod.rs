@@ -22,12 +22,13 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
+use super::Client;
 use super::export::library::DatasetLibrary;
 use super::export::{ExportOptions, export_sweep};
 use super::latest::resolve_sweep_id;
-use super::render::OutputTarget;
-use super::watch::{count_done_trials, print_stderr_line};
-use super::{Client, commands};
+use super::query::{query_status, query_sweeps};
+use super::render::{OutputTarget, print_stderr_line};
+use super::status_text::count_done_trials;
 
 /// What to ask, and of what.
 #[derive(Debug, Clone)]
@@ -122,7 +123,7 @@ async fn resolve_sweeps(
     let mut sweeps: Vec<v1::SweepStatus> = Vec::new();
     for name in named {
         let name = resolve_sweep_id(client, name).await?;
-        let status = commands::query_status(client, &name).await?;
+        let status = query_status(client, &name).await?;
         if sweeps.iter().all(|other| other.id != status.id) {
             sweeps.push(status);
         }
@@ -132,7 +133,7 @@ async fn resolve_sweeps(
         return Ok(sweeps);
     }
 
-    let sweeps = commands::query_sweeps(client).await?;
+    let sweeps = query_sweeps(client).await?;
     let trials = sweeps.iter().map(count_done_trials).sum::<u64>();
 
     match sweeps.len() {

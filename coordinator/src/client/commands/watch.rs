@@ -1,21 +1,25 @@
-//! Following a sweep: its grid and a progress bar on a terminal, a line now and then elsewhere. Always on stderr.
+//! `ergodic watch`: a sweep's grid and a progress bar on a terminal, a line now and then elsewhere. Always on stderr.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
-use ergodic_common::escape::{escape_line, escape_lines};
-use ergodic_common::number_format::format_significant;
+use ergodic_common::escape::escape_lines;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Client;
-use super::growth::{expected_trials, format_halving_status, format_precision_status};
-use super::render::watch_grid::render_watch_grid;
+use crate::client::Client;
+pub use crate::client::render::print_stderr_line;
+use crate::client::render::watch_grid::render_watch_grid;
+use crate::client::status_text::{
+    count_done_trials, expected_trials, format_audit_status, format_halving_status,
+    format_incomplete_counts, format_precision_status, format_progress, status_word,
+};
 
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long a coordinator that went away is waited for.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -211,186 +215,12 @@ fn wrap_description(message: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Trials that have a row.
-pub fn count_done_trials(status: &v1::SweepStatus) -> u64 {
-    status.completed + status.diverged + status.failed
-}
-
-/// `audit: 12 of 12 trials run again by another worker process, 12 with the same bits`
-pub fn format_audit_status(status: &v1::SweepStatus) -> Option<String> {
-    let audit = status.audit.as_ref()?;
-    let left = remaining_audits(audit);
-    let made = audit.due - remaining_audits(audit);
-    let what = "trials run again by another worker process";
-    let mut line = format!(
-        "audit: {made} of {} {what}, {} with the same bits",
-        audit.due, audit.same
-    );
-
-    let parts = [
-        (audit.different, "with OTHER bits"),
-        (audit.failed, "failed"),
-    ];
-    parts
-        .iter()
-        .filter(|(n, _)| *n > 0)
-        .for_each(|(n, what)| line += &format!(", {n} {what}"));
-
-    line += &match (left, status.state()) {
-        (0, _) => String::new(),
-        (left, v1::SweepState::Completed) => {
-            format!("; no other worker process was there for {left}")
-        }
-        (left, v1::SweepState::Cancelled) => format!("; {left} were not made"),
-        (left, _) => format!("; {left} to come"),
-    };
-
-    Some(line)
-}
-
-/// Audits that found nothing yet.
-pub fn remaining_audits(audit: &v1::AuditStatus) -> u64 {
-    audit
-        .due
-        .saturating_sub(audit.same + audit.different + audit.failed)
-}
-
-/// `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`
-pub fn format_progress(status: &v1::SweepStatus) -> String {
-    let mut parts = Vec::new();
-    if status.state() == v1::SweepState::Paused {
-        parts.push(format!("paused: `ergodic resume {}` goes on", status.id));
-    }
-
-    if status.rate > 0.0 {
-        parts.push(format!("{}/s", format_significant(status.rate, 3)));
-        parts.push(format!("eta {}", format_duration(status.eta_seconds)));
-    }
-
-    if status.state() == v1::SweepState::Running {
-        parts.push(match status.workers {
-            // One that stands by knows of none.
-            0 if !status.leader.is_empty() => format!("the coordinator at {} leads", status.leader),
-            0 => "no worker yet".to_owned(),
-            n => format!(
-                "{n} worker{}/{} slots",
-                if n == 1 { "" } else { "s" },
-                status.slots
-            ),
-        });
-    }
-
-    parts.extend(Some(format_incomplete_counts(status)).filter(|text| !text.is_empty()));
-    if let Some(left) = status
-        .audit
-        .as_ref()
-        .map(remaining_audits)
-        .filter(|left| *left > 0 && status.state() == v1::SweepState::Running)
-    {
-        parts.push(format!("{left} to be audited"));
-    }
-
-    if let Some(precision) = &status.precision {
-        parts.push(format!(
-            "{}/{} cells known",
-            precision.reached, status.cells
-        ));
-    }
-
-    if let Some(halving) = &status.halving {
-        parts.push(format!(
-            "{} of {} cells to {} repeats",
-            halving.climbing, status.cells, halving.rung
-        ));
-    }
-
-    if status.best_n > 0 {
-        parts.push(format!(
-            "best {} {} at {}",
-            status.metric,
-            format_significant(status.best_mean, 4),
-            escape_line(&status.best_cell)
-        ));
-    }
-
-    parts.join("  ")
-}
-
-/// `3 diverged  1 failed`
-fn format_incomplete_counts(status: &v1::SweepStatus) -> String {
-    let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
-    let parts = [
-        part(status.diverged, "diverged"),
-        part(status.failed, "failed"),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
-}
-
-/// How a sweep is doing, in a word or two.
-pub fn status_word(status: &v1::SweepStatus) -> &'static str {
-    match (status.unreadable, status.withheld.is_empty()) {
-        (true, _) => "unreadable",
-        (false, false) => "read-only",
-        (false, true) => state_word(status.state()),
-    }
-}
-
-/// A state in one word.
-pub fn state_word(state: v1::SweepState) -> &'static str {
-    match state {
-        v1::SweepState::Running => "running",
-        v1::SweepState::Completed => "completed",
-        v1::SweepState::Cancelled => "cancelled",
-        v1::SweepState::Paused => "paused",
-        v1::SweepState::Unspecified => "unknown",
-    }
-}
-
-/// `45s`, `3m 20s`, `2h 5m`, `3d 4h`
-pub fn format_duration(seconds: f64) -> String {
-    let s = seconds.max(0.0).ceil() as u64;
-    match s {
-        0..60 => format!("{s}s"),
-        60..3600 => format!("{}m {}s", s / 60, s % 60),
-        3600..86_400 => format!("{}h {}m", s / 3600, s % 3600 / 60),
-        _ => format!("{}d {}h", s / 86_400, s % 86_400 / 3600),
-    }
-}
-
-/// A line on stderr; a stderr that is gone is no reason to stop.
-#[allow(clippy::print_stderr, reason = "progress and prose belong on stderr")]
-pub fn print_stderr_line(line: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{}", escape_lines(line));
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::client::watch::*;
+    use crate::client::commands::watch::*;
 
     #[test]
-    fn a_small_best_value_is_no_zero() {
-        let best = |mean| v1::SweepStatus {
-            best_n: 3,
-            best_mean: mean,
-            metric: "test_loss".into(),
-            ..Default::default()
-        };
-        assert!(
-            format_progress(&best(2.3e-10)).contains("best test_loss 2.3e-10 at"),
-            "{}",
-            format_progress(&best(2.3e-10))
-        );
-
-        assert!(format_progress(&best(0.98123)).contains("best test_loss 0.9812 at"));
-    }
-
-    #[test]
-    fn durations_are_short() {
-        assert_eq!(
-            [0.2, 59.5, 61.0, 7500.0, 200_000.0].map(format_duration),
-            ["1s", "1m 0s", "1m 1s", "2h 5m", "2d 7h"]
-        );
+    fn a_description_is_broken_between_its_parts() {
         assert_eq!(
             wrap_description("one  two three  four", 10),
             ["one", "two three", "four"]

@@ -1,0 +1,138 @@
+//! `ergodic launch`: sends a sweep and its files to a coordinator, and says what need not be run.
+
+use ergodic_common::escape::escape_line;
+use ergodic_common::spec::SpecSource;
+use ergodic_proto::checksum::Checksummed as _;
+use ergodic_proto::status::UserError;
+use ergodic_proto::{transfer, v1};
+
+use crate::client::Client;
+use crate::client::latest::request_as_user;
+use crate::client::query::incomplete_response;
+use crate::client::render::print_stderr_line;
+use crate::client::status_text::count_done_trials;
+use crate::client::sweep_file::{SweepFile, read_launch_spec};
+
+/// What of a sweep is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaunchMode {
+    /// All of it, whatever other sweeps have.
+    All,
+    /// What no sweep of the store has the results of.
+    Missing,
+    /// The same, and an unfinished sweep of the same content goes on.
+    Resume,
+}
+
+/// Launches a sweep, once the coordinator has the files that it names, and shows what its data look like.
+///
+/// # Errors
+/// It was refused, or nobody answers.
+pub async fn launch_sweep(
+    client: &mut Client,
+    file: &SweepFile,
+    run: LaunchMode,
+) -> Result<v1::LaunchResponse, UserError> {
+    // Files are sent for a sweep that can be run.
+    let spec = read_launch_spec(&file.source)?;
+    if !file.contents.is_empty() {
+        client.switch_to_leader().await?;
+    }
+
+    for (pin, content) in file.source.files.iter().zip(&file.contents) {
+        transfer::upload_file(&mut client.files, pin.hash, content.clone())
+            .await
+            .map_err(|e| client.to_user_error(&e))?;
+    }
+
+    let resume = run == LaunchMode::Resume;
+    let reuse = run != LaunchMode::All;
+    // Older coordinators take it where they read it alike.
+    let source = SpecSource {
+        grammar: spec.min_grammar(),
+        ..file.source.clone()
+    };
+    let request = v1::LaunchRequest {
+        source: Some((&source).into()),
+        resume,
+        reuse,
+        checksum: Vec::new(),
+    }
+    .with_checksum();
+    let launched = client
+        .sweeps
+        .launch(request_as_user(request))
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
+    let status = launched
+        .status
+        .as_ref()
+        .ok_or_else(|| incomplete_response("LaunchResponse"))?;
+
+    if !launched.data_description.is_empty() {
+        print_stderr_line(&format!(
+            "data: {}; {}",
+            escape_line(&status.data),
+            escape_line(&launched.data_description)
+        ));
+    }
+
+    Ok(launched)
+}
+
+/// What need not be run, in lines for people; none where all of it is run.
+pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
+    let mut lines = Vec::new();
+    let Some(status) = &launched.status else {
+        return lines;
+    };
+    let id = &status.id;
+
+    if launched.found {
+        lines.push(match status.state() {
+            _ if launched.retried > 0 => {
+                format!("{id} is the same: trials that failed, or lost a file, are run again ({})", launched.retried)
+            }
+            v1::SweepState::Completed => {
+                format!("{id} has the results of all these trials: nothing is run (--again runs them once more)")
+            }
+            v1::SweepState::Paused => format!("{id} is the same, and paused: `ergodic resume {id}` lets it go on"),
+            _ => format!(
+                "{id} is the same, and goes on: {} of {} trials are done",
+                count_done_trials(status),
+                status.trials
+            ),
+        });
+    }
+
+    if launched.copied > 0 {
+        let copied = launched.copied;
+        let from = launched.from.join(", ");
+        let left = status.trials.saturating_sub(count_done_trials(status));
+        lines.push(format!(
+            "{copied} results are taken over from {from}; {left} trials are to be run (--again runs all)"
+        ));
+    }
+
+    if launched.compared > 0 {
+        let cells = if launched.compared == 1 {
+            "cell has"
+        } else {
+            "cells have"
+        };
+        lines.push(format!(
+            "{} {cells} results that lack something of what is measured now: they are run again, and the digests compared",
+            launched.compared
+        ));
+    }
+
+    if !launched.unread.is_empty() {
+        let ids = launched.unread.join(", ");
+        lines.push(format!(
+            "not looked for trials in {ids}: these sweeps, or this one, have too many cells"
+        ));
+    }
+
+    lines
+}

@@ -1,0 +1,261 @@
+//! The status of a sweep in words: its size, progress, audits and rules that decide on repeats.
+
+use ergodic_common::escape::escape_line;
+use ergodic_common::number_format::format_significant;
+use ergodic_common::spec_file::node::format_shortest;
+use ergodic_proto::v1;
+
+/// How a sweep is doing, in a word or two.
+pub fn status_word(status: &v1::SweepStatus) -> &'static str {
+    match (status.unreadable, status.withheld.is_empty()) {
+        (true, _) => "unreadable",
+        (false, false) => "read-only",
+        (false, true) => state_word(status.state()),
+    }
+}
+
+/// A state in one word.
+pub fn state_word(state: v1::SweepState) -> &'static str {
+    match state {
+        v1::SweepState::Running => "running",
+        v1::SweepState::Completed => "completed",
+        v1::SweepState::Cancelled => "cancelled",
+        v1::SweepState::Paused => "paused",
+        v1::SweepState::Unspecified => "unknown",
+    }
+}
+
+/// Who launched it, if that is known.
+pub fn launched_by(s: &v1::SweepStatus) -> Option<&str> {
+    Some(s.launched_by.as_str()).filter(|by| !by.is_empty())
+}
+
+/// `6 cells × 20 to 500 repeats = 120 trials so far, about 340 in all`
+pub fn format_sweep_size(s: &v1::SweepStatus) -> String {
+    let v1::SweepStatus {
+        cells,
+        repeats,
+        trials,
+        ..
+    } = s;
+    let (min, about) = match (&s.precision, &s.halving) {
+        (None, None) => return format!("{cells} cells × {repeats} repeats = {trials} trials"),
+        (Some(precision), _) => (precision.min, "about "),
+        // How many go on is known before.
+        (None, Some(halving)) => (halving.min, ""),
+    };
+    let size = format!("{cells} cells × {min} to {repeats} repeats = {trials} trials");
+
+    let expected = expected_trials(s);
+    if expected > *trials {
+        format!("{size} so far, {about}{expected} in all")
+    } else {
+        size
+    }
+}
+
+/// Trials that it should come to.
+pub fn expected_trials(s: &v1::SweepStatus) -> u64 {
+    let precision = s
+        .precision
+        .as_ref()
+        .map(|precision| precision.expected_trials);
+    let halving = s.halving.as_ref().map(|halving| halving.expected_trials);
+    precision.or(halving).unwrap_or(s.trials)
+}
+
+/// Trials that have a row.
+pub fn count_done_trials(status: &v1::SweepStatus) -> u64 {
+    status.completed + status.diverged + status.failed
+}
+
+/// `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`
+pub fn format_progress(status: &v1::SweepStatus) -> String {
+    let mut parts = Vec::new();
+    if status.state() == v1::SweepState::Paused {
+        parts.push(format!("paused: `ergodic resume {}` goes on", status.id));
+    }
+
+    if status.rate > 0.0 {
+        parts.push(format!("{}/s", format_significant(status.rate, 3)));
+        parts.push(format!("eta {}", format_duration(status.eta_seconds)));
+    }
+
+    if status.state() == v1::SweepState::Running {
+        parts.push(match status.workers {
+            // One that stands by knows of none.
+            0 if !status.leader.is_empty() => format!("the coordinator at {} leads", status.leader),
+            0 => "no worker yet".to_owned(),
+            n => format!(
+                "{n} worker{}/{} slots",
+                if n == 1 { "" } else { "s" },
+                status.slots
+            ),
+        });
+    }
+
+    parts.extend(Some(format_incomplete_counts(status)).filter(|text| !text.is_empty()));
+    if let Some(left) = status
+        .audit
+        .as_ref()
+        .map(remaining_audits)
+        .filter(|left| *left > 0 && status.state() == v1::SweepState::Running)
+    {
+        parts.push(format!("{left} to be audited"));
+    }
+
+    if let Some(precision) = &status.precision {
+        parts.push(format!(
+            "{}/{} cells known",
+            precision.reached, status.cells
+        ));
+    }
+
+    if let Some(halving) = &status.halving {
+        parts.push(format!(
+            "{} of {} cells to {} repeats",
+            halving.climbing, status.cells, halving.rung
+        ));
+    }
+
+    if status.best_n > 0 {
+        parts.push(format!(
+            "best {} {} at {}",
+            status.metric,
+            format_significant(status.best_mean, 4),
+            escape_line(&status.best_cell)
+        ));
+    }
+
+    parts.join("  ")
+}
+
+/// `3 diverged  1 failed`
+pub fn format_incomplete_counts(status: &v1::SweepStatus) -> String {
+    let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
+    let parts = [
+        part(status.diverged, "diverged"),
+        part(status.failed, "failed"),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
+}
+
+/// `by test_acc, 4 of 12 cells are repeated 18 times: 1 of them has been`
+pub fn format_halving_status(s: &v1::SweepStatus) -> Option<String> {
+    let v1::HalvingStatus {
+        metric,
+        rung,
+        climbing: standing,
+        ready,
+        ..
+    } = s.halving.as_ref()?;
+    let is = if *standing == 1 { "is" } else { "are" };
+
+    let has = if *ready == 1 { "has" } else { "have" };
+    Some(format!(
+        "by {metric}, {standing} of {} cells {is} repeated {rung} times: {ready} of them {has} been",
+        s.cells
+    ))
+}
+
+/// `4 of 6 cells know the mean of test_acc to ± 0.001; not even with all 500 repeats: 1`
+pub fn format_precision_status(s: &v1::SweepStatus) -> Option<String> {
+    let v1::PrecisionStatus {
+        metric,
+        ci95,
+        reached,
+        exhausted,
+        ..
+    } = s.precision.as_ref()?;
+    let mut line = format!(
+        "{reached} of {} cells know the mean of {metric} to ± {}",
+        s.cells,
+        format_shortest(*ci95)
+    );
+
+    if *exhausted > 0 {
+        line += &format!("; not even with all {} repeats: {exhausted}", s.repeats);
+    }
+
+    Some(line)
+}
+
+/// `audit: 12 of 12 trials run again by another worker process, 12 with the same bits`
+pub fn format_audit_status(status: &v1::SweepStatus) -> Option<String> {
+    let audit = status.audit.as_ref()?;
+    let left = remaining_audits(audit);
+    let made = audit.due - remaining_audits(audit);
+    let what = "trials run again by another worker process";
+    let mut line = format!(
+        "audit: {made} of {} {what}, {} with the same bits",
+        audit.due, audit.same
+    );
+
+    let parts = [
+        (audit.different, "with OTHER bits"),
+        (audit.failed, "failed"),
+    ];
+    parts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .for_each(|(n, what)| line += &format!(", {n} {what}"));
+
+    line += &match (left, status.state()) {
+        (0, _) => String::new(),
+        (left, v1::SweepState::Completed) => {
+            format!("; no other worker process was there for {left}")
+        }
+        (left, v1::SweepState::Cancelled) => format!("; {left} were not made"),
+        (left, _) => format!("; {left} to come"),
+    };
+
+    Some(line)
+}
+
+/// Audits that found nothing yet.
+pub fn remaining_audits(audit: &v1::AuditStatus) -> u64 {
+    audit
+        .due
+        .saturating_sub(audit.same + audit.different + audit.failed)
+}
+
+/// `45s`, `3m 20s`, `2h 5m`, `3d 4h`
+pub fn format_duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).ceil() as u64;
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m {}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h {}m", s / 3600, s % 3600 / 60),
+        _ => format!("{}d {}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::status_text::*;
+
+    #[test]
+    fn a_small_best_value_is_no_zero() {
+        let best = |mean| v1::SweepStatus {
+            best_n: 3,
+            best_mean: mean,
+            metric: "test_loss".into(),
+            ..Default::default()
+        };
+        assert!(
+            format_progress(&best(2.3e-10)).contains("best test_loss 2.3e-10 at"),
+            "{}",
+            format_progress(&best(2.3e-10))
+        );
+
+        assert!(format_progress(&best(0.98123)).contains("best test_loss 0.9812 at"));
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!(
+            [0.2, 59.5, 61.0, 7500.0, 200_000.0].map(format_duration),
+            ["1s", "1m 0s", "1m 1s", "2h 5m", "2d 7h"]
+        );
+    }
+}

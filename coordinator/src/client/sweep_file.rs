@@ -1,0 +1,108 @@
+//! A sweep file, read together with the files that it names.
+
+use std::path::Path;
+
+use ergodic_common::dataset::DataError;
+use ergodic_common::pinned_file::FilePin;
+use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::misleading::{refuse_misleading_sweep, settings_for_new_sweep};
+use ergodic_common::{ErrorCode, Spec, SpecError};
+use ergodic_proto::convert::MAX_FILES;
+use ergodic_proto::status::UserError;
+
+/// A sweep file with the content of the files that it names.
+#[derive(Debug, Clone)]
+pub struct SweepFile {
+    /// The sweep file.
+    pub source: SpecSource,
+    /// The content of each of its files.
+    pub contents: Vec<Vec<u8>>,
+}
+
+/// Reads a sweep file, and the files that it names; their paths are relative to its folder.
+///
+/// # Errors
+/// One of them cannot be read or used.
+pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, UserError> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let message = match e.kind() {
+            std::io::ErrorKind::NotFound => format!("{path}: there is no such sweep file"),
+            std::io::ErrorKind::IsADirectory => {
+                format!("{path}: expected a sweep file, found a directory")
+            }
+            std::io::ErrorKind::InvalidData => {
+                format!("{path}: the sweep file is not text in UTF-8")
+            }
+            _ => format!("{path}: cannot read the sweep file: {e}"),
+        };
+
+        UserError::new(ErrorCode::BadInput, message)
+    })?;
+    let mut source = SpecSource {
+        file: path.to_owned(),
+        text,
+        settings: settings.to_vec(),
+        ..SpecSource::default()
+    };
+
+    let mut contents = Vec::new();
+    let named = source.named_files();
+    if named.len() > MAX_FILES {
+        let message = format!(
+            "{path}: it names {} files; at most {MAX_FILES} are possible",
+            named.len()
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+
+    for named in named {
+        let content = read_referenced_file(path, &named)?;
+        let bad = |e: DataError| UserError::new(ErrorCode::BadInput, format!("{path}: {e}"));
+        source
+            .files
+            .push(FilePin::from_bytes(&named, &content).map_err(bad)?);
+
+        contents.push(content);
+    }
+
+    Ok(SweepFile { source, contents })
+}
+
+fn read_referenced_file(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
+    let folder = Path::new(sweep_file).parent().unwrap_or(Path::new(""));
+    let place = folder.join(named);
+    std::fs::read(&place).map_err(|e| {
+        let message = match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!(
+                    "{sweep_file}: the file '{named}' that it names is missing: looked for {}",
+                    place.display()
+                )
+            }
+            _ => format!(
+                "{sweep_file}: cannot read '{named}' that it names: {}: {e}",
+                place.display()
+            ),
+        };
+
+        UserError::new(ErrorCode::BadInput, message)
+    })
+}
+
+/// Reads a sweep that is to be launched, as its launch would: with what new sweeps get where their files leave something open.
+///
+/// # Errors
+/// It is none, or is refused to new sweeps.
+pub fn read_launch_spec(source: &SpecSource) -> Result<Spec, UserError> {
+    let bad = |e: SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
+    let spec = Spec::read_new(source).map_err(bad)?;
+    refuse_misleading_sweep(&spec).map_err(|e| bad(e.with_file(&source.file)))?;
+    let settings = settings_for_new_sweep(&spec);
+    if settings.is_empty() {
+        return Ok(spec);
+    }
+
+    let mut source = source.clone();
+    source.settings.extend(settings);
+    Spec::read_new(&source).map_err(bad)
+}
