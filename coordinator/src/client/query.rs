@@ -7,7 +7,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::Client;
 
-/// All sweeps.
+/// The status of all sweeps, from the oldest to the newest.
 ///
 /// # Errors
 /// Nobody answers.
@@ -67,9 +67,10 @@ pub async fn query_table(
 ) -> Result<v1::TableResponse, UserError> {
     let stats = request.stats.clone();
     let pages = client.sweeps.table_pages(request.clone()).await;
-    let more =
-        |table: &mut v1::TableResponse, page: v1::TableResponse| table.rows.extend(page.rows);
-    let table = match collect_pages(client, pages, more, "TableResponse").await? {
+    let collected = collect_pages(client, pages, "TableResponse", |table, page| {
+        table.rows.extend(page.rows)
+    });
+    let table = match collected.await? {
         Some(table) => table,
         None => client
             .sweeps
@@ -86,17 +87,17 @@ pub async fn query_table(
 /// Statistics per cell and step.
 ///
 /// # Errors
-/// As for [`ask_table`].
+/// As for [`query_table`].
 pub async fn query_curves(
     client: &mut Client,
     request: v1::CurvesRequest,
 ) -> Result<v1::CurvesResponse, UserError> {
     let stats = request.stats.clone();
     let pages = client.sweeps.curve_pages(request.clone()).await;
-    let more = |curves: &mut v1::CurvesResponse, page: v1::CurvesResponse| {
+    let collected = collect_pages(client, pages, "CurvesResponse", |curves, page| {
         curves.points.extend(page.points)
-    };
-    let curves = match collect_pages(client, pages, more, "CurvesResponse").await? {
+    });
+    let curves = match collected.await? {
         Some(curves) => curves,
         None => client
             .sweeps
@@ -110,7 +111,7 @@ pub async fn query_curves(
     Ok(curves)
 }
 
-/// All rows of a sweep, in pages, of which there is at least one.
+/// All rows of a sweep, in at least one page.
 ///
 /// # Errors
 /// There is no such sweep, or nobody answers.
@@ -168,12 +169,13 @@ pub async fn query_trial(
     page.ok_or_else(|| incomplete_response("the row of the trial is missing"))
 }
 
-/// Pages as one answer; none of a coordinator of an older version, which sends it in one piece.
+/// The pages of an answer as one; none from a coordinator of an older version, which sends it in one piece. `message` is the
+/// name of the answer's message, and `append` adds a page to the pages before it.
 async fn collect_pages<T>(
     client: &Client,
     pages: Result<Response<Streaming<T>>, Status>,
-    more: impl Fn(&mut T, T),
-    what: &str,
+    message: &str,
+    append: impl Fn(&mut T, T),
 ) -> Result<Option<T>, UserError> {
     let mut pages = match pages {
         Ok(pages) => pages.into_inner(),
@@ -184,20 +186,20 @@ async fn collect_pages<T>(
         .message()
         .await
         .map_err(|e| client.to_user_error(&e))?;
-    let mut all = first.ok_or_else(|| incomplete_response(what))?;
+    let mut all = first.ok_or_else(|| incomplete_response(message))?;
 
     while let Some(page) = pages
         .message()
         .await
         .map_err(|e| client.to_user_error(&e))?
     {
-        more(&mut all, page);
+        append(&mut all, page);
     }
 
     Ok(Some(all))
 }
 
-/// A coordinator of an older version overlooks what it does not know.
+/// Refuses an answer without the statistics asked for: a coordinator of an older version overlooks what it does not know.
 fn check_stats_supported(stats: &[String], columns: &[String]) -> Result<(), UserError> {
     if stats.is_empty() || !columns.is_empty() {
         return Ok(());

@@ -5,6 +5,8 @@ use ergodic_common::number_format::format_significant;
 use ergodic_common::spec_file::node::format_shortest;
 use ergodic_proto::v1;
 
+use super::render::non_empty;
+
 /// How a sweep is doing, in a word or two.
 pub fn status_word(status: &v1::SweepStatus) -> &'static str {
     match (status.unreadable, status.withheld.is_empty()) {
@@ -25,9 +27,9 @@ pub fn state_word(state: v1::SweepState) -> &'static str {
     }
 }
 
-/// Who launched it, if that is known.
+/// Who launched a sweep, if that is known.
 pub fn launched_by(s: &v1::SweepStatus) -> Option<&str> {
-    Some(s.launched_by.as_str()).filter(|by| !by.is_empty())
+    non_empty(&s.launched_by)
 }
 
 /// `6 cells × 20 to 500 repeats = 120 trials so far, about 340 in all`
@@ -54,7 +56,7 @@ pub fn format_sweep_size(s: &v1::SweepStatus) -> String {
     }
 }
 
-/// Trials that it should come to.
+/// Trials that a sweep should come to in the end, as far as its stopping rule lets one tell.
 pub fn expected_trials(s: &v1::SweepStatus) -> u64 {
     let precision = s
         .precision
@@ -67,6 +69,24 @@ pub fn expected_trials(s: &v1::SweepStatus) -> u64 {
 /// Trials that have a row.
 pub fn count_done_trials(status: &v1::SweepStatus) -> u64 {
     status.completed + status.diverged + status.failed
+}
+
+/// `45 trials`, or `12 of 45 trials so far`
+pub fn format_trial_count(done: u64, trials: u64) -> String {
+    match done == trials {
+        true => format!("{trials} trials"),
+        false => format!("{done} of {trials} trials so far"),
+    }
+}
+
+/// The last line of a table: `45 trials · glyphs … · cpu-f32/6`
+pub fn format_provenance(done: u64, trials: u64, data: &str, numerics: &str) -> String {
+    format!(
+        "{} · {} · {}\n",
+        format_trial_count(done, trials),
+        escape_line(data),
+        escape_line(numerics)
+    )
 }
 
 /// `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`
@@ -83,7 +103,7 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
 
     if status.state() == v1::SweepState::Running {
         parts.push(match status.workers {
-            // One that stands by knows of none.
+            // A standby knows of no workers.
             0 if !status.leader.is_empty() => format!("the coordinator at {} leads", status.leader),
             0 => "no worker yet".to_owned(),
             n => format!(
@@ -95,13 +115,16 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
     }
 
     parts.extend(Some(format_incomplete_counts(status)).filter(|text| !text.is_empty()));
-    if let Some(left) = status
-        .audit
-        .as_ref()
-        .map(remaining_audits)
-        .filter(|left| *left > 0 && status.state() == v1::SweepState::Running)
-    {
-        parts.push(format!("{left} to be audited"));
+    parts.extend(describe_cells(status));
+    parts.join("  ")
+}
+
+/// What is still open about cells and audits, and the best cell so far.
+fn describe_cells(status: &v1::SweepStatus) -> Vec<String> {
+    let mut parts = Vec::new();
+    let audits = status.audit.as_ref().map_or(0, remaining_audits);
+    if audits > 0 && status.state() == v1::SweepState::Running {
+        parts.push(format!("{audits} to be audited"));
     }
 
     if let Some(precision) = &status.precision {
@@ -127,17 +150,18 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
         ));
     }
 
-    parts.join("  ")
+    parts
 }
 
 /// `3 diverged  1 failed`
 pub fn format_incomplete_counts(status: &v1::SweepStatus) -> String {
-    let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
-    let parts = [
-        part(status.diverged, "diverged"),
-        part(status.failed, "failed"),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
+    let counts = [(status.diverged, "diverged"), (status.failed, "failed")];
+    counts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{n} {what}"))
+        .collect::<Vec<_>>()
+        .join("  ")
 }
 
 /// `by test_acc, 4 of 12 cells are repeated 18 times: 1 of them has been`

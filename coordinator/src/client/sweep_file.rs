@@ -1,8 +1,8 @@
 //! A sweep file, read together with the files that it names.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use ergodic_common::dataset::DataError;
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::{refuse_misleading_sweep, settings_for_new_sweep};
@@ -24,20 +24,7 @@ pub struct SweepFile {
 /// # Errors
 /// One of them cannot be read or used.
 pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, UserError> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        let message = match e.kind() {
-            std::io::ErrorKind::NotFound => format!("{path}: there is no such sweep file"),
-            std::io::ErrorKind::IsADirectory => {
-                format!("{path}: expected a sweep file, found a directory")
-            }
-            std::io::ErrorKind::InvalidData => {
-                format!("{path}: the sweep file is not text in UTF-8")
-            }
-            _ => format!("{path}: cannot read the sweep file: {e}"),
-        };
-
-        UserError::new(ErrorCode::BadInput, message)
-    })?;
+    let text = std::fs::read_to_string(path).map_err(|e| unreadable_sweep_error(path, &e))?;
     let mut source = SpecSource {
         file: path.to_owned(),
         text,
@@ -45,7 +32,6 @@ pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, Use
         ..SpecSource::default()
     };
 
-    let mut contents = Vec::new();
     let named = source.named_files();
     if named.len() > MAX_FILES {
         let message = format!(
@@ -55,33 +41,43 @@ pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, Use
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
 
+    let mut contents = Vec::new();
     for named in named {
         let content = read_referenced_file(path, &named)?;
-        let bad = |e: DataError| UserError::new(ErrorCode::BadInput, format!("{path}: {e}"));
-        source
-            .files
-            .push(FilePin::from_bytes(&named, &content).map_err(bad)?);
+        let pin = FilePin::from_bytes(&named, &content)
+            .map_err(|e| UserError::new(ErrorCode::BadInput, format!("{path}: {e}")))?;
 
+        source.files.push(pin);
         contents.push(content);
     }
 
     Ok(SweepFile { source, contents })
 }
 
+fn unreadable_sweep_error(path: &str, error: &std::io::Error) -> UserError {
+    let message = match error.kind() {
+        ErrorKind::NotFound => format!("{path}: there is no such sweep file"),
+        ErrorKind::IsADirectory => format!("{path}: expected a sweep file, found a directory"),
+        ErrorKind::InvalidData => format!("{path}: the sweep file is not text in UTF-8"),
+        _ => format!("{path}: cannot read the sweep file: {error}"),
+    };
+    UserError::new(ErrorCode::BadInput, message)
+}
+
 fn read_referenced_file(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
     let folder = Path::new(sweep_file).parent().unwrap_or(Path::new(""));
-    let place = folder.join(named);
-    std::fs::read(&place).map_err(|e| {
+    let path = folder.join(named);
+    std::fs::read(&path).map_err(|e| {
         let message = match e.kind() {
-            std::io::ErrorKind::NotFound => {
+            ErrorKind::NotFound => {
                 format!(
                     "{sweep_file}: the file '{named}' that it names is missing: looked for {}",
-                    place.display()
+                    path.display()
                 )
             }
             _ => format!(
                 "{sweep_file}: cannot read '{named}' that it names: {}: {e}",
-                place.display()
+                path.display()
             ),
         };
 
@@ -94,9 +90,8 @@ fn read_referenced_file(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserEr
 /// # Errors
 /// It is none, or is refused to new sweeps.
 pub fn read_launch_spec(source: &SpecSource) -> Result<Spec, UserError> {
-    let bad = |e: SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
-    let spec = Spec::read_new(source).map_err(bad)?;
-    refuse_misleading_sweep(&spec).map_err(|e| bad(e.with_file(&source.file)))?;
+    let spec = Spec::read_new(source).map_err(|e| spec_error(&e))?;
+    refuse_misleading_sweep(&spec).map_err(|e| spec_error(&e.with_file(&source.file)))?;
     let settings = settings_for_new_sweep(&spec);
     if settings.is_empty() {
         return Ok(spec);
@@ -104,5 +99,9 @@ pub fn read_launch_spec(source: &SpecSource) -> Result<Spec, UserError> {
 
     let mut source = source.clone();
     source.settings.extend(settings);
-    Spec::read_new(&source).map_err(bad)
+    Spec::read_new(&source).map_err(|e| spec_error(&e))
+}
+
+fn spec_error(error: &SpecError) -> UserError {
+    UserError::new(ErrorCode::BadInput, error.to_string())
 }

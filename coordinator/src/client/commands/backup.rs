@@ -12,15 +12,41 @@ use ergodic_proto::v1::backup_record::Kind;
 use crate::client::Client;
 use crate::client::render::{AtomicFile, file_write_error, print_stderr_line};
 
-/// Fetches a backup into a file, which is there when it is whole.
+/// Fetches a backup into a file, which appears when it is whole; gives a line for the user.
 ///
 /// # Errors
 /// The caller may not have one, something in the store is damaged, the file cannot be written, or nobody answers.
 pub async fn fetch_backup(client: &mut Client, path: &Path) -> Result<String, UserError> {
-    let unwritten = |e: std::io::Error| file_write_error(path, &e);
+    let written = write_archive(client, path).await?;
+    for missing in &written.missing {
+        print_stderr_line(&format_missing_file(missing));
+    }
+
+    Ok(format!(
+        "{}: {} sweeps with {} rows, {} MB\n",
+        path.display(),
+        written.sweeps,
+        written.trials,
+        format_significant(written.bytes as f64 / 1e6, 3)
+    ))
+}
+
+/// What a backup holds.
+#[derive(Default)]
+struct WrittenArchive {
+    sweeps: u64,
+    trials: usize,
+    /// Files that the coordinator could not read.
+    missing: Vec<v1::BackupMissing>,
+    bytes: u64,
+}
+
+async fn write_archive(client: &mut Client, path: &Path) -> Result<WrittenArchive, UserError> {
     // Results are for their owner to see.
-    let file = AtomicFile::create_private(path).map_err(unwritten)?;
-    let mut archive = ArchiveWriter::create(BufWriter::new(file)).map_err(unwritten)?;
+    let file = AtomicFile::create_private(path).map_err(|e| file_write_error(path, &e))?;
+    let mut archive =
+        ArchiveWriter::create(BufWriter::new(file)).map_err(|e| file_write_error(path, &e))?;
+    let mut written = WrittenArchive::default();
     let mut stream = client
         .admin
         .backup(v1::BackupRequest {})
@@ -28,40 +54,32 @@ pub async fn fetch_backup(client: &mut Client, path: &Path) -> Result<String, Us
         .map_err(|e| client.to_user_error(&e))?
         .into_inner();
 
-    let mut sweeps = 0_u64;
-    let mut trials = 0;
-    let mut lost = Vec::new();
-
     while let Some(record) = stream
         .message()
         .await
         .map_err(|e| client.to_user_error(&e))?
     {
         match &record.kind {
-            Some(Kind::Sweep(_)) => sweeps += 1,
-            Some(Kind::Trials(page)) => trials += page.rows.len(),
-            Some(Kind::Missing(missing)) => lost.push(missing.clone()),
+            Some(Kind::Sweep(_)) => written.sweeps += 1,
+            Some(Kind::Trials(page)) => written.trials += page.rows.len(),
+            Some(Kind::Missing(missing)) => written.missing.push(missing.clone()),
             _ => {}
         }
 
-        archive.append(&record).map_err(unwritten)?;
+        archive
+            .append(&record)
+            .map_err(|e| file_write_error(path, &e))?;
     }
 
-    let file = archive
+    written.bytes = archive
         .finish()
-        .and_then(|file| file.into_inner().map_err(IntoInnerError::into_error));
-    let bytes = file.and_then(AtomicFile::finish).map_err(unwritten)?;
-    lost.iter()
-        .for_each(|missing| print_stderr_line(&format_missing_file(missing)));
-
-    let megabytes = format_significant(bytes as f64 / 1e6, 3);
-    Ok(format!(
-        "{}: {sweeps} sweeps with {trials} rows, {megabytes} MB\n",
-        path.display()
-    ))
+        .and_then(|file| file.into_inner().map_err(IntoInnerError::into_error))
+        .and_then(AtomicFile::finish)
+        .map_err(|e| file_write_error(path, &e))?;
+    Ok(written)
 }
 
-/// What is to be said of a file that a backup lacks.
+/// What is to be said of a file/// The warning about a file that a backup lacks.
 pub(crate) fn format_missing_file(missing: &v1::BackupMissing) -> String {
     let hash: String = missing
         .hash

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::client::render::{
     AxisFormats, TableData, TextFormat, format_estimate, format_short_number, json_value,
-    render_human_rows, render_table_data,
+    non_empty, render_human_rows, render_table_data,
 };
+use crate::client::status_text::format_provenance;
 
 /// What to compare, and how to print it.
 #[derive(Debug, Clone)]
@@ -36,14 +37,12 @@ pub async fn compare_cells(
     sweep: &str,
     options: &CompareOptions,
 ) -> Result<String, UserError> {
-    let metric = options.metric.as_deref();
-    let at = options.at.as_deref();
     let compared = query_contrasts(
         client,
         sweep,
         &options.baseline,
-        metric,
-        at,
+        options.metric.as_deref(),
+        options.at.as_deref(),
         options.level / 100.0,
     )
     .await?;
@@ -57,7 +56,7 @@ pub async fn compare_cells(
             json!(compared.metric),
             json!(compared.baseline),
             json!(options.level / 100.0),
-            json!(Some(&compared.note).filter(|note| !note.is_empty())),
+            json!(non_empty(&compared.note)),
             rows
         ));
     }
@@ -70,7 +69,7 @@ pub async fn compare_cells(
 /// Asks for the cells against a baseline, as typed; `level` is a share.
 ///
 /// # Errors
-/// As for [`compare`].
+/// As for [`compare_cells`].
 pub(crate) async fn query_contrasts(
     client: &mut Client,
     sweep: &str,
@@ -94,11 +93,26 @@ pub(crate) async fn query_contrasts(
         .into_inner())
 }
 
-/// What was given with an option, `lr=0.1,wd=5e-4`; commas within brackets and quotes belong to a value.
+/// Reads axes with values as given with an option, `lr=0.1,wd=5e-4`; commas within brackets and quotes belong to a value.
 pub(crate) fn parse_axis_choices(
     option: &str,
     text: &str,
 ) -> Result<Vec<v1::AxisChoice>, UserError> {
+    let choices: Option<Vec<_>> = split_outside_brackets(text)
+        .iter()
+        .map(|part| parse_axis_choice(part))
+        .collect();
+
+    choices.ok_or_else(|| {
+        let message = format!(
+            "{option}: expected axes with their values, as in lr=0.1,wd=5e-4, found '{text}'"
+        );
+        UserError::new(ErrorCode::BadInput, message)
+    })
+}
+
+/// The parts between commas that are in no brackets and no quotes.
+fn split_outside_brackets(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut depth = 0_i32;
     let mut quoted = false;
@@ -120,22 +134,18 @@ pub(crate) fn parse_axis_choices(
         }
     }
 
-    let choice = |part: &String| {
-        let (axis, value) = part
-            .split_once('=')
-            .filter(|(axis, value)| !(axis.trim().is_empty() || value.trim().is_empty()))?;
-        Some(v1::AxisChoice {
-            axis: axis.trim().trim_matches('"').to_owned(),
-            value: value.trim().trim_matches('"').to_owned(),
-        })
-    };
-    let all: Option<Vec<_>> = parts.iter().map(choice).collect();
+    parts
+}
 
-    all.ok_or_else(|| {
-        let message = format!(
-            "{option}: expected axes with their values, as in lr=0.1,wd=5e-4, found '{text}'"
-        );
-        UserError::new(ErrorCode::BadInput, message)
+fn parse_axis_choice(text: &str) -> Option<v1::AxisChoice> {
+    let (axis, value) = text.split_once('=')?;
+    if axis.trim().is_empty() || value.trim().is_empty() {
+        return None;
+    }
+
+    Some(v1::AxisChoice {
+        axis: axis.trim().trim_matches('"').to_owned(),
+        value: value.trim().trim_matches('"').to_owned(),
     })
 }
 
@@ -161,59 +171,75 @@ const COLUMNS: [&str; 18] = [
 ];
 
 fn build_contrast_data(compared: &v1::CompareResponse) -> TableData {
-    let row = |row: &v1::Contrast| {
-        let method = row.wilcoxon_p.map(|_| {
-            if row.wilcoxon_exact {
-                "exact"
-            } else {
-                "normal"
-            }
-        });
-
-        let note = Some(&row.note).filter(|note| !note.is_empty());
-        let values = [
-            json!(row.n),
-            json!(row.mean),
-            json!(row.baseline),
-            json!(row.difference),
-            json!(row.std),
-            json!(row.low),
-            json!(row.high),
-            json!(row.above),
-            json!(row.below),
-            json!(row.sign_p),
-            json!(row.sign_holm),
-            json!(row.wilcoxon_p),
-            json!(row.wilcoxon_holm),
-            json!(method),
-            json!(row.correlation),
-            json!(row.unpaired),
-            json!(row.saved),
-            json!(note),
-        ];
-
-        row.values
-            .iter()
-            .map(json_value)
-            .chain(values)
-            .collect::<Vec<Value>>()
-    };
-
+    let columns = compared.axes.iter().cloned();
     TableData {
-        columns: compared
-            .axes
-            .iter()
-            .cloned()
-            .chain(COLUMNS.map(str::to_owned))
-            .collect(),
-        rows: compared.rows.iter().map(row).collect(),
+        columns: columns.chain(COLUMNS.map(str::to_owned)).collect(),
+        rows: compared.rows.iter().map(build_contrast_row).collect(),
         key_columns: compared.axes.len(),
     }
 }
 
+fn build_contrast_row(row: &v1::Contrast) -> Vec<Value> {
+    let method = match row.wilcoxon_exact {
+        true => "exact",
+        false => "normal",
+    };
+    let figures = [
+        json!(row.n),
+        json!(row.mean),
+        json!(row.baseline),
+        json!(row.difference),
+        json!(row.std),
+        json!(row.low),
+        json!(row.high),
+        json!(row.above),
+        json!(row.below),
+        json!(row.sign_p),
+        json!(row.sign_holm),
+        json!(row.wilcoxon_p),
+        json!(row.wilcoxon_holm),
+        json!(row.wilcoxon_p.map(|_| method)),
+        json!(row.correlation),
+        json!(row.unpaired),
+        json!(row.saved),
+        json!(non_empty(&row.note)),
+    ];
+
+    row.values.iter().map(json_value).chain(figures).collect()
+}
+
 fn render_human_contrasts(compared: &v1::CompareResponse, level: f64) -> String {
+    let words = AxisFormats::from_rows(
+        compared.axes.len(),
+        compared.rows.iter().map(|row| row.values.as_slice()),
+    );
+    let rows: Vec<Vec<Value>> = compared
+        .rows
+        .iter()
+        .map(|row| format_contrast_row(row, &words))
+        .collect();
+    let note = non_empty(&compared.note).map_or_else(String::new, |note| format!("note: {note}\n"));
+
+    format!(
+        "{} ({}): {} against {}, paired by repeat\n{}p with Holm's correction over the cells, ≈ by the normal \
+         approximation; saved: further repeats of each cell that an unpaired comparison would need\n{note}{}",
+        escape_line(&compared.name),
+        compared.sweep,
+        compared.metric,
+        compared.baseline,
+        render_human_rows(&human_header(compared, level), &rows),
+        format_provenance(
+            compared.done,
+            compared.trials,
+            &compared.data,
+            &compared.numerics
+        )
+    )
+}
+
+fn human_header(compared: &v1::CompareResponse, level: f64) -> Vec<String> {
     let interval = format!("{level} % CI");
-    let after = [
+    let figures = [
         "n",
         "difference",
         &interval,
@@ -223,66 +249,38 @@ fn render_human_contrasts(compared: &v1::CompareResponse, level: f64) -> String 
         "saved",
         "",
     ];
-    let header: Vec<String> = compared
-        .axes
-        .iter()
-        .cloned()
-        .chain(after.map(str::to_owned))
-        .collect();
 
-    let number = |x: Option<f64>| format_short_number(x);
-    let words = AxisFormats::from_rows(
-        compared.axes.len(),
-        compared.rows.iter().map(|row| row.values.as_slice()),
-    );
-    let row = |row: &v1::Contrast| {
-        let (difference, ends) = format_estimate(row.difference, row.low.zip(row.high));
-        let approximate = if row.wilcoxon_p.is_some() && !row.wilcoxon_exact {
-            "≈ "
-        } else {
-            ""
-        };
-        let cells = [
-            row.n.to_string(),
-            difference,
-            ends,
-            format!("{}/{}", row.above, row.below),
-            number(row.sign_holm),
-            format!("{approximate}{}", number(row.wilcoxon_holm)),
-            row.saved
-                .map_or_else(|| number(None), |saved| format!("{saved:.0}")),
-            row.note.clone(),
-        ];
+    let axes = compared.axes.iter().cloned();
+    axes.chain(figures.map(str::to_owned)).collect()
+}
 
-        words
-            .format_row(&row.values)
-            .chain(cells)
-            .map(Value::String)
-            .collect::<Vec<Value>>()
-    };
-    let rows: Vec<Vec<Value>> = compared.rows.iter().map(row).collect();
-
-    let part = match compared.done == compared.trials {
-        true => format!("{} trials", compared.trials),
-        false => format!("{} of {} trials so far", compared.done, compared.trials),
-    };
-    let note = if compared.note.is_empty() {
-        String::new()
+fn format_contrast_row(row: &v1::Contrast, words: &AxisFormats) -> Vec<Value> {
+    let (difference, interval) = format_estimate(row.difference, row.low.zip(row.high));
+    let approximate = if row.wilcoxon_p.is_some() && !row.wilcoxon_exact {
+        "≈ "
     } else {
-        format!("note: {}\n", compared.note)
+        ""
     };
+    let saved = row
+        .saved
+        .map_or_else(|| format_short_number(None), |saved| format!("{saved:.0}"));
 
-    format!(
-        "{} ({}): {} against {}, paired by repeat\n{}p with Holm's correction over the cells, ≈ by the normal \
-         approximation; saved: further repeats of each cell that an unpaired comparison would need\n{note}{part} · {} · {}\n",
-        escape_line(&compared.name),
-        compared.sweep,
-        compared.metric,
-        compared.baseline,
-        render_human_rows(&header, &rows),
-        escape_line(&compared.data),
-        escape_line(&compared.numerics)
-    )
+    let cells = [
+        row.n.to_string(),
+        difference,
+        interval,
+        format!("{}/{}", row.above, row.below),
+        format_short_number(row.sign_holm),
+        format!("{approximate}{}", format_short_number(row.wilcoxon_holm)),
+        saved,
+        row.note.clone(),
+    ];
+
+    words
+        .format_row(&row.values)
+        .chain(cells)
+        .map(Value::String)
+        .collect()
 }
 
 #[cfg(test)]

@@ -27,12 +27,12 @@ pub async fn query_curves_text(
     let CurveTable {
         sweep,
         metric,
-        data: records,
+        data,
         ..
     } = query_curve_table(client, sweep, metric, stats).await?;
 
     if format == TextFormat::Json {
-        let objects = records.to_json_lines();
+        let objects = data.to_json_lines();
 
         let sweep = json!(sweep);
         let metric = json!(metric);
@@ -42,10 +42,10 @@ pub async fn query_curves_text(
         ));
     }
 
-    Ok(render_table_data(&records, format, |r| {
+    Ok(render_table_data(&data, format, |data| {
         format!(
             "{metric} over steps\n{}",
-            render_first_columns(r, r.columns.len())
+            render_first_columns(data, data.columns.len())
         )
     }))
 }
@@ -53,7 +53,7 @@ pub async fn query_curves_text(
 /// `ergodic curves` as columns.
 ///
 /// # Errors
-/// As for [`curves`].
+/// As for [`query_curves_text`].
 pub async fn query_curves_batch(
     client: &mut Client,
     sweep: &str,
@@ -81,39 +81,20 @@ async fn query_curve_table(
     metric: &str,
     stats: &[String],
 ) -> Result<CurveTable, UserError> {
-    let metric = metric.to_owned();
-    let stats = stats.to_vec();
     let request = v1::CurvesRequest {
         sweep: sweep.to_owned(),
-        metric,
-        stats,
+        metric: metric.to_owned(),
+        stats: stats.to_vec(),
         by: Vec::new(),
     };
     let curves = query_curves(client, request).await?;
 
-    let row = |point: v1::CurvePoint| {
-        let step = v1::AxisValue {
-            kind: Some(v1::axis_value::Kind::Number(point.step as f64)),
-        };
-        let values = point.values.into_iter().chain([step]).collect();
-        let summary = point.summary;
-        let figures = point.figures;
-
-        let note = point.note;
-        v1::TableRow {
-            values,
-            summary,
-            figures,
-            note,
-            ..v1::TableRow::default()
-        }
-    };
-    let rows: Vec<v1::TableRow> = curves.points.into_iter().map(row).collect();
+    let rows: Vec<v1::TableRow> = curves.points.into_iter().map(point_as_row).collect();
     let axes: Vec<String> = curves.axes.into_iter().chain(["step".to_owned()]).collect();
-    let mut records = build_summary_data(&axes, &curves.columns, &rows);
+    let mut data = build_summary_data(&axes, &curves.columns, &rows);
 
     if curves.columns.is_empty() {
-        drop_columns(&mut records, &["diverged", "failed"]);
+        drop_columns(&mut data, &["diverged", "failed"]);
     }
 
     let types = infer_axis_types(axes.len(), rows.iter().map(|row| row.values.as_slice()));
@@ -121,15 +102,29 @@ async fn query_curve_table(
         sweep: curves.sweep,
         metric: curves.metric,
         key_types: types,
-        data: records,
+        data,
     })
 }
 
-fn drop_columns(records: &mut TableData, names: &[&str]) {
+/// A point of a curve as a row of a table: the step is its last axis.
+fn point_as_row(point: v1::CurvePoint) -> v1::TableRow {
+    let step = v1::AxisValue {
+        kind: Some(v1::axis_value::Kind::Number(point.step as f64)),
+    };
+    v1::TableRow {
+        values: point.values.into_iter().chain([step]).collect(),
+        summary: point.summary,
+        figures: point.figures,
+        note: point.note,
+        ..v1::TableRow::default()
+    }
+}
+
+fn drop_columns(data: &mut TableData, names: &[&str]) {
     for name in names {
-        if let Some(at) = records.columns.iter().position(|c| c == name) {
-            records.columns.remove(at);
-            records.rows.iter_mut().for_each(|row| drop(row.remove(at)));
+        if let Some(at) = data.columns.iter().position(|c| c == name) {
+            data.columns.remove(at);
+            data.rows.iter_mut().for_each(|row| drop(row.remove(at)));
         }
     }
 }

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::compare::parse_axis_choices;
 use crate::client::Client;
 use crate::client::render::{
-    AxisFormats, TableData, TextFormat, format_short_number, json_value, render_human_rows,
-    render_table_data,
+    AxisFormats, TableData, TextFormat, format_short_number, json_value, non_empty,
+    render_human_rows, render_table_data,
 };
+use crate::client::status_text::format_provenance;
 
 /// What is to be compared, and how it is printed.
 #[derive(Debug, Clone)]
@@ -91,78 +92,81 @@ fn parse_cell_choice(text: &str) -> Result<v1::CellChoice, UserError> {
 
 /// The one cell and the other, then figures; what only a test between two cells has is left out without one.
 fn build_distance_data(found: &v1::DistanceResponse, is_pair: bool) -> TableData {
-    let sides = ["a", "b"];
-    let of_cells = sides.iter().flat_map(|side| {
-        let axes = found.axes.iter().map(move |axis| format!("{side}.{axis}"));
-        [format!("{side}.cell")].into_iter().chain(axes)
-    });
-    let before = ["at", "n", "distance", "null"];
-
-    let test = ["statistic", "p", "test"];
-    let after = [
-        "agreement",
-        "agreement_same",
-        "agreement_a",
-        "agreement_b",
-        "note",
-    ];
-
-    let test = if is_pair { &test[..] } else { &[] };
-    let figures = before
+    let last = found.cells.len();
+    let known = found
+        .rows
         .iter()
-        .chain(test)
-        .chain(&after)
-        .map(|name| (*name).to_owned());
+        .filter(|row| (row.a.max(row.b) as usize) < last);
 
-    let row = |row: &v1::Distance| {
-        let cells = [row.a, row.b]
-            .into_iter()
-            .flat_map(|at| found.cells.get(at as usize));
-        let cells = cells.flat_map(|cell| {
-            [json!(cell.cell)]
-                .into_iter()
-                .chain(cell.values.iter().map(json_value))
-        });
-
-        let how = row.p.map(|_| if row.exact { "exact" } else { "random" });
-        let before = [
-            json!(row.at),
-            json!(row.n),
-            json!(row.distance),
-            json!(row.null),
-        ];
-
-        let test = if is_pair {
-            vec![json!(row.statistic), json!(row.p), json!(how)]
-        } else {
-            Vec::new()
-        };
-
-        let shares = [
-            row.agreement,
-            row.agreement_same,
-            row.agreement_a,
-            row.agreement_b,
-        ]
-        .map(|x| json!(x));
-
-        let note = Some(&row.note).filter(|note| !note.is_empty());
-        cells
-            .chain(before)
-            .chain(test)
-            .chain(shares)
-            .chain([json!(note)])
-            .collect::<Vec<Value>>()
-    };
-    let known = |row: &&v1::Distance| (row.a.max(row.b) as usize) < found.cells.len();
-
-    let columns: Vec<String> = of_cells.chain(figures).collect();
-    let axes = 2 * (1 + found.axes.len());
     TableData {
-        columns,
-        rows: found.rows.iter().filter(known).map(row).collect(),
-        key_columns: axes,
+        columns: distance_columns(&found.axes, is_pair),
+        rows: known
+            .map(|row| build_distance_row(found, row, is_pair))
+            .collect(),
+        key_columns: 2 * (1 + found.axes.len()),
     }
+}
+
+fn distance_columns(axes: &[String], is_pair: bool) -> Vec<String> {
+    let mut columns = Vec::new();
+    for side in ["a", "b"] {
+        columns.push(format!("{side}.cell"));
+        columns.extend(axes.iter().map(|axis| format!("{side}.{axis}")));
+    }
+
+    columns.extend(["at", "n", "distance", "null"].map(str::to_owned));
+    if is_pair {
+        columns.extend(["statistic", "p", "test"].map(str::to_owned));
+    }
+
+    columns.extend(
+        [
+            "agreement",
+            "agreement_same",
+            "agreement_a",
+            "agreement_b",
+            "note",
+        ]
+        .map(str::to_owned),
+    );
+    columns
+}
+
+fn build_distance_row(
+    found: &v1::DistanceResponse,
+    row: &v1::Distance,
+    is_pair: bool,
+) -> Vec<Value> {
+    let mut values = Vec::new();
+    for cell in [row.a, row.b].map(|at| &found.cells[at as usize]) {
+        values.push(json!(cell.cell));
+        values.extend(cell.values.iter().map(json_value));
+    }
+
+    values.extend([
+        json!(row.at),
+        json!(row.n),
+        json!(row.distance),
+        json!(row.null),
+    ]);
+    if is_pair {
+        let method = row.p.map(|_| if row.exact { "exact" } else { "random" });
+        values.extend([json!(row.statistic), json!(row.p), json!(method)]);
+    }
+
+    values.extend(agreement_shares(row).map(|share| json!(share)));
+    values.push(json!(non_empty(&row.note)));
+    values
+}
+
+/// Shares of agreeing trials: of different repeats, of the same repeat, within the first cell, within the second.
+fn agreement_shares(row: &v1::Distance) -> [Option<f64>; 4] {
+    [
+        row.agreement,
+        row.agreement_same,
+        row.agreement_a,
+        row.agreement_b,
+    ]
 }
 
 /// Each cell's values in one word: `lr=0.1 wd=0`.
@@ -171,33 +175,28 @@ fn format_cell_names(found: &v1::DistanceResponse) -> Vec<String> {
         found.axes.len(),
         found.cells.iter().map(|cell| cell.values.as_slice()),
     );
-    let name = |cell: &v1::DistanceCell| {
-        let parts = found
-            .axes
-            .iter()
-            .zip(words.format_row(&cell.values))
-            .map(|(axis, value)| format!("{axis}={value}"));
-        let parts: Vec<String> = parts.collect();
-        if parts.is_empty() {
-            format!("cell {}", cell.cell)
-        } else {
-            parts.join(" ")
-        }
-    };
-
-    found.cells.iter().map(name).collect()
+    found
+        .cells
+        .iter()
+        .map(|cell| format_cell_name(cell, &found.axes, &words))
+        .collect()
 }
 
-fn format_provenance(found: &v1::DistanceResponse) -> String {
-    let part = match found.done == found.trials {
-        true => format!("{} trials", found.trials),
-        false => format!("{} of {} trials so far", found.done, found.trials),
-    };
-    format!(
-        "{part} · {} · {}\n",
-        escape_line(&found.data),
-        escape_line(&found.numerics)
-    )
+fn format_cell_name(cell: &v1::DistanceCell, axes: &[String], words: &AxisFormats) -> String {
+    let parts: Vec<String> = axes
+        .iter()
+        .zip(words.format_row(&cell.values))
+        .map(|(axis, value)| format!("{axis}={value}"))
+        .collect();
+    if parts.is_empty() {
+        format!("cell {}", cell.cell)
+    } else {
+        parts.join(" ")
+    }
+}
+
+fn format_distance_provenance(found: &v1::DistanceResponse) -> String {
+    format_provenance(found.done, found.trials, &found.data, &found.numerics)
 }
 
 fn render_human_pair(found: &v1::DistanceResponse) -> String {
@@ -214,25 +213,7 @@ fn render_human_pair(found: &v1::DistanceResponse) -> String {
         "",
     ];
 
-    let row = |row: &v1::Distance| {
-        let shares = [
-            row.agreement,
-            row.agreement_same,
-            row.agreement_a,
-            row.agreement_b,
-        ]
-        .map(format_short_number);
-
-        let first = [row.at.clone(), row.n.to_string()];
-        let figures = [row.distance, row.null, row.p].map(format_short_number);
-        let cells = first
-            .into_iter()
-            .chain(figures)
-            .chain(shares)
-            .chain([row.note.clone()]);
-        cells.map(Value::String).collect::<Vec<Value>>()
-    };
-    let rows: Vec<Vec<Value>> = found.rows.iter().map(row).collect();
+    let rows: Vec<Vec<Value>> = found.rows.iter().map(format_pair_row).collect();
 
     let names = format_cell_names(found);
     format!(
@@ -246,52 +227,42 @@ fn render_human_pair(found: &v1::DistanceResponse) -> String {
         names.first().map_or("", String::as_str),
         names.get(1).map_or("", String::as_str),
         render_human_rows(&header.map(str::to_owned), &rows),
-        format_provenance(found)
+        format_distance_provenance(found)
     )
 }
 
-/// Most cells that stand side by side.
+fn format_pair_row(row: &v1::Distance) -> Vec<Value> {
+    let figures = [row.distance, row.null, row.p].map(format_short_number);
+    let shares = agreement_shares(row).map(format_short_number);
+
+    [row.at.clone(), row.n.to_string()]
+        .into_iter()
+        .chain(figures)
+        .chain(shares)
+        .chain([row.note.clone()])
+        .map(Value::String)
+        .collect()
+}
+
+/// Most cells of a matrix; of more, pairs are listed.
 const MAX_MATRIX_CELLS: usize = 12;
 
 fn render_human_all_pairs(found: &v1::DistanceResponse) -> String {
-    let first = found.rows.first();
-    let (at, n) = first.map_or((String::new(), 0), |row| {
-        (
-            row.at.clone(),
-            found.rows.iter().map(|r| r.n).max().unwrap_or(0),
-        )
-    });
-
-    // What is so of several pairs is said once.
+    let at = found.rows.first().map_or("", |row| row.at.as_str());
+    let n = found.rows.iter().map(|row| row.n).max().unwrap_or(0);
+    // A note that several pairs have is printed once.
     let notes: BTreeSet<&str> = found
         .rows
         .iter()
-        .map(|row| row.note.as_str())
-        .filter(|note| !note.is_empty())
+        .filter_map(|row| non_empty(&row.note))
         .collect();
     let notes: String = notes.into_iter().map(|note| format!("{note}\n")).collect();
 
     let body = if found.cells.len() <= MAX_MATRIX_CELLS {
-        let distances = render_matrix(found, |row| {
-            if row.a == row.b {
-                row.null
-            } else {
-                row.distance
-            }
-        });
-
-        let agreement = render_matrix(found, |row| row.agreement);
-        format!(
-            "ℓ1 distance, in [0, 2], of {} repeats of the one cell and {} others of the other; on the diagonal the null, of \
-             halves of one cell; over 32 random splits, whose own noise is not shown\n{distances}agreement: probability that \
-             two trials of different repeats predict the same class\n{agreement}",
-            n / 2,
-            n / 2
-        )
+        render_matrices(found, n)
     } else {
         render_pair_list(found)
     };
-
     let title = format!(
         "{} ({}): {at}, {} probe points",
         escape_line(&found.name),
@@ -299,36 +270,61 @@ fn render_human_all_pairs(found: &v1::DistanceResponse) -> String {
         found.points
     );
 
-    let end = format_provenance(found);
+    let end = format_distance_provenance(found);
     format!("{title}, the {n} repeats that all cells with predictions have\n{body}{notes}{end}")
+}
+
+/// The distances of all cells, then their agreement.
+fn render_matrices(found: &v1::DistanceResponse, n: u64) -> String {
+    let distances = render_matrix(found, |row| {
+        if row.a == row.b {
+            row.null
+        } else {
+            row.distance
+        }
+    });
+    let agreement = render_matrix(found, |row| row.agreement);
+
+    format!(
+        "ℓ1 distance, in [0, 2], of {} repeats of the one cell and {} others of the other; on the diagonal the null, of \
+         halves of one cell; over 32 random splits, whose own noise is not shown\n{distances}agreement: probability that \
+         two trials of different repeats predict the same class\n{agreement}",
+        n / 2,
+        n / 2
+    )
 }
 
 fn render_matrix(
     found: &v1::DistanceResponse,
     figure: impl Fn(&v1::Distance) -> Option<f64>,
 ) -> String {
-    let cells = 0..found.cells.len();
-    let names = format_cell_names(found);
-    let number = |at: usize| found.cells[at].cell.to_string();
+    let numbers: Vec<String> = found
+        .cells
+        .iter()
+        .map(|cell| cell.cell.to_string())
+        .collect();
     let header: Vec<String> = ["cell".to_owned(), String::new()]
         .into_iter()
-        .chain(cells.clone().map(number))
+        .chain(numbers.iter().cloned())
         .collect();
 
-    let of = |a: usize, b: usize| {
-        let same = |row: &&v1::Distance| (row.a as usize, row.b as usize) == (a.min(b), a.max(b));
-        format_short_number(found.rows.iter().find(same).and_then(&figure))
-    };
-    let row = |a: usize| {
-        let figures = cells.clone().map(|b| of(a, b));
-        [number(a), names[a].clone()]
-            .into_iter()
-            .chain(figures)
-            .map(Value::String)
-            .collect::<Vec<Value>>()
-    };
+    let mut rows = Vec::new();
+    for (a, name) in format_cell_names(found).into_iter().enumerate() {
+        let figures = (0..numbers.len())
+            .map(|b| format_short_number(find_pair(found, a, b).and_then(&figure)));
+        let row = [numbers[a].clone(), name].into_iter().chain(figures);
+        rows.push(row.map(Value::String).collect::<Vec<Value>>());
+    }
 
-    render_human_rows(&header, &cells.clone().map(row).collect::<Vec<_>>())
+    render_human_rows(&header, &rows)
+}
+
+/// The row of two cells, in either order.
+fn find_pair(found: &v1::DistanceResponse, a: usize, b: usize) -> Option<&v1::Distance> {
+    found
+        .rows
+        .iter()
+        .find(|row| (row.a as usize, row.b as usize) == (a.min(b), a.max(b)))
 }
 
 fn render_pair_list(found: &v1::DistanceResponse) -> String {

@@ -12,6 +12,7 @@ use crate::client::render::{
     AxisFormats, NamedAxisFormats, TableData, TextFormat, exact_value, format_estimate,
     format_short_number, json_number, json_value, render_human_rows, render_latex_data,
 };
+use crate::client::status_text::format_provenance;
 
 /// What is to be known, and how it is printed.
 #[derive(Debug, Clone)]
@@ -59,11 +60,7 @@ pub async fn estimate_effects(
     sweep: &str,
     options: &EffectsOptions,
 ) -> Result<String, UserError> {
-    if options.part == Some(EffectsPart::Interaction) && options.interaction.is_empty() {
-        let message = "--part interaction: of which two axes? Name them, as in --interaction lr,wd";
-        return Err(UserError::new(ErrorCode::BadInput, message));
-    }
-
+    check_interaction(options)?;
     let request = v1::EffectsRequest {
         sweep: sweep.to_owned(),
         metric: options.metric.clone().unwrap_or_default(),
@@ -93,6 +90,15 @@ pub async fn estimate_effects(
     })
 }
 
+fn check_interaction(options: &EffectsOptions) -> Result<(), UserError> {
+    if options.part != Some(EffectsPart::Interaction) || !options.interaction.is_empty() {
+        return Ok(());
+    }
+
+    let message = "--part interaction: of which two axes? Name them, as in --interaction lr,wd";
+    Err(UserError::new(ErrorCode::BadInput, message))
+}
+
 /// One part as rows.
 fn build_part_data(found: &v1::EffectsResponse, part: EffectsPart) -> TableData {
     match part {
@@ -115,8 +121,10 @@ fn to_owned_names(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|column| (*column).to_owned()).collect()
 }
 
-fn effect_estimates(effect: &v1::Effect) -> Vec<Value> {
-    vec![
+const ESTIMATES: [&str; 5] = ["cells", "mean", "effect", "ci_low", "ci_high"];
+
+fn effect_estimates(effect: &v1::Effect) -> [Value; 5] {
+    [
         json!(effect.cells),
         json!(effect.mean),
         json!(effect.effect),
@@ -126,28 +134,26 @@ fn effect_estimates(effect: &v1::Effect) -> Vec<Value> {
 }
 
 fn build_effect_data(found: &v1::EffectsResponse) -> TableData {
-    let row = |effect: &v1::Effect| {
-        [
-            vec![
-                json!(effect.axes.join("+")),
-                combine_axis_values(&effect.values),
-            ],
-            effect_estimates(effect),
-        ]
-        .concat()
-    };
+    let mut rows = Vec::new();
+    for effect in &found.effects {
+        let axis = json!(effect.axes.join("+"));
+        let key = [axis, combine_axis_values(&effect.values)];
+        rows.push(key.into_iter().chain(effect_estimates(effect)).collect());
+    }
 
     TableData {
-        columns: to_owned_names(&[
-            "axis", "value", "cells", "mean", "effect", "ci_low", "ci_high",
-        ]),
-        rows: found.effects.iter().map(row).collect(),
+        columns: [&["axis", "value"], &ESTIMATES[..]]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        rows,
         key_columns: 2,
     }
 }
 
 fn build_share_data(found: &v1::EffectsResponse) -> TableData {
-    let row = |share: &v1::VarianceShare| {
+    let rows = found.shares.iter().map(|share| {
         vec![
             json!(share.name),
             json!(share.df),
@@ -155,79 +161,64 @@ fn build_share_data(found: &v1::EffectsResponse) -> TableData {
             json!(share.share),
             json!(share.between),
         ]
-    };
+    });
 
-    TableData {
-        columns: to_owned_names(&["term", "df", "squares", "share", "share_between"]),
-        rows: found.shares.iter().map(row).collect(),
-        key_columns: 0,
-    }
+    let columns = ["term", "df", "squares", "share", "share_between"];
+    TableData::from_rows(&columns, rows.collect())
 }
 
 fn build_best_cell_data(found: &v1::EffectsResponse) -> TableData {
-    let row = |best: &v1::BestCell| {
-        let before = [json!(best.cell)]
-            .into_iter()
-            .chain(best.values.iter().map(json_value));
-        let ranked = [
-            json!(best.mean_rank),
-            json!(best.may_be_best),
-            json!(best.probability),
-        ];
-        let after = [
-            json!(best.n),
-            json!(best.lost),
-            json_number(Some(best.mean)),
-        ]
-        .into_iter()
-        .chain(ranked);
+    let mut columns = vec!["cell".to_owned()];
+    columns.extend(found.axes.iter().cloned());
+    columns.extend(to_owned_names(&[
+        "n",
+        "without_value",
+        "mean",
+        "mean_rank",
+        "may_be_best",
+        "p_best",
+    ]));
 
-        before.chain(after).collect()
-    };
-
-    let axes = ["cell".to_owned()]
-        .into_iter()
-        .chain(found.axes.iter().cloned());
     TableData {
-        columns: axes
-            .chain(to_owned_names(&[
-                "n",
-                "without_value",
-                "mean",
-                "mean_rank",
-                "may_be_best",
-                "p_best",
-            ]))
-            .collect(),
-        rows: found.best.iter().map(row).collect(),
+        columns,
+        rows: found.best.iter().map(build_best_cell_row).collect(),
         key_columns: 1 + found.axes.len(),
     }
 }
 
+fn build_best_cell_row(best: &v1::BestCell) -> Vec<Value> {
+    let mut row = vec![json!(best.cell)];
+    row.extend(best.values.iter().map(json_value));
+    row.extend([
+        json!(best.n),
+        json!(best.lost),
+        json_number(Some(best.mean)),
+        json!(best.mean_rank),
+        json!(best.may_be_best),
+        json!(best.probability),
+    ]);
+    row
+}
+
 fn build_interaction_data(found: &v1::EffectsResponse) -> TableData {
-    let axes = found
+    let mut columns = found
         .interaction
         .first()
         .map(|effect| effect.axes.clone())
         .unwrap_or_default();
+    let key_columns = columns.len();
+    columns.extend(ESTIMATES.map(str::to_owned));
 
-    let row = |effect: &v1::Effect| {
-        effect
-            .values
-            .iter()
-            .map(json_value)
-            .chain(effect_estimates(effect))
-            .collect()
-    };
+    let mut rows = Vec::new();
+    for effect in &found.interaction {
+        let values = effect.values.iter().map(json_value);
+        rows.push(values.chain(effect_estimates(effect)).collect());
+    }
 
-    let of_axes = axes.len();
-    let columns = axes.into_iter().chain(to_owned_names(&[
-        "cells", "mean", "effect", "ci_low", "ci_high",
-    ]));
     TableData {
-        columns: columns.collect(),
-        rows: found.interaction.iter().map(row).collect(),
-        key_columns: of_axes,
+        columns,
+        rows,
+        key_columns,
     }
 }
 
@@ -259,17 +250,13 @@ fn render_json_effects(found: &v1::EffectsResponse, options: &EffectsOptions) ->
         };
 
         let rows = build_part_data(found, part).to_json_lines();
-        fields.push(format!("  \"{name}\": [\n{}\n  ]", rows));
+        fields.push(format!("  \"{name}\": [\n{rows}\n  ]"));
     }
 
     format!("{{\n{}\n}}\n", fields.join(",\n"))
 }
 
 fn render_human_effects(found: &v1::EffectsResponse, options: &EffectsOptions) -> String {
-    let part = match found.done == found.trials {
-        true => format!("{} trials", found.trials),
-        false => format!("{} of {} trials so far", found.done, found.trials),
-    };
     let mean = format_short_number(Some(found.mean));
     let mut out = format!(
         "{} ({}): {}, mean of cells {mean}\n",
@@ -290,15 +277,11 @@ fn render_human_effects(found: &v1::EffectsResponse, options: &EffectsOptions) -
         };
     }
 
-    found
-        .notes
-        .iter()
-        .for_each(|note| out += &format!("note: {note}\n"));
-    format!(
-        "{out}{part} · {} · {}\n",
-        escape_line(&found.data),
-        escape_line(&found.numerics)
-    )
+    for note in &found.notes {
+        out += &format!("note: {note}\n");
+    }
+
+    out + &format_provenance(found.done, found.trials, &found.data, &found.numerics)
 }
 
 fn render_text_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -321,55 +304,62 @@ fn render_main_effects(found: &v1::EffectsResponse, level: f64) -> String {
     let interval = format!("{level} % CI of the effect");
     let header = ["axis", "value", "cells", "mean", "effect", &interval];
     let words = build_axis_formats(&found.effects);
-    let row = |effect: &v1::Effect| {
-        let interval = effect.low.zip(effect.high);
-        let (figure, ends) = format_estimate(effect.effect, interval);
-        // A mean is as uncertain as what it is above or below the others.
-        let mean = format_estimate(effect.mean, interval).0;
-        let first = [
-            effect.axes.join("+"),
-            words.format_values(&effect.axes, &effect.values),
-            effect.cells.to_string(),
-        ];
-
-        first.into_iter().chain([mean, figure, ends]).collect()
-    };
-    let rows = render_text_table(&header, found.effects.iter().map(row));
+    let rows = found
+        .effects
+        .iter()
+        .map(|effect| format_effect(effect, &words));
 
     format!(
-        "what each value adds, averaged over the other axes; intervals by resampling whole repeats, or as a note says\n{rows}"
+        "what each value adds, averaged over the other axes; intervals by resampling whole repeats, or as a note says\n{}",
+        render_text_table(&header, rows)
     )
 }
 
+fn format_effect(effect: &v1::Effect, words: &NamedAxisFormats) -> Vec<String> {
+    let ends = effect.low.zip(effect.high);
+    let (figure, interval) = format_estimate(effect.effect, ends);
+    // A mean is as uncertain as what it is above or below the others.
+    let (mean, _) = format_estimate(effect.mean, ends);
+
+    vec![
+        effect.axes.join("+"),
+        words.format_values(&effect.axes, &effect.values),
+        effect.cells.to_string(),
+        mean,
+        figure,
+        interval,
+    ]
+}
+
 fn render_variance_shares(found: &v1::EffectsResponse) -> String {
-    let percent = |x: Option<f64>| {
-        x.map_or_else(
-            || format_short_number(None),
-            |x| format!("{} %", format_significant(100.0 * x, 3)),
-        )
-    };
-    let row = |share: &v1::VarianceShare| {
-        let squares = format_significant(share.squares, 4);
+    let header = ["term", "df", "sum of squares", "of all", "between cells"];
+    let rows = found.shares.iter().map(|share| {
         vec![
             share.name.clone(),
             share.df.to_string(),
-            squares,
-            percent(share.share),
-            percent(share.between),
+            format_significant(share.squares, 4),
+            format_percent(share.share),
+            format_percent(share.between),
         ]
-    };
-    let rows = render_text_table(
-        &["term", "df", "sum of squares", "of all", "between cells"],
-        found.shares.iter().map(row),
-    );
+    });
 
-    format!("where the variance is\n{rows}")
+    format!(
+        "where the variance is\n{}",
+        render_text_table(&header, rows)
+    )
+}
+
+fn format_percent(share: Option<f64>) -> String {
+    share.map_or_else(
+        || format_short_number(None),
+        |share| format!("{} %", format_significant(100.0 * share, 3)),
+    )
 }
 
 fn render_best_cells(found: &v1::EffectsResponse) -> String {
-    if found.best.is_empty() {
+    let Some(first) = found.best.first() else {
         return String::new();
-    }
+    };
 
     let axes: Vec<&str> = found.axes.iter().map(String::as_str).collect();
     let header = [
@@ -378,52 +368,52 @@ fn render_best_cells(found: &v1::EffectsResponse) -> String {
         &["n", "mean", "mean rank", "p(best)", ""],
     ]
     .concat();
-
     let words = AxisFormats::from_rows(
         found.axes.len(),
         found.best.iter().map(|best| best.values.as_slice()),
     );
-    let row = |best: &v1::BestCell| {
-        let lost = if best.lost > 0 {
-            format!("{} without a value", best.lost)
-        } else {
-            String::new()
-        };
-
-        let mark = match best.may_be_best {
-            true if best.cell == found.best[0].cell => "★ ",
-            true => "☆ ",
-            false => "",
-        };
-        let first = [format!("{mark}{}", best.cell)]
-            .into_iter()
-            .chain(words.format_row(&best.values));
-
-        let digits = |x: Option<f64>| {
-            x.map_or_else(|| format_short_number(None), |x| format_significant(x, 3))
-        };
-        let figures = [
-            format_short_number(Some(best.mean)),
-            digits(best.mean_rank),
-            digits(best.probability),
-        ];
-
-        first
-            .chain([best.n.to_string()])
-            .chain(figures)
-            .chain([lost])
-            .collect()
-    };
-    let rows = render_text_table(&header, found.best.iter().map(row));
+    let rows = found
+        .best
+        .iter()
+        .map(|best| format_best_cell(best, first.cell, &words));
 
     let others = found.may_be_best.saturating_sub(1);
     format!(
         "best cells, by the ranks of trials within repeats; ☆ cannot be told from the best one, ★, at 95 % ({others} others); p(best): \
-         share of resamples of whole repeats in which the cell is the best, more than the probability that it is\n{rows}"
+         share of resamples of whole repeats in which the cell is the best, more than the probability that it is\n{}",
+        render_text_table(&header, rows)
     )
 }
 
-/// The values of the one factor down the side, those of the other along the top.
+/// A row of the best cells, `first` being the number of the best one.
+fn format_best_cell(best: &v1::BestCell, first: u64, words: &AxisFormats) -> Vec<String> {
+    let mark = match best.may_be_best {
+        true if best.cell == first => "★ ",
+        true => "☆ ",
+        false => "",
+    };
+    let lost = match best.lost {
+        0 => String::new(),
+        lost => format!("{lost} without a value"),
+    };
+
+    let mut row = vec![format!("{mark}{}", best.cell)];
+    row.extend(words.format_row(&best.values));
+    row.extend([
+        best.n.to_string(),
+        format_short_number(Some(best.mean)),
+        format_three_digits(best.mean_rank),
+        format_three_digits(best.probability),
+        lost,
+    ]);
+    row
+}
+
+fn format_three_digits(x: Option<f64>) -> String {
+    x.map_or_else(|| format_short_number(None), |x| format_significant(x, 3))
+}
+
+/// The values of one factor down the side, those of the other along the top.
 fn render_interaction(found: &v1::EffectsResponse) -> String {
     let Some(first) = found.interaction.first() else {
         return String::new();
@@ -434,37 +424,42 @@ fn render_interaction(found: &v1::EffectsResponse) -> String {
         .interaction
         .iter()
         .skip(1)
-        .position(|effect| effect.values.first() != first.values.first());
-    let width = width.map_or(found.interaction.len(), |at| at + 1);
-
+        .position(|effect| effect.values.first() != first.values.first())
+        .map_or(found.interaction.len(), |at| at + 1);
     let words = build_axis_formats(&found.interaction);
-    let cut = |effect: &v1::Effect| effect.values.len().min(effect.axes.len()).min(1);
-    let side = |effect: &v1::Effect| {
-        words.format_values(&effect.axes[..cut(effect)], &effect.values[..cut(effect)])
-    };
-    let top = |effect: &v1::Effect| {
-        words.format_values(&effect.axes[cut(effect)..], &effect.values[cut(effect)..])
-    };
-
     let corner = format!("{} \\ {}", first.axes[0], first.axes[1..].join(" "));
-    let tops: Vec<String> = found.interaction.iter().take(width).map(top).collect();
-    let header: Vec<&str> = [corner.as_str()]
-        .into_iter()
-        .chain(tops.iter().map(String::as_str))
-        .collect();
 
-    let row = |effects: &[v1::Effect]| {
-        let figures = effects
-            .iter()
-            .map(|effect| format_short_number(effect.effect));
-        effects
-            .first()
-            .map(side)
-            .into_iter()
-            .chain(figures)
-            .collect()
-    };
-    let rows = render_text_table(&header, found.interaction.chunks(width).map(row));
+    let mut header = vec![corner];
+    for effect in found.interaction.iter().take(width) {
+        let at = first_factor_len(effect);
+        header.push(words.format_values(&effect.axes[at..], &effect.values[at..]));
+    }
 
-    format!("interaction: what a pair of values adds to what both add\n{rows}")
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let rows = found
+        .interaction
+        .chunks(width)
+        .map(|effects| format_interaction_row(effects, &words));
+
+    format!(
+        "interaction: what a pair of values adds to what both add\n{}",
+        render_text_table(&header, rows)
+    )
+}
+
+fn format_interaction_row(effects: &[v1::Effect], words: &NamedAxisFormats) -> Vec<String> {
+    let mut row = Vec::new();
+    if let Some(effect) = effects.first() {
+        let at = first_factor_len(effect);
+        row.push(words.format_values(&effect.axes[..at], &effect.values[..at]));
+    }
+
+    let figures = effects.iter().map(|effect| effect.effect);
+    row.extend(figures.map(format_short_number));
+    row
+}
+
+/// The first factor is one axis; the rest, which may move together, is the other factor.
+fn first_factor_len(effect: &v1::Effect) -> usize {
+    effect.values.len().min(effect.axes.len()).min(1)
 }

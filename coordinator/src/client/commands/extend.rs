@@ -4,8 +4,9 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
-use ergodic_proto::{transfer, v1};
+use ergodic_proto::v1;
 
+use super::launch::upload_files;
 use crate::client::Client;
 use crate::client::latest::request_as_user;
 use crate::client::status_text::count_done_trials;
@@ -14,9 +15,9 @@ use crate::client::sweep_file::SweepFile;
 /// What is to be added to a sweep.
 #[derive(Debug, Clone)]
 pub enum Extension {
-    /// So many repeats per cell, instead of fewer.
+    /// This number of repeats per cell, more than there are.
     Repeats(u32),
-    /// Whatever this file asks for besides the cells of the sweep.
+    /// The cells of this file that the sweep lacks.
     File(SweepFile),
 }
 
@@ -40,11 +41,7 @@ pub async fn extend_sweep(
             let spec = Spec::read_new(&file.source)
                 .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
 
-            for (pin, content) in file.source.files.iter().zip(&file.contents) {
-                transfer::upload_file(&mut client.files, pin.hash, content.clone())
-                    .await
-                    .map_err(|e| client.to_user_error(&e))?;
-            }
+            upload_files(client, file).await?;
 
             // Older coordinators take it where they read it alike.
             let source = SpecSource {

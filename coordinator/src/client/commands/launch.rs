@@ -13,7 +13,7 @@ use crate::client::render::print_stderr_line;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::{SweepFile, read_launch_spec};
 
-/// What of a sweep is run.
+/// Which trials of a sweep are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchMode {
     /// All of it, whatever other sweeps have.
@@ -31,7 +31,7 @@ pub enum LaunchMode {
 pub async fn launch_sweep(
     client: &mut Client,
     file: &SweepFile,
-    run: LaunchMode,
+    mode: LaunchMode,
 ) -> Result<v1::LaunchResponse, UserError> {
     // Files are sent for a sweep that can be run.
     let spec = read_launch_spec(&file.source)?;
@@ -39,14 +39,7 @@ pub async fn launch_sweep(
         client.switch_to_leader().await?;
     }
 
-    for (pin, content) in file.source.files.iter().zip(&file.contents) {
-        transfer::upload_file(&mut client.files, pin.hash, content.clone())
-            .await
-            .map_err(|e| client.to_user_error(&e))?;
-    }
-
-    let resume = run == LaunchMode::Resume;
-    let reuse = run != LaunchMode::All;
+    upload_files(client, file).await?;
     // Older coordinators take it where they read it alike.
     let source = SpecSource {
         grammar: spec.min_grammar(),
@@ -54,8 +47,8 @@ pub async fn launch_sweep(
     };
     let request = v1::LaunchRequest {
         source: Some((&source).into()),
-        resume,
-        reuse,
+        resume: mode == LaunchMode::Resume,
+        reuse: mode != LaunchMode::All,
         checksum: Vec::new(),
     }
     .with_checksum();
@@ -81,29 +74,28 @@ pub async fn launch_sweep(
     Ok(launched)
 }
 
+/// Sends the files that a sweep file names.
+///
+/// # Errors
+/// One of them was refused, or nobody answers.
+pub(super) async fn upload_files(client: &mut Client, file: &SweepFile) -> Result<(), UserError> {
+    for (pin, content) in file.source.files.iter().zip(&file.contents) {
+        transfer::upload_file(&mut client.files, pin.hash, content.clone())
+            .await
+            .map_err(|e| client.to_user_error(&e))?;
+    }
+
+    Ok(())
+}
+
 /// What need not be run, in lines for people; none where all of it is run.
 pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
     let mut lines = Vec::new();
     let Some(status) = &launched.status else {
         return lines;
     };
-    let id = &status.id;
-
     if launched.found {
-        lines.push(match status.state() {
-            _ if launched.retried > 0 => {
-                format!("{id} is the same: trials that failed, or lost a file, are run again ({})", launched.retried)
-            }
-            v1::SweepState::Completed => {
-                format!("{id} has the results of all these trials: nothing is run (--again runs them once more)")
-            }
-            v1::SweepState::Paused => format!("{id} is the same, and paused: `ergodic resume {id}` lets it go on"),
-            _ => format!(
-                "{id} is the same, and goes on: {} of {} trials are done",
-                count_done_trials(status),
-                status.trials
-            ),
-        });
+        lines.push(describe_found_sweep(status, launched.retried));
     }
 
     if launched.copied > 0 {
@@ -135,4 +127,29 @@ pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
     }
 
     lines
+}
+
+/// What becomes of a sweep of the same content that was there already.
+fn describe_found_sweep(status: &v1::SweepStatus, retried: u64) -> String {
+    let id = &status.id;
+    match status.state() {
+        _ if retried > 0 => {
+            format!(
+                "{id} is the same: trials that failed, or lost a file, are run again ({retried})"
+            )
+        }
+        v1::SweepState::Completed => {
+            format!(
+                "{id} has the results of all these trials: nothing is run (--again runs them once more)"
+            )
+        }
+        v1::SweepState::Paused => {
+            format!("{id} is the same, and paused: `ergodic resume {id}` lets it go on")
+        }
+        _ => format!(
+            "{id} is the same, and goes on: {} of {} trials are done",
+            count_done_trials(status),
+            status.trials
+        ),
+    }
 }

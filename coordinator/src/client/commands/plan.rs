@@ -34,15 +34,15 @@ struct ClassPlan {
     trained_parameters: u64,
     steps: u64,
     slot_bytes: u64,
-    /// Of the file of weights that a trial keeps; 0 if it keeps none.
+    /// Size of the file of weights that a trial stores; 0 if it stores none.
     weights_bytes: u64,
     trial_flops: f64,
 }
 
-/// What the data of a sweep look like, as far as they are here.
+/// Describes the data of a sweep, where they are on this machine.
 ///
 /// # Errors
-/// They will not do.
+/// The data cannot be read, or do not fit the sweep.
 pub fn inspect_data(
     file: &SweepFile,
     spec: &Spec,
@@ -61,7 +61,21 @@ pub fn inspect_data(
         .map(|config| config.data.train + config.data.validation)
         .max()
         .unwrap_or_default();
-    let look = || match first.data.dataset {
+
+    summarize_dataset(file, spec, first.data.dataset, data_dir, train)
+        .map_err(|e| UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file)))
+}
+
+/// Reads at least `train` images, where the dataset is here.
+fn summarize_dataset(
+    file: &SweepFile,
+    spec: &Spec,
+    name: DatasetName,
+    data_dir: Option<&Path>,
+    train: u32,
+) -> Result<Option<DatasetSummary>, DataError> {
+    let configs = spec.grid.class_configs();
+    match name {
         DatasetName::File(data) => {
             let mut files = file.source.files.iter().zip(&file.contents);
             let Some((pin, content)) = files.find(|(pin, _)| pin.hash == data.hash) else {
@@ -79,49 +93,75 @@ pub fn inspect_data(
                 .summarize_use(name.as_str(), hash.as_bytes(), spec, &configs)
                 .map(Some)
         }
-    };
-
-    look().map_err(|e: DataError| {
-        UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file))
-    })
+    }
 }
 
-/// The plan in the format asked for.
+/// The plan in a format: JSON, or text for people.
 pub fn render_plan(spec: &Spec, looks: Option<&DatasetSummary>, format: TextFormat) -> String {
     let classes = plan_classes(spec);
-    // Where only the best cells are repeated further, these are taken to be as costly as all.
-    let trials = certain_trials(spec).unwrap_or(spec.trial_count());
-    let repeats = trials as f64 / spec.grid.cell_count() as f64;
+    let core_seconds = estimate_core_seconds(spec, &classes);
+    match format {
+        TextFormat::Json => render_json_plan(spec, &classes, looks, core_seconds),
+        _ => render_human_plan(spec, &classes, looks, core_seconds),
+    }
+}
+
+/// Where only the best cells are repeated further, these are taken to be as costly as all.
+fn planned_trials(spec: &Spec) -> u64 {
+    certain_trials(spec).unwrap_or(spec.trial_count())
+}
+
+/// Seconds of one core for all trials and audits.
+fn estimate_core_seconds(spec: &Spec, classes: &[ClassPlan]) -> f64 {
+    let repeats = planned_trials(spec) as f64 / spec.grid.cell_count() as f64;
     let once: f64 = classes
         .iter()
         .map(|c| c.cells as f64 * repeats * c.trial_flops / ASSUMED_FLOPS)
         .sum();
-    let core_seconds = once * (1.0 + spec.scheduling.audit_share);
+    once * (1.0 + spec.scheduling.audit_share)
+}
 
-    let memory = classes.iter().map(|c| c.slot_bytes).max().unwrap_or(0);
-    match format {
-        TextFormat::Json => format!(
-            "{}\n",
-            json!({
-                "name": spec.name,
-                "cells": spec.grid.cell_count(),
-                "repeats": spec.repeats,
-                "least_repeats": spec.stopping_rule.as_ref().map_or(spec.repeats, |until| until.min_repeats),
-                "trials": trials,
-                "audits": expected_audits(spec),
-                "numerics": spec.numerics,
-                "data": looks.map(|looks| &looks.provenance),
-                "data_looks": looks.map(|looks| &looks.description),
-                "axes": spec.grid.axes().iter().map(|a| json!({ "name": a.name, "values": a.len() })).collect::<Vec<_>>(),
-                "shape_classes": classes.iter().map(class_to_json).collect::<Vec<_>>(),
-                "slot_bytes": memory,
-                "core_seconds": core_seconds,
-                "weights_bytes": estimate_stored_bytes(spec, &classes).0,
-                "prediction_bytes": estimate_stored_bytes(spec, &classes).1,
-            })
-        ),
-        _ => render_human_plan(spec, &classes, looks, core_seconds, memory),
-    }
+/// Bytes of memory of a slot, which any trial fits in.
+fn slot_bytes(classes: &[ClassPlan]) -> u64 {
+    classes.iter().map(|c| c.slot_bytes).max().unwrap_or(0)
+}
+
+fn render_json_plan(
+    spec: &Spec,
+    classes: &[ClassPlan],
+    looks: Option<&DatasetSummary>,
+    core_seconds: f64,
+) -> String {
+    let min_repeats = spec
+        .stopping_rule
+        .as_ref()
+        .map_or(spec.repeats, |until| until.min_repeats);
+    let axes: Vec<_> = spec
+        .grid
+        .axes()
+        .iter()
+        .map(|axis| json!({ "name": axis.name, "values": axis.len() }))
+        .collect();
+    let (weights, predictions) = estimate_stored_bytes(spec, classes);
+
+    let object = json!({
+        "name": spec.name,
+        "cells": spec.grid.cell_count(),
+        "repeats": spec.repeats,
+        "least_repeats": min_repeats,
+        "trials": planned_trials(spec),
+        "audits": expected_audits(spec),
+        "numerics": spec.numerics,
+        "data": looks.map(|looks| &looks.provenance),
+        "data_looks": looks.map(|looks| &looks.description),
+        "axes": axes,
+        "shape_classes": classes.iter().map(class_to_json).collect::<Vec<_>>(),
+        "slot_bytes": slot_bytes(classes),
+        "core_seconds": core_seconds,
+        "weights_bytes": weights,
+        "prediction_bytes": predictions,
+    });
+    format!("{object}\n")
 }
 
 fn class_to_json(class: &ClassPlan) -> serde_json::Value {
@@ -156,60 +196,72 @@ fn plan_classes(spec: &Spec) -> Vec<ClassPlan> {
 }
 
 fn plan_class(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
+    let label = format_class_label(config);
     let steps = config.total_steps();
-    let batch = u64::from(config.effective_batch_size());
-    let fields: BTreeMap<&str, String> = config.identity_fields().into_iter().collect();
-    let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
-    let shape = [field("model.width"), field("model.hidden")].concat();
-    let words = format!(
-        "{} {shape} norm={} batch={batch} steps={steps}",
-        field("model.kind"),
-        field("model.norm")
-    );
     let Some(net) = Net::from_config(config) else {
-        let numbers = if let ModelKind::Toy(toy) = &config.model.kind {
-            u64::from(toy.dim)
-        } else {
-            0
-        };
-        let bytes = 16 * numbers;
-
-        let flops = (10 * numbers * steps) as f64;
-        return ClassPlan {
-            label: words,
-            cells,
-            parameters: numbers,
-            trained_parameters: numbers,
-            steps,
-            slot_bytes: bytes,
-            weights_bytes: 0,
-            trial_flops: flops,
-        };
+        return plan_toy_class(config, label, cells);
     };
-    let (parameters, trained) = net.param_counts();
-
-    let passes = count_samples(spec, config) * count_evaluated_images(spec, config);
-    let trained_on =
-        batch * (steps + count_samples(spec, config) * count_gradient_steps(&spec.measure));
-    let flops =
-        trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64;
-    let saved = if spec.measure.save {
+    let (parameters, trained_parameters) = net.param_counts();
+    let weights_bytes = if spec.measure.save {
         net.weights_file_bytes(config)
     } else {
         0
     };
 
-    let bytes = net.trial_bytes(config, &spec.measure);
     ClassPlan {
-        label: words,
+        label,
         cells,
         parameters,
-        trained_parameters: trained,
+        trained_parameters,
         steps,
-        slot_bytes: bytes,
-        weights_bytes: saved,
-        trial_flops: flops,
+        slot_bytes: net.trial_bytes(config, &spec.measure),
+        weights_bytes,
+        trial_flops: estimate_trial_flops(spec, config, &net),
     }
+}
+
+fn format_class_label(config: &TrialConfig) -> String {
+    let fields: BTreeMap<&str, String> = config.identity_fields().into_iter().collect();
+    let field = |name: &str| fields.get(name).map_or("", String::as_str);
+
+    format!(
+        "{} {}{} norm={} batch={} steps={}",
+        field("model.kind"),
+        field("model.width"),
+        field("model.hidden"),
+        field("model.norm"),
+        config.effective_batch_size(),
+        config.total_steps()
+    )
+}
+
+/// The toy, which has no network: some numbers that walk downhill.
+fn plan_toy_class(config: &TrialConfig, label: String, cells: u64) -> ClassPlan {
+    let numbers = match &config.model.kind {
+        ModelKind::Toy(toy) => u64::from(toy.dim),
+        _ => 0,
+    };
+    let steps = config.total_steps();
+
+    ClassPlan {
+        label,
+        cells,
+        parameters: numbers,
+        trained_parameters: numbers,
+        steps,
+        slot_bytes: 16 * numbers,
+        weights_bytes: 0,
+        trial_flops: (10 * numbers * steps) as f64,
+    }
+}
+
+fn estimate_trial_flops(spec: &Spec, config: &TrialConfig, net: &Net) -> f64 {
+    let batch = u64::from(config.effective_batch_size());
+    let samples = count_samples(spec, config);
+    let passes = samples * count_evaluated_images(spec, config);
+    let trained_on = batch * (config.total_steps() + samples * count_gradient_steps(&spec.measure));
+
+    trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64
 }
 
 /// How often a trial takes a sample.
@@ -238,34 +290,38 @@ fn count_gradient_steps(measure: &Measure) -> u64 {
 
 /// Images that are evaluated for a sample.
 fn count_evaluated_images(spec: &Spec, config: &TrialConfig) -> u64 {
-    let takes = |pass| spec.measure.needs_pass(pass);
-    let train = u64::from(config.data.train);
-    let test = u64::from(config.data.test);
-    let validation = u64::from(config.data.validation);
-    let tests = takes(MeasurementPass::Test);
-    let validates = takes(MeasurementPass::Validation);
-    let re_estimates =
-        (tests || validates) && spec.measure.statistics == EvalStatistics::ReEstimated;
+    let re_estimated = spec.measure.statistics == EvalStatistics::ReEstimated;
+    let mut images = count_images(
+        config,
+        spec.measure.needs_pass(MeasurementPass::Test),
+        spec.measure.needs_pass(MeasurementPass::Validation),
+        re_estimated,
+    );
 
-    let mut images = 0;
-    for (asked, part) in [
-        (tests, test),
-        (validates, validation),
-        (re_estimates, train),
-    ] {
-        images += if asked { part } else { 0 };
+    // Averaged weights have statistics of their own.
+    if config.train.average.is_some() {
+        images += count_images(
+            config,
+            spec.measure.needs_pass(MeasurementPass::AverageTest),
+            spec.measure.needs_pass(MeasurementPass::AverageValidation),
+            true,
+        );
     }
 
-    if config.train.average.is_some() {
-        let tests = takes(MeasurementPass::AverageTest);
-        let validates = takes(MeasurementPass::AverageValidation);
-        for (asked, part) in [
-            (tests, test),
-            (validates, validation),
-            (tests || validates, train),
-        ] {
-            images += if asked { part } else { 0 };
-        }
+    images
+}
+
+/// Images of one set of weights: those of the sets it is evaluated on, and the training images if its statistics are estimated again.
+fn count_images(config: &TrialConfig, tests: bool, validates: bool, re_estimates: bool) -> u64 {
+    let mut images = 0;
+    if tests {
+        images += u64::from(config.data.test);
+    }
+    if validates {
+        images += u64::from(config.data.validation);
+    }
+    if re_estimates && (tests || validates) {
+        images += u64::from(config.data.train);
     }
 
     images
@@ -276,18 +332,26 @@ fn render_human_plan(
     classes: &[ClassPlan],
     looks: Option<&DatasetSummary>,
     core_seconds: f64,
-    memory: u64,
 ) -> String {
+    let mut out = describe_size(spec);
+    out += &describe_axes(spec);
+    out += &format_data_line(spec, looks);
+    out += &describe_classes(classes);
+    out += &describe_costs(spec, classes, core_seconds);
+    out
+}
+
+fn describe_size(spec: &Spec) -> String {
     let mut out = format!(
         "{}: {}, {}\n",
         spec.name,
         format_plan_size(spec),
         spec.numerics
     );
-    out += &spec
-        .stopping_rule
-        .as_ref()
-        .map_or_else(String::new, |until| format_stopping_rule(spec, until));
+
+    if let Some(until) = &spec.stopping_rule {
+        out += &format_stopping_rule(spec, until);
+    }
 
     if spec.scheduling.audit_share > 0.0 {
         let share = format_significant(100.0 * spec.scheduling.audit_share, 6);
@@ -297,16 +361,17 @@ fn render_human_plan(
         );
     }
 
-    for axis in spec.grid.axes() {
-        let ends = match axis.len() {
-            1 => axis.format_value(&axis.value_at(0)),
-            n => format!(
-                "{} … {}",
-                axis.format_value(&axis.value_at(0)),
-                axis.format_value(&axis.value_at(n - 1))
-            ),
-        };
+    out
+}
 
+fn describe_axes(spec: &Spec) -> String {
+    let mut out = String::new();
+    for axis in spec.grid.axes() {
+        let first = axis.format_value(&axis.value_at(0));
+        let ends = match axis.len() {
+            1 => first,
+            n => format!("{first} … {}", axis.format_value(&axis.value_at(n - 1))),
+        };
         out += &format!("  axis {}: {} values, {ends}\n", axis.name, axis.len());
     }
 
@@ -318,13 +383,16 @@ fn render_human_plan(
         );
     }
 
-    out += &format_data_line(spec, looks);
+    out
+}
+
+fn describe_classes(classes: &[ClassPlan]) -> String {
     let plural = if classes.len() == 1 {
         "class"
     } else {
         "classes"
     };
-    out += &format!("{} shape {plural}:\n", classes.len());
+    let mut out = format!("{} shape {plural}:\n", classes.len());
 
     for class in classes.iter().take(MAX_LISTED_CLASSES) {
         out += &format!(
@@ -342,17 +410,20 @@ fn render_human_plan(
         out += &format!("  … and {} more\n", classes.len() - MAX_LISTED_CLASSES);
     }
 
-    let data = dataset_bytes(spec);
-    out += &format!(
-        "memory: {} per slot, and {} for the dataset once per worker\ntime: about {} of one core{} at {} GFLOP/s\n",
-        format_bytes(memory),
-        format_bytes(data),
+    out
+}
+
+/// Memory, time, and what is stored besides the rows.
+fn describe_costs(spec: &Spec, classes: &[ClassPlan], core_seconds: f64) -> String {
+    let condition = match certain_trials(spec) {
+        Some(_) => "",
+        None => ", if all repeats are needed,",
+    };
+    let mut out = format!(
+        "memory: {} per slot, and {} for the dataset once per worker\ntime: about {} of one core{condition} at {} GFLOP/s\n",
+        format_bytes(slot_bytes(classes)),
+        format_bytes(dataset_bytes(spec)),
         format_short_duration(core_seconds),
-        if certain_trials(spec).is_none() {
-            ", if all repeats are needed,"
-        } else {
-            ""
-        },
         ASSUMED_FLOPS / 1e9
     );
 

@@ -1,11 +1,11 @@
-//! `ergodic plan ID --precision METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell so well.
+//! `ergodic plan ID --precision METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell to that half width.
 
 use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::MAX_TRIALS;
 use ergodic_common::spec_file::node::format_shortest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::client::render::{
@@ -48,44 +48,27 @@ pub async fn estimate_sample_size(
 const COLUMNS: [&str; 6] = ["rows", "n", "std", "seconds", "repeats", "until"];
 
 fn build_sample_size_data(needs: &v1::SampleSizeResponse) -> TableData {
-    let row = |cell: &v1::CellSampleSize| {
-        let values = cell.values.iter().map(json_value);
-        let figures = [
-            json!(cell.rows),
-            json!(cell.n),
-            json_number(cell.std),
-            json_number(Some(cell.seconds)),
-            json!(cell.repeats),
-            json!(cell.repeats_until_stop),
-        ];
-
-        values.chain(figures).collect()
-    };
-
-    let columns = needs
-        .axes
-        .iter()
-        .cloned()
-        .chain(COLUMNS.map(str::to_owned))
-        .collect();
+    let axes = needs.axes.iter().cloned();
     TableData {
-        columns,
-        rows: needs.rows.iter().map(row).collect(),
+        columns: axes.chain(COLUMNS.map(str::to_owned)).collect(),
+        rows: needs.rows.iter().map(build_cell_row).collect(),
         key_columns: needs.axes.len(),
     }
 }
 
+fn build_cell_row(cell: &v1::CellSampleSize) -> Vec<Value> {
+    let figures = [
+        json!(cell.rows),
+        json!(cell.n),
+        json_number(cell.std),
+        json_number(Some(cell.seconds)),
+        json!(cell.repeats),
+        json!(cell.repeats_until_stop),
+    ];
+    cell.values.iter().map(json_value).chain(figures).collect()
+}
+
 fn render_json_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String {
-    let missing = |missing: &Option<v1::RemainingTrials>| {
-        missing.as_ref().map(|missing| {
-            json!({
-                "trials": missing.trials,
-                "in_cells_without_values": missing.uncounted,
-                "core_seconds": missing.slot_seconds,
-                "eta_seconds": json_number(missing.eta_seconds),
-            })
-        })
-    };
     let object = json!({
         "sweep": needs.sweep,
         "metric": needs.metric,
@@ -93,14 +76,23 @@ fn render_json_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String 
         "cells": needs.cells,
         "repeats_now": needs.sweep_repeats,
         "repeats": needs.repeats,
-        "same": missing(&needs.remaining_equal),
-        "until": missing(&needs.remaining_until_stop),
+        "same": needs.remaining_equal.as_ref().map(remaining_to_json),
+        "until": needs.remaining_until_stop.as_ref().map(remaining_to_json),
         "cells_without_values": needs.cells_without_value,
         "slots": needs.slots,
         "rows": build_sample_size_data(needs).to_json_objects(),
     });
 
     format!("{object}\n")
+}
+
+fn remaining_to_json(missing: &v1::RemainingTrials) -> Value {
+    json!({
+        "trials": missing.trials,
+        "in_cells_without_values": missing.uncounted,
+        "core_seconds": missing.slot_seconds,
+        "eta_seconds": json_number(missing.eta_seconds),
+    })
 }
 
 fn render_human_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String {
@@ -110,66 +102,13 @@ fn render_human_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String
         metric,
         ..
     } = needs;
-
     let ci95 = format_shortest(ci95);
     let mut out = format!(
         "{name} ({sweep}): what it takes to know {metric} to ± {ci95} with 95 % confidence\n"
     );
-    let words = AxisFormats::from_rows(
-        needs.axes.len(),
-        needs.rows.iter().map(|cell| cell.values.as_slice()),
-    );
-    let row = |cell: &v1::CellSampleSize| {
-        let figures = [
-            json!(cell.n),
-            json_number(cell.std),
-            json!(cell.repeats),
-            json!(cell.repeats_until_stop),
-        ];
-        words
-            .format_row(&cell.values)
-            .map(|text| json!(text))
-            .chain(figures)
-            .collect()
-    };
 
-    let columns: Vec<String> = needs
-        .axes
-        .iter()
-        .cloned()
-        .chain(["n", "std", "repeats", "until"].map(str::to_owned))
-        .collect();
-    let rows: Vec<Vec<serde_json::Value>> = needs.rows.iter().map(row).collect();
-    out += &render_human_rows(&columns, &rows);
-
-    out += &match (needs.repeats, &needs.remaining_equal) {
-        (Some(repeats), Some(missing)) if missing.trials == 0 => {
-            format!("the same repeats for all cells: {repeats} are enough, and all are there\n")
-        }
-        (Some(repeats), Some(missing)) => {
-            let what = format_missing_work(missing);
-            let how = match (
-                repeats > u64::from(needs.sweep_repeats),
-                needs.has_stopping_rule,
-            ) {
-                (true, false) => format!(": `ergodic extend {sweep} --repeats {repeats}`"),
-                (_, true) => format!(": launch its file with repeats = {repeats}"),
-                (false, false) => String::new(),
-            };
-
-            format!("the same repeats for all cells: {repeats}, {what}{how}\n")
-        }
-        _ if needs
-            .rows
-            .iter()
-            .any(|cell| cell.std.is_some() && cell.repeats.is_none()) =>
-        {
-            format!(
-                "more than {MAX_TRIALS} repeats of a cell would be needed: ask for less precision\n"
-            )
-        }
-        _ => "not known yet: every cell needs two trials with a value\n".into(),
-    };
+    out += &render_human_cells(needs);
+    out += &describe_equal_repeats(needs);
 
     if let Some(missing) = &needs.remaining_until_stop {
         let until = format!("[repeats] until = {{ metric = \"{metric}\", ci95 = {ci95} }}");
@@ -187,6 +126,65 @@ fn render_human_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String
     }
 
     out
+}
+
+fn render_human_cells(needs: &v1::SampleSizeResponse) -> String {
+    let words = AxisFormats::from_rows(
+        needs.axes.len(),
+        needs.rows.iter().map(|cell| cell.values.as_slice()),
+    );
+    let axes = needs.axes.iter().cloned();
+    let columns: Vec<String> = axes
+        .chain(["n", "std", "repeats", "until"].map(str::to_owned))
+        .collect();
+
+    let mut rows = Vec::new();
+    for cell in &needs.rows {
+        let figures = [
+            json!(cell.n),
+            json_number(cell.std),
+            json!(cell.repeats),
+            json!(cell.repeats_until_stop),
+        ];
+        let values = words.format_row(&cell.values).map(Value::String);
+        rows.push(values.chain(figures).collect());
+    }
+
+    render_human_rows(&columns, &rows)
+}
+
+/// What it takes if all cells get the same repeats.
+fn describe_equal_repeats(needs: &v1::SampleSizeResponse) -> String {
+    match (needs.repeats, &needs.remaining_equal) {
+        (Some(repeats), Some(missing)) if missing.trials == 0 => {
+            format!("the same repeats for all cells: {repeats} are enough, and all are there\n")
+        }
+        (Some(repeats), Some(missing)) => {
+            let work = format_missing_work(missing);
+            let command = suggest_command(needs, repeats);
+            format!("the same repeats for all cells: {repeats}, {work}{command}\n")
+        }
+        _ if needs
+            .rows
+            .iter()
+            .any(|cell| cell.std.is_some() && cell.repeats.is_none()) =>
+        {
+            format!(
+                "more than {MAX_TRIALS} repeats of a cell would be needed: ask for less precision\n"
+            )
+        }
+        _ => "not known yet: every cell needs two trials with a value\n".into(),
+    }
+}
+
+/// How to run this number of repeats per cell; empty if the sweep has them.
+fn suggest_command(needs: &v1::SampleSizeResponse, repeats: u64) -> String {
+    let more = repeats > u64::from(needs.sweep_repeats);
+    match (more, needs.has_stopping_rule) {
+        (true, false) => format!(": `ergodic extend {} --repeats {repeats}`", needs.sweep),
+        (_, true) => format!(": launch its file with repeats = {repeats}"),
+        (false, false) => String::new(),
+    }
 }
 
 /// What becomes of cells that no repeats would help; empty if there are none.

@@ -3,9 +3,9 @@
 use ergodic_common::escape::escape_line;
 use ergodic_common::spec_file::node::format_shortest;
 use ergodic_proto::v1;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use crate::client::render::{TableData, TextFormat, render_table_data};
+use crate::client::render::{TableData, TextFormat, non_empty, render_table_data};
 use crate::client::status_text::{
     count_done_trials, expected_trials, format_audit_status, format_halving_status,
     format_precision_status, format_progress, format_sweep_size, launched_by, remaining_audits,
@@ -14,23 +14,48 @@ use crate::client::status_text::{
 
 /// `ergodic status`
 pub fn render_status(s: &v1::SweepStatus, format: TextFormat) -> String {
-    let facts: Vec<(&str, serde_json::Value)> = vec![
+    let fields = status_fields(s);
+    if format == TextFormat::Json {
+        let object: Map<_, _> = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        return format!("{}\n", Value::Object(object));
+    }
+
+    let data = TableData {
+        columns: fields.iter().map(|(k, _)| (*k).to_owned()).collect(),
+        rows: vec![fields.into_iter().map(|(_, v)| v).collect()],
+        key_columns: 0,
+    };
+    render_table_data(&data, format, |_| render_human_status(s))
+}
+
+type NamedValue = (&'static str, Value);
+
+/// All that machines are told of a sweep, in the order of the columns.
+fn status_fields(s: &v1::SweepStatus) -> Vec<NamedValue> {
+    let mut fields = identity_fields(s);
+    fields.extend(count_fields(s));
+    fields.extend(audit_fields(s));
+    fields.extend(stopping_rule_fields(s));
+    fields.extend(progress_fields(s));
+    fields
+}
+
+fn identity_fields(s: &v1::SweepStatus) -> Vec<NamedValue> {
+    vec![
         ("id", json!(s.id)),
         ("name", json!(s.name)),
         ("state", json!(status_word(s))),
-        (
-            "withheld",
-            if s.withheld.is_empty() {
-                json!(null)
-            } else {
-                json!(s.withheld)
-            },
-        ),
+        ("withheld", json!(non_empty(&s.withheld))),
         ("priority", json!(s.priority)),
         ("weight", json!(s.weight)),
         ("launched_by", json!(launched_by(s))),
         ("numerics", json!(s.numerics)),
         ("data", json!(s.data)),
+    ]
+}
+
+fn count_fields(s: &v1::SweepStatus) -> [NamedValue; 12] {
+    [
         ("cells", json!(s.cells)),
         ("repeats", json!(s.repeats)),
         ("trials", json!(s.trials)),
@@ -43,96 +68,58 @@ pub fn render_status(s: &v1::SweepStatus, format: TextFormat) -> String {
         ("duplicates", json!(s.duplicates)),
         ("mismatches", json!(s.mismatches)),
         ("fenced", json!(s.fenced)),
-        ("audit", json!(s.audit.map_or(0.0, |audit| audit.share))),
-        ("audits_due", json!(s.audit.map(|audit| audit.due))),
-        ("audits_same", json!(s.audit.map(|audit| audit.same))),
+    ]
+}
+
+fn audit_fields(s: &v1::SweepStatus) -> [NamedValue; 6] {
+    let audit = s.audit.as_ref();
+    [
+        ("audit", json!(audit.map_or(0.0, |audit| audit.share))),
+        ("audits_due", json!(audit.map(|audit| audit.due))),
+        ("audits_same", json!(audit.map(|audit| audit.same))),
         (
             "audits_different",
-            json!(s.audit.map(|audit| audit.different)),
+            json!(audit.map(|audit| audit.different)),
         ),
-        ("audits_failed", json!(s.audit.map(|audit| audit.failed))),
-        ("audits_left", json!(s.audit.as_ref().map(remaining_audits))),
+        ("audits_failed", json!(audit.map(|audit| audit.failed))),
+        ("audits_left", json!(audit.map(remaining_audits))),
+    ]
+}
+
+/// What decides how often cells are repeated, and how far it has come.
+fn stopping_rule_fields(s: &v1::SweepStatus) -> Vec<NamedValue> {
+    let precision = s.precision.as_ref();
+    let halving = s.halving.as_ref();
+    let min_repeats = precision.map(|p| p.min).or(halving.map(|h| h.min));
+
+    vec![
         ("checkpoints", json!(s.checkpoints)),
-        (
-            "until_metric",
-            json!(s.precision.as_ref().map(|p| &p.metric)),
-        ),
-        ("until_ci95", json!(s.precision.as_ref().map(|p| p.ci95))),
-        (
-            "least_repeats",
-            json!(
-                s.precision
-                    .as_ref()
-                    .map(|p| p.min)
-                    .or(s.halving.as_ref().map(|h| h.min))
-            ),
-        ),
-        (
-            "cells_known",
-            json!(s.precision.as_ref().map(|p| p.reached)),
-        ),
-        (
-            "cells_exhausted",
-            json!(s.precision.as_ref().map(|p| p.exhausted)),
-        ),
-        (
-            "halving_metric",
-            json!(s.halving.as_ref().map(|h| &h.metric)),
-        ),
-        (
-            "halving_factor",
-            json!(s.halving.as_ref().map(|h| h.factor)),
-        ),
-        ("rung", json!(s.halving.as_ref().map(|h| h.rung))),
-        (
-            "cells_standing",
-            json!(s.halving.as_ref().map(|h| h.climbing)),
-        ),
-        ("cells_ready", json!(s.halving.as_ref().map(|h| h.ready))),
+        ("until_metric", json!(precision.map(|p| &p.metric))),
+        ("until_ci95", json!(precision.map(|p| p.ci95))),
+        ("least_repeats", json!(min_repeats)),
+        ("cells_known", json!(precision.map(|p| p.reached))),
+        ("cells_exhausted", json!(precision.map(|p| p.exhausted))),
+        ("halving_metric", json!(halving.map(|h| &h.metric))),
+        ("halving_factor", json!(halving.map(|h| h.factor))),
+        ("rung", json!(halving.map(|h| h.rung))),
+        ("cells_standing", json!(halving.map(|h| h.climbing))),
+        ("cells_ready", json!(halving.map(|h| h.ready))),
         ("expected_trials", json!(expected_trials(s))),
+    ]
+}
+
+fn progress_fields(s: &v1::SweepStatus) -> [NamedValue; 8] {
+    let best_mean = Some(s.best_mean).filter(|_| s.best_n > 0);
+    [
         ("workers", json!(s.workers)),
         ("slots", json!(s.slots)),
         ("rate", json!(s.rate)),
         ("eta_seconds", json!(s.eta_seconds)),
         ("best_cell", json!(s.best_cell)),
-        (
-            "best_mean",
-            if s.best_n > 0 {
-                json!(s.best_mean)
-            } else {
-                json!(null)
-            },
-        ),
-        (
-            "leader",
-            if s.leader.is_empty() {
-                json!(null)
-            } else {
-                json!(s.leader)
-            },
-        ),
-        (
-            "trouble",
-            if s.trouble.is_empty() {
-                json!(null)
-            } else {
-                json!(s.trouble)
-            },
-        ),
-    ];
-
-    if format == TextFormat::Json {
-        let object: serde_json::Map<_, _> =
-            facts.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        return format!("{}\n", serde_json::Value::Object(object));
-    }
-
-    let records = TableData {
-        columns: facts.iter().map(|(k, _)| (*k).to_owned()).collect(),
-        rows: vec![facts.into_iter().map(|(_, v)| v).collect()],
-        key_columns: 0,
-    };
-    render_table_data(&records, format, |_| render_human_status(s))
+        ("best_mean", json!(best_mean)),
+        ("leader", json!(non_empty(&s.leader))),
+        ("trouble", json!(non_empty(&s.trouble))),
+    ]
 }
 
 fn render_human_status(s: &v1::SweepStatus) -> String {
@@ -150,70 +137,87 @@ fn render_human_status(s: &v1::SweepStatus) -> String {
         return out + &format!("  `ergodic rm {}` removes it\n", s.id);
     }
 
-    out += &format!(
-        "  {} on {}\n",
-        format_sweep_size(s),
-        escape_line(&s.numerics)
-    );
-    out += &format!("  data: {}\n", escape_line(&s.data));
-
-    out += &launched_by(s).map_or_else(String::new, |by| {
-        format!("  launched by {}\n", escape_line(by))
-    });
-
-    if (s.priority, s.weight) != (0, 1.0) {
-        out += &format!(
-            "  priority {}, weight {}\n",
-            s.priority,
-            format_shortest(s.weight)
-        );
-    }
-
-    out += &format!(
-        "  {} done, {} in leases  {}\n",
-        count_done_trials(s),
-        s.leased,
-        format_progress(s)
-    );
-
-    if s.releases + s.duplicates + s.fenced > 0 {
-        out += &format!(
-            "  lost leases given out again: {}, results compared with a stored row: {}, late batches: {}\n",
-            s.releases, s.duplicates, s.fenced
-        );
-    }
-
-    let growth = format_precision_status(s).or(format_halving_status(s));
-    out += &growth.map_or_else(String::new, |known| format!("  {known}\n"));
-    out += &format_audit_status(s).map_or_else(String::new, |audits| format!("  {audits}\n"));
-
-    if s.checkpoints > 0 {
-        out += &format!(
-            "  checkpoints of unfinished trials: {}; `explain {} CELL/REPEAT` says of which step\n",
-            s.checkpoints, s.id
-        );
-    }
-
-    if !s.leader.is_empty() {
-        out += &format!(
-            "  as it is stored; the coordinator at {} leads, and knows of workers and rates\n",
-            escape_line(&s.leader)
-        );
-    }
-
-    if !s.trouble.is_empty() {
-        out += &format!(
-            "  TROUBLE: the coordinator cannot store results: {}\n",
-            escape_line(&s.trouble)
-        );
-    }
-
-    if s.mismatches > 0 {
-        out += &format!(
-            "  ALARM: {} results differed from the stored row\n",
-            s.mismatches
-        );
+    for line in describe_content(s)
+        .into_iter()
+        .chain(describe_progress(s))
+        .chain(describe_trouble(s))
+    {
+        out += &format!("  {line}\n");
     }
 
     out
+}
+
+/// What a sweep consists of, and what it is entitled to.
+fn describe_content(s: &v1::SweepStatus) -> Vec<String> {
+    let mut lines = vec![
+        format!("{} on {}", format_sweep_size(s), escape_line(&s.numerics)),
+        format!("data: {}", escape_line(&s.data)),
+    ];
+
+    if let Some(by) = launched_by(s) {
+        lines.push(format!("launched by {}", escape_line(by)));
+    }
+
+    if (s.priority, s.weight) != (0, 1.0) {
+        let weight = format_shortest(s.weight);
+        lines.push(format!("priority {}, weight {weight}", s.priority));
+    }
+
+    lines
+}
+
+fn describe_progress(s: &v1::SweepStatus) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{} done, {} in leases  {}",
+        count_done_trials(s),
+        s.leased,
+        format_progress(s)
+    )];
+
+    if s.releases + s.duplicates + s.fenced > 0 {
+        lines.push(format!(
+            "lost leases given out again: {}, results compared with a stored row: {}, late batches: {}",
+            s.releases, s.duplicates, s.fenced
+        ));
+    }
+
+    lines.extend(format_precision_status(s).or(format_halving_status(s)));
+    lines.extend(format_audit_status(s));
+
+    if s.checkpoints > 0 {
+        lines.push(format!(
+            "checkpoints of unfinished trials: {}; `explain {} CELL/REPEAT` says of which step",
+            s.checkpoints, s.id
+        ));
+    }
+
+    lines
+}
+
+/// What keeps this answer from being complete, or the sweep from being right.
+fn describe_trouble(s: &v1::SweepStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !s.leader.is_empty() {
+        lines.push(format!(
+            "as it is stored; the coordinator at {} leads, and knows of workers and rates",
+            escape_line(&s.leader)
+        ));
+    }
+
+    if !s.trouble.is_empty() {
+        lines.push(format!(
+            "TROUBLE: the coordinator cannot store results: {}",
+            escape_line(&s.trouble)
+        ));
+    }
+
+    if s.mismatches > 0 {
+        lines.push(format!(
+            "ALARM: {} results differed from the stored row",
+            s.mismatches
+        ));
+    }
+
+    lines
 }

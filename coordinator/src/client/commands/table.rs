@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::client::query::query_table;
 use crate::client::render::{RowSelection, TextFormat, column_error};
+use crate::client::status_text::format_provenance;
 use crate::client::{Client, render};
 
 /// What to print of a table, and how.
@@ -55,7 +56,7 @@ pub async fn query_table_text(
 /// `ergodic table` as columns: one row per cell, and per metric if there are several, also of a grid.
 ///
 /// # Errors
-/// As for [`table`].
+/// As for [`query_table_text`].
 pub async fn query_table_batch(
     client: &mut Client,
     sweep: &str,
@@ -83,17 +84,7 @@ async fn query_tables(
     sweep: &str,
     options: &TableOptions,
 ) -> Result<Vec<v1::TableResponse>, UserError> {
-    let by = match (&options.rows, &options.columns) {
-        (Some(rows), Some(columns)) => vec![rows.clone(), columns.clone()],
-        (None, None) => options.by.clone(),
-        _ => {
-            return Err(UserError::new(
-                ErrorCode::BadInput,
-                "--rows and --cols go together: give both",
-            ));
-        }
-    };
-
+    let by = grouping_axes(options)?;
     let main = [String::new()];
     let metrics = if options.metrics.is_empty() {
         &main[..]
@@ -118,54 +109,61 @@ async fn query_tables(
     Ok(tables)
 }
 
+/// The axes to group by: those of a grid, or those listed.
+fn grouping_axes(options: &TableOptions) -> Result<Vec<String>, UserError> {
+    match (&options.rows, &options.columns) {
+        (Some(rows), Some(columns)) => Ok(vec![rows.clone(), columns.clone()]),
+        (None, None) => Ok(options.by.clone()),
+        _ => Err(UserError::new(
+            ErrorCode::BadInput,
+            "--rows and --cols go together: give both",
+        )),
+    }
+}
+
 fn render_table(table: &v1::TableResponse, grid: bool, format: TextFormat) -> String {
-    let records = render::build_summary_data(&table.axes, &table.columns, &table.rows);
+    let data = render::build_summary_data(&table.axes, &table.columns, &table.rows);
     match (format, grid) {
-        (TextFormat::Json, _) => {
-            let rows = records.to_json_lines();
-            format!(
-                "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
-                json!(table.sweep),
-                json!(table.metric),
-                rows
-            )
-        }
-        // Whoever computes with it wants columns, not a grid of texts.
-        (TextFormat::Csv, _) => records.to_csv(),
-        (TextFormat::Md, false) => records.to_markdown(),
+        (TextFormat::Json, _) => format!(
+            "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
+            json!(table.sweep),
+            json!(table.metric),
+            data.to_json_lines()
+        ),
+        // Programs want columns, not a grid of texts.
+        (TextFormat::Csv, _) => data.to_csv(),
+        (TextFormat::Md, false) => data.to_markdown(),
         (TextFormat::Md, true) => render::render_pivot(table).1.to_markdown(),
         (TextFormat::Latex, false) => render::render_latex(std::slice::from_ref(table)),
         (TextFormat::Latex, true) => render::render_latex_pivot(table),
-        (TextFormat::Table, grid) => {
-            let body = if grid {
-                render::render_pivot(table).0
-            } else {
-                render::render_human_table(table)
-            };
-            format!(
-                "{}{body}{}{}",
-                format_table_heading(table),
-                render::render_legend(table),
-                format_provenance(table)
-            )
-        }
+        (TextFormat::Table, grid) => render_human_table(table, grid),
     }
+}
+
+fn render_human_table(table: &v1::TableResponse, grid: bool) -> String {
+    let body = if grid {
+        render::render_pivot(table).0
+    } else {
+        render::render_human_table(table)
+    };
+
+    format!(
+        "{}{body}{}{}",
+        format_table_heading(table),
+        render::render_legend(table),
+        format_table_provenance(table)
+    )
 }
 
 /// Tables of several metrics over the same cells.
 fn render_metric_tables(tables: &[v1::TableResponse], grid: bool, format: TextFormat) -> String {
     match (format, grid) {
-        (TextFormat::Json, _) => {
-            let rows = render::build_tidy_data(tables).to_json_lines();
-            let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
-
-            let sweep = json!(tables[0].sweep);
-            let metrics = json!(metrics);
-            format!(
-                "{{\n  \"sweep\": {sweep},\n  \"metrics\": {metrics},\n  \"rows\": [\n{}\n  ]\n}}\n",
-                rows
-            )
-        }
+        (TextFormat::Json, _) => format!(
+            "{{\n  \"sweep\": {},\n  \"metrics\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
+            json!(tables[0].sweep),
+            json!(metric_names(tables)),
+            render::build_tidy_data(tables).to_json_lines()
+        ),
         (TextFormat::Csv, _) => render::build_tidy_data(tables).to_csv(),
         (TextFormat::Md, false) => render::build_tidy_data(tables).to_markdown(),
         (TextFormat::Latex, false) => render::render_latex(tables),
@@ -176,17 +174,7 @@ fn render_metric_tables(tables: &[v1::TableResponse], grid: bool, format: TextFo
             .collect::<Vec<_>>()
             .join("\n"),
         (TextFormat::Table, false) if tables[0].columns.is_empty() => {
-            let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
-            let head = format_table_heading(&v1::TableResponse {
-                metric: metrics.join(", "),
-                ..tables[0].clone()
-            });
-            format!(
-                "{head}{}{}{}",
-                render::render_side_by_side(tables),
-                render::render_joint_legend(tables),
-                format_provenance(&tables[0])
-            )
+            render_human_side_by_side(tables)
         }
         (TextFormat::Table, _) => tables
             .iter()
@@ -194,6 +182,24 @@ fn render_metric_tables(tables: &[v1::TableResponse], grid: bool, format: TextFo
             .collect::<Vec<_>>()
             .join("\n"),
     }
+}
+
+fn render_human_side_by_side(tables: &[v1::TableResponse]) -> String {
+    let heading = format_table_heading(&v1::TableResponse {
+        metric: metric_names(tables).join(", "),
+        ..tables[0].clone()
+    });
+
+    format!(
+        "{heading}{}{}{}",
+        render::render_side_by_side(tables),
+        render::render_joint_legend(tables),
+        format_table_provenance(&tables[0])
+    )
+}
+
+fn metric_names(tables: &[v1::TableResponse]) -> Vec<&str> {
+    tables.iter().map(|table| table.metric.as_str()).collect()
 }
 
 fn format_table_heading(table: &v1::TableResponse) -> String {
@@ -209,14 +215,6 @@ fn format_table_heading(table: &v1::TableResponse) -> String {
     )
 }
 
-fn format_provenance(table: &v1::TableResponse) -> String {
-    let part = match table.done == table.trials {
-        true => format!("{} trials", table.trials),
-        false => format!("{} of {} trials so far", table.done, table.trials),
-    };
-    format!(
-        "{part} · {} · {}\n",
-        escape_line(&table.data),
-        escape_line(&table.numerics)
-    )
+fn format_table_provenance(table: &v1::TableResponse) -> String {
+    format_provenance(table.done, table.trials, &table.data, &table.numerics)
 }

@@ -1,4 +1,4 @@
-//! `ergodic token`: making, listing and revoking what opens a coordinator's door.
+//! `ergodic token`: making, listing and revoking the tokens that a coordinator admits.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use ergodic_proto::status::UserError;
 use ergodic_proto::token::TokenRole;
 use ergodic_proto::v1;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::client::render::{
@@ -27,14 +27,18 @@ pub async fn create_token(
     output: Option<&Path>,
 ) -> Result<String, UserError> {
     // What cannot be written is not made.
-    let new = |path| AtomicFile::create_private_new(path).map_err(|e| file_write_error(path, &e));
-    let file = output
-        .map(|path| new(path).map(|file| (path, file)))
-        .transpose()?;
-    let expires_in_seconds = expires.map_or(0, |time| time.as_secs().max(1));
+    let file = match output {
+        Some(path) => {
+            let file =
+                AtomicFile::create_private_new(path).map_err(|e| file_write_error(path, &e))?;
+            Some((path, file))
+        }
+        None => None,
+    };
+
     let request = v1::NewTokenRequest {
         role: role.name().to_owned(),
-        expires_in_seconds,
+        expires_in_seconds: expires.map_or(0, |time| time.as_secs().max(1)),
         note: note.to_owned(),
     };
     let made = client
@@ -46,10 +50,11 @@ pub async fn create_token(
     let Some((path, mut file)) = file else {
         return Ok(format!("{}\n", made.token));
     };
-    let kept = writeln!(file, "{}", made.token).and_then(|()| file.finish());
 
-    kept.map(|_| String::new())
-        .map_err(|e| file_write_error(path, &e))
+    writeln!(file, "{}", made.token)
+        .and_then(|()| file.finish())
+        .map_err(|e| file_write_error(path, &e))?;
+    Ok(String::new())
 }
 
 /// `ergodic token list`
@@ -67,38 +72,47 @@ pub async fn list_tokens(client: &mut Client, format: TextFormat) -> Result<Stri
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    let ends = |at: u64| match at {
+    let tokens = response.into_inner().tokens;
+    let rows = tokens
+        .iter()
+        .map(|token| build_token_row(token, now, format))
+        .collect();
+    let data = TableData::from_rows(&["id", "role", "made", "expires", "note"], rows);
+
+    Ok(render_table_data(&data, format, |data| {
+        render_human_rows(&data.columns, &data.rows)
+    }))
+}
+
+/// People are told ages at `now`, in seconds since 1970; machines get the times.
+fn build_token_row(token: &v1::TokenRecord, now: u64, format: TextFormat) -> Vec<Value> {
+    let (made, expires) = match format {
+        TextFormat::Table => {
+            let age = format_duration(now.saturating_sub(token.created_at) as f64);
+            let expires = format_expiry(token.expires_at, now);
+            (json!(format!("{age} ago")), json!(expires))
+        }
+        _ => {
+            let expires = (token.expires_at > 0).then_some(token.expires_at);
+            (json!(token.created_at), json!(expires))
+        }
+    };
+
+    vec![
+        json!(token.id),
+        json!(token.role),
+        made,
+        expires,
+        json!(token.note),
+    ]
+}
+
+fn format_expiry(at: u64, now: u64) -> String {
+    match at {
         0 => "never".to_owned(),
         at if at <= now => "ended".to_owned(),
         at => format!("in {}", format_duration((at - now) as f64)),
-    };
-    let row = |token: v1::TokenRecord| {
-        let age = format!(
-            "{} ago",
-            format_duration(now.saturating_sub(token.created_at) as f64)
-        );
-        let (made, expires) = match format {
-            TextFormat::Table => (json!(age), json!(ends(token.expires_at))),
-            _ => (
-                json!(token.created_at),
-                json!((token.expires_at > 0).then_some(token.expires_at)),
-            ),
-        };
-
-        vec![
-            json!(token.id),
-            json!(token.role),
-            made,
-            expires,
-            json!(token.note),
-        ]
-    };
-    let rows = response.into_inner().tokens.into_iter().map(row).collect();
-    let records = TableData::from_rows(&["id", "role", "made", "expires", "note"], rows);
-
-    Ok(render_table_data(&records, format, |r| {
-        render_human_rows(&r.columns, &r.rows)
-    }))
+    }
 }
 
 /// `ergodic token revoke`

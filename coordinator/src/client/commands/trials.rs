@@ -20,15 +20,17 @@ pub async fn query_trials_text(
     format: TextFormat,
 ) -> Result<String, UserError> {
     let pages = query_trials(client, sweep).await?;
-    Ok(render_table_data(&build_trial_data(&pages), format, |r| {
-        render_first_columns(r, r.columns.len())
-    }))
+    Ok(render_table_data(
+        &build_trial_data(&pages),
+        format,
+        |data| render_first_columns(data, data.columns.len()),
+    ))
 }
 
 /// `ergodic trials` as columns.
 ///
 /// # Errors
-/// As for [`trials`].
+/// As for [`query_trials_text`].
 pub async fn query_trials_batch(
     client: &mut Client,
     sweep: &str,

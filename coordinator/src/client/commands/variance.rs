@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::client::render::{
-    AxisFormats, TableData, TextFormat, format_short_number, json_value, render_human_rows,
-    render_table_data,
+    AxisFormats, TableData, TextFormat, format_short_number, json_value, non_empty,
+    render_human_rows, render_table_data,
 };
+use crate::client::status_text::format_provenance;
 
 /// What is to be known, and how it is printed.
 #[derive(Debug, Clone)]
@@ -75,43 +76,43 @@ fn build_variance_data(found: &v1::VarianceResponse) -> TableData {
         "ci_low",
         "ci_high",
         "note",
-    ]
-    .map(str::to_owned);
-    let rows = found.cells.iter().flat_map(|cell| {
-        let start = move || cell.values.iter().map(json_value);
-        let note = json!(Some(&cell.note).filter(|note| !note.is_empty()));
-        let blank = [Value::Null, json!(cell.n)]
-            .into_iter()
-            .chain((0..5).map(|_| Value::Null))
-            .chain([note.clone()]);
-        let none = cell
-            .components
-            .is_empty()
-            .then(|| start().chain(blank).collect::<Vec<Value>>());
+    ];
 
-        let row = move |component: &v1::VarianceComponent| {
-            let figures = [
-                json!(component.name),
-                json!(cell.n),
-                json!(component.df),
-                json!(component.variance),
-                json!(component.share),
-                json!(component.low),
-                json!(component.high),
-                note.clone(),
-            ];
-
-            start().chain(figures).collect::<Vec<Value>>()
-        };
-
-        none.into_iter().chain(cell.components.iter().map(row))
-    });
-
+    let axes = found.axes.iter().cloned();
     TableData {
-        columns: found.axes.iter().cloned().chain(figures).collect(),
-        rows: rows.collect(),
+        columns: axes.chain(figures.map(str::to_owned)).collect(),
+        rows: found.cells.iter().flat_map(build_cell_rows).collect(),
         key_columns: found.axes.len(),
     }
+}
+
+fn build_cell_rows(cell: &v1::VarianceCell) -> Vec<Vec<Value>> {
+    if cell.components.is_empty() {
+        return vec![build_component_row(cell, None)];
+    }
+
+    cell.components
+        .iter()
+        .map(|component| build_component_row(cell, Some(component)))
+        .collect()
+}
+
+fn build_component_row(
+    cell: &v1::VarianceCell,
+    component: Option<&v1::VarianceComponent>,
+) -> Vec<Value> {
+    let figures = [
+        json!(component.map(|component| &component.name)),
+        json!(cell.n),
+        json!(component.map(|component| component.df)),
+        json!(component.map(|component| component.variance)),
+        json!(component.and_then(|component| component.share)),
+        json!(component.and_then(|component| component.low)),
+        json!(component.and_then(|component| component.high)),
+        json!(non_empty(&cell.note)),
+    ];
+
+    cell.values.iter().map(json_value).chain(figures).collect()
 }
 
 fn render_human_variance(found: &v1::VarianceResponse, level: f64) -> String {
@@ -142,60 +143,68 @@ fn render_human_variance(found: &v1::VarianceResponse, level: f64) -> String {
         .flat_map(|cell| format_cell_rows(cell, &words))
         .collect();
 
-    let part = match found.done == found.trials {
-        true => format!("{} trials", found.trials),
-        false => format!("{} of {} trials so far", found.done, found.trials),
-    };
     format!(
         "{} ({}): {}, where the variance of repeats comes from\n{}by the method of moments; interval of the variance: \
-         Satterthwaite's, for estimates above 0\n{part} · {} · {}\n",
+         Satterthwaite's, for estimates above 0\n{}",
         escape_line(&found.name),
         found.sweep,
         found.metric,
         render_human_rows(&header, &rows),
-        escape_line(&found.data),
-        escape_line(&found.numerics)
+        format_provenance(found.done, found.trials, &found.data, &found.numerics)
     )
 }
 
-/// Names and note stand in a cell's first row alone.
+/// The rows of a cell; only the first of them has its values and its note.
 fn format_cell_rows(cell: &v1::VarianceCell, words: &AxisFormats) -> Vec<Vec<Value>> {
-    let first = |at: usize, text: String| if at == 0 { text } else { String::new() };
-    let start = |at: usize| {
-        words
-            .format_row(&cell.values)
-            .map(move |text| first(at, text))
-    };
-
-    let figure = |x: f64| format_significant(x, 3);
-    let nothing = || format_short_number(None);
-    let text = |cells: Vec<String>| cells.into_iter().map(Value::String).collect::<Vec<Value>>();
-
+    let values: Vec<String> = words.format_row(&cell.values).collect();
     if cell.components.is_empty() {
-        let blank = (0..6).map(|_| nothing()).chain([cell.note.clone()]);
-        return vec![text(start(0).chain(blank).collect())];
+        let blank = std::array::from_fn(|_| format_short_number(None));
+        return vec![join_row(&values, blank, &cell.note)];
     }
 
-    let row = |(at, component): (usize, &v1::VarianceComponent)| {
-        let ends = component.low.zip(component.high);
-        let figures = [
-            component.name.clone(),
-            component.df.to_string(),
-            figure(component.variance),
-            component
-                .share
-                .map_or_else(nothing, |share| format!("{} %", figure(100.0 * share))),
-            Some(component.variance)
-                .filter(|x| *x >= 0.0)
-                .map_or_else(nothing, |x| format_short_number(Some(x.sqrt()))),
-            ends.map_or_else(nothing, |(low, high)| {
-                format!("{} … {}", figure(low), figure(high))
-            }),
-            first(at, cell.note.clone()),
-        ];
+    let mut rows = Vec::new();
+    for component in &cell.components {
+        let figures = format_component(component);
+        rows.push(match rows.is_empty() {
+            true => join_row(&values, figures, &cell.note),
+            false => join_row(&vec![String::new(); values.len()], figures, ""),
+        });
+    }
 
-        text(start(at).chain(figures).collect())
-    };
+    rows
+}
 
-    cell.components.iter().enumerate().map(row).collect()
+fn join_row(values: &[String], figures: [String; 6], note: &str) -> Vec<Value> {
+    let values = values.iter().cloned();
+    values
+        .chain(figures)
+        .chain([note.to_owned()])
+        .map(Value::String)
+        .collect()
+}
+
+/// Name, degrees of freedom, variance, share, standard deviation and interval of the variance.
+fn format_component(component: &v1::VarianceComponent) -> [String; 6] {
+    let none = format_short_number(None);
+    let share = component.share.map(|share| {
+        let percent = format_significant(100.0 * share, 3);
+        format!("{percent} %")
+    });
+    let deviation = Some(component.variance)
+        .filter(|x| *x >= 0.0)
+        .map(|x| format_short_number(Some(x.sqrt())));
+    let interval = component.low.zip(component.high).map(|(low, high)| {
+        let low = format_significant(low, 3);
+        let high = format_significant(high, 3);
+        format!("{low} … {high}")
+    });
+
+    [
+        component.name.clone(),
+        component.df.to_string(),
+        format_significant(component.variance, 3),
+        share.unwrap_or_else(|| none.clone()),
+        deviation.unwrap_or_else(|| none.clone()),
+        interval.unwrap_or(none),
+    ]
 }

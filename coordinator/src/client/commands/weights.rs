@@ -1,11 +1,11 @@
-//! `ergodic weights`: what trials keep of their networks.
+//! `ergodic weights`: the trained weights that trials stored.
 
 use std::io::Write;
 use std::path::Path;
 
 use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
-use ergodic_proto::transfer;
+use ergodic_proto::{transfer, v1};
 
 use crate::client::Client;
 use crate::client::query::query_trial;
@@ -22,11 +22,7 @@ pub async fn save_weights(
     path: &Path,
 ) -> Result<String, UserError> {
     let page = query_trial(client, sweep, key).await?;
-    let row = page.rows.into_iter().next().and_then(|row| row.result);
-    let result = row.and_then(|row| TrialResult::try_from(row).ok());
-    let result = result.ok_or_else(|| {
-        UserError::new(ErrorCode::Internal, "the coordinator sent no readable row")
-    })?;
+    let result = read_result(&page)?;
     let hash = result
         .weights_hash
         .ok_or_else(|| missing_weights_error(&page.sweep, &result))?;
@@ -43,6 +39,12 @@ pub async fn save_weights(
         page.sweep,
         file.len()
     ))
+}
+
+fn read_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserError> {
+    let row = page.rows.first().and_then(|row| row.result.clone());
+    row.and_then(|row| TrialResult::try_from(row).ok())
+        .ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))
 }
 
 fn missing_weights_error(sweep: &str, result: &TrialResult) -> UserError {

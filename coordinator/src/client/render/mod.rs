@@ -113,6 +113,11 @@ fn escape_keeping_tabs(text: &str) -> String {
         .join("\t")
 }
 
+/// A text, unless it is empty: messages have empty texts for absent ones.
+pub fn non_empty(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
 /// An axis value as JSON.
 pub fn json_value(value: &v1::AxisValue) -> serde_json::Value {
     match SpecValue::from(value) {
