@@ -10,7 +10,7 @@ use arrow_schema::{ArrowError, DataType, Field, Schema};
 use ergodic_common::grid::axis::{Axis, AxisValues};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::trial::to_hex;
-use ergodic_common::{Outcome, Spec, TrialResult};
+use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 /// Which columns a sweep has besides those that all sweeps have.
 #[derive(Debug, Clone)]
@@ -41,7 +41,53 @@ pub(super) struct ProbeSet {
     pub(super) labels: Vec<u8>,
 }
 
-/// What stands before the metrics in `trials`, apart from the axes.
+impl ProbeSet {
+    /// Numbers and labels of the images, this many times.
+    fn build_columns(&self, times: usize) -> [ArrayRef; 2] {
+        let mut images = Vec::with_capacity(times * self.images.len());
+        let mut labels = Vec::with_capacity(times * self.labels.len());
+        for _ in 0..times {
+            images.extend(self.images.iter().map(|image| *image as i32));
+            labels.extend(self.labels.iter().map(|label| i16::from(*label)));
+        }
+
+        [
+            Arc::new(Int32Array::from(images)),
+            Arc::new(Int16Array::from(labels)),
+        ]
+    }
+}
+
+/// The columns `cell` and `repeat`, while they are filled.
+#[derive(Default)]
+struct KeyColumns {
+    cells: Vec<i64>,
+    repeats: Vec<i32>,
+}
+
+impl KeyColumns {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            cells: Vec::with_capacity(rows),
+            repeats: Vec::with_capacity(rows),
+        }
+    }
+
+    fn push_times(&mut self, key: TrialKey, times: usize) {
+        self.cells.resize(self.cells.len() + times, key.cell as i64);
+        self.repeats
+            .resize(self.repeats.len() + times, key.repeat as i32);
+    }
+
+    fn into_columns(self) -> Vec<ArrayRef> {
+        vec![
+            Arc::new(Int64Array::from(self.cells)),
+            Arc::new(Int32Array::from(self.repeats)),
+        ]
+    }
+}
+
+/// The columns before the metrics in `trials`, apart from the axes.
 const TRIAL_COLUMNS: [&str; 11] = [
     "cell", "repeat", "outcome", "step", "cause", "steps", "seconds", "worker", "isa", "digest",
     "weights",
@@ -62,26 +108,27 @@ impl DatasetColumns {
                 .map(|(field, _)| field.to_owned())
                 .collect()
         });
-        let taken = |name: &String| {
+        let is_taken = |name: &String| {
             name == "hash"
                 || TRIAL_COLUMNS.contains(&name.as_str())
                 || metrics.contains(name)
                 || derived.contains(name)
         };
-        let column = |axis: &Axis| {
-            let name = if taken(&axis.name) {
-                format!("axis.{}", axis.name)
-            } else {
-                axis.name.clone()
+
+        let mut axes = Vec::new();
+        for axis in spec.grid.axes() {
+            let name = match is_taken(&axis.name) {
+                true => format!("axis.{}", axis.name),
+                false => axis.name.clone(),
             };
-            AxisColumn {
+            axes.push(AxisColumn {
                 name,
                 data_type: axis_data_type(axis),
-            }
-        };
+            });
+        }
 
         Self {
-            axes: spec.grid.axes().iter().map(column).collect(),
+            axes,
             derived,
             metrics,
         }
@@ -161,14 +208,13 @@ impl DatasetColumns {
 
     /// One row per trial, step and image.
     pub(in crate::client) fn predictions_schema() -> Arc<Schema> {
-        let class = |name: &str| Field::new(name, DataType::Int16, false);
         build_schema([
             int64_field("cell"),
             int32_field("repeat"),
             int64_field("step"),
             int32_field("image"),
-            class("label"),
-            class("class"),
+            int16_field("label"),
+            int16_field("class"),
         ])
     }
 
@@ -178,54 +224,16 @@ impl DatasetColumns {
         spec: &Spec,
         rows: &[ExportRow],
     ) -> Result<RecordBatch, ArrowError> {
-        let results = || rows.iter().map(|row| &row.result);
-        let mut columns = build_key_columns(results().map(|result| result.key));
-        columns.extend(self.build_axis_columns(spec, results().map(|result| result.key.cell)));
-        let step = |result: &TrialResult| match result.outcome {
-            Outcome::Diverged { step } => Some(step as i64),
-            _ => None,
-        };
+        let keys = rows.iter().map(|row| row.result.key);
+        let mut columns = build_key_columns(keys.clone());
+        columns.extend(self.build_axis_columns(spec, keys.map(|key| key.cell)));
+        columns.extend(build_outcome_columns(rows));
+        columns.extend(build_origin_columns(rows));
 
-        let cause = |row: &'_ ExportRow| match &row.result.outcome {
-            Outcome::Failed { cause } => Some(cause.clone()),
-            _ => None,
-        };
-        columns.extend([
-            build_text_column(results().map(|result| result.outcome.as_str())),
-            Arc::new(results().map(step).collect::<Int64Array>()),
-            Arc::new(rows.iter().map(cause).collect::<StringArray>()),
-            Arc::new(
-                results()
-                    .map(|result| Some(result.steps as i64))
-                    .collect::<Int64Array>(),
-            ) as ArrayRef,
-            Arc::new(
-                results()
-                    .map(|result| Some(result.seconds))
-                    .collect::<Float64Array>(),
-            ),
-            build_text_column(rows.iter().map(|row| &row.worker)),
-            Arc::new(
-                results()
-                    .map(|result| Some(&result.isa).filter(|isa| !isa.is_empty()))
-                    .collect::<StringArray>(),
-            ),
-            build_text_column(results().map(|result| to_hex(&result.digest))),
-            Arc::new(
-                results()
-                    .map(|result| result.weights_hash.map(|hash| to_hex(&hash)))
-                    .collect::<StringArray>(),
-            ),
-        ]);
-
-        let metric = |at: usize| {
-            build_number_column(
-                results()
-                    .map(|result| result.metrics.get(at).copied())
-                    .collect(),
-            )
-        };
-        columns.extend((0..self.metrics.len()).map(metric));
+        for at in 0..self.metrics.len() {
+            let values = rows.iter().map(|row| row.result.metrics.get(at).copied());
+            columns.push(build_number_column(values.collect()));
+        }
 
         RecordBatch::try_new(self.trials_schema(), columns)
     }
@@ -233,23 +241,15 @@ impl DatasetColumns {
     /// Rows of `curves`.
     pub(super) fn build_curves_batch(&self, rows: &[ExportRow]) -> Result<RecordBatch, ArrowError> {
         let points = rows.iter().map(|row| row.result.curve.steps.len()).sum();
-        let mut cells = Vec::with_capacity(points);
-        let mut repeats = Vec::with_capacity(points);
+        let mut keys = KeyColumns::with_capacity(points);
         let mut steps = Vec::with_capacity(points);
-
         for TrialResult { key, curve, .. } in rows.iter().map(|row| &row.result) {
-            let length = curve.steps.len();
-            cells.resize(cells.len() + length, key.cell as i64);
-            repeats.resize(repeats.len() + length, key.repeat as i32);
+            keys.push_times(*key, curve.steps.len());
             steps.extend(curve.steps.iter().map(|step| *step as i64));
         }
 
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from(cells)),
-            Arc::new(Int32Array::from(repeats)),
-            Arc::new(Int64Array::from(steps)),
-        ];
-
+        let mut columns = keys.into_columns();
+        columns.push(Arc::new(Int64Array::from(steps)));
         let width = self.metrics.len().max(1);
         for at in 0..self.metrics.len() {
             let mut column = Vec::with_capacity(points);
@@ -268,40 +268,26 @@ impl DatasetColumns {
         probe: &ProbeSet,
     ) -> Result<RecordBatch, ArrowError> {
         let images = probe.images.len();
-        let mut cells = Vec::new();
-        let mut repeats = Vec::new();
-        let mut steps = Vec::new();
-        let (mut numbers, mut labels, mut classes): (Vec<i32>, Vec<i16>, Vec<i16>) =
-            Default::default();
-
+        let mut keys = KeyColumns::default();
+        let mut steps: Vec<i64> = Vec::new();
+        let mut classes: Vec<i16> = Vec::new();
         for TrialResult {
             key, predictions, ..
         } in rows.iter().map(|row| &row.result)
         {
-            for (step, predicted) in predictions
-                .steps
-                .iter()
-                .zip(predictions.classes.chunks_exact(images.max(1)))
-            {
-                cells.resize(cells.len() + images, key.cell as i64);
-                repeats.resize(repeats.len() + images, key.repeat as i32);
+            let predicted = predictions.classes.chunks_exact(images.max(1));
+            for (step, predicted) in predictions.steps.iter().zip(predicted) {
+                keys.push_times(*key, images);
                 steps.resize(steps.len() + images, *step as i64);
-                numbers.extend(probe.images.iter().map(|image| *image as i32));
-                labels.extend(probe.labels.iter().map(|label| i16::from(*label)));
-
                 classes.extend(predicted.iter().map(|class| i16::from(*class)));
             }
         }
 
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from(cells)),
-            Arc::new(Int32Array::from(repeats)),
-            Arc::new(Int64Array::from(steps)),
-            Arc::new(Int32Array::from(numbers)),
-            Arc::new(Int16Array::from(labels)),
-            Arc::new(Int16Array::from(classes)),
-        ];
-
+        let times = steps.len() / images.max(1);
+        let mut columns = keys.into_columns();
+        columns.push(Arc::new(Int64Array::from(steps)));
+        columns.extend(probe.build_columns(times));
+        columns.push(Arc::new(Int16Array::from(classes)));
         RecordBatch::try_new(Self::predictions_schema(), columns)
     }
 
@@ -312,40 +298,23 @@ impl DatasetColumns {
         data: &[u8; 32],
         cells: &[u64],
     ) -> Result<RecordBatch, ArrowError> {
-        let hash = |cell: &u64| {
-            // Every cell of a sweep that was launched resolves to a config.
-            spec.grid
-                .resolve_config(*cell)
-                .map(|config| to_hex(&spec.compute_cell_hash(&config, data)))
-                .unwrap_or_default()
-        };
+        let hashes = cells.iter().map(|cell| format_cell_hash(spec, data, *cell));
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(
                 cells.iter().map(|cell| *cell as i64),
             )),
-            build_text_column(cells.iter().map(hash)),
+            build_text_column(hashes),
         ];
         columns.extend(self.build_axis_columns(spec, cells.iter().copied()));
 
         let derived: Vec<Vec<f64>> = cells
             .iter()
-            .map(|cell| {
-                spec.grid
-                    .derived_values_in(*cell)
-                    .into_iter()
-                    .map(|(_, value)| value)
-                    .collect()
-            })
+            .map(|cell| derived_values(spec, *cell))
             .collect();
-        let of_field = |at: usize| {
-            build_number_column(
-                derived
-                    .iter()
-                    .map(|values: &Vec<f64>| values.get(at).copied())
-                    .collect(),
-            )
-        };
-        columns.extend((0..self.derived.len()).map(of_field));
+        for at in 0..self.derived.len() {
+            let values = derived.iter().map(|values| values.get(at).copied());
+            columns.push(build_number_column(values.collect()));
+        }
 
         RecordBatch::try_new(self.cells_schema(), columns)
     }
@@ -392,16 +361,10 @@ fn axis_data_type(axis: &Axis) -> DataType {
 }
 
 fn encode_axis_values(kind: &DataType, values: &[SpecValue]) -> ArrayRef {
-    let whole = |value: &SpecValue| {
-        if let SpecValue::Int(whole) = value {
-            *whole
-        } else {
-            0
-        }
-    };
-
     match kind {
-        DataType::Int64 => Arc::new(Int64Array::from_iter_values(values.iter().map(whole))),
+        DataType::Int64 => Arc::new(Int64Array::from_iter_values(
+            values.iter().map(whole_number),
+        )),
         DataType::Float64 => Arc::new(Float64Array::from_iter_values(
             values
                 .iter()
@@ -413,6 +376,13 @@ fn encode_axis_values(kind: &DataType, values: &[SpecValue]) -> ArrayRef {
                 .map(|value| Some(*value == SpecValue::Bool(true))),
         )),
         _ => build_text_column(values.iter().map(SpecValue::to_string)),
+    }
+}
+
+fn whole_number(value: &SpecValue) -> i64 {
+    match value {
+        SpecValue::Int(whole) => *whole,
+        _ => 0,
     }
 }
 
@@ -428,9 +398,11 @@ fn int32_field(name: &str) -> Field {
     Field::new(name, DataType::Int32, false)
 }
 
-fn build_key_columns(
-    keys: impl Iterator<Item = ergodic_common::TrialKey> + Clone,
-) -> Vec<ArrayRef> {
+fn int16_field(name: &str) -> Field {
+    Field::new(name, DataType::Int16, false)
+}
+
+fn build_key_columns(keys: impl Iterator<Item = TrialKey> + Clone) -> Vec<ArrayRef> {
     vec![
         Arc::new(Int64Array::from_iter_values(
             keys.clone().map(|key| key.cell as i64),
@@ -439,6 +411,65 @@ fn build_key_columns(
             keys.map(|key| key.repeat as i32),
         )),
     ]
+}
+
+/// The columns of `trials` from `outcome` to `seconds`.
+fn build_outcome_columns(rows: &[ExportRow]) -> [ArrayRef; 5] {
+    let results = || rows.iter().map(|row| &row.result);
+    let steps_of_divergence = results().map(|result| match result.outcome {
+        Outcome::Diverged { step } => Some(step as i64),
+        _ => None,
+    });
+    let causes = results().map(|result| match &result.outcome {
+        Outcome::Failed { cause } => Some(cause.as_str()),
+        _ => None,
+    });
+
+    [
+        build_text_column(results().map(|result| result.outcome.as_str())),
+        Arc::new(steps_of_divergence.collect::<Int64Array>()),
+        Arc::new(causes.collect::<StringArray>()),
+        Arc::new(
+            results()
+                .map(|result| Some(result.steps as i64))
+                .collect::<Int64Array>(),
+        ),
+        Arc::new(
+            results()
+                .map(|result| Some(result.seconds))
+                .collect::<Float64Array>(),
+        ),
+    ]
+}
+
+/// The columns of `trials` from `worker` to `weights`.
+fn build_origin_columns(rows: &[ExportRow]) -> [ArrayRef; 4] {
+    let results = || rows.iter().map(|row| &row.result);
+    let isas = results().map(|result| Some(&result.isa).filter(|isa| !isa.is_empty()));
+    let weights = results().map(|result| result.weights_hash.map(|hash| to_hex(&hash)));
+
+    [
+        build_text_column(rows.iter().map(|row| &row.worker)),
+        Arc::new(isas.collect::<StringArray>()),
+        build_text_column(results().map(|result| to_hex(&result.digest))),
+        Arc::new(weights.collect::<StringArray>()),
+    ]
+}
+
+/// The hash of a cell. Every cell of a sweep that was launched resolves to a config.
+fn format_cell_hash(spec: &Spec, data: &[u8; 32], cell: u64) -> String {
+    spec.grid
+        .resolve_config(cell)
+        .map(|config| to_hex(&spec.compute_cell_hash(&config, data)))
+        .unwrap_or_default()
+}
+
+fn derived_values(spec: &Spec, cell: u64) -> Vec<f64> {
+    spec.grid
+        .derived_values_in(cell)
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect()
 }
 
 fn build_text_column(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {

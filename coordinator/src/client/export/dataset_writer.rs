@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema};
+use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use sha2::{Digest as _, Sha256};
@@ -20,7 +21,7 @@ const MAX_PART_BYTES: usize = 64 << 20;
 /// Rows after which a part of `trials` or `cells` ends.
 const MAX_PART_ROWS: usize = 250_000;
 
-/// What parts are made with.
+/// What all parts of an export share.
 #[derive(Clone)]
 pub(super) struct WriteContext {
     pub(super) location: Arc<DatasetLocation>,
@@ -53,7 +54,7 @@ struct WrittenPart {
     part: DatasetPart,
 }
 
-/// What was written.
+/// The parts that an export wrote.
 pub(super) struct WrittenParts {
     written: Vec<WrittenPart>,
     hosts: BTreeMap<String, u64>,
@@ -61,7 +62,7 @@ pub(super) struct WrittenParts {
 }
 
 impl WrittenParts {
-    /// Adds them to a manifest.
+    /// Adds the parts, and the trials of each worker, to a manifest.
     pub(super) fn add_to_manifest(self, manifest: &mut Manifest) {
         for WrittenPart {
             table,
@@ -97,24 +98,20 @@ impl DatasetWriter {
     pub(super) async fn write_cells(&mut self, data: [u8; 32]) -> Result<(), UserError> {
         let cells: Vec<u64> = self.context.spec.grid.iter().collect();
         for cells in cells.chunks(MAX_PART_ROWS) {
-            let tools = self.context.clone();
             let cells = cells.to_vec();
-            let batches = move || {
-                Ok(vec![tools.columns.build_cells_batch(
-                    &tools.spec,
-                    &data,
-                    &cells,
-                )?])
-            };
-
-            self.start_part("cells", self.context.columns.cells_schema(), 1, batches)
-                .await?;
+            let spec = self.context.spec.clone();
+            let columns = self.context.columns.clone();
+            let schema = columns.cells_schema();
+            self.start_part("cells", schema, 1, move || {
+                Ok(vec![columns.build_cells_batch(&spec, &data, &cells)?])
+            })
+            .await?;
         }
 
         Ok(())
     }
 
-    /// Takes a row, which comes after all others in the order (cell, repeat).
+    /// Adds a row, which follows all others in the order (cell, repeat).
     pub(super) async fn add_row(&mut self, row: ExportRow) -> Result<(), UserError> {
         let result = &row.result;
         if result.metrics.len() != self.context.columns.metric_count() {
@@ -127,7 +124,7 @@ impl DatasetWriter {
 
         match self.hosts.get_mut(&row.worker) {
             Some(trials) => *trials += 1,
-            // Trials that nobody lived to tell of have no worker.
+            // A trial that failed with every worker that ran it has no worker.
             None if row.worker.is_empty() => {}
             None => drop(self.hosts.insert(row.worker.clone(), 1)),
         }
@@ -140,14 +137,14 @@ impl DatasetWriter {
         }
     }
 
-    /// Ends the parts at hand.
+    /// Ends the current parts, and starts writing them.
     async fn flush_parts(&mut self) -> Result<(), UserError> {
         let rows = Arc::new(std::mem::take(&mut self.rows));
-        let tools = self.context.clone();
         self.bytes = 0;
-        let trials = tools
+        let trials = self
+            .context
             .columns
-            .build_trials_batch(&tools.spec, &rows)
+            .build_trials_batch(&self.context.spec, &rows)
             .map_err(|e| parquet_error(&e))?;
         self.trials.push(trials);
 
@@ -156,27 +153,30 @@ impl DatasetWriter {
         }
 
         if !self.context.probe.images.is_empty() {
-            let rows = rows.clone();
-            let tools = tools.clone();
-            let batches = move || {
-                Ok(vec![DatasetColumns::build_predictions_batch(
-                    &rows,
-                    &tools.probe,
-                )?])
-            };
-
-            self.start_part(
-                "predictions",
-                DatasetColumns::predictions_schema(),
-                3,
-                batches,
-            )
-            .await?;
+            self.start_predictions_part(rows.clone()).await?;
         }
 
-        let batches = move || Ok(vec![tools.columns.build_curves_batch(&rows)?]);
-        self.start_part("curves", self.context.columns.curves_schema(), 3, batches)
-            .await
+        self.start_curves_part(rows).await
+    }
+
+    async fn start_predictions_part(&mut self, rows: Arc<Vec<ExportRow>>) -> Result<(), UserError> {
+        let probe = self.context.probe.clone();
+        let schema = DatasetColumns::predictions_schema();
+        self.start_part("predictions", schema, 3, move || {
+            Ok(vec![DatasetColumns::build_predictions_batch(
+                &rows, &probe,
+            )?])
+        })
+        .await
+    }
+
+    async fn start_curves_part(&mut self, rows: Arc<Vec<ExportRow>>) -> Result<(), UserError> {
+        let columns = self.context.columns.clone();
+        let schema = columns.curves_schema();
+        self.start_part("curves", schema, 3, move || {
+            Ok(vec![columns.build_curves_batch(&rows)?])
+        })
+        .await
     }
 
     async fn flush_trials(&mut self) -> Result<(), UserError> {
@@ -190,7 +190,7 @@ impl DatasetWriter {
         .await
     }
 
-    /// Waits until everything is written. Without a row, tables are written too if `even_empty`, so that they can be read.
+    /// Waits until everything is written. If `even_empty`, tables are written without any row, too, so that they can be read.
     pub(super) async fn finish(mut self, even_empty: bool) -> Result<WrittenParts, UserError> {
         if !self.rows.is_empty() || (even_empty && self.received == 0) {
             self.flush_parts().await?;
@@ -208,7 +208,7 @@ impl DatasetWriter {
         })
     }
 
-    /// Has a part written, once fewer others are being written than there are processors.
+    /// Starts writing a part, once fewer others are being written than there are processors.
     async fn start_part(
         &mut self,
         table: &'static str,
@@ -226,25 +226,21 @@ impl DatasetWriter {
             self.context.prefix, self.started_parts
         );
         self.started_parts += 1;
-        let place = self.context.location.clone();
+        let location = self.context.location.clone();
         self.tasks.spawn(async move {
-            let of = schema.clone();
+            let encoded_schema = schema.clone();
             let encoded = tokio::task::spawn_blocking(move || {
-                let batches = batches().map_err(|e| parquet_error(&e))?;
-                let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-                let bytes = encode_part(&batches, &of, order).map_err(|e| parquet_error(&e))?;
-                let sha256 = ergodic_common::trial::to_hex(&Sha256::digest(&bytes));
-                Ok::<_, UserError>((rows, sha256, bytes))
+                EncodedPart::encode(batches, &encoded_schema, order)
             });
-            let (rows, sha256, bytes) = encoded.await.map_err(|e| parquet_error(&e))??;
+            let encoded = encoded.await.map_err(|e| parquet_error(&e))??;
             let part = DatasetPart {
                 path,
-                rows,
-                bytes: bytes.len() as u64,
-                sha256,
+                rows: encoded.rows,
+                bytes: encoded.bytes.len() as u64,
+                sha256: encoded.sha256,
             };
-            place.write_part(&part.path, bytes).await?;
 
+            location.write_part(&part.path, encoded.bytes).await?;
             Ok(WrittenPart {
                 table,
                 schema,
@@ -255,7 +251,7 @@ impl DatasetWriter {
         Ok(())
     }
 
-    /// Waits for one part; whether there was one.
+    /// Waits for one part; whether    /// Waits for one part; whether there was one.
     async fn join_next_part(&mut self) -> Result<bool, UserError> {
         match self.tasks.join_next().await {
             None => Ok(false),
@@ -264,6 +260,30 @@ impl DatasetWriter {
                 Ok(true)
             }
         }
+    }
+}
+
+struct EncodedPart {
+    rows: u64,
+    sha256: String,
+    bytes: Vec<u8>,
+}
+
+impl EncodedPart {
+    /// Encodes rows whose first columns, as many as `order`, are their order.
+    fn encode(
+        batches: impl FnOnce() -> Result<Vec<RecordBatch>, ArrowError>,
+        schema: &Schema,
+        order: usize,
+    ) -> Result<Self, UserError> {
+        let batches = batches().map_err(|e| parquet_error(&e))?;
+        let bytes = encode_part(&batches, schema, order).map_err(|e| parquet_error(&e))?;
+
+        Ok(Self {
+            rows: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+            sha256: to_hex(&Sha256::digest(&bytes)),
+            bytes,
+        })
     }
 }
 

@@ -16,23 +16,23 @@ use super::manifest::DATASET_VERSION;
 /// Most rows of a row group.
 const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 
-/// A file of a dataset with these rows, of which the first columns, so many, say the order.
+/// A file of a dataset with these rows, which are sorted by their first `order` columns.
 pub(super) fn encode_part(
     batches: &[RecordBatch],
     schema: &Schema,
     order: usize,
 ) -> Result<Vec<u8>, ParquetError> {
-    let sorted = |column_idx| SortingColumn {
+    let sorting = (0..order as i32).map(|column_idx| SortingColumn {
         column_idx,
         descending: false,
         nulls_first: false,
-    };
+    });
     let properties = writer_properties(schema)
         .set_key_value_metadata(Some(vec![KeyValue::new(
             "ergodic.dataset.version".into(),
             DATASET_VERSION.to_string(),
         )]))
-        .set_sorting_columns(Some((0..order as i32).map(sorted).collect()));
+        .set_sorting_columns(Some(sorting.collect()));
     let mut writer =
         ArrowWriter::try_new(Vec::new(), schema.clone().into(), Some(properties.build()))?;
     batches.iter().try_for_each(|batch| writer.write(batch))?;
@@ -51,7 +51,7 @@ pub(in crate::client) fn encode_record_batch(batch: &RecordBatch) -> Result<Vec<
     writer.into_inner()
 }
 
-/// Read by everything that reads Parquet: version 1 pages and plain floats, which hardly compress in any other form either. What
+/// Properties that every reader of Parquet understands: version 1 pages and plain floats, which hardly compress in any other form either. What
 /// repeats, such as keys, has a dictionary.
 pub(in crate::client) fn writer_properties(schema: &Schema) -> WriterPropertiesBuilder {
     let mut properties = WriterProperties::builder()

@@ -1,4 +1,4 @@
-//! Reading datasets: which there are in a place, and what their manifests name.
+//! Reading datasets: which there are in a directory or object store, and what their manifests name.
 
 use std::sync::Arc;
 
@@ -11,15 +11,18 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 use super::location::{DatasetRoot, MANIFEST_FILE};
 use super::manifest::Manifest;
 
-/// A place where datasets are.
+/// The word for the sweep that was launched last.
+const LATEST: &str = "latest";
+
+/// A directory or object store with datasets.
 pub(in crate::client) struct DatasetLibrary {
     pub(in crate::client) store: Arc<dyn ObjectStore>,
-    /// For people.
+    /// The value of `--from`, for people.
     name: String,
 }
 
 impl DatasetLibrary {
-    /// The place that `--from` names.
+    /// Opens what `--from` names.
     ///
     /// # Errors
     /// There is no such directory, or the object store cannot be used.
@@ -41,13 +44,7 @@ impl DatasetLibrary {
     ) -> Result<Vec<Manifest>, UserError> {
         let mut all = self.list_sweep_ids().await?;
         if !sweeps.is_empty() && sweeps.iter().all(|sweep| sweep != LATEST) {
-            let chosen = sweeps
-                .iter()
-                .map(|sweep| self.resolve_sweep_id(sweep, &all).map(str::to_owned));
-            all = chosen.collect::<Result<_, _>>()?;
-            all.sort_unstable();
-
-            all.dedup();
+            all = self.resolve_sweep_ids(sweeps, &all)?;
         }
 
         let mut manifests = Vec::with_capacity(all.len());
@@ -71,7 +68,23 @@ impl DatasetLibrary {
         Ok(manifests)
     }
 
-    /// Those of these sweeps, one of which is the last.
+    /// The ids of these sweeps, each once and in order.
+    fn resolve_sweep_ids(
+        &self,
+        sweeps: &[String],
+        known: &[String],
+    ) -> Result<Vec<String>, UserError> {
+        let mut ids = Vec::with_capacity(sweeps.len());
+        for sweep in sweeps {
+            ids.push(self.resolve_sweep_id(sweep, known)?.to_owned());
+        }
+
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// The manifests of these sweeps, at least one of which is "latest", out of all.
     fn select_with_latest(
         &self,
         all: Vec<Manifest>,
@@ -85,14 +98,13 @@ impl DatasetLibrary {
             .last()
             .map(|manifest| manifest.sweep.id.clone())
             .unwrap_or_default();
-        let id = |sweep: &String| {
-            if sweep == LATEST {
-                Ok(latest.as_str())
-            } else {
-                self.resolve_sweep_id(sweep, &ids)
-            }
-        };
-        let chosen: Vec<&str> = sweeps.iter().map(id).collect::<Result<_, _>>()?;
+        let mut chosen = Vec::with_capacity(sweeps.len());
+        for sweep in sweeps {
+            chosen.push(match sweep.as_str() {
+                LATEST => latest.as_str(),
+                sweep => self.resolve_sweep_id(sweep, &ids)?,
+            });
+        }
 
         Ok(all
             .into_iter()
@@ -145,7 +157,7 @@ impl DatasetLibrary {
         }
     }
 
-    /// The manifest of a sweep's dataset; none if an export has not come so far.
+    /// The manifest of a sweep's dataset; none if its first export has not committed.
     async fn read_manifest(&self, id: &str) -> Result<Option<Manifest>, UserError> {
         let path = Path::from(format!("sweeps/{id}/{MANIFEST_FILE}"));
         let found = match self.store.get(&path).await {
@@ -159,9 +171,10 @@ impl DatasetLibrary {
             .await
             .map_err(|e| self.storage_error(&format!("{path} cannot be read"), &e))?;
 
-        let bad =
-            |why| UserError::new(ErrorCode::BadInput, format!("{}: {path}: {why}", self.name));
-        Manifest::parse(&text).map(Some).map_err(bad)
+        let manifest = Manifest::parse(&text).map_err(|why| {
+            UserError::new(ErrorCode::BadInput, format!("{}: {path}: {why}", self.name))
+        })?;
+        Ok(Some(manifest))
     }
 
     fn storage_error(&self, what: &str, error: &object_store::Error) -> UserError {
@@ -171,5 +184,3 @@ impl DatasetLibrary {
         )
     }
 }
-
-const LATEST: &str = "latest";

@@ -1,8 +1,9 @@
-//! Where a dataset is kept: a directory, or a prefix in an object store. Objects are written whole and never changed, but for the
+//! Where a dataset is stored: a directory, or a prefix in an object store. Objects are written whole and never changed, but for the
 //! manifest, which is what readers begin with.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fmt::Display;
+use std::fs::{File, TryLockError};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -18,15 +19,15 @@ use tokio_stream::StreamExt as _;
 use url::Url;
 
 pub(super) const MANIFEST_FILE: &str = "manifest.json";
-/// Held by whoever writes to a directory. Readers of tables look into their folders, and do not see it.
+/// The lock of the export that writes to a directory. Readers of tables look into the folders of the tables, and do not see it.
 const LOCK_FILE: &str = ".lock";
 
 /// Where the dataset of one sweep is.
 pub(super) struct DatasetLocation {
     store: Arc<dyn ObjectStore>,
-    /// For people.
+    /// Path or URL, for people.
     name: String,
-    /// In a directory, and the lock on it. An object store has none: there, the manifest is replaced only if it is the one that
+    /// The directory, and the lock on it. An object store has none: there, the manifest is replaced only if it is the one that
     /// was read.
     locked_dir: Option<(PathBuf, File)>,
 }
@@ -37,7 +38,7 @@ pub(super) struct StoredManifest {
     version: Option<UpdateVersion>,
 }
 
-/// A place that was named: a directory, or a URL.
+/// What an option names: a directory, or a URL.
 pub(super) enum DatasetRoot {
     Directory(PathBuf),
     Url(Url),
@@ -47,7 +48,7 @@ impl DatasetRoot {
     /// What `text`, the value of this option, names: a URL such as `s3://bucket/prefix`, else a directory.
     ///
     /// # Errors
-    /// It is no URL of an object store.
+    /// The text is empty, or a URL of no object store.
     pub(super) fn parse(option: &str, text: &str) -> Result<Self, UserError> {
         if text.trim().is_empty() {
             let message = format!(
@@ -59,32 +60,25 @@ impl DatasetRoot {
         let Some((scheme, _)) = text.split_once("://") else {
             return Ok(Self::Directory(text.into()));
         };
-        let bad = |why: &str| {
-            let message =
-                format!("{option} {text}: {why}: expected a directory or s3://BUCKET/PREFIX");
-            UserError::new(ErrorCode::BadInput, message)
-        };
-
-        if ["gs", "az", "abfs", "abfss", "azure"].contains(&scheme) {
-            return Err(bad(&format!(
+        let why = match scheme {
+            "s3" | "s3a" => match Url::parse(text) {
+                Ok(url) => return Ok(Self::Url(url)),
+                Err(e) => e.to_string(),
+            },
+            "gs" | "az" | "abfs" | "abfss" | "azure" => format!(
                 "'{scheme}' is a kind of object store that this program does not write to (write to a directory, and copy \
                  that there with the store's own tools)"
-            )));
-        }
-
-        if !["s3", "s3a"].contains(&scheme) {
-            return Err(bad(&format!("'{scheme}' is no object store that is known")));
-        }
-
-        Url::parse(text)
-            .map(Self::Url)
-            .map_err(|e| bad(&e.to_string()))
+            ),
+            _ => format!("'{scheme}' is no object store that is known"),
+        };
+        let message = format!("{option} {text}: {why}: expected a directory or s3://BUCKET/PREFIX");
+        Err(UserError::new(ErrorCode::BadInput, message))
     }
 
-    /// The place of a sweep's dataset below it.
+    /// The place of a sweep    /// The dataset of a sweep below this root.
     ///
     /// # Errors
-    /// It cannot be used, or somebody else is writing there.
+    /// The root cannot be used, or another export is writing to that dataset.
     pub(super) fn open_sweep(&self, id: &str) -> Result<DatasetLocation, UserError> {
         match self {
             Self::Directory(dir) => open_directory(&dir.join("sweeps").join(id)),
@@ -92,7 +86,7 @@ impl DatasetRoot {
         }
     }
 
-    /// The place itself, to read what is there.
+    /// The store of this root, to read the datasets in it.
     ///
     /// # Errors
     /// There is no such directory, or the object store cannot be used.
@@ -115,39 +109,45 @@ impl DatasetRoot {
 }
 
 fn open_directory(dir: &FilePath) -> Result<DatasetLocation, UserError> {
-    let failed = |what: &dyn std::fmt::Display| {
-        let message = format!(
-            "{}: cannot be used for a dataset ({what}): name another directory with -o",
-            dir.display()
-        );
-        UserError::new(ErrorCode::BadInput, message)
-    };
-    std::fs::create_dir_all(dir).map_err(|e| failed(&e))?;
+    std::fs::create_dir_all(dir).map_err(|e| directory_error(dir, &e))?;
+    let lock = lock_directory(dir)?;
+    let store = LocalFileSystem::new_with_prefix(dir).map_err(|e| directory_error(dir, &e))?;
 
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(dir.join(LOCK_FILE))
-        .map_err(|e| failed(&e))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            let message = format!(
-                "{}: another export is writing there: wait for it, or stop it",
-                dir.display()
-            );
-            return Err(UserError::new(ErrorCode::Refused, message));
-        }
-        Err(std::fs::TryLockError::Error(e)) => return Err(failed(&e)),
-    }
-
-    let store = LocalFileSystem::new_with_prefix(dir).map_err(|e| failed(&e))?;
     Ok(DatasetLocation {
         store: Arc::new(store),
         name: dir.display().to_string(),
         locked_dir: Some((dir.to_owned(), lock)),
     })
+}
+
+/// Takes the lock of the one export that may write to a directory; it is released when the file is dropped.
+fn lock_directory(dir: &FilePath) -> Result<File, UserError> {
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join(LOCK_FILE))
+        .map_err(|e| directory_error(dir, &e))?;
+
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!(
+                "{}: another export is writing there: wait for it, or stop it",
+                dir.display()
+            );
+            Err(UserError::new(ErrorCode::Refused, message))
+        }
+        Err(TryLockError::Error(e)) => Err(directory_error(dir, &e)),
+    }
+}
+
+fn directory_error(dir: &FilePath, why: &dyn Display) -> UserError {
+    let message = format!(
+        "{}: cannot be used for a dataset ({why}): name another directory with -o",
+        dir.display()
+    );
+    UserError::new(ErrorCode::BadInput, message)
 }
 
 fn open_object_store(url: &Url, id: &str) -> Result<DatasetLocation, UserError> {
@@ -160,22 +160,27 @@ fn open_object_store(url: &Url, id: &str) -> Result<DatasetLocation, UserError> 
     })
 }
 
-/// Whether settings say who asks, or how to find out. Where they do not, `object_store` would ask an address of the local
-/// network that clouds have for their machines: elsewhere that is nobody, and nobody asked for it.
+/// Whether the settings have credentials, or a way to get some. Without, `object_store` would query the metadata address of cloud
+/// machines on the local network, which does not exist elsewhere and which the user did not ask for.
 fn has_credentials(settings: &BTreeMap<String, String>) -> bool {
-    let all = |names: &[&str]| names.iter().all(|name| settings.contains_key(*name));
-    let skips = settings
+    let skips_signature = settings
         .get("aws_skip_signature")
         .is_some_and(|skips| !["false", "0", "no", "off"].contains(&&**skips));
-    skips
-        || all(&["aws_access_key_id", "aws_secret_access_key"])
-        || all(&["aws_web_identity_token_file", "aws_role_arn"])
-        || all(&["aws_container_credentials_relative_uri"])
-        || all(&[
+    let sources: [&[&str]; 5] = [
+        &["aws_access_key_id", "aws_secret_access_key"],
+        &["aws_web_identity_token_file", "aws_role_arn"],
+        &["aws_container_credentials_relative_uri"],
+        &[
             "aws_container_credentials_full_uri",
             "aws_container_authorization_token_file",
-        ])
-        || all(&["aws_metadata_endpoint"])
+        ],
+        &["aws_metadata_endpoint"],
+    ];
+
+    skips_signature
+        || sources
+            .iter()
+            .any(|names| names.iter().all(|name| settings.contains_key(*name)))
 }
 
 /// Credentials and endpoints come from the environment, under the names that the clouds' own tools have for them.
@@ -207,7 +212,7 @@ fn open_bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), 
 }
 
 impl DatasetLocation {
-    /// For people.
+    /// The name of the location for people: its path or URL.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -224,11 +229,11 @@ impl DatasetLocation {
         )
     }
 
-    /// Tries whether an object store keeps what its protocol promises, where datasets count on it: two exports at a time
+    /// Tries whether an object store does what its protocol promises, where datasets count on it: two exports at a time
     /// must not undo each other's commits, and readers ask for parts of files.
     ///
     /// # Errors
-    /// It does not, or it cannot be written.
+    /// The store breaks a promise, or cannot be written.
     pub(super) async fn check_object_store(&self, nonce: &str) -> Result<(), UserError> {
         if self.is_locked() {
             return Ok(());
@@ -262,50 +267,28 @@ impl DatasetLocation {
         &self,
         path: &Path,
     ) -> Result<Option<&'static str>, object_store::Error> {
-        let put = async |text: &'static str, mode: PutMode| {
-            let put = self
-                .store
-                .put_opts(
-                    path,
-                    PutPayload::from_static(text.as_bytes()),
-                    PutOptions::from(mode),
-                )
-                .await;
-
-            match put {
-                Ok(put) => Ok(Some(UpdateVersion {
-                    e_tag: put.e_tag,
-                    version: put.version,
-                })),
-                Err(
-                    object_store::Error::AlreadyExists { .. }
-                    | object_store::Error::Precondition { .. },
-                ) => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        let Some(first) = put("first", PutMode::Create).await? else {
+        let Some(first) = self.try_put(path, "first", PutMode::Create).await? else {
             return Ok(Some(
                 "says that an object is there which nobody has written",
             ));
         };
 
-        if put("second", PutMode::Create).await?.is_some() {
+        let second = self.try_put(path, "second", PutMode::Create).await?;
+        if second.is_some() {
             return Ok(Some(
                 "ignores conditional writes (If-None-Match), so that two exports would undo each other's work",
             ));
         }
 
-        if put("third", PutMode::Update(first.clone()))
-            .await?
-            .is_none()
-        {
+        let third = self.try_put(path, "third", PutMode::Update(first.clone()));
+        if third.await?.is_none() {
             return Ok(Some(
                 "refuses conditional writes (If-Match) that it should take",
             ));
         }
 
-        if put("fourth", PutMode::Update(first)).await?.is_some() {
+        let fourth = self.try_put(path, "fourth", PutMode::Update(first));
+        if fourth.await?.is_some() {
             return Ok(Some(
                 "ignores conditional writes (If-Match), so that two exports would undo each other's work",
             ));
@@ -316,7 +299,33 @@ impl DatasetLocation {
             .then_some("does not give parts of objects as they were asked for (Range)"))
     }
 
-    /// The manifest that is there.
+    /// Writes an object; none if the condition of the mode does not hold.
+    async fn try_put(
+        &self,
+        path: &Path,
+        text: &'static str,
+        mode: PutMode,
+    ) -> Result<Option<UpdateVersion>, object_store::Error> {
+        let payload = PutPayload::from_static(text.as_bytes());
+        let put = self
+            .store
+            .put_opts(path, payload, PutOptions::from(mode))
+            .await;
+
+        match put {
+            Ok(put) => Ok(Some(UpdateVersion {
+                e_tag: put.e_tag,
+                version: put.version,
+            })),
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the manifest, if there is one, with the version by which it can be replaced.    /// Reads the manifest, if there is one, with the version by which it can be replaced.
     pub(super) async fn read_manifest(&self) -> Result<StoredManifest, UserError> {
         match self.store.get(&Path::from(MANIFEST_FILE)).await {
             Err(object_store::Error::NotFound { .. }) => Ok(StoredManifest {
@@ -342,7 +351,7 @@ impl DatasetLocation {
         }
     }
 
-    /// Files that are there, by their paths, with their sizes in bytes.
+    /// Paths of all files, with their sizes in bytes.
     pub(super) async fn list_files(&self) -> Result<BTreeMap<String, u64>, UserError> {
         let mut listed = self.store.list(None);
         let mut files = BTreeMap::new();
@@ -363,7 +372,7 @@ impl DatasetLocation {
         self.sync_file(path).await
     }
 
-    /// Replaces the manifest, if it is still the one that was read. The new one, as it can be replaced.
+    /// Replaces the manifest, if it is still the one that was read; gives the new one.
     pub(super) async fn replace_manifest(
         &self,
         found: &StoredManifest,
@@ -380,18 +389,7 @@ impl DatasetLocation {
             .store
             .put_opts(&Path::from(MANIFEST_FILE), payload, PutOptions::from(mode))
             .await;
-        let put = put.map_err(|error| match error {
-            object_store::Error::AlreadyExists { .. }
-            | object_store::Error::Precondition { .. } => {
-                let message = format!(
-                    "{}: another export wrote there meanwhile: start this one again",
-                    self.name
-                );
-                UserError::new(ErrorCode::Refused, message)
-            }
-            error => self.storage_error("the manifest cannot be written", &error),
-        })?;
-
+        let put = put.map_err(|error| self.manifest_write_error(&error))?;
         self.sync_file(MANIFEST_FILE).await?;
         let version = UpdateVersion {
             e_tag: put.e_tag,
@@ -403,7 +401,21 @@ impl DatasetLocation {
         })
     }
 
-    /// Removes what belongs to no dataset.
+    fn manifest_write_error(&self, error: &object_store::Error) -> UserError {
+        match error {
+            object_store::Error::AlreadyExists { .. }
+            | object_store::Error::Precondition { .. } => {
+                let message = format!(
+                    "{}: another export wrote there meanwhile: start this one again",
+                    self.name
+                );
+                UserError::new(ErrorCode::Refused, message)
+            }
+            error => self.storage_error("the manifest cannot be written", error),
+        }
+    }
+
+    /// Removes files; those that are gone already are no error.
     pub(super) async fn remove_files(&self, paths: &[String]) -> Result<(), UserError> {
         for path in paths {
             match self.store.delete(&Path::from(path.as_str())).await {
@@ -417,7 +429,7 @@ impl DatasetLocation {
         Ok(())
     }
 
-    /// What is in a directory is on the disk before a manifest names it.
+    /// Syncs a file and its folder, so that a file in a directory is on the disk before a manifest names it.
     async fn sync_file(&self, path: &str) -> Result<(), UserError> {
         let Some((dir, _)) = &self.locked_dir else {
             return Ok(());
@@ -429,12 +441,13 @@ impl DatasetLocation {
                 .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
         });
 
-        let failed = |e: &dyn std::fmt::Display| {
+        let failed = |e: &dyn Display| {
             UserError::new(
                 ErrorCode::Internal,
                 format!("{}: {path} cannot be written: {e}", self.name),
             )
         };
+
         synced
             .await
             .map_err(|e| failed(&e))?

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// The version of the schema: raised by one when a reader of the one before could misunderstand a table or the manifest.
 pub(super) const DATASET_VERSION: u32 = 1;
 const FORMAT: &str = "ergodic dataset";
-/// The revision of the sources that this program was built from, where whoever built it said so.
+/// The revision of the sources that this program was built from, where the build named it.
 const REVISION: Option<&str> = option_env!("ERGODIC_GIT_REVISION");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub(in crate::client) struct ManifestSweep {
     pub(in crate::client) spec: ManifestSpecFile,
 }
 
-/// The sweep file with what was set besides.
+/// The sweep file with the settings of its launch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::client) struct ManifestSpecFile {
     pub(in crate::client) file: String,
@@ -61,7 +61,7 @@ pub(in crate::client) struct ManifestSpecFile {
     pub(in crate::client) files: BTreeMap<String, String>,
 }
 
-/// Of datasets that do not say it.
+/// The grammar of datasets that name none.
 fn first_grammar() -> u32 {
     1
 }
@@ -75,9 +75,9 @@ pub(in crate::client) struct ManifestData {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::client) struct ManifestBuilds {
-    /// Of the coordinator that the rows came from, when they were last asked for.
+    /// The build of the coordinator that the last rows came from.
     pub(in crate::client) coordinator: String,
-    /// Of the program that wrote the dataset.
+    /// The build of the program that wrote the dataset.
     pub(in crate::client) export: String,
     pub(in crate::client) git_revision: Option<String>,
 }
@@ -120,42 +120,18 @@ pub(in crate::client) struct DatasetPart {
 pub(in crate::client) const TABLES: [&str; 4] = ["cells", "trials", "curves", "predictions"];
 
 impl Manifest {
-    /// That of a dataset without parts.
+    /// The manifest of a dataset without parts.
     pub(super) fn new(
         head: &v1::RowsHead,
         status: &v1::SweepStatus,
         source: &SpecSource,
         spec: &Spec,
     ) -> Self {
-        let files = source
-            .files
-            .iter()
-            .map(|pin| (pin.path.clone(), to_hex(&pin.hash)))
-            .collect();
-        let sweep = ManifestSweep {
-            id: status.id.clone(),
-            name: status.name.clone(),
-            numerics: status.numerics.clone(),
-            seed: spec.seed,
-            cells: status.cells,
-            repeats: status.repeats,
-            trials: status.trials,
-            launched_at: status.launched_at,
-            launched_by: status.launched_by.clone(),
-            spec: ManifestSpecFile {
-                file: source.file.clone(),
-                text: source.text.clone(),
-                settings: source.settings.clone(),
-                grammar: source.grammar,
-                files,
-            },
-        };
-
         Self {
             format: FORMAT.to_owned(),
             version: DATASET_VERSION,
             serial: 0,
-            sweep,
+            sweep: ManifestSweep::from_status(status, source, spec),
             data: ManifestData {
                 words: status.data.clone(),
                 blake3: head.data_hash.as_ref().map(|hash| to_hex(hash)),
@@ -172,7 +148,7 @@ impl Manifest {
         }
     }
 
-    /// Reads one; what is wrong with it, in words.
+    /// Reads a manifest. The error says in words what is wrong with it.
     pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
         /// What a manifest of any version says.
         #[derive(Deserialize)]
@@ -208,12 +184,14 @@ impl Manifest {
 
     /// Adds a part to a table.
     pub(super) fn add_part(&mut self, table: &str, schema: &Schema, part: Option<DatasetPart>) {
-        let empty = || ManifestTable {
-            rows: 0,
-            columns: describe_columns(schema),
-            parts: Vec::new(),
-        };
-        let table = self.tables.entry(table.to_owned()).or_insert_with(empty);
+        let table = self
+            .tables
+            .entry(table.to_owned())
+            .or_insert_with(|| ManifestTable {
+                rows: 0,
+                columns: describe_columns(schema),
+                parts: Vec::new(),
+            });
         table.rows += part.as_ref().map_or(0, |part| part.rows);
         table.parts.extend(part);
     }
@@ -226,6 +204,38 @@ impl Manifest {
     /// The paths of all parts.
     pub(super) fn part_paths(&self) -> impl Iterator<Item = &str> {
         self.parts().map(|part| part.path.as_str())
+    }
+}
+
+impl ManifestSweep {
+    fn from_status(status: &v1::SweepStatus, source: &SpecSource, spec: &Spec) -> Self {
+        Self {
+            id: status.id.clone(),
+            name: status.name.clone(),
+            numerics: status.numerics.clone(),
+            seed: spec.seed,
+            cells: status.cells,
+            repeats: status.repeats,
+            trials: status.trials,
+            launched_at: status.launched_at,
+            launched_by: status.launched_by.clone(),
+            spec: ManifestSpecFile::from_source(source),
+        }
+    }
+}
+
+impl ManifestSpecFile {
+    fn from_source(source: &SpecSource) -> Self {
+        let files = source.files.iter();
+        Self {
+            file: source.file.clone(),
+            text: source.text.clone(),
+            settings: source.settings.clone(),
+            grammar: source.grammar,
+            files: files
+                .map(|pin| (pin.path.clone(), to_hex(&pin.hash)))
+                .collect(),
+        }
     }
 }
 
@@ -247,7 +257,7 @@ impl ManifestCursor {
 }
 
 impl ManifestColumn {
-    /// The type that it says.
+    /// The type of the column.
     #[cfg(feature = "sql")]
     pub(in crate::client) fn data_type(&self) -> DataType {
         match self.kind.as_str() {
@@ -262,19 +272,25 @@ impl ManifestColumn {
 }
 
 fn describe_columns(schema: &Schema) -> Vec<ManifestColumn> {
-    let kind = |kind: &DataType| match kind {
+    let mut columns = Vec::new();
+    for field in schema.fields() {
+        columns.push(ManifestColumn {
+            name: field.name().clone(),
+            kind: type_name(field.data_type()).to_owned(),
+            nullable: field.is_nullable(),
+        });
+    }
+
+    columns
+}
+
+fn type_name(kind: &DataType) -> &'static str {
+    match kind {
         DataType::Int16 => "int16",
         DataType::Int32 => "int32",
         DataType::Int64 => "int64",
         DataType::Float64 => "float64",
         DataType::Boolean => "boolean",
         _ => "string",
-    };
-    let column = |field: &std::sync::Arc<arrow_schema::Field>| ManifestColumn {
-        name: field.name().clone(),
-        kind: kind(field.data_type()).to_owned(),
-        nullable: field.is_nullable(),
-    };
-
-    schema.fields().iter().map(column).collect()
+    }
 }

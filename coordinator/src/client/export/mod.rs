@@ -26,12 +26,13 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use location::{DatasetLocation, DatasetRoot, StoredManifest};
 use manifest::{Manifest, ManifestCursor, TABLES};
+use tonic::Streaming;
 
 use super::Client;
 use super::query::query_status;
 use crate::failpoint;
 
-/// What to export, and where to.
+/// The options of an export, and its target.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
     /// A directory, or a URL such as `s3://bucket/prefix`.
@@ -47,18 +48,18 @@ pub struct ExportOptions {
 /// How long a coordinator that went away is waited for.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Exports a sweep; what to say about it.
+/// Exports a sweep; gives a line about what was written.
 ///
 /// # Errors
-/// There is no such sweep, the place cannot be written, or nobody answers.
+/// There is no such sweep, the dataset cannot be written, or nobody answers.
 pub async fn export_sweep(
     client: &mut Client,
     sweep: &str,
     options: &ExportOptions,
 ) -> Result<String, UserError> {
-    let named = DatasetRoot::parse("-o", &options.output)?;
+    let root = DatasetRoot::parse("-o", &options.output)?;
     let id = query_status(client, sweep).await?.id;
-    let mut export = DatasetExport::open(named.open_sweep(&id)?, id, options.rewrite).await?;
+    let mut export = DatasetExport::open(root.open_sweep(&id)?, id, options.rewrite).await?;
     let mut away_since: Option<Instant> = None;
 
     loop {
@@ -87,24 +88,24 @@ pub async fn export_sweep(
 
 /// Waits for some time, or until the sweep has ended. Where the coordinator cannot say, the next pull does.
 async fn wait_until_ended(client: &mut Client, sweep: &str, time: Duration) {
-    let ended = async {
-        let request = v1::WatchRequest {
-            sweep: sweep.to_owned(),
-        };
-        let Ok(stream) = client.sweeps.watch(request).await else {
-            return std::future::pending().await;
-        };
+    let _ = tokio::time::timeout(time, watch_until_ended(client, sweep)).await;
+}
+
+/// Waits until the coordinator says that the sweep has ended; for ever, where it cannot.
+async fn watch_until_ended(client: &mut Client, sweep: &str) {
+    let request = v1::WatchRequest {
+        sweep: sweep.to_owned(),
+    };
+    if let Ok(stream) = client.sweeps.watch(request).await {
         let mut stream = stream.into_inner();
         while let Ok(Some(message)) = stream.message().await {
             if message.status.is_some_and(|status| has_ended(&status)) {
                 return;
             }
         }
+    }
 
-        std::future::pending().await
-    };
-
-    let _ = tokio::time::timeout(time, ended).await;
+    std::future::pending().await
 }
 
 fn has_ended(status: &v1::SweepStatus) -> bool {
@@ -126,42 +127,70 @@ struct DatasetExport {
 }
 
 impl DatasetExport {
-    async fn open(place: DatasetLocation, id: String, anew: bool) -> Result<Self, UserError> {
-        place.check_object_store(&generate_nonce()).await?;
-        let found = place.read_manifest().await?;
-        let read = |text: &Vec<u8>| {
-            Manifest::parse(text).map_err(|why| {
-                let message = format!("{}: {why}: name another place with -o", place.name());
-                UserError::new(ErrorCode::BadInput, message)
-            })
+    async fn open(location: DatasetLocation, id: String, rewrite: bool) -> Result<Self, UserError> {
+        location.check_object_store(&generate_nonce()).await?;
+        let stored_manifest = location.read_manifest().await?;
+        let manifest = match &stored_manifest.text {
+            Some(text) => Some(parse_own_manifest(text, &location, &id)?),
+            None => None,
         };
-        let manifest = found.text.as_ref().map(read).transpose()?;
-        if let Some(other) = manifest
-            .as_ref()
-            .map(|manifest| &manifest.sweep.id)
-            .filter(|other| **other != id)
-        {
-            let message = format!(
-                "{}: this is the dataset of the sweep {other}: name another place with -o",
-                place.name()
-            );
-            return Err(UserError::new(ErrorCode::BadInput, message));
-        }
 
         Ok(Self {
             id,
-            location: Arc::new(place),
-            stored_manifest: found,
+            location: Arc::new(location),
+            stored_manifest,
             manifest,
-            rewrite: anew,
+            rewrite,
             added: 0,
         })
     }
 
-    /// Adds the rows that were stored since; whether the sweep had ended before.
+    /// Adds the rows that were stored since the last pull. Whether the sweep had ended before.
     async fn pull_rows(&mut self, client: &mut Client) -> Result<bool, UserError> {
-        // Of an export that was broken off. In an object store another one may be at work on them; it cannot commit them any more
-        // once this one has.
+        let strays = self.clean_up().await?;
+        let request = v1::RowsRequest {
+            sweep: self.id.clone(),
+            after: self
+                .continued_manifest()
+                .and_then(|manifest| manifest.cursor.to_wire()),
+            grammar: GRAMMAR,
+        };
+        let mut pages = client
+            .sweeps
+            .rows(request)
+            .await
+            .map_err(|e| client.to_user_error(&e))?
+            .into_inner();
+
+        let first = next_page(client, &mut pages).await?.unwrap_or_default();
+        let pull = PullHead::from_head(first.head)?;
+        if pull.head.rows > 0 || pull.head.all {
+            let mut writer = DatasetWriter::new(self.write_context(&pull));
+            if pull.head.all {
+                writer.write_cells(pull.data_hash()?).await?;
+            }
+            write_rows(client, &mut writer, first.rows, &mut pages).await?;
+
+            let parts = writer.finish(pull.head.all).await?;
+            check_row_count(parts.received, pull.head.rows)?;
+            let mut next = pull.next_manifest(self.continued_manifest())?;
+            parts.add_to_manifest(&mut next);
+            self.commit_manifest(next, strays).await?;
+            self.added += pull.head.rows;
+        }
+
+        self.rewrite = false;
+        Ok(has_ended(&pull.status))
+    }
+
+    /// The manifest that new rows are added to; none where all rows are written again.
+    fn continued_manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref().filter(|_| !self.rewrite)
+    }
+
+    /// Checks the parts of the dataset, and removes what an export that was broken off left. In an object store another export
+    /// may be at work on those files: they are given back, to be removed once this one has committed and that one cannot any more.
+    async fn clean_up(&self) -> Result<Vec<String>, UserError> {
         let files = self.location.list_files().await?;
         if !self.rewrite {
             self.check_parts(&files)?;
@@ -174,67 +203,10 @@ impl DatasetExport {
                 .await?;
         }
 
-        let known = self.manifest.as_ref().filter(|_| !self.rewrite);
-        let after = known.and_then(|manifest| manifest.cursor.to_wire());
-        let request = v1::RowsRequest {
-            sweep: self.id.clone(),
-            after,
-            grammar: GRAMMAR,
-        };
-        let mut pages = client
-            .sweeps
-            .rows(request)
-            .await
-            .map_err(|e| client.to_user_error(&e))?
-            .into_inner();
-        let first = pages
-            .message()
-            .await
-            .map_err(|e| client.to_user_error(&e))?
-            .unwrap_or_default();
-        let pull = PullHead::from_head(first.head)?;
-        if pull.head.rows > 0 || pull.head.all {
-            let mut writing = DatasetWriter::new(self.write_context(&pull));
-            if pull.head.all {
-                writing.write_cells(pull.data_hash()?).await?;
-            }
-
-            let mut rows = first.rows;
-            loop {
-                for row in rows {
-                    writing.add_row(read_row(row)?).await?;
-                }
-
-                let Some(page) = pages
-                    .message()
-                    .await
-                    .map_err(|e| client.to_user_error(&e))?
-                else {
-                    break;
-                };
-                rows = page.rows;
-            }
-
-            let parts = writing.finish(pull.head.all).await?;
-            if parts.received != pull.head.rows {
-                let message = format!(
-                    "{} of {} rows came: export again",
-                    parts.received, pull.head.rows
-                );
-                return Err(UserError::new(ErrorCode::Internal, message));
-            }
-
-            let mut next = pull.next_manifest(known)?;
-            parts.add_to_manifest(&mut next);
-            self.commit_manifest(next, strays).await?;
-            self.added += pull.head.rows;
-        }
-
-        self.rewrite = false;
-        Ok(has_ended(&pull.status))
+        Ok(strays)
     }
 
-    /// What the manifest names must be there: more would be added to less.
+    /// Refuses a dataset that lacks parts its manifest names: new rows would be added to fewer than it counts.
     fn check_parts(&self, files: &BTreeMap<String, u64>) -> Result<(), UserError> {
         for part in self.manifest.iter().flat_map(Manifest::parts) {
             let what = match files.get(&part.path) {
@@ -254,7 +226,7 @@ impl DatasetExport {
         Ok(())
     }
 
-    /// Parts that the manifest does not name. Files of other people's are none of ours.
+    /// Files named like parts that the manifest does not name. Other files are not the export's to remove.
     fn find_stray_files(&self, files: BTreeMap<String, u64>) -> Vec<String> {
         let named = |file: &String| {
             self.manifest
@@ -282,7 +254,7 @@ impl DatasetExport {
         }
     }
 
-    /// Makes parts that were written the dataset's, and removes what is not any more.
+    /// Commits a manifest that names the new parts, then removes files that it does not name.
     async fn commit_manifest(
         &mut self,
         next: Manifest,
@@ -306,7 +278,7 @@ impl DatasetExport {
         strays.extend(
             before
                 .into_iter()
-                .filter(|path| next.part_paths().all(|kept| kept != path)),
+                .filter(|path| next.part_paths().all(|named| named != path)),
         );
         self.manifest = Some(next);
 
@@ -317,26 +289,83 @@ impl DatasetExport {
         let Some(manifest) = &self.manifest else {
             return String::new();
         };
-        let parts = || manifest.tables.values().flat_map(|table| &table.parts);
-        let bytes: u64 = parts().map(|part| part.bytes).sum();
-        let so_far = if manifest.complete { "" } else { " so far" };
+        let mut rows = Vec::new();
+        for name in TABLES {
+            if let Some(table) = manifest.tables.get(name) {
+                rows.push(format!("{name} {}", table.rows));
+            }
+        }
 
-        let rows = |table: &&str| Some(format!("{table} {}", manifest.tables.get(*table)?.rows));
+        let bytes: u64 = manifest.parts().map(|part| part.bytes).sum();
+        let so_far = if manifest.complete { "" } else { " so far" };
         format!(
             "{}: {} trials added, {} of {} in all{so_far}; rows: {}; {} files of {} MB\n",
             self.location.name(),
             self.added,
             manifest.cursor.rows,
             manifest.sweep.trials,
-            TABLES
-                .iter()
-                .filter_map(rows)
-                .collect::<Vec<_>>()
-                .join(", "),
-            parts().count(),
+            rows.join(", "),
+            manifest.parts().count(),
             format_significant(bytes as f64 / 1e6, 3)
         )
     }
+}
+
+fn parse_own_manifest(
+    text: &[u8],
+    location: &DatasetLocation,
+    id: &str,
+) -> Result<Manifest, UserError> {
+    let name = location.name();
+    let manifest = Manifest::parse(text).map_err(|why| {
+        let message = format!("{name}: {why}: name another place with -o");
+        UserError::new(ErrorCode::BadInput, message)
+    })?;
+
+    if manifest.sweep.id != id {
+        let other = &manifest.sweep.id;
+        let message =
+            format!("{name}: this is the dataset of the sweep {other}: name another place with -o");
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+
+    Ok(manifest)
+}
+
+/// Adds the rows of the first page, then those of the pages that follow.
+async fn write_rows(
+    client: &Client,
+    writer: &mut DatasetWriter,
+    first: Vec<v1::TrialRow>,
+    pages: &mut Streaming<v1::RowsResponse>,
+) -> Result<(), UserError> {
+    let mut rows = first;
+    loop {
+        for row in rows {
+            writer.add_row(read_row(row)?).await?;
+        }
+
+        match next_page(client, pages).await? {
+            Some(page) => rows = page.rows,
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn next_page(
+    client: &Client,
+    pages: &mut Streaming<v1::RowsResponse>,
+) -> Result<Option<v1::RowsResponse>, UserError> {
+    pages.message().await.map_err(|e| client.to_user_error(&e))
+}
+
+fn check_row_count(received: u64, promised: u64) -> Result<(), UserError> {
+    if received == promised {
+        return Ok(());
+    }
+
+    let message = format!("{received} of {promised} rows came: export again");
+    Err(UserError::new(ErrorCode::Internal, message))
 }
 
 /// Eight digits that no other export has: two of them to one object store may write at a time, though only one can commit.

@@ -17,12 +17,12 @@ use super::Client;
 use super::plot::{MAX_CURVES, PlotKind, PlotOptions, check_plot_size, draw_scene, varying_axes};
 use super::query::{query_status, query_table, query_trials};
 use super::render::{is_missing_ranks, write_atomic_file};
-use super::status_text::{count_done_trials, format_duration, state_word};
+use super::status_text::{count_done_trials, format_audit_status, format_duration, state_word};
 
 /// Most rows of a table on the page.
 const MAX_ROWS: usize = 200;
 
-/// Writes `index.html` into a directory, which is made where it is missing; gives what to tell.
+/// Writes `index.html` into a directory, which is made where it is missing; gives its path in a line.
 ///
 /// # Errors
 /// There is no such sweep, the file cannot be written, or nobody answers.
@@ -32,7 +32,7 @@ pub async fn write_report(
     dir: &Path,
 ) -> Result<String, UserError> {
     let status = query_status(client, sweep).await?;
-    // What its largest figures are refused for, all of it is.
+    // A page whose largest figures would be refused is refused.
     check_plot_size("a page", &PlotOptions::new(PlotKind::Distribution), &status)?;
     let file = query_sweep_file(client, &status.id).await?;
     let trials = query_trials(client, &status.id).await?;
@@ -46,57 +46,71 @@ pub async fn write_report(
         &format_status_line(&status),
     );
 
-    // The one that tells cells apart comes first.
+    // The metric that tells cells apart comes first.
     let (main, others): (Vec<String>, Vec<String>) = metrics
         .into_iter()
         .partition(|metric| *metric == status.metric);
     for metric in main.iter().chain(&others) {
-        page.add_section(metric);
-        let options = |kind| PlotOptions {
-            metric: Some(metric.clone()),
-            ..PlotOptions::new(kind)
-        };
-        let table = report_table(client, &status.id, metric, &mut page).await?;
-
-        report_figure(client, &status.id, &options(PlotKind::Heatmap), &mut page).await?;
-        report_curves(client, &table, options(PlotKind::Curves), &mut page).await?;
-
-        if *metric == status.metric {
-            report_figure(
-                client,
-                &status.id,
-                &options(PlotKind::Distribution),
-                &mut page,
-            )
-            .await?;
-        }
+        report_metric(client, &status, metric, &mut page).await?;
     }
 
     if status.diverged > 0 {
         page.add_section("Divergence");
-        report_figure(
-            client,
-            &status.id,
-            &PlotOptions::new(PlotKind::Phase),
-            &mut page,
-        )
-        .await?;
+        let options = PlotOptions::new(PlotKind::Phase);
+        report_figure(client, &status.id, &options, &mut page).await?;
     }
 
     page.add_statistics_notes();
     page.add_section("Provenance");
     page.add_facts(&collect_provenance(client, &status, &file, &trials).await?);
-    page.add_section("Sweep file");
-    page.add_verbatim(&file.source.text);
 
-    if !file.source.settings.is_empty() {
-        page.add_paragraph(&format!(
-            "Settings given at the launch: {}",
-            file.source.settings.join("  ")
-        ));
+    report_sweep_file(&file.source, &mut page);
+    write_index_page(dir, &page)
+}
+
+/// A table and the figures of one metric.
+async fn report_metric(
+    client: &mut Client,
+    status: &v1::SweepStatus,
+    metric: &str,
+    page: &mut ReportPage,
+) -> Result<(), UserError> {
+    page.add_section(metric);
+    let table = report_table(client, &status.id, metric, page).await?;
+    let options = plot_options(PlotKind::Heatmap, metric);
+    report_figure(client, &status.id, &options, page).await?;
+
+    let options = plot_options(PlotKind::Curves, metric);
+    report_curves(client, &table, options, page).await?;
+
+    if *metric == status.metric {
+        let options = plot_options(PlotKind::Distribution, metric);
+        report_figure(client, &status.id, &options, page).await?;
     }
 
-    let place = dir.join("index.html");
+    Ok(())
+}
+
+fn plot_options(kind: PlotKind, metric: &str) -> PlotOptions {
+    PlotOptions {
+        metric: Some(metric.to_owned()),
+        ..PlotOptions::new(kind)
+    }
+}
+
+fn report_sweep_file(source: &SpecSource, page: &mut ReportPage) {
+    page.add_section("Sweep file");
+    page.add_verbatim(&source.text);
+    if !source.settings.is_empty() {
+        page.add_paragraph(&format!(
+            "Settings given at the launch: {}",
+            source.settings.join("  ")
+        ));
+    }
+}
+
+/// Writes the page into a directory, which is made where it is missing; gives its path in a line.
+fn write_index_page(dir: &Path, page: &ReportPage) -> Result<String, UserError> {
     std::fs::create_dir_all(dir).map_err(|e| {
         let message = format!(
             "-o {}: the directory cannot be made ({e}): name another place",
@@ -104,9 +118,10 @@ pub async fn write_report(
         );
         UserError::new(ErrorCode::BadInput, message)
     })?;
+    let path = dir.join("index.html");
+    write_atomic_file(&path, page.to_html().as_bytes())?;
 
-    write_atomic_file(&place, page.to_html().as_bytes())?;
-    Ok(format!("{}\n", place.display()))
+    Ok(format!("{}\n", path.display()))
 }
 
 /// The sweep file with the hash of the dataset that it was pinned to.
@@ -127,18 +142,11 @@ async fn query_sweep_file(client: &mut Client, sweep: &str) -> Result<PinnedSwee
         .map_err(|e| client.to_user_error(&e))?
         .into_inner();
 
-    let damaged = || {
-        UserError::new(
-            ErrorCode::Unreachable,
-            "the sweep file was damaged on its way here: ask again",
-        )
-    };
-
     if !answer.verify_checksum() {
-        return Err(damaged());
+        return Err(damaged_answer_error());
     }
 
-    let source = answer.source.take().ok_or_else(damaged)?;
+    let source = answer.source.take().ok_or_else(damaged_answer_error)?;
     let source = source
         .try_into()
         .map_err(|e: WireError| UserError::new(ErrorCode::Version, e.to_string()))?;
@@ -146,6 +154,13 @@ async fn query_sweep_file(client: &mut Client, sweep: &str) -> Result<PinnedSwee
         source,
         data_hash: answer.data_hash,
     })
+}
+
+fn damaged_answer_error() -> UserError {
+    UserError::new(
+        ErrorCode::Unreachable,
+        "the sweep file was damaged on its way here: ask again",
+    )
 }
 
 /// `completed · 9 cells × 5 repeats = 45 trials · 3 diverged`
@@ -184,11 +199,9 @@ async fn report_table(
     metric: &str,
     page: &mut ReportPage,
 ) -> Result<v1::TableResponse, UserError> {
-    let sweep = sweep.to_owned();
-    let metric = metric.to_owned();
     let request = v1::TableRequest {
-        sweep,
-        metric,
+        sweep: sweep.to_owned(),
+        metric: metric.to_owned(),
         ..v1::TableRequest::default()
     };
     let table = query_table(client, request).await?;
@@ -204,7 +217,7 @@ async fn report_table(
         ));
     }
 
-    // The best ones are not asked for where it is not told which these are, or where that takes too many curves.
+    // No curves of the best cells where rows have no ranks, or where ranking would take too many curves.
     let better = if is_missing_ranks(&table) || all as u64 > MAX_CURVES {
         0
     } else {
@@ -296,26 +309,7 @@ async fn collect_provenance(
         |_| "see the sweep file".to_owned(),
         |spec| spec.seed.to_string(),
     );
-    let hash: String = file
-        .data_hash
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let files: Vec<String> = file
-        .source
-        .files
-        .iter()
-        .map(|pin| {
-            format!(
-                "{} blake3 {}",
-                pin.path,
-                pin.hash
-                    .iter()
-                    .map(|b| format!("{b:02x}"))
-                    .collect::<String>()
-            )
-        })
-        .collect();
+    let audits = format_audit_status(status).unwrap_or_default();
     let mut facts = vec![
         ("sweep", format!("{} ({})", status.name, status.id)),
         ("launched", format_utc(status.launched_at)),
@@ -323,15 +317,8 @@ async fn collect_provenance(
         ("numerics class", status.numerics.clone()),
         ("seed", seed),
         ("data", status.data.clone()),
-        (
-            "dataset, blake3",
-            if hash.is_empty() {
-                "none".to_owned()
-            } else {
-                hash
-            },
-        ),
-        ("files", files.join("; ")),
+        ("dataset, blake3", format_data_hash(&file.data_hash)),
+        ("files", format_pinned_files(&file.source)),
         ("computed by", format_worker_counts(trials)),
         (
             "time of all trials",
@@ -339,12 +326,31 @@ async fn collect_provenance(
         ),
         ("coordinator", info.build),
         ("this page", format!("ergodic {BUILD}")),
+        ("audits", audits.trim_start_matches("audit: ").to_owned()),
     ];
-
-    let audits = super::status_text::format_audit_status(status).unwrap_or_default();
-    facts.push(("audits", audits.trim_start_matches("audit: ").to_owned()));
     facts.retain(|(_, value)| !value.is_empty());
+
     Ok(facts)
+}
+
+fn format_data_hash(hash: &[u8]) -> String {
+    match hash.is_empty() {
+        true => "none".to_owned(),
+        false => format_hex(hash),
+    }
+}
+
+fn format_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn format_pinned_files(source: &SpecSource) -> String {
+    let files: Vec<String> = source
+        .files
+        .iter()
+        .map(|pin| format!("{} blake3 {}", pin.path, format_hex(&pin.hash)))
+        .collect();
+    files.join("; ")
 }
 
 fn iter_trial_results(
@@ -361,11 +367,15 @@ fn format_worker_counts(trials: &[v1::TrialsResponse]) -> String {
     let mut by: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     iter_trial_results(trials)
         .for_each(|(row, result)| *by.entry((&row.worker, &result.isa)).or_default() += 1);
-    let one = |((worker, isa), n): (&(&str, &str), &u64)| match *isa {
-        "" => format!("{worker}: {n} trials"),
-        isa => format!("{worker} ({isa}): {n} trials"),
-    };
-    by.iter().map(one).collect::<Vec<_>>().join("; ")
+    let mut counts = Vec::new();
+    for ((worker, isa), n) in by {
+        counts.push(match isa {
+            "" => format!("{worker}: {n} trials"),
+            isa => format!("{worker} ({isa}): {n} trials"),
+        });
+    }
+
+    counts.join("; ")
 }
 
 fn total_trial_seconds(trials: &[v1::TrialsResponse]) -> f64 {
