@@ -25,28 +25,12 @@ pub(super) async fn draw_curves(
         options.build_table_request(sweep, options.by.clone(), Vec::new()),
     )
     .await?;
-    let request = v1::CurvesRequest {
-        sweep: sweep.to_owned(),
-        metric: table.metric.clone(),
-        stats: Vec::new(),
-        by: options.by.clone(),
-    };
-    let found = query_curves(client, request).await?;
-    if found.axes != table.axes {
-        let message =
-            "the coordinator is of an older version, which pools no curves: leave out --by";
-        return Err(UserError::new(ErrorCode::Version, message));
-    }
-
-    if found.points.is_empty() {
-        return Err(bad_input_error(explain_no_curves(&table)));
-    }
-
+    let points = query_points(client, sweep, options, &table).await?;
     options
         .selection
         .apply_to_tables(std::slice::from_mut(&mut table))?;
     let title = format!("{}: {}, mean and 95 % CI", table.name, table.metric);
-    let mut drawn = build_curves_plot(&table, found.points, options.log);
+    let mut drawn = build_curves_plot(&table, points, options.log);
     drawn
         .notes
         .extend(query_pooled_axes(client, sweep, options, &table).await?);
@@ -58,17 +42,44 @@ pub(super) async fn draw_curves(
     .map_err(bad_input_error)
 }
 
-fn explain_no_curves(table: &v1::TableResponse) -> String {
-    let sum = |count: fn(&v1::Summary) -> u64| {
-        table
-            .rows
-            .iter()
-            .filter_map(|row| row.summary.as_ref())
-            .map(count)
-            .sum::<u64>()
+/// The points of the curves of a table's rows, of which there is at least one.
+async fn query_points(
+    client: &mut Client,
+    sweep: &str,
+    options: &PlotOptions,
+    table: &v1::TableResponse,
+) -> Result<Vec<v1::CurvePoint>, UserError> {
+    let request = v1::CurvesRequest {
+        sweep: sweep.to_owned(),
+        metric: table.metric.clone(),
+        stats: Vec::new(),
+        by: options.by.clone(),
     };
+    let found = query_curves(client, request).await?;
 
-    match (sum(|s| s.n), sum(|s| s.diverged), sum(|s| s.failed)) {
+    if found.axes != table.axes {
+        let message =
+            "the coordinator is of an older version, which pools no curves: leave out --by";
+        return Err(UserError::new(ErrorCode::Version, message));
+    }
+    if found.points.is_empty() {
+        return Err(bad_input_error(explain_no_curves(table)));
+    }
+
+    Ok(found.points)
+}
+
+fn explain_no_curves(table: &v1::TableResponse) -> String {
+    let mut n = 0;
+    let mut diverged = 0;
+    let mut failed = 0;
+    for s in table.rows.iter().filter_map(|row| row.summary.as_ref()) {
+        n += s.n;
+        diverged += s.diverged;
+        failed += s.failed;
+    }
+
+    match (n, diverged, failed) {
         (0, 0, 0) => "there is no curve yet: no trial has ended".to_owned(),
         (0, diverged, failed) => {
             format!(
@@ -85,32 +96,15 @@ fn build_curves_plot(
     log: bool,
 ) -> CurvesPlot {
     let axes = varying_axes(table);
-    let words = |values: &[v1::AxisValue]| values.iter().map(exact_value).collect::<Vec<_>>();
-    let mut by_row: HashMap<Vec<String>, Vec<MeanPoint>> = HashMap::new();
-
-    for point in points {
-        let s = point.summary.unwrap_or_default();
-        let Some(mean) = s.mean else { continue };
-        let interval = s.ci95_low.zip(s.ci95_high);
-        by_row
-            .entry(words(&point.values))
-            .or_default()
-            .push(MeanPoint {
-                step: point.step as f64,
-                mean,
-                interval,
-            });
-    }
+    let names = AxisFormats::from_table(table);
+    let mut points = group_points(points);
 
     let mut lines = Vec::new();
     let mut missing = Vec::new();
-    let names = AxisFormats::from_table(table);
-
     for row in &table.rows {
         let s = row.summary.unwrap_or_default();
         let name = format_row_name(row, &axes, &names);
-
-        match by_row.remove(&words(&row.values)) {
+        match points.remove(&exact_values(&row.values)) {
             Some(points) => lines.push(MeanCurve {
                 label: format!("{name}{}", format_diverged_count(&s)),
                 points,
@@ -120,11 +114,8 @@ fn build_curves_plot(
     }
 
     let mut notes: Vec<String> = format_missing_curves(&missing).into_iter().collect();
-    if lines
-        .iter()
-        .flat_map(|line| &line.points)
-        .all(|point| point.interval.is_none())
-    {
+    let mut drawn = lines.iter().flat_map(|line| &line.points);
+    if drawn.all(|point| point.interval.is_none()) {
         notes.push("No band: no cell has two completed trials.".to_owned());
     }
 
@@ -135,6 +126,29 @@ fn build_curves_plot(
         notes,
         log,
     }
+}
+
+/// The points with a mean, by the values of their axes.
+fn group_points(points: Vec<v1::CurvePoint>) -> HashMap<Vec<String>, Vec<MeanPoint>> {
+    let mut by_row: HashMap<Vec<String>, Vec<MeanPoint>> = HashMap::new();
+    for point in points {
+        let s = point.summary.unwrap_or_default();
+        let Some(mean) = s.mean else { continue };
+        by_row
+            .entry(exact_values(&point.values))
+            .or_default()
+            .push(MeanPoint {
+                step: point.step as f64,
+                mean,
+                interval: s.ci95_low.zip(s.ci95_high),
+            });
+    }
+
+    by_row
+}
+
+fn exact_values(values: &[v1::AxisValue]) -> Vec<String> {
+    values.iter().map(exact_value).collect()
 }
 
 fn format_diverged_count(s: &v1::Summary) -> String {
@@ -148,15 +162,10 @@ fn format_diverged_count(s: &v1::Summary) -> String {
 
 /// Cells that have no curve, and why.
 fn format_missing_curves(missing: &[(String, v1::Summary)]) -> Option<String> {
-    let why = |s: &v1::Summary| match (s.n + s.failed, s.diverged) {
-        (0, 0) => "no result yet".to_owned(),
-        (0, n) => format!("all {n} diverged"),
-        _ => "no sample".to_owned(),
-    };
     let named: Vec<String> = missing
         .iter()
         .take(6)
-        .map(|(name, s)| format!("{name} ({})", why(s)))
+        .map(|(name, s)| format!("{name} ({})", explain_missing_curve(s)))
         .collect();
     let more = missing.len().saturating_sub(named.len());
     let more = if more > 0 {
@@ -166,4 +175,12 @@ fn format_missing_curves(missing: &[(String, v1::Summary)]) -> Option<String> {
     };
 
     (!named.is_empty()).then(|| format!("Without a curve: {}{more}.", named.join("; ")))
+}
+
+fn explain_missing_curve(s: &v1::Summary) -> String {
+    match (s.n + s.failed, s.diverged) {
+        (0, 0) => "no result yet".to_owned(),
+        (0, n) => format!("all {n} diverged"),
+        _ => "no sample".to_owned(),
+    }
 }

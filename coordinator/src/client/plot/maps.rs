@@ -28,12 +28,44 @@ pub(super) async fn draw_map(
         PlotKind::Phase => "p_diverged",
         _ => options.stat.as_deref().unwrap_or("mean"),
     };
-    let stats = if stat == "mean" {
-        Vec::new()
-    } else {
-        vec![stat.to_owned()]
+    let mut table = query_map_table(client, sweep, options, by, stat).await?;
+    let all = table.rows.len();
+    options
+        .selection
+        .apply_to_tables(std::slice::from_mut(&mut table))?;
+
+    let mut map = Heatmap {
+        partial: table.rows.len() < all,
+        ..build_heatmap(&table, stat, options)
     };
-    let mut table = query_table(client, options.build_table_request(sweep, by, stats)).await?;
+    map.notes.extend(format_pooled_axes(&whole.axes, &table));
+    let title = match options.kind {
+        PlotKind::Phase => format!("{}: share of trials that diverged", table.name),
+        _ => format!("{}: {}", table.name, map.name),
+    };
+
+    heatmap::draw_heatmap(
+        &map,
+        &options.build_plot_style(title, format_subtitle(&table, options)),
+    )
+    .map_err(bad_input_error)
+}
+
+/// The table of one statistic over two axes.
+async fn query_map_table(
+    client: &mut Client,
+    sweep: &str,
+    options: &PlotOptions,
+    by: Vec<String>,
+    stat: &str,
+) -> Result<v1::TableResponse, UserError> {
+    // The mean is in every table.
+    let stats = match stat {
+        "mean" => Vec::new(),
+        stat => vec![stat.to_owned()],
+    };
+    let table = query_table(client, options.build_table_request(sweep, by, stats)).await?;
+
     if stat != "mean" && table.columns.first().map(String::as_str) != Some(stat) {
         let message = format!(
             "--stat: a heat map shows one number per cell, and '{stat}' is {}: choose one number, such as mean, std, median, q05 or p_diverged",
@@ -42,28 +74,10 @@ pub(super) async fn draw_map(
         return Err(bad_input_error(message));
     }
 
-    let all = table.rows.len();
-    options
-        .selection
-        .apply_to_tables(std::slice::from_mut(&mut table))?;
-    let mut map = Heatmap {
-        partial: table.rows.len() < all,
-        ..build_heatmap(&table, stat, options)
-    };
-    map.notes.extend(format_pooled_axes(&whole.axes, &table));
-
-    let title = match options.kind {
-        PlotKind::Phase => format!("{}: share of trials that diverged", table.name),
-        _ => format!("{}: {}", table.name, map.name),
-    };
-    heatmap::draw_heatmap(
-        &map,
-        &options.build_plot_style(title, format_subtitle(&table, options)),
-    )
-    .map_err(bad_input_error)
+    Ok(table)
 }
 
-/// The axes upwards and to the right: those asked for, or the first two that have several values.
+/// The axes upwards and/// The axes upwards and to the right: those asked for, or the first two that have several values.
 fn choose_map_axes(
     whole: &v1::TableResponse,
     options: &PlotOptions,
@@ -103,28 +117,23 @@ fn describe_best_cell(table: &v1::TableResponse, words: &AxisFormats) -> Option<
         return ranked.then(|| format!("The best cell by ranks{by} is not among these."));
     };
     let best = &table.rows[best];
-    let values: Vec<String> = words.format_row(&best.values).collect();
-    let axes = table
+    let values: Vec<String> = table
         .axes
         .iter()
-        .zip(values)
-        .map(|(axis, value)| format!("{axis} {value}"));
+        .zip(words.format_row(&best.values))
+        .map(|(axis, value)| format!("{axis} {value}"))
+        .collect();
+    let tied = table.rows.iter().filter(|row| row.may_be_best).count();
 
-    let others = table
-        .rows
-        .iter()
-        .filter(|row| row.may_be_best)
-        .count()
-        .saturating_sub(1);
-
-    let best = axes.collect::<Vec<_>>().join(", ");
     Some(format!(
-        "Best by ranks{by}: {best}; {others} of {} others here may be as good.",
+        "Best by ranks{by}: {}; {} of {} others here may be as good.",
+        values.join(", "),
+        tied.saturating_sub(1),
         table.rows.len() - 1
     ))
 }
 
-/// Which trials a statistic is over.
+/// Which trials a statistic/// Which trials a statistic is over.
 fn counted_trials(stat: &str) -> CountedTrials {
     match stat {
         "n" | "diverged" | "failed" => CountedTrials::Counts,
@@ -137,56 +146,25 @@ fn counted_trials(stat: &str) -> CountedTrials {
 
 fn build_heatmap(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Heatmap {
     let words = AxisFormats::from_table(table);
-    let factor = |axis: usize| {
-        let mut levels = Vec::new();
-        for row in &table.rows {
-            let level = build_axis_level(&words, axis, &row.values[axis]);
-            if !levels.contains(&level) {
-                levels.push(level);
-            }
-        }
-
-        PlotAxis::new(&table.axes[axis], levels)
-    };
-    let rows = factor(0);
-
-    let columns = factor(1);
-    let place = |factor: &PlotAxis, axis: usize, value: &v1::AxisValue| {
-        let level = build_axis_level(&words, axis, value);
-        factor.levels.iter().position(|known| *known == level)
-    };
-    let cell = |row: &v1::TableRow| {
-        let s = row.summary.unwrap_or_default();
-        let mean = stat == "mean";
-        Some(HeatmapCell {
-            row: place(&rows, 0, &row.values[0])?,
-            column: place(&columns, 1, &row.values[1])?,
-            value: if mean {
-                s.mean
-            } else {
-                row.figures.first().copied().filter(|x| !x.is_nan())
-            },
-            half_width: s
-                .ci95_high
-                .zip(s.mean)
-                .map(|(high, mean)| high - mean)
-                .filter(|_| mean),
-            trials: [s.n, s.diverged, s.failed],
-        })
-    };
-    let cells: Vec<HeatmapCell> = table.rows.iter().filter_map(cell).collect();
-    let lone = stat == "mean" && cells.iter().all(|cell| cell.half_width.is_none());
-
-    let phase = options.kind == PlotKind::Phase;
-    let mut notes: Vec<String> = lone
-        .then(|| "No cell has two completed trials: there is no interval.".to_owned())
-        .into_iter()
+    let grid = MapGrid::from_table(table, &words);
+    let cells: Vec<HeatmapCell> = table
+        .rows
+        .iter()
+        .filter_map(|row| grid.build_cell(row, stat == "mean"))
         .collect();
-    notes.extend(describe_best_cell(table, &words).filter(|_| stat == "mean" && !phase));
+    let phase = options.kind == PlotKind::Phase;
+
+    let mut notes = Vec::new();
+    if stat == "mean" && cells.iter().all(|cell| cell.half_width.is_none()) {
+        notes.push("No cell has two completed trials: there is no interval.".to_owned());
+    }
+    if stat == "mean" && !phase {
+        notes.extend(describe_best_cell(table, &words));
+    }
 
     let name = match counted_trials(stat) {
         _ if phase => "P(diverged)".to_owned(),
-        // These are the same whatever is measured.
+        // Counts are the same whatever is measured.
         CountedTrials::Counts | CountedTrials::Diverged => stat.to_owned(),
         CountedTrials::Completed | CountedTrials::Both => format!("{stat} {}", table.metric),
     };
@@ -198,9 +176,58 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -
         shares: phase,
         log: options.log,
         notes,
-        rows,
-        columns,
+        rows: grid.rows,
+        columns: grid.columns,
     }
+}
+
+/// The two axes of a map, with the levels that its rows have.
+struct MapGrid<'a> {
+    rows: PlotAxis,
+    columns: PlotAxis,
+    words: &'a AxisFormats,
+}
+
+impl<'a> MapGrid<'a> {
+    fn from_table(table: &v1::TableResponse, words: &'a AxisFormats) -> Self {
+        Self {
+            rows: build_plot_axis(table, words, 0),
+            columns: build_plot_axis(table, words, 1),
+            words,
+        }
+    }
+
+    /// A cell with its mean and interval, or with the statistic that was asked for.
+    fn build_cell(&self, row: &v1::TableRow, is_mean: bool) -> Option<HeatmapCell> {
+        let s = row.summary.unwrap_or_default();
+        let half_width = s.ci95_high.zip(s.mean).map(|(high, mean)| high - mean);
+        let figure = row.figures.first().copied().filter(|x| !x.is_nan());
+
+        Some(HeatmapCell {
+            row: self.find_level(&self.rows, 0, row)?,
+            column: self.find_level(&self.columns, 1, row)?,
+            value: if is_mean { s.mean } else { figure },
+            half_width: half_width.filter(|_| is_mean),
+            trials: [s.n, s.diverged, s.failed],
+        })
+    }
+
+    fn find_level(&self, axis: &PlotAxis, at: usize, row: &v1::TableRow) -> Option<usize> {
+        let level = build_axis_level(self.words, at, &row.values[at]);
+        axis.levels.iter().position(|known| *known == level)
+    }
+}
+
+fn build_plot_axis(table: &v1::TableResponse, words: &AxisFormats, at: usize) -> PlotAxis {
+    let mut levels = Vec::new();
+    for row in &table.rows {
+        let level = build_axis_level(words, at, &row.values[at]);
+        if !levels.contains(&level) {
+            levels.push(level);
+        }
+    }
+
+    PlotAxis::new(&table.axes[at], levels)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `ergodic plot`: asks for what a picture shows, and has it drawn.
+//! `ergodic plot`: queries the data of a picture, and has it drawn.
 
 mod curves;
 mod maps;
@@ -6,6 +6,7 @@ mod rows;
 
 use std::path::Path;
 
+use clap::ValueEnum as _;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -13,7 +14,7 @@ use ergodic_proto::v1;
 use super::Client;
 use super::query::{query_status, query_table};
 use super::render::{AxisFormats, RowSelection, is_stream, write_atomic_file};
-use super::status_text::count_done_trials;
+use super::status_text::{count_done_trials, format_trial_count};
 use crate::plot::{AxisLevel, PlotStyle, Scene};
 
 /// `--kind`
@@ -63,7 +64,7 @@ pub struct PlotOptions {
 }
 
 impl PlotOptions {
-    /// A picture of this kind, nothing else being said.
+    /// A picture of this kind, with defaults for everything else.
     pub fn new(kind: PlotKind) -> Self {
         Self {
             kind,
@@ -128,7 +129,7 @@ pub async fn plot_sweep(
     options: &PlotOptions,
     output: Option<&Path>,
 ) -> Result<Option<String>, UserError> {
-    // A wrong name is told before anything is asked.
+    // A wrong name is an error before any request is made.
     let output = output
         .map(|path| Ok::<_, UserError>((path, choose_image_format(path)?)))
         .transpose()?;
@@ -145,10 +146,10 @@ pub async fn plot_sweep(
     Ok(None)
 }
 
-/// Asks for what a picture shows, and draws it.
+/// Queries the data of a picture, and draws it.
 ///
 /// # Errors
-/// As for [`plot`].
+/// As for [`plot_sweep`].
 pub async fn draw_scene(
     client: &mut Client,
     sweep: &str,
@@ -164,14 +165,14 @@ pub async fn draw_scene(
     }
 }
 
-/// Cells of a sweep of which a picture is made.
+/// Most cells of a picture.
 const MAX_CELLS: u64 = 100_000;
-/// The same with a curve for each.
+/// Most cells of a picture with a curve for each.
 pub(super) const MAX_CURVES: u64 = 5_000;
-/// Trials of which each is shown.
+/// Most trials of a picture that shows each.
 const MAX_TRIALS: u64 = 2_000_000;
 
-/// Refuses what nobody could look at, and what would take all memory.
+/// Refuses pictures that nobody could read, and those that would take all memory. `what` is the subject of the error.
 pub(super) fn check_plot_size(
     what: &str,
     options: &PlotOptions,
@@ -185,71 +186,80 @@ pub(super) fn check_plot_size(
         MAX_CELLS
     };
 
-    let instead = "name axes with --by where the kind has it, pool cells with `ergodic table ID --by AXIS,AXIS`, or take them out \
-                   with `ergodic export` or `ergodic sql`";
-
     if cells > most && options.by.is_empty() {
-        return Err(bad_input_error(format!(
-            "{what} of {cells} cells cannot be read; at most {most} are shown: {instead}"
+        return Err(plot_size_error(format!(
+            "{what} of {cells} cells cannot be read; at most {most} are shown"
         )));
     }
 
     if trials > MAX_TRIALS && matches!(options.kind, PlotKind::Distribution | PlotKind::Pairs) {
-        return Err(bad_input_error(format!(
-            "{what} of {trials} trials cannot be read; at most {MAX_TRIALS} are shown: {instead}"
+        return Err(plot_size_error(format!(
+            "{what} of {trials} trials cannot be read; at most {MAX_TRIALS} are shown"
         )));
     }
 
     Ok(())
 }
 
+fn plot_size_error(problem: String) -> UserError {
+    bad_input_error(format!(
+        "{problem}: name axes with --by where the kind has it, pool cells with `ergodic table ID --by AXIS,AXIS`, or take them out \
+         with `ergodic export` or `ergodic sql`"
+    ))
+}
+
 /// Options that would be without effect are refused.
 fn check_options(options: &PlotOptions) -> Result<(), UserError> {
-    let kind = options.kind;
-    let map = matches!(kind, PlotKind::Heatmap | PlotKind::Phase);
-    let refusals = [
+    for (given, option, kinds) in [
         (
-            options.rows.is_some() && !map,
+            options.rows.is_some(),
             "--rows and --cols",
-            "heatmap and phase",
+            &[PlotKind::Heatmap, PlotKind::Phase][..],
         ),
         (
-            !options.by.is_empty() && !matches!(kind, PlotKind::Curves | PlotKind::Distribution),
+            !options.by.is_empty(),
             "--by",
-            "curves and distribution",
+            &[PlotKind::Curves, PlotKind::Distribution],
         ),
+        (options.stat.is_some(), "--stat", &[PlotKind::Heatmap]),
+        (options.baseline.is_some(), "--baseline", &[PlotKind::Pairs]),
         (
-            options.stat.is_some() && kind != PlotKind::Heatmap,
-            "--stat",
-            "heatmap",
-        ),
-        (
-            options.baseline.is_some() && kind != PlotKind::Pairs,
-            "--baseline",
-            "pairs",
-        ),
-        (
-            options.log && matches!(kind, PlotKind::Phase | PlotKind::Pairs),
+            options.log,
             "--log",
-            "heatmap, curves and distribution",
+            &[PlotKind::Heatmap, PlotKind::Curves, PlotKind::Distribution],
         ),
         (
-            options.at.is_some() && matches!(kind, PlotKind::Curves | PlotKind::Distribution),
+            options.at.is_some(),
             "--at",
-            "heatmap, phase and pairs",
+            &[PlotKind::Heatmap, PlotKind::Phase, PlotKind::Pairs],
         ),
         (
-            options.selection.sort.is_some() && map,
+            options.selection.sort.is_some(),
             "--sort",
-            "curves, distribution and pairs",
+            &[PlotKind::Curves, PlotKind::Distribution, PlotKind::Pairs],
         ),
-    ];
+    ] {
+        if given && !kinds.contains(&options.kind) {
+            return Err(bad_input_error(format!(
+                "{option}: only for --kind {}",
+                format_kinds(kinds)
+            )));
+        }
+    }
 
-    match refusals.iter().find(|(refused, _, _)| *refused) {
-        Some((_, option, kinds)) => Err(bad_input_error(format!(
-            "{option}: only for --kind {kinds}"
-        ))),
-        None => Ok(()),
+    Ok(())
+}
+
+/// `heatmap, phase and pairs`
+fn format_kinds(kinds: &[PlotKind]) -> String {
+    let names: Vec<String> = kinds
+        .iter()
+        .filter_map(|kind| Some(kind.to_possible_value()?.get_name().to_owned()))
+        .collect();
+    match &names[..] {
+        [] => String::new(),
+        [name] => name.clone(),
+        [names @ .., last] => format!("{} and {last}", names.join(", ")),
     }
 }
 
@@ -275,36 +285,35 @@ fn bad_input_error(message: String) -> UserError {
 
 /// `sbtm6suc · 45 trials · glyphs … · cpu-f32/6`
 fn format_subtitle(table: &v1::TableResponse, options: &PlotOptions) -> String {
-    let part = match table.done == table.trials {
-        true => format!("{} trials", table.trials),
-        false => format!("{} of {} trials so far", table.done, table.trials),
-    };
     let at = options
         .at
         .as_ref()
         .map_or_else(String::new, |at| format!("at {at} · "));
 
     format!(
-        "{} · {at}{part} · {} · {}",
-        table.sweep, table.numerics, table.data
+        "{} · {at}{} · {} · {}",
+        table.sweep,
+        format_trial_count(table.done, table.trials),
+        table.numerics,
+        table.data
     )
 }
 
-/// Names of the axes whose value is not the same in all rows, with their places.
+/// Names of the axes whose value/// The axes whose value is not the same in all rows: positions and names.
 pub(super) fn varying_axes(table: &v1::TableResponse) -> Vec<(usize, String)> {
-    let differs = |at: usize| {
-        table
-            .rows
-            .iter()
-            .any(|row| row.values[at] != table.rows[0].values[at])
-    };
-    (0..table.axes.len())
-        .filter(|at| differs(*at))
-        .map(|at| (at, table.axes[at].clone()))
-        .collect()
+    let mut varying = Vec::new();
+    for (at, name) in table.axes.iter().enumerate() {
+        let mut values = table.rows.iter().map(|row| &row.values[at]);
+        let first = values.next();
+        if values.any(|value| Some(value) != first) {
+            varying.push((at, name.clone()));
+        }
+    }
+
+    varying
 }
 
-/// A row by those of its values that tell it from others: `0.1 · adamw`.
+/// A row by those/// A row by those of its values that tell it from others: `0.1 · adamw`.
 fn format_row_name(row: &v1::TableRow, axes: &[(usize, String)], words: &AxisFormats) -> String {
     axes.iter()
         .map(|(at, _)| words.format_value(*at, &row.values[*at]))
@@ -312,7 +321,7 @@ fn format_row_name(row: &v1::TableRow, axes: &[(usize, String)], words: &AxisFor
         .join(" · ")
 }
 
-/// What these values are of: `lr · optimizer.kind`.
+/// The axes of such names: `lr · optimizer.kind`.
 fn format_axis_names(axes: &[(usize, String)]) -> String {
     axes.iter()
         .map(|(_, name)| name.as_str())
@@ -341,7 +350,7 @@ fn format_pooled_axes(all: &[String], table: &v1::TableResponse) -> Option<Strin
     (!others.is_empty()).then(|| format!("Pooled over {}.", others.join(", ")))
 }
 
-/// The same where axes to group by were named.
+/// Axes of the sweep that are no axes of the table, where axes to group by were named.
 async fn query_pooled_axes(
     client: &mut Client,
     sweep: &str,

@@ -41,33 +41,22 @@ pub(super) async fn draw_distribution(
 
     let axes = varying_axes(&table);
     let names = AxisFormats::from_table(&table);
-    let cell = |row: &v1::TableRow| {
+    let mut cells = Vec::with_capacity(table.rows.len());
+    for row in &table.rows {
         let s = row.summary.unwrap_or_default();
-        let group: Vec<String> = row.values.iter().map(exact_value).collect();
-        let values = values.remove(&group).unwrap_or_default();
-        DistributionCell {
+        cells.push(DistributionCell {
             label: format_row_name(row, &axes, &names),
-            values,
+            values: values.remove(&exact_values(row)).unwrap_or_default(),
             diverged: s.diverged,
             failed: s.failed,
-        }
-    };
-    let cells: Vec<DistributionCell> = table.rows.iter().map(cell).collect();
+        });
+    }
 
     let title = format!("{}: {} of every trial", table.name, table.metric);
-    let pooled = query_pooled_axes(client, sweep, options, &table)
-        .await?
-        .map_or_else(String::new, |text| format!(". {text}"));
-    let key = if axes.is_empty() {
-        "all trials".to_owned()
-    } else {
-        format_axis_names(&axes)
-    };
-    let key = format!("{key}{}", pooled.trim_end_matches('.'));
-
+    let pooled = query_pooled_axes(client, sweep, options, &table).await?;
     distribution::draw_distributions(
         &table.metric,
-        &key,
+        &format_distribution_key(&axes, pooled),
         &cells,
         options.log,
         &options.build_plot_style(title, format_subtitle(&table, options)),
@@ -75,7 +64,23 @@ pub(super) async fn draw_distribution(
     .map_err(bad_input_error)
 }
 
-/// A trial among others.
+/// What the rows of a picture are: `lr · wd. Pooled over seed`
+fn format_distribution_key(axes: &[(usize, String)], pooled: Option<String>) -> String {
+    let rows = match axes {
+        [] => "all trials".to_owned(),
+        axes => format_axis_names(axes),
+    };
+    match pooled {
+        Some(text) => format!("{rows}. {}", text.trim_end_matches('.')),
+        None => rows,
+    }
+}
+
+fn exact_values(row: &v1::TableRow) -> Vec<String> {
+    row.values.iter().map(exact_value).collect()
+}
+
+/// A trial among others/// A trial among others.
 struct GroupedTrial {
     /// Its values of the axes asked for, in words.
     group: Vec<String>,
@@ -98,38 +103,31 @@ async fn query_final_values(
         .iter()
         .filter_map(|axis| first.axes.iter().position(|name| name == axis))
         .collect();
-    let value = |row: &v1::TrialRow| {
-        let result = row
-            .result
-            .as_ref()
-            .filter(|result| result.outcome() == v1::OutcomeKind::Completed)?;
-        let value = result
-            .metrics
-            .get(column?)
-            .copied()
-            .filter(|x| x.is_finite())?;
+    let mut values = Vec::new();
+    for row in pages.iter().flat_map(|page| &page.rows) {
+        if let Some((repeat, value)) = completed_value(row, column) {
+            let group = places.iter().map(|at| exact_value(&row.values[*at]));
+            let group = group.collect();
+            values.push((GroupedTrial { group, repeat }, value));
+        }
+    }
 
-        let group = places
-            .iter()
-            .map(|at| exact_value(&row.values[*at]))
-            .collect();
-        Some((
-            GroupedTrial {
-                group,
-                repeat: result.key.unwrap_or_default().repeat,
-            },
-            value,
-        ))
-    };
-
-    Ok(pages
-        .iter()
-        .flat_map(|page| &page.rows)
-        .filter_map(value)
-        .collect())
+    Ok(values)
 }
 
-/// Every cell against its baseline.
+/// The repeat of a completed trial, and its finite value in this column.
+fn completed_value(row: &v1::TrialRow, column: Option<usize>) -> Option<(u32, f64)> {
+    let result = row.result.as_ref()?;
+    if result.outcome() != v1::OutcomeKind::Completed {
+        return None;
+    }
+
+    let value = *result.metrics.get(column?)?;
+    let repeat = result.key.unwrap_or_default().repeat;
+    value.is_finite().then_some((repeat, value))
+}
+
+/// Every cell against/// Every cell against its baseline.
 pub(super) async fn draw_pairs(
     client: &mut Client,
     sweep: &str,
@@ -157,41 +155,13 @@ pub(super) async fn draw_pairs(
         .selection
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
-    let mut notes = vec![format!(
-        "Rows: {}. Point and bar: mean difference and its 95 % CI.",
-        format_axis_names(&varying_axes(&table))
-    )];
     let differences = match &options.at {
-        Some(at) => {
-            notes.push(format!("Single repeats are not shown, since the trials' rows hold their ends, and not {at}."));
-            HashMap::new()
-        }
+        Some(_) => HashMap::new(),
         None => {
-            notes[0] +=
-                " Dots: single repeats, each of which has the same random streams in both cells.";
             let chosen = resolve_baseline(&whole, &compared, baseline)?;
             query_repeat_differences(client, sweep, &compared, &chosen).await?
         }
     };
-
-    notes[0] += " ▲▼: repeats above and below the baseline; p: Wilcoxon's signed-rank test, with Holm's correction.";
-    let axes = varying_axes(&table);
-    let names = AxisFormats::from_table(&table);
-    let pair = |row: &v1::TableRow| {
-        let contrast = compared
-            .rows
-            .iter()
-            .find(|contrast| contrast.values == row.values)?;
-        let group: Vec<String> = row.values.iter().map(exact_value).collect();
-        Some(DifferenceRow {
-            label: format_row_name(row, &axes, &names),
-            differences: differences.get(&group).cloned().unwrap_or_default(),
-            mean: contrast.difference,
-            interval: contrast.low.zip(contrast.high),
-            remark: format_contrast_remark(contrast),
-        })
-    };
-    let shown: Vec<DifferenceRow> = table.rows.iter().filter_map(pair).collect();
 
     let title = format!(
         "{}: {} against {}, repeat by repeat",
@@ -200,38 +170,89 @@ pub(super) async fn draw_pairs(
     differences::draw_differences(
         &compared.metric,
         &compared.baseline,
-        &shown,
-        &notes,
+        &build_difference_rows(&table, &compared, &differences),
+        &describe_pairs(&table, options.at.as_deref()),
         &options.build_plot_style(title, format_subtitle(&table, options)),
     )
     .map_err(bad_input_error)
 }
 
-/// Level of the intervals.
+/// Notes on what the picture shows, `at` a step or at the end of each trial.
+fn describe_pairs(table: &v1::TableResponse, at: Option<&str>) -> Vec<String> {
+    let mut first = format!(
+        "Rows: {}. Point and bar: mean difference and its 95 % CI.",
+        format_axis_names(&varying_axes(table))
+    );
+    if at.is_none() {
+        first += " Dots: single repeats, each of which has the same random streams in both cells.";
+    }
+    first += " ▲▼: repeats above and below the baseline; p: Wilcoxon's signed-rank test, with Holm's correction.";
+
+    let mut notes = vec![first];
+    notes.extend(at.map(|at| {
+        format!(
+            "Single repeats are not shown, since the trials' rows hold their ends, and not {at}."
+        )
+    }));
+    notes
+}
+
+fn build_difference_rows(
+    table: &v1::TableResponse,
+    compared: &v1::CompareResponse,
+    differences: &HashMap<Vec<String>, Vec<f64>>,
+) -> Vec<DifferenceRow> {
+    let axes = varying_axes(table);
+    let names = AxisFormats::from_table(table);
+
+    let mut rows = Vec::new();
+    for row in &table.rows {
+        let mut contrasts = compared.rows.iter();
+        let Some(contrast) = contrasts.find(|contrast| contrast.values == row.values) else {
+            continue;
+        };
+        rows.push(DifferenceRow {
+            label: format_row_name(row, &axes, &names),
+            differences: differences
+                .get(&exact_values(row))
+                .cloned()
+                .unwrap_or_default(),
+            mean: contrast.difference,
+            interval: contrast.low.zip(contrast.high),
+            remark: format_contrast_remark(contrast),
+        });
+    }
+
+    rows
+}
+
+/// Level of the intervals./// Level of the intervals.
 const CONFIDENCE_LEVEL: f64 = 0.95;
 
 fn missing_baseline_error(whole: &v1::TableResponse) -> UserError {
     let words = AxisFormats::from_table(whole);
-    let values = |at: usize| {
-        let mut seen: Vec<String> = Vec::new();
-        for row in &whole.rows {
-            let text = words.format_value(at, &row.values[at]);
-            if !seen.contains(&text) && seen.len() < 6 {
-                seen.push(text);
-            }
-        }
-
-        seen.join(", ")
-    };
     let axes: Vec<String> = varying_axes(whole)
         .iter()
-        .map(|(at, name)| format!("{name} ({})", values(*at)))
+        .map(|(at, name)| format!("{name} ({})", list_axis_values(whole, &words, *at)))
         .collect();
 
     bad_input_error(format!(
         "--kind pairs: say against what, as in --baseline lr=0.1; axes of this sweep: {}",
         axes.join("; ")
     ))
+}
+
+/// The first six values of an axis.
+fn list_axis_values(whole: &v1::TableResponse, words: &AxisFormats, at: usize) -> String {
+    let mut seen: Vec<String> = Vec::new();
+    for row in &whole.rows {
+        let text = words.format_value(at, &row.values[at]);
+        if !seen.contains(&text) && seen.len() < 6 {
+            seen.push(text);
+        }
+    }
+
+    seen.join(", ")
 }
 
 /// The comparison's cells as rows of a table, so that they can be chosen and sorted as such: by mean difference.
@@ -314,30 +335,32 @@ async fn query_repeat_differences(
         }
     }
 
-    let in_order = |(group, mut all): (Vec<String>, Vec<(u32, f64)>)| {
-        all.sort_by_key(|(repeat, _)| *repeat);
-        (
-            group,
-            all.into_iter().map(|(_, difference)| difference).collect(),
-        )
-    };
-    Ok(differences.into_iter().map(in_order).collect())
+    Ok(differences
+        .into_iter()
+        .map(|(group, differences)| (group, sort_by_repeat(differences)))
+        .collect())
 }
 
-/// The places of the axes that the baseline names, with its values as rows have them in words: those that the coordinator has
-/// taken them for, which are in the table of the whole sweep.
+fn sort_by_repeat(mut differences: Vec<(u32, f64)>) -> Vec<f64> {
+    differences.sort_by_key(|(repeat, _)| *repeat);
+    differences
+        .into_iter()
+        .map(|(_, difference)| difference)
+        .collect()
+}
+
+/// The places of the axes/// The axes that the baseline names, by their positions in the comparison, with the values that the coordinator took the baseline's
+/// for: those of the whole sweep's table, in words.
 fn resolve_baseline(
     whole: &v1::TableResponse,
     compared: &v1::CompareResponse,
     baseline: &str,
 ) -> Result<Vec<(usize, String)>, UserError> {
-    let resolve = |choice: v1::AxisChoice| {
-        let suffix = format!(".{}", choice.axis);
-        let place = |axes: &[String]| {
-            let exact = axes.iter().position(|axis| *axis == choice.axis);
-            exact.or_else(|| axes.iter().position(|axis| axis.ends_with(&suffix)))
-        };
-        let (Some(at), Some(in_whole)) = (place(&compared.axes), place(&whole.axes)) else {
+    let mut chosen = Vec::new();
+    for choice in parse_axis_choices("--baseline", baseline)? {
+        let at = find_axis(&compared.axes, &choice.axis);
+        let in_whole = find_axis(&whole.axes, &choice.axis);
+        let (Some(at), Some(in_whole)) = (at, in_whole) else {
             let hint = suggest_nearest(&choice.axis, compared.axes.iter().map(String::as_str));
             return Err(UserError::new(
                 ErrorCode::NotFound,
@@ -345,19 +368,19 @@ fn resolve_baseline(
             ));
         };
 
-        Ok((
-            at,
-            match_axis_value(
-                whole.rows.iter().map(|row| &row.values[in_whole]),
-                &choice.value,
-            ),
-        ))
-    };
+        let values = whole.rows.iter().map(|row| &row.values[in_whole]);
+        chosen.push((at, match_axis_value(values, &choice.value)));
+    }
 
-    parse_axis_choices("--baseline", baseline)?
-        .into_iter()
-        .map(resolve)
-        .collect()
+    Ok(chosen)
+}
+
+/// The position of the axis with this name, or else of the first one that ends in it: `lr` is `train.lr`.
+fn find_axis(axes: &[String], name: &str) -> Option<usize> {
+    let suffix = format!(".{name}");
+    axes.iter()
+        .position(|axis| axis == name)
+        .or_else(|| axes.iter().position(|axis| axis.ends_with(&suffix)))
 }
 
 /// The value that is exactly this, or else the one that is rounded to it.
@@ -365,24 +388,24 @@ fn match_axis_value<'a>(
     values: impl Iterator<Item = &'a v1::AxisValue> + Clone,
     text: &str,
 ) -> String {
-    let number = |value: &v1::AxisValue| match value.kind {
-        Some(v1::axis_value::Kind::Number(x)) => Some(x),
-        _ => None,
-    };
     let wanted: Option<f64> = text.parse().ok();
-    let same = |value: &&v1::AxisValue| {
-        (wanted.is_some() && number(value) == wanted) || exact_value(value) == text
-    };
-
-    let rounded = |value: &&v1::AxisValue| {
-        number(value)
-            .zip(wanted)
-            .is_some_and(|(x, wanted)| can_round_to(x, wanted))
-    };
-    let found = values
-        .clone()
-        .find(same)
-        .or_else(|| values.clone().find(rounded));
+    let same = values.clone().find(|value| {
+        (wanted.is_some() && axis_number(value) == wanted) || exact_value(value) == text
+    });
+    let found = same.or_else(|| values.clone().find(|value| is_rounded_to(value, wanted)));
 
     found.map_or_else(|| text.to_owned(), exact_value)
+}
+
+fn is_rounded_to(value: &v1::AxisValue, wanted: Option<f64>) -> bool {
+    axis_number(value)
+        .zip(wanted)
+        .is_some_and(|(x, wanted)| can_round_to(x, wanted))
+}
+
+fn axis_number(value: &v1::AxisValue) -> Option<f64> {
+    match value.kind {
+        Some(v1::axis_value::Kind::Number(x)) => Some(x),
+        _ => None,
+    }
 }
