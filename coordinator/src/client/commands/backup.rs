@@ -79,7 +79,7 @@ async fn write_archive(client: &mut Client, path: &Path) -> Result<WrittenArchiv
     Ok(written)
 }
 
-/// What is to be said of a file/// The warning about a file that a backup lacks.
+/// The warning about a file that a backup lacks.
 pub(crate) fn format_missing_file(missing: &v1::BackupMissing) -> String {
     let hash: String = missing
         .hash

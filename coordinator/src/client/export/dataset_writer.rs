@@ -251,7 +251,7 @@ impl DatasetWriter {
         Ok(())
     }
 
-    /// Waits for one part; whether    /// Waits for one part; whether there was one.
+    /// Waits for one part; whether there was one.
     async fn join_next_part(&mut self) -> Result<bool, UserError> {
         match self.tasks.join_next().await {
             None => Ok(false),

@@ -75,7 +75,7 @@ impl DatasetRoot {
         Err(UserError::new(ErrorCode::BadInput, message))
     }
 
-    /// The place of a sweep    /// The dataset of a sweep below this root.
+    /// The dataset of a sweep below this root.
     ///
     /// # Errors
     /// The root cannot be used, or another export is writing to that dataset.
@@ -325,7 +325,7 @@ impl DatasetLocation {
         }
     }
 
-    /// Reads the manifest, if there is one, with the version by which it can be replaced.    /// Reads the manifest, if there is one, with the version by which it can be replaced.
+    /// Reads the manifest, if there is one, with the version by which it can be replaced.
     pub(super) async fn read_manifest(&self) -> Result<StoredManifest, UserError> {
         match self.store.get(&Path::from(MANIFEST_FILE)).await {
             Err(object_store::Error::NotFound { .. }) => Ok(StoredManifest {

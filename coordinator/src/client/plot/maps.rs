@@ -77,7 +77,7 @@ async fn query_map_table(
     Ok(table)
 }
 
-/// The axes upwards and/// The axes upwards and to the right: those asked for, or the first two that have several values.
+/// The axes upwards and to the right: those asked for, or the first two that have several values.
 fn choose_map_axes(
     whole: &v1::TableResponse,
     options: &PlotOptions,
@@ -133,7 +133,7 @@ fn describe_best_cell(table: &v1::TableResponse, words: &AxisFormats) -> Option<
     ))
 }
 
-/// Which trials a statistic/// Which trials a statistic is over.
+/// Which trials a statistic is over.
 fn counted_trials(stat: &str) -> CountedTrials {
     match stat {
         "n" | "diverged" | "failed" => CountedTrials::Counts,

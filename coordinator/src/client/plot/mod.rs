@@ -299,7 +299,7 @@ fn format_subtitle(table: &v1::TableResponse, options: &PlotOptions) -> String {
     )
 }
 
-/// Names of the axes whose value/// The axes whose value is not the same in all rows: positions and names.
+/// The axes whose value is not the same in all rows: positions and names.
 pub(super) fn varying_axes(table: &v1::TableResponse) -> Vec<(usize, String)> {
     let mut varying = Vec::new();
     for (at, name) in table.axes.iter().enumerate() {
@@ -313,7 +313,7 @@ pub(super) fn varying_axes(table: &v1::TableResponse) -> Vec<(usize, String)> {
     varying
 }
 
-/// A row by those/// A row by those of its values that tell it from others: `0.1 · adamw`.
+/// A row by those of its values that tell it from others: `0.1 · adamw`.
 fn format_row_name(row: &v1::TableRow, axes: &[(usize, String)], words: &AxisFormats) -> String {
     axes.iter()
         .map(|(at, _)| words.format_value(*at, &row.values[*at]))

@@ -80,7 +80,7 @@ fn exact_values(row: &v1::TableRow) -> Vec<String> {
     row.values.iter().map(exact_value).collect()
 }
 
-/// A trial among others/// A trial among others.
+/// A trial among others.
 struct GroupedTrial {
     /// Its values of the axes asked for, in words.
     group: Vec<String>,
@@ -127,7 +127,7 @@ fn completed_value(row: &v1::TrialRow, column: Option<usize>) -> Option<(u32, f6
     value.is_finite().then_some((repeat, value))
 }
 
-/// Every cell against/// Every cell against its baseline.
+/// Every cell against its baseline.
 pub(super) async fn draw_pairs(
     client: &mut Client,
     sweep: &str,
@@ -226,7 +226,7 @@ fn build_difference_rows(
     rows
 }
 
-/// Level of the intervals./// Level of the intervals.
+/// Level of the intervals.
 const CONFIDENCE_LEVEL: f64 = 0.95;
 
 fn missing_baseline_error(whole: &v1::TableResponse) -> UserError {
@@ -349,7 +349,7 @@ fn sort_by_repeat(mut differences: Vec<(u32, f64)>) -> Vec<f64> {
         .collect()
 }
 
-/// The places of the axes/// The axes that the baseline names, by their positions in the comparison, with the values that the coordinator took the baseline's
+/// The axes that the baseline names, by their positions in the comparison, with the values that the coordinator took the baseline's
 /// for: those of the whole sweep's table, in words.
 fn resolve_baseline(
     whole: &v1::TableResponse,

@@ -1,4 +1,4 @@
-//! Records as columns that have types.
+//! Rows as columns that have types.
 
 use std::sync::Arc;
 
@@ -18,18 +18,16 @@ pub fn infer_axis_types<'a>(
     axes: usize,
     rows: impl Iterator<Item = &'a [v1::AxisValue]> + Clone,
 ) -> Vec<DataType> {
-    let type_of = |axis: usize| {
-        let values = rows
-            .clone()
-            .filter_map(move |row| row.get(axis))
-            .map(json_value);
-        values
-            .map(|value| infer_type(&value))
-            .reduce(common_type)
-            .unwrap_or(DataType::Utf8)
-    };
+    let mut types = Vec::with_capacity(axes);
+    for axis in 0..axes {
+        let values = rows.clone().filter_map(|row| row.get(axis));
+        let common = values
+            .map(|value| infer_type(&json_value(value)))
+            .reduce(common_type);
+        types.push(common.unwrap_or(DataType::Utf8));
+    }
 
-    (0..axes).map(type_of).collect()
+    types
 }
 
 fn infer_type(value: &Value) -> DataType {
@@ -64,27 +62,34 @@ fn column_type(column: &str) -> DataType {
 }
 
 impl TableData {
-    /// The records as columns, the first of which are axes of these types. An axis that is called like another column is
+    /// The rows as columns, the first of which are axes of these types. An axis that has the name of another column is
     /// `axis.NAME`.
     ///
     /// # Errors
-    /// None, if a row has as many values as there are columns.
+    /// A row has more or fewer values than there are columns.
     pub fn to_record_batch(&self, axes: &[DataType]) -> Result<RecordBatch, ArrowError> {
+        let fields: Vec<Field> = (0..self.columns.len())
+            .map(|at| self.build_field(at, axes))
+            .collect();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.len());
+        for (at, field) in fields.iter().enumerate() {
+            let values = self.rows.iter().map(|row| &row[at]);
+            columns.push(build_column(field.data_type(), values));
+        }
+
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    }
+
+    fn build_field(&self, at: usize, axes: &[DataType]) -> Field {
+        let name = &self.columns[at];
         let others = self.columns.get(axes.len()..).unwrap_or_default();
-        let field = |(at, name): (usize, &String)| match axes.get(at) {
+        match axes.get(at) {
             Some(kind) if others.contains(name) => {
                 Field::new(format!("axis.{name}"), kind.clone(), false)
             }
             Some(kind) => Field::new(name, kind.clone(), false),
             None => Field::new(name, column_type(name), true),
-        };
-        let fields: Vec<Field> = self.columns.iter().enumerate().map(field).collect();
-        let column = |(at, field): (usize, &Field)| {
-            build_column(field.data_type(), self.rows.iter().map(move |row| &row[at]))
-        };
-        let columns: Vec<ArrayRef> = fields.iter().enumerate().map(column).collect();
-
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        }
     }
 }
 
@@ -110,7 +115,7 @@ fn build_column<'a>(kind: &DataType, values: impl Iterator<Item = &'a Value>) ->
     }
 }
 
-/// What JSON has no number for is a word.
+/// Reads an infinity, which JSON has as a word.
 fn parse_infinity(value: &Value) -> Option<f64> {
     value
         .as_str()?

@@ -1,210 +1,16 @@
-//! Statistics and trials as records, and statistics for people.
+//! Statistics for people: tables, their legends, and the figures in them.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use comfy_table::{Cell, CellAlignment};
 use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::{DecimalFormat, format_significant, format_with_half_width};
 use ergodic_proto::v1;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{AxisFormats, TableData, json_number, json_value, should_use_colours};
-
-const STATISTICS: [&str; 10] = [
-    "n",
-    "diverged",
-    "failed",
-    "mean",
-    "std",
-    "ci95_low",
-    "ci95_high",
-    "min",
-    "median",
-    "max",
-];
-
-/// Axis values, then statistics: those of every table, or the columns asked for, with what is to be known of them.
-pub fn build_summary_data(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> TableData {
-    if !columns.is_empty() {
-        return build_statistic_data(axes, columns, rows);
-    }
-
-    let names = STATISTICS.into_iter().chain(["note"]).map(str::to_owned);
-    let row = |row: &v1::TableRow| {
-        let s = row.summary.unwrap_or_default();
-        let counts = [s.n, s.diverged, s.failed].map(|n| json!(n));
-        let numbers = [
-            s.mean,
-            s.std,
-            s.ci95_low,
-            s.ci95_high,
-            s.min,
-            s.median,
-            s.max,
-        ]
-        .map(json_float);
-
-        row.values
-            .iter()
-            .map(json_value)
-            .chain(counts)
-            .chain(numbers)
-            .chain([json!(row_note(row))])
-            .collect()
-    };
-
-    let columns = axes.iter().cloned().chain(names).collect();
-    TableData {
-        columns,
-        rows: rows.iter().map(row).collect(),
-        key_columns: axes.len(),
-    }
-}
-
-/// What is to be known of a row: why something is not there, or else on what terms it is.
-fn row_note(row: &v1::TableRow) -> Option<String> {
-    explain_missing_values(&row.summary.unwrap_or_default())
-        .or_else(|| Some(row.note.clone()).filter(|note| !note.is_empty()))
-}
-
-/// Why something of a row is not there.
-fn explain_missing_values(s: &v1::Summary) -> Option<String> {
-    match (s.n, s.diverged, s.failed) {
-        (0, 0, 0) => Some("no trial has a value".to_owned()),
-        (0, diverged, 0) => Some(format!("all {diverged} diverged")),
-        (0, _, _) => Some("no trial completed".to_owned()),
-        (1, _, _) => Some("one value: no spread, no interval".to_owned()),
-        _ => None,
-    }
-}
-
-/// Counts stand in every such table, whether asked for or not, so that no row looks like more than it is.
-const COUNTS: [&str; 3] = ["n", "diverged", "failed"];
-
-fn build_statistic_data(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> TableData {
-    let kept: Vec<usize> = (0..columns.len())
-        .filter(|at| !COUNTS.contains(&columns[*at].as_str()))
-        .collect();
-    let names = kept
-        .iter()
-        .map(|at| columns[*at].clone())
-        .chain(["note".to_owned()]);
-
-    let row = |row: &v1::TableRow| {
-        let s = row.summary.unwrap_or_default();
-        let counts = [s.n, s.diverged, s.failed].map(|n| json!(n));
-        let figures = kept
-            .iter()
-            .map(|at| json_float(row.figures.get(*at).copied()));
-        let note = if row.note.is_empty() {
-            Value::Null
-        } else {
-            json!(row.note)
-        };
-
-        row.values
-            .iter()
-            .map(json_value)
-            .chain(counts)
-            .chain(figures)
-            .chain([note])
-            .collect()
-    };
-
-    let columns = axes
-        .iter()
-        .cloned()
-        .chain(COUNTS.map(str::to_owned))
-        .chain(names)
-        .collect();
-    TableData {
-        columns,
-        rows: rows.iter().map(row).collect(),
-        key_columns: axes.len(),
-    }
-}
-
-/// A statistic keeps its point even when it is whole.
-fn json_float(x: Option<f64>) -> Value {
-    match x {
-        Some(x) if x.is_finite() => json!(x),
-        // JSON has no number for it, and null would say that there is none.
-        Some(x) if x.is_infinite() => json!(x.to_string()),
-        _ => Value::Null,
-    }
-}
-
-/// One row per trial: axes, repeat, outcome, the step at which it diverged, steps, seconds, worker, instruction set, numerics,
-/// metrics, digest.
-pub fn build_trial_data(pages: &[v1::TrialsResponse]) -> TableData {
-    let Some(first) = pages.first() else {
-        return TableData::default();
-    };
-    let before = [
-        "cell", "repeat", "outcome", "step", "steps", "seconds", "worker", "isa", "numerics",
-    ]
-    .map(str::to_owned);
-
-    let after = ["digest", "cause"].map(str::to_owned);
-    let columns = first
-        .axes
-        .iter()
-        .cloned()
-        .chain(before)
-        .chain(first.metrics.iter().cloned())
-        .chain(after);
-
-    let rows = pages
-        .iter()
-        .flat_map(|page| &page.rows)
-        .map(|row| build_trial_row(row, &first.numerics));
-    TableData {
-        columns: columns.collect(),
-        rows: rows.collect(),
-        key_columns: first.axes.len(),
-    }
-}
-
-fn build_trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
-    let blank = v1::TrialResult::default();
-    let result = row.result.as_ref().unwrap_or(&blank);
-    let key = result.key.unwrap_or_default();
-    let (outcome, step) = match result.outcome() {
-        v1::OutcomeKind::Completed => ("completed", Value::Null),
-        v1::OutcomeKind::Diverged => ("diverged", json!(result.diverged_at)),
-        v1::OutcomeKind::Failed => ("failed", Value::Null),
-        v1::OutcomeKind::Unspecified => ("unknown", Value::Null),
-    };
-
-    let cause = if result.cause.is_empty() {
-        Value::Null
-    } else {
-        json!(result.cause)
-    };
-
-    let about = [
-        json!(key.cell),
-        json!(key.repeat),
-        json!(outcome),
-        step,
-        json!(result.steps),
-        json_number(Some(result.seconds)),
-        json!(row.worker),
-        if result.isa.is_empty() {
-            Value::Null
-        } else {
-            json!(result.isa)
-        },
-        json!(numerics),
-    ];
-
-    let digest: String = result.digest.iter().map(|b| format!("{b:02x}")).collect();
-    let metrics = result.metrics.iter().map(|x| json_float(Some(*x)));
-    row.values
-        .iter()
-        .map(json_value)
-        .chain(about)
-        .chain(metrics)
-        .chain([json!(digest), cause])
-        .collect()
-}
+use super::statistics_data::build_statistic_data;
+use super::{AxisFormats, TableData, should_use_colours};
 
 /// Position of the best row, if rows have an order, and it is among those that are shown.
 pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
@@ -221,7 +27,7 @@ fn is_tied_with_best(row: &v1::TableRow) -> bool {
     row.may_be_best && row.rank != Some(1)
 }
 
-/// What stands before the mean of a row: a star before the best one, a hollow one before those that cannot be told from it.
+/// The mark before the mean of a row: a star for the best one, a hollow one for those that cannot be told from it.
 pub fn rank_mark(table: &v1::TableResponse, at: usize) -> &'static str {
     let is_best = find_best_row(table) == Some(at);
     match table.columns.is_empty() {
@@ -231,24 +37,21 @@ pub fn rank_mark(table: &v1::TableResponse, at: usize) -> &'static str {
     }
 }
 
-/// What the marks of a table mean, and what else is to be known of its rows; one line each.
+/// What the marks of a table mean, and notes on its rows; one line each.
 pub fn render_legend(table: &v1::TableResponse) -> String {
     let lines = collect_legend_lines(table);
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
-/// The same of tables of several metrics over the same cells: what is not said of all of them begins with the metric.
+/// The legend of tables of several metrics over the same cells: a line that does not hold for all of them begins with the metric.
 pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
     let all: Vec<Vec<String>> = tables.iter().map(collect_legend_lines).collect();
-    let of_all = |line: &String| all.iter().all(|lines| lines.contains(line));
     let mut out: Vec<String> = Vec::new();
-
     for (table, lines) in tables.iter().zip(&all) {
         for line in lines {
-            let line = if of_all(line) {
-                line.clone()
-            } else {
-                format!("{}: {line}", escape_line(&table.metric))
+            let line = match all.iter().all(|lines| lines.contains(line)) {
+                true => line.clone(),
+                false => format!("{}: {line}", escape_line(&table.metric)),
             };
             if !out.contains(&line) {
                 out.push(line);
@@ -261,20 +64,15 @@ pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
 
 /// What the stars among the rows that are shown mean; rows were ranked among all.
 fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
-    let by = if table.ranked_by.is_empty() {
-        String::new()
-    } else {
-        format!(" by {}", table.ranked_by)
+    let by = match table.ranked_by.as_str() {
+        "" => String::new(),
+        metric => format!(" by {metric}"),
     };
-
     let ranked = table.rows.iter().any(|row| row.rank.is_some());
     let best = find_best_row(table).is_some();
     let rows = table.rows.len();
-    let tied = table
-        .rows
-        .iter()
-        .filter(|row| is_tied_with_best(row))
-        .count();
+    let tied_rows = table.rows.iter().filter(|row| is_tied_with_best(row));
+    let tied = tied_rows.count();
 
     let ranks = "by the ranks of trials within repeats";
     match (ranked && table.columns.is_empty(), tied) {
@@ -300,6 +98,9 @@ fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
     }
 }
 
+/// Most different notes below a table.
+const MAX_NOTES: usize = 3;
+
 fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
     let mut lines: Vec<String> = format_star_legend(table).into_iter().collect();
     if table.weighting == "trials"
@@ -316,11 +117,12 @@ fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
     }
 
     if table.columns.is_empty() {
-        let told = table
+        let notes: BTreeSet<&str> = table
             .rows
             .iter()
-            .filter(|row| row.summary.is_some_and(|s| s.n > 1) && !row.note.is_empty());
-        let notes: std::collections::BTreeSet<&str> = told.map(|row| row.note.as_str()).collect();
+            .filter(|row| row.summary.is_some_and(|s| s.n > 1) && !row.note.is_empty())
+            .map(|row| row.note.as_str())
+            .collect();
         lines.extend(
             notes
                 .into_iter()
@@ -331,9 +133,6 @@ fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
 
     lines
 }
-
-/// Most different notes below a table.
-const MAX_NOTES: usize = 3;
 
 /// `0.9712 ± 0.0013`; without an interval below two trials, a dash without any.
 pub fn format_mean_and_interval(s: &v1::Summary) -> String {
@@ -350,13 +149,22 @@ pub fn format_trial_statistics(s: &v1::Summary) -> [String; 4] {
         .flatten()
         .map(f64::abs)
         .fold(0.0, f64::max);
-    let place = s
+    let format = s
         .std
         .and_then(|std| DecimalFormat::from_spread(std, 3, largest));
-    let write =
-        |x: f64| place.map_or_else(|| format_significant(x, 5), |place| place.format_number(x));
 
-    [s.std, s.min, s.median, s.max].map(|x| x.map_or_else(|| "–".to_owned(), write))
+    [s.std, s.min, s.median, s.max].map(|x| match x {
+        Some(x) => format_decimal(x, format.as_ref(), 5),
+        None => format_short_number(None),
+    })
+}
+
+/// A number in this format, or where there is none in this number of significant digits.
+fn format_decimal(x: f64, format: Option<&DecimalFormat>, digits: usize) -> String {
+    format.map_or_else(
+        || format_significant(x, digits),
+        |format| format.format_number(x),
+    )
 }
 
 /// A figure and the ends of its interval, all to the second digit of half of its width; dashes for what there is not.
@@ -364,70 +172,76 @@ pub fn format_estimate(x: Option<f64>, ends: Option<(f64, f64)>) -> (String, Str
     let largest = ends
         .map_or(0.0, |(low, high)| low.abs().max(high.abs()))
         .max(x.unwrap_or(0.0).abs());
-    let place =
+    let format =
         ends.and_then(|(low, high)| DecimalFormat::from_spread((high - low) / 2.0, 2, largest));
-    let write =
-        |x: f64| place.map_or_else(|| format_significant(x, 4), |place| place.format_number(x));
+    let write = |x: f64| format_decimal(x, format.as_ref(), 4);
+
+    let figure = x.map_or_else(|| format_short_number(None), write);
     let interval = ends.map_or_else(
         || format_short_number(None),
         |(low, high)| format!("{} … {}", write(low), write(high)),
     );
-
-    (x.map_or_else(|| format_short_number(None), write), interval)
+    (figure, interval)
 }
 
-/// What is to be known of trials that did not complete: `2 diverged, 1 failed`.
+/// Counts of trials that did not complete: `2 diverged, 1 failed`.
 pub fn format_incomplete_counts(s: &v1::Summary) -> String {
-    let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
-    let parts: Vec<String> = [part(s.diverged, "diverged"), part(s.failed, "failed")]
-        .into_iter()
-        .flatten()
-        .collect();
-    parts.join(", ")
+    let counts = [(s.diverged, "diverged"), (s.failed, "failed")];
+    counts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{n} {what}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The columns asked for, for people.
 fn render_chosen_statistics(table: &v1::TableResponse) -> String {
     let records = build_statistic_data(&table.axes, &table.columns, &table.rows);
-    let mut out = comfy_table::Table::new();
-    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    let mut out = new_text_table();
     out.set_header(records.columns.iter().map(|name| escape_line(name)));
 
     for row in records.format_cells("–") {
         out.add_row(row);
     }
 
-    for i in table.axes.len()..records.columns.len() - 1 {
-        if let Some(column) = out.column_mut(i) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
-        }
-    }
-
+    align_columns_right(&mut out, table.axes.len()..records.columns.len() - 1);
     format!("{out}\n")
 }
 
-/// Any records for people: numbers to the right, in six digits.
-pub fn render_human_data(records: &TableData) -> String {
+/// A table with horizontal lines only.
+pub(super) fn new_text_table() -> comfy_table::Table {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    out.set_header(records.columns.iter().map(|name| escape_line(name)));
-    let cell = |(value, text): (&Value, String)| {
-        let to = if value.is_number() {
-            comfy_table::CellAlignment::Right
-        } else {
-            comfy_table::CellAlignment::Left
-        };
-        comfy_table::Cell::new(text).set_alignment(to)
-    };
+    out
+}
 
+pub(super) fn align_columns_right(table: &mut comfy_table::Table, columns: Range<usize>) {
+    for at in columns {
+        if let Some(column) = table.column_mut(at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// Any rows for people: numbers to the right, in six digits.
+pub fn render_human_data(records: &TableData) -> String {
+    let mut out = new_text_table();
+    out.set_header(records.columns.iter().map(|name| escape_line(name)));
     for (row, words) in records.rows.iter().zip(records.format_cells("–")) {
-        out.add_row(row.iter().zip(words).map(cell));
+        out.add_row(row.iter().zip(words).map(|(value, text)| {
+            let alignment = match value.is_number() {
+                true => CellAlignment::Right,
+                false => CellAlignment::Left,
+            };
+            Cell::new(text).set_alignment(alignment)
+        }));
     }
 
     format!("{out}\n")
 }
 
-/// Rows for people; texts in them are as they are to be shown.
+/// Rows for people, whose texts are shown as they are.
 pub fn render_human_rows(columns: &[String], rows: &[Vec<Value>]) -> String {
     let records = TableData {
         columns: columns.to_vec(),
@@ -437,10 +251,9 @@ pub fn render_human_rows(columns: &[String], rows: &[Vec<Value>]) -> String {
     render_first_columns(&records, columns.len())
 }
 
-/// The first columns of records, for people.
+/// The first columns of a table for people.
 pub fn render_first_columns(records: &TableData, columns: usize) -> String {
-    let mut out = comfy_table::Table::new();
-    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    let mut out = new_text_table();
     out.set_header(
         records.columns[..columns]
             .iter()
@@ -466,61 +279,49 @@ pub fn render_human_table(table: &v1::TableResponse) -> String {
         return render_chosen_statistics(table);
     }
 
-    let mut out = comfy_table::Table::new();
-    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    let header = [
-        "n",
-        &format!("{} mean ± 95 % CI", table.metric),
-        "std",
-        "min",
-        "median",
-        "max",
-        "",
-    ];
-    out.set_header(
-        table
-            .axes
-            .iter()
-            .map(String::as_str)
-            .chain(header)
-            .map(escape_line),
-    );
+    let mut out = new_text_table();
+    out.set_header(human_header(table));
 
     let best = find_best_row(table);
     let words = AxisFormats::from_table(table);
-
     for (at, row) in table.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
         let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
         let cells = words
             .format_row(&row.values)
             .chain([s.n.to_string(), mean])
-            .chain(format_trial_statistics(&s));
-        let cells: Vec<String> = cells.chain([format_incomplete_counts(&s)]).collect();
-        let style = |text: String| {
-            let cell = comfy_table::Cell::new(text);
-            if best == Some(at) && should_use_colours() {
-                cell.fg(comfy_table::Color::Green)
-            } else {
-                cell
-            }
-        };
+            .chain(format_trial_statistics(&s))
+            .chain([format_incomplete_counts(&s)]);
 
-        out.add_row(cells.into_iter().map(style));
+        let highlighted = best == Some(at) && should_use_colours();
+        out.add_row(cells.map(|text| match highlighted {
+            true => Cell::new(text).fg(comfy_table::Color::Green),
+            false => Cell::new(text),
+        }));
     }
 
-    for i in table.axes.len()..table.axes.len() + 6 {
-        if let Some(column) = out.column_mut(i) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
-        }
-    }
-
+    align_columns_right(&mut out, table.axes.len()..table.axes.len() + 6);
     format!("{out}\n")
+}
+
+fn human_header(table: &v1::TableResponse) -> Vec<String> {
+    let mean = format!("{} mean ± 95 % CI", table.metric);
+    let figures = ["n", &mean, "std", "min", "median", "max", ""];
+    table
+        .axes
+        .iter()
+        .map(String::as_str)
+        .chain(figures)
+        .map(|name| escape_line(name).into_owned())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use crate::client::render::human::*;
+    use crate::client::render::statistics_data::*;
 
     fn row(value: f64, mean: Option<f64>) -> v1::TableRow {
         let kind = Some(v1::axis_value::Kind::Number(value));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ergodic_common::escape::escape_line;
 use ergodic_proto::v1;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::human::{find_best_row, format_incomplete_counts, format_mean_and_interval};
 use super::pivot::PivotTable;
@@ -17,44 +17,28 @@ pub fn render_latex(tables: &[v1::TableResponse]) -> String {
     let first = &tables[0];
     let notes: Vec<String> = first.rows.iter().map(format_row_note).collect();
     let noted = notes.iter().any(|note| !note.is_empty());
-    let head = first
-        .axes
-        .iter()
-        .map(|axis| escape_latex(axis))
-        .chain(["$n$".to_owned()]);
-
-    let columns: Vec<Vec<String>> = tables.iter().map(format_metric_heads).collect();
-    let head: Vec<String> = head
-        .chain(columns.concat())
-        .chain(noted.then(String::new))
-        .collect();
-    let best: Vec<Option<usize>> = tables.iter().map(find_best_row).collect();
+    let mut head: Vec<String> = first.axes.iter().map(|axis| escape_latex(axis)).collect();
+    head.push("$n$".to_owned());
+    head.extend(tables.iter().flat_map(format_metric_heads));
+    head.extend(noted.then(String::new));
 
     let words = AxisFormats::from_table(first);
-    let line = |at: usize| {
-        let row = &first.rows[at];
-        let n = row.summary.unwrap_or_default().n.to_string();
-        let figures = tables
-            .iter()
-            .zip(&best)
-            .flat_map(|(table, best)| format_row_statistics(table, at, *best == Some(at)));
+    let mut lines = Vec::with_capacity(first.rows.len());
+    for (at, row) in first.rows.iter().enumerate() {
+        let values = words.format_row(&row.values);
+        let mut line: Vec<String> = values.map(|text| format_axis_value(&text)).collect();
+        line.push(row.summary.unwrap_or_default().n.to_string());
+        for table in tables {
+            line.extend(format_row_statistics(table, at));
+        }
+        line.extend(noted.then(|| escape_latex(&notes[at])));
+        lines.push(line);
+    }
 
-        let note = noted.then(|| escape_latex(&notes[at]));
-        words
-            .format_row(&row.values)
-            .map(|text| format_axis_value(&text))
-            .chain([n])
-            .chain(figures)
-            .chain(note)
-            .collect::<Vec<_>>()
+    let align = match noted {
+        true => format!("{}l", "r".repeat(head.len() - 1)),
+        false => "r".repeat(head.len()),
     };
-    let lines: Vec<Vec<String>> = (0..first.rows.len()).map(line).collect();
-
-    let align = format!(
-        "{}{}",
-        "r".repeat(head.len() - usize::from(noted)),
-        if noted { "l" } else { "" }
-    );
     format!(
         "{}{}",
         format_comment(tables),
@@ -65,35 +49,25 @@ pub fn render_latex(tables: &[v1::TableResponse]) -> String {
 /// One table spread over two axes, rows first.
 pub fn render_latex_pivot(table: &v1::TableResponse) -> String {
     let spread = PivotTable::from_table(table);
-    let best = find_best_row(table);
-    let line = |(row, name): (usize, &String)| {
-        let cell = |column: usize| {
-            let Some(at) = spread.row_at(row, column) else {
-                return String::new();
-            };
-            let text = format_row_statistics(table, at, best == Some(at)).join(" / ");
-            let note = format_row_note(&table.rows[at]);
-            if note.is_empty() {
-                text
-            } else {
-                format!("{text} ({})", escape_latex(&note))
-            }
-        };
+    let columns = spread.column_labels.len();
 
-        std::iter::once(format_axis_value(name))
-            .chain((0..spread.column_labels.len()).map(cell))
-            .collect::<Vec<_>>()
-    };
-    let lines: Vec<Vec<String>> = spread.row_labels.iter().enumerate().map(line).collect();
+    let mut lines = Vec::with_capacity(spread.row_labels.len());
+    for (row, name) in spread.row_labels.iter().enumerate() {
+        let mut line = vec![format_axis_value(name)];
+        for column in 0..columns {
+            let at = spread.row_at(row, column);
+            line.push(at.map_or_else(String::new, |at| format_pivot_cell(table, at)));
+        }
+        lines.push(line);
+    }
 
-    let last = spread.column_labels.len() + 1;
     let above = format!(
-        " & \\multicolumn{{{}}}{{c}}{{{}}} \\\\\n\\cmidrule(lr){{2-{last}}}\n",
-        spread.column_labels.len(),
-        escape_latex(&table.axes[1])
+        " & \\multicolumn{{{columns}}}{{c}}{{{}}} \\\\\n\\cmidrule(lr){{2-{}}}\n",
+        escape_latex(&table.axes[1]),
+        columns + 1
     );
-    let head = std::iter::once(format!("{above}{}", escape_latex(&table.axes[0])));
-    let head = head.chain(
+    let mut head = vec![format!("{above}{}", escape_latex(&table.axes[0]))];
+    head.extend(
         spread
             .column_labels
             .iter()
@@ -103,35 +77,39 @@ pub fn render_latex_pivot(table: &v1::TableResponse) -> String {
     format!(
         "{}{}",
         format_comment(std::slice::from_ref(table)),
-        render_tabular(&"r".repeat(last), &[head.collect()], &lines)
+        render_tabular(&"r".repeat(columns + 1), &[head], &lines)
     )
 }
 
-/// Any records, for people.
-pub fn render_latex_data(records: &TableData) -> String {
-    let head = records
+fn format_pivot_cell(table: &v1::TableResponse, at: usize) -> String {
+    let text = format_row_statistics(table, at).join(" / ");
+    match format_row_note(&table.rows[at]).as_str() {
+        "" => text,
+        note => format!("{text} ({})", escape_latex(note)),
+    }
+}
+
+/// Any rows as a table.
+pub fn render_latex_data(data: &TableData) -> String {
+    let head = data
         .columns
         .iter()
         .map(|column| escape_latex(column))
         .collect();
 
-    let cell = |(x, text): (&serde_json::Value, &String)| {
-        if x.is_number() {
-            format_axis_value(text)
-        } else {
-            escape_latex(text)
-        }
-    };
+    let mut lines = Vec::with_capacity(data.rows.len());
+    for (row, words) in data.rows.iter().zip(data.format_cells("")) {
+        let cells = row.iter().zip(words).map(|(value, text)| match value {
+            Value::Number(_) => format_axis_value(&text),
+            _ => escape_latex(&text),
+        });
+        lines.push(cells.collect());
+    }
 
-    let words = records.format_cells("");
-    let cells = records.rows.iter().zip(&words);
-    let lines: Vec<Vec<String>> = cells
-        .map(|(row, words)| row.iter().zip(words).map(cell).collect())
-        .collect();
-    render_tabular(&"l".repeat(records.columns.len()), &[head], &lines)
+    render_tabular(&"l".repeat(data.columns.len()), &[head], &lines)
 }
 
-/// What the table is of, and what it needs.
+/// The comment above a table: its metrics, sweep and package.
 fn format_comment(tables: &[v1::TableResponse]) -> String {
     let first = &tables[0];
     let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
@@ -183,43 +161,39 @@ fn format_metric_heads(table: &v1::TableResponse) -> Vec<String> {
         .collect()
 }
 
-/// A row's figures, one per name.
-fn format_row_statistics(table: &v1::TableResponse, at: usize, best: bool) -> Vec<String> {
+/// A row's figures, one per column; the mean of the best row is bold.
+fn format_row_statistics(table: &v1::TableResponse, at: usize) -> Vec<String> {
     let row = &table.rows[at];
     let s = row.summary.unwrap_or_default();
-    let bold = |text: String| match text
-        .strip_prefix('$')
-        .and_then(|text| text.strip_suffix('$'))
-    {
-        Some(inner) if best => format!("$\\mathbf{{{inner}}}$"),
-        _ => text,
-    };
-
+    let is_best = find_best_row(table) == Some(at);
     if table.columns.is_empty() {
-        return vec![bold(format_math(&format_mean_and_interval(&s)))];
+        return vec![format_mean(&s, is_best)];
     }
 
     if spread_statistic(table).is_some() {
-        let as_half = |half: f64| v1::Summary {
-            ci95_high: s.mean.map(|mean| mean + half),
+        let spread = row.figures.get(1).copied().filter(|x| x.is_finite());
+        let s = v1::Summary {
+            ci95_high: spread.and_then(|half| s.mean.map(|mean| mean + half)),
             ..s
         };
-        let spread = row.figures.get(1).copied().filter(|x| x.is_finite());
-        let s = spread.map_or(
-            v1::Summary {
-                ci95_high: None,
-                ..s
-            },
-            as_half,
-        );
-
-        return vec![bold(format_math(&format_mean_and_interval(&s)))];
+        return vec![format_mean(&s, is_best)];
     }
 
     row.figures
         .iter()
         .map(|x| format_math(&format_cell_value(&json!(x))))
         .collect()
+}
+
+fn format_mean(s: &v1::Summary, is_bold: bool) -> String {
+    let text = format_math(&format_mean_and_interval(s));
+    let figure = text
+        .strip_prefix('$')
+        .and_then(|text| text.strip_suffix('$'));
+    match figure {
+        Some(figure) if is_bold => format!("$\\mathbf{{{figure}}}$"),
+        _ => text,
+    }
 }
 
 fn format_row_note(row: &v1::TableRow) -> String {
@@ -256,29 +230,28 @@ fn format_math(text: &str) -> String {
         return "--".to_owned();
     }
 
-    let part = |number: &str| match number.split_once('e') {
-        Some((digits, power)) if digits.parse::<f64>().is_ok() => {
-            let digits = if digits.contains('.') {
-                digits.trim_end_matches('0').trim_end_matches('.')
-            } else {
-                digits
-            };
-            if digits == "1" {
-                format!("10^{{{power}}}")
-            } else {
-                format!("{digits} \\times 10^{{{power}}}")
-            }
-        }
-        _ => number.to_owned(),
-    };
+    let parts: Vec<String> = text.split(" ± ").map(format_power).collect();
+    format!("${}$", parts.join(" \\pm "))
+}
 
-    format!(
-        "${}$",
-        text.split(" ± ")
-            .map(part)
-            .collect::<Vec<_>>()
-            .join(" \\pm ")
-    )
+/// A number with its power of ten written out: `5 \times 10^{-5}` for `5e-5`.
+fn format_power(number: &str) -> String {
+    let Some((digits, power)) = number.split_once('e') else {
+        return number.to_owned();
+    };
+    if digits.parse::<f64>().is_err() {
+        return number.to_owned();
+    }
+
+    let digits = if digits.contains('.') {
+        digits.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        digits
+    };
+    match digits {
+        "1" => format!("10^{{{power}}}"),
+        digits => format!("{digits} \\times 10^{{{power}}}"),
+    }
 }
 
 /// Text in which nothing means anything to TeX.

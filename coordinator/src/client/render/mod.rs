@@ -8,6 +8,7 @@ mod output_target;
 mod pivot;
 mod row_selection;
 mod side_by_side;
+mod statistics_data;
 mod table_data;
 mod value_format;
 pub(crate) mod watch_grid;
@@ -21,10 +22,9 @@ use ergodic_common::escape::{escape_lines, is_misleading};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_proto::v1;
 pub use human::{
-    build_summary_data, build_trial_data, find_best_row, format_estimate, format_incomplete_counts,
-    format_mean_and_interval, format_short_number, format_trial_statistics, rank_mark,
-    render_first_columns, render_human_data, render_human_rows, render_human_table,
-    render_joint_legend, render_legend,
+    find_best_row, format_estimate, format_incomplete_counts, format_mean_and_interval,
+    format_short_number, format_trial_statistics, rank_mark, render_first_columns,
+    render_human_data, render_human_rows, render_human_table, render_joint_legend, render_legend,
 };
 pub use latex::{render_latex, render_latex_data, render_latex_pivot};
 #[cfg(feature = "sql")]
@@ -34,6 +34,7 @@ pub use pivot::render_pivot;
 pub use row_selection::{RowSelection, is_missing_ranks};
 use serde_json::json;
 pub use side_by_side::{build_tidy_data, build_tidy_pivots, render_side_by_side};
+pub use statistics_data::{build_summary_data, build_trial_data};
 pub use table_data::{TableData, format_unquoted, render_table_data};
 pub use value_format::{AxisFormats, NamedAxisFormats};
 
@@ -53,7 +54,7 @@ pub enum TextFormat {
     Latex,
 }
 
-/// Whether colours may be used on stdout.
+/// Whether stdout is a terminal, and colours are not refused by `NO_COLOR`.
 pub fn should_use_colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
@@ -77,7 +78,8 @@ pub fn print_stderr_line(line: &str) {
     let _ = writeln!(io::stderr(), "{}", escape_lines(line));
 }
 
-/// Text in which nothing moves a cursor: the last to look at what others may have written. Colours may be in it.
+/// Text in which nothing moves a cursor: the last check of what others may have written. Sequences that set colours stay if
+/// `colours` are allowed.
 pub(in crate::client) fn escape_terminal_controls(text: &str, colours: bool) -> Cow<'_, str> {
     if !text
         .chars()

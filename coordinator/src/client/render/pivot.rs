@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use ergodic_common::escape::escape_line;
 use ergodic_proto::v1;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::human::{format_incomplete_counts, format_mean_and_interval, rank_mark};
 use super::value_format::format_cell_value;
-use super::{AxisFormats, TableData, exact_value, should_use_colours};
+use super::{AxisFormats, TableData, exact_value, non_empty, should_use_colours};
 use crate::plot::heat_colours;
 
 /// Mean ± 95 % CI by two axes, the best cell marked; or the columns asked for, one after the other. The table must have exactly these two axes, rows first.
@@ -17,45 +17,43 @@ pub fn render_pivot(table: &v1::TableResponse) -> (String, TableData) {
     let warmth = HeatScale::from_table(table);
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
-    let corner = format!(
-        "{} \\ {}",
-        escape_line(&table.axes[0]),
-        escape_line(&table.axes[1])
-    );
-    let head: Vec<String> = std::iter::once(corner)
-        .chain(spread.column_labels.iter().cloned())
-        .collect();
+    let head = pivot_header(table, &spread);
     out.set_header(&head);
-
-    let mut records = TableData {
+    let mut data = TableData {
         columns: head,
         rows: Vec::with_capacity(spread.row_labels.len()),
         key_columns: 0,
     };
 
     for (row, name) in spread.row_labels.iter().enumerate() {
-        let mut line = vec![comfy_table::Cell::new(name)];
-        let mut record = vec![json!(name)];
-
+        let mut cells = vec![comfy_table::Cell::new(name)];
+        let mut values = vec![json!(name)];
         for column in 0..spread.column_labels.len() {
             let at = spread.row_at(row, column);
             let text = at.map_or_else(String::new, |at| format_pivot_cell(&table.rows[at]));
-            record.push(if text.is_empty() {
-                Value::Null
-            } else {
-                json!(text)
-            });
+            values.push(json!(non_empty(&text)));
 
             let warmth = at.and_then(|at| warmth.as_ref()?.heat_fraction(&table.rows[at]));
             let mark = at.map_or("", |at| rank_mark(table, at));
-            line.push(style_cell(text, mark, warmth));
+            cells.push(style_cell(text, mark, warmth));
         }
 
-        out.add_row(line);
-        records.rows.push(record);
+        out.add_row(cells);
+        data.rows.push(values);
     }
 
-    (format!("{out}\n"), records)
+    (format!("{out}\n"), data)
+}
+
+fn pivot_header(table: &v1::TableResponse, spread: &PivotTable) -> Vec<String> {
+    let corner = format!(
+        "{} \\ {}",
+        escape_line(&table.axes[0]),
+        escape_line(&table.axes[1])
+    );
+    let mut header = vec![corner];
+    header.extend(spread.column_labels.iter().cloned());
+    header
 }
 
 fn format_pivot_cell(row: &v1::TableRow) -> String {
@@ -73,16 +71,15 @@ fn format_pivot_cell(row: &v1::TableRow) -> String {
         figures.join(" / ")
     };
 
-    // A note says it in more words.
-    match if row.note.is_empty() || figures.is_empty() {
+    // A note explains more than counts.
+    let remark = if row.note.is_empty() || figures.is_empty() {
         format_incomplete_counts(s)
     } else {
         row.note.clone()
-    }
-    .as_str()
-    {
+    };
+    match remark.as_str() {
         "" => text,
-        known => format!("{text} ({})", escape_line(known)),
+        remark => format!("{text} ({})", escape_line(remark)),
     }
 }
 
@@ -112,9 +109,9 @@ struct HeatScale {
 
 impl HeatScale {
     fn from_table(table: &v1::TableResponse) -> Option<Self> {
-        let all = || table.rows.iter().filter_map(first_statistic);
-        let low = all().fold(f64::INFINITY, f64::min);
-        let high = all().fold(f64::NEG_INFINITY, f64::max);
+        let all = table.rows.iter().filter_map(first_statistic);
+        let low = all.clone().fold(f64::INFINITY, f64::min);
+        let high = all.fold(f64::NEG_INFINITY, f64::max);
         (low < high).then_some(Self { low, high })
     }
 
@@ -124,35 +121,38 @@ impl HeatScale {
 }
 
 fn first_statistic(row: &v1::TableRow) -> Option<f64> {
-    let mean = || row.summary.and_then(|s| s.mean);
     row.figures
         .first()
         .copied()
-        .or_else(mean)
+        .or_else(|| row.summary?.mean)
         .filter(|x| x.is_finite())
 }
 
 /// The colour itself where the terminal says that it can show it; the nearest of the 6 × 6 × 6 of xterm elsewhere.
 fn to_terminal_colour([r, g, b]: [u8; 3]) -> comfy_table::Color {
-    let all = std::env::var("COLORTERM").is_ok_and(|word| word == "truecolor" || word == "24bit");
-    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
-    let level = |c: u8| {
-        (0..6)
-            .min_by_key(|at| LEVELS[usize::from(*at)].abs_diff(c))
-            .unwrap_or(0)
-    };
-
-    match all {
+    let has_all_colours =
+        std::env::var("COLORTERM").is_ok_and(|word| word == "truecolor" || word == "24bit");
+    match has_all_colours {
         true => comfy_table::Color::Rgb { r, g, b },
-        false => comfy_table::Color::AnsiValue(16 + 36 * level(r) + 6 * level(g) + level(b)),
+        false => comfy_table::Color::AnsiValue(
+            16 + 36 * nearest_xterm_level(r) + 6 * nearest_xterm_level(g) + nearest_xterm_level(b),
+        ),
     }
 }
 
-/// The rows of a table in their places: by the values themselves, however these are written.
+/// The nearest of the six levels of a colour, by its number.
+fn nearest_xterm_level(intensity: u8) -> u8 {
+    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+    (0..6)
+        .min_by_key(|at| LEVELS[usize::from(*at)].abs_diff(intensity))
+        .unwrap_or(0)
+}
+
+/// The rows of a table by the values of its two axes, however these are formatted.
 pub(super) struct PivotTable {
     /// The values of the first axis in words, in the order of the table.
     pub(super) row_labels: Vec<String>,
-    /// Those of the second.
+    /// The values of the second axis.
     pub(super) column_labels: Vec<String>,
     positions: HashMap<(usize, usize), usize>,
 }
@@ -165,14 +165,14 @@ impl PivotTable {
         let mut positions = HashMap::new();
 
         for (at, row) in table.rows.iter().enumerate() {
-            let place = [0, 1].map(|axis| {
+            let [row, column] = [0, 1].map(|axis| {
                 let value = &row.values[axis];
                 *known[axis].entry(exact_value(value)).or_insert_with(|| {
                     axes[axis].push(words.format_value(axis, value));
                     axes[axis].len() - 1
                 })
             });
-            positions.insert((place[0], place[1]), at);
+            positions.insert((row, column), at);
         }
 
         let [row_labels, column_labels] = axes;
@@ -183,7 +183,7 @@ impl PivotTable {
         }
     }
 
-    /// Which row of the table stands there.
+    /// The position in the table of the row with these two labels.
     pub(super) fn row_at(&self, row: usize, column: usize) -> Option<usize> {
         self.positions.get(&(row, column)).copied()
     }
@@ -191,6 +191,8 @@ impl PivotTable {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use crate::client::render::pivot::*;
 
     #[test]

@@ -1,10 +1,13 @@
-//! Several metrics at once.
+//! Tables of several metrics over the same cells: in tidy form, and side by side for people.
 
 use ergodic_common::escape::escape_line;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use super::human::{format_mean_and_interval, rank_mark};
+use super::human::{
+    align_columns_right, format_incomplete_counts, format_mean_and_interval, new_text_table,
+    rank_mark,
+};
 use super::{AxisFormats, TableData, build_summary_data, render_pivot};
 
 /// Statistics in tidy form: one row per cell and metric, which the column `metric` names.
@@ -40,44 +43,39 @@ fn append_metric_rows(all: &mut TableData, mut records: TableData, at: usize, me
 /// One line per cell and one column per metric, for people. The tables have the same rows, in the same order.
 pub fn render_side_by_side(tables: &[v1::TableResponse]) -> String {
     let first = &tables[0];
-    let mut out = comfy_table::Table::new();
-    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    let metrics = tables.iter().map(|table| table.metric.clone());
-    out.set_header(
-        first
-            .axes
-            .iter()
-            .cloned()
-            .chain(["n".to_owned()])
-            .chain(metrics)
-            .chain([String::new()])
-            .map(|name| escape_line(&name).into_owned()),
-    );
+    let mut out = new_text_table();
+    out.set_header(side_by_side_header(tables));
 
     let words = AxisFormats::from_table(first);
     for (at, row) in first.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
-        let figure = |table: &v1::TableResponse| {
-            format!(
-                "{}{}",
-                rank_mark(table, at),
-                format_mean_and_interval(&table.rows[at].summary.unwrap_or_default())
-            )
-        };
-        let figures = tables.iter().map(figure);
         let cells = words
             .format_row(&row.values)
             .chain([s.n.to_string()])
-            .chain(figures);
-
-        out.add_row(cells.chain([super::human::format_incomplete_counts(&s)]));
+            .chain(tables.iter().map(|table| format_marked_mean(table, at)))
+            .chain([format_incomplete_counts(&s)]);
+        out.add_row(cells);
     }
 
-    for i in first.axes.len()..=first.axes.len() + tables.len() {
-        if let Some(column) = out.column_mut(i) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
-        }
-    }
-
+    align_columns_right(
+        &mut out,
+        first.axes.len()..first.axes.len() + tables.len() + 1,
+    );
     format!("{out}\n")
+}
+
+fn side_by_side_header(tables: &[v1::TableResponse]) -> Vec<String> {
+    let mut names: Vec<&str> = tables[0].axes.iter().map(String::as_str).collect();
+    names.push("n");
+    names.extend(tables.iter().map(|table| table.metric.as_str()));
+    names.push("");
+    names
+        .into_iter()
+        .map(|name| escape_line(name).into_owned())
+        .collect()
+}
+
+fn format_marked_mean(table: &v1::TableResponse, at: usize) -> String {
+    let s = table.rows[at].summary.unwrap_or_default();
+    format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s))
 }

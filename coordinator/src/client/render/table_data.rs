@@ -1,7 +1,5 @@
 //! Rows of named values, printed for machines.
 
-use std::fmt::Write as _;
-
 use ergodic_common::escape::escape_line;
 use serde_json::{Map, Value};
 
@@ -42,17 +40,14 @@ impl TableData {
 
     /// One object per row.
     pub fn to_json_objects(&self) -> Vec<Value> {
-        let object = |row: &Vec<Value>| {
-            Value::Object(
-                self.columns
-                    .iter()
-                    .cloned()
-                    .zip(row.iter().cloned())
-                    .collect::<Map<String, Value>>(),
-            )
-        };
+        let mut objects = Vec::with_capacity(self.rows.len());
+        for row in &self.rows {
+            let names = self.columns.iter().cloned();
+            let object: Map<String, Value> = names.zip(row.iter().cloned()).collect();
+            objects.push(Value::Object(object));
+        }
 
-        self.rows.iter().map(object).collect()
+        objects
     }
 
     /// A JSON list, one object per line.
@@ -86,18 +81,11 @@ impl TableData {
 
     /// A Markdown table, for people.
     pub fn to_markdown(&self) -> String {
-        let cell = |text: &str| text.replace('|', "\\|");
-        let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-        let mut out = line(
-            self.columns
-                .iter()
-                .map(|name| cell(&escape_line(name)))
-                .collect(),
-        );
-        out += &line(self.columns.iter().map(|_| "---".to_owned()).collect());
-
+        let header = self.columns.iter().map(|name| escape_line(name));
+        let mut out = markdown_line(header);
+        out += &markdown_line(self.columns.iter().map(|_| "---"));
         for row in self.format_cells("") {
-            let _ = write!(out, "{}", line(row.iter().map(|text| cell(text)).collect()));
+            out += &markdown_line(row.iter());
         }
 
         out
@@ -108,16 +96,20 @@ impl TableData {
         let axes: Vec<_> = (0..self.key_columns)
             .map(|at| build_column_formatter(self.rows.iter().filter_map(move |row| row.get(at))))
             .collect();
-        let word = |(at, value): (usize, &Value)| match axes.get(at) {
-            _ if value.is_null() => none.to_owned(),
-            Some(write) => write(value),
-            None => format_cell_value(value),
-        };
+        let mut rows = Vec::with_capacity(self.rows.len());
+        for row in &self.rows {
+            let cells = row
+                .iter()
+                .enumerate()
+                .map(|(at, value)| match axes.get(at) {
+                    _ if value.is_null() => none.to_owned(),
+                    Some(write) => write(value),
+                    None => format_cell_value(value),
+                });
+            rows.push(cells.collect());
+        }
 
-        self.rows
-            .iter()
-            .map(|row| row.iter().enumerate().map(word).collect())
-            .collect()
+        rows
     }
 }
 
@@ -134,6 +126,13 @@ pub fn render_table_data(
         TextFormat::Md => data.to_markdown(),
         TextFormat::Latex => render_latex_data(data),
     }
+}
+
+fn markdown_line(cells: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let cells: Vec<String> = cells
+        .map(|text| text.as_ref().replace('|', "\\|"))
+        .collect();
+    format!("| {} |\n", cells.join(" | "))
 }
 
 /// A value as CSV has it. Text is no formula, and moves no cursor.

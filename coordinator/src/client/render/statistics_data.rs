@@ -1,0 +1,174 @@
+//! Statistics of cells and rows of trials as columns and rows for machines.
+
+use ergodic_proto::v1;
+use serde_json::{Value, json};
+
+use super::{TableData, json_number, json_value, non_empty};
+
+const STATISTICS: [&str; 10] = [
+    "n",
+    "diverged",
+    "failed",
+    "mean",
+    "std",
+    "ci95_low",
+    "ci95_high",
+    "min",
+    "median",
+    "max",
+];
+
+/// Columns of every table with chosen statistics, so that no row looks like more than it is.
+const COUNTS: [&str; 3] = ["n", "diverged", "failed"];
+
+/// Axis values, then the statistics of every table, or the chosen columns, and a note on the row.
+pub fn build_summary_data(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> TableData {
+    if !columns.is_empty() {
+        return build_statistic_data(axes, columns, rows);
+    }
+
+    let names = STATISTICS.into_iter().chain(["note"]).map(str::to_owned);
+    TableData {
+        columns: axes.iter().cloned().chain(names).collect(),
+        rows: rows.iter().map(build_summary_row).collect(),
+        key_columns: axes.len(),
+    }
+}
+
+fn build_summary_row(row: &v1::TableRow) -> Vec<Value> {
+    let s = row.summary.unwrap_or_default();
+    let numbers = [
+        s.mean,
+        s.std,
+        s.ci95_low,
+        s.ci95_high,
+        s.min,
+        s.median,
+        s.max,
+    ];
+    let missing = explain_missing_values(&s);
+    let note = missing.as_deref().or(non_empty(&row.note));
+
+    let mut values: Vec<Value> = row.values.iter().map(json_value).collect();
+    values.extend(count_values(&s));
+    values.extend(numbers.map(json_float));
+    values.push(json!(note));
+    values
+}
+
+fn count_values(s: &v1::Summary) -> [Value; 3] {
+    [json!(s.n), json!(s.diverged), json!(s.failed)]
+}
+
+/// Why a row lacks a value, an interval or both.
+pub(super) fn explain_missing_values(s: &v1::Summary) -> Option<String> {
+    match (s.n, s.diverged, s.failed) {
+        (0, 0, 0) => Some("no trial has a value".to_owned()),
+        (0, diverged, 0) => Some(format!("all {diverged} diverged")),
+        (0, _, _) => Some("no trial completed".to_owned()),
+        (1, _, _) => Some("one value: no spread, no interval".to_owned()),
+        _ => None,
+    }
+}
+
+/// Axis values, counts, then the chosen columns that are no counts.
+pub(super) fn build_statistic_data(
+    axes: &[String],
+    columns: &[String],
+    rows: &[v1::TableRow],
+) -> TableData {
+    let chosen: Vec<usize> = (0..columns.len())
+        .filter(|at| !COUNTS.contains(&columns[*at].as_str()))
+        .collect();
+
+    let mut names = axes.to_vec();
+    names.extend(COUNTS.map(str::to_owned));
+    names.extend(chosen.iter().map(|at| columns[*at].clone()));
+    names.push("note".to_owned());
+
+    TableData {
+        columns: names,
+        rows: rows
+            .iter()
+            .map(|row| build_statistic_row(row, &chosen))
+            .collect(),
+        key_columns: axes.len(),
+    }
+}
+
+fn build_statistic_row(row: &v1::TableRow, chosen: &[usize]) -> Vec<Value> {
+    let figures = chosen.iter().map(|at| row.figures.get(*at).copied());
+
+    let mut values: Vec<Value> = row.values.iter().map(json_value).collect();
+    values.extend(count_values(&row.summary.unwrap_or_default()));
+    values.extend(figures.map(json_float));
+    values.push(json!(non_empty(&row.note)));
+    values
+}
+
+/// A statistic as JSON, with a point even when it is whole.
+fn json_float(x: Option<f64>) -> Value {
+    match x {
+        Some(x) if x.is_finite() => json!(x),
+        // JSON has no number for it, and null would mean that there is none.
+        Some(x) if x.is_infinite() => json!(x.to_string()),
+        _ => Value::Null,
+    }
+}
+
+/// Columns of a trial between its axes and its metrics.
+const TRIAL_COLUMNS: [&str; 9] = [
+    "cell", "repeat", "outcome", "step", "steps", "seconds", "worker", "isa", "numerics",
+];
+
+/// One row per trial: axes, repeat, outcome, the step at which it diverged, steps, seconds, worker, instruction set, numerics,
+/// metrics, digest.
+pub fn build_trial_data(pages: &[v1::TrialsResponse]) -> TableData {
+    let Some(first) = pages.first() else {
+        return TableData::default();
+    };
+    let mut columns = first.axes.clone();
+    columns.extend(TRIAL_COLUMNS.map(str::to_owned));
+    columns.extend(first.metrics.iter().cloned());
+    columns.extend(["digest", "cause"].map(str::to_owned));
+
+    let rows = pages.iter().flat_map(|page| &page.rows);
+    TableData {
+        columns,
+        rows: rows
+            .map(|row| build_trial_row(row, &first.numerics))
+            .collect(),
+        key_columns: first.axes.len(),
+    }
+}
+
+fn build_trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
+    let blank = v1::TrialResult::default();
+    let result = row.result.as_ref().unwrap_or(&blank);
+    let key = result.key.unwrap_or_default();
+    let digest: String = result.digest.iter().map(|b| format!("{b:02x}")).collect();
+
+    let mut values: Vec<Value> = row.values.iter().map(json_value).collect();
+    values.extend([json!(key.cell), json!(key.repeat)]);
+    values.extend(outcome_values(result));
+    values.extend([
+        json!(result.steps),
+        json_number(Some(result.seconds)),
+        json!(row.worker),
+        json!(non_empty(&result.isa)),
+        json!(numerics),
+    ]);
+    values.extend(result.metrics.iter().map(|x| json_float(Some(*x))));
+    values.extend([json!(digest), json!(non_empty(&result.cause))]);
+    values
+}
+
+/// The outcome of a trial, and the step at which it diverged.
+fn outcome_values(result: &v1::TrialResult) -> [Value; 2] {
+    match result.outcome() {
+        v1::OutcomeKind::Completed => [json!("completed"), Value::Null],
+        v1::OutcomeKind::Diverged => [json!("diverged"), json!(result.diverged_at)],
+        v1::OutcomeKind::Failed => [json!("failed"), Value::Null],
+        v1::OutcomeKind::Unspecified => [json!("unknown"), Value::Null],
+    }
+}
