@@ -1,10 +1,10 @@
-//! `ergodic restore`: a backup into a store that is empty, of whichever kind.
+//! `ergodic restore`: a backup into an empty store of any kind.
 //!
 //! The backup is read twice: nothing is written before all of it is known to be whole. Sweeps are paused until the last row
 //! is there.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -37,60 +37,74 @@ use crate::store::{
 /// gone on since: no result comes under a lease of both.
 const LEASE_ID_GAP: u64 = 1 << 40;
 
-/// Restores a backup; what to say about it.
+/// Restores a backup; gives a line for the user.
 ///
 /// # Errors
-/// It is no whole backup, or the store is not empty or cannot be written.
+/// The file is no whole backup, or the store is not empty or cannot be written.
 pub fn restore_backup(
     path: &Path,
-    place: &Path,
+    store: &Path,
     files: Option<&Path>,
 ) -> Result<String, UserError> {
-    let place = StoreLocation::parse(place);
-    let shelf = BlobStore::new(resolve_files_dir(files, &place)?);
+    let location = StoreLocation::parse(store);
+    let blobs = BlobStore::new(resolve_files_dir(files, &location)?);
     check_backup(path)?;
-    let store = place.open().map_err(store_error)?;
 
-    // Who stands by has nobody to name meanwhile.
-    let leader = store.acquire_leadership("").map_err(store_error)?;
-    if !leader.is_this {
-        let message = format!(
-            "--store: the coordinator at {} has it: stop it, or name another store",
-            leader.url
-        );
-        return Err(UserError::new(ErrorCode::Refused, message));
-    }
+    let store = location.open().map_err(store_error)?;
+    let epoch = claim_store(store.as_ref())?;
+    let renewal = LeadershipRenewal::start(store.clone(), epoch)?;
+    let restored = restore_into(store.as_ref(), epoch, path, blobs, files.is_some());
+    renewal.stop_and_resign();
 
-    let claim = LeadershipRenewal::start(store.clone(), leader.epoch)?;
-    let restored = check_store_empty(store.as_ref()).and_then(|()| {
-        let mut writer = store.open_writer(leader.epoch).map_err(store_error)?;
-        // Before there are files of it, so that no other store takes them for forgotten ones.
-        if files.is_some() {
-            sign_folder(writer.as_mut(), shelf.folder())?;
-        }
-
-        let mut restore = RestoreState {
-            writer,
-            blobs: shelf,
-            sweeps: Vec::new(),
-            rows: 0,
-            next_lease: 1,
-            partial_file: None,
-        };
-        let restored = read_backup(path, |record| restore.apply_record(record))
-            .and_then(|()| restore.finish());
-
-        restored.inspect_err(|_| restore.undo())
-    });
-
-    claim.stop_and_resign();
     restored
 }
 
-/// How often the claim to the store is renewed, a third of how long it lasts.
+/// Becomes the leader of a store; gives the epoch. Standbys are given no address meanwhile.
+fn claim_store(store: &dyn Store) -> Result<u64, UserError> {
+    let leader = store.acquire_leadership("").map_err(store_error)?;
+    if leader.is_this {
+        return Ok(leader.epoch);
+    }
+
+    let message = format!(
+        "--store: the coordinator at {} has it: stop it, or name another store",
+        leader.url
+    );
+    Err(UserError::new(ErrorCode::Refused, message))
+}
+
+/// Restores all of a backup, or nothing.
+fn restore_into(
+    store: &dyn Store,
+    epoch: u64,
+    path: &Path,
+    blobs: BlobStore,
+    has_own_folder: bool,
+) -> Result<String, UserError> {
+    check_store_empty(store)?;
+    let mut writer = store.open_writer(epoch).map_err(store_error)?;
+    // Signed before it holds files, so that no other store takes them for forgotten ones.
+    if has_own_folder {
+        sign_folder(writer.as_mut(), blobs.folder())?;
+    }
+
+    let mut restore = RestoreState {
+        writer,
+        blobs,
+        sweeps: Vec::new(),
+        rows: 0,
+        next_lease: 1,
+        partial_file: None,
+    };
+    let restored =
+        read_backup(path, |record| restore.apply_record(record)).and_then(|()| restore.finish());
+    restored.inspect_err(|_| restore.undo())
+}
+
+/// How often the claim to the store is renewed: a third of the time that it lasts.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A claim that is renewed until it is given up.
+/// A claim to a store that a thread renews until it is given up.
 struct LeadershipRenewal {
     stop: Sender<()>,
     thread: JoinHandle<()>,
@@ -98,23 +112,19 @@ struct LeadershipRenewal {
 
 impl LeadershipRenewal {
     fn start(store: Arc<dyn Store>, epoch: u64) -> Result<Self, UserError> {
-        let (over, is_over) = channel();
-        let renew = move || {
-            while is_over.recv_timeout(RENEW_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                // One that was lost shows in the next write.
-                let _ = store.renew_leadership(epoch);
-            }
-            store.resign_leadership(epoch);
-        };
-        let renewing = std::thread::Builder::new()
+        let (stop, stopped) = channel();
+        let thread = std::thread::Builder::new()
             .name("claim".to_owned())
-            .spawn(renew);
-        let renewing = renewing.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?;
+            .spawn(move || {
+                while stopped.recv_timeout(RENEW_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                    // A claim that was lost fails the next write.
+                    let _ = store.renew_leadership(epoch);
+                }
+                store.resign_leadership(epoch);
+            })
+            .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?;
 
-        Ok(Self {
-            stop: over,
-            thread: renewing,
-        })
+        Ok(Self { stop, thread })
     }
 
     fn stop_and_resign(self) {
@@ -134,7 +144,7 @@ fn check_store_empty(store: &dyn Store) -> Result<(), UserError> {
     Err(UserError::new(ErrorCode::Refused, message))
 }
 
-/// Reads it all, and writes nothing.
+/// Reads all of a backup, and writes nothing.
 fn check_backup(path: &Path) -> Result<(), UserError> {
     read_backup(path, |record| match record.kind {
         Some(Kind::Head(head)) if !(1..=BACKUP_VERSION).contains(&head.version) => {
@@ -157,43 +167,43 @@ fn read_backup(
     path: &Path,
     mut each: impl FnMut(v1::BackupRecord) -> Result<(), UserError>,
 ) -> Result<(), UserError> {
-    struct RecordError(UserError);
-    impl From<std::io::Error> for RecordError {
-        fn from(error: std::io::Error) -> Self {
-            Self(UserError::new(ErrorCode::BadInput, error.to_string()))
-        }
-    }
-
-    let named = |message: String| {
-        UserError::new(
-            ErrorCode::BadInput,
-            format!("{}: {message}", path.display()),
-        )
-    };
-    let file = File::open(path).map_err(|e| named(e.to_string()))?;
-
-    let mut told = None;
+    let file = File::open(path).map_err(|e| backup_file_error(path, &e.to_string()))?;
+    let mut failed = None;
     let outcome = archive::read_records(file, |record| {
         each(record).map_err(|error| {
-            told = Some(error.clone());
+            failed = Some(error.clone());
             RecordError(error)
         })
     });
-    match (outcome, told) {
+
+    match (outcome, failed) {
         (Ok(()), _) => Ok(()),
         (Err(_), Some(error)) => Err(error),
-        (Err(RecordError(error)), None) => Err(named(error.message)),
+        (Err(RecordError(error)), None) => Err(backup_file_error(path, &error.message)),
     }
+}
+
+/// Why reading stopped: a record could not be read, or was refused.
+struct RecordError(UserError);
+
+impl From<std::io::Error> for RecordError {
+    fn from(error: std::io::Error) -> Self {
+        Self(UserError::new(ErrorCode::BadInput, error.to_string()))
+    }
+}
+
+fn backup_file_error(path: &Path, why: &str) -> UserError {
+    UserError::new(ErrorCode::BadInput, format!("{}: {why}", path.display()))
 }
 
 struct RestoreState {
     writer: Box<dyn StoreWriter>,
     blobs: BlobStore,
-    /// Numbers of sweeps, and the states that they are to have.
+    /// Numbers of sweeps, and the states that they get at the end.
     sweeps: Vec<(i64, SweepState)>,
     rows: usize,
     next_lease: u64,
-    /// The file that pieces are coming of.
+    /// Hash and content of the file whose pieces are coming.
     partial_file: Option<([u8; 32], Vec<u8>)>,
 }
 
@@ -206,50 +216,9 @@ impl RestoreState {
         match record.kind {
             Some(Kind::Head(head)) => self.next_lease = head.next_lease,
             Some(Kind::Sweep(sweep)) => self.restore_sweep(sweep)?,
-            Some(Kind::Trials(page)) => {
-                let rows = page
-                    .rows
-                    .into_iter()
-                    .map(trial_from_wire)
-                    .collect::<Result<Vec<_>, _>>()?;
-                self.rows += rows.len();
-
-                self.restore_rows(rows, Vec::new())?;
-            }
-            Some(Kind::Attempt(attempt)) => {
-                let key: TrialKey = attempt
-                    .key
-                    .ok_or_else(|| invalid_backup_error("an attempt without a trial"))?
-                    .into();
-                let v1::BackupAttempt {
-                    cause,
-                    worker,
-                    seconds,
-                    ..
-                } = attempt;
-
-                self.restore_rows(
-                    Vec::new(),
-                    vec![(
-                        key,
-                        Attempt {
-                            cause,
-                            worker,
-                            seconds,
-                        },
-                    )],
-                )?;
-            }
-            Some(Kind::Audits(page)) => {
-                let audits = page
-                    .audits
-                    .into_iter()
-                    .map(audit_from_wire)
-                    .collect::<Result<Vec<_>, _>>()?;
-
-                let sweep = self.current_sweep()?;
-                self.commit_writes(&[StoreWrite::RestoreAudits(sweep, audits)])?;
-            }
+            Some(Kind::Trials(page)) => self.restore_trials(page)?,
+            Some(Kind::Attempt(attempt)) => self.restore_attempt(attempt)?,
+            Some(Kind::Audits(page)) => self.restore_audits(page)?,
             Some(Kind::File(piece)) => self.append_file_chunk(piece)?,
             Some(Kind::Missing(missing)) => print_stderr_line(&format_missing_file(&missing)),
             Some(Kind::End(_)) | None => {}
@@ -281,6 +250,43 @@ impl RestoreState {
         Ok(())
     }
 
+    fn restore_trials(&mut self, page: v1::BackupTrials) -> Result<(), UserError> {
+        let rows = page
+            .rows
+            .into_iter()
+            .map(trial_from_wire)
+            .collect::<Result<Vec<_>, _>>()?;
+
+        self.rows += rows.len();
+        self.restore_rows(rows, Vec::new())
+    }
+
+    fn restore_attempt(&mut self, attempt: v1::BackupAttempt) -> Result<(), UserError> {
+        let key: TrialKey = attempt
+            .key
+            .ok_or_else(|| invalid_backup_error("an attempt without a trial"))?
+            .into();
+        let attempt = Attempt {
+            cause: attempt.cause,
+            worker: attempt.worker,
+            seconds: attempt.seconds,
+        };
+
+        self.restore_rows(Vec::new(), vec![(key, attempt)])
+    }
+
+    fn restore_audits(&mut self, page: v1::BackupAudits) -> Result<(), UserError> {
+        let audits = page
+            .audits
+            .into_iter()
+            .map(audit_from_wire)
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let sweep = self.current_sweep()?;
+        self.commit_writes(&[StoreWrite::RestoreAudits(sweep, audits)])
+            .map(|_| ())
+    }
+
     fn restore_rows(
         &mut self,
         rows: Vec<StoredTrial>,
@@ -291,7 +297,7 @@ impl RestoreState {
             .map(|_| ())
     }
 
-    /// The sweep that rows come after.
+    /// The sweep that the current rows belong to.
     fn current_sweep(&self) -> Result<i64, UserError> {
         self.sweeps
             .last()
@@ -305,7 +311,7 @@ impl RestoreState {
         if self
             .partial_file
             .as_ref()
-            .is_some_and(|(of, _)| *of != hash)
+            .is_some_and(|(known, _)| *known != hash)
         {
             self.store_file()?;
         }
@@ -320,7 +326,7 @@ impl RestoreState {
         }
     }
 
-    /// What a file is called is its hash.
+    /// Stores the file whose pieces have come, if its content has the hash that names it.
     fn store_file(&mut self) -> Result<(), UserError> {
         let Some((hash, content)) = self.partial_file.take() else {
             return Ok(());
@@ -332,17 +338,16 @@ impl RestoreState {
             )));
         }
 
-        let unkept = |e: std::io::Error| {
-            let place: PathBuf = self.blobs.blob_path(&hash);
+        self.blobs.store_blob(&hash, &content).map_err(|e| {
+            let path = self.blobs.blob_path(&hash);
             UserError::new(
                 ErrorCode::Internal,
-                format!("{}: cannot be written: {e}", place.display()),
+                format!("{}: cannot be written: {e}", path.display()),
             )
-        };
-        self.blobs.store_blob(&hash, &content).map_err(unkept)
+        })
     }
 
-    /// Takes back what was restored of a backup that could not be restored whole.
+    /// Removes the sweeps of a backup that could not be restored whole.
     fn undo(&mut self) {
         for (number, _) in std::mem::take(&mut self.sweeps) {
             let mut written = self
@@ -441,16 +446,7 @@ fn audit_from_wire(audit: v1::BackupAudit) -> Result<Audit, UserError> {
 }
 
 fn sweep_from_wire(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
-    let state = match sweep.state() {
-        v1::SweepState::Running => SweepState::Running,
-        v1::SweepState::Completed => SweepState::Completed,
-        v1::SweepState::Cancelled => SweepState::Cancelled,
-        v1::SweepState::Paused => SweepState::Paused,
-        v1::SweepState::Unspecified => {
-            return Err(invalid_backup_error("a sweep without a known state"));
-        }
-    };
-
+    let state = state_from_wire(sweep.state())?;
     let hash = sweep.data_hash.map(<[u8; 32]>::try_from).transpose();
     let source = sweep
         .source
@@ -480,6 +476,16 @@ fn sweep_from_wire(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
             fenced: sweep.fenced,
         },
     })
+}
+
+fn state_from_wire(state: v1::SweepState) -> Result<SweepState, UserError> {
+    match state {
+        v1::SweepState::Running => Ok(SweepState::Running),
+        v1::SweepState::Completed => Ok(SweepState::Completed),
+        v1::SweepState::Cancelled => Ok(SweepState::Cancelled),
+        v1::SweepState::Paused => Ok(SweepState::Paused),
+        v1::SweepState::Unspecified => Err(invalid_backup_error("a sweep without a known state")),
+    }
 }
 
 fn invalid_backup_error(what: &str) -> UserError {

@@ -1,5 +1,6 @@
 //! `ergodic replay`: one trial again, on this machine, against its stored row.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use ergodic_common::escape::escape_line;
@@ -24,15 +25,7 @@ pub async fn replay_trial(args: ReplayArgs) -> Result<CommandOutcome, UserError>
     let sweep = resolve_sweep_id(&mut client, &args.id).await?;
     let page = query_trial(&mut client, &sweep, args.trial).await?;
     let stored = read_stored_result(&page)?;
-    if let Outcome::Failed { cause } = &stored.outcome {
-        let message = format!(
-            "the trial {} failed and has no bits to compare: {}",
-            args.trial,
-            escape_line(cause)
-        );
-        return Err(UserError::new(ErrorCode::BadInput, message));
-    }
-
+    check_has_bits(&stored)?;
     let again = rerun_trial(&args, &client.url, &page.sweep).await?;
     let differences = list_differences(&stored, &again, &page.metrics);
     let digest = to_hex(&stored.digest);
@@ -60,6 +53,20 @@ pub async fn replay_trial(args: ReplayArgs) -> Result<CommandOutcome, UserError>
     Err(UserError::new(ErrorCode::TrialsFailed, message))
 }
 
+/// Refuses a trial that failed.
+fn check_has_bits(stored: &TrialResult) -> Result<(), UserError> {
+    let Outcome::Failed { cause } = &stored.outcome else {
+        return Ok(());
+    };
+
+    let message = format!(
+        "the trial {} failed and has no bits to compare: {}",
+        stored.key,
+        escape_line(cause)
+    );
+    Err(UserError::new(ErrorCode::BadInput, message))
+}
+
 fn read_stored_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserError> {
     let row = page.rows.first().and_then(|row| row.result.clone());
     let result = row.and_then(|row| TrialResult::try_from(row).ok());
@@ -67,47 +74,14 @@ fn read_stored_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserErro
         .ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))
 }
 
-/// Has a worker program run it.
+/// Has a worker program run the trial again.
 async fn rerun_trial(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, UserError> {
     let program = find_worker(args.worker_bin.as_deref()).await?;
-    let mut command = Command::new(&program);
-    command.args([
-        "trial",
-        sweep,
-        &args.trial.to_string(),
-        "--join",
-        url,
-        "--isa",
-        &args.isa,
-    ]);
-
-    command.args([
-        "--threads",
-        &args.threads.to_string(),
-        "--device",
-        &args.device,
-    ]);
-
-    command.args(args.target.access.to_cli_args());
-    if let Some(dir) = &args.data_dir {
-        command.arg("--data-dir").arg(dir);
-    }
-
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let failed = |what: String| {
-        UserError::new(
-            ErrorCode::Internal,
-            format!("{}: {what}", program.display()),
-        )
-    };
-    let output = command
+    let output = build_trial_command(args, &program, url, sweep)
         .output()
         .await
-        .map_err(|e| failed(format!("cannot start it: {e}")))?;
+        .map_err(|e| program_error(&program, &format!("cannot start it: {e}")))?;
+
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         let words = words.trim().trim_start_matches("error: ").to_owned();
@@ -119,18 +93,44 @@ async fn rerun_trial(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialR
     }
 
     ergodic_proto::result_from_bytes(&output.stdout)
-        .ok_or_else(|| failed("it printed no result".into()))
+        .ok_or_else(|| program_error(&program, "it printed no result"))
 }
 
-/// In what two runs of a trial differ, in words.
+fn build_trial_command(args: &ReplayArgs, program: &Path, url: &str, sweep: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["trial", sweep, &args.trial.to_string()])
+        .args(["--join", url, "--isa", &args.isa])
+        .args(["--threads", &args.threads.to_string()])
+        .args(["--device", &args.device])
+        .args(args.target.access.to_cli_args());
+    if let Some(dir) = &args.data_dir {
+        command.arg("--data-dir").arg(dir);
+    }
+
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+fn program_error(program: &Path, what: &str) -> UserError {
+    UserError::new(
+        ErrorCode::Internal,
+        format!("{}: {what}", program.display()),
+    )
+}
+
+/// The differences between two runs of a trial, in words.
 fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     if (&stored.outcome, stored.steps) != (&again.outcome, again.steps) {
-        let told = |r: &TrialResult| format!("{} after {} steps", r.outcome.as_str(), r.steps);
         found.push(format!(
             "how it ended: {} there, {} here",
-            told(stored),
-            told(again)
+            describe_end(stored),
+            describe_end(again)
         ));
     }
 
@@ -142,14 +142,7 @@ fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String
         ));
     }
 
-    let rows = |r: &TrialResult| {
-        r.curve
-            .values
-            .iter()
-            .map(|x| if x.is_nan() { None } else { Some(x.to_bits()) })
-            .collect::<Vec<_>>()
-    };
-    if stored.curve.steps != again.curve.steps || rows(stored) != rows(again) {
+    if stored.curve.steps != again.curve.steps || curve_bits(stored) != curve_bits(again) {
         found.push("the curve".to_owned());
     }
 
@@ -167,6 +160,16 @@ fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String
     }
 
     found
+}
+
+fn describe_end(result: &TrialResult) -> String {
+    format!("{} after {} steps", result.outcome.as_str(), result.steps)
+}
+
+/// The bits of a curve's values; all NaN are alike.
+fn curve_bits(result: &TrialResult) -> Vec<Option<u64>> {
+    let values = result.curve.values.iter();
+    values.map(|x| (!x.is_nan()).then(|| x.to_bits())).collect()
 }
 
 #[cfg(test)]

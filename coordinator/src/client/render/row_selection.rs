@@ -46,63 +46,34 @@ impl RowSelection {
     /// Positions of the rows to show, in order.
     ///
     /// # Errors
-    /// A name is unknown, the condition is none, nothing fulfils it, or nobody can say what is best.
+    /// A name is unknown, the condition cannot be parsed, no row fulfils it, or the table does not tell which rows are the best.
     pub fn select_rows(&self, table: &v1::TableResponse) -> Result<Vec<usize>, UserError> {
         let mut rows: Vec<usize> = (0..table.rows.len()).collect();
         if let Some(text) = &self.condition {
             let condition = Condition::parse(text, table)?;
             rows.retain(|at| condition.is_met_by(&table.rows[*at]));
-
             if rows.is_empty() && !table.rows.is_empty() {
-                let exact = if text.contains("==") {
-                    "; numbers are printed rounded: ask for a range"
-                } else {
-                    ""
-                };
-                let message = format!(
-                    "--where: none of {} rows fulfils '{text}'{exact}",
-                    table.rows.len()
-                );
-
-                return Err(UserError::new(ErrorCode::NotFound, message));
+                return Err(no_row_error(text, table.rows.len()));
             }
         }
 
-        match (&self.sort, self.top) {
-            (Some(key), _) => sort_rows(table, key, &mut rows)?,
-            (None, Some(_)) if table.better == 0 => {
-                let message = format!(
-                    "--top: {} is neither better large nor small: say --sort -mean or --sort mean",
-                    table.metric
-                );
-                return Err(UserError::new(ErrorCode::BadInput, message));
-            }
-            (None, Some(_)) if !table.unranked.is_empty() => {
-                let message = format!("--top: {}; or say --sort mean", table.unranked);
-                return Err(UserError::new(ErrorCode::BadInput, message));
-            }
-            (None, Some(_)) if is_missing_ranks(table) => {
-                let sort = if table.better > 0 { "-mean" } else { "mean" };
-                let message = format!(
-                    "--top: the coordinator is of an older version and does not say which rows are the best: say --sort {sort}, or \
-                     update it"
-                );
-                return Err(UserError::new(ErrorCode::Refused, message));
-            }
-            // Rows without a place come last.
-            (None, Some(_)) => rows.sort_by_key(|at| table.rows[*at].rank.unwrap_or(u64::MAX)),
-            (None, None) => {}
+        if let Some(key) = &self.sort {
+            sort_rows(table, key, &mut rows)?;
+        } else if self.top.is_some() {
+            check_ranks(table)?;
+            // Rows without a rank come last.
+            rows.sort_by_key(|at| table.rows[*at].rank.unwrap_or(u64::MAX));
         }
 
         rows.truncate(self.top.unwrap_or(usize::MAX));
         Ok(rows)
     }
 
-    /// Keeps the rows to show of tables over the same cells: the first one decides. A row that one of them lacks, because it
-    /// came while they were asked for, is in none.
+    /// Reduces tables over the same cells to the rows that are selected in the first one. A row that one of them lacks, because
+    /// it was stored between the queries, is dropped from all.
     ///
     /// # Errors
-    /// As for [`Selection::rows`].
+    /// As for [`RowSelection::select_rows`].
     pub fn apply_to_tables(&self, tables: &mut [v1::TableResponse]) -> Result<(), UserError> {
         if self.is_empty() && tables.len() < 2 {
             return Ok(());
@@ -111,7 +82,7 @@ impl RowSelection {
         let Some(first) = tables.first() else {
             return Ok(());
         };
-        let mut kept: Vec<Vec<String>> = self
+        let mut selected: Vec<Vec<String>> = self
             .select_rows(first)?
             .into_iter()
             .map(|at| row_key(&first.rows[at]))
@@ -119,7 +90,7 @@ impl RowSelection {
 
         for table in tables.iter() {
             let known: HashSet<Vec<String>> = table.rows.iter().map(row_key).collect();
-            kept.retain(|key| known.contains(key));
+            selected.retain(|key| known.contains(key));
         }
 
         for table in tables {
@@ -128,22 +99,68 @@ impl RowSelection {
                 .drain(..)
                 .map(|row| (row_key(&row), row))
                 .collect();
-            table.rows = kept.iter().filter_map(|key| by_key.remove(key)).collect();
+            table.rows = selected
+                .iter()
+                .filter_map(|key| by_key.remove(key))
+                .collect();
         }
 
         Ok(())
     }
 }
 
+fn no_row_error(condition: &str, rows: usize) -> UserError {
+    let exact = if condition.contains("==") {
+        "; numbers are printed rounded: ask for a range"
+    } else {
+        ""
+    };
+    let message = format!("--where: none of {rows} rows fulfils '{condition}'{exact}");
+    UserError::new(ErrorCode::NotFound, message)
+}
+
+/// Refuses `--top` without `--sort` for a table that does not tell which of its rows are the best.
+fn check_ranks(table: &v1::TableResponse) -> Result<(), UserError> {
+    if table.better == 0 {
+        let message = format!(
+            "--top: {} is neither better large nor small: say --sort -mean or --sort mean",
+            table.metric
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+
+    if !table.unranked.is_empty() {
+        let message = format!("--top: {}; or say --sort mean", table.unranked);
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+
+    if is_missing_ranks(table) {
+        let sort = if table.better > 0 { "-mean" } else { "mean" };
+        let message = format!(
+            "--top: the coordinator is of an older version and does not say which rows are the best: say --sort {sort}, or \
+             update it"
+        );
+        return Err(UserError::new(ErrorCode::Refused, message));
+    }
+
+    Ok(())
+}
+
 /// Whether rows that have an order came without it, as from coordinators that do not know of it.
 pub fn is_missing_ranks(table: &v1::TableResponse) -> bool {
-    let ended = |row: &v1::TableRow| row.summary.as_ref().is_some_and(|s| s.n + s.diverged > 0);
     // Rows of several cells have none before a repeat has ended in all cells of one.
     let is_ordered = table.better != 0
         && table.unranked.is_empty()
         && table.weighting.is_empty()
         && table.rows.len() > 1;
-    is_ordered && table.rows.iter().any(ended) && table.rows.iter().all(|row| row.rank.is_none())
+
+    is_ordered
+        && table.rows.iter().any(has_result)
+        && table.rows.iter().all(|row| row.rank.is_none())
+}
+
+fn has_result(row: &v1::TableRow) -> bool {
+    row.summary.is_some_and(|s| s.n + s.diverged > 0)
 }
 
 /// A row's values, exactly.
@@ -161,32 +178,25 @@ enum NumberSource {
 }
 
 fn find_number_source(table: &v1::TableResponse, name: &str) -> Option<NumberSource> {
+    let column = table.columns.iter().position(|column| column == name);
+    let statistic = STATISTICS.iter().position(|known| *known == name);
+
+    find_axis(table, name)
+        .map(NumberSource::Axis)
+        .or(column.map(NumberSource::Column))
+        .or(statistic.map(NumberSource::Statistic))
+}
+
+/// The axis with this name, or else the only one whose path ends in it.
+fn find_axis(table: &v1::TableResponse, name: &str) -> Option<usize> {
+    if let Some(at) = table.axes.iter().position(|axis| axis == name) {
+        return Some(at);
+    }
+
     let suffix = format!(".{name}");
-    let ends: Vec<usize> = (0..table.axes.len())
-        .filter(|at| table.axes[*at].ends_with(&suffix))
-        .collect();
-    let axis = table.axes.iter().position(|axis| axis == name);
-    let axis = axis.or(Some(&ends)
-        .filter(|ends| ends.len() == 1)
-        .map(|ends| ends[0]));
-
-    let column = || {
-        table
-            .columns
-            .iter()
-            .position(|column| column == name)
-            .map(NumberSource::Column)
-    };
-
-    let statistic = || {
-        STATISTICS
-            .iter()
-            .position(|known| *known == name)
-            .map(NumberSource::Statistic)
-    };
-    axis.map(NumberSource::Axis)
-        .or_else(column)
-        .or_else(statistic)
+    let mut ends = (0..table.axes.len()).filter(|at| table.axes[*at].ends_with(&suffix));
+    let only = ends.next();
+    only.filter(|_| ends.next().is_none())
 }
 
 fn unknown_name_error(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
@@ -207,26 +217,25 @@ fn unknown_name_error(table: &v1::TableResponse, option: &str, name: &str) -> Us
 
 impl NumberSource {
     fn read_number(self, row: &v1::TableRow, words: &ConditionWords) -> f64 {
-        let number = |x: Option<f64>| x.unwrap_or(f64::NAN);
         let s = row.summary.unwrap_or_default();
-
-        match self {
-            Self::Axis(at) => words.to_number(&row.values[at]),
-            Self::Column(at) => number(row.figures.get(at).copied()),
-            Self::Constant(x) => x,
+        let number = match self {
+            Self::Axis(at) => return words.to_number(&row.values[at]),
+            Self::Constant(x) => return x,
+            Self::Column(at) => row.figures.get(at).copied(),
             Self::Statistic(at) => match STATISTICS[at] {
-                "n" => s.n as f64,
-                "diverged" => s.diverged as f64,
-                "failed" => s.failed as f64,
-                "mean" => number(s.mean),
-                "std" => number(s.std),
-                "ci95_low" => number(s.ci95_low),
-                "ci95_high" => number(s.ci95_high),
-                "min" => number(s.min),
-                "median" => number(s.median),
-                _ => number(s.max),
+                "n" => Some(s.n as f64),
+                "diverged" => Some(s.diverged as f64),
+                "failed" => Some(s.failed as f64),
+                "mean" => s.mean,
+                "std" => s.std,
+                "ci95_low" => s.ci95_low,
+                "ci95_high" => s.ci95_high,
+                "min" => s.min,
+                "median" => s.median,
+                _ => s.max,
             },
-        }
+        };
+        number.unwrap_or(f64::NAN)
     }
 }
 
@@ -259,37 +268,22 @@ struct Condition {
 
 impl Condition {
     fn parse(text: &str, table: &v1::TableResponse) -> Result<Self, UserError> {
-        let bad = |why: String| {
+        let parsed = WordExpr::parse(text).map_err(|why| {
             let message = format!(
                 "--where: expected a condition such as \"lr <= 0.1 && n > 3\", found '{text}': {why}"
             );
             UserError::new(ErrorCode::BadInput, message)
-        };
-        let WordExpr {
-            expr: expression,
-            words,
-        } = WordExpr::parse(text).map_err(bad)?;
+        })?;
 
-        let constant = |name: &str| match name {
-            "true" => Some(NumberSource::Constant(1.0)),
-            "false" => Some(NumberSource::Constant(0.0)),
-            _ => None,
-        };
-        let find = |name: &&str| {
-            constant(name)
-                .or_else(|| find_number_source(table, name))
-                .ok_or_else(|| unknown_name_error(table, "--where", name))
-        };
-        let names = expression
-            .names()
-            .iter()
-            .map(find)
-            .collect::<Result<_, _>>()?;
+        let mut operands = Vec::new();
+        for name in parsed.expr.names() {
+            operands.push(find_operand(table, name)?);
+        }
 
         Ok(Self {
-            expression,
-            operands: names,
-            words: ConditionWords(words),
+            expression: parsed.expr,
+            operands,
+            words: ConditionWords(parsed.words),
         })
     }
 
@@ -300,40 +294,51 @@ impl Condition {
             .map(|name| name.read_number(row, &self.words))
             .collect();
         let value = self.expression.eval(&values);
-        // What is not defined fulfils nothing.
+        // An undefined value fulfils no condition.
         value != 0.0 && !value.is_nan()
     }
 }
 
+fn find_operand(table: &v1::TableResponse, name: &str) -> Result<NumberSource, UserError> {
+    match name {
+        "true" => Ok(NumberSource::Constant(1.0)),
+        "false" => Ok(NumberSource::Constant(0.0)),
+        name => find_number_source(table, name)
+            .ok_or_else(|| unknown_name_error(table, "--where", name)),
+    }
+}
+
 fn sort_rows(table: &v1::TableResponse, key: &str, rows: &mut [usize]) -> Result<(), UserError> {
-    let (name, descending) = key
-        .strip_prefix('-')
-        .map_or((key, false), |name| (name, true));
-    let by =
+    let descending = key.starts_with('-');
+    let name = key.strip_prefix('-').unwrap_or(key);
+    let source =
         find_number_source(table, name).ok_or_else(|| unknown_name_error(table, "--sort", name))?;
-    let none = ConditionWords::default();
-    let order = |a: &usize, b: &usize| {
-        let a = &table.rows[*a];
-        let b = &table.rows[*b];
-        let x = by.read_number(a, &none);
-        let y = by.read_number(b, &none);
 
-        // What has no number comes last, whichever way; words by the alphabet.
-        let order = match (by, x.is_nan(), y.is_nan()) {
-            (NumberSource::Axis(at), true, true) => {
-                exact_value(&a.values[at]).cmp(&exact_value(&b.values[at]))
-            }
-            (_, true, true) => return Ordering::Equal,
-            (_, true, false) => return Ordering::Greater,
-            (_, false, true) => return Ordering::Less,
-            (_, false, false) => x.total_cmp(&y),
-        };
-
-        if descending { order.reverse() } else { order }
-    };
-    rows.sort_by(order);
-
+    rows.sort_by(|a, b| compare_rows(source, descending, &table.rows[*a], &table.rows[*b]));
     Ok(())
+}
+
+/// Rows without a number come last in either direction, words in the order of the alphabet.
+fn compare_rows(
+    source: NumberSource,
+    descending: bool,
+    a: &v1::TableRow,
+    b: &v1::TableRow,
+) -> Ordering {
+    let no_words = ConditionWords::default();
+    let x = source.read_number(a, &no_words);
+    let y = source.read_number(b, &no_words);
+    let order = match (source, x.is_nan(), y.is_nan()) {
+        (NumberSource::Axis(at), true, true) => {
+            exact_value(&a.values[at]).cmp(&exact_value(&b.values[at]))
+        }
+        (_, true, true) => return Ordering::Equal,
+        (_, true, false) => return Ordering::Greater,
+        (_, false, true) => return Ordering::Less,
+        (_, false, false) => x.total_cmp(&y),
+    };
+
+    if descending { order.reverse() } else { order }
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use ergodic_proto::v1;
 
 use super::format_short_number;
 
-/// Width of the bar of a place, where there is room for it.
+/// Characters of the bar of a cell, where the terminal is wide enough.
 const BAR_WIDTH: usize = 6;
-/// Lines that are left for other things than rows of the grid.
+/// Lines that rows of the grid leave free.
 const RESERVED_LINES: usize = 5;
 
 /// The grid, and below it how precise the means are. No line is wider than `width` characters, and there are fewer than
@@ -23,26 +23,15 @@ pub(crate) fn render_watch_grid(
     }
 
     let shown = grid.rows.len().min(height.saturating_sub(RESERVED_LINES));
-    let side = grid
-        .rows
-        .iter()
-        .map(|row| row.chars().count())
-        .max()
-        .unwrap_or(0)
-        .max(format_corner(grid).chars().count());
-    let side = side.min(width / 3);
+    let side = widest(&grid.rows)
+        .max(format_corner(grid).chars().count())
+        .min(width / 3);
+    let each = widest(&grid.columns).max(BAR_WIDTH + 3);
 
-    let widest = grid
-        .columns
-        .iter()
-        .map(|column| column.chars().count())
-        .max()
-        .unwrap_or(0);
-    let mut out = match side + columns * (widest.max(BAR_WIDTH + 3) + 2) <= width {
-        true => render_bars(grid, side, widest.max(BAR_WIDTH + 3), shown),
+    let mut out = match side + columns * (each + 2) <= width {
+        true => render_bars(grid, side, each, shown),
         false => render_shades(grid, side, width, shown),
     };
-
     if shown < grid.rows.len() {
         out.push(truncate_to_width(
             &format!("… and {} more rows", grid.rows.len() - shown),
@@ -52,6 +41,12 @@ pub(crate) fn render_watch_grid(
 
     out.extend(format_precision_line(grid, metric).map(|line| truncate_to_width(&line, width)));
     out
+}
+
+/// Characters of the longest of these labels.
+fn widest(labels: &[String]) -> usize {
+    let widths = labels.iter().map(|label| label.chars().count());
+    widths.max().unwrap_or(0)
 }
 
 fn format_corner(grid: &v1::WatchGrid) -> String {
@@ -67,7 +62,7 @@ fn grid_row(grid: &v1::WatchGrid, at: usize) -> &[v1::WatchCell] {
     &grid.cells[at * columns..(at + 1) * columns]
 }
 
-/// `████▌  2✗`: how much of it is done, and how many of these diverged.
+/// `████▌  2✗`: the share of a cell's trials that is done, and how many of these diverged.
 fn render_bars(grid: &v1::WatchGrid, side: usize, each: usize, shown: usize) -> Vec<String> {
     let head: String = grid
         .columns
@@ -95,7 +90,7 @@ fn render_bars(grid: &v1::WatchGrid, side: usize, each: usize, shown: usize) -> 
     out
 }
 
-/// One character per place.
+/// One character per cell.
 fn render_shades(grid: &v1::WatchGrid, side: usize, width: usize, shown: usize) -> Vec<String> {
     let fit = width.saturating_sub(side + 2);
     let first = grid.columns.first();
@@ -136,24 +131,20 @@ fn format_bar(cell: &v1::WatchCell) -> String {
 
     let eighths =
         (count_done_trials(cell).min(cell.trials) * 8 * BAR_WIDTH as u64 / cell.trials) as usize;
-    let part = |at: usize| match EIGHTHS[eighths.saturating_sub(8 * at).min(8)] {
-        ' ' => '·',
-        drawn => drawn,
-    };
-    let bar: String = (0..BAR_WIDTH).map(part).collect();
-    let mark = |n: u64, sign: char| {
-        if n > 0 {
-            format!(" {n}{sign}")
-        } else {
-            String::new()
-        }
-    };
+    let mut bar: String = (0..BAR_WIDTH)
+        .map(|at| match EIGHTHS[eighths.saturating_sub(8 * at).min(8)] {
+            ' ' => '·',
+            drawn => drawn,
+        })
+        .collect();
 
-    format!(
-        "{bar}{}{}",
-        mark(cell.diverged, '✗'),
-        mark(cell.failed, '!')
-    )
+    for (n, sign) in [(cell.diverged, '✗'), (cell.failed, '!')] {
+        if n > 0 {
+            bar += &format!(" {n}{sign}");
+        }
+    }
+
+    bar
 }
 
 fn shade_char(cell: &v1::WatchCell) -> char {

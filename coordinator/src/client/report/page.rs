@@ -39,7 +39,7 @@ pre { border: 1px solid var(--line); padding: 1rem; overflow-x: auto; font-size:
 }
 ";
 
-/// What is to be known of the figures of every table, in the words of the README.
+/// Notes on the figures of every table, in the words of the README.
 const STATISTICS: [&str; 4] = [
     "n counts completed trials; means, deviations and intervals are over these. Diverged trials are a result and are counted beside them, and are the last of their repeat where cells are ranked; failed ones count nowhere.",
     "Everything is recomputed from the stored rows in the order of cells and repeats. Deviations have n − 1 in the denominator; intervals are mean ± t·s/√n at 95 %, by Student's t with n − 1 degrees of freedom, unless a note says otherwise: rows of several cells have the error of whole repeats, and sweeps that cross random streams that of the streams.",
@@ -74,7 +74,7 @@ impl ReportPage {
         let _ = writeln!(self.body, "<p class=\"note\">{}</p>", escape_html(text));
     }
 
-    /// An SVG document of ours, as it is.
+    /// Adds an SVG document, which is trusted.
     pub(super) fn add_figure(&mut self, svg: &str) {
         let _ = writeln!(self.body, "<figure>\n{svg}</figure>");
     }
@@ -97,7 +97,7 @@ impl ReportPage {
         self.body += "</table>\n";
     }
 
-    /// The first rows of a table.
+    /// Adds the first rows of a table, at most `most`, and its legend.
     pub(super) fn add_table(&mut self, table: &v1::TableResponse, most: usize) {
         let head = ["n", "mean ± 95 % CI", "std", "min", "median", "max", ""].map(str::to_owned);
         self.body += "<div class=\"scroll\"><table class=\"data\">\n<thead><tr>";
@@ -112,21 +112,13 @@ impl ReportPage {
         let shown = &table.rows[..table.rows.len().min(most)];
         for (at, row) in shown.iter().enumerate() {
             let s = row.summary.unwrap_or_default();
-            let is_best = best == Some(at);
-            let figures = format_trial_statistics(&s);
             let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
-            let cells = words.format_row(&row.values).chain([s.n.to_string(), mean]);
-            self.body += if is_best {
-                "<tr class=\"best\">"
-            } else {
-                "<tr>"
-            };
-
-            for cell in cells.chain(figures).chain([format_incomplete_counts(&s)]) {
-                let _ = write!(self.body, "<td>{}</td>", escape_html(&cell));
-            }
-
-            self.body += "</tr>\n";
+            let cells = words
+                .format_row(&row.values)
+                .chain([s.n.to_string(), mean])
+                .chain(format_trial_statistics(&s))
+                .chain([format_incomplete_counts(&s)]);
+            self.add_row(cells, best == Some(at));
         }
 
         self.body += "</tbody></table></div>\n";
@@ -137,6 +129,18 @@ impl ReportPage {
         render_legend(table)
             .lines()
             .for_each(|line| self.add_paragraph(line));
+    }
+
+    fn add_row(&mut self, cells: impl Iterator<Item = String>, is_best: bool) {
+        self.body += match is_best {
+            true => "<tr class=\"best\">",
+            false => "<tr>",
+        };
+        for cell in cells {
+            let _ = write!(self.body, "<td>{}</td>", escape_html(&cell));
+        }
+
+        self.body += "</tr>\n";
     }
 
     pub(super) fn add_statistics_notes(&mut self) {
