@@ -1,6 +1,6 @@
 //! `ergodic bench overhead`: what a trial costs besides its training.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::client::sweep_file::SweepFile;
 use crate::client::watch::follow_sweep;
 use crate::client::{Client, commands};
 use crate::standalone::processes::{WorkerCommand, find_worker, terminate_child};
-use crate::standalone::run::pause_unfinished_sweeps;
+use crate::standalone::sweeps::pause_unfinished_sweeps;
 
 /// How long the coordinator may take to come up, and to go.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,35 +72,20 @@ async fn measure_overhead(
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Whatever else is in the directory takes no part.
     pause_unfinished_sweeps(&mut client).await?;
-    let command = |n: u32| build_worker_command(program, &url, dir, n);
     let workers = (1..=args.workers)
-        .map(|n| command(n).start())
+        .map(|n| build_worker_command(program, &url, dir, n).start())
         .collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
 
     let before = query_info(&mut client).await?;
     let start = Instant::now();
-    let launched = commands::launch_sweep(
-        &mut client,
-        &build_bench_sweep(args.trials),
-        commands::LaunchMode::All,
-    )
-    .await?;
-    let id = launched.status.unwrap_or_default().id;
+    let id = launch_bench_sweep(&mut client, args.trials).await?;
     let status = follow_sweep(&mut client, &id).await?;
 
     let seconds = start.elapsed().as_secs_f64();
     let after = query_info(&mut client).await?;
 
-    if status.completed != u64::from(args.trials) {
-        let message = format!(
-            "{} of {} trials completed; see the logs in {}",
-            count_done_trials(&status),
-            args.trials,
-            dir.display()
-        );
-        return Err(UserError::new(ErrorCode::Internal, message));
-    }
+    check_completed(&status, args.trials, dir)?;
 
     for child in workers.into_iter().chain([coordinator]) {
         stop_process(child).await;
@@ -115,6 +100,29 @@ async fn measure_overhead(
     })
 }
 
+fn check_completed(status: &v1::SweepStatus, trials: u32, dir: &Path) -> Result<(), UserError> {
+    if status.completed == u64::from(trials) {
+        return Ok(());
+    }
+
+    let message = format!(
+        "{} of {trials} trials completed; see the logs in {}",
+        count_done_trials(status),
+        dir.display()
+    );
+    Err(UserError::new(ErrorCode::Internal, message))
+}
+
+/// Launches the sweep of the benchmarks; gives its id.
+pub(crate) async fn launch_bench_sweep(
+    client: &mut Client,
+    trials: u32,
+) -> Result<String, UserError> {
+    let sweep = build_bench_sweep(trials);
+    let launched = commands::launch_sweep(client, &sweep, commands::LaunchMode::All).await?;
+    Ok(launched.status.unwrap_or_default().id)
+}
+
 /// The `n`-th worker that is measured with: one slot, so that it is one busy process.
 pub(crate) fn build_worker_command(program: &Path, url: &str, dir: &Path, n: u32) -> WorkerCommand {
     WorkerCommand {
@@ -127,7 +135,7 @@ pub(crate) fn build_worker_command(program: &Path, url: &str, dir: &Path, n: u32
 }
 
 /// Six metrics and a curve of twenty points per trial.
-pub(crate) fn build_bench_sweep(trials: u32) -> SweepFile {
+fn build_bench_sweep(trials: u32) -> SweepFile {
     let text = format!(
         "name = \"overhead\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 20\n[grid]\n\
          lr = {{ log = [0.001, 1.0], points = 10 }}\nwd = {{ log = [1e-5, 1e-2], points = 10 }}\n\
@@ -147,22 +155,34 @@ pub(crate) fn build_bench_sweep(trials: u32) -> SweepFile {
     }
 }
 
-/// A coordinator on this directory, with these further options, and its address.
+/// Starts a coordinator on this directory, with these further options; gives its address, too.
 pub(crate) async fn start_coordinator(
     dir: &Path,
     options: &[&str],
 ) -> Result<(Child, String), UserError> {
-    let failed = |e: std::io::Error| {
-        UserError::new(
-            ErrorCode::Internal,
-            format!("cannot start a coordinator: {e}"),
-        )
-    };
-    std::fs::create_dir_all(dir).map_err(failed)?;
+    std::fs::create_dir_all(dir).map_err(|e| start_error(&e))?;
+    let log = dir.join("coordinator.log");
+    let mut child = spawn_coordinator(dir, options, &log).map_err(|e| start_error(&e))?;
 
-    let program: PathBuf = std::env::current_exe().map_err(failed)?;
-    let log = std::fs::File::create(dir.join("coordinator.log")).map_err(failed)?;
-    let mut child = Command::new(program)
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut lines = BufReader::new(stdout).lines();
+    let first = tokio::time::timeout(PROCESS_TIMEOUT, lines.next_line()).await;
+    match first {
+        Ok(Ok(Some(url))) => Ok((child, url)),
+        _ => {
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            Err(UserError::new(
+                ErrorCode::Internal,
+                format!("the coordinator did not come up:\n{log}"),
+            ))
+        }
+    }
+}
+
+fn spawn_coordinator(dir: &Path, options: &[&str], log: &Path) -> std::io::Result<Child> {
+    let program = std::env::current_exe()?;
+    let log = std::fs::File::create(log)?;
+    Command::new(program)
         .args(["serve", "--listen", "127.0.0.1:0", "--store"])
         .arg(dir)
         .args(options)
@@ -171,21 +191,13 @@ pub(crate) async fn start_coordinator(
         .stderr(log)
         .kill_on_drop(true)
         .spawn()
-        .map_err(failed)?;
-    let stdout = child.stdout.take().expect("stdout is piped");
-    let mut lines = BufReader::new(stdout).lines();
-    let first = tokio::time::timeout(PROCESS_TIMEOUT, lines.next_line()).await;
+}
 
-    match first {
-        Ok(Ok(Some(url))) => Ok((child, url)),
-        _ => {
-            let log = std::fs::read_to_string(dir.join("coordinator.log")).unwrap_or_default();
-            Err(UserError::new(
-                ErrorCode::Internal,
-                format!("the coordinator did not come up:\n{log}"),
-            ))
-        }
-    }
+fn start_error(error: &std::io::Error) -> UserError {
+    UserError::new(
+        ErrorCode::Internal,
+        format!("cannot start a coordinator: {error}"),
+    )
 }
 
 pub(crate) async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result<(), UserError> {

@@ -11,19 +11,19 @@ use serde_json::json;
 use tokio::process::Child;
 
 use super::overhead::{
-    build_bench_sweep, build_worker_command, query_info, start_coordinator, stop_process,
+    build_worker_command, launch_bench_sweep, query_info, start_coordinator, stop_process,
     wait_for_workers,
 };
 use crate::app::{CommandOutcome, print_output};
 use crate::cli::args::BenchSoakArgs;
+use crate::client::Client;
 use crate::client::query::query_status;
 use crate::client::render::TextFormat;
 use crate::client::watch::follow_sweep;
-use crate::client::{Client, commands};
 use crate::standalone::processes::{WorkerCommand, find_worker};
-use crate::standalone::run::pause_unfinished_sweeps;
+use crate::standalone::sweeps::pause_unfinished_sweeps;
 
-/// Runs it and prints what was measured.
+/// Runs the benchmark and prints what was measured.
 ///
 /// # Errors
 /// A process could not be started, or the sweep did not end as it should: what is wrong is named.
@@ -71,22 +71,14 @@ async fn measure_soak(
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Whatever else is in the directory takes no part.
     pause_unfinished_sweeps(&mut client).await?;
-    let command = |n: u32| build_worker_command(program, &url, dir, n);
     let workers = (1..=args.workers)
-        .map(|n| command(n).start())
+        .map(|n| build_worker_command(program, &url, dir, n).start())
         .collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
 
     let before = query_info(&mut client).await?;
     let start = Instant::now();
-    let launched = commands::launch_sweep(
-        &mut client,
-        &build_bench_sweep(args.trials),
-        commands::LaunchMode::All,
-    )
-    .await?;
-    let id = launched.status.unwrap_or_default().id;
-
+    let id = launch_bench_sweep(&mut client, args.trials).await?;
     let mut victims = Victims {
         workers,
         killed: 0,
@@ -94,7 +86,7 @@ async fn measure_soak(
     };
     let status = tokio::select! {
         status = follow_sweep(&mut client, &id) => status?,
-        error = victims.kill_periodically(args.kill_every, command) => return Err(error),
+        error = victims.kill_periodically(args.kill_every, |n| build_worker_command(program, &url, dir, n)) => return Err(error),
     };
 
     let seconds = start.elapsed().as_secs_f64();
@@ -152,20 +144,31 @@ async fn check_soak_result(
     args: &BenchSoakArgs,
     dir: &Path,
 ) -> Result<(), UserError> {
-    let wrong = |what: String| {
-        let message = format!("{what}; the store and all logs are in {}", dir.display());
-        Err(UserError::new(ErrorCode::Internal, message))
-    };
-
     if status.completed != u64::from(args.trials) || status.mismatches > 0 {
-        return wrong(format!(
+        let problem = format!(
             "{} of {} trials completed, {} came with other bits",
             status.completed, args.trials, status.mismatches
-        ));
+        );
+        return Err(soak_error(&problem, dir));
     }
 
+    let rows = count_rows_in_order(client, &status.id, dir).await?;
+    if rows != status.trials {
+        let problem = format!("{rows} rows of {} trials", status.trials);
+        return Err(soak_error(&problem, dir));
+    }
+
+    Ok(())
+}
+
+/// Counts the rows of a sweep, which must come in the order of cells and repeats.
+async fn count_rows_in_order(
+    client: &mut Client,
+    sweep: &str,
+    dir: &Path,
+) -> Result<u64, UserError> {
     let request = v1::TrialsRequest {
-        sweep: status.id.clone(),
+        sweep: sweep.to_owned(),
         trial: None,
     };
     let mut pages = client
@@ -177,7 +180,6 @@ async fn check_soak_result(
 
     let mut rows = 0_u64;
     let mut last = None;
-
     while let Some(page) = pages
         .message()
         .await
@@ -189,21 +191,24 @@ async fn check_soak_result(
                 .and_then(|result| result.key)
                 .map(|key| (key.cell, key.repeat));
             if key <= last {
-                return wrong(format!("the row {key:?} comes after {last:?}"));
+                let problem = format!("the row {key:?} comes after {last:?}");
+                return Err(soak_error(&problem, dir));
             }
 
-            (rows, last) = (rows + 1, key);
+            rows += 1;
+            last = key;
         }
     }
 
-    if rows != status.trials {
-        return wrong(format!("{rows} rows of {} trials", status.trials));
-    }
-
-    Ok(())
+    Ok(rows)
 }
 
-/// Time from the start of another coordinator on the store to its first answer.
+fn soak_error(problem: &str, dir: &Path) -> UserError {
+    let message = format!("{problem}; the store and all logs are in {}", dir.display());
+    UserError::new(ErrorCode::Internal, message)
+}
+
+/// Seconds from the start of another coordinator on the store to its first answer.
 async fn measure_restart(dir: &Path, sweep: &str) -> Result<f64, UserError> {
     let start = Instant::now();
     let (coordinator, url) = start_coordinator(dir, &[]).await?;

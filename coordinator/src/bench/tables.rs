@@ -25,7 +25,7 @@ use crate::process_stats;
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::server::store_error;
 use crate::store::location::StoreLocation;
-use crate::store::{StoreWrite, StoreWriter, StoredTrial, WriteOutput};
+use crate::store::{Store, StoreWrite, StoreWriter, StoredTrial, WriteOutput};
 
 /// Cells of the sweep that is made up.
 const CELLS: u32 = 250;
@@ -43,9 +43,9 @@ const METRICS: [&str; 10] = [
 ];
 /// Trials stored in one transaction.
 const TRIALS_PER_COMMIT: u32 = 1000;
-/// Its id.
+/// The id of the sweep that is made up.
 const SWEEP_ID: &str = "benchmrk";
-/// How often table and curves are asked for; the median is told.
+/// How often table and curves are queried; the median is printed.
 const REPETITIONS: usize = 3;
 
 /// Runs the measurement and prints it.
@@ -80,15 +80,15 @@ struct TablesMeasurement {
     points: u32,
     timings: [(&'static str, QueryTiming); 3],
     peak_rss: u64,
-    /// Of this process, which writes the dataset.
+    /// Bytes of this process, which writes the dataset.
     export_rss: u64,
 }
 
-/// A question, as it was answered.
+/// How long the coordinator took to answer a query.
 struct QueryTiming {
-    /// From the question to its answer.
+    /// Seconds from the query to its answer.
     seconds: f64,
-    /// CPU time of the coordinator.
+    /// CPU time of the coordinator, in seconds.
     cpu_seconds: f64,
 }
 
@@ -99,60 +99,58 @@ async fn measure_tables(
     tokio::task::block_in_place(|| fill_store(args, dir))?;
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
-    let table = time_query(&mut client, REPETITIONS, async |client: &mut Client| {
-        let request = v1::TableRequest {
-            sweep: SWEEP_ID.to_owned(),
-            ..v1::TableRequest::default()
-        };
-        query_table(client, request).await.map(|_| ())
-    })
-    .await?;
-
-    let curves = time_query(&mut client, REPETITIONS, async |client: &mut Client| {
-        let request = v1::CurvesRequest {
-            sweep: SWEEP_ID.to_owned(),
-            ..v1::CurvesRequest::default()
-        };
-        query_curves(client, request).await.map(|_| ())
-    })
-    .await?;
-
-    let output = dir.join("dataset").display().to_string();
+    let table = time_query(&mut client, REPETITIONS, query_bench_table).await?;
+    let curves = time_query(&mut client, REPETITIONS, query_bench_curves).await?;
     let options = ExportOptions {
-        output,
+        output: dir.join("dataset").display().to_string(),
         follow: false,
         every: Duration::ZERO,
         rewrite: true,
     };
-    let whole = time_query(&mut client, 1, async |client: &mut Client| {
+    let export = time_query(&mut client, 1, async |client: &mut Client| {
         export_sweep(client, SWEEP_ID, &options).await.map(|_| ())
     })
     .await?;
 
     let peak_rss = query_info(&mut client).await?.peak_rss_bytes;
     stop_process(coordinator).await;
-    let questions = [("table", table), ("curves", curves), ("export", whole)];
     Ok(TablesMeasurement {
         trials: args.trials,
         points: args.points,
-        timings: questions,
+        timings: [("table", table), ("curves", curves), ("export", export)],
         peak_rss,
         export_rss: process_stats::peak_rss_bytes(),
     })
 }
 
-/// Asks several times; the median, and the average of the CPU time.
+async fn query_bench_table(client: &mut Client) -> Result<(), UserError> {
+    let request = v1::TableRequest {
+        sweep: SWEEP_ID.to_owned(),
+        ..v1::TableRequest::default()
+    };
+    query_table(client, request).await.map(|_| ())
+}
+
+async fn query_bench_curves(client: &mut Client) -> Result<(), UserError> {
+    let request = v1::CurvesRequest {
+        sweep: SWEEP_ID.to_owned(),
+        ..v1::CurvesRequest::default()
+    };
+    query_curves(client, request).await.map(|_| ())
+}
+
+/// Queries several times; gives the median of the times, and the average of the CPU times.
 async fn time_query(
     client: &mut Client,
     times: usize,
-    question: impl AsyncFn(&mut Client) -> Result<(), UserError>,
+    query: impl AsyncFn(&mut Client) -> Result<(), UserError>,
 ) -> Result<QueryTiming, UserError> {
     let mut seconds = Vec::new();
     let before = query_info(client).await?.cpu_seconds;
 
     for _ in 0..times {
         let start = Instant::now();
-        question(client).await?;
+        query(client).await?;
         seconds.push(start.elapsed().as_secs_f64());
     }
 
@@ -179,29 +177,50 @@ fn build_bench_source(args: &BenchTablesArgs) -> SpecSource {
     }
 }
 
-/// Fills a store, unless it is full of the same already.
+/// Fills a store, unless the same sweep fills it already.
 fn fill_store(args: &BenchTablesArgs, dir: &Path) -> Result<(), UserError> {
     let store = StoreLocation::Directory(dir.to_owned())
         .open()
         .map_err(store_error)?;
     let source = build_bench_source(args);
-    let sweeps = store
-        .open_reader()
-        .and_then(|reader| reader.read_sweeps())
-        .map_err(store_error)?;
-    match sweeps.last() {
-        None => {}
-        Some(row) if row.source == source && row.state == SweepState::Completed => return Ok(()),
-        Some(_) => {
-            let message = "--dir: there is a store of other sweeps: name a new directory";
-            return Err(UserError::new(ErrorCode::Refused, message));
-        }
+    if is_store_filled(store.as_ref(), &source)? {
+        return Ok(());
     }
 
     let leader = store
         .acquire_leadership("a benchmark")
         .map_err(store_error)?;
     let mut writer = store.open_writer(leader.epoch).map_err(store_error)?;
+    let sweep = insert_bench_sweep(writer.as_mut(), source)?;
+
+    for from in (0..args.trials).step_by(TRIALS_PER_COMMIT as usize) {
+        let to = (from + TRIALS_PER_COMMIT).min(args.trials);
+        let rows = (from..to).map(|n| make_trial(n, args.points)).collect();
+        let write = StoreWrite::RestoreRows(sweep, rows, Vec::new());
+        commit_write(writer.as_mut(), &write)?;
+    }
+
+    let write = StoreWrite::SetSweepState(sweep, SweepState::Completed);
+    commit_write(writer.as_mut(), &write).map(|_| ())
+}
+
+fn is_store_filled(store: &dyn Store, source: &SpecSource) -> Result<bool, UserError> {
+    let sweeps = store
+        .open_reader()
+        .and_then(|reader| reader.read_sweeps())
+        .map_err(store_error)?;
+    match sweeps.last() {
+        None => Ok(false),
+        Some(row) if row.source == *source && row.state == SweepState::Completed => Ok(true),
+        Some(_) => {
+            let message = "--dir: there is a store of other sweeps: name a new directory";
+            Err(UserError::new(ErrorCode::Refused, message))
+        }
+    }
+}
+
+/// Stores the sweep, without trials; gives its number.
+fn insert_bench_sweep(writer: &mut dyn StoreWriter, source: SpecSource) -> Result<i64, UserError> {
     let row = SweepRow {
         number: 0,
         id: SWEEP_ID.into(),
@@ -217,28 +236,15 @@ fn fill_store(args: &BenchTablesArgs, dir: &Path) -> Result<(), UserError> {
         launched_by: String::new(),
         tallies: SweepTallies::default(),
     };
-    let written = commit_write(writer.as_mut(), &StoreWrite::InsertSweep(row))?;
-    let Some(WriteOutput::SweepNumber(sweep)) = written.into_iter().next() else {
-        return Err(UserError::new(
+
+    let written = commit_write(writer, &StoreWrite::InsertSweep(row))?;
+    match written.into_iter().next() {
+        Some(WriteOutput::SweepNumber(sweep)) => Ok(sweep),
+        _ => Err(UserError::new(
             ErrorCode::Internal,
             "the store gave a sweep no number",
-        ));
-    };
-
-    for from in (0..args.trials).step_by(TRIALS_PER_COMMIT as usize) {
-        let rows =
-            (from..(from + TRIALS_PER_COMMIT).min(args.trials)).map(|n| make_trial(n, args.points));
-        commit_write(
-            writer.as_mut(),
-            &StoreWrite::RestoreRows(sweep, rows.collect(), Vec::new()),
-        )?;
+        )),
     }
-
-    commit_write(
-        writer.as_mut(),
-        &StoreWrite::SetSweepState(sweep, SweepState::Completed),
-    )
-    .map(|_| ())
 }
 
 fn commit_write(
@@ -278,16 +284,15 @@ fn make_trial(n: u32, points: u32) -> StoredTrial {
 }
 
 fn render_tables(m: &TablesMeasurement, format: TextFormat) -> String {
-    let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
     if format == TextFormat::Json {
         let mut object = json!({
             "trials": m.trials, "points": m.points, "metrics": METRICS.len(),
-            "coordinator_peak_rss_mib": mib(m.peak_rss), "export_peak_rss_mib": mib(m.export_rss),
+            "coordinator_peak_rss_mib": to_mib(m.peak_rss), "export_peak_rss_mib": to_mib(m.export_rss),
         });
 
-        for (name, asked) in &m.timings {
-            object[format!("{name}_seconds")] = json!(asked.seconds);
-            object[format!("{name}_coordinator_cpu_seconds")] = json!(asked.cpu_seconds);
+        for (name, timing) in &m.timings {
+            object[format!("{name}_seconds")] = json!(timing.seconds);
+            object[format!("{name}_coordinator_cpu_seconds")] = json!(timing.cpu_seconds);
         }
 
         return format!("{object}\n");
@@ -299,16 +304,20 @@ fn render_tables(m: &TablesMeasurement, format: TextFormat) -> String {
         m.trials, m.points
     );
 
-    for (name, asked) in &m.timings {
+    for (name, timing) in &m.timings {
         text += &format!(
             "{name:7} {:6.2} s, {:.2} s of the coordinator's CPU\n",
-            asked.seconds, asked.cpu_seconds
+            timing.seconds, timing.cpu_seconds
         );
     }
 
     text + &format!(
         "at its peak: coordinator {:.0} MiB, export {:.0} MiB\n",
-        mib(m.peak_rss),
-        mib(m.export_rss)
+        to_mib(m.peak_rss),
+        to_mib(m.export_rss)
     )
+}
+
+fn to_mib(bytes: u64) -> f64 {
+    bytes as f64 / 1_048_576.0
 }

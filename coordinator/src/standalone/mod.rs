@@ -3,3 +3,5 @@
 pub mod processes;
 pub mod replay;
 pub mod run;
+mod run_source;
+pub mod sweeps;

@@ -1,0 +1,173 @@
+//! The sweeps in the store of a run: the one that is run, and others that are paused meanwhile.
+
+use std::path::Path;
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::status::UserError;
+use ergodic_proto::{PROTOCOL_VERSION, v1};
+
+use super::run_source::{RunSource, check_spec};
+use crate::cli::args::RunArgs;
+use crate::client::query::{query_status, query_sweeps};
+use crate::client::render::print_stderr_line;
+use crate::client::status_text::count_done_trials;
+use crate::client::sweep_file::SweepFile;
+use crate::client::{Client, commands};
+
+/// Launches or resumes the sweep that is to be run, and pauses all others.
+pub(super) async fn start_sweep(
+    source: &RunSource,
+    args: &RunArgs,
+    url: &str,
+    dir: &Path,
+) -> Result<(Client, v1::SweepStatus), UserError> {
+    let mut client = Client::connect(url, &ClientAuth::default()).await?;
+    let paused = pause_unfinished_sweeps(&mut client).await?;
+    let begun = match source {
+        RunSource::File(file) => launch_or_resume(&mut client, file, args.again).await,
+        RunSource::Stored(id) => resume_stored_sweep(&mut client, id, args).await,
+    };
+    let status = match begun {
+        Ok(status) => status,
+        Err(error) => {
+            // The store stays as it was.
+            for sweep in paused.iter().filter(|sweep| is_assigning_trials(sweep)) {
+                commands::steer_sweep(&mut client, &sweep.id, v1::Steering::Resume).await?;
+            }
+            return Err(error);
+        }
+    };
+    report_unfinished_sweeps(paused.iter().filter(|sweep| sweep.id != status.id), dir);
+
+    Ok((client, status))
+}
+
+async fn launch_or_resume(
+    client: &mut Client,
+    file: &SweepFile,
+    again: bool,
+) -> Result<v1::SweepStatus, UserError> {
+    let mode = if again {
+        commands::LaunchMode::All
+    } else {
+        commands::LaunchMode::Resume
+    };
+    let launched = commands::launch_sweep(client, file, mode).await?;
+    let lines = commands::format_reused_results(&launched);
+
+    let status = launched.status.unwrap_or_default();
+    // A sweep that simply goes on is announced when its workers start.
+    if !launched.found || launched.retried > 0 || status.state() == v1::SweepState::Completed {
+        lines.iter().for_each(|line| print_stderr_line(line));
+    }
+
+    Ok(status)
+}
+
+/// Resumes a sweep that is in the store.
+async fn resume_stored_sweep(
+    client: &mut Client,
+    id: &str,
+    args: &RunArgs,
+) -> Result<v1::SweepStatus, UserError> {
+    let status = query_status(client, id).await?;
+    let source = query_stored_source(client, &status.id).await?;
+    let spec = Spec::read_stored(&source)
+        .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    check_spec(args, &spec)?;
+
+    match status.state() {
+        v1::SweepState::Completed => Ok(status),
+        _ => commands::steer_sweep(client, &status.id, v1::Steering::Resume).await,
+    }
+}
+
+async fn query_stored_source(client: &mut Client, sweep: &str) -> Result<SpecSource, UserError> {
+    let request = v1::GetSweepRequest {
+        sweep: sweep.to_owned(),
+        protocol: PROTOCOL_VERSION,
+    };
+    let stored = client
+        .workers
+        .get_sweep(request)
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
+
+    let source = stored.source.ok_or_else(|| {
+        UserError::new(
+            ErrorCode::Internal,
+            format!("the sweep {sweep} has no file"),
+        )
+    })?;
+    SpecSource::try_from(source).map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))
+}
+
+/// Pauses the sweeps that earlier runs left unfinished, so that they take no workers; gives their status before. Sweeps that this
+/// program cannot carry on are among them, and stay as they are: they take no workers.
+///
+/// # Errors
+/// Nobody answers.
+pub(crate) async fn pause_unfinished_sweeps(
+    client: &mut Client,
+) -> Result<Vec<v1::SweepStatus>, UserError> {
+    let mut left = query_sweeps(client).await?;
+    left.retain(|sweep| {
+        matches!(
+            sweep.state(),
+            v1::SweepState::Running | v1::SweepState::Paused
+        )
+    });
+
+    for sweep in left.iter().filter(|sweep| is_assigning_trials(sweep)) {
+        commands::steer_sweep(client, &sweep.id, v1::Steering::Pause).await?;
+    }
+
+    Ok(left)
+}
+
+/// Whether trials of a sweep are given out to workers.
+fn is_assigning_trials(sweep: &v1::SweepStatus) -> bool {
+    sweep.state() == v1::SweepState::Running && sweep.withheld.is_empty()
+}
+
+/// Most sweeps that are listed by name.
+const MAX_NAMED_SWEEPS: usize = 8;
+
+/// Prints how to go on with, or remove, the sweeps that are not run now.
+fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>, dir: &Path) {
+    let left = left.collect::<Vec<_>>();
+    let dir = dir.display();
+
+    for sweep in left.iter().take(MAX_NAMED_SWEEPS) {
+        let v1::SweepStatus {
+            name,
+            id,
+            trials,
+            withheld,
+            ..
+        } = sweep;
+        if !withheld.is_empty() {
+            print_stderr_line(&format!(
+                "left alone here: {name} ({id}), of which this program runs nothing: {withheld}; \
+                 `ergodic rm {id} --force --dir {dir}` removes it"
+            ));
+            continue;
+        }
+
+        let done = count_done_trials(sweep);
+        print_stderr_line(&format!(
+            "left unfinished here and held: {name} ({id}), {done} of {trials} trials; `ergodic run {id} --dir {dir}` goes on \
+             with it, `ergodic rm {id} --force --dir {dir}` removes it"
+        ));
+    }
+
+    if left.len() > MAX_NAMED_SWEEPS {
+        print_stderr_line(&format!(
+            "and {} more: `ergodic serve --store {dir}` and `ergodic list` show them",
+            left.len() - MAX_NAMED_SWEEPS
+        ));
+    }
+}
