@@ -1,4 +1,4 @@
-//! What "latest" means: the sweep that whoever asks launched last. A command that changes something names it and asks.
+//! The word "latest": the sweep that the user launched last. Commands that change it name it and have it confirmed.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,10 +17,10 @@ use super::status_text::{count_done_trials, format_duration, state_word};
 
 /// The word for one's own last sweep.
 const LATEST: &str = "latest";
-/// Sweeps of others that are named.
+/// Most sweeps of others that are listed.
 const MAX_NAMED_SWEEPS: usize = 5;
 
-/// A request that says who makes it, for a coordinator that asks for no tokens.
+/// A request with the name of its user, for a coordinator without tokens.
 pub fn request_as_user<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert_bin(
@@ -42,10 +42,10 @@ fn user_at_host() -> String {
     }
 }
 
-/// The sweep that is meant, for a command that only reads: for "latest", the last one of whoever asks.
+/// The id of the sweep for a command that only reads; for "latest", the user's last one.
 ///
 /// # Errors
-/// They launched none, or nobody answers.
+/// The user launched none, or nobody answers.
 pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, UserError> {
     if id != LATEST {
         return Ok(id.to_owned());
@@ -58,7 +58,7 @@ pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, U
         .map_err(|e| client.to_user_error(&e))?
         .into_inner();
 
-    // One of an older version knows nobody.
+    // A coordinator of an older version knows no users.
     if info.principal.is_empty() {
         return Ok(id.to_owned());
     }
@@ -66,11 +66,12 @@ pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, U
     find_own_latest(&query_sweeps(client).await?, &info.principal)
 }
 
-/// A sweep of which nobody knows whose it is may be anybody's.
-fn find_own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, UserError> {
-    let is_own =
-        |sweep: &&v1::SweepStatus| sweep.launched_by == you || sweep.launched_by.is_empty();
-    if let Some(own) = sweeps.iter().rev().find(is_own) {
+/// The newest sweep that the principal launched, or that has no known owner.
+fn find_own_latest(sweeps: &[v1::SweepStatus], principal: &str) -> Result<String, UserError> {
+    let mut newest_first = sweeps.iter().rev();
+    let own =
+        newest_first.find(|sweep| sweep.launched_by == principal || sweep.launched_by.is_empty());
+    if let Some(own) = own {
         return Ok(own.id.clone());
     }
 
@@ -81,19 +82,11 @@ fn find_own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, User
         ));
     }
 
-    let name = |sweep: &v1::SweepStatus| {
-        format!(
-            "{} ({}) by {}",
-            sweep.id,
-            escape_line(&sweep.name),
-            escape_line(&sweep.launched_by)
-        )
-    };
     let named: Vec<String> = sweeps
         .iter()
         .rev()
         .take(MAX_NAMED_SWEEPS)
-        .map(name)
+        .map(format_owned_sweep)
         .collect();
     let more = if sweeps.len() > named.len() {
         ", …"
@@ -102,17 +95,27 @@ fn find_own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, User
     };
     let message = format!(
         "latest: {} launched no sweep here; those of others are {}{more}: name one by its id",
-        escape_line(you),
+        escape_line(principal),
         named.join(", ")
     );
 
     Err(UserError::new(ErrorCode::NotFound, message))
 }
 
-/// The sweep that is meant, for a command that changes it: "latest" is named, and has to be agreed to, by `--yes` or on a terminal.
+/// `abcdefgh (lr-wd) by anna@lab`
+fn format_owned_sweep(sweep: &v1::SweepStatus) -> String {
+    format!(
+        "{} ({}) by {}",
+        sweep.id,
+        escape_line(&sweep.name),
+        escape_line(&sweep.launched_by)
+    )
+}
+
+/// The id of the sweep for a command that changes it: "latest" is named, and must be confirmed, by `--yes` or on a terminal.
 ///
 /// # Errors
-/// It was not agreed to; else as for [`meant`].
+/// "latest" was not confirmed; else as for [`resolve_sweep_id`].
 pub async fn resolve_sweep_to_change(
     client: &mut Client,
     id: &str,
@@ -170,10 +173,11 @@ fn describe_sweep(status: &v1::SweepStatus) -> String {
 
 fn is_confirmed_by_user(question: &str) -> bool {
     let mut terminal = std::io::stderr();
-    let asked = write!(terminal, "{question} [y/N] ").and_then(|()| terminal.flush());
     let mut answer = String::new();
-    let heard = asked.and_then(|()| std::io::stdin().lock().read_line(&mut answer));
-    heard.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+    let read = write!(terminal, "{question} [y/N] ")
+        .and_then(|()| terminal.flush())
+        .and_then(|()| std::io::stdin().lock().read_line(&mut answer));
+    read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
 #[cfg(test)]

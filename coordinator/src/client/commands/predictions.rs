@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::client::render::{TableData, format_unquoted, json_value};
 
-/// `--format` of predictions.
+/// The `--format` of predictions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum PredictionFormat {
     /// Comma-separated values with a header.
@@ -60,7 +60,7 @@ pub async fn print_predictions(
     }
 
     match written.and_then(|()| printer.finish()) {
-        // Whoever reads has seen enough.
+        // A reader that has gone away, such as `head`, is no error.
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(UserError::new(
             ErrorCode::Internal,
             format!("cannot write to stdout: {e}"),
@@ -74,7 +74,7 @@ struct PredictionPrinter<W> {
     out: W,
     format: PredictionFormat,
     first: Option<v1::PredictionsResponse>,
-    /// Of the cell whose trials come, if distributions are asked for.
+    /// The counts of the current cell, if distributions are printed.
     distribution: Option<LabelDistribution>,
 }
 
@@ -84,7 +84,7 @@ struct LabelDistribution {
     cell: u64,
     values: Vec<v1::AxisValue>,
     steps: Vec<u64>,
-    /// Trials.
+    /// How many trials were counted.
     n: u32,
     /// By class, step after step, point after point.
     counts: Vec<Vec<u32>>,
@@ -107,13 +107,11 @@ impl<W: Write> PredictionPrinter<W> {
         let rows = match &self.first {
             Some(_) => page.rows,
             None => {
-                let (rows, first) = (
-                    page.rows,
-                    v1::PredictionsResponse {
-                        rows: Vec::new(),
-                        ..page
-                    },
-                );
+                let rows = page.rows;
+                let first = v1::PredictionsResponse {
+                    rows: Vec::new(),
+                    ..page
+                };
                 self.print_header(&first)?;
 
                 self.first = Some(first);
@@ -228,11 +226,12 @@ impl<W: Write> PredictionPrinter<W> {
 }
 
 impl LabelDistribution {
-    /// Takes another trial of the cell, or the first one.
+    /// Counts a trial of the cell; the first one sets the cell.
     fn add_trial(&mut self, row: v1::PredictionRow) {
         if self.n == 0 {
-            (self.cell, self.values, self.steps) =
-                (row.key.unwrap_or_default().cell, row.values, row.steps);
+            self.cell = row.key.unwrap_or_default().cell;
+            self.values = row.values;
+            self.steps = row.steps;
             self.counts = vec![Vec::new(); row.classes.len()];
         }
 

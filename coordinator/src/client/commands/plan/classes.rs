@@ -1,0 +1,239 @@
+//! The shape classes of a sweep: their size, memory, work and stored bytes.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::config::ModelKind;
+use ergodic_common::metric::MeasurementPass;
+use ergodic_common::net::{NOISE_BATCHES, Net};
+use ergodic_common::spec::{EvalStatistics, Measure};
+use ergodic_common::{Spec, TrialConfig};
+use serde_json::json;
+
+/// Products with a Hessian until its largest eigenvalue is known, about.
+const HESSIAN_PRODUCTS: u64 = 30;
+
+/// A shape class in numbers.
+pub(super) struct ClassPlan {
+    pub(super) label: String,
+    pub(super) cells: u64,
+    pub(super) parameters: u64,
+    pub(super) trained_parameters: u64,
+    pub(super) steps: u64,
+    pub(super) slot_bytes: u64,
+    /// Size of the file of weights that a trial stores; 0 if it stores none.
+    pub(super) weights_bytes: u64,
+    pub(super) trial_flops: f64,
+}
+
+pub(super) fn class_to_json(class: &ClassPlan) -> serde_json::Value {
+    json!({
+        "class": class.label,
+        "cells": class.cells,
+        "parameters": class.parameters,
+        "trained_parameters": class.trained_parameters,
+        "steps": class.steps,
+        "slot_bytes": class.slot_bytes,
+        "trial_flops": class.trial_flops,
+    })
+}
+
+/// Classes that look alike are one for the reader, however many axes made them.
+pub(super) fn plan_classes(spec: &Spec) -> Vec<ClassPlan> {
+    let grid = &spec.grid;
+    let mut alike: BTreeMap<String, ClassPlan> = BTreeMap::new();
+
+    for class in (0..grid.class_count()).filter(|c| grid.class_cell_count(*c) > 0) {
+        let Ok(config) = grid.resolve_config(grid.class_cell_at(class, 0)) else {
+            continue;
+        };
+        let plan = plan_class(spec, &config, grid.class_cell_count(class));
+        alike
+            .entry(plan.label.clone())
+            .and_modify(|known| known.cells += plan.cells)
+            .or_insert(plan);
+    }
+
+    alike.into_values().collect()
+}
+
+fn plan_class(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
+    let label = format_class_label(config);
+    let steps = config.total_steps();
+    let Some(net) = Net::from_config(config) else {
+        return plan_toy_class(config, label, cells);
+    };
+    let (parameters, trained_parameters) = net.param_counts();
+    let weights_bytes = if spec.measure.save {
+        net.weights_file_bytes(config)
+    } else {
+        0
+    };
+
+    ClassPlan {
+        label,
+        cells,
+        parameters,
+        trained_parameters,
+        steps,
+        slot_bytes: net.trial_bytes(config, &spec.measure),
+        weights_bytes,
+        trial_flops: estimate_trial_flops(spec, config, &net),
+    }
+}
+
+fn format_class_label(config: &TrialConfig) -> String {
+    let fields: BTreeMap<&str, String> = config.identity_fields().into_iter().collect();
+    let [kind, width, hidden, norm] = ["kind", "width", "hidden", "norm"].map(|name| {
+        let name = format!("model.{name}");
+        fields.get(name.as_str()).map_or("", String::as_str)
+    });
+
+    format!(
+        "{kind} {width}{hidden} norm={norm} batch={} steps={}",
+        config.effective_batch_size(),
+        config.total_steps()
+    )
+}
+
+/// The toy, which has no network: some numbers that walk downhill.
+fn plan_toy_class(config: &TrialConfig, label: String, cells: u64) -> ClassPlan {
+    let numbers = match &config.model.kind {
+        ModelKind::Toy(toy) => u64::from(toy.dim),
+        _ => 0,
+    };
+    let steps = config.total_steps();
+
+    ClassPlan {
+        label,
+        cells,
+        parameters: numbers,
+        trained_parameters: numbers,
+        steps,
+        slot_bytes: 16 * numbers,
+        weights_bytes: 0,
+        trial_flops: (10 * numbers * steps) as f64,
+    }
+}
+
+fn estimate_trial_flops(spec: &Spec, config: &TrialConfig, net: &Net) -> f64 {
+    let batch = u64::from(config.effective_batch_size());
+    let samples = count_samples(spec, config);
+    let passes = samples * count_evaluated_images(spec, config);
+    let trained_on = batch * (config.total_steps() + samples * count_gradient_steps(&spec.measure));
+
+    trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64
+}
+
+/// How often a trial takes a sample.
+fn count_samples(spec: &Spec, config: &TrialConfig) -> u64 {
+    config
+        .total_steps()
+        .div_ceil(config.length_in_steps(spec.measure.every).max(1))
+}
+
+/// Steps of training that take as long as the gradients that are taken for a sample alone.
+fn count_gradient_steps(measure: &Measure) -> u64 {
+    let noise = if measure.needs_pass(MeasurementPass::Noise) {
+        NOISE_BATCHES
+    } else {
+        0
+    };
+
+    // A product is twice the work of a step, in numbers that are twice as long.
+    let curvature = if measure.needs_pass(MeasurementPass::Curvature) {
+        4 * HESSIAN_PRODUCTS
+    } else {
+        0
+    };
+    noise + curvature
+}
+
+/// Images that are evaluated for a sample.
+fn count_evaluated_images(spec: &Spec, config: &TrialConfig) -> u64 {
+    let re_estimated = spec.measure.statistics == EvalStatistics::ReEstimated;
+    let mut images = count_images(
+        config,
+        spec.measure.needs_pass(MeasurementPass::Test),
+        spec.measure.needs_pass(MeasurementPass::Validation),
+        re_estimated,
+    );
+
+    // Averaged weights have statistics of their own.
+    if config.train.average.is_some() {
+        images += count_images(
+            config,
+            spec.measure.needs_pass(MeasurementPass::AverageTest),
+            spec.measure.needs_pass(MeasurementPass::AverageValidation),
+            true,
+        );
+    }
+
+    images
+}
+
+/// Images of one set of weights: those of the sets it is evaluated on, and the training images if its statistics are estimated again.
+fn count_images(config: &TrialConfig, tests: bool, validates: bool, re_estimates: bool) -> u64 {
+    let mut images = 0;
+    if tests {
+        images += u64::from(config.data.test);
+    }
+    if validates {
+        images += u64::from(config.data.validation);
+    }
+    if re_estimates && (tests || validates) {
+        images += u64::from(config.data.train);
+    }
+
+    images
+}
+
+/// Bytes that all trials keep of weights and of predictions.
+pub(super) fn estimate_stored_bytes(spec: &Spec, classes: &[ClassPlan]) -> (u64, u64) {
+    let repeats = u64::from(spec.repeats);
+    let weights = classes
+        .iter()
+        .map(|c| c.weights_bytes * c.cells * repeats)
+        .sum();
+    let predictions = spec
+        .measure
+        .probe
+        .as_ref()
+        .map_or(0, |p| u64::from(p.points) * p.at.len() as u64);
+
+    (weights, predictions * spec.trial_count())
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::spec::SpecSource;
+
+    use crate::client::commands::plan::classes::*;
+
+    /// Operations of a trial of 40 steps with a sample after every tenth, relative to those of its steps.
+    fn cost(metrics: &str) -> f64 {
+        let text = format!(
+            "name = \"t\"\nrepeats = 2\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\n[train]\nsteps = 40\nlr = 0.1\nbatch_size = 16\n\
+             [measure]\nevery = \"10 steps\"\nmetrics = [{metrics}]\n"
+        );
+        let spec = Spec::read_stored(&SpecSource {
+            text,
+            ..SpecSource::default()
+        })
+        .expect("a valid sweep");
+        let config = spec.grid.resolve_config(0).expect("a cell");
+        let net = Net::from_config(&config).expect("not the toy");
+
+        plan_class(&spec, &config, 1).trial_flops
+            / (40 * u64::from(config.effective_batch_size()) * net.train_flops()) as f64
+    }
+
+    #[test]
+    fn what_takes_gradients_of_its_own_is_part_of_the_time() {
+        assert_eq!(cost("\"train_loss\", \"grad_norm\""), 1.0);
+        assert_eq!(
+            cost("\"grad_noise_trace\", \"grad_noise_hill\""),
+            1.0 + 64.0 / 10.0
+        );
+        assert_eq!(cost("\"hessian_top\""), 1.0 + 4.0 * 30.0 / 10.0);
+    }
+}
