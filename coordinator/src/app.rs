@@ -1,4 +1,4 @@
-//! What every command of the program needs: logs, stdout, signals, and how it ended.
+//! What every command of the program needs: logs, stdout, signals and outcomes.
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::log::EscapedLineWriter;
@@ -9,18 +9,18 @@ use crate::client::render::write_stdout;
 
 /// How a command ended well.
 pub enum CommandOutcome {
-    /// Everything as wanted.
+    /// The command did all that it should.
     Done,
     /// The sweep ended, but some trials failed.
     TrialsFailed,
-    /// The user interrupted it.
+    /// The user interrupted the command.
     Interrupted,
 }
 
 /// `--log-format`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines for people.
     #[default]
     Pretty,
     /// One JSON object per line.
@@ -45,10 +45,8 @@ pub fn start_logging(default: &str, format: LogFormat) {
 /// # Errors
 /// Stdout cannot be written.
 pub fn print_output(text: String) -> Result<CommandOutcome, UserError> {
-    let error = |e: std::io::Error| {
-        UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"))
-    };
-    write_stdout(&text).map_err(error)?;
+    write_stdout(&text)
+        .map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))?;
     Ok(CommandOutcome::Done)
 }
 

@@ -23,7 +23,7 @@ use crate::client::{Client, commands};
 use crate::standalone::processes::{WorkerCommand, find_worker, terminate_child};
 use crate::standalone::sweeps::pause_unfinished_sweeps;
 
-/// How long the coordinator may take to come up, and to go.
+/// How long the coordinator may take to start, and to end.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs the measurement and prints it.

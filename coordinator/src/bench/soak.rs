@@ -116,7 +116,7 @@ struct Victims {
 }
 
 impl Victims {
-    /// Kills one worker after the other, and starts another in its place; ends only when that fails.
+    /// Kills one worker after the other, and starts another one for it; ends only when that fails.
     async fn kill_periodically(
         &mut self,
         pause: Duration,

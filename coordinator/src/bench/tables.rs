@@ -1,5 +1,5 @@
 //! `ergodic bench tables`: how long a large sweep's table, curves and dataset take. A store is filled with made-up results through
-//! its own writer; then a coordinator process serves it, and is asked as users ask.
+//! its own writer; then a coordinator process serves it, and is queried as users do.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

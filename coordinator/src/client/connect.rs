@@ -14,31 +14,31 @@ use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use ergodic_proto::{MAX_MESSAGE_BYTES, v1};
 use tonic::{Code, Status};
 
-/// How long the first of several addresses may take to answer before the next one is asked.
+/// How long each of several addresses may take to answer before the next one is tried.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A coordinator that answered.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Its address.
+    /// The address of the coordinator.
     pub url: String,
     target: (String, ClientAuth),
-    /// Its service.
+    /// The service for sweeps and their results.
     pub sweeps: SweepServiceClient<ClientChannel>,
-    /// Its files.
+    /// The service for the files of sweeps and trials.
     pub files: FileServiceClient<ClientChannel>,
-    /// What it tells workers, of which users may ask for sweep files.
+    /// The service for workers; users may fetch sweep files from it.
     pub workers: WorkerServiceClient<ClientChannel>,
-    /// Its tokens.
+    /// The service for tokens and backups.
     pub admin: AdminServiceClient<ClientChannel>,
 }
 
 impl Client {
-    /// Connects to the first of these addresses, separated by commas, where a coordinator answers. What it does not do because
-    /// it stands by, the connection asks of the one that leads.
+    /// Connects to the first of these addresses, separated by commas, where a coordinator answers. The connection sends what a
+    /// standby does not do to the leader.
     ///
     /// # Errors
-    /// An address is none, or nobody answers who is to be trusted.
+    /// An address is malformed, or no trusted coordinator answers.
     pub async fn connect(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let mut first_error = None;
         let several = urls.contains(',');
@@ -71,10 +71,10 @@ impl Client {
         Self::connect(&self.target.0, &self.target.1).await
     }
 
-    /// Goes over to the coordinator that leads, if this one stands by: for what is too large to be sent twice.
+    /// Switches to the leader if this coordinator is a standby, before a request that is too large to be sent twice.
     ///
     /// # Errors
-    /// One of them does not answer.
+    /// The standby or the leader does not answer.
     pub async fn switch_to_leader(&mut self) -> Result<(), UserError> {
         let info = self
             .sweeps
@@ -93,7 +93,8 @@ impl Client {
         Ok(())
     }
 
-    /// A frozen coordinator takes connections, too. Any answer will do, except that it cannot answer.
+    /// Checks that the coordinator answers, since a frozen one accepts connections, too. Any answer will do, except that it is
+    /// unavailable.
     async fn ensure_responsive(mut self) -> Result<Self, UserError> {
         match tokio::time::timeout(ANSWER_TIMEOUT, self.sweeps.info(v1::InfoRequest {})).await {
             Err(_) => Err(unreachable_error(
@@ -135,10 +136,10 @@ impl Client {
         })
     }
 
-    /// What a failed call means to the user.
+    /// The error for the user of a failed call.
     pub fn to_user_error(&self, status: &Status) -> UserError {
         let error = UserError::from(status);
-        // Whoever sends details has answered.
+        // A status with details comes from a coordinator, not from the connection.
         if error.code == ErrorCode::Unreachable && status.details().is_empty() {
             unreachable_error(&self.url, &connect::innermost_reason(status))
         } else {

@@ -199,7 +199,7 @@ async fn collect_pages<T>(
     Ok(Some(all))
 }
 
-/// Refuses an answer without the statistics asked for: a coordinator of an older version overlooks what it does not know.
+/// Refuses an answer without the chosen statistics: a coordinator of an older version overlooks what it does not know.
 fn check_stats_supported(stats: &[String], columns: &[String]) -> Result<(), UserError> {
     if stats.is_empty() || !columns.is_empty() {
         return Ok(());

@@ -7,7 +7,7 @@ use ergodic_proto::v1;
 
 use super::render::non_empty;
 
-/// How a sweep is doing, in a word or two.
+/// The state of a sweep in one word, including whether the coordinator can run it.
 pub fn status_word(status: &v1::SweepStatus) -> &'static str {
     match (status.unreadable, status.withheld.is_empty()) {
         (true, _) => "unreadable",
@@ -43,7 +43,7 @@ pub fn format_sweep_size(s: &v1::SweepStatus) -> String {
     let (min, about) = match (&s.precision, &s.halving) {
         (None, None) => return format!("{cells} cells × {repeats} repeats = {trials} trials"),
         (Some(precision), _) => (precision.min, "about "),
-        // How many go on is known before.
+        // Halving knows in advance how many cells go on.
         (None, Some(halving)) => (halving.min, ""),
     };
     let size = format!("{cells} cells × {min} to {repeats} repeats = {trials} trials");
@@ -66,7 +66,7 @@ pub fn expected_trials(s: &v1::SweepStatus) -> u64 {
     precision.or(halving).unwrap_or(s.trials)
 }
 
-/// Trials that have a row.
+/// The number of trials that have a row.
 pub fn count_done_trials(status: &v1::SweepStatus) -> u64 {
     status.completed + status.diverged + status.failed
 }
@@ -236,7 +236,7 @@ pub fn format_audit_status(status: &v1::SweepStatus) -> Option<String> {
     Some(line)
 }
 
-/// Audits that found nothing yet.
+/// The number of audits without a finding.
 pub fn remaining_audits(audit: &v1::AuditStatus) -> u64 {
     audit
         .due

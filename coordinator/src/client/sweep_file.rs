@@ -15,14 +15,14 @@ use ergodic_proto::status::UserError;
 pub struct SweepFile {
     /// The sweep file.
     pub source: SpecSource,
-    /// The content of each of its files.
+    /// The content of each file that it names.
     pub contents: Vec<Vec<u8>>,
 }
 
 /// Reads a sweep file, and the files that it names; their paths are relative to its folder.
 ///
 /// # Errors
-/// One of them cannot be read or used.
+/// The sweep file or one of its files cannot be read or used.
 pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, UserError> {
     let text = std::fs::read_to_string(path).map_err(|e| unreadable_sweep_error(path, &e))?;
     let mut source = SpecSource {
@@ -85,10 +85,10 @@ fn read_referenced_file(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserEr
     })
 }
 
-/// Reads a sweep that is to be launched, as its launch would: with what new sweeps get where their files leave something open.
+/// Reads a sweep as its launch does: with the settings that new sweeps get where their files leave them open.
 ///
 /// # Errors
-/// It is none, or is refused to new sweeps.
+/// The file is no valid sweep, or is refused to new sweeps.
 pub fn read_launch_spec(source: &SpecSource) -> Result<Spec, UserError> {
     let spec = Spec::read_new(source).map_err(|e| spec_error(&e))?;
     refuse_misleading_sweep(&spec).map_err(|e| spec_error(&e.with_file(&source.file)))?;

@@ -10,12 +10,12 @@ use tokio::process::{Child, Command};
 
 const WORKER_PROGRAM: &str = "ergodic-worker";
 
-/// The worker program: as said, or beside this one, or on PATH; of this very build.
+/// Finds the worker program: the named one, or else beside this program or on PATH. It must be of the same build.
 ///
 /// # Errors
-/// There is none, or it is of another build.
-pub async fn find_worker(said: Option<&Path>) -> Result<PathBuf, UserError> {
-    let path = match said {
+/// There is no such program, or it is of another build.
+pub async fn find_worker(named: Option<&Path>) -> Result<PathBuf, UserError> {
+    let path = match named {
         Some(path) => path.to_owned(),
         None => find_beside_executable().or_else(find_on_path).ok_or_else(|| {
             let message = format!(
@@ -25,19 +25,15 @@ pub async fn find_worker(said: Option<&Path>) -> Result<PathBuf, UserError> {
             UserError::new(ErrorCode::BadInput, message)
         })?,
     };
-    let bad = |message: String| {
-        UserError::new(
-            ErrorCode::BadInput,
-            format!("{}: {message}", path.display()),
-        )
-    };
-
     let output = Command::new(&path)
         .arg("--version")
         .stdin(Stdio::null())
         .output()
-        .await;
-    let output = output.map_err(|e| bad(format!("cannot start it: {e}")))?;
+        .await
+        .map_err(|e| {
+            let message = format!("{}: cannot start it: {e}", path.display());
+            UserError::new(ErrorCode::BadInput, message)
+        })?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if version != format!("{WORKER_PROGRAM} {BUILD}") {
         let message =
@@ -63,26 +59,26 @@ fn find_on_path() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// How to start a worker.
+/// The command line of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerCommand {
     /// The program.
     pub program: PathBuf,
     /// The coordinator's address.
     pub coordinator_url: String,
-    /// Trials at a time.
+    /// How many trials the worker runs at a time.
     pub slots: u32,
-    /// Where dataset files are.
+    /// The directory of dataset files.
     pub data_dir: Option<PathBuf>,
-    /// Where its log goes.
+    /// The file that its log is appended to.
     pub log: PathBuf,
 }
 
 impl WorkerCommand {
-    /// Starts it. It is killed when the child is dropped, and leaves by itself when told to terminate.
+    /// Starts the worker. It is killed when the child is dropped, and leaves by itself when it is terminated.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The program cannot be started.
     pub fn start(&self) -> Result<Child, UserError> {
         let failed = |e: std::io::Error| {
             UserError::new(
@@ -109,7 +105,7 @@ impl WorkerCommand {
             command.arg("--data-dir").arg(dir);
         }
 
-        // Its stdin closes when this program ends, however it ends, and the worker then leaves.
+        // The worker's stdin closes when this program ends, however it ends, and the worker then leaves.
         // A group of its own, so that Ctrl-C on the terminal reaches this program only, which then ends its workers.
         command
             .stdin(Stdio::piped())
@@ -122,7 +118,7 @@ impl WorkerCommand {
     }
 }
 
-/// Asks a child to leave.
+/// Sends SIGTERM to a child.
 pub fn terminate_child(child: &Child) {
     if let Some(pid) = child.id() {
         // Through the shell's own kill: this crate has no unsafe code, and the standard library sends only SIGKILL.

@@ -23,7 +23,7 @@ use crate::client::watch::follow_sweep;
 use crate::server::{self, ServeOptions};
 use crate::store::location::StoreLocation;
 
-/// How often workers that died are started again before another trial has ended.
+/// The most restarts of workers that died while no further trial ends.
 const MAX_RESTARTS: u32 = 20;
 /// How long workers may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,7 +63,7 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     result
 }
 
-/// A coordinator on a folder, which only this machine can reach.
+/// Starts a coordinator on a folder, which only this machine can reach.
 ///
 /// # Errors
 /// The folder cannot be used.

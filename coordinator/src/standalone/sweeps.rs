@@ -128,7 +128,7 @@ pub(crate) async fn pause_unfinished_sweeps(
     Ok(left)
 }
 
-/// Whether trials of a sweep are given out to workers.
+/// Whether the coordinator assigns trials of a sweep to workers.
 fn is_assigning_trials(sweep: &v1::SweepStatus) -> bool {
     sweep.state() == v1::SweepState::Running && sweep.withheld.is_empty()
 }

@@ -66,7 +66,7 @@ pub async fn compare_cells(
     }))
 }
 
-/// Asks for the cells against a baseline, as typed; `level` is a share.
+/// Queries the cells against a baseline as typed; `level` is a share.
 ///
 /// # Errors
 /// As for [`compare_cells`].

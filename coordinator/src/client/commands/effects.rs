@@ -99,7 +99,7 @@ fn check_interaction(options: &EffectsOptions) -> Result<(), UserError> {
     Err(UserError::new(ErrorCode::BadInput, message))
 }
 
-/// One part as rows.
+/// The rows of one part.
 fn build_part_data(found: &v1::EffectsResponse, part: EffectsPart) -> TableData {
     match part {
         EffectsPart::Effects => build_effect_data(found),
@@ -291,7 +291,7 @@ fn render_text_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -
     render_human_rows(&to_owned_names(header), &rows)
 }
 
-/// The values of axes in words.
+/// The formats of the values of axes.
 fn build_axis_formats(effects: &[v1::Effect]) -> NamedAxisFormats {
     NamedAxisFormats::from_values(
         effects

@@ -43,7 +43,7 @@ pub async fn extend_sweep(
 
             upload_files(client, file).await?;
 
-            // Older coordinators take it where they read it alike.
+            // An older coordinator accepts the file if its own grammar reads it alike.
             let source = SpecSource {
                 grammar: spec.min_grammar(),
                 ..file.source.clone()
@@ -60,7 +60,7 @@ pub async fn extend_sweep(
         .into_inner())
 }
 
-/// What was added, in a line.
+/// A line about what was added.
 pub fn format_extension(extended: &v1::ExtendResponse) -> String {
     let Some(status) = &extended.status else {
         return String::new();

@@ -16,18 +16,18 @@ use crate::client::sweep_file::{SweepFile, read_launch_spec};
 /// Which trials of a sweep are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchMode {
-    /// All of it, whatever other sweeps have.
+    /// All trials, whatever results other sweeps have.
     All,
-    /// What no sweep of the store has the results of.
+    /// The trials that no sweep of the store has results of.
     Missing,
-    /// The same, and an unfinished sweep of the same content goes on.
+    /// The trials that no sweep of the store has results of; an unfinished sweep of the same content goes on.
     Resume,
 }
 
 /// Launches a sweep, once the coordinator has the files that it names, and shows what its data look like.
 ///
 /// # Errors
-/// It was refused, or nobody answers.
+/// The sweep was refused, or nobody answers.
 pub async fn launch_sweep(
     client: &mut Client,
     file: &SweepFile,
@@ -40,7 +40,7 @@ pub async fn launch_sweep(
     }
 
     upload_files(client, file).await?;
-    // Older coordinators take it where they read it alike.
+    // An older coordinator accepts the file if its own grammar reads it alike.
     let source = SpecSource {
         grammar: spec.min_grammar(),
         ..file.source.clone()
@@ -77,7 +77,7 @@ pub async fn launch_sweep(
 /// Sends the files that a sweep file names.
 ///
 /// # Errors
-/// One of them was refused, or nobody answers.
+/// A file was refused, or nobody answers.
 pub(super) async fn upload_files(client: &mut Client, file: &SweepFile) -> Result<(), UserError> {
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
         transfer::upload_file(&mut client.files, pin.hash, content.clone())
@@ -88,7 +88,7 @@ pub(super) async fn upload_files(client: &mut Client, file: &SweepFile) -> Resul
     Ok(())
 }
 
-/// What need not be run, in lines for people; none where all of it is run.
+/// Lines for people about trials that need not be run; none where all are run.
 pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
     let mut lines = Vec::new();
     let Some(status) = &launched.status else {

@@ -306,7 +306,7 @@ fn format_plan_size(spec: &Spec) -> String {
     )
 }
 
-/// How many trials there will be, if that is known before any of them has ended.
+/// The number of trials, if it is known before any of them has ended.
 fn certain_trials(spec: &Spec) -> Option<u64> {
     spec.stopping_rule
         .as_ref()
@@ -315,7 +315,7 @@ fn certain_trials(spec: &Spec) -> Option<u64> {
         })
 }
 
-/// What decides how often a cell is repeated.
+/// A line about the rule that decides how often a cell is repeated.
 fn format_stopping_rule(spec: &Spec, until: &StoppingRule) -> String {
     let name = until.metric.name();
     match until.criterion {
@@ -339,7 +339,7 @@ fn format_stopping_rule(spec: &Spec, until: &StoppingRule) -> String {
     }
 }
 
-/// How many trials should be audited: a lot decides, and needs the dataset's hash.
+/// The expected number of audits: which trials are audited depends on the dataset's hash.
 fn expected_audits(spec: &Spec) -> u64 {
     (spec.scheduling.audit_share * spec.trial_count() as f64).round() as u64
 }

@@ -78,7 +78,7 @@ struct PredictionPrinter<W> {
     distribution: Option<LabelDistribution>,
 }
 
-/// How often the trials of a cell predict which class.
+/// The counts of predicted classes in the trials of a cell.
 #[derive(Debug, Default)]
 struct LabelDistribution {
     cell: u64,
@@ -86,7 +86,7 @@ struct LabelDistribution {
     steps: Vec<u64>,
     /// How many trials were counted.
     n: u32,
-    /// By class, step after step, point after point.
+    /// Counts by class, for each step and probe point.
     counts: Vec<Vec<u32>>,
 }
 
@@ -246,7 +246,7 @@ impl LabelDistribution {
     }
 }
 
-/// A cell's values as the beginning of a line.
+/// The beginning of a line: the values of a cell.
 fn format_line_prefix(
     format: PredictionFormat,
     first: &v1::PredictionsResponse,

@@ -177,7 +177,7 @@ fn describe_equal_repeats(needs: &v1::SampleSizeResponse) -> String {
     }
 }
 
-/// How to run this number of repeats per cell; empty if the sweep has them.
+/// The command that runs this number of repeats per cell; empty if the sweep has them.
 fn suggest_command(needs: &v1::SampleSizeResponse, repeats: u64) -> String {
     let more = repeats > u64::from(needs.sweep_repeats);
     match (more, needs.has_stopping_rule) {
@@ -187,7 +187,7 @@ fn suggest_command(needs: &v1::SampleSizeResponse, repeats: u64) -> String {
     }
 }
 
-/// What becomes of cells that no repeats would help; empty if there are none.
+/// A sentence about cells that no repeats would help; empty if there are none.
 fn format_cells_without_values(needs: &v1::SampleSizeResponse) -> String {
     if needs.cells_without_value == 0 {
         return String::new();

@@ -30,7 +30,7 @@ pub fn render_status(s: &v1::SweepStatus, format: TextFormat) -> String {
 
 type NamedValue = (&'static str, Value);
 
-/// All that machines are told of a sweep, in the order of the columns.
+/// All fields of a sweep for machines, in the order of the columns.
 fn status_fields(s: &v1::SweepStatus) -> Vec<NamedValue> {
     let mut fields = identity_fields(s);
     fields.extend(count_fields(s));

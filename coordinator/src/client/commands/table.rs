@@ -12,7 +12,7 @@ use crate::client::render::{RowSelection, TextFormat, column_error};
 use crate::client::status_text::format_provenance;
 use crate::client::{Client, render};
 
-/// What to print of a table, and how.
+/// The options of a table, and its format.
 #[derive(Debug, Clone, Default)]
 pub struct TableOptions {
     /// Axes to group by.
@@ -23,13 +23,13 @@ pub struct TableOptions {
     pub columns: Option<String>,
     /// Metrics; none for the main one.
     pub metrics: Vec<String>,
-    /// Which rows, in which order.
+    /// The rows to show, in their order.
     pub selection: RowSelection,
     /// Step.
     pub at: Option<String>,
     /// Statistics by name, instead of those of every table.
     pub stats: Vec<String>,
-    /// Whether cells count alike in rows of several.
+    /// Whether cells have the same weight in rows of several cells.
     pub cells_alike: bool,
     /// Format.
     pub format: TextFormat,
@@ -78,7 +78,7 @@ pub async fn query_table_batch(
     records.to_record_batch(&axes).map_err(|e| column_error(&e))
 }
 
-/// One table for each metric.
+/// Queries one table for each metric.
 async fn query_tables(
     client: &mut Client,
     sweep: &str,

@@ -26,7 +26,7 @@ pub async fn create_token(
     note: &str,
     output: Option<&Path>,
 ) -> Result<String, UserError> {
-    // What cannot be written is not made.
+    // A token that could not be written would be lost.
     let file = match output {
         Some(path) => {
             let file =
@@ -84,7 +84,7 @@ pub async fn list_tokens(client: &mut Client, format: TextFormat) -> Result<Stri
     }))
 }
 
-/// People are told ages at `now`, in seconds since 1970; machines get the times.
+/// A row of the list: ages at `now`, in seconds since 1970, for people, and times for machines.
 fn build_token_row(token: &v1::TokenRecord, now: u64, format: TextFormat) -> Vec<Value> {
     let (made, expires) = match format {
         TextFormat::Table => {

@@ -65,7 +65,7 @@ pub async fn decompose_variance(
     }))
 }
 
-/// One row per cell and component; of a cell without any, one row that says why.
+/// Rows of cells and components; a cell without components has one row that says why.
 fn build_variance_data(found: &v1::VarianceResponse) -> TableData {
     let figures = [
         "component",

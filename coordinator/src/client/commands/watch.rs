@@ -20,7 +20,7 @@ use crate::client::status_text::{
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a coordinator that went away is waited for.
+/// How long a client waits for a coordinator that went away.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Follows a sweep to its end, through restarts of the coordinator.
@@ -56,7 +56,7 @@ pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepS
     }
 }
 
-/// Reads one stream; gives the last status if the sweep has ended.
+/// Follows one stream of updates; gives the last status if the sweep has ended.
 async fn follow_stream(
     client: &mut Client,
     sweep: &str,
@@ -193,7 +193,7 @@ fn terminal_size() -> (usize, usize) {
     let size = rustix::termios::tcgetwinsize(std::io::stderr())
         .ok()
         .filter(|size| size.ws_col > 0);
-    // One column less: some terminals break a line that is full.
+    // A column stays free: some terminals break a line that is full.
     size.map_or((79, 24), |size| {
         (usize::from(size.ws_col) - 1, usize::from(size.ws_row))
     })

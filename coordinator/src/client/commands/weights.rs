@@ -11,10 +11,10 @@ use crate::client::Client;
 use crate::client::query::query_trial;
 use crate::client::render::{AtomicFile, file_write_error};
 
-/// Writes the trained weights of a trial into a file and says what they are.
+/// Writes the trained weights of a trial into a file; gives a line about them.
 ///
 /// # Errors
-/// There is no such trial, it kept no weights, the file cannot be written, or nobody answers.
+/// There is no such trial, it stored no weights, the file cannot be written, or nobody answers.
 pub async fn save_weights(
     client: &mut Client,
     sweep: &str,

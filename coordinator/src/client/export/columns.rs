@@ -12,7 +12,7 @@ use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::trial::to_hex;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
-/// Which columns a sweep has besides those that all sweeps have.
+/// The columns of a sweep besides those that all sweeps have.
 #[derive(Debug, Clone)]
 pub(in crate::client) struct DatasetColumns {
     axes: Vec<AxisColumn>,
@@ -134,7 +134,7 @@ impl DatasetColumns {
         }
     }
 
-    /// How many metrics a point of a curve has.
+    /// The number of metrics at each point of a curve.
     pub(super) fn metric_count(&self) -> usize {
         self.metrics.len()
     }
@@ -151,7 +151,7 @@ impl DatasetColumns {
             .map(|metric| Field::new(metric, DataType::Float64, true))
     }
 
-    /// One row per trial.
+    /// The schema of `trials`: one row per trial.
     pub(super) fn trials_schema(&self) -> Arc<Schema> {
         let key = [int64_field("cell"), int32_field("repeat")];
         let about = [
@@ -174,7 +174,7 @@ impl DatasetColumns {
         )
     }
 
-    /// One row per trial and step.
+    /// The schema of `curves`: one row per trial and step.
     pub(super) fn curves_schema(&self) -> Arc<Schema> {
         build_schema(
             [
@@ -187,7 +187,7 @@ impl DatasetColumns {
         )
     }
 
-    /// One row per cell.
+    /// The schema of `cells`: one row per cell.
     pub(super) fn cells_schema(&self) -> Arc<Schema> {
         let derived = self
             .derived
@@ -206,7 +206,7 @@ impl DatasetColumns {
         )
     }
 
-    /// One row per trial, step and image.
+    /// The schema of `predictions`: one row per trial, step and image.
     pub(in crate::client) fn predictions_schema() -> Arc<Schema> {
         build_schema([
             int64_field("cell"),
@@ -485,7 +485,7 @@ fn build_number_column(values: Vec<Option<f64>>) -> ArrayRef {
     ))
 }
 
-/// The same where all are there; most often, all are defined too.
+/// A column of numbers none of which is missing; most often, all are defined, too.
 fn build_full_number_column(values: Vec<f64>) -> ArrayRef {
     match values.iter().any(|x| x.is_nan()) {
         false => Arc::new(Float64Array::from(values)),

@@ -28,21 +28,21 @@ pub(super) struct WriteContext {
     pub(super) spec: Arc<Spec>,
     pub(super) columns: Arc<DatasetColumns>,
     pub(super) probe: Arc<ProbeSet>,
-    /// How the names of parts begin.
+    /// The beginning of the names of parts.
     pub(super) prefix: String,
 }
 
-/// Parts that are being written.
+/// Writes rows in parts, several at a time.
 pub(super) struct DatasetWriter {
     context: WriteContext,
-    /// Rows of the next parts, and their bytes.
+    /// Rows of the next parts, with their bytes in memory.
     rows: Vec<ExportRow>,
     bytes: usize,
     /// Rows of the next part of `trials`.
     trials: Vec<RecordBatch>,
     tasks: JoinSet<Result<WrittenPart, UserError>>,
     written: Vec<WrittenPart>,
-    /// How many parts were begun: their names are in the order of their rows.
+    /// How many parts were started. The names of parts count up in the order of their rows.
     started_parts: usize,
     received: u64,
     hosts: BTreeMap<String, u64>,

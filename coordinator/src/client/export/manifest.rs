@@ -19,7 +19,7 @@ const REVISION: Option<&str> = option_env!("ERGODIC_GIT_REVISION");
 pub(in crate::client) struct Manifest {
     pub(in crate::client) format: String,
     pub(in crate::client) version: u32,
-    /// How often the dataset was committed.
+    /// The number of commits of the dataset.
     pub(in crate::client) serial: u64,
     pub(in crate::client) sweep: ManifestSweep,
     pub(in crate::client) data: ManifestData,
@@ -42,7 +42,7 @@ pub(in crate::client) struct ManifestSweep {
     pub(in crate::client) repeats: u32,
     pub(in crate::client) trials: u64,
     pub(in crate::client) launched_at: f64,
-    /// Empty where it is not known.
+    /// The user who launched it; empty if unknown.
     #[serde(default)]
     pub(in crate::client) launched_by: String,
     pub(in crate::client) spec: ManifestSpecFile,
@@ -69,7 +69,7 @@ fn first_grammar() -> u32 {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::client) struct ManifestData {
     pub(in crate::client) words: String,
-    /// BLAKE3 of the canonical form.
+    /// BLAKE3 of the canonical form of the dataset.
     pub(in crate::client) blake3: Option<String>,
 }
 
@@ -85,9 +85,9 @@ pub(in crate::client) struct ManifestBuilds {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::client) struct ManifestCursor {
     pub(in crate::client) row: u64,
-    /// 16 hex digits.
+    /// The fingerprint of that row: 16 hex digits.
     pub(in crate::client) print: String,
-    /// Rows of `trials`.
+    /// The number of rows of `trials`.
     pub(in crate::client) rows: u64,
 }
 
@@ -109,7 +109,7 @@ pub(in crate::client) struct ManifestColumn {
 /// A file of the dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::client) struct DatasetPart {
-    /// Relative to the manifest.
+    /// The path relative to the manifest.
     pub(in crate::client) path: String,
     pub(in crate::client) rows: u64,
     pub(in crate::client) bytes: u64,

@@ -37,15 +37,15 @@ use crate::failpoint;
 pub struct ExportOptions {
     /// A directory, or a URL such as `s3://bucket/prefix`.
     pub output: String,
-    /// Go on until the sweep has ended.
+    /// Whether to go on until the sweep has ended.
     pub follow: bool,
-    /// With it, time between two commits.
+    /// Time between two commits, if it goes on.
     pub every: Duration,
-    /// Write all rows again.
+    /// Whether all rows are written again.
     pub rewrite: bool,
 }
 
-/// How long a coordinator that went away is waited for.
+/// How long a client waits for a coordinator that went away.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Exports a sweep; gives a line about what was written.
@@ -115,14 +115,14 @@ fn has_ended(status: &v1::SweepStatus) -> bool {
     )
 }
 
-/// The dataset of a sweep, as it is.
+/// The dataset of a sweep, with the manifest that was committed last.
 struct DatasetExport {
     id: String,
     location: Arc<DatasetLocation>,
     stored_manifest: StoredManifest,
     manifest: Option<Manifest>,
     rewrite: bool,
-    /// Rows that were added.
+    /// Rows that this export added.
     added: u64,
 }
 
@@ -377,7 +377,7 @@ fn generate_nonce() -> String {
         .to_owned()
 }
 
-/// Whether a path is one that parts are written under: `trials/000001-1f6c3a90-00016.parquet`.
+/// Whether an export may have written a part at this path: `trials/000001-1f6c3a90-00016.parquet`.
 fn is_part_path(path: &str) -> bool {
     let all = |text: &str, kind: fn(&char) -> bool| text.chars().all(|c| kind(&c));
     let Some((table, name)) = path.split_once('/') else {
@@ -398,7 +398,7 @@ fn is_part_path(path: &str) -> bool {
         && (number.len() >= 5 && all(number, char::is_ascii_digit))
 }
 
-/// What is pulled, apart from the rows.
+/// The first page of a pull, apart from the rows.
 struct PullHead {
     head: v1::RowsHead,
     status: v1::SweepStatus,
@@ -439,7 +439,7 @@ impl PullHead {
         })
     }
 
-    /// Zeros without a dataset, as in the identity of cells.
+    /// The hash of the dataset; zeros without one, as in the identity of cells.
     fn data_hash(&self) -> Result<[u8; 32], UserError> {
         let Some(hash) = &self.head.data_hash else {
             return Ok([0; 32]);

@@ -42,7 +42,7 @@ pub(super) async fn draw_curves(
     .map_err(bad_input_error)
 }
 
-/// The points of the curves of a table's rows, of which there is at least one.
+/// Queries the points of the curves of a table's rows, at least one.
 async fn query_points(
     client: &mut Client,
     sweep: &str,

@@ -77,7 +77,7 @@ async fn query_map_table(
     Ok(table)
 }
 
-/// The axes upwards and to the right: those asked for, or the first two that have several values.
+/// The axes upwards and to the right: the chosen ones, or the first two that have several values.
 fn choose_map_axes(
     whole: &v1::TableResponse,
     options: &PlotOptions,
@@ -197,7 +197,7 @@ impl<'a> MapGrid<'a> {
         }
     }
 
-    /// A cell with its mean and interval, or with the statistic that was asked for.
+    /// A cell with its mean and interval, or with the chosen statistic.
     fn build_cell(&self, row: &v1::TableRow, is_mean: bool) -> Option<HeatmapCell> {
         let s = row.summary.unwrap_or_default();
         let half_width = s.ci95_high.zip(s.mean).map(|(high, mean)| high - mean);

@@ -51,7 +51,7 @@ pub struct PlotOptions {
     pub stat: Option<String>,
     /// The baseline of pairs, as typed: `lr=0.1,wd=5e-4`.
     pub baseline: Option<String>,
-    /// Which cells.
+    /// The cells to show.
     pub selection: RowSelection,
     /// The metric on a logarithmic scale.
     pub log: bool,
@@ -313,7 +313,7 @@ pub(super) fn varying_axes(table: &v1::TableResponse) -> Vec<(usize, String)> {
     varying
 }
 
-/// A row by those of its values that tell it from others: `0.1 · adamw`.
+/// The name of a row: those of its values that tell it from others: `0.1 · adamw`.
 fn format_row_name(row: &v1::TableRow, axes: &[(usize, String)], words: &AxisFormats) -> String {
     axes.iter()
         .map(|(at, _)| words.format_value(*at, &row.values[*at]))

@@ -80,9 +80,9 @@ fn exact_values(row: &v1::TableRow) -> Vec<String> {
     row.values.iter().map(exact_value).collect()
 }
 
-/// A trial among others.
+/// A trial, by the group of cells that it is in.
 struct GroupedTrial {
-    /// Its values of the axes asked for, in words.
+    /// The values of the chosen axes, in words.
     group: Vec<String>,
     repeat: u32,
 }

@@ -1,4 +1,4 @@
-//! How every command writes a file: it is there when it is whole. What is no file is written into, and stays what it is.
+//! Files of commands: a file appears under its name when it is whole. Pipes and devices are written into as they are.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -10,41 +10,41 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
-/// A file that is being written: it gets its name, in place of what is there, when it is finished, and is removed when it is dropped
-/// before. A pipe, a device or what the shell has opened is written into.
+/// A file that is being written. Finishing it gives it its name and replaces a file of that name; dropping it before removes it. A
+/// pipe, a device or a file that the shell has opened is written into.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
-    /// Where it is meanwhile, and where it will be.
+    /// The temporary path and the final one.
     paths: Option<(PathBuf, PathBuf)>,
-    /// What is there.
+    /// The pipe, device or open file that is written into.
     replaced: Option<Metadata>,
     bytes: u64,
 }
 
 impl AtomicFile {
-    /// Begins a file.
+    /// Begins a file, replacing a file of that name.
     ///
     /// # Errors
-    /// Nothing can be written there.
+    /// The file cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
         Self::create_with_mode(path, 0o666)
     }
 
-    /// Begins a file for its owner alone, whatever is there.
+    /// Begins a file that only its owner may read, replacing a file of that name.
     ///
     /// # Errors
-    /// Nothing can be written there.
+    /// The file cannot be created.
     pub fn create_private(path: &Path) -> io::Result<Self> {
         let mut new = Self::create_with_mode(path, 0o600)?;
         new.replaced = None;
         Ok(new)
     }
 
-    /// Begins a file for its owner alone, where there is none.
+    /// Begins a file that only its owner may read, where there is none.
     ///
     /// # Errors
-    /// There is one, or nothing can be written there.
+    /// There is such a file, or it cannot be created.
     pub fn create_private_new(path: &Path) -> io::Result<Self> {
         match std::fs::metadata(path) {
             Ok(old) if old.is_file() && open_inherited_file(path).is_none() => {
@@ -59,7 +59,7 @@ impl AtomicFile {
             return Ok(Self::from_open_file(file?));
         }
 
-        // A link stays one: what it leads to is replaced, or made.
+        // A link stays one: its target is replaced or created.
         let target = resolve_links(path)?;
         let old = match std::fs::metadata(&target) {
             Ok(old) => Some(old),
@@ -67,7 +67,7 @@ impl AtomicFile {
             Err(error) => return Err(error),
         };
         if let Some(old) = &old {
-            // Whoever may not write to it may not replace it, either.
+            // A file that the user may not write must not be replaced, either.
             let file = OpenOptions::new().write(true).open(&target)?;
             if !old.is_file() {
                 return Ok(Self::from_open_file(file));
@@ -92,10 +92,10 @@ impl AtomicFile {
         }
     }
 
-    /// Gives it its name, and the permissions of what was there; how many bytes it has.
+    /// Gives the file its name, and the permissions of the file that it replaces; returns its size in bytes.
     ///
     /// # Errors
-    /// Not all of it is on the disk, or it cannot be renamed.
+    /// The file cannot be written to the disk in full, or cannot be renamed.
     pub fn finish(mut self) -> io::Result<u64> {
         self.file.flush()?;
         let Some((part, target)) = &self.paths else {
@@ -106,7 +106,7 @@ impl AtomicFile {
             self.file.set_permissions(old.permissions())?;
         }
 
-        // Some file systems tell only now that they are full.
+        // Some file systems report only now that they are full.
         self.file.sync_all()?;
         std::fs::rename(part, target)?;
         self.paths = None;
@@ -134,7 +134,7 @@ impl Write for AtomicFile {
     }
 }
 
-/// Whether what is there is no file: something that reads, or the shell's.
+/// Whether a path is a pipe, a device or a file that the shell has opened.
 pub fn is_stream(path: &Path) -> bool {
     open_inherited_file(path).is_some()
         || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
@@ -143,7 +143,7 @@ pub fn is_stream(path: &Path) -> bool {
 /// Writes a whole file.
 ///
 /// # Errors
-/// It cannot be written, in words.
+/// The file cannot be written.
 pub fn write_atomic_file(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
     let written = AtomicFile::create(path)
         .and_then(|mut new| new.write_all(bytes).and_then(|()| new.finish()));
@@ -152,7 +152,7 @@ pub fn write_atomic_file(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
         .map_err(|error| file_write_error(path, &error))
 }
 
-/// Why a file could not be written, and what to do.
+/// The error for a file that could not be written: why, and what to do.
 pub fn file_write_error(path: &Path, error: &io::Error) -> UserError {
     let folder = path
         .parent()
@@ -181,10 +181,10 @@ pub fn file_write_error(path: &Path, error: &io::Error) -> UserError {
     )
 }
 
-/// Most links that are followed, as the kernel has it.
+/// Most links that are followed: the limit of the kernel.
 const MAX_LINKS: usize = 40;
 
-/// Where a path leads to in the end, whether there is something or not.
+/// The path at the end of all links, whether a file exists there or not.
 fn resolve_links(path: &Path) -> io::Result<PathBuf> {
     let mut at = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -196,8 +196,8 @@ fn resolve_links(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many links lead to each other"))
 }
 
-/// What this process was given open, if the path means that: `/dev/stdout`, or `/dev/fd/63` of a shell's `>(…)`. Even a file is
-/// written into from where the shell is in it, since whoever opened it goes on with it.
+/// The file that this process inherited open, if the path names one: `/dev/stdout`, or `/dev/fd/63` of a shell's `>(…)`. Even a
+/// regular file is written from its current position on, since the shell goes on writing to it.
 fn open_inherited_file(path: &Path) -> Option<io::Result<File>> {
     let own = [
         PathBuf::from("/proc/self/fd"),
@@ -226,7 +226,7 @@ fn open_descriptor(path: &Path) -> io::Result<File> {
     match number {
         Some("1") => io::stdout().as_fd().try_clone_to_owned().map(File::from),
         Some("2") => io::stderr().as_fd().try_clone_to_owned().map(File::from),
-        // Of others there is no safe way to a copy; what is opened anew begins at the end.
+        // Other descriptors cannot be duplicated safely: the file is opened again, to be appended to.
         _ if std::fs::metadata(path)?.file_type().is_socket() => {
             Err(io::ErrorKind::Unsupported.into())
         }
@@ -234,7 +234,7 @@ fn open_descriptor(path: &Path) -> io::Result<File> {
     }
 }
 
-/// A file beside another one, under a name that nothing has.
+/// A new file beside another one, under a name of its own.
 fn create_beside(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
     static BEGUN: AtomicU64 = AtomicU64::new(0);
     loop {
@@ -246,7 +246,7 @@ fn create_beside(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
             .mode(mode)
             .open(&part)
         {
-            // Left by a program that had the same number once.
+            // A file left by an earlier process of the same id.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             opened => return opened.map(|file| (file, part)),
         }

@@ -85,7 +85,7 @@ fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
                 "★ best{by}, {ranks}; ☆ cannot be told from it: {tied} of {others} others here, at 95 %"
             ))
         }
-        // The one row of which there is only one.
+        // A table of one row needs no legend.
         (true, 0) if rows == 1 && table.rows[0].rank == Some(1) => None,
         (true, 0) => Some(format!(
             "the best{by}, {ranks}, is not among these; none here can be taken for it"
@@ -195,7 +195,7 @@ pub fn format_incomplete_counts(s: &v1::Summary) -> String {
         .join(", ")
 }
 
-/// The columns asked for, for people.
+/// The chosen columns, for people.
 fn render_chosen_statistics(table: &v1::TableResponse) -> String {
     let records = build_statistic_data(&table.axes, &table.columns, &table.rows);
     let mut out = new_text_table();
@@ -273,7 +273,7 @@ pub fn format_short_number(x: Option<f64>) -> String {
         .map_or_else(|| "–".to_owned(), |x| format_significant(x, 4))
 }
 
-/// One line per row for people, the best one marked.
+/// A table for people: one line per row, the best one marked.
 pub fn render_human_table(table: &v1::TableResponse) -> String {
     if !table.columns.is_empty() {
         return render_chosen_statistics(table);

@@ -11,7 +11,7 @@ use super::pivot::PivotTable;
 use super::value_format::format_cell_value;
 use super::{AxisFormats, TableData};
 
-/// One row per cell, and one column per metric with mean and interval; or the statistics asked for. The tables have the
+/// One row per cell, and one column per metric with mean and interval; or the chosen statistics. The tables have the
 /// same rows in the same order.
 pub fn render_latex(tables: &[v1::TableResponse]) -> String {
     let first = &tables[0];
@@ -138,7 +138,7 @@ fn format_comment(tables: &[v1::TableResponse]) -> String {
     )
 }
 
-/// Where mean and one measure of spread are asked for, they are written as one figure.
+/// The measure of spread, if mean and one such measure are chosen: they are written as one figure.
 fn spread_statistic(table: &v1::TableResponse) -> Option<&str> {
     match &table.columns[..] {
         [mean, spread] if mean == "mean" && (spread == "std" || spread == "se") => {
@@ -254,7 +254,7 @@ fn format_power(number: &str) -> String {
     }
 }
 
-/// Text in which nothing means anything to TeX.
+/// Text without characters that are special to TeX.
 fn escape_latex(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in escape_line(text).chars() {

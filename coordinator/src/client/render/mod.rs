@@ -41,7 +41,7 @@ pub use value_format::{AxisFormats, NamedAxisFormats};
 /// `--format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum TextFormat {
-    /// For people.
+    /// A table for people.
     #[default]
     Table,
     /// One JSON document.

@@ -14,7 +14,7 @@ use crate::client::export::encode;
 /// `--format` of commands whose rows can go to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum RowFormat {
-    /// For people.
+    /// A table for people.
     Table,
     /// One JSON document.
     Json,
@@ -28,7 +28,7 @@ pub enum RowFormat {
     Parquet,
 }
 
-/// The endings of files, and what they say.
+/// The endings of files, with their formats.
 const EXTENSIONS: [(&str, RowFormat); 5] = [
     ("csv", RowFormat::Csv),
     ("json", RowFormat::Json),
@@ -68,19 +68,19 @@ impl RowFormat {
     }
 }
 
-/// Where rows go, and how they are written.
+/// The file that rows go to, or stdout, and their format.
 #[derive(Debug, Clone)]
 pub struct OutputTarget {
     file: Option<PathBuf>,
-    /// How they are written.
+    /// The format of the rows.
     pub format: RowFormat,
 }
 
 impl OutputTarget {
-    /// As `-o` and `--format` say; a file's ending says the format if nothing else does.
+    /// The target that `-o` and `--format` name; without a format, the ending of the file decides.
     ///
     /// # Errors
-    /// The ending says nothing, or Parquet would go to a terminal.
+    /// The ending is of no format, or Parquet would go to a terminal.
     pub fn from_options(
         file: Option<PathBuf>,
         format: Option<RowFormat>,
@@ -103,9 +103,9 @@ impl OutputTarget {
     /// Writes text.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The target cannot be written.
     pub fn write_text(&self, text: &str) -> Result<(), UserError> {
-        // Stdout being a terminal, there may be colours.
+        // Only a terminal gets colours.
         let to_terminal = self.file.is_none();
         let text = if to_terminal {
             text.to_owned()
@@ -120,15 +120,15 @@ impl OutputTarget {
     /// Writes rows as Parquet.
     ///
     /// # Errors
-    /// They cannot be written.
+    /// The rows cannot be encoded, or the target cannot be written.
     pub fn write_parquet(&self, rows: &RecordBatch) -> Result<(), UserError> {
-        let unfit = |e| {
+        let bytes = encode::encode_record_batch(rows).map_err(|e| {
             UserError::new(
                 ErrorCode::Internal,
                 format!("rows cannot be written as Parquet: {e}"),
             )
-        };
-        self.write_bytes(&encode::encode_record_batch(rows).map_err(unfit)?)
+        })?;
+        self.write_bytes(&bytes)
     }
 
     fn write_bytes(&self, bytes: &[u8]) -> Result<(), UserError> {
@@ -138,7 +138,7 @@ impl OutputTarget {
         )
     }
 
-    /// What is written piece by piece.
+    /// Opens the target for output in pieces.
     pub(in crate::client) fn open_writer(&self) -> io::Result<OutputWriter> {
         match &self.file {
             None => Ok(OutputWriter::Stdout(BufWriter::new(io::stdout()))),
@@ -147,7 +147,7 @@ impl OutputTarget {
         }
     }
 
-    /// Whether it could be written. A reader of stdout that has gone away, such as `head`, is no error.
+    /// Turns an error of writing into one for the user. A reader of stdout that has gone away, such as `head`, is no error.
     pub(in crate::client) fn check_write_result(
         &self,
         written: io::Result<()>,
@@ -164,7 +164,7 @@ impl OutputTarget {
     }
 }
 
-/// What is being written. A file is there once it is finished.
+/// Stdout, or a file that appears once it is finished.
 pub(in crate::client) enum OutputWriter {
     Stdout(BufWriter<Stdout>),
     File(Box<BufWriter<AtomicFile>>),
@@ -203,7 +203,7 @@ fn bad_input_error(message: String) -> UserError {
     UserError::new(ErrorCode::BadInput, message)
 }
 
-/// Without the sequences that give a terminal colours: `ESC [ … m`.
+/// The text without the sequences that set colours: `ESC [ … m`.
 fn strip_colours(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_owned();

@@ -11,7 +11,8 @@ use super::value_format::format_cell_value;
 use super::{AxisFormats, TableData, exact_value, non_empty, should_use_colours};
 use crate::plot::heat_colours;
 
-/// Mean ± 95 % CI by two axes, the best cell marked; or the columns asked for, one after the other. The table must have exactly these two axes, rows first.
+/// Mean ± 95 % CI by two axes, the best cell marked; or the chosen columns, one after the other. The table must have exactly two
+/// axes, rows first.
 pub fn render_pivot(table: &v1::TableResponse) -> (String, TableData) {
     let spread = PivotTable::from_table(table);
     let warmth = HeatScale::from_table(table);

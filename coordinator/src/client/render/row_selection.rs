@@ -19,7 +19,7 @@ pub struct RowSelection {
     pub condition: Option<String>,
     /// An axis or statistic; with a minus in front, the largest first.
     pub sort: Option<String>,
-    /// How many rows at most: the first ones, or without `sort` the best ones.
+    /// The most rows to show: the first ones, or without `sort` the best ones.
     pub top: Option<usize>,
 }
 
@@ -146,7 +146,7 @@ fn check_ranks(table: &v1::TableResponse) -> Result<(), UserError> {
     Ok(())
 }
 
-/// Whether rows that have an order came without it, as from coordinators that do not know of it.
+/// Whether a table whose rows should have ranks came without, from a coordinator of an older version.
 pub fn is_missing_ranks(table: &v1::TableResponse) -> bool {
     // Rows of several cells have none before a repeat has ended in all cells of one.
     let is_ordered = table.better != 0
@@ -168,7 +168,7 @@ fn row_key(row: &v1::TableRow) -> Vec<String> {
     row.values.iter().map(exact_value).collect()
 }
 
-/// Where a number of a row comes from.
+/// The source of a number in a row.
 #[derive(Debug, Clone, Copy)]
 enum NumberSource {
     Axis(usize),
@@ -248,7 +248,7 @@ impl ConditionWords {
         let value = SpecValue::from(value);
         match &value {
             SpecValue::Bool(flag) => f64::from(u8::from(*flag)),
-            // Nothing is compared with words.
+            // The condition compares nothing with words.
             SpecValue::Str(_) if self.0.is_empty() => f64::NAN,
             SpecValue::Str(text) => self
                 .0

@@ -1,4 +1,4 @@
-//! Rows of named values, printed for machines.
+//! Rows under named columns, and their formats for machines.
 
 use ergodic_common::escape::escape_line;
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ pub struct TableData {
     pub columns: Vec<String>,
     /// One value per column; null where there is none.
     pub rows: Vec<Vec<Value>>,
-    /// How many of the first columns tell rows apart, as the values of axes do.
+    /// The number of first columns that tell rows apart, such as the values of axes.
     pub key_columns: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Values in words for people: those of an axis so that they are told apart, numbers of others in six digits, and text so that nothing
-//! in it misleads.
+//! Values for people: values of an axis with enough digits to differ, other numbers in six digits, and text without misleading
+//! characters.
 
 use std::collections::HashMap;
 
@@ -9,23 +9,26 @@ use ergodic_common::spec::format_value;
 use ergodic_proto::v1;
 use serde_json::Value;
 
-/// How the values of axes are written, axis by axis.
+/// The number formats of axes, by their positions.
 #[derive(Debug, Clone, Default)]
 pub struct AxisFormats(Vec<DistinctFormat>);
 
 impl AxisFormats {
-    /// For so many axes with the values in these rows.
+    /// The formats of the first `axes` axes for the values in these rows.
     pub fn from_rows<'a>(
         axes: usize,
         rows: impl Iterator<Item = &'a [v1::AxisValue]> + Clone,
     ) -> Self {
-        let of = |axis: usize| {
-            DistinctFormat::from_numbers(rows.clone().filter_map(|row| axis_number(row.get(axis)?)))
-        };
-        Self((0..axes).map(of).collect())
+        let mut formats = Vec::with_capacity(axes);
+        for axis in 0..axes {
+            let numbers = rows.clone().filter_map(|row| axis_number(row.get(axis)?));
+            formats.push(DistinctFormat::from_numbers(numbers));
+        }
+
+        Self(formats)
     }
 
-    /// For the rows of a table.
+    /// The formats for the rows of a table.
     pub fn from_table(table: &v1::TableResponse) -> Self {
         Self::from_rows(
             table.axes.len(),
@@ -33,7 +36,7 @@ impl AxisFormats {
         )
     }
 
-    /// A value of an axis.
+    /// Formats a value of an axis.
     pub fn format_value(&self, axis: usize, value: &v1::AxisValue) -> String {
         format_value(
             &value.into(),
@@ -44,7 +47,7 @@ impl AxisFormats {
         )
     }
 
-    /// One value of each axis.
+    /// Formats one value of each axis.
     pub fn format_row<'a>(
         &'a self,
         values: &'a [v1::AxisValue],
@@ -56,12 +59,12 @@ impl AxisFormats {
     }
 }
 
-/// The same for axes that are told by their names.
+/// The number formats of axes, by their names.
 #[derive(Debug, Clone, Default)]
 pub struct NamedAxisFormats(HashMap<String, DistinctFormat>);
 
 impl NamedAxisFormats {
-    /// For these values of axes.
+    /// The formats for these values of axes.
     pub fn from_values<'a>(values: impl Iterator<Item = (&'a String, &'a v1::AxisValue)>) -> Self {
         let mut numbers: HashMap<String, Vec<f64>> = HashMap::new();
         for (axis, value) in values {
@@ -81,19 +84,14 @@ impl NamedAxisFormats {
 
     /// Values of several axes in one text.
     pub fn format_values(&self, axes: &[String], values: &[v1::AxisValue]) -> String {
-        let distinct = |at: usize| axes.get(at).and_then(|axis| self.0.get(axis)).copied();
-        let word = |(at, value): (usize, &v1::AxisValue)| {
-            format_value(
-                &value.into(),
-                distinct(at).unwrap_or(DistinctFormat::with_all_digits()),
-            )
-        };
-        values
-            .iter()
-            .enumerate()
-            .map(word)
-            .collect::<Vec<_>>()
-            .join(" ")
+        let mut words = Vec::with_capacity(values.len());
+        for (at, value) in values.iter().enumerate() {
+            let format = axes.get(at).and_then(|axis| self.0.get(axis)).copied();
+            let format = format.unwrap_or(DistinctFormat::with_all_digits());
+            words.push(format_value(&value.into(), format));
+        }
+
+        words.join(" ")
     }
 }
 
@@ -104,7 +102,7 @@ fn axis_number(value: &v1::AxisValue) -> Option<f64> {
     }
 }
 
-/// How the values of a column of records are written.
+/// A function that formats the values of a column.
 pub(super) fn build_column_formatter<'a>(
     values: impl Iterator<Item = &'a Value>,
 ) -> impl Fn(&Value) -> String {
@@ -119,7 +117,7 @@ pub(super) fn build_column_formatter<'a>(
     }
 }
 
-/// A value that is none of an axis; a dash for none.
+/// A value that is not an axis value; a dash for null.
 pub(super) fn format_cell_value(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),

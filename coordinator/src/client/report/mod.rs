@@ -19,7 +19,7 @@ use super::query::{query_status, query_table, query_trials};
 use super::render::{is_missing_ranks, write_atomic_file};
 use super::status_text::{count_done_trials, format_audit_status, format_duration, state_word};
 
-/// Most rows of a table on the page.
+/// Most rows of a table of the page.
 const MAX_ROWS: usize = 200;
 
 /// Writes `index.html` into a directory, which is made where it is missing; gives its path in a line.
@@ -224,7 +224,7 @@ async fn report_table(
         table.better
     };
 
-    // Nobody needs the rows any more.
+    // The rows, which may be many, are not needed any more.
     let axes = several.into_iter().map(|(_, name)| name).collect();
     Ok(v1::TableResponse {
         axes,
@@ -234,7 +234,7 @@ async fn report_table(
     })
 }
 
-/// A figure, or why there is none.
+/// Adds a figure, or why there is none.
 async fn report_figure(
     client: &mut Client,
     sweep: &str,
@@ -266,7 +266,8 @@ fn plot_kind_name(kind: PlotKind) -> &'static str {
     }
 }
 
-/// One curve per cell; of too many cells, the best ones, or where nothing is better, one per value of the first axis.
+/// Adds a curve per cell. If there are too many cells: those of the best ones, or where none is better, one per value of the
+/// first axis.
 async fn report_curves(
     client: &mut Client,
     table: &v1::TableResponse,

@@ -52,7 +52,7 @@ struct QueryAnswer<'a> {
     sink: &'a OutputTarget,
 }
 
-/// How text says what no number of JSON is.
+/// How text writes numbers that JSON lacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NonFinite {
     /// `inf`, `-inf`, `NaN`.

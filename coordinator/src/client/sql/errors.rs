@@ -1,4 +1,4 @@
-//! What is wrong with a query, in words.
+//! Errors of queries, in words for users.
 
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;

@@ -30,7 +30,7 @@ use super::query::{query_status, query_sweeps};
 use super::render::{OutputTarget, print_stderr_line};
 use super::status_text::count_done_trials;
 
-/// What to ask, and of what.
+/// A query, its sweeps and its output.
 #[derive(Debug, Clone)]
 pub struct SqlOptions {
     /// The query.
@@ -49,7 +49,7 @@ const MAX_FETCHED_TRIALS: u64 = 200_000;
 /// Trials whose fetching takes long enough to say so.
 const MANY_TRIALS: u64 = 10_000;
 
-/// `ergodic sql` over the datasets in a place.
+/// `ergodic sql` over the datasets in a directory or object store.
 ///
 /// # Errors
 /// There is no such dataset, the query is none or cannot be answered, or the answer cannot be written.
@@ -71,9 +71,9 @@ pub async fn query_datasets(from: &str, options: &SqlOptions) -> Result<(), User
 /// `ergodic sql` over the sweeps of a coordinator, as they are now.
 ///
 /// # Errors
-/// As for [`query`]; there are too many sweeps to fetch all, or nobody answers.
+/// As for [`query_datasets`]; there are too many sweeps to fetch all, or nobody answers.
 pub async fn query_coordinator(client: &mut Client, options: &SqlOptions) -> Result<(), UserError> {
-    // What is no query is told before anything is fetched.
+    // A malformed query is an error before anything is fetched.
     check_read_only(
         &parse_statement(&build_session_context()?, &options.query)
             .map_err(|e| errors::to_user_error(&e, &[]))?,
@@ -167,7 +167,7 @@ fn build_session_context() -> Result<SessionContext, UserError> {
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
-/// Why there is no answer.
+/// Why a query has no answer.
 enum SqlQueryError {
     Query(DataFusionError),
     /// In the words of its place.
@@ -214,7 +214,7 @@ fn parse_statement(context: &SessionContext, query: &str) -> Result<Statement, D
     state.sql_to_statement(query, &state.config_options().sql_parser.dialect)
 }
 
-/// Only what reads is let through.
+/// Refuses statements that do more than read.
 fn check_read_only(statement: &Statement) -> Result<(), UserError> {
     let reads = match statement {
         Statement::Statement(sql) => matches!(

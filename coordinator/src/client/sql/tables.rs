@@ -28,10 +28,10 @@ use crate::client::export::manifest::{Manifest, TABLES};
 
 /// The first column of each table.
 const SWEEP_COLUMN: &str = "sweep";
-/// How the files of datasets are called within a query.
+/// The address of the files of datasets within a query.
 const STORE_URL: &str = "dataset://ergodic/";
 
-/// Makes the tables known to a query.
+/// Registers the tables of a query.
 pub(super) fn register_tables(
     context: &SessionContext,
     library: &DatasetLibrary,
@@ -79,7 +79,7 @@ pub(super) fn list_columns(manifests: &[Manifest]) -> Vec<TableColumns> {
     std::iter::once(("sweeps", sweeps)).chain(others).collect()
 }
 
-/// One row per sweep.
+/// The table `sweeps`: one row per sweep.
 fn build_sweeps_table(manifests: &[Manifest]) -> Result<RecordBatch> {
     let text = |of: fn(&Manifest) -> &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(manifests.iter().map(of)))

@@ -124,7 +124,7 @@ fn estimate_trial_flops(spec: &Spec, config: &TrialConfig, net: &Net) -> f64 {
     trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64
 }
 
-/// How often a trial takes a sample.
+/// The number of samples that a trial takes.
 fn count_samples(spec: &Spec, config: &TrialConfig) -> u64 {
     config
         .total_steps()
