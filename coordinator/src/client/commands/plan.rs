@@ -82,12 +82,12 @@ fn summarize_dataset(
 }
 
 /// The plan in a format: JSON, or text for people.
-pub fn render_plan(spec: &Spec, looks: Option<&DatasetSummary>, format: TextFormat) -> String {
+pub fn render_plan(spec: &Spec, dataset: Option<&DatasetSummary>, format: TextFormat) -> String {
     let classes = plan_classes(spec);
     let core_seconds = estimate_core_seconds(spec, &classes);
     match format {
-        TextFormat::Json => render_json_plan(spec, &classes, looks, core_seconds),
-        _ => render_human_plan(spec, &classes, looks, core_seconds),
+        TextFormat::Json => render_json_plan(spec, &classes, dataset, core_seconds),
+        _ => render_human_plan(spec, &classes, dataset, core_seconds),
     }
 }
 
@@ -114,7 +114,7 @@ fn slot_bytes(classes: &[ClassPlan]) -> u64 {
 fn render_json_plan(
     spec: &Spec,
     classes: &[ClassPlan],
-    looks: Option<&DatasetSummary>,
+    dataset: Option<&DatasetSummary>,
     core_seconds: f64,
 ) -> String {
     let min_repeats = spec
@@ -137,8 +137,8 @@ fn render_json_plan(
         "trials": planned_trials(spec),
         "audits": expected_audits(spec),
         "numerics": spec.numerics,
-        "data": looks.map(|looks| &looks.provenance),
-        "data_looks": looks.map(|looks| &looks.description),
+        "data": dataset.map(|dataset| &dataset.provenance),
+        "data_looks": dataset.map(|dataset| &dataset.description),
         "axes": axes,
         "shape_classes": classes.iter().map(class_to_json).collect::<Vec<_>>(),
         "slot_bytes": slot_bytes(classes),
@@ -152,12 +152,12 @@ fn render_json_plan(
 fn render_human_plan(
     spec: &Spec,
     classes: &[ClassPlan],
-    looks: Option<&DatasetSummary>,
+    dataset: Option<&DatasetSummary>,
     core_seconds: f64,
 ) -> String {
     let mut out = describe_size(spec);
     out += &describe_axes(spec);
-    out += &format_data_line(spec, looks);
+    out += &format_data_line(spec, dataset);
     out += &describe_classes(classes);
     out += &describe_costs(spec, classes, core_seconds);
     out
@@ -262,10 +262,10 @@ fn describe_costs(spec: &Spec, classes: &[ClassPlan], core_seconds: f64) -> Stri
 }
 
 /// `data: glyphs: all 10000 training images, …; 28×28×1, …`
-fn format_data_line(spec: &Spec, looks: Option<&DatasetSummary>) -> String {
+fn format_data_line(spec: &Spec, dataset: Option<&DatasetSummary>) -> String {
     let configs = spec.grid.class_configs();
     match (
-        looks,
+        dataset,
         configs
             .iter()
             .find(|config| config.model.kind.needs_images()),

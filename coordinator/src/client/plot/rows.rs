@@ -99,14 +99,14 @@ async fn query_final_values(
         return Ok(Vec::new());
     };
     let column = first.metrics.iter().position(|name| name == metric);
-    let places: Vec<usize> = axes
+    let positions: Vec<usize> = axes
         .iter()
         .filter_map(|axis| first.axes.iter().position(|name| name == axis))
         .collect();
     let mut values = Vec::new();
     for row in pages.iter().flat_map(|page| &page.rows) {
         if let Some((repeat, value)) = completed_value(row, column) {
-            let group = places.iter().map(|at| exact_value(&row.values[*at]));
+            let group = positions.iter().map(|at| exact_value(&row.values[*at]));
             let group = group.collect();
             values.push((GroupedTrial { group, repeat }, value));
         }
@@ -360,7 +360,7 @@ fn resolve_baseline(
     for choice in parse_axis_choices("--baseline", baseline)? {
         let at = find_axis(&compared.axes, &choice.axis);
         let in_whole = find_axis(&whole.axes, &choice.axis);
-        let (Some(at), Some(in_whole)) = (at, in_whole) else {
+        let Some((at, in_whole)) = at.zip(in_whole) else {
             let hint = suggest_nearest(&choice.axis, compared.axes.iter().map(String::as_str));
             return Err(UserError::new(
                 ErrorCode::NotFound,

@@ -17,7 +17,7 @@ pub struct AtomicFile {
     file: File,
     /// The temporary path and the final one.
     paths: Option<(PathBuf, PathBuf)>,
-    /// The pipe, device or open file that is written into.
+    /// Metadata of the file that is replaced: the new one gets its permissions.
     replaced: Option<Metadata>,
     bytes: u64,
 }
