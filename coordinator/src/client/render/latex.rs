@@ -165,7 +165,7 @@ fn format_metric_heads(table: &v1::TableResponse) -> Vec<String> {
 fn format_row_statistics(table: &v1::TableResponse, at: usize) -> Vec<String> {
     let row = &table.rows[at];
     let s = row.summary.unwrap_or_default();
-    let is_best = find_best_row(table) == Some(at);
+    let is_best = row.rank == Some(1) && find_best_row(table) == Some(at);
     if table.columns.is_empty() {
         return vec![format_mean(&s, is_best)];
     }
