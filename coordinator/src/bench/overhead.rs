@@ -72,9 +72,7 @@ async fn measure_overhead(
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Whatever else is in the directory takes no part.
     pause_unfinished_sweeps(&mut client).await?;
-    let workers = (1..=args.workers)
-        .map(|n| build_worker_command(program, &url, dir, n).start())
-        .collect::<Result<Vec<Child>, _>>()?;
+    let workers = start_workers(program, &url, dir, args.workers)?;
     wait_for_workers(&mut client, args.workers).await?;
 
     let before = query_info(&mut client).await?;
@@ -121,6 +119,17 @@ pub(crate) async fn launch_bench_sweep(
     let sweep = build_bench_sweep(trials);
     let launched = commands::launch_sweep(client, &sweep, commands::LaunchMode::All).await?;
     Ok(launched.status.unwrap_or_default().id)
+}
+
+pub(crate) fn start_workers(
+    program: &Path,
+    url: &str,
+    dir: &Path,
+    count: u32,
+) -> Result<Vec<Child>, UserError> {
+    (1..=count)
+        .map(|n| build_worker_command(program, url, dir, n).start())
+        .collect()
 }
 
 /// The `n`-th worker that is measured with: one slot, so that it is one busy process.

@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::process::Child;
 
 use super::overhead::{
-    build_worker_command, launch_bench_sweep, query_info, start_coordinator, stop_process,
-    wait_for_workers,
+    build_worker_command, launch_bench_sweep, query_info, start_coordinator, start_workers,
+    stop_process, wait_for_workers,
 };
 use crate::app::{CommandOutcome, print_output};
 use crate::cli::args::BenchSoakArgs;
@@ -71,9 +71,7 @@ async fn measure_soak(
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Whatever else is in the directory takes no part.
     pause_unfinished_sweeps(&mut client).await?;
-    let workers = (1..=args.workers)
-        .map(|n| build_worker_command(program, &url, dir, n).start())
-        .collect::<Result<Vec<Child>, _>>()?;
+    let workers = start_workers(program, &url, dir, args.workers)?;
     wait_for_workers(&mut client, args.workers).await?;
 
     let before = query_info(&mut client).await?;

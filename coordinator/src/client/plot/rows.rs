@@ -34,23 +34,9 @@ pub(super) async fn draw_distribution(
         .selection
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
-    let mut values: HashMap<Vec<String>, Vec<f64>> = HashMap::new();
-    for (row, value) in query_final_values(client, sweep, &table.metric, &table.axes).await? {
-        values.entry(row.group).or_default().push(value);
-    }
-
     let axes = varying_axes(&table);
-    let names = AxisFormats::from_table(&table);
-    let mut cells = Vec::with_capacity(table.rows.len());
-    for row in &table.rows {
-        let s = row.summary.unwrap_or_default();
-        cells.push(DistributionCell {
-            label: format_row_name(row, &axes, &names),
-            values: values.remove(&exact_values(row)).unwrap_or_default(),
-            diverged: s.diverged,
-            failed: s.failed,
-        });
-    }
+    let values = query_final_values(client, sweep, &table.metric, &table.axes).await?;
+    let cells = build_distribution_cells(&table, &axes, values);
 
     let title = format!("{}: {} of every trial", table.name, table.metric);
     let pooled = query_pooled_axes(client, sweep, options, &table).await?;
@@ -62,6 +48,32 @@ pub(super) async fn draw_distribution(
         &options.build_plot_style(title, format_subtitle(&table, options)),
     )
     .map_err(bad_input_error)
+}
+
+/// A cell for each row of the table, with the values of its trials.
+fn build_distribution_cells(
+    table: &v1::TableResponse,
+    axes: &[(usize, String)],
+    values: Vec<(GroupedTrial, f64)>,
+) -> Vec<DistributionCell> {
+    let mut by_group: HashMap<Vec<String>, Vec<f64>> = HashMap::new();
+    for (trial, value) in values {
+        by_group.entry(trial.group).or_default().push(value);
+    }
+
+    let names = AxisFormats::from_table(table);
+    let mut cells = Vec::with_capacity(table.rows.len());
+    for row in &table.rows {
+        let s = row.summary.unwrap_or_default();
+        cells.push(DistributionCell {
+            label: format_row_name(row, axes, &names),
+            values: by_group.remove(&exact_values(row)).unwrap_or_default(),
+            diverged: s.diverged,
+            failed: s.failed,
+        });
+    }
+
+    cells
 }
 
 /// What the rows of a picture are: `lr · wd. Pooled over seed`
