@@ -61,7 +61,7 @@ fn count_values(s: &v1::Summary) -> [Value; 3] {
 }
 
 /// Why a row lacks a value, an interval or both.
-pub(super) fn explain_missing_values(s: &v1::Summary) -> Option<String> {
+fn explain_missing_values(s: &v1::Summary) -> Option<String> {
     match (s.n, s.diverged, s.failed) {
         (0, 0, 0) => Some("no trial has a value".to_owned()),
         (0, diverged, 0) => Some(format!("all {diverged} diverged")),
@@ -170,5 +170,82 @@ fn outcome_values(result: &v1::TrialResult) -> [Value; 2] {
         v1::OutcomeKind::Diverged => [json!("diverged"), json!(result.diverged_at)],
         v1::OutcomeKind::Failed => [json!("failed"), Value::Null],
         v1::OutcomeKind::Unspecified => [json!("unknown"), Value::Null],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::render::statistics_data::*;
+
+    #[test]
+    fn an_outcome_is_one_word_and_the_step_of_divergence_a_number() {
+        let row = |outcome: v1::OutcomeKind, diverged_at| {
+            let result = v1::TrialResult {
+                outcome: outcome.into(),
+                diverged_at,
+                steps: 9,
+                ..Default::default()
+            };
+            v1::TrialRow {
+                result: Some(result),
+                ..Default::default()
+            }
+        };
+        let rows = vec![
+            row(v1::OutcomeKind::Diverged, 4),
+            row(v1::OutcomeKind::Completed, 0),
+        ];
+        let records = build_trial_data(&[v1::TrialsResponse {
+            rows,
+            ..Default::default()
+        }]);
+        let objects = records.to_json_objects();
+        assert_eq!(
+            (&objects[0]["outcome"], &objects[0]["step"]),
+            (&json!("diverged"), &json!(4))
+        );
+
+        assert_eq!(
+            (&objects[1]["outcome"], &objects[1]["step"]),
+            (&json!("completed"), &Value::Null)
+        );
+        let csv = records.to_csv();
+        assert!(
+            csv.starts_with("cell,repeat,outcome,step,steps,")
+                && csv.contains("\n0,0,diverged,4,9,"),
+            "{csv}"
+        );
+
+        assert!(csv.contains("\n0,0,completed,,9,"), "{csv}");
+        let batch = records
+            .to_record_batch(&[])
+            .expect("columns of equal length");
+        let column = batch.column_by_name("step").expect("the step");
+        assert_eq!(
+            (column.data_type().to_string().as_str(), column.null_count()),
+            ("Int64", 1)
+        );
+    }
+
+    #[test]
+    fn a_row_says_why_something_is_missing() {
+        let note = |n, diverged, failed| {
+            explain_missing_values(&v1::Summary {
+                n,
+                diverged,
+                failed,
+                ..v1::Summary::default()
+            })
+        };
+        assert_eq!(note(0, 0, 0).as_deref(), Some("no trial has a value"));
+
+        assert_eq!(note(0, 5, 0).as_deref(), Some("all 5 diverged"));
+        assert_eq!(note(0, 5, 1).as_deref(), Some("no trial completed"));
+        assert_eq!(
+            note(1, 5, 1).as_deref(),
+            Some("one value: no spread, no interval")
+        );
+
+        assert_eq!(note(2, 5, 1), None);
     }
 }
