@@ -318,7 +318,6 @@ fn human_header(table: &v1::TableResponse) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-
     use crate::client::render::human::*;
     use crate::client::render::statistics_data::*;
 
