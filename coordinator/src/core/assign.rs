@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::Sweep;
+use super::clock::CoreTime;
 use super::effects::Effect;
 use super::lease_size::{LeaseDemand, compute_lease_size};
-use super::state::{Core, CoreTime, LeaseState, Worker};
+use super::state::{Core, LeaseState, Worker};
 use crate::interval_set::IntervalSet;
 use crate::records::{Fence, LeaseRow, WorkerId};
 

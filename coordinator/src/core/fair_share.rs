@@ -8,28 +8,13 @@
 use ergodic_common::spec::scheduling::Share;
 
 use super::Sweep;
-use super::state::{Core, CoreTime, LeaseState};
+use super::clock::CoreTime;
+use super::state::{Core, LeaseState};
 use super::stored_row::StoredRow;
 use crate::records::Fence;
 
 /// How long a trial is taken to last while nothing is known, in seconds.
 const DEFAULT_TRIAL_SECONDS: f64 = 1.0;
-
-/// A sweep's place among those that want workers.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct FairShare {
-    /// Slot-seconds that it was given, divided by its weight.
-    vruntime: f64,
-    /// Whether it had something to give out when workers were last fed.
-    competes: bool,
-}
-
-impl FairShare {
-    /// So much virtual time was not used after all.
-    pub(super) fn refund_vruntime(&mut self, booked: f64) {
-        self.vruntime -= booked;
-    }
-}
 
 impl Core {
     /// Running sweeps in turn: those of a higher priority first, of the same one those that have passed less virtual time.

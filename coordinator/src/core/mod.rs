@@ -11,6 +11,7 @@
 mod assign;
 pub mod audits;
 mod checkpoints;
+mod clock;
 mod effects;
 mod explanation;
 mod fair_share;
@@ -30,8 +31,9 @@ mod tests;
 mod verbs;
 mod work_stealing;
 
+pub use clock::{CoreTime, Timing};
 pub use effects::{Effect, GiveUpReversal, GivenUpTrial, Steering, SweepChange};
-pub use state::{Core, CoreTime, Timing, Worker};
+pub use state::{Core, Worker};
 pub use stored_row::{MetricPositions, StoredRow, main_metric, selection_metric};
 pub use sweep::{Sweep, UnreadableSweep};
 pub use verbs::{Admission, CommitOutcome, JoiningWorker};

@@ -1,24 +1,14 @@
 //! The core's state: sweeps, workers and leases.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use ergodic_common::TrialKey;
 
+use crate::core::clock::{CoreTime, Timing};
+use crate::core::effects::{GiveUpReversal, GivenUpTrial};
 use crate::core::sweep::{Sweep, UnreadableSweep};
-use crate::core::{GiveUpReversal, GivenUpTrial};
 use crate::interval_set::IntervalSet;
 use crate::records::{LeaseRow, WorkerId};
-
-/// Time since the coordinator started, by its monotonic clock.
-pub type CoreTime = Duration;
-
-/// Time limits.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// A lease ends after this time without a heartbeat.
-    pub lease_ttl: Duration,
-}
 
 /// A worker, joined or remembered because of its leases.
 #[derive(Debug)]

@@ -9,10 +9,9 @@ use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::audits::Audits;
-use super::fair_share::FairShare;
+use super::clock::CoreTime;
 use super::quarantine::Quarantine;
 use super::running_stats::LiveStats;
-use super::state::CoreTime;
 use super::stopping::AdaptiveRepeats;
 use crate::core::stored_row::{StoredRow, watched_metric};
 use crate::interval_set::IntervalSet;
@@ -77,7 +76,23 @@ pub(super) struct ClassState {
     pub(super) trial_seconds: Option<f64>,
 }
 
-/// Trials per second, averaged with a time constant of [`Rate::SPAN`].
+/// A sweep's part in the competition for workers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FairShare {
+    /// Virtual time that it has passed: slot-seconds that it was given, divided by its weight.
+    pub(super) vruntime: f64,
+    /// Whether it had something to give out when workers were last fed.
+    pub(super) competes: bool,
+}
+
+impl FairShare {
+    /// Takes back virtual time that was booked and not used.
+    pub(super) fn refund_vruntime(&mut self, booked: f64) {
+        self.vruntime -= booked;
+    }
+}
+
+/// Trials per second, averaged with a time constant of [`CompletionRate::TIME_CONSTANT`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CompletionRate {
     per_second: f64,

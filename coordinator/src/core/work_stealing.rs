@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use ergodic_common::{Outcome, TrialKey};
 
+use super::clock::CoreTime;
 use super::effects::Effect;
-use super::state::{Core, CoreTime, LeaseState, Worker};
+use super::state::{Core, LeaseState, Worker};
 use super::stored_row::StoredRow;
 use crate::interval_set::IntervalSet;
 use crate::records::{EndedLease, Fence, WorkerId};

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::core::Core;
 use crate::server::auth::TokenStore;
 use crate::server::blobs::BlobStore;
+use crate::server::cell_identities::LaunchState;
 use crate::server::checkpoints::{CheckpointFiles, CheckpointWriter};
 use crate::server::datasets::DatasetCatalog;
-use crate::server::engine::Engine;
+use crate::server::engine::{Engine, EngineEvent};
 use crate::server::ha::leadership::Leadership;
 use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
@@ -43,11 +44,11 @@ pub struct CoordinatorSetup {
 
 /// A coordinator put together, whose two loops and services are for its owner to run.
 pub struct CoordinatorParts {
-    /// Decides: [`Engine::run`].
+    /// Decides: [`Engine::run_until_stopped`].
     pub engine: Engine,
     /// Makes durable: [`WriterLoop::run`].
     pub writer: WriterLoop,
-    /// Answer workers and users: [`Services::serve`].
+    /// Answer workers and users: [`GrpcServices`].
     pub services: GrpcServices,
     /// Puts checkpoints into their places, and ends with the engine.
     pub checkpoint_thread: std::thread::JoinHandle<()>,
@@ -58,16 +59,20 @@ pub struct CoordinatorParts {
 /// # Errors
 /// The operating system gives no thread.
 pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<CoordinatorParts> {
-    let (handle, writer) = WriterHandle::new(setup.writer, Box::new(setup.blobs.clone()));
-    let metrics = Metrics::new(handle.metrics(), true);
+    let (writer_handle, writer) = WriterHandle::new(setup.writer, Box::new(setup.blobs.clone()));
+    let metrics = Metrics::new(writer_handle.metrics(), true);
     let checkpoints = CheckpointFiles::new(setup.blobs.folder());
-    let (events, waiting) = Engine::new_queue();
-    let (keeps, keeper) = CheckpointWriter::start_thread(checkpoints.clone(), events.clone())?;
-    let (engine, handle) = Engine::new(setup.core, handle, keeps, (events, waiting));
-    let shared = ServerContext {
+    let queue = Engine::new_queue();
+    let events = queue.0.clone();
+    let (checkpoint_writer, checkpoint_thread) =
+        CheckpointWriter::start_thread(checkpoints.clone(), move |sweep, key, steps| {
+            let _ = events.send(EngineEvent::CheckpointStored(sweep, key, steps));
+        })?;
+    let (engine, engine_handle) = Engine::new(setup.core, writer_handle, checkpoint_writer, queue);
+    let context = ServerContext {
         metrics,
         tokens: setup.tokens,
-        engine: handle,
+        engine: engine_handle,
         store: setup.store,
         leadership: Leadership::Leading(setup.epoch),
         catalog: DatasetCatalog {
@@ -78,7 +83,7 @@ pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<Coordina
         lease_ttl: setup.lease_ttl,
         limits: Limits::new(),
         change_lock: Arc::default(),
-        launch_state: crate::server::reuse::LaunchState::default(),
+        launch_state: LaunchState::default(),
         rate_limit: setup.rate_limit,
         stopping: setup.stopping,
     };
@@ -86,7 +91,7 @@ pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<Coordina
     Ok(CoordinatorParts {
         engine,
         writer,
-        services: GrpcServices(Arc::new(shared)),
-        checkpoint_thread: keeper,
+        services: GrpcServices(Arc::new(context)),
+        checkpoint_thread,
     })
 }

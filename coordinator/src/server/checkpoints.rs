@@ -1,53 +1,40 @@
-//! Checkpoints of unfinished trials, one file each: taken from whoever holds the lease on a trial, and handed to whoever
-//! holds it next.
+//! Checkpoints of unfinished trials, one file each: taken from the worker that holds the lease on a trial, and handed to the one
+//! that holds it next.
 //!
-//! A file's place is made from the sweep's id, the cell's hash and the repeat, as we know them: nothing that a peer sends
-//! becomes a path. The loop decides, one thread carries out in the order in which it decided. Files are not synced: one
-//! that a power cut tore is noticed by its hash, and costs the time since the trial began.
+//! A file's path is made from the sweep's id, the cell's hash and the repeat, as the coordinator knows them: nothing that a peer
+//! sends becomes a path. The engine decides, one thread carries out in the order in which the engine decided. Files are not synced:
+//! one that a power cut tore is noticed by its hash, and costs the time since the trial began.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc;
 
 use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, Spec, TrialKey};
-use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
-use ergodic_proto::transfer::MAX_CHECKPOINT_BYTES;
-use ergodic_proto::v1;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::block_in_place;
-use tonic::{Status, Streaming};
+use tokio::sync::oneshot;
+use tonic::Status;
 
 use super::blobs::PartialFile;
-use super::context::ServerContext;
-use super::engine::events::EngineEvent;
-use super::limits::{PageSender, ResponseStream};
-use super::services::files::send_file;
-use super::services::session::fence_from_wire;
-use crate::core::{Core, Sweep};
+use crate::core::Core;
 use crate::records::{Fence, SweepRow, WorkerId};
 
-/// How long a piece may be waited for.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What a file begins with. The next form of these files gets another one.
+/// First bytes of a file; another format of these files gets others.
 const MAGIC: &[u8; 8] = b"ergckpt1";
 /// Bytes of a file before the checkpoint itself.
 const HEADER_LEN: usize = 8 + 8 + 4 + 8 + 32;
 
 /// What a file says of the checkpoint in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct CheckpointHeader {
-    key: TrialKey,
-    steps: u64,
-    hash: [u8; 32],
+pub(super) struct CheckpointHeader {
+    pub(super) key: TrialKey,
+    pub(super) steps: u64,
+    pub(super) hash: [u8; 32],
 }
 
 impl CheckpointHeader {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let cell = self.key.cell.to_le_bytes();
         let repeat = self.key.repeat.to_le_bytes();
         [
@@ -60,7 +47,7 @@ impl CheckpointHeader {
         .concat()
     }
 
-    /// `None` if it is none.
+    /// `None` if the bytes are no header.
     fn decode(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
         let (mark, rest) = bytes.split_first_chunk::<8>()?;
         let (cell, rest) = rest.split_first_chunk()?;
@@ -79,8 +66,8 @@ impl CheckpointHeader {
         })
     }
 
-    /// That of a file, which is read up to the checkpoint.
-    fn read_from(file: &mut File) -> Option<Self> {
+    /// Reads a file's header; the file is then at the checkpoint itself.
+    pub(super) fn read_from(file: &mut File) -> Option<Self> {
         let mut bytes = [0; HEADER_LEN];
         file.read_exact(&mut bytes).ok()?;
         Self::decode(&bytes)
@@ -94,15 +81,24 @@ pub(crate) struct CheckpointFiles {
 }
 
 impl CheckpointFiles {
-    /// In the folder of all files, which need not exist yet.
+    /// The checkpoints in the folder of all files, which need not exist yet.
     pub(crate) fn new(files: &Path) -> Self {
         Self {
             folder: files.join("checkpoints"),
         }
     }
 
-    /// Where a trial is kept; `None` if the sweep has no such trial.
-    fn checkpoint_path(&self, record: &SweepRow, spec: &Spec, key: TrialKey) -> Option<PathBuf> {
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The path of a trial's checkpoint; `None` if the sweep has no such trial.
+    pub(super) fn checkpoint_path(
+        &self,
+        record: &SweepRow,
+        spec: &Spec,
+        key: TrialKey,
+    ) -> Option<PathBuf> {
         let config = spec
             .has_trial(key)
             .then(|| spec.grid.resolve_config(key.cell).ok())
@@ -115,48 +111,42 @@ impl CheckpointFiles {
         )
     }
 
-    /// Tells a core that has read its store what is kept, and removes what no unfinished trial needs; unless this store
-    /// is alone in the folder, of its own sweeps only.
+    /// Tells a core that has read its store which checkpoints there are, and removes those that no unfinished trial needs. Unless
+    /// this store is alone in the folder, only those of its own sweeps are removed.
     pub(crate) fn recover_checkpoints(&self, core: &mut Core, is_alone: bool) {
-        for entry in std::fs::read_dir(&self.folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let path = entry.path();
-            if !path.is_dir() {
+        for path in entries_in(&self.folder) {
+            if path.is_dir() {
+                self.recover_sweep_folder(core, &path, is_alone);
+            } else if is_alone {
                 // A checkpoint that was on its way when a coordinator ended, or is on its way to another one.
-                if is_alone {
-                    remove_checkpoint(&path);
-                }
-                continue;
+                remove_checkpoint(&path);
             }
-
-            // Another version of this program may go on with what this one leaves alone.
-            if core
-                .untouched_sweep_ids()
-                .any(|id| entry.file_name() == **id)
-            {
-                continue;
-            }
-
-            let sweep = core
-                .sweeps()
-                .find(|sweep| entry.file_name() == *sweep.id)
-                .map(|sweep| sweep.number);
-            if sweep.is_none() && !is_alone {
-                continue;
-            }
-
-            for file in std::fs::read_dir(&path).into_iter().flatten().flatten() {
-                if !sweep.is_some_and(|sweep| self.adopt_checkpoint(core, sweep, &file.path())) {
-                    remove_checkpoint(&file.path());
-                }
-            }
-
-            // As long as there is something in it, it stays.
-            let _ = std::fs::remove_dir(&path);
         }
+    }
+
+    fn recover_sweep_folder(&self, core: &mut Core, folder: &Path, is_alone: bool) {
+        let name = folder.file_name().unwrap_or_default();
+        // Another version of this program may go on with what this one leaves alone.
+        if core.untouched_sweep_ids().any(|id| *name == **id) {
+            return;
+        }
+
+        let sweep = core
+            .sweeps()
+            .find(|sweep| *name == *sweep.id)
+            .map(|sweep| sweep.number);
+        if sweep.is_none() && !is_alone {
+            return;
+        }
+
+        for path in entries_in(folder) {
+            if !sweep.is_some_and(|sweep| self.adopt_checkpoint(core, sweep, &path)) {
+                remove_checkpoint(&path);
+            }
+        }
+
+        // As long as there is something in it, it stays.
+        let _ = std::fs::remove_dir(folder);
     }
 
     /// Whether a file is what an unfinished trial of a sweep goes on from.
@@ -171,18 +161,21 @@ impl CheckpointFiles {
         let Some(sweep) = core.sweep(number) else {
             return false;
         };
-        let its_place = self
-            .checkpoint_path(&sweep.record, &sweep.spec, header.key)
-            .as_deref()
-            == Some(path);
-        its_place
+        let expected = self.checkpoint_path(&sweep.record, &sweep.spec, header.key);
+        expected.as_deref() == Some(path)
             && core
                 .on_checkpoint_stored(number, header.key, header.steps)
                 .is_empty()
     }
 }
 
-/// A file that is gone already needs no removal.
+/// The paths in a folder, as far as it can be read.
+fn entries_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
+}
+
+/// Removes a file, unless it is gone already.
 fn remove_checkpoint(path: &Path) {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -192,15 +185,15 @@ fn remove_checkpoint(path: &Path) {
     }
 }
 
-/// A checkpoint that has come whole.
+/// A checkpoint that has arrived whole.
 pub struct IncomingCheckpoint {
-    worker: WorkerId,
-    fence: Fence,
-    sweep: i64,
-    key: TrialKey,
-    steps: u64,
-    file: PartialFile,
-    reply: oneshot::Sender<Result<(), Status>>,
+    pub(super) worker: WorkerId,
+    pub(super) fence: Fence,
+    pub(super) sweep: i64,
+    pub(super) key: TrialKey,
+    pub(super) steps: u64,
+    pub(super) file: PartialFile,
+    pub(super) reply: oneshot::Sender<Result<(), Status>>,
 }
 
 /// What is to be done with files.
@@ -209,109 +202,101 @@ enum FileOp {
     Remove(Vec<PathBuf>),
 }
 
-/// Carries out what the loop decides, on a thread of its own.
+/// Carries out what the engine decides, on a thread of its own.
 pub struct CheckpointWriter {
     checkpoints: CheckpointFiles,
-    ops: std::sync::mpsc::Sender<FileOp>,
+    ops: mpsc::Sender<FileOp>,
 }
 
 impl CheckpointWriter {
-    /// Starts the thread, which ends with the keeper.
+    /// Starts the thread, which ends with the writer. `on_stored` is called with the sweep, the trial and its steps.
     pub(crate) fn start_thread(
         checkpoints: CheckpointFiles,
-        events: mpsc::UnboundedSender<EngineEvent>,
+        on_stored: impl Fn(i64, TrialKey, u64) + Send + 'static,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let (orders, waiting) = std::sync::mpsc::channel();
-        let work = move || {
-            waiting
-                .into_iter()
-                .for_each(|order| perform_op(order, &events))
-        };
+        let (ops, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("checkpoints".into())
-            .spawn(work)?;
+            .spawn(move || queue.into_iter().for_each(|op| perform_op(op, &on_stored)))?;
 
-        Ok((
-            Self {
-                checkpoints,
-                ops: orders,
-            },
-            thread,
-        ))
+        Ok((Self { checkpoints, ops }, thread))
     }
 
-    /// Puts a checkpoint into its place, unless its sender may not keep that trial.
+    /// Moves a checkpoint to its path, unless its sender does not hold that trial.
     pub(crate) fn store_checkpoint(&self, core: &Core, incoming: Box<IncomingCheckpoint>) {
-        let works_on = core.is_working_on(
+        let is_leased = core.is_working_on(
             &incoming.worker,
             incoming.fence,
             incoming.sweep,
             incoming.key,
         );
-        let sweep = core.sweep(incoming.sweep).filter(|_| works_on);
-        match sweep.and_then(|sweep| {
-            self.checkpoints
-                .checkpoint_path(&sweep.record, &sweep.spec, incoming.key)
-        }) {
-            Some(place) => self.send_op(FileOp::MoveIntoPlace(incoming, place)),
+        let path = core
+            .sweep(incoming.sweep)
+            .filter(|_| is_leased)
+            .and_then(|sweep| {
+                self.checkpoints
+                    .checkpoint_path(&sweep.record, &sweep.spec, incoming.key)
+            });
+        match path {
+            Some(path) => self.send_op(FileOp::MoveIntoPlace(incoming, path)),
             None => drop(incoming.reply.send(Err(not_leased_status(incoming.key)))),
         }
     }
 
-    /// Removes what is kept of these trials.
+    /// Removes the checkpoints of these trials.
     pub(crate) fn discard_checkpoints(&self, core: &Core, sweep: i64, keys: &[TrialKey]) {
         let Some(sweep) = core.sweep(sweep) else {
             return;
         };
-        let places = keys.iter().filter_map(|key| {
+        let paths = keys.iter().filter_map(|key| {
             self.checkpoints
                 .checkpoint_path(&sweep.record, &sweep.spec, *key)
         });
-        self.send_op(FileOp::Remove(places.collect()));
+        self.send_op(FileOp::Remove(paths.collect()));
     }
 
-    fn send_op(&self, order: FileOp) {
+    fn send_op(&self, op: FileOp) {
         // A thread that is gone is missed by nobody: the coordinator is going down.
-        let _ = self.ops.send(order);
+        let _ = self.ops.send(op);
     }
 }
 
-fn perform_op(order: FileOp, events: &mpsc::UnboundedSender<EngineEvent>) {
-    match order {
-        FileOp::MoveIntoPlace(incoming, place) => {
+fn perform_op(op: FileOp, on_stored: &impl Fn(i64, TrialKey, u64)) {
+    match op {
+        FileOp::MoveIntoPlace(incoming, path) => {
             let IncomingCheckpoint {
                 sweep,
                 key,
                 steps,
-                file: part,
+                file,
                 reply,
                 ..
             } = *incoming;
-            let placed = part
-                .rename_to(&place)
-                .map_err(|error| write_failed_status(&place, &error));
-            if placed.is_ok() {
+            let stored = file
+                .rename_to(&path)
+                .map_err(|error| write_failed_status(&path, &error));
+            if stored.is_ok() {
                 tracing::debug!(trial = %key, steps, "checkpoint kept");
-                let _ = events.send(EngineEvent::CheckpointStored(sweep, key, steps));
+                on_stored(sweep, key, steps);
             }
 
-            let _ = reply.send(placed);
+            let _ = reply.send(stored);
         }
-        FileOp::Remove(places) => places.iter().for_each(|place| {
-            remove_checkpoint(place);
+        FileOp::Remove(paths) => paths.iter().for_each(|path| {
+            remove_checkpoint(path);
             // The sweep's folder goes with the last one.
-            place.parent().map(std::fs::remove_dir);
+            path.parent().map(std::fs::remove_dir);
         }),
     }
 }
 
-fn not_leased_status(key: TrialKey) -> Status {
+pub(super) fn not_leased_status(key: TrialKey) -> Status {
     Status::failed_precondition(format!(
         "the trial {key} is in no lease of this worker under this fence"
     ))
 }
 
-fn write_failed_status(path: &Path, error: &std::io::Error) -> Status {
+pub(super) fn write_failed_status(path: &Path, error: &std::io::Error) -> Status {
     let message = format!(
         "the coordinator cannot keep a checkpoint: {}: {error}",
         path.display()
@@ -319,187 +304,10 @@ fn write_failed_status(path: &Path, error: &std::io::Error) -> Status {
     UserError::new(ErrorCode::Internal, message).into()
 }
 
-/// Who asks for what, after a look at who holds the lease.
-struct CheckpointAccess {
-    worker: WorkerId,
-    fence: Fence,
-    sweep: i64,
-    key: TrialKey,
-    path: PathBuf,
-}
-
-impl ServerContext {
-    async fn authorize_checkpoint(
-        &self,
-        worker: String,
-        fence: Option<v1::Fence>,
-        id: String,
-        key: Option<v1::TrialKey>,
-    ) -> Result<CheckpointAccess, Status> {
-        let missing = |field: &str| {
-            Status::invalid_argument(format!("the field {field} of the checkpoint is missing"))
-        };
-        let fence = fence_from_wire(&fence.ok_or_else(|| missing("fence"))?);
-        let key = TrialKey::from(key.ok_or_else(|| missing("key"))?);
-        let asking = worker.clone();
-        let found = self.engine.query_core(move |core| {
-            let of = |sweep: &&Sweep| {
-                sweep.id == id && core.is_working_on(&asking, fence, sweep.number, key)
-            };
-            core.sweeps()
-                .find(of)
-                .map(|sweep| (sweep.number, sweep.record.clone(), sweep.spec.clone()))
-        });
-        let found: Option<(i64, Arc<SweepRow>, Arc<Spec>)> = found
-            .await
-            .map_err(|e| Status::unavailable(e.to_string()))?;
-        let (sweep, record, spec) = found.ok_or_else(|| not_leased_status(key))?;
-        let place = self
-            .checkpoints
-            .checkpoint_path(&record, &spec, key)
-            .ok_or_else(|| not_leased_status(key))?;
-
-        Ok(CheckpointAccess {
-            worker,
-            fence,
-            sweep,
-            key,
-            path: place,
-        })
-    }
-
-    /// Takes a checkpoint: answered when it is in its place.
-    pub(super) async fn receive_checkpoint(
-        &self,
-        mut pieces: Streaming<v1::KeepCheckpointRequest>,
-    ) -> Result<(), Status> {
-        let _place = self.limits.uploads.try_acquire()?;
-        let first = next_piece(&mut pieces)
-            .await?
-            .ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
-        let mut head = first
-            .head
-            .ok_or_else(|| Status::invalid_argument("the field head is missing"))?;
-        if head.checksum.is_empty() || !head.verify_checksum() {
-            return Err(damaged_status());
-        }
-
-        let hash: [u8; 32] = head
-            .hash
-            .try_into()
-            .map_err(|_| Status::invalid_argument("the field hash must have 32 bytes"))?;
-        let claim = self
-            .authorize_checkpoint(head.worker, head.fence, head.sweep, head.key)
-            .await?;
-        let header = CheckpointHeader {
-            key: claim.key,
-            steps: head.steps,
-            hash,
-        };
-
-        let folder = &self.checkpoints.folder;
-        let begin = || {
-            let mut part = PartialFile::create_in(folder)?;
-            part.write_header(&header.encode())?;
-            Ok(part)
-        };
-        let mut part = block_in_place(begin).map_err(|e| write_failed_status(folder, &e))?;
-
-        let mut chunk = first.chunk;
-        loop {
-            block_in_place(|| part.write_content(&chunk))
-                .map_err(|e| write_failed_status(folder, &e))?;
-
-            if part.len() > MAX_CHECKPOINT_BYTES {
-                return Err(Status::invalid_argument(format!(
-                    "the checkpoint has more than {MAX_CHECKPOINT_BYTES} bytes"
-                )));
-            }
-
-            match next_piece(&mut pieces).await? {
-                None => break,
-                Some(piece) => chunk = piece.chunk,
-            }
-        }
-
-        if part.content_hash() != hash {
-            return Err(damaged_status());
-        }
-
-        let (reply, kept) = oneshot::channel();
-        let CheckpointAccess {
-            worker,
-            fence,
-            sweep,
-            key,
-            ..
-        } = claim;
-        let incoming = IncomingCheckpoint {
-            worker,
-            fence,
-            sweep,
-            key,
-            steps: head.steps,
-            file: part,
-            reply,
-        };
-        self.engine
-            .send_event(EngineEvent::CheckpointReceived(Box::new(incoming)));
-
-        kept.await
-            .map_err(|_| Status::unavailable("the coordinator is stopping"))?
-    }
-
-    /// Hands out what is kept of a trial.
-    pub(super) async fn open_checkpoint(
-        &self,
-        request: v1::FetchCheckpointRequest,
-    ) -> Result<ResponseStream<v1::FetchCheckpointResponse>, Status> {
-        let place = self.limits.fetches.try_acquire()?;
-        let claim = self
-            .authorize_checkpoint(request.worker, request.fence, request.sweep, request.key)
-            .await?;
-        let (pieces, stream) = PageSender::new(place);
-        let open = || {
-            let mut file = File::open(&claim.path).map_err(|_| {
-                Status::not_found(format!("no checkpoint of the trial {} is kept", claim.key))
-            })?;
-            let header =
-                CheckpointHeader::read_from(&mut file).filter(|header| header.key == claim.key);
-            header
-                .map(|header| (file, header.hash))
-                .ok_or_else(|| Status::not_found("what is kept is no checkpoint"))
-        };
-        let (file, hash) = block_in_place(open)?;
-        let first = v1::FetchCheckpointResponse {
-            hash: hash.to_vec(),
-            chunk: Vec::new(),
-        };
-        let _ = pieces.send_page(Ok(first)).await;
-
-        let piece = |chunk| v1::FetchCheckpointResponse {
-            hash: Vec::new(),
-            chunk,
-        };
-        tokio::task::spawn_blocking(move || send_file(file, &pieces, piece));
-
-        Ok(stream)
-    }
-}
-
-fn damaged_status() -> Status {
-    Status::data_loss("the checkpoint was damaged on its way here: send it again")
-}
-
-async fn next_piece(
-    pieces: &mut Streaming<v1::KeepCheckpointRequest>,
-) -> Result<Option<v1::KeepCheckpointRequest>, Status> {
-    let piece = tokio::time::timeout(PIECE_TIMEOUT, pieces.message()).await;
-    piece.map_err(|_| Status::deadline_exceeded("the rest of the checkpoint did not come"))?
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::core::Timing;
     use crate::server::checkpoints::*;
 

@@ -8,13 +8,13 @@ use ergodic_proto::status::UserError;
 use tonic::Status;
 
 use crate::server::auth::{Principal, TokenStore};
+use crate::server::cell_identities::LaunchState;
 use crate::server::checkpoints::CheckpointFiles;
 use crate::server::datasets::DatasetCatalog;
 use crate::server::engine::EngineHandle;
 use crate::server::ha::leadership::Leadership;
 use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
-use crate::server::reuse;
 use crate::store::Store;
 
 /// Shared by all services.
@@ -30,7 +30,7 @@ pub(crate) struct ServerContext {
     pub(crate) limits: Limits,
     /// Held while a sweep is changed.
     pub(crate) change_lock: Arc<tokio::sync::Mutex<()>>,
-    pub(crate) launch_state: reuse::LaunchState,
+    pub(crate) launch_state: LaunchState,
     pub(crate) rate_limit: Option<u32>,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
 }

@@ -80,3 +80,10 @@ pub(crate) fn fence_to_wire(fence: Fence) -> v1::Fence {
         epoch: fence.epoch,
     }
 }
+
+pub(crate) fn fence_from_wire(fence: &v1::Fence) -> Fence {
+    Fence {
+        lease: fence.lease,
+        epoch: fence.epoch,
+    }
+}

@@ -5,6 +5,7 @@ pub mod auth;
 pub(crate) mod backup;
 mod blob_collection;
 pub mod blobs;
+mod cell_identities;
 mod checkpoints;
 mod context;
 mod convert;

@@ -1,5 +1,5 @@
-//! A coordinator's life: on a store that several share it stands by or leads, in turn. Each turn has services of its own on the
-//! same address; who is connected when one ends connects again.
+//! A coordinator from start to end: on a store that several share it stands by or leads, in alternating terms. Each term has
+//! services of its own on the same address; peers that are connected when one ends connect again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,11 @@ use super::standby::StandbyView;
 use crate::core::Core;
 use crate::server::auth::Auth;
 use crate::server::blobs::BlobStore;
+use crate::server::cell_identities::LaunchState;
 use crate::server::checkpoints::CheckpointFiles;
 use crate::server::datasets::DatasetCatalog;
 use crate::server::engine::EngineHandle;
-use crate::server::ha::term::{CoordinatorTerm, TermRole};
+use crate::server::ha::term::{CoordinatorTerm, SHUTDOWN_GRACE, TermRole};
 use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
 use crate::server::recovery::recover_core;
@@ -37,10 +38,7 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a store could not be taken up.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
-/// How long open connections are waited for at the end.
-pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-
-/// What stays the same over all turns.
+/// What stays the same over all terms.
 pub(crate) struct Supervisor {
     pub(crate) options: ServeOptions,
     /// Where others reach this coordinator.
@@ -49,14 +47,20 @@ pub(crate) struct Supervisor {
     pub(crate) http_listener: Option<Arc<TcpListener>>,
     pub(crate) auth: Option<Auth>,
     pub(crate) store: Arc<dyn Store>,
-    /// Where files of sweeps and trials are kept. One for all turns: what was promised in one holds in the next.
+    /// Where files of sweeps and trials are kept. One for all terms: what was reserved in one stays so in the next.
     pub(crate) blobs: BlobStore,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
-/// The core as it was left, sweeps that were removed and have rows left, the store's one writer, and what the store is told by
-/// where its files are in a folder that another store might have, too.
-type RecoveredStore = (Core, Vec<i64>, Box<dyn StoreWriter>, Option<i64>);
+/// A store that was read, to be led on.
+struct RecoveredStore {
+    core: Core,
+    /// Sweeps that were removed and have rows left.
+    removals: Vec<i64>,
+    writer: Box<dyn StoreWriter>,
+    /// By what the store is known in a folder of files that another store might have, too.
+    identity: Option<i64>,
+}
 
 impl Supervisor {
     /// Leads, if nobody else does.
@@ -74,30 +78,30 @@ impl Supervisor {
         }
     }
 
-    /// One turn after another, until told to stop.
-    pub(crate) async fn run_terms(self, mut turn: CoordinatorTerm) {
+    /// Runs one term after another, until the coordinator is stopped.
+    pub(crate) async fn run_terms(self, mut term: CoordinatorTerm) {
         let mut stopping = self.stopping.clone();
-        let mut ending = LastLeadingTerm(None);
+        let mut last_leading = LastLeadingTerm(None);
 
         loop {
             let next = tokio::select! {
-                next = self.next_term(&mut turn, &mut ending) => next,
+                next = self.next_term(&mut term, &mut last_leading) => next,
                 _ = stopping.wait_for(|stop| *stop) => break,
             };
-            let over = std::mem::replace(&mut turn, next);
-            let led = over.is_leading();
+            let ended = std::mem::replace(&mut term, next);
+            let has_led = ended.is_leading();
 
-            // While its connections end, the next turn's are taken.
-            let end = tokio::spawn(over.end_term(self.store.clone()));
-            if led {
-                ending = LastLeadingTerm(Some(end));
+            // While its connections end, the next term's are accepted.
+            let end = tokio::spawn(ended.end_term(self.store.clone()));
+            if has_led {
+                last_leading = LastLeadingTerm(Some(end));
             }
         }
 
         tracing::info!("stopping");
         let ends = async {
-            turn.end_term(self.store).await;
-            ending.wait_until_over().await;
+            term.end_term(self.store).await;
+            last_leading.wait_until_over().await;
         };
         if tokio::time::timeout(2 * SHUTDOWN_GRACE, ends)
             .await
@@ -110,30 +114,30 @@ impl Supervisor {
         }
     }
 
-    /// The turn after this one, when its time has come.
+    /// The term after this one, when its time has come.
     async fn next_term(
         &self,
-        turn: &mut CoordinatorTerm,
-        ending: &mut LastLeadingTerm,
+        term: &mut CoordinatorTerm,
+        last_leading: &mut LastLeadingTerm,
     ) -> CoordinatorTerm {
         loop {
-            let next = match &mut turn.role {
-                super::term::TermRole::Standby(leader) => {
+            let next = match &mut term.role {
+                TermRole::Standby(leader) => {
                     // What it began when it led last may still be written, and must not be while it leads again: it would read
                     // a store that changes without its knowing.
-                    ending.wait_until_over().await;
+                    last_leading.wait_until_over().await;
                     self.lead_or_resign(self.wait_to_lead(leader).await).await
                 }
-                super::term::TermRole::Leading(_, deposed) => {
-                    // It may have been waited for already, and what followed failed.
-                    if !deposed.is_finished() {
-                        let _ = deposed.await;
+                TermRole::Leading(_, renewals) => {
+                    // They may have been waited for already, and what followed failed.
+                    if !renewals.is_finished() {
+                        let _ = renewals.await;
                     }
                     self.stand_by(Leader::unknown())
                 }
             };
             match next {
-                Ok(turn) => return turn,
+                Ok(term) => return term,
                 Err(error) => tracing::error!(%error, "the store cannot be taken up"),
             }
 
@@ -141,9 +145,9 @@ impl Supervisor {
         }
     }
 
-    /// The epoch in which this coordinator leads, once it does.
+    /// Tries until this coordinator leads; returns the epoch.
     async fn wait_to_lead(&self, leader: &watch::Sender<Leader>) -> u64 {
-        let mut complaints = ThrottledLog::default();
+        let mut throttled_log = ThrottledLog::default();
         loop {
             match self.acquire_leadership().await {
                 Ok(claimed) if claimed.is_this => return claimed.epoch,
@@ -156,7 +160,7 @@ impl Supervisor {
 
                     changed
                 })),
-                Err(error) => complaints.report_error("cannot lead yet", &error),
+                Err(error) => throttled_log.report_error("cannot lead yet", &error),
             }
 
             tokio::time::sleep(CLAIM_INTERVAL).await;
@@ -172,7 +176,7 @@ impl Supervisor {
             .map_err(store_error)
     }
 
-    /// Takes the store up and serves; or lets another coordinator do so.
+    /// Reads the store and serves; or resigns, so that another coordinator may lead.
     async fn lead_or_resign(&self, epoch: u64) -> Result<CoordinatorTerm, UserError> {
         let led = self.try_to_lead(epoch).await;
         if led.is_err() {
@@ -183,69 +187,64 @@ impl Supervisor {
     }
 
     async fn try_to_lead(&self, epoch: u64) -> Result<CoordinatorTerm, UserError> {
-        let (over, is_over) = watch::channel(false);
+        let (end_signal, ended) = watch::channel(false);
         // From now on, because a large store takes longer to read than a claim to lead lasts.
-        let deposed = tokio::spawn(keep_renewing_leadership(
+        let renewals = tokio::spawn(keep_renewing_leadership(
             self.store.clone(),
             epoch,
-            is_over.clone(),
+            ended.clone(),
         ));
 
-        let (core, removals, writer, identity) = block_in_place(|| self.recover_store(epoch))?;
-        let parts = assemble_coordinator(CoordinatorSetup {
-            store: self.store.clone(),
-            epoch,
-            core,
-            writer,
-            blobs: self.blobs.clone(),
-            data_dir: self.options.data_dir.clone(),
-            tokens: self.auth.as_ref().map(|door| door.tokens.clone()),
-            lease_ttl: self.options.lease_ttl,
-            rate_limit: self.options.rate_limit,
-            stopping: is_over,
-        });
+        let recovered = block_in_place(|| self.recover_store(epoch))?;
+        let removals = recovered.removals;
+        let identity = recovered.identity;
         let CoordinatorParts {
             engine,
             writer,
             services,
-            checkpoint_thread: keeper,
-        } = parts.map_err(internal_error)?;
-        let clearing = tokio::spawn(removal::clear_removed_sweeps(services.0.clone(), removals));
+            checkpoint_thread,
+        } = assemble_coordinator(CoordinatorSetup {
+            store: self.store.clone(),
+            epoch,
+            core: recovered.core,
+            writer: recovered.writer,
+            blobs: self.blobs.clone(),
+            data_dir: self.options.data_dir.clone(),
+            tokens: self.auth.as_ref().map(|auth| auth.tokens.clone()),
+            lease_ttl: self.options.lease_ttl,
+            rate_limit: self.options.rate_limit,
+            stopping: ended,
+        })
+        .map_err(internal_error)?;
 
-        let collecting = tokio::spawn(blob_collection::collect_periodically(
-            services.0.clone(),
-            identity,
-        ));
+        let context = services.0.clone();
+        let tasks = vec![
+            tokio::spawn(removal::clear_removed_sweeps(context.clone(), removals)),
+            tokio::spawn(blob_collection::collect_periodically(context, identity)),
+        ];
         let runtime = tokio::runtime::Handle::current();
         let event_loop = spawn_thread("event-loop", move || {
             runtime.block_on(engine.run_until_stopped())
         })?;
-
         let store_writer = spawn_thread("store-writer", move || writer.run_until_closed())?;
+
         tracing::info!(epoch, "leading");
-        let threads = vec![event_loop, store_writer, keeper];
-        Ok(self.open_services(
-            super::term::TermRole::Leading(epoch, deposed),
-            over,
-            services,
-            vec![clearing, collecting],
-            threads,
-        ))
+        let role = TermRole::Leading(epoch, renewals);
+        let threads = vec![event_loop, store_writer, checkpoint_thread];
+        Ok(self.open_services(role, end_signal, services, tasks, threads))
     }
 
     fn recover_store(&self, epoch: u64) -> Result<RecoveredStore, UserError> {
         let ServeOptions {
             lease_ttl,
-            verify_store: check,
+            verify_store,
             ..
         } = self.options;
 
+        let folder = self.blobs.folder();
         let mut writer = self.store.open_writer(epoch).map_err(store_error)?;
         let identity = match &self.options.files_dir {
-            Some(_) => Some(blob_collection::sign_folder(
-                writer.as_mut(),
-                self.blobs.folder(),
-            )?),
+            Some(_) => Some(blob_collection::sign_folder(writer.as_mut(), folder)?),
             None => None,
         };
 
@@ -254,36 +253,52 @@ impl Supervisor {
             Some(writer.as_mut()),
             epoch,
             lease_ttl,
-            check,
+            verify_store,
         )?;
 
-        let is_alone = blob_collection::check_sole_owner(self.blobs.folder(), identity).is_ok();
-        CheckpointFiles::new(self.blobs.folder()).recover_checkpoints(&mut core, is_alone);
+        let is_alone = blob_collection::check_sole_owner(folder, identity).is_ok();
+        CheckpointFiles::new(folder).recover_checkpoints(&mut core, is_alone);
 
-        if check {
+        if verify_store {
             lost_blobs::report_lost_blobs(self.store.as_ref(), &self.blobs)?;
         }
 
-        Ok((core, removals, writer, identity))
+        Ok(RecoveredStore {
+            core,
+            removals,
+            writer,
+            identity,
+        })
     }
 
     /// Serves what can be answered without leading.
     fn stand_by(&self, leader: Leader) -> Result<CoordinatorTerm, UserError> {
         tracing::info!(leader = leader.url, epoch = leader.epoch, "standing by");
-        let (over, is_over) = watch::channel(false);
-        let (told, leader) = watch::channel(leader);
+        let (end_signal, ended) = watch::channel(false);
+        let (leader_sender, leader) = watch::channel(leader);
         let (engine, questions) = EngineHandle::detached();
-        let lease_ttl = self.options.lease_ttl;
         let view = StandbyView {
             store: self.store.clone(),
             leader: leader.clone(),
-            lease_ttl,
+            lease_ttl: self.options.lease_ttl,
         };
         let view = spawn_thread("view", move || view.answer_queries(questions))?;
 
-        let services = GrpcServices(Arc::new(ServerContext {
+        let context = self.standby_context(engine, leader, ended);
+        let role = TermRole::Standby(leader_sender);
+        let services = GrpcServices(Arc::new(context));
+        Ok(self.open_services(role, end_signal, services, Vec::new(), vec![view]))
+    }
+
+    fn standby_context(
+        &self,
+        engine: EngineHandle,
+        leader: watch::Receiver<Leader>,
+        stopping: watch::Receiver<bool>,
+    ) -> ServerContext {
+        ServerContext {
             metrics: Metrics::new(Arc::new(WriterMetrics::new()), false),
-            tokens: self.auth.as_ref().map(|door| door.tokens.clone()),
+            tokens: self.auth.as_ref().map(|auth| auth.tokens.clone()),
             engine,
             store: self.store.clone(),
             leadership: Leadership::Standby(leader),
@@ -292,28 +307,20 @@ impl Supervisor {
                 blobs: self.blobs.clone(),
             },
             checkpoints: CheckpointFiles::new(self.blobs.folder()),
-            lease_ttl,
+            lease_ttl: self.options.lease_ttl,
             limits: Limits::new(),
             change_lock: Arc::default(),
-            launch_state: crate::server::reuse::LaunchState::default(),
+            launch_state: LaunchState::default(),
             rate_limit: self.options.rate_limit,
-            stopping: is_over,
-        }));
-
-        Ok(self.open_services(
-            super::term::TermRole::Standby(told),
-            over,
-            services,
-            Vec::new(),
-            vec![view],
-        ))
+            stopping,
+        }
     }
 
-    /// Takes connections.
+    /// Accepts connections.
     fn open_services(
         &self,
-        kind: TermRole,
-        over: watch::Sender<bool>,
+        role: TermRole,
+        end_signal: watch::Sender<bool>,
         services: GrpcServices,
         tasks: Vec<JoinHandle<()>>,
         threads: Vec<std::thread::JoinHandle<()>>,
@@ -323,15 +330,15 @@ impl Supervisor {
             tokio::spawn(http::serve_http(listener.clone(), services.0.clone()));
         }
 
-        let tls = self.auth.as_ref().map(|door| door.tls.clone());
+        let tls = self.auth.as_ref().map(|auth| auth.tls.clone());
         let server = tokio::spawn(services.serve_connections(listen::accept_connections(
             self.listener.clone(),
             tls,
-            over.subscribe(),
+            end_signal.subscribe(),
         )));
         CoordinatorTerm {
-            role: kind,
-            end_signal: over,
+            role,
+            end_signal,
             engine,
             server,
             tasks,
@@ -340,11 +347,11 @@ impl Supervisor {
     }
 }
 
-/// The end of the turn in which this coordinator led last, if it has led.
+/// The end of the term in which this coordinator led last, if it has led.
 struct LastLeadingTerm(Option<JoinHandle<()>>);
 
 impl LastLeadingTerm {
-    /// Returns when that turn is over, however long its last write takes.
+    /// Returns when that term is over, however long its last write takes.
     async fn wait_until_over(&mut self) {
         let Some(end) = &mut self.0 else { return };
         if tokio::time::timeout(2 * SHUTDOWN_GRACE, &mut *end)
@@ -361,7 +368,6 @@ impl LastLeadingTerm {
     }
 }
 
-/// A number that no other store has.
 fn internal_error(error: std::io::Error) -> UserError {
     UserError::new(ErrorCode::Internal, error.to_string())
 }
@@ -380,50 +386,57 @@ fn spawn_thread(
 async fn keep_renewing_leadership(
     store: Arc<dyn Store>,
     epoch: u64,
-    mut over: watch::Receiver<bool>,
+    mut ended: watch::Receiver<bool>,
 ) {
-    let mut renewed = Instant::now();
-    let mut complaints = ThrottledLog::default();
+    let mut renewed_at = Instant::now();
+    let mut throttled_log = ThrottledLog::default();
 
     loop {
-        let ends = tokio::select! {
+        let is_over = tokio::select! {
             () = tokio::time::sleep(RENEW_INTERVAL) => false,
-            _ = over.wait_for(|over| *over) => true,
+            _ = ended.wait_for(|ended| *ended) => true,
         };
-        if ends {
-            // Whoever stops goes on leading until the last write is durable; whoever could not begin has resigned.
+        if is_over {
+            // A coordinator that stops leads on until the last write is durable; one that could not begin has resigned.
             return;
         }
 
-        let asked = store.clone();
-        let at = Instant::now();
-        let renewing = spawn_blocking(move || asked.renew_leadership(epoch));
-        let lasts = store.leadership_ttl();
-        let answer = match lasts {
-            Some(lasts) => tokio::time::timeout_at(renewed + lasts, renewing)
-                .await
-                .ok(),
-            // Nobody else can lead: a process, a disk or a machine that was held up goes on where it was.
-            None => Some(renewing.await),
-        };
-        match answer {
-            Some(Ok(Ok(true))) => renewed = at,
-            Some(Ok(Ok(false))) => {
+        let now = Instant::now();
+        let ttl = store.leadership_ttl();
+        match renew_in_time(store.clone(), epoch, ttl.map(|ttl| renewed_at + ttl)).await {
+            Some(Ok(true)) => renewed_at = now,
+            Some(Ok(false)) => {
                 tracing::error!(epoch, "another coordinator leads since");
                 return;
             }
-            Some(Ok(Err(error))) => {
-                complaints.report_error("the claim to lead could not be renewed", &error)
-            }
             Some(Err(error)) => {
-                complaints.report_error("the claim to lead could not be renewed", &error)
+                throttled_log.report_error("the claim to lead could not be renewed", &*error);
             }
             None => {}
         }
 
-        if lasts.is_some_and(|lasts| renewed.elapsed() >= lasts) {
+        if ttl.is_some_and(|ttl| renewed_at.elapsed() >= ttl) {
             tracing::error!(epoch, "the claim to lead is over, and could not be renewed");
             return;
         }
     }
+}
+
+/// Whether this coordinator still leads; `None` if the store has not answered by `deadline`. Without a deadline nobody else can
+/// lead: a process, a disk or a machine that was held up goes on where it was.
+async fn renew_in_time(
+    store: Arc<dyn Store>,
+    epoch: u64,
+    deadline: Option<Instant>,
+) -> Option<Result<bool, Box<dyn std::error::Error + Send + Sync>>> {
+    let renewing = spawn_blocking(move || store.renew_leadership(epoch));
+    let answer = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, renewing).await.ok()?,
+        None => renewing.await,
+    };
+
+    Some(match answer {
+        Ok(renewed) => renewed.map_err(Into::into),
+        Err(panicked) => Err(panicked.into()),
+    })
 }

@@ -1,15 +1,18 @@
 //! A term: the time that a coordinator leads, or stands by, without a change.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::server::engine::{EngineEvent, EngineHandle};
-use crate::server::ha::supervisor::SHUTDOWN_GRACE;
 use crate::store::{Leader, Store};
 
-/// Services that are up, and what is behind them.
+/// How long open connections are waited for at the end.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Services that are up, with the tasks and threads behind them.
 pub(crate) struct CoordinatorTerm {
     pub(crate) role: TermRole,
     pub(crate) end_signal: watch::Sender<bool>,
@@ -21,16 +24,16 @@ pub(crate) struct CoordinatorTerm {
 
 pub(crate) enum TermRole {
     Standby(watch::Sender<Leader>),
-    /// In this epoch, until the task ends.
+    /// The epoch, and the task that renews the claim to lead until it is lost.
     Leading(u64, JoinHandle<()>),
 }
 
 impl CoordinatorTerm {
     pub(crate) fn is_leading(&self) -> bool {
-        matches!(self.role, super::term::TermRole::Leading(..))
+        matches!(self.role, TermRole::Leading(..))
     }
 
-    /// Ends streams, waits a little for open connections, and returns when all that the turn began is done: what was
+    /// Ends streams, waits a little for open connections, and returns when all that the term began is done: what was
     /// acknowledged is durable, and nothing more will be written.
     pub(crate) async fn end_term(mut self, store: Arc<dyn Store>) {
         // Streams end by themselves on this signal; a client that holds its connection open is not waited for.
@@ -49,7 +52,7 @@ impl CoordinatorTerm {
                 let _ = thread.join();
             }
 
-            if let super::term::TermRole::Leading(epoch, _) = self.role {
+            if let TermRole::Leading(epoch, _) = self.role {
                 store.resign_leadership(epoch);
             }
         });
@@ -57,13 +60,13 @@ impl CoordinatorTerm {
         let _ = join.await;
     }
 
-    /// Lets the last renewal of the claim to lead end. It reads the store, and SQLite brings its log into the database only
-    /// when whoever closes it is the last who has it open: the writer is to be that.
+    /// Waits for the last renewal of the claim to lead. It reads the store, and SQLite brings its log into the database only
+    /// when the last connection is closed: that is to be the writer's.
     pub(crate) async fn wait_for_renewals(&mut self) {
-        let super::term::TermRole::Leading(_, renewals) = &mut self.role else {
+        let TermRole::Leading(_, renewals) = &mut self.role else {
             return;
         };
-        // Whoever was deposed has waited for them.
+        // A coordinator that was deposed has waited for them.
         if !renewals.is_finished() {
             let _ = renewals.await;
         }

@@ -18,28 +18,28 @@ use crate::store::StoreReader;
 
 pub(crate) struct SweepApi(pub(crate) Arc<ServerContext>);
 
-/// Most bytes of what a client says of its user.
-pub(crate) const MAX_NAME_BYTES: usize = 256;
+/// Most bytes of a user's name.
+const MAX_NAME_BYTES: usize = 256;
 
-/// Who asks: the token, or whoever the client says where tokens are not asked for.
+/// Whose request it is: the token's id or, where no tokens are used, the user that the client names.
 pub(crate) fn requester_name<T>(request: &Request<T>) -> String {
-    if let Some(caller) = request.extensions().get::<Principal>() {
-        return caller.token_id.clone();
+    if let Some(principal) = request.extensions().get::<Principal>() {
+        return principal.token_id.clone();
     }
 
-    let said = request
+    let name = request
         .metadata()
         .get_bin(USER_METADATA)
-        .and_then(|said| said.to_bytes().ok())
+        .and_then(|name| name.to_bytes().ok())
         .unwrap_or_default();
-    let said = &said[..said.len().min(MAX_NAME_BYTES)];
-    escape_line(&String::from_utf8_lossy(said)).into_owned()
+    let name = &name[..name.len().min(MAX_NAME_BYTES)];
+    escape_line(&String::from_utf8_lossy(name)).into_owned()
 }
 
-/// Sends a sweep file to programs alone that read it as it is meant.
+/// Checks that a program that reads grammars up to `grammar` understands a sweep file as it is meant.
 ///
 /// # Errors
-/// The program, which reads grammars up to this version, would misunderstand it.
+/// The file is in a later grammar.
 pub(crate) fn check_grammar_support(
     grammar: u32,
     source: &SpecSource,
@@ -75,21 +75,14 @@ impl SweepApi {
         id: &str,
         question: impl FnOnce(&Core, &Sweep) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let about = |core: &Core, meant: SweepMatch<'_>| match meant {
+        let answer = self.with_any_sweep(id, |core, sweep| match sweep {
             SweepMatch::Readable(sweep) => Ok(question(core, sweep)),
-            SweepMatch::Unreadable(UnreadableSweep { record, why }) => {
-                let message = format!(
-                    "the sweep {} cannot be read by this program: {why}",
-                    record.id
-                );
-                Err(UserError::new(ErrorCode::Version, message))
-            }
-        };
-
-        Ok(self.with_any_sweep(id, about).await??)
+            SweepMatch::Unreadable(sweep) => Err(unreadable_error(sweep)),
+        });
+        Ok(answer.await??)
     }
 
-    /// The same, whether the sweep can be read or not.
+    /// Asks about the sweep that `id` means, whether this program can read it or not.
     pub(crate) async fn with_any_sweep<T: Send + 'static>(
         &self,
         id: &str,
@@ -97,7 +90,7 @@ impl SweepApi {
     ) -> Result<T, Status> {
         let id = id.to_owned();
         let answer = self
-            .query_core(move |core| core.find_any_sweep(&id).map(|meant| question(core, meant)))
+            .query_core(move |core| core.find_any_sweep(&id).map(|sweep| question(core, sweep)))
             .await?;
         answer.map_err(|message| match self.0.leadership.other_leader() {
             // What was launched a moment ago may not have been read yet.
@@ -111,11 +104,11 @@ impl SweepApi {
         &self,
         work: impl FnOnce(&dyn StoreReader) -> Result<T, UserError> + Send + 'static,
     ) -> Result<T, Status> {
-        let shared = self.0.clone();
-        let place = self.0.limits.readers.try_acquire()?;
+        let context = self.0.clone();
+        let permit = self.0.limits.readers.try_acquire()?;
         let task = tokio::task::spawn_blocking(move || {
-            let _held = place;
-            work(shared.store.open_reader().map_err(store_error)?.as_ref())
+            let _held = permit;
+            work(context.store.open_reader().map_err(store_error)?.as_ref())
         });
         let result = task.await.map_err(|e| Status::internal(e.to_string()))?;
         result.map_err(Into::into)
@@ -128,4 +121,12 @@ impl SweepApi {
         self.query_core(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep)))
             .await
     }
+}
+
+fn unreadable_error(sweep: &UnreadableSweep) -> UserError {
+    let message = format!(
+        "the sweep {} cannot be read by this program: {}",
+        sweep.record.id, sweep.why
+    );
+    UserError::new(ErrorCode::Version, message)
 }

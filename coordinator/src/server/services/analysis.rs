@@ -1,206 +1,220 @@
-//! What users ask of a sweep's repeats beyond tables: the answers of `SweepService` that have a file of their own.
+//! `Compare`, `Distance`, `Effects` and `Variance`: what users ask of a sweep's repeats beyond tables.
 
 use ergodic_common::Spec;
 use ergodic_proto::v1;
-use tonic::{Response, Status};
+use tonic::Status;
 
+use crate::analysis::compare::{CompareParams, CompareQuery};
 use crate::analysis::distance::{CellDistance, CellSelector, DistanceParams, DistanceQuery};
-use crate::analysis::effects::{AnovaTerm, EffectsParams, EffectsQuery, LevelEffect, TopCell};
+use crate::analysis::effects::{
+    AnovaTerm, EffectsAnalysis, EffectsParams, EffectsQuery, LevelEffect, TopCell,
+};
 use crate::analysis::variance::{CellVariance, ComponentEstimate, VarianceQuery};
+use crate::server::convert::to_contrast;
 use crate::server::services::access::SweepApi;
-use crate::server::services::results::table_error;
+use crate::server::services::row_readers::table_error;
+use crate::server::services::snapshot::SweepSnapshot;
 
 impl SweepApi {
-    /// `SweepService.Distance`
+    /// The body of `Compare`.
+    pub(crate) async fn answer_compare(
+        &self,
+        request: v1::CompareRequest,
+    ) -> Result<v1::CompareResponse, Status> {
+        let snapshot = self.find_snapshot(&request.sweep).await?;
+        let baseline: Vec<_> = request
+            .baseline
+            .into_iter()
+            .map(|choice| (choice.axis, choice.value))
+            .collect();
+        let params = CompareParams {
+            baseline: &baseline,
+            metric: &request.metric,
+            at: &request.at,
+            level: request.level,
+        };
+        let query = CompareQuery::new(&snapshot.spec, &params).map_err(table_error)?;
+        let task_query = query.clone();
+
+        let _permit = self.acquire_for_cells(&snapshot, 0).await?;
+        let rows = self
+            .read_rows(&snapshot, move |rows| task_query.compute_contrasts(rows))
+            .await?;
+
+        Ok(v1::CompareResponse {
+            axes: snapshot.axis_names(),
+            sweep: snapshot.id,
+            name: snapshot.spec.name.clone(),
+            metric: query.metric().name().into_owned(),
+            baseline: query.describe_baseline(&snapshot.spec),
+            note: query.describe_caveats(&rows),
+            rows: rows.iter().map(to_contrast).collect(),
+            done: snapshot.done,
+            trials: snapshot.trials,
+            data: snapshot.data_provenance,
+            numerics: snapshot.spec.numerics.clone(),
+        })
+    }
+
+    /// The body of `Distance`.
     pub(crate) async fn answer_distance(
         &self,
         request: v1::DistanceRequest,
-    ) -> Result<Response<v1::DistanceResponse>, Status> {
-        let found = self.find_snapshot(&request.sweep).await?;
-        let between: Vec<CellSelector> = request.between.into_iter().map(to_cell_choice).collect();
-        let question = DistanceParams {
+    ) -> Result<v1::DistanceResponse, Status> {
+        let snapshot = self.find_snapshot(&request.sweep).await?;
+        let between: Vec<CellSelector> =
+            request.between.into_iter().map(to_cell_selector).collect();
+        let params = DistanceParams {
             between: &between,
             at: &request.at,
             permutations: request.permutations,
         };
-        let distances = DistanceQuery::new(&found.spec, &question).map_err(table_error)?;
-        let trials = (distances.cells().len() as u64)
-            .saturating_mul(found.spec.repeats.into())
-            .min(found.done);
+        let query = DistanceQuery::new(&snapshot.spec, &params).map_err(table_error)?;
+        let task_query = query.clone();
 
-        let points = found
-            .spec
-            .measure
-            .probe
-            .as_ref()
-            .map_or(0, |probe| probe.points);
-        let _room = self
-            .acquire_for_cells(&found, trials.saturating_mul(points.into()))
-            .await?;
-
-        let asked = distances.clone();
+        let probe = snapshot.spec.measure.probe.as_ref();
+        let points = probe.map_or(0, |probe| probe.points);
+        let trials = (query.cells().len() as u64)
+            .saturating_mul(snapshot.spec.repeats.into())
+            .min(snapshot.done);
+        let bytes = trials.saturating_mul(points.into());
+        let _permit = self.acquire_for_cells(&snapshot, bytes).await?;
         let rows = self
-            .read_rows(&found, move |rows| asked.compute_distances(rows))
+            .read_rows(&snapshot, move |rows| task_query.compute_distances(rows))
             .await?;
-        let cell = |cell: &u64| v1::DistanceCell {
-            cell: *cell,
-            values: found
-                .spec
-                .grid
-                .axis_values(*cell)
-                .iter()
-                .map(Into::into)
-                .collect(),
-        };
 
-        Ok(Response::new(v1::DistanceResponse {
-            sweep: found.id,
-            name: found.spec.name.clone(),
-            axes: found
-                .spec
-                .grid
-                .axes()
-                .iter()
-                .map(|axis| axis.name.clone())
+        let cells = query.cells().iter();
+        Ok(v1::DistanceResponse {
+            axes: snapshot.axis_names(),
+            cells: cells
+                .map(|cell| to_distance_cell(&snapshot, *cell))
                 .collect(),
-            cells: distances.cells().iter().map(cell).collect(),
+            sweep: snapshot.id,
+            name: snapshot.spec.name.clone(),
             rows: rows.into_iter().map(to_distance).collect(),
-            points: found
-                .spec
-                .measure
-                .probe
-                .as_ref()
-                .map_or(0, |probe| probe.points),
-            done: found.done,
-            trials: found.spec.trial_count(),
-            data: found.data_provenance,
-            numerics: found.spec.numerics.clone(),
-        }))
+            points,
+            done: snapshot.done,
+            trials: snapshot.spec.trial_count(),
+            data: snapshot.data_provenance,
+            numerics: snapshot.spec.numerics.clone(),
+        })
     }
 
-    /// `SweepService.Effects`
+    /// The body of `Effects`.
     pub(crate) async fn answer_effects(
         &self,
         request: v1::EffectsRequest,
-    ) -> Result<Response<v1::EffectsResponse>, Status> {
-        let found = self.find_snapshot(&request.sweep).await?;
-        let v1::EffectsRequest {
-            metric,
-            at,
-            level,
-            interaction,
-            ..
-        } = request;
-        let asked = EffectsParams {
-            metric: &metric,
-            at: &at,
-            level,
-            interaction: &interaction,
+    ) -> Result<v1::EffectsResponse, Status> {
+        let snapshot = self.find_snapshot(&request.sweep).await?;
+        let params = EffectsParams {
+            metric: &request.metric,
+            at: &request.at,
+            level: request.level,
+            interaction: &request.interaction,
         };
-        let analysis = EffectsQuery::new(&found.spec, &asked).map_err(table_error)?;
-        let metric = analysis.metric().name().into_owned();
+        let query = EffectsQuery::new(&snapshot.spec, &params).map_err(table_error)?;
+        let metric = query.metric().name().into_owned();
 
-        let _room = self.acquire_for_cells(&found, 0).await?;
+        let _permit = self.acquire_for_cells(&snapshot, 0).await?;
         let effects = self
-            .read_rows(&found, move |rows| analysis.analyze_effects(rows))
+            .read_rows(&snapshot, move |rows| query.analyze_effects(rows))
             .await?;
-        let spec = &found.spec;
-        Ok(Response::new(v1::EffectsResponse {
-            sweep: found.id,
-            name: spec.name.clone(),
-            metric,
-            axes: spec
-                .grid
-                .axes()
-                .iter()
-                .map(|axis| axis.name.clone())
-                .collect(),
-            mean: effects.mean,
-            effects: effects
-                .levels
-                .iter()
-                .map(|level| to_effect(spec, level))
-                .collect(),
-            shares: effects.terms.into_iter().map(to_variance_share).collect(),
-            best: effects
-                .best
-                .iter()
-                .map(|best| to_best_cell(spec, best))
-                .collect(),
-            interaction: effects
-                .pairs
-                .iter()
-                .map(|pair| to_effect(spec, pair))
-                .collect(),
-            may_be_best: effects.may_be_best,
-            notes: effects.notes,
-            done: found.done,
-            trials: spec.trial_count(),
-            data: found.data_provenance,
-            numerics: spec.numerics.clone(),
-        }))
+
+        Ok(to_effects_response(snapshot, metric, effects))
     }
 
-    /// `SweepService.Variance`
+    /// The body of `Variance`.
     pub(crate) async fn answer_variance(
         &self,
         request: v1::VarianceRequest,
-    ) -> Result<Response<v1::VarianceResponse>, Status> {
-        let found = self.find_snapshot(&request.sweep).await?;
-        let asked = VarianceQuery::new(&found.spec, &request.metric, &request.at, request.level)
+    ) -> Result<v1::VarianceResponse, Status> {
+        let snapshot = self.find_snapshot(&request.sweep).await?;
+        let query = VarianceQuery::new(&snapshot.spec, &request.metric, &request.at, request.level)
             .map_err(table_error)?;
-        let metric = asked.metric().name().into_owned();
-        let _room = self.acquire_for_cells(&found, 0).await?;
+        let metric = query.metric().name().into_owned();
+
+        let _permit = self.acquire_for_cells(&snapshot, 0).await?;
         let cells = self
-            .read_rows(&found, move |rows| asked.decompose_cells(rows))
+            .read_rows(&snapshot, move |rows| query.decompose_cells(rows))
             .await?;
 
-        let spec = &found.spec;
-        Ok(Response::new(v1::VarianceResponse {
-            sweep: found.id,
-            name: spec.name.clone(),
-            metric,
-            axes: spec
-                .grid
-                .axes()
-                .iter()
-                .map(|axis| axis.name.clone())
-                .collect(),
+        let cells = cells.into_iter();
+        Ok(v1::VarianceResponse {
+            axes: snapshot.axis_names(),
             cells: cells
-                .into_iter()
-                .map(|cell| to_variance_cell(spec, cell))
+                .map(|cell| to_variance_cell(&snapshot, cell))
                 .collect(),
-            done: found.done,
-            trials: spec.trial_count(),
-            data: found.data_provenance,
-            numerics: spec.numerics.clone(),
-        }))
+            sweep: snapshot.id,
+            name: snapshot.spec.name.clone(),
+            metric,
+            done: snapshot.done,
+            trials: snapshot.spec.trial_count(),
+            data: snapshot.data_provenance,
+            numerics: snapshot.spec.numerics.clone(),
+        })
     }
 }
 
-fn to_variance_cell(spec: &Spec, found: CellVariance) -> v1::VarianceCell {
-    let component = |component: ComponentEstimate| v1::VarianceComponent {
+fn to_effects_response(
+    snapshot: SweepSnapshot,
+    metric: String,
+    effects: EffectsAnalysis,
+) -> v1::EffectsResponse {
+    let spec = &snapshot.spec;
+    let levels = effects.levels.iter();
+    let pairs = effects.pairs.iter();
+    let best = effects.best.iter();
+
+    v1::EffectsResponse {
+        axes: snapshot.axis_names(),
+        mean: effects.mean,
+        effects: levels.map(|level| to_effect(spec, level)).collect(),
+        shares: effects.terms.into_iter().map(to_variance_share).collect(),
+        best: best.map(|cell| to_best_cell(&snapshot, cell)).collect(),
+        interaction: pairs.map(|pair| to_effect(spec, pair)).collect(),
+        may_be_best: effects.may_be_best,
+        notes: effects.notes,
+        name: spec.name.clone(),
+        metric,
+        done: snapshot.done,
+        trials: spec.trial_count(),
+        numerics: spec.numerics.clone(),
+        sweep: snapshot.id,
+        data: snapshot.data_provenance,
+    }
+}
+
+fn to_distance_cell(snapshot: &SweepSnapshot, cell: u64) -> v1::DistanceCell {
+    v1::DistanceCell {
+        cell,
+        values: snapshot.axis_values(cell),
+    }
+}
+
+fn to_variance_cell(snapshot: &SweepSnapshot, cell: CellVariance) -> v1::VarianceCell {
+    let CellVariance {
+        cell,
+        n,
+        components,
+        note,
+    } = cell;
+    v1::VarianceCell {
+        cell,
+        values: snapshot.axis_values(cell),
+        n,
+        components: components.into_iter().map(to_variance_component).collect(),
+        note,
+    }
+}
+
+fn to_variance_component(component: ComponentEstimate) -> v1::VarianceComponent {
+    v1::VarianceComponent {
         name: component.name,
         df: component.df,
         variance: component.variance,
         share: component.share,
         low: component.interval.map(|ends| ends.0),
         high: component.interval.map(|ends| ends.1),
-    };
-
-    let CellVariance {
-        cell,
-        n,
-        components,
-        note,
-    } = found;
-    let values = spec.grid.axis_values(cell).iter().map(Into::into).collect();
-    v1::VarianceCell {
-        cell,
-        values,
-        n,
-        components: components.into_iter().map(component).collect(),
-        note,
     }
 }
 
@@ -237,33 +251,21 @@ fn to_variance_share(term: AnovaTerm) -> v1::VarianceShare {
     }
 }
 
-fn to_best_cell(spec: &Spec, best: &TopCell) -> v1::BestCell {
-    let TopCell {
-        cell,
-        n,
-        without_value: lost,
-        mean,
-        rank: place,
-        probability,
-    } = *best;
-    let values = spec.grid.axis_values(cell).iter().map(Into::into).collect();
-
-    let mean_rank = Some(place.mean_rank);
-    let may_be_best = place.may_be_best;
-    // What is not defined is NaN on the wire.
+fn to_best_cell(snapshot: &SweepSnapshot, best: &TopCell) -> v1::BestCell {
     v1::BestCell {
-        cell,
-        values,
-        n,
-        lost,
-        mean: mean.unwrap_or(f64::NAN),
-        probability,
-        mean_rank,
-        may_be_best,
+        cell: best.cell,
+        values: snapshot.axis_values(best.cell),
+        n: best.n,
+        lost: best.without_value,
+        // What is not defined is NaN on the wire.
+        mean: best.mean.unwrap_or(f64::NAN),
+        probability: best.probability,
+        mean_rank: Some(best.rank.mean_rank),
+        may_be_best: best.rank.may_be_best,
     }
 }
 
-fn to_cell_choice(choice: v1::CellChoice) -> CellSelector {
+fn to_cell_selector(choice: v1::CellChoice) -> CellSelector {
     match choice.cell {
         Some(cell) => CellSelector::Number(cell),
         None => CellSelector::Values(

@@ -5,87 +5,164 @@ use ergodic_common::spec::SpecSource;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use prost::Message as _;
+use tonic::Status;
 
-use crate::server::limits::PageSender;
+use crate::server::limits::{PageSender, ResponseStream};
+use crate::server::services::access::{SweepApi, check_grammar_support};
+use crate::server::services::trials::read_probe_set;
+use crate::server::status::sweep_status;
 use crate::server::store_error;
-use crate::store::{RowCursor, StoreReader};
+use crate::store::{RowCursor, StoreReader, StoredTrial};
 
-/// Bytes and rows per page.
-const PAGE_LIMITS: (usize, usize) = (1 << 20, 512);
+/// Most bytes of a page; one row may go beyond.
+const PAGE_BYTES: usize = 1 << 20;
+/// Most rows of a page.
+const PAGE_ROWS: usize = 512;
 
-/// Of which sweep rows are sent.
-pub(crate) struct RowsQuery {
-    pub(crate) number: i64,
-    pub(crate) status: Option<v1::SweepStatus>,
-    pub(crate) source: SpecSource,
-    pub(crate) data_hash: Option<[u8; 32]>,
-    /// Rows after this position, if it is one.
-    pub(crate) after: Option<v1::Cursor>,
+/// The images of a probe set, and their labels.
+type ProbeSet = (Vec<u32>, Vec<u8>);
+
+/// Which rows of which sweep are sent.
+struct RowsQuery {
+    number: i64,
+    status: v1::SweepStatus,
+    source: SpecSource,
+    data_hash: Option<[u8; 32]>,
+    /// Rows after this position, if the store has it.
+    after: v1::Cursor,
 }
 
-/// Sends the rows after a position. Where that is none any more, all rows: whoever asked has others.
-pub(crate) fn send_rows_after(
+/// The rows that are sent, as the store is now.
+struct RowSpan {
+    /// Whether the position is unknown, so that all rows are sent.
+    is_all: bool,
+    from: RowCursor,
+    end: RowCursor,
+}
+
+impl SweepApi {
+    /// The body of `Rows`.
+    pub(crate) async fn stream_new_rows(
+        &self,
+        request: v1::RowsRequest,
+    ) -> Result<ResponseStream<v1::RowsResponse>, Status> {
+        let v1::RowsRequest {
+            sweep,
+            after,
+            grammar,
+        } = request;
+        let snapshot = self.find_snapshot(&sweep).await?;
+
+        // Later than the sweep was found, and earlier than its rows are read: the status never says more than there is.
+        let (source, status) = self
+            .with_sweep(&snapshot.id, |core, sweep| {
+                (sweep.record.source.clone(), sweep_status(core, sweep))
+            })
+            .await?;
+        check_grammar_support(grammar, &source, "ergodic")?;
+
+        let query = RowsQuery {
+            number: snapshot.number,
+            status,
+            source,
+            data_hash: snapshot.data_hash,
+            after: after.unwrap_or_default(),
+        };
+        self.stream_pages(move |context, pages| {
+            let reader = context.store.open_reader().map_err(store_error)?;
+            send_rows_after(reader.as_ref(), query, pages, || {
+                match &snapshot.spec.measure.probe {
+                    Some(probe) => read_probe_set(context, &snapshot, probe),
+                    None => Ok(Default::default()),
+                }
+            })
+        })
+    }
+}
+
+/// Sends the rows after a position, or all rows where the store does not have it: the dataset then has others.
+fn send_rows_after(
     reader: &dyn StoreReader,
-    asked: RowsQuery,
-    probe: impl FnOnce() -> Result<(Vec<u32>, Vec<u8>), UserError>,
+    query: RowsQuery,
     pages: &PageSender<v1::RowsResponse>,
+    read_probe_set: impl FnOnce() -> Result<ProbeSet, UserError>,
 ) -> Result<(), UserError> {
-    let after = asked.after.unwrap_or_default();
-    let [here, end] = reader
-        .read_row_cursors(asked.number, after.row)
-        .map_err(store_error)?;
-    let all = after.row == 0 || (here.last_row, here.fingerprint) != (after.row, after.fingerprint);
-    let from = if all { RowCursor::default() } else { here };
-    let rows = end.row_count - from.row_count;
-    let (images, labels) = if rows > 0 {
-        probe()?
-    } else {
+    let number = query.number;
+    let span = find_row_span(reader, &query)?;
+    let is_empty = span.end.row_count == span.from.row_count;
+    let probe_set = if is_empty {
         Default::default()
+    } else {
+        read_probe_set()?
     };
-    let head = v1::RowsHead {
-        status: asked.status,
-        source: Some((&asked.source).into()),
-        data_hash: asked.data_hash.map(|hash| hash.to_vec()),
-        rows,
-        all_rows: end.row_count,
-        all,
-        cursor: Some(v1::Cursor {
-            row: end.last_row,
-            fingerprint: end.fingerprint,
-        }),
-        images,
-        labels,
-        build: BUILD.to_owned(),
-    };
+
     let mut page = v1::RowsResponse {
-        head: Some(head),
+        head: Some(build_head(query, &span, probe_set)),
         rows: Vec::new(),
     };
-
-    let mut bytes = 0;
-    let mut send = |row: crate::store::StoredTrial| {
-        let row = v1::TrialRow {
-            result: Some(row.result.into()),
-            values: Vec::new(),
-            worker: row.worker,
-        };
-        bytes += row.encoded_len();
-
-        page.rows.push(row);
-        if bytes < PAGE_LIMITS.0 && page.rows.len() < PAGE_LIMITS.1 {
-            return true;
-        }
-
-        bytes = 0;
-        pages.send_page_blocking(Ok(std::mem::take(&mut page)))
-    };
-
-    if rows > 0 {
-        reader
-            .read_trials_after(asked.number, from.last_row, &mut send)
-            .map_err(store_error)?;
+    if !is_empty {
+        send_full_pages(reader, number, &span, &mut page, pages)?;
     }
 
     let _ = pages.send_page_blocking(Ok(page));
     Ok(())
+}
+
+fn find_row_span(reader: &dyn StoreReader, query: &RowsQuery) -> Result<RowSpan, UserError> {
+    let after = &query.after;
+    let [here, end] = reader
+        .read_row_cursors(query.number, after.row)
+        .map_err(store_error)?;
+    let is_all =
+        after.row == 0 || (here.last_row, here.fingerprint) != (after.row, after.fingerprint);
+    let from = if is_all { RowCursor::default() } else { here };
+
+    Ok(RowSpan { is_all, from, end })
+}
+
+fn build_head(query: RowsQuery, span: &RowSpan, (images, labels): ProbeSet) -> v1::RowsHead {
+    v1::RowsHead {
+        status: Some(query.status),
+        source: Some((&query.source).into()),
+        data_hash: query.data_hash.map(|hash| hash.to_vec()),
+        rows: span.end.row_count - span.from.row_count,
+        all_rows: span.end.row_count,
+        all: span.is_all,
+        cursor: Some(v1::Cursor {
+            row: span.end.last_row,
+            fingerprint: span.end.fingerprint,
+        }),
+        images,
+        labels,
+        build: BUILD.to_owned(),
+    }
+}
+
+/// Sends `page` and further ones whenever they are full; what is left in it is still to be sent.
+fn send_full_pages(
+    reader: &dyn StoreReader,
+    number: i64,
+    span: &RowSpan,
+    page: &mut v1::RowsResponse,
+    pages: &PageSender<v1::RowsResponse>,
+) -> Result<(), UserError> {
+    let mut bytes = 0;
+    reader
+        .read_trials_after(number, span.from.last_row, &mut |row: StoredTrial| {
+            let row = v1::TrialRow {
+                result: Some(row.result.into()),
+                values: Vec::new(),
+                worker: row.worker,
+            };
+            bytes += row.encoded_len();
+
+            page.rows.push(row);
+            if bytes < PAGE_BYTES && page.rows.len() < PAGE_ROWS {
+                return true;
+            }
+
+            bytes = 0;
+            pages.send_page_blocking(Ok(std::mem::take(page)))
+        })
+        .map_err(store_error)
 }

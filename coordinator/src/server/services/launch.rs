@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ergodic_common::spec::SpecSource;
-use ergodic_common::spec::misleading::settings_for_new_sweep;
+use ergodic_common::spec::misleading::{refuse_misleading_sweep, settings_for_new_sweep};
 use ergodic_common::trial::CUDA_F32;
 use ergodic_common::{ErrorCode, Spec, SpecError};
+use ergodic_proto::checksum::Checksummed as _;
+use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
 use tonic::Status;
 
-use crate::core::Sweep;
-use crate::records::{SweepRow, SweepState, SweepTallies};
+use crate::core::{Core, Steering};
+use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
+use crate::server::datasets::DatasetCatalog;
 use crate::server::limits::Permit;
 use crate::server::services::access::SweepApi;
 
@@ -24,23 +28,236 @@ pub(crate) struct PreparedSweep {
     pub(crate) data_description: String,
 }
 
-/// Reads the file of a new sweep for as long as somebody waits for it.
+impl SweepApi {
+    /// The body of `Launch`.
+    pub(crate) async fn launch_sweep(
+        &self,
+        mut request: v1::LaunchRequest,
+        launched_by: String,
+    ) -> Result<v1::LaunchResponse, Status> {
+        // A client that hangs up leaves work behind until that notices: the permit is held until the work has ended.
+        let permit = Arc::new(self.0.limits.launches.try_acquire()?);
+        let source = take_source(&mut request)?;
+        let source = self.pin_numerics_class(source, permit.clone()).await?;
+        if request.resume
+            && let Some(number) = self.find_unfinished(&source).await?
+        {
+            let status = self.steer_sweep(number, Steering::Resume).await?;
+            return Ok(v1::LaunchResponse {
+                status,
+                found: true,
+                ..Default::default()
+            });
+        }
+
+        let prepared = self
+            .prepare_sweep(source, launched_by, permit.clone(), refuse_misleading_sweep)
+            .await?;
+        let data_description = prepared.data_description.clone();
+        let launched = if request.reuse {
+            self.launch_missing_trials(prepared.row, prepared.spec, request.resume, permit)
+                .await?
+        } else {
+            self.launch_prepared(prepared).await?
+        };
+
+        Ok(v1::LaunchResponse {
+            data_description,
+            ..launched
+        })
+    }
+
+    /// Launches all trials of a sweep.
+    async fn launch_prepared(&self, prepared: PreparedSweep) -> Result<v1::LaunchResponse, Status> {
+        let PreparedSweep { row, spec, .. } = prepared;
+        let files: Vec<[u8; 32]> = row.named_files().collect();
+        let number = self.store_new_sweep(row, Arc::new(spec)).await?;
+        self.0.catalog.blobs.release(&files);
+        let status = self.query_status(number).await?;
+
+        Ok(v1::LaunchResponse {
+            status,
+            ..Default::default()
+        })
+    }
+
+    /// An unfinished sweep of the same content, the latest if there are several.
+    async fn find_unfinished(&self, source: &SpecSource) -> Result<Option<i64>, Status> {
+        let source = source.clone();
+        self.query_core(move |core| {
+            let unfinished = core
+                .sweeps()
+                .filter(|sweep| sweep.state.is_open() && sweep.withheld.is_none());
+            unfinished
+                .filter(|sweep| has_same_content(&sweep.record.source, &source))
+                .last()
+                .map(|sweep| sweep.number)
+        })
+        .await
+    }
+
+    /// Pins a sweep to its numerics class in full, by a setting: a later version of this program must not take it for its own.
+    pub(crate) async fn pin_numerics_class(
+        &self,
+        mut source: SpecSource,
+        permit: Arc<Permit>,
+    ) -> Result<SpecSource, Status> {
+        let task_source = source.clone();
+        let (_requester, is_wanted) = track_requester();
+        let task = tokio::task::spawn_blocking(move || {
+            let _held = permit;
+            read_new_spec(&task_source, &is_wanted)
+        });
+
+        // What is wrong with the file is reported when the sweep is prepared.
+        let Ok(Ok(spec)) = task.await else {
+            return Ok(source);
+        };
+
+        // Older programs work on it where they can.
+        source.grammar = spec.min_grammar();
+        source.settings.extend(settings_for_new_sweep(&spec));
+        let class = match spec.numerics {
+            numerics if numerics == CUDA_F32 => self.find_cuda_class().await?,
+            numerics => numerics,
+        };
+        source.settings.push(format!("numerics=\"{class}\""));
+
+        Ok(source)
+    }
+
+    /// The class that joined workers compute on CUDA: it depends on their devices.
+    async fn find_cuda_class(&self) -> Result<String, Status> {
+        let offered = Vec::from_iter(self.query_core(cuda_classes).await?);
+        if offered.len() == 1 {
+            return Ok(offered.concat());
+        }
+
+        let message = if offered.is_empty() {
+            "numerics: no joined worker computes on CUDA: start one with --device cuda:0 first, or name the class in \
+             full, as in \"cuda-f32/2/sm90/cublas13.1\""
+                .to_owned()
+        } else {
+            format!(
+                "numerics: joined workers compute in several classes, which do not mix: name one of {}",
+                offered.join(", ")
+            )
+        };
+        Err(UserError::new(ErrorCode::BadInput, message).into())
+    }
+
+    /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
+    ///
+    /// `refuse` says what a sweep must be beyond readable.
+    pub(crate) async fn prepare_sweep(
+        &self,
+        source: SpecSource,
+        launched_by: String,
+        permit: Arc<Permit>,
+        refuse: impl FnOnce(&Spec) -> Result<(), SpecError> + Send + 'static,
+    ) -> Result<PreparedSweep, Status> {
+        let catalog = self.0.catalog.clone();
+        let (_requester, is_wanted) = track_requester();
+        let task = tokio::task::spawn_blocking(move || {
+            let _held = permit;
+            let spec = read_new_spec(&source, &is_wanted).map_err(bad_input)?;
+            refuse(&spec).map_err(|e| bad_input(e.with_file(&source.file)))?;
+            build_prepared_sweep(spec, source, launched_by, &catalog)
+        });
+        let prepared: Result<_, UserError> =
+            task.await.map_err(|e| Status::internal(e.to_string()))?;
+
+        prepared.map_err(Into::into)
+    }
+}
+
+/// # Errors
+/// The request was damaged on its way, or lacks the source.
+fn take_source(request: &mut v1::LaunchRequest) -> Result<SpecSource, Status> {
+    if !request.verify_checksum() {
+        return Err(Status::data_loss(
+            "the sweep was damaged on its way here: launch it again",
+        ));
+    }
+
+    request
+        .source
+        .take()
+        .ok_or_else(|| Status::invalid_argument("the field source of LaunchRequest is missing"))?
+        .try_into()
+        .map_err(|e: WireError| Status::invalid_argument(e.to_string()))
+}
+
+fn has_same_content(a: &SpecSource, b: &SpecSource) -> bool {
+    a.grammar == b.grammar && (&a.text, &a.settings, &a.files) == (&b.text, &b.settings, &b.files)
+}
+
+fn cuda_classes(core: &Core) -> BTreeSet<String> {
+    core.workers()
+        .filter(|(_, worker)| worker.connected)
+        .flat_map(|(_, worker)| worker.numerics.clone())
+        .filter(|class| class.starts_with("cuda-f32/"))
+        .collect()
+}
+
+fn bad_input(error: impl std::fmt::Display) -> UserError {
+    UserError::new(ErrorCode::BadInput, error.to_string())
+}
+
+fn build_prepared_sweep(
+    spec: Spec,
+    mut source: SpecSource,
+    launched_by: String,
+    catalog: &DatasetCatalog,
+) -> Result<PreparedSweep, UserError> {
+    source.grammar = spec.min_grammar();
+    source.cells_fingerprint = Some(spec.compute_cells_fingerprint());
+    let (data, data_description) = catalog
+        .pin_dataset(&spec, &source.files)
+        .map_err(bad_input)?;
+
+    Ok(PreparedSweep {
+        row: build_row(&spec, source, data, launched_by),
+        spec,
+        data_description,
+    })
+}
+
+/// The row of a sweep that is launched now; the store gives it its number.
+fn build_row(spec: &Spec, source: SpecSource, data: DataPin, launched_by: String) -> SweepRow {
+    let launched_at = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since_epoch| since_epoch.as_secs_f64());
+    SweepRow {
+        number: 0,
+        id: generate_sweep_id(&source, launched_at),
+        source,
+        data,
+        state: SweepState::Running,
+        share: spec.scheduling.share,
+        launched_at,
+        launched_by,
+        tallies: SweepTallies::default(),
+    }
+}
+
+/// Reads the file of a new sweep for as long as `is_wanted` says that somebody waits for it.
 pub(crate) fn read_new_spec(
     source: &SpecSource,
-    asked: &impl Fn() -> bool,
+    is_wanted: &impl Fn() -> bool,
 ) -> Result<Spec, SpecError> {
-    let spec = Spec::read_new_while_wanted(source, asked);
-    if spec.is_err() && !asked() {
+    let spec = Spec::read_new_while_wanted(source, is_wanted);
+    if spec.is_err() && !is_wanted() {
         tracing::debug!("nobody waits for this launch any more");
     }
     spec
 }
 
-/// Somebody who waits as long as the first half is there, which the second one tells: work on another thread ends with its request.
+/// A requester, and a question for another thread: whether the requester is still there. Work ends with its request that way.
 pub(crate) fn track_requester() -> (Arc<()>, impl Fn() -> bool) {
-    let asker = Arc::new(());
-    let waits = Arc::downgrade(&asker);
-    (asker, move || waits.strong_count() > 0)
+    let requester = Arc::new(());
+    let observed = Arc::downgrade(&requester);
+    (requester, move || observed.strong_count() > 0)
 }
 
 /// Eight letters and digits that no earlier sweep has.
@@ -56,142 +273,4 @@ pub(crate) fn generate_sweep_id(source: &SpecSource, launched_at: f64) -> String
         .iter()
         .map(|b| ALPHABET[(*b % 32) as usize] as char)
         .collect()
-}
-
-impl SweepApi {
-    /// An unfinished sweep of the same content, the latest if there are several.
-    pub(crate) async fn find_unfinished(&self, source: &SpecSource) -> Result<Option<i64>, Status> {
-        let source = source.clone();
-        self.query_core(move |core| {
-            let same = |sweep: &&Sweep| {
-                let old = &sweep.record.source;
-                sweep.state.is_open()
-                    && sweep.withheld.is_none()
-                    && old.grammar == source.grammar
-                    && (&old.text, &old.settings, &old.files)
-                        == (&source.text, &source.settings, &source.files)
-            };
-
-            core.sweeps().filter(same).last().map(|sweep| sweep.number)
-        })
-        .await
-    }
-
-    /// Pins a sweep to its numerics class in full, by a setting: a later version of this program must not take it for its own.
-    pub(crate) async fn pin_numerics_class(
-        &self,
-        mut source: SpecSource,
-        place: Arc<Permit>,
-    ) -> Result<SpecSource, Status> {
-        let read = source.clone();
-        let (_asker, asked) = track_requester();
-        let spec = tokio::task::spawn_blocking(move || {
-            let _held = place;
-            read_new_spec(&read, &asked)
-        });
-        let spec = spec.await;
-
-        // What is wrong with it is told later.
-        let Ok(Ok(spec)) = spec else {
-            return Ok(source);
-        };
-
-        // Older programs work on it where they can.
-        source.grammar = spec.min_grammar();
-        source.settings.extend(settings_for_new_sweep(&spec));
-        let numerics = spec.numerics;
-        let class = if numerics == CUDA_F32 {
-            self.find_cuda_class().await?
-        } else {
-            numerics
-        };
-        source.settings.push(format!("numerics=\"{class}\""));
-
-        Ok(source)
-    }
-
-    /// The class that joined workers compute on CUDA: it depends on their devices.
-    pub(crate) async fn find_cuda_class(&self) -> Result<String, Status> {
-        let offered = self.query_core(|core| {
-            let all = core
-                .workers()
-                .filter(|(_, w)| w.connected)
-                .flat_map(|(_, w)| w.numerics.clone());
-            all.filter(|class| class.starts_with("cuda-f32/"))
-                .collect::<BTreeSet<String>>()
-        });
-        let offered = Vec::from_iter(offered.await?);
-        if offered.len() != 1 {
-            let message = if offered.is_empty() {
-                "numerics: no joined worker computes on CUDA: start one with --device cuda:0 first, or name the class in \
-                 full, as in \"cuda-f32/2/sm90/cublas13.1\""
-                    .to_owned()
-            } else {
-                format!(
-                    "numerics: joined workers compute in several classes, which do not mix: name one of {}",
-                    offered.join(", ")
-                )
-            };
-
-            return Err(UserError::new(ErrorCode::BadInput, message).into());
-        }
-
-        Ok(offered.concat())
-    }
-
-    /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
-    ///
-    /// `refuse` says what is asked of it beyond that it can be read.
-    pub(crate) async fn prepare_sweep(
-        &self,
-        source: SpecSource,
-        launched_by: String,
-        place: Arc<Permit>,
-        refuse: impl FnOnce(&Spec) -> Result<(), SpecError> + Send + 'static,
-    ) -> Result<PreparedSweep, Status> {
-        let catalog = self.0.catalog.clone();
-        let (_asker, asked) = track_requester();
-        let task = tokio::task::spawn_blocking(move || {
-            let _held = place;
-            let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
-            let mut source = source;
-            let spec = read_new_spec(&source, &asked).map_err(|e| bad(e.to_string()))?;
-            refuse(&spec).map_err(|e| bad(e.with_file(&source.file).to_string()))?;
-            source.grammar = spec.min_grammar();
-
-            source.cells_fingerprint = Some(spec.compute_cells_fingerprint());
-            let (data, looks) = catalog
-                .pin_dataset(&spec, &source.files)
-                .map_err(|e| bad(e.to_string()))?;
-            let launched_at = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0.0, |d| d.as_secs_f64());
-            let id = generate_sweep_id(&source, launched_at);
-
-            let state = SweepState::Running;
-            let tallies = SweepTallies::default();
-            let share = spec.scheduling.share;
-            let row = SweepRow {
-                number: 0,
-                id,
-                source,
-                data,
-                state,
-                share,
-                launched_at,
-                launched_by,
-                tallies,
-            };
-
-            Ok(PreparedSweep {
-                row,
-                spec,
-                data_description: looks,
-            })
-        });
-        let prepared: Result<_, UserError> =
-            task.await.map_err(|e| Status::internal(e.to_string()))?;
-
-        prepared.map_err(Into::into)
-    }
 }

@@ -1,4 +1,4 @@
-//! What a precision takes: asked of a sweep after a pilot.
+//! `Needs`: how many repeats a precision takes, worked out from a pilot.
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
@@ -8,87 +8,92 @@ use tonic::Status;
 use crate::analysis::sample_size::{CellSampleSize, RemainingTrials, compute_sample_size};
 use crate::analysis::table::{TableParams, TableQuery};
 use crate::server::services::access::SweepApi;
-use crate::server::services::results::table_error;
+use crate::server::services::row_readers::table_error;
+use crate::server::services::snapshot::SweepSnapshot;
 
 impl SweepApi {
+    /// The body of `Needs`.
     pub(crate) async fn answer_sample_size(
         &self,
         request: v1::SampleSizeRequest,
     ) -> Result<v1::SampleSizeResponse, Status> {
         let target = request.ci95;
-        if !(target.is_finite() && target > 0.0) {
-            let message = format!("precision: expected a number above 0, found {target}");
-            return Err(UserError::new(ErrorCode::BadInput, message).into());
-        }
+        check_target(target)?;
 
-        let found = self.find_snapshot(&request.sweep).await?;
-        let query = TableQuery::new(
-            &found.spec,
-            &TableParams {
-                metric: &request.metric,
-                ..TableParams::default()
-            },
-        );
-        let query = query.map_err(table_error)?;
-        let asked = query.clone();
+        let snapshot = self.find_snapshot(&request.sweep).await?;
+        let params = TableParams {
+            metric: &request.metric,
+            ..TableParams::default()
+        };
+        let query = TableQuery::new(&snapshot.spec, &params).map_err(table_error)?;
+        let metric = query.metric().name().into_owned();
 
-        let _room = self.acquire_for_cells(&found, 0).await?;
+        let _permit = self.acquire_for_cells(&snapshot, 0).await?;
         let needs = self
-            .read_rows(&found, move |rows| {
-                compute_sample_size(rows, &asked, target)
+            .read_rows(&snapshot, move |rows| {
+                compute_sample_size(rows, &query, target)
             })
             .await?;
+        let slots = self.estimate_slots(snapshot.number).await?;
 
-        let number = found.number;
-        let slots = self
-            .query_core(move |core| {
-                core.sweep(number)
-                    .map_or(0.0, |sweep| core.estimate_slots(sweep))
-            })
-            .await?;
-        let missing = |missing: RemainingTrials| v1::RemainingTrials {
-            trials: missing.trials,
-            uncounted: missing.uncounted,
-            slot_seconds: missing.slot_seconds,
-            eta_seconds: (slots > 0.0).then(|| missing.slot_seconds / slots),
-        };
-
-        let row = |cell: &CellSampleSize| v1::CellSampleSize {
-            values: found
-                .spec
-                .grid
-                .axis_values(cell.cell)
-                .iter()
-                .map(Into::into)
-                .collect(),
-            rows: cell.rows,
-            n: cell.n,
-            std: cell.std,
-            seconds: cell.seconds,
-            repeats: cell.repeats,
-            repeats_until_stop: cell.repeats_until_stop,
-        };
-
+        let rows = needs.cells.iter();
         Ok(v1::SampleSizeResponse {
-            sweep: found.id.clone(),
-            name: found.spec.name.clone(),
-            metric: query.metric().name().into_owned(),
-            axes: found
-                .spec
-                .grid
-                .axes()
-                .iter()
-                .map(|axis| axis.name.clone())
-                .collect(),
-            rows: needs.cells.iter().map(row).collect(),
-            cells: found.spec.grid.cell_count(),
-            sweep_repeats: found.spec.repeats,
+            sweep: snapshot.id.clone(),
+            name: snapshot.spec.name.clone(),
+            metric,
+            axes: snapshot.axis_names(),
+            rows: rows.map(|cell| to_sample_size(&snapshot, cell)).collect(),
+            cells: snapshot.spec.grid.cell_count(),
+            sweep_repeats: snapshot.spec.repeats,
             repeats: needs.repeats,
-            remaining_equal: needs.remaining_equal.map(missing),
-            remaining_until_stop: needs.remaining_until_stop.map(missing),
+            remaining_equal: needs
+                .remaining_equal
+                .map(|trials| to_remaining(trials, slots)),
+            remaining_until_stop: needs
+                .remaining_until_stop
+                .map(|trials| to_remaining(trials, slots)),
             slots,
             cells_without_value: needs.cells_without_value,
-            has_stopping_rule: found.spec.stopping_rule.is_some(),
+            has_stopping_rule: snapshot.spec.stopping_rule.is_some(),
         })
+    }
+
+    /// Slots that a sweep can count on; 0 if it has been removed.
+    async fn estimate_slots(&self, number: i64) -> Result<f64, Status> {
+        self.query_core(move |core| {
+            core.sweep(number)
+                .map_or(0.0, |sweep| core.estimate_slots(sweep))
+        })
+        .await
+    }
+}
+
+fn check_target(target: f64) -> Result<(), UserError> {
+    if target.is_finite() && target > 0.0 {
+        return Ok(());
+    }
+
+    let message = format!("precision: expected a number above 0, found {target}");
+    Err(UserError::new(ErrorCode::BadInput, message))
+}
+
+fn to_sample_size(snapshot: &SweepSnapshot, cell: &CellSampleSize) -> v1::CellSampleSize {
+    v1::CellSampleSize {
+        values: snapshot.axis_values(cell.cell),
+        rows: cell.rows,
+        n: cell.n,
+        std: cell.std,
+        seconds: cell.seconds,
+        repeats: cell.repeats,
+        repeats_until_stop: cell.repeats_until_stop,
+    }
+}
+
+fn to_remaining(remaining: RemainingTrials, slots: f64) -> v1::RemainingTrials {
+    v1::RemainingTrials {
+        trials: remaining.trials,
+        uncounted: remaining.uncounted,
+        slot_seconds: remaining.slot_seconds,
+        eta_seconds: (slots > 0.0).then(|| remaining.slot_seconds / slots),
     }
 }

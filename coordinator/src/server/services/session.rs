@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use crate::core::JoiningWorker;
-use crate::records::Fence;
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
+use crate::server::convert::fence_from_wire;
 use crate::server::engine::{EngineEvent, SessionSender, WorkerMessage};
 
 /// How long a peer may take to say hello.
@@ -215,12 +215,5 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
                 .map(|fence| WorkerMessage::Retracted(fence_from_wire(&fence), keys))
         }
         Request::Goodbye(_) => Some(WorkerMessage::Goodbye),
-    }
-}
-
-pub(crate) fn fence_from_wire(fence: &v1::Fence) -> Fence {
-    Fence {
-        lease: fence.lease,
-        epoch: fence.epoch,
     }
 }

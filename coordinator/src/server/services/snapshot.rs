@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use ergodic_common::Spec;
+use ergodic_proto::v1;
 use tonic::Status;
 
-use crate::core::{Core, Sweep};
 use crate::server::services::access::SweepApi;
 
 /// What the answer to a question about a sweep starts from.
@@ -19,9 +19,21 @@ pub(crate) struct SweepSnapshot {
     pub(crate) data_hash: Option<[u8; 32]>,
 }
 
+impl SweepSnapshot {
+    pub(crate) fn axis_names(&self) -> Vec<String> {
+        let axes = self.spec.grid.axes().iter();
+        axes.map(|axis| axis.name.clone()).collect()
+    }
+
+    pub(crate) fn axis_values(&self, cell: u64) -> Vec<v1::AxisValue> {
+        let values = self.spec.grid.axis_values(cell);
+        values.iter().map(Into::into).collect()
+    }
+}
+
 impl SweepApi {
     pub(crate) async fn find_snapshot(&self, id: &str) -> Result<SweepSnapshot, Status> {
-        let found = |_: &Core, sweep: &Sweep| SweepSnapshot {
+        self.with_sweep(id, |_, sweep| SweepSnapshot {
             number: sweep.number,
             id: sweep.id.clone(),
             spec: sweep.spec.clone(),
@@ -29,8 +41,7 @@ impl SweepApi {
             trials: sweep.total_trials(),
             data_provenance: sweep.record.data.provenance.clone(),
             data_hash: sweep.record.data.hash,
-        };
-
-        self.with_sweep(id, found).await
+        })
+        .await
     }
 }

@@ -16,6 +16,7 @@ use super::session;
 use crate::core::MetricPositions;
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
+use crate::server::convert::fence_from_wire;
 use crate::server::engine::{BatchRefusal, EngineEvent, IncomingBatch};
 use crate::server::limits::{Permit, ResponseStream};
 use crate::server::services::access::check_grammar_support;
@@ -228,7 +229,7 @@ pub fn to_incoming_batch(
     let (reply, _) = oneshot::channel();
     Ok(IncomingBatch {
         worker: request.worker,
-        fence: session::fence_from_wire(&fence),
+        fence: fence_from_wire(&fence),
         sweep,
         results,
         rows,

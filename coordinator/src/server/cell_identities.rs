@@ -1,0 +1,128 @@
+//! Identities of cells, which say whether cells of two sweeps are the same; those of stored sweeps are remembered, up to a bound.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::status::UserError;
+
+use super::recovery::reader_threads;
+use crate::core::reuse::ComparableSweep;
+
+/// Identities that are remembered.
+const MAX_IDENTITIES: usize = 1_000_000;
+
+/// What launches share.
+#[derive(Debug, Default)]
+pub(crate) struct LaunchState {
+    /// Held from the look at other sweeps until the new one is among them: two launches of a file are one sweep.
+    pub(super) launch_lock: Arc<tokio::sync::Mutex<()>>,
+    /// Identities of cells of stored sweeps, by the sweeps' numbers.
+    identities: Mutex<BTreeMap<i64, Arc<CellIdentities>>>,
+}
+
+/// A cell's identity by its number.
+pub(super) type CellIdentities = HashMap<u64, [u8; 32]>;
+
+impl LaunchState {
+    /// The identities of these cells of a sweep, and of others of it that are remembered.
+    ///
+    /// # Errors
+    /// A cell cannot be resolved.
+    pub(super) fn cell_identities(
+        &self,
+        sweep: &ComparableSweep,
+        cells: &[u64],
+    ) -> Result<Arc<CellIdentities>, UserError> {
+        let known = self
+            .lock_identities()
+            .get(&sweep.number)
+            .cloned()
+            .unwrap_or_default();
+        let missing: Vec<u64> = cells
+            .iter()
+            .copied()
+            .filter(|cell| !known.contains_key(cell))
+            .collect();
+        if missing.is_empty() {
+            return Ok(known);
+        }
+
+        let mut all = CellIdentities::clone(&known);
+        all.extend(compute_identities(
+            &sweep.spec,
+            sweep.record.data.hash,
+            &missing,
+        )?);
+        let all = Arc::new(all);
+        self.remember_identities(sweep.number, all.clone());
+
+        Ok(all)
+    }
+
+    /// Forgets those of the oldest sweeps beyond the bound.
+    fn remember_identities(&self, number: i64, identities: Arc<CellIdentities>) {
+        let mut known = self.lock_identities();
+        known.insert(number, identities);
+
+        while known.len() > 1
+            && known.values().map(|cells| cells.len()).sum::<usize>() > MAX_IDENTITIES
+        {
+            known.pop_first();
+        }
+    }
+
+    fn lock_identities(&self) -> MutexGuard<'_, BTreeMap<i64, Arc<CellIdentities>>> {
+        self.identities
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The identities of cells, worked out on several threads.
+///
+/// # Errors
+/// A cell cannot be resolved.
+pub(super) fn compute_identities(
+    spec: &Spec,
+    data: Option<[u8; 32]>,
+    cells: &[u64],
+) -> Result<Vec<(u64, [u8; 32])>, UserError> {
+    let data = data.unwrap_or_default();
+    let size = cells.len().div_ceil(reader_threads()).max(1);
+
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = cells
+            .chunks(size)
+            .map(|part| scope.spawn(move || identify_cells(spec, &data, part)))
+            .collect();
+        let mut all = Vec::with_capacity(cells.len());
+
+        for thread in threads {
+            all.extend(
+                thread
+                    .join()
+                    .map_err(|_| UserError::new(ErrorCode::Internal, "a thread panicked"))??,
+            );
+        }
+
+        Ok(all)
+    })
+}
+
+fn identify_cells(
+    spec: &Spec,
+    data: &[u8; 32],
+    cells: &[u64],
+) -> Result<Vec<(u64, [u8; 32])>, UserError> {
+    cells
+        .iter()
+        .map(|cell| {
+            let config = spec
+                .grid
+                .resolve_config(*cell)
+                .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+            Ok((*cell, spec.compute_cell_hash(&config, data)))
+        })
+        .collect()
+}

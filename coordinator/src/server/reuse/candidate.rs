@@ -1,0 +1,95 @@
+//! A sweep that is to be launched, compared with others.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use ergodic_common::Spec;
+use ergodic_common::spec::result_reuse::ResultSelection;
+use ergodic_proto::status::UserError;
+
+use crate::core::reuse::ComparableSweep;
+use crate::records::{SweepRow, SweepState};
+use crate::server::cell_identities::compute_identities;
+
+/// A sweep that is to be launched.
+pub(super) struct LaunchCandidate {
+    pub(super) row: SweepRow,
+    pub(super) spec: Arc<Spec>,
+    meaning: Option<[u8; 32]>,
+    /// Its cells by their identities, once they are needed.
+    cells_by_identity: OnceLock<Result<HashMap<[u8; 32], u64>, UserError>>,
+}
+
+impl LaunchCandidate {
+    pub(super) fn new(row: SweepRow, spec: Spec) -> Self {
+        Self {
+            meaning: row.source.compute_meaning_hash(),
+            row,
+            spec: Arc::new(spec),
+            cells_by_identity: OnceLock::new(),
+        }
+    }
+
+    /// Whether a sweep is what this one would be.
+    pub(super) fn is_same_as(&self, other: &ComparableSweep) -> bool {
+        other.state != SweepState::Cancelled
+            && has_same_extent(&self.spec, &other.spec)
+            && self.meaning.is_some()
+            && other.record.source.compute_meaning_hash() == self.meaning
+    }
+
+    /// Its cells by their identities.
+    ///
+    /// # Errors
+    /// A cell cannot be resolved.
+    pub(super) fn cells_by_identity(&self) -> Result<&HashMap<[u8; 32], u64>, UserError> {
+        self.cells_by_identity
+            .get_or_init(|| self.identify_all_cells())
+            .as_ref()
+            .map_err(Clone::clone)
+    }
+
+    fn identify_all_cells(&self) -> Result<HashMap<[u8; 32], u64>, UserError> {
+        let cells: Vec<u64> = self.spec.grid.iter().collect();
+        let identities = compute_identities(&self.spec, self.row.data.hash, &cells)?;
+        Ok(identities
+            .into_iter()
+            .map(|(cell, hash)| (hash, cell))
+            .collect())
+    }
+
+    /// For each shape class, in which samples are taken at the same steps, how to make this sweep's results out of those of
+    /// another one; none where these lack something.
+    pub(super) fn select_from_results(&self, other: &Spec) -> Vec<Option<Arc<ResultSelection>>> {
+        (0..self.spec.grid.class_count())
+            .map(|class| self.select_for_class(class, other))
+            .collect()
+    }
+
+    fn select_for_class(&self, class: u32, other: &Spec) -> Option<Arc<ResultSelection>> {
+        let grid = &self.spec.grid;
+        let config = (grid.class_cell_count(class) > 0)
+            .then(|| grid.resolve_config(grid.class_cell_at(class, 0)).ok())
+            .flatten()?;
+        other
+            .measure
+            .selection_for(&self.spec.measure, &config)
+            .map(Arc::new)
+    }
+
+    /// The index, in another sweep's results, of the metric that decides how often a cell is repeated.
+    pub(super) fn find_deciding_metric(&self, other: &Spec) -> Option<usize> {
+        let rule = self.spec.stopping_rule.as_ref()?;
+        other
+            .measure
+            .metrics
+            .iter()
+            .position(|metric| *metric == rule.metric)
+    }
+}
+
+/// A cheap look before the meanings are compared.
+fn has_same_extent(a: &Spec, b: &Spec) -> bool {
+    a.grid.cell_count() == b.grid.cell_count()
+        && (a.repeats, &a.measure, &a.name) == (b.repeats, &b.measure, &b.name)
+}

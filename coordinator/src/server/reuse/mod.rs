@@ -1,0 +1,174 @@
+//! Launching what is missing. A trial is what it resolves to: one that another sweep of the store has the result of is not run
+//! again, but its row copied. A file that asks for exactly what a sweep has is that sweep.
+//!
+//! Cells are compared by their identities, which are worked out here and not in the event loop: of the new sweep's cells, and of
+//! those cells of others that have rows, where seed, streams, data and numerics class are the same.
+
+mod candidate;
+mod search;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use candidate::LaunchCandidate;
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use search::{ReusableRows, ReuseDecision};
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::engine::events::EngineEvent;
+use super::limits::Permit;
+use super::services::access::SweepApi;
+use super::sweep_changes::stopping_status;
+use super::{lost_blobs, store_error};
+use crate::core::Steering;
+use crate::core::reuse::ComparableSweep;
+use crate::records::{SweepRow, SweepState};
+use crate::store::ReusingSweep;
+
+impl SweepApi {
+    /// Launches a sweep without the trials that others have the results of.
+    pub(super) async fn launch_missing_trials(
+        &self,
+        row: SweepRow,
+        spec: Spec,
+        resume: bool,
+        permit: Arc<Permit>,
+    ) -> Result<v1::LaunchResponse, Status> {
+        let wanted = Arc::new(LaunchCandidate::new(row, spec));
+        // What takes long is done before the lock is taken. It is done again if others have changed by then.
+        let before = self.find_reusable(&wanted, &permit, None).await?;
+
+        // To the end, even if the client goes away.
+        let api = Self(self.0.clone());
+        let task = tokio::spawn(async move {
+            let _lock = api.0.launch_state.launch_lock.clone().lock_owned().await;
+            let compared = api.find_reusable(&wanted, &permit, Some(before)).await?;
+            match compared.decision {
+                ReuseDecision::Same(same) => api.reuse_sweep(*same, resume).await,
+                ReuseDecision::Parts(parts) => api.launch_with_rows(&wanted, parts).await,
+            }
+        });
+
+        task.await.map_err(|e| Status::internal(e.to_string()))?
+    }
+
+    /// A sweep that is there already; what failed of it is run again, and trials whose weights are not there.
+    async fn reuse_sweep(
+        &self,
+        same: ComparableSweep,
+        resume: bool,
+    ) -> Result<v1::LaunchResponse, Status> {
+        let number = same.number;
+        let again = match same.state {
+            SweepState::Completed if same.spec.measure.save => {
+                same.failed + lost_blobs::count_missing_weights(&self.0, number).await?
+            }
+            SweepState::Completed => same.failed,
+            _ => 0,
+        };
+        let (status, retried) = match same.state {
+            SweepState::Paused if resume => (self.steer_sweep(number, Steering::Resume).await?, 0),
+            SweepState::Completed if again > 0 => match self.retry_sweep(number).await {
+                // Files that were not there are there by now, or cannot be looked at.
+                Err(_) if same.failed == 0 => (self.query_status(number).await?, 0),
+                retried => (retried?, again),
+            },
+            _ => (self.query_status(number).await?, 0),
+        };
+
+        Ok(v1::LaunchResponse {
+            status,
+            found: true,
+            retried,
+            ..Default::default()
+        })
+    }
+
+    async fn launch_with_rows(
+        &self,
+        wanted: &LaunchCandidate,
+        parts: ReusableRows,
+    ) -> Result<v1::LaunchResponse, Status> {
+        if let Some((id, trials)) = &parts.under_way {
+            return Err(under_way_error(id, *trials).into());
+        }
+
+        let compared: HashSet<u64> = parts.twins.iter().map(|twin| twin.cell).collect();
+        let files: Vec<[u8; 32]> = wanted.row.named_files().collect();
+        let row = wanted.row.clone();
+        let spec = wanted.spec.clone();
+        let (number, copied) = if parts.sources.is_empty() && parts.twins.is_empty() {
+            (self.store_new_sweep(row, spec).await?, 0)
+        } else {
+            let reusing = ReusingSweep {
+                row,
+                seed: spec.seed,
+                audit_share: spec.scheduling.audit_share,
+                sources: parts.sources,
+                twins: parts.twins,
+            };
+            self.store_reusing_sweep(reusing, spec).await?
+        };
+
+        self.0.catalog.blobs.release(&files);
+        let status = self.query_status(number).await?;
+        let from = if copied > 0 {
+            parts.source_ids
+        } else {
+            Vec::new()
+        };
+        Ok(v1::LaunchResponse {
+            status,
+            copied,
+            from,
+            compared: compared.len() as u64,
+            unread: parts.uncompared_ids,
+            ..Default::default()
+        })
+    }
+
+    /// Stores a sweep without rows, and takes it up.
+    pub(super) async fn store_new_sweep(
+        &self,
+        row: SweepRow,
+        spec: Arc<Spec>,
+    ) -> Result<i64, Status> {
+        let (reply, stored) = oneshot::channel();
+        self.0
+            .engine
+            .send_event(EngineEvent::Launch(Box::new(row), spec, reply));
+        stored
+            .await
+            .map_err(|_| stopping_status())?
+            .map_err(|e| Status::from(store_error(e)))
+    }
+
+    async fn store_reusing_sweep(
+        &self,
+        reusing: ReusingSweep,
+        spec: Arc<Spec>,
+    ) -> Result<(i64, u64), Status> {
+        let (reply, stored) = oneshot::channel();
+        let row = reusing.row.clone();
+        self.0
+            .engine
+            .send_event(EngineEvent::InsertReusing(Box::new(reusing), reply));
+        let stored = stored.await.map_err(|_| stopping_status())?;
+        let (number, copied) = stored.map_err(|e| Status::from(store_error(e)))?;
+        self.add_stored_sweep(SweepRow { number, ..row }, spec)
+            .await?;
+
+        Ok((number, copied))
+    }
+}
+
+fn under_way_error(id: &str, trials: u64) -> UserError {
+    let message = format!(
+        "{trials} of these trials are being run for the sweep {id}: wait for its end (`ergodic watch {id}`) and launch this \
+         again, or add to that one what it lacks with `ergodic extend {id} SPEC`, or say --again to have them run twice"
+    );
+    UserError::new(ErrorCode::Refused, message)
+}

@@ -1,0 +1,204 @@
+//! `Trials` and `Predictions`: a sweep's rows as they are stored, in bounded pages.
+
+use ergodic_common::dataset::Dataset;
+use ergodic_common::spec::Probe;
+use ergodic_common::{ErrorCode, TrialKey};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use tonic::Status;
+
+use crate::server::limits::{PageSender, ResponseStream};
+use crate::server::services::access::SweepApi;
+use crate::server::services::snapshot::SweepSnapshot;
+use crate::server::{ServerContext, store_error};
+use crate::store::StoreReader;
+
+/// Rows per page of `Trials`.
+const TRIALS_PER_PAGE: usize = 512;
+/// Bytes of predictions per page.
+const PREDICTIONS_PAGE_BYTES: usize = 1 << 20;
+
+impl SweepApi {
+    /// The body of `Trials`: all of a sweep's, or one.
+    pub(crate) async fn stream_trials(
+        &self,
+        request: v1::TrialsRequest,
+    ) -> Result<ResponseStream<v1::TrialsResponse>, Status> {
+        let snapshot = self.find_snapshot(&request.sweep).await?;
+        if let Some(key) = request.trial {
+            let page = self.read_single_trial(&snapshot, key.into()).await?;
+            return Ok(Box::pin(tokio_stream::once(Ok(page))));
+        }
+
+        self.stream_pages(move |context, pages| {
+            let reader = context.store.open_reader().map_err(store_error)?;
+            send_trials(reader.as_ref(), &snapshot, pages)
+        })
+    }
+
+    async fn read_single_trial(
+        &self,
+        snapshot: &SweepSnapshot,
+        key: TrialKey,
+    ) -> Result<v1::TrialsResponse, Status> {
+        let number = snapshot.number;
+        let row = self
+            .read_store(move |reader| reader.read_trial(number, key).map_err(store_error))
+            .await?
+            .ok_or_else(|| {
+                let message = format!(
+                    "the sweep {} has no result of a trial {key}: see explain {} {key}",
+                    snapshot.id, snapshot.id
+                );
+                UserError::new(ErrorCode::NotFound, message)
+            })?;
+
+        let row = v1::TrialRow {
+            result: Some(row.result.into()),
+            values: snapshot.axis_values(key.cell),
+            worker: row.worker,
+        };
+
+        Ok(v1::TrialsResponse {
+            rows: vec![row],
+            ..empty_trials_page(snapshot)
+        })
+    }
+
+    /// The body of `Predictions`.
+    pub(crate) async fn stream_predictions(
+        &self,
+        id: &str,
+    ) -> Result<ResponseStream<v1::PredictionsResponse>, Status> {
+        let snapshot = self.find_snapshot(id).await?;
+        let Some(probe) = snapshot.spec.measure.probe.clone() else {
+            let message = format!(
+                "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] of the next one",
+                snapshot.id
+            );
+            return Err(UserError::new(ErrorCode::NotFound, message).into());
+        };
+
+        self.stream_pages(move |context, pages| send_predictions(context, &snapshot, &probe, pages))
+    }
+}
+
+/// The columns of a sweep's rows, without rows.
+fn empty_trials_page(snapshot: &SweepSnapshot) -> v1::TrialsResponse {
+    let metrics = snapshot.spec.measure.metrics.iter();
+    v1::TrialsResponse {
+        sweep: snapshot.id.clone(),
+        axes: snapshot.axis_names(),
+        metrics: metrics.map(|metric| metric.name().into_owned()).collect(),
+        numerics: snapshot.spec.numerics.clone(),
+        rows: Vec::new(),
+    }
+}
+
+/// Sends rows in pages, the first of which says what the columns are.
+fn send_trials(
+    reader: &dyn StoreReader,
+    snapshot: &SweepSnapshot,
+    pages: &PageSender<v1::TrialsResponse>,
+) -> Result<(), UserError> {
+    let mut page = empty_trials_page(snapshot);
+    // Rows of one cell follow each other: its values are looked up once.
+    let mut cell: (u64, Vec<v1::AxisValue>) = (u64::MAX, Vec::new());
+
+    reader
+        .read_trials(snapshot.number, &mut |row| {
+            let number = row.result.key.cell;
+            if cell.0 != number {
+                cell = (number, snapshot.axis_values(number));
+            }
+
+            page.rows.push(v1::TrialRow {
+                result: Some(row.result.into()),
+                values: cell.1.clone(),
+                worker: row.worker,
+            });
+
+            page.rows.len() < TRIALS_PER_PAGE
+                || pages.send_page_blocking(Ok(std::mem::take(&mut page)))
+        })
+        .map_err(store_error)?;
+
+    // An empty last page is sent too: a sweep without rows still has columns.
+    let _ = pages.send_page_blocking(Ok(page));
+    Ok(())
+}
+
+/// Sends what was predicted, the first page saying for which images.
+fn send_predictions(
+    context: &ServerContext,
+    snapshot: &SweepSnapshot,
+    probe: &Probe,
+    pages: &PageSender<v1::PredictionsResponse>,
+) -> Result<(), UserError> {
+    let (images, labels) = read_probe_set(context, snapshot, probe)?;
+    let mut page = v1::PredictionsResponse {
+        sweep: snapshot.id.clone(),
+        axes: snapshot.axis_names(),
+        images,
+        labels,
+        rows: Vec::new(),
+    };
+
+    let mut bytes = 0;
+    let reader = context.store.open_reader().map_err(store_error)?;
+    reader
+        .read_predictions(snapshot.number, &mut |key, predictions| {
+            bytes += predictions.classes.len();
+            page.rows.push(v1::PredictionRow {
+                key: Some(key.into()),
+                values: snapshot.axis_values(key.cell),
+                steps: predictions.steps,
+                classes: predictions.classes,
+            });
+
+            if bytes < PREDICTIONS_PAGE_BYTES {
+                return true;
+            }
+
+            bytes = 0;
+            pages.send_page_blocking(Ok(std::mem::take(&mut page)))
+        })
+        .map_err(store_error)?;
+
+    let _ = pages.send_page_blocking(Ok(page));
+    Ok(())
+}
+
+/// The test images that a sweep's predictions are for, and their labels.
+pub(crate) fn read_probe_set(
+    context: &ServerContext,
+    snapshot: &SweepSnapshot,
+    probe: &Probe,
+) -> Result<(Vec<u32>, Vec<u8>), UserError> {
+    let hash = snapshot
+        .data_hash
+        .ok_or_else(|| lost_dataset_error("it has none"))?;
+    let path = context.catalog.blobs.blob_path(&hash);
+    let bytes = std::fs::read(&path)
+        .map_err(|e| lost_dataset_error(&format!("{}: {e}", path.display())))?;
+    let dataset = Dataset::decode(&bytes).map_err(|e| lost_dataset_error(&e.to_string()))?;
+
+    // The choice ignores repeat and cell.
+    let streams = snapshot
+        .spec
+        .trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
+    let images = dataset.choose_probe_set(probe.points, &streams);
+    let labels = images
+        .iter()
+        .map(|image| dataset.test.labels[*image as usize])
+        .collect();
+
+    Ok((images, labels))
+}
+
+fn lost_dataset_error(why: &str) -> UserError {
+    UserError::new(
+        ErrorCode::Internal,
+        format!("the sweep's dataset is lost: {why}"),
+    )
+}
