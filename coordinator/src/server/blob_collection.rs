@@ -11,7 +11,7 @@ use ergodic_proto::status::UserError;
 use tokio::sync::oneshot;
 
 use super::context::ServerContext;
-use super::engine::events::EngineEvent;
+use super::engine::events::UserEvent;
 use super::store_error;
 use crate::store::{StoreWrite, StoreWriter, WriteOutput};
 
@@ -183,7 +183,7 @@ async fn collect_unreferenced_blobs(shared: &Arc<ServerContext>) {
         let (reply, done) = oneshot::channel();
         shared
             .engine
-            .send_event(EngineEvent::DeleteUnreferenced(some.to_vec(), reply));
+            .send_event(UserEvent::DeleteUnreferenced(some.to_vec(), reply));
 
         match done.await {
             Ok(Ok(gone)) => (files, bytes) = (files + gone.0, bytes + gone.1),

@@ -25,7 +25,7 @@ impl DatasetCatalog {
     /// Finds the dataset of a new sweep, keeps its canonical form, and says what it is and what it looks like.
     ///
     /// # Errors
-    /// Files that are missing or damaged or do not fit the sweep, a kept form that cannot be written.
+    /// Files are missing or damaged or do not fit the sweep, or the canonical form cannot be written.
     pub fn pin_dataset(
         &self,
         spec: &Spec,
@@ -36,89 +36,75 @@ impl DatasetCatalog {
             self.check_pinned_file(pin, &configs)?;
         }
 
-        let Some(first) = configs.iter().find(|c| c.model.kind.needs_images()) else {
-            return Ok((
-                DataPin {
-                    provenance: "no data".into(),
-                    ..DataPin::default()
-                },
-                String::new(),
-            ));
+        let Some(name) = find_dataset(&configs)? else {
+            let pin = DataPin {
+                provenance: "no data".into(),
+                ..DataPin::default()
+            };
+            return Ok((pin, String::new()));
         };
-        let name = first.data.dataset;
-        if let Some(other) = configs.iter().find(|c| c.data.dataset != name) {
-            let a = name.as_str();
-            let b = other.data.dataset.as_str();
-            return Err(DataError(format!(
-                "a sweep trains on one dataset, this one on {a} and {b}: launch two sweeps"
-            )));
-        }
-
         let needed = configs
             .iter()
-            .map(|c| c.data.train + c.data.validation)
+            .map(|config| config.data.train + config.data.validation)
             .max()
             .unwrap_or_default();
-        let (
-            hash,
-            DatasetSummary {
-                provenance: words,
-                description: line,
-            },
-        ) = match name {
-            DatasetName::File(data) => {
-                let named = files
-                    .iter()
-                    .find(|pin| pin.hash == data.hash)
-                    .map_or(name.as_str(), |pin| pin.path.as_str());
-                let unread = |e| {
-                    DataError(format!(
-                        "{named}: the file did not come with the sweep: {e}"
-                    ))
-                };
-                let bytes = std::fs::read(self.blobs.blob_path(&data.hash)).map_err(unread)?;
 
+        let (hash, summary) = match name {
+            DatasetName::File(data) => {
+                let pin = files.iter().find(|pin| pin.hash == data.hash);
+                let title = pin.map_or(name.as_str(), |pin| pin.path.as_str());
+                let bytes = self.read_uploaded(&data.hash, title)?;
+                let dataset = Dataset::decode(&bytes)?;
                 (
                     data.hash,
-                    Dataset::decode(&bytes)?.summarize_use(named, &data.hash, spec, &configs)?,
+                    dataset.summarize_use(title, &data.hash, spec, &configs)?,
                 )
             }
-            name => {
-                let dataset = files::load_dataset(name, self.data_dir.as_deref(), needed)?;
-                let bytes = dataset.encode_canonical();
-                let hash = *blake3::hash(&bytes).as_bytes();
-                let looks = dataset.summarize_use(name.as_str(), &hash, spec, &configs)?;
-                let unkept = |e| {
-                    DataError(format!(
-                        "{}: cannot keep the dataset: {e}",
-                        self.blobs.blob_path(&hash).display()
-                    ))
-                };
-                self.blobs.store_blob(&hash, &bytes).map_err(unkept)?;
-
-                (hash, looks)
-            }
+            name => self.keep_canonical(name, needed, spec, &configs)?,
         };
 
-        Ok((
-            DataPin {
-                hash: Some(hash),
-                train: needed,
-                provenance: words,
-            },
-            line,
-        ))
+        let pin = DataPin {
+            hash: Some(hash),
+            train: needed,
+            provenance: summary.provenance,
+        };
+        Ok((pin, summary.description))
+    }
+
+    /// Reads a dataset that has a name, and keeps its canonical form.
+    fn keep_canonical(
+        &self,
+        name: DatasetName,
+        needed: u32,
+        spec: &Spec,
+        configs: &[TrialConfig],
+    ) -> Result<([u8; 32], DatasetSummary), DataError> {
+        let dataset = files::load_dataset(name, self.data_dir.as_deref(), needed)?;
+        let bytes = dataset.encode_canonical();
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let summary = dataset.summarize_use(name.as_str(), &hash, spec, configs)?;
+        self.blobs.store_blob(&hash, &bytes).map_err(|e| {
+            DataError(format!(
+                "{}: cannot keep the dataset: {e}",
+                self.blobs.blob_path(&hash).display()
+            ))
+        })?;
+
+        Ok((hash, summary))
+    }
+
+    /// Reads a file that came with a sweep.
+    fn read_uploaded(&self, hash: &[u8; 32], title: &str) -> Result<Vec<u8>, DataError> {
+        std::fs::read(self.blobs.blob_path(hash)).map_err(|e| {
+            DataError(format!(
+                "{title}: the file did not come with the sweep: {e}"
+            ))
+        })
     }
 
     /// Whether a file that a sweep names is kept, is what it is said to be, and fits the networks that start from it.
     fn check_pinned_file(&self, pin: &FilePin, configs: &[TrialConfig]) -> Result<(), DataError> {
-        let unread = |e| {
-            DataError(format!(
-                "{}: the file did not come with the sweep: {e}",
-                pin.path
-            ))
-        };
-        let bytes = std::fs::read(self.blobs.blob_path(&pin.hash)).map_err(unread)?;
+        let bytes = self.read_uploaded(&pin.hash, &pin.path)?;
         if FilePin::from_bytes(&pin.path, &bytes)? != *pin {
             return Err(DataError(format!(
                 "{}: the file is not what the sweep was told it is",
@@ -131,11 +117,31 @@ impl DatasetCatalog {
             .filter(|config| config.model.init_file == Some(pin.hash))
         {
             if let Some(net) = Net::from_config(config) {
-                let unfit = |e| DataError(format!("model.init.file: {}: {e}", pin.path));
-                Weights::from_safetensors(&bytes, &net).map_err(unfit)?;
+                Weights::from_safetensors(&bytes, &net)
+                    .map_err(|e| DataError(format!("model.init.file: {}: {e}", pin.path)))?;
             }
         }
 
         Ok(())
     }
+}
+
+/// The dataset that a sweep trains on, if it needs images.
+///
+/// # Errors
+/// The sweep trains on several.
+fn find_dataset(configs: &[TrialConfig]) -> Result<Option<DatasetName>, DataError> {
+    let Some(first) = configs.iter().find(|c| c.model.kind.needs_images()) else {
+        return Ok(None);
+    };
+    let name = first.data.dataset;
+    if let Some(other) = configs.iter().find(|c| c.data.dataset != name) {
+        let a = name.as_str();
+        let b = other.data.dataset.as_str();
+        return Err(DataError(format!(
+            "a sweep trains on one dataset, this one on {a} and {b}: launch two sweeps"
+        )));
+    }
+
+    Ok(Some(name))
 }

@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
 use super::context::ServerContext;
-use super::engine::events::EngineEvent;
+use super::engine::events::UserEvent;
 use super::limits::Permit;
 use super::recovery::{read_intact_rows, reader_threads};
 use super::services::access::SweepApi;
@@ -140,7 +140,7 @@ impl SweepApi {
         let spec = Arc::new(spec);
         sweep_changes::run_exclusively(&self.0, move |shared| async move {
             sweep_changes::send_and_wait(&shared, |reply| {
-                EngineEvent::Extend(number, from, to, spec, reply)
+                UserEvent::Extend(number, from, to, spec, reply)
             })
             .await
         })
@@ -246,7 +246,7 @@ impl SweepApi {
             let (reply, stored) = oneshot::channel();
             shared
                 .engine
-                .send_event(EngineEvent::InsertSuccessor(Box::new(inheritance), reply));
+                .send_event(UserEvent::InsertSuccessor(Box::new(inheritance), reply));
             let number = stored
                 .await
                 .map_err(|_| stopping_status())?
@@ -287,7 +287,7 @@ impl SweepApi {
         let (reply, taken) = oneshot::channel();
         self.0
             .engine
-            .send_event(EngineEvent::AddStoredSweep(Box::new(sweep), rows, reply));
+            .send_event(UserEvent::AddStoredSweep(Box::new(sweep), rows, reply));
         taken.await.map_err(|_| stopping_status())
     }
 }

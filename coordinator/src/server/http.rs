@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::Sleep;
 
 use super::context::ServerContext;
-use super::engine::events::EngineEvent;
+use super::engine::events::UserEvent;
 use super::limits::peer_network;
 use super::listen::{ACCEPT_RETRY_DELAY, max_connections};
 use super::metrics::CoreSnapshot;
@@ -117,7 +117,7 @@ async fn check_readiness(shared: &ServerContext) -> Result<(), String> {
     }
 
     let (reply, answered) = oneshot::channel();
-    shared.engine.send_event(EngineEvent::CheckWritable(reply));
+    shared.engine.send_event(UserEvent::CheckWritable(reply));
 
     match tokio::time::timeout(READY_TIMEOUT, answered).await {
         Ok(Ok(written)) => written.map_err(|e| e.to_string()),

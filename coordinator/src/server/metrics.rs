@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 
 use crate::core::audits::AuditCounts;
-use crate::core::{Core, StoredRow};
+use crate::core::{Core, StoredRow, Sweep};
 use crate::process_stats;
 use crate::records::{SweepState, SweepTallies};
 use crate::store::writer::WriterMetrics;
@@ -70,19 +70,17 @@ pub(crate) struct CoreSnapshot {
 }
 
 impl Metrics {
-    /// Beside what the store's writer counts, of a coordinator that leads or stands by.
+    /// Metrics beside those that the store's writer counts, of a coordinator that leads or stands by.
     pub(crate) fn new(writer_metrics: Arc<WriterMetrics>, is_leader: bool) -> Self {
-        // From a millisecond to three hours.
-        let histogram = || Histogram::new(exponential_buckets(0.001, 4.0, 12));
         Self {
             requests: Family::default(),
-            trial_seconds: Family::new_with_constructor(histogram),
+            trial_seconds: Family::new_with_constructor(duration_histogram),
             writer_metrics,
             is_leader,
         }
     }
 
-    /// Trials have got their rows.
+    /// Counts trials whose rows were stored.
     pub(crate) fn count_stored_trials<'a>(&self, rows: impl Iterator<Item = &'a StoredRow>) {
         for row in rows {
             let outcome = match row.outcome {
@@ -101,7 +99,7 @@ impl Metrics {
         self.writer_metrics.recent_failure()
     }
 
-    /// Everything as text.
+    /// All metrics in the text format of Prometheus.
     pub(crate) fn render_text(&self, now: &CoreSnapshot) -> String {
         let mut registry = Registry::with_prefix("ergodic");
         registry.register("build", "The program", Info::new([("version", BUILD)]));
@@ -140,148 +138,96 @@ impl Metrics {
 }
 
 impl CoreSnapshot {
-    /// Of this core.
+    /// Counts what a core has.
     pub(crate) fn from_core(core: &Core) -> Self {
-        let mut all = Self {
+        let mut snapshot = Self {
             epoch: core.epoch(),
             leases: core.lease_count() as u64,
+            sweeps: count_sweeps(core),
+            trials: count_open_trials(core),
             ..Self::default()
         };
 
-        let state =
-            |state: SweepState| core.sweeps().filter(|sweep| sweep.state == state).count() as u64;
-        all.sweeps = [
-            ("running", state(SweepState::Running)),
-            ("paused", state(SweepState::Paused)),
-            ("completed", state(SweepState::Completed)),
-            ("cancelled", state(SweepState::Cancelled)),
-        ];
-
-        let mut waiting = 0;
-        let mut leased = 0;
-        let mut completed = 0;
-        let mut diverged = 0;
-        let mut failed = 0;
-
         for sweep in core.sweeps() {
-            let SweepTallies {
-                releases,
-                duplicates,
-                mismatches,
-                fenced,
-            } = sweep.tallies;
-            all.tallies.releases += releases;
+            snapshot.add_tallies(sweep);
+        }
+        snapshot.add_workers(core);
 
-            all.tallies.duplicates += duplicates;
-            all.tallies.mismatches += mismatches;
-            all.tallies.fenced += fenced;
-            all.audits.merge(sweep.audits.counts);
+        snapshot
+    }
 
-            if sweep.state.is_open() {
-                all.audits_left += sweep.audits.counts.remaining();
-                waiting += sweep.total_trials() - sweep.counts.done() - sweep.leased_count();
-                leased += sweep.leased_count();
-                completed += sweep.counts.completed;
-                diverged += sweep.counts.diverged;
+    fn add_tallies(&mut self, sweep: &Sweep) {
+        self.tallies.releases += sweep.tallies.releases;
+        self.tallies.duplicates += sweep.tallies.duplicates;
+        self.tallies.mismatches += sweep.tallies.mismatches;
+        self.tallies.fenced += sweep.tallies.fenced;
+        self.audits.merge(sweep.audits.counts);
 
-                failed += sweep.counts.failed;
-            }
+        if sweep.state.is_open() {
+            self.audits_left += sweep.audits.counts.remaining();
+        }
+    }
+
+    fn add_workers(&mut self, core: &Core) {
+        let connected = core.workers().filter(|(_, worker)| worker.connected);
+        let mut joined = 0;
+        for (_, worker) in connected {
+            joined += 1;
+            self.slots += u64::from(worker.slots);
         }
 
-        all.trials = [
-            ("waiting", waiting),
-            ("leased", leased),
-            ("completed", completed),
-            ("diverged", diverged),
-            ("failed", failed),
-        ];
-
-        let connected = core
-            .workers()
-            .filter(|(_, worker)| worker.connected)
-            .count() as u64;
-        all.workers = [
-            ("joined", connected),
-            ("away", core.workers().count() as u64 - connected),
-        ];
-
-        all.slots = core
-            .workers()
-            .filter(|(_, w)| w.connected)
-            .map(|(_, w)| u64::from(w.slots))
-            .sum();
-
-        all
+        let away = core.workers().count() as u64 - joined;
+        self.workers = [("joined", joined), ("away", away)];
     }
 
     fn register_metrics(&self, registry: &mut Registry) {
-        let gauge = |value: u64| {
-            let gauge = Gauge::<i64>::default();
-            gauge.set(value as i64);
-            gauge
-        };
-
-        let by_state = |values: &[(&'static str, u64)]| {
-            let family = Family::<StateLabels, Gauge>::default();
-            values.iter().for_each(|(state, value)| {
-                _ = family
-                    .get_or_create(&StateLabels { state })
-                    .set(*value as i64)
-            });
-
-            family
-        };
-
-        let counter = |value: u64| {
-            let counter = Counter::<u64>::default();
-            counter.inc_by(value);
-            counter
-        };
-
         registry.register(
             "epoch",
             "How often a coordinator was started on the store",
-            gauge(self.epoch),
+            gauge_of(self.epoch),
         );
-        registry.register("sweeps", "Sweeps by state", by_state(&self.sweeps));
-
+        registry.register("sweeps", "Sweeps by state", gauges_by_state(&self.sweeps));
         registry.register(
             "trials",
             "Trials of open sweeps by state",
-            by_state(&self.trials),
+            gauges_by_state(&self.trials),
         );
-        registry.register("workers", "Workers by state", by_state(&self.workers));
+        registry.register(
+            "workers",
+            "Workers by state",
+            gauges_by_state(&self.workers),
+        );
+        registry.register("slots", "Slots of joined workers", gauge_of(self.slots));
+        registry.register("leases", "Leases in force", gauge_of(self.leases));
 
-        registry.register("slots", "Slots of joined workers", gauge(self.slots));
-        registry.register("leases", "Leases in force", gauge(self.leases));
-        let SweepTallies {
-            releases,
-            duplicates,
-            mismatches,
-            fenced,
-        } = self.tallies;
+        self.register_tallies(registry);
+        self.register_audits(registry);
+    }
+
+    fn register_tallies(&self, registry: &mut Registry) {
         registry.register(
             "leases_lost",
             "Leases that ended with trials left, of all sweeps",
-            counter(releases),
+            counter_of(self.tallies.releases),
         );
-
         registry.register(
             "duplicate_results",
             "Results that came again, of all sweeps",
-            counter(duplicates),
+            counter_of(self.tallies.duplicates),
         );
         registry.register(
             "mismatched_results",
             "Results that differed from their row: an alarm",
-            counter(mismatches),
+            counter_of(self.tallies.mismatches),
         );
-
         registry.register(
             "fenced_batches",
             "Batches under a lease that was over, of all sweeps",
-            counter(fenced),
+            counter_of(self.tallies.fenced),
         );
+    }
+
+    fn register_audits(&self, registry: &mut Registry) {
         let AuditCounts {
             same,
             different,
@@ -301,13 +247,77 @@ impl CoreSnapshot {
             "Trials run again by another worker process, of all sweeps, by finding",
             audits,
         );
-
         registry.register(
             "audits_left",
             "Audits of open sweeps that are still to come",
-            gauge(self.audits_left),
+            gauge_of(self.audits_left),
         );
     }
+}
+
+/// From a millisecond to three hours.
+fn duration_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 4.0, 12))
+}
+
+fn count_sweeps(core: &Core) -> [(&'static str, u64); 4] {
+    [
+        ("running", SweepState::Running),
+        ("paused", SweepState::Paused),
+        ("completed", SweepState::Completed),
+        ("cancelled", SweepState::Cancelled),
+    ]
+    .map(|(name, state)| {
+        let sweeps = core.sweeps().filter(|sweep| sweep.state == state);
+        (name, sweeps.count() as u64)
+    })
+}
+
+fn count_open_trials(core: &Core) -> [(&'static str, u64); 5] {
+    let mut waiting = 0;
+    let mut leased = 0;
+    let mut completed = 0;
+    let mut diverged = 0;
+    let mut failed = 0;
+
+    for sweep in core.sweeps().filter(|sweep| sweep.state.is_open()) {
+        waiting += sweep.total_trials() - sweep.counts.done() - sweep.leased_count();
+        leased += sweep.leased_count();
+        completed += sweep.counts.completed;
+        diverged += sweep.counts.diverged;
+        failed += sweep.counts.failed;
+    }
+
+    [
+        ("waiting", waiting),
+        ("leased", leased),
+        ("completed", completed),
+        ("diverged", diverged),
+        ("failed", failed),
+    ]
+}
+
+fn gauge_of(value: u64) -> Gauge<i64> {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(value as i64);
+    gauge
+}
+
+fn counter_of(value: u64) -> Counter<u64> {
+    let counter = Counter::<u64>::default();
+    counter.inc_by(value);
+    counter
+}
+
+fn gauges_by_state(values: &[(&'static str, u64)]) -> Family<StateLabels, Gauge> {
+    let family = Family::<StateLabels, Gauge>::default();
+    for (state, value) in values {
+        family
+            .get_or_create(&StateLabels { state })
+            .set(*value as i64);
+    }
+
+    family
 }
 
 fn register_process(registry: &mut Registry) {
@@ -367,12 +377,12 @@ where
                 .and_then(|code| code.to_str().ok()?.parse().ok())
                 .unwrap_or(0);
 
-            // Of what there is none, there could be any number of names.
-            let known = code != tonic::Code::Unimplemented as i32;
+            // Methods that do not exist could have any number of names.
+            let is_known = code != tonic::Code::Unimplemented as i32;
             let method = path
                 .rsplit('/')
                 .next()
-                .filter(|_| known)
+                .filter(|_| is_known)
                 .unwrap_or("unknown")
                 .to_owned();
             requests.get_or_create(&CallLabels { method, code }).inc();

@@ -1,4 +1,4 @@
-//! From what is stored to what a coordinator knows.
+//! A coordinator's start: from what is stored to the core.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,14 @@ use rayon::prelude::*;
 use super::store_error;
 use crate::core::{Core, MetricPositions, StoredRow, Sweep, Timing, UnreadableSweep};
 use crate::records::{SweepRow, SweepState};
-use crate::store::{Damage, SnapshotReaders, Store, StoreError, StoreWrite, StoreWriter};
+use crate::store::{
+    Damage, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, TrialRange,
+};
 
-/// Threads that read a store for a start, at most: what they find is put together by one.
+/// Most threads that read a store for a start: what they find is put together by one.
 const MAX_READER_THREADS: usize = 4;
 
-/// As many as there are cores.
+/// As many threads as there are cores, up to [`MAX_READER_THREADS`].
 pub(super) fn reader_threads() -> usize {
     std::thread::available_parallelism()
         .map_or(1, usize::from)
@@ -32,7 +34,7 @@ pub fn recover_core(
     mut writer: Option<&mut dyn StoreWriter>,
     epoch: u64,
     lease_ttl: Duration,
-    all_of_it: bool,
+    reads_all: bool,
 ) -> Result<(Core, Vec<i64>), UserError> {
     let readers = store.open_readers(reader_threads()).map_err(store_error)?;
     let (leases, next_lease) = readers
@@ -42,25 +44,14 @@ pub fn recover_core(
     let rows = readers
         .with_reader(|reader| reader.read_sweeps())
         .map_err(store_error)?;
-    let meanings = read_specs(&rows);
-    for (row, meaning) in rows.into_iter().zip(meanings) {
+    let readings = read_specs(&rows);
+    for (row, reading) in rows.into_iter().zip(readings) {
         let writer = writer
             .as_mut()
             .map(|writer| &mut **writer as &mut dyn StoreWriter);
-        match recover_sweep(&readers, writer, row, meaning, all_of_it).map_err(store_error)? {
-            RecoveredSweep::Readable(sweep, rows) => {
-                drop(core.on_sweep_added(*sweep, rows, Duration::ZERO))
-            }
-            RecoveredSweep::Unreadable(sweep) => {
-                tracing::error!(
-                    sweep = sweep.record.id,
-                    why = sweep.why,
-                    "a sweep cannot be read: it is listed and left alone"
-                );
-
-                core.on_unreadable_sweep(sweep);
-            }
-        }
+        let sweep =
+            recover_sweep(&readers, writer, row, reading, reads_all).map_err(store_error)?;
+        add_recovered_sweep(&mut core, sweep);
     }
 
     for lease in leases {
@@ -69,38 +60,52 @@ pub fn recover_core(
     }
 
     core.set_aside_inconsistent_sweeps();
-    Ok((
-        core,
-        readers
-            .with_reader(|reader| reader.read_unfinished_removals())
-            .map_err(store_error)?,
-    ))
+    let removals = readers
+        .with_reader(|reader| reader.read_unfinished_removals())
+        .map_err(store_error)?;
+    Ok((core, removals))
 }
 
-/// From so many sweeps on, what their files mean is worked out on several threads.
+fn add_recovered_sweep(core: &mut Core, sweep: RecoveredSweep) {
+    match sweep {
+        RecoveredSweep::Readable(sweep, rows) => {
+            drop(core.on_sweep_added(*sweep, rows, Duration::ZERO));
+        }
+        RecoveredSweep::Unreadable(sweep) => {
+            tracing::error!(
+                sweep = sweep.record.id,
+                why = sweep.why,
+                "a sweep cannot be read: it is listed and left alone"
+            );
+            core.on_unreadable_sweep(sweep);
+        }
+    }
+}
+
+/// From so many sweeps on, their files are read on several threads.
 const PARALLEL_FROM: usize = 16;
 
-/// What a sweep's file means, and the digest of what its cells resolve to; or why it cannot be read.
+/// A sweep's spec, and the digest of what its cells resolve to; or why its file cannot be read.
 type SpecReading = Result<(Spec, [u8; 32]), String>;
 
-/// What the files of sweeps mean, which takes some milliseconds for each of those that are large.
+/// Reads the files of sweeps, which takes some milliseconds for a large one.
 fn read_specs(rows: &[SweepRow]) -> Vec<SpecReading> {
-    let of = |row: &SweepRow| {
-        let spec = Spec::read_stored(&row.source).map_err(|error| error.to_string())?;
-        let cells = spec.compute_cells_fingerprint();
-        Ok((spec, cells))
-    };
-
     if rows.len() < PARALLEL_FROM {
-        rows.iter().map(of).collect()
+        rows.iter().map(read_spec).collect()
     } else {
-        rows.par_iter().map(of).collect()
+        rows.par_iter().map(read_spec).collect()
     }
+}
+
+fn read_spec(row: &SweepRow) -> SpecReading {
+    let spec = Spec::read_stored(&row.source).map_err(|error| error.to_string())?;
+    let cells = spec.compute_cells_fingerprint();
+    Ok((spec, cells))
 }
 
 /// A sweep of the store.
 enum RecoveredSweep {
-    /// With what the core keeps of its rows.
+    /// A sweep, and what the core keeps of its rows.
     Readable(Box<Sweep>, Vec<StoredRow>),
     Unreadable(UnreadableSweep),
 }
@@ -108,53 +113,34 @@ enum RecoveredSweep {
 /// What becomes of a sweep that is stored. One that cannot be read, or makes no sense, keeps no other one from being served.
 fn recover_sweep(
     readers: &SnapshotReaders,
-    mut writer: Option<&mut dyn StoreWriter>,
+    writer: Option<&mut dyn StoreWriter>,
     mut row: SweepRow,
-    meaning: SpecReading,
-    all_of_it: bool,
+    reading: SpecReading,
+    reads_all: bool,
 ) -> Result<RecoveredSweep, StoreError> {
-    let (spec, cells) = match meaning {
-        Ok(meaning) => meaning,
-        Err(why) => {
-            return Ok(RecoveredSweep::Unreadable(UnreadableSweep {
-                record: Arc::new(row),
-                why,
-            }));
-        }
+    let (spec, cells) = match reading {
+        Ok(reading) => reading,
+        Err(why) => return Ok(unreadable_sweep(row, why)),
     };
-    let withheld = row
+    let is_withheld = row
         .source
         .cells_fingerprint
-        .is_some_and(|stored| stored != cells)
-        .then(|| WITHHELD_REASON.to_owned());
+        .is_some_and(|stored| stored != cells);
 
-    let (mut rows, damages) = read_intact_rows(readers, row.number, &spec, all_of_it)?;
-    match (&withheld, rows.iter().find(|row| !spec.has_trial(row.key))) {
-        (_, None) => {}
-        (Some(_), _) => rows.retain(|row| spec.has_trial(row.key)),
-        (None, Some(stray)) => {
-            let why = format!(
-                "the store has a row of {}, which is no trial of the sweep",
-                stray.key
-            );
-            return Ok(RecoveredSweep::Unreadable(UnreadableSweep {
-                record: Arc::new(row),
-                why,
-            }));
-        }
-    }
-
-    if let Some(writer) = writer.as_mut().filter(|_| withheld.is_none()) {
-        quarantine_rows(*writer, &mut row, &damages)?;
-        record_cells_digest(*writer, &mut row, cells)?;
+    let (mut rows, damages) = read_intact_rows(readers, row.number, &spec, reads_all)?;
+    if is_withheld {
+        rows.retain(|row| spec.has_trial(row.key));
+        report_withheld_sweep(&row, &damages);
+    } else if let Some(stray) = rows.iter().find(|row| !spec.has_trial(row.key)) {
+        let why = format!(
+            "the store has a row of {}, which is no trial of the sweep",
+            stray.key
+        );
+        return Ok(unreadable_sweep(row, why));
+    } else if let Some(writer) = writer {
+        quarantine_rows(writer, &mut row, &damages)?;
+        record_cells_digest(writer, &mut row, cells)?;
         tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
-    }
-
-    if withheld.is_some() {
-        tracing::error!(sweep = row.id, "the sweep is only shown: {WITHHELD_REASON}");
-        for Damage { key, what, why, .. } in &damages {
-            tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}), and left as it is");
-        }
     }
 
     let mut audits = readers.with_reader(|reader| reader.read_audits(row.number))?;
@@ -162,9 +148,9 @@ fn recover_sweep(
     audits.retain(|audit| {
         spec.has_trial(audit.key) && damages.iter().all(|damage| damage.key != audit.key)
     });
-    let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
-    sweep.withheld = withheld;
 
+    let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
+    sweep.withheld = is_withheld.then(|| WITHHELD_REASON.to_owned());
     sweep.record_audits(
         audits
             .into_iter()
@@ -172,6 +158,20 @@ fn recover_sweep(
     );
 
     Ok(RecoveredSweep::Readable(Box::new(sweep), rows))
+}
+
+fn unreadable_sweep(row: SweepRow, why: String) -> RecoveredSweep {
+    RecoveredSweep::Unreadable(UnreadableSweep {
+        record: Arc::new(row),
+        why,
+    })
+}
+
+fn report_withheld_sweep(row: &SweepRow, damages: &[Damage]) {
+    tracing::error!(sweep = row.id, "the sweep is only shown: {WITHHELD_REASON}");
+    for Damage { key, what, why, .. } in damages {
+        tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}), and left as it is");
+    }
 }
 
 /// Why a sweep is only shown.
@@ -196,41 +196,48 @@ pub(super) fn read_intact_rows(
     readers: &SnapshotReaders,
     sweep: i64,
     spec: &Spec,
-    all_of_it: bool,
+    reads_all: bool,
 ) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
-    let kept = MetricPositions::from_spec(spec);
+    let positions = MetricPositions::from_spec(spec);
     let mut rows = Vec::new();
-    let mut damages = Vec::new();
-
-    if all_of_it {
-        damages = readers.with_reader(|reader| {
+    if reads_all {
+        let damages = readers.with_reader(|reader| {
             reader.read_intact_trials(sweep, &mut |trial| {
-                rows.push(kept.build_row_from_result(&trial.result))
+                rows.push(positions.build_row_from_result(&trial.result));
             })
         })?;
-    } else {
-        let parts = readers.map_ranges(
-            &readers.split_trials(spec.grid.cell_number_bound(), spec.repeats),
-            |reader, part| {
-                let mut rows = Vec::new();
-                let damages = reader.read_intact_ended_trials(sweep, part, &mut |ended| {
-                    rows.push(kept.build_row(
-                        ended.key,
-                        ended.outcome,
-                        |at| ended.metrics.get(at),
-                        ended.seconds,
-                    ));
-                })?;
-
-                Ok::<_, StoreError>((rows, damages))
-            },
-        );
-
-        for (more_rows, more_damages) in parts? {
-            rows.extend(more_rows);
-            damages.extend(more_damages);
-        }
+        return Ok((rows, damages));
     }
+
+    let ranges = readers.split_trials(spec.grid.cell_number_bound(), spec.repeats);
+    let parts = readers.map_ranges(&ranges, |reader, range| {
+        read_intact_range(reader, sweep, range, &positions)
+    })?;
+
+    let mut damages = Vec::new();
+    for (more_rows, more_damages) in parts {
+        rows.extend(more_rows);
+        damages.extend(more_damages);
+    }
+
+    Ok((rows, damages))
+}
+
+fn read_intact_range(
+    reader: &dyn StoreReader,
+    sweep: i64,
+    range: TrialRange,
+    positions: &MetricPositions,
+) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
+    let mut rows = Vec::new();
+    let damages = reader.read_intact_ended_trials(sweep, range, &mut |ended| {
+        rows.push(positions.build_row(
+            ended.key,
+            ended.outcome,
+            |at| ended.metrics.get(at),
+            ended.seconds,
+        ));
+    })?;
 
     Ok((rows, damages))
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::context::ServerContext;
-use super::engine::events::EngineEvent;
+use super::engine::events::UserEvent;
 use super::sweep_changes::send_and_wait;
 use super::{blob_collection, store_error, sweep_changes};
 use crate::core::Steering;
@@ -44,12 +44,12 @@ pub(super) async fn remove_sweep(
         sweep_changes::run_exclusively(&shared, move |shared| async move {
             if force {
                 send_and_wait(&shared, |reply| {
-                    EngineEvent::Steer(number, Steering::Cancel, reply)
+                    UserEvent::Steer(number, Steering::Cancel, reply)
                 })
                 .await?;
             }
 
-            send_and_wait(&shared, |reply| EngineEvent::Remove(number, reply)).await
+            send_and_wait(&shared, |reply| UserEvent::Remove(number, reply)).await
         })
         .await?;
 
@@ -98,9 +98,7 @@ async fn clear_rows(
 ) -> Result<(), StoreError> {
     loop {
         let (reply, done) = oneshot::channel();
-        shared
-            .engine
-            .send_event(EngineEvent::ClearRows(sweep, reply));
+        shared.engine.send_event(UserEvent::ClearRows(sweep, reply));
         let stopped = || StoreError::Failed("the coordinator is stopping".into());
         let ClearedRows {
             trials,
@@ -130,7 +128,7 @@ async fn delete_unreferenced(
     let (reply, done) = oneshot::channel();
     shared
         .engine
-        .send_event(EngineEvent::DeleteUnreferenced(hashes, reply));
+        .send_event(UserEvent::DeleteUnreferenced(hashes, reply));
 
     match done.await {
         Ok(Ok((files, bytes))) => {

@@ -24,58 +24,45 @@ pub type SessionSender = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>
 
 /// Everything that can wake the loop.
 pub enum EngineEvent {
-    /// A sweep is to be stored.
+    /// A worker did something.
+    Worker(WorkerEvent),
+    /// A user, or the server itself, wants something changed.
+    User(UserEvent),
+    /// The store, or the folder of checkpoints, has dealt with something.
+    Store(StoreEvent),
+    /// A question.
+    Query(Box<dyn FnOnce(&Core) + Send>),
+    /// Time passed.
+    Tick,
+    /// The coordinator stops.
+    Stop,
+}
+
+/// What workers do.
+pub enum WorkerEvent {
+    /// A worker opened a session. The reply is the session's number.
+    WorkerJoined(JoiningWorker, SessionSender, oneshot::Sender<u64>),
+    /// The session of this number ended.
+    SessionEnded(WorkerId, u64),
+    /// A message of a session, with the permit for its bytes until it is handled.
+    MessageReceived(WorkerId, WorkerMessage, Permit),
+    /// A batch of results.
+    BatchReceived(Box<IncomingBatch>),
+    /// A checkpoint that has arrived whole.
+    CheckpointReceived(Box<IncomingCheckpoint>),
+}
+
+/// What users want changed. Each reply is sent once the change is durable, or has failed.
+pub enum UserEvent {
+    /// Store a new sweep. The reply is its number.
     Launch(
         Box<SweepRow>,
         Arc<Spec>,
         oneshot::Sender<Result<i64, StoreError>>,
     ),
-    /// It was.
-    Launched(
-        Box<SweepRow>,
-        Arc<Spec>,
-        oneshot::Sender<Result<i64, StoreError>>,
-    ),
-    /// A worker opened a session.
-    WorkerJoined(JoiningWorker, SessionSender, oneshot::Sender<u64>),
-    /// A session ended, by its number.
-    SessionEnded(WorkerId, u64),
-    /// What a worker says in its session, and the room that it takes until it is heard.
-    MessageReceived(WorkerId, WorkerMessage, Permit),
-    /// A batch of results.
-    BatchReceived(Box<IncomingBatch>),
-    /// The store has dealt with it.
-    BatchCommitted(Box<IncomingBatch>, Result<CommitReport, StoreError>),
-    /// A lease is durable and may be sent, or is not.
-    LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
-    /// The store has dealt with the verdict on a trial: whether it gave it that row.
-    GiveUpStored(GivenUpTrial, Result<bool, StoreError>),
-    /// A verdict was taken back: what is to be run again, if it stood.
-    GiveUpReverted(GiveUpReversal, Result<ReopenedTrials, StoreError>),
-    /// Rows that the core did not know.
-    RowsLookedUp(i64, Result<FoundRows, StoreError>),
-    /// A change of leases or state is not durable.
-    WriteFailed(StoreError),
-    /// A checkpoint has come.
-    CheckpointReceived(Box<IncomingCheckpoint>),
-    /// It is in its place, after so many steps of the trial.
-    CheckpointStored(i64, TrialKey, u64),
-    /// A user steers a sweep.
+    /// Steer a sweep.
     Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
-    /// What that changes is durable, or is not.
-    Steered(
-        i64,
-        SweepChange,
-        Result<(), StoreError>,
-        oneshot::Sender<Result<(), UserError>>,
-    ),
-    /// Its failed trials have no rows any more, or still have them.
-    Retried(
-        i64,
-        Result<ReopenedTrials, StoreError>,
-        oneshot::Sender<Result<(), UserError>>,
-    ),
-    /// A sweep is to have a file that asks for more repeats of its cells, in place of the first of these.
+    /// Give a sweep a file that asks for more repeats of its cells (the second one) in place of the first one.
     Extend(
         i64,
         SpecSource,
@@ -83,7 +70,69 @@ pub enum EngineEvent {
         Arc<Spec>,
         oneshot::Sender<Result<(), UserError>>,
     ),
-    /// It has it, if the answer is yes.
+    /// Store a new sweep with the rows of another one. The reply is its number.
+    InsertSuccessor(
+        Box<SuccessorSweep>,
+        oneshot::Sender<Result<i64, StoreError>>,
+    ),
+    /// Store a new sweep with copies of rows of others. The reply is its number, and how many rows were copied.
+    InsertReusing(
+        Box<ReusingSweep>,
+        oneshot::Sender<Result<(i64, u64), StoreError>>,
+    ),
+    /// Begin with a sweep that is stored, and has these rows.
+    AddStoredSweep(Box<Sweep>, Vec<StoredRow>, oneshot::Sender<()>),
+    /// Remove a sweep.
+    Remove(i64, oneshot::Sender<Result<(), UserError>>),
+    /// Clear some of a removed sweep's rows.
+    ClearRows(i64, oneshot::Sender<Result<ClearedRows, StoreError>>),
+    /// Delete files that nothing names, as far as is known. The reply is how many were deleted, and their bytes.
+    DeleteUnreferenced(
+        Vec<[u8; 32]>,
+        oneshot::Sender<Result<(u64, u64), StoreError>>,
+    ),
+    /// Run trials of a sweep once more, because files that their rows name are lost.
+    Redo(i64, Vec<TrialKey>, oneshot::Sender<Result<(), UserError>>),
+    /// Find out whether the store takes a write.
+    CheckWritable(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// What the store has dealt with, each with the reply that is due, if one is.
+pub enum StoreEvent {
+    /// A new sweep is stored, under the number in its row.
+    Launched(
+        Box<SweepRow>,
+        Arc<Spec>,
+        oneshot::Sender<Result<i64, StoreError>>,
+    ),
+    /// A batch was stored or compared, or could not be.
+    BatchCommitted(Box<IncomingBatch>, Result<CommitReport, StoreError>),
+    /// A lease is durable and may be sent, or is not.
+    LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
+    /// A trial was given up: whether the store gave it that row.
+    GiveUpStored(GivenUpTrial, Result<bool, StoreError>),
+    /// A give-up was taken back: what is to be run again, if it was stored.
+    GiveUpReverted(GiveUpReversal, Result<ReopenedTrials, StoreError>),
+    /// Rows that the core did not know.
+    RowsLookedUp(i64, Result<FoundRows, StoreError>),
+    /// A change of leases or state is not durable.
+    WriteFailed(StoreError),
+    /// A trial's checkpoint is at its path, taken after so many steps.
+    CheckpointStored(i64, TrialKey, u64),
+    /// A change of a sweep's state or share is durable, or is not.
+    Steered(
+        i64,
+        SweepChange,
+        Result<(), StoreError>,
+        oneshot::Sender<Result<(), UserError>>,
+    ),
+    /// A sweep's failed trials have no rows any more, or still have them.
+    Retried(
+        i64,
+        Result<ReopenedTrials, StoreError>,
+        oneshot::Sender<Result<(), UserError>>,
+    ),
+    /// A sweep has another file, if the answer is yes.
     Extended(
         i64,
         SpecSource,
@@ -91,55 +140,42 @@ pub enum EngineEvent {
         Result<bool, StoreError>,
         oneshot::Sender<Result<(), UserError>>,
     ),
-    /// A new sweep is to be stored with the rows of another one.
-    InsertSuccessor(
-        Box<SuccessorSweep>,
-        oneshot::Sender<Result<i64, StoreError>>,
-    ),
-    /// A new sweep is to be stored with copies of rows of others.
-    InsertReusing(
-        Box<ReusingSweep>,
-        oneshot::Sender<Result<(i64, u64), StoreError>>,
-    ),
-    /// It is stored, and the other one, of this number, has ended.
+    /// A successor is stored, and its predecessor, of this number, has ended.
     SuccessorInserted(
         i64,
         Result<i64, StoreError>,
         oneshot::Sender<Result<i64, StoreError>>,
     ),
-    /// A sweep that is stored begins with these rows.
-    AddStoredSweep(Box<Sweep>, Vec<StoredRow>, oneshot::Sender<()>),
-    /// A user removes a sweep.
-    Remove(i64, oneshot::Sender<Result<(), UserError>>),
-    /// It is no more, or still there.
+    /// A sweep is removed, or still there.
     Removed(
         i64,
         Result<(), StoreError>,
         oneshot::Sender<Result<(), UserError>>,
     ),
-    /// Some of a removed sweep's rows are to be cleared.
-    ClearRows(i64, oneshot::Sender<Result<ClearedRows, StoreError>>),
-    /// Files are to go that nothing names, as far as is known; how many of them went, and their bytes.
-    DeleteUnreferenced(
-        Vec<[u8; 32]>,
-        oneshot::Sender<Result<(u64, u64), StoreError>>,
-    ),
-    /// Trials of a sweep are to be run once more, because files that their rows name are lost.
-    Redo(i64, Vec<TrialKey>, oneshot::Sender<Result<(), UserError>>),
-    /// They are due, or are not.
+    /// Trials are to be run once more, or are not.
     Redone(
         i64,
         Result<Vec<RedoneTrial>, StoreError>,
         oneshot::Sender<Result<(), UserError>>,
     ),
-    /// Whether the store takes a write.
-    CheckWritable(oneshot::Sender<Result<(), StoreError>>),
-    /// A question.
-    Query(Box<dyn FnOnce(&Core) + Send>),
-    /// Time passed.
-    Tick,
-    /// The coordinator goes.
-    Stop,
+}
+
+impl From<WorkerEvent> for EngineEvent {
+    fn from(event: WorkerEvent) -> Self {
+        Self::Worker(event)
+    }
+}
+
+impl From<UserEvent> for EngineEvent {
+    fn from(event: UserEvent) -> Self {
+        Self::User(event)
+    }
+}
+
+impl From<StoreEvent> for EngineEvent {
+    fn from(event: StoreEvent) -> Self {
+        Self::Store(event)
+    }
 }
 
 /// Rows, and audits of these.
@@ -150,23 +186,23 @@ pub type ReopenedTrials = (Vec<TrialKey>, Vec<(TrialKey, WorkerId)>);
 
 /// What a worker can say.
 pub enum WorkerMessage {
-    /// It lives.
+    /// A sign of life: trials that run, with the numbers of their leases; how many are queued; and the leases it holds.
     Heartbeat(Vec<(u64, TrialKey)>, u64, Vec<Fence>),
-    /// It wants a lease for so many idle slots.
+    /// A request for a lease for so many idle slots.
     RequestWork(u32),
-    /// It gives one back, with a reason if it cannot work on that sweep.
+    /// A lease is given back, with a reason if the worker cannot work on that sweep.
     Release(Fence, String),
-    /// It gives back trials of a lease that it has not begun.
+    /// Trials of a lease that were not begun are given back.
     Retracted(Fence, Vec<TrialKey>),
-    /// It leaves.
+    /// The worker leaves.
     Goodbye,
 }
 
 /// A batch on its way to the store.
 pub struct IncomingBatch {
-    /// From whom.
+    /// The sender.
     pub worker: WorkerId,
-    /// Under which fence.
+    /// The lease under which it is sent.
     pub fence: Fence,
     /// Number of the sweep.
     pub sweep: i64,
@@ -174,9 +210,9 @@ pub struct IncomingBatch {
     pub results: Vec<TrialResult>,
     /// What the core keeps of them.
     pub rows: Vec<StoredRow>,
-    /// The room that it takes until it is stored.
+    /// For its bytes until it is stored.
     pub permit: Permit,
-    /// Whether a "no such trial" is to be answered.
+    /// Receives what the store did with it, or why it was refused.
     pub reply: oneshot::Sender<Result<CommitReport, BatchRefusal>>,
 }
 
@@ -185,9 +221,9 @@ pub struct IncomingBatch {
 pub enum BatchRefusal {
     /// The lease never held this trial.
     NotLeased(TrialKey),
-    /// The store is behind: send it again later.
+    /// The store is behind: the batch is to be sent again later.
     Overloaded,
-    /// It is not durable: send it again later.
+    /// The batch is not durable, and is to be sent again later.
     StoreFailed(StoreError),
 }
 
@@ -204,7 +240,7 @@ pub struct EngineHandle {
 pub struct EngineStopped;
 
 impl EngineHandle {
-    /// A handle to somebody who answers questions in the loop's place, and what is asked.
+    /// A handle without a loop, and the queue of what is sent through it: a standby answers the questions.
     pub(crate) fn detached() -> (Self, mpsc::UnboundedReceiver<EngineEvent>) {
         let (events, questions) = Engine::new_queue();
         (
@@ -216,10 +252,10 @@ impl EngineHandle {
         )
     }
 
-    /// Tells the loop something.
-    pub fn send_event(&self, event: EngineEvent) {
+    /// Puts an event into the loop's queue.
+    pub fn send_event(&self, event: impl Into<EngineEvent>) {
         // A loop that is gone needs to hear nothing.
-        let _ = self.events.send(event);
+        let _ = self.events.send(event.into());
     }
 
     /// Asks the core something and waits for the answer.
@@ -237,7 +273,7 @@ impl EngineHandle {
         answered.await.map_err(|_| EngineStopped)
     }
 
-    /// Counts up whenever something changed.
+    /// A counter that is raised whenever something changed.
     pub fn subscribe_changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }

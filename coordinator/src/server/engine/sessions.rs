@@ -2,11 +2,13 @@
 
 use ergodic_common::TrialKey;
 use ergodic_proto::v1;
+use ergodic_proto::v1::session_response::Message;
 use tokio::sync::oneshot;
 
 use crate::core::{CoreTime, Effect, JoiningWorker};
-use crate::records::LeaseRow;
-use crate::server::engine::{Engine, EngineEvent, SessionSender, WorkerMessage, fence_to_wire};
+use crate::records::{Fence, LeaseRow};
+use crate::server::convert::fence_to_wire;
+use crate::server::engine::{Engine, SessionSender, StoreEvent, WorkerMessage};
 use crate::store::{StoreError, StoreWrite, WriteOutput};
 
 impl Engine {
@@ -49,13 +51,13 @@ impl Engine {
     pub(crate) fn handle_worker_message(
         &mut self,
         worker: &str,
-        saying: WorkerMessage,
+        message: WorkerMessage,
         now: CoreTime,
     ) -> Vec<Effect> {
-        match saying {
+        match message {
             WorkerMessage::Heartbeat(running, queued, held) => {
                 self.core.on_heartbeat(worker, running, queued, &held, now);
-                let renewed = v1::session_response::Message::Renewed(v1::Renewed {});
+                let renewed = Message::Renewed(v1::Renewed {});
                 self.send_to_worker(worker, renewed);
                 Vec::new()
             }
@@ -84,12 +86,8 @@ impl Engine {
         let events = self.events.clone();
         let row = lease.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events.send(EngineEvent::LeaseStored(
-                lease,
-                sweep,
-                keys,
-                written.map(|_| ()),
-            ));
+            let _ = events
+                .send(StoreEvent::LeaseStored(lease, sweep, keys, written.map(|_| ())).into());
         });
 
         self.writer
@@ -110,11 +108,11 @@ impl Engine {
         }
 
         if !self.core.holds_lease(&lease.worker, lease.fence) {
-            // It ended while it was being stored: by a cancel, say. Whoever is told so wishes for another.
+            // It ended while it was being stored: by a cancel, say. A worker that is told so requests another.
             let revoke = v1::Revoke {
                 fences: vec![fence_to_wire(lease.fence)],
             };
-            self.send_to_worker(&lease.worker, v1::session_response::Message::Revoke(revoke));
+            self.send_to_worker(&lease.worker, Message::Revoke(revoke));
             return Vec::new();
         }
 
@@ -125,24 +123,41 @@ impl Engine {
             "lease granted"
         );
 
-        let grant = v1::Grant {
-            fence: Some(fence_to_wire(lease.fence)),
-            sweep,
-            cells: keys.iter().map(|key| key.cell).collect(),
-            repeats: keys.iter().map(|key| key.repeat).collect(),
-            checkpointed: keys
-                .iter()
-                .filter(|key| self.core.checkpoint_steps(lease.sweep, **key).is_some())
-                .map(|key| (*key).into())
-                .collect(),
-        };
-        self.send_to_worker(&lease.worker, v1::session_response::Message::Grant(grant));
+        let grant = self.build_grant(lease, sweep, keys);
+        self.send_to_worker(&lease.worker, Message::Grant(grant));
 
         Vec::new()
     }
 
+    fn build_grant(&self, lease: &LeaseRow, sweep: String, keys: &[TrialKey]) -> v1::Grant {
+        let checkpointed = keys
+            .iter()
+            .filter(|key| self.core.checkpoint_steps(lease.sweep, **key).is_some());
+        v1::Grant {
+            fence: Some(fence_to_wire(lease.fence)),
+            sweep,
+            cells: keys.iter().map(|key| key.cell).collect(),
+            repeats: keys.iter().map(|key| key.repeat).collect(),
+            checkpointed: checkpointed.map(|key| (*key).into()).collect(),
+        }
+    }
+
+    pub(crate) fn send_retraction(&mut self, worker: &str, fence: Fence, trials: u64) {
+        let retract = v1::Retract {
+            fence: Some(fence_to_wire(fence)),
+            trials,
+        };
+        self.send_to_worker(worker, Message::Retract(retract));
+    }
+
+    pub(crate) fn send_revocation(&mut self, worker: &str, fences: Vec<Fence>) {
+        tracing::info!(worker, leases = fences.len(), "leases revoked");
+        let fences = fences.into_iter().map(fence_to_wire).collect();
+        self.send_to_worker(worker, Message::Revoke(v1::Revoke { fences }));
+    }
+
     /// A worker that does not read its messages loses its session: its leases expire unless it comes back.
-    pub(crate) fn send_to_worker(&mut self, worker: &str, message: v1::session_response::Message) {
+    pub(crate) fn send_to_worker(&mut self, worker: &str, message: Message) {
         let response = v1::SessionResponse {
             message: Some(message),
         };

@@ -7,10 +7,10 @@ use ergodic_common::{ErrorCode, Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use tokio::sync::oneshot;
 
-use crate::core::{CoreTime, Effect, Steering, SweepChange};
+use crate::core::{CoreTime, Effect, Steering, Sweep, SweepChange};
 use crate::records::{SweepRow, SweepState};
 use crate::server::engine::persist::into_reopened_trials;
-use crate::server::engine::{Engine, EngineEvent, ReopenedTrials};
+use crate::server::engine::{Engine, ReopenedTrials, StoreEvent};
 use crate::server::store_error;
 use crate::store::{
     ClearedRows, RedoneTrial, ReusingSweep, StoreError, StoreWrite, SuccessorSweep, WriteOutput,
@@ -29,7 +29,7 @@ impl Engine {
             move |written: Result<WriteOutput, StoreError>| match written {
                 Ok(WriteOutput::SweepNumber(number)) => {
                     let row = Box::new(SweepRow { number, ..*row });
-                    let _ = events.send(EngineEvent::Launched(row, spec, reply));
+                    let _ = events.send(StoreEvent::Launched(row, spec, reply).into());
                 }
                 Ok(_) => drop(reply),
                 Err(error) => drop(reply.send(Err(error))),
@@ -39,6 +39,21 @@ impl Engine {
             .enqueue_write(StoreWrite::InsertSweep(*stored), answer);
 
         Vec::new()
+    }
+
+    pub(crate) fn on_sweep_stored(
+        &mut self,
+        row: Box<SweepRow>,
+        spec: Arc<Spec>,
+        reply: oneshot::Sender<Result<i64, StoreError>>,
+        now: CoreTime,
+    ) -> Vec<Effect> {
+        let number = row.number;
+        let sweep = Sweep::new(Arc::new(*row), spec);
+        let effects = self.core.on_sweep_added(sweep, [], now);
+        let _ = reply.send(Ok(number));
+
+        effects
     }
 
     /// Nothing is changed before it is durable.
@@ -55,12 +70,9 @@ impl Engine {
             Ok(Some(change)) => {
                 let events = self.events.clone();
                 let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-                    let _ = events.send(EngineEvent::Steered(
-                        sweep,
-                        change,
-                        written.map(|_| ()),
-                        reply,
-                    ));
+                    let _ = events.send(
+                        StoreEvent::Steered(sweep, change, written.map(|_| ()), reply).into(),
+                    );
                 });
 
                 let write = match change {
@@ -93,11 +105,8 @@ impl Engine {
     pub(crate) fn store_retry(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) {
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events.send(EngineEvent::Retried(
-                sweep,
-                written.map(into_reopened_trials),
-                reply,
-            ));
+            let _ = events
+                .send(StoreEvent::Retried(sweep, written.map(into_reopened_trials), reply).into());
         });
 
         self.writer
@@ -135,7 +144,7 @@ impl Engine {
 
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events.send(EngineEvent::Removed(sweep, written.map(|_| ()), reply));
+            let _ = events.send(StoreEvent::Removed(sweep, written.map(|_| ()), reply).into());
         });
         self.writer
             .enqueue_write(StoreWrite::RemoveSweep(sweep), answer);
@@ -176,7 +185,7 @@ impl Engine {
         let extended = to.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let stored = written.map(|written| written == WriteOutput::Extended(true));
-            let _ = events.send(EngineEvent::Extended(sweep, extended, spec, stored, reply));
+            let _ = events.send(StoreEvent::Extended(sweep, extended, spec, stored, reply).into());
         });
         self.writer
             .enqueue_write(StoreWrite::ExtendSweep(sweep, from, to), answer);
@@ -222,7 +231,7 @@ impl Engine {
                     0
                 }
             });
-            let _ = events.send(EngineEvent::SuccessorInserted(from, stored, reply));
+            let _ = events.send(StoreEvent::SuccessorInserted(from, stored, reply).into());
         });
         self.writer
             .enqueue_write(StoreWrite::InsertSuccessor(inheritance), answer);
@@ -336,7 +345,7 @@ impl Engine {
                     Vec::new()
                 }
             });
-            let _ = events.send(EngineEvent::Redone(sweep, redone, reply));
+            let _ = events.send(StoreEvent::Redone(sweep, redone, reply).into());
         });
         self.writer
             .enqueue_write(StoreWrite::RedoTrials(sweep, keys), answer);

@@ -18,7 +18,7 @@ use search::{ReusableRows, ReuseDecision};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::engine::events::EngineEvent;
+use super::engine::events::UserEvent;
 use super::limits::Permit;
 use super::services::access::SweepApi;
 use super::sweep_changes::stopping_status;
@@ -139,7 +139,7 @@ impl SweepApi {
         let (reply, stored) = oneshot::channel();
         self.0
             .engine
-            .send_event(EngineEvent::Launch(Box::new(row), spec, reply));
+            .send_event(UserEvent::Launch(Box::new(row), spec, reply));
         stored
             .await
             .map_err(|_| stopping_status())?
@@ -155,7 +155,7 @@ impl SweepApi {
         let row = reusing.row.clone();
         self.0
             .engine
-            .send_event(EngineEvent::InsertReusing(Box::new(reusing), reply));
+            .send_event(UserEvent::InsertReusing(Box::new(reusing), reply));
         let stored = stored.await.map_err(|_| stopping_status())?;
         let (number, copied) = stored.map_err(|e| Status::from(store_error(e)))?;
         self.add_stored_sweep(SweepRow { number, ..row }, spec)

@@ -20,7 +20,7 @@ use crate::server::checkpoints::{
 };
 use crate::server::context::ServerContext;
 use crate::server::convert::fence_from_wire;
-use crate::server::engine::EngineEvent;
+use crate::server::engine::WorkerEvent;
 use crate::server::limits::{PageSender, ResponseStream};
 use crate::server::services::files::send_file;
 
@@ -172,7 +172,7 @@ impl ServerContext {
             reply,
         };
         self.engine
-            .send_event(EngineEvent::CheckpointReceived(Box::new(incoming)));
+            .send_event(WorkerEvent::CheckpointReceived(Box::new(incoming)));
 
         stored
             .await

@@ -20,7 +20,7 @@ const PAGE_BYTES: usize = 1 << 20;
 const PAGE_ROWS: usize = 512;
 
 /// The images of a probe set, and their labels.
-type ProbeSet = (Vec<u32>, Vec<u8>);
+type ProbeImages = (Vec<u32>, Vec<u8>);
 
 /// Which rows of which sweep are sent.
 struct RowsQuery {
@@ -85,7 +85,7 @@ fn send_rows_after(
     reader: &dyn StoreReader,
     query: RowsQuery,
     pages: &PageSender<v1::RowsResponse>,
-    read_probe_set: impl FnOnce() -> Result<ProbeSet, UserError>,
+    read_probe_set: impl FnOnce() -> Result<ProbeImages, UserError>,
 ) -> Result<(), UserError> {
     let number = query.number;
     let span = find_row_span(reader, &query)?;
@@ -120,7 +120,7 @@ fn find_row_span(reader: &dyn StoreReader, query: &RowsQuery) -> Result<RowSpan,
     Ok(RowSpan { is_all, from, end })
 }
 
-fn build_head(query: RowsQuery, span: &RowSpan, (images, labels): ProbeSet) -> v1::RowsHead {
+fn build_head(query: RowsQuery, span: &RowSpan, (images, labels): ProbeImages) -> v1::RowsHead {
     v1::RowsHead {
         status: Some(query.status),
         source: Some((&query.source).into()),

@@ -15,7 +15,7 @@ use crate::core::JoiningWorker;
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
-use crate::server::engine::{EngineEvent, SessionSender, WorkerMessage};
+use crate::server::engine::{SessionSender, WorkerEvent, WorkerMessage};
 
 /// How long a peer may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ pub(crate) async fn open_session(
     let (reply, number) = oneshot::channel();
     shared
         .engine
-        .send_event(EngineEvent::WorkerJoined(joining, outbox, reply));
+        .send_event(WorkerEvent::WorkerJoined(joining, outbox, reply));
 
     let session = number
         .await
@@ -64,7 +64,7 @@ pub(crate) async fn open_session(
         }
         shared
             .engine
-            .send_event(EngineEvent::SessionEnded(worker, session));
+            .send_event(WorkerEvent::SessionEnded(worker, session));
 
         drop(place);
     });
@@ -162,7 +162,7 @@ async fn read_messages(
             return;
         };
         let leaves = matches!(saying, WorkerMessage::Goodbye);
-        shared.engine.send_event(EngineEvent::MessageReceived(
+        shared.engine.send_event(WorkerEvent::MessageReceived(
             worker.to_owned(),
             saying,
             room,

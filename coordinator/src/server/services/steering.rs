@@ -8,7 +8,7 @@ use tonic::Status;
 
 use crate::core::queries::SweepMatch;
 use crate::core::{Core, Steering, Sweep};
-use crate::server::engine::EngineEvent;
+use crate::server::engine::UserEvent;
 use crate::server::removal::RemovedData;
 use crate::server::services::access::SweepApi;
 use crate::server::{lost_blobs, removal, sweep_changes};
@@ -60,7 +60,7 @@ impl SweepApi {
             "trials whose files are lost are run once more"
         );
         sweep_changes::run_exclusively(&self.0, move |context| async move {
-            sweep_changes::send_and_wait(&context, |reply| EngineEvent::Redo(number, lost, reply))
+            sweep_changes::send_and_wait(&context, |reply| UserEvent::Redo(number, lost, reply))
                 .await
         })
         .await?;

@@ -17,7 +17,7 @@ use crate::core::MetricPositions;
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
-use crate::server::engine::{BatchRefusal, EngineEvent, IncomingBatch};
+use crate::server::engine::{BatchRefusal, IncomingBatch, WorkerEvent};
 use crate::server::limits::{Permit, ResponseStream};
 use crate::server::services::access::check_grammar_support;
 use crate::store::StoreError;
@@ -67,7 +67,7 @@ impl WorkerService for WorkerApi {
         let (reply, answered) = oneshot::channel();
         self.0
             .engine
-            .send_event(EngineEvent::BatchReceived(Box::new(IncomingBatch {
+            .send_event(WorkerEvent::BatchReceived(Box::new(IncomingBatch {
                 reply,
                 ..delivery
             })));
