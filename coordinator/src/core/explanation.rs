@@ -127,6 +127,16 @@ pub(crate) fn explain_audits(sweep: &Sweep) -> Option<String> {
     Some(format!("{made}: {found}.{rest}"))
 }
 
+/// The engine of a numerics class, without its version.
+fn engine_name(class: &str) -> &str {
+    class.split('/').next().unwrap_or_default()
+}
+
+fn join_ids<'a>(sweeps: impl Iterator<Item = &'a &'a Sweep>) -> String {
+    let ids: Vec<&str> = sweeps.map(|sweep| sweep.id.as_str()).collect();
+    ids.join(", ")
+}
+
 impl Core {
     /// Why a sweep is where it is, one finding per line.
     pub fn explain_sweep(&self, sweep: &Sweep) -> Vec<String> {
@@ -185,47 +195,18 @@ impl Core {
     }
 
     pub(crate) fn explain_running(&self, sweep: &Sweep, lines: &mut Vec<String>) {
-        let (able, slots) = self.capacity_for(&sweep.spec);
-        let connected = self.workers.values().filter(|w| w.connected).count() as u32;
-        if connected == 0 {
-            lines.push("No worker is joined: start one with `ergodic-worker --join URL`.".into());
-        } else if able == 0 {
-            let mut offered: BTreeMap<&str, u32> = BTreeMap::new();
-            self.workers
-                .values()
-                .flat_map(|w| &w.numerics)
-                .for_each(|n| *offered.entry(n).or_default() += 1);
-            let offered: Vec<String> = offered
-                .iter()
-                .map(|(n, count)| format!("{n} ({count})"))
-                .collect();
-            lines.push(format!(
-                "No joined worker offers the numerics class {} that the sweep is pinned to; offered: {}.",
-                sweep.spec.numerics,
-                offered.join(", ")
-            ));
+        self.explain_capacity(sweep, lines);
 
-            let engine = |class: &str| class.split('/').next().unwrap_or_default().to_owned();
-            let ours = engine(&sweep.spec.numerics);
-            if self
+        for lease in self
+            .leases
+            .values()
+            .filter(|lease| lease.row.sweep == sweep.number)
+        {
+            if let Some(worker) = self
                 .workers
-                .values()
-                .flat_map(|w| &w.numerics)
-                .any(|class| engine(class) == ours)
+                .get(&lease.row.worker)
+                .filter(|worker| !worker.connected)
             {
-                lines.push(
-                    "That is another version of the same engine, and bits of different versions are not mixed in a sweep: for \
-                     what is missing of it, join a worker of the version that it was launched with, or launch its file again, as a sweep \
-                     of the version that is offered. Its rows stay as they are."
-                        .into(),
-                );
-            }
-        } else {
-            lines.push(format!("{able} workers with {slots} slots can run it."));
-        }
-
-        for lease in self.leases.values().filter(|l| l.row.sweep == sweep.number) {
-            if let Some(worker) = self.workers.get(&lease.row.worker).filter(|w| !w.connected) {
                 lines.push(format!(
                     "{} is away and holds {} trials; they are given out again when its lease ends.",
                     worker.name,
@@ -242,7 +223,7 @@ impl Core {
             ));
         }
 
-        for worker in self.workers.values().filter(|w| w.connected) {
+        for worker in self.workers.values().filter(|worker| worker.connected) {
             if let Some((_, why)) = worker.unable_sweeps.get(&sweep.number) {
                 lines.push(format!("{} cannot work on it: {why}", worker.name));
             }
@@ -251,19 +232,59 @@ impl Core {
         self.explain_share(sweep, lines);
     }
 
+    /// Which workers can run a sweep, or why none can.
+    fn explain_capacity(&self, sweep: &Sweep, lines: &mut Vec<String>) {
+        let (able, slots) = self.capacity_for(&sweep.spec);
+        if !self.workers.values().any(|worker| worker.connected) {
+            lines.push("No worker is joined: start one with `ergodic-worker --join URL`.".into());
+        } else if able == 0 {
+            self.explain_missing_class(&sweep.spec.numerics, lines);
+        } else {
+            lines.push(format!("{able} workers with {slots} slots can run it."));
+        }
+    }
+
+    fn explain_missing_class(&self, numerics: &str, lines: &mut Vec<String>) {
+        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+        for class in self.workers.values().flat_map(|worker| &worker.numerics) {
+            *counts.entry(class).or_default() += 1;
+        }
+
+        let offered: Vec<String> = counts
+            .iter()
+            .map(|(class, count)| format!("{class} ({count})"))
+            .collect();
+        lines.push(format!(
+            "No joined worker offers the numerics class {numerics} that the sweep is pinned to; offered: {}.",
+            offered.join(", ")
+        ));
+
+        if counts
+            .keys()
+            .any(|class| engine_name(class) == engine_name(numerics))
+        {
+            lines.push(
+                "That is another version of the same engine, and bits of different versions are not mixed in a sweep: for \
+                 what is missing of it, join a worker of the version that it was launched with, or launch its file again, as a sweep \
+                 of the version that is offered. Its rows stay as they are."
+                    .into(),
+            );
+        }
+    }
+
     pub(crate) fn explain_share(&self, sweep: &Sweep, lines: &mut Vec<String>) {
         let rivals = self.rival_sweeps(sweep);
-        let ids = |which: &dyn Fn(i32) -> bool| {
-            let rivals = rivals.iter().filter(|rival| which(rival.share.priority));
-            rivals
-                .map(|rival| rival.id.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-
         let Share { priority, weight } = sweep.share;
-        let before = ids(&|other| other > priority);
-        let beside = ids(&|other| other == priority);
+        let before = join_ids(
+            rivals
+                .iter()
+                .filter(|rival| rival.share.priority > priority),
+        );
+        let beside = join_ids(
+            rivals
+                .iter()
+                .filter(|rival| rival.share.priority == priority),
+        );
 
         if !before.is_empty() {
             lines.push(format!(

@@ -1,9 +1,7 @@
 //! What must hold after every event; tests check it after each step.
 
-use ergodic_common::TrialKey;
-
 use crate::core::Sweep;
-use crate::core::state::Core;
+use crate::core::state::{Core, LeaseState};
 
 impl Core {
     /// Checks the invariant that every trial is in exactly one place.
@@ -17,12 +15,13 @@ impl Core {
             .try_for_each(|sweep| self.check_sweep(sweep))
     }
 
-    /// The same of one sweep.
+    /// Checks the invariant for one sweep.
     pub(crate) fn check_sweep(&self, sweep: &Sweep) -> Result<(), String> {
-        let pending: u64 = sweep.classes.iter().map(|c| c.pending.len()).sum();
-        let all = || self.leases.values().filter(|l| l.row.sweep == sweep.number);
-        let of_sweep = || all().filter(|l| l.row.audits.is_none());
-        let leased: u64 = of_sweep().map(|l| l.row.trials.len()).sum();
+        let pending: u64 = sweep.classes.iter().map(|class| class.pending.len()).sum();
+        let leased: u64 = self
+            .leases_of(sweep, false)
+            .map(|lease| lease.row.trials.len())
+            .sum();
         if leased != sweep.leased {
             return Err(format!(
                 "{}: {leased} trials in leases, {} counted",
@@ -39,31 +38,50 @@ impl Core {
             ));
         }
 
-        let useless = |key: &&TrialKey| !sweep.state.is_open() || !self.is_unfinished(sweep, **key);
-        if let Some(key) = sweep.checkpoints.keys().find(useless) {
+        let mut checkpointed = sweep.checkpoints.keys();
+        if let Some(key) =
+            checkpointed.find(|key| !sweep.state.is_open() || !self.is_unfinished(sweep, **key))
+        {
             return Err(format!(
                 "{}: a checkpoint of {key} is kept, which is not unfinished",
                 sweep.id
             ));
         }
 
-        for lease in of_sweep() {
-            let pending = &sweep.classes[lease.row.class as usize].pending;
-            let elsewhere =
-                |n: u64| pending.contains(n) || sweep.quarantine.is_waiting((lease.row.class, n));
-            if let Some(n) = lease.row.trials.iter().find(|n| elsewhere(*n)) {
+        self.check_leased_trials(sweep)?;
+        self.check_audits(sweep)
+    }
+
+    /// Leases of a sweep: those for audits, or the others.
+    fn leases_of(&self, sweep: &Sweep, for_audits: bool) -> impl Iterator<Item = &LeaseState> {
+        let number = sweep.number;
+        self.leases.values().filter(move |lease| {
+            lease.row.sweep == number && lease.row.audits.is_some() == for_audits
+        })
+    }
+
+    /// No trial waits and is leased.
+    fn check_leased_trials(&self, sweep: &Sweep) -> Result<(), String> {
+        for lease in self.leases_of(sweep, false) {
+            let class = lease.row.class;
+            let pending = &sweep.classes[class as usize].pending;
+            let mut trials = lease.row.trials.iter();
+            if let Some(n) =
+                trials.find(|n| pending.contains(*n) || sweep.quarantine.is_waiting((class, *n)))
+            {
                 return Err(format!("{}: trial {n} waits and is leased", sweep.id));
             }
         }
 
-        self.check_audits(sweep)
+        Ok(())
     }
 
     /// Every audit that is not settled waits or is in one lease, which is not that of the process whose row it is.
     pub(crate) fn check_audits(&self, sweep: &Sweep) -> Result<(), String> {
-        let of_sweep = || self.leases.values().filter(|l| l.row.sweep == sweep.number);
-        let audits = || of_sweep().filter(|l| l.row.audits.is_some());
-        let leased: u64 = audits().map(|l| l.row.trials.len()).sum();
+        let leased: u64 = self
+            .leases_of(sweep, true)
+            .map(|lease| lease.row.trials.len())
+            .sum();
         let waiting = sweep.audits.waiting_count();
         let left = sweep.audits.counts.remaining();
         if leased != sweep.audits.leased || waiting + leased != left {
@@ -74,7 +92,8 @@ impl Core {
             ));
         }
 
-        match audits().find(|l| l.row.audits.as_ref() == Some(&l.row.worker)) {
+        let mut audits = self.leases_of(sweep, true);
+        match audits.find(|lease| lease.row.audits.as_ref() == Some(&lease.row.worker)) {
             Some(lease) => Err(format!("{}: {} audits itself", sweep.id, lease.row.worker)),
             None => Ok(()),
         }

@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use ergodic_common::{Outcome, TrialKey};
+use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::clock::CoreTime;
 use super::effects::Effect;
-use super::state::{Core, LeaseState, Worker};
+use super::state::{Core, LeaseState};
 use super::stored_row::StoredRow;
 use crate::interval_set::IntervalSet;
 use crate::records::{EndedLease, Fence, WorkerId};
@@ -75,40 +75,48 @@ impl Core {
         idle: &[WorkerId],
         now: CoreTime,
     ) -> Option<(Fence, u64)> {
-        let worth = |lease: &LeaseState| {
-            let sweep = &self.sweeps[&lease.row.sweep];
-            let whose = [Some(&lease.row.worker), lease.row.audits.as_ref()];
-            let asks = !whose.iter().flatten().any(|other| *other == id)
-                && lease.next_retract_at <= now
-                && sweep.is_running();
-            let usual = sweep.classes[lease.row.class as usize]
-                .trial_seconds
-                .filter(|_| asks && self.can_work_on(id, sweep, now))?;
-            let outlook = self.forecast_lease(lease, usual, now)?;
-
-            let here = usual * self.workers.get(id)?.pace;
-            (outlook.waiting > 0
-                && outlook.seconds_left() + outlook.trial_seconds > here + MIN_GAIN_SECONDS)
-                .then_some((outlook, usual))
-        };
-        let outlooks = self.leases.values().filter_map(worth);
-
-        let by_left = |(a, _): &(LeaseForecast, f64), (b, _): &(LeaseForecast, f64)| {
-            a.seconds_left()
-                .total_cmp(&b.seconds_left())
-                .then(b.fence.cmp(&a.fence))
-        };
-        let (longest, usual) = outlooks.max_by(by_left)?;
-        let speed = |worker: &Worker| f64::from(worker.slots) / (usual * worker.pace).max(1e-6);
+        let (longest, usual) = self
+            .leases
+            .values()
+            .filter_map(|lease| self.forecast_retraction(id, lease, now))
+            .max_by(|(a, _), (b, _)| {
+                a.seconds_left()
+                    .total_cmp(&b.seconds_left())
+                    .then(b.fence.cmp(&a.fence))
+            })?;
 
         let there = longest.slots / longest.trial_seconds.max(1e-6);
         let here: f64 = idle
             .iter()
             .filter_map(|id| self.workers.get(id))
-            .map(speed)
+            .map(|worker| f64::from(worker.slots) / (usual * worker.pace).max(1e-6))
             .sum();
         let part = (longest.waiting as f64 * here / (here + there)).ceil() as u64;
         Some((longest.fence, part.clamp(1, longest.waiting)))
+    }
+
+    /// What is expected of a lease that an idle worker should have a part of, with the usual seconds of a trial of it.
+    fn forecast_retraction(
+        &self,
+        id: &str,
+        lease: &LeaseState,
+        now: CoreTime,
+    ) -> Option<(LeaseForecast, f64)> {
+        let sweep = &self.sweeps[&lease.row.sweep];
+        let is_own = lease.row.worker == id || lease.row.audits.as_deref() == Some(id);
+        if is_own || lease.next_retract_at > now || !sweep.is_running() {
+            return None;
+        }
+
+        let usual = sweep.classes[lease.row.class as usize]
+            .trial_seconds
+            .filter(|_| self.can_work_on(id, sweep, now))?;
+        let forecast = self.forecast_lease(lease, usual, now)?;
+
+        let here = usual * self.workers.get(id)?.pace;
+        let is_worth_it = forecast.waiting > 0
+            && forecast.seconds_left() + forecast.trial_seconds > here + MIN_GAIN_SECONDS;
+        is_worth_it.then_some((forecast, usual))
     }
 
     fn forecast_lease(
@@ -155,14 +163,7 @@ impl Core {
             return Vec::new();
         };
 
-        let mut back = IntervalSet::default();
-        for key in keys.iter().filter(|key| sweep.spec.has_trial(**key)) {
-            let (class, n) = sweep.spec.grid.locate_trial(*key);
-            if class == lease.row.class && lease.row.trials.remove(n) {
-                back.insert(n, n + 1);
-            }
-        }
-
+        let back = remove_unstarted(lease, &sweep.spec, keys);
         if back.is_empty() {
             return Vec::new();
         }
@@ -172,7 +173,7 @@ impl Core {
         sweep
             .fair_share
             .refund_vruntime(lease.charge_per_trial * back.len() as f64);
-        let left = lease.row.trials.is_empty();
+        let is_empty = lease.row.trials.is_empty();
 
         let mut kept = lease.row.clone();
         kept.trials = lease.granted.clone();
@@ -182,7 +183,7 @@ impl Core {
             .for_each(|n| _ = kept.trials.remove(n));
 
         sweep.take_back_trials(&kept, back);
-        let mut effects = if left {
+        let mut effects = if is_empty {
             self.leases.remove(&fence.lease);
             vec![Effect::EndLeases(vec![EndedLease { fence, lost: false }])]
         } else {
@@ -220,4 +221,17 @@ impl Core {
             }
         }
     }
+}
+
+/// Takes trials out of a lease, as far as they are in it.
+fn remove_unstarted(lease: &mut LeaseState, spec: &Spec, keys: &[TrialKey]) -> IntervalSet {
+    let mut removed = IntervalSet::default();
+    for key in keys.iter().filter(|key| spec.has_trial(**key)) {
+        let (class, n) = spec.grid.locate_trial(*key);
+        if class == lease.row.class && lease.row.trials.remove(n) {
+            removed.insert(n, n + 1);
+        }
+    }
+
+    removed
 }

@@ -1,22 +1,20 @@
 //! Crashes: which trials a worker took down with it, and when a trial is given up.
 
-use std::collections::BTreeMap;
-
 use ergodic_common::TrialKey;
 
 use crate::core::quarantine::TrialIndex;
 use crate::core::stored_row::StoredRow;
-use crate::core::{Core, CoreTime, Effect, GiveUpReversal, GivenUpTrial, Worker};
-use crate::records::{Fence, Finding, LeaseRow, WorkerId};
+use crate::core::{Core, CoreTime, Effect, GiveUpReversal, GivenUpTrial, Sweep, Worker};
+use crate::records::{Fence, Finding, LeaseRow};
 
 /// Results that a worker may have finished and not delivered when it dies.
 pub(crate) const MAX_UNDELIVERED: usize = 64;
 
 impl Core {
-    /// The store has dealt with the verdict on a trial: this is its row, unless it had another one.
+    /// The store has given a trial that was given up this row, unless it had another one.
     ///
-    /// Whether the trial has a row is decided there alone. A worker that was thought dead may have come back while the verdict
-    /// was under way: then it is taken back, in the same way.
+    /// Whether the trial has a row is decided by the store alone. A worker that was thought dead may have come back while the give-up
+    /// was under way: then that is taken back, in the same way.
     pub fn on_trial_given_up(
         &mut self,
         sweep_number: i64,
@@ -53,7 +51,7 @@ impl Core {
         effects
     }
 
-    /// The store has dealt with the verdict on the audit of a trial: it failed, unless it was made.
+    /// The store has recorded that an audit which was given up failed, unless it was made meanwhile.
     pub fn on_audit_given_up(
         &mut self,
         sweep_number: i64,
@@ -84,28 +82,20 @@ impl Core {
         effects
     }
 
-    /// A verdict could not be taken back: it is tried again on a later tick.
-    pub fn on_give_up_reversal_failed(&mut self, withdrawal: GiveUpReversal) {
-        self.unstored_reversals.push(withdrawal);
+    /// A give-up could not be taken back: that is tried again on a later tick.
+    pub fn on_give_up_reversal_failed(&mut self, reversal: GiveUpReversal) {
+        self.unstored_reversals.push(reversal);
     }
 
-    /// The verdict on a trial could not be stored: it is tried again on a later tick.
-    pub fn on_give_up_failed(&mut self, verdict: GivenUpTrial) {
-        self.unstored_give_ups.push(verdict);
+    /// A give-up could not be stored: that is tried again on a later tick.
+    pub fn on_give_up_failed(&mut self, given_up: GivenUpTrial) {
+        self.unstored_give_ups.push(given_up);
     }
 
-    /// Leases ran out, given in the order in which they were granted. Where their worker died, perhaps of a trial.
+    /// Leases expired, in the order in which they were granted. Finds out which of their trials their workers died of, perhaps.
     pub(crate) fn record_crashes(&mut self, expired: &[Fence]) -> Vec<Effect> {
-        let mut by_worker: BTreeMap<WorkerId, Vec<Fence>> = BTreeMap::new();
-        for fence in expired {
-            by_worker
-                .entry(self.leases[&fence.lease].row.worker.clone())
-                .or_default()
-                .push(*fence);
-        }
-
         let mut effects = Vec::new();
-        for (id, fences) in by_worker {
+        for (id, fences) in self.group_by_worker(expired) {
             let Some(worker) = self
                 .workers
                 .get(&id)
@@ -115,34 +105,13 @@ impl Core {
             };
             let name = worker.name.clone();
 
-            for (number, place, audit) in self.find_trials_in_flight(worker, &fences) {
+            for (number, index, is_audit) in self.find_trials_in_flight(worker, &fences) {
                 let sweep = self
                     .sweeps
                     .get_mut(&number)
                     .expect("a lease's sweep is kept as long as the lease");
-                let suspects = if audit {
-                    &mut sweep.audits.quarantine
-                } else {
-                    &mut sweep.quarantine
-                };
-                let Some(killed) = suspects.record_crash((&id, &name), place) else {
-                    continue;
-                };
-                let cause = format!(
-                    "{} workers died with it in flight: {}",
-                    killed.len(),
-                    killed.join(", ")
-                );
-
-                let key = sweep.spec.grid.class_trial_at(place.0, place.1);
-                let metrics = sweep.spec.measure.metrics.len();
-                effects.push(Effect::GiveUp(GivenUpTrial {
-                    sweep: number,
-                    key,
-                    cause,
-                    metric_count: metrics,
-                    is_audit: audit,
-                }));
+                let given_up = record_crash(sweep, (id.as_str(), name.as_str()), index, is_audit);
+                effects.extend(given_up.map(Effect::GiveUp));
             }
         }
 
@@ -164,14 +133,8 @@ impl Core {
         let mut blamed = Vec::new();
 
         for row in &rows {
-            let spec = &self.sweeps[&row.sweep].spec;
-            let said = worker
-                .running
-                .iter()
-                .filter(|(lease, key)| *lease == row.fence.lease && spec.has_trial(*key));
-            let places = said.map(|(_, key)| spec.grid.locate_trial(*key));
-            let left = places.filter(|(class, n)| *class == row.class && row.trials.contains(*n));
-            blamed.extend(left.map(|place| (row.sweep, place, row.audits.is_some())));
+            let running = self.find_running_trials(worker, row);
+            blamed.extend(running.map(|index| (row.sweep, index, row.audits.is_some())));
         }
 
         let slots = worker.slots as usize;
@@ -181,10 +144,10 @@ impl Core {
             slots.max(blamed.len())
         };
 
-        let of = |row: &LeaseRow, n| (row.sweep, (row.class, n), row.audits.is_some());
-        let next = rows
-            .iter()
-            .flat_map(|row| row.trials.iter().map(|n| of(row, n)));
+        let next = rows.iter().flat_map(|row| {
+            let trials = row.trials.iter();
+            trials.map(|n| (row.sweep, (row.class, n), row.audits.is_some()))
+        });
         for trial in next.take(wanted) {
             if blamed.len() < wanted && !blamed.contains(&trial) {
                 blamed.push(trial);
@@ -194,17 +157,60 @@ impl Core {
         blamed
     }
 
-    /// Whether a verdict that waits still stands: nobody who was blamed has come back.
-    pub(crate) fn is_still_given_up(&self, verdict: &GivenUpTrial) -> bool {
-        let Some(sweep) = self.sweeps.get(&verdict.sweep) else {
+    /// The trials of a lease that a worker last said it runs.
+    fn find_running_trials<'a>(
+        &'a self,
+        worker: &'a Worker,
+        row: &'a LeaseRow,
+    ) -> impl Iterator<Item = TrialIndex> + 'a {
+        let spec = &self.sweeps[&row.sweep].spec;
+        worker
+            .running
+            .iter()
+            .filter(|(lease, key)| *lease == row.fence.lease && spec.has_trial(*key))
+            .map(|(_, key)| spec.grid.locate_trial(*key))
+            .filter(|(class, n)| *class == row.class && row.trials.contains(*n))
+    }
+
+    /// Whether a trial is still to be given up: no worker that was thought dead of it has come back.
+    pub(crate) fn is_still_given_up(&self, given_up: &GivenUpTrial) -> bool {
+        let Some(sweep) = self.sweeps.get(&given_up.sweep) else {
             return false;
         };
-        let suspects = if verdict.is_audit {
+        let quarantine = if given_up.is_audit {
             &sweep.audits.quarantine
         } else {
             &sweep.quarantine
         };
 
-        suspects.is_given_up(sweep.spec.grid.locate_trial(verdict.key))
+        quarantine.is_given_up(sweep.spec.grid.locate_trial(given_up.key))
     }
+}
+
+/// Counts that a worker, by its id and name, died with a trial in flight; the trial to be given up, if that was once too often.
+fn record_crash(
+    sweep: &mut Sweep,
+    worker: (&str, &str),
+    index: TrialIndex,
+    is_audit: bool,
+) -> Option<GivenUpTrial> {
+    let quarantine = if is_audit {
+        &mut sweep.audits.quarantine
+    } else {
+        &mut sweep.quarantine
+    };
+    let killed = quarantine.record_crash(worker, index)?;
+    let cause = format!(
+        "{} workers died with it in flight: {}",
+        killed.len(),
+        killed.join(", ")
+    );
+
+    Some(GivenUpTrial {
+        sweep: sweep.number,
+        key: sweep.spec.grid.class_trial_at(index.0, index.1),
+        cause,
+        metric_count: sweep.spec.measure.metrics.len(),
+        is_audit,
+    })
 }

@@ -8,22 +8,21 @@ use crate::records::{EndedLease, Fence, LeaseRow, WorkerId};
 
 impl Core {
     /// A lease found in the store after a restart: it gets a fresh time to live.
-    pub fn on_recovered_lease(&mut self, row: LeaseRow, now: CoreTime) -> Vec<Effect> {
+    pub fn on_recovered_lease(&mut self, mut row: LeaseRow, now: CoreTime) -> Vec<Effect> {
         let fence = row.fence;
-        let over = || vec![Effect::EndLeases(vec![EndedLease { fence, lost: false }])];
         let Some(sweep) = self
             .sweeps
             .get_mut(&row.sweep)
             .filter(|s| s.state.is_open() && s.withheld.is_none())
         else {
-            return over();
+            return end_recovered(fence);
         };
 
-        let (mut row, granted) = (row.clone(), row.trials.clone());
+        let granted = row.trials.clone();
         row.trials = sweep.take_recorded_trials(&row);
 
         if row.trials.is_empty() {
-            return over();
+            return end_recovered(fence);
         }
 
         let expires = now + self.timing.lease_ttl;
@@ -83,6 +82,14 @@ impl Core {
     }
 
     pub(crate) fn build_revocations(&self, fences: &[Fence]) -> Vec<Effect> {
+        self.group_by_worker(fences)
+            .into_iter()
+            .map(|(worker, fences)| Effect::RevokeLeases(worker, fences))
+            .collect()
+    }
+
+    /// Leases by the workers that hold them.
+    pub(crate) fn group_by_worker(&self, fences: &[Fence]) -> BTreeMap<WorkerId, Vec<Fence>> {
         let mut by_worker: BTreeMap<WorkerId, Vec<Fence>> = BTreeMap::new();
         for fence in fences {
             by_worker
@@ -92,9 +99,6 @@ impl Core {
         }
 
         by_worker
-            .into_iter()
-            .map(|(worker, fences)| Effect::RevokeLeases(worker, fences))
-            .collect()
     }
 
     /// Puts what is left of leases back; `lost` ones count as re-leases.
@@ -140,12 +144,11 @@ impl Core {
             .get_mut(&sweep_number)
             .expect("the caller has looked it up");
         let mut left: Vec<(u32, u64)> = Vec::new();
-        let yields = |lease: &&mut LeaseState| lease.row.audits.is_none();
         if let Some(lease) = self
             .leases
             .get_mut(&fence.lease)
             .filter(|l| l.row.fence == fence)
-            .filter(yields)
+            .filter(|lease| lease.row.audits.is_none())
         {
             for (class, n) in trials {
                 match lease.row.class == *class && lease.row.trials.remove(*n) {
@@ -162,7 +165,7 @@ impl Core {
                 .leases
                 .values_mut()
                 .filter(|l| l.row.sweep == sweep_number && l.row.class == class);
-            for lease in holders.filter(yields) {
+            for lease in holders.filter(|lease| lease.row.audits.is_none()) {
                 sweep.leased -= u64::from(lease.row.trials.remove(n));
             }
         }
@@ -179,4 +182,8 @@ impl Core {
             .collect::<Vec<_>>();
         self.end_leases(&done, false)
     }
+}
+
+fn end_recovered(fence: Fence) -> Vec<Effect> {
+    vec![Effect::EndLeases(vec![EndedLease { fence, lost: false }])]
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use ergodic_common::TrialKey;
+use ergodic_common::{Spec, TrialKey};
 
 use crate::core::quarantine::TrialIndex;
 use crate::core::state::LeaseState;
@@ -18,41 +18,41 @@ pub struct CommitOutcome {
     pub stored: Vec<StoredRow>,
     /// Trials that had a row already.
     pub already_stored: Vec<TrialKey>,
-    /// Of these, how many differed.
+    /// How many of these differed.
     pub mismatches: u64,
-    /// Whether the fence held no more, so that rows were only compared.
+    /// Whether the lease was over, so that rows were only compared.
     pub fenced: bool,
-    /// Of the stored ones, those whose audits are due.
+    /// Stored trials whose audits are due.
     pub audits_due: Vec<TrialKey>,
-    /// Of those that had a row already, those that were thereby audited.
+    /// Rows that were there already, and were audited by the batch.
     pub audited: Vec<(StoredRow, Finding)>,
 }
 
-/// Of whatever is under no lease: these are numbered from 1 on.
+/// The fence of what is under no lease: leases are numbered from 1 on.
 pub(crate) const NO_LEASE: Fence = Fence { lease: 0, epoch: 0 };
 
 /// Whether a batch may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Under this sweep.
+    /// It may, for this sweep.
     Store {
         /// Number of the sweep.
         sweep: i64,
     },
-    /// As audits of trials of this sweep, which have their rows.
+    /// It may, as audits of trials of this sweep, which have their rows.
     Audit {
         /// Number of the sweep.
         sweep: i64,
     },
-    /// The fence holds no more: only compare.
+    /// The lease is over: the batch is only compared.
     Compare,
 }
 
 impl Core {
-    /// Whether results for these trials may be stored under this fence: the first trial that may not be is returned.
+    /// Whether results for these trials may be stored under this fence.
     ///
     /// # Errors
-    /// A trial that the lease never held.
+    /// The first trial that the lease never held.
     pub fn admit_batch(
         &self,
         worker: &str,
@@ -67,21 +67,15 @@ impl Core {
         }
 
         let spec = &self.sweeps[&lease.row.sweep].spec;
-        let granted = |key: &TrialKey| {
-            spec.has_trial(*key) && {
-                let (class, n) = spec.grid.locate_trial(*key);
-                class == lease.row.class && lease.granted.contains(n)
-            }
-        };
-        match keys.iter().find(|key| !granted(key)) {
-            Some(key) => Err(*key),
-            None if lease.row.audits.is_some() => Ok(Admission::Audit {
-                sweep: lease.row.sweep,
-            }),
-            None => Ok(Admission::Store {
-                sweep: lease.row.sweep,
-            }),
+        if let Some(key) = keys.iter().find(|key| !was_granted(lease, spec, **key)) {
+            return Err(*key);
         }
+
+        let sweep = lease.row.sweep;
+        Ok(match lease.row.audits {
+            Some(_) => Admission::Audit { sweep },
+            None => Admission::Store { sweep },
+        })
     }
 
     /// Which of these trials are to be audited.
@@ -95,7 +89,7 @@ impl Core {
             .collect()
     }
 
-    /// The store took a batch, or compared it.
+    /// The store has stored a batch, or compared it.
     pub fn on_batch_committed(
         &mut self,
         worker: &str,
@@ -116,42 +110,13 @@ impl Core {
             return Vec::new();
         };
 
-        // What is stored is so. A row that was never heard of is looked at, and its trial stays where it is until then.
+        // A row that the core did not know of is looked up first, and its trial stays where it is until then.
         let (strange, known): (Vec<TrialKey>, Vec<TrialKey>) = committed
             .already_stored
             .iter()
             .partition(|key| self.is_unfinished(sweep, **key));
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
-            return Vec::new();
-        };
 
-        let compared = (committed.already_stored.len() - audited.len()) as u64;
-        sweep
-            .tallies
-            .count_batch(compared, committed.mismatches, committed.fenced);
-        let mut holders = Vec::new();
-
-        for row in &committed.stored {
-            let (class, n) = sweep.record_row(row);
-            holders.push((class, n));
-        }
-
-        for key in &committed.audits_due {
-            sweep
-                .audits
-                .add_audit(sweep.spec.grid.locate_trial(*key), &worker.to_owned(), None);
-        }
-
-        sweep
-            .completion_rate
-            .count_trials(committed.stored.len() as u64, now);
-        holders.extend(known.iter().map(|key| sweep.spec.grid.locate_trial(*key)));
-
-        if let Some(worker) = self.workers.get_mut(worker) {
-            worker.stored_rows += committed.stored.len() as u64;
-            worker.last_seen_at = now;
-        }
-
+        let done = self.record_batch(worker, sweep_number, committed, &known, now);
         self.update_worker_pace(worker, sweep_number, &committed.stored, now);
         self.update_worker_pace(worker, sweep_number, &audited, now);
         // That a strange one was audited is looked up with its row.
@@ -164,7 +129,7 @@ impl Core {
             audited.map(|(row, finding)| (row.key, *finding)),
         );
 
-        let mut effects = self.remove_from_leases(sweep_number, fence, &holders);
+        let mut effects = self.remove_from_leases(sweep_number, fence, &done);
         if !strange.is_empty() {
             effects.push(Effect::LookUpRows(sweep_number, strange));
         }
@@ -174,6 +139,47 @@ impl Core {
         effects.extend(self.complete_if_done(sweep_number, now));
         effects.extend(self.assign_leases(now));
         effects
+    }
+
+    /// Counts a batch for its sweep and its worker; the trials that have rows by it, stored now or `known` before.
+    fn record_batch(
+        &mut self,
+        worker: &str,
+        sweep_number: i64,
+        committed: &CommitOutcome,
+        known: &[TrialKey],
+        now: CoreTime,
+    ) -> Vec<TrialIndex> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
+            return Vec::new();
+        };
+
+        let compared = (committed.already_stored.len() - committed.audited.len()) as u64;
+        sweep
+            .tallies
+            .count_batch(compared, committed.mismatches, committed.fenced);
+        let mut done: Vec<TrialIndex> = committed
+            .stored
+            .iter()
+            .map(|row| sweep.record_row(row))
+            .collect();
+
+        for key in &committed.audits_due {
+            sweep
+                .audits
+                .add_audit(sweep.spec.grid.locate_trial(*key), &worker.to_owned(), None);
+        }
+
+        let stored = committed.stored.len() as u64;
+        sweep.completion_rate.count_trials(stored, now);
+        done.extend(known.iter().map(|key| sweep.spec.grid.locate_trial(*key)));
+
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.stored_rows += stored;
+            worker.last_seen_at = now;
+        }
+
+        done
     }
 
     /// These rows are in the store, however they came there, and these audits of them.
@@ -195,12 +201,12 @@ impl Core {
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
             return Vec::new();
         };
-        let places: Vec<TrialIndex> = unknown.iter().map(|row| sweep.record_row(row)).collect();
+        let done: Vec<TrialIndex> = unknown.iter().map(|row| sweep.record_row(row)).collect();
 
         // Audits of rows that were known are, too.
         sweep.record_audits(audits.iter().filter(|(key, ..)| seen.remove(key)).cloned());
         let keys: Vec<TrialKey> = unknown.iter().map(|row| row.key).collect();
-        let mut effects = self.remove_from_leases(sweep_number, NO_LEASE, &places);
+        let mut effects = self.remove_from_leases(sweep_number, NO_LEASE, &done);
         effects.extend(self.discard_checkpoints(sweep_number, keys.into_iter()));
         effects.extend(self.complete_if_done(sweep_number, now));
         effects.extend(self.assign_leases(now));
@@ -208,7 +214,7 @@ impl Core {
         effects
     }
 
-    /// Those of these trials of a sweep that are to be run and have no row, as far as is known.
+    /// Keeps the trials of a sweep that are to be run and have no row, as far as is known.
     pub(crate) fn filter_unfinished(
         &self,
         sweep: &Sweep,
@@ -221,15 +227,14 @@ impl Core {
         let leased: HashSet<TrialIndex> = of_sweep
             .flat_map(|l| l.row.trials.iter().map(|n| (l.row.class, n)))
             .collect();
-        let is_unfinished = |key: &TrialKey| {
-            let (class, n) = sweep.spec.grid.locate_trial(*key);
-            let waits = sweep.classes[class as usize].pending.contains(n)
-                || sweep.quarantine.is_waiting((class, n));
-            waits || leased.contains(&(class, n))
-        };
 
         keys.filter(|key| sweep.needs_trial(*key))
-            .filter(is_unfinished)
+            .filter(|key| {
+                let (class, n) = sweep.spec.grid.locate_trial(*key);
+                sweep.classes[class as usize].pending.contains(n)
+                    || sweep.quarantine.is_waiting((class, n))
+                    || leased.contains(&(class, n))
+            })
             .collect()
     }
 
@@ -245,17 +250,23 @@ impl Core {
 
         for (key, finding) in audited {
             let (class, n) = sweep.spec.grid.locate_trial(key);
-            let of_class = |lease: &&mut LeaseState| {
-                lease.row.sweep == sweep_number && lease.row.class == class
-            };
             let mut leases = self
                 .leases
                 .values_mut()
-                .filter(of_class)
+                .filter(|lease| lease.row.sweep == sweep_number && lease.row.class == class)
                 .filter(|lease| lease.row.audits.is_some());
             sweep.audits.leased -= u64::from(leases.any(|lease| lease.row.trials.remove(n)));
 
             sweep.audits.record_finding((class, n), finding);
         }
     }
+}
+
+fn was_granted(lease: &LeaseState, spec: &Spec, key: TrialKey) -> bool {
+    if !spec.has_trial(key) {
+        return false;
+    }
+
+    let (class, n) = spec.grid.locate_trial(key);
+    class == lease.row.class && lease.granted.contains(n)
 }
