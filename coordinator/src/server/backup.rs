@@ -90,6 +90,31 @@ impl BackupExport {
     }
 
     fn send_rows(&mut self, reader: &dyn StoreReader, sweep: &SweepRow) -> Result<(), StoreError> {
+        self.send_trials(reader, sweep)?;
+        reader.read_all_attempts(sweep.number, &mut |key, attempt| {
+            self.send_record(Kind::Attempt(v1::BackupAttempt {
+                key: Some(key.into()),
+                cause: attempt.cause,
+                worker: attempt.worker,
+                seconds: attempt.seconds,
+            }));
+        })?;
+
+        for audits in reader.read_audits(sweep.number)?.chunks(PAGE_LIMITS.1) {
+            let audits = audits.iter().cloned().map(audit_to_wire).collect();
+            self.send_record(Kind::Audits(v1::BackupAudits { audits }));
+        }
+
+        Ok(())
+    }
+
+    /// # Errors
+    /// The store cannot be read, or a row of the sweep is damaged.
+    fn send_trials(
+        &mut self,
+        reader: &dyn StoreReader,
+        sweep: &SweepRow,
+    ) -> Result<(), StoreError> {
         let mut page = v1::BackupTrials::default();
         let mut bytes = 0;
         let damages =
@@ -117,25 +142,6 @@ impl BackupExport {
         }
 
         self.send_record(Kind::Trials(page));
-        reader.read_all_attempts(sweep.number, &mut |key, attempt| {
-            let crate::store::Attempt {
-                cause,
-                worker,
-                seconds,
-            } = attempt;
-            self.send_record(Kind::Attempt(v1::BackupAttempt {
-                key: Some(key.into()),
-                cause,
-                worker,
-                seconds,
-            }));
-        })?;
-
-        for audits in reader.read_audits(sweep.number)?.chunks(PAGE_LIMITS.1) {
-            let audits = audits.iter().cloned().map(audit_to_wire).collect();
-            self.send_record(Kind::Audits(v1::BackupAudits { audits }));
-        }
-
         Ok(())
     }
 

@@ -1,7 +1,7 @@
-//! More of a sweep. More repeats of its cells are a change of its file: it grows where it is. Whatever another file asks
-//! for, more values or another axis, is a new sweep that begins with the rows of the old one: a cell is what it resolves
-//! to, so that those of the old one are found in the new grid wherever they stand there. The old sweep ends and stays as it
-//! is, so that what was said of it stays true.
+//! `Extend`: more of a sweep. More repeats of its cells are a change of its file: the sweep grows where it is. Whatever another
+//! file asks for, more values or another axis, is a new sweep that begins with the rows of the old one: a cell is what it resolves
+//! to, so that the cells of the old one are found in the new grid wherever they are in it. The old sweep ends and stays as it is,
+//! so that what was said of it stays true.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use super::services::launch::{PreparedSweep, track_requester};
 use super::sweep_changes::stopping_status;
 use super::{store_error, sweep_changes};
 use crate::core::queries::describe_cell;
-use crate::core::{Core, StoredRow, Sweep};
+use crate::core::{StoredRow, Sweep};
 use crate::records::{DataPin, SweepRow, SweepState};
 use crate::store::SuccessorSweep;
 use crate::throttled_log::ThrottledLog;
@@ -47,51 +47,38 @@ fn refused_error(message: impl Into<String>) -> UserError {
 }
 
 impl SweepApi {
-    /// Answers when what is to be added is durable.
+    /// The body of `Extend`: returns when what is added is durable.
     pub(super) async fn extend_sweep(
         &self,
         mut request: v1::ExtendRequest,
-        by: String,
+        extended_by: String,
     ) -> Result<v1::ExtendResponse, Status> {
-        let place = Arc::new(self.0.limits.launches.try_acquire()?);
+        let permit = Arc::new(self.0.limits.launches.try_acquire()?);
         if !request.verify_checksum() {
             return Err(Status::data_loss(
                 "the sweep was damaged on its way here: extend it again",
             ));
         }
 
-        let found = |sweep: &Sweep| match &sweep.withheld {
-            Some(why) => Err(refused_error(format!(
-                "the sweep {} is only shown by this program: {why}",
-                sweep.id
-            ))),
-            None => Ok(SweepToExtend {
-                record: sweep.record.clone(),
-                spec: sweep.spec.clone(),
-                state: sweep.state,
-            }),
-        };
         let old = self
-            .with_sweep(&request.sweep, move |_, sweep| found(sweep))
+            .with_sweep(&request.sweep, |_, sweep| find_sweep_to_extend(sweep))
             .await??;
         let from = old.record.id.clone();
-
         let was_open = old.state.is_open();
+
         let (number, ended) = match (request.source, request.repeats) {
             (None, 0) => {
                 return Err(Status::invalid_argument(
                     "ExtendRequest has neither repeats nor a source",
                 ));
             }
-            (None, repeats) => (self.add_repeats(old, repeats, place).await?, false),
+            (None, repeats) => (self.add_repeats(old, repeats, permit).await?, false),
             (Some(source), 0) => {
                 let source = source
                     .try_into()
                     .map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
-                (
-                    self.launch_successor(old, source, by, place).await?,
-                    was_open,
-                )
+                let successor = self.launch_successor(old, source, extended_by, permit);
+                (successor.await?, was_open)
             }
             (Some(_), _) => {
                 return Err(Status::invalid_argument(
@@ -107,30 +94,30 @@ impl SweepApi {
         })
     }
 
-    /// More repeats of the same cells.
+    /// Adds repeats of the same cells.
     async fn add_repeats(
         &self,
         old: SweepToExtend,
         repeats: u32,
-        place: Arc<Permit>,
+        permit: Arc<Permit>,
     ) -> Result<i64, Status> {
         let number = old.record.number;
         let from = old.record.source.clone();
-        let has = old.spec.repeats;
-        if repeats <= has {
+        let before = old.spec.repeats;
+        if repeats <= before {
             let message = format!(
-                "repeats: the sweep {} has {has} per cell: ask for more than that",
+                "repeats: the sweep {} has {before} per cell: ask for more than that",
                 old.record.id
             );
             return Err(bad_input_error(message).into());
         }
 
         let to = from.with_repeats(&old.spec, repeats);
-        let read = to.clone();
+        let new_source = to.clone();
         let stored = old.spec.clone();
         let task = tokio::task::spawn_blocking(move || {
-            let _held = place;
-            Spec::read_stored(&read)
+            let _held = permit;
+            Spec::read_stored(&new_source)
                 .and_then(|spec| refuse_misleading_extension(&spec, &stored).map(|()| spec))
         });
         let spec = task
@@ -138,8 +125,8 @@ impl SweepApi {
             .map_err(|e| Status::internal(e.to_string()))?
             .map_err(|e| bad_input_error(e.to_string()))?;
         let spec = Arc::new(spec);
-        sweep_changes::run_exclusively(&self.0, move |shared| async move {
-            sweep_changes::send_and_wait(&shared, |reply| {
+        sweep_changes::run_exclusively(&self.0, move |context| async move {
+            sweep_changes::send_and_wait(&context, |reply| {
                 UserEvent::Extend(number, from, to, spec, reply)
             })
             .await
@@ -150,103 +137,85 @@ impl SweepApi {
         Ok(number)
     }
 
-    /// A new sweep with the rows of the old one.
+    /// Launches a new sweep with the rows of the old one.
     async fn launch_successor(
         &self,
         old: SweepToExtend,
-        mut source: SpecSource,
-        by: String,
-        place: Arc<Permit>,
+        source: SpecSource,
+        launched_by: String,
+        permit: Arc<Permit>,
     ) -> Result<i64, Status> {
-        let read = source.clone();
-        let (_asker, asked) = track_requester();
-        let spec =
-            tokio::task::spawn_blocking(move || Spec::read_new_while_wanted(&read, &asked)).await;
-        let spec = spec
-            .map_err(|e| Status::internal(e.to_string()))?
-            .map_err(|e| bad_input_error(e.to_string()))?;
-
-        // A class by its engine alone is that of the rows.
-        let engine = old.spec.numerics.split('/').next() == Some(&spec.numerics);
-        let numerics = if engine {
-            &old.spec.numerics
-        } else {
-            &spec.numerics
-        };
-
-        source.settings.extend(settings_for_new_sweep(&spec));
-        source.settings.push(format!("numerics=\"{numerics}\""));
+        let source = pin_successor_class(source, &old.spec).await?;
         let stored = old.spec.clone();
-        let refuse = move |spec: &Spec| refuse_misleading_extension(spec, &stored);
         let PreparedSweep { row, spec, .. } = self
-            .prepare_sweep(source, by, place.clone(), refuse)
+            .prepare_sweep(source, launched_by, permit.clone(), move |spec| {
+                refuse_misleading_extension(spec, &stored)
+            })
             .await?;
         let files: Vec<[u8; 32]> = row.named_files().collect();
 
         let spec = Arc::new(spec);
-        let wanted = spec.clone();
-        let was = old.record.data.clone();
-        let id = old.record.id.clone();
-        let now = row.data.clone();
+        let new_spec = spec.clone();
+        let new_data = row.data.clone();
         let task = tokio::task::spawn_blocking(move || {
-            let _held = place;
-            match_cells(&id, (&old.spec, &was), (&wanted, &now)).map(|cells| (old, cells))
+            let _held = permit;
+            let old_data = &old.record.data;
+            match_cells(
+                &old.record.id,
+                (&old.spec, old_data),
+                (&new_spec, &new_data),
+            )
+            .map(|cells| (old, cells))
         });
-        let (old, cells) = task.await.map_err(|e| Status::internal(e.to_string()))??;
-        let from = old.record.number;
-
+        let (old, cell_map) = task.await.map_err(|e| Status::internal(e.to_string()))??;
         let source = old.record.source.clone();
-        let inheritance = SuccessorSweep {
+        let successor = SuccessorSweep {
             row,
-            predecessor: from,
-            cell_map: cells,
+            predecessor: old.record.number,
+            cell_map,
         };
 
-        let this = Self(self.0.clone());
-        // To the end, even if whoever asked goes away.
-        let number = tokio::spawn(async move {
-            let row = this.store_successor(inheritance, source).await?;
+        let api = Self(self.0.clone());
+        // To the end, even if the client goes away.
+        let task = tokio::spawn(async move {
+            let row = api.store_successor(successor, source).await?;
             let number = row.number;
-            this.add_stored_sweep(row, spec).await.map(|()| number)
+            api.add_stored_sweep(row, spec).await.map(|()| number)
         });
-        let number = number
-            .await
-            .map_err(|e| Status::internal(e.to_string()))??;
+        let number = task.await.map_err(|e| Status::internal(e.to_string()))??;
 
         self.0.catalog.blobs.release(&files);
         Ok(number)
     }
 
-    /// Stores a new sweep with the rows of another one, if that one has the same file still; the new one, as it is
-    /// stored.
+    /// Stores a new sweep with the rows of another one, if that one still has the file `source`; the new one's row.
     async fn store_successor(
         &self,
-        inheritance: SuccessorSweep,
+        successor: SuccessorSweep,
         source: SpecSource,
     ) -> Result<SweepRow, Status> {
-        let from = inheritance.predecessor;
-        let row = inheritance.row.clone();
-        sweep_changes::run_exclusively(&self.0, move |shared| async move {
+        let from = successor.predecessor;
+        let row = successor.row.clone();
+        sweep_changes::run_exclusively(&self.0, move |context| async move {
             // Its cells were matched with those of the file that it had then.
-            let same = move |core: &Core| {
-                core.sweep(from)
-                    .is_some_and(|sweep| sweep.record.source == source)
-            };
-            if !shared
+            let is_unchanged = context
                 .engine
-                .query_core(same)
+                .query_core(move |core| {
+                    core.sweep(from)
+                        .is_some_and(|sweep| sweep.record.source == source)
+                })
                 .await
-                .map_err(|_| stopping_status())?
-            {
+                .map_err(|_| stopping_status())?;
+            if !is_unchanged {
                 return Err(
                     refused_error("the sweep was changed or removed meanwhile: try again").into(),
                 );
             }
 
             let (reply, stored) = oneshot::channel();
-            shared
+            context
                 .engine
-                .send_event(UserEvent::InsertSuccessor(Box::new(inheritance), reply));
+                .send_event(UserEvent::InsertSuccessor(Box::new(successor), reply));
             let number = stored
                 .await
                 .map_err(|_| stopping_status())?
@@ -257,26 +226,20 @@ impl SweepApi {
         .await
     }
 
-    /// Takes up a sweep that was stored with rows. It is there, and would be launched a second time by whoever does not
-    /// see it: what hinders its reading is waited for.
+    /// Has the engine begin with a sweep that was stored with rows. It is there, and a client that does not see it would launch it a
+    /// second time: where it cannot be read, that is tried until it can.
     pub(super) async fn add_stored_sweep(
         &self,
         row: SweepRow,
         spec: Arc<Spec>,
     ) -> Result<(), Status> {
         let record = Arc::new(row);
-        let read = || {
-            let shared = self.0.clone();
-            let record = record.clone();
-            let spec = spec.clone();
-            let task =
-                tokio::task::spawn_blocking(move || read_stored_sweep(&shared, record, spec));
-            async move {
-                task.await
-                    .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?
-            }
-        };
-        let found = retry_until_read(read, RETRY_DELAY, self.0.stopping.clone()).await;
+        let found = retry_until_read(
+            || self.spawn_read(record.clone(), spec.clone()),
+            RETRY_DELAY,
+            self.0.stopping.clone(),
+        )
+        .await;
         let (sweep, rows) = found.ok_or_else(stopping_status)?;
         tracing::info!(
             sweep = sweep.id,
@@ -284,12 +247,62 @@ impl SweepApi {
             "sweep launched with the rows of another"
         );
 
-        let (reply, taken) = oneshot::channel();
+        let (reply, added) = oneshot::channel();
         self.0
             .engine
             .send_event(UserEvent::AddStoredSweep(Box::new(sweep), rows, reply));
-        taken.await.map_err(|_| stopping_status())
+        added.await.map_err(|_| stopping_status())
     }
+
+    fn spawn_read(
+        &self,
+        record: Arc<SweepRow>,
+        spec: Arc<Spec>,
+    ) -> impl Future<Output = Result<(Sweep, Vec<StoredRow>), UserError>> + use<> {
+        let context = self.0.clone();
+        let task = tokio::task::spawn_blocking(move || read_stored_sweep(&context, record, spec));
+        async move {
+            task.await
+                .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?
+        }
+    }
+}
+
+fn find_sweep_to_extend(sweep: &Sweep) -> Result<SweepToExtend, UserError> {
+    match &sweep.withheld {
+        Some(why) => Err(refused_error(format!(
+            "the sweep {} is only shown by this program: {why}",
+            sweep.id
+        ))),
+        None => Ok(SweepToExtend {
+            record: sweep.record.clone(),
+            spec: sweep.spec.clone(),
+            state: sweep.state,
+        }),
+    }
+}
+
+/// Pins a successor's numerics class by a setting: where the file names an engine alone, to the class of the old sweep's rows.
+async fn pin_successor_class(mut source: SpecSource, old: &Spec) -> Result<SpecSource, Status> {
+    let task_source = source.clone();
+    let (_requester, is_wanted) = track_requester();
+    let task =
+        tokio::task::spawn_blocking(move || Spec::read_new_while_wanted(&task_source, &is_wanted));
+    let spec = task
+        .await
+        .map_err(|e| Status::internal(e.to_string()))?
+        .map_err(|e| bad_input_error(e.to_string()))?;
+
+    let is_engine_of_old = old.numerics.split('/').next() == Some(&spec.numerics);
+    let numerics = if is_engine_of_old {
+        &old.numerics
+    } else {
+        &spec.numerics
+    };
+    source.settings.extend(settings_for_new_sweep(&spec));
+    source.settings.push(format!("numerics=\"{numerics}\""));
+
+    Ok(source)
 }
 
 /// How long to wait before a sweep that could not be read is read again.
@@ -297,11 +310,11 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A sweep that was stored with rows, and what the core keeps of these.
 fn read_stored_sweep(
-    shared: &ServerContext,
+    context: &ServerContext,
     record: Arc<SweepRow>,
     spec: Arc<Spec>,
 ) -> Result<(Sweep, Vec<StoredRow>), UserError> {
-    let readers = shared
+    let readers = context
         .store
         .open_readers(reader_threads())
         .map_err(store_error)?;
@@ -320,17 +333,17 @@ fn read_stored_sweep(
     Ok((sweep, rows))
 }
 
-/// Reads until that succeeds; nothing if the coordinator stops before.
+/// Reads until that succeeds; `None` if the coordinator stops before.
 async fn retry_until_read<T, F: Future<Output = Result<T, UserError>>>(
     read: impl Fn() -> F,
     pause: Duration,
     mut stopping: watch::Receiver<bool>,
 ) -> Option<T> {
-    let mut complaints = ThrottledLog::default();
+    let mut throttled_log = ThrottledLog::default();
     loop {
         match read().await {
             Ok(found) => return Some(found),
-            Err(error) => complaints.report_error(
+            Err(error) => throttled_log.report_error(
                 "a new sweep is stored and cannot be read: it is tried again",
                 &error,
             ),
@@ -362,37 +375,9 @@ fn match_cells(
         return Err(refused_error(message));
     }
 
-    let data = old_data.hash.unwrap_or_default();
-    let identity = |spec: &Spec, cell: u64| -> Result<[u8; 32], UserError> {
-        let config = spec
-            .grid
-            .resolve_config(cell)
-            .map_err(|e| bad_input_error(e.to_string()))?;
-        Ok(spec.compute_cell_hash(&config, &data))
-    };
-
-    let mut places: HashMap<[u8; 32], (u64, Option<u64>)> = HashMap::new();
-    for cell in old.grid.iter() {
-        places.insert(identity(old, cell)?, (cell, None));
-    }
-
-    for cell in new.grid.iter() {
-        if let Some((_, place)) = places.get_mut(&identity(new, cell)?) {
-            *place = Some(cell);
-        }
-    }
-
-    let mut cells = Vec::with_capacity(places.len());
-    let mut missing = None;
-
-    for (cell, place) in places.into_values() {
-        match place {
-            Some(place) => cells.push((cell, place)),
-            None => missing = Some(missing.map_or(cell, |other: u64| other.min(cell))),
-        }
-    }
-
-    if let Some(cell) = missing {
+    let cells = pair_cells_by_identity(old, new, &old_data.hash.unwrap_or_default())?;
+    let missing = cells.iter().filter(|(_, new)| new.is_none());
+    if let Some(cell) = missing.map(|(old, _)| *old).min() {
         let message = format!(
             "the file has no cell like the cell {cell} of {id} ({}): a sweep that takes over results has all cells that \
              they are of, with the same fields of [data], [model] and [train]",
@@ -407,8 +392,40 @@ fn match_cells(
         )));
     }
 
-    cells.sort_unstable();
-    Ok(cells)
+    let mut matched: Vec<(u64, u64)> = cells
+        .into_iter()
+        .filter_map(|(old, new)| Some((old, new?)))
+        .collect();
+    matched.sort_unstable();
+    Ok(matched)
+}
+
+/// The cells of an old sweep, each with the one of the new sweep that has the same identity, in no order.
+fn pair_cells_by_identity(
+    old: &Spec,
+    new: &Spec,
+    data: &[u8; 32],
+) -> Result<Vec<(u64, Option<u64>)>, UserError> {
+    let mut pairs: HashMap<[u8; 32], (u64, Option<u64>)> = HashMap::new();
+    for cell in old.grid.iter() {
+        pairs.insert(identify_cell(old, cell, data)?, (cell, None));
+    }
+
+    for cell in new.grid.iter() {
+        if let Some((_, new_cell)) = pairs.get_mut(&identify_cell(new, cell, data)?) {
+            *new_cell = Some(cell);
+        }
+    }
+
+    Ok(pairs.into_values().collect())
+}
+
+fn identify_cell(spec: &Spec, cell: u64, data: &[u8; 32]) -> Result<[u8; 32], UserError> {
+    let config = spec
+        .grid
+        .resolve_config(cell)
+        .map_err(|e| bad_input_error(e.to_string()))?;
+    Ok(spec.compute_cell_hash(&config, data))
 }
 
 /// What all results of a sweep have in common must stay.

@@ -215,25 +215,7 @@ impl PrecisionRepeats {
         let complete = cell.rows.first_gap();
         self.progress.adjust_counts(cell, self.rungs.len(), false);
 
-        while cell.reached_at.is_none()
-            && let Some(rung) = self
-                .rungs
-                .get(cell.judged_rungs)
-                .filter(|rung| complete >= u64::from(**rung))
-        {
-            let quantile = |n| {
-                *self
-                    .quantiles
-                    .entry(n)
-                    .or_insert_with(|| interval_quantile(DECIDING_LEVEL, n))
-            };
-            cell.half_width =
-                half_width(&cell.values[..*rung as usize], quantile).unwrap_or(f64::INFINITY);
-
-            cell.reached_at = (cell.half_width <= self.target).then_some(*rung);
-            cell.judged_rungs += 1;
-        }
-
+        cell.climb_rungs(complete, &self.rungs, self.target, &mut self.quantiles);
         self.progress.adjust_counts(cell, self.rungs.len(), true);
         let wanted = cell
             .reached_at
@@ -294,6 +276,32 @@ impl PrecisionCell {
             half_width: f64::INFINITY,
             reached_at: None,
             expected: first,
+        }
+    }
+
+    /// Judges the mean at every rung up to the first gap in the rows, until it is known well enough.
+    fn climb_rungs(
+        &mut self,
+        complete: u64,
+        rungs: &[u32],
+        target: f64,
+        quantiles: &mut HashMap<u64, f64>,
+    ) {
+        while self.reached_at.is_none()
+            && let Some(rung) = rungs
+                .get(self.judged_rungs)
+                .filter(|rung| complete >= u64::from(**rung))
+        {
+            let values = &self.values[..*rung as usize];
+            self.half_width = half_width(values, |n| {
+                *quantiles
+                    .entry(n)
+                    .or_insert_with(|| interval_quantile(DECIDING_LEVEL, n))
+            })
+            .unwrap_or(f64::INFINITY);
+
+            self.reached_at = (self.half_width <= target).then_some(*rung);
+            self.judged_rungs += 1;
         }
     }
 

@@ -10,9 +10,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
@@ -108,52 +110,59 @@ pub(super) fn build_acceptor(
     options: &AuthOptions,
     own: Option<&CertificateAuthority>,
 ) -> Result<TlsAcceptor, UserError> {
-    let internal =
-        |e: String| UserError::new(ErrorCode::Internal, format!("cannot set up TLS: {e}"));
     let (chain, key) = match (&options.certificate, own) {
         (Some((cert, key)), _) => (
             read_certificates("--tls-cert", cert)?,
             read_private_key("--tls-key", key)?,
         ),
-        (None, Some(own)) => own
-            .issue_certificate()
-            .map_err(|e| internal(e.to_string()))?,
+        (None, Some(own)) => own.issue_certificate().map_err(setup_error)?,
         (None, None) => unreachable!("whoever brings no certificate has an authority"),
     };
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|e| internal(e.to_string()))?;
+        .map_err(setup_error)?;
     let builder = match &options.client_ca {
         None => builder.with_no_client_auth(),
-        Some(file) => {
-            let bad = |e: String| {
-                UserError::new(
-                    ErrorCode::BadInput,
-                    format!("--client-ca {}: {e}", file.display()),
-                )
-            };
-
-            let mut roots = RootCertStore::empty();
-            for certificate in read_certificates("--client-ca", file)? {
-                roots.add(certificate).map_err(|e| bad(e.to_string()))?;
-            }
-
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|e| bad(e.to_string()))?)
-        }
+        Some(file) => builder.with_client_cert_verifier(build_client_verifier(file, provider)?),
     };
 
-    let bad = |e: rustls::Error| {
+    let mut config = builder.with_single_cert(chain, key).map_err(|e| {
         UserError::new(
             ErrorCode::BadInput,
             format!("--tls-cert and --tls-key: {e}"),
         )
-    };
-    let mut config = builder.with_single_cert(chain, key).map_err(bad)?;
+    })?;
     config.alpn_protocols = vec![b"h2".to_vec()];
 
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn setup_error(error: impl std::fmt::Display) -> UserError {
+    UserError::new(ErrorCode::Internal, format!("cannot set up TLS: {error}"))
+}
+
+/// Accepts clients with a certificate of the authorities in `file`.
+fn build_client_verifier(
+    file: &Path,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, UserError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates("--client-ca", file)? {
+        roots
+            .add(certificate)
+            .map_err(|e| client_ca_error(file, e))?;
+    }
+
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|e| client_ca_error(file, e))
+}
+
+fn client_ca_error(file: &Path, error: impl std::fmt::Display) -> UserError {
+    UserError::new(
+        ErrorCode::BadInput,
+        format!("--client-ca {}: {error}", file.display()),
+    )
 }

@@ -13,14 +13,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::session;
-use crate::core::MetricPositions;
+use crate::core::{MetricPositions, Sweep};
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
 use crate::server::engine::{BatchRefusal, IncomingBatch, WorkerEvent};
 use crate::server::limits::{Permit, ResponseStream};
 use crate::server::services::access::check_grammar_support;
-use crate::store::StoreError;
+use crate::store::{CommitReport, StoreError};
 
 pub(crate) struct WorkerApi(pub(crate) Arc<ServerContext>);
 
@@ -50,46 +50,13 @@ impl WorkerService for WorkerApi {
         }
 
         let (sweep, spec) = self.find_sweep(&request.sweep).await?;
-        let held = self
+        let permit = self
             .0
             .limits
             .result_bytes
             .try_acquire_bytes(request.encoded_len())?;
-        let delivery = to_incoming_batch(request, sweep, &spec, held)?;
-        let rows = delivery.rows.clone();
-
-        let weights: Vec<[u8; 32]> = delivery
-            .results
-            .iter()
-            .filter_map(|result| result.weights_hash)
-            .collect();
-
-        let (reply, answered) = oneshot::channel();
-        self.0
-            .engine
-            .send_event(WorkerEvent::BatchReceived(Box::new(IncomingBatch {
-                reply,
-                ..delivery
-            })));
-
-        let report = answered
-            .await
-            .map_err(|_| Status::unavailable("the coordinator is stopping"))?;
-        self.0.catalog.blobs.release(&weights);
-        let report = report.map_err(|refusal| match refusal {
-            BatchRefusal::NotLeased(key) => Status::permission_denied(format!(
-                "the trial {key} is not in the lease it was delivered under"
-            )),
-            BatchRefusal::Overloaded => self.0.limits.result_bytes.overloaded_status(),
-            // Whoever sends it again sends the file first.
-            BatchRefusal::StoreFailed(error @ StoreError::BlobMissing(_)) => {
-                Status::failed_precondition(error.to_string())
-            }
-            BatchRefusal::StoreFailed(error) => Status::unavailable(error.to_string()),
-        })?;
-        self.0
-            .metrics
-            .count_stored_trials(report.stored.iter().map(|at| &rows[*at]));
+        let batch = to_incoming_batch(request, sweep, &spec, permit)?;
+        let report = self.store_batch(batch).await?;
 
         Ok(Response::new(v1::CommitResultsResponse {
             stored: report.stored.len() as u32,
@@ -107,24 +74,9 @@ impl WorkerService for WorkerApi {
             sweep: id,
             protocol,
         } = request.into_inner();
-        let wanted = id.clone();
-        let record = self
-            .0
-            .engine
-            .query_core(move |core| {
-                core.sweeps()
-                    .find(|sweep| sweep.id == wanted)
-                    .map(|sweep| sweep.record.clone())
-            })
-            .await
-            .map_err(|e| Status::unavailable(e.to_string()))?
-            .ok_or_else(|| {
-                Status::not_found(format!(
-                    "there is no sweep {id}: if it was here, it was removed"
-                ))
-            })?;
+        let record = self.query_sweep(&id, |sweep| sweep.record.clone()).await?;
 
-        // Those of protocol 1 know the first grammar alone.
+        // Workers of protocol 1 know the first grammar alone.
         check_grammar_support(
             if protocol < 2 { 1 } else { GRAMMAR },
             &record.source,
@@ -163,14 +115,23 @@ impl WorkerService for WorkerApi {
 }
 
 impl WorkerApi {
-    /// Number of a sweep, and what it is.
+    /// Number and spec of a sweep.
     async fn find_sweep(&self, id: &str) -> Result<(i64, Arc<Spec>), Status> {
+        self.query_sweep(id, |sweep| (sweep.number, sweep.spec.clone()))
+            .await
+    }
+
+    /// Asks the core about the sweep with this id.
+    async fn query_sweep<T: Send + 'static>(
+        &self,
+        id: &str,
+        question: impl FnOnce(&Sweep) -> T + Send + 'static,
+    ) -> Result<T, Status> {
         let wanted = id.to_owned();
-        let found = self.0.engine.query_core(move |core| {
-            let sweep = core.sweeps().find(|sweep| sweep.id == wanted)?;
-            Some((sweep.number, sweep.spec.clone()))
-        });
-        let found = found
+        let found = self
+            .0
+            .engine
+            .query_core(move |core| core.sweeps().find(|sweep| sweep.id == wanted).map(question))
             .await
             .map_err(|e| Status::unavailable(e.to_string()))?;
 
@@ -179,6 +140,49 @@ impl WorkerApi {
                 "there is no sweep {id}: if it was here, it was removed"
             ))
         })
+    }
+
+    /// Returns when a batch is stored.
+    async fn store_batch(&self, batch: IncomingBatch) -> Result<CommitReport, Status> {
+        let rows = batch.rows.clone();
+        let weights: Vec<[u8; 32]> = batch
+            .results
+            .iter()
+            .filter_map(|result| result.weights_hash)
+            .collect();
+
+        let (reply, answered) = oneshot::channel();
+        self.0
+            .engine
+            .send_event(WorkerEvent::BatchReceived(Box::new(IncomingBatch {
+                reply,
+                ..batch
+            })));
+
+        let report = answered
+            .await
+            .map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        self.0.catalog.blobs.release(&weights);
+        let report = report.map_err(|refusal| self.refusal_status(refusal))?;
+        self.0
+            .metrics
+            .count_stored_trials(report.stored.iter().map(|at| &rows[*at]));
+
+        Ok(report)
+    }
+
+    fn refusal_status(&self, refusal: BatchRefusal) -> Status {
+        match refusal {
+            BatchRefusal::NotLeased(key) => Status::permission_denied(format!(
+                "the trial {key} is not in the lease it was delivered under"
+            )),
+            BatchRefusal::Overloaded => self.0.limits.result_bytes.overloaded_status(),
+            // A worker that sends the batch again sends the file first.
+            BatchRefusal::StoreFailed(error @ StoreError::BlobMissing(_)) => {
+                Status::failed_precondition(error.to_string())
+            }
+            BatchRefusal::StoreFailed(error) => Status::unavailable(error.to_string()),
+        }
     }
 }
 
@@ -190,39 +194,30 @@ pub fn to_incoming_batch(
     request: v1::CommitResultsRequest,
     sweep: i64,
     spec: &Spec,
-    held: Permit,
+    permit: Permit,
 ) -> Result<IncomingBatch, Status> {
-    let metrics = spec.measure.metrics.len();
-    let invalid = |message: String| Status::invalid_argument(message);
-
     if request.results.len() > MAX_BATCH_RESULTS {
-        return Err(invalid(format!(
+        return Err(Status::invalid_argument(format!(
             "{} results in one batch; at most {MAX_BATCH_RESULTS} are taken",
             request.results.len()
         )));
     }
 
-    let fence = request
-        .fence
-        .ok_or_else(|| invalid("the field fence of CommitResultsRequest is missing".into()))?;
+    let fence = request.fence.ok_or_else(|| {
+        Status::invalid_argument("the field fence of CommitResultsRequest is missing")
+    })?;
     let results = request
         .results
         .into_iter()
         .map(TrialResult::try_from)
-        .collect::<Result<Vec<_>, _>>();
-    let results = results.map_err(|e| invalid(e.to_string()))?;
-    if let Some(result) = results.iter().find(|r| r.metrics.len() != metrics) {
-        let found = result.metrics.len();
-        return Err(invalid(format!(
-            "the trial {} has {found} metrics, the sweep has {metrics}",
-            result.key
-        )));
-    }
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| Status::invalid_argument(e.to_string()))?;
+    check_metric_count(&results, spec.measure.metrics.len())?;
 
-    let kept = MetricPositions::from_spec(spec);
+    let positions = MetricPositions::from_spec(spec);
     let rows = results
         .iter()
-        .map(|result| kept.build_row_from_result(result))
+        .map(|result| positions.build_row_from_result(result))
         .collect();
 
     // Replaced by the caller, who waits at the other end.
@@ -233,7 +228,21 @@ pub fn to_incoming_batch(
         sweep,
         results,
         rows,
-        permit: held,
+        permit,
         reply,
     })
+}
+
+fn check_metric_count(results: &[TrialResult], metrics: usize) -> Result<(), Status> {
+    match results
+        .iter()
+        .find(|result| result.metrics.len() != metrics)
+    {
+        None => Ok(()),
+        Some(result) => Err(Status::invalid_argument(format!(
+            "the trial {} has {} metrics, the sweep has {metrics}",
+            result.key,
+            result.metrics.len()
+        ))),
+    }
 }
