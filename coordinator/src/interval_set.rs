@@ -46,12 +46,12 @@ impl IntervalSet {
             .is_some_and(|(_, to)| n < *to)
     }
 
-    /// Its ranges, ascending, ends exclusive.
+    /// The ranges, ascending, ends exclusive.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.ranges.iter().map(|(from, to)| (*from, *to))
     }
 
-    /// Its numbers, ascending.
+    /// The numbers, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         self.ranges().flat_map(|(from, to)| from..to)
     }

@@ -1,4 +1,4 @@
-//! What this process has used so far, as Linux tells it.
+//! Resources that this process has used so far, as Linux counts them.
 
 /// User and system CPU time in seconds; 0 where the system does not say.
 pub(crate) fn cpu_seconds() -> f64 {

@@ -1,4 +1,4 @@
-//! What is stored of sweeps, leases and audits, in the words that core, store and server share.
+//! Records of sweeps, leases and audits, as core, store and server share them.
 
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -15,7 +15,7 @@ pub enum SweepState {
     Completed,
     /// Stopped by a user.
     Cancelled,
-    /// Held by a user: nothing more of it is given out until it is resumed.
+    /// A user has paused it: nothing more of it is given out until it is resumed.
     Paused,
 }
 
@@ -37,23 +37,23 @@ impl SweepState {
 /// A sweep as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SweepRow {
-    /// Its number, in the order of launch; 0 until it is stored.
+    /// The sweep's number, in the order of launch; 0 until it is stored.
     pub number: i64,
-    /// Its id.
+    /// The id by which users name it.
     pub id: String,
     /// The sweep file.
     pub source: SpecSource,
-    /// What it trains on.
+    /// The data that it trains on.
     pub data: DataPin,
-    /// Its state.
+    /// The sweep's state when the row was read.
     pub state: SweepState,
-    /// Its share of the workers when the row was read.
+    /// The sweep's share of the workers when the row was read.
     pub share: Share,
     /// Unix time of the launch, in seconds.
     pub launched_at: f64,
-    /// Who launched it; empty if that is not known.
+    /// The user who launched it; empty if that is not known.
     pub launched_by: String,
-    /// What had happened to it when the row was read.
+    /// Counts of what had happened when the row was read.
     pub tallies: SweepTallies,
 }
 
@@ -83,7 +83,7 @@ pub struct SweepTallies {
 }
 
 impl SweepTallies {
-    /// Counts a batch of which so many results were compared and so many of these were different.
+    /// Counts a batch: results that were `compared`, and those of them that were different.
     pub fn count_batch(&mut self, compared: u64, different: u64, fenced: bool) {
         self.duplicates += compared;
         self.mismatches += different;
@@ -98,7 +98,7 @@ pub struct DataPin {
     pub hash: Option<[u8; 32]>,
     /// Training images asked of the dataset's files.
     pub train: u32,
-    /// What is trained on, in words.
+    /// The data in words.
     pub provenance: String,
 }
 
@@ -136,10 +136,10 @@ impl OutcomeCounts {
     }
 }
 
-/// What an audit found.
+/// The finding of an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
-    /// The same bits.
+    /// The second run yielded the same bits.
     Same,
     /// Other bits: an alarm.
     Different,
@@ -166,7 +166,7 @@ pub struct Fence {
 /// A lease that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndedLease {
-    /// Its token.
+    /// The lease's fencing token.
     pub fence: Fence,
     /// Whether its holder lost it with trials left, which are given out again.
     pub lost: bool,
@@ -175,13 +175,13 @@ pub struct EndedLease {
 /// A lease as it is stored: a shard of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRow {
-    /// Its token.
+    /// The lease's fencing token.
     pub fence: Fence,
     /// Number of its sweep in the store.
     pub sweep: i64,
     /// Shape class of its trials.
     pub class: u32,
-    /// Who holds it.
+    /// The worker that holds the lease.
     pub worker: WorkerId,
     /// Trial numbers within the class.
     pub trials: IntervalSet,

@@ -1,32 +1,32 @@
-//! Troubles that last: told when they begin, and from then on once in a while with how often they came.
+//! Logs troubles that last: when they begin, and from then on once in a while with how often they occurred.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// How often the same trouble is told.
+/// How often the same trouble is logged.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was complained about of late. What is complained about are constants: there are few.
+/// Messages that were logged of late. They are constants: there are few.
 #[derive(Debug, Default)]
 pub(crate) struct ThrottledLog(HashMap<&'static str, ThrottledMessage>);
 
 #[derive(Debug)]
 struct ThrottledMessage {
     last_reported: Instant,
-    /// How often it came since.
+    /// How often the trouble occurred since then.
     occurrences: u64,
 }
 
 impl ThrottledLog {
-    /// Tells of a trouble, unless it was told a moment ago.
+    /// Logs a trouble, unless it was logged a moment ago.
     pub(crate) fn report_error(&mut self, what: &'static str, why: &dyn Display) {
         if let Some(times) = self.count_if_due(what, Instant::now()) {
             tracing::error!(error = %why, times, "{what}");
         }
     }
 
-    /// How often it came since it was told last, this time included, if it is to be told now.
+    /// How often a trouble occurred since it was logged last, this time included; `None` if it is not due yet.
     fn count_if_due(&mut self, what: &'static str, now: Instant) -> Option<u64> {
         let known = self.0.entry(what).or_insert(ThrottledMessage {
             last_reported: now,

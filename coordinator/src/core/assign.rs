@@ -1,4 +1,4 @@
-//! Who is given what: the answers to workers' wishes.
+//! Assigns leases: the answers to workers' requests for work.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ enum Offer {
     Quarantined,
     /// Trials that another process has run.
     Audit,
-    /// The same, to be run alone.
+    /// An audit to be run alone.
     QuarantinedAudit,
 }
 
@@ -77,7 +77,7 @@ impl Core {
                 Offer::QuarantinedAudit if self.holds_no_lease(id) => {
                     return self.lease_quarantined_audit(id, sweep, now);
                 }
-                // It makes room.
+                // It finishes what it has, to run the trial alone.
                 Offer::Quarantined | Offer::QuarantinedAudit
                     if self.is_first_for_quarantined(id, sweep, now) =>
                 {
@@ -161,13 +161,13 @@ impl Core {
                 let first = trials.next();
                 let more = trials.next().is_some();
                 let sweep = &self.sweeps[&lease.row.sweep];
-                let suspects = if lease.row.audits.is_some() {
+                let quarantine = if lease.row.audits.is_some() {
                     &sweep.audits.quarantine
                 } else {
                     &sweep.quarantine
                 };
 
-                first.is_some_and(|n| !more && suspects.runs_alone((lease.row.class, n)))
+                first.is_some_and(|n| !more && quarantine.runs_alone((lease.row.class, n)))
             })
     }
 

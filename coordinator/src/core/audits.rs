@@ -26,7 +26,7 @@ pub struct AuditCounts {
 }
 
 impl AuditCounts {
-    /// Those that found nothing yet.
+    /// Audits that have found nothing yet.
     pub fn remaining(&self) -> u64 {
         self.due - self.same - self.different - self.failed
     }
@@ -53,13 +53,13 @@ impl AuditCounts {
 pub struct Audits {
     /// How many there are.
     pub counts: AuditCounts,
-    /// Those that may kill workers.
+    /// Audits that may kill workers.
     pub(super) quarantine: Quarantine,
-    /// Those that nobody holds, by the process that computed the row, and by class.
+    /// Audits that nobody holds, by the process that computed the row, and by class.
     waiting: BTreeMap<WorkerId, BTreeMap<u32, IntervalSet>>,
-    /// Of those that were set apart, the process that computed the row.
+    /// The processes that computed the rows of audits in quarantine.
     quarantined_origins: BTreeMap<TrialIndex, WorkerId>,
-    /// Those in leases.
+    /// Audits in leases.
     pub(super) leased: u64,
 }
 
@@ -67,7 +67,7 @@ impl Audits {
     /// A trial got its row from this process, or had it when the store was read, and perhaps its audit was made.
     pub(super) fn add_audit(
         &mut self,
-        place: TrialIndex,
+        index: TrialIndex,
         origin: &WorkerId,
         finding: Option<Finding>,
     ) {
@@ -76,24 +76,24 @@ impl Audits {
             Some(finding) => *self.counts.count_mut(finding) += 1,
             None => self.add_waiting(
                 origin,
-                place.0,
-                &IntervalSet::from_range(place.1, place.1 + 1),
+                index.0,
+                &IntervalSet::from_range(index.1, index.1 + 1),
             ),
         }
     }
 
     /// A failed audit is to be made again.
-    pub(super) fn reopen_failed_audit(&mut self, place: TrialIndex, origin: &WorkerId) {
+    pub(super) fn reopen_failed_audit(&mut self, index: TrialIndex, origin: &WorkerId) {
         self.counts.failed -= 1;
         self.add_waiting(
             origin,
-            place.0,
-            &IntervalSet::from_range(place.1, place.1 + 1),
+            index.0,
+            &IntervalSet::from_range(index.1, index.1 + 1),
         );
     }
 
-    /// A trial is run once more by whoever may, after what its audit had found, if it had one. One that was due is so still.
-    pub(super) fn redo_audit(&mut self, place: TrialIndex, before: Option<Option<Finding>>) {
+    /// Makes an audit due that any process may make, after what an earlier one found, if there was one. An audit that was due stays due.
+    pub(super) fn redo_audit(&mut self, index: TrialIndex, before: Option<Option<Finding>>) {
         match before {
             None => self.counts.due += 1,
             Some(None) => return,
@@ -102,8 +102,8 @@ impl Audits {
 
         self.add_waiting(
             &WorkerId::new(),
-            place.0,
-            &IntervalSet::from_range(place.1, place.1 + 1),
+            index.0,
+            &IntervalSet::from_range(index.1, index.1 + 1),
         );
     }
 
@@ -134,8 +134,8 @@ impl Audits {
     }
 
     /// Whether one waits that nobody holds.
-    pub(super) fn is_waiting(&self, place: TrialIndex) -> bool {
-        self.waiting_origin(place).is_some() || self.quarantine.is_waiting(place)
+    pub(super) fn is_waiting(&self, index: TrialIndex) -> bool {
+        self.waiting_origin(index).is_some() || self.quarantine.is_waiting(index)
     }
 
     /// The process whose row one is that waits among the others.
@@ -154,7 +154,7 @@ impl Audits {
         let apart = self
             .quarantined_origins
             .iter()
-            .filter(|(place, _)| self.quarantine.is_waiting(**place));
+            .filter(|(index, _)| self.quarantine.is_waiting(**index));
         self.waiting.keys().chain(apart.map(|(_, origin)| origin))
     }
 
@@ -219,21 +219,21 @@ impl Audits {
 
     /// One to be run alone that a worker may audit.
     pub(super) fn next_quarantined_for(&self, worker: &str) -> Option<TrialIndex> {
-        self.quarantine.next_matching(|place| {
+        self.quarantine.next_matching(|index| {
             self.quarantined_origins
-                .get(&place)
+                .get(&index)
                 .is_some_and(|origin| origin != worker)
         })
     }
 
     /// Takes it for a lease, with the process whose row it is.
     pub(super) fn take_quarantined_for(&mut self, worker: &str) -> Option<(TrialIndex, WorkerId)> {
-        let place = self.next_quarantined_for(worker)?;
-        self.quarantine.take_trial(place);
+        let index = self.next_quarantined_for(worker)?;
+        self.quarantine.take_trial(index);
         self.leased += 1;
         self.quarantined_origins
-            .get(&place)
-            .map(|origin| (place, origin.clone()))
+            .get(&index)
+            .map(|origin| (index, origin.clone()))
     }
 
     /// Takes back what is left of a lease.
@@ -248,23 +248,23 @@ impl Audits {
     }
 
     /// An audit was made that nobody holds any more, or given up.
-    pub(super) fn record_finding(&mut self, place: TrialIndex, finding: Finding) {
-        if let Some(origin) = self.waiting_origin(place).cloned() {
-            self.edit_waiting(&origin, place.0, |trials| trials.remove(place.1));
+    pub(super) fn record_finding(&mut self, index: TrialIndex, finding: Finding) {
+        if let Some(origin) = self.waiting_origin(index).cloned() {
+            self.edit_waiting(&origin, index.0, |trials| trials.remove(index.1));
         }
-        self.quarantine.remove(place);
-        self.quarantined_origins.remove(&place);
+        self.quarantine.remove(index);
+        self.quarantined_origins.remove(&index);
         *self.counts.count_mut(finding) += 1;
     }
 
     /// A worker is alive after all.
     pub(super) fn clear_worker(&mut self, worker: &str) {
-        for place in self.quarantine.clear_worker(worker) {
-            if let Some(origin) = self.quarantined_origins.remove(&place) {
+        for index in self.quarantine.clear_worker(worker) {
+            if let Some(origin) = self.quarantined_origins.remove(&index) {
                 self.add_waiting(
                     &origin,
-                    place.0,
-                    &IntervalSet::from_range(place.1, place.1 + 1),
+                    index.0,
+                    &IntervalSet::from_range(index.1, index.1 + 1),
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! Of which unfinished trials a checkpoint is kept, and who may send one or have one.
+//! Checkpoints of unfinished trials: which there are, and which worker may send or fetch one.
 
 use ergodic_common::TrialKey;
 
@@ -26,7 +26,7 @@ impl Core {
         self.leases.get(&fence.lease).is_some_and(holds)
     }
 
-    /// A checkpoint lies in its place, after so many steps of a trial. Of one that is not unfinished none is needed.
+    /// A checkpoint of a trial, taken after so many steps, is stored. A trial that is not unfinished needs none.
     pub fn on_checkpoint_stored(
         &mut self,
         sweep_number: i64,
@@ -61,13 +61,15 @@ impl Core {
         sweep_number: i64,
         ended: impl Iterator<Item = TrialKey>,
     ) -> Vec<Effect> {
-        let kept = self
+        let checkpoints = self
             .sweeps
             .get_mut(&sweep_number)
             .map(|sweep| &mut sweep.checkpoints)
-            .filter(|kept| !kept.is_empty());
-        let keys: Vec<TrialKey> = kept.map_or_else(Vec::new, |kept| {
-            ended.filter(|key| kept.remove(key).is_some()).collect()
+            .filter(|checkpoints| !checkpoints.is_empty());
+        let keys: Vec<TrialKey> = checkpoints.map_or_else(Vec::new, |checkpoints| {
+            ended
+                .filter(|key| checkpoints.remove(key).is_some())
+                .collect()
         });
 
         if keys.is_empty() {
@@ -77,14 +79,14 @@ impl Core {
         }
     }
 
-    /// The same of all trials of a sweep.
+    /// Forgets and discards the checkpoints of all trials of a sweep.
     pub(super) fn discard_all_checkpoints(&mut self, sweep_number: i64) -> Vec<Effect> {
-        let kept = self
+        let checkpoints = self
             .sweeps
             .get_mut(&sweep_number)
             .map(|sweep| std::mem::take(&mut sweep.checkpoints))
             .unwrap_or_default();
-        let keys: Vec<TrialKey> = kept.into_keys().collect();
+        let keys: Vec<TrialKey> = checkpoints.into_keys().collect();
         if keys.is_empty() {
             Vec::new()
         } else {

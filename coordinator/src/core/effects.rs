@@ -5,22 +5,22 @@ use ergodic_common::spec::scheduling::Share;
 
 use crate::records::{EndedLease, Fence, LeaseRow, SweepState, WorkerId};
 
-/// What a user does to a sweep.
+/// A user's wish for a sweep.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Steering {
     /// Nothing more of it is given out; what is leased is finished.
     Pause,
-    /// It goes on.
+    /// The sweep goes on.
     Resume,
-    /// It ends.
+    /// The sweep ends.
     Cancel,
-    /// Its failed trials are run again.
+    /// The sweep's failed trials are run again.
     Retry,
-    /// It is given another share of the workers; what is not said stays as it is.
+    /// The sweep gets another share of the workers; what is `None` stays as it is.
     Share {
-        /// Its priority.
+        /// The new priority.
         priority: Option<i32>,
-        /// Its weight.
+        /// The new weight.
         weight: Option<f64>,
     },
 }
@@ -34,12 +34,12 @@ pub enum Effect {
         lease: LeaseRow,
         /// The sweep's id.
         sweep: String,
-        /// Its trials in the order they are to be run.
+        /// The trials in the order in which they are to be run.
         keys: Vec<TrialKey>,
     },
-    /// Ask a worker to give back so many trials of a lease that it has not begun, if it has as many.
+    /// Ask a worker to give back trials of a lease that it has not begun, if it has as many.
     Retract {
-        /// Who holds it.
+        /// The worker that holds the lease.
         worker: WorkerId,
         /// The lease.
         fence: Fence,
@@ -64,16 +64,16 @@ pub enum Effect {
     DiscardCheckpoints(i64, Vec<TrialKey>),
 }
 
-/// What a user changes about a sweep: first stored, then so.
+/// A change of a sweep by a user: first stored, then applied.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SweepChange {
-    /// Its state.
+    /// Another state.
     State(SweepState),
-    /// Its share of the workers.
+    /// Another share of the workers.
     Share(Share),
 }
 
-/// What is to be stored of a trial, or of its audit, that killed too many workers.
+/// A trial, or an audit, that killed too many workers: its failure is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUpTrial {
     /// Number of its sweep.
@@ -88,7 +88,7 @@ pub struct GivenUpTrial {
     pub is_audit: bool,
 }
 
-/// What is to be taken back of a trial, or of its audit, that killed fewer workers than was thought.
+/// A trial, or an audit, that killed fewer workers than was thought: its failure is to be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GiveUpReversal {
     /// Number of its sweep.

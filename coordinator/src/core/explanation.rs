@@ -18,11 +18,11 @@ use crate::records::SweepState;
 pub(crate) fn explain_adaptive_repeats(sweep: &Sweep) -> Option<String> {
     let until = sweep.spec.stopping_rule.as_ref()?;
     match (sweep.adaptive_repeats.as_ref()?, until.criterion) {
-        (AdaptiveRepeats::Precision(growth), StoppingCriterion::Precision { ci95 }) => {
-            Some(explain_precision(sweep, growth, until, ci95))
+        (AdaptiveRepeats::Precision(adaptive), StoppingCriterion::Precision { ci95 }) => {
+            Some(explain_precision(sweep, adaptive, until, ci95))
         }
-        (AdaptiveRepeats::Halving(growth), StoppingCriterion::Halving { factor }) => {
-            Some(explain_halving(sweep, growth, until, factor))
+        (AdaptiveRepeats::Halving(adaptive), StoppingCriterion::Halving { factor }) => {
+            Some(explain_halving(sweep, adaptive, until, factor))
         }
         _ => None,
     }
@@ -30,11 +30,11 @@ pub(crate) fn explain_adaptive_repeats(sweep: &Sweep) -> Option<String> {
 
 pub(crate) fn explain_precision(
     sweep: &Sweep,
-    growth: &PrecisionRepeats,
+    adaptive: &PrecisionRepeats,
     until: &StoppingRule,
     ci95: f64,
 ) -> String {
-    let standing = growth.progress();
+    let standing = adaptive.progress();
     let cells = sweep.spec.grid.cell_count();
     let name = until.metric.name();
     let known = standing.count_known_cells();
@@ -70,14 +70,14 @@ pub(crate) fn explain_precision(
 
 pub(crate) fn explain_halving(
     sweep: &Sweep,
-    growth: &SuccessiveHalving,
+    adaptive: &SuccessiveHalving,
     until: &StoppingRule,
     factor: u32,
 ) -> String {
     let cells = sweep.spec.grid.cell_count();
     let name = until.metric.name();
-    let rung = growth.current_rung();
-    let (standing, ready) = growth.rung_progress();
+    let rung = adaptive.current_rung();
+    let (standing, ready) = adaptive.rung_progress();
     let climb = match standing {
         all if all == cells => format!("all {cells} cells are"),
         1 => format!("the best of {cells} cells is"),

@@ -12,7 +12,7 @@ pub struct LeaseDemand {
     pub unleased: u64,
     /// Slots of the worker.
     pub slots: u32,
-    /// Its slots with nothing to do.
+    /// Slots of the worker with nothing to do.
     pub idle: u32,
     /// Slots of all workers.
     pub all_slots: u32,

@@ -23,7 +23,7 @@ impl Sweep {
         let (repeat, class) = open.min().unwrap_or_default();
 
         match &self.adaptive_repeats {
-            Some(growth) if repeat >= u64::from(growth.min_repeats()) => {
+            Some(adaptive) if repeat >= u64::from(adaptive.min_repeats()) => {
                 self.urgent_class().unwrap_or(class)
             }
             _ => class,
@@ -44,14 +44,14 @@ impl Sweep {
     /// Repeats of a cell that wait, beyond those that every cell has, as numbers in its class.
     fn waiting_repeats(&self, cell: u64, most: u64) -> IntervalSet {
         let mut waiting = IntervalSet::default();
-        let Some(growth) = &self.adaptive_repeats else {
+        let Some(adaptive) = &self.adaptive_repeats else {
             return waiting;
         };
         let (class, first) = self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 });
         let cells = self.spec.grid.class_cell_count(class);
 
         let pending = &self.classes[class as usize].pending;
-        let numbers = (growth.min_repeats()..growth.allowed_repeats(cell))
+        let numbers = (adaptive.min_repeats()..adaptive.allowed_repeats(cell))
             .map(|repeat| u64::from(repeat) * cells + first);
         let take = numbers.filter(|n| pending.contains(*n)).take(most as usize);
         take.for_each(|n| waiting.insert(n, n + 1));
@@ -74,13 +74,13 @@ impl Sweep {
     fn take_urgent_trials(&mut self, class: u32, most: u64) -> IntervalSet {
         let mut taken = IntervalSet::default();
         let cells = self.spec.grid.class_cell_count(class).max(1);
-        let Some(growth) = &self.adaptive_repeats else {
+        let Some(adaptive) = &self.adaptive_repeats else {
             return taken;
         };
         if self.classes[class as usize]
             .pending
             .first()
-            .is_none_or(|n| n / cells < u64::from(growth.min_repeats()))
+            .is_none_or(|n| n / cells < u64::from(adaptive.min_repeats()))
         {
             return taken;
         }
@@ -96,7 +96,7 @@ impl Sweep {
                 .0
                 == class
         };
-        for cell in growth.urgent_cells().filter(of_class) {
+        for cell in adaptive.urgent_cells().filter(of_class) {
             match self.waiting_repeats(cell, most - taken.len()) {
                 none if none.is_empty() => closed.push(cell),
                 waiting => taken.insert_all(&waiting),
@@ -109,34 +109,34 @@ impl Sweep {
 
         self.adaptive_repeats
             .iter_mut()
-            .for_each(|growth| closed.iter().for_each(|cell| growth.close_cell(*cell)));
+            .for_each(|adaptive| closed.iter().for_each(|cell| adaptive.close_cell(*cell)));
         taken
     }
 
     /// A row may allow further repeats of its cell.
     pub(super) fn update_allowance(&mut self, row: &StoredRow) {
-        let Some(growth) = &mut self.adaptive_repeats else {
+        let Some(adaptive) = &mut self.adaptive_repeats else {
             return;
         };
-        let allowed = growth.record_row(row.key, &row.outcome, row.deciding_metric);
+        let allowed = adaptive.record_row(row.key, &row.outcome, row.deciding_metric);
         self.apply_allowance(allowed);
     }
 
     /// A row that is gone may change what was found, and thereby allow further repeats.
     pub(super) fn rejudge_without_row(&mut self, key: TrialKey) {
-        let Some(growth) = &mut self.adaptive_repeats else {
+        let Some(adaptive) = &mut self.adaptive_repeats else {
             return;
         };
-        let allowed = growth.forget_row(&self.spec, key);
+        let allowed = adaptive.forget_row(&self.spec, key);
         self.apply_allowance(allowed);
     }
 
     /// All rows of a sweep that has ended are there: it stands by its choices.
     pub(super) fn restore_decisions(&mut self) {
-        let Some(growth) = &mut self.adaptive_repeats else {
+        let Some(adaptive) = &mut self.adaptive_repeats else {
             return;
         };
-        let allowed = growth.restore_decisions(&self.spec);
+        let allowed = adaptive.restore_decisions(&self.spec);
         self.apply_allowance(allowed);
     }
 
@@ -153,12 +153,12 @@ impl Sweep {
 
     /// Trials of a class wait again.
     pub(super) fn reopen_cells(&mut self, class: u32, trials: &IntervalSet) {
-        let Some(growth) = &mut self.adaptive_repeats else {
+        let Some(adaptive) = &mut self.adaptive_repeats else {
             return;
         };
         trials
             .iter()
-            .for_each(|n| growth.reopen_cell(self.spec.grid.class_trial_at(class, n).cell));
+            .for_each(|n| adaptive.reopen_cell(self.spec.grid.class_trial_at(class, n).cell));
     }
 
     /// From now on there are more repeats of the same cells. These come last in every class, so that all others keep
@@ -171,8 +171,8 @@ impl Sweep {
         });
 
         match (&mut self.adaptive_repeats, &self.spec.stopping_rule) {
-            (Some(growth), Some(until)) => {
-                let allowed = growth.extend_repeats(&self.spec, until);
+            (Some(adaptive), Some(until)) => {
+                let allowed = adaptive.extend_repeats(&self.spec, until);
                 self.apply_allowance(allowed);
             }
             _ => {

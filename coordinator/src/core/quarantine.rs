@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::interval_set::IntervalSet;
 use crate::records::WorkerId;
 
-/// After so many dead workers a trial is run alone.
+/// Dead workers after which a trial is run alone.
 const RUN_ALONE_AFTER: usize = 2;
-/// After so many it is given up.
+/// Dead workers after which a trial is given up.
 pub const CRASH_LIMIT: usize = 3;
 
 /// A trial of a sweep: its class, and its number in there.
@@ -21,7 +21,7 @@ pub type TrialIndex = (u32, u64);
 pub struct Quarantine {
     /// The workers that died with it in flight, with their names, in the order of death.
     crashes: BTreeMap<TrialIndex, Vec<(WorkerId, String)>>,
-    /// Those to be run alone that nobody holds.
+    /// Trials to be run alone that nobody holds.
     waiting: BTreeSet<TrialIndex>,
 }
 
@@ -30,9 +30,9 @@ impl Quarantine {
     pub fn record_crash(
         &mut self,
         (id, name): (&str, &str),
-        place: TrialIndex,
+        index: TrialIndex,
     ) -> Option<Vec<String>> {
-        let killed = self.crashes.entry(place).or_default();
+        let killed = self.crashes.entry(index).or_default();
         if killed.iter().any(|(known, _)| known == id) {
             return None;
         }
@@ -50,36 +50,36 @@ impl Quarantine {
             .waiting
             .iter()
             .copied()
-            .filter(|place| !self.runs_alone(*place))
+            .filter(|index| !self.runs_alone(*index))
             .collect();
-        free.iter().for_each(|place| _ = self.waiting.remove(place));
+        free.iter().for_each(|index| _ = self.waiting.remove(index));
 
         free
     }
 
     /// Whether a trial is to be run alone.
-    pub fn runs_alone(&self, place: TrialIndex) -> bool {
+    pub fn runs_alone(&self, index: TrialIndex) -> bool {
         self.crashes
-            .get(&place)
+            .get(&index)
             .is_some_and(|killed| killed.len() >= RUN_ALONE_AFTER)
     }
 
     /// Whether enough workers died with a trial in flight, and none of these has come back.
-    pub fn is_given_up(&self, place: TrialIndex) -> bool {
+    pub fn is_given_up(&self, index: TrialIndex) -> bool {
         self.crashes
-            .get(&place)
+            .get(&index)
             .is_some_and(|killed| killed.len() >= CRASH_LIMIT)
     }
 
     /// Whether a trial is to be run alone and held by nobody.
-    pub fn is_waiting(&self, place: TrialIndex) -> bool {
-        self.waiting.contains(&place)
+    pub fn is_waiting(&self, index: TrialIndex) -> bool {
+        self.waiting.contains(&index)
     }
 
     /// Names of the workers that died with a trial in flight.
-    pub fn crashed_workers(&self, place: TrialIndex) -> impl Iterator<Item = &String> {
+    pub fn crashed_workers(&self, index: TrialIndex) -> impl Iterator<Item = &String> {
         self.crashes
-            .get(&place)
+            .get(&index)
             .into_iter()
             .flatten()
             .map(|(_, name)| name)
@@ -93,9 +93,9 @@ impl Quarantine {
     /// Takes those to be run alone out of what is left of a lease that ended; returns the others.
     pub fn take_back_quarantined(&mut self, class: u32, mut trials: IntervalSet) -> IntervalSet {
         let of_class = self.crashes.range((class, 0)..=(class, u64::MAX));
-        for (place, _) in of_class.filter(|(_, killed)| killed.len() >= RUN_ALONE_AFTER) {
-            if trials.remove(place.1) {
-                self.waiting.insert(*place);
+        for (index, _) in of_class.filter(|(_, killed)| killed.len() >= RUN_ALONE_AFTER) {
+            if trials.remove(index.1) {
+                self.waiting.insert(*index);
             }
         }
         trials
@@ -111,7 +111,7 @@ impl Quarantine {
         self.waiting
             .iter()
             .copied()
-            .find(|place| self.crashes[place].len() < CRASH_LIMIT && of(*place))
+            .find(|index| self.crashes[index].len() < CRASH_LIMIT && of(*index))
     }
 
     /// Takes the next one to be run.
@@ -122,14 +122,14 @@ impl Quarantine {
     }
 
     /// Takes one to be run.
-    pub fn take_trial(&mut self, place: TrialIndex) {
-        self.waiting.remove(&place);
+    pub fn take_trial(&mut self, index: TrialIndex) {
+        self.waiting.remove(&index);
     }
 
-    /// It has a row: nothing is held against it any more.
-    pub fn remove(&mut self, place: TrialIndex) {
-        self.crashes.remove(&place);
-        self.waiting.remove(&place);
+    /// Forgets a trial that has a row: nothing is held against it any more.
+    pub fn remove(&mut self, index: TrialIndex) {
+        self.crashes.remove(&index);
+        self.waiting.remove(&index);
     }
 }
 
@@ -139,76 +139,76 @@ mod tests {
 
     #[test]
     fn a_second_death_sets_a_trial_apart_and_a_third_condemns_it() {
-        let mut suspects = Quarantine::default();
+        let mut quarantine = Quarantine::default();
         let all = || IntervalSet::from_range(0, 9);
 
         for n in [3, 4] {
-            assert_eq!(suspects.record_crash(("a", "A"), (0, n)), None);
+            assert_eq!(quarantine.record_crash(("a", "A"), (0, n)), None);
         }
 
         assert_eq!(
-            suspects.take_back_quarantined(0, all()).len(),
+            quarantine.take_back_quarantined(0, all()).len(),
             9,
             "a first death says little"
         );
-        assert_eq!(suspects.record_crash(("a", "A"), (0, 3)), None);
+        assert_eq!(quarantine.record_crash(("a", "A"), (0, 3)), None);
 
         assert!(
-            !suspects.runs_alone((0, 3)),
+            !quarantine.runs_alone((0, 3)),
             "the same worker does not die twice"
         );
 
         for n in [3, 4, 5] {
-            assert_eq!(suspects.record_crash(("b", "B"), (0, n)), None);
+            assert_eq!(quarantine.record_crash(("b", "B"), (0, n)), None);
         }
 
-        assert_eq!(suspects.take_back_quarantined(0, all()).len(), 7);
+        assert_eq!(quarantine.take_back_quarantined(0, all()).len(), 7);
         assert_eq!(
-            (suspects.waiting_count(), suspects.next_trial()),
+            (quarantine.waiting_count(), quarantine.next_trial()),
             (2, Some((0, 3)))
         );
-        assert_eq!(suspects.take_next_trial(), Some((0, 3)));
+        assert_eq!(quarantine.take_next_trial(), Some((0, 3)));
 
         assert_eq!(
-            suspects.record_crash(("0", "C"), (0, 3)),
+            quarantine.record_crash(("0", "C"), (0, 3)),
             Some(vec!["A".to_owned(), "B".into(), "C".into()])
         );
-        suspects.take_back_quarantined(0, IntervalSet::from_range(3, 4));
+        quarantine.take_back_quarantined(0, IntervalSet::from_range(3, 4));
         assert_eq!(
-            suspects.next_trial(),
+            quarantine.next_trial(),
             Some((0, 4)),
             "a condemned trial is not run again"
         );
 
-        suspects.remove((0, 4));
-        assert_eq!(suspects.next_trial(), None);
+        quarantine.remove((0, 4));
+        assert_eq!(quarantine.next_trial(), None);
     }
 
     #[test]
     fn a_worker_that_comes_back_is_taken_off_the_list() {
-        let mut suspects = Quarantine::default();
+        let mut quarantine = Quarantine::default();
         for worker in ["a", "b"] {
-            (0..3).for_each(|n| _ = suspects.record_crash((worker, worker), (1, n)));
+            (0..3).for_each(|n| _ = quarantine.record_crash((worker, worker), (1, n)));
         }
 
-        suspects.record_crash(("c", "c"), (1, 0));
+        quarantine.record_crash(("c", "c"), (1, 0));
         assert!(
-            suspects
+            quarantine
                 .take_back_quarantined(1, IntervalSet::from_range(0, 3))
                 .is_empty()
         );
 
-        assert_eq!(suspects.clear_worker("b"), [(1, 1), (1, 2)]);
+        assert_eq!(quarantine.clear_worker("b"), [(1, 1), (1, 2)]);
         assert_eq!(
             (
-                suspects.waiting_count(),
-                suspects.crashed_workers((1, 0)).count()
+                quarantine.waiting_count(),
+                quarantine.crashed_workers((1, 0)).count()
             ),
             (1, 2)
         );
 
-        assert_eq!(suspects.clear_worker("a"), [(1, 0)]);
-        assert_eq!(suspects.clear_worker("c"), []);
-        assert!(suspects.crashes.is_empty() && suspects.waiting.is_empty());
+        assert_eq!(quarantine.clear_worker("a"), [(1, 0)]);
+        assert_eq!(quarantine.clear_worker("c"), []);
+        assert!(quarantine.crashes.is_empty() && quarantine.waiting.is_empty());
     }
 }

@@ -15,18 +15,18 @@ pub enum TrialLocation {
     Pending,
     /// Nobody holds it, and it is to be run alone, because these workers died with it in flight.
     Quarantined(Vec<String>),
-    /// In a lease.
+    /// The trial is in a lease.
     Leased {
         /// Which.
         fence: Fence,
-        /// Who holds it.
+        /// The worker that holds the lease.
         worker: String,
         /// Whether the worker said that it is running it.
         running: bool,
     },
-    /// It has a row.
+    /// The trial has a row.
     Done,
-    /// Its cell has not come to so many repeats, and perhaps never will.
+    /// The trial's cell has not come to that many repeats, and perhaps never will.
     Unneeded,
 }
 
@@ -184,15 +184,15 @@ impl Core {
 
     /// Where the audit of a trial is: done if it was made, or none is due.
     pub fn locate_audit(&self, sweep: &Sweep, key: TrialKey) -> TrialLocation {
-        let place = sweep.spec.grid.locate_trial(key);
+        let index = sweep.spec.grid.locate_trial(key);
         let killed: Vec<String> = sweep
             .audits
             .quarantine
-            .crashed_workers(place)
+            .crashed_workers(index)
             .cloned()
             .collect();
 
-        match sweep.audits.is_waiting(place) {
+        match sweep.audits.is_waiting(index) {
             true if killed.is_empty() => TrialLocation::Pending,
             true => TrialLocation::Quarantined(killed),
             false => self

@@ -12,13 +12,13 @@ use crate::records::{SweepRow, SweepState};
 /// How a sweep compares with one that is to be launched.
 #[derive(Debug, Clone)]
 pub struct ComparableSweep {
-    /// Its number.
+    /// The sweep's number.
     pub number: i64,
     /// As it was launched.
     pub record: Arc<SweepRow>,
-    /// What it is.
+    /// The spec that its file says.
     pub spec: Arc<Spec>,
-    /// Its state.
+    /// The sweep's state.
     pub state: SweepState,
     /// Trials with a row.
     pub done: u64,
@@ -48,7 +48,7 @@ impl Sweep {
         })
     }
 
-    /// Cells with a row; `None` if they are more than so many.
+    /// Cells with a row; `None` if they are more than `most`.
     pub fn begun_cells(&self, most: usize) -> Option<Vec<u64>> {
         (self.live_stats.known_cells().len() <= most)
             .then(|| self.live_stats.known_cells().collect())
@@ -59,12 +59,12 @@ impl Sweep {
         let allowed = self
             .adaptive_repeats
             .as_ref()
-            .map_or(self.spec.repeats, |growth| growth.allowed_repeats(cell));
-        let tally = self.live_stats.cell_stats(cell);
+            .map_or(self.spec.repeats, |adaptive| adaptive.allowed_repeats(cell));
+        let stats = self.live_stats.cell_stats(cell);
         u64::from(
             allowed
                 .min(below)
-                .saturating_sub(tally.completed + tally.diverged + tally.failed),
+                .saturating_sub(stats.completed + stats.diverged + stats.failed),
         )
     }
 }
@@ -104,7 +104,7 @@ pub fn find_wanted_repeats(
         sweep
             .adaptive_repeats
             .as_ref()
-            .map_or(spec.repeats, |growth| growth.allowed_repeats(cell))
+            .map_or(spec.repeats, |adaptive| adaptive.allowed_repeats(cell))
     };
     cells
         .into_iter()

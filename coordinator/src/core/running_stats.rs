@@ -11,7 +11,7 @@ use ergodic_common::Outcome;
 pub struct RunningStats {
     /// How many.
     pub n: u64,
-    /// Their mean.
+    /// The mean of the values.
     pub mean: f64,
     squared_deviations: f64,
 }
@@ -67,26 +67,26 @@ pub struct LiveStats {
 impl LiveStats {
     /// Takes a trial's value.
     pub fn record_trial(&mut self, cell: u64, outcome: &Outcome, value: f64) {
-        let tally = self.cells.entry(cell).or_default();
+        let stats = self.cells.entry(cell).or_default();
         *match outcome {
-            Outcome::Completed => &mut tally.completed,
-            Outcome::Diverged { .. } => &mut tally.diverged,
-            Outcome::Failed { .. } => &mut tally.failed,
+            Outcome::Completed => &mut stats.completed,
+            Outcome::Diverged { .. } => &mut stats.diverged,
+            Outcome::Failed { .. } => &mut stats.failed,
         } += 1;
 
         if *outcome == Outcome::Completed && value.is_finite() {
-            tally.metric.add(value);
+            stats.metric.add(value);
         }
     }
 
     /// A failed trial is to be run again.
     pub fn forget_failed_trial(&mut self, cell: u64) {
-        if let Some(tally) = self.cells.get_mut(&cell) {
-            tally.failed = tally.failed.saturating_sub(1);
+        if let Some(stats) = self.cells.get_mut(&cell) {
+            stats.failed = stats.failed.saturating_sub(1);
         }
     }
 
-    /// Cells of which something is known.
+    /// Cells that have a row.
     pub fn known_cells(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
         self.cells.keys().copied()
     }
@@ -100,21 +100,21 @@ impl LiveStats {
     /// ties go to the lower number. Tables rank trials within repeats, which needs all of their values.
     pub fn best_cell(&self, larger_is_better: bool) -> Option<(u64, RunningStats)> {
         let sign = if larger_is_better { 1.0 } else { -1.0 };
-        let valued = || self.cells.iter().filter(|(_, tally)| tally.metric.n > 0);
+        let valued = || self.cells.iter().filter(|(_, stats)| stats.metric.n > 0);
         let worst = valued()
-            .map(|(_, tally)| sign * tally.metric.mean)
+            .map(|(_, stats)| sign * stats.metric.mean)
             .fold(f64::INFINITY, f64::min);
-        let score = |tally: &CellStats| {
-            let n = tally.metric.n as f64;
-            let diverged = f64::from(tally.diverged);
-            (n * sign * tally.metric.mean + diverged * worst) / (n + diverged)
+        let score = |stats: &CellStats| {
+            let n = stats.metric.n as f64;
+            let diverged = f64::from(stats.diverged);
+            (n * sign * stats.metric.mean + diverged * worst) / (n + diverged)
         };
 
         // Of cells without a mean above the worst, those in which fewer diverged.
-        let key = |tally: &CellStats| {
+        let key = |stats: &CellStats| {
             (
-                score(tally),
-                -f64::from(tally.diverged) / (tally.metric.n as f64 + f64::from(tally.diverged)),
+                score(stats),
+                -f64::from(stats.diverged) / (stats.metric.n as f64 + f64::from(stats.diverged)),
             )
         };
         let better = |a: &(&u64, &CellStats), b: &(&u64, &CellStats)| {
@@ -127,7 +127,7 @@ impl LiveStats {
 
         valued()
             .max_by(better)
-            .map(|(cell, tally)| (*cell, tally.metric))
+            .map(|(cell, stats)| (*cell, stats.metric))
     }
 }
 

@@ -13,9 +13,9 @@ use crate::records::{LeaseRow, WorkerId};
 /// A worker, joined or remembered because of its leases.
 #[derive(Debug)]
 pub struct Worker {
-    /// For people.
+    /// The worker's name, for people.
     pub name: String,
-    /// Its build.
+    /// The build of its program.
     pub build: String,
     /// Trials it runs at a time.
     pub slots: u32,
@@ -45,18 +45,18 @@ pub struct Worker {
 
 #[derive(Debug)]
 pub(crate) struct LeaseState {
-    /// With the trials that have no row yet.
+    /// The lease as it is stored, with the trials that have no row yet.
     pub(crate) row: LeaseRow,
     /// All trials it was granted with.
     pub(crate) granted: IntervalSet,
-    /// Those of them that it gave back.
+    /// Granted trials that the worker gave back.
     pub(crate) retracted: IntervalSet,
     /// Until then it is not asked to give trials back.
     pub(crate) next_retract_at: CoreTime,
     /// When it was granted, or found in the store.
     pub(crate) granted_at: CoreTime,
     pub(crate) expires_at: CoreTime,
-    /// What each of its trials was booked with, in its sweep's virtual time.
+    /// Virtual time of its sweep that each trial was booked with.
     pub(crate) charge_per_trial: f64,
 }
 
@@ -87,15 +87,15 @@ pub struct Core {
     pub(crate) epoch: u64,
     pub(crate) next_lease: u64,
     pub(crate) sweeps: BTreeMap<i64, Sweep>,
-    /// Those that cannot be read, by their numbers.
+    /// Sweeps that cannot be read, by their numbers.
     pub(crate) unreadable: BTreeMap<i64, UnreadableSweep>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) leases: HashMap<u64, LeaseState>,
-    /// Where sweeps of a priority are in virtual time.
+    /// The virtual time that sweeps of a priority have come to.
     pub(crate) virtual_clocks: BTreeMap<i32, f64>,
-    /// Verdicts that could not be stored yet.
+    /// Give-ups that could not be stored yet.
     pub(crate) unstored_give_ups: Vec<GivenUpTrial>,
-    /// Verdicts that could not be taken back yet.
+    /// Give-ups that could not be taken back yet.
     pub(crate) unstored_reversals: Vec<GiveUpReversal>,
     /// The latest time it was told.
     pub(crate) latest_time: CoreTime,

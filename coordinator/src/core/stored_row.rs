@@ -58,7 +58,7 @@ pub struct MetricPositions {
 }
 
 impl MetricPositions {
-    /// Those of a sweep.
+    /// The positions in a sweep's metrics.
     pub fn from_spec(spec: &Spec) -> Self {
         let metrics = &spec.measure.metrics;
         let deciding = spec

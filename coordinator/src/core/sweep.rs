@@ -29,23 +29,23 @@ pub struct UnreadableSweep {
 /// A sweep as the core sees it.
 #[derive(Debug)]
 pub struct Sweep {
-    /// Its id.
+    /// The id by which users name it.
     pub id: String,
     /// Its number in the store, in the order of launch.
     pub number: i64,
-    /// What it is.
+    /// The spec that its file says.
     pub spec: Arc<Spec>,
     /// As it was launched.
     pub record: Arc<SweepRow>,
-    /// Its state.
+    /// Whether it runs, is paused, or has ended.
     pub state: SweepState,
     /// Why it is only shown, and nothing of it is run or changed; none of a sweep that this program carries on.
     pub withheld: Option<String>,
-    /// Its share of the workers.
+    /// Priority and weight, by which workers are shared.
     pub share: Share,
     /// Trials with a row.
     pub counts: OutcomeCounts,
-    /// What happened to it besides its rows.
+    /// Counts of what happened besides its rows.
     pub tallies: SweepTallies,
     /// The main metric per cell.
     pub live_stats: LiveStats,
@@ -179,7 +179,7 @@ impl Sweep {
             && self
                 .adaptive_repeats
                 .as_ref()
-                .is_none_or(|growth| key.repeat < growth.allowed_repeats(key.cell))
+                .is_none_or(|adaptive| key.repeat < adaptive.allowed_repeats(key.cell))
     }
 
     /// Unfinished trials of which a checkpoint is kept.

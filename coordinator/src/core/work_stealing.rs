@@ -20,14 +20,14 @@ const MIN_GAIN_SECONDS: f64 = 2.0;
 /// Results may be under way for so long: a worker of which nothing came meanwhile is not slow.
 const DELIVERY_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// What is expected of a lease.
+/// A forecast of how long a lease will take.
 struct LeaseForecast {
     fence: Fence,
     /// Trials that its holder can hardly have begun.
     waiting: u64,
     /// Seconds that it takes for a trial.
     trial_seconds: f64,
-    /// Its slots.
+    /// Slots of its holder.
     slots: f64,
 }
 
@@ -95,7 +95,7 @@ impl Core {
         Some((longest.fence, part.clamp(1, longest.waiting)))
     }
 
-    /// What is expected of a lease that an idle worker should have a part of, with the usual seconds of a trial of it.
+    /// The forecast of a lease that an idle worker should have a part of, with the usual seconds of a trial of it.
     fn forecast_retraction(
         &self,
         id: &str,
@@ -175,19 +175,19 @@ impl Core {
             .refund_vruntime(lease.charge_per_trial * back.len() as f64);
         let is_empty = lease.row.trials.is_empty();
 
-        let mut kept = lease.row.clone();
-        kept.trials = lease.granted.clone();
+        let mut rest = lease.row.clone();
+        rest.trials = lease.granted.clone();
         lease
             .retracted
             .iter()
-            .for_each(|n| _ = kept.trials.remove(n));
+            .for_each(|n| _ = rest.trials.remove(n));
 
-        sweep.take_back_trials(&kept, back);
+        sweep.take_back_trials(&rest, back);
         let mut effects = if is_empty {
             self.leases.remove(&fence.lease);
             vec![Effect::EndLeases(vec![EndedLease { fence, lost: false }])]
         } else {
-            vec![Effect::ShrinkLease(kept)]
+            vec![Effect::ShrinkLease(rest)]
         };
         effects.extend(self.assign_leases(now));
 

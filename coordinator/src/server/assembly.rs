@@ -18,13 +18,13 @@ use crate::server::{GrpcServices, ServerContext};
 use crate::store::writer::{WriterHandle, WriterLoop};
 use crate::store::{Store, StoreWriter};
 
-/// What a coordinator is put together from.
+/// The parts that a coordinator is assembled from.
 pub struct CoordinatorSetup {
     /// Where results are kept.
     pub store: Arc<dyn Store>,
-    /// In which it leads.
+    /// The epoch in which it leads.
     pub epoch: u64,
-    /// What it knows.
+    /// The core, as recovered from the store.
     pub core: Core,
     /// The store's one writer.
     pub writer: Box<dyn StoreWriter>,
@@ -32,11 +32,11 @@ pub struct CoordinatorSetup {
     pub blobs: BlobStore,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
-    /// Who may ask, unless everybody may.
+    /// The tokens that peers need, unless everybody may come in.
     pub tokens: Option<Arc<TokenStore>>,
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
-    /// Requests that a peer may make in a second, if there is a limit.
+    /// Requests per second that a peer may make, if there is a limit.
     pub rate_limit: Option<u32>,
     /// Says when to end.
     pub stopping: tokio::sync::watch::Receiver<bool>,

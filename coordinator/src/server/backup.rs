@@ -32,21 +32,21 @@ const MAX_SWEEPS_NAMED: usize = 16;
 
 type BackupSender = mpsc::Sender<Result<v1::BackupRecord, Status>>;
 
-/// Sends a backup to whoever asked for it, or what hinders it.
-pub(super) fn send_backup(shared: &ServerContext, records: BackupSender) {
+/// Sends a backup to its requester, or the error that hinders it.
+pub(super) fn send_backup(context: &ServerContext, records: BackupSender) {
     let mut backup = BackupExport {
         records,
         tally: RecordDigest::default(),
         files: BTreeMap::new(),
         is_wanted: true,
     };
-    let sent = shared
+    let sent = context
         .store
         .open_reader()
         .map_err(store_error)
         .and_then(|reader| {
             backup.send_store(reader.as_ref())?;
-            backup.send_files(&shared.catalog.blobs)
+            backup.send_files(&context.catalog.blobs)
         });
     let last = sent
         .map(|()| backup.tally.end_record())
@@ -60,7 +60,7 @@ struct BackupExport {
     tally: RecordDigest,
     /// Files that are named, with ids of the sweeps that name them.
     files: BTreeMap<[u8; 32], BTreeSet<String>>,
-    /// Whether anybody listens still.
+    /// Whether the requester still reads.
     is_wanted: bool,
 }
 
@@ -152,11 +152,11 @@ impl BackupExport {
         }
     }
 
-    /// What is lost is told, and takes nothing else with it.
-    fn send_files(&mut self, shelf: &BlobStore) -> Result<(), UserError> {
+    /// A file that is lost is reported, and everything else sent.
+    fn send_files(&mut self, blobs: &BlobStore) -> Result<(), UserError> {
         for (hash, sweeps) in std::mem::take(&mut self.files) {
             // Looked at before anything of it is sent.
-            if let Err(flaw) = shelf.verify_blob(&hash) {
+            if let Err(flaw) = blobs.verify_blob(&hash) {
                 let why = flaw.to_string();
                 let hash = hash.to_vec();
                 let sweeps = sweeps.into_iter().collect();
@@ -164,7 +164,7 @@ impl BackupExport {
                 continue;
             }
 
-            self.send_file(shelf, &hash).map_err(|e| {
+            self.send_file(blobs, &hash).map_err(|e| {
                 let message = format!(
                     "the file {} that the store names cannot be backed up: {e}",
                     to_hex(&hash)
@@ -176,8 +176,8 @@ impl BackupExport {
         Ok(())
     }
 
-    fn send_file(&mut self, shelf: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
-        let mut file = File::open(shelf.blob_path(hash))?;
+    fn send_file(&mut self, blobs: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
+        let mut file = File::open(blobs.blob_path(hash))?;
         let mut hasher = blake3::Hasher::new();
 
         loop {

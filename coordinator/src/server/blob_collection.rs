@@ -1,4 +1,4 @@
-//! Files that came and were never named, because whoever sent them went away: they go after a while.
+//! Collects files that were uploaded and never named, because their sender went away.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -17,7 +17,7 @@ use crate::store::{StoreWrite, StoreWriter, WriteOutput};
 
 /// How often they are looked for.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
-/// A file that has been there for so long without a name has been forgotten. Whoever sends one names it soon.
+/// Age from which a file that nothing names is deleted: a sender names its files soon.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(6 * 3600);
 /// Files asked about in one transaction, which holds up results.
 const BLOBS_PER_WRITE: usize = 64;
@@ -26,16 +26,16 @@ const SIGNATURE_FILE: &str = "store";
 
 /// Collects for as long as the coordinator leads. A folder that may hold files of another store is left alone: what
 /// this one does not name, that one may. Another one may come at any time.
-pub(super) async fn collect_periodically(shared: Arc<ServerContext>, identity: Option<i64>) {
-    let mut stopping = shared.stopping.clone();
+pub(super) async fn collect_periodically(context: Arc<ServerContext>, identity: Option<i64>) {
+    let mut stopping = context.stopping.clone();
     loop {
-        if let Err(why) = check_sole_owner(shared.catalog.blobs.folder(), identity) {
-            let folder = shared.catalog.blobs.folder().display().to_string();
+        if let Err(why) = check_sole_owner(context.catalog.blobs.folder(), identity) {
+            let folder = context.catalog.blobs.folder().display().to_string();
             tracing::warn!(folder, why, "files that nothing names are not collected");
             return;
         }
 
-        collect_unreferenced_blobs(&shared).await;
+        collect_unreferenced_blobs(&context).await;
         tokio::select! {
             () = tokio::time::sleep(COLLECT_INTERVAL) => {}
             _ = stopping.wait_for(|stop| *stop) => return,
@@ -43,10 +43,10 @@ pub(super) async fn collect_periodically(shared: Arc<ServerContext>, identity: O
     }
 }
 
-/// What a store is told by from others that may have files in this folder, which it signs.
+/// Signs a folder with a store's number, which tells it from others that may have files there.
 ///
 /// # Errors
-/// The store or the folder cannot be written. Whoever goes on then may lose files to a store that thinks itself alone.
+/// The store or the folder cannot be written. To go on then might lose files to a store that thinks itself alone.
 pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result<i64, UserError> {
     let written = writer
         .commit_writes(&[&StoreWrite::EnsureIdentity(generate_identity())])
@@ -171,8 +171,8 @@ fn format_first_signature(identity: i64) -> String {
     format!("{} was the first", format_signature(identity))
 }
 
-async fn collect_unreferenced_blobs(shared: &Arc<ServerContext>) {
-    let folder = shared.catalog.blobs.folder().to_owned();
+async fn collect_unreferenced_blobs(context: &Arc<ServerContext>) {
+    let folder = context.catalog.blobs.folder().to_owned();
     let Ok(old) = tokio::task::spawn_blocking(move || find_forgotten_blobs(&folder)).await else {
         return;
     };
@@ -181,7 +181,7 @@ async fn collect_unreferenced_blobs(shared: &Arc<ServerContext>) {
 
     for some in old.chunks(BLOBS_PER_WRITE) {
         let (reply, done) = oneshot::channel();
-        shared
+        context
             .engine
             .send_event(UserEvent::DeleteUnreferenced(some.to_vec(), reply));
 

@@ -1,4 +1,4 @@
-//! `FileService`: files named by their hash, in a folder of the store.
+//! Files named by the hash of their content, in a folder of the store.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,29 +24,29 @@ pub struct BlobStore {
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlobError {
-    /// It is not there.
+    /// The file is not there.
     #[error("it is missing")]
     Missing,
-    /// It was read, and is another one.
+    /// The file was read, and has another hash.
     #[error("it is damaged: it does not have its hash any more")]
     Damaged,
-    /// It is there, and may be sound: a disk, or a limit, hinders its reading.
+    /// The file is there, and may be sound: a disk, or a limit, hinders its reading.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
 }
 
-/// Several may have been told of one file.
+/// Reservations of one file: several senders may have been promised it.
 #[derive(Debug)]
 struct BlobReservation {
     count: usize,
     reserved_at: Instant,
 }
 
-/// Whoever was told so long ago that a file is here has gone.
+/// A sender that was promised a file longer ago than this has gone.
 const RESERVATION_TTL: Duration = Duration::from_secs(3600);
 
 impl BlobStore {
-    /// The shelf in this folder, which need not exist yet.
+    /// The files in this folder, which need not exist yet.
     pub fn new(folder: PathBuf) -> Self {
         Self {
             folder,
@@ -54,12 +54,12 @@ impl BlobStore {
         }
     }
 
-    /// Its folder.
+    /// The folder of all files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The place of the file of this hash, made from the hash alone.
+    /// The path of the file of this hash, made from the hash alone.
     pub fn blob_path(&self, hash: &[u8; 32]) -> PathBuf {
         self.folder.join(to_hex(hash))
     }
@@ -71,22 +71,22 @@ impl BlobStore {
 
     /// Whether the file of this hash is there. If so, it stays until what names it has been stored, or was given up.
     pub fn reserve(&self, hash: &[u8; 32]) -> bool {
-        let mut promised = self.lock_reservations();
-        let kept = self.has_blob(hash);
-        if kept {
-            add_reservation(&mut promised, hash);
+        let mut reservations = self.lock_reservations();
+        let is_present = self.has_blob(hash);
+        if is_present {
+            add_reservation(&mut reservations, hash);
         }
-        kept
+        is_present
     }
 
-    /// What was to name these files has been stored, or was given up.
+    /// Ends a reservation of each of these files: what was to name them has been stored, or was given up.
     pub fn release<'a>(&self, hashes: impl IntoIterator<Item = &'a [u8; 32]>) {
-        let mut promised = self.lock_reservations();
+        let mut reservations = self.lock_reservations();
         for hash in hashes {
-            if let Some(promise) = promised.get_mut(hash) {
-                promise.count -= 1;
-                if promise.count == 0 {
-                    promised.remove(hash);
+            if let Some(reservation) = reservations.get_mut(hash) {
+                reservation.count -= 1;
+                if reservation.count == 0 {
+                    reservations.remove(hash);
                 }
             }
         }
@@ -97,12 +97,12 @@ impl BlobStore {
     /// # Errors
     /// It cannot be removed.
     pub fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
-        let mut promised = self.lock_reservations();
-        promised.retain(|_, promise| promise.reserved_at.elapsed() < RESERVATION_TTL);
-        let place = self.blob_path(hash);
-        match std::fs::metadata(&place) {
-            Ok(there) if !promised.contains_key(hash) => {
-                std::fs::remove_file(place).map(|()| Some(there.len()))
+        let mut reservations = self.lock_reservations();
+        reservations.retain(|_, reservation| reservation.reserved_at.elapsed() < RESERVATION_TTL);
+        let path = self.blob_path(hash);
+        match std::fs::metadata(&path) {
+            Ok(there) if !reservations.contains_key(hash) => {
+                std::fs::remove_file(path).map(|()| Some(there.len()))
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -131,8 +131,8 @@ impl BlobStore {
     /// # Errors
     /// It cannot be renamed.
     pub fn mark_damaged(&self, hash: &[u8; 32]) -> std::io::Result<()> {
-        let place = self.blob_path(hash);
-        std::fs::rename(&place, place.with_extension("damaged"))
+        let path = self.blob_path(hash);
+        std::fs::rename(&path, path.with_extension("damaged"))
     }
 
     fn lock_reservations(&self) -> MutexGuard<'_, HashMap<[u8; 32], BlobReservation>> {
@@ -141,7 +141,7 @@ impl BlobStore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a file, and promises it.
+    /// Stores a file, and reserves it.
     ///
     /// # Errors
     /// It cannot be written.
@@ -155,12 +155,12 @@ impl BlobStore {
     }
 }
 
-fn add_reservation(promised: &mut HashMap<[u8; 32], BlobReservation>, hash: &[u8; 32]) {
-    let promise = promised.entry(*hash).or_insert(BlobReservation {
+fn add_reservation(reservations: &mut HashMap<[u8; 32], BlobReservation>, hash: &[u8; 32]) {
+    let reservation = reservations.entry(*hash).or_insert(BlobReservation {
         count: 0,
         reserved_at: Instant::now(),
     });
-    (promise.count, promise.reserved_at) = (promise.count + 1, Instant::now());
+    (reservation.count, reservation.reserved_at) = (reservation.count + 1, Instant::now());
 }
 
 impl ReferencedBlobs for BlobStore {
@@ -222,19 +222,19 @@ impl PartialFile {
         self.len
     }
 
-    /// In this place from now on, instead of what was there. Whether that outlives a power cut is open.
+    /// Moves the file to this path, over what was there. Whether that outlives a power cut is open.
     pub(super) fn rename_to(self, path: &Path) -> std::io::Result<()> {
         path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         std::fs::rename(&self.path, path)
     }
 
-    pub(crate) fn store_as_blob(self, shelf: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
+    pub(crate) fn store_as_blob(self, blobs: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
         self.file.sync_all()?;
-        let mut promised = shelf.lock_reservations();
-        std::fs::rename(&self.path, shelf.blob_path(hash))?;
-        add_reservation(&mut promised, hash);
-        drop(promised);
-        sync_folder(&shelf.folder)
+        let mut reservations = blobs.lock_reservations();
+        std::fs::rename(&self.path, blobs.blob_path(hash))?;
+        add_reservation(&mut reservations, hash);
+        drop(reservations);
+        sync_folder(&blobs.folder)
     }
 }
 

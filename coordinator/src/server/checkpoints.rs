@@ -25,7 +25,7 @@ const MAGIC: &[u8; 8] = b"ergckpt1";
 /// Bytes of a file before the checkpoint itself.
 const HEADER_LEN: usize = 8 + 8 + 4 + 8 + 32;
 
-/// What a file says of the checkpoint in it.
+/// The header of a checkpoint's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CheckpointHeader {
     pub(super) key: TrialKey,
@@ -196,7 +196,7 @@ pub struct IncomingCheckpoint {
     pub(super) reply: oneshot::Sender<Result<(), Status>>,
 }
 
-/// What is to be done with files.
+/// An operation on files.
 enum FileOp {
     MoveIntoPlace(Box<IncomingCheckpoint>, PathBuf),
     Remove(Vec<PathBuf>),

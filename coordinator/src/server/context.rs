@@ -47,7 +47,7 @@ impl ServerContext {
         lost().or_else(|| self.metrics.storage_trouble())
     }
 
-    /// What a question is answered with that the core did not answer.
+    /// The status for a question that the core did not answer.
     pub(crate) fn unanswered_status(&self) -> Status {
         let message = match self.leadership {
             Leadership::Leading(_) => "the coordinator is stopping",
@@ -56,10 +56,10 @@ impl ServerContext {
         UserError::new(ErrorCode::Unreachable, message).into()
     }
 
-    /// Returns when the token that opened a stream opens nothing any more.
-    pub(crate) async fn wait_until_revoked(&self, caller: Option<Principal>) {
-        match (&self.tokens, caller) {
-            (Some(tokens), Some(caller)) => tokens.wait_until_invalid(&caller.token_id).await,
+    /// Returns when the token that opened a stream is revoked or has expired.
+    pub(crate) async fn wait_until_revoked(&self, principal: Option<Principal>) {
+        match (&self.tokens, principal) {
+            (Some(tokens), Some(principal)) => tokens.wait_until_invalid(&principal.token_id).await,
             _ => std::future::pending().await,
         }
     }

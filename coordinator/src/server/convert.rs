@@ -1,4 +1,4 @@
-//! From the words of the core and the analysis to those of the wire.
+//! Conversions from the core and the analysis to the wire.
 
 use ergodic_proto::v1;
 
@@ -22,9 +22,9 @@ pub(crate) fn to_table_row(entry: &TableEntry) -> v1::TableRow {
         summary: Some(to_summary(entry)),
         figures: to_figures(&entry.statistics),
         note: entry.note.clone(),
-        rank: entry.rank.map(|place| place.rank),
-        mean_rank: entry.rank.map(|place| place.mean_rank),
-        may_be_best: entry.rank.is_some_and(|place| place.may_be_best),
+        rank: entry.rank.map(|rank| rank.rank),
+        mean_rank: entry.rank.map(|rank| rank.mean_rank),
+        may_be_best: entry.rank.is_some_and(|rank| rank.may_be_best),
     }
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn to_contrast(contrast: &CellContrast) -> v1::Contrast {
     }
 }
 
-/// What is not defined is NaN on the wire.
+/// A statistic that is not defined is NaN on the wire.
 pub(crate) fn to_figures(figures: &[Option<f64>]) -> Vec<f64> {
     figures.iter().map(|x| x.unwrap_or(f64::NAN)).collect()
 }

@@ -102,7 +102,7 @@ impl DatasetCatalog {
         })
     }
 
-    /// Whether a file that a sweep names is kept, is what it is said to be, and fits the networks that start from it.
+    /// Checks that a file which a sweep names is here, is what the sweep says, and fits the networks that start from it.
     fn check_pinned_file(&self, pin: &FilePin, configs: &[TrialConfig]) -> Result<(), DataError> {
         let bytes = self.read_uploaded(&pin.hash, &pin.path)?;
         if FilePin::from_bytes(&pin.path, &bytes)? != *pin {

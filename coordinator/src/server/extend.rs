@@ -428,7 +428,7 @@ fn identify_cell(spec: &Spec, cell: u64, data: &[u8; 32]) -> Result<[u8; 32], Us
     Ok(spec.compute_cell_hash(&config, data))
 }
 
-/// What all results of a sweep have in common must stay.
+/// Checks that what all results of a sweep have in common stays.
 fn check_compatible(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
     let differs = |field: &str, was: String, is: String| {
         let message = format!(

@@ -61,33 +61,33 @@ impl GrpcServices {
 
 pub(crate) async fn serve_grpc<C>(
     connections: impl Stream<Item = std::io::Result<C>>,
-    shared: Arc<ServerContext>,
+    context: Arc<ServerContext>,
 ) -> Result<(), tonic::transport::Error>
 where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    let mut stopping = shared.stopping.clone();
-    let tokens = shared.tokens.clone();
-    let workers = WorkerServiceServer::new(WorkerApi(shared.clone()))
+    let mut stopping = context.stopping.clone();
+    let tokens = context.tokens.clone();
+    let workers = WorkerServiceServer::new(WorkerApi(context.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
 
-    let files = FileServiceServer::new(FileApi(shared.clone()))
+    let files = FileServiceServer::new(FileApi(context.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         // A piece of a file, and what stands around it.
         .max_decoding_message_size(2 * CHUNK_BYTES);
-    let guard = AuthLayer::new(tokens.clone(), shared.leadership.clone(), stopping.clone());
-    let metrics = shared.metrics.clone();
+    let guard = AuthLayer::new(tokens.clone(), context.leadership.clone(), stopping.clone());
+    let metrics = context.metrics.clone();
 
-    let limited = LimitLayer::new(shared.limits.clone(), shared.rate_limit);
+    let limited = LimitLayer::new(context.limits.clone(), context.rate_limit);
     let admin = AdminApi {
         tokens: tokens.clone(),
-        context: shared.clone(),
+        context: context.clone(),
     };
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
 
-    let sweeps = SweepServiceServer::new(SweepApi(shared))
+    let sweeps = SweepServiceServer::new(SweepApi(context))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(64 << 20);
     let stopped = async move {

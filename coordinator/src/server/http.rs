@@ -39,18 +39,18 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECTION_TIME: Duration = Duration::from_secs(10);
 
 struct HttpState {
-    shared: Arc<ServerContext>,
+    context: Arc<ServerContext>,
     ready: Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 /// Serves until the coordinator stops.
 pub(super) async fn serve_http(
     listener: Arc<TcpListener>,
-    shared: Arc<ServerContext>,
+    context: Arc<ServerContext>,
 ) -> std::io::Result<()> {
-    let mut stopping = shared.stopping.clone();
+    let mut stopping = context.stopping.clone();
     let http = Arc::new(HttpState {
-        shared,
+        context,
         ready: Mutex::new(None),
     });
     let router = Router::new()
@@ -83,7 +83,7 @@ async fn handle_readyz(State(http): State<Arc<HttpState>>) -> (StatusCode, Strin
         .is_none()
         && known.is_some();
     if !fresh {
-        *known = Some((Instant::now(), check_readiness(&http.shared).await));
+        *known = Some((Instant::now(), check_readiness(&http.context).await));
     }
 
     match known.as_ref().map(|(_, answer)| answer.clone()) {
@@ -94,11 +94,11 @@ async fn handle_readyz(State(http): State<Arc<HttpState>>) -> (StatusCode, Strin
 
 /// Whether questions are answered, by one that leads or one that stands by.
 async fn handle_readyz_reads(State(http): State<Arc<HttpState>>) -> (StatusCode, String) {
-    match tokio::time::timeout(READY_TIMEOUT, http.shared.engine.query_core(|_| ())).await {
+    match tokio::time::timeout(READY_TIMEOUT, http.context.engine.query_core(|_| ())).await {
         Ok(Ok(())) => (StatusCode::OK, "ready\n".to_owned()),
         Ok(Err(_)) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("{}\n", http.shared.unanswered_status().message()),
+            format!("{}\n", http.context.unanswered_status().message()),
         ),
         Err(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -108,16 +108,16 @@ async fn handle_readyz_reads(State(http): State<Arc<HttpState>>) -> (StatusCode,
 }
 
 /// Whether the store takes results, as far as is known, and a write, which is tried.
-async fn check_readiness(shared: &ServerContext) -> Result<(), String> {
-    if let Some(leader) = shared.leadership.other_leader() {
+async fn check_readiness(context: &ServerContext) -> Result<(), String> {
+    if let Some(leader) = context.leadership.other_leader() {
         return Err(not_leader(&leader, "").message().to_owned());
     }
-    if let Some(why) = shared.storage_trouble() {
+    if let Some(why) = context.storage_trouble() {
         return Err(why);
     }
 
     let (reply, answered) = oneshot::channel();
-    shared.engine.send_event(UserEvent::CheckWritable(reply));
+    context.engine.send_event(UserEvent::CheckWritable(reply));
 
     match tokio::time::timeout(READY_TIMEOUT, answered).await {
         Ok(Ok(written)) => written.map_err(|e| e.to_string()),
@@ -127,17 +127,22 @@ async fn check_readiness(shared: &ServerContext) -> Result<(), String> {
 }
 
 async fn handle_metrics(State(http): State<Arc<HttpState>>) -> Response {
-    match http.shared.engine.query_core(CoreSnapshot::from_core).await {
+    match http
+        .context
+        .engine
+        .query_core(CoreSnapshot::from_core)
+        .await
+    {
         Ok(snapshot) => {
             let kind = [(
                 header::CONTENT_TYPE,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
             )];
-            (kind, http.shared.metrics.render_text(&snapshot)).into_response()
+            (kind, http.context.metrics.render_text(&snapshot)).into_response()
         }
         Err(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("{}\n", http.shared.unanswered_status().message()),
+            format!("{}\n", http.context.unanswered_status().message()),
         )
             .into_response(),
     }
@@ -153,7 +158,7 @@ struct HttpConnections {
 #[derive(Default)]
 struct OpenConnections {
     next: u64,
-    /// In the order in which they came, with what ends them when it is dropped.
+    /// Connections in the order in which they came, with senders that end them when dropped.
     permits: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
 }
 
@@ -177,7 +182,7 @@ impl HttpConnections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for whoever comes from there: no more than half of them are one address's.
+    /// A permit for a connection from this address: one address gets no more than half of them.
     fn admit_connection(self: &Arc<Self>, address: IpAddr) -> HttpPermit {
         let from = peer_network(address);
         let mut here = self.lock_open();
@@ -264,7 +269,7 @@ struct BriefConnection {
 }
 
 impl BriefConnection {
-    /// What the stream says, unless it is over.
+    /// Reads from the stream, unless the connection is to end.
     fn poll_unless_over<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Taking connections: at most so many, each through its handshake in time, and none that says nothing.
+//! Accepts connections: a limited number, each through its handshake in time, and none that stays silent.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -36,9 +36,9 @@ pub(super) fn accept_connections(
     mut stopping: watch::Receiver<bool>,
 ) -> ReceiverStream<io::Result<ServerConnection>> {
     let (ready, connections) = mpsc::channel(64);
-    let crowd = ConnectionLimit::new(max_connections());
+    let connection_limit = ConnectionLimit::new(max_connections());
     tokio::spawn(async move {
-        let mut complaints = ThrottledLog::default();
+        let mut throttled_log = ThrottledLog::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -47,24 +47,24 @@ pub(super) fn accept_connections(
             let (stream, address): (TcpStream, SocketAddr) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    complaints.report_error("a connection could not be taken", &error);
+                    throttled_log.report_error("a connection could not be taken", &error);
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     continue;
                 }
             };
 
-            // Whoever comes when there is no room is turned away at once rather than left waiting.
-            let Some(seat) = crowd.try_acquire(address.ip()) else {
+            // A connection beyond the limit is closed at once rather than left waiting.
+            let Some(permit) = connection_limit.try_acquire(address.ip()) else {
                 continue;
             };
             let ready = ready.clone();
             let tls = tls.clone();
             tokio::spawn(async move {
-                let shaken =
+                let handshake =
                     tokio::time::timeout(HANDSHAKE_TIMEOUT, perform_handshake(stream, tls)).await;
-                if let Ok(Ok(stream)) = shaken {
+                if let Ok(Ok(stream)) = handshake {
                     let _ = ready
-                        .send(Ok(ServerConnection::new(stream, address.ip(), seat)))
+                        .send(Ok(ServerConnection::new(stream, address.ip(), permit)))
                         .await;
                 }
             });
@@ -110,7 +110,7 @@ async fn perform_handshake(
     }
 }
 
-/// Where a connection comes from, and whether it has had a request that was let in, for the guard to say.
+/// A connection's address, and whether it has had a request that was let in, which the guard sets.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerInfo {
     address: IpAddr,
@@ -123,7 +123,7 @@ impl PeerInfo {
         self.address
     }
 
-    /// It has.
+    /// Notes that the guard has let in a request of this connection.
     pub(crate) fn mark_admitted(&self) {
         self.admitted.store(true, Ordering::Relaxed);
     }
@@ -135,7 +135,7 @@ pub(super) struct ServerConnection {
     peer: PeerInfo,
     /// Until it is admitted.
     request_deadline: Option<Pin<Box<Sleep>>>,
-    /// Held, not read: its place among the connections.
+    /// Held as long as the connection lives.
     _permit: ConnectionPermit,
 }
 
@@ -145,7 +145,7 @@ enum ConnectionStream {
 }
 
 impl ServerConnection {
-    fn new(stream: ConnectionStream, address: IpAddr, seat: ConnectionPermit) -> Self {
+    fn new(stream: ConnectionStream, address: IpAddr, permit: ConnectionPermit) -> Self {
         let peer = PeerInfo {
             address,
             admitted: Arc::default(),
@@ -155,7 +155,7 @@ impl ServerConnection {
             stream,
             peer,
             request_deadline,
-            _permit: seat,
+            _permit: permit,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Files that are named by what is stored, and are missing or damaged: found, told of, and computed again where a trial can.
+//! Files that are named by what is stored, and are missing or damaged: found, reported, and computed again where a trial can.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::store_error;
 use crate::records::SweepRow;
 use crate::store::{Store, StoreReader};
 
-/// What was looked at, each file once.
+/// Inspects each file once, and remembers what it found.
 struct BlobInspection<'a> {
     blobs: &'a BlobStore,
     seen: HashMap<[u8; 32], Option<BlobError>>,
@@ -27,24 +27,24 @@ impl<'a> BlobInspection<'a> {
         }
     }
 
-    /// Why a file is lost, if it is. One that cannot be read now may be sound: it is told of, and left alone.
+    /// Why a file is lost, if it is. One that cannot be read now may be sound: it is reported, and left alone.
     fn inspect_once(&mut self, hash: &[u8; 32]) -> Option<&BlobError> {
-        let shelf = self.blobs;
+        let blobs = self.blobs;
         self.seen
             .entry(*hash)
-            .or_insert_with(|| inspect_blob(shelf, hash))
+            .or_insert_with(|| inspect_blob(blobs, hash))
             .as_ref()
     }
 }
 
 /// Why a file is lost, if it is. One that is damaged gets another name, since whoever has the sound one would be told
 /// that it is here.
-fn inspect_blob(shelf: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
-    let flaw = shelf.verify_blob(hash).err()?;
+fn inspect_blob(blobs: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
+    let flaw = blobs.verify_blob(hash).err()?;
     match &flaw {
         BlobError::Missing => {}
         BlobError::Damaged => {
-            if let Err(error) = shelf.mark_damaged(hash) {
+            if let Err(error) = blobs.mark_damaged(hash) {
                 tracing::error!(%error, file = to_hex(hash), "a damaged file cannot be renamed");
             }
         }
@@ -77,7 +77,7 @@ fn collect_weights_hashes(
     Ok(named)
 }
 
-/// Those of these trials whose files are lost, with the file and what is wrong with it.
+/// Keeps the trials whose files are lost, with the file and what is wrong with it.
 fn find_lost_weights(
     named: Vec<(TrialKey, [u8; 32])>,
     look: &mut BlobInspection<'_>,
@@ -92,9 +92,9 @@ fn find_lost_weights(
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) fn report_lost_blobs(store: &dyn Store, shelf: &BlobStore) -> Result<(), UserError> {
+pub(super) fn report_lost_blobs(store: &dyn Store, blobs: &BlobStore) -> Result<(), UserError> {
     let reader = store.open_reader().map_err(store_error)?;
-    let mut look = BlobInspection::new(shelf);
+    let mut look = BlobInspection::new(blobs);
 
     for row in reader.read_sweeps().map_err(store_error)? {
         for hash in row.named_files() {
@@ -138,16 +138,16 @@ fn report_lost_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], Blob
 /// # Errors
 /// The store cannot be read.
 pub(super) async fn find_trials_to_redo(
-    shared: &Arc<ServerContext>,
+    context: &Arc<ServerContext>,
     sweep: i64,
 ) -> Result<Vec<TrialKey>, UserError> {
-    let shared = shared.clone();
+    let context = context.clone();
     let task = tokio::task::spawn_blocking(move || {
         let named = collect_weights_hashes(
-            shared.store.open_reader().map_err(store_error)?.as_ref(),
+            context.store.open_reader().map_err(store_error)?.as_ref(),
             sweep,
         )?;
-        let lost = find_lost_weights(named, &mut BlobInspection::new(&shared.catalog.blobs));
+        let lost = find_lost_weights(named, &mut BlobInspection::new(&context.catalog.blobs));
         Ok(lost.into_keys().collect())
     });
 
@@ -160,18 +160,18 @@ pub(super) async fn find_trials_to_redo(
 /// # Errors
 /// The store cannot be read.
 pub(super) async fn count_missing_weights(
-    shared: &Arc<ServerContext>,
+    context: &Arc<ServerContext>,
     sweep: i64,
 ) -> Result<u64, UserError> {
-    let shared = shared.clone();
+    let context = context.clone();
     let task = tokio::task::spawn_blocking(move || {
         let named = collect_weights_hashes(
-            shared.store.open_reader().map_err(store_error)?.as_ref(),
+            context.store.open_reader().map_err(store_error)?.as_ref(),
             sweep,
         )?;
         Ok(named
             .iter()
-            .filter(|(_, hash)| !shared.catalog.blobs.has_blob(hash))
+            .filter(|(_, hash)| !context.catalog.blobs.has_blob(hash))
             .count() as u64)
     });
 
@@ -186,15 +186,15 @@ mod tests {
     #[test]
     fn only_a_file_that_was_read_and_is_another_one_is_set_aside() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let shelf = BlobStore::new(dir.path().to_owned());
+        let blobs = BlobStore::new(dir.path().to_owned());
         let sound = b"weights";
         let hash = |content: &[u8]| *blake3::hash(content).as_bytes();
-        shelf.store_blob(&hash(sound), sound).expect("kept");
-        std::fs::write(shelf.blob_path(&hash(b"torn")), b"other").expect("written");
+        blobs.store_blob(&hash(sound), sound).expect("kept");
+        std::fs::write(blobs.blob_path(&hash(b"torn")), b"other").expect("written");
 
         // What stands here cannot be read, whoever reads it.
-        std::fs::create_dir(shelf.blob_path(&hash(b"unread"))).expect("made");
-        let mut look = BlobInspection::new(&shelf);
+        std::fs::create_dir(blobs.blob_path(&hash(b"unread"))).expect("made");
+        let mut look = BlobInspection::new(&blobs);
 
         for (content, wanted, there) in [
             (&sound[..], None, true),
@@ -208,11 +208,11 @@ mod tests {
                 "{content:?}"
             );
 
-            assert_eq!(shelf.has_blob(&hash(content)), there, "{content:?}");
+            assert_eq!(blobs.has_blob(&hash(content)), there, "{content:?}");
         }
 
         assert!(
-            shelf
+            blobs
                 .blob_path(&hash(b"torn"))
                 .with_extension("damaged")
                 .is_file()

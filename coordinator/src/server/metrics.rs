@@ -22,7 +22,7 @@ use crate::process_stats;
 use crate::records::{SweepState, SweepTallies};
 use crate::store::writer::WriterMetrics;
 
-/// What is counted where it happens.
+/// Metrics that are counted where they happen.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: Family<CallLabels, Counter>,
@@ -63,7 +63,7 @@ pub(crate) struct CoreSnapshot {
     slots: u64,
     leases: u64,
     tallies: SweepTallies,
-    /// Of all sweeps.
+    /// Audits of all sweeps.
     audits: AuditCounts,
     /// Of open sweeps.
     audits_left: u64,
@@ -255,7 +255,7 @@ impl CoreSnapshot {
     }
 }
 
-/// From a millisecond to three hours.
+/// A histogram with buckets from a millisecond to three hours.
 fn duration_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 4.0, 12))
 }

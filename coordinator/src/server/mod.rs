@@ -58,11 +58,11 @@ pub struct ServeOptions {
     pub files_dir: Option<PathBuf>,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
-    /// What other coordinators, and who asks them, are told of where this one is.
+    /// The URL under which other coordinators, and their clients, reach this one.
     pub advertise: Option<String>,
-    /// Where to tell over HTTP how the coordinator is doing; port 0 picks a free one.
+    /// Where to serve health and metrics over HTTP; port 0 picks a free one.
     pub http_listen: Option<SocketAddr>,
-    /// Whether peers are asked who they are, and how.
+    /// How peers are authenticated, if they are.
     pub auth: Option<AuthOptions>,
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
@@ -74,7 +74,7 @@ pub struct ServeOptions {
 
 /// A coordinator that is up.
 pub struct RunningServer {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
     uses_tls: bool,
     shutdown: tokio::sync::watch::Sender<bool>,
@@ -84,13 +84,13 @@ pub struct RunningServer {
 /// Opens the store, takes up where it was left, and serves; or stands by while another coordinator leads on that store.
 ///
 /// # Errors
-/// The store is taken or damaged, the address cannot be listened on, or the door cannot be kept.
+/// The store is taken or damaged, the address cannot be listened on, or authentication cannot be set up.
 pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserError> {
     let files = resolve_files_dir(options.files_dir.as_deref(), &options.store)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
-    let place = options.store.clone();
+    let location = options.store.clone();
     let private = options.auth.is_some();
-    let opened = tokio::task::spawn_blocking(move || place.open_with_privacy(private)).await;
+    let opened = tokio::task::spawn_blocking(move || location.open_with_privacy(private)).await;
     let store = opened
         .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?
         .map_err(store_error)?;
@@ -105,23 +105,23 @@ pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserEr
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
     }
 
-    let door = options.auth.as_ref().map(Auth::open).transpose()?;
-    let secure = door.is_some();
+    let auth = options.auth.as_ref().map(Auth::open).transpose()?;
+    let secure = auth.is_some();
     let (shutdown, stopping) = tokio::sync::watch::channel(false);
     let url = options
         .advertise
         .clone()
         .unwrap_or_else(|| build_url(&guess_reachable_address(address), secure));
 
-    let shelf = BlobStore::new(files);
+    let blobs = BlobStore::new(files);
     let life = Supervisor {
         options,
         url,
         listener,
         http_listener: http,
-        auth: door,
+        auth,
         store,
-        blobs: shelf,
+        blobs,
         stopping,
     };
     let first = life.start_first_term().await?;
@@ -159,7 +159,7 @@ fn build_url(address: &str, secure: bool) -> String {
     format!("{}://{address}", if secure { "https" } else { "http" })
 }
 
-/// Where others reach who listens there, as far as it can be guessed: by the machine's name, if it is everywhere.
+/// A guess at how others reach a listener: by the machine's name, if it listens on all addresses.
 fn guess_reachable_address(address: SocketAddr) -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {

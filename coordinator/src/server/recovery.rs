@@ -178,7 +178,7 @@ fn report_withheld_sweep(row: &SweepRow, damages: &[Damage]) {
 const WITHHELD_REASON: &str = "by this program its cells would be others than those whose results are stored, so that what it shows \
                            may stand beside the wrong values; the version that launched it carries it on";
 
-/// What the cells of a sweep resolve to is written down by the first program that takes it up after they were not.
+/// Stores the digest of what a sweep's cells resolve to, where no earlier program has.
 fn record_cells_digest(
     writer: &mut dyn StoreWriter,
     row: &mut SweepRow,

@@ -20,7 +20,7 @@ use crate::throttled_log::ThrottledLog;
 /// How long to wait before rows that could not be cleared are tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// What was removed with a sweep.
+/// What a removal deleted, besides the sweep itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RemovedData {
     pub(super) trials: u64,
@@ -33,31 +33,31 @@ pub(super) struct RemovedData {
 /// # Errors
 /// It has not ended, or the store failed.
 pub(super) async fn remove_sweep(
-    shared: &Arc<ServerContext>,
+    context: &Arc<ServerContext>,
     record: Arc<SweepRow>,
     force: bool,
 ) -> Result<RemovedData, Status> {
-    let shared = shared.clone();
-    // To the end, even if whoever asked goes away.
+    let context = context.clone();
+    // To the end, even if the client goes away.
     let task = tokio::spawn(async move {
         let number = record.number;
-        sweep_changes::run_exclusively(&shared, move |shared| async move {
+        sweep_changes::run_exclusively(&context, move |context| async move {
             if force {
-                send_and_wait(&shared, |reply| {
+                send_and_wait(&context, |reply| {
                     UserEvent::Steer(number, Steering::Cancel, reply)
                 })
                 .await?;
             }
 
-            send_and_wait(&shared, |reply| UserEvent::Remove(number, reply)).await
+            send_and_wait(&context, |reply| UserEvent::Remove(number, reply)).await
         })
         .await?;
 
         tracing::info!(sweep = record.id, "sweep removed");
         let mut removed = RemovedData::default();
-        let cleared = clear_rows(&shared, number, &mut removed).await;
+        let cleared = clear_rows(&context, number, &mut removed).await;
         cleared.map_err(|e| Status::from(store_error(e)))?;
-        delete_unreferenced(&shared, record.named_files().collect(), &mut removed).await;
+        delete_unreferenced(&context, record.named_files().collect(), &mut removed).await;
 
         Ok(removed)
     });
@@ -66,16 +66,16 @@ pub(super) async fn remove_sweep(
 }
 
 /// Clears what an earlier coordinator left of sweeps that had been removed.
-pub(super) async fn clear_removed_sweeps(shared: Arc<ServerContext>, sweeps: Vec<i64>) {
-    let mut complaints = ThrottledLog::default();
+pub(super) async fn clear_removed_sweeps(context: Arc<ServerContext>, sweeps: Vec<i64>) {
+    let mut throttled_log = ThrottledLog::default();
     for sweep in sweeps {
         let mut removed = RemovedData::default();
-        while let Err(error) = clear_rows(&shared, sweep, &mut removed).await {
-            complaints.report_error(
+        while let Err(error) = clear_rows(&context, sweep, &mut removed).await {
+            throttled_log.report_error(
                 "the rows of a removed sweep could not be cleared yet",
                 &format!("sweep {sweep}: {error}"),
             );
-            let mut stopping = shared.stopping.clone();
+            let mut stopping = context.stopping.clone();
             tokio::select! {
                 () = tokio::time::sleep(RETRY_DELAY) => {}
                 _ = stopping.wait_for(|stop| *stop) => return,
@@ -92,13 +92,15 @@ pub(super) async fn clear_removed_sweeps(shared: Arc<ServerContext>, sweeps: Vec
 }
 
 async fn clear_rows(
-    shared: &Arc<ServerContext>,
+    context: &Arc<ServerContext>,
     sweep: i64,
     removed: &mut RemovedData,
 ) -> Result<(), StoreError> {
     loop {
         let (reply, done) = oneshot::channel();
-        shared.engine.send_event(UserEvent::ClearRows(sweep, reply));
+        context
+            .engine
+            .send_event(UserEvent::ClearRows(sweep, reply));
         let stopped = || StoreError::Failed("the coordinator is stopping".into());
         let ClearedRows {
             trials,
@@ -107,7 +109,7 @@ async fn clear_rows(
         } = done.await.map_err(|_| stopped())??;
         removed.trials += trials;
 
-        delete_unreferenced(shared, weights, removed).await;
+        delete_unreferenced(context, weights, removed).await;
         if !more {
             return Ok(());
         }
@@ -117,16 +119,16 @@ async fn clear_rows(
 /// Takes those of these files off the shelf that neither a sweep nor a trial names by then. Where that cannot be known,
 /// they stay until they are collected; and where another store has signed the folder, for good, since it may name them.
 async fn delete_unreferenced(
-    shared: &Arc<ServerContext>,
+    context: &Arc<ServerContext>,
     hashes: Vec<[u8; 32]>,
     removed: &mut RemovedData,
 ) {
-    if hashes.is_empty() || blob_collection::is_shared_folder(shared.catalog.blobs.folder()) {
+    if hashes.is_empty() || blob_collection::is_shared_folder(context.catalog.blobs.folder()) {
         return;
     }
 
     let (reply, done) = oneshot::channel();
-    shared
+    context
         .engine
         .send_event(UserEvent::DeleteUnreferenced(hashes, reply));
 

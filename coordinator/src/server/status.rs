@@ -67,7 +67,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
     }
 }
 
-/// What is known of a sweep that cannot be read.
+/// The status of a sweep that cannot be read.
 pub(crate) fn unreadable_status(sweep: &UnreadableSweep) -> v1::SweepStatus {
     let UnreadableSweep { record, why } = sweep;
     v1::SweepStatus {
@@ -97,7 +97,7 @@ pub(crate) fn all_statuses(core: &Core) -> Vec<v1::SweepStatus> {
         .collect()
 }
 
-/// So many of them from a number on, with their numbers.
+/// The statuses of up to `most` sweeps from a number on, with their numbers.
 pub(crate) fn list_statuses_from(
     core: &Core,
     number: i64,
@@ -120,7 +120,7 @@ pub(crate) fn list_statuses_from(
 }
 
 fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
-    let (Some(AdaptiveRepeats::Precision(growth)), Some(until)) =
+    let (Some(AdaptiveRepeats::Precision(adaptive)), Some(until)) =
         (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
     else {
         return None;
@@ -133,14 +133,14 @@ fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
         metric: until.metric.name().into_owned(),
         ci95,
         min: until.min_repeats,
-        reached: growth.progress().count_known_cells(),
-        exhausted: growth.progress().exhausted_cells,
+        reached: adaptive.progress().count_known_cells(),
+        exhausted: adaptive.progress().exhausted_cells,
         expected_trials: sweep.expected_trials(),
     })
 }
 
 fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
-    let (Some(AdaptiveRepeats::Halving(growth)), Some(until)) =
+    let (Some(AdaptiveRepeats::Halving(adaptive)), Some(until)) =
         (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
     else {
         return None;
@@ -149,12 +149,12 @@ fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
         return None;
     };
 
-    let (standing, ready) = growth.rung_progress();
+    let (standing, ready) = adaptive.rung_progress();
     Some(v1::HalvingStatus {
         metric: until.metric.name().into_owned(),
         factor,
         min: until.min_repeats,
-        rung: growth.current_rung(),
+        rung: adaptive.current_rung(),
         climbing: standing,
         ready,
         expected_trials: sweep.expected_trials(),
@@ -199,7 +199,7 @@ pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
     core.workers().map(status).collect()
 }
 
-/// What the cell of a trial is, and how well it is known, for `explain`.
+/// Describes the cell of a trial, and how well it is known, for `explain`.
 pub(crate) fn explain_cell(sweep: &Sweep, key: TrialKey) -> Vec<String> {
     let cell = key.cell;
     let mut lines = vec![format!("cell {cell}: {}", describe_cell(&sweep.spec, cell))];
@@ -213,14 +213,14 @@ pub(crate) fn explain_cell(sweep: &Sweep, key: TrialKey) -> Vec<String> {
 
 /// How far a cell is, if that decides how often it is repeated.
 fn explain_cell_repeats(sweep: &Sweep, cell: u64) -> Option<String> {
-    let growth = sweep.adaptive_repeats.as_ref()?;
+    let adaptive = sweep.adaptive_repeats.as_ref()?;
     let until = sweep.spec.stopping_rule.as_ref()?;
     let name = until.metric.name();
-    let allowed = growth.allowed_repeats(cell);
+    let allowed = adaptive.allowed_repeats(cell);
     let most = sweep.spec.repeats;
-    Some(match (growth, until.criterion) {
-        (AdaptiveRepeats::Precision(growth), StoppingCriterion::Precision { ci95 }) => {
-            match (growth.reached_at(cell), format_shortest(ci95)) {
+    Some(match (adaptive, until.criterion) {
+        (AdaptiveRepeats::Precision(adaptive), StoppingCriterion::Precision { ci95 }) => {
+            match (adaptive.reached_at(cell), format_shortest(ci95)) {
                 (Some(n), ci95) => format!(
                     "The mean of {name} of its cell was known to ± {ci95} after {n} repeats."
                 ),
@@ -229,7 +229,7 @@ fn explain_cell_repeats(sweep: &Sweep, cell: u64) -> Option<String> {
                 ),
             }
         }
-        (AdaptiveRepeats::Halving(growth), _) => match growth.eliminated_after(cell) {
+        (AdaptiveRepeats::Halving(adaptive), _) => match adaptive.eliminated_after(cell) {
             Some(n) => format!("By {name} its cell was not among the best after {n} repeats."),
             None => {
                 format!(

@@ -38,12 +38,12 @@ pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
     for cell in grid.iter() {
         let indices = grid.value_indices(cell);
         let index = |i: usize| several.get(i).map_or(0, |at| indices[*at]);
-        let tally = sweep.live_stats.cell_stats(cell);
-        halves.extend(ci95_half_width(&sweep.spec, &tally));
+        let stats = sweep.live_stats.cell_stats(cell);
+        halves.extend(ci95_half_width(&sweep.spec, &stats));
         let place = places.entry((index(0), index(1))).or_default();
         place.0 += u64::from(sweep.spec.repeats);
 
-        add_cell_stats(&mut place.1, &tally);
+        add_cell_stats(&mut place.1, &stats);
     }
 
     let all = (0..lengths[0]).flat_map(|row| (0..lengths[1]).map(move |column| (row, column)));
@@ -79,16 +79,16 @@ fn axis_labels(spec: &Spec, axis: Option<&usize>) -> (String, Vec<String>) {
     )
 }
 
-fn add_cell_stats(sum: &mut CellStats, tally: &CellStats) {
-    sum.metric.merge(&tally.metric);
-    sum.completed += tally.completed;
-    sum.diverged += tally.diverged;
-    sum.failed += tally.failed;
+fn add_cell_stats(sum: &mut CellStats, stats: &CellStats) {
+    sum.metric.merge(&stats.metric);
+    sum.completed += stats.completed;
+    sum.diverged += stats.diverged;
+    sum.failed += stats.failed;
 }
 
 /// Half of the 95 % confidence interval of a mean, by Student's t; at a higher level where repeats end when it looks narrow. Of crossed
 /// streams nothing is known as long as trials are counted alone.
-fn ci95_half_width(spec: &Spec, tally: &CellStats) -> Option<f64> {
+fn ci95_half_width(spec: &Spec, stats: &CellStats) -> Option<f64> {
     if !spec.seeds.crossed.is_empty() {
         return None;
     }
@@ -103,17 +103,17 @@ fn ci95_half_width(spec: &Spec, tally: &CellStats) -> Option<f64> {
         0.95
     };
 
-    let variance = tally.metric.variance()?;
-    let n = tally.metric.n as f64;
+    let variance = stats.metric.variance()?;
+    let n = stats.metric.n as f64;
     Some(student_t_quantile(0.5 + 0.5 * level, n - 1.0) * libm::sqrt(variance / n))
 }
 
-fn to_watch_cell(trials: u64, tally: &CellStats) -> v1::WatchCell {
+fn to_watch_cell(trials: u64, stats: &CellStats) -> v1::WatchCell {
     v1::WatchCell {
         trials,
-        completed: tally.completed.into(),
-        diverged: tally.diverged.into(),
-        failed: tally.failed.into(),
-        mean: (tally.metric.n > 0).then_some(tally.metric.mean),
+        completed: stats.completed.into(),
+        diverged: stats.diverged.into(),
+        failed: stats.failed.into(),
+        mean: (stats.metric.n > 0).then_some(stats.metric.mean),
     }
 }

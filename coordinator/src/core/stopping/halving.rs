@@ -191,7 +191,7 @@ impl SuccessiveHalving {
         self.ready = self.cells.values().filter(ready).count() as u64;
     }
 
-    /// As far as there are rows for; the repeats that may be run from now on.
+    /// Climbs as far as there are rows for; returns the repeats that may be run from now on.
     fn climb_rungs(&mut self) -> Allowance {
         let mut allowed = Allowance::new();
         while self.ready == self.climbing && self.stage + 1 < self.rungs.len() {
@@ -219,7 +219,7 @@ impl SuccessiveHalving {
         allowed
     }
 
-    /// Those of the cells that climb the rung that go on, the best one first.
+    /// Selects the cells on the current rung that go on, the best one first.
     fn select_best_cells(&self) -> Vec<u64> {
         let rung = self.current_rung() as usize;
         let mut standing: Vec<(u64, &HalvingCell)> = self.climbing_cells().collect();

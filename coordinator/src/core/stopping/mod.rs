@@ -43,39 +43,39 @@ impl AdaptiveRepeats {
     /// Trials that may be run, as far as is known.
     pub fn total_trials(&self) -> u64 {
         match self {
-            Self::Precision(growth) => growth.total_trials(),
-            Self::Halving(growth) => growth.total_trials(),
+            Self::Precision(adaptive) => adaptive.total_trials(),
+            Self::Halving(adaptive) => adaptive.total_trials(),
         }
     }
 
     /// Trials that it should come to.
     pub fn expected_trials(&self) -> u64 {
         match self {
-            Self::Precision(growth) => growth.expected_trials(),
-            Self::Halving(growth) => growth.expected_trials(),
+            Self::Precision(adaptive) => adaptive.expected_trials(),
+            Self::Halving(adaptive) => adaptive.expected_trials(),
         }
     }
 
     /// Repeats that every cell has.
     pub(super) fn min_repeats(&self) -> u32 {
         match self {
-            Self::Precision(growth) => growth.min_repeats(),
-            Self::Halving(growth) => growth.min_repeats(),
+            Self::Precision(adaptive) => adaptive.min_repeats(),
+            Self::Halving(adaptive) => adaptive.min_repeats(),
         }
     }
 
     /// Repeats of a cell that may be run.
     pub fn allowed_repeats(&self, cell: u64) -> u32 {
         match self {
-            Self::Precision(growth) => growth.allowed_repeats(cell),
-            Self::Halving(growth) => growth.allowed_repeats(cell),
+            Self::Precision(adaptive) => adaptive.allowed_repeats(cell),
+            Self::Halving(adaptive) => adaptive.allowed_repeats(cell),
         }
     }
 
     /// The rows that follow are those of a sweep that has ended, which stands by the choices that they show.
     pub(super) fn freeze_decisions(&mut self) {
-        if let Self::Halving(growth) = self {
-            growth.freeze_decisions();
+        if let Self::Halving(adaptive) = self {
+            adaptive.freeze_decisions();
         }
     }
 
@@ -83,26 +83,26 @@ impl AdaptiveRepeats {
     pub(super) fn restore_decisions(&mut self, spec: &Spec) -> Allowance {
         match self {
             Self::Precision(_) => Allowance::new(),
-            Self::Halving(growth) => growth.restore_decisions(spec),
+            Self::Halving(adaptive) => adaptive.restore_decisions(spec),
         }
     }
 
     /// A trial has a row, with this value of the deciding metric.
     pub(super) fn record_row(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowance {
         match self {
-            Self::Precision(growth) => growth.record_row(key, outcome, value),
-            Self::Halving(growth) => growth.record_row(key, outcome, value),
+            Self::Precision(adaptive) => adaptive.record_row(key, outcome, value),
+            Self::Halving(adaptive) => adaptive.record_row(key, outcome, value),
         }
     }
 
     /// A trial's row is gone: what was found with it counts no more.
     pub(super) fn forget_row(&mut self, spec: &Spec, key: TrialKey) -> Allowance {
         match self {
-            Self::Precision(growth) => {
-                growth.forget_row(key);
+            Self::Precision(adaptive) => {
+                adaptive.forget_row(key);
                 Allowance::new()
             }
-            Self::Halving(growth) => growth.forget_row(spec, key),
+            Self::Halving(adaptive) => adaptive.forget_row(spec, key),
         }
     }
 
@@ -110,22 +110,22 @@ impl AdaptiveRepeats {
     pub(super) fn extend_repeats(&mut self, spec: &Spec, until: &StoppingRule) -> Allowance {
         let rungs = until.rungs(spec.repeats);
         match self {
-            Self::Precision(growth) => growth.extend_repeats(spec, rungs),
-            Self::Halving(growth) => growth.extend_repeats(spec, until, rungs),
+            Self::Precision(adaptive) => adaptive.extend_repeats(spec, rungs),
+            Self::Halving(adaptive) => adaptive.extend_repeats(spec, until, rungs),
         }
     }
 
     /// Trials of a cell were given back: they are met again.
     pub(super) fn reopen_cell(&mut self, cell: u64) {
-        if let Self::Precision(growth) = self {
-            growth.reopen_cell(cell);
+        if let Self::Precision(adaptive) = self {
+            adaptive.reopen_cell(cell);
         }
     }
 
     /// Cells of which more repeats may wait that come before all others, the first one first.
     pub(super) fn urgent_cells(&self) -> impl Iterator<Item = u64> + '_ {
-        let precision = if let Self::Precision(growth) = self {
-            Some(growth)
+        let precision = if let Self::Precision(adaptive) = self {
+            Some(adaptive)
         } else {
             None
         };
@@ -136,8 +136,8 @@ impl AdaptiveRepeats {
 
     /// None of a cell's repeats wait any more.
     pub(super) fn close_cell(&mut self, cell: u64) {
-        if let Self::Precision(growth) = self {
-            growth.close_cell(cell);
+        if let Self::Precision(adaptive) = self {
+            adaptive.close_cell(cell);
         }
     }
 }

@@ -62,7 +62,7 @@ pub struct PrecisionProgress {
 }
 
 impl PrecisionProgress {
-    /// Cells that go on, of so many.
+    /// Cells that go on, of `cells` in all.
     pub fn count_open_cells(&self, cells: u64) -> u64 {
         cells - self.count_known_cells() - self.exhausted_cells
     }

@@ -114,7 +114,7 @@ impl Core {
         Ok(Some(change).filter(|_| !so_already))
     }
 
-    /// It is stored that a user steers a sweep.
+    /// A user's change of a sweep is stored: applies it.
     pub fn on_sweep_steered(
         &mut self,
         sweep_number: i64,
@@ -174,9 +174,9 @@ impl Core {
         self.sweeps.remove(&sweep_number);
 
         self.unstored_give_ups
-            .retain(|verdict| verdict.sweep != sweep_number);
+            .retain(|given_up| given_up.sweep != sweep_number);
         self.unstored_reversals
-            .retain(|withdrawal| withdrawal.sweep != sweep_number);
+            .retain(|reversal| reversal.sweep != sweep_number);
         self.workers
             .values_mut()
             .for_each(|worker| drop(worker.unable_sweeps.remove(&sweep_number)));
@@ -252,7 +252,7 @@ impl Core {
         }
     }
 
-    /// It is stored that trials are run once more, as audits that any process may make: files that their rows name are lost.
+    /// Trials are stored as to be run once more, as audits that any process may make: files that their rows name are lost.
     pub fn on_trials_redone(
         &mut self,
         sweep_number: i64,
@@ -307,7 +307,7 @@ impl Core {
         }
     }
 
-    /// It is stored that a sweep has another file, which asks for more repeats of the same cells.
+    /// Another file of a sweep is stored, which asks for more repeats of the same cells.
     pub fn on_sweep_extended(
         &mut self,
         sweep_number: i64,

@@ -9,14 +9,14 @@ use crate::core::{Core, CoreTime, Effect, Worker};
 use crate::interval_set::IntervalSet;
 use crate::records::{Fence, WorkerId};
 
-/// Who joins.
+/// A worker that opens a session.
 #[derive(Debug, Clone)]
 pub struct JoiningWorker {
-    /// Its id.
+    /// The id of its process.
     pub worker: WorkerId,
-    /// For people.
+    /// The worker's name, for people.
     pub name: String,
-    /// Its build.
+    /// The build of its program.
     pub build: String,
     /// Trials it runs at a time.
     pub slots: u32,
@@ -124,7 +124,7 @@ impl Core {
         self.assign_leases(now)
     }
 
-    /// Whoever comes and goes under ever new names is not remembered for as long as others.
+    /// Forgets absent workers beyond a bound: a peer may come and go under ever new names.
     pub(crate) fn forget_absent_workers(&mut self, joining: &str) {
         if self.workers.len() < MAX_KNOWN_WORKERS || self.workers.contains_key(joining) {
             return;

@@ -17,7 +17,7 @@ use super::TokenStore;
 use crate::server::ha::leadership::Leadership;
 use crate::server::listen::PeerInfo;
 
-/// Who asks, for the services behind the door; absent where nobody is asked who they are.
+/// The token of a request, for the services behind the guard; absent where no tokens are used.
 #[derive(Debug, Clone)]
 pub(crate) struct Principal {
     /// Name of the token.
@@ -106,7 +106,7 @@ fn unauthenticated_status(why: &str) -> Status {
     Status::with_details(Code::Unauthenticated, why, status.details().to_vec().into())
 }
 
-/// Who may ask this. A user's `replay` needs the sweep as workers get it.
+/// The roles that may call a method. A user's `replay` needs the sweep as workers get it.
 fn allowed_roles(path: &str) -> &'static [TokenRole] {
     let (service, method) = path
         .trim_start_matches('/')

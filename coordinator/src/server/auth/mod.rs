@@ -1,4 +1,4 @@
-//! Who may come in: certificates, tokens, and what each role may ask.
+//! Authentication: certificates, tokens, and what each role may call.
 //!
 //! A coordinator that can be reached from other machines speaks TLS and asks for tokens. It is its own certificate
 //! authority, made when it first serves; every token carries the authority's fingerprint, so that the token is all that a
@@ -33,7 +33,7 @@ use crate::store::create_directory;
 /// How long another coordinator may take that changes what is in the directory.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the door is kept.
+/// How peers are authenticated.
 #[derive(Debug, Clone)]
 pub struct AuthOptions {
     /// The directory of authority and tokens.
@@ -44,11 +44,11 @@ pub struct AuthOptions {
     pub client_ca: Option<PathBuf>,
 }
 
-/// A door that is kept.
+/// Authentication that is set up.
 pub(crate) struct Auth {
     /// Makes TLS of a connection.
     pub(crate) tls: TlsAcceptor,
-    /// Who may come in.
+    /// The tokens that peers may come in with.
     pub(crate) tokens: Arc<TokenStore>,
 }
 
@@ -89,7 +89,7 @@ impl Auth {
     }
 }
 
-/// Held while what is in the directory is changed, which takes milliseconds.
+/// Locks the directory while something in it is changed, which takes milliseconds.
 fn lock_auth_dir(dir: &Path) -> io::Result<File> {
     let path = dir.join("lock");
     let file = OpenOptions::new()

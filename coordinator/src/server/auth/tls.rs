@@ -57,7 +57,7 @@ impl CertificateAuthority {
         })
     }
 
-    /// By which tokens know it.
+    /// The fingerprint by which tokens name the authority.
     pub(super) fn fingerprint(&self) -> [u8; 32] {
         *blake3::hash(&self.certificate).as_bytes()
     }
@@ -90,7 +90,7 @@ fn generate_authority() -> Result<(String, String), rcgen::Error> {
     ))
 }
 
-/// What an authority's certificate says, the same for all of them.
+/// The parameters of an authority's certificate, the same for all of them.
 fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = build_common_name("Ergodic certificate authority");

@@ -17,16 +17,16 @@ use tokio::sync::watch;
 use super::{lock_auth_dir, write_secret};
 use crate::throttled_log::ThrottledLog;
 
-/// What is kept of a token.
+/// A token as it is stored, without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoredToken {
-    /// Its name.
+    /// The name by which it is listed and revoked.
     pub(crate) id: String,
     role: String,
     /// BLAKE3 of its secret, as hex digits.
     hash: String,
-    /// What it is for.
+    /// A note by the user who made it.
     pub(crate) note: String,
     /// Unix time, in seconds.
     pub(crate) created_at: u64,
@@ -35,7 +35,7 @@ pub(crate) struct StoredToken {
 }
 
 impl StoredToken {
-    /// What its holder may do.
+    /// The role of its holder; `None` if this program does not know it.
     pub(crate) fn role(&self) -> Option<TokenRole> {
         TokenRole::from_name(&self.role)
     }
@@ -44,10 +44,10 @@ impl StoredToken {
 /// Why a token opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenAuthError {
-    /// It is not among those made, or was revoked.
+    /// The token was never made, or was revoked.
     #[error("the token is none that this coordinator made, or it was revoked")]
     Unknown,
-    /// Its time is over.
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
 }
@@ -183,7 +183,7 @@ impl TokenStore {
         Ok(changed)
     }
 
-    /// What is kept, read again if the file was replaced.
+    /// The tokens, read again if the file was replaced.
     fn current_file(&self) -> RwLockReadGuard<'_, TokenFile> {
         let known = self.file.read().expect(LOCK_NOT_POISONED);
         // A file that is gone for a moment, or cannot be read, takes nothing away.
@@ -242,7 +242,7 @@ impl TokenStore {
 }
 
 impl TokenFile {
-    /// Those in the file of a directory, or none.
+    /// Reads the file of a directory; no tokens if there is none.
     fn read_from(dir: &Path) -> io::Result<Self> {
         // Before the content: what is replaced in between is read again later.
         let stamp = read_file_stamp(dir);
@@ -262,13 +262,13 @@ impl TokenFile {
     }
 }
 
-/// What tells one file from the one that replaces it.
+/// Tells one file from the one that replaces it.
 fn read_file_stamp(dir: &Path) -> Option<(u64, SystemTime)> {
     let metadata = std::fs::metadata(dir.join(TOKENS_FILE)).ok()?;
     Some((metadata.ino(), metadata.modified().ok()?))
 }
 
-/// Where tokens are kept.
+/// The file of tokens in a directory.
 const TOKENS_FILE: &str = "tokens.json";
 /// Why a lock can be had.
 const LOCK_NOT_POISONED: &str = "nothing panics while it holds the tokens";

@@ -38,7 +38,7 @@ pub enum EngineEvent {
     Stop,
 }
 
-/// What workers do.
+/// Events of workers.
 pub enum WorkerEvent {
     /// A worker opened a session. The reply is the session's number.
     WorkerJoined(JoiningWorker, SessionSender, oneshot::Sender<u64>),
@@ -52,7 +52,7 @@ pub enum WorkerEvent {
     CheckpointReceived(Box<IncomingCheckpoint>),
 }
 
-/// What users want changed. Each reply is sent once the change is durable, or has failed.
+/// Changes that users want. Each reply is sent once the change is durable, or has failed.
 pub enum UserEvent {
     /// Store a new sweep. The reply is its number.
     Launch(
@@ -97,7 +97,7 @@ pub enum UserEvent {
     CheckWritable(oneshot::Sender<Result<(), StoreError>>),
 }
 
-/// What the store has dealt with, each with the reply that is due, if one is.
+/// Writes that the store has dealt with, each with the reply that is due, if one is.
 pub enum StoreEvent {
     /// A new sweep is stored, under the number in its row.
     Launched(
@@ -208,9 +208,9 @@ pub struct IncomingBatch {
     pub sweep: i64,
     /// The results, until the store has them.
     pub results: Vec<TrialResult>,
-    /// What the core keeps of them.
+    /// What the core keeps of the results.
     pub rows: Vec<StoredRow>,
-    /// For its bytes until it is stored.
+    /// The permit for its bytes until it is stored.
     pub permit: Permit,
     /// Receives what the store did with it, or why it was refused.
     pub reply: oneshot::Sender<Result<CommitReport, BatchRefusal>>,

@@ -13,7 +13,7 @@ pub(crate) fn into_reopened_trials(written: WriteOutput) -> ReopenedTrials {
 }
 
 impl Engine {
-    /// For writes whose loss a restart repairs: a lease that lives on expires, a state is worked out anew.
+    /// Enqueues a write whose loss a restart repairs: a lease that lives on expires, a state is worked out anew.
     pub(crate) fn persist_write(&self, write: StoreWrite) {
         let events = self.events.clone();
         self.writer.enqueue_write(

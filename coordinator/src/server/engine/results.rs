@@ -1,4 +1,4 @@
-//! Result batches on their way to the store, rows that are found up, trials that are given up.
+//! Result batches on their way to the store, rows that are looked up, trials that are given up.
 
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
@@ -177,7 +177,7 @@ impl Engine {
             .on_trial_given_up(given_up.sweep, &row, stored, now)
     }
 
-    /// After the given_up in the same queue: whatever became of that is seen by whoever takes it back.
+    /// The write follows the give-up in the same queue, and so finds whatever became of it.
     pub(crate) fn revert_give_up(&self, reversal: GiveUpReversal) {
         let GiveUpReversal {
             sweep,
@@ -230,7 +230,7 @@ impl Engine {
             .enqueue_write(StoreWrite::LookUpRows(sweep, keys), answer);
     }
 
-    /// Where it fails, the trials are run again, and their rows are found up again when they come.
+    /// Where it fails, the trials are run again, and their rows are looked up again when they come.
     pub(crate) fn on_rows_looked_up(
         &mut self,
         number: i64,
@@ -240,19 +240,19 @@ impl Engine {
         let Some(sweep) = self.core.sweep(number) else {
             return Vec::new();
         };
-        let kept = MetricPositions::from_spec(&sweep.spec);
+        let positions = MetricPositions::from_spec(&sweep.spec);
 
         match found {
             Ok((rows, audits)) => {
                 let rows: Vec<StoredRow> = rows
                     .iter()
-                    .map(|row| kept.build_row_from_result(row))
+                    .map(|row| positions.build_row_from_result(row))
                     .collect();
                 self.core.on_rows_looked_up(number, &rows, &audits, now)
             }
             Err(error) => {
                 self.throttled_log
-                    .report_error("rows could not be found up", &error);
+                    .report_error("rows could not be looked up", &error);
                 Vec::new()
             }
         }

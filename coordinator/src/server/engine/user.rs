@@ -167,7 +167,7 @@ impl Engine {
         effects
     }
 
-    /// Whoever changes a sweep's file meanwhile comes first: the store looks at it again.
+    /// A change of the sweep's file that comes meanwhile goes first: the store compares the file again.
     pub(crate) fn store_extension(
         &self,
         sweep: i64,
@@ -260,7 +260,7 @@ impl Engine {
         Vec::new()
     }
 
-    /// In the store the other sweep has ended already, if it had not.
+    /// The predecessor has ended in the store already, and now ends in the core.
     pub(crate) fn on_successor_stored(
         &mut self,
         from: i64,

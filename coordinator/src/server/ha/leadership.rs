@@ -6,12 +6,12 @@ use tonic::Status;
 
 use crate::store::Leader;
 
-/// What a coordinator does on a store that several may share.
+/// The role of a coordinator on a store that several may share.
 #[derive(Debug, Clone)]
 pub(crate) enum Leadership {
-    /// It decides and writes, in this epoch.
+    /// The coordinator decides and writes, in this epoch.
     Leading(u64),
-    /// It answers from what is stored, while this one leads.
+    /// The coordinator answers from what is stored, while this one leads.
     Standby(watch::Receiver<Leader>),
 }
 
@@ -35,7 +35,7 @@ impl Leadership {
     /// Whether a request, by its path, is for this coordinator.
     ///
     /// # Errors
-    /// It is for the one that leads, whose address goes with the answer.
+    /// The request is for the leader, whose address goes with the status.
     pub(crate) fn check_request_path(&self, path: &str) -> Result<(), Status> {
         match self.other_leader() {
             Some(leader) if !can_standby_answer(path) => Err(not_leader(&leader, "")),

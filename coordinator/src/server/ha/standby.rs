@@ -35,7 +35,8 @@ struct CoreReading {
 impl StandbyView {
     /// Runs until told to stop.
     pub(crate) fn answer_queries(self, mut events: mpsc::UnboundedReceiver<EngineEvent>) {
-        let (mut known, mut complaints): (Option<CoreReading>, _) = (None, ThrottledLog::default());
+        let (mut known, mut throttled_log): (Option<CoreReading>, _) =
+            (None, ThrottledLog::default());
         while let Some(event) = events.blocking_recv() {
             match event {
                 EngineEvent::Query(question) => match self.fresh_reading(known.take()) {
@@ -43,8 +44,8 @@ impl StandbyView {
                         question(&reading.core);
                         known = Some(reading);
                     }
-                    // Whoever asked is told that there is no answer.
-                    Err(error) => complaints.report_error("the store cannot be read", &error),
+                    // Dropping the question tells its sender that there is no answer.
+                    Err(error) => throttled_log.report_error("the store cannot be read", &error),
                 },
                 EngineEvent::Stop => return,
                 // Nothing else comes past the guard.

@@ -58,7 +58,7 @@ struct RecoveredStore {
     /// Sweeps that were removed and have rows left.
     removals: Vec<i64>,
     writer: Box<dyn StoreWriter>,
-    /// By what the store is known in a folder of files that another store might have, too.
+    /// The store's signature in a folder of files that another store might use, too.
     identity: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! Connections: so many at a time, and no more than half of them from one address.
+//! The limit on connections: on all of them, and half as many from one address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::rate::peer_network;
 
-/// Those that are connected.
+/// Connections now, by address.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     capacity: usize,
@@ -28,7 +28,7 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionLimit {
-    /// So many at most.
+    /// A limit of `most` connections.
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             capacity: most,
@@ -36,14 +36,14 @@ impl ConnectionLimit {
         })
     }
 
-    /// A seat for whoever comes from there, if there is one.
+    /// A permit for a connection from this address, if there is one.
     pub(crate) fn try_acquire(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let address = peer_network(address);
         let mut seats = self.lock_counts();
         let taken = seats.total;
         let from = seats.by_address.entry(address).or_default();
 
-        // One address may be a whole cluster, but another one is to find room too.
+        // One address may be a whole cluster, but others have to get in, too.
         if taken >= self.capacity || *from >= self.capacity.div_ceil(2) {
             if *from == 0 {
                 seats.by_address.remove(&address);
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn one_address_takes_half_of_the_seats_and_all_are_free_again() {
-        let crowd = ConnectionLimit::new(4);
-        let sit = |text: &str| crowd.try_acquire(text.parse().expect("an address"));
+        let connection_limit = ConnectionLimit::new(4);
+        let sit = |text: &str| connection_limit.try_acquire(text.parse().expect("an address"));
         let first = [sit("192.0.2.1"), sit("192.0.2.1")];
         assert!(first.iter().all(Option::is_some) && sit("192.0.2.1").is_none());
         let others = [sit("192.0.2.2"), sit("192.0.2.3")];
@@ -95,7 +95,7 @@ mod tests {
         drop(first);
         assert!(sit("192.0.2.1").is_some());
         drop(others);
-        let seats = crowd.lock_counts();
+        let seats = connection_limit.lock_counts();
         assert!(seats.total == 0 && seats.by_address.is_empty());
     }
 }

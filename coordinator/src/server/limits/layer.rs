@@ -32,7 +32,7 @@ pub(crate) struct LimitLayer {
 }
 
 impl LimitLayer {
-    /// With so many requests per second and peer, if that is limited.
+    /// Limits bytes and, if `rate_limit` is set, requests per second and peer.
     pub(crate) fn new(limits: Limits, per_second: Option<u32>) -> Self {
         let rate_limiter =
             per_second.map(|per_second| Arc::new(Mutex::new(RateLimiter::new(per_second))));
@@ -61,10 +61,10 @@ impl LimitLayer {
     }
 }
 
-/// Who asks. This very machine is not counted where nobody is asked for a token.
+/// The key that a request is counted under. Without tokens, requests of this very machine are not counted.
 fn rate_limit_key(request: &Request<Body>) -> Option<RateLimitKey> {
-    if let Some(caller) = request.extensions().get::<Principal>() {
-        return Some(RateLimitKey::Token(caller.token_id.clone()));
+    if let Some(principal) = request.extensions().get::<Principal>() {
+        return Some(RateLimitKey::Token(principal.token_id.clone()));
     }
     let address: IpAddr = request.extensions().get::<PeerInfo>()?.address();
     (!address.to_canonical().is_loopback()).then(|| RateLimitKey::from_address(address))
@@ -81,7 +81,7 @@ impl<S> tower_layer::Layer<S> for LimitLayer {
     }
 }
 
-/// A service of which so much may be asked.
+/// A service with limits on bytes and requests.
 #[derive(Clone)]
 pub(crate) struct LimitService<S> {
     layer: LimitLayer,
@@ -104,14 +104,14 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self.layer.admit_request(&request) {
-            Ok(place) => {
-                let room = self.layer.limits.incoming_bytes.clone();
+            Ok(permit) => {
+                let byte_limit = self.layer.limits.incoming_bytes.clone();
                 let answer = self
                     .inner
-                    .call(request.map(|body| Body::new(MeteredBody::new(body, room))));
+                    .call(request.map(|body| Body::new(MeteredBody::new(body, byte_limit))));
                 Box::pin(async move {
                     let answer = answer.await;
-                    drop(place);
+                    drop(permit);
                     answer
                 })
             }
@@ -120,7 +120,7 @@ where
     }
 }
 
-/// A body whose messages take room while they arrive, and do not take for ever.
+/// A body whose messages take permits for their bytes while they arrive, and have to arrive in time.
 struct MeteredBody {
     body: Body,
     limit: Limit,
@@ -142,10 +142,10 @@ impl MeteredBody {
 
     /// Takes note of a piece.
     fn meter_piece(&mut self, piece: &[u8]) -> Result<(), Status> {
-        let place = self.limit.try_acquire_bytes(piece.len())?;
+        let permit = self.limit.try_acquire_bytes(piece.len())?;
         match &mut self.permit {
-            Some(held) => held.merge(place),
-            None => self.permit = Some(place),
+            Some(held) => held.merge(permit),
+            None => self.permit = Some(permit),
         }
 
         if self.framing.is_complete_after(piece) {
@@ -193,7 +193,7 @@ impl http_body::Body for MeteredBody {
     }
 }
 
-/// Where in a message a body is: each is one byte, its length in four, and so many bytes.
+/// Where in a message a body is: each message is one byte, its length in four, and that many bytes.
 #[derive(Debug, Default)]
 struct MessageFraming {
     header: Vec<u8>,
@@ -259,8 +259,8 @@ mod tests {
 
     #[test]
     fn what_arrives_takes_room_until_it_is_whole() {
-        let room = Limit::with_capacity(100, "full");
-        let mut body = MeteredBody::new(Body::empty(), room.clone());
+        let byte_limit = Limit::with_capacity(100, "full");
+        let mut body = MeteredBody::new(Body::empty(), byte_limit.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -269,8 +269,10 @@ mod tests {
 
         body.meter_piece(&[0, 0, 0, 0, 80]).expect("there is room");
         body.meter_piece(&[0; 79]).expect("there is room");
-        assert!(room.try_acquire_bytes(17).is_err() && room.try_acquire_bytes(16).is_ok());
-        let refused = MeteredBody::new(Body::empty(), room.clone())
+        assert!(
+            byte_limit.try_acquire_bytes(17).is_err() && byte_limit.try_acquire_bytes(16).is_ok()
+        );
+        let refused = MeteredBody::new(Body::empty(), byte_limit.clone())
             .meter_piece(&[0; 20])
             .expect_err("there is none");
         assert!(
@@ -279,6 +281,6 @@ mod tests {
         );
 
         body.meter_piece(&[0]).expect("there is room");
-        assert!(room.try_acquire_bytes(100).is_ok());
+        assert!(byte_limit.try_acquire_bytes(100).is_ok());
     }
 }

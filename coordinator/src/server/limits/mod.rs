@@ -20,7 +20,7 @@ use tonic::Status;
 
 /// Requests that are being answered; one that is answered by a stream counts until that begins.
 const MAX_REQUESTS: usize = 1024;
-/// Bytes of messages of which a part has come.
+/// Bytes of messages that have arrived in part.
 const MAX_INCOMING_BYTES: usize = 64 << 20;
 /// Bytes of results between their arrival and their answer.
 const MAX_RESULT_BYTES: usize = 64 << 20;
@@ -43,12 +43,12 @@ const MAX_LAUNCHES: usize = 4;
 /// Sweeps that are being paused, resumed, cancelled and so on.
 const MAX_CHANGES: usize = 16;
 
-/// Whoever asks for much waits for so long until others have their answers.
+/// How long a request for a large answer waits until others have theirs.
 const ANSWER_PERMIT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Whoever finds no room is to come again after this time.
+/// When a peer that was refused is to try again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A place among those there are, or so many bytes: free again when dropped.
+/// A share of a limit, one request or a number of bytes: free again when dropped.
 pub(crate) type Permit = OwnedSemaphorePermit;
 
 /// Places of one kind.
@@ -73,7 +73,7 @@ impl Limit {
         self.try_acquire_bytes(1)
     }
 
-    /// So many bytes, or else the answer that there is no room for them.
+    /// A permit for so many bytes, or the status that they are too many now.
     pub(crate) fn try_acquire_bytes(&self, bytes: usize) -> Result<Permit, Status> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.semaphore
@@ -82,16 +82,16 @@ impl Limit {
             .map_err(|_| self.overloaded_status())
     }
 
-    /// So many bytes, as soon as there is room for them.
+    /// A permit for so many bytes, as soon as they are free.
     pub(crate) async fn acquire_bytes(&self, bytes: usize) -> Option<Permit> {
         let bytes = u32::try_from(bytes.min(self.capacity)).unwrap_or(u32::MAX);
         self.semaphore.clone().acquire_many_owned(bytes).await.ok()
     }
 
-    /// So many bytes for an answer, after a wait where others have them.
+    /// A permit for the bytes of an answer, after a wait where others have them.
     ///
     /// # Errors
-    /// There are never so many, and what to do is said; or not for a while.
+    /// There are never that many, and `instead` says what to do; or not for a while.
     pub(crate) async fn acquire_for_answer(
         &self,
         bytes: u64,
@@ -106,12 +106,15 @@ impl Limit {
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
 
-        let place =
+        let permit =
             tokio::time::timeout(ANSWER_PERMIT_TIMEOUT, self.acquire_bytes(bytes as usize)).await;
-        place.ok().flatten().ok_or_else(|| self.overloaded_status())
+        permit
+            .ok()
+            .flatten()
+            .ok_or_else(|| self.overloaded_status())
     }
 
-    /// The answer that there is no room.
+    /// The status that a limit is reached.
     pub(crate) fn overloaded_status(&self) -> Status {
         overloaded(
             &format!("the coordinator is busy: {}", self.reason),

@@ -1,4 +1,4 @@
-//! Answers that come page by page, from threads that wait for whoever reads them, though not for ever.
+//! Answers that are sent page by page, from threads that wait for their reader, though not for ever.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -16,29 +16,29 @@ const PAGES_AHEAD: usize = 2;
 /// A reader that takes nothing for so long is not waited for.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a peer is answered with.
+/// The pages that a peer receives.
 pub(crate) type ResponseStream<T> =
     Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
-/// Where pages go.
+/// Sends pages to a peer.
 pub(crate) struct PageSender<T> {
     pages: mpsc::Sender<Result<T, Status>>,
     cutoff_status: Arc<OnceLock<Status>>,
     timeout: Duration,
-    /// Held, not read: its place among those that are answered.
+    /// Held until the answer ends.
     _permit: Permit,
 }
 
 impl<T: Send + 'static> PageSender<T> {
     /// Pages, and the stream that they become.
-    pub(crate) fn new(place: Permit) -> (Self, ResponseStream<T>) {
-        Self::with_timeout(place, READ_TIMEOUT)
+    pub(crate) fn new(permit: Permit) -> (Self, ResponseStream<T>) {
+        Self::with_timeout(permit, READ_TIMEOUT)
     }
 
-    fn with_timeout(place: Permit, patience: Duration) -> (Self, ResponseStream<T>) {
+    fn with_timeout(permit: Permit, patience: Duration) -> (Self, ResponseStream<T>) {
         let (pages, stream) = mpsc::channel(PAGES_AHEAD);
         let cut_off = Arc::new(OnceLock::new());
-        // What comes after the last page that there was room for. Without it, the answer would seem to be whole.
+        // The error after the last page that could be sent. Without it, the answer would seem to be whole.
         let why = cut_off.clone();
         let end = tokio_stream::once(()).filter_map(move |()| why.get().cloned().map(Err));
         (
@@ -46,7 +46,7 @@ impl<T: Send + 'static> PageSender<T> {
                 pages,
                 cutoff_status: cut_off,
                 timeout: patience,
-                _permit: place,
+                _permit: permit,
             },
             Box::pin(ReceiverStream::new(stream).chain(end)),
         )
@@ -68,7 +68,7 @@ impl<T: Send + 'static> PageSender<T> {
         }
     }
 
-    /// The same from a thread that is no part of the runtime's.
+    /// Sends a page from a thread that is no part of the runtime's.
     pub(crate) fn send_page_blocking(&self, page: Result<T, Status>) -> bool {
         tokio::runtime::Handle::current().block_on(self.send_page(page))
     }
@@ -85,16 +85,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_stalls_is_told_so_when_it_reads_again() {
-        let room = super::super::Limit::with_capacity(1, "full");
+        let limit = super::super::Limit::with_capacity(1, "full");
         let (pages, mut stream) = PageSender::with_timeout(
-            room.try_acquire().expect("it is free"),
+            limit.try_acquire().expect("it is free"),
             Duration::from_millis(1),
         );
         assert!(pages.send_page(Ok(1)).await && pages.send_page(Ok(2)).await);
 
         assert!(!pages.send_page(Ok(3)).await);
         drop(pages);
-        assert!(room.try_acquire().is_ok());
+        assert!(limit.try_acquire().is_ok());
         assert!(
             matches!(stream.next().await, Some(Ok(1)))
                 && matches!(stream.next().await, Some(Ok(2)))

@@ -6,30 +6,30 @@ use std::time::Duration;
 
 /// Peers that are told apart; what comes beyond them shares a bucket.
 const MAX_PEERS: usize = 4096;
-/// So many seconds' worth of requests may come at once.
+/// Seconds' worth of requests that may come at once.
 const BURST_SECONDS: u32 = 2;
-/// Whoever was too fast stays away for at least this time.
+/// The least time that a peer which was too fast has to wait.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Who is counted together.
+/// Peers that are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum RateLimitKey {
     /// All who come with one token.
     Token(String),
     /// All who come from one address; of IPv6, from one network.
     Address(IpAddr),
-    /// All for whom there was no room.
+    /// All for which there was no bucket left.
     Overflow,
 }
 
 impl RateLimitKey {
-    /// Whoever comes from there.
+    /// All peers of this network.
     pub(crate) fn from_address(address: IpAddr) -> Self {
         Self::Address(peer_network(address))
     }
 }
 
-/// What is one peer's own: an IPv4 address, or the half of an IPv6 address that names a network.
+/// The network that is taken for one peer: an IPv4 address, or the half of an IPv6 address that names a network.
 pub(crate) fn peer_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
@@ -40,13 +40,13 @@ pub(crate) fn peer_network(address: IpAddr) -> IpAddr {
 /// The buckets. Time is told from outside.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
-    /// What one request takes of a bucket.
+    /// The part of a bucket that one request takes.
     request_interval: Duration,
     full_at: HashMap<RateLimitKey, Duration>,
 }
 
 impl RateLimiter {
-    /// So many requests per second and peer, at least one.
+    /// A limit of so many requests per second and peer, at least one.
     pub(crate) fn new(per_second: u32) -> Self {
         Self {
             request_interval: Duration::from_secs(1) / per_second.max(1),
@@ -147,7 +147,7 @@ mod tests {
         );
         assert!(rates.take_token(peer(0), SECOND).is_ok());
 
-        // Those that have been quiet are forgotten.
+        // Peers that have been quiet are forgotten.
         assert_eq!(
             count_admitted(&mut rates, &peer(u32::MAX), 100 * SECOND, 100),
             20

@@ -42,8 +42,8 @@ impl AdminService for AdminApi {
         _: Request<v1::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
         let (records, stream) = mpsc::channel(2);
-        let shared = self.context.clone();
-        tokio::task::spawn_blocking(move || backup::send_backup(&shared, records));
+        let context = self.context.clone();
+        tokio::task::spawn_blocking(move || backup::send_backup(&context, records));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -112,7 +112,7 @@ impl AdminService for AdminApi {
         let own = request
             .extensions()
             .get::<Principal>()
-            .map(|caller| caller.token_id.clone());
+            .map(|principal| principal.token_id.clone());
         let id = request.into_inner().id;
         if own.as_ref() == Some(&id) {
             let message =

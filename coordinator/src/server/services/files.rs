@@ -38,14 +38,14 @@ impl FileService for FileApi {
             .ok_or_else(|| Status::invalid_argument("PutRequest: nothing was sent"))?;
         let hash = parse_hash("PutRequest", first.hash)?;
 
-        let shelf = &self.0.catalog.blobs;
+        let blobs = &self.0.catalog.blobs;
         let mut part =
-            PartialFile::create_in(&shelf.folder()).map_err(|e| write_failed_status(shelf, &e))?;
+            PartialFile::create_in(&blobs.folder()).map_err(|e| write_failed_status(blobs, &e))?;
         let mut chunk = first.chunk;
 
         loop {
             block_in_place(|| part.write_content(&chunk))
-                .map_err(|e| write_failed_status(shelf, &e))?;
+                .map_err(|e| write_failed_status(blobs, &e))?;
 
             if part.len() > MAX_FILE_BYTES {
                 return Err(Status::invalid_argument(format!(
@@ -67,8 +67,8 @@ impl FileService for FileApi {
             )));
         }
 
-        block_in_place(|| part.store_as_blob(shelf, &hash))
-            .map_err(|e| write_failed_status(shelf, &e))?;
+        block_in_place(|| part.store_as_blob(blobs, &hash))
+            .map_err(|e| write_failed_status(blobs, &e))?;
         Ok(Response::new(v1::PutResponse {}))
     }
 
@@ -86,7 +86,7 @@ impl FileService for FileApi {
         &self,
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
-        let place = self.0.limits.fetches.try_acquire()?;
+        let permit = self.0.limits.fetches.try_acquire()?;
         let hash = parse_hash("FetchRequest", request.into_inner().hash)?;
         let file = File::open(self.0.catalog.blobs.blob_path(&hash)).map_err(|_| {
             Status::from(UserError::new(
@@ -95,7 +95,7 @@ impl FileService for FileApi {
             ))
         })?;
 
-        let (pieces, stream) = PageSender::new(place);
+        let (pieces, stream) = PageSender::new(permit);
         tokio::task::spawn_blocking(move || {
             send_file(file, &pieces, |chunk| v1::FetchResponse { chunk })
         });
@@ -119,10 +119,10 @@ pub(crate) fn parse_hash(message: &str, bytes: Vec<u8>) -> Result<[u8; 32], Stat
 }
 
 /// Worth another try: space may be made, a disk mounted again.
-pub(crate) fn write_failed_status(shelf: &BlobStore, error: &std::io::Error) -> Status {
+pub(crate) fn write_failed_status(blobs: &BlobStore, error: &std::io::Error) -> Status {
     let message = format!(
         "the coordinator cannot keep a file: {}: {error}",
-        shelf.folder().display()
+        blobs.folder().display()
     );
     UserError::new(ErrorCode::Internal, message).into()
 }

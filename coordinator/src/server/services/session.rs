@@ -21,18 +21,18 @@ use crate::server::engine::{SessionSender, WorkerEvent, WorkerMessage};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that may wait for a worker to read them.
 const OUTBOX_CAPACITY: usize = 64;
-/// What a message takes besides its own bytes while it waits to be heard.
+/// Bytes that a message takes besides its own while it waits to be handled.
 const MESSAGE_OVERHEAD: usize = 512;
 /// Longest name of a worker, in bytes.
 const MAX_NAME: usize = 128;
 
 /// Opens a session: checks the hello, joins, and leaves a task reading the stream.
 pub(crate) async fn open_session(
-    shared: Arc<ServerContext>,
-    caller: Option<Principal>,
+    context: Arc<ServerContext>,
+    principal: Option<Principal>,
     mut inbound: Streaming<v1::SessionRequest>,
 ) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
-    let place = shared.limits.sessions.try_acquire()?;
+    let permit = context.limits.sessions.try_acquire()?;
     let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no hello within ten seconds"))??;
@@ -48,9 +48,9 @@ pub(crate) async fn open_session(
     let worker = joining.worker.clone();
 
     let (outbox, messages) = mpsc::channel(OUTBOX_CAPACITY);
-    send_welcome(&shared, &outbox).await;
+    send_welcome(&context, &outbox).await;
     let (reply, number) = oneshot::channel();
-    shared
+    context
         .engine
         .send_event(WorkerEvent::WorkerJoined(joining, outbox, reply));
 
@@ -59,21 +59,21 @@ pub(crate) async fn open_session(
         .map_err(|_| Status::unavailable("the coordinator is stopping"))?;
     tokio::spawn(async move {
         tokio::select! {
-            () = read_messages(&shared, &worker, inbound) => {}
-            () = shared.wait_until_revoked(caller) => tracing::warn!(worker, "its token was revoked or has expired"),
+            () = read_messages(&context, &worker, inbound) => {}
+            () = context.wait_until_revoked(principal) => tracing::warn!(worker, "its token was revoked or has expired"),
         }
-        shared
+        context
             .engine
             .send_event(WorkerEvent::SessionEnded(worker, session));
 
-        drop(place);
+        drop(permit);
     });
 
     Ok(messages)
 }
 
-async fn send_welcome(shared: &ServerContext, outbox: &SessionSender) {
-    let ttl = shared.lease_ttl.as_millis() as u64;
+async fn send_welcome(context: &ServerContext, outbox: &SessionSender) {
+    let ttl = context.lease_ttl.as_millis() as u64;
     let welcome = v1::Welcome {
         lease_ttl_ms: ttl,
         heartbeat_ms: (ttl / 4).max(50),
@@ -87,7 +87,7 @@ async fn send_welcome(shared: &ServerContext, outbox: &SessionSender) {
     let _ = outbox.send(Ok(message)).await;
 }
 
-/// Who joins, if it may.
+/// The worker that joins, if it may.
 ///
 /// # Errors
 /// The worker speaks another protocol, or a field is not what it should be.
@@ -131,14 +131,14 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
 
 /// Reads until the stream ends, the worker says goodbye or is silent for a lease's time to live, or we stop.
 async fn read_messages(
-    shared: &ServerContext,
+    context: &ServerContext,
     worker: &str,
     mut inbound: Streaming<v1::SessionRequest>,
 ) {
-    let mut stopping = shared.stopping.clone();
+    let mut stopping = context.stopping.clone();
     loop {
         let message = tokio::select! {
-            message = tokio::time::timeout(shared.lease_ttl, inbound.message()) => message,
+            message = tokio::time::timeout(context.lease_ttl, inbound.message()) => message,
             _ = stopping.wait_for(|stop| *stop) => return,
         };
         let Ok(Ok(Some(v1::SessionRequest {
@@ -148,8 +148,8 @@ async fn read_messages(
             return;
         };
 
-        // Whoever says more than is heard waits here, and then where it says it.
-        let Some(room) = shared
+        // A worker that sends more than is handled is held up here, and then by its own flow control.
+        let Some(permit) = context
             .limits
             .session_bytes
             .acquire_bytes(message.encoded_len() + MESSAGE_OVERHEAD)
@@ -158,14 +158,14 @@ async fn read_messages(
             return;
         };
 
-        let Some(saying) = parse_message(message) else {
+        let Some(message) = parse_message(message) else {
             return;
         };
-        let leaves = matches!(saying, WorkerMessage::Goodbye);
-        shared.engine.send_event(WorkerEvent::MessageReceived(
+        let leaves = matches!(message, WorkerMessage::Goodbye);
+        context.engine.send_event(WorkerEvent::MessageReceived(
             worker.to_owned(),
-            saying,
-            room,
+            message,
+            permit,
         ));
 
         if leaves {
@@ -174,7 +174,7 @@ async fn read_messages(
     }
 }
 
-/// What a message says. A second hello is no part of the protocol: it ends the session.
+/// A message in the words of the engine. A second hello is no part of the protocol: it ends the session.
 pub fn parse_message(message: Request) -> Option<WorkerMessage> {
     match message {
         Request::Hello(_) => None,

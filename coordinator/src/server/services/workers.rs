@@ -33,8 +33,9 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let caller = request.extensions().get::<Principal>().cloned();
-        let messages = session::open_session(self.0.clone(), caller, request.into_inner()).await?;
+        let principal = request.extensions().get::<Principal>().cloned();
+        let messages =
+            session::open_session(self.0.clone(), principal, request.into_inner()).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
