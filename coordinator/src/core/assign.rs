@@ -109,41 +109,44 @@ impl Core {
         }
 
         let suspect = sweep.quarantine.next_trial().map(|_| Offer::Quarantined);
-        let audit = || sweep.audits.next_audits_for(id).map(|_| Offer::Audit);
-        suspect.or_else(audit).or_else(|| {
-            sweep
-                .audits
-                .next_quarantined_for(id)
-                .map(|_| Offer::QuarantinedAudit)
-        })
+        suspect
+            .or_else(|| sweep.audits.next_audits_for(id).map(|_| Offer::Audit))
+            .or_else(|| {
+                sweep
+                    .audits
+                    .next_quarantined_for(id)
+                    .map(|_| Offer::QuarantinedAudit)
+            })
     }
 
     /// Whether a worker is there for trials of a sweep.
     pub(super) fn can_work_on(&self, id: &str, sweep: &Sweep, now: CoreTime) -> bool {
-        let able = |worker: &Worker| worker.connected && worker.is_able_to_run(sweep, now);
-        sweep.is_running() && self.workers.get(id).is_some_and(able)
+        sweep.is_running()
+            && self
+                .workers
+                .get(id)
+                .is_some_and(|worker| worker.connected && worker.is_able_to_run(sweep, now))
     }
 
     /// Whether a worker is the first that can take a sweep's next suspect, has never said that it could not work on it, and
     /// runs no suspect yet.
     fn is_first_for_quarantined(&self, id: &str, sweep: i64, now: CoreTime) -> bool {
         let sweep = &self.sweeps[&sweep];
-        let alone = |id: &str| {
-            matches!(
-                self.find_offer(id, sweep, now),
-                Some(Offer::Quarantined | Offer::QuarantinedAudit)
-            )
-        };
-        let willing = |(id, worker): &(&WorkerId, &Worker)| {
-            alone(id)
-                && !worker.unable_sweeps.contains_key(&sweep.number)
-                && !self.holds_quarantined_trial(id)
-        };
-
         self.workers
             .iter()
-            .find(willing)
+            .find(|(id, worker)| {
+                self.is_offered_quarantined(id, sweep, now)
+                    && !worker.unable_sweeps.contains_key(&sweep.number)
+                    && !self.holds_quarantined_trial(id)
+            })
             .is_some_and(|(first, _)| first == id)
+    }
+
+    fn is_offered_quarantined(&self, id: &str, sweep: &Sweep, now: CoreTime) -> bool {
+        matches!(
+            self.find_offer(id, sweep, now),
+            Some(Offer::Quarantined | Offer::QuarantinedAudit)
+        )
     }
 
     /// Whether a worker holds no lease.

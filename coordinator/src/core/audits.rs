@@ -140,12 +140,9 @@ impl Audits {
 
     /// The process whose row one is that waits among the others.
     fn waiting_origin(&self, (class, n): TrialIndex) -> Option<&WorkerId> {
-        let holds = |classes: &BTreeMap<u32, IntervalSet>| {
-            classes.get(&class).is_some_and(|trials| trials.contains(n))
-        };
         self.waiting
             .iter()
-            .find(|(_, classes)| holds(classes))
+            .find(|(_, classes)| classes.get(&class).is_some_and(|trials| trials.contains(n)))
             .map(|(origin, _)| origin)
     }
 

@@ -2,28 +2,30 @@
 
 use ergodic_common::TrialKey;
 
-use super::Sweep;
 use super::effects::Effect;
-use super::state::Core;
+use super::state::{Core, LeaseState};
 use crate::records::Fence;
 
 impl Core {
-    /// Whether a worker holds the lease that an unfinished trial is in: only then may it keep the trial, or go on with what was kept.
+    /// Whether a worker holds the lease that an unfinished trial is in: only then may it send a checkpoint of the trial, or fetch one.
     pub fn is_working_on(&self, worker: &str, fence: Fence, sweep: i64, key: TrialKey) -> bool {
-        let holds = |lease: &super::state::LeaseState| {
-            let spec = &self.sweeps[&lease.row.sweep].spec;
+        self.leases.get(&fence.lease).is_some_and(|lease| {
             lease.row.fence == fence
                 && lease.row.worker == worker
                 && lease.row.sweep == sweep
                 && lease.row.audits.is_none()
-                && spec.has_trial(key)
-                && {
-                    let (class, n) = spec.grid.locate_trial(key);
-                    class == lease.row.class && lease.row.trials.contains(n)
-                }
-        };
+                && self.has_unfinished(lease, key)
+        })
+    }
 
-        self.leases.get(&fence.lease).is_some_and(holds)
+    fn has_unfinished(&self, lease: &LeaseState, key: TrialKey) -> bool {
+        let spec = &self.sweeps[&lease.row.sweep].spec;
+        if !spec.has_trial(key) {
+            return false;
+        }
+
+        let (class, n) = spec.grid.locate_trial(key);
+        class == lease.row.class && lease.row.trials.contains(n)
     }
 
     /// A checkpoint of a trial, taken after so many steps, is stored. A trial that is not unfinished needs none.
@@ -33,10 +35,10 @@ impl Core {
         key: TrialKey,
         steps: u64,
     ) -> Vec<Effect> {
-        let needs = |sweep: &Sweep| {
+        let is_needed = self.sweeps.get(&sweep_number).is_some_and(|sweep| {
             sweep.state.is_open() && sweep.spec.has_trial(key) && self.is_unfinished(sweep, key)
-        };
-        if !self.sweeps.get(&sweep_number).is_some_and(needs) {
+        });
+        if !is_needed {
             return vec![Effect::DiscardCheckpoints(sweep_number, vec![key])];
         }
 

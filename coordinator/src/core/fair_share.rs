@@ -35,39 +35,33 @@ impl Core {
 
     /// Virtual time that a sweep has passed, with what its leases take beyond what they were booked with.
     fn current_vruntime(&self, sweep: &Sweep, now: CoreTime) -> f64 {
-        let overdue = |lease: &LeaseState| {
-            let left = lease.row.trials.len() as f64;
-            let slots = self
-                .workers
-                .get(&lease.row.worker)
-                .map_or(1.0, |worker| f64::from(worker.slots));
-            let taken = now.saturating_sub(lease.granted_at).as_secs_f64() * slots.min(left);
-            (taken / sweep.share.weight - lease.charge_per_trial * left).max(0.0)
-        };
-
         let leases = self
             .leases
             .values()
             .filter(|lease| lease.row.sweep == sweep.number);
-        sweep.fair_share.vruntime + leases.map(overdue).sum::<f64>()
+        sweep.fair_share.vruntime
+            + leases
+                .map(|lease| self.overdue_vruntime(lease, sweep, now))
+                .sum::<f64>()
+    }
+
+    /// Virtual time that a lease has taken beyond what it was booked with.
+    fn overdue_vruntime(&self, lease: &LeaseState, sweep: &Sweep, now: CoreTime) -> f64 {
+        let left = lease.row.trials.len() as f64;
+        let slots = self
+            .workers
+            .get(&lease.row.worker)
+            .map_or(1.0, |worker| f64::from(worker.slots));
+        let taken = now.saturating_sub(lease.granted_at).as_secs_f64() * slots.min(left);
+        (taken / sweep.share.weight - lease.charge_per_trial * left).max(0.0)
     }
 
     /// Lets sweeps that begin to compete start where the others of their priority are.
     pub(super) fn catch_up_competitors(&mut self, now: CoreTime) {
-        let competes = |sweep: &Sweep| {
-            sweep.is_running()
-                && (sweep.has_pending()
-                    || sweep.quarantine.next_trial().is_some()
-                    || sweep.audits.has_waiting())
-                && self
-                    .workers
-                    .keys()
-                    .any(|id| self.can_work_on(id, sweep, now))
-        };
         let competing: Vec<(i64, bool)> = self
             .sweeps
             .values()
-            .map(|sweep| (sweep.number, competes(sweep)))
+            .map(|sweep| (sweep.number, self.competes_for_workers(sweep, now)))
             .collect();
 
         for (number, competes) in competing {
@@ -87,7 +81,19 @@ impl Core {
         }
     }
 
-    /// Books a lease of so many trials of a class. What each of them is booked with.
+    /// Whether a sweep has something to give out that a worker could run.
+    fn competes_for_workers(&self, sweep: &Sweep, now: CoreTime) -> bool {
+        sweep.is_running()
+            && (sweep.has_pending()
+                || sweep.quarantine.next_trial().is_some()
+                || sweep.audits.has_waiting())
+            && self
+                .workers
+                .keys()
+                .any(|id| self.can_work_on(id, sweep, now))
+    }
+
+    /// Books a lease of `trials` trials of a class; returns the virtual time that each of them is booked with.
     pub(super) fn charge_lease(
         &mut self,
         number: i64,
@@ -110,34 +116,25 @@ impl Core {
 
     /// How long a trial should last, in seconds: as its class did, or else as the others of its sweep, or all others did.
     fn estimate_trial_seconds(&self, number: i64, class: u32) -> f64 {
-        let known = |sweep: &Sweep| {
-            let seconds: Vec<f64> = sweep
-                .classes
-                .iter()
-                .filter_map(|class| class.trial_seconds)
-                .collect();
-            (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
-        };
-
         let sweep = &self.sweeps[&number];
-        let others = || {
-            let all: Vec<f64> = self
-                .sweeps
-                .values()
-                .filter(|s| s.state.is_open())
-                .filter_map(known)
-                .collect();
-            if all.is_empty() {
-                DEFAULT_TRIAL_SECONDS
-            } else {
-                all.iter().sum::<f64>() / all.len() as f64
-            }
-        };
-
         sweep.classes[class as usize]
             .trial_seconds
-            .or_else(|| known(sweep))
-            .unwrap_or_else(others)
+            .or_else(|| mean_trial_seconds(sweep))
+            .unwrap_or_else(|| self.mean_seconds_of_sweeps())
+    }
+
+    fn mean_seconds_of_sweeps(&self) -> f64 {
+        let known: Vec<f64> = self
+            .sweeps
+            .values()
+            .filter(|sweep| sweep.state.is_open())
+            .filter_map(mean_trial_seconds)
+            .collect();
+        if known.is_empty() {
+            DEFAULT_TRIAL_SECONDS
+        } else {
+            known.iter().sum::<f64>() / known.len() as f64
+        }
     }
 
     /// Rows came under a lease: what their trials took replaces what they were booked with.
@@ -168,8 +165,10 @@ impl Core {
             return;
         };
         let old = std::mem::replace(&mut sweep.share, share);
-        let clock = |priority| self.virtual_clocks.get(&priority).copied().unwrap_or(0.0);
-        sweep.fair_share.vruntime += clock(share.priority) - clock(old.priority);
+        let clocks = &self.virtual_clocks;
+        let new_clock = clocks.get(&share.priority).copied().unwrap_or(0.0);
+        let old_clock = clocks.get(&old.priority).copied().unwrap_or(0.0);
+        sweep.fair_share.vruntime += new_clock - old_clock;
     }
 
     /// Slots that a running sweep can count on, as workers are shared now; none where a higher priority may take them all.
@@ -200,4 +199,14 @@ impl Core {
             .filter(|rival| rival.fair_share.competes && rival.spec.numerics == sweep.spec.numerics)
             .collect()
     }
+}
+
+/// The mean over the classes of a sweep that are known, in seconds.
+fn mean_trial_seconds(sweep: &Sweep) -> Option<f64> {
+    let seconds: Vec<f64> = sweep
+        .classes
+        .iter()
+        .filter_map(|class| class.trial_seconds)
+        .collect();
+    (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
 }

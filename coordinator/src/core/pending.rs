@@ -15,12 +15,10 @@ impl Sweep {
     /// The class that the next trials are of: that whose next repeat is the lowest, so that every partial table is balanced
     /// over all cells. Beyond the repeats that every cell has, that of the cell that comes before others.
     pub(super) fn next_class(&mut self) -> usize {
-        let next_repeat = |class: usize| {
-            let cells = self.spec.grid.class_cell_count(class as u32);
-            self.classes[class].pending.first().map(|n| n / cells)
-        };
-        let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
-        let (repeat, class) = open.min().unwrap_or_default();
+        let (repeat, class) = (0..self.classes.len())
+            .filter_map(|class| Some((self.next_repeat(class)?, class)))
+            .min()
+            .unwrap_or_default();
 
         match &self.adaptive_repeats {
             Some(adaptive) if repeat >= u64::from(adaptive.min_repeats()) => {
@@ -28,6 +26,11 @@ impl Sweep {
             }
             _ => class,
         }
+    }
+
+    fn next_repeat(&self, class: usize) -> Option<u64> {
+        let cells = self.spec.grid.class_cell_count(class as u32);
+        self.classes[class].pending.first().map(|n| n / cells)
     }
 
     /// The class of the first cell that comes before others and of which a repeat waits.
@@ -86,17 +89,11 @@ impl Sweep {
         }
 
         let mut closed = Vec::new();
-        let of_class = |cell: &u64| {
-            self.spec
-                .grid
-                .locate_trial(TrialKey {
-                    cell: *cell,
-                    repeat: 0,
-                })
-                .0
-                == class
-        };
-        for cell in adaptive.urgent_cells().filter(of_class) {
+        for cell in adaptive.urgent_cells() {
+            if self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 }).0 != class {
+                continue;
+            }
+
             match self.waiting_repeats(cell, most - taken.len()) {
                 none if none.is_empty() => closed.push(cell),
                 waiting => taken.insert_all(&waiting),

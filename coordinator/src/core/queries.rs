@@ -204,11 +204,11 @@ impl Core {
     /// The lease that a trial, or its audit, is in.
     fn locate_in_lease(&self, sweep: &Sweep, key: TrialKey, audit: bool) -> Option<TrialLocation> {
         let (class, n) = sweep.spec.grid.locate_trial(key);
-        let holds = |l: &&super::state::LeaseState| {
-            let of_class = l.row.sweep == sweep.number && l.row.class == class;
-            of_class && l.row.audits.is_some() == audit && l.row.trials.contains(n)
-        };
-        let lease = self.leases.values().find(holds)?;
+        let lease = self
+            .leases
+            .values()
+            .filter(|lease| lease.row.sweep == sweep.number && lease.row.class == class)
+            .find(|lease| lease.row.audits.is_some() == audit && lease.row.trials.contains(n))?;
         let worker = self.workers.get(&lease.row.worker);
         Some(TrialLocation::Leased {
             fence: lease.row.fence,

@@ -54,12 +54,16 @@ impl Sweep {
             .then(|| self.live_stats.known_cells().collect())
     }
 
+    /// Repeats of a cell that may be run, as far as is known.
+    fn allowed_repeats(&self, cell: u64) -> u32 {
+        self.adaptive_repeats
+            .as_ref()
+            .map_or(self.spec.repeats, |adaptive| adaptive.allowed_repeats(cell))
+    }
+
     /// Trials of a cell that are still to be run, of the repeats below this one.
     pub fn count_trials_left(&self, cell: u64, below: u32) -> u64 {
-        let allowed = self
-            .adaptive_repeats
-            .as_ref()
-            .map_or(self.spec.repeats, |adaptive| adaptive.allowed_repeats(cell));
+        let allowed = self.allowed_repeats(cell);
         let stats = self.live_stats.cell_stats(cell);
         u64::from(
             allowed
@@ -100,14 +104,8 @@ pub fn find_wanted_repeats(
         sweep.record_initial_rows(now);
     }
 
-    let allowed = |cell| {
-        sweep
-            .adaptive_repeats
-            .as_ref()
-            .map_or(spec.repeats, |adaptive| adaptive.allowed_repeats(cell))
-    };
     cells
         .into_iter()
-        .map(|cell| (cell, allowed(cell)))
+        .map(|cell| (cell, sweep.allowed_repeats(cell)))
         .collect()
 }

@@ -100,34 +100,32 @@ impl LiveStats {
     /// ties go to the lower number. Tables rank trials within repeats, which needs all of their values.
     pub fn best_cell(&self, larger_is_better: bool) -> Option<(u64, RunningStats)> {
         let sign = if larger_is_better { 1.0 } else { -1.0 };
-        let valued = || self.cells.iter().filter(|(_, stats)| stats.metric.n > 0);
-        let worst = valued()
+        let valued = self.cells.iter().filter(|(_, stats)| stats.metric.n > 0);
+        let worst = valued
+            .clone()
             .map(|(_, stats)| sign * stats.metric.mean)
             .fold(f64::INFINITY, f64::min);
-        let score = |stats: &CellStats| {
-            let n = stats.metric.n as f64;
-            let diverged = f64::from(stats.diverged);
-            (n * sign * stats.metric.mean + diverged * worst) / (n + diverged)
-        };
 
-        // Of cells without a mean above the worst, those in which fewer diverged.
-        let key = |stats: &CellStats| {
-            (
-                score(stats),
-                -f64::from(stats.diverged) / (stats.metric.n as f64 + f64::from(stats.diverged)),
-            )
-        };
-        let better = |a: &(&u64, &CellStats), b: &(&u64, &CellStats)| {
-            let x = key(a.1);
-            let y = key(b.1);
-            x.0.total_cmp(&y.0)
-                .then(x.1.total_cmp(&y.1))
-                .then(b.0.cmp(a.0))
-        };
-
-        valued()
-            .max_by(better)
+        valued
+            .max_by(|(a_cell, a), (b_cell, b)| {
+                let a = a.rank_key(sign, worst);
+                let b = b.rank_key(sign, worst);
+                a.0.total_cmp(&b.0)
+                    .then(a.1.total_cmp(&b.1))
+                    .then(b_cell.cmp(a_cell))
+            })
             .map(|(cell, stats)| (*cell, stats.metric))
+    }
+}
+
+impl CellStats {
+    /// By what cells are compared, the larger the better: the mean with diverged trials as the `worst` mean, and, of cells without a
+    /// mean above the worst, the share of trials that did not diverge.
+    fn rank_key(&self, sign: f64, worst: f64) -> (f64, f64) {
+        let n = self.metric.n as f64;
+        let diverged = f64::from(self.diverged);
+        let score = (n * sign * self.metric.mean + diverged * worst) / (n + diverged);
+        (score, -diverged / (n + diverged))
     }
 }
 

@@ -79,12 +79,13 @@ impl MetricPositions {
         metrics: impl Fn(usize) -> Option<f64>,
         seconds: f64,
     ) -> StoredRow {
-        let value = |at: usize| metrics(at).unwrap_or(f64::NAN);
+        let watched = metrics(self.watched);
+        let deciding = self.deciding.and_then(metrics);
         StoredRow {
             key,
             outcome,
-            watched_metric: value(self.watched),
-            deciding_metric: self.deciding.map_or(f64::NAN, value),
+            watched_metric: watched.unwrap_or(f64::NAN),
+            deciding_metric: deciding.unwrap_or(f64::NAN),
             seconds,
         }
     }

@@ -115,11 +115,9 @@ impl Sweep {
                 .as_ref()
                 .map_or(spec.repeats, AdaptiveRepeats::min_repeats),
         );
-        let pending =
-            |class| IntervalSet::from_range(0, spec.grid.class_cell_count(class) * repeats);
         let classes = (0..spec.grid.class_count())
             .map(|class| ClassState {
-                pending: pending(class),
+                pending: IntervalSet::from_range(0, spec.grid.class_cell_count(class) * repeats),
                 trial_seconds: None,
             })
             .collect();
@@ -194,18 +192,17 @@ impl Sweep {
 
     /// Trials per second: counted of late where trials are short, else what so many slots should do.
     pub fn estimate_trial_rate(&self, slots: f64) -> f64 {
-        let left = |class: &&ClassState| !class.pending.is_empty() && class.trial_seconds.is_some();
-        let (trials, seconds) =
-            self.classes
-                .iter()
-                .filter(left)
-                .fold((0.0, 0.0), |(trials, seconds), class| {
-                    let pending = class.pending.len() as f64;
-                    (
-                        trials + pending,
-                        seconds + pending * class.trial_seconds.unwrap_or(0.0),
-                    )
-                });
+        let (trials, seconds) = self
+            .classes
+            .iter()
+            .filter(|class| !class.pending.is_empty() && class.trial_seconds.is_some())
+            .fold((0.0, 0.0), |(trials, seconds), class| {
+                let pending = class.pending.len() as f64;
+                (
+                    trials + pending,
+                    seconds + pending * class.trial_seconds.unwrap_or(0.0),
+                )
+            });
 
         if seconds > LONG_TRIAL_SECONDS * trials {
             slots * trials / seconds

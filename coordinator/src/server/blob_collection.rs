@@ -58,14 +58,13 @@ pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result
         ));
     };
 
-    let unsigned = |error| {
+    append_signature(folder, identity).map_err(|error| {
         let message = format!(
             "--files {}: the folder of files cannot be signed: {error}",
             folder.display()
         );
         UserError::new(ErrorCode::Internal, message)
-    };
-    append_signature(folder, identity).map_err(unsigned)?;
+    })?;
 
     Ok(identity)
 }

@@ -38,13 +38,10 @@ pub(crate) struct ServerContext {
 impl ServerContext {
     /// Why results cannot be stored, as far as is known.
     pub(crate) fn storage_trouble(&self) -> Option<String> {
-        let lost = || {
-            self.store
-                .check_files_in_place()
-                .err()
-                .map(|error| error.to_string())
-        };
-        lost().or_else(|| self.metrics.storage_trouble())
+        match self.store.check_files_in_place() {
+            Ok(()) => self.metrics.storage_trouble(),
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     /// The status for a question that the core did not answer.

@@ -101,12 +101,13 @@ async fn clear_rows(
         context
             .engine
             .send_event(UserEvent::ClearRows(sweep, reply));
-        let stopped = || StoreError::Failed("the coordinator is stopping".into());
         let ClearedRows {
             trials,
             weights,
             has_more: more,
-        } = done.await.map_err(|_| stopped())??;
+        } = done
+            .await
+            .map_err(|_| StoreError::Failed("the coordinator is stopping".into()))??;
         removed.trials += trials;
 
         delete_unreferenced(context, weights, removed).await;

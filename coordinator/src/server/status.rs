@@ -9,7 +9,7 @@ use ergodic_proto::v1;
 use crate::core::audits::AuditCounts;
 use crate::core::queries::describe_cell;
 use crate::core::stopping::AdaptiveRepeats;
-use crate::core::{Core, Sweep, UnreadableSweep};
+use crate::core::{Core, Sweep, UnreadableSweep, Worker};
 use crate::records::SweepState;
 
 /// How a sweep is doing.
@@ -162,15 +162,13 @@ fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
 }
 
 fn audit_status(sweep: &Sweep) -> Option<v1::AuditStatus> {
-    let (
-        share,
-        AuditCounts {
-            due,
-            same,
-            different,
-            failed,
-        },
-    ) = (sweep.spec.scheduling.audit_share, sweep.audits.counts);
+    let share = sweep.spec.scheduling.audit_share;
+    let AuditCounts {
+        due,
+        same,
+        different,
+        failed,
+    } = sweep.audits.counts;
 
     (share > 0.0 || due > 0).then_some(v1::AuditStatus {
         share,
@@ -183,8 +181,15 @@ fn audit_status(sweep: &Sweep) -> Option<v1::AuditStatus> {
 
 /// All workers.
 pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
-    let status = |(id, worker): (&String, &crate::core::Worker)| v1::WorkerStatus {
-        id: id.clone(),
+    core.workers()
+        .map(|(id, worker)| worker_status(id, worker, now))
+        .collect()
+}
+
+/// The status of a worker at a time of the core, in seconds.
+fn worker_status(id: &str, worker: &Worker, now: f64) -> v1::WorkerStatus {
+    v1::WorkerStatus {
+        id: id.to_owned(),
         name: worker.name.clone(),
         connected: worker.connected,
         slots: worker.slots,
@@ -194,9 +199,7 @@ pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
         silent_seconds: (now - worker.last_seen_at.as_secs_f64()).max(0.0),
         numerics: worker.numerics.clone(),
         build: worker.build.clone(),
-    };
-
-    core.workers().map(status).collect()
+    }
 }
 
 /// Describes the cell of a trial, and how well it is known, for `explain`.

@@ -32,26 +32,26 @@ pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
         return None;
     }
 
-    let mut places: BTreeMap<(u64, u64), (u64, CellStats)> = BTreeMap::new();
-    let mut halves: Vec<f64> = Vec::new();
+    let mut pooled: BTreeMap<(u64, u64), (u64, CellStats)> = BTreeMap::new();
+    let mut half_widths: Vec<f64> = Vec::new();
 
     for cell in grid.iter() {
         let indices = grid.value_indices(cell);
-        let index = |i: usize| several.get(i).map_or(0, |at| indices[*at]);
+        let [row, column] = [0, 1].map(|i| several.get(i).map_or(0, |at| indices[*at]));
         let stats = sweep.live_stats.cell_stats(cell);
-        halves.extend(ci95_half_width(&sweep.spec, &stats));
-        let place = places.entry((index(0), index(1))).or_default();
-        place.0 += u64::from(sweep.spec.repeats);
+        half_widths.extend(ci95_half_width(&sweep.spec, &stats));
 
-        add_cell_stats(&mut place.1, &stats);
+        let (trials, sum) = pooled.entry((row, column)).or_default();
+        *trials += u64::from(sweep.spec.repeats);
+        add_cell_stats(sum, &stats);
     }
 
     let all = (0..lengths[0]).flat_map(|row| (0..lengths[1]).map(move |column| (row, column)));
-    let cell = |place: (u64, u64)| {
-        places
-            .get(&place)
-            .map_or_else(v1::WatchCell::default, |(of, t)| to_watch_cell(*of, t))
-    };
+    let cells = all.map(|index| match pooled.get(&index) {
+        Some((trials, stats)) => to_watch_cell(*trials, stats),
+        None => v1::WatchCell::default(),
+    });
+    let cells: Vec<v1::WatchCell> = cells.collect();
 
     let (rows_axis, rows) = axis_labels(&sweep.spec, several.first());
     let (columns_axis, columns) = axis_labels(&sweep.spec, several.get(1));
@@ -60,9 +60,9 @@ pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
         rows,
         columns_axis,
         columns,
-        cells: all.map(cell).collect(),
-        precise: halves.iter().copied().reduce(f64::min),
-        imprecise: halves.iter().copied().reduce(f64::max),
+        cells,
+        precise: half_widths.iter().copied().reduce(f64::min),
+        imprecise: half_widths.iter().copied().reduce(f64::max),
     })
 }
 

@@ -187,8 +187,11 @@ impl SuccessiveHalving {
     fn count_ready(&mut self) {
         let stage = self.stage;
         let rung = u64::from(self.current_rung());
-        let ready = |cell: &&HalvingCell| cell.stage == stage && cell.rows.first_gap() >= rung;
-        self.ready = self.cells.values().filter(ready).count() as u64;
+        let ready = self
+            .cells
+            .values()
+            .filter(|cell| cell.stage == stage && cell.rows.first_gap() >= rung);
+        self.ready = ready.count() as u64;
     }
 
     /// Climbs as far as there are rows for; returns the repeats that may be run from now on.
@@ -225,14 +228,15 @@ impl SuccessiveHalving {
         let mut standing: Vec<(u64, &HalvingCell)> = self.climbing_cells().collect();
         standing.sort_unstable_by_key(|(number, _)| *number);
         let go_on = standing.len().div_ceil(self.factor as usize);
-        let went_on = || {
-            standing
+        if self.decisions_frozen {
+            let went_on: Vec<u64> = standing
                 .iter()
                 .filter(|(_, cell)| cell.ends.len() > rung)
                 .map(|(number, _)| *number)
-        };
-        if self.decisions_frozen && went_on().count() == go_on {
-            return went_on().collect();
+                .collect();
+            if went_on.len() == go_on {
+                return went_on;
+            }
         }
 
         let ends: Vec<Vec<(u32, TrialEnd)>> = standing

@@ -79,11 +79,11 @@ impl TokenStore {
                 format!("{}: {why}", dir.join(TOKENS_FILE).display()),
             )
         };
-        let kept = RwLock::new(TokenFile::read_from(dir).map_err(refuse)?);
+        let file = RwLock::new(TokenFile::read_from(dir).map_err(refuse)?);
         Ok(Self {
             dir: dir.to_owned(),
             fingerprint,
-            file: kept,
+            file,
             revocations: watch::channel(0).0,
             throttled_log: Mutex::default(),
         })
@@ -232,8 +232,12 @@ impl TokenStore {
     pub(crate) async fn wait_until_invalid(&self, id: &str) {
         let mut revoked = self.revocations.subscribe();
         loop {
-            let valid = |record: &StoredToken| record.id == id && check_expiry(record).is_ok();
-            if !self.current_file().records.iter().any(valid) {
+            let is_valid = self
+                .current_file()
+                .records
+                .iter()
+                .any(|record| record.id == id && check_expiry(record).is_ok());
+            if !is_valid {
                 return;
             }
             let _ = tokio::time::timeout(RECHECK_INTERVAL, revoked.changed()).await;

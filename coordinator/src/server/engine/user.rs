@@ -244,18 +244,10 @@ impl Engine {
         gathering: Box<ReusingSweep>,
         reply: oneshot::Sender<Result<(i64, u64), StoreError>>,
     ) -> Vec<Effect> {
-        let answer = |written: Result<WriteOutput, StoreError>| {
-            let gathered = |written| {
-                if let WriteOutput::SweepWithRows(sweep, rows) = written {
-                    (sweep, rows)
-                } else {
-                    (0, 0)
-                }
-            };
-            drop(reply.send(written.map(gathered)));
-        };
-        self.writer
-            .enqueue_write(StoreWrite::InsertReusing(gathering), Box::new(answer));
+        self.writer.enqueue_write(
+            StoreWrite::InsertReusing(gathering),
+            Box::new(|written| drop(reply.send(written.map(into_sweep_with_rows)))),
+        );
 
         Vec::new()
     }
@@ -288,18 +280,10 @@ impl Engine {
         sweep: i64,
         reply: oneshot::Sender<Result<ClearedRows, StoreError>>,
     ) -> Vec<Effect> {
-        let answer = |written: Result<WriteOutput, StoreError>| {
-            let cleared = |written| {
-                if let WriteOutput::Cleared(cleared) = written {
-                    cleared
-                } else {
-                    ClearedRows::default()
-                }
-            };
-            drop(reply.send(written.map(cleared)));
-        };
-        self.writer
-            .enqueue_write(StoreWrite::ClearRows(sweep), Box::new(answer));
+        self.writer.enqueue_write(
+            StoreWrite::ClearRows(sweep),
+            Box::new(|written| drop(reply.send(written.map(into_cleared_rows)))),
+        );
 
         Vec::new()
     }
@@ -309,18 +293,10 @@ impl Engine {
         hashes: Vec<[u8; 32]>,
         reply: oneshot::Sender<Result<(u64, u64), StoreError>>,
     ) -> Vec<Effect> {
-        let answer = |written: Result<WriteOutput, StoreError>| {
-            let gone = |written| {
-                if let WriteOutput::Deleted(files, bytes) = written {
-                    (files, bytes)
-                } else {
-                    (0, 0)
-                }
-            };
-            drop(reply.send(written.map(gone)));
-        };
-        self.writer
-            .enqueue_write(StoreWrite::FindUnreferenced(hashes), Box::new(answer));
+        self.writer.enqueue_write(
+            StoreWrite::FindUnreferenced(hashes),
+            Box::new(|written| drop(reply.send(written.map(into_deleted_files)))),
+        );
 
         Vec::new()
     }
@@ -372,10 +348,31 @@ impl Engine {
         &self,
         reply: oneshot::Sender<Result<(), StoreError>>,
     ) -> Vec<Effect> {
-        let answer =
-            |written: Result<WriteOutput, StoreError>| drop(reply.send(written.map(|_| ())));
-        self.writer
-            .enqueue_write(StoreWrite::CheckWritable, Box::new(answer));
+        self.writer.enqueue_write(
+            StoreWrite::CheckWritable,
+            Box::new(|written| drop(reply.send(written.map(|_| ())))),
+        );
         Vec::new()
+    }
+}
+
+fn into_sweep_with_rows(written: WriteOutput) -> (i64, u64) {
+    match written {
+        WriteOutput::SweepWithRows(sweep, rows) => (sweep, rows),
+        _ => (0, 0),
+    }
+}
+
+fn into_cleared_rows(written: WriteOutput) -> ClearedRows {
+    match written {
+        WriteOutput::Cleared(cleared) => cleared,
+        _ => ClearedRows::default(),
+    }
+}
+
+fn into_deleted_files(written: WriteOutput) -> (u64, u64) {
+    match written {
+        WriteOutput::Deleted(files, bytes) => (files, bytes),
+        _ => (0, 0),
     }
 }

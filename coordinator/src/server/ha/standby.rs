@@ -13,9 +13,9 @@ use crate::server::recovery::recover_core;
 use crate::store::{Leader, Store};
 use crate::throttled_log::ThrottledLog;
 
-/// An answer is of a reading no older than this,
+/// Age up to which a reading of the store is fresh, however short it took.
 const MAX_READING_AGE: Duration = Duration::from_millis(50);
-/// or than so many times what it took, so that a large store is not read all the time.
+/// Multiple of the time that a reading took, up to which it is fresh: a large store is not read all the time.
 const MAX_AGE_PER_READ: u32 = 10;
 
 /// Answers questions, from a thread of its own.
@@ -32,11 +32,18 @@ struct CoreReading {
     took: Duration,
 }
 
+impl CoreReading {
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < MAX_READING_AGE.max(self.took * MAX_AGE_PER_READ)
+    }
+}
+
 impl StandbyView {
-    /// Runs until told to stop.
+    /// Runs until the event [`EngineEvent::Stop`].
     pub(crate) fn answer_queries(self, mut events: mpsc::UnboundedReceiver<EngineEvent>) {
-        let (mut known, mut throttled_log): (Option<CoreReading>, _) =
-            (None, ThrottledLog::default());
+        let mut known: Option<CoreReading> = None;
+        let mut throttled_log = ThrottledLog::default();
+
         while let Some(event) = events.blocking_recv() {
             match event {
                 EngineEvent::Query(question) => match self.fresh_reading(known.take()) {
@@ -55,10 +62,7 @@ impl StandbyView {
     }
 
     fn fresh_reading(&self, known: Option<CoreReading>) -> Result<CoreReading, UserError> {
-        let good = |reading: &CoreReading| {
-            reading.at.elapsed() < MAX_READING_AGE.max(reading.took * MAX_AGE_PER_READ)
-        };
-        if let Some(reading) = known.filter(good) {
+        if let Some(reading) = known.filter(CoreReading::is_fresh) {
             return Ok(reading);
         }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::server::auth::{Principal, TokenStore};
+use crate::server::auth::{Principal, StoredToken, TokenStore};
 use crate::server::{ServerContext, backup};
 
 /// Longest note, in bytes.
@@ -25,11 +25,10 @@ pub(crate) struct AdminApi {
 
 impl AdminApi {
     fn require_tokens(&self) -> Result<Arc<TokenStore>, Status> {
-        let none = || {
+        self.tokens.clone().ok_or_else(|| {
             let message = "this coordinator asks nobody for a token: serve with --secure, or listen beyond loopback";
             Status::from(UserError::new(ErrorCode::Refused, message))
-        };
-        self.tokens.clone().ok_or_else(none)
+        })
     }
 }
 
@@ -85,20 +84,11 @@ impl AdminService for AdminApi {
         &self,
         _: Request<v1::ListTokensRequest>,
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
-        let record = |record: crate::server::auth::StoredToken| v1::TokenRecord {
-            role: record
-                .role()
-                .map_or_else(String::new, |role| role.name().to_owned()),
-            id: record.id,
-            note: record.note,
-            created_at: record.created_at,
-            expires_at: record.expires_at,
-        };
         let tokens = self
             .require_tokens()?
             .list_tokens()
             .into_iter()
-            .map(record)
+            .map(to_token_record)
             .collect();
 
         Ok(Response::new(v1::ListTokensResponse { tokens }))
@@ -141,4 +131,16 @@ fn tokens_not_saved(error: std::io::Error) -> Status {
         format!("the tokens could not be kept: {error}"),
     )
     .into()
+}
+
+fn to_token_record(record: StoredToken) -> v1::TokenRecord {
+    v1::TokenRecord {
+        role: record
+            .role()
+            .map_or_else(String::new, |role| role.name().to_owned()),
+        id: record.id,
+        note: record.note,
+        created_at: record.created_at,
+        expires_at: record.expires_at,
+    }
 }

@@ -100,23 +100,17 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
         return Err(UserError::new(ErrorCode::Version, message).into());
     }
 
-    let bad = |what: &str| {
-        Status::invalid_argument(format!(
-            "the field {what} of Hello is not what it should be"
-        ))
-    };
-
     let hex_digits =
         hello.worker.len() == 32 && hello.worker.chars().all(|c| c.is_ascii_hexdigit());
     if !hex_digits {
-        return Err(bad("worker"));
+        return Err(bad_field("worker"));
     }
     if hello.name.len() > MAX_NAME || hello.name.chars().any(char::is_control) {
-        return Err(bad("name"));
+        return Err(bad_field("name"));
     }
 
     if !(1..=4096).contains(&hello.slots) {
-        return Err(bad("slots"));
+        return Err(bad_field("slots"));
     }
 
     Ok(JoiningWorker {
@@ -127,6 +121,12 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
         numerics: hello.numerics,
         held: hello.held.iter().map(fence_from_wire).collect(),
     })
+}
+
+fn bad_field(what: &str) -> Status {
+    Status::invalid_argument(format!(
+        "the field {what} of Hello is not what it should be"
+    ))
 }
 
 /// Reads until the stream ends, the worker says goodbye or is silent for a lease's time to live, or we stop.
