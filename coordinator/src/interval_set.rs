@@ -1,4 +1,4 @@
-//! A set of numbers kept as disjoint ranges: the trials of a class that are yet to be given out.
+//! A set of numbers, stored as disjoint ranges: the trials of a class that are yet to be given out.
 
 use std::collections::BTreeMap;
 

@@ -68,7 +68,7 @@ impl SweepRow {
     }
 }
 
-/// What happened to a sweep besides its rows. The store counts in the transactions in which it happens, the core when it
+/// Counts of what happened to a sweep besides its rows. The store counts in the transactions in which it happens, the core when it
 /// hears of it, so that nothing is forgotten by a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SweepTallies {
@@ -96,7 +96,7 @@ impl SweepTallies {
 pub struct DataPin {
     /// BLAKE3 of its canonical form; `None` when none is needed.
     pub hash: Option<[u8; 32]>,
-    /// Training images asked of the dataset's files.
+    /// Training images that are read from the dataset's files.
     pub train: u32,
     /// The data in words.
     pub provenance: String,
@@ -147,8 +147,7 @@ pub enum Finding {
     Failed,
 }
 
-/// An audit as the store knows it: of which trial, the process that computed its row, and what was found if it was
-/// made.
+/// An audit as the store knows it: the trial, the process that computed its row, and the finding, if the audit was made.
 pub type RecordedAudit = (TrialKey, WorkerId, Option<Finding>);
 
 /// A worker process, as named by itself.

@@ -27,7 +27,7 @@ enum Offer {
 }
 
 impl Core {
-    /// Answers the wishes that can be answered: sweeps in turn, workers in the order of their ids.
+    /// Answers the requests for work that can be answered: sweeps by their fair share, workers in the order of their ids.
     pub(super) fn assign_leases(&mut self, now: CoreTime) -> Vec<Effect> {
         let wishing: Vec<WorkerId> = self
             .workers
@@ -54,8 +54,9 @@ impl Core {
         effects
     }
 
-    /// Sweeps come in turn. Of a sweep's trials, suspects come last, and run alone: the first worker that can run them
-    /// finishes what it has, and is given nothing else meanwhile. Audits come after all trials that have no row.
+    /// Gives a worker a lease of the first sweep that has something for it, by fair share. Of a sweep's trials, those in quarantine
+    /// come last, and run alone: the first worker that can run them finishes what it has, and is given nothing else meanwhile. Audits
+    /// come after all trials that have no row.
     fn assign_lease(&mut self, id: &str, now: CoreTime) -> Option<Effect> {
         let idle = self.workers.get(id)?.requested_slots?;
         if self.holds_quarantined_trial(id) {
@@ -90,7 +91,7 @@ impl Core {
         None
     }
 
-    /// Whether nothing is there for a worker, and it holds no suspect beside which it is to run nothing.
+    /// Whether nothing is there for a worker, and it holds no trial in quarantine, beside which it is to run nothing.
     fn lacks_work(&self, id: &str, now: CoreTime) -> bool {
         !self.holds_quarantined_trial(id)
             && self
@@ -128,8 +129,8 @@ impl Core {
                 .is_some_and(|worker| worker.connected && worker.is_able_to_run(sweep, now))
     }
 
-    /// Whether a worker is the first that can take a sweep's next suspect, has never said that it could not work on it, and
-    /// runs no suspect yet.
+    /// Whether a worker is the first that can take a sweep's next trial in quarantine, has never reported that it could not work on the
+    /// sweep, and runs no trial in quarantine yet.
     fn is_first_for_quarantined(&self, id: &str, sweep: i64, now: CoreTime) -> bool {
         let sweep = &self.sweeps[&sweep];
         self.workers
@@ -154,7 +155,7 @@ impl Core {
         self.leases.values().all(|lease| lease.row.worker != worker)
     }
 
-    /// Whether a worker runs a suspect, and is to run nothing else.
+    /// Whether a worker runs a trial in quarantine, and is to run nothing else.
     fn holds_quarantined_trial(&self, worker: &str) -> bool {
         self.leases
             .values()
@@ -259,8 +260,8 @@ impl Core {
         }))
     }
 
-    /// Gives trials to a worker, which no other place holds any more: such that have no rows, or those of another process, to
-    /// be audited.
+    /// Creates a lease for trials that the caller has taken from the pending ones or from the quarantine, or from the audits of the
+    /// rows of another process (`audits`).
     fn create_lease(
         &mut self,
         id: &str,
@@ -314,7 +315,7 @@ impl Core {
 }
 
 impl Worker {
-    /// Whether it computes what a sweep asks for, and has not said of late that it could not work on it.
+    /// Whether the worker offers a sweep's numerics class, and has not reported of late that it could not work on the sweep.
     pub(super) fn is_able_to_run(&self, sweep: &Sweep, now: CoreTime) -> bool {
         let unable = self.unable_sweeps.get(&sweep.number);
         self.numerics.contains(&sweep.spec.numerics)

@@ -1,10 +1,10 @@
 //! Audits: chosen trials are run a second time, by another worker process than the one that computed their row, and
 //! compared with it.
 //!
-//! A lot decides which ([`Spec::audits`](ergodic_common::Spec::audits)). When such a trial gets its row, its audit is
+//! A lot decides which ([`Spec::should_audit`](ergodic_common::Spec::should_audit)). When such a trial gets its row, its audit is
 //! *due*; it waits for a process that is not the row's, and for all fresh trials of its sweep. An audit stores no row. What
-//! the store found settles it, whoever delivered the result and under whatever lease, as long as it was another process.
-//! One that workers die of is run alone and given up like any trial ([`Suspects`]); the row stays.
+//! the store found settles it, under whatever lease the result was delivered, as long as it came from another process.
+//! One that workers die of is run alone and given up like any trial ([`Quarantine`]); the row stays.
 
 use std::collections::BTreeMap;
 

@@ -48,7 +48,7 @@ impl Core {
         Vec::new()
     }
 
-    /// The steps after which a trial is kept, if it is.
+    /// The steps after which a trial's checkpoint was taken, if it has one.
     pub fn checkpoint_steps(&self, sweep_number: i64, key: TrialKey) -> Option<u64> {
         self.sweeps
             .get(&sweep_number)?
@@ -57,7 +57,7 @@ impl Core {
             .copied()
     }
 
-    /// Trials have ended: what is kept of them is of no use any more.
+    /// Discards the checkpoints of trials that have ended.
     pub(super) fn discard_checkpoints(
         &mut self,
         sweep_number: i64,

@@ -5,7 +5,7 @@ use ergodic_common::spec::scheduling::Share;
 
 use crate::records::{EndedLease, Fence, LeaseRow, SweepState, WorkerId};
 
-/// A user's wish for a sweep.
+/// How a user steers a sweep.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Steering {
     /// Nothing more of it is given out; what is leased is finished.
@@ -56,11 +56,11 @@ pub enum Effect {
     SetSweepState(i64, SweepState),
     /// Store a failed row for a trial that killed too many workers.
     GiveUp(GivenUpTrial),
-    /// Take a stored verdict back: a worker that was thought dead has come back.
+    /// Take a stored give-up back: a worker that was thought dead has come back.
     RevertGiveUp(GiveUpReversal),
     /// Read the rows of these trials, which have some that the core does not know.
     LookUpRows(i64, Vec<TrialKey>),
-    /// Remove what is kept of trials of a sweep that are not unfinished any more.
+    /// Remove the checkpoints of trials of a sweep that are not unfinished any more.
     DiscardCheckpoints(i64, Vec<TrialKey>),
 }
 

@@ -1,9 +1,10 @@
-//! Whose turn it is: sweeps that want the same workers share them by priority and weight.
+//! Fair sharing: sweeps that want the same workers share them by priority and weight.
 //!
 //! A lease books the slot-seconds that it should take, divided by its sweep's weight, as *virtual time* of the sweep, and
 //! among sweeps of one priority the next lease goes to the one that has passed least of it. What a trial really took is
-//! settled when its row comes; a lease that takes longer than it was booked with counts for what it has taken. A sweep that begins to compete starts where the others of its priority are: it neither
-//! waits for them nor catches up on the past. A coordinator that comes back starts all of them at zero.
+//! settled when its row comes; a lease that takes longer than it was booked with counts for what it has taken. A sweep that begins
+//! to compete starts where the others of its priority are: it neither waits for them nor catches up on the past. A coordinator that
+//! comes back starts all of them at zero.
 
 use ergodic_common::spec::scheduling::Share;
 
@@ -17,7 +18,8 @@ use crate::records::Fence;
 const DEFAULT_TRIAL_SECONDS: f64 = 1.0;
 
 impl Core {
-    /// Running sweeps in turn: those of a higher priority first, of the same one those that have passed less virtual time.
+    /// Running sweeps in the order in which they are served: those of a higher priority first, of the same one those that have passed
+    /// less virtual time.
     pub(super) fn sweeps_by_fair_share(&self, now: CoreTime) -> Vec<&Sweep> {
         let running = self.sweeps.values().filter(|sweep| sweep.is_running());
         let mut sweeps: Vec<(f64, &Sweep)> = running

@@ -4,7 +4,7 @@ use crate::core::Sweep;
 use crate::core::state::{Core, LeaseState};
 
 impl Core {
-    /// Checks the invariant that every trial is in exactly one place.
+    /// Checks the invariant that every trial is pending, waiting, leased or done, and only one of these.
     ///
     /// # Errors
     /// What does not add up.

@@ -3,10 +3,10 @@
 //! Each verb takes what happened and `now` (a monotonic time handed in by the caller) and returns the [`Effect`]s to
 //! carry out, in order. Everything else in this crate moves bytes.
 //!
-//! Invariant: every trial of a running sweep is in exactly one of four places – *pending* (in its class' interval
-//! set), *waiting* (a suspect that nobody holds), *leased* (in exactly one lease), or *done* (it has a row in the
-//! store). Of those that are done, some are audited: each of these waits, is in one lease for audits, or was settled.
-//! [`Core::check`] states it, and the model test holds the core to it.
+//! Invariant: every trial of a running sweep is in exactly one of four states – *pending* (in its class' interval
+//! set), *waiting* (in quarantine, and nobody holds it), *leased* (in exactly one lease), or *done* (it has a row in the
+//! store). Some trials that are done are audited: each audit waits, is in one lease for audits, or was settled.
+//! [`Core::check_invariants`] states it, and the model test holds the core to it.
 
 mod assign;
 pub mod audits;

@@ -33,7 +33,7 @@ impl Sweep {
         self.classes[class].pending.first().map(|n| n / cells)
     }
 
-    /// The class of the first cell that comes before others and of which a repeat waits.
+    /// The class of the first cell that comes before others and has a repeat that waits.
     fn urgent_class(&mut self) -> Option<usize> {
         loop {
             let cell = self.adaptive_repeats.as_ref()?.urgent_cells().next()?;
@@ -62,7 +62,7 @@ impl Sweep {
         waiting
     }
 
-    /// Takes up to so many trials of a class for a lease, at least one if one waits.
+    /// Takes up to `most` trials of a class for a lease, at least one if one waits.
     pub(super) fn take_pending_trials(&mut self, class: u32, most: u64) -> IntervalSet {
         let taken = self.take_urgent_trials(class, most);
         let pending = &mut self.classes[class as usize].pending;
@@ -73,7 +73,7 @@ impl Sweep {
         taken
     }
 
-    /// Those of cells that come before others, once every cell of the class has what every cell has.
+    /// Takes trials of the cells that come before others, once every cell of the class has the repeats that all cells have.
     fn take_urgent_trials(&mut self, class: u32, most: u64) -> IntervalSet {
         let mut taken = IntervalSet::default();
         let cells = self.spec.grid.class_cell_count(class).max(1);
@@ -158,8 +158,7 @@ impl Sweep {
             .for_each(|n| adaptive.reopen_cell(self.spec.grid.class_trial_at(class, n).cell));
     }
 
-    /// From now on there are more repeats of the same cells. These come last in every class, so that all others keep
-    /// their numbers.
+    /// Takes over a spec with more repeats of the same cells. These come last in every class, so that all others keep their numbers.
     pub(super) fn extend_repeats(&mut self, source: SpecSource, spec: Arc<Spec>) {
         let before = std::mem::replace(&mut self.spec, spec);
         self.record = Arc::new(SweepRow {

@@ -1,7 +1,7 @@
 //! Trials that were in flight when their worker died. One of them may have killed it. A machine may as well have been
 //! taken away, so that they are run again like all others the first time; those with which a second worker dies are
-//! run one at a time, by a worker that runs nothing else: if that dies too, it has told which it was. A worker that comes
-//! back was not dead, and is taken off the list.
+//! run one at a time, by a worker that runs nothing else: if that dies too, it is known which trial it was. A worker that
+//! comes back was not dead, and is taken off the list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ pub const CRASH_LIMIT: usize = 3;
 /// A trial of a sweep: its class, and its number in there.
 pub type TrialIndex = (u32, u64);
 
-/// The suspects of one sweep, leased or not.
+/// The trials of one sweep with which workers have died, leased or not.
 #[derive(Debug, Default)]
 pub struct Quarantine {
     /// The workers that died with it in flight, with their names, in the order of death.

@@ -21,7 +21,7 @@ pub enum TrialLocation {
         fence: Fence,
         /// The worker that holds the lease.
         worker: String,
-        /// Whether the worker said that it is running it.
+        /// Whether the worker last reported that it runs it.
         running: bool,
     },
     /// The trial has a row.

@@ -27,7 +27,7 @@ pub struct ComparableSweep {
 }
 
 impl Sweep {
-    /// The same in brief, if trials of this sweep may be those of a sweep on this data: of the same seed, streams and numerics
+    /// A summary, if trials of this sweep may be those of a sweep with `spec` on this data: of the same seed, streams and numerics
     /// class.
     pub fn summarize_if_comparable(
         &self,

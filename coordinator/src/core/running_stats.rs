@@ -9,7 +9,7 @@ use ergodic_common::Outcome;
 /// Mean and variance of a stream of numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RunningStats {
-    /// How many.
+    /// How many numbers.
     pub n: u64,
     /// The mean of the values.
     pub mean: f64,

@@ -27,9 +27,9 @@ pub struct Worker {
     pub(crate) session_broke_off: bool,
     /// When it was last heard of.
     pub last_seen_at: CoreTime,
-    /// Trials running, with the numbers of their leases, as it last said.
+    /// Trials running, with the numbers of their leases, as last reported.
     pub running: Vec<(u64, TrialKey)>,
-    /// Trials granted and not begun, as it last said.
+    /// Trials granted and not begun, as last reported.
     pub queued: u64,
     /// Rows stored from it.
     pub stored_rows: u64,
@@ -37,7 +37,7 @@ pub struct Worker {
     pub(crate) pace: f64,
     /// When results last came from it.
     pub(crate) last_results_at: CoreTime,
-    /// Idle slots of an unanswered wish for a lease.
+    /// Idle slots of an unanswered request for a lease.
     pub(crate) requested_slots: Option<u32>,
     /// Sweeps it gave back because it cannot work on them, with when and why.
     pub(crate) unable_sweeps: BTreeMap<i64, (CoreTime, String)>,
@@ -51,7 +51,7 @@ pub(crate) struct LeaseState {
     pub(crate) granted: IntervalSet,
     /// Granted trials that the worker gave back.
     pub(crate) retracted: IntervalSet,
-    /// Until then it is not asked to give trials back.
+    /// When its worker may next be asked to give trials back.
     pub(crate) next_retract_at: CoreTime,
     /// When it was granted, or found in the store.
     pub(crate) granted_at: CoreTime,
@@ -97,7 +97,7 @@ pub struct Core {
     pub(crate) unstored_give_ups: Vec<GivenUpTrial>,
     /// Give-ups that could not be taken back yet.
     pub(crate) unstored_reversals: Vec<GiveUpReversal>,
-    /// The latest time it was told.
+    /// The time of the latest tick.
     pub(crate) latest_time: CoreTime,
 }
 
@@ -122,7 +122,7 @@ impl Core {
         }
     }
 
-    /// The latest time it was told.
+    /// The time of the latest tick.
     pub fn latest_time(&self) -> CoreTime {
         self.latest_time
     }

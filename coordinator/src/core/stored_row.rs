@@ -28,8 +28,8 @@ pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
     (at, metrics[at].clone())
 }
 
-/// The metric by which cells are chosen where this one is asked for. Cells that are chosen by what they are judged by look too good:
-/// where there are validation images, these choose.
+/// The metric by which cells are chosen when they are judged by `metric`. Cells that are chosen by what they are judged by look too
+/// good: where there are validation images, these choose.
 pub fn selection_metric(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) {
     let other = match metric.1 {
         Metric::TestAcc => Metric::ValAcc,

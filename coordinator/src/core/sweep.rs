@@ -61,7 +61,7 @@ pub struct Sweep {
     pub(super) auditors_expected_until: CoreTime,
     /// Identities of cells whose trials were chosen from lately.
     pub(super) cell_hashes: HashMap<u64, [u8; 32]>,
-    /// Unfinished trials of which a checkpoint is kept, with the steps after which it was made.
+    /// Unfinished trials that have a checkpoint, with the steps after which it was made.
     pub(super) checkpoints: BTreeMap<TrialKey, u64>,
     pub(super) classes: Vec<ClassState>,
     pub(super) leased: u64,
@@ -180,7 +180,7 @@ impl Sweep {
                 .is_none_or(|adaptive| key.repeat < adaptive.allowed_repeats(key.cell))
     }
 
-    /// Unfinished trials of which a checkpoint is kept.
+    /// Unfinished trials that have a checkpoint.
     pub fn checkpoint_count(&self) -> u64 {
         self.checkpoints.len() as u64
     }
@@ -190,7 +190,7 @@ impl Sweep {
         self.leased
     }
 
-    /// Trials per second: counted of late where trials are short, else what so many slots should do.
+    /// Trials per second: as counted of late where trials are short, else as `slots` slots should do.
     pub fn estimate_trial_rate(&self, slots: f64) -> f64 {
         let (trials, seconds) = self
             .classes
@@ -343,7 +343,7 @@ impl Sweep {
         self.classes[class as usize].pending.insert(n, n + 1);
     }
 
-    /// Whether trials wait that are no suspects.
+    /// Whether trials wait that are not in quarantine.
     pub(super) fn has_pending(&self) -> bool {
         self.classes.iter().any(|class| !class.pending.is_empty())
     }

@@ -1,8 +1,8 @@
 //! Near the end, trials that wait in one worker's queue are given to another that has nothing to do.
 //!
-//! A worker for which nothing is left may have those that another one has not begun. The coordinator asks their holder,
-//! who alone knows what it has begun, and what it gives back is pending again. The lease with the longest expected time
-//! left is asked, and only when a trial would end sooner elsewhere. A question that is not answered lapses.
+//! A worker for which nothing is left may have trials that another one has not begun. The coordinator asks the holder of a lease,
+//! which alone knows what it has begun, and what it gives back is pending again. It chooses the lease with the longest expected
+//! time left, and asks only when a trial would end sooner elsewhere. A request that is not answered lapses.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::records::{EndedLease, Fence, WorkerId};
 
 /// A trial is moved where it should end earlier by at least this time, in seconds.
 const MIN_GAIN_SECONDS: f64 = 2.0;
-/// Results may be under way for so long: a worker of which nothing came meanwhile is not slow.
+/// How long results may be under way: a worker from which nothing came for that time is not slow.
 const DELIVERY_ALLOWANCE: Duration = Duration::from_secs(2);
 
 /// A forecast of how long a lease will take.

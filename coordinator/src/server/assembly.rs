@@ -20,7 +20,7 @@ use crate::store::{Store, StoreWriter};
 
 /// The parts that a coordinator is assembled from.
 pub struct CoordinatorSetup {
-    /// Where results are kept.
+    /// The store of all results.
     pub store: Arc<dyn Store>,
     /// The epoch in which it leads.
     pub epoch: u64,
@@ -28,7 +28,7 @@ pub struct CoordinatorSetup {
     pub core: Core,
     /// The store's one writer.
     pub writer: Box<dyn StoreWriter>,
-    /// Where files of sweeps and trials are kept.
+    /// Files of sweeps and trials.
     pub blobs: BlobStore,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub struct CoordinatorParts {
     pub writer: WriterLoop,
     /// Answer workers and users: [`GrpcServices`].
     pub services: GrpcServices,
-    /// Puts checkpoints into their places, and ends with the engine.
+    /// Moves checkpoints to their paths, and ends with the engine.
     pub checkpoint_thread: std::thread::JoinHandle<()>,
 }
 

@@ -24,10 +24,10 @@ use crate::store::{Audit, StoreError, StoreReader, StoredTrial};
 
 /// Newest version of the records.
 pub(crate) const BACKUP_VERSION: u32 = 2;
-/// Bytes and rows per page.
+/// Most bytes and rows per page.
 const PAGE_LIMITS: (usize, usize) = (1 << 20, 512);
 
-/// Sweeps that are told of a file that is lost, at most.
+/// Most sweeps that are named for a file that is lost.
 const MAX_SWEEPS_NAMED: usize = 16;
 
 type BackupSender = mpsc::Sender<Result<v1::BackupRecord, Status>>;

@@ -19,7 +19,7 @@ use crate::store::{StoreWrite, StoreWriter, WriteOutput};
 const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
 /// Age from which a file that nothing names is deleted: a sender names its files soon.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(6 * 3600);
-/// Files asked about in one transaction, which holds up results.
+/// Files that are looked for in one transaction, which holds up results.
 const BLOBS_PER_WRITE: usize = 64;
 /// Says whose files are in the folder, a store per line.
 const SIGNATURE_FILE: &str = "store";
@@ -139,7 +139,7 @@ pub(super) fn check_sole_owner(folder: &Path, identity: Option<i64>) -> Result<(
     )
 }
 
-/// Whether several stores have files in a folder, as far as is known, or that cannot be told.
+/// Whether several stores have files in a folder, as far as is known; also if the signatures cannot be read.
 pub(super) fn is_shared_folder(folder: &Path) -> bool {
     match std::fs::read_to_string(folder.join(SIGNATURE_FILE)) {
         Ok(signed) => signed.lines().count() > 1,

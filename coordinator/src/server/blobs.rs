@@ -16,8 +16,8 @@ use crate::store::ReferencedBlobs;
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     folder: PathBuf,
-    /// Files that somebody was told are here, and of which no row is known yet: they are not removed. It is a courtesy, which
-    /// spares senders a second time; what is stored names files that are there in any case (`store/writer.rs`).
+    /// Files that a sender was promised to be here, and that no row names yet: they are not removed. That is a courtesy, which spares
+    /// senders a second upload; what is stored names files that are there in any case (`store/writer.rs`).
     reservations: Arc<Mutex<HashMap<[u8; 32], BlobReservation>>>,
 }
 
@@ -113,7 +113,7 @@ impl BlobStore {
     /// Whether a file is what its name says.
     ///
     /// # Errors
-    /// It is not, or that cannot be told now.
+    /// It is not, or cannot be read now.
     pub fn verify_blob(&self, hash: &[u8; 32]) -> Result<(), BlobError> {
         let mut hasher = blake3::Hasher::new();
         let read = File::open(self.blob_path(hash))

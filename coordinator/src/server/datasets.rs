@@ -12,12 +12,12 @@ use ergodic_common::{Spec, TrialConfig};
 use super::blobs::BlobStore;
 use crate::records::DataPin;
 
-/// Where datasets are found, and where their canonical forms are kept.
+/// Where datasets are found, and where their canonical forms are stored.
 #[derive(Debug, Clone)]
 pub struct DatasetCatalog {
     /// `--data-dir`
     pub data_dir: Option<PathBuf>,
-    /// Canonical forms, and all other files that are kept.
+    /// Canonical forms, and all other files.
     pub blobs: BlobStore,
 }
 

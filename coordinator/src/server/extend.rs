@@ -1,7 +1,7 @@
 //! `Extend`: more of a sweep. More repeats of its cells are a change of its file: the sweep grows where it is. Whatever another
 //! file asks for, more values or another axis, is a new sweep that begins with the rows of the old one: a cell is what it resolves
 //! to, so that the cells of the old one are found in the new grid wherever they are in it. The old sweep ends and stays as it is,
-//! so that what was said of it stays true.
+//! so that what was reported of it stays true.
 
 use std::collections::HashMap;
 use std::sync::Arc;

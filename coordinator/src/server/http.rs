@@ -1,5 +1,5 @@
-//! The HTTP port: whether the coordinator lives, whether it can serve, and what there is to count. Only numbers are told, and
-//! nobody is asked who they are: hence few connections, and short ones.
+//! The HTTP port: liveness, readiness and metrics. It serves numbers alone, and authenticates nobody: hence few connections, and
+//! short ones.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,7 +30,7 @@ use crate::throttled_log::ThrottledLog;
 
 /// A store that has not answered after this time is not ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
-/// An answer about the store is good for this long, however often it is asked for.
+/// How long an answer about the store is reused.
 const READY_CACHE_TTL: Duration = Duration::from_millis(500);
 
 /// Connections at most, or an eighth of those that the system allows.
@@ -148,8 +148,8 @@ async fn handle_metrics(State(http): State<Arc<HttpState>>) -> Response {
     }
 }
 
-/// Those that are connected. Whoever comes when there is no room gets the place of the one that has been there longest: a probe
-/// is answered within a moment, however many others are slow.
+/// The open connections. A new one beyond the limit displaces the oldest: a probe is answered within a moment, however many others
+/// are slow.
 struct HttpConnections {
     capacity: usize,
     open: Guarded<OpenConnections>,
@@ -162,11 +162,11 @@ struct OpenConnections {
     permits: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
 }
 
-/// A place for one connection, free again when dropped.
+/// A permit for one connection, free again when dropped.
 struct HttpPermit {
     connections: Arc<HttpConnections>,
     number: u64,
-    /// Answers when somebody else has the place.
+    /// Closes when another connection displaces this one.
     displaced: oneshot::Receiver<()>,
 }
 

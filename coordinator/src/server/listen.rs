@@ -29,7 +29,7 @@ const MAX_CONNECTIONS: u64 = 8192;
 /// After an error of `accept`, such as one file too many.
 pub(super) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Hands out connections until it is told to stop.
+/// Accepts connections until `stopping` says so.
 pub(super) fn accept_connections(
     listener: Arc<TcpListener>,
     tls: Option<TlsAcceptor>,
@@ -159,7 +159,7 @@ impl ServerConnection {
         }
     }
 
-    /// Whether it has taken a place for too long without a request that was let in.
+    /// Whether it has been open for too long without a request that was let in.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         if self.peer.admitted.load(Ordering::Relaxed) {
             self.request_deadline = None;

@@ -37,8 +37,7 @@ impl<'a> BlobInspection<'a> {
     }
 }
 
-/// Why a file is lost, if it is. One that is damaged gets another name, since whoever has the sound one would be told
-/// that it is here.
+/// Why a file is lost, if it is. A damaged file gets another name: a sender that has the sound one would hear that it is here.
 fn inspect_blob(blobs: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
     let flaw = blobs.verify_blob(hash).err()?;
     match &flaw {

@@ -54,7 +54,7 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// Where the store is.
     pub store: StoreLocation,
-    /// Where files of sweeps and trials are kept; beside the results if they are kept in a directory.
+    /// Folder for files of sweeps and trials; by default beside the results, where these are in a directory.
     pub files_dir: Option<PathBuf>,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
@@ -68,7 +68,7 @@ pub struct ServeOptions {
     pub lease_ttl: Duration,
     /// Whether curves and predictions are checked, too, before it serves.
     pub verify_store: bool,
-    /// Requests per second that a token, or an address where nobody is asked for one, may make; none for any number.
+    /// Requests per second for each token, or for each address where no tokens are used; `None` for any number.
     pub rate_limit: Option<u32>,
 }
 

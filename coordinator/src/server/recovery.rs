@@ -82,7 +82,7 @@ fn add_recovered_sweep(core: &mut Core, sweep: RecoveredSweep) {
     }
 }
 
-/// From so many sweeps on, their files are read on several threads.
+/// Number of sweeps from which on their files are read on several threads.
 const PARALLEL_FROM: usize = 16;
 
 /// A sweep's spec, and the digest of what its cells resolve to; or why its file cannot be read.

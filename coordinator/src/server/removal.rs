@@ -1,6 +1,6 @@
-//! Removing sweeps: the row that makes it one first, then the others bit by bit, and the files that nothing else names.
+//! Removes sweeps: first the row of the sweep itself, then its other rows bit by bit, and the files that nothing else names.
 //!
-//! What a coordinator did not come to, the next one clears. Files that it did not come to stay.
+//! Rows that a coordinator did not come to are cleared by the next one. Files that it did not come to stay until they are collected.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,8 +117,8 @@ async fn clear_rows(
     }
 }
 
-/// Takes those of these files off the shelf that neither a sweep nor a trial names by then. Where that cannot be known,
-/// they stay until they are collected; and where another store has signed the folder, for good, since it may name them.
+/// Deletes the files that neither a sweep nor a trial names by then. Where that cannot be known, they stay until they are
+/// collected; and where another store has signed the folder, for good, since that one may name them.
 async fn delete_unreferenced(
     context: &Arc<ServerContext>,
     hashes: Vec<[u8; 32]>,

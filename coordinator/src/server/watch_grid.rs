@@ -12,9 +12,9 @@ use crate::core::running_stats::CellStats;
 use crate::estimators::precision::level_after_stopping;
 use crate::estimators::special::student_t_quantile;
 
-/// Most places of the grid, so that a message stays small.
+/// Most cells of the grid, so that a message stays small.
 const MAX_GRID_CELLS: u64 = 400;
-/// Most cells that are looked at for it.
+/// Most cells of a sweep that are pooled into the grid.
 const MAX_SWEEP_CELLS: u64 = 2_000;
 
 /// The cells over the first two axes that have several values, others pooled; `None` where they are too many.

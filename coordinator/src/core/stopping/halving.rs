@@ -1,11 +1,11 @@
 //! Cells that are repeated as long as they are among the best: successive halving (Jamieson and Talwalkar 2016).
 //!
 //! All cells climb the first rung. When every trial below a rung has ended, of all cells that climb it, those with the best
-//! mean ranks go on, one in so many, rounded up. Nobody goes on before: who is among the best of an unfinished rung depends on
-//! the order in which trials end.
+//! mean ranks go on: one in `factor`, rounded up. No cell goes on before: which ones are among the best of an unfinished rung
+//! depends on the order in which trials end.
 //!
-//! Who is among the best, the [ranks](crate::stats::rank) of trials within repeats decide: a diverged trial is the last one of its
-//! repeat, failed ones do not count.
+//! The [ranks](crate::estimators::rank) of trials within repeats decide which cells are the best: a diverged trial is the last one
+//! of its repeat, failed ones do not count.
 
 use std::collections::HashMap;
 
@@ -29,13 +29,13 @@ pub struct SuccessiveHalving {
     stage: usize,
     /// Cells that climb it.
     climbing: u64,
-    /// Those of them of which all trials below it have ended.
+    /// Climbing cells whose trials below the rung have all ended.
     ready: u64,
     /// Trials allowed.
     total: u64,
     /// Trials that all rungs come to.
     planned: u64,
-    /// The sweep has ended: who has rows beyond a rung was chosen at it.
+    /// Whether the sweep has ended: a cell that has rows beyond a rung was chosen at it.
     decisions_frozen: bool,
 }
 

@@ -122,7 +122,7 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// Cells of which more repeats may wait that come before all others, the first one first.
+    /// Cells that come before all others and may have more repeats waiting, the first one first.
     pub(super) fn urgent_cells(&self) -> impl Iterator<Item = u64> + '_ {
         let precision = if let Self::Precision(adaptive) = self {
             Some(adaptive)

@@ -25,8 +25,7 @@ pub struct PrecisionRepeats {
     total: u64,
     /// Trials that it should come to.
     expected: u64,
-    /// Cells that were allowed more repeats, the widest interval first. Those of which none wait any more are taken out when
-    /// they are met.
+    /// Cells that were allowed more repeats, the widest interval first. A cell with none waiting any more is taken out when it is met.
     open_cells: BTreeSet<(Reverse<u64>, u64)>,
     /// Student's quantiles by the number of values.
     quantiles: HashMap<u64, f64>,
@@ -252,7 +251,7 @@ impl PrecisionRepeats {
         }
     }
 
-    /// Cells of which more repeats may wait, the widest interval first.
+    /// Cells that may have more repeats waiting, the widest interval first.
     pub(super) fn widest_cells(&self) -> impl Iterator<Item = u64> + '_ {
         self.open_cells.iter().map(|(_, cell)| *cell)
     }

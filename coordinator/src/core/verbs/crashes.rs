@@ -118,9 +118,9 @@ impl Core {
         effects
     }
 
-    /// Which trials of these leases a worker was running, by sweep: those that it last said, and where these are fewer
-    /// than its slots, the next ones in the order in which it runs them. If it has said none, results that it had not
-    /// delivered stand in between. With each, whether it was an audit.
+    /// Finds the trials of these leases that a worker was running, by sweep, each with whether it was an audit: those that it last
+    /// reported, and where these are fewer than its slots, the next ones in the order in which it runs them. If it has reported none,
+    /// results that it had not delivered come in between.
     pub(crate) fn find_trials_in_flight(
         &self,
         worker: &Worker,
@@ -157,7 +157,7 @@ impl Core {
         blamed
     }
 
-    /// The trials of a lease that a worker last said it runs.
+    /// The trials of a lease that a worker last reported as running.
     fn find_running_trials<'a>(
         &'a self,
         worker: &'a Worker,

@@ -56,7 +56,7 @@ impl Core {
         effects
     }
 
-    /// A lease could not be made durable: it never was. The wish stands and is answered on a later tick.
+    /// A lease could not be made durable: it never was. The request stands and is answered on a later tick.
     pub fn on_grant_failed(&mut self, lease: &LeaseRow) -> Vec<Effect> {
         if let Some(worker) = self.workers.get_mut(&lease.worker) {
             worker.requested_slots.get_or_insert(1);

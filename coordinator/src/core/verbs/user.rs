@@ -185,7 +185,7 @@ impl Core {
     }
 
     /// The rows of these failed trials are gone, and these failed audits are due again: they are run again, and so are
-    /// audits for which no worker was there. What was never heard of is run in any case.
+    /// audits for which no worker was there. A trial whose row the core never heard of is run in any case.
     pub fn on_trials_reopened(
         &mut self,
         sweep_number: i64,

@@ -24,7 +24,7 @@ pub(crate) struct Principal {
     pub(crate) token_id: String,
 }
 
-/// Asks everybody for a token, or nobody; and sends on what another coordinator is to be asked.
+/// Checks the token of every request, where tokens are used, and refers peers to the leader where this coordinator cannot answer.
 #[derive(Clone)]
 pub(crate) struct AuthLayer {
     tokens: Option<Arc<TokenStore>>,
@@ -135,8 +135,8 @@ impl<S> tower_layer::Layer<S> for AuthLayer {
 /// How long what is being answered may take when the services end: less than they wait for it.
 const SHUTDOWN_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Whoever waits for something that does not come to its end with the services, a write to a database that is away, say, is
-/// told so.
+/// Waits for an answer, but not beyond the end of the services: a request that then still waits, for a write to a database that is
+/// away, say, gets a status that says so.
 async fn answer_or_cut_off<E>(
     answer: impl Future<Output = Result<Response<Body>, E>>,
     mut stopping: watch::Receiver<bool>,

@@ -27,7 +27,7 @@ pub(super) struct CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// The authority kept in `dir`, made if there is none.
+    /// Opens the authority of a directory, and makes it if there is none.
     pub(super) fn open(dir: &Path) -> Result<Self, UserError> {
         let pem = dir.join("ca.pem");
         let key = dir.join("ca.key");

@@ -1,4 +1,4 @@
-//! The tokens a coordinator has made, kept as a file of their hashes.
+//! The tokens that a coordinator has made, stored as a file of their hashes.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -71,7 +71,7 @@ struct TokenFile {
 }
 
 impl TokenStore {
-    /// The tokens kept in `dir`; new ones carry this fingerprint.
+    /// Opens the tokens of a directory; new ones carry this fingerprint.
     pub(super) fn open(dir: &Path, fingerprint: Option<[u8; 32]>) -> Result<Self, UserError> {
         let refuse = |why: io::Error| {
             UserError::new(
@@ -162,7 +162,7 @@ impl TokenStore {
         Ok(revoked)
     }
 
-    /// Changes what is kept, as it is now, one coordinator after another.
+    /// Changes the file as it is now, one coordinator at a time.
     fn update_file<T>(
         &self,
         change: impl FnOnce(&mut Vec<StoredToken>) -> io::Result<T>,

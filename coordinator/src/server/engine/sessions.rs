@@ -108,7 +108,7 @@ impl Engine {
         }
 
         if !self.core.holds_lease(&lease.worker, lease.fence) {
-            // It ended while it was being stored: by a cancel, say. A worker that is told so requests another.
+            // It ended while it was being stored: by a cancel, say. A worker whose lease is revoked requests another.
             let revoke = v1::Revoke {
                 fences: vec![fence_to_wire(lease.fence)],
             };

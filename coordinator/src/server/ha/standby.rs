@@ -1,5 +1,5 @@
-//! What a coordinator that stands by knows: the core as the store has it, read anew when it is asked and the last reading is of
-//! some age. It decides nothing.
+//! The view of a coordinator that stands by: the core as the store has it, read again for a question when the last reading is too
+//! old. It decides nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! How much at once: of everything that peers can make the coordinator hold there is a bound, and whoever asks beyond it is told
-//! when to ask again. The numbers are here; the table of them for people is in ARCHITECTURE.md.
+//! Limits: everything that peers can make the coordinator hold is bounded, and a peer beyond a bound gets a status that says when to
+//! try again. The numbers are here; the table of them for people is in ARCHITECTURE.md.
 
 mod connections;
 mod layer;
@@ -24,7 +24,7 @@ const MAX_REQUESTS: usize = 1024;
 const MAX_INCOMING_BYTES: usize = 64 << 20;
 /// Bytes of results between their arrival and their answer.
 const MAX_RESULT_BYTES: usize = 64 << 20;
-/// Bytes said in sessions that the event loop has not heard.
+/// Bytes of session messages that the event loop has not handled yet.
 const MAX_SESSION_BYTES: usize = 16 << 20;
 /// Sessions of workers.
 const MAX_SESSIONS: usize = 8192;
@@ -36,7 +36,7 @@ const MAX_READERS: usize = 64;
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// Files that are being sent to peers.
 const MAX_FETCHES: usize = 128;
-/// Files that are being kept.
+/// Files that are being uploaded.
 const MAX_UPLOADS: usize = 32;
 /// Sweeps that are being read and pinned to their dataset, which may have to be loaded.
 const MAX_LAUNCHES: usize = 4;
@@ -68,7 +68,7 @@ impl Limit {
         }
     }
 
-    /// A place, or else the answer that there is none.
+    /// A permit for one, or the status that none is free.
     pub(crate) fn try_acquire(&self) -> Result<Permit, Status> {
         self.try_acquire_bytes(1)
     }
@@ -141,7 +141,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// All places free.
+    /// Limits with all permits free.
     pub(crate) fn new() -> Self {
         Self {
             requests: Limit::with_capacity(MAX_REQUESTS, "it answers as many requests as it can"),

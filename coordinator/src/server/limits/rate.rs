@@ -1,10 +1,10 @@
-//! Requests per second and peer: a bucket of tokens for each, kept as the one moment at which it is full again.
+//! Requests per second and peer: a bucket of tokens for each, stored as the moment at which it is full again.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Peers that are told apart; what comes beyond them shares a bucket.
+/// Peers that have buckets of their own; those beyond share one.
 const MAX_PEERS: usize = 4096;
 /// Seconds' worth of requests that may come at once.
 const BURST_SECONDS: u32 = 2;
@@ -37,7 +37,7 @@ pub(crate) fn peer_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The buckets. Time is told from outside.
+/// The buckets. Time is handed in, not read.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     /// The part of a bucket that one request takes.

@@ -103,7 +103,7 @@ impl FileService for FileApi {
     }
 }
 
-/// The next piece, which is not waited for for ever: an upload takes one of few places.
+/// Waits for the next piece, though not for ever: an upload holds one of few permits.
 pub(crate) async fn next_piece(
     pieces: &mut Streaming<v1::PutRequest>,
 ) -> Result<Option<v1::PutRequest>, Status> {
