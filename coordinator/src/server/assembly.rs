@@ -46,7 +46,7 @@ pub struct CoordinatorSetup {
 pub struct CoordinatorParts {
     /// Decides: [`Engine::run_until_stopped`].
     pub engine: Engine,
-    /// Makes durable: [`WriterLoop::run`].
+    /// Makes durable: [`WriterLoop::run_until_closed`].
     pub writer: WriterLoop,
     /// Answer workers and users: [`GrpcServices`].
     pub services: GrpcServices,

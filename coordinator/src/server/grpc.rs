@@ -67,32 +67,17 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let mut stopping = context.stopping.clone();
-    let tokens = context.tokens.clone();
-    let workers = WorkerServiceServer::new(WorkerApi(context.clone()))
-        .accept_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-
-    let files = FileServiceServer::new(FileApi(context.clone()))
-        .accept_compressed(CompressionEncoding::Zstd)
-        // A piece of a file, and what stands around it.
-        .max_decoding_message_size(2 * CHUNK_BYTES);
-    let guard = AuthLayer::new(tokens.clone(), context.leadership.clone(), stopping.clone());
+    let guard = AuthLayer::new(
+        context.tokens.clone(),
+        context.leadership.clone(),
+        stopping.clone(),
+    );
     let metrics = context.metrics.clone();
-
     let limited = LimitLayer::new(context.limits.clone(), context.rate_limit);
-    let admin = AdminApi {
-        tokens: tokens.clone(),
-        context: context.clone(),
-    };
-    let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
-
-    let sweeps = SweepServiceServer::new(SweepApi(context))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(64 << 20);
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
+
     Server::builder()
         // The guard comes first: what it turns away is not counted, and names nothing.
         .layer(guard)
@@ -103,10 +88,38 @@ where
         .initial_connection_window_size(8 << 20)
         .initial_stream_window_size(4 << 20)
         .max_concurrent_streams(256)
-        .add_service(workers)
-        .add_service(files)
-        .add_service(sweeps)
-        .add_service(admin)
+        .add_service(build_worker_service(&context))
+        .add_service(build_file_service(&context))
+        .add_service(build_sweep_service(&context))
+        .add_service(build_admin_service(&context))
         .serve_with_incoming_shutdown(connections, stopped)
         .await
+}
+
+fn build_worker_service(context: &Arc<ServerContext>) -> WorkerServiceServer<WorkerApi> {
+    WorkerServiceServer::new(WorkerApi(context.clone()))
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn build_file_service(context: &Arc<ServerContext>) -> FileServiceServer<FileApi> {
+    FileServiceServer::new(FileApi(context.clone()))
+        .accept_compressed(CompressionEncoding::Zstd)
+        // A piece of a file, and the message around it.
+        .max_decoding_message_size(2 * CHUNK_BYTES)
+}
+
+fn build_sweep_service(context: &Arc<ServerContext>) -> SweepServiceServer<SweepApi> {
+    SweepServiceServer::new(SweepApi(context.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(64 << 20)
+}
+
+fn build_admin_service(context: &Arc<ServerContext>) -> AdminServiceServer<AdminApi> {
+    let admin = AdminApi {
+        tokens: context.tokens.clone(),
+        context: context.clone(),
+    };
+    AdminServiceServer::new(admin).max_decoding_message_size(64 << 10)
 }

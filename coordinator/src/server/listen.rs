@@ -57,21 +57,29 @@ pub(super) fn accept_connections(
             let Some(permit) = connection_limit.try_acquire(address.ip()) else {
                 continue;
             };
+            let stream = open_connection(stream, address.ip(), permit, tls.clone());
             let ready = ready.clone();
-            let tls = tls.clone();
             tokio::spawn(async move {
-                let handshake =
-                    tokio::time::timeout(HANDSHAKE_TIMEOUT, perform_handshake(stream, tls)).await;
-                if let Ok(Ok(stream)) = handshake {
-                    let _ = ready
-                        .send(Ok(ServerConnection::new(stream, address.ip(), permit)))
-                        .await;
+                if let Some(connection) = stream.await {
+                    let _ = ready.send(Ok(connection)).await;
                 }
             });
         }
     });
 
     ReceiverStream::new(connections)
+}
+
+/// `None` if the handshake fails, or takes too long.
+async fn open_connection(
+    stream: TcpStream,
+    address: IpAddr,
+    permit: ConnectionPermit,
+    tls: Option<TlsAcceptor>,
+) -> Option<ServerConnection> {
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, perform_handshake(stream, tls)).await;
+    let stream = handshake.ok()?.ok()?;
+    Some(ServerConnection::new(stream, address, permit))
 }
 
 /// Half the files that this process may open: the other half is for stores, datasets and logs.

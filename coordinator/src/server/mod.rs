@@ -44,8 +44,8 @@ use ha::supervisor::Supervisor;
 pub use recovery::recover_core;
 use tokio::net::TcpListener;
 
-use crate::store::StoreError;
 use crate::store::location::StoreLocation;
+use crate::store::{Store, StoreError};
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -87,51 +87,61 @@ pub struct RunningServer {
 /// The store is taken or damaged, the address cannot be listened on, or authentication cannot be set up.
 pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserError> {
     let files = resolve_files_dir(options.files_dir.as_deref(), &options.store)?;
-    let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
-    let location = options.store.clone();
-    let private = options.auth.is_some();
-    let opened = tokio::task::spawn_blocking(move || location.open_with_privacy(private)).await;
-    let store = opened
-        .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?
-        .map_err(store_error)?;
-
+    let store = open_store(&options).await?;
     let listener = Arc::new(bind_listener("--listen", options.listen).await?);
-    let address = listener.local_addr().map_err(internal)?;
-    let http = match options.http_listen {
-        Some(address) => Some(Arc::new(bind_listener("--http", address).await?)),
-        None => None,
-    };
-    if let Some(listener) = &http {
-        tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
-    }
+    let address = listener.local_addr().map_err(internal_error)?;
+    let http_listener = bind_http(options.http_listen).await?;
 
     let auth = options.auth.as_ref().map(Auth::open).transpose()?;
-    let secure = auth.is_some();
-    let (shutdown, stopping) = tokio::sync::watch::channel(false);
+    let uses_tls = auth.is_some();
     let url = options
         .advertise
         .clone()
-        .unwrap_or_else(|| build_url(&guess_reachable_address(address), secure));
+        .unwrap_or_else(|| build_url(&guess_reachable_address(address), uses_tls));
 
-    let blobs = BlobStore::new(files);
-    let life = Supervisor {
+    let (shutdown, stopping) = tokio::sync::watch::channel(false);
+    let supervisor = Supervisor {
         options,
         url,
         listener,
-        http_listener: http,
+        http_listener,
         auth,
         store,
-        blobs,
+        blobs: BlobStore::new(files),
         stopping,
     };
-    let first = life.start_first_term().await?;
+    let first = supervisor.start_first_term().await?;
 
     Ok(RunningServer {
         address,
-        uses_tls: secure,
+        uses_tls,
         shutdown,
-        supervisor: tokio::spawn(life.run_terms(first)),
+        supervisor: tokio::spawn(supervisor.run_terms(first)),
     })
+}
+
+async fn open_store(options: &ServeOptions) -> Result<Arc<dyn Store>, UserError> {
+    let location = options.store.clone();
+    let is_private = options.auth.is_some();
+    let task = tokio::task::spawn_blocking(move || location.open_with_privacy(is_private));
+    task.await
+        .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?
+        .map_err(store_error)
+}
+
+async fn bind_http(address: Option<SocketAddr>) -> Result<Option<Arc<TcpListener>>, UserError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = bind_listener("--http", address).await?;
+    let address = listener.local_addr().map_err(internal_error)?;
+    tracing::info!(%address, "health and metrics over http");
+
+    Ok(Some(Arc::new(listener)))
+}
+
+fn internal_error(error: std::io::Error) -> UserError {
+    UserError::new(ErrorCode::Internal, error.to_string())
 }
 
 async fn bind_listener(option: &str, address: SocketAddr) -> Result<TcpListener, UserError> {

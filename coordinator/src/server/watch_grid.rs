@@ -32,22 +32,9 @@ pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
         return None;
     }
 
-    let mut pooled: BTreeMap<(u64, u64), (u64, CellStats)> = BTreeMap::new();
-    let mut half_widths: Vec<f64> = Vec::new();
-
-    for cell in grid.iter() {
-        let indices = grid.value_indices(cell);
-        let [row, column] = [0, 1].map(|i| several.get(i).map_or(0, |at| indices[*at]));
-        let stats = sweep.live_stats.cell_stats(cell);
-        half_widths.extend(ci95_half_width(&sweep.spec, &stats));
-
-        let (trials, sum) = pooled.entry((row, column)).or_default();
-        *trials += u64::from(sweep.spec.repeats);
-        add_cell_stats(sum, &stats);
-    }
-
+    let pooled = pool_cells(sweep, &several);
     let all = (0..lengths[0]).flat_map(|row| (0..lengths[1]).map(move |column| (row, column)));
-    let cells = all.map(|index| match pooled.get(&index) {
+    let cells = all.map(|index| match pooled.cells.get(&index) {
         Some((trials, stats)) => to_watch_cell(*trials, stats),
         None => v1::WatchCell::default(),
     });
@@ -61,9 +48,37 @@ pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
         columns_axis,
         columns,
         cells,
-        precise: half_widths.iter().copied().reduce(f64::min),
-        imprecise: half_widths.iter().copied().reduce(f64::max),
+        precise: pooled.half_widths.iter().copied().reduce(f64::min),
+        imprecise: pooled.half_widths.iter().copied().reduce(f64::max),
     })
+}
+
+/// Cells of a sweep, pooled by the row and column that they are shown in.
+#[derive(Default)]
+struct PooledCells {
+    /// Trials to be run, and what is known of them, by row and column.
+    cells: BTreeMap<(u64, u64), (u64, CellStats)>,
+    /// Half-widths of the confidence intervals of single cells' means, where they are known.
+    half_widths: Vec<f64>,
+}
+
+fn pool_cells(sweep: &Sweep, shown_axes: &[usize]) -> PooledCells {
+    let grid = &sweep.spec.grid;
+    let mut pooled = PooledCells::default();
+    for cell in grid.iter() {
+        let indices = grid.value_indices(cell);
+        let [row, column] = [0, 1].map(|i| shown_axes.get(i).map_or(0, |at| indices[*at]));
+        let stats = sweep.live_stats.cell_stats(cell);
+        pooled
+            .half_widths
+            .extend(ci95_half_width(&sweep.spec, &stats));
+
+        let (trials, sum) = pooled.cells.entry((row, column)).or_default();
+        *trials += u64::from(sweep.spec.repeats);
+        add_cell_stats(sum, &stats);
+    }
+
+    pooled
 }
 
 fn axis_labels(spec: &Spec, axis: Option<&usize>) -> (String, Vec<String>) {

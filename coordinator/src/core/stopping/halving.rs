@@ -107,7 +107,7 @@ impl SuccessiveHalving {
         Some(self.rungs[cell.stage])
     }
 
-    /// The sweep has ended: its rows are taken, and no choice is made before [`Halving::decide`].
+    /// The sweep has ended: its rows are taken, and no choice is made before [`Self::restore_decisions`].
     pub(super) fn freeze_decisions(&mut self) {
         self.decisions_frozen = true;
     }

@@ -26,7 +26,8 @@ use crate::server::metrics::Metrics;
 use crate::server::recovery::recover_core;
 use crate::server::{
     CoordinatorParts, CoordinatorSetup, GrpcServices, ServeOptions, ServerContext,
-    assemble_coordinator, blob_collection, http, listen, lost_blobs, removal, store_error,
+    assemble_coordinator, blob_collection, http, internal_error, listen, lost_blobs, removal,
+    store_error,
 };
 use crate::store::writer::WriterMetrics;
 use crate::store::{Leader, Store, StoreWriter};
@@ -366,10 +367,6 @@ impl LastLeadingTerm {
 
         self.0 = None;
     }
-}
-
-fn internal_error(error: std::io::Error) -> UserError {
-    UserError::new(ErrorCode::Internal, error.to_string())
 }
 
 fn spawn_thread(
