@@ -16,13 +16,13 @@ use crate::records::SweepState;
 
 /// How far its cells are, if that decides how often they are repeated.
 pub(crate) fn explain_adaptive_repeats(sweep: &Sweep) -> Option<String> {
-    let until = sweep.spec.stopping_rule.as_ref()?;
-    match (sweep.adaptive_repeats.as_ref()?, until.criterion) {
+    let rule = sweep.spec.stopping_rule.as_ref()?;
+    match (sweep.adaptive_repeats.as_ref()?, rule.criterion) {
         (AdaptiveRepeats::Precision(adaptive), StoppingCriterion::Precision { ci95 }) => {
-            Some(explain_precision(sweep, adaptive, until, ci95))
+            Some(explain_precision(sweep, adaptive, rule, ci95))
         }
         (AdaptiveRepeats::Halving(adaptive), StoppingCriterion::Halving { factor }) => {
-            Some(explain_halving(sweep, adaptive, until, factor))
+            Some(explain_halving(sweep, adaptive, rule, factor))
         }
         _ => None,
     }
@@ -31,12 +31,12 @@ pub(crate) fn explain_adaptive_repeats(sweep: &Sweep) -> Option<String> {
 pub(crate) fn explain_precision(
     sweep: &Sweep,
     adaptive: &PrecisionRepeats,
-    until: &StoppingRule,
+    rule: &StoppingRule,
     ci95: f64,
 ) -> String {
     let standing = adaptive.progress();
     let cells = sweep.spec.grid.cell_count();
-    let name = until.metric.name();
+    let name = rule.metric.name();
     let known = standing.count_known_cells();
     let open = standing.count_open_cells(cells);
     let ci95 = format_shortest(ci95);
@@ -71,11 +71,11 @@ pub(crate) fn explain_precision(
 pub(crate) fn explain_halving(
     sweep: &Sweep,
     adaptive: &SuccessiveHalving,
-    until: &StoppingRule,
+    rule: &StoppingRule,
     factor: u32,
 ) -> String {
     let cells = sweep.spec.grid.cell_count();
-    let name = until.metric.name();
+    let name = rule.metric.name();
     let rung = adaptive.current_rung();
     let (standing, ready) = adaptive.rung_progress();
     let climb = match standing {

@@ -167,8 +167,8 @@ impl Sweep {
         });
 
         match (&mut self.adaptive_repeats, &self.spec.stopping_rule) {
-            (Some(adaptive), Some(until)) => {
-                let allowed = adaptive.extend_repeats(&self.spec, until);
+            (Some(adaptive), Some(rule)) => {
+                let allowed = adaptive.extend_repeats(&self.spec, rule);
                 self.apply_allowance(allowed);
             }
             _ => {

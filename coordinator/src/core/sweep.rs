@@ -106,7 +106,7 @@ impl Sweep {
         let adaptive_repeats = spec
             .stopping_rule
             .as_ref()
-            .map(|until| AdaptiveRepeats::new(&spec, until));
+            .map(|rule| AdaptiveRepeats::new(&spec, rule));
         let is_ranked =
             find_mixed_losses(&spec, &watched_metric(&spec.measure.metrics).1).is_none();
 
@@ -374,7 +374,8 @@ impl CompletionRate {
         };
         self.per_second = keep * self.per_second + (1.0 - keep) * fresh;
 
-        (self.counted_since, self.newly_counted) = (Some(now), 0);
+        self.counted_since = Some(now);
+        self.newly_counted = 0;
     }
 }
 

@@ -78,8 +78,8 @@ fn generate_identity() -> i64 {
     i64::from_le_bytes(bytes)
 }
 
-/// Puts a store down as one whose files are in this folder, before it puts any there. Whether there were others before
-/// it, which may be those of a store that signed nothing, is put down as well.
+/// Records that a store has files in this folder, before it puts any there, and whether there were files before, which may be those
+/// of a store that signed nothing.
 ///
 /// # Errors
 /// The folder cannot be written.
@@ -110,11 +110,11 @@ fn append_signature(folder: &Path, identity: i64) -> std::io::Result<()> {
     }
 }
 
-/// Whether what this store does not name may go from a folder, because nobody else has files there. Beside its own
-/// directory a store without a number has none.
+/// Checks that files which this store does not name may be deleted from a folder, because no other store has files there. A store
+/// without a number has files beside its own directory alone.
 ///
 /// # Errors
-/// Somebody else may, in words.
+/// Another store may have files there, in words.
 pub(super) fn check_sole_owner(folder: &Path, identity: Option<i64>) -> Result<(), String> {
     let signed = match std::fs::read_to_string(folder.join(SIGNATURE_FILE)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && identity.is_none() => {
@@ -185,7 +185,10 @@ async fn collect_unreferenced_blobs(context: &Arc<ServerContext>) {
             .send_event(UserEvent::DeleteUnreferenced(some.to_vec(), reply));
 
         match done.await {
-            Ok(Ok(gone)) => (files, bytes) = (files + gone.0, bytes + gone.1),
+            Ok(Ok((deleted_files, deleted_bytes))) => {
+                files += deleted_files;
+                bytes += deleted_bytes;
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "files that nothing names could not be collected")
             }

@@ -160,7 +160,8 @@ fn add_reservation(reservations: &mut HashMap<[u8; 32], BlobReservation>, hash: 
         count: 0,
         reserved_at: Instant::now(),
     });
-    (reservation.count, reservation.reserved_at) = (reservation.count + 1, Instant::now());
+    reservation.count += 1;
+    reservation.reserved_at = Instant::now();
 }
 
 impl ReferencedBlobs for BlobStore {

@@ -120,19 +120,19 @@ pub(crate) fn list_statuses_from(
 }
 
 fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
-    let (Some(AdaptiveRepeats::Precision(adaptive)), Some(until)) =
+    let (Some(AdaptiveRepeats::Precision(adaptive)), Some(rule)) =
         (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
     else {
         return None;
     };
-    let StoppingCriterion::Precision { ci95 } = until.criterion else {
+    let StoppingCriterion::Precision { ci95 } = rule.criterion else {
         return None;
     };
 
     Some(v1::PrecisionStatus {
-        metric: until.metric.name().into_owned(),
+        metric: rule.metric.name().into_owned(),
         ci95,
-        min: until.min_repeats,
+        min: rule.min_repeats,
         reached: adaptive.progress().count_known_cells(),
         exhausted: adaptive.progress().exhausted_cells,
         expected_trials: sweep.expected_trials(),
@@ -140,20 +140,20 @@ fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
 }
 
 fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
-    let (Some(AdaptiveRepeats::Halving(adaptive)), Some(until)) =
+    let (Some(AdaptiveRepeats::Halving(adaptive)), Some(rule)) =
         (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
     else {
         return None;
     };
-    let StoppingCriterion::Halving { factor } = until.criterion else {
+    let StoppingCriterion::Halving { factor } = rule.criterion else {
         return None;
     };
 
     let (standing, ready) = adaptive.rung_progress();
     Some(v1::HalvingStatus {
-        metric: until.metric.name().into_owned(),
+        metric: rule.metric.name().into_owned(),
         factor,
-        min: until.min_repeats,
+        min: rule.min_repeats,
         rung: adaptive.current_rung(),
         climbing: standing,
         ready,
@@ -217,11 +217,11 @@ pub(crate) fn explain_cell(sweep: &Sweep, key: TrialKey) -> Vec<String> {
 /// How far a cell is, if that decides how often it is repeated.
 fn explain_cell_repeats(sweep: &Sweep, cell: u64) -> Option<String> {
     let adaptive = sweep.adaptive_repeats.as_ref()?;
-    let until = sweep.spec.stopping_rule.as_ref()?;
-    let name = until.metric.name();
+    let rule = sweep.spec.stopping_rule.as_ref()?;
+    let name = rule.metric.name();
     let allowed = adaptive.allowed_repeats(cell);
     let most = sweep.spec.repeats;
-    Some(match (adaptive, until.criterion) {
+    Some(match (adaptive, rule.criterion) {
         (AdaptiveRepeats::Precision(adaptive), StoppingCriterion::Precision { ci95 }) => {
             match (adaptive.reached_at(cell), format_shortest(ci95)) {
                 (Some(n), ci95) => format!(

@@ -54,17 +54,17 @@ struct HalvingCell {
 
 impl SuccessiveHalving {
     /// Nothing is known of any cell.
-    pub(super) fn new(spec: &Spec, until: &StoppingRule, factor: u32, rungs: Vec<u32>) -> Self {
+    pub(super) fn new(spec: &Spec, rule: &StoppingRule, factor: u32, rungs: Vec<u32>) -> Self {
         let cells = spec.grid.cell_count();
         Self {
-            metric: until.metric.clone(),
+            metric: rule.metric.clone(),
             factor,
             cells: HashMap::new(),
             stage: 0,
             climbing: cells,
             ready: 0,
             total: cells * u64::from(rungs[0]),
-            planned: count_planned_trials(spec, until),
+            planned: count_planned_trials(spec, rule),
             decisions_frozen: false,
             rungs,
         }
@@ -168,10 +168,10 @@ impl SuccessiveHalving {
     pub(super) fn extend_repeats(
         &mut self,
         spec: &Spec,
-        until: &StoppingRule,
+        rule: &StoppingRule,
         rungs: Vec<u32>,
     ) -> Allowance {
-        self.planned = count_planned_trials(spec, until);
+        self.planned = count_planned_trials(spec, rule);
         self.rungs = rungs;
         self.restart_climb(spec)
     }
@@ -179,7 +179,8 @@ impl SuccessiveHalving {
     /// Climbs from the first rung on, by the rows that are there.
     fn restart_climb(&mut self, spec: &Spec) -> Allowance {
         self.cells.values_mut().for_each(|cell| cell.stage = 0);
-        (self.stage, self.climbing) = (0, spec.grid.cell_count());
+        self.stage = 0;
+        self.climbing = spec.grid.cell_count();
         self.count_ready();
         self.climb_rungs()
     }
@@ -286,7 +287,7 @@ impl HalvingCell {
 }
 
 /// Trials that all rungs come to.
-fn count_planned_trials(spec: &Spec, until: &StoppingRule) -> u64 {
-    let (least, all) = until.trial_bounds(spec.grid.cell_count(), spec.repeats);
+fn count_planned_trials(spec: &Spec, rule: &StoppingRule) -> u64 {
+    let (least, all) = rule.trial_bounds(spec.grid.cell_count(), spec.repeats);
     all.unwrap_or(least)
 }

@@ -28,14 +28,14 @@ pub(super) type Allowance = Vec<(u64, Range<u32>)>;
 
 impl AdaptiveRepeats {
     /// Nothing is known of any cell.
-    pub(super) fn new(spec: &Spec, until: &StoppingRule) -> Self {
-        let rungs = until.rungs(spec.repeats);
-        match until.criterion {
+    pub(super) fn new(spec: &Spec, rule: &StoppingRule) -> Self {
+        let rungs = rule.rungs(spec.repeats);
+        match rule.criterion {
             StoppingCriterion::Precision { ci95 } => {
                 Self::Precision(PrecisionRepeats::new(spec, ci95, rungs))
             }
             StoppingCriterion::Halving { factor } => {
-                Self::Halving(SuccessiveHalving::new(spec, until, factor, rungs))
+                Self::Halving(SuccessiveHalving::new(spec, rule, factor, rungs))
             }
         }
     }
@@ -107,11 +107,11 @@ impl AdaptiveRepeats {
     }
 
     /// There may be more repeats.
-    pub(super) fn extend_repeats(&mut self, spec: &Spec, until: &StoppingRule) -> Allowance {
-        let rungs = until.rungs(spec.repeats);
+    pub(super) fn extend_repeats(&mut self, spec: &Spec, rule: &StoppingRule) -> Allowance {
+        let rungs = rule.rungs(spec.repeats);
         match self {
             Self::Precision(adaptive) => adaptive.extend_repeats(spec, rungs),
-            Self::Halving(adaptive) => adaptive.extend_repeats(spec, until, rungs),
+            Self::Halving(adaptive) => adaptive.extend_repeats(spec, rule, rungs),
         }
     }
 

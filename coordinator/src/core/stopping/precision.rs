@@ -164,7 +164,8 @@ impl PrecisionRepeats {
         cell.rows.remove(key.repeat.into());
         cell.values[key.repeat as usize] = f64::NAN;
         self.progress.adjust_counts(cell, self.rungs.len(), false);
-        (cell.judged_rungs, cell.reached_at) = (0, None);
+        cell.judged_rungs = 0;
+        cell.reached_at = None;
     }
 
     pub(super) fn extend_repeats(&mut self, spec: &Spec, rungs: Vec<u32>) -> Allowance {
@@ -176,28 +177,20 @@ impl PrecisionRepeats {
         };
 
         let first = self.rungs[0];
-        let least = u64::from(self.rungs[0]);
-        let had: u64 = self
-            .cells
-            .values()
-            .map(|cell| u64::from(cell.allowed))
-            .sum();
         let untouched = spec.grid.cell_count() - self.cells.len() as u64;
-        (self.total, self.expected) = (had + untouched * least, 0);
-
-        self.expected = self
-            .cells
-            .values()
-            .map(|cell| u64::from(cell.expected))
-            .sum::<u64>()
-            + untouched * least;
+        let cells = self.cells.values();
+        let allowed_trials: u64 = cells.clone().map(|cell| u64::from(cell.allowed)).sum();
+        let expected_trials: u64 = cells.map(|cell| u64::from(cell.expected)).sum();
+        self.total = allowed_trials + untouched * u64::from(first);
+        self.expected = expected_trials + untouched * u64::from(first);
 
         for number in spec.grid.iter() {
             match self.cells.get_mut(&number) {
                 None if before < first => allowed.push((number, before..first)),
                 None => {}
                 Some(cell) => {
-                    (cell.judged_rungs, cell.reached_at) = (0, None);
+                    cell.judged_rungs = 0;
+                    cell.reached_at = None;
                     allowed.extend(self.judge_cell(number).map(|range| (number, range)));
                 }
             }

@@ -218,11 +218,11 @@ impl Engine {
 
     pub(crate) fn store_successor(
         &self,
-        inheritance: Box<SuccessorSweep>,
+        successor: Box<SuccessorSweep>,
         reply: oneshot::Sender<Result<i64, StoreError>>,
     ) -> Vec<Effect> {
         let events = self.events.clone();
-        let from = inheritance.predecessor;
+        let from = successor.predecessor;
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let stored = written.map(|written| {
                 if let WriteOutput::SweepNumber(number) = written {
@@ -234,18 +234,18 @@ impl Engine {
             let _ = events.send(StoreEvent::SuccessorInserted(from, stored, reply).into());
         });
         self.writer
-            .enqueue_write(StoreWrite::InsertSuccessor(inheritance), answer);
+            .enqueue_write(StoreWrite::InsertSuccessor(successor), answer);
 
         Vec::new()
     }
 
     pub(crate) fn store_reusing_sweep(
         &self,
-        gathering: Box<ReusingSweep>,
+        reusing: Box<ReusingSweep>,
         reply: oneshot::Sender<Result<(i64, u64), StoreError>>,
     ) -> Vec<Effect> {
         self.writer.enqueue_write(
-            StoreWrite::InsertReusing(gathering),
+            StoreWrite::InsertReusing(reusing),
             Box::new(|written| drop(reply.send(written.map(into_sweep_with_rows)))),
         );
 
