@@ -16,8 +16,7 @@ use crate::records::SweepState;
 pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
     let left = sweep.expected_trials().saturating_sub(sweep.counts.done());
     let (workers, slots) = core.capacity_for(&sweep.spec);
-    let running = sweep.is_running();
-    let rate = if running {
+    let rate = if sweep.is_running() {
         sweep.estimate_trial_rate(core.estimate_slots(sweep))
     } else {
         0.0

@@ -1,7 +1,7 @@
 //! Cells that are repeated until the mean of a metric is known well enough.
 //!
-//! A cell climbs the [`ladder`](ergodic_common::repeats::ladder): its next repeats are allowed when all repeats below
-//! its rung have a row and the interval that they give is too wide. Only which of the allowed ones comes first depends on what is
+//! A cell climbs the [rungs](ergodic_common::spec::stopping_rule::precision_rungs): its next repeats are allowed when all repeats
+//! below its rung have a row and the interval that they give is too wide. Only which of the allowed ones comes first depends on what is
 //! known so far: those of the cell with the widest interval.
 
 use std::cmp::Reverse;

@@ -65,8 +65,8 @@ impl Core {
         }
     }
 
-    /// A user pauses, resumes or cancels a sweep, or changes its share: what is to be stored first, if it is not so already.
-    /// For a retry, whether there is something to be run again.
+    /// The change that is to be stored when a user pauses, resumes or cancels a sweep, or changes its share; `None` if it is so already.
+    /// For a retry, checks that there is something to be run again.
     ///
     /// # Errors
     /// The sweep's state does not allow it, in words.
@@ -78,40 +78,20 @@ impl Core {
         let Some(sweep) = self.sweeps.get(&sweep_number) else {
             return Ok(None);
         };
-        let refuse = |why: &str| Err(format!("the sweep {} {why}", sweep.id));
-
-        if let Some(why) = sweep
-            .withheld
-            .as_ref()
-            .filter(|_| steering != Steering::Cancel)
+        if let Some(why) = &sweep.withheld
+            && steering != Steering::Cancel
         {
-            return refuse(&format!("is only shown by this program: {why}"));
+            return Err(format!(
+                "the sweep {} is only shown by this program: {why}",
+                sweep.id
+            ));
         }
 
-        let change = match (steering, sweep.state) {
-            (
-                Steering::Pause | Steering::Resume | Steering::Share { .. },
-                SweepState::Completed,
-            ) => {
-                return refuse("is complete: nothing is left to run");
-            }
-            (Steering::Cancel, SweepState::Completed | SweepState::Cancelled) => return Ok(None),
-            (_, SweepState::Cancelled) => return refuse("was cancelled: launch it again"),
-            (Steering::Retry, _) if !sweep.has_failures() => {
-                return refuse("has no failed trial to be run again");
-            }
-            (Steering::Retry, _) => return Ok(None),
-            (Steering::Pause, _) => SweepChange::State(SweepState::Paused),
-            (Steering::Resume, _) => SweepChange::State(SweepState::Running),
-            (Steering::Cancel, _) => SweepChange::State(SweepState::Cancelled),
-            (Steering::Share { priority, weight }, _) => {
-                SweepChange::Share(sweep.share.with_updates(priority, weight))
-            }
-        };
-        let so_already =
-            change == SweepChange::State(sweep.state) || change == SweepChange::Share(sweep.share);
-
-        Ok(Some(change).filter(|_| !so_already))
+        let change =
+            find_change(sweep, steering).map_err(|why| format!("the sweep {} {why}", sweep.id))?;
+        Ok(change.filter(|change| {
+            *change != SweepChange::State(sweep.state) && *change != SweepChange::Share(sweep.share)
+        }))
     }
 
     /// A user's change of a sweep is stored: applies it.
@@ -330,4 +310,28 @@ impl Core {
         effects.extend(self.assign_leases(now));
         effects
     }
+}
+
+/// The change that steering a sweep makes; `None` for a retry, and where a sweep that has ended is cancelled.
+///
+/// # Errors
+/// The sweep's state does not allow it, in words that follow the sweep's name.
+fn find_change(sweep: &Sweep, steering: Steering) -> Result<Option<SweepChange>, &'static str> {
+    Ok(Some(match (steering, sweep.state) {
+        (Steering::Pause | Steering::Resume | Steering::Share { .. }, SweepState::Completed) => {
+            return Err("is complete: nothing is left to run");
+        }
+        (Steering::Cancel, SweepState::Completed | SweepState::Cancelled) => return Ok(None),
+        (_, SweepState::Cancelled) => return Err("was cancelled: launch it again"),
+        (Steering::Retry, _) if !sweep.has_failures() => {
+            return Err("has no failed trial to be run again");
+        }
+        (Steering::Retry, _) => return Ok(None),
+        (Steering::Pause, _) => SweepChange::State(SweepState::Paused),
+        (Steering::Resume, _) => SweepChange::State(SweepState::Running),
+        (Steering::Cancel, _) => SweepChange::State(SweepState::Cancelled),
+        (Steering::Share { priority, weight }, _) => {
+            SweepChange::Share(sweep.share.with_updates(priority, weight))
+        }
+    }))
 }

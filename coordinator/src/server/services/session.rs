@@ -33,18 +33,7 @@ pub(crate) async fn open_session(
     mut inbound: Streaming<v1::SessionRequest>,
 ) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
     let permit = context.limits.sessions.try_acquire()?;
-    let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message())
-        .await
-        .map_err(|_| Status::deadline_exceeded("no hello within ten seconds"))??;
-    let Some(v1::SessionRequest {
-        message: Some(Request::Hello(hello)),
-    }) = first
-    else {
-        return Err(Status::invalid_argument(
-            "the first message of a session must be a Hello",
-        ));
-    };
-    let joining = parse_hello(hello)?;
+    let joining = parse_hello(read_hello(&mut inbound).await?)?;
     let worker = joining.worker.clone();
 
     let (outbox, messages) = mpsc::channel(OUTBOX_CAPACITY);
@@ -70,6 +59,18 @@ pub(crate) async fn open_session(
     });
 
     Ok(messages)
+}
+
+async fn read_hello(inbound: &mut Streaming<v1::SessionRequest>) -> Result<v1::Hello, Status> {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no hello within ten seconds"))??;
+    match first.and_then(|request| request.message) {
+        Some(Request::Hello(hello)) => Ok(hello),
+        _ => Err(Status::invalid_argument(
+            "the first message of a session must be a Hello",
+        )),
+    }
 }
 
 async fn send_welcome(context: &ServerContext, outbox: &SessionSender) {
