@@ -17,11 +17,11 @@ use crate::records::{Finding, WorkerId};
 pub struct AuditCounts {
     /// Chosen trials that have a row which can be compared.
     pub due: u64,
-    /// Same bits.
+    /// Audits that yielded the same bits.
     pub same: u64,
-    /// Other bits.
+    /// Audits that yielded other bits.
     pub different: u64,
-    /// Failed ones.
+    /// Audits that failed.
     pub failed: u64,
 }
 
@@ -31,7 +31,7 @@ impl AuditCounts {
         self.due - self.same - self.different - self.failed
     }
 
-    /// Adds those of another sweep.
+    /// Adds the counts of another sweep.
     pub fn merge(&mut self, other: Self) {
         self.due += other.due;
         self.same += other.same;
@@ -41,9 +41,9 @@ impl AuditCounts {
 
     fn count_mut(&mut self, finding: Finding) -> &mut u64 {
         match finding {
-            crate::records::Finding::Same => &mut self.same,
-            crate::records::Finding::Different => &mut self.different,
-            crate::records::Finding::Failed => &mut self.failed,
+            Finding::Same => &mut self.same,
+            Finding::Different => &mut self.different,
+            Finding::Failed => &mut self.failed,
         }
     }
 }
@@ -51,7 +51,7 @@ impl AuditCounts {
 /// The audits of one sweep.
 #[derive(Debug, Default)]
 pub struct Audits {
-    /// How many there are.
+    /// How many audits were due, and what they found.
     pub counts: AuditCounts,
     /// Audits that may kill workers.
     pub(super) quarantine: Quarantine,
@@ -118,12 +118,12 @@ impl Audits {
         }
     }
 
-    /// Whether some wait that nobody holds.
+    /// Whether an audit waits that a worker could take.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty() || self.quarantine.next_trial().is_some()
     }
 
-    /// Those that nobody holds, with those that were given up and whose failure is not stored yet.
+    /// Audits that nobody holds, with those that were given up and whose failure is not stored yet.
     pub(super) fn waiting_count(&self) -> u64 {
         let waiting = self
             .waiting
@@ -133,12 +133,12 @@ impl Audits {
         waiting.sum::<u64>() + self.quarantine.waiting_count()
     }
 
-    /// Whether one waits that nobody holds.
+    /// Whether the audit of a trial waits, and nobody holds it.
     pub(super) fn is_waiting(&self, index: TrialIndex) -> bool {
         self.waiting_origin(index).is_some() || self.quarantine.is_waiting(index)
     }
 
-    /// The process whose row one is that waits among the others.
+    /// The process whose row is audited, if the audit waits and is not in quarantine.
     fn waiting_origin(&self, (class, n): TrialIndex) -> Option<&WorkerId> {
         self.waiting
             .iter()
@@ -163,7 +163,7 @@ impl Audits {
             .map(|(class, trials)| (origin.clone(), *class, trials.len()))
     }
 
-    /// Takes some of these for a lease.
+    /// Takes up to `n` waiting audits of a process's rows for a lease.
     pub(super) fn take_waiting(&mut self, origin: &str, class: u32, n: u64) -> IntervalSet {
         let trials = self
             .edit_waiting(origin, class, |trials| trials.take_smallest(n))
@@ -172,7 +172,7 @@ impl Audits {
         trials
     }
 
-    /// Takes those of a lease that was found in the store.
+    /// Takes the waiting audits of a lease that was found in the store.
     pub(super) fn take_recorded_trials(
         &mut self,
         origin: &str,
@@ -193,7 +193,7 @@ impl Audits {
         taken
     }
 
-    /// Changes a set of waiting ones, and forgets it when it is empty.
+    /// Changes a set of waiting audits, and forgets it when it is empty.
     fn edit_waiting<T>(
         &mut self,
         origin: &str,
@@ -214,7 +214,7 @@ impl Audits {
         Some(changed)
     }
 
-    /// One to be run alone that a worker may audit.
+    /// The next audit in quarantine that a worker may make.
     pub(super) fn next_quarantined_for(&self, worker: &str) -> Option<TrialIndex> {
         self.quarantine.next_matching(|index| {
             self.quarantined_origins
@@ -223,7 +223,7 @@ impl Audits {
         })
     }
 
-    /// Takes it for a lease, with the process whose row it is.
+    /// Takes the next audit in quarantine for a lease, with the process whose row is audited.
     pub(super) fn take_quarantined_for(&mut self, worker: &str) -> Option<(TrialIndex, WorkerId)> {
         let index = self.next_quarantined_for(worker)?;
         self.quarantine.take_trial(index);
@@ -244,7 +244,7 @@ impl Audits {
         self.add_waiting(origin, class, &rest);
     }
 
-    /// An audit was made that nobody holds any more, or given up.
+    /// Counts the finding of an audit that nobody holds any more.
     pub(super) fn record_finding(&mut self, index: TrialIndex, finding: Finding) {
         if let Some(origin) = self.waiting_origin(index).cloned() {
             self.edit_waiting(&origin, index.0, |trials| trials.remove(index.1));
@@ -254,7 +254,7 @@ impl Audits {
         *self.counts.count_mut(finding) += 1;
     }
 
-    /// A worker is alive after all.
+    /// A worker is alive after all: audits wait again that were in quarantine because of it.
     pub(super) fn clear_worker(&mut self, worker: &str) {
         for index in self.quarantine.clear_worker(worker) {
             if let Some(origin) = self.quarantined_origins.remove(&index) {

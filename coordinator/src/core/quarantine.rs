@@ -26,7 +26,7 @@ pub struct Quarantine {
 }
 
 impl Quarantine {
-    /// A worker, given by id and name, died with a trial in flight. If it was one too many, the names of all of these.
+    /// Counts that a worker, given by id and name, died with a trial in flight. If it was one too many, returns the names of all of them.
     pub fn record_crash(
         &mut self,
         (id, name): (&str, &str),
@@ -85,12 +85,12 @@ impl Quarantine {
             .map(|(_, name)| name)
     }
 
-    /// How many are to be run alone and held by nobody.
+    /// Number of trials that are to be run alone and that nobody holds.
     pub fn waiting_count(&self) -> u64 {
         self.waiting.len() as u64
     }
 
-    /// Takes those to be run alone out of what is left of a lease that ended; returns the others.
+    /// Takes the trials that are to be run alone out of what is left of a lease that ended; returns the others.
     pub fn take_back_quarantined(&mut self, class: u32, mut trials: IntervalSet) -> IntervalSet {
         let of_class = self.crashes.range((class, 0)..=(class, u64::MAX));
         for (index, _) in of_class.filter(|(_, killed)| killed.len() >= RUN_ALONE_AFTER) {
@@ -101,12 +101,12 @@ impl Quarantine {
         trials
     }
 
-    /// The next one to be run, unless it has been condemned.
+    /// The next trial to be run alone, unless it has been given up.
     pub fn next_trial(&self) -> Option<TrialIndex> {
         self.next_matching(|_| true)
     }
 
-    /// The next one of these.
+    /// The next trial to be run alone that a predicate accepts.
     pub fn next_matching(&self, of: impl Fn(TrialIndex) -> bool) -> Option<TrialIndex> {
         self.waiting
             .iter()
@@ -114,14 +114,14 @@ impl Quarantine {
             .find(|index| self.crashes[index].len() < CRASH_LIMIT && of(*index))
     }
 
-    /// Takes the next one to be run.
+    /// Takes the next trial to be run alone.
     pub fn take_next_trial(&mut self) -> Option<TrialIndex> {
         let next = self.next_trial()?;
         self.take_trial(next);
         Some(next)
     }
 
-    /// Takes one to be run.
+    /// Takes a trial for a lease.
     pub fn take_trial(&mut self, index: TrialIndex) {
         self.waiting.remove(&index);
     }

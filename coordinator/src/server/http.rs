@@ -63,11 +63,11 @@ pub(super) async fn serve_http(
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let visitors = HttpConnections::new((max_connections() / 8).clamp(8, MAX_CONNECTIONS));
+    let connections = HttpConnections::new((max_connections() / 8).clamp(8, MAX_CONNECTIONS));
     axum::serve(
         LimitedListener {
             listener,
-            connections: visitors,
+            connections,
             throttled_log: ThrottledLog::default(),
         },
         router,
@@ -78,11 +78,11 @@ pub(super) async fn serve_http(
 
 async fn handle_readyz(State(http): State<Arc<HttpState>>) -> (StatusCode, String) {
     let mut known = http.ready.lock().await;
-    let fresh = known
-        .take_if(|(asked, _)| asked.elapsed() >= READY_CACHE_TTL)
+    let is_fresh = known
+        .take_if(|(checked_at, _)| checked_at.elapsed() >= READY_CACHE_TTL)
         .is_none()
         && known.is_some();
-    if !fresh {
+    if !is_fresh {
         *known = Some((Instant::now(), check_readiness(&http.context).await));
     }
 
@@ -92,7 +92,7 @@ async fn handle_readyz(State(http): State<Arc<HttpState>>) -> (StatusCode, Strin
     }
 }
 
-/// Whether questions are answered, by one that leads or one that stands by.
+/// Whether this coordinator answers questions, be it the leader or a standby.
 async fn handle_readyz_reads(State(http): State<Arc<HttpState>>) -> (StatusCode, String) {
     match tokio::time::timeout(READY_TIMEOUT, http.context.engine.query_core(|_| ())).await {
         Ok(Ok(())) => (StatusCode::OK, "ready\n".to_owned()),
@@ -107,7 +107,7 @@ async fn handle_readyz_reads(State(http): State<Arc<HttpState>>) -> (StatusCode,
     }
 }
 
-/// Whether the store takes results, as far as is known, and a write, which is tried.
+/// Checks that the store takes results, as far as is known, and that a write succeeds.
 async fn check_readiness(context: &ServerContext) -> Result<(), String> {
     if let Some(leader) = context.leadership.other_leader() {
         return Err(not_leader(&leader, "").message().to_owned());
@@ -219,7 +219,7 @@ impl Drop for HttpPermit {
     }
 }
 
-/// Takes connections.
+/// Accepts connections within the limit.
 struct LimitedListener {
     listener: Arc<TcpListener>,
     connections: Arc<HttpConnections>,
@@ -234,13 +234,13 @@ impl Listener for LimitedListener {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
-                    let visit = self.connections.admit_connection(address.ip());
+                    let permit = self.connections.admit_connection(address.ip());
                     let end = Box::pin(tokio::time::sleep(MAX_CONNECTION_TIME));
                     return (
                         BriefConnection {
                             stream,
                             end,
-                            permit: visit,
+                            permit,
                             is_over: false,
                         },
                         address,

@@ -101,7 +101,7 @@ impl TokenStore {
         })
     }
 
-    /// All of them, oldest first.
+    /// All tokens, oldest first.
     pub(crate) fn list_tokens(&self) -> Vec<StoredToken> {
         self.current_file().records.clone()
     }
@@ -193,11 +193,11 @@ impl TokenStore {
 
         drop(known);
         match TokenFile::read_from(&self.dir) {
-            Ok(kept) => {
-                *self.file.write().expect(LOCK_NOT_POISONED) = kept;
+            Ok(file) => {
+                *self.file.write().expect(LOCK_NOT_POISONED) = file;
                 self.revocations.send_modify(|n| *n += 1);
             }
-            // Every request asks for them.
+            // Every request reads them.
             Err(error) => self
                 .throttled_log
                 .lock()
@@ -210,18 +210,19 @@ impl TokenStore {
 
     /// The role that a token gives.
     pub(crate) fn authenticate(&self, token: &Token) -> Result<TokenRole, TokenAuthError> {
-        let kept = self.current_file();
-        let record = kept
+        let file = self.current_file();
+        let record = file
             .records
             .iter()
             .find(|record| record.id == token.id)
             .ok_or(TokenAuthError::Unknown)?;
-        let kept: Option<[u8; 32]> = from_hex(&record.hash).and_then(|bytes| bytes.try_into().ok());
+        let stored: Option<[u8; 32]> =
+            from_hex(&record.hash).and_then(|bytes| bytes.try_into().ok());
 
         // Hashes of BLAKE3 are compared in constant time.
-        if kept
-            .is_none_or(|kept| blake3::Hash::from(kept) != blake3::Hash::from(token.secret_hash()))
-        {
+        if stored.is_none_or(|stored| {
+            blake3::Hash::from(stored) != blake3::Hash::from(token.secret_hash())
+        }) {
             return Err(TokenAuthError::Unknown);
         }
 
@@ -274,9 +275,9 @@ fn read_file_stamp(dir: &Path) -> Option<(u64, SystemTime)> {
 
 /// The file of tokens in a directory.
 const TOKENS_FILE: &str = "tokens.json";
-/// Why a lock can be had.
+/// Why a lock is never poisoned.
 const LOCK_NOT_POISONED: &str = "nothing panics while it holds the tokens";
-/// How often the clock and the file are looked at for tokens that end under an open session.
+/// How often the clock and the file are checked for tokens that end under an open session.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 fn check_expiry(record: &StoredToken) -> Result<TokenRole, TokenAuthError> {
