@@ -23,7 +23,7 @@ impl IntervalSet {
         self.len
     }
 
-    /// Whether it holds none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -38,7 +38,7 @@ impl IntervalSet {
         self.ranges.get(&0).copied().unwrap_or(0)
     }
 
-    /// Whether it holds `n`.
+    /// Whether the set holds `n`.
     pub fn contains(&self, n: u64) -> bool {
         self.ranges
             .range(..=n)

@@ -13,14 +13,14 @@ pub enum SweepState {
     Running,
     /// Every trial has its row.
     Completed,
-    /// Stopped by a user.
+    /// A user has cancelled it.
     Cancelled,
     /// A user has paused it: nothing more of it is given out until it is resumed.
     Paused,
 }
 
 impl SweepState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 4] = [
         Self::Running,
         Self::Completed,
@@ -114,7 +114,7 @@ pub struct OutcomeCounts {
 }
 
 impl OutcomeCounts {
-    /// Counts one more.
+    /// Counts a trial by its outcome.
     pub fn add(&mut self, outcome: &Outcome) {
         match outcome {
             Outcome::Completed => self.completed += 1,
@@ -123,14 +123,14 @@ impl OutcomeCounts {
         }
     }
 
-    /// Adds others.
+    /// Adds the counts of others.
     pub fn merge(&mut self, others: &Self) {
         self.completed += others.completed;
         self.diverged += others.diverged;
         self.failed += others.failed;
     }
 
-    /// All of them.
+    /// Number of trials with a row.
     pub fn done(&self) -> u64 {
         self.completed + self.diverged + self.failed
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Time since the coordinator started, by its monotonic clock.
 pub type CoreTime = Duration;
 
-/// Time limits.
+/// Time limits that the core keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// A lease ends after this time without a heartbeat.

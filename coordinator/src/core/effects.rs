@@ -30,7 +30,7 @@ pub enum Steering {
 pub enum Effect {
     /// Make the lease durable, then send it.
     Grant {
-        /// The lease.
+        /// The lease as it is to be stored.
         lease: LeaseRow,
         /// The sweep's id.
         sweep: String,
@@ -41,9 +41,9 @@ pub enum Effect {
     Retract {
         /// The worker that holds the lease.
         worker: WorkerId,
-        /// The lease.
+        /// The lease's fencing token.
         fence: Fence,
-        /// How many at most.
+        /// Most trials that are to be given back.
         trials: u64,
     },
     /// Make it durable that a lease has no more than these trials.
@@ -76,11 +76,11 @@ pub enum SweepChange {
 /// A trial, or an audit, that killed too many workers: its failure is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUpTrial {
-    /// Number of its sweep.
+    /// The number of its sweep.
     pub sweep: i64,
     /// The trial.
     pub key: TrialKey,
-    /// Why, in words.
+    /// The cause of the failure, in words.
     pub cause: String,
     /// Metrics that its sweep measures.
     pub metric_count: usize,
@@ -91,7 +91,7 @@ pub struct GivenUpTrial {
 /// A trial, or an audit, that killed fewer workers than was thought: its failure is to be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GiveUpReversal {
-    /// Number of its sweep.
+    /// The number of its sweep.
     pub sweep: i64,
     /// The trial.
     pub key: TrialKey,

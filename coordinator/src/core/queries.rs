@@ -11,13 +11,13 @@ use crate::records::{Fence, SweepRow, WorkerId};
 /// Where a trial is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrialLocation {
-    /// Nobody holds it.
+    /// The trial waits, and nobody holds it.
     Pending,
     /// Nobody holds it, and it is to be run alone, because these workers died with it in flight.
     Quarantined(Vec<String>),
     /// The trial is in a lease.
     Leased {
-        /// Which.
+        /// The lease's fencing token.
         fence: Fence,
         /// The worker that holds the lease.
         worker: String,
@@ -33,7 +33,7 @@ pub enum TrialLocation {
 /// A sweep that is meant.
 #[derive(Debug, Clone, Copy)]
 pub enum SweepMatch<'a> {
-    /// As it is.
+    /// This program can read the sweep.
     Readable(&'a Sweep),
     /// One that cannot be read.
     Unreadable(&'a UnreadableSweep),

@@ -14,7 +14,7 @@ use crate::records::{SweepRow, SweepState};
 pub struct ComparableSweep {
     /// The sweep's number.
     pub number: i64,
-    /// As it was launched.
+    /// The row that it was launched with.
     pub record: Arc<SweepRow>,
     /// The spec that its file says.
     pub spec: Arc<Spec>,
@@ -22,7 +22,7 @@ pub struct ComparableSweep {
     pub state: SweepState,
     /// Trials with a row.
     pub done: u64,
-    /// Failed ones.
+    /// Failed trials among them.
     pub failed: u64,
 }
 

@@ -17,7 +17,7 @@ pub struct RunningStats {
 }
 
 impl RunningStats {
-    /// Takes one more.
+    /// Adds a number.
     pub fn add(&mut self, x: f64) {
         self.n += 1;
         let delta = x - self.mean;
@@ -52,9 +52,9 @@ pub struct CellStats {
     pub metric: RunningStats,
     /// Completed trials; as small numbers, since there may be millions of cells.
     pub completed: u32,
-    /// Diverged ones.
+    /// Diverged trials.
     pub diverged: u32,
-    /// Failed ones.
+    /// Failed trials.
     pub failed: u32,
 }
 
@@ -65,7 +65,7 @@ pub struct LiveStats {
 }
 
 impl LiveStats {
-    /// Takes a trial's value.
+    /// Counts a trial's outcome and its value.
     pub fn record_trial(&mut self, cell: u64, outcome: &Outcome, value: f64) {
         let stats = self.cells.entry(cell).or_default();
         *match outcome {

@@ -6,15 +6,15 @@ use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 /// What the core keeps of a stored row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRow {
-    /// Which trial.
+    /// The trial that the row is of.
     pub key: TrialKey,
-    /// How it ended.
+    /// How the trial ended.
     pub outcome: Outcome,
     /// The metric that is watched.
     pub watched_metric: f64,
     /// The metric that decides how often a cell is repeated; NaN where none does.
     pub deciding_metric: f64,
-    /// Duration of the attempt.
+    /// Duration of the attempt, in seconds.
     pub seconds: f64,
 }
 

@@ -20,9 +20,9 @@ use crate::records::{LeaseRow, OutcomeCounts, RecordedAudit, SweepRow, SweepStat
 /// A sweep that is stored, and that this program cannot read.
 #[derive(Debug, Clone)]
 pub struct UnreadableSweep {
-    /// As it is stored.
+    /// The sweep's row in the store.
     pub record: Arc<SweepRow>,
-    /// Why not, in words.
+    /// Why it cannot be read, in words.
     pub why: String,
 }
 
@@ -35,7 +35,7 @@ pub struct Sweep {
     pub number: i64,
     /// The spec that its file says.
     pub spec: Arc<Spec>,
-    /// As it was launched.
+    /// The row that it was launched with.
     pub record: Arc<SweepRow>,
     /// Whether it runs, is paused, or has ended.
     pub state: SweepState,
@@ -43,7 +43,7 @@ pub struct Sweep {
     pub withheld: Option<String>,
     /// Priority and weight, by which workers are shared.
     pub share: Share,
-    /// Trials with a row.
+    /// Trials with a row, by outcome.
     pub counts: OutcomeCounts,
     /// Counts of what happened besides its rows.
     pub tallies: SweepTallies,

@@ -30,7 +30,7 @@ pub struct CoordinatorSetup {
     pub writer: Box<dyn StoreWriter>,
     /// Files of sweeps and trials.
     pub blobs: BlobStore,
-    /// Where dataset files are.
+    /// The directory of dataset files.
     pub data_dir: Option<PathBuf>,
     /// The tokens that peers need, unless everybody may come in.
     pub tokens: Option<Arc<TokenStore>>,
@@ -38,7 +38,7 @@ pub struct CoordinatorSetup {
     pub lease_ttl: Duration,
     /// Requests per second that a peer may make, if there is a limit.
     pub rate_limit: Option<u32>,
-    /// Says when to end.
+    /// Becomes true when the coordinator is to end.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -48,7 +48,7 @@ pub struct CoordinatorParts {
     pub engine: Engine,
     /// Makes durable: [`WriterLoop::run_until_closed`].
     pub writer: WriterLoop,
-    /// Answer workers and users: [`GrpcServices`].
+    /// Answers workers and users: [`GrpcServices::serve_connections`].
     pub services: GrpcServices,
     /// Moves checkpoints to their paths, and ends with the engine.
     pub checkpoint_thread: std::thread::JoinHandle<()>,

@@ -9,10 +9,10 @@ use ergodic_proto::status::UserError;
 use super::recovery::reader_threads;
 use crate::core::reuse::ComparableSweep;
 
-/// Identities that are remembered.
+/// Most identities that are remembered.
 const MAX_IDENTITIES: usize = 1_000_000;
 
-/// What launches share.
+/// State that launches share.
 #[derive(Debug, Default)]
 pub(crate) struct LaunchState {
     /// Held from the look at other sweeps until the new one is among them: two launches of a file are one sweep.

@@ -1,4 +1,4 @@
-//! What every service of a coordinator shares.
+//! The state that all services of a coordinator share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
 use crate::store::Store;
 
-/// Shared by all services.
+/// The state that all services share.
 pub(crate) struct ServerContext {
     pub(crate) tokens: Option<Arc<TokenStore>>,
     pub(crate) metrics: Metrics,

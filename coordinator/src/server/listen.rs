@@ -141,7 +141,7 @@ impl PeerInfo {
 pub(super) struct ServerConnection {
     stream: ConnectionStream,
     peer: PeerInfo,
-    /// Until it is admitted.
+    /// When the connection ends unless a request of it has been let in.
     request_deadline: Option<Pin<Box<Sleep>>>,
     /// Held as long as the connection lives.
     _permit: ConnectionPermit,

@@ -47,16 +47,16 @@ use tokio::net::TcpListener;
 use crate::store::location::StoreLocation;
 use crate::store::{Store, StoreError};
 
-/// How to serve.
+/// Options of `ergodic serve`.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Where the store is.
+    /// The store's directory or database.
     pub store: StoreLocation,
     /// Folder for files of sweeps and trials; by default beside the results, where these are in a directory.
     pub files_dir: Option<PathBuf>,
-    /// Where dataset files are.
+    /// The directory of dataset files.
     pub data_dir: Option<PathBuf>,
     /// The URL under which other coordinators, and their clients, reach this one.
     pub advertise: Option<String>,

@@ -178,7 +178,7 @@ fn audit_status(sweep: &Sweep) -> Option<v1::AuditStatus> {
     })
 }
 
-/// All workers.
+/// The statuses of all workers at a time of the core, in seconds.
 pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
     core.workers()
         .map(|(id, worker)| worker_status(id, worker, now))

@@ -25,13 +25,13 @@ pub struct SuccessiveHalving {
     rungs: Vec<u32>,
     /// Cells that have rows.
     cells: HashMap<u64, HalvingCell>,
-    /// Which rung is climbed.
+    /// Index of the rung that is climbed.
     stage: usize,
-    /// Cells that climb it.
+    /// Number of cells that climb the rung.
     climbing: u64,
     /// Climbing cells whose trials below the rung have all ended.
     ready: u64,
-    /// Trials allowed.
+    /// Trials that may be run.
     total: u64,
     /// Trials that all rungs come to.
     planned: u64,

@@ -21,7 +21,7 @@ pub struct PrecisionRepeats {
     rungs: Vec<u32>,
     /// Cells that have rows.
     cells: HashMap<u64, PrecisionCell>,
-    /// Trials allowed.
+    /// Trials that may be run.
     total: u64,
     /// Trials that it should come to.
     expected: u64,
@@ -51,7 +51,7 @@ struct PrecisionCell {
     expected: u32,
 }
 
-/// Where the cells of a sweep stand.
+/// How far the cells of a sweep are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrecisionProgress {
     /// Cells known well enough, by the number of repeats at which they were.
@@ -128,7 +128,7 @@ impl PrecisionRepeats {
         self.cells.get(&cell)?.reached_at
     }
 
-    /// Where all cells stand.
+    /// How far all cells are.
     pub fn progress(&self) -> &PrecisionProgress {
         &self.progress
     }

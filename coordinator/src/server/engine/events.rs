@@ -30,7 +30,7 @@ pub enum EngineEvent {
     User(UserEvent),
     /// The store, or the folder of checkpoints, has dealt with something.
     Store(StoreEvent),
-    /// A question.
+    /// A question about the core's state.
     Query(Box<dyn FnOnce(&Core) + Send>),
     /// Time passed.
     Tick,
@@ -204,7 +204,7 @@ pub struct IncomingBatch {
     pub worker: WorkerId,
     /// The lease under which it is sent.
     pub fence: Fence,
-    /// Number of the sweep.
+    /// The number of the sweep that the results are of.
     pub sweep: i64,
     /// The results, until the store has them.
     pub results: Vec<TrialResult>,

@@ -26,7 +26,7 @@ use crate::store::StoreWrite;
 use crate::store::writer::WriterHandle;
 use crate::throttled_log::ThrottledLog;
 
-/// The loop's own state.
+/// The event loop and what it owns.
 pub struct Engine {
     core: Core,
     started: Instant,

@@ -22,7 +22,7 @@ use crate::server::listen::PeerInfo;
 /// How long a message may take from its first byte to its last.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The layer.
+/// Limits the requests of all services.
 #[derive(Clone)]
 pub(crate) struct LimitLayer {
     limits: Limits,

@@ -51,7 +51,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// A share of a limit, one request or a number of bytes: free again when dropped.
 pub(crate) type Permit = OwnedSemaphorePermit;
 
-/// Places of one kind.
+/// A limit on one kind of thing.
 #[derive(Debug, Clone)]
 pub(crate) struct Limit {
     semaphore: Arc<Semaphore>,

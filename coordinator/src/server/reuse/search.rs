@@ -36,7 +36,7 @@ type SweepExtent = (i64, SweepState, u32, u64, u64);
 pub(super) enum ReuseDecision {
     /// This one is the same.
     Same(Box<ComparableSweep>),
-    /// Some of its trials.
+    /// Others have some of its trials.
     Parts(ReusableRows),
 }
 
