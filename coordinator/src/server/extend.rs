@@ -127,7 +127,7 @@ impl SweepApi {
         let spec = Arc::new(spec);
         sweep_changes::run_exclusively(&self.0, move |context| async move {
             sweep_changes::send_and_wait(&context, |reply| {
-                UserEvent::Extend(number, from, to, spec, reply)
+                UserEvent::Extend(number, Box::new(from), Box::new(to), spec, reply)
             })
             .await
         })

@@ -65,8 +65,8 @@ pub enum UserEvent {
     /// Give a sweep a file that asks for more repeats of its cells (the second one) in place of the first one.
     Extend(
         i64,
-        SpecSource,
-        SpecSource,
+        Box<SpecSource>,
+        Box<SpecSource>,
         Arc<Spec>,
         oneshot::Sender<Result<(), UserError>>,
     ),

@@ -142,7 +142,7 @@ impl Engine {
             UserEvent::Launch(row, spec, reply) => self.store_sweep(row, spec, reply),
             UserEvent::Steer(sweep, steering, reply) => self.store_steering(sweep, steering, reply),
             UserEvent::Extend(sweep, from, to, spec, reply) => {
-                self.store_extension(sweep, from, to, spec, reply)
+                self.store_extension(sweep, *from, *to, spec, reply)
             }
             UserEvent::InsertSuccessor(successor, reply) => self.store_successor(successor, reply),
             UserEvent::InsertReusing(reusing, reply) => self.store_reusing_sweep(reusing, reply),
@@ -161,7 +161,7 @@ impl Engine {
 
     fn handle_store_event(&mut self, event: StoreEvent, now: CoreTime) -> Vec<Effect> {
         match event {
-            StoreEvent::Launched(row, spec, reply) => self.on_sweep_stored(row, spec, reply, now),
+            StoreEvent::Launched(row, spec, reply) => self.on_sweep_stored(*row, spec, reply, now),
             StoreEvent::BatchCommitted(batch, result) => {
                 self.on_batch_committed(*batch, result, now)
             }

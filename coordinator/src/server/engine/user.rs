@@ -43,13 +43,13 @@ impl Engine {
 
     pub(crate) fn on_sweep_stored(
         &mut self,
-        row: Box<SweepRow>,
+        row: SweepRow,
         spec: Arc<Spec>,
         reply: oneshot::Sender<Result<i64, StoreError>>,
         now: CoreTime,
     ) -> Vec<Effect> {
         let number = row.number;
-        let sweep = Sweep::new(Arc::new(*row), spec);
+        let sweep = Sweep::new(Arc::new(row), spec);
         let effects = self.core.on_sweep_added(sweep, [], now);
         let _ = reply.send(Ok(number));
 
