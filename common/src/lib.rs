@@ -14,24 +14,28 @@
 pub mod config;
 pub mod dataset;
 pub mod duration;
+pub mod error_code;
 pub mod escape;
 pub mod expr;
 pub mod grid;
+pub mod ids;
 pub mod metric;
 pub mod net;
 mod normal;
 pub mod number_format;
 pub mod pinned_file;
 pub mod random_streams;
+mod resolve;
 pub mod spec;
 pub mod spec_file;
 pub mod trial;
 pub mod weights;
 
 pub use config::TrialConfig;
+pub use error_code::ErrorCode;
 pub use grid::Grid;
 pub use spec::Spec;
-pub use spec_file::error::{ErrorCode, SpecError};
+pub use spec_file::error::SpecError;
 pub use trial::{Outcome, TrialKey, TrialResult};
 
 /// What two programs must share to be called builds of the same version.

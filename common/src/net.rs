@@ -5,7 +5,7 @@
 
 use crate::config::{ModelConfig, ModelKind, Norm, TrialConfig, VggDepth};
 use crate::metric::MeasurementPass;
-use crate::spec::Measure;
+use crate::spec::measure::Measure;
 
 /// A network as data.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,8 +3,6 @@
 
 use std::collections::HashSet;
 
-use crate::spec_file::node::format_shortest;
-
 /// Powers of ten of numbers that are written out.
 const PLAIN_EXPONENTS: std::ops::Range<i32> = -4..7;
 /// Most decimals of numbers that are written out together.
@@ -213,6 +211,16 @@ pub fn can_round_to(x: f64, typed: f64) -> bool {
     let near = (x - typed).abs() <= 1e-3 * x.abs();
     let same = |digits| format_significant(x, digits).parse() == Ok(typed);
     x == typed || (near && (MIN_DIGITS..ALL_DIGITS).any(same))
+}
+
+/// A number in the shortest digits that read back as the same `f64`, in plain notation from 1e-4 up to 1e7.
+pub fn format_shortest(x: f64) -> String {
+    let magnitude = x.abs();
+    if magnitude != 0.0 && !(1e-4..1e7).contains(&magnitude) {
+        format!("{x:e}")
+    } else {
+        format!("{x}")
+    }
 }
 
 #[cfg(test)]

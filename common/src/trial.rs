@@ -1,5 +1,7 @@
 //! A trial's identity and how it ended.
 
+pub use crate::ids::{from_hex, to_hex};
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -133,24 +135,4 @@ impl TrialResult {
             isa: String::new(),
         }
     }
-}
-
-/// Hex digits of a digest.
-pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// The bytes of a string of hex digits.
-pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .map(|c| c.to_digit(16).map(|d| d as u8))
-        .collect();
-    let digits = digits.filter(|d| d.len().is_multiple_of(2))?;
-    Some(
-        digits
-            .chunks(2)
-            .map(|pair| pair[0] << 4 | pair[1])
-            .collect(),
-    )
 }

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
 use crate::net::{Layer, LinearOp, Net, ParamRole};
-use crate::spec_file::error::suggest_nearest;
+use crate::spec_file::suggest::suggest_nearest;
 
 /// The numbers of a network.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 
 use ergodic_common::grid::MAX_AXES;
 use ergodic_common::metric::MAX_METRICS;
-use ergodic_common::spec::{MAX_PREDICTIONS, MAX_TEXT_BYTES};
+use ergodic_common::spec::measure::MAX_PREDICTIONS;
+use ergodic_common::spec::source::MAX_TEXT_BYTES;
 use prost::bytes::Buf as _;
 use prost::{Message, Name};
 use tonic::Status;

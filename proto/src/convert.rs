@@ -2,7 +2,8 @@
 
 use ergodic_common::metric::MAX_METRICS;
 use ergodic_common::pinned_file::{FileData, FilePin};
-use ergodic_common::spec::{MAX_PREDICTIONS, SpecSource};
+use ergodic_common::spec::measure::MAX_PREDICTIONS;
+use ergodic_common::spec::source::SpecSource;
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::trial::{Curve, Outcome, Predictions, TrialKey, TrialResult};
 

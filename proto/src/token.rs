@@ -8,7 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ergodic_common::trial::{from_hex, to_hex};
+use ergodic_common::ids::{from_hex, to_hex};
 
 /// What the holder of a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

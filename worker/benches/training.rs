@@ -10,7 +10,8 @@ use ergodic_common::config::{Length, TrialConfig, VisitOrder};
 use ergodic_common::dataset::{Dataset, Images};
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::{SeedPlan, Streams};
-use ergodic_common::spec::{Measure, SpecSource};
+use ergodic_common::spec::measure::Measure;
+use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 use ergodic_worker::train::{Isa, Job, TrialData, run_trial};
 

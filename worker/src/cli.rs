@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ergodic_common::duration::parse_duration;
+use ergodic_common::error_code::ErrorCode;
 use ergodic_common::escape::escape_lines;
-use ergodic_common::spec::SpecSource;
-use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
+use ergodic_common::spec::source::SpecSource;
+use ergodic_common::{BUILD, Spec, TrialKey};
 use ergodic_proto::channel::connect::ClientAuth;
 use ergodic_proto::log::EscapedLineWriter;
 use ergodic_proto::status::UserError;
@@ -469,7 +470,7 @@ fn new_worker_id() -> String {
             .as_slice(),
     );
 
-    ergodic_common::trial::to_hex(&hasher.finalize().as_bytes()[..16])
+    ergodic_common::ids::to_hex(&hasher.finalize().as_bytes()[..16])
 }
 
 fn host_name() -> String {

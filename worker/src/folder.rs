@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ergodic_common::trial::to_hex;
+use ergodic_common::ids::to_hex;
 
 /// A folder of checkpoints, which several workers may share.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
+use ergodic_common::error_code::ErrorCode;
+use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 
 use crate::link::LinkPool;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use ergodic_common::TrialResult;
+use ergodic_common::error_code::ErrorCode;
 use ergodic_common::trial::CPU_F32;
-use ergodic_common::{ErrorCode, TrialResult};
 use ergodic_proto::status::UserError;
 use tokio::sync::Notify;
 

@@ -1,89 +1,12 @@
 //! `[data]`
 
 use super::{range_for_key, word_for_value};
-use crate::pinned_file::{FileData, SAFETENSORS_SUFFIX};
+use crate::dataset::name::DatasetName;
+use crate::ids::to_hex;
+use crate::number_format::format_shortest;
+use crate::pinned_file::SAFETENSORS_SUFFIX;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::format_shortest;
 use crate::spec_file::reader::TableReader;
-use crate::trial::to_hex;
-
-/// The datasets Ergodic knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DatasetName {
-    /// Generated stroke-drawn digits, 28×28, ten classes: needs no files.
-    Glyphs,
-    /// MNIST in IDX form.
-    Mnist,
-    /// Fashion-MNIST in IDX form.
-    FashionMnist,
-    /// CIFAR-10, binary version.
-    Cifar10,
-    /// CIFAR-100, binary version, fine labels.
-    Cifar100,
-    /// A safetensors file.
-    File(FileData),
-}
-
-impl DatasetName {
-    /// Names as written in a sweep file; a file is named by its path.
-    pub const NAMES: [(&'static str, Self); 5] = [
-        ("glyphs", Self::Glyphs),
-        ("mnist", Self::Mnist),
-        ("fashion-mnist", Self::FashionMnist),
-        ("cifar10", Self::Cifar10),
-        ("cifar100", Self::Cifar100),
-    ];
-
-    /// The name as written in a sweep file.
-    pub fn as_str(self) -> &'static str {
-        if let Self::File(_) = self {
-            "the dataset file"
-        } else {
-            word_for_value(&Self::NAMES, self)
-        }
-    }
-
-    /// Images in the full training and test sets.
-    pub fn split_sizes(self) -> (u32, u32) {
-        match self {
-            Self::Glyphs => (10_000, 2_000),
-            Self::Mnist | Self::FashionMnist => (60_000, 10_000),
-            Self::Cifar10 | Self::Cifar100 => (50_000, 10_000),
-            Self::File(data) => data.sizes,
-        }
-    }
-
-    /// Height, width and channels of an image.
-    pub fn image_shape(self) -> (u32, u32, u32) {
-        match self {
-            Self::Glyphs | Self::Mnist | Self::FashionMnist => (28, 28, 1),
-            Self::Cifar10 | Self::Cifar100 => (32, 32, 3),
-            Self::File(data) => data.shape,
-        }
-    }
-
-    /// Bytes of the whole dataset in memory.
-    pub fn bytes_in_memory(self) -> u64 {
-        let (train, test) = self.split_sizes();
-        let (height, width, channels) = self.image_shape();
-        let number = if matches!(self, Self::File(data) if data.floats) {
-            4
-        } else {
-            1
-        };
-        u64::from(train + test)
-            * (number * u64::from(height) * u64::from(width) * u64::from(channels) + 1)
-    }
-
-    /// Number of classes.
-    pub fn class_count(self) -> u32 {
-        match self {
-            Self::Cifar100 => 100,
-            Self::File(data) => data.classes,
-            _ => 10,
-        }
-    }
-}
 
 /// How training images are visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +87,7 @@ impl DataConfig {
         }
     }
 
-    pub(super) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
+    pub(crate) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
         let r = root.section("data")?;
         let dataset = Self::read_dataset_name(&r)?;
         let (train_all, test_all) = dataset.split_sizes();

@@ -1,10 +1,11 @@
 //! `[model]`
 
 use super::{range_for_key, word_for_value};
+use crate::ids::to_hex;
+use crate::number_format::format_shortest;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::{SpecNode, format_shortest};
+use crate::spec_file::node::SpecNode;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
-use crate::trial::to_hex;
 
 /// `model.kind` with the fields that belong to it.
 #[derive(Debug, Clone, PartialEq)]
@@ -232,7 +233,7 @@ const KIND_FIELDS: [(&str, &[ModelKindWord]); 12] = [
 ];
 
 impl ModelConfig {
-    pub(super) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
+    pub(crate) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
         let r = root.section("model")?;
         let kind = Self::read_kind(&r)?;
         let init = r.section("init")?;

@@ -1,8 +1,9 @@
 //! `train.schedule`
 
 use super::Length;
+use crate::number_format::format_shortest;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::{SpecValue, format_shortest};
+use crate::spec_file::node::SpecValue;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
 /// A change of a hyperparameter: set it, or multiply its present value.

@@ -2,8 +2,9 @@
 
 use super::schedule::{Curve, ScheduleStep};
 use super::{Length, ModelKind, range_for_key, word_for_value};
+use crate::number_format::format_shortest;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::{SpecNode, SpecValue, format_shortest};
+use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader};
 
 /// What is minimised, as a mean over a batch.
@@ -174,7 +175,7 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    pub(super) fn read_section(
+    pub(crate) fn read_section(
         root: &TableReader<'_>,
         kind: &ModelKind,
     ) -> Result<Self, SpecError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::glyphs::generate_glyphs;
 use super::{DataError, Dataset, Images, formats};
-use crate::config::DatasetName;
+use crate::dataset::name::DatasetName;
 
 /// Loads `name` from below `dir`, reading only as many training files as it takes to have `train` images.
 ///

@@ -3,12 +3,15 @@
 pub mod files;
 mod formats;
 mod glyphs;
+pub mod name;
+pub mod safetensors;
 mod summary;
 
 pub use glyphs::generate_glyphs;
 pub use summary::DatasetSummary;
 
-use crate::config::{DataConfig, DatasetName};
+use crate::config::DataConfig;
+use crate::dataset::name::DatasetName;
 use crate::random_streams::{Purpose, Streams};
 
 /// Images, channels last, one byte per channel, with their labels.
@@ -78,7 +81,7 @@ impl Dataset {
     /// Bytes that are not of this form, or labels out of range.
     pub fn decode(bytes: &[u8]) -> Result<Self, DataError> {
         if !bytes.starts_with(MAGIC) {
-            return crate::pinned_file::decode_dataset(bytes);
+            return crate::dataset::safetensors::decode_dataset(bytes);
         }
         Self::try_decode_canonical(bytes)
             .ok_or_else(|| DataError("these bytes are not a dataset in Ergodic's form".into()))

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use super::{DataError, Dataset, Images, Subset};
 use crate::Spec;
-use crate::config::{DataConfig, DatasetName, TrialConfig};
-use crate::trial::{TrialKey, to_hex};
+use crate::config::{DataConfig, TrialConfig};
+use crate::dataset::name::DatasetName;
+use crate::ids::to_hex;
+use crate::trial::TrialKey;
 
 /// What a new sweep trains on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,7 +262,7 @@ fn value_range(images: &Images) -> ValueRange {
 mod tests {
     use crate::dataset::summary::*;
     use crate::pinned_file::{FileData, FilePin};
-    use crate::spec::SpecSource;
+    use crate::spec::source::SpecSource;
 
     /// A dataset of a file with images of this shape, whose training images have these labels.
     fn file(shape: (u32, u32, u32), labels: &[u8], pixels: u8) -> Dataset {

@@ -450,7 +450,7 @@ impl<'a> ExprParser<'a> {
                     .iter()
                     .map(|(known, _)| *known)
                     .chain(VARIADIC_FUNCTIONS.iter().map(|(known, _)| *known));
-                let hint = crate::spec_file::error::suggest_nearest(name, known);
+                let hint = crate::spec_file::suggest::suggest_nearest(name, known);
                 return Err(format!(
                     "there is no function {name}, {hint} (a product is written with *)"
                 ));

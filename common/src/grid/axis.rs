@@ -4,10 +4,11 @@ use std::sync::OnceLock;
 
 use crate::number_format::{DistinctFormat, can_round_to, has_short_form};
 use crate::random_streams;
-use crate::spec::format_value;
+use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::ReadingMode;
-use crate::spec_file::node::{Origin, SpecNode, SpecValue};
+use crate::spec_file::node::format_value;
+use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader};
 
 /// A named factor of the grid.

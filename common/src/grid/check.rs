@@ -7,8 +7,9 @@ use super::varieties::Varieties;
 use super::{Grid, StillWanted};
 use crate::config::{TrialConfig, can_be_unused, numeric_field_range};
 use crate::grid::axis::{Axis, AxisValues};
+use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::{Origin, SpecTable, SpecValue};
+use crate::spec_file::node::{SpecTable, SpecValue};
 use crate::spec_file::reader::{NumberRange, quote_value};
 
 /// Most steps that expressions take over all cells: some seconds.

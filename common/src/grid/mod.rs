@@ -21,9 +21,10 @@ use crate::expr::Expr;
 use crate::grid::axis::Axis;
 use crate::pinned_file::FilePin;
 use crate::random_streams;
+use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::ReadingMode;
-use crate::spec_file::node::{Origin, SpecNode, SpecTable, SpecValue};
+use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
 
 /// Whether anybody still waits for what a file means. Where nobody does, its reading ends.

@@ -7,10 +7,12 @@ use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, is_shape_field, numeric_field_r
 use crate::expr::Expr;
 use crate::grid::axis::{Axis, MAX_POINTS};
 use crate::metric::Metric;
-use crate::spec_file::error::{SpecError, suggest_nearest};
+use crate::spec_file::error::Origin;
+use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::{GRAMMAR, ReadingMode};
-use crate::spec_file::node::{Origin, SpecNode, SpecTable, SpecValue};
+use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::reader::quote_value;
+use crate::spec_file::suggest::suggest_nearest;
 
 /// Columns that stand beside the axes in tables; metrics do so too.
 const RESERVED_COLUMNS: [&str; 23] = [

@@ -2,8 +2,9 @@
 //! count.
 
 use crate::grid::is_axis_form;
-use crate::spec::SpecSource;
-use crate::spec_file::node::{SpecTable, SpecValue, format_shortest};
+use crate::number_format::format_shortest;
+use crate::spec::source::SpecSource;
+use crate::spec_file::node::{SpecTable, SpecValue};
 
 impl SpecSource {
     /// The hash of all that the file says, its settings and the content of the files that it names included: two files of one

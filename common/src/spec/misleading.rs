@@ -8,8 +8,8 @@ use crate::metric::Metric;
 use crate::random_streams::Purpose;
 use crate::spec::Spec;
 use crate::spec::stopping_rule::{MIN_FIRST_RUNG, StoppingCriterion, StoppingRule};
+use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::Origin;
 
 /// Refuses a new sweep whose results would mislead.
 ///
@@ -267,8 +267,8 @@ fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
 
 #[cfg(test)]
 mod tests {
-    use crate::spec::SpecSource;
     use crate::spec::misleading::*;
+    use crate::spec::source::SpecSource;
 
     const TEXT: &str = "name = \"t\"\nREPEATS\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"\n[train]\nepochs = 1\nbatch_size = 32\n\
                         lr = 0.1\n[measure]\nmetrics = [\"test_acc\", \"test_loss\"]\n";

@@ -1,159 +1,42 @@
 //! A sweep file, read and checked.
 
 pub(crate) mod meaning_hash;
+pub mod measure;
 pub mod misleading;
 pub mod result_reuse;
 pub mod scheduling;
+pub(crate) mod seeds;
+pub mod source;
 pub mod stopping_rule;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{Length, ModelKind, TrialConfig};
-use crate::escape::escape_line;
+pub use crate::spec::measure::{EvalStatistics, MAX_PREDICTIONS, Measure, Moment, Probe};
+pub use crate::spec::source::{MAX_TEXT_BYTES, SpecSource};
+pub use crate::spec_file::node::{format_short_value, format_value};
+
+use crate::config::{ModelKind, TrialConfig};
 use crate::grid::{Grid, StillWanted};
-use crate::metric::{MAX_METRICS, MeasurementPass, Metric};
-use crate::number_format::DistinctFormat;
-use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
+use crate::metric::Metric;
 use crate::random_streams;
-use crate::random_streams::{Purpose, SeedPlan, Streams};
+use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::scheduling::Scheduling;
+use crate::spec::seeds::read_seeds;
+use crate::spec::source::expand_short_name;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
-use crate::spec_file::error::{SpecError, suggest_nearest};
-use crate::spec_file::grammar::{GRAMMAR, ReadingMode};
+use crate::spec_file::error::SpecError;
+use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node;
-use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
-use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
+use crate::spec_file::reader::{NumberRange, TableReader};
+use crate::spec_file::suggest::suggest_nearest;
 use crate::trial::{CPU_F32, CUDA_F32, TrialKey};
 
 /// Most trials of a sweep.
 pub const MAX_TRIALS: u64 = 1_000_000_000;
 /// Most numbers in a trial's curve: steps and samples of all metrics.
 const MAX_CURVE_NUMBERS: u64 = 200_000;
-/// Most predictions that a trial keeps: probe points times moments.
-pub const MAX_PREDICTIONS: u64 = 1_000_000;
 /// Most cells that are resolved for [`Spec::print`].
 const FINGERPRINTED_CELLS: u64 = 256;
-/// Longest sweep file, in bytes.
-pub const MAX_TEXT_BYTES: usize = 4 << 20;
-
-/// A sweep file as the user gave it: enough to read the same spec anywhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpecSource {
-    /// The file's name, for messages.
-    pub file: String,
-    /// Its text.
-    pub text: String,
-    /// `--set key=value`, in order.
-    pub settings: Vec<String>,
-    /// The files that it names, by their content.
-    pub files: Vec<FilePin>,
-    /// The version of the grammar in which it is read.
-    pub grammar: u32,
-    /// What its cells resolve to ([`Spec::print`]), of a sweep that is stored. None is known where an earlier version of
-    /// this program stored it.
-    pub cells_fingerprint: Option<[u8; 32]>,
-}
-
-/// An empty file in today's grammar.
-impl Default for SpecSource {
-    fn default() -> Self {
-        let file = String::new();
-        let text = String::new();
-        let settings = Vec::new();
-        let files = Vec::new();
-        Self {
-            file,
-            text,
-            settings,
-            files,
-            grammar: GRAMMAR,
-            cells_fingerprint: None,
-        }
-    }
-}
-
-impl SpecSource {
-    /// What stands in the file, with the settings put into it.
-    ///
-    /// # Errors
-    /// The text is no TOML, or a setting none that can be made.
-    pub(crate) fn read_document(&self) -> Result<SpecTable, SpecError> {
-        let mut document = node::parse_document(&self.text)?;
-        for setting in &self.settings {
-            let (path, node) = node::parse_setting(setting)?;
-            let place = node.origin.clone();
-            document
-                .set_at_path(&expand_short_name(&path), node)
-                .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
-        }
-
-        Ok(document)
-    }
-
-    /// The name that the file and its settings give the sweep, whatever else is wrong with it.
-    pub fn sweep_name(&self) -> Option<String> {
-        let document = self
-            .read_document()
-            .or_else(|_| node::parse_document(&self.text))
-            .ok()?;
-        Some(
-            document
-                .get("name")?
-                .value
-                .as_str()?
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(64)
-                .collect(),
-        )
-    }
-
-    /// The paths of files that the text and the settings name, as they stand there. What cannot be read names none: that
-    /// is for [`Spec::read`] to say.
-    pub fn named_files(&self) -> Vec<String> {
-        let Ok(document) = self.read_document() else {
-            return Vec::new();
-        };
-        let mut paths = Vec::new();
-
-        for field in [
-            &["data", "dataset"][..],
-            &["model", "init", "file"],
-            &["grid"],
-        ] {
-            value_at_path(&document, field)
-                .iter()
-                .for_each(|value| collect_file_names(value, &mut paths));
-        }
-
-        paths.sort_unstable();
-        paths.dedup();
-        paths
-    }
-}
-
-/// What stands under a path of keys.
-fn value_at_path<'a>(document: &'a SpecTable, path: &[&str]) -> Option<&'a SpecValue> {
-    let (key, rest) = path.split_first()?;
-    match &document.get(key)?.value {
-        SpecValue::Table(table) if !rest.is_empty() => value_at_path(table, rest),
-        value => rest.is_empty().then_some(value),
-    }
-}
-
-fn collect_file_names(value: &SpecValue, paths: &mut Vec<String>) {
-    match value {
-        SpecValue::Str(text) if text.ends_with(SAFETENSORS_SUFFIX) => paths.push(text.clone()),
-        SpecValue::List(items) => items
-            .iter()
-            .for_each(|item| collect_file_names(&item.value, paths)),
-        SpecValue::Table(table) => table
-            .0
-            .iter()
-            .for_each(|(_, node)| collect_file_names(&node.value, paths)),
-        _ => {}
-    }
-}
 
 /// What a sweep file means.
 #[derive(Debug, Clone)]
@@ -176,81 +59,6 @@ pub struct Spec {
     pub scheduling: Scheduling,
     /// All cells.
     pub grid: Grid,
-}
-
-/// `[measure]`: what is sampled, and when.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Measure {
-    /// Sampled after every so many steps or epochs, and at the end.
-    pub every: Length,
-    /// What is sampled.
-    pub metrics: Vec<Metric>,
-    /// Under which statistics of batch norms networks are evaluated.
-    pub statistics: EvalStatistics,
-    /// The probe set, if predictions are kept.
-    pub probe: Option<Probe>,
-    /// Whether the trained weights are kept.
-    pub save: bool,
-}
-
-impl Measure {
-    /// Whether a metric is read from this pass.
-    pub fn needs_pass(&self, pass: MeasurementPass) -> bool {
-        self.metrics
-            .iter()
-            .any(|metric| metric.required_pass() == Some(pass))
-    }
-}
-
-/// `[measure] statistics`: those of batch norms under which test, validation and probe images are evaluated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EvalStatistics {
-    /// Those that follow the training batches with a momentum.
-    Running,
-    /// Means over the batches of an epoch of training images, not augmented, under the weights that are evaluated.
-    ReEstimated,
-}
-
-const EVAL_STATISTICS: [(&str, EvalStatistics); 2] = [
-    ("running", EvalStatistics::Running),
-    ("re-estimated", EvalStatistics::ReEstimated),
-];
-
-/// `[measure] probe`: the fixed test inputs for which predictions are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
-    /// How many.
-    pub points: u32,
-    /// When they are looked at.
-    pub at: Vec<Moment>,
-}
-
-/// A moment of a trial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// After so many steps or epochs.
-    After(Length),
-    /// After the last step.
-    Final,
-}
-
-impl Moment {
-    /// "20 epochs", "500 steps", or "final".
-    pub fn parse(text: &str) -> Option<Self> {
-        if text.trim() == "final" {
-            Some(Self::Final)
-        } else {
-            Length::parse(text).map(Self::After)
-        }
-    }
-
-    /// The number of steps after which it is, in a trial of this config.
-    pub fn step_in_trial(self, config: &TrialConfig) -> u64 {
-        match self {
-            Self::After(length) => config.length_in_steps(length),
-            Self::Final => config.total_steps(),
-        }
-    }
 }
 
 impl Spec {
@@ -295,7 +103,11 @@ impl Spec {
                 "the file has {} bytes; at most {MAX_TEXT_BYTES} are possible",
                 source.text.len()
             );
-            return Err(SpecError::new(node::Origin::Default, "", message));
+            return Err(SpecError::new(
+                crate::spec_file::error::Origin::Default,
+                "",
+                message,
+            ));
         }
 
         let document = source.read_document()?;
@@ -312,7 +124,7 @@ impl Spec {
         let repeats = read_repeats(&r);
         let seeds = read_seeds(&r);
 
-        let measure = Measure::read_section(&r);
+        let measure = measure::Measure::read_section(&r);
         let numerics = read_numerics(&r);
         let terms = Scheduling::read_fields(&r);
 
@@ -347,7 +159,11 @@ impl Spec {
             let message = format!(
                 "{trials} trials are too many; at most {MAX_TRIALS} are possible: use fewer repeats"
             );
-            return Err(SpecError::new(node::Origin::Default, "repeats", message));
+            return Err(SpecError::new(
+                crate::spec_file::error::Origin::Default,
+                "repeats",
+                message,
+            ));
         }
 
         Ok(spec)
@@ -383,7 +199,11 @@ impl Spec {
              repeats = {combinations}, or a multiple",
             self.repeats
         );
-        Err(SpecError::new(node::Origin::Default, "repeats", message))
+        Err(SpecError::new(
+            crate::spec_file::error::Origin::Default,
+            "repeats",
+            message,
+        ))
     }
 
     /// A trial's curve must fit into a message.
@@ -398,7 +218,7 @@ impl Spec {
                 self.measure.metrics.len()
             );
             return Err(SpecError::new(
-                node::Origin::Default,
+                crate::spec_file::error::Origin::Default,
                 "measure.every",
                 message,
             ));
@@ -423,7 +243,7 @@ impl Spec {
         );
 
         Err(SpecError::new(
-            node::Origin::Default,
+            crate::spec_file::error::Origin::Default,
             "measure.metrics",
             message,
         ))
@@ -450,7 +270,7 @@ impl Spec {
         );
 
         Err(SpecError::new(
-            node::Origin::Default,
+            crate::spec_file::error::Origin::Default,
             "measure.metrics",
             message,
         ))
@@ -482,7 +302,7 @@ impl Spec {
                     metric.name()
                 );
                 return Err(SpecError::new(
-                    node::Origin::Default,
+                    crate::spec_file::error::Origin::Default,
                     "measure.metrics",
                     message,
                 ));
@@ -494,8 +314,13 @@ impl Spec {
 
     /// What is kept must exist: the probe set in the test set, its moments in the trial.
     fn check_probe_and_weights(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        let error =
-            |field: &str, message| Err(SpecError::new(node::Origin::Default, field, message));
+        let error = |field: &str, message| {
+            Err(SpecError::new(
+                crate::spec_file::error::Origin::Default,
+                field,
+                message,
+            ))
+        };
 
         if !config.model.kind.needs_images() && (self.measure.probe.is_some() || self.measure.save)
         {
@@ -645,156 +470,6 @@ impl Spec {
     }
 }
 
-impl Measure {
-    /// Samples of these metrics alone.
-    pub fn with_metrics(every: Length, metrics: Vec<Metric>) -> Self {
-        Self {
-            every,
-            metrics,
-            statistics: EvalStatistics::Running,
-            probe: None,
-            save: false,
-        }
-    }
-
-    fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
-        let r = root.section("measure")?;
-        let every = match r.read_str("every")? {
-            None => Length::Epochs(1),
-            Some(text) => Length::parse(text).ok_or_else(|| {
-                r.error_at(
-                    "every",
-                    format!("expected something like \"1 epoch\" or \"50 steps\", found '{text}'"),
-                )
-            })?,
-        };
-
-        let metrics = match r.read_list("metrics")? {
-            None => vec![Metric::TrainLoss, Metric::TestAcc],
-            Some(items) => Self::read_metrics(&r, items)?,
-        };
-        let statistics = r
-            .read_word("statistics", &EVAL_STATISTICS)?
-            .unwrap_or(EvalStatistics::Running);
-
-        let probe = Self::read_probe(&r)?;
-        let save = Self::read_save_weights(&r)?;
-        r.refuse_unknown_keys()?;
-        Ok(Self {
-            every,
-            metrics,
-            statistics,
-            probe,
-            save,
-        })
-    }
-
-    fn read_probe(measure: &TableReader<'_>) -> Result<Option<Probe>, SpecError> {
-        if measure.read_node("probe").is_none() {
-            return Ok(None);
-        }
-
-        let r = measure.section("probe")?;
-        let Some(points) =
-            r.read_whole_number("points", NumberRange::whole_numbers(1, MAX_PREDICTIONS))?
-        else {
-            return Err(r.error_at("points", "how many test images? Set points = 1000"));
-        };
-
-        let moment = |item: &SpecNode| {
-            let moment = item.value.as_str().and_then(Moment::parse);
-            moment.ok_or_else(|| {
-                let found = quote_value(&item.value);
-                r.error_at(
-                    "at",
-                    format!("expected moments like \"20 epochs\", \"50 steps\" or \"final\", found {found}"),
-                )
-            })
-        };
-        let at = match r.read_list("at")? {
-            None => vec![Moment::Final],
-            Some(items) => items.iter().map(moment).collect::<Result<Vec<_>, _>>()?,
-        };
-        if at.is_empty() {
-            return Err(r.error_at("at", "the list is empty: name a moment, such as \"final\""));
-        }
-
-        if points * at.len() as u64 > MAX_PREDICTIONS {
-            let message = format!(
-                "{points} points at {} moments are too many: at most {MAX_PREDICTIONS} predictions per trial are kept",
-                at.len()
-            );
-            return Err(r.error_at("points", message));
-        }
-
-        r.refuse_unknown_keys()?;
-        Ok(Some(Probe {
-            points: points as u32,
-            at,
-        }))
-    }
-
-    fn read_save_weights(r: &TableReader<'_>) -> Result<bool, SpecError> {
-        let items = r.read_list("save")?.unwrap_or_default();
-        for item in items {
-            if item.value.as_str() != Some("final") {
-                let message = format!(
-                    "only \"final\" weights can be kept, not {}: set save = [\"final\"]",
-                    quote_value(&item.value)
-                );
-                return Err(r.error_at("save", message));
-            }
-        }
-
-        Ok(!items.is_empty())
-    }
-
-    fn read_metrics(r: &TableReader<'_>, items: &[SpecNode]) -> Result<Vec<Metric>, SpecError> {
-        if items.len() > MAX_METRICS {
-            r.refuse_if_new("metrics", || {
-                format!(
-                    "{} metrics are too many; at most {MAX_METRICS} are possible",
-                    items.len()
-                )
-            })?;
-        }
-
-        let mut metrics = Vec::new();
-        for item in items {
-            let name = item.value.as_str().unwrap_or_default();
-            let Some(metric) = Metric::from_name(name) else {
-                let hint = suggest_nearest(name, Metric::NAMES.iter().map(|(word, _)| *word));
-                return Err(r.error_at(
-                    "metrics",
-                    format!("unknown metric {}, {hint}", quote_value(&item.value)),
-                ));
-            };
-            if metrics.contains(&metric) {
-                return Err(r.error_at("metrics", format!("the metric {name} stands here twice")));
-            }
-
-            metrics.push(metric);
-        }
-
-        if metrics.is_empty() {
-            return Err(r.error_at(
-                "metrics",
-                "the list is empty: name at least one metric, such as \"test_acc\"",
-            ));
-        }
-
-        Ok(metrics)
-    }
-}
-
-/// `--set lr=0.1` means the same as `--set train.lr=0.1`.
-pub(crate) fn expand_short_name(path: &str) -> String {
-    let short = crate::config::SHORT_NAMES
-        .iter()
-        .find(|(short, _)| *short == path);
-    short.map_or_else(|| path.to_owned(), |(_, full)| (*full).to_owned())
-}
-
 fn read_name(r: &TableReader<'_>) -> Result<String, SpecError> {
     let Some(name) = r.read_str("name")? else {
         return Err(r.error_at(
@@ -836,99 +511,5 @@ fn read_numerics(r: &TableReader<'_>) -> Result<String, SpecError> {
             let hint = suggest_nearest(other, ["cpu-f32", CUDA_F32]);
             Err(r.error_at("numerics", format!("unknown value '{other}', {hint}")))
         }
-    }
-}
-
-fn read_seeds(root: &TableReader<'_>) -> Result<SeedPlan, SpecError> {
-    let r = root.section("seeds")?;
-    let read = |key| -> Result<Vec<Purpose>, SpecError> {
-        let mut purposes = Vec::new();
-        for item in r.read_list(key)?.unwrap_or_default() {
-            let name = item.value.as_str().unwrap_or_default();
-            let Some((_, purpose)) = random_streams::NAMED_PURPOSES
-                .iter()
-                .find(|(word, _)| *word == name)
-            else {
-                let hint = suggest_nearest(
-                    name,
-                    random_streams::NAMED_PURPOSES.iter().map(|(word, _)| *word),
-                );
-                return Err(r.error_at(
-                    key,
-                    format!("unknown stream {}, {hint}", quote_value(&item.value)),
-                ));
-            };
-
-            if !purposes.contains(purpose) {
-                purposes.push(*purpose);
-            }
-        }
-
-        Ok(purposes)
-    };
-    let plan = SeedPlan {
-        per_cell: read("per_cell")?,
-        fixed: read("fixed")?,
-        crossed: read_crossed_streams(&r)?,
-    };
-
-    r.refuse_unknown_keys()?;
-    match plan
-        .crossed
-        .iter()
-        .find(|(purpose, _)| plan.fixed.contains(purpose))
-    {
-        Some((purpose, _)) => {
-            let name = random_streams::NAMED_PURPOSES
-                .iter()
-                .find(|(_, named)| named == purpose)
-                .map_or("", |named| named.0);
-            Err(r.error_at(
-                "crossed",
-                format!("the stream '{name}' is fixed, too: it cannot be both"),
-            ))
-        }
-        None => Ok(plan),
-    }
-}
-
-/// `seeds.crossed`: how many streams there are of each purpose.
-fn read_crossed_streams(seeds: &TableReader<'_>) -> Result<Vec<(Purpose, u32)>, SpecError> {
-    if seeds.read_node("crossed").is_none() {
-        return Ok(Vec::new());
-    }
-
-    let r = seeds.section("crossed")?;
-    let mut crossed = Vec::new();
-
-    for (name, purpose) in random_streams::NAMED_PURPOSES {
-        crossed.extend(
-            r.read_whole_number(name, NumberRange::whole_numbers(2, 1_000_000))?
-                .map(|count| (purpose, count as u32)),
-        );
-    }
-
-    r.refuse_unknown_keys()?;
-    if crossed.len() < 2 {
-        return Err(seeds.error_at(
-            "crossed",
-            "name two streams or more, as in crossed = { init = 10, order = 20 }",
-        ));
-    }
-
-    Ok(crossed)
-}
-
-/// The text of a [`Value`] that stands alone, for people, short enough for a table. Values of one axis are told apart by
-/// [`Axis::write`](crate::axis::Axis::write).
-pub fn format_short_value(value: &SpecValue) -> String {
-    format_value(value, DistinctFormat::default())
-}
-
-/// The text of a [`Value`] for people, numbers as these say.
-pub fn format_value(value: &SpecValue, numbers: DistinctFormat) -> String {
-    match value {
-        SpecValue::Float(x) => numbers.format_number(*x),
-        other => escape_line(&other.to_string()).into_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! What of a trial's result another sweep can use that asks for the same trial.
 
 use crate::TrialConfig;
-use crate::spec::Measure;
+use crate::spec::measure::Measure;
 use crate::trial::{Curve, Predictions, TrialResult};
 
 /// How the result that a sweep asks for is made out of one that has more.
@@ -113,7 +113,7 @@ impl ResultSelection {
 #[cfg(test)]
 mod tests {
     use crate::Spec;
-    use crate::spec::SpecSource;
+    use crate::spec::source::SpecSource;
     use crate::trial::{Curve, Predictions, TrialKey, TrialResult};
 
     fn spec(measure: &str) -> Spec {

@@ -6,10 +6,11 @@
 //! ended: what is found does not depend on the order in which trials arrive.
 
 use crate::metric::Metric;
-use crate::spec::{MAX_TRIALS, Spec, SpecSource};
-use crate::spec_file::error::{SpecError, suggest_nearest};
+use crate::spec::MAX_TRIALS;
+use crate::spec_file::error::SpecError;
 use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
+use crate::spec_file::suggest::suggest_nearest;
 
 /// When the repeats of a cell end before the most there may be.
 #[derive(Debug, Clone, PartialEq)]
@@ -258,61 +259,17 @@ impl StoppingRule {
             self.metric.name()
         );
         Err(SpecError::new(
-            crate::spec_file::node::Origin::Default,
+            crate::spec_file::error::Origin::Default,
             format!("{}.metric", self.section_path()),
             message,
         ))
     }
 }
 
-impl SpecSource {
-    /// The same sweep, which is `of`, with so many repeats per cell, or as many at most.
-    #[must_use]
-    pub fn with_repeats(&self, of: &Spec, repeats: u32) -> Self {
-        let mut source = self.clone();
-        source.replace_setting(
-            if of.stopping_rule.is_some() {
-                "repeats.max"
-            } else {
-                "repeats"
-            },
-            repeats,
-        );
-
-        // Cells that were looked at when nothing could follow are now looked at to decide something: as late as those of new sweeps.
-        let once = |until: &StoppingRule| {
-            until.is_precision_based()
-                && until.min_repeats == of.repeats
-                && until.min_repeats < MIN_FIRST_RUNG
-        };
-        if of.stopping_rule.as_ref().is_some_and(once) {
-            source.replace_setting("repeats.min", MIN_FIRST_RUNG.min(repeats));
-        }
-
-        source
-    }
-
-    /// By a setting, which takes the place of an earlier one, and stands before the last one, which pins the numerics class of a
-    /// launched sweep.
-    fn replace_setting(&mut self, field: &str, value: u32) {
-        let sets_it = |setting: &String| {
-            setting
-                .split_once('=')
-                .is_some_and(|(path, _)| path.trim() == field)
-        };
-
-        let setting = format!("{field}={value}");
-        match self.settings.iter().rposition(sets_it) {
-            Some(at) => self.settings[at] = setting,
-            None => self
-                .settings
-                .insert(self.settings.len().saturating_sub(1), setting),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use crate::spec::Spec;
+    use crate::spec::source::SpecSource;
     use crate::spec::stopping_rule::*;
 
     fn read(repeats: &str, settings: &[&str]) -> Result<Spec, String> {

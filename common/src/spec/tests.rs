@@ -8,8 +8,8 @@ use crate::Spec;
 use crate::config::{ModelKind, Toy};
 use crate::pinned_file::{FileData, FilePin};
 use crate::random_streams::Purpose;
-use crate::spec::SpecSource;
 use crate::spec::scheduling::Share;
+use crate::spec::source::SpecSource;
 use crate::trial::TrialKey;
 
 const BASE: &str = r#"

@@ -6,8 +6,7 @@
 //! in which it means what it did when it was launched, and what became a refusal later is refused of new sweeps alone. The text of a new
 //! sweep is read as today, and refused where it meant something else to the program that sent it.
 
-use crate::spec_file::error::SpecError;
-use crate::spec_file::node::Origin;
+use crate::spec_file::error::{Origin, SpecError};
 
 /// The version in which new sweep files are read. Of what an earlier one means otherwise:
 ///

@@ -5,3 +5,4 @@ pub mod error;
 pub mod grammar;
 pub mod node;
 pub mod reader;
+pub mod suggest;

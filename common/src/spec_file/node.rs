@@ -1,23 +1,16 @@
 //! The untyped tree of a sweep file, in which every value remembers where it came from.
 
 use std::fmt;
-use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::escape::escape_line;
+use crate::number_format::DistinctFormat;
 use crate::spec_file::error::SpecError;
 
-/// Where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// A line of the sweep file, counted from 1.
-    Line(u32),
-    /// A `--set key=value`, which all values in it have in common.
-    Set(Arc<str>),
-    /// Nowhere: it is a default.
-    Default,
-}
+pub use crate::number_format::format_shortest;
+pub use crate::spec_file::error::Origin;
 
 /// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,16 +103,6 @@ impl fmt::Display for SpecValue {
     }
 }
 
-/// A number in the shortest digits that read back as the same `f64`, in plain notation from 1e-4 up to 1e7.
-pub fn format_shortest(x: f64) -> String {
-    let magnitude = x.abs();
-    if magnitude != 0.0 && !(1e-4..1e7).contains(&magnitude) {
-        format!("{x:e}")
-    } else {
-        format!("{x}")
-    }
-}
-
 impl SpecTable {
     /// The value under `key`.
     pub fn get(&self, key: &str) -> Option<&SpecNode> {
@@ -177,8 +160,8 @@ impl SpecTable {
 pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
     let lines = LineIndex::from_text(text);
     let document = DeTable::parse(text).map_err(|e| {
-        let place = e.span().map_or(Origin::Default, |span| {
-            Origin::Line(lines.line_at(span.start))
+        let place = e.span().map_or(super::error::Origin::Default, |span| {
+            super::error::Origin::Line(lines.line_at(span.start))
         });
         SpecError::new(
             place,
@@ -187,7 +170,7 @@ pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
         )
     })?;
 
-    convert_table(&lines, document.get_ref(), &Origin::Default)
+    convert_table(&lines, document.get_ref(), &super::error::Origin::Default)
 }
 
 /// Parses one `--set key=value`; a value that is no TOML is taken as a string, so that `data.dataset=mnist` works.
@@ -195,7 +178,7 @@ pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
 /// # Errors
 /// A setting without `=` or with an empty key.
 pub fn parse_setting(setting: &str) -> Result<(String, SpecNode), SpecError> {
-    let place = Origin::Set(setting.into());
+    let place = super::error::Origin::Set(setting.into());
     let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
     let key = key.trim();
     let value = value.trim();
@@ -289,7 +272,7 @@ fn convert_node(
     let place = if span.is_empty() {
         outer.clone()
     } else {
-        Origin::Line(lines.line_at(span.start))
+        super::error::Origin::Line(lines.line_at(span.start))
     };
     let bad = |message: &str| Err(SpecError::new(place.clone(), key, message));
     let value = match from.get_ref() {
@@ -318,6 +301,20 @@ fn convert_node(
         value,
         origin: place,
     })
+}
+
+/// The text of a [`Value`] that stands alone, for people, short enough for a table. Values of one axis are told apart by
+/// [`Axis::write`](crate::axis::Axis::write).
+pub fn format_short_value(value: &SpecValue) -> String {
+    format_value(value, DistinctFormat::default())
+}
+
+/// The text of a [`Value`] for people, numbers as these say.
+pub fn format_value(value: &SpecValue, numbers: DistinctFormat) -> String {
+    match value {
+        SpecValue::Float(x) => numbers.format_number(*x),
+        other => escape_line(&other.to_string()).into_owned(),
+    }
 }
 
 #[cfg(test)]

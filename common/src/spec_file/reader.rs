@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 
 use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
-use crate::spec_file::error::{SpecError, suggest_nearest};
+use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::ReadingMode;
-use crate::spec_file::node::{Origin, SpecNode, SpecTable, SpecValue};
+use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
+use crate::spec_file::suggest::suggest_nearest;
 
 /// The numbers a field accepts.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ergodic_common::config::DatasetName;
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, files};
-use ergodic_common::trial::to_hex;
+use ergodic_common::ids::to_hex;
 use ergodic_proto::transfer;
 
 use crate::link::Link;

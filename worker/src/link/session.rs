@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
+use ergodic_common::error_code::ErrorCode;
+use ergodic_common::{BUILD, Spec, TrialKey};
 use ergodic_proto::channel::connect::{ClientChannel, describe_status};
 use ergodic_proto::channel::retry::with_jitter;
 use ergodic_proto::status::{UserError, leader_url, retry_after};

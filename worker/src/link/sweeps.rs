@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ergodic_common::config::{DatasetName, TrialConfig};
+use ergodic_common::config::TrialConfig;
 use ergodic_common::dataset::Dataset;
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::net::Net;
-use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{BUILD, Spec, TrialKey};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;

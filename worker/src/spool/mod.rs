@@ -14,7 +14,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use ergodic_common::{ErrorCode, TrialKey};
+use ergodic_common::TrialKey;
+use ergodic_common::error_code::ErrorCode;
 use ergodic_proto::status::UserError;
 
 use self::format::ResultOwner;

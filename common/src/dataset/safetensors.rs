@@ -1,0 +1,313 @@
+//! Datasets in safetensors files, and files pinned by their content.
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::dataset::name::DatasetName;
+use crate::dataset::{DataError, Dataset, Images};
+use crate::pinned_file::{FileData, FilePin};
+
+/// Most images of a part of a dataset, and the most numbers of one image.
+pub(crate) const MAX_IMAGES: usize = 10_000_000;
+
+pub(crate) const MAX_IMAGE_NUMBERS: usize = 1 << 20;
+
+/// The dataset in a safetensors file: tensors `x_train` and `x_test`, U8 or F32, `[image, height, width, channel]`,
+/// `[image, height, width]` or `[image, feature]`; `y_train` and `y_test`, whole numbers from 0 to 255.
+///
+/// # Errors
+/// It is no such file, in words that name the tensor.
+pub fn decode_dataset(bytes: &[u8]) -> Result<Dataset, DataError> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| {
+        DataError(format!(
+            "this is no safetensors file, or a damaged one ({e})"
+        ))
+    })?;
+    let (data, train, test) =
+        read_dataset_tensors(&file, *blake3::hash(bytes).as_bytes()).map_err(DataError)?;
+    Ok(Dataset {
+        name: DatasetName::File(data),
+        train,
+        test,
+    })
+}
+
+pub(crate) fn read_dataset_tensors(
+    file: &SafeTensors<'_>,
+    hash: [u8; 32],
+) -> Result<(FileData, Images, Images), String> {
+    let tensor = |name: &str| {
+        file.tensor(name)
+            .map_err(|_| format!("the tensor '{name}' is missing"))
+    };
+    let part = |which: &str| -> Result<((u32, u32, u32), Images), String> {
+        let x = format!("x_{which}");
+        let y = format!("y_{which}");
+        let x_tensor = tensor(&x)?;
+        let y_tensor = tensor(&y)?;
+        let (images, shape) =
+            image_shape(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
+        let labels = read_labels(&y_tensor, images).map_err(|e| format!("the tensor '{y}' {e}"))?;
+
+        let (pixels, floats) =
+            read_image_numbers(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
+        Ok((
+            shape,
+            Images {
+                pixels,
+                floats,
+                labels,
+            },
+        ))
+    };
+    let (shape, train) = part("train")?;
+
+    let (test_shape, test) = part("test")?;
+    if shape != test_shape || train.floats.is_empty() != test.floats.is_empty() {
+        return Err("'x_train' and 'x_test' must hold images of the same shape and type".into());
+    }
+
+    let largest = train
+        .labels
+        .iter()
+        .chain(&test.labels)
+        .max()
+        .copied()
+        .unwrap_or(0);
+    if largest == 0 {
+        return Err("all labels are 0; at least two classes are needed".into());
+    }
+
+    let sizes = (train.len() as u32, test.len() as u32);
+    let classes = u32::from(largest) + 1;
+    let floats = !train.floats.is_empty();
+    Ok((
+        FileData {
+            hash,
+            sizes,
+            shape,
+            classes,
+            floats,
+        },
+        train,
+        test,
+    ))
+}
+
+/// Number of images, and height, width and channels of one.
+pub(crate) fn image_shape(tensor: &TensorView<'_>) -> Result<(usize, (u32, u32, u32)), String> {
+    let (images, shape) = match *tensor.shape() {
+        [n, height, width, channels] => (n, (height, width, channels)),
+        [n, height, width] => (n, (height, width, 1)),
+        [n, features] => (n, (1, 1, features)),
+        _ => {
+            return Err(format!(
+                "has the shape {:?}; expected [image, height, width, channel], [image, height, width] or [image, feature]",
+                tensor.shape()
+            ));
+        }
+    };
+    let (height, width, channels) = shape;
+    let numbers = height.saturating_mul(width).saturating_mul(channels);
+    if !(1..=MAX_IMAGES).contains(&images) || !(1..=MAX_IMAGE_NUMBERS).contains(&numbers) {
+        return Err(format!(
+            "has the shape {:?}; possible are 1 to {MAX_IMAGES} images of 1 to {MAX_IMAGE_NUMBERS} numbers",
+            tensor.shape()
+        ));
+    }
+
+    Ok((images, (height as u32, width as u32, channels as u32)))
+}
+
+/// The numbers of a tensor, as bytes or as floats.
+pub(crate) fn read_image_numbers(tensor: &TensorView<'_>) -> Result<(Vec<u8>, Vec<f32>), String> {
+    match tensor.dtype() {
+        Dtype::U8 => Ok((tensor.data().to_vec(), Vec::new())),
+        Dtype::F32 => {
+            let (singles, _) = tensor.data().as_chunks();
+            let floats: Vec<f32> = singles.iter().map(|x| f32::from_le_bytes(*x)).collect();
+            if floats.iter().any(|x| !x.is_finite()) {
+                return Err("holds a number that is not finite".into());
+            }
+
+            Ok((Vec::new(), floats))
+        }
+        other => Err(format!("holds {other:?}; expected U8 or F32")),
+    }
+}
+
+pub(crate) fn read_labels(tensor: &TensorView<'_>, images: usize) -> Result<Vec<u8>, String> {
+    if tensor.shape() != [images] {
+        return Err(format!(
+            "has the shape {:?}; expected one label per image, [{images}]",
+            tensor.shape()
+        ));
+    }
+
+    let data = tensor.data();
+    let numbers: Vec<i64> = match tensor.dtype() {
+        Dtype::U8 => data.iter().map(|x| i64::from(*x)).collect(),
+        Dtype::I32 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|x| i64::from(i32::from_le_bytes(*x)))
+            .collect(),
+        Dtype::I64 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|x| i64::from_le_bytes(*x))
+            .collect(),
+        other => return Err(format!("holds {other:?}; expected U8, I32 or I64")),
+    };
+    let label = |x: &i64| {
+        u8::try_from(*x).map_err(|_| format!("holds {x}; labels are whole numbers from 0 to 255"))
+    };
+
+    numbers.iter().map(label).collect()
+}
+
+impl FilePin {
+    /// Pins a file by its content.
+    ///
+    /// # Errors
+    /// It is no safetensors file, or one of a dataset that cannot be used.
+    pub fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, DataError> {
+        let told = |message: String| DataError(format!("{path}: {message}"));
+        let file = SafeTensors::deserialize(bytes).map_err(|e| {
+            told(format!(
+                "this is no safetensors file, or a damaged one ({e})"
+            ))
+        })?;
+
+        let hash = *blake3::hash(bytes).as_bytes();
+        let is_data = file.names().contains(&"x_train");
+        let images = is_data
+            .then(|| read_dataset_tensors(&file, hash).map(|(data, ..)| data))
+            .transpose()
+            .map_err(told)?;
+        Ok(Self {
+            path: path.to_owned(),
+            hash,
+            images,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::serialize;
+
+    use crate::dataset::safetensors::*;
+
+    /// Name, type, shape and bytes of a tensor.
+    type Part = (&'static str, Dtype, Vec<usize>, Vec<u8>);
+
+    fn file(parts: &[Part]) -> Vec<u8> {
+        let view = |part: &Part| TensorView::new(part.1, part.2.clone(), &part.3).map(|_| ());
+        assert!(parts.iter().all(|part| view(part).is_ok()));
+        let views = parts.iter().map(|(name, dtype, shape, bytes)| {
+            (
+                name,
+                TensorView::new(*dtype, shape.clone(), bytes).expect("consistent"),
+            )
+        });
+
+        serialize(views, None).expect("small")
+    }
+
+    fn good() -> Vec<Part> {
+        let floats = |n: usize| {
+            (0..n)
+                .flat_map(|i| (i as f32 - 1.5).to_le_bytes())
+                .collect()
+        };
+        vec![
+            ("x_train", Dtype::F32, vec![3, 2, 2], floats(12)),
+            (
+                "y_train",
+                Dtype::I64,
+                vec![3],
+                [2_i64, 0, 1].iter().flat_map(|x| x.to_le_bytes()).collect(),
+            ),
+            ("x_test", Dtype::F32, vec![1, 2, 2], floats(4)),
+            ("y_test", Dtype::U8, vec![1], vec![1]),
+        ]
+    }
+
+    #[test]
+    fn datasets_are_read_and_pinned_by_content() {
+        let bytes = file(&good());
+        let data = decode_dataset(&bytes).expect("a dataset");
+        let pin = FilePin::from_bytes("a.safetensors", &bytes)
+            .expect("a dataset")
+            .images
+            .expect("images");
+        assert_eq!(
+            (data.name, pin.sizes, pin.shape, pin.classes),
+            (DatasetName::File(pin), (3, 1), (2, 2, 1), 3)
+        );
+
+        assert_eq!(
+            (data.train.labels, data.test.floats[0]),
+            (vec![2, 0, 1], -1.5)
+        );
+        assert_eq!(pin.hash, *blake3::hash(&bytes).as_bytes());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_by_tensor() {
+        let with = |at: usize, part: Part| {
+            let mut parts = good();
+            parts[at] = part;
+            file(&parts)
+        };
+        for (bytes, words) in [
+            (file(&good()[..3]), "'y_test' is missing"),
+            (
+                with(1, ("y_train", Dtype::U8, vec![2], vec![0, 1])),
+                "expected one label per image, [3]",
+            ),
+            (
+                with(3, ("y_test", Dtype::I32, vec![1], vec![255, 255, 255, 255])),
+                "holds -1",
+            ),
+            (
+                with(3, ("y_test", Dtype::F32, vec![1], vec![0; 4])),
+                "expected U8, I32 or I64",
+            ),
+            (
+                with(0, ("x_train", Dtype::F32, vec![3], vec![0; 12])),
+                "expected [image, height",
+            ),
+            (
+                with(
+                    0,
+                    (
+                        "x_train",
+                        Dtype::F32,
+                        vec![3, 1, 1],
+                        f32::NAN.to_le_bytes().repeat(3),
+                    ),
+                ),
+                "not finite",
+            ),
+            (
+                with(0, ("x_train", Dtype::F32, vec![3, 1, 1], vec![0; 12])),
+                "same shape",
+            ),
+            (
+                with(0, ("x_train", Dtype::U8, vec![3, 2, 2], vec![0; 12])),
+                "same shape and type",
+            ),
+            (
+                with(0, ("x_train", Dtype::F64, vec![3, 1, 1], vec![0; 24])),
+                "expected U8 or F32",
+            ),
+            (b"no file".to_vec(), "no safetensors file"),
+        ] {
+            let error = decode_dataset(&bytes).expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

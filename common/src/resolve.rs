@@ -1,0 +1,229 @@
+//! How the tables of one cell become a [`TrialConfig`], and what must hold in it.
+
+use crate::config::{
+    Curve, DataConfig, LrScheduleForm, ModelConfig, ModelKind, Norm, TrainConfig, TrialConfig,
+    VisitOrder,
+};
+use crate::net;
+use crate::pinned_file::FilePin;
+use crate::spec_file::error::SpecError;
+use crate::spec_file::grammar::ReadingMode;
+use crate::spec_file::node::SpecTable;
+use crate::spec_file::reader::TableReader;
+use crate::spec_file::suggest::suggest_nearest;
+
+impl TrialConfig {
+    /// Reads the `[data]`, `[model]` and `[train]` tables of a document whose other keys are somebody else's, and which
+    /// names these files.
+    ///
+    /// # Errors
+    /// The first field that cannot be, by path and place.
+    pub fn from_table(
+        root: &SpecTable,
+        files: &[FilePin],
+        reading: ReadingMode,
+    ) -> Result<Self, SpecError> {
+        let reader = TableReader::from_document(root, reading).with_files(files);
+        let model = ModelConfig::read_section(&reader)?;
+        let data = DataConfig::read_section(&reader)?;
+        let train = TrainConfig::read_section(&reader, &model.kind)?;
+        let config = Self { data, model, train };
+        if matches!(config.model.kind, ModelKind::Toy(_)) && config.train.average.is_some() {
+            return Err(reader
+                .section("train")?
+                .error_at("average", "kind = \"toy\" takes no averages"));
+        }
+
+        config.check_batch(&reader)?;
+        config.check_shapes(&reader)?;
+        config.check_layer_names(&reader)?;
+        config.check_schedule(&reader)?;
+        Ok(config)
+    }
+
+    /// Whether the model fits the images, and its norm the model.
+    pub(crate) fn check_shapes(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
+        let (height, width, _) = self.data.dataset.image_shape();
+        if matches!(self.model.kind, ModelKind::Vgg { .. }) && (height < 32 || width < 32) {
+            let message = format!(
+                "vgg halves its input five times and needs images of 32×32 at least; {} has {height}×{width}: \
+                 choose cifar10, or kind = \"cnn4\"",
+                self.data.dataset.as_str()
+            );
+            return Err(reader.section("model")?.error_at("kind", message));
+        }
+
+        let Norm::Group { groups } = self.model.norm else {
+            return Ok(());
+        };
+
+        for layer in crate::net::Net::from_config(self)
+            .iter()
+            .flat_map(|net| &net.layers)
+        {
+            let channels = layer.output.channels;
+            if layer.norm.is_some() && !channels.is_multiple_of(groups as usize) {
+                let message = format!(
+                    "the {channels} channels of {} cannot be cut into {groups} equal groups; choose a divisor of it",
+                    layer.name
+                );
+                return Err(reader.section("model")?.error_at("groups", message));
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Whether the layers that are named exist.
+    pub(crate) fn check_layer_names(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
+        if self.model.layer_scales.is_empty() {
+            return Ok(());
+        }
+
+        let Some(net) = crate::net::Net::from_config(self) else {
+            return Ok(());
+        };
+        let names = || net.layers.iter().map(|l| l.name.as_str());
+
+        for (layer, _) in &self.model.layer_scales {
+            if !names().any(|name| name == layer) {
+                let hint = suggest_nearest(layer, names());
+                let message = format!("the model has no layer '{layer}', {hint}");
+                return Err(reader
+                    .section("model")?
+                    .section("init")?
+                    .error_at("layers", message));
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Whether every entry of the schedule comes before the end, and after the one before it: entries are applied as they stand there.
+    pub(crate) fn check_schedule(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
+        let steps = self.total_steps();
+        for (at, entry) in self.train.schedule.iter().enumerate() {
+            let from = self.length_in_steps(entry.from);
+            if from >= steps {
+                let message =
+                    format!("entry {at} begins after {from} steps, but a trial has only {steps}");
+                return Err(reader.section("train")?.error_at("schedule", message));
+            }
+        }
+
+        let from = |at: usize| self.length_in_steps(self.train.schedule[at].from);
+        if let Some(at) = (1..self.train.schedule.len()).find(|at| from(*at) <= from(at - 1)) {
+            let message = || match from(at - 1) {
+                same if same == from(at) => {
+                    format!(
+                        "the entries {} and {at} both begin after {same} steps: write them as one",
+                        at - 1
+                    )
+                }
+                later => format!(
+                    "entry {at} begins after {} steps, and stands behind one that begins after {later}: write them in the \
+                     order in which they begin",
+                    from(at)
+                ),
+            };
+
+            reader
+                .section("train")?
+                .refuse_if_new("schedule", message)?;
+        }
+
+        let Some(Curve {
+            form: LrScheduleForm::Piecewise { points },
+            ..
+        }) = &self.train.curve
+        else {
+            return Ok(());
+        };
+        if let Some(pair) = points
+            .windows(2)
+            .find(|pair| self.length_in_steps(pair[0].0) >= self.length_in_steps(pair[1].0))
+        {
+            let a = self.length_in_steps(pair[0].0);
+            let b = self.length_in_steps(pair[1].0);
+            let message = format!(
+                "points must follow each other in time, but one after {a} steps precedes one after {b}"
+            );
+            return Err(reader
+                .section("train")?
+                .section("schedule")?
+                .error_at("points", message));
+        }
+
+        Ok(())
+    }
+
+    /// A number that is its own mean is nothing without it: no norm may be over one number alone. The same for all cells of a shape
+    /// class; refused of new sweeps alone.
+    pub(crate) fn check_norm(
+        &self,
+        root: &SpecTable,
+        reading: ReadingMode,
+    ) -> Result<(), SpecError> {
+        if !reading.is_new {
+            return Ok(());
+        }
+
+        let batch = self.effective_batch_size() as usize;
+        let over = |shape: net::ActivationShape| match self.model.norm {
+            Norm::Batch => batch * shape.height * shape.width,
+            Norm::Group { groups } => {
+                shape.channels / (groups as usize).max(1) * shape.height * shape.width
+            }
+            Norm::Layer => shape.channels * shape.height * shape.width,
+            Norm::None => usize::MAX,
+        };
+
+        // Only then may that be: networks are not made for nothing.
+        let possible = batch == 1 || matches!(self.model.norm, Norm::Group { .. } | Norm::Layer);
+        let net = if possible {
+            net::Net::from_config(self)
+        } else {
+            None
+        };
+        let Some(layer) = net
+            .iter()
+            .flat_map(|net| &net.layers)
+            .find(|l| l.norm.is_some() && over(l.output) == 1)
+        else {
+            return Ok(());
+        };
+
+        let (section, field, what) = match self.model.norm {
+            Norm::Batch => (
+                "train",
+                "batch_size",
+                "with batches of one image, batch norm",
+            ),
+            _ => ("model", "norm", "this norm"),
+        };
+        let message = || {
+            format!(
+                "{what} subtracts the mean of one number from itself in the layer {}, and nothing is left to train on: \
+                 choose larger batches or layers, or another norm",
+                layer.name
+            )
+        };
+
+        TableReader::from_document(root, reading)
+            .section(section)?
+            .refuse_if_new(field, message)
+    }
+
+    pub(crate) fn check_batch(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
+        let batch = self.train.batch_size;
+        let images = self.data.train;
+        if batch > images && self.data.order != VisitOrder::FullBatch {
+            let message = format!(
+                "a batch of {batch} is larger than the {images} training images; choose one of at most {images}"
+            );
+            return Err(reader.section("train")?.error_at("batch_size", message));
+        }
+
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! `[measure]`: what is sampled and kept of a trial, and when.
+
+use crate::config::{Length, TrialConfig};
+use crate::metric::{MAX_METRICS, MeasurementPass, Metric};
+use crate::spec_file::error::SpecError;
+use crate::spec_file::node::SpecNode;
+use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
+use crate::spec_file::suggest::suggest_nearest;
+
+/// Most predictions that a trial keeps: probe points times moments.
+pub const MAX_PREDICTIONS: u64 = 1_000_000;
+
+/// `[measure]`: what is sampled, and when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measure {
+    /// Sampled after every so many steps or epochs, and at the end.
+    pub every: Length,
+    /// What is sampled.
+    pub metrics: Vec<Metric>,
+    /// Under which statistics of batch norms networks are evaluated.
+    pub statistics: EvalStatistics,
+    /// The probe set, if predictions are kept.
+    pub probe: Option<Probe>,
+    /// Whether the trained weights are kept.
+    pub save: bool,
+}
+
+impl Measure {
+    /// Whether a metric is read from this pass.
+    pub fn needs_pass(&self, pass: MeasurementPass) -> bool {
+        self.metrics
+            .iter()
+            .any(|metric| metric.required_pass() == Some(pass))
+    }
+}
+
+/// `[measure] statistics`: those of batch norms under which test, validation and probe images are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvalStatistics {
+    /// Those that follow the training batches with a momentum.
+    Running,
+    /// Means over the batches of an epoch of training images, not augmented, under the weights that are evaluated.
+    ReEstimated,
+}
+
+pub(crate) const EVAL_STATISTICS: [(&str, EvalStatistics); 2] = [
+    ("running", EvalStatistics::Running),
+    ("re-estimated", EvalStatistics::ReEstimated),
+];
+
+/// `[measure] probe`: the fixed test inputs for which predictions are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// How many.
+    pub points: u32,
+    /// When they are looked at.
+    pub at: Vec<Moment>,
+}
+
+/// A moment of a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// After so many steps or epochs.
+    After(Length),
+    /// After the last step.
+    Final,
+}
+
+impl Moment {
+    /// "20 epochs", "500 steps", or "final".
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.trim() == "final" {
+            Some(Self::Final)
+        } else {
+            Length::parse(text).map(Self::After)
+        }
+    }
+
+    /// The number of steps after which it is, in a trial of this config.
+    pub fn step_in_trial(self, config: &TrialConfig) -> u64 {
+        match self {
+            Self::After(length) => config.length_in_steps(length),
+            Self::Final => config.total_steps(),
+        }
+    }
+}
+
+impl Measure {
+    /// Samples of these metrics alone.
+    pub fn with_metrics(every: Length, metrics: Vec<Metric>) -> Self {
+        Self {
+            every,
+            metrics,
+            statistics: EvalStatistics::Running,
+            probe: None,
+            save: false,
+        }
+    }
+
+    pub(crate) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
+        let r = root.section("measure")?;
+        let every = match r.read_str("every")? {
+            None => Length::Epochs(1),
+            Some(text) => Length::parse(text).ok_or_else(|| {
+                r.error_at(
+                    "every",
+                    format!("expected something like \"1 epoch\" or \"50 steps\", found '{text}'"),
+                )
+            })?,
+        };
+
+        let metrics = match r.read_list("metrics")? {
+            None => vec![Metric::TrainLoss, Metric::TestAcc],
+            Some(items) => Self::read_metrics(&r, items)?,
+        };
+        let statistics = r
+            .read_word("statistics", &EVAL_STATISTICS)?
+            .unwrap_or(EvalStatistics::Running);
+
+        let probe = Self::read_probe(&r)?;
+        let save = Self::read_save_weights(&r)?;
+        r.refuse_unknown_keys()?;
+        Ok(Self {
+            every,
+            metrics,
+            statistics,
+            probe,
+            save,
+        })
+    }
+
+    pub(crate) fn read_probe(measure: &TableReader<'_>) -> Result<Option<Probe>, SpecError> {
+        if measure.read_node("probe").is_none() {
+            return Ok(None);
+        }
+
+        let r = measure.section("probe")?;
+        let Some(points) =
+            r.read_whole_number("points", NumberRange::whole_numbers(1, MAX_PREDICTIONS))?
+        else {
+            return Err(r.error_at("points", "how many test images? Set points = 1000"));
+        };
+
+        let moment = |item: &SpecNode| {
+            let moment = item.value.as_str().and_then(Moment::parse);
+            moment.ok_or_else(|| {
+                let found = quote_value(&item.value);
+                r.error_at(
+                    "at",
+                    format!("expected moments like \"20 epochs\", \"50 steps\" or \"final\", found {found}"),
+                )
+            })
+        };
+        let at = match r.read_list("at")? {
+            None => vec![Moment::Final],
+            Some(items) => items.iter().map(moment).collect::<Result<Vec<_>, _>>()?,
+        };
+        if at.is_empty() {
+            return Err(r.error_at("at", "the list is empty: name a moment, such as \"final\""));
+        }
+
+        if points * at.len() as u64 > MAX_PREDICTIONS {
+            let message = format!(
+                "{points} points at {} moments are too many: at most {MAX_PREDICTIONS} predictions per trial are kept",
+                at.len()
+            );
+            return Err(r.error_at("points", message));
+        }
+
+        r.refuse_unknown_keys()?;
+        Ok(Some(Probe {
+            points: points as u32,
+            at,
+        }))
+    }
+
+    pub(crate) fn read_save_weights(r: &TableReader<'_>) -> Result<bool, SpecError> {
+        let items = r.read_list("save")?.unwrap_or_default();
+        for item in items {
+            if item.value.as_str() != Some("final") {
+                let message = format!(
+                    "only \"final\" weights can be kept, not {}: set save = [\"final\"]",
+                    quote_value(&item.value)
+                );
+                return Err(r.error_at("save", message));
+            }
+        }
+
+        Ok(!items.is_empty())
+    }
+
+    pub(crate) fn read_metrics(
+        r: &TableReader<'_>,
+        items: &[SpecNode],
+    ) -> Result<Vec<Metric>, SpecError> {
+        if items.len() > MAX_METRICS {
+            r.refuse_if_new("metrics", || {
+                format!(
+                    "{} metrics are too many; at most {MAX_METRICS} are possible",
+                    items.len()
+                )
+            })?;
+        }
+
+        let mut metrics = Vec::new();
+        for item in items {
+            let name = item.value.as_str().unwrap_or_default();
+            let Some(metric) = Metric::from_name(name) else {
+                let hint = suggest_nearest(name, Metric::NAMES.iter().map(|(word, _)| *word));
+                return Err(r.error_at(
+                    "metrics",
+                    format!("unknown metric {}, {hint}", quote_value(&item.value)),
+                ));
+            };
+            if metrics.contains(&metric) {
+                return Err(r.error_at("metrics", format!("the metric {name} stands here twice")));
+            }
+
+            metrics.push(metric);
+        }
+
+        if metrics.is_empty() {
+            return Err(r.error_at(
+                "metrics",
+                "the list is empty: name at least one metric, such as \"test_acc\"",
+            ));
+        }
+
+        Ok(metrics)
+    }
+}
