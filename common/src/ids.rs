@@ -1,5 +1,14 @@
 //! What names things across programs: tokens of leases, and hashes as text.
 
+/// A lease and the epoch it was granted in: what is done under it counts only while the coordinator holds the same pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence {
+    /// The number of the lease, unique among all leases of a store.
+    pub lease: u64,
+    /// The coordinator's epoch when the lease was granted.
+    pub epoch: u64,
+}
+
 /// Hex digits of a digest.
 pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()

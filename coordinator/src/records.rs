@@ -1,5 +1,6 @@
 //! Records of sweeps, leases and audits, as core, store and server share them.
 
+pub use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{Outcome, TrialKey};
@@ -152,15 +153,6 @@ pub type RecordedAudit = (TrialKey, WorkerId, Option<Finding>);
 
 /// A worker process, as named by itself.
 pub type WorkerId = String;
-
-/// A lease and the epoch it was granted in; results count only under a fence that still holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fence {
-    /// Unique among all leases of a store.
-    pub lease: u64,
-    /// The coordinator's epoch when it was granted.
-    pub epoch: u64,
-}
 
 /// A lease that is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Conversions between wire and vocabulary.
 
+use ergodic_common::ids::Fence;
 use ergodic_common::metric::MAX_METRICS;
 use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::measure::MAX_PREDICTIONS;
@@ -69,6 +70,24 @@ impl From<TrialResult> for v1::TrialResult {
             predictions: result.predictions.classes,
             weights: result.weights_hash.map(|hash| hash.to_vec()),
             isa: result.isa,
+        }
+    }
+}
+
+impl From<Fence> for v1::Fence {
+    fn from(fence: Fence) -> Self {
+        Self {
+            lease: fence.lease,
+            epoch: fence.epoch,
+        }
+    }
+}
+
+impl From<v1::Fence> for Fence {
+    fn from(wire: v1::Fence) -> Self {
+        Self {
+            lease: wire.lease,
+            epoch: wire.epoch,
         }
     }
 }

@@ -146,6 +146,23 @@ impl From<&Status> for UserError {
     }
 }
 
+/// The innermost reason why a connection could not be made, in words.
+pub fn innermost_reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// Why a request failed, in words.
+pub fn describe_status(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => innermost_reason(source),
+        None => status.message().to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::status::*;

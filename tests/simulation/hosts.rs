@@ -29,8 +29,9 @@ use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_worker::device::DeviceChoice;
 use ergodic_worker::link::datasets::DatasetDirs;
 use ergodic_worker::link::session::WorkerIdentity;
-use ergodic_worker::link::{Link, LinkPool, delivery, session};
-use ergodic_worker::slots::{self, SharedQueue, SlotConfig, TrialRunner};
+use ergodic_worker::link::{Link, LinkPool, delivery, reconnect};
+use ergodic_worker::runner::{SlotConfig, TrialRunner, run_assignment};
+use ergodic_worker::shared_queue::SharedQueue;
 use ergodic_worker::train::Isa;
 use ergodic_worker::work_queue::Assignment;
 use hyper_util::rt::TokioIo;
@@ -282,7 +283,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         data_dir: None,
         cache_dir: cache,
     };
-    session::run_until_drained(&identity, &office, links, &places, leaving).await?;
+    reconnect::run_until_drained(&identity, &office, links, &places, leaving).await?;
 
     Ok(())
 }
@@ -304,7 +305,7 @@ async fn slot(office: Arc<SharedQueue>, seed: u64) {
             Some(assignment) => {
                 let whole = take_time(&assignment, seed).await;
                 let result = whole.and_then(|took| {
-                    let mut finished = slots::run_assignment(&assignment, &machine, None)?;
+                    let mut finished = run_assignment(&assignment, &machine, None)?;
                     finished.result.seconds = took.as_secs_f64();
                     Some(finished)
                 });

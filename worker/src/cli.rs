@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ergodic_common::ErrorCode;
 use ergodic_common::duration::parse_duration;
-use ergodic_common::error_code::ErrorCode;
 use ergodic_common::escape::escape_lines;
 use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{BUILD, Spec, TrialKey};
@@ -23,11 +23,12 @@ use crate::device::DeviceChoice;
 use crate::link::checkpoints::CheckpointTransfer;
 use crate::link::datasets::DatasetDirs;
 use crate::link::session::WorkerIdentity;
-use crate::link::{LinkPool, delivery, session};
-use crate::slots::{self, SharedQueue, SlotConfig};
+use crate::link::{LinkPool, delivery};
+use crate::runner::SlotConfig;
+use crate::shared_queue::SharedQueue;
 use crate::spool::Spool;
 use crate::train::{self, BenchReport, Isa};
-use crate::{failpoint, memory, replay};
+use crate::{failpoint, memory, replay, slots};
 
 /// Joins an Ergodic coordinator and trains.
 #[derive(Debug, Parser)]
@@ -372,7 +373,7 @@ async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
         leave,
     ));
 
-    session::run_until_drained(&identity, &office, links, &places, leaving).await?;
+    crate::link::reconnect::run_until_drained(&identity, &office, links, &places, leaving).await?;
     tracing::info!("left");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ergodic_common::error_code::ErrorCode;
+use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
 use crate::train::CandleDevice;

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ergodic_common::error_code::ErrorCode;
+use ergodic_common::ErrorCode;
+use ergodic_common::ids::Fence;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 
 use crate::link::LinkPool;
 use crate::link::datasets::{DatasetDirs, FetchError};
 use crate::link::sweeps::{LoadedSweep, SweepError};
-use crate::slots::{SlotConfig, TrialRunner, run_assignment};
+use crate::runner::SlotConfig;
+use crate::runner::{TrialRunner, run_assignment};
 use crate::train::FinishedTrial;
-use crate::work_queue::{Assignment, Fence};
+use crate::work_queue::Assignment;
 
 /// Fetches the sweep and runs the trial.
 ///

@@ -11,18 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::Fence;
 
 use crate::link::sweeps::LoadedSweep;
+use crate::result_batch::{ResultBatch, SpoolRef};
 use crate::train::FinishedTrial;
-
-/// A lease's token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fence {
-    /// The lease.
-    pub lease: u64,
-    /// The epoch it was granted in.
-    pub epoch: u64,
-}
 
 /// Time since the worker started.
 pub type Uptime = Duration;
@@ -62,43 +55,6 @@ impl Assignment {
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
-}
-
-/// Results of one lease on their way to the coordinator.
-#[derive(Debug, Clone)]
-pub struct ResultBatch {
-    /// Names the parcel.
-    pub number: u64,
-    /// Their lease.
-    pub fence: Fence,
-    /// Their sweep's id.
-    pub sweep: String,
-    /// The results.
-    pub results: Vec<FinishedTrial>,
-    /// Where more of them lie in the spool.
-    pub spooled: Vec<SpoolRef>,
-}
-
-impl ResultBatch {
-    /// Trials whose results it holds.
-    pub fn trial_keys(&self) -> Vec<TrialKey> {
-        let here = self.results.iter().map(|finished| finished.result.key);
-        here.chain(self.spooled.iter().map(|place| place.key))
-            .collect()
-    }
-}
-
-/// Where a result lies in the spool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpoolRef {
-    /// Of which trial.
-    pub key: TrialKey,
-    /// The segment's number.
-    pub segment: u64,
-    /// Its first byte there.
-    pub offset: u64,
-    /// How long it is.
-    pub bytes: usize,
 }
 
 #[derive(Debug)]
@@ -497,14 +453,7 @@ impl WorkQueue {
     }
 }
 
-impl FinishedTrial {
-    /// Memory that it takes, roughly what it takes on the wire.
-    pub(crate) fn wire_size(&self) -> usize {
-        let Self { result, weights } = self;
-        let numbers = result.metrics.len() + result.curve.steps.len() + result.curve.values.len();
-        96 + 8 * numbers + result.predictions.classes.len() + weights.as_ref().map_or(0, Vec::len)
-    }
-}
+impl FinishedTrial {}
 
 #[cfg(test)]
 mod tests {

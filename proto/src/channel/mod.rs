@@ -1,4 +1,6 @@
 //! Channels to a coordinator: how they are opened, with which credentials, and how requests are retried.
 
 pub mod connect;
+pub(crate) mod credentials;
 pub mod retry;
+pub(crate) mod transport;

@@ -16,8 +16,9 @@ use tonic::codegen::Bytes;
 use tonic::transport::{Channel, Error};
 
 use crate::MAX_MESSAGE_BYTES;
-use crate::channel::connect::{ClientAuth, innermost_reason, open_channel};
-use crate::status::{leader_url, not_leader, overloaded, retry_after};
+use crate::channel::credentials::ClientAuth;
+use crate::channel::transport::open_channel;
+use crate::status::{innermost_reason, leader_url, not_leader, overloaded, retry_after};
 
 /// Whoever is told to come again later gives up after this time.
 pub const MAX_RETRY_TIME: Duration = Duration::from_secs(60);

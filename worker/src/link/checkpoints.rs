@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::Fence;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::{CHUNK_BYTES, MAX_CHECKPOINT_BYTES};
 use ergodic_proto::v1;
@@ -14,9 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
-use crate::link::session::Backoff;
+use crate::link::backoff::Backoff;
 use crate::link::{Link, LinkPool};
-use crate::work_queue::{Assignment, Fence};
+use crate::work_queue::Assignment;
 
 /// How often one is sent, or asked for, before that is given up.
 const MAX_ATTEMPTS: u32 = 4;
@@ -217,10 +218,7 @@ async fn upload_checkpoint(
     let CheckpointOwner { fence, sweep, key } = upload.owner.clone();
     let head = v1::CheckpointHead {
         worker: worker.to_owned(),
-        fence: Some(v1::Fence {
-            lease: fence.lease,
-            epoch: fence.epoch,
-        }),
+        fence: Some(fence.into()),
         sweep,
         key: Some(key.into()),
         steps: upload.steps,
@@ -255,10 +253,7 @@ async fn download_checkpoint(
     let CheckpointOwner { fence, sweep, key } = owner;
     let request = v1::FetchCheckpointRequest {
         worker: worker.to_owned(),
-        fence: Some(v1::Fence {
-            lease: fence.lease,
-            epoch: fence.epoch,
-        }),
+        fence: Some(fence.into()),
         sweep,
         key: Some(key.into()),
     };

@@ -8,12 +8,12 @@ use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::{transfer, v1};
 use tonic::{Code, Status};
 
-use crate::link::session::Backoff;
+use crate::link::backoff::Backoff;
 use crate::link::{Link, LinkPool};
-use crate::slots::SharedQueue;
+use crate::result_batch::ResultBatch;
+use crate::shared_queue::SharedQueue;
 use crate::spool::Spool;
 use crate::train::FinishedTrial;
-use crate::work_queue::ResultBatch;
 
 /// Parcels under way at a time: one is stored while the next one travels.
 const MAX_IN_FLIGHT: usize = 2;
@@ -240,10 +240,7 @@ impl BatchSender<'_> {
 
     fn build_request(&self, results: Vec<v1::TrialResult>) -> v1::CommitResultsRequest {
         let ResultBatch { fence, sweep, .. } = self.batch;
-        let fence = Some(v1::Fence {
-            lease: fence.lease,
-            epoch: fence.epoch,
-        });
+        let fence = Some((*fence).into());
         let worker = self.worker.to_owned();
 
         let sweep = sweep.clone();

@@ -1,8 +1,10 @@
 //! The connection to a coordinator, or to the one of several that leads.
 
+pub(crate) mod backoff;
 pub(crate) mod checkpoints;
 pub mod datasets;
 pub mod delivery;
+pub mod reconnect;
 pub mod session;
 pub(crate) mod sweeps;
 
@@ -10,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use ergodic_proto::MAX_MESSAGE_BYTES;
 use ergodic_proto::channel::connect;
-use ergodic_proto::channel::connect::{ClientAuth, ClientChannel};
+use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::channel::connect::ClientChannel;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
@@ -108,7 +111,10 @@ impl Link {
         let connection = connect::connect_lazily(url, access).map_err(|error| {
             UserError::new(error.code, format!("--join {url}: {}", error.message))
         })?;
-        Ok(Self::from_channel(connection, !connect::is_loopback(url)))
+        Ok(Self::from_channel(
+            connection,
+            !ergodic_proto::channel::connect::is_loopback(url),
+        ))
     }
 
     /// Over a connection, along which messages are `small`, or as they are.

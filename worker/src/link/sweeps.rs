@@ -14,9 +14,9 @@ use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
 
+use crate::link::backoff::Backoff;
 use crate::link::datasets::{DatasetDirs, FetchError};
-use crate::link::session::Backoff;
-use crate::link::{Link, datasets};
+use crate::link::{Link, LinkPool, datasets};
 use crate::train::TrialData;
 
 /// A sweep ready to be worked on.
@@ -313,4 +313,46 @@ fn training_dataset(spec: &Spec) -> DatasetName {
         .iter()
         .find_map(trains)
         .map_or(DatasetName::Glyphs, |config| config.data.dataset)
+}
+
+/// Sweeps met so far.
+pub(crate) struct SweepCache {
+    sweeps: HashMap<String, Arc<LoadedSweep>>,
+    dataset_dirs: DatasetDirs,
+    links: LinkPool,
+}
+
+impl SweepCache {
+    pub(crate) fn new(dataset_dirs: DatasetDirs, links: LinkPool) -> Self {
+        Self {
+            sweeps: HashMap::new(),
+            dataset_dirs,
+            links,
+        }
+    }
+
+    pub(crate) async fn get_or_fetch(
+        &mut self,
+        id: &str,
+        against: impl Fn(&Spec) -> Option<String>,
+    ) -> Result<Arc<LoadedSweep>, String> {
+        if let Some(sweep) = self.sweeps.get(id) {
+            return against(&sweep.spec).map_or(Ok(sweep.clone()), Err);
+        }
+
+        let sweep = LoadedSweep::fetch_from(
+            id,
+            &mut self.links.current_link(),
+            &self.dataset_dirs,
+            against,
+        )
+        .await
+        .map_err(|e| e.to_string())?;
+        let sweep = Arc::new(sweep);
+
+        // One dataset in memory at a time is the rule: a sweep that is over is not needed again.
+        self.sweeps.retain(|_, old| Arc::strong_count(old) > 1);
+        self.sweeps.insert(id.to_owned(), sweep.clone());
+        Ok(sweep)
+    }
 }

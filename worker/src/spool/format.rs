@@ -11,7 +11,7 @@ use ergodic_proto::v1;
 use prost::Message as _;
 
 use crate::train::FinishedTrial;
-use crate::work_queue::Fence;
+use ergodic_common::ids::Fence;
 
 /// Bytes of a record's length.
 const LENGTH_BYTES: usize = 4;
@@ -73,10 +73,7 @@ pub(crate) fn encode_acknowledgement(sender: &ResultOwner, keys: &[TrialKey]) ->
 }
 
 fn encode_batch(sender: &ResultOwner, results: Vec<v1::TrialResult>) -> Vec<u8> {
-    let fence = Some(v1::Fence {
-        lease: sender.fence.lease,
-        epoch: sender.fence.epoch,
-    });
+    let fence = Some(sender.fence.into());
     let worker = sender.worker.clone();
     let sweep = sender.sweep.clone();
     v1::CommitResultsRequest {
@@ -162,10 +159,7 @@ fn decode_record(record: &[u8]) -> Option<RecordContent> {
     let (length, content) = content.split_first_chunk::<LENGTH_BYTES>()?;
     let (batch, weights) = content.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     let batch = v1::CommitResultsRequest::decode(batch).ok()?;
-    let fence = batch.fence.map(|fence| Fence {
-        lease: fence.lease,
-        epoch: fence.epoch,
-    })?;
+    let fence = batch.fence?.into();
     let sender = ResultOwner {
         worker: batch.worker,
         fence,

@@ -14,13 +14,14 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
+use ergodic_common::ErrorCode;
 use ergodic_common::TrialKey;
-use ergodic_common::error_code::ErrorCode;
+use ergodic_common::ids::Fence;
 use ergodic_proto::status::UserError;
 
 use self::format::ResultOwner;
+use crate::result_batch::{ResultBatch, SpoolRef};
 use crate::train::FinishedTrial;
-use crate::work_queue::{Fence, ResultBatch, SpoolRef};
 
 /// A segment of this size is followed by another one.
 const SEGMENT_BYTES: u64 = 4 << 20;

@@ -1,0 +1,71 @@
+//! Who asks a coordinator, and whom the asking side trusts.
+
+use std::path::{Path, PathBuf};
+
+use ergodic_common::ErrorCode;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+use crate::status::UserError;
+use crate::token::Token;
+
+/// Adds the token to every request.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials(pub(crate) Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// Who asks, and whom to trust.
+#[derive(Debug, Clone, Default)]
+pub struct ClientAuth {
+    /// What opens the door; it may name the coordinator's own certificate authority.
+    pub token: Option<Token>,
+    /// PEM file of the authorities to trust instead.
+    pub ca: Option<PathBuf>,
+    /// PEM files of a certificate and its key, for a coordinator that wants to see one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl ClientAuth {
+    /// Reads the token that `file` holds.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no token; it is named.
+    pub fn with_token_file(mut self, file: Option<&Path>) -> Result<Self, UserError> {
+        if let Some(path) = file {
+            let bad = |why: String| {
+                UserError::new(
+                    ErrorCode::BadInput,
+                    format!("--token-file {}: {why}", path.display()),
+                )
+            };
+            let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+            self.token = Some(
+                text.parse()
+                    .map_err(|e: crate::token::TokenParseError| bad(e.to_string()))?,
+            );
+        }
+
+        Ok(self)
+    }
+
+    pub(crate) fn to_credentials(&self) -> Credentials {
+        let value = self.token.as_ref().map(|token| {
+            let text = format!("Bearer {}", token.reveal_text());
+            let mut value = MetadataValue::try_from(text).expect("a token is ASCII");
+            value.set_sensitive(true);
+            value
+        });
+        Credentials(value)
+    }
+}

@@ -1,0 +1,338 @@
+//! Connections to a coordinator as such: addresses, plain HTTP/2, and TLS to one that is known by its token or by a
+//! certificate authority.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ergodic_common::ErrorCode;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::channel::credentials::ClientAuth;
+use crate::status::UserError;
+use crate::status::innermost_reason;
+
+/// How long the other side may take to answer the door.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A channel that is there.
+pub(crate) async fn open_channel(url: &str, access: &ClientAuth) -> Result<Channel, UserError> {
+    let endpoint = parse_endpoint(url)?;
+    let channel = match build_tls_transport(&endpoint, access)? {
+        Some(tls) => endpoint.connect_with_connector(tls).await,
+        None => endpoint.connect().await,
+    };
+    channel.map_err(|e| UserError::new(ErrorCode::Unreachable, innermost_reason(&e)))
+}
+
+/// Whether an address is of this very machine.
+pub fn is_loopback(url: &str) -> bool {
+    let uri = url.parse::<Uri>().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+pub(crate) fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
+    let bad = || {
+        let message = format!(
+            "'{url}' is not the address of a coordinator: expected something like https://host:7700, or \
+             http://127.0.0.1:7700 on this machine"
+        );
+        UserError::new(ErrorCode::BadInput, message)
+    };
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
+    if !matches!(endpoint.uri().scheme_str(), Some("http" | "https"))
+        || endpoint.uri().host().is_none()
+    {
+        return Err(bad());
+    }
+
+    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+    // Whoever falls silent is noticed: sooner than the leases of a worker end, whose network swallows everything.
+    Ok(endpoint
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true))
+}
+
+/// What connects to this address, unless it is a plain one.
+pub(crate) fn build_tls_transport(
+    endpoint: &Endpoint,
+    access: &ClientAuth,
+) -> Result<Option<TlsTransport>, UserError> {
+    let uri = endpoint.uri();
+    if uri.scheme_str() == Some("http") {
+        if access.token.is_some() && !is_loopback(&uri.to_string()) {
+            let message = format!(
+                "{uri} is not protected: a token sent there could be read on the way. Say https://, which is what a \
+                 coordinator speaks that asks for tokens"
+            );
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
+
+        return Ok(None);
+    }
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider knows TLS 1.3");
+    let builder = match (
+        &access.ca,
+        access.token.as_ref().and_then(|token| token.fingerprint),
+    ) {
+        (Some(file), _) => builder.with_root_certificates(read_root_certificates(file)?),
+        (None, Some(fingerprint)) => {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(PinnedAuthority {
+                    fingerprint,
+                    provider,
+                }))
+        }
+        (None, None) => {
+            let message = format!(
+                "by what is the coordinator at {uri} to be known? Say --token-file with a token that it made, or --ca with \
+                 the certificate of the authority that it has its own from"
+            );
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
+    };
+    let mut config = match &access.identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let bad = |e: rustls::Error| {
+                UserError::new(
+                    ErrorCode::BadInput,
+                    format!("--cert {}: {e}", cert.display()),
+                )
+            };
+            builder
+                .with_client_auth_cert(
+                    read_certificates("--cert", cert)?,
+                    read_private_key("--key", key)?,
+                )
+                .map_err(bad)?
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+
+    Ok(Some(TlsTransport(TlsConnector::from(Arc::new(config)))))
+}
+
+pub(crate) fn read_root_certificates(file: &Path) -> Result<RootCertStore, UserError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates("--ca", file)? {
+        let bad = |e: rustls::Error| {
+            UserError::new(ErrorCode::BadInput, format!("--ca {}: {e}", file.display()))
+        };
+        roots.add(certificate).map_err(bad)?;
+    }
+    Ok(roots)
+}
+
+/// The certificates in a PEM file that an option names, at least one.
+///
+/// # Errors
+/// The file cannot be read, or holds none.
+pub fn read_certificates(
+    option: &str,
+    file: &Path,
+) -> Result<Vec<CertificateDer<'static>>, UserError> {
+    let bad = |why: String| {
+        UserError::new(
+            ErrorCode::BadInput,
+            format!("{option} {}: {why}", file.display()),
+        )
+    };
+
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    let found = found.map_err(|e| bad(e.to_string()))?;
+    if found.is_empty() {
+        Err(bad("expected certificates in PEM form, found none".into()))
+    } else {
+        Ok(found)
+    }
+}
+
+/// The private key in a PEM file that an option names.
+///
+/// # Errors
+/// The file cannot be read, or holds none.
+pub fn read_private_key(option: &str, file: &Path) -> Result<PrivateKeyDer<'static>, UserError> {
+    PrivateKeyDer::from_pem_file(file).map_err(|e| {
+        UserError::new(
+            ErrorCode::BadInput,
+            format!("{option} {}: {e}", file.display()),
+        )
+    })
+}
+
+/// Connects over TCP, then TLS.
+#[derive(Clone)]
+pub(crate) struct TlsTransport(pub(crate) TlsConnector);
+
+pub(crate) type ConnectFuture =
+    std::pin::Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
+
+impl tower_service::Service<Uri> for TlsTransport {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = ConnectFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> ConnectFuture {
+        let tls = self.0.clone();
+        Box::pin(async move {
+            let host = uri
+                .host()
+                .unwrap_or_default()
+                .trim_matches(['[', ']'])
+                .to_owned();
+            let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
+            stream.set_nodelay(true)?;
+
+            let name = ServerName::try_from(host).map_err(io::Error::other)?;
+            let stream = tls.connect(name, stream).await.map_err(explain_tls_error)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+pub(crate) fn explain_tls_error(error: io::Error) -> io::Error {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidMessage(_)) => io::Error::other(
+            "no TLS is spoken there; a coordinator without tokens is asked over http://",
+        ),
+        Some(rustls::Error::InvalidCertificate(e)) => io::Error::other(format!(
+            "the coordinator there is not the one to be trusted ({e})"
+        )),
+        _ => error,
+    }
+}
+
+/// Trusts the holder of a certificate from the one authority with this fingerprint, by whatever name it is reached: that
+/// authority makes certificates for one coordinator only.
+#[derive(Debug)]
+pub(crate) struct PinnedAuthority {
+    pub(crate) fingerprint: [u8; 32],
+    pub(crate) provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedAuthority {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // blake3::Hash compares in constant time, though nothing here is secret.
+        let ours =
+            |der: &&CertificateDer<'_>| blake3::hash(der) == blake3::Hash::from(self.fingerprint);
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let authority = intermediates.iter().find(ours).ok_or(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &roots,
+            intermediates,
+            now,
+            algorithms,
+        )?;
+
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::channel::transport::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for url in [
+            "http://127.0.0.1:7700",
+            "http://127.1.2.3",
+            "http://localhost:1",
+            "http://[::1]:7700",
+            "http://[::ffff:127.0.0.1]",
+        ] {
+            assert!(is_loopback(url), "{url}");
+        }
+
+        let elsewhere = [
+            "http://127.0.0.1.example.org:7700",
+            "http://127.example.org",
+            "http://127.0.0.1@example.org",
+            "http://192.0.2.1",
+            "127",
+        ];
+        for url in elsewhere {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+}
