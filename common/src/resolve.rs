@@ -57,7 +57,7 @@ impl TrialConfig {
             return Ok(());
         };
 
-        for layer in crate::net::Net::from_config(self)
+        for layer in net::Net::from_config(self)
             .iter()
             .flat_map(|net| &net.layers)
         {
@@ -80,7 +80,7 @@ impl TrialConfig {
             return Ok(());
         }
 
-        let Some(net) = crate::net::Net::from_config(self) else {
+        let Some(net) = net::Net::from_config(self) else {
             return Ok(());
         };
         let names = || net.layers.iter().map(|l| l.name.as_str());

@@ -259,7 +259,7 @@ pub fn check_message(message: &str, bytes: &[u8]) -> Result<(), Status> {
         .map_or(Ok(()), |at| check_fields(*at, bytes, MAX_DEPTH).map(|_| ()))
 }
 
-/// Whether it could be read to its end.
+/// Whether the message could be read to its end.
 fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status> {
     let shape = &MESSAGES[at];
     let bounds = &bounds_by_field()[at];
@@ -269,61 +269,31 @@ fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Statu
         let Some(tag) = read_varint(&mut bytes) else {
             return Ok(false);
         };
-        let place = shape
+        let known = shape
             .fields
             .iter()
             .position(|field| u64::from(field.number) == tag >> 3);
-
-        let value = match tag & 7 {
-            0 => read_varint(&mut bytes).map(|_| &[][..]),
-            1 => take_bytes(&mut bytes, 8),
-            2 => read_varint(&mut bytes)
-                .and_then(|len| take_bytes(&mut bytes, usize::try_from(len).ok()?)),
-            // The decoder would skip it, and read what is behind it.
-            3 | 4 => {
-                return Err(Status::invalid_argument(format!(
-                    "the message {} has a group, which none has",
-                    shape.name
-                )));
-            }
-            5 => take_bytes(&mut bytes, 4),
-            _ => None,
+        let Some(value) = read_value(shape, tag, &mut bytes)? else {
+            return Ok(false);
         };
-        let Some(value) = value else { return Ok(false) };
 
-        let Some(place) = place else { continue };
-        let field = &shape.fields[place];
+        let Some(at) = known else { continue };
+        let field = &shape.fields[at];
         let items = if tag & 7 == 2 {
             count_items(field, value)
         } else {
             1
         };
 
-        if let Some(bound) = bounds[place] {
-            counts[place] += items;
-            if field.kind == FieldKind::Text && value.len() > bound.bytes {
-                return Err(too_large_status(
-                    bound,
-                    &format!(
-                        "has {} bytes; at most {} are taken",
-                        value.len(),
-                        bound.bytes
-                    ),
-                ));
-            }
-
-            if field.repeated && counts[place] > bound.items {
-                return Err(too_large_status(
-                    bound,
-                    &format!("has more than {} entries, which are the most", bound.items),
-                ));
-            }
+        if let Some(bound) = bounds[at] {
+            counts[at] += items;
+            check_bound(field, bound, value, counts[at])?;
         }
 
         if let FieldKind::Message(inner) = field.kind {
-            counts[place] += usize::from(!field.repeated);
+            counts[at] += usize::from(!field.repeated);
             // The decoder would join the two.
-            if !field.repeated && counts[place] > 1 {
+            if !field.repeated && counts[at] > 1 {
                 return Err(invalid_field_status(
                     shape.name,
                     field.name,
@@ -331,7 +301,7 @@ fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Statu
                 ));
             }
 
-            // The decoder would read on beyond its end before it tells.
+            // The decoder would read on beyond its end before it reports an error.
             if depth == 0 || !check_fields(inner, value, depth - 1)? {
                 return Err(invalid_field_status(
                     shape.name,
@@ -343,6 +313,52 @@ fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Statu
     }
 
     Ok(true)
+}
+
+/// The bytes of a field's value, empty for a number of variable length; `None` when they break off.
+fn read_value<'a>(
+    shape: &MessageShape,
+    tag: u64,
+    bytes: &mut &'a [u8],
+) -> Result<Option<&'a [u8]>, Status> {
+    Ok(match tag & 7 {
+        0 => read_varint(bytes).map(|_| &[][..]),
+        1 => take_bytes(bytes, 8),
+        2 => read_varint(bytes).and_then(|len| take_bytes(bytes, usize::try_from(len).ok()?)),
+        // The decoder would skip it, and read what is behind it.
+        3 | 4 => {
+            return Err(Status::invalid_argument(format!(
+                "the message {} has a group, which none has",
+                shape.name
+            )));
+        }
+        5 => take_bytes(bytes, 4),
+        _ => None,
+    })
+}
+
+/// Refuses a text that is too long, and an entry beyond the most that there may be.
+fn check_bound(
+    field: &MessageField,
+    bound: &FieldBound,
+    value: &[u8],
+    count: usize,
+) -> Result<(), Status> {
+    if field.kind == FieldKind::Text && value.len() > bound.bytes {
+        let problem = format!(
+            "has {} bytes; at most {} are taken",
+            value.len(),
+            bound.bytes
+        );
+        return Err(too_large_status(bound, &problem));
+    }
+
+    if field.repeated && count > bound.items {
+        let problem = format!("has more than {} entries, which are the most", bound.items);
+        return Err(too_large_status(bound, &problem));
+    }
+
+    Ok(())
 }
 
 /// Numbers may come many at a time.

@@ -102,63 +102,23 @@ pub const MAX_ISA_BYTES: usize = 32;
 impl TryFrom<v1::TrialResult> for TrialResult {
     type Error = WireError;
     fn try_from(wire: v1::TrialResult) -> Result<Self, WireError> {
-        let error = |field, problem| WireError {
-            message: "TrialResult",
-            field,
-            problem,
-        };
-        let outcome = match wire.outcome() {
-            v1::OutcomeKind::Completed => Outcome::Completed,
-            v1::OutcomeKind::Diverged => Outcome::Diverged {
-                step: wire.diverged_at,
-            },
-            v1::OutcomeKind::Failed if wire.cause.len() > MAX_CAUSE_BYTES => {
-                return Err(error("cause", "is too long"));
-            }
-            v1::OutcomeKind::Failed => Outcome::Failed { cause: wire.cause },
-            v1::OutcomeKind::Unspecified => {
-                return Err(error("outcome", "is none of the known ones"));
-            }
-        };
-
+        let outcome = outcome_from_wire(&wire)?;
         let curve = Curve {
             steps: wire.curve_steps,
             values: wire.curve_values,
         };
-        if wire.metrics.len() > MAX_METRICS || curve.steps.len() > MAX_CURVE_ROWS {
-            return Err(error("metrics", "are too many"));
-        }
-
-        if curve.values.len() != curve.steps.len() * wire.metrics.len() {
-            return Err(error("curve_values", "are not one row of metrics per step"));
-        }
+        check_curve(&curve, wire.metrics.len())?;
         if !wire.seconds.is_finite() || wire.seconds < 0.0 {
-            return Err(error("seconds", "is not a duration"));
+            return Err(bad_result("seconds", "is not a duration"));
         }
 
         let predictions = Predictions {
             steps: wire.prediction_steps,
             classes: wire.predictions,
         };
-        let looks = predictions.steps.len();
-        let classes = predictions.classes.len();
-        if classes as u64 > MAX_PREDICTIONS
-            || classes.checked_rem(looks).unwrap_or(classes) > 0
-            || looks > classes
-        {
-            return Err(error("predictions", "are not as many for every step"));
-        }
+        check_predictions(&predictions)?;
+        check_isa(&wire.isa)?;
 
-        let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if wire.isa.len() > MAX_ISA_BYTES || !wire.isa.chars().all(fine) {
-            return Err(error("isa", "is no name of an instruction set"));
-        }
-
-        let hash = |bytes: Vec<u8>| {
-            bytes
-                .try_into()
-                .map_err(|_| error("weights", "is not 32 bytes long"))
-        };
         Ok(Self {
             key: wire.key.ok_or(missing_field("TrialResult", "key"))?.into(),
             outcome,
@@ -168,13 +128,78 @@ impl TryFrom<v1::TrialResult> for TrialResult {
             digest: wire
                 .digest
                 .try_into()
-                .map_err(|_| error("digest", "is not 32 bytes long"))?,
+                .map_err(|_| bad_result("digest", "is not 32 bytes long"))?,
             curve,
             predictions,
-            weights_hash: wire.weights.map(hash).transpose()?,
+            weights_hash: wire
+                .weights
+                .map(<[u8; 32]>::try_from)
+                .transpose()
+                .map_err(|_| bad_result("weights", "is not 32 bytes long"))?,
             isa: wire.isa,
         })
     }
+}
+
+fn bad_result(field: &'static str, problem: &'static str) -> WireError {
+    WireError {
+        message: "TrialResult",
+        field,
+        problem,
+    }
+}
+
+fn outcome_from_wire(wire: &v1::TrialResult) -> Result<Outcome, WireError> {
+    match wire.outcome() {
+        v1::OutcomeKind::Completed => Ok(Outcome::Completed),
+        v1::OutcomeKind::Diverged => Ok(Outcome::Diverged {
+            step: wire.diverged_at,
+        }),
+        v1::OutcomeKind::Failed if wire.cause.len() > MAX_CAUSE_BYTES => {
+            Err(bad_result("cause", "is too long"))
+        }
+        v1::OutcomeKind::Failed => Ok(Outcome::Failed {
+            cause: wire.cause.clone(),
+        }),
+        v1::OutcomeKind::Unspecified => Err(bad_result("outcome", "is none of the known ones")),
+    }
+}
+
+fn check_curve(curve: &Curve, metrics: usize) -> Result<(), WireError> {
+    if metrics > MAX_METRICS || curve.steps.len() > MAX_CURVE_ROWS {
+        return Err(bad_result("metrics", "are too many"));
+    }
+
+    if curve.values.len() != curve.steps.len() * metrics {
+        return Err(bad_result(
+            "curve_values",
+            "are not one row of metrics per step",
+        ));
+    }
+
+    Ok(())
+}
+
+fn check_predictions(predictions: &Predictions) -> Result<(), WireError> {
+    let looks = predictions.steps.len();
+    let classes = predictions.classes.len();
+    if classes as u64 > MAX_PREDICTIONS
+        || classes.checked_rem(looks).unwrap_or(classes) > 0
+        || looks > classes
+    {
+        return Err(bad_result("predictions", "are not as many for every step"));
+    }
+
+    Ok(())
+}
+
+fn check_isa(isa: &str) -> Result<(), WireError> {
+    let is_name = isa.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if isa.len() > MAX_ISA_BYTES || !is_name {
+        return Err(bad_result("isa", "is no name of an instruction set"));
+    }
+
+    Ok(())
 }
 
 impl From<&SpecSource> for v1::SpecSource {

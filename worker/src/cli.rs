@@ -22,6 +22,7 @@ use crate::checkpoint_store::CheckpointPolicy;
 use crate::device::DeviceChoice;
 use crate::link::checkpoints::CheckpointTransfer;
 use crate::link::datasets::DatasetDirs;
+use crate::link::reconnect;
 use crate::link::session::WorkerIdentity;
 use crate::link::{LinkPool, delivery};
 use crate::runner::SlotConfig;
@@ -287,61 +288,26 @@ fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
 }
 
 async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
-    let on_cpu = args.device == DeviceChoice::Cpu;
-    // A device is used by one thread of one process.
-    let slots = if on_cpu {
-        args.slots.unwrap_or((cores / args.threads).max(1))
-    } else {
-        args.slots.unwrap_or(1)
-    };
-    if !on_cpu && slots > 1 {
-        let message = format!(
-            "--slots {slots}: --device {} has one slot; start a worker per device",
-            args.device
-        );
-        return Err(UserError::new(ErrorCode::BadInput, message));
-    }
-
-    let join = args.join.ok_or_else(|| {
+    let slots = choose_slot_count(&args)?;
+    let url = args.join.clone().ok_or_else(|| {
         let message =
             "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    let links = LinkPool::from_urls(&join, &args.access.clone().read_auth()?)?;
+    let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?;
 
-    let worker = new_worker_id();
+    let worker_id = new_worker_id();
     let spool = args
         .spool
         .as_deref()
-        .map(|folder| Spool::open(folder, &worker, args.spool_size))
+        .map(|dir| Spool::open(dir, &worker_id, args.spool_size))
         .transpose()?;
-    let office = Arc::new(SharedQueue::new(slots).with_spool(spool));
-
-    let equipment = SlotConfig {
-        threads: args.threads,
-        isa,
-        device: args.device,
-        checkpoint_dir: args.checkpoint_dir,
-    };
-
-    let keeping = args.checkpoint_every.0.map(|every| {
-        let checkpoints = CheckpointTransfer::start_transfer(&links, &worker);
-        CheckpointPolicy {
-            interval: every,
-            transfer: checkpoints,
-        }
-    });
-    if keeping.is_none() && equipment.checkpoint_dir.is_some() {
-        let message = "--checkpoint-dir: with --checkpoint-every off nothing would be kept there; leave out one of the two";
-        return Err(UserError::new(ErrorCode::BadInput, message));
-    }
-
-    let numerics = slots::start_slots(&office, slots, &equipment, keeping.as_ref())?;
+    let queue = Arc::new(SharedQueue::new(slots).with_spool(spool));
+    let numerics = start_slots(&args, isa, slots, &queue, (&links, &worker_id))?;
     let identity = WorkerIdentity {
-        coordinator_url: join,
+        coordinator_url: url,
         numerics,
-        worker_id: worker,
+        worker_id,
         name: args
             .name
             .unwrap_or_else(|| format!("{}:{}", host_name(), std::process::id())),
@@ -350,32 +316,81 @@ async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
         memory: args.memory.or_else(memory::available_bytes),
     };
 
-    let places = DatasetDirs {
+    let dirs = DatasetDirs {
         data_dir: args.data_dir,
         cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir),
     };
-    let (name, numerics, isa) = (&identity.name, &identity.numerics, isa.name());
     tracing::info!(
-        name,
+        name = identity.name,
         slots,
         threads = args.threads,
-        isa,
-        numerics,
+        isa = isa.name(),
+        numerics = identity.numerics,
         "worker started"
     );
 
-    delivery::start_delivery(&office, &links, &identity.worker_id);
+    delivery::start_delivery(&queue, &links, &identity.worker_id);
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(drain_on_signal(
-        office.clone(),
+        queue.clone(),
         args.drain,
         args.leave_at_eof,
         leave,
     ));
 
-    crate::link::reconnect::run_until_drained(&identity, &office, links, &places, leaving).await?;
+    reconnect::run_until_drained(&identity, &queue, links, &dirs, leaving).await?;
     tracing::info!("left");
     Ok(())
+}
+
+/// Trials at a time: by default as many as the cores allow, or one on a device.
+fn choose_slot_count(args: &JoinArgs) -> Result<u32, UserError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    let is_on_cpu = args.device == DeviceChoice::Cpu;
+    // A device is used by one thread of one process.
+    let default = if is_on_cpu {
+        (cores / args.threads).max(1)
+    } else {
+        1
+    };
+
+    let slots = args.slots.unwrap_or(default);
+    if !is_on_cpu && slots > 1 {
+        let message = format!(
+            "--slots {slots}: --device {} has one slot; start a worker per device",
+            args.device
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+
+    Ok(slots)
+}
+
+/// Starts the slots, and the task that carries their checkpoints unless those are off. The numerics class of the slots.
+fn start_slots(
+    args: &JoinArgs,
+    isa: Isa,
+    slots: u32,
+    queue: &Arc<SharedQueue>,
+    (links, worker_id): (&LinkPool, &str),
+) -> Result<String, UserError> {
+    let config = SlotConfig {
+        threads: args.threads,
+        isa,
+        device: args.device,
+        checkpoint_dir: args.checkpoint_dir.clone(),
+    };
+    let policy = args.checkpoint_every.0.map(|interval| CheckpointPolicy {
+        interval,
+        transfer: CheckpointTransfer::start_transfer(links, worker_id),
+    });
+
+    if policy.is_none() && config.checkpoint_dir.is_some() {
+        let message = "--checkpoint-dir: with --checkpoint-every off nothing would be kept there; leave out one of the two";
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+
+    slots::start_slots(queue, slots, &config, policy.as_ref())
 }
 
 /// On the first signal no trial is begun any more; what runs may go on for a while and is then stopped, on a second

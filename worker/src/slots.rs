@@ -30,7 +30,7 @@ pub(crate) fn start_slots(
             |e: String| UserError::new(ErrorCode::Internal, format!("cannot start slot {n}: {e}"));
 
         // A device belongs to the thread that opened it.
-        let slot = move || match crate::runner::TrialRunner::new(&equipment) {
+        let slot = move || match TrialRunner::new(&equipment) {
             Ok(machine) => {
                 let _ = report.send(Ok(machine.numerics_class().to_owned()));
                 run_slot(&office, &machine, keeping.as_ref());

@@ -482,40 +482,14 @@ impl ModelConfig {
     }
 
     pub(super) fn identity_fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = Vec::new();
-        match &self.kind {
-            ModelKind::Mlp { hidden } => {
-                let widths: Vec<String> = hidden.iter().map(u32::to_string).collect();
-                fields.push(("model.kind", "mlp".into()));
-                fields.push(("model.hidden", widths.join(",")));
-            }
-            ModelKind::Cnn4 { width } => {
-                fields.push(("model.kind", "cnn4".into()));
-                fields.push(("model.width", width.to_string()));
-            }
-            ModelKind::Preresnet { depth, widen } => {
-                fields.push(("model.kind", "preresnet".into()));
-                fields.push(("model.depth", depth.to_string()));
-                fields.push(("model.widen", widen.to_string()));
-            }
-            ModelKind::Vgg { depth, width } => {
-                fields.push(("model.kind", "vgg".into()));
-                fields.push(("model.depth", depth.layer_count().to_string()));
-                fields.push(("model.width", width.to_string()));
-            }
-            ModelKind::Toy(toy) => {
-                fields.push(("model.kind", "toy".into()));
-                fields.push(("model.dim", toy.dim.to_string()));
-                fields.push(("model.noise", format_shortest(toy.noise)));
+        let mut fields = self.kind.identity_fields();
+        self.push_norm_fields(&mut fields);
+        fields.push(("model.fixed_head", self.fixed_head.to_string()));
+        self.push_init_fields(&mut fields);
+        fields
+    }
 
-                if let Some(start) = &toy.start {
-                    let start: Vec<String> = start.iter().map(|x| format_shortest(*x)).collect();
-                    fields.push(("model.start", start.join(",")));
-                }
-            }
-            ModelKind::Empty => fields.push(("model.kind", "empty".into())),
-        }
-
+    fn push_norm_fields(&self, fields: &mut Vec<(&'static str, String)>) {
         fields.push(("model.norm", self.norm.as_str().to_owned()));
         if let Norm::Group { groups } = self.norm {
             fields.push(("model.groups", groups.to_string()));
@@ -525,8 +499,9 @@ impl ModelConfig {
             fields.push(("model.norm_eps", format_shortest(self.norm_eps)));
             fields.push(("model.affine", self.affine.to_string()));
         }
+    }
 
-        fields.push(("model.fixed_head", self.fixed_head.to_string()));
+    fn push_init_fields(&self, fields: &mut Vec<(&'static str, String)>) {
         match &self.init_file {
             Some(hash) => fields.push(("model.init.file", to_hex(hash))),
             None => fields.push((
@@ -546,6 +521,50 @@ impl ModelConfig {
 
         if self.zero_residual {
             fields.push(("model.init.zero_residual", "true".into()));
+        }
+    }
+}
+
+impl ModelKind {
+    fn identity_fields(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Mlp { hidden } => {
+                let widths: Vec<String> = hidden.iter().map(u32::to_string).collect();
+                vec![
+                    ("model.kind", "mlp".into()),
+                    ("model.hidden", widths.join(",")),
+                ]
+            }
+            Self::Cnn4 { width } => vec![
+                ("model.kind", "cnn4".into()),
+                ("model.width", width.to_string()),
+            ],
+            Self::Preresnet { depth, widen } => vec![
+                ("model.kind", "preresnet".into()),
+                ("model.depth", depth.to_string()),
+                ("model.widen", widen.to_string()),
+            ],
+            Self::Vgg { depth, width } => vec![
+                ("model.kind", "vgg".into()),
+                ("model.depth", depth.layer_count().to_string()),
+                ("model.width", width.to_string()),
+            ],
+            Self::Toy(toy) => toy.identity_fields(),
+            Self::Empty => vec![("model.kind", "empty".into())],
+        }
+    }
+}
+
+impl Toy {
+    fn identity_fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("model.kind", "toy".into()),
+            ("model.dim", self.dim.to_string()),
+            ("model.noise", format_shortest(self.noise)),
+        ];
+        if let Some(start) = &self.start {
+            let start: Vec<String> = start.iter().map(|x| format_shortest(*x)).collect();
+            fields.push(("model.start", start.join(",")));
         }
 
         fields

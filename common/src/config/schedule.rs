@@ -94,55 +94,51 @@ impl Curve {
             ));
         };
 
-        let end = HyperparamChange::read_field(&r, "end", NumberRange::NON_NEGATIVE)?;
-        let factor = r.read_number("factor", FACTOR_RANGE)?;
-        let per = Self::read_length(&r, "per")?;
-        let only = |key: &str, given: bool, owners: &[&str]| match given && !owners.contains(&kind)
-        {
-            true => Err(r.error_at(
-                key,
-                format!(
-                    "this belongs to kind = \"{}\" only",
-                    owners.join("\" or \"")
-                ),
-            )),
-            false => Ok(()),
-        };
-        only("end", end.is_some(), &["cosine", "linear"])?;
+        let form = Self::read_form(&r, kind)?;
+        let warmup = Self::read_length(&r, "warmup")?.unwrap_or(Length::Steps(0));
+        r.refuse_unknown_keys()?;
+        Ok(Some(Self { form, warmup }))
+    }
 
-        only("factor", factor.is_some(), &["exponential"])?;
-        only("per", per.is_some(), &["exponential"])?;
-        only(
-            "points",
-            r.read_node("points").is_some(),
-            &["piecewise-linear"],
-        )?;
+    fn read_form(r: &TableReader<'_>, kind: &str) -> Result<LrScheduleForm, SpecError> {
+        let end = HyperparamChange::read_field(r, "end", NumberRange::NON_NEGATIVE)?;
+        let factor = r.read_number("factor", FACTOR_RANGE)?;
+        let per = Self::read_length(r, "per")?;
+        for (key, is_given, owners) in [
+            ("end", end.is_some(), &["cosine", "linear"][..]),
+            ("factor", factor.is_some(), &["exponential"]),
+            ("per", per.is_some(), &["exponential"]),
+            (
+                "points",
+                r.read_node("points").is_some(),
+                &["piecewise-linear"],
+            ),
+        ] {
+            if is_given && !owners.contains(&kind) {
+                let owners = owners.join("\" or \"");
+                return Err(r.error_at(key, format!("this belongs to kind = \"{owners}\" only")));
+            }
+        }
 
         let end = end.unwrap_or(HyperparamChange::Set(0.0));
-        let form = match kind {
+        Ok(match kind {
             "cosine" => LrScheduleForm::Cosine { end },
             "linear" => LrScheduleForm::Linear { end },
             "exponential" => {
-                let missing = || {
-                    r.error_at(
-                        "factor",
-                        "this is needed: by what the learning rate is multiplied",
-                    )
-                };
+                let factor = factor.ok_or_else(|| {
+                    let message = "this is needed: by what the learning rate is multiplied";
+                    r.error_at("factor", message)
+                })?;
                 LrScheduleForm::Exponential {
-                    factor: factor.ok_or_else(missing)?,
+                    factor,
                     per: per.unwrap_or(Length::Steps(1)),
                 }
             }
             "piecewise-linear" => LrScheduleForm::Piecewise {
-                points: Self::read_points(&r)?,
+                points: Self::read_points(r)?,
             },
             _ => LrScheduleForm::Constant,
-        };
-
-        let warmup = Self::read_length(&r, "warmup")?.unwrap_or(Length::Steps(0));
-        r.refuse_unknown_keys()?;
-        Ok(Some(Self { form, warmup }))
+        })
     }
 
     /// The curve as part of a cell's identity.

@@ -203,28 +203,14 @@ impl TrainConfig {
         // A misspelt key is a better answer than the missing one it stands for.
         optimizer.refuse_unknown_keys()?;
         r.refuse_unknown_keys()?;
-        let required = |key: &'static str, value: Option<f64>, default: f64| match value {
-            Some(x) => Ok(x),
-            None if empty => Ok(default),
-            None => Err(r.error_at(
-                key,
-                format!("this is needed: set train.{key}, or make it an axis of [grid]"),
-            )),
-        };
         let config = Self {
-            length: match length {
-                Some(length) => length,
-                None if empty => Length::Steps(20),
-                None => {
-                    return Err(r.error_at("epochs", "how long? Set train.epochs or train.steps"));
-                }
-            },
+            length: required_length(&r, length, empty)?,
             batch_size: if kind.needs_images() {
-                required("batch_size", batch_size?, 1.0)?
+                required_number(&r, "batch_size", batch_size?, empty.then_some(1.0))?
             } else {
                 batch_size?.unwrap_or(1.0)
             } as u32,
-            lr: required("lr", lr?, 0.0)?,
+            lr: required_number(&r, "lr", lr?, empty.then_some(0.0))?,
             wd: wd?.unwrap_or(0.0),
             wd_on,
             momentum,
@@ -374,5 +360,32 @@ impl TrainConfig {
         }
 
         fields
+    }
+}
+
+/// A number of `[train]` that only some trials can do without.
+fn required_number(
+    r: &TableReader<'_>,
+    key: &'static str,
+    value: Option<f64>,
+    default: Option<f64>,
+) -> Result<f64, SpecError> {
+    value.or(default).ok_or_else(|| {
+        r.error_at(
+            key,
+            format!("this is needed: set train.{key}, or make it an axis of [grid]"),
+        )
+    })
+}
+
+fn required_length(
+    r: &TableReader<'_>,
+    length: Option<Length>,
+    empty: bool,
+) -> Result<Length, SpecError> {
+    match length {
+        Some(length) => Ok(length),
+        None if empty => Ok(Length::Steps(20)),
+        None => Err(r.error_at("epochs", "how long? Set train.epochs or train.steps")),
     }
 }

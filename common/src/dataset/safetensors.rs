@@ -7,21 +7,40 @@ use crate::dataset::{DataError, Dataset, Images};
 use crate::pinned_file::{FileData, FilePin};
 
 /// Most images of a part of a dataset, and the most numbers of one image.
-pub(crate) const MAX_IMAGES: usize = 10_000_000;
+const MAX_IMAGES: usize = 10_000_000;
 
-pub(crate) const MAX_IMAGE_NUMBERS: usize = 1 << 20;
+const MAX_IMAGE_NUMBERS: usize = 1 << 20;
+
+impl FilePin {
+    /// Pins a file by its content.
+    ///
+    /// # Errors
+    /// The bytes are not those of a safetensors file, or of one whose dataset cannot be used.
+    pub fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, DataError> {
+        let file =
+            parse_tensors(bytes).map_err(|message| DataError(format!("{path}: {message}")))?;
+        let hash = *blake3::hash(bytes).as_bytes();
+        let is_data = file.names().contains(&"x_train");
+        let images = is_data
+            .then(|| read_dataset_tensors(&file, hash).map(|(data, ..)| data))
+            .transpose()
+            .map_err(|message| DataError(format!("{path}: {message}")))?;
+
+        Ok(Self {
+            path: path.to_owned(),
+            hash,
+            images,
+        })
+    }
+}
 
 /// The dataset in a safetensors file: tensors `x_train` and `x_test`, U8 or F32, `[image, height, width, channel]`,
 /// `[image, height, width]` or `[image, feature]`; `y_train` and `y_test`, whole numbers from 0 to 255.
 ///
 /// # Errors
-/// It is no such file, in words that name the tensor.
+/// The file is not of this form; the message names the tensor.
 pub fn decode_dataset(bytes: &[u8]) -> Result<Dataset, DataError> {
-    let file = SafeTensors::deserialize(bytes).map_err(|e| {
-        DataError(format!(
-            "this is no safetensors file, or a damaged one ({e})"
-        ))
-    })?;
+    let file = parse_tensors(bytes).map_err(DataError)?;
     let (data, train, test) =
         read_dataset_tensors(&file, *blake3::hash(bytes).as_bytes()).map_err(DataError)?;
     Ok(Dataset {
@@ -31,37 +50,17 @@ pub fn decode_dataset(bytes: &[u8]) -> Result<Dataset, DataError> {
     })
 }
 
-pub(crate) fn read_dataset_tensors(
+fn parse_tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, String> {
+    SafeTensors::deserialize(bytes)
+        .map_err(|e| format!("this is no safetensors file, or a damaged one ({e})"))
+}
+
+fn read_dataset_tensors(
     file: &SafeTensors<'_>,
     hash: [u8; 32],
 ) -> Result<(FileData, Images, Images), String> {
-    let tensor = |name: &str| {
-        file.tensor(name)
-            .map_err(|_| format!("the tensor '{name}' is missing"))
-    };
-    let part = |which: &str| -> Result<((u32, u32, u32), Images), String> {
-        let x = format!("x_{which}");
-        let y = format!("y_{which}");
-        let x_tensor = tensor(&x)?;
-        let y_tensor = tensor(&y)?;
-        let (images, shape) =
-            image_shape(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
-        let labels = read_labels(&y_tensor, images).map_err(|e| format!("the tensor '{y}' {e}"))?;
-
-        let (pixels, floats) =
-            read_image_numbers(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
-        Ok((
-            shape,
-            Images {
-                pixels,
-                floats,
-                labels,
-            },
-        ))
-    };
-    let (shape, train) = part("train")?;
-
-    let (test_shape, test) = part("test")?;
+    let (shape, train) = read_part(file, "train")?;
+    let (test_shape, test) = read_part(file, "test")?;
     if shape != test_shape || train.floats.is_empty() != test.floats.is_empty() {
         return Err("'x_train' and 'x_test' must hold images of the same shape and type".into());
     }
@@ -77,24 +76,43 @@ pub(crate) fn read_dataset_tensors(
         return Err("all labels are 0; at least two classes are needed".into());
     }
 
-    let sizes = (train.len() as u32, test.len() as u32);
-    let classes = u32::from(largest) + 1;
-    let floats = !train.floats.is_empty();
-    Ok((
-        FileData {
-            hash,
-            sizes,
-            shape,
-            classes,
-            floats,
-        },
-        train,
-        test,
-    ))
+    let data = FileData {
+        hash,
+        sizes: (train.len() as u32, test.len() as u32),
+        shape,
+        classes: u32::from(largest) + 1,
+        floats: !train.floats.is_empty(),
+    };
+    Ok((data, train, test))
+}
+
+/// Shape of an image, and images with labels, of the tensors `x_…` and `y_…`.
+fn read_part(file: &SafeTensors<'_>, part: &str) -> Result<((u32, u32, u32), Images), String> {
+    let x = format!("x_{part}");
+    let y = format!("y_{part}");
+    let x_tensor = find_tensor(file, &x)?;
+    let y_tensor = find_tensor(file, &y)?;
+
+    let (images, shape) = image_shape(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
+    let labels = read_labels(&y_tensor, images).map_err(|e| format!("the tensor '{y}' {e}"))?;
+    let (pixels, floats) =
+        read_image_numbers(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
+
+    let images = Images {
+        pixels,
+        floats,
+        labels,
+    };
+    Ok((shape, images))
+}
+
+fn find_tensor<'a>(file: &'a SafeTensors<'_>, name: &str) -> Result<TensorView<'a>, String> {
+    file.tensor(name)
+        .map_err(|_| format!("the tensor '{name}' is missing"))
 }
 
 /// Number of images, and height, width and channels of one.
-pub(crate) fn image_shape(tensor: &TensorView<'_>) -> Result<(usize, (u32, u32, u32)), String> {
+fn image_shape(tensor: &TensorView<'_>) -> Result<(usize, (u32, u32, u32)), String> {
     let (images, shape) = match *tensor.shape() {
         [n, height, width, channels] => (n, (height, width, channels)),
         [n, height, width] => (n, (height, width, 1)),
@@ -119,7 +137,7 @@ pub(crate) fn image_shape(tensor: &TensorView<'_>) -> Result<(usize, (u32, u32, 
 }
 
 /// The numbers of a tensor, as bytes or as floats.
-pub(crate) fn read_image_numbers(tensor: &TensorView<'_>) -> Result<(Vec<u8>, Vec<f32>), String> {
+fn read_image_numbers(tensor: &TensorView<'_>) -> Result<(Vec<u8>, Vec<f32>), String> {
     match tensor.dtype() {
         Dtype::U8 => Ok((tensor.data().to_vec(), Vec::new())),
         Dtype::F32 => {
@@ -135,7 +153,7 @@ pub(crate) fn read_image_numbers(tensor: &TensorView<'_>) -> Result<(Vec<u8>, Ve
     }
 }
 
-pub(crate) fn read_labels(tensor: &TensorView<'_>, images: usize) -> Result<Vec<u8>, String> {
+fn read_labels(tensor: &TensorView<'_>, images: usize) -> Result<Vec<u8>, String> {
     if tensor.shape() != [images] {
         return Err(format!(
             "has the shape {:?}; expected one label per image, [{images}]",
@@ -160,38 +178,14 @@ pub(crate) fn read_labels(tensor: &TensorView<'_>, images: usize) -> Result<Vec<
             .collect(),
         other => return Err(format!("holds {other:?}; expected U8, I32 or I64")),
     };
-    let label = |x: &i64| {
-        u8::try_from(*x).map_err(|_| format!("holds {x}; labels are whole numbers from 0 to 255"))
-    };
 
-    numbers.iter().map(label).collect()
-}
-
-impl FilePin {
-    /// Pins a file by its content.
-    ///
-    /// # Errors
-    /// It is no safetensors file, or one of a dataset that cannot be used.
-    pub fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, DataError> {
-        let told = |message: String| DataError(format!("{path}: {message}"));
-        let file = SafeTensors::deserialize(bytes).map_err(|e| {
-            told(format!(
-                "this is no safetensors file, or a damaged one ({e})"
-            ))
-        })?;
-
-        let hash = *blake3::hash(bytes).as_bytes();
-        let is_data = file.names().contains(&"x_train");
-        let images = is_data
-            .then(|| read_dataset_tensors(&file, hash).map(|(data, ..)| data))
-            .transpose()
-            .map_err(told)?;
-        Ok(Self {
-            path: path.to_owned(),
-            hash,
-            images,
+    numbers
+        .into_iter()
+        .map(|x| {
+            u8::try_from(x)
+                .map_err(|_| format!("holds {x}; labels are whole numbers from 0 to 255"))
         })
-    }
+        .collect()
 }
 
 #[cfg(test)]

@@ -35,30 +35,14 @@ impl Dataset {
         configs: &[TrialConfig],
     ) -> Result<DatasetSummary, DataError> {
         self.refuse_misread(named)?;
-        let largest = |size: fn(&DataConfig) -> u32| {
-            configs
-                .iter()
-                .map(|c| size(&c.data))
-                .max()
-                .unwrap_or_default()
-        };
-        let train = largest(|data| data.train);
-
-        let test = largest(|data| data.test);
-        let needed = largest(|data| data.train + data.validation);
-        let validation = largest(|data| data.validation);
-
-        for (field, word, n, part) in [
-            ("train", "training", needed, &self.train),
-            ("test", "test", test, &self.test),
-        ] {
-            if n as usize > part.len() {
-                let there = part.len();
-                return Err(DataError(format!(
-                    "data.{field}: {named} has {there} {word} images here, not {n}: set data.{field} = {there}, or fewer"
-                )));
-            }
-        }
+        let train = largest_size(configs, |data| data.train);
+        let test = largest_size(configs, |data| data.test);
+        let validation = largest_size(configs, |data| data.validation);
+        self.check_image_counts(
+            named,
+            largest_size(configs, |data| data.train + data.validation),
+            test,
+        )?;
 
         let Some(first) = configs
             .iter()
@@ -98,6 +82,23 @@ impl Dataset {
             provenance: words,
             description: self.describe_images(&used, &subset),
         })
+    }
+
+    /// Refuses more images than the files hold: `train` for training and validation together, and `test`.
+    fn check_image_counts(&self, named: &str, train: u32, test: u32) -> Result<(), DataError> {
+        for (field, word, n, part) in [
+            ("train", "training", train, &self.train),
+            ("test", "test", test, &self.test),
+        ] {
+            if n as usize > part.len() {
+                let there = part.len();
+                return Err(DataError(format!(
+                    "data.{field}: {named} has {there} {word} images here, not {n}: set data.{field} = {there}, or fewer"
+                )));
+            }
+        }
+
+        Ok(())
     }
 
     /// `2000 of 10000 training images, all 2000 test images, class-balanced by seed 20`
@@ -234,6 +235,14 @@ impl Dataset {
 
         Ok(())
     }
+}
+
+fn largest_size(configs: &[TrialConfig], size: fn(&DataConfig) -> u32) -> u32 {
+    configs
+        .iter()
+        .map(|config| size(&config.data))
+        .max()
+        .unwrap_or_default()
 }
 
 enum ValueRange {

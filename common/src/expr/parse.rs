@@ -2,6 +2,7 @@
 
 use super::stack_code::{Relation, StackCode, StackStep, logical_and, logical_or};
 use super::{MAX_EXPR_BYTES, word_number};
+use crate::spec_file::suggest::suggest_nearest;
 
 /// Deepest nesting of parentheses, signs and powers: each takes some of the thread's stack.
 const MAX_NESTING: usize = 64;
@@ -450,7 +451,7 @@ impl<'a> ExprParser<'a> {
                     .iter()
                     .map(|(known, _)| *known)
                     .chain(VARIADIC_FUNCTIONS.iter().map(|(known, _)| *known));
-                let hint = crate::spec_file::suggest::suggest_nearest(name, known);
+                let hint = suggest_nearest(name, known);
                 return Err(format!(
                     "there is no function {name}, {hint} (a product is written with *)"
                 ));

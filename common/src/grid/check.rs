@@ -137,22 +137,11 @@ impl Grid {
             return Ok(witnesses);
         }
 
-        let numbers = self.used_axis_numbers();
-        let free = self.axes.iter().any(|a| a.field.is_none());
+        let mut pass = CellPass::new(self);
         let mut kept = self
             .keep_condition
             .is_some()
             .then(|| RankedBitmap::new(self.product));
-
-        let mut prints: Vec<(u64, u32)> = Vec::new();
-        let mut digits = vec![0_u64; self.factors.len()];
-        let homes: Vec<usize> = (0..self.axes.len()).map(|a| self.factor_index(a)).collect();
-        let ranges: Vec<_> = self
-            .derived
-            .iter()
-            .map(|d| numeric_field_range(&d.field))
-            .collect();
-
         witnesses.0 = self
             .factors
             .iter()
@@ -164,30 +153,21 @@ impl Grid {
                 check_still_wanted(wanted)?;
             }
 
-            let axis = |a: usize| numbers[a][digits[homes[a]] as usize];
-            let derived = self.derived_values(&axis);
-            if self.is_kept(&axis, &derived, &digits)? {
-                self.check_derived_values(&derived, &ranges, &digits)?;
+            if let Some(derived) = pass.kept_values(self)? {
                 self.derived_fingerprint = derived
                     .iter()
                     .fold(self.derived_fingerprint, |h, x| mix_hash(h, x.to_bits()));
-
                 if let Some(kept) = &mut kept {
                     kept.set(position);
                 }
 
-                witnesses.record_cell(&digits, self.cell_from_digits(&digits));
-                varieties.record_cell(&digits, &derived, || self.cell_from_digits(&digits));
-
-                if free {
-                    prints.push((
-                        self.config_fingerprint(&digits, &homes, &derived),
-                        position as u32,
-                    ));
-                }
+                let digits = &pass.digits;
+                witnesses.record_cell(digits, self.cell_from_digits(digits));
+                varieties.record_cell(digits, &derived, || self.cell_from_digits(digits));
+                pass.record_fingerprint(self, &derived, position as u32);
             }
 
-            self.advance_digits(&self.factor_order, &mut digits);
+            self.advance_digits(&self.factor_order, &mut pass.digits);
         }
 
         self.variety_cells = varieties.into_cells();
@@ -195,21 +175,25 @@ impl Grid {
             kept.build_ranks();
             kept
         });
+        self.refuse_no_cells()?;
+        self.refuse_equal_cells(pass.fingerprints)?;
+        Ok(witnesses)
+    }
 
-        if self.cell_count() == 0 {
-            let place = self
-                .keep_condition
-                .as_ref()
-                .map_or(Origin::Default, |k| k.origin.clone());
-            return Err(SpecError::new(
-                place,
-                "where.keep",
-                "this keeps no cell at all",
-            ));
+    fn refuse_no_cells(&self) -> Result<(), SpecError> {
+        if self.cell_count() > 0 {
+            return Ok(());
         }
 
-        self.refuse_equal_cells(prints)?;
-        Ok(witnesses)
+        let origin = self
+            .keep_condition
+            .as_ref()
+            .map_or(Origin::Default, |k| k.origin.clone());
+        Err(SpecError::new(
+            origin,
+            "where.keep",
+            "this keeps no cell at all",
+        ))
     }
 
     fn is_kept(
@@ -501,6 +485,60 @@ impl Grid {
 
 fn mix_hash(h: u64, x: u64) -> u64 {
     (h ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+}
+
+/// The state of the pass over all cells.
+struct CellPass {
+    /// Numbers of each axis that an expression uses.
+    numbers: Vec<Vec<f64>>,
+    /// The factor of each axis.
+    homes: Vec<usize>,
+    /// Numbers that each derived field accepts.
+    ranges: Vec<Option<NumberRange>>,
+    /// Whether two cells may be equal: there are axes that are no fields.
+    may_be_equal: bool,
+    /// The cell that the pass has reached.
+    digits: Vec<u64>,
+    /// Fingerprints of kept cells with their positions, where two cells may be equal.
+    fingerprints: Vec<(u64, u32)>,
+}
+
+impl CellPass {
+    fn new(grid: &Grid) -> Self {
+        Self {
+            numbers: grid.used_axis_numbers(),
+            homes: (0..grid.axes.len())
+                .map(|axis| grid.factor_index(axis))
+                .collect(),
+            ranges: grid
+                .derived
+                .iter()
+                .map(|derived| numeric_field_range(&derived.field))
+                .collect(),
+            may_be_equal: grid.axes.iter().any(|axis| axis.field.is_none()),
+            digits: vec![0; grid.factors.len()],
+            fingerprints: Vec::new(),
+        }
+    }
+
+    /// The values of the derived fields in the cell that the pass has reached, if the cell is kept.
+    fn kept_values(&self, grid: &Grid) -> Result<Option<Vec<f64>>, SpecError> {
+        let axis = |a: usize| self.numbers[a][self.digits[self.homes[a]] as usize];
+        let derived = grid.derived_values(&axis);
+        if !grid.is_kept(&axis, &derived, &self.digits)? {
+            return Ok(None);
+        }
+
+        grid.check_derived_values(&derived, &self.ranges, &self.digits)?;
+        Ok(Some(derived))
+    }
+
+    fn record_fingerprint(&mut self, grid: &Grid, derived: &[f64], position: u32) {
+        if self.may_be_equal {
+            let fingerprint = grid.config_fingerprint(&self.digits, &self.homes, derived);
+            self.fingerprints.push((fingerprint, position));
+        }
+    }
 }
 
 /// For each value of each factor, a kept cell that has it; empty when every cell is kept.

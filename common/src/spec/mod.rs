@@ -18,15 +18,17 @@ pub use crate::spec_file::node::{format_short_value, format_value};
 use crate::config::{ModelKind, TrialConfig};
 use crate::grid::{Grid, StillWanted};
 use crate::metric::Metric;
+use crate::net::Net;
 use crate::random_streams;
 use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::scheduling::Scheduling;
 use crate::spec::seeds::read_seeds;
 use crate::spec::source::expand_short_name;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
-use crate::spec_file::error::SpecError;
+use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node;
+use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
 use crate::spec_file::suggest::suggest_nearest;
 use crate::trial::{CPU_F32, CUDA_F32, TrialKey};
@@ -103,16 +105,29 @@ impl Spec {
                 "the file has {} bytes; at most {MAX_TEXT_BYTES} are possible",
                 source.text.len()
             );
-            return Err(SpecError::new(
-                crate::spec_file::error::Origin::Default,
-                "",
-                message,
-            ));
+            return Err(SpecError::new(Origin::Default, "", message));
         }
 
         let document = source.read_document()?;
-        let r = TableReader::from_document(&document, reading);
+        let spec = Self::read_sections(source, &document, reading, wanted)?;
+        spec.check_cells()?;
+        spec.check_layer_metrics()?;
+        spec.stopping_rule
+            .iter()
+            .try_for_each(|rule| rule.check_metric(&spec.measure.metrics))?;
+        spec.check_settings(source)?;
+        spec.check_crossed_streams()?;
+        spec.check_trial_count()?;
+        Ok(spec)
+    }
 
+    fn read_sections(
+        source: &SpecSource,
+        document: &SpecTable,
+        reading: ReadingMode,
+        wanted: StillWanted<'_>,
+    ) -> Result<Self, SpecError> {
+        let r = TableReader::from_document(document, reading);
         for key in ["data", "model", "train", "grid", "derive", "where"] {
             r.read_node(key);
         }
@@ -123,50 +138,39 @@ impl Spec {
         let name = read_name(&r);
         let repeats = read_repeats(&r);
         let seeds = read_seeds(&r);
-
-        let measure = measure::Measure::read_section(&r);
+        let measure = Measure::read_section(&r);
         let numerics = read_numerics(&r);
-        let terms = Scheduling::read_fields(&r);
+        let scheduling = Scheduling::read_fields(&r);
 
         // A misspelt section is a better answer than what is missing because of it.
         r.refuse_unknown_keys()?;
-        let (repeats, until) = repeats?;
-        let spec = Self {
+        let (repeats, stopping_rule) = repeats?;
+        Ok(Self {
             name: name?,
             repeats,
-            stopping_rule: until,
+            stopping_rule,
             seed,
             seeds: seeds?,
             numerics: numerics?,
             measure: measure?,
-            scheduling: terms?,
-            grid: Grid::from_document(&document, seed, &source.files, (reading, wanted))?,
-        };
-        spec.check_cells()?;
+            scheduling: scheduling?,
+            grid: Grid::from_document(document, seed, &source.files, (reading, wanted))?,
+        })
+    }
 
-        spec.check_layer_metrics()?;
-        spec.stopping_rule
-            .iter()
-            .try_for_each(|until| until.check_metric(&spec.measure.metrics))?;
-        spec.check_settings(source)?;
-        spec.check_crossed_streams()?;
-
-        let trials = spec
+    fn check_trial_count(&self) -> Result<(), SpecError> {
+        let trials = self
             .grid
             .cell_count()
-            .saturating_mul(u64::from(spec.repeats));
+            .saturating_mul(u64::from(self.repeats));
         if trials > MAX_TRIALS {
             let message = format!(
                 "{trials} trials are too many; at most {MAX_TRIALS} are possible: use fewer repeats"
             );
-            return Err(SpecError::new(
-                crate::spec_file::error::Origin::Default,
-                "repeats",
-                message,
-            ));
+            return Err(SpecError::new(Origin::Default, "repeats", message));
         }
 
-        Ok(spec)
+        Ok(())
     }
 
     /// What is measured and kept must be possible in every cell; one per shape class tells.
@@ -199,11 +203,7 @@ impl Spec {
              repeats = {combinations}, or a multiple",
             self.repeats
         );
-        Err(SpecError::new(
-            crate::spec_file::error::Origin::Default,
-            "repeats",
-            message,
-        ))
+        Err(SpecError::new(Origin::Default, "repeats", message))
     }
 
     /// A trial's curve must fit into a message.
@@ -217,11 +217,7 @@ impl Spec {
                 "{rows} samples of {} metrics per trial are too many: sample less often",
                 self.measure.metrics.len()
             );
-            return Err(SpecError::new(
-                crate::spec_file::error::Origin::Default,
-                "measure.every",
-                message,
-            ));
+            return Err(SpecError::new(Origin::Default, "measure.every", message));
         }
 
         Ok(())
@@ -242,11 +238,7 @@ impl Spec {
             metric.name()
         );
 
-        Err(SpecError::new(
-            crate::spec_file::error::Origin::Default,
-            "measure.metrics",
-            message,
-        ))
+        Err(SpecError::new(Origin::Default, "measure.metrics", message))
     }
 
     /// What is measured on validation images needs some.
@@ -269,11 +261,7 @@ impl Spec {
             (config.data.dataset.split_sizes().0 / 10).max(1)
         );
 
-        Err(SpecError::new(
-            crate::spec_file::error::Origin::Default,
-            "measure.metrics",
-            message,
-        ))
+        Err(SpecError::new(Origin::Default, "measure.metrics", message))
     }
 
     /// A layer whose weights are to be measured must exist in some cell.
@@ -287,7 +275,7 @@ impl Spec {
             for class in
                 (0..self.grid.class_count()).filter(|class| self.grid.class_cell_count(*class) > 0)
             {
-                let net = crate::net::Net::from_config(
+                let net = Net::from_config(
                     &self
                         .grid
                         .resolve_config(self.grid.class_cell_at(class, 0))?,
@@ -301,11 +289,7 @@ impl Spec {
                     "{}: no model of the sweep has a layer '{layer}', {hint}",
                     metric.name()
                 );
-                return Err(SpecError::new(
-                    crate::spec_file::error::Origin::Default,
-                    "measure.metrics",
-                    message,
-                ));
+                return Err(SpecError::new(Origin::Default, "measure.metrics", message));
             }
         }
 
@@ -314,13 +298,7 @@ impl Spec {
 
     /// What is kept must exist: the probe set in the test set, its moments in the trial.
     fn check_probe_and_weights(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        let error = |field: &str, message| {
-            Err(SpecError::new(
-                crate::spec_file::error::Origin::Default,
-                field,
-                message,
-            ))
-        };
+        let error = |field: &str, message| Err(SpecError::new(Origin::Default, field, message));
 
         if !config.model.kind.needs_images() && (self.measure.probe.is_some() || self.measure.save)
         {

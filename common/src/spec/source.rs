@@ -1,5 +1,6 @@
 //! A sweep file as the user gave it, before anything of it is read.
 
+use crate::config::SHORT_NAMES;
 use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
 use crate::spec::Spec;
 use crate::spec::stopping_rule::{MIN_FIRST_RUNG, StoppingRule};
@@ -178,8 +179,6 @@ pub(crate) fn collect_file_names(value: &SpecValue, paths: &mut Vec<String>) {
 
 /// `--set lr=0.1` means the same as `--set train.lr=0.1`.
 pub(crate) fn expand_short_name(path: &str) -> String {
-    let short = crate::config::SHORT_NAMES
-        .iter()
-        .find(|(short, _)| *short == path);
+    let short = SHORT_NAMES.iter().find(|(short, _)| *short == path);
     short.map_or_else(|| path.to_owned(), |(_, full)| (*full).to_owned())
 }

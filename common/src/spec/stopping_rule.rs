@@ -7,7 +7,7 @@
 
 use crate::metric::Metric;
 use crate::spec::MAX_TRIALS;
-use crate::spec_file::error::SpecError;
+use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 use crate::spec_file::suggest::suggest_nearest;
@@ -259,7 +259,7 @@ impl StoppingRule {
             self.metric.name()
         );
         Err(SpecError::new(
-            crate::spec_file::error::Origin::Default,
+            Origin::Default,
             format!("{}.metric", self.section_path()),
             message,
         ))

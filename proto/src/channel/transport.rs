@@ -91,22 +91,28 @@ pub(crate) fn build_tls_transport(
         return Ok(None);
     }
 
+    let mut config = build_tls_config(uri, access)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Some(TlsTransport(TlsConnector::from(Arc::new(config)))))
+}
+
+/// Trusts the authority that the user names, or the one that the token names, and presents a certificate if there is one.
+fn build_tls_config(uri: &Uri, access: &ClientAuth) -> Result<ClientConfig, UserError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider knows TLS 1.3");
-    let builder = match (
-        &access.ca,
-        access.token.as_ref().and_then(|token| token.fingerprint),
-    ) {
+    let fingerprint = access.token.as_ref().and_then(|token| token.fingerprint);
+    let builder = match (&access.ca, fingerprint) {
         (Some(file), _) => builder.with_root_certificates(read_root_certificates(file)?),
         (None, Some(fingerprint)) => {
+            let authority = PinnedAuthority {
+                fingerprint,
+                provider,
+            };
             builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(PinnedAuthority {
-                    fingerprint,
-                    provider,
-                }))
+                .with_custom_certificate_verifier(Arc::new(authority))
         }
         (None, None) => {
             let message = format!(
@@ -116,29 +122,21 @@ pub(crate) fn build_tls_transport(
             return Err(UserError::new(ErrorCode::BadInput, message));
         }
     };
-    let mut config = match &access.identity {
-        None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
-            let bad = |e: rustls::Error| {
-                UserError::new(
-                    ErrorCode::BadInput,
-                    format!("--cert {}: {e}", cert.display()),
-                )
-            };
-            builder
-                .with_client_auth_cert(
-                    read_certificates("--cert", cert)?,
-                    read_private_key("--key", key)?,
-                )
-                .map_err(bad)?
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
 
-    Ok(Some(TlsTransport(TlsConnector::from(Arc::new(config)))))
+    let Some((cert, key)) = &access.identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let certificates = read_certificates("--cert", cert)?;
+    let private_key = read_private_key("--key", key)?;
+    builder
+        .with_client_auth_cert(certificates, private_key)
+        .map_err(|e| {
+            let message = format!("--cert {}: {e}", cert.display());
+            UserError::new(ErrorCode::BadInput, message)
+        })
 }
 
-pub(crate) fn read_root_certificates(file: &Path) -> Result<RootCertStore, UserError> {
+fn read_root_certificates(file: &Path) -> Result<RootCertStore, UserError> {
     let mut roots = RootCertStore::empty();
     for certificate in read_certificates("--ca", file)? {
         let bad = |e: rustls::Error| {

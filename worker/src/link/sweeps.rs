@@ -95,21 +95,7 @@ impl LoadedSweep {
             .try_into()
             .map_err(|e: WireError| SweepError::Invalid(e.to_string()))?;
         let pins = source.files.clone();
-
-        let read = tokio::task::spawn_blocking(move || {
-            let spec = Spec::read_stored(&source).map_err(|e| e.to_string())?;
-            // A worker of another build must not take one cell for another.
-            match spec.is_as_stored(&source) {
-                true => Ok(spec),
-                false => Err(format!(
-                    "by this worker's version, {BUILD}, its cells would be others: use that of the coordinator"
-                )),
-            }
-        });
-        let spec = read
-            .await
-            .map_err(|e| SweepError::Invalid(e.to_string()))?
-            .map_err(SweepError::Invalid)?;
+        let spec = read_spec(source).await?;
         if let Some(why) = against(&spec) {
             return Err(SweepError::Invalid(why));
         }
@@ -251,6 +237,23 @@ impl LoadedSweep {
             subsets: Mutex::default(),
         }
     }
+}
+
+/// Reads a stored sweep on a thread that may block. Its cells must be those that the coordinator takes them for.
+async fn read_spec(source: SpecSource) -> Result<Spec, SweepError> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let spec = Spec::read_stored(&source).map_err(|e| e.to_string())?;
+        match spec.is_as_stored(&source) {
+            true => Ok(spec),
+            false => Err(format!(
+                "by this worker's version, {BUILD}, its cells would be others: use that of the coordinator"
+            )),
+        }
+    });
+    reading
+        .await
+        .map_err(|e| SweepError::Invalid(e.to_string()))?
+        .map_err(SweepError::Invalid)
 }
 
 /// Asks for a sweep, and again where the answer does not come, or not whole.
