@@ -102,38 +102,41 @@ impl Weights {
         let params = param_layouts(net);
         let statistics = statistic_layouts(net);
         check_tensor_names(&file, params.iter().chain(&statistics))?;
-        let numbers = params.iter().map(|stored| {
-            let missing = || WeightsError(format!("the tensor '{}' is missing", stored.name));
-            stored.read_numbers(&file)?.ok_or_else(missing)
-        });
-        let params = numbers.collect::<Result<_, _>>()?;
-
-        let of = |stored: &TensorLayout, initial: f32| {
-            Ok::<_, WeightsError>(
+        let params = params
+            .iter()
+            .map(|stored| {
                 stored
                     .read_numbers(&file)?
-                    .unwrap_or_else(|| vec![initial; stored.len()]),
-            )
-        };
+                    .ok_or_else(|| WeightsError(format!("the tensor '{}' is missing", stored.name)))
+            })
+            .collect::<Result<_, _>>()?;
 
-        let mut pairs = Vec::new();
-        for [mean, variance] in statistics.as_chunks::<2>().0 {
-            let numbers = [of(mean, 0.0)?, of(variance, 1.0)?];
-            if numbers[1].iter().any(|variance| *variance < 0.0) {
-                return Err(WeightsError(format!(
-                    "the tensor '{}' holds a negative variance",
-                    variance.name
-                )));
-            }
-
-            pairs.push(numbers);
-        }
-
-        Ok(Self {
-            params,
-            statistics: pairs,
-        })
+        let statistics = statistics
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|[mean, variance]| read_statistics(&file, mean, variance))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { params, statistics })
     }
+}
+
+/// Running mean and variance of a norm, 0 and 1 where the file lacks them.
+fn read_statistics(
+    file: &SafeTensors<'_>,
+    mean: &TensorLayout,
+    variance: &TensorLayout,
+) -> Result<[Vec<f32>; 2], WeightsError> {
+    let means = mean.read_numbers_or(file, 0.0)?;
+    let variances = variance.read_numbers_or(file, 1.0)?;
+    if variances.iter().any(|variance| *variance < 0.0) {
+        return Err(WeightsError(format!(
+            "the tensor '{}' holds a negative variance",
+            variance.name
+        )));
+    }
+
+    Ok([means, variances])
 }
 
 impl TensorLayout {
@@ -179,6 +182,15 @@ impl TensorLayout {
         let input = rest / pixels;
         let pixel = rest % pixels;
         (pixel * inputs + input) * outputs + out
+    }
+
+    fn read_numbers_or(
+        &self,
+        file: &SafeTensors<'_>,
+        initial: f32,
+    ) -> Result<Vec<f32>, WeightsError> {
+        let numbers = self.read_numbers(file)?;
+        Ok(numbers.unwrap_or_else(|| vec![initial; self.len()]))
     }
 
     /// The tensor's numbers in the order here; `None` where the file has none of this name.

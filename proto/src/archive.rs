@@ -11,9 +11,9 @@ use crate::{MAX_MESSAGE_BYTES, v1};
 /// The first bytes of a backup. Records of the version before had no launcher of a sweep, which programs of that version would
 /// leave out of the hash.
 const MAGIC: &[u8] = b"ergodic backup 2\n";
-/// Those of the version before.
+/// The first bytes of an archive of the version before.
 const OLD_MAGIC: &[u8] = b"ergodic backup 1\n";
-/// A record is at most this long: a page of rows, the last of which may be as long as a message.
+/// Most bytes of a record: a page of rows, of which the last one may be as long as a message.
 pub const MAX_RECORD_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 
 /// Counts and hashes records.
@@ -57,7 +57,7 @@ impl<W: Write> ArchiveWriter<W> {
     /// Begins one.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn create(mut file: W) -> std::io::Result<Self> {
         file.write_all(MAGIC)?;
         Ok(Self {

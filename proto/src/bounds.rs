@@ -23,27 +23,27 @@ use crate::convert::{MAX_CAUSE_BYTES, MAX_CURVE_ROWS, MAX_FILES, MAX_ISA_BYTES};
 
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
-/// What a field holds.
+/// The kind of a field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldKind {
     /// Text or bytes.
     Text,
     /// A message, by its place among [`MESSAGES`].
     Message(usize),
-    /// A number of so many bytes; 0 where it takes as many as it needs.
+    /// A number of this many bytes; 0 for one of variable length.
     Number(usize),
 }
 
 /// A field of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageField {
-    /// Its number.
+    /// Number of the field.
     pub number: u32,
     /// Its name.
     pub name: &'static str,
     /// Whether there may be several.
     pub repeated: bool,
-    /// What it holds.
+    /// Kind of the value.
     pub kind: FieldKind,
 }
 
@@ -56,7 +56,7 @@ pub struct MessageShape {
     pub fields: &'static [MessageField],
 }
 
-/// What a peer can ask.
+/// A method that a peer can call.
 #[derive(Debug, Clone, Copy)]
 pub struct RpcMethod {
     /// Where.
@@ -67,7 +67,7 @@ pub struct RpcMethod {
     pub stream: bool,
 }
 
-/// How long a field may be.
+/// The limits of a field.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldBound {
     /// The message.
@@ -184,7 +184,7 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("RemoveRequest", "sweep", MAX_NAME_BYTES),
     text_bound("RevokeTokenRequest", "id", MAX_NAME_BYTES),
     text_bound("RowsRequest", "sweep", MAX_NAME_BYTES),
-    // Only a little more than its text may have, so that a file that is too long is told of as such.
+    // A little more than the text may have, so that a file that is too long is reported as such.
     text_bound("SpecSource", "cells", HASH_BYTES),
     list_bound("SpecSource", "files", MAX_FILES),
     text_bound("SpecSource", "file", MAX_PATH_BYTES),
@@ -237,13 +237,13 @@ fn bounds_by_field() -> &'static [Vec<Option<&'static FieldBound>>] {
 
 /// Most fields of a message.
 const MAX_FIELDS: usize = 64;
-/// How deep messages lie in one another, at most.
+/// Deepest nesting of messages.
 const MAX_DEPTH: usize = 16;
 
-/// Looks at an encoded message. One that breaks off is for the decoder to tell of: it reads as far as this does.
+/// Checks an encoded message. One that breaks off is left to the decoder, which reads as far as this does.
 ///
 /// # Errors
-/// A field is larger than it may be, or such as nobody writes.
+/// A field is larger than it may be, or encoded as no program writes it.
 pub fn check_message(message: &str, bytes: &[u8]) -> Result<(), Status> {
     static PLACES: OnceLock<HashMap<&'static str, usize>> = OnceLock::new();
     let places = PLACES.get_or_init(|| {
@@ -361,7 +361,7 @@ fn check_bound(
     Ok(())
 }
 
-/// Numbers may come many at a time.
+/// Entries in one value: numbers may come many at a time.
 fn count_items(field: &MessageField, value: &[u8]) -> usize {
     match field.kind {
         FieldKind::Number(0) => value.iter().filter(|byte| **byte < 0x80).count(),

@@ -11,7 +11,7 @@ use crate::v1;
 /// Bytes of a seal.
 const CHECKSUM_BYTES: usize = 16;
 
-/// A message with room for a seal.
+/// A message with a field for a checksum.
 pub trait Checksummed: Message + Sized {
     /// The field that holds it.
     fn checksum_field(&mut self) -> &mut Vec<u8>;

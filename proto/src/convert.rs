@@ -14,11 +14,11 @@ use crate::v1;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the field {field} of {message} {problem}")]
 pub struct WireError {
-    /// Which message.
+    /// Name of the message.
     pub message: &'static str,
-    /// Which field of it.
+    /// Name of the field.
     pub field: &'static str,
-    /// What is wrong.
+    /// The problem, as the end of a sentence about the field.
     pub problem: &'static str,
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use ergodic_common::escape::escape_line;
 
-/// Writes events, each of which comes as one piece with the end of its line.
+/// Writes events, each as one piece that ends with its line.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EscapedLineWriter<W>(pub W);
 

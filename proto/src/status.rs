@@ -12,9 +12,9 @@ use crate::v1::ErrorDetail;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct UserError {
-    /// Its kind.
+    /// The kind of failure.
     pub code: ErrorCode,
-    /// What to tell the user.
+    /// The message for the user.
     pub message: String,
 }
 
@@ -58,7 +58,7 @@ impl From<UserError> for Status {
     }
 }
 
-/// There is no room for this at the moment: it is to be asked again after that time, by whoever still wants it.
+/// The coordinator is overloaded: the request may be sent again after `wait`.
 pub fn overloaded(message: &str, retry_after: Duration) -> Status {
     let code = ErrorCode::Refused.exit_code().into();
     let retry_after_ms = (retry_after.as_millis() as u64).max(1);
@@ -146,7 +146,7 @@ impl From<&Status> for UserError {
     }
 }
 
-/// The innermost reason why a connection could not be made, in words.
+/// The innermost reason why a connection could not be made.
 pub fn innermost_reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -155,7 +155,7 @@ pub fn innermost_reason(error: &(dyn std::error::Error + 'static)) -> String {
     innermost.to_string()
 }
 
-/// Why a request failed, in words.
+/// The reason why a request failed.
 pub fn describe_status(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => innermost_reason(source),

@@ -12,21 +12,21 @@ use crate::shared_queue::SharedQueue;
 use crate::train::CheckpointStore;
 use crate::work_queue::Assignment;
 
-/// What has run for a shorter time when the worker leaves is not worth a journey.
+/// A trial that has run for a shorter time when the worker leaves is not worth an upload.
 const MIN_AGE_TO_UPLOAD: Duration = Duration::from_secs(1);
 /// How long the last checkpoint may be on its way when the worker leaves.
 const LAST_UPLOAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a trial that is to stop may take to the end of its step, where it can be kept.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How trials are kept, and how often.
+/// How checkpoints are uploaded, and how often.
 #[derive(Clone)]
 pub(crate) struct CheckpointPolicy {
     pub(crate) interval: Duration,
     pub(crate) transfer: CheckpointTransfer,
 }
 
-/// The shelf of one attempt.
+/// Saves and loads the checkpoints of one attempt.
 pub(crate) struct TrialCheckpointer<'a> {
     policy: &'a CheckpointPolicy,
     checkpoint_dir: Option<&'a CheckpointDir>,
@@ -37,11 +37,11 @@ pub(crate) struct TrialCheckpointer<'a> {
 }
 
 struct CheckpointerState {
-    /// When it was kept last, or begun.
+    /// When the last checkpoint was saved, or the trial begun.
     saved_at: Instant,
     /// The checkpoint under way.
     pending_upload: Option<PendingUpload>,
-    /// When it was first seen that the trial is to stop.
+    /// When the trainer first asked after the trial was to stop.
     stop_seen_at: Option<Instant>,
 }
 
@@ -77,7 +77,7 @@ impl<'a> TrialCheckpointer<'a> {
     /// Whether the lease was taken away: the coordinator would not have the trial.
     fn is_lease_revoked(&self) -> bool {
         self.queue
-            .with_queue(|desk| desk.is_lease_revoked(self.assignment.fence))
+            .with_queue(|queue| queue.is_lease_revoked(self.assignment.fence))
     }
 
     fn is_due(&self) -> bool {
@@ -177,7 +177,7 @@ impl CheckpointDir {
         self.path.join(format!("{}.trial", to_hex(identity)))
     }
 
-    /// What was kept last under this identity.
+    /// The last checkpoint under this identity.
     pub(crate) fn load_checkpoint(&self, identity: &[u8; 32]) -> Option<Vec<u8>> {
         std::fs::read(self.checkpoint_path(identity)).ok()
     }

@@ -28,7 +28,7 @@ pub(crate) fn hold_before_trial(trial: TrialKey, waits: impl Fn() -> bool) {
     });
 }
 
-/// The same after so many steps of it. One that has begun was not one too many.
+/// Holds a trial after a number of its steps. A trial that has begun was within the limit of trials.
 #[cfg(feature = "failpoints")]
 pub(crate) fn hold_after_steps(trial: TrialKey, steps: u64, waits: impl Fn() -> bool) {
     fail::fail_point!("trial", |file| {
@@ -49,7 +49,7 @@ pub(crate) fn hold_before_trial(_: TrialKey, _: impl Fn() -> bool) {}
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn hold_after_steps(_: TrialKey, _: u64, _: impl Fn() -> bool) {}
 
-/// Which trials a test holds.
+/// The trials that a test holds.
 #[cfg(feature = "failpoints")]
 struct TrialHold {
     repeat: u64,
@@ -59,7 +59,7 @@ struct TrialHold {
 
 #[cfg(feature = "failpoints")]
 impl TrialHold {
-    /// What the file says now.
+    /// The gate as the file describes it now.
     fn read_file(file: &str) -> Option<Self> {
         let text = std::fs::read_to_string(file).ok()?;
         let numbers: Vec<u64> = text
@@ -101,7 +101,7 @@ fn wait_while_held(
     }
 }
 
-/// Reads from the environment what was asked for. It holds as long as what is returned.
+/// Sets the failpoints that the environment names, for as long as the returned scenario lives.
 #[cfg(feature = "failpoints")]
 pub(crate) fn set_up_failpoints() -> fail::FailScenario<'static> {
     fail::FailScenario::setup()

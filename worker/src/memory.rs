@@ -61,7 +61,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("expected a size like 512MiB or 8GiB, found '{text}'"))
 }
 
-/// Why trials that need so many bytes each cannot be run beside a dataset; `None` when they can.
+/// Why trials that need `trial` bytes each cannot be run beside a dataset; `None` when they can.
 pub(crate) fn explain_shortage(
     limit: Option<u64>,
     slots: u32,

@@ -22,18 +22,18 @@ use crate::work_queue::Assignment;
 /// The sweep or the trial is unknown, of another numerics class, or cannot be run here.
 pub(crate) async fn run_single_trial(
     links: &LinkPool,
-    places: &DatasetDirs,
+    dirs: &DatasetDirs,
     sweep: &str,
     key: TrialKey,
-    equipment: SlotConfig,
+    config: SlotConfig,
 ) -> Result<TrialResult, UserError> {
-    let sweep = LoadedSweep::fetch_from(sweep, &mut links.current_link(), places, |_| None)
+    let sweep = LoadedSweep::fetch_from(sweep, &mut links.current_link(), dirs, |_| None)
         .await
         .map_err(to_user_error)?;
     let fence = Fence { lease: 0, epoch: 0 };
     let stop = Arc::new(AtomicBool::new(false));
 
-    // A limit is there for others' sake, and nobody waits here but the one who asked.
+    // A time limit protects other trials, and there are none here.
     let assignment = Assignment {
         fence,
         key,
@@ -42,24 +42,11 @@ pub(crate) async fn run_single_trial(
         time_limit: None,
         has_checkpoint: false,
     };
-    let ran = tokio::task::spawn_blocking(move || {
-        let machine = TrialRunner::new(&equipment)?;
-        let wanted = &assignment.sweep.spec.numerics;
-        let ours = machine.numerics_class();
-        if wanted != ours {
-            let message = format!(
-                "the sweep is of numerics class {wanted}, and this program computes {ours} here"
-            );
-            return Err(UserError::new(ErrorCode::Version, message));
-        }
-
-        Ok(run_assignment(&assignment, &machine, None))
-    });
-    let ran = ran
+    let finished = tokio::task::spawn_blocking(move || run_here(&assignment, &config))
         .await
         .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))??;
 
-    match ran {
+    match finished {
         Some(FinishedTrial {
             result:
                 TrialResult {
@@ -77,6 +64,24 @@ pub(crate) async fn run_single_trial(
             format!("the trial {key} was broken off"),
         )),
     }
+}
+
+/// Runs a trial on this thread, if this program computes in its numerics class.
+fn run_here(
+    assignment: &Assignment,
+    config: &SlotConfig,
+) -> Result<Option<FinishedTrial>, UserError> {
+    let runner = TrialRunner::new(config)?;
+    let wanted = &assignment.sweep.spec.numerics;
+    let ours = runner.numerics_class();
+    if wanted != ours {
+        let message = format!(
+            "the sweep is of numerics class {wanted}, and this program computes {ours} here"
+        );
+        return Err(UserError::new(ErrorCode::Version, message));
+    }
+
+    Ok(run_assignment(assignment, &runner, None))
 }
 
 fn to_user_error(error: SweepError) -> UserError {

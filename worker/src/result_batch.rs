@@ -8,15 +8,15 @@ use crate::train::FinishedTrial;
 /// Results of one lease on their way to the coordinator.
 #[derive(Debug, Clone)]
 pub struct ResultBatch {
-    /// Names the parcel.
+    /// Number of the batch, unique in this worker.
     pub number: u64,
-    /// Their lease.
+    /// The lease of the trials.
     pub fence: Fence,
-    /// Their sweep's id.
+    /// Id of the sweep.
     pub sweep: String,
     /// The results.
     pub results: Vec<FinishedTrial>,
-    /// Where more of them lie in the spool.
+    /// References to further results, which are in the spool alone.
     pub spooled: Vec<SpoolRef>,
 }
 
@@ -29,16 +29,16 @@ impl ResultBatch {
     }
 }
 
-/// Where a result lies in the spool.
+/// A result's place in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolRef {
-    /// Of which trial.
+    /// The trial of the result.
     pub key: TrialKey,
     /// The segment's number.
     pub segment: u64,
-    /// Its first byte there.
+    /// Offset of the first byte in the segment.
     pub offset: u64,
-    /// How long it is.
+    /// Length in bytes.
     pub bytes: usize,
 }
 

@@ -14,27 +14,27 @@ use crate::train::{Deadline, FinishedTrial, Isa, Job};
 use crate::work_queue::Assignment;
 use crate::{failpoint, train};
 
-/// What slots are to train with.
+/// With what the slots are to train.
 #[derive(Debug, Clone)]
 pub struct SlotConfig {
     /// Threads for one trial.
     pub threads: u32,
     /// Instruction set of the trainer's own engine.
     pub isa: Isa,
-    /// Where networks run.
+    /// The device on which networks run.
     pub device: DeviceChoice,
     /// Folder of unfinished trials.
     pub checkpoint_dir: Option<PathBuf>,
 }
 
-/// What a slot trains with.
+/// With what a slot trains: device, threads and folder of checkpoints.
 pub struct TrialRunner {
     pub(crate) isa: Isa,
     /// The device, if it is not the trainer's own engine.
     pub(crate) device: Option<train::CandleDevice>,
     /// Threads for one trial, if more than the slot's own.
     pub(crate) pool: Option<rayon::ThreadPool>,
-    /// Where unfinished trials are kept here.
+    /// Folder of this machine for checkpoints.
     pub(crate) checkpoint_dir: Option<CheckpointDir>,
 }
 
@@ -43,11 +43,10 @@ impl TrialRunner {
     ///
     /// # Errors
     /// The device or the folder cannot be used.
-    pub fn new(equipment: &SlotConfig) -> Result<Self, UserError> {
+    pub fn new(config: &SlotConfig) -> Result<Self, UserError> {
         let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
-        let pool =
-            train::build_thread_pool(equipment.threads).map_err(|e| failed(e.to_string()))?;
-        let folder = equipment
+        let pool = train::build_thread_pool(config.threads).map_err(|e| failed(e.to_string()))?;
+        let folder = config
             .checkpoint_dir
             .as_deref()
             .map(CheckpointDir::open)
@@ -55,14 +54,14 @@ impl TrialRunner {
             .map_err(|e| failed(e.to_string()))?;
 
         Ok(Self {
-            isa: equipment.isa,
-            device: equipment.device.open_device()?,
+            isa: config.isa,
+            device: config.device.open_device()?,
             pool,
             checkpoint_dir: folder,
         })
     }
 
-    /// The class of what it computes.
+    /// The numerics class of the results.
     pub fn numerics_class(&self) -> &str {
         self.device
             .as_ref()
@@ -70,52 +69,60 @@ impl TrialRunner {
     }
 }
 
-/// Runs a trial, from what is kept of it on the shelf; `None` when it was stopped.
+/// Runs a trial, from its last checkpoint if there is one; `None` when it was stopped.
 pub fn run_assignment(
     assignment: &Assignment,
-    machine: &TrialRunner,
-    shelf: Option<&dyn train::CheckpointStore>,
+    runner: &TrialRunner,
+    checkpoints: Option<&dyn train::CheckpointStore>,
 ) -> Option<FinishedTrial> {
     tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial begins");
     failpoint::hold_before_trial(assignment.key, || !assignment.is_stopped());
     let attempt = catch_unwind(AssertUnwindSafe(|| {
-        let sweep = &assignment.sweep;
-        let cell = sweep.cached_cell(assignment.key.cell)?;
-        let streams = sweep.spec.trial_streams(assignment.key, cell.hash);
-        let job = Job {
-            config: &cell.config,
-            streams: &streams,
-            measure: &sweep.spec.measure,
-            data: cell.data.as_deref(),
-            initial_weights: cell.initial_weights.as_deref(),
-            key: assignment.key,
-            isa: machine.isa,
-            candle_device: machine.device.as_ref(),
-            thread_pool: machine.pool.as_ref(),
-            checkpoint_store: shelf,
-            deadline: assignment.time_limit.map(Deadline::from_now),
-        };
-
-        Ok(train::run_trial(&job, &assignment.stop))
+        train_assignment(assignment, runner, checkpoints)
     }));
-
     match attempt {
         Ok(Ok(result)) => result,
         Ok(Err(cause)) => Some(failed_trial(assignment, cause)),
         Err(panic) => {
-            let words = panic.downcast_ref::<String>().map(String::as_str);
-            let words = words
+            let words = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no words");
             Some(failed_trial(
                 assignment,
-                format!("the trial panicked: {}", words),
+                format!("the trial panicked: {words}"),
             ))
         }
     }
 }
 
-pub(crate) fn failed_trial(assignment: &Assignment, cause: String) -> FinishedTrial {
+fn train_assignment(
+    assignment: &Assignment,
+    runner: &TrialRunner,
+    checkpoints: Option<&dyn train::CheckpointStore>,
+) -> Result<Option<FinishedTrial>, String> {
+    let sweep = &assignment.sweep;
+    let cell = sweep.cached_cell(assignment.key.cell)?;
+    let streams = sweep.spec.trial_streams(assignment.key, cell.hash);
+    let job = Job {
+        config: &cell.config,
+        streams: &streams,
+        measure: &sweep.spec.measure,
+        data: cell.data.as_deref(),
+        initial_weights: cell.initial_weights.as_deref(),
+        key: assignment.key,
+        isa: runner.isa,
+        candle_device: runner.device.as_ref(),
+        thread_pool: runner.pool.as_ref(),
+        checkpoint_store: checkpoints,
+        deadline: assignment.time_limit.map(Deadline::from_now),
+    };
+
+    Ok(train::run_trial(&job, &assignment.stop))
+}
+
+fn failed_trial(assignment: &Assignment, cause: String) -> FinishedTrial {
     let cause: String = cause.chars().take(1000).collect();
     tracing::error!(trial = %assignment.key, cause, "trial failed");
     let metrics = assignment.sweep.spec.measure.metrics.len();

@@ -10,12 +10,12 @@ use crate::spool::{Spool, SpoolEntry};
 use crate::train::FinishedTrial;
 use crate::work_queue::{Assignment, Uptime, WorkQueue};
 
-/// How often a slot that waits for room in the spool looks again.
+/// How often a slot that waits for space in the spool tries again.
 pub(crate) const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The desk, and ways to hear of changes on it.
+/// The work queue behind a lock, and signals for its changes.
 pub struct SharedQueue {
-    pub(crate) queue: Mutex<WorkQueue>,
+    queue: Mutex<WorkQueue>,
     pub(crate) started: Instant,
     /// Where results are kept until they are acknowledged, if anywhere.
     pub(crate) spool: Option<Arc<Spool>>,
@@ -28,7 +28,7 @@ pub struct SharedQueue {
 }
 
 impl SharedQueue {
-    /// An empty desk for so many slots.
+    /// An empty queue for `slots` slots.
     pub fn new(slots: u32) -> Self {
         Self {
             queue: Mutex::new(WorkQueue::new(slots)),
@@ -40,7 +40,7 @@ impl SharedQueue {
         }
     }
 
-    /// The same with a spool.
+    /// This queue with a spool.
     #[must_use]
     pub fn with_spool(self, spool: Option<Spool>) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl SharedQueue {
         self.spool.as_ref()
     }
 
-    /// Looks at the desk, or changes it. Nothing under this lock waits, trains or panics.
+    /// Reads or changes the queue. Nothing under this lock waits, trains or panics.
     pub fn with_queue<T>(&self, act: impl FnOnce(&mut WorkQueue) -> T) -> T {
         let result = act(&mut self.lock_queue());
         self.work_available.notify_all();
@@ -69,22 +69,22 @@ impl SharedQueue {
     fn lock_queue(&self) -> MutexGuard<'_, WorkQueue> {
         self.queue
             .lock()
-            .expect("nothing panics while it holds the desk")
+            .expect("nothing panics while it holds the queue")
     }
 
-    /// Books the end of a trial, and wakes whoever has to do with it. Without a result, it was stopped.
+    /// Records the end of a trial, which was stopped if it has no result, and wakes delivery and session.
     ///
-    /// Where there is a spool, the result is in it before anybody hears of it. One that finds no room there goes its way all
-    /// the same, and the slot begins nothing until it has found it, or is acknowledged.
+    /// Where there is a spool, the result is written to it before it can be delivered. A result for which the spool has no
+    /// space is delivered all the same, and the slot begins nothing until it is written or acknowledged.
     pub fn finish_trial(&self, assignment: &Assignment, result: Option<FinishedTrial>) {
         let (place, owed) = match self.spool.as_ref().zip(result.as_ref()) {
             Some((spool, finished)) => spool_result(spool, assignment, finished),
             None => (None, None),
         };
         let wishes = {
-            let mut desk = self.lock_queue();
-            desk.finish_spooled_trial(assignment.fence, assignment.key, result, place);
-            desk.slots_to_request().is_some()
+            let mut queue = self.lock_queue();
+            queue.finish_spooled_trial(assignment.fence, assignment.key, result, place);
+            queue.slots_to_request().is_some()
         };
 
         self.results_ready.notify_one();
@@ -96,9 +96,9 @@ impl SharedQueue {
         }
     }
 
-    /// Blocks the slot until a result has room in the spool, or needs none any more.
+    /// Blocks the slot until the spool has space for a result, or the result needs none any more.
     pub(crate) fn wait_for_spool_space(&self, spool: &Spool, entry: &SpoolEntry) {
-        while self.with_queue(|desk| !desk.is_closed() && desk.holds_lease(entry.fence()))
+        while self.with_queue(|queue| !queue.is_closed() && queue.holds_lease(entry.fence()))
             && spool.retry_append(entry).is_err()
         {
             std::thread::sleep(SPOOL_RETRY_INTERVAL);
@@ -106,21 +106,21 @@ impl SharedQueue {
         tracing::info!("the slot goes on");
     }
 
-    /// Waits for a trial; `None` once the desk is closed.
+    /// Waits for a trial; `None` once the queue is closed.
     pub(crate) fn wait_for_trial(&self) -> Option<Assignment> {
-        let mut desk = self.lock_queue();
+        let mut queue = self.lock_queue();
         loop {
-            if desk.is_closed() {
+            if queue.is_closed() {
                 return None;
             }
-            if let Some(assignment) = desk.begin_trial(self.uptime()) {
+            if let Some(assignment) = queue.begin_trial(self.uptime()) {
                 return Some(assignment);
             }
 
-            desk = self
+            queue = self
                 .work_available
-                .wait(desk)
-                .expect("nothing panics while it holds the desk");
+                .wait(queue)
+                .expect("nothing panics while it holds the queue");
         }
     }
 }

@@ -10,30 +10,30 @@ use crate::runner::{SlotConfig, TrialRunner, run_assignment};
 use crate::shared_queue::SharedQueue;
 use crate::train;
 
-/// Starts the slots' threads. The numerics class of what they compute.
+/// Starts the slots' threads, and returns the numerics class of their results.
 ///
 /// # Errors
 /// The operating system gives no thread, or the device or the folder cannot be used.
 pub(crate) fn start_slots(
-    office: &Arc<SharedQueue>,
+    queue: &Arc<SharedQueue>,
     slots: u32,
-    equipment: &SlotConfig,
-    keeping: Option<&CheckpointPolicy>,
+    config: &SlotConfig,
+    policy: Option<&CheckpointPolicy>,
 ) -> Result<String, UserError> {
     let mut numerics = String::new();
     for n in 0..slots {
-        let office = office.clone();
-        let equipment = equipment.clone();
-        let keeping = keeping.cloned();
+        let queue = queue.clone();
+        let config = config.clone();
+        let policy = policy.cloned();
         let (report, ready) = std::sync::mpsc::channel();
         let failed =
             |e: String| UserError::new(ErrorCode::Internal, format!("cannot start slot {n}: {e}"));
 
         // A device belongs to the thread that opened it.
-        let slot = move || match TrialRunner::new(&equipment) {
-            Ok(machine) => {
-                let _ = report.send(Ok(machine.numerics_class().to_owned()));
-                run_slot(&office, &machine, keeping.as_ref());
+        let slot = move || match TrialRunner::new(&config) {
+            Ok(runner) => {
+                let _ = report.send(Ok(runner.numerics_class().to_owned()));
+                run_slot(&queue, &runner, policy.as_ref());
             }
             Err(error) => _ = report.send(Err(error)),
         };
@@ -48,24 +48,19 @@ pub(crate) fn start_slots(
     Ok(numerics)
 }
 
-fn run_slot(office: &SharedQueue, machine: &TrialRunner, keeping: Option<&CheckpointPolicy>) {
-    while let Some(assignment) = office.wait_for_trial() {
-        let shelf = keeping.map(|keeping| {
-            TrialCheckpointer::new(
-                keeping,
-                machine.checkpoint_dir.as_ref(),
-                office,
-                &assignment,
-            )
+fn run_slot(queue: &SharedQueue, runner: &TrialRunner, policy: Option<&CheckpointPolicy>) {
+    while let Some(assignment) = queue.wait_for_trial() {
+        let checkpoints = policy.map(|policy| {
+            TrialCheckpointer::new(policy, runner.checkpoint_dir.as_ref(), queue, &assignment)
         });
         let result = run_assignment(
             &assignment,
-            machine,
-            shelf
+            runner,
+            checkpoints
                 .as_ref()
-                .map(|shelf| shelf as &dyn train::CheckpointStore),
+                .map(|checkpoints| checkpoints as &dyn train::CheckpointStore),
         );
-        office.finish_trial(&assignment, result);
+        queue.finish_trial(&assignment, result);
 
         tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial ends");
     }

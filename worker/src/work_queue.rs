@@ -1,6 +1,6 @@
-//! What lies on a worker's desk: trials granted and not begun, trials running, results not yet acknowledged.
+//! What a worker has to do: trials granted and not begun, trials running, results not yet acknowledged.
 //!
-//! Results wait in memory, those that a spool keeps beyond what memory may hold as their places there.
+//! Results wait in memory. Those that a spool holds wait as references to it once memory is full.
 //!
 //! Plain decisions over a state, without threads, IO or a clock; `slots` and
 //! `session` share one behind a lock.
@@ -20,17 +20,17 @@ use crate::train::FinishedTrial;
 /// Time since the worker started.
 pub type Uptime = Duration;
 
-/// Results that wait for delivery may take this much memory; beyond it, no trial is begun.
+/// Most bytes of memory for results that wait for delivery; beyond it, no trial is begun.
 const MAX_OUTBOX_BYTES: usize = 64 << 20;
 /// Most results delivered at once.
 const MAX_BATCH_RESULTS: usize = 1024;
 /// Most bytes delivered at once.
 const MAX_BATCH_BYTES: usize = 2 << 20;
-/// Results that are worth a delivery before they are a second old.
+/// Number of results that are worth a delivery before they are a second old.
 const MIN_BATCH_RESULTS: usize = 32;
-/// The same in bytes.
+/// Bytes of results that are worth a delivery before they are a second old.
 const MIN_BATCH_BYTES: usize = 256 << 10;
-/// More work is asked for when what is queued lasts less than this, in seconds.
+/// The worker requests more work when its queue lasts for less than this, in seconds.
 const PREFETCH_SECONDS: f64 = 1.0;
 
 /// A trial for a slot.
@@ -38,20 +38,20 @@ const PREFETCH_SECONDS: f64 = 1.0;
 pub struct Assignment {
     /// The lease it is run under.
     pub fence: Fence,
-    /// Which trial.
+    /// The trial to run.
     pub key: TrialKey,
-    /// Its sweep.
+    /// The sweep of the trial.
     pub sweep: Arc<LoadedSweep>,
-    /// Raised when it is not to be finished.
+    /// Raised when the trial is to stop before its end.
     pub stop: Arc<AtomicBool>,
-    /// How long it may take.
+    /// How long the trial may take, if there is a limit.
     pub time_limit: Option<Duration>,
-    /// Whether the coordinator keeps a checkpoint of it.
+    /// Whether the coordinator has a checkpoint of the trial.
     pub has_checkpoint: bool,
 }
 
 impl Assignment {
-    /// Whether it is not to be finished.
+    /// Whether the trial is to stop before its end.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -85,11 +85,33 @@ struct HeldLease {
     retracted: Vec<TrialKey>,
     running: BTreeMap<TrialKey, Arc<AtomicBool>>,
     finished: Vec<BufferedResult>,
-    /// Results in parcels.
+    /// Results in batches that are not acknowledged.
     in_flight: usize,
 }
 
 impl HeldLease {
+    /// Whether its results are worth a delivery: any of them if `any`, or if no others will follow.
+    fn has_batch(&self, any: bool) -> bool {
+        let is_last = self.queued.is_empty() && self.running.is_empty();
+        let bytes: usize = self.finished.iter().map(BufferedResult::wire_size).sum();
+        let is_large = self.finished.len() >= MIN_BATCH_RESULTS || bytes >= MIN_BATCH_BYTES;
+        !self.finished.is_empty() && (any || is_last || is_large)
+    }
+
+    /// How many of its first results fit into one batch; at least one.
+    fn batch_len(&self) -> usize {
+        let mut bytes = 0;
+        self.finished
+            .iter()
+            .take(MAX_BATCH_RESULTS)
+            .take_while(|result| {
+                bytes += result.wire_size();
+                bytes <= MAX_BATCH_BYTES
+            })
+            .count()
+            .max(1)
+    }
+
     fn is_done(&self) -> bool {
         self.queued.is_empty()
             && self.running.is_empty()
@@ -98,7 +120,7 @@ impl HeldLease {
     }
 }
 
-/// The desk.
+/// Leases, trials and results of a worker.
 #[derive(Debug, Default)]
 pub struct WorkQueue {
     slots: u32,
@@ -109,11 +131,11 @@ pub struct WorkQueue {
     batches: BTreeMap<u64, InFlight>,
     next_batch: u64,
     is_closed: bool,
-    /// What is known of the leases' renewal; nothing while there is no session.
+    /// When leases were renewed; `None` while there is no session.
     renewal: Option<LeaseRenewal>,
 }
 
-/// What is known of a parcel under way: bytes it takes of the memory for results, and its results.
+/// A batch on its way: the bytes that it takes of the memory for results, and the number of its results.
 #[derive(Debug, Default)]
 struct InFlight {
     bytes: usize,
@@ -122,14 +144,14 @@ struct InFlight {
 
 #[derive(Debug)]
 struct LeaseRenewal {
-    /// A lease ends after this time without one.
+    /// A lease ends after this time without a renewal.
     ttl: Duration,
-    /// When the last one was heard of.
+    /// When the last renewal arrived.
     renewed_at: Uptime,
 }
 
 impl WorkQueue {
-    /// An empty desk for so many slots.
+    /// An empty queue for `slots` slots.
     pub fn new(slots: u32) -> Self {
         Self {
             slots,
@@ -137,7 +159,7 @@ impl WorkQueue {
         }
     }
 
-    /// A session was opened, in which a lease that is not renewed for so long ends.
+    /// A session was opened, in which a lease ends when it is not renewed for `ttl`.
     pub fn start_renewal_watch(&mut self, ttl: Duration, now: Uptime) {
         self.renewal = Some(LeaseRenewal {
             ttl,
@@ -152,7 +174,7 @@ impl WorkQueue {
             .for_each(|renewal| renewal.renewed_at = now);
     }
 
-    /// The session was lost. Whoever is cut off goes on within the leases it holds.
+    /// The session was lost. A worker that is cut off goes on within the leases it holds.
     pub fn stop_renewal_watch(&mut self) {
         self.renewal = None;
     }
@@ -187,7 +209,7 @@ impl WorkQueue {
         self.leases.insert(fence, lease);
     }
 
-    /// A lease is no longer ours: forget its trials. Finished ones are still delivered, to be compared.
+    /// The coordinator has taken a lease away: its trials are dropped or stopped. Finished ones are still delivered, to be compared.
     pub fn revoke_lease(&mut self, fence: Fence) {
         if let Some(lease) = self.leases.get_mut(&fence) {
             lease.is_revoked = true;
@@ -201,13 +223,13 @@ impl WorkQueue {
         self.drop_finished_leases();
     }
 
-    /// Whether a lease is no longer ours.
+    /// Whether the coordinator has taken a lease away.
     pub fn is_lease_revoked(&self, fence: Fence) -> bool {
         self.leases.get(&fence).is_none_or(|lease| lease.is_revoked)
     }
 
-    /// Gives back up to so many trials of a lease that are not begun, those that would be the last. All that were given
-    /// back of it, so that a message that was lost does no harm.
+    /// Gives back up to `trials` trials of a lease that are not begun, the last ones first. Returns all that were ever given
+    /// back of this lease, so that a lost message does no harm.
     pub fn retract_trials(&mut self, fence: Fence, trials: u64) -> Vec<TrialKey> {
         let Some(lease) = self.leases.get_mut(&fence) else {
             return Vec::new();
@@ -223,7 +245,7 @@ impl WorkQueue {
         yielded
     }
 
-    /// The next trial to run, from the oldest lease; none while the outbox is full, the desk is closed or renewals are
+    /// The next trial to run, from the oldest lease; none while the outbox is full, the queue is closed or renewals are
     /// overdue.
     pub fn begin_trial(&mut self, now: Uptime) -> Option<Assignment> {
         if self.is_closed || self.outbox_bytes >= MAX_OUTBOX_BYTES || self.is_renewal_overdue(now) {
@@ -255,8 +277,8 @@ impl WorkQueue {
         self.finish_spooled_trial(fence, key, finished, None);
     }
 
-    /// The same with the result's place in the spool, where there is one: a result that has one needs no memory once that
-    /// is full.
+    /// A trial ended whose result is at `place` in the spool, if it is there: such a result needs no memory once that is
+    /// full.
     pub fn finish_spooled_trial(
         &mut self,
         fence: Fence,
@@ -291,38 +313,19 @@ impl WorkQueue {
         self.drop_finished_leases();
     }
 
-    /// Whether a lease's results are still wanted: what is finished under one that is not on the desk goes nowhere.
+    /// Whether a lease's results are still wanted: those of a lease that is not held are dropped.
     pub fn holds_lease(&self, fence: Fence) -> bool {
         self.leases.contains_key(&fence)
     }
 
-    /// Results to deliver now: enough of them, or any when `all` is said or nothing else is going on.
+    /// Results to deliver now: enough of them, or any if `all` is set or nothing else is going on.
     pub fn take_batch(&mut self, all: bool) -> Option<ResultBatch> {
-        let calm = self.running_count() == 0 && (self.is_closed || self.queued_count() == 0);
-        let worth = |lease: &HeldLease| {
-            let bytes: usize = lease.finished.iter().map(BufferedResult::wire_size).sum();
-            lease.finished.len() >= MIN_BATCH_RESULTS || bytes >= MIN_BATCH_BYTES
-        };
-        let ready = |lease: &HeldLease| {
-            let last = lease.queued.is_empty() && lease.running.is_empty();
-            !lease.finished.is_empty() && (all || calm || last || worth(lease))
-        };
-        let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| ready(lease))?;
-
-        let mut bytes = 0;
-        let fits = |waiting: &BufferedResult| {
-            bytes += waiting.wire_size();
-            bytes <= MAX_BATCH_BYTES
-        };
-        let count = lease
-            .finished
-            .iter()
-            .take(MAX_BATCH_RESULTS)
-            .map(fits)
-            .take_while(|fits| *fits)
-            .count()
-            .max(1);
-
+        let is_quiet = self.running_count() == 0 && (self.is_closed || self.queued_count() == 0);
+        let (fence, lease) = self
+            .leases
+            .iter_mut()
+            .find(|(_, lease)| lease.has_batch(all || is_quiet))?;
+        let count = lease.batch_len();
         let mut results = Vec::new();
         let mut spooled = Vec::new();
 
@@ -350,11 +353,11 @@ impl WorkQueue {
         })
     }
 
-    /// The coordinator has answered for a parcel: it is forgotten.
-    pub fn acknowledge_batch(&mut self, parcel: &ResultBatch) {
-        let away = self.batches.remove(&parcel.number).unwrap_or_default();
+    /// The coordinator has answered for a batch: it is forgotten.
+    pub fn acknowledge_batch(&mut self, batch: &ResultBatch) {
+        let away = self.batches.remove(&batch.number).unwrap_or_default();
         self.outbox_bytes -= away.bytes;
-        if let Some(lease) = self.leases.get_mut(&parcel.fence) {
+        if let Some(lease) = self.leases.get_mut(&batch.fence) {
             lease.in_flight -= away.results;
         }
         self.drop_finished_leases();
@@ -397,12 +400,12 @@ impl WorkQueue {
         running.for_each(|stop| stop.store(true, Ordering::Relaxed));
     }
 
-    /// Whether the desk takes no more work.
+    /// Whether the queue takes no more work.
     pub fn is_closed(&self) -> bool {
         self.is_closed
     }
 
-    /// Whether nothing is left on it.
+    /// Whether no lease is left.
     pub fn is_empty(&self) -> bool {
         self.leases.is_empty()
     }
@@ -485,79 +488,79 @@ mod tests {
     }
 
     fn queue_with_trials(trials: u32) -> WorkQueue {
-        let mut desk = WorkQueue::new(2);
-        desk.add_lease(
+        let mut queue = WorkQueue::new(2);
+        queue.add_lease(
             FENCE,
             Arc::new(LoadedSweep::for_tests()),
             keys(trials),
             BTreeSet::from([keys(2)[1]]),
         );
-        desk
+        queue
     }
 
-    fn run_one(desk: &mut WorkQueue, seconds: f64, points: usize) {
-        let a = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
-        desk.finish_trial(a.fence, a.key, Some(result(a.key, seconds, points)));
+    fn run_one(queue: &mut WorkQueue, seconds: f64, points: usize) {
+        let a = queue.begin_trial(Uptime::ZERO).expect("a trial waits");
+        queue.finish_trial(a.fence, a.key, Some(result(a.key, seconds, points)));
     }
 
     #[test]
     fn a_lease_leaves_the_desk_when_its_last_result_is_acknowledged() {
-        let mut desk = queue_with_trials(2);
-        run_one(&mut desk, 5.0, 1);
+        let mut queue = queue_with_trials(2);
+        run_one(&mut queue, 5.0, 1);
         assert!(
-            desk.take_batch(false).is_none(),
+            queue.take_batch(false).is_none(),
             "one result of an unfinished lease is not worth a delivery"
         );
 
-        run_one(&mut desk, 5.0, 1);
-        let parcel = desk.take_batch(false).expect("the lease is finished");
+        run_one(&mut queue, 5.0, 1);
+        let batch = queue.take_batch(false).expect("the lease is finished");
         assert_eq!(
             (
-                parcel.results.len(),
-                desk.unacknowledged_count(),
-                desk.is_empty()
+                batch.results.len(),
+                queue.unacknowledged_count(),
+                queue.is_empty()
             ),
             (2, 2, false)
         );
 
-        desk.acknowledge_batch(&parcel);
-        assert!(desk.is_empty() && desk.outbox_bytes == 0);
+        queue.acknowledge_batch(&batch);
+        assert!(queue.is_empty() && queue.outbox_bytes == 0);
     }
 
     #[test]
     fn short_trials_are_asked_for_ahead_and_long_ones_when_a_slot_is_idle() {
-        let mut desk = queue_with_trials(4);
-        run_one(&mut desk, 60.0, 1);
+        let mut queue = queue_with_trials(4);
+        run_one(&mut queue, 60.0, 1);
         assert_eq!(
-            desk.slots_to_request(),
+            queue.slots_to_request(),
             None,
             "three long trials wait for two slots"
         );
 
-        let mut desk = self::queue_with_trials(4);
-        run_one(&mut desk, 0.001, 1);
-        assert_eq!(desk.slots_to_request(), Some(1));
+        let mut queue = self::queue_with_trials(4);
+        run_one(&mut queue, 0.001, 1);
+        assert_eq!(queue.slots_to_request(), Some(1));
         assert_eq!(WorkQueue::new(2).slots_to_request(), Some(2));
     }
 
     #[test]
     fn a_full_outbox_pauses_and_an_acknowledgement_resumes() {
-        let mut desk = queue_with_trials(1000);
+        let mut queue = queue_with_trials(1000);
         let mut runs = 0;
 
-        while desk.outbox_bytes < MAX_OUTBOX_BYTES {
-            run_one(&mut desk, 0.001, 50_000);
+        while queue.outbox_bytes < MAX_OUTBOX_BYTES {
+            run_one(&mut queue, 0.001, 50_000);
             runs += 1;
         }
 
         assert!(
             runs > 10
-                && desk.begin_trial(Uptime::ZERO).is_none()
-                && desk.slots_to_request().is_none()
+                && queue.begin_trial(Uptime::ZERO).is_none()
+                && queue.slots_to_request().is_none()
         );
-        let parcel = desk.take_batch(false).expect("plenty is ready");
+        let batch = queue.take_batch(false).expect("plenty is ready");
         assert!(
-            parcel
+            batch
                 .results
                 .iter()
                 .map(FinishedTrial::wire_size)
@@ -565,23 +568,23 @@ mod tests {
                 <= MAX_BATCH_BYTES
         );
 
-        desk.acknowledge_batch(&parcel);
-        assert!(desk.begin_trial(Uptime::ZERO).is_some());
+        queue.acknowledge_batch(&batch);
+        assert!(queue.begin_trial(Uptime::ZERO).is_some());
     }
 
     #[test]
     fn what_a_spool_keeps_takes_no_memory_once_that_is_full() {
-        let mut desk = queue_with_trials(1000);
+        let mut queue = queue_with_trials(1000);
         let mut runs = 0;
 
-        while let Some(a) = desk.begin_trial(Uptime::ZERO) {
+        while let Some(a) = queue.begin_trial(Uptime::ZERO) {
             let place = SpoolRef {
                 key: a.key,
                 segment: 1,
                 offset: 0,
                 bytes: 1 << 20,
             };
-            desk.finish_spooled_trial(
+            queue.finish_spooled_trial(
                 a.fence,
                 a.key,
                 Some(result(a.key, 0.001, 50_000)),
@@ -591,108 +594,110 @@ mod tests {
             runs += 1;
         }
 
-        assert_eq!((runs, desk.unacknowledged_count()), (1000, 1000));
-        assert!((MAX_OUTBOX_BYTES - (1 << 20)..MAX_OUTBOX_BYTES).contains(&desk.outbox_bytes));
+        assert_eq!((runs, queue.unacknowledged_count()), (1000, 1000));
+        assert!((MAX_OUTBOX_BYTES - (1 << 20)..MAX_OUTBOX_BYTES).contains(&queue.outbox_bytes));
         let mut here = 0;
         let mut spooled = 0;
         let mut keys = BTreeSet::new();
 
-        while let Some(parcel) = desk.take_batch(false) {
-            (here, spooled) = (here + parcel.results.len(), spooled + parcel.spooled.len());
-            keys.extend(parcel.trial_keys());
-            desk.acknowledge_batch(&parcel);
+        while let Some(batch) = queue.take_batch(false) {
+            (here, spooled) = (here + batch.results.len(), spooled + batch.spooled.len());
+            keys.extend(batch.trial_keys());
+            queue.acknowledge_batch(&batch);
         }
 
         assert!(
             here > 10
                 && spooled > 10
                 && keys.len() == 1000
-                && desk.is_empty()
-                && desk.outbox_bytes == 0
+                && queue.is_empty()
+                && queue.outbox_bytes == 0
         );
     }
 
     #[test]
     fn a_worker_that_is_not_renewed_begins_nothing_until_it_is_and_one_that_is_cut_off_goes_on() {
-        let mut desk = queue_with_trials(9);
+        let mut queue = queue_with_trials(9);
         let s = Duration::from_secs;
-        desk.start_renewal_watch(s(30), s(100));
-        assert!(desk.begin_trial(s(119)).is_some());
-        assert!(desk.begin_trial(s(120)).is_none());
-        assert_eq!(desk.running_count(), 1, "what runs goes on");
+        queue.start_renewal_watch(s(30), s(100));
+        assert!(queue.begin_trial(s(119)).is_some());
+        assert!(queue.begin_trial(s(120)).is_none());
+        assert_eq!(queue.running_count(), 1, "what runs goes on");
 
-        desk.renew_leases(s(121));
-        assert!(desk.begin_trial(s(140)).is_some() && desk.begin_trial(s(141)).is_none());
-        desk.stop_renewal_watch();
-        assert!(desk.begin_trial(s(1000)).is_some());
-        desk.start_renewal_watch(s(30), s(1001));
+        queue.renew_leases(s(121));
+        assert!(queue.begin_trial(s(140)).is_some() && queue.begin_trial(s(141)).is_none());
+        queue.stop_renewal_watch();
+        assert!(queue.begin_trial(s(1000)).is_some());
+        queue.start_renewal_watch(s(30), s(1001));
 
-        assert!(desk.begin_trial(s(1020)).is_some() && desk.begin_trial(s(1021)).is_none());
+        assert!(queue.begin_trial(s(1020)).is_some() && queue.begin_trial(s(1021)).is_none());
     }
 
     #[test]
     fn what_is_not_begun_can_be_given_back_from_the_end() {
-        let mut desk = queue_with_trials(5);
-        let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
-        assert_eq!(desk.retract_trials(FENCE, 2), keys(5)[3..]);
+        let mut queue = queue_with_trials(5);
+        let running = queue.begin_trial(Uptime::ZERO).expect("a trial waits");
+        assert_eq!(queue.retract_trials(FENCE, 2), keys(5)[3..]);
         assert_eq!(
-            desk.begin_trial(Uptime::ZERO)
+            queue
+                .begin_trial(Uptime::ZERO)
                 .map(|a| (a.key, a.has_checkpoint)),
             Some((keys(5)[1], true))
         );
 
         assert!(!running.has_checkpoint, "no checkpoint of it was granted");
         assert_eq!(
-            desk.retract_trials(FENCE, 9),
+            queue.retract_trials(FENCE, 9),
             [keys(5)[3], keys(5)[4], keys(5)[2]]
         );
         assert!(
-            desk.begin_trial(Uptime::ZERO).is_none()
-                && desk.running_count() == 2
+            queue.begin_trial(Uptime::ZERO).is_none()
+                && queue.running_count() == 2
                 && running.key == keys(5)[0]
         );
 
         assert!(
-            desk.retract_trials(Fence { lease: 7, epoch: 1 }, 9)
+            queue
+                .retract_trials(Fence { lease: 7, epoch: 1 }, 9)
                 .is_empty()
         );
     }
 
     #[test]
     fn a_revoked_lease_stops_its_trials_and_still_delivers_what_is_finished() {
-        let mut desk = queue_with_trials(3);
-        run_one(&mut desk, 5.0, 1);
-        let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
-        assert!(!desk.is_lease_revoked(FENCE));
-        desk.revoke_lease(FENCE);
-        assert!(desk.is_lease_revoked(FENCE));
+        let mut queue = queue_with_trials(3);
+        run_one(&mut queue, 5.0, 1);
+        let running = queue.begin_trial(Uptime::ZERO).expect("a trial waits");
+        assert!(!queue.is_lease_revoked(FENCE));
+        queue.revoke_lease(FENCE);
+        assert!(queue.is_lease_revoked(FENCE));
 
-        assert!(running.stop.load(Ordering::Relaxed) && desk.queued_count() == 0);
-        desk.finish_trial(running.fence, running.key, None);
-        let parcel = desk.take_batch(false).expect("one result is left");
-        desk.acknowledge_batch(&parcel);
-        assert!(desk.is_empty());
+        assert!(running.stop.load(Ordering::Relaxed) && queue.queued_count() == 0);
+        queue.finish_trial(running.fence, running.key, None);
+        let batch = queue.take_batch(false).expect("one result is left");
+        queue.acknowledge_batch(&batch);
+        assert!(queue.is_empty());
     }
 
     #[test]
     fn a_closed_desk_begins_nothing_and_delivers_the_rest() {
-        let mut desk = queue_with_trials(3);
-        let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
-        desk.close();
+        let mut queue = queue_with_trials(3);
+        let running = queue.begin_trial(Uptime::ZERO).expect("a trial waits");
+        queue.close();
         assert!(
-            desk.begin_trial(Uptime::ZERO).is_none()
-                && desk.slots_to_request().is_none()
-                && desk.queued_count() == 0
+            queue.begin_trial(Uptime::ZERO).is_none()
+                && queue.slots_to_request().is_none()
+                && queue.queued_count() == 0
         );
 
-        desk.finish_trial(
+        queue.finish_trial(
             running.fence,
             running.key,
             Some(result(running.key, 1.0, 1)),
         );
-        let parcel = desk.take_batch(false).expect("the result is delivered");
-        desk.acknowledge_batch(&parcel);
+        let batch = queue.take_batch(false).expect("the result is delivered");
+        queue.acknowledge_batch(&batch);
 
-        assert!(desk.is_empty());
+        assert!(queue.is_empty());
     }
 }

@@ -2,8 +2,6 @@
 
 use super::{range_for_key, word_for_value};
 use crate::dataset::name::DatasetName;
-use crate::ids::to_hex;
-use crate::number_format::format_shortest;
 use crate::pinned_file::SAFETENSORS_SUFFIX;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::reader::TableReader;
@@ -21,7 +19,7 @@ pub enum VisitOrder {
     FullBatch,
 }
 
-const ORDERS: [(&str, VisitOrder); 4] = [
+pub(super) const ORDERS: [(&str, VisitOrder); 4] = [
     ("shuffle", VisitOrder::Shuffle),
     ("sequential", VisitOrder::Sequential),
     ("with-replacement", VisitOrder::WithReplacement),
@@ -42,7 +40,7 @@ pub enum Augment {
     CropFlip,
 }
 
-const AUGMENTS: [(&str, Augment); 3] = [
+pub(super) const AUGMENTS: [(&str, Augment); 3] = [
     ("none", Augment::None),
     ("flip", Augment::Flip),
     ("crop-flip", Augment::CropFlip),
@@ -91,19 +89,8 @@ impl DataConfig {
         let r = root.section("data")?;
         let dataset = Self::read_dataset_name(&r)?;
         let (train_all, test_all) = dataset.split_sizes();
-        let size = |key, default: u32, all: u32| -> Result<u32, SpecError> {
-            let n = r
-                .read_whole_number(key, range_for_key(&r, key))?
-                .unwrap_or(u64::from(default));
-            if n > u64::from(all) {
-                let message = format!("{} has {all} images here, not {n}", dataset.as_str());
-                return Err(r.error_at(key, message));
-            }
-
-            Ok(n as u32)
-        };
-        let validation = size("validation", 0, train_all)?;
-        let train = size("train", train_all - validation, train_all)?;
+        let validation = read_image_count(&r, "validation", dataset, (0, train_all))?;
+        let train = read_image_count(&r, "train", dataset, (train_all - validation, train_all))?;
         if train == 0 || train + validation > train_all {
             let message = format!(
                 "the {validation} images to validate on are taken from the {train_all} training images of {}, which leaves {}: \
@@ -117,7 +104,7 @@ impl DataConfig {
         let config = Self {
             dataset,
             train,
-            test: size("test", test_all, test_all)?,
+            test: read_image_count(&r, "test", dataset, (test_all, test_all))?,
             validation,
             order: r
                 .read_word("order", &ORDERS)?
@@ -168,45 +155,29 @@ impl DataConfig {
         }
 
         let images = r.read_file("dataset")?.and_then(|pin| pin.images);
-        let lacking = || {
+        images.map(DatasetName::File).ok_or_else(|| {
             r.error_at(
                 "dataset",
                 "the file has no tensor 'x_train': expected x_train, y_train, x_test, y_test",
             )
-        };
-        images.map(DatasetName::File).ok_or_else(lacking)
+        })
+    }
+}
+
+/// A number of images, of a part of the dataset that has `all`.
+fn read_image_count(
+    r: &TableReader<'_>,
+    key: &'static str,
+    dataset: DatasetName,
+    (default, all): (u32, u32),
+) -> Result<u32, SpecError> {
+    let n = r
+        .read_whole_number(key, range_for_key(r, key))?
+        .unwrap_or(u64::from(default));
+    if n > u64::from(all) {
+        let message = format!("{} has {all} images here, not {n}", dataset.as_str());
+        return Err(r.error_at(key, message));
     }
 
-    pub(super) fn identity_fields(&self) -> Vec<(&'static str, String)> {
-        let dataset = match self.dataset {
-            DatasetName::File(data) => to_hex(&data.hash),
-            name => name.as_str().to_owned(),
-        };
-        let mut fields = vec![
-            ("data.dataset", dataset),
-            ("data.train", self.train.to_string()),
-            ("data.test", self.test.to_string()),
-            ("data.order", word_for_value(&ORDERS, self.order).to_owned()),
-        ];
-
-        if self.validation > 0 {
-            fields.push(("data.validation", self.validation.to_string()));
-        }
-
-        if self.augment != Augment::None {
-            fields.push((
-                "data.augment",
-                word_for_value(&AUGMENTS, self.augment).to_owned(),
-            ));
-        }
-
-        if self.label_noise > 0.0 {
-            fields.push(("data.label_noise", format_shortest(self.label_noise)));
-        }
-        if !self.standardize {
-            fields.push(("data.standardize", "false".into()));
-        }
-
-        fields
-    }
+    Ok(n as u32)
 }

@@ -1,6 +1,7 @@
 //! What one cell resolves to: everything a worker must know to run a trial of it, fully typed.
 
 mod data;
+mod identity;
 mod model;
 mod schedule;
 mod train;
@@ -142,22 +143,6 @@ impl TrialConfig {
             Length::Epochs(epochs) => u64::from(epochs) * self.steps_per_epoch(),
             Length::Steps(steps) => steps,
         }
-    }
-
-    /// Dotted paths and canonical values of all fields that a trial's result depends on: the identity of a cell.
-    ///
-    /// A field added later appears here only where it differs from its default, so that old cells keep their identity.
-    pub fn identity_fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = self.data.identity_fields();
-        fields.push(("train.batch_size", self.effective_batch_size().to_string()));
-        fields.push(("train.steps", self.total_steps().to_string()));
-        fields.extend(self.model.identity_fields());
-        fields.extend(
-            self.train
-                .identity_fields(|length| self.length_in_steps(length)),
-        );
-
-        fields
     }
 }
 

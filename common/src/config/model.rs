@@ -1,8 +1,6 @@
 //! `[model]`
 
 use super::{range_for_key, word_for_value};
-use crate::ids::to_hex;
-use crate::number_format::format_shortest;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::node::SpecNode;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
@@ -130,7 +128,7 @@ const NORMS: [(&str, Norm); 4] = [
 ];
 
 impl Norm {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Batch => "batch",
             Self::Group { .. } => "group",
@@ -155,7 +153,7 @@ pub enum InitScheme {
     Orthogonal,
 }
 
-const SCHEMES: [(&str, InitScheme); 5] = [
+pub(super) const SCHEMES: [(&str, InitScheme); 5] = [
     ("kaiming-normal", InitScheme::KaimingNormal),
     ("kaiming-uniform", InitScheme::KaimingUniform),
     ("xavier-normal", InitScheme::XavierNormal),
@@ -479,94 +477,5 @@ impl ModelConfig {
         };
 
         items.iter().map(width).collect()
-    }
-
-    pub(super) fn identity_fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = self.kind.identity_fields();
-        self.push_norm_fields(&mut fields);
-        fields.push(("model.fixed_head", self.fixed_head.to_string()));
-        self.push_init_fields(&mut fields);
-        fields
-    }
-
-    fn push_norm_fields(&self, fields: &mut Vec<(&'static str, String)>) {
-        fields.push(("model.norm", self.norm.as_str().to_owned()));
-        if let Norm::Group { groups } = self.norm {
-            fields.push(("model.groups", groups.to_string()));
-        }
-
-        if self.norm != Norm::None {
-            fields.push(("model.norm_eps", format_shortest(self.norm_eps)));
-            fields.push(("model.affine", self.affine.to_string()));
-        }
-    }
-
-    fn push_init_fields(&self, fields: &mut Vec<(&'static str, String)>) {
-        match &self.init_file {
-            Some(hash) => fields.push(("model.init.file", to_hex(hash))),
-            None => fields.push((
-                "model.init.scheme",
-                word_for_value(&SCHEMES, self.init).to_owned(),
-            )),
-        }
-
-        fields.push(("model.init.scale", format_shortest(self.init_scale)));
-        if !self.layer_scales.is_empty() {
-            let scales = self
-                .layer_scales
-                .iter()
-                .map(|(layer, x)| format!("{layer}={}", format_shortest(*x)));
-            fields.push(("model.init.layers", scales.collect::<Vec<_>>().join(",")));
-        }
-
-        if self.zero_residual {
-            fields.push(("model.init.zero_residual", "true".into()));
-        }
-    }
-}
-
-impl ModelKind {
-    fn identity_fields(&self) -> Vec<(&'static str, String)> {
-        match self {
-            Self::Mlp { hidden } => {
-                let widths: Vec<String> = hidden.iter().map(u32::to_string).collect();
-                vec![
-                    ("model.kind", "mlp".into()),
-                    ("model.hidden", widths.join(",")),
-                ]
-            }
-            Self::Cnn4 { width } => vec![
-                ("model.kind", "cnn4".into()),
-                ("model.width", width.to_string()),
-            ],
-            Self::Preresnet { depth, widen } => vec![
-                ("model.kind", "preresnet".into()),
-                ("model.depth", depth.to_string()),
-                ("model.widen", widen.to_string()),
-            ],
-            Self::Vgg { depth, width } => vec![
-                ("model.kind", "vgg".into()),
-                ("model.depth", depth.layer_count().to_string()),
-                ("model.width", width.to_string()),
-            ],
-            Self::Toy(toy) => toy.identity_fields(),
-            Self::Empty => vec![("model.kind", "empty".into())],
-        }
-    }
-}
-
-impl Toy {
-    fn identity_fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = vec![
-            ("model.kind", "toy".into()),
-            ("model.dim", self.dim.to_string()),
-            ("model.noise", format_shortest(self.noise)),
-        ];
-        if let Some(start) = &self.start {
-            let start: Vec<String> = start.iter().map(|x| format_shortest(*x)).collect();
-            fields.push(("model.start", start.join(",")));
-        }
-
-        fields
     }
 }

@@ -1,8 +1,7 @@
 //! `[train]`
 
 use super::schedule::{Curve, ScheduleStep};
-use super::{Length, ModelKind, range_for_key, word_for_value};
-use crate::number_format::format_shortest;
+use super::{Length, ModelKind, range_for_key};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader};
@@ -70,7 +69,7 @@ pub enum WeightDecayScope {
     Normed,
 }
 
-const WEIGHT_DECAY_SCOPES: [(&str, WeightDecayScope); 3] = [
+pub(super) const WEIGHT_DECAY_SCOPES: [(&str, WeightDecayScope); 3] = [
     ("all", WeightDecayScope::All),
     ("weights", WeightDecayScope::Weights),
     ("normed", WeightDecayScope::Normed),
@@ -302,64 +301,6 @@ impl TrainConfig {
         }
 
         Ok(schedule)
-    }
-    pub(super) fn identity_fields(
-        &self,
-        to_steps: impl Fn(Length) -> u64,
-    ) -> Vec<(&'static str, String)> {
-        let mut fields = vec![
-            ("train.lr", format_shortest(self.lr)),
-            ("train.wd", format_shortest(self.wd)),
-            ("train.optimizer.momentum", format_shortest(self.momentum)),
-            ("train.optimizer.nesterov", self.nesterov.to_string()),
-        ];
-
-        match self.loss {
-            Loss::CrossEntropy { smoothing } => {
-                fields.push(("train.loss.label_smoothing", format_shortest(smoothing)))
-            }
-            Loss::Mse => fields.push(("train.loss.kind", "mse".into())),
-        }
-
-        if let Some(AdamW { beta1, beta2, eps }) = self.adamw {
-            fields.push(("train.optimizer.kind", "adamw".into()));
-            fields.push(("train.optimizer.beta1", format_shortest(beta1)));
-            fields.push(("train.optimizer.beta2", format_shortest(beta2)));
-            fields.push(("train.optimizer.eps", format_shortest(eps)));
-        }
-
-        if !self.schedule.is_empty() {
-            let schedule: Vec<String> = self
-                .schedule
-                .iter()
-                .map(|s| s.identity_text(&to_steps))
-                .collect();
-            fields.push(("train.schedule", schedule.join(";")));
-        }
-
-        if self.wd_on != WeightDecayScope::All {
-            fields.push((
-                "train.wd_on",
-                word_for_value(&WEIGHT_DECAY_SCOPES, self.wd_on).to_owned(),
-            ));
-        }
-
-        if let Some(Average { decay, from, every }) = self.average {
-            let kind = decay.map_or_else(
-                || "swa".to_owned(),
-                |decay| format!("ema {}", format_shortest(decay)),
-            );
-            fields.push((
-                "train.average",
-                format!("{kind} from {} every {}", to_steps(from), to_steps(every)),
-            ));
-        }
-
-        if let Some(curve) = &self.curve {
-            fields.push(("train.schedule", curve.identity_text(&to_steps)));
-        }
-
-        fields
     }
 }
 

@@ -7,12 +7,14 @@ pub mod name;
 pub mod safetensors;
 mod summary;
 
+use std::cmp::Ordering;
+
 pub use glyphs::generate_glyphs;
 pub use summary::DatasetSummary;
 
 use crate::config::DataConfig;
 use crate::dataset::name::DatasetName;
-use crate::random_streams::{Purpose, Streams};
+use crate::random_streams::{Purpose, RandomStream, Streams};
 
 /// Images, channels last, one byte per channel, with their labels.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -89,33 +91,14 @@ impl Dataset {
 
     fn try_decode_canonical(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(MAGIC)?;
-        let mut take = |n: usize| {
-            let (head, tail) = rest.split_at_checked(n)?;
-            rest = tail;
-            Some(head)
-        };
-        let len = take(1)?[0] as usize;
-        let word = std::str::from_utf8(take(len)?).ok()?;
+        let len = take_bytes(&mut rest, 1)?[0] as usize;
+        let word = std::str::from_utf8(take_bytes(&mut rest, len)?).ok()?;
         let (_, name) = DatasetName::NAMES.into_iter().find(|(w, _)| *w == word)?;
+        let train_count = take_count(&mut rest)?;
+        let test_count = take_count(&mut rest)?;
 
-        let mut count = || Some(u32::from_le_bytes(take(4)?.try_into().ok()?) as usize);
-        let counts = [count()?, count()?];
-        let (h, w, c) = name.image_shape();
-        let mut part = |n: usize| {
-            let pixels = take(n.checked_mul((h * w * c) as usize)?)?.to_vec();
-            let labels = take(n)?.to_vec();
-            labels
-                .iter()
-                .all(|l| u32::from(*l) < name.class_count())
-                .then_some(Images {
-                    pixels,
-                    labels,
-                    floats: Vec::new(),
-                })
-        };
-        let train = part(counts[0])?;
-
-        let test = part(counts[1])?;
+        let train = take_images(&mut rest, name, train_count)?;
+        let test = take_images(&mut rest, name, test_count)?;
         rest.is_empty().then_some(Self { name, train, test })
     }
 
@@ -132,26 +115,15 @@ impl Dataset {
     ) -> Result<Subset, DataError> {
         let train = Vec::from_iter(0..self.train.len() as u32);
         let test = Vec::from_iter(0..self.test.len() as u32);
-        let pick = |from: &[u32], labels: &[u8], n: u32, which: &str| {
-            if n as usize > from.len() {
-                let word = self.name.as_str();
-                return Err(DataError(format!(
-                    "{word} has {} {which} images here, not {n}",
-                    from.len()
-                )));
-            }
-
-            if n as usize == from.len() {
-                return Ok(from.to_vec());
-            }
-
-            let mut order = from.to_vec();
-            streams
-                .open_stream(Purpose::Subset, which.as_bytes())
-                .shuffle(&mut order);
-            Ok(take_balanced(&order, labels, n as usize))
+        let choose = |part: &str, from: &[u32], labels: &[u8], n: u32| {
+            let stream = streams.open_stream(Purpose::Subset, part.as_bytes());
+            choose_images(from, labels, n as usize, stream).ok_or_else(|| {
+                let name = self.name.as_str();
+                let all = from.len();
+                DataError(format!("{name} has {all} {part} images here, not {n}"))
+            })
         };
-        let validation = pick(&train, &self.train.labels, config.validation, "validation")?;
+        let validation = choose("validation", &train, &self.train.labels, config.validation)?;
 
         // Both ascend.
         let rest: Vec<u32> = train
@@ -159,8 +131,8 @@ impl Dataset {
             .filter(|i| validation.binary_search(i).is_err())
             .collect();
         Ok(Subset {
-            train: pick(&rest, &self.train.labels, config.train, "train")?,
-            test: pick(&test, &self.test.labels, config.test, "test")?,
+            train: choose("train", &rest, &self.train.labels, config.train)?,
+            test: choose("test", &test, &self.test.labels, config.test)?,
             validation,
         })
     }
@@ -177,6 +149,31 @@ impl Dataset {
     }
 }
 
+fn take_bytes<'a>(rest: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
+    let (head, tail) = rest.split_at_checked(n)?;
+    *rest = tail;
+    Some(head)
+}
+
+fn take_count(rest: &mut &[u8]) -> Option<usize> {
+    let bytes = take_bytes(rest, 4)?.try_into().ok()?;
+    Some(u32::from_le_bytes(bytes) as usize)
+}
+
+fn take_images(rest: &mut &[u8], name: DatasetName, n: usize) -> Option<Images> {
+    let (h, w, c) = name.image_shape();
+    let pixels = take_bytes(rest, n.checked_mul((h * w * c) as usize)?)?.to_vec();
+    let labels = take_bytes(rest, n)?.to_vec();
+    labels
+        .iter()
+        .all(|label| u32::from(*label) < name.class_count())
+        .then_some(Images {
+            pixels,
+            labels,
+            floats: Vec::new(),
+        })
+}
+
 /// Indices of the images a trial uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subset {
@@ -186,6 +183,24 @@ pub struct Subset {
     pub test: Vec<u32>,
     /// Into the training part, ascending, and none of `train`.
     pub validation: Vec<u32>,
+}
+
+/// `n` images of `from`, balanced over classes, or all of them in their own order; `None` where there are fewer.
+fn choose_images(
+    from: &[u32],
+    labels: &[u8],
+    n: usize,
+    mut stream: RandomStream,
+) -> Option<Vec<u32>> {
+    let mut order = from.to_vec();
+    match n.cmp(&from.len()) {
+        Ordering::Greater => None,
+        Ordering::Equal => Some(order),
+        Ordering::Less => {
+            stream.shuffle(&mut order);
+            Some(take_balanced(&order, labels, n))
+        }
+    }
 }
 
 /// `n` of `order`, taken in rounds of one per class, so that classes differ by at most one while they last.

@@ -21,6 +21,7 @@ mod parse;
 mod stack_code;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use legacy::LegacyExpr;
 use parse::ParsedExpr;

@@ -2,6 +2,7 @@
 
 use super::stack_code::{Relation, StackCode, StackStep, logical_and, logical_or};
 use super::{MAX_EXPR_BYTES, word_number};
+use crate::expr::token::{ExprToken, tokenize_expr};
 use crate::spec_file::suggest::suggest_nearest;
 
 /// Deepest nesting of parentheses, signs and powers: each takes some of the thread's stack.
@@ -24,11 +25,6 @@ const UNARY_FUNCTIONS: [(&str, UnaryFn); 9] = [
 
 const VARIADIC_FUNCTIONS: [(&str, BinaryFn); 2] = [("min", f64::min), ("max", f64::max)];
 
-/// Longer ones first where one begins like another.
-const SYMBOLS: [&str; 16] = [
-    "||", "&&", "==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "^", "(", ")", ",",
-];
-
 const RELATIONS: [(&str, Relation); 6] = [
     ("<", Relation::Less),
     ("<=", Relation::LessOrEqual),
@@ -37,15 +33,6 @@ const RELATIONS: [(&str, Relation); 6] = [
     ("==", Relation::Equal),
     ("!=", Relation::Unequal),
 ];
-
-#[derive(Debug, Clone, PartialEq)]
-enum ExprToken<'a> {
-    Number(f64),
-    Name(&'a str),
-    Word(&'a str),
-    Symbol(&'static str),
-    End,
-}
 
 /// What a part of an expression says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,99 +105,6 @@ pub(super) fn parse_expr(text: &str) -> Result<ParsedExpr, String> {
             "expected an operator or the end, found {}",
             other.describe()
         )),
-    }
-}
-
-fn tokenize_expr(text: &str) -> Result<Vec<ExprToken<'_>>, String> {
-    let mut tokens = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let (token, len) = match first {
-            '0'..='9' | '.' => scan_number(rest)?,
-            '"' => split_enclosed(rest, '"')
-                .map(|word| (ExprToken::Word(word), word.len() + 2))
-                .ok_or("a quote is open")?,
-            '{' => split_enclosed(rest, '}')
-                .map(|name| (ExprToken::Name(name), name.len() + 2))
-                .ok_or("a brace is open")?,
-            c if c.is_alphabetic() || c == '_' => {
-                let len = rest
-                    .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.'))
-                    .unwrap_or(rest.len());
-                (ExprToken::Name(&rest[..len]), len)
-            }
-            other => match SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
-                Some(symbol) => (ExprToken::Symbol(symbol), symbol.len()),
-                None => return Err(unknown_symbol_error(other)),
-            },
-        };
-        tokens.push(token);
-
-        rest = rest[len..].trim_start();
-    }
-
-    Ok(tokens)
-}
-
-fn unknown_symbol_error(symbol: char) -> String {
-    let hint = match symbol {
-        '=' => ": equality is ==",
-        '&' => ": \"and\" is &&",
-        '|' => ": \"or\" is ||",
-        '!' => ": \"unequal\" is !=",
-        '\'' => ": words stand in double quotes",
-        '[' | ']' | '%' | '#' | ':' => ": a name with such characters stands in braces",
-        '≤' | '≥' | '−' | '·' | '×' => ": write <=, >=, - or *",
-        _ => "",
-    };
-
-    format!("'{}' means nothing here{hint}", symbol.escape_debug())
-}
-
-fn split_enclosed(text: &str, end: char) -> Option<&str> {
-    text[1..].split_once(end).map(|(inside, _)| inside)
-}
-
-/// Digits with an optional fraction and an optional power of ten.
-fn scan_number(text: &str) -> Result<(ExprToken<'static>, usize), String> {
-    let digits = |from: usize| from + text[from..].bytes().take_while(u8::is_ascii_digit).count();
-    let whole = digits(0);
-    let mut end = whole;
-    if text[end..].starts_with('.') {
-        end = digits(end + 1);
-    }
-
-    if end == whole + 1 && whole == 0 {
-        return Err("a point stands alone".to_owned());
-    }
-
-    if let Some(power) = text[end..].strip_prefix(['e', 'E']) {
-        let sign = usize::from(power.starts_with(['+', '-']));
-        let last = digits(end + 1 + sign);
-        if last > end + 1 + sign {
-            end = last;
-        }
-    }
-
-    let value = text[..end]
-        .parse::<f64>()
-        .map_err(|e| format!("{}: {e}", &text[..end]))?;
-    if !value.is_finite() {
-        return Err(format!("{} is too large for a number", &text[..end]));
-    }
-
-    Ok((ExprToken::Number(value), end))
-}
-
-impl ExprToken<'_> {
-    fn describe(&self) -> String {
-        match self {
-            Self::Number(x) => format!("the number {x}"),
-            Self::Name(name) => format!("the name {name}"),
-            Self::Word(word) => format!("the word \"{word}\""),
-            Self::Symbol(symbol) => format!("'{symbol}'"),
-            Self::End => "its end".to_owned(),
-        }
     }
 }
 

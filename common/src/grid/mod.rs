@@ -6,6 +6,7 @@
 //! position says whether the cell is kept, and a rank index turns counts into positions. Trials are never stored.
 
 pub mod axis;
+mod cell_pass;
 mod check;
 mod ranked_bitmap;
 mod read;

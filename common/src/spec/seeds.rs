@@ -1,68 +1,58 @@
 //! `seeds`: which random streams depart from the default.
 
-use crate::random_streams;
-use crate::random_streams::{Purpose, SeedPlan};
+use crate::random_streams::{NAMED_PURPOSES, Purpose, SeedPlan};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 use crate::spec_file::suggest::suggest_nearest;
 
 pub(crate) fn read_seeds(root: &TableReader<'_>) -> Result<SeedPlan, SpecError> {
     let r = root.section("seeds")?;
-    let read = |key| -> Result<Vec<Purpose>, SpecError> {
-        let mut purposes = Vec::new();
-        for item in r.read_list(key)?.unwrap_or_default() {
-            let name = item.value.as_str().unwrap_or_default();
-            let Some((_, purpose)) = random_streams::NAMED_PURPOSES
-                .iter()
-                .find(|(word, _)| *word == name)
-            else {
-                let hint = suggest_nearest(
-                    name,
-                    random_streams::NAMED_PURPOSES.iter().map(|(word, _)| *word),
-                );
-                return Err(r.error_at(
-                    key,
-                    format!("unknown stream {}, {hint}", quote_value(&item.value)),
-                ));
-            };
-
-            if !purposes.contains(purpose) {
-                purposes.push(*purpose);
-            }
-        }
-
-        Ok(purposes)
-    };
     let plan = SeedPlan {
-        per_cell: read("per_cell")?,
-        fixed: read("fixed")?,
+        per_cell: read_purposes(&r, "per_cell")?,
+        fixed: read_purposes(&r, "fixed")?,
         crossed: read_crossed_streams(&r)?,
     };
 
     r.refuse_unknown_keys()?;
-    match plan
+    let both = plan
         .crossed
         .iter()
-        .find(|(purpose, _)| plan.fixed.contains(purpose))
-    {
-        Some((purpose, _)) => {
-            let name = random_streams::NAMED_PURPOSES
-                .iter()
-                .find(|(_, named)| named == purpose)
-                .map_or("", |named| named.0);
-            Err(r.error_at(
-                "crossed",
-                format!("the stream '{name}' is fixed, too: it cannot be both"),
-            ))
+        .find(|(purpose, _)| plan.fixed.contains(purpose));
+    let Some((purpose, _)) = both else {
+        return Ok(plan);
+    };
+    let name = NAMED_PURPOSES
+        .iter()
+        .find(|(_, named)| named == purpose)
+        .map_or("", |named| named.0);
+    Err(r.error_at(
+        "crossed",
+        format!("the stream '{name}' is fixed, too: it cannot be both"),
+    ))
+}
+
+fn read_purposes(r: &TableReader<'_>, key: &'static str) -> Result<Vec<Purpose>, SpecError> {
+    let mut purposes = Vec::new();
+    for item in r.read_list(key)?.unwrap_or_default() {
+        let name = item.value.as_str().unwrap_or_default();
+        let Some((_, purpose)) = NAMED_PURPOSES.iter().find(|(word, _)| *word == name) else {
+            let hint = suggest_nearest(name, NAMED_PURPOSES.iter().map(|(word, _)| *word));
+            return Err(r.error_at(
+                key,
+                format!("unknown stream {}, {hint}", quote_value(&item.value)),
+            ));
+        };
+
+        if !purposes.contains(purpose) {
+            purposes.push(*purpose);
         }
-        None => Ok(plan),
     }
+
+    Ok(purposes)
 }
 
 /// `seeds.crossed`: how many streams there are of each purpose.
-pub(crate) fn read_crossed_streams(
-    seeds: &TableReader<'_>,
-) -> Result<Vec<(Purpose, u32)>, SpecError> {
+fn read_crossed_streams(seeds: &TableReader<'_>) -> Result<Vec<(Purpose, u32)>, SpecError> {
     if seeds.read_node("crossed").is_none() {
         return Ok(Vec::new());
     }
@@ -70,7 +60,7 @@ pub(crate) fn read_crossed_streams(
     let r = seeds.section("crossed")?;
     let mut crossed = Vec::new();
 
-    for (name, purpose) in random_streams::NAMED_PURPOSES {
+    for (name, purpose) in NAMED_PURPOSES {
         crossed.extend(
             r.read_whole_number(name, NumberRange::whole_numbers(2, 1_000_000))?
                 .map(|count| (purpose, count as u32)),

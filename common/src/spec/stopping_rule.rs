@@ -81,29 +81,9 @@ pub(crate) fn read_repeats(
             "how many repeats at most? Set max = 500, or a number of repeats instead of a table",
         ));
     };
-    let until = match (
-        r.read_node("until").is_some(),
-        r.read_node("halving").is_some(),
-    ) {
-        (true, false) => read_precision_rule(&r, most)?,
-        (false, true) => read_halving_rule(&r)?,
-        (true, true) => {
-            return Err(r.error_at(
-                "halving",
-                "a cell is repeated either until it is known or as long as it is among the best: leave \
-                                           out until or halving",
-            ));
-        }
-        (false, false) => {
-            let message = format!(
-                "until what is a cell repeated? Say so: set {PRECISION_EXAMPLE}, or {HALVING_EXAMPLE}"
-            );
-            return Err(r.error_at("until", message));
-        }
-    };
-    let min = u64::from(until.min_repeats);
-
-    let halves = matches!(until.criterion, StoppingCriterion::Halving { .. });
+    let rule = read_criterion(&r, most)?;
+    let min = u64::from(rule.min_repeats);
+    let halves = matches!(rule.criterion, StoppingCriterion::Halving { .. });
     if min > most || (halves && min == most) {
         let bound = if halves { "less than" } else { "at most" };
         return Err(r.error_at(
@@ -113,7 +93,27 @@ pub(crate) fn read_repeats(
     }
 
     r.refuse_unknown_keys()?;
-    Ok((most as u32, Some(until)))
+    Ok((most as u32, Some(rule)))
+}
+
+fn read_criterion(repeats: &TableReader<'_>, most: u64) -> Result<StoppingRule, SpecError> {
+    let has_until = repeats.read_node("until").is_some();
+    let has_halving = repeats.read_node("halving").is_some();
+    match (has_until, has_halving) {
+        (true, false) => read_precision_rule(repeats, most),
+        (false, true) => read_halving_rule(repeats),
+        (true, true) => Err(repeats.error_at(
+            "halving",
+            "a cell is repeated either until it is known or as long as it is among the best: leave \
+             out until or halving",
+        )),
+        (false, false) => {
+            let message = format!(
+                "until what is a cell repeated? Say so: set {PRECISION_EXAMPLE}, or {HALVING_EXAMPLE}"
+            );
+            Err(repeats.error_at("until", message))
+        }
+    }
 }
 
 const PRECISION_EXAMPLE: &str = "until = { metric = \"test_acc\", ci95 = 0.001 }";

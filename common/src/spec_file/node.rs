@@ -160,8 +160,8 @@ impl SpecTable {
 pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
     let lines = LineIndex::from_text(text);
     let document = DeTable::parse(text).map_err(|e| {
-        let place = e.span().map_or(super::error::Origin::Default, |span| {
-            super::error::Origin::Line(lines.line_at(span.start))
+        let place = e.span().map_or(Origin::Default, |span| {
+            Origin::Line(lines.line_at(span.start))
         });
         SpecError::new(
             place,
@@ -170,7 +170,7 @@ pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
         )
     })?;
 
-    convert_table(&lines, document.get_ref(), &super::error::Origin::Default)
+    convert_table(&lines, document.get_ref(), &Origin::Default)
 }
 
 /// Parses one `--set key=value`; a value that is no TOML is taken as a string, so that `data.dataset=mnist` works.
@@ -178,7 +178,7 @@ pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
 /// # Errors
 /// A setting without `=` or with an empty key.
 pub fn parse_setting(setting: &str) -> Result<(String, SpecNode), SpecError> {
-    let place = super::error::Origin::Set(setting.into());
+    let place = Origin::Set(setting.into());
     let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
     let key = key.trim();
     let value = value.trim();
@@ -272,7 +272,7 @@ fn convert_node(
     let place = if span.is_empty() {
         outer.clone()
     } else {
-        super::error::Origin::Line(lines.line_at(span.start))
+        Origin::Line(lines.line_at(span.start))
     };
     let bad = |message: &str| Err(SpecError::new(place.clone(), key, message));
     let value = match from.get_ref() {

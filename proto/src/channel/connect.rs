@@ -15,7 +15,7 @@ pub use crate::channel::credentials::{ClientAuth, Credentials};
 pub use crate::channel::transport::{is_loopback, read_certificates, read_private_key};
 pub use crate::status::{describe_status, innermost_reason};
 
-/// A connection that says who asks, and asks again where there was no room.
+/// A channel that sends the token with every request, and retries where the coordinator is overloaded.
 pub type ClientChannel = InterceptedService<RetryChannel, Credentials>;
 
 /// A connection that is made when it is first used, and made again by itself when it broke.
@@ -47,7 +47,7 @@ where
     let channel = parse_endpoint(url)?.connect_with_connector_lazy(connector);
     Ok(InterceptedService::new(
         RetryChannel::new(channel, None),
-        super::credentials::Credentials::default(),
+        Credentials::default(),
     ))
 }
 

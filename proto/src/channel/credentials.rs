@@ -8,7 +8,7 @@ use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
 use crate::status::UserError;
-use crate::token::Token;
+use crate::token::{Token, TokenParseError};
 
 /// Adds the token to every request.
 #[derive(Debug, Clone, Default)]
@@ -25,10 +25,10 @@ impl Interceptor for Credentials {
     }
 }
 
-/// Who asks, and whom to trust.
+/// The token and certificates of a client, and the authorities that it trusts.
 #[derive(Debug, Clone, Default)]
 pub struct ClientAuth {
-    /// What opens the door; it may name the coordinator's own certificate authority.
+    /// The token to present; it may name the coordinator's own certificate authority.
     pub token: Option<Token>,
     /// PEM file of the authorities to trust instead.
     pub ca: Option<PathBuf>,
@@ -52,7 +52,7 @@ impl ClientAuth {
             let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
             self.token = Some(
                 text.parse()
-                    .map_err(|e: crate::token::TokenParseError| bad(e.to_string()))?,
+                    .map_err(|e: TokenParseError| bad(e.to_string()))?,
             );
         }
 

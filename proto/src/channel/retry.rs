@@ -20,9 +20,9 @@ use crate::channel::credentials::ClientAuth;
 use crate::channel::transport::open_channel;
 use crate::status::{innermost_reason, leader_url, not_leader, overloaded, retry_after};
 
-/// Whoever is told to come again later gives up after this time.
+/// A request to an overloaded coordinator is given up after this time.
 pub const MAX_RETRY_TIME: Duration = Duration::from_secs(60);
-/// Whoever finds no coordinator that leads gives up after this time, in which another one would have taken over.
+/// A request that finds no leader is given up after this time, in which another coordinator would have taken over.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Pause before the next look for the one that leads.
 const LEADER_RETRY_DELAY: Duration = Duration::from_millis(250);
@@ -37,12 +37,12 @@ pub fn with_jitter(wait: Duration, attempt: u32) -> Duration {
     wait + wait.mul_f64(share * f64::from(attempt.clamp(1, 8)))
 }
 
-/// A channel that asks again by itself, or asks the coordinator that leads where another one was asked. What is sent piece
-/// by piece while it is being made, such as a session, cannot be sent again: there, the answer goes to whoever asked.
+/// A channel that retries requests by itself, and redirects them to the leader where a standby answered. A stream that is sent
+/// while it is being made, such as a session, cannot be sent again: the caller gets the answer as it is.
 #[derive(Debug, Clone)]
 pub struct RetryChannel {
     channel: Channel,
-    /// What opens the door of the one that leads; without, it is not looked for.
+    /// Credentials for the leader; without them requests are not redirected.
     auth: Option<Arc<ClientAuth>>,
 }
 
@@ -183,11 +183,11 @@ struct PendingRequest {
     auth: Option<Arc<ClientAuth>>,
     started: Instant,
     attempt: u32,
-    /// The leader that it is sent to, unless it is the coordinator that was asked first.
+    /// Address of the leader that the request was redirected to, if it was.
     leader_url: String,
 }
 
-/// Whether it was done is not known, so that it is not sent again.
+/// The answer when the leader was lost: whether it did what was requested is not known, so the request is not sent again.
 fn leader_lost_status(leader: &str, error: &Error) -> Status {
     let why = innermost_reason(error);
     not_leader(
@@ -198,18 +198,18 @@ fn leader_lost_status(leader: &str, error: &Error) -> Status {
     )
 }
 
-/// What follows from an answer.
+/// How to go on after an answer.
 enum RetryDecision {
-    /// This one is to be asked, now.
+    /// Send the request over this channel, now.
     SendTo(Channel),
-    /// It took too long.
+    /// Return this status: the attempts took too long.
     GiveUp(Status),
-    /// It is the answer.
+    /// Return the answer.
     Accept,
 }
 
 impl PendingRequest {
-    /// Waits where there is no room, and finds the one that leads where another one was asked.
+    /// Waits where the coordinator is overloaded, and connects to the leader where a standby answered.
     async fn decide_next(&mut self, status: &Status) -> RetryDecision {
         match (retry_after(status), leader_url(status), &self.auth) {
             (Some(wait), ..) => {
@@ -267,18 +267,18 @@ impl PendingRequest {
     }
 }
 
-/// A body, of which what was there at once is kept.
+/// A body whose frames are kept as far as they were there at once.
 struct ReplayableBody {
     buffered: VecDeque<Bytes>,
     rest: BodyRest,
 }
 
-/// What follows.
+/// The rest of a body.
 enum BodyRest {
     Nothing,
-    /// What comes later, or was too much to keep.
+    /// Frames that come later, or were too much to keep.
     Body(Body),
-    /// What went wrong where it was made.
+    /// The error of the body's source.
     Failure(Status),
 }
 
@@ -322,7 +322,7 @@ impl ReplayableBody {
         }
     }
 
-    /// The same once more, if all of it is kept.
+    /// A copy of the body, if all of it is kept.
     fn try_replay(&self) -> Option<Self> {
         matches!(self.rest, BodyRest::Nothing).then(|| Self {
             buffered: self.buffered.clone(),

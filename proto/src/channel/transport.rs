@@ -29,10 +29,10 @@ use crate::channel::credentials::ClientAuth;
 use crate::status::UserError;
 use crate::status::innermost_reason;
 
-/// How long the other side may take to answer the door.
+/// How long the other side may take to accept a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A channel that is there.
+/// Opens a channel, and waits until it is connected.
 pub(crate) async fn open_channel(url: &str, access: &ClientAuth) -> Result<Channel, UserError> {
     let endpoint = parse_endpoint(url)?;
     let channel = match build_tls_transport(&endpoint, access)? {
@@ -42,7 +42,7 @@ pub(crate) async fn open_channel(url: &str, access: &ClientAuth) -> Result<Chann
     channel.map_err(|e| UserError::new(ErrorCode::Unreachable, innermost_reason(&e)))
 }
 
-/// Whether an address is of this very machine.
+/// Whether an address names this machine.
 pub fn is_loopback(url: &str) -> bool {
     let uri = url.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
@@ -66,14 +66,14 @@ pub(crate) fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
     }
 
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-    // Whoever falls silent is noticed: sooner than the leases of a worker end, whose network swallows everything.
+    // Notices a peer that falls silent before the leases end of a worker whose network drops everything.
     Ok(endpoint
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true))
 }
 
-/// What connects to this address, unless it is a plain one.
+/// The TLS connector for an address; `None` for a plain one.
 pub(crate) fn build_tls_transport(
     endpoint: &Endpoint,
     access: &ClientAuth,

@@ -19,7 +19,7 @@ use crate::link::backoff::Backoff;
 use crate::link::{Link, LinkPool};
 use crate::work_queue::Assignment;
 
-/// How often one is sent, or asked for, before that is given up.
+/// Attempts to send or fetch a checkpoint before that is given up.
 const MAX_ATTEMPTS: u32 = 4;
 /// How long an answer may take, besides the time that its bytes need.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -99,7 +99,7 @@ impl CheckpointTransfer {
         }
     }
 
-    /// Sends what a trial is after so many steps.
+    /// Begins to send the checkpoint of a trial after `steps` steps.
     pub(crate) fn start_upload(
         &self,
         assignment: &Assignment,

@@ -13,23 +13,23 @@ use crate::link::Link;
 /// Why a dataset cannot be had, in words.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The coordinator could not be asked.
+    /// The coordinator did not answer.
     #[error("the dataset could not be fetched: {0}")]
     Transport(#[from] tonic::Status),
-    /// What came is not what was asked for.
+    /// The received bytes have another hash than requested.
     #[error("{0}")]
     Invalid(String),
     /// The cache cannot be written.
     #[error("{path}: cannot keep the dataset: {error}")]
     Cache {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
         /// Why.
         error: std::io::Error,
     },
 }
 
-/// Where this worker looks for datasets.
+/// The folders in which this worker looks for datasets.
 #[derive(Debug, Clone)]
 pub struct DatasetDirs {
     /// `--data-dir`
@@ -41,41 +41,41 @@ pub struct DatasetDirs {
 /// The dataset of this hash. `train` says how many training images its files were read for.
 ///
 /// # Errors
-/// It is neither here nor can it be fetched.
+/// The file is not on this machine and cannot be fetched.
 pub async fn obtain_dataset(
-    places: &DatasetDirs,
+    dirs: &DatasetDirs,
     link: &mut Link,
     name: DatasetName,
     train: u32,
     hash: [u8; 32],
 ) -> Result<Dataset, FetchError> {
-    let found = places.clone();
+    let found = dirs.clone();
     let here = tokio::task::spawn_blocking(move || load_own_dataset(&found, name, train, &hash));
     if let Ok(Some(dataset)) = here.await {
         return Ok(dataset);
     }
-    let bytes = obtain_file(places, link, hash, "dataset").await?;
+    let bytes = obtain_file(dirs, link, hash, "dataset").await?;
     Dataset::decode(&bytes).map_err(|e| FetchError::Invalid(e.to_string()))
 }
 
 /// The file of this hash, from the cache or else fetched into it; `what` it is goes into the log.
 ///
 /// # Errors
-/// It is neither here nor can it be fetched.
+/// The file is not on this machine and cannot be fetched.
 pub async fn obtain_file(
-    places: &DatasetDirs,
+    dirs: &DatasetDirs,
     link: &mut Link,
     hash: [u8; 32],
     what: &str,
 ) -> Result<Vec<u8>, FetchError> {
-    let cache = places.cache_dir.clone();
+    let cache = dirs.cache_dir.clone();
     let here = tokio::task::spawn_blocking(move || read_cached_file(&cache, &hash));
     if let Ok(Some(bytes)) = here.await {
         return Ok(bytes);
     }
 
     let bytes = transfer::fetch_file(&mut link.files, hash).await?;
-    write_cached_file(&places.cache_dir, &hash, &bytes)?;
+    write_cached_file(&dirs.cache_dir, &hash, &bytes)?;
     tracing::info!(
         hash = to_hex(&hash),
         bytes = bytes.len(),
@@ -87,13 +87,13 @@ pub async fn obtain_file(
 
 /// From this machine's own files, if they hold the very same images.
 fn load_own_dataset(
-    places: &DatasetDirs,
+    dirs: &DatasetDirs,
     name: DatasetName,
     train: u32,
     hash: &[u8; 32],
 ) -> Option<Dataset> {
     // A dataset file is known by its hash alone.
-    let dataset = files::load_dataset(name, places.data_dir.as_deref(), train).ok()?;
+    let dataset = files::load_dataset(name, dirs.data_dir.as_deref(), train).ok()?;
     if blake3::hash(&dataset.encode_canonical()).as_bytes() == hash {
         return Some(dataset);
     }

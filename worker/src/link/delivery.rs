@@ -22,74 +22,70 @@ const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
 /// A refusal is believed when it was heard this often before, without anything else in between: damage on the way may look
 /// like one.
 const MAX_REFUSALS: u32 = 2;
-/// How long an answer may take.
+/// How long the coordinator may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Delivers for as long as the worker lives.
-pub fn start_delivery(office: &Arc<SharedQueue>, links: &LinkPool, worker: &str) {
+pub fn start_delivery(queue: &Arc<SharedQueue>, links: &LinkPool, worker: &str) {
     for _ in 0..MAX_IN_FLIGHT {
-        tokio::spawn(sender_loop(
-            office.clone(),
-            links.clone(),
-            worker.to_owned(),
-        ));
+        tokio::spawn(sender_loop(queue.clone(), links.clone(), worker.to_owned()));
     }
 
-    if let Some(spool) = office.spool().filter(|spool| spool.leftover_results() > 0) {
+    if let Some(spool) = queue.spool().filter(|spool| spool.leftover_results() > 0) {
         tokio::spawn(deliver_leftover_batches(spool.clone(), links.clone()));
     }
 }
 
-async fn sender_loop(office: Arc<SharedQueue>, links: LinkPool, worker: String) {
+async fn sender_loop(queue: Arc<SharedQueue>, links: LinkPool, worker: String) {
     loop {
-        let waited = tokio::time::timeout(MAX_BATCH_DELAY, office.results_ready.notified())
+        let waited = tokio::time::timeout(MAX_BATCH_DELAY, queue.results_ready.notified())
             .await
             .is_err();
-        while let Some(mut parcel) = office.with_queue(|desk| desk.take_batch(waited)) {
-            // The other courier may find something too.
-            office.results_ready.notify_one();
-            let keys = parcel.trial_keys();
+        while let Some(mut batch) = queue.with_queue(|queue| queue.take_batch(waited)) {
+            // The other sender may find something too.
+            queue.results_ready.notify_one();
+            let keys = batch.trial_keys();
 
-            if !parcel.spooled.is_empty() {
-                parcel = run_on_spool(&office, parcel, |spool, parcel| {
-                    spool.load_spooled_results(parcel)
+            if !batch.spooled.is_empty() {
+                batch = run_on_spool(&queue, batch, |spool, batch| {
+                    spool.load_spooled_results(batch)
                 })
                 .await;
             }
 
-            if !parcel.results.is_empty() {
-                send_batch(&links, &worker, &parcel).await;
+            if !batch.results.is_empty() {
+                send_batch(&links, &worker, &batch).await;
             }
 
-            let parcel = run_on_spool(&office, parcel, move |spool, p| {
+            let batch = run_on_spool(&queue, batch, move |spool, p| {
                 spool.acknowledge_results(p.fence, &p.sweep, &keys)
             })
             .await;
-            office.with_queue(|desk| desk.acknowledge_batch(&parcel));
+            queue.with_queue(|queue| queue.acknowledge_batch(&batch));
 
-            office.queue_changed.notify_one();
+            queue.queue_changed.notify_one();
         }
     }
 }
 
-/// Does something with the spool, if there is one, where nobody waits for the disk.
+/// Does something with the spool, if there is one, on a thread that may wait for the disk.
 async fn run_on_spool(
-    office: &SharedQueue,
-    mut parcel: ResultBatch,
+    queue: &SharedQueue,
+    mut batch: ResultBatch,
     act: impl FnOnce(&Spool, &mut ResultBatch) + Send + 'static,
 ) -> ResultBatch {
-    let Some(spool) = office.spool().cloned() else {
-        return parcel;
+    let Some(spool) = queue.spool().cloned() else {
+        return batch;
     };
     let acted = tokio::task::spawn_blocking(move || {
-        act(&spool, &mut parcel);
-        parcel
+        act(&spool, &mut batch);
+        batch
     });
     acted.await.expect("nothing panics at the spool")
 }
 
-/// Delivers what an earlier worker left in the spool, under its name and its leases: whatever the coordinator answers,
-/// stored, compared or of a sweep that is over, is the end of it.
+/// Delivers the results that an earlier worker left in the spool, under its name and its leases. Any answer of the coordinator
+/// settles them: stored, compared, or of a sweep that is over.
 async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
     tracing::info!(
         results = spool.leftover_results(),
@@ -102,16 +98,16 @@ async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
         let read = tokio::task::spawn_blocking(move || reader.read_leftover_batches(segment))
             .await
             .expect("nothing panics at the spool");
-        let parcels = match read {
-            Ok(parcels) => parcels,
+        let batches = match read {
+            Ok(batches) => batches,
             Err(error) => {
                 tracing::error!(segment, %error, "a part of the spool cannot be read");
                 continue;
             }
         };
-        for (worker, parcel) in parcels {
-            send_batch(&links, &worker, &parcel).await;
-            results += parcel.results.len();
+        for (worker, batch) in batches {
+            send_batch(&links, &worker, &batch).await;
+            results += batch.results.len();
         }
 
         let remover = spool.clone();
@@ -123,20 +119,20 @@ async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
     tracing::info!(results, "results of an earlier worker delivered");
 }
 
-/// Sends a parcel until all of it is answered. Where it is refused, it is sent in halves, until what is refused stands alone:
-/// one result that cannot be taken does not take the others with it.
-async fn send_batch(links: &LinkPool, worker: &str, parcel: &ResultBatch) {
+/// Sends a batch until all of it is answered. A refused batch is sent in halves until each refused result is alone, so that one bad
+/// result does not cost the others.
+async fn send_batch(links: &LinkPool, worker: &str, batch: &ResultBatch) {
     let post = BatchSender {
         links,
         worker,
-        batch: parcel,
+        batch,
     };
 
     // What is yet to be sent, the next piece last.
-    let mut pieces = vec![&parcel.results[..]];
+    let mut pieces = vec![&batch.results[..]];
     while let Some(piece) = pieces.pop() {
         match post.deliver_results(piece).await {
-            Ok(answer) => log_commit_outcome(parcel, piece, &answer),
+            Ok(answer) => log_commit_outcome(batch, piece, &answer),
             Err(status) if can_be_split(piece, status.code()) => {
                 tracing::warn!(%status, results = piece.len(), "results refused; trying halves of them");
                 let (first, second) = piece.split_at(piece.len() / 2);
@@ -155,7 +151,7 @@ fn can_be_split(piece: &[FinishedTrial], code: Code) -> bool {
     piece.len() > 1 && is_final_code(code) && code != Code::NotFound
 }
 
-/// A parcel under way.
+/// A batch on its way.
 struct BatchSender<'a> {
     links: &'a LinkPool,
     worker: &'a str,
@@ -163,7 +159,7 @@ struct BatchSender<'a> {
 }
 
 impl BatchSender<'_> {
-    /// Sends a piece of the parcel, with its files. A refusal is returned.
+    /// Sends a piece of the batch, with its files. A refusal is returned.
     async fn deliver_results(
         &self,
         piece: &[FinishedTrial],
@@ -198,7 +194,7 @@ impl BatchSender<'_> {
         }
     }
 
-    /// Sends results until they are answered. Whatever looks like transport means "outcome unknown": the same again, which
+    /// Sends results until they are answered. After an error of transport the outcome is unknown and they are sent again, which
     /// is safe because a second delivery is only compared. A refusal that is not believed `at_once` must come several times.
     async fn send_until_answered(
         &self,
@@ -309,7 +305,7 @@ fn is_final_code(code: Code) -> bool {
 }
 
 fn log_commit_outcome(
-    parcel: &ResultBatch,
+    batch: &ResultBatch,
     piece: &[FinishedTrial],
     answer: &v1::CommitResultsResponse,
 ) {
@@ -320,7 +316,7 @@ fn log_commit_outcome(
         ..
     } = answer;
     tracing::debug!(
-        lease = parcel.fence.lease,
+        lease = batch.fence.lease,
         stored,
         duplicates,
         fenced,

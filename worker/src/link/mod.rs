@@ -19,7 +19,7 @@ use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use tonic::codec::CompressionEncoding;
 
-/// The coordinators that a worker may ask, one at a time: all that it does goes to the same one.
+/// The coordinators that a worker may use, one at a time: all its requests go to the same one.
 #[derive(Debug, Clone)]
 pub struct LinkPool {
     all: Arc<[Link]>,
@@ -27,12 +27,12 @@ pub struct LinkPool {
     cursor: Arc<Mutex<LinkCursor>>,
 }
 
-/// Which one is asked.
+/// The coordinator in use.
 #[derive(Debug, Default)]
 struct LinkCursor {
-    /// The place among all.
+    /// Index into all coordinators.
     index: usize,
-    /// The one that leads, as one of them said.
+    /// The leader, as a standby has named it.
     leader: Option<Link>,
 }
 
@@ -40,7 +40,7 @@ impl LinkPool {
     /// The coordinators at these addresses, separated by commas.
     ///
     /// # Errors
-    /// As for [`Link::to`].
+    /// As for [`Link::from_url`].
     pub fn from_urls(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let all = urls
             .split(',')
@@ -62,7 +62,7 @@ impl LinkPool {
         }
     }
 
-    /// The one to ask now.
+    /// The coordinator to use now.
     pub(crate) fn current_link(&self) -> Link {
         let at = self.lock_cursor();
         at.leader
@@ -70,7 +70,7 @@ impl LinkPool {
             .unwrap_or_else(|| self.all[at.index % self.all.len()].clone())
     }
 
-    /// It does not serve: the next one is to be asked.
+    /// Goes on to the next coordinator, because this one does not serve.
     pub(crate) fn switch_to_next(&self) {
         let mut at = self.lock_cursor();
         if at.leader.take().is_none() {
@@ -78,7 +78,7 @@ impl LinkPool {
         }
     }
 
-    /// It stands by: the one at this address, which leads, is to be asked.
+    /// Goes on to the leader at `url`, which a standby has named.
     pub(crate) fn follow_leader(&self, url: &str) -> Result<(), UserError> {
         self.lock_cursor().leader = Some(Link::from_url(url, &self.auth)?);
         Ok(())
@@ -87,11 +87,11 @@ impl LinkPool {
     fn lock_cursor(&self) -> MutexGuard<'_, LinkCursor> {
         self.cursor
             .lock()
-            .expect("nothing panics while it holds the place")
+            .expect("nothing panics while it holds the cursor")
     }
 }
 
-/// What a worker asks of a coordinator, over one connection.
+/// The services of a coordinator, over one connection.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// Leases and results.
@@ -103,10 +103,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects when it is first used, and again by itself after a restart of the coordinator.
+    /// A link that connects at its first use, and again by itself after a restart of the coordinator.
     ///
     /// # Errors
-    /// The address is none, or the token cannot be used there.
+    /// `url` is not an address, or the token cannot be used there.
     pub fn from_url(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let connection = connect::connect_lazily(url, access).map_err(|error| {
             UserError::new(error.code, format!("--join {url}: {}", error.message))

@@ -29,7 +29,7 @@ pub struct WorkerIdentity {
     pub worker_id: String,
     /// For people.
     pub name: String,
-    /// The class of what it computes.
+    /// The numerics class of its results.
     pub numerics: String,
     /// Trials at a time.
     pub slots: u32,

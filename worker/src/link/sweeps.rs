@@ -22,9 +22,9 @@ use crate::train::TrialData;
 /// A sweep ready to be worked on.
 #[derive(Debug)]
 pub struct LoadedSweep {
-    /// Its id.
+    /// Id of the sweep.
     pub id: String,
-    /// What it is.
+    /// The sweep file, read and checked.
     pub spec: Spec,
     data: Option<(Arc<Dataset>, [u8; 32])>,
     /// Files of initial weights, by their hash.
@@ -33,7 +33,7 @@ pub struct LoadedSweep {
     subsets: Mutex<HashMap<SubsetKey, Arc<TrialData>>>,
 }
 
-/// What decides the images that a cell uses.
+/// The settings that decide which images a cell uses.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct SubsetKey {
     sizes: (u32, u32, u32),
@@ -44,11 +44,11 @@ struct SubsetKey {
 /// A cell ready to be trained.
 #[derive(Debug)]
 pub struct ResolvedCell {
-    /// What it resolves to.
+    /// The settings of the cell.
     pub config: TrialConfig,
-    /// Its identity.
+    /// The identity of the cell.
     pub hash: [u8; 32],
-    /// What it trains on; none for the empty model.
+    /// The images to train on; none for the empty model.
     pub data: Option<Arc<TrialData>>,
     /// The file of its initial weights, if they come from one.
     pub initial_weights: Option<Arc<[u8]>>,
@@ -57,20 +57,20 @@ pub struct ResolvedCell {
 /// Why a sweep cannot be worked on.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
-    /// The coordinator could not be asked.
+    /// The coordinator did not answer.
     #[error("the sweep could not be fetched: {0}")]
     Transport(#[from] tonic::Status),
-    /// Its spec or dataset will not do.
+    /// The spec or the dataset cannot be used here.
     #[error("{0}")]
     Invalid(String),
-    /// Its dataset cannot be had.
+    /// The dataset cannot be fetched.
     #[error(transparent)]
     Data(#[from] FetchError),
 }
 
-/// How often a sweep is asked for before the lease is given back.
+/// Attempts to fetch a sweep before the lease is given back.
 const MAX_ATTEMPTS: u32 = 4;
-/// How long an answer may take.
+/// How long the coordinator may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Cells remembered; beyond that, they are resolved anew.
 const MAX_CACHED_CELLS: usize = 100_000;
@@ -83,7 +83,7 @@ impl LoadedSweep {
     pub async fn fetch_from(
         id: &str,
         link: &mut Link,
-        places: &DatasetDirs,
+        dirs: &DatasetDirs,
         against: impl Fn(&Spec) -> Option<String>,
     ) -> Result<Self, SweepError> {
         let answer = request_sweep(id, link).await?;
@@ -104,7 +104,7 @@ impl LoadedSweep {
             Ok(hash) => {
                 let name = training_dataset(&spec);
                 let dataset =
-                    datasets::obtain_dataset(places, link, name, answer.data_train, hash).await?;
+                    datasets::obtain_dataset(dirs, link, name, answer.data_train, hash).await?;
                 Some((Arc::new(dataset), hash))
             }
             Err(_) => None,
@@ -117,7 +117,7 @@ impl LoadedSweep {
         {
             starts.insert(
                 pin.hash,
-                datasets::obtain_file(places, link, pin.hash, "file of initial weights")
+                datasets::obtain_file(dirs, link, pin.hash, "file of initial weights")
                     .await?
                     .into(),
             );
@@ -318,7 +318,7 @@ fn training_dataset(spec: &Spec) -> DatasetName {
         .map_or(DatasetName::Glyphs, |config| config.data.dataset)
 }
 
-/// Sweeps met so far.
+/// The sweeps of the leases that the worker has held.
 pub(crate) struct SweepCache {
     sweeps: HashMap<String, Arc<LoadedSweep>>,
     dataset_dirs: DatasetDirs,

@@ -38,7 +38,7 @@ pub(crate) struct SpooledResult {
     pub(crate) finished: FinishedTrial,
 }
 
-/// What a segment holds.
+/// The records of a segment.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct SegmentContent {
     /// Results that were not acknowledged.

@@ -50,7 +50,7 @@ struct SpoolState {
     segments: BTreeMap<u64, SpoolSegment>,
     /// Results that are not acknowledged, with their segments.
     unacknowledged: HashMap<(Fence, TrialKey), u64>,
-    /// Results that are in memory alone, for which there was no room.
+    /// Results that are in memory alone, for which the spool had no space.
     unspooled: HashSet<(Fence, TrialKey)>,
 }
 
@@ -159,7 +159,7 @@ impl Spool {
     /// Keeps a result.
     ///
     /// # Errors
-    /// There is no room: it is owed then, until it is acknowledged or [settled](Self::settle).
+    /// The spool has no space: the result is owed until it is written or acknowledged.
     pub(crate) fn append_result(&self, entry: &SpoolEntry) -> io::Result<SpoolRef> {
         let mut state = self.lock_state();
         let kept = state.append_entry(&self.folder, self.limit, entry);
@@ -172,7 +172,7 @@ impl Spool {
     /// Keeps a result that is owed, if it still is.
     ///
     /// # Errors
-    /// There is still no room.
+    /// The spool still has no space.
     pub(crate) fn retry_append(&self, entry: &SpoolEntry) -> io::Result<()> {
         let mut state = self.lock_state();
         if state.unspooled.contains(&(entry.fence, entry.key)) {
@@ -182,11 +182,11 @@ impl Spool {
         Ok(())
     }
 
-    /// Fetches the results of a parcel that lie here alone.
-    pub(crate) fn load_spooled_results(&self, parcel: &mut ResultBatch) {
-        for place in std::mem::take(&mut parcel.spooled) {
+    /// Loads the results of a batch that are in the spool alone.
+    pub(crate) fn load_spooled_results(&self, batch: &mut ResultBatch) {
+        for place in std::mem::take(&mut batch.spooled) {
             match self.read_result(&place) {
-                Ok(finished) => parcel.results.push(finished),
+                Ok(finished) => batch.results.push(finished),
                 Err(error) => {
                     let file = segment_path(&self.folder, place.segment);
                     tracing::error!(trial = %place.key, file = %file.display(), %error, "a result in the spool is lost");
@@ -239,7 +239,7 @@ impl Spool {
     /// What is to be delivered of a segment that was left, under the names of those who computed it.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The segment cannot be read.
     pub(crate) fn read_leftover_batches(
         &self,
         segment: u64,
@@ -427,23 +427,23 @@ fn list_segment_numbers(folder: &Path) -> io::Result<BTreeSet<u64>> {
     Ok(numbers)
 }
 
-/// Results of one sender as parcels of a size that a coordinator takes.
+/// Results of one sender as batches of a size that a coordinator takes.
 fn pack_batches(sender: &ResultOwner, results: Vec<FinishedTrial>) -> Vec<(String, ResultBatch)> {
-    let mut parcels: Vec<ResultBatch> = Vec::new();
+    let mut batches: Vec<ResultBatch> = Vec::new();
     let mut bytes = 0;
 
     for finished in results {
         bytes += finished.wire_size();
-        match parcels
+        match batches
             .last_mut()
-            .filter(|parcel| bytes <= MAX_BATCH_BYTES && parcel.results.len() < MAX_BATCH_RESULTS)
+            .filter(|batch| bytes <= MAX_BATCH_BYTES && batch.results.len() < MAX_BATCH_RESULTS)
         {
-            Some(parcel) => parcel.results.push(finished),
+            Some(batch) => batch.results.push(finished),
             None => {
                 bytes = finished.wire_size();
                 let fence = sender.fence;
                 let sweep = sender.sweep.clone();
-                parcels.push(ResultBatch {
+                batches.push(ResultBatch {
                     number: 0,
                     fence,
                     sweep,
@@ -454,9 +454,9 @@ fn pack_batches(sender: &ResultOwner, results: Vec<FinishedTrial>) -> Vec<(Strin
         }
     }
 
-    parcels
+    batches
         .into_iter()
-        .map(|parcel| (sender.worker.clone(), parcel))
+        .map(|batch| (sender.worker.clone(), batch))
         .collect()
 }
 
@@ -485,32 +485,32 @@ mod tests {
 
     /// Repeats that an earlier worker left, with its id.
     fn leftover_repeats(spool: &Spool) -> Vec<(String, u32)> {
-        let parcels = spool
+        let batches = spool
             .leftover_segments()
             .into_iter()
             .flat_map(|segment| spool.read_leftover_batches(segment).expect("readable"));
-        let results = |(worker, parcel): (String, ResultBatch)| {
-            parcel
+        let results = |(worker, batch): (String, ResultBatch)| {
+            batch
                 .trial_keys()
                 .into_iter()
                 .map(|key| (worker.clone(), key.repeat))
                 .collect::<Vec<_>>()
         };
 
-        parcels.flat_map(results).collect()
+        batches.flat_map(results).collect()
     }
 
     #[test]
     fn the_next_worker_finds_what_was_not_acknowledged_under_the_name_of_the_one_before() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let first = Spool::open(dir.path(), "first", LIMIT).expect("opened");
-        let places: Vec<SpoolRef> = (0..4)
+        let dirs: Vec<SpoolRef> = (0..4)
             .map(|repeat| append_one(&first, repeat).expect("room"))
             .collect();
         acknowledge_repeats(&first, &[1, 3]);
 
         assert_eq!(
-            first.read_result(&places[2]).expect("readable"),
+            first.read_result(&dirs[2]).expect("readable"),
             finished(2, None)
         );
         drop(first);

@@ -2,34 +2,28 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ergodic_common::ErrorCode;
 use ergodic_common::duration::parse_duration;
 use ergodic_common::escape::escape_lines;
 use ergodic_common::spec::source::SpecSource;
-use ergodic_common::{BUILD, Spec, TrialKey};
+use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::channel::connect::ClientAuth;
 use ergodic_proto::log::EscapedLineWriter;
 use ergodic_proto::status::UserError;
 use serde_json::json;
-use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::checkpoint_store::CheckpointPolicy;
+use crate::cli::join::{default_cache_dir, join_coordinator};
 use crate::device::DeviceChoice;
-use crate::link::checkpoints::CheckpointTransfer;
+use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
-use crate::link::reconnect;
-use crate::link::session::WorkerIdentity;
-use crate::link::{LinkPool, delivery};
 use crate::runner::SlotConfig;
-use crate::shared_queue::SharedQueue;
-use crate::spool::Spool;
 use crate::train::{self, BenchReport, Isa};
-use crate::{failpoint, memory, replay, slots};
+use crate::{failpoint, memory, replay};
+
+mod join;
 
 /// Joins an Ergodic coordinator and trains.
 #[derive(Debug, Parser)]
@@ -78,7 +72,7 @@ struct TrialArgs {
     cache_dir: Option<PathBuf>,
 }
 
-/// Who asks, and whom to trust.
+/// Token and certificates for the connection to the coordinator.
 #[derive(Debug, Clone, Args)]
 struct WorkerAuthArgs {
     /// File with the token of a coordinator that asks for one
@@ -163,7 +157,7 @@ struct JoinArgs {
     spool_size: u64,
 }
 
-/// How often something is done, if at all.
+/// How often checkpoints are uploaded; `None` for never.
 #[derive(Debug, Clone, Copy)]
 struct CheckpointInterval(Option<Duration>);
 
@@ -287,235 +281,10 @@ fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
     result
 }
 
-async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
-    let slots = choose_slot_count(&args)?;
-    let url = args.join.clone().ok_or_else(|| {
-        let message =
-            "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
-        UserError::new(ErrorCode::BadInput, message)
-    })?;
-    let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?;
-
-    let worker_id = new_worker_id();
-    let spool = args
-        .spool
-        .as_deref()
-        .map(|dir| Spool::open(dir, &worker_id, args.spool_size))
-        .transpose()?;
-    let queue = Arc::new(SharedQueue::new(slots).with_spool(spool));
-    let numerics = start_slots(&args, isa, slots, &queue, (&links, &worker_id))?;
-    let identity = WorkerIdentity {
-        coordinator_url: url,
-        numerics,
-        worker_id,
-        name: args
-            .name
-            .unwrap_or_else(|| format!("{}:{}", host_name(), std::process::id())),
-        slots,
-        idle_exit: args.idle_exit,
-        memory: args.memory.or_else(memory::available_bytes),
-    };
-
-    let dirs = DatasetDirs {
-        data_dir: args.data_dir,
-        cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir),
-    };
-    tracing::info!(
-        name = identity.name,
-        slots,
-        threads = args.threads,
-        isa = isa.name(),
-        numerics = identity.numerics,
-        "worker started"
-    );
-
-    delivery::start_delivery(&queue, &links, &identity.worker_id);
-    let (leave, leaving) = watch::channel(false);
-    tokio::spawn(drain_on_signal(
-        queue.clone(),
-        args.drain,
-        args.leave_at_eof,
-        leave,
-    ));
-
-    reconnect::run_until_drained(&identity, &queue, links, &dirs, leaving).await?;
-    tracing::info!("left");
-    Ok(())
-}
-
-/// Trials at a time: by default as many as the cores allow, or one on a device.
-fn choose_slot_count(args: &JoinArgs) -> Result<u32, UserError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
-    let is_on_cpu = args.device == DeviceChoice::Cpu;
-    // A device is used by one thread of one process.
-    let default = if is_on_cpu {
-        (cores / args.threads).max(1)
-    } else {
-        1
-    };
-
-    let slots = args.slots.unwrap_or(default);
-    if !is_on_cpu && slots > 1 {
-        let message = format!(
-            "--slots {slots}: --device {} has one slot; start a worker per device",
-            args.device
-        );
-        return Err(UserError::new(ErrorCode::BadInput, message));
-    }
-
-    Ok(slots)
-}
-
-/// Starts the slots, and the task that carries their checkpoints unless those are off. The numerics class of the slots.
-fn start_slots(
-    args: &JoinArgs,
-    isa: Isa,
-    slots: u32,
-    queue: &Arc<SharedQueue>,
-    (links, worker_id): (&LinkPool, &str),
-) -> Result<String, UserError> {
-    let config = SlotConfig {
-        threads: args.threads,
-        isa,
-        device: args.device,
-        checkpoint_dir: args.checkpoint_dir.clone(),
-    };
-    let policy = args.checkpoint_every.0.map(|interval| CheckpointPolicy {
-        interval,
-        transfer: CheckpointTransfer::start_transfer(links, worker_id),
-    });
-
-    if policy.is_none() && config.checkpoint_dir.is_some() {
-        let message = "--checkpoint-dir: with --checkpoint-every off nothing would be kept there; leave out one of the two";
-        return Err(UserError::new(ErrorCode::BadInput, message));
-    }
-
-    slots::start_slots(queue, slots, &config, policy.as_ref())
-}
-
-/// On the first signal no trial is begun any more; what runs may go on for a while and is then stopped, on a second
-/// signal at once: batch systems may send two. Whatever is stopped is given back.
-///
-/// A coordinator that is gone by then is not waited for: what it did not acknowledge is lost with this process, unless
-/// a spool has it.
-async fn drain_on_signal(
-    office: Arc<SharedQueue>,
-    drain: Duration,
-    at_eof: bool,
-    leave: watch::Sender<bool>,
-) {
-    let drain = tokio::select! {
-        () = wait_for_signal() => drain,
-        // Whoever started this worker is gone, and with it the coordinator.
-        () = wait_for_stdin_eof(), if at_eof => Duration::ZERO,
-    };
-    tracing::info!(
-        ?drain,
-        running = office.with_queue(|desk| desk.running_count()),
-        "leaving: finishing running trials"
-    );
-
-    office.with_queue(|desk| desk.close());
-    let _ = leave.send(true);
-    tokio::select! {
-        () = tokio::time::sleep(drain) => {}
-        () = wait_for_signal() => {}
-    }
-
-    let running = office.with_queue(|desk| {
-        desk.stop_running_trials();
-        desk.running_count()
-    });
-    if running > 0 {
-        tracing::warn!(running, "stopping running trials; they are given back");
-    }
-
-    tokio::time::sleep(FAREWELL_TIMEOUT).await;
-    let results = office.with_queue(|desk| desk.unacknowledged_count());
-    let fate = if office.spool().is_some() {
-        "wait in the spool"
-    } else {
-        "are lost"
-    };
-    tracing::warn!(
-        results,
-        "the coordinator did not take leave; ending all the same: results not acknowledged {fate}"
-    );
-
-    std::process::exit(1);
-}
-
-/// How long sending the last checkpoints, delivering the last results and saying goodbye may take.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// Waits until whoever holds the other end of stdin is gone. On a thread of its own, which nobody waits for.
-async fn wait_for_stdin_eof() {
-    let (closed, wait) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        let _ = closed.send(());
-    });
-    let _ = wait.await;
-}
-
-async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
-    let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be listened for");
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-}
-
-/// 32 hex digits that no other worker has.
-fn new_worker_id() -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 worker id v1");
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    hasher
-        .update(&now.as_nanos().to_le_bytes())
-        .update(&std::process::id().to_le_bytes())
-        .update(host_name().as_bytes());
-
-    hasher.update(
-        std::fs::read("/proc/sys/kernel/random/uuid")
-            .unwrap_or_default()
-            .as_slice(),
-    );
-
-    ergodic_common::ids::to_hex(&hasher.finalize().as_bytes()[..16])
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = name
-        .trim()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(64)
-        .collect();
-    if name.is_empty() {
-        "worker".to_owned()
-    } else {
-        name
-    }
-}
-
-fn default_cache_dir() -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    base.or(home)
-        .unwrap_or_else(std::env::temp_dir)
-        .join("ergodic")
-}
-
 fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
     let internal =
         |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
-    let equipment = SlotConfig {
+    let config = SlotConfig {
         threads: args.threads,
         isa: parse_isa(&args.isa)?,
         device: args.device,
@@ -526,13 +295,13 @@ fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
         .enable_all()
         .build()
         .map_err(internal)?;
-    let places = DatasetDirs {
+    let dirs = DatasetDirs {
         data_dir: args.data_dir,
         cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir),
     };
     let result = runtime.block_on(async {
         let links = LinkPool::from_urls(&args.join, &args.access.read_auth()?)?;
-        replay::run_single_trial(&links, &places, &args.sweep, args.trial, equipment).await
+        replay::run_single_trial(&links, &dirs, &args.sweep, args.trial, config).await
     })?;
     let written = std::io::Write::write_all(
         &mut std::io::stdout(),
@@ -605,7 +374,7 @@ fn format_bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> Str
 fn print_stdout(text: &str) -> Result<(), UserError> {
     use std::io::Write;
     match writeln!(std::io::stdout(), "{text}") {
-        // Whoever closed the pipe has read enough.
+        // A reader that closes the pipe has read enough.
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(UserError::new(
             ErrorCode::Internal,
             format!("cannot write to stdout: {e}"),

@@ -1,0 +1,269 @@
+//! The one pass over all cells of a new or stored sweep, in which `[where]` and `[derive]` are evaluated.
+
+use crate::config::numeric_field_range;
+use crate::grid::axis::Axis;
+use crate::grid::ranked_bitmap::RankedBitmap;
+use crate::grid::varieties::Varieties;
+use crate::grid::{Grid, StillWanted};
+use crate::spec_file::error::{Origin, SpecError};
+use crate::spec_file::reader::NumberRange;
+
+/// Cells after which somebody must still wait for the rest.
+const CELLS_PER_CHECK: u64 = 1 << 14;
+
+pub(super) fn mix_hash(h: u64, x: u64) -> u64 {
+    (h ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+}
+
+/// The state of the pass over all cells.
+struct CellPass {
+    /// Numbers of each axis that an expression uses.
+    numbers: Vec<Vec<f64>>,
+    /// The factor of each axis.
+    homes: Vec<usize>,
+    /// Numbers that each derived field accepts.
+    ranges: Vec<Option<NumberRange>>,
+    /// Whether two cells may be equal: there are axes that are no fields.
+    may_be_equal: bool,
+    /// The cell that the pass has reached.
+    digits: Vec<u64>,
+    /// Fingerprints of kept cells with their positions, where two cells may be equal.
+    fingerprints: Vec<(u64, u32)>,
+}
+
+impl CellPass {
+    fn new(grid: &Grid) -> Self {
+        Self {
+            numbers: grid.used_axis_numbers(),
+            homes: (0..grid.axes.len())
+                .map(|axis| grid.factor_index(axis))
+                .collect(),
+            ranges: grid
+                .derived
+                .iter()
+                .map(|derived| numeric_field_range(&derived.field))
+                .collect(),
+            may_be_equal: grid.axes.iter().any(|axis| axis.field.is_none()),
+            digits: vec![0; grid.factors.len()],
+            fingerprints: Vec::new(),
+        }
+    }
+
+    /// The values of the derived fields in the cell that the pass has reached, if the cell is kept.
+    fn kept_values(&self, grid: &Grid) -> Result<Option<Vec<f64>>, SpecError> {
+        let axis = |a: usize| self.numbers[a][self.digits[self.homes[a]] as usize];
+        let derived = grid.derived_values(&axis);
+        if !grid.is_kept(&axis, &derived, &self.digits)? {
+            return Ok(None);
+        }
+
+        grid.check_derived_values(&derived, &self.ranges, &self.digits)?;
+        Ok(Some(derived))
+    }
+
+    fn record_fingerprint(&mut self, grid: &Grid, derived: &[f64], position: u32) {
+        if self.may_be_equal {
+            let fingerprint = grid.config_fingerprint(&self.digits, &self.homes, derived);
+            self.fingerprints.push((fingerprint, position));
+        }
+    }
+}
+
+/// For each value of each factor, a kept cell that has it; empty when every cell is kept.
+#[derive(Default)]
+pub(super) struct Witnesses(pub(super) Vec<Vec<Option<u64>>>);
+
+impl Witnesses {
+    pub(super) fn record_cell(&mut self, digits: &[u64], cell: u64) {
+        for (cells, digit) in self.0.iter_mut().zip(digits) {
+            cells[*digit as usize].get_or_insert(cell);
+        }
+    }
+}
+
+impl Grid {
+    /// The one pass over the cells: evaluates `[where]` and `[derive]`, and looks for cells that are equal.
+    ///
+    /// Returns, for each value of each factor, a kept cell that has it.
+    pub(super) fn pass_over_cells(
+        &mut self,
+        wanted: StillWanted<'_>,
+    ) -> Result<Witnesses, SpecError> {
+        let mut witnesses = Witnesses::default();
+        let mut varieties = Varieties::new(self);
+
+        if self.keep_condition.is_none() && self.derived.is_empty() {
+            self.variety_cells = varieties.into_unfiltered_cells(self);
+            return Ok(witnesses);
+        }
+
+        let mut pass = CellPass::new(self);
+        let mut kept = self
+            .keep_condition
+            .is_some()
+            .then(|| RankedBitmap::new(self.product));
+        witnesses.0 = self
+            .factors
+            .iter()
+            .map(|f| vec![None; f.len as usize])
+            .collect();
+
+        for position in 0..self.product {
+            if position % CELLS_PER_CHECK == 0 {
+                check_still_wanted(wanted)?;
+            }
+
+            if let Some(derived) = pass.kept_values(self)? {
+                self.derived_fingerprint = derived
+                    .iter()
+                    .fold(self.derived_fingerprint, |h, x| mix_hash(h, x.to_bits()));
+                if let Some(kept) = &mut kept {
+                    kept.set(position);
+                }
+
+                let digits = &pass.digits;
+                witnesses.record_cell(digits, self.cell_from_digits(digits));
+                varieties.record_cell(digits, &derived, || self.cell_from_digits(digits));
+                pass.record_fingerprint(self, &derived, position as u32);
+            }
+
+            self.advance_digits(&self.factor_order, &mut pass.digits);
+        }
+
+        self.variety_cells = varieties.into_cells();
+        self.kept_positions = kept.map(|mut kept| {
+            kept.build_ranks();
+            kept
+        });
+        self.refuse_no_cells()?;
+        self.refuse_equal_cells(pass.fingerprints)?;
+        Ok(witnesses)
+    }
+
+    pub(super) fn refuse_no_cells(&self) -> Result<(), SpecError> {
+        if self.cell_count() > 0 {
+            return Ok(());
+        }
+
+        let origin = self
+            .keep_condition
+            .as_ref()
+            .map_or(Origin::Default, |k| k.origin.clone());
+        Err(SpecError::new(
+            origin,
+            "where.keep",
+            "this keeps no cell at all",
+        ))
+    }
+
+    pub(super) fn is_kept(
+        &self,
+        axis: &dyn Fn(usize) -> f64,
+        derived: &[f64],
+        digits: &[u64],
+    ) -> Result<bool, SpecError> {
+        let Some(keep) = &self.keep_condition else {
+            return Ok(true);
+        };
+        let value = keep.eval(axis, derived);
+        if value.is_nan() {
+            return Err(self.cell_error(
+                &keep.origin,
+                "where.keep",
+                digits,
+                "the expression has no value",
+            ));
+        }
+
+        Ok(value != 0.0)
+    }
+
+    pub(super) fn check_derived_values(
+        &self,
+        derived: &[f64],
+        ranges: &[Option<NumberRange>],
+        digits: &[u64],
+    ) -> Result<(), SpecError> {
+        for ((d, x), range) in self.derived.iter().zip(derived).zip(ranges) {
+            if let Some(range) = range.filter(|r| !r.contains(*x)) {
+                let message = format!("expected {}, found {x}", range.describe());
+                return Err(self.cell_error(&d.formula.origin, &d.field, digits, &message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers of each axis that an expression uses.
+    pub(super) fn used_axis_numbers(&self) -> Vec<Vec<f64>> {
+        let mut used = vec![false; self.axes.len()];
+        self.formulas().for_each(|f| self.mark_inputs(f, &mut used));
+        let all = |axis: &Axis| {
+            (0..axis.len())
+                .map(|i| axis.number_at(i).unwrap_or(f64::NAN))
+                .collect()
+        };
+        self.axes
+            .iter()
+            .zip(used)
+            .map(|(axis, used)| if used { all(axis) } else { Vec::new() })
+            .collect()
+    }
+
+    /// The next digits of these factors, the last of which goes fastest; whether there are any.
+    pub(super) fn advance_digits(&self, factors: &[usize], digits: &mut [u64]) -> bool {
+        for f in factors.iter().rev() {
+            digits[*f] += 1;
+            if digits[*f] < self.factors[*f].len {
+                return true;
+            }
+            digits[*f] = 0;
+        }
+        false
+    }
+
+    /// Equal for cells that resolve to the same config: what fields' axes and derived fields say.
+    pub(super) fn config_fingerprint(
+        &self,
+        digits: &[u64],
+        homes: &[usize],
+        derived: &[f64],
+    ) -> u64 {
+        let fields = self
+            .axes
+            .iter()
+            .zip(homes)
+            .filter(|(axis, _)| axis.field.is_some());
+        let h = fields.fold(0x1234_5678_u64, |h, (_, home)| {
+            mix_hash(h, digits[*home] + 1)
+        });
+
+        derived
+            .iter()
+            .fold(h, |h, x| mix_hash(h, (x + 0.0).to_bits()))
+    }
+
+    pub(super) fn refuse_equal_cells(&self, mut prints: Vec<(u64, u32)>) -> Result<(), SpecError> {
+        prints.sort_unstable();
+        for pair in prints.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            let [a, b] =
+                [pair[0].1, pair[1].1].map(|position| self.cell_at_position(u64::from(position)));
+            if self.resolve_config(a)? == self.resolve_config(b)? {
+                return Err(self.equal_cells_error(a, b));
+            }
+        }
+
+        Ok(())
+    }
+}
+
+/// Refuses to go on when nobody waits for the sweep any more.
+pub(super) fn check_still_wanted(wanted: StillWanted<'_>) -> Result<(), SpecError> {
+    if wanted() {
+        return Ok(());
+    }
+    Err(SpecError::new(
+        Origin::Default,
+        "",
+        "nobody waits any more for what it means",
+    ))
+}

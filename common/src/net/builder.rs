@@ -1,0 +1,181 @@
+//! From the settings of a model to its layers.
+
+use crate::config::{ModelConfig, Norm, VggDepth};
+use crate::net::{ActivationShape, Layer, LinearOp, NormScope, NormSpec, Pool};
+
+/// A network under construction.
+pub(super) struct NetBuilder<'a> {
+    pub(super) model: &'a ModelConfig,
+    pub(super) input: ActivationShape,
+    pub(super) layers: Vec<Layer>,
+}
+
+impl NetBuilder<'_> {
+    /// Map – norm – ReLU.
+    pub(super) fn add_hidden_layer(&mut self, name: String, channels: usize, map: LinearOp) {
+        let layer = self.plain_layer(name, self.last_layer(), channels, map);
+        self.layers.push(Layer {
+            norm: self.norm_spec(),
+            relu: true,
+            ..layer
+        });
+    }
+
+    /// He et al. 2016 (v2): a 3×3 stem, then three stages of `(depth − 2)/6` blocks at w, 2w, 4w channels.
+    pub(super) fn add_preresnet(&mut self, depth: usize, w: usize) {
+        self.add_hidden_layer("stem".into(), w, CONV_3X3);
+        let mut block = 0;
+
+        for (stage, channels) in [w, 2 * w, 4 * w].into_iter().enumerate() {
+            for at in 0..(depth - 2) / 6 {
+                block += 1;
+                self.add_residual_block(
+                    &format!("block{block}"),
+                    channels,
+                    if stage > 0 && at == 0 { 2 } else { 1 },
+                );
+            }
+        }
+
+        self.pool_last_layer(Pool::Average);
+    }
+
+    /// Two 3×3 convolutions, whose output is added to the stream. A shortcut that changes the shape reads what the
+    /// first convolution reads; an identity takes the stream itself.
+    pub(super) fn add_residual_block(&mut self, name: &str, channels: usize, stride: usize) {
+        let stream = self.last_layer();
+        let mut add = stream;
+        self.add_hidden_layer(
+            format!("{name}.conv1"),
+            channels,
+            LinearOp::Conv {
+                kernel: 3,
+                stride,
+                padding: 1,
+            },
+        );
+
+        let first = self.last_layer();
+        if stride != 1 {
+            let map = LinearOp::Conv {
+                kernel: 1,
+                stride,
+                padding: 0,
+            };
+            let shortcut = self.plain_layer(format!("{name}.shortcut"), stream, channels, map);
+            self.layers.push(shortcut);
+
+            add = self.last_layer();
+        }
+
+        let second = self.plain_layer(format!("{name}.conv2"), first, channels, CONV_3X3);
+        self.layers.push(Layer {
+            add,
+            norm: self.norm_spec(),
+            relu: true,
+            ..second
+        });
+    }
+
+    /// Simonyan and Zisserman 2015, configurations A, B, D and E, for 32×32: a max-pool after each of five stages.
+    pub(super) fn add_vgg(&mut self, depth: VggDepth, w: usize) {
+        let mut conv = 0;
+        for (channels, convs) in [w, 2 * w, 4 * w, 8 * w, 8 * w]
+            .into_iter()
+            .zip(depth.convolutions_per_stage())
+        {
+            for _ in 0..convs {
+                conv += 1;
+                self.add_hidden_layer(format!("conv{conv}"), channels, CONV_3X3);
+            }
+            self.pool_last_layer(Pool::Max2);
+        }
+    }
+
+    /// The last linear layer: without bias after norms.
+    pub(super) fn add_head(&mut self, classes: usize) {
+        let trained = !self.model.fixed_head;
+        let head = self.plain_layer("head".into(), self.last_layer(), classes, LinearOp::Linear);
+        self.layers.push(Layer { trained, ..head });
+    }
+
+    pub(super) fn last_layer(&self) -> Option<usize> {
+        self.layers.len().checked_sub(1)
+    }
+
+    pub(super) fn pool_last_layer(&mut self, pool: Pool) {
+        if let Some(layer) = self.layers.last_mut() {
+            layer.pool = pool;
+        }
+    }
+
+    pub(super) fn norm_spec(&self) -> Option<NormSpec> {
+        let over = match self.model.norm {
+            Norm::Batch => NormScope::Batch,
+            Norm::Group { groups } => NormScope::Groups(groups as usize),
+            Norm::Layer => NormScope::Groups(1),
+            Norm::None => return None,
+        };
+        Some(NormSpec {
+            scope: over,
+            eps: self.model.norm_eps,
+            affine: self.model.affine,
+        })
+    }
+
+    /// A trained map without norm and ReLU. It has a bias where the model has no norms.
+    pub(super) fn plain_layer(
+        &self,
+        name: String,
+        source: Option<usize>,
+        channels: usize,
+        map: LinearOp,
+    ) -> Layer {
+        let input = source.map_or(self.input, |at| self.layers[at].activation_shape());
+        let output = match map {
+            LinearOp::Linear => ActivationShape {
+                height: 1,
+                width: 1,
+                channels,
+            },
+            LinearOp::Conv {
+                kernel,
+                stride,
+                padding,
+            } => {
+                let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+                ActivationShape {
+                    height: side(input.height),
+                    width: side(input.width),
+                    channels,
+                }
+            }
+        };
+
+        let bias = self.model.norm == Norm::None;
+        let add = None;
+        let norm = None;
+        let relu = false;
+        let pool = Pool::None;
+        let trained = true;
+        Layer {
+            name,
+            source,
+            add,
+            input,
+            output,
+            linear_op: map,
+            bias,
+            norm,
+            relu,
+            pool,
+            trained,
+        }
+    }
+}
+
+pub(super) const CONV_3X3: LinearOp = LinearOp::Conv {
+    kernel: 3,
+    stride: 1,
+    padding: 1,
+};
