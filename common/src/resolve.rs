@@ -83,11 +83,10 @@ impl TrialConfig {
         let Some(net) = net::Net::from_config(self) else {
             return Ok(());
         };
-        let names = || net.layers.iter().map(|l| l.name.as_str());
-
         for (layer, _) in &self.model.layer_scales {
-            if !names().any(|name| name == layer) {
-                let hint = suggest_nearest(layer, names());
+            let names = net.layers.iter().map(|l| l.name.as_str());
+            if !names.clone().any(|name| name == layer) {
+                let hint = suggest_nearest(layer, names);
                 let message = format!("the model has no layer '{layer}', {hint}");
                 return Err(reader
                     .section("model")?
@@ -111,27 +110,23 @@ impl TrialConfig {
             }
         }
 
-        let from = |at: usize| self.length_in_steps(self.train.schedule[at].from);
-        if let Some(at) = (1..self.train.schedule.len()).find(|at| from(*at) <= from(at - 1)) {
-            let message = || match from(at - 1) {
-                same if same == from(at) => {
-                    format!(
-                        "the entries {} and {at} both begin after {same} steps: write them as one",
-                        at - 1
-                    )
-                }
-                later => format!(
-                    "entry {at} begins after {} steps, and stands behind one that begins after {later}: write them in the \
-                     order in which they begin",
-                    from(at)
-                ),
-            };
-
-            reader
-                .section("train")?
-                .refuse_if_new("schedule", message)?;
+        let starts: Vec<u64> = self
+            .train
+            .schedule
+            .iter()
+            .map(|entry| self.length_in_steps(entry.from))
+            .collect();
+        if let Some(at) = (1..starts.len()).find(|at| starts[*at] <= starts[at - 1]) {
+            reader.section("train")?.refuse_if_new("schedule", || {
+                explain_schedule_order(at, starts[at - 1], starts[at])
+            })?;
         }
 
+        self.check_lr_points(reader)
+    }
+
+    /// Whether the points of a piecewise linear learning rate ascend.
+    fn check_lr_points(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
         let Some(Curve {
             form: LrScheduleForm::Piecewise { points },
             ..
@@ -169,15 +164,6 @@ impl TrialConfig {
         }
 
         let batch = self.effective_batch_size() as usize;
-        let over = |shape: net::ActivationShape| match self.model.norm {
-            Norm::Batch => batch * shape.height * shape.width,
-            Norm::Group { groups } => {
-                shape.channels / (groups as usize).max(1) * shape.height * shape.width
-            }
-            Norm::Layer => shape.channels * shape.height * shape.width,
-            Norm::None => usize::MAX,
-        };
-
         // Only then may that be: networks are not made for nothing.
         let possible = batch == 1 || matches!(self.model.norm, Norm::Group { .. } | Norm::Layer);
         let net = if possible {
@@ -188,7 +174,7 @@ impl TrialConfig {
         let Some(layer) = net
             .iter()
             .flat_map(|net| &net.layers)
-            .find(|l| l.norm.is_some() && over(l.output) == 1)
+            .find(|l| l.norm.is_some() && normed_numbers(self.model.norm, l.output, batch) == 1)
         else {
             return Ok(());
         };
@@ -201,17 +187,14 @@ impl TrialConfig {
             ),
             _ => ("model", "norm", "this norm"),
         };
-        let message = || {
+        let section = TableReader::from_document(root, reading).section(section)?;
+        section.refuse_if_new(field, || {
             format!(
                 "{what} subtracts the mean of one number from itself in the layer {}, and nothing is left to train on: \
                  choose larger batches or layers, or another norm",
                 layer.name
             )
-        };
-
-        TableReader::from_document(root, reading)
-            .section(section)?
-            .refuse_if_new(field, message)
+        })
     }
 
     pub(crate) fn check_batch(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
@@ -225,5 +208,29 @@ impl TrialConfig {
         }
 
         Ok(())
+    }
+}
+
+fn explain_schedule_order(at: usize, before: u64, start: u64) -> String {
+    if before == start {
+        let earlier = at - 1;
+        format!("the entries {earlier} and {at} both begin after {start} steps: write them as one")
+    } else {
+        format!(
+            "entry {at} begins after {start} steps, and stands behind one that begins after {before}: write them in the \
+             order in which they begin"
+        )
+    }
+}
+
+/// Over how many numbers of an activation a norm takes each mean.
+fn normed_numbers(norm: Norm, shape: net::ActivationShape, batch: usize) -> usize {
+    match norm {
+        Norm::Batch => batch * shape.height * shape.width,
+        Norm::Group { groups } => {
+            shape.channels / (groups as usize).max(1) * shape.height * shape.width
+        }
+        Norm::Layer => shape.channels * shape.height * shape.width,
+        Norm::None => usize::MAX,
     }
 }

@@ -130,10 +130,7 @@ fn read_statistics(
     let means = mean.read_numbers_or(file, 0.0)?;
     let variances = variance.read_numbers_or(file, 1.0)?;
     if variances.iter().any(|variance| *variance < 0.0) {
-        return Err(WeightsError(format!(
-            "the tensor '{}' holds a negative variance",
-            variance.name
-        )));
+        return Err(variance.error("holds a negative variance"));
     }
 
     Ok([means, variances])
@@ -184,6 +181,10 @@ impl TensorLayout {
         (pixel * inputs + input) * outputs + out
     }
 
+    fn error(&self, problem: &str) -> WeightsError {
+        WeightsError(format!("the tensor '{}' {problem}", self.name))
+    }
+
     fn read_numbers_or(
         &self,
         file: &SafeTensors<'_>,
@@ -198,23 +199,16 @@ impl TensorLayout {
         let Ok(tensor) = file.tensor(&self.name) else {
             return Ok(None);
         };
-        let error = |problem: String| {
-            Err(WeightsError(format!(
-                "the tensor '{}' {problem}",
-                self.name
-            )))
-        };
-
         if tensor.dtype() != Dtype::F32 {
-            return error(format!("holds {:?}; expected F32", tensor.dtype()));
+            return Err(self.error(&format!("holds {:?}; expected F32", tensor.dtype())));
         }
 
         if tensor.shape() != self.shape {
-            return error(format!(
+            return Err(self.error(&format!(
                 "has the shape {:?}; expected {:?}",
                 tensor.shape(),
                 self.shape
-            ));
+            )));
         }
 
         let mut numbers = vec![0.0; self.len()];
@@ -223,7 +217,7 @@ impl TensorLayout {
         }
 
         if numbers.iter().any(|x| !x.is_finite()) {
-            return error("holds a number that is not finite".into());
+            return Err(self.error("holds a number that is not finite"));
         }
 
         Ok(Some(numbers))

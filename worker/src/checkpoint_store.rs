@@ -164,10 +164,9 @@ pub(crate) struct CheckpointDir {
 impl CheckpointDir {
     /// The folder, made if it is missing.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
-        let place = |e: std::io::Error| {
+        std::fs::create_dir_all(path).map_err(|e| {
             std::io::Error::other(format!("--checkpoint-dir {}: {e}", path.display()))
-        };
-        std::fs::create_dir_all(path).map_err(place)?;
+        })?;
         Ok(Self {
             path: path.to_owned(),
         })

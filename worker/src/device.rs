@@ -21,11 +21,14 @@ pub enum DeviceChoice {
 impl FromStr for DeviceChoice {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let cuda = || text.strip_prefix("cuda:")?.parse().ok().map(Self::Cuda);
-        match text {
-            "auto" | "cpu" => Ok(Self::Cpu),
-            _ => cuda().ok_or_else(|| format!("expected auto, cpu or cuda:N, found '{text}'")),
+        if matches!(text, "auto" | "cpu") {
+            return Ok(Self::Cpu);
         }
+
+        text.strip_prefix("cuda:")
+            .and_then(|number| number.parse().ok())
+            .map(Self::Cuda)
+            .ok_or_else(|| format!("expected auto, cpu or cuda:N, found '{text}'"))
     }
 }
 

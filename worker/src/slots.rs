@@ -30,16 +30,15 @@ pub(crate) fn start_slots(
             |e: String| UserError::new(ErrorCode::Internal, format!("cannot start slot {n}: {e}"));
 
         // A device belongs to the thread that opened it.
-        let slot = move || match TrialRunner::new(&config) {
-            Ok(runner) => {
-                let _ = report.send(Ok(runner.numerics_class().to_owned()));
-                run_slot(&queue, &runner, policy.as_ref());
-            }
-            Err(error) => _ = report.send(Err(error)),
-        };
         std::thread::Builder::new()
             .name(format!("slot-{n}"))
-            .spawn(slot)
+            .spawn(move || match TrialRunner::new(&config) {
+                Ok(runner) => {
+                    let _ = report.send(Ok(runner.numerics_class().to_owned()));
+                    run_slot(&queue, &runner, policy.as_ref());
+                }
+                Err(error) => _ = report.send(Err(error)),
+            })
             .map_err(|e| failed(e.to_string()))?;
 
         numerics = ready.recv().map_err(|e| failed(e.to_string()))??;

@@ -417,14 +417,10 @@ impl WorkQueue {
 
     /// Trials running, with their leases.
     pub fn running_trials(&self) -> Vec<(Fence, TrialKey)> {
-        let of = |(fence, lease): (&Fence, &HeldLease)| {
-            lease
-                .running
-                .keys()
-                .map(|key| (*fence, *key))
-                .collect::<Vec<_>>()
-        };
-        self.leases.iter().flat_map(of).collect()
+        self.leases
+            .iter()
+            .flat_map(|(fence, lease)| lease.running.keys().map(|key| (*fence, *key)))
+            .collect()
     }
 
     /// Number of trials running.

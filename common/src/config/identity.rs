@@ -148,6 +148,12 @@ impl TrainConfig {
             ("train.optimizer.nesterov", self.nesterov.to_string()),
         ];
 
+        self.push_loss_and_optimizer(&mut fields);
+        self.push_schedules(&mut fields, to_steps);
+        fields
+    }
+
+    fn push_loss_and_optimizer(&self, fields: &mut Vec<(&'static str, String)>) {
         match self.loss {
             Loss::CrossEntropy { smoothing } => {
                 fields.push(("train.loss.label_smoothing", format_shortest(smoothing)))
@@ -161,7 +167,13 @@ impl TrainConfig {
             fields.push(("train.optimizer.beta2", format_shortest(beta2)));
             fields.push(("train.optimizer.eps", format_shortest(eps)));
         }
+    }
 
+    fn push_schedules(
+        &self,
+        fields: &mut Vec<(&'static str, String)>,
+        to_steps: impl Fn(Length) -> u64,
+    ) {
         if !self.schedule.is_empty() {
             let schedule: Vec<String> = self
                 .schedule
@@ -192,8 +204,6 @@ impl TrainConfig {
         if let Some(curve) = &self.curve {
             fields.push(("train.schedule", curve.identity_text(&to_steps)));
         }
-
-        fields
     }
 }
 

@@ -346,37 +346,21 @@ impl ModelConfig {
             ));
         };
 
-        for (key, owners) in KIND_FIELDS {
-            if r.read_node(key).is_some() && !owners.contains(&kind) {
-                let owners: Vec<String> = owners
-                    .iter()
-                    .map(|o| format!("\"{}\"", word_for_value(&MODEL_KINDS, *o)))
-                    .collect();
-                return Err(r.error_at(
-                    key,
-                    format!("this belongs to kind = {} only", owners.join(" or ")),
-                ));
-            }
-        }
-
-        let whole = |key: &'static str, default: u32| -> Result<u32, SpecError> {
-            Ok(r.read_whole_number(key, range_for_key(r, key))?
-                .map_or(default, |n| n as u32))
-        };
+        refuse_foreign_fields(r, kind)?;
         Ok(match kind {
             ModelKindWord::Mlp => ModelKind::Mlp {
                 hidden: Self::read_hidden_widths(r)?,
             },
             ModelKindWord::Cnn4 => ModelKind::Cnn4 {
-                width: whole("width", 16)?,
+                width: read_size(r, "width", 16)?,
             },
             ModelKindWord::Preresnet => ModelKind::Preresnet {
                 depth: Self::read_preresnet_depth(r)?,
-                widen: whole("widen", 1)?,
+                widen: read_size(r, "widen", 1)?,
             },
             ModelKindWord::Vgg => ModelKind::Vgg {
                 depth: Self::read_vgg_depth(r)?,
-                width: whole("width", 64)?,
+                width: read_size(r, "width", 64)?,
             },
             ModelKindWord::Toy => ModelKind::Toy(Self::read_toy(r)?),
             ModelKindWord::Empty => ModelKind::Empty,
@@ -384,21 +368,9 @@ impl ModelConfig {
     }
 
     fn read_toy(r: &TableReader<'_>) -> Result<Toy, SpecError> {
-        let number = |item: &SpecNode| {
-            let x = item.value.as_f64().filter(|x| x.is_finite());
-            x.ok_or_else(|| {
-                r.error_at(
-                    "start",
-                    format!(
-                        "expected finite numbers, found {}",
-                        quote_value(&item.value)
-                    ),
-                )
-            })
-        };
         let start: Option<Vec<f64>> = r
             .read_list("start")?
-            .map(|items| items.iter().map(number).collect())
+            .map(|items| items.iter().map(|item| read_start(r, item)).collect())
             .transpose()?;
         let default = start.as_ref().map_or(2, |start| start.len() as u64);
         let dim = r
@@ -464,18 +436,51 @@ impl ModelConfig {
         let Some(items) = r.read_list("hidden")? else {
             return Ok(vec![128]);
         };
-        let width = |item: &SpecNode| match item.value.as_f64() {
-            Some(x) if range.contains(x) => Ok(x as u32),
-            _ => Err(r.error_at(
-                "hidden",
-                format!(
-                    "expected widths, each {}, found {}",
-                    range.describe(),
-                    quote_value(&item.value)
-                ),
-            )),
-        };
-
-        items.iter().map(width).collect()
+        items
+            .iter()
+            .map(|item| match item.value.as_f64() {
+                Some(x) if range.contains(x) => Ok(x as u32),
+                _ => Err(r.error_at(
+                    "hidden",
+                    format!(
+                        "expected widths, each {}, found {}",
+                        range.describe(),
+                        quote_value(&item.value)
+                    ),
+                )),
+            })
+            .collect()
     }
+}
+
+/// Refuses fields that belong to models of other kinds.
+fn refuse_foreign_fields(r: &TableReader<'_>, kind: ModelKindWord) -> Result<(), SpecError> {
+    for (key, owners) in KIND_FIELDS {
+        if r.read_node(key).is_some() && !owners.contains(&kind) {
+            let owners: Vec<String> = owners
+                .iter()
+                .map(|owner| format!("\"{}\"", word_for_value(&MODEL_KINDS, *owner)))
+                .collect();
+            return Err(r.error_at(
+                key,
+                format!("this belongs to kind = {} only", owners.join(" or ")),
+            ));
+        }
+    }
+
+    Ok(())
+}
+
+fn read_size(r: &TableReader<'_>, key: &'static str, default: u32) -> Result<u32, SpecError> {
+    let size = r.read_whole_number(key, range_for_key(r, key))?;
+    Ok(size.map_or(default, |n| n as u32))
+}
+
+/// One number of the toy model's start.
+fn read_start(r: &TableReader<'_>, item: &SpecNode) -> Result<f64, SpecError> {
+    let x = item.value.as_f64().filter(|x| x.is_finite());
+    x.ok_or_else(|| {
+        let found = quote_value(&item.value);
+        r.error_at("start", format!("expected finite numbers, found {found}"))
+    })
 }

@@ -130,19 +130,15 @@ fn build_tls_config(uri: &Uri, access: &ClientAuth) -> Result<ClientConfig, User
     let private_key = read_private_key("--key", key)?;
     builder
         .with_client_auth_cert(certificates, private_key)
-        .map_err(|e| {
-            let message = format!("--cert {}: {e}", cert.display());
-            UserError::new(ErrorCode::BadInput, message)
-        })
+        .map_err(|e| bad_file("--cert", cert, &e.to_string()))
 }
 
 fn read_root_certificates(file: &Path) -> Result<RootCertStore, UserError> {
     let mut roots = RootCertStore::empty();
     for certificate in read_certificates("--ca", file)? {
-        let bad = |e: rustls::Error| {
-            UserError::new(ErrorCode::BadInput, format!("--ca {}: {e}", file.display()))
-        };
-        roots.add(certificate).map_err(bad)?;
+        roots
+            .add(certificate)
+            .map_err(|e| bad_file("--ca", file, &e.to_string()))?;
     }
     Ok(roots)
 }
@@ -155,20 +151,15 @@ pub fn read_certificates(
     option: &str,
     file: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, UserError> {
-    let bad = |why: String| {
-        UserError::new(
-            ErrorCode::BadInput,
-            format!("{option} {}: {why}", file.display()),
-        )
-    };
-
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let found = found.map_err(|e| bad(e.to_string()))?;
+    let found: Vec<_> = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|e| bad_file(option, file, &e.to_string()))?;
     if found.is_empty() {
-        Err(bad("expected certificates in PEM form, found none".into()))
-    } else {
-        Ok(found)
+        let problem = "expected certificates in PEM form, found none";
+        return Err(bad_file(option, file, problem));
     }
+
+    Ok(found)
 }
 
 /// The private key in a PEM file that an option names.
@@ -176,12 +167,12 @@ pub fn read_certificates(
 /// # Errors
 /// The file cannot be read, or holds none.
 pub fn read_private_key(option: &str, file: &Path) -> Result<PrivateKeyDer<'static>, UserError> {
-    PrivateKeyDer::from_pem_file(file).map_err(|e| {
-        UserError::new(
-            ErrorCode::BadInput,
-            format!("{option} {}: {e}", file.display()),
-        )
-    })
+    PrivateKeyDer::from_pem_file(file).map_err(|e| bad_file(option, file, &e.to_string()))
+}
+
+fn bad_file(option: &str, file: &Path, problem: &str) -> UserError {
+    let message = format!("{option} {}: {problem}", file.display());
+    UserError::new(ErrorCode::BadInput, message)
 }
 
 /// Connects over TCP, then TLS.
@@ -251,10 +242,11 @@ impl ServerCertVerifier for PinnedAuthority {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         // blake3::Hash compares in constant time, though nothing here is secret.
-        let ours =
-            |der: &&CertificateDer<'_>| blake3::hash(der) == blake3::Hash::from(self.fingerprint);
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let authority = intermediates.iter().find(ours).ok_or(unknown)?;
+        let authority = intermediates
+            .iter()
+            .find(|der| blake3::hash(der) == blake3::Hash::from(self.fingerprint))
+            .ok_or(unknown)?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
 

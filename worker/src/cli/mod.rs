@@ -252,6 +252,10 @@ fn parse_isa(name: &str) -> Result<Isa, UserError> {
     Isa::from_name(name).map_err(|e| UserError::new(ErrorCode::BadInput, format!("--isa: {e}")))
 }
 
+fn start_error(error: std::io::Error) -> UserError {
+    UserError::new(ErrorCode::Internal, format!("cannot start: {error}"))
+}
+
 fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
     let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
@@ -266,15 +270,12 @@ fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
 
     let _failpoints = failpoint::set_up_failpoints();
     let isa = parse_isa(&args.isa)?;
-    let internal =
-        |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
-
     // Training has the other threads; control needs one.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
-        .map_err(internal)?;
+        .map_err(start_error)?;
     let result = runtime.block_on(join_coordinator(args, isa));
 
     runtime.shutdown_background();
@@ -282,8 +283,6 @@ fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
 }
 
 fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
-    let internal =
-        |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
     let config = SlotConfig {
         threads: args.threads,
         isa: parse_isa(&args.isa)?,
@@ -294,7 +293,7 @@ fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(internal)?;
+        .map_err(start_error)?;
     let dirs = DatasetDirs {
         data_dir: args.data_dir,
         cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir),
@@ -329,10 +328,9 @@ fn run_bench_command(args: &BenchArgs) -> Result<(), UserError> {
         ..SpecSource::default()
     };
 
-    let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
     let config = Spec::read_stored(&source)
         .and_then(|spec| spec.grid.resolve_config(0))
-        .map_err(bad)?;
+        .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     let place = args.device.open_device()?;
     let report =
         train::measure_training_speed(&config, args.steps, isa, place.as_ref(), args.threads)

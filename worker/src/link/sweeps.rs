@@ -306,15 +306,14 @@ pub(crate) fn required_bytes(spec: &Spec, cell: u64) -> (u64, u64) {
 
 /// A sweep trains on one dataset, which the coordinator has checked.
 fn training_dataset(spec: &Spec) -> DatasetName {
-    let trains = |cell: u64| {
-        spec.grid
-            .resolve_config(cell)
-            .ok()
-            .filter(|config| Net::from_config(config).is_some())
-    };
     spec.grid
         .iter()
-        .find_map(trains)
+        .find_map(|cell| {
+            spec.grid
+                .resolve_config(cell)
+                .ok()
+                .filter(|config| Net::from_config(config).is_some())
+        })
         .map_or(DatasetName::Glyphs, |config| config.data.dataset)
 }
 

@@ -61,13 +61,17 @@ pub(crate) fn encode_result(sender: &ResultOwner, finished: &FinishedTrial) -> V
 
 /// The record that says that the results of these trials were acknowledged.
 pub(crate) fn encode_acknowledgement(sender: &ResultOwner, keys: &[TrialKey]) -> Vec<u8> {
-    let named = |key: &TrialKey| v1::TrialResult {
-        key: Some((*key).into()),
-        ..Default::default()
-    };
     encode_record(
         ACKNOWLEDGED_TAG,
-        &encode_batch(sender, keys.iter().map(named).collect()),
+        &encode_batch(
+            sender,
+            keys.iter()
+                .map(|key| v1::TrialResult {
+                    key: Some((*key).into()),
+                    ..Default::default()
+                })
+                .collect(),
+        ),
         &[],
     )
 }
