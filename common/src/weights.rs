@@ -231,13 +231,12 @@ fn check_tensor_names<'a>(
     let known: Vec<&str> = known.map(|stored| stored.name.as_str()).collect();
     let mut names = file.names();
     names.sort_unstable();
-    let stranger = |name: &&&str| {
+    let unknown = names.iter().find(|name| {
         !known.contains(*name)
             && !name.starts_with(AVERAGE_PREFIX)
             && !name.ends_with(BATCH_COUNTER_SUFFIX)
-    };
-
-    match names.iter().find(stranger) {
+    });
+    match unknown {
         None => Ok(()),
         Some(name) => Err(WeightsError(format!(
             "the model has no tensor '{name}', {}",
@@ -247,38 +246,37 @@ fn check_tensor_names<'a>(
 }
 
 fn param_layouts(net: &Net) -> Vec<TensorLayout> {
-    let stored = |param: crate::net::Param| {
-        let layer = &net.layers[param.layer];
-        match param.role {
-            ParamRole::Weight => TensorLayout::from_layer(param.name, layer),
-            ParamRole::Bias => TensorLayout::with_len(param.name, param.len),
-            ParamRole::NormScale => {
-                TensorLayout::with_len(format!("{}.norm.weight", layer.name), param.len)
+    net.params()
+        .into_iter()
+        .map(|param| {
+            let layer = &net.layers[param.layer];
+            match param.role {
+                ParamRole::Weight => TensorLayout::from_layer(param.name, layer),
+                ParamRole::Bias => TensorLayout::with_len(param.name, param.len),
+                ParamRole::NormScale => {
+                    TensorLayout::with_len(format!("{}.norm.weight", layer.name), param.len)
+                }
+                ParamRole::NormShift => {
+                    TensorLayout::with_len(format!("{}.norm.bias", layer.name), param.len)
+                }
             }
-            ParamRole::NormShift => {
-                TensorLayout::with_len(format!("{}.norm.bias", layer.name), param.len)
-            }
-        }
-    };
-
-    net.params().into_iter().map(stored).collect()
+        })
+        .collect()
 }
 
 fn statistic_layouts(net: &Net) -> Vec<TensorLayout> {
-    let with = net
-        .layers
+    net.layers
         .iter()
-        .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
-    let both = |layer: &Layer| {
-        STATISTIC_SUFFIXES.map(|ending| {
-            TensorLayout::with_len(
-                format!("{}.norm.{ending}", layer.name),
-                layer.output.channels,
-            )
+        .filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()))
+        .flat_map(|layer| {
+            STATISTIC_SUFFIXES.map(|suffix| {
+                TensorLayout::with_len(
+                    format!("{}.norm.{suffix}", layer.name),
+                    layer.output.channels,
+                )
+            })
         })
-    };
-
-    with.flat_map(both).collect()
+        .collect()
 }
 
 #[cfg(test)]

@@ -223,15 +223,16 @@ fn bounds_by_field() -> &'static [Vec<Option<&'static FieldBound>>] {
             .iter()
             .map(|b| ((b.message, b.field), b))
             .collect();
-        let of = |shape: &MessageShape| {
-            shape
-                .fields
-                .iter()
-                .map(|f| table.get(&(shape.name, f.name)).copied())
-                .collect()
-        };
-
-        MESSAGES.iter().map(of).collect()
+        MESSAGES
+            .iter()
+            .map(|shape| {
+                shape
+                    .fields
+                    .iter()
+                    .map(|f| table.get(&(shape.name, f.name)).copied())
+                    .collect()
+            })
+            .collect()
     })
 }
 

@@ -288,42 +288,49 @@ impl From<&FilePin> for v1::FilePin {
 impl TryFrom<v1::FilePin> for FilePin {
     type Error = WireError;
     fn try_from(wire: v1::FilePin) -> Result<Self, WireError> {
-        let error = |field, problem| WireError {
-            message: "FilePin",
-            field,
-            problem,
-        };
         let hash: [u8; 32] = wire
             .hash
             .try_into()
-            .map_err(|_| error("hash", "is not 32 bytes long"))?;
-        let to_data = |data: v1::FileData| {
-            let sizes = (data.train, data.test);
-            let shape = (data.height, data.width, data.channels);
-            let classes = data.classes;
-            let fine = sizes.0 > 0
-                && sizes.1 > 0
-                && shape.0 > 0
-                && shape.1 > 0
-                && shape.2 > 0
-                && (2..=256).contains(&classes);
-
-            fine.then_some(FileData {
-                hash,
-                sizes,
-                shape,
-                classes,
-                floats: data.floats,
-            })
-            .ok_or(error("images", "are none"))
-        };
+            .map_err(|_| bad_pin("hash", "is not 32 bytes long"))?;
+        let images = wire
+            .images
+            .map(|data| file_data_from_wire(data, hash).ok_or(bad_pin("images", "are none")))
+            .transpose()?;
 
         Ok(Self {
             path: wire.path,
             hash,
-            images: wire.images.map(to_data).transpose()?,
+            images,
         })
     }
+}
+
+fn bad_pin(field: &'static str, problem: &'static str) -> WireError {
+    WireError {
+        message: "FilePin",
+        field,
+        problem,
+    }
+}
+
+fn file_data_from_wire(data: v1::FileData, hash: [u8; 32]) -> Option<FileData> {
+    let sizes = (data.train, data.test);
+    let shape = (data.height, data.width, data.channels);
+    let classes = data.classes;
+    let is_possible = sizes.0 > 0
+        && sizes.1 > 0
+        && shape.0 > 0
+        && shape.1 > 0
+        && shape.2 > 0
+        && (2..=256).contains(&classes);
+
+    is_possible.then_some(FileData {
+        hash,
+        sizes,
+        shape,
+        classes,
+        floats: data.floats,
+    })
 }
 
 impl From<&SpecValue> for v1::AxisValue {

@@ -205,14 +205,12 @@ impl Curve {
         let Some(text) = r.read_str(key)? else {
             return Ok(None);
         };
-        let expected = || {
+        Length::parse(text).map(Some).ok_or_else(|| {
             r.error_at(
                 key,
                 format!("expected something like \"2 epochs\" or \"50 steps\", found '{text}'"),
             )
-        };
-
-        Length::parse(text).map(Some).ok_or_else(expected)
+        })
     }
 }
 
@@ -222,16 +220,16 @@ const STEP_RANGE: NumberRange = NumberRange::whole_numbers(0, 1_000_000_000);
 impl ScheduleStep {
     /// The entry as part of a cell's identity.
     pub(super) fn identity_text(&self, to_steps: impl Fn(Length) -> u64) -> String {
-        let change = |name: &str, change: Option<HyperparamChange>| match change {
+        let changes = [
+            ("lr", self.lr),
+            ("wd", self.wd),
+            ("momentum", self.momentum),
+        ]
+        .map(|(name, change)| match change {
             None => String::new(),
             Some(HyperparamChange::Set(x)) => format!(" {name}={}", format_shortest(x)),
             Some(HyperparamChange::Times(x)) => format!(" {name}*={}", format_shortest(x)),
-        };
-        let changes = [
-            change("lr", self.lr),
-            change("wd", self.wd),
-            change("momentum", self.momentum),
-        ];
+        });
 
         format!("{}:{}", to_steps(self.from), changes.concat())
     }
@@ -276,28 +274,23 @@ impl HyperparamChange {
         let Some(node) = r.read_node(key) else {
             return Ok(None);
         };
-        let expected = || {
+        let change = match &node.value {
+            SpecValue::Str(text) => text
+                .strip_prefix(['x', '*'])
+                .and_then(|f| f.trim().parse::<f64>().ok())
+                .filter(|f| NumberRange::NON_NEGATIVE.contains(*f))
+                .map(Self::Times),
+            value => value.as_f64().filter(|x| range.contains(*x)).map(Self::Set),
+        };
+
+        change.map(Some).ok_or_else(|| {
             let message = format!(
                 "expected {} or a factor like \"x0.1\", found {}",
                 range.describe(),
                 quote_value(&node.value)
             );
             r.error_at(key, message)
-        };
-
-        match &node.value {
-            SpecValue::Str(text) => {
-                let factor = text
-                    .strip_prefix(['x', '*'])
-                    .and_then(|f| f.trim().parse::<f64>().ok());
-                let factor = factor.filter(|f| NumberRange::NON_NEGATIVE.contains(*f));
-                factor.map(|f| Some(Self::Times(f))).ok_or_else(expected)
-            }
-            value => match value.as_f64() {
-                Some(x) if range.contains(x) => Ok(Some(Self::Set(x))),
-                _ => Err(expected()),
-            },
-        }
+        })
     }
 }
 

@@ -53,22 +53,30 @@ pub fn load_dataset(
 }
 
 fn load_idx(name: DatasetName, dir: Option<&Path>, folders: &[&str]) -> Result<Dataset, DataError> {
-    let part = |prefix: &str| {
-        let files =
-            ["images-idx3-ubyte", "labels-idx1-ubyte"].map(|kind| format!("{prefix}-{kind}"));
-        let images = read_dataset_file(name, dir, folders, &files[0])?;
-        let labels = read_dataset_file(name, dir, folders, &files[1])?;
-        formats::parse_idx_pair(&images.1, &labels.1, name.class_count()).map_err(
-            |(file, message)| {
-                damaged_error(if file == 0 { &images.0 } else { &labels.0 }, &message)
-            },
-        )
-    };
-
     Ok(Dataset {
         name,
-        train: part("train")?,
-        test: part("t10k")?,
+        train: load_idx_part(name, dir, folders, "train")?,
+        test: load_idx_part(name, dir, folders, "t10k")?,
+    })
+}
+
+fn load_idx_part(
+    name: DatasetName,
+    dir: Option<&Path>,
+    folders: &[&str],
+    prefix: &str,
+) -> Result<Images, DataError> {
+    let images_file = format!("{prefix}-images-idx3-ubyte");
+    let labels_file = format!("{prefix}-labels-idx1-ubyte");
+    let (images_path, images) = read_dataset_file(name, dir, folders, &images_file)?;
+    let (labels_path, labels) = read_dataset_file(name, dir, folders, &labels_file)?;
+    formats::parse_idx_pair(&images, &labels, name.class_count()).map_err(|(file, message)| {
+        let path = if file == 0 {
+            &images_path
+        } else {
+            &labels_path
+        };
+        damaged_error(path, &message)
     })
 }
 

@@ -105,26 +105,26 @@ const STROKES: [&[&[(f64, f64)]]; 10] = [
 /// The whole dataset; the `i`-th image of each part depends on `i` alone.
 pub fn generate_glyphs() -> Dataset {
     let (train, test) = DatasetName::Glyphs.split_sizes();
-    let part = |name: &str, n: u32| {
-        let mut images = Images::default();
-        for i in 0..n {
-            let label = (i % 10) as u8;
-            images.labels.push(label);
-            draw_glyph(
-                label,
-                &mut random_streams::fixed_stream(name, u64::from(i)),
-                &mut images.pixels,
-            );
-        }
-
-        images
-    };
-
     Dataset {
         name: DatasetName::Glyphs,
-        train: part("glyphs train", train),
-        test: part("glyphs test", test),
+        train: draw_glyphs("glyphs train", train),
+        test: draw_glyphs("glyphs test", test),
     }
+}
+
+fn draw_glyphs(part: &str, n: u32) -> Images {
+    let mut images = Images::default();
+    for i in 0..n {
+        let label = (i % 10) as u8;
+        images.labels.push(label);
+        draw_glyph(
+            label,
+            &mut random_streams::fixed_stream(part, u64::from(i)),
+            &mut images.pixels,
+        );
+    }
+
+    images
 }
 
 fn draw_glyph(label: u8, stream: &mut RandomStream, pixels: &mut Vec<u8>) {

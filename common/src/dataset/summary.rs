@@ -108,37 +108,24 @@ impl Dataset {
             ("training", &subset.train, &self.train, of_train as usize),
             ("test", &subset.test, &self.test, of_test as usize),
         ];
-        let images = |(word, used, part, whole): &(&str, &Vec<u32>, &Images, usize)| match (
-            used.len(),
-            part.len(),
-        ) {
-            (n, all) if n < all && all < *whole => {
-                format!("{n} of the first {all} of {whole} {word} images")
-            }
-            (n, all) if n < all => format!("{n} of {all} {word} images"),
-            // Where more was not needed, no more files were read.
-            (all, _) if all < *whole => {
-                format!("the first {all} of {whole} {word} images (whatever their classes)")
-            }
-            (all, _) => format!("all {all} {word} images"),
-        };
-        let [trained, tested] = parts.each_ref().map(images);
+        let [trained, tested] = parts
+            .each_ref()
+            .map(|(word, used, part, whole)| describe_count(word, used.len(), part.len(), *whole));
 
         let aside = match subset.validation.len() {
             0 => String::new(),
             n => format!(", {n} others to validate on"),
         };
         let mut out = format!("{trained}{aside}, {tested}");
-        let chosen = || {
-            parts
-                .iter()
-                .filter(|(_, used, part, _)| used.len() < part.len())
-        };
-        if chosen().next().is_none() {
+        let mut chosen = parts
+            .iter()
+            .filter(|(_, used, part, _)| used.len() < part.len())
+            .peekable();
+        if chosen.peek().is_none() {
             return out;
         }
 
-        let balanced = chosen().all(|(_, used, part, _)| self.is_class_balanced(used, part));
+        let balanced = chosen.all(|(_, used, part, _)| self.is_class_balanced(used, part));
         let how = if balanced {
             "class-balanced"
         } else {
@@ -212,10 +199,10 @@ impl Dataset {
             )));
         }
 
-        let labels = || self.train.labels.iter().chain(&self.test.labels);
-        if labels().all(|label| *label > 0) {
-            let least = labels().min().unwrap_or(&0);
-            let most = labels().max().unwrap_or(&0);
+        let labels = self.train.labels.iter().chain(&self.test.labels);
+        if labels.clone().all(|label| *label > 0) {
+            let least = labels.clone().min().unwrap_or(&0);
+            let most = labels.max().unwrap_or(&0);
             return Err(DataError(format!(
                 "{named}: the labels in 'y_train' and 'y_test' go from {least} to {most}, and would be taken for {} classes of \
                  which the first have no image: expected labels from 0, so subtract {least}",
@@ -234,6 +221,19 @@ impl Dataset {
         }
 
         Ok(())
+    }
+}
+
+/// `2000 of 10000 training images`: `n` of the `read` images of a part that has `whole`.
+fn describe_count(word: &str, n: usize, read: usize, whole: usize) -> String {
+    match (n < read, read < whole) {
+        (true, true) => format!("{n} of the first {read} of {whole} {word} images"),
+        (true, false) => format!("{n} of {read} {word} images"),
+        // Where more was not needed, no more files were read.
+        (false, _) if n < whole => {
+            format!("the first {n} of {whole} {word} images (whatever their classes)")
+        }
+        (false, _) => format!("all {n} {word} images"),
     }
 }
 

@@ -86,19 +86,17 @@ impl StackCode {
     pub(super) fn new(names: Vec<String>, steps: Vec<StackStep>, is_condition: bool) -> Self {
         let mut sorted = names.clone();
         sorted.sort_unstable();
-        let place = |at: usize| {
-            sorted
-                .binary_search(&names[at])
-                .expect("the same names are in both lists")
-        };
-        let renamed = |step: &StackStep| {
-            if let StackStep::Name(at) = step {
-                StackStep::Name(place(*at))
-            } else {
-                *step
-            }
-        };
-        let steps: Vec<StackStep> = steps.iter().map(renamed).collect();
+        let steps: Vec<StackStep> = steps
+            .into_iter()
+            .map(|step| match step {
+                StackStep::Name(at) => StackStep::Name(
+                    sorted
+                        .binary_search(&names[at])
+                        .expect("the same names are in both lists"),
+                ),
+                other => other,
+            })
+            .collect();
         let depth = stack_depth(&steps);
 
         Self {

@@ -176,13 +176,13 @@ impl Axis {
     pub fn matching_value_indices(&self, text: &str) -> Vec<u64> {
         let text = text.trim();
         let wanted: Option<f64> = text.parse().ok();
-        let same = |i: &u64| {
+        let exact = (0..self.len()).find(|i| {
             let value = self.value_at(*i);
             (wanted.is_some() && value.as_f64() == wanted)
                 || value.as_str() == Some(text)
                 || value.to_string() == text
-        };
-        if let Some(i) = (0..self.len()).find(same) {
+        });
+        if let Some(i) = exact {
             return vec![i];
         }
 

@@ -1,7 +1,6 @@
 //! The one pass over all cells of a new or stored sweep, in which `[where]` and `[derive]` are evaluated.
 
 use crate::config::numeric_field_range;
-use crate::grid::axis::Axis;
 use crate::grid::ranked_bitmap::RankedBitmap;
 use crate::grid::varieties::Varieties;
 use crate::grid::{Grid, StillWanted};
@@ -197,15 +196,15 @@ impl Grid {
     pub(super) fn used_axis_numbers(&self) -> Vec<Vec<f64>> {
         let mut used = vec![false; self.axes.len()];
         self.formulas().for_each(|f| self.mark_inputs(f, &mut used));
-        let all = |axis: &Axis| {
-            (0..axis.len())
-                .map(|i| axis.number_at(i).unwrap_or(f64::NAN))
-                .collect()
-        };
         self.axes
             .iter()
             .zip(used)
-            .map(|(axis, used)| if used { all(axis) } else { Vec::new() })
+            .map(|(axis, used)| {
+                let numbers = if used { axis.len() } else { 0 };
+                (0..numbers)
+                    .map(|i| axis.number_at(i).unwrap_or(f64::NAN))
+                    .collect()
+            })
             .collect()
     }
 

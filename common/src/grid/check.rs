@@ -89,16 +89,15 @@ impl Grid {
 
     /// Axes whose values can be spelled in several ways.
     fn spelled_axes(&self) -> impl Iterator<Item = (usize, &Axis)> {
-        let spelled = |axis: &Axis| match &axis.values {
-            AxisValues::Listed(items) => {
-                axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none())
-            }
-            _ => false,
-        };
         self.axes
             .iter()
             .enumerate()
-            .filter(move |(_, axis)| axis.len() > 1 && spelled(axis))
+            .filter(|(_, axis)| match &axis.values {
+                AxisValues::Listed(items) if axis.len() > 1 => {
+                    axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none())
+                }
+                _ => false,
+            })
     }
 
     /// Most cells that are resolved to find values that are spelled in two ways.

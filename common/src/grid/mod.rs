@@ -302,21 +302,16 @@ impl Grid {
     fn build_document(&self, cell: u64) -> Result<SpecTable, SpecError> {
         let digits = self.cell_digits(cell);
         let mut tree = self.base.clone();
-        let mut put = |path: &str, node: SpecNode| {
-            let place = node.origin.clone();
-            tree.set_at_path(path, node)
-                .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))
-        };
-
         for (axis, digit) in self.axis_digits(&digits) {
             if let Some(field) = &axis.field {
-                put(field, axis.node_at(digit))?;
+                set_field(&mut tree, field, axis.node_at(digit))?;
             }
         }
 
         let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
         for (derived, value) in self.derived.iter().zip(values) {
-            put(
+            set_field(
+                &mut tree,
                 &derived.field,
                 SpecNode {
                     value: SpecValue::Float(value),
@@ -350,22 +345,20 @@ impl Grid {
     /// So many kept cells, drawn by a lot that is always the same, or all of them where there are no more.
     pub(crate) fn sample_cells(&self, most: u64) -> Vec<u64> {
         let cells = self.cell_count();
-        let nth = |n: u64| {
-            self.cell_at_position(
-                self.kept_positions
-                    .as_ref()
-                    .map_or(n, |kept| kept.select(n)),
-            )
-        };
-
         if cells <= most {
-            return (0..cells).map(nth).collect();
+            return (0..cells).map(|n| self.nth_kept_cell(n)).collect();
         }
 
         let key = blake3::derive_key("ergodic 2026 printed cells v1", &cells.to_le_bytes());
-        let drawn =
-            |i: u64| ((random_streams::uniform_at(&key, i) * cells as f64) as u64).min(cells - 1);
-        (0..most).map(|i| nth(drawn(i))).collect()
+        (0..most)
+            .map(|i| (random_streams::uniform_at(&key, i) * cells as f64) as u64)
+            .map(|n| self.nth_kept_cell(n.min(cells - 1)))
+            .collect()
+    }
+
+    fn nth_kept_cell(&self, n: u64) -> u64 {
+        let kept = self.kept_positions.as_ref();
+        self.cell_at_position(kept.map_or(n, |kept| kept.select(n)))
     }
 
     // --- numbers, digits, positions ---
@@ -441,6 +434,14 @@ impl Grid {
         }
         values
     }
+}
+
+/// Puts a value into the document of a cell.
+fn set_field(document: &mut SpecTable, path: &str, node: SpecNode) -> Result<(), SpecError> {
+    let origin = node.origin.clone();
+    document
+        .set_at_path(path, node)
+        .map_err(|at| SpecError::new(origin, path, format!("'{at}' is not a table")))
 }
 
 impl Formula {

@@ -246,8 +246,8 @@ impl Grid {
             self.mark_inputs(&derived.formula, &mut shaping);
         }
 
-        let shapes = |f: &usize| self.factors[*f].axes.iter().any(|a| shaping[*a]);
-        let (first, rest): (Vec<usize>, Vec<usize>) = (0..self.factors.len()).partition(shapes);
+        let (first, rest): (Vec<usize>, Vec<usize>) = (0..self.factors.len())
+            .partition(|factor| self.factors[*factor].axes.iter().any(|axis| shaping[*axis]));
         self.classes = first.iter().map(|f| self.factors[*f].len).product();
         self.factor_order = first.into_iter().chain(rest).collect();
 
@@ -401,14 +401,13 @@ pub(crate) fn is_axis_form(key: &str) -> bool {
 pub(super) fn read_factors(grid: &SpecTable, axes: &[Axis]) -> Result<Vec<GridFactor>, SpecError> {
     let mut together: Vec<Vec<usize>> = Vec::new();
     if let Some(zip) = grid.get("zip") {
-        let error = |message: &str| SpecError::new(zip.origin.clone(), "grid.zip", message);
         let form = "expected lists of axis names, like [[\"lr\", \"wd\"]]";
         let SpecValue::List(sets) = &zip.value else {
-            return Err(error(form));
+            return Err(zip_error(zip, form));
         };
         for set in sets {
             let SpecValue::List(names) = &set.value else {
-                return Err(error(form));
+                return Err(zip_error(zip, form));
             };
             together.push(read_zip(names, axes, zip)?);
         }
@@ -442,20 +441,20 @@ pub(super) fn read_factors(grid: &SpecTable, axes: &[Axis]) -> Result<Vec<GridFa
 }
 
 fn read_zip(names: &[SpecNode], axes: &[Axis], zip: &SpecNode) -> Result<Vec<usize>, SpecError> {
-    let error = |message: String| SpecError::new(zip.origin.clone(), "grid.zip", message);
     let mut set = Vec::new();
 
     for name in names {
         let text = name.value.to_string();
         let found = axes.iter().position(|a| a.name == text);
         let at = found.ok_or_else(|| {
-            error(format!(
-                "there is no axis '{text}', {}",
-                suggest_nearest(&text, axes.iter().map(|a| a.name.as_str()))
-            ))
+            let hint = suggest_nearest(&text, axes.iter().map(|a| a.name.as_str()));
+            zip_error(zip, &format!("there is no axis '{text}', {hint}"))
         })?;
         if set.contains(&at) {
-            return Err(error(format!("the axis {text} stands here twice")));
+            return Err(zip_error(
+                zip,
+                &format!("the axis {text} stands here twice"),
+            ));
         }
 
         set.push(at);
@@ -464,16 +463,21 @@ fn read_zip(names: &[SpecNode], axes: &[Axis], zip: &SpecNode) -> Result<Vec<usi
     if let Some(other) = set.iter().find(|a| axes[**a].len() != axes[set[0]].len()) {
         let a = &axes[set[0]];
         let b = &axes[*other];
-        return Err(error(format!(
+        let message = format!(
             "zipped axes need equally many values, but {} has {} and {} has {}",
             a.name,
             a.len(),
             b.name,
             b.len()
-        )));
+        );
+        return Err(zip_error(zip, &message));
     }
 
     Ok(set)
+}
+
+fn zip_error(zip: &SpecNode, message: &str) -> SpecError {
+    SpecError::new(zip.origin.clone(), "grid.zip", message)
 }
 
 pub(super) fn checked_product(factors: &[GridFactor]) -> Result<u64, SpecError> {

@@ -66,26 +66,19 @@ fn zero_index(axis: &Axis) -> Option<u64> {
 
 impl Varieties {
     pub(super) fn new(grid: &Grid) -> Self {
-        let of_axis = |(at, axis): (usize, &Axis)| {
-            let kind = distinction_for_field(axis.field.as_deref()?, || zero_index(axis))?;
+        let axes = grid.axes.iter().enumerate().filter_map(|(at, axis)| {
             Some(VariedInput {
                 source: VariedSource::Factor(grid.factor_index(at)),
-                distinction: kind,
+                distinction: distinction_for_field(axis.field.as_deref()?, || zero_index(axis))?,
             })
-        };
-
-        let of_derived = |(at, field): (usize, &str)| {
-            let kind = distinction_for_field(field, || Some(0.0_f64.to_bits()))?;
+        });
+        let derived = grid.derived_fields().enumerate().filter_map(|(at, field)| {
             Some(VariedInput {
                 source: VariedSource::Derived(at),
-                distinction: kind,
+                distinction: distinction_for_field(field, || Some(0.0_f64.to_bits()))?,
             })
-        };
-
-        let says = grid.axes.iter().enumerate().filter_map(of_axis);
-        let inputs = says
-            .chain(grid.derived_fields().enumerate().filter_map(of_derived))
-            .collect();
+        });
+        let inputs = axes.chain(derived).collect();
         Self {
             inputs,
             cells_by_key: HashMap::new(),
@@ -126,16 +119,15 @@ impl Varieties {
 
     /// One cell of each where all cells are kept and no number is derived: only what has a say is varied.
     pub(super) fn into_unfiltered_cells(mut self, grid: &Grid) -> Vec<u64> {
-        let factor = |say: &VariedInput| {
-            if let VariedSource::Factor(factor) = say.source {
-                Some(factor)
-            } else {
-                None
-            }
-        };
-        let mut factors: Vec<usize> = self.inputs.iter().filter_map(factor).collect();
+        let mut factors: Vec<usize> = self
+            .inputs
+            .iter()
+            .filter_map(|input| match input.source {
+                VariedSource::Factor(factor) => Some(factor),
+                VariedSource::Derived(_) => None,
+            })
+            .collect();
         factors.sort_unstable();
-
         factors.dedup();
 
         let mut digits = vec![0; grid.factors.len()];

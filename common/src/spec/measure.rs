@@ -141,19 +141,12 @@ impl Measure {
             return Err(r.error_at("points", "how many test images? Set points = 1000"));
         };
 
-        let moment = |item: &SpecNode| {
-            let moment = item.value.as_str().and_then(Moment::parse);
-            moment.ok_or_else(|| {
-                let found = quote_value(&item.value);
-                r.error_at(
-                    "at",
-                    format!("expected moments like \"20 epochs\", \"50 steps\" or \"final\", found {found}"),
-                )
-            })
-        };
         let at = match r.read_list("at")? {
             None => vec![Moment::Final],
-            Some(items) => items.iter().map(moment).collect::<Result<Vec<_>, _>>()?,
+            Some(items) => items
+                .iter()
+                .map(|item| read_moment(&r, item))
+                .collect::<Result<Vec<_>, _>>()?,
         };
         if at.is_empty() {
             return Err(r.error_at("at", "the list is empty: name a moment, such as \"final\""));
@@ -228,4 +221,17 @@ impl Measure {
 
         Ok(metrics)
     }
+}
+
+fn read_moment(r: &TableReader<'_>, item: &SpecNode) -> Result<Moment, SpecError> {
+    let moment = item.value.as_str().and_then(Moment::parse);
+    moment.ok_or_else(|| {
+        let found = quote_value(&item.value);
+        r.error_at(
+            "at",
+            format!(
+                "expected moments like \"20 epochs\", \"50 steps\" or \"final\", found {found}"
+            ),
+        )
+    })
 }

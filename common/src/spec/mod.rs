@@ -456,9 +456,11 @@ fn read_name(r: &TableReader<'_>) -> Result<String, SpecError> {
         ));
     };
 
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if !starts_well || name.len() > 64 || !name.chars().all(fine) {
+    let is_plain = name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if !starts_well || name.len() > 64 || !is_plain {
         let shown: String = name.chars().take(40).collect();
         let message = format!(
             "expected 1 to 64 letters, digits, '-', '_' or '.', the first a letter or digit, found '{shown}'"
@@ -472,22 +474,24 @@ fn read_name(r: &TableReader<'_>) -> Result<String, SpecError> {
 /// A class by its engine, or in full, which may be one that this program does not compute. That of CUDA by its engine alone
 /// is settled at the launch.
 fn read_numerics(r: &TableReader<'_>) -> Result<String, SpecError> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-./".contains(c);
-    let full = |text: &str| {
-        let parts: Vec<&str> = text.split('/').collect();
-        let named = matches!(parts[..], ["cpu-f32", _] | ["cuda-f32", _, _, _]);
-        named && parts[1].parse::<u32>().is_ok() && parts.iter().all(|part| !part.is_empty())
-    };
-
     match r.read_str("numerics")? {
         None | Some("cpu-f32") => Ok(CPU_F32.to_owned()),
         Some(CUDA_F32) => Ok(CUDA_F32.to_owned()),
-        Some(text) if full(text) && text.len() <= 64 && text.chars().all(fine) => {
-            Ok(text.to_owned())
-        }
+        Some(text) if is_full_class(text) => Ok(text.to_owned()),
         Some(other) => {
             let hint = suggest_nearest(other, ["cpu-f32", CUDA_F32]);
             Err(r.error_at("numerics", format!("unknown value '{other}', {hint}")))
         }
     }
+}
+
+/// Whether a text is the full name of a numerics class, which some program may compute.
+fn is_full_class(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').collect();
+    let is_known = matches!(parts[..], ["cpu-f32", _] | ["cuda-f32", _, _, _]);
+    let is_complete = parts.iter().all(|part| !part.is_empty());
+    let is_plain = text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-./".contains(c));
+    is_known && parts[1].parse::<u32>().is_ok() && is_complete && text.len() <= 64 && is_plain
 }

@@ -33,11 +33,10 @@ impl Measure {
             return None;
         }
 
-        let place = |metric| self.metrics.iter().position(|measured| measured == metric);
         let metrics = wanted
             .metrics
             .iter()
-            .map(place)
+            .map(|metric| self.metrics.iter().position(|measured| measured == metric))
             .collect::<Option<Vec<_>>>()?;
 
         let looks = match (&self.probe, &wanted.probe) {
@@ -72,22 +71,22 @@ impl Measure {
 }
 
 impl ResultSelection {
+    fn select_metrics(&self, row: &[f64]) -> Vec<f64> {
+        self.metrics
+            .iter()
+            .filter_map(|at| row.get(*at).copied())
+            .collect()
+    }
+
     /// The result that is asked for.
     pub fn apply_to(&self, result: TrialResult) -> TrialResult {
-        let pick = |row: &[f64]| -> Vec<f64> {
-            self.metrics
-                .iter()
-                .filter_map(|at| row.get(*at).copied())
-                .collect()
-        };
-
         let Curve { steps, values } = result.curve;
         let values = values
             .chunks(self.metric_count.max(1))
-            .flat_map(pick)
+            .flat_map(|row| self.select_metrics(row))
             .collect();
         TrialResult {
-            metrics: pick(&result.metrics),
+            metrics: self.select_metrics(&result.metrics),
             curve: Curve { steps, values },
             predictions: self.select_predictions(&result.predictions),
             weights_hash: result.weights_hash.filter(|_| self.weights),

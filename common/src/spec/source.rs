@@ -3,7 +3,7 @@
 use crate::config::SHORT_NAMES;
 use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
 use crate::spec::Spec;
-use crate::spec::stopping_rule::{MIN_FIRST_RUNG, StoppingRule};
+use crate::spec::stopping_rule::MIN_FIRST_RUNG;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::grammar::GRAMMAR;
 use crate::spec_file::node;
@@ -24,12 +24,12 @@ impl SpecSource {
         );
 
         // Cells that were looked at when nothing could follow are now looked at to decide something: as late as those of new sweeps.
-        let once = |until: &StoppingRule| {
-            until.is_precision_based()
-                && until.min_repeats == of.repeats
-                && until.min_repeats < MIN_FIRST_RUNG
-        };
-        if of.stopping_rule.as_ref().is_some_and(once) {
+        let had_one_look = of.stopping_rule.as_ref().is_some_and(|rule| {
+            rule.is_precision_based()
+                && rule.min_repeats == of.repeats
+                && rule.min_repeats < MIN_FIRST_RUNG
+        });
+        if had_one_look {
             source.replace_setting("repeats.min", MIN_FIRST_RUNG.min(repeats));
         }
 
@@ -38,15 +38,14 @@ impl SpecSource {
 
     /// By a setting, which takes the place of an earlier one, and stands before the last one, which pins the numerics class of a
     /// launched sweep.
-    pub(crate) fn replace_setting(&mut self, field: &str, value: u32) {
-        let sets_it = |setting: &String| {
+    fn replace_setting(&mut self, field: &str, value: u32) {
+        let earlier = self.settings.iter().rposition(|setting| {
             setting
                 .split_once('=')
                 .is_some_and(|(path, _)| path.trim() == field)
-        };
-
+        });
         let setting = format!("{field}={value}");
-        match self.settings.iter().rposition(sets_it) {
+        match earlier {
             Some(at) => self.settings[at] = setting,
             None => self
                 .settings

@@ -43,17 +43,12 @@ impl ClientAuth {
     /// The file cannot be read or holds no token; it is named.
     pub fn with_token_file(mut self, file: Option<&Path>) -> Result<Self, UserError> {
         if let Some(path) = file {
-            let bad = |why: String| {
-                UserError::new(
-                    ErrorCode::BadInput,
-                    format!("--token-file {}: {why}", path.display()),
-                )
-            };
-            let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
-            self.token = Some(
-                text.parse()
-                    .map_err(|e: TokenParseError| bad(e.to_string()))?,
-            );
+            let text =
+                std::fs::read_to_string(path).map_err(|e| bad_token_file(path, &e.to_string()))?;
+            let token = text
+                .parse()
+                .map_err(|e: TokenParseError| bad_token_file(path, &e.to_string()))?;
+            self.token = Some(token);
         }
 
         Ok(self)
@@ -68,4 +63,9 @@ impl ClientAuth {
         });
         Credentials(value)
     }
+}
+
+fn bad_token_file(path: &Path, problem: &str) -> UserError {
+    let message = format!("--token-file {}: {problem}", path.display());
+    UserError::new(ErrorCode::BadInput, message)
 }

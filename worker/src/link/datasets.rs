@@ -114,18 +114,17 @@ fn read_cached_file(cache: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
 /// Written beside and renamed: several workers may share a cache.
 fn write_cached_file(cache: &Path, hash: &[u8; 32], bytes: &[u8]) -> Result<(), FetchError> {
     let path = cache.join(to_hex(hash));
-    let write = || {
-        std::fs::create_dir_all(cache)?;
-        let part = path.with_extension(format!("part{}", std::process::id()));
-        let mut file = std::fs::File::create(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+    replace_file(&path, bytes).map_err(|error| FetchError::Cache { path, error })
+}
 
-        std::fs::rename(&part, &path)
-    };
+fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
 
-    write().map_err(|error| FetchError::Cache {
-        path: path.clone(),
-        error,
-    })
+    let part = path.with_extension(format!("part{}", std::process::id()));
+    let mut file = std::fs::File::create(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)
 }

@@ -179,18 +179,14 @@ fn decode_record(record: &[u8]) -> Option<RecordContent> {
                 finished: FinishedTrial { result, weights },
             })))
         }
-        ACKNOWLEDGED_TAG => {
-            let key = |result: v1::TrialResult| {
-                result.key.map(|key| TrialKey {
-                    cell: key.cell,
-                    repeat: key.repeat,
-                })
-            };
-            Some(RecordContent::Acknowledged(
-                sender,
-                batch.results.into_iter().filter_map(key).collect(),
-            ))
-        }
+        ACKNOWLEDGED_TAG => Some(RecordContent::Acknowledged(
+            sender,
+            batch
+                .results
+                .into_iter()
+                .filter_map(|result| result.key.map(TrialKey::from))
+                .collect(),
+        )),
         _ => None,
     }
 }
