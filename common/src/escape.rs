@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Text of somebody else on one line: whatever does not stand for itself is escaped as in JSON: `\n`, `\u001b`.
+/// Text of other people on one line: characters that mislead ([`is_misleading`]) are escaped as in JSON: `\n`, `\u001b`.
 pub fn escape_line(text: &str) -> Cow<'_, str> {
     escape_chars(text, is_misleading)
 }
 
-/// The same of text that has lines.
+/// Text of other people with its lines, each escaped as by [`escape_line`].
 pub fn escape_lines(text: &str) -> Cow<'_, str> {
     escape_chars(text, |c| c != '\n' && is_misleading(c))
 }

@@ -1,4 +1,4 @@
-//! What names things across programs: tokens of leases, and hashes as text.
+//! Identifiers that several programs share: fences of leases, and hashes as text.
 
 /// A lease and the epoch it was granted in: what is done under it counts only while the coordinator holds the same pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

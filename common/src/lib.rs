@@ -38,5 +38,5 @@ pub use spec::Spec;
 pub use spec_file::error::SpecError;
 pub use trial::{Outcome, TrialKey, TrialResult};
 
-/// What two programs must share to be called builds of the same version.
+/// Version and source hash: two programs that share it are builds of the same version.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("ERGODIC_SOURCE_HASH"));

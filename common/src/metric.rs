@@ -83,7 +83,7 @@ pub enum Metric {
     HessianTop,
 }
 
-/// What a sample takes beside a look at the weights. Metrics of the same pass are told by one.
+/// The pass over data that a sample takes beside a look at the weights. One pass serves all metrics that need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MeasurementPass {
     /// The test set is evaluated.

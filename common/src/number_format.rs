@@ -141,11 +141,11 @@ pub struct DistinctFormat {
     digits: usize,
 }
 
-/// So many characters are short.
+/// Most characters of a number that counts as short.
 const MAX_SHORT_CHARS: usize = 9;
 /// Digits of numbers that are easily told apart.
 const MIN_DIGITS: usize = 4;
-/// Of more numbers than this nobody looks for the fewest digits.
+/// Most numbers for which the fewest digits are searched.
 const MAX_COMPARED_NUMBERS: usize = 20_000;
 
 impl DistinctFormat {

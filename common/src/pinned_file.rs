@@ -4,17 +4,17 @@ use std::fmt;
 
 use crate::ids::to_hex;
 
-/// How the name of a file ends that a sweep file may name.
+/// The suffix of files that a sweep file may name.
 pub const SAFETENSORS_SUFFIX: &str = ".safetensors";
 
 /// A file that a sweep file names, as it was at the launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePin {
-    /// As the sweep file has it.
+    /// Path of the file, as the sweep file has it.
     pub path: String,
     /// BLAKE3 of its content.
     pub hash: [u8; 32],
-    /// Its shapes, if it is a dataset.
+    /// The dataset in the file, if it holds one.
     pub images: Option<FileData>,
 }
 

@@ -1,4 +1,4 @@
-//! Where every random choice comes from.
+//! The random streams from which every random choice is drawn.
 //!
 //! Each choice has a stream of its own, keyed by (sweep seed, purpose, repeat) and what the purpose adds. By default the
 //! repeat's streams are shared by all cells (common random numbers), so that cells can be compared pairwise.
@@ -10,7 +10,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::normal::{self, unit_uniform};
 
-/// What a stream is for.
+/// The purpose of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Initial values of trained weights; further keyed by tensor name.
@@ -44,7 +44,7 @@ pub const NAMED_PURPOSES: [(&str, Purpose); 4] = [
 ];
 
 impl Purpose {
-    /// Its name.
+    /// Name of the purpose.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Init => "init",
@@ -61,19 +61,19 @@ impl Purpose {
     }
 }
 
-/// Which streams depart from the default, `seeds = { per_cell = […], fixed = […], crossed = { … } }`.
+/// Streams that depart from the default, `seeds = { per_cell = […], fixed = […], crossed = { … } }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeedPlan {
     /// Streams that differ from cell to cell.
     pub per_cell: Vec<Purpose>,
     /// Streams that are the same in all repeats.
     pub fixed: Vec<Purpose>,
-    /// Streams of which there are so many each, every one with every one of the others, in the order of [`NAMED`].
+    /// Crossed streams with their numbers: each combination of them occurs equally often. In the order of [`NAMED_PURPOSES`].
     pub crossed: Vec<(Purpose, u32)>,
 }
 
 impl SeedPlan {
-    /// Which of its streams a purpose uses in a repeat: for those that are crossed a digit of the repeat's number, that of the
+    /// The number of the stream that a purpose uses in a repeat: for those that are crossed a digit of the repeat's number, that of the
     /// last one fastest.
     pub fn stream_number(&self, purpose: Purpose, repeat: u32) -> u32 {
         let mut rest = repeat;
@@ -93,7 +93,7 @@ impl SeedPlan {
         })
     }
 
-    /// What a cell's identity depends on. What was added later stands there only where it is used.
+    /// The plan as part of a cell's identity. Parts that were added later appear only where they are used.
     pub fn identity_text(&self) -> String {
         let Self {
             per_cell,

@@ -38,7 +38,7 @@ impl FromStr for TrialKey {
     }
 }
 
-/// How a trial ended.
+/// The end of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// All steps done.
@@ -48,7 +48,7 @@ pub enum Outcome {
         /// The step.
         step: u64,
     },
-    /// It could not be run to an end.
+    /// The trial could not be run to an end.
     Failed {
         /// Why.
         cause: String,
@@ -84,12 +84,12 @@ pub struct Predictions {
     pub classes: Vec<u8>,
 }
 
-/// What a trial yields. All but `seconds` and `isa` is a pure function of the trial's config and streams.
+/// The result of a trial. All but `seconds` and `isa` is a pure function of the trial's config and streams.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrialResult {
-    /// Which trial.
+    /// The trial.
     pub key: TrialKey,
-    /// How it ended.
+    /// End of the trial.
     pub outcome: Outcome,
     /// Steps done.
     pub steps: u64,
@@ -101,7 +101,7 @@ pub struct TrialResult {
     pub digest: [u8; 32],
     /// Metrics over steps.
     pub curve: Curve,
-    /// What was predicted for the probe set.
+    /// Predictions for the probe set.
     pub predictions: Predictions,
     /// BLAKE3 of the file of trained weights, where they are kept.
     pub weights_hash: Option<[u8; 32]>,
@@ -120,7 +120,7 @@ impl TrialResult {
         }
     }
 
-    /// A completed trial of which nothing else is said yet.
+    /// A completed trial without any values yet.
     pub fn completed(key: TrialKey) -> Self {
         Self {
             key,

@@ -24,9 +24,9 @@ use crate::spec_file::suggest::suggest_nearest;
 /// The numbers of a network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weights {
-    /// Of each of [`Net::params`], in the order of its shape here.
+    /// Numbers of each of [`Net::params`], in the order of its shape here.
     pub params: Vec<Vec<f32>>,
-    /// Of each layer with a batch norm, in their order: running mean and variance.
+    /// Running mean and variance of each layer with a batch norm, in the order of the layers.
     pub statistics: Vec<[Vec<f32>; 2]>,
 }
 
@@ -45,7 +45,7 @@ const STATISTIC_SUFFIXES: [&str; 2] = ["running_mean", "running_var"];
 struct TensorLayout {
     name: String,
     shape: Vec<usize>,
-    /// Of a map's weight: input channels, kernel pixels and outputs.
+    /// Dimensions of a map's weight: input channels, kernel pixels and outputs.
     weight_dims: Option<(usize, usize, usize)>,
 }
 
@@ -169,7 +169,7 @@ impl TensorLayout {
         self.shape.iter().product()
     }
 
-    /// Where a number of the file's order stands in the order here.
+    /// Index in the order here of a number in the file's order.
     fn memory_index(&self, at: usize) -> usize {
         let Some((inputs, pixels, outputs)) = self.weight_dims else {
             return at;

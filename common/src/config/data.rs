@@ -6,7 +6,7 @@ use crate::pinned_file::SAFETENSORS_SUFFIX;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::reader::TableReader;
 
-/// How training images are visited.
+/// The order in which training images are visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VisitOrder {
     /// A new permutation each epoch.
@@ -29,7 +29,7 @@ pub(super) const ORDERS: [(&str, VisitOrder); 4] = [
 /// Most pixels by which `crop-flip` moves an image along an axis.
 pub const MAX_CROP_SHIFT: u32 = 4;
 
-/// How a training image is changed each time it is visited.
+/// The change of a training image at each visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Augment {
     /// Not at all.
@@ -49,7 +49,7 @@ pub(super) const AUGMENTS: [(&str, Augment); 3] = [
 /// `[data]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataConfig {
-    /// Which dataset.
+    /// The dataset.
     pub dataset: DatasetName,
     /// Training images used.
     pub train: u32,
@@ -57,9 +57,9 @@ pub struct DataConfig {
     pub test: u32,
     /// Images of the training part that are kept aside: never trained on, and what metrics `val_*` are of.
     pub validation: u32,
-    /// How training images are visited.
+    /// The order in which training images are visited.
     pub order: VisitOrder,
-    /// How training images are changed.
+    /// The change of training images.
     pub augment: Augment,
     /// Probability with which a training image has another class's label, drawn uniformly; the same in all repeats.
     pub label_noise: f64,
@@ -69,7 +69,7 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
-    /// So many images, shuffled, standardized and otherwise as they are.
+    /// `train` and `test` images, shuffled, standardized and otherwise as they are.
     pub fn new(dataset: DatasetName, train: u32, test: u32) -> Self {
         let order = VisitOrder::Shuffle;
         let augment = Augment::None;

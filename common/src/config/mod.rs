@@ -1,4 +1,4 @@
-//! What one cell resolves to: everything a worker must know to run a trial of it, fully typed.
+//! The settings of one cell, fully typed: everything that a worker must know to run a trial of it.
 
 mod data;
 mod identity;
@@ -25,12 +25,12 @@ pub struct TrialConfig {
     pub train: TrainConfig,
 }
 
-/// How long a trial trains.
+/// The length of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
-    /// This many passes of floor(N/B) steps.
+    /// A number of passes of floor(N/B) steps each.
     Epochs(u32),
-    /// This many steps.
+    /// A number of steps.
     Steps(u64),
 }
 

@@ -45,7 +45,7 @@ pub struct Toy {
     pub dim: u32,
     /// σ: the gradient has a noise of σ/‖w‖ per direction at right angles to w.
     pub noise: f64,
-    /// Where w begins; standard normal numbers otherwise.
+    /// Start of w; standard normal numbers if absent.
     pub start: Option<Vec<f64>>,
 }
 
@@ -108,7 +108,7 @@ pub enum Norm {
     },
     /// Layer normalization, over each image, all channels and pixels.
     Layer,
-    /// None; layers get a bias.
+    /// No norm; layers get a bias.
     None,
 }
 
@@ -401,7 +401,7 @@ impl ModelConfig {
         })
     }
 
-    /// Of a residual network: two layers around three stages of blocks of two.
+    /// Depth of a residual network: two layers around three stages of blocks of two.
     fn read_preresnet_depth(r: &TableReader<'_>) -> Result<u32, SpecError> {
         let depth = r
             .read_whole_number("depth", range_for_key(r, "depth"))?

@@ -31,7 +31,7 @@ pub struct ScheduleStep {
 /// A learning rate that changes at every step, `schedule = { kind = …, … }`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
-    /// Its form.
+    /// Form of the schedule.
     pub form: LrScheduleForm,
     /// Over how long the learning rate first rises in proportion to the step, 0 for not at all.
     pub warmup: Length,
@@ -61,7 +61,7 @@ pub enum LrScheduleForm {
     },
     /// Straight lines between points, constant before the first and after the last. At least one point, in order.
     Piecewise {
-        /// When, and the value there.
+        /// Time of each point, and the value there.
         points: Vec<(Length, HyperparamChange)>,
     },
 }

@@ -6,7 +6,7 @@ use crate::spec_file::error::SpecError;
 use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader};
 
-/// What is minimised, as a mean over a batch.
+/// The loss, as a mean over a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Loss {
     /// Cross-entropy of the softmax, in nats.
@@ -58,7 +58,7 @@ impl AdamW {
     }
 }
 
-/// Which trained parameters decay.
+/// The trained parameters that decay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightDecayScope {
     /// All.
@@ -83,7 +83,7 @@ pub struct Average {
     /// Weights are taken from here on: after this many steps, and then after every `every`. The initial ones are never taken: from 0
     /// on, the first are those after `every`.
     pub from: Length,
-    /// How often.
+    /// Interval between two takes.
     pub every: Length,
 }
 
@@ -147,7 +147,7 @@ const AVERAGE_EVERY_RANGE: NumberRange = NumberRange::whole_numbers(1, 1_000_000
 /// `[train]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainConfig {
-    /// How long.
+    /// Length of the trial.
     pub length: Length,
     /// Images per step.
     pub batch_size: u32,
@@ -163,7 +163,7 @@ pub struct TrainConfig {
     pub nesterov: bool,
     /// Instead of SGD.
     pub adamw: Option<AdamW>,
-    /// What is minimised.
+    /// The loss that is minimised.
     pub loss: Loss,
     /// Changes over time, in the order of the file.
     pub schedule: Vec<ScheduleStep>,

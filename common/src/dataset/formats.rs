@@ -5,7 +5,7 @@ use super::Images;
 /// Parses a pair of IDX files, pixels and labels.
 ///
 /// # Errors
-/// What is wrong with the first or the second file.
+/// The first (0) or the second file (1) is damaged; the message says how.
 pub(super) fn parse_idx_pair(
     pixels: &[u8],
     labels: &[u8],
@@ -80,7 +80,7 @@ fn parse_idx_file(bytes: &[u8], magic: u32) -> Result<(Vec<usize>, &[u8]), Strin
 /// channels first.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// The file is damaged; the message says how.
 pub(super) fn parse_cifar_batch(
     bytes: &[u8],
     label_bytes: usize,

@@ -21,7 +21,7 @@ use crate::random_streams::{Purpose, RandomStream, Streams};
 pub struct Images {
     /// `[image, height, width, channel]`
     pub pixels: Vec<u8>,
-    /// The same as numbers, for a dataset that has no bytes; empty otherwise.
+    /// The pixels as numbers, for a dataset that has no bytes; empty otherwise.
     pub floats: Vec<f32>,
     /// One label per image.
     pub labels: Vec<u8>,
@@ -42,7 +42,7 @@ impl Images {
 /// A dataset in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// Which one.
+    /// Name of the dataset.
     pub name: DatasetName,
     /// Training images, as many as the files that were needed hold.
     pub train: Images,
@@ -107,7 +107,7 @@ impl Dataset {
     /// so that they are the same however many are trained on.
     ///
     /// # Errors
-    /// More images are asked for than there are.
+    /// The config needs more images than there are.
     pub fn choose_subset(
         &self,
         config: &DataConfig,
@@ -137,7 +137,7 @@ impl Dataset {
         })
     }
 
-    /// The probe set: so many test images, class-balanced and chosen by the sweep's seed, whatever trials test on.
+    /// The probe set: at most `points` test images, class-balanced and chosen by the sweep's seed, whatever trials test on.
     pub fn choose_probe_set(&self, points: u32, streams: &Streams) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.test.len() as u32).collect();
         streams.open_stream(Purpose::Probe, b"").shuffle(&mut order);

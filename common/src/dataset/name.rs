@@ -1,4 +1,4 @@
-//! Which datasets there are, and what is known of each without its files.
+//! The datasets that there are, with sizes and shapes that are known without their files.
 
 use crate::pinned_file::FileData;
 

@@ -1,4 +1,4 @@
-//! What a dataset is, in words: so that whoever launches a sweep sees that it is what was meant.
+//! A dataset in words, so that the user who launches a sweep sees whether it is the one that was meant.
 
 use std::fmt::Write as _;
 
@@ -9,12 +9,12 @@ use crate::dataset::name::DatasetName;
 use crate::ids::to_hex;
 use crate::trial::TrialKey;
 
-/// What a new sweep trains on.
+/// The data that a new sweep trains on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatasetSummary {
-    /// Which images, and how they were chosen.
+    /// The images, and how they were chosen.
     pub provenance: String,
-    /// What these look like: shape, range, and images of each class.
+    /// Shape and range of the images, and their number in each class.
     pub description: String,
 }
 
@@ -26,7 +26,7 @@ impl Dataset {
     /// of its canonical form.
     ///
     /// # Errors
-    /// It has fewer images than are asked for, or would be taken for something else than it is.
+    /// The dataset has fewer images than are needed, or would be misread.
     pub fn summarize_use(
         &self,
         named: &str,

@@ -57,7 +57,7 @@ impl Expr {
     /// `model.init.scale` are names.
     ///
     /// # Errors
-    /// What is wrong with the text, in words.
+    /// The text is no expression; the message says why.
     pub fn parse(text: &str, grammar: u32) -> Result<Self, String> {
         if grammar == 1 {
             return Ok(Self {
@@ -92,7 +92,7 @@ impl Expr {
         }
     }
 
-    /// Its value, given those of [`names`](Self::names) in that order; NaN where it has none.
+    /// Value of the expression, given those of [`names`](Self::names) in that order; NaN where it has none.
     pub fn eval(&self, values: &[f64]) -> f64 {
         match &self.form {
             ExprForm::Legacy(first) => first.eval(values),
@@ -113,7 +113,7 @@ impl Expr {
         self.min_grammar
     }
 
-    /// How many steps its evaluation takes, about. It is not known of version 1 of the grammar, which new sweeps are not read in.
+    /// Steps of an evaluation, about. It is not known of version 1 of the grammar, which new sweeps are not read in.
     pub fn evaluation_cost(&self) -> u64 {
         match &self.form {
             ExprForm::Legacy(_) => 0,
@@ -126,7 +126,7 @@ impl WordExpr {
     /// Parses a condition.
     ///
     /// # Errors
-    /// What is wrong with the text, in words.
+    /// The text is no expression; the message says why.
     pub fn parse(text: &str) -> Result<Self, String> {
         let ParsedExpr { code, words, .. } = parse::parse_expr(text)?;
         if !code.is_condition() {

@@ -34,7 +34,7 @@ const RELATIONS: [(&str, Relation); 6] = [
     ("!=", Relation::Unequal),
 ];
 
-/// What a part of an expression says.
+/// The kind of value that a part of an expression has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExprKind {
     Number,
@@ -355,7 +355,7 @@ impl<'a> ExprParser<'a> {
         Ok(ExprKind::Number)
     }
 
-    /// One level deeper.
+    /// Parses a part one level deeper.
     fn parse_nested(
         &mut self,
         part: impl Fn(&mut Self) -> Result<ExprKind, String>,

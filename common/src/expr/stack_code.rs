@@ -164,7 +164,7 @@ impl StackCode {
     }
 }
 
-/// How many numbers are on the stack at most.
+/// Most numbers on the stack at a time.
 fn stack_depth(steps: &[StackStep]) -> usize {
     let mut now = 0;
     let mut most = 0;

@@ -18,11 +18,11 @@ pub struct Axis {
     pub name: String,
     /// The field it sets; `None` for a free name, which only `[derive]` and `[where]` use.
     pub field: Option<String>,
-    /// Where it was written.
+    /// The place where the axis was written.
     pub origin: Origin,
-    /// Its values.
+    /// Values of the axis.
     pub values: AxisValues,
-    /// How its numbers are written, once somebody has asked.
+    /// Format of the numbers, once it was needed.
     distinct_format: OnceLock<DistinctFormat>,
 }
 
@@ -60,7 +60,7 @@ pub struct Span {
 /// Most values an axis may have; also the most cells of a sweep.
 pub const MAX_POINTS: u64 = 10_000_000;
 
-/// Of an axis of more values than this nobody looks for the fewest digits that tell them apart.
+/// Most values of an axis for which the fewest digits are searched that distinguish them.
 const MAX_COMPARED_VALUES: u64 = 1_000;
 
 impl Axis {
@@ -153,7 +153,7 @@ impl Axis {
         }
     }
 
-    /// How its numbers are written so that they are told apart.
+    /// The format in which the numbers of the axis are distinct.
     pub fn distinct_format(&self) -> DistinctFormat {
         *self.distinct_format.get_or_init(|| match self.len() {
             0..=MAX_COMPARED_VALUES => {
@@ -163,7 +163,7 @@ impl Axis {
         })
     }
 
-    /// One of its values for people, told from the others.
+    /// A value of the axis for people, distinct from the others.
     pub fn format_value(&self, value: &SpecValue) -> String {
         match value {
             SpecValue::Float(x) if !has_short_form(*x) => self.distinct_format().format_number(*x),

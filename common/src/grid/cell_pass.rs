@@ -7,7 +7,7 @@ use crate::grid::{Grid, StillWanted};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::reader::NumberRange;
 
-/// Cells after which somebody must still wait for the rest.
+/// Cells between two checks whether the result is still needed.
 const CELLS_PER_CHECK: u64 = 1 << 14;
 
 pub(super) fn mix_hash(h: u64, x: u64) -> u64 {
@@ -208,7 +208,7 @@ impl Grid {
             .collect()
     }
 
-    /// The next digits of these factors, the last of which goes fastest; whether there are any.
+    /// Advances the digits of these factors, the last one fastest; false after the last combination.
     pub(super) fn advance_digits(&self, factors: &[usize], digits: &mut [u64]) -> bool {
         for f in factors.iter().rev() {
             digits[*f] += 1;
@@ -255,7 +255,7 @@ impl Grid {
     }
 }
 
-/// Refuses to go on when nobody waits for the sweep any more.
+/// Refuses to go on when the result is not needed any more.
 pub(super) fn check_still_wanted(wanted: StillWanted<'_>) -> Result<(), SpecError> {
     if wanted() {
         return Ok(());

@@ -14,7 +14,7 @@ use crate::spec_file::reader::quote_value;
 const MAX_EXPRESSION_STEPS: u64 = 1 << 30;
 /// Most settings that are read to try all values: some seconds.
 const MAX_NODES: u64 = 20_000_000;
-/// Resolved cells after which somebody must still wait for the rest.
+/// Resolved cells between two checks whether the result is still needed.
 const CONFIGS_PER_CHECK: usize = 64;
 
 /// Values in a table, and in what stands in it.
@@ -43,7 +43,7 @@ fn count_values(table: &SpecTable) -> u64 {
 const MAX_SPELLED_CELLS: u64 = 20_000;
 
 impl Grid {
-    /// What there is to do must be bounded before it is begun: launches wait for each other.
+    /// Bounds the work before it is begun, because launches wait for each other.
     ///
     /// That of stored ones is what it is.
     pub(super) fn check_cost(&self) -> Result<(), SpecError> {
@@ -179,7 +179,7 @@ impl Grid {
         }
     }
 
-    /// The same of whichever axis set it.
+    /// Attributes an error to the axis that set the field, if there is one.
     fn attribute_to_any_axis(&self, error: SpecError, cell: u64) -> SpecError {
         let digits = self.cell_digits(cell);
         self.axis_digits(&digits)

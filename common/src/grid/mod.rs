@@ -28,7 +28,7 @@ use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
 
-/// Whether anybody still waits for what a file means. Where nobody does, its reading ends.
+/// Whether the meaning of a file is still needed; where it is not, the reading ends.
 pub type StillWanted<'a> = &'a dyn Fn() -> bool;
 
 /// All cells of a sweep.
@@ -46,11 +46,11 @@ pub struct Grid {
     product: u64,
     classes: u64,
     kept_positions: Option<RankedBitmap>,
-    /// How it is read.
+    /// The mode in which the file is read.
     reading_mode: ReadingMode,
     /// The earliest version of the grammar in which it means the same.
     min_grammar: u32,
-    /// Of the numbers that expressions yield.
+    /// Fingerprint of the numbers that expressions yield.
     derived_fingerprint: u64,
     /// One cell of each variety.
     variety_cells: Vec<u64>,
@@ -201,7 +201,7 @@ impl Grid {
         }
     }
 
-    /// Where a trial stands: its class, and its number in it.
+    /// Shape class of a trial, and its number in the class.
     pub fn locate_trial(&self, key: TrialKey) -> (u32, u64) {
         let position = self.cell_position(key.cell);
         let class = (position / self.class_len()) as u32;
@@ -290,7 +290,7 @@ impl Grid {
         self.derived.iter().any(|derived| derived.field == field)
     }
 
-    /// What a cell resolves to.
+    /// The settings of a cell.
     ///
     /// # Errors
     /// None for a kept cell of a grid that was read; the check itself is made with this.
@@ -342,7 +342,7 @@ impl Grid {
         }
     }
 
-    /// So many kept cells, drawn by a lot that is always the same, or all of them where there are no more.
+    /// At most `most` kept cells, drawn by a fixed random stream, or all of them where there are no more.
     pub(crate) fn sample_cells(&self, most: u64) -> Vec<u64> {
         let cells = self.cell_count();
         if cells <= most {

@@ -123,7 +123,7 @@ impl Grid {
             })
         };
 
-        // A new file is read as today, whoever sent it: an older grammar is for what is stored.
+        // A new file is read in today's grammar, whatever its sender's: older ones are for stored sweeps.
         let expr = parse(if self.reading_mode.is_new {
             GRAMMAR
         } else {

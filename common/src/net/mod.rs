@@ -44,7 +44,7 @@ impl ActivationShape {
     }
 }
 
-/// One affine map with what follows it: z = map(input) + what is added, then norm, ReLU and pool for those who read it.
+/// One affine map with what follows it: z = map(input) + the added activation, then norm, ReLU and pool before the next layer.
 ///
 /// A residual block is two of these: the second adds the stream to its output, and the norm and ReLU at the head of the
 /// next block stand here after the sum.
@@ -68,7 +68,7 @@ pub struct Layer {
     pub norm: Option<NormSpec>,
     /// Whether a ReLU follows the norm.
     pub relu: bool,
-    /// What comes last.
+    /// The pooling, which comes last.
     pub pool: Pool,
     /// Whether the weight is trained.
     pub trained: bool,
@@ -90,10 +90,10 @@ pub enum LinearOp {
     Linear,
 }
 
-/// What pools an activation.
+/// How an activation is pooled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pool {
-    /// Nothing.
+    /// No pooling.
     None,
     /// The largest of 2×2 pixels, stride 2; of equal ones the first takes the gradient.
     Max2,
@@ -121,7 +121,7 @@ pub struct NormSpec {
     pub affine: bool,
 }
 
-/// What a parameter tensor is for.
+/// The role of a parameter tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParamRole {
     /// The weight of a map, `[kernel, kernel, in, out]` or `[in, out]`.
@@ -139,9 +139,9 @@ pub enum ParamRole {
 pub struct Param {
     /// `conv1.weight`
     pub name: String,
-    /// Which layer it belongs to.
+    /// Index of the layer.
     pub layer: usize,
-    /// What it is for.
+    /// The role of the tensor.
     pub role: ParamRole,
     /// Numbers in it.
     pub len: usize,

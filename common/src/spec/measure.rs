@@ -13,9 +13,9 @@ pub const MAX_PREDICTIONS: u64 = 1_000_000;
 /// `[measure]`: what is sampled, and when.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
-    /// Sampled after every so many steps or epochs, and at the end.
+    /// Interval between samples; the last one is at the end.
     pub every: Length,
-    /// What is sampled.
+    /// The metrics that are sampled.
     pub metrics: Vec<Metric>,
     /// Under which statistics of batch norms networks are evaluated.
     pub statistics: EvalStatistics,
@@ -37,7 +37,7 @@ impl Measure {
 /// `[measure] statistics`: those of batch norms under which test, validation and probe images are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvalStatistics {
-    /// Those that follow the training batches with a momentum.
+    /// Running statistics, which follow the training batches with a momentum.
     Running,
     /// Means over the batches of an epoch of training images, not augmented, under the weights that are evaluated.
     ReEstimated,
@@ -51,16 +51,16 @@ pub(crate) const EVAL_STATISTICS: [(&str, EvalStatistics); 2] = [
 /// `[measure] probe`: the fixed test inputs for which predictions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
-    /// How many.
+    /// Number of test images.
     pub points: u32,
-    /// When they are looked at.
+    /// The moments of the predictions.
     pub at: Vec<Moment>,
 }
 
 /// A moment of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// After so many steps or epochs.
+    /// After a number of steps or epochs.
     After(Length),
     /// After the last step.
     Final,

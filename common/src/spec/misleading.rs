@@ -162,7 +162,7 @@ fn is_smoothed_loss(spec: &Spec, metric: &Metric) -> bool {
         || matches!(metric, Metric::TrainSmoothedLoss | Metric::TestSmoothedLoss)
 }
 
-/// What a loss is a value of.
+/// The quantity of which a loss is a value.
 fn loss_quantity(config: &TrialConfig, smoothed: bool) -> String {
     match (&config.model.kind, config.train.loss) {
         (ModelKind::Toy(_), _) => "the toy loss".into(),
@@ -405,7 +405,7 @@ mod tests {
         assert!(why(crossed, orders).contains("copies of 12"));
     }
 
-    /// What a few cells show is what all of them do.
+    /// A few cells show what all of them do.
     #[test]
     fn varieties_show_what_all_cells_do() {
         let all = |spec: &Spec,

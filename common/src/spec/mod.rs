@@ -37,17 +37,17 @@ use crate::trial::{CPU_F32, CUDA_F32, TrialKey};
 pub const MAX_TRIALS: u64 = 1_000_000_000;
 /// Most numbers in a trial's curve: steps and samples of all metrics.
 const MAX_CURVE_NUMBERS: u64 = 200_000;
-/// Most cells that are resolved for [`Spec::print`].
+/// Most cells that are resolved for [`Spec::compute_cells_fingerprint`].
 const FINGERPRINTED_CELLS: u64 = 256;
 
-/// What a sweep file means.
+/// A sweep, as its file describes it.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// `name`
     pub name: String,
     /// Repeats per cell, or the most there may be.
     pub repeats: u32,
-    /// When fewer repeats of a cell will do.
+    /// The rule by which fewer repeats of a cell are enough, if there is one.
     pub stopping_rule: Option<StoppingRule>,
     /// `seed`
     pub seed: u64,
@@ -82,10 +82,10 @@ impl Spec {
         Self::read_new_while_wanted(source, &|| true)
     }
 
-    /// The same as long as somebody waits for it.
+    /// As [`Spec::read_new`], for as long as `wanted` says that the result is still needed.
     ///
     /// # Errors
-    /// As for [`Spec::read_new`]; or nobody waits any more.
+    /// As for [`Spec::read_new`]; or the result is not needed any more.
     pub fn read_new_while_wanted(
         source: &SpecSource,
         wanted: StillWanted<'_>,
@@ -173,7 +173,7 @@ impl Spec {
         Ok(())
     }
 
-    /// What is measured and kept must be possible in every cell; one per shape class tells.
+    /// Everything that is measured and kept must be possible in every cell; one cell per shape class shows it.
     fn check_cells(&self) -> Result<(), SpecError> {
         for class in
             (0..self.grid.class_count()).filter(|class| self.grid.class_cell_count(*class) > 0)
@@ -241,7 +241,7 @@ impl Spec {
         Err(SpecError::new(Origin::Default, "measure.metrics", message))
     }
 
-    /// What is measured on validation images needs some.
+    /// Metrics of validation images need such images.
     fn check_validation_images(&self, config: &TrialConfig) -> Result<(), SpecError> {
         let undefined = self
             .measure
@@ -296,7 +296,7 @@ impl Spec {
         Ok(())
     }
 
-    /// What is kept must exist: the probe set in the test set, its moments in the trial.
+    /// Everything that is kept must exist: the probe set in the test set, its moments in the trial.
     fn check_probe_and_weights(&self, config: &TrialConfig) -> Result<(), SpecError> {
         let error = |field: &str, message| Err(SpecError::new(Origin::Default, field, message));
 

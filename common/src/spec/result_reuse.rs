@@ -1,24 +1,25 @@
-//! What of a trial's result another sweep can use that asks for the same trial.
+//! The parts of a trial's result that another sweep with the same trial can use.
 
 use crate::TrialConfig;
 use crate::spec::measure::Measure;
 use crate::trial::{Curve, Predictions, TrialResult};
 
-/// How the result that a sweep asks for is made out of one that has more.
+/// How the result that a sweep needs is made out of one that has more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultSelection {
-    /// Where each metric stands.
+    /// Index of each metric.
     metrics: Vec<usize>,
     /// Metrics that there are.
     metric_count: usize,
-    /// Steps of the predictions that are asked for.
+    /// Steps of the predictions that are needed.
     prediction_steps: Vec<u64>,
-    /// Whether the weights are asked for.
+    /// Whether the weights are needed.
     weights: bool,
 }
 
 impl Measure {
-    /// How to make out of a result of this what `wanted` asks for, of a trial of this config; `None` if it lacks something.
+    /// How to make the result that `wanted` needs out of one measured by `self`, for a trial of this config; `None` if something is
+    /// missing.
     ///
     /// Samples must be taken at the same steps: what is averaged since the last one depends on when that was.
     pub fn selection_for(&self, wanted: &Self, config: &TrialConfig) -> Option<ResultSelection> {
@@ -78,7 +79,7 @@ impl ResultSelection {
             .collect()
     }
 
-    /// The result that is asked for.
+    /// The result that is needed.
     pub fn apply_to(&self, result: TrialResult) -> TrialResult {
         let Curve { steps, values } = result.curve;
         let values = values

@@ -7,7 +7,7 @@ use crate::duration::parse_duration;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
-/// How a sweep's trials are run.
+/// The terms on which a sweep's trials are run.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Scheduling {
     /// `time_limit`: an attempt that takes longer is broken off, and the trial fails.

@@ -10,7 +10,7 @@ use crate::spec_file::node;
 use crate::spec_file::node::{SpecTable, SpecValue};
 
 impl SpecSource {
-    /// The same sweep, which is `of`, with so many repeats per cell, or as many at most.
+    /// The source of the sweep `of` with `repeats` repeats per cell, or as many at most.
     #[must_use]
     pub fn with_repeats(&self, of: &Spec, repeats: u32) -> Self {
         let mut source = self.clone();
@@ -36,8 +36,8 @@ impl SpecSource {
         source
     }
 
-    /// By a setting, which takes the place of an earlier one, and stands before the last one, which pins the numerics class of a
-    /// launched sweep.
+    /// Adds a setting, in place of an earlier one for the same field, or else before the last one, which pins the numerics class of
+    /// a launched sweep.
     fn replace_setting(&mut self, field: &str, value: u32) {
         let earlier = self.settings.iter().rposition(|setting| {
             setting
@@ -62,7 +62,7 @@ pub const MAX_TEXT_BYTES: usize = 4 << 20;
 pub struct SpecSource {
     /// The file's name, for messages.
     pub file: String,
-    /// Its text.
+    /// Text of the file.
     pub text: String,
     /// `--set key=value`, in order.
     pub settings: Vec<String>,
@@ -70,7 +70,7 @@ pub struct SpecSource {
     pub files: Vec<FilePin>,
     /// The version of the grammar in which it is read.
     pub grammar: u32,
-    /// What its cells resolve to ([`Spec::print`]), of a sweep that is stored. None is known where an earlier version of
+    /// Fingerprint of the resolved cells ([`Spec::compute_cells_fingerprint`]) of a stored sweep. `None` where an earlier version of
     /// this program stored it.
     pub cells_fingerprint: Option<[u8; 32]>,
 }
@@ -94,7 +94,7 @@ impl Default for SpecSource {
 }
 
 impl SpecSource {
-    /// What stands in the file, with the settings put into it.
+    /// The document in the file, with the settings put into it.
     ///
     /// # Errors
     /// The text is no TOML, or a setting none that can be made.
@@ -153,7 +153,7 @@ impl SpecSource {
     }
 }
 
-/// What stands under a path of keys.
+/// The value under a path of keys.
 pub(crate) fn value_at_path<'a>(document: &'a SpecTable, path: &[&str]) -> Option<&'a SpecValue> {
     let (key, rest) = path.split_first()?;
     match &document.get(key)?.value {

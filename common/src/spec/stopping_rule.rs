@@ -1,4 +1,4 @@
-//! How often each cell is repeated: so many times, or until the mean of a metric is known well enough, or as long as it is
+//! How often each cell is repeated: a fixed number of times, or until the mean of a metric is known well enough, or as long as it is
 //! among the best.
 //!
 //! Stopping early by what was seen biases what is seen, the less so the fewer the looks and the later the first one.
@@ -12,7 +12,7 @@ use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 use crate::spec_file::suggest::suggest_nearest;
 
-/// When the repeats of a cell end before the most there may be.
+/// The rule by which the repeats of a cell end before the most there may be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoppingRule {
     /// Least repeats of a cell.
@@ -21,11 +21,11 @@ pub struct StoppingRule {
     pub min_is_explicit: bool,
     /// The metric that decides, one of those measured.
     pub metric: Metric,
-    /// What it decides by.
+    /// The criterion of the decision.
     pub criterion: StoppingCriterion,
 }
 
-/// What decides whether a cell goes on.
+/// The criterion by which a cell goes on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StoppingCriterion {
     /// Each cell until its mean is known to plus or minus `ci95`, with 95 % confidence; in units of the metric, above 0.
@@ -41,7 +41,8 @@ pub enum StoppingCriterion {
     },
 }
 
-/// The first look where a stored sweep's file says none. A new one's is at [`LEAST_LOOK`], which its launch writes down.
+/// The first look where a stored sweep's file sets none. A new sweep has its first look at [`MIN_FIRST_RUNG`], which the launch
+/// writes down.
 pub const LEGACY_FIRST_RUNG: u32 = 20;
 
 /// The earliest first look of a new sweep: the lowest from which on simulations show a coverage of 0.94 of what is decided and of
@@ -215,7 +216,7 @@ impl StoppingRule {
         }
     }
 
-    /// Trials of so many cells with `most` repeats at most: the fewest there can be, and, where that is known before any of
+    /// Trials of `cells` cells with `most` repeats at most: the fewest there can be, and, where that is known before any of
     /// them has ended, how many there will be.
     pub fn trial_bounds(&self, cells: u64, most: u32) -> (u64, Option<u64>) {
         let rungs = self.rungs(most);

@@ -1,4 +1,4 @@
-//! Where a sweep file is wrong, and how that is said.
+//! Errors of sweep files, with file, line and field.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ pub use crate::spec_file::suggest::suggest_nearest;
 pub struct SpecError {
     /// The sweep file, as the user named it.
     pub file: String,
-    /// Where the offending value came from.
+    /// The place of the offending value.
     pub origin: Origin,
     /// Dotted path of the field, empty when the file as a whole is meant.
     pub path: String,
-    /// What is wrong, what was expected, and what to do.
+    /// The message: what is wrong, what was expected, and what to do.
     pub message: String,
 }
 
@@ -23,7 +23,7 @@ pub struct SpecError {
 const MAX_SHOWN_CHARS: usize = 200;
 
 impl SpecError {
-    /// An error at `path`, found at `place`; the file's name is filled in by whoever knows it.
+    /// An error at `path`, found at `origin`; the caller that knows the file adds its name.
     pub fn new(origin: Origin, path: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             file: String::new(),
@@ -33,7 +33,7 @@ impl SpecError {
         }
     }
 
-    /// The same error, naming `file`.
+    /// This error, naming `file`.
     pub fn with_file(mut self, file: &str) -> Self {
         file.clone_into(&mut self.file);
         self
@@ -65,7 +65,7 @@ impl fmt::Display for SpecError {
     }
 }
 
-/// Where a value was written.
+/// The place where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// A line of the sweep file, counted from 1.

@@ -1,4 +1,4 @@
-//! How a sweep file is read.
+//! The version of the grammar in which a sweep file is read, and how strictly.
 //!
 //! What a text means may change from version to version of this program, and so may what is refused of it. A sweep that is
 //! stored keeps its meaning: rows are stored under the numbers of cells, which would otherwise stand for other ones, and results
@@ -15,10 +15,10 @@ use crate::spec_file::error::{Origin, SpecError};
 /// 2. Expressions as in mathematics ([`crate::expr`]).
 pub const GRAMMAR: u32 = 2;
 
-/// How a sweep file is read.
+/// The mode in which a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadingMode {
-    /// The version of the grammar, at most [`GRAMMAR`]. Of a new sweep, that of whoever sent it.
+    /// The version of the grammar, at most [`GRAMMAR`]. For a new sweep, the sender's version.
     pub grammar: u32,
     /// Whether the sweep is new: planned, run, launched, or what another one is extended to. Only then is refused what
     /// earlier versions of this program accepted.
@@ -26,7 +26,7 @@ pub struct ReadingMode {
 }
 
 impl ReadingMode {
-    /// Of a sweep that is stored, or of what was read before.
+    /// The mode for a sweep that is stored, or that was accepted before.
     pub fn for_stored(grammar: u32) -> Self {
         Self {
             grammar,
@@ -34,7 +34,7 @@ impl ReadingMode {
         }
     }
 
-    /// Of a sweep that nobody has stored yet.
+    /// The mode for a sweep that is not stored yet.
     pub fn for_new(grammar: u32) -> Self {
         Self {
             grammar,

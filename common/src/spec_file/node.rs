@@ -15,13 +15,13 @@ pub use crate::spec_file::error::Origin;
 /// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpecNode {
-    /// What was written.
+    /// The value as written.
     pub value: SpecValue,
-    /// Where.
+    /// The place where it was written.
     pub origin: Origin,
 }
 
-/// What may stand in a sweep file.
+/// A value of a sweep file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SpecValue {
     /// `true`, `false`
@@ -60,7 +60,7 @@ impl SpecValue {
         }
     }
 
-    /// What kind of thing this is, in words for an error.
+    /// The kind of the value, in words for an error.
     pub fn describe(&self) -> String {
         match self {
             Self::List(items) if items.is_empty() => "an empty list".into(),
@@ -218,7 +218,7 @@ fn with_origin(mut node: SpecNode, place: &Origin) -> SpecNode {
     node
 }
 
-/// Where the lines of a text end.
+/// The offsets at which the lines of a text end.
 struct LineIndex(Vec<usize>);
 
 impl LineIndex {
@@ -303,8 +303,8 @@ fn convert_node(
     })
 }
 
-/// The text of a [`Value`] that stands alone, for people, short enough for a table. Values of one axis are told apart by
-/// [`Axis::write`](crate::axis::Axis::write).
+/// The text of a [`SpecValue`] that stands alone, for people, short enough for a table. Values of one axis are distinguished by
+/// [`Axis::format_value`](crate::grid::axis::Axis::format_value).
 pub fn format_short_value(value: &SpecValue) -> String {
     format_value(value, DistinctFormat::default())
 }

@@ -100,7 +100,7 @@ impl NumberRange {
 /// The largest whole number up to which all are exact.
 const MAX_EXACT_INTEGER: u64 = 1 << 53;
 
-/// A table being read. Asking for a key makes it known; [`Reader::finish`] refuses the keys nobody asked for.
+/// A table being read. Reading a key makes it known; [`TableReader::refuse_unknown_keys`] refuses the keys that were never read.
 pub struct TableReader<'a> {
     table: &'a SpecTable,
     origin: Origin,
@@ -125,7 +125,7 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// The same, for a document that names these files.
+    /// This reader, for a document that names `files`.
     pub fn with_files(self, files: &'a [FilePin]) -> Self {
         Self { files, ..self }
     }
@@ -188,7 +188,7 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// How the document is read.
+    /// The mode in which the document is read.
     pub fn reading_mode(&self) -> ReadingMode {
         self.reading_mode
     }
@@ -323,7 +323,7 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// One of a few words, with what each stands for.
+    /// The value of one of these words, if the key is set.
     ///
     /// # Errors
     /// Another word, with the nearest of those known.
@@ -394,10 +394,10 @@ impl<'a> TableReader<'a> {
         Ok(&self.section(key)?.table.0)
     }
 
-    /// Ends the reading: whatever was not asked for by now is unknown.
+    /// Ends the reading: keys that were not read by now are unknown.
     ///
     /// # Errors
-    /// A key that was never asked for.
+    /// A key was never read.
     pub fn refuse_unknown_keys(&self) -> Result<(), SpecError> {
         let known = self.known_keys.borrow();
         match self

@@ -1,4 +1,4 @@
-//! What a misspelt name may have meant.
+//! Suggestions for misspelt names.
 
 /// Longest name that is compared with known ones, in bytes.
 pub(crate) const MAX_COMPARED_BYTES: usize = 200;
