@@ -1,22 +1,22 @@
 //! Messages that carry a checksum of themselves.
 //!
 //! TCP's checksum lets one damaged segment in tens of thousands pass, and a flipped bit in a number is a number. What
-//! becomes rows, or decides what a trial is, is therefore sealed by its sender and looked at by its receiver, who refuses
-//! what is not as it was sent: it is then sent again. Against somebody who means harm only TLS helps.
+//! becomes rows, or decides what a trial is, therefore carries a checksum of its sender. The receiver refuses a message that does
+//! not fit, and it is sent again. Against an attacker only TLS helps.
 
 use prost::Message;
 
 use crate::v1;
 
-/// Bytes of a seal.
+/// Bytes of a checksum.
 const CHECKSUM_BYTES: usize = 16;
 
 /// A message with a field for a checksum.
 pub trait Checksummed: Message + Sized {
-    /// The field that holds it.
+    /// The field of the checksum.
     fn checksum_field(&mut self) -> &mut Vec<u8>;
 
-    /// The message with its seal.
+    /// The message with its checksum.
     #[must_use]
     fn with_checksum(mut self) -> Self {
         let sum = compute_checksum(&mut self);
@@ -24,15 +24,14 @@ pub trait Checksummed: Message + Sized {
         self
     }
 
-    /// Whether the message is as it was sealed; its seal is taken off. One without a seal, of an older program, is
-    /// believed.
+    /// Whether the message fits its checksum, which is taken off. A message without one, of an older program, is believed.
     fn verify_checksum(&mut self) -> bool {
         let found = std::mem::take(self.checksum_field());
         found.is_empty() || found == compute_checksum(self)[..CHECKSUM_BYTES]
     }
 }
 
-/// The hash of a message without its seal. It is taken over its encoding, which has one form for every content: a field
+/// The hash of a message without its checksum. It is taken over the encoding, which has one form for every content: a field
 /// that a version adds is known to all that speak the same protocol.
 fn compute_checksum<M: Checksummed>(message: &mut M) -> [u8; 32] {
     message.checksum_field().clear();

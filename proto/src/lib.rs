@@ -33,7 +33,7 @@ pub fn result_from_bytes(bytes: &[u8]) -> Option<TrialResult> {
 }
 
 /// The protocol version. Raised by one whenever a program of the version before could misunderstand a message, or
-/// does not know a field of a message that is [sealed](seal); a coordinator takes workers of this version and of the one before.
+/// does not know a field of a message that is protected by a [checksum]; a coordinator takes workers of this version and of the one before.
 pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Metadata in which clients say who asks, as user@host.

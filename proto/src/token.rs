@@ -40,12 +40,12 @@ impl TokenRole {
     }
 }
 
-/// A token. Its secret is shown by [`Token::reveal`] alone.
+/// A token, whose secret is shown by [`Token::reveal_text`] alone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// What it is said to be good for.
+    /// The role that the token claims.
     pub role: TokenRole,
-    /// Its name.
+    /// Id of the token: eight hex digits.
     pub id: String,
     /// BLAKE3 of the certificate of the coordinator's authority.
     pub fingerprint: Option<[u8; 32]>,
@@ -68,7 +68,7 @@ impl Token {
         }
     }
 
-    /// What a coordinator keeps of the secret.
+    /// The hash that a coordinator stores in place of the secret.
     pub fn secret_hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 token v1");
         hasher.update(self.id.as_bytes()).update(&self.secret);

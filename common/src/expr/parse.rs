@@ -153,19 +153,12 @@ impl<'a> ExprParser<'a> {
         apply: fn(f64, f64) -> f64,
         part: impl Fn(&mut Self) -> Result<ExprKind, String>,
     ) -> Result<ExprKind, String> {
-        let wanted = |kind| match kind {
-            ExprKind::Truth => Ok(()),
-            _ => Err(format!(
-                "{operator} joins conditions such as lr < 0.1, found a value that is compared with nothing"
-            )),
-        };
-
         let first = part(self)?;
         let mut joined = false;
 
         while self.accept_symbol(&[operator]).is_some() {
-            wanted(first)?;
-            wanted(part(self)?)?;
+            check_condition(operator, first)?;
+            check_condition(operator, part(self)?)?;
             self.steps.push(StackStep::Binary(apply));
             joined = true;
         }
@@ -380,6 +373,15 @@ impl<'a> ExprParser<'a> {
 }
 
 /// A chain goes one way, or what it says of the values at its ends is not what one thinks.
+fn check_condition(operator: &str, kind: ExprKind) -> Result<(), String> {
+    if kind == ExprKind::Truth {
+        return Ok(());
+    }
+    Err(format!(
+        "{operator} joins conditions such as lr < 0.1, found a value that is compared with nothing"
+    ))
+}
+
 fn check_chain_direction(chain: &[Relation]) -> Result<(), String> {
     let up = chain
         .iter()

@@ -182,7 +182,7 @@ impl Grid {
             .map_or(to - from, |kept| kept.rank(to) - kept.rank(from))
     }
 
-    /// The `k`-th cell kept in a class, `k` < [`class_cells`](Self::class_cells).
+    /// The `k`-th cell kept in a class, `k` < [`class_cell_count`](Self::class_cell_count).
     pub fn class_cell_at(&self, class: u32, k: u64) -> u64 {
         let (from, _) = self.class_range(class);
         let position = self

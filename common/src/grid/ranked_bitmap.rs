@@ -1,10 +1,10 @@
-//! Which cells are kept: one bit per position, with counts to find the n-th one.
+//! The kept cells: one bit per position, with counts to find the n-th one.
 
 /// One bit per position, with counts to find the n-th one.
 #[derive(Debug, Clone)]
 pub(super) struct RankedBitmap {
     words: Vec<u64>,
-    /// Ones before each block of [`BLOCK`] words.
+    /// Ones before each block of [`BLOCK_WORDS`] words.
     ranks: Vec<u32>,
     pub(super) count: u64,
 }

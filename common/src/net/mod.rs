@@ -373,21 +373,12 @@ impl Net {
         let images = self.micro_batch_size(u64::from(config.effective_batch_size()));
         let kept =
             images.max(TEST_BATCH.min(u64::from(config.data.test.max(config.data.validation))));
-        let numbers = |(at, l): (usize, &Layer)| {
-            let streams = if self.adding_layer(at).is_some() {
-                2
-            } else {
-                1
-            };
-
-            let pooled = if l.pool == Pool::None {
-                0
-            } else {
-                l.activation_shape().len()
-            };
-            kept * l.output.len() as u64 + images * (streams * l.output.len() + pooled) as u64
-        };
-        let activations: u64 = self.layers.iter().enumerate().map(numbers).sum();
+        let activations: u64 = (0..self.layers.len())
+            .map(|layer| {
+                kept * self.layers[layer].output.len() as u64
+                    + images * self.gradient_numbers(layer) as u64
+            })
+            .sum();
 
         let state = if config.train.adamw.is_some() { 2 } else { 1 };
         let copies = 2 + state + u64::from(config.train.average.is_some());
@@ -404,11 +395,30 @@ impl Net {
             + activations)
     }
 
+    /// Numbers per image of a layer's gradients: of the output, once more where another layer is added, and before pooling.
+    fn gradient_numbers(&self, layer: usize) -> usize {
+        let l = &self.layers[layer];
+        let streams = if self.adding_layer(layer).is_some() {
+            2
+        } else {
+            1
+        };
+        let pooled = if l.pool == Pool::None {
+            0
+        } else {
+            l.activation_shape().len()
+        };
+        streams * l.output.len() + pooled
+    }
+
     /// Bytes that the metric `hessian_top` needs beside those: both passes over a batch and their tangents, and some vectors, in f64.
     pub fn curvature_bytes(&self, config: &TrialConfig) -> u64 {
         let images = self.micro_batch_size(u64::from(config.effective_batch_size()));
-        let numbers = |l: &Layer| 5 * l.output.len() + 3 * l.activation_shape().len();
-        let activations: u64 = self.layers.iter().map(|l| numbers(l) as u64).sum();
+        let activations: u64 = self
+            .layers
+            .iter()
+            .map(|l| (5 * l.output.len() + 3 * l.activation_shape().len()) as u64)
+            .sum();
         8 * (images * activations
             + u64::from(config.effective_batch_size()) * self.input.len() as u64
             + 7 * self.param_counts().0)

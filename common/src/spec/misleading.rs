@@ -24,7 +24,7 @@ pub fn refuse_misleading_sweep(spec: &Spec) -> Result<(), SpecError> {
 /// breaking. Not so where repeats are copies: of these there would be more.
 ///
 /// # Errors
-/// As for [`refuse_misleading`].
+/// As for [`refuse_misleading_sweep`].
 pub fn refuse_misleading_extension(spec: &Spec, stored: &Spec) -> Result<(), SpecError> {
     RULES
         .iter()

@@ -298,12 +298,10 @@ impl Spec {
 
     /// Everything that is kept must exist: the probe set in the test set, its moments in the trial.
     fn check_probe_and_weights(&self, config: &TrialConfig) -> Result<(), SpecError> {
-        let error = |field: &str, message| Err(SpecError::new(Origin::Default, field, message));
-
         if !config.model.kind.needs_images() && (self.measure.probe.is_some() || self.measure.save)
         {
             let message = "a model that is no network has neither predictions nor weights: remove probe and save";
-            return error("measure", message.into());
+            return Err(SpecError::new(Origin::Default, "measure", message));
         }
 
         let Some(probe) = &self.measure.probe else {
@@ -316,7 +314,11 @@ impl Spec {
                 "{word} has {images} test images, which are fewer than {}",
                 probe.points
             );
-            return error("measure.probe.points", message);
+            return Err(SpecError::new(
+                Origin::Default,
+                "measure.probe.points",
+                message,
+            ));
         }
 
         let mut moments = probe.at.iter().map(|moment| moment.step_in_trial(config));
@@ -324,7 +326,7 @@ impl Spec {
         if let Some(step) = moments.find(|step| *step > steps) {
             let message =
                 format!("step {step} is after the end: a trial of this sweep has {steps} steps");
-            return error("measure.probe.at", message);
+            return Err(SpecError::new(Origin::Default, "measure.probe.at", message));
         }
 
         Ok(())

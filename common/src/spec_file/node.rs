@@ -309,7 +309,7 @@ pub fn format_short_value(value: &SpecValue) -> String {
     format_value(value, DistinctFormat::default())
 }
 
-/// The text of a [`Value`] for people, numbers as these say.
+/// The text of a [`SpecValue`] for people, with numbers in this format.
 pub fn format_value(value: &SpecValue, numbers: DistinctFormat) -> String {
     match value {
         SpecValue::Float(x) => numbers.format_number(*x),

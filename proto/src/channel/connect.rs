@@ -51,10 +51,10 @@ where
     ))
 }
 
-/// A connection that is there.
+/// A channel that is connected.
 ///
 /// # Errors
-/// As for [`lazy`]; or nobody answers, or one who is not to be trusted.
+/// As for [`connect_lazily`]; or nobody answers, or the answering coordinator is not trusted.
 pub async fn connect_now(url: &str, access: &ClientAuth) -> Result<ClientChannel, UserError> {
     let channel = open_channel(url, access).await?;
     Ok(InterceptedService::new(

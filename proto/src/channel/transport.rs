@@ -51,19 +51,19 @@ pub fn is_loopback(url: &str) -> bool {
 }
 
 pub(crate) fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
-    let bad = || {
-        let message = format!(
-            "'{url}' is not the address of a coordinator: expected something like https://host:7700, or \
-             http://127.0.0.1:7700 on this machine"
-        );
-        UserError::new(ErrorCode::BadInput, message)
-    };
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
-    if !matches!(endpoint.uri().scheme_str(), Some("http" | "https"))
-        || endpoint.uri().host().is_none()
-    {
-        return Err(bad());
-    }
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .ok()
+        .filter(|endpoint| {
+            let uri = endpoint.uri();
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+        })
+        .ok_or_else(|| {
+            let message = format!(
+                "'{url}' is not the address of a coordinator: expected something like https://host:7700, or \
+                 http://127.0.0.1:7700 on this machine"
+            );
+            UserError::new(ErrorCode::BadInput, message)
+        })?;
 
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
     // Notices a peer that falls silent before the leases end of a worker whose network drops everything.
