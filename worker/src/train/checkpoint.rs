@@ -146,6 +146,11 @@ impl<'a> CheckpointDecoder<'a> {
 
 #[cfg(test)]
 mod tests {
+    use ergodic_common::config::{HyperparamChange, Length, ScheduleStep};
+    use ergodic_common::pinned_file::FilePin;
+    use ergodic_common::spec::SpecSource;
+    use ergodic_common::{Spec, TrialKey};
+
     use crate::train::checkpoint::*;
 
     #[test]
@@ -185,5 +190,64 @@ mod tests {
             assert!(CheckpointDecoder::new(&damaged).is_none());
             assert!(CheckpointDecoder::new(&bytes[..at]).is_none());
         }
+    }
+
+    /// Checkpoints of earlier builds are found under this identity: names of structs, fields and variants are part of it.
+    #[test]
+    fn the_identity_of_a_trial_never_changes() {
+        let text = "name = \"pinned\"\nseed = 7\nrepeats = 6\n\
+            seeds = { per_cell = [\"augment\"], fixed = [\"head\"], crossed = { init = 2, order = 3 } }\n\
+            [data]\ndataset = \"cifar10\"\ntrain = 1000\ntest = 500\nvalidation = 100\norder = \"with-replacement\"\n\
+            augment = \"crop-flip\"\nlabel_noise = 0.1\nstandardize = false\n\
+            [model]\nkind = \"cnn4\"\nwidth = 8\nnorm = \"group\"\ngroups = 2\nnorm_eps = 1e-4\naffine = true\nfixed_head = true\n\
+            [model.init]\nfile = \"start.safetensors\"\nscale = 0.5\n\
+            [train]\nepochs = 4\nbatch_size = 50\nlr = 0.1\nwd = 1e-4\nwd_on = \"weights\"\n\
+            schedule = { kind = \"cosine\", end = \"x0.1\", warmup = \"1 epoch\" }\n\
+            average = { kind = \"ema\", decay = 0.9, from_epoch = 1, every = \"2 steps\" }\n\
+            loss = { kind = \"cross-entropy\", label_smoothing = 0.1 }\n\
+            optimizer = { kind = \"adamw\", beta1 = 0.8, beta2 = 0.99, eps = 1e-7 }\n\
+            [measure]\nevery = \"1 epoch\"\nmetrics = [\"test_acc\", \"train_loss\", \"val_loss\"]\nstatistics = \"running\"\n\
+            save = [\"final\"]\nprobe = { points = 20, at = [\"1 epoch\", \"5 steps\", \"final\"] }\n";
+        let source = SpecSource {
+            file: "pinned.toml".into(),
+            text: text.into(),
+            files: vec![FilePin {
+                path: "start.safetensors".into(),
+                hash: [3; 32],
+                images: None,
+            }],
+            ..SpecSource::default()
+        };
+        let spec = Spec::read_stored(&source).expect("a valid sweep");
+        let key = TrialKey { cell: 0, repeat: 4 };
+        let mut config = spec.grid.resolve_config(0).expect("a cell");
+        config.model.layer_scales = vec![("conv1".into(), 2.0)];
+        config.model.zero_residual = true;
+        config.train.nesterov = true;
+        config.train.schedule = vec![ScheduleStep {
+            from: Length::Steps(7),
+            lr: Some(HyperparamChange::Times(0.5)),
+            wd: Some(HyperparamChange::Set(0.01)),
+            momentum: Some(HyperparamChange::Set(0.3)),
+        }];
+        let streams = spec.trial_streams(key, [5; 32]);
+
+        let job = crate::train::Job {
+            config: &config,
+            streams: &streams,
+            measure: &spec.measure,
+            data: None,
+            initial_weights: None,
+            key,
+            isa: crate::train::Isa::Portable,
+            candle_device: None,
+            thread_pool: None,
+            checkpoint_store: None,
+            deadline: None,
+        };
+        assert_eq!(
+            ergodic_common::trial::to_hex(&compute_trial_identity(&job)),
+            "1a65b875abc3b8d7f922fd429abaeff9a159a171fcaa7ded94aa73eb45537efa"
+        );
     }
 }
