@@ -72,7 +72,7 @@ struct TrialArgs {
     cache_dir: Option<PathBuf>,
 }
 
-/// Token and certificates for the connection to the coordinator.
+/// Who asks, and whom to trust.
 #[derive(Debug, Clone, Args)]
 struct WorkerAuthArgs {
     /// File with the token of a coordinator that asks for one
