@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::config::Length;
-use ergodic_common::grid::axis::Axis;
+use ergodic_common::Spec;
 use ergodic_common::metric::Metric;
-use ergodic_common::spec::stopping_rule::StoppingRule;
-use ergodic_common::spec_file::node::{SpecValue, format_shortest};
-use ergodic_common::{Outcome, Spec, TrialKey};
+use ergodic_common::spec_file::node::SpecValue;
 
-use super::ranking::CellEnds;
-use super::table::{AnalysisError, MAX_EMPTY_ROWS, RowSource, TableParams, TableQuery, find_axis};
+use super::error::AnalysisError;
+use super::lookup::{check_level, find_axis};
+use super::query::{IntervalConditions, MAX_EMPTY_ROWS, TableParams, TableQuery};
+use super::row_source::RowSource;
+use crate::analysis::lookup::find_value;
+use crate::analysis::trial_values::{CellTrials, read_cell_trials};
 use crate::estimators::crossed::Crossing;
 use crate::estimators::paired::{PairedDifferences, holm_correction};
 use crate::estimators::precision::NOT_WIDENED_NOTE;
-use crate::estimators::rank::TrialEnd;
-use crate::store::{StoreError, StoreReader, TrialRange};
 
 /// What is to be compared.
 #[derive(Debug, Clone, Copy)]
@@ -39,10 +38,7 @@ pub struct CompareQuery {
     baseline: Vec<(usize, u64)>,
     level: f64,
     crossing: Option<Crossing>,
-    /// Streams that are the same in all repeats, in words.
-    fixed_streams: String,
-    /// Whether cells end when they look known well enough.
-    stops_early: bool,
+    conditions: IntervalConditions,
 }
 
 /// A cell beside its baseline.
@@ -60,105 +56,26 @@ pub struct CellContrast {
     pub note: String,
 }
 
-/// Values of a cell by repeat, and how many of its trials ended without one.
-#[derive(Debug, Default)]
-pub(super) struct CellTrials {
-    /// In the order of repeats.
-    pub(super) values: Vec<(u32, f64)>,
-    /// How all of them ended, likewise, by the metric by which cells are ranked; infinite values too.
-    pub(super) ends: CellEnds,
-    ended_count: u64,
-}
-
-impl CellTrials {
-    /// Trials that all have a value.
-    #[cfg(test)]
-    pub(super) fn with_values(values: Vec<(u32, f64)>) -> Self {
-        let ends = values
-            .iter()
-            .map(|(repeat, value)| (*repeat, TrialEnd::Completed(*value)))
-            .collect();
-        Self {
-            ended_count: values.len() as u64,
-            values,
-            ends,
-        }
-    }
-
-    /// How many ended without a value.
-    pub(super) fn count_without_value(&self) -> u64 {
-        self.ended_count - (self.values.len() as u64).min(self.ended_count)
-    }
-}
-
 impl CompareQuery {
     /// Checks what is to be compared against a sweep.
     ///
     /// # Errors
     /// There is no such axis, value, metric or step, or the level is none.
     pub fn new(spec: &Spec, contest: &CompareParams<'_>) -> Result<Self, AnalysisError> {
-        if !(0.5..1.0).contains(&contest.level) {
-            let message = format!(
-                "the level {}: expected one from 50 up to, and below, 100 percent",
-                contest.level * 100.0
-            );
-            return Err(AnalysisError::Invalid(message));
-        }
+        check_level(contest.level)?;
 
         let question = TableParams {
             metric: contest.metric,
             at: contest.at,
             ..TableParams::default()
         };
-        let query = TableQuery::new(spec, &question)?;
 
-        let mut baseline: Vec<(usize, u64)> = Vec::new();
-        for (name, text) in contest.baseline {
-            let axis = find_axis(spec.grid.axes(), name)?;
-            if baseline.iter().any(|(known, _)| *known == axis) {
-                return Err(AnalysisError::Invalid(format!(
-                    "the axis '{name}' stands twice in the baseline"
-                )));
-            }
-
-            baseline.push((axis, find_value(&spec.grid.axes()[axis], text)?));
-        }
-
-        if baseline.is_empty() {
-            let names: Vec<&str> = spec
-                .grid
-                .axes()
-                .iter()
-                .map(|axis| axis.name.as_str())
-                .collect();
-            let message = format!(
-                "which cell is the baseline? Name values of axes, of {}",
-                names.join(", ")
-            );
-
-            return Err(AnalysisError::Invalid(message));
-        }
-
-        let fixed: Vec<&str> = spec
-            .seeds
-            .fixed
-            .iter()
-            .map(|purpose| purpose.as_str())
-            .collect();
-
-        let crossing = Crossing::from_spec(spec);
-        let fixed = fixed.join(", ");
-        let stops = spec
-            .stopping_rule
-            .as_ref()
-            .is_some_and(StoppingRule::is_precision_based);
         Ok(Self {
-            query,
-            baseline,
+            query: TableQuery::new(spec, &question)?,
+            baseline: find_baseline(spec, contest.baseline)?,
             level: contest.level,
-            crossing,
-            fixed_streams: fixed,
-            stops_early: stops,
+            crossing: Crossing::from_spec(spec),
+            conditions: IntervalConditions::from_spec(spec),
         })
     }
 
@@ -276,98 +193,38 @@ impl CompareQuery {
     }
 }
 
-/// Values of a query's metric by cell, and how its trials ended.
-///
-/// # Errors
-/// The store failed, or no curve has a sample at the moment asked for.
-pub(super) fn read_cell_trials(
-    query: &TableQuery,
-    rows: RowSource<'_>,
-) -> Result<BTreeMap<u64, CellTrials>, AnalysisError> {
-    let mut trials: BTreeMap<u64, CellTrials> = BTreeMap::new();
-    for (key, value, end) in rows
-        .map_ranges(|reader, part| read_range_ends(query, rows, reader, part))?
-        .into_iter()
-        .flatten()
-    {
-        let cell = trials.entry(key.cell).or_default();
-        cell.ended_count += 1;
-        cell.add_trial(key.repeat, value, end);
+/// The values that a baseline names, each as an axis with the index of its value.
+fn find_baseline(
+    spec: &Spec,
+    named: &[(String, String)],
+) -> Result<Vec<(usize, u64)>, AnalysisError> {
+    if named.is_empty() {
+        let names: Vec<&str> = spec
+            .grid
+            .axes()
+            .iter()
+            .map(|axis| axis.name.as_str())
+            .collect();
+
+        return Err(AnalysisError::Invalid(format!(
+            "which cell is the baseline? Name values of axes, of {}",
+            names.join(", ")
+        )));
     }
 
-    if let Some(at) = query.moment() {
-        let unsampled = query.read_samples(rows, at, &mut |key, values| {
-            let end = TrialEnd::Completed(values.selection_value);
-            trials.entry(key.cell).or_default().add_trial(
-                key.repeat,
-                values.metric_value,
-                Some(end),
-            );
-        })?;
-
-        for (cell, trials) in &mut trials {
-            trials.ends.sort_unstable_by_key(|(repeat, _)| *repeat);
-            if unsampled.contains(cell) {
-                trials.ends.clear();
-            }
+    let mut baseline: Vec<(usize, u64)> = Vec::new();
+    for (name, text) in named {
+        let axis = find_axis(spec.grid.axes(), name)?;
+        if baseline.iter().any(|(known, _)| *known == axis) {
+            return Err(AnalysisError::Invalid(format!(
+                "the axis '{name}' stands twice in the baseline"
+            )));
         }
+
+        baseline.push((axis, find_value(&spec.grid.axes()[axis], text)?));
     }
 
-    Ok(trials)
-}
-
-impl CellTrials {
-    fn add_trial(&mut self, repeat: u32, value: f64, end: Option<TrialEnd>) {
-        self.ends.extend(end.map(|end| (repeat, end)));
-        if value.is_finite() {
-            self.values.push((repeat, value));
-        }
-    }
-}
-
-/// The values of a part of the trials, NaN of those without one, and how they ended; nothing of those of which their curves tell.
-fn read_range_ends(
-    query: &TableQuery,
-    rows: RowSource<'_>,
-    reader: &dyn StoreReader,
-    part: TrialRange,
-) -> Result<Vec<(TrialKey, f64, Option<TrialEnd>)>, StoreError> {
-    let at: Option<Length> = query.moment();
-    let mut limit = (u64::MAX, None);
-    let mut ended = Vec::new();
-    reader.read_ended_trials(rows.sweep, part, &mut |trial| {
-        if limit.0 != trial.key.cell {
-            let steps = |at| {
-                Some(
-                    rows.spec
-                        .grid
-                        .resolve_config(trial.key.cell)
-                        .ok()?
-                        .length_in_steps(at),
-                )
-            };
-
-            limit = (trial.key.cell, at.and_then(steps));
-        }
-
-        let metric = |column: usize| trial.metrics.get(column).unwrap_or(f64::NAN);
-        let (value, end) = match trial.outcome {
-            Outcome::Completed if at.is_some() => (f64::NAN, None),
-            Outcome::Completed => (
-                metric(query.metric_column()),
-                Some(TrialEnd::Completed(metric(query.selection_column()))),
-            ),
-            Outcome::Diverged { step } if limit.1.is_some_and(|limit| step > limit) => {
-                (f64::NAN, None)
-            }
-            Outcome::Diverged { .. } => (f64::NAN, Some(TrialEnd::Diverged)),
-            Outcome::Failed { .. } => (f64::NAN, Some(TrialEnd::Failed)),
-        };
-
-        ended.push((trial.key, value, end));
-    })?;
-
-    Ok(ended)
+    Ok(baseline)
 }
 
 /// Values of repeats that both have; both are in the order of repeats.
@@ -419,8 +276,8 @@ impl CompareQuery {
             ));
         }
 
-        if !self.fixed_streams.is_empty() && paired.n > 1 {
-            notes.push(format!("given the fixed {}", self.fixed_streams));
+        if !self.conditions.fixed_streams.is_empty() && paired.n > 1 {
+            notes.push(format!("given the fixed {}", self.conditions.fixed_streams));
         }
 
         match (here.count_without_value(), there.count_without_value()) {
@@ -435,7 +292,10 @@ impl CompareQuery {
 
     /// What is to be known of all contrasts; empty if nothing is.
     pub fn describe_caveats(&self, contrasts: &[CellContrast]) -> String {
-        let stops = self.stops_early.then(|| NOT_WIDENED_NOTE.to_owned());
+        let stops = self
+            .conditions
+            .stops_early
+            .then(|| NOT_WIDENED_NOTE.to_owned());
         let too_few = Some(self.describe_too_few_repeats(contrasts)).filter(|why| !why.is_empty());
         too_few
             .into_iter()
@@ -474,65 +334,6 @@ fn repeats_for_significance(tests: usize) -> u64 {
     (1..)
         .find(|n| 2.0 * 0.5_f64.powi(*n) * tests as f64 <= 0.05)
         .map_or(0, |n| n as u64)
-}
-
-/// The index of the value that a user means by `text`: the one that is exactly that, or the only one that tables round to it.
-pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, AnalysisError> {
-    let text = text.trim();
-    match axis.matching_value_indices(text)[..] {
-        [only] => Ok(only),
-        [] => {
-            let hint = match text
-                .parse()
-                .ok()
-                .and_then(|wanted| nearest_number(axis, wanted))
-            {
-                Some(nearest) => format!("the nearest is {}", format_shortest(nearest)),
-                None => {
-                    let words: Vec<String> = (0..axis.len().min(50))
-                        .map(|i| axis.value_at(i).to_string())
-                        .collect();
-                    ergodic_common::spec_file::error::suggest_nearest(
-                        text,
-                        words.iter().map(String::as_str),
-                    )
-                }
-            };
-
-            Err(AnalysisError::Unknown(format!(
-                "the axis '{}' has no value '{text}', {hint}",
-                axis.name
-            )))
-        }
-        ref several => {
-            let all: Vec<String> = several
-                .iter()
-                .take(MAX_NAMED)
-                .map(|i| axis.value_at(*i).to_string())
-                .collect();
-            let more = several.len() - all.len();
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-
-            Err(AnalysisError::Invalid(format!(
-                "the axis '{}' has {} values that '{text}' may stand for, rounded: {}{more}; give one in full",
-                axis.name,
-                several.len(),
-                all.join(", ")
-            )))
-        }
-    }
-}
-
-/// Candidates that are named.
-const MAX_NAMED: usize = 8;
-
-fn nearest_number(axis: &Axis, wanted: f64) -> Option<f64> {
-    let numbers = (0..axis.len()).filter_map(|i| axis.number_at(i));
-    numbers.min_by(|a, b| (a - wanted).abs().total_cmp(&(b - wanted).abs()))
 }
 
 #[cfg(test)]

@@ -8,11 +8,18 @@
 pub mod compare;
 pub mod distance;
 pub mod effects;
+mod error;
+mod groups;
+mod lookup;
+mod pages;
+mod query;
 pub mod ranking;
+mod row_source;
 pub mod sample_size;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod trial_values;
 pub mod variance;
 
-pub use table::AnalysisError;
+pub use error::AnalysisError;

@@ -15,11 +15,8 @@ use ergodic_common::spec::stopping_rule::StoppingCriterion;
 
 use crate::estimators::Sample;
 use crate::estimators::crossed::Crossing;
-use crate::estimators::rank::{Ranks, TrialEnd, better_first};
+use crate::estimators::rank::{CellEnds, Ranks, TrialEnd, better_first};
 use crate::estimators::special::student_t_cdf;
-
-/// What a cell's trials came to, in the order of repeats.
-pub type CellEnds = Vec<(u32, TrialEnd)>;
 
 /// What a row did, in the order of repeats: mean of the values, none where one is not finite or diverged, and mean share of others
 /// that did better.

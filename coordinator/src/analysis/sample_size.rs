@@ -4,8 +4,9 @@ use ergodic_common::Outcome;
 use ergodic_common::spec::MAX_TRIALS;
 use ergodic_common::spec::stopping_rule::{MIN_FIRST_RUNG, precision_rungs};
 
-use super::AnalysisError;
-use super::table::{RowSource, TableQuery};
+use super::error::AnalysisError;
+use super::query::TableQuery;
+use super::row_source::RowSource;
 use crate::estimators::Sample;
 use crate::estimators::precision::{DECIDING_LEVEL, required_sample_size};
 use crate::store::StoredTrial;

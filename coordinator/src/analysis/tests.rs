@@ -14,10 +14,13 @@ use ergodic_common::trial::Curve;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 use serde_json::Value;
 
-use super::compare::{CompareParams, CompareQuery, read_cell_trials};
+use super::compare::{CompareParams, CompareQuery};
 use super::effects::{EffectsParams, EffectsQuery};
+use super::query::{TableParams, TableQuery, Weighting};
+use super::row_source::RowSource;
 use super::sample_size::compute_sample_size;
-use super::table::{RowSource, TableEntry, TableParams, TableQuery, Weighting};
+use super::table::TableEntry;
+use super::trial_values::read_cell_trials;
 use crate::estimators::paired::{
     PairedDifferences, holm_correction, sign_test, wilcoxon_signed_rank,
 };

@@ -3,7 +3,7 @@
 use ergodic_common::random_streams::RandomStream;
 
 use super::Sample;
-use super::sample::RepeatCluster;
+use super::cluster::RepeatCluster;
 use super::special::{normal_cdf, normal_quantile};
 
 /// Resamples of each sample.

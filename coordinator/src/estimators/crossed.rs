@@ -10,17 +10,9 @@ use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
 
-use super::sample::RepeatCluster;
-use crate::analysis::variance::CrossedLayout;
-
-/// How well a mean is known.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MeanUncertainty {
-    /// Variance of the mean.
-    pub variance: f64,
-    /// Degrees of freedom of its estimate.
-    pub degrees: f64,
-}
+use super::cluster::RepeatCluster;
+use crate::estimators::cluster::MeanUncertainty;
+use crate::estimators::crossed_layout::CrossedLayout;
 
 /// The crossed streams of a sweep.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,7 +5,9 @@
 
 pub mod bootstrap;
 pub mod chance;
+pub mod cluster;
 pub mod crossed;
+pub mod crossed_layout;
 pub mod paired;
 pub mod precision;
 pub mod rank;

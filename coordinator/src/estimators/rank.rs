@@ -309,6 +309,9 @@ fn mean_of_present(values: impl Iterator<Item = Option<f64>>) -> f64 {
     sum / n.max(1.0)
 }
 
+/// What a cell's trials came to, in the order of repeats.
+pub type CellEnds = Vec<(u32, TrialEnd)>;
+
 #[cfg(test)]
 mod tests {
     use super::TrialEnd::{Completed, Diverged, Failed};

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::crossed::{Crossing, MeanUncertainty};
+use super::cluster::MeanUncertainty;
+use super::crossed::Crossing;
 use super::special::student_t_quantile;
+use crate::estimators::cluster::RepeatCluster;
 
 /// Values that are numbers, in the order in which they are added up, and sorted. Of infinite ones, which a loss can have, there are
 /// quantiles, and a mean, which is infinite; no spread.
@@ -17,15 +19,6 @@ pub struct Sample {
     repeats: Option<Vec<RepeatCluster>>,
     /// Where repeats share crossed streams: how well the mean is known, if it is known how well.
     crossed: Option<Option<MeanUncertainty>>,
-}
-
-/// The values of one repeat.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct RepeatCluster {
-    /// Sum of what they are above the sample's mean.
-    pub deviation_sum: f64,
-    /// How many.
-    pub n: u32,
 }
 
 impl Sample {

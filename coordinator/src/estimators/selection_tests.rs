@@ -15,7 +15,8 @@ use super::crossed::Crossing;
 use super::rank::{Ranks, TrialEnd};
 use super::special::student_t_cdf;
 use super::{Sample, bootstrap};
-use crate::analysis::ranking::{CellEnds, rank_rows};
+use crate::analysis::ranking::rank_rows;
+use crate::estimators::rank::CellEnds;
 
 fn fixture(key: &str) -> Vec<Value> {
     let fixture: Value =

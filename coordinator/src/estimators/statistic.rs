@@ -6,8 +6,18 @@ use ergodic_common::spec_file::error::suggest_nearest;
 
 use super::sample::wilson_interval;
 use super::{Sample, bootstrap, precision};
-use crate::analysis::AnalysisError;
 use crate::records::OutcomeCounts;
+
+/// Why a statistic cannot be computed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StatisticError {
+    /// No statistic has this name.
+    #[error("{0}")]
+    Unknown(String),
+    /// The statistic cannot have these parameters, or there are too many of them.
+    #[error("{0}")]
+    Invalid(String),
+}
 
 /// A statistic that was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,10 +115,10 @@ impl Statistic {
     ///
     /// # Errors
     /// There is none, or its percentage is impossible.
-    pub fn parse(name: &str) -> Result<Self, AnalysisError> {
+    pub fn parse(name: &str) -> Result<Self, StatisticError> {
         if name.is_empty() {
             let message = "stat: expected names of statistics with commas between them, as in mean,ci95, found an empty one";
-            return Err(AnalysisError::Invalid(message.to_owned()));
+            return Err(StatisticError::Invalid(message.to_owned()));
         }
 
         let (base, all) = name
@@ -125,7 +135,7 @@ impl Statistic {
         if all && !kind.is_of_values() {
             let message =
                 format!("the statistic '{base}' is of all trials as it is: write it without _all");
-            return Err(AnalysisError::Invalid(message));
+            return Err(StatisticError::Invalid(message));
         }
 
         Ok(Self {
@@ -139,9 +149,9 @@ impl Statistic {
     ///
     /// # Errors
     /// One of them is none, or they are too many.
-    pub fn parse_list(names: &[String]) -> Result<Vec<Self>, AnalysisError> {
+    pub fn parse_list(names: &[String]) -> Result<Vec<Self>, StatisticError> {
         if names.len() > MAX_STATISTICS {
-            return Err(AnalysisError::Invalid(format!(
+            return Err(StatisticError::Invalid(format!(
                 "{} statistics are too many: ask for at most {MAX_STATISTICS}",
                 names.len()
             )));
@@ -242,7 +252,7 @@ impl StatisticKind {
     }
 }
 
-fn parse_family(name: &str) -> Option<Result<StatisticKind, AnalysisError>> {
+fn parse_family(name: &str) -> Option<Result<StatisticKind, StatisticError>> {
     let found = STATISTIC_FAMILIES
         .iter()
         .find_map(|family| Some((family, name.strip_prefix(family.prefix)?)));
@@ -272,7 +282,7 @@ fn parse_family(name: &str) -> Option<Result<StatisticKind, AnalysisError>> {
                 family.prefix, family.example
             );
 
-            Err(AnalysisError::Invalid(message))
+            Err(StatisticError::Invalid(message))
         }
         Some(_) => {
             // Shifted in the text, so that q99.9 means what 0.999 means.
@@ -288,14 +298,14 @@ fn parse_family(name: &str) -> Option<Result<StatisticKind, AnalysisError>> {
     })
 }
 
-fn unknown_statistic(name: &str) -> AnalysisError {
+fn unknown_statistic(name: &str) -> StatisticError {
     let name = &name.chars().take(40).collect::<String>();
     let words = PLAIN_STATISTICS.iter().map(|(word, _)| *word);
     let examples = ["mean_all", "ci95_all", "median_all", "q95", "ci99"];
     let known = words
         .chain(STATISTIC_FAMILIES.iter().map(|family| family.example))
         .chain(examples);
-    AnalysisError::Unknown(format!(
+    StatisticError::Unknown(format!(
         "there is no statistic '{name}', {}",
         suggest_nearest(name, known)
     ))
@@ -347,52 +357,21 @@ impl StatisticInput<'_> {
         }
     }
 
-    /// What is to be known where statistics are missing or degenerate; empty if there is nothing.
+    /// What a reader has to know where statistics are missing or degenerate; empty if there is nothing.
     pub fn describe_caveats(&self, asked: &[Statistic]) -> String {
-        let mut notes = Vec::new();
         let n = self.completed.n() as u64;
-        let counts = &self.counts;
         let spread = asked.iter().any(Statistic::needs_two_values);
         let intervals = asked.is_empty() || spread;
-
-        if counts.done() == 0 {
-            notes.push("no trial has ended yet".to_owned());
-        } else if counts.diverged == counts.done() {
-            notes.push(if counts.diverged == 1 {
-                "the one trial diverged".into()
-            } else {
-                format!("all {} diverged", counts.diverged)
-            });
-        } else if counts.completed == 0 {
-            notes.push("no trial completed".to_owned());
-        } else if n < counts.completed {
-            notes.push(format!(
-                "{} completed trials have no value here",
-                counts.completed - n
-            ));
-        }
-
-        let repeats = self.completed.repeat_clusters().map(<[_]>::len);
-        match self.complete_repeats.filter(|_| n > 1 && intervals) {
-            Some([whole @ ..=1, all]) => notes.push(format!(
-                "the cells of the row have ended {whole} of {all} repeats together: no interval"
-            )),
-            Some([whole, all]) => {
-                notes.push(format!(
-                    "the interval is that of {whole} of {all} repeats, which all cells of the row have ended"
-                ));
-            }
-            None if n > 1 && spread && repeats == Some(1) => {
-                notes.push("values of one repeat: no interval".to_owned())
-            }
-            None => {}
-        }
-
         let of_shares = asked
             .iter()
             .any(|statistic| matches!(statistic.kind, StatisticKind::ShareDiverged(_)));
+
+        let mut notes = Vec::new();
+        notes.extend(self.describe_missing_trials());
+        notes.extend(self.describe_repeats(intervals, spread));
         notes.extend(self.describe_conditions(asked, intervals, of_shares));
 
+        let repeats = self.completed.repeat_clusters().map(<[_]>::len);
         if of_shares
             && !self.completed.is_crossed()
             && repeats.is_some_and(|repeats| (repeats as u64) < n)
@@ -402,13 +381,65 @@ impl StatisticInput<'_> {
             );
         }
 
+        notes.extend(self.describe_values(asked, spread));
+        notes.join("; ")
+    }
+
+    /// Why a group has no values, or fewer than trials.
+    fn describe_missing_trials(&self) -> Option<String> {
+        let n = self.completed.n() as u64;
+        let counts = &self.counts;
+
+        if counts.done() == 0 {
+            Some("no trial has ended yet".to_owned())
+        } else if counts.diverged == counts.done() {
+            Some(if counts.diverged == 1 {
+                "the one trial diverged".into()
+            } else {
+                format!("all {} diverged", counts.diverged)
+            })
+        } else if counts.completed == 0 {
+            Some("no trial completed".to_owned())
+        } else if n < counts.completed {
+            Some(format!(
+                "{} completed trials have no value here",
+                counts.completed - n
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// Of which repeats an interval is, or why there is none.
+    fn describe_repeats(&self, intervals: bool, spread: bool) -> Option<String> {
+        let n = self.completed.n() as u64;
+        let repeats = self.completed.repeat_clusters().map(<[_]>::len);
+
+        match self.complete_repeats.filter(|_| n > 1 && intervals) {
+            Some([whole @ ..=1, all]) => Some(format!(
+                "the cells of the row have ended {whole} of {all} repeats together: no interval"
+            )),
+            Some([whole, all]) => Some(format!(
+                "the interval is that of {whole} of {all} repeats, which all cells of the row have ended"
+            )),
+            None if n > 1 && spread && repeats == Some(1) => {
+                Some("values of one repeat: no interval".to_owned())
+            }
+            None => None,
+        }
+    }
+
+    /// What is degenerate about the values themselves.
+    fn describe_values(&self, asked: &[Statistic], spread: bool) -> Vec<String> {
+        let n = self.completed.n();
+        let mut notes = Vec::new();
+
         if n == 1 && spread {
             notes.push("one value: no spread, no interval".to_owned());
         }
         if n > 1 && spread && self.completed.min() == self.completed.max() {
             notes.push("all values are equal".to_owned());
         }
-
         if self.completed.values().iter().any(|x| x.is_infinite()) {
             notes.push("a value is infinite, and so is the mean".to_owned());
         }
@@ -416,7 +447,7 @@ impl StatisticInput<'_> {
             notes.push("a diverged trial has no value of this metric".to_owned());
         }
 
-        notes.join("; ")
+        notes
     }
 }
 

@@ -52,30 +52,10 @@ const DASHES: [&[f64]; 3] = [&[], &[7.0, 3.0], &[2.0, 2.5]];
 /// There is nothing to draw, there are too many, or the picture is too small.
 pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, String> {
     let lines = drawable_curves(curves)?;
-    let mut notes = curves.notes.clone();
-    let left_out = |is: fn(f64) -> bool| {
-        curves
-            .lines
-            .iter()
-            .flat_map(|line| &line.points)
-            .filter(|p| is(p.mean))
-            .count()
-    };
-    let infinite = left_out(|mean| !mean.is_finite());
-
-    let below = left_out(|mean| mean.is_finite() && mean <= 0.0);
-    if infinite > 0 {
-        notes.push(format!("{infinite} points are infinite, and left out."));
-    }
-
-    if below > 0 && curves.log {
-        notes.push(format!(
-            "{below} points at or below 0 have no place on a logarithmic scale."
-        ));
-    }
-
     let x = step_scale(&lines);
     let (y, cut) = value_scale(&lines, curves.log);
+    let mut notes = curves.notes.clone();
+    notes.extend(describe_left_out_points(curves));
     if cut {
         notes.push(
             "Bands are cut where they leave the frame: they are far wider than most, or reach 0."
@@ -112,19 +92,7 @@ pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, Strin
 
     for (at, line) in lines.iter().enumerate() {
         let points: Vec<_> = line.points.iter().map(|p| place(p.step, p.mean)).collect();
-        if points.len() == 1 {
-            sheet.scene.add_circle(
-                points[0],
-                3.0,
-                Some(Fill {
-                    colour: curve_colour(at),
-                    opacity: 1.0,
-                }),
-                None,
-            );
-        }
-
-        sheet.scene.add_line(points, curve_stroke(at));
+        draw_mean_line(&mut sheet.scene, points, at);
     }
 
     frame::draw_frame(&mut sheet.scene, area);
@@ -133,6 +101,44 @@ pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, Strin
     }
 
     Ok(sheet.scene)
+}
+
+/// How many points have no place in the picture, and why.
+fn describe_left_out_points(curves: &CurvesPlot) -> Vec<String> {
+    let means = curves
+        .lines
+        .iter()
+        .flat_map(|line| &line.points)
+        .map(|point| point.mean);
+    let infinite = means.clone().filter(|mean| !mean.is_finite()).count();
+    let below = means
+        .filter(|mean| mean.is_finite() && *mean <= 0.0)
+        .count();
+    let mut notes = Vec::new();
+
+    if infinite > 0 {
+        notes.push(format!("{infinite} points are infinite, and left out."));
+    }
+    if below > 0 && curves.log {
+        notes.push(format!(
+            "{below} points at or below 0 have no place on a logarithmic scale."
+        ));
+    }
+
+    notes
+}
+
+/// A line through the means of a curve; a dot where there is only one.
+fn draw_mean_line(scene: &mut Scene, points: Vec<(f64, f64)>, at: usize) {
+    if let [point] = points[..] {
+        let fill = Fill {
+            colour: curve_colour(at),
+            opacity: 1.0,
+        };
+        scene.add_circle(point, 3.0, Some(fill), None);
+    }
+
+    scene.add_line(points, curve_stroke(at));
 }
 
 fn metric_label(curves: &CurvesPlot) -> String {

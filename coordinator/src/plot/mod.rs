@@ -12,9 +12,9 @@ pub mod distribution;
 mod font;
 mod frame;
 pub mod heatmap;
-mod png;
+pub mod png;
 mod scene;
-mod svg;
+pub mod svg;
 #[cfg(test)]
 mod tests;
 

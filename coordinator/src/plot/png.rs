@@ -9,7 +9,11 @@ use super::scene::{Anchor, Fill, Mark, Scene, SceneShape, SceneText, Stroke};
 /// Most dots of an image: 256 MiB in memory.
 const MAX_DOTS: f64 = 6.7e7;
 
-pub(super) fn render_png(scene: &Scene, dots: f64) -> Result<Vec<u8>, String> {
+/// The picture as PNG, with `dots` dots per pixel.
+///
+/// # Errors
+/// The image would have more than [`MAX_DOTS`] dots.
+pub fn render_png(scene: &Scene, dots: f64) -> Result<Vec<u8>, String> {
     let width = (scene.width * dots).ceil();
     let height = (scene.height * dots).ceil();
     if width * height > MAX_DOTS {

@@ -243,17 +243,4 @@ impl Scene {
             Anchor::Middle,
         );
     }
-
-    /// The picture as an SVG document.
-    pub fn to_svg(&self) -> String {
-        super::svg::render_svg(self)
-    }
-
-    /// The picture as PNG, in so many dots to a pixel.
-    ///
-    /// # Errors
-    /// It would be too large.
-    pub fn to_png(&self, dots: f64) -> Result<Vec<u8>, String> {
-        super::png::render_png(self, dots)
-    }
 }

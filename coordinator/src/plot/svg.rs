@@ -8,7 +8,8 @@ use super::colour::{Colour, PAPER};
 use super::font::FONT_FAMILIES;
 use super::scene::{Anchor, Fill, Mark, Scene, SceneShape, SceneText, Stroke};
 
-pub(super) fn render_svg(scene: &Scene) -> String {
+/// The picture as an SVG document.
+pub fn render_svg(scene: &Scene) -> String {
     let w = format_number(scene.width);
     let h = format_number(scene.height);
     let mut out = format!(

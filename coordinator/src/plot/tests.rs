@@ -319,7 +319,7 @@ fn pictures_are_as_they_were_when_somebody_looked_at_them() {
 
     for (name, scene) in pictures() {
         let file = dir.join(format!("{name}.svg"));
-        let svg = scene.to_svg();
+        let svg = svg::render_svg(&scene);
 
         if writing {
             std::fs::create_dir_all(&dir).expect("a directory can be made");
@@ -344,7 +344,7 @@ fn a_png_has_the_same_bytes_everywhere() {
     let hashes: Vec<String> = pictures()
         .iter()
         .map(|(_, scene)| {
-            blake3::hash(&scene.to_png(2.0).expect("an image")).to_hex()[..16].to_owned()
+            blake3::hash(&png::render_png(scene, 2.0).expect("an image")).to_hex()[..16].to_owned()
         })
         .collect();
     assert_eq!(hashes, PNGS);
@@ -370,7 +370,7 @@ fn a_png_that_is_too_large_is_refused() {
         ..look("huge")
     };
     let scene = heatmap::draw_heatmap(&heat(), &huge).expect("it can be drawn");
-    assert!(scene.to_png(2.0).is_err_and(|e| e.contains("too large")));
+    assert!(png::render_png(&scene, 2.0).is_err_and(|e| e.contains("too large")));
 }
 
 /// The place that a text takes.
@@ -1001,9 +1001,8 @@ fn one_trial_is_a_dot_in_the_middle_of_its_row_and_has_neither_box_nor_density()
 #[test]
 fn names_cannot_break_out_of_an_svg() {
     let title = "<script>\"&\u{1}";
-    let svg = curves::draw_curves(&curves_of(1, false), &look(title))
-        .expect("it can be drawn")
-        .to_svg();
+    let scene = curves::draw_curves(&curves_of(1, false), &look(title)).expect("it can be drawn");
+    let svg = svg::render_svg(&scene);
     assert!(
         svg.contains("&lt;script&gt;&quot;&amp;\\u0001") && !svg.contains("<script"),
         "{svg}"

@@ -4,9 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::error::StoreError;
 use super::postgres::PostgresStore;
 use super::sqlite::SqliteStore;
-use super::{Store, StoreError};
+use super::traits::Store;
 
 /// Where a store is, as said with `--store`.
 #[derive(Clone)]

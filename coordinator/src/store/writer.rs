@@ -10,7 +10,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{ReferencedBlobs, StoreError, StoreWrite, StoreWriter, WriteOutput};
+use super::error::StoreError;
+use super::traits::{ReferencedBlobs, StoreWriter};
+use super::writes::{StoreWrite, WriteOutput};
 use crate::failpoint;
 
 /// Called with what became of a write.

@@ -11,8 +11,9 @@ use serde_json::Value;
 use super::agreement::Agreement;
 use super::labels::{PredictedLabels, find_common_repeats};
 use super::permutation::{run_permutation_test, smallest_p_value};
+use super::query::{DistanceParams, DistanceQuery};
 use super::split_half::SplitHalfDistances;
-use super::{CellSelector, DistanceParams, DistanceQuery};
+use crate::analysis::lookup::CellSelector;
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../../../../tests/oracles/analysis.json"))

@@ -4,7 +4,7 @@ use ergodic_common::Spec;
 use ergodic_common::spec_file::node::SpecValue;
 
 use super::least_squares::ModelColumns;
-use crate::analysis::AnalysisError;
+use crate::analysis::error::AnalysisError;
 
 /// One axis, or several that move together.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,13 +2,25 @@
 //!
 //! `tests/oracles/analysis.py` makes the fixture.
 
+use std::collections::BTreeMap;
+
+use ergodic_common::Spec;
+use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use ergodic_common::spec::SpecSource;
+use ergodic_common::spec_file::node::SpecValue;
 use serde_json::Value as Json;
 
 use super::design::EffectsDesign;
 use super::resample::RepeatBlocks;
+use crate::analysis::effects::best_cells::{find_best_cells, mean_value};
+use crate::analysis::effects::caveats::describe_caveats;
+use crate::analysis::effects::model::{EffectDraws, EffectsModel};
+use crate::analysis::effects::query::check_resampling_work;
 use crate::analysis::effects::*;
+use crate::analysis::trial_values::CellTrials;
+use crate::estimators::bootstrap::RESAMPLES;
+use crate::estimators::crossed::Crossing;
 
 /// A sweep of axes with so many values each, and what else `[grid]` has.
 fn sweep(levels: &[usize], more: &str) -> Spec {
@@ -492,7 +504,7 @@ fn what_cannot_be_known_is_left_out_or_refused() {
     );
 
     assert!(
-        super::describe_caveats(&spec, &lone.design, &blocks, &drawn)
+        super::caveats::describe_caveats(&spec, &lone.design, &blocks, &drawn)
             .join(" ")
             .contains("one repeat")
     );

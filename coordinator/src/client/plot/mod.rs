@@ -15,7 +15,7 @@ use super::Client;
 use super::query::{query_status, query_table};
 use super::render::{AxisFormats, RowSelection, is_stream, write_atomic_file};
 use super::status_text::{count_done_trials, format_trial_count};
-use crate::plot::{AxisLevel, PlotStyle, Scene};
+use crate::plot::{AxisLevel, PlotStyle, Scene, png, svg};
 
 /// `--kind`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -135,11 +135,11 @@ pub async fn plot_sweep(
         .transpose()?;
     let scene = draw_scene(client, sweep, options).await?;
     let Some((path, form)) = output else {
-        return Ok(Some(scene.to_svg()));
+        return Ok(Some(svg::render_svg(&scene)));
     };
     let bytes = match form {
-        ImageFormat::Svg => scene.to_svg().into_bytes(),
-        ImageFormat::Png => scene.to_png(PNG_SCALE).map_err(bad_input_error)?,
+        ImageFormat::Svg => svg::render_svg(&scene).into_bytes(),
+        ImageFormat::Png => png::render_png(&scene, PNG_SCALE).map_err(bad_input_error)?,
     };
     write_atomic_file(path, &bytes)?;
 
@@ -225,7 +225,7 @@ fn check_options(options: &PlotOptions) -> Result<(), UserError> {
         (options.baseline.is_some(), "--baseline", &[PlotKind::Pairs]),
         (
             options.log,
-            "--log",
+            "--log-scale",
             &[PlotKind::Heatmap, PlotKind::Curves, PlotKind::Distribution],
         ),
         (

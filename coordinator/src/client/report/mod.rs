@@ -18,6 +18,7 @@ use super::plot::{MAX_CURVES, PlotKind, PlotOptions, check_plot_size, draw_scene
 use super::query::{query_status, query_table, query_trials};
 use super::render::{is_missing_ranks, write_atomic_file};
 use super::status_text::{count_done_trials, format_audit_status, format_duration, state_word};
+use crate::plot::svg;
 
 /// Most rows of a table of the page.
 const MAX_ROWS: usize = 200;
@@ -242,7 +243,7 @@ async fn report_figure(
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
     match draw_scene(client, sweep, options).await {
-        Ok(scene) => page.add_figure(&scene.to_svg()),
+        Ok(scene) => page.add_figure(&svg::render_svg(&scene)),
         Err(error) if matches!(error.code, ErrorCode::BadInput | ErrorCode::NotFound) => {
             page.add_paragraph(&format!(
                 "No {}: {}.",
@@ -275,7 +276,7 @@ async fn report_curves(
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
     if let Ok(scene) = draw_scene(client, &table.sweep, &options).await {
-        page.add_figure(&scene.to_svg());
+        page.add_figure(&svg::render_svg(&scene));
         return Ok(());
     }
 

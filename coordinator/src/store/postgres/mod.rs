@@ -6,6 +6,7 @@
 //! answer got lost.
 
 mod session;
+mod statements;
 
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -15,10 +16,13 @@ use session::PgSession;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
+use super::error::StoreError;
+use super::reader::StoreReader;
+use super::snapshot_readers::SnapshotReaders;
 use super::sql::{SqlConnection, SqlRow, apply_write, select_number};
-use super::{
-    Leader, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput,
-};
+use super::traits::{Store, StoreWriter};
+use super::types::Leader;
+use super::writes::{StoreWrite, WriteOutput};
 
 /// What makes each version of the schema out of the one before.
 const MIGRATIONS: [&str; 7] = [

@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 use ergodic_common::TrialKey;
 use ergodic_common::spec::SpecSource;
 
+use super::param::SqlParam;
 use super::read::find_sweep;
-use super::write::{
-    encode_settings, insert_audits_in_chunks, insert_stored_rows, insert_sweep, set_state,
-    update_sweep_row,
-};
-use super::{SqlConnection, SqlParam, read_whole_trial_row, whole_trials};
+use super::rows::read_whole_trial_row;
+use super::write::audits::insert_audits_in_chunks;
+use super::write::results::insert_stored_rows;
+use super::write::sweeps::{encode_settings, insert_sweep, set_state, update_sweep_row};
+use super::{SqlConnection, whole_trials};
 use crate::records::{SweepRow, SweepState};
 use crate::store::encoding::encode_files;
-use crate::store::{Attempt, Audit, StoreError, StoreReader, StoredTrial, SuccessorSweep};
+use crate::store::error::StoreError;
+use crate::store::reader::StoreReader;
+use crate::store::types::{Attempt, Audit, StoredTrial};
+use crate::store::writes::SuccessorSweep;
 
 /// Rows copied at a time, if they are small.
 const ROWS_PER_COPY: i64 = 256;

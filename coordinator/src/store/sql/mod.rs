@@ -2,53 +2,22 @@
 //! numbered in the order in which they first appear, which is how both of them understand `$1`.
 
 mod extend;
+pub(super) mod param;
 mod read;
 mod reuse;
+pub(super) mod rows;
 mod write;
 
 use ergodic_common::TrialKey;
-pub(super) use read::{
-    read_trial_key, read_whole_trial_row, select_whole_trials_one_by_one, whole_trials,
-};
+pub(super) use read::{select_whole_trials_one_by_one, whole_trials};
 pub(super) use write::apply_write;
 
-use super::encoding::{attempt_checksum, encode_finding};
-use super::{Attempt, Audit, StoreError, Twin};
-
-/// A parameter of a statement.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum SqlParam<'a> {
-    Int(i64),
-    Real(f64),
-    Text(&'a str),
-    OptionalText(Option<&'a str>),
-    Bytes(Option<&'a [u8]>),
-}
-
-impl From<i64> for SqlParam<'_> {
-    fn from(value: i64) -> Self {
-        Self::Int(value)
-    }
-}
-
-impl From<u32> for SqlParam<'_> {
-    fn from(value: u32) -> Self {
-        Self::Int(value.into())
-    }
-}
-
-/// Numbers of cells, leases and epochs stay far below 2^63.
-impl From<u64> for SqlParam<'_> {
-    fn from(value: u64) -> Self {
-        Self::Int(value as i64)
-    }
-}
-
-impl<'a> From<&'a str> for SqlParam<'a> {
-    fn from(value: &'a str) -> Self {
-        Self::Text(value)
-    }
-}
+use super::checksum::attempt_checksum;
+use super::encoding::encode_finding;
+use super::error::StoreError;
+use super::types::{Attempt, Audit};
+use super::writes::Twin;
+use crate::store::sql::param::SqlParam;
 
 /// A row, its fields by position.
 pub(super) trait SqlRow {
@@ -136,7 +105,7 @@ pub(super) trait SqlConnection {
                 (*number).into(),
                 attempt.cause.as_str().into(),
                 attempt.worker.as_str().into(),
-                SqlParam::Real(attempt.seconds),
+                param::SqlParam::Real(attempt.seconds),
                 attempt_checksum(sweep, *key, *number, attempt).into(),
             ];
 

@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use ergodic_common::random_streams::audit_draw;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use super::read::{read_trial_row, small_trials};
-use super::write::{insert_audits_in_chunks, insert_sweep};
-use super::{
-    SqlConnection, SqlParam, read_trial_key, read_whole_trial_row, select_all, select_number,
-    whole_trials,
-};
+use super::param::SqlParam;
+use super::read::small_trials;
+use super::rows::{read_trial_key, read_trial_row, read_whole_trial_row};
+use super::write::audits::insert_audits_in_chunks;
+use super::write::sweeps::insert_sweep;
+use super::{SqlConnection, select_all, select_number, whole_trials};
 use crate::records::Finding;
-use crate::store::{
-    Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreError, StoreReader, StoredTrial,
-};
+use crate::store::error::StoreError;
+use crate::store::reader::StoreReader;
+use crate::store::types::{Audit, StoredTrial};
+use crate::store::writes::{CommitBatch, ReuseSource, ReusedCell, ReusingSweep};
 
 /// Rows read at a time, if they are small.
 const ROWS_PER_COPY: i64 = 256;

@@ -11,7 +11,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 
 /// What a file is, whatever it is called: its device, and its number there.
 type FileIdentity = (u64, u64);

@@ -2,16 +2,17 @@ use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{Curve, Predictions};
-use ergodic_common::{Outcome, Spec};
+use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 use crate::interval_set::IntervalSet;
 use crate::records::{
     DataPin, EndedLease, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
 };
+use crate::store::TrialRange;
 use crate::store::sqlite::*;
-use crate::store::{
-    Audit, ClearedRows, CommitBatch, CommitReport, ReuseSource, ReusedCell, ReusingSweep,
-    RowCursor, SampledTrial, StoredTrial, TrialRange,
+use crate::store::types::{Audit, RowCursor, SampledTrial, StoredTrial};
+use crate::store::writes::{
+    ClearedRows, CommitBatch, CommitReport, ReuseSource, ReusedCell, ReusingSweep,
 };
 
 fn sweep() -> SweepRow {

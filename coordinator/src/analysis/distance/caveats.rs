@@ -1,0 +1,125 @@
+//! What a reader has to know of distances, and why there may be none.
+
+use ergodic_common::Spec;
+
+use crate::analysis::distance::permutation;
+use crate::analysis::distance::query::DistanceQuery;
+use crate::analysis::distance::types::CellPredictions;
+use crate::analysis::error::AnalysisError;
+use crate::core::queries::describe_cell;
+
+/// What crossed streams do to distances.
+const CROSSED_NOTE: &str = "repeats share crossed streams: halves and different repeats have some in common, so that distances are a little \
+                       small, and there is no test";
+
+impl DistanceQuery {
+    /// What is to be known of two cells.
+    pub(super) fn describe_pair_caveats(
+        &self,
+        spec: &Spec,
+        gathered: &CellPredictions,
+        n: usize,
+        permutations: u32,
+    ) -> String {
+        let mut notes: Vec<String> = match n {
+            0 => vec!["no repeat in common".to_owned()],
+            1 => vec!["one repeat in common: it has no halves".to_owned()],
+            _ => Vec::new(),
+        };
+
+        let independent = spec.seeds.crossed.is_empty();
+        notes.extend((n > 1 && !independent).then(|| CROSSED_NOTE.to_owned()));
+        let smallest = permutation::smallest_p_value(n, permutations);
+        if n > 1 && smallest > 0.01 && independent {
+            notes.push(format!(
+                "with {n} repeats, no p below {smallest:.2} is possible"
+            ));
+        }
+
+        if n > permutation::MAX_REPEATS {
+            notes.push(format!(
+                "no test of more than {} repeats",
+                permutation::MAX_REPEATS
+            ));
+        }
+
+        notes.extend(
+            (0..self.cells.len())
+                .map(|at| self.describe_left_out(spec, gathered, at))
+                .filter(|note| !note.is_empty()),
+        );
+
+        notes.join("; ")
+    }
+
+    /// What is to be known of a cell beside itself.
+    pub(super) fn describe_cell_caveats(
+        &self,
+        spec: &Spec,
+        gathered: &CellPredictions,
+        at: usize,
+    ) -> String {
+        let crossed = (!spec.seeds.crossed.is_empty()).then(|| CROSSED_NOTE.to_owned());
+        let left_out =
+            Some(self.describe_left_out(spec, gathered, at)).filter(|note| !note.is_empty());
+        crossed
+            .into_iter()
+            .chain(left_out)
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    /// Trials of a cell that are left out; empty if none is.
+    fn describe_left_out(&self, spec: &Spec, gathered: &CellPredictions, at: usize) -> String {
+        let counts = gathered.counts[at];
+        let open = u64::from(spec.repeats).saturating_sub(counts.done());
+        let left_out = [
+            (counts.diverged, "diverged"),
+            (counts.failed, "failed"),
+            (open, "not done yet"),
+        ];
+        let words: Vec<String> = left_out
+            .iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, what)| format!("{n} {what}"))
+            .collect();
+        if words.is_empty() {
+            return String::new();
+        }
+
+        format!(
+            "left out of {}: {}",
+            describe_cell(spec, self.cells[at]),
+            words.join(", ")
+        )
+    }
+
+    /// Why there is nothing to compare.
+    pub(super) fn nothing_to_compare(
+        &self,
+        spec: &Spec,
+        gathered: &CellPredictions,
+    ) -> AnalysisError {
+        let notes = (0..self.cells.len())
+            .map(|at| self.describe_left_out(spec, gathered, at))
+            .filter(|note| !note.is_empty());
+        let notes: Vec<String> = notes.take(5).collect();
+        let why = match notes.is_empty() {
+            true => {
+                format!(
+                    "the sweep has {} per cell",
+                    if spec.repeats == 1 {
+                        "one repeat"
+                    } else {
+                        "too few repeats"
+                    }
+                )
+            }
+            false => notes.join("; "),
+        };
+
+        AnalysisError::Unknown(format!(
+            "a distance needs two repeats that the cells have in common, for two halves: {why}"
+        ))
+    }
+}

@@ -1,0 +1,227 @@
+//! The question about distances, checked against a sweep and against what would take too long.
+
+use ergodic_common::Spec;
+use ergodic_common::config::Length;
+use ergodic_common::spec::Moment;
+
+use crate::analysis::distance::split_half;
+use crate::analysis::error::AnalysisError;
+use crate::analysis::lookup::{CellSelector, find_cell};
+use crate::core::queries::describe_cell;
+
+/// What is to be known.
+#[derive(Debug, Clone, Copy)]
+pub struct DistanceParams<'a> {
+    /// Two cells, or none for any two of all.
+    pub between: &'a [CellSelector],
+    /// When; empty for every moment between two cells, and for the last one otherwise.
+    pub at: &'a str,
+    /// Random swaps of the test between two cells.
+    pub permutations: u32,
+}
+
+/// A question that was checked against a sweep.
+#[derive(Debug, Clone)]
+pub struct DistanceQuery {
+    pub(super) cells: Vec<u64>,
+    pub(super) moments: Vec<Moment>,
+    pub(super) points: usize,
+    /// Swaps, if there is a test.
+    pub(super) permutations: Option<u32>,
+}
+
+/// Most cells of which any two are looked at.
+pub const MAX_CELLS: usize = 64;
+
+/// Most bytes of predictions that are held at a time.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Most sums of one answer: a minute or so on two cores.
+const MAX_SUMS: u64 = 400_000_000_000;
+
+/// Most swaps of single repeats; a byte holds six.
+const MAX_SWAPS: u64 = 400_000_000;
+
+/// Fewest and most random swaps.
+const PERMUTATION_LIMITS: std::ops::RangeInclusive<u32> = 99..=99_999;
+
+fn find_pair(spec: &Spec, between: &[CellSelector]) -> Result<Vec<u64>, AnalysisError> {
+    let cells = between
+        .iter()
+        .map(|choice| find_cell(spec, choice))
+        .collect::<Result<Vec<u64>, AnalysisError>>()?;
+    match cells[..] {
+        [a, b] if a != b => Ok(cells),
+        [a, _] => {
+            let message = format!(
+                "both cells are {}: its distance to itself is the null, which stands beside every distance",
+                describe_cell(spec, a)
+            );
+            Err(AnalysisError::Invalid(message))
+        }
+        _ => Err(AnalysisError::Invalid(
+            "between: expected two cells, or none for any two of all".into(),
+        )),
+    }
+}
+
+fn list_all_cells(spec: &Spec) -> Result<Vec<u64>, AnalysisError> {
+    let cells: Vec<u64> = spec.grid.iter().take(MAX_CELLS + 1).collect();
+    match cells.len() {
+        ..=1 => Err(AnalysisError::Unknown(
+            "the sweep has one cell: there is no other for a distance".into(),
+        )),
+        n if n > MAX_CELLS => {
+            let message = format!(
+                "any two of {} cells are too many: at most {MAX_CELLS} cells; name two of them, as in --between lr=0.1 \
+                 lr=0.2",
+                spec.grid.cell_count()
+            );
+            Err(AnalysisError::Invalid(message))
+        }
+        _ => Ok(cells),
+    }
+}
+
+/// The moment that a user means, of those at which predictions are kept.
+fn find_moment(spec: &Spec, kept: &[Moment], cell: u64, at: &str) -> Result<Moment, AnalysisError> {
+    let config = spec.grid.resolve_config(cell).ok();
+    let same = |a: Moment, b: Moment| {
+        a == b
+            || config
+                .as_ref()
+                .is_some_and(|c| a.step_in_trial(c) == b.step_in_trial(c))
+    };
+
+    let wanted = Moment::parse(at);
+    let found = wanted.and_then(|wanted| kept.iter().find(|moment| same(**moment, wanted)));
+    found.copied().ok_or_else(|| {
+        let known: Vec<String> = kept
+            .iter()
+            .map(|moment| format!("\"{}\"", describe_moment(*moment)))
+            .collect();
+        AnalysisError::Unknown(format!(
+            "no predictions are kept at '{at}', only at {}",
+            known.join(", ")
+        ))
+    })
+}
+
+pub(super) fn describe_moment(moment: Moment) -> String {
+    let plural = |n: u64| if n == 1 { "" } else { "s" };
+    match moment {
+        Moment::After(Length::Epochs(n)) => format!("{n} epoch{}", plural(n.into())),
+        Moment::After(Length::Steps(n)) => format!("{n} step{}", plural(n)),
+        Moment::Final => "final".to_owned(),
+    }
+}
+
+impl DistanceQuery {
+    /// Checks a question against a sweep.
+    ///
+    /// # Errors
+    /// The sweep keeps no predictions, there is no such cell or moment, or it is too much.
+    pub fn new(spec: &Spec, question: &DistanceParams<'_>) -> Result<Self, AnalysisError> {
+        let Some(probe) = &spec.measure.probe else {
+            let message = "the sweep keeps no predictions, which distances are between: set probe = { points = 1000 } \
+                           under [measure] of the next one";
+            return Err(AnalysisError::Unknown(message.into()));
+        };
+
+        let is_pair = !question.between.is_empty();
+        let cells = if is_pair {
+            find_pair(spec, question.between)?
+        } else {
+            list_all_cells(spec)?
+        };
+        let moments = match question.at.trim() {
+            "" if is_pair => probe.at.clone(),
+            "" => probe.at.last().copied().into_iter().collect(),
+            at => vec![find_moment(spec, &probe.at, cells[0], at)?],
+        };
+
+        if is_pair && !PERMUTATION_LIMITS.contains(&question.permutations) {
+            let low = PERMUTATION_LIMITS.start();
+            let high = PERMUTATION_LIMITS.end();
+            let message = format!(
+                "permutations: expected a number from {low} to {high}, found {}",
+                question.permutations
+            );
+            return Err(AnalysisError::Invalid(message));
+        }
+
+        let this = Self {
+            cells,
+            moments,
+            points: probe.points as usize,
+            permutations: is_pair.then_some(question.permutations),
+        };
+        this.check_size(spec)?;
+
+        Ok(this)
+    }
+
+    fn check_size(&self, spec: &Spec) -> Result<(), AnalysisError> {
+        let looks = self.cells.len() as u64 * self.moments.len() as u64 * u64::from(spec.repeats);
+        if looks.saturating_mul(self.points as u64) > MAX_BYTES {
+            let message = format!(
+                "{} cells × {} repeats × {} points × {} moments are too many predictions to hold: at most {MAX_BYTES}; \
+                 ask for one moment with --at, or between two cells",
+                self.cells.len(),
+                spec.repeats,
+                self.points,
+                self.moments.len()
+            );
+
+            return Err(AnalysisError::Invalid(message));
+        }
+
+        match self.permutations {
+            Some(permutations) => self.check_swaps(spec, looks * self.points as u64, permutations),
+            None => self.check_pairs(spec),
+        }
+    }
+
+    fn check_swaps(
+        &self,
+        spec: &Spec,
+        labels: u64,
+        permutations: u32,
+    ) -> Result<(), AnalysisError> {
+        let sums = labels * u64::from(permutations);
+        let swaps = u64::from(spec.repeats) * u64::from(permutations);
+        if sums <= MAX_SUMS && swaps <= MAX_SWAPS {
+            return Ok(());
+        }
+
+        let message = format!(
+            "permutations: {permutations} swaps of {} repeats, of {labels} predictions in all, are too many: ask for fewer, \
+             or for one moment with --at",
+            spec.repeats
+        );
+        Err(AnalysisError::Invalid(message))
+    }
+
+    fn check_pairs(&self, spec: &Spec) -> Result<(), AnalysisError> {
+        let classes = spec
+            .grid
+            .resolve_config(self.cells[0])
+            .map_or(u64::from(u8::MAX), |c| c.data.dataset.class_count().into());
+        let pairs = self.cells.len() as u64 * self.cells.len() as u64;
+        if pairs * split_half::SPLITS as u64 * classes * self.points as u64 <= MAX_SUMS {
+            return Ok(());
+        }
+
+        let message = format!(
+            "any two of {} cells at {} points with {classes} classes are too many: name two of the cells with --between",
+            self.cells.len(),
+            self.points
+        );
+        Err(AnalysisError::Invalid(message))
+    }
+
+    /// Numbers of the cells, in the order in which [`Apart`] counts them.
+    pub fn cells(&self) -> &[u64] {
+        &self.cells
+    }
+}

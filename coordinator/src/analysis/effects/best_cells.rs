@@ -1,0 +1,107 @@
+//! Cells by their mean ranks, and how probable it is that each is the best.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::Spec;
+use ergodic_common::metric::Metric;
+use ergodic_common::random_streams::RandomStream;
+
+use crate::analysis::effects::resample;
+use crate::analysis::effects::types::TopCell;
+use crate::analysis::ranking;
+use crate::analysis::ranking::RowRank;
+use crate::analysis::trial_values::CellTrials;
+use crate::estimators::Sample;
+use crate::estimators::bootstrap::RESAMPLES;
+use crate::estimators::rank::{CellEnds, Ranks, TrialEnd};
+
+/// Cells that are named as the best.
+const TOP_CELLS: usize = 10;
+
+pub(super) fn mean_value(values: &[(u32, f64)]) -> Option<f64> {
+    Sample::new(values.iter().map(|(_, value)| *value).collect()).mean()
+}
+
+/// Cells by their mean ranks, the best first, and how many cannot be told from the best.
+pub(super) fn find_best_cells(
+    spec: &Spec,
+    metric: &Metric,
+    trials: &BTreeMap<u64, CellTrials>,
+    ends: &BTreeMap<u64, CellEnds>,
+    stream: Option<RandomStream>,
+) -> (Vec<TopCell>, u64) {
+    let rows: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
+    let places = ranking::rank_rows(spec, metric, ends, &rows);
+    let probabilities = stream.map_or_else(BTreeMap::new, |stream| {
+        best_cell_probabilities(spec, metric, ends, stream)
+    });
+    let of = |((cell, place), trials): ((&u64, &Option<RowRank>), &CellTrials)| {
+        Some(TopCell {
+            cell: *cell,
+            n: trials.values.len() as u64,
+            without_value: trials.count_without_value(),
+            mean: mean_value(&trials.values),
+            rank: (*place)?,
+            probability: (!probabilities.is_empty())
+                .then(|| probabilities.get(cell).copied().unwrap_or(0.0)),
+        })
+    };
+    let mut all: Vec<TopCell> = ends
+        .keys()
+        .zip(&places)
+        .zip(trials.values())
+        .filter_map(of)
+        .collect();
+    all.sort_by_key(|best| best.rank.rank);
+
+    let may_be_best = all.iter().filter(|best| best.rank.may_be_best).count() as u64;
+    all.truncate(TOP_CELLS);
+    (all, may_be_best)
+}
+
+/// The share of resamples of whole repeats in which a cell has the best mean rank; several that have it share the resample, which
+/// says nothing of which of them is better. Nothing for cells that did not go on where others did, and for fewer than two repeats.
+fn best_cell_probabilities(
+    spec: &Spec,
+    metric: &Metric,
+    ends: &BTreeMap<u64, CellEnds>,
+    mut stream: RandomStream,
+) -> BTreeMap<u64, f64> {
+    let contenders = ranking::find_contenders(spec, ends);
+    let lists: Vec<&[(u32, TrialEnd)]> = contenders
+        .iter()
+        .map(|cell| ends[cell].as_slice())
+        .collect();
+    let ranks = Ranks::from_ends(&lists, metric.larger_is_better() == Some(true));
+    let repeats = ranks.repeats().len();
+    if repeats < 2 {
+        return BTreeMap::new();
+    }
+
+    let top = |weights: &[f64]| indices_of_best(&ranks.mean_ranks(weights));
+    let mut shares: BTreeMap<u64, f64> = BTreeMap::new();
+
+    for best in resample::resample_weights(repeats, RESAMPLES, &mut stream, top) {
+        best.iter()
+            .for_each(|at| *shares.entry(contenders[*at]).or_default() += 1.0 / best.len() as f64);
+    }
+
+    shares
+        .into_iter()
+        .map(|(cell, hits)| (cell, hits / RESAMPLES as f64))
+        .collect()
+}
+
+/// Mean ranks that are as near are the same, but for rounding.
+const RANK_TOLERANCE: f64 = 1e-9;
+
+/// Those with the best mean rank; all, where none has one.
+fn indices_of_best(mean_ranks: &[Option<f64>]) -> Vec<usize> {
+    let rank = |at: &usize| mean_ranks[*at].unwrap_or(f64::INFINITY);
+    let best = (0..mean_ranks.len())
+        .map(|at| rank(&at))
+        .fold(f64::INFINITY, f64::min);
+    (0..mean_ranks.len())
+        .filter(|at| rank(at) <= best + RANK_TOLERANCE)
+        .collect()
+}

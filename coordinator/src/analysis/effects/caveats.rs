@@ -1,0 +1,138 @@
+//! What a reader has to know of effects: missing cells, repeats and values.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::Spec;
+
+use crate::analysis::effects::design::EffectsDesign;
+use crate::analysis::effects::model::EffectDraws;
+use crate::analysis::effects::resample::RepeatBlocks;
+use crate::analysis::lookup::describe_cell;
+use crate::analysis::query::IntervalConditions;
+use crate::analysis::trial_values::CellTrials;
+use crate::estimators::bootstrap::RESAMPLES;
+use crate::estimators::precision::NOT_WIDENED_NOTE;
+
+/// Why there is no p(best).
+pub(super) const NO_PROBABILITY: &str = "no p(best): repeats that share crossed streams cannot be resampled; the set of cells that cannot be \
+                              told from the best allows for the streams";
+
+pub(super) fn describe_caveats(
+    spec: &Spec,
+    design: &EffectsDesign,
+    blocks: &RepeatBlocks,
+    drawn: &EffectDraws,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(describe_missing_cells(spec, design));
+    notes.extend(describe_missing_combinations(design));
+
+    let names: Vec<&str> = design
+        .constant_axes
+        .iter()
+        .map(|axis| spec.grid.axes()[*axis].name.as_str())
+        .collect();
+    if !names.is_empty() {
+        notes.push(format!("one value left, no effect: {}", names.join(", ")));
+    }
+
+    notes.extend(match drawn {
+        EffectDraws::Resamples(draws) => describe_resamples(blocks.repeat_count(), draws.len()),
+        EffectDraws::Repeats(draws, ..) if draws.is_empty() => Some(
+            "no intervals: repeats share crossed streams, and a cell lacks some of them".into(),
+        ),
+        EffectDraws::Repeats(..) => {
+            Some("intervals are those of the crossed streams, with Student's t".into())
+        }
+    });
+
+    notes
+}
+
+fn describe_missing_cells(spec: &Spec, design: &EffectsDesign) -> Option<String> {
+    let missing = spec.grid.cell_count() - design.cells.len() as u64;
+    if missing == 0 {
+        return None;
+    }
+
+    let words: Vec<String> = spec
+        .grid
+        .iter()
+        .filter(|cell| design.cells.binary_search(cell).is_err())
+        .take(3)
+        .map(|cell| format!("({})", describe_cell(spec, cell)))
+        .collect();
+    let more = if missing > 3 { ", …" } else { "" };
+
+    Some(format!(
+        "cells without a value, left out: {missing}: {}{more}",
+        words.join(", ")
+    ))
+}
+
+fn describe_missing_combinations(design: &EffectsDesign) -> Option<String> {
+    let full: usize = design
+        .factors
+        .iter()
+        .map(|factor| factor.levels.len())
+        .product();
+
+    (full > design.cells.len()).then(|| {
+        format!(
+            "the grid has {} of {full} combinations: means and effects are by least squares, and shares, each beyond all \
+             other terms, do not add up to the whole",
+            design.cells.len()
+        )
+    })
+}
+
+/// Why some of the resamples, or all of them, say nothing.
+fn describe_resamples(repeats: usize, drawn: usize) -> Option<String> {
+    match (repeats, RESAMPLES - drawn) {
+        (..=1, _) => {
+            Some("one repeat: no intervals, no probabilities, no variance between repeats".into())
+        }
+        (_, 0) => None,
+        (_, left) if 2 * left >= RESAMPLES => Some(
+            "no intervals and probabilities: a cell has values of too few repeats to be resampled"
+                .into(),
+        ),
+        (_, left) => Some(format!(
+            "in {left} of {RESAMPLES} resamples a cell had no value: they are left out"
+        )),
+    }
+}
+
+/// On what conditions the intervals of a sweep hold.
+pub(super) fn describe_conditions(spec: &Spec) -> Vec<String> {
+    let conditions = IntervalConditions::from_spec(spec);
+    let mut notes = Vec::new();
+
+    if !conditions.fixed_streams.is_empty() {
+        notes.push(format!(
+            "intervals are given the fixed {}",
+            conditions.fixed_streams
+        ));
+    }
+
+    if conditions.stops_early {
+        notes.push(NOT_WIDENED_NOTE.to_owned());
+    }
+
+    notes
+}
+
+/// How the trials of a sweep without values ended.
+pub(super) fn describe_missing_values(spec: &Spec, trials: &BTreeMap<u64, CellTrials>) -> String {
+    match trials
+        .values()
+        .map(CellTrials::count_without_value)
+        .sum::<u64>()
+    {
+        0 => "none has ended yet".into(),
+        lost => format!(
+            "{lost} of {} ended without one; see `ergodic table --stat p_diverged`",
+            spec.trial_count()
+        ),
+    }
+}

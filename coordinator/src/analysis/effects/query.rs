@@ -1,0 +1,265 @@
+//! The question about effects, checked against a sweep, and its answer.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::Spec;
+use ergodic_common::metric::Metric;
+use ergodic_common::random_streams::RandomStream;
+
+use crate::analysis::effects::anova;
+use crate::analysis::effects::best_cells::{find_best_cells, mean_value};
+use crate::analysis::effects::caveats::{
+    NO_PROBABILITY, describe_caveats, describe_conditions, describe_missing_values,
+};
+use crate::analysis::effects::design::EffectsDesign;
+use crate::analysis::effects::model::{EffectDraws, EffectsModel};
+use crate::analysis::effects::resample::RepeatBlocks;
+use crate::analysis::effects::types::{EffectsAnalysis, TopCell};
+use crate::analysis::error::AnalysisError;
+use crate::analysis::lookup::{check_level, find_axis};
+use crate::analysis::query::{MAX_DRAWS, TableParams, TableQuery};
+use crate::analysis::row_source::RowSource;
+use crate::analysis::trial_values::{CellTrials, read_cell_trials};
+use crate::estimators::bootstrap::RESAMPLES;
+use crate::estimators::crossed::Crossing;
+use crate::estimators::rank::CellEnds;
+
+/// What is to be known.
+#[derive(Debug, Clone, Copy)]
+pub struct EffectsParams<'a> {
+    /// The metric; empty for the main one.
+    pub metric: &'a str,
+    /// When; empty for the end of the trial.
+    pub at: &'a str,
+    /// Level of the confidence intervals, as a share.
+    pub level: f64,
+    /// Two axes whose interaction is to be shown, or none.
+    pub interaction: &'a [String],
+}
+
+/// A question that was checked against a sweep.
+#[derive(Debug, Clone)]
+pub struct EffectsQuery {
+    pub(super) query: TableQuery,
+    pub(super) level: f64,
+    pub(super) interaction: Option<[usize; 2]>,
+}
+
+/// Most pairs of levels that are shown.
+const MAX_PAIRS: usize = 400;
+
+impl EffectsQuery {
+    /// Checks a question against a sweep.
+    ///
+    /// # Errors
+    /// There is no such axis, metric or step, or the level is none.
+    pub fn new(spec: &Spec, asked: &EffectsParams<'_>) -> Result<Self, AnalysisError> {
+        check_level(asked.level)?;
+
+        let query = TableQuery::new(
+            spec,
+            &TableParams {
+                metric: asked.metric,
+                at: asked.at,
+                ..TableParams::default()
+            },
+        )?;
+
+        let axes = asked
+            .interaction
+            .iter()
+            .map(|name| find_axis(spec.grid.axes(), name));
+        let interaction = match axes.collect::<Result<Vec<usize>, _>>()?[..] {
+            [] => None,
+            [a, b] if a != b => Some([a, b]),
+            _ => {
+                let message = "interaction: expected two different axes, as in --interaction lr,wd";
+                return Err(AnalysisError::Invalid(message.into()));
+            }
+        };
+
+        Ok(Self {
+            query,
+            level: asked.level,
+            interaction,
+        })
+    }
+
+    /// The metric.
+    pub fn metric(&self) -> &Metric {
+        self.query.metric()
+    }
+
+    /// What the stored rows say.
+    ///
+    /// # Errors
+    /// The store failed, there is nothing to compare, or it would take too long.
+    pub fn analyze_effects(&self, rows: RowSource<'_>) -> Result<EffectsAnalysis, AnalysisError> {
+        let spec = rows.spec;
+        let trials = read_cell_trials(&self.query, rows)?;
+        let design = self.build_design(spec, &trials)?;
+        let pair = self.find_interaction_factors(spec, &design)?;
+        let values: Vec<&[(u32, f64)]> = design
+            .cells
+            .iter()
+            .map(|cell| &trials[cell].values[..])
+            .collect();
+        let blocks = RepeatBlocks::new(&values);
+
+        let crossing = Crossing::from_spec(spec);
+        // Where repeats share crossed streams, nothing is resampled.
+        check_resampling_work(
+            &design,
+            &blocks,
+            if crossing.is_some() { 1 } else { RESAMPLES },
+        )?;
+
+        let model = EffectsModel::new(spec, &design, pair)?;
+        let means: Vec<f64> = values
+            .iter()
+            .filter_map(|values| mean_value(values))
+            .collect();
+        let drawn = match &crossing {
+            None => EffectDraws::Resamples(
+                model.evaluate_resamples(&blocks, &mut rows.resampling_stream(&design.cells)),
+            ),
+            Some(crossing) => EffectDraws::Repeats(
+                model.evaluate_repeats(&blocks),
+                blocks.repeat_numbers().to_vec(),
+                crossing.clone(),
+            ),
+        };
+        let mut notes = describe_caveats(spec, &design, &blocks, &drawn);
+        notes.extend(describe_conditions(spec));
+
+        let terms = anova::compute_anova_terms(spec, &design, &values, &blocks, &means, &mut notes);
+        let stream = crossing
+            .is_none()
+            .then(|| rows.resampling_stream(&design.cells));
+        let (best, may_be_best) = self.find_best_cells(spec, &trials, stream, &mut notes);
+
+        Ok(EffectsAnalysis {
+            mean: model.grand_mean(&means),
+            levels: model.build_levels(&means, &drawn, self.level),
+            terms,
+            best,
+            may_be_best,
+            pairs: model.build_pairs(&means, &drawn, self.level),
+            notes,
+        })
+    }
+
+    /// The design of the cells that have values.
+    fn build_design(
+        &self,
+        spec: &Spec,
+        trials: &BTreeMap<u64, CellTrials>,
+    ) -> Result<EffectsDesign, AnalysisError> {
+        let cells: Vec<u64> = trials
+            .iter()
+            .filter(|(_, trials)| !trials.values.is_empty())
+            .map(|(cell, _)| *cell)
+            .collect();
+        if cells.is_empty() {
+            return Err(AnalysisError::Unknown(format!(
+                "no trial has a value of {}: {}",
+                self.metric().name(),
+                describe_missing_values(spec, trials)
+            )));
+        }
+
+        EffectsDesign::new(spec, cells)
+    }
+
+    /// The best cells, and how many cells cannot be told from the best one; none where cells have no order. Without a stream
+    /// of random numbers they have no probabilities.
+    fn find_best_cells(
+        &self,
+        spec: &Spec,
+        trials: &BTreeMap<u64, CellTrials>,
+        stream: Option<RandomStream>,
+        notes: &mut Vec<String>,
+    ) -> (Vec<TopCell>, u64) {
+        let ranked_by = self.query.selection_metric();
+        if ranked_by != self.metric() {
+            notes.push(format!("cells are ranked by {}", ranked_by.name()));
+        }
+
+        if let Some(why) = self.query.unranked_reason() {
+            notes.push(format!("no best cell: {why}"));
+            return (Vec::new(), 0);
+        }
+
+        if stream.is_none() {
+            notes.push(NO_PROBABILITY.to_owned());
+        }
+
+        let ends: BTreeMap<u64, CellEnds> = trials
+            .iter()
+            .map(|(cell, trials)| (*cell, trials.ends.clone()))
+            .collect();
+        find_best_cells(spec, ranked_by, trials, &ends, stream)
+    }
+
+    /// The two factors whose interaction is to be shown.
+    fn find_interaction_factors(
+        &self,
+        spec: &Spec,
+        design: &EffectsDesign,
+    ) -> Result<Option<(usize, usize)>, AnalysisError> {
+        let Some(axes) = self.interaction else {
+            return Ok(None);
+        };
+        let name = |axis: usize| &spec.grid.axes()[axis].name;
+        let factor = |axis: usize| {
+            design.factor_of_axis(axis).ok_or_else(|| {
+                let message = format!(
+                    "interaction: '{}' has one value in all cells that have results",
+                    name(axis)
+                );
+                AnalysisError::Unknown(message)
+            })
+        };
+        let a = factor(axes[0])?;
+
+        let b = factor(axes[1])?;
+        let pairs = design.factors[a].levels.len() * design.factors[b].levels.len();
+
+        if a == b {
+            let message = format!(
+                "interaction: '{}' and '{}' move together: they have none",
+                name(axes[0]),
+                name(axes[1])
+            );
+            return Err(AnalysisError::Invalid(message));
+        }
+
+        if pairs > MAX_PAIRS {
+            let message = format!(
+                "interaction: {pairs} pairs of values are too many to show: at most {MAX_PAIRS}"
+            );
+            return Err(AnalysisError::Invalid(message));
+        }
+
+        Ok(Some((a, b)))
+    }
+}
+
+/// Refuses what would keep a core busy for minutes.
+pub(super) fn check_resampling_work(
+    design: &EffectsDesign,
+    blocks: &RepeatBlocks,
+    resamples: usize,
+) -> Result<(), AnalysisError> {
+    let draws =
+        (blocks.repeat_count() + design.additive_columns().len()) * design.cells.len() * resamples;
+    if draws > MAX_DRAWS {
+        let message = format!(
+            "resampling so many trials would take {draws} draws, of at most {MAX_DRAWS}: ask for effects in a sweep of \
+             fewer cells or repeats"
+        );
+        return Err(AnalysisError::Invalid(message));
+    }
+
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! Why a question about a sweep has no answer.
+
+use crate::estimators::statistic::StatisticError;
+use crate::store::StoreError;
+
+/// A question that cannot be answered, in words; or the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AnalysisError {
+    /// There is no such axis, metric, statistic or step.
+    #[error("{0}")]
+    Unknown(String),
+    /// It asks for something impossible.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<StatisticError> for AnalysisError {
+    fn from(error: StatisticError) -> Self {
+        match error {
+            StatisticError::Unknown(message) => Self::Unknown(message),
+            StatisticError::Invalid(message) => Self::Invalid(message),
+        }
+    }
+}

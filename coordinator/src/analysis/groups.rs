@@ -1,0 +1,418 @@
+//! Stored rows grouped by the values of the axes asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ergodic_common::{Outcome, Spec, TrialKey};
+
+use crate::analysis::AnalysisError;
+use crate::analysis::query::{MAX_EMPTY_ROWS, TableQuery, Weighting};
+use crate::analysis::row_source::{CellRange, RowSource};
+use crate::estimators::Sample;
+use crate::estimators::chance::chance_level;
+use crate::estimators::rank::{CellEnds, TrialEnd};
+use crate::records::OutcomeCounts;
+use crate::store::{EndedTrial, SampledTrial, StoreError, StoreReader, TrialRange};
+
+/// Trials of one cell, in the order of their repeats.
+#[derive(Debug, Default)]
+struct CellRows {
+    pub(super) cell: u64,
+    /// As in [`Group`].
+    pub(super) values: KeyedValues,
+    pub(super) diverged: Vec<Divergence>,
+    pub(super) counts: OutcomeCounts,
+    /// How they ended, where that is asked for.
+    pub(super) ends: CellEnds,
+    /// Their repeats, where a row may be of several cells.
+    pub(super) repeats: Vec<u32>,
+}
+
+/// What the diverged trials of one cell are judged by.
+#[derive(Debug, Default)]
+struct DivergenceLimits {
+    /// The cell; `None` before the first one.
+    cell: Option<u64>,
+    /// The moment asked for, in steps.
+    moment: Option<u64>,
+    /// What a diverged trial counts as.
+    chance_level: Option<f64>,
+}
+
+/// Values of trials that are numbers, infinite ones too.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KeyedValues {
+    pub(super) values: Vec<f64>,
+    /// Of which cell and repeat each is; empty where that does not matter.
+    pub(super) keys: Vec<TrialKey>,
+}
+
+/// A trial that diverged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Divergence {
+    pub(super) key: TrialKey,
+    pub(super) step: u64,
+    /// What it counts as, where it is to count.
+    pub(super) value: Option<f64>,
+}
+
+impl KeyedValues {
+    pub(super) fn push_value(&mut self, value: f64, key: TrialKey, matters: bool) {
+        self.values.push(value);
+        if matters {
+            self.keys.push(key);
+        }
+    }
+
+    /// Those of some repeats.
+    fn filter_repeats(&self, repeats: &BTreeSet<u32>) -> Self {
+        let kept = || {
+            self.values
+                .iter()
+                .zip(&self.keys)
+                .filter(|(_, key)| repeats.contains(&key.repeat))
+        };
+        Self {
+            values: kept().map(|(value, _)| *value).collect(),
+            keys: kept().map(|(_, key)| *key).collect(),
+        }
+    }
+
+    pub(super) fn append_values(&mut self, more: Self) {
+        // Most cells are in one part, as a whole.
+        match self.values.is_empty() {
+            true => *self = more,
+            false => {
+                self.values.extend(more.values);
+                self.keys.extend(more.keys);
+            }
+        }
+    }
+}
+
+/// One metric of the curves of a cell: the finite values at each step, steps ascending.
+#[derive(Debug, Default)]
+pub(super) struct CurvePoints(pub(super) Vec<(u64, KeyedValues)>);
+
+impl CurvePoints {
+    /// Adds a trial's curve, in rows of so many values.
+    pub(super) fn add_trial(
+        &mut self,
+        trial: SampledTrial<'_>,
+        (width, column): (usize, usize),
+        matters: bool,
+    ) {
+        let SampledTrial { key, curve, .. } = trial;
+        for (row, step) in curve
+            .steps()
+            .enumerate()
+            .take_while(|(_, step)| trial.is_trained_beyond(*step))
+        {
+            // The curves of a cell have the same steps, unless something is wrong.
+            let at = match self.0.get(row) {
+                Some((there, _)) if *there == step => row,
+                _ => self
+                    .0
+                    .binary_search_by_key(&step, |(there, _)| *there)
+                    .unwrap_or_else(|at| {
+                        self.0.insert(at, (step, KeyedValues::default()));
+                        at
+                    }),
+            };
+
+            if let Some(value) = curve.value_at(row, width, column).filter(|x| !x.is_nan()) {
+                self.0[at].1.push_value(value, key, matters);
+            }
+        }
+    }
+}
+
+/// Trials of some cells, in the order (cell, repeat).
+#[derive(Debug, Clone, Default)]
+pub(super) struct TrialGroup {
+    /// The cells that have rows.
+    pub(super) cells: Vec<u64>,
+    /// Values of trials that completed, or had not diverged by the moment asked for.
+    pub(super) values: KeyedValues,
+    /// Those that had diverged by then.
+    pub(super) diverged: Vec<Divergence>,
+    /// Trials that live at the moment asked for count as completed.
+    pub(super) counts: OutcomeCounts,
+    /// Its cells, those without rows too, as far as they were counted.
+    pub(super) cell_count: u64,
+    /// How many of its cells have a row of each repeat, where a row may be of several cells.
+    pub(super) repeats: BTreeMap<u32, u64>,
+}
+
+/// By the places of their values on the axes that are asked for.
+pub(super) type TrialGroups = BTreeMap<Vec<u64>, TrialGroup>;
+
+/// The row of a cell, which is the last one if there is one.
+fn cell_row_mut(cells: &mut Vec<CellRows>, cell: u64) -> &mut CellRows {
+    if cells.last().is_none_or(|last| last.cell != cell) {
+        cells.push(CellRows {
+            cell,
+            ..CellRows::default()
+        });
+    }
+    cells.last_mut().expect("it was pushed if it was not there")
+}
+
+impl TrialGroup {
+    /// Adds trials of a cell that come after all that are here.
+    fn append_rows(&mut self, rows: CellRows) {
+        if self.cells.last() != Some(&rows.cell) {
+            self.cells.push(rows.cell);
+        }
+
+        self.values.append_values(rows.values);
+        self.diverged.extend(rows.diverged);
+        self.counts.merge(&rows.counts);
+        rows.repeats
+            .into_iter()
+            .for_each(|repeat| *self.repeats.entry(repeat).or_default() += 1);
+    }
+
+    /// With so many completed trials, and no others that are known.
+    pub(super) fn with_completed(self, values: &[f64]) -> Self {
+        Self {
+            counts: OutcomeCounts {
+                completed: values.len() as u64,
+                ..OutcomeCounts::default()
+            },
+            ..self
+        }
+    }
+
+    /// The repeats that all of its cells have ended, if these are not all that any has.
+    pub(super) fn complete_repeats(&self) -> Option<BTreeSet<u32>> {
+        let cells = self.cell_count.max(self.cells.len() as u64);
+        let whole: BTreeSet<u32> = self
+            .repeats
+            .iter()
+            .filter(|(_, n)| **n == cells)
+            .map(|(repeat, _)| *repeat)
+            .collect();
+        (whole.len() < self.repeats.len()).then_some(whole)
+    }
+
+    /// As it was after a step, without values.
+    pub(super) fn at_step(&self, step: u64) -> Self {
+        let diverged: Vec<Divergence> = self
+            .diverged
+            .iter()
+            .filter(|trial| trial.step <= step)
+            .copied()
+            .collect();
+        let lived = self.diverged.len() as u64 - diverged.len() as u64;
+
+        let OutcomeCounts {
+            completed, failed, ..
+        } = self.counts;
+        let counts = OutcomeCounts {
+            completed: completed + lived,
+            diverged: diverged.len() as u64,
+            failed,
+        };
+
+        let cells = self.cells.clone();
+        let repeats = self.repeats.clone();
+        Self {
+            cells,
+            values: KeyedValues::default(),
+            diverged,
+            counts,
+            cell_count: self.cell_count,
+            repeats,
+        }
+    }
+}
+
+impl TableQuery {
+    /// Values as a sample. Where cells of a row have not all ended the same repeats, its mean is known by those that all have ended:
+    /// others differ by which cells they are of, too.
+    pub(super) fn sample_with_repeats(
+        &self,
+        values: KeyedValues,
+        whole: Option<&BTreeSet<u32>>,
+    ) -> Sample {
+        let Some(whole) = whole else {
+            return self.sample_from_values(values);
+        };
+        let some = self.sample_from_values(values.filter_repeats(whole));
+        self.sample_from_values(values).with_uncertainty_of(some)
+    }
+
+    fn sample_from_values(&self, values: KeyedValues) -> Sample {
+        let KeyedValues { values, keys: of } = values;
+        if !self.needs_keys() {
+            return Sample::new(values);
+        }
+
+        let repeats: Vec<u32> = of.iter().map(|key| key.repeat).collect();
+        let sample = match &self.crossing {
+            Some(crossing) => Sample::from_crossed(values, &repeats, crossing),
+            None => Sample::from_pooled(values, &repeats),
+        };
+
+        match self.weighting {
+            Weighting::Cells if self.pooled => {
+                let cells: Vec<u64> = of.iter().map(|key| key.cell).collect();
+                sample.with_equal_cell_weights(&repeats, &cells, self.crossing.as_ref())
+            }
+            _ => sample,
+        }
+    }
+
+    /// Trials by outcome, with their final values where these are asked for; and how each ended, if that is.
+    pub(super) fn read_groups(
+        &self,
+        rows: RowSource<'_>,
+        within: CellRange,
+        with_ends: bool,
+    ) -> Result<(TrialGroups, BTreeMap<u64, CellEnds>), AnalysisError> {
+        let spec = rows.spec;
+        let mut ends: BTreeMap<u64, CellEnds> = BTreeMap::new();
+        let mut groups: TrialGroups = BTreeMap::new();
+
+        if spec.grid.cell_number_bound() <= MAX_EMPTY_ROWS {
+            for cell in spec.grid.iter().filter(|cell| within.contains(*cell)) {
+                groups
+                    .entry(self.group_key(spec, cell))
+                    .or_default()
+                    .cell_count += 1;
+            }
+        }
+
+        let parts = rows.map_cell_ranges(within, |reader, part| {
+            self.read_cell_rows(rows, reader, part, with_ends)
+        })?;
+        for mut cell in parts.into_iter().flatten() {
+            if with_ends {
+                ends.entry(cell.cell).or_default().append(&mut cell.ends);
+            }
+
+            groups
+                .entry(self.group_key(spec, cell.cell))
+                .or_default()
+                .append_rows(cell);
+        }
+
+        Ok((groups, ends))
+    }
+
+    /// How a part of the trials ended, cell by cell.
+    fn read_cell_rows(
+        &self,
+        rows: RowSource<'_>,
+        reader: &dyn StoreReader,
+        part: TrialRange,
+        with_ends: bool,
+    ) -> Result<Vec<CellRows>, StoreError> {
+        let mut cells: Vec<CellRows> = Vec::new();
+        let mut limits = DivergenceLimits::default();
+        reader.read_ended_trials(rows.sweep, part, &mut |trial| {
+            let cell = cell_row_mut(&mut cells, trial.key.cell);
+            if self.pooled {
+                cell.repeats.push(trial.key.repeat);
+            }
+
+            let Outcome::Diverged { step } = trial.outcome else {
+                return self.add_ended_trial(cell, &trial, with_ends);
+            };
+
+            if limits.cell != Some(cell.cell) {
+                limits = self.divergence_limits(rows.spec, cell.cell);
+            }
+
+            self.add_diverged_trial(cell, trial.key, step, &limits, with_ends);
+        })?;
+
+        Ok(cells)
+    }
+
+    /// Adds a trial that completed or failed.
+    fn add_ended_trial(&self, cell: &mut CellRows, trial: &EndedTrial<'_>, with_ends: bool) {
+        cell.counts.add(&trial.outcome);
+        let has_completed = trial.outcome == Outcome::Completed;
+        let value = |column: usize| {
+            trial
+                .metrics
+                .get(column)
+                .filter(|x| self.at.is_none() && !x.is_nan())
+        };
+
+        if let Some(value) = value(self.metric.0).filter(|_| has_completed) {
+            cell.values.push_value(value, trial.key, self.needs_keys());
+        }
+
+        // What a completed trial has at a moment is in its curve.
+        if with_ends && !(has_completed && self.at.is_some()) {
+            let end = if has_completed {
+                TrialEnd::Completed(value(self.selection_metric.0).unwrap_or(f64::NAN))
+            } else {
+                TrialEnd::Failed
+            };
+            cell.ends.push((trial.key.repeat, end));
+        }
+    }
+
+    /// Adds a trial that diverged at `step`: one that had not diverged by the moment asked for counts as completed.
+    fn add_diverged_trial(
+        &self,
+        cell: &mut CellRows,
+        key: TrialKey,
+        step: u64,
+        limits: &DivergenceLimits,
+        with_ends: bool,
+    ) {
+        if limits.moment.is_some_and(|moment| step > moment) {
+            cell.counts.add(&Outcome::Completed);
+            return;
+        }
+
+        cell.counts.add(&Outcome::Diverged { step });
+        if with_ends {
+            cell.ends.push((key.repeat, TrialEnd::Diverged));
+        }
+
+        if !self.stats.is_empty() {
+            cell.diverged.push(Divergence {
+                key,
+                step,
+                value: limits.chance_level,
+            });
+        }
+    }
+
+    fn divergence_limits(&self, spec: &Spec, cell: u64) -> DivergenceLimits {
+        let config = spec.grid.resolve_config(cell).ok();
+        DivergenceLimits {
+            cell: Some(cell),
+            moment: self
+                .at
+                .and_then(|at| Some(config.as_ref()?.length_in_steps(at))),
+            chance_level: config.and_then(|config| chance_level(&self.metric.1, &config)),
+        }
+    }
+
+    /// The curves of a part of the trials, cell by cell.
+    pub(super) fn read_curve_points(
+        &self,
+        rows: RowSource<'_>,
+        reader: &dyn StoreReader,
+        part: TrialRange,
+    ) -> Result<Vec<(u64, CurvePoints)>, StoreError> {
+        let at = (rows.spec.measure.metrics.len(), self.metric.0);
+        let mut cells: Vec<(u64, CurvePoints)> = Vec::new();
+        reader.read_curves(rows.sweep, part, &mut |trial| {
+            if cells.last().is_none_or(|(cell, _)| *cell != trial.key.cell) {
+                cells.push((trial.key.cell, CurvePoints::default()));
+            }
+            if let Some((_, points)) = cells.last_mut() {
+                points.add_trial(trial, at, self.needs_keys());
+            }
+        })?;
+
+        Ok(cells)
+    }
+}

@@ -1,0 +1,217 @@
+//! Axes, metrics, values, cells and moments, found by the words that users write.
+
+use ergodic_common::Spec;
+use ergodic_common::config::Length;
+use ergodic_common::grid::axis::Axis;
+use ergodic_common::metric::Metric;
+use ergodic_common::spec_file::error::suggest_nearest;
+use ergodic_common::spec_file::node::{SpecValue, format_shortest};
+
+use crate::analysis::error::AnalysisError;
+use crate::core::main_metric;
+
+/// A cell, as a user names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CellSelector {
+    /// By its number.
+    Number(u64),
+    /// By values of axes that no other cell has.
+    Values(Vec<(String, String)>),
+}
+
+/// The values of a cell in words.
+pub fn describe_cell(spec: &Spec, cell: u64) -> String {
+    let values = spec.grid.axis_values(cell);
+    let words: Vec<String> = spec
+        .grid
+        .axes()
+        .iter()
+        .zip(&values)
+        .map(|(axis, v): (_, &SpecValue)| format!("{}={}", axis.name, axis.format_value(v)))
+        .collect();
+
+    if words.is_empty() {
+        "the only cell".to_owned()
+    } else {
+        words.join(", ")
+    }
+}
+
+/// The one cell that a user means.
+pub(super) fn find_cell(spec: &Spec, choice: &CellSelector) -> Result<u64, AnalysisError> {
+    let values = match choice {
+        CellSelector::Number(cell) if spec.grid.has_cell(*cell) => return Ok(*cell),
+        CellSelector::Number(cell) => {
+            let message =
+                format!("there is no cell {cell}: `ergodic trials` lists the numbers of cells");
+            return Err(AnalysisError::Unknown(message));
+        }
+        CellSelector::Values(values) => values,
+    };
+
+    let axes = spec.grid.axes();
+    let wanted = values.iter().map(|(name, text)| {
+        let axis = find_axis(axes, name)?;
+        Ok((axis, find_value(&axes[axis], text)?))
+    });
+    let wanted = wanted.collect::<Result<Vec<(usize, u64)>, AnalysisError>>()?;
+    let fits = |cell: &u64| {
+        let indices = spec.grid.value_indices(*cell);
+        wanted.iter().all(|(axis, index)| indices[*axis] == *index)
+    };
+    let mut found = spec.grid.iter().filter(fits);
+
+    let named = || {
+        values
+            .iter()
+            .map(|(name, text)| format!("{name}={text}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+
+    match (found.next(), found.next()) {
+        (Some(cell), None) => Ok(cell),
+        (None, _) => Err(AnalysisError::Unknown(format!(
+            "the sweep has no cell {}",
+            named()
+        ))),
+        (Some(one), Some(other)) => Err(AnalysisError::Invalid(format!(
+            "{} is not one cell: {} and {} are among them; name more axes",
+            named(),
+            describe_cell(spec, one),
+            describe_cell(spec, other)
+        ))),
+    }
+}
+
+/// The index of the value that a user means by `text`: the one that is exactly that, or the only one that tables round to it.
+pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, AnalysisError> {
+    let text = text.trim();
+    match axis.matching_value_indices(text)[..] {
+        [only] => Ok(only),
+        [] => {
+            let hint = match text
+                .parse()
+                .ok()
+                .and_then(|wanted| nearest_number(axis, wanted))
+            {
+                Some(nearest) => format!("the nearest is {}", format_shortest(nearest)),
+                None => {
+                    let words: Vec<String> = (0..axis.len().min(50))
+                        .map(|i| axis.value_at(i).to_string())
+                        .collect();
+                    ergodic_common::spec_file::error::suggest_nearest(
+                        text,
+                        words.iter().map(String::as_str),
+                    )
+                }
+            };
+
+            Err(AnalysisError::Unknown(format!(
+                "the axis '{}' has no value '{text}', {hint}",
+                axis.name
+            )))
+        }
+        ref several => {
+            let all: Vec<String> = several
+                .iter()
+                .take(MAX_NAMED)
+                .map(|i| axis.value_at(*i).to_string())
+                .collect();
+            let more = several.len() - all.len();
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+
+            Err(AnalysisError::Invalid(format!(
+                "the axis '{}' has {} values that '{text}' may stand for, rounded: {}{more}; give one in full",
+                axis.name,
+                several.len(),
+                all.join(", ")
+            )))
+        }
+    }
+}
+
+/// Candidates that are named.
+const MAX_NAMED: usize = 8;
+
+fn nearest_number(axis: &Axis, wanted: f64) -> Option<f64> {
+    let numbers = (0..axis.len()).filter_map(|i| axis.number_at(i));
+    numbers.min_by(|a, b| (a - wanted).abs().total_cmp(&(b - wanted).abs()))
+}
+
+/// Refuses levels of confidence intervals below 0.5, and from 1 on.
+pub(super) fn check_level(level: f64) -> Result<(), AnalysisError> {
+    if (0.5..1.0).contains(&level) {
+        return Ok(());
+    }
+
+    Err(AnalysisError::Invalid(format!(
+        "the level {}: expected one from 50 up to, and below, 100 percent",
+        level * 100.0
+    )))
+}
+
+pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, AnalysisError> {
+    if let Some(at) = axes.iter().position(|axis| axis.name == name) {
+        return Ok(at);
+    }
+
+    let suffix = format!(".{name}");
+    let ends = |axis: &Axis| axis.name.ends_with(&suffix) || axis.field.as_deref() == Some(name);
+    let mut found = axes.iter().enumerate().filter(|(_, axis)| ends(axis));
+    match (found.next(), found.next()) {
+        (Some((at, _)), None) => Ok(at),
+        _ => {
+            let hint = suggest_nearest(name, axes.iter().map(|axis| axis.name.as_str()));
+            Err(AnalysisError::Unknown(format!(
+                "the sweep has no axis '{name}', {hint}"
+            )))
+        }
+    }
+}
+
+pub(super) fn find_metric(
+    metrics: &[Metric],
+    name: &str,
+) -> Result<(usize, Metric), AnalysisError> {
+    if name.is_empty() {
+        return Ok(main_metric(metrics));
+    }
+
+    match metrics.iter().position(|m| m.name() == name) {
+        Some(at) => Ok((at, metrics[at].clone())),
+        None => {
+            let names: Vec<_> = metrics.iter().map(Metric::name).collect();
+            let hint = suggest_nearest(name, names.iter().map(AsRef::as_ref));
+            Err(AnalysisError::Unknown(format!(
+                "the sweep does not measure '{name}', {hint}"
+            )))
+        }
+    }
+}
+
+pub(super) fn parse_moment(at: &str) -> Result<Option<Length>, AnalysisError> {
+    let at = at.trim();
+    if at.is_empty() || at == "final" {
+        return Ok(None);
+    }
+
+    let parsed = at
+        .split_once(' ')
+        .and_then(|(count, unit)| match unit.trim() {
+            "epoch" | "epochs" => count.parse().ok().map(Length::Epochs),
+            "step" | "steps" => count.parse().ok().map(Length::Steps),
+            _ => None,
+        });
+
+    let unknown = || {
+        AnalysisError::Invalid(format!(
+            "at: expected something like \"20 epochs\", \"500 steps\" or final, found '{at}'"
+        ))
+    };
+    parsed.map(Some).ok_or_else(unknown)
+}

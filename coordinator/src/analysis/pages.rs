@@ -1,0 +1,189 @@
+//! Tables and curves in pages, so that large sweeps need not be in memory as a whole.
+
+use std::cell::Cell;
+
+use ergodic_common::Spec;
+
+use crate::analysis::AnalysisError;
+use crate::analysis::query::{MAX_EMPTY_ROWS, TableQuery};
+use crate::analysis::row_source::{CellRange, RowSource};
+use crate::analysis::table::TableEntry;
+
+/// Points of curves, or rows of a table, that are worked out at a time.
+const ENTRIES_PER_PAGE: u64 = 2_000;
+
+/// Values of trials that are read for them.
+const VALUES_PER_PAGE: u64 = 1_000_000;
+
+/// What an entry takes while it is on its way to a peer, about, in bytes.
+const ENTRY_BYTES: u64 = 1024;
+
+/// What a value takes.
+const VALUE_BYTES: u64 = 16;
+
+/// What the end of a trial takes while cells are ranked.
+const END_BYTES: u64 = 64;
+
+impl TableQuery {
+    /// Rows of a table, page by page: as many at a time as can be told apart from the others.
+    ///
+    /// # Errors
+    /// As for [`Query::table`].
+    pub fn for_each_table_page(
+        &self,
+        rows: RowSource<'_>,
+        each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+    ) -> Result<(), AnalysisError> {
+        self.for_each_page_of_cells(cells_per_page(rows.spec, 1), rows, each)
+    }
+
+    /// The same with so many cells in a page, where rows are of one cell.
+    pub(super) fn for_each_page_of_cells(
+        &self,
+        cells: u64,
+        rows: RowSource<'_>,
+        each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+    ) -> Result<(), AnalysisError> {
+        // Whether there is a sample at a moment is known at the end; and what is one page is read once.
+        if self.at.is_some() || self.pooled || cells >= rows.spec.grid.cell_number_bound() {
+            return hand_out_pages(self.compute_table(rows)?, each);
+        }
+
+        let places = self.rank_cells(rows)?;
+        let drawn = Cell::new(0);
+        self.for_each_page(
+            rows,
+            cells,
+            &|within| self.compute_table_page(rows, within, &places, &drawn),
+            each,
+        )
+    }
+
+    /// Points of curves, page by page.
+    ///
+    /// # Errors
+    /// As for [`Query::curves`].
+    pub fn for_each_curve_page(
+        &self,
+        rows: RowSource<'_>,
+        each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+    ) -> Result<(), AnalysisError> {
+        let drawn = Cell::new(0);
+        let cells = cells_per_page(rows.spec, max_samples_per_trial(rows.spec));
+        self.for_each_page(
+            rows,
+            cells,
+            &|within| self.compute_curve_page(rows, within, &drawn),
+            each,
+        )
+    }
+
+    /// Where a row is of one cell, so many cells are taken at a time.
+    fn for_each_page(
+        &self,
+        rows: RowSource<'_>,
+        cells: u64,
+        work_out: &dyn Fn(CellRange) -> Result<Vec<TableEntry>, AnalysisError>,
+        each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+    ) -> Result<(), AnalysisError> {
+        if self.pooled {
+            return hand_out_pages(work_out(CellRange::ALL)?, each);
+        }
+
+        let numbers = rows.spec.grid.cell_number_bound();
+        let mut from = 0;
+        while from < numbers {
+            let within = CellRange {
+                from,
+                to: from.saturating_add(cells).min(numbers),
+            };
+            let page = work_out(within)?;
+            if !page.is_empty() && !each(page) {
+                return Ok(());
+            }
+
+            from = within.to;
+        }
+
+        Ok(())
+    }
+
+    /// How many bytes it takes to answer, about, of so many trials: of a table, or of curves; in pages or in one piece.
+    pub fn estimate_bytes(&self, spec: &Spec, done: u64, curves: bool, paged: bool) -> u64 {
+        let samples = if curves {
+            max_samples_per_trial(spec)
+        } else {
+            1
+        };
+
+        if paged && !self.pooled && (curves || self.at.is_none()) {
+            // Of curves, a cell is read as a whole.
+            let values = VALUES_PER_PAGE
+                .max(samples.saturating_mul(u64::from(spec.repeats)))
+                .min(done.saturating_mul(samples));
+
+            // Where cells are ranked, all of them are.
+            let ends = if !curves && self.is_ranked(spec) {
+                done.saturating_mul(END_BYTES)
+            } else {
+                0
+            };
+
+            let page = (4 * ENTRIES_PER_PAGE).min(done.saturating_mul(samples)) * ENTRY_BYTES
+                + values * VALUE_BYTES;
+            return page.saturating_add(ends);
+        }
+
+        let places = self.axes.iter().fold(1_u64, |n, axis| {
+            n.saturating_mul(spec.grid.axes()[*axis].len())
+        });
+        let rows = places
+            .min(done.max(MAX_EMPTY_ROWS))
+            .min(spec.grid.cell_count());
+
+        let values = done.saturating_mul(samples).saturating_mul(VALUE_BYTES);
+        rows.saturating_mul(samples)
+            .saturating_mul(ENTRY_BYTES)
+            .saturating_add(values)
+    }
+}
+
+/// How many cells are worked out at a time, of trials with so many samples each.
+fn cells_per_page(spec: &Spec, samples: u64) -> u64 {
+    let values = samples.saturating_mul(u64::from(spec.repeats));
+    (ENTRIES_PER_PAGE / samples)
+        .min(VALUES_PER_PAGE / values)
+        .max(1)
+}
+
+/// The most samples that a trial of a sweep has.
+fn max_samples_per_trial(spec: &Spec) -> u64 {
+    let classes =
+        (0..spec.grid.class_count()).filter(|class| spec.grid.class_cell_count(*class) > 0);
+    let of_class = |class| {
+        let config = spec
+            .grid
+            .resolve_config(spec.grid.class_cell_at(class, 0))
+            .ok()?;
+        Some(
+            config
+                .total_steps()
+                .div_ceil(config.length_in_steps(spec.measure.every).max(1)),
+        )
+    };
+
+    classes.filter_map(of_class).max().unwrap_or(1).max(1)
+}
+
+fn hand_out_pages(
+    mut entries: Vec<TableEntry>,
+    each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+) -> Result<(), AnalysisError> {
+    while !entries.is_empty() {
+        let rest = entries.split_off(entries.len().min(ENTRIES_PER_PAGE as usize));
+        if !each(std::mem::replace(&mut entries, rest)) {
+            break;
+        }
+    }
+    Ok(())
+}

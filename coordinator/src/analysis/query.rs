@@ -1,0 +1,214 @@
+//! A question about a sweep's rows, checked against its spec.
+
+use ergodic_common::Spec;
+use ergodic_common::config::Length;
+use ergodic_common::metric::Metric;
+use ergodic_common::spec::stopping_rule::StoppingRule;
+use ergodic_common::spec_file::node::SpecValue;
+
+use crate::analysis::lookup::{find_axis, find_metric, parse_moment};
+use crate::analysis::{AnalysisError, ranking};
+use crate::core::selection_metric;
+use crate::estimators::chance::has_chance_level;
+use crate::estimators::crossed::Crossing;
+use crate::estimators::statistic::Statistic;
+
+/// What is asked of a sweep.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TableParams<'a> {
+    /// Axes to group by, which may be named by the last parts of their paths; empty for all.
+    pub by: &'a [String],
+    /// The metric; empty for the main one.
+    pub metric: &'a str,
+    /// When; empty for the end of the trial.
+    pub at: &'a str,
+    /// Statistics by name, besides the summary.
+    pub stats: &'a [String],
+    /// What counts alike where a row is of several cells.
+    pub weighting: Weighting,
+}
+
+/// What counts alike in a row of several cells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Weighting {
+    /// Each trial that has a value: cells in which fewer trials diverged weigh more.
+    #[default]
+    Trials,
+    /// Each cell that has values, as in `effects`.
+    Cells,
+}
+
+/// Which axes, which metric, which statistics.
+#[derive(Debug, Clone)]
+pub struct TableQuery {
+    pub(super) axes: Vec<usize>,
+    /// Whether a row may be of several cells.
+    pub(super) pooled: bool,
+    pub(super) metric: (usize, Metric),
+    /// The metric by which rows are ranked: that of the validation images, where there are some.
+    pub(super) selection_metric: (usize, Metric),
+    /// Why rows have no order, if they have none.
+    pub(super) unranked_reason: Option<String>,
+    pub(super) at: Option<Length>,
+    pub(super) stats: Vec<Statistic>,
+    pub(super) weighting: Weighting,
+    pub(super) crossing: Option<Crossing>,
+    pub(super) conditions: IntervalConditions,
+}
+
+/// On what terms the intervals of a sweep hold.
+#[derive(Debug, Clone, Default)]
+pub(super) struct IntervalConditions {
+    /// Streams that are the same in all repeats, in words; empty if none is.
+    pub(super) fixed_streams: String,
+    /// Whether cells end when they look known well enough.
+    pub(super) stops_early: bool,
+}
+
+impl IntervalConditions {
+    pub(super) fn from_spec(spec: &Spec) -> Self {
+        let fixed: Vec<&str> = spec
+            .seeds
+            .fixed
+            .iter()
+            .map(|purpose| purpose.as_str())
+            .collect();
+
+        Self {
+            fixed_streams: fixed.join(", "),
+            stops_early: spec
+                .stopping_rule
+                .as_ref()
+                .is_some_and(StoppingRule::is_precision_based),
+        }
+    }
+}
+
+/// Most draws of one table: about a minute on two cores.
+pub(super) const MAX_DRAWS: usize = 20_000_000_000;
+
+/// Above this many cells, rows are listed only where there are results.
+pub(super) const MAX_EMPTY_ROWS: u64 = 10_000;
+
+impl TableQuery {
+    /// Checks a question against a sweep.
+    ///
+    /// # Errors
+    /// There is no such axis, metric, statistic or step.
+    pub fn new(spec: &Spec, question: &TableParams<'_>) -> Result<Self, AnalysisError> {
+        let axes: Vec<usize> = match question.by {
+            [] => (0..spec.grid.axes().len()).collect(),
+            names => names
+                .iter()
+                .map(|name| find_axis(spec.grid.axes(), name))
+                .collect::<Result<_, _>>()?,
+        };
+        if let Some(twice) = (1..axes.len()).find(|at| axes[..*at].contains(&axes[*at])) {
+            let name = &spec.grid.axes()[axes[twice]].name;
+            return Err(AnalysisError::Invalid(format!(
+                "by: the axis '{name}' stands twice"
+            )));
+        }
+
+        let metric = find_metric(&spec.measure.metrics, question.metric)?;
+        let stats = Statistic::parse_list(question.stats)?;
+        if stats.iter().any(Statistic::counts_diverged) && !has_chance_level(&metric.1) {
+            let message = format!(
+                "statistics that count diverged trials (_all) are of accuracies: {} has no worst value that a diverged trial \
+                 could count as; p_diverged tells how many there are, and ranks take them as the worst",
+                metric.1.name()
+            );
+            return Err(AnalysisError::Invalid(message));
+        }
+
+        let selection_metric = selection_metric(&spec.measure.metrics, &metric);
+        Ok(Self {
+            pooled: (0..spec.grid.axes().len()).any(|axis| !axes.contains(&axis)),
+            axes,
+            metric,
+            unranked_reason: ranking::unranked_reason(spec, &selection_metric.1),
+            selection_metric,
+            at: parse_moment(question.at)?,
+            stats,
+            weighting: question.weighting,
+            crossing: Crossing::from_spec(spec),
+            conditions: IntervalConditions::from_spec(spec),
+        })
+    }
+
+    /// Whether it matters of which cell and repeat a value is.
+    pub(super) fn needs_keys(&self) -> bool {
+        self.pooled || self.crossing.is_some()
+    }
+
+    /// The metric.
+    pub fn metric(&self) -> &Metric {
+        &self.metric.1
+    }
+
+    /// The metric by which rows are ranked.
+    pub fn selection_metric(&self) -> &Metric {
+        &self.selection_metric.1
+    }
+
+    /// Its place among the sweep's metrics.
+    pub(super) fn selection_column(&self) -> usize {
+        self.selection_metric.0
+    }
+
+    /// Its place among the sweep's metrics.
+    pub(super) fn metric_column(&self) -> usize {
+        self.metric.0
+    }
+
+    /// The moment; none for the end of the trial.
+    pub(super) fn moment(&self) -> Option<Length> {
+        self.at
+    }
+
+    /// Columns of the statistics asked for by name.
+    pub fn statistic_columns(&self) -> Vec<String> {
+        self.stats
+            .iter()
+            .flat_map(Statistic::column_names)
+            .collect()
+    }
+
+    /// Names of the axes.
+    pub fn axis_names(&self, spec: &Spec) -> Vec<String> {
+        self.axes
+            .iter()
+            .map(|at| spec.grid.axes()[*at].name.clone())
+            .collect()
+    }
+
+    pub(super) fn group_key(&self, spec: &Spec, cell: u64) -> Vec<u64> {
+        let indices = spec.grid.value_indices(cell);
+        self.axes.iter().map(|axis| indices[*axis]).collect()
+    }
+
+    pub(super) fn axis_values(&self, spec: &Spec, group: &[u64]) -> Vec<SpecValue> {
+        self.axes
+            .iter()
+            .zip(group)
+            .map(|(axis, i)| spec.grid.axes()[*axis].value_at(*i))
+            .collect()
+    }
+
+    pub(super) fn is_ranked(&self, spec: &Spec) -> bool {
+        spec.grid.cell_count() > 1 && self.unranked_reason.is_none()
+    }
+
+    /// What counts alike in rows of several cells, if there are any.
+    pub fn weighting_name(&self) -> Option<&'static str> {
+        self.pooled.then_some(match self.weighting {
+            Weighting::Trials => "trials",
+            Weighting::Cells => "cells",
+        })
+    }
+
+    /// Why its rows have no order, if they have none.
+    pub fn unranked_reason(&self) -> Option<&str> {
+        self.unranked_reason.as_deref()
+    }
+}

@@ -1,0 +1,116 @@
+//! Where the stored rows of a sweep are, and how they are read in parts on several threads.
+
+use ergodic_common::random_streams::{Purpose, RandomStream};
+use ergodic_common::{Spec, TrialKey};
+
+use crate::store::{SnapshotReaders, StoreError, StoreReader, TrialRange};
+
+/// Where the rows of a sweep are.
+#[derive(Clone, Copy)]
+pub struct RowSource<'a> {
+    /// The sweep.
+    pub spec: &'a Spec,
+    /// Its number in the store.
+    pub sweep: i64,
+    /// The store.
+    pub readers: &'a SnapshotReaders,
+    /// BLAKE3 of the dataset that it was pinned to, which belongs to the identity of its cells; zeros without one.
+    pub dataset_hash: [u8; 32],
+}
+
+/// What cells are, apart from where their rows stand.
+#[derive(Clone, Copy)]
+pub(super) struct CellContext<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) dataset_hash: [u8; 32],
+}
+
+/// Cells of a sweep, by their numbers: from one on, up to and without another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CellRange {
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+impl CellRange {
+    pub(super) const ALL: Self = Self {
+        from: 0,
+        to: TrialRange::ALL.to.cell,
+    };
+
+    pub(super) fn contains(self, cell: u64) -> bool {
+        (self.from..self.to).contains(&cell)
+    }
+}
+
+impl<'a> RowSource<'a> {
+    /// The stream of resamples of some cells.
+    pub(super) fn resampling_stream(self, cells: &[u64]) -> RandomStream {
+        self.cell_context().resampling_stream(cells)
+    }
+
+    /// Does something with each part of the rows, on several threads; what came of it, in the order (cell, repeat).
+    pub(super) fn map_ranges<T: Send>(
+        self,
+        work: impl Fn(&dyn StoreReader, TrialRange) -> Result<T, StoreError> + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        self.readers.map_ranges(
+            &self
+                .readers
+                .split_trials(self.spec.grid.cell_number_bound(), self.spec.repeats),
+            work,
+        )
+    }
+
+    /// The same with the parts of these cells.
+    pub(super) fn map_cell_ranges<T: Send>(
+        self,
+        within: CellRange,
+        work: impl Fn(&dyn StoreReader, TrialRange) -> Result<T, StoreError> + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        if within == CellRange::ALL {
+            return self.map_ranges(work);
+        }
+
+        let mut parts = self
+            .readers
+            .split_trials(within.to - within.from, self.spec.repeats);
+        for part in &mut parts {
+            part.from.cell += within.from;
+            part.to.cell = part.to.cell.saturating_add(within.from);
+        }
+
+        if let Some(last) = parts.last_mut() {
+            last.to = TrialKey {
+                cell: within.to,
+                repeat: 0,
+            };
+        }
+
+        self.readers.map_ranges(&parts, work)
+    }
+
+    pub(super) fn cell_context(self) -> CellContext<'a> {
+        CellContext {
+            spec: self.spec,
+            dataset_hash: self.dataset_hash,
+        }
+    }
+}
+
+impl CellContext<'_> {
+    /// The stream of resamples of some cells: by what they are, and not by where they stand in the grid.
+    pub(super) fn resampling_stream(self, cells: &[u64]) -> RandomStream {
+        let configs = cells
+            .iter()
+            .filter_map(|cell| self.spec.grid.resolve_config(*cell).ok());
+        let identity: Vec<u8> = configs
+            .flat_map(|config| self.spec.compute_cell_hash(&config, &self.dataset_hash))
+            .collect();
+
+        let streams = self
+            .spec
+            .trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
+        streams.open_stream(Purpose::Bootstrap, &identity)
+    }
+}

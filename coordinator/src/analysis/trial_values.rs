@@ -1,0 +1,271 @@
+//! What each trial of a cell has at the moment asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ergodic_common::config::Length;
+use ergodic_common::{Outcome, TrialKey};
+
+use crate::analysis::error::AnalysisError;
+use crate::analysis::query::TableQuery;
+use crate::analysis::row_source::RowSource;
+use crate::estimators::rank::{CellEnds, TrialEnd};
+use crate::store::{SampledTrial, StoreError, StoreReader, TrialRange};
+
+/// Values of a cell by repeat, and how many of its trials ended without one.
+#[derive(Debug, Default)]
+pub(super) struct CellTrials {
+    /// In the order of repeats.
+    pub(super) values: Vec<(u32, f64)>,
+    /// How all of them ended, likewise, by the metric by which cells are ranked; infinite values too.
+    pub(super) ends: CellEnds,
+    pub(super) ended_count: u64,
+}
+
+impl CellTrials {
+    /// Trials that all have a value.
+    #[cfg(test)]
+    pub(super) fn with_values(values: Vec<(u32, f64)>) -> Self {
+        let ends = values
+            .iter()
+            .map(|(repeat, value)| (*repeat, TrialEnd::Completed(*value)))
+            .collect();
+        Self {
+            ended_count: values.len() as u64,
+            values,
+            ends,
+        }
+    }
+
+    /// How many ended without a value.
+    pub(super) fn count_without_value(&self) -> u64 {
+        self.ended_count - (self.values.len() as u64).min(self.ended_count)
+    }
+}
+
+/// Values of a query's metric by cell, and how its trials ended.
+///
+/// # Errors
+/// The store failed, or no curve has a sample at the moment asked for.
+pub(super) fn read_cell_trials(
+    query: &TableQuery,
+    rows: RowSource<'_>,
+) -> Result<BTreeMap<u64, CellTrials>, AnalysisError> {
+    let mut trials: BTreeMap<u64, CellTrials> = BTreeMap::new();
+    for (key, value, end) in rows
+        .map_ranges(|reader, part| read_range_ends(query, rows, reader, part))?
+        .into_iter()
+        .flatten()
+    {
+        let cell = trials.entry(key.cell).or_default();
+        cell.ended_count += 1;
+        cell.add_trial(key.repeat, value, end);
+    }
+
+    if let Some(at) = query.moment() {
+        let unsampled = query.read_samples(rows, at, &mut |key, values| {
+            let end = TrialEnd::Completed(values.selection_value);
+            trials.entry(key.cell).or_default().add_trial(
+                key.repeat,
+                values.metric_value,
+                Some(end),
+            );
+        })?;
+
+        for (cell, trials) in &mut trials {
+            trials.ends.sort_unstable_by_key(|(repeat, _)| *repeat);
+            if unsampled.contains(cell) {
+                trials.ends.clear();
+            }
+        }
+    }
+
+    Ok(trials)
+}
+
+impl CellTrials {
+    pub(super) fn add_trial(&mut self, repeat: u32, value: f64, end: Option<TrialEnd>) {
+        self.ends.extend(end.map(|end| (repeat, end)));
+        if value.is_finite() {
+            self.values.push((repeat, value));
+        }
+    }
+}
+
+/// The values of a part of the trials, NaN of those without one, and how they ended; nothing of those of which their curves tell.
+pub(super) fn read_range_ends(
+    query: &TableQuery,
+    rows: RowSource<'_>,
+    reader: &dyn StoreReader,
+    part: TrialRange,
+) -> Result<Vec<(TrialKey, f64, Option<TrialEnd>)>, StoreError> {
+    let at: Option<Length> = query.moment();
+    let mut limit = (u64::MAX, None);
+    let mut ended = Vec::new();
+    reader.read_ended_trials(rows.sweep, part, &mut |trial| {
+        if limit.0 != trial.key.cell {
+            let steps = |at| {
+                Some(
+                    rows.spec
+                        .grid
+                        .resolve_config(trial.key.cell)
+                        .ok()?
+                        .length_in_steps(at),
+                )
+            };
+
+            limit = (trial.key.cell, at.and_then(steps));
+        }
+
+        let metric = |column: usize| trial.metrics.get(column).unwrap_or(f64::NAN);
+        let (value, end) = match trial.outcome {
+            Outcome::Completed if at.is_some() => (f64::NAN, None),
+            Outcome::Completed => (
+                metric(query.metric_column()),
+                Some(TrialEnd::Completed(metric(query.selection_column()))),
+            ),
+            Outcome::Diverged { step } if limit.1.is_some_and(|limit| step > limit) => {
+                (f64::NAN, None)
+            }
+            Outcome::Diverged { .. } => (f64::NAN, Some(TrialEnd::Diverged)),
+            Outcome::Failed { .. } => (f64::NAN, Some(TrialEnd::Failed)),
+        };
+
+        ended.push((trial.key, value, end));
+    })?;
+
+    Ok(ended)
+}
+
+/// What trials have at a moment.
+#[derive(Debug, Default)]
+struct MomentSamples {
+    /// Cells of trials that had not diverged by then, and whether one of theirs has a row there.
+    pub(super) cells: BTreeMap<u64, bool>,
+    pub(super) values: Vec<(TrialKey, SampledValues)>,
+}
+
+/// What a trial has at a moment; NaN is none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SampledValues {
+    /// Of the metric asked for.
+    pub(super) metric_value: f64,
+    /// Of the one by which rows are ranked.
+    pub(super) selection_value: f64,
+}
+
+impl TableQuery {
+    /// Hands out the values of trials that had not diverged by a moment, and have a sample there, in the order (cell, repeat). Gives
+    /// the cells that have such trials, and none with a sample: of these, those that diverged say nothing about how good they are.
+    pub(super) fn read_samples(
+        &self,
+        rows: RowSource<'_>,
+        at: Length,
+        each: &mut dyn FnMut(TrialKey, SampledValues),
+    ) -> Result<BTreeSet<u64>, AnalysisError> {
+        let parts =
+            rows.map_ranges(|reader, part| self.read_range_samples(rows, reader, part, at))?;
+        let mut cells: BTreeMap<u64, bool> = BTreeMap::new();
+        for (cell, is_sampled) in parts.iter().flat_map(|part| &part.cells) {
+            *cells.entry(*cell).or_default() |= is_sampled;
+        }
+
+        if !cells.is_empty() && cells.values().all(|is_sampled| !is_sampled) {
+            return Err(AnalysisError::Unknown(
+                self.describe_missing_sample(rows, at)?,
+            ));
+        }
+
+        parts
+            .into_iter()
+            .flat_map(|part| part.values)
+            .for_each(|(key, values)| each(key, values));
+        Ok(cells
+            .into_iter()
+            .filter(|(_, is_sampled)| !is_sampled)
+            .map(|(cell, _)| cell)
+            .collect())
+    }
+
+    fn read_range_samples(
+        &self,
+        rows: RowSource<'_>,
+        reader: &dyn StoreReader,
+        part: TrialRange,
+        at: Length,
+    ) -> Result<MomentSamples, StoreError> {
+        let width = rows.spec.measure.metrics.len();
+        let mut samples = MomentSamples::default();
+        let mut moment = (u64::MAX, 0);
+        reader.read_curves(rows.sweep, part, &mut |trial| {
+            let SampledTrial { key, curve, .. } = trial;
+            if moment.0 != key.cell {
+                moment = (
+                    key.cell,
+                    rows.spec
+                        .grid
+                        .resolve_config(key.cell)
+                        .map_or(0, |config| config.length_in_steps(at)),
+                );
+            }
+
+            if !trial.is_trained_beyond(moment.1) {
+                return;
+            }
+
+            let row = curve.find_step(moment.1);
+            *samples.cells.entry(key.cell).or_default() |= row.is_some();
+
+            if let Some(row) = row {
+                let value = |column: usize| curve.value_at(row, width, column).unwrap_or(f64::NAN);
+                samples.values.push((
+                    key,
+                    SampledValues {
+                        metric_value: value(self.metric.0),
+                        selection_value: value(self.selection_metric.0),
+                    },
+                ));
+            }
+        })?;
+
+        Ok(samples)
+    }
+
+    /// That no trial has a sample at a moment, with the steps around it at which the first one has some.
+    fn describe_missing_sample(
+        &self,
+        rows: RowSource<'_>,
+        at: Length,
+    ) -> Result<String, AnalysisError> {
+        let mut around: Option<(u64, Vec<u64>)> = None;
+        rows.readers.with_reader(|reader| {
+            reader.read_curves(
+                rows.sweep,
+                TrialRange::ALL,
+                &mut |SampledTrial { key, curve, .. }| {
+                    if around.is_none() {
+                        let wanted = rows
+                            .spec
+                            .grid
+                            .resolve_config(key.cell)
+                            .map_or(0, |config| config.length_in_steps(at));
+                        let below = curve.steps().take_while(|step| *step < wanted).last();
+
+                        let above = curve.steps().find(|step| *step > wanted);
+                        around = Some((wanted, below.into_iter().chain(above).collect()));
+                    }
+                },
+            )
+        })?;
+
+        let (wanted, around) = around.unwrap_or_default();
+        let nearest = around
+            .iter()
+            .map(u64::to_string)
+            .collect::<Vec<_>>()
+            .join(" and ");
+        Ok(format!(
+            "at: no trial was sampled after step {wanted}; the nearest samples are after step {nearest}, and \
+             `ergodic curves` lists all"
+        ))
+    }
+}

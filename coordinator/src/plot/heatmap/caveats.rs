@@ -1,0 +1,205 @@
+//! The notes above a heat map: what marks, lines and colours mean.
+
+use crate::plot::PlotAxis;
+use crate::plot::axis::{AxisScale, LevelSpacing};
+use crate::plot::heatmap::contours::find_contours;
+use crate::plot::heatmap::texts::CellTexts;
+use crate::plot::heatmap::{CountedTrials, Heatmap, HeatmapCell};
+
+pub(super) fn describe_emptiness(map: &Heatmap) -> String {
+    let [completed, diverged, failed] =
+        [0, 1, 2].map(|i| map.cells.iter().map(|cell| cell.trials[i]).sum::<u64>());
+    match (completed, diverged, failed) {
+        (0, 0, 0) => "no trial has ended yet".to_owned(),
+        (0, diverged, 0) => format!("all {diverged} trials that have ended diverged"),
+        (0, diverged, failed) => {
+            format!("of the trials that have ended, {diverged} diverged and {failed} failed")
+        }
+        _ => "it is not defined for the trials that have completed".to_owned(),
+    }
+}
+
+/// What marks mean, of those that are drawn: `texts` are what is written into cells, which points have none of.
+pub(super) fn describe_marks(
+    map: &Heatmap,
+    scale: &AxisScale,
+    texts: Option<&CellTexts>,
+) -> Vec<String> {
+    let none = CellTexts::none();
+    let scattered = texts.is_none();
+    let texts = texts.unwrap_or(&none);
+    let mut parts: Vec<String> = empty_notes(map, scattered);
+
+    if !scattered && map.cells.len() < map.rows.levels.len() * map.columns.levels.len() {
+        let chosen = if map.partial {
+            ", or one that was not chosen"
+        } else {
+            ""
+        };
+        parts.push(format!("Blank: no such cell{chosen}."));
+    }
+
+    parts.extend(divergence_notes(map, scattered, texts.divergences));
+    if texts.halves {
+        parts.push("±: half of the 95 % CI of the mean.".to_owned());
+    }
+
+    parts.extend(colour_notes(map, scale));
+    if !scattered {
+        parts.extend(contour_notes(map));
+    }
+
+    let marks = parts.join(" ");
+    map.notes
+        .iter()
+        .cloned()
+        .chain(Some(marks).filter(|marks| !marks.is_empty()))
+        .collect()
+}
+
+/// How trials that diverged are marked, and whether numbers count them.
+fn divergence_notes(map: &Heatmap, scattered: bool, written: bool) -> Option<String> {
+    let div = if written { " (div.)" } else { "" };
+    let bars = !scattered && map.cells.iter().any(|cell| map.is_marked(cell));
+    let bar = format!("Bar at a cell's right edge: share of its trials that diverged{div}; ");
+
+    match map.counted_trials {
+        CountedTrials::Completed if bars => {
+            Some(format!("{bar}the number is over those that completed."))
+        }
+        CountedTrials::Both if bars => Some(format!("{bar}the number counts these, too.")),
+        CountedTrials::Diverged => Some(format!(
+            "The number is over the trials that diverged{div}, in steps."
+        )),
+        _ => None,
+    }
+}
+
+/// What the contours are.
+fn contour_notes(map: &Heatmap) -> Vec<String> {
+    let contours = find_contours(map);
+    if contours.is_empty() {
+        return Vec::new();
+    }
+
+    let levels: Vec<String> = contours
+        .iter()
+        .map(|(level, dash, _)| format!("{level} ({})", dash_name(dash)))
+        .collect();
+    let mut notes = vec![format!(
+        "Lines: P = {}, linear between the cells' centres.",
+        levels.join(", ")
+    )];
+
+    if is_evenly_spaced(&map.rows) || is_evenly_spaced(&map.columns) {
+        notes.push("An axis without a scale has equal steps from value to value.".to_owned());
+    }
+
+    notes
+}
+
+fn dash_name(dash: &[f64]) -> &'static str {
+    match dash {
+        [] => "solid",
+        [first, ..] if *first < 3.0 => "dotted",
+        _ => "dashed",
+    }
+}
+
+fn is_evenly_spaced(factor: &PlotAxis) -> bool {
+    factor.choose_spacing() == LevelSpacing::Even && factor.levels.len() > 2
+}
+
+/// Why cells have no number.
+fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
+    let mut parts = Vec::new();
+    let crossed: Vec<&HeatmapCell> = map
+        .cells
+        .iter()
+        .filter(|cell| map.is_crossed(cell))
+        .collect();
+    if !crossed.is_empty() {
+        let failed = if crossed.iter().any(|cell| cell.trials[2] > 0) {
+            " or failed"
+        } else {
+            ""
+        };
+        parts.push(format!("Crossed: all trials diverged{failed}."));
+    }
+
+    let hatched = || {
+        map.cells
+            .iter()
+            .filter(|cell| cell.value.is_none() && !map.is_crossed(cell))
+    };
+
+    let why = |cell: &HeatmapCell| match (cell.trials[0], map.counted_trials) {
+        (0, _) => "no result",
+        (_, CountedTrials::Diverged) => "no trial diverged",
+        _ => "too few trials for it",
+    };
+    let mut reasons: Vec<&str> = hatched().map(why).collect();
+    reasons.sort_unstable();
+
+    reasons.dedup();
+    if !reasons.is_empty() {
+        let mark = if scattered {
+            "Dashed circle"
+        } else {
+            "Hatched"
+        };
+        parts.push(format!("{mark}: {}.", reasons.join(", or ")));
+    }
+
+    parts
+}
+
+/// What colours make more, or less, of than there is.
+fn colour_notes(map: &Heatmap, scale: &AxisScale) -> Vec<String> {
+    let mut values: Vec<f64> = map.finite_values().collect();
+    let mut notes = Vec::new();
+    let infinite = map
+        .cells
+        .iter()
+        .any(|cell| cell.value.is_some_and(f64::is_infinite));
+    notes.extend(infinite.then(|| "Grey: inf, outside of the scale.".to_owned()));
+
+    if map.shares || values.len() < 2 {
+        return notes;
+    }
+
+    let finite = map
+        .cells
+        .iter()
+        .filter_map(|cell| Some((cell.value.filter(|x| x.is_finite())?, cell.half_width)));
+    let ends: Option<Vec<(f64, f64)>> = finite.map(|(x, half)| Some((x, half?))).collect();
+    if let Some(ends) = ends {
+        let low = ends
+            .iter()
+            .map(|(x, half)| x - half)
+            .fold(f64::NEG_INFINITY, f64::max);
+        let high = ends
+            .iter()
+            .map(|(x, half)| x + half)
+            .fold(f64::INFINITY, f64::min);
+
+        if low <= high + 1e-9 * high.abs() {
+            notes.push(
+                "The intervals of all cells overlap: differences of colour are within them."
+                    .to_owned(),
+            );
+        }
+    }
+
+    values.sort_by(f64::total_cmp);
+    let least = values[0];
+    let middle = values[values.len() / 2];
+    let most = values[values.len() - 1];
+    if !map.log && least > 0.0 && most > 1e3 * least && scale.position_of(middle) < 0.1 {
+        notes.push(
+            "Most numbers are far below the largest: --log tells their colours apart.".to_owned(),
+        );
+    }
+
+    notes
+}

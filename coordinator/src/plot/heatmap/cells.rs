@@ -1,0 +1,144 @@
+//! Cells as coloured areas, with marks of trials that diverged.
+
+use crate::plot::axis::AxisScale;
+use crate::plot::colour;
+use crate::plot::colour::{Colour, FAINT, GREY, PAPER, SERIES};
+use crate::plot::heatmap::{Heatmap, HeatmapCell};
+use crate::plot::scene::{Area, Fill, Scene, Stroke};
+
+/// Where each cell lies.
+pub(super) struct CellGrid {
+    pub(super) area: Area,
+    pub(super) columns: Vec<f64>,
+    pub(super) rows: Vec<f64>,
+}
+
+impl CellGrid {
+    pub(super) fn new(map: &Heatmap, area: Area) -> Self {
+        let columns = map
+            .columns
+            .level_edges()
+            .iter()
+            .map(|x| area.left + x * area.width())
+            .collect();
+
+        let place = |x: &f64| {
+            if map.is_upwards() {
+                area.bottom - x * area.height()
+            } else {
+                area.top + x * area.height()
+            }
+        };
+        Self {
+            area,
+            columns,
+            rows: map.rows.level_edges().iter().map(place).collect(),
+        }
+    }
+
+    pub(super) fn cell_area(&self, row: usize, column: usize) -> Area {
+        let a = self.rows[row];
+        let b = self.rows[row + 1];
+        Area {
+            left: self.columns[column],
+            right: self.columns[column + 1],
+            top: a.min(b),
+            bottom: a.max(b),
+        }
+    }
+}
+
+pub(super) fn cell_colour(map: &Heatmap, scale: &AxisScale, value: f64) -> Colour {
+    if value.is_infinite() {
+        return FAINT;
+    }
+    if map.shares {
+        colour::share_colour(value)
+    } else {
+        colour::value_colour(scale.position_of(value))
+    }
+}
+
+pub(super) fn draw_cells(scene: &mut Scene, map: &Heatmap, grid: &CellGrid, scale: &AxisScale) {
+    for cell in &map.cells {
+        let area = grid.cell_area(cell.row, cell.column);
+        let Some(value) = cell.value else {
+            draw_empty_cell(scene, area, map.is_crossed(cell));
+            continue;
+        };
+        let colour = cell_colour(map, scale, value);
+
+        // The line closes the gap that is seen between areas that touch.
+        let line = if map.cells.len() > 2_000 {
+            Stroke::new(colour, 0.5)
+        } else {
+            Stroke::new(if map.shares { FAINT } else { PAPER }, 1.0)
+        };
+        scene.add_area(
+            area,
+            Some(Fill {
+                colour,
+                opacity: 1.0,
+            }),
+            Some(line),
+        );
+
+        if map.is_marked(cell) {
+            draw_share_bar(scene, area, cell);
+        }
+    }
+}
+
+/// Hatched where there is no number; crossed out where all trials diverged.
+fn draw_empty_cell(scene: &mut Scene, area: Area, crossed: bool) {
+    if !crossed {
+        scene.add_hatching(area, Stroke::new(GREY, 0.6));
+        return;
+    }
+
+    scene.add_area(
+        area,
+        Some(Fill {
+            colour: FAINT,
+            opacity: 1.0,
+        }),
+        Some(Stroke::new(PAPER, 1.0)),
+    );
+
+    let Area {
+        left,
+        top,
+        right,
+        bottom,
+    } = area;
+
+    let cross = Stroke::new(SERIES[1], 1.2);
+    scene.add_line(vec![(left, top), (right, bottom)], cross);
+    scene.add_line(vec![(left, bottom), (right, top)], cross);
+}
+
+/// Largest width of the bar of a share.
+pub(super) const SHARE_BAR_WIDTH: f64 = 6.0;
+
+/// A bar at the right edge, as high as the share of the trials that diverged.
+fn draw_share_bar(scene: &mut Scene, area: Area, cell: &HeatmapCell) {
+    let share = cell.trials[1] as f64 / cell.trials.iter().sum::<u64>() as f64;
+    let width = (area.width() * 0.08)
+        .clamp(2.0, SHARE_BAR_WIDTH)
+        .min(area.width() / 3.0);
+    let height = (share * area.height()).max(2.0).min(area.height());
+    let bar = Area {
+        left: area.right - width,
+        top: area.bottom - height,
+        ..area
+    };
+
+    scene.add_area(
+        bar,
+        Some(Fill {
+            colour: SERIES[1],
+            opacity: 1.0,
+        }),
+        Some(Stroke::new(PAPER, 0.8)),
+    );
+}

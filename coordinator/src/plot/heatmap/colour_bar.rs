@@ -1,0 +1,105 @@
+//! The bar that says which colour is which number.
+
+use crate::plot::axis::AxisScale;
+use crate::plot::colour::{GREY, INK};
+use crate::plot::frame::{SMALL_TEXT_SIZE, TEXT_SIZE};
+use crate::plot::heatmap::Heatmap;
+use crate::plot::scene::{Anchor, Area, Fill, Scene, Stroke};
+use crate::plot::{colour, font, frame};
+
+const COLOUR_BAR_WIDTH: f64 = 14.0;
+
+fn choose_bar_ticks(scale: &AxisScale, height: f64) -> Vec<(f64, String)> {
+    scale.choose_ticks((height / 36.0).clamp(2.0, 8.0) as usize)
+}
+
+pub(super) fn colour_bar_width(scale: &AxisScale) -> f64 {
+    // How high it is to be is not known yet, and with it how many labels there are, and with how many decimals.
+    let width = |height: f64| {
+        let labels = choose_bar_ticks(scale, height);
+        frame::widest_text(labels.iter().map(|(_, label)| label.as_str()), TEXT_SIZE)
+    };
+    let widest = (2..=8)
+        .map(|labels| width(f64::from(labels) * 36.0))
+        .fold(0.0, f64::max);
+    18.0 + COLOUR_BAR_WIDTH + 7.0 + widest + 22.0
+}
+
+/// The colours with their values, at the right.
+pub(super) fn draw_colour_bar(scene: &mut Scene, map: &Heatmap, area: Area, scale: &AxisScale) {
+    let bar = Area {
+        left: area.right + 18.0,
+        right: area.right + 18.0 + COLOUR_BAR_WIDTH,
+        ..area
+    };
+    draw_colours(scene, map, bar);
+    scene.add_area(bar, None, Some(Stroke::new(GREY, 1.0)));
+    draw_bar_ticks(scene, bar, scale);
+
+    let name = if map.log {
+        format!("{} (log scale)", map.name)
+    } else {
+        map.name.clone()
+    };
+    let size = if font::text_width(&name, TEXT_SIZE) > area.height() {
+        SMALL_TEXT_SIZE
+    } else {
+        TEXT_SIZE
+    };
+    let name = font::truncate_to_width(&name, size, area.height());
+
+    scene.add_turned_text(
+        (scene.width - 14.0, area.centre().1),
+        &name,
+        size,
+        INK,
+        Anchor::Middle,
+    );
+}
+
+/// Parts of the bar, each of one colour.
+const COLOUR_STEPS: i32 = 64;
+
+fn draw_colours(scene: &mut Scene, map: &Heatmap, bar: Area) {
+    for i in 0..COLOUR_STEPS {
+        let share = f64::from(i) / f64::from(COLOUR_STEPS);
+        let next_share = f64::from(i + 1) / f64::from(COLOUR_STEPS);
+        let colour = if map.shares {
+            colour::share_colour(share)
+        } else {
+            colour::value_colour((f64::from(i) + 0.5) / f64::from(COLOUR_STEPS))
+        };
+
+        // Half a pixel more, so that nothing shines through.
+        let bottom = bar.bottom - share * bar.height() + 0.5;
+        let part = Area {
+            top: bar.bottom - next_share * bar.height(),
+            bottom: bottom.min(bar.bottom),
+            ..bar
+        };
+
+        let fill = Fill {
+            colour,
+            opacity: 1.0,
+        };
+        scene.add_area(part, Some(fill), None);
+    }
+}
+
+fn draw_bar_ticks(scene: &mut Scene, bar: Area, scale: &AxisScale) {
+    for (value, label) in &choose_bar_ticks(scale, bar.height()) {
+        let y = bar.bottom - scale.position_of(*value) * bar.height();
+        scene.add_line(
+            vec![(bar.right, y), (bar.right + 4.0, y)],
+            Stroke::new(GREY, 1.0),
+        );
+
+        scene.add_text(
+            (bar.right + 7.0, y + TEXT_SIZE * 0.36),
+            label,
+            TEXT_SIZE,
+            INK,
+            Anchor::Start,
+        );
+    }
+}

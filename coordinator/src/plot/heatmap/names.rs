@@ -1,0 +1,110 @@
+//! Names of levels beside and below the cells.
+
+use crate::plot::colour::{GREY, INK};
+use crate::plot::frame::TEXT_SIZE;
+use crate::plot::heatmap::Heatmap;
+use crate::plot::heatmap::cells::CellGrid;
+use crate::plot::scene::{Anchor, Scene, Stroke};
+use crate::plot::{PlotAxis, axis, font, frame};
+
+pub(super) fn draw_row_names(scene: &mut Scene, map: &Heatmap, grid: &CellGrid, left: f64) {
+    let area = grid.area;
+    let place = |x: f64| {
+        if map.is_upwards() {
+            area.bottom - x * area.height()
+        } else {
+            area.top + x * area.height()
+        }
+    };
+    let ticks = map
+        .rows
+        .level_ticks()
+        .into_iter()
+        .map(|(x, label)| (place(x), label))
+        .collect();
+    for (y, label) in axis::thin_labels(ticks, |_| 6.75) {
+        let text = font::truncate_to_width(&label, TEXT_SIZE, left - 26.0);
+        scene.add_line(
+            vec![(area.left - 4.0, y), (area.left, y)],
+            Stroke::new(GREY, 1.0),
+        );
+
+        scene.add_text(
+            (area.left - 7.0, y + TEXT_SIZE * 0.36),
+            &text,
+            TEXT_SIZE,
+            INK,
+            Anchor::End,
+        );
+    }
+
+    frame::draw_left_name(scene, area, area.left - left, &map.rows.axis_label());
+}
+
+/// Whether words are too long to stand beside each other.
+pub(super) fn is_turned(columns: &PlotAxis, room: f64) -> bool {
+    let each = room / columns.levels.len() as f64;
+    let words = columns.levels.iter().any(|level| level.number.is_none());
+    words
+        && frame::widest_text(
+            columns.levels.iter().map(|level| level.text.as_str()),
+            TEXT_SIZE,
+        ) > each - 6.0
+}
+
+pub(super) fn turned_label_height(columns: &PlotAxis, height: f64) -> f64 {
+    frame::widest_text(
+        columns.levels.iter().map(|level| level.text.as_str()),
+        TEXT_SIZE,
+    )
+    .min(height * 0.4)
+        + 8.0
+}
+
+pub(super) fn draw_column_names(
+    scene: &mut Scene,
+    map: &Heatmap,
+    grid: &CellGrid,
+    turned: bool,
+    below: f64,
+) {
+    let (area, bottom) = (grid.area, grid.area.bottom);
+    let ticks = map
+        .columns
+        .level_ticks()
+        .into_iter()
+        .map(|(x, label)| (area.left + x * area.width(), label))
+        .collect();
+
+    let half = |label: &str| {
+        if turned {
+            7.0
+        } else {
+            font::text_width(label, TEXT_SIZE) / 2.0 + 4.0
+        }
+    };
+    for (x, label) in axis::thin_labels(ticks, half) {
+        scene.add_line(vec![(x, bottom), (x, bottom + 4.0)], Stroke::new(GREY, 1.0));
+        if turned {
+            let text = font::truncate_to_width(&label, TEXT_SIZE, below - 34.0);
+            scene.add_turned_text(
+                (x + TEXT_SIZE * 0.36, bottom + 7.0),
+                &text,
+                TEXT_SIZE,
+                INK,
+                Anchor::End,
+            );
+        } else {
+            scene.add_text((x, bottom + 17.0), &label, TEXT_SIZE, INK, Anchor::Middle);
+        }
+    }
+
+    let name = font::truncate_to_width(&map.columns.axis_label(), TEXT_SIZE, grid.area.width());
+    scene.add_text(
+        (grid.area.centre().0, bottom + below - 5.0),
+        &name,
+        TEXT_SIZE,
+        INK,
+        Anchor::Middle,
+    );
+}

@@ -1,0 +1,81 @@
+//! Cells as points, where values were drawn at random and make no grid.
+
+use crate::plot::PlotAxis;
+use crate::plot::axis::AxisScale;
+use crate::plot::colour::{GREY, INK, SERIES};
+use crate::plot::heatmap::Heatmap;
+use crate::plot::heatmap::cells::cell_colour;
+use crate::plot::scene::{Area, Fill, Scene, Stroke};
+
+/// Values drawn by lot make a grid of which hardly a place is taken: its cells are drawn as points.
+pub(super) fn is_scattered(map: &Heatmap) -> bool {
+    let places = map.rows.levels.len() * map.columns.levels.len();
+    places > 36 && places > 4 * map.cells.len() && map.rows.is_numeric() && map.columns.is_numeric()
+}
+
+pub(super) fn point_scale(factor: &PlotAxis) -> AxisScale {
+    let numbers: Vec<f64> = factor
+        .levels
+        .iter()
+        .filter_map(|level| level.number)
+        .collect();
+    let low = numbers[0];
+    let high = numbers[numbers.len() - 1];
+    AxisScale::from_range(low, high, low > 0.0 && high / low >= 20.0).with_padding(0.04)
+}
+
+pub(super) fn scaled_name(factor: &PlotAxis, scale: &AxisScale) -> String {
+    if scale.log {
+        format!("{} (log scale)", factor.name)
+    } else {
+        factor.name.clone()
+    }
+}
+
+pub(super) fn draw_points(
+    scene: &mut Scene,
+    map: &Heatmap,
+    area: Area,
+    ends: &[AxisScale; 2],
+    scale: &AxisScale,
+) {
+    let radius = if map.cells.len() > 300 { 4.0 } else { 6.5 };
+    for cell in &map.cells {
+        let row = map.rows.levels[cell.row].number;
+        let column = map.columns.levels[cell.column].number;
+        let (Some(row), Some(column)) = (row, column) else {
+            continue;
+        };
+        let x = area.left + ends[1].position_of(column) * area.width();
+
+        let y = area.bottom - ends[0].position_of(row) * area.height();
+        match cell.value {
+            Some(value) => {
+                let colour = cell_colour(map, scale, value);
+                scene.add_circle(
+                    (x, y),
+                    radius,
+                    Some(Fill {
+                        colour,
+                        opacity: 1.0,
+                    }),
+                    Some(Stroke::new(INK, 0.7)),
+                );
+            }
+            None if map.is_crossed(cell) => {
+                let cross = Stroke::new(SERIES[1], 1.6);
+                scene.add_line(vec![(x - 4.0, y - 4.0), (x + 4.0, y + 4.0)], cross);
+                scene.add_line(vec![(x - 4.0, y + 4.0), (x + 4.0, y - 4.0)], cross);
+            }
+            None => scene.add_circle(
+                (x, y),
+                radius,
+                None,
+                Some(Stroke {
+                    dash: &[1.5, 1.5],
+                    ..Stroke::new(GREY, 0.8)
+                }),
+            ),
+        }
+    }
+}

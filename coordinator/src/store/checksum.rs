@@ -1,0 +1,227 @@
+//! Checksums of rows: of a table's name and its fields, so that a row is no other one's.
+
+use std::cell::RefCell;
+
+use ergodic_common::{TrialKey, TrialResult};
+
+use crate::records::{LeaseRow, SweepRow};
+use crate::store::encoding::{
+    encode_f64s, encode_files, encode_outcome, encode_state, replace_nul,
+};
+use crate::store::sql::param::SqlParam;
+use crate::store::types::Attempt;
+
+thread_local! {
+    /// What is hashed, in one piece: BLAKE3 takes many kilobytes at a time faster than as many small parts.
+    static CHECKSUM_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The checksum of a row: eight bytes of BLAKE3 over its table's name and its fields, each with its kind and length.
+fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
+    CHECKSUM_BUFFER.with_borrow_mut(|bytes| {
+        bytes.clear();
+        let mut put = |kind: u8, field: &[u8]| {
+            bytes.push(kind);
+            bytes.extend_from_slice(&(field.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(field);
+        };
+        put(0, table.as_bytes());
+
+        for field in fields {
+            match *field {
+                SqlParam::Bytes(None) | SqlParam::OptionalText(None) => put(1, &[]),
+                SqlParam::Int(value) => put(2, &value.to_le_bytes()),
+                // A database may store -0.0 as 0.0.
+                SqlParam::Real(value) => put(3, &(value + 0.0).to_le_bytes()),
+                SqlParam::Text(value) | SqlParam::OptionalText(Some(value)) => {
+                    put(4, replace_nul(value).as_bytes())
+                }
+                SqlParam::Bytes(Some(value)) => put(5, value),
+            }
+        }
+
+        let hash = blake3::hash(bytes);
+        let (head, _) = hash
+            .as_bytes()
+            .split_first_chunk()
+            .expect("a hash has 32 bytes");
+        i64::from_le_bytes(*head)
+    })
+}
+
+/// A row of `trials` as it is stored, without its curve and its checksum.
+#[derive(Debug, Clone, Copy)]
+pub struct TrialFields<'a> {
+    /// Which trial.
+    pub key: TrialKey,
+    /// How it ended; with `step` and `cause` what [`from_outcome`] yields.
+    pub outcome: i64,
+    /// Of a divergence.
+    pub step: Option<i64>,
+    /// Of a failure.
+    pub cause: Option<&'a str>,
+    /// Steps done.
+    pub steps: i64,
+    /// Duration, in seconds.
+    pub seconds: f64,
+    /// Name of the worker.
+    pub worker: &'a str,
+    /// Of the weights.
+    pub digest: &'a [u8],
+    /// As [`from_f64s`] has them.
+    pub metrics: &'a [u8],
+    /// The instruction set.
+    pub isa: &'a str,
+    /// Hash of a kept file.
+    pub weights: Option<&'a [u8]>,
+}
+
+impl TrialFields<'_> {
+    /// Its checksum.
+    pub fn checksum(&self, sweep: i64) -> i64 {
+        let fields = [
+            sweep.into(),
+            self.key.cell.into(),
+            self.key.repeat.into(),
+            self.outcome.into(),
+            self.step.map_or(SqlParam::Bytes(None), SqlParam::Int),
+            self.cause.map_or(SqlParam::Bytes(None), SqlParam::Text),
+            self.steps.into(),
+            SqlParam::Real(self.seconds),
+            self.worker.into(),
+            SqlParam::Bytes(Some(self.digest)),
+            SqlParam::Bytes(Some(self.metrics)),
+            self.isa.into(),
+            SqlParam::Bytes(self.weights),
+        ];
+
+        row_checksum("trials", &fields)
+    }
+}
+
+/// Of a row of `trials`.
+pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
+    let (outcome, step, cause) = encode_outcome(&result.outcome);
+    let fields = TrialFields {
+        key: result.key,
+        outcome,
+        step,
+        cause,
+        steps: result.steps as i64,
+        seconds: result.seconds,
+        worker,
+        digest: &result.digest,
+        metrics: &encode_f64s(&result.metrics),
+        isa: &result.isa,
+        weights: result.weights_hash.as_ref().map(|hash| &hash[..]),
+    };
+
+    fields.checksum(sweep)
+}
+
+/// Of a row of `curves`, by the trial that it belongs to.
+pub fn curve_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
+    row_checksum(
+        "curves",
+        &[
+            sweep.into(),
+            key.cell.into(),
+            key.repeat.into(),
+            SqlParam::Bytes(Some(data)),
+        ],
+    )
+}
+
+/// Of a row of `predictions`.
+pub fn predictions_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
+    row_checksum(
+        "predictions",
+        &[
+            sweep.into(),
+            key.cell.into(),
+            key.repeat.into(),
+            SqlParam::Bytes(Some(data)),
+        ],
+    )
+}
+
+/// Of a row of `attempts`.
+pub fn attempt_checksum(sweep: i64, key: TrialKey, number: i64, attempt: &Attempt) -> i64 {
+    let fields = [
+        sweep.into(),
+        key.cell.into(),
+        key.repeat.into(),
+        number.into(),
+        attempt.cause.as_str().into(),
+        attempt.worker.as_str().into(),
+        SqlParam::Real(attempt.seconds),
+    ];
+
+    row_checksum("attempts", &fields)
+}
+
+/// Of a row of `leases`, with its trials as they are stored.
+pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
+    let mut fields = vec![
+        row.fence.lease.into(),
+        row.fence.epoch.into(),
+        row.sweep.into(),
+        row.class.into(),
+        row.worker.as_str().into(),
+        SqlParam::Bytes(Some(trials)),
+    ];
+
+    // Those of fresh trials are as before there were others.
+    fields.extend(row.audits.as_deref().map(SqlParam::Text));
+    row_checksum("leases", &fields)
+}
+
+/// Of a row of `sweeps`.
+pub fn sweep_checksum(row: &SweepRow) -> i64 {
+    let files = encode_files(&row.source.files);
+    let mut fields = vec![
+        row.number.into(),
+        row.id.as_str().into(),
+        row.source.file.as_str().into(),
+        row.source.text.as_str().into(),
+        SqlParam::Bytes(Some(&files)),
+        SqlParam::Bytes(row.data.hash.as_ref().map(|hash| &hash[..])),
+        row.data.train.into(),
+        row.data.provenance.as_str().into(),
+        encode_state(row.state).into(),
+        SqlParam::Real(row.launched_at),
+        row.tallies.releases.into(),
+        row.tallies.duplicates.into(),
+        row.tallies.mismatches.into(),
+        row.tallies.fenced.into(),
+        i64::from(row.share.priority).into(),
+        SqlParam::Real(row.share.weight),
+    ];
+    fields.extend(
+        row.source
+            .settings
+            .iter()
+            .map(|setting| SqlParam::from(setting.as_str())),
+    );
+
+    // Those of sweeps of which nobody knows are as before anybody did.
+    if !row.launched_by.is_empty() {
+        fields.extend([
+            SqlParam::from("launched by"),
+            SqlParam::from(row.launched_by.as_str()),
+        ]);
+    }
+
+    // Those of earlier programs are as they were.
+    if row.source.grammar > 1 || row.source.cells_fingerprint.is_some() {
+        fields.push(row.source.grammar.into());
+        fields.push(SqlParam::Bytes(
+            row.source
+                .cells_fingerprint
+                .as_ref()
+                .map(|cells| &cells[..]),
+        ));
+    }
+
+    row_checksum("sweeps", &fields)
+}

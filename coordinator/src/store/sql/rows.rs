@@ -1,0 +1,295 @@
+//! Rows of the database as the values that they store, each compared with its checksum.
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::scheduling::Share;
+use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::{Outcome, TrialKey, TrialResult};
+
+use crate::interval_set::IntervalSet;
+use crate::records::{DataPin, Fence, LeaseRow, SweepRow, SweepTallies};
+use crate::store::CurveView;
+use crate::store::checksum::{
+    TrialFields, attempt_checksum, curve_checksum, lease_checksum, predictions_checksum,
+    sweep_checksum,
+};
+use crate::store::encoding::{
+    StoredNumbers, decode_f64s, decode_files, decode_finding, decode_intervals, decode_outcome,
+    decode_predictions, decode_state,
+};
+use crate::store::error::{Damage, StoreError};
+use crate::store::sql::{SqlRow, damaged_column};
+use crate::store::types::{Attempt, Audit, EndedTrial, StoredTrial};
+
+pub(crate) fn read_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
+    let named = |error: StoreError| {
+        let number = row.get_int(0).unwrap_or_default();
+        let id = row.get_text(1).unwrap_or("?");
+        StoreError::Failed(format!(
+            "the store is damaged: the row of the sweep {id}, number {number}: {}. Put the store back from a backup",
+            error_text(error)
+        ))
+    };
+
+    let read = || {
+        let sweep = read_unchecked_sweep_row(row)?;
+        verify_checksum(row, 17, || sweep_checksum(&sweep))?;
+        Ok(sweep)
+    };
+    read().map_err(named)
+}
+
+fn read_unchecked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
+    Ok(SweepRow {
+        number: row.get_int(0)?,
+        id: row.get_text(1)?.to_owned(),
+        source: SpecSource {
+            file: row.get_text(2)?.to_owned(),
+            text: row.get_text(3)?.to_owned(),
+            settings: serde_json::from_str(row.get_text(4)?)
+                .map_err(|_| damaged_column(4, "a list of settings"))?,
+            files: decode_files(row.get_bytes(10)?)
+                .ok_or_else(|| damaged_column(10, "pinned files"))?,
+            grammar: row
+                .get_int(19)?
+                .try_into()
+                .map_err(|_| damaged_column(19, "a version of the grammar"))?,
+            cells_fingerprint: row.get_optional_hash(20)?,
+        },
+        data: DataPin {
+            hash: row.get_optional_hash(5)?,
+            train: row
+                .get_int(6)?
+                .try_into()
+                .map_err(|_| damaged_column(6, "a number of images"))?,
+            provenance: row.get_text(7)?.to_owned(),
+        },
+        state: decode_state(row.get_int(8)?).ok_or_else(|| damaged_column(8, "a known state"))?,
+        launched_at: row.get_real(9)?,
+        launched_by: row.get_text(18)?.to_owned(),
+        tallies: SweepTallies {
+            releases: row.get_int(11)? as u64,
+            duplicates: row.get_int(12)? as u64,
+            mismatches: row.get_int(13)? as u64,
+            fenced: row.get_int(14)? as u64,
+        },
+        share: Share {
+            priority: row
+                .get_int(15)?
+                .try_into()
+                .map_err(|_| damaged_column(15, "a priority"))?,
+            weight: row.get_real(16)?,
+        },
+    })
+}
+
+pub(crate) fn read_lease_row(row: &dyn SqlRow) -> Result<LeaseRow, StoreError> {
+    let trials = row.get_bytes(5)?;
+    let lease = LeaseRow {
+        fence: Fence {
+            lease: row.get_int(0)? as u64,
+            epoch: row.get_int(1)? as u64,
+        },
+        sweep: row.get_int(2)?,
+        class: row
+            .get_int(3)?
+            .try_into()
+            .map_err(|_| damaged_column(3, "a class"))?,
+        worker: row.get_text(4)?.to_owned(),
+        trials: IntervalSet::default(),
+        audits: row.get_optional_text(7)?.map(str::to_owned),
+    };
+    verify_checksum(row, 6, || lease_checksum(&lease, trials))?;
+
+    Ok(LeaseRow {
+        trials: decode_intervals(trials),
+        ..lease
+    })
+}
+
+pub(crate) fn read_audit_row(row: &dyn SqlRow) -> Result<Audit, StoreError> {
+    Ok(Audit {
+        key: read_trial_key(row)?,
+        process: row.get_text(2)?.to_owned(),
+        finding: decode_finding(row.get_int(3)?)
+            .ok_or_else(|| damaged_column(3, "a known finding"))?,
+        auditor: row.get_text(4)?.to_owned(),
+        auditor_process: row.get_text(5)?.to_owned(),
+        why: row.get_text(6)?.to_owned(),
+    })
+}
+
+/// The trial that a row begins with.
+pub(in crate::store) fn read_trial_key(row: &dyn SqlRow) -> Result<TrialKey, StoreError> {
+    Ok(TrialKey {
+        cell: row.get_int(0)? as u64,
+        repeat: row
+            .get_int(1)?
+            .try_into()
+            .map_err(|_| damaged_column(1, "a repeat"))?,
+    })
+}
+
+/// Compares the checksum in a column, if there is one, with what it should be.
+pub(crate) fn verify_checksum(
+    row: &dyn SqlRow,
+    at: usize,
+    wanted: impl FnOnce() -> i64,
+) -> Result<(), StoreError> {
+    match row.get_optional_int(at)? {
+        Some(stored) if stored != wanted() => {
+            Err(StoreError::Failed("it does not fit its checksum".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whatever is wrong with a row that begins with its trial is told with the trial.
+pub(crate) fn with_trial_context<T>(
+    sweep: i64,
+    row: &dyn SqlRow,
+    what: &'static str,
+    read: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    read().map_err(|error| match read_trial_key(row) {
+        Ok(key) => StoreError::Damaged(Box::new(Damage {
+            sweep: format!("number {sweep}"),
+            key,
+            what,
+            why: error_text(error),
+        })),
+        Err(error) => error,
+    })
+}
+
+fn error_text(error: StoreError) -> String {
+    match error {
+        StoreError::Failed(why) => why,
+        other => other.to_string(),
+    }
+}
+
+/// The fields of a row, if they fit its checksum.
+fn read_trial_fields<'r>(sweep: i64, row: &'r dyn SqlRow) -> Result<TrialFields<'r>, StoreError> {
+    let fields = TrialFields {
+        key: read_trial_key(row)?,
+        outcome: row.get_int(2)?,
+        step: row.get_optional_int(3)?,
+        cause: row.get_optional_text(4)?,
+        steps: row.get_int(5)?,
+        seconds: row.get_real(6)?,
+        worker: row.get_text(7)?,
+        digest: row.get_bytes(8)?,
+        metrics: row.get_bytes(9)?,
+        isa: row.get_text(10)?,
+        weights: row.get_optional_bytes(11)?,
+    };
+    verify_checksum(row, 12, || fields.checksum(sweep))?;
+
+    Ok(fields)
+}
+
+fn read_outcome(fields: &TrialFields<'_>) -> Result<Outcome, StoreError> {
+    let cause = fields.cause.map(str::to_owned);
+    decode_outcome(fields.outcome, fields.step, cause)
+        .ok_or_else(|| damaged_column(2, "a known outcome"))
+}
+
+/// What statistics need of a row.
+pub(crate) fn read_ended_trial_row<'r>(
+    sweep: i64,
+    row: &'r dyn SqlRow,
+) -> Result<EndedTrial<'r>, StoreError> {
+    with_trial_context(sweep, row, "row", || {
+        let fields = read_trial_fields(sweep, row)?;
+        let metrics = StoredNumbers::new(fields.metrics);
+        Ok(EndedTrial {
+            key: fields.key,
+            outcome: read_outcome(&fields)?,
+            metrics,
+            seconds: fields.seconds,
+        })
+    })
+}
+
+pub(crate) fn read_trial_row(sweep: i64, row: &dyn SqlRow) -> Result<StoredTrial, StoreError> {
+    with_trial_context(sweep, row, "row", || {
+        let fields = read_trial_fields(sweep, row)?;
+        Ok(StoredTrial {
+            result: TrialResult {
+                key: fields.key,
+                outcome: read_outcome(&fields)?,
+                steps: fields.steps as u64,
+                seconds: fields.seconds,
+                metrics: decode_f64s(fields.metrics),
+                digest: row
+                    .get_optional_hash(8)?
+                    .ok_or_else(|| damaged_column(8, "a digest"))?,
+                curve: Curve::default(),
+                predictions: Predictions::default(),
+                weights_hash: row.get_optional_hash(11)?,
+                isa: fields.isa.to_owned(),
+            },
+            worker: fields.worker.to_owned(),
+        })
+    })
+}
+
+/// A row with its curve and predictions.
+pub(in crate::store) fn read_whole_trial_row(
+    sweep: i64,
+    row: &dyn SqlRow,
+) -> Result<StoredTrial, StoreError> {
+    let mut trial = read_trial_row(sweep, row)?;
+    trial.result.curve = read_curve_column(sweep, row, 13)?.1.to_curve();
+    if with_trial_context(sweep, row, "predictions", || row.get_optional_bytes(15))?.is_some() {
+        trial.result.predictions = read_predictions_column(sweep, row, 15)?;
+    }
+    Ok(trial)
+}
+
+pub(crate) fn read_attempt_row(sweep: i64, row: &dyn SqlRow) -> Result<Attempt, StoreError> {
+    with_trial_context(sweep, row, "earlier attempt", || {
+        let cause = row.get_optional_text(2)?.unwrap_or_default().to_owned();
+        let attempt = Attempt {
+            cause,
+            worker: row.get_text(3)?.to_owned(),
+            seconds: row.get_real(4)?,
+        };
+
+        let key = read_trial_key(row)?;
+        let number = row.get_int(5)?;
+        verify_checksum(row, 6, || attempt_checksum(sweep, key, number, &attempt))?;
+        Ok(attempt)
+    })
+}
+
+/// The curve in a column, the next one of which is its checksum, and its trial.
+pub(crate) fn read_curve_column<'r>(
+    sweep: i64,
+    row: &'r dyn SqlRow,
+    at: usize,
+) -> Result<(TrialKey, CurveView<'r>), StoreError> {
+    with_trial_context(sweep, row, "curve", || {
+        let key = read_trial_key(row)?;
+        let data = row.get_bytes(at)?;
+        verify_checksum(row, at + 1, || curve_checksum(sweep, key, data))?;
+        Ok((
+            key,
+            CurveView::new(data).ok_or_else(|| damaged_column(at, "a curve"))?,
+        ))
+    })
+}
+
+/// The predictions in a column, the next one of which is their checksum.
+pub(crate) fn read_predictions_column(
+    sweep: i64,
+    row: &dyn SqlRow,
+    at: usize,
+) -> Result<Predictions, StoreError> {
+    with_trial_context(sweep, row, "predictions", || {
+        let key = read_trial_key(row)?;
+        let data = row.get_bytes(at)?;
+        verify_checksum(row, at + 1, || predictions_checksum(sweep, key, data))?;
+        decode_predictions(data).ok_or_else(|| damaged_column(at, "predictions"))
+    })
+}

@@ -1,0 +1,151 @@
+//! Rows of sweeps.
+
+use ergodic_common::spec::scheduling::Share;
+
+use crate::records::{SweepRow, SweepState};
+use crate::store::checksum::sweep_checksum;
+use crate::store::encoding::{encode_files, encode_state};
+use crate::store::error::StoreError;
+use crate::store::sql::param::SqlParam;
+use crate::store::sql::read::find_sweep;
+use crate::store::sql::{SqlConnection, damaged_column, select_number};
+use crate::store::writes::CommitReport;
+
+pub(in crate::store::sql) fn insert_sweep(
+    sql: &impl SqlConnection,
+    row: &SweepRow,
+) -> Result<i64, StoreError> {
+    let settings = encode_settings(row)?;
+    let text =
+        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
+                             priority, weight, launched_by, grammar)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING number";
+    let files = encode_files(&row.source.files);
+    let values = [
+        row.id.as_str().into(),
+        row.source.file.as_str().into(),
+        row.source.text.as_str().into(),
+        settings.as_str().into(),
+        SqlParam::Bytes(row.data.hash.as_ref().map(|h| h.as_slice())),
+        row.data.train.into(),
+        row.data.provenance.as_str().into(),
+        encode_state(row.state).into(),
+        SqlParam::Real(row.launched_at),
+        SqlParam::Bytes(Some(&files)),
+        i64::from(row.share.priority).into(),
+        SqlParam::Real(row.share.weight),
+        row.launched_by.as_str().into(),
+        row.source.grammar.into(),
+    ];
+    let number = select_number(sql, text, &values)?
+        .ok_or_else(|| damaged_column(0, "the sweep's number"))?;
+
+    // Its checksum covers its number.
+    update_sweep_row(
+        sql,
+        &SweepRow {
+            number,
+            ..row.clone()
+        },
+    )?;
+
+    Ok(number)
+}
+
+/// Settings as they are stored.
+pub(in crate::store::sql) fn encode_settings(row: &SweepRow) -> Result<String, StoreError> {
+    serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))
+}
+
+/// Writes what changes of a sweep's row, and its checksum.
+pub(in crate::store::sql) fn update_sweep_row(
+    sql: &impl SqlConnection,
+    row: &SweepRow,
+) -> Result<(), StoreError> {
+    let text =
+        "UPDATE sweeps SET state = $1, priority = $2, weight = $3, releases = $4, duplicates = $5,
+                       mismatches = $6, fenced = $7, checksum = $8, cells = $9
+                WHERE number = $10";
+    let values = [
+        encode_state(row.state).into(),
+        i64::from(row.share.priority).into(),
+        SqlParam::Real(row.share.weight),
+        row.tallies.releases.into(),
+        row.tallies.duplicates.into(),
+        row.tallies.mismatches.into(),
+        row.tallies.fenced.into(),
+        sweep_checksum(row).into(),
+        SqlParam::Bytes(
+            row.source
+                .cells_fingerprint
+                .as_ref()
+                .map(|cells| cells.as_slice()),
+        ),
+        row.number.into(),
+    ];
+
+    sql.execute_statement(text, &values).map(|_| ())
+}
+
+/// Changes a sweep's row, if there is one.
+pub(in crate::store::sql) fn change_sweep(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    change: impl FnOnce(&mut SweepRow),
+) -> Result<(), StoreError> {
+    let Some(mut row) = find_sweep(sql, sweep)? else {
+        return Ok(());
+    };
+    change(&mut row);
+    update_sweep_row(sql, &row)
+}
+
+pub(in crate::store::sql) fn set_state(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    state: SweepState,
+) -> Result<(), StoreError> {
+    change_sweep(sql, sweep, |row| row.state = state)?;
+    if !state.is_open() {
+        sql.execute_statement("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
+    }
+    Ok(())
+}
+
+pub(in crate::store::sql) fn set_share(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    share: Share,
+) -> Result<(), StoreError> {
+    change_sweep(sql, sweep, |row| row.share = share)
+}
+
+/// Adds what a batch was besides new rows to its sweep's tallies.
+pub(in crate::store::sql) fn add_to_tallies(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    report: &CommitReport,
+) -> Result<(), StoreError> {
+    if report.already_stored.is_empty() && report.contradicted == 0 && !report.fenced {
+        return Ok(());
+    }
+
+    // What was audited did not come again by itself.
+    let compared = (report.already_stored.len() - report.audited.len()) as u64;
+    let different = report.mismatches + report.contradicted;
+    change_sweep(sql, sweep, |row| {
+        row.tallies.count_batch(compared, different, report.fenced)
+    })
+}
+
+/// A completed sweep has trials left again.
+pub(in crate::store::sql) fn reopen_completed_sweep(
+    sql: &impl SqlConnection,
+    sweep: i64,
+) -> Result<(), StoreError> {
+    change_sweep(sql, sweep, |row| {
+        if row.state == SweepState::Completed {
+            row.state = SweepState::Running;
+        }
+    })
+}

@@ -1,0 +1,77 @@
+//! What a store is: a place to lead, to write and to read.
+
+use std::time::Duration;
+
+use crate::store::error::StoreError;
+use crate::store::reader::StoreReader;
+use crate::store::snapshot_readers::SnapshotReaders;
+use crate::store::types::Leader;
+use crate::store::writes::{StoreWrite, WriteOutput};
+
+/// Files that sweeps and rows name by their hashes, beside the store.
+pub trait ReferencedBlobs: Send {
+    /// Whether the file of this hash is there.
+    fn has_blob(&self, hash: &[u8; 32]) -> bool;
+
+    /// Removes a file that nothing names; how many bytes it had, if it was there and nobody was told that it stays.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>>;
+}
+
+/// A place where results are kept, for one coordinator or for several of which one leads.
+pub trait Store: Send + Sync {
+    /// Leads from now on, as the coordinator at `url`, unless another one does; who leads.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError>;
+
+    /// How long a claim to lead lasts that is not renewed; none where nobody else can lead meanwhile.
+    fn leadership_ttl(&self) -> Option<Duration>;
+
+    /// Goes on leading; whether that is so still.
+    ///
+    /// # Errors
+    /// That cannot be known.
+    fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError>;
+
+    /// Leads no more, so that another one may at once. Where that fails, it may in a while.
+    fn resign_leadership(&self, epoch: u64);
+
+    /// Whether what is written would be found again.
+    ///
+    /// # Errors
+    /// It would not, in words.
+    fn check_files_in_place(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The one writer of the leader of this epoch; asked for once.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError>;
+
+    /// A view of what was committed by the moment of its first look.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError>;
+
+    /// Several views of the same moment, at least one and at most `most`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError>;
+}
+
+/// Applies writes.
+pub trait StoreWriter: Send {
+    /// Applies all writes in one transaction and returns when they are durable.
+    ///
+    /// # Errors
+    /// None of them is durable, nor will be.
+    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError>;
+}
