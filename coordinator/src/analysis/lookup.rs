@@ -49,6 +49,10 @@ pub(super) fn find_cell(spec: &Spec, choice: &CellSelector) -> Result<u64, Analy
         CellSelector::Values(values) => values,
     };
 
+    find_cell_with_values(spec, values)
+}
+
+fn find_cell_with_values(spec: &Spec, values: &[(String, String)]) -> Result<u64, AnalysisError> {
     let axes = spec.grid.axes();
     let wanted = values.iter().map(|(name, text)| {
         let axis = find_axis(axes, name)?;
@@ -61,23 +65,18 @@ pub(super) fn find_cell(spec: &Spec, choice: &CellSelector) -> Result<u64, Analy
     };
     let mut found = spec.grid.iter().filter(fits);
 
-    let named = || {
-        values
-            .iter()
-            .map(|(name, text)| format!("{name}={text}"))
-            .collect::<Vec<_>>()
-            .join(",")
-    };
-
+    let named = values
+        .iter()
+        .map(|(name, text)| format!("{name}={text}"))
+        .collect::<Vec<_>>()
+        .join(",");
     match (found.next(), found.next()) {
         (Some(cell), None) => Ok(cell),
         (None, _) => Err(AnalysisError::Unknown(format!(
-            "the sweep has no cell {}",
-            named()
+            "the sweep has no cell {named}"
         ))),
         (Some(one), Some(other)) => Err(AnalysisError::Invalid(format!(
-            "{} is not one cell: {} and {} are among them; name more axes",
-            named(),
+            "{named} is not one cell: {} and {} are among them; name more axes",
             describe_cell(spec, one),
             describe_cell(spec, other)
         ))),
@@ -89,29 +88,11 @@ pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, AnalysisError> 
     let text = text.trim();
     match axis.matching_value_indices(text)[..] {
         [only] => Ok(only),
-        [] => {
-            let hint = match text
-                .parse()
-                .ok()
-                .and_then(|wanted| nearest_number(axis, wanted))
-            {
-                Some(nearest) => format!("the nearest is {}", format_shortest(nearest)),
-                None => {
-                    let words: Vec<String> = (0..axis.len().min(50))
-                        .map(|i| axis.value_at(i).to_string())
-                        .collect();
-                    ergodic_common::spec_file::error::suggest_nearest(
-                        text,
-                        words.iter().map(String::as_str),
-                    )
-                }
-            };
-
-            Err(AnalysisError::Unknown(format!(
-                "the axis '{}' has no value '{text}', {hint}",
-                axis.name
-            )))
-        }
+        [] => Err(AnalysisError::Unknown(format!(
+            "the axis '{}' has no value '{text}', {}",
+            axis.name,
+            suggest_value(axis, text)
+        ))),
         ref several => {
             let all: Vec<String> = several
                 .iter()
@@ -133,6 +114,19 @@ pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, AnalysisError> 
             )))
         }
     }
+}
+
+/// The value that a user may have meant: the nearest number, or else the word with the nearest spelling.
+fn suggest_value(axis: &Axis, text: &str) -> String {
+    let wanted = text.parse().ok();
+    if let Some(nearest) = wanted.and_then(|wanted| nearest_number(axis, wanted)) {
+        return format!("the nearest is {}", format_shortest(nearest));
+    }
+
+    let words: Vec<String> = (0..axis.len().min(50))
+        .map(|i| axis.value_at(i).to_string())
+        .collect();
+    suggest_nearest(text, words.iter().map(String::as_str))
 }
 
 /// Candidates that are named.

@@ -1,8 +1,8 @@
 //! What it takes to know the cells of a sweep to a precision, by the spread and the duration of the trials that are there.
 
-use ergodic_common::Outcome;
 use ergodic_common::spec::MAX_TRIALS;
 use ergodic_common::spec::stopping_rule::{MIN_FIRST_RUNG, precision_rungs};
+use ergodic_common::{Outcome, TrialResult};
 
 use super::error::AnalysisError;
 use super::query::TableQuery;
@@ -104,6 +104,21 @@ impl PilotCell {
     }
 }
 
+impl PilotCell {
+    fn add_trial(&mut self, result: &TrialResult, column: usize) {
+        self.rows += 1;
+        if !matches!(result.outcome, Outcome::Failed { .. }) {
+            self.timed += 1;
+            self.seconds += result.seconds;
+        }
+
+        let value = result.metrics.get(column).copied().unwrap_or(f64::NAN);
+        if result.outcome == Outcome::Completed && value.is_finite() {
+            self.values.push(value);
+        }
+    }
+}
+
 /// What the cells of a sweep need for the mean of a metric to be known to ± `target`.
 ///
 /// # Errors
@@ -133,22 +148,7 @@ pub fn compute_sample_size(
         }
 
         let (_, pilot) = pilot.get_or_insert_with(|| (result.key.cell, PilotCell::default()));
-        pilot.rows += 1;
-
-        if !matches!(result.outcome, Outcome::Failed { .. }) {
-            pilot.timed += 1;
-            pilot.seconds += result.seconds;
-        }
-
-        let value = result
-            .metrics
-            .get(query.metric_column())
-            .copied()
-            .unwrap_or(f64::NAN);
-        pilot
-            .values
-            .extend(Some(value).filter(|x| result.outcome == Outcome::Completed && x.is_finite()));
-
+        pilot.add_trial(&result, query.metric_column());
         true
     };
     rows.readers

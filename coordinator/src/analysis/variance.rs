@@ -81,43 +81,9 @@ impl VarianceQuery {
     /// The store failed, or no cell has all its trials.
     pub fn decompose_cells(&self, rows: RowSource<'_>) -> Result<Vec<CellVariance>, AnalysisError> {
         let expected = u64::from(rows.spec.repeats);
-        let most = self
-            .metric()
-            .bounded_range()
-            .map(|(low, high)| 0.25 * (high - low) * (high - low));
-        let of = |(cell, trials): (u64, CellTrials)| {
-            let n = trials.values.len() as u64;
-            let values: Vec<f64> = trials.values.iter().map(|(_, value)| *value).collect();
-            let is_whole = n == expected;
-            let mut components = if is_whole {
-                self.layout.estimate_components(&values, self.level)
-            } else {
-                Vec::new()
-            };
-            components
-                .iter_mut()
-                .for_each(|component| component.clip_interval(most));
-
-            let note = match is_whole {
-                true => describe_caveats(&components),
-                false => {
-                    format!(
-                        "{n} of {expected} trials have a value ({} ended without): all are needed",
-                        trials.count_without_value()
-                    )
-                }
-            };
-
-            CellVariance {
-                cell,
-                n,
-                components,
-                note,
-            }
-        };
         let answer: Vec<CellVariance> = read_cell_trials(&self.query, rows)?
             .into_iter()
-            .map(of)
+            .map(|(cell, trials)| self.decompose_cell(cell, &trials, expected))
             .collect();
         if answer.iter().any(|cell| !cell.components.is_empty()) {
             return Ok(answer);
@@ -130,5 +96,40 @@ impl VarianceQuery {
             "no cell has a value of {} of all its trials: {why}",
             self.metric().name()
         )))
+    }
+
+    /// The components of a cell; none unless all of its `expected` trials have a value.
+    fn decompose_cell(&self, cell: u64, trials: &CellTrials, expected: u64) -> CellVariance {
+        let n = trials.values.len() as u64;
+        if n != expected {
+            return CellVariance {
+                cell,
+                n,
+                components: Vec::new(),
+                note: format!(
+                    "{n} of {expected} trials have a value ({} ended without): all are needed",
+                    trials.count_without_value()
+                ),
+            };
+        }
+
+        let values: Vec<f64> = trials.values.iter().map(|(_, value)| *value).collect();
+        let mut components = self.layout.estimate_components(&values, self.level);
+
+        // No variance of values within bounds is above a quarter of their squared distance.
+        let most = self
+            .metric()
+            .bounded_range()
+            .map(|(low, high)| 0.25 * (high - low) * (high - low));
+        for component in &mut components {
+            component.clip_interval(most);
+        }
+
+        CellVariance {
+            cell,
+            n,
+            note: describe_caveats(&components),
+            components,
+        }
     }
 }

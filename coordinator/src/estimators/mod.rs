@@ -16,6 +16,7 @@ pub mod sample;
 mod selection_tests;
 pub mod special;
 pub mod statistic;
+mod statistic_caveats;
 pub mod summary;
 
 pub use sample::Sample;

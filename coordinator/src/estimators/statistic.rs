@@ -1,6 +1,5 @@
 //! Statistics by name, `--stat mean,ci95,q05,p_diverged`, and their values over a group of trials.
 
-use ergodic_common::number_format::format_significant;
 use ergodic_common::random_streams::RandomStream;
 use ergodic_common::spec_file::error::suggest_nearest;
 
@@ -22,14 +21,14 @@ pub enum StatisticError {
 /// A statistic that was asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statistic {
-    name: String,
-    kind: StatisticKind,
+    pub(super) name: String,
+    pub(super) kind: StatisticKind,
     /// Whether diverged trials count too, by the rule of [`chance`](super::chance).
     counts_diverged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum StatisticKind {
+pub(super) enum StatisticKind {
     N,
     Diverged,
     Failed,
@@ -355,165 +354,6 @@ impl StatisticInput<'_> {
         } else {
             level
         }
-    }
-
-    /// What a reader has to know where statistics are missing or degenerate; empty if there is nothing.
-    pub fn describe_caveats(&self, asked: &[Statistic]) -> String {
-        let n = self.completed.n() as u64;
-        let spread = asked.iter().any(Statistic::needs_two_values);
-        let intervals = asked.is_empty() || spread;
-        let of_shares = asked
-            .iter()
-            .any(|statistic| matches!(statistic.kind, StatisticKind::ShareDiverged(_)));
-
-        let mut notes = Vec::new();
-        notes.extend(self.describe_missing_trials());
-        notes.extend(self.describe_repeats(intervals, spread));
-        notes.extend(self.describe_conditions(asked, intervals, of_shares));
-
-        let repeats = self.completed.repeat_clusters().map(<[_]>::len);
-        if of_shares
-            && !self.completed.is_crossed()
-            && repeats.is_some_and(|repeats| (repeats as u64) < n)
-        {
-            notes.push(
-                "the interval of p_diverged takes trials of one repeat as independent".to_owned(),
-            );
-        }
-
-        notes.extend(self.describe_values(asked, spread));
-        notes.join("; ")
-    }
-
-    /// Why a group has no values, or fewer than trials.
-    fn describe_missing_trials(&self) -> Option<String> {
-        let n = self.completed.n() as u64;
-        let counts = &self.counts;
-
-        if counts.done() == 0 {
-            Some("no trial has ended yet".to_owned())
-        } else if counts.diverged == counts.done() {
-            Some(if counts.diverged == 1 {
-                "the one trial diverged".into()
-            } else {
-                format!("all {} diverged", counts.diverged)
-            })
-        } else if counts.completed == 0 {
-            Some("no trial completed".to_owned())
-        } else if n < counts.completed {
-            Some(format!(
-                "{} completed trials have no value here",
-                counts.completed - n
-            ))
-        } else {
-            None
-        }
-    }
-
-    /// Of which repeats an interval is, or why there is none.
-    fn describe_repeats(&self, intervals: bool, spread: bool) -> Option<String> {
-        let n = self.completed.n() as u64;
-        let repeats = self.completed.repeat_clusters().map(<[_]>::len);
-
-        match self.complete_repeats.filter(|_| n > 1 && intervals) {
-            Some([whole @ ..=1, all]) => Some(format!(
-                "the cells of the row have ended {whole} of {all} repeats together: no interval"
-            )),
-            Some([whole, all]) => Some(format!(
-                "the interval is that of {whole} of {all} repeats, which all cells of the row have ended"
-            )),
-            None if n > 1 && spread && repeats == Some(1) => {
-                Some("values of one repeat: no interval".to_owned())
-            }
-            None => None,
-        }
-    }
-
-    /// What is degenerate about the values themselves.
-    fn describe_values(&self, asked: &[Statistic], spread: bool) -> Vec<String> {
-        let n = self.completed.n();
-        let mut notes = Vec::new();
-
-        if n == 1 && spread {
-            notes.push("one value: no spread, no interval".to_owned());
-        }
-        if n > 1 && spread && self.completed.min() == self.completed.max() {
-            notes.push("all values are equal".to_owned());
-        }
-        if self.completed.values().iter().any(|x| x.is_infinite()) {
-            notes.push("a value is infinite, and so is the mean".to_owned());
-        }
-        if self.with_diverged.is_none() && asked.iter().any(Statistic::counts_diverged) {
-            notes.push("a diverged trial has no value of this metric".to_owned());
-        }
-
-        notes
-    }
-}
-
-impl StatisticInput<'_> {
-    /// At what level intervals are Student's, each by its name; those of resamples stay as they are called.
-    fn describe_widening(&self, asked: &[Statistic]) -> String {
-        let words = |name: &str, level: f64| {
-            format!(
-                "{name} is Student's at {} %",
-                format_significant(100.0 * self.adjusted_level(level), 4)
-            )
-        };
-        let of = |statistic: &Statistic| match statistic.kind {
-            StatisticKind::Interval(level) => Some(words(&statistic.name, level)),
-            StatisticKind::Bootstrap(_) => Some(format!("{} is not widened", statistic.name)),
-            _ => None,
-        };
-        let all: Vec<String> = asked.iter().filter_map(of).collect();
-
-        if all.is_empty() {
-            words("ci95", 0.95)
-        } else {
-            all.join(", ")
-        }
-    }
-
-    /// What intervals presuppose, and which there cannot be.
-    fn describe_conditions(
-        &self,
-        asked: &[Statistic],
-        intervals: bool,
-        of_shares: bool,
-    ) -> Vec<String> {
-        let mut notes = Vec::new();
-        let sample = &self.completed;
-        let resampled = asked.iter().any(Statistic::is_resampled);
-
-        if intervals && sample.n() > 1 && !self.fixed_streams.is_empty() {
-            notes.push(format!("given the fixed {}", self.fixed_streams));
-        }
-
-        if intervals && sample.n() > 1 && self.stops_early {
-            notes.push(format!(
-                "repeats ended when the mean looked known: {}",
-                self.describe_widening(asked)
-            ));
-        }
-
-        if !sample.is_crossed() {
-            return notes;
-        }
-        if intervals && sample.n() > 1 && sample.standard_error().is_none() {
-            notes.push("too few levels of a crossed stream: no interval".into());
-        }
-
-        if resampled {
-            notes.push(
-                "repeats that share crossed streams cannot be resampled: no boot, use ci".into(),
-            );
-        }
-
-        if of_shares {
-            notes.push("trials share crossed streams: no interval of p_diverged".into());
-        }
-
-        notes
     }
 }
 

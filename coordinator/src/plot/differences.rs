@@ -2,7 +2,7 @@
 
 use super::PlotStyle;
 use super::axis::AxisScale;
-use super::colour::{GREY, INK, SERIES};
+use super::colour::{GREY, INK, PAPER, SERIES};
 use super::distribution::van_der_corput;
 use super::frame::RowChart;
 use super::scene::{Fill, Scene, Stroke};
@@ -45,23 +45,11 @@ pub fn draw_differences(
         ));
     }
 
-    let interval = |pair: &DifferenceRow| pair.interval.map(|(low, high)| [low, high]);
-    let all = || {
-        let ends = pairs
-            .iter()
-            .filter_map(interval)
-            .flatten()
-            .chain(pairs.iter().filter_map(|pair| pair.mean));
-        ends.chain(pairs.iter().flat_map(|pair| &pair.differences).copied())
-    };
-    if all().next().is_none() {
-        return Err(format!(
+    let scale = difference_scale(pairs).ok_or_else(|| {
+        format!(
             "no cell has a repeat in common with {baseline} in which both have a value of {metric}"
-        ));
-    }
-
-    let scale = AxisScale::from_range(all().fold(0.0, f64::min), all().fold(0.0, f64::max), false)
-        .with_padding(0.05);
+        )
+    })?;
     let names: Vec<String> = pairs.iter().map(|pair| pair.label.clone()).collect();
     let remarks: Vec<String> = pairs.iter().map(|pair| pair.remark.clone()).collect();
     let axis = format!("{metric} minus that of {baseline}");
@@ -84,63 +72,85 @@ pub fn draw_differences(
     Ok(rows.sheet.scene)
 }
 
-fn draw_difference_row(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
-    let y = rows.row_middle(at);
-    let half = rows.row_half_height();
-    let every = pair.differences.len().div_ceil(MAX_DOTS).max(1);
-    for (i, difference) in pair.differences.iter().step_by(every).enumerate() {
-        let place = (
-            rows.x_position(*difference),
-            y + (van_der_corput(i) - 0.5) * 1.6 * half,
-        );
-        rows.sheet.scene.add_circle(
-            place,
-            1.9,
-            Some(Fill {
-                colour: SERIES[5],
-                opacity: 0.6,
-            }),
-            None,
-        );
+/// The scale that holds zero and all that is drawn; `None` where nothing is.
+fn difference_scale(pairs: &[DifferenceRow]) -> Option<AxisScale> {
+    let ends = pairs
+        .iter()
+        .filter_map(|pair| pair.interval)
+        .flat_map(|(low, high)| [low, high]);
+    let means = pairs.iter().filter_map(|pair| pair.mean);
+    let differences = pairs.iter().flat_map(|pair| &pair.differences).copied();
+    let values: Vec<f64> = ends.chain(means).chain(differences).collect();
+    if values.is_empty() {
+        return None;
     }
 
-    let thick = Stroke::new(SERIES[0], 2.2);
-    if let Some((low, high)) = pair.interval {
-        let low = rows.x_position(low);
-        let high = rows.x_position(high);
-        rows.sheet.scene.add_line(vec![(low, y), (high, y)], thick);
+    let low = values.iter().copied().fold(0.0, f64::min);
+    let high = values.iter().copied().fold(0.0, f64::max);
+    Some(AxisScale::from_range(low, high, false).with_padding(0.05))
+}
 
-        for x in [low, high] {
-            rows.sheet
-                .scene
-                .add_line(vec![(x, y - 4.0), (x, y + 4.0)], thick);
-        }
+fn draw_difference_row(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
+    draw_dots(rows, at, pair);
+
+    let y = rows.row_middle(at);
+    if let Some(interval) = pair.interval {
+        draw_interval(rows, interval, y);
     }
 
     match pair.mean {
         Some(mean) => {
-            let place = (rows.x_position(mean), y);
-            let ink = Stroke::new(super::colour::PAPER, 1.0);
-            rows.sheet.scene.add_circle(
-                place,
-                4.0,
-                Some(Fill {
-                    colour: SERIES[0],
-                    opacity: 1.0,
-                }),
-                Some(ink),
-            );
+            let point = (rows.x_position(mean), y);
+            let fill = Fill {
+                colour: SERIES[0],
+                opacity: 1.0,
+            };
+            let line = Stroke::new(PAPER, 1.0);
+            rows.sheet
+                .scene
+                .add_circle(point, 4.0, Some(fill), Some(line));
         }
         None => {
             let left = rows.area.left + 6.0;
             let right = rows.area.right - 6.0;
-            rows.sheet.scene.add_line(
-                vec![(left, y), (right, y)],
-                Stroke {
-                    dash: &[1.0, 4.0],
-                    ..Stroke::new(GREY, 1.0)
-                },
-            );
+            let dotted = Stroke {
+                dash: &[1.0, 4.0],
+                ..Stroke::new(GREY, 1.0)
+            };
+            rows.sheet
+                .scene
+                .add_line(vec![(left, y), (right, y)], dotted);
         }
+    }
+}
+
+/// One dot per repeat, or for some of them where there are more than [`MAX_DOTS`].
+fn draw_dots(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
+    let y = rows.row_middle(at);
+    let half = rows.row_half_height();
+    let every = pair.differences.len().div_ceil(MAX_DOTS).max(1);
+    let fill = Fill {
+        colour: SERIES[5],
+        opacity: 0.6,
+    };
+
+    for (i, difference) in pair.differences.iter().step_by(every).enumerate() {
+        let point = (
+            rows.x_position(*difference),
+            y + (van_der_corput(i) - 0.5) * 1.6 * half,
+        );
+        rows.sheet.scene.add_circle(point, 1.9, Some(fill), None);
+    }
+}
+
+fn draw_interval(rows: &mut RowChart, (low, high): (f64, f64), y: f64) {
+    let thick = Stroke::new(SERIES[0], 2.2);
+    let low = rows.x_position(low);
+    let high = rows.x_position(high);
+    let scene = &mut rows.sheet.scene;
+    scene.add_line(vec![(low, y), (high, y)], thick);
+
+    for x in [low, high] {
+        scene.add_line(vec![(x, y - 4.0), (x, y + 4.0)], thick);
     }
 }

@@ -1,6 +1,8 @@
 //! A scene as PNG. Everything is computed in portable arithmetic, so that the bytes are the same on every machine.
 
-use tiny_skia::{FillRule, LineCap, LineJoin, Paint, PathBuilder, Pixmap, StrokeDash, Transform};
+use tiny_skia::{
+    FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, StrokeDash, Transform,
+};
 
 use super::colour::{Colour, PAPER};
 use super::font::{self, OutlinePen};
@@ -50,26 +52,10 @@ fn draw_shape(
     fill: Option<Fill>,
     stroke: Option<Stroke>,
 ) {
-    let mut builder = PathBuilder::new();
-    match shape {
-        SceneShape::Path { points, closed } => {
-            let mut points = points.iter().map(|(x, y)| (*x as f32, *y as f32));
-            if let Some((x, y)) = points.next() {
-                builder.move_to(x, y);
-            }
-
-            points.for_each(|(x, y)| builder.line_to(x, y));
-            if *closed {
-                builder.close();
-            }
-        }
-        SceneShape::Circle { at, radius } => {
-            builder.push_circle(at.0 as f32, at.1 as f32, *radius as f32)
-        }
-    }
-
     // Nothing is drawn of a path without a length.
-    let Some(path) = builder.finish() else { return };
+    let Some(path) = build_path(shape) else {
+        return;
+    };
     if let Some(fill) = fill {
         pixmap.fill_path(
             &path,
@@ -92,6 +78,28 @@ fn draw_shape(
 
         pixmap.stroke_path(&path, &solid_paint(stroke.colour, 1.0), &how, scale, None);
     }
+}
+
+fn build_path(shape: &SceneShape) -> Option<Path> {
+    let mut builder = PathBuilder::new();
+    match shape {
+        SceneShape::Path { points, closed } => {
+            let mut points = points.iter().map(|(x, y)| (*x as f32, *y as f32));
+            if let Some((x, y)) = points.next() {
+                builder.move_to(x, y);
+            }
+
+            points.for_each(|(x, y)| builder.line_to(x, y));
+            if *closed {
+                builder.close();
+            }
+        }
+        SceneShape::Circle { at, radius } => {
+            builder.push_circle(at.0 as f32, at.1 as f32, *radius as f32)
+        }
+    }
+
+    builder.finish()
 }
 
 fn draw_text(pixmap: &mut Pixmap, scale: Transform, text: &SceneText) {

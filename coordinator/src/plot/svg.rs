@@ -51,6 +51,15 @@ fn write_shape(out: &mut String, shape: &SceneShape, fill: Option<Fill>, stroke:
         }
     }
 
+    write_fill(out, fill);
+    if let Some(stroke) = stroke {
+        write_stroke(out, stroke);
+    }
+
+    out.push_str("/>\n");
+}
+
+fn write_fill(out: &mut String, fill: Option<Fill>) {
     match fill {
         None => out.push_str(" fill=\"none\""),
         Some(fill) => {
@@ -60,24 +69,22 @@ fn write_shape(out: &mut String, shape: &SceneShape, fill: Option<Fill>, stroke:
             }
         }
     }
+}
 
-    if let Some(stroke) = stroke {
-        let _ = write!(
-            out,
-            " stroke=\"{}\" stroke-width=\"{}\"",
-            format_hex_colour(stroke.colour),
-            format_number(stroke.width)
-        );
+fn write_stroke(out: &mut String, stroke: Stroke) {
+    let _ = write!(
+        out,
+        " stroke=\"{}\" stroke-width=\"{}\"",
+        format_hex_colour(stroke.colour),
+        format_number(stroke.width)
+    );
 
-        if !stroke.dash.is_empty() {
-            let dash: Vec<String> = stroke.dash.iter().map(|x| format_number(*x)).collect();
-            let _ = write!(out, " stroke-dasharray=\"{}\"", dash.join(" "));
-        }
-
-        out.push_str(" stroke-linejoin=\"round\"");
+    if !stroke.dash.is_empty() {
+        let dash: Vec<String> = stroke.dash.iter().map(|x| format_number(*x)).collect();
+        let _ = write!(out, " stroke-dasharray=\"{}\"", dash.join(" "));
     }
 
-    out.push_str("/>\n");
+    out.push_str(" stroke-linejoin=\"round\"");
 }
 
 fn write_text(out: &mut String, text: &SceneText) {

@@ -77,43 +77,60 @@ pub(super) fn insert_successor(
     }
 
     let number = insert_sweep(sql, row)?;
-    let place = |key: TrialKey| {
-        let at = cells
-            .binary_search_by_key(&key.cell, |(old, _)| *old)
-            .ok()?;
-        Some(TrialKey {
-            cell: cells[at].1,
-            ..key
-        })
-    };
-
-    let mut last = None;
-    loop {
-        let rows = read_next_rows(sql, *from, last)?;
-        let Some(row) = rows.last() else { break };
-        last = Some(row.result.key);
-        let moved = rows.into_iter().filter_map(|row| {
-            let mut row = row;
-            row.result.key = place(row.result.key)?;
-            Some(row)
-        });
-
-        insert_stored_rows(sql, number, &moved.collect::<Vec<_>>(), &[])?;
-    }
-
-    copy_attempts(sql, *from, number, &place)?;
-    let audits = sql.read_audits(*from)?.into_iter();
-    let audits: Vec<Audit> = audits
-        .filter_map(|audit| {
-            Some(Audit {
-                key: place(audit.key)?,
-                ..audit
-            })
-        })
-        .collect();
-    insert_audits_in_chunks(sql, number, &audits)?;
+    let map_key = |key: TrialKey| map_trial_key(cells, key);
+    copy_rows(sql, *from, number, &map_key)?;
+    copy_attempts(sql, *from, number, &map_key)?;
+    copy_audits(sql, *from, number, &map_key)?;
 
     Ok(number)
+}
+
+/// The trial in the new sweep; `None` where that has no such cell.
+fn map_trial_key(cells: &[(u64, u64)], key: TrialKey) -> Option<TrialKey> {
+    let at = cells
+        .binary_search_by_key(&key.cell, |(old, _)| *old)
+        .ok()?;
+    Some(TrialKey {
+        cell: cells[at].1,
+        ..key
+    })
+}
+
+fn copy_rows(
+    sql: &(impl SqlConnection + Send),
+    from: i64,
+    to: i64,
+    map_key: &dyn Fn(TrialKey) -> Option<TrialKey>,
+) -> Result<(), StoreError> {
+    let mut last = None;
+    loop {
+        let rows = read_next_rows(sql, from, last)?;
+        let Some(row) = rows.last() else {
+            return Ok(());
+        };
+        last = Some(row.result.key);
+
+        let mapped = rows.into_iter().filter_map(|mut row| {
+            row.result.key = map_key(row.result.key)?;
+            Some(row)
+        });
+        insert_stored_rows(sql, to, &mapped.collect::<Vec<_>>(), &[])?;
+    }
+}
+
+fn copy_audits(
+    sql: &(impl SqlConnection + Send),
+    from: i64,
+    to: i64,
+    map_key: &dyn Fn(TrialKey) -> Option<TrialKey>,
+) -> Result<(), StoreError> {
+    let mapped = sql.read_audits(from)?.into_iter().filter_map(|audit| {
+        Some(Audit {
+            key: map_key(audit.key)?,
+            ..audit
+        })
+    });
+    insert_audits_in_chunks(sql, to, &mapped.collect::<Vec<_>>())
 }
 
 /// Rows that follow one, or the first ones.

@@ -23,6 +23,7 @@ use crate::store::sql::write::results::{
 };
 use crate::store::sql::write::sweeps::{change_sweep, insert_sweep, set_share, set_state};
 use crate::store::writes::{StoreWrite, WriteOutput};
+use ergodic_common::TrialKey;
 
 /// Applies a write.
 pub(in crate::store) fn apply_write(
@@ -31,15 +32,11 @@ pub(in crate::store) fn apply_write(
 ) -> Result<WriteOutput, StoreError> {
     match write {
         StoreWrite::InsertSweep(row) => insert_sweep(sql, row).map(WriteOutput::SweepNumber),
-        StoreWrite::InsertLease(row) => insert_lease(sql, row).map(|()| WriteOutput::Done),
-        StoreWrite::ShrinkLease(row) => shrink_lease(sql, row).map(|()| WriteOutput::Done),
-        StoreWrite::EndLeases(ended) => end_leases(sql, ended).map(|()| WriteOutput::Done),
-        StoreWrite::SetSweepState(sweep, state) => {
-            set_state(sql, *sweep, *state).map(|()| WriteOutput::Done)
-        }
-        StoreWrite::SetShare(sweep, share) => {
-            set_share(sql, *sweep, *share).map(|()| WriteOutput::Done)
-        }
+        StoreWrite::InsertLease(row) => insert_lease(sql, row).map(done),
+        StoreWrite::ShrinkLease(row) => shrink_lease(sql, row).map(done),
+        StoreWrite::EndLeases(ended) => end_leases(sql, ended).map(done),
+        StoreWrite::SetSweepState(sweep, state) => set_state(sql, *sweep, *state).map(done),
+        StoreWrite::SetShare(sweep, share) => set_share(sql, *sweep, *share).map(done),
         StoreWrite::StoreResults(batch) => store_results(sql, batch).map(WriteOutput::Results),
         StoreWrite::GiveUpTrial(sweep, result) => {
             give_up_trial(sql, *sweep, result).map(WriteOutput::GaveUp)
@@ -48,7 +45,7 @@ pub(in crate::store) fn apply_write(
             give_up_audit(sql, *sweep, *key, why).map(WriteOutput::GaveUp)
         }
         StoreWrite::RevertGiveUp(sweep, key, false) => {
-            revert_give_up(sql, *sweep, *key).map(|keys| WriteOutput::Reopened(keys, Vec::new()))
+            revert_give_up(sql, *sweep, *key).map(reopened)
         }
         StoreWrite::RevertGiveUp(sweep, key, true) => revert_audit_give_up(sql, *sweep, *key)
             .map(|audits| WriteOutput::Reopened(Vec::new(), audits)),
@@ -58,16 +55,14 @@ pub(in crate::store) fn apply_write(
             let audits = retry_failed_audits(sql, *sweep)?;
             Ok(WriteOutput::Reopened(trials, audits))
         }
-        StoreWrite::QuarantineRows(sweep, keys) => {
-            quarantine_rows(sql, *sweep, keys).map(|keys| WriteOutput::Reopened(keys, Vec::new()))
-        }
-        StoreWrite::RemoveSweep(sweep) => remove_sweep(sql, *sweep).map(|()| WriteOutput::Done),
+        StoreWrite::QuarantineRows(sweep, keys) => quarantine_rows(sql, *sweep, keys).map(reopened),
+        StoreWrite::RemoveSweep(sweep) => remove_sweep(sql, *sweep).map(done),
         StoreWrite::ClearRows(sweep) => clear_rows(sql, *sweep).map(WriteOutput::Cleared),
         StoreWrite::RestoreRows(sweep, rows, attempts) => {
-            insert_stored_rows(sql, *sweep, rows, attempts).map(|()| WriteOutput::Done)
+            insert_stored_rows(sql, *sweep, rows, attempts).map(done)
         }
         StoreWrite::RestoreAudits(sweep, audits) => {
-            insert_audits_in_chunks(sql, *sweep, audits).map(|()| WriteOutput::Done)
+            insert_audits_in_chunks(sql, *sweep, audits).map(done)
         }
         StoreWrite::ExtendSweep(sweep, from, to) => {
             extend_sweep(sql, *sweep, from, to).map(WriteOutput::Extended)
@@ -78,10 +73,10 @@ pub(in crate::store) fn apply_write(
         StoreWrite::SetCellsDigest(sweep, cells) => change_sweep(sql, *sweep, |row| {
             row.source.cells_fingerprint = Some(*cells)
         })
-        .map(|()| WriteOutput::Done),
+        .map(done),
         StoreWrite::InsertReusing(gathering) => insert_reusing_sweep(sql, gathering)
             .map(|(sweep, rows)| WriteOutput::SweepWithRows(sweep, rows)),
-        StoreWrite::CheckWritable => check_writable(sql).map(|()| WriteOutput::Done),
+        StoreWrite::CheckWritable => check_writable(sql).map(done),
         StoreWrite::FindUnreferenced(hashes) => {
             find_unreferenced(sql, hashes).map(WriteOutput::Unreferenced)
         }
@@ -92,6 +87,14 @@ pub(in crate::store) fn apply_write(
             ensure_identity(sql, *number).map(WriteOutput::Identity)
         }
     }
+}
+
+fn done((): ()) -> WriteOutput {
+    WriteOutput::Done
+}
+
+fn reopened(trials: Vec<TrialKey>) -> WriteOutput {
+    WriteOutput::Reopened(trials, Vec::new())
 }
 
 fn ensure_identity(sql: &impl SqlConnection, proposed: i64) -> Result<i64, StoreError> {

@@ -6,7 +6,7 @@ use crate::records::SweepRow;
 use crate::store::error::StoreError;
 use crate::store::reader::StoreReader as _;
 use crate::store::sql::read::has_trial_with_weights;
-use crate::store::sql::{SqlConnection, SqlRow, select_all, select_number};
+use crate::store::sql::{SqlConnection, select_all, select_number};
 use crate::store::writes::ClearedRows;
 
 /// Which of these files neither a sweep nor a trial names.
@@ -61,41 +61,19 @@ pub(in crate::store::sql) fn clear_rows(
 
     let text =
         "SELECT cell, repeat, weights FROM trials WHERE sweep = $1 ORDER BY cell, repeat LIMIT $2";
-    let of_row = |row: &dyn SqlRow| {
+    let limits = [sweep.into(), CLEARED_PER_COMMIT.into()];
+    let rows = select_all(sql, text, &limits, |row| {
         Ok((
             row.get_int(0)?,
             row.get_int(1)?,
             row.get_optional_hash(2).ok().flatten(),
         ))
-    };
-    let rows = select_all(
-        sql,
-        text,
-        &[sweep.into(), CLEARED_PER_COMMIT.into()],
-        of_row,
-    )?;
+    })?;
     let Some((cell, repeat, _)) = rows.last() else {
-        for rest in [
-            "DELETE FROM predictions WHERE sweep = $1",
-            "DELETE FROM attempts WHERE sweep = $1",
-            "DELETE FROM audits WHERE sweep = $1",
-            "DELETE FROM twins WHERE sweep = $1",
-            "DELETE FROM removals WHERE sweep = $1",
-        ] {
-            sql.execute_statement(rest, &[sweep.into()])?;
-        }
-
+        clear_leftovers(sql, sweep)?;
         return Ok(ClearedRows::default());
     };
-    for part in [
-        "DELETE FROM curves WHERE curve IN
-             (SELECT curve FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3))",
-        "DELETE FROM predictions WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
-        "DELETE FROM audits WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
-        "DELETE FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
-    ] {
-        sql.execute_statement(part, &[sweep.into(), (*cell).into(), (*repeat).into()])?;
-    }
+    clear_trials_up_to(sql, sweep, *cell, *repeat)?;
 
     let mut weights: Vec<[u8; 32]> = rows.iter().filter_map(|(.., hash)| *hash).collect();
     weights.sort_unstable();
@@ -105,4 +83,39 @@ pub(in crate::store::sql) fn clear_rows(
         weights,
         has_more: true,
     })
+}
+
+/// Clears what is left of a removed sweep without trials, the note of its removal last.
+fn clear_leftovers(sql: &impl SqlConnection, sweep: i64) -> Result<(), StoreError> {
+    for text in [
+        "DELETE FROM predictions WHERE sweep = $1",
+        "DELETE FROM attempts WHERE sweep = $1",
+        "DELETE FROM audits WHERE sweep = $1",
+        "DELETE FROM twins WHERE sweep = $1",
+        "DELETE FROM removals WHERE sweep = $1",
+    ] {
+        sql.execute_statement(text, &[sweep.into()])?;
+    }
+
+    Ok(())
+}
+
+/// Clears the trials of a removed sweep up to one, that one included.
+fn clear_trials_up_to(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    cell: i64,
+    repeat: i64,
+) -> Result<(), StoreError> {
+    for text in [
+        "DELETE FROM curves WHERE curve IN
+             (SELECT curve FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3))",
+        "DELETE FROM predictions WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
+        "DELETE FROM audits WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
+        "DELETE FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
+    ] {
+        sql.execute_statement(text, &[sweep.into(), cell.into(), repeat.into()])?;
+    }
+
+    Ok(())
 }
