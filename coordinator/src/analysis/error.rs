@@ -3,13 +3,13 @@
 use crate::estimators::statistic::StatisticError;
 use crate::store::StoreError;
 
-/// A question that cannot be answered, in words; or the store failed.
+/// Why a question has no answer, in words for users; or the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AnalysisError {
     /// There is no such axis, metric, statistic or step.
     #[error("{0}")]
     Unknown(String),
-    /// It asks for something impossible.
+    /// The question asks for something impossible.
     #[error("{0}")]
     Invalid(String),
     /// The store failed.

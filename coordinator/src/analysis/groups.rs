@@ -1,4 +1,4 @@
-//! Stored rows grouped by the values of the axes asked for.
+//! Stored rows grouped by the values of a query's axes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +17,13 @@ use crate::store::{EndedTrial, SampledTrial, StoreError, StoreReader, TrialRange
 #[derive(Debug, Default)]
 struct CellRows {
     pub(super) cell: u64,
-    /// As in [`Group`].
+    /// As in [`TrialGroup`].
     pub(super) values: KeyedValues,
     pub(super) diverged: Vec<Divergence>,
     pub(super) counts: OutcomeCounts,
-    /// How they ended, where that is asked for.
+    /// How the trials ended, for ranking; empty where rows are not ranked.
     pub(super) ends: CellEnds,
-    /// Their repeats, where a row may be of several cells.
+    /// Repeats of the trials, where a row may be of several cells.
     pub(super) repeats: Vec<u32>,
 }
 
@@ -32,7 +32,7 @@ struct CellRows {
 struct DivergenceLimits {
     /// The cell; `None` before the first one.
     cell: Option<u64>,
-    /// The moment asked for, in steps.
+    /// The moment of the query, in steps.
     moment: Option<u64>,
     /// What a diverged trial counts as.
     chance_level: Option<f64>,
@@ -42,7 +42,7 @@ struct DivergenceLimits {
 #[derive(Debug, Clone, Default)]
 pub(super) struct KeyedValues {
     pub(super) values: Vec<f64>,
-    /// Of which cell and repeat each is; empty where that does not matter.
+    /// Cell and repeat of each value; empty where they do not matter.
     pub(super) keys: Vec<TrialKey>,
 }
 
@@ -63,7 +63,7 @@ impl KeyedValues {
         }
     }
 
-    /// Those of some repeats.
+    /// The values of some repeats.
     fn filter_repeats(&self, repeats: &BTreeSet<u32>) -> Self {
         let kept = || {
             self.values
@@ -94,7 +94,7 @@ impl KeyedValues {
 pub(super) struct CurvePoints(pub(super) Vec<(u64, KeyedValues)>);
 
 impl CurvePoints {
-    /// Adds a trial's curve, in rows of so many values.
+    /// Adds a trial's curve, whose rows have `width` values.
     pub(super) fn add_trial(
         &mut self,
         trial: SampledTrial<'_>,
@@ -131,19 +131,19 @@ impl CurvePoints {
 pub(super) struct TrialGroup {
     /// The cells that have rows.
     pub(super) cells: Vec<u64>,
-    /// Values of trials that completed, or had not diverged by the moment asked for.
+    /// Values of trials that completed, or had not diverged by the moment of the query.
     pub(super) values: KeyedValues,
-    /// Those that had diverged by then.
+    /// Trials that had diverged by then.
     pub(super) diverged: Vec<Divergence>,
-    /// Trials that live at the moment asked for count as completed.
+    /// Outcomes; trials that had not diverged by the moment of the query count as completed.
     pub(super) counts: OutcomeCounts,
-    /// Its cells, those without rows too, as far as they were counted.
+    /// Number of cells, with those without rows, as far as they were counted.
     pub(super) cell_count: u64,
     /// How many of its cells have a row of each repeat, where a row may be of several cells.
     pub(super) repeats: BTreeMap<u32, u64>,
 }
 
-/// By the places of their values on the axes that are asked for.
+/// Groups by the indices of their values on the axes of the query.
 pub(super) type TrialGroups = BTreeMap<Vec<u64>, TrialGroup>;
 
 /// The row of a cell, which is the last one if there is one.
@@ -172,7 +172,7 @@ impl TrialGroup {
             .for_each(|repeat| *self.repeats.entry(repeat).or_default() += 1);
     }
 
-    /// With so many completed trials, and no others that are known.
+    /// The group with as many completed trials as values, and no others.
     pub(super) fn with_completed(self, values: &[f64]) -> Self {
         Self {
             counts: OutcomeCounts {
@@ -195,7 +195,7 @@ impl TrialGroup {
         (whole.len() < self.repeats.len()).then_some(whole)
     }
 
-    /// As it was after a step, without values.
+    /// The group as it was after a step, without values.
     pub(super) fn at_step(&self, step: u64) -> Self {
         let diverged: Vec<Divergence> = self
             .diverged
@@ -356,7 +356,7 @@ impl TableQuery {
         }
     }
 
-    /// Adds a trial that diverged at `step`: one that had not diverged by the moment asked for counts as completed.
+    /// Adds a trial that diverged at `step`: one that diverged after the moment of the query counts as completed.
     fn add_diverged_trial(
         &self,
         cell: &mut CellRows,

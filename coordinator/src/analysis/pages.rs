@@ -9,26 +9,26 @@ use crate::analysis::query::{MAX_EMPTY_ROWS, TableQuery};
 use crate::analysis::row_source::{CellRange, RowSource};
 use crate::analysis::table::TableEntry;
 
-/// Points of curves, or rows of a table, that are worked out at a time.
+/// Points of curves, or rows of a table, that are computed at a time.
 const ENTRIES_PER_PAGE: u64 = 2_000;
 
-/// Values of trials that are read for them.
+/// Values of trials that are read for a page.
 const VALUES_PER_PAGE: u64 = 1_000_000;
 
-/// What an entry takes while it is on its way to a peer, about, in bytes.
+/// Bytes that an entry takes on its way to a peer, about.
 const ENTRY_BYTES: u64 = 1024;
 
-/// What a value takes.
+/// Bytes that a value takes.
 const VALUE_BYTES: u64 = 16;
 
-/// What the end of a trial takes while cells are ranked.
+/// Bytes that the end of a trial takes while cells are ranked.
 const END_BYTES: u64 = 64;
 
 impl TableQuery {
-    /// Rows of a table, page by page: as many at a time as can be told apart from the others.
+    /// Hands out the rows of a table in pages; `each` returns `false` to stop.
     ///
     /// # Errors
-    /// As for [`Query::table`].
+    /// As for [`TableQuery::compute_table`].
     pub fn for_each_table_page(
         &self,
         rows: RowSource<'_>,
@@ -37,7 +37,7 @@ impl TableQuery {
         self.for_each_page_of_cells(cells_per_page(rows.spec, 1), rows, each)
     }
 
-    /// The same with so many cells in a page, where rows are of one cell.
+    /// Hands out the rows of a table, `cells` cells per page where each row is one cell.
     pub(super) fn for_each_page_of_cells(
         &self,
         cells: u64,
@@ -59,10 +59,10 @@ impl TableQuery {
         )
     }
 
-    /// Points of curves, page by page.
+    /// Hands out the points of curves in pages; `each` returns `false` to stop.
     ///
     /// # Errors
-    /// As for [`Query::curves`].
+    /// As for [`TableQuery::compute_curves`].
     pub fn for_each_curve_page(
         &self,
         rows: RowSource<'_>,
@@ -78,7 +78,7 @@ impl TableQuery {
         )
     }
 
-    /// Where a row is of one cell, so many cells are taken at a time.
+    /// Computes pages of `cells` cells where each row is one cell, else all in one piece.
     fn for_each_page(
         &self,
         rows: RowSource<'_>,
@@ -108,7 +108,7 @@ impl TableQuery {
         Ok(())
     }
 
-    /// How many bytes it takes to answer, about, of so many trials: of a table, or of curves; in pages or in one piece.
+    /// About how many bytes the answer takes for `done` trials: of a table, or of curves; in pages or in one piece.
     pub fn estimate_bytes(&self, spec: &Spec, done: u64, curves: bool, paged: bool) -> u64 {
         let samples = if curves {
             max_samples_per_trial(spec)
@@ -117,7 +117,7 @@ impl TableQuery {
         };
 
         if paged && !self.pooled && (curves || self.at.is_none()) {
-            // Of curves, a cell is read as a whole.
+            // Curves of a cell are read in one piece.
             let values = VALUES_PER_PAGE
                 .max(samples.saturating_mul(u64::from(spec.repeats)))
                 .min(done.saturating_mul(samples));
@@ -148,7 +148,7 @@ impl TableQuery {
     }
 }
 
-/// How many cells are worked out at a time, of trials with so many samples each.
+/// How many cells are computed at a time, where trials have this many samples each.
 fn cells_per_page(spec: &Spec, samples: u64) -> u64 {
     let values = samples.saturating_mul(u64::from(spec.repeats));
     (ENTRIES_PER_PAGE / samples)

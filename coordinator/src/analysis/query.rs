@@ -13,7 +13,7 @@ use crate::estimators::chance::has_chance_level;
 use crate::estimators::crossed::Crossing;
 use crate::estimators::statistic::Statistic;
 
-/// What is asked of a sweep.
+/// The parameters of a table or of curves, as users name them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TableParams<'a> {
     /// Axes to group by, which may be named by the last parts of their paths; empty for all.
@@ -136,7 +136,7 @@ impl TableQuery {
         })
     }
 
-    /// Whether it matters of which cell and repeat a value is.
+    /// Whether the cell and repeat of each value matter.
     pub(super) fn needs_keys(&self) -> bool {
         self.pooled || self.crossing.is_some()
     }
@@ -151,12 +151,12 @@ impl TableQuery {
         &self.selection_metric.1
     }
 
-    /// Its place among the sweep's metrics.
+    /// Index, among the sweep's metrics, of the metric by which rows are ranked.
     pub(super) fn selection_column(&self) -> usize {
         self.selection_metric.0
     }
 
-    /// Its place among the sweep's metrics.
+    /// Index of the metric among the sweep's metrics.
     pub(super) fn metric_column(&self) -> usize {
         self.metric.0
     }
@@ -166,7 +166,7 @@ impl TableQuery {
         self.at
     }
 
-    /// Columns of the statistics asked for by name.
+    /// Columns of the statistics of the query.
     pub fn statistic_columns(&self) -> Vec<String> {
         self.stats
             .iter()

@@ -1,4 +1,4 @@
-//! Which rows of a table are the best, and which cannot be told from it.
+//! Which rows of a table are the best, and which cannot be distinguished from the best.
 //!
 //! Cells are ordered by [`rank`](super::rank). A row is left in the set of those that may be the best unless its trials are worse
 //! than those of the row that looks best, repeat by repeat, at a level that allows for having looked for it: of k rows, 5 %/(k − 1)
@@ -125,7 +125,7 @@ struct RankedRows {
 }
 
 struct RankedRow {
-    /// Its number among all rows.
+    /// Number of the row among all rows.
     row_index: usize,
     stage: usize,
     mean_rank: f64,

@@ -10,7 +10,7 @@ use crate::store::{SnapshotReaders, StoreError, StoreReader, TrialRange};
 pub struct RowSource<'a> {
     /// The sweep.
     pub spec: &'a Spec,
-    /// Its number in the store.
+    /// Number of the sweep in the store.
     pub sweep: i64,
     /// The store.
     pub readers: &'a SnapshotReaders,
@@ -62,7 +62,7 @@ impl<'a> RowSource<'a> {
         )
     }
 
-    /// The same with the parts of these cells.
+    /// Does something with each part of the rows of some cells, as [`RowSource::map_ranges`] does for all.
     pub(super) fn map_cell_ranges<T: Send>(
         self,
         within: CellRange,

@@ -14,7 +14,7 @@ use crate::store::StoredTrial;
 /// What is known of a cell.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CellSampleSize {
-    /// Its number.
+    /// Number of the cell.
     pub cell: u64,
     /// Trials with a row, whatever became of them.
     pub rows: u64,
@@ -158,7 +158,7 @@ pub fn compute_sample_size(
     Ok(summarize_cells(cells, rows.spec.grid.cell_count()))
 }
 
-/// Adds up what cells need, of a sweep of so many.
+/// Adds up what cells need; the sweep has `all` cells.
 fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
     let counts = |cell: &&CellSampleSize| cell.n > 0 || cell.rows < 2;
     let without = cells.iter().filter(|cell| !counts(cell)).count() as u64;
@@ -169,7 +169,7 @@ fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
         .collect::<Option<Vec<u64>>>();
     let repeats = repeats.and_then(|repeats| repeats.into_iter().max());
 
-    // Of cells without rows nothing is known: what they have in common with the others is that they take as long.
+    // Cells without rows are taken to last as long as the others; nothing else is known of them.
     let unknown = all - cells.len() as u64;
     let usual = cells.iter().map(|cell| cell.seconds).sum::<f64>() / cells.len().max(1) as f64;
     let same = repeats.map(|repeats| {

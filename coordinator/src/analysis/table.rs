@@ -25,7 +25,7 @@ use crate::records::OutcomeCounts;
 /// One row of a table, or one point of a curve.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableEntry {
-    /// Value of each axis asked for.
+    /// Value of each axis of the query.
     pub values: Vec<SpecValue>,
     /// Step, of a curve's point.
     pub step: u64,
@@ -33,7 +33,7 @@ pub struct TableEntry {
     pub summary: Summary,
     /// Trials by outcome.
     pub counts: OutcomeCounts,
-    /// The statistics asked for by name, one number per column; `None` where one is not defined.
+    /// The statistics of the query, one number per column; `None` where one is not defined.
     pub statistics: Vec<Option<f64>>,
     /// Why some are not, or what else is to be known of them; empty if nothing is.
     pub note: String,
@@ -46,7 +46,7 @@ impl TableQuery {
     /// grid is small enough to print.
     ///
     /// # Errors
-    /// The store failed, no curve has a sample at the step asked for, or it would take too long.
+    /// The store failed, no curve has a sample at the moment of the query, or it would take too long.
     pub fn compute_table(&self, rows: RowSource<'_>) -> Result<Vec<TableEntry>, AnalysisError> {
         let is_ranked = self.is_ranked(rows.spec);
         let (mut groups, mut ends) = self.read_groups(rows, CellRange::ALL, is_ranked)?;
@@ -55,7 +55,7 @@ impl TableQuery {
             self.add_curve_samples(rows, at, &mut groups, is_ranked.then_some(&mut ends))?;
         }
 
-        // Of a row of which a cell has not begun, no repeat has ended in all cells.
+        // Where a cell of a row has not begun, no repeat has ended in all cells.
         let has_begun = |group: &&TrialGroup| group.cells.len() as u64 >= group.cell_count;
         let cells = |group: &TrialGroup| {
             Some(group)

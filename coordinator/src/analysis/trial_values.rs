@@ -1,4 +1,4 @@
-//! What each trial of a cell has at the moment asked for.
+//! The value of each trial of a cell at the moment of the query.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ impl CellTrials {
 /// Values of a query's metric by cell, and how its trials ended.
 ///
 /// # Errors
-/// The store failed, or no curve has a sample at the moment asked for.
+/// The store failed, or no curve has a sample at the moment of the query.
 pub(super) fn read_cell_trials(
     query: &TableQuery,
     rows: RowSource<'_>,
@@ -147,9 +147,9 @@ struct MomentSamples {
 /// What a trial has at a moment; NaN is none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SampledValues {
-    /// Of the metric asked for.
+    /// Value of the metric of the query.
     pub(super) metric_value: f64,
-    /// Of the one by which rows are ranked.
+    /// Value of the metric by which rows are ranked.
     pub(super) selection_value: f64,
 }
 
@@ -230,7 +230,7 @@ impl TableQuery {
         Ok(samples)
     }
 
-    /// That no trial has a sample at a moment, with the steps around it at which the first one has some.
+    /// Says that no trial has a sample at a moment, and at which steps around it the first one has some.
     fn describe_missing_sample(
         &self,
         rows: RowSource<'_>,

@@ -3,9 +3,9 @@
 /// The values of one repeat.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RepeatCluster {
-    /// Sum of what they are above the sample's mean.
+    /// Sum of the values' differences from the sample's mean.
     pub deviation_sum: f64,
-    /// How many.
+    /// Number of values.
     pub n: u32,
 }
 

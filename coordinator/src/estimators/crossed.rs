@@ -19,12 +19,12 @@ use crate::estimators::crossed_layout::CrossedLayout;
 pub struct Crossing(CrossedLayout);
 
 impl Crossing {
-    /// Those of a sweep; none where it crosses no streams.
+    /// The crossed streams of a sweep; `None` where it crosses none.
     pub fn from_spec(spec: &Spec) -> Option<Self> {
         (!spec.seeds.crossed.is_empty()).then(|| Self(CrossedLayout::from_spec(spec)))
     }
 
-    /// So many streams of each purpose, the one that changes slowest first.
+    /// Crosses `sizes` streams of each purpose, the one that changes slowest first.
     #[cfg(test)]
     pub(crate) fn new(sizes: &[usize]) -> Self {
         Self(CrossedLayout {

@@ -26,7 +26,7 @@ pub struct ComponentEstimate {
     pub df: u64,
     /// The estimate, which may be negative.
     pub variance: f64,
-    /// Its share of the sum of all; `None` if all values are equal.
+    /// Share of the sum of all components; `None` if all values are equal.
     pub share: Option<f64>,
     /// Confidence interval of the variance; none of an estimate that is not above 0.
     pub interval: Option<(f64, f64)>,
@@ -62,7 +62,7 @@ pub(crate) fn describe_caveats(components: &[ComponentEstimate]) -> String {
 }
 
 impl CrossedLayout {
-    /// That of a sweep that crosses streams.
+    /// The layout of a sweep that crosses streams.
     pub(crate) fn from_spec(spec: &Spec) -> Self {
         let crossed = &spec.seeds.crossed;
         let name = |purpose| {
@@ -321,7 +321,7 @@ impl CrossedLayout {
     }
 }
 
-/// Of the largest value that is part of them, what rounding can make of equal means.
+/// How far apart rounding can move equal means, relative to the largest value that is part of them.
 const ROUNDING_NOISE: f64 = 1e-14;
 
 /// A difference of means, or 0 where it is nothing but their rounding.
@@ -333,7 +333,7 @@ pub(crate) fn zero_if_rounding(difference: f64, noise: f64) -> f64 {
     }
 }
 
-/// Of what is taken from each other, what is left when all but its rounding cancels.
+/// What rounding leaves of terms that cancel, relative to their size.
 const CANCELLATION_TOLERANCE: f64 = 1e-12;
 
 /// The combination Σ factor·square; 0 where it is nothing but rounding.
@@ -350,7 +350,7 @@ fn linear_combination(combination: impl Iterator<Item = (f64, f64, f64)> + Clone
     }
 }
 
-/// The combination of squares, each with its degrees of freedom, of which the first one's are told.
+/// The component that a combination of mean squares estimates; its degrees of freedom are those of the first one.
 fn estimate_component(
     name: String,
     combination: &[(f64, f64, f64)],

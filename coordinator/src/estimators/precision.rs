@@ -1,9 +1,9 @@
 //! How many repeats make a mean known well enough.
 //!
-//! Whoever stops when an interval has become narrow enough stops too early now and then: when the spread happens to look
+//! Stopping when an interval has become narrow enough now and then means stopping too early: when the spread happens to look
 //! small. For normal values that costs little, because their mean does not depend on their spread (Chow and Robbins 1965).
 //! For skewed ones it costs several percent of coverage. So the interval that decides is wider than the one that is
-//! promised: it is taken at [`LEVEL`], by simulation the lowest with which mean ± half-width covers the true mean in at
+//! promised: it is taken at [`DECIDING_LEVEL`], by simulation the lowest with which mean ± half-width covers the true mean in at
 //! least 95 % of all cases for normal and for exponential values, on a ladder that grows by a quarter from
 //! 20 repeats on. The price is 1.4 times as many repeats. Where 15 % of trials end far off, twenty of them may all end alike:
 //! new sweeps look at 40 first, and then it is 94 %.
@@ -16,8 +16,8 @@ use super::special::student_t_quantile;
 /// Level of the interval by Student's t that decides whether a cell is known well enough.
 pub const DECIDING_LEVEL: f64 = 0.98;
 
-/// The level of Student's t at which an interval covers in such a share of cases after repeats ended because it looked narrow:
-/// what is outside is as much rarer as at [`LEVEL`], which stands for 95 %. For other levels that is no more than plausible.
+/// The level of Student's t at which an interval covers in a share `level` of cases after repeats ended because it looked narrow:
+/// what is outside is as much rarer as at [`DECIDING_LEVEL`], which stands for 95 %. For other levels that is no more than plausible.
 pub fn level_after_stopping(level: f64) -> f64 {
     1.0 - (1.0 - level) * (1.0 - DECIDING_LEVEL) / 0.05
 }

@@ -20,9 +20,9 @@ use std::collections::BTreeMap;
 pub enum TrialEnd {
     /// With this value, which may be infinite; without a number, it counts as diverged.
     Completed(f64),
-    /// It diverged: worse than any value.
+    /// The trial diverged: worse than any value.
     Diverged,
-    /// It failed, which says nothing about its cell.
+    /// The trial failed, which says nothing about its cell.
     Failed,
 }
 
@@ -216,7 +216,7 @@ fn mean_of_finite(ends: &[(u32, TrialEnd)]) -> Option<f64> {
     (n > 0.0).then(|| sum / n)
 }
 
-/// Of the ends of one repeat, how many others of so many did better, twice; see [`Round::beaten`].
+/// For each end of one repeat, twice the number of the `size` contenders that did better; see [`RepeatRanks::beaten`].
 fn rank_repeat(ends: &[(usize, TrialEnd)], size: usize, larger: bool) -> Vec<(usize, f64)> {
     let sign = if larger { -1.0 } else { 1.0 };
     // The smaller, the better; diverged after all values, infinite ones too.
@@ -256,7 +256,7 @@ fn rank_repeat(ends: &[(usize, TrialEnd)], size: usize, larger: bool) -> Vec<(us
         from += same;
     }
 
-    // Whoever is alone is neither good nor bad.
+    // A contender without others is neither good nor bad.
     if present.len() == 1 && size > 1 {
         beaten[present[0].1].1 = size as f64 - 1.0;
     }

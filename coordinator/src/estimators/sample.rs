@@ -201,7 +201,7 @@ impl Sample {
 
     /// Standard error of the mean, std/√n; from 2 values on. Pooled, √(R/(R − 1)·Σₖuₖ²)/n of R repeats with sums uₖ of what
     /// their values are above the mean (Liang and Zeger 1986); from 2 repeats on.
-    /// Of crossed streams, that of [`Crossing::spread`].
+    /// With crossed streams, that of [`Crossing::estimate_uncertainty`].
     pub fn standard_error(&self) -> Option<f64> {
         if !self.is_finite() {
             return None;

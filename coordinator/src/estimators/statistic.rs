@@ -18,7 +18,7 @@ pub enum StatisticError {
     Invalid(String),
 }
 
-/// A statistic that was asked for.
+/// A statistic, found by its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statistic {
     pub(super) name: String,
@@ -167,7 +167,7 @@ impl Statistic {
         Ok(list)
     }
 
-    /// Its columns: an interval has two, a share with its interval three.
+    /// Names of the columns: an interval has two, a share with its interval three.
     pub fn column_names(&self) -> Vec<String> {
         let ends = || ["low", "high"].map(|end| format!("{}_{end}", self.name));
         match self.kind {
@@ -198,7 +198,7 @@ impl Statistic {
         )
     }
 
-    /// Its values over a group, one per column; `None` where it is not defined.
+    /// Values over a group, one per column; `None` where it is not defined.
     pub fn compute_values(&self, group: &StatisticInput<'_>) -> Vec<Option<f64>> {
         let columns = self.column_names().len();
         let Some(sample) = (if self.counts_diverged {
@@ -314,7 +314,7 @@ fn unknown_statistic(name: &str) -> StatisticError {
 pub struct StatisticInput<'a> {
     /// Values of completed trials.
     pub completed: Sample,
-    /// The same with diverged trials counted; `None` if one of them has no value by the rule.
+    /// The sample with diverged trials counted; `None` if one of them has no value by the rule.
     pub with_diverged: Option<Sample>,
     /// Steps at which trials diverged.
     pub diverged_at: Sample,
@@ -347,7 +347,7 @@ impl StatisticInput<'_> {
         vec![share, Some(low), Some(high)]
     }
 
-    /// The level at which Student's interval covers in the share of cases asked for.
+    /// The level at which Student's interval covers the mean in a share `level` of cases.
     pub fn adjusted_level(&self, level: f64) -> f64 {
         if self.stops_early {
             precision::level_after_stopping(level)

@@ -33,7 +33,7 @@ impl AxisScale {
         }
     }
 
-    /// With some room at both ends.
+    /// The scale with some space at both ends.
     pub(super) fn with_padding(self, share: f64) -> Self {
         if self.log {
             let factor = libm::pow(self.to / self.from, share);
@@ -63,7 +63,7 @@ impl AxisScale {
         share.clamp(0.0, 1.0)
     }
 
-    /// At most so many round values within, with their labels.
+    /// At most `most` round values within the scale, with their labels.
     pub(super) fn choose_ticks(&self, most: usize) -> Vec<(f64, String)> {
         let decades = if self.log {
             self.decade_ticks(most)
@@ -195,9 +195,9 @@ pub struct AxisLevel {
 /// An axis of a sweep with the levels that are shown, in ascending order of numbers, or as they came.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlotAxis {
-    /// Its name.
+    /// Name of the axis.
     pub name: String,
-    /// Its levels.
+    /// Levels of the axis.
     pub levels: Vec<AxisLevel>,
 }
 
@@ -291,7 +291,7 @@ impl PlotAxis {
         self.levels.iter().all(|level| level.number.is_some())
     }
 
-    /// Its name, and how its levels lie if that is worth a word.
+    /// The name of the axis, and how its levels lie if that is unusual.
     pub(super) fn axis_label(&self) -> String {
         match self.choose_spacing() {
             LevelSpacing::Log => format!("{} (log scale)", self.name),

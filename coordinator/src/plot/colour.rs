@@ -4,9 +4,9 @@
 pub(super) type Colour = [u8; 3];
 
 pub(super) const INK: Colour = [0x1a, 0x1a, 0x1a];
-/// Of what is said beside.
+/// Colour of remarks.
 pub(super) const GREY: Colour = [0x59, 0x59, 0x59];
-/// Of frames and grids.
+/// Colour of frames and grids.
 pub(super) const FAINT: Colour = [0xd9, 0xd9, 0xd9];
 pub(super) const PAPER: Colour = [0xff, 0xff, 0xff];
 

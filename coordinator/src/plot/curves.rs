@@ -13,14 +13,14 @@ pub struct MeanPoint {
     pub step: f64,
     /// Mean over the trials that have a sample here.
     pub mean: f64,
-    /// Its confidence interval, if there are enough of them.
+    /// Confidence interval of the mean, if there are enough trials.
     pub interval: Option<(f64, f64)>,
 }
 
 /// A curve.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeanCurve {
-    /// Its name in the legend.
+    /// Name in the legend.
     pub label: String,
     /// Points by ascending step.
     pub points: Vec<MeanPoint>,
@@ -41,7 +41,7 @@ pub struct CurvesPlot {
     pub log: bool,
 }
 
-/// Most curves that can be told apart: each colour in three kinds of line.
+/// Most curves that can be distinguished: each colour in three kinds of line.
 pub const MAX_CURVES: usize = SERIES.len() * DASHES.len();
 
 const DASHES: [&[f64]; 3] = [&[], &[7.0, 3.0], &[2.0, 2.5]];
@@ -202,7 +202,7 @@ const MAX_RELATIVE_RANGE: f64 = 6.0;
 /// Holds all means and all bands, but of bands that dwarf these a part only; and whether some are cut.
 fn value_scale(lines: &[MeanCurve], log: bool) -> (AxisScale, bool) {
     let points = || lines.iter().flat_map(|line| &line.points);
-    // On a logarithmic scale everything is told by logarithms; a band that reaches 0 has no lower end there.
+    // On a logarithmic scale all distances are of logarithms; a band that reaches 0 has no lower end there.
     let put = |x: f64| if log { libm::log(x) } else { x };
     let back = |x: f64| if log { libm::exp(x) } else { x };
     let has_end = |x: &f64| !log || *x > 0.0;

@@ -16,7 +16,7 @@ pub struct DifferenceRow {
     pub differences: Vec<f64>,
     /// Mean difference.
     pub mean: Option<f64>,
-    /// Its confidence interval.
+    /// Confidence interval of the mean difference.
     pub interval: Option<(f64, f64)>,
     /// What stands at the right.
     pub remark: String,

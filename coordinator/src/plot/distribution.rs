@@ -9,7 +9,7 @@ use super::scene::{Fill, Scene, Stroke};
 /// A cell with its trials.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DistributionCell {
-    /// Its name.
+    /// Name of the cell.
     pub label: String,
     /// Values of completed trials, in any order.
     pub values: Vec<f64>,
@@ -21,9 +21,9 @@ pub struct DistributionCell {
 
 /// Most cells of one picture.
 pub const MAX_CELLS: usize = 60;
-/// From so many trials on, the trials themselves are not drawn, but their density alone.
+/// Most trials that are drawn as dots; of more, the density alone is drawn.
 const MAX_DOTS: usize = 200;
-/// Least number of trials of which a density is drawn.
+/// Fewest trials whose density is drawn.
 const MIN_DENSITY_TRIALS: usize = 10;
 
 /// Draws the cells below each other.
@@ -108,7 +108,7 @@ fn describe_marks(cells: &[DistributionCell]) -> String {
     }
 }
 
-/// Whether its density is drawn.
+/// Whether the density of a cell is drawn.
 fn has_density(cell: &DistributionCell) -> bool {
     cell.values.len() >= MIN_DENSITY_TRIALS && cell.values.iter().any(|x| *x != cell.values[0])
 }
@@ -143,49 +143,58 @@ fn draw_cell(rows: &mut RowChart, at: usize, cell: &DistributionCell) {
     };
 
     let y = rows.row_middle(at);
-    let half = rows.row_half_height();
-    let blue = SERIES[0];
     let density = KernelDensity::from_positions(&places);
-
     if has_density(cell) && last > first {
-        let steps = 60;
-        let x = |i: usize| first + (last - first) * i as f64 / f64::from(steps);
-        let edge = |i: usize, side: f64| (x(i), y + side * half * density.relative_density(x(i)));
-        let upper = (0..=60).map(|i| edge(i, -1.0));
-        let lower = (0..=60).rev().map(|i| edge(i, 1.0));
-        let outline = Stroke::new(blue, 0.75);
-        rows.sheet.scene.add_polygon(
-            upper.chain(lower).collect(),
-            Some(Fill {
-                colour: blue,
-                opacity: 0.16,
-            }),
-            Some(outline),
-        );
+        draw_density(rows, &density, first, last, y);
     }
 
     if places.len() <= MAX_DOTS {
-        for (i, x) in places.iter().enumerate() {
-            let spread = if places.len() >= MIN_DENSITY_TRIALS {
-                density.relative_density(*x)
-            } else {
-                0.6
-            };
-            let aside = (van_der_corput(i) - 0.5) * 1.7 * half * spread;
-            rows.sheet.scene.add_circle(
-                (*x, y + aside),
-                1.9,
-                Some(Fill {
-                    colour: blue,
-                    opacity: 0.65,
-                }),
-                None,
-            );
-        }
+        draw_dots(rows, &density, &places, y);
     }
 
     if values.len() > 1 {
         draw_quartiles(rows, &values, y);
+    }
+}
+
+/// The density between two positions, mirrored at the middle of the row.
+fn draw_density(rows: &mut RowChart, density: &KernelDensity, first: f64, last: f64, y: f64) {
+    const STEPS: u32 = 60;
+    let half = rows.row_half_height();
+    let x = |i: u32| first + (last - first) * f64::from(i) / f64::from(STEPS);
+    let edge = |i: u32, side: f64| (x(i), y + side * half * density.relative_density(x(i)));
+
+    let upper = (0..=STEPS).map(|i| edge(i, -1.0));
+    let lower = (0..=STEPS).rev().map(|i| edge(i, 1.0));
+    let fill = Fill {
+        colour: SERIES[0],
+        opacity: 0.16,
+    };
+    rows.sheet.scene.add_polygon(
+        upper.chain(lower).collect(),
+        Some(fill),
+        Some(Stroke::new(SERIES[0], 0.75)),
+    );
+}
+
+/// One dot per value, as far from the middle of the row as the density allows.
+fn draw_dots(rows: &mut RowChart, density: &KernelDensity, places: &[f64], y: f64) {
+    let half = rows.row_half_height();
+    let fill = Fill {
+        colour: SERIES[0],
+        opacity: 0.65,
+    };
+
+    for (i, x) in places.iter().enumerate() {
+        let spread = if places.len() >= MIN_DENSITY_TRIALS {
+            density.relative_density(*x)
+        } else {
+            0.6
+        };
+        let aside = (van_der_corput(i) - 0.5) * 1.7 * half * spread;
+        rows.sheet
+            .scene
+            .add_circle((*x, y + aside), 1.9, Some(fill), None);
     }
 }
 

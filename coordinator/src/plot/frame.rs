@@ -7,7 +7,7 @@ use super::{PlotStyle, font};
 
 /// Height of ordinary text, in pixels.
 pub(super) const TEXT_SIZE: f64 = 12.0;
-/// Of what is said beside.
+/// Size of remarks, in pixels.
 pub(super) const SMALL_TEXT_SIZE: f64 = 10.5;
 const TITLE_SIZE: f64 = 14.0;
 const MARGIN: f64 = 12.0;
@@ -18,7 +18,7 @@ const MAX_LINES: usize = 3;
 /// Smallest width and height of what is drawn within the frame.
 const MIN_AREA_SIZE: f64 = 60.0;
 
-/// A picture with its heading and notes, and the room that is left.
+/// A picture with its heading and notes, and the area that is left.
 pub(super) struct PlotSheet {
     pub(super) scene: Scene,
     pub(super) body: Area,
@@ -76,7 +76,7 @@ impl PlotSheet {
     /// The area within the body that such margins leave.
     ///
     /// # Errors
-    /// It is too small to show anything.
+    /// The picture is too small to show anything.
     pub(super) fn inner_area(&self, left: f64, right: f64, bottom: f64) -> Result<Area, String> {
         let Area {
             left: l,
@@ -267,7 +267,7 @@ pub(super) fn draw_left_ticks(
     draw_left_name(scene, area, area.left - left_ticks_width(ticks), name);
 }
 
-/// The name of an axis, written upwards; `left` is where its room begins.
+/// The name of an axis, written upwards; `left` is where its space begins.
 pub(super) fn draw_left_name(scene: &mut Scene, area: Area, left: f64, name: &str) {
     let name = font::truncate_to_width(name, TEXT_SIZE, area.height());
     scene.add_turned_text(
@@ -289,7 +289,7 @@ pub(super) struct RowChart {
 
 impl RowChart {
     /// # Errors
-    /// It is too small.
+    /// The picture is too small.
     pub(super) fn new(
         look: &PlotStyle,
         notes: &[String],
@@ -300,10 +300,10 @@ impl RowChart {
     ) -> Result<Self, String> {
         let height = (names.len() as f64 * 34.0 + TICKS_BELOW_HEIGHT + 8.0).max(150.0);
         let mut sheet = PlotSheet::new(look, (640.0, height), notes);
-        let room = sheet.body.width() * 0.38;
-        let left = widest_text(names.iter().map(String::as_str), TEXT_SIZE).min(room) + 10.0;
+        let widest = sheet.body.width() * 0.38;
+        let left = widest_text(names.iter().map(String::as_str), TEXT_SIZE).min(widest) + 10.0;
         let right =
-            widest_text(remarks.iter().map(String::as_str), SMALL_TEXT_SIZE).min(room) + 12.0;
+            widest_text(remarks.iter().map(String::as_str), SMALL_TEXT_SIZE).min(widest) + 12.0;
         let area = sheet.inner_area(left, right, TICKS_BELOW_HEIGHT)?;
         draw_ticks_below(&mut sheet.scene, area, &scale, axis);
 
@@ -323,27 +323,32 @@ impl RowChart {
         }
 
         for (at, (name, remark)) in names.iter().zip(remarks).enumerate() {
-            let y = rows.row_middle(at);
-            let name = font::truncate_to_width(name, TEXT_SIZE, room);
-            rows.sheet.scene.add_text(
-                (area.left - 8.0, y + TEXT_SIZE * 0.36),
-                &name,
-                TEXT_SIZE,
-                INK,
-                Anchor::End,
-            );
-
-            let remark = font::truncate_to_width(remark, SMALL_TEXT_SIZE, room);
-            rows.sheet.scene.add_text(
-                (area.right + 8.0, y + SMALL_TEXT_SIZE * 0.36),
-                &remark,
-                SMALL_TEXT_SIZE,
-                GREY,
-                Anchor::Start,
-            );
+            rows.draw_row_texts(at, name, remark, widest);
         }
 
         Ok(rows)
+    }
+
+    /// The name of a row at its left, and its remark at its right.
+    fn draw_row_texts(&mut self, at: usize, name: &str, remark: &str, widest: f64) {
+        let y = self.row_middle(at);
+        let name = font::truncate_to_width(name, TEXT_SIZE, widest);
+        self.sheet.scene.add_text(
+            (self.area.left - 8.0, y + TEXT_SIZE * 0.36),
+            &name,
+            TEXT_SIZE,
+            INK,
+            Anchor::End,
+        );
+
+        let remark = font::truncate_to_width(remark, SMALL_TEXT_SIZE, widest);
+        self.sheet.scene.add_text(
+            (self.area.right + 8.0, y + SMALL_TEXT_SIZE * 0.36),
+            &remark,
+            SMALL_TEXT_SIZE,
+            GREY,
+            Anchor::Start,
+        );
     }
 
     /// The middle of a row.

@@ -28,7 +28,7 @@ pub struct PlotStyle {
     pub width: Option<f64>,
     /// Height in pixels; by the kind and the number of rows if absent.
     pub height: Option<f64>,
-    /// What stands above it.
+    /// Title above the picture.
     pub title: String,
     /// A smaller line below that.
     pub subtitle: String,
@@ -47,7 +47,7 @@ pub fn heat_colours(share: f64) -> ([u8; 3], [u8; 3]) {
     (colour, colour::text_colour_on(colour))
 }
 
-/// A number for a label in so many decimals, without a minus before zero.
+/// A number for a label with `decimals` decimals, without a minus before zero.
 fn format_fixed(x: f64, decimals: usize) -> String {
     let text = format!("{x:.decimals$}");
     let is_zero = text

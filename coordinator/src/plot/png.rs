@@ -14,7 +14,7 @@ const MAX_DOTS: f64 = 6.7e7;
 /// The picture as PNG, with `dots` dots per pixel.
 ///
 /// # Errors
-/// The image would have more than [`MAX_DOTS`] dots.
+/// The image would be too large.
 pub fn render_png(scene: &Scene, dots: f64) -> Result<Vec<u8>, String> {
     let width = (scene.width * dots).ceil();
     let height = (scene.height * dots).ceil();

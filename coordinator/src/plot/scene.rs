@@ -16,7 +16,7 @@ pub(super) enum Anchor {
 pub(super) struct Stroke {
     pub(super) colour: Colour,
     pub(super) width: f64,
-    /// Lengths drawn and left out in turn; empty for a whole line.
+    /// Lengths drawn and left out, alternately; empty for a whole line.
     pub(super) dash: &'static [f64],
 }
 
@@ -74,7 +74,7 @@ pub struct Scene {
     pub(super) width: f64,
     pub(super) height: f64,
     pub(super) marks: Vec<Mark>,
-    /// What it shows, for whoever cannot see it.
+    /// What the picture shows, for readers who cannot see it.
     pub(super) description: String,
 }
 

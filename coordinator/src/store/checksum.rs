@@ -54,11 +54,11 @@ fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
 pub struct TrialFields<'a> {
     /// Which trial.
     pub key: TrialKey,
-    /// How it ended; with `step` and `cause` what [`from_outcome`] yields.
+    /// How it ended; with `step` and `cause` what [`encode_outcome`] yields.
     pub outcome: i64,
-    /// Of a divergence.
+    /// The step of a divergence.
     pub step: Option<i64>,
-    /// Of a failure.
+    /// The cause of a failure.
     pub cause: Option<&'a str>,
     /// Steps done.
     pub steps: i64,
@@ -66,18 +66,18 @@ pub struct TrialFields<'a> {
     pub seconds: f64,
     /// Name of the worker.
     pub worker: &'a str,
-    /// Of the weights.
+    /// Digest of the weights.
     pub digest: &'a [u8],
-    /// As [`from_f64s`] has them.
+    /// As [`encode_f64s`] has them.
     pub metrics: &'a [u8],
     /// The instruction set.
     pub isa: &'a str,
-    /// Hash of a kept file.
+    /// Hash of the file with the weights, if that was stored.
     pub weights: Option<&'a [u8]>,
 }
 
 impl TrialFields<'_> {
-    /// Its checksum.
+    /// The checksum of the row.
     pub fn checksum(&self, sweep: i64) -> i64 {
         let fields = [
             sweep.into(),
@@ -99,7 +99,7 @@ impl TrialFields<'_> {
     }
 }
 
-/// Of a row of `trials`.
+/// The checksum of a row of `trials`.
 pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
     let (outcome, step, cause) = encode_outcome(&result.outcome);
     let fields = TrialFields {
@@ -119,7 +119,7 @@ pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
     fields.checksum(sweep)
 }
 
-/// Of a row of `curves`, by the trial that it belongs to.
+/// The checksum of a row of `curves`, by the trial that it belongs to.
 pub fn curve_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
     row_checksum(
         "curves",
@@ -132,7 +132,7 @@ pub fn curve_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
     )
 }
 
-/// Of a row of `predictions`.
+/// The checksum of a row of `predictions`.
 pub fn predictions_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
     row_checksum(
         "predictions",
@@ -145,7 +145,7 @@ pub fn predictions_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
     )
 }
 
-/// Of a row of `attempts`.
+/// The checksum of a row of `attempts`.
 pub fn attempt_checksum(sweep: i64, key: TrialKey, number: i64, attempt: &Attempt) -> i64 {
     let fields = [
         sweep.into(),
@@ -160,7 +160,7 @@ pub fn attempt_checksum(sweep: i64, key: TrialKey, number: i64, attempt: &Attemp
     row_checksum("attempts", &fields)
 }
 
-/// Of a row of `leases`, with its trials as they are stored.
+/// The checksum of a row of `leases`, with its trials as they are stored.
 pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
     let mut fields = vec![
         row.fence.lease.into(),
@@ -171,12 +171,12 @@ pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
         SqlParam::Bytes(Some(trials)),
     ];
 
-    // Those of fresh trials are as before there were others.
+    // Leases of fresh trials have the checksums that they had before there were leases of audits.
     fields.extend(row.audits.as_deref().map(SqlParam::Text));
     row_checksum("leases", &fields)
 }
 
-/// Of a row of `sweeps`.
+/// The checksum of a row of `sweeps`.
 pub fn sweep_checksum(row: &SweepRow) -> i64 {
     let files = encode_files(&row.source.files);
     let mut fields = vec![
@@ -204,7 +204,7 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
             .map(|setting| SqlParam::from(setting.as_str())),
     );
 
-    // Those of sweeps of which nobody knows are as before anybody did.
+    // Sweeps without a known user have the checksums that they had before users were stored.
     if !row.launched_by.is_empty() {
         fields.extend([
             SqlParam::from("launched by"),
@@ -212,7 +212,7 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
         ]);
     }
 
-    // Those of earlier programs are as they were.
+    // Sweeps of earlier programs have the checksums that they had then.
     if row.source.grammar > 1 || row.source.cells_fingerprint.is_some() {
         fields.push(row.source.grammar.into());
         fields.push(SqlParam::Bytes(

@@ -17,7 +17,7 @@ pub fn encode_f64s(values: &[f64]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// The doubles of [`from_f64s`].
+/// The doubles of [`encode_f64s`].
 pub fn decode_f64s(bytes: &[u8]) -> Vec<f64> {
     bytes
         .as_chunks::<8>()
@@ -32,7 +32,7 @@ pub fn decode_f64s(bytes: &[u8]) -> Vec<f64> {
 pub struct StoredNumbers<'a>(&'a [[u8; 8]]);
 
 impl<'a> StoredNumbers<'a> {
-    /// Those of [`from_f64s`].
+    /// Reads what [`encode_f64s`] yields.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes.as_chunks::<8>().0)
     }
@@ -51,7 +51,7 @@ pub struct CurveView<'a> {
 }
 
 impl<'a> CurveView<'a> {
-    /// That of [`from_curve`]; `None` for other bytes.
+    /// Reads what [`encode_curve`] yields; `None` for other bytes.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<4>()?;
         let (steps, values) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
@@ -61,7 +61,7 @@ impl<'a> CurveView<'a> {
         })
     }
 
-    /// Its steps, ascending.
+    /// The steps of the rows, ascending.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
         self.steps.iter().map(|bytes| u64::from_le_bytes(*bytes))
     }
@@ -73,7 +73,7 @@ impl<'a> CurveView<'a> {
             .ok()
     }
 
-    /// A value of a row, of so many in each.
+    /// A value of a row; each row has `width` values.
     pub fn value_at(&self, row: usize, width: usize, column: usize) -> Option<f64> {
         self.values.get(row * width + column)
     }
@@ -102,7 +102,7 @@ pub fn encode_curve(curve: &Curve) -> Vec<u8> {
     bytes
 }
 
-/// The curve of [`from_curve`]; `None` for other bytes.
+/// The curve of [`encode_curve`]; `None` for other bytes.
 pub fn decode_curve(bytes: &[u8]) -> Option<Curve> {
     CurveView::new(bytes).map(|curve| curve.to_curve())
 }
@@ -115,7 +115,7 @@ pub fn encode_predictions(predictions: &Predictions) -> Vec<u8> {
     bytes
 }
 
-/// The predictions of [`from_predictions`]; `None` for other bytes.
+/// The predictions of [`encode_predictions`]; `None` for other bytes.
 pub fn decode_predictions(bytes: &[u8]) -> Option<Predictions> {
     let (head, rest) = bytes.split_first_chunk::<4>()?;
     let (steps, classes) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
@@ -140,7 +140,7 @@ pub fn encode_files(files: &[FilePin]) -> Vec<u8> {
         .collect()
 }
 
-/// The files of [`from_files`]; `None` for other bytes.
+/// The files of [`encode_files`]; `None` for other bytes.
 pub fn decode_files(mut bytes: &[u8]) -> Option<Vec<FilePin>> {
     let mut files = Vec::new();
     while !bytes.is_empty() {
@@ -163,7 +163,7 @@ pub fn encode_intervals(set: &IntervalSet) -> Vec<u8> {
         .collect()
 }
 
-/// The set of [`from_intervals`].
+/// The set of [`encode_intervals`].
 pub fn decode_intervals(bytes: &[u8]) -> IntervalSet {
     let mut set = IntervalSet::default();
     let words: Vec<u64> = bytes
@@ -193,7 +193,7 @@ pub fn encode_outcome(outcome: &Outcome) -> (i64, Option<i64>, Option<&str>) {
     }
 }
 
-/// The outcome of [`from_outcome`]; `None` for what is none.
+/// The outcome of [`encode_outcome`]; `None` for what is none.
 pub fn decode_outcome(kind: i64, step: Option<i64>, cause: Option<String>) -> Option<Outcome> {
     match (kind, step, cause) {
         (1, None, None) => Some(Outcome::Completed),
@@ -251,7 +251,7 @@ pub fn encode_finding(finding: Option<Finding>) -> i64 {
     }
 }
 
-/// What was found, by [`from_finding`]; `None` for an unknown number.
+/// What was found, by [`encode_finding`]; `None` for an unknown number.
 pub fn decode_finding(number: i64) -> Option<Option<Finding>> {
     let all = [
         None,
@@ -273,7 +273,7 @@ pub fn encode_state(state: SweepState) -> i64 {
     }
 }
 
-/// The state of [`from_state`]; `None` for an unknown number.
+/// The state of [`encode_state`]; `None` for an unknown number.
 pub fn decode_state(number: i64) -> Option<SweepState> {
     SweepState::ALL
         .into_iter()

@@ -4,13 +4,13 @@ use std::fmt;
 
 use ergodic_common::TrialKey;
 
-/// Why the store did not do as asked.
+/// Why an operation of the store failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Another coordinator has it.
     #[error("{0}")]
     Taken(String),
-    /// It is not a store of this version.
+    /// The file or database is not a store of this version.
     #[error("{0}")]
     Unusable(String),
     /// The disk, or the database, failed.
@@ -63,7 +63,7 @@ impl fmt::Display for Damage {
 }
 
 impl StoreError {
-    /// The same with the file that it is about.
+    /// Adds the file that the error is about.
     pub(crate) fn with_path(self, path: &std::path::Path) -> Self {
         match self {
             Self::Failed(why) => Self::Failed(format!("{}: {why}", path.display())),

@@ -33,12 +33,12 @@ impl StoreLocation {
     /// Opens the store, making it if need be.
     ///
     /// # Errors
-    /// It cannot be reached or made, belongs to somebody else, or is of a newer version.
+    /// The store cannot be reached or made, belongs to another user, or is of a newer version.
     pub fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
         self.open_with_privacy(false)
     }
 
-    /// The same with a file that only its owner may read, where it is one and is to be private.
+    /// Opens the store; if it is a file and is to be private, only its owner may read it.
     ///
     /// # Errors
     /// As for any other.

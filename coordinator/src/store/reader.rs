@@ -35,7 +35,7 @@ pub trait StoreReader: Send {
     fn read_leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
 
     /// Hands out the rows of a sweep that are as they were stored, with curves and predictions, in any order; those that are not.
-    /// It takes its time.
+    /// Slow: reads every curve.
     ///
     /// # Errors
     /// The store cannot be read.

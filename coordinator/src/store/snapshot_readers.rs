@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::store::TrialRange;
 use crate::store::reader::StoreReader;
 
-/// Parts per reader: so many that one with more rows than others holds nobody up for long.
+/// Parts per reader: enough that no thread waits long for one that has a part with more rows.
 pub(crate) const RANGES_PER_READER: u64 = 8;
 
 /// Readers that see the same moment, at least one.
 pub struct SnapshotReaders(pub(crate) Vec<Mutex<Box<dyn StoreReader>>>);
 
 impl SnapshotReaders {
-    /// These; the caller knows that they see the same moment.
+    /// Takes readers, of which the caller knows that all see the same moment.
     ///
     /// # Panics
     /// There are none.
@@ -45,7 +45,7 @@ impl SnapshotReaders {
     /// Does something with each part, on as many threads as there are readers; what came of it, in the order of the parts.
     ///
     /// # Errors
-    /// That of the first part of which it failed.
+    /// `work` failed; the error is that of the first part for which it did.
     pub fn map_ranges<T: Send, E: Send>(
         &self,
         parts: &[TrialRange],

@@ -1,4 +1,4 @@
-//! What a store is: a place to lead, to write and to read.
+//! What a store offers: leadership, one writer, and readers.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ pub trait ReferencedBlobs: Send {
     /// Whether the file of this hash is there.
     fn has_blob(&self, hash: &[u8; 32]) -> bool;
 
-    /// Removes a file that nothing names; how many bytes it had, if it was there and nobody was told that it stays.
+    /// Removes a file that nothing names; how many bytes it had, if it was there and is not reserved for a peer.
     ///
     /// # Errors
-    /// It cannot be removed.
+    /// The file cannot be removed.
     fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>>;
 }
 
-/// A place where results are kept, for one coordinator or for several of which one leads.
+/// Where results are stored, for one coordinator, or for several that elect a leader.
 pub trait Store: Send + Sync {
     /// Leads from now on, as the coordinator at `url`, unless another one does; who leads.
     ///
@@ -28,13 +28,13 @@ pub trait Store: Send + Sync {
     /// The store cannot be written.
     fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError>;
 
-    /// How long a claim to lead lasts that is not renewed; none where nobody else can lead meanwhile.
+    /// How long leadership lasts unless it is renewed; `None` where no other coordinator can take it.
     fn leadership_ttl(&self) -> Option<Duration>;
 
     /// Goes on leading; whether that is so still.
     ///
     /// # Errors
-    /// That cannot be known.
+    /// The store does not answer.
     fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError>;
 
     /// Leads no more, so that another one may at once. Where that fails, it may in a while.
@@ -43,12 +43,12 @@ pub trait Store: Send + Sync {
     /// Whether what is written would be found again.
     ///
     /// # Errors
-    /// It would not, in words.
+    /// The files of the store were moved or deleted.
     fn check_files_in_place(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// The one writer of the leader of this epoch; asked for once.
+    /// Opens the only writer of the leader of this epoch; called once per epoch.
     ///
     /// # Errors
     /// The store cannot be written.

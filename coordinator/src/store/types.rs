@@ -29,7 +29,7 @@ pub struct Attempt {
 /// An audit, made or due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
-    /// Of which trial.
+    /// The trial.
     pub key: TrialKey,
     /// The process that computed its row.
     pub process: WorkerId,
@@ -37,7 +37,7 @@ pub struct Audit {
     pub finding: Option<Finding>,
     /// Name of the worker that ran it again; empty if none did.
     pub auditor: String,
-    /// Its process.
+    /// Id of the auditor's process.
     pub auditor_process: WorkerId,
     /// What differed, or why it failed.
     pub why: String,
@@ -48,14 +48,14 @@ pub struct Audit {
 pub struct Leader {
     /// How often a coordinator began to lead, this time included. What is written names it.
     pub epoch: u64,
-    /// Its address.
+    /// URL of the leader.
     pub url: String,
     /// Whether it is this one.
     pub is_this: bool,
 }
 
 impl Leader {
-    /// None is known.
+    /// A leader that is not known.
     pub fn unknown() -> Self {
         Self {
             epoch: 0,
@@ -92,7 +92,7 @@ pub struct EndedTrial<'a> {
     pub key: TrialKey,
     /// How it ended.
     pub outcome: Outcome,
-    /// Its final metrics.
+    /// Final metrics of the trial.
     pub metrics: encoding::StoredNumbers<'a>,
     /// Duration, in seconds.
     pub seconds: f64,
@@ -105,7 +105,7 @@ pub struct SampledTrial<'a> {
     pub key: TrialKey,
     /// The step at which it diverged, if it did.
     pub diverged_at: Option<u64>,
-    /// Its samples.
+    /// Samples of the trial.
     pub curve: CurveView<'a>,
 }
 

@@ -20,11 +20,11 @@ pub type WriteCallback = Box<dyn FnOnce(Result<WriteOutput, StoreError>) + Send>
 
 /// Most writes in one transaction: bounds the time to an answer.
 const MAX_WRITES_PER_COMMIT: usize = 64;
-/// Writes that may wait; beyond that, whoever writes waits. Without results, a write is small.
+/// Capacity of the queue of writes, which callers wait for when it is full. Without results, a write is small.
 const QUEUE_CAPACITY: usize = 4096;
-/// While so many writes wait, no further results are taken.
+/// Queue length from which on no further results are accepted.
 const MAX_QUEUED_FOR_RESULTS: usize = 256;
-/// Whoever could not deliver tries again within this time.
+/// Time within which a worker whose results were refused retries.
 const RETRY_WINDOW: Duration = Duration::from_secs(30);
 
 /// Hands writes to the writer's thread.
@@ -232,7 +232,7 @@ impl WriterLoop {
         group
     }
 
-    /// Those whose files have come; the others are answered.
+    /// Writes whose files have arrived; the others get their errors.
     fn reject_missing_blobs(
         &self,
         group: Vec<(StoreWrite, WriteCallback)>,

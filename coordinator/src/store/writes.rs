@@ -19,9 +19,9 @@ pub struct CommitBatch {
     pub sweep: i64,
     /// The fence it was run under.
     pub fence: Fence,
-    /// Name of the worker, kept with the rows.
+    /// Name of the worker, stored with the rows.
     pub worker: String,
-    /// Its id.
+    /// Id of the worker's process.
     pub process: WorkerId,
     /// The results.
     pub results: Vec<TrialResult>,
@@ -29,7 +29,7 @@ pub struct CommitBatch {
     pub compare_only: bool,
     /// Do not store: the lease is one for audits.
     pub audit: bool,
-    /// Those of the trials that are to be audited.
+    /// Trials of the batch that are to be audited.
     pub chosen_for_audit: Vec<TrialKey>,
 }
 
@@ -54,7 +54,7 @@ pub enum StoreWrite {
     GiveUpTrial(i64, TrialResult),
     /// The audit of a trial was given up, for this reason.
     GiveUpAudit(i64, TrialKey, String),
-    /// Takes back what one of these two stored of a trial, the last one where it is said so, so that it can be run again.
+    /// Reverts `GiveUpTrial`, or with `true` `GiveUpAudit`, so that the trial can be run again.
     RevertGiveUp(i64, TrialKey, bool),
     /// Nothing is written: the rows that these trials have by then, and their audits.
     LookUpRows(i64, Vec<TrialKey>),
@@ -84,9 +84,9 @@ pub enum StoreWrite {
     /// These files are to go, unless a sweep or a trial names them. Those that are named by none are taken away by whoever
     /// commits it, before anything else is written.
     FindUnreferenced(Vec<[u8; 32]>),
-    /// These trials are to be run once more by whoever may, as audits are, because files that their rows name are lost.
+    /// These trials are run once more by any process, as audits are, because files that their rows name are lost.
     RedoTrials(i64, Vec<TrialKey>),
-    /// Puts this number down as what the store is told by, unless it has one.
+    /// Stores this number as the identity of the store, unless it has one.
     EnsureIdentity(i64),
 }
 
@@ -114,13 +114,13 @@ pub type RedoneTrial = (TrialKey, Option<Option<Finding>>);
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WriteOutput {
-    /// It is durable.
+    /// The write is durable.
     Done,
     /// The sweep's number.
     SweepNumber(i64),
     /// The sweep's number, and how many rows it began with.
     SweepWithRows(i64, u64),
-    /// The batch's fate.
+    /// What became of a batch of results.
     Results(CommitReport),
     /// Whether the trial, or its audit, is a failure now by this verdict.
     GaveUp(bool),
@@ -128,14 +128,14 @@ pub enum WriteOutput {
     Rows(Vec<TrialResult>, Vec<RecordedAudit>),
     /// Trials to be run again, and audits, with the processes whose rows they are of.
     Reopened(Vec<TrialKey>, Vec<(TrialKey, WorkerId)>),
-    /// Of files that were to go, those that nothing names.
+    /// Files among those to be removed that nothing names.
     Unreferenced(Vec<[u8; 32]>),
-    /// How many of them are gone, and how many bytes they had.
+    /// How many files were removed, and how many bytes they had.
     Deleted(u64, u64),
     /// Trials that are run once more, as audits, with what was known of their audit before: whether there was one, and what it
     /// had found.
     Redone(Vec<RedoneTrial>),
-    /// What the store is told by.
+    /// The identity of the store.
     Identity(i64),
     /// What was cleared of a removed sweep.
     Cleared(ClearedRows),
@@ -159,9 +159,9 @@ pub struct SuccessorSweep {
 pub struct ReusingSweep {
     /// The new sweep.
     pub row: SweepRow,
-    /// Its seed, by which the lot falls on trials that are audited.
+    /// The seed of the sweep, by which trials to be audited are drawn.
     pub seed: u64,
-    /// Their share.
+    /// Share of trials that are audited, from 0 to 1.
     pub audit_share: f64,
     /// Where rows come from. Of several rows of a trial the first one counts.
     pub sources: Vec<ReuseSource>,
@@ -172,28 +172,28 @@ pub struct ReusingSweep {
 /// A sweep that has rows of trials of another one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReuseSource {
-    /// Its number.
+    /// Number of the sweep.
     pub sweep: i64,
-    /// Which, in the order of their numbers there.
+    /// The cells whose rows are wanted, in the order of their numbers there.
     pub cells: Vec<ReusedCell>,
 }
 
 /// A cell that two sweeps have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReusedCell {
-    /// Its number in the sweep that has rows.
+    /// Number of the cell in the sweep that has rows.
     pub source_cell: u64,
-    /// Its number in the new one.
+    /// Number of the cell in the new sweep.
     pub new_cell: u64,
     /// Repeats from this one on are not wanted.
     pub repeat_limit: u32,
-    /// What it is.
+    /// Hash of what the cell resolves to.
     pub identity: [u8; 32],
-    /// What of its results is wanted.
+    /// Which results are wanted.
     pub selection: Arc<ResultSelection>,
 }
 
-/// A cell of a new sweep of which another one has rows that lack something.
+/// A cell of a new sweep whose rows in another sweep lack something that the new one stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Twin {
     /// The cell.
@@ -222,14 +222,14 @@ pub struct CommitReport {
     pub stored: Vec<usize>,
     /// Trials that had a row already.
     pub already_stored: Vec<TrialKey>,
-    /// Of these, how many differ from their row.
+    /// How many results of trials that had a row differ from it.
     pub mismatches: u64,
-    /// Of the stored ones, how many differ from the row that another sweep has of the same trial.
+    /// How many stored results differ from the row that another sweep has of the same trial.
     pub contradicted: u64,
-    /// Whether the fence held no more.
+    /// Whether the fence was no longer valid.
     pub fenced: bool,
-    /// Of the stored ones, those whose audits are due.
+    /// Stored trials whose audits are due.
     pub audits_due: Vec<TrialKey>,
-    /// Positions of those of the known ones that were thereby audited, with what was found.
+    /// Positions in the batch of results that were audits of rows, with what was found.
     pub audited: Vec<(usize, Finding)>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ergodic_common::trial::Predictions;
 use ergodic_common::{Spec, TrialKey};
 
 use crate::analysis::distance::agreement::Agreement;
@@ -74,7 +75,7 @@ impl DistanceQuery {
             counts: vec![OutcomeCounts::default(); self.cells.len()],
         };
 
-        // Of a cell beside itself there is one position only.
+        // A cell that is compared with itself has one position only.
         let places: BTreeMap<u64, usize> = self
             .cells
             .iter()
@@ -94,16 +95,12 @@ impl DistanceQuery {
             })?;
 
             reader.read_predictions(rows.sweep, &mut |TrialKey { cell, repeat }, predictions| {
-                let Some(at) = places.get(&cell) else {
-                    return true;
-                };
-                for (labels, step) in gathered.labels.iter_mut().zip(&steps[*at]) {
-                    let look = predictions.steps.binary_search(step).ok();
-                    let classes = look
-                        .and_then(|look| predictions.classes.chunks_exact(self.points).nth(look));
-                    classes
-                        .into_iter()
-                        .for_each(|classes| labels[*at].push(repeat, classes));
+                if let Some(at) = places.get(&cell) {
+                    for (labels, step) in gathered.labels.iter_mut().zip(&steps[*at]) {
+                        if let Some(classes) = self.classes_at_step(&predictions, *step) {
+                            labels[*at].push(repeat, classes);
+                        }
+                    }
                 }
 
                 true
@@ -111,6 +108,11 @@ impl DistanceQuery {
         })?;
 
         Ok(gathered)
+    }
+
+    fn classes_at_step<'p>(&self, predictions: &'p Predictions, step: u64) -> Option<&'p [u8]> {
+        let at = predictions.steps.binary_search(&step).ok()?;
+        predictions.classes.chunks_exact(self.points).nth(at)
     }
 
     /// The step of each moment in a cell.
@@ -137,7 +139,7 @@ impl DistanceQuery {
         let shared = find_common_repeats(&[a, b]);
         let both = vec![a.rows_of_repeats(&shared), b.rows_of_repeats(&shared)];
 
-        // The same draws whichever of the two is named first.
+        // The order in which the two are named must not change the draws.
         let mut cells = self.cells.clone();
         cells.sort_unstable();
         let mut stream = rows.resampling_stream(&cells);

@@ -12,7 +12,7 @@ pub struct PredictedLabels {
 const POINTS_PER_CHUNK: usize = 64;
 
 impl PredictedLabels {
-    /// No repeat yet of so many points.
+    /// Predictions of `points` points, without any repeat yet.
     pub fn new(points: usize) -> Self {
         Self {
             points,

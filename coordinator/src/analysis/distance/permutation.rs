@@ -24,7 +24,7 @@ pub struct PermutationTest {
     pub exact: bool,
 }
 
-/// Most repeats of a test: sums of differences are kept in 16 bits.
+/// Most repeats of a test: sums of differences have 16 bits.
 pub const MAX_REPEATS: usize = i16::MAX as usize;
 
 /// Repeats whose swaps are looked up together.
@@ -43,7 +43,7 @@ struct SwapPatterns {
 type CountDifferences = Vec<[i16; ENTRIES_AT_ONCE]>;
 
 /// Tests whether two cells differ: one slice of classes per repeat, of the same repeats in the same order, at least 1 and
-/// at most [`MOST_REPEATS`]. With so few repeats that there are at most as many swaps as `permutations`, all are
+/// at most [`MAX_REPEATS`]. With so few repeats that there are at most as many swaps as `permutations`, all are
 /// looked at.
 pub fn run_permutation_test(
     a: &[&[u8]],
@@ -83,7 +83,7 @@ pub fn run_permutation_test(
     })
 }
 
-/// Smallest p there can be with so many repeats.
+/// Smallest p that a test of this many repeats can have.
 pub fn smallest_p_value(repeats: usize, permutations: u32) -> f64 {
     let all = (repeats > 0 && repeats <= 32).then(|| 0.5_f64.powi(repeats as i32 - 1));
     all.unwrap_or(0.0)

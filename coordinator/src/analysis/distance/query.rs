@@ -30,7 +30,7 @@ pub struct DistanceQuery {
     pub(super) permutations: Option<u32>,
 }
 
-/// Most cells of which any two are looked at.
+/// Most cells that are compared in pairs.
 pub const MAX_CELLS: usize = 64;
 
 /// Most bytes of predictions that are held at a time.
@@ -83,7 +83,7 @@ fn list_all_cells(spec: &Spec) -> Result<Vec<u64>, AnalysisError> {
     }
 }
 
-/// The moment that a user means, of those at which predictions are kept.
+/// The moment that a user means, among those at which predictions are stored.
 fn find_moment(spec: &Spec, kept: &[Moment], cell: u64, at: &str) -> Result<Moment, AnalysisError> {
     let config = spec.grid.resolve_config(cell).ok();
     let same = |a: Moment, b: Moment| {
@@ -220,7 +220,7 @@ impl DistanceQuery {
         Err(AnalysisError::Invalid(message))
     }
 
-    /// Numbers of the cells, in the order in which [`Apart`] counts them.
+    /// Numbers of the cells, in the order in which [`CellDistance`](super::CellDistance) counts them.
     pub fn cells(&self) -> &[u64] {
         &self.cells
     }

@@ -17,13 +17,13 @@ pub struct CellDistance {
     pub n: u64,
     /// ℓ1 distance of halves, in [0, 2]; none of a cell to itself.
     pub distance: Option<f64>,
-    /// The same between halves of one cell, averaged over both.
+    /// Mean distance between halves of one cell, averaged over both.
     pub null: Option<f64>,
     /// The permutation test.
     pub permutation_test: Option<PermutationTest>,
     /// Probability that trials of different repeats, one of each, predict the same class.
     pub agreement: Option<f64>,
-    /// The same of the same repeat.
+    /// Agreement of trials of the same repeat.
     pub agreement_same: Option<f64>,
     /// Within the one cell.
     pub agreement_a: Option<f64>,

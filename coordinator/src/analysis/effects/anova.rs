@@ -20,9 +20,9 @@ pub struct AnovaTerm {
     pub df: u64,
     /// Sum of squares.
     pub squares: f64,
-    /// Its share of all sums of squares, η²; `None` if all values are equal.
+    /// Share of all sums of squares, η²; `None` if all values are equal.
     pub share: Option<f64>,
-    /// Its share of the variance between cells; `None` of what is within cells.
+    /// Share of the variance between cells; `None` of what is within cells.
     pub between: Option<f64>,
 }
 
@@ -89,18 +89,6 @@ fn explained_squares(spec: &Spec, design: &EffectsDesign, y: &[f64]) -> Vec<(Str
             && [design.pairs[term - mains].0, design.pairs[term - mains].1].contains(&part)
     };
 
-    let name = |term: usize| match term.checked_sub(mains) {
-        None => design.factor_name(spec, term),
-        Some(pair) => {
-            let (a, b, _) = &design.pairs[pair];
-            format!(
-                "{} × {}",
-                design.factor_name(spec, *a),
-                design.factor_name(spec, *b)
-            )
-        }
-    };
-
     let mut found = Vec::new();
     for (term, columns) in all.iter().enumerate() {
         let others = (0..all.len()).filter(|other| *other != term && !contains(*other, term));
@@ -113,7 +101,7 @@ fn explained_squares(spec: &Spec, design: &EffectsDesign, y: &[f64]) -> Vec<(Str
             .residual_squares(&[&base[..], *columns].concat(), y);
 
         found.push((
-            name(term),
+            term_name(spec, design, term),
             (larger - rank) as u64,
             (without - with).max(0.0),
         ));
@@ -130,6 +118,21 @@ fn explained_squares(spec: &Spec, design: &EffectsDesign, y: &[f64]) -> Vec<(Str
     }
 
     found
+}
+
+/// The name of a term: the factors come first, then pairs of them.
+fn term_name(spec: &Spec, design: &EffectsDesign, term: usize) -> String {
+    match term.checked_sub(design.factor_columns.len()) {
+        None => design.factor_name(spec, term),
+        Some(pair) => {
+            let (a, b, _) = &design.pairs[pair];
+            format!(
+                "{} × {}",
+                design.factor_name(spec, *a),
+                design.factor_name(spec, *b)
+            )
+        }
+    }
 }
 
 /// What trials of one cell differ by: what the repeats have in common over all cells, and the rest; where trials are missing, both

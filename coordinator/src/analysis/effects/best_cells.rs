@@ -95,7 +95,7 @@ fn best_cell_probabilities(
 /// Mean ranks that are as near are the same, but for rounding.
 const RANK_TOLERANCE: f64 = 1e-9;
 
-/// Those with the best mean rank; all, where none has one.
+/// Indices of the cells with the best mean rank; all, where none has one.
 fn indices_of_best(mean_ranks: &[Option<f64>]) -> Vec<usize> {
     let rank = |at: &usize| mean_ranks[*at].unwrap_or(f64::INFINITY);
     let best = (0..mean_ranks.len())

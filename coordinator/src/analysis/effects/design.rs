@@ -120,6 +120,16 @@ impl EffectsDesign {
 }
 
 impl DesignFactor {
+    /// Adds an axis that changes together with those of the factor: its values go to the levels at which its cells have them.
+    fn join_axis(&mut self, axis: usize, values: &[SpecValue], level_of_cell: &[usize]) {
+        self.axes.push(axis);
+        for (at, level) in self.levels.iter_mut().enumerate() {
+            let cell = self.level_of_cell.iter().position(|known| *known == at);
+            let value = cell.map_or(0, |cell| level_of_cell[cell]);
+            level.push(values[value].clone());
+        }
+    }
+
     /// One column per level but the last, of which it takes the other side.
     fn contrast_columns(&self) -> Vec<Vec<f64>> {
         let last = self.levels.len() - 1;
@@ -168,23 +178,7 @@ fn find_factors(spec: &Spec, cells: &[u64]) -> (Vec<DesignFactor>, Vec<usize>) {
             .iter_mut()
             .find(|known| is_one_to_one(&known.level_of_cell, &of))
         {
-            // In the order of the levels of the axis that came first.
-            let of_level = |level| {
-                known
-                    .level_of_cell
-                    .iter()
-                    .position(|known| *known == level)
-                    .map_or(0, |cell| of[cell])
-            };
-
-            let values: Vec<SpecValue> = values.collect();
-            let moved: Vec<usize> = (0..known.levels.len()).map(of_level).collect();
-            known.axes.push(axis);
-            known
-                .levels
-                .iter_mut()
-                .zip(moved)
-                .for_each(|(level, at)| level.push(values[at].clone()));
+            known.join_axis(axis, &values.collect::<Vec<_>>(), &of);
         } else {
             factors.push(DesignFactor {
                 axes: vec![axis],

@@ -46,15 +46,15 @@ pub struct LevelEffect {
 /// A cell among the best.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopCell {
-    /// Its number.
+    /// Number of the cell.
     pub cell: u64,
     /// Trials with a value.
     pub n: u64,
     /// Trials that ended without one.
     pub without_value: u64,
-    /// Their mean.
+    /// Mean of the values.
     pub mean: Option<f64>,
-    /// Where it stands.
+    /// Rank among all cells.
     pub rank: RowRank,
     /// Share of resamples of whole repeats in which its mean rank is the best one; several with the best one share a resample.
     pub probability: Option<f64>,

@@ -168,27 +168,10 @@ fn colour_notes(map: &Heatmap, scale: &AxisScale) -> Vec<String> {
         return notes;
     }
 
-    let finite = map
-        .cells
-        .iter()
-        .filter_map(|cell| Some((cell.value.filter(|x| x.is_finite())?, cell.half_width)));
-    let ends: Option<Vec<(f64, f64)>> = finite.map(|(x, half)| Some((x, half?))).collect();
-    if let Some(ends) = ends {
-        let low = ends
-            .iter()
-            .map(|(x, half)| x - half)
-            .fold(f64::NEG_INFINITY, f64::max);
-        let high = ends
-            .iter()
-            .map(|(x, half)| x + half)
-            .fold(f64::INFINITY, f64::min);
-
-        if low <= high + 1e-9 * high.abs() {
-            notes.push(
-                "The intervals of all cells overlap: differences of colour are within them."
-                    .to_owned(),
-            );
-        }
+    if do_intervals_overlap(map) {
+        notes.push(
+            "The intervals of all cells overlap: differences of colour are within them.".to_owned(),
+        );
     }
 
     values.sort_by(f64::total_cmp);
@@ -202,4 +185,28 @@ fn colour_notes(map: &Heatmap, scale: &AxisScale) -> Vec<String> {
     }
 
     notes
+}
+
+/// Whether a number lies in the intervals of all cells; not so where a cell has none.
+fn do_intervals_overlap(map: &Heatmap) -> bool {
+    let finite = map
+        .cells
+        .iter()
+        .filter_map(|cell| Some((cell.value.filter(|x| x.is_finite())?, cell.half_width)));
+    let Some(ends) = finite
+        .map(|(x, half)| Some((x, half?)))
+        .collect::<Option<Vec<(f64, f64)>>>()
+    else {
+        return false;
+    };
+
+    let low = ends
+        .iter()
+        .map(|(x, half)| x - half)
+        .fold(f64::NEG_INFINITY, f64::max);
+    let high = ends
+        .iter()
+        .map(|(x, half)| x + half)
+        .fold(f64::INFINITY, f64::min);
+    low <= high + 1e-9 * high.abs()
 }

@@ -6,7 +6,7 @@ use crate::plot::colour::{Colour, FAINT, GREY, PAPER, SERIES};
 use crate::plot::heatmap::{Heatmap, HeatmapCell};
 use crate::plot::scene::{Area, Fill, Scene, Stroke};
 
-/// Where each cell lies.
+/// Edges of columns and rows, in pixels.
 pub(super) struct CellGrid {
     pub(super) area: Area,
     pub(super) columns: Vec<f64>,

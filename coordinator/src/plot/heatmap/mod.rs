@@ -25,11 +25,11 @@ use crate::plot::heatmap::texts::CellTexts;
 /// A cell of the grid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeatmapCell {
-    /// Its level of the rows' axis.
+    /// Level of the rows' axis.
     pub row: usize,
-    /// Its level of the columns' axis.
+    /// Level of the columns' axis.
     pub column: usize,
-    /// Its number, if it has one; an infinite one has no place among the colours.
+    /// Number of the cell, if it has one; an infinite number has no colour.
     pub value: Option<f64>,
     /// Half of the number's confidence interval, to be written below it.
     pub half_width: Option<f64>,
@@ -40,13 +40,13 @@ pub struct HeatmapCell {
 /// Which trials the numbers are over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountedTrials {
-    /// Those that completed.
+    /// Trials that completed.
     Completed,
-    /// Those that completed and those that diverged.
+    /// Trials that completed, and trials that diverged.
     Both,
-    /// Those that diverged, of which the number is when they did.
+    /// Trials that diverged; the number is when they did.
     Diverged,
-    /// All of them, which are counted.
+    /// All trials; the number is their count.
     Counts,
 }
 
@@ -176,7 +176,7 @@ fn choose_texts(map: &Heatmap, look: &PlotStyle, scale: &AxisScale) -> Result<Ce
     Ok(CellTexts::new(map, &layout.grid, scale))
 }
 
-/// What stands where.
+/// Where the cells and their names are in the picture.
 struct HeatmapLayout {
     sheet: PlotSheet,
     grid: CellGrid,
@@ -211,7 +211,7 @@ impl HeatmapLayout {
     }
 }
 
-/// The values' place among the colours, of those that are finite.
+/// The scale of the colours, which holds all finite values.
 fn colour_scale(map: &Heatmap) -> Result<AxisScale, String> {
     if map.cells.iter().all(|cell| cell.value.is_none()) {
         return Err(format!(

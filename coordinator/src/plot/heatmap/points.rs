@@ -2,12 +2,12 @@
 
 use crate::plot::PlotAxis;
 use crate::plot::axis::AxisScale;
-use crate::plot::colour::{GREY, INK, SERIES};
+use crate::plot::colour::{Colour, GREY, INK, SERIES};
 use crate::plot::heatmap::Heatmap;
 use crate::plot::heatmap::cells::cell_colour;
 use crate::plot::scene::{Area, Fill, Scene, Stroke};
 
-/// Values drawn by lot make a grid of which hardly a place is taken: its cells are drawn as points.
+/// Values drawn at random make a grid that is nearly empty: its cells are drawn as points.
 pub(super) fn is_scattered(map: &Heatmap) -> bool {
     let places = map.rows.levels.len() * map.columns.levels.len();
     places > 36 && places > 4 * map.cells.len() && map.rows.is_numeric() && map.columns.is_numeric()
@@ -46,36 +46,37 @@ pub(super) fn draw_points(
         let (Some(row), Some(column)) = (row, column) else {
             continue;
         };
-        let x = area.left + ends[1].position_of(column) * area.width();
 
+        let x = area.left + ends[1].position_of(column) * area.width();
         let y = area.bottom - ends[0].position_of(row) * area.height();
-        match cell.value {
-            Some(value) => {
-                let colour = cell_colour(map, scale, value);
-                scene.add_circle(
-                    (x, y),
-                    radius,
-                    Some(Fill {
-                        colour,
-                        opacity: 1.0,
-                    }),
-                    Some(Stroke::new(INK, 0.7)),
-                );
-            }
-            None if map.is_crossed(cell) => {
-                let cross = Stroke::new(SERIES[1], 1.6);
-                scene.add_line(vec![(x - 4.0, y - 4.0), (x + 4.0, y + 4.0)], cross);
-                scene.add_line(vec![(x - 4.0, y + 4.0), (x + 4.0, y - 4.0)], cross);
-            }
-            None => scene.add_circle(
-                (x, y),
-                radius,
-                None,
-                Some(Stroke {
-                    dash: &[1.5, 1.5],
-                    ..Stroke::new(GREY, 0.8)
-                }),
-            ),
-        }
+        let colour = cell.value.map(|value| cell_colour(map, scale, value));
+        draw_point(scene, (x, y), radius, colour, map.is_crossed(cell));
+    }
+}
+
+/// A dot in the colour of its value. Without one, a cross where all trials diverged, else a dashed circle.
+fn draw_point(
+    scene: &mut Scene,
+    (x, y): (f64, f64),
+    radius: f64,
+    colour: Option<Colour>,
+    is_crossed: bool,
+) {
+    if let Some(colour) = colour {
+        let fill = Fill {
+            colour,
+            opacity: 1.0,
+        };
+        scene.add_circle((x, y), radius, Some(fill), Some(Stroke::new(INK, 0.7)));
+    } else if is_crossed {
+        let cross = Stroke::new(SERIES[1], 1.6);
+        scene.add_line(vec![(x - 4.0, y - 4.0), (x + 4.0, y + 4.0)], cross);
+        scene.add_line(vec![(x - 4.0, y + 4.0), (x + 4.0, y - 4.0)], cross);
+    } else {
+        let dashed = Stroke {
+            dash: &[1.5, 1.5],
+            ..Stroke::new(GREY, 0.8)
+        };
+        scene.add_circle((x, y), radius, None, Some(dashed));
     }
 }

@@ -100,7 +100,7 @@ impl CellTexts {
             .map_or_else(String::new, |half| format!("± {}", text(half)))
     }
 
-    /// Writes them, and gives the places that are taken; on a patch of the cell's colour where lines may pass.
+    /// Writes the texts of a cell; the areas that they take. With `patch` they stand on a patch of the cell's colour, for lines may pass.
     pub(super) fn draw_texts(
         &self,
         scene: &mut Scene,

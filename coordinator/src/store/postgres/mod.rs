@@ -354,7 +354,7 @@ struct PostgresWriter {
     session: Option<PgSession>,
 }
 
-/// Answers of a transaction that was told to commit and did not say whether it did.
+/// Outputs of a transaction whose COMMIT was sent and not confirmed.
 type UnconfirmedCommit = Option<Vec<WriteOutput>>;
 
 impl StoreWriter for PostgresWriter {
@@ -397,7 +397,7 @@ impl PostgresWriter {
         Ok(self.session.as_ref().expect("it was opened just now"))
     }
 
-    /// One transaction. Its answers are kept in `unanswered` if it was told to commit and did not say that it had.
+    /// Runs one transaction. Its outputs go to `unanswered` if its COMMIT was sent and not confirmed.
     fn try_commit(
         &mut self,
         writes: &[&StoreWrite],
@@ -421,7 +421,7 @@ impl PostgresWriter {
             };
         }
 
-        // It had not been committed, and never will be: its lock on the leader's row is gone.
+        // The unconfirmed transaction was not committed, and never will be: its lock on the leader's row is gone.
         *unanswered = None;
         let written = match writes
             .iter()

@@ -159,7 +159,7 @@ impl PgSession {
         let mut rows = query.fetch(&mut *connection);
 
         loop {
-            // What is done with a row may wait for somebody else, and must do so outside of the runtime.
+            // The callback may block, and must do so outside of the runtime.
             let page = self.wait_for_answer(async {
                 let mut page = Vec::with_capacity(ROWS_PER_PAGE);
                 while page.len() < ROWS_PER_PAGE {

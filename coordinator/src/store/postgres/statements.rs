@@ -3,8 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use ergodic_common::{TrialKey, TrialResult};
-use sqlx::Row;
-use tokio_stream::StreamExt as _;
 
 use crate::store::checksum::{
     attempt_checksum, curve_checksum, predictions_checksum, trial_checksum,
@@ -18,7 +16,7 @@ use crate::store::postgres::PgSession;
 use crate::store::postgres::session::bind_params;
 use crate::store::sql::param::SqlParam;
 use crate::store::sql::rows::read_trial_key;
-use crate::store::sql::{RowCallback, SqlConnection, SqlRow, whole_trials};
+use crate::store::sql::{RowCallback, SqlConnection, select_whole_trials_sql};
 use crate::store::types::{Attempt, Audit};
 use crate::store::writes::Twin;
 
@@ -72,7 +70,7 @@ impl SqlConnection for PgSession {
         keys: &[TrialKey],
         each: RowCallback<'_>,
     ) -> Result<(), StoreError> {
-        let text = whole_trials!(
+        let text = select_whole_trials_sql!(
             "unnest($2::bigint[], $3::bigint[]) AS asked (cell, repeat) JOIN trials USING (cell, repeat)",
             "WHERE sweep = $1"
         );

@@ -11,7 +11,7 @@ use super::rows::read_whole_trial_row;
 use super::write::audits::insert_audits_in_chunks;
 use super::write::results::insert_stored_rows;
 use super::write::sweeps::{encode_settings, insert_sweep, set_state, update_sweep_row};
-use super::{SqlConnection, whole_trials};
+use super::{SqlConnection, select_whole_trials_sql};
 use crate::records::{SweepRow, SweepState};
 use crate::store::encoding::encode_files;
 use crate::store::error::StoreError;
@@ -139,7 +139,7 @@ fn read_next_rows(
     sweep: i64,
     after: Option<TrialKey>,
 ) -> Result<Vec<StoredTrial>, StoreError> {
-    let text = whole_trials!(
+    let text = select_whole_trials_sql!(
         "trials",
         "WHERE sweep = $1 AND (cell, repeat) > ($2, $3) ORDER BY cell, repeat LIMIT $4"
     );

@@ -9,7 +9,7 @@ pub(super) mod rows;
 mod write;
 
 use ergodic_common::TrialKey;
-pub(super) use read::{select_whole_trials_one_by_one, whole_trials};
+pub(super) use read::{select_whole_trials_one_by_one, select_whole_trials_sql};
 pub(super) use write::apply_write;
 
 use super::checksum::attempt_checksum;
@@ -138,7 +138,7 @@ pub(super) trait SqlConnection {
         Ok(())
     }
 
-    /// Puts down cells of a sweep of which another one has rows, but for those that are put down.
+    /// Stores which cells of a sweep have rows in another one, except those that are stored already.
     fn insert_twins(&self, sweep: i64, twins: &[Twin]) -> Result<(), StoreError> {
         let text =
             "INSERT INTO twins (sweep, cell, other_sweep, other_cell) VALUES ($1, $2, $3, $4)

@@ -17,8 +17,8 @@ use crate::store::sql::rows::{
 };
 use crate::store::types::{Attempt, Audit, EndedTrial, RowCursor, SampledTrial, StoredTrial};
 
-/// The columns of [`sweep`], and which.
-macro_rules! sweeps {
+/// Selects the columns that `read_sweep_row` reads, of the sweeps that a literal chooses.
+macro_rules! select_sweeps_sql {
     ($rest:literal) => {
         concat!(
             "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files, releases,
@@ -29,8 +29,8 @@ macro_rules! sweeps {
     };
 }
 
-/// The columns of [`small_trial`], and whence.
-macro_rules! small_trials {
+/// Selects the columns that `read_trial_row` reads, of the trials that a literal chooses.
+macro_rules! select_trials_sql {
     ($rest:literal) => {
         concat!(
             "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights, checksum
@@ -39,10 +39,11 @@ macro_rules! small_trials {
         )
     };
 }
-pub(super) use small_trials;
+pub(super) use select_trials_sql;
 
-/// The columns of [`whole_trial`]; a statement goes on with whence. A trial whose curve is missing has a row, too.
-macro_rules! whole_trials {
+/// Selects the columns that `read_whole_trial_row` reads, from a table and of the trials that literals choose. A trial whose
+/// curve is missing has a row, too.
+macro_rules! select_whole_trials_sql {
     ($from:literal, $rest:literal) => {
         concat!(
             "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights, trials.checksum,
@@ -54,10 +55,10 @@ macro_rules! whole_trials {
         )
     };
 }
-pub(in crate::store) use whole_trials;
+pub(in crate::store) use select_whole_trials_sql;
 
-/// The columns of [`audit`], and whence.
-macro_rules! audits {
+/// Selects the columns that `read_audit_row` reads, of the audits that a literal chooses.
+macro_rules! select_audits_sql {
     ($rest:literal) => {
         concat!(
             "SELECT cell, repeat, process, finding, auditor, auditor_process, why FROM audits ",
@@ -68,7 +69,12 @@ macro_rules! audits {
 
 impl<S: SqlConnection + Send> StoreReader for S {
     fn read_sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
-        select_all(self, sweeps!("ORDER BY number"), &[], read_sweep_row)
+        select_all(
+            self,
+            select_sweeps_sql!("ORDER BY number"),
+            &[],
+            read_sweep_row,
+        )
     }
 
     fn read_unfinished_removals(&self) -> Result<Vec<i64>, StoreError> {
@@ -91,7 +97,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
         self.select_rows(text, &[], &mut |row| {
             match read_lease_row(row) {
                 Ok(lease) => leases.push(lease),
-                // Of a lease that nobody knows, nothing is stored any more.
+                // An unknown lease has no row any more.
                 Err(error) => tracing::error!(
                     lease = row.get_int(0).ok(),
                     "the row of a lease is damaged ({error}): it counts as ended, its trials are given out again"
@@ -113,12 +119,12 @@ impl<S: SqlConnection + Send> StoreReader for S {
         each: &mut dyn FnMut(StoredTrial),
     ) -> Result<Vec<Damage>, StoreError> {
         let mut damages = Vec::new();
-        let text = whole_trials!("trials", "WHERE sweep = $1");
+        let text = select_whole_trials_sql!("trials", "WHERE sweep = $1");
         self.select_rows(text, &[sweep.into()], &mut |row| {
             collect_damage(read_whole_trial_row(sweep, row), &mut damages, &mut *each)
         })?;
 
-        // Those that belong to no row.
+        // Damaged predictions that belong to no row.
         damages.extend(find_damaged_predictions(self, sweep)?);
         damages.sort_by_key(|damage| damage.key);
         damages.dedup_by_key(|damage| damage.key);
@@ -161,7 +167,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
         sweep: i64,
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError> {
-        let text = small_trials!("WHERE sweep = $1 ORDER BY cell, repeat");
+        let text = select_trials_sql!("WHERE sweep = $1 ORDER BY cell, repeat");
         let read = self.select_rows(text, &[sweep.into()], &mut |row| {
             Ok(each(read_trial_row(sweep, row)?))
         });
@@ -197,7 +203,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
         row: u64,
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError> {
-        let text = whole_trials!(
+        let text = select_whole_trials_sql!(
             "trials",
             "WHERE sweep = $1 AND curve > $2 ORDER BY cell, repeat"
         );
@@ -233,7 +239,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
     fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
         select_all(
             self,
-            audits!(
+            select_audits_sql!(
                 "JOIN trials USING (sweep, cell, repeat) WHERE sweep = $1 ORDER BY cell, repeat"
             ),
             &[sweep.into()],
@@ -242,7 +248,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
     }
 
     fn read_audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
-        let text = audits!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
+        let text = select_audits_sql!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
         Ok(select_all(
             self,
             text,
@@ -318,8 +324,8 @@ impl<S: SqlConnection + Send> StoreReader for S {
     }
 }
 
-/// The rows of a part of a sweep's trials, as [`ended`] reads them.
-const ENDED_TRIALS_SQL: &str = small_trials!(
+/// The rows of a part of a sweep's trials, as [`read_ended_trial_row`] reads them.
+const ENDED_TRIALS_SQL: &str = select_trials_sql!(
     "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) ORDER BY cell, repeat"
 );
 
@@ -399,7 +405,7 @@ pub(in crate::store) fn select_whole_trials_one_by_one(
     keys: &[TrialKey],
     each: RowCallback<'_>,
 ) -> Result<(), StoreError> {
-    let text = whole_trials!("trials", "WHERE sweep = $1 AND cell = $2 AND repeat = $3");
+    let text = select_whole_trials_sql!("trials", "WHERE sweep = $1 AND cell = $2 AND repeat = $3");
     keys.iter().try_for_each(|key| {
         sql.select_rows(
             text,
@@ -416,7 +422,7 @@ pub(super) fn find_sweep(
 ) -> Result<Option<SweepRow>, StoreError> {
     Ok(select_all(
         sql,
-        sweeps!("WHERE number = $1"),
+        select_sweeps_sql!("WHERE number = $1"),
         &[number.into()],
         read_sweep_row,
     )?

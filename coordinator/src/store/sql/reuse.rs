@@ -6,11 +6,11 @@ use ergodic_common::random_streams::audit_draw;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::param::SqlParam;
-use super::read::small_trials;
+use super::read::select_trials_sql;
 use super::rows::{read_trial_key, read_trial_row, read_whole_trial_row};
 use super::write::audits::insert_audits_in_chunks;
 use super::write::sweeps::insert_sweep;
-use super::{SqlConnection, select_all, select_number, whole_trials};
+use super::{SqlConnection, select_all, select_number, select_whole_trials_sql};
 use crate::records::Finding;
 use crate::store::error::StoreError;
 use crate::store::reader::StoreReader;
@@ -121,7 +121,7 @@ impl<S: SqlConnection + Send> RowCopy<'_, S> {
         from: TrialKey,
         known: &HashMap<TrialKey, Audit>,
     ) -> Result<Option<TrialKey>, StoreError> {
-        let text = whole_trials!(
+        let text = select_whole_trials_sql!(
             "trials",
             "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND cell <= $4 AND outcome IN (1, 2)
              ORDER BY cell, repeat LIMIT $5"
@@ -142,7 +142,7 @@ impl<S: SqlConnection + Send> RowCopy<'_, S> {
         sql.select_rows(text, &values, &mut |row| {
             let trial = read_trial_key(row)?;
             read += 1;
-            // Whose row is right is not known where another process found other bits: its trial is run again.
+            // Where another process found other bits, it is not known whose row is right: the trial is run again.
             let is_doubted = known
                 .get(&trial)
                 .is_some_and(|audit| audit.finding == Some(Finding::Different));
@@ -295,7 +295,7 @@ fn is_contradicted(
         Ok((row.get_int(0)?, row.get_int(1)?))
     })?;
     let text =
-        small_trials!("WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome IN (1, 2)");
+        select_trials_sql!("WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome IN (1, 2)");
 
     for (other, cell) in twins {
         let values = [other.into(), cell.into(), SqlParam::from(result.key.repeat)];

@@ -143,7 +143,7 @@ pub(crate) fn verify_checksum(
     }
 }
 
-/// Whatever is wrong with a row that begins with its trial is told with the trial.
+/// Names the trial, with which the row begins, in any error about the row.
 pub(crate) fn with_trial_context<T>(
     sweep: i64,
     row: &dyn SqlRow,
@@ -263,7 +263,7 @@ pub(crate) fn read_attempt_row(sweep: i64, row: &dyn SqlRow) -> Result<Attempt, 
     })
 }
 
-/// The curve in a column, the next one of which is its checksum, and its trial.
+/// The curve in column `at`, whose checksum is in the next one, and its trial.
 pub(crate) fn read_curve_column<'r>(
     sweep: i64,
     row: &'r dyn SqlRow,
@@ -280,7 +280,7 @@ pub(crate) fn read_curve_column<'r>(
     })
 }
 
-/// The predictions in a column, the next one of which is their checksum.
+/// The predictions in column `at`, whose checksum is in the next one.
 pub(crate) fn read_predictions_column(
     sweep: i64,
     row: &dyn SqlRow,

@@ -100,6 +100,7 @@ impl SqlConnection for Connection {
     }
 }
 
+/// Inserts a trial unless it has a row; whether it had none.
 fn insert_trial(
     sqlite: &Connection,
     sweep: i64,
@@ -142,19 +143,31 @@ fn insert_trial(
         trial_checksum(sweep, worker, result),
     ])?;
 
-    if let Some(predictions) = encode_present_predictions(result) {
-        sqlite
-            .prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![
-                sweep,
-                result.key.cell as i64,
-                result.key.repeat,
-                predictions,
-                predictions_checksum(sweep, result.key, &predictions),
-            ])?;
-    }
-
+    insert_predictions(sqlite, sweep, result)?;
     Ok(true)
+}
+
+/// Inserts the predictions of a trial, if it has some.
+fn insert_predictions(
+    sqlite: &Connection,
+    sweep: i64,
+    result: &TrialResult,
+) -> Result<(), StoreError> {
+    let Some(predictions) = encode_present_predictions(result) else {
+        return Ok(());
+    };
+
+    let checksum = predictions_checksum(sweep, result.key, &predictions);
+    sqlite
+        .prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![
+            sweep,
+            result.key.cell as i64,
+            result.key.repeat,
+            predictions,
+            checksum,
+        ])?;
+    Ok(())
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -105,7 +105,7 @@ impl DirLock {
 pub(crate) struct DatabaseFiles(Vec<(PathBuf, FileIdentity)>);
 
 impl DatabaseFiles {
-    /// Those of an open database with a write-ahead log. Nothing is opened: a process that closes any descriptor of a database
+    /// The files of an open database with a write-ahead log. Nothing is opened: a process that closes any descriptor of a database
     /// loses the locks that SQLite has on it.
     ///
     /// # Errors
@@ -185,7 +185,7 @@ pub(crate) fn create_directory(dir: &Path, private: bool) -> std::io::Result<()>
 /// gives its log the same permissions.
 ///
 /// # Errors
-/// It cannot be made, or is to be private and belongs to somebody else.
+/// The directory cannot be made, or is to be private and belongs to another user.
 pub(crate) fn create_database_file(database: &Path, private: bool) -> std::io::Result<()> {
     let mode = if private { 0o600 } else { 0o666 };
     // Not opened where it is there: see above.

@@ -70,7 +70,7 @@ impl SqliteStore {
         Self::open_with_privacy(dir, false)
     }
 
-    /// The same with a database that only its owner may read, if it is to be private.
+    /// Opens a store whose database only its owner may read, if it is to be private.
     ///
     /// # Errors
     /// As for any other.
@@ -180,7 +180,7 @@ fn read_meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
 }
 
 impl Store for SqliteStore {
-    /// Whoever holds the lock leads, each time in an epoch of its own: what one process began before it must not count after.
+    /// The process that holds the lock leads, each time in a new epoch: leases of an earlier leader must not count.
     fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError> {
         let mut hold = self.lock_state();
         hold.lock.ensure_held()?;
@@ -200,7 +200,7 @@ impl Store for SqliteStore {
         })
     }
 
-    /// For ever: while the lock is held nobody else can lead.
+    /// None: while the lock is held no other process can lead.
     fn leadership_ttl(&self) -> Option<Duration> {
         None
     }
@@ -308,7 +308,7 @@ impl StoreWriter for SqliteWriter {
         transaction.commit()?;
         drop(commits);
 
-        // Before anybody is told: what went into a file without a name is not durable.
+        // Checked before any answer: what went into a deleted file is not durable.
         self.check_files_and_recover_log()?;
         Ok(written)
     }
@@ -335,7 +335,7 @@ impl SqliteWriter {
     }
 }
 
-/// Whoever made a lock of its own, where the file of that name was deleted, counted up.
+/// Where the lock file was deleted, another process could lock a new one, and has counted the epoch up.
 fn check_epoch(connection: &Connection, epoch: u64) -> Result<(), StoreError> {
     let now = read_meta(connection, "epoch")?;
     if now == epoch {

@@ -41,7 +41,7 @@ pub(in crate::store::sql) fn schedule_audits(
     Ok(due)
 }
 
-/// Whoever computes a trial again whose audit is due, and is another process than the one that the row is of, has made it.
+/// Records an audit that is due, if another process than the one that computed the row ran the trial.
 pub(in crate::store::sql) fn record_audit(
     sql: &impl SqlConnection,
     batch: &CommitBatch,

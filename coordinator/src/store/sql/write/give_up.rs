@@ -53,7 +53,7 @@ pub(in crate::store::sql) fn revert_give_up(
     Ok(vec![key])
 }
 
-/// The same of a verdict on an audit; with the process whose row it is of.
+/// Reverts the verdict on an audit; the trial with the process that computed its row.
 pub(in crate::store::sql) fn revert_audit_give_up(
     sql: &impl SqlConnection,
     sweep: i64,

@@ -25,7 +25,7 @@ use crate::store::sql::write::sweeps::{change_sweep, insert_sweep, set_share, se
 use crate::store::writes::{StoreWrite, WriteOutput};
 use ergodic_common::TrialKey;
 
-/// Applies a write.
+/// Applies a write within the transaction of the caller.
 pub(in crate::store) fn apply_write(
     sql: &(impl SqlConnection + Send),
     write: &StoreWrite,
@@ -106,7 +106,7 @@ fn ensure_identity(sql: &impl SqlConnection, proposed: i64) -> Result<i64, Store
     )
 }
 
-/// A change each time, so that there must be room for it.
+/// Changes a row each time, so that a full disk is noticed.
 fn check_writable(sql: &impl SqlConnection) -> Result<(), StoreError> {
     let text = "INSERT INTO meta VALUES ('probes', 1) ON CONFLICT (key) DO UPDATE SET value = meta.value + 1";
     sql.execute_statement(text, &[]).map(|_| ())

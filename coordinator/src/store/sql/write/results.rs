@@ -9,7 +9,7 @@ use crate::store::checksum::curve_checksum;
 use crate::store::encoding::{FAILED_OUTCOME, decode_finding, differing_fields};
 use crate::store::error::{Damage, StoreError};
 use crate::store::reader::StoreReader as _;
-use crate::store::sql::read::{find_sweep, small_trials};
+use crate::store::sql::read::{find_sweep, select_trials_sql};
 use crate::store::sql::reuse::count_contradictions;
 use crate::store::sql::rows::{read_trial_key, read_trial_row, read_whole_trial_row};
 use crate::store::sql::write::audits::{record_audit, schedule_audits};
@@ -47,7 +47,7 @@ pub(in crate::store::sql) fn look_up_rows(
     sweep: i64,
     keys: &[TrialKey],
 ) -> Result<WriteOutput, StoreError> {
-    let text = small_trials!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
+    let text = select_trials_sql!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
     let mut rows = Vec::new();
     let mut audits = Vec::new();
 
@@ -68,7 +68,7 @@ pub(in crate::store::sql) fn look_up_rows(
     Ok(WriteOutput::Rows(rows, audits))
 }
 
-/// The audits of these trials are due, of whoever runs them: any process may.
+/// Makes audits of these trials due, which any process may run.
 pub(in crate::store::sql) fn redo_trials(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -97,13 +97,13 @@ pub(in crate::store::sql) fn redo_trials(
         })?
         .pop();
 
-        // Whose bits are right is not known: what was found stays, and is not made again by whoever computed the row.
+        // It is not known whose bits are right: the finding stays, and no process that may have computed the row replaces it.
         if found == Some(Some(Finding::Different)) {
             tracing::warn!(sweep, trial = %key, "its file is lost, and it is not run again: an audit found other bits");
             continue;
         }
 
-        // One that is due already is made by whom it was to be made.
+        // An audit that is due already stays with the processes that may make it.
         if found != Some(None) {
             sql.execute_statement(due, &place)?;
         }
@@ -133,21 +133,7 @@ fn compare_with_rows(
     let rest: Vec<(usize, &TrialResult)> = rest.collect();
     let keys: Vec<TrialKey> = rest.iter().map(|(_, result)| result.key).collect();
 
-    let mut rows = HashMap::new();
-    sql.select_whole_trials(batch.sweep, &keys, &mut |row| {
-        match read_whole_trial_row(batch.sweep, row) {
-            Ok(row) => drop(rows.insert(row.result.key, Some(row.result))),
-            // Nothing to compare with: it is told, and the worker, which cannot help it, is answered.
-            Err(StoreError::Damaged(damage)) => {
-                tracing::error!("{damage}");
-                rows.insert(damage.key, None);
-            }
-            Err(error) => return Err(error),
-        }
-
-        Ok(true)
-    })?;
-
+    let rows = read_rows_to_compare(sql, batch.sweep, &keys)?;
     for (at, result) in rest {
         let Some(row) = rows.get(&result.key) else {
             continue;
@@ -167,13 +153,37 @@ fn compare_with_rows(
     Ok(())
 }
 
+/// The rows that these trials have, `None` where a row is damaged.
+fn read_rows_to_compare(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    keys: &[TrialKey],
+) -> Result<HashMap<TrialKey, Option<TrialResult>>, StoreError> {
+    let mut rows = HashMap::new();
+    sql.select_whole_trials(sweep, keys, &mut |row| {
+        match read_whole_trial_row(sweep, row) {
+            Ok(row) => drop(rows.insert(row.result.key, Some(row.result))),
+            // A damaged row is logged and compared with nothing: the worker cannot help it, and gets its answer.
+            Err(StoreError::Damaged(damage)) => {
+                tracing::error!("{damage}");
+                rows.insert(damage.key, None);
+            }
+            Err(error) => return Err(error),
+        }
+
+        Ok(true)
+    })?;
+
+    Ok(rows)
+}
+
 /// Moves rows of failed trials to the attempts.
 pub(in crate::store::sql) fn retry_failed_trials(
     sql: &impl SqlConnection,
     sweep: i64,
 ) -> Result<Vec<TrialKey>, StoreError> {
     let failed = [sweep.into(), FAILED_OUTCOME.into()];
-    let text = small_trials!("WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat");
+    let text = select_trials_sql!("WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat");
     let rows = select_all(sql, text, &failed, |row| read_trial_row(sweep, row))?;
     let attempts = rows.iter().map(|row| {
         let cause = if let Outcome::Failed { cause } = &row.result.outcome {

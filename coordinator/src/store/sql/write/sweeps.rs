@@ -40,7 +40,7 @@ pub(in crate::store::sql) fn insert_sweep(
     let number = select_number(sql, text, &values)?
         .ok_or_else(|| damaged_column(0, "the sweep's number"))?;
 
-    // Its checksum covers its number.
+    // The checksum of a sweep covers its number, which is known only now.
     update_sweep_row(
         sql,
         &SweepRow {
