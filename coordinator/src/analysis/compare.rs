@@ -86,18 +86,16 @@ impl CompareQuery {
 
     /// The baseline in words: `lr=0.1, wd=5e-4`.
     pub fn describe_baseline(&self, spec: &Spec) -> String {
-        let word = |(axis, index): &(usize, u64)| {
-            let axis = &spec.grid.axes()[*axis];
-            format!(
-                "{}={}",
-                axis.name,
-                axis.format_value(&axis.value_at(*index))
-            )
-        };
-
         self.baseline
             .iter()
-            .map(word)
+            .map(|(axis, index)| {
+                let axis = &spec.grid.axes()[*axis];
+                format!(
+                    "{}={}",
+                    axis.name,
+                    axis.format_value(&axis.value_at(*index))
+                )
+            })
             .collect::<Vec<_>>()
             .join(", ")
     }

@@ -59,11 +59,10 @@ fn find_cell_with_values(spec: &Spec, values: &[(String, String)]) -> Result<u64
         Ok((axis, find_value(&axes[axis], text)?))
     });
     let wanted = wanted.collect::<Result<Vec<(usize, u64)>, AnalysisError>>()?;
-    let fits = |cell: &u64| {
+    let mut found = spec.grid.iter().filter(|cell| {
         let indices = spec.grid.value_indices(*cell);
         wanted.iter().all(|(axis, index)| indices[*axis] == *index)
-    };
-    let mut found = spec.grid.iter().filter(fits);
+    });
 
     let named = values
         .iter()
@@ -202,10 +201,9 @@ pub(super) fn parse_moment(at: &str) -> Result<Option<Length>, AnalysisError> {
             _ => None,
         });
 
-    let unknown = || {
+    parsed.map(Some).ok_or_else(|| {
         AnalysisError::Invalid(format!(
             "at: expected something like \"20 epochs\", \"500 steps\" or final, found '{at}'"
         ))
-    };
-    parsed.map(Some).ok_or_else(unknown)
+    })
 }

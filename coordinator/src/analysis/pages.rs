@@ -160,19 +160,21 @@ fn cells_per_page(spec: &Spec, samples: u64) -> u64 {
 fn max_samples_per_trial(spec: &Spec) -> u64 {
     let classes =
         (0..spec.grid.class_count()).filter(|class| spec.grid.class_cell_count(*class) > 0);
-    let of_class = |class| {
-        let config = spec
-            .grid
-            .resolve_config(spec.grid.class_cell_at(class, 0))
-            .ok()?;
-        Some(
-            config
-                .total_steps()
-                .div_ceil(config.length_in_steps(spec.measure.every).max(1)),
-        )
-    };
-
-    classes.filter_map(of_class).max().unwrap_or(1).max(1)
+    classes
+        .filter_map(|class| {
+            let config = spec
+                .grid
+                .resolve_config(spec.grid.class_cell_at(class, 0))
+                .ok()?;
+            Some(
+                config
+                    .total_steps()
+                    .div_ceil(config.length_in_steps(spec.measure.every).max(1)),
+            )
+        })
+        .max()
+        .unwrap_or(1)
+        .max(1)
 }
 
 fn hand_out_pages(

@@ -61,8 +61,11 @@ fn halving_stage(spec: &Spec, ends: &CellEnds) -> usize {
         return 0;
     };
 
-    let beyond = |rung: &&u32| ends.last().is_some_and(|(repeat, _)| repeat >= *rung);
-    until.rungs(spec.repeats).iter().take_while(beyond).count()
+    until
+        .rungs(spec.repeats)
+        .iter()
+        .take_while(|rung| ends.last().is_some_and(|(repeat, _)| repeat >= *rung))
+        .count()
 }
 
 /// Cells that have any trial that completed or diverged, by how far they went.
@@ -166,13 +169,16 @@ impl RankedRows {
         }
 
         let known = score_cells(&stages, &cells().collect(), larger_is_better);
-        let row = |(at, of): (usize, &Vec<u64>)| {
-            RankedRow::new(at, of.iter().filter_map(|cell| known.get(cell)))
-        };
         Self {
             crossing: Crossing::from_spec(spec),
             larger_is_better,
-            rows: rows.iter().enumerate().filter_map(row).collect(),
+            rows: rows
+                .iter()
+                .enumerate()
+                .filter_map(|(at, of)| {
+                    RankedRow::new(at, of.iter().filter_map(|cell| known.get(cell)))
+                })
+                .collect(),
         }
     }
 
@@ -257,10 +263,15 @@ fn find_complete_ends(
         ends()
             .flat_map(|(_, ends)| ends)
             .for_each(|(repeat, _)| *counts.entry(*repeat).or_default() += 1);
-        let in_all = |end: &&(u32, TrialEnd)| counts.get(&end.0) == Some(&row.len());
-        whole.extend(
-            ends().map(|(cell, ends)| (cell, ends.iter().filter(in_all).copied().collect())),
-        );
+        whole.extend(ends().map(|(cell, ends)| {
+            (
+                cell,
+                ends.iter()
+                    .filter(|end| counts.get(&end.0) == Some(&row.len()))
+                    .copied()
+                    .collect(),
+            )
+        }));
     }
 
     whole
@@ -322,19 +333,20 @@ impl CellScores {
         ends: &CellEnds,
         share: impl Fn(u32) -> Option<f64>,
     ) -> Self {
-        let of = |(repeat, end): &(u32, TrialEnd)| {
-            let value = if let TrialEnd::Completed(value) = end {
-                Some(*value).filter(|x| x.is_finite())
-            } else {
-                None
-            };
-            Some((*repeat, (value, share(*repeat)?)))
-        };
-
         Self {
             stage,
             mean_rank,
-            repeats: ends.iter().filter_map(of).collect(),
+            repeats: ends
+                .iter()
+                .filter_map(|(repeat, end)| {
+                    let value = if let TrialEnd::Completed(value) = end {
+                        Some(*value).filter(|x| x.is_finite())
+                    } else {
+                        None
+                    };
+                    Some((*repeat, (value, share(*repeat)?)))
+                })
+                .collect(),
         }
     }
 }
@@ -392,10 +404,9 @@ fn mean_scores_by_repeat(cells: &[&CellScores]) -> RepeatScores {
         );
     }
 
-    let mean = |(repeat, (value, share, n)): (u32, (Option<f64>, f64, f64))| {
-        (repeat, (value.map(|sum| sum / n), share / n))
-    };
-    sums.into_iter().map(mean).collect()
+    sums.into_iter()
+        .map(|(repeat, (value, share, n))| (repeat, (value.map(|sum| sum / n), share / n)))
+        .collect()
 }
 
 #[cfg(test)]

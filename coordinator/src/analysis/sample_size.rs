@@ -82,10 +82,6 @@ impl PilotCell {
         let repeats = |values: u64| (values as f64 * rows as f64 / n as f64).ceil() as u64;
         let values =
             |level| std.and_then(|std| required_sample_size(std, target, level, MAX_TRIALS));
-        let rung = |values: u64| {
-            let mut rungs = precision_rungs(first, MAX_TRIALS as u32).map(u64::from);
-            rungs.find(|rung| *rung >= repeats(values))
-        };
         CellSampleSize {
             cell,
             rows,
@@ -99,7 +95,10 @@ impl PilotCell {
             repeats: values(0.95)
                 .map(repeats)
                 .filter(|repeats| *repeats <= MAX_TRIALS),
-            repeats_until_stop: values(DECIDING_LEVEL).and_then(rung),
+            repeats_until_stop: values(DECIDING_LEVEL).and_then(|values| {
+                let mut rungs = precision_rungs(first, MAX_TRIALS as u32).map(u64::from);
+                rungs.find(|rung| *rung >= repeats(values))
+            }),
         }
     }
 }

@@ -56,10 +56,9 @@ impl TableQuery {
         }
 
         // Where a cell of a row has not begun, no repeat has ended in all cells.
-        let has_begun = |group: &&TrialGroup| group.cells.len() as u64 >= group.cell_count;
         let cells = |group: &TrialGroup| {
             Some(group)
-                .filter(has_begun)
+                .filter(|group| group.cells.len() as u64 >= group.cell_count)
                 .map(|group| group.cells.clone())
         };
         let members: Vec<Vec<u64>> = groups
@@ -83,8 +82,10 @@ impl TableQuery {
         drawn: &Cell<usize>,
     ) -> Result<Vec<TableEntry>, AnalysisError> {
         let (groups, _) = self.read_groups(rows, within, false)?;
-        let place = |group: &TrialGroup| places.get(group.cells.first()?).copied();
-        let places = groups.values().map(place).collect();
+        let places = groups
+            .values()
+            .map(|group| places.get(group.cells.first()?).copied())
+            .collect();
         self.build_entries(rows, groups, places, drawn)
     }
 
@@ -221,16 +222,17 @@ impl TableQuery {
 
         self.check_bootstrap_work(points.values().map(|point| point.values.len()), drawn)?;
         let cells = rows.cell_context();
-        let entry = |((key, step), values): ((Vec<u64>, u64), KeyedValues)| {
-            let group = match outcomes.get(&key) {
-                Some(group) if named => group.at_step(step),
-                Some(group) => group.at_step(step).with_completed(&values.values),
-                None => TrialGroup::default().with_completed(&values.values),
-            };
-            self.build_entry(cells, &key, step, TrialGroup { values, ..group })
-        };
-
-        Ok(points.into_par_iter().map(entry).collect())
+        Ok(points
+            .into_par_iter()
+            .map(|((key, step), values)| {
+                let group = match outcomes.get(&key) {
+                    Some(group) if named => group.at_step(step),
+                    Some(group) => group.at_step(step).with_completed(&values.values),
+                    None => TrialGroup::default().with_completed(&values.values),
+                };
+                self.build_entry(cells, &key, step, TrialGroup { values, ..group })
+            })
+            .collect())
     }
 
     fn build_entry(

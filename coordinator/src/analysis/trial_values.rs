@@ -103,17 +103,18 @@ pub(super) fn read_range_ends(
     let mut ended = Vec::new();
     reader.read_ended_trials(rows.sweep, part, &mut |trial| {
         if limit.0 != trial.key.cell {
-            let steps = |at| {
-                Some(
-                    rows.spec
-                        .grid
-                        .resolve_config(trial.key.cell)
-                        .ok()?
-                        .length_in_steps(at),
-                )
-            };
-
-            limit = (trial.key.cell, at.and_then(steps));
+            limit = (
+                trial.key.cell,
+                at.and_then(|at| {
+                    Some(
+                        rows.spec
+                            .grid
+                            .resolve_config(trial.key.cell)
+                            .ok()?
+                            .length_in_steps(at),
+                    )
+                }),
+            );
         }
 
         let metric = |column: usize| trial.metrics.get(column).unwrap_or(f64::NAN);

@@ -16,14 +16,18 @@ pub fn bca_interval(sample: &Sample, level: f64, stream: &mut RandomStream) -> O
     let mean = sample
         .mean()
         .filter(|mean| mean.is_finite() && !sample.is_crossed())?;
-    let single = |x: &f64| RepeatCluster {
-        deviation_sum: x - mean,
-        n: 1,
-    };
-
     // What is drawn: values, or whole repeats of several cells.
     let drawn = sample.repeat_clusters().map_or_else(
-        || sample.values().iter().map(single).collect(),
+        || {
+            sample
+                .values()
+                .iter()
+                .map(|x| RepeatCluster {
+                    deviation_sum: x - mean,
+                    n: 1,
+                })
+                .collect()
+        },
         <[RepeatCluster]>::to_vec,
     );
     let n = u32::try_from(drawn.len()).ok()?;

@@ -131,15 +131,16 @@ impl CrossedLayout {
     pub fn estimate_components(&self, values: &[f64], level: f64) -> Vec<ComponentEstimate> {
         let squares = self.mean_squares(values);
         let all = (1 << self.sizes.len()) - 1;
-        let of = |set: usize| {
-            let combination: Vec<_> = self
-                .component_terms(set, &squares)
-                .into_iter()
-                .map(|(_, term)| term)
-                .collect();
-            estimate_component(self.set_name(set), &combination, level)
-        };
-        let mut components: Vec<ComponentEstimate> = (1..=all).map(of).collect();
+        let mut components: Vec<ComponentEstimate> = (1..=all)
+            .map(|set| {
+                let combination: Vec<_> = self
+                    .component_terms(set, &squares)
+                    .into_iter()
+                    .map(|(_, term)| term)
+                    .collect();
+                estimate_component(self.set_name(set), &combination, level)
+            })
+            .collect();
 
         if let Some((rest, df)) = squares[0] {
             let combination = [(1.0, rest, df)];
@@ -166,12 +167,12 @@ impl CrossedLayout {
         let means: Vec<Vec<f64>> = (0..1 << count)
             .map(|set| self.combination_means(set, &centred))
             .collect();
-        let of = |set: usize| match set {
-            0 => self.mean_square_within(values),
-            _ => Some(self.mean_square_between(set, &means, values.len(), noise)),
-        };
-
-        (0..1 << count).map(of).collect()
+        (0..1 << count)
+            .map(|set| match set {
+                0 => self.mean_square_within(values),
+                _ => Some(self.mean_square_between(set, &means, values.len(), noise)),
+            })
+            .collect()
     }
 
     /// Mean of each combination of the streams in a set.
@@ -251,8 +252,11 @@ impl CrossedLayout {
     fn mean_square_within(&self, values: &[f64]) -> Option<(f64, f64)> {
         let all = (1 << self.sizes.len()) - 1;
         // From the first repeat of the combination on, so that equal values leave nothing.
-        let from_first = |(repeat, x): (usize, &f64)| x - values[repeat % self.combination_count()];
-        let centred: Vec<f64> = values.iter().enumerate().map(from_first).collect();
+        let centred: Vec<f64> = values
+            .iter()
+            .enumerate()
+            .map(|(repeat, x)| x - values[repeat % self.combination_count()])
+            .collect();
         let means = self.combination_means(all, &centred);
         let mut largest = vec![0.0_f64; means.len()];
 
@@ -357,9 +361,11 @@ fn estimate_component(
     level: f64,
 ) -> ComponentEstimate {
     let variance = linear_combination(combination.iter().copied());
-    let spread =
-        |(factor, square, df): &(f64, f64, f64)| (factor * square) * (factor * square) / df;
-    let df = variance * variance / combination.iter().map(spread).sum::<f64>();
+    let df = variance * variance
+        / combination
+            .iter()
+            .map(|(factor, square, df)| (factor * square) * (factor * square) / df)
+            .sum::<f64>();
     let end = |tail: f64| df * variance / chi_squared_quantile(tail, df);
 
     // With less than one degree of freedom, the difference of two squares is as good as unknown.

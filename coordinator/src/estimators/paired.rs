@@ -98,16 +98,17 @@ impl PairedDifferences {
 
 /// Differences whose size is the rounding of what they are taken of are 0.
 fn rounded_differences(pairs: &[(f64, f64)]) -> Vec<f64> {
-    let difference = |pair: &(f64, f64)| {
-        let difference = pair.0 - pair.1;
-        if difference.abs() <= rounding_bound(pair) {
-            0.0
-        } else {
-            difference
-        }
-    };
-
-    pairs.iter().map(difference).collect()
+    pairs
+        .iter()
+        .map(|pair| {
+            let difference = pair.0 - pair.1;
+            if difference.abs() <= rounding_bound(pair) {
+                0.0
+            } else {
+                difference
+            }
+        })
+        .collect()
 }
 
 /// What rounding can make of equal values, or of equal differences: of accuracies, 0.93 − 0.92 and 0.91 − 0.9 are no two sizes. It
@@ -190,14 +191,15 @@ pub fn wilcoxon_signed_rank(differences: &[f64], close: &[f64]) -> SignedRankTes
 fn count_leading_ties(sorted: &[(f64, f64)]) -> usize {
     let least = sorted[0].0.abs();
     let mut reach = f64::INFINITY;
-    let is_tied = |(difference, close): &&(f64, f64)| {
-        let size = difference.abs();
-        let is_tied = size - least <= *close || size <= reach;
-        reach = reach.min(size + close);
-        is_tied
-    };
-
-    sorted.iter().take_while(is_tied).count()
+    sorted
+        .iter()
+        .take_while(|(difference, close)| {
+            let size = difference.abs();
+            let is_tied = size - least <= *close || size <= reach;
+            reach = reach.min(size + close);
+            is_tied
+        })
+        .count()
 }
 
 /// Twice the smaller tail of the sum of the ranks with a plus, every sign being as likely as the other.

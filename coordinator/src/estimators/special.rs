@@ -76,11 +76,13 @@ pub fn student_t_cdf(t: f64, degrees: f64) -> f64 {
 /// for all ν, so that one rule of 32 points reaches the last digits.
 fn cosine_power_integral(to: f64, k: f64) -> f64 {
     let half = 0.5 * to;
-    let term = |(x, weight): &(f64, f64)| {
-        let sine = libm::sin(half * (1.0 + x));
-        weight * libm::exp(0.5 * k * libm::log1p(-sine * sine))
-    };
-    half * GAUSS_LEGENDRE.iter().map(term).sum::<f64>()
+    half * GAUSS_LEGENDRE
+        .iter()
+        .map(|(x, weight)| {
+            let sine = libm::sin(half * (1.0 + x));
+            weight * libm::exp(0.5 * k * libm::log1p(-sine * sine))
+        })
+        .sum::<f64>()
 }
 
 const GAUSS_POINTS: usize = 32;

@@ -261,40 +261,40 @@ fn parse_family(name: &str) -> Option<Result<StatisticKind, StatisticError>> {
     let (low, high) = family.range;
 
     let percent: Option<f64> = number.parse().ok();
-    let fits = |x: &f64| {
-        if family.includes_end {
-            (low..=high).contains(x)
-        } else {
-            low <= *x && *x < high
-        }
-    };
-
-    Some(match percent.filter(fits) {
-        None => {
-            let upper = if family.includes_end {
-                "up to"
+    Some(
+        match percent.filter(|x| {
+            if family.includes_end {
+                (low..=high).contains(x)
             } else {
-                "to below"
-            };
-            let message = format!(
-                "'{name}': expected a percentage from {low} {upper} {high} after {}, as in {}",
-                family.prefix, family.example
-            );
+                low <= *x && *x < high
+            }
+        }) {
+            None => {
+                let upper = if family.includes_end {
+                    "up to"
+                } else {
+                    "to below"
+                };
+                let message = format!(
+                    "'{name}': expected a percentage from {low} {upper} {high} after {}, as in {}",
+                    family.prefix, family.example
+                );
 
-            Err(StatisticError::Invalid(message))
-        }
-        Some(_) => {
-            // Shifted in the text, so that q99.9 means what 0.999 means.
-            let share = format!("{number}e-2").parse().unwrap_or(f64::NAN);
-            Ok(match family.prefix {
-                "ci" => StatisticKind::Interval(share),
-                "boot" => StatisticKind::Bootstrap(share),
-                "q" => StatisticKind::Quantile(share),
-                "trim" => StatisticKind::Trimmed(share),
-                _ => StatisticKind::ShareDiverged(share),
-            })
-        }
-    })
+                Err(StatisticError::Invalid(message))
+            }
+            Some(_) => {
+                // Shifted in the text, so that q99.9 means what 0.999 means.
+                let share = format!("{number}e-2").parse().unwrap_or(f64::NAN);
+                Ok(match family.prefix {
+                    "ci" => StatisticKind::Interval(share),
+                    "boot" => StatisticKind::Bootstrap(share),
+                    "q" => StatisticKind::Quantile(share),
+                    "trim" => StatisticKind::Trimmed(share),
+                    _ => StatisticKind::ShareDiverged(share),
+                })
+            }
+        },
+    )
 }
 
 fn unknown_statistic(name: &str) -> StatisticError {

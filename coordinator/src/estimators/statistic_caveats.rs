@@ -106,12 +106,14 @@ impl StatisticInput<'_> {
                 format_significant(100.0 * self.adjusted_level(level), 4)
             )
         };
-        let of = |statistic: &Statistic| match statistic.kind {
-            StatisticKind::Interval(level) => Some(words(&statistic.name, level)),
-            StatisticKind::Bootstrap(_) => Some(format!("{} is not widened", statistic.name)),
-            _ => None,
-        };
-        let all: Vec<String> = asked.iter().filter_map(of).collect();
+        let all: Vec<String> = asked
+            .iter()
+            .filter_map(|statistic| match statistic.kind {
+                StatisticKind::Interval(level) => Some(words(&statistic.name, level)),
+                StatisticKind::Bootstrap(_) => Some(format!("{} is not widened", statistic.name)),
+                _ => None,
+            })
+            .collect();
 
         if all.is_empty() {
             words("ci95", 0.95)

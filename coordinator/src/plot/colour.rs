@@ -55,15 +55,14 @@ fn interpolate_colour(points: &[u32], share: f64) -> Colour {
 /// Black or white, whichever is better to read on a colour: relative luminance as WCAG 2 has it, where both have the same
 /// contrast at 0.18.
 pub(super) fn text_colour_on(colour: Colour) -> Colour {
-    let linear = |c: u8| {
+    let [r, g, b] = colour.map(|c| {
         let c = f64::from(c) / 255.0;
         if c <= 0.04045 {
             c / 12.92
         } else {
             libm::pow((c + 0.055) / 1.055, 2.4)
         }
-    };
-    let [r, g, b] = colour.map(linear);
+    });
 
     if 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 {
         INK

@@ -31,14 +31,15 @@ fn add_square_segments(
     segments: &mut Vec<ContourSegment>,
 ) {
     let above = values.map(|value| value >= level);
-    let crossing = |side: usize| {
-        let from = side;
-        let to = (side + 1) % 4;
-        (above[from] != above[to]).then(|| {
-            interpolate_crossing(corners[from], corners[to], values[from], values[to], level)
+    let found: Vec<(f64, f64)> = (0..4)
+        .filter_map(|side| {
+            let from = side;
+            let to = (side + 1) % 4;
+            (above[from] != above[to]).then(|| {
+                interpolate_crossing(corners[from], corners[to], values[from], values[to], level)
+            })
         })
-    };
-    let found: Vec<(f64, f64)> = (0..4).filter_map(crossing).collect();
+        .collect();
 
     match found[..] {
         [a, b] => segments.push((a, b)),

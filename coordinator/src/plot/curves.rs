@@ -159,18 +159,21 @@ fn drawable_curves(curves: &CurvesPlot) -> Result<Vec<MeanCurve>, String> {
         return Err(message);
     }
 
-    let kept = |line: &MeanCurve| {
-        let points = line
-            .points
-            .iter()
-            .filter(|p| p.mean.is_finite() && (!curves.log || p.mean > 0.0))
-            .copied();
-        MeanCurve {
-            label: line.label.clone(),
-            points: points.collect(),
-        }
-    };
-    let lines: Vec<MeanCurve> = curves.lines.iter().map(kept).collect();
+    let lines: Vec<MeanCurve> = curves
+        .lines
+        .iter()
+        .map(|line| {
+            let points = line
+                .points
+                .iter()
+                .filter(|p| p.mean.is_finite() && (!curves.log || p.mean > 0.0))
+                .copied();
+            MeanCurve {
+                label: line.label.clone(),
+                points: points.collect(),
+            }
+        })
+        .collect();
     if lines.iter().all(|line| line.points.is_empty()) {
         let why = if curves.log { " above 0" } else { "" };
         let notes: String = curves

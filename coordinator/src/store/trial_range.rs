@@ -29,15 +29,16 @@ impl TrialRange {
     /// All trials in at most `n` parts, of the same size if cells are numbered below `cells`, and repeats below `repeats`.
     pub fn split_all(cells: u64, repeats: u32, n: u64) -> Vec<Self> {
         let all = u128::from(cells) * u128::from(repeats);
-        let start = |part: u64| {
-            let trial = all * u128::from(part) / u128::from(n.max(1));
-            let repeats = u128::from(repeats.max(1));
-            TrialKey {
-                cell: (trial / repeats) as u64,
-                repeat: (trial % repeats) as u32,
-            }
-        };
-        let mut starts: Vec<TrialKey> = (0..n.max(1)).map(start).collect();
+        let mut starts: Vec<TrialKey> = (0..n.max(1))
+            .map(|part| {
+                let trial = all * u128::from(part) / u128::from(n.max(1));
+                let repeats = u128::from(repeats.max(1));
+                TrialKey {
+                    cell: (trial / repeats) as u64,
+                    repeat: (trial % repeats) as u32,
+                }
+            })
+            .collect();
         starts.dedup();
 
         let ends = starts.iter().copied().skip(1).chain([Self::ALL.to]);

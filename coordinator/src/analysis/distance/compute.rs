@@ -151,9 +151,11 @@ impl DistanceQuery {
         let enough = halves.is_some();
 
         let independent = rows.spec.seeds.crossed.is_empty();
-        let test =
-            || permutation::run_permutation_test(&both[0], &both[1], permutations, &mut stream);
-        let swaps = (enough && independent).then(test).flatten();
+        let swaps = (enough && independent)
+            .then(|| {
+                permutation::run_permutation_test(&both[0], &both[1], permutations, &mut stream)
+            })
+            .flatten();
         CellDistance {
             a: 0,
             b: 1,
@@ -198,28 +200,28 @@ impl DistanceQuery {
 
         let agreement = Agreement::from_labels(&labels.iter().collect::<Vec<_>>());
         let pairs = (0..labels.len()).flat_map(|a| (a..labels.len()).map(move |b| (a, b)));
-        let row = |(a, b): (usize, usize)| {
-            let place = |cell| present.iter().position(|at| *at == cell);
-            let places = place(a).zip(place(b));
-            let halves = halves.as_ref().zip(places);
-            CellDistance {
-                a,
-                b,
-                n: places.map_or(0, |_| shared.len() as u64),
-                distance: halves
-                    .filter(|_| a != b)
-                    .map(|(halves, (a, b))| halves.distance_between(a, b)),
-                null: halves.map(|(halves, (a, b))| {
-                    0.5 * (halves.distance_between(a, a) + halves.distance_between(b, b))
-                }),
-                note: match a == b {
-                    true => self.describe_cell_caveats(rows.spec, gathered, a),
-                    false => String::new(),
-                },
-                ..agreement_of_pair(&agreement, a, b)
-            }
-        };
-
-        pairs.map(row).collect()
+        pairs
+            .map(|(a, b)| {
+                let place = |cell| present.iter().position(|at| *at == cell);
+                let places = place(a).zip(place(b));
+                let halves = halves.as_ref().zip(places);
+                CellDistance {
+                    a,
+                    b,
+                    n: places.map_or(0, |_| shared.len() as u64),
+                    distance: halves
+                        .filter(|_| a != b)
+                        .map(|(halves, (a, b))| halves.distance_between(a, b)),
+                    null: halves.map(|(halves, (a, b))| {
+                        0.5 * (halves.distance_between(a, a) + halves.distance_between(b, b))
+                    }),
+                    note: match a == b {
+                        true => self.describe_cell_caveats(rows.spec, gathered, a),
+                        false => String::new(),
+                    },
+                    ..agreement_of_pair(&agreement, a, b)
+                }
+            })
+            .collect()
     }
 }

@@ -49,15 +49,14 @@ impl PredictedLabels {
 
     /// Predictions of these repeats, one slice each, of which all must be there.
     pub fn rows_of_repeats(&self, repeats: &[u32]) -> Vec<&[u8]> {
-        let at = |repeat: &u32| {
-            self.repeats
-                .binary_search(repeat)
-                .ok()
-                .map(|at| at * self.points)
-        };
         repeats
             .iter()
-            .filter_map(at)
+            .filter_map(|repeat| {
+                self.repeats
+                    .binary_search(repeat)
+                    .ok()
+                    .map(|at| at * self.points)
+            })
             .map(|start| &self.classes[start..start + self.points])
             .collect()
     }
@@ -68,13 +67,16 @@ pub fn find_common_repeats(cells: &[&PredictedLabels]) -> Vec<u32> {
     let Some((first, others)) = cells.split_first() else {
         return Vec::new();
     };
-    let shared = |repeat: &&u32| {
-        others
-            .iter()
-            .all(|cell| cell.repeats.binary_search(repeat).is_ok())
-    };
-
-    first.repeats.iter().filter(shared).copied().collect()
+    first
+        .repeats
+        .iter()
+        .filter(|repeat| {
+            others
+                .iter()
+                .all(|cell| cell.repeats.binary_search(repeat).is_ok())
+        })
+        .copied()
+        .collect()
 }
 
 /// Ranges that cover `points`.

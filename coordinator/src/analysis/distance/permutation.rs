@@ -67,11 +67,9 @@ pub fn run_permutation_test(
         sums
     };
 
-    let of_lanes =
-        |entries: &[(usize, u8)]| patterns.absolute_sums(&count_differences(a, b, entries));
     let sums = entries
         .par_chunks(ENTRIES_AT_ONCE)
-        .map(of_lanes)
+        .map(|entries| patterns.absolute_sums(&count_differences(a, b, entries)))
         .reduce(none, add);
 
     // The first pattern swaps nothing: it is what was seen.
@@ -138,19 +136,20 @@ impl SwapPatterns {
             .chunks(REPEATS_PER_BLOCK)
             .map(block_sums_by_pattern)
             .collect();
-        let of = |pattern: &[u8]| {
-            let mut sums = [0_i16; ENTRIES_AT_ONCE];
-            for (table, word) in tables.iter().zip(pattern) {
-                let row = &table[usize::from(*word)];
-                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-            }
+        self.words
+            .chunks_exact(self.blocks)
+            .map(|pattern| {
+                let mut sums = [0_i16; ENTRIES_AT_ONCE];
+                for (table, word) in tables.iter().zip(pattern) {
+                    let row = &table[usize::from(*word)];
+                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+                }
 
-            sums.iter()
-                .map(|sum| u64::from(sum.unsigned_abs()))
-                .sum::<u64>()
-        };
-
-        self.words.chunks_exact(self.blocks).map(of).collect()
+                sums.iter()
+                    .map(|sum| u64::from(sum.unsigned_abs()))
+                    .sum::<u64>()
+            })
+            .collect()
     }
 }
 
@@ -180,31 +179,31 @@ fn block_sums_by_pattern(
 /// Pairs of point and class in which the cells differ in some repeat; all others add nothing.
 fn find_differing_entries(a: &[&[u8]], b: &[&[u8]]) -> Vec<(usize, u8)> {
     let points = a.first().map_or(0, |row| row.len());
-    let of_point = |point: usize| {
-        let mut seen = [false; 256];
-        for (a, b) in a.iter().zip(b).filter(|(a, b)| a[point] != b[point]) {
-            seen[usize::from(a[point])] = true;
-            seen[usize::from(b[point])] = true;
-        }
-
-        (0..=u8::MAX)
-            .filter(move |class| seen[usize::from(*class)])
-            .map(move |class| (point, class))
-    };
-
     (0..points)
         .into_par_iter()
-        .flat_map_iter(of_point)
+        .flat_map_iter(|point| {
+            let mut seen = [false; 256];
+            for (a, b) in a.iter().zip(b).filter(|(a, b)| a[point] != b[point]) {
+                seen[usize::from(a[point])] = true;
+                seen[usize::from(b[point])] = true;
+            }
+
+            (0..=u8::MAX)
+                .filter(move |class| seen[usize::from(*class)])
+                .map(move |class| (point, class))
+        })
         .collect()
 }
 
 fn count_differences(a: &[&[u8]], b: &[&[u8]], entries: &[(usize, u8)]) -> CountDifferences {
-    let row = |(a, b): (&&[u8], &&[u8])| {
-        let mut row = [0; ENTRIES_AT_ONCE];
-        for (x, (point, class)) in row.iter_mut().zip(entries) {
-            *x = i16::from(a[*point] == *class) - i16::from(b[*point] == *class);
-        }
-        row
-    };
-    a.iter().zip(b).map(row).collect()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| {
+            let mut row = [0; ENTRIES_AT_ONCE];
+            for (x, (point, class)) in row.iter_mut().zip(entries) {
+                *x = i16::from(a[*point] == *class) - i16::from(b[*point] == *class);
+            }
+            row
+        })
+        .collect()
 }

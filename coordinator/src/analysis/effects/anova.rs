@@ -144,13 +144,16 @@ fn within_cell_terms(
     notes: &mut Vec<String>,
 ) -> Vec<AnovaTerm> {
     let trials: usize = values.iter().map(|values| values.len()).sum();
-    let off = |(values, mean): (&&[(u32, f64)], &f64)| {
-        values
-            .iter()
-            .map(|(_, x)| (x - mean) * (x - mean))
-            .sum::<f64>()
-    };
-    let squares: f64 = values.iter().zip(means).map(off).sum();
+    let squares: f64 = values
+        .iter()
+        .zip(means)
+        .map(|(values, mean)| {
+            values
+                .iter()
+                .map(|(_, x)| (x - mean) * (x - mean))
+                .sum::<f64>()
+        })
+        .sum();
     let term = |name: &str, df: usize, squares: f64| AnovaTerm {
         name: name.to_owned(),
         df: df as u64,

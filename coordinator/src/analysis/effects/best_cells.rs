@@ -9,7 +9,6 @@ use ergodic_common::random_streams::RandomStream;
 use crate::analysis::effects::resample;
 use crate::analysis::effects::types::TopCell;
 use crate::analysis::ranking;
-use crate::analysis::ranking::RowRank;
 use crate::analysis::trial_values::CellTrials;
 use crate::estimators::Sample;
 use crate::estimators::bootstrap::RESAMPLES;
@@ -35,22 +34,21 @@ pub(super) fn find_best_cells(
     let probabilities = stream.map_or_else(BTreeMap::new, |stream| {
         best_cell_probabilities(spec, metric, ends, stream)
     });
-    let of = |((cell, place), trials): ((&u64, &Option<RowRank>), &CellTrials)| {
-        Some(TopCell {
-            cell: *cell,
-            n: trials.values.len() as u64,
-            without_value: trials.count_without_value(),
-            mean: mean_value(&trials.values),
-            rank: (*place)?,
-            probability: (!probabilities.is_empty())
-                .then(|| probabilities.get(cell).copied().unwrap_or(0.0)),
-        })
-    };
     let mut all: Vec<TopCell> = ends
         .keys()
         .zip(&places)
         .zip(trials.values())
-        .filter_map(of)
+        .filter_map(|((cell, place), trials)| {
+            Some(TopCell {
+                cell: *cell,
+                n: trials.values.len() as u64,
+                without_value: trials.count_without_value(),
+                mean: mean_value(&trials.values),
+                rank: (*place)?,
+                probability: (!probabilities.is_empty())
+                    .then(|| probabilities.get(cell).copied().unwrap_or(0.0)),
+            })
+        })
         .collect();
     all.sort_by_key(|best| best.rank.rank);
 

@@ -201,10 +201,9 @@ fn is_one_to_one(a: &[usize], b: &[usize]) -> bool {
 }
 
 fn check_model_size(spec: &Spec, factors: &[DesignFactor]) -> Result<(), AnalysisError> {
-    let free = |factor: &DesignFactor| factor.levels.len() - 1;
     let (sum, squares): (usize, usize) = factors
         .iter()
-        .map(free)
+        .map(|factor| factor.levels.len() - 1)
         .fold((0, 0), |(sum, squares), n| (sum + n, squares + n * n));
     if 1 + sum + (sum * sum - squares) / 2 <= MAX_COLUMNS {
         return Ok(());

@@ -4,9 +4,9 @@ use ergodic_common::Spec;
 use ergodic_common::random_streams::RandomStream;
 
 use crate::analysis::effects::design::EffectsDesign;
+use crate::analysis::effects::least_squares;
 use crate::analysis::effects::resample::RepeatBlocks;
 use crate::analysis::effects::types::LevelEffect;
-use crate::analysis::effects::{design, least_squares};
 use crate::analysis::error::AnalysisError;
 use crate::estimators::Sample;
 use crate::estimators::bootstrap::RESAMPLES;
@@ -193,16 +193,17 @@ impl<'a> EffectsModel<'a> {
             .iter()
             .flat_map(|factor| (0..factor.levels.len()).map(move |at| (factor, at)));
 
-        let of = |(place, (factor, at)): (usize, (&design::DesignFactor, usize))| LevelEffect {
-            axes: factor.axes.clone(),
-            values: factor.levels[at].clone(),
-            cells: factor.level_of_cell.iter().filter(|of| **of == at).count() as u64,
-            mean: Some(grand + effects[place]),
-            effect: Some(effects[place]),
-            interval: drawn.interval_of(level, |draw| Some(draw.effects[place])),
-        };
-
-        places.enumerate().map(of).collect()
+        places
+            .enumerate()
+            .map(|(place, (factor, at))| LevelEffect {
+                axes: factor.axes.clone(),
+                values: factor.levels[at].clone(),
+                cells: factor.level_of_cell.iter().filter(|of| **of == at).count() as u64,
+                mean: Some(grand + effects[place]),
+                effect: Some(effects[place]),
+                interval: drawn.interval_of(level, |draw| Some(draw.effects[place])),
+            })
+            .collect()
     }
 
     pub(super) fn build_pairs(
@@ -226,21 +227,21 @@ impl<'a> EffectsModel<'a> {
                 .filter(|(a, b)| (**a, **b) == (i, j))
                 .count() as u64
         };
-        let of = |place: usize| {
-            let i = place / b.levels.len();
-            let j = place % b.levels.len();
-            let ends = drawn.interval_of(level, |draw| draw.pairs[place]);
-            LevelEffect {
-                axes: [&a.axes[..], &b.axes].concat(),
-                values: [&a.levels[i][..], &b.levels[j]].concat(),
-                cells: cells(i, j),
-                mean: plain[place],
-                effect: effects[place],
-                interval: ends.filter(|_| effects[place].is_some()),
-            }
-        };
-
-        (0..plain.len()).map(of).collect()
+        (0..plain.len())
+            .map(|place| {
+                let i = place / b.levels.len();
+                let j = place % b.levels.len();
+                let ends = drawn.interval_of(level, |draw| draw.pairs[place]);
+                LevelEffect {
+                    axes: [&a.axes[..], &b.axes].concat(),
+                    values: [&a.levels[i][..], &b.levels[j]].concat(),
+                    cells: cells(i, j),
+                    mean: plain[place],
+                    effect: effects[place],
+                    interval: ends.filter(|_| effects[place].is_some()),
+                }
+            })
+            .collect()
     }
 }
 

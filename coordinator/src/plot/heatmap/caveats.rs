@@ -133,12 +133,13 @@ fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
             .filter(|cell| cell.value.is_none() && !map.is_crossed(cell))
     };
 
-    let why = |cell: &HeatmapCell| match (cell.trials[0], map.counted_trials) {
-        (0, _) => "no result",
-        (_, CountedTrials::Diverged) => "no trial diverged",
-        _ => "too few trials for it",
-    };
-    let mut reasons: Vec<&str> = hatched().map(why).collect();
+    let mut reasons: Vec<&str> = hatched()
+        .map(|cell| match (cell.trials[0], map.counted_trials) {
+            (0, _) => "no result",
+            (_, CountedTrials::Diverged) => "no trial diverged",
+            _ => "too few trials for it",
+        })
+        .collect();
     reasons.sort_unstable();
 
     reasons.dedup();

@@ -22,17 +22,21 @@ impl CellGrid {
             .map(|x| area.left + x * area.width())
             .collect();
 
-        let place = |x: &f64| {
-            if map.is_upwards() {
-                area.bottom - x * area.height()
-            } else {
-                area.top + x * area.height()
-            }
-        };
         Self {
             area,
             columns,
-            rows: map.rows.level_edges().iter().map(place).collect(),
+            rows: map
+                .rows
+                .level_edges()
+                .iter()
+                .map(|x| {
+                    if map.is_upwards() {
+                        area.bottom - x * area.height()
+                    } else {
+                        area.top + x * area.height()
+                    }
+                })
+                .collect(),
         }
     }
 

@@ -82,20 +82,21 @@ pub(super) fn label_contours(scene: &mut Scene, labels: &[(f64, Vec<(f64, f64)>)
         let half = font::text_width(&text, SMALL_TEXT_SIZE) / 2.0 + 2.0;
         let tall = SMALL_TEXT_SIZE * 0.6;
         let shares = [preferred, 0.5, 0.3, 0.7, 0.15, 0.85, 0.4, 0.6, 0.22, 0.78];
-        let free = |(x, y): &(f64, f64)| {
-            let beside = |a: &Area| {
-                x + half < a.left || x - half > a.right || y + tall < a.top || y - tall > a.bottom
-            };
-            let apart = placed
-                .iter()
-                .all(|(a, b)| (a - x).abs() > 30.0 || (b - y).abs() > 15.0);
-            apart && taken.iter().all(beside)
-        };
-
         if let Some(place) = shares
             .iter()
             .filter_map(|share| point_along(line, *share))
-            .find(free)
+            .find(|(x, y)| {
+                let apart = placed
+                    .iter()
+                    .all(|(a, b)| (a - x).abs() > 30.0 || (b - y).abs() > 15.0);
+                apart
+                    && taken.iter().all(|a| {
+                        x + half < a.left
+                            || x - half > a.right
+                            || y + tall < a.top
+                            || y - tall > a.bottom
+                    })
+            })
         {
             scene.add_label(place, &text, SMALL_TEXT_SIZE, INK);
             placed.push(place);

@@ -90,9 +90,6 @@ impl SqlConnection for PgSession {
                     SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[],
                         $7::float8[], $8::bigint[])";
         let (cells, repeats) = key_columns(attempts.iter().map(|(key, ..)| *key));
-        let checksum = |(key, number, attempt): &(TrialKey, i64, Attempt)| {
-            attempt_checksum(sweep, *key, *number, attempt)
-        };
         let query = sqlx::query(text)
             .bind(sweep)
             .bind(cells)
@@ -121,7 +118,12 @@ impl SqlConnection for PgSession {
                     .map(|(.., attempt)| attempt.seconds)
                     .collect::<Vec<_>>(),
             )
-            .bind(attempts.iter().map(checksum).collect::<Vec<_>>());
+            .bind(
+                attempts
+                    .iter()
+                    .map(|(key, number, attempt)| attempt_checksum(sweep, *key, *number, attempt))
+                    .collect::<Vec<_>>(),
+            );
 
         self.stream_rows(query, &mut |_| Ok(true))
     }
@@ -272,14 +274,15 @@ impl PgSession {
         curves: &HashMap<TrialKey, i64>,
         results: impl Iterator<Item = &'r TrialResult>,
     ) -> Result<(), StoreError> {
-        let row = |result: &TrialResult| {
-            let data = encode_curve(&result.curve);
-            (
-                curves[&result.key],
-                (curve_checksum(sweep, result.key, &data), data),
-            )
-        };
-        let (numbers, rest): (Vec<i64>, Vec<(i64, Vec<u8>)>) = results.map(row).unzip();
+        let (numbers, rest): (Vec<i64>, Vec<(i64, Vec<u8>)>) = results
+            .map(|result| {
+                let data = encode_curve(&result.curve);
+                (
+                    curves[&result.key],
+                    (curve_checksum(sweep, result.key, &data), data),
+                )
+            })
+            .unzip();
         let (checksums, data): (Vec<i64>, Vec<Vec<u8>>) = rest.into_iter().unzip();
 
         if numbers.is_empty() {

@@ -42,12 +42,13 @@ pub(super) trait SqlRow {
     }
 
     fn get_optional_hash(&self, at: usize) -> Result<Option<[u8; 32]>, StoreError> {
-        let hash = |bytes: &[u8]| {
-            bytes
-                .try_into()
-                .map_err(|_| damaged_column(at, "a hash of 32 bytes"))
-        };
-        self.get_optional_bytes(at)?.map(hash).transpose()
+        self.get_optional_bytes(at)?
+            .map(|bytes| {
+                bytes
+                    .try_into()
+                    .map_err(|_| damaged_column(at, "a hash of 32 bytes"))
+            })
+            .transpose()
     }
 }
 

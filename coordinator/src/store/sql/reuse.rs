@@ -90,7 +90,7 @@ impl<S: SqlConnection + Send> RowCopy<'_, S> {
     fn first_wanted_from(&self, from: TrialKey) -> Option<TrialKey> {
         let cells = &self.source.cells;
         let first = cells.partition_point(|cell| cell.source_cell < from.cell);
-        let of_cell = |cell: &ReusedCell| {
+        cells[first..].iter().find_map(|cell| {
             let repeat = if cell.source_cell == from.cell {
                 from.repeat
             } else {
@@ -100,9 +100,7 @@ impl<S: SqlConnection + Send> RowCopy<'_, S> {
                 cell: cell.source_cell,
                 repeat,
             })
-        };
-
-        cells[first..].iter().find_map(of_cell)
+        })
     }
 
     /// Where the cell of a trial that is wanted stands among those of the source.

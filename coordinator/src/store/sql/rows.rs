@@ -21,21 +21,19 @@ use crate::store::sql::{SqlRow, damaged_column};
 use crate::store::types::{Attempt, Audit, EndedTrial, StoredTrial};
 
 pub(crate) fn read_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
-    let named = |error: StoreError| {
+    let read = || {
+        let sweep = read_unchecked_sweep_row(row)?;
+        verify_checksum(row, 17, || sweep_checksum(&sweep))?;
+        Ok(sweep)
+    };
+    read().map_err(|error| {
         let number = row.get_int(0).unwrap_or_default();
         let id = row.get_text(1).unwrap_or("?");
         StoreError::Failed(format!(
             "the store is damaged: the row of the sweep {id}, number {number}: {}. Put the store back from a backup",
             error_text(error)
         ))
-    };
-
-    let read = || {
-        let sweep = read_unchecked_sweep_row(row)?;
-        verify_checksum(row, 17, || sweep_checksum(&sweep))?;
-        Ok(sweep)
-    };
-    read().map_err(named)
+    })
 }
 
 fn read_unchecked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {

@@ -111,12 +111,11 @@ impl DatabaseFiles {
     /// # Errors
     /// One of them is missing.
     pub(crate) fn from_open_database(database: &Path) -> Result<Self, StoreError> {
-        let of = |path: PathBuf| match std::fs::metadata(&path) {
-            Ok(found) => Ok((path, file_identity(&found))),
-            Err(error) => Err(StoreError::Failed(format!("{}: {error}", path.display()))),
-        };
         database_paths(database)
-            .map(of)
+            .map(|path| match std::fs::metadata(&path) {
+                Ok(found) => Ok((path, file_identity(&found))),
+                Err(error) => Err(StoreError::Failed(format!("{}: {error}", path.display()))),
+            })
             .collect::<Result<_, _>>()
             .map(Self)
     }
