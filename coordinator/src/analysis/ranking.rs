@@ -74,8 +74,9 @@ fn group_by_stage<'a>(
     cells: impl Iterator<Item = (&'a u64, &'a CellEnds)>,
 ) -> BTreeMap<usize, Vec<u64>> {
     let mut stages: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-    let says = |ends: &CellEnds| ends.iter().any(|(_, end)| *end != TrialEnd::Failed);
-    for (cell, ends) in cells.filter(|(_, ends)| says(ends)) {
+    for (cell, ends) in
+        cells.filter(|(_, ends)| ends.iter().any(|(_, end)| *end != TrialEnd::Failed))
+    {
         stages
             .entry(halving_stage(spec, ends))
             .or_default()
@@ -188,10 +189,9 @@ impl RankedRows {
         order.sort_by(|a, b| {
             let a = &self.rows[*a];
             let b = &self.rows[*b];
-            let key = |row: &RankedRow| (Some(row.mean_rank), row.mean);
             b.stage
                 .cmp(&a.stage)
-                .then_with(|| better_first(key(a), key(b), self.larger_is_better))
+                .then_with(|| better_first(a.order_key(), b.order_key(), self.larger_is_better))
         });
 
         order
@@ -352,6 +352,10 @@ impl CellScores {
 }
 
 impl RankedRow {
+    fn order_key(&self) -> (Option<f64>, Option<f64>) {
+        (Some(self.mean_rank), self.mean)
+    }
+
     fn new<'a>(at: usize, cells: impl Iterator<Item = &'a CellScores>) -> Option<Self> {
         let cells: Vec<&CellScores> = cells.filter(|known| known.mean_rank.is_some()).collect();
         let count = cells.len() as f64;

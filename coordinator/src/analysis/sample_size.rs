@@ -9,7 +9,6 @@ use super::query::TableQuery;
 use super::row_source::RowSource;
 use crate::estimators::Sample;
 use crate::estimators::precision::{DECIDING_LEVEL, required_sample_size};
-use crate::store::StoredTrial;
 
 /// What is known of a cell.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -140,30 +139,36 @@ pub fn compute_sample_size(
         .stopping_rule
         .as_ref()
         .map_or(MIN_FIRST_RUNG, |until| until.min_repeats);
-    let mut take = |row: StoredTrial| {
-        let result = row.result;
-        if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != result.key.cell) {
-            cells.push(done.estimate_sample_size(cell, target, first));
-        }
+    rows.readers.with_reader(|reader| {
+        reader.read_trials(rows.sweep, &mut |row| {
+            let result = row.result;
+            if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != result.key.cell) {
+                cells.push(done.estimate_sample_size(cell, target, first));
+            }
 
-        let (_, pilot) = pilot.get_or_insert_with(|| (result.key.cell, PilotCell::default()));
-        pilot.add_trial(&result, query.metric_column());
-        true
-    };
-    rows.readers
-        .with_reader(|reader| reader.read_trials(rows.sweep, &mut take))?;
+            let (_, pilot) = pilot.get_or_insert_with(|| (result.key.cell, PilotCell::default()));
+            pilot.add_trial(&result, query.metric_column());
+            true
+        })
+    })?;
 
     cells.extend(pilot.map(|(cell, done)| done.estimate_sample_size(cell, target, first)));
     Ok(summarize_cells(cells, rows.spec.grid.cell_count()))
 }
 
+impl CellSampleSize {
+    /// Whether the cell takes part in sums: it has values, or too few rows to say that it will have none.
+    fn is_counted(&self) -> bool {
+        self.n > 0 || self.rows < 2
+    }
+}
+
 /// Adds up what cells need; the sweep has `all` cells.
 fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
-    let counts = |cell: &&CellSampleSize| cell.n > 0 || cell.rows < 2;
-    let without = cells.iter().filter(|cell| !counts(cell)).count() as u64;
+    let without = cells.iter().filter(|cell| !cell.is_counted()).count() as u64;
     let repeats = cells
         .iter()
-        .filter(counts)
+        .filter(|cell| cell.is_counted())
         .map(|cell| cell.repeats)
         .collect::<Option<Vec<u64>>>();
     let repeats = repeats.and_then(|repeats| repeats.into_iter().max());
@@ -176,7 +181,7 @@ fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
         for cell in &cells {
             let trials = repeats.saturating_sub(cell.rows);
             missing.add_trials(trials, cell.seconds);
-            missing.uncounted += if counts(&cell) { 0 } else { trials };
+            missing.uncounted += if cell.is_counted() { 0 } else { trials };
         }
 
         missing.add_trials(unknown * repeats, usual);
@@ -185,7 +190,7 @@ fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
 
     let until = || {
         let mut missing = RemainingTrials::default();
-        for cell in cells.iter().filter(counts) {
+        for cell in cells.iter().filter(|cell| cell.is_counted()) {
             missing.add_trials(
                 cell.repeats_until_stop?.saturating_sub(cell.rows),
                 cell.seconds,

@@ -113,23 +113,23 @@ fn has_density(cell: &DistributionCell) -> bool {
     cell.values.len() >= MIN_DENSITY_TRIALS && cell.values.iter().any(|x| *x != cell.values[0])
 }
 
-fn cell_remark(cell: &DistributionCell) -> String {
-    let part = |n: u64, what: &str| {
-        if n > 0 {
-            format!(", {n} {what}")
-        } else {
-            String::new()
-        }
-    };
+fn describe_ended(n: u64, how: &str) -> String {
+    if n > 0 {
+        format!(", {n} {how}")
+    } else {
+        String::new()
+    }
+}
 
+fn cell_remark(cell: &DistributionCell) -> String {
     let n = cell.values.len();
     match n {
         0 if cell.diverged > 0 && cell.failed == 0 => format!("all {} diverged", cell.diverged),
         0 if cell.diverged + cell.failed == 0 => "no result yet".to_owned(),
         _ => format!(
             "n = {n}{}{}",
-            part(cell.diverged, "diverged"),
-            part(cell.failed, "failed")
+            describe_ended(cell.diverged, "diverged"),
+            describe_ended(cell.failed, "failed")
         ),
     }
 }

@@ -208,11 +208,14 @@ pub fn encode_present_predictions(result: &TrialResult) -> Option<Vec<u8>> {
     (!result.predictions.steps.is_empty()).then(|| encode_predictions(&result.predictions))
 }
 
+fn has_failed(result: &TrialResult) -> bool {
+    matches!(result.outcome, Outcome::Failed { .. })
+}
+
 /// In what a result differs from its row bit for bit, apart from when, where and with which instructions it was computed. A
 /// failure is no result of training and contradicts none.
 pub fn differing_fields(row: &TrialResult, result: &TrialResult) -> Vec<&'static str> {
-    let failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed { .. });
-    if failed(&row.outcome) || failed(&result.outcome) {
+    if has_failed(row) || has_failed(result) {
         return Vec::new();
     }
 

@@ -216,11 +216,10 @@ impl WriterLoop {
         &mut self,
         first: (StoreWrite, WriteCallback),
     ) -> Vec<(StoreWrite, WriteCallback)> {
-        let stands_alone = |write: &StoreWrite| matches!(write, StoreWrite::FindUnreferenced(_));
         let mut group = vec![first];
-        while !stands_alone(&group[0].0) && group.len() < MAX_WRITES_PER_COMMIT {
+        while !must_stand_alone(&group[0].0) && group.len() < MAX_WRITES_PER_COMMIT {
             match self.queue.try_recv() {
-                Ok(next) if stands_alone(&next.0) => {
+                Ok(next) if must_stand_alone(&next.0) => {
                     self.held_over = Some(next);
                     break;
                 }
@@ -317,6 +316,11 @@ impl WriterLoop {
                 .for_each(|answer| answer(Err(error.clone()))),
         }
     }
+}
+
+/// Files are looked for and removed between transactions.
+fn must_stand_alone(write: &StoreWrite) -> bool {
+    matches!(write, StoreWrite::FindUnreferenced(_))
 }
 
 /// After a failure of the whole group, so that one bad write does not fail its neighbours. What fails whatever is written

@@ -86,15 +86,14 @@ fn list_all_cells(spec: &Spec) -> Result<Vec<u64>, AnalysisError> {
 /// The moment that a user means, among those at which predictions are stored.
 fn find_moment(spec: &Spec, kept: &[Moment], cell: u64, at: &str) -> Result<Moment, AnalysisError> {
     let config = spec.grid.resolve_config(cell).ok();
-    let same = |a: Moment, b: Moment| {
-        a == b
-            || config
-                .as_ref()
-                .is_some_and(|c| a.step_in_trial(c) == b.step_in_trial(c))
-    };
-
-    let wanted = Moment::parse(at);
-    let found = wanted.and_then(|wanted| kept.iter().find(|moment| same(**moment, wanted)));
+    let found = Moment::parse(at).and_then(|wanted| {
+        kept.iter().find(|moment| {
+            **moment == wanted
+                || config
+                    .as_ref()
+                    .is_some_and(|c| moment.step_in_trial(c) == wanted.step_in_trial(c))
+        })
+    });
     found.copied().ok_or_else(|| {
         let known: Vec<String> = kept
             .iter()
@@ -108,12 +107,15 @@ fn find_moment(spec: &Spec, kept: &[Moment], cell: u64, at: &str) -> Result<Mome
 }
 
 pub(super) fn describe_moment(moment: Moment) -> String {
-    let plural = |n: u64| if n == 1 { "" } else { "s" };
     match moment {
-        Moment::After(Length::Epochs(n)) => format!("{n} epoch{}", plural(n.into())),
-        Moment::After(Length::Steps(n)) => format!("{n} step{}", plural(n)),
+        Moment::After(Length::Epochs(n)) => format!("{n} epoch{}", plural_ending(n.into())),
+        Moment::After(Length::Steps(n)) => format!("{n} step{}", plural_ending(n)),
         Moment::Final => "final".to_owned(),
     }
+}
+
+fn plural_ending(n: u64) -> &'static str {
+    if n == 1 { "" } else { "s" }
 }
 
 impl DistanceQuery {

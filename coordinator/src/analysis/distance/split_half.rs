@@ -41,17 +41,17 @@ impl SplitHalfDistances {
         }
 
         let mut order: Vec<u32> = (0..repeats as u32).collect();
-        let mut split = || {
-            stream.shuffle(&mut order);
-            order[..repeats / 2 * 2].to_vec()
-        };
-        let splits: Vec<Vec<u32>> = (0..SPLITS).map(|_| split()).collect();
-        let add = |a: Vec<u64>, b: Vec<u64>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
+        let splits: Vec<Vec<u32>> = (0..SPLITS)
+            .map(|_| {
+                stream.shuffle(&mut order);
+                order[..repeats / 2 * 2].to_vec()
+            })
+            .collect();
 
         let sums = point_ranges(points)
             .into_par_iter()
             .map(|range| sum_point_range(cells, classes, &splits, &range));
-        let sums = sums.reduce(|| vec![0; cells.len() * cells.len()], add);
+        let sums = sums.reduce(|| vec![0; cells.len() * cells.len()], add_sums);
         Some(Self {
             cells: cells.len(),
             sums,
@@ -68,6 +68,11 @@ impl SplitHalfDistances {
 }
 
 /// Sums of a range of points over all splits.
+/// Adds sums of the same kind, one by one.
+pub(super) fn add_sums(a: Vec<u64>, b: Vec<u64>) -> Vec<u64> {
+    a.iter().zip(&b).map(|(a, b)| a + b).collect()
+}
+
 fn sum_point_range(
     cells: &[Vec<&[u8]>],
     classes: usize,

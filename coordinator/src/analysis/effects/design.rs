@@ -68,18 +68,12 @@ impl EffectsDesign {
 
         for a in 0..factors.len() {
             for b in a + 1..factors.len() {
-                let times = |x: &usize, y: &usize| {
-                    columns[*x]
-                        .iter()
-                        .zip(&columns[*y])
-                        .map(|(x, y)| x * y)
-                        .collect()
-                };
-
                 let products = main[a]
                     .iter()
                     .flat_map(|x| main[b].iter().map(move |y| (x, y)));
-                let products: Vec<Vec<f64>> = products.map(|(x, y)| times(x, y)).collect();
+                let products: Vec<Vec<f64>> = products
+                    .map(|(x, y)| multiply_columns(&columns[*x], &columns[*y]))
+                    .collect();
                 pairs.push((a, b, append_columns(&mut columns, products)));
             }
         }
@@ -133,18 +127,19 @@ impl DesignFactor {
     /// One column per level but the last, of which it takes the other side.
     fn contrast_columns(&self) -> Vec<Vec<f64>> {
         let last = self.levels.len() - 1;
-        let side = |level: usize, of: usize| {
-            f64::from(u8::from(of == level)) - f64::from(u8::from(of == last))
-        };
         (0..last)
             .map(|level| {
                 self.level_of_cell
                     .iter()
-                    .map(|of| side(level, *of))
+                    .map(|of| f64::from(u8::from(*of == level)) - f64::from(u8::from(*of == last)))
                     .collect()
             })
             .collect()
     }
+}
+
+fn multiply_columns(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(x, y)| x * y).collect()
 }
 
 /// Adds columns; their numbers.

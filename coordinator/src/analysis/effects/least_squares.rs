@@ -27,10 +27,9 @@ const COLLINEARITY_TOLERANCE: f64 = 1e-9;
 impl ModelColumns {
     /// Takes these columns, each with one number per cell.
     pub(super) fn new(columns: Vec<Vec<f64>>) -> Self {
-        let product = |a: &Vec<f64>, b: &Vec<f64>| dot_product(a, b);
         let products = columns
             .iter()
-            .flat_map(|a| columns.iter().map(move |b| product(a, b)))
+            .flat_map(|a| columns.iter().map(move |b| dot_product(a, b)))
             .collect();
         Self { columns, products }
     }

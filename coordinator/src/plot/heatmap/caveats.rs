@@ -127,13 +127,10 @@ fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
         parts.push(format!("Crossed: all trials diverged{failed}."));
     }
 
-    let hatched = || {
-        map.cells
-            .iter()
-            .filter(|cell| cell.value.is_none() && !map.is_crossed(cell))
-    };
-
-    let mut reasons: Vec<&str> = hatched()
+    let mut reasons: Vec<&str> = map
+        .cells
+        .iter()
+        .filter(|cell| cell.value.is_none() && !map.is_crossed(cell))
         .map(|cell| match (cell.trials[0], map.counted_trials) {
             (0, _) => "no result",
             (_, CountedTrials::Diverged) => "no trial diverged",

@@ -14,13 +14,12 @@ fn choose_bar_ticks(scale: &AxisScale, height: f64) -> Vec<(f64, String)> {
 }
 
 pub(super) fn colour_bar_width(scale: &AxisScale) -> f64 {
-    // How high it is to be is not known yet, and with it how many labels there are, and with how many decimals.
-    let width = |height: f64| {
-        let labels = choose_bar_ticks(scale, height);
-        frame::widest_text(labels.iter().map(|(_, label)| label.as_str()), TEXT_SIZE)
-    };
+    // The height is not known yet, and with it the number of labels and of their decimals.
     let widest = (2..=8)
-        .map(|labels| width(f64::from(labels) * 36.0))
+        .map(|labels| {
+            let labels = choose_bar_ticks(scale, f64::from(labels) * 36.0);
+            frame::widest_text(labels.iter().map(|(_, label)| label.as_str()), TEXT_SIZE)
+        })
         .fold(0.0, f64::max);
     18.0 + COLOUR_BAR_WIDTH + 7.0 + widest + 22.0
 }

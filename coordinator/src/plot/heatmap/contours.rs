@@ -38,20 +38,18 @@ pub(super) fn draw_contours(
     grid: &CellGrid,
     contours: &[(f64, &'static [f64], Vec<contour::ContourLine>)],
 ) -> Vec<(f64, Vec<(f64, f64)>)> {
-    let middle = |edges: &[f64], place: f64| {
-        let at = (place as usize).min(edges.len() - 2);
-        let centre = |i: usize| (edges[i] + edges[i + 1]) / 2.0;
-        let next = (at + 1).min(edges.len() - 2);
-        centre(at) + (place - at as f64) * (centre(next) - centre(at))
-    };
-
     let mut labels = Vec::new();
     for (level, dash, lines) in contours {
         let mut longest: Vec<(f64, f64)> = Vec::new();
         for line in lines {
             let line: Vec<_> = line
                 .iter()
-                .map(|(c, r)| (middle(&grid.columns, *c), middle(&grid.rows, *r)))
+                .map(|(c, r)| {
+                    (
+                        position_between(&grid.columns, *c),
+                        position_between(&grid.rows, *r),
+                    )
+                })
                 .collect();
             scene.add_line(line.clone(), Stroke::new(PAPER, 4.0));
             scene.add_line(
@@ -102,6 +100,18 @@ pub(super) fn label_contours(scene: &mut Scene, labels: &[(f64, Vec<(f64, f64)>)
             placed.push(place);
         }
     }
+}
+
+/// The position of a place between the centres of cells, which are counted from 0.
+fn position_between(edges: &[f64], place: f64) -> f64 {
+    let at = (place as usize).min(edges.len() - 2);
+    let next = (at + 1).min(edges.len() - 2);
+    let centre = centre_of_cell(edges, at);
+    centre + (place - at as f64) * (centre_of_cell(edges, next) - centre)
+}
+
+fn centre_of_cell(edges: &[f64], at: usize) -> f64 {
+    (edges[at] + edges[at + 1]) / 2.0
 }
 
 fn line_length(line: &[(f64, f64)]) -> f64 {

@@ -188,11 +188,7 @@ struct HeatmapLayout {
 impl HeatmapLayout {
     fn new(map: &Heatmap, look: &PlotStyle, notes: &[String], bar: f64) -> Result<Self, String> {
         let sheet = PlotSheet::new(look, preferred_size(map, false), notes);
-        let names = frame::widest_text(
-            map.rows.levels.iter().map(|level| level.text.as_str()),
-            TEXT_SIZE,
-        );
-        let left = names.min(sheet.body.width() / 3.0) + 30.0;
+        let left = widest_level_name(&map.rows).min(sheet.body.width() / 3.0) + 30.0;
         let turned = is_turned(&map.columns, sheet.body.width() - left - bar);
         let below = if turned {
             turned_label_height(&map.columns, sheet.body.height()) + 28.0
@@ -221,8 +217,7 @@ fn colour_scale(map: &Heatmap) -> Result<AxisScale, String> {
         ));
     }
 
-    let values = || map.finite_values();
-    if values().next().is_none() {
+    if map.finite_values().next().is_none() {
         return Err(format!(
             "{} is infinite in every cell that has a value: there is nothing to tell apart",
             map.name
@@ -237,8 +232,8 @@ fn colour_scale(map: &Heatmap) -> Result<AxisScale, String> {
         });
     }
 
-    let low = values().fold(f64::INFINITY, f64::min);
-    let high = values().fold(f64::NEG_INFINITY, f64::max);
+    let low = map.finite_values().fold(f64::INFINITY, f64::min);
+    let high = map.finite_values().fold(f64::NEG_INFINITY, f64::max);
 
     if map.log && low <= 0.0 {
         return Err(format!(
@@ -279,7 +274,14 @@ impl Heatmap {
     }
 }
 
-/// The size it would like to have: cells of a comfortable size as long as that is not too large.
+fn widest_level_name(factor: &PlotAxis) -> f64 {
+    frame::widest_text(
+        factor.levels.iter().map(|level| level.text.as_str()),
+        TEXT_SIZE,
+    )
+}
+
+/// The preferred size of the picture: cells of a comfortable size as long as that is not too large.
 fn preferred_size(map: &Heatmap, scattered: bool) -> (f64, f64) {
     if scattered {
         return (600.0, 420.0);
@@ -287,16 +289,11 @@ fn preferred_size(map: &Heatmap, scattered: bool) -> (f64, f64) {
 
     let rows = map.rows.levels.len() as f64;
     let columns = map.columns.levels.len() as f64;
-    let names = |factor: &PlotAxis| {
-        frame::widest_text(
-            factor.levels.iter().map(|level| level.text.as_str()),
-            TEXT_SIZE,
-        )
-    };
-    let width = (columns * 78.0 + names(&map.rows).min(200.0) + 130.0).clamp(440.0, 820.0);
+    let width =
+        (columns * 78.0 + widest_level_name(&map.rows).min(200.0) + 130.0).clamp(440.0, 820.0);
 
     let below = if is_turned(&map.columns, columns * 78.0) {
-        names(&map.columns).min(200.0)
+        widest_level_name(&map.columns).min(200.0)
     } else {
         0.0
     };

@@ -68,7 +68,8 @@ pub(super) fn draw_column_names(
     turned: bool,
     below: f64,
 ) {
-    let (area, bottom) = (grid.area, grid.area.bottom);
+    let area = grid.area;
+    let bottom = area.bottom;
     let ticks = map
         .columns
         .level_ticks()
@@ -76,14 +77,14 @@ pub(super) fn draw_column_names(
         .map(|(x, label)| (area.left + x * area.width(), label))
         .collect();
 
-    let half = |label: &str| {
+    let labels = axis::thin_labels(ticks, |label| {
         if turned {
             7.0
         } else {
             font::text_width(label, TEXT_SIZE) / 2.0 + 4.0
         }
-    };
-    for (x, label) in axis::thin_labels(ticks, half) {
+    });
+    for (x, label) in labels {
         scene.add_line(vec![(x, bottom), (x, bottom + 4.0)], Stroke::new(GREY, 1.0));
         if turned {
             let text = font::truncate_to_width(&label, TEXT_SIZE, below - 34.0);

@@ -50,19 +50,21 @@ impl CellTexts {
                 })
         };
 
-        let some = |wanted: &dyn Fn(&HeatmapCell) -> bool| map.cells.iter().any(wanted);
         let values = fits(1.0, &|cell| {
             font::text_width(&none.value_text(cell), TEXT_SIZE)
         });
         let halves = values
-            && some(&|cell| cell.half_width.is_some())
+            && map.cells.iter().any(|cell| cell.half_width.is_some())
             && fits(2.0, &|cell| {
                 font::text_width(&none.half_width_text(cell), SMALL_TEXT_SIZE)
             });
         let most = if halves { 3.0 } else { 2.0 };
         let divergences = values
             && map.counted_trials != CountedTrials::Counts
-            && some(&|cell| cell.value.is_some() && cell.trials[1] > 0)
+            && map
+                .cells
+                .iter()
+                .any(|cell| cell.value.is_some() && cell.trials[1] > 0)
             && fits(most, &|cell| {
                 font::text_width(&divergence_text(cell), SMALL_TEXT_SIZE)
             });
@@ -85,19 +87,18 @@ impl CellTexts {
 
     fn half_width_text(&self, cell: &HeatmapCell) -> String {
         // Half of an interval that is far narrower than the values are apart is not nothing.
-        let fits = |decimals: &usize, half: f64| {
-            half == 0.0 || half >= 0.5 * libm::exp10(-(*decimals as f64))
+        let Some(half) = cell.half_width else {
+            return String::new();
         };
-        let decimals = |half| self.decimals.filter(|decimals| fits(decimals, half));
-        let text = |half| {
-            decimals(half).map_or_else(
-                || format_brief(half),
-                |decimals| format_fixed(half, decimals),
-            )
-        };
+        let decimals = self
+            .decimals
+            .filter(|decimals| half == 0.0 || half >= 0.5 * libm::exp10(-(*decimals as f64)));
+        let text = decimals.map_or_else(
+            || format_brief(half),
+            |decimals| format_fixed(half, decimals),
+        );
 
-        cell.half_width
-            .map_or_else(String::new, |half| format!("± {}", text(half)))
+        format!("± {text}")
     }
 
     /// Writes the texts of a cell; the areas that they take. With `patch` they stand on a patch of the cell's colour, for lines may pass.

@@ -146,14 +146,14 @@ impl PostgresStore {
 }
 
 /// The options of a URL. No message repeats it, because of its password.
-fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
-    let bad = |why: &str| {
-        StoreError::Unusable(format!(
-            "--store: {why}: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, or postgres:///DATABASE?host=/DIRECTORY \
-             of a socket"
-        ))
-    };
+fn bad_url_error(why: &str) -> StoreError {
+    StoreError::Unusable(format!(
+        "--store: {why}: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, or postgres:///DATABASE?host=/DIRECTORY \
+         of a socket"
+    ))
+}
 
+fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let names = query
         .split('&')
@@ -161,14 +161,14 @@ fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
         .map(|pair| pair.split('=').next().unwrap_or_default());
     for name in names {
         if !URL_PARAMETERS.contains(&name) && !name.starts_with("options[") {
-            return Err(bad(&format!(
+            return Err(bad_url_error(&format!(
                 "the database's URL has no parameter '{name}'"
             )));
         }
     }
 
-    let options =
-        PgConnectOptions::from_str(url).map_err(|_| bad("this is no URL of a database"))?;
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| bad_url_error("this is no URL of a database"))?;
     Ok(options.disable_statement_logging())
 }
 

@@ -4,7 +4,7 @@ use ergodic_common::TrialKey;
 use ergodic_common::trial::Predictions;
 
 use super::param::SqlParam;
-use super::{RowCallback, SqlConnection, SqlRow, damaged_column, select_all, select_number};
+use super::{RowCallback, SqlConnection, damaged_column, select_all, select_number};
 use crate::records::{LeaseRow, SweepRow};
 use crate::store::TrialRange;
 use crate::store::checksum::curve_checksum;
@@ -151,9 +151,10 @@ impl<S: SqlConnection + Send> StoreReader for S {
     ) -> Result<Vec<Damage>, StoreError> {
         let text = "SELECT cell, repeat, weights FROM trials WHERE sweep = $1 AND weights IS NOT NULL ORDER BY cell, repeat";
         let mut damages = Vec::new();
-        let hash = |row: &dyn SqlRow| Ok((read_trial_key(row)?, row.get_optional_hash(2)?));
         self.select_rows(text, &[sweep.into()], &mut |row| {
-            let named = with_trial_context(sweep, row, "row", || hash(row));
+            let named = with_trial_context(sweep, row, "row", || {
+                Ok((read_trial_key(row)?, row.get_optional_hash(2)?))
+            });
             collect_damage(named, &mut damages, &mut |(key, hash)| {
                 hash.into_iter().for_each(|hash| each(key, hash))
             })

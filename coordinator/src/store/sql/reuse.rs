@@ -307,11 +307,12 @@ fn is_contradicted(
             Err(error) => return Err(error),
         };
 
-        let of = |result: &TrialResult| (result.outcome.clone(), result.steps, result.digest);
-        if row
-            .as_ref()
-            .is_some_and(|row| of(&row.result) != of(result))
-        {
+        let is_different = row.as_ref().is_some_and(|row| {
+            row.result.outcome != result.outcome
+                || row.result.steps != result.steps
+                || row.result.digest != result.digest
+        });
+        if is_different {
             let trial = result.key;
             let other_cell = cell;
             tracing::error!(sweep, %trial, other_sweep = other, other_cell, "a trial yielded other bits than in another sweep");

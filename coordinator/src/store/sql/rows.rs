@@ -21,12 +21,7 @@ use crate::store::sql::{SqlRow, damaged_column};
 use crate::store::types::{Attempt, Audit, EndedTrial, StoredTrial};
 
 pub(crate) fn read_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
-    let read = || {
-        let sweep = read_unchecked_sweep_row(row)?;
-        verify_checksum(row, 17, || sweep_checksum(&sweep))?;
-        Ok(sweep)
-    };
-    read().map_err(|error| {
+    read_checked_sweep_row(row).map_err(|error| {
         let number = row.get_int(0).unwrap_or_default();
         let id = row.get_text(1).unwrap_or("?");
         StoreError::Failed(format!(
@@ -34,6 +29,12 @@ pub(crate) fn read_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
             error_text(error)
         ))
     })
+}
+
+fn read_checked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
+    let sweep = read_unchecked_sweep_row(row)?;
+    verify_checksum(row, 17, || sweep_checksum(&sweep))?;
+    Ok(sweep)
 }
 
 fn read_unchecked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {

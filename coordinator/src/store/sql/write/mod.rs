@@ -21,7 +21,7 @@ use crate::store::sql::write::results::{
     insert_stored_rows, look_up_rows, quarantine_rows, redo_trials, retry_failed_trials,
     store_results,
 };
-use crate::store::sql::write::sweeps::{change_sweep, insert_sweep, set_share, set_state};
+use crate::store::sql::write::sweeps::{insert_sweep, set_cells_fingerprint, set_share, set_state};
 use crate::store::writes::{StoreWrite, WriteOutput};
 use ergodic_common::TrialKey;
 
@@ -70,10 +70,9 @@ pub(in crate::store) fn apply_write(
         StoreWrite::InsertSuccessor(inheritance) => {
             insert_successor(sql, inheritance).map(WriteOutput::SweepNumber)
         }
-        StoreWrite::SetCellsDigest(sweep, cells) => change_sweep(sql, *sweep, |row| {
-            row.source.cells_fingerprint = Some(*cells)
-        })
-        .map(done),
+        StoreWrite::SetCellsDigest(sweep, cells) => {
+            set_cells_fingerprint(sql, *sweep, *cells).map(done)
+        }
         StoreWrite::InsertReusing(gathering) => insert_reusing_sweep(sql, gathering)
             .map(|(sweep, rows)| WriteOutput::SweepWithRows(sweep, rows)),
         StoreWrite::CheckWritable => check_writable(sql).map(done),

@@ -149,3 +149,11 @@ pub(in crate::store::sql) fn reopen_completed_sweep(
         }
     })
 }
+
+pub(in crate::store::sql) fn set_cells_fingerprint(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    cells: [u8; 32],
+) -> Result<(), StoreError> {
+    change_sweep(sql, sweep, |row| row.source.cells_fingerprint = Some(cells))
+}
