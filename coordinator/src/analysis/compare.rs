@@ -127,15 +127,7 @@ impl CompareQuery {
             return Err(self.nothing_to_compare(spec, &contrasts));
         }
 
-        let column = |p: fn(&CellContrast) -> Option<f64>| {
-            holm_correction(&contrasts.iter().map(p).collect::<Vec<_>>())
-        };
-        let sign = column(|c| c.paired.sign_p);
-        let wilcoxon = column(|c| c.paired.wilcoxon.map(|w| w.p));
-        for ((contrast, sign), wilcoxon) in contrasts.iter_mut().zip(sign).zip(wilcoxon) {
-            (contrast.sign_holm, contrast.wilcoxon_holm) = (sign, wilcoxon);
-        }
-
+        correct_p_values(&mut contrasts);
         Ok(contrasts)
     }
 
@@ -147,9 +139,10 @@ impl CompareQuery {
         baseline: Option<u64>,
     ) -> CellContrast {
         let empty = CellTrials::default();
-        let of = |cell: Option<u64>| cell.and_then(|cell| trials.get(&cell)).unwrap_or(&empty);
-        let here = of(Some(cell));
-        let there = of(baseline);
+        let here = trials.get(&cell).unwrap_or(&empty);
+        let there = baseline
+            .and_then(|cell| trials.get(&cell))
+            .unwrap_or(&empty);
         let pairs = pair_common_repeats(&here.values, &there.values);
         let both: Vec<(f64, f64)> = pairs.iter().map(|(_, pair)| *pair).collect();
         let mut paired = PairedDifferences::from_pairs(&both, self.level);
@@ -188,6 +181,23 @@ impl CompareQuery {
             "nothing can be compared with {}: {why}",
             self.describe_baseline(spec)
         ))
+    }
+}
+
+/// Corrects the p-values of both tests for the number of cells.
+fn correct_p_values(contrasts: &mut [CellContrast]) {
+    let sign: Vec<Option<f64>> = contrasts.iter().map(|c| c.paired.sign_p).collect();
+    let wilcoxon: Vec<Option<f64>> = contrasts
+        .iter()
+        .map(|c| c.paired.wilcoxon.map(|test| test.p))
+        .collect();
+    let corrected = holm_correction(&sign)
+        .into_iter()
+        .zip(holm_correction(&wilcoxon));
+
+    for (contrast, (sign, wilcoxon)) in contrasts.iter_mut().zip(corrected) {
+        contrast.sign_holm = sign;
+        contrast.wilcoxon_holm = wilcoxon;
     }
 }
 
@@ -305,17 +315,15 @@ impl CompareQuery {
     /// Why no cell can be told apart by its p, whatever its trials say: with so few repeats none is small enough for so many
     /// cells. Empty if one can, or no test is made.
     fn describe_too_few_repeats(&self, contrasts: &[CellContrast]) -> String {
-        let tested = || {
-            contrasts
-                .iter()
-                .filter(|contrast| contrast.paired.sign_p.is_some())
-        };
-        let Some(n) = tested().map(|contrast| contrast.paired.n).max() else {
+        let tested = contrasts
+            .iter()
+            .filter(|contrast| contrast.paired.sign_p.is_some());
+        let Some(n) = tested.clone().map(|contrast| contrast.paired.n).max() else {
             return String::new();
         };
 
-        let tests = tested().count();
-        let needed = repeats_for_significance(tested().count());
+        let tests = tested.count();
+        let needed = repeats_for_significance(tests);
         if n >= needed {
             return String::new();
         }

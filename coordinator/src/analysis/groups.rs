@@ -65,16 +65,13 @@ impl KeyedValues {
 
     /// The values of some repeats.
     fn filter_repeats(&self, repeats: &BTreeSet<u32>) -> Self {
-        let kept = || {
-            self.values
-                .iter()
-                .zip(&self.keys)
-                .filter(|(_, key)| repeats.contains(&key.repeat))
-        };
-        Self {
-            values: kept().map(|(value, _)| *value).collect(),
-            keys: kept().map(|(_, key)| *key).collect(),
-        }
+        let (values, keys) = self
+            .values
+            .iter()
+            .zip(&self.keys)
+            .filter(|(_, key)| repeats.contains(&key.repeat))
+            .unzip();
+        Self { values, keys }
     }
 
     pub(super) fn append_values(&mut self, more: Self) {

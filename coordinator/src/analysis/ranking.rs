@@ -151,12 +151,10 @@ impl RankedRows {
         } else {
             find_complete_ends(cells, rows)
         };
-        let cells = || {
-            cells
-                .iter()
-                .map(|(cell, ends)| (cell, whole.get(cell).unwrap_or(ends)))
-        };
-        let mut stages = group_by_stage(spec, cells());
+        let cells = cells
+            .iter()
+            .map(|(cell, ends)| (cell, whole.get(cell).unwrap_or(ends)));
+        let mut stages = group_by_stage(spec, cells.clone());
 
         if !alone {
             // Rows of several cells are compared by what their cells have in common, however far these went.
@@ -169,7 +167,7 @@ impl RankedRows {
             stages.insert(0, all);
         }
 
-        let known = score_cells(&stages, &cells().collect(), larger_is_better);
+        let known = score_cells(&stages, &cells.collect(), larger_is_better);
         Self {
             crossing: Crossing::from_spec(spec),
             larger_is_better,
@@ -202,18 +200,22 @@ impl RankedRows {
         let row = &self.rows[row];
         let best = &self.rows[best];
         let sign = if self.larger_is_better { -1.0 } else { 1.0 };
-        let common = || {
-            row.repeats
-                .iter()
-                .filter_map(|(repeat, here)| Some((*repeat, *here, best.score_in_repeat(*repeat)?)))
-        };
-        let values: Option<Vec<f64>> = common()
+        let common = row
+            .repeats
+            .iter()
+            .filter_map(|(repeat, here)| Some((*repeat, *here, best.score_in_repeat(*repeat)?)));
+        let values: Option<Vec<f64>> = common
+            .clone()
             .map(|(_, here, there)| Some(sign * (here.0? - there.0?)))
             .collect();
-        let differences =
-            values.unwrap_or_else(|| common().map(|(_, here, there)| here.1 - there.1).collect());
+        let differences = values.unwrap_or_else(|| {
+            common
+                .clone()
+                .map(|(_, here, there)| here.1 - there.1)
+                .collect()
+        });
 
-        let repeats: Vec<u32> = common().map(|(repeat, ..)| repeat).collect();
+        let repeats: Vec<u32> = common.map(|(repeat, ..)| repeat).collect();
         let others = self.rows.len() as f64 - 1.0;
         p_value_above_zero(differences, &repeats, self.crossing.as_ref())
             .is_some_and(|p| p <= ERROR_RATE / others)

@@ -56,14 +56,12 @@ impl TableQuery {
         }
 
         // Where a cell of a row has not begun, no repeat has ended in all cells.
-        let cells = |group: &TrialGroup| {
-            Some(group)
-                .filter(|group| group.cells.len() as u64 >= group.cell_count)
-                .map(|group| group.cells.clone())
-        };
         let members: Vec<Vec<u64>> = groups
             .values()
-            .map(|group| cells(group).unwrap_or_default())
+            .map(|group| {
+                let has_begun = group.cells.len() as u64 >= group.cell_count;
+                has_begun.then(|| group.cells.clone()).unwrap_or_default()
+            })
             .collect();
         let places = match is_ranked {
             true => ranking::rank_rows(rows.spec, self.selection_metric(), &ends, &members),

@@ -217,14 +217,13 @@ impl TableQuery {
             *samples.cells.entry(key.cell).or_default() |= row.is_some();
 
             if let Some(row) = row {
-                let value = |column: usize| curve.value_at(row, width, column).unwrap_or(f64::NAN);
-                samples.values.push((
-                    key,
-                    SampledValues {
-                        metric_value: value(self.metric.0),
-                        selection_value: value(self.selection_metric.0),
-                    },
-                ));
+                let [metric_value, selection_value] = [self.metric.0, self.selection_metric.0]
+                    .map(|column| curve.value_at(row, width, column).unwrap_or(f64::NAN));
+                let values = SampledValues {
+                    metric_value,
+                    selection_value,
+                };
+                samples.values.push((key, values));
             }
         })?;
 

@@ -65,16 +65,17 @@ impl CrossedLayout {
     /// The layout of a sweep that crosses streams.
     pub(crate) fn from_spec(spec: &Spec) -> Self {
         let crossed = &spec.seeds.crossed;
-        let name = |purpose| {
-            NAMED_PURPOSES
-                .iter()
-                .find(|(_, named)| *named == purpose)
-                .map_or("", |(word, _)| word)
-                .to_owned()
-        };
-
         Self {
-            names: crossed.iter().map(|(purpose, _)| name(*purpose)).collect(),
+            names: crossed
+                .iter()
+                .map(|(purpose, _)| {
+                    NAMED_PURPOSES
+                        .iter()
+                        .find(|(_, named)| named == purpose)
+                        .map_or("", |(word, _)| word)
+                        .to_owned()
+                })
+                .collect(),
             sizes: crossed.iter().map(|(_, count)| *count as usize).collect(),
             replicates: (u64::from(spec.repeats) / spec.seeds.combination_count()) as usize,
         }

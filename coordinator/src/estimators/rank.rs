@@ -60,13 +60,15 @@ impl Ranks {
                 .for_each(|(repeat, end)| ends.entry(*repeat).or_default().push((at, *end)));
         }
 
-        let round = |ends: Vec<(usize, TrialEnd)>| RepeatRanks {
-            beaten_by: rank_repeat(&ends, size, larger_is_better),
-            strength: 0.0,
-        };
         let (repeats, mut by_repeat): (Vec<u32>, Vec<RepeatRanks>) = ends
             .into_iter()
-            .map(|(repeat, ends)| (repeat, round(ends)))
+            .map(|(repeat, ends)| {
+                let ranks = RepeatRanks {
+                    beaten_by: rank_repeat(&ends, size, larger_is_better),
+                    strength: 0.0,
+                };
+                (repeat, ranks)
+            })
             .unzip();
         if by_repeat.iter().any(|round| round.beaten_by.len() < size) {
             fit_strengths(&mut by_repeat, size);
@@ -155,8 +157,8 @@ pub fn better_first(
     larger: bool,
 ) -> Ordering {
     let sign = if larger { -1.0 } else { 1.0 };
-    let signed = |mean: Option<f64>| mean.map(|mean| sign * mean);
-    least_first(a.0, b.0).then_with(|| least_first(signed(a.1), signed(b.1)))
+    least_first(a.0, b.0)
+        .then_with(|| least_first(a.1.map(|mean| sign * mean), b.1.map(|mean| sign * mean)))
 }
 
 /// The smaller one first; nothing last.

@@ -209,19 +209,18 @@ impl Statistic {
             return vec![None; columns];
         };
 
-        let count = |n: u64| vec![Some(n as f64)];
-        let pair = |ends: Option<(f64, f64)>| vec![ends.map(|e| e.0), ends.map(|e| e.1)];
-
         match self.kind {
-            StatisticKind::N => count(sample.n() as u64),
-            StatisticKind::Diverged => count(group.counts.diverged),
-            StatisticKind::Failed => count(group.counts.failed),
+            StatisticKind::N => count_column(sample.n() as u64),
+            StatisticKind::Diverged => count_column(group.counts.diverged),
+            StatisticKind::Failed => count_column(group.counts.failed),
             StatisticKind::Mean => vec![sample.mean()],
             StatisticKind::Std => vec![sample.std()],
             StatisticKind::Variance => vec![sample.variance()],
             StatisticKind::StandardError => vec![sample.standard_error()],
-            StatisticKind::Interval(level) => pair(sample.t_interval(group.adjusted_level(level))),
-            StatisticKind::Bootstrap(level) => pair(bootstrap::bca_interval(
+            StatisticKind::Interval(level) => {
+                interval_columns(sample.t_interval(group.adjusted_level(level)))
+            }
+            StatisticKind::Bootstrap(level) => interval_columns(bootstrap::bca_interval(
                 sample,
                 level,
                 &mut (group.open_resampling)(),
@@ -235,6 +234,14 @@ impl Statistic {
             StatisticKind::DivergedAtMedian => vec![group.diverged_at.quantile(0.5)],
         }
     }
+}
+
+fn count_column(n: u64) -> Vec<Option<f64>> {
+    vec![Some(n as f64)]
+}
+
+fn interval_columns(ends: Option<(f64, f64)>) -> Vec<Option<f64>> {
+    vec![ends.map(|ends| ends.0), ends.map(|ends| ends.1)]
 }
 
 impl StatisticKind {
@@ -255,9 +262,9 @@ fn parse_family(name: &str) -> Option<Result<StatisticKind, StatisticError>> {
     let found = STATISTIC_FAMILIES
         .iter()
         .find_map(|family| Some((family, name.strip_prefix(family.prefix)?)));
-    let plain =
-        |number: &str| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let (family, number) = found.filter(|(_, number)| plain(number))?;
+    let (family, number) = found.filter(|(_, number)| {
+        !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.')
+    })?;
     let (low, high) = family.range;
 
     let percent: Option<f64> = number.parse().ok();

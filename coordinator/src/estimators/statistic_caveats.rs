@@ -100,26 +100,27 @@ impl StatisticInput<'_> {
 
     /// At what level intervals are Student's, each by its name; those of resamples stay as they are called.
     fn describe_widening(&self, asked: &[Statistic]) -> String {
-        let words = |name: &str, level: f64| {
-            format!(
-                "{name} is Student's at {} %",
-                format_significant(100.0 * self.adjusted_level(level), 4)
-            )
-        };
         let all: Vec<String> = asked
             .iter()
             .filter_map(|statistic| match statistic.kind {
-                StatisticKind::Interval(level) => Some(words(&statistic.name, level)),
+                StatisticKind::Interval(level) => Some(self.describe_level(&statistic.name, level)),
                 StatisticKind::Bootstrap(_) => Some(format!("{} is not widened", statistic.name)),
                 _ => None,
             })
             .collect();
 
         if all.is_empty() {
-            words("ci95", 0.95)
+            self.describe_level("ci95", 0.95)
         } else {
             all.join(", ")
         }
+    }
+
+    fn describe_level(&self, name: &str, level: f64) -> String {
+        format!(
+            "{name} is Student's at {} %",
+            format_significant(100.0 * self.adjusted_level(level), 4)
+        )
     }
 
     /// What intervals presuppose, and which there cannot be.

@@ -171,13 +171,13 @@ pub(super) fn thin_labels(
     ticks: Vec<(f64, String)>,
     half: impl Fn(&str) -> f64,
 ) -> Vec<(f64, String)> {
-    let free = |every: usize| {
-        let kept: Vec<&(f64, String)> = ticks.iter().step_by(every).collect();
-        kept.windows(2)
-            .all(|pair| (pair[0].0 - pair[1].0).abs() >= half(&pair[0].1) + half(&pair[1].1))
-    };
     let every = (1..=ticks.len().max(1))
-        .find(|every| free(*every))
+        .find(|every| {
+            let labels: Vec<&(f64, String)> = ticks.iter().step_by(*every).collect();
+            labels
+                .windows(2)
+                .all(|pair| (pair[0].0 - pair[1].0).abs() >= half(&pair[0].1) + half(&pair[1].1))
+        })
         .unwrap_or(1);
 
     ticks.into_iter().step_by(every).collect()
@@ -233,20 +233,14 @@ impl PlotAxis {
         let Some(numbers) = self.level_numbers().filter(|numbers| numbers.len() > 2) else {
             return LevelSpacing::Even;
         };
-        let narrowest = |numbers: Vec<f64>| {
-            let span = numbers[numbers.len() - 1] - numbers[0];
-            let gaps = numbers.windows(2).map(|pair| pair[1] - pair[0]);
-            gaps.fold(f64::INFINITY, f64::min) * (numbers.len() - 1) as f64 / span
-        };
-
         let log = numbers[0] > 0.0;
         let by_log = if log {
-            narrowest(numbers.iter().map(|x| libm::log(*x)).collect())
+            narrowest_gap(numbers.iter().map(|x| libm::log(*x)).collect())
         } else {
             0.0
         };
 
-        let by_value = narrowest(numbers);
+        let by_value = narrowest_gap(numbers);
         match by_log.max(by_value) {
             best if best < 0.4 => LevelSpacing::Even,
             _ if by_log >= by_value => LevelSpacing::Log,
@@ -298,4 +292,11 @@ impl PlotAxis {
             _ => self.name.clone(),
         }
     }
+}
+
+/// The smallest distance of neighbours, in units of the mean distance; numbers ascend.
+fn narrowest_gap(numbers: Vec<f64>) -> f64 {
+    let span = numbers[numbers.len() - 1] - numbers[0];
+    let gaps = numbers.windows(2).map(|pair| pair[1] - pair[0]);
+    gaps.fold(f64::INFINITY, f64::min) * (numbers.len() - 1) as f64 / span
 }

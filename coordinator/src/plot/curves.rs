@@ -191,10 +191,13 @@ fn drawable_curves(curves: &CurvesPlot) -> Result<Vec<MeanCurve>, String> {
 }
 
 fn step_scale(lines: &[MeanCurve]) -> AxisScale {
-    let all = || lines.iter().flat_map(|line| &line.points).map(|p| p.step);
+    let steps = lines
+        .iter()
+        .flat_map(|line| &line.points)
+        .map(|point| point.step);
     AxisScale::from_range(
-        all().fold(f64::INFINITY, f64::min).min(0.0),
-        all().fold(f64::NEG_INFINITY, f64::max),
+        steps.clone().fold(f64::INFINITY, f64::min).min(0.0),
+        steps.fold(f64::NEG_INFINITY, f64::max),
         false,
     )
 }
@@ -202,51 +205,67 @@ fn step_scale(lines: &[MeanCurve]) -> AxisScale {
 /// How far the means and the bands may lie apart, in units of what most of them take.
 const MAX_RELATIVE_RANGE: f64 = 6.0;
 
-/// Holds all means and all bands, but of bands that dwarf these a part only; and whether some are cut.
+/// The scale that holds all means and all bands, but only a part of bands that are far wider than most; and whether some are
+/// cut. On a logarithmic scale all distances are of logarithms, and a band that reaches 0 has no lower end.
 fn value_scale(lines: &[MeanCurve], log: bool) -> (AxisScale, bool) {
-    let points = || lines.iter().flat_map(|line| &line.points);
-    // On a logarithmic scale all distances are of logarithms; a band that reaches 0 has no lower end there.
-    let put = |x: f64| if log { libm::log(x) } else { x };
-    let back = |x: f64| if log { libm::exp(x) } else { x };
-    let has_end = |x: &f64| !log || *x > 0.0;
-    let lows = || points().filter_map(|p| p.interval).map(|(low, _)| low);
-    let highs = || {
-        points()
-            .filter_map(|p| p.interval)
-            .map(|(_, high)| put(high))
+    let points: Vec<&MeanPoint> = lines.iter().flat_map(|line| &line.points).collect();
+    let bands: Vec<(f64, f64)> = points.iter().filter_map(|p| p.interval).collect();
+    let means = points.iter().map(|p| to_scale(p.mean, log));
+    let low = means.clone().fold(f64::INFINITY, f64::min);
+    let high = means.fold(f64::NEG_INFINITY, f64::max);
+
+    let from = bands
+        .iter()
+        .filter(|band| has_lower_end(band, log))
+        .map(|(low, _)| to_scale(*low, log))
+        .fold(f64::INFINITY, f64::min)
+        .min(low);
+    let to = bands
+        .iter()
+        .map(|(_, high)| to_scale(*high, log))
+        .fold(f64::NEG_INFINITY, f64::max)
+        .max(high);
+
+    let usual = median_band_width(&points, log).map_or(0.0, |width| width.max(high - low));
+    let is_wide = usual > 0.0 && to - from > MAX_RELATIVE_RANGE * usual;
+    let (from, to) = if is_wide {
+        (from.max(low - usual), to.min(high + usual))
+    } else {
+        (from, to)
     };
 
-    let means = || points().map(|p| put(p.mean));
-    let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
-    let most = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::NEG_INFINITY, f64::max);
-    let low = least(&mut means());
-    let high = most(&mut means());
-    let from = least(&mut lows().filter(has_end).map(put)).min(low);
+    let scale = AxisScale::from_range(from_scale(from, log), from_scale(to, log), log);
+    let is_cut = is_wide || !bands.iter().all(|band| has_lower_end(band, log));
+    (scale.with_padding(0.03), is_cut)
+}
 
-    let to = most(&mut highs()).max(high);
-    let mut widths: Vec<f64> = points()
+/// The median width of the bands. A band without a lower end counts as twice its upper half.
+fn median_band_width(points: &[&MeanPoint], log: bool) -> Option<f64> {
+    let mut widths: Vec<f64> = points
+        .iter()
         .filter_map(|p| Some((p, p.interval?)))
         .map(|(p, (low, high))| {
-            if has_end(&low) {
-                put(high) - put(low)
+            if has_lower_end(&(low, high), log) {
+                to_scale(high, log) - to_scale(low, log)
             } else {
-                2.0 * (put(high) - put(p.mean))
+                2.0 * (to_scale(high, log) - to_scale(p.mean, log))
             }
         })
         .collect();
     widths.sort_by(f64::total_cmp);
+    widths.get(widths.len() / 2).copied()
+}
 
-    let usual = widths
-        .get(widths.len() / 2)
-        .map_or(0.0, |width| width.max(high - low));
-    let (from, to, wide) = match usual > 0.0 && to - from > MAX_RELATIVE_RANGE * usual {
-        true => (from.max(low - usual), to.min(high + usual), true),
-        false => (from, to, false),
-    };
-    (
-        AxisScale::from_range(back(from), back(to), log).with_padding(0.03),
-        wide || !lows().all(|x| has_end(&x)),
-    )
+fn has_lower_end((low, _): &(f64, f64), log: bool) -> bool {
+    !log || *low > 0.0
+}
+
+fn to_scale(x: f64, log: bool) -> f64 {
+    if log { libm::log(x) } else { x }
+}
+
+fn from_scale(x: f64, log: bool) -> f64 {
+    if log { libm::exp(x) } else { x }
 }
 
 fn draw_band(

@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::labels::{PredictedLabels, count_classes, find_common_repeats, point_ranges};
+use super::split_half::add_sums;
 
 /// Agreement between trials of some cells.
 #[derive(Debug, Clone)]
@@ -26,11 +27,10 @@ impl<'a> Agreement<'a> {
             .max(1);
 
         let points = cells.first().map_or(0, |cell| cell.points);
-        let add = |a: Vec<u64>, b: Vec<u64>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
         let sums = point_ranges(points)
             .into_par_iter()
             .map(|range| count_alike_pairs(cells, classes, &range));
-        let alike = sums.reduce(|| vec![0; cells.len() * cells.len()], add);
+        let alike = sums.reduce(|| vec![0; cells.len() * cells.len()], add_sums);
         Self {
             cells: cells.to_vec(),
             alike,
@@ -69,23 +69,23 @@ impl<'a> Agreement<'a> {
     }
 }
 
+fn sum_products(a: &[i32], b: &[i32]) -> u64 {
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| u64::from(a.unsigned_abs()) * u64::from(b.unsigned_abs()))
+        .sum()
+}
+
 fn count_alike_pairs(cells: &[&PredictedLabels], classes: usize, range: &Range<usize>) -> Vec<u64> {
     let mut counts = vec![Vec::new(); cells.len()];
     for (cell, counts) in cells.iter().zip(&mut counts) {
         count_classes(cell.repeat_rows().into_iter(), range, classes, counts);
     }
 
-    let product = |a: &[i32], b: &[i32]| {
-        a.iter()
-            .zip(b)
-            .map(|(a, b)| u64::from(a.unsigned_abs()) * u64::from(b.unsigned_abs()))
-            .sum::<u64>()
-    };
-
     let mut alike = vec![0; cells.len() * cells.len()];
     for a in 0..cells.len() {
         for b in a..cells.len() {
-            alike[a * cells.len() + b] = product(&counts[a], &counts[b]);
+            alike[a * cells.len() + b] = sum_products(&counts[a], &counts[b]);
         }
     }
 

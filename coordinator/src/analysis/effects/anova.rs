@@ -26,6 +26,19 @@ pub struct AnovaTerm {
     pub between: Option<f64>,
 }
 
+impl AnovaTerm {
+    /// A term of differences between trials of one cell, which has no share of those between cells.
+    fn within_cells(name: &str, df: usize, squares: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            df: df as u64,
+            squares,
+            share: None,
+            between: None,
+        }
+    }
+}
+
 /// The analysis of cells with these values and means; what is to be known of it is added to `notes`.
 pub(super) fn compute_anova_terms(
     spec: &Spec,
@@ -154,14 +167,6 @@ fn within_cell_terms(
                 .sum::<f64>()
         })
         .sum();
-    let term = |name: &str, df: usize, squares: f64| AnovaTerm {
-        name: name.to_owned(),
-        df: df as u64,
-        squares,
-        share: None,
-        between: None,
-    };
-
     let cells = means.len();
     let repeats = blocks.repeat_count();
     if repeats < 2 || trials == cells {
@@ -175,7 +180,11 @@ fn within_cell_terms(
             cells * repeats
         ));
 
-        return vec![term("within cells", trials - cells, squares)];
+        return vec![AnovaTerm::within_cells(
+            "within cells",
+            trials - cells,
+            squares,
+        )];
     }
 
     let average =
@@ -188,7 +197,7 @@ fn within_cell_terms(
     let rest = (squares - common).max(0.0);
 
     vec![
-        term("repeats", repeats - 1, common),
-        term("residual", (repeats - 1) * (cells - 1), rest),
+        AnovaTerm::within_cells("repeats", repeats - 1, common),
+        AnovaTerm::within_cells("residual", (repeats - 1) * (cells - 1), rest),
     ]
 }

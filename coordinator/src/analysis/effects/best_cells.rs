@@ -76,10 +76,12 @@ fn best_cell_probabilities(
         return BTreeMap::new();
     }
 
-    let top = |weights: &[f64]| indices_of_best(&ranks.mean_ranks(weights));
+    let resamples = resample::resample_weights(repeats, RESAMPLES, &mut stream, |weights| {
+        indices_of_best(&ranks.mean_ranks(weights))
+    });
     let mut shares: BTreeMap<u64, f64> = BTreeMap::new();
 
-    for best in resample::resample_weights(repeats, RESAMPLES, &mut stream, top) {
+    for best in resamples {
         best.iter()
             .for_each(|at| *shares.entry(contenders[*at]).or_default() += 1.0 / best.len() as f64);
     }
@@ -95,11 +97,12 @@ const RANK_TOLERANCE: f64 = 1e-9;
 
 /// Indices of the cells with the best mean rank; all, where none has one.
 fn indices_of_best(mean_ranks: &[Option<f64>]) -> Vec<usize> {
-    let rank = |at: &usize| mean_ranks[*at].unwrap_or(f64::INFINITY);
-    let best = (0..mean_ranks.len())
-        .map(|at| rank(&at))
-        .fold(f64::INFINITY, f64::min);
-    (0..mean_ranks.len())
-        .filter(|at| rank(at) <= best + RANK_TOLERANCE)
+    let ranks: Vec<f64> = mean_ranks
+        .iter()
+        .map(|rank| rank.unwrap_or(f64::INFINITY))
+        .collect();
+    let best = ranks.iter().copied().fold(f64::INFINITY, f64::min);
+    (0..ranks.len())
+        .filter(|at| ranks[*at] <= best + RANK_TOLERANCE)
         .collect()
 }

@@ -210,26 +210,15 @@ impl EffectsQuery {
         let Some(axes) = self.interaction else {
             return Ok(None);
         };
-        let name = |axis: usize| &spec.grid.axes()[axis].name;
-        let factor = |axis: usize| {
-            design.factor_of_axis(axis).ok_or_else(|| {
-                let message = format!(
-                    "interaction: '{}' has one value in all cells that have results",
-                    name(axis)
-                );
-                AnalysisError::Unknown(message)
-            })
-        };
-        let a = factor(axes[0])?;
-
-        let b = factor(axes[1])?;
+        let a = find_factor(spec, design, axes[0])?;
+        let b = find_factor(spec, design, axes[1])?;
         let pairs = design.factors[a].levels.len() * design.factors[b].levels.len();
 
         if a == b {
             let message = format!(
                 "interaction: '{}' and '{}' move together: they have none",
-                name(axes[0]),
-                name(axes[1])
+                spec.grid.axes()[axes[0]].name,
+                spec.grid.axes()[axes[1]].name
             );
             return Err(AnalysisError::Invalid(message));
         }
@@ -262,4 +251,14 @@ pub(super) fn check_resampling_work(
     }
 
     Ok(())
+}
+
+/// The factor that an axis belongs to.
+fn find_factor(spec: &Spec, design: &EffectsDesign, axis: usize) -> Result<usize, AnalysisError> {
+    design.factor_of_axis(axis).ok_or_else(|| {
+        AnalysisError::Unknown(format!(
+            "interaction: '{}' has one value in all cells that have results",
+            spec.grid.axes()[axis].name
+        ))
+    })
 }

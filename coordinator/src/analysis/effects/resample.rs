@@ -125,17 +125,21 @@ pub(super) fn resample_weights<T: Send>(
 ) -> Vec<T> {
     let mut all = Vec::with_capacity(resamples);
     for start in (0..resamples).step_by(RESAMPLES_PER_BATCH) {
-        let mut draw = || {
-            let mut weights = vec![0.0; repeats];
-            (0..repeats).for_each(|_| weights[stream.next_below(repeats as u32) as usize] += 1.0);
-            weights
-        };
         let batch: Vec<Vec<f64>> = (0..RESAMPLES_PER_BATCH.min(resamples - start))
-            .map(|_| draw())
+            .map(|_| draw_weights(repeats, stream))
             .collect();
 
         all.par_extend(batch.par_iter().map(|weights| of(weights)));
     }
 
     all
+}
+
+/// How often each repeat is drawn when as many are drawn as there are, with replacement.
+fn draw_weights(repeats: usize, stream: &mut RandomStream) -> Vec<f64> {
+    let mut weights = vec![0.0; repeats];
+    for _ in 0..repeats {
+        weights[stream.next_below(repeats as u32) as usize] += 1.0;
+    }
+    weights
 }
