@@ -251,6 +251,15 @@ fn pair_common_repeats(here: &[(u32, f64)], there: &[(u32, f64)]) -> Vec<(u32, (
     pairs
 }
 
+fn describe_common_repeats(paired: &PairedDifferences) -> Option<&'static str> {
+    match paired.n {
+        0 => Some("no repeat in common"),
+        1 => Some("one repeat in common: no interval, no test"),
+        _ if paired.std == Some(0.0) => Some("the same difference in every repeat"),
+        _ => None,
+    }
+}
+
 impl CompareQuery {
     fn describe_contrast(
         &self,
@@ -264,14 +273,7 @@ impl CompareQuery {
         }
 
         let mut notes = Vec::new();
-        match paired.n {
-            0 => notes.push("no repeat in common".to_owned()),
-            1 => notes.push("one repeat in common: no interval, no test".to_owned()),
-            _ if paired.std == Some(0.0) => {
-                notes.push("the same difference in every repeat".to_owned())
-            }
-            _ => {}
-        }
+        notes.extend(describe_common_repeats(paired).map(str::to_owned));
 
         if self.crossing.is_some() && paired.n > 1 {
             let interval = if paired.interval.is_none() {

@@ -117,11 +117,6 @@ impl TableQuery {
         };
 
         if paged && !self.pooled && (curves || self.at.is_none()) {
-            // Curves of a cell are read in one piece.
-            let values = VALUES_PER_PAGE
-                .max(samples.saturating_mul(u64::from(spec.repeats)))
-                .min(done.saturating_mul(samples));
-
             // Where cells are ranked, all of them are.
             let ends = if !curves && self.is_ranked(spec) {
                 done.saturating_mul(END_BYTES)
@@ -129,9 +124,7 @@ impl TableQuery {
                 0
             };
 
-            let page = (4 * ENTRIES_PER_PAGE).min(done.saturating_mul(samples)) * ENTRY_BYTES
-                + values * VALUE_BYTES;
-            return page.saturating_add(ends);
+            return estimate_page_bytes(spec, done, samples).saturating_add(ends);
         }
 
         let places = self.axes.iter().fold(1_u64, |n, axis| {
@@ -146,6 +139,16 @@ impl TableQuery {
             .saturating_mul(ENTRY_BYTES)
             .saturating_add(values)
     }
+}
+
+/// About how many bytes a page takes, of `done` trials with this many samples each.
+fn estimate_page_bytes(spec: &Spec, done: u64, samples: u64) -> u64 {
+    let all = done.saturating_mul(samples);
+    // Curves of a cell are read in one piece.
+    let values = VALUES_PER_PAGE
+        .max(samples.saturating_mul(u64::from(spec.repeats)))
+        .min(all);
+    (4 * ENTRIES_PER_PAGE).min(all) * ENTRY_BYTES + values * VALUE_BYTES
 }
 
 /// How many cells are computed at a time, where trials have this many samples each.

@@ -2,7 +2,7 @@
 
 use ergodic_common::spec::MAX_TRIALS;
 use ergodic_common::spec::stopping_rule::{MIN_FIRST_RUNG, precision_rungs};
-use ergodic_common::{Outcome, TrialResult};
+use ergodic_common::{Outcome, Spec, TrialResult};
 
 use super::error::AnalysisError;
 use super::query::TableQuery;
@@ -126,12 +126,7 @@ pub fn compute_sample_size(
     query: &TableQuery,
     target: f64,
 ) -> Result<SampleSize, AnalysisError> {
-    if !rows.spec.seeds.crossed.is_empty() {
-        let message = "precision: the sweep crosses random streams, whose repeats are no independent ones: more repeats of the same \
-                       streams make its means no better known; see `ergodic variance` for which streams there should be more of";
-        return Err(AnalysisError::Invalid(message.into()));
-    }
-
+    check_repeats_are_independent(rows.spec)?;
     let mut cells: Vec<CellSampleSize> = Vec::new();
     let mut pilot: Option<(u64, PilotCell)> = None;
     let first = rows
@@ -154,6 +149,16 @@ pub fn compute_sample_size(
 
     cells.extend(pilot.map(|(cell, done)| done.estimate_sample_size(cell, target, first)));
     Ok(summarize_cells(cells, rows.spec.grid.cell_count()))
+}
+
+fn check_repeats_are_independent(spec: &Spec) -> Result<(), AnalysisError> {
+    if spec.seeds.crossed.is_empty() {
+        return Ok(());
+    }
+
+    let message = "precision: the sweep crosses random streams, whose repeats are no independent ones: more repeats of the same \
+                   streams make its means no better known; see `ergodic variance` for which streams there should be more of";
+    Err(AnalysisError::Invalid(message.into()))
 }
 
 impl CellSampleSize {

@@ -236,28 +236,7 @@ impl TableQuery {
         rows: RowSource<'_>,
         at: Length,
     ) -> Result<String, AnalysisError> {
-        let mut around: Option<(u64, Vec<u64>)> = None;
-        rows.readers.with_reader(|reader| {
-            reader.read_curves(
-                rows.sweep,
-                TrialRange::ALL,
-                &mut |SampledTrial { key, curve, .. }| {
-                    if around.is_none() {
-                        let wanted = rows
-                            .spec
-                            .grid
-                            .resolve_config(key.cell)
-                            .map_or(0, |config| config.length_in_steps(at));
-                        let below = curve.steps().take_while(|step| *step < wanted).last();
-
-                        let above = curve.steps().find(|step| *step > wanted);
-                        around = Some((wanted, below.into_iter().chain(above).collect()));
-                    }
-                },
-            )
-        })?;
-
-        let (wanted, around) = around.unwrap_or_default();
+        let (wanted, around) = find_samples_around(rows, at)?;
         let nearest = around
             .iter()
             .map(u64::to_string)
@@ -268,4 +247,30 @@ impl TableQuery {
              `ergodic curves` lists all"
         ))
     }
+}
+
+/// The moment in steps in the first trial with a curve, and the steps next to it at which that has samples.
+fn find_samples_around(rows: RowSource<'_>, at: Length) -> Result<(u64, Vec<u64>), StoreError> {
+    let mut around: Option<(u64, Vec<u64>)> = None;
+    rows.readers.with_reader(|reader| {
+        reader.read_curves(
+            rows.sweep,
+            TrialRange::ALL,
+            &mut |SampledTrial { key, curve, .. }| {
+                if around.is_none() {
+                    let wanted = rows
+                        .spec
+                        .grid
+                        .resolve_config(key.cell)
+                        .map_or(0, |config| config.length_in_steps(at));
+                    let below = curve.steps().take_while(|step| *step < wanted).last();
+
+                    let above = curve.steps().find(|step| *step > wanted);
+                    around = Some((wanted, below.into_iter().chain(above).collect()));
+                }
+            },
+        )
+    })?;
+
+    Ok(around.unwrap_or_default())
 }

@@ -20,23 +20,18 @@ thread_local! {
 fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
     CHECKSUM_BUFFER.with_borrow_mut(|bytes| {
         bytes.clear();
-        let mut put = |kind: u8, field: &[u8]| {
-            bytes.push(kind);
-            bytes.extend_from_slice(&(field.len() as u32).to_le_bytes());
-            bytes.extend_from_slice(field);
-        };
-        put(0, table.as_bytes());
+        append_field(bytes, 0, table.as_bytes());
 
         for field in fields {
             match *field {
-                SqlParam::Bytes(None) | SqlParam::OptionalText(None) => put(1, &[]),
-                SqlParam::Int(value) => put(2, &value.to_le_bytes()),
+                SqlParam::Bytes(None) | SqlParam::OptionalText(None) => append_field(bytes, 1, &[]),
+                SqlParam::Int(value) => append_field(bytes, 2, &value.to_le_bytes()),
                 // A database may store -0.0 as 0.0.
-                SqlParam::Real(value) => put(3, &(value + 0.0).to_le_bytes()),
+                SqlParam::Real(value) => append_field(bytes, 3, &(value + 0.0).to_le_bytes()),
                 SqlParam::Text(value) | SqlParam::OptionalText(Some(value)) => {
-                    put(4, replace_nul(value).as_bytes())
+                    append_field(bytes, 4, replace_nul(value).as_bytes())
                 }
-                SqlParam::Bytes(Some(value)) => put(5, value),
+                SqlParam::Bytes(Some(value)) => append_field(bytes, 5, value),
             }
         }
 
@@ -47,6 +42,13 @@ fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
             .expect("a hash has 32 bytes");
         i64::from_le_bytes(*head)
     })
+}
+
+/// Appends a field with its kind and length.
+fn append_field(bytes: &mut Vec<u8>, kind: u8, field: &[u8]) {
+    bytes.push(kind);
+    bytes.extend_from_slice(&(field.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(field);
 }
 
 /// A row of `trials` as it is stored, without its curve and its checksum.

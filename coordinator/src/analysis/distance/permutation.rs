@@ -10,6 +10,7 @@
 //! differences, of which a swap flips a sign, and what the streams have in common cancels in it. All of it is counted in whole
 //! numbers, so that ties are ties.
 
+use super::split_half::add_sums;
 use ergodic_common::random_streams::RandomStream;
 use rayon::prelude::*;
 
@@ -59,18 +60,10 @@ pub fn run_permutation_test(
 
     let patterns = SwapPatterns::new(n, permutations, stream);
     let entries = find_differing_entries(a, b);
-    let none = || vec![0; patterns.len()];
-    let add = |mut sums: Vec<u64>, more: Vec<u64>| {
-        sums.iter_mut()
-            .zip(more)
-            .for_each(|(sum, more)| *sum += more);
-        sums
-    };
-
     let sums = entries
         .par_chunks(ENTRIES_AT_ONCE)
         .map(|entries| patterns.absolute_sums(&count_differences(a, b, entries)))
-        .reduce(none, add);
+        .reduce(|| vec![0; patterns.len()], add_sums);
 
     // The first pattern swaps nothing: it is what was seen.
     let at_least = sums.iter().filter(|sum| **sum >= sums[0]).count();

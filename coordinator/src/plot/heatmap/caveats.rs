@@ -131,11 +131,7 @@ fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
         .cells
         .iter()
         .filter(|cell| cell.value.is_none() && !map.is_crossed(cell))
-        .map(|cell| match (cell.trials[0], map.counted_trials) {
-            (0, _) => "no result",
-            (_, CountedTrials::Diverged) => "no trial diverged",
-            _ => "too few trials for it",
-        })
+        .map(|cell| describe_missing_number(map, cell))
         .collect();
     reasons.sort_unstable();
 
@@ -150,6 +146,15 @@ fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
     }
 
     parts
+}
+
+/// Why a cell has no number, where it is not that all of its trials diverged.
+fn describe_missing_number(map: &Heatmap, cell: &HeatmapCell) -> &'static str {
+    match (cell.trials[0], map.counted_trials) {
+        (0, _) => "no result",
+        (_, CountedTrials::Diverged) => "no trial diverged",
+        _ => "too few trials for it",
+    }
 }
 
 /// What colours make more, or less, of than there is.

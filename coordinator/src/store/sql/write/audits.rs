@@ -52,12 +52,7 @@ pub(in crate::store::sql) fn record_audit(
         return Ok(None);
     }
 
-    let (finding, why) = match (&result.outcome, different) {
-        (Outcome::Failed { cause }, _) => (Finding::Failed, cause.clone()),
-        (_, None) => (Finding::Failed, "the row is damaged".into()),
-        (_, Some([])) => (Finding::Same, String::new()),
-        (_, Some(different)) => (Finding::Different, different.join(", ")),
-    };
+    let (finding, why) = judge_audit(&result.outcome, different);
     let text = "UPDATE audits SET finding = $1, auditor = $2, auditor_process = $3, why = $4
                 WHERE sweep = $5 AND cell = $6 AND repeat = $7 AND finding = 0 AND process <> $3";
 
@@ -102,4 +97,14 @@ pub(in crate::store::sql) fn retry_failed_audits(
     sql.execute_statement(again, &failed)?;
 
     Ok(audits)
+}
+
+/// What an audit found, and why, given the fields that differ; `None` where the row is damaged.
+fn judge_audit(outcome: &Outcome, different: Option<&[&'static str]>) -> (Finding, String) {
+    match (outcome, different) {
+        (Outcome::Failed { cause }, _) => (Finding::Failed, cause.clone()),
+        (_, None) => (Finding::Failed, "the row is damaged".into()),
+        (_, Some([])) => (Finding::Same, String::new()),
+        (_, Some(different)) => (Finding::Different, different.join(", ")),
+    }
 }

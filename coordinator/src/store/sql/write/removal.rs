@@ -50,12 +50,7 @@ pub(in crate::store::sql) fn clear_rows(
     sql: &impl SqlConnection,
     sweep: i64,
 ) -> Result<ClearedRows, StoreError> {
-    let removed = select_number(
-        sql,
-        "SELECT sweep FROM removals WHERE sweep = $1",
-        &[sweep.into()],
-    )?;
-    if removed.is_none() {
+    if !is_removed(sql, sweep)? {
         return Ok(ClearedRows::default());
     }
 
@@ -83,6 +78,11 @@ pub(in crate::store::sql) fn clear_rows(
         weights,
         has_more: true,
     })
+}
+
+fn is_removed(sql: &impl SqlConnection, sweep: i64) -> Result<bool, StoreError> {
+    let text = "SELECT sweep FROM removals WHERE sweep = $1";
+    Ok(select_number(sql, text, &[sweep.into()])?.is_some())
 }
 
 /// Clears what is left of a removed sweep without trials, the note of its removal last.
