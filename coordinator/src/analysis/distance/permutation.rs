@@ -10,9 +10,10 @@
 //! differences, of which a swap flips a sign, and what the streams have in common cancels in it. All of it is counted in whole
 //! numbers, so that ties are ties.
 
-use super::split_half::add_sums;
 use ergodic_common::random_streams::RandomStream;
 use rayon::prelude::*;
+
+use super::split_half::add_sums;
 
 /// What the test says.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -11,18 +11,13 @@ use super::rows::read_whole_trial_row;
 use super::write::audits::insert_audits_in_chunks;
 use super::write::results::insert_stored_rows;
 use super::write::sweeps::{encode_settings, insert_sweep, set_state, update_sweep_row};
-use super::{SqlConnection, select_whole_trials_sql};
+use super::{NUMBERS_PER_COPY, ROWS_PER_COPY, SqlConnection, select_whole_trials_sql};
 use crate::records::{SweepRow, SweepState};
 use crate::store::encoding::encode_files;
 use crate::store::error::StoreError;
 use crate::store::reader::StoreReader;
 use crate::store::types::{Attempt, Audit, StoredTrial};
 use crate::store::writes::SuccessorSweep;
-
-/// Rows copied at a time, if they are small.
-const ROWS_PER_COPY: i64 = 256;
-/// Numbers in curves and predictions after which no more rows are read before these are copied.
-const NUMBERS_PER_COPY: usize = 4 << 20;
 
 /// Replaces a sweep's file by another one, if it is still the one that it was; whether it was.
 pub(super) fn extend_sweep(

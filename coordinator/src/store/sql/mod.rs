@@ -19,6 +19,11 @@ use super::types::{Attempt, Audit};
 use super::writes::Twin;
 use crate::store::sql::param::SqlParam;
 
+/// Rows copied from one sweep to another at a time, if they are small.
+const ROWS_PER_COPY: i64 = 256;
+/// Numbers in curves and predictions after which no more rows are read before these are copied.
+const NUMBERS_PER_COPY: usize = 4 << 20;
+
 /// A row, its fields by position.
 pub(super) trait SqlRow {
     fn get_optional_int(&self, at: usize) -> Result<Option<i64>, StoreError>;

@@ -10,19 +10,18 @@ use super::read::select_trials_sql;
 use super::rows::{read_trial_key, read_trial_row, read_whole_trial_row};
 use super::write::audits::insert_audits_in_chunks;
 use super::write::sweeps::insert_sweep;
-use super::{SqlConnection, select_all, select_number, select_whole_trials_sql};
+use super::{
+    NUMBERS_PER_COPY, ROWS_PER_COPY, SqlConnection, select_all, select_number,
+    select_whole_trials_sql,
+};
 use crate::records::Finding;
 use crate::store::error::StoreError;
 use crate::store::reader::StoreReader;
 use crate::store::types::{Audit, StoredTrial};
 use crate::store::writes::{CommitBatch, ReuseSource, ReusedCell, ReusingSweep};
 
-/// Rows read at a time, if they are small.
-const ROWS_PER_COPY: i64 = 256;
 /// Cells put down at a time that are run again.
 const TWINS_PER_STATEMENT: usize = 4096;
-/// Numbers in curves and predictions after which no more rows are read before these are copied.
-const NUMBERS_PER_COPY: usize = 4 << 20;
 
 /// Stores a new sweep with the rows of others; its number, and how many these are.
 pub(super) fn insert_reusing_sweep(

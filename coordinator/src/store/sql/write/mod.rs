@@ -7,6 +7,8 @@ mod removal;
 pub(super) mod results;
 pub(super) mod sweeps;
 
+use ergodic_common::TrialKey;
+
 use super::extend::{extend_sweep, insert_successor};
 use super::reuse::insert_reusing_sweep;
 use super::{SqlConnection, select_number};
@@ -23,7 +25,6 @@ use crate::store::sql::write::results::{
 };
 use crate::store::sql::write::sweeps::{insert_sweep, set_cells_fingerprint, set_share, set_state};
 use crate::store::writes::{StoreWrite, WriteOutput};
-use ergodic_common::TrialKey;
 
 /// Applies a write within the transaction of the caller.
 pub(in crate::store) fn apply_write(
@@ -82,9 +83,7 @@ pub(in crate::store) fn apply_write(
         StoreWrite::RedoTrials(sweep, keys) => {
             redo_trials(sql, *sweep, keys).map(WriteOutput::Redone)
         }
-        StoreWrite::EnsureIdentity(number) => {
-            ensure_identity(sql, *number).map(WriteOutput::Identity)
-        }
+        StoreWrite::EnsureIdentity(id) => ensure_identity(sql, *id).map(WriteOutput::Identity),
     }
 }
 
