@@ -293,26 +293,16 @@ fn score_cells(
     cells: &BTreeMap<&u64, &CellEnds>,
     larger: bool,
 ) -> BTreeMap<u64, CellScores> {
-    let ranks = |members: &[u64]| {
-        Ranks::from_ends(
-            &members
-                .iter()
-                .map(|cell| cells[cell].as_slice())
-                .collect::<Vec<_>>(),
-            larger,
-        )
-    };
-
     let mut all: Vec<u64> = stages.values().flatten().copied().collect();
     all.sort_unstable();
-    let shares = ranks(&all);
+    let shares = rank_members(&all, cells, larger);
     let mut known = BTreeMap::new();
 
     for (stage, members) in stages {
         let mean_ranks = if stages.len() == 1 {
             shares.unweighted_mean_ranks()
         } else {
-            ranks(members).unweighted_mean_ranks()
+            rank_members(members, cells, larger).unweighted_mean_ranks()
         };
         for (cell, mean_rank) in members.iter().zip(mean_ranks) {
             let at = all.binary_search(cell).expect("it is one of all");
@@ -326,6 +316,11 @@ fn score_cells(
     }
 
     known
+}
+
+fn rank_members(members: &[u64], cells: &BTreeMap<&u64, &CellEnds>, larger: bool) -> Ranks {
+    let ends: Vec<&[(u32, TrialEnd)]> = members.iter().map(|cell| cells[cell].as_slice()).collect();
+    Ranks::from_ends(&ends, larger)
 }
 
 impl CellScores {

@@ -62,24 +62,35 @@ pub(super) fn read_cell_trials(
     }
 
     if let Some(at) = query.moment() {
-        let unsampled = query.read_samples(rows, at, &mut |key, values| {
-            let end = TrialEnd::Completed(values.selection_value);
-            trials.entry(key.cell).or_default().add_trial(
-                key.repeat,
-                values.metric_value,
-                Some(end),
-            );
-        })?;
-
-        for (cell, trials) in &mut trials {
-            trials.ends.sort_unstable_by_key(|(repeat, _)| *repeat);
-            if unsampled.contains(cell) {
-                trials.ends.clear();
-            }
-        }
+        add_moment_samples(query, rows, at, &mut trials)?;
     }
 
     Ok(trials)
+}
+
+/// Adds what trials have at a moment. Cells without a sample there have no ends: those that diverged say nothing about them.
+fn add_moment_samples(
+    query: &TableQuery,
+    rows: RowSource<'_>,
+    at: Length,
+    trials: &mut BTreeMap<u64, CellTrials>,
+) -> Result<(), AnalysisError> {
+    let unsampled = query.read_samples(rows, at, &mut |key, values| {
+        let end = TrialEnd::Completed(values.selection_value);
+        trials
+            .entry(key.cell)
+            .or_default()
+            .add_trial(key.repeat, values.metric_value, Some(end));
+    })?;
+
+    for (cell, trials) in trials {
+        trials.ends.sort_unstable_by_key(|(repeat, _)| *repeat);
+        if unsampled.contains(cell) {
+            trials.ends.clear();
+        }
+    }
+
+    Ok(())
 }
 
 impl CellTrials {

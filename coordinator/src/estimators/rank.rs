@@ -53,14 +53,7 @@ impl Ranks {
     /// Ranks contenders, each with its ends in the order of repeats.
     pub fn from_ends(contenders: &[&[(u32, TrialEnd)]], larger_is_better: bool) -> Self {
         let size = contenders.len();
-        let mut ends: BTreeMap<u32, Vec<(usize, TrialEnd)>> = BTreeMap::new();
-
-        for (at, own) in contenders.iter().enumerate() {
-            own.iter()
-                .for_each(|(repeat, end)| ends.entry(*repeat).or_default().push((at, *end)));
-        }
-
-        let (repeats, mut by_repeat): (Vec<u32>, Vec<RepeatRanks>) = ends
+        let (repeats, mut by_repeat): (Vec<u32>, Vec<RepeatRanks>) = group_by_repeat(contenders)
             .into_iter()
             .map(|(repeat, ends)| {
                 let ranks = RepeatRanks {
@@ -216,6 +209,17 @@ fn mean_of_finite(ends: &[(u32, TrialEnd)]) -> Option<f64> {
     });
     let (sum, n) = finite.fold((0.0, 0.0), |(sum, n), value| (sum + value, n + 1.0));
     (n > 0.0).then(|| sum / n)
+}
+
+/// The ends of each repeat, each with the index of its contender.
+fn group_by_repeat(contenders: &[&[(u32, TrialEnd)]]) -> BTreeMap<u32, Vec<(usize, TrialEnd)>> {
+    let mut ends: BTreeMap<u32, Vec<(usize, TrialEnd)>> = BTreeMap::new();
+    for (at, own) in contenders.iter().enumerate() {
+        for (repeat, end) in *own {
+            ends.entry(*repeat).or_default().push((at, *end));
+        }
+    }
+    ends
 }
 
 /// For each end of one repeat, twice the number of the `size` contenders that did better; see [`RepeatRanks::beaten`].

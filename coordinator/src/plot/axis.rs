@@ -90,17 +90,15 @@ impl AxisScale {
         let digits =
             (libm::floor(libm::log10(size) + 1e-9) - libm::floor(libm::log10(step) + 1e-9) + 1.0)
                 .max(3.0);
-        let label = |x: f64| {
-            if (1e-3..1e6).contains(&size) {
-                format_fixed(x, decimals)
-            } else {
-                format_scientific(x, digits as usize)
-            }
-        };
-
         (first..=last)
             .map(|i| i as f64 * step)
-            .map(|x| (x, label(x)))
+            .map(|x| {
+                if (1e-3..1e6).contains(&size) {
+                    (x, format_fixed(x, decimals))
+                } else {
+                    (x, format_scientific(x, digits as usize))
+                }
+            })
             .collect()
     }
 
