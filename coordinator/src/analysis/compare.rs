@@ -143,6 +143,18 @@ impl CompareQuery {
         let there = baseline
             .and_then(|cell| trials.get(&cell))
             .unwrap_or(&empty);
+        let paired = self.compare_common_repeats(here, there);
+
+        CellContrast {
+            values: spec.grid.axis_values(cell),
+            note: self.describe_contrast(&paired, here, there, baseline.is_some()),
+            paired,
+            sign_holm: None,
+            wilcoxon_holm: None,
+        }
+    }
+
+    fn compare_common_repeats(&self, here: &CellTrials, there: &CellTrials) -> PairedDifferences {
         let pairs = pair_common_repeats(&here.values, &there.values);
         let both: Vec<(f64, f64)> = pairs.iter().map(|(_, pair)| *pair).collect();
         let mut paired = PairedDifferences::from_pairs(&both, self.level);
@@ -152,13 +164,7 @@ impl CompareQuery {
             paired.apply_crossing(&both, &repeats, crossing, self.level);
         }
 
-        CellContrast {
-            values: spec.grid.axis_values(cell),
-            note: self.describe_contrast(&paired, here, there, baseline.is_some()),
-            paired,
-            sign_holm: None,
-            wilcoxon_holm: None,
-        }
+        paired
     }
 
     /// Why there is nothing to compare.

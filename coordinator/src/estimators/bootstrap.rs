@@ -35,14 +35,14 @@ pub fn bca_interval(sample: &Sample, level: f64, stream: &mut RandomStream) -> O
         return None;
     }
 
-    let mut resample = || {
+    let means = (0..RESAMPLES).map(|_| {
         let draws = (0..n).map(|_| drawn[stream.next_below(n) as usize]);
         let (above, values) = draws.fold((0.0, 0.0), |(above, n), x| {
             (above + x.deviation_sum, n + f64::from(x.n))
         });
         above / values
-    };
-    let means = Sample::new((0..RESAMPLES).map(|_| resample()).collect());
+    });
+    let means = Sample::new(means.collect());
 
     let [skew, squares] = [3, 2].map(|power| {
         drawn

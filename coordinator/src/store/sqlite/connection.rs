@@ -115,10 +115,7 @@ fn insert_trial(
         return Ok(false);
     }
 
-    let data = encode_curve(&result.curve);
-    let curve = sqlite
-        .prepare_cached("INSERT INTO curves (data, checksum) VALUES (?1, ?2)")?
-        .insert(params![data, curve_checksum(sweep, result.key, &data)])?;
+    let curve = insert_curve(sqlite, sweep, result)?;
     sqlite
         .prepare_cached(
             "INSERT INTO trials (sweep, cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, curve, isa,
@@ -145,6 +142,15 @@ fn insert_trial(
 
     insert_predictions(sqlite, sweep, result)?;
     Ok(true)
+}
+
+/// Inserts the curve of a trial; its number.
+fn insert_curve(sqlite: &Connection, sweep: i64, result: &TrialResult) -> Result<i64, StoreError> {
+    let data = encode_curve(&result.curve);
+    let checksum = curve_checksum(sweep, result.key, &data);
+    Ok(sqlite
+        .prepare_cached("INSERT INTO curves (data, checksum) VALUES (?1, ?2)")?
+        .insert(params![data, checksum])?)
 }
 
 /// Inserts the predictions of a trial, if it has some.
