@@ -526,7 +526,7 @@ mod tests {
             ranks.unweighted_mean_ranks()
         );
 
-        // One that met the worst of them in a repeat that nobody else has.
+        // A contender that met the worst of them in a repeat that no other one has.
         let mut cells: Vec<Vec<(u32, f64)>> = cells[..20].to_vec();
         cells[0].push((50, 0.0));
         cells.push(vec![(50, 1.0)]);

@@ -267,11 +267,11 @@ impl Sample {
     /// Mean of what is left when ⌊share·n⌋ values are taken off at each end; from 1 value on.
     pub fn trimmed_mean(&self, share: f64) -> Option<f64> {
         let cut = (share * self.n() as f64 + 1e-9) as usize;
-        let kept = self
+        let middle = self
             .sorted
             .get(cut..self.n().checked_sub(cut)?)
-            .filter(|kept| !kept.is_empty())?;
-        Some(compensated_sum(kept.iter().copied()) / kept.len() as f64)
+            .filter(|middle| !middle.is_empty())?;
+        Some(compensated_sum(middle.iter().copied()) / middle.len() as f64)
     }
 
     /// Smallest value.

@@ -152,7 +152,7 @@ fn power_label(x: f64) -> String {
     }
 }
 
-/// `5e−4`, in at most so many digits.
+/// `5e−4`, with at most `digits` digits.
 fn format_scientific(x: f64, digits: usize) -> String {
     if x == 0.0 {
         return "0".to_owned();

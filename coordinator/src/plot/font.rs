@@ -27,9 +27,9 @@ pub(super) fn truncate_to_width(text: &str, size: f64, room: f64) -> String {
         return text.to_owned();
     }
 
-    let mut kept: Vec<char> = text.chars().collect();
-    while kept.pop().is_some() {
-        let cut = format!("{}…", kept.iter().collect::<String>().trim_end());
+    let mut shortened: Vec<char> = text.chars().collect();
+    while shortened.pop().is_some() {
+        let cut = format!("{}…", shortened.iter().collect::<String>().trim_end());
         if text_width(&cut, size) <= room {
             return cut;
         }

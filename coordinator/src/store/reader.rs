@@ -58,7 +58,7 @@ pub trait StoreReader: Send {
     ) -> Result<Vec<Damage>, StoreError>;
 
     /// Hands out which files of weights the rows of a sweep name, in the order (cell, repeat); the rows of which that
-    /// cannot be told. Nothing else of a row is looked at.
+    /// is not known. Nothing else of a row is read.
     ///
     /// # Errors
     /// The store cannot be read.

@@ -24,7 +24,7 @@ pub(super) struct EffectsDesign {
     pub(super) cells: Vec<u64>,
     /// Factors with at least two levels.
     pub(super) factors: Vec<DesignFactor>,
-    /// Axes of which one value is left.
+    /// Axes that have one value in all cells.
     pub(super) constant_axes: Vec<usize>,
     /// All columns, the mean's first.
     pub(super) columns: ModelColumns,
@@ -124,7 +124,7 @@ impl DesignFactor {
         }
     }
 
-    /// One column per level but the last, of which it takes the other side.
+    /// One column per level but the last, which has the opposite sign in each.
     fn contrast_columns(&self) -> Vec<Vec<f64>> {
         let last = self.levels.len() - 1;
         (0..last)

@@ -261,11 +261,11 @@ impl Heatmap {
 
     /// Whether a cell is marked by how many of its trials diverged.
     fn is_marked(&self, cell: &HeatmapCell) -> bool {
-        let told = matches!(
+        let is_of_outcomes = matches!(
             self.counted_trials,
             CountedTrials::Completed | CountedTrials::Both
         );
-        told && cell.value.is_some() && cell.trials[1] > 0
+        is_of_outcomes && cell.value.is_some() && cell.trials[1] > 0
     }
 
     /// Whether a cell has no number since all of its trials diverged.

@@ -124,11 +124,11 @@ impl PostgresStore {
         &self,
         work: impl FnOnce(&PgSession) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut kept = self
+        let mut open_session = self
             .leadership_session
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let session = match kept.take() {
+        let session = match open_session.take() {
             Some(session) => session,
             None => {
                 let session = self
@@ -140,7 +140,7 @@ impl PostgresStore {
         };
         let result = work(&session)?;
 
-        *kept = Some(session);
+        *open_session = Some(session);
         Ok(result)
     }
 }

@@ -55,7 +55,7 @@ struct SqliteState {
     epoch: u64,
     /// Whether it has led in this epoch.
     has_led: bool,
-    /// The files that the writer has open, for as long as it has: the log goes with whoever closes the database last.
+    /// The files that the writer has open, for as long as it has: the process that closes the database last removes the log.
     writer_files: Weak<DatabaseFiles>,
     /// The database alone, since it was first written.
     database_file: Option<Arc<DatabaseFiles>>,
