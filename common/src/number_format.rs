@@ -1,5 +1,5 @@
 //! Numbers for people: as many digits as say something, and of several numbers as many as tell them apart. Machines get every digit
-//! ([`number`]).
+//! ([`format_significant`]).
 
 use std::collections::HashSet;
 

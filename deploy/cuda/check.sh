@@ -97,7 +97,7 @@ train() {
     done
     [[ -n $url ]] || give_up 2 "the coordinator did not start: $(tail -n3 "$store.log")"
     echo "$url" >"$store.url"
-    "$dir/ergodic-worker" --join "$url" --device "$device" --slots 1 >"$store.worker" 2>&1 &
+    "$dir/ergodic-worker" --coordinator "$url" --device "$device" --slots 1 >"$store.worker" 2>&1 &
     running+=($!)
     # A class of CUDA is settled by the worker that has joined.
     for _ in {1..300}; do

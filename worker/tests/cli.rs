@@ -41,7 +41,7 @@ fn it_knows_its_version_and_measures_the_machine() {
 #[test]
 fn what_it_cannot_do_is_said_in_words() {
     for (args, word) in [
-        (&[][..], "--join"),
+        (&[][..], "--coordinator"),
         (&["--join", "not a url"], "http://"),
         (&["--join", "http://127.0.0.1:1", "--isa", "avx9"], "avx2"),
         (&["bench", "--isa", "avx9"], "avx2"),

@@ -94,7 +94,7 @@ pub fn is_shape_field(path: &str) -> bool {
         || matches!(path, "model.fixed_head" | "model.init.file")
 }
 
-/// Paths of fields that some trials do not use: they are left out of [`TrialConfig::fields`] there.
+/// Paths of fields that some trials do not use: they are left out of [`TrialConfig::identity_fields`] there.
 pub fn can_be_unused(path: &str) -> bool {
     matches!(
         path,

@@ -53,7 +53,7 @@ pub struct WordExpr {
 }
 
 impl Expr {
-    /// Parses `text` as a version of the grammar of sweep files does ([`GRAMMAR`](crate::grammar::GRAMMAR)). Dotted names such as
+    /// Parses `text` as a version of the grammar of sweep files does ([`GRAMMAR`](crate::spec_file::grammar::GRAMMAR)). Dotted names such as
     /// `model.init.scale` are names.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use crate::spec_file::node::{SpecTable, SpecValue};
 
 impl SpecSource {
     /// The hash of all that the file says, its settings and the content of the files that it names included: two files of one
-    /// meaning ask for the same sweep. `None` for what cannot be read, which is for [`Spec::read`](crate::Spec::read) to say.
+    /// meaning ask for the same sweep. `None` for what cannot be read, which is for [`Spec::read_new`](crate::Spec::read_new) to say.
     pub fn compute_meaning_hash(&self) -> Option<[u8; 32]> {
         let document = self.read_document().ok()?;
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");

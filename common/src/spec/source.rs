@@ -130,7 +130,7 @@ impl SpecSource {
     }
 
     /// The paths of files that the text and the settings name, as they stand there. What cannot be read names none: that
-    /// is for [`Spec::read`] to say.
+    /// is for [`Spec::read_new`](crate::Spec::read_new) to say.
     pub fn named_files(&self) -> Vec<String> {
         let Ok(document) = self.read_document() else {
             return Vec::new();

@@ -1,6 +1,6 @@
 //! Which rows of a table are the best, and which cannot be distinguished from the best.
 //!
-//! Cells are ordered by [`rank`](super::rank). A row is left in the set of those that may be the best unless its trials are worse
+//! Cells are ordered by [`rank`](crate::estimators::rank). A row is left in the set of those that may be the best unless its trials are worse
 //! than those of the row that looks best, repeat by repeat, at a level that allows for having looked for it: of k rows, 5 %/(k − 1)
 //! on one side. So the set contains the truly best row in 95 % of all cases (multiple comparisons with the best, Hsu 1981, with
 //! Bonferroni's correction). What is compared are values by a paired t test, or, where one of both rows has trials that diverged,
@@ -95,7 +95,7 @@ pub fn find_contenders(spec: &Spec, cells: &BTreeMap<u64, CellEnds>) -> Vec<u64>
         .unwrap_or_default()
 }
 
-/// Rows, each of some cells, in their order from the best one on, by a metric by which they are [ranked](unranked). Cells without any
+/// Rows, each of some cells, in their order from the best one on, by a metric by which they are [ranked](unranked_reason). Cells without any
 /// trial that completed or diverged have no place; nor have rows of several cells of which these have ended in no repeat together.
 pub fn rank_rows(
     spec: &Spec,

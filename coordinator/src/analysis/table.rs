@@ -59,8 +59,11 @@ impl TableQuery {
         let members: Vec<Vec<u64>> = groups
             .values()
             .map(|group| {
-                let has_begun = group.cells.len() as u64 >= group.cell_count;
-                has_begun.then(|| group.cells.clone()).unwrap_or_default()
+                if group.cells.len() as u64 >= group.cell_count {
+                    group.cells.clone()
+                } else {
+                    Vec::new()
+                }
             })
             .collect();
         let places = match is_ranked {

@@ -21,93 +21,91 @@ use crate::client::render::{OutputTarget, RowFormat, RowSelection, TextFormat};
 
 /// Sweeps of repeated trainings, on every machine you can spare.
 #[derive(Debug, Parser)]
-#[command(name = "ergodic", version = BUILD, about, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "ergodic", version = BUILD, about, max_term_width = 100)]
 pub struct ErgodicCli {
     /// What to do.
     #[command(subcommand)]
     pub command: CliCommand,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,\n\
-5 no such sweep, trial, axis or metric, 6 versions do not fit, 70 internal error, 130 interrupted.\n\
-ERGODIC_LOG sets the log level (error, warn, info, debug).";
-
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
-    /// Run a sweep on this machine: coordinator, workers, progress, and the table at the end
+    /// Run a sweep on this machine, with a coordinator and workers, and print its table
     Run(RunArgs),
-    /// Check a sweep file and show what it would be; nothing is stored
+    /// Check a sweep file and show its cells, trials and data; stores nothing
     Plan(PlanArgs),
-    /// Serve as coordinator; prints its address on stdout once it is ready
+    /// Start a coordinator; prints its address once it is ready
     Serve(ServeArgs),
-    /// Launch a sweep; prints its id, alone, on stdout
+    /// Launch a sweep on a coordinator; prints its id
     Launch(LaunchArgs),
     /// List sweeps
     List(ListArgs),
-    /// How a sweep is doing
+    /// Show the progress of a sweep
     Status(StatusArgs),
-    /// Follow a sweep to its end
+    /// Follow the progress of a sweep until it ends
     Watch(WatchArgs),
     /// List workers
     Workers(ListArgs),
-    /// Why is it not running, why did it fail
+    /// Explain why a sweep or a trial is not running, or why it failed
     Explain(ExplainArgs),
-    /// Run a trial again, here, and compare its bits with the stored ones
+    /// Run one trial again on this machine and compare its bits with the stored ones
     Replay(ReplayArgs),
-    /// Statistics per cell
+    /// Print statistics per cell
     Table(TableArgs),
-    /// Draw a picture: heat map, curves, distributions, paired differences or phase diagram, as SVG or PNG
+    /// Draw a heat map, curves, distributions, paired differences or a phase diagram
     Plot(PlotArgs),
-    /// Write a page with tables, figures, provenance and the sweep file, which needs nothing else
+    /// Write one self-contained HTML page with tables, figures and provenance
     Report(ReportArgs),
-    /// One row per trial, ordered by cell and repeat
+    /// Print one row per trial
     Trials(TrialsArgs),
-    /// Statistics per cell and step
+    /// Print statistics per cell and step
     Curves(CurvesArgs),
-    /// Cells against a baseline, repeat by repeat: difference, interval, tests, and what pairing saved
+    /// Compare cells with a baseline by paired differences and tests
     Compare(CompareArgs),
-    /// How far what cells predict for the probe set is apart, beside what chance makes of it
+    /// Measure the distance between cells' predictions for the probe set
     Distance(DistanceArgs),
-    /// What each axis does, where the variance is, and which cells may be the best
+    /// Estimate the effect of each axis, and which cells may be the best
     ///
-    /// Cells are ordered by the mean ranks of their trials within repeats. Cells marked with a hollow star cannot be told from the best
-    /// one: the set contains the truly best cell in 95 % of all cases. p(best) is the share of resamples of whole repeats in which a
-    /// cell is the best; it is not the probability that it is, but more for the cell that was lucky: of 20 equal cells, the one that
-    /// looks best gets 0.39.
+    /// Cells are ordered by the mean rank of their trials within each repeat. A hollow star marks the cells that cannot be told from
+    /// the best one: in 95 % of all cases this set contains the truly best cell. p(best) is the share of resamples of whole repeats in
+    /// which a cell is the best. It is not the probability that the cell is the best: it favours the cell that was lucky. Of 20 equal
+    /// cells, the one that looks best gets 0.39.
     Effects(EffectsArgs),
-    /// What each random stream that a sweep crosses does to a metric's variance
+    /// Split a metric's variance by the random streams that a sweep crosses
     Variance(VarianceArgs),
-    /// What trials predicted for the probe set, one row per trial, step and test image
+    /// Print predictions for the probe set: one row per trial, step and image
     Predictions(PredictionsArgs),
-    /// Write a sweep's cells, trials, curves and predictions as Parquet, into a directory or an object store
+    /// Export a sweep as Parquet files to a directory or an object store
     Export(ExportArgs),
-    /// Ask trials, curves, cells and predictions of one or several sweeps in SQL (if the program was built with it)
+    /// Query sweeps in SQL (in builds with the feature `sql`)
     Sql(SqlArgs),
-    /// Fetch the weights that a trial kept, as a safetensors file in PyTorch's layout
+    /// Download a trial's weights as a safetensors file in PyTorch's layout
     Weights(WeightsArgs),
-    /// Hold a sweep: what is begun is finished, nothing more is given out
+    /// Pause a sweep: running trials finish, no new ones start
     Pause(SteerArgs),
-    /// Let a paused sweep go on
+    /// Resume a paused sweep
     Resume(SteerArgs),
-    /// Stop a sweep; results already stored stay
+    /// Cancel a sweep; stored results stay
     Cancel(SteerArgs),
-    /// Run a sweep's failed trials again, and audits that failed or that nobody could make
+    /// Run failed trials again, and audits that failed or never found a second worker
     Retry(SteerArgs),
-    /// More of a sweep: more repeats, or what another sweep file adds to it; only what is missing is run
+    /// Add repeats or cells to a sweep; only what is missing is run
     Extend(ExtendArgs),
-    /// Remove sweeps that have ended, with their results and the files that no other sweep needs
+    /// Remove sweeps with their results
     Rm(RemoveArgs),
-    /// Write everything that a coordinator keeps into a file, as of one moment, while it goes on
+    /// Write a consistent backup of a running coordinator to a file
     Backup(BackupArgs),
-    /// Make a store out of such a file, of whichever kind
+    /// Create a store from a backup
     Restore(RestoreArgs),
-    /// Make, list and revoke the tokens that a coordinator asks for
+    /// Create, list and revoke tokens
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Give a sweep another priority or weight among those that share workers
-    Share(ShareArgs),
-    /// Measure what Ergodic itself costs
+    /// Change a sweep's priority or weight
+    Update(UpdateArgs),
+    /// Estimate how many repeats a precision takes
+    SampleSize(SampleSizeArgs),
+    /// Measure the overhead of Ergodic itself
     #[command(subcommand)]
     Bench(BenchCommand),
 }
@@ -196,7 +194,7 @@ pub struct SpecArgs {
 /// `ergodic run`
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The sweep file; with --dir, an unfinished sweep there: its id, or a unique beginning of it
+    /// The sweep file; with --store, an unfinished sweep there: its id, or a unique prefix of it
     #[arg(value_name = "SPEC|ID")]
     pub what: String,
     /// Override a field, as in train.epochs=5; may be given several times
@@ -208,8 +206,8 @@ pub struct RunArgs {
     /// Trials each of them runs at a time [default: one per core, shared by the workers]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub slots: Option<u32>,
-    /// Where results are kept; an unfinished run of the same sweep there is continued [default: ergodic-runs/NAME]
-    #[arg(long, value_name = "DIR")]
+    /// Directory for the results; an unfinished run of the same sweep there is continued [default: ergodic-runs/NAME]
+    #[arg(long = "store", value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Run all trials, also those of which the results are there
     #[arg(long)]
@@ -237,14 +235,14 @@ pub struct RunArgs {
 /// `ergodic plan`
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The sweep file; with --precision, a sweep that has some results: its id, a unique beginning of it, or "latest", your last one
-    #[arg(value_name = "SPEC|ID")]
+    /// The sweep file
+    #[arg(value_name = "SPEC")]
     pub what: String,
     /// Override a field of the file, as in train.epochs=5; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "precision")]
     pub settings: Vec<String>,
-    /// What it takes to know the mean of a metric in every cell to plus or minus this, with 95 % confidence
-    #[arg(long, value_name = "METRIC=HALF_WIDTH", value_parser = parse_precision)]
+    /// The older form of `ergodic sample-size`
+    #[arg(long, hide = true, value_name = "METRIC=HALF_WIDTH", value_parser = parse_precision)]
     pub precision: Option<(String, f64)>,
     /// Directory with datasets, to look at the one that the sweep names
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
@@ -257,9 +255,25 @@ pub struct PlanArgs {
     pub format: TextFormat,
 }
 
+/// `ergodic sample-size`
+#[derive(Debug, Args)]
+pub struct SampleSizeArgs {
+    /// A sweep with some results: its id, a unique prefix of it, or "latest", your last one
+    pub id: String,
+    /// Metric and half-width of the 95 % confidence interval of its mean in every cell, as in test_acc=±0.001
+    #[arg(value_name = "METRIC=±WIDTH", value_parser = parse_precision)]
+    pub precision: (String, f64),
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: ConnectionArgs,
+}
+
 fn parse_precision(text: &str) -> Result<(String, f64), String> {
     let (metric, width) = text.split_once('=').unwrap_or_default();
-    match width.trim().parse::<f64>() {
+    match width.trim().trim_start_matches('±').trim().parse::<f64>() {
         Ok(width) if width.is_finite() && width > 0.0 => Ok((metric.trim().to_owned(), width)),
         _ => Err("expected a metric and a number above 0, as in test_acc=0.001".into()),
     }
@@ -286,7 +300,7 @@ pub struct ServeArgs {
     )]
     pub store: PathBuf,
     /// Directory for datasets and weights, needed with a database [default: data, in the store's directory]
-    #[arg(long, env = "ERGODIC_FILES", value_name = "DIR")]
+    #[arg(long = "artifacts", env = "ERGODIC_FILES", value_name = "DIR")]
     pub files: Option<PathBuf>,
     /// Where dataset files are
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
@@ -297,7 +311,7 @@ pub struct ServeArgs {
     /// Listen beyond this machine without TLS, and ask nobody who they are
     #[arg(long)]
     pub insecure: bool,
-    /// Directory of the coordinator's certificate authority and tokens [default: auth in the store, or in --files]
+    /// Directory of the coordinator's certificate authority and tokens [default: auth in the store, or in --artifacts]
     #[arg(long, env = "ERGODIC_AUTH_DIR", value_name = "DIR")]
     pub auth_dir: Option<PathBuf>,
     /// PEM file of a certificate from elsewhere, with those it comes from
@@ -325,7 +339,7 @@ pub struct ServeArgs {
     #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
     pub log_format: LogFormat,
     /// Check curves and predictions, too, before serving; what is damaged is set aside, and its trials are run again
-    #[arg(long)]
+    #[arg(long = "verify-store")]
     pub check: bool,
     /// A silent worker loses its leases after this time
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
@@ -366,7 +380,7 @@ pub struct ListArgs {
 /// Commands about one sweep.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -379,7 +393,7 @@ pub struct StatusArgs {
 /// `ergodic watch`
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -389,12 +403,12 @@ pub struct WatchArgs {
 /// `ergodic pause`, `resume`, `cancel` and `retry`
 #[derive(Debug, Args)]
 pub struct SteerArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: ConnectionArgs,
-    /// Take "latest" for granted, whatever it is
+    /// Do not ask which sweep "latest" is
     #[arg(long, short)]
     pub yes: bool,
 }
@@ -402,7 +416,7 @@ pub struct SteerArgs {
 /// `ergodic extend`
 #[derive(Debug, Args)]
 pub struct ExtendArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     /// A sweep file with all its cells and more: it is launched as a new sweep that begins with the results of this one
     #[arg(required_unless_present = "repeats")]
@@ -416,7 +430,7 @@ pub struct ExtendArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: ConnectionArgs,
-    /// Take "latest" for granted, whatever it is
+    /// Do not ask which sweep "latest" is
     #[arg(long, short)]
     pub yes: bool,
 }
@@ -441,14 +455,14 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR|URL")]
     pub store: PathBuf,
     /// Directory for datasets and weights, needed with a database [default: data, in the store's directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long = "artifacts", value_name = "DIR")]
     pub files: Option<PathBuf>,
 }
 
 /// `ergodic rm`
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
-    /// The sweeps: ids, unique beginnings of them, or "latest", your last one
+    /// The sweeps: ids, unique prefixes of them, or "latest", your last one
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
     #[command(flatten)]
@@ -457,23 +471,23 @@ pub struct RemoveArgs {
     /// Cancel those that have not ended
     #[arg(long)]
     pub force: bool,
-    /// Remove them from this folder of `ergodic run`, which no coordinator serves
-    #[arg(long, value_name = "DIR")]
+    /// Remove them from this directory of `ergodic run`, which no coordinator serves
+    #[arg(long = "store", value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Take "latest" for granted, whatever it is
+    /// Do not ask which sweep "latest" is
     #[arg(long, short)]
     pub yes: bool,
 }
 
-/// `ergodic share`
+/// `ergodic update`
 #[derive(Debug, Args)]
-pub struct ShareArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+pub struct UpdateArgs {
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: ConnectionArgs,
-    /// From -100 to 100: a sweep of a lower one is given what one of a higher one cannot use
+    /// From -100 to 100: sweeps of a higher priority get workers first
     #[arg(
         long,
         value_name = "N",
@@ -484,7 +498,7 @@ pub struct ShareArgs {
     /// Above 0: sweeps of the same priority share workers in proportion to their weights
     #[arg(long, value_name = "W")]
     pub weight: Option<f64>,
-    /// Take "latest" for granted, whatever it is
+    /// Do not ask which sweep "latest" is
     #[arg(long, short)]
     pub yes: bool,
 }
@@ -492,7 +506,7 @@ pub struct ShareArgs {
 /// `ergodic explain`
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     /// A trial of it, as cell/repeat
     pub trial: Option<TrialKey>,
@@ -507,7 +521,7 @@ pub struct ExplainArgs {
 /// `ergodic replay`
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     /// A trial of it, as cell/repeat
     pub trial: TrialKey,
@@ -534,7 +548,7 @@ pub struct ReplayArgs {
 /// `ergodic table`
 #[derive(Debug, Args)]
 pub struct TableArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -584,7 +598,7 @@ impl OutputArgs {
     /// What they choose.
     ///
     /// # Errors
-    /// As for [`Sink::of`].
+    /// As [`OutputTarget::from_options`] has it.
     pub fn into_output_target(self) -> Result<OutputTarget, UserError> {
         OutputTarget::from_options(self.output, self.format)
     }
@@ -593,7 +607,7 @@ impl OutputArgs {
 /// `ergodic trials`
 #[derive(Debug, Args)]
 pub struct TrialsArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -641,7 +655,7 @@ impl SelectionArgs {
 /// `ergodic plot`
 #[derive(Debug, Args)]
 pub struct PlotArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -677,7 +691,7 @@ pub struct PlotArgs {
     #[allow(missing_docs)]
     pub selection: SelectionArgs,
     /// The metric on a logarithmic scale
-    #[arg(long, alias = "log-y")]
+    #[arg(long = "log-scale")]
     pub log: bool,
     /// Title [default: the sweep's name and the metric]
     #[arg(long, value_name = "TEXT")]
@@ -693,7 +707,7 @@ pub struct PlotArgs {
 /// `ergodic report`
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -706,7 +720,7 @@ pub struct ReportArgs {
 /// `ergodic curves`
 #[derive(Debug, Args)]
 pub struct CurvesArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -725,7 +739,7 @@ pub struct CurvesArgs {
 /// `ergodic compare`
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -750,7 +764,7 @@ pub struct CompareArgs {
 /// `ergodic distance`
 #[derive(Debug, Args)]
 pub struct DistanceArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -772,7 +786,7 @@ pub struct DistanceArgs {
 /// `ergodic effects`
 #[derive(Debug, Args)]
 pub struct EffectsArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -800,7 +814,7 @@ pub struct EffectsArgs {
 /// `ergodic variance`
 #[derive(Debug, Args)]
 pub struct VarianceArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -822,7 +836,7 @@ pub struct VarianceArgs {
 /// `ergodic predictions`
 #[derive(Debug, Args)]
 pub struct PredictionsArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -838,7 +852,7 @@ pub struct PredictionsArgs {
 /// `ergodic export`
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     /// A directory, or s3://BUCKET/PREFIX: the dataset is in sweeps/ID below it, and if there is one, new rows are added
     #[arg(short, long, value_name = "DIR|URL")]
@@ -856,7 +870,7 @@ pub struct ExportArgs {
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME", requires = "follow")]
     pub every: Duration,
     /// Write all rows again, into few files
-    #[arg(long)]
+    #[arg(long = "rewrite")]
     pub anew: bool,
 }
 
@@ -873,7 +887,7 @@ pub enum ExportFormat {
 pub struct SqlArgs {
     /// A query of the tables sweeps, cells, trials, curves and predictions; `SHOW COLUMNS FROM trials` tells what is in them
     pub query: String,
-    /// A sweep: its id, a unique beginning of it, or "latest", your last one; may be given several times [default: all]
+    /// A sweep: its id, a unique prefix of it, or "latest", your last one; may be given several times [default: all]
     #[arg(long = "sweep", value_name = "ID")]
     pub sweeps: Vec<String>,
     /// Where `ergodic export` wrote: a directory, or s3://BUCKET/PREFIX [default: what the coordinator has now]
@@ -890,7 +904,7 @@ pub struct SqlArgs {
 /// `ergodic weights`
 #[derive(Debug, Args)]
 pub struct WeightsArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest", your last one
+    /// The sweep: its id, a unique prefix of it, or "latest", your last one
     pub id: String,
     /// A trial of it, as cell/repeat
     pub trial: TrialKey,
@@ -1026,15 +1040,4 @@ pub struct BenchOverheadArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::cli::args::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        ErgodicCli::command().debug_assert();
-    }
 }

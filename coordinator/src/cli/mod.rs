@@ -1,15 +1,16 @@
 //! The program `ergodic`: reads the command line, carries out the command, turns errors into exit codes.
 
 pub mod args;
+pub mod command;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::{
-    BenchCommand, CliCommand, CurvesArgs, ErgodicCli, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs,
-    PoolingWeight, RemoveArgs, ServeArgs, SqlArgs, SteerArgs, TableArgs, TokenCommand, TrialsArgs,
+    BenchCommand, CliCommand, ConnectionArgs, CurvesArgs, ExtendArgs, LaunchArgs, PlanArgs,
+    PlotArgs, PoolingWeight, RemoveArgs, ServeArgs, SqlArgs, SteerArgs, TableArgs, TokenCommand,
+    TrialsArgs,
 };
-use clap::Parser;
 use ergodic_common::ErrorCode;
 use ergodic_proto::channel::connect::ClientAuth;
 use ergodic_proto::status::UserError;
@@ -42,7 +43,7 @@ use crate::{failpoint, restore};
 
 /// Runs the program.
 pub fn run_cli() -> ExitCode {
-    let cli = ErgodicCli::parse();
+    let cli = command::parse_command_line();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -202,9 +203,12 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
             token::revoke_token(&mut args.target.connect().await?, &args.id).await?;
             Ok(CommandOutcome::Done)
         }
-        CliCommand::Share(args) => {
+        CliCommand::SampleSize(args) => {
+            run_sample_size(&args.target, &args.id, &args.precision, args.format).await
+        }
+        CliCommand::Update(args) => {
             let mut client = args.target.connect().await?;
-            let id = resolve_sweep_to_change(&mut client, &args.id, "share", args.yes).await?;
+            let id = resolve_sweep_to_change(&mut client, &args.id, "update", args.yes).await?;
             let status =
                 commands::update_share(&mut client, &id, args.priority, args.weight).await?;
             print_output(commands::render_status(&status, TextFormat::Table))
@@ -412,17 +416,24 @@ async fn remove_sweeps(client: &mut Client, args: &RemoveArgs) -> Result<(), Use
 }
 
 async fn run_plan(args: &PlanArgs) -> Result<CommandOutcome, UserError> {
-    if let Some((metric, ci95)) = &args.precision {
-        let (mut client, id) = connect_to_sweep(&args.target, &args.what).await?;
-        return print_output(
-            sample_size::estimate_sample_size(&mut client, &id, metric, *ci95, args.format).await?,
-        );
+    if let Some(precision) = &args.precision {
+        return run_sample_size(&args.target, &args.what, precision, args.format).await;
     }
 
     let file = commands::read_sweep_file(&args.what, &args.settings)?;
     let spec = commands::read_launch_spec(&file.source)?;
     let looks = plan::inspect_data(&file, &spec, args.data_dir.as_deref())?;
     print_output(plan::render_plan(&spec, looks.as_ref(), args.format))
+}
+
+async fn run_sample_size(
+    target: &ConnectionArgs,
+    id: &str,
+    (metric, ci95): &(String, f64),
+    format: TextFormat,
+) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = connect_to_sweep(target, id).await?;
+    print_output(sample_size::estimate_sample_size(&mut client, &id, metric, *ci95, format).await?)
 }
 
 async fn run_serve(args: ServeArgs) -> Result<CommandOutcome, UserError> {

@@ -236,7 +236,9 @@ impl Core {
     fn explain_capacity(&self, sweep: &Sweep, lines: &mut Vec<String>) {
         let (able, slots) = self.capacity_for(&sweep.spec);
         if !self.workers.values().any(|worker| worker.connected) {
-            lines.push("No worker is joined: start one with `ergodic-worker --join URL`.".into());
+            lines.push(
+                "No worker is joined: start one with `ergodic-worker --coordinator URL`.".into(),
+            );
         } else if able == 0 {
             self.explain_missing_class(&sweep.spec.numerics, lines);
         } else {

@@ -53,7 +53,7 @@ pub fn draw_distributions(
 
     if let Some(x) = all().find(|x| log && *x <= 0.0) {
         return Err(format!(
-            "{metric} is {x} in a trial, which has no place on a logarithmic scale: leave out --log"
+            "{metric} is {x} in a trial, which has no place on a logarithmic scale: leave out --log-scale"
         ));
     }
 

@@ -645,7 +645,7 @@ fn what_cannot_be_drawn_is_said() {
     };
     assert!(
         heatmap::draw_heatmap(&negative, &look("log"))
-            .is_err_and(|e| e.contains("leave out --log"))
+            .is_err_and(|e| e.contains("leave out --log-scale"))
     );
 
     let nothing = CurvesPlot {
@@ -820,8 +820,8 @@ fn colours_that_say_more_or_less_than_the_numbers_are_told() {
     assert!(of(|at| 0.1 + 1e-5 * at as f64, 9e-4).contains("intervals of all cells overlap"));
 
     assert!(!of(|at| 0.1 + 1e-2 * at as f64, 9e-4).contains("overlap"));
-    assert!(of(|at| if at == 3 { 1e9 } else { 0.1 }, 0.01).contains("--log"));
-    assert!(!of(|at| libm::exp10(0.1 * at as f64), 0.01).contains("--log"));
+    assert!(of(|at| if at == 3 { 1e9 } else { 0.1 }, 0.01).contains("--log-scale"));
+    assert!(!of(|at| libm::exp10(0.1 * at as f64), 0.01).contains("--log-scale"));
 }
 
 #[test]

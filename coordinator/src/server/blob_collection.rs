@@ -60,7 +60,7 @@ pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result
 
     append_signature(folder, identity).map_err(|error| {
         let message = format!(
-            "--files {}: the folder of files cannot be signed: {error}",
+            "--artifacts {}: the folder of files cannot be signed: {error}",
             folder.display()
         );
         UserError::new(ErrorCode::Internal, message)
@@ -133,7 +133,7 @@ pub(super) fn check_sole_owner(folder: &Path, identity: Option<i64>) -> Result<(
         {
             "there were files in the folder before this store came to it, and they may be those of another one".into()
         } else {
-            "the folder holds the files of another store, too: give each store its own with --files"
+            "the folder holds the files of another store, too: give each store its own with --artifacts"
                 .into()
         },
     )
@@ -285,7 +285,7 @@ mod tests {
             assert!(
                 check_sole_owner(dir.path(), Some(identity))
                     .expect_err("both have files")
-                    .contains("--files")
+                    .contains("--artifacts")
             );
         }
 

@@ -190,12 +190,12 @@ pub(crate) fn resolve_files_dir(
             Ok(()) => Ok(dir.to_owned()),
             Err(e) => Err(UserError::new(
                 ErrorCode::Refused,
-                format!("--files {}: {e}", dir.display()),
+                format!("--artifacts {}: {e}", dir.display()),
             )),
         },
         (None, StoreLocation::Directory(dir)) => Ok(dir.join("data")),
         (None, StoreLocation::Database(_)) => {
-            let message = "--files: with a database as the store, say in which directory datasets and weights are kept; \
+            let message = "--artifacts: with a database as the store, say in which directory datasets and weights are kept; \
                            coordinators on several machines need one that all of them see";
             Err(UserError::new(ErrorCode::BadInput, message))
         }

@@ -94,7 +94,7 @@ impl WorkerCommand {
 
         let mut command = Command::new(&self.program);
         command.args([
-            "--join",
+            "--coordinator",
             &self.coordinator_url,
             "--slots",
             &self.slots.to_string(),

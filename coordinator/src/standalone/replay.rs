@@ -100,7 +100,7 @@ fn build_trial_command(args: &ReplayArgs, program: &Path, url: &str, sweep: &str
     let mut command = Command::new(program);
     command
         .args(["trial", sweep, &args.trial.to_string()])
-        .args(["--join", url, "--isa", &args.isa])
+        .args(["--coordinator", url, "--isa", &args.isa])
         .args(["--threads", &args.threads.to_string()])
         .args(["--device", &args.device])
         .args(args.target.access.to_cli_args());

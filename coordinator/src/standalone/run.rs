@@ -158,7 +158,7 @@ async fn report_run_end(
     match end {
         RunEnd::Interrupted => {
             print_stderr_line(&format!(
-                "interrupted: the same command, without --again, continues where this one stopped; so does `ergodic run {id} --dir {}`",
+                "interrupted: the same command, without --again, continues where this one stopped; so does `ergodic run {id} --store {}`",
                 dir.display()
             ));
             Ok(CommandOutcome::Interrupted)

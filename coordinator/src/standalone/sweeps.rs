@@ -152,15 +152,15 @@ fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>,
         if !withheld.is_empty() {
             print_stderr_line(&format!(
                 "left alone here: {name} ({id}), of which this program runs nothing: {withheld}; \
-                 `ergodic rm {id} --force --dir {dir}` removes it"
+                 `ergodic rm {id} --force --store {dir}` removes it"
             ));
             continue;
         }
 
         let done = count_done_trials(sweep);
         print_stderr_line(&format!(
-            "left unfinished here and held: {name} ({id}), {done} of {trials} trials; `ergodic run {id} --dir {dir}` goes on \
-             with it, `ergodic rm {id} --force --dir {dir}` removes it"
+            "left unfinished here and held: {name} ({id}), {done} of {trials} trials; `ergodic run {id} --store {dir}` goes on \
+             with it, `ergodic rm {id} --force --store {dir}` removes it"
         ));
     }
 

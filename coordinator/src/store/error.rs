@@ -57,7 +57,7 @@ impl fmt::Display for Damage {
         write!(
             f,
             "the store is damaged: the {what} of the trial {key} of the sweep {sweep}: {why}. Start the coordinator again \
-             with `ergodic serve --check`, which sets damaged rows aside and has their trials run again"
+             with `ergodic serve --verify-store`, which sets damaged rows aside and has their trials run again"
         )
     }
 }

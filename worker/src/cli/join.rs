@@ -1,4 +1,4 @@
-//! `ergodic-worker --join`: from the arguments to a worker in session, and how it leaves.
+//! `ergodic-worker --coordinator`: from the arguments to a worker in session, and how it leaves.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
     let slots = choose_slot_count(&args)?;
     let url = args.join.clone().ok_or_else(|| {
         let message =
-            "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
+            "--coordinator: no URL given; use --coordinator URL or ERGODIC_COORDINATOR, as in --coordinator http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
     let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?;

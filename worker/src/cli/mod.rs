@@ -51,7 +51,12 @@ struct TrialArgs {
     /// The trial, as cell/repeat
     trial: TrialKey,
     /// Address of the coordinator
-    #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
+    #[arg(
+        long = "coordinator",
+        alias = "join",
+        env = "ERGODIC_COORDINATOR",
+        value_name = "URL"
+    )]
     join: String,
     #[command(flatten)]
     access: WorkerAuthArgs,
@@ -103,7 +108,12 @@ impl WorkerAuthArgs {
 #[derive(Debug, Args)]
 struct JoinArgs {
     /// Address of the coordinator; of several that share a store, all addresses, separated by commas
-    #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
+    #[arg(
+        long = "coordinator",
+        alias = "join",
+        env = "ERGODIC_COORDINATOR",
+        value_name = "URL"
+    )]
     join: Option<String>,
     #[command(flatten)]
     access: WorkerAuthArgs,

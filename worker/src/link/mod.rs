@@ -109,7 +109,10 @@ impl Link {
     /// `url` is not an address, or the token cannot be used there.
     pub fn from_url(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let connection = connect::connect_lazily(url, access).map_err(|error| {
-            UserError::new(error.code, format!("--join {url}: {}", error.message))
+            UserError::new(
+                error.code,
+                format!("--coordinator {url}: {}", error.message),
+            )
         })?;
         Ok(Self::from_channel(
             connection,

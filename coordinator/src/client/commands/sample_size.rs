@@ -1,4 +1,4 @@
-//! `ergodic plan ID --precision METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell to that half width.
+//! `ergodic sample-size ID METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell to that half width.
 
 use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::MAX_TRIALS;
@@ -14,7 +14,7 @@ use crate::client::render::{
 };
 use crate::client::status_text::format_duration;
 
-/// `ergodic plan ID --precision METRIC=HALF_WIDTH`
+/// `ergodic sample-size ID METRIC=HALF_WIDTH`
 ///
 /// # Errors
 /// There is no such sweep or metric, or nobody answers.

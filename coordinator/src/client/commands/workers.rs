@@ -27,7 +27,9 @@ pub async fn list_workers(client: &mut Client, format: TextFormat) -> Result<Str
     let workers = response.into_inner().workers;
 
     if workers.is_empty() && format == TextFormat::Table {
-        return Ok("no worker is joined: start one with `ergodic-worker --join URL`\n".into());
+        return Ok(
+            "no worker is joined: start one with `ergodic-worker --coordinator URL`\n".into(),
+        );
     }
 
     let data = TableData::from_rows(&COLUMNS, workers.iter().map(build_worker_row).collect());

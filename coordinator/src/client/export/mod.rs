@@ -215,7 +215,7 @@ impl DatasetExport {
                 None => "is not there, and the manifest names it".to_owned(),
             };
             let message = format!(
-                "{}/{} {what}: write all rows anew with --anew",
+                "{}/{} {what}: write all rows anew with --rewrite",
                 self.location.name(),
                 part.path
             );

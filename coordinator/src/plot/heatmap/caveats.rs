@@ -183,7 +183,8 @@ fn colour_notes(map: &Heatmap, scale: &AxisScale) -> Vec<String> {
     let most = values[values.len() - 1];
     if !map.log && least > 0.0 && most > 1e3 * least && scale.position_of(middle) < 0.1 {
         notes.push(
-            "Most numbers are far below the largest: --log tells their colours apart.".to_owned(),
+            "Most numbers are far below the largest: --log-scale tells their colours apart."
+                .to_owned(),
         );
     }
 

@@ -237,7 +237,7 @@ fn colour_scale(map: &Heatmap) -> Result<AxisScale, String> {
 
     if map.log && low <= 0.0 {
         return Err(format!(
-            "{} is {low} in a cell, which has no place on a logarithmic scale: leave out --log",
+            "{} is {low} in a cell, which has no place on a logarithmic scale: leave out --log-scale",
             map.name
         ));
     }

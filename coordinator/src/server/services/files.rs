@@ -40,7 +40,7 @@ impl FileService for FileApi {
 
         let blobs = &self.0.catalog.blobs;
         let mut part =
-            PartialFile::create_in(&blobs.folder()).map_err(|e| write_failed_status(blobs, &e))?;
+            PartialFile::create_in(blobs.folder()).map_err(|e| write_failed_status(blobs, &e))?;
         let mut chunk = first.chunk;
 
         loop {

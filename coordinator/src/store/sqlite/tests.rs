@@ -1070,7 +1070,7 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         .to_string();
     assert!(
         error.contains("predictions of the trial 3/2 of the sweep abc")
-            && error.contains("--check"),
+            && error.contains("--verify-store"),
         "{error}"
     );
 

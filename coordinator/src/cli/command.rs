@@ -1,0 +1,191 @@
+//! The command line as a whole: help in groups, and the names that commands and options had before.
+
+use std::fmt::Write as _;
+
+use clap::{Command, CommandFactory as _, FromArgMatches as _};
+
+use super::args::ErgodicCli;
+
+/// The groups of `ergodic --help`, each with its commands.
+const GROUPS: [(&str, &[&str]); 5] = [
+    ("Run", &["run", "plan", "launch", "watch", "replay"]),
+    (
+        "Steer",
+        &[
+            "list", "status", "explain", "pause", "resume", "cancel", "retry", "extend", "update",
+            "rm",
+        ],
+    ),
+    (
+        "Results",
+        &[
+            "table",
+            "trials",
+            "curves",
+            "predictions",
+            "plot",
+            "report",
+            "export",
+            "sql",
+            "weights",
+        ],
+    ),
+    (
+        "Analysis",
+        &["compare", "effects", "distance", "variance", "sample-size"],
+    ),
+    (
+        "Operate",
+        &[
+            "serve", "workers", "token", "backup", "restore", "bench", "help",
+        ],
+    ),
+];
+
+/// Commands that had another name: the older name stays as a hidden alias.
+const OLD_COMMANDS: [(&str, &str); 1] = [("share", "update")];
+
+/// Options that had another name: command, older name, option.
+const OLD_OPTIONS: [(&str, &str, &str); 8] = [
+    ("run", "dir", "store"),
+    ("rm", "dir", "store"),
+    ("serve", "check", "verify-store"),
+    ("serve", "files", "artifacts"),
+    ("restore", "files", "artifacts"),
+    ("plot", "log", "log-scale"),
+    ("plot", "log-y", "log-scale"),
+    ("export", "anew", "rewrite"),
+];
+
+/// Options that say which coordinator to ask, and how: they stand last in each help, under a heading of their own.
+const CONNECTION_OPTIONS: [&str; 5] = ["coordinator", "token-file", "ca", "cert", "key"];
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,
+5 no such sweep, trial, axis or metric, 6 versions do not fit, 70 internal error, 130 interrupted.
+ERGODIC_LOG sets the log level (error, warn, info, debug).";
+
+const HELP_TEMPLATE: &str =
+    "{about}\n\n{usage-heading} {usage}\n{after-help}\n\nOptions:\n{options}";
+
+/// Reads the command line of this process; ends the process where it is wrong, or asks for help.
+pub(crate) fn parse_command_line() -> ErgodicCli {
+    let matches = build_command().get_matches();
+    ErgodicCli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The command line with its groups and its older names.
+pub fn build_command() -> Command {
+    let mut command = ErgodicCli::command();
+
+    for (old, new) in OLD_COMMANDS {
+        command = command.mut_subcommand(new, |c| c.alias(old));
+    }
+    for (name, old, new) in OLD_OPTIONS {
+        command = command.mut_subcommand(name, |c| add_option_alias(c, old, new));
+    }
+
+    let groups = describe_groups(&command);
+    set_connection_options_apart(command)
+        .help_template(HELP_TEMPLATE)
+        .after_help(format!("{groups}{EXIT_CODES}"))
+}
+
+fn set_connection_options_apart(command: Command) -> Command {
+    let command = command.mut_args(|option| {
+        if option
+            .get_long()
+            .is_some_and(|name| CONNECTION_OPTIONS.contains(&name))
+        {
+            option.help_heading("Connection")
+        } else {
+            option
+        }
+    });
+    command.mut_subcommands(set_connection_options_apart)
+}
+
+fn add_option_alias(command: Command, old: &'static str, new: &str) -> Command {
+    let id = command
+        .get_arguments()
+        .find(|option| option.get_long() == Some(new))
+        .map(|option| option.get_id().clone())
+        .expect("OLD_OPTIONS names options that there are");
+
+    command.mut_arg(id, |option| option.alias(old))
+}
+
+/// The commands of each group, each with the first line of its help.
+fn describe_groups(command: &Command) -> String {
+    let mut text = String::new();
+    for (group, names) in GROUPS {
+        let _ = writeln!(text, "\n{group}:");
+        for name in names {
+            let about = command.find_subcommand(name).and_then(Command::get_about);
+            let about = about.map_or_else(
+                || "Print help for a command".to_owned(),
+                ToString::to_string,
+            );
+            let _ = writeln!(text, "  {name:<12} {about}");
+        }
+    }
+    text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        build_command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_one_group() {
+        let mut listed: Vec<&str> = GROUPS
+            .iter()
+            .flat_map(|(_, names)| *names)
+            .copied()
+            .collect();
+        listed.sort_unstable();
+
+        let command = build_command();
+        let mut all: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+        all.push("help");
+        all.sort_unstable();
+        all.dedup();
+
+        assert_eq!(listed, all);
+    }
+
+    #[test]
+    fn older_names_are_understood_and_not_shown() {
+        let parses = |line: &[&str]| {
+            let line = std::iter::once("ergodic").chain(line.iter().copied());
+            if let Err(error) = build_command().try_get_matches_from(line) {
+                panic!("{error}");
+            }
+        };
+        parses(&["share", "latest", "--priority", "3"]);
+        parses(&["run", "a.toml", "--dir", "d"]);
+        parses(&["rm", "latest", "--dir", "d"]);
+        parses(&["serve", "--check", "--files", "d"]);
+        parses(&["restore", "b", "--store", "s", "--files", "d"]);
+        parses(&["plot", "latest", "--log"]);
+        parses(&["plot", "latest", "--log-y"]);
+        parses(&["export", "latest", "-o", "d", "--anew"]);
+        parses(&["plan", "latest", "--precision", "test_acc=0.1"]);
+
+        let mut command = build_command();
+        let mut help = command.render_long_help().to_string();
+        for name in ["run", "rm", "serve", "restore", "plot", "export", "plan"] {
+            let sub = command.find_subcommand_mut(name).expect("a command");
+            help += &sub.render_long_help().to_string();
+        }
+        for (_, old, _) in OLD_OPTIONS {
+            assert!(!help.contains(&format!("--{old} ")), "--{old} is shown");
+        }
+        assert!(!help.contains("  share "), "share is shown");
+    }
+}
