@@ -775,6 +775,7 @@ fn tables_say_what_counts_and_refuse_what_has_no_worst_value() {
                 repeats one can";
     assert!(compared.contains(said), "{compared}");
     let help = run(&["effects", "--help"]).stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         help.contains("share of resamples") && help.contains("not the probability"),
         "{help}"

@@ -2,7 +2,7 @@
 
 use ergodic_tests::{Cluster, Postgres, run, skip, stdout};
 
-use crate::kept::KEEPING;
+use crate::weights::KEEPING;
 use crate::{reach, trials, work};
 
 fn text(path: &std::path::Path) -> String {
@@ -162,7 +162,7 @@ fn a_backup_moves_a_store_to_postgres_and_back() {
     let files = text(&cluster.path("files"));
     let refused = run(&["restore", &first, "--store", &database.url()]);
     assert!(
-        refused.code == 2 && refused.stderr.contains("--files"),
+        refused.code == 2 && refused.stderr.contains("--artifacts"),
         "{refused:?}"
     );
 

@@ -5,50 +5,11 @@ use ergodic_proto::bounds::{
 };
 use ergodic_proto::channel::connect;
 use ergodic_proto::channel::connect::{ClientAuth, ClientChannel};
-use prost::bytes::{Buf as _, BufMut as _};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use ergodic_tests::RawCodec;
 use tonic::{Code, Request, Status};
 
+use crate::auth::{guarded, token};
 use crate::block_on;
-use crate::door::{guarded, token};
-
-/// Messages as bytes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Bytes;
-
-impl Codec for Bytes {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, bytes: Vec<u8>, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put_slice(&bytes);
-        Ok(())
-    }
-}
-
-impl Decoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
-    }
-}
 
 fn varint(mut number: usize, to: &mut Vec<u8>) {
     while number >= 0x80 {
@@ -148,7 +109,7 @@ async fn ask(connection: &ClientChannel, method: &RpcMethod, bytes: Vec<u8>) -> 
 
     let messages = tokio_stream::once(bytes);
     let answer = client
-        .streaming(Request::new(messages), path, Bytes)
+        .streaming(Request::new(messages), path, RawCodec)
         .await?;
     answer.into_inner().message().await.map(|_| ())
 }

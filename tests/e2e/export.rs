@@ -12,7 +12,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::kept::KEEPING;
+use super::weights::KEEPING;
 
 pub(super) type Rows = Vec<Map<String, Value>>;
 
@@ -271,7 +271,9 @@ fn a_dataset_says_what_the_tables_say_and_a_second_export_adds_nothing() {
 
         let refused = cluster.run(&["export", &id, "-o", &to.display().to_string()]);
         assert!(
-            refused.code == 4 && refused.stderr.contains(word) && refused.stderr.contains("--anew"),
+            refused.code == 4
+                && refused.stderr.contains(word)
+                && refused.stderr.contains("--rewrite"),
             "{refused:?}"
         );
     }

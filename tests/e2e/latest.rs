@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use ergodic_tests::{Cluster, Finished, program, run, run_with, skip};
 use serde_json::Value;
 
-use crate::door::{guarded, token, token_file};
+use crate::auth::{guarded, token, token_file};
 use crate::empty_sweep;
 use crate::refusals::refused;
 
@@ -112,7 +112,7 @@ fn whoever_changes_the_latest_is_told_what_it_is_and_agrees() {
         &["resume", "latest"],
         &["retry", "latest"],
         &["extend", "latest", "--repeats", "3"],
-        &["share", "latest", "--weight", "2"],
+        &["update", "latest", "--weight", "2"],
     ] {
         let asked = ask_as(&cluster, "anna", args);
         refused(
@@ -135,7 +135,7 @@ fn whoever_changes_the_latest_is_told_what_it_is_and_agrees() {
     let shared = ask_as(
         &cluster,
         "anna",
-        &["share", "latest", "--weight", "2", "--yes"],
+        &["update", "latest", "--weight", "2", "--yes"],
     );
     assert!(
         shared.code == 0 && shared.stderr.contains(&what),

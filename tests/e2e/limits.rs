@@ -9,7 +9,7 @@ use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_tests::{Cluster, RawWorker, connection, wait_for};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::door::{guarded, token, token_file};
+use crate::auth::{guarded, token, token_file};
 use crate::http::{address, get};
 use crate::{block_on, empty_sweep};
 

@@ -2,51 +2,53 @@
 
 mod analysis;
 mod audit;
+mod auth;
 mod backup;
+mod book;
 mod bounds;
 mod checkpoints;
 mod clock;
 mod commands;
+mod compatibility;
 mod crashes;
 mod data;
 mod deploy;
 mod disk;
-mod door;
 mod exactness;
 mod export;
 mod files;
-mod gone;
 mod growth;
-mod herd;
-mod hostile;
+mod hostile_peers;
 mod http;
-mod kept;
 mod latest;
 mod layering;
 mod limits;
-mod lost;
-mod meaning;
+mod lost_files;
+mod lost_store;
+mod many_workers;
 mod network;
 mod numbers;
-mod parcels;
+mod output_files;
 mod partitions;
 mod pictures;
 mod postgres;
 mod races;
 mod refusals;
 mod removal;
+mod reproducibility;
+mod result_batches;
 mod reuse;
-mod same_bits;
+mod scheduling;
 mod spool;
 #[cfg(feature = "sql")]
 mod sql;
 mod stalls;
+mod stored_meaning;
 mod storm;
-mod terms;
-mod torn;
+mod torn_writes;
+mod untrusted_text;
 mod validation;
-mod words;
-mod written;
+mod weights;
 
 use std::sync::OnceLock;
 
@@ -90,7 +92,7 @@ const fn trials(repeats: u32) -> u64 {
 fn work() -> (String, &'static str) {
     static ROWS: OnceLock<String> = OnceLock::new();
     let text = repeated(60);
-    let rows = ROWS.get_or_init(|| same_bits::reference(&text));
+    let rows = ROWS.get_or_init(|| reproducibility::reference(&text));
     (text, rows)
 }
 

@@ -310,7 +310,7 @@ fn databases_that_will_not_do_are_refused_without_telling_the_password() {
         &database.url(),
     ]);
     assert!(
-        refused.code == 2 && refused.stderr.contains("--files"),
+        refused.code == 2 && refused.stderr.contains("--artifacts"),
         "{refused:?}"
     );
 }

@@ -6,7 +6,7 @@ use ergodic_tests::{Cluster, RawWorker, wait_for};
 use rusqlite::Connection;
 use tonic::Code;
 
-use crate::kept::KEEPING;
+use crate::weights::KEEPING;
 use crate::{block_on, empty_sweep};
 
 /// Names of the kept files.

@@ -393,8 +393,8 @@ fn a_run_works_on_its_own_sweep_and_names_what_was_left() {
     let said = run_file(TOY, &[]);
 
     let left = format!(
-        "left unfinished here and held: toy ({wrong}), 0 of 20 trials; `ergodic run {wrong} --dir {store}` goes on with it, \
-         `ergodic rm {wrong} --force --dir {store}` removes it"
+        "left unfinished here and held: toy ({wrong}), 0 of 20 trials; `ergodic run {wrong} --store {store}` goes on with it, \
+         `ergodic rm {wrong} --force --store {store}` removes it"
     );
     assert!(
         said.contains(&left) && said.contains("running toy"),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ergodic_tests::{Cluster, Done, Program, paced};
 
-use crate::{SWEEP, same_bits, trials};
+use crate::{SWEEP, reproducibility, trials};
 
 /// Trials granted to a worker, lease by lease.
 fn granted(worker: &Program) -> Vec<u64> {
@@ -34,7 +34,7 @@ fn segments(spool: &Path) -> usize {
 #[test]
 fn what_a_killed_worker_left_in_its_spool_is_delivered_by_the_next() {
     let text = paced(SWEEP);
-    let wanted = same_bits::reference(&text);
+    let wanted = reproducibility::reference(&text);
     let spool = tempfile::tempdir().expect("a temporary directory");
     let with_spool = ["--spool", &spool.path().to_string_lossy()];
     let mut cluster = Cluster::counted(&["--lease-ttl", "60s"]);

@@ -9,6 +9,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod raw;
+mod recording;
 mod s3;
 
 pub use cluster::{Cluster, Finished, Program, program, run, run_with, stdout, wait_for};
@@ -19,6 +20,7 @@ pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::{Proxy, Weather};
 pub use raw::{Courier, RawWorker, connection};
+pub use recording::{RawCodec, RecordedEvent, Recorder, Recording};
 pub use s3::S3;
 
 /// How long trials are beside what is usual, as `ERGODIC_TEST_TRIALS` says.

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use ergodic_tests::{Cluster, Finished, SmallDisk, program, skip};
 
-use crate::kept::KEEPING;
 use crate::refusals::refused;
+use crate::weights::KEEPING;
 
 /// All commands that write a file, without where to, with the ending that its name needs.
 fn commands(id: &str) -> Vec<(Vec<String>, &'static str)> {

@@ -10,7 +10,7 @@ use ergodic_tests::{Cluster, Postgres, RawWorker, connection, run, skip};
 use rusqlite::Connection;
 use tonic::Code;
 
-use crate::kept::KEEPING;
+use crate::weights::KEEPING;
 use crate::{block_on, empty_sweep};
 
 /// Sends a file as a worker does, which asks first whether it is there.

@@ -158,7 +158,7 @@ fn flip(database: &Path, query: &str) {
 
 #[test]
 fn a_bit_that_flips_in_the_store_is_named_and_its_trial_run_again() {
-    let (mut cluster, database) = finished(crate::kept::KEEPING);
+    let (mut cluster, database) = finished(crate::weights::KEEPING);
     cluster.restart_coordinator(&[]);
     let answers = |cluster: &Cluster| {
         (
@@ -248,7 +248,9 @@ fn a_bit_that_flips_in_the_store_is_named_and_its_trial_run_again() {
             let told = cluster.run(&ask);
             let named = format!("the {what} of the trial 0/0 of the sweep {id}");
             assert!(
-                told.code == 70 && told.stderr.contains(&named) && told.stderr.contains("--check"),
+                told.code == 70
+                    && told.stderr.contains(&named)
+                    && told.stderr.contains("--verify-store"),
                 "{told:?}"
             );
         }

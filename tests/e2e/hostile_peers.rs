@@ -21,8 +21,8 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
+use crate::auth::guarded;
 use crate::block_on;
-use crate::door::guarded;
 
 /// Memory that no client makes the coordinator take, in MiB.
 const MEMORY: u64 = 64;
@@ -170,7 +170,7 @@ fn launches_whose_senders_have_gone_make_room_for_others() {
     const GIVEN_UP: &str = "nobody waits for this launch any more";
     let mut cluster = Cluster::start(&[]);
     cluster.take_coordinator().kill();
-    cluster.restart_coordinator(&[("ERGODIC_LOG", "info,ergodic::server::sweeps=debug")]);
+    cluster.restart_coordinator(&[("ERGODIC_LOG", "info,ergodic::server::services=debug")]);
     attacked(
         &cluster,
         "launches of large grids, whose senders hang up",

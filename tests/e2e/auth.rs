@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ergodic_tests::{Cluster, Program, run, wait_for};
 
 use crate::refusals::refused;
-use crate::same_bits::reference;
+use crate::reproducibility::reference;
 use crate::{SWEEP, repeated, trials};
 
 /// A coordinator that asks for tokens, addressed as its administrator.

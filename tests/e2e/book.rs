@@ -1,0 +1,339 @@
+//! The book and README: their shell lines run, their sweep files are read, their links lead somewhere, and the reference of
+//! commands is what the programs print.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use ergodic_common::Spec;
+use ergodic_common::spec::SpecSource;
+use ergodic_tests::{program, skip};
+
+/// How long all lines of one page may take. Pages are written to need a few seconds.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What the fragments of sweep files on the pages complete.
+const BASE: &str = r#"
+name = "base"
+repeats = 20
+[data]
+dataset = "glyphs"
+train = 400
+test = 100
+[model]
+kind = "mlp"
+[train]
+epochs = 1
+batch_size = 20
+[grid]
+lr = [0.1, 0.2]
+"#;
+
+fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    root.expect("tests lie in the workspace").to_owned()
+}
+
+/// README and all pages of the book.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![root().join("README.md")];
+    collect_pages(&root().join("docs/src"), &mut pages);
+    pages.sort();
+    pages
+}
+
+fn collect_pages(folder: &Path, pages: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder)
+        .expect("a folder of pages")
+        .flatten()
+    {
+        let path = entry.path();
+        if path.is_dir() {
+            collect_pages(&path, pages);
+        } else if path.extension().is_some_and(|ending| ending == "md") {
+            pages.push(path);
+        }
+    }
+}
+
+/// The fenced blocks of a page whose info string is `info`.
+fn blocks(page: &Path, info: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(page).expect("a page can be read");
+    let mut found = Vec::new();
+    let mut block: Option<(bool, String)> = None;
+
+    for line in text.lines() {
+        match (&mut block, line.trim_start().strip_prefix("```")) {
+            (None, Some(language)) => block = Some((language == info, String::new())),
+            (Some(_), Some(_)) => {
+                let (wanted, text) = block.take().expect("a block is open");
+                if wanted {
+                    found.push(text);
+                }
+            }
+            (Some((_, text)), None) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(block.is_none(), "{}: a block is not closed", page.display());
+    found
+}
+
+/// Runs the shell lines of a page in a fresh folder and a network of its own, in which all ports are free.
+fn run_page(page: &Path) -> Result<(), String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sweeps = folder.path().join("sweeps");
+    std::fs::create_dir(&sweeps).expect("a folder can be made");
+    for entry in std::fs::read_dir(root().join("sweeps"))
+        .expect("the sweeps of the repository")
+        .flatten()
+    {
+        std::fs::copy(entry.path(), sweeps.join(entry.file_name()))
+            .expect("a sweep file can be copied");
+    }
+
+    let script = format!("set -e\nip link set lo up\n{}", blocks(page, "sh").concat());
+    let log = folder.path().join(".log");
+    let output = std::fs::File::create(&log).expect("a log can be made");
+    let programs = program("ergodic");
+    let programs = programs.parent().expect("programs lie in a folder");
+    let path = std::env::var("PATH").unwrap_or_default();
+
+    // All processes of the page end with its process namespace.
+    let mut child = Command::new("unshare")
+        .args([
+            "--net",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "bash",
+            "-c",
+            &script,
+        ])
+        .current_dir(folder.path())
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .env("HOME", folder.path())
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stderr(output.try_clone().expect("a log can be shared"))
+        .stdout(output)
+        .spawn()
+        .expect("unshare can be run");
+
+    let deadline = std::time::Instant::now() + PAGE_TIMEOUT;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break Some(status);
+        }
+        if std::time::Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+
+    if status.is_some_and(|status| status.success()) {
+        return Ok(());
+    }
+    let said = std::fs::read_to_string(&log).unwrap_or_default();
+    Err(format!("{}: {status:?}\n{said}", page.display()))
+}
+
+fn has_namespaces() -> bool {
+    let probe = Command::new("unshare")
+        .args([
+            "--net",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "ip",
+            "link",
+            "set",
+            "lo",
+            "up",
+        ])
+        .output();
+    probe.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn the_shell_lines_of_the_book_run() {
+    if !has_namespaces() {
+        return skip(
+            "the_shell_lines_of_the_book_run",
+            "netns",
+            "there are no namespaces here",
+        );
+    }
+
+    let pages = pages()
+        .into_iter()
+        .filter(|page| !blocks(page, "sh").is_empty());
+    let failures: Vec<String> = pages.filter_map(|page| run_page(&page).err()).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn the_sweep_files_of_the_book_are_read() {
+    let mut examples = 0;
+    for page in pages() {
+        for block in blocks(&page, "toml") {
+            examples += 1;
+            let text = complete_example(&block);
+            let source = SpecSource {
+                text,
+                ..SpecSource::default()
+            };
+            if let Err(error) = Spec::read_new(&source) {
+                // A file that the example names is not here; everything else has been read by then.
+                let is_missing_file = error.to_string().contains("no such file")
+                    || error.to_string().contains("is not among the files");
+                assert!(
+                    is_missing_file,
+                    "{}: {error}\n{}",
+                    page.display(),
+                    source.text
+                );
+            }
+        }
+    }
+    assert!(examples > 20, "only {examples} examples");
+}
+
+/// A whole sweep file: the example itself if it names its sweep, otherwise the base with its tables and keys replaced.
+fn complete_example(example: &str) -> String {
+    let example: toml::Table = example.parse().expect("an example is TOML");
+    if example.contains_key("name") && example.contains_key("grid") {
+        return toml::to_string(&example).expect("a table can be written");
+    }
+
+    let mut base: toml::Table = BASE.parse().expect("the base is TOML");
+    merge_tables(&mut base, example);
+    toml::to_string(&base).expect("a table can be written")
+}
+
+fn merge_tables(base: &mut toml::Table, more: toml::Table) {
+    for (key, value) in more {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge_tables(old, new),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut broken = Vec::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).expect("a page can be read");
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let target = link.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            if !page
+                .parent()
+                .expect("a page lies in a folder")
+                .join(target)
+                .exists()
+            {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
+fn every_page_is_in_the_summary() {
+    let summary = std::fs::read_to_string(root().join("docs/src/SUMMARY.md")).expect("a summary");
+    for page in pages() {
+        let Ok(name) = page.strip_prefix(root().join("docs/src")) else {
+            continue;
+        };
+        let is_listed = summary.contains(&format!("({})", name.display()));
+        assert!(
+            is_listed || name.ends_with("SUMMARY.md"),
+            "{}",
+            name.display()
+        );
+    }
+}
+
+/// What `program … --help` prints, on lines of 100 characters at most.
+fn help(name: &str, command: &[&str]) -> String {
+    let output = Command::new(program(name))
+        .args(command)
+        .arg("--help")
+        .env_clear()
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success(), "{command:?}");
+
+    let text = String::from_utf8(output.stdout).expect("help is text");
+    text.lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn reference_of_commands() -> String {
+    let mut page = String::from(
+        "# Commands\n\nThis page is what the programs print for `--help`. `ergodic help COMMAND` prints the same.\n",
+    );
+    let mut add = |title: &str, text: &str| {
+        let _ = write!(page, "\n## {title}\n\n```text\n{text}\n```\n");
+    };
+
+    add("ergodic", &help("ergodic", &[]));
+    let command = ergodic::cli::command::build_command();
+    for sub in command
+        .get_subcommands()
+        .filter(|sub| sub.get_name() != "help")
+    {
+        let name = sub.get_name();
+        add(&format!("ergodic {name}"), &help("ergodic", &[name]));
+        for inner in sub
+            .get_subcommands()
+            .filter(|inner| inner.get_name() != "help")
+        {
+            let inner = inner.get_name();
+            add(
+                &format!("ergodic {name} {inner}"),
+                &help("ergodic", &[name, inner]),
+            );
+        }
+    }
+    add("ergodic-worker", &help("ergodic-worker", &[]));
+    add("ergodic-worker bench", &help("ergodic-worker", &["bench"]));
+    page
+}
+
+#[test]
+fn the_reference_of_commands_is_what_the_programs_print() {
+    let file = root().join("docs/src/reference/commands.md");
+    let page = reference_of_commands();
+    if std::env::var_os("ERGODIC_UPDATE_DOCS").is_some() {
+        std::fs::write(&file, &page).expect("the page can be written");
+    }
+
+    let stored = std::fs::read_to_string(&file).unwrap_or_default();
+    let hint = "run this test with ERGODIC_UPDATE_DOCS=1";
+    assert!(
+        stored == page,
+        "{} is not what the programs print: {hint}",
+        file.display()
+    );
+}

@@ -1,0 +1,188 @@
+//! What an earlier program stored, backed up, exported and said is read and answered as it was.
+//!
+//! `tests/earlier` was made by the commit before names and files of the code changed: a store with a completed sweep
+//! (`first.toml`) and a launched one, its backup, the export of the first sweep, what the earlier client printed of it, and
+//! what a worker and the coordinator said to each other while the second sweep ran.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ergodic_proto::v1;
+use ergodic_proto::v1::session_response::Message;
+use ergodic_tests::{Cluster, Recorder, Recording, run};
+use prost::Message as _;
+
+const FIRST: &str = "wmwanu2u";
+const SECOND: &str = "4k4ijhju";
+
+fn earlier(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("earlier")
+        .join(name)
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder can be made");
+    for entry in std::fs::read_dir(from)
+        .expect("a folder can be read")
+        .flatten()
+    {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a file can be copied");
+        }
+    }
+}
+
+/// A cluster on a copy of the earlier program's store.
+fn start_on_earlier_store() -> Cluster {
+    let mut cluster = Cluster::start(&[]);
+    let coordinator = cluster.take_coordinator();
+    coordinator.signal("TERM");
+    assert_eq!(coordinator.wait(), 0);
+
+    let store = cluster.path("store");
+    std::fs::remove_dir_all(&store).expect("the store can be removed");
+    copy_folder(&earlier("store"), &store);
+    cluster.restart_coordinator(&[]);
+    cluster
+}
+
+/// Everything that the earlier client printed of the first sweep.
+fn check_results(ask: impl Fn(&[&str]) -> String) {
+    for (file, command) in [
+        ("trials.csv", &["trials", FIRST, "--format", "csv"][..]),
+        (
+            "table.csv",
+            &["table", FIRST, "--metric", "train_loss", "--format", "csv"],
+        ),
+        (
+            "curves.csv",
+            &["curves", FIRST, "--metric", "train_loss", "--format", "csv"],
+        ),
+        (
+            "predictions.csv",
+            &["predictions", FIRST, "--format", "csv"],
+        ),
+    ] {
+        let stored = std::fs::read_to_string(earlier(file)).expect("what it printed");
+        assert_eq!(ask(command), stored, "{file}");
+    }
+}
+
+#[test]
+fn the_store_of_an_earlier_program_is_read() {
+    let cluster = start_on_earlier_store();
+    check_results(|command| cluster.ask(command));
+}
+
+#[test]
+fn the_backup_of_an_earlier_program_is_restored() {
+    let mut cluster = Cluster::start(&[]);
+    let coordinator = cluster.take_coordinator();
+    coordinator.signal("TERM");
+    assert_eq!(coordinator.wait(), 0);
+
+    let store = cluster.path("store");
+    std::fs::remove_dir_all(&store).expect("the store can be removed");
+    let backup = earlier("backup.ergodic");
+    let restored = run(&[
+        "restore",
+        &backup.to_string_lossy(),
+        "--store",
+        &store.to_string_lossy(),
+    ]);
+    assert_eq!(restored.code, 0, "{}", restored.stderr);
+
+    cluster.restart_coordinator(&[]);
+    check_results(|command| cluster.ask(command));
+}
+
+#[test]
+fn the_export_of_an_earlier_program_is_added_to() {
+    let cluster = start_on_earlier_store();
+    let export = cluster.path("export");
+    copy_folder(&earlier("export"), &export);
+
+    let manifest = Path::new("sweeps").join(FIRST).join("manifest.json");
+    let before = std::fs::read_to_string(export.join(&manifest)).expect("a manifest");
+    let output = export.to_string_lossy().into_owned();
+    let said = cluster.ask(&["export", FIRST, "-o", &output]);
+    assert!(said.contains("0 trials added, 6 of 6 in all"), "{said}");
+
+    let parts = |text: &str| -> serde_json::Value {
+        let manifest: serde_json::Value = serde_json::from_str(text).expect("a manifest is JSON");
+        manifest["tables"].clone()
+    };
+    let after = std::fs::read_to_string(export.join(&manifest)).expect("a manifest");
+    assert_eq!(parts(&before), parts(&after));
+}
+
+/// What a session's answer is compared by: everything but the build of the coordinator.
+fn without_build(method: &str, answer: &[u8]) -> Vec<u8> {
+    if !method.ends_with("/Session") {
+        return answer.to_vec();
+    }
+    let mut response = v1::SessionResponse::decode(answer).expect("an answer of a session");
+    if let Some(Message::Welcome(welcome)) = &mut response.message {
+        welcome.build.clear();
+    }
+    response.encode_to_vec()
+}
+
+#[test]
+fn the_session_of_an_earlier_worker_is_answered_as_it_was() {
+    if let Some(programs) = std::env::var_os("ERGODIC_RECORD_WITH") {
+        record_session(Path::new(&programs));
+    }
+
+    let cluster = start_on_earlier_store();
+    let recording = Recording::read(&earlier("session.bin"));
+    let answers = recording.replay(&cluster.url);
+    assert!(answers.len() > 3, "{} answers", answers.len());
+    for (method, recorded, answer) in &answers {
+        let recorded = without_build(method, recorded);
+        assert_eq!(without_build(method, answer), recorded, "{method}");
+    }
+    let status = cluster.status(SECOND);
+    assert_eq!(status["done"], 2, "{status}");
+}
+
+/// Makes the recording anew with the programs in this folder.
+fn record_session(programs: &Path) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    copy_folder(&earlier("store"), &folder.path().join("store"));
+    let mut coordinator = Command::new(programs.join("ergodic"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--store"])
+        .arg(folder.path().join("store"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the coordinator starts");
+    let mut url = String::new();
+    let output = coordinator.stdout.take().expect("its output is piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut url)
+        .expect("its address");
+
+    let recorder = Recorder::start(url.trim());
+    let worker = Command::new(programs.join("ergodic-worker"))
+        .args([
+            "--join",
+            &recorder.url,
+            "--slots",
+            "1",
+            "--name",
+            "fixture",
+            "--idle-exit",
+            "1s",
+        ])
+        .arg("--cache-dir")
+        .arg(folder.path().join("cache"))
+        .status();
+    assert!(worker.expect("the worker starts").success());
+
+    recorder.recording().write(&earlier("session.bin"));
+    let _ = coordinator.kill();
+    let _ = coordinator.wait();
+}
