@@ -15,10 +15,10 @@ use tokio::process::{Child, Command};
 
 use crate::app::{CommandOutcome, print_output};
 use crate::cli::args::BenchOverheadArgs;
+use crate::client::commands::watch::follow_sweep;
 use crate::client::render::TextFormat;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::SweepFile;
-use crate::client::watch::follow_sweep;
 use crate::client::{Client, commands};
 use crate::standalone::processes::{WorkerCommand, find_worker, terminate_child};
 use crate::standalone::sweeps::pause_unfinished_sweeps;

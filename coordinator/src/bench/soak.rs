@@ -17,9 +17,9 @@ use super::overhead::{
 use crate::app::{CommandOutcome, print_output};
 use crate::cli::args::BenchSoakArgs;
 use crate::client::Client;
+use crate::client::commands::watch::follow_sweep;
 use crate::client::query::query_status;
 use crate::client::render::TextFormat;
-use crate::client::watch::follow_sweep;
 use crate::standalone::processes::{WorkerCommand, find_worker};
 use crate::standalone::sweeps::pause_unfinished_sweeps;
 

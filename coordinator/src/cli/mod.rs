@@ -21,19 +21,20 @@ use crate::bench::{overhead, soak, tables};
 use crate::client::commands::compare::{CompareOptions, compare_cells};
 use crate::client::commands::distance::{DistanceOptions, measure_distances};
 use crate::client::commands::effects::{EffectsOptions, estimate_effects};
+use crate::client::commands::extend::{self, Extension};
 use crate::client::commands::variance::{VarianceOptions, decompose_variance};
+use crate::client::commands::watch::follow_sweep;
 use crate::client::commands::{
     self, TableOptions, backup, plan, predictions, sample_size, token, weights,
 };
 use crate::client::export::ExportOptions;
-use crate::client::growth::{self, Extension};
 use crate::client::latest::{resolve_sweep_id, resolve_sweep_to_change};
 use crate::client::plot::{PlotOptions, plot_sweep};
+use crate::client::render::print_stderr_line;
 use crate::client::render::{RowFormat, TextFormat};
 use crate::client::report::write_report;
 #[cfg(feature = "sql")]
 use crate::client::sql::{SqlOptions, query_coordinator, query_datasets};
-use crate::client::watch::{follow_sweep, print_stderr_line};
 use crate::client::{Client, export};
 use crate::server::auth::AuthOptions;
 use crate::server::{self, ServeOptions};
@@ -369,8 +370,8 @@ async fn run_extend(args: ExtendArgs) -> Result<CommandOutcome, UserError> {
     };
     let mut client = args.target.connect().await?;
     let id = resolve_sweep_to_change(&mut client, &args.id, "extend", args.yes).await?;
-    let extended = growth::extend_sweep(&mut client, &id, &more).await?;
-    print_stderr_line(&growth::format_extension(&extended));
+    let extended = extend::extend_sweep(&mut client, &id, &more).await?;
+    print_stderr_line(&extend::format_extension(&extended));
 
     print_output(
         extended

@@ -15,5 +15,4 @@ pub mod sql;
 pub mod status_text;
 pub mod sweep_file;
 
-pub use commands::{extend as growth, watch};
 pub use connect::Client;

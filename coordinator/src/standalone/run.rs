@@ -15,11 +15,11 @@ use super::sweeps::start_sweep;
 use crate::app::{CommandOutcome, LogFormat, print_output, start_logging, wait_for_interrupt};
 use crate::cli::args::RunArgs;
 use crate::client::Client;
+use crate::client::commands::watch::follow_sweep;
 use crate::client::commands::{self, TableOptions};
 use crate::client::query::query_status;
 use crate::client::render::print_stderr_line;
 use crate::client::status_text::{count_done_trials, format_sweep_size};
-use crate::client::watch::follow_sweep;
 use crate::server::{self, ServeOptions};
 use crate::store::location::StoreLocation;
 

@@ -10,7 +10,7 @@ use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::Client;
-pub use crate::client::render::print_stderr_line;
+use crate::client::render::print_stderr_line;
 use crate::client::render::watch_grid::render_watch_grid;
 use crate::client::status_text::{
     count_done_trials, expected_trials, format_audit_status, format_halving_status,
