@@ -37,7 +37,8 @@ pub(crate) fn peer_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The buckets. Time is handed in, not read.
+/// The buckets. Time is handed in, not read. The crate `governor` counts in the same way, but its keyed store cannot be asked for a
+/// peer: with all buckets taken, a peer that has one could not be told from a new one, which has to share one.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     /// The part of a bucket that one request takes.
