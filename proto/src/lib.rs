@@ -7,10 +7,12 @@ use ergodic_common::TrialResult;
 use prost::Message as _;
 
 pub mod archive;
+pub mod backoff;
 pub mod bounds;
 pub mod channel;
 pub mod checksum;
 pub mod convert;
+pub mod identity;
 pub mod log;
 pub mod status;
 pub mod token;

@@ -16,5 +16,6 @@ pub mod runner;
 pub mod shared_queue;
 pub mod slots;
 pub mod spool;
+mod system;
 pub mod train;
 pub mod work_queue;

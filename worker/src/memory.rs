@@ -1,38 +1,4 @@
-//! How much memory this worker may fill, and whether a sweep fits.
-
-use std::fs::read_to_string;
-
-/// The machine's memory, or what the control group of this process may have of it, in bytes; `None` where the system does
-/// not tell.
-pub(crate) fn available_bytes() -> Option<u64> {
-    let limits = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    let limits = limits
-        .iter()
-        .filter_map(|path| read_to_string(path).ok()?.trim().parse().ok());
-    limits
-        .chain(read_proc_bytes("/proc/meminfo", "MemTotal:"))
-        .min()
-}
-
-/// The most memory that this process has held, in bytes; `None` where the system does not tell.
-pub(crate) fn peak_bytes() -> Option<u64> {
-    read_proc_bytes("/proc/self/status", "VmHWM:")
-}
-
-/// What Linux says in one of its files after these words.
-fn read_proc_bytes(path: &str, words: &str) -> Option<u64> {
-    let text = read_to_string(path).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(words))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib << 10)
-}
+//! Amounts of memory as users write them, and whether a sweep fits into what this worker may fill.
 
 /// Reads `512MiB`, `8GiB`; a bare number means bytes.
 ///

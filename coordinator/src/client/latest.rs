@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
+use ergodic_proto::identity::host_name;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{USER_METADATA, v1};
 use tonic::Request;
@@ -35,10 +36,11 @@ fn user_at_host() -> String {
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
     let user = named.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()));
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match host.trim() {
-        "" => user,
-        host => format!("{user}@{host}"),
+    let host = host_name();
+    if host.is_empty() {
+        user
+    } else {
+        format!("{user}@{host}")
     }
 }
 

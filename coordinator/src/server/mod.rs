@@ -38,6 +38,7 @@ pub(crate) use blob_collection::sign_folder;
 use blobs::BlobStore;
 pub(crate) use context::ServerContext;
 use ergodic_common::ErrorCode;
+use ergodic_proto::identity::host_name;
 use ergodic_proto::status::UserError;
 pub use grpc::GrpcServices;
 use ha::supervisor::Supervisor;
@@ -171,12 +172,11 @@ fn build_url(address: &str, secure: bool) -> String {
 
 /// A guess at how others reach a listener: by the machine's name, if it listens on all addresses.
 fn guess_reachable_address(address: SocketAddr) -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        name if address.ip().is_unspecified() && !name.is_empty() => {
-            format!("{name}:{}", address.port())
-        }
-        _ => address.to_string(),
+    let name = host_name();
+    if address.ip().is_unspecified() && !name.is_empty() {
+        format!("{name}:{}", address.port())
+    } else {
+        address.to_string()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
+use ergodic_proto::identity::{host_name, random_hex};
 use ergodic_proto::status::UserError;
 use tokio::sync::watch;
 
@@ -19,7 +20,7 @@ use crate::runner::SlotConfig;
 use crate::shared_queue::SharedQueue;
 use crate::spool::Spool;
 use crate::train::Isa;
-use crate::{memory, slots};
+use crate::{slots, system};
 
 pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     let slots = choose_slot_count(&args)?;
@@ -30,7 +31,7 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
     })?;
     let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?;
 
-    let worker_id = new_worker_id();
+    let worker_id = random_hex::<16>();
     let spool = args
         .spool
         .as_deref()
@@ -42,12 +43,10 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
         coordinator_url: url,
         numerics,
         worker_id,
-        name: args
-            .name
-            .unwrap_or_else(|| format!("{}:{}", host_name(), std::process::id())),
+        name: args.name.unwrap_or_else(default_worker_name),
         slots,
         idle_exit: args.idle_exit,
-        memory: args.memory.or_else(memory::available_bytes),
+        memory: args.memory.or_else(system::available_memory_bytes),
     };
 
     let dirs = DatasetDirs {
@@ -203,39 +202,15 @@ async fn wait_for_signal() {
     }
 }
 
-/// 32 hex digits that no other worker has.
-fn new_worker_id() -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 worker id v1");
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    hasher
-        .update(&now.as_nanos().to_le_bytes())
-        .update(&std::process::id().to_le_bytes())
-        .update(host_name().as_bytes());
-
-    hasher.update(
-        std::fs::read("/proc/sys/kernel/random/uuid")
-            .unwrap_or_default()
-            .as_slice(),
-    );
-
-    ergodic_common::ids::to_hex(&hasher.finalize().as_bytes()[..16])
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String = name
-        .trim()
+/// The name of a worker that was given none: its machine and process, for people.
+fn default_worker_name() -> String {
+    let host: String = host_name()
         .chars()
         .filter(|c| !c.is_control())
         .take(64)
         .collect();
-    if name.is_empty() {
-        "worker".to_owned()
-    } else {
-        name
-    }
+    let host = if host.is_empty() { "worker" } else { &host };
+    format!("{host}:{}", std::process::id())
 }
 
 pub(super) fn default_cache_dir() -> PathBuf {

@@ -21,7 +21,7 @@ use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
 use crate::runner::SlotConfig;
 use crate::train::{self, BenchReport, Isa};
-use crate::{failpoint, memory, replay};
+use crate::{failpoint, memory, replay, system};
 
 mod join;
 
@@ -356,7 +356,7 @@ fn format_bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> Str
     let gflops = report.flops_per_second() / 1e9;
     let gemm = report.gemm_flops_per_second / 1e9;
     let workload = format!("{:?}", args.workload).to_lowercase();
-    let memory = memory::peak_bytes();
+    let memory = system::peak_memory_bytes();
 
     match args.format {
         BenchFormat::Json => json!({

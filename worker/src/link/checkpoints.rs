@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ergodic_common::TrialKey;
 use ergodic_common::ids::Fence;
+use ergodic_proto::backoff::Backoff;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::{CHUNK_BYTES, MAX_CHECKPOINT_BYTES};
 use ergodic_proto::v1;
@@ -15,7 +16,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
-use crate::link::backoff::Backoff;
 use crate::link::{Link, LinkPool};
 use crate::work_queue::Assignment;
 

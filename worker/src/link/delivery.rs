@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::TrialResult;
+use ergodic_proto::backoff::Backoff;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::{transfer, v1};
 use tonic::{Code, Status};
 
-use crate::link::backoff::Backoff;
 use crate::link::{Link, LinkPool};
 use crate::result_batch::ResultBatch;
 use crate::shared_queue::SharedQueue;

@@ -1,6 +1,5 @@
 //! The connection to a coordinator, or to the one of several that leads.
 
-pub(crate) mod backoff;
 pub(crate) mod checkpoints;
 pub mod datasets;
 pub mod delivery;

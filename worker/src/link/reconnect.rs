@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
+use ergodic_proto::backoff::Backoff;
 use ergodic_proto::status::{UserError, describe_status, leader_url};
 use tokio::sync::watch;
 use tonic::Status;
 
 use crate::link::LinkPool;
-use crate::link::backoff::Backoff;
 use crate::link::datasets::DatasetDirs;
 use crate::link::session::{SessionEnd, WorkerIdentity, WorkerSession};
 use crate::link::sweeps::SweepCache;

@@ -10,11 +10,11 @@ use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::net::Net;
 use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{BUILD, Spec, TrialKey};
+use ergodic_proto::backoff::Backoff;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
 
-use crate::link::backoff::Backoff;
 use crate::link::datasets::{DatasetDirs, FetchError};
 use crate::link::{Link, LinkPool, datasets};
 use crate::train::TrialData;

@@ -16,6 +16,7 @@ use super::engine::simd::Simd16;
 use super::optim::schedule::StepHyperparams;
 use super::trial::Training;
 use super::{CandleDevice, Isa, Job};
+use crate::system::cpu_seconds;
 
 /// The results of a benchmark.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -220,20 +221,4 @@ fn random_images(name: DatasetName, images: u32) -> Images {
             .map(|i| (i % name.class_count()) as u8)
             .collect(),
     }
-}
-
-/// CPU time of all threads, as Linux counts it, or else time since the first call.
-fn cpu_seconds() -> f64 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let start = *START.get_or_init(Instant::now);
-    let tasks = std::fs::read_dir("/proc/self/task").ok();
-    let nanoseconds =
-        tasks.and_then(|tasks| tasks.flatten().map(task_nanoseconds).sum::<Option<u64>>());
-    nanoseconds.map_or_else(|| start.elapsed().as_secs_f64(), |ns| ns as f64 * 1e-9)
-}
-
-/// CPU time of one thread, in nanoseconds.
-fn task_nanoseconds(task: std::fs::DirEntry) -> Option<u64> {
-    let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-    text.split_whitespace().next()?.parse::<u64>().ok()
 }

@@ -13,7 +13,7 @@ pub(super) mod manifest;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use columns::{DatasetColumns, ExportRow, ProbeSet};
 use dataset_writer::{DatasetWriter, WriteContext};
@@ -22,6 +22,7 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::spec_file::grammar::GRAMMAR;
 use ergodic_common::{ErrorCode, Spec, TrialResult};
 use ergodic_proto::convert::WireError;
+use ergodic_proto::identity::random_hex;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use location::{DatasetLocation, DatasetRoot, StoredManifest};
@@ -128,7 +129,7 @@ struct DatasetExport {
 
 impl DatasetExport {
     async fn open(location: DatasetLocation, id: String, rewrite: bool) -> Result<Self, UserError> {
-        location.check_object_store(&generate_nonce()).await?;
+        location.check_object_store(&random_hex::<4>()).await?;
         let stored_manifest = location.read_manifest().await?;
         let manifest = match &stored_manifest.text {
             Some(text) => Some(parse_own_manifest(text, &location, &id)?),
@@ -250,7 +251,8 @@ impl DatasetExport {
                 images: pull.head.images.clone(),
                 labels: pull.head.labels.clone(),
             }),
-            prefix: format!("{serial:06}-{}", generate_nonce()),
+            // Two exports to one object store may write at a time, though only one can commit.
+            prefix: format!("{serial:06}-{}", random_hex::<4>()),
         }
     }
 
@@ -366,15 +368,6 @@ fn check_row_count(received: u64, promised: u64) -> Result<(), UserError> {
 
     let message = format!("{received} of {promised} rows came: export again");
     Err(UserError::new(ErrorCode::Internal, message))
-}
-
-/// Eight digits that no other export has: two of them to one object store may write at a time, though only one can commit.
-fn generate_nonce() -> String {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    blake3::hash(format!("{} {}", std::process::id(), now.as_nanos()).as_bytes()).to_hex()[..8]
-        .to_owned()
 }
 
 /// Whether an export may have written a part at this path: `trials/000001-1f6c3a90-00016.parquet`.

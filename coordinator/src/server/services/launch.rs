@@ -10,6 +10,7 @@ use ergodic_common::trial::CUDA_F32;
 use ergodic_common::{ErrorCode, Spec, SpecError};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
+use ergodic_proto::identity::random_bytes;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
@@ -230,7 +231,7 @@ fn build_row(spec: &Spec, source: SpecSource, data: DataPin, launched_by: String
         .map_or(0.0, |since_epoch| since_epoch.as_secs_f64());
     SweepRow {
         number: 0,
-        id: generate_sweep_id(&source, launched_at),
+        id: generate_sweep_id(),
         source,
         data,
         state: SweepState::Running,
@@ -260,17 +261,11 @@ pub(crate) fn track_requester() -> (Arc<()>, impl Fn() -> bool) {
     (requester, move || observed.strong_count() > 0)
 }
 
-/// Eight letters and digits that no earlier sweep has.
-pub(crate) fn generate_sweep_id(source: &SpecSource, launched_at: f64) -> String {
+/// Eight random letters and digits.
+pub(crate) fn generate_sweep_id() -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep id v1");
-    hasher
-        .update(source.text.as_bytes())
-        .update(&launched_at.to_le_bytes());
-    hasher.update(&std::process::id().to_le_bytes());
-
-    hasher.finalize().as_bytes()[..8]
+    random_bytes::<8>()
         .iter()
-        .map(|b| ALPHABET[(*b % 32) as usize] as char)
+        .map(|byte| ALPHABET[usize::from(byte % 32)] as char)
         .collect()
 }

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use ergodic_proto::identity::host_name;
 use session::PgSession;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
@@ -341,8 +342,7 @@ fn deposed_error(leader: &Leader) -> StoreError {
 
 /// This machine and process, for people.
 fn describe_process() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("process {} on {}", std::process::id(), host.trim())
+    format!("process {} on {}", std::process::id(), host_name())
 }
 
 struct PostgresWriter {

@@ -1,0 +1,53 @@
+//! What Linux tells of this machine and process: memory and CPU time.
+
+use std::fs::{DirEntry, read_to_string};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// The machine's memory, or what the control group of this process may have of it, in bytes; `None` where the system does
+/// not tell.
+pub(crate) fn available_memory_bytes() -> Option<u64> {
+    let limits = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let limits = limits
+        .iter()
+        .filter_map(|path| read_to_string(path).ok()?.trim().parse().ok());
+    limits
+        .chain(read_proc_bytes("/proc/meminfo", "MemTotal:"))
+        .min()
+}
+
+/// The most memory that this process has held, in bytes; `None` where the system does not tell.
+pub(crate) fn peak_memory_bytes() -> Option<u64> {
+    read_proc_bytes("/proc/self/status", "VmHWM:")
+}
+
+/// What Linux says in one of its files after these words.
+fn read_proc_bytes(path: &str, words: &str) -> Option<u64> {
+    let text = read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(words))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
+}
+
+/// CPU time of all threads, as Linux counts it, or else time since the first call; in seconds.
+pub(crate) fn cpu_seconds() -> f64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(Instant::now);
+    let tasks = std::fs::read_dir("/proc/self/task").ok();
+    let nanoseconds =
+        tasks.and_then(|tasks| tasks.flatten().map(task_nanoseconds).sum::<Option<u64>>());
+    nanoseconds.map_or_else(|| start.elapsed().as_secs_f64(), |ns| ns as f64 * 1e-9)
+}
+
+/// CPU time of one thread, in nanoseconds.
+fn task_nanoseconds(task: DirEntry) -> Option<u64> {
+    let text = read_to_string(task.path().join("schedstat")).ok()?;
+    text.split_whitespace().next()?.parse::<u64>().ok()
+}
