@@ -1,83 +1,43 @@
-//! Compiles the `.proto` files without a system `protoc`, and lists what is in their messages.
+//! Compiles the `.proto` files without a system `protoc`, and makes tables of what is in their messages (`src/bounds.rs`) and of what
+//! their options say about methods (`src/rpc.rs`).
 
+use std::error::Error;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use protox::prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
+    ServiceDescriptor, Value,
+};
 use tonic_prost_build::{Config, configure};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// The folder of the `.proto` files.
+const FOLDER: &str = "ergodic/v1";
+const PACKAGE: &str = "ergodic.v1";
+
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=ergodic");
-    let files = ["admin", "analysis", "common", "files", "worker", "sweep"]
-        .map(|name| format!("ergodic/v1/{name}.proto"));
-    let described = protox::compile(files, ["."])?;
+    let mut files = std::fs::read_dir(FOLDER)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<Vec<PathBuf>>>()?;
+    files.sort();
 
-    let mut names = Vec::new();
-    let mut shapes = Vec::new();
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler
+        .include_source_info(true)
+        .include_imports(true)
+        .open_files(files)?;
 
-    for message in described.file.iter().flat_map(|file| &file.message_type) {
-        names.push(format!(".ergodic.v1.{}", message.name()));
-        let fields = message.field.iter().map(|field| {
-            // 3 is "repeated".
-            let repeated = field.label.is_some_and(|label| label == 3);
-            (
-                field.number(),
-                field.name().to_owned(),
-                repeated,
-                field.r#type.unwrap_or_default(),
-                field.type_name().to_owned(),
-            )
-        });
+    let pool = compiler.descriptor_pool();
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("messages.rs"), list_messages(&pool)?)?;
+    std::fs::write(out.join("methods.rs"), list_methods(&pool)?)?;
 
-        shapes.push((message.name().to_owned(), fields.collect::<Vec<_>>()));
-    }
-
-    let mut code = String::from("/// All messages.\npub const MESSAGES: &[MessageShape] = &[\n");
-    for (name, fields) in &shapes {
-        write!(code, "MessageShape {{ name: {name:?}, fields: &[")?;
-        for (number, name, repeated, kind, of) in fields {
-            let kind = match kind {
-                9 | 12 => "FieldKind::Text".to_owned(),
-                11 => {
-                    format!(
-                        "FieldKind::Message({})",
-                        names
-                            .iter()
-                            .position(|name| name == of)
-                            .ok_or("a message of ours")?
-                    )
-                }
-                1 | 6 | 16 => "FieldKind::Number(8)".to_owned(),
-                2 | 7 | 15 => "FieldKind::Number(4)".to_owned(),
-                _ => "FieldKind::Number(0)".to_owned(),
-            };
-
-            write!(
-                code,
-                "MessageField {{ number: {number}, name: {name:?}, repeated: {repeated}, kind: {kind} }},"
-            )?;
-        }
-
-        code += "] },\n";
-    }
-
-    code += "];\n/// All methods.\npub const METHODS: &[RpcMethod] = &[\n";
-    for service in described.file.iter().flat_map(|file| &file.service) {
-        for method in &service.method {
-            let path = format!("/ergodic.v1.{}/{}", service.name(), method.name());
-            let request = method.input_type().trim_start_matches(".ergodic.v1.");
-            let stream = method.client_streaming();
-            writeln!(
-                code,
-                "RpcMethod {{ path: {path:?}, request: {request:?}, stream: {stream} }},"
-            )?;
-        }
-    }
-
-    code += "];\n";
-    std::fs::write(
-        Path::new(&std::env::var("OUT_DIR")?).join("messages.rs"),
-        code,
-    )?;
+    // Options are for this program alone: no code is made of them, or of what they extend.
+    let mut described = compiler.file_descriptor_set();
+    described
+        .file
+        .retain(|file| file.package() == PACKAGE && !is_options_file(file.name()));
 
     let mut config = Config::new();
     config.enable_type_names();
@@ -86,4 +46,158 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_fds_with_config(described, config)?;
 
     Ok(())
+}
+
+fn is_options_file(name: &str) -> bool {
+    Path::new(name) == Path::new(FOLDER).join("options.proto")
+}
+
+/// The messages with the kinds of their fields, as Rust.
+fn list_messages(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
+    let messages: Vec<MessageDescriptor> = pool
+        .all_messages()
+        .filter(|message| message.package_name() == PACKAGE && !message.is_map_entry())
+        .collect();
+
+    let mut code = String::from("/// All messages.\npub const MESSAGES: &[MessageShape] = &[\n");
+    for message in &messages {
+        write!(
+            code,
+            "MessageShape {{ name: {:?}, fields: &[",
+            message.name()
+        )?;
+        for field in message.fields() {
+            write!(
+                code,
+                "MessageField {{ number: {}, name: {:?}, repeated: {}, kind: {} }},",
+                field.number(),
+                field.name(),
+                field.is_list(),
+                field_kind(&field, &messages)?
+            )?;
+        }
+        code += "] },\n";
+    }
+
+    Ok(code + "];\n")
+}
+
+fn field_kind(
+    field: &FieldDescriptor,
+    messages: &[MessageDescriptor],
+) -> Result<String, Box<dyn Error>> {
+    Ok(match field.kind() {
+        Kind::String | Kind::Bytes => "FieldKind::Text".to_owned(),
+        Kind::Message(inner) => {
+            let at = messages.iter().position(|message| *message == inner);
+            format!("FieldKind::Message({})", at.ok_or("a message of ours")?)
+        }
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => "FieldKind::Number(8)".to_owned(),
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => "FieldKind::Number(4)".to_owned(),
+        _ => "FieldKind::Number(0)".to_owned(),
+    })
+}
+
+/// The services, and the methods in the order of their paths, as Rust.
+fn list_methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
+    let mut services = String::new();
+    let mut methods = Vec::new();
+
+    for service in pool.services() {
+        let roles = read_roles(&service.options(), pool, "service_roles")?;
+        if roles.is_empty() {
+            return Err(format!("{} has no service_roles", service.full_name()).into());
+        }
+
+        let of_service = list_roles(&roles);
+        writeln!(
+            services,
+            "RpcService {{ name: {:?}, roles: {of_service} }},",
+            service.full_name()
+        )?;
+        for method in service.methods() {
+            methods.push((
+                format!("/{}/{}", service.full_name(), method.name()),
+                describe_method(pool, &service, &method)?,
+            ));
+        }
+    }
+
+    methods.sort();
+    let mut code = format!("const SERVICES: &[RpcService] = &[\n{services}];\n");
+    code += "/// All methods, in the order of their paths.\npub const METHODS: &[RpcMethod] = &[\n";
+    for (_, method) in methods {
+        code += &method;
+    }
+
+    Ok(code + "];\n")
+}
+
+fn describe_method(
+    pool: &DescriptorPool,
+    service: &ServiceDescriptor,
+    method: &MethodDescriptor,
+) -> Result<String, Box<dyn Error>> {
+    let options = method.options();
+    let mut roles = read_roles(&options, pool, "method_roles")?;
+    if roles.is_empty() {
+        roles = read_roles(&service.options(), pool, "service_roles")?;
+    }
+
+    let idempotency = options.get_field_by_name("idempotency_level");
+    // 0 is "unknown".
+    let is_idempotent = idempotency.is_some_and(|level| level.as_enum_number() != Some(0));
+    let is_for_standby = read_option(&options, pool, "answered_by_standby")?.as_bool();
+
+    Ok(format!(
+        "RpcMethod {{ path: \"/{}/{}\", request: {:?}, stream: {}, roles: {}, is_idempotent: {is_idempotent}, \
+         answered_by_standby: {} }},\n",
+        service.full_name(),
+        method.name(),
+        method.input().name(),
+        method.is_client_streaming(),
+        list_roles(&roles),
+        is_for_standby.unwrap_or_default(),
+    ))
+}
+
+/// The roles of an option by their names in `ergodic/v1/options.proto`: `ROLE_USER`.
+fn read_roles(
+    options: &DynamicMessage,
+    pool: &DescriptorPool,
+    name: &str,
+) -> Result<Vec<String>, Box<dyn Error>> {
+    let known = pool
+        .get_enum_by_name(&format!("{PACKAGE}.Role"))
+        .ok_or("no Role")?;
+    let value = read_option(options, pool, name)?;
+    let roles = value.as_list().unwrap_or_default().iter();
+
+    roles
+        .map(|role| {
+            let number = role.as_enum_number().unwrap_or_default();
+            let role = known.get_value(number).filter(|_| number != 0);
+            Ok(role.ok_or("no such role")?.name().to_owned())
+        })
+        .collect()
+}
+
+fn read_option(
+    options: &DynamicMessage,
+    pool: &DescriptorPool,
+    name: &str,
+) -> Result<Value, Box<dyn Error>> {
+    let extension = pool
+        .get_extension_by_name(&format!("{PACKAGE}.{name}"))
+        .ok_or_else(|| format!("no option {name}"))?;
+    Ok(options.get_extension(&extension).into_owned())
+}
+
+/// Roles as Rust: `ROLE_USER` is `TokenRole::User`.
+fn list_roles(roles: &[String]) -> String {
+    let variants = roles.iter().map(|role| {
+        let (first, rest) = role.trim_start_matches("ROLE_").split_at(1);
+        format!("TokenRole::{first}{}", rest.to_lowercase())
+    });
+    format!("&[{}]", variants.collect::<Vec<_>>().join(", "))
 }

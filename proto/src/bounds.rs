@@ -56,17 +56,6 @@ pub struct MessageShape {
     pub fields: &'static [MessageField],
 }
 
-/// A method that a peer can call.
-#[derive(Debug, Clone, Copy)]
-pub struct RpcMethod {
-    /// Where.
-    pub path: &'static str,
-    /// The name of the message.
-    pub request: &'static str,
-    /// Whether there may be several.
-    pub stream: bool,
-}
-
 /// The limits of a field.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldBound {
@@ -455,6 +444,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use crate::bounds::*;
+    use crate::rpc::METHODS;
     use crate::v1;
 
     /// Messages that a peer can send to a coordinator, with all that lies in them.

@@ -14,6 +14,7 @@ pub mod checksum;
 pub mod convert;
 pub mod identity;
 pub mod log;
+pub mod rpc;
 pub mod status;
 pub mod token;
 pub mod transfer;

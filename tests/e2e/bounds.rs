@@ -1,10 +1,9 @@
 //! Every text and every list of every request has a bound: whoever sends more, in whatever role, is told which field it is.
 
-use ergodic_proto::bounds::{
-    FIELD_BOUNDS, FieldBound, FieldKind, MESSAGES, METHODS, MessageField, RpcMethod,
-};
+use ergodic_proto::bounds::{FIELD_BOUNDS, FieldBound, FieldKind, MESSAGES, MessageField};
 use ergodic_proto::channel::connect;
 use ergodic_proto::channel::connect::{ClientAuth, ClientChannel};
+use ergodic_proto::rpc::{METHODS, RpcMethod};
 use ergodic_tests::RawCodec;
 use tonic::{Code, Request, Status};
 

@@ -191,7 +191,7 @@ impl AsyncWrite for Accepted {
 #[derive(Clone)]
 struct Connector;
 
-impl tower_service::Service<http::Uri> for Connector {
+impl tower::Service<http::Uri> for Connector {
     type Response = TokioIo<TcpStream>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;

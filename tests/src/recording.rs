@@ -298,7 +298,7 @@ impl NamedService for ForwardFiles {
 
 type BoxedResponse = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
-impl tower_service::Service<http::Request<Body>> for ForwardWorkers {
+impl tower::Service<http::Request<Body>> for ForwardWorkers {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxedResponse;
@@ -312,7 +312,7 @@ impl tower_service::Service<http::Request<Body>> for ForwardWorkers {
     }
 }
 
-impl tower_service::Service<http::Request<Body>> for ForwardFiles {
+impl tower::Service<http::Request<Body>> for ForwardFiles {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxedResponse;

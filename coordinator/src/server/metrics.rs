@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ergodic_common::{BUILD, Outcome};
+use ergodic_proto::rpc::RpcMethod;
 use http::{Request, Response};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -33,7 +34,7 @@ pub(crate) struct Metrics {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
-    method: String,
+    method: &'static str,
     code: i32,
 }
 
@@ -334,7 +335,7 @@ fn register_process(registry: &mut Registry) {
     registry.register("open_files", "Files and connections open now", files);
 }
 
-impl<S> tower_layer::Layer<S> for Metrics {
+impl<S> tower::Layer<S> for Metrics {
     type Service = CountingService<S>;
 
     fn layer(&self, inner: S) -> CountingService<S> {
@@ -366,7 +367,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let path = request.uri().path().to_owned();
+        // Methods that do not exist could have any number of names.
+        let method = RpcMethod::find(request.uri().path()).map_or("unknown", RpcMethod::name);
         let requests = self.requests.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -377,17 +379,41 @@ where
                 .and_then(|code| code.to_str().ok()?.parse().ok())
                 .unwrap_or(0);
 
-            // Methods that do not exist could have any number of names.
-            let is_known = code != tonic::Code::Unimplemented as i32;
-            let method = path
-                .rsplit('/')
-                .next()
-                .filter(|_| is_known)
-                .unwrap_or("unknown")
-                .to_owned();
             requests.get_or_create(&CallLabels { method, code }).inc();
 
             Ok(answer)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tonic::Status;
+    use tower::{Layer as _, service_fn};
+
+    use crate::server::metrics::*;
+
+    #[tokio::test]
+    async fn requests_for_methods_that_do_not_exist_are_counted_together() {
+        let metrics = Metrics::new(Arc::new(WriterMetrics::new()), true);
+        let mut service = metrics.layer(service_fn(|_: Request<Body>| async {
+            Ok::<_, Infallible>(Status::resource_exhausted("busy").into_http())
+        }));
+        for path in ["/ergodic.v1.SweepService/List", "/ergodic.v1.A/List", "/B"] {
+            let request = Request::builder().uri(path).body(Body::empty());
+            service
+                .call(request.expect("a request"))
+                .await
+                .expect("an answer");
+        }
+
+        let text = metrics.render_text(&CoreSnapshot::default());
+        for (method, count) in [("List", 1), ("unknown", 2)] {
+            let line =
+                format!("ergodic_grpc_requests_total{{method=\"{method}\",code=\"8\"}} {count}\n");
+            assert!(text.contains(&line), "{text}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::interceptor::InterceptedService;
 
-use crate::channel::retry::RetryChannel;
+use crate::channel::retry::{RetryChannel, build_retry_channel};
 use crate::channel::transport::{build_tls_transport, open_channel, parse_endpoint};
 use crate::status::UserError;
 
@@ -29,7 +29,7 @@ pub fn connect_lazily(url: &str, access: &ClientAuth) -> Result<ClientChannel, U
         None => endpoint.connect_lazy(),
     };
     Ok(InterceptedService::new(
-        RetryChannel::new(channel, Some(access)),
+        build_retry_channel(channel, Some(access)),
         access.to_credentials(),
     ))
 }
@@ -40,13 +40,13 @@ pub fn connect_lazily(url: &str, access: &ClientAuth) -> Result<ClientChannel, U
 /// The address is none.
 pub fn connect_lazily_over<C, S>(url: &str, connector: C) -> Result<ClientChannel, UserError>
 where
-    C: tower_service::Service<Uri, Response = TokioIo<S>, Error = io::Error> + Send + 'static,
+    C: tower::Service<Uri, Response = TokioIo<S>, Error = io::Error> + Send + 'static,
     C::Future: Send,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let channel = parse_endpoint(url)?.connect_with_connector_lazy(connector);
     Ok(InterceptedService::new(
-        RetryChannel::new(channel, None),
+        build_retry_channel(channel, None),
         Credentials::default(),
     ))
 }
@@ -58,7 +58,7 @@ where
 pub async fn connect_now(url: &str, access: &ClientAuth) -> Result<ClientChannel, UserError> {
     let channel = open_channel(url, access).await?;
     Ok(InterceptedService::new(
-        RetryChannel::new(channel, Some(access)),
+        build_retry_channel(channel, Some(access)),
         access.to_credentials(),
     ))
 }

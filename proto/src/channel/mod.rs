@@ -2,5 +2,7 @@
 
 pub mod connect;
 pub(crate) mod credentials;
+pub mod leader;
+pub mod replay;
 pub mod retry;
 pub(crate) mod transport;

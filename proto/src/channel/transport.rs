@@ -182,7 +182,7 @@ pub(crate) struct TlsTransport(pub(crate) TlsConnector);
 pub(crate) type ConnectFuture =
     std::pin::Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
 
-impl tower_service::Service<Uri> for TlsTransport {
+impl tower::Service<Uri> for TlsTransport {
     type Response = TokioIo<TlsStream<TcpStream>>;
     type Error = io::Error;
     type Future = ConnectFuture;

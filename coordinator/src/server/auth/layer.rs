@@ -1,12 +1,13 @@
-//! Stands before all services: one table says which role may ask what, and whatever it does not name is refused.
+//! Stands before all services: `ergodic_proto::rpc` says which role may ask what, and whatever it does not name is refused.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
+use ergodic_proto::rpc::{allowed_roles, method_name};
 use ergodic_proto::status::UserError;
-use ergodic_proto::token::{Token, TokenRole};
+use ergodic_proto::token::Token;
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tokio::sync::watch;
@@ -66,10 +67,10 @@ impl AuthLayer {
 
         let path = request.uri().path();
         if !allowed_roles(path).contains(&role) {
-            let method = path.rsplit('/').next().unwrap_or_default();
             let message = format!(
-                "a token for the role {} does not open {method}",
-                role.name()
+                "a token for the role {} does not open {}",
+                role.name(),
+                method_name(path)
             );
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
@@ -106,22 +107,7 @@ fn unauthenticated_status(why: &str) -> Status {
     Status::with_details(Code::Unauthenticated, why, status.details().to_vec().into())
 }
 
-/// The roles that may call a method. A user's `replay` needs the sweep as workers get it.
-fn allowed_roles(path: &str) -> &'static [TokenRole] {
-    let (service, method) = path
-        .trim_start_matches('/')
-        .split_once('/')
-        .unwrap_or_default();
-    match (service, method) {
-        ("ergodic.v1.WorkerService", "GetSweep") | ("ergodic.v1.FileService", _) => &TokenRole::ALL,
-        ("ergodic.v1.WorkerService", _) => &[TokenRole::Worker, TokenRole::Admin],
-        ("ergodic.v1.SweepService", _) => &[TokenRole::User, TokenRole::Admin],
-        ("ergodic.v1.AdminService", _) => &[TokenRole::Admin],
-        _ => &[],
-    }
-}
-
-impl<S> tower_layer::Layer<S> for AuthLayer {
+impl<S> tower::Layer<S> for AuthLayer {
     type Service = AuthService<S>;
 
     fn layer(&self, inner: S) -> AuthService<S> {
@@ -162,9 +148,9 @@ pub(crate) struct AuthService<S> {
     inner: S,
 }
 
-impl<S> tower_service::Service<Request<Body>> for AuthService<S>
+impl<S> tower::Service<Request<Body>> for AuthService<S>
 where
-    S: tower_service::Service<Request<Body>, Response = Response<Body>>,
+    S: tower::Service<Request<Body>, Response = Response<Body>>,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
 {
@@ -183,36 +169,6 @@ where
                 self.layer.stopping.clone(),
             )),
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::server::auth::layer::*;
-
-    #[test]
-    fn each_role_may_ask_what_it_is_for_and_nothing_unknown_is_open() {
-        let may = |role, path: &str| allowed_roles(path).contains(&role);
-        for role in TokenRole::ALL {
-            assert!(
-                may(role, "/ergodic.v1.FileService/Fetch")
-                    && may(role, "/ergodic.v1.WorkerService/GetSweep")
-            );
-            assert!(!may(role, "/ergodic.v1.Other/Anything") && !may(role, "") && !may(role, "/"));
-            assert_eq!(
-                may(role, "/ergodic.v1.AdminService/NewToken"),
-                role == TokenRole::Admin
-            );
-
-            assert_eq!(
-                may(role, "/ergodic.v1.WorkerService/CommitResults"),
-                role != TokenRole::User
-            );
-            assert_eq!(
-                may(role, "/ergodic.v1.SweepService/Launch"),
-                role != TokenRole::Worker
-            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Whether this coordinator leads or stands by, and what it answers then.
 
+use ergodic_proto::rpc::RpcMethod;
 use ergodic_proto::status::not_leader;
 use tokio::sync::watch;
 use tonic::Status;
@@ -38,44 +39,15 @@ impl Leadership {
     /// The request is for the leader, whose address goes with the status.
     pub(crate) fn check_request_path(&self, path: &str) -> Result<(), Status> {
         match self.other_leader() {
-            Some(leader) if !can_standby_answer(path) => Err(not_leader(&leader, "")),
+            Some(leader) if !is_answered_by_standby(path) => Err(not_leader(&leader, "")),
             _ => Ok(()),
         }
     }
 }
 
-/// What can be answered from what is stored. Workers, and why a sweep does not run, are known to the one that leads.
-fn can_standby_answer(path: &str) -> bool {
-    let (service, method) = path
-        .trim_start_matches('/')
-        .split_once('/')
-        .unwrap_or_default();
-    match service {
-        "ergodic.v1.SweepService" => matches!(
-            method,
-            "List"
-                | "ListPages"
-                | "TablePages"
-                | "CurvePages"
-                | "Status"
-                | "Watch"
-                | "Table"
-                | "Trials"
-                | "Predictions"
-                | "Curves"
-                | "Compare"
-                | "Distance"
-                | "Effects"
-                | "Variance"
-                | "Needs"
-                | "Rows"
-                | "Info"
-        ),
-        // `Has` is a promise to keep the file for a while.
-        "ergodic.v1.FileService" => method == "Fetch",
-        "ergodic.v1.WorkerService" => method == "GetSweep",
-        _ => false,
-    }
+/// Whether a request can be answered from what is stored.
+fn is_answered_by_standby(path: &str) -> bool {
+    RpcMethod::find(path).is_some_and(|method| method.answered_by_standby)
 }
 
 #[cfg(test)]

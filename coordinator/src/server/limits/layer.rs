@@ -70,7 +70,7 @@ fn rate_limit_key(request: &Request<Body>) -> Option<RateLimitKey> {
     (!address.to_canonical().is_loopback()).then(|| RateLimitKey::from_address(address))
 }
 
-impl<S> tower_layer::Layer<S> for LimitLayer {
+impl<S> tower::Layer<S> for LimitLayer {
     type Service = LimitService<S>;
 
     fn layer(&self, inner: S) -> LimitService<S> {
@@ -88,9 +88,9 @@ pub(crate) struct LimitService<S> {
     inner: S,
 }
 
-impl<S> tower_service::Service<Request<Body>> for LimitService<S>
+impl<S> tower::Service<Request<Body>> for LimitService<S>
 where
-    S: tower_service::Service<Request<Body>, Response = Response<Body>>,
+    S: tower::Service<Request<Body>, Response = Response<Body>>,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
 {
