@@ -519,6 +519,22 @@ fn launching_a_hundred_million_trials_takes_no_room_for_them() {
 }
 
 #[test]
+fn bench_tables_uses_the_store_that_it_filled_again() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = dir.path().join("store").to_string_lossy().into_owned();
+    let measure = || {
+        json(&stdout(&[
+            "bench", "tables", "--trials", "500", "--points", "2", "--dir", &store, "--format",
+            "json",
+        ]))
+    };
+
+    let first = measure();
+    let second = measure();
+    assert_eq!(first["trials"], second["trials"]);
+}
+
+#[test]
 fn bench_overhead_counts_every_trial_and_leaves_its_store() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = dir.path().join("store").to_string_lossy().into_owned();
