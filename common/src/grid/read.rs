@@ -14,7 +14,7 @@ use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::reader::quote_value;
 use crate::spec_file::suggest::suggest_nearest;
 
-/// Columns that stand beside the axes in tables; metrics do so too.
+/// Columns that stand beside the axes in tables; metrics do so too. No axis of a new sweep may have such a name.
 const RESERVED_COLUMNS: [&str; 23] = [
     "n",
     "diverged",
@@ -343,22 +343,24 @@ pub(super) fn read_axes(
             ));
         }
 
-        if field.is_none()
-            && (RESERVED_COLUMNS.contains(&name.as_str()) || Metric::from_name(&name).is_some())
-        {
-            let message =
-                format!("'{name}' is a column of every table: call the axis something else");
-            return Err(SpecError::new(
-                node.origin.clone(),
-                format!("grid.{name}"),
-                message,
-            ));
+        // A later version has more columns and metrics: an axis of a stored sweep keeps its name.
+        if field.is_none() && is_column_name(&name) {
+            reading.refuse_if_new(|| {
+                let message =
+                    format!("'{name}' is a column of every table: call the axis something else");
+                SpecError::new(node.origin.clone(), format!("grid.{name}"), message)
+            })?;
         }
 
         axes.push(Axis::from_node(&name, field, node, (sweep_seed, reading))?);
     }
 
     Ok(axes)
+}
+
+/// Whether tables have a column of this name beside those of axes.
+fn is_column_name(name: &str) -> bool {
+    RESERVED_COLUMNS.contains(&name) || Metric::from_name(name).is_some()
 }
 
 /// Entries of `[grid]` but `zip`; `model.width = …` written without quotes is the dotted path it looks like.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::Spec;
-use crate::config::{ModelKind, Toy};
+use crate::config::{ModelKind, SHORT_NAMES, Toy};
 use crate::pinned_file::{FileData, FilePin};
 use crate::random_streams::Purpose;
 use crate::spec::scheduling::Share;
@@ -757,6 +757,28 @@ fn images_and_single_layers_can_be_asked_for() {
             assert!(message.contains(word), "{setting}\n{message}\nlacks {word}");
         }
     }
+}
+
+/// As if a later version had named a metric, or a column of tables, as a stored sweep names an axis.
+#[test]
+fn an_axis_of_a_stored_sweep_keeps_a_name_that_became_a_column() {
+    for name in ["val_acc", "digest"] {
+        let text = format!("[grid]\n{name} = [0.1, 0.2]\n[derive]\nwd = \"{name} / 2\"\n");
+        let spec = read(&text);
+        assert_eq!(spec.grid.cell_count(), 2);
+        assert_eq!(spec.grid.axes()[0].name, name);
+
+        let error = Spec::read_new(&source(&text, &[])).expect_err(name);
+        let error = error.to_string();
+        assert!(error.contains("is a column of every table"), "{error}");
+    }
+}
+
+/// One more would turn the free name of a stored sweep into a field: that takes a new version of the grammar.
+#[test]
+fn short_names_stay_as_they_are() {
+    let names = SHORT_NAMES.map(|(short, _)| short);
+    assert_eq!(names, ["lr", "wd", "batch_size", "momentum"]);
 }
 
 #[test]
