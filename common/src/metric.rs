@@ -132,14 +132,35 @@ impl Metric {
 
     /// The name as written in a sweep file.
     pub fn name(&self) -> Cow<'static, str> {
-        if let Self::LayerNormSq(layer) = self {
-            return format!("{LAYER_NORM_SQ}[{layer}]").into();
-        }
-        Self::NAMES
-            .iter()
-            .find(|(_, m)| m == self)
-            .map_or("?", |(name, _)| name)
-            .into()
+        let name = match self {
+            Self::TrainLoss => "train_loss",
+            Self::TrainAcc => "train_acc",
+            Self::TrainSmoothedLoss => "train_smoothed_loss",
+            Self::TestLoss => "test_loss",
+            Self::TestAcc => "test_acc",
+            Self::TestSmoothedLoss => "test_smoothed_loss",
+            Self::ValLoss => "val_loss",
+            Self::ValAcc => "val_acc",
+            Self::AverageTestLoss => "average_test_loss",
+            Self::AverageTestAcc => "average_test_acc",
+            Self::AverageValLoss => "average_val_loss",
+            Self::AverageValAcc => "average_val_acc",
+            Self::WeightNorm => "weight_norm",
+            Self::WeightNormSq => LAYER_NORM_SQ,
+            Self::LayerNormSq(layer) => return format!("{LAYER_NORM_SQ}[{layer}]").into(),
+            Self::EffectiveLr => "effective_lr",
+            Self::GradNorm => "grad_norm",
+            Self::GradWeightCos => "grad_weight_cos",
+            Self::UpdateNorm => "update_norm",
+            Self::AngularUpdate => "angular_update",
+            Self::NormSqJump => "norm_sq_jump",
+            Self::InitDistance => "init_distance",
+            Self::SampleDistance => "sample_distance",
+            Self::GradNoiseTrace => "grad_noise_trace",
+            Self::GradNoiseHill => "grad_noise_hill",
+            Self::HessianTop => "hessian_top",
+        };
+        name.into()
     }
 
     /// The metric of this name.
@@ -177,31 +198,45 @@ impl Metric {
 
     /// Whether it is undefined for a loss that knows no images.
     pub fn needs_images(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::TrainAcc
-                | Self::TrainSmoothedLoss
-                | Self::TestLoss
-                | Self::TestAcc
-                | Self::TestSmoothedLoss
-                | Self::ValLoss
-                | Self::ValAcc
-                | Self::AverageTestLoss
-                | Self::AverageTestAcc
-                | Self::AverageValLoss
-                | Self::AverageValAcc
-                | Self::GradNoiseTrace
-                | Self::GradNoiseHill
-                | Self::HessianTop
-        )
+            | Self::TrainSmoothedLoss
+            | Self::TestLoss
+            | Self::TestAcc
+            | Self::TestSmoothedLoss
+            | Self::ValLoss
+            | Self::ValAcc
+            | Self::AverageTestLoss
+            | Self::AverageTestAcc
+            | Self::AverageValLoss
+            | Self::AverageValAcc
+            | Self::GradNoiseTrace
+            | Self::GradNoiseHill
+            | Self::HessianTop => true,
+            Self::TrainLoss | Self::EffectiveLr | Self::GradNorm | Self::GradWeightCos => false,
+            Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) => false,
+            Self::UpdateNorm | Self::AngularUpdate | Self::NormSqJump => false,
+            Self::InitDistance | Self::SampleDistance => false,
+        }
     }
 
     /// The values that it can have, where they are bounded on both sides.
     pub fn bounded_range(&self) -> Option<(f64, f64)> {
         match self {
+            Self::TrainAcc
+            | Self::TestAcc
+            | Self::ValAcc
+            | Self::AverageTestAcc
+            | Self::AverageValAcc => Some((0.0, 1.0)),
             Self::GradWeightCos => Some((-1.0, 1.0)),
             Self::AngularUpdate => Some((0.0, std::f64::consts::PI)),
-            _ => self.larger_is_better()?.then_some((0.0, 1.0)),
+            Self::TrainLoss | Self::TrainSmoothedLoss | Self::TestLoss => None,
+            Self::TestSmoothedLoss | Self::ValLoss => None,
+            Self::AverageTestLoss | Self::AverageValLoss => None,
+            Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) => None,
+            Self::EffectiveLr | Self::GradNorm | Self::UpdateNorm | Self::NormSqJump => None,
+            Self::InitDistance | Self::SampleDistance => None,
+            Self::GradNoiseTrace | Self::GradNoiseHill | Self::HessianTop => None,
         }
     }
 
@@ -213,8 +248,8 @@ impl Metric {
     /// Whether it is of the validation images.
     pub fn needs_validation(&self) -> bool {
         matches!(
-            self,
-            Self::ValLoss | Self::ValAcc | Self::AverageValLoss | Self::AverageValAcc
+            self.required_pass(),
+            Some(MeasurementPass::Validation | MeasurementPass::AverageValidation)
         )
     }
 
@@ -233,9 +268,49 @@ impl Metric {
             | Self::ValLoss
             | Self::AverageTestLoss
             | Self::AverageValLoss => Some(false),
-            _ => None,
+            Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) => None,
+            Self::EffectiveLr | Self::GradNorm | Self::GradWeightCos => None,
+            Self::UpdateNorm | Self::AngularUpdate | Self::NormSqJump => None,
+            Self::InitDistance | Self::SampleDistance => None,
+            Self::GradNoiseTrace | Self::GradNoiseHill | Self::HessianTop => None,
         }
     }
 }
 
 const LAYER_NORM_SQ: &str = "weight_norm_sq";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use crate::metric::*;
+
+    #[test]
+    fn a_metric_is_found_by_its_name() {
+        for (name, metric) in Metric::NAMES {
+            assert_eq!(metric.name(), name);
+            assert_eq!(Metric::from_name(name), Some(metric));
+        }
+
+        let layer = Metric::LayerNormSq("conv1".into());
+        assert_eq!(layer.name(), "weight_norm_sq[conv1]");
+        assert_eq!(Metric::from_name("weight_norm_sq[conv1]"), Some(layer));
+        assert_eq!(Metric::from_name("?"), None);
+
+        let names: HashSet<&str> = Metric::NAMES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), Metric::NAMES.len());
+    }
+
+    #[test]
+    fn the_range_of_a_share_is_from_0_to_1() {
+        for (name, metric) in Metric::NAMES {
+            let is_share = name.ends_with("_acc");
+            assert_eq!(
+                metric.bounded_range() == Some((0.0, 1.0)),
+                is_share,
+                "{name}"
+            );
+            assert_eq!(metric.larger_is_better() == Some(true), is_share, "{name}");
+        }
+    }
+}

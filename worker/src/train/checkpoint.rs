@@ -16,10 +16,13 @@ pub trait CheckpointStore: Sync {
     fn discard_checkpoints(&self, identity: &[u8; 32]);
 }
 
-/// The hash of all that a trial's result is a function of; a checkpoint fits trials of the same identity only. Every change of
-/// the checkpoint's format needs another key here, so that older checkpoints do not fit.
+/// The key with which trial identities are hashed. Its version is raised with every change of the checkpoint's format, so that
+/// older checkpoints fit no trial.
+const IDENTITY_CONTEXT: &str = "ergodic 2026 checkpoint v3";
+
+/// The hash of all that a trial's result is a function of; a checkpoint fits trials of the same identity only.
 pub(crate) fn compute_trial_identity(job: &Job<'_>) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v3");
+    let mut hasher = blake3::Hasher::new_derive_key(IDENTITY_CONTEXT);
     let described = format!(
         "{} {:?} {:?} {:?} {:?}",
         job.numerics_class(),

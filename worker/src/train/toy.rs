@@ -81,7 +81,7 @@ fn record_step(
     });
 
     if sampler.needs_every_step() {
-        sampler.update_norm_sq_jump(&descent.w);
+        sampler.track_norm_sq_jump(&descent.w);
     }
 
     if sampler.is_sample_due(steps) {

@@ -37,7 +37,7 @@ pub(crate) struct MetricSampler<'a, T = f32> {
     norm_sq: f64,
     /// Largest change of ‖w‖² in a step since the last sample.
     norm_sq_jump: f64,
-    /// Ranges of the weights of the layers whose norms are requested, in the order of the metrics.
+    /// For each metric, the range of the weight of the layer whose norm it is, if there is such a layer.
     layer_ranges: Vec<Option<Range<usize>>>,
     curve: Curve,
 }
@@ -94,7 +94,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             layer_ranges: measure
                 .metrics
                 .iter()
-                .filter_map(|metric| requested_layer_range(metric, layout))
+                .map(|metric| requested_layer_range(metric, layout))
                 .collect(),
             curve: Curve::default(),
         }
@@ -147,7 +147,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
     }
 
     /// Takes the weights after a step into the largest change of ‖w‖².
-    pub(crate) fn update_norm_sq_jump(&mut self, weights: &[T]) {
+    pub(crate) fn track_norm_sq_jump(&mut self, weights: &[T]) {
         let norm_sq = sum_of_squares(&self.norm_ranges, weights);
         self.norm_sq_jump = self.norm_sq_jump.max((norm_sq - self.norm_sq).abs());
         self.norm_sq = norm_sq;
@@ -167,18 +167,9 @@ impl<'a, T: Number> MetricSampler<'a, T> {
     /// Takes a sample.
     pub(crate) fn record_sample(&mut self, sample: &SampleInputs<'_, T>) {
         self.curve.steps.push(sample.step);
-        let mut layers = self.layer_ranges.iter();
 
-        for metric in &self.measure.metrics {
-            let value = match metric {
-                Metric::LayerNormSq(_) => match layers.next() {
-                    Some(Some(range)) => {
-                        sum_of_squares(std::slice::from_ref(range), sample.weights)
-                    }
-                    _ => f64::NAN,
-                },
-                metric => self.compute_metric(metric, sample),
-            };
+        for (metric, layer) in self.measure.metrics.iter().zip(&self.layer_ranges) {
+            let value = self.compute_metric(metric, layer.as_ref(), sample);
 
             // A loss may be infinite; any other infinite metric is undefined.
             let is_known = value.is_finite() || metric.is_loss() && value.is_infinite();
@@ -195,75 +186,58 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         }
     }
 
-    fn compute_metric(&self, metric: &Metric, sample: &SampleInputs<'_, T>) -> f64 {
-        let PassResults {
-            noise, curvature, ..
-        } = sample.pass_results;
-        match metric {
-            Metric::WeightNorm => self.weight_norm_sq(sample).sqrt(),
-            Metric::WeightNormSq => self.weight_norm_sq(sample),
-            Metric::EffectiveLr if self.has_normed_weights => {
-                sample.lr / self.weight_norm_sq(sample)
-            }
-            Metric::NormSqJump => self.norm_sq_jump,
-            Metric::InitDistance
-            | Metric::SampleDistance
-            | Metric::UpdateNorm
-            | Metric::AngularUpdate
-            | Metric::GradWeightCos => self.compare_weights(metric, sample),
-            Metric::GradNorm => sum_of_squares(&self.trained_ranges, sample.gradient).sqrt(),
-            Metric::GradNoiseTrace => noise.map_or(f64::NAN, |noise| noise.trace),
-            Metric::GradNoiseHill => noise.map_or(f64::NAN, |noise| noise.tail_index),
-            Metric::HessianTop => curvature.unwrap_or(f64::NAN),
-            metric => self.compute_tally_metric(metric, &sample.pass_results),
-        }
-    }
-
-    /// ‖w‖² of the weights whose norm is reported.
-    fn weight_norm_sq(&self, sample: &SampleInputs<'_, T>) -> f64 {
-        sum_of_squares(&self.norm_ranges, sample.weights)
-    }
-
-    /// Metrics that compare the weights or the gradient with earlier weights; NaN for other metrics.
-    fn compare_weights(&self, metric: &Metric, sample: &SampleInputs<'_, T>) -> f64 {
+    /// The value of a metric, `layer` being the range of the weight of the layer that it names. NaN where it is not defined.
+    fn compute_metric(
+        &self,
+        metric: &Metric,
+        layer: Option<&Range<usize>>,
+        sample: &SampleInputs<'_, T>,
+    ) -> f64 {
+        let results = &sample.pass_results;
         let ranges = &self.norm_ranges[..];
         let before = &self.weights_before_step[..];
+        let weights = sample.weights;
+
         match metric {
-            Metric::InitDistance => {
-                euclidean_distance(ranges, &self.initial_weights, sample.weights)
-            }
-            Metric::SampleDistance => {
-                euclidean_distance(ranges, &self.last_sampled_weights, sample.weights)
-            }
-            Metric::UpdateNorm => euclidean_distance(ranges, before, sample.weights),
-            Metric::AngularUpdate => angle_between(ranges, before, sample.weights),
+            Metric::TrainLoss => self.since_last_sample.mean_unsmoothed_loss(),
+            Metric::TrainAcc => self.since_last_sample.accuracy(),
+            Metric::TrainSmoothedLoss => self.since_last_sample.mean_loss(),
+            Metric::TestLoss => compute_plain_loss(results.test),
+            Metric::TestAcc => compute_accuracy(results.test),
+            Metric::TestSmoothedLoss => results.test.map_or(f64::NAN, |test| test.mean_loss()),
+            Metric::ValLoss => compute_plain_loss(results.validation),
+            Metric::ValAcc => compute_accuracy(results.validation),
+            Metric::AverageTestLoss => compute_plain_loss(results.average_test),
+            Metric::AverageTestAcc => compute_accuracy(results.average_test),
+            Metric::AverageValLoss => compute_plain_loss(results.average_validation),
+            Metric::AverageValAcc => compute_accuracy(results.average_validation),
+            Metric::WeightNorm => sum_of_squares(ranges, weights).sqrt(),
+            Metric::WeightNormSq => sum_of_squares(ranges, weights),
+            Metric::LayerNormSq(_) => layer.map_or(f64::NAN, |layer| {
+                sum_of_squares(std::slice::from_ref(layer), weights)
+            }),
+            Metric::EffectiveLr => self.compute_effective_lr(sample),
+            Metric::GradNorm => sum_of_squares(&self.trained_ranges, sample.gradient).sqrt(),
             Metric::GradWeightCos => cosine_similarity(ranges, before, sample.gradient),
-            _ => f64::NAN,
+            Metric::UpdateNorm => euclidean_distance(ranges, before, weights),
+            Metric::AngularUpdate => angle_between(ranges, before, weights),
+            Metric::NormSqJump => self.norm_sq_jump,
+            Metric::InitDistance => euclidean_distance(ranges, &self.initial_weights, weights),
+            Metric::SampleDistance => {
+                euclidean_distance(ranges, &self.last_sampled_weights, weights)
+            }
+            Metric::GradNoiseTrace => results.noise.map_or(f64::NAN, |noise| noise.trace),
+            Metric::GradNoiseHill => results.noise.map_or(f64::NAN, |noise| noise.tail_index),
+            Metric::HessianTop => results.curvature.unwrap_or(f64::NAN),
         }
     }
 
-    /// Losses and accuracies; NaN where the images were not evaluated, and for other metrics.
-    fn compute_tally_metric(&self, metric: &Metric, results: &PassResults) -> f64 {
-        let tally = match metric {
-            Metric::TrainLoss | Metric::TrainAcc | Metric::TrainSmoothedLoss => {
-                Some(self.since_last_sample)
-            }
-            Metric::TestLoss | Metric::TestAcc | Metric::TestSmoothedLoss => results.test,
-            Metric::ValLoss | Metric::ValAcc => results.validation,
-            Metric::AverageTestLoss | Metric::AverageTestAcc => results.average_test,
-            Metric::AverageValLoss | Metric::AverageValAcc => results.average_validation,
-            _ => None,
-        };
-        let Some(tally) = tally else { return f64::NAN };
-
-        match metric {
-            Metric::TrainAcc
-            | Metric::TestAcc
-            | Metric::ValAcc
-            | Metric::AverageTestAcc
-            | Metric::AverageValAcc => tally.accuracy(),
-            Metric::TrainSmoothedLoss | Metric::TestSmoothedLoss => tally.mean_loss(),
-            _ => tally.mean_unsmoothed_loss(),
+    /// η/‖w‖² of the last step; NaN without norms.
+    fn compute_effective_lr(&self, sample: &SampleInputs<'_, T>) -> f64 {
+        if self.has_normed_weights {
+            sample.lr / sum_of_squares(&self.norm_ranges, sample.weights)
+        } else {
+            f64::NAN
         }
     }
 
@@ -331,14 +305,25 @@ pub(crate) fn is_due(step: u64, every: u64, steps: u64) -> bool {
     step.is_multiple_of(every) || step == steps
 }
 
-/// The range of the weight of the layer whose norm a metric requests; `None` for other metrics.
-fn requested_layer_range(metric: &Metric, layout: &ParamLayout) -> Option<Option<Range<usize>>> {
+/// NaN where the images were not evaluated.
+fn compute_plain_loss(tally: Option<LossTally>) -> f64 {
+    tally.map_or(f64::NAN, |tally| tally.mean_unsmoothed_loss())
+}
+
+/// NaN where the images were not evaluated.
+fn compute_accuracy(tally: Option<LossTally>) -> f64 {
+    tally.map_or(f64::NAN, |tally| tally.accuracy())
+}
+
+/// The range of the weight of the layer whose norm a metric is; `None` for other metrics, and without such a layer.
+fn requested_layer_range(metric: &Metric, layout: &ParamLayout) -> Option<Range<usize>> {
     let Metric::LayerNormSq(layer) = metric else {
         return None;
     };
+
     let slot = layout
         .params
         .iter()
-        .find(|slot| slot.param.name.strip_suffix(".weight") == Some(layer));
-    Some(slot.map(|slot| slot.range.clone()))
+        .find(|slot| slot.param.name.strip_suffix(".weight") == Some(layer))?;
+    Some(slot.range.clone())
 }

@@ -762,6 +762,26 @@ fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
     assert!(bits(&result) == bits(&cases::result(&config, &measure, Isa::Portable)));
 }
 
+/// A metric that the sampler forgets would be NaN in every trial.
+#[test]
+fn every_metric_is_defined_for_some_trial() {
+    let mut normed = cases::small_trial(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
+    normed.data.validation = 40;
+    normed.train.average = Some(cases::every_step());
+    let mut linear = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    linear.train.loss = Loss::Mse;
+
+    let all: Vec<Metric> = Metric::NAMES.map(|(_, metric)| metric).to_vec();
+    let measure = Measure::with_metrics(Length::Steps(5), all);
+    let results = [normed, linear]
+        .map(|config| cases::result(&config, &measure, Isa::detect_fastest()).metrics);
+
+    for (at, (name, _)) in Metric::NAMES.iter().enumerate() {
+        let is_defined = results.iter().any(|metrics| metrics[at].is_finite());
+        assert!(is_defined, "{name} has no value in any trial");
+    }
+}
+
 /// All training images are the same one: without augmentation every batch has the same gradient, and with mirrored ones there
 /// are two images, whose gradients scatter by a quarter of the square of their distance.
 #[test]

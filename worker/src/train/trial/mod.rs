@@ -212,7 +212,7 @@ impl<'a, S: Simd16> Training<'a, S> {
 
         sampler.add_training_tally(tally);
         if sampler.needs_every_step() {
-            with_tensor_data(&self.state.weights, |w| sampler.update_norm_sq_jump(w))?;
+            with_tensor_data(&self.state.weights, |w| sampler.track_norm_sq_jump(w))?;
         }
 
         self.average_if_due(step + 1)?;
