@@ -255,8 +255,8 @@ impl Audits {
     }
 
     /// A worker is alive after all: audits wait again that were in quarantine because of it.
-    pub(super) fn clear_worker(&mut self, worker: &str) {
-        for index in self.quarantine.clear_worker(worker) {
+    pub(super) fn acquit_worker(&mut self, worker: &str) {
+        for index in self.quarantine.acquit_worker(worker) {
             if let Some(origin) = self.quarantined_origins.remove(&index) {
                 self.add_waiting(
                     &origin,

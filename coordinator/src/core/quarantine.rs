@@ -1,51 +1,54 @@
-//! Trials that were in flight when their worker died. One of them may have killed it. A machine may as well have been
-//! taken away, so that they are run again like all others the first time; those with which a second worker dies are
-//! run one at a time, by a worker that runs nothing else: if that dies too, it is known which trial it was. A worker that
-//! comes back was not dead, and is taken off the list.
+//! Trials that were in flight when their worker crashed. One of them may have been the cause, or the machine was taken away. So
+//! they are run again like all others after a first crash. Those with which a second worker crashes run one at a time, on a
+//! worker that runs nothing else: if that crashes too, it is known which trial it was, and the trial is given up. A worker that
+//! comes back has not crashed, and its crash counts against no trial.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::interval_set::IntervalSet;
 use crate::records::WorkerId;
 
-/// Dead workers after which a trial is run alone.
+/// Crashes after which a trial is run alone.
 const RUN_ALONE_AFTER: usize = 2;
-/// Dead workers after which a trial is given up.
+/// Crashes after which a trial is given up.
 pub const CRASH_LIMIT: usize = 3;
 
 /// A trial of a sweep: its class, and its number in there.
 pub type TrialIndex = (u32, u64);
 
-/// The trials of one sweep with which workers have died, leased or not.
+/// The trials of one sweep that were in flight when workers crashed, leased or not.
 #[derive(Debug, Default)]
 pub struct Quarantine {
-    /// The workers that died with it in flight, with their names, in the order of death.
+    /// For each trial, the ids and names of the workers that crashed with it in flight, in the order of the crashes.
     crashes: BTreeMap<TrialIndex, Vec<(WorkerId, String)>>,
     /// Trials to be run alone that nobody holds.
     waiting: BTreeSet<TrialIndex>,
 }
 
 impl Quarantine {
-    /// Counts that a worker, given by id and name, died with a trial in flight. If it was one too many, returns the names of all of them.
+    /// Counts a crash of a worker, given by id and name, against a trial that was in flight. Returns the names of all workers that
+    /// crashed with it if the trial is thereby given up.
     pub fn record_crash(
         &mut self,
         (id, name): (&str, &str),
         index: TrialIndex,
     ) -> Option<Vec<String>> {
-        let killed = self.crashes.entry(index).or_default();
-        if killed.iter().any(|(known, _)| known == id) {
+        let crashed = self.crashes.entry(index).or_default();
+        if crashed.iter().any(|(known, _)| known == id) {
             return None;
         }
-        killed.push((id.to_owned(), name.to_owned()));
-        (killed.len() == CRASH_LIMIT).then(|| killed.iter().map(|(_, name)| name.clone()).collect())
+        crashed.push((id.to_owned(), name.to_owned()));
+        (crashed.len() == CRASH_LIMIT)
+            .then(|| crashed.iter().map(|(_, name)| name.clone()).collect())
     }
 
-    /// A worker is alive after all. Returns the trials that are no longer to be run alone, and that nobody holds.
-    pub fn clear_worker(&mut self, worker: &str) -> Vec<TrialIndex> {
+    /// Takes back the crash of a worker that has come back. Returns the trials that are no longer to be run alone, and that nobody
+    /// holds.
+    pub fn acquit_worker(&mut self, worker: &str) -> Vec<TrialIndex> {
         self.crashes
             .values_mut()
-            .for_each(|killed| killed.retain(|(id, _)| id != worker));
-        self.crashes.retain(|_, killed| !killed.is_empty());
+            .for_each(|crashed| crashed.retain(|(id, _)| id != worker));
+        self.crashes.retain(|_, crashed| !crashed.is_empty());
         let free: Vec<TrialIndex> = self
             .waiting
             .iter()
@@ -61,14 +64,14 @@ impl Quarantine {
     pub fn runs_alone(&self, index: TrialIndex) -> bool {
         self.crashes
             .get(&index)
-            .is_some_and(|killed| killed.len() >= RUN_ALONE_AFTER)
+            .is_some_and(|crashed| crashed.len() >= RUN_ALONE_AFTER)
     }
 
-    /// Whether enough workers died with a trial in flight, and none of these has come back.
+    /// Whether a trial is given up: enough workers crashed with it in flight, and have not come back.
     pub fn is_given_up(&self, index: TrialIndex) -> bool {
         self.crashes
             .get(&index)
-            .is_some_and(|killed| killed.len() >= CRASH_LIMIT)
+            .is_some_and(|crashed| crashed.len() >= CRASH_LIMIT)
     }
 
     /// Whether a trial is to be run alone and held by nobody.
@@ -76,7 +79,7 @@ impl Quarantine {
         self.waiting.contains(&index)
     }
 
-    /// Names of the workers that died with a trial in flight.
+    /// Names of the workers that crashed with a trial in flight.
     pub fn crashed_workers(&self, index: TrialIndex) -> impl Iterator<Item = &String> {
         self.crashes
             .get(&index)
@@ -93,7 +96,7 @@ impl Quarantine {
     /// Takes the trials that are to be run alone out of what is left of a lease that ended; returns the others.
     pub fn take_back_quarantined(&mut self, class: u32, mut trials: IntervalSet) -> IntervalSet {
         let of_class = self.crashes.range((class, 0)..=(class, u64::MAX));
-        for (index, _) in of_class.filter(|(_, killed)| killed.len() >= RUN_ALONE_AFTER) {
+        for (index, _) in of_class.filter(|(_, crashed)| crashed.len() >= RUN_ALONE_AFTER) {
             if trials.remove(index.1) {
                 self.waiting.insert(*index);
             }
@@ -138,7 +141,7 @@ mod tests {
     use crate::core::quarantine::*;
 
     #[test]
-    fn a_second_death_sets_a_trial_apart_and_a_third_condemns_it() {
+    fn a_second_crash_sets_a_trial_apart_and_after_a_third_it_is_given_up() {
         let mut quarantine = Quarantine::default();
         let all = || IntervalSet::from_range(0, 9);
 
@@ -149,13 +152,13 @@ mod tests {
         assert_eq!(
             quarantine.take_back_quarantined(0, all()).len(),
             9,
-            "a first death says little"
+            "a first crash says little"
         );
         assert_eq!(quarantine.record_crash(("a", "A"), (0, 3)), None);
 
         assert!(
             !quarantine.runs_alone((0, 3)),
-            "the same worker does not die twice"
+            "the same worker does not crash twice"
         );
 
         for n in [3, 4, 5] {
@@ -177,7 +180,7 @@ mod tests {
         assert_eq!(
             quarantine.next_trial(),
             Some((0, 4)),
-            "a condemned trial is not run again"
+            "a trial that is given up is not run again"
         );
 
         quarantine.remove((0, 4));
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_comes_back_is_taken_off_the_list() {
+    fn a_worker_that_comes_back_counts_against_no_trial() {
         let mut quarantine = Quarantine::default();
         for worker in ["a", "b"] {
             (0..3).for_each(|n| _ = quarantine.record_crash((worker, worker), (1, n)));
@@ -198,7 +201,7 @@ mod tests {
                 .is_empty()
         );
 
-        assert_eq!(quarantine.clear_worker("b"), [(1, 1), (1, 2)]);
+        assert_eq!(quarantine.acquit_worker("b"), [(1, 1), (1, 2)]);
         assert_eq!(
             (
                 quarantine.waiting_count(),
@@ -207,8 +210,8 @@ mod tests {
             (1, 2)
         );
 
-        assert_eq!(quarantine.clear_worker("a"), [(1, 0)]);
-        assert_eq!(quarantine.clear_worker("c"), []);
+        assert_eq!(quarantine.acquit_worker("a"), [(1, 0)]);
+        assert_eq!(quarantine.acquit_worker("c"), []);
         assert!(quarantine.crashes.is_empty() && quarantine.waiting.is_empty());
     }
 }

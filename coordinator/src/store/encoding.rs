@@ -1,5 +1,4 @@
-//! Numbers as bytes: little-endian, so that a row is the same on every machine and two rows can be compared as bytes. And
-//! the checksums of rows, which are those of what they mean, and the same in every database.
+//! Numbers as bytes: little-endian, so that a row is the same on every machine and two rows can be compared as bytes.
 
 use std::borrow::Cow;
 

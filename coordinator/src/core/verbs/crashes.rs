@@ -1,4 +1,4 @@
-//! Crashes: which trials a worker took down with it, and when a trial is given up.
+//! Crashes of workers: against which trials they count, and when a trial is given up.
 
 use ergodic_common::TrialKey;
 
@@ -7,14 +7,14 @@ use crate::core::stored_row::StoredRow;
 use crate::core::{Core, CoreTime, Effect, GiveUpReversal, GivenUpTrial, Sweep, Worker};
 use crate::records::{Fence, Finding, LeaseRow};
 
-/// Results that a worker may have finished and not delivered when it dies.
+/// Results that a worker may have finished and not delivered when it crashes.
 pub(crate) const MAX_UNDELIVERED: usize = 64;
 
 impl Core {
-    /// The store has given a trial that was given up this row, unless it had another one.
+    /// The store has dealt with a trial that was given up: `row` is stored, unless the trial had a row already (`stored` is false).
     ///
-    /// Whether the trial has a row is decided by the store alone. A worker that was thought dead may have come back while the give-up
-    /// was under way: then that is taken back, in the same way.
+    /// Only the store decides whether a trial has a row. A worker that counted as crashed may have come back meanwhile: then a
+    /// second write takes the row back, and what the store answers is booked in turn.
     pub fn on_trial_given_up(
         &mut self,
         sweep_number: i64,
@@ -51,7 +51,7 @@ impl Core {
         effects
     }
 
-    /// The store has recorded that an audit which was given up failed, unless it was made meanwhile.
+    /// The store has dealt with an audit that was given up: it has failed, unless it was made meanwhile (`stored` is false).
     pub fn on_audit_given_up(
         &mut self,
         sweep_number: i64,
@@ -92,7 +92,9 @@ impl Core {
         self.unstored_give_ups.push(given_up);
     }
 
-    /// Leases expired, in the order in which they were granted. Finds out which of their trials their workers died of, perhaps.
+    /// Counts crashes of the workers whose leases expired, against the trials that these had in flight. A worker has crashed if its
+    /// session broke off ([`on_session_ended`](Self::on_session_ended)) and it has not come back. `expired` is in the order of the
+    /// grants. Returns the trials to be given up.
     pub(crate) fn record_crashes(&mut self, expired: &[Fence]) -> Vec<Effect> {
         let mut effects = Vec::new();
         for (id, fences) in self.group_by_worker(expired) {
@@ -118,9 +120,12 @@ impl Core {
         effects
     }
 
-    /// Finds the trials of these leases that a worker was running, by sweep, each with whether it was an audit: those that it last
-    /// reported, and where these are fewer than its slots, the next ones in the order in which it runs them. If it has reported none,
-    /// results that it had not delivered come in between.
+    /// Finds the trials of a worker's leases against which its crash counts: sweep, trial, and whether it is an audit.
+    ///
+    /// These are the trials that the worker last reported as running. If they are fewer than its slots, the next trials of its
+    /// leases fill up the number of slots, since it may have begun one after its last report. If it has reported none, the crash
+    /// counts against the first `slots` + [`MAX_UNDELIVERED`] trials: before those that ran come trials whose results were
+    /// not delivered, and among these may be some that never began.
     pub(crate) fn find_trials_in_flight(
         &self,
         worker: &Worker,
@@ -130,18 +135,18 @@ impl Core {
             .iter()
             .map(|fence| &self.leases[&fence.lease].row)
             .collect();
-        let mut blamed = Vec::new();
+        let mut in_flight = Vec::new();
 
         for row in &rows {
             let running = self.find_running_trials(worker, row);
-            blamed.extend(running.map(|index| (row.sweep, index, row.audits.is_some())));
+            in_flight.extend(running.map(|index| (row.sweep, index, row.audits.is_some())));
         }
 
         let slots = worker.slots as usize;
-        let wanted = if blamed.is_empty() {
+        let wanted = if in_flight.is_empty() {
             slots + MAX_UNDELIVERED
         } else {
-            slots.max(blamed.len())
+            slots.max(in_flight.len())
         };
 
         let next = rows.iter().flat_map(|row| {
@@ -149,12 +154,12 @@ impl Core {
             trials.map(|n| (row.sweep, (row.class, n), row.audits.is_some()))
         });
         for trial in next.take(wanted) {
-            if blamed.len() < wanted && !blamed.contains(&trial) {
-                blamed.push(trial);
+            if in_flight.len() < wanted && !in_flight.contains(&trial) {
+                in_flight.push(trial);
             }
         }
 
-        blamed
+        in_flight
     }
 
     /// The trials of a lease that a worker last reported as running.
@@ -172,7 +177,7 @@ impl Core {
             .filter(|(class, n)| *class == row.class && row.trials.contains(*n))
     }
 
-    /// Whether a trial is still to be given up: no worker that was thought dead of it has come back.
+    /// Whether a trial is still to be given up: no worker whose crash counted against it has come back.
     pub(crate) fn is_still_given_up(&self, given_up: &GivenUpTrial) -> bool {
         let Some(sweep) = self.sweeps.get(&given_up.sweep) else {
             return false;
@@ -187,7 +192,7 @@ impl Core {
     }
 }
 
-/// Counts that a worker, by its id and name, died with a trial in flight; the trial to be given up, if that was once too often.
+/// Counts a crash of a worker, by its id and name, against a trial that was in flight. Returns the trial if it is thereby given up.
 fn record_crash(
     sweep: &mut Sweep,
     worker: (&str, &str),
@@ -199,11 +204,11 @@ fn record_crash(
     } else {
         &mut sweep.quarantine
     };
-    let killed = quarantine.record_crash(worker, index)?;
+    let crashed = quarantine.record_crash(worker, index)?;
     let cause = format!(
         "{} workers died with it in flight: {}",
-        killed.len(),
-        killed.join(", ")
+        crashed.len(),
+        crashed.join(", ")
     );
 
     Some(GivenUpTrial {

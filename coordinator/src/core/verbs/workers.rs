@@ -59,7 +59,7 @@ impl Core {
         self.forget_absent_workers(&joining.worker);
 
         self.workers.insert(joining.worker.clone(), worker);
-        self.clear_worker(&joining.worker);
+        self.acquit_worker(&joining.worker);
         let forgotten = self.worker_fences(&joining.worker, |fence| !joining.held.contains(&fence));
 
         // A process does not forget: it never got these, or has delivered all of them.
@@ -75,10 +75,13 @@ impl Core {
     }
 
     /// A worker's session ended without a goodbye. Its leases live on until they expire: it may come back.
+    ///
+    /// A session that ends within half of the time to live of a lease after the worker was last heard of has broken off: when
+    /// a process ends, its system closes the connection at once. A machine or a network that fails is only silent, and its
+    /// session ends later. A worker whose session broke off has crashed, unless it comes back before its leases expire.
     pub fn on_session_ended(&mut self, worker: &str, now: CoreTime) {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.connected = false;
-            // Of a process that ends its system closes the connection at once; a network or a machine falls silent.
             worker.session_broke_off =
                 now.saturating_sub(worker.last_seen_at) <= self.timing.lease_ttl / 2;
             worker.requested_slots = None;
@@ -152,15 +155,15 @@ impl Core {
         held.for_each(|l| l.expires_at = expires);
     }
 
-    /// A worker is there after all: it did not die.
-    pub(crate) fn clear_worker(&mut self, worker: &str) {
+    /// Takes back the crash of a worker that has come back: it counts against no trial any more.
+    pub(crate) fn acquit_worker(&mut self, worker: &str) {
         for sweep in self.sweeps.values_mut() {
-            for (class, n) in sweep.quarantine.clear_worker(worker) {
+            for (class, n) in sweep.quarantine.acquit_worker(worker) {
                 let back = IntervalSet::from_range(n, n + 1);
                 sweep.classes[class as usize].pending.insert_all(&back);
                 sweep.reopen_cells(class, &back);
             }
-            sweep.audits.clear_worker(worker);
+            sweep.audits.acquit_worker(worker);
         }
     }
 }

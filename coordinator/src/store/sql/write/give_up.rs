@@ -26,7 +26,7 @@ pub(in crate::store::sql) fn give_up_trial(
             .is_empty())
 }
 
-/// Takes a verdict back: the row of a failure that no worker lived to tell. Which trial has none any more.
+/// Removes the failed row of a trial that was given up. Such a row names no worker. Returns the trial if it had one.
 pub(in crate::store::sql) fn revert_give_up(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -53,7 +53,7 @@ pub(in crate::store::sql) fn revert_give_up(
     Ok(vec![key])
 }
 
-/// Reverts the verdict on an audit; the trial with the process that computed its row.
+/// Makes an audit that was given up due again. Returns its trial, with the process that computed the row, if it was.
 pub(in crate::store::sql) fn revert_audit_give_up(
     sql: &impl SqlConnection,
     sweep: i64,
