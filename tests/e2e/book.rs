@@ -1,12 +1,14 @@
-//! The book and README: their shell lines run, their sweep files are read, their links lead somewhere, and the reference of
-//! commands is what the programs print.
+//! The book and README: their shell lines run, their sweep files are read, their links lead somewhere, the reference of commands
+//! is what the programs print, and the files, tests and metrics that they name exist.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ergodic_common::Spec;
+use ergodic_common::metric::Metric;
 use ergodic_common::spec::SpecSource;
 use ergodic_tests::{program, skip};
 
@@ -336,4 +338,162 @@ fn the_reference_of_commands_is_what_the_programs_print() {
         "{} is not what the programs print: {hint}",
         file.display()
     );
+}
+
+/// All files of the repository, by their paths from its root.
+fn repository_files() -> Vec<String> {
+    let mut files = Vec::new();
+    collect_files(&root(), "", &mut files);
+    files.sort();
+    files
+}
+
+fn collect_files(folder: &Path, prefix: &str, files: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder)
+        .expect("a folder of the repository")
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
+
+        let path = format!("{prefix}{name}");
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_files(&entry.path(), &format!("{path}/"), files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+/// The Markdown files of the repository and their texts, without fenced blocks. The changelog names files of its time.
+fn markdown_files(files: &[String]) -> Vec<(&String, String)> {
+    let pages = files
+        .iter()
+        .filter(|file| file.ends_with(".md") && *file != "CHANGELOG.md");
+    pages
+        .map(|file| {
+            let text = std::fs::read_to_string(root().join(file)).expect("a page can be read");
+            (file, remove_blocks(&text))
+        })
+        .collect()
+}
+
+fn remove_blocks(text: &str) -> String {
+    let parts = text.split("```").step_by(2);
+    parts.collect::<Vec<_>>().concat()
+}
+
+/// What stands in backticks on a line.
+fn code_spans(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+fn is_source_path(span: &str) -> bool {
+    let ends = [".rs", ".proto", ".py", ".sh", ".sbatch"];
+    let is_path = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    ends.iter().any(|end| span.ends_with(end)) && span.chars().all(is_path)
+}
+
+/// Pages name files from some folder on, as in `store/writer.rs`.
+#[test]
+fn files_that_pages_name_exist() {
+    let files = repository_files();
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for (page, text) in markdown_files(&files) {
+        for span in text.lines().flat_map(code_spans) {
+            if !is_source_path(span) {
+                continue;
+            }
+
+            named += 1;
+            let end = format!("/{span}");
+            if !files
+                .iter()
+                .any(|file| file == span || file.ends_with(&end))
+            {
+                missing.push(format!("{page}: {span}"));
+            }
+        }
+    }
+
+    assert_eq!(missing, Vec::<String>::new());
+    assert!(named > 150, "only {named} files are named");
+}
+
+/// The first column of its tables has files and folders, in the folder that the heading names.
+#[test]
+fn files_and_folders_of_the_architecture_exist() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("a page");
+    let mut folder = root();
+    let mut named = 0;
+    let mut missing = Vec::new();
+
+    for line in text.lines() {
+        if line.starts_with('#') {
+            folder = root().join(code_spans(line).next().unwrap_or_default());
+        }
+
+        let Some(first) = line.strip_prefix('|').and_then(|row| row.split('|').next()) else {
+            continue;
+        };
+        for span in code_spans(first) {
+            named += 1;
+            let path = folder.join(span);
+            if !path.exists() {
+                missing.push(path.display().to_string());
+            }
+        }
+    }
+
+    assert_eq!(missing, Vec::<String>::new());
+    assert!(named > 40, "only {named} files and folders are named");
+}
+
+/// Tests are named by file and function, as in `crashes::a_killed_worker_…`.
+#[test]
+fn tests_that_the_page_of_faults_names_exist() {
+    let text = std::fs::read_to_string(root().join("tests/FAULTS.md")).expect("a page");
+    let mut named = 0;
+    let mut missing = Vec::new();
+
+    for span in text.lines().flat_map(code_spans) {
+        let Some((module, test)) = span.split_once("::") else {
+            continue;
+        };
+        let file = root().join(format!("tests/e2e/{module}.rs"));
+        let Ok(source) = std::fs::read_to_string(&file) else {
+            continue;
+        };
+
+        named += 1;
+        let function = format!("fn {}", test.trim_end_matches('…'));
+        if !source.contains(&function) {
+            missing.push(span.to_owned());
+        }
+    }
+
+    assert_eq!(missing, Vec::<String>::new());
+    assert!(named > 30, "only {named} tests are named");
+}
+
+#[test]
+fn the_page_of_metrics_lists_every_metric() {
+    let page = root().join("docs/src/reference/metrics.md");
+    let text = std::fs::read_to_string(page).expect("the page of metrics");
+    let rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| metric | definition |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let listed: BTreeSet<&str> = rows
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(code_spans)
+        .collect();
+
+    let mut metrics: BTreeSet<&str> = Metric::NAMES.iter().map(|(name, _)| *name).collect();
+    metrics.insert("weight_norm_sq[LAYER]");
+    assert_eq!(listed, metrics);
 }
