@@ -7,6 +7,7 @@ use ergodic_common::TrialResult;
 use prost::Message as _;
 
 pub mod archive;
+pub mod atomic_file;
 pub mod backoff;
 pub mod bounds;
 pub mod channel;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ergodic_common::ids::to_hex;
+use ergodic_proto::atomic_file::{Durability, FileAccess, remove_abandoned_files, replace_file};
 
 use crate::failpoint;
 use crate::link::checkpoints::{CheckpointTransfer, PendingUpload};
@@ -162,11 +163,12 @@ pub(crate) struct CheckpointDir {
 }
 
 impl CheckpointDir {
-    /// The folder, made if it is missing.
+    /// The folder, made if it is missing, without what other workers left there half written hours ago.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(path).map_err(|e| {
             std::io::Error::other(format!("--checkpoint-dir {}: {e}", path.display()))
         })?;
+        remove_abandoned_files(path);
         Ok(Self {
             path: path.to_owned(),
         })
@@ -181,17 +183,11 @@ impl CheckpointDir {
         std::fs::read(self.checkpoint_path(identity)).ok()
     }
 
-    /// Written beside and renamed, so that a crash leaves the old one or the new one. A full disk costs the checkpoint, not
-    /// the trial.
+    /// A crash leaves the old one or the new one; a power cut may leave a torn one, which is noticed by its hash. A full disk costs
+    /// the checkpoint, not the trial.
     pub(crate) fn save_checkpoint(&self, identity: &[u8; 32], checkpoint: &[u8]) {
         let file = self.checkpoint_path(identity);
-        let part = self
-            .path
-            .join(format!("{}.{}", to_hex(identity), std::process::id()));
-        let written =
-            std::fs::write(&part, checkpoint).and_then(|()| std::fs::rename(&part, &file));
-        if let Err(error) = written {
-            let _ = std::fs::remove_file(&part);
+        if let Err(error) = replace_file(&file, checkpoint, FileAccess::AsUmask, Durability::None) {
             tracing::warn!(checkpoint = %file.display(), %error, "cannot keep an unfinished trial");
         }
     }

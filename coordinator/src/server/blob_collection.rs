@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ergodic_common::ErrorCode;
+use ergodic_proto::atomic_file::STAGED_SUFFIX;
 use ergodic_proto::status::UserError;
 use tokio::sync::oneshot;
 
@@ -150,7 +151,7 @@ pub(super) fn is_shared_folder(folder: &Path) -> bool {
 /// Whether a coordinator makes files of this name, once it has taken up its store.
 fn is_coordinator_file(name: &str) -> bool {
     name == "checkpoints"
-        || name.ends_with(".part")
+        || name.ends_with(STAGED_SUFFIX)
         || name.ends_with(".damaged")
         || parse_blob_name(name).is_some()
 }
@@ -218,7 +219,7 @@ fn find_forgotten_blobs(folder: &Path) -> Vec<[u8; 32]> {
         let name = entry.file_name().to_string_lossy().into_owned();
         match parse_blob_name(&name) {
             Some(hash) => old.push(hash),
-            None if name.ends_with(".part") => _ = std::fs::remove_file(entry.path()),
+            None if name.ends_with(STAGED_SUFFIX) => _ = std::fs::remove_file(entry.path()),
             None => {}
         }
     }

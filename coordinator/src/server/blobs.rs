@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ergodic_common::trial::to_hex;
+use ergodic_proto::atomic_file::{Durability, FileAccess, StagedFile};
 
 use crate::store::ReferencedBlobs;
 
@@ -177,28 +177,16 @@ impl ReferencedBlobs for BlobStore {
 /// A file that is being written: beside the others and renamed when it is whole, so that a file of a hash's name has that
 /// hash. Dropped before that, it leaves nothing.
 pub(super) struct PartialFile {
-    path: PathBuf,
-    file: File,
+    file: StagedFile,
     hasher: blake3::Hasher,
     len: u64,
 }
 
 impl PartialFile {
     pub(super) fn create_in(folder: &Path) -> std::io::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         std::fs::create_dir_all(folder)?;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-
-        // Coordinators in two containers may share the folder, and have the same process id.
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos();
-        let path = folder.join(format!("{now}-{}-{number}.part", std::process::id()));
-        let file = File::create_new(&path)?;
         Ok(Self {
-            path,
-            file,
+            file: StagedFile::create_in(folder, FileAccess::AsUmask)?,
             hasher: blake3::Hasher::new(),
             len: 0,
         })
@@ -226,27 +214,15 @@ impl PartialFile {
     /// Moves the file to this path, over what was there. Whether that outlives a power cut is open.
     pub(super) fn rename_to(self, path: &Path) -> std::io::Result<()> {
         path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-        std::fs::rename(&self.path, path)
+        self.file.persist(path, Durability::None)
     }
 
+    /// Makes the file one of `blobs`, and reserves it there.
     pub(crate) fn store_as_blob(self, blobs: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
-        self.file.sync_all()?;
-        let mut reservations = blobs.lock_reservations();
-        std::fs::rename(&self.path, blobs.blob_path(hash))?;
-        add_reservation(&mut reservations, hash);
-        drop(reservations);
-        sync_folder(&blobs.folder)
+        // Reserved before it has its name, so that nobody removes it in between.
+        add_reservation(&mut blobs.lock_reservations(), hash);
+        self.file
+            .persist(&blobs.blob_path(hash), Durability::FileAndDirectory)
+            .inspect_err(|_| blobs.release([hash]))
     }
-}
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        // After a rename there is nothing of this name any more.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// A rename is durable when its folder is.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    File::open(folder)?.sync_all()
 }

@@ -1,11 +1,11 @@
 //! Datasets and other files on the worker: found among its own files, or in its cache, or fetched from the coordinator; always by hash.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, files};
 use ergodic_common::ids::to_hex;
+use ergodic_proto::atomic_file::{Durability, FileAccess, remove_abandoned_files, replace_file};
 use ergodic_proto::transfer;
 
 use crate::link::Link;
@@ -111,20 +111,12 @@ fn read_cached_file(cache: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
     (blake3::hash(&bytes).as_bytes() == hash).then_some(bytes)
 }
 
-/// Written beside and renamed: several workers may share a cache.
+/// Several workers may share a cache: a file of a hash's name is whole.
 fn write_cached_file(cache: &Path, hash: &[u8; 32], bytes: &[u8]) -> Result<(), FetchError> {
     let path = cache.join(to_hex(hash));
-    replace_file(&path, bytes).map_err(|error| FetchError::Cache { path, error })
-}
-
-fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-
-    let part = path.with_extension(format!("part{}", std::process::id()));
-    let mut file = std::fs::File::create(&part)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&part, path)
+    let written = std::fs::create_dir_all(cache).and_then(|()| {
+        remove_abandoned_files(cache);
+        replace_file(&path, bytes, FileAccess::AsUmask, Durability::File)
+    });
+    written.map_err(|error| FetchError::Cache { path, error })
 }

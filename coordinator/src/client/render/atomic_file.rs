@@ -1,25 +1,35 @@
 //! Files of commands: a file appears under its name when it is whole. Pipes and devices are written into as they are.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ergodic_common::ErrorCode;
+use ergodic_proto::atomic_file::{Durability, FileAccess, StagedFile};
 use ergodic_proto::status::UserError;
 
 /// A file that is being written. Finishing it gives it its name and replaces a file of that name; dropping it before removes it. A
 /// pipe, a device or a file that the shell has opened is written into.
 #[derive(Debug)]
 pub struct AtomicFile {
-    file: File,
-    /// The temporary path and the final one.
-    paths: Option<(PathBuf, PathBuf)>,
-    /// Metadata of the file that is replaced: the new one gets its permissions.
-    replaced: Option<Metadata>,
+    destination: Destination,
     bytes: u64,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Destination {
+    /// Into a new file beside its target.
+    Staged {
+        file: StagedFile,
+        target: PathBuf,
+        /// Those of the file that is replaced, which the new one gets.
+        permissions: Option<Permissions>,
+    },
+    /// Into a pipe, a device or a file that the shell has opened.
+    Stream(File),
 }
 
 impl AtomicFile {
@@ -28,7 +38,7 @@ impl AtomicFile {
     /// # Errors
     /// The file cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
-        Self::create_with_mode(path, 0o666)
+        Self::create_with_access(path, FileAccess::AsUmask)
     }
 
     /// Begins a file that only its owner may read, replacing a file of that name.
@@ -36,9 +46,7 @@ impl AtomicFile {
     /// # Errors
     /// The file cannot be created.
     pub fn create_private(path: &Path) -> io::Result<Self> {
-        let mut new = Self::create_with_mode(path, 0o600)?;
-        new.replaced = None;
-        Ok(new)
+        Self::create_with_access(path, FileAccess::OwnerOnly)
     }
 
     /// Begins a file that only its owner may read, where there is none.
@@ -54,9 +62,9 @@ impl AtomicFile {
         }
     }
 
-    fn create_with_mode(path: &Path, mode: u32) -> io::Result<Self> {
+    fn create_with_access(path: &Path, access: FileAccess) -> io::Result<Self> {
         if let Some(file) = open_inherited_file(path) {
-            return Ok(Self::from_open_file(file?));
+            return Ok(Self::from_stream(file?));
         }
 
         // A link stays one: its target is replaced or created.
@@ -70,24 +78,28 @@ impl AtomicFile {
             // A file that the user may not write must not be replaced, either.
             let file = OpenOptions::new().write(true).open(&target)?;
             if !old.is_file() {
-                return Ok(Self::from_open_file(file));
+                return Ok(Self::from_stream(file));
             }
         }
 
-        let (file, part) = create_beside(&target, mode)?;
+        let permissions = match access {
+            FileAccess::AsUmask => old.map(|old| old.permissions()),
+            FileAccess::OwnerOnly => None,
+        };
+        let file = StagedFile::create_beside(&target, access)?;
         Ok(Self {
-            file,
-            paths: Some((part, target)),
-            replaced: old,
+            destination: Destination::Staged {
+                file,
+                target,
+                permissions,
+            },
             bytes: 0,
         })
     }
 
-    fn from_open_file(file: File) -> Self {
+    fn from_stream(file: File) -> Self {
         Self {
-            file,
-            paths: None,
-            replaced: None,
+            destination: Destination::Stream(file),
             bytes: 0,
         }
     }
@@ -97,40 +109,37 @@ impl AtomicFile {
     /// # Errors
     /// The file cannot be written to the disk in full, or cannot be renamed.
     pub fn finish(mut self) -> io::Result<u64> {
-        self.file.flush()?;
-        let Some((part, target)) = &self.paths else {
-            return Ok(self.bytes);
-        };
+        self.flush()?;
 
-        if let Some(old) = &self.replaced {
-            self.file.set_permissions(old.permissions())?;
+        if let Destination::Staged {
+            file,
+            target,
+            permissions,
+        } = self.destination
+        {
+            permissions.map_or(Ok(()), |old| file.set_permissions(old))?;
+            file.persist(&target, Durability::File)?;
         }
 
-        // Some file systems report only now that they are full.
-        self.file.sync_all()?;
-        std::fs::rename(part, target)?;
-        self.paths = None;
         Ok(self.bytes)
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        if let Some((part, _)) = &self.paths {
-            let _ = std::fs::remove_file(part);
-        }
     }
 }
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = match &mut self.destination {
+            Destination::Staged { file, .. } => file.write(bytes)?,
+            Destination::Stream(file) => file.write(bytes)?,
+        };
         self.bytes += written as u64;
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        match &mut self.destination {
+            Destination::Staged { file, .. } => file.flush(),
+            Destination::Stream(file) => file.flush(),
+        }
     }
 }
 
@@ -234,25 +243,6 @@ fn open_descriptor(path: &Path) -> io::Result<File> {
     }
 }
 
-/// A new file beside another one, under a name of its own.
-fn create_beside(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
-    static BEGUN: AtomicU64 = AtomicU64::new(0);
-    loop {
-        let number = BEGUN.fetch_add(1, Ordering::Relaxed);
-        let part = target.with_file_name(format!(".ergodic-{}-{number}.part", std::process::id()));
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&part)
-        {
-            // A file left by an earlier process of the same id.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            opened => return opened.map(|file| (file, part)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::client::render::atomic_file::*;
@@ -335,6 +325,6 @@ mod tests {
 
         let device =
             AtomicFile::create_private_new(Path::new("/dev/null")).expect("a device is no file");
-        assert!(device.paths.is_none());
+        assert!(matches!(device.destination, Destination::Stream(_)));
     }
 }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
+use ergodic_proto::atomic_file::{Durability, FileAccess, StagedFile};
 use ergodic_proto::status::UserError;
 pub(crate) use layer::{AuthLayer, Principal};
 pub(crate) use tokens::StoredToken;
@@ -115,19 +116,9 @@ fn lock_auth_dir(dir: &Path) -> io::Result<File> {
     }
 }
 
-/// Replaces a file that nobody else may read: written beside, made durable, renamed.
+/// Replaces a file that nobody else may read. What a crash leaves beside it is removed by the next writer.
 fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
-    let part = path.with_extension("part");
-    let _ = std::fs::remove_file(&part);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&part)?;
+    let mut file = StagedFile::create_at(&path.with_extension("part"), FileAccess::OwnerOnly)?;
     file.write_all(content)?;
-
-    file.sync_all()?;
-    std::fs::rename(&part, path)?;
-    path.parent()
-        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    file.persist(path, Durability::FileAndDirectory)
 }
