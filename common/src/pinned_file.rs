@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::ids::to_hex;
-
 /// The suffix of files that a sweep file may name.
 pub const SAFETENSORS_SUFFIX: &str = ".safetensors";
 
@@ -35,6 +33,6 @@ pub struct FileData {
 
 impl fmt::Debug for FileData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileData({})", to_hex(&self.hash))
+        write!(f, "FileData({})", hex::encode(self.hash))
     }
 }

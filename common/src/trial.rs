@@ -1,7 +1,5 @@
 //! A trial's identity and how it ended.
 
-pub use crate::ids::{from_hex, to_hex};
-
 use std::fmt;
 use std::str::FromStr;
 

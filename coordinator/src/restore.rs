@@ -11,7 +11,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ergodic_common::spec::scheduling::Share;
-use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
 use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
@@ -334,7 +333,7 @@ impl RestoreState {
         if *blake3::hash(&content).as_bytes() != hash {
             return Err(invalid_backup_error(&format!(
                 "another file than {}",
-                to_hex(&hash)
+                hex::encode(hash)
             )));
         }
 

@@ -8,8 +8,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ergodic_common::ids::{from_hex, to_hex};
-
 /// What the holder of a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenRole {
@@ -62,7 +60,7 @@ impl Token {
     ) -> Self {
         Self {
             role,
-            id: to_hex(&id),
+            id: hex::encode(id),
             fingerprint,
             secret,
         }
@@ -79,12 +77,12 @@ impl Token {
     pub fn reveal_text(&self) -> String {
         let end = self
             .fingerprint
-            .map_or_else(String::new, |f| format!(".{}", to_hex(&f)));
+            .map_or_else(String::new, |f| format!(".{}", hex::encode(f)));
         format!(
             "{}.{}.{}{end}",
             self.role.name(),
             self.id,
-            to_hex(&self.secret)
+            hex::encode(self.secret)
         )
     }
 }
@@ -120,9 +118,10 @@ impl FromStr for Token {
 }
 
 fn parse_hex_array<const N: usize>(digits: &str) -> Result<[u8; N], TokenParseError> {
-    from_hex(digits)
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or(TokenParseError)
+    let mut bytes = [0; N];
+    hex::decode_to_slice(digits, &mut bytes)
+        .map(|()| bytes)
+        .map_err(|_| TokenParseError)
 }
 
 #[cfg(test)]

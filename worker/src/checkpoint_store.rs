@@ -1,11 +1,9 @@
 //! Where a slot keeps the trial it runs: with the coordinator, and in a folder where there is one.
 
+use ergodic_proto::atomic_file::{Durability, FileAccess, remove_abandoned_files, replace_file};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-
-use ergodic_common::ids::to_hex;
-use ergodic_proto::atomic_file::{Durability, FileAccess, remove_abandoned_files, replace_file};
 
 use crate::failpoint;
 use crate::link::checkpoints::{CheckpointTransfer, PendingUpload};
@@ -175,7 +173,7 @@ impl CheckpointDir {
     }
 
     pub(crate) fn checkpoint_path(&self, identity: &[u8; 32]) -> PathBuf {
-        self.path.join(format!("{}.trial", to_hex(identity)))
+        self.path.join(format!("{}.trial", hex::encode(identity)))
     }
 
     /// The last checkpoint under this identity.

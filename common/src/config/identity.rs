@@ -7,7 +7,6 @@ use crate::config::train::{
 };
 use crate::config::{Length, TrialConfig, word_for_value};
 use crate::dataset::name::DatasetName;
-use crate::ids::to_hex;
 use crate::number_format::format_shortest;
 
 impl ModelConfig {
@@ -33,7 +32,7 @@ impl ModelConfig {
 
     pub(crate) fn push_init_fields(&self, fields: &mut Vec<(&'static str, String)>) {
         match &self.init_file {
-            Some(hash) => fields.push(("model.init.file", to_hex(hash))),
+            Some(hash) => fields.push(("model.init.file", hex::encode(hash))),
             None => fields.push((
                 "model.init.scheme",
                 word_for_value(&SCHEMES, self.init).to_owned(),
@@ -104,7 +103,7 @@ impl Toy {
 impl DataConfig {
     pub(crate) fn identity_fields(&self) -> Vec<(&'static str, String)> {
         let dataset = match self.dataset {
-            DatasetName::File(data) => to_hex(&data.hash),
+            DatasetName::File(data) => hex::encode(data.hash),
             name => name.as_str().to_owned(),
         };
         let mut fields = vec![

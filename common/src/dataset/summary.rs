@@ -6,7 +6,6 @@ use super::{DataError, Dataset, Images, Subset};
 use crate::Spec;
 use crate::config::{DataConfig, TrialConfig};
 use crate::dataset::name::DatasetName;
-use crate::ids::to_hex;
 use crate::trial::TrialKey;
 
 /// The data that a new sweep trains on.
@@ -75,7 +74,7 @@ impl Dataset {
             "{named}: {}{}; blake3 {}",
             if up_to { "up to " } else { "" },
             self.describe_provenance(spec.seed, &subset),
-            &to_hex(hash)[..16]
+            &hex::encode(hash)[..16]
         );
 
         Ok(DatasetSummary {

@@ -1,10 +1,5 @@
 //! The store as a stream of records: sweeps with their rows, as of one moment, then the files that these name.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
-
-use ergodic_common::trial::to_hex;
 use ergodic_common::{BUILD, ErrorCode};
 use ergodic_proto::archive::RecordDigest;
 use ergodic_proto::status::UserError;
@@ -12,6 +7,9 @@ use ergodic_proto::transfer::CHUNK_BYTES;
 use ergodic_proto::v1;
 use ergodic_proto::v1::backup_record::Kind;
 use prost::Message as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read as _;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -167,7 +165,7 @@ impl BackupExport {
             self.send_file(blobs, &hash).map_err(|e| {
                 let message = format!(
                     "the file {} that the store names cannot be backed up: {e}",
-                    to_hex(&hash)
+                    hex::encode(hash)
                 );
                 UserError::new(ErrorCode::Internal, message)
             })?;

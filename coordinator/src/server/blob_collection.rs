@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use ergodic_common::ErrorCode;
 use ergodic_proto::atomic_file::STAGED_SUFFIX;
 use ergodic_proto::status::UserError;
+use hex::FromHex as _;
 use tokio::sync::oneshot;
 
 use super::context::ServerContext;
@@ -229,32 +230,27 @@ fn find_forgotten_blobs(folder: &Path) -> Vec<[u8; 32]> {
 
 /// The hash that a file is named by, if it is.
 fn parse_blob_name(name: &str) -> Option<[u8; 32]> {
-    let digits = (name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-        .then_some(name)?;
-    let mut hash = [0; 32];
-    for (byte, at) in hash.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
-    }
-    Some(hash)
+    let hash = <[u8; 32]>::from_hex(name).ok()?;
+    // Files are named in lower case.
+    (hex::encode(hash) == name).then_some(hash)
 }
 
 #[cfg(test)]
 mod tests {
-    use ergodic_common::trial::to_hex;
 
     use crate::server::blob_collection::*;
 
     #[test]
     fn a_file_is_known_by_its_name_and_nothing_else_is() {
         let hash = *blake3::hash(b"weights").as_bytes();
-        assert_eq!(parse_blob_name(&to_hex(&hash)), Some(hash));
+        assert_eq!(parse_blob_name(&hex::encode(hash)), Some(hash));
 
         for name in [
             "store",
             "checkpoints",
-            &to_hex(&hash)[1..],
-            &to_hex(&hash).to_uppercase(),
-            &format!("{}.damaged", to_hex(&hash)),
+            &hex::encode(hash)[1..],
+            &hex::encode(hash).to_uppercase(),
+            &format!("{}.damaged", hex::encode(hash)),
         ] {
             assert_eq!(parse_blob_name(name), None, "{name}");
         }
@@ -312,7 +308,8 @@ mod tests {
     fn nobody_owns_a_folder_that_held_files_before() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(
-            dir.path().join(to_hex(blake3::hash(b"weights").as_bytes())),
+            dir.path()
+                .join(hex::encode(blake3::hash(b"weights").as_bytes())),
             b"weights",
         )
         .expect("written");

@@ -1,14 +1,12 @@
 //! Files named by the hash of their content, in a folder of the store.
 
+use ergodic_proto::atomic_file::{Durability, FileAccess, StagedFile};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use ergodic_common::trial::to_hex;
-use ergodic_proto::atomic_file::{Durability, FileAccess, StagedFile};
 
 use crate::store::ReferencedBlobs;
 
@@ -61,7 +59,7 @@ impl BlobStore {
 
     /// The path of the file of this hash, made from the hash alone.
     pub fn blob_path(&self, hash: &[u8; 32]) -> PathBuf {
-        self.folder.join(to_hex(hash))
+        self.folder.join(hex::encode(hash))
     }
 
     /// Whether the file of this hash is there.

@@ -5,14 +5,12 @@
 //! sends becomes a path. The engine decides, one thread carries out in the order in which the engine decided. Files are not synced:
 //! one that a power cut tore is noticed by its hash, and costs the time since the trial began.
 
+use ergodic_common::{ErrorCode, Spec, TrialKey};
+use ergodic_proto::status::UserError;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-
-use ergodic_common::trial::to_hex;
-use ergodic_common::{ErrorCode, Spec, TrialKey};
-use ergodic_proto::status::UserError;
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -107,7 +105,7 @@ impl CheckpointFiles {
         Some(
             self.folder
                 .join(&record.id)
-                .join(format!("{}-{}", to_hex(&cell), key.repeat)),
+                .join(format!("{}-{}", hex::encode(cell), key.repeat)),
         )
     }
 

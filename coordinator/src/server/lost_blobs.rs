@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::TrialKey;
-use ergodic_common::trial::to_hex;
 use ergodic_proto::status::UserError;
 
 use super::blobs::{BlobError, BlobStore};
@@ -44,13 +43,13 @@ fn inspect_blob(blobs: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
         BlobError::Missing => {}
         BlobError::Damaged => {
             if let Err(error) = blobs.mark_damaged(hash) {
-                tracing::error!(%error, file = to_hex(hash), "a damaged file cannot be renamed");
+                tracing::error!(%error, file = hex::encode(hash), "a damaged file cannot be renamed");
             }
         }
         BlobError::Unreadable(why) => {
             tracing::error!(
                 why,
-                file = to_hex(hash),
+                file = hex::encode(hash),
                 "whether a file is sound cannot be told: it is left as it is"
             );
 
@@ -98,7 +97,7 @@ pub(super) fn report_lost_blobs(store: &dyn Store, blobs: &BlobStore) -> Result<
     for row in reader.read_sweeps().map_err(store_error)? {
         for hash in row.named_files() {
             if let Some(why) = look.inspect_once(&hash) {
-                let file = to_hex(&hash);
+                let file = hex::encode(hash);
                 tracing::error!(
                     sweep = row.id,
                     file,
@@ -125,7 +124,7 @@ fn report_lost_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], Blob
             sweep = row.id,
             trials = lost.len(),
             first = %key,
-            file = to_hex(hash),
+            file = hex::encode(hash),
             "weights of trials are lost ({why}): `ergodic retry {}` computes them again",
             row.id
         );

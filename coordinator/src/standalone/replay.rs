@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::Stdio;
 
 use ergodic_common::escape::escape_line;
-use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, Outcome, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -28,7 +27,7 @@ pub async fn replay_trial(args: ReplayArgs) -> Result<CommandOutcome, UserError>
     check_has_bits(&stored)?;
     let again = rerun_trial(&args, &client.url, &page.sweep).await?;
     let differences = list_differences(&stored, &again, &page.metrics);
-    let digest = to_hex(&stored.digest);
+    let digest = hex::encode(stored.digest);
 
     if differences.is_empty() {
         return print_output(format!(
@@ -137,8 +136,8 @@ fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String
     if stored.digest != again.digest {
         found.push(format!(
             "the digest: {} there, {} here",
-            to_hex(&stored.digest),
-            to_hex(&again.digest)
+            hex::encode(stored.digest),
+            hex::encode(again.digest)
         ));
     }
 

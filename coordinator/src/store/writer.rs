@@ -1,14 +1,12 @@
 //! The writer's loop: takes whatever has queued up, commits it in one transaction, then answers everyone.
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-use ergodic_common::trial::to_hex;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
 
 use super::error::StoreError;
 use super::traits::{ReferencedBlobs, StoreWriter};
@@ -247,7 +245,7 @@ impl WriterLoop {
                 Some(hash) => {
                     let message = format!(
                         "the file {} that is named is not here: send it first",
-                        to_hex(&hash)
+                        hex::encode(hash)
                     );
                     answer(Err(StoreError::BlobMissing(message)));
                 }
@@ -267,7 +265,7 @@ impl WriterLoop {
                 Ok(None) => {}
                 Ok(Some(size)) => (files, bytes) = (files + 1, bytes + size),
                 Err(error) => {
-                    tracing::warn!(%error, file = to_hex(hash), "a file that nothing names could not be removed")
+                    tracing::warn!(%error, file = hex::encode(hash), "a file that nothing names could not be removed")
                 }
             }
         }

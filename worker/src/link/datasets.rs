@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, files};
-use ergodic_common::ids::to_hex;
 use ergodic_proto::atomic_file::{Durability, FileAccess, remove_abandoned_files, replace_file};
 use ergodic_proto::transfer;
 
@@ -77,7 +76,7 @@ pub async fn obtain_file(
     let bytes = transfer::fetch_file(&mut link.files, hash).await?;
     write_cached_file(&dirs.cache_dir, &hash, &bytes)?;
     tracing::info!(
-        hash = to_hex(&hash),
+        hash = hex::encode(hash),
         bytes = bytes.len(),
         "{what} fetched from the coordinator"
     );
@@ -107,13 +106,13 @@ fn load_own_dataset(
 
 /// A damaged file is as good as none.
 fn read_cached_file(cache: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(cache.join(to_hex(hash))).ok()?;
+    let bytes = std::fs::read(cache.join(hex::encode(hash))).ok()?;
     (blake3::hash(&bytes).as_bytes() == hash).then_some(bytes)
 }
 
 /// Several workers may share a cache: a file of a hash's name is whole.
 fn write_cached_file(cache: &Path, hash: &[u8; 32], bytes: &[u8]) -> Result<(), FetchError> {
-    let path = cache.join(to_hex(hash));
+    let path = cache.join(hex::encode(hash));
     let written = std::fs::create_dir_all(cache).and_then(|()| {
         remove_abandoned_files(cache);
         replace_file(&path, bytes, FileAccess::AsUmask, Durability::File)

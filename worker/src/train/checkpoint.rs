@@ -249,7 +249,7 @@ mod tests {
             deadline: None,
         };
         assert_eq!(
-            ergodic_common::trial::to_hex(&compute_trial_identity(&job)),
+            hex::encode(compute_trial_identity(&job)),
             "1a65b875abc3b8d7f922fd429abaeff9a159a171fcaa7ded94aa73eb45537efa"
         );
     }

@@ -81,12 +81,7 @@ async fn write_archive(client: &mut Client, path: &Path) -> Result<WrittenArchiv
 
 /// The warning about a file that a backup lacks.
 pub(crate) fn format_missing_file(missing: &v1::BackupMissing) -> String {
-    let hash: String = missing
-        .hash
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-
+    let hash = hex::encode(&missing.hash);
     let why = &missing.why;
     let sweeps = missing.sweeps.join(", ");
     format!(

@@ -9,7 +9,6 @@ use arrow_array::{
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use ergodic_common::grid::axis::{Axis, AxisValues};
 use ergodic_common::spec_file::node::SpecValue;
-use ergodic_common::trial::to_hex;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 /// The columns of a sweep besides those that all sweeps have.
@@ -446,12 +445,12 @@ fn build_outcome_columns(rows: &[ExportRow]) -> [ArrayRef; 5] {
 fn build_origin_columns(rows: &[ExportRow]) -> [ArrayRef; 4] {
     let results = || rows.iter().map(|row| &row.result);
     let isas = results().map(|result| Some(&result.isa).filter(|isa| !isa.is_empty()));
-    let weights = results().map(|result| result.weights_hash.map(|hash| to_hex(&hash)));
+    let weights = results().map(|result| result.weights_hash.map(hex::encode));
 
     [
         build_text_column(rows.iter().map(|row| &row.worker)),
         Arc::new(isas.collect::<StringArray>()),
-        build_text_column(results().map(|result| to_hex(&result.digest))),
+        build_text_column(results().map(|result| hex::encode(result.digest))),
         Arc::new(weights.collect::<StringArray>()),
     ]
 }
@@ -460,7 +459,7 @@ fn build_origin_columns(rows: &[ExportRow]) -> [ArrayRef; 4] {
 fn format_cell_hash(spec: &Spec, data: &[u8; 32], cell: u64) -> String {
     spec.grid
         .resolve_config(cell)
-        .map(|config| to_hex(&spec.compute_cell_hash(&config, data)))
+        .map(|config| hex::encode(spec.compute_cell_hash(&config, data)))
         .unwrap_or_default()
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema};
-use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use sha2::{Digest as _, Sha256};
@@ -281,7 +280,7 @@ impl EncodedPart {
 
         Ok(Self {
             rows: batches.iter().map(|batch| batch.num_rows() as u64).sum(),
-            sha256: to_hex(&Sha256::digest(&bytes)),
+            sha256: hex::encode(Sha256::digest(&bytes)),
             bytes,
         })
     }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use arrow_schema::{DataType, Schema};
 use ergodic_common::spec::SpecSource;
-use ergodic_common::trial::to_hex;
 use ergodic_common::{BUILD, Spec};
 use ergodic_proto::v1;
 use serde::{Deserialize, Serialize};
@@ -134,7 +133,7 @@ impl Manifest {
             sweep: ManifestSweep::from_status(status, source, spec),
             data: ManifestData {
                 words: status.data.clone(),
-                blake3: head.data_hash.as_ref().map(|hash| to_hex(hash)),
+                blake3: head.data_hash.as_ref().map(hex::encode),
             },
             builds: ManifestBuilds {
                 coordinator: head.build.clone(),
@@ -233,7 +232,7 @@ impl ManifestSpecFile {
             settings: source.settings.clone(),
             grammar: source.grammar,
             files: files
-                .map(|pin| (pin.path.clone(), to_hex(&pin.hash)))
+                .map(|pin| (pin.path.clone(), hex::encode(pin.hash)))
                 .collect(),
         }
     }

@@ -146,7 +146,7 @@ fn build_trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
     let blank = v1::TrialResult::default();
     let result = row.result.as_ref().unwrap_or(&blank);
     let key = result.key.unwrap_or_default();
-    let digest: String = result.digest.iter().map(|b| format!("{b:02x}")).collect();
+    let digest = hex::encode(&result.digest);
 
     let mut values: Vec<Value> = row.values.iter().map(json_value).collect();
     values.extend([json!(key.cell), json!(key.repeat)]);

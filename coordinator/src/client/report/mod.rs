@@ -338,19 +338,15 @@ async fn collect_provenance(
 fn format_data_hash(hash: &[u8]) -> String {
     match hash.is_empty() {
         true => "none".to_owned(),
-        false => format_hex(hash),
+        false => hex::encode(hash),
     }
-}
-
-fn format_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn format_pinned_files(source: &SpecSource) -> String {
     let files: Vec<String> = source
         .files
         .iter()
-        .map(|pin| format!("{} blake3 {}", pin.path, format_hex(&pin.hash)))
+        .map(|pin| format!("{} blake3 {}", pin.path, hex::encode(pin.hash)))
         .collect();
     files.join("; ")
 }

@@ -7,9 +7,9 @@ use std::sync::{Mutex, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
-use ergodic_common::trial::{from_hex, to_hex};
 use ergodic_proto::status::UserError;
 use ergodic_proto::token::{Token, TokenRole};
+use hex::FromHex as _;
 use rustls::crypto::SecureRandom;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -138,7 +138,7 @@ impl TokenStore {
         records.push(StoredToken {
             id: token.id.clone(),
             role: role.name().to_owned(),
-            hash: to_hex(&token.secret_hash()),
+            hash: hex::encode(token.secret_hash()),
             note: note.to_owned(),
             created_at,
             expires_at: lifetime
@@ -216,8 +216,7 @@ impl TokenStore {
             .iter()
             .find(|record| record.id == token.id)
             .ok_or(TokenAuthError::Unknown)?;
-        let stored: Option<[u8; 32]> =
-            from_hex(&record.hash).and_then(|bytes| bytes.try_into().ok());
+        let stored = <[u8; 32]>::from_hex(&record.hash).ok();
 
         // Hashes of BLAKE3 are compared in constant time.
         if stored.is_none_or(|stored| {

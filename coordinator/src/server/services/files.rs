@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
-use ergodic_common::trial::to_hex;
 use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::{CHUNK_BYTES, MAX_FILE_BYTES};
 use ergodic_proto::v1;
@@ -62,8 +61,8 @@ impl FileService for FileApi {
         if part.content_hash() != hash {
             return Err(Status::invalid_argument(format!(
                 "the file that came has the hash {}, not {}",
-                to_hex(&part.content_hash()),
-                to_hex(&hash)
+                hex::encode(part.content_hash()),
+                hex::encode(hash)
             )));
         }
 
@@ -91,7 +90,7 @@ impl FileService for FileApi {
         let file = File::open(self.0.catalog.blobs.blob_path(&hash)).map_err(|_| {
             Status::from(UserError::new(
                 ErrorCode::NotFound,
-                format!("no file of hash {} is kept here", to_hex(&hash)),
+                format!("no file of hash {} is kept here", hex::encode(hash)),
             ))
         })?;
 

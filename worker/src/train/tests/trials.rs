@@ -13,7 +13,7 @@ use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{Purpose, Streams};
 use ergodic_common::spec::{EvalStatistics, Measure};
-use ergodic_common::trial::{Outcome, TrialKey, TrialResult, to_hex};
+use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 use ergodic_common::weights::Weights;
 
 use super::cases;
@@ -1115,7 +1115,10 @@ fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
     }
 
     let result = cases::result(&config, &cases::cheap_metrics(), Isa::detect_fastest());
-    assert_eq!(to_hex(&result.digest), hasher.finalize().to_hex().as_str());
+    assert_eq!(
+        hex::encode(result.digest),
+        hasher.finalize().to_hex().as_str()
+    );
 }
 
 /// The file of what a trial starts from anyway.
