@@ -1,9 +1,8 @@
 //! The page: HTML with its style inside, no script, nothing from elsewhere.
 
-use std::fmt::Write as _;
-
 use ergodic_common::escape::escape_lines;
 use ergodic_proto::v1;
+use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
 use crate::client::render::{
     AxisFormats, find_best_row, format_incomplete_counts, format_mean_and_interval,
@@ -47,81 +46,90 @@ const STATISTICS: [&str; 4] = [
     "Repeat r has the same random streams in every cell unless the sweep file says otherwise: cells are best compared repeat by repeat (ergodic compare), and intervals that overlap do not say that they do not differ.",
 ];
 
+/// Text of other people: no markup, and nothing in it misleads; lines stay.
+struct Text<'a>(&'a str);
+
+impl Render for Text<'_> {
+    fn render_to(&self, out: &mut String) {
+        escape_lines(self.0).render_to(out);
+    }
+}
+
 /// A page in the making.
 pub(super) struct ReportPage {
     title: String,
+    /// What is on it, each in a line of its own.
     body: String,
 }
 
 impl ReportPage {
     pub(super) fn new(title: &str, standing: &str) -> Self {
-        let body = format!(
-            "<h1>{}</h1>\n<p class=\"standing\">{}</p>\n",
-            escape_html(title),
-            escape_html(standing)
-        );
-        Self {
+        let mut page = Self {
             title: title.to_owned(),
-            body,
-        }
+            body: String::new(),
+        };
+        page.add(&html! { h1 { (Text(title)) } });
+        page.add(&html! { p.standing { (Text(standing)) } });
+        page
+    }
+
+    fn add(&mut self, markup: &Markup) {
+        markup.render_to(&mut self.body);
+        self.body.push('\n');
     }
 
     pub(super) fn add_section(&mut self, name: &str) {
-        let _ = writeln!(self.body, "<h2>{}</h2>", escape_html(name));
+        self.add(&html! { h2 { (Text(name)) } });
     }
 
     pub(super) fn add_paragraph(&mut self, text: &str) {
-        let _ = writeln!(self.body, "<p class=\"note\">{}</p>", escape_html(text));
+        self.add(&html! { p.note { (Text(text)) } });
     }
 
     /// Adds an SVG document, which is trusted.
     pub(super) fn add_figure(&mut self, svg: &str) {
-        let _ = writeln!(self.body, "<figure>\n{svg}</figure>");
+        self.add(&html! { figure { "\n" (PreEscaped(svg)) } });
     }
 
     pub(super) fn add_verbatim(&mut self, text: &str) {
-        let _ = writeln!(self.body, "<pre>{}</pre>", escape_html(text));
+        self.add(&html! { pre { (Text(text)) } });
     }
 
     pub(super) fn add_facts(&mut self, facts: &[(&str, String)]) {
-        self.body += "<table class=\"facts\">\n";
-        for (name, value) in facts {
-            let _ = writeln!(
-                self.body,
-                "<tr><th>{}</th><td>{}</td></tr>",
-                escape_html(name),
-                escape_html(value)
-            );
-        }
-
-        self.body += "</table>\n";
+        self.add(&html! {
+            table.facts {
+                "\n"
+                @for (name, value) in facts {
+                    tr { th { (Text(name)) } td { (Text(value)) } } "\n"
+                }
+            }
+        });
     }
 
     /// Adds the first rows of a table, at most `most`, and its legend.
     pub(super) fn add_table(&mut self, table: &v1::TableResponse, most: usize) {
-        let head = ["n", "mean ± 95 % CI", "std", "min", "median", "max", ""].map(str::to_owned);
-        self.body += "<div class=\"scroll\"><table class=\"data\">\n<thead><tr>";
-
-        for name in table.axes.iter().chain(&head) {
-            let _ = write!(self.body, "<th>{}</th>", escape_html(name));
-        }
-
-        self.body += "</tr></thead>\n<tbody>\n";
+        let head = ["n", "mean ± 95 % CI", "std", "min", "median", "max", ""];
+        let names = table.axes.iter().map(String::as_str).chain(head);
         let best = find_best_row(table);
         let words = AxisFormats::from_table(table);
-        let shown = &table.rows[..table.rows.len().min(most)];
-        for (at, row) in shown.iter().enumerate() {
-            let s = row.summary.unwrap_or_default();
-            let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
-            let cells = words
-                .format_row(&row.values)
-                .chain([s.n.to_string(), mean])
-                .chain(format_trial_statistics(&s))
-                .chain([format_incomplete_counts(&s)]);
-            self.add_row(cells, best == Some(at));
-        }
 
-        self.body += "</tbody></table></div>\n";
+        self.add(&html! {
+            div.scroll {
+                table.data {
+                    "\n" thead { tr { @for name in names { th { (Text(name)) } } } }
+                    "\n" tbody {
+                        "\n"
+                        @for at in 0..table.rows.len().min(most) {
+                            tr class=[(best == Some(at)).then_some("best")] {
+                                @for cell in format_cells(table, &words, at) { td { (Text(&cell)) } }
+                            }
+                            "\n"
+                        }
+                    }
+                }
+            }
+        });
+
         if best.is_some_and(|best| best >= most) {
             self.add_paragraph("The best cell is not among these.");
         }
@@ -131,41 +139,43 @@ impl ReportPage {
             .for_each(|line| self.add_paragraph(line));
     }
 
-    fn add_row(&mut self, cells: impl Iterator<Item = String>, is_best: bool) {
-        self.body += match is_best {
-            true => "<tr class=\"best\">",
-            false => "<tr>",
-        };
-        for cell in cells {
-            let _ = write!(self.body, "<td>{}</td>", escape_html(&cell));
-        }
-
-        self.body += "</tr>\n";
-    }
-
     pub(super) fn add_statistics_notes(&mut self) {
         self.add_section("Statistics");
         STATISTICS.iter().for_each(|text| self.add_paragraph(text));
     }
 
     pub(super) fn to_html(&self) -> String {
-        format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-             content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{}</body>\n</html>\n",
-            escape_html(&self.title),
-            self.body
-        )
+        let page = html! {
+            (DOCTYPE) "\n"
+            html lang="en" {
+                "\n" head {
+                    "\n" meta charset="utf-8";
+                    "\n" meta name="viewport" content="width=device-width, initial-scale=1";
+                    "\n" title { (Text(&self.title)) }
+                    "\n" style { (PreEscaped(STYLE)) }
+                    "\n"
+                }
+                "\n" body { "\n" (PreEscaped(&self.body)) }
+                "\n"
+            }
+            "\n"
+        };
+        page.into_string()
     }
 }
 
-/// Text that is no markup, and does not mislead; lines stay.
-fn escape_html(text: &str) -> String {
-    escape_lines(text)
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-        .replace('\'', "&#39;")
+/// The cells of a row of a table: values of the axes, and statistics.
+fn format_cells(table: &v1::TableResponse, words: &AxisFormats, at: usize) -> Vec<String> {
+    let row = &table.rows[at];
+    let s = row.summary.unwrap_or_default();
+    let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
+
+    words
+        .format_row(&row.values)
+        .chain([s.n.to_string(), mean])
+        .chain(format_trial_statistics(&s))
+        .chain([format_incomplete_counts(&s)])
+        .collect()
 }
 
 #[cfg(test)]
