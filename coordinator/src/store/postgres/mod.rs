@@ -4,6 +4,9 @@
 //! counts up in that row, where it still names the writer's epoch, and in doing so locks it: whoever was passed over
 //! in the meantime, however long it slept, writes nothing. The count also tells what became of a transaction whose
 //! answer got lost.
+//!
+//! The version of the schema stays in `meta`, where earlier programs look for it. `sqlx::migrate!` would count in a table of its own
+//! besides, which had to be filled for their databases, and needs the macros of sqlx: that is more code than it spares.
 
 mod session;
 mod statements;

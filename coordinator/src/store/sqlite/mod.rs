@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite_migration::{M, Migrations, SchemaVersion};
 
 use super::error::StoreError;
 use super::reader::StoreReader;
@@ -19,7 +20,7 @@ use super::types::Leader;
 use super::writes::{StoreWrite, WriteOutput};
 use crate::failpoint;
 
-/// What makes each version of the schema out of the one before.
+/// What makes each version of the schema out of the one before; the database has the number of its version as `user_version`.
 const MIGRATIONS: [&str; 11] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_predictions.sql"),
@@ -120,8 +121,8 @@ impl SqliteStore {
 }
 
 fn prepare_database(path: &Path) -> Result<u64, StoreError> {
-    let connection = open_connection(path)?;
-    migrate_schema(&connection, path)?;
+    let mut connection = open_connection(path)?;
+    migrate_schema(&mut connection, path)?;
     increment_epoch(&connection)
 }
 
@@ -149,26 +150,27 @@ fn open_connection(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-fn migrate_schema(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let known = MIGRATIONS.len();
-    let Some(missing) = usize::try_from(version)
-        .ok()
-        .and_then(|version| MIGRATIONS.get(version..))
-    else {
+fn migrate_schema(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let migrations = Migrations::new(MIGRATIONS.map(M::up).to_vec());
+    let version = migrations
+        .current_version(connection)
+        .map_err(migration_error)?;
+    if let SchemaVersion::Outside(version) = version {
         return Err(StoreError::Unusable(format!(
-            "{} has schema version {version}, this program knows up to {known}: use a newer ergodic",
-            path.display()
+            "{} has schema version {version}, this program knows up to {}: use a newer ergodic",
+            path.display(),
+            MIGRATIONS.len()
         )));
-    };
-    if !missing.is_empty() {
-        connection.execute_batch(&format!(
-            "BEGIN; {} PRAGMA user_version = {known}; COMMIT;",
-            missing.concat()
-        ))?;
     }
 
-    Ok(())
+    migrations.to_latest(connection).map_err(migration_error)
+}
+
+fn migration_error(error: rusqlite_migration::Error) -> StoreError {
+    match error {
+        rusqlite_migration::Error::RusqliteError { err, .. } => err.into(),
+        other => StoreError::Failed(other.to_string()),
+    }
 }
 
 fn read_meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
