@@ -213,8 +213,12 @@ fn default_worker_name() -> String {
     format!("{host}:{}", std::process::id())
 }
 
+/// The folder of the cache as the XDG base directory specification has it, which lets relative paths count for nothing. The crate
+/// `etcetera` wants a home directory even where `XDG_CACHE_HOME` is set, and users in containers may have none.
 pub(super) fn default_cache_dir() -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|base| base.is_absolute());
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     base.or(home)
         .unwrap_or_else(std::env::temp_dir)
