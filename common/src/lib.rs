@@ -14,7 +14,7 @@
 pub mod config;
 pub mod dataset;
 pub mod duration;
-pub mod error_code;
+mod error_code;
 pub mod escape;
 pub mod expr;
 pub mod grid;

@@ -1,6 +1,6 @@
 //! Records of sweeps, leases and audits, as core, store and server share them.
 
-pub use ergodic_common::ids::Fence;
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{Outcome, TrialKey};

@@ -10,6 +10,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
 use ergodic_proto::convert::WireError;
@@ -21,9 +22,7 @@ use ergodic_proto::{archive, v1};
 use crate::client::commands::backup::format_missing_file;
 use crate::client::render::print_stderr_line;
 use crate::interval_set::IntervalSet;
-use crate::records::{
-    DataPin, EndedLease, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
-};
+use crate::records::{DataPin, EndedLease, Finding, LeaseRow, SweepRow, SweepState, SweepTallies};
 use crate::server::backup::BACKUP_VERSION;
 use crate::server::blobs::BlobStore;
 use crate::server::{resolve_files_dir, sign_folder, store_error};

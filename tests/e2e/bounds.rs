@@ -2,7 +2,8 @@
 
 use ergodic_proto::bounds::{FIELD_BOUNDS, FieldBound, FieldKind, MESSAGES, MessageField};
 use ergodic_proto::channel::connect;
-use ergodic_proto::channel::connect::{ClientAuth, ClientChannel};
+use ergodic_proto::channel::connect::ClientChannel;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::rpc::{METHODS, RpcMethod};
 use ergodic_tests::RawCodec;
 use tonic::{Code, Request, Status};

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ergodic_proto::channel::connect;
-use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use ergodic::interval_set::IntervalSet;
 use ergodic::records::{
-    DataPin, EndedLease, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
+    DataPin, EndedLease, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
 };
 use ergodic::store::{
     Attempt, Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreWrite, StoredTrial,
     SuccessorSweep, Twin,
 };
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{Curve, Predictions};

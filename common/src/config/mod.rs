@@ -6,7 +6,6 @@ mod model;
 mod schedule;
 mod train;
 
-pub use crate::dataset::name::DatasetName;
 pub use data::{Augment, DataConfig, MAX_CROP_SHIFT, VisitOrder};
 pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};
 pub use schedule::{Curve, HyperparamChange, LrScheduleForm, ScheduleStep};

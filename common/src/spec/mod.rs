@@ -13,7 +13,6 @@ mod tests;
 
 pub use crate::spec::measure::{EvalStatistics, MAX_PREDICTIONS, Measure, Moment, Probe};
 pub use crate::spec::source::{MAX_TEXT_BYTES, SpecSource};
-pub use crate::spec_file::node::{format_short_value, format_value};
 
 use crate::config::{ModelKind, TrialConfig};
 use crate::grid::{Grid, StillWanted};

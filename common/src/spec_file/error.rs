@@ -3,9 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-pub use crate::error_code::ErrorCode;
-pub use crate::spec_file::suggest::suggest_nearest;
-
 /// A sweep file, or a `--set`, says something that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub struct SpecError {

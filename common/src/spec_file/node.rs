@@ -6,11 +6,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::escape::escape_line;
-use crate::number_format::DistinctFormat;
-use crate::spec_file::error::SpecError;
-
-pub use crate::number_format::format_shortest;
-pub use crate::spec_file::error::Origin;
+use crate::number_format::{DistinctFormat, format_shortest};
+use crate::spec_file::error::{Origin, SpecError};
 
 /// A value and its place.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,11 +4,12 @@ use ergodic_common::Spec;
 use ergodic_common::config::Length;
 use ergodic_common::grid::axis::Axis;
 use ergodic_common::metric::Metric;
-use ergodic_common::spec_file::error::suggest_nearest;
-use ergodic_common::spec_file::node::{SpecValue, format_shortest};
+use ergodic_common::number_format::format_shortest;
+use ergodic_common::spec_file::suggest::suggest_nearest;
 
 use crate::analysis::error::AnalysisError;
 use crate::core::main_metric;
+use crate::core::queries::describe_cell;
 
 /// A cell, as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,24 +18,6 @@ pub enum CellSelector {
     Number(u64),
     /// By values of axes that no other cell has.
     Values(Vec<(String, String)>),
-}
-
-/// The values of a cell in words.
-pub fn describe_cell(spec: &Spec, cell: u64) -> String {
-    let values = spec.grid.axis_values(cell);
-    let words: Vec<String> = spec
-        .grid
-        .axes()
-        .iter()
-        .zip(&values)
-        .map(|(axis, v): (_, &SpecValue)| format!("{}={}", axis.name, axis.format_value(v)))
-        .collect();
-
-    if words.is_empty() {
-        "the only cell".to_owned()
-    } else {
-        words.join(", ")
-    }
 }
 
 /// The one cell that a user means.

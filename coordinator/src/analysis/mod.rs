@@ -23,3 +23,6 @@ mod trial_values;
 pub mod variance;
 
 pub use error::AnalysisError;
+pub use lookup::CellSelector;
+pub use query::{TableParams, TableQuery, Weighting};
+pub use row_source::RowSource;

@@ -7,11 +7,11 @@ use ergodic_common::config::Length;
 use ergodic_common::spec_file::node::SpecValue;
 use rayon::prelude::*;
 
-pub use super::error::AnalysisError;
-pub use super::query::{TableParams, TableQuery, Weighting};
+use super::error::AnalysisError;
+use super::query::TableQuery;
 use super::ranking;
 use super::ranking::RowRank;
-pub use super::row_source::RowSource;
+use super::row_source::RowSource;
 use super::trial_values::read_cell_trials;
 use crate::analysis::groups::{KeyedValues, TrialGroup, TrialGroups};
 use crate::analysis::query::MAX_DRAWS;

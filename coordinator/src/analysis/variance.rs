@@ -16,8 +16,7 @@ use super::query::{TableParams, TableQuery};
 use super::row_source::RowSource;
 use super::trial_values::read_cell_trials;
 use crate::analysis::trial_values::CellTrials;
-pub use crate::estimators::crossed_layout::ComponentEstimate;
-use crate::estimators::crossed_layout::{CrossedLayout, describe_caveats};
+use crate::estimators::crossed_layout::{ComponentEstimate, CrossedLayout, describe_caveats};
 
 /// A question that was checked against a sweep.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::Curve;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
-use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::{BUILD, TrialKey};
-use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::token::TokenRole;
 

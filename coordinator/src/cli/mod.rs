@@ -12,7 +12,7 @@ use args::{
     TrialsArgs,
 };
 use ergodic_common::ErrorCode;
-use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::Steering;
 

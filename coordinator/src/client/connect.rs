@@ -5,8 +5,9 @@ use std::time::Duration;
 use ergodic_common::ErrorCode;
 use ergodic_proto::archive::MAX_RECORD_BYTES;
 use ergodic_proto::channel::connect;
-use ergodic_proto::channel::connect::{ClientAuth, ClientChannel};
-use ergodic_proto::status::UserError;
+use ergodic_proto::channel::connect::ClientChannel;
+use ergodic_proto::channel::credentials::ClientAuth;
+use ergodic_proto::status::{UserError, innermost_reason};
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
@@ -141,7 +142,7 @@ impl Client {
         let error = UserError::from(status);
         // A status with details comes from a coordinator, not from the connection.
         if error.code == ErrorCode::Unreachable && status.details().is_empty() {
-            unreachable_error(&self.url, &connect::innermost_reason(status))
+            unreachable_error(&self.url, &innermost_reason(status))
         } else {
             error
         }

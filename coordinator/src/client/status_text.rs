@@ -1,8 +1,8 @@
 //! The status of a sweep in words: its size, progress, audits and rules that decide on repeats.
 
 use ergodic_common::escape::escape_line;
+use ergodic_common::number_format::format_shortest;
 use ergodic_common::number_format::format_significant;
-use ergodic_common::spec_file::node::format_shortest;
 use ergodic_proto::v1;
 
 use super::render::non_empty;

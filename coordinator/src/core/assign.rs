@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use ergodic_common::ids::Fence;
+
 use super::Sweep;
 use super::clock::CoreTime;
 use super::effects::Effect;
 use super::lease_size::{LeaseDemand, compute_lease_size};
 use super::state::{Core, LeaseState, Worker};
 use crate::interval_set::IntervalSet;
-use crate::records::{Fence, LeaseRow, WorkerId};
+use crate::records::{LeaseRow, WorkerId};
 
 /// A worker that cannot work on a sweep is not offered it again for this long.
 const UNABLE_FOR: Duration = Duration::from_secs(30);

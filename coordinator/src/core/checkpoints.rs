@@ -1,10 +1,10 @@
 //! Checkpoints of unfinished trials: which there are, and which worker may send or fetch one.
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::Fence;
 
 use super::effects::Effect;
 use super::state::{Core, LeaseState};
-use crate::records::Fence;
 
 impl Core {
     /// Whether a worker holds the lease that an unfinished trial is in: only then may it send a checkpoint of the trial, or fetch one.

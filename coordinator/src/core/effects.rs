@@ -1,9 +1,10 @@
 //! What the core asks its caller to do, in order.
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::scheduling::Share;
 
-use crate::records::{EndedLease, Fence, LeaseRow, SweepState, WorkerId};
+use crate::records::{EndedLease, LeaseRow, SweepState, WorkerId};
 
 /// How a user steers a sweep.
 #[derive(Debug, Clone, Copy, PartialEq)]

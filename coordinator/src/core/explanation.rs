@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::duration::format_duration;
+use ergodic_common::number_format::format_shortest;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
-use ergodic_common::spec_file::node::format_shortest;
 
 use crate::core::Sweep;
 use crate::core::audits::AuditCounts;

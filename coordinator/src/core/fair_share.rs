@@ -6,13 +6,13 @@
 //! to compete starts where the others of its priority are: it neither waits for them nor catches up on the past. A coordinator that
 //! comes back starts all of them at zero.
 
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::scheduling::Share;
 
 use super::Sweep;
 use super::clock::CoreTime;
 use super::state::{Core, LeaseState};
 use super::stored_row::StoredRow;
-use crate::records::Fence;
 
 /// How long a trial is taken to last while nothing is known, in seconds.
 const DEFAULT_TRIAL_SECONDS: f64 = 1.0;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use ergodic_common::ids::Fence;
 use ergodic_common::{Spec, TrialKey};
 
 use super::state::{Core, Worker};
 use super::{Sweep, UnreadableSweep};
-use crate::records::{Fence, SweepRow, WorkerId};
+use crate::records::{SweepRow, WorkerId};
 
 /// Where a trial is.
 #[derive(Debug, Clone, PartialEq, Eq)]

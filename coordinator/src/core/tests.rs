@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::CPU_F32;
@@ -16,9 +17,7 @@ use proptest::prelude::*;
 use crate::core::state::LeaseState;
 use crate::core::verbs::crashes::MAX_UNDELIVERED;
 use crate::core::*;
-use crate::records::{
-    DataPin, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies, WorkerId,
-};
+use crate::records::{DataPin, Finding, LeaseRow, SweepRow, SweepState, SweepTallies, WorkerId};
 
 mod audits;
 

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use ergodic_common::ids::Fence;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::clock::CoreTime;
@@ -13,7 +14,7 @@ use super::effects::Effect;
 use super::state::{Core, LeaseState};
 use super::stored_row::StoredRow;
 use crate::interval_set::IntervalSet;
-use crate::records::{EndedLease, Fence, WorkerId};
+use crate::records::{EndedLease, WorkerId};
 
 /// A trial is moved where it should end earlier by at least this time, in seconds.
 const MIN_GAIN_SECONDS: f64 = 2.0;

@@ -1,7 +1,7 @@
 //! Statistics by name, `--stat mean,ci95,q05,p_diverged`, and their values over a group of trials.
 
 use ergodic_common::random_streams::RandomStream;
-use ergodic_common::spec_file::error::suggest_nearest;
+use ergodic_common::spec_file::suggest::suggest_nearest;
 
 use super::sample::wilson_interval;
 use super::{Sample, bootstrap, precision};

@@ -5,6 +5,7 @@
 //! sends becomes a path. The engine decides, one thread carries out in the order in which the engine decided. Files are not synced:
 //! one that a power cut tore is noticed by its hash, and costs the time since the trial began.
 
+use ergodic_common::ids::Fence;
 use ergodic_common::{ErrorCode, Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use std::fs::File;
@@ -16,7 +17,7 @@ use tonic::Status;
 
 use super::blobs::PartialFile;
 use crate::core::Core;
-use crate::records::{Fence, SweepRow, WorkerId};
+use crate::records::{SweepRow, WorkerId};
 
 /// First bytes of a file; another format of these files gets others.
 const MAGIC: &[u8; 8] = b"ergckpt1";

@@ -1,10 +1,10 @@
 //! Conversions from the core and the analysis to the wire.
 
+use ergodic_common::ids::Fence;
 use ergodic_proto::v1;
 
 use crate::analysis::compare::CellContrast;
 use crate::analysis::table::TableEntry;
-use crate::records::Fence;
 
 pub(crate) fn to_curve_point(entry: &TableEntry) -> v1::CurvePoint {
     v1::CurvePoint {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ergodic_common::config::DatasetName;
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
 use ergodic_common::net::Net;
 use ergodic_common::pinned_file::FilePin;

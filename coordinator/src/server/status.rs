@@ -1,9 +1,9 @@
 //! The core's state in the words of the wire.
 
 use ergodic_common::TrialKey;
-use ergodic_common::spec::format_short_value;
+use ergodic_common::number_format::format_shortest;
 use ergodic_common::spec::stopping_rule::StoppingCriterion;
-use ergodic_common::spec_file::node::format_shortest;
+use ergodic_common::spec_file::node::format_short_value;
 use ergodic_proto::v1;
 
 use crate::core::audits::AuditCounts;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
-use ergodic_common::spec::format_value;
 use ergodic_common::spec::stopping_rule::StoppingRule;
+use ergodic_common::spec_file::node::format_value;
 use ergodic_proto::v1;
 
 use crate::core::Sweep;

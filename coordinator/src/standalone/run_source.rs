@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ergodic_common::spec_file::error::suggest_nearest;
+use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
-use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{TrialKey, TrialResult};
 
 use crate::records::{
-    EndedLease, Fence, Finding, LeaseRow, RecordedAudit, SweepRow, SweepState, WorkerId,
+    EndedLease, Finding, LeaseRow, RecordedAudit, SweepRow, SweepState, WorkerId,
 };
 use crate::store::types::{Attempt, Audit, StoredTrial};
 

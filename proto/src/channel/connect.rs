@@ -7,13 +7,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::interceptor::InterceptedService;
 
+use crate::channel::credentials::{ClientAuth, Credentials};
 use crate::channel::retry::{RetryChannel, build_retry_channel};
 use crate::channel::transport::{build_tls_transport, open_channel, parse_endpoint};
 use crate::status::UserError;
-
-pub use crate::channel::credentials::{ClientAuth, Credentials};
-pub use crate::channel::transport::{is_loopback, read_certificates, read_private_key};
-pub use crate::status::{describe_status, innermost_reason};
 
 /// A channel that sends the token with every request, and retries where the coordinator is overloaded.
 pub type ClientChannel = InterceptedService<RetryChannel, Credentials>;

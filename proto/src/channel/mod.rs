@@ -1,8 +1,8 @@
 //! Channels to a coordinator: how they are opened, with which credentials, and how requests are retried.
 
 pub mod connect;
-pub(crate) mod credentials;
+pub mod credentials;
 pub mod leader;
 pub mod replay;
 pub mod retry;
-pub(crate) mod transport;
+pub mod transport;

@@ -9,7 +9,7 @@ use ergodic_common::duration::parse_duration;
 use ergodic_common::escape::escape_lines;
 use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
-use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::log::EscapedLineWriter;
 use ergodic_proto::status::UserError;
 use serde_json::json;

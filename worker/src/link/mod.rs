@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use ergodic_proto::MAX_MESSAGE_BYTES;
 use ergodic_proto::channel::connect;
-use ergodic_proto::channel::connect::ClientAuth;
 use ergodic_proto::channel::connect::ClientChannel;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
@@ -115,7 +115,7 @@ impl Link {
         })?;
         Ok(Self::from_channel(
             connection,
-            !ergodic_proto::channel::connect::is_loopback(url),
+            !ergodic_proto::channel::transport::is_loopback(url),
         ))
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use ergodic_common::config::{DataConfig, DatasetName, TrialConfig, VisitOrder};
+use ergodic_common::config::{DataConfig, TrialConfig, VisitOrder};
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images};
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};

@@ -13,5 +13,3 @@ mod types;
 
 pub use query::{DistanceParams, DistanceQuery, MAX_CELLS};
 pub use types::CellDistance;
-
-pub use super::lookup::{CellSelector, describe_cell};

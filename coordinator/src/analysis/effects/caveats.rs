@@ -7,9 +7,9 @@ use ergodic_common::Spec;
 use crate::analysis::effects::design::EffectsDesign;
 use crate::analysis::effects::model::EffectDraws;
 use crate::analysis::effects::resample::RepeatBlocks;
-use crate::analysis::lookup::describe_cell;
 use crate::analysis::query::IntervalConditions;
 use crate::analysis::trial_values::CellTrials;
+use crate::core::queries::describe_cell;
 use crate::estimators::bootstrap::RESAMPLES;
 use crate::estimators::precision::NOT_WIDENED_NOTE;
 

@@ -5,12 +5,12 @@ mod classes;
 use std::path::Path;
 
 use classes::{ClassPlan, class_to_json, estimate_stored_bytes, plan_classes};
-use ergodic_common::config::DatasetName;
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
 use ergodic_common::net::Net;
+use ergodic_common::number_format::format_shortest;
 use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
-use ergodic_common::spec_file::node::format_shortest;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use serde_json::json;

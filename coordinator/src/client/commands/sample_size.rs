@@ -1,8 +1,8 @@
 //! `ergodic sample-size ID METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell to that half width.
 
+use ergodic_common::number_format::format_shortest;
 use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::MAX_TRIALS;
-use ergodic_common::spec_file::node::format_shortest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};

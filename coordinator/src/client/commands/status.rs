@@ -1,7 +1,7 @@
 //! `ergodic status`: one sweep, for people or as one record.
 
 use ergodic_common::escape::escape_line;
-use ergodic_common::spec_file::node::format_shortest;
+use ergodic_common::number_format::format_shortest;
 use ergodic_proto::v1;
 use serde_json::{Map, Value, json};
 

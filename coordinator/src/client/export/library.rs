@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ergodic_common::ErrorCode;
-use ergodic_common::spec_file::error::suggest_nearest;
+use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::number_format::can_round_to;
-use ergodic_common::spec_file::error::suggest_nearest;
+use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::expr::{Expr, WordExpr, other_word_number, word_number};
-use ergodic_common::spec_file::error::suggest_nearest;
 use ergodic_common::spec_file::node::SpecValue;
+use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 

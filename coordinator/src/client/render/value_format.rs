@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::{DistinctFormat, format_significant};
-use ergodic_common::spec::format_value;
+use ergodic_common::spec_file::node::format_value;
 use ergodic_proto::v1;
 use serde_json::Value;
 

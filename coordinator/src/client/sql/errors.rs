@@ -3,7 +3,7 @@
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use ergodic_common::ErrorCode;
-use ergodic_common::spec_file::error::suggest_nearest;
+use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 
 use super::MEMORY_LIMIT;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::stopping_rule::precision_rungs;
 
 use crate::core::stopping::{AdaptiveRepeats, PrecisionRepeats, SuccessiveHalving};
 use crate::core::tests::*;
 use crate::estimators::precision::{DECIDING_LEVEL, interval_quantile};
-use crate::records::{Fence, LeaseRow, SweepRow, SweepState, WorkerId};
+use crate::records::{LeaseRow, SweepRow, SweepState, WorkerId};
 
 const TARGET: f64 = 0.05;
 

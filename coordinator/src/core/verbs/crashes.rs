@@ -1,11 +1,12 @@
 //! Crashes of workers: against which trials they count, and when a trial is given up.
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::Fence;
 
 use crate::core::quarantine::TrialIndex;
 use crate::core::stored_row::StoredRow;
 use crate::core::{Core, CoreTime, Effect, GiveUpReversal, GivenUpTrial, Sweep, Worker};
-use crate::records::{Fence, Finding, LeaseRow};
+use crate::records::{Finding, LeaseRow};
 
 /// Results that a worker may have finished and not delivered when it crashes.
 pub(crate) const MAX_UNDELIVERED: usize = 64;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ergodic_common::ids::Fence;
+
 use crate::core::state::LeaseState;
 use crate::core::{Core, CoreTime, Effect};
-use crate::records::{EndedLease, Fence, LeaseRow, WorkerId};
+use crate::records::{EndedLease, LeaseRow, WorkerId};
 
 impl Core {
     /// A lease found in the store after a restart: it gets a fresh time to live.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use ergodic_common::ids::Fence;
 use ergodic_common::{Spec, TrialKey};
 
 use crate::core::quarantine::TrialIndex;
@@ -9,7 +10,7 @@ use crate::core::state::LeaseState;
 use crate::core::stored_row::StoredRow;
 use crate::core::sweep::Sweep;
 use crate::core::{Core, CoreTime, Effect};
-use crate::records::{Fence, Finding, RecordedAudit};
+use crate::records::{Finding, RecordedAudit};
 
 /// What the store did with a batch.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use ergodic_common::ids::Fence;
+
 use crate::core::sweep::Sweep;
 use crate::core::{Core, CoreTime, Effect};
-use crate::records::{Fence, SweepState, WorkerId};
+use crate::records::{SweepState, WorkerId};
 
 /// A tick this late means that the coordinator itself was held up.
 pub(crate) const STALL_THRESHOLD: Duration = Duration::from_secs(1);

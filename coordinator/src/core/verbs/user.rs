@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
@@ -9,7 +10,7 @@ use crate::core::effects::Steering;
 use crate::core::stored_row::StoredRow;
 use crate::core::sweep::{Sweep, UnreadableSweep};
 use crate::core::{Core, CoreTime, Effect, SweepChange};
-use crate::records::{Fence, Finding, SweepState, WorkerId};
+use crate::records::{Finding, SweepState, WorkerId};
 
 impl Core {
     /// A sweep is there, new or from the store; `rows` are the trials that have a row, in any order.

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::Fence;
 
 use crate::core::state::MAX_KNOWN_WORKERS;
 use crate::core::{Core, CoreTime, Effect, Worker};
 use crate::interval_set::IntervalSet;
-use crate::records::{Fence, WorkerId};
+use crate::records::WorkerId;
 
 /// A worker that opens a session.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ergodic_common::ErrorCode;
-use ergodic_proto::channel::connect::{read_certificates, read_private_key};
+use ergodic_proto::channel::transport::{read_certificates, read_private_key};
 use ergodic_proto::status::UserError;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::core::{
     Core, GiveUpReversal, GivenUpTrial, JoiningWorker, Steering, StoredRow, Sweep, SweepChange,
 };
-use crate::records::{Fence, LeaseRow, RecordedAudit, SweepRow, WorkerId};
+use crate::records::{LeaseRow, RecordedAudit, SweepRow, WorkerId};
 use crate::server::checkpoints::IncomingCheckpoint;
 use crate::server::engine::Engine;
 use crate::server::limits::Permit;

@@ -1,12 +1,13 @@
 //! Workers' sessions: who joined, what they say, what is sent to them.
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::Fence;
 use ergodic_proto::v1;
 use ergodic_proto::v1::session_response::Message;
 use tokio::sync::oneshot;
 
 use crate::core::{CoreTime, Effect, JoiningWorker};
-use crate::records::{Fence, LeaseRow};
+use crate::records::LeaseRow;
 use crate::server::convert::fence_to_wire;
 use crate::server::engine::{Engine, SessionSender, StoreEvent, WorkerMessage};
 use crate::store::{StoreError, StoreWrite, WriteOutput};

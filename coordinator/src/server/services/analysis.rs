@@ -4,12 +4,14 @@ use ergodic_common::Spec;
 use ergodic_proto::v1;
 use tonic::Status;
 
+use crate::analysis::CellSelector;
 use crate::analysis::compare::{CompareParams, CompareQuery};
-use crate::analysis::distance::{CellDistance, CellSelector, DistanceParams, DistanceQuery};
+use crate::analysis::distance::{CellDistance, DistanceParams, DistanceQuery};
 use crate::analysis::effects::{
     AnovaTerm, EffectsAnalysis, EffectsParams, EffectsQuery, LevelEffect, TopCell,
 };
-use crate::analysis::variance::{CellVariance, ComponentEstimate, VarianceQuery};
+use crate::analysis::variance::{CellVariance, VarianceQuery};
+use crate::estimators::crossed_layout::ComponentEstimate;
 use crate::server::convert::to_contrast;
 use crate::server::services::access::SweepApi;
 use crate::server::services::row_readers::table_error;

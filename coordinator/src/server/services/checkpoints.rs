@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ergodic_common::ids::Fence;
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::MAX_CHECKPOINT_BYTES;
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::block_in_place;
 use tonic::{Status, Streaming};
 
-use crate::records::{Fence, SweepRow, WorkerId};
+use crate::records::{SweepRow, WorkerId};
 use crate::server::blobs::PartialFile;
 use crate::server::checkpoints::{
     CheckpointHeader, IncomingCheckpoint, not_leased_status, write_failed_status,

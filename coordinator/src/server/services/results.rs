@@ -3,7 +3,8 @@
 use ergodic_proto::v1;
 use tonic::Status;
 
-use crate::analysis::table::{AnalysisError, TableEntry, TableParams, TableQuery, Weighting};
+use crate::analysis::table::TableEntry;
+use crate::analysis::{AnalysisError, TableParams, TableQuery, Weighting};
 use crate::server::convert::{to_curve_point, to_table_row};
 use crate::server::limits::{PageSender, Permit, ResponseStream};
 use crate::server::services::access::SweepApi;

@@ -4,7 +4,7 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use tonic::Status;
 
-use crate::analysis::table::{AnalysisError, RowSource};
+use crate::analysis::{AnalysisError, RowSource};
 use crate::server::limits::{PageSender, Permit, ResponseStream};
 use crate::server::services::access::SweepApi;
 use crate::server::services::snapshot::SweepSnapshot;

@@ -6,7 +6,7 @@ use ergodic_proto::v1;
 use tonic::Status;
 
 use crate::analysis::sample_size::{CellSampleSize, RemainingTrials, compute_sample_size};
-use crate::analysis::table::{TableParams, TableQuery};
+use crate::analysis::{TableParams, TableQuery};
 use crate::server::services::access::SweepApi;
 use crate::server::services::row_readers::table_error;
 use crate::server::services::snapshot::SweepSnapshot;

@@ -1,12 +1,13 @@
 //! Rows of the database as the values that they store, each compared with its checksum.
 
+use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use crate::interval_set::IntervalSet;
-use crate::records::{DataPin, Fence, LeaseRow, SweepRow, SweepTallies};
+use crate::records::{DataPin, LeaseRow, SweepRow, SweepTallies};
 use crate::store::CurveView;
 use crate::store::checksum::{
     TrialFields, attempt_checksum, curve_checksum, lease_checksum, predictions_checksum,

@@ -1,3 +1,4 @@
+use ergodic_common::ids::Fence;
 use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -5,9 +6,7 @@ use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 use crate::interval_set::IntervalSet;
-use crate::records::{
-    DataPin, EndedLease, Fence, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
-};
+use crate::records::{DataPin, EndedLease, Finding, LeaseRow, SweepRow, SweepState, SweepTallies};
 use crate::store::TrialRange;
 use crate::store::sqlite::*;
 use crate::store::types::{Audit, RowCursor, SampledTrial, StoredTrial};

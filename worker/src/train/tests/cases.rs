@@ -4,9 +4,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::{
-    Average, DataConfig, DatasetName, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm,
-    TrainConfig, TrialConfig, WeightDecayScope,
+    Average, DataConfig, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, TrainConfig,
+    TrialConfig, WeightDecayScope,
 };
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};

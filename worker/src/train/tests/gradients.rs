@@ -1,7 +1,8 @@
 //! The fast path against Candle's autograd in f64 and against finite differences.
 
 use ergodic_common::config::Loss::{self, CrossEntropy};
-use ergodic_common::config::{DataConfig, DatasetName, ModelKind, Norm, VggDepth};
+use ergodic_common::config::{DataConfig, ModelKind, Norm, VggDepth};
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::net::{
     ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool,
 };

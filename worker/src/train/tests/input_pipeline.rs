@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use ergodic_common::config::{
-    Augment, DatasetName, Length, Loss, ModelKind, Norm, TrialConfig, VggDepth, VisitOrder,
+    Augment, Length, Loss, ModelKind, Norm, TrialConfig, VggDepth, VisitOrder,
 };
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images};
 use ergodic_common::metric::Metric;
 use ergodic_common::pinned_file::FileData;

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ergodic_common::config::{
-    AdamW, Augment, Average, Curve, DatasetName, HyperparamChange, Length, Loss, LrScheduleForm,
-    ModelKind, Norm, TrialConfig, VggDepth, VisitOrder,
+    AdamW, Augment, Average, Curve, HyperparamChange, Length, Loss, LrScheduleForm, ModelKind,
+    Norm, TrialConfig, VggDepth, VisitOrder,
 };
+use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{Purpose, Streams};
