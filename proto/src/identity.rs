@@ -1,7 +1,5 @@
 //! What tells a program from others: random ids, and the name of its machine.
 
-use ergodic_common::ids::to_hex;
-
 /// Random bytes from the operating system.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -11,7 +9,7 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 
 /// `N` random bytes as hex digits, two for each.
 pub fn random_hex<const N: usize>() -> String {
-    to_hex(&random_bytes::<N>())
+    hex::encode(random_bytes::<N>())
 }
 
 /// The name of this machine; empty where the system does not say.
