@@ -28,7 +28,8 @@ use crate::server::blobs::BlobStore;
 use crate::server::{resolve_files_dir, sign_folder, store_error};
 use crate::store::location::StoreLocation;
 use crate::store::{
-    Attempt, Audit, Store, StoreError, StoreWrite, StoreWriter, StoredTrial, WriteOutput,
+    Attempt, Audit, ClearRows, EndLeases, InsertLease, InsertSweep, RemoveSweep, RestoreAudits,
+    RestoreRows, SetSweepState, Store, StoreError, StoreWrite, StoreWriter, StoredTrial,
 };
 
 /// Leases of the restored store are numbered this much higher than those of the store that the backup is of, which may have
@@ -225,25 +226,18 @@ impl RestoreState {
         Ok(())
     }
 
-    fn commit_writes(&mut self, writes: &[StoreWrite]) -> Result<Vec<WriteOutput>, UserError> {
-        self.writer
-            .commit_writes(&writes.iter().collect::<Vec<_>>())
-            .map_err(store_error)
+    fn commit<W: StoreWrite>(&mut self, write: W) -> Result<W::Output, UserError> {
+        self.writer.commit(write).map_err(store_error)
     }
 
     fn restore_sweep(&mut self, sweep: v1::BackupSweep) -> Result<(), UserError> {
         let row = sweep_from_wire(sweep)?;
         let state = row.state;
-        let written = self.commit_writes(&[StoreWrite::InsertSweep(SweepRow {
+        let number = self.commit(InsertSweep(SweepRow {
             state: SweepState::Paused,
             ..row
-        })])?;
-        let Some(WriteOutput::SweepNumber(number)) = written.first() else {
-            return Err(store_error(StoreError::Failed(
-                "it gave a sweep no number".into(),
-            )));
-        };
-        self.sweeps.push((*number, state));
+        }))?;
+        self.sweeps.push((number, state));
 
         Ok(())
     }
@@ -281,8 +275,7 @@ impl RestoreState {
             .collect::<Result<Vec<_>, _>>()?;
 
         let sweep = self.current_sweep()?;
-        self.commit_writes(&[StoreWrite::RestoreAudits(sweep, audits)])
-            .map(|_| ())
+        self.commit(RestoreAudits { sweep, audits })
     }
 
     fn restore_rows(
@@ -291,8 +284,11 @@ impl RestoreState {
         attempts: Vec<(TrialKey, Attempt)>,
     ) -> Result<(), UserError> {
         let sweep = self.current_sweep()?;
-        self.commit_writes(&[StoreWrite::RestoreRows(sweep, rows, attempts)])
-            .map(|_| ())
+        self.commit(RestoreRows {
+            sweep,
+            rows,
+            attempts,
+        })
     }
 
     /// The sweep that the current rows belong to.
@@ -348,22 +344,16 @@ impl RestoreState {
     /// Removes the sweeps of a backup that could not be restored whole.
     fn undo(&mut self) {
         for (number, _) in std::mem::take(&mut self.sweeps) {
-            let mut written = self
-                .writer
-                .commit_writes(&[&StoreWrite::RemoveSweep(number)]);
-            while written.is_ok() {
-                written = self.writer.commit_writes(&[&StoreWrite::ClearRows(number)]);
-                if written.as_ref().is_ok_and(
-                    |all| !matches!(&all[..], [WriteOutput::Cleared(cleared)] if cleared.has_more),
-                ) {
-                    break;
-                }
-            }
-
-            if let Err(error) = written {
+            if let Err(error) = self.remove_sweep(number) {
                 tracing::warn!(%error, sweep = number, "what was restored of a sweep could not be taken back");
             }
         }
+    }
+
+    fn remove_sweep(&mut self, number: i64) -> Result<(), StoreError> {
+        self.writer.commit(RemoveSweep(number))?;
+        while self.writer.commit(ClearRows(number))?.has_more {}
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<String, UserError> {
@@ -375,24 +365,23 @@ impl RestoreState {
         let worker = String::new();
 
         let trials = IntervalSet::default();
-        let mut writes = vec![
-            StoreWrite::InsertLease(LeaseRow {
-                fence,
-                sweep: 0,
-                class: 0,
-                worker,
-                trials,
-                audits: None,
-            }),
-            StoreWrite::EndLeases(vec![EndedLease { fence, lost: false }]),
-        ];
-        writes.extend(
-            self.sweeps
-                .iter()
-                .map(|(number, state)| StoreWrite::SetSweepState(*number, *state)),
-        );
+        let lease = InsertLease(LeaseRow {
+            fence,
+            sweep: 0,
+            class: 0,
+            worker,
+            trials,
+            audits: None,
+        });
+        let end = EndLeases(vec![EndedLease { fence, lost: false }]);
+        let states: Vec<SetSweepState> = self
+            .sweeps
+            .iter()
+            .map(|&(sweep, state)| SetSweepState { sweep, state })
+            .collect();
 
-        self.commit_writes(&writes)?;
+        // The lease is never in force: it only moves the numbers of leases on.
+        self.commit((lease, (end, states)))?;
         Ok(format!(
             "{} sweeps with {} rows restored\n",
             self.sweeps.len(),

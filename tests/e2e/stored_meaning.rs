@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ergodic::records::SweepRow;
 use ergodic::store::sqlite::SqliteStore;
-use ergodic::store::{Store as _, StoreWrite};
+use ergodic::store::{ExtendSweep, SetCellsDigest, Store as _, StoreWrite};
 use ergodic_tests::{Cluster, run, stdout};
 
 /// Of a store that a program made which knew version 1 of the grammar alone, `first.toml` says of what.
@@ -35,7 +35,7 @@ fn stop(cluster: &mut Cluster) {
 }
 
 /// Changes a sweep in the store while no coordinator has it.
-fn tamper(cluster: &Cluster, id: &str, write: impl Fn(SweepRow) -> StoreWrite) {
+fn tamper<W: StoreWrite>(cluster: &Cluster, id: &str, write: impl Fn(SweepRow) -> W) {
     let store = SqliteStore::open(&cluster.path("store")).expect("the store opens");
     let epoch = store.acquire_leadership("").expect("it can be led").epoch;
     let sweeps = store
@@ -51,7 +51,7 @@ fn tamper(cluster: &Cluster, id: &str, write: impl Fn(SweepRow) -> StoreWrite) {
 
     store
         .open_writer(epoch)
-        .and_then(|mut writer| writer.commit_writes(&[&write]))
+        .and_then(|mut writer| writer.commit(write))
         .expect("written");
 }
 
@@ -157,8 +157,9 @@ fn a_sweep_whose_cells_would_be_others_is_shown_and_not_run() {
     let mut cluster = on_old_store();
     stop(&mut cluster);
     // As if a later program found other cells.
-    tamper(&cluster, "gp8ibdea", |row| {
-        StoreWrite::SetCellsDigest(row.number, [9; 32])
+    tamper(&cluster, "gp8ibdea", |row| SetCellsDigest {
+        sweep: row.number,
+        cells: [9; 32],
     });
     cluster.restart_coordinator(&[]);
 
@@ -213,10 +214,14 @@ fn toy(name: &str) -> String {
 }
 
 /// A sweep with a file that only a later program can read.
-fn broken(row: SweepRow) -> StoreWrite {
+fn broken(row: SweepRow) -> ExtendSweep {
     let mut broken = row.source.clone();
     broken.text = "name = \"first\"\nfuture = 1\n".into();
-    StoreWrite::ExtendSweep(row.number, row.source, broken)
+    ExtendSweep {
+        sweep: row.number,
+        from: row.source,
+        to: broken,
+    }
 }
 
 #[test]
@@ -224,8 +229,9 @@ fn trials_of_cells_that_would_be_others_are_not_given_out() {
     let mut cluster = Cluster::start(&[]);
     let held = cluster.launch(&toy("held"));
     stop(&mut cluster);
-    tamper(&cluster, &held, |row| {
-        StoreWrite::SetCellsDigest(row.number, [9; 32])
+    tamper(&cluster, &held, |row| SetCellsDigest {
+        sweep: row.number,
+        cells: [9; 32],
     });
 
     cluster.restart_coordinator(&[]);
@@ -274,8 +280,9 @@ fn a_run_leaves_alone_what_cannot_be_carried_on_and_names_it() {
     let mut cluster = Cluster::start(&[]);
     let [shown, unread] = ["shown", "unread"].map(|name| cluster.launch(&toy(name)));
     stop(&mut cluster);
-    tamper(&cluster, &shown, |row| {
-        StoreWrite::SetCellsDigest(row.number, [9; 32])
+    tamper(&cluster, &shown, |row| SetCellsDigest {
+        sweep: row.number,
+        cells: [9; 32],
     });
 
     tamper(&cluster, &unread, broken);

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ergodic::records::{EndedLease, LeaseRow, SweepState};
+use ergodic::result_batch::CommitOutcome;
 use ergodic::store::{
-    CommitBatch, CommitReport, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput,
+    EndLeases, GiveUpAudit, GiveUpTrial, InsertLease, PendingWrite, SetSweepState, StoreError,
+    StoreReader, StoreResults, StoreWriter,
 };
 use ergodic_common::{Spec, TrialKey};
 
@@ -72,38 +74,44 @@ impl Ledger {
         assert_eq!(rows, self.rows.keys().copied().collect::<Vec<_>>(), "rows");
     }
 
-    fn note(&mut self, spec: &Spec, write: &StoreWrite, written: &WriteOutput) {
-        match (write, written) {
-            (StoreWrite::InsertLease(row), _) => {
-                assert!(
-                    row.fence.lease > self.last_lease,
-                    "the lease {} was there before",
-                    row.fence.lease
-                );
-                self.last_lease = row.fence.lease;
+    fn note(&mut self, spec: &Spec, pending: &dyn PendingWrite) {
+        let write = pending.write();
+        if let Some(InsertLease(row)) = write.downcast_ref() {
+            assert!(
+                row.fence.lease > self.last_lease,
+                "the lease {} was there before",
+                row.fence.lease
+            );
+            self.last_lease = row.fence.lease;
 
-                self.leases.insert(row.fence.lease, row.clone());
-            }
-            (StoreWrite::EndLeases(ended), _) => ended.iter().for_each(|ended| self.end(ended)),
-            (StoreWrite::SetSweepState(_, state), _) => {
-                if matches!(state, SweepState::Completed | SweepState::Cancelled) {
-                    self.ended = true;
-                    self.leases.clear();
-                }
-            }
-            (StoreWrite::StoreResults(batch), WriteOutput::Results(report)) => {
-                self.note_results(spec, batch, report)
-            }
-            (StoreWrite::GiveUpAudit(_, key, why), _) => {
-                panic!("the audit of the trial {key} was given up: {why}")
-            }
-            (StoreWrite::GiveUpTrial(_, result), _) => {
-                panic!(
-                    "the trial {} was given up: {:?}",
-                    result.key, result.outcome
-                )
-            }
-            _ => {}
+            self.leases.insert(row.fence.lease, row.clone());
+        }
+
+        if let Some(EndLeases(ended)) = write.downcast_ref() {
+            ended.iter().for_each(|ended| self.end(ended));
+        }
+
+        if let Some(SetSweepState { state, .. }) = write.downcast_ref()
+            && matches!(state, SweepState::Completed | SweepState::Cancelled)
+        {
+            self.ended = true;
+            self.leases.clear();
+        }
+
+        if let Some(results) = write.downcast_ref() {
+            let outcome = pending.output().and_then(|output| output.downcast_ref());
+            self.note_results(spec, results, outcome.expect("results have an outcome"));
+        }
+
+        if let Some(GiveUpAudit { key, cause, .. }) = write.downcast_ref() {
+            panic!("the audit of the trial {key} was given up: {cause}")
+        }
+
+        if let Some(GiveUpTrial { result, .. }) = write.downcast_ref() {
+            panic!(
+                "the trial {} was given up: {:?}",
+                result.key, result.outcome
+            )
         }
     }
 
@@ -118,7 +126,8 @@ impl Ledger {
         }
     }
 
-    fn note_results(&mut self, spec: &Spec, batch: &CommitBatch, report: &CommitReport) {
+    fn note_results(&mut self, spec: &Spec, results: &StoreResults, report: &CommitOutcome) {
+        let batch = &results.batch;
         let lease = self
             .leases
             .get(&batch.fence.lease)
@@ -126,7 +135,7 @@ impl Ledger {
         assert_eq!(report.mismatches, 0, "other bits");
         assert_eq!(
             report.fenced,
-            batch.compare_only || lease.is_none(),
+            results.compare_only || lease.is_none(),
             "{:?} and the lease {lease:?}",
             batch.fence
         );
@@ -135,19 +144,19 @@ impl Ledger {
         self.known += report.already_stored.len() as u64;
         let audits = lease.is_some_and(|row| row.audits.is_some());
         assert!(
-            lease.is_none() || batch.audit == audits,
+            lease.is_none() || results.audit == audits,
             "the lease {lease:?} and a batch for audits: {}",
-            batch.audit
+            results.audit
         );
 
         assert!(
-            !batch.audit || report.stored.is_empty(),
+            !results.audit || report.stored.is_empty(),
             "an audit stored a row under {:?}",
             batch.fence
         );
 
-        for at in &report.stored {
-            let key = batch.results[*at].key;
+        for row in &report.stored {
+            let key = row.key;
             let (class, n) = spec.grid.locate_trial(key);
             let granted = lease.is_some_and(|row| row.class == class && row.trials.contains(n));
             assert!(
@@ -165,13 +174,9 @@ impl Ledger {
         }
 
         // A batch may bring a trial twice; whatever was not stored has a row.
-        let others = batch
-            .results
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| !report.stored.contains(at));
-        let lacking: Vec<TrialKey> = others
-            .map(|(_, result)| result.key)
+        let lacking: Vec<TrialKey> = batch
+            .trial_keys()
+            .into_iter()
             .filter(|key| !self.rows.contains_key(key))
             .collect();
 
@@ -200,13 +205,12 @@ pub(crate) struct Watched {
 }
 
 impl StoreWriter for Watched {
-    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
-        let written = self.writer.commit_writes(writes)?;
+    fn commit_writes(&mut self, writes: &mut [&mut dyn PendingWrite]) -> Result<(), StoreError> {
+        self.writer.commit_writes(writes)?;
         let mut ledger = self.ledger.look();
         writes
             .iter()
-            .zip(&written)
-            .for_each(|(write, written)| ledger.note(&self.spec, write, written));
-        Ok(written)
+            .for_each(|write| ledger.note(&self.spec, &**write));
+        Ok(())
     }
 }

@@ -9,16 +9,19 @@ use std::time::Duration;
 use ergodic::analysis::{RowSource, TableParams, TableQuery};
 use ergodic::client::commands::plan::render_plan;
 use ergodic::client::render::TextFormat;
-use ergodic::core::{Admission, CommitOutcome, Core, CoreTime, Effect, StoredRow, Sweep, Timing};
+use ergodic::core::{
+    Admission, CommitOutcome, Core, CoreTime, Effect, MetricPositions, StoredRow, Sweep, Timing,
+};
 use ergodic::interval_set::IntervalSet;
 use ergodic::records::{DataPin, LeaseRow, SweepRow, SweepState, SweepTallies};
+use ergodic::result_batch::ResultBatch;
 use ergodic::server::engine::WorkerMessage;
 use ergodic::server::recover_core;
 use ergodic::server::services::{session, workers};
 use ergodic::store::location::StoreLocation;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    CommitBatch, Store, StoreError, StoreReader, StoreWrite, TrialRange, encoding,
+    InsertLease, InsertSweep, Store, StoreError, StoreReader, StoreResults, TrialRange, encoding,
 };
 use ergodic_common::config::{ModelConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;
@@ -214,14 +217,18 @@ fn say(requests: &[v1::SessionRequest]) {
         }
 
         match session::parse_message(message) {
-            Some(WorkerMessage::Heartbeat(running, queued, held)) => {
-                core.on_heartbeat(WORKER, running, queued, &held, now)
+            Some(WorkerMessage::Heartbeat {
+                running,
+                queued,
+                held,
+            }) => core.on_heartbeat(WORKER, running, queued, &held, now),
+            Some(WorkerMessage::RequestWork { idle_slots }) => {
+                _ = core.on_work_requested(WORKER, idle_slots, now)
             }
-            Some(WorkerMessage::RequestWork(idle)) => _ = core.on_work_requested(WORKER, idle, now),
-            Some(WorkerMessage::Release(fence, why)) => {
+            Some(WorkerMessage::Release { fence, why }) => {
                 _ = core.on_lease_released(WORKER, fence, why, now)
             }
-            Some(WorkerMessage::Retracted(fence, keys)) => {
+            Some(WorkerMessage::Retracted { fence, keys }) => {
                 _ = core.on_trials_retracted(WORKER, fence, &keys, now)
             }
             Some(WorkerMessage::Goodbye) => _ = core.on_worker_left(WORKER, now),
@@ -247,7 +254,7 @@ static ONE_METRIC: LazyLock<Spec> = LazyLock::new(|| {
 
 fn commit(mut request: v1::CommitResultsRequest) {
     request.verify_checksum();
-    let Ok(delivery) = workers::to_incoming_batch(request, 1, &ONE_METRIC, place()) else {
+    let Ok(delivery) = workers::read_result_batch(request, 1, &ONE_METRIC) else {
         return;
     };
     for result in &delivery.results {
@@ -258,13 +265,14 @@ fn commit(mut request: v1::CommitResultsRequest) {
     }
 
     let mut core = busy_core();
-    let keys: Vec<TrialKey> = delivery.rows.iter().map(|row| row.key).collect();
+    let keys = delivery.trial_keys();
     if let Ok(Admission::Store { sweep }) =
-        core.admit_batch(&delivery.worker, delivery.fence, &keys)
+        core.admit_batch(&delivery.process, delivery.fence, &keys)
     {
         // As the store does, which takes the first result of a trial only.
         let mut stored: Vec<StoredRow> = Vec::new();
-        for row in delivery.rows {
+        for result in &delivery.results {
+            let row = delivery.positions.build_row_from_result(result);
             if stored.iter().all(|known| known.key != row.key) {
                 stored.push(row);
             }
@@ -275,7 +283,7 @@ fn commit(mut request: v1::CommitResultsRequest) {
             ..CommitOutcome::default()
         };
         core.on_batch_committed(
-            &delivery.worker,
+            &delivery.process,
             delivery.fence,
             sweep,
             &committed,
@@ -284,12 +292,6 @@ fn commit(mut request: v1::CommitResultsRequest) {
 
         core.check_invariants().expect("the books add up");
     }
-}
-
-/// Room for a batch.
-fn place() -> tokio::sync::OwnedSemaphorePermit {
-    let room = Arc::new(tokio::sync::Semaphore::new(1));
-    room.try_acquire_owned().expect("nobody else asks")
 }
 
 fn launch(mut request: v1::LaunchRequest) {
@@ -611,25 +613,25 @@ fn good_database() -> &'static [u8] {
             },
             ..TrialResult::completed(TrialKey { cell: 0, repeat })
         });
-        let batch = CommitBatch {
-            sweep: 1,
-            fence,
+        let results = StoreResults {
+            batch: ResultBatch {
+                sweep: 1,
+                fence,
+                process: "w".into(),
+                results: results.collect(),
+                positions: MetricPositions::default(),
+            },
             worker: "w".into(),
-            process: "w".into(),
-            results: results.collect(),
             compare_only: false,
             audit: false,
             chosen_for_audit: Vec::new(),
         };
 
         let mut writer = store.open_writer(1).expect("its writer");
-        for write in [
-            StoreWrite::InsertSweep(empty_row()),
-            StoreWrite::InsertLease(lease),
-            StoreWrite::StoreResults(batch),
-        ] {
-            writer.commit_writes(&[&write]).expect("a good write");
-        }
+        writer
+            .commit((InsertSweep(empty_row()), InsertLease(lease)))
+            .expect("a good write");
+        writer.commit(results).expect("a good write");
 
         drop((writer, store));
         std::fs::read(dir.path().join("ergodic.sqlite")).expect("the database")

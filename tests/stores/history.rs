@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
+use ergodic::core::MetricPositions;
 use ergodic::interval_set::IntervalSet;
 use ergodic::records::{
     DataPin, EndedLease, Finding, LeaseRow, SweepRow, SweepState, SweepTallies,
 };
+use ergodic::result_batch::ResultBatch;
 use ergodic::store::{
-    Attempt, Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreWrite, StoredTrial,
-    SuccessorSweep, Twin,
+    Attempt, Audit, CheckWritable, ClearRows, EndLeases, ExtendSweep, FindUnreferenced,
+    GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep,
+    QuarantineRows, RedoTrials, RemoveSweep, RestoreAudits, RestoreRows, RetryFailed, ReuseSource,
+    ReusedCell, ReusingSweep, RevertGiveUp, SetCellsDigest, SetShare, SetSweepState, ShrinkLease,
+    StoreError, StoreResults, StoreTransaction, StoreWrite, StoredTrial, SuccessorSweep, Twin,
 };
 use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
@@ -16,6 +21,59 @@ use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 use proptest::prelude::*;
+
+/// Declares a write of any of these kinds. Its output is that of the write, in words: in numbers, NaN is not equal to itself.
+macro_rules! any_write {
+    ($($kind:ident),* $(,)?) => {
+        /// A write of whatever kind.
+        #[derive(Debug, Clone)]
+        pub(crate) enum AnyWrite {
+            $($kind($kind)),*
+        }
+
+        $(impl From<$kind> for AnyWrite {
+            fn from(write: $kind) -> Self {
+                Self::$kind(write)
+            }
+        })*
+
+        impl StoreWrite for AnyWrite {
+            type Output = String;
+
+            fn apply(&self, sql: &StoreTransaction<'_>) -> Result<String, StoreError> {
+                match self {
+                    $(Self::$kind(write) => write.apply(sql).map(|output| format!("{output:?}"))),*
+                }
+            }
+        }
+    };
+}
+
+any_write!(
+    CheckWritable,
+    ClearRows,
+    EndLeases,
+    ExtendSweep,
+    FindUnreferenced,
+    GiveUpAudit,
+    GiveUpTrial,
+    InsertLease,
+    InsertReusing,
+    InsertSuccessor,
+    InsertSweep,
+    QuarantineRows,
+    RedoTrials,
+    RemoveSweep,
+    RestoreAudits,
+    RestoreRows,
+    RetryFailed,
+    RevertGiveUp,
+    SetCellsDigest,
+    SetShare,
+    SetSweepState,
+    ShrinkLease,
+    StoreResults,
+);
 
 /// A step of a history.
 #[derive(Debug, Clone)]
@@ -27,7 +85,7 @@ pub(crate) enum Step {
     /// One more, with copies of rows of this one, whose cells are so much further on in it.
     Gather(i64, u64),
     /// Writes of one transaction.
-    Commit(Vec<StoreWrite>),
+    Commit(Vec<AnyWrite>),
     /// The store is closed and opened again, by a coordinator that leads from then on.
     Reopen,
 }
@@ -44,7 +102,7 @@ pub(crate) fn steps() -> BoxedStrategy<Step> {
     .boxed()
 }
 
-fn write() -> impl Strategy<Value = StoreWrite> {
+fn write() -> impl Strategy<Value = AnyWrite> {
     let fence = || (1..7_u64, 1..3_u64).prop_map(|(lease, epoch)| Fence { lease, epoch });
     let sweeps = || 1..4_i64;
     let results = || {
@@ -71,41 +129,42 @@ fn write() -> impl Strategy<Value = StoreWrite> {
     };
 
     prop_oneof![
-        8 => lease(10).prop_map(StoreWrite::InsertLease),
-        2 => lease(5).prop_map(StoreWrite::ShrinkLease),
-        2 => (sweeps(), -3..4_i32).prop_map(|(sweep, priority)| StoreWrite::SetShare(sweep, Share { priority, weight: 0.5 })),
+        8 => lease(10).prop_map(InsertLease).prop_map_into(),
+        2 => lease(5).prop_map(ShrinkLease).prop_map_into(),
+        2 => (sweeps(), -3..4_i32).prop_map(|(sweep, priority)| SetShare { sweep, share: Share { priority, weight: 0.5 } }).prop_map_into(),
         4 => proptest::collection::vec((fence(), any::<bool>()).prop_map(|(fence, lost)| EndedLease { fence, lost }), 0..3)
-            .prop_map(StoreWrite::EndLeases),
-        2 => (sweeps(), state).prop_map(|(sweep, state)| StoreWrite::SetSweepState(sweep, state)),
+            .prop_map(EndLeases).prop_map_into(),
+        2 => (sweeps(), state).prop_map(|(sweep, state)| SetSweepState { sweep, state }).prop_map_into(),
         16 => (sweeps(), fence(), results(), 0..6_u8, "[vw]").prop_map(|(sweep, fence, results, how, process)| {
             // The first repeats are.
             let chosen = results.iter().map(|result| result.key).filter(|key| key.repeat == 0).collect();
             let (compare_only, audit, worker) = (how == 0, how == 1, format!("{process}1"));
-            StoreWrite::StoreResults(CommitBatch { sweep, fence, worker, process, results, compare_only, audit, chosen_for_audit: chosen })
-        }),
-        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| StoreWrite::GiveUpAudit(sweep, key(n), "it kills".into())),
+            let batch = ResultBatch { sweep, fence, process, results, positions: MetricPositions::default() };
+            StoreResults { batch, worker, compare_only, audit, chosen_for_audit: chosen }
+        }).prop_map_into(),
+        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| GiveUpAudit { sweep, key: key(n), cause: "it kills".into() }).prop_map_into(),
         1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, trials)| {
-            StoreWrite::RestoreAudits(sweep, trials.into_iter().map(audit).collect())
-        }),
-        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| StoreWrite::GiveUpTrial(sweep, TrialResult::failed(key(n), "it kills".into(), 2))),
-        2 => (sweeps(), 0..8_u32, any::<bool>()).prop_map(|(sweep, n, audit)| StoreWrite::RevertGiveUp(sweep, key(n), audit)),
-        2 => sweeps().prop_map(StoreWrite::RetryFailed),
+            RestoreAudits { sweep, audits: trials.into_iter().map(audit).collect() }
+        }).prop_map_into(),
+        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| GiveUpTrial { sweep, result: TrialResult::failed(key(n), "it kills".into(), 2) }).prop_map_into(),
+        2 => (sweeps(), 0..8_u32, any::<bool>()).prop_map(|(sweep, n, audit)| RevertGiveUp { sweep, key: key(n), is_audit: audit }).prop_map_into(),
+        2 => sweeps().prop_map(RetryFailed).prop_map_into(),
         1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3))
-            .prop_map(|(sweep, trials)| StoreWrite::QuarantineRows(sweep, trials.into_iter().map(key).collect())),
-        1 => sweeps().prop_map(StoreWrite::RemoveSweep),
-        2 => sweeps().prop_map(StoreWrite::ClearRows),
+            .prop_map(|(sweep, trials)| QuarantineRows { sweep, keys: trials.into_iter().map(key).collect() }).prop_map_into(),
+        1 => sweeps().prop_map(RemoveSweep).prop_map_into(),
+        2 => sweeps().prop_map(ClearRows).prop_map_into(),
         1 => (sweeps(), results(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, results, trials)| {
             let rows = results.into_iter().enumerate();
             let rows = rows.map(|(at, result)| StoredTrial { result, worker: format!("w{}", at % 2) });
             let attempt = |n| (key(n), Attempt { cause: "it broke".into(), worker: "w".into(), seconds: 0.5 });
-            StoreWrite::RestoreRows(sweep, rows.collect(), trials.into_iter().map(attempt).collect())
-        }),
-        2 => (sweeps(), 0..3_usize, 0..3_usize).prop_map(|(sweep, from, to)| StoreWrite::ExtendSweep(sweep, source(from), source(to))),
-        1 => (sweeps(), 0..2_u8).prop_map(|(sweep, n)| StoreWrite::SetCellsDigest(sweep, [n; 32])),
+            RestoreRows { sweep, rows: rows.collect(), attempts: trials.into_iter().map(attempt).collect() }
+        }).prop_map_into(),
+        2 => (sweeps(), 0..3_usize, 0..3_usize).prop_map(|(sweep, from, to)| ExtendSweep { sweep, from: source(from), to: source(to) }).prop_map_into(),
+        1 => (sweeps(), 0..2_u8).prop_map(|(sweep, n)| SetCellsDigest { sweep, cells: [n; 32] }).prop_map_into(),
         1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3))
-            .prop_map(|(sweep, trials)| StoreWrite::RedoTrials(sweep, trials.into_iter().map(key).collect())),
-        1 => (0..9_u8).prop_map(|n| StoreWrite::FindUnreferenced(vec![[n; 32]])),
-        1 => Just(StoreWrite::CheckWritable),
+            .prop_map(|(sweep, trials)| RedoTrials { sweep, keys: trials.into_iter().map(key).collect() }).prop_map_into(),
+        1 => (0..9_u8).prop_map(|n| FindUnreferenced(vec![[n; 32]])).prop_map_into(),
+        1 => Just(CheckWritable).prop_map_into(),
     ]
 }
 
@@ -263,18 +322,18 @@ pub(crate) fn lease(number: u64, sweep: i64) -> LeaseRow {
 }
 
 /// A batch under a lease of [`lease`].
-pub(crate) fn results_of(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreWrite {
-    let fence = Fence { lease, epoch: 1 };
-    let worker = "w".into();
-    let process = "w".into();
-    StoreWrite::StoreResults(CommitBatch {
-        sweep,
-        fence,
-        worker,
-        process,
-        results,
+pub(crate) fn results_of(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreResults {
+    StoreResults {
+        batch: ResultBatch {
+            sweep,
+            fence: Fence { lease, epoch: 1 },
+            process: "w".into(),
+            results,
+            positions: MetricPositions::default(),
+        },
+        worker: "w".into(),
         compare_only: false,
         audit: false,
         chosen_for_audit: Vec::new(),
-    })
+    }
 }

@@ -5,7 +5,10 @@ mod history;
 mod model;
 
 use ergodic::store::postgres::PostgresStore;
-use ergodic::store::{Store, StoreError, StoreWrite, StoreWriter, TrialRange, WriteOutput};
+use ergodic::store::{
+    InsertLease, InsertSweep, QuarantineRows, RetryFailed, Store, StoreError, StoreWriter,
+    TrialRange,
+};
 use ergodic_common::TrialKey;
 use ergodic_tests::{Postgres, skip};
 use history::{lease, result, results_of, sweep};
@@ -34,8 +37,7 @@ fn a_leader_that_was_passed_over_writes_nothing() {
     let first = first.expect("opened");
     let second = second.expect("opened");
     let mut old = writer(&first);
-    old.commit_writes(&[&StoreWrite::InsertSweep(sweep("abc"))])
-        .expect("it leads");
+    old.commit(InsertSweep(sweep("abc"))).expect("it leads");
 
     let other = second.acquire_leadership("http://there").expect("asked");
     assert_eq!((other.is_this, other.url.as_str()), (false, "http://here"));
@@ -43,7 +45,7 @@ fn a_leader_that_was_passed_over_writes_nothing() {
     let leader = second.acquire_leadership("http://there").expect("claimed");
     assert_eq!((leader.is_this, leader.epoch), (true, 2));
     let refused = old
-        .commit_writes(&[&StoreWrite::InsertSweep(sweep("abd"))])
+        .commit(InsertSweep(sweep("abd")))
         .expect_err("another one leads");
     assert!(
         matches!(&refused, StoreError::Deposed(why) if why.contains("http://there")),
@@ -62,7 +64,7 @@ fn a_leader_that_was_passed_over_writes_nothing() {
     second
         .open_writer(2)
         .expect("a writer")
-        .commit_writes(&[&StoreWrite::RetryFailed(1)])
+        .commit(RetryFailed(1))
         .expect("it leads");
 
     assert_eq!(
@@ -97,12 +99,10 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
         vec![result(0, 3), result(1, 3), result(2, 0), result(3, 4)],
     );
     writer
-        .commit_writes(&[
-            &StoreWrite::InsertSweep(sweep("abc")),
-            &StoreWrite::InsertLease(lease(1, 1)),
-            &batch,
-            &StoreWrite::RetryFailed(1),
-        ])
+        .commit((
+            (InsertSweep(sweep("abc")), InsertLease(lease(1, 1))),
+            (batch, RetryFailed(1)),
+        ))
         .expect("stored");
 
     let keys: Vec<TrialKey> = [0, 1, 2].map(history::key).to_vec();
@@ -154,20 +154,20 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     );
 
     let aside = writer
-        .commit_writes(&[&StoreWrite::QuarantineRows(1, keys.clone())])
+        .commit(QuarantineRows {
+            sweep: 1,
+            keys: keys.clone(),
+        })
         .expect("they are set aside");
-    assert!(
-        matches!(&aside[0], WriteOutput::Reopened(set, _) if set.len() == 3),
-        "{aside:?}"
-    );
+    assert_eq!(aside, keys);
 
     assert_eq!(damages(true), []);
     writer
-        .commit_writes(&[&results_of(
+        .commit(results_of(
             1,
             1,
             vec![result(0, 3), result(1, 3), result(2, 0)],
-        )])
+        ))
         .expect("stored again");
 
     let row = store

@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use ergodic::records::{Finding, LeaseRow, SweepRow, SweepState};
+use ergodic::result_batch::{CommitOutcome, ResultBatch};
 use ergodic::store::encoding::{StoredNumbers, encode_curve, encode_f64s};
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    Attempt, Audit, ClearedRows, CommitBatch, CommitReport, CurveView, Damage, EndedTrial,
-    RowCursor, SampledTrial, Store, StoreError, StoreReader, StoreWrite, StoreWriter, StoredTrial,
-    SuccessorSweep, TrialRange, WriteOutput,
+    Attempt, Audit, CheckWritable, ClearRows, ClearedRows, CurveView, Damage, EndLeases,
+    EndedTrial, ExtendSweep, FindUnreferenced, GiveUpAudit, GiveUpTrial, InsertLease,
+    InsertReusing, InsertSuccessor, InsertSweep, QuarantineRows, RedoTrials, RemoveSweep,
+    ReopenedTrials, RestoreAudits, RestoreRows, RetryFailed, RevertGiveUp, RowCursor, SampledTrial,
+    SetCellsDigest, SetShare, SetSweepState, ShrinkLease, Store, StoreError, StoreReader,
+    StoreResults, StoreWriter, StoredTrial, SuccessorSweep, TrialRange,
 };
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
@@ -19,7 +23,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
-use super::history::{Step, gathering, inheritance, key, steps, sweep};
+use super::history::{AnyWrite, Step, gathering, inheritance, key, steps, sweep};
 
 type Trials = BTreeMap<(i64, TrialKey), StoredTrial>;
 
@@ -38,7 +42,7 @@ struct Model {
     twins: BTreeMap<(i64, u64), (i64, u64)>,
     removals: BTreeSet<i64>,
     /// What became of the last writes; `None` if they failed.
-    written: Option<Vec<WriteOutput>>,
+    written: Option<Vec<String>>,
 }
 
 impl Model {
@@ -70,7 +74,7 @@ impl Model {
             ..self.latest()
         };
         self.sweeps.insert(self.launched, row);
-        self.written = Some(vec![WriteOutput::SweepNumber(self.launched)]);
+        self.written = Some(vec![format!("{:?}", self.launched)]);
         self
     }
 
@@ -170,7 +174,7 @@ impl Model {
             .filter(|(at, row)| of_source(at) && !failed(&row.result) && !doubted(*at));
         let rows: Vec<(TrialKey, StoredTrial)> =
             rows.map(|((_, key), row)| (*key, row.clone())).collect();
-        model.written = Some(vec![WriteOutput::SweepWithRows(sweep, rows.len() as u64)]);
+        model.written = Some(vec![format!("{:?}", (sweep, rows.len()))]);
 
         for (key, StoredTrial { result, worker }) in rows {
             let to = TrialKey {
@@ -200,7 +204,7 @@ impl Model {
     }
 
     /// How many of these fresh rows differ from those of another sweep.
-    fn contradicted(&self, batch: &CommitBatch, stored: &[usize]) -> u64 {
+    fn contradicted(&self, batch: &ResultBatch, stored: &[usize]) -> u64 {
         let other = |result: &TrialResult| {
             let (other, cell) = self.twins.get(&(batch.sweep, result.key.cell))?;
             self.trials.get(&(
@@ -226,39 +230,37 @@ impl Model {
     }
 
     /// All of it, or nothing.
-    fn commit(self, writes: &[StoreWrite]) -> Self {
+    fn commit(self, writes: &[AnyWrite]) -> Self {
         let mut after = self.clone();
-        let written: Option<Vec<WriteOutput>> =
-            writes.iter().map(|write| after.write(write)).collect();
+        let written: Option<Vec<String>> = writes.iter().map(|write| after.write(write)).collect();
         let model = if written.is_some() { after } else { self };
         Self { written, ..model }
     }
 
-    fn write(&mut self, write: &StoreWrite) -> Option<WriteOutput> {
+    /// The output of a write, in words; `None` if it fails.
+    fn write(&mut self, write: &AnyWrite) -> Option<String> {
         match write {
-            StoreWrite::InsertSweep(_)
-            | StoreWrite::InsertSuccessor(_)
-            | StoreWrite::InsertReusing(_) => {
+            AnyWrite::InsertSweep(_)
+            | AnyWrite::InsertSuccessor(_)
+            | AnyWrite::InsertReusing(_) => {
                 unreachable!("sweeps are launched one by one")
             }
-            StoreWrite::ExtendSweep(sweep, from, to) => {
+            AnyWrite::ExtendSweep(ExtendSweep { sweep, from, to }) => {
                 let row = self.sweeps.get_mut(sweep).filter(|row| row.source == *from);
-                return Some(WriteOutput::Extended(
-                    row.map(|row| row.source = to.clone()).is_some(),
-                ));
+                return words(row.map(|row| row.source = to.clone()).is_some());
             }
-            StoreWrite::InsertLease(row) => self.lease(row)?,
-            StoreWrite::ShrinkLease(row) => {
+            AnyWrite::InsertLease(InsertLease(row)) => self.lease(row)?,
+            AnyWrite::ShrinkLease(ShrinkLease(row)) => {
                 let lease = self
                     .leases
                     .get_mut(&row.fence.lease)
                     .filter(|lease| lease.fence == row.fence);
                 lease.into_iter().for_each(|lease| *lease = row.clone());
             }
-            StoreWrite::EndLeases(ended) => ended
+            AnyWrite::EndLeases(EndLeases(ended)) => ended
                 .iter()
                 .for_each(|ended| self.end_lease(ended.fence.lease, ended)),
-            StoreWrite::SetSweepState(sweep, state) => {
+            AnyWrite::SetSweepState(SetSweepState { sweep, state }) => {
                 self.sweeps
                     .entry(*sweep)
                     .and_modify(|row| row.state = *state);
@@ -267,15 +269,15 @@ impl Model {
                     self.leases.retain(|_, lease| lease.sweep != *sweep);
                 }
             }
-            StoreWrite::SetShare(sweep, share) => drop(
+            AnyWrite::SetShare(SetShare { sweep, share }) => drop(
                 self.sweeps
                     .entry(*sweep)
                     .and_modify(|row| row.share = *share),
             ),
-            StoreWrite::StoreResults(batch) => {
-                return Some(WriteOutput::Results(self.results(batch)));
+            AnyWrite::StoreResults(results) => {
+                return words(self.results(results));
             }
-            StoreWrite::GiveUpTrial(sweep, result) => {
+            AnyWrite::GiveUpTrial(GiveUpTrial { sweep, result }) => {
                 let place = (*sweep, result.key);
                 let stored = self.sweeps.contains_key(sweep) && !self.trials.contains_key(&place);
                 if stored {
@@ -288,34 +290,20 @@ impl Model {
                     );
                 }
 
-                return Some(WriteOutput::GaveUp(stored));
+                return words(stored);
             }
-            StoreWrite::RevertGiveUp(sweep, key, audit) => {
-                return Some(self.withdraw(*sweep, *key, *audit));
+            AnyWrite::RevertGiveUp(RevertGiveUp {
+                sweep,
+                key,
+                is_audit: audit,
+            }) => {
+                return words(self.withdraw(*sweep, *key, *audit));
             }
-            StoreWrite::LookUpRows(sweep, keys) => {
-                let places = keys
-                    .iter()
-                    .map(|key| (*sweep, *key))
-                    .filter(|place| self.trials.contains_key(place));
-                let audits = places
-                    .clone()
-                    .filter_map(|place| self.audits.get(&place).cloned());
-
-                let rows = places.filter_map(|place| self.trials.get(&place));
-                let small = |row: &StoredTrial| TrialResult {
-                    curve: Default::default(),
-                    predictions: Default::default(),
-                    ..row.result.clone()
-                };
-
-                let audits = audits.map(|audit| (audit.key, audit.process, audit.finding));
-                return Some(WriteOutput::Rows(
-                    rows.map(small).collect(),
-                    audits.collect(),
-                ));
-            }
-            StoreWrite::GiveUpAudit(sweep, key, why) => {
+            AnyWrite::GiveUpAudit(GiveUpAudit {
+                sweep,
+                key,
+                cause: why,
+            }) => {
                 let due = self
                     .audits
                     .get_mut(&(*sweep, *key))
@@ -326,33 +314,37 @@ impl Model {
                     (audit.finding, audit.why) = (Some(Finding::Failed), why.clone());
                 }
 
-                return Some(WriteOutput::GaveUp(stored));
+                return words(stored);
             }
-            StoreWrite::RetryFailed(sweep) => {
-                return Some(WriteOutput::Reopened(
-                    self.retry(*sweep),
-                    self.retry_audits(*sweep),
-                ));
+            AnyWrite::RetryFailed(RetryFailed(sweep)) => {
+                return words(ReopenedTrials {
+                    trials: self.retry(*sweep),
+                    audits: self.retry_audits(*sweep),
+                });
             }
             // Here nothing is ever damaged.
             // All rows are sound. What is left of a trial without one goes.
-            StoreWrite::QuarantineRows(sweep, keys) => {
+            AnyWrite::QuarantineRows(QuarantineRows { sweep, keys }) => {
                 let rowless = keys
                     .iter()
                     .map(|key| (*sweep, *key))
                     .filter(|place| !self.trials.contains_key(place));
                 rowless.for_each(|place| _ = self.audits.remove(&place));
 
-                return Some(WriteOutput::Reopened(Vec::new(), Vec::new()));
+                return words(Vec::<TrialKey>::new());
             }
-            StoreWrite::RemoveSweep(sweep) => {
+            AnyWrite::RemoveSweep(RemoveSweep(sweep)) => {
                 if self.sweeps.remove(sweep).is_some() {
                     self.leases.retain(|_, lease| lease.sweep != *sweep);
                     self.removals.insert(*sweep);
                 }
             }
-            StoreWrite::ClearRows(sweep) => return Some(WriteOutput::Cleared(self.clear(*sweep))),
-            StoreWrite::RestoreRows(sweep, rows, attempts) => {
+            AnyWrite::ClearRows(ClearRows(sweep)) => return words(self.clear(*sweep)),
+            AnyWrite::RestoreRows(RestoreRows {
+                sweep,
+                rows,
+                attempts,
+            }) => {
                 // Worker by worker.
                 let mut rows = rows.clone();
                 rows.sort_by(|a, b| a.worker.cmp(&b.worker));
@@ -369,20 +361,20 @@ impl Model {
                 };
                 attempts.iter().for_each(&mut append);
             }
-            StoreWrite::RestoreAudits(sweep, audits) => {
+            AnyWrite::RestoreAudits(RestoreAudits { sweep, audits }) => {
                 for audit in audits {
                     self.audits
                         .entry((*sweep, audit.key))
                         .or_insert_with(|| audit.clone());
                 }
             }
-            StoreWrite::SetCellsDigest(sweep, cells) => {
+            AnyWrite::SetCellsDigest(SetCellsDigest { sweep, cells }) => {
                 self.sweeps
                     .entry(*sweep)
                     .and_modify(|row| row.source.cells_fingerprint = Some(*cells));
             }
-            StoreWrite::CheckWritable => {}
-            StoreWrite::FindUnreferenced(hashes) => {
+            AnyWrite::CheckWritable(_) => {}
+            AnyWrite::FindUnreferenced(FindUnreferenced(hashes)) => {
                 let of_trials = |hash: &[u8; 32]| {
                     self.trials
                         .values()
@@ -398,20 +390,17 @@ impl Model {
                     .iter()
                     .filter(|hash| !of_trials(hash) && !of_sweeps(hash));
 
-                return Some(WriteOutput::Unreferenced(unnamed.copied().collect()));
+                return words(unnamed.copied().collect::<Vec<[u8; 32]>>());
             }
-            StoreWrite::RedoTrials(sweep, keys) => {
-                return Some(WriteOutput::Redone(self.redo(*sweep, keys)));
-            }
-            StoreWrite::EnsureIdentity(_) => {
-                unreachable!("what it yields depends on the store that is looked at")
+            AnyWrite::RedoTrials(RedoTrials { sweep, keys }) => {
+                return words(self.redo(*sweep, keys));
             }
         }
 
-        Some(WriteOutput::Done)
+        words(())
     }
 
-    fn withdraw(&mut self, sweep: i64, key: TrialKey, audit: bool) -> WriteOutput {
+    fn withdraw(&mut self, sweep: i64, key: TrialKey, audit: bool) -> ReopenedTrials {
         let place = (sweep, key);
         let mut trials = Vec::new();
         let mut audits = Vec::new();
@@ -438,7 +427,7 @@ impl Model {
             self.go_on(sweep);
         }
 
-        WriteOutput::Reopened(trials, audits)
+        ReopenedTrials { trials, audits }
     }
 
     fn redo(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<(TrialKey, Option<Option<Finding>>)> {
@@ -512,41 +501,45 @@ impl Model {
         self.leases.remove(&lease);
     }
 
-    fn results(&mut self, batch: &CommitBatch) -> CommitReport {
+    fn results(&mut self, results: &StoreResults) -> CommitOutcome {
+        let batch = &results.batch;
+        let kept = |result| batch.positions.build_row_from_result(result);
         let lease = self.leases.get(&batch.fence.lease);
         let holds =
             lease.is_some_and(|lease| lease.fence == batch.fence && lease.sweep == batch.sweep);
-        let mut report = CommitReport {
-            fenced: batch.compare_only || !holds,
-            ..CommitReport::default()
+        let mut stored = Vec::new();
+        let mut report = CommitOutcome {
+            fenced: results.compare_only || !holds,
+            ..CommitOutcome::default()
         };
 
         for (at, result) in batch.results.iter().enumerate() {
             let place = (batch.sweep, result.key);
-            if !report.fenced && !batch.audit && !self.trials.contains_key(&place) {
+            if !report.fenced && !results.audit && !self.trials.contains_key(&place) {
                 self.trials.insert(
                     place,
                     StoredTrial {
                         result: result.clone(),
-                        worker: batch.worker.clone(),
+                        worker: results.worker.clone(),
                     },
                 );
 
-                report.stored.push(at);
-                if batch.chosen_for_audit.contains(&result.key) && !failed(result) {
+                stored.push(at);
+                report.stored.push(kept(result));
+                if results.chosen_for_audit.contains(&result.key) && !failed(result) {
                     self.audits.insert(place, due(result.key, &batch.process));
                     report.audits_due.push(result.key);
                 }
             }
         }
 
-        report.contradicted = self.contradicted(batch, &report.stored);
+        report.contradicted = self.contradicted(batch, &stored);
         // What comes twice in a batch is compared with its own row.
-        for (at, result) in batch
+        for (_, result) in batch
             .results
             .iter()
             .enumerate()
-            .filter(|(at, _)| !report.stored.contains(at))
+            .filter(|(at, _)| !stored.contains(at))
         {
             let Some(row) = self.trials.get(&(batch.sweep, result.key)) else {
                 continue;
@@ -559,7 +552,7 @@ impl Model {
             let audit =
                 audit.filter(|audit| audit.finding.is_none() && audit.process != batch.process);
             if let Some(audit) =
-                audit.filter(|_| batch.audit || batch.chosen_for_audit.contains(&result.key))
+                audit.filter(|_| results.audit || results.chosen_for_audit.contains(&result.key))
             {
                 let finding = match other {
                     _ if failed(result) => Finding::Failed,
@@ -571,7 +564,7 @@ impl Model {
                     Outcome::Failed { cause } => cause.clone(),
                     _ => differing(&row.result, result),
                 };
-                let auditor = batch.worker.clone();
+                let auditor = results.worker.clone();
                 let auditor_process = batch.process.clone();
                 *audit = Audit {
                     finding: Some(finding),
@@ -581,7 +574,7 @@ impl Model {
                     ..audit.clone()
                 };
 
-                report.audited.push((at, finding));
+                report.audited.push((kept(result), finding));
             }
         }
 
@@ -1091,7 +1084,7 @@ impl ReferenceStateMachine for Model {
             // Nothing is put back for a sweep that was never launched, whose number another one gets.
             Step::Commit(writes) => writes
                 .iter()
-                .all(|write| !matches!(write, StoreWrite::RestoreRows(sweep, ..) if *sweep > state.launched)),
+                .all(|write| !matches!(write, AnyWrite::RestoreRows(restore) if restore.sweep > state.launched)),
             Step::Reopen => true,
         }
     }
@@ -1115,10 +1108,8 @@ impl<S: Store> Open<S> {
         Self { store, writer }
     }
 
-    fn commit(&mut self, writes: &[StoreWrite], model: &Model) {
-        let written = self
-            .writer
-            .commit_writes(&writes.iter().collect::<Vec<_>>());
+    fn commit(&mut self, writes: &[AnyWrite], model: &Model) {
+        let written = self.writer.commit(writes.to_vec());
         assert_eq!(written.as_ref().ok(), model.written.as_ref(), "{written:?}");
     }
 
@@ -1138,7 +1129,7 @@ struct Both {
 }
 
 impl Both {
-    fn commit(&mut self, writes: &[StoreWrite], model: &Model) {
+    fn commit(&mut self, writes: &[AnyWrite], model: &Model) {
         self.sqlite
             .as_mut()
             .expect("it is open")
@@ -1165,7 +1156,7 @@ impl Both {
             });
             let new = Open::new(store.expect("the server is there"), epoch);
 
-            let refused = old.writer.commit_writes(&[&StoreWrite::CheckWritable]);
+            let refused = old.writer.commit(CheckWritable);
             assert!(
                 matches!(refused, Err(StoreError::Deposed(_))),
                 "{refused:?}"
@@ -1197,21 +1188,21 @@ impl StateMachineTest for Both {
             sqlite,
             postgres,
         };
-        both.commit(&[StoreWrite::InsertSweep(model.latest())], model);
+        both.commit(&[InsertSweep(model.latest()).into()], model);
 
         both
     }
 
     fn apply(mut both: Self, model: &Model, step: Step) -> Self {
         match step {
-            Step::Launch => both.commit(&[StoreWrite::InsertSweep(model.latest())], model),
+            Step::Launch => both.commit(&[InsertSweep(model.latest()).into()], model),
             Step::Inherit(from, shift) => {
                 let inheritance = inheritance(model.latest(), from, shift);
-                both.commit(&[StoreWrite::InsertSuccessor(Box::new(inheritance))], model);
+                both.commit(&[InsertSuccessor(inheritance).into()], model);
             }
             Step::Gather(from, shift) => {
                 let gathering = gathering(model.latest(), from, shift);
-                both.commit(&[StoreWrite::InsertReusing(Box::new(gathering))], model);
+                both.commit(&[InsertReusing(gathering).into()], model);
             }
             Step::Commit(writes) => both.commit(&writes, model),
             Step::Reopen => both.reopen(model.epoch),
@@ -1226,6 +1217,11 @@ impl StateMachineTest for Both {
             postgres.check(model);
         }
     }
+}
+
+/// An output in words.
+fn words(output: impl std::fmt::Debug) -> Option<String> {
+    Some(format!("{output:?}"))
 }
 
 fn url(server: &Postgres, schema: &str) -> String {

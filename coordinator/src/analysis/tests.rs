@@ -29,7 +29,7 @@ use crate::estimators::special::{normal_quantile, student_t_quantile};
 use crate::estimators::{Sample, bootstrap};
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store as _, StoreWrite, StoredTrial};
+use crate::store::{InsertSweep, RestoreRows, Store as _, StoredTrial};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../../../tests/oracles/statistics.json"))
@@ -516,10 +516,14 @@ fn stored_results(
     let store = SqliteStore::open(dir).expect("a store");
     let mut writer = store.open_writer(1).expect("a writer");
     writer
-        .commit_writes(&[
-            &StoreWrite::InsertSweep(row),
-            &StoreWrite::RestoreRows(1, rows, Vec::new()),
-        ])
+        .commit((
+            InsertSweep(row),
+            RestoreRows {
+                sweep: 1,
+                rows,
+                attempts: Vec::new(),
+            },
+        ))
         .expect("committed");
 
     (store, spec)

@@ -25,7 +25,7 @@ use crate::process_stats;
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::server::store_error;
 use crate::store::location::StoreLocation;
-use crate::store::{Store, StoreWrite, StoreWriter, StoredTrial, WriteOutput};
+use crate::store::{InsertSweep, RestoreRows, SetSweepState, Store, StoreWriter, StoredTrial};
 
 /// Cells of the sweep that is made up.
 const CELLS: u32 = 250;
@@ -196,12 +196,18 @@ fn fill_store(args: &BenchTablesArgs, dir: &Path) -> Result<(), UserError> {
     for from in (0..args.trials).step_by(TRIALS_PER_COMMIT as usize) {
         let to = (from + TRIALS_PER_COMMIT).min(args.trials);
         let rows = (from..to).map(|n| make_trial(n, args.points)).collect();
-        let write = StoreWrite::RestoreRows(sweep, rows, Vec::new());
-        commit_write(writer.as_mut(), &write)?;
+        let write = RestoreRows {
+            sweep,
+            rows,
+            attempts: Vec::new(),
+        };
+        writer.commit(write).map_err(store_error)?;
     }
 
-    let write = StoreWrite::SetSweepState(sweep, SweepState::Completed);
-    commit_write(writer.as_mut(), &write).map(|_| ())
+    let state = SweepState::Completed;
+    writer
+        .commit(SetSweepState { sweep, state })
+        .map_err(store_error)
 }
 
 fn is_store_filled(store: &dyn Store, source: &SpecSource) -> Result<bool, UserError> {
@@ -240,21 +246,7 @@ fn insert_bench_sweep(writer: &mut dyn StoreWriter, source: SpecSource) -> Resul
         tallies: SweepTallies::default(),
     };
 
-    let written = commit_write(writer, &StoreWrite::InsertSweep(row))?;
-    match written.into_iter().next() {
-        Some(WriteOutput::SweepNumber(sweep)) => Ok(sweep),
-        _ => Err(UserError::new(
-            ErrorCode::Internal,
-            "the store gave a sweep no number",
-        )),
-    }
-}
-
-fn commit_write(
-    writer: &mut dyn StoreWriter,
-    write: &StoreWrite,
-) -> Result<Vec<WriteOutput>, UserError> {
-    writer.commit_writes(&[write]).map_err(store_error)
+    writer.commit(InsertSweep(row)).map_err(store_error)
 }
 
 /// The `n`-th trial to end. Repeats are outermost, as they are run.

@@ -12,7 +12,7 @@ use ergodic_common::spec::scheduling::Share;
 use super::Sweep;
 use super::clock::CoreTime;
 use super::state::{Core, LeaseState};
-use super::stored_row::StoredRow;
+use crate::stored_row::StoredRow;
 
 /// How long a trial is taken to last while nothing is known, in seconds.
 const DEFAULT_TRIAL_SECONDS: f64 = 1.0;

@@ -24,7 +24,6 @@ pub mod reuse;
 pub mod running_stats;
 mod state;
 pub mod stopping;
-mod stored_row;
 pub mod sweep;
 #[cfg(test)]
 mod tests;
@@ -34,6 +33,8 @@ mod work_stealing;
 pub use clock::{CoreTime, Timing};
 pub use effects::{Effect, GiveUpReversal, GivenUpTrial, Steering, SweepChange};
 pub use state::{Core, Worker};
-pub use stored_row::{MetricPositions, StoredRow, main_metric, selection_metric};
 pub use sweep::{Sweep, UnreadableSweep};
-pub use verbs::{Admission, CommitOutcome, JoiningWorker};
+pub use verbs::{Admission, JoiningWorker};
+
+pub use crate::result_batch::CommitOutcome;
+pub use crate::stored_row::{MetricPositions, StoredRow, main_metric, selection_metric};

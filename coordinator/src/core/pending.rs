@@ -6,10 +6,10 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
 use super::stopping::Allowance;
-use super::stored_row::StoredRow;
 use super::sweep::Sweep;
 use crate::interval_set::IntervalSet;
 use crate::records::SweepRow;
+use crate::stored_row::StoredRow;
 
 impl Sweep {
     /// The class that the next trials are of: that whose next repeat is the lowest, so that every partial table is balanced

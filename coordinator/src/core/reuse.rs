@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ergodic_common::{Spec, TrialKey};
 
 use super::Sweep;
-use super::stored_row::StoredRow;
 use crate::records::{SweepRow, SweepState};
+use crate::stored_row::StoredRow;
 
 /// How a sweep compares with one that is to be launched.
 #[derive(Debug, Clone)]

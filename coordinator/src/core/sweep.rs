@@ -13,9 +13,9 @@ use super::clock::CoreTime;
 use super::quarantine::Quarantine;
 use super::running_stats::LiveStats;
 use super::stopping::AdaptiveRepeats;
-use crate::core::stored_row::{StoredRow, watched_metric};
 use crate::interval_set::IntervalSet;
 use crate::records::{LeaseRow, OutcomeCounts, RecordedAudit, SweepRow, SweepState, SweepTallies};
+use crate::stored_row::{StoredRow, watched_metric};
 
 /// A sweep that is stored, and that this program cannot read.
 #[derive(Debug, Clone)]

@@ -12,9 +12,9 @@ use ergodic_common::{Outcome, Spec, TrialKey};
 use super::clock::CoreTime;
 use super::effects::Effect;
 use super::state::{Core, LeaseState};
-use super::stored_row::StoredRow;
 use crate::interval_set::IntervalSet;
 use crate::records::{EndedLease, WorkerId};
+use crate::stored_row::StoredRow;
 
 /// A trial is moved where it should end earlier by at least this time, in seconds.
 const MIN_GAIN_SECONDS: f64 = 2.0;

@@ -10,7 +10,7 @@ use crate::server::blobs::BlobStore;
 use crate::server::cell_identities::LaunchState;
 use crate::server::checkpoints::{CheckpointFiles, CheckpointWriter};
 use crate::server::datasets::DatasetCatalog;
-use crate::server::engine::{Engine, StoreEvent};
+use crate::server::engine::{Engine, WorkerEvent};
 use crate::server::ha::leadership::Leadership;
 use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
@@ -66,7 +66,7 @@ pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<Coordina
     let events = queue.0.clone();
     let (checkpoint_writer, checkpoint_thread) =
         CheckpointWriter::start_thread(checkpoints.clone(), move |sweep, key, steps| {
-            let _ = events.send(StoreEvent::CheckpointStored(sweep, key, steps).into());
+            let _ = events.send(WorkerEvent::CheckpointStored { sweep, key, steps }.into());
         })?;
     let (engine, engine_handle) = Engine::new(setup.core, writer_handle, checkpoint_writer, queue);
     let context = ServerContext {

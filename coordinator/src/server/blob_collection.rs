@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::context::ServerContext;
 use super::engine::events::UserEvent;
 use super::store_error;
-use crate::store::{StoreWrite, StoreWriter, WriteOutput};
+use crate::store::{EnsureIdentity, StoreWriter};
 
 /// How often they are looked for.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
@@ -50,15 +50,9 @@ pub(super) async fn collect_periodically(context: Arc<ServerContext>, identity: 
 /// # Errors
 /// The store or the folder cannot be written. To go on then might lose files to a store that thinks itself alone.
 pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result<i64, UserError> {
-    let written = writer
-        .commit_writes(&[&StoreWrite::EnsureIdentity(generate_identity())])
+    let identity = writer
+        .commit(EnsureIdentity(generate_identity()))
         .map_err(store_error)?;
-    let Some(WriteOutput::Identity(identity)) = written.into_iter().next() else {
-        return Err(UserError::new(
-            ErrorCode::Internal,
-            "the store does not say which one it is",
-        ));
-    };
 
     append_signature(folder, identity).map_err(|error| {
         let message = format!(
@@ -182,14 +176,15 @@ async fn collect_unreferenced_blobs(context: &Arc<ServerContext>) {
 
     for some in old.chunks(BLOBS_PER_WRITE) {
         let (reply, done) = oneshot::channel();
-        context
-            .engine
-            .send_event(UserEvent::DeleteUnreferenced(some.to_vec(), reply));
+        context.engine.send_event(UserEvent::DeleteUnreferenced {
+            hashes: some.to_vec(),
+            reply,
+        });
 
         match done.await {
-            Ok(Ok((deleted_files, deleted_bytes))) => {
-                files += deleted_files;
-                bytes += deleted_bytes;
+            Ok(Ok(deleted)) => {
+                files += deleted.files;
+                bytes += deleted.bytes;
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "files that nothing names could not be collected")

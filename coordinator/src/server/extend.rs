@@ -126,8 +126,12 @@ impl SweepApi {
             .map_err(|e| bad_input_error(e.to_string()))?;
         let spec = Arc::new(spec);
         sweep_changes::run_exclusively(&self.0, move |context| async move {
-            sweep_changes::send_and_wait(&context, |reply| {
-                UserEvent::Extend(number, Box::new(from), Box::new(to), spec, reply)
+            sweep_changes::send_and_wait(&context, |reply| UserEvent::Extend {
+                sweep: number,
+                from: Box::new(from),
+                to: Box::new(to),
+                spec,
+                reply,
             })
             .await
         })
@@ -213,9 +217,10 @@ impl SweepApi {
             }
 
             let (reply, stored) = oneshot::channel();
-            context
-                .engine
-                .send_event(UserEvent::InsertSuccessor(Box::new(successor), reply));
+            context.engine.send_event(UserEvent::InsertSuccessor {
+                successor: Box::new(successor),
+                reply,
+            });
             let number = stored
                 .await
                 .map_err(|_| stopping_status())?
@@ -248,9 +253,11 @@ impl SweepApi {
         );
 
         let (reply, added) = oneshot::channel();
-        self.0
-            .engine
-            .send_event(UserEvent::AddStoredSweep(Box::new(sweep), rows, reply));
+        self.0.engine.send_event(UserEvent::AddStoredSweep {
+            sweep: Box::new(sweep),
+            rows,
+            reply,
+        });
         added.await.map_err(|_| stopping_status())
     }
 

@@ -117,7 +117,9 @@ async fn check_readiness(context: &ServerContext) -> Result<(), String> {
     }
 
     let (reply, answered) = oneshot::channel();
-    context.engine.send_event(UserEvent::CheckWritable(reply));
+    context
+        .engine
+        .send_event(UserEvent::CheckWritable { reply });
 
     match tokio::time::timeout(READY_TIMEOUT, answered).await {
         Ok(Ok(written)) => written.map_err(|e| e.to_string()),

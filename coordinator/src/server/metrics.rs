@@ -82,7 +82,7 @@ impl Metrics {
     }
 
     /// Counts trials whose rows were stored.
-    pub(crate) fn count_stored_trials<'a>(&self, rows: impl Iterator<Item = &'a StoredRow>) {
+    pub(crate) fn count_stored_trials(&self, rows: &[StoredRow]) {
         for row in rows {
             let outcome = match row.outcome {
                 Outcome::Completed => "completed",

@@ -11,7 +11,8 @@ use super::store_error;
 use crate::core::{Core, MetricPositions, StoredRow, Sweep, Timing, UnreadableSweep};
 use crate::records::{SweepRow, SweepState};
 use crate::store::{
-    Damage, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, TrialRange,
+    Damage, QuarantineRows, SetCellsDigest, SnapshotReaders, Store, StoreError, StoreReader,
+    StoreWriter, TrialRange,
 };
 
 /// Most threads that read a store for a start: what they find is put together by one.
@@ -185,7 +186,10 @@ fn record_cells_digest(
     cells: [u8; 32],
 ) -> Result<(), StoreError> {
     if row.source.cells_fingerprint.is_none() {
-        writer.commit_writes(&[&StoreWrite::SetCellsDigest(row.number, cells)])?;
+        writer.commit(SetCellsDigest {
+            sweep: row.number,
+            cells,
+        })?;
         row.source.cells_fingerprint = Some(cells);
     }
     Ok(())
@@ -256,10 +260,10 @@ fn quarantine_rows(
         tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
     }
 
-    writer.commit_writes(&[&StoreWrite::QuarantineRows(
-        row.number,
-        damages.iter().map(|damage| damage.key).collect(),
-    )])?;
+    writer.commit(QuarantineRows {
+        sweep: row.number,
+        keys: damages.iter().map(|damage| damage.key).collect(),
+    })?;
 
     if row.state == SweepState::Completed {
         row.state = SweepState::Running;
@@ -275,6 +279,7 @@ mod tests {
 
     use crate::records::{DataPin, SweepTallies};
     use crate::server::recovery::*;
+    use crate::store::InsertSweep;
     use crate::store::sqlite::SqliteStore;
 
     #[test]
@@ -319,9 +324,7 @@ mod tests {
                 tallies,
             };
 
-            writer
-                .commit_writes(&[&StoreWrite::InsertSweep(row)])
-                .expect("stored");
+            writer.commit(InsertSweep(row)).expect("stored");
         }
 
         let (core, _) = recover_core(

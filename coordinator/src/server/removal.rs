@@ -43,13 +43,19 @@ pub(super) async fn remove_sweep(
         let number = record.number;
         sweep_changes::run_exclusively(&context, move |context| async move {
             if force {
-                send_and_wait(&context, |reply| {
-                    UserEvent::Steer(number, Steering::Cancel, reply)
+                send_and_wait(&context, |reply| UserEvent::Steer {
+                    sweep: number,
+                    steering: Steering::Cancel,
+                    reply,
                 })
                 .await?;
             }
 
-            send_and_wait(&context, |reply| UserEvent::Remove(number, reply)).await
+            send_and_wait(&context, |reply| UserEvent::Remove {
+                sweep: number,
+                reply,
+            })
+            .await
         })
         .await?;
 
@@ -100,7 +106,7 @@ async fn clear_rows(
         let (reply, done) = oneshot::channel();
         context
             .engine
-            .send_event(UserEvent::ClearRows(sweep, reply));
+            .send_event(UserEvent::ClearRows { sweep, reply });
         let ClearedRows {
             trials,
             weights,
@@ -131,12 +137,12 @@ async fn delete_unreferenced(
     let (reply, done) = oneshot::channel();
     context
         .engine
-        .send_event(UserEvent::DeleteUnreferenced(hashes, reply));
+        .send_event(UserEvent::DeleteUnreferenced { hashes, reply });
 
     match done.await {
-        Ok(Ok((files, bytes))) => {
-            removed.files += files;
-            removed.bytes += bytes;
+        Ok(Ok(deleted)) => {
+            removed.files += deleted.files;
+            removed.bytes += deleted.bytes;
         }
         Ok(Err(error)) => {
             tracing::warn!(%error, "files that nothing names any more could not be removed")

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use ergodic_proto::status::UserError;
 use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::context::ServerContext;
-use super::engine::events::UserEvent;
+use super::engine::events::{ChangeReply, UserEvent};
 use crate::core::Steering;
 
 /// Runs `work`, which changes a sweep, when no other change runs.
@@ -42,7 +41,12 @@ pub(super) async fn steer_sweep(
     steering: Steering,
 ) -> Result<(), Status> {
     run_exclusively(context, |context| async move {
-        send_and_wait(&context, |reply| UserEvent::Steer(sweep, steering, reply)).await
+        send_and_wait(&context, |reply| UserEvent::Steer {
+            sweep,
+            steering,
+            reply,
+        })
+        .await
     })
     .await
 }
@@ -50,7 +54,7 @@ pub(super) async fn steer_sweep(
 /// Sends an event to the engine, and waits for the answer.
 pub(super) async fn send_and_wait(
     context: &ServerContext,
-    event: impl FnOnce(oneshot::Sender<Result<(), UserError>>) -> UserEvent,
+    event: impl FnOnce(ChangeReply) -> UserEvent,
 ) -> Result<(), Status> {
     let (reply, done) = oneshot::channel();
     context.engine.send_event(event(reply));

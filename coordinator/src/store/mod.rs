@@ -22,11 +22,18 @@ pub use encoding::CurveView;
 pub use error::{Damage, StoreError};
 pub use reader::StoreReader;
 pub use snapshot_readers::SnapshotReaders;
+pub use sql::{
+    CheckWritable, ClearRows, EndLeases, EnsureIdentity, ExtendSweep, FindUnreferenced,
+    GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep, LookUpRows,
+    QuarantineRows, RedoTrials, RemoveSweep, RestoreAudits, RestoreRows, RetryFailed, RevertGiveUp,
+    SetCellsDigest, SetShare, SetSweepState, ShrinkLease, StoreResults, StoreTransaction,
+};
 pub(crate) use sqlite::files::create_directory;
 pub use traits::{ReferencedBlobs, Store, StoreWriter};
 pub use trial_range::TrialRange;
-pub use types::{Attempt, Audit, EndedTrial, Leader, RowCursor, SampledTrial, StoredTrial};
-pub use writes::{
-    ClearedRows, CommitBatch, CommitReport, RedoneTrial, ReuseSource, ReusedCell, ReusingSweep,
-    StoreWrite, SuccessorSweep, Twin, WriteOutput,
+pub use types::{
+    Attempt, Audit, ClearedRows, EndedTrial, FoundRows, Leader, RedoneTrial, ReopenedTrials,
+    ReuseSource, ReusedCell, ReusingSweep, RowCursor, SampledTrial, StoredTrial, SuccessorSweep,
+    Twin,
 };
+pub use writes::{PendingWrite, StoreWrite, WriteWithOutput};

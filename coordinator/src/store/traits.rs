@@ -6,7 +6,7 @@ use crate::store::error::StoreError;
 use crate::store::reader::StoreReader;
 use crate::store::snapshot_readers::SnapshotReaders;
 use crate::store::types::Leader;
-use crate::store::writes::{StoreWrite, WriteOutput};
+use crate::store::writes::{PendingWrite, StoreWrite, WriteWithOutput};
 
 /// Files that sweeps and rows name by their hashes, beside the store.
 pub trait ReferencedBlobs: Send {
@@ -69,9 +69,21 @@ pub trait Store: Send + Sync {
 
 /// Applies writes.
 pub trait StoreWriter: Send {
-    /// Applies all writes in one transaction and returns when they are durable.
+    /// Applies all writes in one transaction and returns when they are durable. Each has its output then.
     ///
     /// # Errors
     /// None of them is durable, nor will be.
-    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError>;
+    fn commit_writes(&mut self, writes: &mut [&mut dyn PendingWrite]) -> Result<(), StoreError>;
+}
+
+impl dyn StoreWriter + '_ {
+    /// Applies a write in a transaction of its own and returns its output when it is durable.
+    ///
+    /// # Errors
+    /// It is not durable, nor will be.
+    pub fn commit<W: StoreWrite>(&mut self, write: W) -> Result<W::Output, StoreError> {
+        let mut pending = WriteWithOutput::new(write);
+        self.commit_writes(&mut [&mut pending])?;
+        pending.into_output()
+    }
 }

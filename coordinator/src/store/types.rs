@@ -1,8 +1,11 @@
-//! What is read from a store.
+//! What is written to a store, and read from it.
 
+use std::sync::Arc;
+
+use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use crate::records::{Finding, WorkerId};
+use crate::records::{Finding, RecordedAudit, SweepRow, WorkerId};
 use crate::store::encoding;
 use crate::store::encoding::CurveView;
 
@@ -114,4 +117,97 @@ impl SampledTrial<'_> {
     pub fn is_trained_beyond(&self, step: u64) -> bool {
         self.diverged_at.is_none_or(|end| end > step)
     }
+}
+
+/// A new sweep, and whose rows it begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SuccessorSweep {
+    /// The new sweep.
+    pub row: SweepRow,
+    /// Number of the other one.
+    pub predecessor: i64,
+    /// Cells of the other sweep, ascending, each with its number in the new one.
+    pub cell_map: Vec<(u64, u64)>,
+}
+
+/// A new sweep, and which rows of other sweeps it begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReusingSweep {
+    /// The new sweep.
+    pub row: SweepRow,
+    /// The seed of the sweep, by which trials to be audited are drawn.
+    pub seed: u64,
+    /// Share of trials that are audited, from 0 to 1.
+    pub audit_share: f64,
+    /// Where rows come from. Of several rows of a trial the first one counts.
+    pub sources: Vec<ReuseSource>,
+    /// Cells that are run again, to be compared.
+    pub twins: Vec<Twin>,
+}
+
+/// A sweep that has rows of trials of another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReuseSource {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The cells whose rows are wanted, in the order of their numbers there.
+    pub cells: Vec<ReusedCell>,
+}
+
+/// A cell that two sweeps have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReusedCell {
+    /// Number of the cell in the sweep that has rows.
+    pub source_cell: u64,
+    /// Number of the cell in the new sweep.
+    pub new_cell: u64,
+    /// Repeats from this one on are not wanted.
+    pub repeat_limit: u32,
+    /// Hash of what the cell resolves to.
+    pub identity: [u8; 32],
+    /// Which results are wanted.
+    pub selection: Arc<ResultSelection>,
+}
+
+/// A cell of a new sweep whose rows in another sweep lack something that the new one stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Twin {
+    /// The cell.
+    pub cell: u64,
+    /// Number of the other sweep.
+    pub other_sweep: i64,
+    /// The cell there.
+    pub other_cell: u64,
+}
+
+/// Rows of a removed sweep that are there no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClearedRows {
+    /// How many trials had one.
+    pub trials: u64,
+    /// Hashes of files of weights that these named, which others may name still.
+    pub weights: Vec<[u8; 32]>,
+    /// Whether rows may be left.
+    pub has_more: bool,
+}
+
+/// A trial that is run once more as an audit, with what was known of its audit before: whether there was one, and what it had found.
+pub type RedoneTrial = (TrialKey, Option<Option<Finding>>);
+
+/// Rows that some trials have, without curves and predictions, and the audits of these.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FoundRows {
+    /// The rows.
+    pub rows: Vec<TrialResult>,
+    /// Their audits.
+    pub audits: Vec<RecordedAudit>,
+}
+
+/// What is to be run again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReopenedTrials {
+    /// Trials that have no rows any more.
+    pub trials: Vec<TrialKey>,
+    /// Trials whose audits are due, with the processes that computed their rows.
+    pub audits: Vec<(TrialKey, WorkerId)>,
 }

@@ -9,12 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::error::StoreError;
+use super::sql::FindUnreferenced;
 use super::traits::{ReferencedBlobs, StoreWriter};
-use super::writes::{StoreWrite, WriteOutput};
+use super::writes::{PendingWrite, StoreWrite, WriteWithOutput};
 use crate::failpoint;
-
-/// Called with what became of a write.
-pub type WriteCallback = Box<dyn FnOnce(Result<WriteOutput, StoreError>) + Send>;
 
 /// Most writes in one transaction: bounds the time to an answer.
 const MAX_WRITES_PER_COMMIT: usize = 64;
@@ -28,9 +26,67 @@ const RETRY_WINDOW: Duration = Duration::from_secs(30);
 /// Hands writes to the writer's thread.
 #[derive(Clone)]
 pub struct WriterHandle {
-    queue: SyncSender<(StoreWrite, WriteCallback)>,
+    queue: SyncSender<WriterJob>,
     queue_len: Arc<AtomicUsize>,
     metrics: Arc<WriterMetrics>,
+}
+
+/// Files that were deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeletedFiles {
+    /// How many they were.
+    pub files: u64,
+    /// How many bytes they had.
+    pub bytes: u64,
+}
+
+/// What the writer is to do.
+enum WriterJob {
+    /// Commit a write, together with others.
+    Commit(Box<dyn QueuedWrite>),
+    /// Delete those of these files that nothing names, between transactions.
+    DeleteUnreferenced {
+        hashes: Vec<[u8; 32]>,
+        answer: Box<dyn FnOnce(Result<DeletedFiles, StoreError>) + Send>,
+    },
+}
+
+impl WriterJob {
+    /// Ends a job that is not done.
+    fn fail(self, error: StoreError) {
+        match self {
+            Self::Commit(write) => write.answer(Err(error)),
+            Self::DeleteUnreferenced { answer, .. } => answer(Err(error)),
+        }
+    }
+}
+
+/// A write whose sender waits for what becomes of it.
+trait QueuedWrite: Send {
+    fn pending(&mut self) -> &mut dyn PendingWrite;
+
+    /// Tells the sender that the write is durable, or why not.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct WriteWithAnswer<W: StoreWrite, F> {
+    write: WriteWithOutput<W>,
+    answer: F,
+}
+
+impl<W, F> QueuedWrite for WriteWithAnswer<W, F>
+where
+    W: StoreWrite,
+    F: FnOnce(Result<W::Output, StoreError>) + Send,
+{
+    fn pending(&mut self) -> &mut dyn PendingWrite {
+        &mut self.write
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { write, answer } = *self;
+        answer(committed.and_then(|()| write.into_output()));
+    }
 }
 
 /// How the writer is doing.
@@ -93,19 +149,17 @@ impl WriterMetrics {
     fn record_commit(
         &self,
         started: Instant,
-        writes: &[&StoreWrite],
+        writes: usize,
+        has_results: bool,
         failure: Option<&StoreError>,
     ) {
         self.seconds.observe(started.elapsed().as_secs_f64());
         match failure {
-            None => _ = self.writes.inc_by(writes.len() as u64),
+            None => _ = self.writes.inc_by(writes as u64),
             Some(_) => _ = self.failures.inc(),
         }
 
-        if writes
-            .iter()
-            .any(|write| matches!(write, StoreWrite::StoreResults(_)))
-        {
+        if has_results {
             let mut trouble = self
                 .last_failure
                 .lock()
@@ -157,11 +211,35 @@ impl WriterHandle {
         self.queue_len.load(Ordering::Relaxed) < MAX_QUEUED_FOR_RESULTS
     }
 
-    /// Queues a write; `answer` is called by the writer's loop once it is durable, or has failed.
-    pub fn enqueue_write(&self, write: StoreWrite, answer: WriteCallback) {
+    /// Queues a write; the writer's loop calls `answer` with its output once it is durable, or with why it is not.
+    pub fn enqueue_write<W: StoreWrite>(
+        &self,
+        write: W,
+        answer: impl FnOnce(Result<W::Output, StoreError>) + Send + 'static,
+    ) {
+        let write = WriteWithOutput::new(write);
+        self.enqueue_job(WriterJob::Commit(Box::new(WriteWithAnswer {
+            write,
+            answer,
+        })));
+    }
+
+    /// Queues the deletion of those of these files that neither a sweep nor a trial names by then. Nothing is written meanwhile.
+    pub fn enqueue_deletion(
+        &self,
+        hashes: Vec<[u8; 32]>,
+        answer: impl FnOnce(Result<DeletedFiles, StoreError>) + Send + 'static,
+    ) {
+        let answer = Box::new(answer);
+        self.enqueue_job(WriterJob::DeleteUnreferenced { hashes, answer });
+    }
+
+    fn enqueue_job(&self, job: WriterJob) {
         self.queue_len.fetch_add(1, Ordering::Relaxed);
-        if let Err(gone) = self.queue.send((write, answer)) {
-            (gone.0.1)(Err(StoreError::Failed("the writer has stopped".into())));
+        if let Err(unsent) = self.queue.send(job) {
+            unsent
+                .0
+                .fail(StoreError::Failed("the writer has stopped".into()));
         }
     }
 }
@@ -173,12 +251,19 @@ struct MeteredWriter {
 }
 
 impl MeteredWriter {
-    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
+    fn commit_writes(&mut self, writes: &mut [&mut dyn PendingWrite]) -> Result<(), StoreError> {
         let started = Instant::now();
-        let written = self.writer.commit_writes(writes);
+        let has_results = writes.iter().any(|write| write.holds_results());
+        let committed = self.writer.commit_writes(writes);
         self.metrics
-            .record_commit(started, writes, written.as_ref().err());
-        written
+            .record_commit(started, writes.len(), has_results, committed.as_ref().err());
+        committed
+    }
+
+    fn commit_group(&mut self, group: &mut [Box<dyn QueuedWrite>]) -> Result<(), StoreError> {
+        let mut writes: Vec<&mut dyn PendingWrite> =
+            group.iter_mut().map(|write| write.pending()).collect();
+        self.commit_writes(&mut writes)
     }
 }
 
@@ -187,9 +272,9 @@ pub struct WriterLoop {
     writer: MeteredWriter,
     /// Only here are files looked for by whoever names them and taken away when nothing does, one after the other.
     blobs: Box<dyn ReferencedBlobs>,
-    queue: Receiver<(StoreWrite, WriteCallback)>,
-    /// The next write, which stands alone.
-    held_over: Option<(StoreWrite, WriteCallback)>,
+    queue: Receiver<WriterJob>,
+    /// The next job, which stands alone.
+    held_over: Option<WriterJob>,
     /// How many wait.
     queue_len: Arc<AtomicUsize>,
 }
@@ -198,30 +283,41 @@ impl WriterLoop {
     /// Runs until the last handle is gone.
     pub fn run_until_closed(mut self) {
         while let Some(first) = self.held_over.take().or_else(|| self.queue.recv().ok()) {
-            self.commit_group(first);
+            self.run_job(first);
         }
     }
 
     /// Commits what has queued up, as far as one transaction goes, and waits for nothing.
     pub fn commit_queued(&mut self) {
         if let Some(first) = self.held_over.take().or_else(|| self.queue.try_recv().ok()) {
-            self.commit_group(first);
+            self.run_job(first);
+        }
+    }
+
+    fn run_job(&mut self, job: WriterJob) {
+        match job {
+            WriterJob::Commit(first) => {
+                let group = self.take_group(first);
+                self.queue_len.fetch_sub(group.len(), Ordering::Relaxed);
+                self.commit_group(group);
+            }
+            WriterJob::DeleteUnreferenced { hashes, answer } => {
+                self.queue_len.fetch_sub(1, Ordering::Relaxed);
+                answer(self.delete_unreferenced(hashes));
+            }
         }
     }
 
     /// A write and what has queued up behind it, as far as one transaction goes.
-    fn take_group(
-        &mut self,
-        first: (StoreWrite, WriteCallback),
-    ) -> Vec<(StoreWrite, WriteCallback)> {
+    fn take_group(&mut self, first: Box<dyn QueuedWrite>) -> Vec<Box<dyn QueuedWrite>> {
         let mut group = vec![first];
-        while !must_stand_alone(&group[0].0) && group.len() < MAX_WRITES_PER_COMMIT {
+        while group.len() < MAX_WRITES_PER_COMMIT {
             match self.queue.try_recv() {
-                Ok(next) if must_stand_alone(&next.0) => {
-                    self.held_over = Some(next);
+                Ok(WriterJob::Commit(next)) => group.push(next),
+                Ok(job @ WriterJob::DeleteUnreferenced { .. }) => {
+                    self.held_over = Some(job);
                     break;
                 }
-                Ok(next) => group.push(next),
                 Err(_) => break,
             }
         }
@@ -230,24 +326,18 @@ impl WriterLoop {
     }
 
     /// Writes whose files have arrived; the others get their errors.
-    fn reject_missing_blobs(
-        &self,
-        group: Vec<(StoreWrite, WriteCallback)>,
-    ) -> Vec<(StoreWrite, WriteCallback)> {
+    fn reject_missing_blobs(&self, group: Vec<Box<dyn QueuedWrite>>) -> Vec<Box<dyn QueuedWrite>> {
         let mut admitted = Vec::new();
-        for (write, answer) in group {
-            match write
-                .named_files()
-                .into_iter()
-                .find(|hash| !self.blobs.has_blob(hash))
-            {
-                None => admitted.push((write, answer)),
+        for mut write in group {
+            let named = write.pending().named_files();
+            match named.into_iter().find(|hash| !self.blobs.has_blob(hash)) {
+                None => admitted.push(write),
                 Some(hash) => {
                     let message = format!(
                         "the file {} that is named is not here: send it first",
                         hex::encode(hash)
                     );
-                    answer(Err(StoreError::BlobMissing(message)));
+                    write.answer(Err(StoreError::BlobMissing(message)));
                 }
             }
         }
@@ -255,94 +345,74 @@ impl WriterLoop {
         admitted
     }
 
-    /// Takes away files that nothing names: until it returns, nothing can be stored that does.
-    fn delete_unreferenced(&self, hashes: &[[u8; 32]]) -> WriteOutput {
-        let mut files = 0;
-        let mut bytes = 0;
+    /// Deletes files that nothing names: until it returns, nothing can be stored that does.
+    fn delete_unreferenced(&mut self, hashes: Vec<[u8; 32]>) -> Result<DeletedFiles, StoreError> {
+        let mut search = WriteWithOutput::new(FindUnreferenced(hashes));
+        self.writer.commit_writes(&mut [&mut search])?;
+        let mut deleted = DeletedFiles::default();
 
-        for hash in hashes {
-            match self.blobs.remove_unreserved(hash) {
+        for hash in search.into_output()? {
+            match self.blobs.remove_unreserved(&hash) {
                 Ok(None) => {}
-                Ok(Some(size)) => (files, bytes) = (files + 1, bytes + size),
+                Ok(Some(size)) => {
+                    deleted.files += 1;
+                    deleted.bytes += size;
+                }
                 Err(error) => {
-                    tracing::warn!(%error, file = hex::encode(hash), "a file that nothing names could not be removed")
+                    tracing::warn!(%error, file = to_hex(&hash), "a file that nothing names could not be removed")
                 }
             }
         }
 
-        WriteOutput::Deleted(files, bytes)
+        Ok(deleted)
     }
 
-    fn commit_group(&mut self, first: (StoreWrite, WriteCallback)) {
-        let group = self.take_group(first);
-        self.queue_len.fetch_sub(group.len(), Ordering::Relaxed);
-        let group = self.reject_missing_blobs(group);
+    fn commit_group(&mut self, group: Vec<Box<dyn QueuedWrite>>) {
+        let mut group = self.reject_missing_blobs(group);
         if group.is_empty() {
             return;
         }
 
-        let (writes, answers): (Vec<StoreWrite>, Vec<WriteCallback>) = group.into_iter().unzip();
-        let results = writes
-            .iter()
-            .any(|write| matches!(write, StoreWrite::StoreResults(_)));
-        if results {
+        let has_results = group
+            .iter_mut()
+            .any(|write| write.pending().holds_results());
+        if has_results {
             failpoint::reach(failpoint::BEFORE_COMMIT);
         }
 
-        let committed = self
-            .writer
-            .commit_writes(&writes.iter().collect::<Vec<_>>());
+        let committed = self.writer.commit_group(&mut group);
 
-        if results {
+        if has_results {
             failpoint::reach(failpoint::AFTER_COMMIT);
         }
 
         match committed {
-            Ok(written) => {
-                for (answer, written) in answers.into_iter().zip(written) {
-                    answer(Ok(match written {
-                        WriteOutput::Unreferenced(hashes) => self.delete_unreferenced(&hashes),
-                        written => written,
-                    }));
-                }
+            Err(StoreError::Failed(_) | StoreError::Damaged(_)) if group.len() > 1 => {
+                commit_one_by_one(&mut self.writer, group)
             }
-            Err(StoreError::Failed(_) | StoreError::Damaged(_)) if writes.len() > 1 => {
-                commit_one_by_one(&mut self.writer, &writes, answers)
-            }
-            Err(error) => answers
+            committed => group
                 .into_iter()
-                .for_each(|answer| answer(Err(error.clone()))),
+                .for_each(|write| write.answer(committed.clone())),
         }
     }
 }
 
-/// Files are looked for and removed between transactions.
-fn must_stand_alone(write: &StoreWrite) -> bool {
-    matches!(write, StoreWrite::FindUnreferenced(_))
-}
-
 /// After a failure of the whole group, so that one bad write does not fail its neighbours. What fails whatever is written
 /// is not tried again for each.
-fn commit_one_by_one(
-    writer: &mut MeteredWriter,
-    writes: &[StoreWrite],
-    answers: Vec<WriteCallback>,
-) {
+fn commit_one_by_one(writer: &mut MeteredWriter, group: Vec<Box<dyn QueuedWrite>>) {
     let mut cut_off: Option<StoreError> = None;
-    for (write, answer) in writes.iter().zip(answers) {
-        let written = match &cut_off {
+    for mut write in group {
+        let committed = match &cut_off {
             Some(error) => Err(error.clone()),
-            None => writer
-                .commit_writes(&[write])
-                .map(|mut written| written.remove(0)),
+            None => writer.commit_writes(&mut [write.pending()]),
         };
-        cut_off = written
+        cut_off = committed
             .as_ref()
             .err()
             .filter(|e| is_fatal_to_all(e))
             .cloned();
 
-        answer(written);
+        write.answer(committed);
     }
 }
 
@@ -353,3 +423,6 @@ fn is_fatal_to_all(error: &StoreError) -> bool {
         StoreError::Disconnected(_) | StoreError::Deposed(_) | StoreError::FileGone(_)
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,9 @@ use ergodic_common::TrialKey;
 use ergodic_common::ids::Fence;
 
 use crate::core::quarantine::TrialIndex;
-use crate::core::stored_row::StoredRow;
 use crate::core::{Core, CoreTime, Effect, GiveUpReversal, GivenUpTrial, Sweep, Worker};
 use crate::records::{Finding, LeaseRow};
+use crate::stored_row::StoredRow;
 
 /// Results that a worker may have finished and not delivered when it crashes.
 pub(crate) const MAX_UNDELIVERED: usize = 64;

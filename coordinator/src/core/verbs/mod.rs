@@ -7,5 +7,5 @@ pub(crate) mod tick;
 mod user;
 mod workers;
 
-pub use results::{Admission, CommitOutcome};
+pub use results::Admission;
 pub use workers::JoiningWorker;

@@ -7,27 +7,11 @@ use ergodic_common::{Spec, TrialKey};
 
 use crate::core::quarantine::TrialIndex;
 use crate::core::state::LeaseState;
-use crate::core::stored_row::StoredRow;
 use crate::core::sweep::Sweep;
 use crate::core::{Core, CoreTime, Effect};
 use crate::records::{Finding, RecordedAudit};
-
-/// What the store did with a batch.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct CommitOutcome {
-    /// Stored rows: trial, outcome, main metric, seconds.
-    pub stored: Vec<StoredRow>,
-    /// Trials that had a row already.
-    pub already_stored: Vec<TrialKey>,
-    /// How many of these differed.
-    pub mismatches: u64,
-    /// Whether the lease was over, so that rows were only compared.
-    pub fenced: bool,
-    /// Stored trials whose audits are due.
-    pub audits_due: Vec<TrialKey>,
-    /// Rows that were there already, and were audited by the batch.
-    pub audited: Vec<(StoredRow, Finding)>,
-}
+use crate::result_batch::CommitOutcome;
+use crate::stored_row::StoredRow;
 
 /// The fence of what is under no lease: leases are numbered from 1 on.
 pub(crate) const NO_LEASE: Fence = Fence { lease: 0, epoch: 0 };
@@ -155,10 +139,11 @@ impl Core {
             return Vec::new();
         };
 
-        let compared = (committed.already_stored.len() - committed.audited.len()) as u64;
-        sweep
-            .tallies
-            .count_batch(compared, committed.mismatches, committed.fenced);
+        sweep.tallies.count_batch(
+            committed.compared_count(),
+            committed.differing_count(),
+            committed.fenced,
+        );
         let mut done: Vec<TrialIndex> = committed
             .stored
             .iter()

@@ -7,10 +7,10 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
 use crate::core::effects::Steering;
-use crate::core::stored_row::StoredRow;
 use crate::core::sweep::{Sweep, UnreadableSweep};
 use crate::core::{Core, CoreTime, Effect, SweepChange};
 use crate::records::{Finding, SweepState, WorkerId};
+use crate::stored_row::StoredRow;
 
 impl Core {
     /// A sweep is there, new or from the store; `rows` are the trials that have a row, in any order.

@@ -4,24 +4,28 @@ use std::sync::Arc;
 
 use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::{Spec, TrialKey, TrialResult};
+use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::{
-    Core, GiveUpReversal, GivenUpTrial, JoiningWorker, Steering, StoredRow, Sweep, SweepChange,
-};
-use crate::records::{LeaseRow, RecordedAudit, SweepRow, WorkerId};
+use crate::core::{Core, Effect, JoiningWorker, Steering, StoredRow, Sweep};
+use crate::records::{SweepRow, WorkerId};
+use crate::result_batch::{CommitOutcome, ResultBatch};
 use crate::server::checkpoints::IncomingCheckpoint;
 use crate::server::engine::Engine;
 use crate::server::limits::Permit;
-use crate::store::{
-    ClearedRows, CommitReport, RedoneTrial, ReusingSweep, StoreError, SuccessorSweep,
-};
+use crate::store::writer::DeletedFiles;
+use crate::store::{ClearedRows, ReusingSweep, StoreError, SuccessorSweep};
 
 /// Messages to a worker.
 pub type SessionSender = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
+
+/// Receives what became of a user's change, once that is known.
+pub type ChangeReply = oneshot::Sender<Result<(), UserError>>;
+
+/// Receives what the store answered.
+pub type StoreReply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// Everything that can wake the loop.
 pub enum EngineEvent {
@@ -29,8 +33,8 @@ pub enum EngineEvent {
     Worker(WorkerEvent),
     /// A user, or the server itself, wants something changed.
     User(UserEvent),
-    /// The store, or the folder of checkpoints, has dealt with something.
-    Store(StoreEvent),
+    /// A write is durable, or has failed: what follows from that.
+    Persisted(Box<dyn FnOnce(&mut Engine) -> Vec<Effect> + Send>),
     /// A question about the core's state.
     Query(Box<dyn FnOnce(&Core) + Send>),
     /// Time passed.
@@ -41,124 +45,154 @@ pub enum EngineEvent {
 
 /// Events of workers.
 pub enum WorkerEvent {
-    /// A worker opened a session. The reply is the session's number.
-    WorkerJoined(JoiningWorker, SessionSender, oneshot::Sender<u64>),
-    /// The session of this number ended.
-    SessionEnded(WorkerId, u64),
-    /// A message of a session, with the permit for its bytes until it is handled.
-    MessageReceived(WorkerId, WorkerMessage, Permit),
+    /// A worker opened a session.
+    Joined {
+        /// Who it is, and what it holds.
+        joining: JoiningWorker,
+        /// Takes what is sent to it.
+        outbox: SessionSender,
+        /// Receives the session's number.
+        reply: oneshot::Sender<u64>,
+    },
+    /// A session ended.
+    SessionEnded {
+        /// The worker.
+        worker: WorkerId,
+        /// The session's number.
+        session: u64,
+    },
+    /// A message of a session.
+    MessageReceived {
+        /// The worker.
+        worker: WorkerId,
+        /// What it says.
+        message: WorkerMessage,
+        /// The permit for its bytes until it is handled.
+        permit: Permit,
+    },
     /// A batch of results.
-    BatchReceived(Box<IncomingBatch>),
+    ResultsReceived {
+        /// The results.
+        batch: Box<ResultBatch>,
+        /// The permit for their bytes until they are stored.
+        permit: Permit,
+        /// Receives what the store did with them, or why they were refused.
+        reply: oneshot::Sender<Result<CommitOutcome, BatchRefusal>>,
+    },
     /// A checkpoint that has arrived whole.
     CheckpointReceived(Box<IncomingCheckpoint>),
+    /// A trial's checkpoint is at its path.
+    CheckpointStored {
+        /// Number of the sweep.
+        sweep: i64,
+        /// The trial.
+        key: TrialKey,
+        /// After how many steps it was taken.
+        steps: u64,
+    },
 }
 
 /// Changes that users want. Each reply is sent once the change is durable, or has failed.
 pub enum UserEvent {
-    /// Store a new sweep. The reply is its number.
-    Launch(
-        Box<SweepRow>,
-        Arc<Spec>,
-        oneshot::Sender<Result<i64, StoreError>>,
-    ),
+    /// Store a new sweep.
+    Launch {
+        /// The sweep.
+        row: Box<SweepRow>,
+        /// What its file means.
+        spec: Arc<Spec>,
+        /// Receives its number.
+        reply: StoreReply<i64>,
+    },
     /// Steer a sweep.
-    Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
-    /// Give a sweep a file that asks for more repeats of its cells (the second one) in place of the first one.
-    Extend(
-        i64,
-        Box<SpecSource>,
-        Box<SpecSource>,
-        Arc<Spec>,
-        oneshot::Sender<Result<(), UserError>>,
-    ),
-    /// Store a new sweep with the rows of another one. The reply is its number.
-    InsertSuccessor(
-        Box<SuccessorSweep>,
-        oneshot::Sender<Result<i64, StoreError>>,
-    ),
-    /// Store a new sweep with copies of rows of others. The reply is its number, and how many rows were copied.
-    InsertReusing(
-        Box<ReusingSweep>,
-        oneshot::Sender<Result<(i64, u64), StoreError>>,
-    ),
-    /// Begin with a sweep that is stored, and has these rows.
-    AddStoredSweep(Box<Sweep>, Vec<StoredRow>, oneshot::Sender<()>),
+    Steer {
+        /// Number of the sweep.
+        sweep: i64,
+        /// What is asked for.
+        steering: Steering,
+        /// Receives the outcome.
+        reply: ChangeReply,
+    },
+    /// Give a sweep a file that asks for more repeats of its cells.
+    Extend {
+        /// Number of the sweep.
+        sweep: i64,
+        /// The file that it has, unless it was changed meanwhile.
+        from: Box<SpecSource>,
+        /// The file that it gets.
+        to: Box<SpecSource>,
+        /// What the new file means.
+        spec: Arc<Spec>,
+        /// Receives the outcome.
+        reply: ChangeReply,
+    },
+    /// Store a new sweep with the rows of another one.
+    InsertSuccessor {
+        /// The sweep.
+        successor: Box<SuccessorSweep>,
+        /// Receives its number.
+        reply: StoreReply<i64>,
+    },
+    /// Store a new sweep with copies of rows of others.
+    InsertReusing {
+        /// The sweep.
+        reusing: Box<ReusingSweep>,
+        /// Receives its number, and how many rows were copied.
+        reply: StoreReply<(i64, u64)>,
+    },
+    /// Begin with a sweep that is stored.
+    AddStoredSweep {
+        /// The sweep.
+        sweep: Box<Sweep>,
+        /// Its rows.
+        rows: Vec<StoredRow>,
+        /// Receives a signal once the core has it.
+        reply: oneshot::Sender<()>,
+    },
     /// Remove a sweep.
-    Remove(i64, oneshot::Sender<Result<(), UserError>>),
+    Remove {
+        /// Number of the sweep.
+        sweep: i64,
+        /// Receives the outcome.
+        reply: ChangeReply,
+    },
     /// Clear some of a removed sweep's rows.
-    ClearRows(i64, oneshot::Sender<Result<ClearedRows, StoreError>>),
-    /// Delete files that nothing names, as far as is known. The reply is how many were deleted, and their bytes.
-    DeleteUnreferenced(
-        Vec<[u8; 32]>,
-        oneshot::Sender<Result<(u64, u64), StoreError>>,
-    ),
+    ClearRows {
+        /// Number of the sweep.
+        sweep: i64,
+        /// Receives what was cleared.
+        reply: StoreReply<ClearedRows>,
+    },
+    /// Delete files that nothing names, as far as is known.
+    DeleteUnreferenced {
+        /// Hashes of the files.
+        hashes: Vec<[u8; 32]>,
+        /// Receives what was deleted.
+        reply: StoreReply<DeletedFiles>,
+    },
     /// Run trials of a sweep once more, because files that their rows name are lost.
-    Redo(i64, Vec<TrialKey>, oneshot::Sender<Result<(), UserError>>),
+    Redo {
+        /// Number of the sweep.
+        sweep: i64,
+        /// The trials.
+        keys: Vec<TrialKey>,
+        /// Receives the outcome.
+        reply: ChangeReply,
+    },
     /// Find out whether the store takes a write.
-    CheckWritable(oneshot::Sender<Result<(), StoreError>>),
+    CheckWritable {
+        /// Receives whether it does.
+        reply: StoreReply<()>,
+    },
 }
 
-/// Writes that the store has dealt with, each with the reply that is due, if one is.
-pub enum StoreEvent {
-    /// A new sweep is stored, under the number in its row.
-    Launched(
-        Box<SweepRow>,
-        Arc<Spec>,
-        oneshot::Sender<Result<i64, StoreError>>,
-    ),
-    /// A batch was stored or compared, or could not be.
-    BatchCommitted(Box<IncomingBatch>, Result<CommitReport, StoreError>),
-    /// A lease is durable and may be sent, or is not.
-    LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
-    /// A trial was given up: whether the store gave it that row.
-    GiveUpStored(GivenUpTrial, Result<bool, StoreError>),
-    /// A give-up was taken back: what is to be run again, if it was stored.
-    GiveUpReverted(GiveUpReversal, Result<ReopenedTrials, StoreError>),
-    /// Rows that the core did not know.
-    RowsLookedUp(i64, Result<FoundRows, StoreError>),
-    /// A change of leases or state is not durable.
-    WriteFailed(StoreError),
-    /// A trial's checkpoint is at its path, taken after so many steps.
-    CheckpointStored(i64, TrialKey, u64),
-    /// A change of a sweep's state or share is durable, or is not.
-    Steered(
-        i64,
-        SweepChange,
-        Result<(), StoreError>,
-        oneshot::Sender<Result<(), UserError>>,
-    ),
-    /// A sweep's failed trials have no rows any more, or still have them.
-    Retried(
-        i64,
-        Result<ReopenedTrials, StoreError>,
-        oneshot::Sender<Result<(), UserError>>,
-    ),
-    /// A sweep has another file, if the answer is yes.
-    Extended(
-        i64,
-        SpecSource,
-        Arc<Spec>,
-        Result<bool, StoreError>,
-        oneshot::Sender<Result<(), UserError>>,
-    ),
-    /// A successor is stored, and its predecessor, of this number, has ended.
-    SuccessorInserted(
-        i64,
-        Result<i64, StoreError>,
-        oneshot::Sender<Result<i64, StoreError>>,
-    ),
-    /// A sweep is removed, or still there.
-    Removed(
-        i64,
-        Result<(), StoreError>,
-        oneshot::Sender<Result<(), UserError>>,
-    ),
-    /// Trials are to be run once more, or are not.
-    Redone(
-        i64,
-        Result<Vec<RedoneTrial>, StoreError>,
-        oneshot::Sender<Result<(), UserError>>,
-    ),
+impl EngineEvent {
+    /// Whether what clients see may have changed by it.
+    pub(crate) fn is_change(&self) -> bool {
+        !matches!(
+            self,
+            Self::Query(_) | Self::User(UserEvent::CheckWritable { .. }) | Self::Tick
+        )
+    }
 }
 
 impl From<WorkerEvent> for EngineEvent {
@@ -173,48 +207,38 @@ impl From<UserEvent> for EngineEvent {
     }
 }
 
-impl From<StoreEvent> for EngineEvent {
-    fn from(event: StoreEvent) -> Self {
-        Self::Store(event)
-    }
-}
-
-/// Rows, and audits of these.
-pub type FoundRows = (Vec<TrialResult>, Vec<RecordedAudit>);
-
-/// Trials, and audits with the processes whose rows they are of.
-pub type ReopenedTrials = (Vec<TrialKey>, Vec<(TrialKey, WorkerId)>);
-
 /// What a worker can say.
 pub enum WorkerMessage {
-    /// A sign of life: trials that run, with the numbers of their leases; how many are queued; and the leases it holds.
-    Heartbeat(Vec<(u64, TrialKey)>, u64, Vec<Fence>),
-    /// A request for a lease for so many idle slots.
-    RequestWork(u32),
-    /// A lease is given back, with a reason if the worker cannot work on that sweep.
-    Release(Fence, String),
+    /// A sign of life.
+    Heartbeat {
+        /// Trials that run, with the numbers of their leases.
+        running: Vec<(u64, TrialKey)>,
+        /// How many trials are queued.
+        queued: u64,
+        /// The leases that it holds.
+        held: Vec<Fence>,
+    },
+    /// A request for a lease.
+    RequestWork {
+        /// How many slots have nothing to do.
+        idle_slots: u32,
+    },
+    /// A lease is given back.
+    Release {
+        /// The lease.
+        fence: Fence,
+        /// Why the worker cannot work on that sweep; empty if it can.
+        why: String,
+    },
     /// Trials of a lease that were not begun are given back.
-    Retracted(Fence, Vec<TrialKey>),
+    Retracted {
+        /// The lease.
+        fence: Fence,
+        /// The trials.
+        keys: Vec<TrialKey>,
+    },
     /// The worker leaves.
     Goodbye,
-}
-
-/// A batch on its way to the store.
-pub struct IncomingBatch {
-    /// The sender.
-    pub worker: WorkerId,
-    /// The lease under which it is sent.
-    pub fence: Fence,
-    /// The number of the sweep that the results are of.
-    pub sweep: i64,
-    /// The results, until the store has them.
-    pub results: Vec<TrialResult>,
-    /// What the core keeps of the results.
-    pub rows: Vec<StoredRow>,
-    /// The permit for its bytes until it is stored.
-    pub permit: Permit,
-    /// Receives what the store did with it, or why it was refused.
-    pub reply: oneshot::Sender<Result<CommitReport, BatchRefusal>>,
 }
 
 /// Why a batch was not taken.

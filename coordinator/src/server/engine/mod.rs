@@ -14,16 +14,16 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 pub use events::{
-    BatchRefusal, EngineEvent, EngineHandle, EngineQueue, EngineStopped, FoundRows, IncomingBatch,
-    ReopenedTrials, SessionSender, StoreEvent, UserEvent, WorkerEvent, WorkerMessage,
+    BatchRefusal, ChangeReply, EngineEvent, EngineHandle, EngineQueue, EngineStopped,
+    SessionSender, StoreReply, UserEvent, WorkerEvent, WorkerMessage,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::checkpoints::CheckpointWriter;
 use crate::core::{Core, CoreTime, Effect};
 use crate::records::WorkerId;
-use crate::store::StoreWrite;
 use crate::store::writer::WriterHandle;
+use crate::store::{EndLeases, ShrinkLease};
 use crate::throttled_log::ThrottledLog;
 
 /// The event loop and what it owns.
@@ -77,17 +77,11 @@ impl Engine {
     /// Runs until the event [`EngineEvent::Stop`].
     pub async fn run_until_stopped(mut self) {
         while let Some(event) = self.queue.recv().await {
-            let is_change = !matches!(
-                event,
-                EngineEvent::Query(_)
-                    | EngineEvent::User(UserEvent::CheckWritable(_))
-                    | EngineEvent::Tick
-            );
-
             if matches!(event, EngineEvent::Stop) {
                 return;
             }
 
+            let is_change = event.is_change();
             let effects = self.handle_event(event);
             for effect in effects {
                 self.apply_effect(effect);
@@ -104,118 +98,31 @@ impl Engine {
     }
 
     fn handle_event(&mut self, event: EngineEvent) -> Vec<Effect> {
-        let now = self.current_time();
         match event {
-            EngineEvent::Worker(event) => self.handle_worker_event(event, now),
-            EngineEvent::User(event) => self.handle_user_event(event, now),
-            EngineEvent::Store(event) => self.handle_store_event(event, now),
+            EngineEvent::Worker(event) => self.handle_worker_event(event),
+            EngineEvent::User(event) => self.handle_user_event(event),
+            EngineEvent::Persisted(follow_up) => follow_up(self),
             EngineEvent::Query(question) => {
                 question(&self.core);
                 Vec::new()
             }
-            EngineEvent::Tick => self.core.on_tick(now),
+            EngineEvent::Tick => self.core.on_tick(self.current_time()),
             EngineEvent::Stop => Vec::new(),
-        }
-    }
-
-    fn handle_worker_event(&mut self, event: WorkerEvent, now: CoreTime) -> Vec<Effect> {
-        match event {
-            WorkerEvent::WorkerJoined(joining, outbox, reply) => {
-                self.join_worker(joining, outbox, reply, now)
-            }
-            WorkerEvent::SessionEnded(worker, session) => self.end_session(&worker, session),
-            WorkerEvent::MessageReceived(worker, message, permit) => {
-                drop(permit);
-                self.handle_worker_message(&worker, message, now)
-            }
-            WorkerEvent::BatchReceived(batch) => self.store_batch(batch),
-            WorkerEvent::CheckpointReceived(incoming) => {
-                self.checkpoint_writer
-                    .store_checkpoint(&self.core, incoming);
-                Vec::new()
-            }
-        }
-    }
-
-    fn handle_user_event(&mut self, event: UserEvent, now: CoreTime) -> Vec<Effect> {
-        match event {
-            UserEvent::Launch(row, spec, reply) => self.store_sweep(row, spec, reply),
-            UserEvent::Steer(sweep, steering, reply) => self.store_steering(sweep, steering, reply),
-            UserEvent::Extend(sweep, from, to, spec, reply) => {
-                self.store_extension(sweep, *from, *to, spec, reply)
-            }
-            UserEvent::InsertSuccessor(successor, reply) => self.store_successor(successor, reply),
-            UserEvent::InsertReusing(reusing, reply) => self.store_reusing_sweep(reusing, reply),
-            UserEvent::AddStoredSweep(sweep, rows, reply) => {
-                let effects = self.core.on_sweep_added(*sweep, rows, now);
-                let _ = reply.send(());
-                effects
-            }
-            UserEvent::Remove(sweep, reply) => self.store_removal(sweep, reply),
-            UserEvent::ClearRows(sweep, reply) => self.clear_removed_rows(sweep, reply),
-            UserEvent::DeleteUnreferenced(hashes, reply) => self.delete_unreferenced(hashes, reply),
-            UserEvent::Redo(sweep, keys, reply) => self.store_redo(sweep, keys, reply),
-            UserEvent::CheckWritable(reply) => self.check_store_writable(reply),
-        }
-    }
-
-    fn handle_store_event(&mut self, event: StoreEvent, now: CoreTime) -> Vec<Effect> {
-        match event {
-            StoreEvent::Launched(row, spec, reply) => self.on_sweep_stored(*row, spec, reply, now),
-            StoreEvent::BatchCommitted(batch, result) => {
-                self.on_batch_committed(*batch, result, now)
-            }
-            StoreEvent::LeaseStored(lease, sweep, keys, stored) => {
-                self.send_grant(&lease, sweep, &keys, stored)
-            }
-            StoreEvent::GiveUpStored(given_up, stored) => {
-                self.on_give_up_stored(given_up, stored, now)
-            }
-            StoreEvent::GiveUpReverted(reversal, retried) => {
-                self.on_give_up_reverted(reversal, retried, now)
-            }
-            StoreEvent::RowsLookedUp(sweep, found) => self.on_rows_looked_up(sweep, found, now),
-            StoreEvent::WriteFailed(error) => {
-                self.throttled_log
-                    .report_error("a change of leases or state could not be stored", &error);
-                Vec::new()
-            }
-            StoreEvent::CheckpointStored(sweep, key, steps) => {
-                self.core.on_checkpoint_stored(sweep, key, steps)
-            }
-            StoreEvent::Steered(sweep, change, stored, reply) => {
-                self.on_steering_stored(sweep, change, stored, reply, now)
-            }
-            StoreEvent::Retried(sweep, retried, reply) => {
-                self.on_retry_stored(sweep, retried, reply, now)
-            }
-            StoreEvent::Extended(sweep, to, spec, stored, reply) => {
-                self.on_extension_stored(sweep, to, spec, stored, reply, now)
-            }
-            StoreEvent::SuccessorInserted(from, stored, reply) => {
-                self.on_successor_stored(from, stored, reply, now)
-            }
-            StoreEvent::Removed(sweep, removed, reply) => {
-                self.on_removal_stored(sweep, removed, reply)
-            }
-            StoreEvent::Redone(sweep, redone, reply) => {
-                self.on_redo_stored(sweep, redone, reply, now)
-            }
         }
     }
 
     fn apply_effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Grant { lease, sweep, keys } => self.store_lease(lease, sweep, keys),
+            Effect::Grant { lease, sweep, keys } => self.grant_lease(lease, sweep, keys),
             Effect::Retract {
                 worker,
                 fence,
                 trials,
             } => self.send_retraction(&worker, fence, trials),
-            Effect::ShrinkLease(lease) => self.persist_write(StoreWrite::ShrinkLease(lease)),
-            Effect::EndLeases(ended) => self.persist_write(StoreWrite::EndLeases(ended)),
+            Effect::ShrinkLease(lease) => self.persist_repairable(ShrinkLease(lease)),
+            Effect::EndLeases(ended) => self.persist_repairable(EndLeases(ended)),
             Effect::SetSweepState(sweep, state) => self.persist_sweep_state(sweep, state),
-            Effect::GiveUp(given_up) => self.store_give_up(given_up),
+            Effect::GiveUp(given_up) => self.give_up_trial(given_up),
             Effect::RevertGiveUp(reversal) => self.revert_give_up(reversal),
             Effect::LookUpRows(sweep, keys) => self.look_up_rows(sweep, keys),
             Effect::DiscardCheckpoints(sweep, keys) => self

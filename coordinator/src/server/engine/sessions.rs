@@ -6,19 +6,51 @@ use ergodic_proto::v1;
 use ergodic_proto::v1::session_response::Message;
 use tokio::sync::oneshot;
 
-use crate::core::{CoreTime, Effect, JoiningWorker};
+use crate::core::{Effect, JoiningWorker};
 use crate::records::LeaseRow;
 use crate::server::convert::fence_to_wire;
-use crate::server::engine::{Engine, SessionSender, StoreEvent, WorkerMessage};
-use crate::store::{StoreError, StoreWrite, WriteOutput};
+use crate::server::engine::{Engine, SessionSender, WorkerEvent, WorkerMessage};
+use crate::store::InsertLease;
 
 impl Engine {
-    pub(crate) fn join_worker(
+    pub(crate) fn handle_worker_event(&mut self, event: WorkerEvent) -> Vec<Effect> {
+        match event {
+            WorkerEvent::Joined {
+                joining,
+                outbox,
+                reply,
+            } => return self.join_worker(joining, outbox, reply),
+            WorkerEvent::SessionEnded { worker, session } => self.end_session(&worker, session),
+            WorkerEvent::MessageReceived {
+                worker,
+                message,
+                permit,
+            } => {
+                drop(permit);
+                return self.handle_worker_message(&worker, message);
+            }
+            WorkerEvent::ResultsReceived {
+                batch,
+                permit,
+                reply,
+            } => self.store_results(*batch, permit, reply),
+            WorkerEvent::CheckpointReceived(incoming) => {
+                self.checkpoint_writer
+                    .store_checkpoint(&self.core, incoming);
+            }
+            WorkerEvent::CheckpointStored { sweep, key, steps } => {
+                return self.core.on_checkpoint_stored(sweep, key, steps);
+            }
+        }
+
+        Vec::new()
+    }
+
+    fn join_worker(
         &mut self,
         joining: JoiningWorker,
         outbox: SessionSender,
         reply: oneshot::Sender<u64>,
-        now: CoreTime,
     ) -> Vec<Effect> {
         self.next_session += 1;
         tracing::info!(
@@ -32,10 +64,10 @@ impl Engine {
             .insert(joining.worker.clone(), (self.next_session, outbox));
         // Welcome goes out before anything that the join brings about.
         let _ = reply.send(self.next_session);
-        self.core.on_worker_joined(joining, now)
+        self.core.on_worker_joined(joining, self.current_time())
     }
 
-    pub(crate) fn end_session(&mut self, worker: &str, session: u64) -> Vec<Effect> {
+    fn end_session(&mut self, worker: &str, session: u64) {
         if self
             .sessions
             .get(worker)
@@ -45,28 +77,28 @@ impl Engine {
             self.sessions.remove(worker);
             self.core.on_session_ended(worker, self.current_time());
         }
-
-        Vec::new()
     }
 
-    pub(crate) fn handle_worker_message(
-        &mut self,
-        worker: &str,
-        message: WorkerMessage,
-        now: CoreTime,
-    ) -> Vec<Effect> {
+    fn handle_worker_message(&mut self, worker: &str, message: WorkerMessage) -> Vec<Effect> {
+        let now = self.current_time();
         match message {
-            WorkerMessage::Heartbeat(running, queued, held) => {
+            WorkerMessage::Heartbeat {
+                running,
+                queued,
+                held,
+            } => {
                 self.core.on_heartbeat(worker, running, queued, &held, now);
                 let renewed = Message::Renewed(v1::Renewed {});
                 self.send_to_worker(worker, renewed);
                 Vec::new()
             }
-            WorkerMessage::RequestWork(idle) => self.core.on_work_requested(worker, idle, now),
-            WorkerMessage::Release(fence, why) => {
+            WorkerMessage::RequestWork { idle_slots } => {
+                self.core.on_work_requested(worker, idle_slots, now)
+            }
+            WorkerMessage::Release { fence, why } => {
                 self.core.on_lease_released(worker, fence, why, now)
             }
-            WorkerMessage::Retracted(fence, keys) => {
+            WorkerMessage::Retracted { fence, keys } => {
                 tracing::debug!(
                     worker,
                     lease = fence.lease,
@@ -83,38 +115,29 @@ impl Engine {
         }
     }
 
-    pub(crate) fn store_lease(&self, lease: LeaseRow, sweep: String, keys: Vec<TrialKey>) {
-        let events = self.events.clone();
-        let row = lease.clone();
-        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events
-                .send(StoreEvent::LeaseStored(lease, sweep, keys, written.map(|_| ())).into());
-        });
+    /// Stores a lease, and then sends it to its worker.
+    pub(crate) fn grant_lease(&self, lease: LeaseRow, sweep: String, keys: Vec<TrialKey>) {
+        self.persist(InsertLease(lease.clone()), move |engine, stored| {
+            if let Err(error) = stored {
+                engine
+                    .throttled_log
+                    .report_error("a lease could not be stored", &error);
+                return engine.core.on_grant_failed(&lease);
+            }
 
-        self.writer
-            .enqueue_write(StoreWrite::InsertLease(row), answer);
+            engine.send_grant(&lease, sweep, &keys);
+            Vec::new()
+        });
     }
 
-    pub(crate) fn send_grant(
-        &mut self,
-        lease: &LeaseRow,
-        sweep: String,
-        keys: &[TrialKey],
-        stored: Result<(), StoreError>,
-    ) -> Vec<Effect> {
-        if let Err(error) = stored {
-            self.throttled_log
-                .report_error("a lease could not be stored", &error);
-            return self.core.on_grant_failed(lease);
-        }
-
+    fn send_grant(&mut self, lease: &LeaseRow, sweep: String, keys: &[TrialKey]) {
         if !self.core.holds_lease(&lease.worker, lease.fence) {
             // It ended while it was being stored: by a cancel, say. A worker whose lease is revoked requests another.
             let revoke = v1::Revoke {
                 fences: vec![fence_to_wire(lease.fence)],
             };
             self.send_to_worker(&lease.worker, Message::Revoke(revoke));
-            return Vec::new();
+            return;
         }
 
         tracing::debug!(
@@ -126,8 +149,6 @@ impl Engine {
 
         let grant = self.build_grant(lease, sweep, keys);
         self.send_to_worker(&lease.worker, Message::Grant(grant));
-
-        Vec::new()
     }
 
     fn build_grant(&self, lease: &LeaseRow, sweep: String, keys: &[TrialKey]) -> v1::Grant {

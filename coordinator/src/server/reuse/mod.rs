@@ -137,9 +137,11 @@ impl SweepApi {
         spec: Arc<Spec>,
     ) -> Result<i64, Status> {
         let (reply, stored) = oneshot::channel();
-        self.0
-            .engine
-            .send_event(UserEvent::Launch(Box::new(row), spec, reply));
+        self.0.engine.send_event(UserEvent::Launch {
+            row: Box::new(row),
+            spec,
+            reply,
+        });
         stored
             .await
             .map_err(|_| stopping_status())?
@@ -153,9 +155,10 @@ impl SweepApi {
     ) -> Result<(i64, u64), Status> {
         let (reply, stored) = oneshot::channel();
         let row = reusing.row.clone();
-        self.0
-            .engine
-            .send_event(UserEvent::InsertReusing(Box::new(reusing), reply));
+        self.0.engine.send_event(UserEvent::InsertReusing {
+            reusing: Box::new(reusing),
+            reply,
+        });
         let stored = stored.await.map_err(|_| stopping_status())?;
         let (number, copied) = stored.map_err(|e| Status::from(store_error(e)))?;
         self.add_stored_sweep(SweepRow { number, ..row }, spec)

@@ -39,9 +39,11 @@ pub(crate) async fn open_session(
     let (outbox, messages) = mpsc::channel(OUTBOX_CAPACITY);
     send_welcome(&context, &outbox).await;
     let (reply, number) = oneshot::channel();
-    context
-        .engine
-        .send_event(WorkerEvent::WorkerJoined(joining, outbox, reply));
+    context.engine.send_event(WorkerEvent::Joined {
+        joining,
+        outbox,
+        reply,
+    });
 
     let session = number
         .await
@@ -53,7 +55,7 @@ pub(crate) async fn open_session(
         }
         context
             .engine
-            .send_event(WorkerEvent::SessionEnded(worker, session));
+            .send_event(WorkerEvent::SessionEnded { worker, session });
 
         drop(permit);
     });
@@ -163,11 +165,11 @@ async fn read_messages(
             return;
         };
         let leaves = matches!(message, WorkerMessage::Goodbye);
-        context.engine.send_event(WorkerEvent::MessageReceived(
-            worker.to_owned(),
+        context.engine.send_event(WorkerEvent::MessageReceived {
+            worker: worker.to_owned(),
             message,
             permit,
-        ));
+        });
 
         if leaves {
             return;
@@ -185,13 +187,15 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
                 .into_iter()
                 .filter_map(|r| Some((r.lease, r.key?.into())))
                 .collect();
-            Some(WorkerMessage::Heartbeat(
+            Some(WorkerMessage::Heartbeat {
                 running,
-                beat.queued,
-                beat.held.iter().map(fence_from_wire).collect(),
-            ))
+                queued: beat.queued,
+                held: beat.held.iter().map(fence_from_wire).collect(),
+            })
         }
-        Request::RequestWork(want) => Some(WorkerMessage::RequestWork(want.idle_slots)),
+        Request::RequestWork(want) => Some(WorkerMessage::RequestWork {
+            idle_slots: want.idle_slots,
+        }),
         Request::Release(release) => {
             let why = release
                 .why
@@ -199,9 +203,8 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
                 .take(1024)
                 .filter(|c| !c.is_control())
                 .collect();
-            release
-                .fence
-                .map(|fence| WorkerMessage::Release(fence_from_wire(&fence), why))
+            let fence = fence_from_wire(&release.fence?);
+            Some(WorkerMessage::Release { fence, why })
         }
         Request::Retracted(yielded) => {
             let keys = yielded.cells.iter().zip(&yielded.repeats);
@@ -211,9 +214,8 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
                     repeat: *repeat,
                 })
                 .collect();
-            yielded
-                .fence
-                .map(|fence| WorkerMessage::Retracted(fence_from_wire(&fence), keys))
+            let fence = fence_from_wire(&yielded.fence?);
+            Some(WorkerMessage::Retracted { fence, keys })
         }
         Request::Goodbye(_) => Some(WorkerMessage::Goodbye),
     }

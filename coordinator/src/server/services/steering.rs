@@ -60,8 +60,12 @@ impl SweepApi {
             "trials whose files are lost are run once more"
         );
         sweep_changes::run_exclusively(&self.0, move |context| async move {
-            sweep_changes::send_and_wait(&context, |reply| UserEvent::Redo(number, lost, reply))
-                .await
+            sweep_changes::send_and_wait(&context, |reply| UserEvent::Redo {
+                sweep: number,
+                keys: lost,
+                reply,
+            })
+            .await
         })
         .await?;
 

@@ -13,14 +13,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::session;
-use crate::core::{MetricPositions, Sweep};
+use crate::core::{CommitOutcome, MetricPositions, Sweep};
+use crate::result_batch::ResultBatch;
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
-use crate::server::engine::{BatchRefusal, IncomingBatch, WorkerEvent};
+use crate::server::engine::{BatchRefusal, WorkerEvent};
 use crate::server::limits::{Permit, ResponseStream};
 use crate::server::services::access::check_grammar_support;
-use crate::store::{CommitReport, StoreError};
+use crate::store::StoreError;
 
 pub(crate) struct WorkerApi(pub(crate) Arc<ServerContext>);
 
@@ -56,14 +57,14 @@ impl WorkerService for WorkerApi {
             .limits
             .result_bytes
             .try_acquire_bytes(request.encoded_len())?;
-        let batch = to_incoming_batch(request, sweep, &spec, permit)?;
-        let report = self.store_batch(batch).await?;
+        let batch = read_result_batch(request, sweep, &spec)?;
+        let outcome = self.store_batch(batch, permit).await?;
 
         Ok(Response::new(v1::CommitResultsResponse {
-            stored: report.stored.len() as u32,
-            duplicates: (report.already_stored.len() as u64 - report.mismatches) as u32,
-            mismatches: (report.mismatches + report.contradicted) as u32,
-            fenced: report.fenced,
+            stored: outcome.stored.len() as u32,
+            duplicates: (outcome.already_stored.len() as u64 - outcome.mismatches) as u32,
+            mismatches: outcome.differing_count() as u32,
+            fenced: outcome.fenced,
         }))
     }
 
@@ -144,32 +145,27 @@ impl WorkerApi {
     }
 
     /// Returns when a batch is stored.
-    async fn store_batch(&self, batch: IncomingBatch) -> Result<CommitReport, Status> {
-        let rows = batch.rows.clone();
-        let weights: Vec<[u8; 32]> = batch
-            .results
-            .iter()
-            .filter_map(|result| result.weights_hash)
-            .collect();
-
+    async fn store_batch(
+        &self,
+        batch: ResultBatch,
+        permit: Permit,
+    ) -> Result<CommitOutcome, Status> {
+        let weights = batch.named_weights();
         let (reply, answered) = oneshot::channel();
-        self.0
-            .engine
-            .send_event(WorkerEvent::BatchReceived(Box::new(IncomingBatch {
-                reply,
-                ..batch
-            })));
+        self.0.engine.send_event(WorkerEvent::ResultsReceived {
+            batch: Box::new(batch),
+            permit,
+            reply,
+        });
 
-        let report = answered
+        let committed = answered
             .await
             .map_err(|_| Status::unavailable("the coordinator is stopping"))?;
         self.0.catalog.blobs.release(&weights);
-        let report = report.map_err(|refusal| self.refusal_status(refusal))?;
-        self.0
-            .metrics
-            .count_stored_trials(report.stored.iter().map(|at| &rows[*at]));
+        let outcome = committed.map_err(|refusal| self.refusal_status(refusal))?;
+        self.0.metrics.count_stored_trials(&outcome.stored);
 
-        Ok(report)
+        Ok(outcome)
     }
 
     fn refusal_status(&self, refusal: BatchRefusal) -> Status {
@@ -187,16 +183,15 @@ impl WorkerApi {
     }
 }
 
-/// A batch for the sweep of this number.
+/// The results of a request, for the sweep of this number.
 ///
 /// # Errors
 /// A field is missing or not what it should be.
-pub fn to_incoming_batch(
+pub fn read_result_batch(
     request: v1::CommitResultsRequest,
     sweep: i64,
     spec: &Spec,
-    permit: Permit,
-) -> Result<IncomingBatch, Status> {
+) -> Result<ResultBatch, Status> {
     if request.results.len() > MAX_BATCH_RESULTS {
         return Err(Status::invalid_argument(format!(
             "{} results in one batch; at most {MAX_BATCH_RESULTS} are taken",
@@ -215,22 +210,12 @@ pub fn to_incoming_batch(
         .map_err(|e| Status::invalid_argument(e.to_string()))?;
     check_metric_count(&results, spec.measure.metrics.len())?;
 
-    let positions = MetricPositions::from_spec(spec);
-    let rows = results
-        .iter()
-        .map(|result| positions.build_row_from_result(result))
-        .collect();
-
-    // Replaced by the caller, who waits at the other end.
-    let (reply, _) = oneshot::channel();
-    Ok(IncomingBatch {
-        worker: request.worker,
-        fence: fence_from_wire(&fence),
+    Ok(ResultBatch {
         sweep,
+        fence: fence_from_wire(&fence),
+        process: request.worker,
         results,
-        rows,
-        permit,
-        reply,
+        positions: MetricPositions::from_spec(spec),
     })
 }
 

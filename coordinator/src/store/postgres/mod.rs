@@ -23,10 +23,10 @@ use sqlx::postgres::PgConnectOptions;
 use super::error::StoreError;
 use super::reader::StoreReader;
 use super::snapshot_readers::SnapshotReaders;
-use super::sql::{SqlConnection, SqlRow, apply_write, select_number};
+use super::sql::{SqlConnection, SqlRow, StoreTransaction, select_number};
 use super::traits::{Store, StoreWriter};
 use super::types::Leader;
-use super::writes::{StoreWrite, WriteOutput};
+use super::writes::PendingWrite;
 
 /// What makes each version of the schema out of the one before.
 const MIGRATIONS: [&str; 7] = [
@@ -357,18 +357,15 @@ struct PostgresWriter {
     session: Option<PgSession>,
 }
 
-/// Outputs of a transaction whose COMMIT was sent and not confirmed.
-type UnconfirmedCommit = Option<Vec<WriteOutput>>;
-
 impl StoreWriter for PostgresWriter {
-    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
+    fn commit_writes(&mut self, writes: &mut [&mut dyn PendingWrite]) -> Result<(), StoreError> {
         let begun = Instant::now();
-        let mut unanswered: UnconfirmedCommit = None;
+        let mut unanswered = false;
 
         loop {
             let error = match self.try_commit(writes, &mut unanswered) {
                 Err(error @ StoreError::Disconnected(_)) => error,
-                Err(error @ StoreError::Failed(_)) if unanswered.is_some() => error,
+                Err(error @ StoreError::Failed(_)) if unanswered => error,
                 Err(error) => {
                     // Whatever state it left the connection in, the next write begins on another.
                     self.session = None;
@@ -379,11 +376,11 @@ impl StoreWriter for PostgresWriter {
 
             self.session = None;
             // Nothing else may be written before it is known whether these were.
-            if unanswered.is_none() && begun.elapsed() > RECONNECT_TIMEOUT {
+            if !unanswered && begun.elapsed() > RECONNECT_TIMEOUT {
                 return Err(error);
             }
 
-            tracing::warn!(%error, unanswered = unanswered.is_some(), "a write is tried again");
+            tracing::warn!(%error, unanswered, "a write is tried again");
             std::thread::sleep(RETRY_DELAY);
         }
     }
@@ -400,12 +397,13 @@ impl PostgresWriter {
         Ok(self.session.as_ref().expect("it was opened just now"))
     }
 
-    /// Runs one transaction. Its outputs go to `unanswered` if its COMMIT was sent and not confirmed.
+    /// Runs one transaction. `unanswered` says whether the COMMIT of the one before was sent and not confirmed, and then whether
+    /// that of this one was.
     fn try_commit(
         &mut self,
-        writes: &[&StoreWrite],
-        unanswered: &mut UnconfirmedCommit,
-    ) -> Result<Vec<WriteOutput>, StoreError> {
+        writes: &mut [&mut dyn PendingWrite],
+        unanswered: &mut bool,
+    ) -> Result<(), StoreError> {
         let epoch = self.epoch;
         let next = self.commits + 1;
         let session = self.ensure_session()?;
@@ -414,37 +412,34 @@ impl PostgresWriter {
         if !advance_commit_count(session, epoch, next)? {
             let (leader, _) = read_leader(session)?;
             session.run_statements("ROLLBACK")?;
-            return match unanswered.take() {
-                // The one without an answer has counted up: it was committed.
-                Some(written) if leader.epoch == epoch => {
-                    self.commits = next;
-                    Ok(written)
-                }
-                _ => Err(deposed_error(&leader)),
-            };
+            let was_unanswered = std::mem::take(unanswered);
+            if !was_unanswered || leader.epoch != epoch {
+                return Err(deposed_error(&leader));
+            }
+
+            // The one without an answer has counted up: it was committed, and the outputs are of it.
+            self.commits = next;
+            return Ok(());
         }
 
         // The unconfirmed transaction was not committed, and never will be: its lock on the leader's row is gone.
-        *unanswered = None;
-        let written = match writes
-            .iter()
-            .map(|write| apply_write(session, write))
-            .collect::<Result<Vec<_>, _>>()
-        {
-            Ok(written) => written,
-            Err(error) => {
-                let _ = session.run_statements("ROLLBACK");
-                return Err(error);
-            }
-        };
+        *unanswered = false;
+        let transaction = StoreTransaction::new(session);
+        let applied = writes
+            .iter_mut()
+            .try_for_each(|write| write.apply(&transaction));
+        if let Err(error) = applied {
+            let _ = session.run_statements("ROLLBACK");
+            return Err(error);
+        }
 
         if let Err(error) = session.run_statements("COMMIT") {
-            *unanswered = Some(written);
+            *unanswered = true;
             return Err(StoreError::Disconnected(error.to_string()));
         }
 
         self.commits = next;
-        Ok(written)
+        Ok(())
     }
 }
 

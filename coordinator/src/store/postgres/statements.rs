@@ -17,8 +17,7 @@ use crate::store::postgres::session::bind_params;
 use crate::store::sql::param::SqlParam;
 use crate::store::sql::rows::read_trial_key;
 use crate::store::sql::{RowCallback, SqlConnection, select_whole_trials_sql};
-use crate::store::types::{Attempt, Audit};
-use crate::store::writes::Twin;
+use crate::store::types::{Attempt, Audit, Twin};
 
 impl SqlConnection for PgSession {
     fn select_rows(

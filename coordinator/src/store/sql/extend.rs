@@ -6,8 +6,9 @@ use ergodic_common::TrialKey;
 use ergodic_common::spec::SpecSource;
 
 use super::param::SqlParam;
-use super::read::find_sweep;
+use super::read::{find_sweep, read_all_attempts, read_audits};
 use super::rows::read_whole_trial_row;
+use super::transaction::StoreTransaction;
 use super::write::audits::insert_audits_in_chunks;
 use super::write::results::insert_stored_rows;
 use super::write::sweeps::{encode_settings, insert_sweep, set_state, update_sweep_row};
@@ -15,69 +16,90 @@ use super::{NUMBERS_PER_COPY, ROWS_PER_COPY, SqlConnection, select_whole_trials_
 use crate::records::{SweepRow, SweepState};
 use crate::store::encoding::encode_files;
 use crate::store::error::StoreError;
-use crate::store::reader::StoreReader;
-use crate::store::types::{Attempt, Audit, StoredTrial};
-use crate::store::writes::SuccessorSweep;
+use crate::store::types::{Attempt, Audit, StoredTrial, SuccessorSweep};
+use crate::store::writes::StoreWrite;
 
-/// Replaces a sweep's file by another one, if it is still the one that it was; whether it was.
-pub(super) fn extend_sweep(
-    sql: &(impl SqlConnection + Send),
-    sweep: i64,
-    from: &SpecSource,
-    to: &SpecSource,
-) -> Result<bool, StoreError> {
-    let Some(row) = find_sweep(sql, sweep)?.filter(|row| row.source == *from) else {
-        return Ok(false);
-    };
-    let row = SweepRow {
-        source: to.clone(),
-        ..row
-    };
-    let settings = encode_settings(&row)?;
-
-    let files = encode_files(&to.files);
-    let values = [
-        to.file.as_str().into(),
-        to.text.as_str().into(),
-        settings.as_str().into(),
-        SqlParam::Bytes(Some(&files)),
-        sweep.into(),
-    ];
-    sql.execute_statement(
-        "UPDATE sweeps SET file = $1, text = $2, settings = $3, files = $4 WHERE number = $5",
-        &values,
-    )?;
-
-    update_sweep_row(sql, &row)?;
-    Ok(true)
+/// Another file for a sweep, if it still has the one that it had; its trials stay what they are. The output is whether it had it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExtendSweep {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The file that it had.
+    pub from: SpecSource,
+    /// The file that it has from now on.
+    pub to: SpecSource,
 }
 
-/// Stores a new sweep with the rows, attempts and audits of another one, which takes no more of them. Its number.
-pub(super) fn insert_successor(
-    sql: &(impl SqlConnection + Send),
-    inheritance: &SuccessorSweep,
-) -> Result<i64, StoreError> {
-    let SuccessorSweep {
-        row,
-        predecessor: from,
-        cell_map: cells,
-    } = inheritance;
-    let Some(old) = find_sweep(sql, *from)? else {
-        return Err(StoreError::Failed(
-            "the sweep that was to be extended was removed meanwhile".into(),
-        ));
-    };
-    if old.state.is_open() {
-        set_state(sql, *from, SweepState::Cancelled)?;
+impl StoreWrite for ExtendSweep {
+    type Output = bool;
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<bool, StoreError> {
+        let Self { sweep, from, to } = self;
+        let Some(row) = find_sweep(sql, *sweep)?.filter(|row| row.source == *from) else {
+            return Ok(false);
+        };
+        let row = SweepRow {
+            source: to.clone(),
+            ..row
+        };
+        let settings = encode_settings(&row)?;
+
+        let files = encode_files(&to.files);
+        let values = [
+            to.file.as_str().into(),
+            to.text.as_str().into(),
+            settings.as_str().into(),
+            SqlParam::Bytes(Some(&files)),
+            (*sweep).into(),
+        ];
+        sql.execute_statement(
+            "UPDATE sweeps SET file = $1, text = $2, settings = $3, files = $4 WHERE number = $5",
+            &values,
+        )?;
+
+        update_sweep_row(sql, &row)?;
+        Ok(true)
     }
 
-    let number = insert_sweep(sql, row)?;
-    let map_key = |key: TrialKey| map_trial_key(cells, key);
-    copy_rows(sql, *from, number, &map_key)?;
-    copy_attempts(sql, *from, number, &map_key)?;
-    copy_audits(sql, *from, number, &map_key)?;
+    fn named_files(&self) -> Vec<[u8; 32]> {
+        self.to.files.iter().map(|pin| pin.hash).collect()
+    }
+}
 
-    Ok(number)
+/// A new sweep with the rows, attempts and audits of another one, which ends if it has not ended. The output is the new one's number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InsertSuccessor(pub SuccessorSweep);
+
+impl StoreWrite for InsertSuccessor {
+    type Output = i64;
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<i64, StoreError> {
+        let SuccessorSweep {
+            row,
+            predecessor: from,
+            cell_map: cells,
+        } = &self.0;
+        let Some(old) = find_sweep(sql, *from)? else {
+            return Err(StoreError::Failed(
+                "the sweep that was to be extended was removed meanwhile".into(),
+            ));
+        };
+        if old.state.is_open() {
+            set_state(sql, *from, SweepState::Cancelled)?;
+        }
+
+        let number = insert_sweep(sql, row)?;
+        let map_key = |key: TrialKey| map_trial_key(cells, key);
+        copy_rows(sql, *from, number, &map_key)?;
+        copy_attempts(sql, *from, number, &map_key)?;
+        copy_audits(sql, *from, number, &map_key)?;
+
+        Ok(number)
+    }
+
+    fn named_files(&self) -> Vec<[u8; 32]> {
+        self.0.row.named_files().collect()
+    }
 }
 
 /// The trial in the new sweep; `None` where that has no such cell.
@@ -92,7 +114,7 @@ fn map_trial_key(cells: &[(u64, u64)], key: TrialKey) -> Option<TrialKey> {
 }
 
 fn copy_rows(
-    sql: &(impl SqlConnection + Send),
+    sql: &impl SqlConnection,
     from: i64,
     to: i64,
     map_key: &dyn Fn(TrialKey) -> Option<TrialKey>,
@@ -114,12 +136,12 @@ fn copy_rows(
 }
 
 fn copy_audits(
-    sql: &(impl SqlConnection + Send),
+    sql: &impl SqlConnection,
     from: i64,
     to: i64,
     map_key: &dyn Fn(TrialKey) -> Option<TrialKey>,
 ) -> Result<(), StoreError> {
-    let mapped = sql.read_audits(from)?.into_iter().filter_map(|audit| {
+    let mapped = read_audits(sql, from)?.into_iter().filter_map(|audit| {
         Some(Audit {
             key: map_key(audit.key)?,
             ..audit
@@ -130,7 +152,7 @@ fn copy_audits(
 
 /// Rows that follow one, or the first ones.
 fn read_next_rows(
-    sql: &(impl SqlConnection + Send),
+    sql: &impl SqlConnection,
     sweep: i64,
     after: Option<TrialKey>,
 ) -> Result<Vec<StoredTrial>, StoreError> {
@@ -163,14 +185,14 @@ fn read_next_rows(
 
 /// Earlier attempts: few trials have some.
 fn copy_attempts(
-    sql: &(impl SqlConnection + Send),
+    sql: &impl SqlConnection,
     from: i64,
     to: i64,
     place: &impl Fn(TrialKey) -> Option<TrialKey>,
 ) -> Result<(), StoreError> {
     let mut numbered: Vec<(TrialKey, i64, Attempt)> = Vec::new();
     let mut seen: BTreeMap<TrialKey, i64> = BTreeMap::new();
-    sql.read_all_attempts(from, &mut |key, attempt| {
+    read_all_attempts(sql, from, &mut |key, attempt| {
         if let Some(key) = place(key) {
             let number = seen.entry(key).or_default();
             numbered.push((key, *number, attempt));

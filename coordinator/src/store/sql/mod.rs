@@ -6,17 +6,20 @@ pub(super) mod param;
 mod read;
 mod reuse;
 pub(super) mod rows;
+mod transaction;
 mod write;
 
 use ergodic_common::TrialKey;
+pub use extend::{ExtendSweep, InsertSuccessor};
 pub(super) use read::{select_whole_trials_one_by_one, select_whole_trials_sql};
-pub(super) use write::apply_write;
+pub use reuse::InsertReusing;
+pub use transaction::StoreTransaction;
+pub use write::*;
 
 use super::checksum::attempt_checksum;
 use super::encoding::encode_finding;
 use super::error::StoreError;
-use super::types::{Attempt, Audit};
-use super::writes::Twin;
+use super::types::{Attempt, Audit, Twin};
 use crate::store::sql::param::SqlParam;
 
 /// Rows copied from one sweep to another at a time, if they are small.

@@ -69,12 +69,7 @@ macro_rules! select_audits_sql {
 
 impl<S: SqlConnection + Send> StoreReader for S {
     fn read_sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
-        select_all(
-            self,
-            select_sweeps_sql!("ORDER BY number"),
-            &[],
-            read_sweep_row,
-        )
+        read_sweeps(self)
     }
 
     fn read_unfinished_removals(&self) -> Result<Vec<i64>, StoreError> {
@@ -238,25 +233,11 @@ impl<S: SqlConnection + Send> StoreReader for S {
     }
 
     fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
-        select_all(
-            self,
-            select_audits_sql!(
-                "JOIN trials USING (sweep, cell, repeat) WHERE sweep = $1 ORDER BY cell, repeat"
-            ),
-            &[sweep.into()],
-            read_audit_row,
-        )
+        read_audits(self, sweep)
     }
 
     fn read_audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
-        let text = select_audits_sql!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
-        Ok(select_all(
-            self,
-            text,
-            &[sweep.into(), key.cell.into(), key.repeat.into()],
-            read_audit_row,
-        )?
-        .pop())
+        read_audit(self, sweep, key)
     }
 
     fn read_all_attempts(
@@ -264,13 +245,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
         sweep: i64,
         each: &mut dyn FnMut(TrialKey, Attempt),
     ) -> Result<(), StoreError> {
-        let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
-                    WHERE sweep = $1 ORDER BY cell, repeat, attempt";
-        let read = self.select_rows(text, &[sweep.into()], &mut |row| {
-            each(read_trial_key(row)?, read_attempt_row(sweep, row)?);
-            Ok(true)
-        });
-        read.map_err(|error| with_sweep_id(self, sweep, error))
+        read_all_attempts(self, sweep, each)
     }
 
     fn read_ended_trials(
@@ -353,6 +328,50 @@ fn range_params(sweep: i64, TrialRange { from, to }: TrialRange) -> [SqlParam<'s
         to.cell.into(),
         to.repeat.into(),
     ]
+}
+
+/// All sweeps, by number.
+pub(super) fn read_sweeps(sql: &impl SqlConnection) -> Result<Vec<SweepRow>, StoreError> {
+    select_all(
+        sql,
+        select_sweeps_sql!("ORDER BY number"),
+        &[],
+        read_sweep_row,
+    )
+}
+
+/// Audits of a sweep's rows, by trial.
+pub(super) fn read_audits(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+    let text = select_audits_sql!(
+        "JOIN trials USING (sweep, cell, repeat) WHERE sweep = $1 ORDER BY cell, repeat"
+    );
+    select_all(sql, text, &[sweep.into()], read_audit_row)
+}
+
+/// The audit of a trial, if there is one.
+pub(super) fn read_audit(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    key: TrialKey,
+) -> Result<Option<Audit>, StoreError> {
+    let text = select_audits_sql!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
+    let place = [sweep.into(), key.cell.into(), key.repeat.into()];
+    Ok(select_all(sql, text, &place, read_audit_row)?.pop())
+}
+
+/// Hands out a sweep's earlier attempts, by trial, those of a trial in their order.
+pub(super) fn read_all_attempts(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    each: &mut dyn FnMut(TrialKey, Attempt),
+) -> Result<(), StoreError> {
+    let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
+                WHERE sweep = $1 ORDER BY cell, repeat, attempt";
+    let read = sql.select_rows(text, &[sweep.into()], &mut |row| {
+        each(read_trial_key(row)?, read_attempt_row(sweep, row)?);
+        Ok(true)
+    });
+    read.map_err(|error| with_sweep_id(sql, sweep, error))
 }
 
 /// Whether a trial names this file of weights.

@@ -6,8 +6,9 @@ use ergodic_common::random_streams::audit_draw;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::param::SqlParam;
-use super::read::select_trials_sql;
+use super::read::{read_audits, select_trials_sql};
 use super::rows::{read_trial_key, read_trial_row, read_whole_trial_row};
+use super::transaction::StoreTransaction;
 use super::write::audits::insert_audits_in_chunks;
 use super::write::sweeps::insert_sweep;
 use super::{
@@ -15,17 +16,32 @@ use super::{
     select_whole_trials_sql,
 };
 use crate::records::Finding;
+use crate::result_batch::ResultBatch;
 use crate::store::error::StoreError;
-use crate::store::reader::StoreReader;
-use crate::store::types::{Audit, StoredTrial};
-use crate::store::writes::{CommitBatch, ReuseSource, ReusedCell, ReusingSweep};
+use crate::store::types::{Audit, ReuseSource, ReusedCell, ReusingSweep, StoredTrial};
+use crate::store::writes::StoreWrite;
 
 /// Cells put down at a time that are run again.
 const TWINS_PER_STATEMENT: usize = 4096;
 
-/// Stores a new sweep with the rows of others; its number, and how many these are.
-pub(super) fn insert_reusing_sweep(
-    sql: &(impl SqlConnection + Send),
+/// A new sweep that begins with copies of rows of others. The output is its number, and how many rows it began with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InsertReusing(pub ReusingSweep);
+
+impl StoreWrite for InsertReusing {
+    type Output = (i64, u64);
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(i64, u64), StoreError> {
+        insert_reusing_sweep(sql, &self.0)
+    }
+
+    fn named_files(&self) -> Vec<[u8; 32]> {
+        self.0.row.named_files().collect()
+    }
+}
+
+fn insert_reusing_sweep(
+    sql: &impl SqlConnection,
     gathering: &ReusingSweep,
 ) -> Result<(i64, u64), StoreError> {
     let sweep = insert_sweep(sql, &gathering.row)?;
@@ -69,9 +85,9 @@ struct RowCopy<'a, S> {
     numbers: usize,
 }
 
-impl<S: SqlConnection + Send> RowCopy<'_, S> {
+impl<S: SqlConnection> RowCopy<'_, S> {
     fn copy_rows(mut self) -> Result<u64, StoreError> {
-        let known = self.sql.read_audits(self.source.sweep)?;
+        let known = read_audits(self.sql, self.source.sweep)?;
         let known: HashMap<TrialKey, Audit> =
             known.into_iter().map(|audit| (audit.key, audit)).collect();
         let mut copied = 0;
@@ -263,8 +279,8 @@ impl<S: SqlConnection + Send> RowCopy<'_, S> {
 
 /// How many of these fresh rows differ from the one that another sweep has of the same trial.
 pub(super) fn count_contradictions(
-    sql: &(impl SqlConnection + Send),
-    batch: &CommitBatch,
+    sql: &impl SqlConnection,
+    batch: &ResultBatch,
     stored: &[usize],
 ) -> Result<u64, StoreError> {
     let some = "SELECT cell FROM twins WHERE sweep = $1 LIMIT 1";
@@ -283,7 +299,7 @@ pub(super) fn count_contradictions(
 }
 
 fn is_contradicted(
-    sql: &(impl SqlConnection + Send),
+    sql: &impl SqlConnection,
     sweep: i64,
     result: &TrialResult,
 ) -> Result<bool, StoreError> {

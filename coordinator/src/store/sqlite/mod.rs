@@ -13,11 +13,11 @@ use rusqlite_migration::{M, Migrations, SchemaVersion};
 use super::error::StoreError;
 use super::reader::StoreReader;
 use super::snapshot_readers::SnapshotReaders;
-use super::sql::apply_write;
+use super::sql::StoreTransaction;
 use super::sqlite::files::{DatabaseFiles, DirLock, create_database_file, create_directory};
 use super::traits::{Store, StoreWriter};
 use super::types::Leader;
-use super::writes::{StoreWrite, WriteOutput};
+use super::writes::PendingWrite;
 use crate::failpoint;
 
 /// What makes each version of the schema out of the one before; the database has the number of its version as `user_version`.
@@ -295,24 +295,22 @@ struct SqliteWriter {
 }
 
 impl StoreWriter for SqliteWriter {
-    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
+    fn commit_writes(&mut self, writes: &mut [&mut dyn PendingWrite]) -> Result<(), StoreError> {
         self.check_files_and_recover_log()?;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         check_epoch(&transaction, self.epoch)?;
-        let written = writes
-            .iter()
-            .map(|write| apply_write(&*transaction, write))
-            .collect::<Result<_, _>>()?;
+        for write in writes {
+            write.apply(&StoreTransaction::new(&*transaction))?;
+        }
 
         let commits = self.commits.write().unwrap_or_else(PoisonError::into_inner);
         transaction.commit()?;
         drop(commits);
 
         // Checked before any answer: what went into a deleted file is not durable.
-        self.check_files_and_recover_log()?;
-        Ok(written)
+        self.check_files_and_recover_log()
     }
 }
 

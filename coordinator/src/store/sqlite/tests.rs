@@ -7,12 +7,16 @@ use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 use crate::interval_set::IntervalSet;
 use crate::records::{DataPin, EndedLease, Finding, LeaseRow, SweepRow, SweepState, SweepTallies};
-use crate::store::TrialRange;
+use crate::result_batch::{CommitOutcome, ResultBatch};
 use crate::store::sqlite::*;
-use crate::store::types::{Audit, RowCursor, SampledTrial, StoredTrial};
-use crate::store::writes::{
-    ClearedRows, CommitBatch, CommitReport, ReuseSource, ReusedCell, ReusingSweep,
+use crate::store::{
+    Audit, CheckWritable, ClearRows, ClearedRows, EndLeases, FindUnreferenced, FoundRows,
+    GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSweep, LookUpRows, QuarantineRows,
+    RedoTrials, RemoveSweep, ReopenedTrials, RetryFailed, ReuseSource, ReusedCell, ReusingSweep,
+    RowCursor, SampledTrial, SetShare, SetSweepState, ShrinkLease, StoreResults, StoreWrite,
+    StoredTrial, TrialRange,
 };
+use crate::stored_row::MetricPositions;
 
 fn sweep() -> SweepRow {
     SweepRow {
@@ -96,36 +100,51 @@ fn result(repeat: u32, metric: f64) -> TrialResult {
     }
 }
 
-fn batch(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreWrite {
-    StoreWrite::StoreResults(batch_of("w", sweep, lease, results))
+fn batch(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreResults {
+    batch_of("w", sweep, lease, results)
 }
 
 /// Every trial of it is to be audited.
-fn batch_of(process: &str, sweep: i64, lease: u64, results: Vec<TrialResult>) -> CommitBatch {
-    let fence = Fence { lease, epoch: 1 };
-    let chosen = results.iter().map(|result| result.key).collect();
-    let worker = process.to_uppercase();
-    let process = process.to_owned();
-    CommitBatch {
+fn batch_of(process: &str, sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreResults {
+    let batch = ResultBatch {
         sweep,
-        fence,
-        worker,
-        process,
+        fence: Fence { lease, epoch: 1 },
+        process: process.to_owned(),
         results,
+        positions: MetricPositions::default(),
+    };
+    StoreResults {
+        worker: process.to_uppercase(),
         compare_only: false,
         audit: false,
-        chosen_for_audit: chosen,
+        chosen_for_audit: batch.trial_keys(),
+        batch,
     }
 }
 
-fn commit(writer: &mut dyn StoreWriter, write: &StoreWrite) -> WriteOutput {
-    writer.commit_writes(&[write]).expect("committed").remove(0)
+fn commit<W: StoreWrite>(writer: &mut dyn StoreWriter, write: W) -> W::Output {
+    writer.commit(write).expect("committed")
 }
 
-fn report(written: WriteOutput) -> CommitReport {
-    match written {
-        WriteOutput::Results(report) => report,
-        other => panic!("expected a report, found {other:?}"),
+/// The repeats of the stored rows.
+fn stored_repeats(outcome: &CommitOutcome) -> Vec<u32> {
+    outcome.stored.iter().map(|row| row.key.repeat).collect()
+}
+
+/// The repeats of the audited rows, and what was found.
+fn audited_repeats(outcome: &CommitOutcome) -> Vec<(u32, Finding)> {
+    outcome
+        .audited
+        .iter()
+        .map(|(row, finding)| (row.key.repeat, *finding))
+        .collect()
+}
+
+/// Trials to be run again, whose rows were of no other process.
+fn reopened(trials: Vec<TrialKey>) -> ReopenedTrials {
+    ReopenedTrials {
+        trials,
+        audits: vec![],
     }
 }
 
@@ -134,18 +153,14 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a sweep's number")
-    };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
 
-    let first = report(commit(
+    let first = commit(
         writer.as_mut(),
-        &batch(number, 9, vec![result(0, 0.5), result(1, 0.7)]),
-    ));
-    let due = |repeats: &[u32]| {
+        batch(number, 9, vec![result(0, 0.5), result(1, 0.7)]),
+    );
+    let due = |repeats: &[u32]| -> Vec<TrialKey> {
         repeats
             .iter()
             .map(|repeat| TrialKey {
@@ -154,13 +169,15 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
             })
             .collect()
     };
+    assert_eq!(stored_repeats(&first), [0, 1]);
+    assert_eq!(first.audits_due, due(&[0, 1]));
     assert_eq!(
-        first,
-        CommitReport {
-            stored: vec![0, 1],
-            audits_due: due(&[0, 1]),
-            ..CommitReport::default()
-        }
+        CommitOutcome {
+            stored: vec![],
+            audits_due: vec![],
+            ..first
+        },
+        CommitOutcome::default()
     );
 
     let again = TrialResult {
@@ -168,40 +185,41 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
         isa: "portable".into(),
         ..result(0, 0.5)
     };
-    let second = report(commit(
+    let second = commit(
         writer.as_mut(),
-        &batch(number, 9, vec![again, result(2, 0.1)]),
-    ));
+        batch(number, 9, vec![again, result(2, 0.1)]),
+    );
 
     // Its own process compares, and audits nothing.
+    assert_eq!(stored_repeats(&second), [2]);
+    assert_eq!(second.audits_due, due(&[2]));
     assert_eq!(
-        second,
-        CommitReport {
-            stored: vec![1],
+        CommitOutcome {
+            stored: vec![],
+            audits_due: vec![],
+            ..second
+        },
+        CommitOutcome {
             already_stored: due(&[0]),
-            audits_due: due(&[2]),
-            ..CommitReport::default()
+            ..CommitOutcome::default()
         }
     );
 
-    let different = report(commit(
-        writer.as_mut(),
-        &batch(number, 9, vec![result(0, 0.6)]),
-    ));
+    let different = commit(writer.as_mut(), batch(number, 9, vec![result(0, 0.6)]));
     assert_eq!((different.stored.len(), different.mismatches), (0, 1));
 
     commit(
         writer.as_mut(),
-        &StoreWrite::EndLeases(vec![EndedLease {
+        EndLeases(vec![EndedLease {
             fence: Fence { lease: 9, epoch: 1 },
             lost: true,
         }]),
     );
 
-    let late = report(commit(
+    let late = commit(
         writer.as_mut(),
-        &batch(number, 9, vec![result(2, 0.1), result(3, 0.1)]),
-    ));
+        batch(number, 9, vec![result(2, 0.1), result(3, 0.1)]),
+    );
     assert!(
         late.fenced
             && late.stored.is_empty()
@@ -257,12 +275,8 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a number")
-    };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
 
     let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 7 }, "it fails".into(), 2);
     let first = vec![
@@ -272,10 +286,7 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
         result(3, 0.5),
         failed,
     ];
-    let stored = report(commit(
-        writer.as_mut(),
-        &StoreWrite::StoreResults(batch_of("w", number, 9, first)),
-    ));
+    let stored = commit(writer.as_mut(), batch_of("w", number, 9, first));
     assert_eq!(
         (stored.stored.len(), stored.audits_due.len()),
         (5, 4),
@@ -287,7 +298,7 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
         audits: Some("w".into()),
         ..lease(10, number)
     };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease.clone()));
+    commit(writer.as_mut(), InsertLease(lease.clone()));
 
     assert_eq!(
         store
@@ -308,15 +319,14 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
         },
         broken,
     ];
-    let audit = CommitBatch {
+    let audit = StoreResults {
         audit: true,
         chosen_for_audit: vec![],
         ..batch_of("x", number, 10, again)
     };
-    let audit = StoreWrite::StoreResults(audit);
-    let found = report(commit(writer.as_mut(), &audit));
+    let found = commit(writer.as_mut(), audit.clone());
     assert_eq!(
-        found.audited,
+        audited_repeats(&found),
         [
             (0, Finding::Same),
             (1, Finding::Different),
@@ -334,35 +344,31 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
         (0, 3, 1, false)
     );
 
-    let again = report(commit(writer.as_mut(), &audit));
+    let again = commit(writer.as_mut(), audit);
     assert_eq!(
         (again.audited.len(), again.mismatches),
         (0, 1),
         "a delivery that is repeated counts as such"
     );
 
-    let late = CommitBatch {
+    let late = StoreResults {
         compare_only: true,
         ..batch_of("w", number, 9, vec![result(3, 0.5)])
     };
     assert!(
-        report(commit(
-            writer.as_mut(),
-            &StoreWrite::StoreResults(late.clone())
-        ))
-        .audited
-        .is_empty(),
+        commit(writer.as_mut(), late.clone()).audited.is_empty(),
         "it is its own row"
     );
 
-    let late = CommitBatch {
-        process: "y".into(),
+    let late = StoreResults {
+        batch: ResultBatch {
+            process: "y".into(),
+            ..late.batch.clone()
+        },
         ..late
     };
-    assert_eq!(
-        report(commit(writer.as_mut(), &StoreWrite::StoreResults(late))).audited,
-        [(0, Finding::Same)]
-    );
+    let late = commit(writer.as_mut(), late);
+    assert_eq!(audited_repeats(&late), [(3, Finding::Same)]);
 
     let reader = || store.open_reader().expect("a reader");
     let audits = reader().read_audits(number).expect("read");
@@ -404,10 +410,13 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
     );
 
     let key = audits[2].key;
-    let retried = commit(writer.as_mut(), &StoreWrite::RetryFailed(number));
+    let retried = commit(writer.as_mut(), RetryFailed(number));
     assert_eq!(
         retried,
-        WriteOutput::Reopened(vec![failed_key()], vec![(key, "w".into())])
+        ReopenedTrials {
+            trials: vec![failed_key()],
+            audits: vec![(key, "w".into())],
+        }
     );
 
     assert_eq!(
@@ -420,11 +429,19 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
 
     commit(
         writer.as_mut(),
-        &StoreWrite::GiveUpAudit(number, key, "it kills".into()),
+        GiveUpAudit {
+            sweep: number,
+            key,
+            cause: "it kills".into(),
+        },
     );
     commit(
         writer.as_mut(),
-        &StoreWrite::GiveUpAudit(number, audits[0].key, "it kills".into()),
+        GiveUpAudit {
+            sweep: number,
+            key: audits[0].key,
+            cause: "it kills".into(),
+        },
     );
 
     let given_up = reader().read_audits(number).expect("read");
@@ -449,17 +466,19 @@ fn a_verdict_is_a_row_of_its_own_and_contradicts_no_result() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a number")
-    };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
 
-    commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
+    commit(writer.as_mut(), batch(number, 9, vec![result(0, 0.5)]));
     for repeat in [0, 2] {
         let failed = TrialResult::failed(TrialKey { cell: 3, repeat }, "it kills".into(), 2);
-        commit(writer.as_mut(), &StoreWrite::GiveUpTrial(number, failed));
+        commit(
+            writer.as_mut(),
+            GiveUpTrial {
+                sweep: number,
+                result: failed,
+            },
+        );
     }
 
     let reader = store.open_reader().expect("a reader");
@@ -483,10 +502,7 @@ fn a_verdict_is_a_row_of_its_own_and_contradicts_no_result() {
         }
     );
 
-    let late = report(commit(
-        writer.as_mut(),
-        &batch(number, 9, vec![result(2, 0.1)]),
-    ));
+    let late = commit(writer.as_mut(), batch(number, 9, vec![result(2, 0.1)]));
     assert_eq!(
         (
             late.stored.len(),
@@ -502,33 +518,38 @@ fn failed_trials_become_attempts_and_may_have_a_row_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a number")
-    };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
 
-    commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
+    commit(writer.as_mut(), batch(number, 9, vec![result(0, 0.5)]));
     let key = TrialKey { cell: 3, repeat: 2 };
 
     for cause in ["once", "twice"] {
         let failed = TrialResult::failed(key, cause.into(), 2);
-        commit(writer.as_mut(), &StoreWrite::GiveUpTrial(number, failed));
         commit(
             writer.as_mut(),
-            &StoreWrite::SetSweepState(number, SweepState::Completed),
+            GiveUpTrial {
+                sweep: number,
+                result: failed,
+            },
+        );
+        commit(
+            writer.as_mut(),
+            SetSweepState {
+                sweep: number,
+                state: SweepState::Completed,
+            },
         );
 
         assert_eq!(
-            commit(writer.as_mut(), &StoreWrite::RetryFailed(number)),
-            WriteOutput::Reopened(vec![key], vec![])
+            commit(writer.as_mut(), RetryFailed(number)),
+            reopened(vec![key])
         );
     }
 
     assert_eq!(
-        commit(writer.as_mut(), &StoreWrite::RetryFailed(number)),
-        WriteOutput::Reopened(vec![], vec![])
+        commit(writer.as_mut(), RetryFailed(number)),
+        reopened(vec![])
     );
     let reader = store.open_reader().expect("a reader");
     let attempts = reader.read_attempts(number, key).expect("read");
@@ -549,12 +570,9 @@ fn failed_trials_become_attempts_and_may_have_a_row_again() {
         []
     );
 
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, number)));
-    let again = report(commit(
-        writer.as_mut(),
-        &batch(number, 10, vec![result(2, 0.1)]),
-    ));
-    assert_eq!(again.stored, [0]);
+    commit(writer.as_mut(), InsertLease(lease(10, number)));
+    let again = commit(writer.as_mut(), batch(number, 10, vec![result(2, 0.1)]));
+    assert_eq!(stored_repeats(&again), [2]);
 }
 
 #[test]
@@ -562,19 +580,21 @@ fn leases_outlive_a_pause_and_no_end() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a number")
-    };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
 
     for (state, leases) in [
         (SweepState::Paused, 1),
         (SweepState::Running, 1),
         (SweepState::Completed, 0),
     ] {
-        commit(writer.as_mut(), &StoreWrite::SetSweepState(number, state));
+        commit(
+            writer.as_mut(),
+            SetSweepState {
+                sweep: number,
+                state,
+            },
+        );
         let reader = store.open_reader().expect("a reader");
         assert_eq!(
             reader.read_leases().expect("read").0.len(),
@@ -591,17 +611,8 @@ fn only_leases_that_were_there_and_lost_are_counted() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a number")
-    };
-    (1..=3).for_each(|at| {
-        drop(commit(
-            writer.as_mut(),
-            &StoreWrite::InsertLease(lease(at, number)),
-        ))
-    });
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    (1..=3).for_each(|at| commit(writer.as_mut(), InsertLease(lease(at, number))));
 
     let ended = |lease: u64, epoch: u64, lost: bool| EndedLease {
         fence: Fence { lease, epoch },
@@ -613,7 +624,7 @@ fn only_leases_that_were_there_and_lost_are_counted() {
         ended(2, 2, true),
         ended(3, 1, false),
     ];
-    commit(writer.as_mut(), &StoreWrite::EndLeases(ends));
+    commit(writer.as_mut(), EndLeases(ends));
 
     let reader = store.open_reader().expect("a reader");
     assert_eq!(
@@ -633,12 +644,8 @@ fn everything_is_there_again_after_reopening() {
     let number = {
         let store = SqliteStore::open(dir.path()).expect("opened");
         let mut writer = store.open_writer(1).expect("a writer");
-        let WriteOutput::SweepNumber(number) =
-            commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-        else {
-            panic!("a number")
-        };
-        commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+        let number = commit(writer.as_mut(), InsertSweep(sweep()));
+        commit(writer.as_mut(), InsertLease(lease(9, number)));
 
         number
     };
@@ -660,13 +667,19 @@ fn everything_is_there_again_after_reopening() {
         trials: IntervalSet::from_range(0, 4),
         ..lease(9, number)
     };
-    commit(writer.as_mut(), &StoreWrite::ShrinkLease(less.clone()));
+    commit(writer.as_mut(), ShrinkLease(less.clone()));
 
     let share = Share {
         priority: 7,
         weight: 2.0,
     };
-    commit(writer.as_mut(), &StoreWrite::SetShare(number, share));
+    commit(
+        writer.as_mut(),
+        SetShare {
+            sweep: number,
+            share,
+        },
+    );
     let reader = store.open_reader().expect("a reader of what is there now");
     assert_eq!(reader.read_leases().expect("read"), (vec![less], 10));
 
@@ -681,7 +694,10 @@ fn everything_is_there_again_after_reopening() {
 
     commit(
         writer.as_mut(),
-        &StoreWrite::SetSweepState(number, SweepState::Cancelled),
+        SetSweepState {
+            sweep: number,
+            state: SweepState::Cancelled,
+        },
     );
     assert_eq!(
         reader.read_leases().expect("read").0.len(),
@@ -712,28 +728,24 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a sweep's number")
-    };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
 
     let nothing = TrialResult {
         predictions: Predictions::default(),
         weights_hash: None,
         ..result(2, 0.5)
     };
-    let stored = report(commit(
+    let stored = commit(
         writer.as_mut(),
-        &batch(number, 9, vec![result(0, 0.5), nothing.clone()]),
-    ));
-    assert_eq!(stored.stored, [0, 1]);
+        batch(number, 9, vec![result(0, 0.5), nothing.clone()]),
+    );
+    assert_eq!(stored_repeats(&stored), [0, 2]);
 
-    let same = report(commit(
+    let same = commit(
         writer.as_mut(),
-        &batch(number, 9, vec![result(0, 0.5), nothing.clone()]),
-    ));
+        batch(number, 9, vec![result(0, 0.5), nothing.clone()]),
+    );
     assert_eq!((same.already_stored.len(), same.mismatches), (2, 0));
 
     for different in [
@@ -766,7 +778,7 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
         },
     ] {
         assert_eq!(
-            report(commit(writer.as_mut(), &batch(number, 9, vec![different]))).mismatches,
+            commit(writer.as_mut(), batch(number, 9, vec![different])).mismatches,
             1
         );
     }
@@ -856,11 +868,8 @@ fn a_failed_transaction_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let twice = [
-        &StoreWrite::InsertSweep(sweep()),
-        &StoreWrite::InsertSweep(sweep()),
-    ];
-    writer.commit_writes(&twice).expect_err("an id is unique");
+    let twice = (InsertSweep(sweep()), InsertSweep(sweep()));
+    writer.commit(twice).expect_err("an id is unique");
 
     assert!(
         store
@@ -895,20 +904,20 @@ fn read_everything(reader: &dyn StoreReader) -> Result<usize, StoreError> {
 fn with_a_row_in_every_table(dir: &Path) -> SqliteStore {
     let store = SqliteStore::open(dir).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()));
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, 1)));
+    commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, 1)));
     commit(
         writer.as_mut(),
-        &StoreWrite::GiveUpTrial(
-            1,
-            TrialResult::failed(TrialKey { cell: 3, repeat: 2 }, "it\0".into(), 2),
-        ),
+        GiveUpTrial {
+            sweep: 1,
+            result: TrialResult::failed(TrialKey { cell: 3, repeat: 2 }, "it\0".into(), 2),
+        },
     );
 
-    commit(writer.as_mut(), &StoreWrite::RetryFailed(1));
+    commit(writer.as_mut(), RetryFailed(1));
     commit(
         writer.as_mut(),
-        &batch(1, 9, vec![result(0, 0.5), result(2, 0.7)]),
+        batch(1, 9, vec![result(0, 0.5), result(2, 0.7)]),
     );
 
     store
@@ -994,7 +1003,10 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     let mut writer = store.open_writer(1).expect("a writer");
     commit(
         writer.as_mut(),
-        &StoreWrite::SetSweepState(1, SweepState::Completed),
+        SetSweepState {
+            sweep: 1,
+            state: SweepState::Completed,
+        },
     );
 
     let connection = open_connection(&store.path).expect("a connection");
@@ -1023,9 +1035,12 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     assert_eq!(
         commit(
             writer.as_mut(),
-            &StoreWrite::QuarantineRows(1, keys.to_vec())
+            QuarantineRows {
+                sweep: 1,
+                keys: keys.to_vec()
+            }
         ),
-        WriteOutput::Reopened(vec![], vec![]),
+        [],
         "both are sound"
     );
 
@@ -1047,11 +1062,11 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         (vec![], vec![(keys[0], "curve"), (keys[1], "predictions")])
     );
 
-    let aside = StoreWrite::QuarantineRows(1, keys[..1].to_vec());
-    assert_eq!(
-        commit(writer.as_mut(), &aside),
-        WriteOutput::Reopened(keys[..1].to_vec(), vec![])
-    );
+    let aside = QuarantineRows {
+        sweep: 1,
+        keys: keys[..1].to_vec(),
+    };
+    assert_eq!(commit(writer.as_mut(), aside.clone()), keys[..1]);
     let reader = store.open_reader().expect("a reader");
     assert_eq!(
         reader.read_sweeps().expect("read")[0].state,
@@ -1084,9 +1099,9 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         "its curve is still there"
     );
 
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, 1)));
-    let again = report(commit(writer.as_mut(), &batch(1, 10, vec![result(0, 0.5)])));
-    assert_eq!(again.stored, [0]);
+    commit(writer.as_mut(), InsertLease(lease(10, 1)));
+    let again = commit(writer.as_mut(), batch(1, 10, vec![result(0, 0.5)]));
+    assert_eq!(stored_repeats(&again), [0]);
     assert_eq!(damaged(true), (keys.to_vec(), vec![]));
 }
 
@@ -1099,7 +1114,7 @@ fn rows_that_name_weights_are_told_whatever_else_is_damaged() {
         weights_hash: None,
         ..result(4, 0.5)
     };
-    commit(writer.as_mut(), &batch(1, 9, vec![plain, result(5, 0.5)]));
+    commit(writer.as_mut(), batch(1, 9, vec![plain, result(5, 0.5)]));
 
     let connection = open_connection(&store.path).expect("a connection");
     let change = "UPDATE trials SET steps = 11 WHERE repeat IN (0, 4); UPDATE trials SET weights = x'01' WHERE repeat = 5";
@@ -1126,17 +1141,19 @@ fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancel
     let store = with_a_row_in_every_table(dir.path());
     let mut writer = store.open_writer(1).expect("a writer");
     let keys = [0, 1, 2].map(|repeat| TrialKey { cell: 3, repeat });
-    let again = CommitBatch {
+    let again = StoreResults {
         audit: true,
         ..batch_of("x", 1, 9, vec![result(2, 0.7)])
     };
-    commit(writer.as_mut(), &StoreWrite::StoreResults(again));
+    commit(writer.as_mut(), again);
 
-    let WriteOutput::Rows(rows, audits) =
-        commit(writer.as_mut(), &StoreWrite::LookUpRows(1, keys.to_vec()))
-    else {
-        panic!("rows")
-    };
+    let FoundRows { rows, audits } = commit(
+        writer.as_mut(),
+        LookUpRows {
+            sweep: 1,
+            keys: keys.to_vec(),
+        },
+    );
     assert_eq!(
         rows.iter().map(|row| row.key).collect::<Vec<_>>(),
         [keys[0], keys[2]]
@@ -1150,18 +1167,21 @@ fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancel
         ]
     );
 
-    let redo = StoreWrite::RedoTrials(1, keys.to_vec());
-    let due = WriteOutput::Redone(vec![
-        (keys[0], Some(None)),
-        (keys[2], Some(Some(Finding::Same))),
-    ]);
-    assert_eq!(commit(writer.as_mut(), &redo), due);
+    let redo = RedoTrials {
+        sweep: 1,
+        keys: keys.to_vec(),
+    };
+    let due = [(keys[0], Some(None)), (keys[2], Some(Some(Finding::Same)))];
+    assert_eq!(commit(writer.as_mut(), redo.clone()), due);
 
     commit(
         writer.as_mut(),
-        &StoreWrite::SetSweepState(1, SweepState::Cancelled),
+        SetSweepState {
+            sweep: 1,
+            state: SweepState::Cancelled,
+        },
     );
-    assert_eq!(commit(writer.as_mut(), &redo), WriteOutput::Redone(vec![]));
+    assert_eq!(commit(writer.as_mut(), redo), []);
 }
 
 #[test]
@@ -1182,12 +1202,8 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a number")
-    };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
 
     let row = |cell: u64, repeat: u32| TrialResult {
         key: TrialKey { cell, repeat },
@@ -1201,19 +1217,17 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
     let rows = cells()
         .flat_map(|cell| [row(cell, 0), row(cell, 1)])
         .collect();
-    commit(writer.as_mut(), &batch(number, 9, rows));
+    commit(writer.as_mut(), batch(number, 9, rows));
     let other = TrialResult {
         steps: 11,
         ..row(6, 0)
     };
-    let audit = CommitBatch {
+    let audit = StoreResults {
         audit: true,
         ..batch_of("x", number, 9, vec![other])
     };
-    assert_eq!(
-        report(commit(writer.as_mut(), &StoreWrite::StoreResults(audit))).audited,
-        [(0, Finding::Different)]
-    );
+    let found = commit(writer.as_mut(), audit);
+    assert_eq!(audited_repeats(&found), [(0, Finding::Different)]);
 
     let wanted: Vec<(u64, u32)> = cells()
         .filter(|cell| cell % 3 == 0 || *cell > 880)
@@ -1248,10 +1262,7 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
         sources,
         twins: Vec::new(),
     };
-    let written = commit(
-        writer.as_mut(),
-        &StoreWrite::InsertReusing(Box::new(gathering)),
-    );
+    let written = commit(writer.as_mut(), InsertReusing(gathering));
 
     let mut keys = Vec::new();
     let mut push = |row: StoredTrial| {
@@ -1278,10 +1289,7 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
         .collect();
     assert!(keys == expected && expected.len() > 300, "{keys:?}");
 
-    assert_eq!(
-        written,
-        WriteOutput::SweepWithRows(2, expected.len() as u64)
-    );
+    assert_eq!(written, (2, expected.len() as u64));
 }
 
 #[test]
@@ -1294,12 +1302,18 @@ fn a_damaged_row_is_neither_equal_nor_different() {
         .expect("changed");
 
     let mut writer = store.open_writer(1).expect("a writer");
-    let same = report(commit(writer.as_mut(), &batch(1, 9, vec![result(2, 0.7)])));
+    let same = commit(writer.as_mut(), batch(1, 9, vec![result(2, 0.7)]));
     assert_eq!((same.already_stored.len(), same.mismatches), (1, 0));
     let key = TrialKey { cell: 3, repeat: 2 };
     assert_eq!(
-        commit(writer.as_mut(), &StoreWrite::QuarantineRows(1, vec![key])),
-        WriteOutput::Reopened(vec![key], vec![])
+        commit(
+            writer.as_mut(),
+            QuarantineRows {
+                sweep: 1,
+                keys: vec![key]
+            }
+        ),
+        [key]
     );
 
     let left = ["trials", "curves", "predictions"].map(|table| {
@@ -1318,20 +1332,20 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     let mut writer = store.open_writer(1).expect("a writer");
     commit(
         writer.as_mut(),
-        &StoreWrite::InsertSweep(SweepRow {
+        InsertSweep(SweepRow {
             id: "abd".into(),
             ..sweep()
         }),
     );
 
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, 2)));
+    commit(writer.as_mut(), InsertLease(lease(10, 2)));
     let other = TrialResult {
         weights_hash: Some([8; 32]),
         ..result(1, 0.7)
     };
     commit(
         writer.as_mut(),
-        &batch(
+        batch(
             1,
             9,
             (10..1500)
@@ -1343,9 +1357,9 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
         ),
     );
 
-    commit(writer.as_mut(), &batch(1, 9, vec![other]));
-    commit(writer.as_mut(), &batch(2, 10, vec![result(0, 0.5)]));
-    commit(writer.as_mut(), &StoreWrite::RemoveSweep(1));
+    commit(writer.as_mut(), batch(1, 9, vec![other]));
+    commit(writer.as_mut(), batch(2, 10, vec![result(0, 0.5)]));
+    commit(writer.as_mut(), RemoveSweep(1));
     let reader = store.open_reader().expect("a reader");
     assert_eq!(
         reader
@@ -1358,7 +1372,7 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     );
 
     assert_eq!(reader.read_unfinished_removals().expect("read"), [1]);
-    let late = report(commit(writer.as_mut(), &batch(1, 9, vec![result(5, 0.5)])));
+    let late = commit(writer.as_mut(), batch(1, 9, vec![result(5, 0.5)]));
     assert!(
         late.fenced && late.stored.is_empty(),
         "its leases are no more"
@@ -1366,42 +1380,37 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
 
     commit(
         writer.as_mut(),
-        &StoreWrite::GiveUpTrial(
-            1,
-            TrialResult::failed(TrialKey { cell: 9, repeat: 9 }, "late".into(), 2),
-        ),
+        GiveUpTrial {
+            sweep: 1,
+            result: TrialResult::failed(TrialKey { cell: 9, repeat: 9 }, "late".into(), 2),
+        },
     );
 
-    let cleared = |trials, weights, more| {
-        WriteOutput::Cleared(ClearedRows {
-            trials,
-            weights,
-            has_more: more,
-        })
+    let cleared = |trials, weights, has_more| ClearedRows {
+        trials,
+        weights,
+        has_more,
     };
 
     let named = vec![[7; 32], [8; 32]];
     assert_eq!(
-        commit(writer.as_mut(), &StoreWrite::ClearRows(1)),
+        commit(writer.as_mut(), ClearRows(1)),
         cleared(1000, named.clone(), true)
     );
 
     // The others are named by the other sweep's trial.
+    assert_eq!(commit(writer.as_mut(), FindUnreferenced(named)), [[8; 32]]);
     assert_eq!(
-        commit(writer.as_mut(), &StoreWrite::FindUnreferenced(named)),
-        WriteOutput::Unreferenced(vec![[8; 32]])
-    );
-    assert_eq!(
-        commit(writer.as_mut(), &StoreWrite::ClearRows(1)),
+        commit(writer.as_mut(), ClearRows(1)),
         cleared(493, vec![], true)
     );
 
     assert_eq!(
-        commit(writer.as_mut(), &StoreWrite::ClearRows(1)),
+        commit(writer.as_mut(), ClearRows(1)),
         cleared(0, vec![], false)
     );
     assert_eq!(
-        commit(writer.as_mut(), &StoreWrite::ClearRows(2)),
+        commit(writer.as_mut(), ClearRows(2)),
         cleared(0, vec![], false),
         "it is there"
     );
@@ -1425,12 +1434,8 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     ];
     assert_eq!(tables.map(count), [1, 1, 1, 1, 1, 0, 0]);
 
-    let number = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()));
-    assert_eq!(
-        number,
-        WriteOutput::SweepNumber(3),
-        "numbers are not used again"
-    );
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    assert_eq!(number, 3, "numbers are not used again");
 }
 
 #[test]
@@ -1438,12 +1443,8 @@ fn several_readers_see_the_same_moment() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a number")
-    };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
 
     std::thread::scope(|threads| {
         let rows = 300_u64;
@@ -1451,7 +1452,7 @@ fn several_readers_see_the_same_moment() {
             (0..rows).for_each(|n| {
                 drop(commit(
                     writer.as_mut(),
-                    &batch(number, 9, vec![result(n as u32, 0.5)]),
+                    batch(number, 9, vec![result(n as u32, 0.5)]),
                 ))
             });
         });
@@ -1479,17 +1480,13 @@ fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
-    let WriteOutput::SweepNumber(number) =
-        commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()))
-    else {
-        panic!("a number")
-    };
-    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
+    let number = commit(writer.as_mut(), InsertSweep(sweep()));
+    commit(writer.as_mut(), InsertLease(lease(9, number)));
 
     let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 9 }, "it fails".into(), 2);
     commit(
         writer.as_mut(),
-        &batch(
+        batch(
             number,
             9,
             vec![result(7, 0.5), failed.clone(), result(2, 0.5)],
@@ -1529,7 +1526,7 @@ fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
 
     commit(
         writer.as_mut(),
-        &batch(number, 9, vec![result(8, 0.5), result(0, 0.5)]),
+        batch(number, 9, vec![result(8, 0.5), result(0, 0.5)]),
     );
     let [here, second] = positions(first.last_row);
     assert_eq!(
@@ -1543,9 +1540,9 @@ fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
     );
 
     // The failed trial is run again, with whatever result: what was known up to here is not any more.
-    commit(writer.as_mut(), &StoreWrite::RetryFailed(number));
+    commit(writer.as_mut(), RetryFailed(number));
     assert!(positions(first.last_row)[0] != first && positions(second.last_row)[0] != second);
-    commit(writer.as_mut(), &batch(number, 9, vec![result(9, 0.5)]));
+    commit(writer.as_mut(), batch(number, 9, vec![result(9, 0.5)]));
     let [here, end] = positions(second.last_row);
     assert!(here != second && end.row_count == 5 && end.fingerprint != second.fingerprint);
 }
@@ -1556,12 +1553,12 @@ fn every_claim_has_an_epoch_of_its_own_and_a_writer_of_an_earlier_one_writes_not
     let store = SqliteStore::open(dir.path()).expect("opened");
     let first = store.acquire_leadership("here").expect("claimed");
     let mut old = store.open_writer(first.epoch).expect("a writer");
-    commit(old.as_mut(), &StoreWrite::CheckWritable);
+    commit(old.as_mut(), CheckWritable);
     assert!(store.renew_leadership(first.epoch).expect("asked"));
 
     let second = store.acquire_leadership("here").expect("claimed again");
     assert_eq!((first.epoch, second.epoch), (1, 2));
-    let refused = old.commit_writes(&[&StoreWrite::CheckWritable]);
+    let refused = old.commit(CheckWritable);
     assert!(
         matches!(refused, Err(StoreError::Deposed(_))),
         "{refused:?}"
@@ -1573,7 +1570,7 @@ fn every_claim_has_an_epoch_of_its_own_and_a_writer_of_an_earlier_one_writes_not
     assert!(store.open_writer(1).is_err(), "it is over");
     commit(
         store.open_writer(2).expect("a writer").as_mut(),
-        &StoreWrite::CheckWritable,
+        CheckWritable,
     );
 
     assert_eq!(store.leadership_ttl(), None, "nobody else can lead");
@@ -1594,7 +1591,7 @@ fn what_only_its_owner_may_read_is_so_with_its_log() {
     drop(SqliteStore::open(dir.path()).expect("opened for everybody"));
     let store = SqliteStore::open_with_privacy(dir.path(), true).expect("opened");
     let mut writer = store.open_writer(2).expect("a writer");
-    commit(writer.as_mut(), &StoreWrite::CheckWritable);
+    commit(writer.as_mut(), CheckWritable);
     assert_eq!(
         ["ergodic.sqlite", "ergodic.sqlite-wal", "ergodic.sqlite-shm"].map(mode),
         [0o600; 3]

@@ -1,72 +1,31 @@
 //! Audits: due, made, and due again.
 
-use ergodic_common::{Outcome, TrialKey, TrialResult};
+use ergodic_common::TrialKey;
 
 use crate::records::{Finding, WorkerId};
 use crate::store::encoding::encode_finding;
 use crate::store::error::StoreError;
 use crate::store::sql::rows::read_trial_key;
+use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::{SqlConnection, select_all};
 use crate::store::types::Audit;
-use crate::store::writes::CommitBatch;
+use crate::store::writes::StoreWrite;
 
-/// Chosen trials were stored: their audits are due, unless there is nothing to compare with.
-pub(in crate::store::sql) fn schedule_audits(
-    sql: &impl SqlConnection,
-    batch: &CommitBatch,
-    stored: &[usize],
-) -> Result<Vec<TrialKey>, StoreError> {
-    let text = "INSERT INTO audits (sweep, cell, repeat, process) VALUES ($1, $2, $3, $4)
-                ON CONFLICT (sweep, cell, repeat) DO UPDATE SET process = $4, finding = 0, auditor = '',
-                    auditor_process = '', why = ''";
-    let mut due = Vec::new();
-
-    for result in stored.iter().map(|at| &batch.results[*at]) {
-        let key = result.key;
-        if batch.chosen_for_audit.contains(&key)
-            && !matches!(result.outcome, Outcome::Failed { .. })
-        {
-            let values = [
-                batch.sweep.into(),
-                key.cell.into(),
-                key.repeat.into(),
-                batch.process.as_str().into(),
-            ];
-            sql.execute_statement(text, &values)?;
-
-            due.push(key);
-        }
-    }
-
-    Ok(due)
+/// Audits from a backup, of trials that have none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestoreAudits {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The audits.
+    pub audits: Vec<Audit>,
 }
 
-/// Records an audit that is due, if another process than the one that computed the row ran the trial.
-pub(in crate::store::sql) fn record_audit(
-    sql: &impl SqlConnection,
-    batch: &CommitBatch,
-    result: &TrialResult,
-    different: Option<&[&'static str]>,
-) -> Result<Option<Finding>, StoreError> {
-    if !batch.audit && !batch.chosen_for_audit.contains(&result.key) {
-        return Ok(None);
+impl StoreWrite for RestoreAudits {
+    type Output = ();
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        insert_audits_in_chunks(sql, self.sweep, &self.audits)
     }
-
-    let (finding, why) = judge_audit(&result.outcome, different);
-    let text = "UPDATE audits SET finding = $1, auditor = $2, auditor_process = $3, why = $4
-                WHERE sweep = $5 AND cell = $6 AND repeat = $7 AND finding = 0 AND process <> $3";
-
-    let values = [
-        encode_finding(Some(finding)).into(),
-        batch.worker.as_str().into(),
-        batch.process.as_str().into(),
-        why.as_str().into(),
-        batch.sweep.into(),
-        result.key.cell.into(),
-        result.key.repeat.into(),
-    ];
-
-    Ok((sql.execute_statement(text, &values)? > 0).then_some(finding))
 }
 
 /// Audits stored in one statement.
@@ -97,14 +56,4 @@ pub(in crate::store::sql) fn retry_failed_audits(
     sql.execute_statement(again, &failed)?;
 
     Ok(audits)
-}
-
-/// What an audit found, and why, given the fields that differ; `None` where the row is damaged.
-fn judge_audit(outcome: &Outcome, different: Option<&[&'static str]>) -> (Finding, String) {
-    match (outcome, different) {
-        (Outcome::Failed { cause }, _) => (Finding::Failed, cause.clone()),
-        (_, None) => (Finding::Failed, "the row is damaged".into()),
-        (_, Some([])) => (Finding::Same, String::new()),
-        (_, Some(different)) => (Finding::Different, different.join(", ")),
-    }
 }

@@ -5,29 +5,103 @@ use ergodic_common::{TrialKey, TrialResult};
 use crate::records::{Finding, WorkerId};
 use crate::store::encoding::{FAILED_OUTCOME, encode_finding};
 use crate::store::error::StoreError;
+use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::write::sweeps::reopen_completed_sweep;
 use crate::store::sql::{SqlConnection, select_all, select_number};
+use crate::store::types::ReopenedTrials;
+use crate::store::writes::StoreWrite;
 
-/// A sweep that was removed meanwhile has no rows.
-pub(in crate::store::sql) fn give_up_trial(
-    sql: &impl SqlConnection,
-    sweep: i64,
-    result: &TrialResult,
-) -> Result<bool, StoreError> {
-    let there = select_number(
-        sql,
-        "SELECT number FROM sweeps WHERE number = $1",
-        &[sweep.into()],
-    )?
-    .is_some();
-    Ok(there
-        && !sql
-            .insert_trials(sweep, "", std::slice::from_ref(result))?
-            .is_empty())
+/// The row of a trial that no worker could run, unless it has one. The output is whether it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GiveUpTrial {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The failure.
+    pub result: TrialResult,
+}
+
+impl StoreWrite for GiveUpTrial {
+    type Output = bool;
+
+    /// A sweep that was removed meanwhile has no rows.
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<bool, StoreError> {
+        let there = select_number(
+            sql,
+            "SELECT number FROM sweeps WHERE number = $1",
+            &[self.sweep.into()],
+        )?
+        .is_some();
+        let result = std::slice::from_ref(&self.result);
+        Ok(there && !sql.insert_trials(self.sweep, "", result)?.is_empty())
+    }
+}
+
+/// The audit of a trial that no worker could run is given up. The output is whether it was due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GiveUpAudit {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The trial.
+    pub key: TrialKey,
+    /// Why.
+    pub cause: String,
+}
+
+impl StoreWrite for GiveUpAudit {
+    type Output = bool;
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<bool, StoreError> {
+        let text = "UPDATE audits SET finding = $1, why = $2 WHERE sweep = $3 AND cell = $4 AND repeat = $5 AND finding = 0";
+        let failed = encode_finding(Some(Finding::Failed)).into();
+        let values = [
+            failed,
+            self.cause.as_str().into(),
+            self.sweep.into(),
+            self.key.cell.into(),
+            self.key.repeat.into(),
+        ];
+
+        Ok(sql.execute_statement(text, &values)? > 0)
+    }
+}
+
+/// Takes back that a trial, or its audit, was given up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RevertGiveUp {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The trial.
+    pub key: TrialKey,
+    /// Whether it is its audit.
+    pub is_audit: bool,
+}
+
+impl StoreWrite for RevertGiveUp {
+    type Output = ReopenedTrials;
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<ReopenedTrials, StoreError> {
+        let reopened = if self.is_audit {
+            ReopenedTrials {
+                audits: revert_audit_give_up(sql, self.sweep, self.key)?,
+                ..ReopenedTrials::default()
+            }
+        } else {
+            ReopenedTrials {
+                trials: revert_give_up(sql, self.sweep, self.key)?,
+                ..ReopenedTrials::default()
+            }
+        };
+
+        if reopened != ReopenedTrials::default() {
+            reopen_completed_sweep(sql, self.sweep)?;
+        }
+
+        Ok(reopened)
+    }
 }
 
 /// Removes the failed row of a trial that was given up. Such a row names no worker. Returns the trial if it had one.
-pub(in crate::store::sql) fn revert_give_up(
+fn revert_give_up(
     sql: &impl SqlConnection,
     sweep: i64,
     key: TrialKey,
@@ -45,16 +119,12 @@ pub(in crate::store::sql) fn revert_give_up(
     )?;
 
     let text = "DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome = $4 AND worker = ''";
-    if sql.execute_statement(text, &place)? == 0 {
-        return Ok(Vec::new());
-    }
-
-    reopen_completed_sweep(sql, sweep)?;
-    Ok(vec![key])
+    let deleted = sql.execute_statement(text, &place)? > 0;
+    Ok(deleted.then_some(key).into_iter().collect())
 }
 
 /// Makes an audit that was given up due again. Returns its trial, with the process that computed the row, if it was.
-pub(in crate::store::sql) fn revert_audit_give_up(
+fn revert_audit_give_up(
     sql: &impl SqlConnection,
     sweep: i64,
     key: TrialKey,
@@ -63,31 +133,7 @@ pub(in crate::store::sql) fn revert_audit_give_up(
     let place = [sweep.into(), key.cell.into(), key.repeat.into(), failed];
     let text = "UPDATE audits SET finding = 0, why = '' WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND finding = $4
                     AND auditor_process = '' RETURNING process";
-    let origins = select_all(sql, text, &place, |row| {
+    select_all(sql, text, &place, |row| {
         Ok((key, row.get_text(0)?.to_owned()))
-    })?;
-    if !origins.is_empty() {
-        reopen_completed_sweep(sql, sweep)?;
-    }
-
-    Ok(origins)
-}
-
-pub(in crate::store::sql) fn give_up_audit(
-    sql: &impl SqlConnection,
-    sweep: i64,
-    key: TrialKey,
-    why: &str,
-) -> Result<bool, StoreError> {
-    let text = "UPDATE audits SET finding = $1, why = $2 WHERE sweep = $3 AND cell = $4 AND repeat = $5 AND finding = 0";
-    let failed = encode_finding(Some(Finding::Failed)).into();
-    let values = [
-        failed,
-        why.into(),
-        sweep.into(),
-        key.cell.into(),
-        key.repeat.into(),
-    ];
-
-    Ok(sql.execute_statement(text, &values)? > 0)
+    })
 }

@@ -1,88 +1,108 @@
 //! Leases: begun, shrunk and ended, and whether a fence is still valid.
 
 use crate::records::{EndedLease, LeaseRow};
+use crate::result_batch::ResultBatch;
 use crate::store::checksum::lease_checksum;
 use crate::store::encoding::encode_intervals;
 use crate::store::error::StoreError;
 use crate::store::sql::param::SqlParam;
+use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::write::sweeps::change_sweep;
 use crate::store::sql::{SqlConnection, select_number};
-use crate::store::writes::CommitBatch;
+use crate::store::writes::StoreWrite;
 
-pub(in crate::store::sql) fn insert_lease(
-    sql: &impl SqlConnection,
-    row: &LeaseRow,
-) -> Result<(), StoreError> {
-    let text = "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, checksum, audits)
+/// A new lease.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InsertLease(pub LeaseRow);
+
+impl StoreWrite for InsertLease {
+    type Output = ();
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        let Self(row) = self;
+        let text =
+            "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, checksum, audits)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    let trials = encode_intervals(&row.trials);
-    let values = [
-        row.fence.lease.into(),
-        row.fence.epoch.into(),
-        row.sweep.into(),
-        row.class.into(),
-        row.worker.as_str().into(),
-        SqlParam::Bytes(Some(&trials)),
-        lease_checksum(row, &trials).into(),
-        SqlParam::OptionalText(row.audits.as_deref()),
-    ];
-    sql.execute_statement(text, &values)?;
+        let trials = encode_intervals(&row.trials);
+        let values = [
+            row.fence.lease.into(),
+            row.fence.epoch.into(),
+            row.sweep.into(),
+            row.class.into(),
+            row.worker.as_str().into(),
+            SqlParam::Bytes(Some(&trials)),
+            lease_checksum(row, &trials).into(),
+            SqlParam::OptionalText(row.audits.as_deref()),
+        ];
+        sql.execute_statement(text, &values)?;
 
-    let next = [(row.fence.lease + 1).into()];
-    sql.execute_statement(
-        "UPDATE meta SET value = $1 WHERE key = 'next_lease' AND value < $1",
-        &next,
-    )?;
+        let next = [(row.fence.lease + 1).into()];
+        sql.execute_statement(
+            "UPDATE meta SET value = $1 WHERE key = 'next_lease' AND value < $1",
+            &next,
+        )?;
 
-    Ok(())
+        Ok(())
+    }
 }
 
-pub(in crate::store::sql) fn shrink_lease(
-    sql: &impl SqlConnection,
-    row: &LeaseRow,
-) -> Result<(), StoreError> {
-    let text = "UPDATE leases SET sweep = $1, class = $2, worker = $3, trials = $4, checksum = $5, audits = $6
+/// A lease that has fewer trials than before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShrinkLease(pub LeaseRow);
+
+impl StoreWrite for ShrinkLease {
+    type Output = ();
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        let Self(row) = self;
+        let text = "UPDATE leases SET sweep = $1, class = $2, worker = $3, trials = $4, checksum = $5, audits = $6
                 WHERE lease = $7 AND epoch = $8";
-    let trials = encode_intervals(&row.trials);
-    let values = [
-        row.sweep.into(),
-        row.class.into(),
-        row.worker.as_str().into(),
-        SqlParam::Bytes(Some(&trials)),
-        lease_checksum(row, &trials).into(),
-        SqlParam::OptionalText(row.audits.as_deref()),
-        row.fence.lease.into(),
-        row.fence.epoch.into(),
-    ];
+        let trials = encode_intervals(&row.trials);
+        let values = [
+            row.sweep.into(),
+            row.class.into(),
+            row.worker.as_str().into(),
+            SqlParam::Bytes(Some(&trials)),
+            lease_checksum(row, &trials).into(),
+            SqlParam::OptionalText(row.audits.as_deref()),
+            row.fence.lease.into(),
+            row.fence.epoch.into(),
+        ];
 
-    sql.execute_statement(text, &values).map(|_| ())
+        sql.execute_statement(text, &values).map(|_| ())
+    }
 }
 
-pub(in crate::store::sql) fn end_leases(
-    sql: &impl SqlConnection,
-    ended: &[EndedLease],
-) -> Result<(), StoreError> {
-    for EndedLease { fence, lost } in ended {
-        let place = [fence.lease.into(), fence.epoch.into()];
-        if *lost
-            && let Some(sweep) = select_number(
-                sql,
-                "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2",
-                &place,
-            )?
-        {
-            change_sweep(sql, sweep, |row| row.tallies.releases += 1)?;
+/// Leases that are over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndLeases(pub Vec<EndedLease>);
+
+impl StoreWrite for EndLeases {
+    type Output = ();
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        for EndedLease { fence, lost } in &self.0 {
+            let place = [fence.lease.into(), fence.epoch.into()];
+            if *lost
+                && let Some(sweep) = select_number(
+                    sql,
+                    "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2",
+                    &place,
+                )?
+            {
+                change_sweep(sql, sweep, |row| row.tallies.releases += 1)?;
+            }
+
+            sql.execute_statement("DELETE FROM leases WHERE lease = $1 AND epoch = $2", &place)?;
         }
 
-        sql.execute_statement("DELETE FROM leases WHERE lease = $1 AND epoch = $2", &place)?;
+        Ok(())
     }
-
-    Ok(())
 }
 
 pub(in crate::store::sql) fn is_fence_valid(
     sql: &impl SqlConnection,
-    batch: &CommitBatch,
+    batch: &ResultBatch,
 ) -> Result<bool, StoreError> {
     let text = "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2 AND sweep = $3";
     let values = [

@@ -4,52 +4,72 @@ use std::collections::HashSet;
 
 use crate::records::SweepRow;
 use crate::store::error::StoreError;
-use crate::store::reader::StoreReader as _;
-use crate::store::sql::read::has_trial_with_weights;
+use crate::store::sql::read::{has_trial_with_weights, read_sweeps};
+use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::{SqlConnection, select_all, select_number};
-use crate::store::writes::ClearedRows;
+use crate::store::types::ClearedRows;
+use crate::store::writes::StoreWrite;
 
-/// Which of these files neither a sweep nor a trial names.
-pub(in crate::store::sql) fn find_unreferenced(
-    sql: &(impl SqlConnection + Send),
-    hashes: &[[u8; 32]],
-) -> Result<Vec<[u8; 32]>, StoreError> {
-    let of_sweeps: HashSet<[u8; 32]> = sql
-        .read_sweeps()?
-        .iter()
-        .flat_map(SweepRow::named_files)
-        .collect();
+/// Files that are to go, by their hashes. The output is those among them that neither a sweep nor a trial names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FindUnreferenced(pub Vec<[u8; 32]>);
 
-    let mut unnamed = Vec::new();
-    for hash in hashes.iter().filter(|hash| !of_sweeps.contains(*hash)) {
-        if !has_trial_with_weights(sql, hash)? {
-            unnamed.push(*hash);
+impl StoreWrite for FindUnreferenced {
+    type Output = Vec<[u8; 32]>;
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<Vec<[u8; 32]>, StoreError> {
+        let of_sweeps: HashSet<[u8; 32]> = read_sweeps(sql)?
+            .iter()
+            .flat_map(SweepRow::named_files)
+            .collect();
+
+        let mut unnamed = Vec::new();
+        for hash in self.0.iter().filter(|hash| !of_sweeps.contains(*hash)) {
+            if !has_trial_with_weights(sql, hash)? {
+                unnamed.push(*hash);
+            }
         }
-    }
 
-    Ok(unnamed)
+        Ok(unnamed)
+    }
 }
 
-/// Takes away what makes a sweep one: from here on, whatever comes of it finds no fence.
-pub(in crate::store::sql) fn remove_sweep(
-    sql: &impl SqlConnection,
-    sweep: i64,
-) -> Result<(), StoreError> {
-    if sql.execute_statement("DELETE FROM sweeps WHERE number = $1", &[sweep.into()])? > 0 {
-        sql.execute_statement("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
-        sql.execute_statement("INSERT INTO removals (sweep) VALUES ($1)", &[sweep.into()])?;
+/// The sweep of this number is no more. Its trials' rows are there until they are cleared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoveSweep(pub i64);
+
+impl StoreWrite for RemoveSweep {
+    type Output = ();
+
+    /// Takes away what makes a sweep one: from here on, whatever comes of it finds no fence.
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        let sweep = [self.0.into()];
+        if sql.execute_statement("DELETE FROM sweeps WHERE number = $1", &sweep)? > 0 {
+            sql.execute_statement("DELETE FROM leases WHERE sweep = $1", &sweep)?;
+            sql.execute_statement("INSERT INTO removals (sweep) VALUES ($1)", &sweep)?;
+        }
+
+        Ok(())
     }
-    Ok(())
 }
 
 /// Trials cleared in one transaction: it should take no longer than some dozen milliseconds.
 const CLEARED_PER_COMMIT: i64 = 1000;
 
-/// Clears the first rows of a sweep that was removed; with the last ones, what is left of it.
-pub(in crate::store::sql) fn clear_rows(
-    sql: &impl SqlConnection,
-    sweep: i64,
-) -> Result<ClearedRows, StoreError> {
+/// The first rows of the removed sweep of this number go, few enough not to hold up other writes; with the last ones, what is
+/// left of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClearRows(pub i64);
+
+impl StoreWrite for ClearRows {
+    type Output = ClearedRows;
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<ClearedRows, StoreError> {
+        clear_rows(sql, self.0)
+    }
+}
+
+fn clear_rows(sql: &impl SqlConnection, sweep: i64) -> Result<ClearedRows, StoreError> {
     if !is_removed(sql, sweep)? {
         return Ok(ClearedRows::default());
     }

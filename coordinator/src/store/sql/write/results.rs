@@ -1,4 +1,4 @@
-//! Results: stored, compared, and moved to the attempts.
+//! Rows of trials: looked up, restored, and moved to the attempts.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,70 +6,72 @@ use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use crate::records::{Finding, SweepState};
 use crate::store::checksum::curve_checksum;
-use crate::store::encoding::{FAILED_OUTCOME, decode_finding, differing_fields};
+use crate::store::encoding::{FAILED_OUTCOME, decode_finding};
 use crate::store::error::{Damage, StoreError};
-use crate::store::reader::StoreReader as _;
-use crate::store::sql::read::{find_sweep, select_trials_sql};
-use crate::store::sql::reuse::count_contradictions;
+use crate::store::sql::read::{find_sweep, read_audit, select_trials_sql};
 use crate::store::sql::rows::{read_trial_key, read_trial_row, read_whole_trial_row};
-use crate::store::sql::write::audits::{record_audit, schedule_audits};
-use crate::store::sql::write::leases::is_fence_valid;
-use crate::store::sql::write::sweeps::{add_to_tallies, reopen_completed_sweep};
+use crate::store::sql::transaction::StoreTransaction;
+use crate::store::sql::write::audits::retry_failed_audits;
+use crate::store::sql::write::sweeps::reopen_completed_sweep;
 use crate::store::sql::{SqlConnection, damaged_column, select_all, select_number};
-use crate::store::types::{Attempt, StoredTrial};
-use crate::store::writes::{CommitBatch, CommitReport, RedoneTrial, WriteOutput};
+use crate::store::types::{Attempt, FoundRows, RedoneTrial, ReopenedTrials, StoredTrial};
+use crate::store::writes::StoreWrite;
 
-/// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
-pub(in crate::store::sql) fn store_results(
-    sql: &(impl SqlConnection + Send),
-    batch: &CommitBatch,
-) -> Result<CommitReport, StoreError> {
-    let mut report = CommitReport {
-        fenced: batch.compare_only || !is_fence_valid(sql, batch)?,
-        ..CommitReport::default()
-    };
-    if !report.fenced && !batch.audit {
-        report.stored = sql.insert_trials(batch.sweep, &batch.worker, &batch.results)?;
-        report.audits_due = schedule_audits(sql, batch, &report.stored)?;
-        report.contradicted = count_contradictions(sql, batch, &report.stored)?;
-    }
-
-    if report.stored.len() < batch.results.len() {
-        compare_with_rows(sql, batch, &mut report)?;
-    }
-
-    add_to_tallies(sql, batch.sweep, &report)?;
-    Ok(report)
+/// Nothing is written: the output is the rows that these trials have by then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LookUpRows {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The trials.
+    pub keys: Vec<TrialKey>,
 }
 
-pub(in crate::store::sql) fn look_up_rows(
-    sql: &(impl SqlConnection + Send),
-    sweep: i64,
-    keys: &[TrialKey],
-) -> Result<WriteOutput, StoreError> {
-    let text = select_trials_sql!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
-    let mut rows = Vec::new();
-    let mut audits = Vec::new();
+impl StoreWrite for LookUpRows {
+    type Output = FoundRows;
 
-    for key in keys {
-        let place = [sweep.into(), key.cell.into(), key.repeat.into()];
-        let Some(row) = select_all(sql, text, &place, |row| read_trial_row(sweep, row))?.pop()
-        else {
-            continue;
-        };
-        rows.push(row.result);
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<FoundRows, StoreError> {
+        let sweep = self.sweep;
+        let text = select_trials_sql!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
+        let mut found = FoundRows::default();
 
-        audits.extend(
-            sql.read_audit(sweep, *key)?
-                .map(|audit| (audit.key, audit.process, audit.finding)),
-        );
+        for key in &self.keys {
+            let place = [sweep.into(), key.cell.into(), key.repeat.into()];
+            let Some(row) = select_all(sql, text, &place, |row| read_trial_row(sweep, row))?.pop()
+            else {
+                continue;
+            };
+            found.rows.push(row.result);
+
+            let audit = read_audit(sql, sweep, *key)?;
+            found
+                .audits
+                .extend(audit.map(|audit| (audit.key, audit.process, audit.finding)));
+        }
+
+        Ok(found)
     }
+}
 
-    Ok(WriteOutput::Rows(rows, audits))
+/// Trials to be run once more by any process, as audits are, because files that their rows name are lost. The output is those that
+/// are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RedoTrials {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The trials.
+    pub keys: Vec<TrialKey>,
+}
+
+impl StoreWrite for RedoTrials {
+    type Output = Vec<RedoneTrial>;
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<Vec<RedoneTrial>, StoreError> {
+        redo_trials(sql, self.sweep, &self.keys)
+    }
 }
 
 /// Makes audits of these trials due, which any process may run.
-pub(in crate::store::sql) fn redo_trials(
+fn redo_trials(
     sql: &impl SqlConnection,
     sweep: i64,
     keys: &[TrialKey],
@@ -118,70 +120,24 @@ pub(in crate::store::sql) fn redo_trials(
     Ok(redone)
 }
 
-/// Compares what was not stored with the rows that there are.
-fn compare_with_rows(
-    sql: &impl SqlConnection,
-    batch: &CommitBatch,
-    report: &mut CommitReport,
-) -> Result<(), StoreError> {
-    let mut stored = report.stored.iter().peekable();
-    let rest = batch
-        .results
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| stored.next_if_eq(&at).is_none());
-    let rest: Vec<(usize, &TrialResult)> = rest.collect();
-    let keys: Vec<TrialKey> = rest.iter().map(|(_, result)| result.key).collect();
+/// Rows of the failed trials of the sweep of this number become attempts, and failed audits are due again; a completed sweep is
+/// running again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryFailed(pub i64);
 
-    let rows = read_rows_to_compare(sql, batch.sweep, &keys)?;
-    for (at, result) in rest {
-        let Some(row) = rows.get(&result.key) else {
-            continue;
-        };
-        let different = row.as_ref().map(|row| differing_fields(row, result));
-        report.already_stored.push(result.key);
-        report.mismatches += u64::from(
-            different
-                .as_ref()
-                .is_some_and(|different| !different.is_empty()),
-        );
+impl StoreWrite for RetryFailed {
+    type Output = ReopenedTrials;
 
-        let finding = record_audit(sql, batch, result, different.as_deref())?;
-        report.audited.extend(finding.map(|finding| (at, finding)));
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<ReopenedTrials, StoreError> {
+        Ok(ReopenedTrials {
+            trials: retry_failed_trials(sql, self.0)?,
+            audits: retry_failed_audits(sql, self.0)?,
+        })
     }
-
-    Ok(())
-}
-
-/// The rows that these trials have, `None` where a row is damaged.
-fn read_rows_to_compare(
-    sql: &impl SqlConnection,
-    sweep: i64,
-    keys: &[TrialKey],
-) -> Result<HashMap<TrialKey, Option<TrialResult>>, StoreError> {
-    let mut rows = HashMap::new();
-    sql.select_whole_trials(sweep, keys, &mut |row| {
-        match read_whole_trial_row(sweep, row) {
-            Ok(row) => drop(rows.insert(row.result.key, Some(row.result))),
-            // A damaged row is logged and compared with nothing: the worker cannot help it, and gets its answer.
-            Err(StoreError::Damaged(damage)) => {
-                tracing::error!("{damage}");
-                rows.insert(damage.key, None);
-            }
-            Err(error) => return Err(error),
-        }
-
-        Ok(true)
-    })?;
-
-    Ok(rows)
 }
 
 /// Moves rows of failed trials to the attempts.
-pub(in crate::store::sql) fn retry_failed_trials(
-    sql: &impl SqlConnection,
-    sweep: i64,
-) -> Result<Vec<TrialKey>, StoreError> {
+fn retry_failed_trials(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     let failed = [sweep.into(), FAILED_OUTCOME.into()];
     let text = select_trials_sql!("WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat");
     let rows = select_all(sql, text, &failed, |row| read_trial_row(sweep, row))?;
@@ -213,6 +169,25 @@ pub(in crate::store::sql) fn retry_failed_trials(
 
     reopen_completed_sweep(sql, sweep)?;
     Ok(rows.into_iter().map(|row| row.result.key).collect())
+}
+
+/// Rows from a backup, of trials that have none, and earlier attempts, which are appended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestoreRows {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The rows.
+    pub rows: Vec<StoredTrial>,
+    /// Earlier attempts of trials.
+    pub attempts: Vec<(TrialKey, Attempt)>,
+}
+
+impl StoreWrite for RestoreRows {
+    type Output = ();
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        insert_stored_rows(sql, self.sweep, &self.rows, &self.attempts)
+    }
 }
 
 pub(in crate::store::sql) fn insert_stored_rows(
@@ -258,8 +233,26 @@ fn append_attempts(
     sql.insert_attempts(sweep, &numbered.collect::<Vec<_>>())
 }
 
+/// What is damaged of these trials' rows becomes an attempt, so that they can be run again; a completed sweep is running again. The
+/// output is the trials that were damaged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuarantineRows {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The trials.
+    pub keys: Vec<TrialKey>,
+}
+
+impl StoreWrite for QuarantineRows {
+    type Output = Vec<TrialKey>;
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<Vec<TrialKey>, StoreError> {
+        quarantine_rows(sql, self.sweep, &self.keys)
+    }
+}
+
 /// Moves what is damaged of these trials to the attempts; which trials were damaged.
-pub(in crate::store::sql) fn quarantine_rows(
+fn quarantine_rows(
     sql: &impl SqlConnection,
     sweep: i64,
     keys: &[TrialKey],

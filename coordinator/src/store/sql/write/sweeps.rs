@@ -3,13 +3,84 @@
 use ergodic_common::spec::scheduling::Share;
 
 use crate::records::{SweepRow, SweepState};
+use crate::result_batch::CommitOutcome;
 use crate::store::checksum::sweep_checksum;
 use crate::store::encoding::{encode_files, encode_state};
 use crate::store::error::StoreError;
 use crate::store::sql::param::SqlParam;
 use crate::store::sql::read::find_sweep;
+use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::{SqlConnection, damaged_column, select_number};
-use crate::store::writes::CommitReport;
+use crate::store::writes::StoreWrite;
+
+/// A new sweep. The output is its number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InsertSweep(pub SweepRow);
+
+impl StoreWrite for InsertSweep {
+    type Output = i64;
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<i64, StoreError> {
+        insert_sweep(sql, &self.0)
+    }
+
+    fn named_files(&self) -> Vec<[u8; 32]> {
+        self.0.named_files().collect()
+    }
+}
+
+/// A sweep's state; ending it ends its leases in the same transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetSweepState {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The state.
+    pub state: SweepState,
+}
+
+impl StoreWrite for SetSweepState {
+    type Output = ();
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        set_state(sql, self.sweep, self.state)
+    }
+}
+
+/// A sweep's share of the workers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetShare {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The share.
+    pub share: Share,
+}
+
+impl StoreWrite for SetShare {
+    type Output = ();
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        change_sweep(sql, self.sweep, |row| row.share = self.share)
+    }
+}
+
+/// What the cells of a sweep resolve to, which was not known when it was stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetCellsDigest {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The digest.
+    pub cells: [u8; 32],
+}
+
+impl StoreWrite for SetCellsDigest {
+    type Output = ();
+
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
+        change_sweep(sql, self.sweep, |row| {
+            row.source.cells_fingerprint = Some(self.cells);
+        })
+    }
+}
 
 pub(in crate::store::sql) fn insert_sweep(
     sql: &impl SqlConnection,
@@ -112,29 +183,23 @@ pub(in crate::store::sql) fn set_state(
     Ok(())
 }
 
-pub(in crate::store::sql) fn set_share(
-    sql: &impl SqlConnection,
-    sweep: i64,
-    share: Share,
-) -> Result<(), StoreError> {
-    change_sweep(sql, sweep, |row| row.share = share)
-}
-
 /// Adds what a batch was besides new rows to its sweep's tallies.
 pub(in crate::store::sql) fn add_to_tallies(
     sql: &impl SqlConnection,
     sweep: i64,
-    report: &CommitReport,
+    outcome: &CommitOutcome,
 ) -> Result<(), StoreError> {
-    if report.already_stored.is_empty() && report.contradicted == 0 && !report.fenced {
+    if outcome.already_stored.is_empty() && outcome.contradicted == 0 && !outcome.fenced {
         return Ok(());
     }
 
     // What was audited did not come again by itself.
-    let compared = (report.already_stored.len() - report.audited.len()) as u64;
-    let different = report.mismatches + report.contradicted;
     change_sweep(sql, sweep, |row| {
-        row.tallies.count_batch(compared, different, report.fenced)
+        row.tallies.count_batch(
+            outcome.compared_count(),
+            outcome.differing_count(),
+            outcome.fenced,
+        );
     })
 }
 
@@ -148,12 +213,4 @@ pub(in crate::store::sql) fn reopen_completed_sweep(
             row.state = SweepState::Running;
         }
     })
-}
-
-pub(in crate::store::sql) fn set_cells_fingerprint(
-    sql: &impl SqlConnection,
-    sweep: i64,
-    cells: [u8; 32],
-) -> Result<(), StoreError> {
-    change_sweep(sql, sweep, |row| row.source.cells_fingerprint = Some(cells))
 }

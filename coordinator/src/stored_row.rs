@@ -50,7 +50,7 @@ pub(crate) fn watched_metric(metrics: &[Metric]) -> (usize, Metric) {
 }
 
 /// Where the metrics stand that the core keeps of every row of a sweep.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MetricPositions {
     pub(crate) watched: usize,
     /// The one that decides how often a cell is repeated, if one does.

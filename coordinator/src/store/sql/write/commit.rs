@@ -1,0 +1,204 @@
+//! Results of workers: stored, or compared with the rows that there are.
+
+use std::collections::HashMap;
+
+use ergodic_common::{Outcome, TrialKey, TrialResult};
+
+use crate::records::Finding;
+use crate::result_batch::{CommitOutcome, ResultBatch};
+use crate::store::encoding::{differing_fields, encode_finding};
+use crate::store::error::StoreError;
+use crate::store::sql::SqlConnection;
+use crate::store::sql::reuse::count_contradictions;
+use crate::store::sql::rows::read_whole_trial_row;
+use crate::store::sql::transaction::StoreTransaction;
+use crate::store::sql::write::leases::is_fence_valid;
+use crate::store::sql::write::sweeps::add_to_tallies;
+use crate::store::writes::StoreWrite;
+
+/// A batch of results to be stored, or only compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreResults {
+    /// The results, and the fence under which they were sent.
+    pub batch: ResultBatch,
+    /// Name of the worker, stored with the rows.
+    pub worker: String,
+    /// Do not store, whatever the fence.
+    pub compare_only: bool,
+    /// Do not store: the lease is one for audits.
+    pub audit: bool,
+    /// Trials of the batch that are to be audited.
+    pub chosen_for_audit: Vec<TrialKey>,
+}
+
+impl StoreWrite for StoreResults {
+    type Output = CommitOutcome;
+
+    /// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<CommitOutcome, StoreError> {
+        let batch = &self.batch;
+        let mut outcome = CommitOutcome {
+            fenced: self.compare_only || !is_fence_valid(sql, batch)?,
+            ..CommitOutcome::default()
+        };
+
+        let mut stored = Vec::new();
+        if !outcome.fenced && !self.audit {
+            stored = sql.insert_trials(batch.sweep, &self.worker, &batch.results)?;
+            outcome.audits_due = schedule_audits(sql, self, &stored)?;
+            outcome.contradicted = count_contradictions(sql, batch, &stored)?;
+            outcome.stored = stored.iter().map(|at| batch.stored_row(*at)).collect();
+        }
+
+        if stored.len() < batch.results.len() {
+            compare_with_rows(sql, self, &stored, &mut outcome)?;
+        }
+
+        add_to_tallies(sql, batch.sweep, &outcome)?;
+        Ok(outcome)
+    }
+
+    fn named_files(&self) -> Vec<[u8; 32]> {
+        if self.compare_only || self.audit {
+            Vec::new()
+        } else {
+            self.batch.named_weights()
+        }
+    }
+
+    fn holds_results(&self) -> bool {
+        true
+    }
+}
+
+/// Chosen trials were stored: their audits are due, unless there is nothing to compare with.
+fn schedule_audits(
+    sql: &impl SqlConnection,
+    results: &StoreResults,
+    stored: &[usize],
+) -> Result<Vec<TrialKey>, StoreError> {
+    let text = "INSERT INTO audits (sweep, cell, repeat, process) VALUES ($1, $2, $3, $4)
+                ON CONFLICT (sweep, cell, repeat) DO UPDATE SET process = $4, finding = 0, auditor = '',
+                    auditor_process = '', why = ''";
+    let mut due = Vec::new();
+
+    let batch = &results.batch;
+    for result in stored.iter().map(|at| &batch.results[*at]) {
+        let key = result.key;
+        if results.chosen_for_audit.contains(&key)
+            && !matches!(result.outcome, Outcome::Failed { .. })
+        {
+            let values = [
+                batch.sweep.into(),
+                key.cell.into(),
+                key.repeat.into(),
+                batch.process.as_str().into(),
+            ];
+            sql.execute_statement(text, &values)?;
+
+            due.push(key);
+        }
+    }
+
+    Ok(due)
+}
+
+/// Records an audit that is due, if another process than the one that computed the row ran the trial.
+fn record_audit(
+    sql: &impl SqlConnection,
+    results: &StoreResults,
+    result: &TrialResult,
+    different: Option<&[&'static str]>,
+) -> Result<Option<Finding>, StoreError> {
+    if !results.audit && !results.chosen_for_audit.contains(&result.key) {
+        return Ok(None);
+    }
+
+    let (finding, why) = judge_audit(&result.outcome, different);
+    let text = "UPDATE audits SET finding = $1, auditor = $2, auditor_process = $3, why = $4
+                WHERE sweep = $5 AND cell = $6 AND repeat = $7 AND finding = 0 AND process <> $3";
+
+    let batch = &results.batch;
+    let values = [
+        encode_finding(Some(finding)).into(),
+        results.worker.as_str().into(),
+        batch.process.as_str().into(),
+        why.as_str().into(),
+        batch.sweep.into(),
+        result.key.cell.into(),
+        result.key.repeat.into(),
+    ];
+
+    Ok((sql.execute_statement(text, &values)? > 0).then_some(finding))
+}
+
+/// What an audit found, and why, given the fields that differ; `None` where the row is damaged.
+fn judge_audit(outcome: &Outcome, different: Option<&[&'static str]>) -> (Finding, String) {
+    match (outcome, different) {
+        (Outcome::Failed { cause }, _) => (Finding::Failed, cause.clone()),
+        (_, None) => (Finding::Failed, "the row is damaged".into()),
+        (_, Some([])) => (Finding::Same, String::new()),
+        (_, Some(different)) => (Finding::Different, different.join(", ")),
+    }
+}
+
+/// Compares what was not stored, at other positions than `stored`, with the rows that there are.
+fn compare_with_rows(
+    sql: &impl SqlConnection,
+    results: &StoreResults,
+    stored: &[usize],
+    outcome: &mut CommitOutcome,
+) -> Result<(), StoreError> {
+    let batch = &results.batch;
+    let mut stored = stored.iter().peekable();
+    let rest: Vec<usize> = (0..batch.results.len())
+        .filter(|at| stored.next_if_eq(&at).is_none())
+        .collect();
+    let keys: Vec<TrialKey> = rest.iter().map(|at| batch.results[*at].key).collect();
+
+    let rows = read_rows_to_compare(sql, batch.sweep, &keys)?;
+    for at in rest {
+        let result = &batch.results[at];
+        let Some(row) = rows.get(&result.key) else {
+            continue;
+        };
+        let different = row.as_ref().map(|row| differing_fields(row, result));
+        outcome.already_stored.push(result.key);
+        outcome.mismatches += u64::from(
+            different
+                .as_ref()
+                .is_some_and(|different| !different.is_empty()),
+        );
+
+        let finding = record_audit(sql, results, result, different.as_deref())?;
+        outcome
+            .audited
+            .extend(finding.map(|finding| (batch.stored_row(at), finding)));
+    }
+
+    Ok(())
+}
+
+/// The rows that these trials have, `None` where a row is damaged.
+fn read_rows_to_compare(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    keys: &[TrialKey],
+) -> Result<HashMap<TrialKey, Option<TrialResult>>, StoreError> {
+    let mut rows = HashMap::new();
+    sql.select_whole_trials(sweep, keys, &mut |row| {
+        match read_whole_trial_row(sweep, row) {
+            Ok(row) => drop(rows.insert(row.result.key, Some(row.result))),
+            // A damaged row is logged and compared with nothing: the worker cannot help it, and gets its answer.
+            Err(StoreError::Damaged(damage)) => {
+                tracing::error!("{damage}");
+                rows.insert(damage.key, None);
+            }
+            Err(error) => return Err(error),
+        }
+
+        Ok(true)
+    })?;
+
+    Ok(rows)
+}
