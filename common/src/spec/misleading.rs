@@ -42,16 +42,21 @@ const RULES: [RefusalRule; 3] = [
     refuse_halving_by_mixed_losses,
 ];
 
-/// Settings that a new sweep gets where its file leaves something open that was decided otherwise for older ones.
-pub fn settings_for_new_sweep(spec: &Spec) -> Vec<String> {
-    let open = spec.stopping_rule.as_ref().filter(|until| {
-        until.is_precision_based()
-            && !until.min_is_explicit
-            && until.min_repeats < min_first_rung(spec)
+/// Settles what a new sweep's file leaves open and was decided otherwise for older ones. The settings returned say so in its source:
+/// read with these, it means what `spec` does now.
+#[must_use]
+pub fn settle_new_sweep(spec: &mut Spec) -> Vec<String> {
+    let least = min_first_rung(spec);
+    let open = spec.stopping_rule.as_mut().filter(|until| {
+        until.is_precision_based() && !until.min_is_explicit && until.min_repeats < least
     });
-    open.map(|_| format!("repeats.min={}", min_first_rung(spec)))
-        .into_iter()
-        .collect()
+    open.map(|until| {
+        until.min_repeats = least;
+        until.min_is_explicit = true;
+        format!("repeats.min={least}")
+    })
+    .into_iter()
+    .collect()
 }
 
 fn min_first_rung(spec: &Spec) -> u32 {
@@ -269,6 +274,7 @@ fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
 mod tests {
     use crate::spec::misleading::*;
     use crate::spec::source::SpecSource;
+    use crate::trial::{CPU_F32, CUDA_F32};
 
     const TEXT: &str = "name = \"t\"\nREPEATS\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"\n[train]\nepochs = 1\nbatch_size = 32\n\
                         lr = 0.1\n[measure]\nmetrics = [\"test_acc\", \"test_loss\"]\n";
@@ -318,13 +324,30 @@ mod tests {
             (true, Some(20))
         );
 
-        assert_eq!(settings_for_new_sweep(&open), ["repeats.min=40"]);
-        assert_eq!(
-            settings_for_new_sweep(&sweep(&repeats("", 30), "")),
-            ["repeats.min=30"]
-        );
+        let settings = |min: &str, max| settle_new_sweep(&mut sweep(&repeats(min, max), ""));
+        assert_eq!(settings("", 500), ["repeats.min=40"]);
+        assert_eq!(settings("", 30), ["repeats.min=30"]);
+        assert!(settings("min = 50, ", 500).is_empty());
+    }
 
-        assert!(settings_for_new_sweep(&sweep(&repeats("min = 50, ", 500), "")).is_empty());
+    #[test]
+    fn a_settled_sweep_is_what_its_source_with_the_settings_means() {
+        let repeats = format!("repeats = {{ max = 500, {UNTIL}");
+        for class in [CPU_F32, CUDA_F32, "cpu-f32/7", "cuda-f32/2/sm90/cublas13.1"] {
+            let mut source = sweep_source(&repeats, "");
+            let mut spec = Spec::read_new(&source).expect("a valid sweep");
+            source.settings.extend(settle_new_sweep(&mut spec));
+            source
+                .settings
+                .push(spec.pin_numerics(class).expect("a class"));
+            assert_eq!(source.settings.len(), 2);
+
+            let again = Spec::read_new(&source).expect("a valid sweep");
+            assert_eq!(format!("{spec:?}"), format!("{again:?}"));
+        }
+
+        let mut spec = sweep(&repeats, "");
+        assert!(spec.pin_numerics("cuda-f32/2").is_err());
     }
 
     #[test]

@@ -358,6 +358,16 @@ impl Spec {
         Ok(())
     }
 
+    /// Pins the sweep to a numerics class. The setting returned says so in its source.
+    ///
+    /// # Errors
+    /// It is neither an engine nor a class in full.
+    pub fn pin_numerics(&mut self, class: &str) -> Result<String, SpecError> {
+        self.numerics = parse_numerics(class)
+            .map_err(|message| SpecError::new(Origin::Default, "numerics", message))?;
+        Ok(format!("numerics=\"{class}\""))
+    }
+
     /// Trials in all, or the most there may be.
     pub fn trial_count(&self) -> u64 {
         self.grid.cell_count() * u64::from(self.repeats)
@@ -476,12 +486,20 @@ fn read_name(r: &TableReader<'_>) -> Result<String, SpecError> {
 /// is settled at the launch.
 fn read_numerics(r: &TableReader<'_>) -> Result<String, SpecError> {
     match r.read_str("numerics")? {
-        None | Some("cpu-f32") => Ok(CPU_F32.to_owned()),
-        Some(CUDA_F32) => Ok(CUDA_F32.to_owned()),
-        Some(text) if is_full_class(text) => Ok(text.to_owned()),
-        Some(other) => {
+        None => Ok(CPU_F32.to_owned()),
+        Some(text) => parse_numerics(text).map_err(|message| r.error_at("numerics", message)),
+    }
+}
+
+/// The class, or what is wrong with the text.
+fn parse_numerics(text: &str) -> Result<String, String> {
+    match text {
+        "cpu-f32" => Ok(CPU_F32.to_owned()),
+        CUDA_F32 => Ok(CUDA_F32.to_owned()),
+        full if is_full_class(full) => Ok(full.to_owned()),
+        other => {
             let hint = suggest_nearest(other, ["cpu-f32", CUDA_F32]);
-            Err(r.error_at("numerics", format!("unknown value '{other}', {hint}")))
+            Err(format!("unknown value '{other}', {hint}"))
         }
     }
 }

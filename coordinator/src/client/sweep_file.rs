@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::spec::misleading::{refuse_misleading_sweep, settings_for_new_sweep};
+use ergodic_common::spec::misleading::{refuse_misleading_sweep, settle_new_sweep};
 use ergodic_common::{ErrorCode, Spec, SpecError};
 use ergodic_proto::convert::MAX_FILES;
 use ergodic_proto::status::UserError;
@@ -85,21 +85,17 @@ fn read_referenced_file(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserEr
     })
 }
 
-/// Reads a sweep as its launch does: with the settings that new sweeps get where their files leave them open.
+/// Reads a sweep as its launch does: what the files of new sweeps leave open is settled.
 ///
 /// # Errors
 /// The file is no valid sweep, or is refused to new sweeps.
 pub fn read_launch_spec(source: &SpecSource) -> Result<Spec, UserError> {
-    let spec = Spec::read_new(source).map_err(|e| spec_error(&e))?;
+    let mut spec = Spec::read_new(source).map_err(|e| spec_error(&e))?;
     refuse_misleading_sweep(&spec).map_err(|e| spec_error(&e.with_file(&source.file)))?;
-    let settings = settings_for_new_sweep(&spec);
-    if settings.is_empty() {
-        return Ok(spec);
-    }
 
-    let mut source = source.clone();
-    source.settings.extend(settings);
-    Spec::read_new(&source).map_err(|e| spec_error(&e))
+    // The coordinator writes the settings down.
+    let _ = settle_new_sweep(&mut spec);
+    Ok(spec)
 }
 
 fn spec_error(error: &SpecError) -> UserError {

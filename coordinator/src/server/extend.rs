@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::spec::SpecSource;
-use ergodic_common::spec::misleading::{refuse_misleading_extension, settings_for_new_sweep};
+use ergodic_common::spec::misleading::refuse_misleading_extension;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
@@ -22,7 +22,7 @@ use super::engine::events::UserEvent;
 use super::limits::Permit;
 use super::recovery::{read_intact_rows, reader_threads};
 use super::services::access::SweepApi;
-use super::services::launch::{PreparedSweep, track_requester};
+use super::services::launch::{PreparedSweep, read_new_spec, settle_new_spec};
 use super::sweep_changes::stopping_status;
 use super::{store_error, sweep_changes};
 use crate::core::queries::describe_cell;
@@ -145,20 +145,22 @@ impl SweepApi {
     async fn launch_successor(
         &self,
         old: SweepToExtend,
-        source: SpecSource,
+        mut source: SpecSource,
         launched_by: String,
         permit: Arc<Permit>,
     ) -> Result<i64, Status> {
-        let source = pin_successor_class(source, &old.spec).await?;
+        let mut spec = read_new_spec(&source, permit.clone()).await??;
+        let class = choose_successor_class(&spec, &old.spec);
+        settle_new_spec(&mut spec, &mut source, &class)?;
+
         let stored = old.spec.clone();
         let PreparedSweep { row, spec, .. } = self
-            .prepare_sweep(source, launched_by, permit.clone(), move |spec| {
+            .prepare_sweep(spec, source, launched_by, permit.clone(), move |spec| {
                 refuse_misleading_extension(spec, &stored)
             })
             .await?;
         let files: Vec<[u8; 32]> = row.named_files().collect();
 
-        let spec = Arc::new(spec);
         let new_spec = spec.clone();
         let new_data = row.data.clone();
         let task = tokio::task::spawn_blocking(move || {
@@ -289,27 +291,14 @@ fn find_sweep_to_extend(sweep: &Sweep) -> Result<SweepToExtend, UserError> {
     }
 }
 
-/// Pins a successor's numerics class by a setting: where the file names an engine alone, to the class of the old sweep's rows.
-async fn pin_successor_class(mut source: SpecSource, old: &Spec) -> Result<SpecSource, Status> {
-    let task_source = source.clone();
-    let (_requester, is_wanted) = track_requester();
-    let task =
-        tokio::task::spawn_blocking(move || Spec::read_new_while_wanted(&task_source, &is_wanted));
-    let spec = task
-        .await
-        .map_err(|e| Status::internal(e.to_string()))?
-        .map_err(|e| bad_input_error(e.to_string()))?;
-
+/// The numerics class of a successor: where its file names an engine alone, that of the old sweep's rows.
+fn choose_successor_class(spec: &Spec, old: &Spec) -> String {
     let is_engine_of_old = old.numerics.split('/').next() == Some(&spec.numerics);
-    let numerics = if is_engine_of_old {
-        &old.numerics
+    if is_engine_of_old {
+        old.numerics.clone()
     } else {
-        &spec.numerics
-    };
-    source.settings.extend(settings_for_new_sweep(&spec));
-    source.settings.push(format!("numerics=\"{numerics}\""));
-
-    Ok(source)
+        spec.numerics.clone()
+    }
 }
 
 /// How long to wait before a sweep that could not be read is read again.

@@ -12,8 +12,11 @@ use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
 
 /// What is to be run.
 pub(super) enum RunSource {
-    /// The sweep of this file.
-    File(Box<SweepFile>),
+    /// The sweep of this file, which means `spec`.
+    File {
+        file: Box<SweepFile>,
+        spec: Box<Spec>,
+    },
     /// The id of a sweep that is in the store.
     Stored(String),
 }
@@ -29,7 +32,12 @@ pub(super) fn read_run_source(args: &RunArgs) -> Result<(RunSource, String), Use
     let spec = read_launch_spec(&file.source)?;
     check_spec(args, &spec)?;
 
-    Ok((RunSource::File(Box::new(file)), spec.name))
+    let name = spec.name.clone();
+    let source = RunSource::File {
+        file: Box::new(file),
+        spec: Box::new(spec),
+    };
+    Ok((source, name))
 }
 
 /// Whether the argument may be the id of a sweep in the store: no file has that name, and it looks like an id.

@@ -26,7 +26,9 @@ pub(super) async fn start_sweep(
     let mut client = Client::connect(url, &ClientAuth::default()).await?;
     let paused = pause_unfinished_sweeps(&mut client).await?;
     let begun = match source {
-        RunSource::File(file) => launch_or_resume(&mut client, file, args.again).await,
+        RunSource::File { file, spec } => {
+            launch_or_resume(&mut client, file, spec, args.again).await
+        }
         RunSource::Stored(id) => resume_stored_sweep(&mut client, id, args).await,
     };
     let status = match begun {
@@ -47,6 +49,7 @@ pub(super) async fn start_sweep(
 async fn launch_or_resume(
     client: &mut Client,
     file: &SweepFile,
+    spec: &Spec,
     again: bool,
 ) -> Result<v1::SweepStatus, UserError> {
     let mode = if again {
@@ -54,7 +57,7 @@ async fn launch_or_resume(
     } else {
         commands::LaunchMode::Resume
     };
-    let launched = commands::launch_sweep(client, file, mode).await?;
+    let launched = commands::launch_read_sweep(client, file, spec, mode).await?;
     let lines = commands::format_reused_results(&launched);
 
     let status = launched.status.unwrap_or_default();

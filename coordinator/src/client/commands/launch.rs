@@ -1,5 +1,6 @@
 //! `ergodic launch`: sends a sweep and its files to a coordinator, and says what need not be run.
 
+use ergodic_common::Spec;
 use ergodic_common::escape::escape_line;
 use ergodic_common::spec::SpecSource;
 use ergodic_proto::checksum::Checksummed as _;
@@ -35,6 +36,19 @@ pub async fn launch_sweep(
 ) -> Result<v1::LaunchResponse, UserError> {
     // Files are sent for a sweep that can be run.
     let spec = read_launch_spec(&file.source)?;
+    launch_read_sweep(client, file, &spec, mode).await
+}
+
+/// Launches a sweep whose file has been read as `spec`, as [`launch_sweep`] does.
+///
+/// # Errors
+/// The sweep was refused, or nobody answers.
+pub async fn launch_read_sweep(
+    client: &mut Client,
+    file: &SweepFile,
+    spec: &Spec,
+    mode: LaunchMode,
+) -> Result<v1::LaunchResponse, UserError> {
     if !file.contents.is_empty() {
         client.switch_to_leader().await?;
     }

@@ -25,7 +25,7 @@ pub mod workers;
 
 pub use curves::{query_curves_batch, query_curves_text};
 pub use explain::explain_sweep;
-pub use launch::{LaunchMode, format_reused_results, launch_sweep};
+pub use launch::{LaunchMode, format_reused_results, launch_read_sweep, launch_sweep};
 pub use list::list_sweeps;
 pub use rm::remove_sweep;
 pub use status::render_status;

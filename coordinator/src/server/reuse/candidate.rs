@@ -21,11 +21,11 @@ pub(super) struct LaunchCandidate {
 }
 
 impl LaunchCandidate {
-    pub(super) fn new(row: SweepRow, spec: Spec) -> Self {
+    pub(super) fn new(row: SweepRow, spec: Arc<Spec>) -> Self {
         Self {
             meaning: row.source.compute_meaning_hash(),
             row,
-            spec: Arc::new(spec),
+            spec,
             cells_by_identity: OnceLock::new(),
         }
     }

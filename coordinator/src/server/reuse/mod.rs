@@ -33,7 +33,7 @@ impl SweepApi {
     pub(super) async fn launch_missing_trials(
         &self,
         row: SweepRow,
-        spec: Spec,
+        spec: Arc<Spec>,
         resume: bool,
         permit: Arc<Permit>,
     ) -> Result<v1::LaunchResponse, Status> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ergodic_common::spec::SpecSource;
-use ergodic_common::spec::misleading::{refuse_misleading_sweep, settings_for_new_sweep};
+use ergodic_common::spec::misleading::{refuse_misleading_sweep, settle_new_sweep};
 use ergodic_common::trial::CUDA_F32;
 use ergodic_common::{ErrorCode, Spec, SpecError};
 use ergodic_proto::checksum::Checksummed as _;
@@ -24,7 +24,7 @@ use crate::server::services::access::SweepApi;
 /// A new sweep that can be stored.
 pub(crate) struct PreparedSweep {
     pub(crate) row: SweepRow,
-    pub(crate) spec: Spec,
+    pub(crate) spec: Arc<Spec>,
     /// What its data look like, in words.
     pub(crate) data_description: String,
 }
@@ -38,8 +38,12 @@ impl SweepApi {
     ) -> Result<v1::LaunchResponse, Status> {
         // A client that hangs up leaves work behind until that notices: the permit is held until the work has ended.
         let permit = Arc::new(self.0.limits.launches.try_acquire()?);
-        let source = take_source(&mut request)?;
-        let source = self.pin_numerics_class(source, permit.clone()).await?;
+        let mut source = take_source(&mut request)?;
+        // What is wrong with the file is reported unless its sweep is there already.
+        let spec = match read_new_spec(&source, permit.clone()).await? {
+            Ok(spec) => Ok(self.settle_launch(spec, &mut source).await?),
+            Err(error) => Err(error),
+        };
         if request.resume
             && let Some(number) = self.find_unfinished(&source).await?
         {
@@ -52,7 +56,13 @@ impl SweepApi {
         }
 
         let prepared = self
-            .prepare_sweep(source, launched_by, permit.clone(), refuse_misleading_sweep)
+            .prepare_sweep(
+                spec?,
+                source,
+                launched_by,
+                permit.clone(),
+                refuse_misleading_sweep,
+            )
             .await?;
         let data_description = prepared.data_description.clone();
         let launched = if request.reuse {
@@ -72,7 +82,7 @@ impl SweepApi {
     async fn launch_prepared(&self, prepared: PreparedSweep) -> Result<v1::LaunchResponse, Status> {
         let PreparedSweep { row, spec, .. } = prepared;
         let files: Vec<[u8; 32]> = row.named_files().collect();
-        let number = self.store_new_sweep(row, Arc::new(spec)).await?;
+        let number = self.store_new_sweep(row, spec).await?;
         self.0.catalog.blobs.release(&files);
         let status = self.query_status(number).await?;
 
@@ -97,34 +107,18 @@ impl SweepApi {
         .await
     }
 
-    /// Pins a sweep to its numerics class in full, by a setting: a later version of this program must not take it for its own.
-    pub(crate) async fn pin_numerics_class(
-        &self,
-        mut source: SpecSource,
-        permit: Arc<Permit>,
-    ) -> Result<SpecSource, Status> {
-        let task_source = source.clone();
-        let (_requester, is_wanted) = track_requester();
-        let task = tokio::task::spawn_blocking(move || {
-            let _held = permit;
-            read_new_spec(&task_source, &is_wanted)
-        });
-
-        // What is wrong with the file is reported when the sweep is prepared.
-        let Ok(Ok(spec)) = task.await else {
-            return Ok(source);
-        };
-
+    /// Settles what the file leaves open, in the sweep and by settings in its source. It is pinned to its numerics class in full: a
+    /// later version of this program must not take it for its own.
+    async fn settle_launch(&self, mut spec: Spec, source: &mut SpecSource) -> Result<Spec, Status> {
         // Older programs work on it where they can.
         source.grammar = spec.min_grammar();
-        source.settings.extend(settings_for_new_sweep(&spec));
-        let class = match spec.numerics {
+        let class = match &spec.numerics {
             numerics if numerics == CUDA_F32 => self.find_cuda_class().await?,
-            numerics => numerics,
+            numerics => numerics.clone(),
         };
-        source.settings.push(format!("numerics=\"{class}\""));
 
-        Ok(source)
+        settle_new_spec(&mut spec, source, &class)?;
+        Ok(spec)
     }
 
     /// The class that joined workers compute on CUDA: it depends on their devices.
@@ -147,21 +141,20 @@ impl SweepApi {
         Err(UserError::new(ErrorCode::BadInput, message).into())
     }
 
-    /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
+    /// Pins the dataset of a sweep whose file was read: whatever is wrong with it is found here, before anything is stored.
     ///
     /// `refuse` says what a sweep must be beyond readable.
     pub(crate) async fn prepare_sweep(
         &self,
+        spec: Spec,
         source: SpecSource,
         launched_by: String,
         permit: Arc<Permit>,
         refuse: impl FnOnce(&Spec) -> Result<(), SpecError> + Send + 'static,
     ) -> Result<PreparedSweep, Status> {
         let catalog = self.0.catalog.clone();
-        let (_requester, is_wanted) = track_requester();
         let task = tokio::task::spawn_blocking(move || {
             let _held = permit;
-            let spec = read_new_spec(&source, &is_wanted).map_err(bad_input)?;
             refuse(&spec).map_err(|e| bad_input(e.with_file(&source.file)))?;
             build_prepared_sweep(spec, source, launched_by, &catalog)
         });
@@ -219,7 +212,7 @@ fn build_prepared_sweep(
 
     Ok(PreparedSweep {
         row: build_row(&spec, source, data, launched_by),
-        spec,
+        spec: Arc::new(spec),
         data_description,
     })
 }
@@ -242,20 +235,48 @@ fn build_row(spec: &Spec, source: SpecSource, data: DataPin, launched_by: String
     }
 }
 
-/// Reads the file of a new sweep for as long as `is_wanted` says that somebody waits for it.
-pub(crate) fn read_new_spec(
+/// Reads the file of a new sweep, unless its requester goes away meanwhile.
+///
+/// # Errors
+/// The reading itself broke off; or, inside, what is wrong with the file.
+pub(crate) async fn read_new_spec(
     source: &SpecSource,
-    is_wanted: &impl Fn() -> bool,
-) -> Result<Spec, SpecError> {
-    let spec = Spec::read_new_while_wanted(source, is_wanted);
-    if spec.is_err() && !is_wanted() {
-        tracing::debug!("nobody waits for this launch any more");
-    }
-    spec
+    permit: Arc<Permit>,
+) -> Result<Result<Spec, UserError>, Status> {
+    let source = source.clone();
+    let (_requester, is_wanted) = track_requester();
+    let task = tokio::task::spawn_blocking(move || {
+        let _held = permit;
+        let spec = Spec::read_new_while_wanted(&source, &is_wanted);
+        if spec.is_err() && !is_wanted() {
+            tracing::debug!("nobody waits for this launch any more");
+        }
+        spec
+    });
+
+    let read = task.await.map_err(|e| Status::internal(e.to_string()))?;
+    Ok(read.map_err(bad_input))
+}
+
+/// Settles what the file of a new sweep leaves open, and pins it to a numerics class, in the sweep and by settings in its source.
+///
+/// # Errors
+/// It is no class.
+pub(crate) fn settle_new_spec(
+    spec: &mut Spec,
+    source: &mut SpecSource,
+    class: &str,
+) -> Result<(), UserError> {
+    source.settings.extend(settle_new_sweep(spec));
+    let pinned = spec.pin_numerics(class);
+    source
+        .settings
+        .push(pinned.map_err(|e| bad_input(e.with_file(&source.file)))?);
+    Ok(())
 }
 
 /// A requester, and a question for another thread: whether the requester is still there. Work ends with its request that way.
-pub(crate) fn track_requester() -> (Arc<()>, impl Fn() -> bool) {
+fn track_requester() -> (Arc<()>, impl Fn() -> bool) {
     let requester = Arc::new(());
     let observed = Arc::downgrade(&requester);
     (requester, move || observed.strong_count() > 0)
