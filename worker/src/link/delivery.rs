@@ -15,7 +15,7 @@ use crate::shared_queue::SharedQueue;
 use crate::spool::Spool;
 use crate::train::FinishedTrial;
 
-/// Parcels under way at a time: one is stored while the next one travels.
+/// Batches under way at a time: one is stored while the next one travels.
 const MAX_IN_FLIGHT: usize = 2;
 /// Results wait at most this long for company.
 const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
@@ -57,8 +57,8 @@ async fn sender_loop(queue: Arc<SharedQueue>, links: LinkPool, worker: String) {
                 send_batch(&links, &worker, &batch).await;
             }
 
-            let batch = run_on_spool(&queue, batch, move |spool, p| {
-                spool.acknowledge_results(p.fence, &p.sweep, &keys)
+            let batch = run_on_spool(&queue, batch, move |spool, batch| {
+                spool.acknowledge_results(batch.fence, &batch.sweep, &keys)
             })
             .await;
             queue.with_queue(|queue| queue.acknowledge_batch(&batch));
@@ -122,7 +122,7 @@ async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
 /// Sends a batch until all of it is answered. A refused batch is sent in halves until each refused result is alone, so that one bad
 /// result does not cost the others.
 async fn send_batch(links: &LinkPool, worker: &str, batch: &ResultBatch) {
-    let post = BatchSender {
+    let sender = BatchSender {
         links,
         worker,
         batch,
@@ -131,7 +131,7 @@ async fn send_batch(links: &LinkPool, worker: &str, batch: &ResultBatch) {
     // What is yet to be sent, the next piece last.
     let mut pieces = vec![&batch.results[..]];
     while let Some(piece) = pieces.pop() {
-        match post.deliver_results(piece).await {
+        match sender.deliver_results(piece).await {
             Ok(answer) => log_commit_outcome(batch, piece, &answer),
             Err(status) if can_be_split(piece, status.code()) => {
                 tracing::warn!(%status, results = piece.len(), "results refused; trying halves of them");
@@ -141,7 +141,7 @@ async fn send_batch(links: &LinkPool, worker: &str, batch: &ResultBatch) {
             Err(status) if status.code() == Code::NotFound => {
                 tracing::warn!(%status, results = piece.len(), "the sweep is over; its results are dropped");
             }
-            Err(status) => post.deliver_as_failures(piece, &status).await,
+            Err(status) => sender.deliver_as_failures(piece, &status).await,
         }
     }
 }
