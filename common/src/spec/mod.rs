@@ -3,6 +3,7 @@
 pub(crate) mod meaning_hash;
 pub mod measure;
 pub mod misleading;
+mod numerics;
 pub mod result_reuse;
 pub mod scheduling;
 pub(crate) mod seeds;
@@ -20,6 +21,7 @@ use crate::metric::Metric;
 use crate::net::Net;
 use crate::random_streams;
 use crate::random_streams::{SeedPlan, Streams};
+use crate::spec::numerics::read_numerics;
 use crate::spec::scheduling::Scheduling;
 use crate::spec::seeds::read_seeds;
 use crate::spec::source::expand_short_name;
@@ -30,7 +32,7 @@ use crate::spec_file::node;
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
 use crate::spec_file::suggest::suggest_nearest;
-use crate::trial::{CPU_F32, CUDA_F32, TrialKey};
+use crate::trial::TrialKey;
 
 /// Most trials of a sweep.
 pub const MAX_TRIALS: u64 = 1_000_000_000;
@@ -358,16 +360,6 @@ impl Spec {
         Ok(())
     }
 
-    /// Pins the sweep to a numerics class. The setting returned says so in its source.
-    ///
-    /// # Errors
-    /// It is neither an engine nor a class in full.
-    pub fn pin_numerics(&mut self, class: &str) -> Result<String, SpecError> {
-        self.numerics = parse_numerics(class)
-            .map_err(|message| SpecError::new(Origin::Default, "numerics", message))?;
-        Ok(format!("numerics=\"{class}\""))
-    }
-
     /// Trials in all, or the most there may be.
     pub fn trial_count(&self) -> u64 {
         self.grid.cell_count() * u64::from(self.repeats)
@@ -480,37 +472,4 @@ fn read_name(r: &TableReader<'_>) -> Result<String, SpecError> {
     }
 
     Ok(name.to_owned())
-}
-
-/// A class by its engine, or in full, which may be one that this program does not compute. That of CUDA by its engine alone
-/// is settled at the launch.
-fn read_numerics(r: &TableReader<'_>) -> Result<String, SpecError> {
-    match r.read_str("numerics")? {
-        None => Ok(CPU_F32.to_owned()),
-        Some(text) => parse_numerics(text).map_err(|message| r.error_at("numerics", message)),
-    }
-}
-
-/// The class, or what is wrong with the text.
-fn parse_numerics(text: &str) -> Result<String, String> {
-    match text {
-        "cpu-f32" => Ok(CPU_F32.to_owned()),
-        CUDA_F32 => Ok(CUDA_F32.to_owned()),
-        full if is_full_class(full) => Ok(full.to_owned()),
-        other => {
-            let hint = suggest_nearest(other, ["cpu-f32", CUDA_F32]);
-            Err(format!("unknown value '{other}', {hint}"))
-        }
-    }
-}
-
-/// Whether a text is the full name of a numerics class, which some program may compute.
-fn is_full_class(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('/').collect();
-    let is_known = matches!(parts[..], ["cpu-f32", _] | ["cuda-f32", _, _, _]);
-    let is_complete = parts.iter().all(|part| !part.is_empty());
-    let is_plain = text
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "-./".contains(c));
-    is_known && parts[1].parse::<u32>().is_ok() && is_complete && text.len() <= 64 && is_plain
 }

@@ -1,0 +1,52 @@
+//! The numerics class of a sweep.
+
+use crate::spec::Spec;
+use crate::spec_file::error::{Origin, SpecError};
+use crate::spec_file::reader::TableReader;
+use crate::spec_file::suggest::suggest_nearest;
+use crate::trial::{CPU_F32, CUDA_F32};
+
+impl Spec {
+    /// Pins the sweep to a numerics class. The setting returned says so in its source.
+    ///
+    /// # Errors
+    /// It is neither an engine nor a class in full.
+    pub fn pin_numerics(&mut self, class: &str) -> Result<String, SpecError> {
+        self.numerics = parse_numerics(class)
+            .map_err(|message| SpecError::new(Origin::Default, "numerics", message))?;
+        Ok(format!("numerics=\"{class}\""))
+    }
+}
+
+/// A class by its engine, or in full, which may be one that this program does not compute. That of CUDA by its engine alone
+/// is settled at the launch.
+pub(crate) fn read_numerics(r: &TableReader<'_>) -> Result<String, SpecError> {
+    match r.read_str("numerics")? {
+        None => Ok(CPU_F32.to_owned()),
+        Some(text) => parse_numerics(text).map_err(|message| r.error_at("numerics", message)),
+    }
+}
+
+/// The class, or what is wrong with the text.
+fn parse_numerics(text: &str) -> Result<String, String> {
+    match text {
+        "cpu-f32" => Ok(CPU_F32.to_owned()),
+        CUDA_F32 => Ok(CUDA_F32.to_owned()),
+        full if is_full_class(full) => Ok(full.to_owned()),
+        other => {
+            let hint = suggest_nearest(other, ["cpu-f32", CUDA_F32]);
+            Err(format!("unknown value '{other}', {hint}"))
+        }
+    }
+}
+
+/// Whether a text is the full name of a numerics class, which some program may compute.
+fn is_full_class(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').collect();
+    let is_known = matches!(parts[..], ["cpu-f32", _] | ["cuda-f32", _, _, _]);
+    let is_complete = parts.iter().all(|part| !part.is_empty());
+    let is_plain = text
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-./".contains(c));
+    is_known && parts[1].parse::<u32>().is_ok() && is_complete && text.len() <= 64 && is_plain
+}
