@@ -8,6 +8,7 @@ use ergodic_common::{Outcome, TrialKey, TrialResult};
 use crate::records::{Finding, RecordedAudit, SweepRow, WorkerId};
 use crate::store::encoding;
 use crate::store::encoding::CurveView;
+use crate::stored_row::StoredRow;
 
 /// A stored row.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,11 +195,11 @@ pub struct ClearedRows {
 /// A trial that is run once more as an audit, with what was known of its audit before: whether there was one, and what it had found.
 pub type RedoneTrial = (TrialKey, Option<Option<Finding>>);
 
-/// Rows that some trials have, without curves and predictions, and the audits of these.
+/// Rows that some trials have, and the audits of these.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FoundRows {
-    /// The rows.
-    pub rows: Vec<TrialResult>,
+    /// What the core keeps of the rows.
+    pub rows: Vec<StoredRow>,
     /// Their audits.
     pub audits: Vec<RecordedAudit>,
 }

@@ -27,14 +27,17 @@ pub type ChangeReply = oneshot::Sender<Result<(), UserError>>;
 /// Receives what the store answered.
 pub type StoreReply<T> = oneshot::Sender<Result<T, StoreError>>;
 
+/// What follows in the loop once a write is durable, or has failed.
+pub type FollowUp = Box<dyn FnOnce(&mut Engine) -> Vec<Effect> + Send>;
+
 /// Everything that can wake the loop.
 pub enum EngineEvent {
     /// A worker did something.
     Worker(WorkerEvent),
     /// A user, or the server itself, wants something changed.
     User(UserEvent),
-    /// A write is durable, or has failed: what follows from that.
-    Persisted(Box<dyn FnOnce(&mut Engine) -> Vec<Effect> + Send>),
+    /// A write is durable, or has failed.
+    Persisted(FollowUp),
     /// A question about the core's state.
     Query(Box<dyn FnOnce(&Core) + Send>),
     /// Time passed.

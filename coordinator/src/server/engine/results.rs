@@ -190,36 +190,29 @@ impl Engine {
     }
 
     /// Where it fails, the trials are run again, and their rows are looked up again when they come.
-    pub(crate) fn look_up_rows(&self, number: i64, keys: Vec<TrialKey>) {
-        let write = LookUpRows {
-            sweep: number,
-            keys,
+    pub(crate) fn look_up_rows(&self, sweep: i64, keys: Vec<TrialKey>) {
+        let Some(known) = self.core.sweep(sweep) else {
+            return;
         };
-        self.persist(write, move |engine, looked_up| {
-            let Some(sweep) = engine.core.sweep(number) else {
-                return Vec::new();
-            };
-            let positions = MetricPositions::from_spec(&sweep.spec);
 
-            let found = match looked_up {
-                Ok(found) => found,
-                Err(error) => {
-                    engine
-                        .throttled_log
-                        .report_error("rows could not be looked up", &error);
-                    return Vec::new();
-                }
-            };
-
-            let rows: Vec<StoredRow> = found
-                .rows
-                .iter()
-                .map(|row| positions.build_row_from_result(row))
-                .collect();
-            let now = engine.current_time();
-            engine
-                .core
-                .on_rows_looked_up(number, &rows, &found.audits, now)
+        let write = LookUpRows {
+            sweep,
+            keys,
+            positions: MetricPositions::from_spec(&known.spec),
+        };
+        self.persist(write, move |engine, looked_up| match looked_up {
+            Ok(found) => {
+                let now = engine.current_time();
+                engine
+                    .core
+                    .on_rows_looked_up(sweep, &found.rows, &found.audits, now)
+            }
+            Err(error) => {
+                engine
+                    .throttled_log
+                    .report_error("rows could not be looked up", &error);
+                Vec::new()
+            }
         });
     }
 }

@@ -1152,6 +1152,7 @@ fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancel
         LookUpRows {
             sweep: 1,
             keys: keys.to_vec(),
+            positions: MetricPositions::default(),
         },
     );
     assert_eq!(

@@ -16,6 +16,7 @@ use crate::store::sql::write::sweeps::reopen_completed_sweep;
 use crate::store::sql::{SqlConnection, damaged_column, select_all, select_number};
 use crate::store::types::{Attempt, FoundRows, RedoneTrial, ReopenedTrials, StoredTrial};
 use crate::store::writes::StoreWrite;
+use crate::stored_row::MetricPositions;
 
 /// Nothing is written: the output is the rows that these trials have by then.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,8 @@ pub struct LookUpRows {
     pub sweep: i64,
     /// The trials.
     pub keys: Vec<TrialKey>,
+    /// Where the metrics stand in the rows that the core keeps.
+    pub positions: MetricPositions,
 }
 
 impl StoreWrite for LookUpRows {
@@ -40,7 +43,9 @@ impl StoreWrite for LookUpRows {
             else {
                 continue;
             };
-            found.rows.push(row.result);
+            found
+                .rows
+                .push(self.positions.build_row_from_result(&row.result));
 
             let audit = read_audit(sql, sweep, *key)?;
             found
