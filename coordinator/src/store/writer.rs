@@ -359,7 +359,7 @@ impl WriterLoop {
                     deleted.bytes += size;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, file = to_hex(&hash), "a file that nothing names could not be removed")
+                    tracing::warn!(%error, file = hex::encode(&hash), "a file that nothing names could not be removed")
                 }
             }
         }
