@@ -9,7 +9,7 @@ use protox::prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
     ServiceDescriptor, Value,
 };
-use tonic_prost_build::{Config, configure};
+use tonic_prost_build::{Config, FileDescriptorSet, configure};
 
 /// The folder of the `.proto` files.
 const FOLDER: &str = "ergodic/v1";
@@ -41,6 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut config = Config::new();
     config.enable_type_names();
+    serialize_explanations(&mut config, &described);
+
     configure()
         .codec_path("crate::bounds::BoundedCodec")
         .compile_fds_with_config(described, config)?;
@@ -200,4 +202,44 @@ fn list_roles(roles: &[String]) -> String {
         format!("TokenRole::{first}{}", rest.to_lowercase())
     });
     format!("&[{}]", variants.collect::<Vec<_>>().join(", "))
+}
+
+/// Findings of `ergodic explain` are printed as JSON under the names that they have in the messages.
+fn serialize_explanations(config: &mut Config, described: &FileDescriptorSet) {
+    let explained = described
+        .file
+        .iter()
+        .filter(|file| file.name().ends_with("/explain.proto"))
+        .flat_map(|file| &file.message_type)
+        .map(|message| message.name());
+    for message in explained.chain(["AxisValue"]) {
+        config.type_attribute(
+            format!(".ergodic.v1.{message}"),
+            "#[derive(::serde::Serialize)]",
+        );
+    }
+
+    // What was found stands beside the name of its kind, and an axis value alone.
+    config.enum_attribute(
+        ".ergodic.v1.ExplainFinding.finding",
+        "#[serde(tag = \"finding\", rename_all = \"snake_case\")]",
+    );
+    // Without a dot in front, the path means the field and not the kinds within.
+    config.field_attribute("ExplainFinding.finding", "#[serde(flatten)]");
+    config.enum_attribute(".ergodic.v1.AxisValue.kind", "#[serde(untagged)]");
+    config.message_attribute(".ergodic.v1.AxisValue", "#[serde(transparent)]");
+
+    for (field, writer) in [
+        ("ExplainFinding.actions", "write_actions"),
+        ("ExplainStopped.state", "write_state"),
+        ("ExplainAudits.state", "write_state"),
+        ("ExplainAuditDue.state", "write_state"),
+        ("ExplainEnd.outcome", "write_outcome"),
+        ("ExplainAuditFound.finding", "write_audit_finding"),
+    ] {
+        config.field_attribute(
+            format!(".ergodic.v1.{field}"),
+            format!("#[serde(serialize_with = \"crate::json::{writer}\")]"),
+        );
+    }
 }

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod client;
 pub mod core;
 pub mod estimators;
+mod explanation_text;
 mod failpoint;
 pub mod interval_set;
 pub mod plot;

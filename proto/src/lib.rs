@@ -14,6 +14,7 @@ pub mod channel;
 pub mod checksum;
 pub mod convert;
 pub mod identity;
+mod json;
 pub mod log;
 pub mod rpc;
 pub mod status;

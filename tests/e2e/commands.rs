@@ -9,6 +9,34 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in:\n{text}"))
 }
 
+/// The findings of `explain` come as sentences, and as data whose kinds and numbers a program can read.
+fn explains_as_data(cluster: &Cluster, id: &str) {
+    let sweep = json(&cluster.ask(&["explain", id, "--format", "json"]));
+    assert_eq!(sweep["sweep"], *id);
+    let kinds: Vec<&Value> = findings(&sweep).iter().map(|f| &f["finding"]).collect();
+    assert_eq!(kinds, ["progress", "stopped"], "{sweep}");
+    assert_eq!(findings(&sweep)[1]["state"], "completed");
+
+    let trial = json(&cluster.ask(&["explain", id, "4/0", "--format", "json"]));
+    assert_eq!(trial["trial"], "4/0");
+    let ended = findings(&trial)
+        .iter()
+        .find(|f| f["finding"] == "ended")
+        .expect("the trial has a row");
+    assert_eq!(ended["outcome"], "diverged");
+    assert!(ended["diverged_at"].as_u64() > Some(0), "{trial}");
+
+    // Each finding has its sentence, which is what people are shown.
+    let shown = cluster.ask(&["explain", id, "4/0"]);
+    let lines: Vec<&Value> = trial["lines"].as_array().expect("a list").iter().collect();
+    assert_eq!(lines, shown.lines().collect::<Vec<_>>());
+    assert_eq!(lines.len(), findings(&trial).len());
+}
+
+fn findings(explained: &Value) -> &[Value] {
+    explained["findings"].as_array().expect("a list")
+}
+
 #[test]
 fn every_view_of_a_finished_sweep_agrees() {
     let mut cluster = Cluster::start(&[]);
@@ -53,6 +81,7 @@ fn every_view_of_a_finished_sweep_agrees() {
         "{explained}"
     );
     assert!(cluster.ask(&["explain", "latest"]).contains("complete"));
+    explains_as_data(&cluster, &id);
 
     for (trial, more) in [
         ("0/3", &[][..]),

@@ -1,130 +1,286 @@
-//! Why a sweep is where it is, in sentences for its user.
+//! Why a sweep is where it is, as data.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use ergodic_common::duration::format_duration;
-use ergodic_common::number_format::format_shortest;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 
 use crate::core::Sweep;
 use crate::core::audits::AuditCounts;
-use crate::core::quarantine::CRASH_LIMIT;
 use crate::core::state::Core;
 use crate::core::stopping::{AdaptiveRepeats, PrecisionRepeats, SuccessiveHalving};
-use crate::records::SweepState;
+use crate::records::{OutcomeCounts, SweepState};
 
-/// How far its cells are, if that decides how often they are repeated.
-pub(crate) fn explain_adaptive_repeats(sweep: &Sweep) -> Option<String> {
+/// One thing that explains where a sweep is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SweepFinding {
+    /// How far the sweep is.
+    Progress {
+        /// Trials of the sweep, as far as is known.
+        trials: u64,
+        /// Trials with a row, by outcome.
+        counts: OutcomeCounts,
+        /// Trials in leases.
+        leased: u64,
+    },
+    /// The sweep is only shown, and nothing of it is run or changed.
+    Withheld {
+        /// The reason, in words.
+        why: String,
+    },
+    /// The sweep is completed, cancelled or paused.
+    Stopped {
+        /// Which of these.
+        state: SweepState,
+    },
+    /// Who runs the sweep, or what stands in the way.
+    Running(RunningFinding),
+    /// Trials have a time limit.
+    TimeLimit {
+        /// The limit.
+        limit: Duration,
+    },
+    /// How many cells are known to a precision.
+    Precision(PrecisionFinding),
+    /// How far successive halving is.
+    Halving(HalvingFinding),
+    /// How far the sweep's audits are.
+    Audits {
+        /// How many were due, and what they found.
+        counts: AuditCounts,
+        /// The sweep's state, which says what becomes of the rest.
+        state: SweepState,
+    },
+    /// An alarm: results differed from rows stored earlier.
+    Mismatches {
+        /// Number of results.
+        results: u64,
+    },
+}
+
+/// Who runs a sweep, or what stands in the way.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunningFinding {
+    /// No worker is joined.
+    NoWorker,
+    /// No joined worker offers the sweep's numerics class.
+    MissingClass {
+        /// The class that the sweep is pinned to.
+        numerics: String,
+        /// The classes that are offered, with the number of workers that offer each.
+        offered: BTreeMap<String, u32>,
+    },
+    /// Another version of the engine of the sweep's numerics class is offered.
+    OtherVersion,
+    /// Workers can run the sweep.
+    Capacity {
+        /// Connected workers that can.
+        workers: u32,
+        /// Their slots.
+        slots: u32,
+    },
+    /// A worker with a lease of the sweep is not connected.
+    WorkerAway {
+        /// Name of the worker.
+        worker: String,
+        /// Trials in the lease.
+        trials: u64,
+    },
+    /// Trials are to be run alone, because workers died with them in flight.
+    Quarantine {
+        /// Number of these trials that nobody holds.
+        trials: u64,
+    },
+    /// A worker has said that it cannot work on the sweep.
+    WorkerUnable {
+        /// Name of the worker.
+        worker: String,
+        /// The worker's reason.
+        why: String,
+    },
+    /// Sweeps of a higher priority come first.
+    HigherPriority {
+        /// Priority of the sweep that is explained.
+        priority: i32,
+        /// Ids of the sweeps that come first.
+        sweeps: Vec<String>,
+    },
+    /// Sweeps of the same priority share the workers.
+    SharedWorkers {
+        /// Weight of the sweep that is explained.
+        weight: f64,
+        /// Ids of the others.
+        sweeps: Vec<String>,
+    },
+}
+
+/// How many cells are known to a precision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrecisionFinding {
+    /// Name of the metric.
+    pub metric: String,
+    /// Half the width of the 95 % interval that is asked for.
+    pub ci95: f64,
+    /// Number of cells.
+    pub cells: u64,
+    /// Cells known so well, by the number of repeats after which they were.
+    pub reached_cells: BTreeMap<u32, u64>,
+    /// Cells that are not, with all repeats.
+    pub exhausted_cells: u64,
+    /// Most repeats of a cell.
+    pub max_repeats: u32,
+    /// Cells that go on.
+    pub open_cells: u64,
+    /// Trials that the sweep should come to.
+    pub expected_trials: u64,
+}
+
+/// How far successive halving is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HalvingFinding {
+    /// Name of the metric.
+    pub metric: String,
+    /// One cell in this many goes on from a rung.
+    pub factor: u32,
+    /// Number of cells.
+    pub cells: u64,
+    /// Repeats at the current rung.
+    pub rung: u32,
+    /// Cells that come to this rung.
+    pub standing_cells: u64,
+    /// Cells of these with all the repeats.
+    pub ready_cells: u64,
+    /// Most repeats of a cell.
+    pub max_repeats: u32,
+}
+
+/// How far a cell is, if that decides how often it is repeated.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CellFinding {
+    /// Whether its mean is known to a precision.
+    Precision {
+        /// Name of the metric.
+        metric: String,
+        /// Half the width of the 95 % interval that is asked for.
+        ci95: f64,
+        /// Repeats after which it was known so well; none while it is not.
+        reached: Option<u32>,
+        /// Repeats that are run, as far as is known.
+        allowed: u32,
+        /// Most repeats of a cell.
+        max_repeats: u32,
+    },
+    /// Whether it is among the best.
+    Halving {
+        /// Name of the metric.
+        metric: String,
+        /// Repeats after which it was not; none while it is.
+        eliminated_after: Option<u32>,
+        /// Repeats that are run, as far as is known.
+        allowed: u32,
+        /// Most repeats of a cell.
+        max_repeats: u32,
+    },
+}
+
+/// What a user can do about a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserAction {
+    /// Resume the sweep.
+    Resume,
+    /// Retry what failed of the sweep, or found no worker.
+    Retry,
+    /// Remove the sweep.
+    Remove,
+    /// Join a worker that offers the sweep's numerics class.
+    JoinWorker,
+    /// Launch the sweep's file again, as a sweep of the numerics class that is offered.
+    LaunchAgain,
+}
+
+impl SweepFinding {
+    /// What a user can do about it.
+    pub fn actions(&self) -> &'static [UserAction] {
+        match self {
+            Self::Stopped {
+                state: SweepState::Paused,
+            } => &[UserAction::Resume],
+            Self::Audits {
+                counts,
+                state: SweepState::Completed,
+            } if counts.remaining() > 0 => &[UserAction::Retry],
+            Self::Running(RunningFinding::NoWorker | RunningFinding::MissingClass { .. }) => {
+                &[UserAction::JoinWorker]
+            }
+            Self::Running(RunningFinding::OtherVersion) => {
+                &[UserAction::JoinWorker, UserAction::LaunchAgain]
+            }
+            _ => &[],
+        }
+    }
+}
+
+/// How far a sweep's cells are, if that decides how often they are repeated.
+fn explain_adaptive_repeats(sweep: &Sweep) -> Option<SweepFinding> {
     let rule = sweep.spec.stopping_rule.as_ref()?;
     match (sweep.adaptive_repeats.as_ref()?, rule.criterion) {
-        (AdaptiveRepeats::Precision(adaptive), StoppingCriterion::Precision { ci95 }) => {
-            Some(explain_precision(sweep, adaptive, rule, ci95))
-        }
-        (AdaptiveRepeats::Halving(adaptive), StoppingCriterion::Halving { factor }) => {
-            Some(explain_halving(sweep, adaptive, rule, factor))
-        }
+        (AdaptiveRepeats::Precision(adaptive), StoppingCriterion::Precision { ci95 }) => Some(
+            SweepFinding::Precision(explain_precision(sweep, adaptive, rule, ci95)),
+        ),
+        (AdaptiveRepeats::Halving(adaptive), StoppingCriterion::Halving { factor }) => Some(
+            SweepFinding::Halving(explain_halving(sweep, adaptive, rule, factor)),
+        ),
         _ => None,
     }
 }
 
-pub(crate) fn explain_precision(
+fn explain_precision(
     sweep: &Sweep,
     adaptive: &PrecisionRepeats,
     rule: &StoppingRule,
     ci95: f64,
-) -> String {
+) -> PrecisionFinding {
     let standing = adaptive.progress();
     let cells = sweep.spec.grid.cell_count();
-    let name = rule.metric.name();
-    let known = standing.count_known_cells();
-    let open = standing.count_open_cells(cells);
-    let ci95 = format_shortest(ci95);
-    let mut line = format!("{known} of {cells} cells know the mean of {name} to ± {ci95}");
 
-    if known > 0 {
-        let parts: Vec<String> = standing
-            .reached_cells
-            .iter()
-            .map(|(n, cells)| format!("{cells} at {n}"))
-            .collect();
-        line += &format!(" (cells at so many repeats: {})", parts.join(", "));
+    PrecisionFinding {
+        metric: rule.metric.name().into_owned(),
+        ci95,
+        cells,
+        reached_cells: standing.reached_cells.clone(),
+        exhausted_cells: standing.exhausted_cells,
+        max_repeats: sweep.spec.repeats,
+        open_cells: standing.count_open_cells(cells),
+        expected_trials: sweep.expected_trials(),
     }
-
-    if standing.exhausted_cells > 0 {
-        line += &format!(
-            "; not even with all {} repeats: {}",
-            sweep.spec.repeats, standing.exhausted_cells
-        );
-    }
-
-    if open > 0 {
-        let expected = sweep.expected_trials();
-        line += &format!(
-            "; {open} go on, by their spread so far to about {expected} trials of the sweep in all"
-        );
-    }
-
-    line + "."
 }
 
-pub(crate) fn explain_halving(
+fn explain_halving(
     sweep: &Sweep,
     adaptive: &SuccessiveHalving,
     rule: &StoppingRule,
     factor: u32,
-) -> String {
-    let cells = sweep.spec.grid.cell_count();
-    let name = rule.metric.name();
-    let rung = adaptive.current_rung();
-    let (standing, ready) = adaptive.rung_progress();
-    let climb = match standing {
-        all if all == cells => format!("all {cells} cells are"),
-        1 => format!("the best of {cells} cells is"),
-        best => format!("the {best} best of {cells} cells are"),
-    };
-
-    let then = match rung < sweep.spec.repeats {
-        true => format!("; then one in {factor} goes on, by the mean of {name}"),
-        false => String::new(),
-    };
-    format!(
-        "By successive halving, {climb} repeated {rung} times ({ready} of {standing} done){then}."
-    )
+) -> HalvingFinding {
+    let (standing_cells, ready_cells) = adaptive.rung_progress();
+    HalvingFinding {
+        metric: rule.metric.name().into_owned(),
+        factor,
+        cells: sweep.spec.grid.cell_count(),
+        rung: adaptive.current_rung(),
+        standing_cells,
+        ready_cells,
+        max_repeats: sweep.spec.repeats,
+    }
 }
 
-/// How far a sweep's audits are, if it has any.
-pub(crate) fn explain_audits(sweep: &Sweep) -> Option<String> {
-    let AuditCounts {
-        due,
-        same,
-        different,
-        failed,
-    } = sweep.audits.counts;
-
-    // Trials whose files were lost are audited, too.
-    if sweep.spec.scheduling.audit_share == 0.0 && due == 0 {
-        return None;
-    }
-
-    let made = format!(
-        "Audit: {} of {due} trials were run again by another worker process",
-        due - sweep.audits.counts.remaining()
-    );
-    let found = format!("{same} yielded the same bits, {different} others, {failed} failed");
-    let rest = match (sweep.audits.counts.remaining(), sweep.state) {
-        (0, _) => String::new(),
-        (left, SweepState::Completed) => {
-            format!(
-                " For {left} no other worker process was there: `ergodic retry {}` makes them once one is.",
-                sweep.id
-            )
-        }
-        (left, SweepState::Cancelled) => format!(" {left} will not be made."),
-        (left, _) => format!(" {left} are still to come."),
-    };
-
-    Some(format!("{made}: {found}.{rest}"))
+/// How far a sweep's audits are, if it has any. Trials whose files were lost are audited, too.
+fn explain_audits(sweep: &Sweep) -> Option<SweepFinding> {
+    let counts = sweep.audits.counts;
+    (sweep.spec.scheduling.audit_share > 0.0 || counts.due > 0).then_some(SweepFinding::Audits {
+        counts,
+        state: sweep.state,
+    })
 }
 
 /// The engine of a numerics class, without its version.
@@ -132,173 +288,169 @@ fn engine_name(class: &str) -> &str {
     class.split('/').next().unwrap_or_default()
 }
 
-fn join_ids<'a>(sweeps: impl Iterator<Item = &'a &'a Sweep>) -> String {
-    let ids: Vec<&str> = sweeps.map(|sweep| sweep.id.as_str()).collect();
-    ids.join(", ")
+fn collect_ids<'a>(sweeps: impl Iterator<Item = &'a &'a Sweep>) -> Vec<String> {
+    sweeps.map(|sweep| sweep.id.clone()).collect()
+}
+
+impl Sweep {
+    /// How far a cell is, if that decides how often it is repeated.
+    pub fn explain_cell(&self, cell: u64) -> Option<CellFinding> {
+        let adaptive = self.adaptive_repeats.as_ref()?;
+        let rule = self.spec.stopping_rule.as_ref()?;
+        let metric = rule.metric.name().into_owned();
+        let allowed = adaptive.allowed_repeats(cell);
+        let max_repeats = self.spec.repeats;
+
+        match (adaptive, rule.criterion) {
+            (AdaptiveRepeats::Precision(adaptive), StoppingCriterion::Precision { ci95 }) => {
+                Some(CellFinding::Precision {
+                    metric,
+                    ci95,
+                    reached: adaptive.reached_at(cell),
+                    allowed,
+                    max_repeats,
+                })
+            }
+            (AdaptiveRepeats::Halving(adaptive), _) => Some(CellFinding::Halving {
+                metric,
+                eliminated_after: adaptive.eliminated_after(cell),
+                allowed,
+                max_repeats,
+            }),
+            _ => None,
+        }
+    }
 }
 
 impl Core {
-    /// Why a sweep is where it is, one finding per line.
-    pub fn explain_sweep(&self, sweep: &Sweep) -> Vec<String> {
-        let total = sweep.total_trials();
-        let done = sweep.counts.done();
-        let mut lines = vec![format!(
-            "{} of {total} trials have a row ({} completed, {} diverged, {} failed); {} are in leases, {} wait.",
-            done,
-            sweep.counts.completed,
-            sweep.counts.diverged,
-            sweep.counts.failed,
-            sweep.leased,
-            total.saturating_sub(done + sweep.leased)
-        )];
+    /// Why a sweep is where it is: the findings in the order in which they are told.
+    pub fn explain_sweep(&self, sweep: &Sweep) -> Vec<SweepFinding> {
+        let mut findings = vec![SweepFinding::Progress {
+            trials: sweep.total_trials(),
+            counts: sweep.counts,
+            leased: sweep.leased,
+        }];
 
-        if let Some(why) = &sweep.withheld {
-            lines.push(format!(
-                "The sweep is only shown, and nothing of it is run or changed: {why}."
-            ));
-        }
+        let withheld = sweep.withheld.clone();
+        findings.extend(withheld.map(|why| SweepFinding::Withheld { why }));
 
         match sweep.state {
             SweepState::Running if sweep.withheld.is_some() => {}
-            SweepState::Completed => lines.push("The sweep is complete.".into()),
-            SweepState::Cancelled => lines.push("The sweep was cancelled: nothing more is run.".into()),
-            SweepState::Running => self.explain_running(sweep, &mut lines),
-            SweepState::Paused => lines.push(format!(
-                "The sweep is paused: what is in leases is finished, and nothing more is given out until `ergodic resume {}`.",
-                sweep.id
-            )),
+            SweepState::Running => {
+                let running = self.explain_running(sweep);
+                findings.extend(running.into_iter().map(SweepFinding::Running));
+            }
+            state => findings.push(SweepFinding::Stopped { state }),
         }
 
-        if let Some(limit) = sweep
-            .spec
-            .scheduling
-            .time_limit
-            .filter(|_| sweep.state.is_open())
-        {
-            lines.push(format!(
-                "A trial that takes longer than {} is broken off and fails.",
-                format_duration(limit)
-            ));
+        if sweep.state.is_open() {
+            let limit = sweep.spec.scheduling.time_limit;
+            findings.extend(limit.map(|limit| SweepFinding::TimeLimit { limit }));
         }
 
-        lines.extend(explain_adaptive_repeats(sweep));
-        lines.extend(explain_audits(sweep));
+        findings.extend(explain_adaptive_repeats(sweep));
+        findings.extend(explain_audits(sweep));
 
         if sweep.tallies.mismatches > 0 {
-            lines.push(format!(
-                "ALARM: {} results differed from rows stored earlier, though every trial should yield the same bits.",
-                sweep.tallies.mismatches
-            ));
+            findings.push(SweepFinding::Mismatches {
+                results: sweep.tallies.mismatches,
+            });
         }
 
-        lines
+        findings
     }
 
-    pub(crate) fn explain_running(&self, sweep: &Sweep, lines: &mut Vec<String>) {
-        self.explain_capacity(sweep, lines);
+    /// Who runs a sweep, or what stands in the way.
+    fn explain_running(&self, sweep: &Sweep) -> Vec<RunningFinding> {
+        let mut findings = Vec::new();
+        self.explain_capacity(sweep, &mut findings);
 
-        for lease in self
+        let leases = self
             .leases
             .values()
-            .filter(|lease| lease.row.sweep == sweep.number)
-        {
-            if let Some(worker) = self
-                .workers
-                .get(&lease.row.worker)
-                .filter(|worker| !worker.connected)
-            {
-                lines.push(format!(
-                    "{} is away and holds {} trials; they are given out again when its lease ends.",
-                    worker.name,
-                    lease.row.trials.len()
-                ));
-            }
+            .filter(|lease| lease.row.sweep == sweep.number);
+        findings.extend(leases.filter_map(|lease| {
+            let worker = self.workers.get(&lease.row.worker)?;
+            (!worker.connected).then(|| RunningFinding::WorkerAway {
+                worker: worker.name.clone(),
+                trials: lease.row.trials.len(),
+            })
+        }));
+
+        let quarantined = sweep.quarantine.waiting_count();
+        if quarantined > 0 {
+            findings.push(RunningFinding::Quarantine {
+                trials: quarantined,
+            });
         }
 
-        if sweep.quarantine.waiting_count() > 0 {
-            lines.push(format!(
-                "{} trials were in flight when workers died, more than once: each is run again at the end, alone; after \
-                 {CRASH_LIMIT} dead workers it is given up.",
-                sweep.quarantine.waiting_count()
-            ));
-        }
+        let connected = self.workers.values().filter(|worker| worker.connected);
+        findings.extend(connected.filter_map(|worker| {
+            let (_, why) = worker.unable_sweeps.get(&sweep.number)?;
+            Some(RunningFinding::WorkerUnable {
+                worker: worker.name.clone(),
+                why: why.clone(),
+            })
+        }));
 
-        for worker in self.workers.values().filter(|worker| worker.connected) {
-            if let Some((_, why)) = worker.unable_sweeps.get(&sweep.number) {
-                lines.push(format!("{} cannot work on it: {why}", worker.name));
-            }
-        }
-
-        self.explain_share(sweep, lines);
+        self.explain_share(sweep, &mut findings);
+        findings
     }
 
     /// Which workers can run a sweep, or why none can.
-    fn explain_capacity(&self, sweep: &Sweep, lines: &mut Vec<String>) {
-        let (able, slots) = self.capacity_for(&sweep.spec);
+    fn explain_capacity(&self, sweep: &Sweep, findings: &mut Vec<RunningFinding>) {
+        let (workers, slots) = self.capacity_for(&sweep.spec);
         if !self.workers.values().any(|worker| worker.connected) {
-            lines.push(
-                "No worker is joined: start one with `ergodic-worker --coordinator URL`.".into(),
-            );
-        } else if able == 0 {
-            self.explain_missing_class(&sweep.spec.numerics, lines);
+            findings.push(RunningFinding::NoWorker);
+        } else if workers == 0 {
+            self.explain_missing_class(&sweep.spec.numerics, findings);
         } else {
-            lines.push(format!("{able} workers with {slots} slots can run it."));
+            findings.push(RunningFinding::Capacity { workers, slots });
         }
     }
 
-    fn explain_missing_class(&self, numerics: &str, lines: &mut Vec<String>) {
-        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    fn explain_missing_class(&self, numerics: &str, findings: &mut Vec<RunningFinding>) {
+        let mut offered: BTreeMap<String, u32> = BTreeMap::new();
         for class in self.workers.values().flat_map(|worker| &worker.numerics) {
-            *counts.entry(class).or_default() += 1;
+            *offered.entry(class.clone()).or_default() += 1;
         }
 
-        let offered: Vec<String> = counts
-            .iter()
-            .map(|(class, count)| format!("{class} ({count})"))
-            .collect();
-        lines.push(format!(
-            "No joined worker offers the numerics class {numerics} that the sweep is pinned to; offered: {}.",
-            offered.join(", ")
-        ));
-
-        if counts
+        let is_other_version = offered
             .keys()
-            .any(|class| engine_name(class) == engine_name(numerics))
-        {
-            lines.push(
-                "That is another version of the same engine, and bits of different versions are not mixed in a sweep: for \
-                 what is missing of it, join a worker of the version that it was launched with, or launch its file again, as a sweep \
-                 of the version that is offered. Its rows stay as they are."
-                    .into(),
-            );
-        }
+            .any(|class| engine_name(class) == engine_name(numerics));
+        findings.push(RunningFinding::MissingClass {
+            numerics: numerics.to_owned(),
+            offered,
+        });
+        findings.extend(is_other_version.then_some(RunningFinding::OtherVersion));
     }
 
-    pub(crate) fn explain_share(&self, sweep: &Sweep, lines: &mut Vec<String>) {
+    fn explain_share(&self, sweep: &Sweep, findings: &mut Vec<RunningFinding>) {
         let rivals = self.rival_sweeps(sweep);
         let Share { priority, weight } = sweep.share;
-        let before = join_ids(
+        let before = collect_ids(
             rivals
                 .iter()
                 .filter(|rival| rival.share.priority > priority),
         );
-        let beside = join_ids(
+        let beside = collect_ids(
             rivals
                 .iter()
                 .filter(|rival| rival.share.priority == priority),
         );
 
         if !before.is_empty() {
-            lines.push(format!(
-                "Its priority is {priority}; of a higher one, and first, are: {before}."
-            ));
+            findings.push(RunningFinding::HigherPriority {
+                priority,
+                sweeps: before,
+            });
         }
 
         if !beside.is_empty() {
-            lines.push(format!(
-                "Its weight is {}; it shares workers with: {beside}.",
-                format_shortest(weight)
-            ));
+            findings.push(RunningFinding::SharedWorkers {
+                weight,
+                sweeps: beside,
+            });
         }
     }
 }

@@ -13,7 +13,7 @@ pub mod audits;
 mod checkpoints;
 mod clock;
 mod effects;
-mod explanation;
+pub mod explanation;
 mod fair_share;
 mod invariants;
 pub mod lease_size;

@@ -14,6 +14,7 @@ use ergodic_common::trial::CPU_F32;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use proptest::prelude::*;
 
+use crate::core::explanation::{RunningFinding, SweepFinding};
 use crate::core::state::LeaseState;
 use crate::core::verbs::crashes::MAX_UNDELIVERED;
 use crate::core::*;
@@ -1047,14 +1048,15 @@ fn a_sweep_that_a_worker_cannot_work_on_does_not_keep_it_from_the_next() {
         matches!(&effects[..], [Effect::Grant { lease, .. }] if lease.sweep == 2),
         "{effects:?}"
     );
-    let lines = world
+    let findings = world
         .core
         .explain_sweep(world.core.sweep(1).expect("launched"));
 
-    assert!(
-        lines.iter().any(|line| line.contains("no data")),
-        "{lines:?}"
-    );
+    let unable = SweepFinding::Running(RunningFinding::WorkerUnable {
+        worker: "a".to_owned(),
+        why: "no data".to_owned(),
+    });
+    assert!(findings.contains(&unable), "{findings:?}");
 }
 
 #[test]

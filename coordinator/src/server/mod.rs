@@ -12,6 +12,7 @@ mod convert;
 pub mod datasets;
 pub mod engine;
 mod extend;
+mod findings;
 mod grpc;
 pub(crate) mod ha;
 mod http;

@@ -1,9 +1,6 @@
 //! The core's state in the words of the wire.
 
-use ergodic_common::TrialKey;
-use ergodic_common::number_format::format_shortest;
 use ergodic_common::spec::stopping_rule::StoppingCriterion;
-use ergodic_common::spec_file::node::format_short_value;
 use ergodic_proto::v1;
 
 use crate::core::audits::AuditCounts;
@@ -201,48 +198,7 @@ fn worker_status(id: &str, worker: &Worker, now: f64) -> v1::WorkerStatus {
     }
 }
 
-/// Describes the cell of a trial, and how well it is known, for `explain`.
-pub(crate) fn explain_cell(sweep: &Sweep, key: TrialKey) -> Vec<String> {
-    let cell = key.cell;
-    let mut lines = vec![format!("cell {cell}: {}", describe_cell(&sweep.spec, cell))];
-    for (field, value) in sweep.spec.grid.derived_values_in(cell) {
-        let value = ergodic_common::spec_file::node::SpecValue::Float(value);
-        lines.push(format!("derived: {field} = {}", format_short_value(&value)));
-    }
-    lines.extend(explain_cell_repeats(sweep, cell));
-    lines
-}
-
-/// How far a cell is, if that decides how often it is repeated.
-fn explain_cell_repeats(sweep: &Sweep, cell: u64) -> Option<String> {
-    let adaptive = sweep.adaptive_repeats.as_ref()?;
-    let rule = sweep.spec.stopping_rule.as_ref()?;
-    let name = rule.metric.name();
-    let allowed = adaptive.allowed_repeats(cell);
-    let most = sweep.spec.repeats;
-    Some(match (adaptive, rule.criterion) {
-        (AdaptiveRepeats::Precision(adaptive), StoppingCriterion::Precision { ci95 }) => {
-            match (adaptive.reached_at(cell), format_shortest(ci95)) {
-                (Some(n), ci95) => format!(
-                    "The mean of {name} of its cell was known to ± {ci95} after {n} repeats."
-                ),
-                (None, ci95) => format!(
-                    "The mean of {name} of its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
-                ),
-            }
-        }
-        (AdaptiveRepeats::Halving(adaptive), _) => match adaptive.eliminated_after(cell) {
-            Some(n) => format!("By {name} its cell was not among the best after {n} repeats."),
-            None => {
-                format!(
-                    "Its cell is among the best so far, by {name}; {allowed} of at most {most} repeats are run."
-                )
-            }
-        },
-        _ => return None,
-    })
-}
-
+/// The state of a sweep in the words of the wire.
 pub(super) fn state_to_wire(state: SweepState) -> v1::SweepState {
     match state {
         SweepState::Running => v1::SweepState::Running,

@@ -7,7 +7,8 @@ use ergodic_proto::v1;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::client::render::TextFormat;
+use crate::client::render::{TextFormat, non_empty};
+use crate::explanation_text::render_explanation;
 
 /// `ergodic explain`
 ///
@@ -23,16 +24,25 @@ pub async fn explain_sweep(
         sweep: sweep.to_owned(),
         trial: trial.map(Into::into),
     };
-    let lines = client
+    let answer = client
         .sweeps
         .explain(request)
         .await
         .map_err(|e| client.to_user_error(&e))?
-        .into_inner()
-        .lines;
+        .into_inner();
 
+    let lines = render_explanation(&answer);
     Ok(match format {
-        TextFormat::Json => format!("{}\n", json!(lines)),
+        TextFormat::Json => {
+            let trial = answer.trial.map(|key| TrialKey::from(key).to_string());
+            let document = json!({
+                "sweep": non_empty(&answer.sweep),
+                "trial": trial,
+                "lines": lines,
+                "findings": answer.findings,
+            });
+            format!("{document}\n")
+        }
         _ => lines
             .iter()
             .map(|line| format!("{}\n", escape_line(line)))

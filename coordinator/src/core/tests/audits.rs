@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::core::explanation::{SweepFinding, UserAction};
 use crate::core::tests::*;
 use crate::records::{Finding, LeaseRow, SweepState};
 
@@ -42,14 +43,22 @@ fn whoever_is_alone_audits_nothing_and_the_sweep_ends() {
         (SweepState::Completed, (trials, 0, 0, trials))
     );
 
-    let lines = world
+    let findings = world
         .core
-        .explain_sweep(world.core.sweep(1).expect("launched"))
-        .join("\n");
-    assert!(
-        lines.contains(&format!("For {trials} no other worker process was there")),
-        "{lines}"
+        .explain_sweep(world.core.sweep(1).expect("launched"));
+    let audits = findings
+        .iter()
+        .find(|finding| matches!(finding, SweepFinding::Audits { .. }))
+        .expect("audits were due");
+
+    let SweepFinding::Audits { counts, state } = audits else {
+        panic!("{audits:?}");
+    };
+    assert_eq!(
+        (counts.remaining(), *state),
+        (trials, SweepState::Completed)
     );
+    assert_eq!(audits.actions(), [UserAction::Retry]);
 }
 
 #[test]

@@ -428,18 +428,24 @@ fn the_next_repeats_go_where_the_interval_is_widest() {
 
     let narrow = lab.order.iter().filter(|key| key.cell != widest).count();
     assert!(narrow > 0, "others go on, too: {:?}", lab.order);
-    let lines = lab.core.explain_sweep(lab.sweep()).join("\n");
+    let explained = lab
+        .core
+        .explain_sweep(lab.sweep())
+        .into_iter()
+        .find_map(|finding| match finding {
+            SweepFinding::Precision(precision) => Some(precision),
+            _ => None,
+        })
+        .expect("a precision is asked for");
     let standing = lab.precision().progress();
     assert!(
         standing.reached_cells.contains_key(&10) && standing.reached_cells.len() > 1,
         "{standing:?}"
     );
 
-    let words = format!(
-        "5 of 5 cells know the mean of test_loss to ± {TARGET} (cells at so many repeats: {} at 10",
-        standing.reached_cells[&10]
-    );
-    assert!(lines.contains(&words), "{lines}");
+    assert_eq!(explained.metric, "test_loss");
+    assert_eq!((explained.cells, explained.open_cells), (5, 0));
+    assert_eq!(explained.reached_cells, standing.reached_cells);
     let last = TrialKey {
         cell: widest,
         repeat: 199,
@@ -523,11 +529,20 @@ fn the_best_cells_of_a_rung_go_on() {
         "{out:?}"
     );
 
-    let lines = lab.core.explain_sweep(lab.sweep()).join("\n");
-    assert!(
-        lines.contains("the best of 5 cells is repeated 20 times (1 of 1 done)."),
-        "{lines}"
+    let explained = lab
+        .core
+        .explain_sweep(lab.sweep())
+        .into_iter()
+        .find_map(|finding| match finding {
+            SweepFinding::Halving(halving) => Some(halving),
+            _ => None,
+        })
+        .expect("the sweep is halved");
+    assert_eq!(
+        (explained.cells, explained.rung, explained.max_repeats),
+        (5, 20, 20)
     );
+    assert_eq!((explained.standing_cells, explained.ready_cells), (1, 1));
 }
 
 #[test]

@@ -1,78 +1,35 @@
 //! `Explain`: why a sweep, cell or trial is where it is.
 
-use ergodic_common::number_format::format_significant;
-use ergodic_common::{ErrorCode, Outcome, TrialKey};
+use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
+use v1::explain_finding::Finding as WireFinding;
 
+use crate::core::explanation::UserAction;
 use crate::core::quarantine::CRASH_LIMIT;
 use crate::core::queries::{SweepMatch, TrialLocation};
 use crate::core::{Core, Sweep, UnreadableSweep};
-use crate::records::{Finding, SweepState};
+use crate::explanation_text::render_explanation;
+use crate::records::SweepState;
+use crate::server::findings::{
+    attempt_finding, audit_finding, cell_findings, end_finding, finding_with_actions, nothing,
+    plain_finding, reason, sweep_finding,
+};
 use crate::server::services::access::SweepApi;
-use crate::server::status::explain_cell;
+use crate::server::status::state_to_wire;
 use crate::server::store_error;
-use crate::store::{Attempt, Audit, StoredTrial};
-
-/// A worker's name and the beginning of its process's id: several processes may have the same name.
-fn describe_worker(worker: &str, process: &str) -> String {
-    if process.is_empty() {
-        return worker.to_owned();
-    }
-    format!("{worker} (process {})", process.get(..8).unwrap_or(process))
-}
-
-fn explain_end(row: &StoredTrial) -> String {
-    let result = &row.result;
-    let how = match &result.outcome {
-        Outcome::Completed => format!("completed after {} steps", result.steps),
-        Outcome::Diverged { step } => {
-            format!(
-                "diverged at step {step}: the loss or a weight was no longer finite, which is a result"
-            )
-        }
-        Outcome::Failed { cause } => format!("failed: {cause}"),
-    };
-
-    let what = format!("The trial {} {how}.", result.key);
-    // A trial that was given up was computed by nobody.
-    if row.worker.is_empty() {
-        return what;
-    }
-
-    let isa = if result.isa.is_empty() {
-        String::new()
-    } else {
-        format!(", on {}", result.isa)
-    };
-    let seconds = format_significant(result.seconds, 4);
-    format!("{what} It took {} {seconds} s{isa}.", row.worker)
-}
-
-/// Why a sweep is where it is.
-fn explain_match(core: &Core, sweep: SweepMatch<'_>) -> Vec<String> {
-    match sweep {
-        SweepMatch::Readable(sweep) => core.explain_sweep(sweep),
-        SweepMatch::Unreadable(UnreadableSweep { record, why }) => vec![
-            format!("The sweep cannot be read by this program, and nothing of it is run: {why}."),
-            format!(
-                "`ergodic rm {}` removes it; a backup takes it along as it is.",
-                record.id
-            ),
-        ],
-    }
-}
 
 /// What the core knows of a trial.
 struct TrialFacts {
     sweep: i64,
+    id: String,
     state: SweepState,
     location: TrialLocation,
     /// Steps after which its checkpoint was taken.
     checkpoint_steps: Option<u64>,
-    cell_lines: Vec<String>,
-    sweep_lines: Vec<String>,
+    cell_findings: Vec<v1::ExplainFinding>,
+    sweep_findings: Vec<v1::ExplainFinding>,
 }
 
 impl SweepApi {
@@ -80,51 +37,71 @@ impl SweepApi {
     pub(crate) async fn answer_explain(
         &self,
         request: v1::ExplainRequest,
-    ) -> Result<Vec<String>, Status> {
-        let mut lines = match request.trial {
+    ) -> Result<v1::ExplainResponse, Status> {
+        let (sweep, mut findings) = match request.trial {
             None => self.with_any_sweep(&request.sweep, explain_match).await?,
             Some(key) => self.explain_trial(&request.sweep, key.into()).await?,
         };
-        lines.extend(
+        findings.extend(
             self.0
                 .storage_trouble()
-                .map(|why| format!("The coordinator cannot store results: {why}.")),
+                .map(|why| plain_finding(WireFinding::StorageTrouble(reason(why)))),
         );
 
-        Ok(lines)
+        let mut answer = v1::ExplainResponse {
+            lines: Vec::new(),
+            findings,
+            sweep,
+            trial: request.trial,
+        };
+        // For clients that know no findings, or not all.
+        answer.lines = render_explanation(&answer);
+        Ok(answer)
     }
 
-    async fn explain_trial(&self, id: &str, key: TrialKey) -> Result<Vec<String>, Status> {
-        let facts = self
+    /// The full id of a sweep, and what became of a trial of it.
+    async fn explain_trial(
+        &self,
+        id: &str,
+        key: TrialKey,
+    ) -> Result<(String, Vec<v1::ExplainFinding>), Status> {
+        let mut facts = self
             .with_sweep(id, move |core, sweep| collect_trial_facts(core, sweep, key))
             .await??;
         let sweep = facts.sweep;
         let checkpoint_steps = facts.checkpoint_steps;
+        let id = std::mem::take(&mut facts.id);
 
-        let mut lines = match facts.location {
+        let mut findings = match facts.location {
             TrialLocation::Done => {
                 let row = self
                     .read_store(move |reader| reader.read_trial(sweep, key).map_err(store_error));
-                let end = row.await?.map(|row| explain_end(&row));
-                facts.cell_lines.into_iter().chain(end).collect()
+                let end = row.await?.map(end_finding);
+                facts.cell_findings.into_iter().chain(end).collect()
             }
-            _ => explain_unfinished(facts, key),
+            _ => explain_unfinished(facts),
         };
-        lines.extend(self.explain_audit(sweep, key).await?);
-        lines.extend(checkpoint_steps.map(|steps| {
-            format!("A checkpoint of it after {steps} steps is kept: it goes on from there.")
-        }));
+        findings.extend(self.explain_audit(sweep, key).await?);
+        findings.extend(
+            checkpoint_steps.map(|steps| {
+                plain_finding(WireFinding::Checkpoint(v1::ExplainCheckpoint { steps }))
+            }),
+        );
 
         let attempts = self
             .read_store(move |reader| reader.read_attempts(sweep, key).map_err(store_error))
             .await?;
-        lines.extend(attempts.iter().map(explain_attempt));
+        findings.extend(attempts.into_iter().map(attempt_finding));
 
-        Ok(lines)
+        Ok((id, findings))
     }
 
     /// What became of a trial's audit, if it has one.
-    async fn explain_audit(&self, number: i64, key: TrialKey) -> Result<Option<String>, Status> {
+    async fn explain_audit(
+        &self,
+        number: i64,
+        key: TrialKey,
+    ) -> Result<Option<v1::ExplainFinding>, Status> {
         let read = self.read_store(move |reader| {
             let audit = reader.read_audit(number, key);
             let row = reader.read_trial(number, key);
@@ -134,12 +111,12 @@ impl SweepApi {
             return Ok(None);
         };
 
-        let first = describe_worker(
-            &row.map(|row| row.worker).unwrap_or_default(),
-            &audit.process,
-        );
+        let first = v1::ExplainProcess {
+            worker: row.map(|row| row.worker).unwrap_or_default(),
+            process: audit.process.clone(),
+        };
         if let Some(finding) = audit.finding {
-            return Ok(Some(explain_finding(finding, &audit, &first)));
+            return Ok(Some(audit_finding(finding, audit, first)));
         }
 
         let progress = self
@@ -148,10 +125,29 @@ impl SweepApi {
                 Some((core.locate_audit(sweep, key), sweep.state))
             })
             .await?;
-        // Where it is not known whose the row is, or matters no more, any process may audit it.
-        let is_any_process = audit.process.is_empty();
-        Ok(Some(explain_open_audit(progress, is_any_process, &first)))
+        Ok(Some(explain_open_audit(progress, first)))
     }
+}
+
+/// The full id of a sweep, and why it is where it is.
+fn explain_match(core: &Core, sweep: SweepMatch<'_>) -> (String, Vec<v1::ExplainFinding>) {
+    match sweep {
+        SweepMatch::Readable(sweep) => (sweep.id.clone(), explain_sweep(core, sweep)),
+        SweepMatch::Unreadable(UnreadableSweep { record, why }) => {
+            let findings = vec![
+                plain_finding(WireFinding::Unreadable(reason(why.clone()))),
+                finding_with_actions(WireFinding::Removable(nothing()), &[UserAction::Remove]),
+            ];
+            (record.id.clone(), findings)
+        }
+    }
+}
+
+fn explain_sweep(core: &Core, sweep: &Sweep) -> Vec<v1::ExplainFinding> {
+    core.explain_sweep(sweep)
+        .into_iter()
+        .map(sweep_finding)
+        .collect()
 }
 
 fn collect_trial_facts(core: &Core, sweep: &Sweep, key: TrialKey) -> Result<TrialFacts, UserError> {
@@ -167,124 +163,84 @@ fn collect_trial_facts(core: &Core, sweep: &Sweep, key: TrialKey) -> Result<Tria
 
     Ok(TrialFacts {
         sweep: sweep.number,
+        id: sweep.id.clone(),
         state: sweep.state,
         location: core.locate_trial(sweep, key),
         checkpoint_steps: core.checkpoint_steps(sweep.number, key),
-        cell_lines: explain_cell(sweep, key),
-        sweep_lines: core.explain_sweep(sweep),
+        cell_findings: cell_findings(sweep, key),
+        sweep_findings: explain_sweep(core, sweep),
     })
 }
 
 /// Why a trial has no row yet.
-fn explain_unfinished(facts: TrialFacts, key: TrialKey) -> Vec<String> {
-    const CANCELLED: &str = "The sweep was cancelled: it will not be run.";
-    let mut lines = facts.cell_lines;
+fn explain_unfinished(facts: TrialFacts) -> Vec<v1::ExplainFinding> {
+    let mut findings = facts.cell_findings;
 
     match facts.location {
         TrialLocation::Done => {}
-        TrialLocation::Unneeded => lines.push(format!(
-            "The trial {key} is not run: as far as is known, its cell needs fewer repeats."
-        )),
+        TrialLocation::Unneeded => {
+            findings.push(plain_finding(WireFinding::NotNeeded(nothing())));
+        }
         TrialLocation::Leased {
             fence,
             worker,
             running,
-        } => {
-            let how = if running {
-                "being run by"
-            } else {
-                "granted to"
+        } => findings.push(plain_finding(WireFinding::Leased(v1::ExplainLease {
+            worker,
+            running,
+            lease: fence.lease,
+            epoch: fence.epoch,
+        }))),
+        TrialLocation::Quarantined(workers) => {
+            let fate = match facts.state {
+                SweepState::Cancelled => WireFinding::NeverRun(nothing()),
+                _ if workers.len() < CRASH_LIMIT => WireFinding::RunsAlone(nothing()),
+                _ => WireFinding::GivenUp(nothing()),
             };
-            lines.push(format!(
-                "The trial {key} is {how} {worker}, under lease {} of epoch {}.",
-                fence.lease, fence.epoch
-            ));
-        }
-        TrialLocation::Quarantined(killed) => {
-            lines.push(format!(
-                "The trial {key} was in flight when {} died.",
-                killed.join(", ")
-            ));
-            lines.push(match facts.state {
-                SweepState::Cancelled => CANCELLED.into(),
-                _ if killed.len() < CRASH_LIMIT => "It is run again at the end, alone.".into(),
-                _ => "It is given up.".into(),
-            });
+            let crashes = WireFinding::Crashes(v1::ExplainCrashes { workers });
 
-            lines.extend(facts.sweep_lines);
+            findings.extend([crashes, fate].map(plain_finding));
+            findings.extend(facts.sweep_findings);
         }
         TrialLocation::Pending => {
-            lines.push(format!("The trial {key} waits for a worker."));
+            findings.push(plain_finding(WireFinding::Waiting(nothing())));
             if facts.state.is_open() {
-                lines.extend(facts.sweep_lines);
+                findings.extend(facts.sweep_findings);
             } else {
-                lines.push(CANCELLED.into());
+                findings.push(plain_finding(WireFinding::NeverRun(nothing())));
             }
         }
     }
 
-    lines
-}
-
-fn explain_attempt(attempt: &Attempt) -> String {
-    let cause = &attempt.cause;
-    match &attempt.worker[..] {
-        "" => format!("An earlier attempt failed: {cause}."),
-        worker => format!(
-            "An earlier attempt on {worker} failed after {} s: {cause}.",
-            format_significant(attempt.seconds, 4)
-        ),
-    }
-}
-
-/// What came of an audit of a row that `first` computed.
-fn explain_finding(finding: Finding, audit: &Audit, first: &str) -> String {
-    let second = describe_worker(&audit.auditor, &audit.auditor_process);
-    match finding {
-        Finding::Same => {
-            format!("Audit: {second} ran it again, after {first}, and got the same bits.")
-        }
-        Finding::Different => format!(
-            "ALARM: {second} ran it again and got other bits than {first}, whose row is kept; what differs: {}.",
-            audit.why
-        ),
-        Finding::Failed if audit.auditor.is_empty() => {
-            format!("Its audit was given up: {}.", audit.why)
-        }
-        Finding::Failed => format!("Its audit, by {second}, failed: {}.", audit.why),
-    }
+    findings
 }
 
 /// Where an audit stands that nothing has come of, of a row that `first` computed; `progress` is unknown of a removed sweep.
 fn explain_open_audit(
     progress: Option<(TrialLocation, SweepState)>,
-    is_any_process: bool,
-    first: &str,
-) -> String {
-    match progress {
-        Some((
-            TrialLocation::Leased {
-                worker, running, ..
-            },
-            _,
-        )) => {
-            let how = if running {
-                "is being run again by"
-            } else {
-                "is to be run again by"
-            };
-            format!("Audit: it {how} {worker}, after {first}.")
-        }
-        Some((_, SweepState::Completed)) if is_any_process => {
-            "It was chosen to be run again, but no worker process was there.".into()
-        }
-        Some((_, SweepState::Completed)) => {
-            format!(
-                "It was chosen to be audited, but no other worker process than {first} was there."
-            )
-        }
-        Some((_, SweepState::Cancelled)) => "It was chosen to be audited, and will not be.".into(),
-        _ if is_any_process => "It is to be run again by any worker process, and compared.".into(),
-        _ => format!("It is to be audited by another worker process than {first}."),
+    first: v1::ExplainProcess,
+) -> v1::ExplainFinding {
+    if let Some((
+        TrialLocation::Leased {
+            worker, running, ..
+        },
+        _,
+    )) = progress
+    {
+        return plain_finding(WireFinding::AuditLeased(v1::ExplainAuditLease {
+            first: Some(first),
+            worker,
+            running,
+        }));
     }
+
+    let state = progress.map_or(v1::SweepState::Unspecified, |(_, state)| {
+        state_to_wire(state)
+    });
+    plain_finding(WireFinding::AuditDue(v1::ExplainAuditDue {
+        // Where it is not known whose the row is, or matters no more, any process may audit it.
+        any_process: first.process.is_empty(),
+        first: Some(first),
+        state: state.into(),
+    }))
 }

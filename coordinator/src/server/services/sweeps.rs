@@ -192,8 +192,8 @@ impl SweepService for SweepApi {
         &self,
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        let lines = self.answer_explain(request.into_inner()).await?;
-        Ok(Response::new(v1::ExplainResponse { lines }))
+        let answer = self.answer_explain(request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn info(
