@@ -56,6 +56,8 @@ fn health_and_metrics_are_told_over_http() {
     assert_eq!(code, 200);
     assert_eq!(value(&metrics, "ergodic_workers{state=\"joined\"}"), 1.0);
     assert_eq!(value(&metrics, "ergodic_slots"), 2.0);
+    assert_eq!(value(&metrics, "ergodic_epoch"), 1.0);
+    assert!(metrics.contains("# HELP ergodic_epoch Epoch of the leadership"));
 
     cluster.wait_for_end(&id);
     let (_, metrics) = get(&address, "/metrics");

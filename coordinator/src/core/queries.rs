@@ -132,7 +132,7 @@ impl Core {
         self.leases.len()
     }
 
-    /// How often a coordinator was started on the store.
+    /// The epoch of the leadership: how often a coordinator began to lead on the store.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }

@@ -184,7 +184,7 @@ impl CoreSnapshot {
     fn register_metrics(&self, registry: &mut Registry) {
         registry.register(
             "epoch",
-            "How often a coordinator was started on the store",
+            "Epoch of the leadership, which grows by one with every new leader or restart",
             gauge_of(self.epoch),
         );
         registry.register("sweeps", "Sweeps by state", gauges_by_state(&self.sweeps));
