@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ergodic_tests::{Cluster, Postgres, skip};
+use ergodic_tests::{Cluster, Postgres, run, skip};
 use serde_json::Value;
 
 /// Trials of the toy loss: two cells, each a few microseconds long, whose values differ from repeat to repeat.
@@ -498,6 +498,11 @@ fn the_best_cells_are_repeated_further_whoever_runs_them_and_whatever_happens() 
     assert_eq!(
         (&status["trials"], &status["expected_trials"]),
         (&32.into(), &trials.into()),
+    let plan = run(&["plan", &wild.path("sweep.toml").to_string_lossy()]).stdout;
+    assert!(
+        plan.contains("one cell in 3 goes on, by mean rank in train_loss"),
+        "{plan}"
+    );
         "{status}"
     );
 

@@ -181,7 +181,7 @@ fn render_halving(halving: &v1::ExplainHalving) -> String {
     };
 
     let then = if rung < most {
-        format!("; then one in {factor} goes on, by the mean of {metric}")
+        format!("; then one in {factor} goes on, by mean rank in {metric}")
     } else {
         String::new()
     };

@@ -332,7 +332,7 @@ fn format_stopping_rule(spec: &Spec, until: &StoppingRule) -> String {
                 .map(u32::to_string)
                 .collect();
             format!(
-                "  after {} repeats one cell in {factor} goes on, by the mean of {name}\n",
+                "  after {} repeats one cell in {factor} goes on, by mean rank in {name}\n",
                 rungs[..rungs.len() - 1].join(", ")
             )
         }
