@@ -75,6 +75,31 @@ pub const NUMERIC_FIELDS: [(&str, NumberRange); 24] = [
     ),
 ];
 
+/// Fields that are no numbers. With [`NUMERIC_FIELDS`], these are the names to choose from for an axis of `[grid]`.
+pub const OTHER_FIELDS: [&str; 21] = [
+    "data.dataset",
+    "data.order",
+    "data.augment",
+    "data.standardize",
+    "model.kind",
+    "model.hidden",
+    "model.norm",
+    "model.affine",
+    "model.fixed_head",
+    "model.start",
+    "model.init.scheme",
+    "model.init.file",
+    "model.init.layers",
+    "model.init.zero_residual",
+    "train.wd_on",
+    "train.loss",
+    "train.schedule",
+    "train.average",
+    "train.average.every",
+    "train.optimizer.kind",
+    "train.optimizer.nesterov",
+];
+
 /// Paths whose values decide a trial's shape class: architecture, batch size, number of steps.
 pub fn is_shape_field(path: &str) -> bool {
     matches!(

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::{DerivedField, Formula, FormulaInput, Grid, GridFactor};
-use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, is_shape_field, numeric_field_range};
+use crate::config::{
+    NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES, is_shape_field, numeric_field_range,
+};
 use crate::expr::Expr;
 use crate::grid::axis::{Axis, MAX_POINTS};
 use crate::metric::Metric;
@@ -183,15 +185,35 @@ impl Grid {
             return Ok(FormulaInput::Constant(x));
         }
 
-        let fields = NUMERIC_FIELDS
-            .iter()
-            .map(|(field, _)| *field)
-            .chain(SHORT_NAMES.iter().map(|(short, _)| *short));
-        let known = self.axes.iter().map(|a| a.name.as_str()).chain(fields);
+        if numeric_field_range(path).is_some() {
+            return Err(format!(
+                "{name} has no value in the sweep file: set {path}, or make it an axis of [grid]"
+            ));
+        }
+
         Err(format!(
             "nothing is called {name}, {}",
-            suggest_nearest(name, known)
+            suggest_nearest(name, self.names_with_numbers())
         ))
+    }
+
+    /// What an expression may name: axes, earlier derived fields, and the numbers of the sweep file.
+    fn names_with_numbers(&self) -> impl Iterator<Item = &str> {
+        let fields = NUMERIC_FIELDS.iter().map(|(field, _)| (*field, *field));
+        let named = SHORT_NAMES.iter().copied().chain(fields);
+        let with_numbers = named
+            .filter(|(_, field)| self.has_number(field))
+            .map(|(name, _)| name);
+
+        let axes = self.axes.iter().map(|axis| axis.name.as_str());
+        axes.chain(with_numbers)
+    }
+
+    /// Whether a field is derived, or a number in the sweep file.
+    fn has_number(&self, field: &str) -> bool {
+        let node = self.base.get_at_path(field);
+        node.is_some_and(|node| node.value.as_f64().is_some())
+            || self.derived.iter().any(|derived| derived.field == field)
     }
 
     pub(super) fn formulas(&self) -> impl Iterator<Item = &Formula> {
@@ -210,7 +232,7 @@ impl Grid {
             });
             if axis.field.is_none() && !used {
                 let suffix = format!(".{}", axis.name);
-                let fields = NUMERIC_FIELDS.iter().map(|(f, _)| *f);
+                let fields = NUMERIC_FIELDS.iter().map(|(f, _)| *f).chain(OTHER_FIELDS);
                 let hint = match fields.clone().find(|f| f.ends_with(&suffix)) {
                     Some(field) => format!("did you mean '{field}'?"),
                     None => suggest_nearest(

@@ -527,6 +527,14 @@ fn every_defect_is_named_with_its_line_and_remedy() {
         (
             "[grid]\na = [1, 2]\nb = [1, 2]\n[derive]\nwd = \"a * b\"\n",
             &["same trial", "a=1, b=2"],
+        (
+            "[grid]\ndataset = [\"mnist\"]\n",
+            &["did you mean 'data.dataset'?"],
+        ),
+        (
+            "[grid]\nlr = [1, 2]\n[where]\nkeep = \"data.test > lr\"\n",
+            &["where.keep", "data.test has no value", "set data.test"],
+        ),
         ),
         (
             "[grid]\n\"model.norm\" = [\"batch\", \"none\"]\n\"model.norm_eps\" = [0, 1e-5]\n",

@@ -3,21 +3,43 @@
 /// Longest name that is compared with known ones, in bytes.
 pub(crate) const MAX_COMPARED_BYTES: usize = 200;
 
-/// `, did you mean 'x'?` for the known name nearest to `name`, or the list of all when none is near.
+/// `did you mean 'x'?` for the known name nearest to `name`, or the list of all when none is near.
 pub fn suggest_nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let compared = known.iter().filter(|_| name.len() <= MAX_COMPARED_BYTES);
     let best = compared
-        .map(|k| (strsim::damerau_levenshtein(name, k), *k))
+        .filter_map(|known| Some((near_distance(name, known)?, *known)))
         .min();
+
     match best {
-        Some((distance, best)) if distance <= 1 + name.len().max(best.len()) / 3 => {
-            format!("did you mean '{best}'?")
-        }
-        Some(_) => format!("known: {}", known.join(", ")),
+        Some((_, best)) => format!("did you mean '{best}'?"),
         None if !known.is_empty() => format!("known: {}", known.join(", ")),
         None => "nothing may stand here".to_owned(),
     }
+}
+
+/// How many letters lie between two names, if few enough do that one may be the other, misspelt: one in three, one at least, and never
+/// all. What dotted paths begin with in common counts for neither.
+fn near_distance(name: &str, known: &str) -> Option<usize> {
+    let (name, known) = without_common_sections(name, known);
+    let length = name.chars().count().max(known.chars().count());
+    let distance = strsim::damerau_levenshtein(name, known);
+    (distance <= (length / 3).max(1) && distance < length).then_some(distance)
+}
+
+/// Two dotted paths without the sections that both begin with.
+fn without_common_sections<'a>(mut a: &'a str, mut b: &'a str) -> (&'a str, &'a str) {
+    while let (Some((first, rest)), Some((other, other_rest))) =
+        (a.split_once('.'), b.split_once('.'))
+    {
+        if first != other {
+            break;
+        }
+        a = rest;
+        b = other_rest;
+    }
+
+    (a, b)
 }
 
 #[cfg(test)]
@@ -31,5 +53,16 @@ mod tests {
             "did you mean 'width'?"
         );
         assert_eq!(suggest_nearest("zzzzzz", ["lr", "wd"]), "known: lr, wd");
+
+        let fields = ["data.test", "data.train", "model.width"];
+        let far = "known: data.test, data.train, model.width";
+        for name in ["dataset", "data.seed", "data_set", "x"] {
+            assert_eq!(suggest_nearest(name, fields), far, "{name}");
+        }
+        assert_eq!(
+            suggest_nearest("data.trian", fields),
+            "did you mean 'data.train'?"
+        );
+        assert_eq!(suggest_nearest("x", ["n"]), "known: n");
     }
 }
