@@ -33,6 +33,17 @@ pub fn format_significant(x: f64, digits: usize) -> String {
     format!("{}e{power}", trim_trailing_zeros(mantissa))
 }
 
+/// A number with so many decimals. What is rounded to zero has no sign.
+pub fn format_rounded(x: f64, decimals: usize) -> String {
+    let text = format!("{x:.decimals$}");
+    let is_zero = text.chars().all(|c| matches!(c, '-' | '0' | '.'));
+    if is_zero {
+        text.trim_start_matches('-').to_owned()
+    } else {
+        text
+    }
+}
+
 /// Without zeros at the end of a fraction.
 fn trim_trailing_zeros(text: &str) -> &str {
     if text.contains('.') {
@@ -91,13 +102,7 @@ impl DecimalFormat {
             return self.format_scientific(x);
         }
 
-        let text = format!("{x:.*}", decimals as usize);
-        let is_zero = text.chars().all(|c| matches!(c, '-' | '0' | '.'));
-        if is_zero {
-            text.trim_start_matches('-').to_owned()
-        } else {
-            text
-        }
+        format_rounded(x, decimals as usize)
     }
 
     fn format_scientific(self, x: f64) -> String {
@@ -180,7 +185,8 @@ impl DistinctFormat {
 
     /// One of the numbers.
     pub fn format_number(self, x: f64) -> String {
-        let exact = format_shortest(x);
+        // Zero is one number, whatever its sign.
+        let exact = format_shortest(x + 0.0);
         if exact.len() <= MAX_SHORT_CHARS || self.digits >= ALL_DIGITS {
             return exact;
         }
@@ -272,6 +278,23 @@ mod tests {
         for (x, text) in cases {
             assert_eq!(format_significant(x, 4), text, "{x:e}");
         }
+    }
+
+    #[test]
+    fn what_is_rounded_to_zero_has_no_sign() {
+        let cases = [
+            (-0.3, 0, "0"),
+            (-0.0, 2, "0.00"),
+            (-0.004, 2, "0.00"),
+            (-0.6, 0, "-1"),
+            (12.5, 1, "12.5"),
+        ];
+        for (x, decimals, text) in cases {
+            assert_eq!(format_rounded(x, decimals), text, "{x:e}");
+        }
+
+        assert_eq!(DistinctFormat::default().format_number(-0.0), "0");
+        assert_eq!(DistinctFormat::with_all_digits().format_number(-0.0), "0");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
+use ergodic_common::number_format::format_rounded;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -261,9 +262,10 @@ fn format_contrast_row(row: &v1::Contrast, words: &AxisFormats) -> Vec<Value> {
     } else {
         ""
     };
-    let saved = row
-        .saved
-        .map_or_else(|| format_short_number(None), |saved| format!("{saved:.0}"));
+    let saved = row.saved.map_or_else(
+        || format_short_number(None),
+        |saved| format_rounded(saved, 0),
+    );
 
     let cells = [
         row.n.to_string(),
