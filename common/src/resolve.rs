@@ -26,7 +26,7 @@ impl TrialConfig {
         let reader = TableReader::from_document(root, reading).with_files(files);
         let model = ModelConfig::read_section(&reader)?;
         let data = DataConfig::read_section(&reader)?;
-        let train = TrainConfig::read_section(&reader, &model.kind)?;
+        let train = TrainConfig::read_section(&reader, &model.kind, data.order)?;
         let config = Self { data, model, train };
         if matches!(config.model.kind, ModelKind::Toy(_)) && config.train.average.is_some() {
             return Err(reader
@@ -200,7 +200,18 @@ impl TrialConfig {
     pub(crate) fn check_batch(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
         let batch = self.train.batch_size;
         let images = self.data.train;
+        let validation = self.data.validation;
         if batch > images && self.data.order != VisitOrder::FullBatch {
+            let data = reader.section("data")?;
+            // The rest of the images is what is trained on, unless the file says how many.
+            if data.read_node("train").is_none() && batch <= images + validation {
+                let message = format!(
+                    "the {validation} images to validate on leave {images} training images, fewer than a batch of {batch}: set \
+                     data.validation or train.batch_size lower"
+                );
+                return Err(data.error_at("validation", message));
+            }
+
             let message = format!(
                 "a batch of {batch} is larger than the {images} training images; choose one of at most {images}"
             );

@@ -1,7 +1,7 @@
 //! `[train]`
 
 use super::schedule::{Curve, ScheduleStep};
-use super::{Length, ModelKind, range_for_key};
+use super::{Length, ModelKind, VisitOrder, range_for_key};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader};
@@ -177,6 +177,7 @@ impl TrainConfig {
     pub(crate) fn read_section(
         root: &TableReader<'_>,
         kind: &ModelKind,
+        order: VisitOrder,
     ) -> Result<Self, SpecError> {
         let empty = *kind == ModelKind::Empty;
         let r = root.section("train")?;
@@ -204,7 +205,8 @@ impl TrainConfig {
         r.refuse_unknown_keys()?;
         let config = Self {
             length: required_length(&r, length, empty)?,
-            batch_size: if kind.needs_images() {
+            // Otherwise, every step takes as many images as there are, or none.
+            batch_size: if kind.needs_images() && order != VisitOrder::FullBatch {
                 required_number(&r, "batch_size", batch_size?, empty.then_some(1.0))?
             } else {
                 batch_size?.unwrap_or(1.0)

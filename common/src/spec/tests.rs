@@ -66,6 +66,37 @@ fn axes_override_train_and_settings_override_the_file() {
 }
 
 #[test]
+fn a_setting_replaces_an_axis_whose_name_has_dots() {
+    let grid = "[grid]\n\"model.norm\" = [\"batch\", \"none\"]\nlr = [0.1, 0.2]\n";
+    for setting in [
+        "grid.model.norm=[\"none\"]",
+        "grid.\"model.norm\"=[\"none\"]",
+    ] {
+        let spec = Spec::read_stored(&source(grid, &[setting])).expect("a valid sweep");
+        let axes: Vec<&str> = spec.grid.axes().iter().map(|a| a.name.as_str()).collect();
+        assert_eq!(axes, ["model.norm", "lr"], "{setting}");
+        assert_eq!(spec.grid.cell_count(), 2, "{setting}");
+    }
+}
+
+#[test]
+fn a_full_batch_has_no_batch_size() {
+    let read_with = |setting: &str, batch: &str| {
+        let mut source = source("", &[setting]);
+        source.text = source.text.replace("batch_size = 32\n", batch);
+        Spec::read_stored(&source).map(|spec| spec.grid.resolve_config(0).expect("a cell"))
+    };
+
+    let without = read_with("data.order=full-batch", "").expect("it is not used");
+    let with = read_with("data.order=full-batch", "batch_size = 32\n").expect("it may be there");
+    assert_eq!(without.identity_fields(), with.identity_fields());
+    assert_eq!(without.effective_batch_size(), 1000);
+
+    let refused = read_with("data.order=shuffle", "").expect_err("it is used");
+    assert_eq!(refused.path, "train.batch_size");
+}
+
+#[test]
 fn files_are_named_pinned_and_part_of_a_cells_identity() {
     let text = "[grid]\n\"model.init.file\" = [\"a.safetensors\", \"b.safetensors\"]\n";
     let named = SpecSource {
@@ -497,6 +528,14 @@ fn every_defect_is_named_with_its_line_and_remedy() {
         ("[grid]\nlrr = [0.1]\n", &["grid.lrr", "did you mean 'lr'?"]),
         ("[grid]\nepochs = [1]\n", &["did you mean 'train.epochs'?"]),
         (
+            "[grid]\ndataset = [\"mnist\"]\n",
+            &["did you mean 'data.dataset'?"],
+        ),
+        (
+            "[grid]\nlr = [1, 2]\n[where]\nkeep = \"data.test > lr\"\n",
+            &["where.keep", "data.test has no value", "set data.test"],
+        ),
+        (
             "[grid]\n\"model.widht\" = [4]\n",
             &["model.widht", "did you mean 'width'?"],
         ),
@@ -527,14 +566,6 @@ fn every_defect_is_named_with_its_line_and_remedy() {
         (
             "[grid]\na = [1, 2]\nb = [1, 2]\n[derive]\nwd = \"a * b\"\n",
             &["same trial", "a=1, b=2"],
-        (
-            "[grid]\ndataset = [\"mnist\"]\n",
-            &["did you mean 'data.dataset'?"],
-        ),
-        (
-            "[grid]\nlr = [1, 2]\n[where]\nkeep = \"data.test > lr\"\n",
-            &["where.keep", "data.test has no value", "set data.test"],
-        ),
         ),
         (
             "[grid]\n\"model.norm\" = [\"batch\", \"none\"]\n\"model.norm_eps\" = [0, 1e-5]\n",
@@ -642,6 +673,10 @@ fn every_defect_is_named_with_its_line_and_remedy() {
                 "leaves 999",
                 "lower",
             ],
+        ),
+        (
+            "data.validation=9990",
+            &["data.validation", "leave 10 training images", "lower"],
         ),
         (
             "data.validation=20000",

@@ -119,14 +119,23 @@ impl SpecTable {
         }
     }
 
-    /// Puts `node` at a dotted path, making tables on the way.
+    /// Puts `node` at a dotted path, making tables on the way. A key with dots, such as the axis `"model.norm"`, is found by its name.
     ///
     /// # Errors
     /// The part of the path at which something other than a table already stands.
     pub fn set_at_path(&mut self, path: &str, node: SpecNode) -> Result<(), String> {
-        let (head, rest) = path
-            .split_once('.')
-            .map_or((path, None), |(h, r)| (h, Some(r)));
+        let dotted = self
+            .0
+            .iter()
+            .map(|(key, _)| key.as_str())
+            .filter(|key| key.contains('.') && is_prefix_path(key, path))
+            .max_by_key(|key| key.len());
+        let (head, rest) = match dotted.map(|key| path.split_at(key.len())) {
+            Some((key, rest)) => (key, rest.strip_prefix('.')),
+            None => path
+                .split_once('.')
+                .map_or((path, None), |(head, rest)| (head, Some(rest))),
+        };
         let at = match self.0.iter().position(|(k, _)| k == head) {
             Some(at) => at,
             None => {
@@ -148,6 +157,12 @@ impl SpecTable {
 
         Ok(())
     }
+}
+
+/// Whether a dotted path begins with the parts of another one, or is the same.
+fn is_prefix_path(prefix: &str, path: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Parses a TOML document.
@@ -177,7 +192,8 @@ pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
 pub fn parse_setting(setting: &str) -> Result<(String, SpecNode), SpecError> {
     let place = Origin::Set(setting.into());
     let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
-    let key = key.trim();
+    // A name with dots may be in quotes, as it is in a file: grid."model.norm"
+    let key = key.trim().replace('"', "");
     let value = value.trim();
     if key.is_empty() || value.is_empty() {
         let message = "expected key=value, for example train.epochs=5";
@@ -191,7 +207,7 @@ pub fn parse_setting(setting: &str) -> Result<(String, SpecNode), SpecError> {
             origin: place,
         },
     };
-    Ok((key.to_owned(), value))
+    Ok((key, value))
 }
 
 fn with_origin(mut node: SpecNode, place: &Origin) -> SpecNode {
@@ -357,6 +373,27 @@ mod tests {
         assert_eq!(tree.set_at_path("x.y.z", node.clone()), Ok(()));
         assert_eq!(tree.get_at_path("x.y.z"), Some(&node));
         assert_eq!(tree.set_at_path("a.b", node), Err("a".into()));
+    }
+
+    #[test]
+    fn set_finds_a_name_with_dots() {
+        let text = "[grid]\n\"model.norm\" = [1]\n\"model.width\" = { points = 3 }";
+        let mut tree = parse_document(text).expect("valid TOML");
+        for setting in [
+            "grid.model.norm=2",
+            "grid.\"model.norm\"=5",
+            "grid.model.width.points=7",
+            "grid.model.depth=9",
+        ] {
+            let (path, node) = parse_setting(setting).expect("valid");
+            assert_eq!(tree.set_at_path(&path, node), Ok(()), "{setting}");
+        }
+
+        let written = tree.get("grid").expect("a grid").value.to_string();
+        assert_eq!(
+            written,
+            "{model.norm=5,model.width={points=7},model={depth=9}}"
+        );
     }
 
     #[test]
