@@ -253,6 +253,14 @@ impl Metric {
         )
     }
 
+    /// Whether it is of the averaged weights.
+    pub fn needs_average(&self) -> bool {
+        matches!(
+            self.required_pass(),
+            Some(MeasurementPass::AverageTest | MeasurementPass::AverageValidation)
+        )
+    }
+
     /// Whether larger values are better (`Some(true)`), smaller ones are (`Some(false)`), or neither.
     pub fn larger_is_better(&self) -> Option<bool> {
         match self {

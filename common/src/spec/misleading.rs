@@ -36,10 +36,11 @@ pub fn refuse_misleading_extension(spec: &Spec, stored: &Spec) -> Result<(), Spe
 /// Refuses a sweep, or does not.
 type RefusalRule = fn(&Spec) -> Result<(), SpecError>;
 
-const RULES: [RefusalRule; 3] = [
+const RULES: [RefusalRule; 4] = [
     refuse_early_first_rung,
     refuse_adaptive_crossed,
     refuse_halving_by_mixed_losses,
+    refuse_metrics_without_average,
 ];
 
 /// Settles what a new sweep's file leaves open and was decided otherwise for older ones. The settings returned say so in its source:
@@ -130,6 +131,32 @@ fn refuse_halving_by_mixed_losses(spec: &Spec) -> Result<(), SpecError> {
     );
 
     Err(field_error("repeats.halving.metric", message))
+}
+
+/// Metrics of averaged weights are undefined in cells that average none.
+fn refuse_metrics_without_average(spec: &Spec) -> Result<(), SpecError> {
+    let undefined = spec
+        .measure
+        .metrics
+        .iter()
+        .find(|metric| metric.needs_average());
+    let Some(metric) = undefined else {
+        return Ok(());
+    };
+
+    let lacks_average = spec
+        .grid
+        .variety_configs()
+        .any(|config| config.model.kind.needs_images() && config.train.average.is_none());
+    if !lacks_average {
+        return Ok(());
+    }
+
+    let message = format!(
+        "{} needs an average of the weights: set train.average = {{ kind = \"swa\" }} or {{ kind = \"ema\" }}, or leave it out",
+        metric.name()
+    );
+    Err(field_error("measure.metrics", message))
 }
 
 /// Two losses of which a metric is a value, one in some cells, one in others; none where it is the same quantity in all.
@@ -366,6 +393,29 @@ mod tests {
             why(halving, more).contains("repeats.halving: ")
                 && why(halving, more).contains("repeats = 6")
         );
+    }
+
+    #[test]
+    fn metrics_of_an_average_need_one() {
+        let measured = |settings: &[&str]| {
+            let mut source = sweep_source("", "");
+            let metrics = "measure.metrics=[\"test_acc\", \"average_test_acc\"]";
+            source.settings = settings.iter().map(|s| (*s).to_owned()).collect();
+            source.settings.push(metrics.to_owned());
+            let spec = Spec::read_stored(&source).expect("a stored sweep may have them");
+            refuse_misleading_sweep(&spec)
+        };
+
+        let error = measured(&[]).expect_err("there is no average");
+        assert_eq!(error.path, "measure.metrics");
+        assert!(
+            error
+                .to_string()
+                .contains("average_test_acc needs an average"),
+            "{error}"
+        );
+        assert_eq!(measured(&["train.average={ kind = \"ema\" }"]), Ok(()));
+        assert_eq!(measured(&["model={ kind = \"empty\" }"]), Ok(()));
     }
 
     #[test]
