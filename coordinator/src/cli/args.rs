@@ -13,11 +13,11 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::token::TokenRole;
 
 use crate::app::LogFormat;
-use crate::client::Client;
 use crate::client::commands::effects::EffectsPart;
 use crate::client::commands::predictions::PredictionFormat;
 use crate::client::plot::PlotKind;
 use crate::client::render::{OutputTarget, RowFormat, RowSelection, TextFormat};
+use crate::client::{Client, START_TIMEOUT};
 
 /// Sweeps of repeated trainings, on every machine you can spare.
 #[derive(Debug, Parser)]
@@ -127,12 +127,13 @@ pub struct ConnectionArgs {
 }
 
 impl ConnectionArgs {
-    /// Connects there.
+    /// Connects there, after a short wait for a coordinator that is only starting.
     ///
     /// # Errors
     /// A file cannot be used, or nobody answers who is to be trusted.
     pub async fn connect(&self) -> Result<Client, UserError> {
-        Client::connect(&self.coordinator, &self.access.read_client_auth()?).await
+        let access = self.access.read_client_auth()?;
+        Client::connect_within(&self.coordinator, &access, START_TIMEOUT).await
     }
 }
 

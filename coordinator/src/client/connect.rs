@@ -1,6 +1,7 @@
 //! A connection to a coordinator.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::archive::MAX_RECORD_BYTES;
@@ -13,10 +14,20 @@ use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use ergodic_proto::{MAX_MESSAGE_BYTES, v1};
+use http::Uri;
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
+
+use crate::client::render::print_stderr_line;
 
 /// How long each of several addresses may take to answer before the next one is tried.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a command waits for a coordinator at an address that refuses connections: it may have been started a moment ago.
+pub const START_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time between two attempts to connect to an address that refuses connections.
+const START_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A coordinator that answered.
 #[derive(Debug, Clone)]
@@ -62,6 +73,39 @@ impl Client {
         }
 
         Err(first_error.unwrap_or_else(|| unreachable_error(urls, "no address")))
+    }
+
+    /// Connects as [`Client::connect`] does, and tries again for so long while each address refuses connections, which is said on
+    /// stderr.
+    ///
+    /// # Errors
+    /// As for [`Client::connect`].
+    pub async fn connect_within(
+        urls: &str,
+        access: &ClientAuth,
+        timeout: Duration,
+    ) -> Result<Self, UserError> {
+        let started = Instant::now();
+        let mut is_waiting = false;
+
+        loop {
+            let error = match Self::connect(urls, access).await {
+                Err(error) if error.code == ErrorCode::Unreachable => error,
+                settled => return settled,
+            };
+            if started.elapsed() >= timeout || !refuse_connections(urls).await {
+                return Err(error);
+            }
+
+            if !is_waiting {
+                is_waiting = true;
+                print_stderr_line(&format!(
+                    "nothing listens at {urls} yet; trying for {} s",
+                    timeout.as_secs()
+                ));
+            }
+            tokio::time::sleep(START_POLL_INTERVAL).await;
+        }
     }
 
     /// Connects once more, after a connection broke.
@@ -149,10 +193,65 @@ impl Client {
     }
 }
 
+/// Whether at each of these addresses, separated by commas, a machine answers on which nobody listens there.
+async fn refuse_connections(urls: &str) -> bool {
+    for url in urls.split(',').map(str::trim) {
+        let uri = url.parse::<Uri>().ok();
+        let Some(authority) = uri.as_ref().and_then(Uri::authority) else {
+            return false;
+        };
+        let host = authority.host().trim_matches(['[', ']']);
+        // The ports of http and https, if none is named.
+        let default_port = if url.starts_with("https:") { 443 } else { 80 };
+        let port = authority.port_u16().unwrap_or(default_port);
+
+        let connected = TcpStream::connect((host, port)).await;
+        if !connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return false;
+        }
+    }
+
+    true
+}
+
 fn unreachable_error(url: &str, why: &str) -> UserError {
     let message = format!(
         "no coordinator answers at {url} ({why}). Start one with `ergodic serve`, or name another with --coordinator URL or \
          ERGODIC_COORDINATOR; one that asks for tokens is at https://"
     );
     UserError::new(ErrorCode::Unreachable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use crate::client::connect::*;
+
+    #[tokio::test]
+    async fn a_coordinator_that_is_starting_is_waited_for() {
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = free.local_addr().expect("it is bound");
+        drop(free);
+        let url = format!("http://{address}");
+        let access = ClientAuth::default();
+
+        assert!(refuse_connections(&url).await);
+        let refused = Client::connect_within(&url, &access, Duration::ZERO).await;
+        assert!(refused.is_err_and(|error| error.code == ErrorCode::Unreachable));
+
+        let listen_later = async {
+            tokio::time::sleep(3 * START_POLL_INTERVAL).await;
+            TcpListener::bind(address)
+                .await
+                .expect("the port is free still")
+        };
+        let (listener, connected) = tokio::join!(
+            listen_later,
+            Client::connect_within(&url, &access, Duration::from_secs(60))
+        );
+        assert!(connected.is_ok(), "{connected:?}");
+        assert!(!refuse_connections(&url).await);
+        drop(listener);
+    }
 }

@@ -15,4 +15,4 @@ pub mod sql;
 pub mod status_text;
 pub mod sweep_file;
 
-pub use connect::Client;
+pub use connect::{Client, START_TIMEOUT};
