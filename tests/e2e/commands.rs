@@ -109,6 +109,12 @@ fn every_view_of_a_finished_sweep_agrees() {
         cluster.ask(&["watch", &id]).is_empty(),
         "a finished sweep needs no watching"
     );
+
+    // All results are there. The id comes first, and the table after it.
+    let file = cluster.path("sweep.toml").to_string_lossy().into_owned();
+    let watched = cluster.ask(&["launch", &file, "--watch"]);
+    let (again, shown) = watched.split_once('\n').expect("an id");
+    assert_eq!(shown, cluster.ask(&["table", again]), "{watched}");
 }
 
 /// The table is what one computes from the trials by hand.

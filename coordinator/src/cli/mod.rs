@@ -516,12 +516,9 @@ async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
     }
 
     let status = follow_sweep(&mut client, &status.id).await?;
-    // Stdout is the id alone, watched or not.
-    print_stderr_line(
-        commands::query_table_text(&mut client, &status.id, &TableOptions::default())
-            .await?
-            .trim_end(),
-    );
+    print_output(
+        commands::query_table_text(&mut client, &status.id, &TableOptions::default()).await?,
+    )?;
 
     Ok(if status.failed > 0 {
         CommandOutcome::TrialsFailed
