@@ -4,7 +4,7 @@
 //! than those of the row that looks best, repeat by repeat, at a level that allows for having looked for it: of k rows, 5 %/(k − 1)
 //! on one side. So the set contains the truly best row in 95 % of all cases (multiple comparisons with the best, Hsu 1981, with
 //! Bonferroni's correction). What is compared are values by a paired t test, or, where one of both rows has trials that diverged,
-//! the shares of other cells that did better in the same repeat.
+//! the shares of other cells that did better in the same repeat. A row all of whose trials diverged is left in only if all rows are such.
 
 use std::collections::BTreeMap;
 
@@ -199,6 +199,11 @@ impl RankedRows {
     fn is_worse_than(&self, row: usize, best: usize) -> bool {
         let row = &self.rows[row];
         let best = &self.rows[best];
+        // What never yields a value is not the best of rows that do, however few its repeats are.
+        if row.mean.is_none() && best.mean.is_some() {
+            return true;
+        }
+
         let sign = if self.larger_is_better { -1.0 } else { 1.0 };
         let common = row
             .repeats
@@ -517,6 +522,35 @@ mod tests {
             "{order:?}"
         );
         assert_eq!(may, [true, true, false, false, false]);
+    }
+
+    /// Even where a few repeats of many cells say too little for any test.
+    #[test]
+    fn what_always_diverges_is_no_candidate_unless_all_do() {
+        let ends = |cell: u32| -> CellEnds {
+            (0..5)
+                .map(|repeat| {
+                    let value = f64::from((7 * cell + 5 * repeat) % 20) / 20.0;
+                    (repeat, TrialEnd::Completed(value))
+                })
+                .collect()
+        };
+        let diverged: CellEnds = (0..5).map(|repeat| (repeat, TrialEnd::Diverged)).collect();
+
+        let mut some: Vec<CellEnds> = (0..20).map(ends).collect();
+        some.push(diverged.clone());
+        let places = found(&cells(21), &Metric::TestAcc, some);
+        let may: Vec<bool> = places
+            .iter()
+            .flatten()
+            .map(|place| place.may_be_best)
+            .collect();
+        assert!(may[..20].iter().filter(|may| **may).count() > 1, "{may:?}");
+        assert!(!may[20]);
+
+        let places = found(&cells(3), &Metric::TestAcc, vec![diverged; 3]);
+        assert!(places.iter().flatten().all(|place| place.may_be_best));
+        assert_eq!(places.iter().flatten().count(), 3);
     }
 
     #[test]
