@@ -431,6 +431,11 @@ fn cells_end_when_they_are_known_whoever_runs_them_and_whatever_happens() {
         )
     );
 
+    // Whatever says of how many trials it is, says the same number.
+    let table = quiet.ask(&["table", &id]);
+    let effects = quiet.ask(&["effects", &id]);
+    assert_eq!(table.lines().last(), effects.lines().last(), "{effects}");
+
     let explained = quiet.ask(&["explain", &id]);
     assert!(
         explained.contains("of 4 cells know the mean of weight_norm_sq to ± 0.05"),
@@ -493,16 +498,16 @@ fn halving() -> String {
 fn the_best_cells_are_repeated_further_whoever_runs_them_and_whatever_happens() {
     let mut wild = Cluster::counted(&["--lease-ttl", "4s"]);
     let id = wild.launch(&halving());
-    let status = wild.status(&id);
-    let trials = 8 * 4 + 3 * 8 + 18;
-    assert_eq!(
-        (&status["trials"], &status["expected_trials"]),
-        (&32.into(), &trials.into()),
     let plan = run(&["plan", &wild.path("sweep.toml").to_string_lossy()]).stdout;
     assert!(
         plan.contains("one cell in 3 goes on, by mean rank in train_loss"),
         "{plan}"
     );
+    let status = wild.status(&id);
+    let trials = 8 * 4 + 3 * 8 + 18;
+    assert_eq!(
+        (&status["trials"], &status["expected_trials"]),
+        (&32.into(), &trials.into()),
         "{status}"
     );
 

@@ -96,7 +96,7 @@ impl SweepApi {
             rows: rows.into_iter().map(to_distance).collect(),
             points,
             done: snapshot.done,
-            trials: snapshot.spec.trial_count(),
+            trials: snapshot.trials,
             data: snapshot.data_provenance,
             numerics: snapshot.spec.numerics.clone(),
         })
@@ -150,7 +150,7 @@ impl SweepApi {
             name: snapshot.spec.name.clone(),
             metric,
             done: snapshot.done,
-            trials: snapshot.spec.trial_count(),
+            trials: snapshot.trials,
             data: snapshot.data_provenance,
             numerics: snapshot.spec.numerics.clone(),
         })
@@ -179,7 +179,7 @@ fn to_effects_response(
         name: spec.name.clone(),
         metric,
         done: snapshot.done,
-        trials: spec.trial_count(),
+        trials: snapshot.trials,
         numerics: spec.numerics.clone(),
         sweep: snapshot.id,
         data: snapshot.data_provenance,
