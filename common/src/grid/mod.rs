@@ -8,6 +8,7 @@
 pub mod axis;
 mod cell_pass;
 mod check;
+mod names;
 mod ranked_bitmap;
 mod read;
 mod varieties;

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use super::{DerivedField, Formula, FormulaInput, Grid, GridFactor};
-use crate::config::{
-    NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES, is_shape_field, numeric_field_range,
-};
+use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, is_shape_field, numeric_field_range};
 use crate::expr::Expr;
 use crate::grid::axis::{Axis, MAX_POINTS};
 use crate::metric::Metric;
@@ -94,7 +92,7 @@ impl Grid {
                 return Err(SpecError::new(
                     node.origin.clone(),
                     path,
-                    format!("unknown key '{name}', did you mean 'keep'?"),
+                    format!("unknown key '{name}', {}", suggest_nearest(name, ["keep"])),
                 ));
             }
 
@@ -197,63 +195,11 @@ impl Grid {
         ))
     }
 
-    /// What an expression may name: axes, earlier derived fields, and the numbers of the sweep file.
-    fn names_with_numbers(&self) -> impl Iterator<Item = &str> {
-        let fields = NUMERIC_FIELDS.iter().map(|(field, _)| (*field, *field));
-        let named = SHORT_NAMES.iter().copied().chain(fields);
-        let with_numbers = named
-            .filter(|(_, field)| self.has_number(field))
-            .map(|(name, _)| name);
-
-        let axes = self.axes.iter().map(|axis| axis.name.as_str());
-        axes.chain(with_numbers)
-    }
-
-    /// Whether a field is derived, or a number in the sweep file.
-    fn has_number(&self, field: &str) -> bool {
-        let node = self.base.get_at_path(field);
-        node.is_some_and(|node| node.value.as_f64().is_some())
-            || self.derived.iter().any(|derived| derived.field == field)
-    }
-
     pub(super) fn formulas(&self) -> impl Iterator<Item = &Formula> {
         self.derived
             .iter()
             .map(|d| &d.formula)
             .chain(&self.keep_condition)
-    }
-
-    pub(super) fn check_names_used(&self) -> Result<(), SpecError> {
-        for (at, axis) in self.axes.iter().enumerate() {
-            let used = self.formulas().any(|f| {
-                f.inputs
-                    .iter()
-                    .any(|i| matches!(i, FormulaInput::Axis(a) if *a == at))
-            });
-            if axis.field.is_none() && !used {
-                let suffix = format!(".{}", axis.name);
-                let fields = NUMERIC_FIELDS.iter().map(|(f, _)| *f).chain(OTHER_FIELDS);
-                let hint = match fields.clone().find(|f| f.ends_with(&suffix)) {
-                    Some(field) => format!("did you mean '{field}'?"),
-                    None => suggest_nearest(
-                        &axis.name,
-                        SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields),
-                    ),
-                };
-                let message = format!(
-                    "'{}' is no field of a trial, and no expression in [derive] or [where] uses it; {hint}",
-                    axis.name
-                );
-
-                return Err(SpecError::new(
-                    axis.origin.clone(),
-                    format!("grid.{}", axis.name),
-                    message,
-                ));
-            }
-        }
-
-        Ok(())
     }
 
     /// Puts the factors that decide the shape class first, counting in what derived shape fields depend on.

@@ -18,13 +18,13 @@ pub fn suggest_nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>)
     }
 }
 
-/// How many letters lie between two names, if few enough do that one may be the other, misspelt: one in three, one at least, and never
+/// How many letters lie between two names, if few enough do that one may be the other, misspelt: one in four, one at least, and never
 /// all. What dotted paths begin with in common counts for neither.
 fn near_distance(name: &str, known: &str) -> Option<usize> {
     let (name, known) = without_common_sections(name, known);
     let length = name.chars().count().max(known.chars().count());
     let distance = strsim::damerau_levenshtein(name, known);
-    (distance <= (length / 3).max(1) && distance < length).then_some(distance)
+    (distance <= (length / 4).max(1) && distance < length).then_some(distance)
 }
 
 /// Two dotted paths without the sections that both begin with.
