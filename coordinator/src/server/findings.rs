@@ -14,7 +14,7 @@ use crate::server::status::state_to_wire;
 use crate::store::{Attempt, Audit, StoredTrial};
 
 /// A finding about which a user can do nothing in particular.
-pub(crate) fn plain_finding(finding: WireFinding) -> v1::ExplainFinding {
+pub(crate) fn build_finding(finding: WireFinding) -> v1::ExplainFinding {
     v1::ExplainFinding {
         finding: Some(finding),
         actions: Vec::new(),
@@ -22,7 +22,7 @@ pub(crate) fn plain_finding(finding: WireFinding) -> v1::ExplainFinding {
 }
 
 /// A finding and what a user can do about it.
-pub(crate) fn finding_with_actions(
+pub(crate) fn build_finding_with_actions(
     finding: WireFinding,
     actions: &[UserAction],
 ) -> v1::ExplainFinding {
@@ -47,17 +47,17 @@ fn action_to_wire(action: UserAction) -> v1::ExplainAction {
 }
 
 /// A finding that says all by being there.
-pub(crate) fn nothing() -> v1::ExplainNothing {
+pub(crate) fn no_details() -> v1::ExplainNothing {
     v1::ExplainNothing {}
 }
 
 /// A finding with a reason.
-pub(crate) fn reason(why: String) -> v1::ExplainReason {
+pub(crate) fn build_reason(why: String) -> v1::ExplainReason {
     v1::ExplainReason { why }
 }
 
 /// A finding of the core about a sweep.
-pub(crate) fn sweep_finding(finding: SweepFinding) -> v1::ExplainFinding {
+pub(crate) fn to_sweep_finding(finding: SweepFinding) -> v1::ExplainFinding {
     let actions = finding.actions();
     let wire = match finding {
         SweepFinding::Progress {
@@ -72,15 +72,17 @@ pub(crate) fn sweep_finding(finding: SweepFinding) -> v1::ExplainFinding {
             leased,
             waiting: trials.saturating_sub(counts.done() + leased),
         }),
-        SweepFinding::Withheld { why } => WireFinding::Withheld(reason(why)),
+        SweepFinding::Withheld { why } => WireFinding::Withheld(build_reason(why)),
         SweepFinding::Stopped { state } => WireFinding::Stopped(v1::ExplainStopped {
             state: state_to_wire(state).into(),
         }),
         SweepFinding::TimeLimit { limit } => WireFinding::TimeLimit(v1::ExplainTimeLimit {
             milliseconds: limit.as_millis().try_into().unwrap_or(u64::MAX),
         }),
-        SweepFinding::Precision(precision) => WireFinding::Precision(precision_finding(precision)),
-        SweepFinding::Halving(halving) => WireFinding::Halving(halving_finding(halving)),
+        SweepFinding::Precision(precision) => {
+            WireFinding::Precision(to_precision_finding(precision))
+        }
+        SweepFinding::Halving(halving) => WireFinding::Halving(to_halving_finding(halving)),
         SweepFinding::Audits { counts, state } => WireFinding::Audits(v1::ExplainAudits {
             due: counts.due,
             same: counts.same,
@@ -91,15 +93,15 @@ pub(crate) fn sweep_finding(finding: SweepFinding) -> v1::ExplainFinding {
         SweepFinding::Mismatches { results } => {
             WireFinding::Mismatches(v1::ExplainMismatches { results })
         }
-        SweepFinding::Running(running) => running_finding(running),
+        SweepFinding::Running(running) => to_running_finding(running),
     };
 
-    finding_with_actions(wire, actions)
+    build_finding_with_actions(wire, actions)
 }
 
-fn running_finding(finding: RunningFinding) -> WireFinding {
+fn to_running_finding(finding: RunningFinding) -> WireFinding {
     match finding {
-        RunningFinding::NoWorker => WireFinding::NoWorker(nothing()),
+        RunningFinding::NoWorker => WireFinding::NoWorker(no_details()),
         RunningFinding::MissingClass { numerics, offered } => {
             let offered = offered
                 .into_iter()
@@ -107,7 +109,7 @@ fn running_finding(finding: RunningFinding) -> WireFinding {
                 .collect();
             WireFinding::MissingClass(v1::ExplainMissingClass { numerics, offered })
         }
-        RunningFinding::OtherVersion => WireFinding::OtherVersion(nothing()),
+        RunningFinding::OtherVersion => WireFinding::OtherVersion(no_details()),
         RunningFinding::Capacity { workers, slots } => {
             WireFinding::Capacity(v1::ExplainCapacity { workers, slots })
         }
@@ -130,7 +132,7 @@ fn running_finding(finding: RunningFinding) -> WireFinding {
     }
 }
 
-fn precision_finding(precision: PrecisionFinding) -> v1::ExplainPrecision {
+fn to_precision_finding(precision: PrecisionFinding) -> v1::ExplainPrecision {
     let reached = precision
         .reached_cells
         .iter()
@@ -153,7 +155,7 @@ fn precision_finding(precision: PrecisionFinding) -> v1::ExplainPrecision {
     }
 }
 
-fn halving_finding(halving: HalvingFinding) -> v1::ExplainHalving {
+fn to_halving_finding(halving: HalvingFinding) -> v1::ExplainHalving {
     v1::ExplainHalving {
         metric: halving.metric,
         factor: halving.factor,
@@ -166,7 +168,7 @@ fn halving_finding(halving: HalvingFinding) -> v1::ExplainHalving {
 }
 
 /// The cell of a trial, and how well it is known.
-pub(crate) fn cell_findings(sweep: &Sweep, key: TrialKey) -> Vec<v1::ExplainFinding> {
+pub(crate) fn to_cell_findings(sweep: &Sweep, key: TrialKey) -> Vec<v1::ExplainFinding> {
     let cell = key.cell;
     let grid = &sweep.spec.grid;
     let values = grid.axes().iter().zip(grid.axis_values(cell));
@@ -190,12 +192,12 @@ pub(crate) fn cell_findings(sweep: &Sweep, key: TrialKey) -> Vec<v1::ExplainFind
                 })
             }),
     );
-    findings.extend(sweep.explain_cell(cell).map(repeats_finding));
+    findings.extend(sweep.explain_cell(cell).map(to_repeats_finding));
 
-    findings.into_iter().map(plain_finding).collect()
+    findings.into_iter().map(build_finding).collect()
 }
 
-fn repeats_finding(finding: CellFinding) -> WireFinding {
+fn to_repeats_finding(finding: CellFinding) -> WireFinding {
     match finding {
         CellFinding::Precision {
             metric,
@@ -225,7 +227,7 @@ fn repeats_finding(finding: CellFinding) -> WireFinding {
 }
 
 /// How a trial with a row ended.
-pub(crate) fn end_finding(row: StoredTrial) -> v1::ExplainFinding {
+pub(crate) fn to_end_finding(row: StoredTrial) -> v1::ExplainFinding {
     let result = row.result;
     let mut end = v1::ExplainEnd {
         steps: result.steps,
@@ -247,12 +249,12 @@ pub(crate) fn end_finding(row: StoredTrial) -> v1::ExplainFinding {
         }
     }
 
-    plain_finding(WireFinding::Ended(end))
+    build_finding(WireFinding::Ended(end))
 }
 
 /// An earlier attempt at a trial.
-pub(crate) fn attempt_finding(attempt: Attempt) -> v1::ExplainFinding {
-    plain_finding(WireFinding::Attempt(v1::ExplainAttempt {
+pub(crate) fn to_attempt_finding(attempt: Attempt) -> v1::ExplainFinding {
+    build_finding(WireFinding::Attempt(v1::ExplainAttempt {
         worker: attempt.worker,
         seconds: attempt.seconds,
         cause: attempt.cause,
@@ -260,7 +262,7 @@ pub(crate) fn attempt_finding(attempt: Attempt) -> v1::ExplainFinding {
 }
 
 /// What came of an audit of a row that `first` computed.
-pub(crate) fn audit_finding(
+pub(crate) fn to_audit_finding(
     finding: Finding,
     audit: Audit,
     first: v1::ExplainProcess,
@@ -275,7 +277,7 @@ pub(crate) fn audit_finding(
         process: audit.auditor_process,
     };
 
-    plain_finding(WireFinding::AuditFound(v1::ExplainAuditFound {
+    build_finding(WireFinding::AuditFound(v1::ExplainAuditFound {
         finding: finding.into(),
         first: Some(first),
         second: Some(second).filter(|second| !second.worker.is_empty()),

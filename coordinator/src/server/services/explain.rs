@@ -13,8 +13,8 @@ use crate::core::{Core, Sweep, UnreadableSweep};
 use crate::explanation_text::render_explanation;
 use crate::records::SweepState;
 use crate::server::findings::{
-    attempt_finding, audit_finding, cell_findings, end_finding, finding_with_actions, nothing,
-    plain_finding, reason, sweep_finding,
+    build_finding, build_finding_with_actions, build_reason, no_details, to_attempt_finding,
+    to_audit_finding, to_cell_findings, to_end_finding, to_sweep_finding,
 };
 use crate::server::services::access::SweepApi;
 use crate::server::status::state_to_wire;
@@ -45,7 +45,7 @@ impl SweepApi {
         findings.extend(
             self.0
                 .storage_trouble()
-                .map(|why| plain_finding(WireFinding::StorageTrouble(reason(why)))),
+                .map(|why| build_finding(WireFinding::StorageTrouble(build_reason(why)))),
         );
 
         let mut answer = v1::ExplainResponse {
@@ -76,7 +76,7 @@ impl SweepApi {
             TrialLocation::Done => {
                 let row = self
                     .read_store(move |reader| reader.read_trial(sweep, key).map_err(store_error));
-                let end = row.await?.map(end_finding);
+                let end = row.await?.map(to_end_finding);
                 facts.cell_findings.into_iter().chain(end).collect()
             }
             _ => explain_unfinished(facts),
@@ -84,14 +84,14 @@ impl SweepApi {
         findings.extend(self.explain_audit(sweep, key).await?);
         findings.extend(
             checkpoint_steps.map(|steps| {
-                plain_finding(WireFinding::Checkpoint(v1::ExplainCheckpoint { steps }))
+                build_finding(WireFinding::Checkpoint(v1::ExplainCheckpoint { steps }))
             }),
         );
 
         let attempts = self
             .read_store(move |reader| reader.read_attempts(sweep, key).map_err(store_error))
             .await?;
-        findings.extend(attempts.into_iter().map(attempt_finding));
+        findings.extend(attempts.into_iter().map(to_attempt_finding));
 
         Ok((id, findings))
     }
@@ -116,7 +116,7 @@ impl SweepApi {
             process: audit.process.clone(),
         };
         if let Some(finding) = audit.finding {
-            return Ok(Some(audit_finding(finding, audit, first)));
+            return Ok(Some(to_audit_finding(finding, audit, first)));
         }
 
         let progress = self
@@ -135,8 +135,11 @@ fn explain_match(core: &Core, sweep: SweepMatch<'_>) -> (String, Vec<v1::Explain
         SweepMatch::Readable(sweep) => (sweep.id.clone(), explain_sweep(core, sweep)),
         SweepMatch::Unreadable(UnreadableSweep { record, why }) => {
             let findings = vec![
-                plain_finding(WireFinding::Unreadable(reason(why.clone()))),
-                finding_with_actions(WireFinding::Removable(nothing()), &[UserAction::Remove]),
+                build_finding(WireFinding::Unreadable(build_reason(why.clone()))),
+                build_finding_with_actions(
+                    WireFinding::Removable(no_details()),
+                    &[UserAction::Remove],
+                ),
             ];
             (record.id.clone(), findings)
         }
@@ -146,7 +149,7 @@ fn explain_match(core: &Core, sweep: SweepMatch<'_>) -> (String, Vec<v1::Explain
 fn explain_sweep(core: &Core, sweep: &Sweep) -> Vec<v1::ExplainFinding> {
     core.explain_sweep(sweep)
         .into_iter()
-        .map(sweep_finding)
+        .map(to_sweep_finding)
         .collect()
 }
 
@@ -167,7 +170,7 @@ fn collect_trial_facts(core: &Core, sweep: &Sweep, key: TrialKey) -> Result<Tria
         state: sweep.state,
         location: core.locate_trial(sweep, key),
         checkpoint_steps: core.checkpoint_steps(sweep.number, key),
-        cell_findings: cell_findings(sweep, key),
+        cell_findings: to_cell_findings(sweep, key),
         sweep_findings: explain_sweep(core, sweep),
     })
 }
@@ -179,13 +182,13 @@ fn explain_unfinished(facts: TrialFacts) -> Vec<v1::ExplainFinding> {
     match facts.location {
         TrialLocation::Done => {}
         TrialLocation::Unneeded => {
-            findings.push(plain_finding(WireFinding::NotNeeded(nothing())));
+            findings.push(build_finding(WireFinding::NotNeeded(no_details())));
         }
         TrialLocation::Leased {
             fence,
             worker,
             running,
-        } => findings.push(plain_finding(WireFinding::Leased(v1::ExplainLease {
+        } => findings.push(build_finding(WireFinding::Leased(v1::ExplainLease {
             worker,
             running,
             lease: fence.lease,
@@ -193,21 +196,21 @@ fn explain_unfinished(facts: TrialFacts) -> Vec<v1::ExplainFinding> {
         }))),
         TrialLocation::Quarantined(workers) => {
             let fate = match facts.state {
-                SweepState::Cancelled => WireFinding::NeverRun(nothing()),
-                _ if workers.len() < CRASH_LIMIT => WireFinding::RunsAlone(nothing()),
-                _ => WireFinding::GivenUp(nothing()),
+                SweepState::Cancelled => WireFinding::NeverRun(no_details()),
+                _ if workers.len() < CRASH_LIMIT => WireFinding::RunsAlone(no_details()),
+                _ => WireFinding::GivenUp(no_details()),
             };
             let crashes = WireFinding::Crashes(v1::ExplainCrashes { workers });
 
-            findings.extend([crashes, fate].map(plain_finding));
+            findings.extend([crashes, fate].map(build_finding));
             findings.extend(facts.sweep_findings);
         }
         TrialLocation::Pending => {
-            findings.push(plain_finding(WireFinding::Waiting(nothing())));
+            findings.push(build_finding(WireFinding::Waiting(no_details())));
             if facts.state.is_open() {
                 findings.extend(facts.sweep_findings);
             } else {
-                findings.push(plain_finding(WireFinding::NeverRun(nothing())));
+                findings.push(build_finding(WireFinding::NeverRun(no_details())));
             }
         }
     }
@@ -227,7 +230,7 @@ fn explain_open_audit(
         _,
     )) = progress
     {
-        return plain_finding(WireFinding::AuditLeased(v1::ExplainAuditLease {
+        return build_finding(WireFinding::AuditLeased(v1::ExplainAuditLease {
             first: Some(first),
             worker,
             running,
@@ -237,7 +240,7 @@ fn explain_open_audit(
     let state = progress.map_or(v1::SweepState::Unspecified, |(_, state)| {
         state_to_wire(state)
     });
-    plain_finding(WireFinding::AuditDue(v1::ExplainAuditDue {
+    build_finding(WireFinding::AuditDue(v1::ExplainAuditDue {
         // Where it is not known whose the row is, or matters no more, any process may audit it.
         any_process: first.process.is_empty(),
         first: Some(first),
