@@ -222,7 +222,7 @@ fn serialize_explanations(config: &mut Config, described: &FileDescriptorSet) {
     // What was found stands beside the name of its kind, and an axis value alone.
     config.enum_attribute(
         ".ergodic.v1.ExplainFinding.finding",
-        "#[serde(tag = \"finding\", rename_all = \"snake_case\")]",
+        "#[serde(tag = \"kind\", rename_all = \"snake_case\")]",
     );
     // Without a dot in front, the path means the field and not the kinds within.
     config.field_attribute("ExplainFinding.finding", "#[serde(flatten)]");

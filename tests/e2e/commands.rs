@@ -13,7 +13,7 @@ fn json(text: &str) -> Value {
 fn explains_as_data(cluster: &Cluster, id: &str) {
     let sweep = json(&cluster.ask(&["explain", id, "--format", "json"]));
     assert_eq!(sweep["sweep"], *id);
-    let kinds: Vec<&Value> = findings(&sweep).iter().map(|f| &f["finding"]).collect();
+    let kinds: Vec<&Value> = findings(&sweep).iter().map(|f| &f["kind"]).collect();
     assert_eq!(kinds, ["progress", "stopped"], "{sweep}");
     assert_eq!(findings(&sweep)[1]["state"], "completed");
 
@@ -21,7 +21,7 @@ fn explains_as_data(cluster: &Cluster, id: &str) {
     assert_eq!(trial["trial"], "4/0");
     let ended = findings(&trial)
         .iter()
-        .find(|f| f["finding"] == "ended")
+        .find(|f| f["kind"] == "ended")
         .expect("the trial has a row");
     assert_eq!(ended["outcome"], "diverged");
     assert!(ended["diverged_at"].as_u64() > Some(0), "{trial}");

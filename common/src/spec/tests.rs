@@ -80,6 +80,16 @@ fn a_setting_replaces_an_axis_whose_name_has_dots() {
 }
 
 #[test]
+fn validation_is_blamed_for_leaving_less_than_a_batch() {
+    let mut source = source("", &["data.validation=9990"]);
+    source.text = source.text.replace("train = 1000\n", "");
+    let error = Spec::read_stored(&source).expect_err("10 images are left");
+    assert_eq!(error.path, "data.validation");
+    let message = error.to_string();
+    assert!(message.contains("leave 10 training images"), "{message}");
+}
+
+#[test]
 fn a_full_batch_has_no_batch_size() {
     let read_with = |setting: &str, batch: &str| {
         let mut source = source("", &[setting]);
@@ -673,10 +683,6 @@ fn every_defect_is_named_with_its_line_and_remedy() {
                 "leaves 999",
                 "lower",
             ],
-        ),
-        (
-            "data.validation=9990",
-            &["data.validation", "leave 10 training images", "lower"],
         ),
         (
             "data.validation=20000",

@@ -83,10 +83,21 @@ mod tests {
         };
 
         let json = serde_json::to_value(&finding).expect("JSON");
-        assert_eq!(json["finding"], "ended");
+        assert_eq!(json["kind"], "ended");
         assert_eq!(json["outcome"], "failed");
         assert_eq!(json["cause"], "lost");
         assert_eq!(json["actions"], serde_json::json!(["join_worker"]));
+    }
+
+    #[test]
+    fn no_field_hides_the_kind_of_a_finding() {
+        let found = v1::ExplainAuditFound {
+            finding: v1::ExplainAuditFinding::Same.into(),
+            ..v1::ExplainAuditFound::default()
+        };
+        let json = serde_json::to_value(finding(Finding::AuditFound(found))).expect("JSON");
+        assert_eq!(json["kind"], "audit_found");
+        assert_eq!(json["finding"], "same");
     }
 
     #[test]
