@@ -73,10 +73,16 @@ impl DistanceQuery {
     fn describe_left_out(&self, spec: &Spec, gathered: &CellPredictions, at: usize) -> String {
         let counts = gathered.counts[at];
         let open = u64::from(spec.repeats).saturating_sub(counts.done());
+        // Of a sweep whose cells end by what they yield, these may never be run.
+        let open_word = match spec.stopping_rule {
+            Some(_) => "not run",
+            None => "not done yet",
+        };
+
         let left_out = [
             (counts.diverged, "diverged"),
             (counts.failed, "failed"),
-            (open, "not done yet"),
+            (open, open_word),
         ];
         let words: Vec<String> = left_out
             .iter()
