@@ -40,6 +40,27 @@ pub enum SweepMatch<'a> {
     Unreadable(&'a UnreadableSweep),
 }
 
+/// Why no sweep is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnmatchedSweep {
+    /// The latest one is meant, and there is none yet.
+    NoneYet,
+    /// No id is, or begins with, this.
+    Unknown {
+        /// What was given.
+        id: String,
+    },
+    /// Several ids begin with this.
+    Ambiguous {
+        /// What was given.
+        id: String,
+        /// The id of the first such sweep.
+        first: String,
+        /// The id of the second one.
+        second: String,
+    },
+}
+
 impl Core {
     /// All sweeps that can be read, in the order of launch.
     pub fn sweeps(&self) -> impl Iterator<Item = &Sweep> {
@@ -80,50 +101,45 @@ impl Core {
         records.into_iter()
     }
 
-    /// The sweep meant by an id, a unique prefix of one, or "latest".
-    ///
-    /// # Errors
-    /// None or several are meant, or one that cannot be read, in words.
-    pub fn find_sweep(&self, id: &str) -> Result<&Sweep, String> {
-        match self.find_any_sweep(id)? {
-            SweepMatch::Readable(sweep) => Ok(sweep),
-            SweepMatch::Unreadable(UnreadableSweep { record, why }) => Err(format!(
-                "the sweep {} cannot be read by this program: {why}",
-                record.id
-            )),
+    /// The sweep meant by an id, a unique prefix of one, or "latest", if it is one that can be read.
+    pub fn find_sweep(&self, id: &str) -> Option<&Sweep> {
+        match self.find_any_sweep(id) {
+            Ok(SweepMatch::Readable(sweep)) => Some(sweep),
+            Ok(SweepMatch::Unreadable(_)) | Err(_) => None,
         }
     }
 
-    /// The sweep meant by an id, whether it can be read or not.
+    /// The sweep meant by an id, a unique prefix of one, or "latest", whether it can be read or not.
     ///
     /// # Errors
-    /// None or several are meant, in words.
-    pub fn find_any_sweep(&self, id: &str) -> Result<SweepMatch<'_>, String> {
-        let meant = |record: &Arc<SweepRow>| match self.unreadable.get(&record.number) {
-            Some(unreadable) => SweepMatch::Unreadable(unreadable),
-            None => SweepMatch::Readable(&self.sweeps[&record.number]),
-        };
-
+    /// None or several are meant.
+    pub fn find_any_sweep(&self, id: &str) -> Result<SweepMatch<'_>, UnmatchedSweep> {
         if id == "latest" {
-            return self
-                .sweep_rows()
-                .last()
-                .map(meant)
-                .ok_or_else(|| "there is no sweep yet: launch one".to_owned());
+            let last = self.sweep_rows().last();
+            return last
+                .map(|record| self.match_record(record))
+                .ok_or(UnmatchedSweep::NoneYet);
         }
 
         let mut matching = self
             .sweep_rows()
             .filter(|record| !id.is_empty() && record.id.starts_with(id));
         match (matching.next(), matching.next()) {
-            (Some(record), None) => Ok(meant(record)),
-            (None, _) => Err(format!(
-                "there is no sweep '{id}'; `ergodic list` shows all"
-            )),
-            (Some(a), Some(b)) => Err(format!(
-                "'{id}' is the beginning of {} and of {}: give more of it",
-                a.id, b.id
-            )),
+            (Some(record), None) => Ok(self.match_record(record)),
+            (None, _) => Err(UnmatchedSweep::Unknown { id: id.to_owned() }),
+            (Some(first), Some(second)) => Err(UnmatchedSweep::Ambiguous {
+                id: id.to_owned(),
+                first: first.id.clone(),
+                second: second.id.clone(),
+            }),
+        }
+    }
+
+    /// The sweep of a record that the core has.
+    fn match_record(&self, record: &SweepRow) -> SweepMatch<'_> {
+        match self.unreadable.get(&record.number) {
+            Some(unreadable) => SweepMatch::Unreadable(unreadable),
+            None => SweepMatch::Readable(&self.sweeps[&record.number]),
         }
     }
 

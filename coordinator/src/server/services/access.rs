@@ -9,7 +9,7 @@ use ergodic_proto::status::{UserError, not_leader};
 use ergodic_proto::{USER_METADATA, v1};
 use tonic::{Request, Status};
 
-use crate::core::queries::SweepMatch;
+use crate::core::queries::{SweepMatch, UnmatchedSweep};
 use crate::core::{Core, Sweep, UnreadableSweep};
 use crate::server::auth::Principal;
 use crate::server::status::sweep_status;
@@ -92,10 +92,10 @@ impl SweepApi {
         let answer = self
             .query_core(move |core| core.find_any_sweep(&id).map(|sweep| question(core, sweep)))
             .await?;
-        answer.map_err(|message| match self.0.leadership.other_leader() {
+        answer.map_err(|unmatched| match self.0.leadership.other_leader() {
             // What was launched a moment ago may not have been read yet.
             Some(leader) if !leader.is_empty() => not_leader(&leader, ""),
-            _ => UserError::new(ErrorCode::NotFound, message).into(),
+            _ => unmatched_error(&unmatched).into(),
         })
     }
 
@@ -121,6 +121,19 @@ impl SweepApi {
         self.query_core(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep)))
             .await
     }
+}
+
+fn unmatched_error(unmatched: &UnmatchedSweep) -> UserError {
+    let message = match unmatched {
+        UnmatchedSweep::NoneYet => "there is no sweep yet: launch one".to_owned(),
+        UnmatchedSweep::Unknown { id } => {
+            format!("there is no sweep '{id}'; `ergodic list` shows all")
+        }
+        UnmatchedSweep::Ambiguous { id, first, second } => {
+            format!("'{id}' is the beginning of {first} and of {second}: give more of it")
+        }
+    };
+    UserError::new(ErrorCode::NotFound, message)
 }
 
 fn unreadable_error(sweep: &UnreadableSweep) -> UserError {

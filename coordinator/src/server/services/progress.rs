@@ -152,7 +152,7 @@ async fn query_watch_update(context: &ServerContext, id: String) -> Option<v1::W
     let answer = context
         .engine
         .query_core(move |core| {
-            let sweep = core.find_sweep(&id).ok()?;
+            let sweep = core.find_sweep(&id)?;
             Some((sweep_status(core, sweep), build_watch_grid(sweep)))
         })
         .await;
