@@ -2,8 +2,8 @@
 
 use ergodic_common::TrialKey;
 use ergodic_common::number_format::{format_shortest, format_significant};
-use ergodic_common::spec::format_short_value;
 use ergodic_common::spec_file::node::SpecValue;
+use ergodic_common::spec_file::node::format_short_value;
 use ergodic_proto::v1;
 use v1::explain_finding::Finding;
 
