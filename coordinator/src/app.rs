@@ -3,6 +3,7 @@
 use ergodic_common::ErrorCode;
 use ergodic_proto::log::EscapedLineWriter;
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
 use tracing_subscriber::EnvFilter;
 
 use crate::client::render::write_stdout;
@@ -15,6 +16,17 @@ pub enum CommandOutcome {
     TrialsFailed,
     /// The user interrupted the command.
     Interrupted,
+}
+
+impl CommandOutcome {
+    /// The outcome of a command that ran or followed a sweep to its end.
+    pub fn from_sweep(status: &v1::SweepStatus) -> Self {
+        if status.failed > 0 {
+            Self::TrialsFailed
+        } else {
+            Self::Done
+        }
+    }
 }
 
 /// `--log-format`

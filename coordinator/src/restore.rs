@@ -4,12 +4,13 @@
 //! is there.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use clap::Args;
 use ergodic_common::ids::Fence;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
@@ -19,6 +20,7 @@ use ergodic_proto::transfer::MAX_FILE_BYTES;
 use ergodic_proto::v1::backup_record::Kind;
 use ergodic_proto::{archive, v1};
 
+use crate::app::{CommandOutcome, print_output};
 use crate::client::commands::backup::format_missing_file;
 use crate::client::render::print_stderr_line;
 use crate::interval_set::IntervalSet;
@@ -36,23 +38,38 @@ use crate::store::{
 /// gone on since: no result comes under a lease of both.
 const LEASE_ID_GAP: u64 = 1 << 40;
 
-/// Restores a backup; gives a line for the user.
+/// `ergodic restore`
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// What `ergodic backup` wrote
+    pub file: PathBuf,
+    /// A new directory, or an empty PostgreSQL database as postgres://USER:PASSWORD@HOST:PORT/NAME
+    #[arg(long, value_name = "DIR|URL")]
+    pub store: PathBuf,
+    /// Directory for datasets and weights, needed with a database [default: data, in the store's directory]
+    #[arg(long = "artifacts", value_name = "DIR")]
+    pub files: Option<PathBuf>,
+}
+
+/// Restores a backup and prints a line about it.
 ///
 /// # Errors
 /// The file is no whole backup, or the store is not empty or cannot be written.
-pub fn restore_backup(
-    path: &Path,
-    store: &Path,
-    files: Option<&Path>,
-) -> Result<String, UserError> {
-    let location = StoreLocation::parse(store);
+pub async fn run_restore(args: RestoreArgs) -> Result<CommandOutcome, UserError> {
+    print_output(tokio::task::block_in_place(|| restore_backup(&args))?)
+}
+
+/// Restores a backup; gives a line for the user.
+fn restore_backup(args: &RestoreArgs) -> Result<String, UserError> {
+    let location = StoreLocation::parse(&args.store);
+    let files = args.files.as_deref();
     let blobs = BlobStore::new(resolve_files_dir(files, &location)?);
-    check_backup(path)?;
+    check_backup(&args.file)?;
 
     let store = location.open().map_err(store_error)?;
     let epoch = claim_store(store.as_ref())?;
     let renewal = LeadershipRenewal::start(store.clone(), epoch)?;
-    let restored = restore_into(store.as_ref(), epoch, path, blobs, files.is_some());
+    let restored = restore_into(store.as_ref(), epoch, &args.file, blobs, files.is_some());
     renewal.stop_and_resign();
 
     restored

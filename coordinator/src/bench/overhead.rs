@@ -1,9 +1,10 @@
 //! `ergodic bench overhead`: what a trial costs besides its training.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::spec::SpecSource;
 use ergodic_proto::channel::credentials::ClientAuth;
@@ -14,17 +15,37 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::app::{CommandOutcome, print_output};
-use crate::cli::args::BenchOverheadArgs;
+use crate::client::Client;
+use crate::client::commands::launch::{LaunchMode, launch_sweep};
 use crate::client::commands::watch::follow_sweep;
 use crate::client::render::TextFormat;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::SweepFile;
-use crate::client::{Client, commands};
 use crate::standalone::processes::{WorkerCommand, find_worker, terminate_child};
 use crate::standalone::sweeps::pause_unfinished_sweeps;
 
 /// How long the coordinator may take to start, and to end.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `ergodic bench overhead`
+#[derive(Debug, Args)]
+pub struct BenchOverheadArgs {
+    /// Trials to run, a multiple of 100
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub trials: u32,
+    /// Worker processes
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub workers: u32,
+    /// Keep the store here [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The worker program [default: beside this one, else on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub worker_bin: Option<PathBuf>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+}
 
 /// Runs the measurement and prints it.
 ///
@@ -117,7 +138,7 @@ pub(crate) async fn launch_bench_sweep(
     trials: u32,
 ) -> Result<String, UserError> {
     let sweep = build_bench_sweep(trials);
-    let launched = commands::launch_sweep(client, &sweep, commands::LaunchMode::All).await?;
+    let launched = launch_sweep(client, &sweep, LaunchMode::All).await?;
     Ok(launched.status.unwrap_or_default().id)
 }
 
@@ -213,11 +234,9 @@ pub(crate) async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result
     let deadline = Instant::now() + PROCESS_TIMEOUT;
     while Instant::now() < deadline {
         let response = client
-            .sweeps
-            .workers(v1::WorkersRequest {})
-            .await
-            .map_err(|e| client.to_user_error(&e))?;
-        if response.into_inner().workers.len() as u32 >= wanted {
+            .call(async |client| client.sweeps.workers(v1::WorkersRequest {}).await)
+            .await?;
+        if response.workers.len() as u32 >= wanted {
             return Ok(());
         }
 
@@ -231,12 +250,9 @@ pub(crate) async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result
 }
 
 pub(crate) async fn query_info(client: &mut Client) -> Result<v1::InfoResponse, UserError> {
-    let response = client
-        .sweeps
-        .info(v1::InfoRequest {})
+    client
+        .call(async |client| client.sweeps.info(v1::InfoRequest {}).await)
         .await
-        .map_err(|e| client.to_user_error(&e))?;
-    Ok(response.into_inner())
 }
 
 pub(crate) async fn stop_process(mut child: Child) {

@@ -1,9 +1,11 @@
 //! `ergodic bench soak`: many empty trials while workers are killed, then a restart; everything is counted at the end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use ergodic_common::ErrorCode;
+use ergodic_common::duration::parse_duration;
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -15,13 +17,35 @@ use super::overhead::{
     stop_process, wait_for_workers,
 };
 use crate::app::{CommandOutcome, print_output};
-use crate::cli::args::BenchSoakArgs;
 use crate::client::Client;
 use crate::client::commands::watch::follow_sweep;
 use crate::client::query::query_status;
 use crate::client::render::TextFormat;
 use crate::standalone::processes::{WorkerCommand, find_worker};
 use crate::standalone::sweeps::pause_unfinished_sweeps;
+
+/// `ergodic bench soak`
+#[derive(Debug, Args)]
+pub struct BenchSoakArgs {
+    /// Trials to run, a multiple of 100
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=100_000_000))]
+    pub trials: u32,
+    /// Worker processes
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub workers: u32,
+    /// One of them is killed, and another started, as often as this
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
+    pub kill_every: Duration,
+    /// Keep the store here [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The worker program [default: beside this one, else on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub worker_bin: Option<PathBuf>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+}
 
 /// Runs the benchmark and prints what was measured.
 ///
@@ -170,19 +194,12 @@ async fn count_rows_in_order(
         trial: None,
     };
     let mut pages = client
-        .sweeps
-        .trials(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.sweeps.trials(request).await)
+        .await?;
 
     let mut rows = 0_u64;
     let mut last = None;
-    while let Some(page) = pages
-        .message()
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-    {
+    while let Some(page) = client.next_message(&mut pages).await? {
         for row in page.rows {
             let key = row
                 .result

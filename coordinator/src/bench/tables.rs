@@ -1,9 +1,10 @@
 //! `ergodic bench tables`: how long a large sweep's table, curves and dataset take. A store is filled with made-up results through
 //! its own writer; then a coordinator process serves it, and is queried as users do.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use clap::Args;
 use ergodic_common::random_streams::fixed_stream;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -16,9 +17,9 @@ use serde_json::json;
 
 use super::overhead::{query_info, start_coordinator, stop_process};
 use crate::app::{CommandOutcome, print_output};
-use crate::cli::args::BenchTablesArgs;
 use crate::client::Client;
-use crate::client::export::{ExportOptions, export_sweep};
+use crate::client::export::command::DatasetArgs;
+use crate::client::export::export_sweep;
 use crate::client::query::{query_curves, query_table};
 use crate::client::render::TextFormat;
 use crate::process_stats;
@@ -47,6 +48,23 @@ const TRIALS_PER_COMMIT: u32 = 1000;
 const SWEEP_ID: &str = "benchmrk";
 /// How often table and curves are queried; the median is printed.
 const REPETITIONS: usize = 3;
+
+/// `ergodic bench tables`
+#[derive(Debug, Args)]
+pub struct BenchTablesArgs {
+    /// Trials of the sweep, a multiple of 250
+    #[arg(long, default_value_t = 120_000, value_name = "N", value_parser = clap::value_parser!(u32).range(250..=10_000_000))]
+    pub trials: u32,
+    /// Points of each trial's curve, of ten metrics each
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub points: u32,
+    /// Keep the store here, and use it again [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+}
 
 /// Runs the measurement and prints it.
 ///
@@ -101,14 +119,12 @@ async fn measure_tables(
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     let table = time_query(&mut client, REPETITIONS, query_bench_table).await?;
     let curves = time_query(&mut client, REPETITIONS, query_bench_curves).await?;
-    let options = ExportOptions {
-        output: dir.join("dataset").display().to_string(),
-        follow: false,
-        every: Duration::ZERO,
+    let dataset = DatasetArgs {
         rewrite: true,
+        ..DatasetArgs::once(dir.join("dataset").display().to_string())
     };
     let export = time_query(&mut client, 1, async |client: &mut Client| {
-        export_sweep(client, SWEEP_ID, &options).await.map(|_| ())
+        export_sweep(client, SWEEP_ID, &dataset).await.map(|_| ())
     })
     .await?;
 

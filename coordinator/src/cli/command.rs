@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use clap::{Command, CommandFactory as _, FromArgMatches as _};
 
-use super::args::ErgodicCli;
+use super::dispatch::ErgodicCli;
 
 /// The groups of `ergodic --help`, each with its commands.
-const GROUPS: [(&str, &[&str]); 5] = [
+pub(super) const GROUPS: [(&str, &[&str]); 5] = [
     ("Run", &["run", "plan", "launch", "watch", "replay"]),
     (
         "Steer",
@@ -69,7 +69,7 @@ const HELP_TEMPLATE: &str =
     "{about}\n\n{usage-heading} {usage}\n{after-help}\n\nOptions:\n{options}";
 
 /// Reads the command line of this process; ends the process where it is wrong, or asks for help.
-pub(crate) fn parse_command_line() -> ErgodicCli {
+pub(super) fn parse_command_line() -> ErgodicCli {
     let matches = build_command().get_matches();
     ErgodicCli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }

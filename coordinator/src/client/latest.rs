@@ -53,12 +53,10 @@ pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, U
         return Ok(id.to_owned());
     }
 
+    let request = request_as_user(v1::InfoRequest {});
     let info = client
-        .sweeps
-        .info(request_as_user(v1::InfoRequest {}))
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.sweeps.info(request).await)
+        .await?;
 
     // A coordinator of an older version knows no users.
     if info.principal.is_empty() {

@@ -2,6 +2,8 @@
 //!
 //! Imports the vocabulary and the wire only, never the server.
 
+pub mod args;
+mod call;
 pub mod commands;
 mod connect;
 pub mod export;
@@ -10,7 +12,6 @@ pub mod plot;
 pub mod query;
 pub mod render;
 pub mod report;
-#[cfg(feature = "sql")]
 pub mod sql;
 pub mod status_text;
 pub mod sweep_file;

@@ -16,21 +16,15 @@ pub async fn query_sweeps(client: &mut Client) -> Result<Vec<v1::SweepStatus>, U
         Ok(pages) => pages.into_inner(),
         Err(status) if status.code() == Code::Unimplemented => {
             let all = client
-                .sweeps
-                .list(v1::ListRequest {})
-                .await
-                .map_err(|e| client.to_user_error(&e))?;
-            return Ok(all.into_inner().sweeps);
+                .call(async |client| client.sweeps.list(v1::ListRequest {}).await)
+                .await?;
+            return Ok(all.sweeps);
         }
         Err(status) => return Err(client.to_user_error(&status)),
     };
 
     let mut sweeps = Vec::new();
-    while let Some(page) = pages
-        .message()
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-    {
+    while let Some(page) = client.next_message(&mut pages).await? {
         sweeps.extend(page.sweeps);
     }
 
@@ -46,13 +40,10 @@ pub async fn query_status(client: &mut Client, sweep: &str) -> Result<v1::SweepS
         sweep: sweep.to_owned(),
     };
     let response = client
-        .sweeps
-        .status(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?;
+        .call(async |client| client.sweeps.status(request).await)
+        .await?;
 
     response
-        .into_inner()
         .status
         .ok_or_else(|| incomplete_response("StatusResponse"))
 }
@@ -72,12 +63,11 @@ pub async fn query_table(
     });
     let table = match collected.await? {
         Some(table) => table,
-        None => client
-            .sweeps
-            .table(request)
-            .await
-            .map_err(|e| client.to_user_error(&e))?
-            .into_inner(),
+        None => {
+            client
+                .call(async |client| client.sweeps.table(request).await)
+                .await?
+        }
     };
     check_stats_supported(&stats, &table.columns)?;
 
@@ -99,12 +89,11 @@ pub async fn query_curves(
     });
     let curves = match collected.await? {
         Some(curves) => curves,
-        None => client
-            .sweeps
-            .curves(request)
-            .await
-            .map_err(|e| client.to_user_error(&e))?
-            .into_inner(),
+        None => {
+            client
+                .call(async |client| client.sweeps.curves(request).await)
+                .await?
+        }
     };
     check_stats_supported(&stats, &curves.columns)?;
 
@@ -124,18 +113,11 @@ pub async fn query_trials(
         trial: None,
     };
     let mut stream = client
-        .sweeps
-        .trials(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.sweeps.trials(request).await)
+        .await?;
 
     let mut pages = Vec::new();
-    while let Some(page) = stream
-        .message()
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-    {
+    while let Some(page) = client.next_message(&mut stream).await? {
         pages.push(page);
     }
 
@@ -156,15 +138,9 @@ pub async fn query_trial(
         trial: Some(key.into()),
     };
     let mut stream = client
-        .sweeps
-        .trials(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
-    let page = stream
-        .message()
-        .await
-        .map_err(|e| client.to_user_error(&e))?;
+        .call(async |client| client.sweeps.trials(request).await)
+        .await?;
+    let page = client.next_message(&mut stream).await?;
 
     page.ok_or_else(|| incomplete_response("the row of the trial is missing"))
 }
@@ -182,17 +158,10 @@ async fn collect_pages<T>(
         Err(status) if status.code() == Code::Unimplemented => return Ok(None),
         Err(status) => return Err(client.to_user_error(&status)),
     };
-    let first = pages
-        .message()
-        .await
-        .map_err(|e| client.to_user_error(&e))?;
+    let first = client.next_message(&mut pages).await?;
     let mut all = first.ok_or_else(|| incomplete_response(message))?;
 
-    while let Some(page) = pages
-        .message()
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-    {
+    while let Some(page) = client.next_message(&mut pages).await? {
         append(&mut all, page);
     }
 

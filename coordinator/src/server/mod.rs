@@ -23,6 +23,7 @@ mod metrics;
 mod recovery;
 mod removal;
 mod reuse;
+pub mod serve_command;
 pub mod services;
 mod status;
 mod sweep_changes;
@@ -49,7 +50,7 @@ use tokio::net::TcpListener;
 use crate::store::location::StoreLocation;
 use crate::store::{Store, StoreError};
 
-/// Options of `ergodic serve`.
+/// What a coordinator serves, and where.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// Where to listen; port 0 picks a free one.

@@ -1,28 +1,52 @@
 //! `ergodic replay`: one trial again, on this machine, against its stored row.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use clap::Args;
 use ergodic_common::escape::escape_line;
-use ergodic_common::{ErrorCode, Outcome, TrialResult};
+use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::process::Command;
 
 use super::processes::find_worker;
 use crate::app::{CommandOutcome, print_output};
-use crate::cli::args::ReplayArgs;
-use crate::client::latest::resolve_sweep_id;
+use crate::client::args::SweepTarget;
 use crate::client::query::query_trial;
+
+/// `ergodic replay`
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// A trial of it, as cell/repeat
+    pub trial: TrialKey,
+    /// Instruction set; none changes a bit
+    #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
+    pub isa: String,
+    /// Where to train: a CUDA device for sweeps of the class cuda-f32
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N")]
+    pub device: String,
+    /// Threads that share the work; no number changes a bit
+    #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// Where dataset files are; what is missing is fetched from the coordinator
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The worker program [default: beside this one, else on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub worker_bin: Option<PathBuf>,
+}
 
 /// Runs the trial again and says whether it ended in the stored bits.
 ///
 /// # Errors
 /// The trial has no row, it cannot be run here, or its bits differ.
-pub async fn replay_trial(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
-    let mut client = args.target.connect().await?;
-    let sweep = resolve_sweep_id(&mut client, &args.id).await?;
-    let page = query_trial(&mut client, &sweep, args.trial).await?;
+pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    let page = query_trial(&mut client, &id, args.trial).await?;
     let stored = read_stored_result(&page)?;
     check_has_bits(&stored)?;
     let again = rerun_trial(&args, &client.url, &page.sweep).await?;
@@ -102,7 +126,7 @@ fn build_trial_command(args: &ReplayArgs, program: &Path, url: &str, sweep: &str
         .args(["--coordinator", url, "--isa", &args.isa])
         .args(["--threads", &args.threads.to_string()])
         .args(["--device", &args.device])
-        .args(args.target.access.to_cli_args());
+        .args(args.sweep.connection.access.to_cli_args());
     if let Some(dir) = &args.data_dir {
         command.arg("--data-dir").arg(dir);
     }
@@ -173,7 +197,6 @@ fn curve_bits(result: &TrialResult) -> Vec<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use ergodic_common::TrialKey;
     use ergodic_common::trial::{Curve, Predictions};
 
     use crate::standalone::replay::*;

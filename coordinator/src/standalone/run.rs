@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
@@ -10,13 +11,12 @@ use ergodic_proto::v1;
 use tokio::process::Child;
 
 use super::processes::{WorkerCommand, find_worker, terminate_child};
-use super::run_source::read_run_source;
+use super::run_source::{RunSourceArgs, RunTableArgs, read_run_source};
 use super::sweeps::start_sweep;
 use crate::app::{CommandOutcome, LogFormat, print_output, start_logging, wait_for_interrupt};
-use crate::cli::args::RunArgs;
 use crate::client::Client;
+use crate::client::commands::table::{TableQueryArgs, query_table_text};
 use crate::client::commands::watch::follow_sweep;
-use crate::client::commands::{self, TableOptions};
 use crate::client::query::query_status;
 use crate::client::render::print_stderr_line;
 use crate::client::status_text::{count_done_trials, format_sweep_size};
@@ -28,13 +28,42 @@ const MAX_RESTARTS: u32 = 20;
 /// How long workers may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// `ergodic run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub source: RunSourceArgs,
+    /// Worker processes to start
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub workers: u32,
+    /// Trials each of them runs at a time [default: one per core, shared by the workers]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub slots: Option<u32>,
+    /// Directory for the results; an unfinished run of the same sweep there is continued [default: ergodic-runs/NAME]
+    #[arg(long = "store", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Run all trials, also those of which the results are there
+    #[arg(long)]
+    pub again: bool,
+    /// Where dataset files are
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The worker program [default: beside this one, else on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub worker_bin: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub table: RunTableArgs,
+}
+
 /// Runs a sweep on this machine.
 ///
 /// # Errors
 /// The sweep, its data or the worker program will not do; or workers keep dying.
 pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> {
     start_logging("warn", LogFormat::Pretty);
-    let (source, name) = read_run_source(&args)?;
+    let (source, name) = read_run_source(&args.source, &args.table, args.dir.as_deref())?;
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let dir = args
         .dir
@@ -43,7 +72,7 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     let existed = dir.exists();
 
     let server = start_embedded_coordinator(&dir, args.data_dir.clone()).await?;
-    let begun = start_sweep(&source, &args, &server.url(), &dir).await;
+    let begun = start_sweep(&source, &args.table, args.again, &server.url(), &dir).await;
     let refused = begun.is_err();
     let result = match begun {
         Ok((client, status)) => {
@@ -145,15 +174,13 @@ async fn report_run_end(
     end: RunEnd,
     dir: &Path,
 ) -> Result<CommandOutcome, UserError> {
-    let options = TableOptions {
-        rows: args.rows.clone(),
-        columns: args.cols.clone(),
-        metrics: args.metric.clone().into_iter().collect(),
-        format: args.format,
-        ..TableOptions::default()
+    let query = TableQueryArgs {
+        rows: args.table.rows.clone(),
+        cols: args.table.cols.clone(),
+        metric: args.table.metric.clone().into_iter().collect(),
+        ..TableQueryArgs::default()
     };
-    let table = commands::query_table_text(client, id, &options).await?;
-    print_output(table)?;
+    print_output(query_table_text(client, id, &query, args.table.format).await?)?;
 
     match end {
         RunEnd::Interrupted => {
@@ -170,11 +197,7 @@ async fn report_run_end(
                 dir.display()
             ));
 
-            Ok(if status.failed > 0 {
-                CommandOutcome::TrialsFailed
-            } else {
-                CommandOutcome::Done
-            })
+            Ok(CommandOutcome::from_sweep(&status))
         }
     }
 }

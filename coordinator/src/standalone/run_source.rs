@@ -2,13 +2,42 @@
 
 use std::path::Path;
 
+use clap::Args;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 
-use crate::cli::args::RunArgs;
+use crate::client::render::TextFormat;
 use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
+
+/// What `ergodic run` is to run, as typed.
+#[derive(Debug, Args)]
+pub struct RunSourceArgs {
+    /// The sweep file; with --store, an unfinished sweep there: its id, or a unique prefix of it
+    #[arg(value_name = "SPEC|ID")]
+    pub what: String,
+    /// Override a field, as in train.epochs=5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+}
+
+/// The table that `ergodic run` prints at the end.
+#[derive(Debug, Args)]
+pub struct RunTableArgs {
+    /// Print the table as a grid: axis down the side
+    #[arg(long, value_name = "AXIS", requires = "cols")]
+    pub rows: Option<String>,
+    /// Print the table as a grid: axis along the top
+    #[arg(long, value_name = "AXIS", requires = "rows")]
+    pub cols: Option<String>,
+    /// Metric of the table
+    #[arg(long)]
+    pub metric: Option<String>,
+    /// Format of the table
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+}
 
 /// What is to be run.
 pub(super) enum RunSource {
@@ -21,16 +50,21 @@ pub(super) enum RunSource {
     Stored(String),
 }
 
-/// What is to be run, as far as the command line tells, and the name of the sweep if it is read from a file.
-pub(super) fn read_run_source(args: &RunArgs) -> Result<(RunSource, String), UserError> {
-    let file = match read_sweep_file(&args.what, &args.settings) {
-        Err(_) if is_stored_sweep(args) => {
-            return Ok((RunSource::Stored(args.what.clone()), String::new()));
+/// What is to be run, as far as the command line tells, and the name of the sweep if it is read from a file. `dir` is the
+/// directory of `--store`.
+pub(super) fn read_run_source(
+    source: &RunSourceArgs,
+    table: &RunTableArgs,
+    dir: Option<&Path>,
+) -> Result<(RunSource, String), UserError> {
+    let file = match read_sweep_file(&source.what, &source.settings) {
+        Err(_) if is_stored_sweep(&source.what, dir) => {
+            return Ok((RunSource::Stored(source.what.clone()), String::new()));
         }
         read => read?,
     };
     let spec = read_launch_spec(&file.source)?;
-    check_spec(args, &spec)?;
+    check_spec(table, &spec)?;
 
     let name = spec.name.clone();
     let source = RunSource::File {
@@ -41,20 +75,17 @@ pub(super) fn read_run_source(args: &RunArgs) -> Result<(RunSource, String), Use
 }
 
 /// Whether the argument may be the id of a sweep in the store: no file has that name, and it looks like an id.
-fn is_stored_sweep(args: &RunArgs) -> bool {
-    let looks_like_id = (1..=8).contains(&args.what.len())
-        && args
-            .what
+fn is_stored_sweep(what: &str, dir: Option<&Path>) -> bool {
+    let looks_like_id = (1..=8).contains(&what.len())
+        && what
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    looks_like_id
-        && !Path::new(&args.what).exists()
-        && args.dir.as_ref().is_some_and(|dir| dir.is_dir())
+    looks_like_id && !Path::new(what).exists() && dir.is_some_and(Path::is_dir)
 }
 
 /// Checks that this command can run a sweep.
-pub(super) fn check_spec(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
-    check_table_options(args, spec)?;
+pub(super) fn check_spec(table: &RunTableArgs, spec: &Spec) -> Result<(), UserError> {
+    check_table_options(table, spec)?;
     if spec.numerics != CPU_F32 {
         let message = format!(
             "numerics: the workers that run starts compute {CPU_F32}, not {}: use serve, a worker of that class and launch",
@@ -67,14 +98,14 @@ pub(super) fn check_spec(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
 }
 
 /// Refuses axes and metrics of the table at the end that the sweep lacks, before anything is trained.
-fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
+fn check_table_options(table: &RunTableArgs, spec: &Spec) -> Result<(), UserError> {
     let axes: Vec<&str> = spec
         .grid
         .axes()
         .iter()
         .map(|axis| axis.name.as_str())
         .collect();
-    for name in [&args.rows, &args.cols].into_iter().flatten() {
+    for name in [&table.rows, &table.cols].into_iter().flatten() {
         let suffix = format!(".{name}");
         if !axes
             .iter()
@@ -89,7 +120,7 @@ fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
     }
 
     let metrics: Vec<_> = spec.measure.metrics.iter().map(|m| m.name()).collect();
-    match &args.metric {
+    match &table.metric {
         Some(name) if !metrics.iter().any(|m| m == name) => {
             let message = format!(
                 "the sweep does not measure '{name}', {}",

@@ -8,35 +8,35 @@ use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
 
-use super::run_source::{RunSource, check_spec};
-use crate::cli::args::RunArgs;
+use super::run_source::{RunSource, RunTableArgs, check_spec};
+use crate::client::Client;
+use crate::client::commands::launch::{LaunchMode, format_reused_results, launch_sweep};
+use crate::client::commands::steer::steer_sweep;
 use crate::client::query::{query_status, query_sweeps};
 use crate::client::render::print_stderr_line;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::SweepFile;
-use crate::client::{Client, commands};
 
 /// Launches or resumes the sweep that is to be run, and pauses all others.
 pub(super) async fn start_sweep(
     source: &RunSource,
-    args: &RunArgs,
+    table: &RunTableArgs,
+    again: bool,
     url: &str,
     dir: &Path,
 ) -> Result<(Client, v1::SweepStatus), UserError> {
     let mut client = Client::connect(url, &ClientAuth::default()).await?;
     let paused = pause_unfinished_sweeps(&mut client).await?;
     let begun = match source {
-        RunSource::File { file, spec } => {
-            launch_or_resume(&mut client, file, spec, args.again).await
-        }
-        RunSource::Stored(id) => resume_stored_sweep(&mut client, id, args).await,
+        RunSource::File { file, spec } => launch_or_resume(&mut client, file, spec, again).await,
+        RunSource::Stored(id) => resume_stored_sweep(&mut client, id, table).await,
     };
     let status = match begun {
         Ok(status) => status,
         Err(error) => {
             // The store stays as it was.
             for sweep in paused.iter().filter(|sweep| is_assigning_trials(sweep)) {
-                commands::steer_sweep(&mut client, &sweep.id, v1::Steering::Resume).await?;
+                steer_sweep(&mut client, &sweep.id, v1::Steering::Resume).await?;
             }
             return Err(error);
         }
@@ -53,12 +53,12 @@ async fn launch_or_resume(
     again: bool,
 ) -> Result<v1::SweepStatus, UserError> {
     let mode = if again {
-        commands::LaunchMode::All
+        LaunchMode::All
     } else {
-        commands::LaunchMode::Resume
+        LaunchMode::Resume
     };
-    let launched = commands::launch_read_sweep(client, file, spec, mode).await?;
-    let lines = commands::format_reused_results(&launched);
+    let launched = launch_read_sweep(client, file, spec, mode).await?;
+    let lines = format_reused_results(&launched);
 
     let status = launched.status.unwrap_or_default();
     // A sweep that simply goes on is announced when its workers start.
@@ -73,17 +73,17 @@ async fn launch_or_resume(
 async fn resume_stored_sweep(
     client: &mut Client,
     id: &str,
-    args: &RunArgs,
+    table: &RunTableArgs,
 ) -> Result<v1::SweepStatus, UserError> {
     let status = query_status(client, id).await?;
     let source = query_stored_source(client, &status.id).await?;
     let spec = Spec::read_stored(&source)
         .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
-    check_spec(args, &spec)?;
+    check_spec(table, &spec)?;
 
     match status.state() {
         v1::SweepState::Completed => Ok(status),
-        _ => commands::steer_sweep(client, &status.id, v1::Steering::Resume).await,
+        _ => steer_sweep(client, &status.id, v1::Steering::Resume).await,
     }
 }
 
@@ -93,11 +93,8 @@ async fn query_stored_source(client: &mut Client, sweep: &str) -> Result<SpecSou
         protocol: PROTOCOL_VERSION,
     };
     let stored = client
-        .workers
-        .get_sweep(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.workers.get_sweep(request).await)
+        .await?;
 
     let source = stored.source.ok_or_else(|| {
         UserError::new(
@@ -125,7 +122,7 @@ pub(crate) async fn pause_unfinished_sweeps(
     });
 
     for sweep in left.iter().filter(|sweep| is_assigning_trials(sweep)) {
-        commands::steer_sweep(client, &sweep.id, v1::Steering::Pause).await?;
+        steer_sweep(client, &sweep.id, v1::Steering::Pause).await?;
     }
 
     Ok(left)

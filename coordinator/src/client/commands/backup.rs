@@ -1,28 +1,44 @@
 //! `ergodic backup`: the coordinator's store, in a file.
 
 use std::io::{BufWriter, IntoInnerError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use ergodic_common::number_format::format_significant;
 use ergodic_proto::archive::ArchiveWriter;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use ergodic_proto::v1::backup_record::Kind;
 
+use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
+use crate::client::args::ConnectionArgs;
 use crate::client::render::{AtomicFile, file_write_error, print_stderr_line};
 
-/// Fetches a backup into a file, which appears when it is whole; gives a line for the user.
+/// `ergodic backup`
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Where to write it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+}
+
+/// Fetches a backup into a file, which appears when it is whole.
 ///
 /// # Errors
 /// The caller may not have one, something in the store is damaged, the file cannot be written, or nobody answers.
-pub async fn fetch_backup(client: &mut Client, path: &Path) -> Result<String, UserError> {
-    let written = write_archive(client, path).await?;
+pub async fn run_backup(args: BackupArgs) -> Result<CommandOutcome, UserError> {
+    let mut client = args.connection.connect().await?;
+    let path = &args.output;
+    let written = write_archive(&mut client, path).await?;
     for missing in &written.missing {
         print_stderr_line(&format_missing_file(missing));
     }
 
-    Ok(format!(
+    print_output(format!(
         "{}: {} sweeps with {} rows, {} MB\n",
         path.display(),
         written.sweeps,
@@ -48,17 +64,10 @@ async fn write_archive(client: &mut Client, path: &Path) -> Result<WrittenArchiv
         ArchiveWriter::create(BufWriter::new(file)).map_err(|e| file_write_error(path, &e))?;
     let mut written = WrittenArchive::default();
     let mut stream = client
-        .admin
-        .backup(v1::BackupRequest {})
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.admin.backup(v1::BackupRequest {}).await)
+        .await?;
 
-    while let Some(record) = stream
-        .message()
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-    {
+    while let Some(record) = client.next_message(&mut stream).await? {
         match &record.kind {
             Some(Kind::Sweep(_)) => written.sweeps += 1,
             Some(Kind::Trials(page)) => written.trials += page.rows.len(),

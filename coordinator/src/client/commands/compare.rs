@@ -1,5 +1,6 @@
 //! `ergodic compare`: cells against a baseline, repeat by repeat.
 
+use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::format_rounded;
@@ -7,70 +8,77 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
+use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
+use crate::client::args::{MetricArgs, SweepTarget};
 use crate::client::render::{
     AxisFormats, TableData, TextFormat, format_estimate, format_short_number, json_value,
     non_empty, render_human_rows, render_table_data,
 };
 use crate::client::status_text::format_provenance;
 
-/// What to compare, and how to print it.
-#[derive(Debug, Clone)]
-pub struct CompareOptions {
-    /// The baseline as typed: `lr=0.1,wd=5e-4`.
+/// `ergodic compare`
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// What to compare with, as in lr=0.1,wd=5e-4; axes that are not named have the value that they have in the cell compared
+    #[arg(long, value_name = "AXIS=VALUE,…")]
     pub baseline: String,
-    /// Metric.
-    pub metric: Option<String>,
-    /// Step.
-    pub at: Option<String>,
-    /// Level of the intervals, in percent.
-    pub level: f64,
-    /// Format.
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub metric: MetricArgs,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,
 }
 
-/// `ergodic compare`
+/// Compares cells with a baseline and prints the differences.
 ///
 /// # Errors
 /// There is no such sweep, axis, value or metric, nothing to compare, or nobody answers.
-pub async fn compare_cells(
-    client: &mut Client,
-    sweep: &str,
-    options: &CompareOptions,
-) -> Result<String, UserError> {
+pub async fn run_compare(args: CompareArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    let MetricArgs { metric, at, level } = &args.metric;
     let compared = query_contrasts(
-        client,
-        sweep,
-        &options.baseline,
-        options.metric.as_deref(),
-        options.at.as_deref(),
-        options.level / 100.0,
+        &mut client,
+        &id,
+        &args.baseline,
+        metric.as_deref(),
+        at.as_deref(),
+        level / 100.0,
     )
     .await?;
-    let records = build_contrast_data(&compared);
 
-    if options.format == TextFormat::Json {
+    print_output(render_contrasts(&compared, *level, args.format))
+}
+
+/// The differences in a format; `level` is in percent.
+fn render_contrasts(compared: &v1::CompareResponse, level: f64, format: TextFormat) -> String {
+    let records = build_contrast_data(compared);
+    if format == TextFormat::Json {
         let rows = records.to_json_lines();
-        return Ok(format!(
+        return format!(
             "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"baseline\": {},\n  \"level\": {},\n  \"note\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(compared.sweep),
             json!(compared.metric),
             json!(compared.baseline),
-            json!(options.level / 100.0),
+            json!(level / 100.0),
             json!(non_empty(&compared.note)),
             rows
-        ));
+        );
     }
 
-    Ok(render_table_data(&records, options.format, |_| {
-        render_human_contrasts(&compared, options.level)
-    }))
+    render_table_data(&records, format, |_| {
+        render_human_contrasts(compared, level)
+    })
 }
 
 /// Queries the cells against a baseline as typed; `level` is a share.
 ///
 /// # Errors
-/// As for [`compare_cells`].
+/// As for [`run_compare`].
 pub(crate) async fn query_contrasts(
     client: &mut Client,
     sweep: &str,
@@ -86,12 +94,9 @@ pub(crate) async fn query_contrasts(
         at: at.unwrap_or_default().to_owned(),
         level,
     };
-    Ok(client
-        .sweeps
-        .compare(request)
+    client
+        .call(async |client| client.sweeps.compare(request).await)
         .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner())
 }
 
 /// Reads axes with values as given with an option, `lr=0.1,wd=5e-4`; commas within brackets and quotes belong to a value.

@@ -2,69 +2,57 @@
 
 use arrow_array::RecordBatch;
 use arrow_schema::DataType;
+use clap::Args;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use crate::client::Client;
+use crate::app::CommandOutcome;
+use crate::client::args::SweepTarget;
 use crate::client::query::query_curves;
 use crate::client::render::{
-    TableData, TextFormat, build_summary_data, column_error, infer_axis_types,
+    OutputArgs, TableData, TextFormat, build_summary_data, column_error, infer_axis_types,
     render_first_columns, render_table_data,
 };
 
 /// `ergodic curves`
-///
-/// # Errors
-/// There is no such sweep or metric, or nobody answers.
-pub async fn query_curves_text(
-    client: &mut Client,
-    sweep: &str,
-    metric: &str,
-    stats: &[String],
-    format: TextFormat,
-) -> Result<String, UserError> {
-    let CurveTable {
-        sweep,
-        metric,
-        data,
-        ..
-    } = query_curve_table(client, sweep, metric, stats).await?;
-
-    if format == TextFormat::Json {
-        let objects = data.to_json_lines();
-
-        let sweep = json!(sweep);
-        let metric = json!(metric);
-        return Ok(format!(
-            "{{\n  \"sweep\": {sweep},\n  \"metric\": {metric},\n  \"rows\": [\n{}\n  ]\n}}\n",
-            objects
-        ));
-    }
-
-    Ok(render_table_data(&data, format, |data| {
-        format!(
-            "{metric} over steps\n{}",
-            render_first_columns(data, data.columns.len())
-        )
-    }))
+#[derive(Debug, Args)]
+pub struct CurvesArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// Metric [default: test_acc if it is measured]
+    #[arg(long, default_value = "")]
+    pub metric: String,
+    /// Statistics by name, as for `table`
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub stat: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
 }
 
-/// `ergodic curves` as columns.
+/// Prints statistics per cell and step.
 ///
 /// # Errors
-/// As for [`query_curves_text`].
-pub async fn query_curves_batch(
-    client: &mut Client,
-    sweep: &str,
-    metric: &str,
-    stats: &[String],
-) -> Result<RecordBatch, UserError> {
-    let curves = query_curve_table(client, sweep, metric, stats).await?;
-    curves
-        .data
-        .to_record_batch(&curves.key_types)
-        .map_err(|e| column_error(&e))
+/// There is no such sweep or metric, the output cannot be written, or nobody answers.
+pub async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
+    let target = args.output.choose_target()?;
+    let (mut client, id) = args.sweep.connect().await?;
+    let request = v1::CurvesRequest {
+        sweep: id,
+        metric: args.metric,
+        stats: args.stat,
+        by: Vec::new(),
+    };
+    let curves = CurveTable::from_response(query_curves(&mut client, request).await?);
+
+    match target.format.as_text_format() {
+        Some(format) => target.write_text(&curves.render_text(format))?,
+        None => target.write_parquet(&curves.to_record_batch()?)?,
+    }
+
+    Ok(CommandOutcome::Done)
 }
 
 struct CurveTable {
@@ -75,35 +63,49 @@ struct CurveTable {
     data: TableData,
 }
 
-async fn query_curve_table(
-    client: &mut Client,
-    sweep: &str,
-    metric: &str,
-    stats: &[String],
-) -> Result<CurveTable, UserError> {
-    let request = v1::CurvesRequest {
-        sweep: sweep.to_owned(),
-        metric: metric.to_owned(),
-        stats: stats.to_vec(),
-        by: Vec::new(),
-    };
-    let curves = query_curves(client, request).await?;
+impl CurveTable {
+    fn from_response(curves: v1::CurvesResponse) -> Self {
+        let rows: Vec<v1::TableRow> = curves.points.into_iter().map(point_as_row).collect();
+        let axes: Vec<String> = curves.axes.into_iter().chain(["step".to_owned()]).collect();
+        let mut data = build_summary_data(&axes, &curves.columns, &rows);
 
-    let rows: Vec<v1::TableRow> = curves.points.into_iter().map(point_as_row).collect();
-    let axes: Vec<String> = curves.axes.into_iter().chain(["step".to_owned()]).collect();
-    let mut data = build_summary_data(&axes, &curves.columns, &rows);
+        if curves.columns.is_empty() {
+            drop_columns(&mut data, &["diverged", "failed"]);
+        }
 
-    if curves.columns.is_empty() {
-        drop_columns(&mut data, &["diverged", "failed"]);
+        let types = infer_axis_types(axes.len(), rows.iter().map(|row| row.values.as_slice()));
+        Self {
+            sweep: curves.sweep,
+            metric: curves.metric,
+            key_types: types,
+            data,
+        }
     }
 
-    let types = infer_axis_types(axes.len(), rows.iter().map(|row| row.values.as_slice()));
-    Ok(CurveTable {
-        sweep: curves.sweep,
-        metric: curves.metric,
-        key_types: types,
-        data,
-    })
+    fn render_text(&self, format: TextFormat) -> String {
+        if format == TextFormat::Json {
+            return format!(
+                "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
+                json!(self.sweep),
+                json!(self.metric),
+                self.data.to_json_lines()
+            );
+        }
+
+        render_table_data(&self.data, format, |data| {
+            format!(
+                "{} over steps\n{}",
+                self.metric,
+                render_first_columns(data, data.columns.len())
+            )
+        })
+    }
+
+    fn to_record_batch(&self) -> Result<RecordBatch, UserError> {
+        self.data
+            .to_record_batch(&self.key_types)
+            .map_err(|e| column_error(&e))
+    }
 }
 
 /// A point of a curve as a row of a table: the step is its last axis.

@@ -2,78 +2,84 @@
 
 use std::collections::BTreeSet;
 
+use clap::Args;
 use ergodic_common::escape::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
 use super::compare::parse_axis_choices;
-use crate::client::Client;
+use crate::app::{CommandOutcome, print_output};
+use crate::client::args::SweepTarget;
 use crate::client::render::{
     AxisFormats, TableData, TextFormat, format_short_number, json_value, non_empty,
     render_human_rows, render_table_data,
 };
 use crate::client::status_text::format_provenance;
 
-/// What is to be compared, and how it is printed.
-#[derive(Debug, Clone)]
-pub struct DistanceOptions {
-    /// Two cells as typed, `lr=0.1,wd=5e-4` or a number; or none.
+/// `ergodic distance`
+#[derive(Debug, Args)]
+pub struct DistanceArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// Two cells, each as in lr=0.1,wd=5e-4 or by its number, with a test of their difference [default: any two of all cells]
+    #[arg(long, num_args = 2, value_names = ["CELL", "CELL"])]
     pub between: Vec<String>,
-    /// Moment.
+    /// When, as in "20 epochs" or final [default: between two cells, every moment that the sweep kept; otherwise the last]
+    #[arg(long, value_name = "STEP")]
     pub at: Option<String>,
-    /// Random swaps.
+    /// Random swaps of the test
+    #[arg(long, default_value_t = 9999, value_name = "N")]
     pub permutations: u32,
-    /// Format.
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,
 }
 
-/// `ergodic distance`
+/// Measures the distances between the predictions of cells and prints them.
 ///
 /// # Errors
 /// There is no such sweep, axis, value, cell or moment, nothing to compare, or nobody answers.
-pub async fn measure_distances(
-    client: &mut Client,
-    sweep: &str,
-    options: &DistanceOptions,
-) -> Result<String, UserError> {
+pub async fn run_distance(args: DistanceArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
     let request = v1::DistanceRequest {
-        sweep: sweep.to_owned(),
-        between: options
+        sweep: id,
+        between: args
             .between
             .iter()
             .map(|text| parse_cell_choice(text))
             .collect::<Result<_, _>>()?,
-        at: options.at.clone().unwrap_or_default(),
-        permutations: options.permutations,
+        at: args.at.unwrap_or_default(),
+        permutations: args.permutations,
     };
     let is_pair = !request.between.is_empty();
 
     let found = client
-        .sweeps
-        .distance(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
-    let records = build_distance_data(&found, is_pair);
+        .call(async |client| client.sweeps.distance(request).await)
+        .await?;
+    print_output(render_distances(&found, is_pair, args.format))
+}
 
-    if options.format == TextFormat::Json {
+fn render_distances(found: &v1::DistanceResponse, is_pair: bool, format: TextFormat) -> String {
+    let records = build_distance_data(found, is_pair);
+    if format == TextFormat::Json {
         let rows = records.to_json_lines();
-        return Ok(format!(
+        return format!(
             "{{\n  \"sweep\": {},\n  \"points\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(found.sweep),
             found.points,
             rows
-        ));
+        );
     }
 
-    Ok(render_table_data(&records, options.format, |_| {
+    render_table_data(&records, format, |_| {
         if is_pair {
-            render_human_pair(&found)
+            render_human_pair(found)
         } else {
-            render_human_all_pairs(&found)
+            render_human_all_pairs(found)
         }
-    }))
+    })
 }
 
 /// A cell as typed: its number, or values of axes.

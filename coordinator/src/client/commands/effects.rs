@@ -1,5 +1,6 @@
 //! `ergodic effects`: what each axis does, where the variance is, and which cell is best.
 
+use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::format_significant;
@@ -7,27 +8,31 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::app::{CommandOutcome, print_output};
+use crate::client::args::{MetricArgs, SweepTarget};
 use crate::client::render::{
     AxisFormats, NamedAxisFormats, TableData, TextFormat, exact_value, format_estimate,
     format_short_number, json_number, json_value, render_human_rows, render_latex_data,
 };
 use crate::client::status_text::format_provenance;
 
-/// What is to be known, and how it is printed.
-#[derive(Debug, Clone)]
-pub struct EffectsOptions {
-    /// Metric.
-    pub metric: Option<String>,
-    /// Step.
-    pub at: Option<String>,
-    /// Level of the intervals, in percent.
-    pub level: f64,
-    /// Two axes, or none.
+/// `ergodic effects`
+#[derive(Debug, Args)]
+pub struct EffectsArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub metric: MetricArgs,
+    /// Two axes, as in lr,wd: what each pair of their values adds to what both add
+    #[arg(long, value_delimiter = ',', value_name = "AXES")]
     pub interaction: Vec<String>,
-    /// Only this part.
+    /// Only this part [default: of csv and md one part, effects or interaction; otherwise all]
+    #[arg(long, value_enum)]
     pub part: Option<EffectsPart>,
-    /// Format.
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,
 }
 
@@ -51,47 +56,43 @@ const PARTS: [EffectsPart; 4] = [
     EffectsPart::Interaction,
 ];
 
-/// `ergodic effects`
+/// Estimates the effects of axes and prints them.
 ///
 /// # Errors
 /// There is no such sweep, axis or metric, nothing to compare, or nobody answers.
-pub async fn estimate_effects(
-    client: &mut Client,
-    sweep: &str,
-    options: &EffectsOptions,
-) -> Result<String, UserError> {
-    check_interaction(options)?;
+pub async fn run_effects(args: EffectsArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    check_interaction(&args)?;
     let request = v1::EffectsRequest {
-        sweep: sweep.to_owned(),
-        metric: options.metric.clone().unwrap_or_default(),
-        at: options.at.clone().unwrap_or_default(),
-        level: options.level / 100.0,
-        interaction: options.interaction.clone(),
+        sweep: id,
+        metric: args.metric.metric.clone().unwrap_or_default(),
+        at: args.metric.at.clone().unwrap_or_default(),
+        level: args.metric.level / 100.0,
+        interaction: args.interaction.clone(),
     };
     let found = client
-        .sweeps
-        .effects(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.sweeps.effects(request).await)
+        .await?;
 
-    let single = options
-        .part
-        .unwrap_or(match options.interaction.is_empty() {
-            true => EffectsPart::Effects,
-            false => EffectsPart::Interaction,
-        });
-    Ok(match options.format {
-        TextFormat::Json => render_json_effects(&found, options),
-        TextFormat::Csv => build_part_data(&found, single).to_csv(),
-        TextFormat::Md => build_part_data(&found, single).to_markdown(),
-        TextFormat::Latex => render_latex_data(&build_part_data(&found, single)),
-        TextFormat::Table => render_human_effects(&found, options),
-    })
+    print_output(render_effects(&found, &args))
 }
 
-fn check_interaction(options: &EffectsOptions) -> Result<(), UserError> {
-    if options.part != Some(EffectsPart::Interaction) || !options.interaction.is_empty() {
+fn render_effects(found: &v1::EffectsResponse, args: &EffectsArgs) -> String {
+    let single = args.part.unwrap_or(match args.interaction.is_empty() {
+        true => EffectsPart::Effects,
+        false => EffectsPart::Interaction,
+    });
+    match args.format {
+        TextFormat::Json => render_json_effects(found, args),
+        TextFormat::Csv => build_part_data(found, single).to_csv(),
+        TextFormat::Md => build_part_data(found, single).to_markdown(),
+        TextFormat::Latex => render_latex_data(&build_part_data(found, single)),
+        TextFormat::Table => render_human_effects(found, args),
+    }
+}
+
+fn check_interaction(args: &EffectsArgs) -> Result<(), UserError> {
+    if args.part != Some(EffectsPart::Interaction) || !args.interaction.is_empty() {
         return Ok(());
     }
 
@@ -222,25 +223,25 @@ fn build_interaction_data(found: &v1::EffectsResponse) -> TableData {
     }
 }
 
-fn is_part_selected(options: &EffectsOptions, part: EffectsPart) -> bool {
-    match options.part {
+fn is_part_selected(args: &EffectsArgs, part: EffectsPart) -> bool {
+    match args.part {
         Some(wanted) => wanted == part,
-        None => part != EffectsPart::Interaction || !options.interaction.is_empty(),
+        None => part != EffectsPart::Interaction || !args.interaction.is_empty(),
     }
 }
 
-fn render_json_effects(found: &v1::EffectsResponse, options: &EffectsOptions) -> String {
+fn render_json_effects(found: &v1::EffectsResponse, args: &EffectsArgs) -> String {
     let mut fields = vec![
         format!("  \"sweep\": {}", json!(found.sweep)),
         format!("  \"metric\": {}", json!(found.metric)),
-        format!("  \"level\": {}", json!(options.level / 100.0)),
+        format!("  \"level\": {}", json!(args.metric.level / 100.0)),
         format!("  \"mean\": {}", json!(found.mean)),
         format!("  \"notes\": {}", json!(found.notes)),
     ];
 
     for part in PARTS
         .into_iter()
-        .filter(|part| is_part_selected(options, *part))
+        .filter(|part| is_part_selected(args, *part))
     {
         let name = match part {
             EffectsPart::Effects => "effects",
@@ -256,7 +257,7 @@ fn render_json_effects(found: &v1::EffectsResponse, options: &EffectsOptions) ->
     format!("{{\n{}\n}}\n", fields.join(",\n"))
 }
 
-fn render_human_effects(found: &v1::EffectsResponse, options: &EffectsOptions) -> String {
+fn render_human_effects(found: &v1::EffectsResponse, args: &EffectsArgs) -> String {
     let mean = format_short_number(Some(found.mean));
     let mut out = format!(
         "{} ({}): {}, mean of cells {mean}\n",
@@ -267,10 +268,10 @@ fn render_human_effects(found: &v1::EffectsResponse, options: &EffectsOptions) -
 
     for part in PARTS
         .into_iter()
-        .filter(|part| is_part_selected(options, *part))
+        .filter(|part| is_part_selected(args, *part))
     {
         out += &match part {
-            EffectsPart::Effects => render_main_effects(found, options.level),
+            EffectsPart::Effects => render_main_effects(found, args.metric.level),
             EffectsPart::Shares => render_variance_shares(found),
             EffectsPart::Best => render_best_cells(found),
             EffectsPart::Interaction => render_interaction(found),

@@ -1,14 +1,39 @@
 //! `ergodic explain`: what became of a sweep or of one trial.
 
+use clap::Args;
 use ergodic_common::TrialKey;
 use ergodic_common::escape::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
 
+use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
+use crate::client::args::SweepTarget;
 use crate::client::render::{TextFormat, non_empty};
 use crate::explanation_text::render_explanation;
+
+/// `ergodic explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// A trial of it, as cell/repeat
+    pub trial: Option<TrialKey>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+}
+
+/// Prints what became of a sweep or of one trial.
+///
+/// # Errors
+/// There is no such sweep or trial, or nobody answers.
+pub async fn run_explain(args: ExplainArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    print_output(explain_sweep(&mut client, &id, args.trial, args.format).await?)
+}
 
 /// `ergodic explain`
 ///

@@ -1,5 +1,6 @@
 //! `ergodic extend`: more repeats or more cells for a sweep that was launched.
 
+use clap::Args;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::checksum::Checksummed as _;
@@ -7,31 +8,66 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::launch::upload_files;
+use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
+use crate::client::args::SweepToChange;
 use crate::client::latest::request_as_user;
+use crate::client::render::print_stderr_line;
 use crate::client::status_text::count_done_trials;
-use crate::client::sweep_file::SweepFile;
+use crate::client::sweep_file::{SweepFile, read_sweep_file};
+
+/// `ergodic extend`
+#[derive(Debug, Args)]
+pub struct ExtendArgs {
+    /// A sweep file with all its cells and more: it is launched as a new sweep that begins with the results of this one
+    #[arg(index = 2, required_unless_present = "repeats")]
+    pub spec: Option<String>,
+    /// Override a field of the file, as in train.epochs=5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "spec")]
+    pub settings: Vec<String>,
+    /// Repeats per cell, or the most of them, instead of fewer
+    #[arg(long, value_name = "N", conflicts_with = "spec", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeats: Option<u32>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepToChange,
+}
+
+/// Adds repeats or cells to a sweep. Stdout is the id alone, as of a launch.
+///
+/// # Errors
+/// There is no such sweep, what is to be added does not fit it, or nobody answers.
+pub async fn run_extend(args: ExtendArgs) -> Result<CommandOutcome, UserError> {
+    let more = match (&args.spec, args.repeats) {
+        (Some(spec), _) => Extension::File(read_sweep_file(spec, &args.settings)?),
+        (None, repeats) => Extension::Repeats(repeats.unwrap_or_default()),
+    };
+    let (mut client, id) = args.sweep.connect("extend").await?;
+    let extended = extend_sweep(&mut client, id, &more).await?;
+    print_stderr_line(&format_extension(&extended));
+
+    print_output(
+        extended
+            .status
+            .map_or_else(String::new, |status| format!("{}\n", status.id)),
+    )
+}
 
 /// What is to be added to a sweep.
-#[derive(Debug, Clone)]
-pub enum Extension {
+enum Extension {
     /// This number of repeats per cell, more than there are.
     Repeats(u32),
     /// The cells of this file that the sweep lacks.
     File(SweepFile),
 }
 
-/// `ergodic extend`
-///
-/// # Errors
-/// There is no such sweep, what is to be added does not fit it, or nobody answers.
-pub async fn extend_sweep(
+async fn extend_sweep(
     client: &mut Client,
-    sweep: &str,
+    sweep: String,
     more: &Extension,
 ) -> Result<v1::ExtendResponse, UserError> {
     let mut request = v1::ExtendRequest {
-        sweep: sweep.to_owned(),
+        sweep,
         ..Default::default()
     };
 
@@ -52,16 +88,14 @@ pub async fn extend_sweep(
         }
     }
 
-    Ok(client
-        .sweeps
-        .extend(request_as_user(request.with_checksum()))
+    let request = request_as_user(request.with_checksum());
+    client
+        .call(async |client| client.sweeps.extend(request).await)
         .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner())
 }
 
 /// A line about what was added.
-pub fn format_extension(extended: &v1::ExtendResponse) -> String {
+fn format_extension(extended: &v1::ExtendResponse) -> String {
     let Some(status) = &extended.status else {
         return String::new();
     };

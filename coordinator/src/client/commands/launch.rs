@@ -1,5 +1,6 @@
 //! `ergodic launch`: sends a sweep and its files to a coordinator, and says what need not be run.
 
+use clap::Args;
 use ergodic_common::Spec;
 use ergodic_common::escape::escape_line;
 use ergodic_common::spec::SpecSource;
@@ -7,12 +8,71 @@ use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 
+use super::table::{TableQueryArgs, query_table_text};
+use super::watch::follow_sweep;
+use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
+use crate::client::args::ConnectionArgs;
 use crate::client::latest::request_as_user;
 use crate::client::query::incomplete_response;
-use crate::client::render::print_stderr_line;
+use crate::client::render::{TextFormat, print_stderr_line};
 use crate::client::status_text::count_done_trials;
-use crate::client::sweep_file::{SweepFile, read_launch_spec};
+use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
+
+/// `ergodic launch`
+#[derive(Debug, Args)]
+pub struct LaunchArgs {
+    /// The sweep file
+    pub spec: String,
+    /// Override a field, as in train.epochs=5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+    /// Follow it to its end and print its table, after the id
+    #[arg(long)]
+    pub watch: bool,
+    /// Run all of its trials, also those of which another sweep has the results
+    #[arg(long)]
+    pub again: bool,
+}
+
+/// Launches a sweep and prints its id.
+///
+/// # Errors
+/// The sweep file cannot be used, the sweep was refused, or nobody answers.
+pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
+    let file = read_sweep_file(&args.spec, &args.settings)?;
+    let mut client = args.connection.connect().await?;
+    let mode = if args.again {
+        LaunchMode::All
+    } else {
+        LaunchMode::Missing
+    };
+    let launched = launch_sweep(&mut client, &file, mode).await?;
+    format_reused_results(&launched)
+        .iter()
+        .for_each(|line| print_stderr_line(line));
+
+    let status = launched.status.unwrap_or_default();
+    print_output(format!("{}\n", status.id))?;
+
+    match args.watch {
+        true => watch_launched(&mut client, &status.id).await,
+        false => Ok(CommandOutcome::Done),
+    }
+}
+
+/// Follows a sweep to its end and prints its table on stderr: stdout is the id alone, watched or not.
+async fn watch_launched(client: &mut Client, id: &str) -> Result<CommandOutcome, UserError> {
+    let status = follow_sweep(client, id).await?;
+    let query = TableQueryArgs::default();
+    let table = query_table_text(client, id, &query, TextFormat::Table).await?;
+    print_stderr_line(table.trim_end());
+
+    Ok(CommandOutcome::from_sweep(&status))
+}
 
 /// Which trials of a sweep are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,11 +127,8 @@ pub async fn launch_read_sweep(
     }
     .with_checksum();
     let launched = client
-        .sweeps
-        .launch(request_as_user(request))
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.sweeps.launch(request_as_user(request)).await)
+        .await?;
     let status = launched
         .status
         .as_ref()

@@ -4,7 +4,8 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::app::{CommandOutcome, print_output};
+use crate::client::args::ListArgs;
 use crate::client::query::query_sweeps;
 use crate::client::render::{TableData, TextFormat, render_first_columns, render_table_data};
 use crate::client::status_text::{count_done_trials, launched_by, status_word};
@@ -27,18 +28,19 @@ const COLUMNS: [&str; 13] = [
 /// People are shown all of them but the last.
 const HUMAN_COLUMNS: usize = 12;
 
-/// `ergodic list`
+/// Lists sweeps.
 ///
 /// # Errors
 /// Nobody answers.
-pub async fn list_sweeps(client: &mut Client, format: TextFormat) -> Result<String, UserError> {
-    let sweeps = query_sweeps(client).await?;
-    if sweeps.is_empty() && format == TextFormat::Table {
-        return Ok("no sweep yet: launch one with `ergodic launch SPEC`\n".into());
+pub async fn run_list(args: ListArgs) -> Result<CommandOutcome, UserError> {
+    let mut client = args.connection.connect().await?;
+    let sweeps = query_sweeps(&mut client).await?;
+    if sweeps.is_empty() && args.format == TextFormat::Table {
+        return print_output("no sweep yet: launch one with `ergodic launch SPEC`\n".into());
     }
 
     let data = TableData::from_rows(&COLUMNS, sweeps.iter().map(build_sweep_row).collect());
-    Ok(render_table_data(&data, format, |data| {
+    print_output(render_table_data(&data, args.format, |data| {
         render_first_columns(data, HUMAN_COLUMNS)
     }))
 }

@@ -2,8 +2,9 @@
 
 mod classes;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use classes::{ClassPlan, class_to_json, estimate_stored_bytes, plan_classes};
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
@@ -15,20 +16,67 @@ use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use serde_json::json;
 
+use super::sample_size::{SampleSizeArgs, parse_precision, run_sample_size};
+use crate::app::{CommandOutcome, print_output};
+use crate::client::args::{ConnectionArgs, SweepTarget};
 use crate::client::render::TextFormat;
 use crate::client::status_text::format_duration;
-use crate::client::sweep_file::SweepFile;
+use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
 
 /// What a core is taken to do until a worker has measured itself, in floating-point operations per second.
 const ASSUMED_FLOPS: f64 = 40e9;
 /// Shape classes listed one by one.
 const MAX_LISTED_CLASSES: usize = 20;
 
-/// Describes the data of a sweep, where they are on this machine.
+/// `ergodic plan`
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The sweep file
+    #[arg(value_name = "SPEC")]
+    pub what: String,
+    /// Override a field of the file, as in train.epochs=5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "precision")]
+    pub settings: Vec<String>,
+    /// The older form of `ergodic sample-size`
+    #[arg(long, hide = true, value_name = "METRIC=HALF_WIDTH", value_parser = parse_precision)]
+    pub precision: Option<(String, f64)>,
+    /// Directory with datasets, to look at the one that the sweep names
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+}
+
+/// Prints what a sweep would be; with `--precision`, what `ergodic sample-size` prints.
 ///
 /// # Errors
-/// The data cannot be read, or do not fit the sweep.
-pub fn inspect_data(
+/// The sweep file or its data cannot be used.
+pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
+    if let Some(precision) = args.precision {
+        let sweep = SweepTarget {
+            id: args.what,
+            connection: args.connection,
+        };
+        return run_sample_size(SampleSizeArgs {
+            sweep,
+            precision,
+            format: args.format,
+        })
+        .await;
+    }
+
+    let file = read_sweep_file(&args.what, &args.settings)?;
+    let spec = read_launch_spec(&file.source)?;
+    let dataset = inspect_data(&file, &spec, args.data_dir.as_deref())?;
+    print_output(render_plan(&spec, dataset.as_ref(), args.format))
+}
+
+/// Describes the data of a sweep, where they are on this machine.
+fn inspect_data(
     file: &SweepFile,
     spec: &Spec,
     data_dir: Option<&Path>,

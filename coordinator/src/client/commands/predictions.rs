@@ -2,13 +2,29 @@
 
 use std::io::{self, Write};
 
+use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::app::CommandOutcome;
+use crate::client::args::SweepTarget;
 use crate::client::render::{TableData, format_unquoted, json_value};
+
+/// `ergodic predictions`
+#[derive(Debug, Args)]
+pub struct PredictionsArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// Instead, the distributions of labels: per cell, step and test image, the share of trials that predict each class
+    #[arg(long)]
+    pub distributions: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: PredictionFormat,
+}
 
 /// The `--format` of predictions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -25,34 +41,21 @@ pub enum PredictionFormat {
 ///
 /// # Errors
 /// There is no such sweep, it keeps no predictions, or nobody answers.
-pub async fn print_predictions(
-    client: &mut Client,
-    sweep: &str,
-    format: PredictionFormat,
-    distributions: bool,
-) -> Result<(), UserError> {
-    let request = v1::PredictionsRequest {
-        sweep: sweep.to_owned(),
-    };
+pub async fn run_predictions(args: PredictionsArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    let request = v1::PredictionsRequest { sweep: id };
     let mut pages = client
-        .sweeps
-        .predictions(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.sweeps.predictions(request).await)
+        .await?;
 
     let mut printer = PredictionPrinter::new(
         io::BufWriter::new(io::stdout().lock()),
-        format,
-        distributions,
+        args.format,
+        args.distributions,
     );
 
     let mut written = Ok(());
-    while let Some(page) = pages
-        .message()
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-    {
+    while let Some(page) = client.next_message(&mut pages).await? {
         written = printer.print_page(page);
         if written.is_err() {
             break;
@@ -65,7 +68,7 @@ pub async fn print_predictions(
             ErrorCode::Internal,
             format!("cannot write to stdout: {e}"),
         )),
-        _ => Ok(()),
+        _ => Ok(CommandOutcome::Done),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ergodic sample-size ID METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell to that half width.
 
+use clap::Args;
 use ergodic_common::number_format::format_shortest;
 use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::MAX_TRIALS;
@@ -7,39 +8,60 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::app::{CommandOutcome, print_output};
+use crate::client::args::SweepTarget;
 use crate::client::render::{
     AxisFormats, TableData, TextFormat, json_number, json_value, render_human_rows,
     render_table_data,
 };
 use crate::client::status_text::format_duration;
 
-/// `ergodic sample-size ID METRIC=HALF_WIDTH`
+/// `ergodic sample-size`
+#[derive(Debug, Args)]
+#[command(mut_arg("id", |id| id.index(1).help(ID_HELP)))]
+pub struct SampleSizeArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// Metric and half-width of the 95 % confidence interval of its mean in every cell, as in test_acc=±0.001
+    #[arg(index = 2, value_name = "METRIC=±WIDTH", value_parser = parse_precision)]
+    pub precision: (String, f64),
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+}
+
+const ID_HELP: &str =
+    "A sweep with some results: its id, a unique prefix of it, or \"latest\", your last one";
+
+/// Reads a metric and a half-width, as in `test_acc=±0.001`.
+pub(super) fn parse_precision(text: &str) -> Result<(String, f64), String> {
+    let (metric, width) = text.split_once('=').unwrap_or_default();
+    match width.trim().trim_start_matches('±').trim().parse::<f64>() {
+        Ok(width) if width.is_finite() && width > 0.0 => Ok((metric.trim().to_owned(), width)),
+        _ => Err("expected a metric and a number above 0, as in test_acc=0.001".into()),
+    }
+}
+
+/// Estimates the repeats that a precision takes and prints them.
 ///
 /// # Errors
 /// There is no such sweep or metric, or nobody answers.
-pub async fn estimate_sample_size(
-    client: &mut Client,
-    sweep: &str,
-    metric: &str,
-    ci95: f64,
-    format: TextFormat,
-) -> Result<String, UserError> {
+pub async fn run_sample_size(args: SampleSizeArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    let (metric, ci95) = args.precision;
     let request = v1::SampleSizeRequest {
-        sweep: sweep.to_owned(),
-        metric: metric.to_owned(),
+        sweep: id,
+        metric,
         ci95,
     };
     let needs = client
-        .sweeps
-        .needs(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.sweeps.needs(request).await)
+        .await?;
 
-    Ok(match format {
+    print_output(match args.format {
         TextFormat::Json => render_json_sample_size(&needs, ci95),
-        _ => render_table_data(&build_sample_size_data(&needs), format, |_| {
+        format => render_table_data(&build_sample_size_data(&needs), format, |_| {
             render_human_sample_size(&needs, ci95)
         }),
     })

@@ -1,10 +1,15 @@
 //! `ergodic status`: one sweep, for people or as one record.
 
+use clap::Args;
 use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::format_shortest;
+use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Map, Value, json};
 
+use crate::app::{CommandOutcome, print_output};
+use crate::client::args::SweepTarget;
+use crate::client::query::query_status;
 use crate::client::render::{TableData, TextFormat, non_empty, render_table_data};
 use crate::client::status_text::{
     count_done_trials, expected_trials, format_audit_status, format_halving_status,
@@ -13,6 +18,27 @@ use crate::client::status_text::{
 };
 
 /// `ergodic status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+}
+
+/// Prints the status of a sweep.
+///
+/// # Errors
+/// There is no such sweep, or nobody answers.
+pub async fn run_status(args: StatusArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    let status = query_status(&mut client, &id).await?;
+    print_output(render_status(&status, args.format))
+}
+
+/// The status of a sweep in a format.
 pub fn render_status(s: &v1::SweepStatus, format: TextFormat) -> String {
     let fields = status_fields(s);
     if format == TextFormat::Json {

@@ -1,12 +1,39 @@
-//! `ergodic pause`, `resume`, `cancel`, `retry` and `share`: changes to a sweep that is there.
+//! `ergodic pause`, `resume`, `cancel` and `retry`: changes to the state of a sweep.
 
+use clap::Args;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
+use super::status::render_status;
+use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
+use crate::client::args::SweepToChange;
 use crate::client::query::incomplete_response;
+use crate::client::render::TextFormat;
 
 /// `ergodic pause`, `resume`, `cancel` and `retry`
+#[derive(Debug, Args)]
+pub struct SteerArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepToChange,
+}
+
+/// Pauses, resumes, cancels or retries a sweep and prints its status; `command` is the name of the command.
+///
+/// # Errors
+/// There is no such sweep, its state does not allow it, or nobody answers.
+pub async fn run_steer(
+    args: SteerArgs,
+    command: &str,
+    steering: v1::Steering,
+) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect(command).await?;
+    let status = steer_sweep(&mut client, &id, steering).await?;
+    print_output(render_status(&status, TextFormat::Table))
+}
+
+/// Pauses, resumes, cancels or retries a sweep; gives its status after it.
 ///
 /// # Errors
 /// There is no such sweep, its state does not allow it, or nobody answers.
@@ -23,40 +50,15 @@ pub async fn steer_sweep(
     send_steer(client, request).await
 }
 
-/// `ergodic share`
-///
-/// # Errors
-/// There is no such sweep, it has ended, its share may not be such, or nobody answers.
-pub async fn update_share(
-    client: &mut Client,
-    sweep: &str,
-    priority: Option<i32>,
-    weight: Option<f64>,
-) -> Result<v1::SweepStatus, UserError> {
-    let steering = v1::Steering::Share.into();
-    send_steer(
-        client,
-        v1::SteerRequest {
-            sweep: sweep.to_owned(),
-            steering,
-            priority,
-            weight,
-        },
-    )
-    .await
-}
-
-async fn send_steer(
+/// Sends a change to a sweep; gives its status after it.
+pub(super) async fn send_steer(
     client: &mut Client,
     request: v1::SteerRequest,
 ) -> Result<v1::SweepStatus, UserError> {
     let response = client
-        .sweeps
-        .steer(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?;
+        .call(async |client| client.sweeps.steer(request).await)
+        .await?;
     response
-        .into_inner()
         .status
         .ok_or_else(|| incomplete_response("SteerResponse"))
 }

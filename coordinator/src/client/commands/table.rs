@@ -1,68 +1,121 @@
 //! `ergodic table`: statistics of metrics per cell, or per value of chosen axes.
 
 use arrow_array::RecordBatch;
+use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
 
+use crate::app::CommandOutcome;
+use crate::client::args::SweepTarget;
 use crate::client::query::query_table;
-use crate::client::render::{RowSelection, TextFormat, column_error};
+use crate::client::render::{OutputArgs, RowSelection, TextFormat, column_error};
 use crate::client::status_text::format_provenance;
 use crate::client::{Client, render};
 
-/// The options of a table, and its format.
-#[derive(Debug, Clone, Default)]
-pub struct TableOptions {
-    /// Axes to group by.
-    pub by: Vec<String>,
-    /// Axis down the side of a grid.
-    pub rows: Option<String>,
-    /// Axis along the top of a grid.
-    pub columns: Option<String>,
-    /// Metrics; none for the main one.
-    pub metrics: Vec<String>,
-    /// The rows to show, in their order.
-    pub selection: RowSelection,
-    /// Step.
-    pub at: Option<String>,
-    /// Statistics by name, instead of those of every table.
-    pub stats: Vec<String>,
-    /// Whether cells have the same weight in rows of several cells.
-    pub cells_alike: bool,
-    /// Format.
-    pub format: TextFormat,
+/// `ergodic table`
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub query: TableQueryArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
 }
 
-/// `ergodic table`
+/// What a table shows.
+#[derive(Debug, Default, Args)]
+pub struct TableQueryArgs {
+    /// Axes to group by, as in lr,wd; the others are pooled [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "AXES", conflicts_with_all = ["rows", "cols"])]
+    pub by: Vec<String>,
+    /// What counts alike in rows of several cells: trials with a value, so that cells in which more completed weigh more, or cells,
+    /// as in `effects`; means and their intervals only, all else is of trials
+    #[arg(long, value_enum, default_value_t)]
+    pub weight: PoolingWeight,
+    /// Print a grid: axis down the side
+    #[arg(long, value_name = "AXIS", requires = "cols")]
+    pub rows: Option<String>,
+    /// Print a grid: axis along the top
+    #[arg(long, value_name = "AXIS", requires = "rows")]
+    pub cols: Option<String>,
+    /// Metrics, as in test_acc,test_loss [default: test_acc if it is measured]
+    #[arg(long, value_delimiter = ',', value_name = "METRICS")]
+    pub metric: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub selection: RowSelection,
+    /// Sample the curves here, as in "20 epochs", instead of at the end
+    #[arg(long, value_name = "STEP")]
+    pub at: Option<String>,
+    /// Statistics by name, as in mean,ci99,boot95,q05,median,iqm,trim10,se,p_diverged; with _all, diverged trials count
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub stat: Vec<String>,
+}
+
+/// `--weight`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PoolingWeight {
+    /// Each trial that has a value.
+    #[default]
+    Trials,
+    /// Each cell that has values.
+    Cells,
+}
+
+/// Prints statistics per cell, or per value of axes.
+///
+/// # Errors
+/// There is no such sweep, axis or metric, the output cannot be written, or nobody answers.
+pub async fn run_table(args: TableArgs) -> Result<CommandOutcome, UserError> {
+    let target = args.output.choose_target()?;
+    let (mut client, id) = args.sweep.connect().await?;
+
+    match target.format.as_text_format() {
+        Some(format) => {
+            let text = query_table_text(&mut client, &id, &args.query, format).await?;
+            target.write_text(&text)?;
+        }
+        None => {
+            target.write_parquet(&query_table_batch(&mut client, &id, &args.query).await?)?;
+        }
+    }
+
+    Ok(CommandOutcome::Done)
+}
+
+/// Queries a table and renders it.
 ///
 /// # Errors
 /// There is no such sweep, axis or metric, or nobody answers.
 pub async fn query_table_text(
     client: &mut Client,
     sweep: &str,
-    options: &TableOptions,
+    query: &TableQueryArgs,
+    format: TextFormat,
 ) -> Result<String, UserError> {
-    let mut tables = query_tables(client, sweep, options).await?;
-    options.selection.apply_to_tables(&mut tables)?;
-    let grid = options.rows.is_some();
+    let mut tables = query_tables(client, sweep, query).await?;
+    query.selection.apply_to_tables(&mut tables)?;
+    let grid = query.rows.is_some();
     Ok(match &tables[..] {
-        [table] => render_table(table, grid, options.format),
-        tables => render_metric_tables(tables, grid, options.format),
+        [table] => render_table(table, grid, format),
+        tables => render_metric_tables(tables, grid, format),
     })
 }
 
-/// `ergodic table` as columns: one row per cell, and per metric if there are several, also of a grid.
-///
-/// # Errors
-/// As for [`query_table_text`].
-pub async fn query_table_batch(
+/// Queries a table as columns: one row per cell, and per metric if there are several, also of a grid.
+async fn query_table_batch(
     client: &mut Client,
     sweep: &str,
-    options: &TableOptions,
+    query: &TableQueryArgs,
 ) -> Result<RecordBatch, UserError> {
-    let mut tables = query_tables(client, sweep, options).await?;
+    let mut tables = query_tables(client, sweep, query).await?;
     let first = &tables[0];
     // Of all rows, so that a column's type does not depend on which of them are wanted.
     let axes = render::infer_axis_types(
@@ -70,7 +123,7 @@ pub async fn query_table_batch(
         first.rows.iter().map(|row| row.values.as_slice()),
     );
 
-    options.selection.apply_to_tables(&mut tables)?;
+    query.selection.apply_to_tables(&mut tables)?;
     let records = match &tables[..] {
         [table] => render::build_summary_data(&table.axes, &table.columns, &table.rows),
         tables => render::build_tidy_data(tables),
@@ -82,14 +135,14 @@ pub async fn query_table_batch(
 async fn query_tables(
     client: &mut Client,
     sweep: &str,
-    options: &TableOptions,
+    query: &TableQueryArgs,
 ) -> Result<Vec<v1::TableResponse>, UserError> {
-    let by = grouping_axes(options)?;
+    let by = grouping_axes(query)?;
     let main = [String::new()];
-    let metrics = if options.metrics.is_empty() {
+    let metrics = if query.metric.is_empty() {
         &main[..]
     } else {
-        &options.metrics
+        &query.metric
     };
     let mut tables = Vec::with_capacity(metrics.len());
 
@@ -98,9 +151,9 @@ async fn query_tables(
             sweep: sweep.to_owned(),
             metric: metric.clone(),
             by: by.clone(),
-            at: options.at.clone().unwrap_or_default(),
-            stats: options.stats.clone(),
-            cells_alike: options.cells_alike,
+            at: query.at.clone().unwrap_or_default(),
+            stats: query.stat.clone(),
+            cells_alike: query.weight == PoolingWeight::Cells,
         };
 
         tables.push(query_table(client, request).await?);
@@ -110,10 +163,10 @@ async fn query_tables(
 }
 
 /// The axes to group by: those of a grid, or those listed.
-fn grouping_axes(options: &TableOptions) -> Result<Vec<String>, UserError> {
-    match (&options.rows, &options.columns) {
+fn grouping_axes(query: &TableQueryArgs) -> Result<Vec<String>, UserError> {
+    match (&query.rows, &query.cols) {
         (Some(rows), Some(columns)) => Ok(vec![rows.clone(), columns.clone()]),
-        (None, None) => Ok(options.by.clone()),
+        (None, None) => Ok(query.by.clone()),
         _ => Err(UserError::new(
             ErrorCode::BadInput,
             "--rows and --cols go together: give both",

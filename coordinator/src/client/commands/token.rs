@@ -1,33 +1,85 @@
 //! `ergodic token`: making, listing and revoking the tokens that a coordinator admits.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::{Args, Subcommand};
+use ergodic_common::duration::parse_duration;
 use ergodic_proto::status::UserError;
 use ergodic_proto::token::TokenRole;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::app::{CommandOutcome, print_output};
+use crate::client::args::{ConnectionArgs, ListArgs};
 use crate::client::render::{
     AtomicFile, TableData, TextFormat, file_write_error, render_human_rows, render_table_data,
 };
 use crate::client::status_text::format_duration;
 
-/// `ergodic token new`: the token for stdout, or nothing if it went to a file.
+/// `ergodic token`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token; printed on stdout, alone, and kept nowhere
+    New(NewTokenArgs),
+    /// List tokens, without their secrets
+    List(ListArgs),
+    /// Revoke a token: it opens nothing any more, and the sessions that it opened end
+    Revoke(RevokeTokenArgs),
+}
+
+/// `ergodic token new`
+#[derive(Debug, Args)]
+pub struct NewTokenArgs {
+    /// What its holder may do: take leases and deliver results; launch, steer and read sweeps; all that, and make tokens
+    #[arg(long, value_name = "worker|user|admin", value_parser = parse_role)]
+    pub role: TokenRole,
+    /// When it ends, as in 30d [default: never]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub expires: Option<Duration>,
+    /// What it is for
+    #[arg(long, default_value = "")]
+    pub note: String,
+    /// Write it to this file, which only you may read, instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+}
+
+/// `ergodic token revoke`
+#[derive(Debug, Args)]
+pub struct RevokeTokenArgs {
+    /// Its name, as `ergodic token list` shows it
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+}
+
+fn parse_role(text: &str) -> Result<TokenRole, String> {
+    TokenRole::from_name(text).ok_or_else(|| "expected worker, user or admin".to_owned())
+}
+
+/// Makes, lists or revokes tokens.
 ///
 /// # Errors
-/// The caller may not make tokens, the file cannot be written or is there already, or nobody answers.
-pub async fn create_token(
-    client: &mut Client,
-    role: TokenRole,
-    expires: Option<Duration>,
-    note: &str,
-    output: Option<&Path>,
-) -> Result<String, UserError> {
+/// The caller may not do it, there is no such token, a file cannot be written, or nobody answers.
+pub async fn run_token(command: TokenCommand) -> Result<CommandOutcome, UserError> {
+    match command {
+        TokenCommand::New(args) => create_token(args).await,
+        TokenCommand::List(args) => list_tokens(args).await,
+        TokenCommand::Revoke(args) => revoke_token(args).await,
+    }
+}
+
+/// Prints a new token, or writes it to a file.
+async fn create_token(args: NewTokenArgs) -> Result<CommandOutcome, UserError> {
+    let mut client = args.connection.connect().await?;
     // A token that could not be written would be lost.
-    let file = match output {
+    let file = match &args.output {
         Some(path) => {
             let file =
                 AtomicFile::create_private_new(path).map_err(|e| file_write_error(path, &e))?;
@@ -37,49 +89,41 @@ pub async fn create_token(
     };
 
     let request = v1::NewTokenRequest {
-        role: role.name().to_owned(),
-        expires_in_seconds: expires.map_or(0, |time| time.as_secs().max(1)),
-        note: note.to_owned(),
+        role: args.role.name().to_owned(),
+        expires_in_seconds: args.expires.map_or(0, |time| time.as_secs().max(1)),
+        note: args.note,
     };
     let made = client
-        .admin
-        .new_token(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.admin.new_token(request).await)
+        .await?;
     let Some((path, mut file)) = file else {
-        return Ok(format!("{}\n", made.token));
+        return print_output(format!("{}\n", made.token));
     };
 
     writeln!(file, "{}", made.token)
         .and_then(|()| file.finish())
         .map_err(|e| file_write_error(path, &e))?;
-    Ok(String::new())
+    Ok(CommandOutcome::Done)
 }
 
-/// `ergodic token list`
-///
-/// # Errors
-/// The caller may not see tokens, or nobody answers.
-pub async fn list_tokens(client: &mut Client, format: TextFormat) -> Result<String, UserError> {
+async fn list_tokens(args: ListArgs) -> Result<CommandOutcome, UserError> {
+    let mut client = args.connection.connect().await?;
     let response = client
-        .admin
-        .list_tokens(v1::ListTokensRequest {})
-        .await
-        .map_err(|e| client.to_user_error(&e))?;
+        .call(async |client| client.admin.list_tokens(v1::ListTokensRequest {}).await)
+        .await?;
 
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    let tokens = response.into_inner().tokens;
-    let rows = tokens
+    let rows = response
+        .tokens
         .iter()
-        .map(|token| build_token_row(token, now, format))
+        .map(|token| build_token_row(token, now, args.format))
         .collect();
     let data = TableData::from_rows(&["id", "role", "made", "expires", "note"], rows);
 
-    Ok(render_table_data(&data, format, |data| {
+    print_output(render_table_data(&data, args.format, |data| {
         render_human_rows(&data.columns, &data.rows)
     }))
 }
@@ -115,16 +159,11 @@ fn format_expiry(at: u64, now: u64) -> String {
     }
 }
 
-/// `ergodic token revoke`
-///
-/// # Errors
-/// There is no such token, the caller may not revoke it, or nobody answers.
-pub async fn revoke_token(client: &mut Client, id: &str) -> Result<(), UserError> {
-    let request = v1::RevokeTokenRequest { id: id.to_owned() };
+async fn revoke_token(args: RevokeTokenArgs) -> Result<CommandOutcome, UserError> {
+    let mut client = args.connection.connect().await?;
+    let request = v1::RevokeTokenRequest { id: args.id };
     client
-        .admin
-        .revoke_token(request)
-        .await
-        .map(|_| ())
-        .map_err(|e| client.to_user_error(&e))
+        .call(async |client| client.admin.revoke_token(request).await)
+        .await?;
+    Ok(CommandOutcome::Done)
 }

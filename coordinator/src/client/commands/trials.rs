@@ -1,48 +1,60 @@
 //! `ergodic trials`: one row per trial.
 
 use arrow_array::RecordBatch;
+use clap::Args;
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
 
-use crate::client::Client;
+use crate::app::CommandOutcome;
+use crate::client::args::SweepTarget;
 use crate::client::query::query_trials;
 use crate::client::render::{
-    TextFormat, build_trial_data, column_error, infer_axis_types, render_first_columns,
+    OutputArgs, TextFormat, build_trial_data, column_error, infer_axis_types, render_first_columns,
     render_table_data,
 };
 
 /// `ergodic trials`
-///
-/// # Errors
-/// There is no such sweep, or nobody answers.
-pub async fn query_trials_text(
-    client: &mut Client,
-    sweep: &str,
-    format: TextFormat,
-) -> Result<String, UserError> {
-    let pages = query_trials(client, sweep).await?;
-    Ok(render_table_data(
-        &build_trial_data(&pages),
-        format,
-        |data| render_first_columns(data, data.columns.len()),
-    ))
+#[derive(Debug, Args)]
+pub struct TrialsArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
 }
 
-/// `ergodic trials` as columns.
+/// Prints one row per trial.
 ///
 /// # Errors
-/// As for [`query_trials_text`].
-pub async fn query_trials_batch(
-    client: &mut Client,
-    sweep: &str,
-) -> Result<RecordBatch, UserError> {
-    let pages = query_trials(client, sweep).await?;
+/// There is no such sweep, the output cannot be written, or nobody answers.
+pub async fn run_trials(args: TrialsArgs) -> Result<CommandOutcome, UserError> {
+    let target = args.output.choose_target()?;
+    let (mut client, id) = args.sweep.connect().await?;
+    let pages = query_trials(&mut client, &id).await?;
+
+    match target.format.as_text_format() {
+        Some(format) => target.write_text(&render_trials(&pages, format))?,
+        None => target.write_parquet(&build_trial_batch(&pages)?)?,
+    }
+
+    Ok(CommandOutcome::Done)
+}
+
+fn render_trials(pages: &[v1::TrialsResponse], format: TextFormat) -> String {
+    render_table_data(&build_trial_data(pages), format, |data| {
+        render_first_columns(data, data.columns.len())
+    })
+}
+
+fn build_trial_batch(pages: &[v1::TrialsResponse]) -> Result<RecordBatch, UserError> {
     let axes = pages.first().map_or(0, |page| page.axes.len());
     let rows = pages
         .iter()
         .flat_map(|page| &page.rows)
         .map(|row| row.values.as_slice());
     let axes = infer_axis_types(axes, rows);
-    build_trial_data(&pages)
+    build_trial_data(pages)
         .to_record_batch(&axes)
         .map_err(|e| column_error(&e))
 }

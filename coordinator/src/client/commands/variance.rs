@@ -1,68 +1,69 @@
 //! `ergodic variance`: what each random stream does to a metric's variance.
 
+use clap::Args;
 use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::format_significant;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::app::{CommandOutcome, print_output};
+use crate::client::args::{MetricArgs, SweepTarget};
 use crate::client::render::{
     AxisFormats, TableData, TextFormat, format_short_number, json_value, non_empty,
     render_human_rows, render_table_data,
 };
 use crate::client::status_text::format_provenance;
 
-/// What is to be known, and how it is printed.
-#[derive(Debug, Clone)]
-pub struct VarianceOptions {
-    /// Metric.
-    pub metric: Option<String>,
-    /// Step.
-    pub at: Option<String>,
-    /// Level of the intervals, in percent.
-    pub level: f64,
-    /// Format.
+/// `ergodic variance`
+#[derive(Debug, Args)]
+pub struct VarianceArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub metric: MetricArgs,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,
 }
 
-/// `ergodic variance`
+/// Splits the variance of a metric by random streams and prints the components.
 ///
 /// # Errors
 /// There is no such sweep or metric, the sweep crosses no streams, trials are missing, or nobody answers.
-pub async fn decompose_variance(
-    client: &mut Client,
-    sweep: &str,
-    options: &VarianceOptions,
-) -> Result<String, UserError> {
+pub async fn run_variance(args: VarianceArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    let MetricArgs { metric, at, level } = args.metric;
     let request = v1::VarianceRequest {
-        sweep: sweep.to_owned(),
-        metric: options.metric.clone().unwrap_or_default(),
-        at: options.at.clone().unwrap_or_default(),
-        level: options.level / 100.0,
+        sweep: id,
+        metric: metric.unwrap_or_default(),
+        at: at.unwrap_or_default(),
+        level: level / 100.0,
     };
     let found = client
-        .sweeps
-        .variance(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
-    let records = build_variance_data(&found);
+        .call(async |client| client.sweeps.variance(request).await)
+        .await?;
 
-    if options.format == TextFormat::Json {
+    print_output(render_variance(&found, level, args.format))
+}
+
+/// The components in a format; `level` is in percent.
+fn render_variance(found: &v1::VarianceResponse, level: f64, format: TextFormat) -> String {
+    let records = build_variance_data(found);
+    if format == TextFormat::Json {
         let rows = records.to_json_lines();
-        return Ok(format!(
+        return format!(
             "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"level\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(found.sweep),
             json!(found.metric),
-            json!(options.level / 100.0),
+            json!(level / 100.0),
             rows
-        ));
+        );
     }
 
-    Ok(render_table_data(&records, options.format, |_| {
-        render_human_variance(&found, options.level)
-    }))
+    render_table_data(&records, format, |_| render_human_variance(found, level))
 }
 
 /// Rows of cells and components; a cell without components has one row that says why.

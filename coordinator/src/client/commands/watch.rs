@@ -3,13 +3,16 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_lines;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::app::CommandOutcome;
 use crate::client::Client;
+use crate::client::args::SweepTarget;
 use crate::client::render::print_stderr_line;
 use crate::client::render::watch_grid::render_watch_grid;
 use crate::client::status_text::{
@@ -22,6 +25,24 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a client waits for a coordinator that went away.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// `ergodic watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+}
+
+/// Follows a sweep to its end.
+///
+/// # Errors
+/// The sweep is unknown, or the coordinator stays away.
+pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    let status = follow_sweep(&mut client, &id).await?;
+    Ok(CommandOutcome::from_sweep(&status))
+}
 
 /// Follows a sweep to its end, through restarts of the coordinator.
 ///
@@ -65,13 +86,10 @@ async fn follow_stream(
     let request = v1::WatchRequest {
         sweep: sweep.to_owned(),
     };
-    let stream = client.sweeps.watch(request).await;
-    let mut stream = stream.map_err(|e| client.to_user_error(&e))?.into_inner();
-    while let Some(message) = stream
-        .message()
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-    {
+    let mut stream = client
+        .call(async |client| client.sweeps.watch(request).await)
+        .await?;
+    while let Some(message) = client.next_message(&mut stream).await? {
         let Some(status) = message.status else {
             continue;
         };

@@ -1,21 +1,45 @@
 //! `ergodic weights`: the trained weights that trials stored.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 
+use crate::app::CommandOutcome;
 use crate::client::Client;
+use crate::client::args::SweepTarget;
 use crate::client::query::query_trial;
-use crate::client::render::{AtomicFile, file_write_error};
+use crate::client::render::{AtomicFile, file_write_error, print_stderr_line};
 
-/// Writes the trained weights of a trial into a file; gives a line about them.
+/// `ergodic weights`
+#[derive(Debug, Args)]
+pub struct WeightsArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// A trial of it, as cell/repeat
+    pub trial: TrialKey,
+    /// Where to write them
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Writes the trained weights of a trial into a file.
 ///
 /// # Errors
 /// There is no such trial, it stored no weights, the file cannot be written, or nobody answers.
-pub async fn save_weights(
+pub async fn run_weights(args: WeightsArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    let written = save_weights(&mut client, &id, args.trial, &args.output).await?;
+    print_stderr_line(&written);
+    Ok(CommandOutcome::Done)
+}
+
+/// Writes the trained weights of a trial into a file; gives a line about them.
+async fn save_weights(
     client: &mut Client,
     sweep: &str,
     key: TrialKey,
@@ -34,7 +58,7 @@ pub async fn save_weights(
     written.map_err(|e| file_write_error(path, &e))?;
 
     Ok(format!(
-        "{}: weights of trial {key} of {}, {} bytes\n",
+        "{}: weights of trial {key} of {}, {} bytes",
         path.display(),
         page.sweep,
         file.len()

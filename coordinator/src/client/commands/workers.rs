@@ -4,7 +4,8 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::app::{CommandOutcome, print_output};
+use crate::client::args::ListArgs;
 use crate::client::render::{TableData, TextFormat, render_first_columns, render_table_data};
 use crate::client::status_text::format_duration;
 
@@ -14,26 +15,25 @@ const COLUMNS: [&str; 10] = [
 /// People are shown all of them but the last two.
 const HUMAN_COLUMNS: usize = 8;
 
-/// `ergodic workers`
+/// Lists workers.
 ///
 /// # Errors
 /// Nobody answers.
-pub async fn list_workers(client: &mut Client, format: TextFormat) -> Result<String, UserError> {
+pub async fn run_workers(args: ListArgs) -> Result<CommandOutcome, UserError> {
+    let mut client = args.connection.connect().await?;
     let response = client
-        .sweeps
-        .workers(v1::WorkersRequest {})
-        .await
-        .map_err(|e| client.to_user_error(&e))?;
-    let workers = response.into_inner().workers;
+        .call(async |client| client.sweeps.workers(v1::WorkersRequest {}).await)
+        .await?;
+    let workers = response.workers;
 
-    if workers.is_empty() && format == TextFormat::Table {
-        return Ok(
+    if workers.is_empty() && args.format == TextFormat::Table {
+        return print_output(
             "no worker is joined: start one with `ergodic-worker --coordinator URL`\n".into(),
         );
     }
 
     let data = TableData::from_rows(&COLUMNS, workers.iter().map(build_worker_row).collect());
-    Ok(render_table_data(&data, format, |data| {
+    print_output(render_table_data(&data, args.format, |data| {
         render_first_columns(data, HUMAN_COLUMNS)
     }))
 }

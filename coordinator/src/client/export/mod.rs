@@ -4,6 +4,7 @@
 //! the manifest names them, which is replaced in one piece. `DATASET.md` describes the result.
 
 pub(super) mod columns;
+pub mod command;
 mod dataset_writer;
 pub(super) mod encode;
 #[cfg(feature = "sql")]
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use columns::{DatasetColumns, ExportRow, ProbeSet};
+use command::DatasetArgs;
 use dataset_writer::{DatasetWriter, WriteContext};
 use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::SpecSource;
@@ -33,19 +35,6 @@ use super::Client;
 use super::query::query_status;
 use crate::failpoint;
 
-/// The options of an export, and its target.
-#[derive(Debug, Clone)]
-pub struct ExportOptions {
-    /// A directory, or a URL such as `s3://bucket/prefix`.
-    pub output: String,
-    /// Whether to go on until the sweep has ended.
-    pub follow: bool,
-    /// Time between two commits, if it goes on.
-    pub every: Duration,
-    /// Whether all rows are written again.
-    pub rewrite: bool,
-}
-
 /// How long a client waits for a coordinator that went away.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -56,21 +45,21 @@ const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 pub async fn export_sweep(
     client: &mut Client,
     sweep: &str,
-    options: &ExportOptions,
+    dataset: &DatasetArgs,
 ) -> Result<String, UserError> {
-    let root = DatasetRoot::parse("-o", &options.output)?;
+    let root = DatasetRoot::parse("-o", &dataset.output)?;
     let id = query_status(client, sweep).await?.id;
-    let mut export = DatasetExport::open(root.open_sweep(&id)?, id, options.rewrite).await?;
+    let mut export = DatasetExport::open(root.open_sweep(&id)?, id, dataset.rewrite).await?;
     let mut away_since: Option<Instant> = None;
 
     loop {
         match export.pull_rows(client).await {
-            Ok(ended) if ended || !options.follow => return Ok(export.format_summary()),
+            Ok(ended) if ended || !dataset.follow => return Ok(export.format_summary()),
             Ok(_) => {
                 away_since = None;
-                wait_until_ended(client, &export.id, options.every).await;
+                wait_until_ended(client, &export.id, dataset.every).await;
             }
-            Err(error) if error.code != ErrorCode::Unreachable || !options.follow => {
+            Err(error) if error.code != ErrorCode::Unreachable || !dataset.follow => {
                 return Err(error);
             }
             Err(error) => {
@@ -157,13 +146,10 @@ impl DatasetExport {
             grammar: GRAMMAR,
         };
         let mut pages = client
-            .sweeps
-            .rows(request)
-            .await
-            .map_err(|e| client.to_user_error(&e))?
-            .into_inner();
+            .call(async |client| client.sweeps.rows(request).await)
+            .await?;
 
-        let first = next_page(client, &mut pages).await?.unwrap_or_default();
+        let first = client.next_message(&mut pages).await?.unwrap_or_default();
         let pull = PullHead::from_head(first.head)?;
         if pull.head.rows > 0 || pull.head.all {
             let mut writer = DatasetWriter::new(self.write_context(&pull));
@@ -347,18 +333,11 @@ async fn write_rows(
             writer.add_row(read_row(row)?).await?;
         }
 
-        match next_page(client, pages).await? {
+        match client.next_message(pages).await? {
             Some(page) => rows = page.rows,
             None => return Ok(()),
         }
     }
-}
-
-async fn next_page(
-    client: &Client,
-    pages: &mut Streaming<v1::RowsResponse>,
-) -> Result<Option<v1::RowsResponse>, UserError> {
-    pages.message().await.map_err(|e| client.to_user_error(&e))
 }
 
 fn check_row_count(received: u64, promised: u64) -> Result<(), UserError> {

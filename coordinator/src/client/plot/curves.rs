@@ -7,7 +7,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::{
-    Client, PlotOptions, bad_input_error, format_axis_names, format_row_name, format_subtitle,
+    Client, FigureArgs, bad_input_error, format_axis_names, format_row_name, format_subtitle,
     query_pooled_axes, varying_axes,
 };
 use crate::client::query::{query_curves, query_table};
@@ -18,26 +18,26 @@ use crate::plot::curves::{self, CurvesPlot, MeanCurve, MeanPoint};
 pub(super) async fn draw_curves(
     client: &mut Client,
     sweep: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
     let mut table = query_table(
         client,
-        options.build_table_request(sweep, options.by.clone(), Vec::new()),
+        figure.build_table_request(sweep, figure.by.clone(), Vec::new()),
     )
     .await?;
-    let points = query_points(client, sweep, options, &table).await?;
-    options
+    let points = query_points(client, sweep, figure, &table).await?;
+    figure
         .selection
         .apply_to_tables(std::slice::from_mut(&mut table))?;
     let title = format!("{}: {}, mean and 95 % CI", table.name, table.metric);
-    let mut drawn = build_curves_plot(&table, points, options.log);
+    let mut drawn = build_curves_plot(&table, points, figure.log);
     drawn
         .notes
-        .extend(query_pooled_axes(client, sweep, options, &table).await?);
+        .extend(query_pooled_axes(client, sweep, figure, &table).await?);
 
     curves::draw_curves(
         &drawn,
-        &options.build_plot_style(title, format_subtitle(&table, options)),
+        &figure.build_plot_style(title, format_subtitle(&table, figure)),
     )
     .map_err(bad_input_error)
 }
@@ -46,14 +46,14 @@ pub(super) async fn draw_curves(
 async fn query_points(
     client: &mut Client,
     sweep: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
     table: &v1::TableResponse,
 ) -> Result<Vec<v1::CurvePoint>, UserError> {
     let request = v1::CurvesRequest {
         sweep: sweep.to_owned(),
         metric: table.metric.clone(),
         stats: Vec::new(),
-        by: options.by.clone(),
+        by: figure.by.clone(),
     };
     let found = query_curves(client, request).await?;
 

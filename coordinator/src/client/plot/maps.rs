@@ -4,7 +4,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::{
-    Client, PlotKind, PlotOptions, bad_input_error, build_axis_level, format_pooled_axes,
+    Client, FigureArgs, PlotKind, bad_input_error, build_axis_level, format_pooled_axes,
     format_subtitle, varying_axes,
 };
 use crate::client::query::query_table;
@@ -15,38 +15,38 @@ use crate::plot::{PlotAxis, Scene};
 pub(super) async fn draw_map(
     client: &mut Client,
     sweep: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
     let whole = query_table(
         client,
-        options.build_table_request(sweep, Vec::new(), Vec::new()),
+        figure.build_table_request(sweep, Vec::new(), Vec::new()),
     )
     .await?;
-    let by = choose_map_axes(&whole, options)?;
+    let by = choose_map_axes(&whole, figure)?;
 
-    let stat = match options.kind {
+    let stat = match figure.kind {
         PlotKind::Phase => "p_diverged",
-        _ => options.stat.as_deref().unwrap_or("mean"),
+        _ => figure.stat.as_deref().unwrap_or("mean"),
     };
-    let mut table = query_map_table(client, sweep, options, by, stat).await?;
+    let mut table = query_map_table(client, sweep, figure, by, stat).await?;
     let all = table.rows.len();
-    options
+    figure
         .selection
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
     let mut map = Heatmap {
         partial: table.rows.len() < all,
-        ..build_heatmap(&table, stat, options)
+        ..build_heatmap(&table, stat, figure)
     };
     map.notes.extend(format_pooled_axes(&whole.axes, &table));
-    let title = match options.kind {
+    let title = match figure.kind {
         PlotKind::Phase => format!("{}: share of trials that diverged", table.name),
         _ => format!("{}: {}", table.name, map.name),
     };
 
     heatmap::draw_heatmap(
         &map,
-        &options.build_plot_style(title, format_subtitle(&table, options)),
+        &figure.build_plot_style(title, format_subtitle(&table, figure)),
     )
     .map_err(bad_input_error)
 }
@@ -55,7 +55,7 @@ pub(super) async fn draw_map(
 async fn query_map_table(
     client: &mut Client,
     sweep: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
     by: Vec<String>,
     stat: &str,
 ) -> Result<v1::TableResponse, UserError> {
@@ -64,7 +64,7 @@ async fn query_map_table(
         "mean" => Vec::new(),
         stat => vec![stat.to_owned()],
     };
-    let table = query_table(client, options.build_table_request(sweep, by, stats)).await?;
+    let table = query_table(client, figure.build_table_request(sweep, by, stats)).await?;
 
     if stat != "mean" && table.columns.first().map(String::as_str) != Some(stat) {
         let message = format!(
@@ -80,9 +80,9 @@ async fn query_map_table(
 /// The axes upwards and to the right: the chosen ones, or the first two that have several values.
 fn choose_map_axes(
     whole: &v1::TableResponse,
-    options: &PlotOptions,
+    figure: &FigureArgs,
 ) -> Result<Vec<String>, UserError> {
-    match (&options.rows, &options.columns) {
+    match (&figure.rows, &figure.cols) {
         (Some(rows), Some(columns)) if rows == columns => Err(bad_input_error(format!(
             "--rows and --cols are both '{rows}': name two axes"
         ))),
@@ -144,7 +144,7 @@ fn counted_trials(stat: &str) -> CountedTrials {
     }
 }
 
-fn build_heatmap(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Heatmap {
+fn build_heatmap(table: &v1::TableResponse, stat: &str, figure: &FigureArgs) -> Heatmap {
     let words = AxisFormats::from_table(table);
     let grid = MapGrid::from_table(table, &words);
     let cells: Vec<HeatmapCell> = table
@@ -152,7 +152,7 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -
         .iter()
         .filter_map(|row| grid.build_cell(row, stat == "mean"))
         .collect();
-    let phase = options.kind == PlotKind::Phase;
+    let phase = figure.kind == PlotKind::Phase;
 
     let mut notes = Vec::new();
     if stat == "mean" && cells.iter().all(|cell| cell.half_width.is_none()) {
@@ -174,7 +174,7 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -
         counted_trials: counted_trials(stat),
         partial: false,
         shares: phase,
-        log: options.log,
+        log: figure.log,
         notes,
         rows: grid.rows,
         columns: grid.columns,

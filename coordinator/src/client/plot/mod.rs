@@ -4,17 +4,19 @@ mod curves;
 mod maps;
 mod rows;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::ValueEnum as _;
+use clap::{Args, ValueEnum as _};
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::Client;
+use super::args::SweepTarget;
 use super::query::{query_status, query_table};
 use super::render::{AxisFormats, RowSelection, is_stream, write_atomic_file};
 use super::status_text::{count_done_trials, format_trial_count};
+use crate::app::{CommandOutcome, print_output};
 use crate::plot::{AxisLevel, PlotStyle, Scene, png, svg};
 
 /// `--kind`
@@ -32,38 +34,66 @@ pub enum PlotKind {
     Phase,
 }
 
-/// What to draw.
-#[derive(Debug, Clone)]
-pub struct PlotOptions {
-    /// Kind of picture.
+/// `ergodic plot`
+#[derive(Debug, Args)]
+pub struct PlotArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// Where to write it: a name that ends in .svg or .png [default: as SVG on stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub figure: FigureArgs,
+}
+
+/// What a picture shows.
+#[derive(Debug, Clone, Args)]
+pub struct FigureArgs {
+    /// Kind of picture
+    // The first option in the help, before --output.
+    #[arg(long, value_enum, default_value_t = PlotKind::Heatmap, display_order = 0)]
     pub kind: PlotKind,
-    /// Metric.
+    /// Metric [default: test_acc if it is measured]
+    #[arg(long)]
     pub metric: Option<String>,
-    /// Step.
+    /// Of heatmap, phase and pairs: sample the curves here, as in "20 epochs", instead of at the end
+    #[arg(long, value_name = "STEP")]
     pub at: Option<String>,
-    /// Axis upwards, of two.
+    /// Of heatmap and phase: the axis upwards [default: the second with several values]
+    #[arg(long, value_name = "AXIS", requires = "cols")]
     pub rows: Option<String>,
-    /// Axis to the right, of two.
-    pub columns: Option<String>,
-    /// Axes that tell curves or rows apart; the others are pooled.
+    /// Of heatmap and phase: the axis to the right [default: the first with several values]
+    #[arg(long, value_name = "AXIS", requires = "rows")]
+    pub cols: Option<String>,
+    /// Of curves and distribution: axes to group by; the others are pooled [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "AXES")]
     pub by: Vec<String>,
-    /// The statistic of a heat map.
+    /// Of heatmap: a statistic of one number, as in median, std, q05 [default: mean]
+    #[arg(long, value_name = "NAME")]
     pub stat: Option<String>,
-    /// The baseline of pairs, as typed: `lr=0.1,wd=5e-4`.
+    /// Of pairs: what to compare with, as for `compare`
+    #[arg(long, value_name = "AXIS=VALUE,…")]
     pub baseline: Option<String>,
-    /// The cells to show.
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub selection: RowSelection,
-    /// The metric on a logarithmic scale.
+    /// The metric on a logarithmic scale
+    #[arg(long = "log-scale")]
     pub log: bool,
-    /// Title instead of the sweep's name and metric.
+    /// Title [default: the sweep's name and the metric]
+    #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
-    /// Width in pixels.
+    /// Width in pixels, 96 to the inch; PNG has two dots to a pixel
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(160..=8000))]
     pub width: Option<u32>,
-    /// Height in pixels.
+    /// Height in pixels
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(120..=8000))]
     pub height: Option<u32>,
 }
 
-impl PlotOptions {
+impl FigureArgs {
     /// A picture of this kind, with defaults for everything else.
     pub fn new(kind: PlotKind) -> Self {
         Self {
@@ -71,7 +101,7 @@ impl PlotOptions {
             metric: None,
             at: None,
             rows: None,
-            columns: None,
+            cols: None,
             by: Vec::new(),
             stat: None,
             baseline: None,
@@ -119,23 +149,21 @@ enum ImageFormat {
     Png,
 }
 
-/// `ergodic plot`: writes the picture to a file; without one, gives it as SVG.
+/// Writes a picture to a file; without one, prints it as SVG.
 ///
 /// # Errors
 /// There is no such sweep, axis, metric or statistic, nothing to draw, the file cannot be written, or nobody answers.
-pub async fn plot_sweep(
-    client: &mut Client,
-    sweep: &str,
-    options: &PlotOptions,
-    output: Option<&Path>,
-) -> Result<Option<String>, UserError> {
-    // A wrong name is an error before any request is made.
-    let output = output
+pub async fn run_plot(args: PlotArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    // A wrong name is an error before the data are queried.
+    let output = args
+        .output
+        .as_deref()
         .map(|path| Ok::<_, UserError>((path, choose_image_format(path)?)))
         .transpose()?;
-    let scene = draw_scene(client, sweep, options).await?;
+    let scene = draw_scene(&mut client, &id, &args.figure).await?;
     let Some((path, form)) = output else {
-        return Ok(Some(svg::render_svg(&scene)));
+        return print_output(svg::render_svg(&scene));
     };
     let bytes = match form {
         ImageFormat::Svg => svg::render_svg(&scene).into_bytes(),
@@ -143,25 +171,25 @@ pub async fn plot_sweep(
     };
     write_atomic_file(path, &bytes)?;
 
-    Ok(None)
+    Ok(CommandOutcome::Done)
 }
 
 /// Queries the data of a picture, and draws it.
 ///
 /// # Errors
-/// As for [`plot_sweep`].
+/// As for [`run_plot`].
 pub async fn draw_scene(
     client: &mut Client,
     sweep: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
-    check_options(options)?;
-    check_plot_size("a picture", options, &query_status(client, sweep).await?)?;
-    match options.kind {
-        PlotKind::Heatmap | PlotKind::Phase => maps::draw_map(client, sweep, options).await,
-        PlotKind::Curves => curves::draw_curves(client, sweep, options).await,
-        PlotKind::Distribution => rows::draw_distribution(client, sweep, options).await,
-        PlotKind::Pairs => rows::draw_pairs(client, sweep, options).await,
+    check_options(figure)?;
+    check_plot_size("a picture", figure, &query_status(client, sweep).await?)?;
+    match figure.kind {
+        PlotKind::Heatmap | PlotKind::Phase => maps::draw_map(client, sweep, figure).await,
+        PlotKind::Curves => curves::draw_curves(client, sweep, figure).await,
+        PlotKind::Distribution => rows::draw_distribution(client, sweep, figure).await,
+        PlotKind::Pairs => rows::draw_pairs(client, sweep, figure).await,
     }
 }
 
@@ -175,24 +203,24 @@ const MAX_TRIALS: u64 = 2_000_000;
 /// Refuses pictures that nobody could read, and those that would take all memory. `what` is the subject of the error.
 pub(super) fn check_plot_size(
     what: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
     sweep: &v1::SweepStatus,
 ) -> Result<(), UserError> {
     let cells = sweep.cells;
     let trials = count_done_trials(sweep);
-    let most = if options.kind == PlotKind::Curves {
+    let most = if figure.kind == PlotKind::Curves {
         MAX_CURVES
     } else {
         MAX_CELLS
     };
 
-    if cells > most && options.by.is_empty() {
+    if cells > most && figure.by.is_empty() {
         return Err(plot_size_error(format!(
             "{what} of {cells} cells cannot be read; at most {most} are shown"
         )));
     }
 
-    if trials > MAX_TRIALS && matches!(options.kind, PlotKind::Distribution | PlotKind::Pairs) {
+    if trials > MAX_TRIALS && matches!(figure.kind, PlotKind::Distribution | PlotKind::Pairs) {
         return Err(plot_size_error(format!(
             "{what} of {trials} trials cannot be read; at most {MAX_TRIALS} are shown"
         )));
@@ -209,37 +237,37 @@ fn plot_size_error(problem: String) -> UserError {
 }
 
 /// Options that would be without effect are refused.
-fn check_options(options: &PlotOptions) -> Result<(), UserError> {
+fn check_options(figure: &FigureArgs) -> Result<(), UserError> {
     for (given, option, kinds) in [
         (
-            options.rows.is_some(),
+            figure.rows.is_some(),
             "--rows and --cols",
             &[PlotKind::Heatmap, PlotKind::Phase][..],
         ),
         (
-            !options.by.is_empty(),
+            !figure.by.is_empty(),
             "--by",
             &[PlotKind::Curves, PlotKind::Distribution],
         ),
-        (options.stat.is_some(), "--stat", &[PlotKind::Heatmap]),
-        (options.baseline.is_some(), "--baseline", &[PlotKind::Pairs]),
+        (figure.stat.is_some(), "--stat", &[PlotKind::Heatmap]),
+        (figure.baseline.is_some(), "--baseline", &[PlotKind::Pairs]),
         (
-            options.log,
+            figure.log,
             "--log-scale",
             &[PlotKind::Heatmap, PlotKind::Curves, PlotKind::Distribution],
         ),
         (
-            options.at.is_some(),
+            figure.at.is_some(),
             "--at",
             &[PlotKind::Heatmap, PlotKind::Phase, PlotKind::Pairs],
         ),
         (
-            options.selection.sort.is_some(),
+            figure.selection.sort.is_some(),
             "--sort",
             &[PlotKind::Curves, PlotKind::Distribution, PlotKind::Pairs],
         ),
     ] {
-        if given && !kinds.contains(&options.kind) {
+        if given && !kinds.contains(&figure.kind) {
             return Err(bad_input_error(format!(
                 "{option}: only for --kind {}",
                 format_kinds(kinds)
@@ -284,8 +312,8 @@ fn bad_input_error(message: String) -> UserError {
 }
 
 /// `sbtm6suc · 45 trials · glyphs … · cpu-f32/6`
-fn format_subtitle(table: &v1::TableResponse, options: &PlotOptions) -> String {
-    let at = options
+fn format_subtitle(table: &v1::TableResponse, figure: &FigureArgs) -> String {
+    let at = figure
         .at
         .as_ref()
         .map_or_else(String::new, |at| format!("at {at} · "));
@@ -354,16 +382,16 @@ fn format_pooled_axes(all: &[String], table: &v1::TableResponse) -> Option<Strin
 async fn query_pooled_axes(
     client: &mut Client,
     sweep: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
     table: &v1::TableResponse,
 ) -> Result<Option<String>, UserError> {
-    if options.by.is_empty() {
+    if figure.by.is_empty() {
         return Ok(None);
     }
 
     let whole = query_table(
         client,
-        options.build_table_request(sweep, Vec::new(), Vec::new()),
+        figure.build_table_request(sweep, Vec::new(), Vec::new()),
     )
     .await?;
     Ok(format_pooled_axes(&whole.axes, table))

@@ -9,7 +9,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::{
-    Client, PlotOptions, bad_input_error, format_axis_names, format_row_name, format_subtitle,
+    Client, FigureArgs, bad_input_error, format_axis_names, format_row_name, format_subtitle,
     query_pooled_axes, varying_axes,
 };
 use crate::client::commands::compare::{parse_axis_choices, query_contrasts};
@@ -23,14 +23,14 @@ use crate::plot::{Scene, differences};
 pub(super) async fn draw_distribution(
     client: &mut Client,
     sweep: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
     let mut table = query_table(
         client,
-        options.build_table_request(sweep, options.by.clone(), Vec::new()),
+        figure.build_table_request(sweep, figure.by.clone(), Vec::new()),
     )
     .await?;
-    options
+    figure
         .selection
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
@@ -39,13 +39,13 @@ pub(super) async fn draw_distribution(
     let cells = build_distribution_cells(&table, &axes, values);
 
     let title = format!("{}: {} of every trial", table.name, table.metric);
-    let pooled = query_pooled_axes(client, sweep, options, &table).await?;
+    let pooled = query_pooled_axes(client, sweep, figure, &table).await?;
     distribution::draw_distributions(
         &table.metric,
         &format_distribution_key(&axes, pooled),
         &cells,
-        options.log,
-        &options.build_plot_style(title, format_subtitle(&table, options)),
+        figure.log,
+        &figure.build_plot_style(title, format_subtitle(&table, figure)),
     )
     .map_err(bad_input_error)
 }
@@ -143,31 +143,31 @@ fn completed_value(row: &v1::TrialRow, column: Option<usize>) -> Option<(u32, f6
 pub(super) async fn draw_pairs(
     client: &mut Client,
     sweep: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
     let whole = query_table(
         client,
-        options.build_table_request(sweep, Vec::new(), Vec::new()),
+        figure.build_table_request(sweep, Vec::new(), Vec::new()),
     )
     .await?;
-    let Some(baseline) = &options.baseline else {
+    let Some(baseline) = &figure.baseline else {
         return Err(missing_baseline_error(&whole));
     };
     let compared = query_contrasts(
         client,
         sweep,
         baseline,
-        options.metric.as_deref(),
-        options.at.as_deref(),
+        figure.metric.as_deref(),
+        figure.at.as_deref(),
         CONFIDENCE_LEVEL,
     )
     .await?;
     let mut table = contrasts_as_table(&compared, &whole);
-    options
+    figure
         .selection
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
-    let differences = match &options.at {
+    let differences = match &figure.at {
         Some(_) => HashMap::new(),
         None => {
             let chosen = resolve_baseline(&whole, &compared, baseline)?;
@@ -183,8 +183,8 @@ pub(super) async fn draw_pairs(
         &compared.metric,
         &compared.baseline,
         &build_difference_rows(&table, &compared, &differences),
-        &describe_pairs(&table, options.at.as_deref()),
-        &options.build_plot_style(title, format_subtitle(&table, options)),
+        &describe_pairs(&table, figure.at.as_deref()),
+        &figure.build_plot_style(title, format_subtitle(&table, figure)),
     )
     .map_err(bad_input_error)
 }

@@ -29,7 +29,7 @@ pub use human::{
 pub use latex::{render_latex, render_latex_data, render_latex_pivot};
 #[cfg(feature = "sql")]
 pub(super) use output_target::OutputWriter;
-pub use output_target::{OutputTarget, RowFormat};
+pub use output_target::{OutputArgs, OutputTarget, RowFormat};
 pub use pivot::render_pivot;
 pub use row_selection::{RowSelection, is_missing_ranks};
 use serde_json::json;

@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
+use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
@@ -68,6 +69,43 @@ impl RowFormat {
     }
 }
 
+/// Where rows go, and how they are written.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// A file to write it to, in place of what is there, instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Output format [default: what the ending of the file says: .csv, .json, .md, .tex or .parquet; without a file, table]
+    #[arg(long, value_enum)]
+    pub format: Option<RowFormat>,
+}
+
+impl OutputArgs {
+    /// The target that the options name; without a format, the ending of the file decides. What cannot be written is refused
+    /// before a command asks for anything.
+    ///
+    /// # Errors
+    /// The ending is of no format, or Parquet would go to a terminal.
+    pub fn choose_target(&self) -> Result<OutputTarget, UserError> {
+        let format = match (self.format, &self.output) {
+            (Some(format), _) => format,
+            (None, Some(file)) => RowFormat::from_extension(file)?,
+            (None, None) => RowFormat::Table,
+        };
+        if format == RowFormat::Parquet && self.output.is_none() && io::stdout().is_terminal() {
+            return Err(bad_input_error(
+                "--format parquet: a terminal cannot show it: name a file with -o, or pipe it"
+                    .to_owned(),
+            ));
+        }
+
+        Ok(OutputTarget {
+            file: self.output.clone(),
+            format,
+        })
+    }
+}
+
 /// The file that rows go to, or stdout, and their format.
 #[derive(Debug, Clone)]
 pub struct OutputTarget {
@@ -77,29 +115,6 @@ pub struct OutputTarget {
 }
 
 impl OutputTarget {
-    /// The target that `-o` and `--format` name; without a format, the ending of the file decides.
-    ///
-    /// # Errors
-    /// The ending is of no format, or Parquet would go to a terminal.
-    pub fn from_options(
-        file: Option<PathBuf>,
-        format: Option<RowFormat>,
-    ) -> Result<Self, UserError> {
-        let format = match (format, &file) {
-            (Some(format), _) => format,
-            (None, Some(file)) => RowFormat::from_extension(file)?,
-            (None, None) => RowFormat::Table,
-        };
-        if format == RowFormat::Parquet && file.is_none() && io::stdout().is_terminal() {
-            return Err(bad_input_error(
-                "--format parquet: a terminal cannot show it: name a file with -o, or pipe it"
-                    .to_owned(),
-            ));
-        }
-
-        Ok(Self { file, format })
-    }
-
     /// Writes text.
     ///
     /// # Errors
@@ -219,7 +234,9 @@ mod tests {
     #[test]
     fn an_ending_says_the_format_unless_something_else_does() {
         let of = |file: &str, format| {
-            OutputTarget::from_options(Some(file.into()), format).map(|sink| sink.format)
+            let output = Some(file.into());
+            let target = OutputArgs { output, format }.choose_target();
+            target.map(|target| target.format)
         };
         assert_eq!(of("a/b.CSV", None).ok(), Some(RowFormat::Csv));
         assert_eq!(of("b.tex", None).ok(), Some(RowFormat::Latex));
@@ -239,10 +256,12 @@ mod tests {
             );
         }
 
+        let neither = OutputArgs {
+            output: None,
+            format: None,
+        };
         assert_eq!(
-            OutputTarget::from_options(None, None)
-                .map(|sink| sink.format)
-                .ok(),
+            neither.choose_target().map(|target| target.format).ok(),
             Some(RowFormat::Table)
         );
     }

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
+use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::expr::{Expr, WordExpr, other_word_number, word_number};
 use ergodic_common::spec_file::node::SpecValue;
@@ -12,15 +13,18 @@ use ergodic_proto::v1;
 
 use super::exact_value;
 
-/// A choice of rows, as typed.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// Which rows of a table are shown, in which order.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct RowSelection {
-    /// A condition on axes and statistics, as in `lr <= 0.1 && n > 3`.
+    /// Only rows for which this holds, of axes and statistics, as in "lr <= 0.1 && n > 3"; words in quotes
+    #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
-    /// An axis or statistic; with a minus in front, the largest first.
+    /// Order by an axis or a statistic, as in mean; with a minus in front, the largest first
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub sort: Option<String>,
-    /// The most rows to show: the first ones, or without `sort` the best ones.
-    pub top: Option<usize>,
+    /// At most so many rows: the first ones, or without --sort the best ones, by the mean ranks of trials within repeats
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: Option<u32>,
 }
 
 /// Statistics that every row has.
@@ -65,7 +69,7 @@ impl RowSelection {
             rows.sort_by_key(|at| table.rows[*at].rank.unwrap_or(u64::MAX));
         }
 
-        rows.truncate(self.top.unwrap_or(usize::MAX));
+        rows.truncate(self.top.map_or(usize::MAX, |n| n as usize));
         Ok(rows)
     }
 
@@ -399,7 +403,7 @@ mod tests {
         }
     }
 
-    fn rows(condition: &str, sort: &str, top: usize) -> Result<Vec<usize>, String> {
+    fn rows(condition: &str, sort: &str, top: u32) -> Result<Vec<usize>, String> {
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let selection = RowSelection {
             condition: given(condition),

@@ -3,8 +3,9 @@
 mod page;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec};
 use ergodic_proto::checksum::Checksummed as _;
@@ -14,27 +15,42 @@ use ergodic_proto::{PROTOCOL_VERSION, v1};
 use page::ReportPage;
 
 use super::Client;
-use super::plot::{MAX_CURVES, PlotKind, PlotOptions, check_plot_size, draw_scene, varying_axes};
+use super::args::SweepTarget;
+use super::plot::{FigureArgs, MAX_CURVES, PlotKind, check_plot_size, draw_scene, varying_axes};
 use super::query::{query_status, query_table, query_trials};
 use super::render::{is_missing_ranks, write_atomic_file};
 use super::status_text::{count_done_trials, format_audit_status, format_duration, state_word};
+use crate::app::{CommandOutcome, print_output};
 use crate::plot::svg;
 
 /// Most rows of a table of the page.
 const MAX_ROWS: usize = 200;
 
-/// Writes `index.html` into a directory, which is made where it is missing; gives its path in a line.
+/// `ergodic report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sweep: SweepTarget,
+    /// Where to write index.html
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// Writes `index.html` into a directory, which is made where it is missing, and prints its path.
 ///
 /// # Errors
 /// There is no such sweep, the file cannot be written, or nobody answers.
-pub async fn write_report(
-    client: &mut Client,
-    sweep: &str,
-    dir: &Path,
-) -> Result<String, UserError> {
+pub async fn run_report(args: ReportArgs) -> Result<CommandOutcome, UserError> {
+    let (mut client, id) = args.sweep.connect().await?;
+    let page = collect_report(&mut client, &id).await?;
+    print_output(write_index_page(&args.output, &page)?)
+}
+
+async fn collect_report(client: &mut Client, sweep: &str) -> Result<ReportPage, UserError> {
     let status = query_status(client, sweep).await?;
     // A page whose largest figures would be refused is refused.
-    check_plot_size("a page", &PlotOptions::new(PlotKind::Distribution), &status)?;
+    check_plot_size("a page", &FigureArgs::new(PlotKind::Distribution), &status)?;
     let file = query_sweep_file(client, &status.id).await?;
     let trials = query_trials(client, &status.id).await?;
     let metrics = trials
@@ -57,8 +73,8 @@ pub async fn write_report(
 
     if status.diverged > 0 {
         page.add_section("Divergence");
-        let options = PlotOptions::new(PlotKind::Phase);
-        report_figure(client, &status.id, &options, &mut page).await?;
+        let figure = FigureArgs::new(PlotKind::Phase);
+        report_figure(client, &status.id, &figure, &mut page).await?;
     }
 
     page.add_statistics_notes();
@@ -66,7 +82,7 @@ pub async fn write_report(
     page.add_facts(&collect_provenance(client, &status, &file, &trials).await?);
 
     report_sweep_file(&file.source, &mut page);
-    write_index_page(dir, &page)
+    Ok(page)
 }
 
 /// A table and the figures of one metric.
@@ -78,24 +94,24 @@ async fn report_metric(
 ) -> Result<(), UserError> {
     page.add_section(metric);
     let table = report_table(client, &status.id, metric, page).await?;
-    let options = plot_options(PlotKind::Heatmap, metric);
-    report_figure(client, &status.id, &options, page).await?;
+    let figure = select_metric_figure(PlotKind::Heatmap, metric);
+    report_figure(client, &status.id, &figure, page).await?;
 
-    let options = plot_options(PlotKind::Curves, metric);
-    report_curves(client, &table, options, page).await?;
+    let figure = select_metric_figure(PlotKind::Curves, metric);
+    report_curves(client, &table, figure, page).await?;
 
     if *metric == status.metric {
-        let options = plot_options(PlotKind::Distribution, metric);
-        report_figure(client, &status.id, &options, page).await?;
+        let figure = select_metric_figure(PlotKind::Distribution, metric);
+        report_figure(client, &status.id, &figure, page).await?;
     }
 
     Ok(())
 }
 
-fn plot_options(kind: PlotKind, metric: &str) -> PlotOptions {
-    PlotOptions {
+fn select_metric_figure(kind: PlotKind, metric: &str) -> FigureArgs {
+    FigureArgs {
         metric: Some(metric.to_owned()),
-        ..PlotOptions::new(kind)
+        ..FigureArgs::new(kind)
     }
 }
 
@@ -137,11 +153,8 @@ async fn query_sweep_file(client: &mut Client, sweep: &str) -> Result<PinnedSwee
         protocol: PROTOCOL_VERSION,
     };
     let mut answer = client
-        .workers
-        .get_sweep(request)
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.workers.get_sweep(request).await)
+        .await?;
 
     if !answer.verify_checksum() {
         return Err(damaged_answer_error());
@@ -239,15 +252,15 @@ async fn report_table(
 async fn report_figure(
     client: &mut Client,
     sweep: &str,
-    options: &PlotOptions,
+    figure: &FigureArgs,
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
-    match draw_scene(client, sweep, options).await {
+    match draw_scene(client, sweep, figure).await {
         Ok(scene) => page.add_figure(&svg::render_svg(&scene)),
         Err(error) if matches!(error.code, ErrorCode::BadInput | ErrorCode::NotFound) => {
             page.add_paragraph(&format!(
                 "No {}: {}.",
-                plot_kind_name(options.kind),
+                plot_kind_name(figure.kind),
                 error.message.trim_end_matches('.')
             ));
         }
@@ -272,26 +285,24 @@ fn plot_kind_name(kind: PlotKind) -> &'static str {
 async fn report_curves(
     client: &mut Client,
     table: &v1::TableResponse,
-    mut options: PlotOptions,
+    mut figure: FigureArgs,
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
-    if let Ok(scene) = draw_scene(client, &table.sweep, &options).await {
+    if let Ok(scene) = draw_scene(client, &table.sweep, &figure).await {
         page.add_figure(&svg::render_svg(&scene));
         return Ok(());
     }
 
     match table.better {
-        _ if !table.unranked.is_empty() => {
-            options.by = table.axes.iter().take(1).cloned().collect()
-        }
-        0 => options.by = table.axes.iter().take(1).cloned().collect(),
+        _ if !table.unranked.is_empty() => figure.by = table.axes.iter().take(1).cloned().collect(),
+        0 => figure.by = table.axes.iter().take(1).cloned().collect(),
         _ => {
-            options.selection.top = Some(8);
+            figure.selection.top = Some(8);
             page.add_paragraph("Curves of the eight best cells:");
         }
     }
 
-    report_figure(client, &table.sweep, &options, page).await
+    report_figure(client, &table.sweep, &figure, page).await
 }
 
 async fn collect_provenance(
@@ -301,11 +312,8 @@ async fn collect_provenance(
     trials: &[v1::TrialsResponse],
 ) -> Result<Vec<(&'static str, String)>, UserError> {
     let info = client
-        .sweeps
-        .info(v1::InfoRequest {})
-        .await
-        .map_err(|e| client.to_user_error(&e))?
-        .into_inner();
+        .call(async |client| client.sweeps.info(v1::InfoRequest {}).await)
+        .await?;
 
     let seed = Spec::read_stored(&file.source).map_or_else(
         |_| "see the sweep file".to_owned(),

@@ -17,7 +17,7 @@ use parquet::errors::ParquetError;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
-use super::SqlQueryError;
+use super::errors::SqlQueryError;
 use crate::client::export::encode::writer_properties;
 use crate::client::render::{
     OutputTarget, OutputWriter, RowFormat, TableData, TextFormat, escape_terminal_controls,

@@ -6,7 +6,27 @@ use ergodic_common::ErrorCode;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 
-use super::MEMORY_LIMIT;
+/// Bytes that sorting, grouping and joining may hold; what is more goes to temporary files, as far as that is possible.
+pub(super) const MEMORY_LIMIT: usize = 1 << 30;
+
+/// Why a query has no answer.
+pub(super) enum SqlQueryError {
+    Query(DataFusionError),
+    /// In the words of its place.
+    User(UserError),
+}
+
+impl From<DataFusionError> for SqlQueryError {
+    fn from(error: DataFusionError) -> Self {
+        Self::Query(error)
+    }
+}
+
+impl From<UserError> for SqlQueryError {
+    fn from(error: UserError) -> Self {
+        Self::User(error)
+    }
+}
 
 /// A table, and its columns.
 pub(super) type TableColumns = (&'static str, Vec<String>);

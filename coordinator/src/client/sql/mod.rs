@@ -1,274 +1,64 @@
 //! `ergodic sql`: queries over the trials of one or several sweeps, as `ergodic export` writes them.
 //!
-//! What is queried is a dataset, be it one that is there or one that is fetched for the query and removed after it, so that a query
-//! sees one commit of each sweep and asks nothing of a coordinator while it runs.
+//! The query engine takes minutes to build: it is part of builds with the feature `sql` alone, its arguments of all builds.
 
+#[cfg(feature = "sql")]
 mod answer;
+#[cfg(feature = "sql")]
 mod errors;
+#[cfg(feature = "sql")]
+mod query;
+#[cfg(feature = "sql")]
 mod tables;
 
-use std::sync::Arc;
-
-use datafusion::common::TableReference;
-use datafusion::error::DataFusionError;
-use datafusion::execution::context::SQLOptions;
-use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::Statement as Sql;
-use ergodic_common::ErrorCode;
+use clap::Args;
 use ergodic_proto::status::UserError;
-use ergodic_proto::v1;
 
-use super::Client;
-use super::export::library::DatasetLibrary;
-use super::export::{ExportOptions, export_sweep};
-use super::latest::resolve_sweep_id;
-use super::query::{query_status, query_sweeps};
-use super::render::{OutputTarget, print_stderr_line};
-use super::status_text::count_done_trials;
+use super::args::ConnectionArgs;
+use super::render::OutputArgs;
+use crate::app::CommandOutcome;
 
-/// A query, its sweeps and its output.
-#[derive(Debug, Clone)]
-pub struct SqlOptions {
-    /// The query.
+/// `ergodic sql`
+#[derive(Debug, Args)]
+pub struct SqlArgs {
+    /// A query of the tables sweeps, cells, trials, curves and predictions; `SHOW COLUMNS FROM trials` tells what is in them
     pub query: String,
-    /// Ids of sweeps, unique beginnings of them, or "latest"; none for all.
+    /// A sweep: its id, a unique prefix of it, or "latest", your last one; may be given several times [default: all]
+    #[arg(long = "sweep", value_name = "ID")]
     pub sweeps: Vec<String>,
-    /// Where the answer goes.
-    pub sink: OutputTarget,
+    /// Where `ergodic export` wrote: a directory, or s3://BUCKET/PREFIX [default: what the coordinator has now]
+    #[arg(long, value_name = "DIR|URL")]
+    pub from: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
 }
 
-/// Bytes that sorting, grouping and joining may hold; what is more goes to temporary files, as far as that is possible.
-const MEMORY_LIMIT: usize = 1 << 30;
-/// Most sweeps, and trials of them, that are fetched unless they are named.
-const MAX_FETCHED_SWEEPS: usize = 20;
-const MAX_FETCHED_TRIALS: u64 = 200_000;
-/// Trials whose fetching takes long enough to say so.
-const MANY_TRIALS: u64 = 10_000;
-
-/// `ergodic sql` over the datasets in a directory or object store.
+/// Answers a query. Whoever interrupts it leaves no rows behind that were fetched for it.
 ///
 /// # Errors
-/// There is no such dataset, the query is none or cannot be answered, or the answer cannot be written.
-pub async fn query_datasets(from: &str, options: &SqlOptions) -> Result<(), UserError> {
-    let library = DatasetLibrary::open(from)?;
-    let manifests = library.read_manifests(&options.sweeps).await?;
-    let context = build_session_context()?;
-    tables::register_tables(&context, &library, &manifests)
-        .map_err(|e| errors::to_user_error(&e, &[]))?;
-    let known = tables::list_columns(&manifests);
-    run_query(&context, options)
-        .await
-        .map_err(|failure| match failure {
-            SqlQueryError::Query(error) => errors::to_user_error(&error, &known),
-            SqlQueryError::User(error) => error,
-        })
+/// The query is none or cannot be answered, the answer cannot be written, or nobody answers.
+#[cfg(feature = "sql")]
+pub async fn run_sql(args: SqlArgs) -> Result<CommandOutcome, UserError> {
+    let target = args.output.choose_target()?;
+    let answered = query::answer_query(&args, &target);
+
+    tokio::select! {
+        () = crate::app::wait_for_interrupt() => Ok(CommandOutcome::Interrupted),
+        answered = answered => answered.map(|()| CommandOutcome::Done),
+    }
 }
 
-/// `ergodic sql` over the sweeps of a coordinator, as they are now.
+/// Refuses the query: this program was built without SQL.
 ///
 /// # Errors
-/// As for [`query_datasets`]; there are too many sweeps to fetch all, or nobody answers.
-pub async fn query_coordinator(client: &mut Client, options: &SqlOptions) -> Result<(), UserError> {
-    // A malformed query is an error before anything is fetched.
-    check_read_only(
-        &parse_statement(&build_session_context()?, &options.query)
-            .map_err(|e| errors::to_user_error(&e, &[]))?,
-    )?;
-    let sweeps = resolve_sweeps(client, &options.sweeps).await?;
-    let trials = sweeps.iter().map(count_done_trials).sum::<u64>();
-    if trials >= MANY_TRIALS {
-        let words = "for further queries, `ergodic export` keeps them for --from";
-        print_stderr_line(&format!("fetching {trials} trials; {words}"));
-    }
-
-    let folder = tempfile::Builder::new()
-        .prefix("ergodic-sql-")
-        .tempdir()
-        .map_err(|e| {
-            let message =
-                format!("no temporary directory for the rows can be made: {e}: set TMPDIR");
-            UserError::new(ErrorCode::BadInput, message)
-        })?;
-    let output = folder.path().display().to_string();
-
-    for sweep in &sweeps {
-        let options = ExportOptions {
-            output: output.clone(),
-            follow: false,
-            every: Default::default(),
-            rewrite: false,
-        };
-        export_sweep(client, &sweep.id, &options).await?;
-    }
-
-    query_datasets(
-        &output,
-        &SqlOptions {
-            sweeps: Vec::new(),
-            ..options.clone()
-        },
-    )
-    .await
-}
-
-/// The sweeps named, or all if they are few.
-async fn resolve_sweeps(
-    client: &mut Client,
-    named: &[String],
-) -> Result<Vec<v1::SweepStatus>, UserError> {
-    let mut sweeps: Vec<v1::SweepStatus> = Vec::new();
-    for name in named {
-        let name = resolve_sweep_id(client, name).await?;
-        let status = query_status(client, &name).await?;
-        if sweeps.iter().all(|other| other.id != status.id) {
-            sweeps.push(status);
-        }
-    }
-
-    if !named.is_empty() {
-        return Ok(sweeps);
-    }
-
-    let sweeps = query_sweeps(client).await?;
-    let trials = sweeps.iter().map(count_done_trials).sum::<u64>();
-
-    match sweeps.len() {
-        0 => Err(UserError::new(
-            ErrorCode::NotFound,
-            "no sweep yet: launch one with `ergodic launch SPEC`",
-        )),
-        n if n > MAX_FETCHED_SWEEPS || (n > 1 && trials > MAX_FETCHED_TRIALS) => {
-            let message = format!(
-                "the coordinator has {n} sweeps with {trials} trials, which are not all fetched unasked: name those that the query \
-                 is about, as in --sweep latest, or export them once and query that with --from"
-            );
-            Err(UserError::new(ErrorCode::BadInput, message))
-        }
-        _ => Ok(sweeps),
-    }
-}
-
-fn build_session_context() -> Result<SessionContext, UserError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let config = SessionConfig::new()
-        .with_default_catalog_and_schema("ergodic", "public")
-        .with_information_schema(true)
-        .with_target_partitions(cores);
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_LIMIT)))
-        .build_arc();
-    let runtime = runtime
-        .map_err(|e| UserError::new(ErrorCode::Internal, format!("no query can be run: {e}")))?;
-
-    Ok(SessionContext::new_with_config_rt(config, runtime))
-}
-
-/// Why a query has no answer.
-enum SqlQueryError {
-    Query(DataFusionError),
-    /// In the words of its place.
-    User(UserError),
-}
-
-impl From<DataFusionError> for SqlQueryError {
-    fn from(error: DataFusionError) -> Self {
-        Self::Query(error)
-    }
-}
-
-impl From<UserError> for SqlQueryError {
-    fn from(error: UserError) -> Self {
-        Self::User(error)
-    }
-}
-
-async fn run_query(context: &SessionContext, options: &SqlOptions) -> Result<(), SqlQueryError> {
-    let statement = parse_statement(context, &options.query)?;
-    check_read_only(&statement)?;
-    let plan = context.state().statement_to_plan(statement).await?;
-
-    // Whatever is inside, as under EXPLAIN ANALYZE.
-    let reading = SQLOptions::new()
-        .with_allow_ddl(false)
-        .with_allow_dml(false)
-        .with_allow_statements(false);
-    reading
-        .verify_plan(&plan)
-        .map_err(|_| not_read_only_error(&options.query))?;
-
-    let names = column_names(&plan);
-    let rows = context
-        .execute_logical_plan(plan)
-        .await?
-        .execute_stream()
-        .await?;
-    answer::write_answer(rows, names, &options.sink).await
-}
-
-fn parse_statement(context: &SessionContext, query: &str) -> Result<Statement, DataFusionError> {
-    let state = context.state();
-    state.sql_to_statement(query, &state.config_options().sql_parser.dialect)
-}
-
-/// Refuses statements that do more than read.
-fn check_read_only(statement: &Statement) -> Result<(), UserError> {
-    let reads = match statement {
-        Statement::Statement(sql) => matches!(
-            **sql,
-            Sql::Query(_)
-                | Sql::Explain { .. }
-                | Sql::ExplainTable { .. }
-                | Sql::ShowTables { .. }
-                | Sql::ShowColumns { .. }
-                | Sql::ShowFunctions { .. }
-                | Sql::ShowVariable { .. }
-        ),
-        Statement::Explain(_) => true,
-        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
-    };
-
-    if reads {
-        Ok(())
-    } else {
-        Err(not_read_only_error(&statement.to_string()))
-    }
-}
-
-fn not_read_only_error(statement: &str) -> UserError {
-    let begin: String = statement
-        .split_whitespace()
-        .take(4)
-        .collect::<Vec<_>>()
-        .join(" ");
-    let message = format!(
-        "'{begin} …' is refused: `ergodic sql` changes nothing and only reads: expected a query that begins with SELECT, WITH, \
-         EXPLAIN, DESCRIBE or SHOW"
-    );
-
-    UserError::new(ErrorCode::BadInput, message)
-}
-
-/// Names of the columns of an answer. Where two have the same one, as in a join, their tables tell them apart.
-fn column_names(plan: &LogicalPlan) -> Vec<String> {
-    let columns: Vec<_> = plan.schema().iter().collect();
-    let lone = |name: &str| {
-        columns
-            .iter()
-            .filter(|(_, field)| field.name() == name)
-            .count()
-            == 1
-    };
-    let name = |table: Option<&TableReference>, name: &String| match table {
-        Some(table) if !lone(name) => format!("{}.{name}", table.table()),
-        _ => name.clone(),
-    };
-
-    columns
-        .iter()
-        .map(|(table, field)| name(*table, field.name()))
-        .collect()
+/// Always.
+#[cfg(not(feature = "sql"))]
+pub async fn run_sql(_: SqlArgs) -> Result<CommandOutcome, UserError> {
+    let message = "this program was built without SQL: build it with `cargo build --release --locked --features ergodic/sql`, or \
+                   ask the files that `ergodic export` writes with DuckDB";
+    Err(UserError::new(ergodic_common::ErrorCode::BadInput, message))
 }

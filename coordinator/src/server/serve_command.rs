@@ -1,0 +1,162 @@
+//! `ergodic serve`: a coordinator process, until it is told to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use ergodic_common::duration::parse_duration;
+use ergodic_proto::status::UserError;
+
+use super::auth::AuthOptions;
+use super::{ServeOptions, start_server};
+use crate::app::{CommandOutcome, LogFormat, print_output, start_logging, wait_for_interrupt};
+use crate::failpoint;
+use crate::store::location::StoreLocation;
+
+/// `ergodic serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on; port 0 picks a free one
+    #[arg(
+        long,
+        env = "ERGODIC_LISTEN",
+        default_value = "127.0.0.1:7700",
+        value_name = "ADDR"
+    )]
+    pub listen: SocketAddr,
+    /// What keeps sweeps and results: a directory, or a PostgreSQL database as postgres://USER:PASSWORD@HOST:PORT/NAME
+    #[arg(
+        long,
+        env = "ERGODIC_STORE",
+        hide_env_values = true,
+        default_value = "ergodic-store",
+        value_name = "DIR|URL"
+    )]
+    pub store: PathBuf,
+    /// Directory for datasets and weights, needed with a database [default: data, in the store's directory]
+    #[arg(long = "artifacts", env = "ERGODIC_FILES", value_name = "DIR")]
+    pub files: Option<PathBuf>,
+    /// Where dataset files are
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Speak TLS and ask for tokens on this machine too; beyond it, that is the rule
+    #[arg(long, conflicts_with = "insecure")]
+    pub secure: bool,
+    /// Listen beyond this machine without TLS, and ask nobody who they are
+    #[arg(long)]
+    pub insecure: bool,
+    /// Directory of the coordinator's certificate authority and tokens [default: auth in the store, or in --artifacts]
+    #[arg(long, env = "ERGODIC_AUTH_DIR", value_name = "DIR")]
+    pub auth_dir: Option<PathBuf>,
+    /// PEM file of a certificate from elsewhere, with those it comes from
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "insecure"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// PEM file of authorities: only who shows a certificate of theirs may connect
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub client_ca: Option<PathBuf>,
+    /// URL at which other machines reach this coordinator, for those that ask another one on the same store [default: the address
+    /// that it listens on, or this machine's name]
+    #[arg(long, env = "ERGODIC_ADVERTISE", value_name = "URL", value_parser = parse_coordinator_url)]
+    pub advertise: Option<String>,
+    /// Address for /healthz, /readyz and /metrics over plain HTTP [default: none]
+    #[arg(long, env = "ERGODIC_HTTP", value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+    /// Form of the log on stderr
+    #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
+    pub log_format: LogFormat,
+    /// Check curves and predictions, too, before serving; what is damaged is set aside, and its trials are run again
+    #[arg(long = "verify-store")]
+    pub check: bool,
+    /// A silent worker loses its leases after this time
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+    pub lease_ttl: Duration,
+    /// Requests per second that one token may make, or one address where nobody is asked for a token; 0 for any number
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    pub rate_limit: u32,
+}
+
+fn parse_coordinator_url(text: &str) -> Result<String, String> {
+    let expected = "expected something like https://host:7700";
+    let (scheme, rest) = text.split_once("://").ok_or(expected)?;
+    if matches!(scheme, "http" | "https") && !rest.is_empty() {
+        Ok(text.to_owned())
+    } else {
+        Err(expected.to_owned())
+    }
+}
+
+impl ServeArgs {
+    fn build_serve_options(&self) -> ServeOptions {
+        ServeOptions {
+            listen: self.listen,
+            store: StoreLocation::parse(&self.store),
+            files_dir: self.files.clone(),
+            data_dir: self.data_dir.clone(),
+            advertise: self.advertise.clone(),
+            http_listen: self.http,
+            auth: self.build_auth_options(),
+            lease_ttl: self.lease_ttl,
+            verify_store: self.check,
+            rate_limit: Some(self.rate_limit).filter(|limit| *limit > 0),
+        }
+    }
+
+    /// Whoever can be reached from other machines asks who they are, unless told otherwise.
+    fn build_auth_options(&self) -> Option<AuthOptions> {
+        let beyond = !self.listen.ip().to_canonical().is_loopback();
+        let asked = self.secure || self.tls_cert.is_some() || self.client_ca.is_some();
+        if self.insecure || !(beyond || asked) {
+            return None;
+        }
+
+        Some(AuthOptions {
+            dir: self
+                .auth_dir
+                .clone()
+                .unwrap_or_else(|| self.default_auth_dir()),
+            certificate: self.tls_cert.clone().zip(self.tls_key.clone()),
+            client_ca: self.client_ca.clone(),
+        })
+    }
+
+    /// In the directory that the coordinators of one store have in common.
+    fn default_auth_dir(&self) -> PathBuf {
+        let shared = match StoreLocation::parse(&self.store) {
+            StoreLocation::Directory(dir) => Some(dir),
+            StoreLocation::Database(_) => self.files.clone(),
+        };
+        shared.unwrap_or_default().join("auth")
+    }
+}
+
+/// Starts a coordinator, prints its address, and stops it at a signal.
+///
+/// # Errors
+/// The store is taken or damaged, the address cannot be listened on, or authentication cannot be set up.
+pub async fn run_serve(args: ServeArgs) -> Result<CommandOutcome, UserError> {
+    start_logging("info", args.log_format);
+    let _failpoints = failpoint::set_up();
+
+    // From the first moment on, so that no signal is missed.
+    let mut told_to_stop = std::pin::pin!(wait_for_interrupt());
+    let running = tokio::select! {
+        biased;
+        () = &mut told_to_stop => return Ok(CommandOutcome::Done),
+        running = start_server(args.build_serve_options()) => running?,
+    };
+    tracing::info!(address = running.url(), "listening");
+
+    print_output(format!("{}\n", running.url()))?;
+    told_to_stop.await;
+    running.stop().await;
+    Ok(CommandOutcome::Done)
+}

@@ -1,0 +1,99 @@
+//! `ergodic rm`: removes sweeps that have ended, from a coordinator or from the store of `ergodic run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ergodic_common::escape::escape_line;
+use ergodic_common::number_format::format_significant;
+use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+
+use super::run::start_embedded_coordinator;
+use crate::app::{CommandOutcome, print_output};
+use crate::client::Client;
+use crate::client::args::ConnectionArgs;
+use crate::client::latest::resolve_sweep_to_change;
+
+/// `ergodic rm`
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// The sweeps: ids, unique prefixes of them, or "latest", your last one
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub connection: ConnectionArgs,
+    /// Cancel those that have not ended
+    #[arg(long)]
+    pub force: bool,
+    /// Remove them from this directory of `ergodic run`, which no coordinator serves
+    #[arg(long = "store", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Do not ask which sweep "latest" is
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Removes sweeps. Each is told when it is removed: what is said stays true if the next one cannot be.
+///
+/// # Errors
+/// There is no such sweep, one has not ended, the directory cannot be used, or nobody answers.
+pub async fn run_remove(args: RemoveArgs) -> Result<CommandOutcome, UserError> {
+    let embedded = match &args.dir {
+        Some(dir) => Some(start_embedded_coordinator(dir, None).await?),
+        None => None,
+    };
+    let connected = match &embedded {
+        Some(server) => Client::connect(&server.url(), &ClientAuth::default()).await,
+        None => args.connection.connect().await,
+    };
+    let removed = match connected {
+        Ok(mut client) => remove_sweeps(&mut client, &args).await,
+        Err(error) => Err(error),
+    };
+
+    if let Some(server) = embedded {
+        server.stop().await;
+    }
+
+    removed.map(|()| CommandOutcome::Done)
+}
+
+async fn remove_sweeps(client: &mut Client, args: &RemoveArgs) -> Result<(), UserError> {
+    // What is meant by all of them is settled before the first one goes.
+    let mut ids = Vec::with_capacity(args.ids.len());
+    for id in &args.ids {
+        ids.push(resolve_sweep_to_change(client, id, "rm", args.yes).await?);
+    }
+
+    for id in ids {
+        print_output(remove_sweep(client, id, args.force).await?)?;
+    }
+
+    Ok(())
+}
+
+/// Removes a sweep; gives a line about it.
+async fn remove_sweep(
+    client: &mut Client,
+    sweep: String,
+    force: bool,
+) -> Result<String, UserError> {
+    let request = v1::RemoveRequest { sweep, force };
+    let v1::RemoveResponse {
+        sweep,
+        name,
+        trials,
+        files,
+        bytes,
+    } = client
+        .call(async |client| client.sweeps.remove(request).await)
+        .await?;
+    let megabytes = format_significant(bytes as f64 / 1e6, 3);
+
+    Ok(format!(
+        "removed {sweep} ({}): {trials} rows, {files} files of {megabytes} MB\n",
+        escape_line(&name)
+    ))
+}
