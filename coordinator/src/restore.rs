@@ -3,12 +3,10 @@
 //! The backup is read twice: nothing is written before all of it is known to be whole. Sweeps are paused until the last row
 //! is there.
 
+mod leadership;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use clap::Args;
 use ergodic_common::ids::Fence;
@@ -19,6 +17,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::MAX_FILE_BYTES;
 use ergodic_proto::v1::backup_record::Kind;
 use ergodic_proto::{archive, v1};
+use leadership::{LeadershipRenewal, claim_store};
 
 use crate::app::{CommandOutcome, print_output};
 use crate::client::commands::backup::format_missing_file;
@@ -75,20 +74,6 @@ fn restore_backup(args: &RestoreArgs) -> Result<String, UserError> {
     restored
 }
 
-/// Becomes the leader of a store; gives the epoch. Standbys are given no address meanwhile.
-fn claim_store(store: &dyn Store) -> Result<u64, UserError> {
-    let leader = store.acquire_leadership("").map_err(store_error)?;
-    if leader.is_this {
-        return Ok(leader.epoch);
-    }
-
-    let message = format!(
-        "--store: the coordinator at {} has it: stop it, or name another store",
-        leader.url
-    );
-    Err(UserError::new(ErrorCode::Refused, message))
-}
-
 /// Restores all of a backup, or nothing.
 fn restore_into(
     store: &dyn Store,
@@ -115,38 +100,6 @@ fn restore_into(
     let restored =
         read_backup(path, |record| restore.apply_record(record)).and_then(|()| restore.finish());
     restored.inspect_err(|_| restore.undo())
-}
-
-/// How often the claim to the store is renewed: a third of the time that it lasts.
-const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A claim to a store that a thread renews until it is given up.
-struct LeadershipRenewal {
-    stop: Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl LeadershipRenewal {
-    fn start(store: Arc<dyn Store>, epoch: u64) -> Result<Self, UserError> {
-        let (stop, stopped) = channel();
-        let thread = std::thread::Builder::new()
-            .name("claim".to_owned())
-            .spawn(move || {
-                while stopped.recv_timeout(RENEW_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                    // A claim that was lost fails the next write.
-                    let _ = store.renew_leadership(epoch);
-                }
-                store.resign_leadership(epoch);
-            })
-            .map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?;
-
-        Ok(Self { stop, thread })
-    }
-
-    fn stop_and_resign(self) {
-        drop(self.stop);
-        let _ = self.thread.join();
-    }
 }
 
 fn check_store_empty(store: &dyn Store) -> Result<(), UserError> {
