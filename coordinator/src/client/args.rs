@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 
-use super::Client;
 use super::latest::{resolve_sweep_id, resolve_sweep_to_change};
 use super::render::TextFormat;
+use super::{Client, START_TIMEOUT};
 
 /// Where the coordinator is.
 #[derive(Debug, Args)]
@@ -33,7 +33,8 @@ impl ConnectionArgs {
     /// # Errors
     /// A file cannot be used, or nobody answers who is to be trusted.
     pub async fn connect(&self) -> Result<Client, UserError> {
-        Client::connect(&self.coordinator, &self.access.read_client_auth()?).await
+        let access = self.access.read_client_auth()?;
+        Client::connect_within(&self.coordinator, &access, START_TIMEOUT).await
     }
 }
 

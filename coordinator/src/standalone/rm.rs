@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::format_significant;
-use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 

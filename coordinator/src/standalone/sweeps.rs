@@ -10,7 +10,7 @@ use ergodic_proto::{PROTOCOL_VERSION, v1};
 
 use super::run_source::{RunSource, RunTableArgs, check_spec};
 use crate::client::Client;
-use crate::client::commands::launch::{LaunchMode, format_reused_results, launch_sweep};
+use crate::client::commands::launch::{LaunchMode, format_reused_results, launch_read_sweep};
 use crate::client::commands::steer::steer_sweep;
 use crate::client::query::{query_status, query_sweeps};
 use crate::client::render::print_stderr_line;

@@ -64,12 +64,12 @@ pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
     }
 }
 
-/// Follows a sweep to its end and prints its table on stderr: stdout is the id alone, watched or not.
+/// Follows a sweep to its end and prints its table.
 async fn watch_launched(client: &mut Client, id: &str) -> Result<CommandOutcome, UserError> {
     let status = follow_sweep(client, id).await?;
     let query = TableQueryArgs::default();
     let table = query_table_text(client, id, &query, TextFormat::Table).await?;
-    print_stderr_line(table.trim_end());
+    print_output(table)?;
 
     Ok(CommandOutcome::from_sweep(&status))
 }
