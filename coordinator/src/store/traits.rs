@@ -72,7 +72,10 @@ pub trait StoreWriter: Send {
     /// Applies all writes in one transaction and returns when they are durable. Each has its output then.
     ///
     /// # Errors
-    /// None of them is durable, nor will be.
+    /// None of them is durable, nor will be, with two exceptions. After [`StoreError::FileGone`] and [`StoreError::Deposed`] it is
+    /// open whether they are: a file's name may have gone after the commit, and a COMMIT without an answer may have been carried
+    /// out before another coordinator took over. Callers treat these as failures too: they acknowledge and book nothing. The next
+    /// start reads what became of them.
     fn commit_writes(&mut self, writes: &mut [&mut dyn PendingWrite]) -> Result<(), StoreError>;
 }
 
@@ -80,7 +83,7 @@ impl dyn StoreWriter + '_ {
     /// Applies a write in a transaction of its own and returns its output when it is durable.
     ///
     /// # Errors
-    /// It is not durable, nor will be.
+    /// Those of [`commit_writes`](StoreWriter::commit_writes).
     pub fn commit<W: StoreWrite>(&mut self, write: W) -> Result<W::Output, StoreError> {
         let mut pending = WriteWithOutput::new(write);
         self.commit_writes(&mut [&mut pending])?;
