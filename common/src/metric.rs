@@ -52,7 +52,8 @@ pub enum Metric {
     WeightNorm,
     /// ‖w‖² of the weights.
     WeightNormSq,
-    /// ‖w‖² of the weight of one layer, written `weight_norm_sq[conv1]`; undefined in cells without such a layer.
+    /// ‖w‖² of the weight of one layer, written `weight_norm_sq[conv1]`; undefined in cells without such a layer. The names of
+    /// the variants are part of the identity of checkpoints and stay.
     LayerNormSq(String),
     /// η/‖w‖² at the last step; undefined without norms.
     EffectiveLr,
@@ -146,8 +147,8 @@ impl Metric {
             Self::AverageValLoss => "average_val_loss",
             Self::AverageValAcc => "average_val_acc",
             Self::WeightNorm => "weight_norm",
-            Self::WeightNormSq => LAYER_NORM_SQ,
-            Self::LayerNormSq(layer) => return format!("{LAYER_NORM_SQ}[{layer}]").into(),
+            Self::WeightNormSq => WEIGHT_NORM_SQ,
+            Self::LayerNormSq(layer) => return format!("{WEIGHT_NORM_SQ}[{layer}]").into(),
             Self::EffectiveLr => "effective_lr",
             Self::GradNorm => "grad_norm",
             Self::GradWeightCos => "grad_weight_cos",
@@ -166,7 +167,7 @@ impl Metric {
     /// The metric of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         let layer = name
-            .strip_prefix(LAYER_NORM_SQ)
+            .strip_prefix(WEIGHT_NORM_SQ)
             .and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']'));
         if let Some(layer) = layer {
             return Some(Self::LayerNormSq(layer.to_owned()));
@@ -196,8 +197,8 @@ impl Metric {
         }
     }
 
-    /// Whether it is undefined for a loss that knows no images.
-    pub fn needs_images(&self) -> bool {
+    /// Whether the metric is undefined for the toy loss, so that a sweep with `kind = "toy"` is refused that asks for it.
+    pub fn is_undefined_for_toy(&self) -> bool {
         match self {
             Self::TrainAcc
             | Self::TrainSmoothedLoss
@@ -285,7 +286,8 @@ impl Metric {
     }
 }
 
-const LAYER_NORM_SQ: &str = "weight_norm_sq";
+/// The name of ‖w‖² of all weights, and with `[LAYER]` behind it of one layer's weight.
+const WEIGHT_NORM_SQ: &str = "weight_norm_sq";
 
 #[cfg(test)]
 mod tests {

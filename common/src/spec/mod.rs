@@ -230,7 +230,7 @@ impl Spec {
             .measure
             .metrics
             .iter()
-            .find(|metric| metric.needs_images());
+            .find(|metric| metric.is_undefined_for_toy());
         let (ModelKind::Toy(_), Some(metric)) = (&config.model.kind, undefined) else {
             return Ok(());
         };

@@ -13,7 +13,7 @@ use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::engine::loss::LossTally;
 use crate::train::network::params::ParamLayout;
 
-/// Collects the samples of one trial.
+/// Collects the samples of one trial. `T` is what its weights are: f32 for networks, f64 for the toy loss.
 pub(crate) struct MetricSampler<'a, T = f32> {
     measure: &'a Measure,
     /// Steps between samples.

@@ -9,7 +9,7 @@ use ergodic_common::config::{
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
-use ergodic_common::metric::Metric;
+use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::{Measure, Moment, Probe};
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
@@ -76,18 +76,17 @@ pub(crate) fn mlp() -> TrialConfig {
     )
 }
 
-/// Every metric that takes no gradients of its own, sampled every other step; predictions and weights are saved.
-pub(crate) fn cheap_metrics() -> Measure {
-    let dear = |m: &Metric| {
-        matches!(
-            m,
-            Metric::GradNoiseTrace | Metric::GradNoiseHill | Metric::HessianTop
-        )
-    };
+/// Every metric that needs no pass of gradients or products, sampled every other step; predictions and weights are saved.
+pub(crate) fn metrics_without_gradient_passes() -> Measure {
     let metrics = Metric::NAMES
         .iter()
-        .map(|(_, m)| m.clone())
-        .filter(|m| !dear(m));
+        .map(|(_, metric)| metric.clone())
+        .filter(|metric| {
+            !matches!(
+                metric.required_pass(),
+                Some(MeasurementPass::Noise | MeasurementPass::Curvature)
+            )
+        });
 
     let at = vec![Moment::After(Length::Steps(3)), Moment::Final];
     let probe = Some(Probe { points: 20, at });

@@ -184,7 +184,7 @@ fn short_trials_end_in_the_committed_bits() {
 
 #[test]
 fn results_depend_on_neither_the_instruction_set_nor_the_run() {
-    let measure = cases::cheap_metrics();
+    let measure = cases::metrics_without_gradient_passes();
     for (name, config) in short_trials() {
         let expected = bits(&cases::result(&config, &measure, Isa::Portable));
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
@@ -198,7 +198,7 @@ fn results_depend_on_neither_the_instruction_set_nor_the_run() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let measure = cases::cheap_metrics();
+    let measure = cases::metrics_without_gradient_passes();
     let mut trials = short_trials();
 
     // Batches of several parts: 300 images in layers of single pixels, 40 in convolutions.
@@ -273,7 +273,7 @@ impl CheckpointStore for MemoryCheckpoints {
 /// average.
 #[test]
 fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
-    let measure = cases::cheap_metrics();
+    let measure = cases::metrics_without_gradient_passes();
     for (at, (name, mut config)) in short_trials().into_iter().enumerate() {
         let decay = (at % 2 == 0).then_some(0.9);
         config.train.average = Some(Average {
@@ -323,7 +323,7 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
 /// A checkpoint is used only by the trial that saved it, and only if it is undamaged.
 #[test]
 fn what_does_not_fit_a_trial_is_passed_over() {
-    let measure = cases::cheap_metrics();
+    let measure = cases::metrics_without_gradient_passes();
     let (_, config) = short_trials().remove(1);
     let expected = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
     let kept_of = |config: &TrialConfig, wanted| {
@@ -422,7 +422,7 @@ fn divergence_is_seen_in_its_step_and_leaves_no_number() {
             let mut config = cases::small_trial(kind, norm);
             config.train.lr = if norm == Norm::None { 1e6 } else { 1e38 };
             config.train.length = Length::Steps(50);
-            let measure = cases::cheap_metrics();
+            let measure = cases::metrics_without_gradient_passes();
             let result = cases::result(&config, &measure, Isa::detect_fastest());
             let Outcome::Diverged { step } = result.outcome else {
                 panic!("{config:?} did not diverge: {result:?}")
@@ -443,7 +443,7 @@ fn divergence_is_seen_in_its_step_and_leaves_no_number() {
 fn a_raised_stop_ends_a_trial_without_result() {
     let config = cases::mlp();
     let streams = cases::streams(0);
-    let measure = cases::cheap_metrics();
+    let measure = cases::metrics_without_gradient_passes();
     let data = TrialData::new(cases::dataset(), &config.data, &streams).expect("enough images");
     let key = TrialKey { cell: 1, repeat: 2 };
     let isa = Isa::detect_fastest();
@@ -533,7 +533,10 @@ type Trajectory = (Vec<Vec<u64>>, Vec<Vec<f64>>, TrialResult);
 
 /// Every step of a trial.
 fn curve(config: &TrialConfig) -> Trajectory {
-    let measure = Measure::with_metrics(Length::Steps(1), cases::cheap_metrics().metrics);
+    let measure = Measure::with_metrics(
+        Length::Steps(1),
+        cases::metrics_without_gradient_passes().metrics,
+    );
     let result = cases::result(config, &measure, Isa::detect_fastest());
     let width = measure.metrics.len();
     let column = |m: usize| {
@@ -714,7 +717,7 @@ fn metrics_are_what_they_are_defined_to_be() {
     });
     (config.train.loss, config.data.validation) = (Loss::CrossEntropy { smoothing: 0.2 }, 40);
 
-    let measure = cases::cheap_metrics();
+    let measure = cases::metrics_without_gradient_passes();
     let result = cases::result(&config, &measure, Isa::detect_fastest());
     let expected = super::linear::trial(&config, &cases::streams(0), 2);
     assert_eq!(result.curve.steps, [2, 4, 6]);
@@ -1115,7 +1118,11 @@ fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
         (0..outputs).for_each(|_| _ = hasher.update(&0.0_f32.to_le_bytes()));
     }
 
-    let result = cases::result(&config, &cases::cheap_metrics(), Isa::detect_fastest());
+    let result = cases::result(
+        &config,
+        &cases::metrics_without_gradient_passes(),
+        Isa::detect_fastest(),
+    );
     assert_eq!(
         hex::encode(result.digest),
         hasher.finalize().to_hex().as_str()
@@ -1137,7 +1144,7 @@ fn a_trial_that_starts_from_a_file_of_its_own_initial_weights_ends_in_the_same_b
         let file = initial_file(&config);
         let mut from_file = config.clone();
         from_file.model.init_file = Some(*blake3::hash(&file).as_bytes());
-        let measure = cases::cheap_metrics();
+        let measure = cases::metrics_without_gradient_passes();
         let started = |config: &TrialConfig, file: &[u8]| {
             cases::result_from(
                 config,
