@@ -163,7 +163,7 @@ pub struct EndedLease {
     pub lost: bool,
 }
 
-/// A lease as it is stored: a shard of one class.
+/// A lease as it is stored: trials of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRow {
     /// The lease's fencing token.

@@ -139,7 +139,7 @@ const BULKY: &str = "name = \"bulky\"\nrepeats = 5000\n[model]\nkind = \"empty\"
                      every = \"1 step\"\nmetrics = [\"test_acc\"]\n";
 
 #[test]
-fn a_worker_that_is_cut_off_goes_on_until_its_outbox_is_full() {
+fn a_worker_that_is_cut_off_goes_on_until_its_queue_of_results_is_full() {
     let mut cluster = Cluster::counted(&["--lease-ttl", "30s"]);
     cluster.take_coordinator().kill();
     cluster.restart_coordinator(&[("FAILPOINTS", "before-commit=3*off->return")]);
@@ -150,7 +150,7 @@ fn a_worker_that_is_cut_off_goes_on_until_its_outbox_is_full() {
     let full = (64 << 20) / (96 + 8 * 4001);
     let open = || Done::of(&worker.log()).open();
     let refusals = || worker.log().matches("results not delivered").count();
-    worker.wait_until("the outbox is full", || open() > full);
+    worker.wait_until("the queue of results is full", || open() > full);
     let before = refusals();
     worker.wait_until("it goes on trying", || refusals() > before + 2);
 
@@ -168,7 +168,7 @@ fn a_worker_that_is_cut_off_goes_on_until_its_outbox_is_full() {
 }
 
 #[test]
-fn a_worker_that_comes_back_from_the_dead_is_compared_and_taken_in_again() {
+fn a_worker_that_comes_back_after_its_lease_ended_is_compared_and_taken_in_again() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "1s"]);
     cluster.gate.hold_after(BEFORE);

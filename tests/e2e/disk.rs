@@ -111,8 +111,8 @@ async fn die_of(cluster: &Cluster, name: &str, wanted: Option<(u64, u32)>) -> (u
 }
 
 #[test]
-fn a_verdict_that_waits_for_room_is_withdrawn_when_a_blamed_worker_comes_back() {
-    let test = "a_verdict_that_waits_for_room_is_withdrawn_when_a_blamed_worker_comes_back";
+fn a_give_up_that_waits_for_disk_space_is_withdrawn_when_a_crashed_worker_comes_back() {
+    let test = "a_give_up_that_waits_for_disk_space_is_withdrawn_when_a_crashed_worker_comes_back";
     let dir = tempfile::tempdir().expect("a temporary directory");
     let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 16) else {
         return skip(test, "tmpfs", "mounting one needs root");
@@ -122,11 +122,11 @@ fn a_verdict_that_waits_for_room_is_withdrawn_when_a_blamed_worker_comes_back() 
     let id = cluster.launch(&empty_sweep(4));
 
     let filler = block_on(async {
-        let poison = Some(die_of(&cluster, "a", None).await);
-        die_of(&cluster, "b", poison).await;
+        let culprit = Some(die_of(&cluster, "a", None).await);
+        die_of(&cluster, "b", culprit).await;
         let mut third = RawWorker::joined(&cluster.url, "c").await;
         let beating = third.keep_beating();
-        let (lease, (cell, repeat)) = reach(&mut third, poison).await;
+        let (lease, (cell, repeat)) = reach(&mut third, culprit).await;
         let filler = fill(&disk);
 
         beating.abort();

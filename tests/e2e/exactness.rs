@@ -202,15 +202,15 @@ pub(crate) async fn reach(worker: &mut RawWorker, wanted: Option<(u64, u32)>) ->
 fn a_trial_that_kills_three_workers_is_given_up_the_sweep_ends_and_a_retry_runs_it_again() {
     let mut cluster = Cluster::start(&["--lease-ttl", "500ms"]);
     let id = cluster.launch(&empty_sweep(4));
-    let mut poison = None;
+    let mut culprit = None;
     block_on(async {
         for name in ["a", "b", "c"] {
             let mut worker = RawWorker::joined(&cluster.url, name).await;
             let beating = worker.keep_beating();
-            let (lease, (cell, repeat)) = reach(&mut worker, poison).await;
+            let (lease, (cell, repeat)) = reach(&mut worker, culprit).await;
             beating.abort();
             let _ = beating.await;
-            poison = Some((cell, repeat));
+            culprit = Some((cell, repeat));
 
             let running = vec![v1::RunningTrial {
                 lease,
@@ -231,10 +231,10 @@ fn a_trial_that_kills_three_workers_is_given_up_the_sweep_ends_and_a_retry_runs_
         (&status["completed"], &status["failed"]),
         (&3.into(), &1.into())
     );
-    let (cell, repeat) = poison.expect("a trial was reached");
+    let (cell, repeat) = culprit.expect("a trial was reached");
     let explained = cluster.ask(&["explain", &id, &format!("{cell}/{repeat}")]);
 
-    let cause = "3 workers died with it in flight: raw-a, raw-b, raw-c";
+    let cause = "3 workers crashed that may have been running it: raw-a, raw-b, raw-c";
     assert!(
         explained.contains(&format!("failed: {cause}")),
         "{explained}"
@@ -301,7 +301,7 @@ fn a_paused_sweep_stays_paused_over_a_restart_until_it_is_resumed() {
 }
 
 #[test]
-fn protocol_versions_are_checked_at_the_door() {
+fn protocol_versions_are_checked_when_a_session_opens() {
     let cluster = Cluster::start(&[]);
     block_on(async {
         let refused = RawWorker::join(&cluster.url, "a", PROTOCOL_VERSION + 1)

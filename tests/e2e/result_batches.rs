@@ -101,7 +101,7 @@ impl WorkerService for Middleman {
 }
 
 #[test]
-fn one_result_that_cannot_be_taken_fails_alone_and_the_others_of_its_parcel_are_stored() {
+fn one_result_that_cannot_be_taken_fails_alone_and_the_others_of_its_batch_are_stored() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

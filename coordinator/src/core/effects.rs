@@ -55,9 +55,9 @@ pub enum Effect {
     RevokeLeases(WorkerId, Vec<Fence>),
     /// Make a sweep's state durable.
     SetSweepState(i64, SweepState),
-    /// Store a failed row for a trial that killed too many workers.
+    /// Store a failed row for a trial in which three workers crashed.
     GiveUp(GivenUpTrial),
-    /// Take a stored give-up back: a worker that was thought dead has come back.
+    /// Take a stored give-up back: a worker whose crash was counted has come back.
     RevertGiveUp(GiveUpReversal),
     /// Read the rows of these trials, which have some that the core does not know.
     LookUpRows(i64, Vec<TrialKey>),
@@ -74,7 +74,7 @@ pub enum SweepChange {
     Share(Share),
 }
 
-/// A trial, or an audit, that killed too many workers: its failure is to be stored.
+/// A trial, or an audit, in which three workers crashed: its failure is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUpTrial {
     /// The number of its sweep.

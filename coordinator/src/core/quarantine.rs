@@ -1,4 +1,4 @@
-//! Trials that were in flight when their worker crashed. One of them may have been the cause, or the machine was taken away. So
+//! Trials that may have been running when their worker crashed. One of them may have been the cause, or the machine was taken away. So
 //! they are run again like all others after a first crash. Those with which a second worker crashes run one at a time, on a
 //! worker that runs nothing else: if that crashes too, it is known which trial it was, and the trial is given up. A worker that
 //! comes back has not crashed, and its crash counts against no trial.
@@ -16,17 +16,17 @@ pub const CRASH_LIMIT: usize = 3;
 /// A trial of a sweep: its class, and its number in there.
 pub type TrialIndex = (u32, u64);
 
-/// The trials of one sweep that were in flight when workers crashed, leased or not.
+/// The trials of one sweep that may have been running when workers crashed, leased or not.
 #[derive(Debug, Default)]
 pub struct Quarantine {
-    /// For each trial, the ids and names of the workers that crashed with it in flight, in the order of the crashes.
+    /// For each trial, the ids and names of the workers that crashed and may have been running it, in the order of the crashes.
     crashes: BTreeMap<TrialIndex, Vec<(WorkerId, String)>>,
     /// Trials to be run alone that nobody holds.
     waiting: BTreeSet<TrialIndex>,
 }
 
 impl Quarantine {
-    /// Counts a crash of a worker, given by id and name, against a trial that was in flight. Returns the names of all workers that
+    /// Counts a crash of a worker, given by id and name, against a trial that may have been running. Returns the names of all workers that
     /// crashed with it if the trial is thereby given up.
     pub fn record_crash(
         &mut self,
@@ -67,7 +67,7 @@ impl Quarantine {
             .is_some_and(|crashed| crashed.len() >= RUN_ALONE_AFTER)
     }
 
-    /// Whether a trial is given up: enough workers crashed with it in flight, and have not come back.
+    /// Whether a trial is given up: enough workers crashed that may have been running it, and have not come back.
     pub fn is_given_up(&self, index: TrialIndex) -> bool {
         self.crashes
             .get(&index)
@@ -79,7 +79,7 @@ impl Quarantine {
         self.waiting.contains(&index)
     }
 
-    /// Names of the workers that crashed with a trial in flight.
+    /// Names of the workers that crashed and may have been running a trial.
     pub fn crashed_workers(&self, index: TrialIndex) -> impl Iterator<Item = &String> {
         self.crashes
             .get(&index)

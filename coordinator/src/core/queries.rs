@@ -14,7 +14,7 @@ use crate::records::{SweepRow, WorkerId};
 pub enum TrialLocation {
     /// The trial waits, and nobody holds it.
     Pending,
-    /// Nobody holds it, and it is to be run alone, because these workers died with it in flight.
+    /// Nobody holds it, and it is to be run alone, because these workers crashed and may have been running it.
     Quarantined(Vec<String>),
     /// The trial is in a lease.
     Leased {

@@ -23,7 +23,7 @@ pub struct Worker {
     pub numerics: Vec<String>,
     /// Whether its session is open.
     pub connected: bool,
-    /// Whether its session broke off shortly after a sign of life: unless it comes back, it died.
+    /// Whether its session broke off shortly after a sign of life: unless it comes back, it has crashed.
     pub(crate) session_broke_off: bool,
     /// When it was last heard of.
     pub last_seen_at: CoreTime,

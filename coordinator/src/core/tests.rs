@@ -148,26 +148,26 @@ impl CoreModel {
                     fence,
                     trials,
                 } => self.retractions.push((worker, fence, trials)),
-                Effect::GiveUp(verdict) if verdict.is_audit => {
-                    self.find(verdict.key, "nobody", Finding::Failed);
+                Effect::GiveUp(given_up) if given_up.is_audit => {
+                    self.find(given_up.key, "nobody", Finding::Failed);
                     more.extend(self.core.on_audit_given_up(
-                        verdict.sweep,
-                        verdict.key,
+                        given_up.sweep,
+                        given_up.key,
                         true,
                         self.now,
                     ));
                 }
-                Effect::GiveUp(verdict) => {
+                Effect::GiveUp(given_up) => {
                     assert!(
-                        self.rows.insert(verdict.key),
+                        self.rows.insert(given_up.key),
                         "a trial with a row is condemned"
                     );
-                    self.given_up.push(verdict.clone());
+                    self.given_up.push(given_up.clone());
                     let outcome = Outcome::Failed {
-                        cause: verdict.cause,
+                        cause: given_up.cause,
                     };
                     let row = StoredRow {
-                        key: verdict.key,
+                        key: given_up.key,
                         outcome,
                         watched_metric: f64::NAN,
                         deciding_metric: f64::NAN,
@@ -176,7 +176,7 @@ impl CoreModel {
 
                     more.extend(
                         self.core
-                            .on_trial_given_up(verdict.sweep, &row, true, self.now),
+                            .on_trial_given_up(given_up.sweep, &row, true, self.now),
                     );
                 }
                 other @ (Effect::RevertGiveUp(_) | Effect::LookUpRows(..)) => {
@@ -316,7 +316,7 @@ impl CoreModel {
 
         // They are looked at when all leases are known.
         let files = std::mem::take(&mut self.checkpoints);
-        let failed = |key: &TrialKey| self.given_up.iter().any(|verdict| verdict.key == *key);
+        let failed = |key: &TrialKey| self.given_up.iter().any(|given_up| given_up.key == *key);
         let row = |key: &TrialKey| {
             let outcome = if failed(key) {
                 Outcome::Failed {
@@ -508,8 +508,11 @@ impl CoreModel {
     /// Failed trials are run again, as the store would have it.
     fn retry(&mut self) {
         if self.core.on_steer(1, Steering::Retry, self.now).is_ok() {
-            let failed: Vec<TrialKey> =
-                self.given_up.drain(..).map(|verdict| verdict.key).collect();
+            let failed: Vec<TrialKey> = self
+                .given_up
+                .drain(..)
+                .map(|given_up| given_up.key)
+                .collect();
             failed.iter().for_each(|key| _ = self.rows.remove(key));
             let again = self
                 .found
@@ -559,36 +562,36 @@ fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
     let trials = world.core.sweep(1).expect("launched").spec.trial_count();
     world.join("a");
     world.request_work("a");
-    let poison = world.held_by("a")[1];
+    let culprit = world.held_by("a")[1];
 
     for worker in ["a", "b", "c", "d"] {
         world.join(worker);
         for _ in 0..1000 {
             world.request_work(worker);
-            if world.held_by(worker).contains(&poison) || world.rows.len() as u64 == trials {
+            if world.held_by(worker).contains(&culprit) || world.rows.len() as u64 == trials {
                 break;
             }
             world.deliver_batch(worker, usize::MAX);
         }
 
-        if world.held_by(worker).contains(&poison) {
+        if world.held_by(worker).contains(&culprit) {
             // After two deaths it is run alone, so that the third worker has nothing else to lose.
             assert!(
-                worker != "c" || world.held_by(worker) == [poison],
+                worker != "c" || world.held_by(worker) == [culprit],
                 "{worker} holds {:?}",
                 world.held_by(worker)
             );
 
-            world.die(worker, &[poison]);
+            world.die(worker, &[culprit]);
         }
     }
 
     assert_eq!(world.given_up.len(), 1);
     assert_eq!(
         world.given_up[0].cause,
-        "3 workers died with it in flight: a, b, c"
+        "3 workers crashed that may have been running it: a, b, c"
     );
-    assert_eq!(world.given_up[0].key, poison);
+    assert_eq!(world.given_up[0].key, culprit);
 
     let sweep = world.core.sweep(1).expect("launched");
     assert_eq!(
@@ -782,7 +785,7 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
     assert_eq!((holds(&world, "c", 1), holds(&world, "c", 2)), (0, 1));
 }
 
-/// Three workers die with one trial in flight; the verdict on it, which is under way.
+/// Three workers crash while they run one trial; its give-up, which is under way.
 fn with_unstored_give_up(world: &mut CoreModel) -> GivenUpTrial {
     world.join("a");
     world.request_work("a");
@@ -811,21 +814,21 @@ fn with_unstored_give_up(world: &mut CoreModel) -> GivenUpTrial {
         .iter()
         .position(|effect| matches!(effect, Effect::GiveUp(_)))
         .expect("it is given up");
-    let Effect::GiveUp(verdict) = effects.remove(at) else {
+    let Effect::GiveUp(given_up) = effects.remove(at) else {
         unreachable!("it was found there")
     };
 
     world.carry_out(effects);
-    assert_eq!(verdict.key, trial);
-    verdict
+    assert_eq!(given_up.key, trial);
+    given_up
 }
 
-fn failure(verdict: &GivenUpTrial) -> StoredRow {
+fn failure(given_up: &GivenUpTrial) -> StoredRow {
     let outcome = Outcome::Failed {
-        cause: verdict.cause.clone(),
+        cause: given_up.cause.clone(),
     };
     StoredRow {
-        key: verdict.key,
+        key: given_up.key,
         outcome,
         watched_metric: f64::NAN,
         deciding_metric: f64::NAN,
@@ -841,52 +844,52 @@ fn count_give_ups(effects: &[Effect]) -> usize {
 }
 
 #[test]
-fn a_verdict_that_cannot_be_stored_is_tried_again_unless_a_blamed_worker_comes_back() {
+fn a_give_up_that_cannot_be_stored_is_tried_again_unless_a_crashed_worker_comes_back() {
     let mut world = CoreModel::new(1);
-    let verdict = with_unstored_give_up(&mut world);
-    world.core.on_give_up_failed(verdict.clone());
+    let given_up = with_unstored_give_up(&mut world);
+    world.core.on_give_up_failed(given_up.clone());
     assert!(
         world
             .core
             .on_tick(world.now)
-            .contains(&Effect::GiveUp(verdict.clone()))
+            .contains(&Effect::GiveUp(given_up.clone()))
     );
 
     assert_eq!(count_give_ups(&world.core.on_tick(world.now)), 0);
-    world.core.on_give_up_failed(verdict);
+    world.core.on_give_up_failed(given_up);
     world.join("b");
     assert_eq!(
         count_give_ups(&world.core.on_tick(world.now)),
         0,
-        "two have died of it, and one is back"
+        "two have crashed in it, and one is back"
     );
 
     world.core.check_invariants().expect("the invariant holds");
 }
 
 #[test]
-fn a_verdict_under_way_when_a_blamed_worker_comes_back_is_settled_as_it_was_stored_and_taken_back()
+fn a_give_up_under_way_when_a_crashed_worker_comes_back_is_settled_as_it_was_stored_and_taken_back()
 {
     for (leased, stored) in [(false, true), (true, true), (true, false)] {
         let mut world = CoreModel::new(1);
-        let verdict = with_unstored_give_up(&mut world);
+        let given_up = with_unstored_give_up(&mut world);
         world.join("b");
 
         if leased {
-            while !world.held_by("b").contains(&verdict.key) {
+            while !world.held_by("b").contains(&given_up.key) {
                 world.deliver_batch("b", usize::MAX);
                 world.request_work("b");
             }
         }
 
-        let row = failure(&verdict);
+        let row = failure(&given_up);
         let effects = world.core.on_trial_given_up(1, &row, stored, world.now);
         world.core.check_invariants().expect("the invariant holds");
         let sweep = world.core.sweep(1).expect("launched");
 
         if !stored {
             // It had a row by then, which is asked for, and is what counts.
-            assert_eq!(effects, [Effect::LookUpRows(1, vec![verdict.key])]);
+            assert_eq!(effects, [Effect::LookUpRows(1, vec![given_up.key])]);
             let good = StoredRow {
                 outcome: Outcome::Completed,
                 ..row
@@ -901,7 +904,7 @@ fn a_verdict_under_way_when_a_blamed_worker_comes_back_is_settled_as_it_was_stor
         assert_eq!(sweep.counts.failed, 1, "as the store has it");
         let withdrawal = GiveUpReversal {
             sweep: 1,
-            key: verdict.key,
+            key: given_up.key,
             is_audit: false,
         };
         assert_eq!(effects.last(), Some(&Effect::RevertGiveUp(withdrawal)));
@@ -917,7 +920,7 @@ fn a_verdict_under_way_when_a_blamed_worker_comes_back_is_settled_as_it_was_stor
 
         let effects = world
             .core
-            .on_trials_reopened(1, &[verdict.key], &[], world.now);
+            .on_trials_reopened(1, &[given_up.key], &[], world.now);
         world.core.check_invariants().expect("the invariant holds");
         assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
 

@@ -23,7 +23,7 @@ use crate::client::status_text::{count_done_trials, format_sweep_size};
 use crate::server::{self, ServeOptions};
 use crate::store::location::StoreLocation;
 
-/// The most restarts of workers that died while no further trial ends.
+/// The most restarts of workers that crashed while no further trial ends.
 const MAX_RESTARTS: u32 = 20;
 /// How long workers may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -240,7 +240,7 @@ impl WorkerProcesses {
         Ok(Self { all, restarts: 0 })
     }
 
-    /// Starts workers that died again; ends only when they keep dying.
+    /// Starts workers that crashed again; ends only when they keep crashing.
     async fn supervise(&mut self, url: &str, id: &str) -> UserError {
         let mut ended = 0;
         loop {

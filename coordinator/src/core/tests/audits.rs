@@ -254,30 +254,30 @@ fn an_audit_that_kills_three_workers_fails_alone_and_its_row_stays() {
 
     // It ended because nobody else was there, and goes on.
     world.retry();
-    let mut poison = None;
+    let mut culprit = None;
 
     for worker in ["b", "c", "d", "e"] {
         world.join(worker);
         for _ in 0..1000 {
             world.request_work(worker);
             let held = world.held_by(worker);
-            let poison = *poison.get_or_insert_with(|| held[0]);
-            if held.contains(&poison) || held.is_empty() {
+            let culprit = *culprit.get_or_insert_with(|| held[0]);
+            if held.contains(&culprit) || held.is_empty() {
                 break;
             }
 
             world.deliver_batch(worker, usize::MAX);
         }
 
-        let poison = poison.expect("an audit was given out");
-        if world.held_by(worker).contains(&poison) {
+        let culprit = culprit.expect("an audit was given out");
+        if world.held_by(worker).contains(&culprit) {
             assert!(
-                worker != "d" || world.held_by(worker) == [poison],
+                worker != "d" || world.held_by(worker) == [culprit],
                 "{worker}: {:?}",
                 world.held_by(worker)
             );
 
-            world.die(worker, &[poison]);
+            world.die(worker, &[culprit]);
         }
     }
 

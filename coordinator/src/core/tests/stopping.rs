@@ -222,7 +222,7 @@ impl Lab {
                         .or_default()
                         .retain(|fence, _| !fences.contains(fence));
                 }
-                Effect::GiveUp(verdict) => panic!("nobody is to blame: {verdict:?}"),
+                Effect::GiveUp(given_up) => panic!("nobody is to blame: {given_up:?}"),
                 _ => {}
             }
         }

@@ -93,7 +93,7 @@ impl Core {
         self.unstored_give_ups.push(given_up);
     }
 
-    /// Counts crashes of the workers whose leases expired, against the trials that these had in flight. A worker has crashed if its
+    /// Counts crashes of the workers whose leases expired, against the trials that these may have been running. A worker has crashed if its
     /// session broke off ([`on_session_ended`](Self::on_session_ended)) and it has not come back. `expired` is in the order of the
     /// grants. Returns the trials to be given up.
     pub(crate) fn record_crashes(&mut self, expired: &[Fence]) -> Vec<Effect> {
@@ -108,7 +108,7 @@ impl Core {
             };
             let name = worker.name.clone();
 
-            for (number, index, is_audit) in self.find_trials_in_flight(worker, &fences) {
+            for (number, index, is_audit) in self.find_possibly_running_trials(worker, &fences) {
                 let sweep = self
                     .sweeps
                     .get_mut(&number)
@@ -127,7 +127,7 @@ impl Core {
     /// leases fill up the number of slots, since it may have begun one after its last report. If it has reported none, the crash
     /// counts against the first `slots` + [`MAX_UNDELIVERED`] trials: before those that ran come trials whose results were
     /// not delivered, and among these may be some that never began.
-    pub(crate) fn find_trials_in_flight(
+    pub(crate) fn find_possibly_running_trials(
         &self,
         worker: &Worker,
         fences: &[Fence],
@@ -136,18 +136,18 @@ impl Core {
             .iter()
             .map(|fence| &self.leases[&fence.lease].row)
             .collect();
-        let mut in_flight = Vec::new();
+        let mut found = Vec::new();
 
         for row in &rows {
             let running = self.find_running_trials(worker, row);
-            in_flight.extend(running.map(|index| (row.sweep, index, row.audits.is_some())));
+            found.extend(running.map(|index| (row.sweep, index, row.audits.is_some())));
         }
 
         let slots = worker.slots as usize;
-        let wanted = if in_flight.is_empty() {
+        let wanted = if found.is_empty() {
             slots + MAX_UNDELIVERED
         } else {
-            slots.max(in_flight.len())
+            slots.max(found.len())
         };
 
         let next = rows.iter().flat_map(|row| {
@@ -155,12 +155,12 @@ impl Core {
             trials.map(|n| (row.sweep, (row.class, n), row.audits.is_some()))
         });
         for trial in next.take(wanted) {
-            if in_flight.len() < wanted && !in_flight.contains(&trial) {
-                in_flight.push(trial);
+            if found.len() < wanted && !found.contains(&trial) {
+                found.push(trial);
             }
         }
 
-        in_flight
+        found
     }
 
     /// The trials of a lease that a worker last reported as running.
@@ -193,7 +193,7 @@ impl Core {
     }
 }
 
-/// Counts a crash of a worker, by its id and name, against a trial that was in flight. Returns the trial if it is thereby given up.
+/// Counts a crash of a worker, by its id and name, against a trial that may have been running. Returns the trial if it is thereby given up.
 fn record_crash(
     sweep: &mut Sweep,
     worker: (&str, &str),
@@ -207,7 +207,7 @@ fn record_crash(
     };
     let crashed = quarantine.record_crash(worker, index)?;
     let cause = format!(
-        "{} workers died with it in flight: {}",
+        "{} workers crashed that may have been running it: {}",
         crashed.len(),
         crashed.join(", ")
     );

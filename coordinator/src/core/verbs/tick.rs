@@ -12,7 +12,7 @@ use crate::records::{SweepState, WorkerId};
 pub(crate) const STALL_THRESHOLD: Duration = Duration::from_secs(1);
 
 impl Core {
-    /// Time passed: ends the leases of silent workers.
+    /// Time passed: ends leases that were not renewed for their time to live, counts crashes, and tries again what was not stored.
     pub fn on_tick(&mut self, now: CoreTime) -> Vec<Effect> {
         self.make_up_for_stall(now);
         self.latest_time = now;
