@@ -21,7 +21,7 @@ use crate::train::FinishedTrial;
 pub type Uptime = Duration;
 
 /// Most bytes of memory for results that wait for delivery; beyond it, no trial is begun.
-const MAX_OUTBOX_BYTES: usize = 64 << 20;
+const MAX_BUFFERED_BYTES: usize = 64 << 20;
 /// Most results delivered at once.
 const MAX_BATCH_RESULTS: usize = 1024;
 /// Most bytes delivered at once.
@@ -86,7 +86,7 @@ struct HeldLease {
     running: BTreeMap<TrialKey, Arc<AtomicBool>>,
     finished: Vec<BufferedResult>,
     /// Results in batches that are not acknowledged.
-    in_flight: usize,
+    unacknowledged: usize,
 }
 
 impl HeldLease {
@@ -116,7 +116,7 @@ impl HeldLease {
         self.queued.is_empty()
             && self.running.is_empty()
             && self.finished.is_empty()
-            && self.in_flight == 0
+            && self.unacknowledged == 0
     }
 }
 
@@ -127,8 +127,8 @@ pub struct WorkQueue {
     leases: BTreeMap<Fence, HeldLease>,
     /// Moving average of a trial's duration.
     mean_trial_seconds: Option<f64>,
-    outbox_bytes: usize,
-    batches: BTreeMap<u64, InFlight>,
+    buffered_bytes: usize,
+    batches: BTreeMap<u64, UnacknowledgedBatch>,
     next_batch: u64,
     is_closed: bool,
     /// When leases were renewed; `None` while there is no session.
@@ -137,7 +137,7 @@ pub struct WorkQueue {
 
 /// A batch on its way: the bytes that it takes of the memory for results, and the number of its results.
 #[derive(Debug, Default)]
-struct InFlight {
+struct UnacknowledgedBatch {
     bytes: usize,
     results: usize,
 }
@@ -203,7 +203,7 @@ impl WorkQueue {
             retracted: Vec::new(),
             running: BTreeMap::new(),
             finished: Vec::new(),
-            in_flight: 0,
+            unacknowledged: 0,
         };
 
         self.leases.insert(fence, lease);
@@ -245,10 +245,13 @@ impl WorkQueue {
         yielded
     }
 
-    /// The next trial to run, from the oldest lease; none while the outbox is full, the queue is closed or renewals are
+    /// The next trial to run, from the oldest lease; none while memory for results is full, the queue is closed or renewals are
     /// overdue.
     pub fn begin_trial(&mut self, now: Uptime) -> Option<Assignment> {
-        if self.is_closed || self.outbox_bytes >= MAX_OUTBOX_BYTES || self.is_renewal_overdue(now) {
+        if self.is_closed
+            || self.buffered_bytes >= MAX_BUFFERED_BYTES
+            || self.is_renewal_overdue(now)
+        {
             return None;
         }
 
@@ -299,10 +302,10 @@ impl WorkQueue {
                     .map_or(seconds, |s| 0.9 * s + 0.1 * seconds),
             );
 
-            match place.filter(|_| self.outbox_bytes + bytes >= MAX_OUTBOX_BYTES) {
+            match place.filter(|_| self.buffered_bytes + bytes >= MAX_BUFFERED_BYTES) {
                 Some(place) => lease.finished.push(BufferedResult::Spool(place)),
                 None => {
-                    self.outbox_bytes += bytes;
+                    self.buffered_bytes += bytes;
                     lease
                         .finished
                         .push(BufferedResult::Memory(Box::new(finished)));
@@ -336,9 +339,9 @@ impl WorkQueue {
             }
         }
 
-        lease.in_flight += count;
+        lease.unacknowledged += count;
         self.next_batch += 1;
-        let away = InFlight {
+        let away = UnacknowledgedBatch {
             bytes: results.iter().map(FinishedTrial::wire_size).sum(),
             results: count,
         };
@@ -356,16 +359,16 @@ impl WorkQueue {
     /// The coordinator has answered for a batch: it is forgotten.
     pub fn acknowledge_batch(&mut self, batch: &ResultBatch) {
         let away = self.batches.remove(&batch.number).unwrap_or_default();
-        self.outbox_bytes -= away.bytes;
+        self.buffered_bytes -= away.bytes;
         if let Some(lease) = self.leases.get_mut(&batch.fence) {
-            lease.in_flight -= away.results;
+            lease.unacknowledged -= away.results;
         }
         self.drop_finished_leases();
     }
 
     /// Whether to ask for a lease, and for how many idle slots.
     pub fn slots_to_request(&self) -> Option<u32> {
-        if self.is_closed || self.outbox_bytes >= MAX_OUTBOX_BYTES {
+        if self.is_closed || self.buffered_bytes >= MAX_BUFFERED_BYTES {
             return None;
         }
 
@@ -443,7 +446,7 @@ impl WorkQueue {
     pub fn unacknowledged_count(&self) -> u64 {
         self.leases
             .values()
-            .map(|lease| (lease.finished.len() + lease.in_flight) as u64)
+            .map(|lease| (lease.finished.len() + lease.unacknowledged) as u64)
             .sum()
     }
 
@@ -520,7 +523,7 @@ mod tests {
         );
 
         queue.acknowledge_batch(&batch);
-        assert!(queue.is_empty() && queue.outbox_bytes == 0);
+        assert!(queue.is_empty() && queue.buffered_bytes == 0);
     }
 
     #[test]
@@ -540,11 +543,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_pauses_and_an_acknowledgement_resumes() {
+    fn full_memory_pauses_and_an_acknowledgement_resumes() {
         let mut queue = queue_with_trials(1000);
         let mut runs = 0;
 
-        while queue.outbox_bytes < MAX_OUTBOX_BYTES {
+        while queue.buffered_bytes < MAX_BUFFERED_BYTES {
             run_one(&mut queue, 0.001, 50_000);
             runs += 1;
         }
@@ -591,7 +594,9 @@ mod tests {
         }
 
         assert_eq!((runs, queue.unacknowledged_count()), (1000, 1000));
-        assert!((MAX_OUTBOX_BYTES - (1 << 20)..MAX_OUTBOX_BYTES).contains(&queue.outbox_bytes));
+        assert!(
+            (MAX_BUFFERED_BYTES - (1 << 20)..MAX_BUFFERED_BYTES).contains(&queue.buffered_bytes)
+        );
         let mut here = 0;
         let mut spooled = 0;
         let mut keys = BTreeSet::new();
@@ -607,7 +612,7 @@ mod tests {
                 && spooled > 10
                 && keys.len() == 1000
                 && queue.is_empty()
-                && queue.outbox_bytes == 0
+                && queue.buffered_bytes == 0
         );
     }
 
