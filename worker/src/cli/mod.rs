@@ -159,7 +159,7 @@ struct JoinArgs {
     /// Keep checkpoints here as well
     #[arg(long, env = "ERGODIC_CHECKPOINTS", value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
-    /// Keep results here until they are delivered: they outlive this worker, and the next one with this folder delivers them
+    /// Keep results here until they are delivered. They outlive this worker: the next one with this folder delivers them, and those whose lease still lives (`ergodic serve --lease-ttl`) are stored
     #[arg(long, env = "ERGODIC_SPOOL", value_name = "DIR")]
     spool: Option<PathBuf>,
     /// How much may wait there, as in 8GiB; beyond it, no trial is begun
