@@ -209,6 +209,24 @@ fn a_worker_that_comes_back_after_its_lease_ended_is_compared_and_taken_in_again
 }
 
 #[test]
+fn a_worker_that_falls_silent_under_long_leases_is_told_from_one_that_crashes() {
+    let mut cluster = Cluster::start(&["--lease-ttl", "120s"]);
+    let silent = cluster.worker(1, &[]);
+    let victim = cluster.worker(1, &[]);
+    cluster.wait_for_workers(2);
+
+    // Pings that are not answered end the session of the one, and its system that of the other.
+    silent.freeze();
+    victim.kill();
+    let count = |end| cluster.coordinator().log().matches(end).count();
+    wait_for("both sessions have ended", || {
+        count("ByPeer") + count("BySilence") == 2
+    });
+
+    assert_eq!((count("ByPeer"), count("BySilence")), (1, 1));
+}
+
+#[test]
 fn a_coordinator_that_was_held_up_takes_no_lease_away() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "4s"]);

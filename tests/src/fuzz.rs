@@ -10,7 +10,8 @@ use ergodic::analysis::{RowSource, TableParams, TableQuery};
 use ergodic::client::commands::plan::render_plan;
 use ergodic::client::render::TextFormat;
 use ergodic::core::{
-    Admission, CommitOutcome, Core, CoreTime, Effect, MetricPositions, StoredRow, Sweep, Timing,
+    Admission, CommitOutcome, Core, CoreTime, Effect, MetricPositions, SessionEnd, StoredRow,
+    Sweep, Timing,
 };
 use ergodic::interval_set::IntervalSet;
 use ergodic::records::{DataPin, LeaseRow, SweepRow, SweepState, SweepTallies};
@@ -239,7 +240,7 @@ fn say(requests: &[v1::SessionRequest]) {
     }
 
     // What it said may count when it dies.
-    core.on_session_ended(WORKER, CoreTime::from_secs(1));
+    core.on_session_ended(WORKER, SessionEnd::ByPeer, CoreTime::from_secs(1));
     core.on_tick(CoreTime::from_secs(2));
     core.on_tick(CoreTime::from_secs(100));
     core.check_invariants().expect("the books add up");

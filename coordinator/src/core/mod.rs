@@ -34,7 +34,7 @@ pub use clock::{CoreTime, Timing};
 pub use effects::{Effect, GiveUpReversal, GivenUpTrial, Steering, SweepChange};
 pub use state::{Core, Worker};
 pub use sweep::{Sweep, UnreadableSweep};
-pub use verbs::{Admission, JoiningWorker};
+pub use verbs::{Admission, JoiningWorker, SessionEnd};
 
 pub use crate::result_batch::CommitOutcome;
 pub use crate::stored_row::{MetricPositions, StoredRow, main_metric, selection_metric};

@@ -381,7 +381,7 @@ proptest! {
                 0 => world.join(worker),
                 1 | 2 => world.request_work(worker),
                 3 | 4 => world.deliver_batch(worker, n),
-                5 => world.core.on_session_ended(worker, world.now),
+                5 => world.core.on_session_ended(worker, SessionEnd::ByPeer, world.now),
                 9 => world.steer(if n % 2 == 0 { Steering::Pause } else { Steering::Resume }),
                 10 => world.retry(),
                 11 => world.answer_retractions(),
@@ -406,7 +406,7 @@ proptest! {
         }
         world.steer(Steering::Resume);
         // One honest worker finishes what is left, once the others have gone and their leases have run out.
-        names.iter().for_each(|name| world.core.on_session_ended(name, world.now));
+        names.iter().for_each(|name| world.core.on_session_ended(name, SessionEnd::ByPeer, world.now));
         world.now += 2 * TTL;
         world.core.latest_time = world.now;
         let effects = world.core.on_tick(world.now);
@@ -443,7 +443,9 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
     world.join("a");
     world.request_work("a");
     let first: Vec<TrialKey> = world.granted["a"].values().flatten().copied().collect();
-    world.core.on_session_ended("a", world.now);
+    world
+        .core
+        .on_session_ended("a", SessionEnd::ByPeer, world.now);
     world.now += TTL;
 
     world.core.latest_time = world.now;
@@ -528,10 +530,15 @@ impl CoreModel {
 
     /// A worker dies while it runs these trials, and its leases run out.
     fn die(&mut self, worker: &str, running: &[TrialKey]) {
+        self.end_session(worker, SessionEnd::ByPeer, running);
+    }
+
+    /// A worker's session ends while it runs these trials, and its leases run out.
+    fn end_session(&mut self, worker: &str, end: SessionEnd, running: &[TrialKey]) {
         let held: Vec<Fence> = self.granted[worker].keys().copied().collect();
         let running = self.running(worker, |key| running.contains(key));
         self.core.on_heartbeat(worker, running, 0, &held, self.now);
-        self.core.on_session_ended(worker, self.now);
+        self.core.on_session_ended(worker, end, self.now);
         self.now += TTL;
         self.core.latest_time = self.now;
         let effects = self.core.on_tick(self.now);
@@ -621,12 +628,25 @@ fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
     // A machine that sleeps: its session is ended because nothing is heard, and its leases run out.
     world.core.on_heartbeat("a", running, 0, &[], world.now);
     world.now += TTL;
-    world.core.on_session_ended("a", world.now);
+    world
+        .core
+        .on_session_ended("a", SessionEnd::ByPeer, world.now);
     world.core.latest_time = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
 
     assert!(world.fences.is_empty() && blamed(&world, key) == 0);
+
+    // A session that does not end by the worker's side is no crash, however soon it ends after a sign of life.
+    for end in [SessionEnd::BySilence, SessionEnd::ByCoordinator] {
+        world.granted.clear();
+        world.join("a");
+        world.request_work("a");
+        assert_eq!(world.held_by("a")[0], key);
+
+        world.end_session("a", end, &[key]);
+        assert!(world.fences.is_empty() && blamed(&world, key) == 0);
+    }
 
     for (worker, dead) in [("b", 1), ("c", 2)] {
         world.join(worker);
@@ -805,7 +825,9 @@ fn with_unstored_give_up(world: &mut CoreModel) -> GivenUpTrial {
     let held: Vec<Fence> = world.granted["c"].keys().copied().collect();
     let running = world.running("c", |key| *key == trial);
     world.core.on_heartbeat("c", running, 0, &held, world.now);
-    world.core.on_session_ended("c", world.now);
+    world
+        .core
+        .on_session_ended("c", SessionEnd::ByPeer, world.now);
     world.now += TTL;
     world.core.latest_time = world.now;
 
@@ -989,12 +1011,16 @@ fn a_worker_that_comes_back_keeps_its_lease_and_one_that_forgot_it_does_not() {
     let mut world = CoreModel::new(4);
     world.join("a");
     world.request_work("a");
-    world.core.on_session_ended("a", world.now);
+    world
+        .core
+        .on_session_ended("a", SessionEnd::ByPeer, world.now);
     world.join("a");
     assert_eq!((world.granted["a"].len(), world.fences.len()), (1, 1));
 
     world.granted.clear();
-    world.core.on_session_ended("a", world.now);
+    world
+        .core
+        .on_session_ended("a", SessionEnd::ByPeer, world.now);
     world.join("a");
     assert!(world.fences.is_empty(), "the lease went back at once");
 }

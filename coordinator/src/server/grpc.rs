@@ -22,6 +22,7 @@ use crate::server::limits::LimitLayer;
 use crate::server::services::access::SweepApi;
 use crate::server::services::admin::AdminApi;
 use crate::server::services::files::FileApi;
+use crate::server::services::session::KEEPALIVE_INTERVAL;
 use crate::server::services::workers::WorkerApi;
 
 /// How often the core looks at the clock.
@@ -83,7 +84,7 @@ where
         .layer(guard)
         .layer(metrics)
         .layer(limited)
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .initial_connection_window_size(8 << 20)
         .initial_stream_window_size(4 << 20)

@@ -110,7 +110,9 @@ fn a_sweep_waits_for_an_auditor_that_may_come_back_and_no_longer() {
         world.join(worker);
     }
 
-    world.core.on_session_ended("b", world.now);
+    world
+        .core
+        .on_session_ended("b", SessionEnd::ByPeer, world.now);
     world.work("a");
     assert_eq!(world.state(), SweepState::Running);
     world.now += TTL / 2;
@@ -210,7 +212,9 @@ fn a_late_result_of_another_process_is_an_audit_and_one_that_comes_again_is_none
         .map(|(f, k)| (*f, k.clone()))
         .expect("granted");
 
-    world.core.on_session_ended("a", world.now);
+    world
+        .core
+        .on_session_ended("a", SessionEnd::ByPeer, world.now);
     world.now += 3 * TTL;
     world.tick();
     world.join("b");

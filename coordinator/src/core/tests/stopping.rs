@@ -341,9 +341,10 @@ impl Lab {
     fn finish(&mut self) {
         self.now += TTL;
         let there: Vec<WorkerId> = self.core.workers.keys().cloned().collect();
-        there
-            .iter()
-            .for_each(|worker| self.core.on_session_ended(worker, self.now));
+        there.iter().for_each(|worker| {
+            self.core
+                .on_session_ended(worker, SessionEnd::ByPeer, self.now)
+        });
         self.fall_silent();
 
         self.granted.clear();

@@ -8,4 +8,4 @@ mod user;
 mod workers;
 
 pub use results::Admission;
-pub use workers::JoiningWorker;
+pub use workers::{JoiningWorker, SessionEnd};

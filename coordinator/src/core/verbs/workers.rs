@@ -27,6 +27,17 @@ pub struct JoiningWorker {
     pub held: Vec<Fence>,
 }
 
+/// How a worker's session ended without a goodbye.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The worker's side ended the stream or closed the connection, as a system does when a process ends.
+    ByPeer,
+    /// Nothing was heard of the worker for too long.
+    BySilence,
+    /// The coordinator ended it: the worker did not read its messages, broke the protocol, or may not be here any more.
+    ByCoordinator,
+}
+
 impl Core {
     /// A worker opened a session, perhaps not its first.
     pub fn on_worker_joined(&mut self, joining: JoiningWorker, now: CoreTime) -> Vec<Effect> {
@@ -77,14 +88,16 @@ impl Core {
 
     /// A worker's session ended without a goodbye. Its leases live on until they expire: it may come back.
     ///
-    /// A session that ends within half of the time to live of a lease after the worker was last heard of has broken off: when
-    /// a process ends, its system closes the connection at once. A machine or a network that fails is only silent, and its
-    /// session ends later. A worker whose session broke off has crashed, unless it comes back before its leases expire.
-    pub fn on_session_ended(&mut self, worker: &str, now: CoreTime) {
+    /// A session that the worker's side ends within half of the time to live of a lease after the worker was last heard of has
+    /// broken off: when a process ends, its system closes the connection at once. A machine or a network that fails is only
+    /// silent. One that is there again after a while may close the connection then: hence the time. A worker whose session broke
+    /// off has crashed, unless it comes back before its leases expire.
+    pub fn on_session_ended(&mut self, worker: &str, end: SessionEnd, now: CoreTime) {
         if let Some(worker) = self.workers.get_mut(worker) {
+            let silence = now.saturating_sub(worker.last_seen_at);
             worker.connected = false;
             worker.session_broke_off =
-                now.saturating_sub(worker.last_seen_at) <= self.timing.lease_ttl / 2;
+                end == SessionEnd::ByPeer && silence <= self.timing.lease_ttl / 2;
             worker.requested_slots = None;
         }
     }

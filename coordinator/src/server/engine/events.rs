@@ -9,7 +9,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::{Core, Effect, JoiningWorker, Steering, StoredRow, Sweep};
+use crate::core::{Core, Effect, JoiningWorker, SessionEnd, Steering, StoredRow, Sweep};
 use crate::records::{SweepRow, WorkerId};
 use crate::result_batch::{CommitOutcome, ResultBatch};
 use crate::server::checkpoints::IncomingCheckpoint;
@@ -57,12 +57,14 @@ pub enum WorkerEvent {
         /// Receives the session's number.
         reply: oneshot::Sender<u64>,
     },
-    /// A session ended.
+    /// A session ended, without a goodbye.
     SessionEnded {
         /// The worker.
         worker: WorkerId,
         /// The session's number.
         session: u64,
+        /// How it ended.
+        end: SessionEnd,
     },
     /// A message of a session.
     MessageReceived {

@@ -6,7 +6,7 @@ use ergodic_proto::v1;
 use ergodic_proto::v1::session_response::Message;
 use tokio::sync::oneshot;
 
-use crate::core::{Effect, JoiningWorker};
+use crate::core::{Effect, JoiningWorker, SessionEnd};
 use crate::records::LeaseRow;
 use crate::server::convert::fence_to_wire;
 use crate::server::engine::{Engine, SessionSender, WorkerEvent, WorkerMessage};
@@ -20,7 +20,11 @@ impl Engine {
                 outbox,
                 reply,
             } => return self.join_worker(joining, outbox, reply),
-            WorkerEvent::SessionEnded { worker, session } => self.end_session(&worker, session),
+            WorkerEvent::SessionEnded {
+                worker,
+                session,
+                end,
+            } => self.end_session(&worker, session, end),
             WorkerEvent::MessageReceived {
                 worker,
                 message,
@@ -67,15 +71,16 @@ impl Engine {
         self.core.on_worker_joined(joining, self.current_time())
     }
 
-    fn end_session(&mut self, worker: &str, session: u64) {
+    /// A worker that has opened another session since is not away.
+    fn end_session(&mut self, worker: &str, session: u64, end: SessionEnd) {
         if self
             .sessions
             .get(worker)
             .is_some_and(|(number, _)| *number == session)
         {
-            tracing::info!(worker, "session ended");
+            tracing::info!(worker, ?end, "session ended");
             self.sessions.remove(worker);
-            self.core.on_session_ended(worker, self.current_time());
+            self.core.on_session_ended(worker, end, self.current_time());
         }
     }
 
@@ -188,8 +193,14 @@ impl Engine {
             .get(worker)
             .map(|(_, outbox)| outbox.try_send(Ok(response)).is_ok());
         if sent == Some(false) {
+            let end = SessionEnd::ByCoordinator;
+            tracing::info!(
+                worker,
+                ?end,
+                "session ended: the worker does not read its messages"
+            );
             self.sessions.remove(worker);
-            self.core.on_session_ended(worker, self.current_time());
+            self.core.on_session_ended(worker, end, self.current_time());
         }
     }
 }

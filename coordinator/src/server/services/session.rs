@@ -9,14 +9,17 @@ use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use crate::core::JoiningWorker;
+use crate::core::{JoiningWorker, SessionEnd};
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
 use crate::server::convert::fence_from_wire;
 use crate::server::engine::{SessionSender, WorkerEvent, WorkerMessage};
 
+/// How long a connection may be silent before the server pings it.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a peer may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that may wait for a worker to read them.
@@ -49,13 +52,18 @@ pub(crate) async fn open_session(
         .await
         .map_err(|_| Status::unavailable("the coordinator is stopping"))?;
     tokio::spawn(async move {
-        tokio::select! {
-            () = read_messages(&context, &worker, inbound) => {}
-            () = context.wait_until_revoked(principal) => tracing::warn!(worker, "its token was revoked or has expired"),
-        }
-        context
-            .engine
-            .send_event(WorkerEvent::SessionEnded { worker, session });
+        let end = tokio::select! {
+            end = read_messages(&context, &worker, inbound) => end,
+            () = context.wait_until_revoked(principal) => {
+                tracing::warn!(worker, "its token was revoked or has expired");
+                SessionEnd::ByCoordinator
+            }
+        };
+        context.engine.send_event(WorkerEvent::SessionEnded {
+            worker,
+            session,
+            end,
+        });
 
         drop(permit);
     });
@@ -132,24 +140,29 @@ fn bad_field(what: &str) -> Status {
     ))
 }
 
-/// Reads until the stream ends, the worker says goodbye or is silent for a lease's time to live, or we stop.
+/// Reads until the stream ends, the worker says goodbye or is silent for a lease's time to live, or we stop. Returns how it ended.
 async fn read_messages(
     context: &ServerContext,
     worker: &str,
     mut inbound: Streaming<v1::SessionRequest>,
-) {
+) -> SessionEnd {
     let mut stopping = context.stopping.clone();
+    let mut heard_at = Instant::now();
     loop {
-        let message = tokio::select! {
-            message = tokio::time::timeout(context.lease_ttl, inbound.message()) => message,
-            _ = stopping.wait_for(|stop| *stop) => return,
+        let received = tokio::select! {
+            received = tokio::time::timeout(context.lease_ttl, inbound.message()) => received,
+            _ = stopping.wait_for(|stop| *stop) => return SessionEnd::ByCoordinator,
         };
-        let Ok(Ok(Some(v1::SessionRequest {
-            message: Some(message),
-        }))) = message
-        else {
-            return;
+        let message = match received {
+            Ok(Ok(Some(v1::SessionRequest {
+                message: Some(message),
+            }))) => message,
+            Ok(Ok(Some(_))) => return SessionEnd::ByCoordinator,
+            Ok(Ok(None)) => return classify_closed_stream(heard_at.elapsed()),
+            Ok(Err(status)) => return classify_failed_stream(&status),
+            Err(_) => return SessionEnd::BySilence,
         };
+        heard_at = Instant::now();
 
         // A worker that sends more than is handled is held up here, and then by its own flow control.
         let Some(permit) = context
@@ -158,11 +171,11 @@ async fn read_messages(
             .acquire_bytes(message.encoded_len() + MESSAGE_OVERHEAD)
             .await
         else {
-            return;
+            return SessionEnd::ByCoordinator;
         };
 
         let Some(message) = parse_message(message) else {
-            return;
+            return SessionEnd::ByCoordinator;
         };
         let leaves = matches!(message, WorkerMessage::Goodbye);
         context.engine.send_event(WorkerEvent::MessageReceived {
@@ -172,8 +185,28 @@ async fn read_messages(
         });
 
         if leaves {
-            return;
+            return SessionEnd::ByPeer;
         }
+    }
+}
+
+/// How a stream ended that came to its end after a silence. The transport shows a connection that it closed because a ping was
+/// not answered as one whose stream came to its end: so the end of a long silence is not taken for the worker's.
+fn classify_closed_stream(silence: Duration) -> SessionEnd {
+    if silence < KEEPALIVE_INTERVAL {
+        SessionEnd::ByPeer
+    } else {
+        SessionEnd::BySilence
+    }
+}
+
+/// How a stream ended that failed: a status that stands for an error of the transport has that error as its source, and one about
+/// the content of a message has none.
+fn classify_failed_stream(status: &Status) -> SessionEnd {
+    if std::error::Error::source(status).is_some() {
+        SessionEnd::ByPeer
+    } else {
+        SessionEnd::ByCoordinator
     }
 }
 
@@ -218,5 +251,27 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
             Some(WorkerMessage::Retracted { fence, keys })
         }
         Request::Goodbye(_) => Some(WorkerMessage::Goodbye),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::server::services::session::*;
+
+    #[test]
+    fn only_a_failed_connection_and_an_early_end_are_the_end_by_the_worker() {
+        let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let failed = Status::from_error(Box::new(broken));
+        assert_eq!(classify_failed_stream(&failed), SessionEnd::ByPeer);
+
+        let invalid = Status::internal("this is no message");
+        assert_eq!(classify_failed_stream(&invalid), SessionEnd::ByCoordinator);
+
+        let early = KEEPALIVE_INTERVAL - Duration::from_millis(1);
+        assert_eq!(classify_closed_stream(early), SessionEnd::ByPeer);
+        assert_eq!(
+            classify_closed_stream(KEEPALIVE_INTERVAL),
+            SessionEnd::BySilence
+        );
     }
 }
