@@ -74,7 +74,7 @@ impl SweepRow {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SweepTallies {
     /// Leases that ended with trials left, which were given out again.
-    pub releases: u64,
+    pub lost_leases: u64,
     /// Results that came again and were compared with their row.
     pub duplicates: u64,
     /// Results that differed from their row, of these and of audits.

@@ -427,7 +427,7 @@ fn sweep_from_wire(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
         launched_at: sweep.launched_at,
         launched_by: sweep.launched_by,
         tallies: SweepTallies {
-            releases: sweep.releases,
+            lost_leases: sweep.releases,
             duplicates: sweep.duplicates,
             mismatches: sweep.mismatches,
             fenced: sweep.fenced,

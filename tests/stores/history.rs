@@ -10,10 +10,10 @@ use ergodic::records::{
 use ergodic::result_batch::ResultBatch;
 use ergodic::store::{
     Attempt, Audit, CheckWritable, ClearRows, EndLeases, ExtendSweep, FindUnreferenced,
-    GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep,
-    QuarantineRows, RedoTrials, RemoveSweep, RestoreAudits, RestoreRows, RetryFailed, ReuseSource,
-    ReusedCell, ReusingSweep, RevertGiveUp, SetCellsDigest, SetShare, SetSweepState, ShrinkLease,
-    StoreError, StoreResults, StoreTransaction, StoreWrite, StoredTrial, SuccessorSweep, Twin,
+    GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep, RedoTrials,
+    RemoveSweep, RestoreAudits, RestoreRows, RetryFailed, ReuseSource, ReusedCell, ReusingSweep,
+    RevertGiveUp, SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreError,
+    StoreResults, StoreTransaction, StoreWrite, StoredTrial, SuccessorSweep, Twin,
 };
 use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
@@ -61,7 +61,7 @@ any_write!(
     InsertReusing,
     InsertSuccessor,
     InsertSweep,
-    QuarantineRows,
+    SetRowsAside,
     RedoTrials,
     RemoveSweep,
     RestoreAudits,
@@ -150,7 +150,7 @@ fn write() -> impl Strategy<Value = AnyWrite> {
         2 => (sweeps(), 0..8_u32, any::<bool>()).prop_map(|(sweep, n, audit)| RevertGiveUp { sweep, key: key(n), is_audit: audit }).prop_map_into(),
         2 => sweeps().prop_map(RetryFailed).prop_map_into(),
         1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3))
-            .prop_map(|(sweep, trials)| QuarantineRows { sweep, keys: trials.into_iter().map(key).collect() }).prop_map_into(),
+            .prop_map(|(sweep, trials)| SetRowsAside { sweep, keys: trials.into_iter().map(key).collect() }).prop_map_into(),
         1 => sweeps().prop_map(RemoveSweep).prop_map_into(),
         2 => sweeps().prop_map(ClearRows).prop_map_into(),
         1 => (sweeps(), results(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, results, trials)| {

@@ -6,8 +6,7 @@ mod model;
 
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::{
-    InsertLease, InsertSweep, QuarantineRows, RetryFailed, Store, StoreError, StoreWriter,
-    TrialRange,
+    InsertLease, InsertSweep, RetryFailed, SetRowsAside, Store, StoreError, StoreWriter, TrialRange,
 };
 use ergodic_common::TrialKey;
 use ergodic_tests::{Postgres, skip};
@@ -154,7 +153,7 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     );
 
     let aside = writer
-        .commit(QuarantineRows {
+        .commit(SetRowsAside {
             sweep: 1,
             keys: keys.clone(),
         })

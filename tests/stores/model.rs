@@ -11,9 +11,9 @@ use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
     Attempt, Audit, CheckWritable, ClearRows, ClearedRows, CurveView, Damage, EndLeases,
     EndedTrial, ExtendSweep, FindUnreferenced, GiveUpAudit, GiveUpTrial, InsertLease,
-    InsertReusing, InsertSuccessor, InsertSweep, QuarantineRows, RedoTrials, RemoveSweep,
-    ReopenedTrials, RestoreAudits, RestoreRows, RetryFailed, RevertGiveUp, RowCursor, SampledTrial,
-    SetCellsDigest, SetShare, SetSweepState, ShrinkLease, Store, StoreError, StoreReader,
+    InsertReusing, InsertSuccessor, InsertSweep, RedoTrials, RemoveSweep, ReopenedTrials,
+    RestoreAudits, RestoreRows, RetryFailed, RevertGiveUp, RowCursor, SampledTrial, SetCellsDigest,
+    SetRowsAside, SetShare, SetSweepState, ShrinkLease, Store, StoreError, StoreReader,
     StoreResults, StoreWriter, StoredTrial, SuccessorSweep, TrialRange,
 };
 use ergodic_common::trial::{Curve, Predictions};
@@ -324,7 +324,7 @@ impl Model {
             }
             // Here nothing is ever damaged.
             // All rows are sound. What is left of a trial without one goes.
-            AnyWrite::QuarantineRows(QuarantineRows { sweep, keys }) => {
+            AnyWrite::SetRowsAside(SetRowsAside { sweep, keys }) => {
                 let rowless = keys
                     .iter()
                     .map(|key| (*sweep, *key))
@@ -414,10 +414,10 @@ impl Model {
                 audits.push((key, audit.process.clone()));
             }
         } else {
-            let verdict = |row: &&StoredTrial| {
+            let given_up = |row: &&StoredTrial| {
                 matches!(row.result.outcome, Outcome::Failed { .. }) && row.worker.is_empty()
             };
-            if self.trials.get(&place).filter(verdict).is_some() {
+            if self.trials.get(&place).filter(given_up).is_some() {
                 self.trials.remove(&place);
                 trials.push(key);
             }
@@ -495,7 +495,7 @@ impl Model {
         if ended.lost {
             self.sweeps
                 .entry(row.sweep)
-                .and_modify(|sweep| sweep.tallies.releases += 1);
+                .and_modify(|sweep| sweep.tallies.lost_leases += 1);
         }
 
         self.leases.remove(&lease);

@@ -451,7 +451,10 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
     world.core.latest_time = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
-    assert_eq!(world.core.sweep(1).expect("launched").tallies.releases, 1);
+    assert_eq!(
+        world.core.sweep(1).expect("launched").tallies.lost_leases,
+        1
+    );
     world.join("b");
     world.request_work("b");
 

@@ -232,7 +232,7 @@ fn sweep_to_wire(row: &SweepRow) -> v1::BackupSweep {
         state: state_to_wire(row.state).into(),
         launched_at: row.launched_at,
         launched_by: row.launched_by.clone(),
-        releases: row.tallies.releases,
+        releases: row.tallies.lost_leases,
         duplicates: row.tallies.duplicates,
         mismatches: row.tallies.mismatches,
         fenced: row.tallies.fenced,

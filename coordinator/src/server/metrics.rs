@@ -158,7 +158,7 @@ impl CoreSnapshot {
     }
 
     fn add_tallies(&mut self, sweep: &Sweep) {
-        self.tallies.releases += sweep.tallies.releases;
+        self.tallies.lost_leases += sweep.tallies.lost_leases;
         self.tallies.duplicates += sweep.tallies.duplicates;
         self.tallies.mismatches += sweep.tallies.mismatches;
         self.tallies.fenced += sweep.tallies.fenced;
@@ -209,7 +209,7 @@ impl CoreSnapshot {
         registry.register(
             "leases_lost",
             "Leases that ended with trials left, of all sweeps",
-            counter_of(self.tallies.releases),
+            counter_of(self.tallies.lost_leases),
         );
         registry.register(
             "duplicate_results",

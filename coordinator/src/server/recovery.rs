@@ -11,7 +11,7 @@ use super::store_error;
 use crate::core::{Core, MetricPositions, StoredRow, Sweep, Timing, UnreadableSweep};
 use crate::records::{SweepRow, SweepState};
 use crate::store::{
-    Damage, QuarantineRows, SetCellsDigest, SnapshotReaders, Store, StoreError, StoreReader,
+    Damage, SetCellsDigest, SetRowsAside, SnapshotReaders, Store, StoreError, StoreReader,
     StoreWriter, TrialRange,
 };
 
@@ -139,7 +139,7 @@ fn recover_sweep(
         );
         return Ok(unreadable_sweep(row, why));
     } else if let Some(writer) = writer {
-        quarantine_rows(writer, &mut row, &damages)?;
+        set_rows_aside(writer, &mut row, &damages)?;
         record_cells_digest(writer, &mut row, cells)?;
         tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
     }
@@ -247,7 +247,7 @@ fn read_intact_range(
 }
 
 /// Trials are pure functions: those whose rows are damaged are run again.
-fn quarantine_rows(
+fn set_rows_aside(
     writer: &mut dyn StoreWriter,
     row: &mut SweepRow,
     damages: &[Damage],
@@ -260,7 +260,7 @@ fn quarantine_rows(
         tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
     }
 
-    writer.commit(QuarantineRows {
+    writer.commit(SetRowsAside {
         sweep: row.number,
         keys: damages.iter().map(|damage| damage.key).collect(),
     })?;

@@ -192,7 +192,7 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
         row.data.provenance.as_str().into(),
         encode_state(row.state).into(),
         SqlParam::Real(row.launched_at),
-        row.tallies.releases.into(),
+        row.tallies.lost_leases.into(),
         row.tallies.duplicates.into(),
         row.tallies.mismatches.into(),
         row.tallies.fenced.into(),

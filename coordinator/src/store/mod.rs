@@ -25,8 +25,8 @@ pub use snapshot_readers::SnapshotReaders;
 pub use sql::{
     CheckWritable, ClearRows, EndLeases, EnsureIdentity, ExtendSweep, FindUnreferenced,
     GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSuccessor, InsertSweep, LookUpRows,
-    QuarantineRows, RedoTrials, RemoveSweep, RestoreAudits, RestoreRows, RetryFailed, RevertGiveUp,
-    SetCellsDigest, SetShare, SetSweepState, ShrinkLease, StoreResults, StoreTransaction,
+    RedoTrials, RemoveSweep, RestoreAudits, RestoreRows, RetryFailed, RevertGiveUp, SetCellsDigest,
+    SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreResults, StoreTransaction,
 };
 pub(crate) use sqlite::files::create_directory;
 pub use traits::{ReferencedBlobs, Store, StoreWriter};

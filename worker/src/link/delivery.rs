@@ -15,8 +15,8 @@ use crate::shared_queue::SharedQueue;
 use crate::spool::Spool;
 use crate::train::FinishedTrial;
 
-/// Batches under way at a time: one is stored while the next one travels.
-const MAX_IN_FLIGHT: usize = 2;
+/// Number of batches that are sent at a time: one is stored while the next one travels.
+const MAX_CONCURRENT_BATCHES: usize = 2;
 /// Results wait at most this long for company.
 const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
 /// A refusal is believed when it was heard this often before, without anything else in between: damage on the way may look
@@ -27,7 +27,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Delivers for as long as the worker lives.
 pub fn start_delivery(queue: &Arc<SharedQueue>, links: &LinkPool, worker: &str) {
-    for _ in 0..MAX_IN_FLIGHT {
+    for _ in 0..MAX_CONCURRENT_BATCHES {
         tokio::spawn(sender_loop(queue.clone(), links.clone(), worker.to_owned()));
     }
 

@@ -124,7 +124,7 @@ impl Core {
             let left = lease.row.trials.clone();
             sweep.take_back_trials(&lease.row, left);
 
-            sweep.tallies.releases += u64::from(lost);
+            sweep.tallies.lost_leases += u64::from(lost);
         }
 
         if ended.is_empty() {

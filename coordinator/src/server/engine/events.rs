@@ -53,7 +53,7 @@ pub enum WorkerEvent {
         /// Who it is, and what it holds.
         joining: JoiningWorker,
         /// Takes what is sent to it.
-        outbox: SessionSender,
+        sender: SessionSender,
         /// Receives the session's number.
         reply: oneshot::Sender<u64>,
     },

@@ -103,7 +103,7 @@ impl Engine {
         }
     }
 
-    /// Stores a failed row for a trial that killed too many workers, or a failed audit for one that has a row.
+    /// Stores a failed row for a trial in which three workers crashed, or a failed audit for one that has a row.
     pub(crate) fn give_up_trial(&self, given_up: GivenUpTrial) {
         tracing::error!(trial = %given_up.key, cause = given_up.cause, audit = given_up.is_audit, "given up");
         let sweep = given_up.sweep;
@@ -165,7 +165,7 @@ impl Engine {
             key,
             is_audit,
         } = reversal;
-        tracing::info!(trial = %key, "a worker that was thought dead of it has come back: it is run again");
+        tracing::info!(trial = %key, "a worker whose crash counted against it has come back: it is run again");
 
         let write = RevertGiveUp {
             sweep,

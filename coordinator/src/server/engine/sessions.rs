@@ -17,9 +17,9 @@ impl Engine {
         match event {
             WorkerEvent::Joined {
                 joining,
-                outbox,
+                sender,
                 reply,
-            } => return self.join_worker(joining, outbox, reply),
+            } => return self.join_worker(joining, sender, reply),
             WorkerEvent::SessionEnded {
                 worker,
                 session,
@@ -53,7 +53,7 @@ impl Engine {
     fn join_worker(
         &mut self,
         joining: JoiningWorker,
-        outbox: SessionSender,
+        sender: SessionSender,
         reply: oneshot::Sender<u64>,
     ) -> Vec<Effect> {
         self.next_session += 1;
@@ -65,7 +65,7 @@ impl Engine {
         );
 
         self.sessions
-            .insert(joining.worker.clone(), (self.next_session, outbox));
+            .insert(joining.worker.clone(), (self.next_session, sender));
         // Welcome goes out before anything that the join brings about.
         let _ = reply.send(self.next_session);
         self.core.on_worker_joined(joining, self.current_time())
@@ -191,7 +191,7 @@ impl Engine {
         let sent = self
             .sessions
             .get(worker)
-            .map(|(_, outbox)| outbox.try_send(Ok(response)).is_ok());
+            .map(|(_, sender)| sender.try_send(Ok(response)).is_ok());
         if sent == Some(false) {
             let end = SessionEnd::ByCoordinator;
             tracing::info!(

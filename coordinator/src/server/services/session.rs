@@ -23,7 +23,7 @@ pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a peer may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that may wait for a worker to read them.
-const OUTBOX_CAPACITY: usize = 64;
+const MAX_UNREAD_MESSAGES: usize = 64;
 /// Bytes that a message takes besides its own while it waits to be handled.
 const MESSAGE_OVERHEAD: usize = 512;
 /// Longest name of a worker, in bytes.
@@ -39,12 +39,12 @@ pub(crate) async fn open_session(
     let joining = parse_hello(read_hello(&mut inbound).await?)?;
     let worker = joining.worker.clone();
 
-    let (outbox, messages) = mpsc::channel(OUTBOX_CAPACITY);
-    send_welcome(&context, &outbox).await;
+    let (sender, messages) = mpsc::channel(MAX_UNREAD_MESSAGES);
+    send_welcome(&context, &sender).await;
     let (reply, number) = oneshot::channel();
     context.engine.send_event(WorkerEvent::Joined {
         joining,
-        outbox,
+        sender,
         reply,
     });
 
@@ -83,7 +83,7 @@ async fn read_hello(inbound: &mut Streaming<v1::SessionRequest>) -> Result<v1::H
     }
 }
 
-async fn send_welcome(context: &ServerContext, outbox: &SessionSender) {
+async fn send_welcome(context: &ServerContext, sender: &SessionSender) {
     let ttl = context.lease_ttl.as_millis() as u64;
     let welcome = v1::Welcome {
         lease_ttl_ms: ttl,
@@ -95,7 +95,7 @@ async fn send_welcome(context: &ServerContext, outbox: &SessionSender) {
     };
 
     // The channel was made a moment ago and is empty.
-    let _ = outbox.send(Ok(message)).await;
+    let _ = sender.send(Ok(message)).await;
 }
 
 /// The worker that joins, if it may.

@@ -67,7 +67,7 @@ fn read_unchecked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
         launched_at: row.get_real(9)?,
         launched_by: row.get_text(18)?.to_owned(),
         tallies: SweepTallies {
-            releases: row.get_int(11)? as u64,
+            lost_leases: row.get_int(11)? as u64,
             duplicates: row.get_int(12)? as u64,
             mismatches: row.get_int(13)? as u64,
             fenced: row.get_int(14)? as u64,

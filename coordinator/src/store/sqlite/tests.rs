@@ -11,9 +11,9 @@ use crate::result_batch::{CommitOutcome, ResultBatch};
 use crate::store::sqlite::*;
 use crate::store::{
     Audit, CheckWritable, ClearRows, ClearedRows, EndLeases, FindUnreferenced, FoundRows,
-    GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSweep, LookUpRows, QuarantineRows,
-    RedoTrials, RemoveSweep, ReopenedTrials, RetryFailed, ReuseSource, ReusedCell, ReusingSweep,
-    RowCursor, SampledTrial, SetShare, SetSweepState, ShrinkLease, StoreResults, StoreWrite,
+    GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSweep, LookUpRows, RedoTrials,
+    RemoveSweep, ReopenedTrials, RetryFailed, ReuseSource, ReusedCell, ReusingSweep, RowCursor,
+    SampledTrial, SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreResults, StoreWrite,
     StoredTrial, TrialRange,
 };
 use crate::stored_row::MetricPositions;
@@ -262,7 +262,7 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
 
     assert_eq!((curves[0].2, curves[2].2), (0.5, 0.1));
     let tallies = SweepTallies {
-        releases: 1,
+        lost_leases: 1,
         duplicates: 3,
         mismatches: 1,
         fenced: 1,
@@ -462,7 +462,7 @@ fn failed_key() -> TrialKey {
 }
 
 #[test]
-fn a_verdict_is_a_row_of_its_own_and_contradicts_no_result() {
+fn a_give_up_is_a_row_of_its_own_and_contradicts_no_result() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
     let mut writer = store.open_writer(1).expect("a writer");
@@ -630,7 +630,7 @@ fn only_leases_that_were_there_and_lost_are_counted() {
     assert_eq!(
         reader.read_sweeps().expect("read")[0].tallies,
         SweepTallies {
-            releases: 1,
+            lost_leases: 1,
             ..SweepTallies::default()
         }
     );
@@ -1035,7 +1035,7 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     assert_eq!(
         commit(
             writer.as_mut(),
-            QuarantineRows {
+            SetRowsAside {
                 sweep: 1,
                 keys: keys.to_vec()
             }
@@ -1062,7 +1062,7 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         (vec![], vec![(keys[0], "curve"), (keys[1], "predictions")])
     );
 
-    let aside = QuarantineRows {
+    let aside = SetRowsAside {
         sweep: 1,
         keys: keys[..1].to_vec(),
     };
@@ -1309,7 +1309,7 @@ fn a_damaged_row_is_neither_equal_nor_different() {
     assert_eq!(
         commit(
             writer.as_mut(),
-            QuarantineRows {
+            SetRowsAside {
                 sweep: 1,
                 keys: vec![key]
             }

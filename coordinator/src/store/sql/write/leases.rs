@@ -90,7 +90,7 @@ impl StoreWrite for EndLeases {
                     &place,
                 )?
             {
-                change_sweep(sql, sweep, |row| row.tallies.releases += 1)?;
+                change_sweep(sql, sweep, |row| row.tallies.lost_leases += 1)?;
             }
 
             sql.execute_statement("DELETE FROM leases WHERE lease = $1 AND epoch = $2", &place)?;

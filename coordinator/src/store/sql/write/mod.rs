@@ -15,5 +15,5 @@ pub use give_up::{GiveUpAudit, GiveUpTrial, RevertGiveUp};
 pub use leases::{EndLeases, InsertLease, ShrinkLease};
 pub use probes::{CheckWritable, EnsureIdentity};
 pub use removal::{ClearRows, FindUnreferenced, RemoveSweep};
-pub use results::{LookUpRows, QuarantineRows, RedoTrials, RestoreRows, RetryFailed};
+pub use results::{LookUpRows, RedoTrials, RestoreRows, RetryFailed, SetRowsAside};
 pub use sweeps::{InsertSweep, SetCellsDigest, SetShare, SetSweepState};

@@ -241,23 +241,23 @@ fn append_attempts(
 /// What is damaged of these trials' rows becomes an attempt, so that they can be run again; a completed sweep is running again. The
 /// output is the trials that were damaged.
 #[derive(Debug, Clone, PartialEq)]
-pub struct QuarantineRows {
+pub struct SetRowsAside {
     /// Number of the sweep.
     pub sweep: i64,
     /// The trials.
     pub keys: Vec<TrialKey>,
 }
 
-impl StoreWrite for QuarantineRows {
+impl StoreWrite for SetRowsAside {
     type Output = Vec<TrialKey>;
 
     fn apply(&self, sql: &StoreTransaction<'_>) -> Result<Vec<TrialKey>, StoreError> {
-        quarantine_rows(sql, self.sweep, &self.keys)
+        set_rows_aside(sql, self.sweep, &self.keys)
     }
 }
 
 /// Moves what is damaged of these trials to the attempts; which trials were damaged.
-fn quarantine_rows(
+fn set_rows_aside(
     sql: &impl SqlConnection,
     sweep: i64,
     keys: &[TrialKey],

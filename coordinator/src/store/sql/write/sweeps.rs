@@ -141,7 +141,7 @@ pub(in crate::store::sql) fn update_sweep_row(
         encode_state(row.state).into(),
         i64::from(row.share.priority).into(),
         SqlParam::Real(row.share.weight),
-        row.tallies.releases.into(),
+        row.tallies.lost_leases.into(),
         row.tallies.duplicates.into(),
         row.tallies.mismatches.into(),
         row.tallies.fenced.into(),
