@@ -87,7 +87,7 @@ pub enum RunningFinding {
         /// Trials in the lease.
         trials: u64,
     },
-    /// Trials are to be run alone, because workers died with them in flight.
+    /// Trials are to be run alone, because workers crashed that may have been running them.
     Quarantine {
         /// Number of these trials that nobody holds.
         trials: u64,

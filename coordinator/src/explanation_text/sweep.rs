@@ -62,8 +62,8 @@ fn render_worker_finding(finding: &Finding) -> Option<String> {
             away.worker, away.trials
         ),
         Finding::Quarantine(v1::ExplainQuarantine { trials, limit }) => format!(
-            "{trials} trials were in flight when workers died, more than once: each is run again at the end, alone; after \
-             {limit} dead workers it is given up."
+            "{trials} trials may have been running when workers crashed, more than once: each is run again at the end, \
+             alone; after {limit} crashes it is given up."
         ),
         Finding::WorkerUnable(unable) => {
             format!("{} cannot work on it: {}", unable.worker, unable.why)

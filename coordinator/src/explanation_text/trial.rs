@@ -41,7 +41,7 @@ pub(super) fn render_trial_finding(finding: &Finding, key: TrialKey) -> Option<S
             )
         }
         Finding::Crashes(crashes) => format!(
-            "The trial {key} was in flight when {} died.",
+            "The trial {key} may have been running when {} crashed.",
             crashes.workers.join(", ")
         ),
         Finding::RunsAlone(_) => "It is run again at the end, alone.".to_owned(),
