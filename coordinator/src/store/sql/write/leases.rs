@@ -100,6 +100,8 @@ impl StoreWrite for EndLeases {
     }
 }
 
+/// Whether the store still has the lease under which a batch was sent: one of this number, granted in this epoch, of the batch's
+/// sweep. A lease's row is deleted when the lease ends.
 pub(in crate::store::sql) fn is_fence_valid(
     sql: &impl SqlConnection,
     batch: &ResultBatch,
