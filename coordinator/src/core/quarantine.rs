@@ -1,7 +1,7 @@
-//! Trials that may have been running when their worker crashed. One of them may have been the cause, or the machine was taken away. So
-//! they are run again like all others after a first crash. Those with which a second worker crashes run one at a time, on a
-//! worker that runs nothing else: if that crashes too, it is known which trial it was, and the trial is given up. A worker that
-//! comes back has not crashed, and its crash counts against no trial.
+//! Trials that may have been running when their worker crashed. One of them may have been the cause, or the machine was taken
+//! away. So they are run again like all others after a first crash. Those with which a second worker crashes run one at a time,
+//! on a worker that runs nothing else: if that crashes too, it is known which trial it was, and the trial is given up. A worker
+//! that comes back has not crashed, and its crash counts against no trial.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,8 +26,8 @@ pub struct Quarantine {
 }
 
 impl Quarantine {
-    /// Counts a crash of a worker, given by id and name, against a trial that may have been running. Returns the names of all workers that
-    /// crashed with it if the trial is thereby given up.
+    /// Counts a crash of a worker, given by id and name, against a trial that may have been running. Returns the names of all
+    /// workers that crashed with it if the trial is thereby given up.
     pub fn record_crash(
         &mut self,
         (id, name): (&str, &str),

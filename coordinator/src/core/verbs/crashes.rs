@@ -93,9 +93,9 @@ impl Core {
         self.unstored_give_ups.push(given_up);
     }
 
-    /// Counts crashes of the workers whose leases expired, against the trials that these may have been running. A worker has crashed if its
-    /// session broke off ([`on_session_ended`](Self::on_session_ended)) and it has not come back. `expired` is in the order of the
-    /// grants. Returns the trials to be given up.
+    /// Counts crashes of the workers whose leases expired, against the trials that these may have been running. A worker has
+    /// crashed if its session broke off ([`on_session_ended`](Self::on_session_ended)) and it has not come back. `expired` is
+    /// in the order of the grants. Returns the trials to be given up.
     pub(crate) fn record_crashes(&mut self, expired: &[Fence]) -> Vec<Effect> {
         let mut effects = Vec::new();
         for (id, fences) in self.group_by_worker(expired) {
@@ -193,7 +193,8 @@ impl Core {
     }
 }
 
-/// Counts a crash of a worker, by its id and name, against a trial that may have been running. Returns the trial if it is thereby given up.
+/// Counts a crash of a worker, by its id and name, against a trial that may have been running. Returns the trial if it is
+/// thereby given up.
 fn record_crash(
     sweep: &mut Sweep,
     worker: (&str, &str),
