@@ -1,26 +1,26 @@
-//! The kinds of failure that survive the wire and end as exit codes.
+//! Kinds of failure, which travel over the wire and become exit codes.
 
-/// The kinds of failure a user can meet. Each has one exit code, and travels as a number in gRPC status details.
+/// The kind of a failure. Each has one exit code, and travels as a number in gRPC status details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
     /// The sweep ended, but some of its trials failed.
     TrialsFailed,
     /// A file, field or argument is wrong; nothing was stored.
     BadInput,
-    /// The coordinator does not answer.
+    /// The coordinator does not respond.
     Unreachable,
     /// The coordinator, or the operating system, refused.
     Refused,
-    /// No such sweep, trial, axis or metric.
+    /// There is no such sweep, trial, axis or metric.
     NotFound,
-    /// The two programs are of versions that cannot work together.
+    /// The versions of the two programs cannot work together.
     Version,
     /// A bug, or a disk that cannot be written.
     Internal,
 }
 
 impl ErrorCode {
-    /// Every code, in the order of the exit codes.
+    /// All codes, in the order of their exit codes.
     pub const ALL: [Self; 7] = [
         Self::TrialsFailed,
         Self::BadInput,

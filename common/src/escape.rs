@@ -1,14 +1,16 @@
-//! Words of others, to be shown: nothing in them moves a cursor, ends a line or turns the direction of reading.
+//! Escapes text of other people before it is shown, so that it cannot move the cursor, end a line
+//! or reverse the reading direction.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Text of other people on one line: characters that mislead ([`is_misleading`]) are escaped as in JSON: `\n`, `\u001b`.
+/// Text of other people on one line. Misleading characters ([`is_misleading`]) are escaped as in
+/// JSON: `\n`, `\u001b`.
 pub fn escape_line(text: &str) -> Cow<'_, str> {
     escape_chars(text, is_misleading)
 }
 
-/// Text of other people with its lines, each escaped as by [`escape_line`].
+/// Text of other people on several lines, each escaped as by [`escape_line`].
 pub fn escape_lines(text: &str) -> Cow<'_, str> {
     escape_chars(text, |c| c != '\n' && is_misleading(c))
 }
@@ -34,7 +36,8 @@ fn escape_chars(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Control characters, C1 among them; what separates lines or paragraphs, turns the direction of reading, has no width or is none.
+/// Whether a character misleads: control characters (C1 too), separators of lines and paragraphs,
+/// and characters that reverse the reading direction, have no width or are no characters.
 pub fn is_misleading(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -1,4 +1,4 @@
-//! The vocabulary of Ergodic, and everything that can be decided without doing anything.
+//! The vocabulary of Ergodic, and all decisions that need no IO.
 //!
 //! A [`Spec`] is read from a sweep file; its [`Grid`] numbers the cells without ever storing
 //! them; a cell resolves to a [`TrialConfig`]; a trial is a (cell, repeat) pair whose random

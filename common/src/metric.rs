@@ -2,45 +2,51 @@
 
 use std::borrow::Cow;
 
-/// Most metrics of a trial.
+/// Maximum number of metrics of a sweep.
 pub const MAX_METRICS: usize = 64;
 
 /// A metric sampled along a trial. All are `f64`; one that is not defined for a trial is NaN inside and null outside.
 ///
-/// "The weights" are the trained weights that a norm follows, or all trained parameters where there is no norm, biases too: those of
-/// `train.wd_on = "weights"` are others, without biases and with weights that no norm follows.
+/// "The weights" are the trained weights that a norm follows or, without norms, all trained
+/// parameters, including biases. `train.wd_on = "weights"` means others: without biases, and with
+/// weights that no norm follows.
 ///
 /// A *plain* loss is the cross-entropy in nats with the whole target on the image's class, whatever label smoothing is trained
 /// with, so that it is the same quantity in all cells that are trained with cross-entropy; under `loss = "mse"` it is the mean
 /// squared error.
 ///
-/// *Evaluation mode* means that batch norms use the statistics that `measure.statistics` names: "running" ones, which follow
-/// those of the training batches with a momentum of 0.1 per step, or "re-estimated" ones, which are means over the batches of an
-/// epoch of training images, not augmented, under the very weights that are evaluated. Running statistics are
-/// of weights that are some ten steps old. Where the weights' norm moves fast (a large η and λ, the beginning of a trial, a scale
-/// that is not yet in equilibrium) they belong to another network, and test losses differ from those of the network
-/// by far more than the rounding of training; where that is what is studied, choose "re-estimated".
+/// *Evaluation mode* means that batch norms use the statistics that `measure.statistics` names.
+/// "running" ones follow the statistics of the training batches with a momentum of 0.1 per step.
+/// "re-estimated" ones are means over the batches of an epoch of training images, not augmented,
+/// under the very weights that are evaluated. Running statistics belong to weights that are some
+/// ten steps old. While the norm of the weights moves fast (a large η and λ, the beginning of a
+/// trial, a scale that is not yet in equilibrium), they belong to another network, and test losses
+/// differ from those of the evaluated network by far more than rounding. To study such phases,
+/// choose "re-estimated".
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Metric {
     /// Mean plain loss of the training images in training mode, as they were shown (augmented, some with a wrong label),
     /// over the steps since the last sample.
     TrainLoss,
-    /// Share of training images classified rightly, in training mode, since the last sample, in [0, 1].
+    /// Share of training images classified correctly, in training mode, since the last sample, in
+    /// [0, 1].
     TrainAcc,
-    /// What was minimised: `train_loss` with the targets that label smoothing makes; the same where there is none.
+    /// The minimised loss: `train_loss` with smoothed targets, or the same as `train_loss` without
+    /// label smoothing.
     TrainSmoothedLoss,
     /// Mean plain loss of the test set in evaluation mode.
     TestLoss,
-    /// Share of the test set classified rightly in evaluation mode, in [0, 1].
+    /// Share of the test set classified correctly in evaluation mode, in [0, 1].
     TestAcc,
-    /// `test_loss` with the targets that label smoothing makes; the same where there is none.
+    /// `test_loss` with smoothed targets, or the same as `test_loss` without label smoothing.
     TestSmoothedLoss,
-    /// Mean plain loss of the validation images (`data.validation`) in evaluation mode, as they are and with their own labels.
+    /// Mean plain loss of the validation images (`data.validation`) in evaluation mode, not
+    /// augmented and with their own labels.
     ValLoss,
-    /// Share of the validation images classified rightly in evaluation mode, in [0, 1].
+    /// Share of the validation images classified correctly in evaluation mode, in [0, 1].
     ValAcc,
-    /// `test_loss` of the averaged weights of `train.average`, with the statistics of batch norms estimated
-    /// anew over the training images; undefined before the average begins.
+    /// `test_loss` of the averaged weights of `train.average`, with batch-norm statistics estimated
+    /// anew over the training images. Undefined before the average begins.
     AverageTestLoss,
     /// `test_acc` of the averaged weights, likewise.
     AverageTestAcc,
@@ -59,8 +65,8 @@ pub enum Metric {
     EffectiveLr,
     /// ‖∇L‖ of the last batch over all trained parameters, without weight decay.
     GradNorm,
-    /// ⟨∇L, w⟩/(‖∇L‖‖w‖) of the last batch at the weights before its step, over the weights, in [−1, 1]. 0 for weights
-    /// on whose scale the loss does not depend.
+    /// ⟨∇L, w⟩/(‖∇L‖‖w‖) of the last batch at the weights before its step, over the weights, in
+    /// [−1, 1]. 0 for weights whose scale does not change the loss.
     GradWeightCos,
     /// ‖w' − w‖ of the last step, over the weights.
     UpdateNorm,
@@ -68,41 +74,44 @@ pub enum Metric {
     AngularUpdate,
     /// Largest |‖w'‖² − ‖w‖²| of a single step since the last sample, over the weights.
     NormSqJump,
-    /// ‖w − w₀‖ over the weights, w₀ being the initial ones.
+    /// ‖w − w₀‖ over the weights, where w₀ are the initial ones.
     InitDistance,
-    /// ‖w − w'‖ over the weights, w' being those of the sample before (the initial ones for the first sample).
+    /// ‖w − w'‖ over the weights, where w' are those of the sample before, or the initial ones for
+    /// the first sample.
     SampleDistance,
     /// Trace of the covariance of a single image's gradient, over all trained parameters: B/2 times the mean of
     /// ‖g − g'‖² over 32 pairs of gradients of batches of B training images drawn with replacement and augmented as in
     /// training.
     GradNoiseTrace,
-    /// Tail index of the gradient noise: Hill's estimate (1975) from the largest 8 of the same 32 ‖g − g'‖.
+    /// Tail index of the gradient noise: Hill's estimate (1975) from the largest 8 of the same 32
+    /// distances ‖g − g'‖.
     GradNoiseHill,
-    /// Largest eigenvalue of the Hessian of what was minimised on the last batch, in training mode, over all trained parameters:
-    /// Lanczos's method with exact products, until the eigenvalue is known to one part in a thousand. Undefined where 100 products do not
-    /// reach that.
+    /// Largest eigenvalue of the Hessian of the minimised loss on the last batch, in training mode,
+    /// over all trained parameters. It is computed by Lanczos's method with exact products, with a
+    /// relative error of 0.001. Undefined if 100 products do not reach that.
     HessianTop,
 }
 
-/// The pass over data that a sample takes beside a look at the weights. One pass serves all metrics that need it.
+/// A pass over data that a sample needs besides the weights themselves. One pass serves all metrics
+/// that need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MeasurementPass {
-    /// The test set is evaluated.
+    /// Evaluates the test set.
     Test,
-    /// The validation images are.
+    /// Evaluates the validation images.
     Validation,
-    /// The test set under the averaged weights.
+    /// Evaluates the test set under the averaged weights.
     AverageTest,
-    /// The validation images under these.
+    /// Evaluates the validation images under the averaged weights.
     AverageValidation,
-    /// Gradients of pairs of batches.
+    /// Computes gradients of pairs of batches.
     Noise,
-    /// Products with the Hessian.
+    /// Computes products with the Hessian.
     Curvature,
 }
 
 impl Metric {
-    /// Names as written in a sweep file, but for those of single layers.
+    /// Names as written in a sweep file, except metrics of single layers.
     pub const NAMES: [(&'static str, Self); 25] = [
         ("train_loss", Self::TrainLoss),
         ("train_acc", Self::TrainAcc),
@@ -131,7 +140,7 @@ impl Metric {
         ("average_val_acc", Self::AverageValAcc),
     ];
 
-    /// The name as written in a sweep file.
+    /// The name of the metric as written in a sweep file.
     pub fn name(&self) -> Cow<'static, str> {
         let name = match self {
             Self::TrainLoss => "train_loss",
@@ -164,7 +173,7 @@ impl Metric {
         name.into()
     }
 
-    /// The metric of this name.
+    /// The metric with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         let layer = name
             .strip_prefix(WEIGHT_NORM_SQ)
@@ -179,7 +188,7 @@ impl Metric {
             .map(|(_, m)| m.clone())
     }
 
-    /// The pass that it is read from, if it takes one.
+    /// The pass that the metric needs; `None` if the weights and gradient of a step suffice.
     pub fn required_pass(&self) -> Option<MeasurementPass> {
         match self {
             Self::TestLoss | Self::TestAcc | Self::TestSmoothedLoss => Some(MeasurementPass::Test),
@@ -221,7 +230,7 @@ impl Metric {
         }
     }
 
-    /// The values that it can have, where they are bounded on both sides.
+    /// The range of the metric, if it is bounded on both sides.
     pub fn bounded_range(&self) -> Option<(f64, f64)> {
         match self {
             Self::TrainAcc
@@ -241,12 +250,13 @@ impl Metric {
         }
     }
 
-    /// Whether it is a value of the loss that is minimised, and so is another quantity where that is another one.
+    /// Whether the metric is a value of the minimised loss, and so another quantity under another
+    /// loss.
     pub fn is_loss(&self) -> bool {
         self.larger_is_better() == Some(false)
     }
 
-    /// Whether it is of the validation images.
+    /// Whether the metric needs validation images.
     pub fn needs_validation(&self) -> bool {
         matches!(
             self.required_pass(),
@@ -262,7 +272,8 @@ impl Metric {
         )
     }
 
-    /// Whether larger values are better (`Some(true)`), smaller ones are (`Some(false)`), or neither.
+    /// `Some(true)` if larger values are better, `Some(false)` if smaller ones are, `None` if
+    /// neither is.
     pub fn larger_is_better(&self) -> Option<bool> {
         match self {
             Self::TrainAcc

@@ -1,5 +1,6 @@
-//! Standard normal numbers by the ziggurat method (Marsaglia and Tsang 2000, with the layer and the place in it from
-//! different bits, as Doornik 2005 asks for): one draw and one comparison for 99 of 100 numbers.
+//! Standard normal numbers by the ziggurat method (Marsaglia and Tsang 2000). The layer and the
+//! position in it come from different bits, as Doornik (2005) recommends. 99 of 100 numbers take
+//! one draw and one comparison.
 //!
 //! The area under e^(−x²/2) is cut into 256 layers of equal area. The lowest holds the tail beyond `R`; the tables are made
 //! once, by the same functions on every machine.
@@ -8,15 +9,17 @@ use std::sync::LazyLock;
 
 use rand_chacha::rand_core::Rng;
 
-/// Layers.
+/// Number of layers.
 const LAYERS: usize = 256;
-/// Where the tail begins, for so many layers: the place for which the topmost layer ends at the top (Doornik 2005).
+/// Start of the tail for 256 layers: the value for which the topmost layer ends at the top (Doornik
+/// 2005).
 const TAIL_START: f64 = 3.654_152_885_361_009;
 
 struct ZigguratTables {
-    /// Right ends of the layers' boxes, the lowest first; that of the lowest is so long that the box has a layer's area.
+    /// Right ends of the layers' boxes, the lowest first. The lowest box is as long as its share of
+    /// the tail requires.
     ends: [f64; LAYERS + 1],
-    /// e^(−x²/2) there.
+    /// Values of e^(−x²/2) at the ends.
     heights: [f64; LAYERS + 1],
 }
 
@@ -49,16 +52,17 @@ fn gaussian_density(x: f64) -> f64 {
     libm::exp(-0.5 * x * x)
 }
 
-/// Uniform in [0, 1), 53 bits.
+/// A uniform number in [0, 1) from the highest 53 bits.
 pub(crate) fn unit_uniform(bits: u64) -> f64 {
     (bits >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
 }
 
-/// A standard normal number.
+/// Draws a standard normal number.
 pub(crate) fn draw_normal(rng: &mut impl Rng) -> f64 {
     let ZigguratTables { ends, heights } = &*TABLES;
     loop {
-        // The layer from the lowest bits, the place in it from the highest.
+        // One draw gives both: its lowest bits choose the layer, and its highest bits the position
+        // in it.
         let bits = rng.next_u64();
         let layer = (bits % LAYERS as u64) as usize;
         let x = (2.0 * unit_uniform(bits) - 1.0) * ends[layer];
@@ -78,7 +82,7 @@ pub(crate) fn draw_normal(rng: &mut impl Rng) -> f64 {
     }
 }
 
-/// A normal number beyond `R` (Marsaglia 1964).
+/// Draws a normal number beyond `R` (Marsaglia 1964).
 fn draw_tail(rng: &mut impl Rng) -> f64 {
     loop {
         let a = -libm::log(1.0 - unit_uniform(rng.next_u64())) / TAIL_START;

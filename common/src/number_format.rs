@@ -1,16 +1,17 @@
-//! Numbers for people: as many digits as say something, and of several numbers as many as tell them apart. Machines get every digit
-//! ([`format_significant`]).
+//! Formats numbers for people, with as many digits as are significant or distinguish several
+//! numbers. Machines get every digit ([`format_significant`]).
 
 use std::collections::HashSet;
 
-/// Powers of ten of numbers that are written out.
+/// Powers of ten for which numbers are written without an exponent.
 const PLAIN_EXPONENTS: std::ops::Range<i32> = -4..7;
-/// Most decimals of numbers that are written out together.
+/// Maximum number of decimals without an exponent.
 const MAX_DECIMALS: i32 = 8;
-/// Digits in which every `f64` is told from its neighbours.
+/// Significant digits that distinguish every `f64` from its neighbours.
 const ALL_DIGITS: usize = 17;
 
-/// A number in at most so many significant digits, without the zeros at its end: `0.0316`, `2.5e-5`, `1e8`.
+/// Formats a number with at most `digits` significant digits and no trailing zeros: `0.0316`,
+/// `2.5e-5`, `1e8`.
 pub fn format_significant(x: f64, digits: usize) -> String {
     if x == 0.0 || !x.is_finite() {
         return if x == 0.0 {
@@ -44,7 +45,7 @@ pub fn format_rounded(x: f64, decimals: usize) -> String {
     }
 }
 
-/// Without zeros at the end of a fraction.
+/// Removes trailing zeros of a fraction.
 fn trim_trailing_zeros(text: &str) -> &str {
     if text.contains('.') {
         text.trim_end_matches('0').trim_end_matches('.')
@@ -53,7 +54,7 @@ fn trim_trailing_zeros(text: &str) -> &str {
     }
 }
 
-/// The power of ten of the first of so many digits.
+/// The power of ten of the first digit, after rounding to `digits` digits.
 fn decimal_exponent(x: f64, digits: usize) -> i32 {
     let text = format!("{x:.*e}", digits - 1);
     text.split_once('e')
@@ -61,17 +62,18 @@ fn decimal_exponent(x: f64, digits: usize) -> i32 {
         .unwrap_or_default()
 }
 
-/// How numbers that belong together are written: all of them to the same place, since what is finer is not known.
+/// The common format of numbers that belong together, all rounded to the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecimalFormat {
     /// The power of ten of the last digit.
     last_exponent: i32,
-    /// Whether they are written out.
+    /// Whether the numbers are written without an exponent.
     is_plain: bool,
 }
 
 impl DecimalFormat {
-    /// The place of the last of so many digits of a spread, for numbers no larger than `largest`. `None` where there is no spread.
+    /// Rounds to the last of `digits` digits of a spread, for numbers no larger than `largest`.
+    /// `None` if the spread is 0 or not finite.
     pub fn from_spread(spread: f64, digits: usize, largest: f64) -> Option<Self> {
         let spread = spread.abs();
         if spread == 0.0 || !spread.is_finite() || !largest.is_finite() {
@@ -80,7 +82,7 @@ impl DecimalFormat {
 
         let last = decimal_exponent(spread, digits) + 1 - digits as i32;
         let largest = largest.abs().max(spread);
-        // More digits than an `f64` has are none.
+        // An `f64` has no more than `ALL_DIGITS` significant digits; further ones would be noise.
         let last = last.max(decimal_exponent(largest, 1) + 1 - ALL_DIGITS as i32);
         Some(Self {
             last_exponent: last,
@@ -88,7 +90,7 @@ impl DecimalFormat {
         })
     }
 
-    /// A number to this place.
+    /// Formats a number, rounded to this place.
     pub fn format_number(self, x: f64) -> String {
         let decimals = (-self.last_exponent).max(0);
         let tiny = decimals > MAX_DECIMALS
@@ -106,7 +108,7 @@ impl DecimalFormat {
     }
 
     fn format_scientific(self, x: f64) -> String {
-        // With the power that it has when it is rounded: 9.96 to one decimal is 10.0.
+        // Takes the exponent that x has after rounding: 9.96 with one decimal rounds to 10.0.
         let first = if x == 0.0 {
             self.last_exponent - 1
         } else {
@@ -128,7 +130,7 @@ impl DecimalFormat {
     }
 }
 
-/// `0.9712 ± 0.0013`: two digits of what is uncertain, and the number to the same place.
+/// `0.9712 ± 0.0013`: two digits of the uncertainty, and the number rounded to the same place.
 pub fn format_with_half_width(x: f64, half: f64) -> String {
     match DecimalFormat::from_spread(half, 2, x) {
         Some(place) => format!("{} ± {}", place.format_number(x), place.format_number(half)),
@@ -140,21 +142,22 @@ pub fn format_with_half_width(x: f64, half: f64) -> String {
     }
 }
 
-/// Numbers that are told apart, in as few digits as do that, and four at least. Numbers that are short anyhow keep all of theirs.
+/// The format of numbers that must stay distinct, with as few digits as that needs, but at least
+/// four. Numbers that are short anyhow keep all their digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DistinctFormat {
     digits: usize,
 }
 
-/// Most characters of a number that counts as short.
+/// Maximum length of a number that counts as short, in characters.
 const MAX_SHORT_CHARS: usize = 9;
-/// Digits of numbers that are easily told apart.
+/// Minimum number of significant digits.
 const MIN_DIGITS: usize = 4;
-/// Most numbers for which the fewest digits are searched.
+/// Maximum number of values for which the fewest distinct digits are searched.
 const MAX_COMPARED_NUMBERS: usize = 20_000;
 
 impl DistinctFormat {
-    /// What tells these apart.
+    /// The fewest digits that keep these numbers distinct.
     pub fn from_numbers(numbers: impl Iterator<Item = f64>) -> Self {
         let mut all: Vec<u64> = numbers
             .map(|x| if x == 0.0 { 0 } else { x.to_bits() })
@@ -178,12 +181,12 @@ impl DistinctFormat {
         }
     }
 
-    /// Every digit.
+    /// A format with every digit.
     pub fn with_all_digits() -> Self {
         Self { digits: ALL_DIGITS }
     }
 
-    /// One of the numbers.
+    /// Formats one of the numbers.
     pub fn format_number(self, x: f64) -> String {
         // Zero is one number, whatever its sign.
         let exact = format_shortest(x + 0.0);
@@ -206,20 +209,21 @@ pub fn has_short_form(x: f64) -> bool {
 }
 
 impl Default for DistinctFormat {
-    /// Of a number that stands alone.
+    /// The format of a single number.
     fn default() -> Self {
         Self { digits: MIN_DIGITS }
     }
 }
 
-/// Whether `typed` is `x` as some table has it: rounded to four digits or more.
+/// Whether `typed` may be `x` as a table shows it: rounded to four digits or more.
 pub fn can_round_to(x: f64, typed: f64) -> bool {
     let near = (x - typed).abs() <= 1e-3 * x.abs();
     let same = |digits| format_significant(x, digits).parse() == Ok(typed);
     x == typed || (near && (MIN_DIGITS..ALL_DIGITS).any(same))
 }
 
-/// A number in the shortest digits that read back as the same `f64`, in plain notation from 1e-4 up to 1e7.
+/// Formats a number with the fewest digits that read back as the same `f64`, without an exponent
+/// from 1e-4 up to 1e7.
 pub fn format_shortest(x: f64) -> String {
     let magnitude = x.abs();
     if magnitude != 0.0 && !(1e-4..1e7).contains(&magnitude) {

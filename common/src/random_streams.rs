@@ -1,9 +1,10 @@
-//! The random streams from which every random choice is drawn.
+//! The random streams of all random choices.
 //!
-//! Each choice has a stream of its own, keyed by (sweep seed, purpose, repeat) and what the purpose adds. By default the
-//! repeat's streams are shared by all cells (common random numbers), so that cells can be compared pairwise.
-//! A stream is ChaCha8 under a key derived with BLAKE3; normal variates come from a ziggurat (`normal.rs`) in f64 with
-//! `libm`, so that every machine draws the same bits.
+//! Each choice has a stream of its own, keyed by (sweep seed, purpose, repeat) and further data of
+//! the purpose. By default all cells share the streams of a repeat (common random numbers), so that
+//! cells can be compared pairwise. A stream is ChaCha8 under a key derived with BLAKE3. Normal
+//! variates come from a ziggurat (`normal.rs`) in f64 with `libm`, so that every machine draws the
+//! same bits.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -19,19 +20,19 @@ pub enum Purpose {
     Head,
     /// The permutation of an epoch, or the draws of a step; further keyed by its number.
     Order,
-    /// How the images of an epoch, or of a step, are changed; further keyed by its number.
+    /// The transforms of the images of an epoch, or of a step; further keyed by its number.
     Augment,
-    /// Gradient noise and curvature: which batches and directions; further keyed by the step.
+    /// The batches and directions of gradient noise and curvature; further keyed by the step.
     Measure,
-    /// Which images are used. Ignores the repeat.
+    /// The images that trials use. Ignores the repeat.
     Subset,
-    /// Which training images have a wrong label; further keyed by the image. Ignores the repeat.
+    /// The training images with a wrong label; further keyed by the image. Ignores the repeat.
     LabelNoise,
-    /// Which test images predictions are kept for. Ignores the repeat.
+    /// The test images whose predictions are kept. Ignores the repeat.
     Probe,
     /// The made-up results of an empty trial.
     Empty,
-    /// Which trials a resample of a statistic takes; further keyed by the cells. Ignores the repeat.
+    /// The trials of a resample for a statistic; further keyed by the cells. Ignores the repeat.
     Bootstrap,
 }
 
@@ -44,7 +45,7 @@ pub const NAMED_PURPOSES: [(&str, Purpose); 4] = [
 ];
 
 impl Purpose {
-    /// Name of the purpose.
+    /// The name of the purpose, which enters the key.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Init => "init",
@@ -68,13 +69,14 @@ pub struct SeedPlan {
     pub per_cell: Vec<Purpose>,
     /// Streams that are the same in all repeats.
     pub fixed: Vec<Purpose>,
-    /// Crossed streams with their numbers: each combination of them occurs equally often. In the order of [`NAMED_PURPOSES`].
+    /// Crossed streams and their numbers, in the order of [`NAMED_PURPOSES`]. Each combination
+    /// occurs equally often.
     pub crossed: Vec<(Purpose, u32)>,
 }
 
 impl SeedPlan {
-    /// The number of the stream that a purpose uses in a repeat: for those that are crossed a digit of the repeat's number, that of the
-    /// last one fastest.
+    /// The number of the stream that a purpose uses in a repeat. For crossed purposes it is a digit
+    /// of the repeat's number; the last purpose changes fastest.
     pub fn stream_number(&self, purpose: Purpose, repeat: u32) -> u32 {
         let mut rest = repeat;
         for (crossed, count) in self.crossed.iter().rev() {
@@ -86,14 +88,16 @@ impl SeedPlan {
         repeat
     }
 
-    /// Repeats in which every crossed stream meets every other one once; 1 if none is crossed.
+    /// Number of repeats in which every crossed stream meets every other one once; 1 if none is
+    /// crossed.
     pub fn combination_count(&self) -> u64 {
         self.crossed.iter().fold(1, |product, (_, count)| {
             product.saturating_mul(u64::from(*count))
         })
     }
 
-    /// The plan as part of a cell's identity. Parts that were added later appear only where they are used.
+    /// The plan as part of a cell's identity. Fields of later versions appear only if they are
+    /// used, so that old cells keep their identity.
     pub fn identity_text(&self) -> String {
         let Self {
             per_cell,
@@ -115,16 +119,17 @@ impl SeedPlan {
 pub struct Streams {
     /// The sweep's seed.
     pub sweep_seed: u64,
-    /// The repeat.
+    /// Number of the repeat.
     pub repeat: u32,
-    /// Hash of the cell, used by the streams that `plan` breaks per cell.
+    /// Hash of the cell, which keys the streams that `plan` makes differ per cell.
     pub cell: [u8; 32],
     /// Departures from the default.
     pub plan: SeedPlan,
 }
 
 impl Streams {
-    /// The stream for `purpose`, further keyed by `detail` (a tensor's name, an epoch's number).
+    /// Opens the stream for `purpose`, further keyed by `detail`, such as a tensor's name or an
+    /// epoch's number.
     pub fn open_stream(&self, purpose: Purpose, detail: &[u8]) -> RandomStream {
         let mut key = StreamKey::new(self.sweep_seed, purpose.as_str());
         let once = matches!(
@@ -148,21 +153,21 @@ impl Streams {
     }
 }
 
-/// The key of a random axis: its draws do not depend on how many there are.
+/// The key of a random axis. Its draws do not depend on their number.
 pub fn axis_key(sweep_seed: u64, axis: &str) -> [u8; 32] {
     let mut key = StreamKey::new(sweep_seed, "axis");
     key.add_part(b"detail", axis.as_bytes());
     key.finish()
 }
 
-/// The `i`-th uniform draw under `key`, in [0, 1).
+/// The `i`-th uniform number under `key`, in [0, 1).
 pub fn uniform_at(key: &[u8; 32], i: u64) -> f64 {
     let mut rng = ChaCha8Rng::from_seed(*key);
     rng.set_word_pos(2 * u128::from(i));
     unit_uniform(rng.next_u64())
 }
 
-/// The lot, in [0, 1), that decides whether a trial is audited.
+/// The uniform number in [0, 1) that decides whether a trial is audited.
 pub fn audit_draw(sweep_seed: u64, cell: &[u8; 32], repeat: u32) -> f64 {
     let mut key = StreamKey::new(sweep_seed, "audit");
     key.add_part(b"cell", cell);
@@ -170,7 +175,7 @@ pub fn audit_draw(sweep_seed: u64, cell: &[u8; 32], repeat: u32) -> f64 {
     uniform_at(&key.finish(), 0)
 }
 
-/// A stream of bits for something that belongs to no trial, such as the `i`-th generated image.
+/// The stream of something that belongs to no trial, such as the `i`-th generated image.
 pub fn fixed_stream(name: &str, i: u64) -> RandomStream {
     let mut key = StreamKey::new(0, name);
     key.add_part(b"detail", &i.to_le_bytes());
@@ -191,7 +196,7 @@ impl StreamKey {
         key
     }
 
-    /// Lengths first, so that no two lists of parts run together.
+    /// Hashes lengths before contents, so that different lists of parts have different hashes.
     fn add_part(&mut self, name: &[u8], value: &[u8]) {
         self.0
             .update(&(name.len() as u32).to_le_bytes())
@@ -213,23 +218,24 @@ pub struct RandomStream {
 }
 
 impl RandomStream {
-    /// Uniform in [0, 1), 53 bits.
+    /// A uniform number in [0, 1), with 53 bits.
     pub fn next_uniform(&mut self) -> f64 {
         unit_uniform(self.rng.next_u64())
     }
 
-    /// Uniform in {0, …, n − 1}, without bias (Lemire 2019). `n` must be at least 1.
+    /// A uniform number in {0, …, n − 1}, without bias (Lemire 2019). `n` must be at least 1.
     pub fn next_below(&mut self, n: u32) -> u32 {
         loop {
             let product = u64::from(self.rng.next_u32()) * u64::from(n);
-            // The low half is below 2^32 mod n, which is below n, for the draws that would favour some values.
+            // Rejects draws whose low half is below 2^32 mod n, which would favour some values. The
+            // comparison with n avoids the division for most draws.
             if product as u32 >= n || product as u32 >= n.wrapping_neg() % n {
                 return (product >> 32) as u32;
             }
         }
     }
 
-    /// Standard normal.
+    /// A standard normal number.
     pub fn next_normal(&mut self) -> f64 {
         normal::draw_normal(&mut self.rng)
     }
@@ -242,7 +248,7 @@ impl RandomStream {
         }
     }
 
-    /// 32 random bytes.
+    /// The next 32 random bytes.
     pub fn next_bytes(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
         self.rng.fill_bytes(&mut bytes);

@@ -1,4 +1,4 @@
-//! How the tables of one cell become a [`TrialConfig`], and what must hold in it.
+//! Resolves the tables of one cell to a [`TrialConfig`], and checks that they go together.
 
 use crate::config::{
     Curve, DataConfig, LrScheduleForm, ModelConfig, ModelKind, Norm, TrainConfig, TrialConfig,
@@ -13,11 +13,11 @@ use crate::spec_file::reader::TableReader;
 use crate::spec_file::suggest::suggest_nearest;
 
 impl TrialConfig {
-    /// Reads the `[data]`, `[model]` and `[train]` tables of a document whose other keys are somebody else's, and which
-    /// names these files.
+    /// Reads the `[data]`, `[model]` and `[train]` tables of a document, which names `files`. The
+    /// caller reads the other keys.
     ///
     /// # Errors
-    /// The first field that cannot be, by path and place.
+    /// Names the first invalid field, by path and place.
     pub fn from_table(
         root: &SpecTable,
         files: &[FilePin],
@@ -41,12 +41,12 @@ impl TrialConfig {
         Ok(config)
     }
 
-    /// Whether the model fits the images, and its norm the model.
+    /// Checks that the model fits the images, and the norm the model.
     pub(crate) fn check_shapes(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
         let (height, width, _) = self.data.dataset.image_shape();
         if matches!(self.model.kind, ModelKind::Vgg { .. }) && (height < 32 || width < 32) {
             let message = format!(
-                "vgg halves its input five times and needs images of 32×32 at least; {} has {height}×{width}: \
+                "vgg halves its input five times and needs images of at least 32×32; {} has {height}×{width}: \
                  choose cifar10, or kind = \"cnn4\"",
                 self.data.dataset.as_str()
             );
@@ -74,7 +74,7 @@ impl TrialConfig {
         Ok(())
     }
 
-    /// Whether the layers that are named exist.
+    /// Checks that the named layers exist.
     pub(crate) fn check_layer_names(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
         if self.model.layer_scales.is_empty() {
             return Ok(());
@@ -98,7 +98,8 @@ impl TrialConfig {
         Ok(())
     }
 
-    /// Whether every entry of the schedule comes before the end, and after the one before it: entries are applied as they stand there.
+    /// Checks that every entry of the schedule comes before the end and after the previous entry,
+    /// because entries are applied in their order.
     pub(crate) fn check_schedule(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
         let steps = self.total_steps();
         for (at, entry) in self.train.schedule.iter().enumerate() {
@@ -125,7 +126,7 @@ impl TrialConfig {
         self.check_lr_points(reader)
     }
 
-    /// Whether the points of a piecewise linear learning rate ascend.
+    /// Checks that the points of a piecewise linear learning rate ascend.
     fn check_lr_points(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
         let Some(Curve {
             form: LrScheduleForm::Piecewise { points },
@@ -152,8 +153,8 @@ impl TrialConfig {
         Ok(())
     }
 
-    /// A number that is its own mean is nothing without it: no norm may be over one number alone. The same for all cells of a shape
-    /// class; refused of new sweeps alone.
+    /// Refuses new sweeps with a norm over a single number: normalizing it by its own mean leaves
+    /// nothing. All cells of a shape class agree in this.
     pub(crate) fn check_norm(
         &self,
         root: &SpecTable,
@@ -164,7 +165,7 @@ impl TrialConfig {
         }
 
         let batch = self.effective_batch_size() as usize;
-        // Only then may that be: networks are not made for nothing.
+        // Builds the network, which costs time, only if a norm over one number is possible at all.
         let possible = batch == 1 || matches!(self.model.norm, Norm::Group { .. } | Norm::Layer);
         let net = if possible {
             net::Net::from_config(self)
@@ -234,7 +235,7 @@ fn explain_schedule_order(at: usize, before: u64, start: u64) -> String {
     }
 }
 
-/// Over how many numbers of an activation a norm takes each mean.
+/// The number of values of an activation over which a norm takes each mean.
 fn normed_numbers(norm: Norm, shape: net::ActivationShape, batch: usize) -> usize {
     match norm {
         Norm::Batch => batch * shape.height * shape.width,

@@ -1,4 +1,4 @@
-//! A trial's identity and how it ended.
+//! The identity of a trial, and its result.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 /// The numerics class of the CPU engine: its name and the version of its arithmetic.
 pub const CPU_F32: &str = "cpu-f32/6";
 
-/// Numerics classes of CUDA devices, without what tells them apart: `cuda-f32/2/sm90/cublas13.1` is one of them.
+/// The engine's part of the numerics classes of CUDA devices, such as `cuda-f32/2/sm90/cublas13.1`.
 pub const CUDA_F32: &str = "cuda-f32";
 
-/// Names one trial of a sweep. Ordered by cell, then repeat. Written `cell/repeat`.
+/// The key of a trial within its sweep, ordered by cell, then repeat. Written `cell/repeat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrialKey {
     /// Number of the cell in the grid.
@@ -36,19 +36,19 @@ impl FromStr for TrialKey {
     }
 }
 
-/// The end of a trial.
+/// The outcome of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// All steps done.
+    /// All steps were done.
     Completed,
     /// The loss or an updated weight was no longer finite at this step (counted from 1). A result, not an error.
     Diverged {
-        /// The step.
+        /// The step, counted from 1.
         step: u64,
     },
     /// The trial could not be run to an end.
     Failed {
-        /// Why.
+        /// The reason, for the user.
         cause: String,
     },
 }
@@ -64,51 +64,53 @@ impl Outcome {
     }
 }
 
-/// Metrics over the steps of a trial: `values` holds one row of all metrics per entry of `steps`.
+/// Metrics of a trial over its steps. `values` holds one row of all metrics per entry of `steps`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Curve {
-    /// Steps done when the row was taken, ascending.
+    /// Number of completed steps at each row, ascending.
     pub steps: Vec<u64>,
-    /// Rows, one after the other; NaN where a metric is not defined.
+    /// Rows, concatenated. NaN where a metric is undefined.
     pub values: Vec<f64>,
 }
 
-/// Classes that a net in training predicts for the probe set.
+/// The classes that a network in training predicts for the probe set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Predictions {
-    /// Steps done when they were taken, ascending.
+    /// Number of completed steps at each prediction, ascending.
     pub steps: Vec<u64>,
-    /// One class per probe point, as many for every entry of `steps`.
+    /// Classes of all probe points, concatenated for the entries of `steps`.
     pub classes: Vec<u8>,
 }
 
-/// The result of a trial. All but `seconds` and `isa` is a pure function of the trial's config and streams.
+/// The result of a trial. Everything but `seconds` and `isa` is a pure function of the trial's
+/// config and streams.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrialResult {
-    /// The trial.
+    /// The key of the trial.
     pub key: TrialKey,
-    /// End of the trial.
+    /// Outcome of the trial.
     pub outcome: Outcome,
-    /// Steps done.
+    /// Number of completed steps.
     pub steps: u64,
-    /// Time the attempt took, in seconds.
+    /// Duration of the attempt, in seconds.
     pub seconds: f64,
-    /// Final metrics, in the order of `measure.metrics`; NaN where one is not defined.
+    /// Final metrics, in the order of `measure.metrics`. NaN where a metric is undefined.
     pub metrics: Vec<f64>,
-    /// BLAKE3 of the final weights and norm statistics in the order of their definition.
+    /// BLAKE3 hash of the final weights and norm statistics, in the order of their definition.
     pub digest: [u8; 32],
-    /// Metrics over steps.
+    /// Metrics over the steps.
     pub curve: Curve,
     /// Predictions for the probe set.
     pub predictions: Predictions,
-    /// BLAKE3 of the file of trained weights, where they are kept.
+    /// BLAKE3 hash of the file of trained weights, if it is kept.
     pub weights_hash: Option<[u8; 32]>,
-    /// The instruction set that computed it; it decides no bit. Empty where nothing was computed.
+    /// The instruction set that computed the trial, which decides no bit. Empty if nothing was
+    /// computed.
     pub isa: String,
 }
 
 impl TrialResult {
-    /// The result of a trial that could not be run to an end.
+    /// The result of a trial that could not be run to its end, with `metrics` undefined metrics.
     pub fn failed(key: TrialKey, cause: String, metrics: usize) -> Self {
         let outcome = Outcome::Failed { cause };
         Self {
@@ -118,7 +120,7 @@ impl TrialResult {
         }
     }
 
-    /// A completed trial without any values yet.
+    /// A completed trial without values; the caller fills them in.
     pub fn completed(key: TrialKey) -> Self {
         Self {
             key,

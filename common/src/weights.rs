@@ -21,36 +21,37 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use crate::net::{Layer, LinearOp, Net, ParamRole};
 use crate::spec_file::suggest::suggest_nearest;
 
-/// The numbers of a network.
+/// The parameters and statistics of a network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weights {
-    /// Numbers of each of [`Net::params`], in the order of its shape here.
+    /// Values of each of [`Net::params`], in the layout of this program.
     pub params: Vec<Vec<f32>>,
-    /// Running mean and variance of each layer with a batch norm, in the order of the layers.
+    /// Running mean and variance of each layer with a batch norm, in layer order.
     pub statistics: Vec<[Vec<f32>; 2]>,
 }
 
-/// A file that is no start for a network, in words for its user.
+/// A file that cannot initialize a network, with a message for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct WeightsError(pub String);
 
-/// Before the names of an average's tensors.
+/// The prefix of the tensors of an average.
 const AVERAGE_PREFIX: &str = "average.";
-/// A counter of PyTorch's batch norms that means nothing here.
+/// The suffix of a counter of PyTorch's batch norms, which is ignored.
 const BATCH_COUNTER_SUFFIX: &str = ".num_batches_tracked";
 const STATISTIC_SUFFIXES: [&str; 2] = ["running_mean", "running_var"];
 
-/// A tensor as it stands in a file.
+/// The layout of a tensor in a file.
 struct TensorLayout {
     name: String,
     shape: Vec<usize>,
-    /// Dimensions of a map's weight: input channels, kernel pixels and outputs.
+    /// Dimensions of a weight: input channels, kernel pixels and outputs. `None` for vectors.
     weight_dims: Option<(usize, usize, usize)>,
 }
 
 impl Weights {
-    /// The file of these numbers, and of an average over the parameters if there is one. Equal numbers make equal files.
+    /// Encodes the file of these weights and, if given, of an average of the parameters. Equal
+    /// weights give equal files.
     pub fn to_safetensors(&self, net: &Net, average: Option<&[Vec<f32>]>) -> Vec<u8> {
         let params = param_layouts(net);
         let statistics = statistic_layouts(net);
@@ -88,10 +89,12 @@ impl Weights {
         serialize(views, None).expect("names and shapes of a network fit into a header")
     }
 
-    /// Reads the start of a network. Running statistics that the file lacks are mean 0 and variance 1.
+    /// Reads initial weights from a file. Running statistics that the file lacks are mean 0 and
+    /// variance 1.
     ///
     /// # Errors
-    /// The bytes are no such file; a tensor is missing, of another shape or type, not finite, or none of this network's.
+    /// The bytes are no such file, or a tensor is missing, unknown, not finite, or of another shape
+    /// or type.
     pub fn from_safetensors(bytes: &[u8], net: &Net) -> Result<Self, WeightsError> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| {
             WeightsError(format!(
@@ -121,7 +124,7 @@ impl Weights {
     }
 }
 
-/// Running mean and variance of a norm, 0 and 1 where the file lacks them.
+/// Running mean and variance of a norm; 0 and 1 if the file lacks them.
 fn read_statistics(
     file: &SafeTensors<'_>,
     mean: &TensorLayout,
@@ -145,7 +148,7 @@ impl TensorLayout {
         }
     }
 
-    /// `[height, width, in, out]` here, `[out, in, height, width]` there.
+    /// A weight: `[height, width, in, out]` in memory, `[out, in, height, width]` in the file.
     fn from_layer(name: String, layer: &Layer) -> Self {
         let inputs = layer.input.channels;
         let outputs = layer.output.channels;
@@ -169,7 +172,7 @@ impl TensorLayout {
         self.shape.iter().product()
     }
 
-    /// Index in the order here of a number in the file's order.
+    /// The index in memory of the number at index `at` in the file.
     fn memory_index(&self, at: usize) -> usize {
         let Some((inputs, pixels, outputs)) = self.weight_dims else {
             return at;
@@ -194,7 +197,7 @@ impl TensorLayout {
         Ok(numbers.unwrap_or_else(|| vec![initial; self.len()]))
     }
 
-    /// The tensor's numbers in the order here; `None` where the file has none of this name.
+    /// Reads the tensor into the order of memory; `None` if the file has none of this name.
     fn read_numbers(&self, file: &SafeTensors<'_>) -> Result<Option<Vec<f32>>, WeightsError> {
         let Ok(tensor) = file.tensor(&self.name) else {
             return Ok(None);

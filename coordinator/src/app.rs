@@ -1,4 +1,4 @@
-//! What every command of the program needs: logs, stdout, signals and outcomes.
+//! Common parts of all commands: logs, stdout, signals and outcomes.
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::log::EscapedLineWriter;
@@ -8,9 +8,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::client::render::write_stdout;
 
-/// How a command ended well.
+/// The successful outcome of a command.
 pub enum CommandOutcome {
-    /// The command did all that it should.
+    /// The command did everything it should.
     Done,
     /// The sweep ended, but some trials failed.
     TrialsFailed,
@@ -39,7 +39,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Logs go to stderr, at the level that `ERGODIC_LOG` names.
+/// Starts logging to stderr, at the level that `ERGODIC_LOG` names.
 pub fn start_logging(default: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let logs = tracing_subscriber::fmt()

@@ -1,25 +1,25 @@
-//! Named places at which a program of a test build can be told to die, as if it were killed there.
+//! Failpoints at which a test can kill a program.
 //!
-//! The feature `failpoints` builds them in; programs for use are built without, and a place is then nothing at all. The
-//! variable `FAILPOINTS` says where and when, in the words of the crate `fail`: `after-commit=5*off->return` dies when it
-//! comes there for the sixth time.
+//! The feature `failpoints` builds them in; without the feature, they do nothing. The variable
+//! `FAILPOINTS` says where and when, in the syntax of the crate `fail`:
+//! `after-commit=5*off->return` kills the program the sixth time.
 
-/// Results are to be made durable.
+/// Before results are made durable.
 pub(crate) const BEFORE_COMMIT: &str = "before-commit";
-/// They are durable, and nobody knows.
+/// After results are durable, before anyone is told.
 pub(crate) const AFTER_COMMIT: &str = "after-commit";
-/// The loop has heard that they are.
+/// After the loop knows that results are durable.
 pub(crate) const BEFORE_ACKNOWLEDGEMENT: &str = "before-acknowledgement";
-/// The worker's answer is on its way.
+/// After the response was sent to the worker.
 pub(crate) const AFTER_ACKNOWLEDGEMENT: &str = "after-acknowledgement";
 
-/// The leader has read whether it still leads, and still has the store open for that.
+/// While the leader, having read whether it still leads, has the store open.
 pub(crate) const WHILE_RENEWING: &str = "while-renewing";
 
-/// All parts of a dataset are written, and its manifest does not name them.
+/// After all parts of a dataset are written, before the manifest names them.
 pub(crate) const BEFORE_MANIFEST: &str = "before-manifest";
 
-/// Dies here if that was asked for.
+/// Kills the program here, if the environment asks for it.
 #[cfg(feature = "failpoints")]
 pub(crate) fn reach(place: &str) {
     fail::fail_point!(place, |_| {
@@ -28,16 +28,16 @@ pub(crate) fn reach(place: &str) {
     });
 }
 
-/// Nothing: this is no test build.
+/// Does nothing without the feature `failpoints`.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn reach(_: &str) {}
 
-/// Reads from the environment what was asked for. It holds as long as what is returned.
+/// Activates the failpoints that the environment names until the returned scenario is dropped.
 #[cfg(feature = "failpoints")]
 pub(crate) fn set_up() -> fail::FailScenario<'static> {
     fail::FailScenario::setup()
 }
 
-/// Nothing: this is no test build.
+/// Does nothing without the feature `failpoints`.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn set_up() {}

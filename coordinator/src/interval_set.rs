@@ -1,11 +1,11 @@
-//! A set of numbers, stored as disjoint ranges: the trials of a class that are yet to be given out.
+//! A set of numbers, stored as disjoint ranges, such as the pending trials of a class.
 
 use std::collections::BTreeMap;
 
-/// A set of `u64`, cheap as long as it is made of few ranges.
+/// A set of `u64`, efficient if it consists of few ranges.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IntervalSet {
-    /// From start to (exclusive) end; neither touching nor overlapping.
+    /// Starts and exclusive ends of ranges, which neither touch nor overlap.
     ranges: BTreeMap<u64, u64>,
     len: u64,
 }
@@ -18,7 +18,7 @@ impl IntervalSet {
         set
     }
 
-    /// How many numbers it holds.
+    /// Number of elements.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -33,7 +33,7 @@ impl IntervalSet {
         self.ranges.keys().next().copied()
     }
 
-    /// The smallest number that it does not hold.
+    /// The smallest number that is not in the set.
     pub fn first_gap(&self) -> u64 {
         self.ranges.get(&0).copied().unwrap_or(0)
     }
@@ -46,7 +46,7 @@ impl IntervalSet {
             .is_some_and(|(_, to)| n < *to)
     }
 
-    /// The ranges, ascending, ends exclusive.
+    /// The ranges, ascending, with exclusive ends.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.ranges.iter().map(|(from, to)| (*from, *to))
     }
@@ -82,7 +82,7 @@ impl IntervalSet {
         other.ranges().for_each(|(from, to)| self.insert(from, to));
     }
 
-    /// Removes `n`; says whether it was there.
+    /// Removes `n`; returns whether it was in the set.
     pub fn remove(&mut self, n: u64) -> bool {
         let Some((start, end)) = self.ranges.range(..=n).next_back().map(|(s, e)| (*s, *e)) else {
             return false;
@@ -98,7 +98,7 @@ impl IntervalSet {
         true
     }
 
-    /// Removes numbers that are given in ascending order, as far as it holds them: many at once, each at next to no cost.
+    /// Removes those of these ascending numbers that are in the set, in a single pass.
     pub fn remove_all(&mut self, sorted: &[u64]) {
         let mut gone = sorted.iter().copied().peekable();
         for (mut from, to) in std::mem::take(self).ranges {
@@ -113,7 +113,7 @@ impl IntervalSet {
         }
     }
 
-    /// Adds numbers beyond all that it holds.
+    /// Adds numbers above all elements.
     fn append_range(&mut self, from: u64, to: u64) {
         if from < to {
             self.ranges.insert(from, to);
@@ -121,7 +121,7 @@ impl IntervalSet {
         }
     }
 
-    /// Removes and returns the `n` smallest numbers, or all when there are fewer.
+    /// Removes and returns the `n` smallest elements, or all if there are fewer.
     pub fn take_smallest(&mut self, n: u64) -> Self {
         let mut taken = Self::default();
         while taken.len < n {

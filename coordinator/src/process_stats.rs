@@ -1,6 +1,6 @@
-//! Resources that this process has used so far, as Linux counts them.
+//! Resources that this process has used, as counted by Linux.
 
-/// User and system CPU time in seconds; 0 where the system does not say.
+/// User and system CPU time in seconds; 0 if the system does not report it.
 pub(crate) fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Fields are counted after the parenthesised name, which may hold spaces; times are in hundredths of a second.
@@ -15,17 +15,17 @@ pub(crate) fn cpu_seconds() -> f64 {
     ticks as f64 / 100.0
 }
 
-/// The most memory held at any time, in bytes; 0 where the system does not say.
+/// Peak memory, in bytes; 0 if the system does not report it.
 pub(crate) fn peak_rss_bytes() -> u64 {
     read_status_kib("VmHWM:") * 1024
 }
 
-/// Memory held now, in bytes; 0 where the system does not say.
+/// Present memory, in bytes; 0 if the system does not report it.
 pub(crate) fn rss_bytes() -> u64 {
     read_status_kib("VmRSS:") * 1024
 }
 
-/// Files and connections open now; 0 where the system does not say.
+/// Number of open files and connections; 0 if the system does not report it.
 pub(crate) fn open_files() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64)
 }

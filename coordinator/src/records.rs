@@ -1,4 +1,4 @@
-//! Records of sweeps, leases and audits, as core, store and server share them.
+//! Records of sweeps, leases and audits, which core, store and server share.
 
 use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
@@ -10,13 +10,13 @@ use crate::interval_set::IntervalSet;
 /// The state of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepState {
-    /// Trials are left to run.
+    /// The sweep has trials to run.
     Running,
-    /// Every trial has its row.
+    /// Every trial has a row.
     Completed,
-    /// A user has cancelled it.
+    /// A user has cancelled the sweep.
     Cancelled,
-    /// A user has paused it: nothing more of it is given out until it is resumed.
+    /// A user has paused the sweep: no trials are assigned until it is resumed.
     Paused,
 }
 
@@ -29,13 +29,13 @@ impl SweepState {
         Self::Paused,
     ];
 
-    /// Whether results are still to come.
+    /// Whether results are still expected.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Running | Self::Paused)
     }
 }
 
-/// A sweep as it is stored.
+/// A sweep as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SweepRow {
     /// The sweep's number, in the order of launch; 0 until it is stored.
@@ -44,7 +44,7 @@ pub struct SweepRow {
     pub id: String,
     /// The sweep file.
     pub source: SpecSource,
-    /// The data that it trains on.
+    /// The dataset of the sweep.
     pub data: DataPin,
     /// The sweep's state when the row was read.
     pub state: SweepState,
@@ -52,14 +52,14 @@ pub struct SweepRow {
     pub share: Share,
     /// Unix time of the launch, in seconds.
     pub launched_at: f64,
-    /// The user who launched it; empty if that is not known.
+    /// The user who launched the sweep; empty if unknown.
     pub launched_by: String,
-    /// Counts of what had happened when the row was read.
+    /// Counts of events when the row was read.
     pub tallies: SweepTallies,
 }
 
 impl SweepRow {
-    /// Hashes of the files that it names.
+    /// Hashes of the files that the sweep names.
     pub fn named_files(&self) -> impl Iterator<Item = [u8; 32]> {
         self.source
             .files
@@ -69,22 +69,22 @@ impl SweepRow {
     }
 }
 
-/// Counts of what happened to a sweep besides its rows. The store counts in the transactions in which it happens, the core when it
-/// hears of it, so that nothing is forgotten by a restart.
+/// Counts of events of a sweep that leave no row. The store counts them in the transactions in
+/// which they happen, and the core when it learns of them, so that a restart forgets nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SweepTallies {
-    /// Leases that ended with trials left, which were given out again.
+    /// Leases that ended with trials left, which were assigned again.
     pub lost_leases: u64,
-    /// Results that came again and were compared with their row.
+    /// Duplicate results, which were compared with their rows.
     pub duplicates: u64,
-    /// Results that differed from their row, of these and of audits.
+    /// Duplicate results and audits that differed from their rows.
     pub mismatches: u64,
-    /// Batches under a fence that held no more.
+    /// Batches under an invalid fence.
     pub fenced: u64,
 }
 
 impl SweepTallies {
-    /// Counts a batch: results that were `compared`, and those of them that were different.
+    /// Counts a batch by its numbers of `compared` results and of `different` ones among them.
     pub fn count_batch(&mut self, compared: u64, different: u64, fenced: bool) {
         self.duplicates += compared;
         self.mismatches += different;
@@ -92,18 +92,18 @@ impl SweepTallies {
     }
 }
 
-/// The dataset a sweep was pinned to at its launch.
+/// The dataset that a sweep was pinned to at its launch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DataPin {
-    /// BLAKE3 of its canonical form; `None` when none is needed.
+    /// BLAKE3 hash of the canonical encoding; `None` if the sweep needs no data.
     pub hash: Option<[u8; 32]>,
-    /// Training images that are read from the dataset's files.
+    /// Number of training images that are read from the dataset's files.
     pub train: u32,
-    /// The data in words.
+    /// Description of the data.
     pub provenance: String,
 }
 
-/// Rows by outcome.
+/// Numbers of rows by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutcomeCounts {
     /// Completed trials.
@@ -124,7 +124,7 @@ impl OutcomeCounts {
         }
     }
 
-    /// Adds the counts of others.
+    /// Adds other counts.
     pub fn merge(&mut self, others: &Self) {
         self.completed += others.completed;
         self.diverged += others.diverged;
@@ -142,24 +142,25 @@ impl OutcomeCounts {
 pub enum Finding {
     /// The second run yielded the same bits.
     Same,
-    /// Other bits: an alarm.
+    /// The second run yielded other bits, which is an alarm.
     Different,
-    /// Nothing: the trial failed this time.
+    /// The second run failed, so there is no finding.
     Failed,
 }
 
-/// An audit as the store knows it: the trial, the process that computed its row, and the finding, if the audit was made.
+/// An audit in the store: the trial, the process that computed its row, and the finding, if it was
+/// made.
 pub type RecordedAudit = (TrialKey, WorkerId, Option<Finding>);
 
-/// A worker process, as named by itself.
+/// The id of a worker process, which it chooses itself.
 pub type WorkerId = String;
 
-/// A lease that is over.
+/// A lease that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndedLease {
     /// The lease's fencing token.
     pub fence: Fence,
-    /// Whether its holder lost it with trials left, which are given out again.
+    /// Whether the holder lost the lease with trials left, which are assigned again.
     pub lost: bool,
 }
 
@@ -168,14 +169,14 @@ pub struct EndedLease {
 pub struct LeaseRow {
     /// The lease's fencing token.
     pub fence: Fence,
-    /// Number of its sweep in the store.
+    /// Number of the sweep in the store.
     pub sweep: i64,
-    /// Shape class of its trials.
+    /// Shape class of the trials.
     pub class: u32,
     /// The worker that holds the lease.
     pub worker: WorkerId,
-    /// Trial numbers within the class.
+    /// Numbers of the trials within the class.
     pub trials: IntervalSet,
-    /// The process whose rows it audits; none if its trials have no rows yet.
+    /// The process whose rows the lease audits; `None` if its trials have no rows yet.
     pub audits: Option<WorkerId>,
 }

@@ -1,7 +1,7 @@
-//! `ergodic restore`: a backup into an empty store of any kind.
+//! `ergodic restore`: restores a backup into an empty store of any kind.
 //!
-//! The backup is read twice: nothing is written before all of it is known to be whole. Sweeps are paused until the last row
-//! is there.
+//! The backup is read twice, because nothing is written before all of it is known to be intact. Sweeps are paused
+//! until the last row is restored.
 
 mod leadership;
 
@@ -33,8 +33,8 @@ use crate::store::{
     RestoreRows, SetSweepState, Store, StoreError, StoreWrite, StoreWriter, StoredTrial,
 };
 
-/// Leases of the restored store are numbered this much higher than those of the store that the backup is of, which may have
-/// gone on since: no result comes under a lease of both.
+/// Distance between the numbers of the restored store's leases and those of the original store, which may have gone
+/// on since. So no lease number exists in both.
 const LEASE_ID_GAP: u64 = 1 << 40;
 
 /// `ergodic restore`
@@ -113,7 +113,7 @@ fn check_store_empty(store: &dyn Store) -> Result<(), UserError> {
     Err(UserError::new(ErrorCode::Refused, message))
 }
 
-/// Reads all of a backup, and writes nothing.
+/// Reads all of a backup to check it, and writes nothing.
 fn check_backup(path: &Path) -> Result<(), UserError> {
     read_backup(path, |record| match record.kind {
         Some(Kind::Head(head)) if !(1..=BACKUP_VERSION).contains(&head.version) => {
@@ -152,7 +152,7 @@ fn read_backup(
     }
 }
 
-/// Why reading stopped: a record could not be read, or was refused.
+/// The reason why reading stopped: a record could not be read, or was refused.
 struct RecordError(UserError);
 
 impl From<std::io::Error> for RecordError {
@@ -168,11 +168,11 @@ fn backup_file_error(path: &Path, why: &str) -> UserError {
 struct RestoreState {
     writer: Box<dyn StoreWriter>,
     blobs: BlobStore,
-    /// Numbers of sweeps, and the states that they get at the end.
+    /// Numbers of sweeps, with the states that they get at the end.
     sweeps: Vec<(i64, SweepState)>,
     rows: usize,
     next_lease: u64,
-    /// Hash and content of the file whose pieces are coming.
+    /// Hash and content of the file whose pieces are arriving.
     partial_file: Option<([u8; 32], Vec<u8>)>,
 }
 
@@ -290,7 +290,7 @@ impl RestoreState {
         }
     }
 
-    /// Stores the file whose pieces have come, if its content has the hash that names it.
+    /// Stores the file whose pieces have arrived, if its content has the hash in its name.
     fn store_file(&mut self) -> Result<(), UserError> {
         let Some((hash, content)) = self.partial_file.take() else {
             return Ok(());
@@ -311,7 +311,7 @@ impl RestoreState {
         })
     }
 
-    /// Removes the sweeps of a backup that could not be restored whole.
+    /// Removes the sweeps of a backup that could not be restored completely.
     fn undo(&mut self) {
         for (number, _) in std::mem::take(&mut self.sweeps) {
             if let Err(error) = self.remove_sweep(number) {

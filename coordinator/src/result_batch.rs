@@ -41,22 +41,22 @@ impl ResultBatch {
     }
 }
 
-/// What the store did with a batch.
+/// What the store did with a batch of results.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CommitOutcome {
     /// Rows that were stored.
     pub stored: Vec<StoredRow>,
-    /// Trials that had a row already.
+    /// Trials that had a row before.
     pub already_stored: Vec<TrialKey>,
-    /// How many results of trials that had a row differ from it.
+    /// Number of these whose result differs from the row.
     pub mismatches: u64,
-    /// How many stored results differ from the row that another sweep has of the same trial.
+    /// Number of stored results that differ from another sweep's row of the same trial.
     pub contradicted: u64,
     /// Whether the lease was over, so that results were only compared.
     pub fenced: bool,
     /// Stored trials whose audits are due.
     pub audits_due: Vec<TrialKey>,
-    /// Rows that were there already, and were audited by the batch.
+    /// Rows that existed before and that the batch audited.
     pub audited: Vec<(StoredRow, Finding)>,
 }
 

@@ -1,24 +1,25 @@
-//! What the core keeps of a stored trial: its outcome and the metrics that decisions need.
+//! The part of a stored trial that the core keeps: its outcome, and the metrics that decisions
+//! need.
 
 use ergodic_common::metric::Metric;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
-/// What the core keeps of a stored row.
+/// The part of a stored row that the core keeps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRow {
-    /// The trial that the row is of.
+    /// The key of the trial.
     pub key: TrialKey,
-    /// How the trial ended.
+    /// The outcome of the trial.
     pub outcome: Outcome,
-    /// The metric that is watched.
+    /// The metric that is watched while the sweep runs.
     pub watched_metric: f64,
-    /// The metric that decides how often a cell is repeated; NaN where none does.
+    /// The metric of the stopping rule; NaN without a rule.
     pub deciding_metric: f64,
     /// Duration of the attempt, in seconds.
     pub seconds: f64,
 }
 
-/// Where the main metric stands in a list of metrics, and which it is.
+/// The main metric of a sweep, with its position in the list.
 pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
     let wanted = [&Metric::TestAcc, &Metric::TestLoss, &metrics[0]];
     let at = wanted
@@ -28,8 +29,8 @@ pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
     (at, metrics[at].clone())
 }
 
-/// The metric by which cells are chosen when they are judged by `metric`. Cells that are chosen by what they are judged by look too
-/// good: where there are validation images, these choose.
+/// The metric by which cells are selected if `metric` judges them. Selecting by the judging metric
+/// makes the best cells look too good, so validation images select, if there are any.
 pub fn selection_metric(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) {
     let other = match metric.1 {
         Metric::TestAcc => Metric::ValAcc,
@@ -44,21 +45,21 @@ pub fn selection_metric(metrics: &[Metric], metric: &(usize, Metric)) -> (usize,
         .map_or_else(|| metric.clone(), |at| (at, other))
 }
 
-/// The metric that is watched while a sweep runs: the one by which its cells are chosen.
+/// The metric that is watched while a sweep runs: the one by which its cells are selected.
 pub(crate) fn watched_metric(metrics: &[Metric]) -> (usize, Metric) {
     selection_metric(metrics, &main_metric(metrics))
 }
 
-/// Where the metrics stand that the core keeps of every row of a sweep.
+/// Positions of the metrics that the core keeps of every row of a sweep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MetricPositions {
     pub(crate) watched: usize,
-    /// The one that decides how often a cell is repeated, if one does.
+    /// Position of the metric of the stopping rule, if there is one.
     pub(crate) deciding: Option<usize>,
 }
 
 impl MetricPositions {
-    /// The positions in a sweep's metrics.
+    /// The positions in a sweep's list of metrics.
     pub fn from_spec(spec: &Spec) -> Self {
         let metrics = &spec.measure.metrics;
         let deciding = spec
@@ -71,7 +72,7 @@ impl MetricPositions {
         }
     }
 
-    /// What the core keeps of a trial that ended so, by its final metrics and its duration in seconds.
+    /// Builds the row of a trial from its outcome, final metrics and duration in seconds.
     pub fn build_row(
         self,
         key: TrialKey,
@@ -90,7 +91,7 @@ impl MetricPositions {
         }
     }
 
-    /// What the core keeps of a result.
+    /// Builds the row of a result.
     pub fn build_row_from_result(self, result: &TrialResult) -> StoredRow {
         self.build_row(
             result.key,

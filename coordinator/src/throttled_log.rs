@@ -1,32 +1,33 @@
-//! Logs troubles that last: when they begin, and from then on once in a while with how often they occurred.
+//! Logs lasting problems: when they begin, and then once in a while with the number of occurrences.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// How often the same trouble is logged.
+/// Interval at which the same problem is logged.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Messages that were logged of late. They are constants: there are few.
+/// Problems that were logged lately, by message. Messages are constants, so there are few.
 #[derive(Debug, Default)]
 pub(crate) struct ThrottledLog(HashMap<&'static str, ThrottledMessage>);
 
 #[derive(Debug)]
 struct ThrottledMessage {
     last_reported: Instant,
-    /// How often the trouble occurred since then.
+    /// Number of occurrences since then.
     occurrences: u64,
 }
 
 impl ThrottledLog {
-    /// Logs a trouble, unless it was logged a moment ago.
+    /// Logs a problem, unless it was logged a moment ago.
     pub(crate) fn report_error(&mut self, what: &'static str, why: &dyn Display) {
         if let Some(times) = self.count_if_due(what, Instant::now()) {
             tracing::error!(error = %why, times, "{what}");
         }
     }
 
-    /// How often a trouble occurred since it was logged last, this time included; `None` if it is not due yet.
+    /// Number of occurrences since a problem was logged last, including this one; `None` if it is
+    /// not due yet.
     fn count_if_due(&mut self, what: &'static str, now: Instant) -> Option<u64> {
         let known = self.0.entry(what).or_insert(ThrottledMessage {
             last_reported: now,

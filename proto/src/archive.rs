@@ -1,5 +1,5 @@
-//! A backup as a file: a line that says what it is, then records, each with its length before it, compressed with zstd. The
-//! last one has a hash of all others.
+//! The file format of backups: a line that names the format, then records, each with its length
+//! before it, compressed with zstd. The last record has a hash of all others.
 
 use std::io::{BufReader, Read, Write};
 
@@ -8,15 +8,15 @@ use prost::Message as _;
 use crate::v1::backup_record::Kind;
 use crate::{MAX_MESSAGE_BYTES, v1};
 
-/// The first bytes of a backup. Records of the version before had no launcher of a sweep, which programs of that version would
-/// leave out of the hash.
+/// First bytes of a backup. Version 2 added the launcher of a sweep, which programs of version 1
+/// would leave out of the hash.
 const MAGIC: &[u8] = b"ergodic backup 2\n";
-/// The first bytes of an archive of the version before.
+/// First bytes of a backup of version 1.
 const OLD_MAGIC: &[u8] = b"ergodic backup 1\n";
-/// Most bytes of a record: a page of rows, of which the last one may be as long as a message.
+/// Maximum bytes of a record: a page of rows, of which the last one may be as long as a message.
 pub const MAX_RECORD_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 
-/// Counts and hashes records.
+/// Counts the records of a backup and hashes them.
 #[derive(Debug, Default)]
 pub struct RecordDigest {
     records: u64,
@@ -24,7 +24,7 @@ pub struct RecordDigest {
 }
 
 impl RecordDigest {
-    /// Takes one more.
+    /// Counts and hashes one more record.
     pub fn add_record(&mut self, record: &v1::BackupRecord) {
         self.add_encoded(&record.encode_length_delimited_to_vec());
     }
@@ -34,7 +34,7 @@ impl RecordDigest {
         self.hasher.update(encoded);
     }
 
-    /// The last record.
+    /// The last record of the backup, with count and hash.
     pub fn end_record(&self) -> v1::BackupRecord {
         let end = v1::BackupEnd {
             records: self.records,
@@ -54,7 +54,7 @@ pub struct ArchiveWriter<W: Write> {
 }
 
 impl<W: Write> ArchiveWriter<W> {
-    /// Begins one.
+    /// Begins a backup in `file`.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -70,7 +70,7 @@ impl<W: Write> ArchiveWriter<W> {
     /// Appends a record.
     ///
     /// # Errors
-    /// It cannot be written, or is an end that does not fit what came before it.
+    /// The record cannot be written, or is an end that does not match the records before it.
     pub fn append(&mut self, record: &v1::BackupRecord) -> std::io::Result<()> {
         if matches!(record.kind, Some(Kind::End(_))) {
             self.has_end = *record == self.digest.end_record();
@@ -84,10 +84,10 @@ impl<W: Write> ArchiveWriter<W> {
         self.stream.write_all(&encoded)
     }
 
-    /// Ends it; the file.
+    /// Completes the backup and returns the file.
     ///
     /// # Errors
-    /// It cannot be written, or the last record was no end.
+    /// The file cannot be written, or the last record was no end.
     pub fn finish(self) -> std::io::Result<W> {
         if !self.has_end {
             return Err(damaged_error("it broke off"));
@@ -96,10 +96,10 @@ impl<W: Write> ArchiveWriter<W> {
     }
 }
 
-/// Hands out the records of a backup, the end excepted.
+/// Calls `each` with every record of a backup except its end.
 ///
 /// # Errors
-/// It cannot be read or is no whole backup, in words; or what `each` says.
+/// The file cannot be read or is no complete backup, or `each` failed.
 pub fn read_records<E: From<std::io::Error>>(
     mut file: impl Read,
     mut each: impl FnMut(v1::BackupRecord) -> Result<(), E>,
@@ -132,7 +132,7 @@ pub fn read_records<E: From<std::io::Error>>(
     }
 }
 
-/// The next record as it is encoded, its length included.
+/// Reads the next record in encoded form, with its length.
 fn read_encoded_record(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut encoded = Vec::new();
     loop {

@@ -101,7 +101,7 @@ impl StagedFile {
     /// The file cannot be written to the disk in full, or cannot be renamed.
     pub fn persist(self, target: &Path, durability: Durability) -> io::Result<()> {
         if durability != Durability::None {
-            // Some file systems report only now that they are full.
+            // Some file systems report a full disk only on sync.
             self.part.as_file().sync_all()?;
         }
 

@@ -23,7 +23,8 @@ fn random_share() -> f64 {
     f64::from(u32::from_le_bytes(random_bytes())) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// Waits between attempts: 0.2 s at first, doubling up to 10 s, anywhere between half and the whole of it.
+/// Pauses between attempts: up to 0.2 s at first, doubling to 10 s, each drawn from half to the
+/// whole of it.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     next: Duration,
@@ -46,7 +47,7 @@ impl Backoff {
         tokio::time::sleep(self.next_wait()).await;
     }
 
-    /// Waits as long as the coordinator asks for, or as after any other failure if it asks for nothing.
+    /// Waits for the time that the coordinator asks for, or else for the next pause.
     pub async fn wait_after(&mut self, status: &tonic::Status) {
         match retry_after(status) {
             Some(wait) => tokio::time::sleep(with_jitter(wait, 1)).await,

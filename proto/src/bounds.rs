@@ -1,9 +1,11 @@
-//! How long each text and each list of a request may be: one table for all of them, looked at before a message is taken apart, so
-//! that what is too large is refused by name and takes no room. What nobody writes and a decoder takes all the same is refused, too,
-//! where more could come in by it: groups, messages that come twice and are joined, and fields that reach beyond their message.
+//! Limits on the length of each text and list of a request. A single table has all of them. It is
+//! checked before a message is decoded, so that an oversized field is refused by name and takes no
+//! memory. Encodings that no program writes, but decoders accept, are refused too if they could
+//! carry more: groups, messages that occur twice and are merged, and fields that reach beyond their
+//! message.
 //!
-//! `build.rs` makes [`MESSAGES`] out of the `.proto` files: which field of a message is what. A test holds the table to it: every
-//! text and list that a peer can send has its bound here.
+//! `build.rs` generates [`MESSAGES`] from the `.proto` files, with the kind of each field. A test
+//! checks that every text and list that a peer can send has its limit here.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -28,9 +30,9 @@ include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 pub enum FieldKind {
     /// Text or bytes.
     Text,
-    /// A message, by its place among [`MESSAGES`].
+    /// A message, by its index in [`MESSAGES`].
     Message(usize),
-    /// A number of this many bytes; 0 for one of variable length.
+    /// A number of this many bytes; 0 for a varint.
     Number(usize),
 }
 
@@ -39,20 +41,20 @@ pub enum FieldKind {
 pub struct MessageField {
     /// Number of the field.
     pub number: u32,
-    /// Its name.
+    /// Name of the field.
     pub name: &'static str,
-    /// Whether there may be several.
+    /// Whether the field is repeated.
     pub repeated: bool,
     /// Kind of the value.
     pub kind: FieldKind,
 }
 
-/// A message.
+/// The fields of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageShape {
-    /// Its name.
+    /// Name of the message.
     pub name: &'static str,
-    /// Its fields.
+    /// Fields of the message.
     pub fields: &'static [MessageField],
 }
 
@@ -63,9 +65,9 @@ pub struct FieldBound {
     pub message: &'static str,
     /// The field.
     pub field: &'static str,
-    /// Most items of a list; 1 for what is none.
+    /// Maximum items of a list; 1 for other fields.
     pub items: usize,
-    /// Most bytes of a text, or of each in a list.
+    /// Maximum bytes of a text, or of each text in a list.
     pub bytes: usize,
 }
 
@@ -101,20 +103,20 @@ const fn text_list_bound(
     }
 }
 
-/// A name that people give, an id, or a moment such as "20 epochs".
+/// Maximum bytes of a name that people give, an id, or a moment such as "20 epochs".
 const MAX_NAME_BYTES: usize = 1024;
-/// A path.
+/// Maximum bytes of a path.
 const MAX_PATH_BYTES: usize = 4096;
-/// Statistics, pairs of cells, and the like.
+/// Maximum number of statistics, pairs of cells, and similar items.
 const MAX_SEVERAL: usize = 64;
-/// A hash or a seal.
+/// Bytes of a hash.
 const HASH_BYTES: usize = 32;
-/// Leases of one worker, trials of one lease.
+/// Maximum leases of one worker, and trials of one lease.
 const MAX_LEASES: usize = 65_536;
-/// A piece of a checkpoint, which has a bound of its own where it is taken.
+/// Maximum bytes of a piece of a checkpoint. The service has a stricter limit of its own.
 const MAX_PIECE_BYTES: usize = 4 << 20;
 
-/// The table. What is not a text or a list is as long as a number.
+/// The limits of all fields that are texts or lists. Other fields are as long as a number.
 pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("AxisChoice", "axis", MAX_NAME_BYTES),
     text_bound("AxisChoice", "value", MAX_NAME_BYTES),
@@ -168,12 +170,11 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("PredictionsRequest", "sweep", MAX_NAME_BYTES),
     text_bound("PutRequest", "chunk", crate::transfer::CHUNK_BYTES),
     text_bound("PutRequest", "hash", HASH_BYTES),
-    // More than 1 KiB of it are not kept.
+    // Workers send the whole error text, of which the coordinator keeps 1 KiB.
     text_bound("Release", "why", 65_536),
     text_bound("RemoveRequest", "sweep", MAX_NAME_BYTES),
     text_bound("RevokeTokenRequest", "id", MAX_NAME_BYTES),
     text_bound("RowsRequest", "sweep", MAX_NAME_BYTES),
-    // A little more than the text may have, so that a file that is too long is reported as such.
     text_bound("SpecSource", "cells", HASH_BYTES),
     list_bound("SpecSource", "files", MAX_FILES),
     text_bound("SpecSource", "file", MAX_PATH_BYTES),
@@ -204,7 +205,7 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     list_bound("Retracted", "repeats", MAX_LEASES),
 ];
 
-/// The bounds of each of [`MESSAGES`], field by field.
+/// The limits by message of [`MESSAGES`] and field.
 fn bounds_by_field() -> &'static [Vec<Option<&'static FieldBound>>] {
     static ALL: OnceLock<Vec<Vec<Option<&'static FieldBound>>>> = OnceLock::new();
     ALL.get_or_init(|| {
@@ -225,15 +226,16 @@ fn bounds_by_field() -> &'static [Vec<Option<&'static FieldBound>>] {
     })
 }
 
-/// Most fields of a message.
+/// Maximum number of fields of a message.
 const MAX_FIELDS: usize = 64;
-/// Deepest nesting of messages.
+/// Maximum nesting of messages.
 const MAX_DEPTH: usize = 16;
 
-/// Checks an encoded message. One that breaks off is left to the decoder, which reads as far as this does.
+/// Checks an encoded message. Truncated messages pass, because the decoder refuses them and reads
+/// no further than this function.
 ///
 /// # Errors
-/// A field is larger than it may be, or encoded as no program writes it.
+/// A field exceeds its limit, or has an encoding that no program writes.
 pub fn check_message(message: &str, bytes: &[u8]) -> Result<(), Status> {
     static PLACES: OnceLock<HashMap<&'static str, usize>> = OnceLock::new();
     let places = PLACES.get_or_init(|| {
@@ -249,7 +251,7 @@ pub fn check_message(message: &str, bytes: &[u8]) -> Result<(), Status> {
         .map_or(Ok(()), |at| check_fields(*at, bytes, MAX_DEPTH).map(|_| ()))
 }
 
-/// Whether the message could be read to its end.
+/// Checks the fields of a message. Returns whether it could be read to its end.
 fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status> {
     let shape = &MESSAGES[at];
     let bounds = &bounds_by_field()[at];
@@ -282,7 +284,8 @@ fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Statu
 
         if let FieldKind::Message(inner) = field.kind {
             counts[at] += usize::from(!field.repeated);
-            // The decoder would join the two.
+            // A decoder merges a message field that occurs twice, so the sum of both would escape
+            // the bounds.
             if !field.repeated && counts[at] > 1 {
                 return Err(invalid_field_status(
                     shape.name,
@@ -291,7 +294,7 @@ fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Statu
                 ));
             }
 
-            // The decoder would read on beyond its end before it reports an error.
+            // The decoder reads past the end of a truncated message before it reports an error.
             if depth == 0 || !check_fields(inner, value, depth - 1)? {
                 return Err(invalid_field_status(
                     shape.name,
@@ -305,7 +308,7 @@ fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Statu
     Ok(true)
 }
 
-/// The bytes of a field's value, empty for a number of variable length; `None` when they break off.
+/// The bytes of a field's value, empty for a varint; `None` if they are truncated.
 fn read_value<'a>(
     shape: &MessageShape,
     tag: u64,
@@ -315,7 +318,7 @@ fn read_value<'a>(
         0 => read_varint(bytes).map(|_| &[][..]),
         1 => take_bytes(bytes, 8),
         2 => read_varint(bytes).and_then(|len| take_bytes(bytes, usize::try_from(len).ok()?)),
-        // The decoder would skip it, and read what is behind it.
+        // The decoder skips groups and decodes what follows them, which these checks would not see.
         3 | 4 => {
             return Err(Status::invalid_argument(format!(
                 "the message {} has a group, which none has",
@@ -327,7 +330,7 @@ fn read_value<'a>(
     })
 }
 
-/// Refuses a text that is too long, and an entry beyond the most that there may be.
+/// Refuses a text that is too long, and an entry beyond the maximum.
 fn check_bound(
     field: &MessageField,
     bound: &FieldBound,
@@ -351,7 +354,7 @@ fn check_bound(
     Ok(())
 }
 
-/// Entries in one value: numbers may come many at a time.
+/// Number of entries in one value: packed numbers have many.
 fn count_items(field: &MessageField, value: &[u8]) -> usize {
     match field.kind {
         FieldKind::Number(0) => value.iter().filter(|byte| **byte < 0x80).count(),
@@ -389,7 +392,7 @@ fn take_bytes<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     Some(head)
 }
 
-/// How messages travel: as prost has them, and what comes is looked at first.
+/// Encodes and decodes messages as prost does, but checks what arrives first.
 #[derive(Debug, Clone)]
 pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
 
@@ -418,7 +421,7 @@ where
     }
 }
 
-/// Decodes what is within its bounds.
+/// Decodes messages within their limits.
 #[derive(Debug)]
 pub struct BoundedDecoder<U>(ProstDecoder<U>);
 
@@ -427,7 +430,7 @@ impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // All of a message lies in one piece.
+        // The buffer holds a whole message in one piece, so the check needs no copy.
         if from.chunk().len() == from.remaining() {
             check_message(U::NAME, from.chunk())?;
         }

@@ -1,8 +1,9 @@
-//! Messages that carry a checksum of themselves.
+//! Checksums that messages carry of themselves.
 //!
-//! TCP's checksum lets one damaged segment in tens of thousands pass, and a flipped bit in a number is a number. What
-//! becomes rows, or decides what a trial is, therefore carries a checksum of its sender. The receiver refuses a message that does
-//! not fit, and it is sent again. Against an attacker only TLS helps.
+//! TCP's checksum misses one in tens of thousands of damaged segments, and a flipped bit in a
+//! number gives another valid number. Therefore messages that become rows, or decide what a trial
+//! is, carry a checksum. A receiver refuses a message that does not match, and the sender repeats
+//! it. Only TLS protects against attackers.
 
 use prost::Message;
 
@@ -24,15 +25,16 @@ pub trait Checksummed: Message + Sized {
         self
     }
 
-    /// Whether the message fits its checksum, which is taken off. A message without one, of an older program, is believed.
+    /// Whether the message matches its checksum, which is removed. A message of an older program
+    /// without one passes.
     fn verify_checksum(&mut self) -> bool {
         let found = std::mem::take(self.checksum_field());
         found.is_empty() || found == compute_checksum(self)[..CHECKSUM_BYTES]
     }
 }
 
-/// The hash of a message without its checksum. It is taken over the encoding, which has one form for every content: a field
-/// that a version adds is known to all that speak the same protocol.
+/// The hash of a message without its checksum. It covers the encoding, which is unique for every
+/// content: all programs of one protocol version know the same fields.
 fn compute_checksum<M: Checksummed>(message: &mut M) -> [u8; 32] {
     message.checksum_field().clear();
     *blake3::hash(&message.encode_to_vec()).as_bytes()

@@ -1,4 +1,4 @@
-//! Conversions between wire and vocabulary.
+//! Conversions between messages and domain types.
 
 use ergodic_common::ids::Fence;
 use ergodic_common::metric::MAX_METRICS;
@@ -10,7 +10,7 @@ use ergodic_common::trial::{Curve, Outcome, Predictions, TrialKey, TrialResult};
 
 use crate::v1;
 
-/// A message that says something impossible.
+/// A message with an impossible content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the field {field} of {message} {problem}")]
 pub struct WireError {
@@ -92,11 +92,11 @@ impl From<v1::Fence> for Fence {
     }
 }
 
-/// Most rows of a curve.
+/// Maximum number of rows of a curve.
 pub const MAX_CURVE_ROWS: usize = 100_000;
-/// Longest cause of a failure, in bytes.
+/// Maximum length of the cause of a failure, in bytes.
 pub const MAX_CAUSE_BYTES: usize = 4096;
-/// Longest name of an instruction set, in bytes.
+/// Maximum length of the name of an instruction set, in bytes.
 pub const MAX_ISA_BYTES: usize = 32;
 
 impl TryFrom<v1::TrialResult> for TrialResult {
@@ -209,7 +209,8 @@ impl From<&SpecSource> for v1::SpecSource {
             text: source.text.clone(),
             settings: source.settings.clone(),
             files: source.files.iter().map(Into::into).collect(),
-            // The first one is not said: so a program that knows no other can check a seal.
+            // Grammar 1 is left out, so that programs that know no other one compute the same
+            // checksum.
             grammar: if source.grammar == 1 {
                 0
             } else {
@@ -220,7 +221,7 @@ impl From<&SpecSource> for v1::SpecSource {
     }
 }
 
-/// Most files that a sweep file may name.
+/// Maximum number of files that a sweep file may name.
 pub const MAX_FILES: usize = 64;
 
 impl TryFrom<v1::SpecSource> for SpecSource {
@@ -348,7 +349,7 @@ impl From<&SpecValue> for v1::AxisValue {
     }
 }
 
-/// The wire's axis value in the vocabulary; an absent one reads as an empty word.
+/// Converts an axis value; an absent one becomes an empty word.
 impl From<&v1::AxisValue> for SpecValue {
     fn from(wire: &v1::AxisValue) -> Self {
         use v1::axis_value::Kind;

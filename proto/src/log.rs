@@ -1,10 +1,10 @@
-//! Lines of a log in which nothing that others wrote moves a cursor or begins another line.
+//! Log lines in which foreign text can neither move the cursor nor begin another line.
 
 use std::io::{self, Write};
 
 use ergodic_common::escape::escape_line;
 
-/// Writes events, each as one piece that ends with its line.
+/// Writes events as single, escaped lines.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EscapedLineWriter<W>(pub W);
 

@@ -1,4 +1,5 @@
-//! Errors that keep their meaning on the wire: an [`ErrorCode`] and a message, carried in a gRPC status' details.
+//! Errors that keep their meaning over the wire: an [`ErrorCode`] and a message in the details of a
+//! gRPC status.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::v1::ErrorDetail;
 
-/// An error for a user, with the exit code it leads to.
+/// An error for the user, with the exit code that it leads to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct UserError {
@@ -58,7 +59,7 @@ impl From<UserError> for Status {
     }
 }
 
-/// The coordinator is overloaded: the request may be sent again after `wait`.
+/// A status of an overloaded coordinator. The request may be repeated after `retry_after`.
 pub fn overloaded(message: &str, retry_after: Duration) -> Status {
     let code = ErrorCode::Refused.exit_code().into();
     let retry_after_ms = (retry_after.as_millis() as u64).max(1);
@@ -76,7 +77,7 @@ pub fn overloaded(message: &str, retry_after: Duration) -> Status {
     )
 }
 
-/// After what time to ask again, if the peer said so.
+/// The time after which to repeat the request, if the peer named one.
 pub fn retry_after(status: &Status) -> Option<Duration> {
     let detail = ErrorDetail::decode(status.details())
         .ok()
@@ -84,8 +85,8 @@ pub fn retry_after(status: &Status) -> Option<Duration> {
     Some(Duration::from_millis(detail.retry_after_ms)).filter(|wait| !wait.is_zero())
 }
 
-/// This coordinator stands by: `leader` is the address of the one to be asked, or empty where none is known to lead. What
-/// else is to be said of it follows.
+/// A status of a standby. `leader` is the leader's address, or empty if no leader is known; `more`
+/// follows in the message.
 pub fn not_leader(leader: &str, more: &str) -> Status {
     let message = match leader {
         "" => format!("this coordinator stands by, and none leads at the moment{more}"),
@@ -102,7 +103,8 @@ pub fn not_leader(leader: &str, more: &str) -> Status {
     Status::with_details(Code::Unavailable, message, detail.encode_to_vec().into())
 }
 
-/// Who leads, if a coordinator that stands by said so; empty where it knows none.
+/// The leader's address that a standby named; empty if it knows none. `None` if the status is not a
+/// standby's.
 pub fn leader_url(status: &Status) -> Option<String> {
     ErrorDetail::decode(status.details())
         .ok()
@@ -110,7 +112,7 @@ pub fn leader_url(status: &Status) -> Option<String> {
         .leader
 }
 
-/// Of a peer that sends no details, the status' own code and message are read.
+/// Takes code and message from the details, or from the status itself if a peer sends no details.
 impl From<&Status> for UserError {
     fn from(status: &Status) -> Self {
         let detail = ErrorDetail::decode(status.details()).ok();
@@ -134,7 +136,8 @@ impl From<&Status> for UserError {
             }
             Code::NotFound => ErrorCode::NotFound,
             Code::FailedPrecondition | Code::Unimplemented => ErrorCode::Version,
-            // What has a cause came from no peer but from the connection: somebody there speaks something else.
+            // A status with a source was made by the connection and not by a peer: the other side
+            // speaks another protocol.
             _ if std::error::Error::source(status).is_some() => ErrorCode::Unreachable,
             _ => ErrorCode::Internal,
         };

@@ -1,29 +1,30 @@
-//! Tokens: who asks, and which coordinator may be told.
+//! Tokens, which identify their holders to a coordinator, and the coordinator to them.
 //!
-//! `ROLE.ID.SECRET.FINGERPRINT`: the role in words for people (the coordinator goes by its own list), eight hex digits that
-//! name the token, 32 hex digits that nobody else knows, and the BLAKE3 hash of the certificate of the coordinator's own
-//! authority, by which its holder knows the coordinator. The last part is missing where the coordinator's certificate comes from
-//! elsewhere.
+//! The form is `ROLE.ID.SECRET.FINGERPRINT`: the role for people to read (the coordinator has its
+//! own list), eight hex digits that name the token, 32 hex digits that nobody else knows, and the
+//! BLAKE3 hash of the certificate of the coordinator's own authority, by which the holder
+//! recognizes the coordinator. The fingerprint is missing if the coordinator's certificate comes
+//! from elsewhere.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What the holder of a token may do.
+/// The role of a token, which decides what its holder may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenRole {
-    /// Take leases and deliver results.
+    /// May take leases and deliver results.
     Worker,
-    /// Launch and steer sweeps, and read everything.
+    /// May launch and steer sweeps, and read everything.
     User,
-    /// All that, and make and revoke tokens.
+    /// May do everything that a user may, and make and revoke tokens.
     Admin,
 }
 
 impl TokenRole {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 3] = [Self::Worker, Self::User, Self::Admin];
 
-    /// The role as written.
+    /// The name of the role in tokens and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Worker => "worker",
@@ -32,26 +33,26 @@ impl TokenRole {
         }
     }
 
-    /// The role of this name.
+    /// The role with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
 }
 
-/// A token, whose secret is shown by [`Token::reveal_text`] alone.
+/// A token. Only [`Token::reveal_text`] shows its secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     /// The role that the token claims.
     pub role: TokenRole,
     /// Id of the token: eight hex digits.
     pub id: String,
-    /// BLAKE3 of the certificate of the coordinator's authority.
+    /// BLAKE3 hash of the certificate of the coordinator's authority.
     pub fingerprint: Option<[u8; 32]>,
     secret: [u8; 16],
 }
 
 impl Token {
-    /// A token of these parts.
+    /// Creates a token from its parts.
     pub fn new(
         role: TokenRole,
         id: [u8; 4],
@@ -73,7 +74,7 @@ impl Token {
         *hasher.finalize().as_bytes()
     }
 
-    /// The whole text.
+    /// The whole token as text, secret included.
     pub fn reveal_text(&self) -> String {
         let end = self
             .fingerprint
@@ -93,7 +94,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The text is no token. Says nothing of the text, which may be a secret.
+/// The text is no token. The error does not quote it, because it may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is no token: expected ROLE.ID.SECRET.FINGERPRINT, as `ergodic token new` prints it")]
 pub struct TokenParseError;

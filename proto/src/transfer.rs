@@ -1,4 +1,4 @@
-//! Sending and fetching whole files, for workers and clients alike.
+//! Upload and download of whole files, for workers and clients alike.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::v1::file_service_client::FileServiceClient;
 
 /// Bytes per piece of a file.
 pub const CHUNK_BYTES: usize = 1 << 20;
-/// Largest file that is taken, in bytes.
+/// Maximum size of a file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 30;
-/// Largest checkpoint that is taken, in bytes.
+/// Maximum size of a checkpoint, in bytes.
 pub const MAX_CHECKPOINT_BYTES: u64 = 1 << 30;
-/// How long a piece may be waited for.
+/// Time limit for each piece of a file.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends a file, unless it is kept already, and waits until it is.
+/// Uploads a file, unless the coordinator has it, and waits until it is stored.
 ///
 /// # Errors
-/// What the coordinator says.
+/// The coordinator refuses the file.
 pub async fn upload_file(
     client: &mut FileServiceClient<ClientChannel>,
     hash: [u8; 32],
@@ -54,10 +54,10 @@ pub async fn upload_file(
     client.put(Request::new(messages)).await.map(|_| ())
 }
 
-/// Fetches the file of this hash.
+/// Fetches the file with this hash.
 ///
 /// # Errors
-/// What the coordinator says; what came is not what was asked for.
+/// The coordinator refuses, or sends bytes with another hash.
 pub async fn fetch_file(
     client: &mut FileServiceClient<ClientChannel>,
     hash: [u8; 32],

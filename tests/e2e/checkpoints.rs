@@ -100,7 +100,7 @@ fn goes_on(cluster: &mut Cluster, id: &str) -> u64 {
     let before = kept_step(cluster, id).expect("it is kept");
     let heir = cluster.worker(1, &[]);
     cluster.wait_for_end(id);
-    let from = heir.wait_for_log("going on from a checkpoint trial=0/0 steps=");
+    let from = heir.wait_for_log("resuming from a checkpoint trial=0/0 steps=");
     assert_eq!(from.parse(), Ok(before), "it goes on elsewhere");
     assert!(
         yielded(cluster, id) == *undisturbed(),
@@ -200,12 +200,12 @@ fn a_trial_whose_checkpoint_is_damaged_begins_anew_and_yields_the_same() {
     cluster.wait_for_end(&id);
     assert!(
         heir.log()
-            .contains("its checkpoint cannot be had; it begins anew"),
+            .contains("its checkpoint cannot be fetched; the trial begins anew"),
         "{}",
         heir.log()
     );
 
-    assert!(!heir.log().contains("going on from"), "{}", heir.log());
+    assert!(!heir.log().contains("resuming from"), "{}", heir.log());
     assert!(yielded(&cluster, &id) == *undisturbed());
 }
 

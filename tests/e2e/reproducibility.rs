@@ -212,7 +212,7 @@ fn a_run_that_is_killed_takes_its_workers_along() {
     wait_for("the worker has ended", || {
         let log = std::fs::read_to_string(&log).unwrap_or_default();
         log.lines()
-            .any(|line| line.contains("ending all the same") || line.ends_with(" left"))
+            .any(|line| line.contains("exiting anyway") || line.ends_with(" left"))
     });
 }
 
@@ -339,7 +339,7 @@ fn goes_on_elsewhere(every: &str, kept_before: usize) {
     cluster.gate.open();
     let second = cluster.worker(1, &options);
     cluster.wait_for_end(&id);
-    let from = second.wait_for_log("going on from a checkpoint trial=0/0 steps=");
+    let from = second.wait_for_log("resuming from a checkpoint trial=0/0 steps=");
     assert!(from.parse::<u64>().is_ok_and(|from| from >= held), "{from}");
     assert_eq!(files(), 0, "what was kept of a finished trial is removed");
 

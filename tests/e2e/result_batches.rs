@@ -144,8 +144,7 @@ fn one_result_that_cannot_be_taken_fails_alone_and_the_others_of_its_batch_are_s
         "it was never sent with others"
     );
     let explained = cluster.ask(&["explain", &id, "0/171"]);
-    let why =
-        "failed: its result was not taken: the field digest of TrialResult is not 32 bytes long";
+    let why = "failed: the coordinator refused its result: the field digest of TrialResult is not 32 bytes long";
     assert!(explained.contains(why), "{explained}");
 
     let named = |line: &str| line.contains("they are failures then") && line.contains("0/171");

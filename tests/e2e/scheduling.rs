@@ -23,7 +23,7 @@ fn a_trial_over_its_time_limit_fails_with_the_step_it_reached_and_the_others_go_
 
     let explained = cluster.ask(&["explain", &id, "0/1"]);
     let (_, reached) = explained
-        .split_once("failed: its time limit of 200ms was over after ")
+        .split_once("failed: it exceeded its time limit of 200ms after ")
         .expect(&explained);
     let steps: u64 = reached
         .split(' ')

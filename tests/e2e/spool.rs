@@ -117,7 +117,7 @@ fn a_worker_that_is_cut_off_goes_on_until_its_spool_is_full() {
     );
 
     cluster.take_coordinator().wait_for_death();
-    worker.wait_for_log("no room in the spool");
+    worker.wait_for_log("the spool is full");
     let open = Done::of(&worker.log()).open();
     let in_memory = (64 << 20) / (96 + 8 * 4001);
     assert!(

@@ -2,7 +2,7 @@
 //! to limits.
 //!
 //! `cargo test --workspace --locked --test house -- --nocapture` prints the table; with `HOUSE_LIST=1` also each place that counts
-//! towards a limit.
+//! towards a limit, and with `HOUSE_COMMENTS=SEED` 50 comments drawn at random.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use quote::ToTokens;
 use syn::spanned::Spanned;
 use syn::visit::Visit;
 
+mod comments;
 mod imports;
 
 const MAX_LONG_FILES: f64 = 0.0;
@@ -447,6 +448,14 @@ fn the_code_keeps_its_measures() {
         }
     }
     println!("{text}");
+    if let Some(seed) = std::env::var_os("HOUSE_COMMENTS") {
+        let seed = seed.to_str().and_then(|seed| seed.parse().ok());
+        comments::print_drawn_comments(
+            root,
+            &files,
+            seed.expect("HOUSE_COMMENTS is a whole number"),
+        );
+    }
 
     let broken: Vec<String> = lines
         .iter()

@@ -1,4 +1,5 @@
-//! Where a slot keeps the trial it runs: with the coordinator, and in a folder where there is one.
+//! The checkpoints of the trial that a slot runs. They go to the coordinator and, with
+//! `--checkpoint-dir`, to a folder of this machine.
 
 use ergodic_proto::atomic_file::{Durability, FileAccess, remove_abandoned_files, replace_file};
 use std::path::{Path, PathBuf};
@@ -11,11 +12,11 @@ use crate::shared_queue::SharedQueue;
 use crate::train::CheckpointStore;
 use crate::work_queue::Assignment;
 
-/// A trial that has run for a shorter time when the worker leaves is not worth an upload.
+/// Minimum age of a trial, when the worker leaves, for its last checkpoint to be uploaded.
 const MIN_AGE_TO_UPLOAD: Duration = Duration::from_secs(1);
-/// How long the last checkpoint may be on its way when the worker leaves.
+/// Time limit for uploading the last checkpoint when the worker leaves.
 const LAST_UPLOAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a trial that is to stop may take to the end of its step, where it can be kept.
+/// Time limit for a trial that must stop to finish its step, so that it can be saved.
 const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How checkpoints are uploaded, and how often.
@@ -36,11 +37,11 @@ pub(crate) struct TrialCheckpointer<'a> {
 }
 
 struct CheckpointerState {
-    /// When the last checkpoint was saved, or the trial begun.
+    /// When the last checkpoint was saved, or when the trial began.
     saved_at: Instant,
-    /// The checkpoint under way.
+    /// The upload of the last checkpoint.
     pending_upload: Option<PendingUpload>,
-    /// When the trainer first asked after the trial was to stop.
+    /// When the trainer first asked whether to stop at once.
     stop_seen_at: Option<Instant>,
 }
 
@@ -73,7 +74,7 @@ impl<'a> TrialCheckpointer<'a> {
             .expect("nothing panics while it holds the state")
     }
 
-    /// Whether the lease was taken away: the coordinator would not have the trial.
+    /// Whether the coordinator revoked the lease. It would then reject a checkpoint.
     fn is_lease_revoked(&self) -> bool {
         self.queue
             .with_queue(|queue| queue.is_lease_revoked(self.assignment.fence))
@@ -121,7 +122,7 @@ impl CheckpointStore for TrialCheckpointer<'_> {
             return;
         }
 
-        // One that is still under way is dropped: this one is further.
+        // Cancels an upload that is still under way: the new checkpoint is further on.
         self.lock_state().pending_upload = None;
         let mut flight = self
             .policy
@@ -145,7 +146,8 @@ impl CheckpointStore for TrialCheckpointer<'_> {
         since.elapsed() >= STEP_TIMEOUT || self.is_lease_revoked()
     }
 
-    /// The coordinator needs no word: it forgets the checkpoint when it has the result.
+    /// Removes the trial's checkpoint from the folder. The coordinator removes its own when it
+    /// stores the result.
     fn discard_checkpoints(&self, identity: &[u8; 32]) {
         self.lock_state().pending_upload = None;
         if let Some(folder) = self.checkpoint_dir {
@@ -176,7 +178,7 @@ impl CheckpointDir {
         self.path.join(format!("{}.trial", hex::encode(identity)))
     }
 
-    /// The last checkpoint under this identity.
+    /// Reads the checkpoint that was saved last under this identity.
     pub(crate) fn load_checkpoint(&self, identity: &[u8; 32]) -> Option<Vec<u8>> {
         std::fs::read(self.checkpoint_path(identity)).ok()
     }
@@ -186,11 +188,11 @@ impl CheckpointDir {
     pub(crate) fn save_checkpoint(&self, identity: &[u8; 32], checkpoint: &[u8]) {
         let file = self.checkpoint_path(identity);
         if let Err(error) = replace_file(&file, checkpoint, FileAccess::AsUmask, Durability::None) {
-            tracing::warn!(checkpoint = %file.display(), %error, "cannot keep an unfinished trial");
+            tracing::warn!(checkpoint = %file.display(), %error, "cannot write the checkpoint of an unfinished trial");
         }
     }
 
-    /// The trial has ended: nothing of it is needed any more.
+    /// Removes the checkpoint of a trial that has ended.
     pub(crate) fn discard_checkpoint(&self, identity: &[u8; 32]) {
         let _ = std::fs::remove_file(self.checkpoint_path(identity));
     }

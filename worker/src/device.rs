@@ -1,4 +1,4 @@
-//! `--device`: where networks run.
+//! The device that networks run on: `--device`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use ergodic_proto::status::UserError;
 
 use crate::train::CandleDevice;
 
-/// What `--device` names.
+/// The value of `--device`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The trainer's own engine, of the class `cpu-f32`.
@@ -42,10 +42,10 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device, for the thread that calls this alone; none for the trainer's own engine.
+    /// Opens the device for use by the calling thread alone. `None` means the trainer's own engine.
     ///
     /// # Errors
-    /// This program has no CUDA, or this machine no such device.
+    /// The program was built without CUDA, or the machine has no such device.
     pub(crate) fn open_device(self) -> Result<Option<CandleDevice>, UserError> {
         match self {
             Self::Cpu => Ok(None),
@@ -59,11 +59,11 @@ impl DeviceChoice {
     }
 }
 
-/// The version of what stock operations compute; raised when it changes.
+/// Version of the arithmetic of Candle's stock operations. A change that alters any bit raises it.
 #[cfg(feature = "cuda")]
 const NUMERICS_VERSION: u32 = 2;
 
-/// A device, and what can change the bits that it computes.
+/// Opens a CUDA device and names all that can change the bits of its results.
 #[cfg(feature = "cuda")]
 fn open_cuda(ordinal: usize) -> Result<CandleDevice, String> {
     use candle_core::Device;
@@ -71,19 +71,19 @@ fn open_cuda(ordinal: usize) -> Result<CandleDevice, String> {
 
     let device = Device::new_cuda(ordinal).map_err(|e| format!("it cannot be opened: {e}"))?;
     let Device::Cuda(cuda) = &device else {
-        return Err("it is no CUDA device".into());
+        return Err("it is not a CUDA device".into());
     };
     let stream = cuda.cuda_stream();
     let context = stream.context();
     let number = |attribute| {
         context
             .attribute(attribute)
-            .map_err(|e| format!("it does not tell what it is: {e}"))
+            .map_err(|e| format!("its compute capability cannot be read: {e}"))
     };
     let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
 
     let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-    let cublas = cublas_version(cuda).ok_or("cuBLAS does not tell its version")?;
+    let cublas = cublas_version(cuda).ok_or("the version of cuBLAS cannot be read")?;
     Ok(CandleDevice {
         device,
         numerics_class: format!("cuda-f32/{NUMERICS_VERSION}/sm{major}{minor}/cublas{cublas}"),
@@ -91,7 +91,7 @@ fn open_cuda(ordinal: usize) -> Result<CandleDevice, String> {
     })
 }
 
-/// Major and minor version of the library that multiplies matrices.
+/// Major and minor version of cuBLAS.
 #[cfg(feature = "cuda")]
 #[expect(unsafe_code, reason = "cudarc has no safe way to ask for it")]
 fn cublas_version(device: &candle_core::CudaDevice) -> Option<String> {
@@ -99,7 +99,8 @@ fn cublas_version(device: &candle_core::CudaDevice) -> Option<String> {
 
     let handle = device.cublas_handle();
     let mut version = 0;
-    // SAFETY: the handle is alive for as long as `handle`, and the version is written into an integer of ours.
+    // SAFETY: the handle is alive for as long as `handle`, and cuBLAS writes the version into our
+    // own integer.
     let status = unsafe { sys::cublasGetVersion_v2(*handle.handle(), &raw mut version) };
     let known = status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS;
     known.then(|| format!("{}.{}", version / 10_000, version % 10_000 / 100))

@@ -1,20 +1,20 @@
-//! A place at which a test can hold trials of a test build, so that it need not count on their taking long.
+//! A failpoint that lets a test hold trials, instead of relying on their duration.
 //!
-//! The feature `failpoints` builds it in; programs for use are built without, and the place is then nothing at all.
-//! `FAILPOINTS="trial=return(FILE)"` names a file with three numbers, REPEAT STEP BEGUN: trials of that repeat and of later
-//! ones stand still when they come to that step (0: before they begin), except for the first so many that this process
-//! begins. While there is no such file, nobody does.
+//! The feature `failpoints` builds it in; without the feature, the functions do nothing.
+//! `FAILPOINTS="trial=return(FILE)"` names a file with three numbers, REPEAT STEP BEGUN. Trials of
+//! that repeat and later ones wait at that step (0: before they begin), except for the first BEGUN
+//! trials of this process. Without the file, no trial waits.
 
 #[cfg(feature = "failpoints")]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ergodic_common::TrialKey;
 
-/// Trials that came to their beginning in this process.
+/// Number of trials of this process that have reached their beginning.
 #[cfg(feature = "failpoints")]
 static BEGUN: AtomicU64 = AtomicU64::new(0);
 
-/// Stands still before a trial begins while a test holds it there, for as long as this is so.
+/// Waits before a trial begins, for as long as a test holds it and `waits` returns true.
 #[cfg(feature = "failpoints")]
 pub(crate) fn hold_before_trial(trial: TrialKey, waits: impl Fn() -> bool) {
     fail::fail_point!("trial", |file| {
@@ -28,7 +28,8 @@ pub(crate) fn hold_before_trial(trial: TrialKey, waits: impl Fn() -> bool) {
     });
 }
 
-/// Holds a trial after a number of its steps. A trial that has begun was within the limit of trials.
+/// Waits after a trial has done some steps, for as long as a test holds it and `waits` returns
+/// true. A trial that has begun was within the limit of BEGUN.
 #[cfg(feature = "failpoints")]
 pub(crate) fn hold_after_steps(trial: TrialKey, steps: u64, waits: impl Fn() -> bool) {
     fail::fail_point!("trial", |file| {
@@ -41,11 +42,11 @@ pub(crate) fn hold_after_steps(trial: TrialKey, steps: u64, waits: impl Fn() -> 
     });
 }
 
-/// Nothing: this is no test build.
+/// Does nothing without the feature `failpoints`.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn hold_before_trial(_: TrialKey, _: impl Fn() -> bool) {}
 
-/// Nothing: this is no test build.
+/// Does nothing without the feature `failpoints`.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn hold_after_steps(_: TrialKey, _: u64, _: impl Fn() -> bool) {}
 
@@ -59,7 +60,7 @@ struct TrialHold {
 
 #[cfg(feature = "failpoints")]
 impl TrialHold {
-    /// The gate as the file describes it now.
+    /// Reads the file that describes which trials are held.
     fn read_file(file: &str) -> Option<Self> {
         let text = std::fs::read_to_string(file).ok()?;
         let numbers: Vec<u64> = text
@@ -101,12 +102,12 @@ fn wait_while_held(
     }
 }
 
-/// Sets the failpoints that the environment names, for as long as the returned scenario lives.
+/// Activates the failpoints that the environment names until the returned scenario is dropped.
 #[cfg(feature = "failpoints")]
 pub(crate) fn set_up_failpoints() -> fail::FailScenario<'static> {
     fail::FailScenario::setup()
 }
 
-/// Nothing: this is no test build.
+/// Does nothing without the feature `failpoints`.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn set_up_failpoints() {}

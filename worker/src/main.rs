@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Training allocates and frees large buffers per trial.
+/// mimalloc, because training allocates and frees large buffers for every trial.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,9 +1,9 @@
 //! Amounts of memory as users write them, and whether a sweep fits into what this worker may fill.
 
-/// Reads `512MiB`, `8GiB`; a bare number means bytes.
+/// Parses `512MiB` or `8GiB`; a number without a unit means bytes.
 ///
 /// # Errors
-/// Anything else, in words.
+/// Returns a message for the user if the text is no such size.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let split = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -27,7 +27,8 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("expected a size like 512MiB or 8GiB, found '{text}'"))
 }
 
-/// Why trials that need `trial` bytes each cannot be run beside a dataset; `None` when they can.
+/// Returns why trials that need `trial` bytes each do not fit beside a dataset of `dataset` bytes;
+/// `None` if they fit.
 pub(crate) fn explain_shortage(
     limit: Option<u64>,
     slots: u32,
@@ -40,7 +41,7 @@ pub(crate) fn explain_shortage(
         .saturating_add(dataset);
     let limit = limit.filter(|limit| need > *limit)?;
     Some(format!(
-        "{slots} slots of {} MiB and a dataset of {} MiB do not fit into the {} MiB that this worker may fill: give it \
+        "{slots} slots of {} MiB and a dataset of {} MiB do not fit into the {} MiB that this worker may use: give it \
          fewer --slots or more --memory, or train on smaller batches",
         mib(trial),
         mib(dataset),

@@ -1,4 +1,5 @@
-//! One trial of a sweep, run outside of any lease: what `ergodic replay` compares with the stored row.
+//! Runs one trial of a sweep without a lease, for `ergodic replay`, which compares the result with
+//! the stored row.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,7 +20,7 @@ use crate::work_queue::Assignment;
 /// Fetches the sweep and runs the trial.
 ///
 /// # Errors
-/// The sweep or the trial is unknown, of another numerics class, or cannot be run here.
+/// The sweep or the trial is unknown, belongs to another numerics class, or cannot be run here.
 pub(crate) async fn run_single_trial(
     links: &LinkPool,
     dirs: &DatasetDirs,
@@ -33,7 +34,7 @@ pub(crate) async fn run_single_trial(
     let fence = Fence { lease: 0, epoch: 0 };
     let stop = Arc::new(AtomicBool::new(false));
 
-    // A time limit protects other trials, and there are none here.
+    // A time limit protects the other trials of a worker, and a replay runs only one.
     let assignment = Assignment {
         fence,
         key,
@@ -61,7 +62,7 @@ pub(crate) async fn run_single_trial(
         Some(finished) => Ok(finished.result),
         None => Err(UserError::new(
             ErrorCode::Internal,
-            format!("the trial {key} was broken off"),
+            format!("the trial {key} was stopped before its end"),
         )),
     }
 }
@@ -76,7 +77,7 @@ fn run_here(
     let ours = runner.numerics_class();
     if wanted != ours {
         let message = format!(
-            "the sweep is of numerics class {wanted}, and this program computes {ours} here"
+            "the sweep has the numerics class {wanted}, but this program computes {ours} here"
         );
         return Err(UserError::new(ErrorCode::Version, message));
     }

@@ -12,16 +12,16 @@ pub struct ResultBatch {
     pub number: u64,
     /// The lease of the trials.
     pub fence: Fence,
-    /// Id of the sweep.
+    /// The id of the sweep.
     pub sweep: String,
-    /// The results.
+    /// Results that are in memory.
     pub results: Vec<FinishedTrial>,
-    /// References to further results, which are in the spool alone.
+    /// References to results that are only in the spool.
     pub spooled: Vec<SpoolRef>,
 }
 
 impl ResultBatch {
-    /// Trials whose results it holds.
+    /// The keys of all trials in the batch.
     pub fn trial_keys(&self) -> Vec<TrialKey> {
         let here = self.results.iter().map(|finished| finished.result.key);
         here.chain(self.spooled.iter().map(|place| place.key))
@@ -29,21 +29,21 @@ impl ResultBatch {
     }
 }
 
-/// A result's place in the spool.
+/// The location of a result in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolRef {
     /// The trial of the result.
     pub key: TrialKey,
-    /// The segment's number.
+    /// The number of the segment file.
     pub segment: u64,
     /// Offset of the first byte in the segment.
     pub offset: u64,
-    /// Length in bytes.
+    /// Length of the record in bytes.
     pub bytes: usize,
 }
 
 impl FinishedTrial {
-    /// Memory that it takes, roughly what it takes on the wire.
+    /// Approximate size on the wire in bytes, which also counts as the size in memory.
     pub(crate) fn wire_size(&self) -> usize {
         let Self { result, weights } = self;
         let numbers = result.metrics.len() + result.curve.steps.len() + result.curve.values.len();

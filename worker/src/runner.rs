@@ -1,4 +1,4 @@
-//! What runs one trial: the engine or the device, the threads and the checkpoints of a slot.
+//! Runs single trials: holds the engine or device, the threads and the checkpoints of a slot.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -14,35 +14,35 @@ use crate::train::{Deadline, FinishedTrial, Isa, Job};
 use crate::work_queue::Assignment;
 use crate::{failpoint, train};
 
-/// With what the slots are to train.
+/// The settings of slots: device, instruction set, threads, and folder of checkpoints.
 #[derive(Debug, Clone)]
 pub struct SlotConfig {
-    /// Threads for one trial.
+    /// Number of threads per trial.
     pub threads: u32,
     /// Instruction set of the trainer's own engine.
     pub isa: Isa,
     /// The device on which networks run.
     pub device: DeviceChoice,
-    /// Folder of unfinished trials.
+    /// Folder for the checkpoints of unfinished trials.
     pub checkpoint_dir: Option<PathBuf>,
 }
 
-/// With what a slot trains: device, threads and folder of checkpoints.
+/// The resources that a slot trains with: device, threads and folder of checkpoints.
 pub struct TrialRunner {
     pub(crate) isa: Isa,
-    /// The device, if it is not the trainer's own engine.
+    /// The CUDA device; `None` for the trainer's own engine.
     pub(crate) device: Option<train::CandleDevice>,
-    /// Threads for one trial, if more than the slot's own.
+    /// The threads of a trial; `None` if the slot's own thread suffices.
     pub(crate) pool: Option<rayon::ThreadPool>,
-    /// Folder of this machine for checkpoints.
+    /// The local folder of checkpoints.
     pub(crate) checkpoint_dir: Option<CheckpointDir>,
 }
 
 impl TrialRunner {
-    /// For the thread that calls this.
+    /// Opens the device for use by the calling thread alone.
     ///
     /// # Errors
-    /// The device or the folder cannot be used.
+    /// The device or the folder of checkpoints cannot be used.
     pub fn new(config: &SlotConfig) -> Result<Self, UserError> {
         let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
         let pool = train::build_thread_pool(config.threads).map_err(|e| failed(e.to_string()))?;
@@ -69,7 +69,8 @@ impl TrialRunner {
     }
 }
 
-/// Runs a trial, from its last checkpoint if there is one; `None` when it was stopped.
+/// Runs a trial from its last checkpoint, or from the start if there is none. `None` means that it
+/// was stopped.
 pub fn run_assignment(
     assignment: &Assignment,
     runner: &TrialRunner,

@@ -10,25 +10,25 @@ use crate::spool::{Spool, SpoolEntry};
 use crate::train::FinishedTrial;
 use crate::work_queue::{Assignment, Uptime, WorkQueue};
 
-/// How often a slot that waits for space in the spool tries again.
+/// Interval at which a slot retries to write to a full spool.
 pub(crate) const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The work queue behind a lock, and signals for its changes.
 pub struct SharedQueue {
     queue: Mutex<WorkQueue>,
     pub(crate) started: Instant,
-    /// Where results are kept until they are acknowledged, if anywhere.
+    /// The spool, if results are kept on disk until they are acknowledged.
     pub(crate) spool: Option<Arc<Spool>>,
-    /// Wakes slots: there may be a trial.
+    /// Wakes slots, because there may be a trial to run.
     pub(crate) work_available: Condvar,
-    /// Wakes the session: something was finished or taken.
+    /// Wakes the session, because a trial was finished or taken.
     pub(crate) queue_changed: Notify,
-    /// Wakes the delivery.
+    /// Wakes the senders, because there may be results to deliver.
     pub(crate) results_ready: Notify,
 }
 
 impl SharedQueue {
-    /// An empty queue for `slots` slots.
+    /// Creates an empty queue for `slots` slots.
     pub fn new(slots: u32) -> Self {
         Self {
             queue: Mutex::new(WorkQueue::new(slots)),
@@ -40,7 +40,7 @@ impl SharedQueue {
         }
     }
 
-    /// This queue with a spool.
+    /// Returns the queue with a spool.
     #[must_use]
     pub fn with_spool(self, spool: Option<Spool>) -> Self {
         Self {
@@ -49,12 +49,12 @@ impl SharedQueue {
         }
     }
 
-    /// The spool.
+    /// The spool of the queue, if it has one.
     pub(crate) fn spool(&self) -> Option<&Arc<Spool>> {
         self.spool.as_ref()
     }
 
-    /// Reads or changes the queue. Nothing under this lock waits, trains or panics.
+    /// Calls `act` with the queue under its lock. `act` must neither wait, nor train, nor panic.
     pub fn with_queue<T>(&self, act: impl FnOnce(&mut WorkQueue) -> T) -> T {
         let result = act(&mut self.lock_queue());
         self.work_available.notify_all();
@@ -72,10 +72,12 @@ impl SharedQueue {
             .expect("nothing panics while it holds the queue")
     }
 
-    /// Records the end of a trial, which was stopped if it has no result, and wakes delivery and session.
+    /// Records the end of a trial and wakes the senders and the session. A trial without a result
+    /// was stopped.
     ///
-    /// Where there is a spool, the result is written to it before it can be delivered. A result for which the spool has no
-    /// space is delivered all the same, and the slot begins nothing until it is written or acknowledged.
+    /// With a spool, the result is written to it before it is delivered. If the spool has no space,
+    /// the result is delivered all the same, and the slot starts nothing until it is written or
+    /// acknowledged.
     pub fn finish_trial(&self, assignment: &Assignment, result: Option<FinishedTrial>) {
         let (place, owed) = match self.spool.as_ref().zip(result.as_ref()) {
             Some((spool, finished)) => spool_result(spool, assignment, finished),
@@ -96,17 +98,17 @@ impl SharedQueue {
         }
     }
 
-    /// Blocks the slot until the spool has space for a result, or the result needs none any more.
+    /// Blocks the slot until the result is written to the spool or acknowledged.
     pub(crate) fn wait_for_spool_space(&self, spool: &Spool, entry: &SpoolEntry) {
         while self.with_queue(|queue| !queue.is_closed() && queue.holds_lease(entry.fence()))
             && spool.retry_append(entry).is_err()
         {
             std::thread::sleep(SPOOL_RETRY_INTERVAL);
         }
-        tracing::info!("the slot goes on");
+        tracing::info!("the spool has space again, or does not need the result: the slot goes on");
     }
 
-    /// Waits for a trial; `None` once the queue is closed.
+    /// Blocks until there is a trial to run. `None` means that the queue is closed.
     pub(crate) fn wait_for_trial(&self) -> Option<Assignment> {
         let mut queue = self.lock_queue();
         loop {
@@ -125,7 +127,7 @@ impl SharedQueue {
     }
 }
 
-/// Keeps a result in the spool: its place there, or what is owed to it.
+/// Writes a result to the spool. Returns its location, or the entry that is still to be written.
 fn spool_result(
     spool: &Spool,
     assignment: &Assignment,
@@ -135,7 +137,7 @@ fn spool_result(
     match spool.append_result(&entry) {
         Ok(place) => (Some(place), None),
         Err(error) => {
-            tracing::warn!(%error, "no room in the spool: the slot waits until there is some");
+            tracing::warn!(%error, "the spool is full: the slot waits until there is space");
             (None, Some(entry))
         }
     }

@@ -1,4 +1,4 @@
-//! The threads that run trials, one at a time each. A panic in a trial is that trial's outcome, not the worker's end.
+//! The threads that run trials, one at a time each. A panic fails the trial, not the worker.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::train;
 /// Starts the slots' threads, and returns the numerics class of their results.
 ///
 /// # Errors
-/// The operating system gives no thread, or the device or the folder cannot be used.
+/// The operating system refuses a thread, or the device or the folder of checkpoints cannot be
+/// used.
 pub(crate) fn start_slots(
     queue: &Arc<SharedQueue>,
     slots: u32,
@@ -29,7 +30,7 @@ pub(crate) fn start_slots(
         let failed =
             |e: String| UserError::new(ErrorCode::Internal, format!("cannot start slot {n}: {e}"));
 
-        // A device belongs to the thread that opened it.
+        // CUDA contexts are bound to the thread that opened the device, so each slot opens its own.
         std::thread::Builder::new()
             .name(format!("slot-{n}"))
             .spawn(move || match TrialRunner::new(&config) {

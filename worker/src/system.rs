@@ -4,8 +4,8 @@ use std::fs::{DirEntry, read_to_string};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// The machine's memory, or what the control group of this process may have of it, in bytes; `None` where the system does
-/// not tell.
+/// Memory of the machine, or the limit of this process's control group, in bytes. `None` if the
+/// system does not report it.
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     let limits = [
         "/sys/fs/cgroup/memory.max",
@@ -19,12 +19,12 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
         .min()
 }
 
-/// The most memory that this process has held, in bytes; `None` where the system does not tell.
+/// Peak memory of this process, in bytes. `None` if the system does not report it.
 pub(crate) fn peak_memory_bytes() -> Option<u64> {
     read_proc_bytes("/proc/self/status", "VmHWM:")
 }
 
-/// What Linux says in one of its files after these words.
+/// The number of bytes that follows `words` in a file below `/proc`.
 fn read_proc_bytes(path: &str, words: &str) -> Option<u64> {
     let text = read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(words))?;

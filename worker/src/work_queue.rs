@@ -1,9 +1,11 @@
-//! What a worker has to do: trials granted and not begun, trials running, results not yet acknowledged.
+//! The work of a worker: trials granted and not begun, trials running, results not yet
+//! acknowledged.
 //!
-//! Results wait in memory. Those that a spool holds wait as references to it once memory is full.
+//! Results wait in memory. Once memory is full, results that are in the spool wait as references to
+//! it.
 //!
-//! Plain decisions over a state, without threads, IO or a clock; `slots` and
-//! `session` share one behind a lock.
+//! The queue only decides: it uses no threads, IO or clock. `slots` and `session` share one behind
+//! a lock.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,41 +19,41 @@ use crate::link::sweeps::LoadedSweep;
 use crate::result_batch::{ResultBatch, SpoolRef};
 use crate::train::FinishedTrial;
 
-/// Time since the worker started.
+/// Time since the start of the worker.
 pub type Uptime = Duration;
 
-/// Most bytes of memory for results that wait for delivery; beyond it, no trial is begun.
+/// Maximum bytes of results in memory that wait for delivery. Beyond it, no trial begins.
 const MAX_BUFFERED_BYTES: usize = 64 << 20;
-/// Most results delivered at once.
+/// Maximum number of results in one batch.
 const MAX_BATCH_RESULTS: usize = 1024;
-/// Most bytes delivered at once.
+/// Maximum bytes of results in one batch.
 const MAX_BATCH_BYTES: usize = 2 << 20;
-/// Number of results that are worth a delivery before they are a second old.
+/// Number of results that are sent at once, instead of waiting up to a second for more.
 const MIN_BATCH_RESULTS: usize = 32;
-/// Bytes of results that are worth a delivery before they are a second old.
+/// Bytes of results that are sent at once, instead of waiting up to a second for more.
 const MIN_BATCH_BYTES: usize = 256 << 10;
-/// The worker requests more work when its queue lasts for less than this, in seconds.
+/// The worker requests more work when its queue will last less than this, in seconds.
 const PREFETCH_SECONDS: f64 = 1.0;
 
 /// A trial for a slot.
 #[derive(Debug, Clone)]
 pub struct Assignment {
-    /// The lease it is run under.
+    /// The lease that the trial belongs to.
     pub fence: Fence,
-    /// The trial to run.
+    /// The key of the trial.
     pub key: TrialKey,
     /// The sweep of the trial.
     pub sweep: Arc<LoadedSweep>,
-    /// Raised when the trial is to stop before its end.
+    /// Set when the trial must stop before its end.
     pub stop: Arc<AtomicBool>,
-    /// How long the trial may take, if there is a limit.
+    /// Time limit of the trial, if there is one.
     pub time_limit: Option<Duration>,
     /// Whether the coordinator has a checkpoint of the trial.
     pub has_checkpoint: bool,
 }
 
 impl Assignment {
-    /// Whether the trial is to stop before its end.
+    /// Whether the trial must stop before its end.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -64,7 +66,7 @@ enum BufferedResult {
 }
 
 impl BufferedResult {
-    /// Bytes on the wire, roughly.
+    /// Approximate size on the wire, in bytes.
     fn wire_size(&self) -> usize {
         match self {
             Self::Memory(finished) => finished.wire_size(),
@@ -77,20 +79,21 @@ impl BufferedResult {
 struct HeldLease {
     sweep: Arc<LoadedSweep>,
     queued: VecDeque<TrialKey>,
-    /// Trials that can go on from a checkpoint.
+    /// Trials of which the coordinator has a checkpoint.
     checkpointed: BTreeSet<TrialKey>,
-    /// Whether the coordinator has taken it away.
+    /// Whether the coordinator has revoked the lease.
     is_revoked: bool,
-    /// Trials given back.
+    /// Trials that were returned to the coordinator.
     retracted: Vec<TrialKey>,
     running: BTreeMap<TrialKey, Arc<AtomicBool>>,
     finished: Vec<BufferedResult>,
-    /// Results in batches that are not acknowledged.
+    /// Number of results in batches that are not acknowledged.
     unacknowledged: usize,
 }
 
 impl HeldLease {
-    /// Whether its results are worth a delivery: any of them if `any`, or if no others will follow.
+    /// Whether to send the lease's results now: if there are enough of them, if no more will
+    /// follow, or, with `any`, if there are any.
     fn has_batch(&self, any: bool) -> bool {
         let is_last = self.queued.is_empty() && self.running.is_empty();
         let bytes: usize = self.finished.iter().map(BufferedResult::wire_size).sum();
@@ -98,7 +101,7 @@ impl HeldLease {
         !self.finished.is_empty() && (any || is_last || is_large)
     }
 
-    /// How many of its first results fit into one batch; at least one.
+    /// Number of results, from the first one, that fit into one batch; at least 1.
     fn batch_len(&self) -> usize {
         let mut bytes = 0;
         self.finished
@@ -120,22 +123,22 @@ impl HeldLease {
     }
 }
 
-/// Leases, trials and results of a worker.
+/// The leases, trials and results of a worker.
 #[derive(Debug, Default)]
 pub struct WorkQueue {
     slots: u32,
     leases: BTreeMap<Fence, HeldLease>,
-    /// Moving average of a trial's duration.
+    /// Moving average of the duration of a trial, in seconds.
     mean_trial_seconds: Option<f64>,
     buffered_bytes: usize,
     batches: BTreeMap<u64, UnacknowledgedBatch>,
     next_batch: u64,
     is_closed: bool,
-    /// When leases were renewed; `None` while there is no session.
+    /// The last renewal of the leases; `None` without a session.
     renewal: Option<LeaseRenewal>,
 }
 
-/// A batch on its way: the bytes that it takes of the memory for results, and the number of its results.
+/// A batch that was sent and not acknowledged: its bytes in memory, and the number of its results.
 #[derive(Debug, Default)]
 struct UnacknowledgedBatch {
     bytes: usize,
@@ -144,14 +147,14 @@ struct UnacknowledgedBatch {
 
 #[derive(Debug)]
 struct LeaseRenewal {
-    /// A lease ends after this time without a renewal.
+    /// Time without a renewal after which a lease ends.
     ttl: Duration,
-    /// When the last renewal arrived.
+    /// Time of the last renewal.
     renewed_at: Uptime,
 }
 
 impl WorkQueue {
-    /// An empty queue for `slots` slots.
+    /// Creates an empty queue for `slots` slots.
     pub fn new(slots: u32) -> Self {
         Self {
             slots,
@@ -159,7 +162,7 @@ impl WorkQueue {
         }
     }
 
-    /// A session was opened, in which a lease ends when it is not renewed for `ttl`.
+    /// Starts to watch renewals in a new session, in which leases expire after `ttl` without one.
     pub fn start_renewal_watch(&mut self, ttl: Duration, now: Uptime) {
         self.renewal = Some(LeaseRenewal {
             ttl,
@@ -167,27 +170,28 @@ impl WorkQueue {
         });
     }
 
-    /// The coordinator has renewed the leases.
+    /// Records that the coordinator has renewed the leases.
     pub fn renew_leases(&mut self, now: Uptime) {
         self.renewal
             .iter_mut()
             .for_each(|renewal| renewal.renewed_at = now);
     }
 
-    /// The session was lost. A worker that is cut off goes on within the leases it holds.
+    /// Stops watching renewals, because the session was lost. The worker goes on with the leases
+    /// that it holds.
     pub fn stop_renewal_watch(&mut self) {
         self.renewal = None;
     }
 
-    /// Whether leases have gone without renewal for two thirds of the time they live without: they may end soon, and what
-    /// is begun now would be in vain.
+    /// Whether leases have gone without renewal for two thirds of their TTL. They may end soon, and
+    /// a trial that begins now would be in vain.
     fn is_renewal_overdue(&self, now: Uptime) -> bool {
         self.renewal
             .as_ref()
             .is_some_and(|renewal| 3 * now.saturating_sub(renewal.renewed_at) >= 2 * renewal.ttl)
     }
 
-    /// A lease was granted, some of whose trials can go on from a checkpoint.
+    /// Adds a granted lease. The trials in `checkpointed` can resume from a checkpoint.
     pub fn add_lease(
         &mut self,
         fence: Fence,
@@ -209,7 +213,8 @@ impl WorkQueue {
         self.leases.insert(fence, lease);
     }
 
-    /// The coordinator has taken a lease away: its trials are dropped or stopped. Finished ones are still delivered, to be compared.
+    /// Drops or stops the trials of a lease that the coordinator has revoked. Finished results are
+    /// still delivered, to be compared.
     pub fn revoke_lease(&mut self, fence: Fence) {
         if let Some(lease) = self.leases.get_mut(&fence) {
             lease.is_revoked = true;
@@ -223,13 +228,13 @@ impl WorkQueue {
         self.drop_finished_leases();
     }
 
-    /// Whether the coordinator has taken a lease away.
+    /// Whether the coordinator has revoked the lease.
     pub fn is_lease_revoked(&self, fence: Fence) -> bool {
         self.leases.get(&fence).is_none_or(|lease| lease.is_revoked)
     }
 
-    /// Gives back up to `trials` trials of a lease that are not begun, the last ones first. Returns all that were ever given
-    /// back of this lease, so that a lost message does no harm.
+    /// Returns up to `trials` trials of a lease that are not begun, the last ones first. The result
+    /// lists all that were ever returned of this lease, so that a lost message does no harm.
     pub fn retract_trials(&mut self, fence: Fence, trials: u64) -> Vec<TrialKey> {
         let Some(lease) = self.leases.get_mut(&fence) else {
             return Vec::new();
@@ -275,13 +280,13 @@ impl WorkQueue {
         })
     }
 
-    /// A trial ended; `None` when it was stopped before its end.
+    /// Records the end of a trial; `None` means that it was stopped before its end.
     pub fn finish_trial(&mut self, fence: Fence, key: TrialKey, finished: Option<FinishedTrial>) {
         self.finish_spooled_trial(fence, key, finished, None);
     }
 
-    /// A trial ended whose result is at `place` in the spool, if it is there: such a result needs no memory once that is
-    /// full.
+    /// Records the end of a trial whose result is at `place` in the spool, if it is there. Once
+    /// memory is full, such a result takes none.
     pub fn finish_spooled_trial(
         &mut self,
         fence: Fence,
@@ -316,12 +321,13 @@ impl WorkQueue {
         self.drop_finished_leases();
     }
 
-    /// Whether a lease's results are still wanted: those of a lease that is not held are dropped.
+    /// Whether the lease is held. Results of other leases are dropped.
     pub fn holds_lease(&self, fence: Fence) -> bool {
         self.leases.contains_key(&fence)
     }
 
-    /// Results to deliver now: enough of them, or any if `all` is set or nothing else is going on.
+    /// Takes a batch of results to deliver now: if there are enough of them, or any if `all` is set
+    /// or nothing else is going on.
     pub fn take_batch(&mut self, all: bool) -> Option<ResultBatch> {
         let is_quiet = self.running_count() == 0 && (self.is_closed || self.queued_count() == 0);
         let (fence, lease) = self
@@ -356,7 +362,7 @@ impl WorkQueue {
         })
     }
 
-    /// The coordinator has answered for a batch: it is forgotten.
+    /// Forgets a batch that the coordinator has answered for.
     pub fn acknowledge_batch(&mut self, batch: &ResultBatch) {
         let away = self.batches.remove(&batch.number).unwrap_or_default();
         self.buffered_bytes -= away.bytes;
@@ -366,7 +372,7 @@ impl WorkQueue {
         self.drop_finished_leases();
     }
 
-    /// Whether to ask for a lease, and for how many idle slots.
+    /// Number of idle slots to request a lease for; `None` if no lease should be requested.
     pub fn slots_to_request(&self) -> Option<u32> {
         if self.is_closed || self.buffered_bytes >= MAX_BUFFERED_BYTES {
             return None;
@@ -385,7 +391,7 @@ impl WorkQueue {
         (idle > 0 || short).then_some(idle.max(1) as u32)
     }
 
-    /// Begins no further trial and gives up those not begun.
+    /// Begins no further trial and drops those that have not begun.
     pub fn close(&mut self) {
         self.is_closed = true;
         self.leases
@@ -413,12 +419,12 @@ impl WorkQueue {
         self.leases.is_empty()
     }
 
-    /// Leases held.
+    /// The fences of all leases that are held.
     pub fn held_fences(&self) -> Vec<Fence> {
         self.leases.keys().copied().collect()
     }
 
-    /// Trials running, with their leases.
+    /// The running trials, each with its lease.
     pub fn running_trials(&self) -> Vec<(Fence, TrialKey)> {
         self.leases
             .iter()

@@ -1,4 +1,4 @@
-//! `[data]`
+//! The settings of `[data]`.
 
 use super::{range_for_key, word_for_value};
 use crate::dataset::name::DatasetName;
@@ -26,13 +26,13 @@ pub(super) const ORDERS: [(&str, VisitOrder); 4] = [
     ("full-batch", VisitOrder::FullBatch),
 ];
 
-/// Most pixels by which `crop-flip` moves an image along an axis.
+/// Maximum shift of an image by `crop-flip` along each axis, in pixels.
 pub const MAX_CROP_SHIFT: u32 = 4;
 
 /// The change of a training image at each visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Augment {
-    /// Not at all.
+    /// Images are not changed.
     None,
     /// Mirrored left to right with probability 1/2.
     Flip,
@@ -46,22 +46,24 @@ pub(super) const AUGMENTS: [(&str, Augment); 3] = [
     ("crop-flip", Augment::CropFlip),
 ];
 
-/// `[data]`
+/// The settings of `[data]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataConfig {
     /// The dataset.
     pub dataset: DatasetName,
-    /// Training images used.
+    /// Number of training images.
     pub train: u32,
-    /// Test images used.
+    /// Number of test images.
     pub test: u32,
-    /// Images of the training part that are kept aside: never trained on, and what metrics `val_*` are of.
+    /// Number of validation images, taken from the training part and never trained on, for the
+    /// metrics `val_*`.
     pub validation: u32,
     /// The order in which training images are visited.
     pub order: VisitOrder,
     /// The change of training images.
     pub augment: Augment,
-    /// Probability with which a training image has another class's label, drawn uniformly; the same in all repeats.
+    /// Probability that a training image has the label of another class, drawn uniformly. Its label
+    /// is the same in all repeats.
     pub label_noise: f64,
     /// Whether inputs have mean 0 and standard deviation 1 per channel over the training images used; otherwise they are
     /// in [0, 1].
@@ -69,7 +71,7 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
-    /// `train` and `test` images, shuffled, standardized and otherwise as they are.
+    /// `train` and `test` images, shuffled and standardized, with defaults for everything else.
     pub fn new(dataset: DatasetName, train: u32, test: u32) -> Self {
         let order = VisitOrder::Shuffle;
         let augment = Augment::None;
@@ -93,7 +95,7 @@ impl DataConfig {
         let train = read_image_count(&r, "train", dataset, (train_all - validation, train_all))?;
         if train == 0 || train + validation > train_all {
             let message = format!(
-                "the {validation} images to validate on are taken from the {train_all} training images of {}, which leaves {}: \
+                "the {validation} validation images are taken from the {train_all} training images of {}, which leaves {}: \
                  set data.train or data.validation lower",
                 dataset.as_str(),
                 train_all - validation
@@ -123,13 +125,15 @@ impl DataConfig {
         Ok(config)
     }
 
-    /// Why its images cannot be changed as `augment` says: they have no sides to be mirrored or moved along.
+    /// Returns why the images cannot be augmented as `augment` says, such as images without sides
+    /// to mirror or shift along.
     pub fn augment_problem(&self) -> Option<String> {
         let (height, width, _) = self.dataset.image_shape();
         let fits = match self.augment {
             Augment::None => true,
             Augment::Flip => width > 1,
-            // A window that is moved further than an image is large shows nothing of it.
+            // A shift of an image's whole side or more would leave nothing of the image in the
+            // window.
             Augment::CropFlip => height > MAX_CROP_SHIFT && width > MAX_CROP_SHIFT,
         };
 
@@ -164,7 +168,7 @@ impl DataConfig {
     }
 }
 
-/// A number of images, of a part of the dataset that has `all`.
+/// Reads a number of images, at most the `all` images of a part of the dataset.
 fn read_image_count(
     r: &TableReader<'_>,
     key: &'static str,

@@ -1,4 +1,5 @@
-//! The settings of one cell, fully typed: everything that a worker must know to run a trial of it.
+//! The settings of one cell, fully typed: everything that a worker needs to run a trial of the
+//! cell.
 
 mod data;
 mod identity;
@@ -100,7 +101,8 @@ pub const OTHER_FIELDS: [&str; 21] = [
     "train.optimizer.nesterov",
 ];
 
-/// Paths whose values decide a trial's shape class: architecture, batch size, number of steps.
+/// Whether the value at a path decides a trial's shape class: architecture, batch size, number of
+/// steps.
 pub fn is_shape_field(path: &str) -> bool {
     matches!(
         path,
@@ -118,7 +120,8 @@ pub fn is_shape_field(path: &str) -> bool {
         || matches!(path, "model.fixed_head" | "model.init.file")
 }
 
-/// Paths of fields that some trials do not use: they are left out of [`TrialConfig::identity_fields`] there.
+/// Whether some trials do not use the field at a path. [`TrialConfig::identity_fields`] leaves it
+/// out there.
 pub fn can_be_unused(path: &str) -> bool {
     matches!(
         path,
@@ -142,7 +145,7 @@ fn word_for_value<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) ->
 }
 
 impl TrialConfig {
-    /// Images per step.
+    /// Number of images per step.
     pub fn effective_batch_size(&self) -> u32 {
         if self.data.order == VisitOrder::FullBatch {
             self.data.train
@@ -151,17 +154,17 @@ impl TrialConfig {
         }
     }
 
-    /// Steps per epoch: floor(N/B); the tail of the permutation is dropped.
+    /// Number of steps per epoch: floor(N/B). The tail of the permutation is dropped.
     pub fn steps_per_epoch(&self) -> u64 {
         u64::from(self.data.train / self.effective_batch_size()).max(1)
     }
 
-    /// Steps of the whole trial.
+    /// Number of steps of the whole trial.
     pub fn total_steps(&self) -> u64 {
         self.length_in_steps(self.train.length)
     }
 
-    /// A length in steps.
+    /// Converts a length to a number of steps.
     pub fn length_in_steps(&self, length: Length) -> u64 {
         match length {
             Length::Epochs(epochs) => u64::from(epochs) * self.steps_per_epoch(),
@@ -171,7 +174,7 @@ impl TrialConfig {
 }
 
 impl Length {
-    /// "1 epoch", "50 steps"; at least 1.
+    /// Parses "1 epoch" or "50 steps"; the number is at least 1.
     pub fn parse(text: &str) -> Option<Self> {
         let (count, unit) = text.trim().split_once(' ')?;
         let count: u64 = count

@@ -1,4 +1,4 @@
-//! `[model]`
+//! The settings of `[model]`.
 
 use super::{range_for_key, word_for_value};
 use crate::spec_file::error::SpecError;
@@ -15,42 +15,43 @@ pub enum ModelKind {
     },
     /// Four 3×3 convolutions of w, 2w, 4w, 4w channels, then a linear head.
     Cnn4 {
-        /// w
+        /// The number w of channels.
         width: u32,
     },
     /// Pre-activation residual network of He et al. 2016.
     Preresnet {
-        /// 6n + 2
+        /// Number of layers, 6n + 2.
         depth: u32,
         /// Factor on the widths 16, 32, 64.
         widen: u32,
     },
     /// The networks of Simonyan and Zisserman 2015 with one linear head, for images of 32×32.
     Vgg {
-        /// Layers with weights in the original, which has three linear ones.
+        /// Number of layers with weights in the original, which has three linear ones.
         depth: VggDepth,
         /// Channels of the first stage.
         width: u32,
     },
     /// The scale-invariant toy loss w₁²/‖w‖² of the theory: no images, no network.
     Toy(Toy),
-    /// Trains nothing: a trial ends at once with made-up metrics. For measuring the overhead of everything else.
+    /// A model that trains nothing: a trial ends at once with made-up metrics, to measure the overhead of everything
+    /// else.
     Empty,
 }
 
 /// The toy loss.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Toy {
-    /// Numbers in w.
+    /// Number of entries of w.
     pub dim: u32,
-    /// σ: the gradient has a noise of σ/‖w‖ per direction at right angles to w.
+    /// The noise σ: the gradient has a noise of σ/‖w‖ per direction orthogonal to w.
     pub noise: f64,
-    /// Start of w; standard normal numbers if absent.
+    /// Initial w; standard normal numbers if absent.
     pub start: Option<Vec<f64>>,
 }
 
 impl ModelKind {
-    /// Whether it is trained on images.
+    /// Whether the model is trained on images.
     pub fn needs_images(&self) -> bool {
         !matches!(self, Self::Toy(_) | Self::Empty)
     }
@@ -59,13 +60,13 @@ impl ModelKind {
 /// `model.depth` of a VGG network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VggDepth {
-    /// Configuration A.
+    /// Configuration A, 11 layers.
     Eleven,
-    /// Configuration B.
+    /// Configuration B, 13 layers.
     Thirteen,
-    /// Configuration D.
+    /// Configuration D, 16 layers.
     Sixteen,
-    /// Configuration E.
+    /// Configuration E, 19 layers.
     Nineteen,
 }
 
@@ -77,7 +78,7 @@ impl VggDepth {
         (19, Self::Nineteen),
     ];
 
-    /// Convolutions of the five stages.
+    /// Number of convolutions in each of the five stages.
     pub fn convolutions_per_stage(self) -> [usize; 5] {
         match self {
             Self::Eleven => [1, 1, 2, 2, 2],
@@ -87,7 +88,7 @@ impl VggDepth {
         }
     }
 
-    /// 11, 13, 16 or 19.
+    /// Number of layers: 11, 13, 16 or 19.
     pub fn layer_count(self) -> u64 {
         Self::ALL
             .iter()
@@ -96,7 +97,7 @@ impl VggDepth {
     }
 }
 
-/// `model.norm`
+/// The value of `model.norm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Norm {
     /// Batch normalization over the whole batch.
@@ -112,7 +113,7 @@ pub enum Norm {
     None,
 }
 
-/// Groups of `norm = "group"` unless said otherwise.
+/// Number of groups of `norm = "group"` if the file sets none.
 const DEFAULT_GROUPS: u32 = 8;
 
 const NORMS: [(&str, Norm); 4] = [
@@ -161,7 +162,7 @@ pub(super) const SCHEMES: [(&str, InitScheme); 5] = [
     ("orthogonal", InitScheme::Orthogonal),
 ];
 
-/// `[model]`
+/// The settings of `[model]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// Architecture.
@@ -176,11 +177,11 @@ pub struct ModelConfig {
     pub fixed_head: bool,
     /// Distribution of initial weights.
     pub init: InitScheme,
-    /// BLAKE3 of the file that initial weights come from, if they come from one.
+    /// BLAKE3 hash of the file of initial weights, if there is one.
     pub init_file: Option<[u8; 32]>,
     /// Factor on the initial values of trained weights; a fixed head is not scaled.
     pub init_scale: f64,
-    /// Further factors on the weights of single layers, by name.
+    /// Further factors on the initial weights of single layers, by layer name.
     pub layer_scales: Vec<(String, f64)>,
     /// Whether the last convolution of every residual block starts at 0.
     pub zero_residual: bool,
@@ -205,8 +206,7 @@ const MODEL_KINDS: [(&str, ModelKindWord); 6] = [
     ("empty", ModelKindWord::Empty),
 ];
 
-/// Fields of some kinds of model only.
-/// Kinds that are networks.
+/// Kinds of model that take the fields of networks.
 const NETWORK_KINDS: &[ModelKindWord] = &[
     ModelKindWord::Mlp,
     ModelKindWord::Cnn4,
@@ -271,14 +271,14 @@ impl ModelConfig {
         if matches!(config.kind, ModelKind::Toy(_))
             && (layers || init.read_node("scheme").is_some())
         {
-            let message = "of model.init, kind = \"toy\" has the scale only: set model.start, or leave w to chance";
+            let message = "kind = \"toy\" has only the scale of model.init: set model.start, or leave w random";
             return Err(r.error_at("init", message));
         }
 
         if config.affine && config.norm == Norm::None {
             return Err(r.error_at(
                 "affine",
-                "there is no norm to have a scale and shift; set model.norm = \"batch\"",
+                "without a norm there is no scale and shift; set model.norm = \"batch\"",
             ));
         }
 
@@ -401,7 +401,7 @@ impl ModelConfig {
         })
     }
 
-    /// Depth of a residual network: two layers around three stages of blocks of two.
+    /// Reads the depth of a residual network: two layers, and three stages of blocks of two.
     fn read_preresnet_depth(r: &TableReader<'_>) -> Result<u32, SpecError> {
         let depth = r
             .read_whole_number("depth", range_for_key(r, "depth"))?
@@ -453,7 +453,7 @@ impl ModelConfig {
     }
 }
 
-/// Refuses fields that belong to models of other kinds.
+/// Refuses fields that other kinds of model take.
 fn refuse_foreign_fields(r: &TableReader<'_>, kind: ModelKindWord) -> Result<(), SpecError> {
     for (key, owners) in KIND_FIELDS {
         if r.read_node(key).is_some() && !owners.contains(&kind) {
@@ -476,7 +476,7 @@ fn read_size(r: &TableReader<'_>, key: &'static str, default: u32) -> Result<u32
     Ok(size.map_or(default, |n| n as u32))
 }
 
-/// One number of the toy model's start.
+/// Reads one number of the toy model's start.
 fn read_start(r: &TableReader<'_>, item: &SpecNode) -> Result<f64, SpecError> {
     let x = item.value.as_f64().filter(|x| x.is_finite());
     x.ok_or_else(|| {

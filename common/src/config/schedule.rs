@@ -1,4 +1,4 @@
-//! `train.schedule`
+//! The settings of `train.schedule`.
 
 use super::Length;
 use crate::number_format::format_shortest;
@@ -6,19 +6,19 @@ use crate::spec_file::error::SpecError;
 use crate::spec_file::node::SpecValue;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
-/// A change of a hyperparameter: set it, or multiply its present value.
+/// A change of a hyperparameter: to a value, or by a factor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum HyperparamChange {
-    /// Becomes this value.
+    /// Sets the hyperparameter to this value.
     Set(f64),
-    /// Is multiplied by this factor (written `"x0.1"`).
+    /// Multiplies the hyperparameter by this factor, written `"x0.1"`.
     Times(f64),
 }
 
-/// One entry of `train.schedule`, in force from a step or epoch on.
+/// One entry of `train.schedule`, which applies from a step or epoch on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScheduleStep {
-    /// The first step or epoch at which it holds.
+    /// The first step or epoch to which the entry applies.
     pub from: Length,
     /// Change of the learning rate.
     pub lr: Option<HyperparamChange>,
@@ -33,14 +33,14 @@ pub struct ScheduleStep {
 pub struct Curve {
     /// Form of the schedule.
     pub form: LrScheduleForm,
-    /// Over how long the learning rate first rises in proportion to the step, 0 for not at all.
+    /// Length of the linear warm-up; 0 for none.
     pub warmup: Length,
 }
 
 /// The form of a [`Curve`] after its warm-up.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LrScheduleForm {
-    /// Constant.
+    /// A constant learning rate.
     Constant,
     /// `end + (lr − end)·(1 + cos πt)/2` with t going from 0 to 1 (Loshchilov and Hutter 2017).
     Cosine {
@@ -54,14 +54,14 @@ pub enum LrScheduleForm {
     },
     /// `lr·factor^(s/per)` after s steps. A factor above 1 is the growing schedule of Li and Arora 2020.
     Exponential {
-        /// The factor.
+        /// The factor, above 0.
         factor: f64,
-        /// For how long it is applied once.
+        /// The time over which the factor is applied once.
         per: Length,
     },
     /// Straight lines between points, constant before the first and after the last. At least one point, in order.
     Piecewise {
-        /// Time of each point, and the value there.
+        /// The points: time, and learning rate at that time.
         points: Vec<(Length, HyperparamChange)>,
     },
 }
@@ -74,7 +74,7 @@ const LR_SCHEDULE_KINDS: [(&str, &str); 5] = [
     ("piecewise-linear", "piecewise-linear"),
 ];
 
-/// A factor of an exponential schedule.
+/// The range of the factor of an exponential schedule.
 const FACTOR_RANGE: NumberRange = NumberRange::POSITIVE;
 
 impl Curve {
@@ -126,7 +126,8 @@ impl Curve {
             "linear" => LrScheduleForm::Linear { end },
             "exponential" => {
                 let factor = factor.ok_or_else(|| {
-                    let message = "this is needed: by what the learning rate is multiplied";
+                    let message =
+                        "this is needed: the factor by which the learning rate is multiplied";
                     r.error_at("factor", message)
                 })?;
                 LrScheduleForm::Exponential {
@@ -165,7 +166,7 @@ impl Curve {
         format!("{form} after {}", to_steps(self.warmup))
     }
 
-    /// `points = [{ epoch = 0, lr = 0.0 }, { epoch = 10, lr = "x1" }]`
+    /// Reads `points = [{ epoch = 0, lr = 0.0 }, { epoch = 10, lr = "x1" }]`.
     fn read_points(r: &TableReader<'_>) -> Result<Vec<(Length, HyperparamChange)>, SpecError> {
         let mut points = Vec::new();
         for (at, item) in r
@@ -258,7 +259,7 @@ impl HyperparamChange {
         }
     }
 
-    /// The value after the change.
+    /// Applies the change to the present value.
     pub fn apply(self, now: f64) -> f64 {
         match self {
             Self::Set(x) => x,
@@ -301,6 +302,9 @@ fn read_start(r: &TableReader<'_>) -> Result<Length, SpecError> {
     ) {
         (Some(epoch), None) => Ok(Length::Epochs(epoch as u32)),
         (None, Some(step)) => Ok(Length::Steps(step)),
-        _ => Err(r.error_at("epoch", "from when on? Give either epoch or step")),
+        _ => Err(r.error_at(
+            "epoch",
+            "give either epoch or step, from which the entry applies",
+        )),
     }
 }

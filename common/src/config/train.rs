@@ -1,4 +1,4 @@
-//! `[train]`
+//! The settings of `[train]`.
 
 use super::schedule::{Curve, ScheduleStep};
 use super::{Length, ModelKind, VisitOrder, range_for_key};
@@ -25,7 +25,7 @@ pub struct AdamW {
     pub beta1: f64,
     /// Decay of the squared gradient's average.
     pub beta2: f64,
-    /// Added to the root of the squared gradient's average.
+    /// The constant ε added to the root of the squared gradient's average.
     pub eps: f64,
 }
 
@@ -58,12 +58,13 @@ impl AdamW {
     }
 }
 
-/// The trained parameters that decay.
+/// The parameters that weight decay acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightDecayScope {
-    /// All.
+    /// All trained parameters.
     All,
-    /// Weights, but neither biases nor the norms' scales and shifts. What metrics call the weights has biases where there is no norm.
+    /// Weights, but neither biases nor the norms' scales and shifts. Metrics define "the weights"
+    /// otherwise: without norms, they include biases.
     Weights,
     /// Weights that a norm follows.
     Normed,
@@ -75,13 +76,14 @@ pub(super) const WEIGHT_DECAY_SCOPES: [(&str, WeightDecayScope); 3] = [
     ("normed", WeightDecayScope::Normed),
 ];
 
-/// An average of the weights along a trial, beside the weights themselves.
+/// An average of the weights along a trial, kept beside the weights themselves.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Average {
-    /// Share of the old average that is kept, or `None` for the mean of all that was taken (Izmailov et al. 2018).
+    /// Share of the old average that is kept at each take, or `None` for the plain mean of all
+    /// taken weights (Izmailov et al. 2018).
     pub decay: Option<f64>,
-    /// Weights are taken from here on: after this many steps, and then after every `every`. The initial ones are never taken: from 0
-    /// on, the first are those after `every`.
+    /// When the first weights are taken: after this many steps, and then every `every`. Initial
+    /// weights are never taken: with 0, the first are those after `every`.
     pub from: Length,
     /// Interval between two takes.
     pub every: Length,
@@ -124,7 +126,7 @@ impl Average {
         }))
     }
 
-    /// A number of epochs, or a length in words.
+    /// Reads a number of epochs, or a length as text.
     fn read_every(r: &TableReader<'_>) -> Result<Option<Length>, SpecError> {
         let Some(node) = r.read_node("every") else {
             return Ok(None);
@@ -144,7 +146,7 @@ impl Average {
 
 const AVERAGE_EVERY_RANGE: NumberRange = NumberRange::whole_numbers(1, 1_000_000);
 
-/// `[train]`
+/// The settings of `[train]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainConfig {
     /// Length of the trial.
@@ -155,17 +157,17 @@ pub struct TrainConfig {
     pub lr: f64,
     /// Weight decay λ, added to the gradient as λw.
     pub wd: f64,
-    /// On what weight decay acts.
+    /// The parameters that weight decay acts on.
     pub wd_on: WeightDecayScope,
     /// Momentum μ.
     pub momentum: f64,
-    /// Nesterov's form of momentum.
+    /// Whether momentum has Nesterov's form.
     pub nesterov: bool,
-    /// Instead of SGD.
+    /// AdamW, which replaces SGD if it is set.
     pub adamw: Option<AdamW>,
     /// The loss that is minimised.
     pub loss: Loss,
-    /// Changes over time, in the order of the file.
+    /// Changes of hyperparameters over time, in the order of the file.
     pub schedule: Vec<ScheduleStep>,
     /// A learning rate that changes at every step.
     pub curve: Option<Curve>,
@@ -200,7 +202,8 @@ impl TrainConfig {
             .read_word("wd_on", &WEIGHT_DECAY_SCOPES)?
             .unwrap_or(WeightDecayScope::All);
 
-        // A misspelt key is a better answer than the missing one it stands for.
+        // Unknown keys are reported first: a misspelt key explains the missing one that it stands
+        // for.
         optimizer.refuse_unknown_keys()?;
         r.refuse_unknown_keys()?;
         let config = Self {
@@ -229,7 +232,7 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// `loss = "mse"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`
+    /// Reads `loss = "mse"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`.
     fn read_loss(r: &TableReader<'_>) -> Result<Loss, SpecError> {
         let words = [
             ("cross-entropy", Loss::CrossEntropy { smoothing: 0.0 }),
@@ -306,7 +309,7 @@ impl TrainConfig {
     }
 }
 
-/// A number of `[train]` that only some trials can do without.
+/// Reads a number of `[train]` that trials must set, except those that do not use it.
 fn required_number(
     r: &TableReader<'_>,
     key: &'static str,

@@ -1,4 +1,4 @@
-//! Finding datasets on disk, the same way on coordinator and worker.
+//! Finds datasets on disk, in the same way on coordinator and worker.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,10 +8,10 @@ use super::glyphs::generate_glyphs;
 use super::{DataError, Dataset, Images, formats};
 use crate::dataset::name::DatasetName;
 
-/// Loads `name` from below `dir`, reading only as many training files as it takes to have `train` images.
+/// Loads `name` from below `dir`. Reads only as many training files as hold `train` images.
 ///
 /// # Errors
-/// A file that is missing, unreadable or damaged, by its path, with how to get it.
+/// A file is missing, unreadable or damaged; the message names it and says how to get it.
 pub fn load_dataset(
     name: DatasetName,
     dir: Option<&Path>,
@@ -115,7 +115,7 @@ fn damaged_error(path: &Path, message: &str) -> DataError {
     ))
 }
 
-/// No dataset file is larger than this once unpacked; a gzip bomb ends here.
+/// Maximum unpacked size of a dataset file in bytes, which stops a gzip bomb.
 const MAX_UNPACKED_BYTES: u64 = 1 << 30;
 
 /// Reads `file`, gzipped or not, from the first folder that has it.

@@ -1,4 +1,4 @@
-//! The files that datasets are published in: IDX (MNIST and its kin) and the binary CIFAR batches.
+//! The published formats of datasets: IDX (MNIST and similar) and the binary CIFAR batches.
 
 use super::Images;
 
@@ -58,7 +58,7 @@ fn parse_idx_file(bytes: &[u8], magic: u32) -> Result<(Vec<usize>, &[u8]), Strin
     let len = sizes
         .iter()
         .try_fold(1_usize, |p, n| p.checked_mul(*n))
-        .ok_or("the sizes are absurd")?;
+        .ok_or("the sizes in the header are too large")?;
 
     let content = &bytes[4 + 4 * dims..];
     if content.len() != len {

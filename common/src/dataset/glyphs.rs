@@ -139,7 +139,8 @@ fn draw_glyph(label: u8, stream: &mut RandomStream, pixels: &mut Vec<u8>) {
                 .map(|s| s.distance_squared(x as f64, y as f64))
                 .fold(f64::MAX, f64::min);
 
-            // A soft edge one pixel wide; noise everywhere.
+            // Blurs the edge over one pixel and adds noise everywhere, so that the task is not
+            // trivial.
             let cover = (radius + 0.5 - near.sqrt()).clamp(0.0, 1.0);
             let noise = 90.0 * (stream.next_uniform() + stream.next_uniform() - 1.0);
             pixels.push((cover * ink + noise).clamp(0.0, 255.0) as u8);

@@ -1,4 +1,4 @@
-//! Datasets as bytes: one canonical form for all, whose BLAKE3 hash is the dataset's identity.
+//! Datasets in memory, with one canonical encoding whose BLAKE3 hash identifies the dataset.
 
 pub mod files;
 mod formats;
@@ -21,7 +21,7 @@ use crate::random_streams::{Purpose, RandomStream, Streams};
 pub struct Images {
     /// `[image, height, width, channel]`
     pub pixels: Vec<u8>,
-    /// The pixels as numbers, for a dataset that has no bytes; empty otherwise.
+    /// The pixels as floats, if the dataset has floats; otherwise empty.
     pub floats: Vec<f32>,
     /// One label per image.
     pub labels: Vec<u8>,
@@ -33,7 +33,7 @@ impl Images {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -44,13 +44,13 @@ impl Images {
 pub struct Dataset {
     /// Name of the dataset.
     pub name: DatasetName,
-    /// Training images, as many as the files that were needed hold.
+    /// Training images, as many as the files that were read hold.
     pub train: Images,
     /// Test images.
     pub test: Images,
 }
 
-/// A dataset that cannot be had, in words for its user.
+/// A dataset that cannot be loaded or used, with a message for the user.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DataError(pub String);
@@ -77,10 +77,11 @@ impl Dataset {
         bytes
     }
 
-    /// Reads the canonical form, which is the file itself for a dataset from a safetensors file.
+    /// Decodes the canonical encoding. For a dataset in a safetensors file, that is the file
+    /// itself.
     ///
     /// # Errors
-    /// Bytes that are not of this form, or labels out of range.
+    /// The bytes have another form, or a label is out of range.
     pub fn decode(bytes: &[u8]) -> Result<Self, DataError> {
         if !bytes.starts_with(MAGIC) {
             return crate::dataset::safetensors::decode_dataset(bytes);
@@ -102,9 +103,10 @@ impl Dataset {
         rest.is_empty().then_some(Self { name, train, test })
     }
 
-    /// The images that a trial uses: indices into the training and the test part, class-balanced as far as the
-    /// part allows, chosen by the sweep's seed. The whole part is used in its own order. Those to validate on are chosen first,
-    /// so that they are the same however many are trained on.
+    /// Chooses the images that a trial uses, as indices into the training and the test part. The
+    /// choice depends on the sweep's seed and is balanced over classes as far as the part allows; a
+    /// whole part is used in its own order. Validation images are chosen first, so that they do not
+    /// depend on the number of training images.
     ///
     /// # Errors
     /// The config needs more images than there are.
@@ -125,7 +127,7 @@ impl Dataset {
         };
         let validation = choose("validation", &train, &self.train.labels, config.validation)?;
 
-        // Both ascend.
+        // Both lists ascend, so a binary search is possible.
         let rest: Vec<u32> = train
             .into_iter()
             .filter(|i| validation.binary_search(i).is_err())
@@ -137,7 +139,8 @@ impl Dataset {
         })
     }
 
-    /// The probe set: at most `points` test images, class-balanced and chosen by the sweep's seed, whatever trials test on.
+    /// Chooses the probe set: at most `points` test images, balanced over classes, by the sweep's
+    /// seed. It does not depend on the test images of trials.
     pub fn choose_probe_set(&self, points: u32, streams: &Streams) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.test.len() as u32).collect();
         streams.open_stream(Purpose::Probe, b"").shuffle(&mut order);
@@ -177,15 +180,16 @@ fn take_images(rest: &mut &[u8], name: DatasetName, n: usize) -> Option<Images> 
 /// Indices of the images a trial uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subset {
-    /// Into the training part, ascending.
+    /// Indices into the training part, ascending.
     pub train: Vec<u32>,
-    /// Into the test part, ascending.
+    /// Indices into the test part, ascending.
     pub test: Vec<u32>,
-    /// Into the training part, ascending, and none of `train`.
+    /// Indices into the training part, ascending and disjoint from `train`.
     pub validation: Vec<u32>,
 }
 
-/// `n` images of `from`, balanced over classes, or all of them in their own order; `None` where there are fewer.
+/// Chooses `n` images of `from`, balanced over classes, or all of them in their own order. `None`
+/// if there are fewer.
 fn choose_images(
     from: &[u32],
     labels: &[u8],
@@ -203,7 +207,8 @@ fn choose_images(
     }
 }
 
-/// `n` of `order`, taken in rounds of one per class, so that classes differ by at most one while they last.
+/// Takes `n` of `order` in rounds of one per class, so that classes differ by at most one while
+/// their images last.
 fn take_balanced(order: &[u32], labels: &[u8], n: usize) -> Vec<u32> {
     let mut by_class: Vec<std::collections::VecDeque<u32>> = vec![Default::default(); 256];
     for i in order {

@@ -1,8 +1,8 @@
-//! The datasets that there are, with sizes and shapes that are known without their files.
+//! The known datasets, with the sizes and shapes that are known without their files.
 
 use crate::pinned_file::FileData;
 
-/// The datasets Ergodic knows.
+/// A dataset that Ergodic knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DatasetName {
     /// Generated stroke-drawn digits, 28×28, ten classes: needs no files.
@@ -15,12 +15,12 @@ pub enum DatasetName {
     Cifar10,
     /// CIFAR-100, binary version, fine labels.
     Cifar100,
-    /// A safetensors file.
+    /// A dataset in a safetensors file.
     File(FileData),
 }
 
 impl DatasetName {
-    /// Names as written in a sweep file; a file is named by its path.
+    /// Names as written in a sweep file. Datasets in files are named by path.
     pub const NAMES: [(&'static str, Self); 5] = [
         ("glyphs", Self::Glyphs),
         ("mnist", Self::Mnist),
@@ -41,7 +41,7 @@ impl DatasetName {
         }
     }
 
-    /// Images in the full training and test sets.
+    /// Numbers of images in the full training and test sets.
     pub fn split_sizes(self) -> (u32, u32) {
         match self {
             Self::Glyphs => (10_000, 2_000),

@@ -1,4 +1,4 @@
-//! Datasets in safetensors files, and files pinned by their content.
+//! Datasets in safetensors files, and files pinned by their hash.
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -6,16 +6,16 @@ use crate::dataset::name::DatasetName;
 use crate::dataset::{DataError, Dataset, Images};
 use crate::pinned_file::{FileData, FilePin};
 
-/// Most images of a part of a dataset, and the most numbers of one image.
+/// Maximum number of images of a part, and of numbers in one image.
 const MAX_IMAGES: usize = 10_000_000;
 
 const MAX_IMAGE_NUMBERS: usize = 1 << 20;
 
 impl FilePin {
-    /// Pins a file by its content.
+    /// Pins a file by the hash of its content.
     ///
     /// # Errors
-    /// The bytes are not those of a safetensors file, or of one whose dataset cannot be used.
+    /// The bytes are no safetensors file, or the dataset in it cannot be used.
     pub fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, DataError> {
         let file =
             parse_tensors(bytes).map_err(|message| DataError(format!("{path}: {message}")))?;
@@ -34,8 +34,9 @@ impl FilePin {
     }
 }
 
-/// The dataset in a safetensors file: tensors `x_train` and `x_test`, U8 or F32, `[image, height, width, channel]`,
-/// `[image, height, width]` or `[image, feature]`; `y_train` and `y_test`, whole numbers from 0 to 255.
+/// Decodes the dataset in a safetensors file. `x_train` and `x_test` are U8 or F32, `[image,
+/// height, width, channel]`, `[image, height, width]` or `[image, feature]`. `y_train` and `y_test`
+/// are whole numbers from 0 to 255.
 ///
 /// # Errors
 /// The file is not of this form; the message names the tensor.
@@ -86,7 +87,7 @@ fn read_dataset_tensors(
     Ok((data, train, test))
 }
 
-/// Shape of an image, and images with labels, of the tensors `x_…` and `y_…`.
+/// Reads the shape of an image, and images with labels, from the tensors `x_…` and `y_…`.
 fn read_part(file: &SafeTensors<'_>, part: &str) -> Result<((u32, u32, u32), Images), String> {
     let x = format!("x_{part}");
     let y = format!("y_{part}");
@@ -111,7 +112,7 @@ fn find_tensor<'a>(file: &'a SafeTensors<'_>, name: &str) -> Result<TensorView<'
         .map_err(|_| format!("the tensor '{name}' is missing"))
 }
 
-/// Number of images, and height, width and channels of one.
+/// The number of images, and height, width and channels of one.
 fn image_shape(tensor: &TensorView<'_>) -> Result<(usize, (u32, u32, u32)), String> {
     let (images, shape) = match *tensor.shape() {
         [n, height, width, channels] => (n, (height, width, channels)),
@@ -128,7 +129,7 @@ fn image_shape(tensor: &TensorView<'_>) -> Result<(usize, (u32, u32, u32)), Stri
     let numbers = height.saturating_mul(width).saturating_mul(channels);
     if !(1..=MAX_IMAGES).contains(&images) || !(1..=MAX_IMAGE_NUMBERS).contains(&numbers) {
         return Err(format!(
-            "has the shape {:?}; possible are 1 to {MAX_IMAGES} images of 1 to {MAX_IMAGE_NUMBERS} numbers",
+            "has the shape {:?}; expected 1 to {MAX_IMAGES} images of 1 to {MAX_IMAGE_NUMBERS} numbers",
             tensor.shape()
         ));
     }
@@ -136,7 +137,7 @@ fn image_shape(tensor: &TensorView<'_>) -> Result<(usize, (u32, u32, u32)), Stri
     Ok((images, (height as u32, width as u32, channels as u32)))
 }
 
-/// The numbers of a tensor, as bytes or as floats.
+/// Reads the numbers of a tensor, as bytes or as floats.
 fn read_image_numbers(tensor: &TensorView<'_>) -> Result<(Vec<u8>, Vec<f32>), String> {
     match tensor.dtype() {
         Dtype::U8 => Ok((tensor.data().to_vec(), Vec::new())),

@@ -1,4 +1,5 @@
-//! A dataset in words, so that the user who launches a sweep sees whether it is the one that was meant.
+//! Describes a dataset in words, so that the user who launches a sweep sees whether it is the
+//! intended one.
 
 use std::fmt::Write as _;
 
@@ -8,24 +9,24 @@ use crate::config::{DataConfig, TrialConfig};
 use crate::dataset::name::DatasetName;
 use crate::trial::TrialKey;
 
-/// The data that a new sweep trains on.
+/// A description of the data that a new sweep trains on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatasetSummary {
-    /// The images, and how they were chosen.
+    /// The number of images, and how they are chosen.
     pub provenance: String,
-    /// Shape and range of the images, and their number in each class.
+    /// Shape and range of the images, and number of images per class.
     pub description: String,
 }
 
-/// Classes whose images are counted one by one.
+/// Maximum number of classes whose images are counted one by one.
 const MAX_LISTED_CLASSES: usize = 20;
 
 impl Dataset {
-    /// What the cells of a new sweep train on, `configs` being one of every shape class. `named` is the dataset, and `hash` that
-    /// of its canonical form.
+    /// Describes the data that a new sweep trains on. `configs` has one config of every shape
+    /// class, `named` is the dataset, and `hash` is the hash of its canonical encoding.
     ///
     /// # Errors
-    /// The dataset has fewer images than are needed, or would be misread.
+    /// The dataset has too few images, or would be misread.
     pub fn summarize_use(
         &self,
         named: &str,
@@ -53,7 +54,8 @@ impl Dataset {
             });
         };
 
-        // Where cells differ in both, as many as fit beside those to validate on.
+        // No cell may use as many training and validation images together as the largest of each,
+        // so the sum is limited to what exists.
         let train = train.min(self.train.len() as u32 - validation);
         let used = DataConfig {
             train,
@@ -62,7 +64,8 @@ impl Dataset {
             ..first.data.clone()
         };
 
-        // The choice ignores repeat and cell.
+        // The images depend on the sweep's seed alone, so the streams of any trial choose the same
+        // ones.
         let subset = self.choose_subset(
             &used,
             &spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]),
@@ -83,7 +86,8 @@ impl Dataset {
         })
     }
 
-    /// Refuses more images than the files hold: `train` for training and validation together, and `test`.
+    /// Refuses more images than the files hold: `train` counts training and validation images
+    /// together.
     fn check_image_counts(&self, named: &str, train: u32, test: u32) -> Result<(), DataError> {
         for (field, word, n, part) in [
             ("train", "training", train, &self.train),
@@ -140,7 +144,7 @@ impl Dataset {
         counts.iter().max().unwrap_or(&0) - counts.iter().min().unwrap_or(&0) <= 1
     }
 
-    /// Images of each class.
+    /// Number of images of each class.
     fn class_counts(&self, used: &[u32], part: &Images) -> Vec<usize> {
         let mut counts = vec![0; self.name.class_count() as usize];
         used.iter()
@@ -183,7 +187,8 @@ impl Dataset {
         )
     }
 
-    /// A file may hold what another program means by the same tensors.
+    /// Refuses a file whose tensors probably mean something else: channels first, labels from 1, or
+    /// pixels that are all equal.
     fn refuse_misread(&self, named: &str) -> Result<(), DataError> {
         let DatasetName::File(data) = self.name else {
             return Ok(());
@@ -228,7 +233,8 @@ fn describe_count(word: &str, n: usize, read: usize, whole: usize) -> String {
     match (n < read, read < whole) {
         (true, true) => format!("{n} of the first {read} of {whole} {word} images"),
         (true, false) => format!("{n} of {read} {word} images"),
-        // Where more was not needed, no more files were read.
+        // Loading stops at the images that are needed, so here `read` equals `n` and classes are
+        // not balanced.
         (false, _) if n < whole => {
             format!("the first {n} of {whole} {word} images (whatever their classes)")
         }

@@ -1,7 +1,7 @@
-//! Expressions as version 1 of the grammar has them, which stored sweeps may have. It stays as it is.
+//! Expressions of grammar 1, which stored sweeps may have. This module must not change.
 //!
-//! Parsing is `exmex`'s; the operators are our own. A comparison yields 1 or 0, also in a chain of them. As in `exmex`, a sign
-//! binds tighter than a power: `-x^2` is `(-x)^2`.
+//! `exmex` parses; the operators are defined here. A comparison yields 1 or 0, also in a chain. As
+//! in `exmex`, a sign binds tighter than a power: `-x^2` is `(-x)^2`.
 
 use exmex::prelude::*;
 use exmex::{BinOp, MakeOperators, MatchLiteral, Operator, literal_matcher_from_pattern};
@@ -63,7 +63,7 @@ impl MakeOperators<f64> for LegacyOperators {
 #[derive(Clone, Debug)]
 pub(super) struct LegacyExpr(FlatEx<f64, LegacyOperators, Number>);
 
-/// How often two expressions are evaluated to see whether they mean the same.
+/// Number of points at which two expressions are compared to see whether they mean the same.
 const AGREEMENT_TRIES: u64 = 64;
 
 impl LegacyExpr {
@@ -80,8 +80,9 @@ impl LegacyExpr {
         self.0.eval(values).unwrap_or(f64::NAN)
     }
 
-    /// Whether it means the same as an expression of a later grammar, wherever that means something: by its names, and by its values for numbers of either sign and
-    /// all sizes, equal ones among them. Two that differ as trees differ for nearly all of these.
+    /// Whether this expression means the same as one of a later grammar, wherever that has a value.
+    /// Compares the names, and the values at numbers of either sign and all sizes, some of them
+    /// equal. Expressions that differ have different values at nearly all of these.
     pub(super) fn agrees_with(&self, code: &StackCode) -> bool {
         if self.names() != code.names() {
             return false;
@@ -111,7 +112,7 @@ impl LegacyExpr {
     }
 }
 
-/// `exmex` takes names with dots only in braces.
+/// Puts braces around dotted names, which `exmex` requires.
 fn brace_dotted_names(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     let mut rest = text;

@@ -8,11 +8,12 @@
 //! value     := number | name | "{" any name "}" | function "(" condition { "," condition } ")" | "(" condition ")"
 //! ```
 //!
-//! They mean what they mean in mathematics: `-x^2` is −(x²), `2^3^2` is 2⁹, and a chain holds where each of its comparisons
-//! does, `0.01 < lr < 0.1` where lr is between the two. What a comparison yields counts as 1 or 0 where a number is wanted; a
-//! number is no condition. Functions are sqrt, exp, ln, log2, log10, abs, floor, ceil, round, and min and max of two or more; without
-//! parentheses behind them these are names like any others. Of what has no value, such as the root of a negative number, nothing is true
-//! and nothing is false.
+//! Operators mean what they mean in mathematics: `-x^2` is −(x²), `2^3^2` is 2⁹, and a chain such
+//! as `0.01 < lr < 0.1` holds if each of its comparisons holds. A comparison counts as 1 or 0 where
+//! a number is expected; a number is no condition. The functions are sqrt, exp, ln, log2, log10,
+//! abs, floor, ceil, round, and min and max of two or more; without parentheses after them, these
+//! words are ordinary names. About something without a value, such as the root of a negative
+//! number, no statement is true and none is false.
 //!
 //! Every machine computes the same bits: powers, roots and logarithms come from `libm`, never from the host's C library.
 
@@ -27,7 +28,7 @@ use legacy::LegacyExpr;
 use parse::ParsedExpr;
 use stack_code::StackCode;
 
-/// Longest expression, in bytes.
+/// Maximum length of an expression, in bytes.
 const MAX_EXPR_BYTES: usize = 4096;
 
 /// A parsed expression over named numbers.
@@ -43,18 +44,19 @@ enum ExprForm {
     Code(StackCode),
 }
 
-/// A condition that may compare names with words in quotes.
+/// A condition that may compare names with quoted words.
 #[derive(Debug, Clone)]
 pub struct WordExpr {
-    /// The condition; a word stands for [`word_number`] of its place in `words`.
+    /// The condition. A word stands for [`word_number`] of its index in `words`.
     pub expr: Expr,
-    /// The words in it.
+    /// The words in the condition.
     pub words: Vec<String>,
 }
 
 impl Expr {
-    /// Parses `text` as a version of the grammar of sweep files does ([`GRAMMAR`](crate::spec_file::grammar::GRAMMAR)). Dotted names such as
-    /// `model.init.scale` are names.
+    /// Parses `text` in a version of the grammar of sweep files
+    /// ([`GRAMMAR`](crate::spec_file::grammar::GRAMMAR)). Dotted names such as `model.init.scale`
+    /// are names.
     ///
     /// # Errors
     /// The text is no expression; the message says why.
@@ -75,7 +77,8 @@ impl Expr {
             return Err(format!("expected numbers, found the word \"{word}\""));
         }
 
-        // Older programs read what they can.
+        // Expressions that the first grammar reads alike keep version 1, so that older programs can
+        // run them.
         let as_before =
             !is_new && LegacyExpr::parse(text).is_ok_and(|first| first.agrees_with(&code));
         Ok(Self {
@@ -84,7 +87,7 @@ impl Expr {
         })
     }
 
-    /// The names used, sorted.
+    /// The names in the expression, sorted.
     pub fn names(&self) -> Vec<&str> {
         match &self.form {
             ExprForm::Legacy(first) => first.names(),
@@ -92,7 +95,8 @@ impl Expr {
         }
     }
 
-    /// Value of the expression, given those of [`names`](Self::names) in that order; NaN where it has none.
+    /// The value of the expression, given the values of [`names`](Self::names) in that order. NaN
+    /// if it is undefined.
     pub fn eval(&self, values: &[f64]) -> f64 {
         match &self.form {
             ExprForm::Legacy(first) => first.eval(values),
@@ -100,7 +104,8 @@ impl Expr {
         }
     }
 
-    /// Whether it says something that is true or false. Version 1 of the grammar takes any number for that.
+    /// Whether the expression is true or false rather than a number. Grammar 1 accepts any number
+    /// as a condition.
     pub fn is_condition(&self) -> bool {
         match &self.form {
             ExprForm::Legacy(_) => true,
@@ -108,12 +113,13 @@ impl Expr {
         }
     }
 
-    /// The earliest version of the grammar in which its text means the same, as far as it is parsed in that or a later one.
+    /// The earliest version of the grammar in which the text means the same.
     pub fn min_grammar(&self) -> u32 {
         self.min_grammar
     }
 
-    /// Steps of an evaluation, about. It is not known of version 1 of the grammar, which new sweeps are not read in.
+    /// Approximate number of steps of an evaluation. Unknown for grammar 1, which new sweeps do not
+    /// use.
     pub fn evaluation_cost(&self) -> u64 {
         match &self.form {
             ExprForm::Legacy(_) => 0,
@@ -143,14 +149,16 @@ impl WordExpr {
     }
 }
 
-/// The number that the `at`-th word of a condition stands for. No value of an axis and no statistic is such a number.
+/// The number that stands for the `at`-th word of a condition. No value of an axis and no statistic
+/// equals it.
 pub fn word_number(at: usize) -> f64 {
     f64::from_bits(f64::MAX.to_bits() - at as u64)
 }
 
-/// The number that a word stands for which is none of those in a condition.
+/// The number that stands for a word outside the condition.
 pub fn other_word_number(word: &str) -> f64 {
-    // 2^40 numbers away from the others, so that two words of a table are equal only if they are the same, or by chance.
+    // Keeps 2^40 numbers away from the words of the condition. Two words of a table then share a
+    // number only if their hashes collide.
     let print = word.bytes().fold(0_u64, |h, byte| {
         (h ^ u64::from(byte))
             .wrapping_mul(0x0100_0000_01b3)

@@ -1,11 +1,12 @@
-//! From the text of an expression to its steps, by recursive descent.
+//! Parses an expression to its steps, by recursive descent.
 
 use super::stack_code::{Relation, StackCode, StackStep, logical_and, logical_or};
 use super::{MAX_EXPR_BYTES, word_number};
 use crate::expr::token::{ExprToken, tokenize_expr};
 use crate::spec_file::suggest::suggest_nearest;
 
-/// Deepest nesting of parentheses, signs and powers: each takes some of the thread's stack.
+/// Maximum nesting of parentheses, signs and powers, each of which takes some of the thread's
+/// stack.
 const MAX_NESTING: usize = 64;
 
 type UnaryFn = fn(f64) -> f64;
@@ -34,13 +35,13 @@ const RELATIONS: [(&str, Relation); 6] = [
     ("!=", Relation::Unequal),
 ];
 
-/// The kind of value that a part of an expression has.
+/// The kind of value of a part of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExprKind {
     Number,
-    /// Something true or false.
+    /// A truth value.
     Truth,
-    /// A word in quotes.
+    /// A quoted word.
     Word,
 }
 
@@ -51,22 +52,22 @@ struct ExprParser<'a> {
     names: Vec<String>,
     words: Vec<String>,
     steps: Vec<StackStep>,
-    /// Whether the power read last has an exponent.
+    /// Whether the last power has an exponent.
     is_power: bool,
-    /// Whether version 1 of the grammar reads something of it otherwise.
+    /// Whether grammar 1 reads some part otherwise.
     needs_new_grammar: bool,
 }
 
-/// An expression that was read.
+/// A parsed expression.
 pub(super) struct ParsedExpr {
     pub(super) code: StackCode,
-    /// Words in it.
+    /// Words in the expression.
     pub(super) words: Vec<String>,
-    /// Whether version 1 of the grammar reads it otherwise.
+    /// Whether grammar 1 reads the expression otherwise.
     pub(super) needs_new_grammar: bool,
 }
 
-/// Reads an expression.
+/// Parses an expression.
 pub(super) fn parse_expr(text: &str) -> Result<ParsedExpr, String> {
     if text.len() > MAX_EXPR_BYTES {
         return Err(format!(
@@ -119,7 +120,7 @@ impl<'a> ExprParser<'a> {
         token
     }
 
-    /// Takes one of these symbols, if it is the next token.
+    /// Takes the next token if it is one of these symbols.
     fn accept_symbol(&mut self, symbols: &[&'static str]) -> Option<&'static str> {
         let ExprToken::Symbol(symbol) = self.peek_token() else {
             return None;
@@ -146,7 +147,7 @@ impl<'a> ExprParser<'a> {
         })
     }
 
-    /// Parts joined by an operator that wants truths.
+    /// Parses parts joined by an operator on truth values.
     fn parse_joined(
         &mut self,
         operator: &'static str,
@@ -212,7 +213,7 @@ impl<'a> ExprParser<'a> {
         })
     }
 
-    /// Parts joined by operators on numbers, from the left.
+    /// Parses parts joined by operators on numbers, from the left.
     fn parse_operators(
         &mut self,
         operators: &[(&'static str, BinaryFn)],
@@ -299,7 +300,7 @@ impl<'a> ExprParser<'a> {
         }
     }
 
-    /// A function, whose opening parenthesis is next.
+    /// Parses the arguments of a function, whose opening parenthesis is next.
     fn parse_function(&mut self, name: &str) -> Result<ExprKind, String> {
         self.expect_symbol("(")?;
         let mut given = 0;
@@ -328,9 +329,9 @@ impl<'a> ExprParser<'a> {
             given,
         ) {
             (Some((_, apply)), _, 1) => self.steps.push(StackStep::Unary(*apply)),
-            (Some(_), _, _) => return Err(format!("{name} is of one number, found {given}")),
+            (Some(_), _, _) => return Err(format!("{name} takes one number, found {given}")),
             (None, Some(_), 1) => {
-                return Err(format!("{name} is of two numbers or more, found one"));
+                return Err(format!("{name} takes two numbers or more, found one"));
             }
             (None, Some(_), _) => {}
             (None, None, _) => {
@@ -365,14 +366,15 @@ impl<'a> ExprParser<'a> {
     fn refuse_word(&self, kind: ExprKind) -> Result<(), String> {
         match (kind, self.words.last()) {
             (ExprKind::Word, Some(word)) => Err(format!(
-                "the word \"{word}\" is no number: words can be compared, by == or !="
+                "the word \"{word}\" is not a number: words can only be compared, by == or !="
             )),
             _ => Ok(()),
         }
     }
 }
 
-/// A chain goes one way, or what it says of the values at its ends is not what one thinks.
+/// Checks that a chain of comparisons goes one way. Otherwise it would say nothing about the values
+/// at its ends, though it seems to.
 fn check_condition(operator: &str, kind: ExprKind) -> Result<(), String> {
     if kind == ExprKind::Truth {
         return Ok(());
@@ -400,7 +402,7 @@ fn check_chain_direction(chain: &[Relation]) -> Result<(), String> {
     Ok(())
 }
 
-/// The place of a text in a list, to which it is added if need be.
+/// The index of a text in a list, to which it is added if it is missing.
 fn intern_text(list: &mut Vec<String>, text: &str) -> usize {
     list.iter()
         .position(|known| known == text)

@@ -1,8 +1,8 @@
-//! An expression as a list of steps over a stack.
+//! Expressions compiled to steps over a stack.
 
 use super::truth_value;
 
-/// Deepest stack that needs no allocation.
+/// Maximum depth of a stack that needs no allocation.
 const INLINE_STACK: usize = 32;
 
 /// The relation of a comparison.
@@ -17,7 +17,7 @@ pub(super) enum Relation {
 }
 
 impl Relation {
-    /// 1 or 0; of what has no value, none is known.
+    /// Returns 1 if the relation holds and 0 if not; NaN if a value is undefined.
     fn compare_values(self, a: f64, b: f64) -> f64 {
         if a.is_nan() || b.is_nan() {
             return f64::NAN;
@@ -34,7 +34,7 @@ impl Relation {
     }
 }
 
-/// Whether both are true: that is known where one is false, whatever the other one may be.
+/// Whether both are true. A single false one decides, even if the other is undefined.
 pub(super) fn logical_and(a: f64, b: f64) -> f64 {
     match a == 0.0 || b == 0.0 {
         true => 0.0,
@@ -43,7 +43,7 @@ pub(super) fn logical_and(a: f64, b: f64) -> f64 {
     }
 }
 
-/// Whether one or both are true: that is known where one is, whatever the other one may be.
+/// Whether at least one is true. A single true one decides, even if the other is undefined.
 pub(super) fn logical_or(a: f64, b: f64) -> f64 {
     let is_true = |x: f64| x != 0.0 && !x.is_nan();
     match is_true(a) || is_true(b) {
@@ -53,26 +53,27 @@ pub(super) fn logical_or(a: f64, b: f64) -> f64 {
     }
 }
 
-/// A step.
+/// A step of an expression.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum StackStep {
-    /// Puts a number on the stack.
+    /// Pushes a number.
     Number(f64),
-    /// Puts the value of the name at this place on the stack.
+    /// Pushes the value of the name at this index.
     Name(usize),
-    /// Replaces the number on top.
+    /// Replaces the number on top by the function of it.
     Unary(fn(f64) -> f64),
-    /// Replaces the two numbers on top.
+    /// Replaces the two numbers on top by the function of them.
     Binary(fn(f64, f64) -> f64),
-    /// Begins a chain: of a and b on top leaves whether they compare so, and b.
+    /// Begins a chain: replaces a and b on top by the truth of their comparison and b.
     BeginChain(Relation),
-    /// Goes on with it: of a truth, a and b on top leaves whether it is true and they compare so, and b.
+    /// Continues a chain: replaces a truth, a and b on top by whether the truth and the comparison
+    /// of a and b hold, and b.
     ContinueChain(Relation),
-    /// Takes the last number of a chain off, so that its truth is on top.
+    /// Ends a chain: pops its last number, so that the truth is on top.
     EndChain,
 }
 
-/// The steps of an expression.
+/// An expression as a list of steps.
 #[derive(Debug, Clone)]
 pub(super) struct StackCode {
     names: Vec<String>,
@@ -82,7 +83,8 @@ pub(super) struct StackCode {
 }
 
 impl StackCode {
-    /// An expression of these steps, whose names are numbered in the order in which they appeared first.
+    /// An expression of these steps, which refer to `names` by index in the order of first
+    /// appearance.
     pub(super) fn new(names: Vec<String>, steps: Vec<StackStep>, is_condition: bool) -> Self {
         let mut sorted = names.clone();
         sorted.sort_unstable();
@@ -164,7 +166,7 @@ impl StackCode {
     }
 }
 
-/// Most numbers on the stack at a time.
+/// Maximum number of values on the stack.
 fn stack_depth(steps: &[StackStep]) -> usize {
     let mut now = 0;
     let mut most = 0;

@@ -204,10 +204,10 @@ fn words_are_equal_to_themselves_alone() {
     assert_eq!(expr.eval(&[0.0, 1.0]), 0.0);
     for (text, word) in [
         ("kind < \"sgd\"", "no order"),
-        ("-\"sgd\" == kind", "is no number"),
-        ("\"sgd\"", "is no number"),
+        ("-\"sgd\" == kind", "is not a number"),
+        ("\"sgd\"", "is not a number"),
         ("kind == \"sgd", "quote is open"),
-        ("max(\"a\", 1) == 1", "is no number"),
+        ("max(\"a\", 1) == 1", "is not a number"),
         ("lr", "compares nothing"),
     ] {
         let error = WordExpr::parse(text).expect_err(text);

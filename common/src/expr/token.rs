@@ -1,6 +1,6 @@
-//! From the text of an expression to its tokens.
+//! Splits the text of an expression into tokens.
 
-/// Longer ones first where one begins like another.
+/// Symbols; those that begin like another one are listed before it.
 const SYMBOLS: [&str; 16] = [
     "||", "&&", "==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "^", "(", ")", ",",
 ];
@@ -57,14 +57,14 @@ fn unknown_symbol_error(symbol: char) -> String {
         _ => "",
     };
 
-    format!("'{}' means nothing here{hint}", symbol.escape_debug())
+    format!("unexpected '{}'{hint}", symbol.escape_debug())
 }
 
 fn split_enclosed(text: &str, end: char) -> Option<&str> {
     text[1..].split_once(end).map(|(inside, _)| inside)
 }
 
-/// Digits with an optional fraction and an optional power of ten.
+/// Scans digits with an optional fraction and an optional exponent.
 fn scan_number(text: &str) -> Result<(ExprToken<'static>, usize), String> {
     let digits = |from: usize| from + text[from..].bytes().take_while(u8::is_ascii_digit).count();
     let whole = digits(0);

@@ -1,4 +1,5 @@
-//! One named factor of the grid, listed or generated; generated values are computed on demand, never stored.
+//! One named factor of the grid, listed or generated. Generated values are computed on demand and
+//! never stored.
 
 use std::sync::OnceLock;
 
@@ -14,34 +15,35 @@ use crate::spec_file::reader::{NumberRange, TableReader};
 /// A named factor of the grid.
 #[derive(Debug, Clone)]
 pub struct Axis {
-    /// The key as the user wrote it.
+    /// The key as written in the sweep file.
     pub name: String,
-    /// The field it sets; `None` for a free name, which only `[derive]` and `[where]` use.
+    /// The field that the axis sets; `None` for a free name, which only `[derive]` and `[where]`
+    /// use.
     pub field: Option<String>,
     /// The place where the axis was written.
     pub origin: Origin,
     /// Values of the axis.
     pub values: AxisValues,
-    /// Format of the numbers, once it was needed.
+    /// The format of the numbers, computed when it is first needed.
     distinct_format: OnceLock<DistinctFormat>,
 }
 
 /// The values of an axis.
 #[derive(Debug, Clone)]
 pub enum AxisValues {
-    /// As listed.
+    /// Values as listed in the file.
     Listed(Vec<SpecNode>),
     /// Evenly spaced, both ends included.
     Linear(Span),
     /// Evenly spaced logarithms, both ends included.
     Log(Span),
-    /// Drawn from the sweep's seed.
+    /// Random values, drawn from the sweep's seed.
     Random {
         /// Interval and number of draws.
         span: Span,
-        /// Whether the logarithm is uniform rather than the value.
+        /// Whether the logarithm is uniform instead of the value.
         is_log: bool,
-        /// Stream of the draws.
+        /// Key of the stream of the draws.
         key: [u8; 32],
     },
 }
@@ -57,17 +59,18 @@ pub struct Span {
     pub points: u64,
 }
 
-/// Most values an axis may have; also the most cells of a sweep.
+/// Maximum number of values of an axis, and of cells of a sweep.
 pub const MAX_POINTS: u64 = 10_000_000;
 
-/// Most values of an axis for which the fewest digits are searched that distinguish them.
+/// Maximum number of values for which the fewest distinct digits are searched.
 const MAX_COMPARED_VALUES: u64 = 1_000;
 
 impl Axis {
-    /// Reads the entry `node` that stands under `name` in `[grid]`.
+    /// Reads the entry `node` under `name` in `[grid]`.
     ///
     /// # Errors
-    /// An empty or duplicate axis, a log range through zero, a number that is none.
+    /// The axis is empty or has duplicates, a logarithmic range crosses zero, or a bound is no
+    /// number.
     pub fn from_node(
         name: &str,
         field: Option<String>,
@@ -115,7 +118,8 @@ impl Axis {
         }
     }
 
-    /// Never true for an axis that was read: empty ones are refused.
+    /// Whether the axis has no values. Never true for an axis that was read, because empty ones are
+    /// refused.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -153,7 +157,7 @@ impl Axis {
         }
     }
 
-    /// The format in which the numbers of the axis are distinct.
+    /// The format in which the numbers of the axis stay distinct.
     pub fn distinct_format(&self) -> DistinctFormat {
         *self.distinct_format.get_or_init(|| match self.len() {
             0..=MAX_COMPARED_VALUES => {
@@ -163,7 +167,7 @@ impl Axis {
         })
     }
 
-    /// A value of the axis for people, distinct from the others.
+    /// Formats a value of the axis for people, distinct from the others.
     pub fn format_value(&self, value: &SpecValue) -> String {
         match value {
             SpecValue::Float(x) if !has_short_form(*x) => self.distinct_format().format_number(*x),
@@ -171,8 +175,8 @@ impl Axis {
         }
     }
 
-    /// The values that may be meant by a text: the one that is exactly that, or else those that some table has so, because it
-    /// rounds them.
+    /// Indices of the values that `text` may mean: the value that is exactly `text`, or else those
+    /// that some table rounds to `text`.
     pub fn matching_value_indices(&self, text: &str) -> Vec<u64> {
         let text = text.trim();
         let wanted: Option<f64> = text.parse().ok();
@@ -194,13 +198,13 @@ impl Axis {
             .collect()
     }
 
-    /// Whether the values are drawn at random: such axes of equal length are drawn jointly.
+    /// Whether the values are random. Such axes of equal length are drawn jointly.
     pub fn is_random(&self) -> bool {
         matches!(self.values, AxisValues::Random { .. })
     }
 
-    /// Indices whose values stand for all: of an axis over a continuous field the smallest and the largest are enough, since
-    /// every field accepts an interval.
+    /// Indices of values that represent all others in checks. For an axis over a continuous field,
+    /// the smallest and the largest value suffice, because every field accepts an interval.
     pub fn representative_indices(&self, continuous: bool) -> Vec<u64> {
         match &self.values {
             AxisValues::Listed(items)
@@ -266,7 +270,7 @@ impl Axis {
             }
 
             if seen.insert(item.value.to_string(), ()).is_some() {
-                let message = format!("the value {} stands here twice: remove one", item.value);
+                let message = format!("the value {} is listed twice: remove one", item.value);
                 return Err(self.error_at(&item.origin, message));
             }
         }
@@ -276,7 +280,8 @@ impl Axis {
 }
 
 impl Span {
-    /// `points` evenly spaced values, rounded to 12 significant digits so that a wider range keeps the old ones.
+    /// The `i`-th of the evenly spaced values, rounded to 12 significant digits, so that a wider
+    /// range keeps the old ones.
     fn point_at(&self, i: u64, log: bool) -> f64 {
         let last = self.points.saturating_sub(1);
         match i {
@@ -286,7 +291,7 @@ impl Span {
         }
     }
 
-    /// The value a share `t` of the way from `from` to `to`.
+    /// The value at share `t` of the way from `from` to `to`.
     fn interpolate(&self, t: f64, log: bool) -> f64 {
         let between = |a: f64, b: f64| a * (1.0 - t) + b * t;
         let x = if log {
@@ -298,7 +303,7 @@ impl Span {
     }
 }
 
-/// `x` rounded to 12 significant digits.
+/// Rounds `x` to 12 significant digits.
 pub fn round_to_12_digits(x: f64) -> f64 {
     format!("{x:.11e}")
         .parse()

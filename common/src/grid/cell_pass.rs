@@ -1,4 +1,4 @@
-//! The one pass over all cells of a new or stored sweep, in which `[where]` and `[derive]` are evaluated.
+//! The single pass over all cells of a sweep, which evaluates `[where]` and `[derive]`.
 
 use crate::config::numeric_field_range;
 use crate::grid::ranked_bitmap::RankedBitmap;
@@ -7,26 +7,26 @@ use crate::grid::{Grid, StillWanted};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::reader::NumberRange;
 
-/// Cells between two checks whether the result is still needed.
+/// Number of cells between two checks whether the result is still needed.
 const CELLS_PER_CHECK: u64 = 1 << 14;
 
 pub(super) fn mix_hash(h: u64, x: u64) -> u64 {
     (h ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
-/// The state of the pass over all cells.
+/// The state of the pass.
 struct CellPass {
     /// Numbers of each axis that an expression uses.
     numbers: Vec<Vec<f64>>,
-    /// The factor of each axis.
+    /// Index of the factor that each axis belongs to.
     homes: Vec<usize>,
-    /// Numbers that each derived field accepts.
+    /// The range that each derived field accepts.
     ranges: Vec<Option<NumberRange>>,
-    /// Whether two cells may be equal: there are axes that are no fields.
+    /// Whether two cells can be equal, which takes axes that set no field.
     may_be_equal: bool,
-    /// The cell that the pass has reached.
+    /// The digits of the current cell.
     digits: Vec<u64>,
-    /// Fingerprints of kept cells with their positions, where two cells may be equal.
+    /// Fingerprints and positions of kept cells, if two cells can be equal.
     fingerprints: Vec<(u64, u32)>,
 }
 
@@ -48,7 +48,7 @@ impl CellPass {
         }
     }
 
-    /// The values of the derived fields in the cell that the pass has reached, if the cell is kept.
+    /// The values of the derived fields in the current cell; `None` if `[where]` drops the cell.
     fn kept_values(&self, grid: &Grid) -> Result<Option<Vec<f64>>, SpecError> {
         let axis = |a: usize| self.numbers[a][self.digits[self.homes[a]] as usize];
         let derived = grid.derived_values(&axis);
@@ -68,7 +68,7 @@ impl CellPass {
     }
 }
 
-/// For each value of each factor, a kept cell that has it; empty when every cell is kept.
+/// A kept cell for each value of each factor; empty if every cell is kept.
 #[derive(Default)]
 pub(super) struct Witnesses(pub(super) Vec<Vec<Option<u64>>>);
 
@@ -81,7 +81,7 @@ impl Witnesses {
 }
 
 impl Grid {
-    /// The one pass over the cells: evaluates `[where]` and `[derive]`, and looks for cells that are equal.
+    /// Passes over the cells: evaluates `[where]` and `[derive]`, and refuses equal cells.
     ///
     /// Returns, for each value of each factor, a kept cell that has it.
     pub(super) fn pass_over_cells(
@@ -151,7 +151,7 @@ impl Grid {
         Err(SpecError::new(
             origin,
             "where.keep",
-            "this keeps no cell at all",
+            "this condition keeps no cell",
         ))
     }
 
@@ -208,7 +208,8 @@ impl Grid {
             .collect()
     }
 
-    /// Advances the digits of these factors, the last one fastest; false after the last combination.
+    /// Advances the digits of these factors, the last one fastest. Returns false after the last
+    /// combination.
     pub(super) fn advance_digits(&self, factors: &[usize], digits: &mut [u64]) -> bool {
         for f in factors.iter().rev() {
             digits[*f] += 1;
@@ -220,7 +221,8 @@ impl Grid {
         false
     }
 
-    /// Equal for cells that resolve to the same config: what fields' axes and derived fields say.
+    /// A fingerprint of the config of a cell: the values of axes that set fields, and of derived
+    /// fields. Equal cells have equal fingerprints.
     pub(super) fn config_fingerprint(
         &self,
         digits: &[u64],
@@ -255,7 +257,7 @@ impl Grid {
     }
 }
 
-/// Refuses to go on when the result is not needed any more.
+/// Returns an error if the result is not needed any more.
 pub(super) fn check_still_wanted(wanted: StillWanted<'_>) -> Result<(), SpecError> {
     if wanted() {
         return Ok(());
@@ -263,6 +265,6 @@ pub(super) fn check_still_wanted(wanted: StillWanted<'_>) -> Result<(), SpecErro
     Err(SpecError::new(
         Origin::Default,
         "",
-        "nobody waits any more for what it means",
+        "the result is not needed any more",
     ))
 }

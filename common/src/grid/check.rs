@@ -1,4 +1,4 @@
-//! The one pass over the cells, and the checks that every cell of the grid can be run.
+//! Checks that every cell of the grid can be run.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::node::{SpecTable, SpecValue};
 use crate::spec_file::reader::quote_value;
 
-/// Most steps that expressions take over all cells: some seconds.
+/// Maximum steps of expressions over all cells, which take some seconds.
 const MAX_EXPRESSION_STEPS: u64 = 1 << 30;
-/// Most settings that are read to try all values: some seconds.
+/// Maximum settings that are read to try all values, which takes some seconds.
 const MAX_NODES: u64 = 20_000_000;
-/// Resolved cells between two checks whether the result is still needed.
+/// Number of resolved cells between two checks whether the result is still needed.
 const CONFIGS_PER_CHECK: usize = 64;
 
-/// Values in a table, and in what stands in it.
+/// Number of values in a table and in all that it contains.
 fn count_values(table: &SpecTable) -> u64 {
     fn count_value_nodes(value: &SpecValue) -> u64 {
         match value {
@@ -39,13 +39,13 @@ fn count_values(table: &SpecTable) -> u64 {
         .sum()
 }
 
-/// Most cells that are resolved to find values that are spelled in two ways.
+/// Maximum number of cells that are resolved to find values that are spelled in two ways.
 const MAX_SPELLED_CELLS: u64 = 20_000;
 
 impl Grid {
-    /// Bounds the work before it is begun, because launches wait for each other.
+    /// Refuses new sweeps whose checks would take too long, because launches wait for each other.
     ///
-    /// That of stored ones is what it is.
+    /// Stored sweeps were accepted, so they are not refused.
     pub(super) fn check_cost(&self) -> Result<(), SpecError> {
         if !self.reading_mode.is_new {
             return Ok(());
@@ -100,13 +100,13 @@ impl Grid {
             })
     }
 
-    /// Most cells that are resolved to find values that are spelled in two ways.
+    /// Number of cells to resolve to find values that are spelled in two ways.
     fn spelled_cells(&self) -> u64 {
         let values: u64 = self.spelled_axes().map(|(_, axis)| axis.len()).sum();
         values.saturating_mul(self.classes).min(MAX_SPELLED_CELLS)
     }
 
-    /// Every value of every axis, tried in a cell that has it.
+    /// Resolves a cell with each value of each axis.
     pub(super) fn check_axis_values(
         &self,
         witnesses: &Witnesses,
@@ -167,7 +167,7 @@ impl Grid {
         }
     }
 
-    /// An unknown key set by an axis is that axis' fault, wherever the reader found it.
+    /// Blames the axis for an unknown key that it sets, wherever the reader found the key.
     fn attribute_to_axis(&self, error: SpecError, axis: &Axis, i: u64) -> SpecError {
         if error.origin == axis.node_at(i).origin {
             SpecError {
@@ -179,7 +179,7 @@ impl Grid {
         }
     }
 
-    /// Attributes an error to the axis that set the field, if there is one.
+    /// Blames the axis that set the offending field, if there is one.
     fn attribute_to_any_axis(&self, error: SpecError, cell: u64) -> SpecError {
         let digits = self.cell_digits(cell);
         self.axis_digits(&digits)
@@ -188,7 +188,8 @@ impl Grid {
             })
     }
 
-    /// One cell of every shape class: whether batch, data and length go together, and every axis means something.
+    /// Checks one cell of every shape class: batch, data and length must go together, and every
+    /// axis must have an effect.
     pub(super) fn check_classes(&self, wanted: StillWanted<'_>) -> Result<(), SpecError> {
         for class in 0..self.class_count() {
             if (class as usize).is_multiple_of(CONFIGS_PER_CHECK) {
@@ -210,7 +211,8 @@ impl Grid {
         Ok(())
     }
 
-    /// Some fields mean nothing in some company, such as an ε without norms: an axis over one would make equal cells.
+    /// Refuses axes without an effect, such as one over ε where no cell has a norm: their cells
+    /// would be equal.
     fn check_axes_matter(
         &self,
         cell: u64,
@@ -233,8 +235,9 @@ impl Grid {
         Ok(())
     }
 
-    /// What is no number can be written in several ways: `"x0.1"` or `"x0.10"`, by epoch or by step. Two values that mean the same would be
-    /// trained twice; and two that are fine by themselves may not go together.
+    /// Refuses cells that are equal because a value is spelled in two ways, such as `"x0.1"` and
+    /// `"x0.10"`, or by epoch and by step: they would be trained twice. Also refuses combinations
+    /// of such values that no cell can have.
     pub(super) fn check_spellings(&self, wanted: StillWanted<'_>) -> Result<(), SpecError> {
         if !self.reading_mode.is_new {
             return Ok(());

@@ -29,29 +29,29 @@ use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
 
-/// Whether the meaning of a file is still needed; where it is not, the reading ends.
+/// Tells whether the result of reading a file is still needed. If not, the reading ends.
 pub type StillWanted<'a> = &'a dyn Fn() -> bool;
 
 /// All cells of a sweep.
 #[derive(Debug, Clone)]
 pub struct Grid {
     base: SpecTable,
-    /// Files that it names.
+    /// Files that the sweep file names.
     files: Vec<FilePin>,
     axes: Vec<Axis>,
     factors: Vec<GridFactor>,
     derived: Vec<DerivedField>,
     keep_condition: Option<Formula>,
-    /// Factor numbers, those deciding the shape first: the digits of a position.
+    /// Indices of the factors, those that decide the shape class first: the digits of a position.
     factor_order: Vec<usize>,
     product: u64,
     classes: u64,
     kept_positions: Option<RankedBitmap>,
-    /// The mode in which the file is read.
+    /// The mode in which the file was read.
     reading_mode: ReadingMode,
-    /// The earliest version of the grammar in which it means the same.
+    /// The earliest version of the grammar in which the grid means the same.
     min_grammar: u32,
-    /// Fingerprint of the numbers that expressions yield.
+    /// Fingerprint of the values of all expressions.
     derived_fingerprint: u64,
     /// One cell of each variety.
     variety_cells: Vec<u64>,
@@ -64,7 +64,7 @@ struct GridFactor {
     len: u64,
 }
 
-/// A field computed per cell.
+/// A field that `[derive]` computes per cell.
 #[derive(Debug, Clone)]
 struct DerivedField {
     field: String,
@@ -86,10 +86,10 @@ enum FormulaInput {
 }
 
 impl Grid {
-    /// Reads `[grid]`, `[derive]` and `[where]` of a document and checks every cell they can make.
+    /// Reads `[grid]`, `[derive]` and `[where]` of a document, and checks every cell.
     ///
     /// # Errors
-    /// Anything that would make a cell, or two equal ones, that cannot be run.
+    /// A cell cannot be run, or two cells are equal.
     pub fn from_document(
         document: &SpecTable,
         sweep_seed: u64,
@@ -134,7 +134,8 @@ impl Grid {
 
         this.check_classes(wanted)?;
         this.check_spellings(wanted)?;
-        // What was accepted is refused no more.
+        // The checks for new sweeps are done. Reading a cell later must not refuse what was
+        // accepted here.
         this.reading_mode.is_new = false;
         Ok(this)
     }
@@ -149,14 +150,14 @@ impl Grid {
         &self.axes
     }
 
-    /// Cells that are kept.
+    /// Number of kept cells.
     pub fn cell_count(&self) -> u64 {
         self.kept_positions
             .as_ref()
             .map_or(self.product, |kept| kept.count)
     }
 
-    /// Numbers a cell can have: those of kept cells are below this.
+    /// An exclusive upper bound of the numbers of cells.
     pub fn cell_number_bound(&self) -> u64 {
         self.product
     }
@@ -170,12 +171,12 @@ impl Grid {
                 .is_none_or(|kept| kept.get(self.cell_position(cell)))
     }
 
-    /// Shape classes, some of which `[where]` may have emptied.
+    /// Number of shape classes, some of which `[where]` may have emptied.
     pub fn class_count(&self) -> u32 {
         self.classes as u32
     }
 
-    /// Cells kept in a class.
+    /// Number of kept cells in a class.
     pub fn class_cell_count(&self, class: u32) -> u64 {
         let (from, to) = self.class_range(class);
         self.kept_positions
@@ -183,7 +184,7 @@ impl Grid {
             .map_or(to - from, |kept| kept.rank(to) - kept.rank(from))
     }
 
-    /// The `k`-th cell kept in a class, `k` < [`class_cell_count`](Self::class_cell_count).
+    /// The `k`-th kept cell of a class, `k` < [`class_cell_count`](Self::class_cell_count).
     pub fn class_cell_at(&self, class: u32, k: u64) -> u64 {
         let (from, _) = self.class_range(class);
         let position = self
@@ -202,7 +203,7 @@ impl Grid {
         }
     }
 
-    /// Shape class of a trial, and its number in the class.
+    /// The shape class of a trial, and its number within the class.
     pub fn locate_trial(&self, key: TrialKey) -> (u32, u64) {
         let position = self.cell_position(key.cell);
         let class = (position / self.class_len()) as u32;
@@ -220,7 +221,8 @@ impl Grid {
         )
     }
 
-    /// The config of one cell of every shape class: dataset, sizes and architecture do not vary within one.
+    /// Configs of one cell of every shape class. Dataset, sizes and architecture do not vary within
+    /// a class.
     pub fn class_configs(&self) -> Vec<TrialConfig> {
         let classes = (0..self.class_count()).filter(|class| self.class_cell_count(*class) > 0);
         classes
@@ -228,8 +230,8 @@ impl Grid {
             .collect()
     }
 
-    /// Configs that show all there is among those of the kept cells of losses, and of random streams that are drawn from; a few,
-    /// however many cells there are.
+    /// A few configs that represent all kept cells as far as losses and random streams are
+    /// concerned.
     pub fn variety_configs(&self) -> impl Iterator<Item = TrialConfig> + '_ {
         self.variety_cells
             .iter()
@@ -255,8 +257,8 @@ impl Grid {
         self.axis_digits(&digits).map(|(_, digit)| digit).collect()
     }
 
-    /// The cell that has these values (axis, index) and otherwise those of `cell`, if it is kept. Axes that move with
-    /// one that is named move along.
+    /// The cell with these values (axis, index), and otherwise the values of `cell`, if it is kept.
+    /// Axes that are zipped with a named one move along.
     pub fn cell_with_values(&self, cell: u64, values: &[(usize, u64)]) -> Option<u64> {
         let mut digits = self.cell_digits(cell);
         values
@@ -270,12 +272,12 @@ impl Grid {
         (agree && self.has_cell(found)).then_some(found)
     }
 
-    /// Fields that are computed per cell.
+    /// The fields that `[derive]` computes.
     pub fn derived_fields(&self) -> impl Iterator<Item = &str> {
         self.derived.iter().map(|derived| derived.field.as_str())
     }
 
-    /// Fields computed by `[derive]`, with their values in a cell.
+    /// The fields that `[derive]` computes, with their values in a cell.
     pub fn derived_values_in(&self, cell: u64) -> Vec<(&str, f64)> {
         let digits = self.cell_digits(cell);
         let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
@@ -291,15 +293,16 @@ impl Grid {
         self.derived.iter().any(|derived| derived.field == field)
     }
 
-    /// The settings of a cell.
+    /// Resolves the settings of a cell.
     ///
     /// # Errors
-    /// None for a kept cell of a grid that was read; the check itself is made with this.
+    /// The cell cannot be run. Never happens for a kept cell of a grid that was read, because
+    /// reading checks with this function.
     pub fn resolve_config(&self, cell: u64) -> Result<TrialConfig, SpecError> {
         TrialConfig::from_table(&self.build_document(cell)?, &self.files, self.reading_mode)
     }
 
-    /// `[data]`, `[model]` and `[train]` with what a cell has put into them.
+    /// Builds `[data]`, `[model]` and `[train]` of a cell.
     fn build_document(&self, cell: u64) -> Result<SpecTable, SpecError> {
         let digits = self.cell_digits(cell);
         let mut tree = self.base.clone();
@@ -324,8 +327,8 @@ impl Grid {
         Ok(tree)
     }
 
-    /// Puts what is cheap to know of all cells into a hash: how they are numbered and ordered, which are kept, and what
-    /// expressions yield.
+    /// Hashes what is cheap to know about all cells: how they are numbered and ordered, which are
+    /// kept, and the values of expressions.
     pub(crate) fn hash_layout(&self, hasher: &mut blake3::Hasher) {
         hasher
             .update(&self.product.to_le_bytes())
@@ -343,7 +346,8 @@ impl Grid {
         }
     }
 
-    /// At most `most` kept cells, drawn by a fixed random stream, or all of them where there are no more.
+    /// Draws at most `most` kept cells from a fixed random stream; returns all if there are no
+    /// more.
     pub(crate) fn sample_cells(&self, most: u64) -> Vec<u64> {
         let cells = self.cell_count();
         if cells <= most {
@@ -437,7 +441,7 @@ impl Grid {
     }
 }
 
-/// Puts a value into the document of a cell.
+/// Sets a value in the document of a cell.
 fn set_field(document: &mut SpecTable, path: &str, node: SpecNode) -> Result<(), SpecError> {
     let origin = node.origin.clone();
     document

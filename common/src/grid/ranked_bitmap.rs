@@ -1,10 +1,10 @@
-//! The kept cells: one bit per position, with counts to find the n-th one.
+//! A bitmap of the kept cells, with counts to find the n-th one.
 
-/// One bit per position, with counts to find the n-th one.
+/// A bitmap with one bit per position, and counts to find the n-th set bit.
 #[derive(Debug, Clone)]
 pub(super) struct RankedBitmap {
     words: Vec<u64>,
-    /// Ones before each block of [`BLOCK_WORDS`] words.
+    /// Number of set bits before each block of [`BLOCK_WORDS`] words.
     ranks: Vec<u32>,
     pub(super) count: u64,
 }
@@ -28,7 +28,7 @@ impl RankedBitmap {
         self.words[at as usize / 64] >> (at % 64) & 1 == 1
     }
 
-    /// Puts which ones are there into a hash.
+    /// Hashes which bits are set.
     pub(super) fn hash_into(&self, hasher: &mut blake3::Hasher) {
         for word in &self.words {
             hasher.update(&word.to_le_bytes());
@@ -42,7 +42,7 @@ impl RankedBitmap {
         }
     }
 
-    /// Ones before `at`.
+    /// Number of set bits before `at`.
     pub(super) fn rank(&self, at: u64) -> u64 {
         let word = at as usize / 64;
         let block = word / BLOCK_WORDS;
@@ -54,7 +54,7 @@ impl RankedBitmap {
         u64::from(self.ranks[block] + whole + part)
     }
 
-    /// Position of the `n`-th one, `n` < `count`.
+    /// Position of the `n`-th set bit, `n` < `count`.
     pub(super) fn select(&self, n: u64) -> u64 {
         let block = self.ranks.partition_point(|r| u64::from(*r) <= n) - 1;
         let mut left = n as u32 - self.ranks[block];

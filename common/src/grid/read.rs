@@ -1,4 +1,4 @@
-//! Reading `[grid]`, `[derive]` and `[where]`.
+//! Reads `[grid]`, `[derive]` and `[where]`.
 
 use std::collections::HashMap;
 
@@ -41,9 +41,9 @@ const RESERVED_COLUMNS: [&str; 23] = [
     "digest",
 ];
 
-/// Most axes of a new sweep, all of which requests can name.
+/// Maximum number of axes of a new sweep, so that a request can name all of them.
 pub const MAX_AXES: usize = 64;
-/// Most shape classes of a sweep.
+/// Maximum number of shape classes of a sweep.
 const MAX_CLASSES: u64 = 100_000;
 
 impl Grid {
@@ -57,7 +57,7 @@ impl Grid {
                     .map(|(f, _)| *f)
                     .chain(SHORT_NAMES.iter().map(|(s, _)| *s));
                 let message = format!(
-                    "'{name}' is no numeric field of a trial, {}",
+                    "'{name}' is not a numeric field of a trial, {}",
                     suggest_nearest(name, known)
                 );
 
@@ -123,14 +123,16 @@ impl Grid {
             })
         };
 
-        // A new file is read in today's grammar, whatever its sender's: older ones are for stored sweeps.
+        // Older grammars exist for stored sweeps alone, so a new file is read in today's grammar even if an older
+        // program sent it.
         let expr = parse(if self.reading_mode.is_new {
             GRAMMAR
         } else {
             self.reading_mode.grammar
         })?;
 
-        // What its sender's program means by it must be what is meant by it now: or its user is shown one sweep and gets another.
+        // The sender's program would read this expression in another way, so its user would have checked one sweep
+        // and run another.
         if expr.min_grammar() > self.reading_mode.grammar {
             let message = format!(
                 "since version {} of the grammar this means something else",
@@ -155,7 +157,7 @@ impl Grid {
         })
     }
 
-    /// What a name in an expression stands for: an axis, an earlier derived field, or a number of the sweep file.
+    /// Resolves a name in an expression: an axis, an earlier derived field, or a number of the sweep file.
     fn resolve_input(&self, name: &str) -> Result<FormulaInput, String> {
         let field = resolve_field_name(name);
         let means = |axis: &Axis| axis.name == name || (field.is_some() && axis.field == field);
@@ -164,7 +166,7 @@ impl Grid {
             return match (0..axis.len().min(1000)).find(|i| axis.number_at(*i).is_none()) {
                 None => Ok(FormulaInput::Axis(at)),
                 Some(i) => Err(format!(
-                    "the axis {name} has values that are no numbers, such as {}",
+                    "the axis {name} has values that are not numbers, such as {}",
                     axis.value_at(i)
                 )),
             };
@@ -202,7 +204,7 @@ impl Grid {
             .chain(&self.keep_condition)
     }
 
-    /// Puts the factors that decide the shape class first, counting in what derived shape fields depend on.
+    /// Puts the factors that decide the shape class first, including those that derived shape fields depend on.
     pub(super) fn order_by_shape(&mut self) -> Result<(), SpecError> {
         let mut shaping: Vec<bool> = self
             .axes
@@ -315,7 +317,7 @@ pub(super) fn read_axes(
         if field.is_none() && is_column_name(&name) {
             reading.refuse_if_new(|| {
                 let message =
-                    format!("'{name}' is a column of every table: call the axis something else");
+                    format!("'{name}' is a column of every table: give the axis another name");
                 SpecError::new(node.origin.clone(), format!("grid.{name}"), message)
             })?;
         }
@@ -331,7 +333,7 @@ fn is_column_name(name: &str) -> bool {
     RESERVED_COLUMNS.contains(&name) || Metric::from_name(name).is_some()
 }
 
-/// Entries of `[grid]` but `zip`; `model.width = …` written without quotes is the dotted path it looks like.
+/// The entries of `[grid]` except `zip`. An unquoted `model.width = …` is the dotted path that it looks like.
 fn flatten_entries(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
     fn flatten_into<'a>(prefix: &str, table: &'a SpecTable, out: &mut Vec<(String, &'a SpecNode)>) {
         for (key, node) in &table.0 {
@@ -359,7 +361,7 @@ fn flatten_entries(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
     out
 }
 
-/// Whether this is a key of a table that says the values of an axis.
+/// Whether a key belongs to a table that generates the values of an axis.
 pub(crate) fn is_axis_form(key: &str) -> bool {
     matches!(
         key,
@@ -421,10 +423,7 @@ fn read_zip(names: &[SpecNode], axes: &[Axis], zip: &SpecNode) -> Result<Vec<usi
             zip_error(zip, &format!("there is no axis '{text}', {hint}"))
         })?;
         if set.contains(&at) {
-            return Err(zip_error(
-                zip,
-                &format!("the axis {text} stands here twice"),
-            ));
+            return Err(zip_error(zip, &format!("the axis {text} is listed twice")));
         }
 
         set.push(at);

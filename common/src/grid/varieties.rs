@@ -1,12 +1,14 @@
-//! What cells differ by that decides what their loss is a value of, and which random streams they draw from. However many cells
-//! there are, these are a few varieties, and one cell of each shows what there is among all of them.
+//! Varieties of cells: the differences that decide which quantity their loss is, and which random
+//! streams they draw from. There are few varieties, however many cells there are, and one cell of
+//! each represents it.
 
 use std::collections::HashMap;
 
 use super::Grid;
 use crate::grid::axis::{Axis, AxisValues};
 
-/// More varieties than there are of values that fields accept; what they do not accept is refused later.
+/// More varieties than the accepted values of fields can form. Values that fields do not accept are
+/// refused later.
 const MAX_VARIETIES: usize = 4096;
 
 /// Finds one cell of each variety.
@@ -16,7 +18,7 @@ pub(super) struct Varieties {
     last_key: Option<u64>,
 }
 
-/// A number that varies from cell to cell, and what of it has a say.
+/// A number that varies from cell to cell, and the distinction among its values that matters.
 struct VariedInput {
     source: VariedSource,
     distinction: ValueDistinction,
@@ -25,20 +27,20 @@ struct VariedInput {
 enum VariedSource {
     /// The digit of a factor.
     Factor(usize),
-    /// The bits of what `[derive]` yields.
+    /// The bits of a value that `[derive]` computes.
     Derived(usize),
 }
 
 enum ValueDistinction {
-    /// Which word it is.
+    /// All values are distinct, such as words.
     Each,
-    /// Whether it is this one, if it can be.
+    /// Only equality with this value matters; `None` if no cell has it.
     Equals(Option<u64>),
-    /// Whether it is the first one that was met.
+    /// Only equality with the first value that occurred matters.
     EqualsFirst(Option<u64>),
 }
 
-/// Of the fields that have a say, what of them has it.
+/// The distinction among the values of a field that matters; `None` for fields that do not matter.
 fn distinction_for_field(
     field: &str,
     zero: impl FnOnce() -> Option<u64>,
@@ -47,15 +49,17 @@ fn distinction_for_field(
         "model.kind" | "data.order" | "data.augment" | "train.loss" | "train.loss.kind" => {
             Some(ValueDistinction::Each)
         }
-        // None draws nothing.
+        // All that matters is whether there is noise: a sweep without noise draws no random numbers
+        // for it.
         "model.noise" => Some(ValueDistinction::Equals(zero())),
-        // Whether there are two is all that counts: losses with any two of them are two quantities.
+        // Only whether two values occur matters: cells with two different smoothings measure
+        // different losses.
         "train.loss.label_smoothing" => Some(ValueDistinction::EqualsFirst(None)),
         _ => None,
     }
 }
 
-/// The index of 0 on an axis whose numbers are none below it.
+/// The index of 0 on an axis without negative numbers.
 fn zero_index(axis: &Axis) -> Option<u64> {
     let is_zero = |i: &u64| axis.number_at(*i) == Some(0.0);
     match axis.values {
@@ -86,7 +90,7 @@ impl Varieties {
         }
     }
 
-    /// A kept cell has these digits and derived numbers.
+    /// Records a kept cell with these digits and derived numbers.
     pub(super) fn record_cell(
         &mut self,
         digits: &[u64],
@@ -101,7 +105,8 @@ impl Varieties {
             key << 8 | say.distinction.classify_value(value)
         });
 
-        // Neighbours are mostly of one variety.
+        // Neighbouring cells are mostly of one variety, so comparing with the last key saves a
+        // look-up.
         if self.last_key == Some(key) || self.cells_by_key.len() == MAX_VARIETIES {
             return;
         }
@@ -110,14 +115,15 @@ impl Varieties {
         self.cells_by_key.entry(key).or_insert_with(cell);
     }
 
-    /// One cell of each, in the order of their numbers.
+    /// One cell of each variety, in the order of their numbers.
     pub(super) fn into_cells(self) -> Vec<u64> {
         let mut cells: Vec<u64> = self.cells_by_key.into_values().collect();
         cells.sort_unstable();
         cells
     }
 
-    /// One cell of each where all cells are kept and no number is derived: only what has a say is varied.
+    /// One cell of each variety, if all cells are kept and no number is derived. Varies only the
+    /// factors that matter.
     pub(super) fn into_unfiltered_cells(mut self, grid: &Grid) -> Vec<u64> {
         let mut factors: Vec<usize> = self
             .inputs
@@ -141,7 +147,7 @@ impl Varieties {
 }
 
 impl ValueDistinction {
-    /// One of at most 256.
+    /// Maps a value to one of at most 256 distinctions.
     fn classify_value(&mut self, value: u64) -> u64 {
         match self {
             Self::Each => value.min(255),

@@ -1,4 +1,4 @@
-//! From the settings of a model to its layers.
+//! Builds the layers of a network from the settings of a model.
 
 use crate::config::{ModelConfig, Norm, VggDepth};
 use crate::net::{ActivationShape, Layer, LinearOp, NormScope, NormSpec, Pool};
@@ -11,7 +11,7 @@ pub(super) struct NetBuilder<'a> {
 }
 
 impl NetBuilder<'_> {
-    /// Map – norm – ReLU.
+    /// Adds a linear map, followed by norm and ReLU.
     pub(super) fn add_hidden_layer(&mut self, name: String, channels: usize, map: LinearOp) {
         let layer = self.plain_layer(name, self.last_layer(), channels, map);
         self.layers.push(Layer {
@@ -21,7 +21,8 @@ impl NetBuilder<'_> {
         });
     }
 
-    /// He et al. 2016 (v2): a 3×3 stem, then three stages of `(depth − 2)/6` blocks at w, 2w, 4w channels.
+    /// Adds a residual network (He et al. 2016, v2): a 3×3 stem, then three stages of `(depth −
+    /// 2)/6` blocks at w, 2w, 4w channels.
     pub(super) fn add_preresnet(&mut self, depth: usize, w: usize) {
         self.add_hidden_layer("stem".into(), w, CONV_3X3);
         let mut block = 0;
@@ -40,8 +41,8 @@ impl NetBuilder<'_> {
         self.pool_last_layer(Pool::Average);
     }
 
-    /// Two 3×3 convolutions, whose output is added to the stream. A shortcut that changes the shape reads what the
-    /// first convolution reads; an identity takes the stream itself.
+    /// Adds two 3×3 convolutions, whose output is added to the stream. A shortcut that changes the
+    /// shape reads what the first convolution reads; an identity takes the stream itself.
     pub(super) fn add_residual_block(&mut self, name: &str, channels: usize, stride: usize) {
         let stream = self.last_layer();
         let mut add = stream;
@@ -77,7 +78,8 @@ impl NetBuilder<'_> {
         });
     }
 
-    /// Simonyan and Zisserman 2015, configurations A, B, D and E, for 32×32: a max-pool after each of five stages.
+    /// Adds the convolutions of Simonyan and Zisserman (2015), configurations A, B, D and E, for
+    /// 32×32: a max-pool after each of five stages.
     pub(super) fn add_vgg(&mut self, depth: VggDepth, w: usize) {
         let mut conv = 0;
         for (channels, convs) in [w, 2 * w, 4 * w, 8 * w, 8 * w]
@@ -92,7 +94,7 @@ impl NetBuilder<'_> {
         }
     }
 
-    /// The last linear layer: without bias after norms.
+    /// Adds the last linear layer, which has no bias if the model has norms.
     pub(super) fn add_head(&mut self, classes: usize) {
         let trained = !self.model.fixed_head;
         let head = self.plain_layer("head".into(), self.last_layer(), classes, LinearOp::Linear);

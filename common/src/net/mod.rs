@@ -1,4 +1,4 @@
-//! Geometry of the networks: layers, shapes, parameters and their cost. One definition, executed elsewhere.
+//! The networks as data: layers, shapes, parameters and costs. The trainer executes them.
 //!
 //! Activations are channels last, `[batch, height, width, channel]`; so the inputs of a linear layer after a flatten
 //! are in the order (height, width, channel).
@@ -24,43 +24,45 @@ pub struct Net {
 /// Shape of one image's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActivationShape {
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
-    /// Channels.
+    /// Number of channels.
     pub channels: usize,
 }
 
 impl ActivationShape {
-    /// Numbers per image.
+    /// Number of values per image.
     pub fn len(&self) -> usize {
         self.height * self.width * self.channels
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// One affine map with what follows it: z = map(input) + the added activation, then norm, ReLU and pool before the next layer.
+/// An affine map with what follows it: z = map(input) + the added activation, then norm, ReLU and pool before the
+/// next layer.
 ///
-/// A residual block is two of these: the second adds the stream to its output, and the norm and ReLU at the head of the
-/// next block stand here after the sum.
+/// A residual block is two of these: the second adds the stream to its output, and the norm and ReLU at the head of
+/// the next block stand here after the sum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
     /// Name of its tensors, such as `conv1`.
     pub name: String,
-    /// The earlier layer whose activation it reads; the image where there is none.
+    /// The earlier layer whose activation this one reads; `None` for the image.
     pub source: Option<usize>,
-    /// The earlier layer whose sum z, before norm and ReLU, is added to its own. At most one layer adds another's.
+    /// The earlier layer whose sum z, before norm and ReLU, this one adds to its own. At most one layer adds
+    /// another's.
     pub add: Option<usize>,
-    /// Shape of its input; a linear layer sees it flattened.
+    /// Shape of the layer's input; a linear layer flattens it.
     pub input: ActivationShape,
-    /// Shape of its output.
+    /// Shape of the layer's output.
     pub output: ActivationShape,
-    /// The map.
+    /// The linear map.
     pub linear_op: LinearOp,
     /// Whether a trained bias, starting at 0, is added.
     pub bias: bool,
@@ -101,7 +103,7 @@ pub enum Pool {
     Average,
 }
 
-/// Over what a norm takes mean and variance.
+/// The values over which a norm takes mean and variance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormScope {
     /// The whole batch, channel by channel, with running statistics for evaluation.
@@ -113,9 +115,9 @@ pub enum NormScope {
 /// A norm over a layer's output.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormSpec {
-    /// Over what.
+    /// The values that the norm runs over.
     pub scope: NormScope,
-    /// ε under the root.
+    /// The constant ε under the root.
     pub eps: f64,
     /// Whether there is a trained scale and shift.
     pub affine: bool,
@@ -137,33 +139,33 @@ pub enum ParamRole {
 /// A parameter tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Param {
-    /// `conv1.weight`
+    /// Name such as `conv1.weight`.
     pub name: String,
     /// Index of the layer.
     pub layer: usize,
     /// The role of the tensor.
     pub role: ParamRole,
-    /// Numbers in it.
+    /// Number of values in the tensor.
     pub len: usize,
-    /// Inputs that one output sums over.
+    /// Number of inputs that one output sums over.
     pub fan_in: usize,
-    /// Outputs that one input feeds.
+    /// Number of outputs that one input feeds.
     pub fan_out: usize,
-    /// Whether it is trained.
+    /// Whether the parameter is trained.
     pub trained: bool,
     /// Whether a norm follows, so that the loss does not depend on its scale.
     pub normed: bool,
 }
 
 impl NormSpec {
-    /// Whether it keeps running statistics.
+    /// Whether the norm keeps running statistics.
     pub fn has_running_statistics(&self) -> bool {
         self.scope == NormScope::Batch
     }
 }
 
 impl Layer {
-    /// Shape of what its readers see.
+    /// Shape of the activation, after pooling.
     pub fn activation_shape(&self) -> ActivationShape {
         let ActivationShape {
             height,
@@ -186,7 +188,7 @@ impl Layer {
         }
     }
 
-    /// Rows of the weight: inputs that one output sums over.
+    /// Number of inputs that one output sums over, which is the number of rows of the weight.
     pub fn fan_in(&self) -> usize {
         match self.linear_op {
             LinearOp::Conv { kernel, .. } => kernel * kernel * self.input.channels,
@@ -199,7 +201,7 @@ impl Layer {
         (self.fan_in() * self.output.len()) as u64
     }
 
-    /// `normed`: whether a norm follows its sum.
+    /// Describes the parameters of the layer. `normed` is whether a norm follows its sum.
     fn build_params(&self, layer: usize, normed: bool) -> Vec<Param> {
         let outputs = self.output.channels;
         let fan_in = self.fan_in();
@@ -254,7 +256,7 @@ impl Layer {
 }
 
 impl Net {
-    /// The network of a trial; `None` for a model that is none.
+    /// The network of a trial; `None` for a model that is no network.
     pub fn from_config(config: &TrialConfig) -> Option<Self> {
         let (height, width, channels) = config.data.dataset.image_shape();
         let input = ActivationShape {
@@ -269,7 +271,7 @@ impl Net {
         )
     }
 
-    /// A model for images of this shape; `None` for a model that is no network.
+    /// The network of a model for images of this shape; `None` for a model that is no network.
     pub fn from_model(model: &ModelConfig, input: ActivationShape, classes: usize) -> Option<Self> {
         let mut chain = NetBuilder {
             model,
@@ -335,7 +337,7 @@ impl Net {
         self.layers.iter().position(|l| l.add == Some(layer))
     }
 
-    /// Numbers in all parameters, and in the trained ones.
+    /// Number of all parameters, and of trained ones.
     pub fn param_counts(&self) -> (u64, u64) {
         let params = self.params();
         let sum = |trained: bool| {
@@ -349,8 +351,9 @@ impl Net {
         (sum(false), sum(true))
     }
 
-    /// Floating-point operations of one training step per image: forward, weight and input gradients, the latter not
-    /// for the first layer. A multiply-accumulate counts as two, and convolutions count as they are defined.
+    /// Floating-point operations of one training step per image: forward pass, weight gradients and input gradients,
+    /// which the first layer does not need. A multiply-accumulate counts as two operations, and convolutions count by
+    /// their definition.
     pub fn train_flops(&self) -> u64 {
         self.layers
             .iter()
@@ -366,9 +369,9 @@ impl Net {
             .sum()
     }
 
-    /// Bytes a trial needs beside the dataset, on one thread: weights with gradient, state of the optimizer and average;
-    /// those of the largest layer in the forms that kernels read and write, three of which take up to 16 numbers for 9;
-    /// the sums of a batch, or of the test images evaluated at a time, and a batch's gradients.
+    /// Bytes that a trial needs besides the dataset, on one thread: weights with gradient, optimizer state and
+    /// average; the largest layer in the forms that kernels read and write, three of which take up to 16 numbers for
+    /// 9; the sums of a batch, or of the test images evaluated at a time; and the gradients of a batch.
     pub fn train_bytes(&self, config: &TrialConfig) -> u64 {
         let images = self.micro_batch_size(u64::from(config.effective_batch_size()));
         let kept =
@@ -395,7 +398,8 @@ impl Net {
             + activations)
     }
 
-    /// Numbers per image of a layer's gradients: of the output, once more where another layer is added, and before pooling.
+    /// Number of values per image of a layer's gradients: of the output, again for an added layer, and before
+    /// pooling.
     fn gradient_numbers(&self, layer: usize) -> usize {
         let l = &self.layers[layer];
         let streams = if self.adding_layer(layer).is_some() {
@@ -411,7 +415,8 @@ impl Net {
         streams * l.output.len() + pooled
     }
 
-    /// Bytes that the metric `hessian_top` needs beside those: both passes over a batch and their tangents, and some vectors, in f64.
+    /// Further bytes that the metric `hessian_top` needs: both passes over a batch with their tangents, and some
+    /// vectors, in f64.
     pub fn curvature_bytes(&self, config: &TrialConfig) -> u64 {
         let images = self.micro_batch_size(u64::from(config.effective_batch_size()));
         let activations: u64 = self
@@ -424,7 +429,7 @@ impl Net {
             + 7 * self.param_counts().0)
     }
 
-    /// Bytes that a trial needs beside the dataset, with all that is measured and kept.
+    /// Bytes that a trial needs besides the dataset, including everything that is measured and kept.
     pub fn trial_bytes(&self, config: &TrialConfig, measure: &Measure) -> u64 {
         let saved = if measure.save {
             SAVED_COPIES * self.weights_file_bytes(config)
@@ -451,8 +456,8 @@ impl Net {
         4 * (copies * self.param_counts().0 + statistics as u64)
     }
 
-    /// Images of a batch that are trained on at a time: all under batch norm, whose statistics are the whole batch's,
-    /// and otherwise pieces of a fixed size, which changes no sum.
+    /// Number of images of a batch that are processed at a time. With batch norm that is the whole batch, whose
+    /// statistics it needs; otherwise a fixed size, which changes no sum.
     pub fn micro_batch_size(&self, batch: u64) -> u64 {
         let whole = self
             .layers
@@ -462,15 +467,15 @@ impl Net {
     }
 }
 
-/// Images trained on at a time without batch norm: a multiple of every number that the trainer's sums run
-/// over, so that they run in the same order however a batch is cut.
+/// Number of images processed at a time without batch norm. It is a multiple of every number of images that the
+/// trainer's sums run over, so that the order of summation does not depend on how a batch is cut.
 pub const MICRO_BATCH: u64 = 128;
 
-/// Test images evaluated at a time.
+/// Number of test images evaluated at a time.
 pub const TEST_BATCH: u64 = 100;
 
-/// Batches whose gradients are compared, in pairs, to measure how gradients scatter.
+/// Number of batches whose gradients are compared, in pairs, to measure gradient noise.
 pub const NOISE_BATCHES: u64 = 64;
 
-/// Copies that a trial holds of what it saves while it makes the file.
+/// Number of copies of the weights in memory while their file is written.
 const SAVED_COPIES: u64 = 3;

@@ -1,5 +1,5 @@
-//! What a sweep file says, however it is written: comments, spelling of numbers, and order of keys where it says nothing do not
-//! count.
+//! The meaning of a sweep file as a hash. Comments, the spelling of numbers, and the order of keys
+//! where it has no meaning do not count.
 
 use crate::grid::is_axis_form;
 use crate::number_format::format_shortest;
@@ -7,14 +7,16 @@ use crate::spec::source::SpecSource;
 use crate::spec_file::node::{SpecTable, SpecValue};
 
 impl SpecSource {
-    /// The hash of all that the file says, its settings and the content of the files that it names included: two files of one
-    /// meaning ask for the same sweep. `None` for what cannot be read, which is for [`Spec::read_new`](crate::Spec::read_new) to say.
+    /// The hash of everything that the file says, including its settings and the contents of the
+    /// files that it names: two files with one meaning request the same sweep. `None` for a file
+    /// that cannot be read; [`Spec::read_new`](crate::Spec::read_new) reports why.
     pub fn compute_meaning_hash(&self) -> Option<[u8; 32]> {
         let document = self.read_document().ok()?;
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");
         hash_table(&mut hasher, &document, KeyOrder::Ignored);
 
-        // Read in another way, the same words may mean something else. Those of the first grammar are as they were.
+        // Another grammar may give the same words another meaning. Hashes of grammar 1 stay as they
+        // were before there were versions.
         if self.grammar > 1 {
             hash_entry(&mut hasher, b'g', &self.grammar.to_string());
         }
@@ -35,7 +37,7 @@ impl SpecSource {
     }
 }
 
-/// A kind, a length, and a text: no two lists of these run together.
+/// Hashes a kind, a length and a text, so that different lists of entries have different hashes.
 fn hash_entry(hasher: &mut blake3::Hasher, kind: u8, text: &str) {
     hasher
         .update(&[kind])
@@ -43,13 +45,13 @@ fn hash_entry(hasher: &mut blake3::Hasher, kind: u8, text: &str) {
         .update(text.as_bytes());
 }
 
-/// What the order of the keys of a table says.
+/// Whether the order of the keys of a table matters.
 #[derive(Clone, Copy, PartialEq)]
 enum KeyOrder {
     Ignored,
-    /// Axes are numbered, and fields derived, in that of the file.
+    /// The order matters: axes are numbered, and fields derived, in the order of the file.
     Significant,
-    /// So it does in tables of such tables, but for those that say how one axis is made.
+    /// The order matters in the tables within, except those that generate the values of one axis.
     SignificantWithin,
 }
 
@@ -92,7 +94,7 @@ fn hash_table(hasher: &mut blake3::Hasher, table: &SpecTable, order: KeyOrder) {
 fn hash_value(hasher: &mut blake3::Hasher, value: &SpecValue, order: KeyOrder) {
     match value {
         SpecValue::Bool(flag) => hash_entry(hasher, b'b', if *flag { "true" } else { "false" }),
-        // A seed may have more digits than a float keeps.
+        // An integer that an `f64` cannot hold, such as a long seed, is hashed by its digits.
         SpecValue::Int(whole) if *whole as f64 as i64 != *whole => {
             hash_entry(hasher, b'i', &whole.to_string())
         }

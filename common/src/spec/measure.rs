@@ -1,4 +1,5 @@
-//! `[measure]`: what is sampled and kept of a trial, and when.
+//! `[measure]`: the metrics, predictions and weights that are kept of a trial, and the times of
+//! samples.
 
 use crate::config::{Length, TrialConfig};
 use crate::metric::{MAX_METRICS, MeasurementPass, Metric};
@@ -7,17 +8,17 @@ use crate::spec_file::node::SpecNode;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 use crate::spec_file::suggest::suggest_nearest;
 
-/// Most predictions that a trial keeps: probe points times moments.
+/// Maximum number of predictions that a trial keeps: probe points times moments.
 pub const MAX_PREDICTIONS: u64 = 1_000_000;
 
-/// `[measure]`: what is sampled, and when.
+/// The settings of `[measure]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
-    /// Interval between samples; the last one is at the end.
+    /// Interval between samples. The last sample is at the end of the trial.
     pub every: Length,
-    /// The metrics that are sampled.
+    /// The metrics to sample.
     pub metrics: Vec<Metric>,
-    /// Under which statistics of batch norms networks are evaluated.
+    /// The batch-norm statistics under which networks are evaluated.
     pub statistics: EvalStatistics,
     /// The probe set, if predictions are kept.
     pub probe: Option<Probe>,
@@ -26,7 +27,7 @@ pub struct Measure {
 }
 
 impl Measure {
-    /// Whether a metric is read from this pass.
+    /// Whether any metric needs this pass.
     pub fn needs_pass(&self, pass: MeasurementPass) -> bool {
         self.metrics
             .iter()
@@ -34,7 +35,8 @@ impl Measure {
     }
 }
 
-/// `[measure] statistics`: those of batch norms under which test, validation and probe images are evaluated.
+/// `[measure] statistics`: the batch-norm statistics under which test, validation and probe images
+/// are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvalStatistics {
     /// Running statistics, which follow the training batches with a momentum.
@@ -53,7 +55,7 @@ pub(crate) const EVAL_STATISTICS: [(&str, EvalStatistics); 2] = [
 pub struct Probe {
     /// Number of test images.
     pub points: u32,
-    /// The moments of the predictions.
+    /// The moments at which predictions are made.
     pub at: Vec<Moment>,
 }
 
@@ -67,7 +69,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// "20 epochs", "500 steps", or "final".
+    /// Parses "20 epochs", "500 steps" or "final".
     pub fn parse(text: &str) -> Option<Self> {
         if text.trim() == "final" {
             Some(Self::Final)
@@ -76,7 +78,7 @@ impl Moment {
         }
     }
 
-    /// The number of steps after which it is, in a trial of this config.
+    /// The number of steps after which the moment is, in a trial of this config.
     pub fn step_in_trial(self, config: &TrialConfig) -> u64 {
         match self {
             Self::After(length) => config.length_in_steps(length),
@@ -86,7 +88,7 @@ impl Moment {
 }
 
 impl Measure {
-    /// Samples of these metrics alone.
+    /// Samples these metrics and keeps nothing else.
     pub fn with_metrics(every: Length, metrics: Vec<Metric>) -> Self {
         Self {
             every,
@@ -206,7 +208,7 @@ impl Measure {
                 ));
             };
             if metrics.contains(&metric) {
-                return Err(r.error_at("metrics", format!("the metric {name} stands here twice")));
+                return Err(r.error_at("metrics", format!("the metric {name} is listed twice")));
             }
 
             metrics.push(metric);

@@ -1,5 +1,5 @@
-//! What is asked of new sweeps and not of stored ones: refused when a sweep is planned, launched or extended, and never when it is
-//! read.
+//! Checks of new sweeps that would mislead. They apply when a sweep is planned, launched or
+//! extended, and never when a stored one is read.
 
 use std::collections::BTreeSet;
 
@@ -14,14 +14,15 @@ use crate::spec_file::error::SpecError;
 /// Refuses a new sweep whose results would mislead.
 ///
 /// # Errors
-/// The field, what is wrong with it, and what to do.
+/// Names the field, what is wrong with it, and what to do.
 pub fn refuse_misleading_sweep(spec: &Spec) -> Result<(), SpecError> {
     RULES.iter().try_for_each(|rule| rule(spec))?;
     refuse_copied_repeats(spec)
 }
 
-/// Refuses what a stored sweep is to become, as if it were a new one; but a rule that the stored one breaks already, it may go on
-/// breaking. Not so where repeats are copies: of these there would be more.
+/// Refuses the extension of a stored sweep, as if it were new. Rules that the stored sweep breaks
+/// already are not applied, except the one against repeats that are copies, because there would be
+/// more of them.
 ///
 /// # Errors
 /// As for [`refuse_misleading_sweep`].
@@ -33,7 +34,7 @@ pub fn refuse_misleading_extension(spec: &Spec, stored: &Spec) -> Result<(), Spe
     refuse_copied_repeats(spec)
 }
 
-/// Refuses a sweep, or does not.
+/// A check that refuses a misleading sweep.
 type RefusalRule = fn(&Spec) -> Result<(), SpecError>;
 
 const RULES: [RefusalRule; 4] = [
@@ -82,13 +83,14 @@ fn refuse_early_first_rung(spec: &Spec) -> Result<(), SpecError> {
     Err(field_error(
         "repeats.min",
         format!(
-            "expected {least} or more, found {found}: a cell that is looked at earlier may happen to look known, by two equal \
-             accuracies, say, and where some trials end far off its mean would be wrong more often than in one of twenty cases"
+            "expected {least} or more, found {found}: with fewer repeats a mean may look precise by chance, for example by two \
+             equal accuracies, and if some trials end far off, its 95 % interval would miss it in more than 5 % of cases"
         ),
     ))
 }
 
-/// Cells that end by what is seen would end within the first level of a crossed stream.
+/// Refuses stopping rules with crossed streams: cells would stop within the first level of a
+/// crossed stream.
 fn refuse_adaptive_crossed(spec: &Spec) -> Result<(), SpecError> {
     let Some(until) = spec
         .stopping_rule
@@ -107,8 +109,8 @@ fn refuse_adaptive_crossed(spec: &Spec) -> Result<(), SpecError> {
     Err(field_error(
         field,
         format!(
-            "repeats of crossed streams come one level after the other, so that the first ones say nothing of what the slowest stream \
-             does: set repeats = {combinations}, a number, or leave out seeds.crossed"
+            "the first repeats of crossed streams all share one level of the slowest stream, so they say nothing about its effect: set \
+             repeats = {combinations} without a rule, or remove seeds.crossed"
         ),
     ))
 }
@@ -126,7 +128,7 @@ fn refuse_halving_by_mixed_losses(spec: &Spec) -> Result<(), SpecError> {
         return Ok(());
     };
     let message = format!(
-        "{} is another quantity where another loss is trained on ({one}, {other}): choose by an accuracy, or sweep one loss",
+        "{} is not the same quantity in all cells, which train on different losses ({one}, {other}): choose by an accuracy, or sweep one loss",
         metric.name()
     );
 
@@ -159,7 +161,8 @@ fn refuse_metrics_without_average(spec: &Spec) -> Result<(), SpecError> {
     Err(field_error("measure.metrics", message))
 }
 
-/// Two losses of which a metric is a value, one in some cells, one in others; none where it is the same quantity in all.
+/// Finds two losses that a metric measures, each in some cells; `None` if it measures the same
+/// quantity in all.
 pub fn find_mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
     if !metric.is_loss() || !can_loss_vary(spec) {
         return None;
@@ -175,7 +178,7 @@ pub fn find_mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
     Some([first, other])
 }
 
-/// Whether anything that cells differ by has a say in what their loss is.
+/// Whether cells differ in anything that decides their loss.
 fn can_loss_vary(spec: &Spec) -> bool {
     let says = |field: &str| {
         ["train.loss", "model.kind"]
@@ -186,7 +189,7 @@ fn can_loss_vary(spec: &Spec) -> bool {
     axes.filter_map(|axis| axis.field.as_deref()).any(says) || spec.grid.derived_fields().any(says)
 }
 
-/// Whether a metric is of the loss with its label smoothing. In earlier numerics classes every loss was.
+/// Whether a metric includes label smoothing. In earlier numerics classes every loss did.
 fn is_smoothed_loss(spec: &Spec, metric: &Metric) -> bool {
     let earlier = (1..6).any(|version| spec.numerics == format!("cpu-f32/{version}"));
     earlier
@@ -194,7 +197,7 @@ fn is_smoothed_loss(spec: &Spec, metric: &Metric) -> bool {
         || matches!(metric, Metric::TrainSmoothedLoss | Metric::TestSmoothedLoss)
 }
 
-/// The quantity of which a loss is a value.
+/// The name of the quantity that a loss measures.
 fn loss_quantity(config: &TrialConfig, smoothed: bool) -> String {
     match (&config.model.kind, config.train.loss) {
         (ModelKind::Toy(_), _) => "the toy loss".into(),
@@ -208,7 +211,7 @@ fn loss_quantity(config: &TrialConfig, smoothed: bool) -> String {
     }
 }
 
-/// Repeats that differ in nothing are the same trial, and count as if they were several.
+/// Refuses repeats that are copies: they are the same trial, but would count as several.
 fn refuse_copied_repeats(spec: &Spec) -> Result<(), SpecError> {
     if spec.seeds.fixed.is_empty() && spec.seeds.crossed.is_empty() {
         return Ok(());
@@ -229,7 +232,7 @@ fn refuse_copied_repeats(spec: &Spec) -> Result<(), SpecError> {
 
         let what = names.join(", ");
         let message = format!(
-            "{} repeats of a cell are copies of {distinct}: what is random about its trials ({what}) is fixed or crossed; set \
+            "{} repeats of a cell are copies of {distinct}: everything random about its trials ({what}) is fixed or crossed; set \
              repeats = {distinct}, or more streams, or leave one of them out of seeds.fixed and seeds.crossed",
             spec.repeats
         );
@@ -243,7 +246,7 @@ fn purpose_names(purposes: &[Purpose]) -> Vec<&'static str> {
     purposes.iter().map(|purpose| purpose.as_str()).collect()
 }
 
-/// Repeats that differ, if not all of them do.
+/// Number of distinct repeats, if some are copies.
 fn distinct_repeats(spec: &Spec, used: &[&str]) -> Option<u64> {
     let mut distinct = 1_u64;
     for name in used {
@@ -266,7 +269,7 @@ fn distinct_repeats(spec: &Spec, used: &[&str]) -> Option<u64> {
     Some(distinct)
 }
 
-/// The streams that a trial draws from and that differ from repeat to repeat.
+/// The streams that a trial draws from and that differ between repeats.
 fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
     let mut used = Vec::new();
     match &config.model.kind {

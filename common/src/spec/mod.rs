@@ -1,4 +1,4 @@
-//! A sweep file, read and checked.
+//! The sweep: a sweep file, read and checked.
 
 pub(crate) mod meaning_hash;
 pub mod measure;
@@ -34,59 +34,59 @@ use crate::spec_file::reader::{NumberRange, TableReader};
 use crate::spec_file::suggest::suggest_nearest;
 use crate::trial::TrialKey;
 
-/// Most trials of a sweep.
+/// Maximum number of trials of a sweep.
 pub const MAX_TRIALS: u64 = 1_000_000_000;
-/// Most numbers in a trial's curve: steps and samples of all metrics.
+/// Maximum number of values in a trial's curve: samples of all metrics, and their steps.
 const MAX_CURVE_NUMBERS: u64 = 200_000;
-/// Most cells that are resolved for [`Spec::compute_cells_fingerprint`].
+/// Maximum number of cells that are resolved for [`Spec::compute_cells_fingerprint`].
 const FINGERPRINTED_CELLS: u64 = 256;
 
-/// A sweep, as its file describes it.
+/// A sweep as its file describes it.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// `name`
+    /// The name of the sweep, from `name`.
     pub name: String,
-    /// Repeats per cell, or the most there may be.
+    /// Number of repeats per cell, or the maximum under a stopping rule.
     pub repeats: u32,
-    /// The rule by which fewer repeats of a cell are enough, if there is one.
+    /// The rule by which a cell ends with fewer repeats, if there is one.
     pub stopping_rule: Option<StoppingRule>,
-    /// `seed`
+    /// The seed of all random streams, from `seed`.
     pub seed: u64,
-    /// `seeds`
+    /// The streams that depart from the default, from `seeds`.
     pub seeds: SeedPlan,
-    /// The numerics class that every trial must be run in.
+    /// The numerics class in which every trial must run.
     pub numerics: String,
-    /// `[measure]`
+    /// The settings of `[measure]`.
     pub measure: Measure,
-    /// On what terms trials are run.
+    /// Time limit, share of workers and audits of the trials.
     pub scheduling: Scheduling,
     /// All cells.
     pub grid: Grid,
 }
 
 impl Spec {
-    /// Reads the file of a sweep that is stored, or was accepted before: it means what it meant then, and nothing of it is
-    /// refused that was not refused then.
+    /// Reads the file of a sweep that is stored or was accepted before. It means what it meant then, and later
+    /// refusals do not apply.
     ///
     /// # Errors
-    /// The first thing in it that cannot be carried out, with file, line and field.
+    /// Names the first thing that cannot be carried out, with file, line and field.
     pub fn read_stored(source: &SpecSource) -> Result<Self, SpecError> {
         Self::read_and_check(source, ReadingMode::for_stored(source.grammar), &|| true)
             .map_err(|e| e.with_file(&source.file))
     }
 
-    /// Reads and checks the file of a new sweep: one that is planned, run, launched, or made of another one.
+    /// Reads and checks the file of a new sweep, which is planned, run, launched, or made from another one.
     ///
     /// # Errors
-    /// The first thing in it that cannot be carried out, or is refused, with file, line and field.
+    /// Names the first thing that cannot be carried out or is refused, with file, line and field.
     pub fn read_new(source: &SpecSource) -> Result<Self, SpecError> {
         Self::read_new_while_wanted(source, &|| true)
     }
 
-    /// As [`Spec::read_new`], for as long as `wanted` says that the result is still needed.
+    /// Reads a file as [`Spec::read_new`] does, but gives up once `wanted` returns false.
     ///
     /// # Errors
-    /// As for [`Spec::read_new`]; or the result is not needed any more.
+    /// As for [`Spec::read_new`], or the result is not needed any more.
     pub fn read_new_while_wanted(
         source: &SpecSource,
         wanted: StillWanted<'_>,
@@ -143,7 +143,7 @@ impl Spec {
         let numerics = read_numerics(&r);
         let scheduling = Scheduling::read_fields(&r);
 
-        // A misspelt section is a better answer than what is missing because of it.
+        // Unknown keys are reported first: a misspelt section explains what is missing because of it.
         r.refuse_unknown_keys()?;
         let (repeats, stopping_rule) = repeats?;
         Ok(Self {
@@ -174,7 +174,7 @@ impl Spec {
         Ok(())
     }
 
-    /// Everything that is measured and kept must be possible in every cell; one cell per shape class shows it.
+    /// Checks that everything measured and kept is possible in every cell. One cell of each shape class shows it.
     fn check_cells(&self) -> Result<(), SpecError> {
         for class in
             (0..self.grid.class_count()).filter(|class| self.grid.class_cell_count(*class) > 0)
@@ -192,7 +192,7 @@ impl Spec {
         Ok(())
     }
 
-    /// Every crossed stream must meet every other one equally often.
+    /// Checks that every crossed stream meets every other one equally often.
     fn check_crossed_streams(&self) -> Result<(), SpecError> {
         let combinations = self.seeds.combination_count();
         if u64::from(self.repeats).is_multiple_of(combinations) {
@@ -207,7 +207,7 @@ impl Spec {
         Err(SpecError::new(Origin::Default, "repeats", message))
     }
 
-    /// A trial's curve must fit into a message.
+    /// Checks that a trial's curve fits into a message.
     fn check_curve_size(&self, config: &TrialConfig) -> Result<(), SpecError> {
         let rows = config
             .total_steps()
@@ -224,7 +224,7 @@ impl Spec {
         Ok(())
     }
 
-    /// The toy loss must have what is measured of it.
+    /// Checks that the toy loss has the requested metrics.
     fn check_toy_metrics(&self, config: &TrialConfig) -> Result<(), SpecError> {
         let undefined = self
             .measure
@@ -242,7 +242,7 @@ impl Spec {
         Err(SpecError::new(Origin::Default, "measure.metrics", message))
     }
 
-    /// Metrics of validation images need such images.
+    /// Checks that there are validation images if a metric needs them.
     fn check_validation_images(&self, config: &TrialConfig) -> Result<(), SpecError> {
         let undefined = self
             .measure
@@ -257,7 +257,7 @@ impl Spec {
             return Ok(());
         };
         let message = format!(
-            "{} needs images to validate on: set data.validation = {}, and so many training images are kept aside",
+            "{} needs validation images: set data.validation = {}, which keeps that many training images aside",
             metric.name(),
             (config.data.dataset.split_sizes().0 / 10).max(1)
         );
@@ -265,7 +265,7 @@ impl Spec {
         Err(SpecError::new(Origin::Default, "measure.metrics", message))
     }
 
-    /// A layer whose weights are to be measured must exist in some cell.
+    /// Checks that a layer whose weights are measured exists in some cell.
     fn check_layer_metrics(&self) -> Result<(), SpecError> {
         for metric in &self.measure.metrics {
             let Metric::LayerNormSq(layer) = metric else {
@@ -297,11 +297,11 @@ impl Spec {
         Ok(())
     }
 
-    /// Everything that is kept must exist: the probe set in the test set, its moments in the trial.
+    /// Checks that the probe set fits into the test set, and its moments into the trial.
     fn check_probe_and_weights(&self, config: &TrialConfig) -> Result<(), SpecError> {
         if !config.model.kind.needs_images() && (self.measure.probe.is_some() || self.measure.save)
         {
-            let message = "a model that is no network has neither predictions nor weights: remove probe and save";
+            let message = "a model that is not a network has neither predictions nor weights: remove probe and save";
             return Err(SpecError::new(Origin::Default, "measure", message));
         }
 
@@ -333,7 +333,7 @@ impl Spec {
         Ok(())
     }
 
-    /// A setting that an axis or `[derive]` would override says nothing, which is not what its user meant.
+    /// Refuses a `--set` that an axis or `[derive]` would override, because it would have no effect.
     fn check_settings(&self, source: &SpecSource) -> Result<(), SpecError> {
         for setting in &source.settings {
             let (path, node) = node::parse_setting(setting)?;
@@ -360,23 +360,23 @@ impl Spec {
         Ok(())
     }
 
-    /// Trials in all, or the most there may be.
+    /// Number of trials, or the maximum under a stopping rule.
     pub fn trial_count(&self) -> u64 {
         self.grid.cell_count() * u64::from(self.repeats)
     }
 
-    /// Trials of a shape class.
+    /// Number of trials of a shape class, or the maximum under a stopping rule.
     pub fn class_trial_count(&self, class: u32) -> u64 {
         self.grid.class_cell_count(class) * u64::from(self.repeats)
     }
 
-    /// Whether this sweep has such a trial.
+    /// Whether the sweep has this trial.
     pub fn has_trial(&self, key: TrialKey) -> bool {
         key.repeat < self.repeats && self.grid.has_cell(key.cell)
     }
 
-    /// The identity of a cell: what it resolves to, on which data, under which seed and numerics. Axis and free names,
-    /// repeats, terms and `[measure]` are left out, so that cells keep it when a sweep is extended.
+    /// The identity of a cell: its config, data, seed and numerics class. Names of axes, free names, repeats,
+    /// scheduling and `[measure]` are left out, so that cells keep their identity when a sweep is extended.
     pub fn compute_cell_hash(&self, config: &TrialConfig, data: &[u8; 32]) -> [u8; 32] {
         let mut fields = config.identity_fields();
         fields.sort_unstable();
@@ -398,14 +398,15 @@ impl Spec {
         *hasher.finalize().as_bytes()
     }
 
-    /// The earliest version of the grammar in which the file means the same: older programs may work on its sweep.
+    /// The earliest version of the grammar in which the file means the same. Programs from that version on can work
+    /// on the sweep.
     pub fn min_grammar(&self) -> u32 {
         self.grid.min_grammar()
     }
 
-    /// A digest of what the cells are: their numbers, the order in which they are run, and what they resolve to. Programs that find
-    /// different ones for a text would take the rows of some cells for those of others. Of more cells than a few hundred, those that
-    /// are kept and what expressions yield are looked at in all, and so many drawn by lot in full.
+    /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file
+    /// would take the rows of some cells for those of others. In a large sweep, it covers which cells are kept and
+    /// their derived values, and the whole configs of a few hundred random ones.
     pub fn compute_cells_fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 cells v1");
         self.grid.hash_layout(&mut hasher);
@@ -433,8 +434,8 @@ impl Spec {
             .is_none_or(|cells| cells == self.compute_cells_fingerprint())
     }
 
-    /// Whether the trial of this repeat of a cell is to be audited. That depends on what the cell is alone: not on the order
-    /// in which trials are run, nor on which others there are, and a larger share audits the same ones and more.
+    /// Whether to audit a trial. That depends on the cell's identity and the repeat alone, not on the order of trials
+    /// or on other cells, and a larger share audits the same trials and more.
     pub fn should_audit(&self, cell_hash: &[u8; 32], repeat: u32) -> bool {
         let share = self.scheduling.audit_share;
         share > 0.0 && random_streams::audit_draw(self.seed, cell_hash, repeat) < share

@@ -18,8 +18,7 @@ impl Spec {
     }
 }
 
-/// A class by its engine, or in full, which may be one that this program does not compute. That of CUDA by its engine alone
-/// is settled at the launch.
+/// Reads a numerics class: an engine, such as `cuda-f32`, or a full class. The launch replaces `cuda-f32` by a full one.
 pub(crate) fn read_numerics(r: &TableReader<'_>) -> Result<String, SpecError> {
     match r.read_str("numerics")? {
         None => Ok(CPU_F32.to_owned()),
@@ -40,7 +39,7 @@ fn parse_numerics(text: &str) -> Result<String, String> {
     }
 }
 
-/// Whether a text is the full name of a numerics class, which some program may compute.
+/// Whether a text has the form of a full numerics class.
 fn is_full_class(text: &str) -> bool {
     let parts: Vec<&str> = text.split('/').collect();
     let is_known = matches!(parts[..], ["cpu-f32", _] | ["cuda-f32", _, _, _]);

@@ -1,27 +1,28 @@
-//! The parts of a trial's result that another sweep with the same trial can use.
+//! Reuses the part of a trial's result that another sweep with the same trial needs.
 
 use crate::TrialConfig;
 use crate::spec::measure::Measure;
 use crate::trial::{Curve, Predictions, TrialResult};
 
-/// How the result that a sweep needs is made out of one that has more.
+/// The part of a result that another sweep needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultSelection {
-    /// Index of each metric.
+    /// Index of each needed metric in the result.
     metrics: Vec<usize>,
-    /// Metrics that there are.
+    /// Number of metrics in the result.
     metric_count: usize,
-    /// Steps of the predictions that are needed.
+    /// Steps at which predictions are needed.
     prediction_steps: Vec<u64>,
     /// Whether the weights are needed.
     weights: bool,
 }
 
 impl Measure {
-    /// How to make the result that `wanted` needs out of one measured by `self`, for a trial of this config; `None` if something is
-    /// missing.
+    /// The part that `wanted` needs of a result measured by `self`, for a trial of this config.
+    /// `None` if something is missing.
     ///
-    /// Samples must be taken at the same steps: what is averaged since the last one depends on when that was.
+    /// Samples must be taken at the same steps, because metrics that are averaged since the last
+    /// sample depend on its step.
     pub fn selection_for(&self, wanted: &Self, config: &TrialConfig) -> Option<ResultSelection> {
         if config.length_in_steps(self.every) != config.length_in_steps(wanted.every)
             || wanted.save && !self.save
@@ -29,7 +30,7 @@ impl Measure {
             return None;
         }
 
-        // Under other statistics, what is measured of the same images is another quantity of the same name.
+        // Other batch statistics give a metric of the same name another value on the same images.
         if self.statistics != wanted.statistics {
             return None;
         }
@@ -79,7 +80,7 @@ impl ResultSelection {
             .collect()
     }
 
-    /// The result that is needed.
+    /// Extracts the needed part of a result.
     pub fn apply_to(&self, result: TrialResult) -> TrialResult {
         let Curve { steps, values } = result.curve;
         let values = values

@@ -1,5 +1,5 @@
-//! The terms on which the trials of a sweep are run, and those on which sweeps share workers. They stand at the top level
-//! of a sweep file, and none of them is part of a cell's identity.
+//! The settings that decide how trials run and how sweeps share workers. They stand at the top
+//! level of a sweep file, and none is part of a cell's identity.
 
 use std::time::Duration;
 
@@ -7,23 +7,24 @@ use crate::duration::parse_duration;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
-/// The terms on which a sweep's trials are run.
+/// The scheduling settings of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Scheduling {
-    /// `time_limit`: an attempt that takes longer is broken off, and the trial fails.
+    /// `time_limit`: an attempt that takes longer is aborted, and the trial fails.
     pub time_limit: Option<Duration>,
-    /// What it is given of workers that others want too, unless a user says otherwise later.
+    /// The sweep's claim on workers that others want too, until a user changes it.
     pub share: Share,
-    /// `audit`: this share of trials is run a second time, in another worker process, and compared.
+    /// `audit`: the share of trials, from 0 to 1, that run again in another worker process to be
+    /// compared.
     pub audit_share: f64,
 }
 
 /// A sweep's claim on workers that several sweeps want.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Share {
-    /// `priority`: a sweep of a lower one is given what one of a higher one cannot use.
+    /// `priority`: a sweep gets only what sweeps of higher priority cannot use.
     pub priority: i32,
-    /// `weight`: sweeps of the same priority are given slot-seconds in this proportion.
+    /// `weight`: sweeps of the same priority share slot-seconds in proportion to their weights.
     pub weight: f64,
 }
 
@@ -36,7 +37,7 @@ impl Default for Share {
     }
 }
 
-/// Priorities.
+/// The range of priorities.
 const PRIORITY_RANGE: NumberRange = NumberRange {
     low: -100.0,
     high: 100.0,
@@ -44,7 +45,7 @@ const PRIORITY_RANGE: NumberRange = NumberRange {
     excludes_high: false,
     is_whole: true,
 };
-/// Shares of trials.
+/// The range of audit shares.
 const AUDIT_SHARE_RANGE: NumberRange = NumberRange {
     low: 0.0,
     high: 1.0,
@@ -52,7 +53,7 @@ const AUDIT_SHARE_RANGE: NumberRange = NumberRange {
     excludes_high: false,
     is_whole: false,
 };
-/// Weights. Beyond these, virtual times would lose their seconds.
+/// The range of weights. Beyond it, virtual times would lose their precision.
 const WEIGHT_RANGE: NumberRange = NumberRange {
     low: 1e-6,
     high: 1e6,
@@ -62,7 +63,7 @@ const WEIGHT_RANGE: NumberRange = NumberRange {
 };
 
 impl Share {
-    /// With another priority, another weight, or both.
+    /// Returns the share with another priority, another weight, or both.
     #[must_use]
     pub fn with_updates(self, priority: Option<i32>, weight: Option<f64>) -> Self {
         Self {
@@ -71,10 +72,10 @@ impl Share {
         }
     }
 
-    /// Whether a priority and a weight may be such.
+    /// Checks that priority and weight are in their ranges.
     ///
     /// # Errors
-    /// One of them may not, in words.
+    /// Returns a message for the user if one is not.
     pub fn check_ranges(self) -> Result<Self, String> {
         for (what, range, value) in [
             ("priority", PRIORITY_RANGE, f64::from(self.priority)),
@@ -105,10 +106,10 @@ impl Share {
 }
 
 impl Scheduling {
-    /// Reads them.
+    /// Reads the scheduling settings.
     ///
     /// # Errors
-    /// One of them is none.
+    /// A setting is not of its type or range.
     pub fn read_fields(root: &TableReader<'_>) -> Result<Self, SpecError> {
         let audit = root.read_number("audit", AUDIT_SHARE_RANGE)?.unwrap_or(0.0);
         Ok(Self {

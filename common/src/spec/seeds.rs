@@ -1,4 +1,4 @@
-//! `seeds`: which random streams depart from the default.
+//! `seeds`: the random streams that depart from the default.
 
 use crate::random_streams::{NAMED_PURPOSES, Purpose, SeedPlan};
 use crate::spec_file::error::SpecError;
@@ -51,7 +51,7 @@ fn read_purposes(r: &TableReader<'_>, key: &'static str) -> Result<Vec<Purpose>,
     Ok(purposes)
 }
 
-/// `seeds.crossed`: how many streams there are of each purpose.
+/// Reads `seeds.crossed`: the number of streams of each crossed purpose.
 fn read_crossed_streams(seeds: &TableReader<'_>) -> Result<Vec<(Purpose, u32)>, SpecError> {
     if seeds.read_node("crossed").is_none() {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! A sweep file as the user gave it, before anything of it is read.
+//! The source of a sweep: its file as the user gave it.
 
 use crate::config::SHORT_NAMES;
 use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
@@ -10,7 +10,8 @@ use crate::spec_file::node;
 use crate::spec_file::node::{SpecTable, SpecValue};
 
 impl SpecSource {
-    /// The source of the sweep `of` with `repeats` repeats per cell, or as many at most.
+    /// The source of the sweep `of` with `repeats` repeats per cell, or as the maximum under a
+    /// stopping rule.
     #[must_use]
     pub fn with_repeats(&self, of: &Spec, repeats: u32) -> Self {
         let mut source = self.clone();
@@ -23,7 +24,9 @@ impl SpecSource {
             repeats,
         );
 
-        // Cells that were looked at when nothing could follow are now looked at to decide something: as late as those of new sweeps.
+        // With `repeats.min` equal to the number of repeats, the only look came at the end and
+        // decided nothing. With more repeats it would decide, so it moves to where new sweeps look
+        // first.
         let had_one_look = of.stopping_rule.as_ref().is_some_and(|rule| {
             rule.is_precision_based()
                 && rule.min_repeats == of.repeats
@@ -36,8 +39,8 @@ impl SpecSource {
         source
     }
 
-    /// Adds a setting, in place of an earlier one for the same field, or else before the last one, which pins the numerics class of
-    /// a launched sweep.
+    /// Replaces the setting of a field, or adds it before the last setting, which pins the numerics
+    /// class of a launched sweep.
     fn replace_setting(&mut self, field: &str, value: u32) {
         let earlier = self.settings.iter().rposition(|setting| {
             setting
@@ -54,28 +57,28 @@ impl SpecSource {
     }
 }
 
-/// Longest sweep file, in bytes.
+/// Maximum length of a sweep file, in bytes.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
 
-/// A sweep file as the user gave it: enough to read the same spec anywhere.
+/// A sweep file as the user gave it, with everything that is needed to read the same spec anywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecSource {
-    /// The file's name, for messages.
+    /// Name of the file, for messages.
     pub file: String,
     /// Text of the file.
     pub text: String,
-    /// `--set key=value`, in order.
+    /// Settings from `--set key=value`, in order.
     pub settings: Vec<String>,
-    /// The files that it names, by their content.
+    /// The files that the sweep file names, pinned by hash.
     pub files: Vec<FilePin>,
     /// The version of the grammar in which it is read.
     pub grammar: u32,
-    /// Fingerprint of the resolved cells ([`Spec::compute_cells_fingerprint`]) of a stored sweep. `None` where an earlier version of
-    /// this program stored it.
+    /// Fingerprint of the cells of a stored sweep ([`Spec::compute_cells_fingerprint`]). `None` if
+    /// an earlier version of this program stored it.
     pub cells_fingerprint: Option<[u8; 32]>,
 }
 
-/// An empty file in today's grammar.
+/// An empty file in the current grammar.
 impl Default for SpecSource {
     fn default() -> Self {
         let file = String::new();
@@ -94,10 +97,10 @@ impl Default for SpecSource {
 }
 
 impl SpecSource {
-    /// The document in the file, with the settings put into it.
+    /// Parses the file and applies the settings.
     ///
     /// # Errors
-    /// The text is no TOML, or a setting none that can be made.
+    /// The text is not TOML, or a setting cannot be applied.
     pub(crate) fn read_document(&self) -> Result<SpecTable, SpecError> {
         let mut document = node::parse_document(&self.text)?;
         for setting in &self.settings {
@@ -111,7 +114,7 @@ impl SpecSource {
         Ok(document)
     }
 
-    /// The name that the file and its settings give the sweep, whatever else is wrong with it.
+    /// The name of the sweep according to file and settings, even if other parts are invalid.
     pub fn sweep_name(&self) -> Option<String> {
         let document = self
             .read_document()
@@ -129,8 +132,8 @@ impl SpecSource {
         )
     }
 
-    /// The paths of files that the text and the settings name, as they stand there. What cannot be read names none: that
-    /// is for [`Spec::read_new`](crate::Spec::read_new) to say.
+    /// The paths of files that the text and the settings name, as written. Empty if the file cannot
+    /// be read; [`Spec::read_new`](crate::Spec::read_new) reports why.
     pub fn named_files(&self) -> Vec<String> {
         let Ok(document) = self.read_document() else {
             return Vec::new();
@@ -153,7 +156,7 @@ impl SpecSource {
     }
 }
 
-/// The value under a path of keys.
+/// The value at a path of keys.
 pub(crate) fn value_at_path<'a>(document: &'a SpecTable, path: &[&str]) -> Option<&'a SpecValue> {
     let (key, rest) = path.split_first()?;
     match &document.get(key)?.value {
@@ -176,7 +179,7 @@ pub(crate) fn collect_file_names(value: &SpecValue, paths: &mut Vec<String>) {
     }
 }
 
-/// `--set lr=0.1` means the same as `--set train.lr=0.1`.
+/// Expands a short name: `--set lr=0.1` means the same as `--set train.lr=0.1`.
 pub(crate) fn expand_short_name(path: &str) -> String {
     let short = SHORT_NAMES.iter().find(|(short, _)| *short == path);
     short.map_or_else(|| path.to_owned(), |(_, full)| (*full).to_owned())

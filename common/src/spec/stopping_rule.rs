@@ -1,9 +1,9 @@
-//! How often each cell is repeated: a fixed number of times, or until the mean of a metric is known well enough, or as long as it is
-//! among the best.
+//! The number of repeats of a cell: fixed, or until the mean of a metric is precise enough, or as
+//! long as the cell is among the best.
 //!
-//! Stopping early by what was seen biases what is seen, the less so the fewer the looks and the later the first one.
-//! So cells are looked at on a fixed *ladder* of numbers of repeats only, and only when all repeats below a rung have
-//! ended: what is found does not depend on the order in which trials arrive.
+//! Stopping by interim results biases them; fewer and later looks bias them less. So cells are
+//! looked at only at the *rungs* of a fixed ladder of numbers of repeats, and only when all repeats
+//! below a rung have ended. The decision then does not depend on the order in which trials end.
 
 use crate::metric::Metric;
 use crate::spec::MAX_TRIALS;
@@ -12,52 +12,53 @@ use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 use crate::spec_file::suggest::suggest_nearest;
 
-/// The rule by which the repeats of a cell end before the most there may be.
+/// The rule by which a cell ends before its maximum number of repeats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoppingRule {
-    /// Least repeats of a cell.
+    /// Minimum number of repeats of a cell.
     pub min_repeats: u32,
-    /// Whether the sweep file says so.
+    /// Whether the sweep file sets the minimum.
     pub min_is_explicit: bool,
-    /// The metric that decides, one of those measured.
+    /// The metric that decides, which must be measured.
     pub metric: Metric,
     /// The criterion of the decision.
     pub criterion: StoppingCriterion,
 }
 
-/// The criterion by which a cell goes on.
+/// The criterion by which a cell gets more repeats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StoppingCriterion {
-    /// Each cell until its mean is known to plus or minus `ci95`, with 95 % confidence; in units of the metric, above 0.
+    /// Repeat each cell until its mean is known to ± `ci95` with 95 % confidence.
     Precision {
-        /// Half the width of the interval.
+        /// Half the width of the interval, in units of the metric, above 0.
         ci95: f64,
     },
-    /// Successive halving (Jamieson and Talwalkar 2016), where repeats are what is spent: at every rung, one cell in `factor`
-    /// goes on, those with the best means.
+    /// Successive halving (Jamieson and Talwalkar 2016) with repeats as the budget: at every rung,
+    /// one cell in `factor` goes on, those with the best means.
     Halving {
-        /// From 2 on.
+        /// The factor, at least 2.
         factor: u32,
     },
 }
 
-/// The first look where a stored sweep's file sets none. A new sweep has its first look at [`MIN_FIRST_RUNG`], which the launch
-/// writes down.
+/// The first rung of stored sweeps whose file sets none. For a new sweep, the launch writes
+/// [`MIN_FIRST_RUNG`] down.
 pub const LEGACY_FIRST_RUNG: u32 = 20;
 
-/// The earliest first look of a new sweep: the lowest from which on simulations show a coverage of 0.94 of what is decided and of
-/// what is printed, for normal values, for exponential ones, and where 15 % of trials end far off.
+/// Minimum first rung of a new sweep. It is the lowest for which simulations show a coverage of
+/// 0.94 of the deciding and of the printed interval, for normal values, for exponential ones, and
+/// for values of which 15 % are far off.
 pub const MIN_FIRST_RUNG: u32 = 40;
 
-/// Numbers of repeats at which a cell may be found to be known well enough: from `min` on, each a quarter larger than the
-/// one before, rounded down, and at least 1 larger; `most` is the last one.
+/// Numbers of repeats at which the precision of a cell is checked: from `min` on, each a quarter
+/// larger than the one before, rounded down, and at least 1 larger. `most` is the last one.
 pub fn precision_rungs(min: u32, most: u32) -> impl Iterator<Item = u32> {
     let next =
         move |rung: &u32| (*rung < most).then(|| rung.saturating_add((rung / 4).max(1)).min(most));
     std::iter::successors(Some(min.min(most)), next)
 }
 
-/// Reads `repeats`: most repeats of a cell, and when fewer will do.
+/// Reads `repeats`: the maximum number of repeats of a cell, and the rule by which fewer suffice.
 pub(crate) fn read_repeats(
     root: &TableReader<'_>,
 ) -> Result<(u32, Option<StoppingRule>), SpecError> {
@@ -105,12 +106,11 @@ fn read_criterion(repeats: &TableReader<'_>, most: u64) -> Result<StoppingRule, 
         (false, true) => read_halving_rule(repeats),
         (true, true) => Err(repeats.error_at(
             "halving",
-            "a cell is repeated either until it is known or as long as it is among the best: leave \
-             out until or halving",
+            "until and halving exclude each other: remove one of them",
         )),
         (false, false) => {
             let message = format!(
-                "until what is a cell repeated? Say so: set {PRECISION_EXAMPLE}, or {HALVING_EXAMPLE}"
+                "this is needed: a rule by which cells end; set {PRECISION_EXAMPLE}, or {HALVING_EXAMPLE}"
             );
             Err(repeats.error_at("until", message))
         }
@@ -126,14 +126,14 @@ fn read_precision_rule(repeats: &TableReader<'_>, most: u64) -> Result<StoppingR
     let r = repeats.section("until")?;
     let metric = read_deciding_metric(
         &r,
-        &format!("the mean of which metric is to be known? Say so: set {PRECISION_EXAMPLE}"),
+        &format!("this is needed: the metric whose mean is estimated; set {PRECISION_EXAMPLE}"),
     )?;
 
     let ci95 = r.read_number("ci95", NumberRange::POSITIVE)?;
     let ci95 = ci95.ok_or_else(|| {
         r.error_at(
             "ci95",
-            format!("how well is the mean to be known? Say so: set {PRECISION_EXAMPLE}"),
+            format!("this is needed: the half width to reach; set {PRECISION_EXAMPLE}"),
         )
     })?;
 
@@ -151,18 +151,18 @@ fn read_halving_rule(repeats: &TableReader<'_>) -> Result<StoppingRule, SpecErro
     let min = min.ok_or_else(|| {
         repeats.error_at(
             "min",
-            "how many repeats does every cell have before the first choice? Set min = 2",
+            "this is needed: the repeats of every cell before the first choice; set min = 2",
         )
     })?;
 
     let r = repeats.section("halving")?;
     let metric = read_deciding_metric(
         &r,
-        &format!("by which metric are cells chosen? Say so: set {HALVING_EXAMPLE}"),
+        &format!("this is needed: the metric by which cells are chosen; set {HALVING_EXAMPLE}"),
     )?;
     if metric.larger_is_better().is_none() {
         let message = format!(
-            "of {} neither more nor less is better: choose by an accuracy or a loss",
+            "neither larger nor smaller values of {} are better: choose by an accuracy or a loss",
             metric.name()
         );
         return Err(r.error_at("metric", message));
@@ -172,7 +172,7 @@ fn read_halving_rule(repeats: &TableReader<'_>) -> Result<StoppingRule, SpecErro
     let factor = factor.ok_or_else(|| {
         r.error_at(
             "factor",
-            format!("one cell in how many goes on? Say so: set {HALVING_EXAMPLE}"),
+            format!("this is needed: one cell in this many goes on; set {HALVING_EXAMPLE}"),
         )
     })?;
 
@@ -202,7 +202,7 @@ fn read_deciding_metric(r: &TableReader<'_>, question: &str) -> Result<Metric, S
 }
 
 impl StoppingRule {
-    /// Numbers of repeats at which cells are looked at, of `most` at most, which is the last one.
+    /// The numbers of repeats at which cells are looked at; `most` is the last one.
     pub fn rungs(&self, most: u32) -> Vec<u32> {
         match self.criterion {
             StoppingCriterion::Precision { .. } => {
@@ -216,8 +216,8 @@ impl StoppingRule {
         }
     }
 
-    /// Trials of `cells` cells with `most` repeats at most: the fewest there can be, and, where that is known before any of
-    /// them has ended, how many there will be.
+    /// The minimum number of trials of `cells` cells with at most `most` repeats and, if it is
+    /// known in advance, the actual number.
     pub fn trial_bounds(&self, cells: u64, most: u32) -> (u64, Option<u64>) {
         let rungs = self.rungs(most);
         let least = cells * u64::from(rungs[0]);
@@ -234,12 +234,12 @@ impl StoppingRule {
         (all, Some(all))
     }
 
-    /// Whether repeats of a cell end when the interval of its mean looks narrow.
+    /// Whether a cell ends when the interval of its mean is narrow enough.
     pub fn is_precision_based(&self) -> bool {
         matches!(self.criterion, StoppingCriterion::Precision { .. })
     }
 
-    /// The section of the sweep file that says so.
+    /// The section of the sweep file with the rule.
     fn section_path(&self) -> &'static str {
         match self.criterion {
             StoppingCriterion::Precision { .. } => "repeats.until",
@@ -247,7 +247,7 @@ impl StoppingRule {
         }
     }
 
-    /// Only what is measured can be known.
+    /// Checks that the deciding metric is measured.
     pub(crate) fn check_metric(&self, measured: &[Metric]) -> Result<(), SpecError> {
         if measured.contains(&self.metric) {
             return Ok(());
@@ -357,11 +357,11 @@ mod tests {
             ),
             (
                 format!("[repeats]\nmin = 2\nmax = 9\n{until}\n{halving}"),
-                "repeats.halving: a cell is repeated either",
+                "repeats.halving: until and halving exclude",
             ),
             (
                 format!("[repeats]\nmax = 9\n{halving}"),
-                "repeats.min: how many repeats does every",
+                "repeats.min: this is needed: the repeats of every",
             ),
             (
                 format!("[repeats]\nmin = 10\nmax = 9\n{halving}"),
@@ -369,11 +369,11 @@ mod tests {
             ),
             (
                 "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_acc\" }".into(),
-                "halving.factor: one cell in how",
+                "halving.factor: this is needed: one cell",
             ),
             (
                 "[repeats]\nmin = 1\nmax = 9\nhalving = { factor = 2 }".into(),
-                "repeats.halving.metric: by which",
+                "repeats.halving.metric: this is needed: the metric",
             ),
             (
                 "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_acc\", factor = 1 }"
@@ -383,7 +383,7 @@ mod tests {
             (
                 "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"weight_norm\", factor = 2 }"
                     .into(),
-                "repeats.halving.metric: of weight_norm neither",
+                "repeats.halving.metric: neither larger",
             ),
             (
                 "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_loss\", factor = 2 }"
@@ -402,14 +402,17 @@ mod tests {
                 format!("[repeats]\nmaxx = 20\nmax = 20\n{until}"),
                 "unknown key 'maxx'",
             ),
-            ("[repeats]\nmax = 20".into(), "repeats.until: until what"),
+            (
+                "[repeats]\nmax = 20".into(),
+                "repeats.until: this is needed: a rule",
+            ),
             (
                 "[repeats]\nmax = 20\nuntil = { ci95 = 0.1 }".into(),
-                "repeats.until.metric: the mean of which",
+                "repeats.until.metric: this is needed: the metric",
             ),
             (
                 "[repeats]\nmax = 20\nuntil = { metric = \"test_acc\" }".into(),
-                "repeats.until.ci95: how well",
+                "repeats.until.ci95: this is needed: the half",
             ),
             (
                 "[repeats]\nmax = 20\nuntil = { metric = \"test_ac\", ci95 = 0.1 }".into(),

@@ -679,7 +679,7 @@ fn every_defect_is_named_with_its_line_and_remedy() {
             "data.validation=9001",
             &[
                 "data.validation",
-                "9001 images to validate on",
+                "9001 validation images",
                 "leaves 999",
                 "lower",
             ],
@@ -872,7 +872,7 @@ fn the_toy_loss_needs_no_images_and_says_what_it_has() {
         (format!("norm = \"batch\"\n{train}"), "model.norm"),
         (
             format!("init = {{ scheme = \"orthogonal\" }}\n{train}"),
-            "the scale only",
+            "only the scale",
         ),
         (
             format!("{train}average = {{ kind = \"swa\" }}\n"),
@@ -880,7 +880,7 @@ fn the_toy_loss_needs_no_images_and_says_what_it_has() {
         ),
         (
             format!("{train}[measure]\nsave = [\"final\"]\nmetrics = [\"train_loss\"]\n"),
-            "no network",
+            "not a network",
         ),
         (
             format!("{train}[measure]\nevery = \"3 steps\"\n"),
@@ -1363,7 +1363,7 @@ fn reading_ends_when_nobody_waits_for_it() {
         .to_string();
 
     assert!(
-        error.contains("nobody waits") && asked.get() == 3,
+        error.contains("not needed any more") && asked.get() == 3,
         "{error}"
     );
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A sweep file, or a `--set`, says something that cannot be carried out.
+/// A sweep file, or a `--set`, that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub struct SpecError {
     /// The sweep file, as the user named it.
@@ -16,7 +16,7 @@ pub struct SpecError {
     pub message: String,
 }
 
-/// Longest setting that is shown whole, in characters.
+/// Maximum length of a setting that is shown whole, in characters.
 const MAX_SHOWN_CHARS: usize = 200;
 
 impl SpecError {
@@ -30,7 +30,7 @@ impl SpecError {
         }
     }
 
-    /// This error, naming `file`.
+    /// Returns the error with the name of the file.
     pub fn with_file(mut self, file: &str) -> Self {
         file.clone_into(&mut self.file);
         self
@@ -67,8 +67,8 @@ impl fmt::Display for SpecError {
 pub enum Origin {
     /// A line of the sweep file, counted from 1.
     Line(u32),
-    /// A `--set key=value`, which all values in it have in common.
+    /// A `--set key=value`, which all its values share.
     Set(Arc<str>),
-    /// Nowhere: it is a default.
+    /// No place, because the value is a default.
     Default,
 }

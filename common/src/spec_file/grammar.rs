@@ -1,14 +1,15 @@
-//! The version of the grammar in which a sweep file is read, and how strictly.
+//! Versions of the grammar of sweep files, and the strictness of reading.
 //!
-//! What a text means may change from version to version of this program, and so may what is refused of it. A sweep that is
-//! stored keeps its meaning: rows are stored under the numbers of cells, which would otherwise stand for other ones, and results
-//! that are there are not lost because nobody would accept their sweep today. So the text travels with a version of the grammar, the earliest
-//! in which it means what it did when it was launched, and what became a refusal later is refused of new sweeps alone. The text of a new
-//! sweep is read as today, and refused where it meant something else to the program that sent it.
+//! The meaning of a text and the rules that refuse it may change between versions of this program.
+//! Stored sweeps keep their meaning: their rows are stored under numbers of cells, which would
+//! otherwise mean other cells, and results must not be lost because their sweep would be refused
+//! today. So a text travels with a version of the grammar, the earliest in which it means what it
+//! did at its launch, and later refusals apply to new sweeps only. A new sweep is read in the
+//! current grammar, and refused if it meant something else to the program that sent it.
 
 use crate::spec_file::error::{Origin, SpecError};
 
-/// The version in which new sweep files are read. Of what an earlier one means otherwise:
+/// The version in which new sweep files are read. The versions differ in this:
 ///
 /// 1. Expressions as `exmex` reads them: a sign binds tighter than a power, powers are taken from the left, and
 ///    `a < b < c` compares the truth of `a < b`, 1 or 0, with `c`.
@@ -18,15 +19,16 @@ pub const GRAMMAR: u32 = 2;
 /// The mode in which a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadingMode {
-    /// The version of the grammar, at most [`GRAMMAR`]. For a new sweep, the sender's version.
+    /// The version of the grammar, at most [`GRAMMAR`]. For a new sweep, it is the sender's
+    /// version.
     pub grammar: u32,
-    /// Whether the sweep is new: planned, run, launched, or what another one is extended to. Only then is refused what
-    /// earlier versions of this program accepted.
+    /// Whether the sweep is new: planned, run, launched, or extended. Only then do refusals apply
+    /// that earlier versions did not have.
     pub is_new: bool,
 }
 
 impl ReadingMode {
-    /// The mode for a sweep that is stored, or that was accepted before.
+    /// The mode for a sweep that is stored or was accepted before.
     pub fn for_stored(grammar: u32) -> Self {
         Self {
             grammar,
@@ -42,10 +44,10 @@ impl ReadingMode {
         }
     }
 
-    /// Whether this program knows the grammar.
+    /// Checks that this program knows the grammar.
     ///
     /// # Errors
-    /// It does not.
+    /// The grammar is newer than this program.
     pub(crate) fn check_grammar(self) -> Result<Self, SpecError> {
         if (1..=GRAMMAR).contains(&self.grammar) {
             return Ok(self);
@@ -57,7 +59,7 @@ impl ReadingMode {
         Err(SpecError::new(Origin::Default, "", message))
     }
 
-    /// Refuses what earlier versions of this program accepted. Of a stored sweep it stays as it was.
+    /// Returns the error if the sweep is new. Stored sweeps keep what earlier versions accepted.
     ///
     /// # Errors
     /// The sweep is new.

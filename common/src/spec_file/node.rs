@@ -1,4 +1,4 @@
-//! The untyped tree of a sweep file, in which every value remembers where it came from.
+//! The untyped tree of a sweep file, in which every value remembers where it was written.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ pub enum SpecValue {
 pub struct SpecTable(pub Vec<(String, SpecNode)>);
 
 impl SpecValue {
-    /// The number, whether it was written as an integer or not.
+    /// The value as a number, whether it was written as an integer or not.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Self::Int(i) => Some(*i as f64),
@@ -67,7 +67,7 @@ impl SpecValue {
         }
     }
 
-    /// Whether two values mean the same: `1` and `1.0` do.
+    /// Whether two values mean the same, such as `1` and `1.0`.
     pub fn is_same_as(&self, other: &Self) -> bool {
         match (self.as_f64(), other.as_f64()) {
             (Some(a), Some(b)) => a == b,
@@ -76,7 +76,7 @@ impl SpecValue {
     }
 }
 
-/// The canonical text: shortest digits that read back as the same number, `1` for `1.0`.
+/// The canonical text: the fewest digits that read back as the same number, and `1` for `1.0`.
 impl fmt::Display for SpecValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -168,7 +168,7 @@ fn is_prefix_path(prefix: &str, path: &str) -> bool {
 /// Parses a TOML document.
 ///
 /// # Errors
-/// Text that is not TOML, with its line.
+/// The text is not TOML; the error has its line.
 pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
     let lines = LineIndex::from_text(text);
     let document = DeTable::parse(text).map_err(|e| {
@@ -185,10 +185,11 @@ pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
     convert_table(&lines, document.get_ref(), &Origin::Default)
 }
 
-/// Parses one `--set key=value`; a value that is no TOML is taken as a string, so that `data.dataset=mnist` works.
+/// Parses one `--set key=value`. A value that is not TOML is taken as a string, so that
+/// `data.dataset=mnist` works.
 ///
 /// # Errors
-/// A setting without `=` or with an empty key.
+/// The setting has no `=` or an empty key.
 pub fn parse_setting(setting: &str) -> Result<(String, SpecNode), SpecError> {
     let place = Origin::Set(setting.into());
     let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
@@ -245,7 +246,7 @@ impl LineIndex {
         )
     }
 
-    /// The line, counted from 1, in which the byte at `offset` is.
+    /// The line, counted from 1, of the byte at `offset`.
     fn line_at(&self, offset: usize) -> u32 {
         1 + self.0.partition_point(|end| *end < offset) as u32
     }
@@ -296,11 +297,11 @@ fn convert_node(
             Err(_) => return bad("this integer does not fit into 64 bits"),
         },
         DeValue::Float(x) => match x.as_str().parse::<f64>() {
-            // Adding 0 makes one zero of the two.
+            // Adding 0.0 turns -0.0 into 0.0, so that the two are one value.
             Ok(x) => SpecValue::Float(x + 0.0),
             Err(_) => return bad("this is not a number"),
         },
-        DeValue::Datetime(_) => return bad("a date cannot stand here"),
+        DeValue::Datetime(_) => return bad("dates are not supported"),
         DeValue::Array(items) => SpecValue::List(
             items
                 .iter()
@@ -316,13 +317,14 @@ fn convert_node(
     })
 }
 
-/// The text of a [`SpecValue`] that stands alone, for people, short enough for a table. Values of one axis are distinguished by
-/// [`Axis::format_value`](crate::grid::axis::Axis::format_value).
+/// Formats a single value for people, short enough for a table.
+/// [`Axis::format_value`](crate::grid::axis::Axis::format_value) distinguishes the values of one
+/// axis.
 pub fn format_short_value(value: &SpecValue) -> String {
     format_value(value, DistinctFormat::default())
 }
 
-/// The text of a [`SpecValue`] for people, with numbers in this format.
+/// Formats a value for people, with its numbers in this format.
 pub fn format_value(value: &SpecValue, numbers: DistinctFormat) -> String {
     match value {
         SpecValue::Float(x) => numbers.format_number(*x),

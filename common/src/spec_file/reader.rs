@@ -1,4 +1,5 @@
-//! Reading typed fields out of the untyped tree: every error names the field, every unknown key its nearest neighbour.
+//! Reads typed fields from the untyped tree. Every error names the field, and every unknown key its
+//! nearest neighbour.
 
 use std::cell::RefCell;
 
@@ -8,7 +9,7 @@ use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::spec_file::suggest::suggest_nearest;
 
-/// The numbers a field accepts.
+/// The range of numbers that a field accepts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NumberRange {
     /// Smallest accepted value.
@@ -24,7 +25,7 @@ pub struct NumberRange {
 }
 
 impl NumberRange {
-    /// A real number ≥ 0.
+    /// Real numbers ≥ 0.
     pub const NON_NEGATIVE: Self = Self {
         low: 0.0,
         high: f64::MAX,
@@ -32,19 +33,19 @@ impl NumberRange {
         excludes_high: false,
         is_whole: false,
     };
-    /// A real number > 0.
+    /// Real numbers > 0.
     pub const POSITIVE: Self = Self {
         excludes_low: true,
         ..Self::NON_NEGATIVE
     };
-    /// A real number in [0, 1).
+    /// Real numbers in [0, 1).
     pub const FRACTION: Self = Self {
         high: 1.0,
         excludes_high: true,
         ..Self::NON_NEGATIVE
     };
 
-    /// A whole number from `low` to `high`.
+    /// Whole numbers from `low` to `high`.
     pub const fn whole_numbers(low: u64, high: u64) -> Self {
         Self {
             low: low as f64,
@@ -71,7 +72,7 @@ impl NumberRange {
         x.is_finite() && low && high && (!self.is_whole || x.fract() == 0.0)
     }
 
-    /// The range in words.
+    /// Describes the range in words.
     pub fn describe(&self) -> String {
         let kind = if self.is_whole {
             "a whole number"
@@ -97,10 +98,11 @@ impl NumberRange {
     }
 }
 
-/// The largest whole number up to which all are exact.
+/// The largest number up to which `f64` holds every whole number exactly.
 const MAX_EXACT_INTEGER: u64 = 1 << 53;
 
-/// A table being read. Reading a key makes it known; [`TableReader::refuse_unknown_keys`] refuses the keys that were never read.
+/// Reads a table. Reading a key marks it as known; [`TableReader::refuse_unknown_keys`] refuses the
+/// keys that were never read.
 pub struct TableReader<'a> {
     table: &'a SpecTable,
     origin: Origin,
@@ -113,7 +115,7 @@ pub struct TableReader<'a> {
 static EMPTY_TABLE: SpecTable = SpecTable(Vec::new());
 
 impl<'a> TableReader<'a> {
-    /// Reads the whole document.
+    /// Creates a reader of the whole document.
     pub fn from_document(table: &'a SpecTable, reading_mode: ReadingMode) -> Self {
         Self {
             table,
@@ -125,15 +127,15 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// This reader, for a document that names `files`.
+    /// Returns the reader for a document that names `files`.
     pub fn with_files(self, files: &'a [FilePin]) -> Self {
         Self { files, ..self }
     }
 
-    /// Reads the table under `key`; an absent one reads as empty.
+    /// Creates a reader of the table under `key`; an absent one reads as empty.
     ///
     /// # Errors
-    /// Something other than a table stands there.
+    /// The value is not a table.
     pub fn section(&self, key: &'static str) -> Result<Self, SpecError> {
         let path = self.path_to(key);
         let known = RefCell::default();
@@ -171,7 +173,7 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// Reads `table`, an element of a list, under the name `path`.
+    /// Creates a reader of `table`, an element of a list, under the name `path`.
     pub fn from_list_element(
         table: &'a SpecTable,
         place: &Origin,
@@ -193,7 +195,8 @@ impl<'a> TableReader<'a> {
         self.reading_mode
     }
 
-    /// Refuses what earlier versions of this program accepted at `key`, unless the sweep is stored: those keep what they have.
+    /// Refuses the value of `key`, which earlier versions of this program accepted, unless the
+    /// sweep is stored.
     ///
     /// # Errors
     /// The sweep is new.
@@ -206,7 +209,7 @@ impl<'a> TableReader<'a> {
             .refuse_if_new(|| self.error_at(key, message()))
     }
 
-    /// The value under `key`, which is thereby known.
+    /// The value under `key`, which is marked as known.
     pub fn read_node(&self, key: &'static str) -> Option<&'a SpecNode> {
         let mut known = self.known_keys.borrow_mut();
         if !known.contains(&key) {
@@ -225,7 +228,7 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// An error at `key`, or at the table itself when `key` is absent.
+    /// Creates an error at `key`, or at the table itself if `key` is absent.
     pub fn error_at(&self, key: &str, message: impl Into<String>) -> SpecError {
         let place = self
             .table
@@ -234,10 +237,10 @@ impl<'a> TableReader<'a> {
         SpecError::new(place, self.path_to(key), message)
     }
 
-    /// A number within `range`.
+    /// Reads a number within `range`.
     ///
     /// # Errors
-    /// Something else stands there.
+    /// The value is not such a number.
     pub fn read_number(
         &self,
         key: &'static str,
@@ -259,10 +262,10 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// A whole number within `range`.
+    /// Reads a whole number within `range`.
     ///
     /// # Errors
-    /// Something else stands there.
+    /// The value is not such a number.
     pub fn read_whole_number(
         &self,
         key: &'static str,
@@ -274,7 +277,7 @@ impl<'a> TableReader<'a> {
         );
         let found = self.read_number(key, range)?.map(|x| x as u64);
 
-        // Beyond 2^53 not every whole number is one of the numbers that fractions are made of: it would be taken for its neighbour.
+        // Numbers are read as `f64`, which rounds some integers beyond 2^53 to their neighbours.
         let rounded = match self.table.get(key).map(|node| &node.value) {
             Some(SpecValue::Int(i)) => u64::try_from(*i).ok() != found,
             Some(SpecValue::Float(x)) => *x >= MAX_EXACT_INTEGER as f64,
@@ -293,10 +296,10 @@ impl<'a> TableReader<'a> {
         Ok(found)
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     ///
     /// # Errors
-    /// Something else stands there.
+    /// The value is neither.
     pub fn read_bool(&self, key: &'static str) -> Result<Option<bool>, SpecError> {
         match self.read_node(key).map(|n| &n.value) {
             None => Ok(None),
@@ -308,10 +311,10 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// A string.
+    /// Reads a string.
     ///
     /// # Errors
-    /// Something else stands there.
+    /// The value is not a string.
     pub fn read_str(&self, key: &'static str) -> Result<Option<&'a str>, SpecError> {
         match self.read_node(key).map(|n| &n.value) {
             None => Ok(None),
@@ -323,10 +326,10 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// The value of one of these words, if the key is set.
+    /// Reads one of these words and returns its value.
     ///
     /// # Errors
-    /// Another word, with the nearest of those known.
+    /// The value is another word; the message suggests the nearest known one.
     pub fn read_word<T: Copy>(
         &self,
         key: &'static str,
@@ -344,10 +347,10 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// A list; its elements are read by the caller.
+    /// Reads a list, whose elements the caller reads.
     ///
     /// # Errors
-    /// Something else stands there.
+    /// The value is not a list.
     pub fn read_list(&self, key: &'static str) -> Result<Option<&'a [SpecNode]>, SpecError> {
         match self.read_node(key).map(|n| &n.value) {
             None => Ok(None),
@@ -359,10 +362,10 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// The file whose path stands there.
+    /// Reads the path of a file and returns the pinned file.
     ///
     /// # Errors
-    /// Something else than a path stands there, or that of a file which was not pinned.
+    /// The value is not a path, or the file was not pinned.
     pub fn read_file(&self, key: &'static str) -> Result<Option<&'a FilePin>, SpecError> {
         let Some(path) = self.read_str(key)? else {
             return Ok(None);
@@ -383,10 +386,10 @@ impl<'a> TableReader<'a> {
         })
     }
 
-    /// The entries of a table whose keys are names of something; an absent one has none.
+    /// The entries of a table whose keys are names; an absent table has none.
     ///
     /// # Errors
-    /// Something other than a table stands there.
+    /// The value is not a table.
     pub fn read_table_entries(
         &self,
         key: &'static str,
@@ -394,7 +397,7 @@ impl<'a> TableReader<'a> {
         Ok(&self.section(key)?.table.0)
     }
 
-    /// Ends the reading: keys that were not read by now are unknown.
+    /// Refuses the keys that were never read, because they are unknown.
     ///
     /// # Errors
     /// A key was never read.
@@ -415,7 +418,7 @@ impl<'a> TableReader<'a> {
     }
 }
 
-/// A value as it is quoted in an error.
+/// Quotes a value for an error.
 pub fn quote_value(value: &SpecValue) -> String {
     match value {
         SpecValue::Str(s) => format!("'{s}'"),

@@ -1,6 +1,6 @@
 //! Suggestions for misspelt names.
 
-/// Longest name that is compared with known ones, in bytes.
+/// Maximum length of a name that is compared with known ones, in bytes.
 pub(crate) const MAX_COMPARED_BYTES: usize = 200;
 
 /// `did you mean 'x'?` for the known name nearest to `name`, or the list of all when none is near.
@@ -14,7 +14,7 @@ pub fn suggest_nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>)
     match best {
         Some((_, best)) => format!("did you mean '{best}'?"),
         None if !known.is_empty() => format!("known: {}", known.join(", ")),
-        None => "nothing may stand here".to_owned(),
+        None => "no key is allowed here".to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every cell of a sweep compared with a baseline, repeat by repeat.
+//! Comparison of every cell of a sweep with a baseline, repeat by repeat.
 
 use std::collections::BTreeMap;
 
@@ -16,51 +16,51 @@ use crate::estimators::crossed::Crossing;
 use crate::estimators::paired::{PairedDifferences, holm_correction};
 use crate::estimators::precision::NOT_WIDENED_NOTE;
 
-/// What is to be compared.
+/// The parameters of a comparison.
 #[derive(Debug, Clone, Copy)]
 pub struct CompareParams<'a> {
-    /// The baseline: axes with their values. An axis that is not named has in the baseline the value that it has in the
-    /// cell compared.
+    /// The baseline, as axes with values. On an axis that is not named, the baseline has the value
+    /// of the compared cell.
     pub baseline: &'a [(String, String)],
     /// The metric; empty for the main one.
     pub metric: &'a str,
-    /// When; empty for the end of the trial.
+    /// The moment; empty for the end of the trial.
     pub at: &'a str,
-    /// Level of the confidence intervals, as a share.
+    /// Level of the confidence intervals, between 0.5 and 1.
     pub level: f64,
 }
 
-/// A comparison, checked against a sweep.
+/// The parameters of a comparison, checked against a sweep.
 #[derive(Debug, Clone)]
 pub struct CompareQuery {
     query: TableQuery,
-    /// Axis and index of its value.
+    /// The baseline as axes with the indices of values.
     baseline: Vec<(usize, u64)>,
     level: f64,
     crossing: Option<Crossing>,
     conditions: IntervalConditions,
 }
 
-/// A cell beside its baseline.
+/// A cell and its differences from the baseline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CellContrast {
     /// The cell's value of each axis.
     pub values: Vec<SpecValue>,
-    /// The differences.
+    /// The paired differences.
     pub paired: PairedDifferences,
-    /// p of the sign test, corrected for the number of cells.
+    /// p of the sign test, with Holm's correction for the number of cells.
     pub sign_holm: Option<f64>,
-    /// p of Wilcoxon's test, likewise.
+    /// p of Wilcoxon's test, with Holm's correction for the number of cells.
     pub wilcoxon_holm: Option<f64>,
-    /// Why something is missing, or what else is to be known; empty if nothing is.
+    /// Caveats, such as why a value is missing; empty if there are none.
     pub note: String,
 }
 
 impl CompareQuery {
-    /// Checks what is to be compared against a sweep.
+    /// Checks the parameters against a sweep.
     ///
     /// # Errors
-    /// There is no such axis, value, metric or step, or the level is none.
+    /// There is no such axis, value, metric or step, or the level is out of range.
     pub fn new(spec: &Spec, contest: &CompareParams<'_>) -> Result<Self, AnalysisError> {
         check_level(contest.level)?;
 
@@ -79,7 +79,7 @@ impl CompareQuery {
         })
     }
 
-    /// The metric.
+    /// The metric of the comparison.
     pub fn metric(&self) -> &Metric {
         self.query.metric()
     }
@@ -100,7 +100,7 @@ impl CompareQuery {
             .join(", ")
     }
 
-    /// Each cell beside its baseline, in the order of the grid.
+    /// Compares each cell with its baseline, in the order of the grid.
     ///
     /// # Errors
     /// The store failed, or there is nothing to compare.
@@ -167,7 +167,7 @@ impl CompareQuery {
         paired
     }
 
-    /// Why there is nothing to compare.
+    /// Explains why there is nothing to compare.
     fn nothing_to_compare(&self, spec: &Spec, contrasts: &[CellContrast]) -> AnalysisError {
         let why = match contrasts {
             [] => "the sweep has no other cell".to_owned(),
@@ -207,7 +207,7 @@ fn correct_p_values(contrasts: &mut [CellContrast]) {
     }
 }
 
-/// The values that a baseline names, each as an axis with the index of its value.
+/// Finds the values that a baseline names, as axes with the indices of values.
 fn find_baseline(
     spec: &Spec,
     named: &[(String, String)],
@@ -241,7 +241,7 @@ fn find_baseline(
     Ok(baseline)
 }
 
-/// Values of repeats that both have; both are in the order of repeats.
+/// Pairs the values of common repeats; both lists are in the order of repeats.
 fn pair_common_repeats(here: &[(u32, f64)], there: &[(u32, f64)]) -> Vec<(u32, (f64, f64))> {
     let mut rest = there.iter().peekable();
     let mut pairs = Vec::with_capacity(here.len().min(there.len()));
@@ -306,7 +306,7 @@ impl CompareQuery {
         notes.join("; ")
     }
 
-    /// What is to be known of all contrasts; empty if nothing is.
+    /// Describes the caveats of all comparisons; empty if there are none.
     pub fn describe_caveats(&self, contrasts: &[CellContrast]) -> String {
         let stops = self
             .conditions
@@ -320,8 +320,8 @@ impl CompareQuery {
             .join("; ")
     }
 
-    /// Why no cell can be told apart by its p, whatever its trials say: with so few repeats none is small enough for so many
-    /// cells. Empty if one can, or no test is made.
+    /// Explains that no cell can be significant, whatever its values: with so few repeats, no p is
+    /// small enough for so many cells. Empty if one can be, or no test was made.
     fn describe_too_few_repeats(&self, contrasts: &[CellContrast]) -> String {
         let tested = contrasts
             .iter()
@@ -343,7 +343,8 @@ impl CompareQuery {
     }
 }
 
-/// Fewest repeats with which the smallest p there can be, of all signs alike, is significant at 5 % among so many tests.
+/// Minimum number of repeats with which the smallest possible p, of signs that are all alike, is
+/// significant at 5 % among this many tests.
 fn repeats_for_significance(tests: usize) -> u64 {
     (1..)
         .find(|n| 2.0 * 0.5_f64.powi(*n) * tests as f64 <= 0.05)

@@ -1,15 +1,15 @@
-//! Why a question about a sweep has no answer.
+//! Errors of queries about sweeps.
 
 use crate::estimators::statistic::StatisticError;
 use crate::store::StoreError;
 
-/// Why a question has no answer, in words for users; or the store failed.
+/// The reason why a query has no answer, with a message for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum AnalysisError {
     /// There is no such axis, metric, statistic or step.
     #[error("{0}")]
     Unknown(String),
-    /// The question asks for something impossible.
+    /// The query asks for something impossible.
     #[error("{0}")]
     Invalid(String),
     /// The store failed.

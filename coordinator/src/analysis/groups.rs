@@ -1,4 +1,4 @@
-//! Stored rows grouped by the values of a query's axes.
+//! Groups stored rows by the values of a query's axes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,36 +13,36 @@ use crate::estimators::rank::{CellEnds, TrialEnd};
 use crate::records::OutcomeCounts;
 use crate::store::{EndedTrial, SampledTrial, StoreError, StoreReader, TrialRange};
 
-/// Trials of one cell, in the order of their repeats.
+/// Trials of one cell, in the order of repeats.
 #[derive(Debug, Default)]
 struct CellRows {
     pub(super) cell: u64,
-    /// As in [`TrialGroup`].
+    /// Values of trials, as in [`TrialGroup`].
     pub(super) values: KeyedValues,
     pub(super) diverged: Vec<Divergence>,
     pub(super) counts: OutcomeCounts,
-    /// How the trials ended, for ranking; empty where rows are not ranked.
+    /// Ends of the trials for ranking; empty if rows are not ranked.
     pub(super) ends: CellEnds,
-    /// Repeats of the trials, where a row may be of several cells.
+    /// Repeats of the trials, if a row can have several cells.
     pub(super) repeats: Vec<u32>,
 }
 
-/// What the diverged trials of one cell are judged by.
+/// The inputs that decide how diverged trials of a cell count.
 #[derive(Debug, Default)]
 struct DivergenceLimits {
     /// The cell; `None` before the first one.
     cell: Option<u64>,
     /// The moment of the query, in steps.
     moment: Option<u64>,
-    /// What a diverged trial counts as.
+    /// The value of a diverged trial, if it has one.
     chance_level: Option<f64>,
 }
 
-/// Values of trials that are numbers, infinite ones too.
+/// Values of trials that are numbers, including infinite ones.
 #[derive(Debug, Clone, Default)]
 pub(super) struct KeyedValues {
     pub(super) values: Vec<f64>,
-    /// Cell and repeat of each value; empty where they do not matter.
+    /// Cell and repeat of each value; empty if they are not needed.
     pub(super) keys: Vec<TrialKey>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct KeyedValues {
 pub(super) struct Divergence {
     pub(super) key: TrialKey,
     pub(super) step: u64,
-    /// What it counts as, where it is to count.
+    /// The value with which the trial counts, if it has one.
     pub(super) value: Option<f64>,
 }
 
@@ -63,7 +63,7 @@ impl KeyedValues {
         }
     }
 
-    /// The values of some repeats.
+    /// The values of these repeats.
     fn filter_repeats(&self, repeats: &BTreeSet<u32>) -> Self {
         let (values, keys) = self
             .values
@@ -75,7 +75,7 @@ impl KeyedValues {
     }
 
     pub(super) fn append_values(&mut self, more: Self) {
-        // Most cells are in one part, as a whole.
+        // Most cells come in one part, which is then moved instead of copied.
         match self.values.is_empty() {
             true => *self = more,
             false => {
@@ -86,7 +86,7 @@ impl KeyedValues {
     }
 }
 
-/// One metric of the curves of a cell: the finite values at each step, steps ascending.
+/// One metric of a cell's curves: the finite values at each step, steps ascending.
 #[derive(Debug, Default)]
 pub(super) struct CurvePoints(pub(super) Vec<(u64, KeyedValues)>);
 
@@ -104,7 +104,8 @@ impl CurvePoints {
             .enumerate()
             .take_while(|(_, step)| trial.is_trained_beyond(*step))
         {
-            // The curves of a cell have the same steps, unless something is wrong.
+            // The curves of a cell normally have the same steps, so the row number finds the step
+            // without a search.
             let at = match self.0.get(row) {
                 Some((there, _)) if *there == step => row,
                 _ => self
@@ -123,27 +124,28 @@ impl CurvePoints {
     }
 }
 
-/// Trials of some cells, in the order (cell, repeat).
+/// Trials of some cells, ordered by cell and repeat.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TrialGroup {
-    /// The cells that have rows.
+    /// The cells with rows.
     pub(super) cells: Vec<u64>,
     /// Values of trials that completed, or had not diverged by the moment of the query.
     pub(super) values: KeyedValues,
-    /// Trials that had diverged by then.
+    /// Trials that had diverged by the moment of the query.
     pub(super) diverged: Vec<Divergence>,
-    /// Outcomes; trials that had not diverged by the moment of the query count as completed.
+    /// Numbers of trials by outcome. Trials that had not diverged by the moment of the query count
+    /// as completed.
     pub(super) counts: OutcomeCounts,
-    /// Number of cells, with those without rows, as far as they were counted.
+    /// Number of cells, including those without rows, as far as they were counted.
     pub(super) cell_count: u64,
-    /// How many of its cells have a row of each repeat, where a row may be of several cells.
+    /// Number of cells with a row of each repeat, if a row can have several cells.
     pub(super) repeats: BTreeMap<u32, u64>,
 }
 
-/// Groups by the indices of their values on the axes of the query.
+/// Groups by the indices of their values on the query's axes.
 pub(super) type TrialGroups = BTreeMap<Vec<u64>, TrialGroup>;
 
-/// The row of a cell, which is the last one if there is one.
+/// The rows of a cell, which come last if there are any.
 fn cell_row_mut(cells: &mut Vec<CellRows>, cell: u64) -> &mut CellRows {
     if cells.last().is_none_or(|last| last.cell != cell) {
         cells.push(CellRows {
@@ -155,7 +157,7 @@ fn cell_row_mut(cells: &mut Vec<CellRows>, cell: u64) -> &mut CellRows {
 }
 
 impl TrialGroup {
-    /// Adds trials of a cell that come after all that are here.
+    /// Appends trials of a cell, which come after all others.
     fn append_rows(&mut self, rows: CellRows) {
         if self.cells.last() != Some(&rows.cell) {
             self.cells.push(rows.cell);
@@ -169,7 +171,7 @@ impl TrialGroup {
             .for_each(|repeat| *self.repeats.entry(repeat).or_default() += 1);
     }
 
-    /// The group with as many completed trials as values, and no others.
+    /// Returns the group with these values of completed trials and no other trials.
     pub(super) fn with_completed(self, values: &[f64]) -> Self {
         Self {
             counts: OutcomeCounts {
@@ -180,7 +182,7 @@ impl TrialGroup {
         }
     }
 
-    /// The repeats that all of its cells have ended, if these are not all that any has.
+    /// The repeats that all cells have ended; `None` if that is every repeat that any cell has.
     pub(super) fn complete_repeats(&self) -> Option<BTreeSet<u32>> {
         let cells = self.cell_count.max(self.cells.len() as u64);
         let whole: BTreeSet<u32> = self
@@ -225,8 +227,9 @@ impl TrialGroup {
 }
 
 impl TableQuery {
-    /// Values as a sample. Where cells of a row have not all ended the same repeats, its mean is known by those that all have ended:
-    /// others differ by which cells they are of, too.
+    /// The values as a sample. If the cells of a row have not all ended the same repeats, the
+    /// uncertainty of the mean comes from common repeats, because others also differ by their
+    /// cells.
     pub(super) fn sample_with_repeats(
         &self,
         values: KeyedValues,
@@ -260,7 +263,8 @@ impl TableQuery {
         }
     }
 
-    /// Trials by outcome, with their final values where these are asked for; and how each ended, if that is.
+    /// Reads numbers of trials by outcome, with final values and with the end of each trial, as far
+    /// as they are requested.
     pub(super) fn read_groups(
         &self,
         rows: RowSource<'_>,
@@ -297,7 +301,7 @@ impl TableQuery {
         Ok((groups, ends))
     }
 
-    /// How a part of the trials ended, cell by cell.
+    /// Reads the ends of a range of trials, cell by cell.
     fn read_cell_rows(
         &self,
         rows: RowSource<'_>,
@@ -342,7 +346,7 @@ impl TableQuery {
             cell.values.push_value(value, trial.key, self.needs_keys());
         }
 
-        // What a completed trial has at a moment is in its curve.
+        // With `at`, the value of a completed trial comes from its curve later.
         if with_ends && !(has_completed && self.at.is_some()) {
             let end = if has_completed {
                 TrialEnd::Completed(value(self.selection_metric.0).unwrap_or(f64::NAN))
@@ -353,7 +357,8 @@ impl TableQuery {
         }
     }
 
-    /// Adds a trial that diverged at `step`: one that diverged after the moment of the query counts as completed.
+    /// Adds a trial that diverged at `step`. If that is after the moment of the query, it counts as
+    /// completed.
     fn add_diverged_trial(
         &self,
         cell: &mut CellRows,
@@ -392,7 +397,7 @@ impl TableQuery {
         }
     }
 
-    /// The curves of a part of the trials, cell by cell.
+    /// Reads the curves of a range of trials, cell by cell.
     pub(super) fn read_curve_points(
         &self,
         rows: RowSource<'_>,

@@ -1,4 +1,4 @@
-//! Axes, metrics, values, cells and moments, found by the words that users write.
+//! Finds axes, metrics, values, cells and moments by the names that users type.
 
 use ergodic_common::Spec;
 use ergodic_common::config::Length;
@@ -11,16 +11,16 @@ use crate::analysis::error::AnalysisError;
 use crate::core::main_metric;
 use crate::core::queries::describe_cell;
 
-/// A cell, as a user names it.
+/// A cell as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CellSelector {
-    /// By its number.
+    /// The number of the cell.
     Number(u64),
-    /// By values of axes that no other cell has.
+    /// Values of axes that only this cell has.
     Values(Vec<(String, String)>),
 }
 
-/// The one cell that a user means.
+/// Finds the one cell that a user means.
 pub(super) fn find_cell(spec: &Spec, choice: &CellSelector) -> Result<u64, AnalysisError> {
     let values = match choice {
         CellSelector::Number(cell) if spec.grid.has_cell(*cell) => return Ok(*cell),
@@ -65,7 +65,8 @@ fn find_cell_with_values(spec: &Spec, values: &[(String, String)]) -> Result<u64
     }
 }
 
-/// The index of the value that a user means by `text`: the one that is exactly that, or the only one that tables round to it.
+/// Finds the index of the value that `text` means: the value that is exactly `text`, or the only
+/// one that tables round to it.
 pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, AnalysisError> {
     let text = text.trim();
     match axis.matching_value_indices(text)[..] {
@@ -98,7 +99,8 @@ pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, AnalysisError> 
     }
 }
 
-/// The value that a user may have meant: the nearest number, or else the word with the nearest spelling.
+/// Suggests the value that a user may have meant: the nearest number, or the word with the nearest
+/// spelling.
 fn suggest_value(axis: &Axis, text: &str) -> String {
     let wanted = text.parse().ok();
     if let Some(nearest) = wanted.and_then(|wanted| nearest_number(axis, wanted)) {
@@ -111,7 +113,7 @@ fn suggest_value(axis: &Axis, text: &str) -> String {
     suggest_nearest(text, words.iter().map(String::as_str))
 }
 
-/// Candidates that are named.
+/// Maximum number of candidates that a message names.
 const MAX_NAMED: usize = 8;
 
 fn nearest_number(axis: &Axis, wanted: f64) -> Option<f64> {
@@ -119,7 +121,7 @@ fn nearest_number(axis: &Axis, wanted: f64) -> Option<f64> {
     numbers.min_by(|a, b| (a - wanted).abs().total_cmp(&(b - wanted).abs()))
 }
 
-/// Refuses levels of confidence intervals below 0.5, and from 1 on.
+/// Refuses levels of confidence intervals outside [0.5, 1).
 pub(super) fn check_level(level: f64) -> Result<(), AnalysisError> {
     if (0.5..1.0).contains(&level) {
         return Ok(());

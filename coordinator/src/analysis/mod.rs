@@ -1,5 +1,5 @@
-//! Statistics over stored rows, recomputed from them in (cell, repeat) order, so that they never depend on the order
-//! in which results arrived.
+//! Statistics over stored rows. They are computed from rows ordered by cell and repeat, so they do
+//! not depend on the order in which results arrived.
 //!
 //! [`table`] groups rows by cell and computes statistics of each group; [`ranking`] orders cells. [`compare`] tests paired
 //! differences between cells, [`distance`] compares their predictions, [`effects`] splits a grid into the effects of its axes,

@@ -1,4 +1,4 @@
-//! Tables and curves in pages, so that large sweeps need not be in memory as a whole.
+//! Tables and curves in pages, so that large sweeps need not fit into memory.
 
 use std::cell::Cell;
 
@@ -9,23 +9,23 @@ use crate::analysis::query::{MAX_EMPTY_ROWS, TableQuery};
 use crate::analysis::row_source::{CellRange, RowSource};
 use crate::analysis::table::TableEntry;
 
-/// Points of curves, or rows of a table, that are computed at a time.
+/// Number of points of curves, or rows of a table, per page.
 const ENTRIES_PER_PAGE: u64 = 2_000;
 
-/// Values of trials that are read for a page.
+/// Number of trial values that are read per page.
 const VALUES_PER_PAGE: u64 = 1_000_000;
 
-/// Bytes that an entry takes on its way to a peer, about.
+/// Approximate bytes of an entry on its way to a peer.
 const ENTRY_BYTES: u64 = 1024;
 
-/// Bytes that a value takes.
+/// Bytes of a value in memory.
 const VALUE_BYTES: u64 = 16;
 
-/// Bytes that the end of a trial takes while cells are ranked.
+/// Bytes of a trial's end in memory while cells are ranked.
 const END_BYTES: u64 = 64;
 
 impl TableQuery {
-    /// Hands out the rows of a table in pages; `each` returns `false` to stop.
+    /// Calls `each` with the pages of a table, until `each` returns `false`.
     ///
     /// # Errors
     /// As for [`TableQuery::compute_table`].
@@ -37,14 +37,15 @@ impl TableQuery {
         self.for_each_page_of_cells(cells_per_page(rows.spec, 1), rows, each)
     }
 
-    /// Hands out the rows of a table, `cells` cells per page where each row is one cell.
+    /// Calls `each` with the pages of a table, with `cells` cells per page if each row is one cell.
     pub(super) fn for_each_page_of_cells(
         &self,
         cells: u64,
         rows: RowSource<'_>,
         each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
     ) -> Result<(), AnalysisError> {
-        // Whether there is a sample at a moment is known at the end; and what is one page is read once.
+        // With `at`, only the end of all curves shows whether any has a sample. A table of one page
+        // is cheaper in one read.
         if self.at.is_some() || self.pooled || cells >= rows.spec.grid.cell_number_bound() {
             return hand_out_pages(self.compute_table(rows)?, each);
         }
@@ -59,7 +60,7 @@ impl TableQuery {
         )
     }
 
-    /// Hands out the points of curves in pages; `each` returns `false` to stop.
+    /// Calls `each` with the pages of curves, until `each` returns `false`.
     ///
     /// # Errors
     /// As for [`TableQuery::compute_curves`].
@@ -78,7 +79,7 @@ impl TableQuery {
         )
     }
 
-    /// Computes pages of `cells` cells where each row is one cell, else all in one piece.
+    /// Computes pages of `cells` cells if each row is one cell, and otherwise a single page.
     fn for_each_page(
         &self,
         rows: RowSource<'_>,
@@ -108,7 +109,8 @@ impl TableQuery {
         Ok(())
     }
 
-    /// About how many bytes the answer takes for `done` trials: of a table, or of curves; in pages or in one piece.
+    /// Approximate bytes of an answer for `done` trials: of a table or of curves, in pages or in
+    /// one piece.
     pub fn estimate_bytes(&self, spec: &Spec, done: u64, curves: bool, paged: bool) -> u64 {
         let samples = if curves {
             max_samples_per_trial(spec)
@@ -117,7 +119,7 @@ impl TableQuery {
         };
 
         if paged && !self.pooled && (curves || self.at.is_none()) {
-            // Where cells are ranked, all of them are.
+            // Ranking needs the ends of all cells at once, even if rows are sent in pages.
             let ends = if !curves && self.is_ranked(spec) {
                 done.saturating_mul(END_BYTES)
             } else {
@@ -141,17 +143,17 @@ impl TableQuery {
     }
 }
 
-/// About how many bytes a page takes, of `done` trials with this many samples each.
+/// Approximate bytes of a page for `done` trials with `samples` samples each.
 fn estimate_page_bytes(spec: &Spec, done: u64, samples: u64) -> u64 {
     let all = done.saturating_mul(samples);
-    // Curves of a cell are read in one piece.
+    // A cell's curves are read in one piece, however many values they have.
     let values = VALUES_PER_PAGE
         .max(samples.saturating_mul(u64::from(spec.repeats)))
         .min(all);
     (4 * ENTRIES_PER_PAGE).min(all) * ENTRY_BYTES + values * VALUE_BYTES
 }
 
-/// How many cells are computed at a time, where trials have this many samples each.
+/// Number of cells per page, for trials with `samples` samples each.
 fn cells_per_page(spec: &Spec, samples: u64) -> u64 {
     let values = samples.saturating_mul(u64::from(spec.repeats));
     (ENTRIES_PER_PAGE / samples)
@@ -159,7 +161,7 @@ fn cells_per_page(spec: &Spec, samples: u64) -> u64 {
         .max(1)
 }
 
-/// The most samples that a trial of a sweep has.
+/// Maximum number of samples of a trial.
 fn max_samples_per_trial(spec: &Spec) -> u64 {
     let classes =
         (0..spec.grid.class_count()).filter(|class| spec.grid.class_cell_count(*class) > 0);

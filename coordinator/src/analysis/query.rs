@@ -1,4 +1,4 @@
-//! A question about a sweep's rows, checked against its spec.
+//! Queries of a sweep's rows, checked against its spec.
 
 use ergodic_common::Spec;
 use ergodic_common::config::Length;
@@ -16,38 +16,38 @@ use crate::estimators::statistic::Statistic;
 /// The parameters of a table or of curves, as users name them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TableParams<'a> {
-    /// Axes to group by, which may be named by the last parts of their paths; empty for all.
+    /// Axes to group by, which may be named by the last part of their path; empty for all.
     pub by: &'a [String],
     /// The metric; empty for the main one.
     pub metric: &'a str,
-    /// When; empty for the end of the trial.
+    /// The moment; empty for the end of the trial.
     pub at: &'a str,
     /// Statistics by name, besides the summary.
     pub stats: &'a [String],
-    /// What counts alike where a row is of several cells.
+    /// The weighting of rows of several cells.
     pub weighting: Weighting,
 }
 
-/// What counts alike in a row of several cells.
+/// The units that have equal weight in a row of several cells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Weighting {
-    /// Each trial that has a value: cells in which fewer trials diverged weigh more.
+    /// Trials with a value: cells in which fewer trials diverged weigh more.
     #[default]
     Trials,
-    /// Each cell that has values, as in `effects`.
+    /// Cells with values, as in `effects`.
     Cells,
 }
 
-/// Which axes, which metric, which statistics.
+/// The parameters of a table or of curves, checked against a sweep.
 #[derive(Debug, Clone)]
 pub struct TableQuery {
     pub(super) axes: Vec<usize>,
-    /// Whether a row may be of several cells.
+    /// Whether a row can have several cells.
     pub(super) pooled: bool,
     pub(super) metric: (usize, Metric),
-    /// The metric by which rows are ranked: that of the validation images, where there are some.
+    /// The metric that ranks rows: that of the validation images, if there are any.
     pub(super) selection_metric: (usize, Metric),
-    /// Why rows have no order, if they have none.
+    /// The reason why rows are not ranked, if they are not.
     pub(super) unranked_reason: Option<String>,
     pub(super) at: Option<Length>,
     pub(super) stats: Vec<Statistic>,
@@ -56,12 +56,12 @@ pub struct TableQuery {
     pub(super) conditions: IntervalConditions,
 }
 
-/// On what terms the intervals of a sweep hold.
+/// The conditions under which the intervals of a sweep hold.
 #[derive(Debug, Clone, Default)]
 pub(super) struct IntervalConditions {
-    /// Streams that are the same in all repeats, in words; empty if none is.
+    /// Names of the random streams that are the same in all repeats; empty if there are none.
     pub(super) fixed_streams: String,
-    /// Whether cells end when they look known well enough.
+    /// Whether cells end when their means are precise enough.
     pub(super) stops_early: bool,
 }
 
@@ -84,14 +84,14 @@ impl IntervalConditions {
     }
 }
 
-/// Most draws of one table: about a minute on two cores.
+/// Maximum number of draws for one table, about a minute on two cores.
 pub(super) const MAX_DRAWS: usize = 20_000_000_000;
 
-/// Above this many cells, rows are listed only where there are results.
+/// Number of cells above which rows without results are left out.
 pub(super) const MAX_EMPTY_ROWS: u64 = 10_000;
 
 impl TableQuery {
-    /// Checks a question against a sweep.
+    /// Checks the parameters against a sweep.
     ///
     /// # Errors
     /// There is no such axis, metric, statistic or step.
@@ -136,22 +136,22 @@ impl TableQuery {
         })
     }
 
-    /// Whether the cell and repeat of each value matter.
+    /// Whether the query needs the cell and repeat of each value.
     pub(super) fn needs_keys(&self) -> bool {
         self.pooled || self.crossing.is_some()
     }
 
-    /// The metric.
+    /// The metric of the query.
     pub fn metric(&self) -> &Metric {
         &self.metric.1
     }
 
-    /// The metric by which rows are ranked.
+    /// The metric that ranks rows.
     pub fn selection_metric(&self) -> &Metric {
         &self.selection_metric.1
     }
 
-    /// Index, among the sweep's metrics, of the metric by which rows are ranked.
+    /// Index of the ranking metric among the sweep's metrics.
     pub(super) fn selection_column(&self) -> usize {
         self.selection_metric.0
     }
@@ -161,7 +161,7 @@ impl TableQuery {
         self.metric.0
     }
 
-    /// The moment; none for the end of the trial.
+    /// The moment of the query; `None` for the end of the trial.
     pub(super) fn moment(&self) -> Option<Length> {
         self.at
     }
@@ -199,7 +199,7 @@ impl TableQuery {
         spec.grid.cell_count() > 1 && self.unranked_reason.is_none()
     }
 
-    /// What counts alike in rows of several cells, if there are any.
+    /// The name of the weighting, if rows can have several cells.
     pub fn weighting_name(&self) -> Option<&'static str> {
         self.pooled.then_some(match self.weighting {
             Weighting::Trials => "trials",
@@ -207,7 +207,7 @@ impl TableQuery {
         })
     }
 
-    /// Why its rows have no order, if they have none.
+    /// The reason why rows are not ranked, if they are not.
     pub fn unranked_reason(&self) -> Option<&str> {
         self.unranked_reason.as_deref()
     }

@@ -18,25 +18,25 @@ use crate::estimators::crossed::Crossing;
 use crate::estimators::rank::{CellEnds, Ranks, TrialEnd, better_first};
 use crate::estimators::special::student_t_cdf;
 
-/// What a row did, in the order of repeats: mean of the values, none where one is not finite or diverged, and mean share of others
-/// that did better.
+/// The scores of a row, in the order of repeats: mean of the values, `None` if one diverged or is
+/// not finite, and mean share of other cells that did better.
 type RepeatScores = Vec<(u32, (Option<f64>, f64))>;
 
-/// Where a row stands.
+/// The rank of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowRank {
-    /// 1 is the best.
+    /// Position of the row; 1 is the best.
     pub rank: u64,
-    /// Mean rank of its trials within repeats; of several cells, of all of them.
+    /// Mean rank of the row's trials within repeats; for several cells, over all of them.
     pub mean_rank: f64,
-    /// Whether it cannot be told from the best; so of the best itself.
+    /// Whether the row cannot be distinguished from the best; true for the best itself.
     pub may_be_best: bool,
 }
 
 /// Share of cases in which the truly best row may be left out.
 const ERROR_RATE: f64 = 0.05;
 
-/// Why cells of this sweep cannot be ordered by a metric, if they cannot.
+/// The reason why a metric cannot rank the cells of a sweep, if it cannot.
 pub fn unranked_reason(spec: &Spec, metric: &Metric) -> Option<String> {
     let name = metric.name();
     if metric.larger_is_better().is_none() {
@@ -50,8 +50,9 @@ pub fn unranked_reason(spec: &Spec, metric: &Metric) -> Option<String> {
     ))
 }
 
-/// How far a cell went: of a sweep that halves, those that went on stand before those that did not. Who has all repeats of a rung, and
-/// none beyond it, did not go on yet: it may only have been faster than others.
+/// The stage that a cell reached. Under halving, cells that went on rank before the others. A cell
+/// that has exactly the repeats of a rung did not go on yet: it may only have been faster than
+/// others.
 fn halving_stage(spec: &Spec, ends: &CellEnds) -> usize {
     let Some(until) = spec
         .stopping_rule
@@ -68,7 +69,7 @@ fn halving_stage(spec: &Spec, ends: &CellEnds) -> usize {
         .count()
 }
 
-/// Cells that have any trial that completed or diverged, by how far they went.
+/// Groups cells with a completed or diverged trial by the stage that they reached.
 fn group_by_stage<'a>(
     spec: &Spec,
     cells: impl Iterator<Item = (&'a u64, &'a CellEnds)>,
@@ -86,8 +87,8 @@ fn group_by_stage<'a>(
     stages
 }
 
-/// The cells that are compared with each other for the first place: those that have any trial that completed or diverged, and that
-/// went as far as any.
+/// The cells that compete for the first place: those with a completed or diverged trial that
+/// reached the last stage.
 pub fn find_contenders(spec: &Spec, cells: &BTreeMap<u64, CellEnds>) -> Vec<u64> {
     group_by_stage(spec, cells.iter())
         .pop_last()
@@ -95,8 +96,9 @@ pub fn find_contenders(spec: &Spec, cells: &BTreeMap<u64, CellEnds>) -> Vec<u64>
         .unwrap_or_default()
 }
 
-/// Rows, each of some cells, in their order from the best one on, by a metric by which they are [ranked](unranked_reason). Cells without any
-/// trial that completed or diverged have no place; nor have rows of several cells of which these have ended in no repeat together.
+/// Ranks rows, each with its cells, by a metric that can [rank](unranked_reason) them. Rows have no
+/// rank if their cells have no completed or diverged trial or, for several cells, no repeat that
+/// has ended in all of them.
 pub fn rank_rows(
     spec: &Spec,
     metric: &Metric,
@@ -121,7 +123,7 @@ pub fn rank_rows(
     places
 }
 
-/// Rows that have a place.
+/// The rows that have a rank.
 struct RankedRows {
     crossing: Option<Crossing>,
     larger_is_better: bool,
@@ -129,11 +131,11 @@ struct RankedRows {
 }
 
 struct RankedRow {
-    /// Number of the row among all rows.
+    /// Index of the row among all rows.
     row_index: usize,
     stage: usize,
     mean_rank: f64,
-    /// Mean of the finite values of its trials, by which equal ranks are told apart.
+    /// Mean of the row's finite values, which orders rows of equal rank.
     mean: Option<f64>,
     repeats: RepeatScores,
 }
@@ -157,7 +159,8 @@ impl RankedRows {
         let mut stages = group_by_stage(spec, cells.clone());
 
         if !alone {
-            // Rows of several cells are compared by what their cells have in common, however far these went.
+            // A row of several cells is compared by the repeats that its cells share, whatever
+            // stage they reached.
             let mut all: Vec<u64> = std::mem::take(&mut stages)
                 .into_values()
                 .flatten()
@@ -181,7 +184,7 @@ impl RankedRows {
         }
     }
 
-    /// The best one first.
+    /// Orders rows, best first.
     fn order_best_first(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         order.sort_by(|a, b| {
@@ -195,7 +198,8 @@ impl RankedRows {
         order
     }
 
-    /// Whether a row is worse than the one that looks best, allowing for having looked for it.
+    /// Whether a row is significantly worse than the best-looking one, allowing for having picked
+    /// that one.
     fn is_worse_than(&self, row: usize, best: usize) -> bool {
         let row = &self.rows[row];
         let best = &self.rows[best];
@@ -227,7 +231,8 @@ impl RankedRows {
     }
 }
 
-/// p of the hypothesis that differences are not above 0, on one side, by Student's t. `None` for fewer than two.
+/// One-sided p, by Student's t, of the hypothesis that differences are not above 0. `None` for
+/// fewer than two.
 fn p_value_above_zero(
     differences: Vec<f64>,
     repeats: &[u32],
@@ -240,17 +245,18 @@ fn p_value_above_zero(
     let mean = sample.mean()?;
     let error = sample.standard_error()?;
 
-    // What is smaller is the rounding of equal differences.
+    // A standard error below this is rounding: the differences are equal.
     Some(match error > 1e-13 * mean.abs() {
         true => student_t_cdf(-mean / error, sample.degrees_of_freedom()),
-        // All are equal: as many signs that are alike, of streams that are crossed a few at most.
+        // With equal differences t is infinite. A sign test is the honest p, but crossed streams
+        // have too few independent levels for one.
         false if mean > 0.0 && crossing.is_none() => 0.5_f64.powi(sample.n().min(1000) as i32),
         false => 1.0,
     })
 }
 
-/// Of the cells of rows of several cells, the ends of repeats that all cells of the row have: a repeat of which some are there is
-/// one of other cells.
+/// For the cells of rows with several cells, the ends of repeats that all cells of the row have. A
+/// repeat that only some have would compare other cells.
 fn find_complete_ends(
     cells: &BTreeMap<u64, CellEnds>,
     rows: &[Vec<u64>],
@@ -284,15 +290,15 @@ fn find_complete_ends(
     whole
 }
 
-/// What is known of a cell.
+/// The scores of a cell.
 struct CellScores {
     stage: usize,
     mean_rank: Option<f64>,
     repeats: RepeatScores,
 }
 
-/// What is known of each cell: ranks are of those that went equally far, while shares, in which any two cells are compared, are of
-/// all.
+/// Scores each cell: ranks are taken among cells of the same stage, and shares, by which any two
+/// cells are compared, among all.
 fn score_cells(
     stages: &BTreeMap<usize, Vec<u64>>,
     cells: &BTreeMap<&u64, &CellEnds>,
@@ -388,7 +394,7 @@ impl RankedRow {
         })
     }
 
-    /// What it did in a repeat, if it has that.
+    /// The score in a repeat, if the cell has the repeat.
     fn score_in_repeat(&self, repeat: u32) -> Option<(Option<f64>, f64)> {
         let at = self
             .repeats
@@ -398,7 +404,7 @@ impl RankedRow {
     }
 }
 
-/// What several cells did in each repeat, on average.
+/// Mean scores of several cells in each repeat.
 fn mean_scores_by_repeat(cells: &[&CellScores]) -> RepeatScores {
     let mut sums: BTreeMap<u32, (Option<f64>, f64, f64)> = BTreeMap::new();
     for (repeat, (value, share)) in cells.iter().flat_map(|known| &known.repeats) {

@@ -1,31 +1,32 @@
-//! Where the stored rows of a sweep are, and how they are read in parts on several threads.
+//! The stored rows of a sweep, read in ranges on several threads.
 
 use ergodic_common::random_streams::{Purpose, RandomStream};
 use ergodic_common::{Spec, TrialKey};
 
 use crate::store::{SnapshotReaders, StoreError, StoreReader, TrialRange};
 
-/// Where the rows of a sweep are.
+/// The source of a sweep's rows.
 #[derive(Clone, Copy)]
 pub struct RowSource<'a> {
-    /// The sweep.
+    /// The spec of the sweep.
     pub spec: &'a Spec,
     /// Number of the sweep in the store.
     pub sweep: i64,
-    /// The store.
+    /// Readers of the store.
     pub readers: &'a SnapshotReaders,
-    /// BLAKE3 of the dataset that it was pinned to, which belongs to the identity of its cells; zeros without one.
+    /// BLAKE3 hash of the sweep's dataset, which belongs to the identity of its cells; zeros
+    /// without a dataset.
     pub dataset_hash: [u8; 32],
 }
 
-/// What cells are, apart from where their rows stand.
+/// What identifies the cells of a sweep, independent of their rows.
 #[derive(Clone, Copy)]
 pub(super) struct CellContext<'a> {
     pub(super) spec: &'a Spec,
     pub(super) dataset_hash: [u8; 32],
 }
 
-/// Cells of a sweep, by their numbers: from one on, up to and without another one.
+/// A half-open range of cell numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CellRange {
     pub(super) from: u64,
@@ -44,12 +45,13 @@ impl CellRange {
 }
 
 impl<'a> RowSource<'a> {
-    /// The stream of resamples of some cells.
+    /// Opens the random stream for resampling some cells.
     pub(super) fn resampling_stream(self, cells: &[u64]) -> RandomStream {
         self.cell_context().resampling_stream(cells)
     }
 
-    /// Does something with each part of the rows, on several threads; what came of it, in the order (cell, repeat).
+    /// Calls `work` for each range of the rows, on several threads; returns the results ordered by
+    /// cell and repeat.
     pub(super) fn map_ranges<T: Send>(
         self,
         work: impl Fn(&dyn StoreReader, TrialRange) -> Result<T, StoreError> + Sync,
@@ -62,7 +64,8 @@ impl<'a> RowSource<'a> {
         )
     }
 
-    /// Does something with each part of the rows of some cells, as [`RowSource::map_ranges`] does for all.
+    /// Calls `work` for each range of the rows of some cells, as [`RowSource::map_ranges`] does for
+    /// all.
     pub(super) fn map_cell_ranges<T: Send>(
         self,
         within: CellRange,
@@ -99,7 +102,8 @@ impl<'a> RowSource<'a> {
 }
 
 impl CellContext<'_> {
-    /// The stream of resamples of some cells: by what they are, and not by where they stand in the grid.
+    /// Opens the random stream for resampling some cells. It depends on the identity of the cells,
+    /// not on their numbers in the grid.
     pub(super) fn resampling_stream(self, cells: &[u64]) -> RandomStream {
         let configs = cells
             .iter()

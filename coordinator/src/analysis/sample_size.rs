@@ -1,4 +1,5 @@
-//! What it takes to know the cells of a sweep to a precision, by the spread and the duration of the trials that are there.
+//! Estimates the number of repeats for a precision, from the spread and duration of existing
+//! trials.
 
 use ergodic_common::spec::MAX_TRIALS;
 use ergodic_common::spec::stopping_rule::{MIN_FIRST_RUNG, precision_rungs};
@@ -10,33 +11,33 @@ use super::row_source::RowSource;
 use crate::estimators::Sample;
 use crate::estimators::precision::{DECIDING_LEVEL, required_sample_size};
 
-/// What is known of a cell.
+/// The estimate for a cell.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CellSampleSize {
     /// Number of the cell.
     pub cell: u64,
-    /// Trials with a row, whatever became of them.
+    /// Number of trials with a row, whatever their outcome.
     pub rows: u64,
-    /// Completed ones with a value.
+    /// Number of completed trials with a value.
     pub n: u64,
     /// Standard deviation of these values; from 2 on.
     pub std: Option<f64>,
-    /// Mean duration of its trials that did not fail, in seconds; 0 if there are none.
+    /// Mean duration of the trials that did not fail, in seconds; 0 without any.
     pub seconds: f64,
-    /// Repeats that it needs for the interval at 95 %; `None` where that is not known, or more than there can be.
+    /// Number of repeats for the interval at 95 %; `None` if it is unknown, or above the maximum.
     pub repeats: Option<u64>,
-    /// Repeats after which it would be found to be known well enough, if that ended it.
+    /// Number of repeats after which a stopping rule by precision would end the cell.
     pub repeats_until_stop: Option<u64>,
 }
 
-/// What is missing of trials.
+/// Trials that are still to be run.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RemainingTrials {
-    /// How many.
+    /// Number of trials.
     pub trials: u64,
-    /// How many of them are in cells that do not count, because no trial of theirs had a value.
+    /// Number of these in cells that do not count, because none of their trials had a value.
     pub uncounted: u64,
-    /// What they should take, in seconds of one slot.
+    /// Expected duration of the trials, in seconds of one slot.
     pub slot_seconds: f64,
 }
 
@@ -47,22 +48,24 @@ impl RemainingTrials {
     }
 }
 
-/// What a sweep needs.
+/// The estimate for a sweep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleSize {
-    /// The cells that have rows, ascending.
+    /// The cells with rows, ascending.
     pub cells: Vec<CellSampleSize>,
-    /// Repeats with which every cell of these is known well enough; `None` if one of them is not.
+    /// Number of repeats with which all these cells are precise enough; `None` if one never is.
     pub repeats: Option<u64>,
-    /// What is missing to as many in every cell of the sweep, those that do not count too: more repeats are of all cells.
+    /// Trials left if every cell of the sweep gets this number of repeats, including those that do
+    /// not count.
     pub remaining_equal: Option<RemainingTrials>,
-    /// What is missing if each cell ends when it is found to be known well enough.
+    /// Trials left if each cell ends when it is precise enough.
     pub remaining_until_stop: Option<RemainingTrials>,
-    /// Cells whose trials, from two on, all diverged or failed: no repeats would do, and they do not count.
+    /// Number of cells with at least two trials, all of which diverged or failed. More repeats
+    /// would not help, so they do not count.
     pub cells_without_value: u64,
 }
 
-/// Trials of one cell.
+/// The existing trials of one cell.
 #[derive(Debug, Default)]
 struct PilotCell {
     values: Vec<f64>,
@@ -77,7 +80,7 @@ impl PilotCell {
         let rows = self.rows;
         let std = Sample::new(self.values).std();
 
-        // Trials without a value take repeats, too.
+        // Trials without a value use up repeats too.
         let repeats = |values: u64| (values as f64 * rows as f64 / n as f64).ceil() as u64;
         let values =
             |level| std.and_then(|std| required_sample_size(std, target, level, MAX_TRIALS));
@@ -117,7 +120,7 @@ impl PilotCell {
     }
 }
 
-/// What the cells of a sweep need for the mean of a metric to be known to ± `target`.
+/// Estimates the repeats that each cell needs for the mean of a metric to be known to ± `target`.
 ///
 /// # Errors
 /// The store failed.
@@ -162,13 +165,13 @@ fn check_repeats_are_independent(spec: &Spec) -> Result<(), AnalysisError> {
 }
 
 impl CellSampleSize {
-    /// Whether the cell takes part in sums: it has values, or too few rows to say that it will have none.
+    /// Whether the cell counts: it has values, or too few rows to say that it will have none.
     fn is_counted(&self) -> bool {
         self.n > 0 || self.rows < 2
     }
 }
 
-/// Adds up what cells need; the sweep has `all` cells.
+/// Sums the estimates of cells; the sweep has `all` cells.
 fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
     let without = cells.iter().filter(|cell| !cell.is_counted()).count() as u64;
     let repeats = cells
@@ -178,7 +181,8 @@ fn summarize_cells(cells: Vec<CellSampleSize>, all: u64) -> SampleSize {
         .collect::<Option<Vec<u64>>>();
     let repeats = repeats.and_then(|repeats| repeats.into_iter().max());
 
-    // Cells without rows are taken to last as long as the others; nothing else is known of them.
+    // Nothing else is known about cells without rows, so they are taken to last as long as the
+    // others.
     let unknown = all - cells.len() as u64;
     let usual = cells.iter().map(|cell| cell.seconds).sum::<f64>() / cells.len().max(1) as f64;
     let same = repeats.map(|repeats| {

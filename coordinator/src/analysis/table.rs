@@ -25,25 +25,25 @@ use crate::records::OutcomeCounts;
 /// One row of a table, or one point of a curve.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableEntry {
-    /// Value of each axis of the query.
+    /// The value on each axis of the query.
     pub values: Vec<SpecValue>,
-    /// Step, of a curve's point.
+    /// Step of a curve's point.
     pub step: u64,
     /// Statistics over completed trials.
     pub summary: Summary,
-    /// Trials by outcome.
+    /// Numbers of trials by outcome.
     pub counts: OutcomeCounts,
-    /// The statistics of the query, one number per column; `None` where one is not defined.
+    /// The statistics of the query, one number per column; `None` where one is undefined.
     pub statistics: Vec<Option<f64>>,
-    /// Why some are not, or what else is to be known of them; empty if nothing is.
+    /// Caveats, such as why a statistic is missing; empty if there are none.
     pub note: String,
-    /// Where it stands among all rows; `None` where rows have no order, and of a point of a curve.
+    /// Rank of the row; `None` if rows have no ranks, and for points of curves.
     pub rank: Option<RowRank>,
 }
 
 impl TableQuery {
-    /// Statistics per group of cells, in the order of the grid; groups without a row are listed too, as long as the
-    /// grid is small enough to print.
+    /// Computes statistics per group of cells, in the order of the grid. Groups without a row are
+    /// listed too, as long as the grid is small enough to print.
     ///
     /// # Errors
     /// The store failed, no curve has a sample at the moment of the query, or it would take too long.
@@ -55,7 +55,7 @@ impl TableQuery {
             self.add_curve_samples(rows, at, &mut groups, is_ranked.then_some(&mut ends))?;
         }
 
-        // Where a cell of a row has not begun, no repeat has ended in all cells.
+        // If a cell of the row has not begun, no repeat has ended in all its cells.
         let members: Vec<Vec<u64>> = groups
             .values()
             .map(|group| {
@@ -74,7 +74,7 @@ impl TableQuery {
         self.build_entries(rows, groups, places, &Cell::new(0))
     }
 
-    /// Rows of some cells, one each, with the places that these have among all.
+    /// Computes the rows of some cells, one each, with their ranks among all cells.
     pub(super) fn compute_table_page(
         &self,
         rows: RowSource<'_>,
@@ -117,7 +117,7 @@ impl TableQuery {
         Ok(entries)
     }
 
-    /// Where each cell stands among all, at the end of its trials.
+    /// Ranks all cells by the ends of their trials.
     pub(super) fn rank_cells(
         &self,
         rows: RowSource<'_>,
@@ -136,7 +136,7 @@ impl TableQuery {
             .collect())
     }
 
-    /// How the trials of each cell ended.
+    /// Reads the ends of each cell's trials.
     fn read_cell_ends(
         &self,
         rows: RowSource<'_>,
@@ -184,10 +184,10 @@ impl TableQuery {
         Ok(())
     }
 
-    /// Statistics per group and step, in the order (group, step).
+    /// Computes statistics per group and step, ordered by group and step.
     ///
     /// # Errors
-    /// The store failed, or it would take too long.
+    /// The store failed, or the computation would take too long.
     pub fn compute_curves(&self, rows: RowSource<'_>) -> Result<Vec<TableEntry>, AnalysisError> {
         self.compute_curve_page(rows, CellRange::ALL, &Cell::new(0))
     }
@@ -212,8 +212,8 @@ impl TableQuery {
             }
         }
 
-        // What is asked for by name may be about trials that had diverged, which have no part in the curves any more; and whether
-        // all cells of a row have ended a repeat, curves do not say.
+        // Curves miss diverged trials, and do not say whether a repeat ended in every cell of a
+        // row. Named statistics and pooled rows need both, so the rows are read.
         let named = !self.stats.is_empty();
         let outcomes = if named || self.pooled {
             self.read_groups(rows, within, false)?.0
@@ -282,8 +282,8 @@ impl TableQuery {
         }
     }
 
-    /// The sample in which diverged trials count with their chance level; `None` where no statistic asks for it, or one of
-    /// them has no such level.
+    /// The sample in which diverged trials count with their chance level; `None` if no statistic
+    /// needs it, or a trial has no such level.
     fn sample_with_diverged(
         &self,
         group: &TrialGroup,
@@ -306,7 +306,7 @@ impl TableQuery {
         Some(self.sample_with_repeats(all, whole))
     }
 
-    /// Refuses what would keep a core busy for minutes, counting what was drawn for earlier pages.
+    /// Refuses a query that would take minutes, counting the draws for earlier pages.
     pub(super) fn check_bootstrap_work(
         &self,
         sizes: impl Iterator<Item = usize>,

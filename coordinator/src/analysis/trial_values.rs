@@ -1,4 +1,4 @@
-//! The value of each trial of a cell at the moment of the query.
+//! Values of each cell's trials at the moment of a query.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,18 +11,19 @@ use crate::analysis::row_source::RowSource;
 use crate::estimators::rank::{CellEnds, TrialEnd};
 use crate::store::{SampledTrial, StoreError, StoreReader, TrialRange};
 
-/// Values of a cell by repeat, and how many of its trials ended without one.
+/// Values of a cell by repeat, and the number of its trials without one.
 #[derive(Debug, Default)]
 pub(super) struct CellTrials {
-    /// In the order of repeats.
+    /// Values in the order of repeats.
     pub(super) values: Vec<(u32, f64)>,
-    /// How all of them ended, likewise, by the metric by which cells are ranked; infinite values too.
+    /// Ends of all trials in the order of repeats, by the metric that ranks cells. Values may be
+    /// infinite.
     pub(super) ends: CellEnds,
     pub(super) ended_count: u64,
 }
 
 impl CellTrials {
-    /// Trials that all have a value.
+    /// Creates trials that all have a value.
     #[cfg(test)]
     pub(super) fn with_values(values: Vec<(u32, f64)>) -> Self {
         let ends = values
@@ -36,13 +37,13 @@ impl CellTrials {
         }
     }
 
-    /// How many ended without a value.
+    /// Number of trials that ended without a value.
     pub(super) fn count_without_value(&self) -> u64 {
         self.ended_count - (self.values.len() as u64).min(self.ended_count)
     }
 }
 
-/// Values of a query's metric by cell, and how its trials ended.
+/// Reads the values of a query's metric by cell, and the ends of trials.
 ///
 /// # Errors
 /// The store failed, or no curve has a sample at the moment of the query.
@@ -68,7 +69,8 @@ pub(super) fn read_cell_trials(
     Ok(trials)
 }
 
-/// Adds what trials have at a moment. Cells without a sample there have no ends: those that diverged say nothing about them.
+/// Adds the values at a moment. Cells without a sample there get no ends, because their diverged
+/// trials say nothing about them.
 fn add_moment_samples(
     query: &TableQuery,
     rows: RowSource<'_>,
@@ -102,7 +104,8 @@ impl CellTrials {
     }
 }
 
-/// The values of a part of the trials, NaN of those without one, and how they ended; nothing of those of which their curves tell.
+/// Reads the values of a range of trials, NaN without one, and their ends. Skips those that curves
+/// provide.
 pub(super) fn read_range_ends(
     query: &TableQuery,
     rows: RowSource<'_>,
@@ -148,26 +151,28 @@ pub(super) fn read_range_ends(
     Ok(ended)
 }
 
-/// What trials have at a moment.
+/// The values of trials at a moment.
 #[derive(Debug, Default)]
 struct MomentSamples {
-    /// Cells of trials that had not diverged by then, and whether one of theirs has a row there.
+    /// Cells with trials that had not diverged by the moment, and whether one of these has a sample
+    /// there.
     pub(super) cells: BTreeMap<u64, bool>,
     pub(super) values: Vec<(TrialKey, SampledValues)>,
 }
 
-/// What a trial has at a moment; NaN is none.
+/// The values of a trial at a moment; NaN if there is none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SampledValues {
-    /// Value of the metric of the query.
+    /// Value of the query's metric.
     pub(super) metric_value: f64,
-    /// Value of the metric by which rows are ranked.
+    /// Value of the metric that ranks rows.
     pub(super) selection_value: f64,
 }
 
 impl TableQuery {
-    /// Hands out the values of trials that had not diverged by a moment, and have a sample there, in the order (cell, repeat). Gives
-    /// the cells that have such trials, and none with a sample: of these, those that diverged say nothing about how good they are.
+    /// Calls `each` with the values of trials that had not diverged by a moment and have a sample
+    /// there, ordered by cell and repeat. Returns the cells with such trials but without a sample:
+    /// their diverged trials do not show how good they are.
     pub(super) fn read_samples(
         &self,
         rows: RowSource<'_>,
@@ -241,7 +246,8 @@ impl TableQuery {
         Ok(samples)
     }
 
-    /// Says that no trial has a sample at a moment, and at which steps around it the first one has some.
+    /// An error that no trial has a sample at a moment, with the neighbouring steps at which the
+    /// first trial has samples.
     fn describe_missing_sample(
         &self,
         rows: RowSource<'_>,
@@ -260,7 +266,8 @@ impl TableQuery {
     }
 }
 
-/// The moment in steps in the first trial with a curve, and the steps next to it at which that has samples.
+/// The moment in steps in the first trial with a curve, and the neighbouring steps at which it has
+/// samples.
 fn find_samples_around(rows: RowSource<'_>, at: Length) -> Result<(u64, Vec<u64>), StoreError> {
     let mut around: Option<(u64, Vec<u64>)> = None;
     rows.readers.with_reader(|reader| {

@@ -1,11 +1,12 @@
-//! How much of the variance of repeats comes from the initial weights, from the order of images, and so on, where a sweep
-//! crosses these streams.
+//! Variance components: how much of the variance of repeats comes from the initial weights, the
+//! order of images, and so on, in a sweep that crosses these streams.
 //!
-//! Every stream of one purpose meets every one of the others, so that each cell is a balanced random-effects layout:
-//! x = μ + a + b + (ab) + e, all of them independent with variances of their own. Components are estimated by the method of
-//! moments, from mean squares and their expectations (Searle, Casella and McCulloch 1992, chapter 4); they may be negative, which says
-//! that a component is small for so few streams. Intervals are Satterthwaite's (1946): as if the estimate were χ² with as many
-//! degrees of freedom as fit its variance.
+//! Every stream of one purpose meets every stream of the others, so each cell is a balanced
+//! random-effects layout: x = μ + a + b + (ab) + e, all independent with variances of their own.
+//! Components are estimated by the method of moments, from mean squares and their expectations
+//! (Searle, Casella and McCulloch 1992, chapter 4). They may be negative, which means that a
+//! component is too small for the number of streams. Intervals are Satterthwaite's (1946): as if
+//! the estimate were χ² with the degrees of freedom that match its variance.
 
 use ergodic_common::Spec;
 use ergodic_common::metric::Metric;
@@ -18,7 +19,7 @@ use super::trial_values::read_cell_trials;
 use crate::analysis::trial_values::CellTrials;
 use crate::estimators::crossed_layout::{ComponentEstimate, CrossedLayout, describe_caveats};
 
-/// A question that was checked against a sweep.
+/// The parameters of a decomposition, checked against a sweep.
 #[derive(Debug, Clone)]
 pub struct VarianceQuery {
     query: TableQuery,
@@ -26,24 +27,25 @@ pub struct VarianceQuery {
     layout: CrossedLayout,
 }
 
-/// Where the variance of a cell's trials comes from.
+/// The variance components of a cell.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CellVariance {
-    /// The cell.
+    /// Number of the cell.
     pub cell: u64,
-    /// Trials with a value.
+    /// Number of trials with a value.
     pub n: u64,
-    /// One component for each stream, for what several do together, and for the rest; none where trials are missing.
+    /// One component for each stream, each interaction of streams, and the rest; empty if trials
+    /// are missing.
     pub components: Vec<ComponentEstimate>,
-    /// Why they are missing, or what else is to be known; empty if nothing is.
+    /// Caveats, such as why components are missing; empty if there are none.
     pub note: String,
 }
 
 impl VarianceQuery {
-    /// Checks a question against a sweep.
+    /// Checks the parameters against a sweep.
     ///
     /// # Errors
-    /// The sweep crosses no streams, there is no such metric or step, or the level is none.
+    /// The sweep crosses no streams, there is no such metric or step, or the level is out of range.
     pub fn new(spec: &Spec, metric: &str, at: &str, level: f64) -> Result<Self, AnalysisError> {
         if spec.seeds.crossed.is_empty() {
             let message = "the sweep crosses no random streams, so that what each does to the variance cannot be told: set \
@@ -69,12 +71,12 @@ impl VarianceQuery {
         })
     }
 
-    /// The metric.
+    /// The metric of the decomposition.
     pub fn metric(&self) -> &Metric {
         self.query.metric()
     }
 
-    /// Each cell that has trials.
+    /// Decomposes the variance of each cell with trials.
     ///
     /// # Errors
     /// The store failed, or no cell has all its trials.
@@ -97,7 +99,7 @@ impl VarianceQuery {
         )))
     }
 
-    /// The components of a cell; none unless all of its `expected` trials have a value.
+    /// The components of a cell; empty unless all of its `expected` trials have a value.
     fn decompose_cell(&self, cell: u64, trials: &CellTrials, expected: u64) -> CellVariance {
         let n = trials.values.len() as u64;
         if n != expected {
@@ -115,7 +117,7 @@ impl VarianceQuery {
         let values: Vec<f64> = trials.values.iter().map(|(_, value)| *value).collect();
         let mut components = self.layout.estimate_components(&values, self.level);
 
-        // No variance of values within bounds is above a quarter of their squared distance.
+        // Popoviciu's inequality: values in [low, high] have a variance of at most (high − low)²/4.
         let most = self
             .metric()
             .bounded_range()

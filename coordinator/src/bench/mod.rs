@@ -1,4 +1,5 @@
-//! `ergodic bench`: what the coordinator costs per trial, how it holds out, how fast tables are.
+//! `ergodic bench`: measures the coordinator's cost per trial, its robustness, and the speed of
+//! tables.
 
 pub mod overhead;
 pub mod soak;

@@ -1,4 +1,4 @@
-//! `ergodic bench overhead`: what a trial costs besides its training.
+//! `ergodic bench overhead`: measures what a trial costs besides its training.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,7 +24,7 @@ use crate::client::sweep_file::SweepFile;
 use crate::standalone::processes::{WorkerCommand, find_worker, terminate_child};
 use crate::standalone::sweeps::pause_unfinished_sweeps;
 
-/// How long the coordinator may take to start, and to end.
+/// Time limit for the start and the end of the coordinator.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `ergodic bench overhead`
@@ -50,7 +50,7 @@ pub struct BenchOverheadArgs {
 /// Runs the measurement and prints it.
 ///
 /// # Errors
-/// A process could not be started, or the sweep did not end as it should.
+/// A process could not be started, or the sweep did not end as expected.
 pub async fn run_overhead_bench(args: BenchOverheadArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(100) {
         return Err(UserError::new(
@@ -91,7 +91,7 @@ async fn measure_overhead(
 ) -> Result<OverheadMeasurement, UserError> {
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
-    // Whatever else is in the directory takes no part.
+    // Unfinished sweeps of the directory would share the workers and distort the measurement.
     pause_unfinished_sweeps(&mut client).await?;
     let workers = start_workers(program, &url, dir, args.workers)?;
     wait_for_workers(&mut client, args.workers).await?;
@@ -132,7 +132,7 @@ fn check_completed(status: &v1::SweepStatus, trials: u32, dir: &Path) -> Result<
     Err(UserError::new(ErrorCode::Internal, message))
 }
 
-/// Launches the sweep of the benchmarks; gives its id.
+/// Launches the sweep of the benchmarks; returns its id.
 pub(crate) async fn launch_bench_sweep(
     client: &mut Client,
     trials: u32,
@@ -153,7 +153,7 @@ pub(crate) fn start_workers(
         .collect()
 }
 
-/// The `n`-th worker that is measured with: one slot, so that it is one busy process.
+/// The command of the `n`-th worker, with one slot, so that it is one busy process.
 pub(crate) fn build_worker_command(program: &Path, url: &str, dir: &Path, n: u32) -> WorkerCommand {
     WorkerCommand {
         program: program.to_owned(),
@@ -164,7 +164,7 @@ pub(crate) fn build_worker_command(program: &Path, url: &str, dir: &Path, n: u32
     }
 }
 
-/// Six metrics and a curve of twenty points per trial.
+/// Builds a sweep with six metrics and a curve of twenty points per trial.
 fn build_bench_sweep(trials: u32) -> SweepFile {
     let text = format!(
         "name = \"overhead\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 20\n[grid]\n\
@@ -185,7 +185,7 @@ fn build_bench_sweep(trials: u32) -> SweepFile {
     }
 }
 
-/// Starts a coordinator on this directory, with these further options; gives its address, too.
+/// Starts a coordinator on this directory with further options; returns it with its address.
 pub(crate) async fn start_coordinator(
     dir: &Path,
     options: &[&str],

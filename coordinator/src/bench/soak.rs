@@ -1,4 +1,5 @@
-//! `ergodic bench soak`: many empty trials while workers are killed, then a restart; everything is counted at the end.
+//! `ergodic bench soak`: runs many empty trials while workers are killed, restarts the coordinator,
+//! and checks all counts at the end.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -47,7 +48,7 @@ pub struct BenchSoakArgs {
     pub format: TextFormat,
 }
 
-/// Runs the benchmark and prints what was measured.
+/// Runs the benchmark and prints its results.
 ///
 /// # Errors
 /// A process could not be started, or the sweep did not end as it should: what is wrong is named.
@@ -90,10 +91,10 @@ async fn measure_soak(
     program: &Path,
     dir: &Path,
 ) -> Result<SoakMeasurement, UserError> {
-    // A killed worker's trials are to come back soon.
+    // A short lease TTL, so that trials of a killed worker come back soon.
     let (coordinator, url) = start_coordinator(dir, &["--lease-ttl", "5s"]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
-    // Whatever else is in the directory takes no part.
+    // Unfinished sweeps of the directory would share the workers and distort the measurement.
     pause_unfinished_sweeps(&mut client).await?;
     let workers = start_workers(program, &url, dir, args.workers)?;
     wait_for_workers(&mut client, args.workers).await?;
@@ -138,7 +139,7 @@ struct Victims {
 }
 
 impl Victims {
-    /// Kills one worker after the other, and starts another one for it; ends only when that fails.
+    /// Kills one worker after the other, and replaces each. Ends only when that fails.
     async fn kill_periodically(
         &mut self,
         pause: Duration,
@@ -159,7 +160,8 @@ impl Victims {
     }
 }
 
-/// What must hold at the end: one row per trial, in order, all completed, none that came with other bits.
+/// Checks that there is one row per trial, in order, that all trials completed, and that none came
+/// again with other bits.
 async fn check_soak_result(
     client: &mut Client,
     status: &v1::SweepStatus,
@@ -223,7 +225,7 @@ fn soak_error(problem: &str, dir: &Path) -> UserError {
     UserError::new(ErrorCode::Internal, message)
 }
 
-/// Seconds from the start of another coordinator on the store to its first answer.
+/// Seconds from the start of another coordinator on the store to its first response.
 async fn measure_restart(dir: &Path, sweep: &str) -> Result<f64, UserError> {
     let start = Instant::now();
     let (coordinator, url) = start_coordinator(dir, &[]).await?;

@@ -1,5 +1,6 @@
-//! `ergodic bench tables`: how long a large sweep's table, curves and dataset take. A store is filled with made-up results through
-//! its own writer; then a coordinator process serves it, and is queried as users do.
+//! `ergodic bench tables`: measures how long a large sweep's table, curves and dataset take. It
+//! fills a store with made-up results through the store's writer, and queries a coordinator process
+//! on it as users do.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -28,7 +29,7 @@ use crate::server::store_error;
 use crate::store::location::StoreLocation;
 use crate::store::{InsertSweep, RestoreRows, SetSweepState, Store, StoreWriter, StoredTrial};
 
-/// Cells of the sweep that is made up.
+/// Number of cells of the made-up sweep.
 const CELLS: u32 = 250;
 const METRICS: [&str; 10] = [
     "train_loss",
@@ -42,11 +43,11 @@ const METRICS: [&str; 10] = [
     "update_norm",
     "angular_update",
 ];
-/// Trials stored in one transaction.
+/// Number of trials stored per transaction.
 const TRIALS_PER_COMMIT: u32 = 1000;
-/// The id of the sweep that is made up.
+/// Id of the made-up sweep.
 const SWEEP_ID: &str = "benchmrk";
-/// How often table and curves are queried; the median is printed.
+/// Number of queries of table and curves, of which the median is printed.
 const REPETITIONS: usize = 3;
 
 /// `ergodic bench tables`
@@ -69,7 +70,7 @@ pub struct BenchTablesArgs {
 /// Runs the measurement and prints it.
 ///
 /// # Errors
-/// The store cannot be filled, or a process could not be started.
+/// The store cannot be filled, or a process cannot be started.
 pub async fn run_tables_bench(args: BenchTablesArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(CELLS) {
         let message =
@@ -98,11 +99,11 @@ struct TablesMeasurement {
     points: u32,
     timings: [(&'static str, QueryTiming); 3],
     peak_rss: u64,
-    /// Bytes of this process, which writes the dataset.
+    /// Peak memory of this process, which writes the dataset, in bytes.
     export_rss: u64,
 }
 
-/// How long the coordinator took to answer a query.
+/// The time that the coordinator took for a query.
 struct QueryTiming {
     /// Seconds from the query to its answer.
     seconds: f64,
@@ -155,7 +156,7 @@ async fn query_bench_curves(client: &mut Client) -> Result<(), UserError> {
     query_curves(client, request).await.map(|_| ())
 }
 
-/// Queries several times; gives the median of the times, and the average of the CPU times.
+/// Sends a query several times; returns the median of the times, and the mean of the CPU times.
 async fn time_query(
     client: &mut Client,
     times: usize,
@@ -193,7 +194,7 @@ fn build_bench_source(args: &BenchTablesArgs) -> SpecSource {
     }
 }
 
-/// Fills a store, unless the same sweep fills it already.
+/// Fills a store, unless it has the same sweep already.
 fn fill_store(args: &BenchTablesArgs, dir: &Path) -> Result<(), UserError> {
     let store = StoreLocation::Directory(dir.to_owned())
         .open()
@@ -244,7 +245,7 @@ fn is_store_filled(store: &dyn Store, source: &SpecSource) -> Result<bool, UserE
     }
 }
 
-/// Stores the sweep, without trials; gives its number.
+/// Stores the sweep without trials; returns its number.
 fn insert_bench_sweep(writer: &mut dyn StoreWriter, source: SpecSource) -> Result<i64, UserError> {
     let row = SweepRow {
         number: 0,
@@ -265,7 +266,7 @@ fn insert_bench_sweep(writer: &mut dyn StoreWriter, source: SpecSource) -> Resul
     writer.commit(InsertSweep(row)).map_err(store_error)
 }
 
-/// The `n`-th trial to end. Repeats are outermost, as they are run.
+/// Makes the `n`-th trial to end. Repeats are outermost, as in a real run.
 fn make_trial(n: u32, points: u32) -> StoredTrial {
     let key = TrialKey {
         cell: u64::from(n % CELLS),

@@ -42,10 +42,10 @@ pub(super) const GROUPS: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// Commands that had another name: the older name stays as a hidden alias.
+/// Commands with an older name, which stays as a hidden alias.
 const OLD_COMMANDS: [(&str, &str); 1] = [("share", "update")];
 
-/// Options that had another name: command, older name, option.
+/// Options with an older name: command, older name, option.
 const OLD_OPTIONS: [(&str, &str, &str); 8] = [
     ("run", "dir", "store"),
     ("rm", "dir", "store"),
@@ -57,7 +57,8 @@ const OLD_OPTIONS: [(&str, &str, &str); 8] = [
     ("export", "anew", "rewrite"),
 ];
 
-/// Options that say which coordinator to ask, and how: they stand last in each help, under a heading of their own.
+/// Options for the connection to a coordinator, which come last in each help under their own
+/// heading.
 const CONNECTION_OPTIONS: [&str; 5] = ["coordinator", "token-file", "ca", "cert", "key"];
 
 const EXIT_CODES: &str = "\
@@ -68,13 +69,13 @@ ERGODIC_LOG sets the log level (error, warn, info, debug).";
 const HELP_TEMPLATE: &str =
     "{about}\n\n{usage-heading} {usage}\n{after-help}\n\nOptions:\n{options}";
 
-/// Reads the command line of this process; ends the process where it is wrong, or asks for help.
+/// Parses the command line of this process. Exits if it is wrong or asks for help.
 pub(super) fn parse_command_line() -> ErgodicCli {
     let matches = build_command().get_matches();
     ErgodicCli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// The command line with its groups and its older names.
+/// Builds the command line with its groups and older names.
 pub fn build_command() -> Command {
     let mut command = ErgodicCli::command();
 

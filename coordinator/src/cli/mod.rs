@@ -13,7 +13,7 @@ use ergodic_proto::status::UserError;
 use crate::app::CommandOutcome;
 use crate::client::render::print_stderr_line;
 
-/// Runs the program.
+/// Runs the program and returns its exit code.
 pub fn run_cli() -> ExitCode {
     let cli = command::parse_command_line();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -30,7 +30,7 @@ pub fn run_cli() -> ExitCode {
     };
     let result = runtime.block_on(dispatch::dispatch_command(cli.command));
 
-    // What still runs in the background, such as a half-read stream, is not waited for.
+    // Waiting for background tasks, such as a half-read stream, would delay the exit.
     runtime.shutdown_background();
     match result {
         Ok(CommandOutcome::Done) => ExitCode::SUCCESS,

@@ -31,14 +31,14 @@ impl ConnectionArgs {
     /// Connects there.
     ///
     /// # Errors
-    /// A file cannot be used, or nobody answers who is to be trusted.
+    /// A file cannot be used, or the coordinator does not respond who is to be trusted.
     pub async fn connect(&self) -> Result<Client, UserError> {
         let access = self.access.read_client_auth()?;
         Client::connect_within(&self.coordinator, &access, START_TIMEOUT).await
     }
 }
 
-/// Who asks, and whom to trust.
+/// The worker's credentials, and the authorities that it trusts.
 #[derive(Debug, Clone, Args)]
 pub struct ClientAuthArgs {
     /// File with the token of a coordinator that asks for one

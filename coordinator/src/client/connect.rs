@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 
 use crate::client::render::print_stderr_line;
 
-/// How long each of several addresses may take to answer before the next one is tried.
+/// Time limit for the response of each of several addresses.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a command waits for a coordinator at an address that refuses connections: it may have been started a moment ago.
@@ -29,7 +29,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time between two attempts to connect to an address that refuses connections.
 const START_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A coordinator that answered.
+/// A client of a coordinator that has responded.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// The address of the coordinator.
@@ -46,11 +46,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the first of these addresses, separated by commas, where a coordinator answers. The connection sends what a
-    /// standby does not do to the leader.
+    /// Connects to the first of these addresses, separated by commas, at which a coordinator
+    /// responds. The connection sends requests that a standby cannot answer to the leader.
     ///
     /// # Errors
-    /// An address is malformed, or no trusted coordinator answers.
+    /// An address is malformed, or no trusted coordinator responds.
     pub async fn connect(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let mut first_error = None;
         let several = urls.contains(',');
@@ -108,7 +108,7 @@ impl Client {
         }
     }
 
-    /// Connects once more, after a connection broke.
+    /// Reconnects after the connection broke.
     ///
     /// # Errors
     /// As for [`Client::connect`].
@@ -116,10 +116,11 @@ impl Client {
         Self::connect(&self.target.0, &self.target.1).await
     }
 
-    /// Switches to the leader if this coordinator is a standby, before a request that is too large to be sent twice.
+    /// Switches to the leader if this coordinator is a standby, before a request that is too large
+    /// to be sent twice.
     ///
     /// # Errors
-    /// The standby or the leader does not answer.
+    /// The standby or the leader does not respond.
     pub async fn switch_to_leader(&mut self) -> Result<(), UserError> {
         let info = self
             .sweeps
@@ -138,8 +139,8 @@ impl Client {
         Ok(())
     }
 
-    /// Checks that the coordinator answers, since a frozen one accepts connections, too. Any answer will do, except that it is
-    /// unavailable.
+    /// Checks that the coordinator responds, because a frozen one accepts connections too. Any
+    /// response except "unavailable" will do.
     async fn ensure_responsive(mut self) -> Result<Self, UserError> {
         match tokio::time::timeout(ANSWER_TIMEOUT, self.sweeps.info(v1::InfoRequest {})).await {
             Err(_) => Err(unreachable_error(
@@ -181,10 +182,10 @@ impl Client {
         })
     }
 
-    /// The error for the user of a failed call.
+    /// Converts the status of a failed call to an error for the user.
     pub fn to_user_error(&self, status: &Status) -> UserError {
         let error = UserError::from(status);
-        // A status with details comes from a coordinator, not from the connection.
+        // A status with details comes from a coordinator; without, the connection itself failed.
         if error.code == ErrorCode::Unreachable && status.details().is_empty() {
             unreachable_error(&self.url, &innermost_reason(status))
         } else {

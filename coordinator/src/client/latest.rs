@@ -1,4 +1,5 @@
-//! The word "latest": the sweep that the user launched last. Commands that change it name it and have it confirmed.
+//! The word "latest": the sweep that the user launched last. Commands that change the sweep name it
+//! and ask for confirmation.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,12 +17,12 @@ use super::query::{query_status, query_sweeps};
 use super::render::print_stderr_line;
 use super::status_text::{count_done_trials, format_duration, state_word};
 
-/// The word for one's own last sweep.
+/// The word for the user's own last sweep.
 const LATEST: &str = "latest";
-/// Most sweeps of others that are listed.
+/// Maximum number of other users' sweeps that a message lists.
 const MAX_NAMED_SWEEPS: usize = 5;
 
-/// A request with the name of its user, for a coordinator without tokens.
+/// A request that names its user, for coordinators without tokens.
 pub fn request_as_user<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert_bin(
@@ -44,10 +45,10 @@ fn user_at_host() -> String {
     }
 }
 
-/// The id of the sweep for a command that only reads; for "latest", the user's last one.
+/// The id of the sweep for a read-only command; "latest" means the user's last one.
 ///
 /// # Errors
-/// The user launched none, or nobody answers.
+/// The user launched none, or the coordinator does not respond.
 pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, UserError> {
     if id != LATEST {
         return Ok(id.to_owned());
@@ -58,7 +59,7 @@ pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, U
         .call(async |client| client.sweeps.info(request).await)
         .await?;
 
-    // A coordinator of an older version knows no users.
+    // Older coordinators know no users, so their latest sweep is anybody's.
     if info.principal.is_empty() {
         return Ok(id.to_owned());
     }
@@ -66,7 +67,7 @@ pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, U
     find_own_latest(&query_sweeps(client).await?, &info.principal)
 }
 
-/// The newest sweep that the principal launched, or that has no known owner.
+/// Finds the newest sweep that the principal launched, or that has no known owner.
 fn find_own_latest(sweeps: &[v1::SweepStatus], principal: &str) -> Result<String, UserError> {
     let mut newest_first = sweeps.iter().rev();
     let own =
@@ -102,7 +103,7 @@ fn find_own_latest(sweeps: &[v1::SweepStatus], principal: &str) -> Result<String
     Err(UserError::new(ErrorCode::NotFound, message))
 }
 
-/// `abcdefgh (lr-wd) by anna@lab`
+/// Formats `abcdefgh (lr-wd) by anna@lab`.
 fn format_owned_sweep(sweep: &v1::SweepStatus) -> String {
     format!(
         "{} ({}) by {}",
@@ -112,10 +113,11 @@ fn format_owned_sweep(sweep: &v1::SweepStatus) -> String {
     )
 }
 
-/// The id of the sweep for a command that changes it: "latest" is named, and must be confirmed, by `--yes` or on a terminal.
+/// The id of the sweep for a command that changes it. "latest" is named, and must be confirmed by
+/// `--yes` or on a terminal.
 ///
 /// # Errors
-/// "latest" was not confirmed; else as for [`resolve_sweep_id`].
+/// "latest" was not confirmed; otherwise as for [`resolve_sweep_id`].
 pub async fn resolve_sweep_to_change(
     client: &mut Client,
     id: &str,
@@ -149,7 +151,7 @@ pub async fn resolve_sweep_to_change(
     }
 }
 
-/// `abcdefgh (lr-wd), completed, 45 of 45 trials done, launched 3m 20s ago by anna@lab`
+/// Formats `abcdefgh (lr-wd), completed, 45 of 45 trials done, launched 3m 20s ago by anna@lab`.
 fn describe_sweep(status: &v1::SweepStatus) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

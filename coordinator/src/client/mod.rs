@@ -1,6 +1,7 @@
-//! The client commands: each asks a coordinator one thing and prints the answer. Data go to stdout, prose to stderr.
+//! The client commands: each sends requests to a coordinator and prints the response. Data go to
+//! stdout, prose to stderr.
 //!
-//! Imports the vocabulary and the wire only, never the server.
+//! Imports the vocabulary and the wire, and never the server.
 
 pub mod args;
 mod call;

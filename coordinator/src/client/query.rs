@@ -1,4 +1,4 @@
-//! What several commands ask a coordinator for: sweeps, status, tables, curves and trials.
+//! Queries that several commands send: sweeps, status, tables, curves and trials.
 
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
@@ -7,10 +7,10 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::Client;
 
-/// The status of all sweeps, from the oldest to the newest.
+/// Queries the status of all sweeps, from the oldest to the newest.
 ///
 /// # Errors
-/// Nobody answers.
+/// The coordinator does not respond.
 pub async fn query_sweeps(client: &mut Client) -> Result<Vec<v1::SweepStatus>, UserError> {
     let mut pages = match client.sweeps.list_pages(v1::ListRequest {}).await {
         Ok(pages) => pages.into_inner(),
@@ -31,10 +31,10 @@ pub async fn query_sweeps(client: &mut Client) -> Result<Vec<v1::SweepStatus>, U
     Ok(sweeps)
 }
 
-/// The status of one sweep.
+/// Queries the status of one sweep.
 ///
 /// # Errors
-/// There is no such sweep, or nobody answers.
+/// There is no such sweep, or the coordinator does not respond.
 pub async fn query_status(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
     let request = v1::StatusRequest {
         sweep: sweep.to_owned(),
@@ -48,10 +48,10 @@ pub async fn query_status(client: &mut Client, sweep: &str) -> Result<v1::SweepS
         .ok_or_else(|| incomplete_response("StatusResponse"))
 }
 
-/// Statistics per cell.
+/// Queries statistics per cell.
 ///
 /// # Errors
-/// There is no such sweep, axis, metric or statistic, or nobody answers.
+/// There is no such sweep, axis, metric or statistic, or the coordinator does not respond.
 pub async fn query_table(
     client: &mut Client,
     request: v1::TableRequest,
@@ -74,7 +74,7 @@ pub async fn query_table(
     Ok(table)
 }
 
-/// Statistics per cell and step.
+/// Queries statistics per cell and step.
 ///
 /// # Errors
 /// As for [`query_table`].
@@ -100,10 +100,10 @@ pub async fn query_curves(
     Ok(curves)
 }
 
-/// All rows of a sweep, in at least one page.
+/// Queries all rows of a sweep, in at least one page.
 ///
 /// # Errors
-/// There is no such sweep, or nobody answers.
+/// There is no such sweep, or the coordinator does not respond.
 pub async fn query_trials(
     client: &mut Client,
     sweep: &str,
@@ -124,10 +124,10 @@ pub async fn query_trials(
     Ok(pages)
 }
 
-/// The stored row of one trial, with its sweep's id and columns.
+/// Queries the stored row of one trial, with its sweep's id and columns.
 ///
 /// # Errors
-/// There is no such sweep, the trial has no row, or nobody answers.
+/// There is no such sweep, the trial has no row, or the coordinator does not respond.
 pub async fn query_trial(
     client: &mut Client,
     sweep: &str,
@@ -145,8 +145,8 @@ pub async fn query_trial(
     page.ok_or_else(|| incomplete_response("the row of the trial is missing"))
 }
 
-/// The pages of an answer as one; none from a coordinator of an older version, which sends it in one piece. `message` is the
-/// name of the answer's message, and `append` adds a page to the pages before it.
+/// Collects the pages of a response; `None` from a coordinator of an older version, which sends one
+/// piece. `message` is the name of the message, and `append` adds a page to those before it.
 async fn collect_pages<T>(
     client: &Client,
     pages: Result<Response<Streaming<T>>, Status>,
@@ -168,7 +168,8 @@ async fn collect_pages<T>(
     Ok(Some(all))
 }
 
-/// Refuses an answer without the chosen statistics: a coordinator of an older version overlooks what it does not know.
+/// Refuses a response without the chosen statistics, which a coordinator of an older version
+/// ignores.
 fn check_stats_supported(stats: &[String], columns: &[String]) -> Result<(), UserError> {
     if stats.is_empty() || !columns.is_empty() {
         return Ok(());
@@ -177,7 +178,7 @@ fn check_stats_supported(stats: &[String], columns: &[String]) -> Result<(), Use
     Err(UserError::new(ErrorCode::Version, message))
 }
 
-/// The error for an answer that lacks a field: `message` names the message.
+/// The error for a response that lacks a field of `message`.
 pub fn incomplete_response(message: &str) -> UserError {
     UserError::new(
         ErrorCode::Version,

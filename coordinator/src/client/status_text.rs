@@ -1,4 +1,4 @@
-//! The status of a sweep in words: its size, progress, audits and rules that decide on repeats.
+//! Describes the status of a sweep: its size, progress, audits and stopping rule.
 
 use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::format_shortest;
@@ -27,12 +27,12 @@ pub fn state_word(state: v1::SweepState) -> &'static str {
     }
 }
 
-/// Who launched a sweep, if that is known.
+/// The user who launched a sweep, if known.
 pub fn launched_by(s: &v1::SweepStatus) -> Option<&str> {
     non_empty(&s.launched_by)
 }
 
-/// `6 cells × 20 to 500 repeats = 120 trials so far, about 340 in all`
+/// Formats `6 cells × 20 to 500 repeats = 120 trials so far, about 340 in all`.
 pub fn format_sweep_size(s: &v1::SweepStatus) -> String {
     let v1::SweepStatus {
         cells,
@@ -43,7 +43,7 @@ pub fn format_sweep_size(s: &v1::SweepStatus) -> String {
     let (min, about) = match (&s.precision, &s.halving) {
         (None, None) => return format!("{cells} cells × {repeats} repeats = {trials} trials"),
         (Some(precision), _) => (precision.min, "about "),
-        // Halving knows in advance how many cells go on.
+        // Halving fixes in advance how many cells go on, so the number is exact.
         (None, Some(halving)) => (halving.min, ""),
     };
     let size = format!("{cells} cells × {min} to {repeats} repeats = {trials} trials");
@@ -56,7 +56,7 @@ pub fn format_sweep_size(s: &v1::SweepStatus) -> String {
     }
 }
 
-/// Trials that a sweep should come to in the end, as far as its stopping rule lets one tell.
+/// Expected number of trials in the end, as far as the stopping rule lets one tell.
 pub fn expected_trials(s: &v1::SweepStatus) -> u64 {
     let precision = s
         .precision
@@ -66,12 +66,12 @@ pub fn expected_trials(s: &v1::SweepStatus) -> u64 {
     precision.or(halving).unwrap_or(s.trials)
 }
 
-/// The number of trials that have a row.
+/// Number of trials with a row.
 pub fn count_done_trials(status: &v1::SweepStatus) -> u64 {
     status.completed + status.diverged + status.failed
 }
 
-/// `45 trials`, or `12 of 45 trials so far`
+/// Formats `45 trials` or `12 of 45 trials so far`.
 pub fn format_trial_count(done: u64, trials: u64) -> String {
     match done == trials {
         true => format!("{trials} trials"),
@@ -79,7 +79,7 @@ pub fn format_trial_count(done: u64, trials: u64) -> String {
     }
 }
 
-/// The last line of a table: `45 trials · glyphs … · cpu-f32/6`
+/// Formats the last line of a table: `45 trials · glyphs … · cpu-f32/6`.
 pub fn format_provenance(done: u64, trials: u64, data: &str, numerics: &str) -> String {
     format!(
         "{} · {} · {}\n",
@@ -89,7 +89,7 @@ pub fn format_provenance(done: u64, trials: u64, data: &str, numerics: &str) -> 
     )
 }
 
-/// `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`
+/// Formats `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`.
 pub fn format_progress(status: &v1::SweepStatus) -> String {
     let mut parts = Vec::new();
     if status.state() == v1::SweepState::Paused {
@@ -103,7 +103,7 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
 
     if status.state() == v1::SweepState::Running {
         parts.push(match status.workers {
-            // A standby knows of no workers.
+            // A standby knows no workers, so it names the leader.
             0 if !status.leader.is_empty() => format!("the coordinator at {} leads", status.leader),
             0 => "no worker yet".to_owned(),
             n => format!(
@@ -119,7 +119,7 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
     parts.join("  ")
 }
 
-/// What is still open about cells and audits, and the best cell so far.
+/// Describes what cells and audits still need, and the best cell so far.
 fn describe_cells(status: &v1::SweepStatus) -> Vec<String> {
     let mut parts = Vec::new();
     let audits = status.audit.as_ref().map_or(0, remaining_audits);
@@ -153,7 +153,7 @@ fn describe_cells(status: &v1::SweepStatus) -> Vec<String> {
     parts
 }
 
-/// `3 diverged  1 failed`
+/// Formats `3 diverged  1 failed`.
 pub fn format_incomplete_counts(status: &v1::SweepStatus) -> String {
     let counts = [(status.diverged, "diverged"), (status.failed, "failed")];
     counts
@@ -164,7 +164,7 @@ pub fn format_incomplete_counts(status: &v1::SweepStatus) -> String {
         .join("  ")
 }
 
-/// `by test_acc, 4 of 12 cells are repeated 18 times: 1 of them has been`
+/// Formats `by test_acc, 4 of 12 cells are repeated 18 times: 1 of them has been`.
 pub fn format_halving_status(s: &v1::SweepStatus) -> Option<String> {
     let v1::HalvingStatus {
         metric,
@@ -182,7 +182,7 @@ pub fn format_halving_status(s: &v1::SweepStatus) -> Option<String> {
     ))
 }
 
-/// `4 of 6 cells know the mean of test_acc to ± 0.001; not even with all 500 repeats: 1`
+/// Formats `4 of 6 cells know the mean of test_acc to ± 0.001; not even with all 500 repeats: 1`.
 pub fn format_precision_status(s: &v1::SweepStatus) -> Option<String> {
     let v1::PrecisionStatus {
         metric,
@@ -204,7 +204,7 @@ pub fn format_precision_status(s: &v1::SweepStatus) -> Option<String> {
     Some(line)
 }
 
-/// `audit: 12 of 12 trials run again by another worker process, 12 with the same bits`
+/// Formats `audit: 12 of 12 trials run again by another worker process, 12 with the same bits`.
 pub fn format_audit_status(status: &v1::SweepStatus) -> Option<String> {
     let audit = status.audit.as_ref()?;
     let left = remaining_audits(audit);
@@ -236,14 +236,14 @@ pub fn format_audit_status(status: &v1::SweepStatus) -> Option<String> {
     Some(line)
 }
 
-/// The number of audits without a finding.
+/// Number of audits without a finding.
 pub fn remaining_audits(audit: &v1::AuditStatus) -> u64 {
     audit
         .due
         .saturating_sub(audit.same + audit.different + audit.failed)
 }
 
-/// `45s`, `3m 20s`, `2h 5m`, `3d 4h`
+/// Formats `45s`, `3m 20s`, `2h 5m` or `3d 4h`.
 pub fn format_duration(seconds: f64) -> String {
     let s = seconds.max(0.0).ceil() as u64;
     match s {

@@ -1,4 +1,4 @@
-//! A sweep file, read together with the files that it names.
+//! Reads a sweep file together with the files that it names.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,7 +10,7 @@ use ergodic_common::{ErrorCode, Spec, SpecError};
 use ergodic_proto::convert::MAX_FILES;
 use ergodic_proto::status::UserError;
 
-/// A sweep file with the content of the files that it names.
+/// A sweep file with the contents of the files that it names.
 #[derive(Debug, Clone)]
 pub struct SweepFile {
     /// The sweep file.
@@ -19,7 +19,7 @@ pub struct SweepFile {
     pub contents: Vec<Vec<u8>>,
 }
 
-/// Reads a sweep file, and the files that it names; their paths are relative to its folder.
+/// Reads a sweep file and the files that it names, whose paths are relative to its folder.
 ///
 /// # Errors
 /// The sweep file or one of its files cannot be read or used.

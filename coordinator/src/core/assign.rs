@@ -1,4 +1,4 @@
-//! Assigns leases: the answers to workers' requests for work.
+//! Assigns leases in response to workers' requests for work.
 
 use std::time::Duration;
 
@@ -12,24 +12,25 @@ use super::state::{Core, LeaseState, Worker};
 use crate::interval_set::IntervalSet;
 use crate::records::{LeaseRow, WorkerId};
 
-/// A worker that cannot work on a sweep is not offered it again for this long.
+/// Time for which a worker that could not run a sweep is not offered it again.
 const UNABLE_FOR: Duration = Duration::from_secs(30);
 
-/// What a sweep has for a worker that wants something.
+/// The work that a sweep has for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Offer {
-    /// Trials that nobody holds.
+    /// Trials that no worker holds.
     Pending,
-    /// Trials to be run alone.
+    /// A quarantined trial, which must run alone.
     Quarantined,
-    /// Trials that another process has run.
+    /// Audits of trials that another process has run.
     Audit,
-    /// An audit to be run alone.
+    /// A quarantined audit, which must run alone.
     QuarantinedAudit,
 }
 
 impl Core {
-    /// Answers the requests for work that can be answered: sweeps by their fair share, workers in the order of their ids.
+    /// Answers the open requests for work, as far as there is work: sweeps by fair share, workers
+    /// by id.
     pub(super) fn assign_leases(&mut self, now: CoreTime) -> Vec<Effect> {
         let wishing: Vec<WorkerId> = self
             .workers
@@ -56,9 +57,9 @@ impl Core {
         effects
     }
 
-    /// Gives a worker a lease of the first sweep that has something for it, by fair share. Of a sweep's trials, those in quarantine
-    /// come last, and run alone: the first worker that can run them finishes what it has, and is given nothing else meanwhile. Audits
-    /// come after all trials that have no row.
+    /// Leases work of the first sweep, by fair share, that has some for the worker. Within a sweep,
+    /// fresh trials come first, then quarantined ones, then audits. Quarantined trials run alone:
+    /// the first worker that can run them finishes its leases and gets nothing else meanwhile.
     fn assign_lease(&mut self, id: &str, now: CoreTime) -> Option<Effect> {
         let idle = self.workers.get(id)?.requested_slots?;
         if self.holds_quarantined_trial(id) {
@@ -80,7 +81,8 @@ impl Core {
                 Offer::QuarantinedAudit if self.holds_no_lease(id) => {
                     return self.lease_quarantined_audit(id, sweep, now);
                 }
-                // It finishes what it has, to run the trial alone.
+                // The worker gets nothing new until its leases are done, so that it can run the
+                // quarantined trial alone.
                 Offer::Quarantined | Offer::QuarantinedAudit
                     if self.is_first_for_quarantined(id, sweep, now) =>
                 {
@@ -93,7 +95,8 @@ impl Core {
         None
     }
 
-    /// Whether nothing is there for a worker, and it holds no trial in quarantine, beside which it is to run nothing.
+    /// Whether no sweep has work for the worker, and it holds no quarantined trial, beside which it
+    /// must run nothing.
     fn lacks_work(&self, id: &str, now: CoreTime) -> bool {
         !self.holds_quarantined_trial(id)
             && self
@@ -102,7 +105,7 @@ impl Core {
                 .all(|sweep| self.find_offer(id, sweep, now).is_none())
     }
 
-    /// What a sweep has for a worker.
+    /// The work that a sweep has for a worker; `None` if it has none.
     fn find_offer(&self, id: &str, sweep: &Sweep, now: CoreTime) -> Option<Offer> {
         if !self.can_work_on(id, sweep, now) {
             return None;
@@ -122,7 +125,7 @@ impl Core {
             })
     }
 
-    /// Whether a worker is there for trials of a sweep.
+    /// Whether a connected worker can run trials of a sweep.
     pub(super) fn can_work_on(&self, id: &str, sweep: &Sweep, now: CoreTime) -> bool {
         sweep.is_running()
             && self
@@ -131,8 +134,8 @@ impl Core {
                 .is_some_and(|worker| worker.connected && worker.is_able_to_run(sweep, now))
     }
 
-    /// Whether a worker is the first that can take a sweep's next trial in quarantine, has never reported that it could not work on the
-    /// sweep, and runs no trial in quarantine yet.
+    /// Whether a worker is the first that can take a sweep's next quarantined trial. It must never
+    /// have reported that it cannot run the sweep, and must not run a quarantined trial already.
     fn is_first_for_quarantined(&self, id: &str, sweep: i64, now: CoreTime) -> bool {
         let sweep = &self.sweeps[&sweep];
         self.workers
@@ -157,7 +160,7 @@ impl Core {
         self.leases.values().all(|lease| lease.row.worker != worker)
     }
 
-    /// Whether a worker runs a trial in quarantine, and is to run nothing else.
+    /// Whether a worker runs a quarantined trial, and so must run nothing else.
     fn holds_quarantined_trial(&self, worker: &str) -> bool {
         self.leases
             .values()
@@ -235,7 +238,7 @@ impl Core {
         self.create_lease(id, number, class, trials, Some(origin), now)
     }
 
-    /// How many of these unleased trials of a class a worker is given.
+    /// Number of unleased trials of a class to lease to a worker.
     fn choose_lease_size(
         &self,
         id: &str,
@@ -262,8 +265,8 @@ impl Core {
         }))
     }
 
-    /// Creates a lease for trials that the caller has taken from the pending ones or from the quarantine, or from the audits of the
-    /// rows of another process (`audits`).
+    /// Creates a lease for trials that the caller has taken from the pending trials or the
+    /// quarantine, or, with `audits`, from the audits of that process's rows.
     fn create_lease(
         &mut self,
         id: &str,
@@ -317,7 +320,8 @@ impl Core {
 }
 
 impl Worker {
-    /// Whether the worker offers a sweep's numerics class, and has not reported of late that it could not work on the sweep.
+    /// Whether the worker offers a sweep's numerics class, and has not reported lately that it
+    /// cannot run the sweep.
     pub(super) fn is_able_to_run(&self, sweep: &Sweep, now: CoreTime) -> bool {
         let unable = self.unable_sweeps.get(&sweep.number);
         self.numerics.contains(&sweep.spec.numerics)

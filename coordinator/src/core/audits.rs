@@ -1,10 +1,12 @@
-//! Audits: chosen trials are run a second time, by another worker process than the one that computed their row, and
-//! compared with it.
+//! Audits: chosen trials run a second time, in another worker process than the one that computed
+//! their row, to be compared with it.
 //!
-//! A lot decides which ([`Spec::should_audit`](ergodic_common::Spec::should_audit)). When such a trial gets its row, its audit is
-//! *due*; it waits for a process that is not the row's, and for all fresh trials of its sweep. An audit stores no row. What
-//! the store found settles it, under whatever lease the result was delivered, as long as it came from another process.
-//! One that workers die of is run alone and given up like any trial ([`Quarantine`]); the row stays.
+//! A random number decides which trials are chosen
+//! ([`Spec::should_audit`](ergodic_common::Spec::should_audit)). Once a chosen trial has its row,
+//! its audit is *due*. It waits for a process other than the row's, and until no fresh trial of its
+//! sweep waits. An audit stores no row. The finding of the store settles it, whatever lease the
+//! result belongs to, if it comes from another process. An audit that kills workers runs alone and
+//! is given up like any trial ([`Quarantine`]); the row stays.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +14,10 @@ use super::quarantine::{Quarantine, TrialIndex};
 use crate::interval_set::IntervalSet;
 use crate::records::{Finding, WorkerId};
 
-/// How many audits were due, and what they found.
+/// Numbers of audits by finding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AuditCounts {
-    /// Chosen trials that have a row which can be compared.
+    /// Chosen trials with a row that can be compared.
     pub due: u64,
     /// Audits that yielded the same bits.
     pub same: u64,
@@ -26,7 +28,7 @@ pub struct AuditCounts {
 }
 
 impl AuditCounts {
-    /// Audits that have found nothing yet.
+    /// Number of audits without a finding.
     pub fn remaining(&self) -> u64 {
         self.due - self.same - self.different - self.failed
     }
@@ -51,20 +53,20 @@ impl AuditCounts {
 /// The audits of one sweep.
 #[derive(Debug, Default)]
 pub struct Audits {
-    /// How many audits were due, and what they found.
+    /// Numbers of audits by finding.
     pub counts: AuditCounts,
-    /// Audits that may kill workers.
+    /// Audits that are suspected of killing workers.
     pub(super) quarantine: Quarantine,
-    /// Audits that nobody holds, by the process that computed the row, and by class.
+    /// Audits that no worker holds, by the process that computed the row, and by class.
     waiting: BTreeMap<WorkerId, BTreeMap<u32, IntervalSet>>,
-    /// The processes that computed the rows of audits in quarantine.
+    /// The processes that computed the rows of quarantined audits.
     quarantined_origins: BTreeMap<TrialIndex, WorkerId>,
-    /// Audits in leases.
+    /// Number of audits in leases.
     pub(super) leased: u64,
 }
 
 impl Audits {
-    /// A trial got its row from this process, or had it when the store was read, and perhaps its audit was made.
+    /// Adds an audit of a row that this process computed, with its finding if it was made.
     pub(super) fn add_audit(
         &mut self,
         index: TrialIndex,
@@ -82,7 +84,7 @@ impl Audits {
         }
     }
 
-    /// A failed audit is to be made again.
+    /// Makes a failed audit due again.
     pub(super) fn reopen_failed_audit(&mut self, index: TrialIndex, origin: &WorkerId) {
         self.counts.failed -= 1;
         self.add_waiting(
@@ -92,7 +94,8 @@ impl Audits {
         );
     }
 
-    /// Makes an audit due that any process may make, after what an earlier one found, if there was one. An audit that was due stays due.
+    /// Makes an audit due that any process may run. `before` is the finding of an earlier audit, if
+    /// there was one. An audit that is due already stays due.
     pub(super) fn redo_audit(&mut self, index: TrialIndex, before: Option<Option<Finding>>) {
         match before {
             None => self.counts.due += 1,
@@ -118,12 +121,13 @@ impl Audits {
         }
     }
 
-    /// Whether an audit waits that a worker could take.
+    /// Whether an audit waits for a worker.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty() || self.quarantine.next_trial().is_some()
     }
 
-    /// Audits that nobody holds, with those that were given up and whose failure is not stored yet.
+    /// Number of audits that no worker holds, including those that were given up and whose failure
+    /// is not stored yet.
     pub(super) fn waiting_count(&self) -> u64 {
         let waiting = self
             .waiting
@@ -133,12 +137,12 @@ impl Audits {
         waiting.sum::<u64>() + self.quarantine.waiting_count()
     }
 
-    /// Whether the audit of a trial waits, and nobody holds it.
+    /// Whether the audit of a trial waits and no worker holds it.
     pub(super) fn is_waiting(&self, index: TrialIndex) -> bool {
         self.waiting_origin(index).is_some() || self.quarantine.is_waiting(index)
     }
 
-    /// The process whose row is audited, if the audit waits and is not in quarantine.
+    /// The process whose row is audited, if the audit waits outside the quarantine.
     fn waiting_origin(&self, (class, n): TrialIndex) -> Option<&WorkerId> {
         self.waiting
             .iter()
@@ -146,7 +150,7 @@ impl Audits {
             .map(|(origin, _)| origin)
     }
 
-    /// The processes whose rows wait to be audited.
+    /// The processes whose rows wait for an audit.
     pub(super) fn waiting_origins(&self) -> impl Iterator<Item = &WorkerId> {
         let apart = self
             .quarantined_origins
@@ -155,7 +159,8 @@ impl Audits {
         self.waiting.keys().chain(apart.map(|(_, origin)| origin))
     }
 
-    /// What a worker may audit: a process whose rows wait, a class, and how many.
+    /// The next audits that a worker may run: the process whose rows they compare, their class and
+    /// their number.
     pub(super) fn next_audits_for(&self, worker: &str) -> Option<(WorkerId, u32, u64)> {
         let (origin, classes) = self.waiting.iter().find(|(origin, _)| *origin != worker)?;
         classes
@@ -172,7 +177,7 @@ impl Audits {
         trials
     }
 
-    /// Takes the waiting audits of a lease that was found in the store.
+    /// Takes the waiting audits that are in a lease of the store.
     pub(super) fn take_recorded_trials(
         &mut self,
         origin: &str,
@@ -180,7 +185,8 @@ impl Audits {
         recorded: &IntervalSet,
     ) -> IntervalSet {
         let mut taken = IntervalSet::default();
-        // What is recorded may be damaged and without an end; what waits is not.
+        // Iterates over the waiting trials, because a damaged lease may record a range without an
+        // end.
         self.edit_waiting(origin, class, |trials| {
             let waiting: Vec<u64> = trials.iter().filter(|n| recorded.contains(*n)).collect();
             waiting
@@ -193,7 +199,7 @@ impl Audits {
         taken
     }
 
-    /// Changes a set of waiting audits, and forgets it when it is empty.
+    /// Changes a set of waiting audits, and removes the set if it becomes empty.
     fn edit_waiting<T>(
         &mut self,
         origin: &str,
@@ -214,7 +220,7 @@ impl Audits {
         Some(changed)
     }
 
-    /// The next audit in quarantine that a worker may make.
+    /// The next quarantined audit that a worker may run.
     pub(super) fn next_quarantined_for(&self, worker: &str) -> Option<TrialIndex> {
         self.quarantine.next_matching(|index| {
             self.quarantined_origins
@@ -223,7 +229,8 @@ impl Audits {
         })
     }
 
-    /// Takes the next audit in quarantine for a lease, with the process whose row is audited.
+    /// Takes the next quarantined audit for a lease; returns it with the process whose row it
+    /// compares.
     pub(super) fn take_quarantined_for(&mut self, worker: &str) -> Option<(TrialIndex, WorkerId)> {
         let index = self.next_quarantined_for(worker)?;
         self.quarantine.take_trial(index);
@@ -233,7 +240,7 @@ impl Audits {
             .map(|origin| (index, origin.clone()))
     }
 
-    /// Takes back what is left of a lease.
+    /// Returns the remaining trials of a lease to the waiting audits.
     pub(super) fn take_back_trials(&mut self, origin: &WorkerId, class: u32, trials: IntervalSet) {
         self.leased -= trials.len();
         let all = trials.clone();
@@ -244,7 +251,7 @@ impl Audits {
         self.add_waiting(origin, class, &rest);
     }
 
-    /// Counts the finding of an audit that nobody holds any more.
+    /// Counts the finding of an audit that no worker holds any more.
     pub(super) fn record_finding(&mut self, index: TrialIndex, finding: Finding) {
         if let Some(origin) = self.waiting_origin(index).cloned() {
             self.edit_waiting(&origin, index.0, |trials| trials.remove(index.1));
@@ -254,7 +261,8 @@ impl Audits {
         *self.counts.count_mut(finding) += 1;
     }
 
-    /// A worker is alive after all: audits wait again that were in quarantine because of it.
+    /// Releases audits from quarantine that were suspected because of a worker which turned out to
+    /// be alive.
     pub(super) fn acquit_worker(&mut self, worker: &str) {
         for index in self.quarantine.acquit_worker(worker) {
             if let Some(origin) = self.quarantined_origins.remove(&index) {

@@ -1,4 +1,4 @@
-//! Checkpoints of unfinished trials: which there are, and which worker may send or fetch one.
+//! Checkpoints of unfinished trials: which exist, and which worker may send or fetch one.
 
 use ergodic_common::TrialKey;
 use ergodic_common::ids::Fence;
@@ -7,7 +7,8 @@ use super::effects::Effect;
 use super::state::{Core, LeaseState};
 
 impl Core {
-    /// Whether a worker holds the lease that an unfinished trial is in: only then may it send a checkpoint of the trial, or fetch one.
+    /// Whether a worker holds the lease of an unfinished trial, and so may send and fetch its
+    /// checkpoint.
     pub fn is_working_on(&self, worker: &str, fence: Fence, sweep: i64, key: TrialKey) -> bool {
         self.leases.get(&fence.lease).is_some_and(|lease| {
             lease.row.fence == fence
@@ -28,7 +29,8 @@ impl Core {
         class == lease.row.class && lease.row.trials.contains(n)
     }
 
-    /// A checkpoint of a trial, taken after so many steps, is stored. A trial that is not unfinished needs none.
+    /// Records that a checkpoint after `steps` steps was stored. Discards it if the trial is not
+    /// unfinished.
     pub fn on_checkpoint_stored(
         &mut self,
         sweep_number: i64,
@@ -48,7 +50,7 @@ impl Core {
         Vec::new()
     }
 
-    /// The steps after which a trial's checkpoint was taken, if it has one.
+    /// Number of steps at which a trial's checkpoint was taken, if it has one.
     pub fn checkpoint_steps(&self, sweep_number: i64, key: TrialKey) -> Option<u64> {
         self.sweeps
             .get(&sweep_number)?

@@ -1,13 +1,13 @@
-//! Time as the core knows it.
+//! Time in the core, and its time limits.
 
 use std::time::Duration;
 
 /// Time since the coordinator started, by its monotonic clock.
 pub type CoreTime = Duration;
 
-/// Time limits that the core keeps.
+/// The time limits of the core.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// A lease ends after this time without a heartbeat.
+    /// Time without a heartbeat after which a lease expires.
     pub lease_ttl: Duration,
 }

@@ -1,4 +1,4 @@
-//! What the core asks its caller to do, in order.
+//! The effects that the core asks its caller to carry out, in order.
 
 use ergodic_common::TrialKey;
 use ergodic_common::ids::Fence;
@@ -6,18 +6,18 @@ use ergodic_common::spec::scheduling::Share;
 
 use crate::records::{EndedLease, LeaseRow, SweepState, WorkerId};
 
-/// How a user steers a sweep.
+/// A user's command to a sweep.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Steering {
-    /// Nothing more of it is given out; what is leased is finished.
+    /// Assign no more trials; leased ones finish.
     Pause,
-    /// The sweep goes on.
+    /// Assign trials again.
     Resume,
-    /// The sweep ends.
+    /// End the sweep.
     Cancel,
-    /// The sweep's failed trials are run again.
+    /// Run failed trials again.
     Retry,
-    /// The sweep gets another share of the workers; what is `None` stays as it is.
+    /// Change the sweep's share of the workers; `None` keeps a value.
     Share {
         /// The new priority.
         priority: Option<i32>,
@@ -26,7 +26,7 @@ pub enum Steering {
     },
 }
 
-/// What to do about an event, in order.
+/// An effect that the caller carries out, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Make the lease durable, then send it.
@@ -35,23 +35,23 @@ pub enum Effect {
         lease: LeaseRow,
         /// The sweep's id.
         sweep: String,
-        /// The trials in the order in which they are to be run.
+        /// The trials in the order in which the worker runs them.
         keys: Vec<TrialKey>,
     },
-    /// Ask a worker to give back trials of a lease that it has not begun, if it has as many.
+    /// Ask a worker to return trials of a lease that it has not begun, as far as there are any.
     Retract {
         /// The worker that holds the lease.
         worker: WorkerId,
         /// The lease's fencing token.
         fence: Fence,
-        /// Most trials that are to be given back.
+        /// Maximum number of trials to return.
         trials: u64,
     },
-    /// Make it durable that a lease has no more than these trials.
+    /// Store that a lease has only these trials left.
     ShrinkLease(LeaseRow),
-    /// Remove leases from the store; from then on their fences hold no more.
+    /// Remove leases from the store, which makes their fences invalid.
     EndLeases(Vec<EndedLease>),
-    /// Tell a worker, if it is connected, that these are no longer its.
+    /// Tell a worker, if it is connected, that it has lost these leases.
     RevokeLeases(WorkerId, Vec<Fence>),
     /// Make a sweep's state durable.
     SetSweepState(i64, SweepState),
@@ -59,43 +59,43 @@ pub enum Effect {
     GiveUp(GivenUpTrial),
     /// Take a stored give-up back: a worker whose crash was counted has come back.
     RevertGiveUp(GiveUpReversal),
-    /// Read the rows of these trials, which have some that the core does not know.
+    /// Read the rows of these trials, some of which the core does not know.
     LookUpRows(i64, Vec<TrialKey>),
-    /// Remove the checkpoints of trials of a sweep that are not unfinished any more.
+    /// Remove the checkpoints of trials that are not unfinished any more.
     DiscardCheckpoints(i64, Vec<TrialKey>),
 }
 
-/// A change of a sweep by a user: first stored, then applied.
+/// A user's change of a sweep, which is stored first and then applied.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SweepChange {
-    /// Another state.
+    /// A new state of the sweep.
     State(SweepState),
-    /// Another share of the workers.
+    /// A new share of the workers.
     Share(Share),
 }
 
 /// A trial, or an audit, in which three workers crashed: its failure is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUpTrial {
-    /// The number of its sweep.
+    /// Number of the sweep.
     pub sweep: i64,
-    /// The trial.
+    /// The key of the trial.
     pub key: TrialKey,
-    /// The cause of the failure, in words.
+    /// The cause of the failure, for the user.
     pub cause: String,
-    /// Metrics that its sweep measures.
+    /// Number of metrics that the sweep measures.
     pub metric_count: usize,
-    /// Whether it has a row, and only its audit failed.
+    /// Whether only the trial's audit failed; its row stays.
     pub is_audit: bool,
 }
 
-/// A trial, or an audit, that killed fewer workers than was thought: its failure is to be taken back.
+/// A trial or audit that killed fewer workers than was thought, whose failure is to be reverted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GiveUpReversal {
-    /// The number of its sweep.
+    /// Number of the sweep.
     pub sweep: i64,
-    /// The trial.
+    /// The key of the trial.
     pub key: TrialKey,
-    /// Whether only its audit was given up.
+    /// Whether only the trial's audit was given up.
     pub is_audit: bool,
 }

@@ -397,7 +397,7 @@ impl Core {
         findings
     }
 
-    /// Which workers can run a sweep, or why none can.
+    /// Explains which workers can run a sweep, or why none can.
     fn explain_capacity(&self, sweep: &Sweep, findings: &mut Vec<RunningFinding>) {
         let (workers, slots) = self.capacity_for(&sweep.spec);
         if !self.workers.values().any(|worker| worker.connected) {

@@ -1,10 +1,11 @@
 //! Fair sharing: sweeps that want the same workers share them by priority and weight.
 //!
-//! A lease books the slot-seconds that it should take, divided by its sweep's weight, as *virtual time* of the sweep, and
-//! among sweeps of one priority the next lease goes to the one that has passed least of it. What a trial really took is
-//! settled when its row comes; a lease that takes longer than it was booked with counts for what it has taken. A sweep that begins
-//! to compete starts where the others of its priority are: it neither waits for them nor catches up on the past. A coordinator that
-//! comes back starts all of them at zero.
+//! A lease charges its sweep the slot-seconds that it should take, divided by the sweep's weight,
+//! as *virtual time*. Among sweeps of one priority, the next lease goes to the one with the least
+//! virtual time. When a row arrives, the actual duration of its trial replaces the estimate. A
+//! lease that takes longer than estimated counts for the time that it has taken. A sweep that
+//! begins to compete starts at the virtual time of the others of its priority, so it neither waits
+//! for them nor catches up on the past. After a restart of the coordinator all sweeps start at 0.
 
 use ergodic_common::ids::Fence;
 use ergodic_common::spec::scheduling::Share;
@@ -14,12 +15,12 @@ use super::clock::CoreTime;
 use super::state::{Core, LeaseState};
 use crate::stored_row::StoredRow;
 
-/// How long a trial is taken to last while nothing is known, in seconds.
+/// Assumed duration of a trial while none is known, in seconds.
 const DEFAULT_TRIAL_SECONDS: f64 = 1.0;
 
 impl Core {
-    /// Running sweeps in the order in which they are served: those of a higher priority first, of the same one those that have passed
-    /// less virtual time.
+    /// Running sweeps in the order in which they are served: by priority, highest first, then by
+    /// virtual time, least first.
     pub(super) fn sweeps_by_fair_share(&self, now: CoreTime) -> Vec<&Sweep> {
         let running = self.sweeps.values().filter(|sweep| sweep.is_running());
         let mut sweeps: Vec<(f64, &Sweep)> = running
@@ -35,7 +36,7 @@ impl Core {
         sweeps.into_iter().map(|(_, sweep)| sweep).collect()
     }
 
-    /// Virtual time that a sweep has passed, with what its leases take beyond what they were booked with.
+    /// Virtual time of a sweep, including what its leases take beyond their estimates.
     fn current_vruntime(&self, sweep: &Sweep, now: CoreTime) -> f64 {
         let leases = self
             .leases
@@ -47,7 +48,7 @@ impl Core {
                 .sum::<f64>()
     }
 
-    /// Virtual time that a lease has taken beyond what it was booked with.
+    /// Virtual time that a lease has taken beyond its estimate.
     fn overdue_vruntime(&self, lease: &LeaseState, sweep: &Sweep, now: CoreTime) -> f64 {
         let left = lease.row.trials.len() as f64;
         let slots = self
@@ -58,7 +59,7 @@ impl Core {
         (taken / sweep.share.weight - lease.charge_per_trial * left).max(0.0)
     }
 
-    /// Lets sweeps that begin to compete start where the others of their priority are.
+    /// Moves sweeps that begin to compete to the virtual time of the others of their priority.
     pub(super) fn catch_up_competitors(&mut self, now: CoreTime) {
         let competing: Vec<(i64, bool)> = self
             .sweeps
@@ -83,7 +84,7 @@ impl Core {
         }
     }
 
-    /// Whether a sweep has something to give out that a worker could run.
+    /// Whether a sweep has work that a worker could run.
     fn competes_for_workers(&self, sweep: &Sweep, now: CoreTime) -> bool {
         sweep.is_running()
             && (sweep.has_pending()
@@ -95,7 +96,8 @@ impl Core {
                 .any(|id| self.can_work_on(id, sweep, now))
     }
 
-    /// Books a lease of `trials` trials of a class; returns the virtual time that each of them is booked with.
+    /// Charges the sweep for a lease of `trials` trials of a class; returns the virtual time
+    /// charged per trial.
     pub(super) fn charge_lease(
         &mut self,
         number: i64,
@@ -116,7 +118,8 @@ impl Core {
         each
     }
 
-    /// How long a trial should last, in seconds: as its class did, or else as the others of its sweep, or all others did.
+    /// Expected duration of a trial in seconds: from its class, or else from the rest of its sweep,
+    /// or else from all sweeps.
     fn estimate_trial_seconds(&self, number: i64, class: u32) -> f64 {
         let sweep = &self.sweeps[&number];
         sweep.classes[class as usize]
@@ -139,7 +142,7 @@ impl Core {
         }
     }
 
-    /// Rows came under a lease: what their trials took replaces what they were booked with.
+    /// Replaces estimates by the actual durations of trials whose rows arrived under a lease.
     pub(super) fn settle_charges(&mut self, fence: Fence, number: i64, rows: &[StoredRow]) {
         let lease = self
             .leases
@@ -154,14 +157,15 @@ impl Core {
         sweep.fair_share.vruntime += took / sweep.share.weight - booked * rows.len() as f64;
     }
 
-    /// A lease ended: what is left of it was not given after all.
+    /// Refunds what was charged for the remaining trials of a lease that ended.
     pub(super) fn refund_lease(&mut self, lease: &LeaseState) {
         if let Some(sweep) = self.sweeps.get_mut(&lease.row.sweep) {
             sweep.fair_share.vruntime -= lease.charge_per_trial * lease.row.trials.len() as f64;
         }
     }
 
-    /// Gives a sweep another share. It keeps its distance to the others, who may be those of another priority.
+    /// Changes the share of a sweep. The sweep keeps its distance in virtual time to the others,
+    /// even at another priority.
     pub(super) fn change_share(&mut self, number: i64, share: Share) {
         let Some(sweep) = self.sweeps.get_mut(&number) else {
             return;
@@ -173,7 +177,8 @@ impl Core {
         sweep.fair_share.vruntime += new_clock - old_clock;
     }
 
-    /// Slots that a running sweep can count on, as workers are shared now; none where a higher priority may take them all.
+    /// Number of slots that a running sweep can expect, as workers are shared now; 0 if a higher
+    /// priority may take all.
     pub fn estimate_slots(&self, sweep: &Sweep) -> f64 {
         let (_, slots) = self.capacity_for(&sweep.spec);
         let rivals = self.rival_sweeps(sweep);
@@ -191,7 +196,7 @@ impl Core {
         f64::from(slots) * sweep.share.weight / (sweep.share.weight + weights)
     }
 
-    /// Other sweeps that want the workers of this one.
+    /// Other sweeps that want the same workers.
     pub(super) fn rival_sweeps(&self, sweep: &Sweep) -> Vec<&Sweep> {
         let running = self
             .sweeps
@@ -203,7 +208,7 @@ impl Core {
     }
 }
 
-/// The mean over the classes of a sweep that are known, in seconds.
+/// Mean duration of a trial in seconds, over the classes of a sweep in which it is known.
 fn mean_trial_seconds(sweep: &Sweep) -> Option<f64> {
     let seconds: Vec<f64> = sweep
         .classes

@@ -1,13 +1,14 @@
-//! What must hold after every event; tests check it after each step.
+//! Invariants that must hold after every event; tests check them after each step.
 
 use crate::core::Sweep;
 use crate::core::state::{Core, LeaseState};
 
 impl Core {
-    /// Checks the invariant that every trial is pending, waiting, leased or done, and only one of these.
+    /// Checks that every trial is pending, waiting, leased or done, and in only one of these
+    /// states.
     ///
     /// # Errors
-    /// What does not add up.
+    /// Names the trial or count that breaks an invariant.
     pub fn check_invariants(&self) -> Result<(), String> {
         self.sweeps
             .values()
@@ -52,7 +53,7 @@ impl Core {
         self.check_audits(sweep)
     }
 
-    /// Leases of a sweep: those for audits, or the others.
+    /// The leases of a sweep: those for audits, or the others.
     fn leases_of(&self, sweep: &Sweep, for_audits: bool) -> impl Iterator<Item = &LeaseState> {
         let number = sweep.number;
         self.leases.values().filter(move |lease| {
@@ -60,7 +61,7 @@ impl Core {
         })
     }
 
-    /// No trial waits and is leased.
+    /// Checks that no trial both waits and is leased.
     fn check_leased_trials(&self, sweep: &Sweep) -> Result<(), String> {
         for lease in self.leases_of(sweep, false) {
             let class = lease.row.class;
@@ -76,7 +77,7 @@ impl Core {
         Ok(())
     }
 
-    /// Every audit that is not settled waits or is in one lease, which is not that of the process whose row it is.
+    /// Checks that every open audit waits, or is in one lease of a process other than the row's.
     pub(crate) fn check_audits(&self, sweep: &Sweep) -> Result<(), String> {
         let leased: u64 = self
             .leases_of(sweep, true)

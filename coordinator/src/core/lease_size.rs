@@ -1,27 +1,28 @@
 //! How many trials to put into a lease.
 
-/// A lease should keep its worker busy for about this long.
+/// Target duration of a lease, in seconds.
 const LEASE_SECONDS: f64 = 10.0;
-/// Most trials in a lease.
+/// Maximum number of trials in a lease.
 const MAX_LEASE_TRIALS: u64 = 16_384;
 
-/// What is known when a lease is sized.
+/// The inputs of the size of a lease.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseDemand {
-    /// Trials of the sweep that nobody holds.
+    /// Number of the sweep's trials that no worker holds.
     pub unleased: u64,
-    /// Slots of the worker.
+    /// Number of slots of the worker.
     pub slots: u32,
-    /// Slots of the worker with nothing to do.
+    /// Number of idle slots of the worker.
     pub idle: u32,
-    /// Slots of all workers.
+    /// Number of slots of all workers.
     pub all_slots: u32,
     /// Observed duration of a trial of this class, in seconds.
     pub trial_seconds: Option<f64>,
 }
 
-/// Number of trials: enough for ten seconds, but never more than half of a fair share of what is left, so that all
-/// workers finish together; one per idle slot while the duration is unknown.
+/// Number of trials for a lease: enough for ten seconds, but at most half of a fair share of the
+/// remaining ones, so that all workers finish together. One per idle slot while the duration is
+/// unknown.
 pub fn compute_lease_size(demand: LeaseDemand) -> u64 {
     let idle = u64::from(demand.idle.max(1));
     let Some(seconds) = demand.trial_seconds else {

@@ -1,12 +1,13 @@
-//! The coordinator's decisions: plain verbs over a state, without IO, async or a clock.
+//! The coordinator's decisions: methods over a state, without IO, async or a clock.
 //!
-//! Each verb takes what happened and `now` (a monotonic time handed in by the caller) and returns the [`Effect`]s to
-//! carry out, in order. Everything else in this crate moves bytes.
+//! Each method takes an event and `now`, a monotonic time from the caller, and returns the
+//! [`Effect`]s to carry out, in order. Everything else in this crate moves bytes.
 //!
-//! Invariant: every trial of a running sweep is in exactly one of four states – *pending* (in its class' interval
-//! set), *waiting* (in quarantine, and nobody holds it), *leased* (in exactly one lease), or *done* (it has a row in the
-//! store). Some trials that are done are audited: each audit waits, is in one lease for audits, or was settled.
-//! [`Core::check_invariants`] states it, and the model test holds the core to it.
+//! Invariant: every trial of a running sweep is in exactly one of four states – *pending* (in the
+//! interval set of its class), *waiting* (quarantined, and held by no worker), *leased* (in exactly
+//! one lease), or *done* (with a row in the store). Some done trials are audited: each audit waits,
+//! is in one lease for audits, or is settled. [`Core::check_invariants`] states it, and the model
+//! test holds the core to it.
 
 mod assign;
 pub mod audits;

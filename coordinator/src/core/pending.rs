@@ -1,4 +1,4 @@
-//! Which of a sweep's waiting trials come next, and which are added.
+//! Chooses which pending trials of a sweep come next, and adds further repeats.
 
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use crate::records::SweepRow;
 use crate::stored_row::StoredRow;
 
 impl Sweep {
-    /// The class that the next trials are of: that whose next repeat is the lowest, so that every partial table is balanced
-    /// over all cells. Beyond the repeats that every cell has, that of the cell that comes before others.
+    /// The class of the next trials: the one whose next repeat is the lowest, so that every partial
+    /// table is balanced over all cells. Once all cells have their minimum of repeats, it is the
+    /// class of the most urgent cell.
     pub(super) fn next_class(&mut self) -> usize {
         let (repeat, class) = (0..self.classes.len())
             .filter_map(|class| Some((self.next_repeat(class)?, class)))
@@ -33,7 +34,7 @@ impl Sweep {
         self.classes[class].pending.first().map(|n| n / cells)
     }
 
-    /// The class of the first cell that comes before others and has a repeat that waits.
+    /// The class of the most urgent cell with a pending repeat.
     fn urgent_class(&mut self) -> Option<usize> {
         loop {
             let cell = self.adaptive_repeats.as_ref()?.urgent_cells().next()?;
@@ -44,7 +45,7 @@ impl Sweep {
         }
     }
 
-    /// Repeats of a cell that wait, beyond those that every cell has, as numbers in its class.
+    /// Pending repeats of a cell beyond the minimum of every cell, as numbers within its class.
     fn waiting_repeats(&self, cell: u64, most: u64) -> IntervalSet {
         let mut waiting = IntervalSet::default();
         let Some(adaptive) = &self.adaptive_repeats else {
@@ -62,7 +63,7 @@ impl Sweep {
         waiting
     }
 
-    /// Takes up to `most` trials of a class for a lease, at least one if one waits.
+    /// Takes up to `most` trials of a class for a lease, at least one if any is pending.
     pub(super) fn take_pending_trials(&mut self, class: u32, most: u64) -> IntervalSet {
         let taken = self.take_urgent_trials(class, most);
         let pending = &mut self.classes[class as usize].pending;
@@ -73,7 +74,7 @@ impl Sweep {
         taken
     }
 
-    /// Takes trials of the cells that come before others, once every cell of the class has the repeats that all cells have.
+    /// Takes trials of urgent cells, once every cell of the class has the minimum of repeats.
     fn take_urgent_trials(&mut self, class: u32, most: u64) -> IntervalSet {
         let mut taken = IntervalSet::default();
         let cells = self.spec.grid.class_cell_count(class).max(1);
@@ -110,7 +111,7 @@ impl Sweep {
         taken
     }
 
-    /// A row may allow further repeats of its cell.
+    /// Records a row in the stopping rule, and adds the repeats that it allows.
     pub(super) fn update_allowance(&mut self, row: &StoredRow) {
         let Some(adaptive) = &mut self.adaptive_repeats else {
             return;
@@ -119,7 +120,7 @@ impl Sweep {
         self.apply_allowance(allowed);
     }
 
-    /// A row that is gone may change what was found, and thereby allow further repeats.
+    /// Removes a row from the stopping rule, and adds the repeats that this allows.
     pub(super) fn rejudge_without_row(&mut self, key: TrialKey) {
         let Some(adaptive) = &mut self.adaptive_repeats else {
             return;
@@ -128,7 +129,7 @@ impl Sweep {
         self.apply_allowance(allowed);
     }
 
-    /// All rows of a sweep that has ended are there: it stands by its choices.
+    /// Restores the decisions of a sweep that has ended, once all its rows are read.
     pub(super) fn restore_decisions(&mut self) {
         let Some(adaptive) = &mut self.adaptive_repeats else {
             return;
@@ -148,7 +149,7 @@ impl Sweep {
         self.classes[class as usize].pending.insert(n, n + 1);
     }
 
-    /// Trials of a class wait again.
+    /// Tells the stopping rule that trials of a class are pending again.
     pub(super) fn reopen_cells(&mut self, class: u32, trials: &IntervalSet) {
         let Some(adaptive) = &mut self.adaptive_repeats else {
             return;
@@ -158,7 +159,8 @@ impl Sweep {
             .for_each(|n| adaptive.reopen_cell(self.spec.grid.class_trial_at(class, n).cell));
     }
 
-    /// Takes over a spec with more repeats of the same cells. These come last in every class, so that all others keep their numbers.
+    /// Replaces the spec by one with more repeats of the same cells. The new trials come last in
+    /// every class, so that all others keep their numbers.
     pub(super) fn extend_repeats(&mut self, source: SpecSource, spec: Arc<Spec>) {
         let before = std::mem::replace(&mut self.spec, spec);
         self.record = Arc::new(SweepRow {

@@ -13,7 +13,7 @@ const RUN_ALONE_AFTER: usize = 2;
 /// Crashes after which a trial is given up.
 pub const CRASH_LIMIT: usize = 3;
 
-/// A trial of a sweep: its class, and its number in there.
+/// A trial of a sweep: its class, and its number within the class.
 pub type TrialIndex = (u32, u64);
 
 /// The trials of one sweep that may have been running when workers crashed, leased or not.
@@ -21,7 +21,7 @@ pub type TrialIndex = (u32, u64);
 pub struct Quarantine {
     /// For each trial, the ids and names of the workers that crashed and may have been running it, in the order of the crashes.
     crashes: BTreeMap<TrialIndex, Vec<(WorkerId, String)>>,
-    /// Trials to be run alone that nobody holds.
+    /// Trials that must run alone and that no worker holds.
     waiting: BTreeSet<TrialIndex>,
 }
 
@@ -60,7 +60,7 @@ impl Quarantine {
         free
     }
 
-    /// Whether a trial is to be run alone.
+    /// Whether a trial must run alone.
     pub fn runs_alone(&self, index: TrialIndex) -> bool {
         self.crashes
             .get(&index)
@@ -74,7 +74,7 @@ impl Quarantine {
             .is_some_and(|crashed| crashed.len() >= CRASH_LIMIT)
     }
 
-    /// Whether a trial is to be run alone and held by nobody.
+    /// Whether a trial must run alone and no worker holds it.
     pub fn is_waiting(&self, index: TrialIndex) -> bool {
         self.waiting.contains(&index)
     }
@@ -88,12 +88,12 @@ impl Quarantine {
             .map(|(_, name)| name)
     }
 
-    /// Number of trials that are to be run alone and that nobody holds.
+    /// Number of trials that must run alone and that no worker holds.
     pub fn waiting_count(&self) -> u64 {
         self.waiting.len() as u64
     }
 
-    /// Takes the trials that are to be run alone out of what is left of a lease that ended; returns the others.
+    /// Takes those remaining trials of an ended lease that must run alone; returns the others.
     pub fn take_back_quarantined(&mut self, class: u32, mut trials: IntervalSet) -> IntervalSet {
         let of_class = self.crashes.range((class, 0)..=(class, u64::MAX));
         for (index, _) in of_class.filter(|(_, crashed)| crashed.len() >= RUN_ALONE_AFTER) {
@@ -104,12 +104,12 @@ impl Quarantine {
         trials
     }
 
-    /// The next trial to be run alone, unless it has been given up.
+    /// The next trial that must run alone and is not given up.
     pub fn next_trial(&self) -> Option<TrialIndex> {
         self.next_matching(|_| true)
     }
 
-    /// The next trial to be run alone that a predicate accepts.
+    /// The next trial that must run alone and that `of` accepts.
     pub fn next_matching(&self, of: impl Fn(TrialIndex) -> bool) -> Option<TrialIndex> {
         self.waiting
             .iter()
@@ -117,7 +117,7 @@ impl Quarantine {
             .find(|index| self.crashes[index].len() < CRASH_LIMIT && of(*index))
     }
 
-    /// Takes the next trial to be run alone.
+    /// Takes the next trial that must run alone.
     pub fn take_next_trial(&mut self) -> Option<TrialIndex> {
         let next = self.next_trial()?;
         self.take_trial(next);
@@ -129,7 +129,7 @@ impl Quarantine {
         self.waiting.remove(&index);
     }
 
-    /// Forgets a trial that has a row: nothing is held against it any more.
+    /// Forgets a trial that has a row, which proves that it can be run.
     pub fn remove(&mut self, index: TrialIndex) {
         self.crashes.remove(&index);
         self.waiting.remove(&index);

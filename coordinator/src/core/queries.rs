@@ -1,4 +1,4 @@
-//! Questions to the core that change nothing.
+//! Read-only queries of the core.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::state::{Core, Worker};
 use super::{Sweep, UnreadableSweep};
 use crate::records::{SweepRow, WorkerId};
 
-/// Where a trial is.
+/// The location of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrialLocation {
-    /// The trial waits, and nobody holds it.
+    /// The trial is pending, and no worker holds it.
     Pending,
     /// Nobody holds it, and it is to be run alone, because these workers crashed and may have been running it.
     Quarantined(Vec<String>),
@@ -22,21 +22,21 @@ pub enum TrialLocation {
         fence: Fence,
         /// The worker that holds the lease.
         worker: String,
-        /// Whether the worker last reported that it runs it.
+        /// Whether the worker last reported the trial as running.
         running: bool,
     },
     /// The trial has a row.
     Done,
-    /// The trial's cell has not come to that many repeats, and perhaps never will.
+    /// The stopping rule does not need this repeat so far, and perhaps never will.
     Unneeded,
 }
 
-/// A sweep that is meant.
+/// The sweep that an id refers to.
 #[derive(Debug, Clone, Copy)]
 pub enum SweepMatch<'a> {
     /// This program can read the sweep.
     Readable(&'a Sweep),
-    /// One that cannot be read.
+    /// This program cannot read the sweep.
     Unreadable(&'a UnreadableSweep),
 }
 
@@ -62,7 +62,7 @@ pub enum UnmatchedSweep {
 }
 
 impl Core {
-    /// All sweeps that can be read, in the order of launch.
+    /// All sweeps that this program can read, in the order of launch.
     pub fn sweeps(&self) -> impl Iterator<Item = &Sweep> {
         self.sweeps.values()
     }
@@ -72,12 +72,12 @@ impl Core {
         self.sweeps.range(number..).map(|(_, sweep)| sweep)
     }
 
-    /// The sweep of this number.
+    /// The sweep with this number.
     pub fn sweep(&self, number: i64) -> Option<&Sweep> {
         self.sweeps.get(&number)
     }
 
-    /// Sweeps that cannot be read, in the order of launch.
+    /// Sweeps that this program cannot read, in the order of launch.
     pub fn unreadable_sweeps(&self) -> impl Iterator<Item = &UnreadableSweep> {
         self.unreadable.values()
     }
@@ -92,7 +92,7 @@ impl Core {
         shown.chain(self.unreadable.values().map(|sweep| &sweep.record.id))
     }
 
-    /// All sweeps as they are stored, in the order of launch.
+    /// The stored rows of all sweeps, in the order of launch.
     pub fn sweep_rows(&self) -> impl Iterator<Item = &Arc<SweepRow>> {
         let mut records: Vec<&Arc<SweepRow>> =
             self.sweeps.values().map(|sweep| &sweep.record).collect();
@@ -153,12 +153,12 @@ impl Core {
         self.epoch
     }
 
-    /// All workers.
+    /// All known workers.
     pub fn workers(&self) -> impl Iterator<Item = (&WorkerId, &Worker)> {
         self.workers.iter()
     }
 
-    /// Connected workers that can run a sweep, and their slots.
+    /// Number of connected workers that can run a sweep, and number of their slots.
     pub fn capacity_for(&self, spec: &Spec) -> (u32, u32) {
         let able = self
             .workers
@@ -167,7 +167,7 @@ impl Core {
         able.fold((0, 0), |(workers, slots), w| (workers + 1, slots + w.slots))
     }
 
-    /// Where a trial of a running sweep is.
+    /// The location of a trial of a running sweep.
     pub fn locate_trial(&self, sweep: &Sweep, key: TrialKey) -> TrialLocation {
         let (class, n) = sweep.spec.grid.locate_trial(key);
         if !sweep.needs_trial(key) {
@@ -191,7 +191,7 @@ impl Core {
             .unwrap_or(TrialLocation::Done)
     }
 
-    /// Whether a trial is to be run and has no row.
+    /// Whether a trial should run and has no row.
     pub(super) fn is_unfinished(&self, sweep: &Sweep, key: TrialKey) -> bool {
         !matches!(
             self.locate_trial(sweep, key),
@@ -199,7 +199,7 @@ impl Core {
         )
     }
 
-    /// Where the audit of a trial is: done if it was made, or none is due.
+    /// The location of a trial's audit; `Done` if it was made or none is due.
     pub fn locate_audit(&self, sweep: &Sweep, key: TrialKey) -> TrialLocation {
         let index = sweep.spec.grid.locate_trial(key);
         let killed: Vec<String> = sweep
@@ -218,7 +218,7 @@ impl Core {
         }
     }
 
-    /// The lease that a trial, or its audit, is in.
+    /// The lease with a trial or, if `audit` is set, with its audit.
     fn locate_in_lease(&self, sweep: &Sweep, key: TrialKey, audit: bool) -> Option<TrialLocation> {
         let (class, n) = sweep.spec.grid.locate_trial(key);
         let lease = self
@@ -235,7 +235,7 @@ impl Core {
     }
 }
 
-/// A cell in words: `lr=0.1, wd=5e-4`.
+/// Describes a cell: `lr=0.1, wd=5e-4`.
 pub fn describe_cell(spec: &Spec, cell: u64) -> String {
     let values = spec.grid.axis_values(cell);
     let parts: Vec<String> = spec

@@ -1,4 +1,5 @@
-//! Which rows of other sweeps a new one begins with: those of the trials that it would run itself.
+//! Selects the rows of other sweeps that a new sweep can start with: those of trials that it would
+//! run itself.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,26 +10,26 @@ use super::Sweep;
 use crate::records::{SweepRow, SweepState};
 use crate::stored_row::StoredRow;
 
-/// How a sweep compares with one that is to be launched.
+/// A stored sweep, summarized for a comparison with a new one.
 #[derive(Debug, Clone)]
 pub struct ComparableSweep {
-    /// The sweep's number.
+    /// Number of the sweep.
     pub number: i64,
     /// The row that it was launched with.
     pub record: Arc<SweepRow>,
-    /// The spec that its file says.
+    /// The spec in its file.
     pub spec: Arc<Spec>,
     /// The sweep's state.
     pub state: SweepState,
-    /// Trials with a row.
+    /// Number of trials with a row.
     pub done: u64,
-    /// Failed trials among them.
+    /// Number of failed trials.
     pub failed: u64,
 }
 
 impl Sweep {
-    /// A summary, if trials of this sweep may be those of a sweep with `spec` on this data: of the same seed, streams and numerics
-    /// class.
+    /// Summarizes the sweep if its trials may equal those of a sweep with `spec` on this data,
+    /// which requires the same seed, streams and numerics class.
     pub fn summarize_if_comparable(
         &self,
         spec: &Spec,
@@ -48,20 +49,20 @@ impl Sweep {
         })
     }
 
-    /// Cells with a row; `None` if they are more than `most`.
+    /// Cells with a row; `None` if there are more than `most`.
     pub fn begun_cells(&self, most: usize) -> Option<Vec<u64>> {
         (self.live_stats.known_cells().len() <= most)
             .then(|| self.live_stats.known_cells().collect())
     }
 
-    /// Repeats of a cell that may be run, as far as is known.
+    /// Number of repeats of a cell that may run, as far as is known.
     fn allowed_repeats(&self, cell: u64) -> u32 {
         self.adaptive_repeats
             .as_ref()
             .map_or(self.spec.repeats, |adaptive| adaptive.allowed_repeats(cell))
     }
 
-    /// Trials of a cell that are still to be run, of the repeats below this one.
+    /// Number of trials of a cell without a row, among the repeats below `below`.
     pub fn count_trials_left(&self, cell: u64, below: u32) -> u64 {
         let allowed = self.allowed_repeats(cell);
         let stats = self.live_stats.cell_stats(cell);
@@ -73,8 +74,8 @@ impl Sweep {
     }
 }
 
-/// For every cell the repeat from which on rows are not wanted. Where results decide how often a cell is repeated, those that the
-/// sweep would not run are none of its trials.
+/// For every cell, the number of repeats whose rows the new sweep can use. Under a stopping rule,
+/// it excludes repeats that the new sweep would not run.
 pub fn find_wanted_repeats(
     record: &SweepRow,
     spec: &Arc<Spec>,
@@ -84,7 +85,6 @@ pub fn find_wanted_repeats(
     let mut sweep = Sweep::new(Arc::new(record.clone()), spec.clone());
     let mut waiting: HashMap<TrialKey, StoredRow> = HashMap::new();
 
-    // Of several rows of a trial the first one counts.
     for row in rows {
         waiting.entry(row.key).or_insert(row);
     }

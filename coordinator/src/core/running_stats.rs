@@ -1,6 +1,6 @@
-//! Live mean and variance per cell, updated as results arrive (Welford 1962).
+//! Running mean and variance per cell, updated as results arrive (Welford 1962).
 //!
-//! Good for watching; what `table` prints is recomputed from the stored rows.
+//! They serve status displays; tables are computed from stored rows.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use ergodic_common::Outcome;
 /// Mean and variance of a stream of numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RunningStats {
-    /// How many numbers.
+    /// Number of values.
     pub n: u64,
     /// The mean of the values.
     pub mean: f64,
@@ -17,7 +17,7 @@ pub struct RunningStats {
 }
 
 impl RunningStats {
-    /// Adds a number.
+    /// Adds a value.
     pub fn add(&mut self, x: f64) {
         self.n += 1;
         let delta = x - self.mean;
@@ -25,7 +25,7 @@ impl RunningStats {
         self.squared_deviations += delta * (x - self.mean);
     }
 
-    /// Takes as many more as another one has (Chan, Golub and LeVeque 1983).
+    /// Adds the values of another one (Chan, Golub and LeVeque 1983).
     pub fn merge(&mut self, other: &Self) {
         let n = self.n + other.n;
         if n == 0 {
@@ -45,27 +45,27 @@ impl RunningStats {
     }
 }
 
-/// What is known of a cell.
+/// Running statistics of a cell.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CellStats {
-    /// The main metric of completed trials, where it is defined.
+    /// The main metric of completed trials, as far as it is defined.
     pub metric: RunningStats,
-    /// Completed trials; as small numbers, since there may be millions of cells.
+    /// Number of completed trials, as `u32`, because there may be millions of cells.
     pub completed: u32,
-    /// Diverged trials.
+    /// Number of diverged trials.
     pub diverged: u32,
-    /// Failed trials.
+    /// Number of failed trials.
     pub failed: u32,
 }
 
-/// The live picture of a sweep's main metric.
+/// Running statistics of a sweep's main metric.
 #[derive(Debug, Clone, Default)]
 pub struct LiveStats {
     cells: HashMap<u64, CellStats>,
 }
 
 impl LiveStats {
-    /// Counts a trial's outcome and its value.
+    /// Counts a trial's outcome and value.
     pub fn record_trial(&mut self, cell: u64, outcome: &Outcome, value: f64) {
         let stats = self.cells.entry(cell).or_default();
         *match outcome {
@@ -79,25 +79,26 @@ impl LiveStats {
         }
     }
 
-    /// A failed trial is to be run again.
+    /// Uncounts a failed trial that will run again.
     pub fn forget_failed_trial(&mut self, cell: u64) {
         if let Some(stats) = self.cells.get_mut(&cell) {
             stats.failed = stats.failed.saturating_sub(1);
         }
     }
 
-    /// Cells that have a row.
+    /// Cells with a row.
     pub fn known_cells(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
         self.cells.keys().copied()
     }
 
-    /// What is known of a cell.
+    /// The statistics of a cell.
     pub fn cell_stats(&self, cell: u64) -> CellStats {
         self.cells.get(&cell).copied().unwrap_or_default()
     }
 
-    /// The cell that looks best so far, by its mean, to which a diverged trial counts as much as the worst that any cell's mean is;
-    /// ties go to the lower number. Tables rank trials within repeats, which needs all of their values.
+    /// The cell that looks best so far, by its mean. A diverged trial counts as the worst mean of
+    /// all cells, and ties go to the lower number. Tables rank trials within repeats instead, which
+    /// takes all values.
     pub fn best_cell(&self, larger_is_better: bool) -> Option<(u64, RunningStats)> {
         let sign = if larger_is_better { 1.0 } else { -1.0 };
         let valued = self.cells.iter().filter(|(_, stats)| stats.metric.n > 0);
@@ -119,8 +120,8 @@ impl LiveStats {
 }
 
 impl CellStats {
-    /// By what cells are compared, the larger the better: the mean with diverged trials as the `worst` mean, and, of cells without a
-    /// mean above the worst, the share of trials that did not diverge.
+    /// The key by which cells are compared, larger being better: the mean, with diverged trials at
+    /// the `worst` mean, and then the share of trials that did not diverge.
     fn rank_key(&self, sign: f64, worst: f64) -> (f64, f64) {
         let n = self.metric.n as f64;
         let diverged = f64::from(self.diverged);

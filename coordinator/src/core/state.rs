@@ -10,53 +10,53 @@ use crate::core::sweep::{Sweep, UnreadableSweep};
 use crate::interval_set::IntervalSet;
 use crate::records::{LeaseRow, WorkerId};
 
-/// A worker, joined or remembered because of its leases.
+/// A worker that has joined, or is remembered because of its leases.
 #[derive(Debug)]
 pub struct Worker {
     /// The worker's name, for people.
     pub name: String,
-    /// The build of its program.
+    /// The build of the worker's program.
     pub build: String,
-    /// Trials it runs at a time.
+    /// Number of trials at a time.
     pub slots: u32,
-    /// Numerics classes it offers.
+    /// Numerics classes that the worker offers.
     pub numerics: Vec<String>,
-    /// Whether its session is open.
+    /// Whether the worker's session is open.
     pub connected: bool,
     /// Whether its session broke off shortly after a sign of life: unless it comes back, it has crashed.
     pub(crate) session_broke_off: bool,
-    /// When it was last heard of.
+    /// Time of the last message from the worker.
     pub last_seen_at: CoreTime,
-    /// Trials running, with the numbers of their leases, as last reported.
+    /// Running trials with the numbers of their leases, as last reported.
     pub running: Vec<(u64, TrialKey)>,
-    /// Trials granted and not begun, as last reported.
+    /// Number of granted trials that have not begun, as last reported.
     pub queued: u64,
-    /// Rows stored from it.
+    /// Number of rows stored from the worker.
     pub stored_rows: u64,
-    /// How much longer than usual it takes for a trial.
+    /// Duration of a trial on this worker, relative to the usual one.
     pub(crate) pace: f64,
-    /// When results last came from it.
+    /// Time of the last results from the worker.
     pub(crate) last_results_at: CoreTime,
     /// Idle slots of an unanswered request for a lease.
     pub(crate) requested_slots: Option<u32>,
-    /// Sweeps it gave back because it cannot work on them, with when and why.
+    /// Sweeps that the worker could not run, with time and reason.
     pub(crate) unable_sweeps: BTreeMap<i64, (CoreTime, String)>,
 }
 
 #[derive(Debug)]
 pub(crate) struct LeaseState {
-    /// The lease as it is stored, with the trials that have no row yet.
+    /// The lease as stored, with its trials that have no row yet.
     pub(crate) row: LeaseRow,
-    /// All trials it was granted with.
+    /// All trials that were granted.
     pub(crate) granted: IntervalSet,
-    /// Granted trials that the worker gave back.
+    /// Granted trials that the worker returned.
     pub(crate) retracted: IntervalSet,
-    /// When its worker may next be asked to give trials back.
+    /// Earliest time of the next request to return trials.
     pub(crate) next_retract_at: CoreTime,
-    /// When it was granted, or found in the store.
+    /// Time at which the lease was granted, or found in the store.
     pub(crate) granted_at: CoreTime,
     pub(crate) expires_at: CoreTime,
-    /// Virtual time of its sweep that each trial was booked with.
+    /// Virtual time that the sweep was charged per trial.
     pub(crate) charge_per_trial: f64,
 }
 
@@ -80,32 +80,32 @@ impl LeaseState {
     }
 }
 
-/// All that the coordinator knows and decides.
+/// The state of all sweeps, workers and leases, and the decisions over it.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) timing: Timing,
     pub(crate) epoch: u64,
     pub(crate) next_lease: u64,
     pub(crate) sweeps: BTreeMap<i64, Sweep>,
-    /// Sweeps that cannot be read, by their numbers.
+    /// Sweeps that this program cannot read, by number.
     pub(crate) unreadable: BTreeMap<i64, UnreadableSweep>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) leases: HashMap<u64, LeaseState>,
-    /// The virtual time that sweeps of a priority have come to.
+    /// The virtual time that the sweeps of each priority have reached.
     pub(crate) virtual_clocks: BTreeMap<i32, f64>,
     /// Give-ups that could not be stored yet.
     pub(crate) unstored_give_ups: Vec<GivenUpTrial>,
-    /// Give-ups that could not be taken back yet.
+    /// Reversals of give-ups that could not be stored yet.
     pub(crate) unstored_reversals: Vec<GiveUpReversal>,
     /// The time of the latest tick.
     pub(crate) latest_time: CoreTime,
 }
 
-/// Workers that are remembered: twice as many as may have sessions.
+/// Maximum number of remembered workers: twice as many as may have sessions.
 pub(crate) const MAX_KNOWN_WORKERS: usize = 16_384;
 
 impl Core {
-    /// An empty core of the given epoch, whose leases are numbered from `next_lease` on.
+    /// Creates an empty core of the given epoch, whose leases are numbered from `next_lease` on.
     pub fn new(timing: Timing, epoch: u64, next_lease: u64) -> Self {
         Self {
             timing,

@@ -1,4 +1,4 @@
-//! A sweep as it is stored, and as the core sees it: what is pending, what has a row, how fast it goes.
+//! A sweep as stored and as the core sees it: pending trials, rows, speed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,51 +17,52 @@ use crate::interval_set::IntervalSet;
 use crate::records::{LeaseRow, OutcomeCounts, RecordedAudit, SweepRow, SweepState, SweepTallies};
 use crate::stored_row::{StoredRow, watched_metric};
 
-/// A sweep that is stored, and that this program cannot read.
+/// A stored sweep that this program cannot read.
 #[derive(Debug, Clone)]
 pub struct UnreadableSweep {
     /// The sweep's row in the store.
     pub record: Arc<SweepRow>,
-    /// Why it cannot be read, in words.
+    /// The reason why the sweep cannot be read.
     pub why: String,
 }
 
-/// A sweep as the core sees it.
+/// A sweep in the core.
 #[derive(Debug)]
 pub struct Sweep {
     /// The id by which users name it.
     pub id: String,
-    /// Its number in the store, in the order of launch.
+    /// Number of the sweep in the store, in the order of launch.
     pub number: i64,
-    /// The spec that its file says.
+    /// The spec in the sweep's file.
     pub spec: Arc<Spec>,
     /// The row that it was launched with.
     pub record: Arc<SweepRow>,
-    /// Whether it runs, is paused, or has ended.
+    /// Whether the sweep runs, is paused, or has ended.
     pub state: SweepState,
-    /// Why it is only shown, and nothing of it is run or changed; none of a sweep that this program carries on.
+    /// Why the sweep is only shown, and neither run nor changed; `None` for a sweep that this
+    /// program can run.
     pub withheld: Option<String>,
-    /// Priority and weight, by which workers are shared.
+    /// Priority and weight, by which sweeps share workers.
     pub share: Share,
-    /// Trials with a row, by outcome.
+    /// Numbers of trials with a row, by outcome.
     pub counts: OutcomeCounts,
-    /// Counts of what happened besides its rows.
+    /// Counts of events that leave no row.
     pub tallies: SweepTallies,
-    /// The main metric per cell.
+    /// Running statistics of the main metric, per cell.
     pub live_stats: LiveStats,
     /// Whether the main metric is the same quantity in all cells.
     pub is_ranked: bool,
-    /// Trials that may kill workers.
+    /// Trials that are suspected of killing workers.
     pub quarantine: Quarantine,
-    /// Trials that are run a second time.
+    /// Trials that run a second time.
     pub audits: Audits,
-    /// How far its cells are, if these end when they are known well enough.
+    /// The progress of the stopping rule, if there is one.
     pub adaptive_repeats: Option<AdaptiveRepeats>,
-    /// Until then, workers from before a restart may come back for its audits.
+    /// Time until which workers from before a restart may come back to run the sweep's audits.
     pub(super) auditors_expected_until: CoreTime,
-    /// Identities of cells whose trials were chosen from lately.
+    /// A cache of the identities of cells, which decide about audits.
     pub(super) cell_hashes: HashMap<u64, [u8; 32]>,
-    /// Unfinished trials that have a checkpoint, with the steps after which it was made.
+    /// Unfinished trials with a checkpoint, and the number of steps at which it was taken.
     pub(super) checkpoints: BTreeMap<TrialKey, u64>,
     pub(super) classes: Vec<ClassState>,
     pub(super) leased: u64,
@@ -72,21 +73,21 @@ pub struct Sweep {
 #[derive(Debug)]
 pub(super) struct ClassState {
     pub(super) pending: IntervalSet,
-    /// Moving average of the duration of a trial.
+    /// Moving average of the duration of a trial, in seconds.
     pub(super) trial_seconds: Option<f64>,
 }
 
-/// A sweep's part in the competition for workers.
+/// A sweep's position in the competition for workers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct FairShare {
-    /// Virtual time that it has passed: slot-seconds that it was given, divided by its weight.
+    /// Virtual time of the sweep: the slot-seconds that it got, divided by its weight.
     pub(super) vruntime: f64,
-    /// Whether it had something to give out when workers were last fed.
+    /// Whether the sweep had work when leases were last assigned.
     pub(super) competes: bool,
 }
 
 impl FairShare {
-    /// Takes back virtual time that was booked and not used.
+    /// Refunds virtual time that was charged and not used.
     pub(super) fn refund_vruntime(&mut self, booked: f64) {
         self.vruntime -= booked;
     }
@@ -101,7 +102,7 @@ pub(super) struct CompletionRate {
 }
 
 impl Sweep {
-    /// A sweep none of whose trials has a row yet.
+    /// Creates a sweep without rows.
     pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
         let adaptive_repeats = spec
             .stopping_rule
@@ -147,31 +148,31 @@ impl Sweep {
         }
     }
 
-    /// Whether trials of it are given out.
+    /// Whether the sweep's trials are assigned to workers.
     pub fn is_running(&self) -> bool {
         self.state == crate::records::SweepState::Running && self.withheld.is_none()
     }
 
-    /// The metric that is watched while it runs: the one by which its cells are chosen.
+    /// The metric that is watched while the sweep runs: the one by which its cells are selected.
     pub fn watched_metric(&self) -> (usize, Metric) {
         watched_metric(&self.spec.measure.metrics)
     }
 
-    /// Trials to be run, as far as is known: where cells end when they are known well enough, it grows.
+    /// Number of trials to run, as far as is known. It grows under a stopping rule.
     pub fn total_trials(&self) -> u64 {
         self.adaptive_repeats
             .as_ref()
             .map_or_else(|| self.spec.trial_count(), AdaptiveRepeats::total_trials)
     }
 
-    /// Trials that it should come to.
+    /// Expected number of trials in the end.
     pub fn expected_trials(&self) -> u64 {
         self.adaptive_repeats
             .as_ref()
             .map_or_else(|| self.spec.trial_count(), AdaptiveRepeats::expected_trials)
     }
 
-    /// Whether a trial is to be run, or was, as far as is known.
+    /// Whether the sweep needs a trial, as far as is known, or has run it.
     pub fn needs_trial(&self, key: TrialKey) -> bool {
         self.spec.has_trial(key)
             && self
@@ -180,17 +181,18 @@ impl Sweep {
                 .is_none_or(|adaptive| key.repeat < adaptive.allowed_repeats(key.cell))
     }
 
-    /// Unfinished trials that have a checkpoint.
+    /// Number of unfinished trials with a checkpoint.
     pub fn checkpoint_count(&self) -> u64 {
         self.checkpoints.len() as u64
     }
 
-    /// Trials in leases.
+    /// Number of trials in leases.
     pub fn leased_count(&self) -> u64 {
         self.leased
     }
 
-    /// Trials per second: as counted of late where trials are short, else as `slots` slots should do.
+    /// Trials per second: as counted lately if trials are short, and otherwise as `slots` slots
+    /// should achieve.
     pub fn estimate_trial_rate(&self, slots: f64) -> f64 {
         let (trials, seconds) = self
             .classes
@@ -211,7 +213,7 @@ impl Sweep {
         }
     }
 
-    /// Books a row; returns where the trial stands.
+    /// Records a row; returns the class of its trial and the number within the class.
     pub(super) fn record_row(&mut self, row: &StoredRow) -> (u32, u64) {
         let (class, n) = self.count_row(row);
         self.classes[class as usize].pending.remove(n);
@@ -219,7 +221,7 @@ impl Sweep {
         (class, n)
     }
 
-    /// Books the rows that a sweep begins with, in any order.
+    /// Records the rows that a sweep starts with, in any order.
     pub(super) fn record_initial_rows(&mut self, rows: impl IntoIterator<Item = StoredRow>) {
         let mut done = vec![Vec::new(); self.classes.len()];
         let has_ended = self.state == crate::records::SweepState::Completed;
@@ -243,7 +245,8 @@ impl Sweep {
         }
     }
 
-    /// All that a row changes, but for what waits; returns where the trial stands.
+    /// Records a row in everything but the pending trials; returns the class of its trial and the
+    /// number within the class.
     fn count_row(&mut self, row: &StoredRow) -> (u32, u64) {
         let (class, n) = self.spec.grid.locate_trial(row.key);
         self.counts.add(&row.outcome);
@@ -251,7 +254,7 @@ impl Sweep {
             .record_trial(row.key.cell, &row.outcome, row.watched_metric);
         self.update_allowance(row);
 
-        // A failed trial tells nothing about how long trials take.
+        // A failed trial says nothing about how long trials take.
         if !matches!(row.outcome, Outcome::Failed { .. }) {
             let seconds = &mut self.classes[class as usize].trial_seconds;
             *seconds = Some(seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds));
@@ -260,7 +263,7 @@ impl Sweep {
         (class, n)
     }
 
-    /// Whether a trial is one of those that are audited.
+    /// Whether a trial is chosen for an audit.
     pub(super) fn is_chosen_for_audit(&mut self, key: TrialKey) -> bool {
         if self.spec.scheduling.audit_share == 0.0 || !self.spec.has_trial(key) {
             return false;
@@ -272,7 +275,7 @@ impl Sweep {
         let spec = &self.spec;
         let data = self.record.data.hash.unwrap_or([0; 32]);
         let hash = self.cell_hashes.entry(key.cell).or_insert_with(|| {
-            // A cell of a grid that was read can be resolved.
+            // Resolving cannot fail, because reading the sweep has checked its cells.
             spec.grid
                 .resolve_config(key.cell)
                 .map_or([0; 32], |config| spec.compute_cell_hash(&config, &data))
@@ -281,7 +284,7 @@ impl Sweep {
         spec.should_audit(hash, key.repeat)
     }
 
-    /// Audits as the store knows them: trials, whose rows they have, and what was found.
+    /// Records audits from the store: trials, the processes that computed their rows, and findings.
     pub fn record_audits(&mut self, audits: impl IntoIterator<Item = RecordedAudit>) {
         for (key, origin, finding) in audits {
             self.audits
@@ -289,7 +292,7 @@ impl Sweep {
         }
     }
 
-    /// Takes the trials of a lease that was found in the store, as far as they are still to be run.
+    /// Takes those trials of a lease in the store that have no row yet.
     pub(super) fn take_recorded_trials(&mut self, lease: &LeaseRow) -> IntervalSet {
         if let Some(origin) = &lease.audits {
             return self
@@ -301,7 +304,7 @@ impl Sweep {
             return IntervalSet::default();
         };
 
-        // A store that is damaged may name trials that no sweep has.
+        // A damaged store may name trials beyond the end of the class.
         let end = self.spec.class_trial_count(lease.class);
         let trials = lease
             .trials
@@ -316,14 +319,15 @@ impl Sweep {
         taken
     }
 
-    /// Whether something failed, or was left undone, that can be run again.
+    /// Whether a retry would have something to run: failed trials, failed audits, or audits that
+    /// were left undone.
     pub fn has_failures(&self) -> bool {
         let left = self.state == crate::records::SweepState::Completed
             && self.audits.counts.remaining() > 0;
         self.counts.failed + self.audits.counts.failed > 0 || left
     }
 
-    /// Takes trials of a lease back that it no longer holds.
+    /// Returns trials that a lease no longer holds to the pending ones.
     pub(super) fn take_back_trials(&mut self, lease: &LeaseRow, trials: IntervalSet) {
         if let Some(origin) = &lease.audits {
             return self.audits.take_back_trials(origin, lease.class, trials);
@@ -334,7 +338,7 @@ impl Sweep {
         self.reopen_cells(lease.class, &rest);
     }
 
-    /// Takes back a failed trial, to be run again.
+    /// Makes a failed trial pending, so that it runs again.
     pub(super) fn reopen_failed_trial(&mut self, key: TrialKey) {
         let (class, n) = self.spec.grid.locate_trial(key);
         self.counts.failed -= 1;
@@ -343,19 +347,19 @@ impl Sweep {
         self.classes[class as usize].pending.insert(n, n + 1);
     }
 
-    /// Whether trials wait that are not in quarantine.
+    /// Whether trials are pending, apart from quarantined ones.
     pub(super) fn has_pending(&self) -> bool {
         self.classes.iter().any(|class| !class.pending.is_empty())
     }
 }
 
-/// Cells whose identity is remembered.
+/// Maximum number of cells whose identity is cached.
 const MAX_CELL_HASHES: usize = 100_000;
-/// From this duration on, in seconds, too few trials end in a while for their count to tell the rate.
+/// Duration in seconds from which on trials end too rarely to measure the rate by counting them.
 const LONG_TRIAL_SECONDS: f64 = 2.0;
 
 impl CompletionRate {
-    /// Time constant, in seconds.
+    /// The time constant, in seconds.
     const TIME_CONSTANT: f64 = 15.0;
 
     pub(super) fn count_trials(&mut self, trials: u64, now: CoreTime) {

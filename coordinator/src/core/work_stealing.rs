@@ -1,8 +1,10 @@
-//! Near the end, trials that wait in one worker's queue are given to another that has nothing to do.
+//! Work stealing near the end: trials that wait in one worker's queue move to another worker that
+//! is idle.
 //!
-//! A worker for which nothing is left may have trials that another one has not begun. The coordinator asks the holder of a lease,
-//! which alone knows what it has begun, and what it gives back is pending again. It chooses the lease with the longest expected
-//! time left, and asks only when a trial would end sooner elsewhere. A request that is not answered lapses.
+//! The coordinator asks the holder of a lease to return trials, because only the holder knows which
+//! it has begun; returned trials are pending again. It chooses the lease with the longest expected
+//! time left, and asks only if a trial would end sooner elsewhere. A request without an answer
+//! lapses.
 
 use std::time::Duration;
 
@@ -16,33 +18,34 @@ use crate::interval_set::IntervalSet;
 use crate::records::{EndedLease, WorkerId};
 use crate::stored_row::StoredRow;
 
-/// A trial is moved where it should end earlier by at least this time, in seconds.
+/// Minimum time by which a trial must end earlier elsewhere to be moved, in seconds.
 const MIN_GAIN_SECONDS: f64 = 2.0;
-/// How long results may be under way: a worker from which nothing came for that time is not slow.
+/// Time for which results may be under way: a worker that sent nothing for that long is not
+/// considered slow.
 const DELIVERY_ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// A forecast of how long a lease will take.
+/// A forecast of the duration of a lease.
 struct LeaseForecast {
     fence: Fence,
-    /// Trials that its holder can hardly have begun.
+    /// Number of trials that the holder has probably not begun.
     waiting: u64,
-    /// Seconds that it takes for a trial.
+    /// Expected seconds per trial on the holder.
     trial_seconds: f64,
-    /// Slots of its holder.
+    /// Number of slots of the holder.
     slots: f64,
 }
 
 impl LeaseForecast {
-    /// When its last trial should begin, in seconds from now.
+    /// Expected seconds until the last trial begins.
     fn seconds_left(&self) -> f64 {
         self.waiting as f64 * self.trial_seconds / self.slots
     }
 }
 
 impl Core {
-    /// Asks holders of leases to give trials back, one for each of these workers, for which nothing else is there.
+    /// Asks holders of leases to return trials, one request for each of these idle workers.
     pub(super) fn request_retractions(&mut self, idle: &[WorkerId], now: CoreTime) -> Vec<Effect> {
-        // Workers for which a question is open already wait for its answer.
+        // Each open request will serve one of the idle workers, so as many of them are skipped.
         let open = self
             .leases
             .values()
@@ -69,7 +72,8 @@ impl Core {
         effects
     }
 
-    /// The lease that an idle worker should have a part of, and how many trials all idle workers should have of it.
+    /// The lease that idle workers should take trials from, and the number of trials for all of
+    /// them.
     fn choose_lease_to_retract(
         &self,
         id: &str,
@@ -96,7 +100,8 @@ impl Core {
         Some((longest.fence, part.clamp(1, longest.waiting)))
     }
 
-    /// The forecast of a lease that an idle worker should have a part of, with the usual seconds of a trial of it.
+    /// The forecast of a lease that an idle worker could take trials from, and the usual seconds
+    /// per trial.
     fn forecast_retraction(
         &self,
         id: &str,
@@ -145,7 +150,7 @@ impl Core {
         })
     }
 
-    /// A worker gives back trials of a lease that it has not begun, perhaps none.
+    /// Handles the return of trials of a lease that the worker has not begun, perhaps none.
     pub fn on_trials_retracted(
         &mut self,
         worker: &str,
@@ -195,7 +200,7 @@ impl Core {
         effects
     }
 
-    /// Learns from rows how much longer than usual a worker takes for a trial.
+    /// Updates how fast a worker is relative to others, from the durations of its trials.
     pub(super) fn update_worker_pace(
         &mut self,
         id: &str,
@@ -224,7 +229,7 @@ impl Core {
     }
 }
 
-/// Takes trials out of a lease, as far as they are in it.
+/// Removes those of these trials from a lease that are in it.
 fn remove_unstarted(lease: &mut LeaseState, spec: &Spec, keys: &[TrialKey]) -> IntervalSet {
     let mut removed = IntervalSet::default();
     for key in keys.iter().filter(|key| spec.has_trial(**key)) {

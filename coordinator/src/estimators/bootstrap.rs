@@ -6,17 +6,18 @@ use super::Sample;
 use super::cluster::RepeatCluster;
 use super::special::{normal_cdf, normal_quantile};
 
-/// Resamples of each sample.
+/// Number of resamples of each sample.
 pub const RESAMPLES: usize = 9_999;
 
-/// Confidence interval of the mean, bias-corrected and accelerated (Efron 1987): quantiles of the means of
-/// [`RESAMPLES`] resamples, shifted for their bias and for the sample's skewness; from 2 values on. Of
-/// a pooled sample whole repeats are drawn; from 2 of them on. Repeats that share crossed streams are no draws: they have none.
+/// Confidence interval of the mean, bias-corrected and accelerated (Efron 1987): quantiles of the
+/// means of [`RESAMPLES`] resamples, shifted for their bias and for the sample's skewness. Needs at
+/// least 2 values. A pooled sample is resampled by whole repeats, of which it needs 2. Repeats that
+/// share crossed streams are not independent draws, so they have no such interval.
 pub fn bca_interval(sample: &Sample, level: f64, stream: &mut RandomStream) -> Option<(f64, f64)> {
     let mean = sample
         .mean()
         .filter(|mean| mean.is_finite() && !sample.is_crossed())?;
-    // What is drawn: values, or whole repeats of several cells.
+    // Trials of a repeat share random streams, so only whole repeats are independent draws.
     let drawn = sample.repeat_clusters().map_or_else(
         || {
             sample
@@ -54,7 +55,7 @@ pub fn bca_interval(sample: &Sample, level: f64, stream: &mut RandomStream) -> O
         return Some((mean, mean));
     }
 
-    // Resamples of the same mean, added up in another order or not, are equal to it.
+    // Summation order changes the last bits. Means that differ by no more than that count as ties.
     let largest = drawn
         .iter()
         .fold(0.0_f64, |most, x| most.max(x.deviation_sum.abs()));
@@ -70,7 +71,8 @@ pub fn bca_interval(sample: &Sample, level: f64, stream: &mut RandomStream) -> O
     Some((end(-z)?, end(z)?))
 }
 
-/// Share of resamples below the sample's mean, those equal to it within rounding counting half; never 0 or 1.
+/// Share of resamples below the sample's mean. Those equal to it within rounding count half. Never
+/// 0 or 1.
 fn share_below_zero(means: &[f64], rounding: f64) -> f64 {
     let below = means.iter().filter(|x| **x < -rounding).count() as f64;
     let equal = means.iter().filter(|x| x.abs() <= rounding).count() as f64;

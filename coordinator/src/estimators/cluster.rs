@@ -1,4 +1,4 @@
-//! What the values of one repeat, and a mean, come down to.
+//! Summaries of the values of one repeat, and of the uncertainty of a mean.
 
 /// The values of one repeat.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -9,7 +9,7 @@ pub struct RepeatCluster {
     pub n: u32,
 }
 
-/// How well a mean is known.
+/// The uncertainty of a mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MeanUncertainty {
     /// Variance of the mean.

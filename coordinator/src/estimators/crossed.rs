@@ -1,10 +1,12 @@
-//! How well a mean is known where repeats share crossed streams.
+//! The uncertainty of a mean if repeats share crossed streams.
 //!
-//! In `seeds = { crossed = { init = 10, order = 20 } }` two hundred repeats are no two hundred independent draws: if all of the
-//! variance were in the initial weights, ten. The variance of a mean is σ²(init)/10 + σ²(order)/20 + σ²(init × order)/200, of
-//! components estimated from mean squares, negative ones counting as 0, and Student's t has the degrees of freedom that fit
-//! (Satterthwaite 1946). Where combinations are missing, what each stream's levels say counts in full, without taking off what
-//! levels differ by through the rest: that is a little wide, and never narrow for that reason.
+//! With `seeds = { crossed = { init = 10, order = 20 } }`, two hundred repeats are not two hundred
+//! independent draws: if all variance came from the initial weights, they would be ten. The
+//! variance of a mean is σ²(init)/10 + σ²(order)/20 + σ²(init × order)/200. The components are
+//! estimated from mean squares, and negative ones count as 0. Student's t uses the matching degrees
+//! of freedom (Satterthwaite 1946). If combinations are missing, the variance between each stream's
+//! levels counts in full, without subtracting what comes from the other streams. The interval is
+//! then a little wide, and never too narrow for that reason.
 
 use std::collections::BTreeMap;
 
@@ -34,8 +36,9 @@ impl Crossing {
         })
     }
 
-    /// How well the mean of these repeats is known, each with what its values are above the mean; they are in order. `None`
-    /// where a stream has fewer than two levels, or one that outweighs all others.
+    /// The uncertainty of the mean of these repeats, given in order with the deviations of their
+    /// values from the mean. `None` if a stream has fewer than two levels, or one level that
+    /// outweighs all others.
     pub fn estimate_uncertainty(
         &self,
         repeats: &[(u32, RepeatCluster)],
@@ -82,7 +85,8 @@ impl Crossing {
         })
     }
 
-    /// As if the levels of one stream were all that is drawn, with the weights that their trials give them.
+    /// The uncertainty if only the levels of one stream were drawn, weighted by their numbers of
+    /// trials.
     fn estimate_from_levels(
         &self,
         stream: usize,
@@ -103,7 +107,8 @@ impl Crossing {
             .map(|(_, level)| (level / n) * (level / n))
             .sum();
 
-        // As many levels as would say as much if they had equal weights.
+        // Effective degrees of freedom of unequal weights (Kish), so that one dominant level does
+        // not count as many.
         let degrees = 1.0 / squared - 1.0;
         if !degrees.is_finite() || degrees < 0.99 {
             return None;

@@ -1,4 +1,4 @@
-//! Variance components where repeats combine crossed random streams.
+//! Variance components of repeats that combine crossed random streams.
 
 use ergodic_common::Spec;
 use ergodic_common::random_streams::NAMED_PURPOSES;
@@ -6,21 +6,22 @@ use ergodic_common::random_streams::NAMED_PURPOSES;
 use crate::estimators::cluster::MeanUncertainty;
 use crate::estimators::special::chi_squared_quantile;
 
-/// Which streams are crossed.
+/// A layout of crossed streams.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CrossedLayout {
-    /// Names, the one that changes slowest from repeat to repeat first.
+    /// Names of the streams' purposes; the one that changes slowest from repeat to repeat comes
+    /// first.
     pub names: Vec<String>,
-    /// How many streams of each.
+    /// Number of streams of each purpose.
     pub sizes: Vec<usize>,
-    /// How often each combination occurs.
+    /// Number of times that each combination occurs.
     pub replicates: usize,
 }
 
 /// A component of a variance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComponentEstimate {
-    /// A stream, several of them, or the rest, in words.
+    /// The stream, combination of streams, or rest that the component comes from.
     pub name: String,
     /// Degrees of freedom of its mean square.
     pub df: u64,
@@ -28,12 +29,12 @@ pub struct ComponentEstimate {
     pub variance: f64,
     /// Share of the sum of all components; `None` if all values are equal.
     pub share: Option<f64>,
-    /// Confidence interval of the variance; none of an estimate that is not above 0.
+    /// Confidence interval of the variance; `None` if the estimate is not above 0.
     pub interval: Option<(f64, f64)>,
 }
 
 impl ComponentEstimate {
-    /// No variance is above what values within their range can have.
+    /// Clips the interval at the largest variance that values within their range can have.
     pub(crate) fn clip_interval(&mut self, most: Option<f64>) {
         if let (Some((low, high)), Some(most)) = (self.interval, most) {
             self.interval = (low < most).then_some((low, high.min(most)));
@@ -85,14 +86,14 @@ impl CrossedLayout {
         self.sizes.iter().product()
     }
 
-    /// Which stream of one purpose a repeat has; the last one changes fastest.
+    /// The level of a stream in a repeat; the last stream changes fastest.
     pub(crate) fn level_of_repeat(&self, stream: usize, repeat: usize) -> usize {
         let faster: usize = self.sizes[stream + 1..].iter().product();
         repeat / faster % self.sizes[stream]
     }
 
-    /// How well the mean of these values, one for each repeat in order, is known: the sum of all components, each over the number
-    /// of its draws, those below 0 left out.
+    /// The uncertainty of the mean of these values, one for each repeat in order: the sum of all
+    /// components, each divided by the number of its draws, without negative ones.
     pub(crate) fn uncertainty_of_mean(&self, values: &[f64]) -> MeanUncertainty {
         let squares = self.mean_squares(values);
         let all = (1 << self.sizes.len()) - 1;
@@ -128,7 +129,7 @@ impl CrossedLayout {
         }
     }
 
-    /// Components of these values, one for each repeat in order.
+    /// Estimates the components of these values, one for each repeat in order.
     pub fn estimate_components(&self, values: &[f64], level: f64) -> Vec<ComponentEstimate> {
         let squares = self.mean_squares(values);
         let all = (1 << self.sizes.len()) - 1;
@@ -158,11 +159,12 @@ impl CrossedLayout {
         components
     }
 
-    /// Mean square and degrees of freedom of each set of streams, a bit for each; of the empty set, those within combinations.
+    /// Mean square and degrees of freedom of each set of streams, with a bit for each stream. The
+    /// empty set stands for the differences within combinations.
     fn mean_squares(&self, values: &[f64]) -> Vec<Option<(f64, f64)>> {
         let count = self.sizes.len();
         let middle = values.iter().sum::<f64>() / values.len() as f64;
-        // What is smaller is made by rounding.
+        // Effects below this are rounding errors.
         let noise = ROUNDING_NOISE * values.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
         let centred: Vec<f64> = values.iter().map(|x| x - middle).collect();
         let means: Vec<Vec<f64>> = (0..1 << count)
@@ -200,7 +202,7 @@ impl CrossedLayout {
             .product()
     }
 
-    /// The combination of the streams in a set that a repeat has; the last stream changes fastest.
+    /// Index of a repeat's combination of the streams in a set; the last stream changes fastest.
     fn combination_index(&self, set: usize, repeat: usize) -> usize {
         let mut rest = repeat % self.combination_count();
         let mut place = 0;
@@ -217,7 +219,7 @@ impl CrossedLayout {
         place
     }
 
-    /// What a set of streams does beyond its parts: means with alternating signs.
+    /// Mean square of the interaction of a set of streams, from means with alternating signs.
     fn mean_square_between(
         &self,
         set: usize,
@@ -226,7 +228,7 @@ impl CrossedLayout {
         noise: f64,
     ) -> (f64, f64) {
         let mut squares = 0.0;
-        // The first repeats, as many as there are combinations, have each once.
+        // The first `combination_count` repeats visit each combination exactly once.
         for repeat in 0..self.combination_count() {
             let parts = (0..=set).filter(|part| part & set == *part);
             let signed = parts.map(|part: usize| {
@@ -249,10 +251,11 @@ impl CrossedLayout {
         (squares * (n / self.combination_count()) as f64 / df, df)
     }
 
-    /// What repeats of the same combination differ by. Their mean is rounded by their own size, however large others are.
+    /// Mean square of the differences between repeats of the same combination. Rounding is judged
+    /// by each combination's own values, however large others are.
     fn mean_square_within(&self, values: &[f64]) -> Option<(f64, f64)> {
         let all = (1 << self.sizes.len()) - 1;
-        // From the first repeat of the combination on, so that equal values leave nothing.
+        // Centred on the combination's first repeat, so that equal values give exactly 0.
         let centred: Vec<f64> = values
             .iter()
             .enumerate()
@@ -281,15 +284,15 @@ impl CrossedLayout {
         (self.replicates > 1).then_some((squares / df, df))
     }
 
-    /// The component of a set of streams, as a combination of the mean squares of the sets that contain it: of which each is,
-    /// its factor, its square, and its degrees of freedom.
+    /// The component of a set of streams as a linear combination of mean squares: each set that
+    /// contains it, with factor, mean square and degrees of freedom.
     fn component_terms(
         &self,
         set: usize,
         squares: &[Option<(f64, f64)>],
     ) -> Vec<(usize, (f64, f64, f64))> {
         let all = (1 << self.sizes.len()) - 1;
-        // As often as the set's effect occurs among the trials.
+        // Mean squares contain this set's variance as often as its effect occurs among the trials.
         let each = (self.replicates * self.combinations_in_set(all & !set)) as f64;
         let larger = (set..=all).filter(|larger| larger & set == set);
         let mut combination: Vec<(usize, (f64, f64, f64))> = larger
@@ -303,7 +306,8 @@ impl CrossedLayout {
             })
             .collect();
 
-        // All streams together stand against what is within combinations, if these occur more than once.
+        // The full interaction has no larger set to subtract; replicates within combinations take
+        // that place.
         if set == all {
             combination.extend(squares[0].map(|(square, df)| (0, (-1.0 / each, square, df))));
         }
@@ -326,10 +330,11 @@ impl CrossedLayout {
     }
 }
 
-/// How far apart rounding can move equal means, relative to the largest value that is part of them.
+/// Largest difference that rounding can make between equal means, relative to the largest value in
+/// them.
 const ROUNDING_NOISE: f64 = 1e-14;
 
-/// A difference of means, or 0 where it is nothing but their rounding.
+/// A difference of means, or 0 if it is within rounding.
 pub(crate) fn zero_if_rounding(difference: f64, noise: f64) -> f64 {
     if difference.abs() <= noise {
         0.0
@@ -338,10 +343,10 @@ pub(crate) fn zero_if_rounding(difference: f64, noise: f64) -> f64 {
     }
 }
 
-/// What rounding leaves of terms that cancel, relative to their size.
+/// Largest rounding error of terms that cancel, relative to their size.
 const CANCELLATION_TOLERANCE: f64 = 1e-12;
 
-/// The combination Σ factor·square; 0 where it is nothing but rounding.
+/// The combination Σ factor·square, or 0 if it is within rounding.
 fn linear_combination(combination: impl Iterator<Item = (f64, f64, f64)> + Clone) -> f64 {
     let size: f64 = combination
         .clone()
@@ -355,7 +360,8 @@ fn linear_combination(combination: impl Iterator<Item = (f64, f64, f64)> + Clone
     }
 }
 
-/// The component that a combination of mean squares estimates; its degrees of freedom are those of the first one.
+/// Estimates a component from a combination of mean squares. Its degrees of freedom are those of
+/// the first one.
 fn estimate_component(
     name: String,
     combination: &[(f64, f64, f64)],
@@ -369,7 +375,7 @@ fn estimate_component(
             .sum::<f64>();
     let end = |tail: f64| df * variance / chi_squared_quantile(tail, df);
 
-    // With less than one degree of freedom, the difference of two squares is as good as unknown.
+    // Below this, the interval of a difference of two mean squares spans many orders of magnitude.
     let ends = (variance > 0.0 && df >= MIN_DEGREES)
         .then(|| (end(0.5 + 0.5 * level), end(0.5 - 0.5 * level)));
     let ends = ends.filter(|(low, high)| low.is_finite() && high.is_finite());
@@ -382,7 +388,8 @@ fn estimate_component(
     }
 }
 
-/// Least degrees of freedom of an interval: below, its ends are many orders of magnitude apart.
+/// Minimum degrees of freedom for an interval. Below it, the ends are many orders of magnitude
+/// apart.
 const MIN_DEGREES: f64 = 1.0;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Estimators of samples: pure functions from values to statistics. Nothing here knows of sweeps, rows or stores.
+//! Estimators: pure functions from samples to statistics. They know no sweeps, rows or stores.
 //!
 //! [`sample`] holds the values of one sample with the repeats that they are of, [`statistic`] finds statistics by name, [`paired`]
 //! tests differences, [`rank`] says which cells are better, [`precision`] when a mean is known well enough.

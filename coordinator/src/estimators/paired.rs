@@ -1,4 +1,4 @@
-//! Two cells compared repeat by repeat, which share their random streams.
+//! Comparison of two cells repeat by repeat. Trials of one repeat share their random streams.
 
 use std::cmp::Ordering;
 
@@ -6,14 +6,15 @@ use super::Sample;
 use super::crossed::Crossing;
 use super::special::{fair_binomial_cdf, normal_upper_tail};
 
-/// What the differences between two cells over their common repeats say; `None` where these are too few.
+/// The differences between two cells over their common repeats. Values are `None` if there are too
+/// few repeats.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PairedDifferences {
-    /// Common repeats.
+    /// Number of common repeats.
     pub n: u64,
-    /// Mean of the cell over them.
+    /// Mean of the cell over the common repeats.
     pub mean: Option<f64>,
-    /// Mean of the baseline over them.
+    /// Mean of the baseline over the common repeats.
     pub baseline: Option<f64>,
     /// Mean difference, cell minus baseline.
     pub difference: Option<f64>,
@@ -21,18 +22,18 @@ pub struct PairedDifferences {
     pub std: Option<f64>,
     /// Confidence interval of the mean difference by Student's t; from 2 repeats on.
     pub interval: Option<(f64, f64)>,
-    /// Repeats in which the cell is above the baseline.
+    /// Number of repeats in which the cell is above the baseline.
     pub above: u64,
-    /// Repeats in which it is below.
+    /// Number of repeats in which the cell is below the baseline.
     pub below: u64,
     /// Two-sided p of the sign test, equal repeats left out; from 2 repeats on.
     pub sign_p: Option<f64>,
     /// Wilcoxon's signed-rank test, two-sided; from 2 repeats on.
     pub wilcoxon: Option<SignedRankTest>,
-    /// Correlation (Pearson) between cell and baseline; `None` too where one of them is constant.
+    /// Pearson correlation between cell and baseline; `None` also if one of them is constant.
     pub correlation: Option<f64>,
-    /// Repeats of each cell that an unpaired comparison would need for the same standard error; `None` too where all
-    /// differences are equal.
+    /// Number of repeats of each cell that an unpaired comparison would need for the same standard
+    /// error; `None` also if all differences are equal.
     pub unpaired_repeats: Option<f64>,
 }
 
@@ -75,7 +76,8 @@ impl PairedDifferences {
         }
     }
 
-    /// Where repeats share crossed streams, the interval is that of the streams, and nothing stands that takes repeats as independent.
+    /// Replaces the interval by that of crossed streams, and removes the statistics that assume
+    /// independent repeats.
     pub fn apply_crossing(
         &mut self,
         pairs: &[(f64, f64)],
@@ -89,14 +91,14 @@ impl PairedDifferences {
         (self.sign_p, self.wilcoxon, self.unpaired_repeats) = (None, None, None);
     }
 
-    /// Repeats that pairing saved in each cell; negative where it costs some.
+    /// Number of repeats of each cell that pairing saved; negative if it cost some.
     pub fn saved_repeats(&self) -> Option<f64> {
         self.unpaired_repeats
             .map(|unpaired| unpaired - self.n as f64)
     }
 }
 
-/// Differences whose size is the rounding of what they are taken of are 0.
+/// The differences of pairs, with those set to 0 that are within the rounding of their values.
 fn rounded_differences(pairs: &[(f64, f64)]) -> Vec<f64> {
     pairs
         .iter()
@@ -111,13 +113,15 @@ fn rounded_differences(pairs: &[(f64, f64)]) -> Vec<f64> {
         .collect()
 }
 
-/// What rounding can make of equal values, or of equal differences: of accuracies, 0.93 − 0.92 and 0.91 − 0.9 are no two sizes. It
-/// goes by the size of the pair itself: what is large in another repeat rounds nothing in this one.
+/// Largest difference that rounding can make between equal values, or between equal differences,
+/// such as 0.93 − 0.92 and 0.91 − 0.9. It depends on the pair itself, because large values in
+/// another repeat round nothing in this one.
 fn rounding_bound((cell, baseline): &(f64, f64)) -> f64 {
     4.0 * f64::EPSILON * cell.abs().max(baseline.abs())
 }
 
-/// Two-sided p of the sign test: twice the probability of so few, or fewer, of the rarer sign. 1 without any sign.
+/// Two-sided p of the sign test: twice the probability that the rarer sign is as rare or rarer. 1
+/// without any sign.
 pub fn sign_test(above: u64, below: u64) -> f64 {
     (2.0 * fair_binomial_cdf(above.min(below), above + below)).min(1.0)
 }
@@ -127,26 +131,27 @@ pub fn sign_test(above: u64, below: u64) -> f64 {
 pub struct SignedRankTest {
     /// Two-sided p.
     pub p: f64,
-    /// Whether it is exact, or by the normal approximation with the correction for ties.
+    /// Whether p is exact, or from the normal approximation with the correction for ties.
     pub exact: bool,
 }
 
-/// Longest sample whose p is exact if it has neither zeros nor ties.
+/// Maximum sample size for an exact p without zeros and ties.
 const MAX_EXACT: usize = 50;
-/// Longest sample whose p is exact even so.
+/// Maximum sample size for an exact p with zeros or ties.
 const MAX_EXACT_WITH_TIES: usize = 13;
 
-/// Wilcoxon's signed-rank test (1945), two-sided: zeros are left out, equal sizes share their mean rank. Exact for at most 50
-/// differences without zeros and ties, and for at most 13 with them, otherwise by the normal approximation with the
-/// correction for ties and without one for continuity: as `scipy.stats.wilcoxon` decides by itself. Each
-/// difference has its rounding in `close`; sizes that differ by no more than that of one of the two are ties. Without any
+/// Wilcoxon's signed-rank test (1945), two-sided. Zeros are left out, and equal sizes share their
+/// mean rank. It is exact for at most 50 differences without zeros and ties, and for at most 13
+/// with them, and otherwise uses the normal approximation with correction for ties and without
+/// continuity correction, as `scipy.stats.wilcoxon` does by default. `close` has the rounding of
+/// each difference; sizes that differ by no more than the rounding of either are ties. Without any
 /// difference, p is 1.
 pub fn wilcoxon_signed_rank(differences: &[f64], close: &[f64]) -> SignedRankTest {
     let both = differences.iter().copied().zip(close.iter().copied());
     let mut signed: Vec<(f64, f64)> = both.filter(|(d, _)| *d != 0.0).collect();
     signed.sort_unstable_by(|(a, x), (b, y)| a.abs().total_cmp(&b.abs()).then(x.total_cmp(y)));
 
-    // Ranks are doubled, so that those of ties are whole.
+    // Ranks are doubled, so that tied ranks are integers.
     let mut ranks = Vec::with_capacity(signed.len());
     let mut ties = 0.0;
 
@@ -186,8 +191,8 @@ pub fn wilcoxon_signed_rank(differences: &[f64], close: &[f64]) -> SignedRankTes
     }
 }
 
-/// How many of the first of these are ties of each other, whatever lies between: differences in the order of their sizes, each with
-/// its rounding.
+/// Number of leading differences that are ties of each other, whatever lies between. The
+/// differences are sorted by size, each with its rounding.
 fn count_leading_ties(sorted: &[(f64, f64)]) -> usize {
     let least = sorted[0].0.abs();
     let mut reach = f64::INFINITY;
@@ -202,10 +207,11 @@ fn count_leading_ties(sorted: &[(f64, f64)]) -> usize {
         .count()
 }
 
-/// Twice the smaller tail of the sum of the ranks with a plus, every sign being as likely as the other.
+/// Twice the smaller tail of the sum of the ranks with a positive sign, if both signs are equally
+/// likely.
 fn exact_signed_rank_p(ranks: &[usize], plus: usize) -> f64 {
     let most: usize = ranks.iter().sum();
-    // Ways to choose ranks that add up to each sum: at most 2^50.
+    // `ways[s]` counts the subsets of ranks with sum s. At most 2^50 in all, so `u64` suffices.
     let mut ways = vec![0_u64; most + 1];
     ways[0] = 1;
     let mut reached = 0;
@@ -217,7 +223,7 @@ fn exact_signed_rank_p(ranks: &[usize], plus: usize) -> f64 {
         }
     }
 
-    // The distribution is symmetric.
+    // Under the null the distribution is symmetric, so the smaller tail can be summed from 0.
     let tail: u64 = ways[..=plus.min(most - plus)].iter().sum();
     (2.0 * tail as f64 / 2.0_f64.powi(ranks.len() as i32)).min(1.0)
 }
@@ -235,8 +241,8 @@ fn pearson_correlation(a: &Sample, b: &Sample) -> Option<f64> {
     (scale > 0.0).then(|| (super::sample::compensated_sum(products) / scale).clamp(-1.0, 1.0))
 }
 
-/// Holm's correction (1979) for the tests that were made: the k-th smallest of m p's is multiplied by m − k + 1, and none is
-/// below a smaller one.
+/// Holm's correction (1979) for the tests that were made: the k-th smallest of m p-values is
+/// multiplied by m − k + 1, and none becomes smaller than one that was smaller before.
 pub fn holm_correction(p: &[Option<f64>]) -> Vec<Option<f64>> {
     let mut order: Vec<usize> = (0..p.len()).filter(|at| p[*at].is_some()).collect();
     order.sort_by(|a, b| p[*a].unwrap_or(1.0).total_cmp(&p[*b].unwrap_or(1.0)));

@@ -1,47 +1,51 @@
-//! How many repeats make a mean known well enough.
+//! The number of repeats that makes a mean precise enough.
 //!
-//! Stopping when an interval has become narrow enough now and then means stopping too early: when the spread happens to look
-//! small. For normal values that costs little, because their mean does not depend on their spread (Chow and Robbins 1965).
-//! For skewed ones it costs several percent of coverage. So the interval that decides is wider than the one that is
-//! promised: it is taken at [`DECIDING_LEVEL`], by simulation the lowest with which mean ± half-width covers the true mean in at
-//! least 95 % of all cases for normal and for exponential values, on a ladder that grows by a quarter from
-//! 20 repeats on. The price is 1.4 times as many repeats. Where 15 % of trials end far off, twenty of them may all end alike:
-//! new sweeps look at 40 first, and then it is 94 %.
+//! Repeatedly checking whether an interval is narrow enough stops too early: at times when the
+//! spread happens to look small. For normal values that costs little, because their mean is
+//! independent of their spread (Chow and Robbins 1965). For skewed ones it costs several percent of
+//! coverage. So the deciding interval is wider than the promised one: it is taken at
+//! [`DECIDING_LEVEL`]. In simulations, that is the lowest level with which mean ± half width covers
+//! the true mean in at least 95 % of all cases, for normal and for exponential values, on a ladder
+//! that grows by a quarter from 20 repeats on. It takes 1.4 times as many repeats. If 15 % of
+//! trials end far off, twenty of them may all end alike: new sweeps look first at 40, and the
+//! coverage is then 94 %.
 //!
-//! The interval that is printed of such a cell is narrow because it was stopped at, and covers as often only at the same level.
+//! The interval that is printed of such a cell is narrow because it was selected to be, and has its
+//! nominal coverage only at the same raised level.
 
 use super::Sample;
 use super::special::student_t_quantile;
 
-/// Level of the interval by Student's t that decides whether a cell is known well enough.
+/// Level of the Student's t interval that decides whether a mean is precise enough.
 pub const DECIDING_LEVEL: f64 = 0.98;
 
-/// The level of Student's t at which an interval covers in a share `level` of cases after repeats ended because it looked narrow:
-/// what is outside is as much rarer as at [`DECIDING_LEVEL`], which stands for 95 %. For other levels that is no more than plausible.
+/// The level of Student's t at which an interval has coverage `level` after repeats ended because
+/// it looked narrow. The error is scaled as from 95 % to [`DECIDING_LEVEL`], which is no more than
+/// plausible for other levels.
 pub fn level_after_stopping(level: f64) -> f64 {
     1.0 - (1.0 - level) * (1.0 - DECIDING_LEVEL) / 0.05
 }
 
-/// What is to be known of intervals of other things than a mean where repeats end so.
+/// The note on intervals of other statistics than a mean if repeats end by precision.
 pub const NOT_WIDENED_NOTE: &str = "repeats ended when means looked known: these intervals are not widened for that, as ciNN of tables is";
 
-/// Student's quantile for an interval of this level around the mean of `n` ≥ 2 values.
+/// Student's quantile for an interval at this level around the mean of `n` ≥ 2 values.
 pub fn interval_quantile(level: f64, n: u64) -> f64 {
     student_t_quantile(0.5 + 0.5 * level, (n.max(2) - 1) as f64)
 }
 
-/// Half the width of the interval around the mean of the finite ones of these values, with the quantile that belongs to
-/// their number. `None` for fewer than two.
+/// Half the width of the interval around the mean of the finite ones of these values, given the
+/// quantile for their number. `None` for fewer than two.
 pub fn half_width(values: &[f64], quantile: impl FnOnce(u64) -> f64) -> Option<f64> {
     let sample = Sample::new(values.iter().copied().filter(|x| x.is_finite()).collect());
     Some(sample.standard_error()? * quantile(sample.n() as u64))
 }
 
-/// The least number of values with this standard deviation for which the interval of their mean, by Student's t at this
-/// level, is ± `target` or narrower; at least 2, at most `most`, and `None` where that many are not enough.
+/// The smallest number of values with this standard deviation for which the Student's t interval of
+/// their mean at this level is ± `target` or narrower. At least 2; `None` if `most` are not enough.
 pub fn required_sample_size(std: f64, target: f64, level: f64, most: u64) -> Option<u64> {
     let enough = |n: u64| interval_quantile(level, n) * std <= target * (n as f64).sqrt();
-    // The width falls as n grows: halve the range that the answer is in.
+    // The half width falls as n grows, so bisection finds the smallest n.
     let mut low = 2;
     let mut high = most;
     if high < low || !enough(high) {

@@ -1,26 +1,28 @@
-//! Which cells are better than others: by the ranks of their trials within each repeat.
+//! Ranking of cells by the ranks of their trials within each repeat.
 //!
-//! The trials of a repeat share their random streams, so that they are ranked among each other, a diverged one last, equals
-//! sharing their mean rank; a cell is as good as the mean of its ranks. Unlike means, ranks have a place for trials without a
-//! value, and no single trial outweighs all others. Whatever chooses cells does so by this: halving, the star of tables,
-//! `--top`, and the probability that a cell is the best.
+//! The trials of a repeat share their random streams, so they are ranked among each other. Diverged
+//! ones come last, and equal ones share their mean rank. A cell is ordered by its mean rank. Unlike
+//! means, ranks have a place for trials without a value, and no single trial outweighs all others.
+//! Every choice among cells uses this order: halving, the star of tables, `--top`, and the
+//! probability that a cell is the best.
 //!
-//! Where cells have different repeats, because some lag behind, each repeat is ranked among the cells that have it, and its ranks
-//! are moved by how strong these are: a cell's rank in a repeat is that of its own strength against the mean strength of those that
-//! it met, and strengths are fitted to all ranks by least squares, as in an incomplete block design. So all repeats count, and
-//! having met the weak alone is worth nothing. A cell that lacks repeats and has fewer than twenty is then taken as if it had
-//! been the last one in two more: to have been lucky a few times is not to be the best. What it lacks is not held against it
-//! otherwise.
+//! If cells have different repeats, because some lag behind, each repeat is ranked among the cells
+//! that have it, and its ranks are shifted by the strength of these. A cell's rank in a repeat
+//! compares its own strength with the mean strength of those that it met, and strengths are fitted
+//! to all ranks by least squares, as in an incomplete block design. So all repeats count, and
+//! having met only weak cells gains nothing. A cell that lacks repeats and has fewer than twenty is
+//! treated as if it had been last in two more, because a few lucky repeats do not make it the best.
+//! Missing repeats have no other effect.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// How a trial ended.
+/// The end of a trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TrialEnd {
-    /// With this value, which may be infinite; without a number, it counts as diverged.
+    /// The trial completed with this value, which may be infinite. NaN counts as diverged.
     Completed(f64),
-    /// The trial diverged: worse than any value.
+    /// The trial diverged, which is worse than any value.
     Diverged,
     /// The trial failed, which says nothing about its cell.
     Failed,
@@ -30,27 +32,29 @@ pub enum TrialEnd {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranks {
     contenders: usize,
-    /// The repeats that any of them has.
+    /// Repeats that any contender has.
     repeats: Vec<u32>,
     by_repeat: Vec<RepeatRanks>,
     /// Whether larger values are better.
     larger_is_better: bool,
-    /// Mean of the finite values.
+    /// Mean of each contender's finite values.
     means: Vec<Option<f64>>,
 }
 
-/// A repeat.
+/// The ranks within a repeat.
 #[derive(Debug, Clone, PartialEq)]
 struct RepeatRanks {
-    /// Each contender that has it, in order, with twice the number of contenders that did better, equals counting half; NaN where it
-    /// failed. Where others failed, or lack it, this is scaled to as many contenders as there are, so that whole numbers stay whole.
+    /// Each contender with the repeat, in order, with twice the number of contenders that did
+    /// better; equal ones count half, and failed ones have NaN. If others failed or lack the
+    /// repeat, the number is scaled to all contenders. Doubling keeps whole numbers whole.
     beaten_by: Vec<(usize, f64)>,
-    /// What is to be added to it, because those that have the repeat are better than all are; 0 where all have it.
+    /// Shift of the ranks for the strength of the contenders that have the repeat; 0 if all have
+    /// it.
     strength: f64,
 }
 
 impl Ranks {
-    /// Ranks contenders, each with its ends in the order of repeats.
+    /// Ranks contenders by their ends, which are in the order of repeats.
     pub fn from_ends(contenders: &[&[(u32, TrialEnd)]], larger_is_better: bool) -> Self {
         let size = contenders.len();
         let (repeats, mut by_repeat): (Vec<u32>, Vec<RepeatRanks>) = group_by_repeat(contenders)
@@ -82,8 +86,8 @@ impl Ranks {
         &self.repeats
     }
 
-    /// Mean rank of each contender with so much weight on each repeat; none where it has no weight. 1 is the best there is, but for
-    /// what strengths of others add to it.
+    /// Mean rank of each contender with these weights of repeats; `None` without weight. 1 is the
+    /// best rank, apart from shifts for strength.
     pub fn mean_ranks(&self, weights: &[f64]) -> Vec<Option<f64>> {
         let mut sums = vec![WeightedRankSum::default(); self.contenders];
         for (weight, round) in weights
@@ -111,14 +115,14 @@ impl Ranks {
         self.mean_ranks(&vec![1.0; self.repeats.len()])
     }
 
-    /// Contenders by their mean ranks, the best one first; equals by their means, and then in their own order.
+    /// Orders contenders by mean rank, best first; ties by their means, and then by position.
     pub fn order_best_first(&self, mean_ranks: &[Option<f64>]) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.contenders).collect();
         order.sort_by(|a, b| self.compare_contenders(mean_ranks, *a, *b).then(a.cmp(b)));
         order
     }
 
-    /// Which of two is better, by mean ranks and then by means.
+    /// Compares two contenders by mean rank and then by mean.
     pub fn compare_contenders(&self, mean_ranks: &[Option<f64>], a: usize, b: usize) -> Ordering {
         better_first(
             (mean_ranks[a], self.means[a]),
@@ -127,7 +131,8 @@ impl Ranks {
         )
     }
 
-    /// What a contender did in a repeat, as the share of the others that did better, of those that have it; none where it failed.
+    /// Share of the other contenders of a repeat that did better; `None` if the contender failed or
+    /// lacks the repeat.
     pub fn share_beaten_by(&self, repeat: u32, contender: usize) -> Option<f64> {
         let round = &self.by_repeat[self.repeats.binary_search(&repeat).ok()?];
         let at = match round.beaten_by.len() == self.contenders {
@@ -143,7 +148,7 @@ impl Ranks {
     }
 }
 
-/// Which of two is better, each with its mean rank and its mean.
+/// Compares two contenders, each with its mean rank and mean; the better one is less.
 pub fn better_first(
     a: (Option<f64>, Option<f64>),
     b: (Option<f64>, Option<f64>),
@@ -154,7 +159,7 @@ pub fn better_first(
         .then_with(|| least_first(a.1.map(|mean| sign * mean), b.1.map(|mean| sign * mean)))
 }
 
-/// The smaller one first; nothing last.
+/// Orders the smaller value first and `None` last.
 fn least_first(a: Option<f64>, b: Option<f64>) -> Ordering {
     match (a, b) {
         (Some(a), Some(b)) => a.total_cmp(&b),
@@ -162,21 +167,22 @@ fn least_first(a: Option<f64>, b: Option<f64>) -> Ordering {
     }
 }
 
-/// Repeats at the worst that are added for a contender that lacks some. With two, one of 5 to 100 equal contenders that has 1 to all of
-/// 10 to 50 repeats comes first about as often as each of the others, or less; with one up to three times as often.
+/// Number of worst-case repeats that are added for a contender that lacks some. With two, one of 5
+/// to 100 equal contenders that has 1 to all of 10 to 50 repeats comes first about as often as each
+/// of the others, or less; with one, up to three times as often.
 const WORST_CASE_REPEATS: f64 = 2.0;
 
-/// Repeats from which on a contender is known by what it did, and none are added: of many contenders, those would outweigh that it
-/// beats another one in all that both have.
+/// Number of repeats from which on no worst-case repeats are added. With many contenders, they
+/// would outweigh that a contender beats another one in all common repeats.
 const WELL_KNOWN_REPEATS: f64 = 20.0;
 
-/// What a contender did in weighted repeats.
+/// The weighted ranks of a contender.
 #[derive(Debug, Clone, Copy, Default)]
 struct WeightedRankSum {
     beaten_by: f64,
-    /// Weight of the repeats in which it did not fail.
+    /// Weight of the repeats in which the contender did not fail.
     weight: f64,
-    /// Weight of those that it has.
+    /// Weight of the repeats that the contender has.
     present_weight: f64,
 }
 
@@ -189,8 +195,9 @@ impl WeightedRankSum {
         }
     }
 
-    /// The mean; of whoever has less than this weight, with repeats at the worst, on the scale of those that have it, which these
-    /// would move alike.
+    /// The mean, with worst-case repeats added for a contender with less than the weight `most`.
+    /// These are on the scale of contenders that have a repeat, whose ranks its strength would
+    /// shift alike.
     fn penalized_mean(&self, most: f64, worst: f64) -> Option<f64> {
         let mean = Some(self.beaten_by / self.weight).filter(|_| self.weight > 0.0)?;
         if self.present_weight >= most {
@@ -211,7 +218,7 @@ fn mean_of_finite(ends: &[(u32, TrialEnd)]) -> Option<f64> {
     (n > 0.0).then(|| sum / n)
 }
 
-/// The ends of each repeat, each with the index of its contender.
+/// Groups the ends by repeat, each with the index of its contender.
 fn group_by_repeat(contenders: &[&[(u32, TrialEnd)]]) -> BTreeMap<u32, Vec<(usize, TrialEnd)>> {
     let mut ends: BTreeMap<u32, Vec<(usize, TrialEnd)>> = BTreeMap::new();
     for (at, own) in contenders.iter().enumerate() {
@@ -225,7 +232,7 @@ fn group_by_repeat(contenders: &[&[(u32, TrialEnd)]]) -> BTreeMap<u32, Vec<(usiz
 /// For each end of one repeat, twice the number of the `size` contenders that did better; see [`RepeatRanks::beaten`].
 fn rank_repeat(ends: &[(usize, TrialEnd)], size: usize, larger: bool) -> Vec<(usize, f64)> {
     let sign = if larger { -1.0 } else { 1.0 };
-    // The smaller, the better; diverged after all values, infinite ones too.
+    // Smaller keys are better. Divergence sorts after every value, even an infinite one.
     let key = |end: &TrialEnd| match end {
         TrialEnd::Completed(value) if !value.is_nan() => Some((false, sign * value + 0.0)),
         TrialEnd::Completed(_) | TrialEnd::Diverged => Some((true, 0.0)),
@@ -262,7 +269,7 @@ fn rank_repeat(ends: &[(usize, TrialEnd)], size: usize, larger: bool) -> Vec<(us
         from += same;
     }
 
-    // A contender without others is neither good nor bad.
+    // A contender alone in its repeat gets the middle rank, because it was compared with nobody.
     if present.len() == 1 && size > 1 {
         beaten[present[0].1].1 = size as f64 - 1.0;
     }
@@ -270,12 +277,13 @@ fn rank_repeat(ends: &[(usize, TrialEnd)], size: usize, larger: bool) -> Vec<(us
     beaten
 }
 
-/// Most steps towards the strengths. Those of parts that have hardly a repeat in common take many; stopped early, parts are taken as
-/// more alike than they are.
+/// Maximum number of steps in fitting strengths. Groups with hardly a common repeat take many;
+/// after an early stop they count as more alike than they are.
 const MAX_STEPS: usize = 300;
 
-/// Finds what each repeat's ranks have to be moved by: the mean strength of those that have it, each being as strong as its ranks,
-/// moved so, are better than the middle. A failed trial counts as one of its contender's strength.
+/// Fits the shift of each repeat: the mean strength of the contenders that have it, where each is
+/// as strong as its shifted ranks are better than the middle. A failed trial counts with its
+/// contender's strength.
 fn fit_strengths(rounds: &mut [RepeatRanks], size: usize) {
     let middle = size as f64 - 1.0;
     for _ in 0..MAX_STEPS {
@@ -307,7 +315,7 @@ fn fit_strengths(rounds: &mut [RepeatRanks], size: usize) {
     }
 }
 
-/// Mean of what there is, 0 of nothing.
+/// Mean of the present values; 0 if there are none.
 fn mean_of_present(values: impl Iterator<Item = Option<f64>>) -> f64 {
     let (sum, n) = values
         .flatten()
@@ -315,7 +323,7 @@ fn mean_of_present(values: impl Iterator<Item = Option<f64>>) -> f64 {
     sum / n.max(1.0)
 }
 
-/// What a cell's trials came to, in the order of repeats.
+/// The ends of a cell's trials, in the order of repeats.
 pub type CellEnds = Vec<(u32, TrialEnd)>;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Statistics of one sample, from its values in the order of cells and repeats.
+//! Statistics of one sample. Values are in the order of cells and repeats.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +7,24 @@ use super::crossed::Crossing;
 use super::special::student_t_quantile;
 use crate::estimators::cluster::RepeatCluster;
 
-/// Values that are numbers, in the order in which they are added up, and sorted. Of infinite ones, which a loss can have, there are
-/// quantiles, and a mean, which is infinite; no spread.
+/// The values of a sample that are numbers, in the order of summation and sorted. With infinite
+/// values, which a loss can have, there are quantiles and an infinite mean, but no spread.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
     values: Vec<f64>,
     sorted: Vec<f64>,
     mean: f64,
     squares: f64,
-    /// What the values of a repeat have in common with each other makes them no independent ones.
+    /// Sums by repeat of a pooled sample, because the values of one repeat are not independent.
     repeats: Option<Vec<RepeatCluster>>,
-    /// Where repeats share crossed streams: how well the mean is known, if it is known how well.
+    /// The uncertainty of the mean under crossed streams: `None` without crossed streams,
+    /// `Some(None)` if it is unknown.
     crossed: Option<Option<MeanUncertainty>>,
 }
 
 impl Sample {
-    /// A sample of values. Sums are compensated (Neumaier 1974); the squares are those around the mean, corrected
-    /// for the mean's rounding (Chan, Golub and LeVeque 1983).
+    /// Creates a sample of independent values. Sums are compensated (Neumaier 1974). Squares are
+    /// taken around the mean and corrected for its rounding (Chan, Golub and LeVeque 1983).
     pub fn new(values: Vec<f64>) -> Self {
         let n = values.len() as f64;
         let first = if values.is_empty() {
@@ -51,7 +52,7 @@ impl Sample {
             };
         }
 
-        // Equal values have their own value as mean, and no spread, whatever rounding says.
+        // Rounding would give equal values a slightly different mean and a spread.
         let mean = if equal {
             sorted.first().copied().unwrap_or(0.0)
         } else {
@@ -67,22 +68,23 @@ impl Sample {
         }
     }
 
-    /// A sample of values of several cells, each with the number of its repeat: the trials of a repeat share their random
-    /// streams, so that only repeats are independent of each other. Standard error and intervals are those of whole repeats.
+    /// Creates a sample of several cells, with the repeat of each value. Trials of a repeat share
+    /// their random streams, so only repeats are independent; standard error and intervals are
+    /// those of whole repeats.
     pub fn from_pooled(values: Vec<f64>, repeats: &[u32]) -> Self {
         let mut sample = Self::new(values);
         sample.repeats = Some(sample.cluster_by_repeat(repeats).into_values().collect());
         sample
     }
 
-    /// A sample of values, each with the number of its repeat, of a sweep that crosses random streams: standard error and
-    /// intervals are those of its streams.
+    /// Creates a sample of a sweep with crossed streams, with the repeat of each value. Standard
+    /// error and intervals are those of the streams.
     pub fn from_crossed(values: Vec<f64>, repeats: &[u32], crossing: &Crossing) -> Self {
         let mut sample = Self::new(values);
         let clusters: Vec<(u32, RepeatCluster)> =
             sample.cluster_by_repeat(repeats).into_iter().collect();
         sample.crossed = Some(if sample.squares == 0.0 && sample.n() > 1 {
-            // Where all are equal, as many degrees of freedom as there are say so.
+            // With a variance of 0 the number of degrees of freedom does not matter.
             Some(MeanUncertainty {
                 variance: 0.0,
                 degrees: 1.0,
@@ -95,8 +97,9 @@ impl Sample {
         sample
     }
 
-    /// The same sample with the mean of the means of its cells, which count alike, whatever their numbers of values; each value
-    /// has its cell. Spread and quantiles stay those of all values.
+    /// Returns the sample with the mean of its cells' means as mean, so that cells count alike
+    /// whatever their numbers of values. `cells` has the cell of each value. Spread and quantiles
+    /// stay those of all values.
     #[must_use]
     pub fn with_equal_cell_weights(
         mut self,
@@ -139,7 +142,8 @@ impl Sample {
         self
     }
 
-    /// The same sample, its mean known as well as that of another one is, which has the values of some of its repeats.
+    /// Returns the sample with the uncertainty of another one, which has the values of some of its
+    /// repeats.
     #[must_use]
     pub fn with_uncertainty_of(self, some: Self) -> Self {
         Self {
@@ -159,12 +163,12 @@ impl Sample {
         clusters
     }
 
-    /// Whether its repeats share crossed streams.
+    /// Whether the repeats share crossed streams.
     pub fn is_crossed(&self) -> bool {
         self.crossed.is_some()
     }
 
-    /// Repeats of a pooled sample.
+    /// Sums by repeat of a pooled sample.
     pub fn repeat_clusters(&self) -> Option<&[RepeatCluster]> {
         self.repeats.as_deref()
     }
@@ -179,7 +183,7 @@ impl Sample {
         self.values.len()
     }
 
-    /// The values in the order in which they came.
+    /// The values in their original order.
     pub fn values(&self) -> &[f64] {
         &self.values
     }
@@ -199,9 +203,9 @@ impl Sample {
         self.variance().map(f64::sqrt)
     }
 
-    /// Standard error of the mean, std/√n; from 2 values on. Pooled, √(R/(R − 1)·Σₖuₖ²)/n of R repeats with sums uₖ of what
-    /// their values are above the mean (Liang and Zeger 1986); from 2 repeats on.
-    /// With crossed streams, that of [`Crossing::estimate_uncertainty`].
+    /// Standard error of the mean, std/√n; from 2 values on. Of a pooled sample √(R/(R −
+    /// 1)·Σₖuₖ²)/n, for R repeats with sums uₖ of deviations from the mean (Liang and Zeger 1986);
+    /// from 2 repeats on. With crossed streams, that of [`Crossing::estimate_uncertainty`].
     pub fn standard_error(&self) -> Option<f64> {
         if !self.is_finite() {
             return None;
@@ -224,8 +228,9 @@ impl Sample {
         (count > 1.0).then(|| (count / (count - 1.0) * squares).sqrt() / values)
     }
 
-    /// Confidence interval of the mean by Student's t, n − 1 degrees of freedom; from 2 values on. Pooled, of repeats; of crossed
-    /// streams with the degrees of freedom that belong to them.
+    /// Confidence interval of the mean by Student's t with n − 1 degrees of freedom; from 2 values
+    /// on. For a pooled sample n counts repeats; crossed streams have degrees of freedom of their
+    /// own.
     pub fn t_interval(&self, level: f64) -> Option<(f64, f64)> {
         let half = student_t_quantile(0.5 + 0.5 * level, self.degrees_of_freedom())
             * self.standard_error()?;
@@ -241,8 +246,9 @@ impl Sample {
         }
     }
 
-    /// Quantile of a share in [0, 1]: the value at position share·(n − 1) of the sorted ones, counted from 0, between two
-    /// of them by a straight line (type 7 of Hyndman and Fan 1996, NumPy's `linear`); from 1 value on.
+    /// Quantile of a share in [0, 1]: the value at position share·(n − 1) of the sorted values,
+    /// counted from 0, with linear interpolation (type 7 of Hyndman and Fan 1996, NumPy's
+    /// `linear`); from 1 value on.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let position = share * (self.n() as f64 - 1.0);
         let below = position.floor().max(0.0);
@@ -264,7 +270,7 @@ impl Sample {
         })
     }
 
-    /// Mean of what is left when ⌊share·n⌋ values are taken off at each end; from 1 value on.
+    /// Mean without the ⌊share·n⌋ smallest and largest values; from 1 value on.
     pub fn trimmed_mean(&self, share: f64) -> Option<f64> {
         let cut = (share * self.n() as f64 + 1e-9) as usize;
         let middle = self
@@ -285,14 +291,15 @@ impl Sample {
     }
 }
 
-/// Confidence interval of a share of which `hits` of `n` were seen (Wilson 1927, without continuity correction), `n` ≥ 1.
+/// Confidence interval of a share, given `hits` of `n` ≥ 1 (Wilson 1927, without continuity
+/// correction).
 pub fn wilson_interval(hits: u64, n: u64, level: f64) -> (f64, f64) {
     let (n, share) = (n as f64, hits as f64 / n as f64);
     let z = super::special::normal_quantile(0.5 + 0.5 * level);
     let weight = 1.0 + z * z / n;
     let middle = (share + z * z / (2.0 * n)) / weight;
     let half = z / weight * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
-    // Where nothing or everything was hit, that end is exact.
+    // At 0 and at 1 that end of the Wilson interval is exact, and rounding must not move it.
     let low = if share == 0.0 { 0.0 } else { middle - half };
     (low, if share == 1.0 { 1.0 } else { middle + half })
 }

@@ -44,7 +44,8 @@ pub fn student_t_quantile(p: f64, degrees: f64) -> f64 {
         return libm::tan(PI * (p - 0.5));
     }
 
-    // The distribution function is concave above 0, so Newton's method climbs from the normal quantile, which is below.
+    // The distribution function is concave above 0, so Newton's method climbs from the normal
+    // quantile, which is below.
     let inside = p - 0.5;
     let scale = gamma_ratio(0.5 * degrees) / PI.sqrt();
     let mut t = normal_quantile(p);
@@ -145,7 +146,8 @@ pub fn chi_squared_quantile(p: f64, degrees: f64) -> f64 {
     }
 
     let mut low = 0.0;
-    // Halved until the ends are neighbours: the function is monotone, and its slope may be none at 0.
+    // Bisects until the ends are adjacent floats: the function is monotone, but its slope may
+    // vanish at 0, where Newton's method would fail.
     loop {
         let middle = 0.5 * (low + high);
         if middle <= low || middle >= high {
@@ -207,7 +209,7 @@ pub fn fair_binomial_cdf(k: u64, n: u64) -> f64 {
     let mut tail = 0.0;
 
     for heads in (0..=middle).rev() {
-        // The other half has the same terms; the middle one of an even n stands once.
+        // By symmetry every term counts twice, except the middle one of an even n.
         all += if 2 * heads == n { term } else { 2.0 * term };
         if heads <= k {
             tail += term;

@@ -7,10 +7,10 @@ use super::sample::wilson_interval;
 use super::{Sample, bootstrap, precision};
 use crate::records::OutcomeCounts;
 
-/// Why a statistic cannot be computed.
+/// The reason why a statistic cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatisticError {
-    /// No statistic has this name.
+    /// There is no statistic with this name.
     #[error("{0}")]
     Unknown(String),
     /// The statistic cannot have these parameters, or there are too many of them.
@@ -23,7 +23,7 @@ pub enum StatisticError {
 pub struct Statistic {
     pub(super) name: String,
     pub(super) kind: StatisticKind,
-    /// Whether diverged trials count too, by the rule of [`chance`](super::chance).
+    /// Whether diverged trials count too, with the value of [`chance`](super::chance).
     counts_diverged: bool,
 }
 
@@ -47,7 +47,7 @@ pub(super) enum StatisticKind {
     DivergedAtMedian,
 }
 
-/// Names that stand for themselves.
+/// Names without parameters.
 const PLAIN_STATISTICS: [(&str, StatisticKind); 14] = [
     ("n", StatisticKind::N),
     ("diverged", StatisticKind::Diverged),
@@ -65,7 +65,7 @@ const PLAIN_STATISTICS: [(&str, StatisticKind); 14] = [
     ("diverged_at_median", StatisticKind::DivergedAtMedian),
 ];
 
-/// Names that a percentage follows, with what it must lie between, and an example.
+/// Names with a percentage, the range of the percentage, and an example.
 const STATISTIC_FAMILIES: [StatisticFamily; 5] = [
     StatisticFamily {
         prefix: "p_diverged",
@@ -106,14 +106,14 @@ struct StatisticFamily {
     example: &'static str,
 }
 
-/// Most statistics of one request.
+/// Maximum number of statistics in one request.
 pub const MAX_STATISTICS: usize = 32;
 
 impl Statistic {
-    /// The statistic of this name.
+    /// Finds the statistic with this name.
     ///
     /// # Errors
-    /// There is none, or its percentage is impossible.
+    /// There is no such statistic, or its percentage is out of range.
     pub fn parse(name: &str) -> Result<Self, StatisticError> {
         if name.is_empty() {
             let message = "stat: expected names of statistics with commas between them, as in mean,ci95, found an empty one";
@@ -144,10 +144,10 @@ impl Statistic {
         })
     }
 
-    /// Statistics of these names, each once.
+    /// Finds the statistics with these names, each once.
     ///
     /// # Errors
-    /// One of them is none, or they are too many.
+    /// A name is unknown, or there are too many.
     pub fn parse_list(names: &[String]) -> Result<Vec<Self>, StatisticError> {
         if names.len() > MAX_STATISTICS {
             return Err(StatisticError::Invalid(format!(
@@ -179,17 +179,17 @@ impl Statistic {
         }
     }
 
-    /// Whether it counts diverged trials with a value.
+    /// Whether the statistic counts diverged trials with a value.
     pub fn counts_diverged(&self) -> bool {
         self.counts_diverged
     }
 
-    /// Whether it draws resamples.
+    /// Whether the statistic draws resamples.
     pub fn is_resampled(&self) -> bool {
         matches!(self.kind, StatisticKind::Bootstrap(_))
     }
 
-    /// Whether one value is too few for it.
+    /// Whether the statistic needs at least two values.
     pub fn needs_two_values(&self) -> bool {
         use StatisticKind::{Bootstrap, Interval, StandardError, Std, Variance};
         matches!(
@@ -198,7 +198,7 @@ impl Statistic {
         )
     }
 
-    /// Values over a group, one per column; `None` where it is not defined.
+    /// Computes the statistic of a group, one value per column; `None` if it is undefined.
     pub fn compute_values(&self, group: &StatisticInput<'_>) -> Vec<Option<f64>> {
         let columns = self.column_names().len();
         let Some(sample) = (if self.counts_diverged {
@@ -245,7 +245,7 @@ fn interval_columns(ends: Option<(f64, f64)>) -> Vec<Option<f64>> {
 }
 
 impl StatisticKind {
-    /// Whether it is of the metric's values, rather than of trials.
+    /// Whether the statistic is of the metric's values instead of numbers of trials.
     fn is_of_values(self) -> bool {
         !matches!(
             self,
@@ -290,7 +290,7 @@ fn parse_family(name: &str) -> Option<Result<StatisticKind, StatisticError>> {
                 Err(StatisticError::Invalid(message))
             }
             Some(_) => {
-                // Shifted in the text, so that q99.9 means what 0.999 means.
+                // Moves the point in the text instead of dividing, so that q99.9 is exactly 0.999.
                 let share = format!("{number}e-2").parse().unwrap_or(f64::NAN);
                 Ok(match family.prefix {
                     "ci" => StatisticKind::Interval(share),
@@ -317,23 +317,24 @@ fn unknown_statistic(name: &str) -> StatisticError {
     ))
 }
 
-/// What the statistics of a group of trials are computed from.
+/// The inputs of the statistics of a group of trials.
 pub struct StatisticInput<'a> {
     /// Values of completed trials.
     pub completed: Sample,
-    /// The sample with diverged trials counted; `None` if one of them has no value by the rule.
+    /// The sample including diverged trials; `None` if one of them has no chance level.
     pub with_diverged: Option<Sample>,
     /// Steps at which trials diverged.
     pub diverged_at: Sample,
-    /// Trials by outcome.
+    /// Numbers of trials by outcome.
     pub counts: OutcomeCounts,
-    /// Opens the stream of resamples, the same for every statistic.
+    /// Opens the random stream of resamples, which is the same for every statistic.
     pub open_resampling: &'a dyn Fn() -> RandomStream,
-    /// Random streams that are the same in all repeats, in words; empty if none is.
+    /// Names of the random streams that are the same in all repeats; empty if there are none.
     pub fixed_streams: &'a str,
-    /// Whether repeats end when the interval looks narrow.
+    /// Whether repeats end when the interval is narrow enough.
     pub stops_early: bool,
-    /// Of a row of several cells that have not all ended the same repeats: how many all of them have ended, and how many any.
+    /// For a row of several cells that have not all ended the same repeats: the number of repeats
+    /// that all of them have ended, and that any has.
     pub complete_repeats: Option<[usize; 2]>,
 }
 
@@ -354,7 +355,7 @@ impl StatisticInput<'_> {
         vec![share, Some(low), Some(high)]
     }
 
-    /// The level at which Student's interval covers the mean in a share `level` of cases.
+    /// The level at which Student's interval has coverage `level`.
     pub fn adjusted_level(&self, level: f64) -> f64 {
         if self.stops_early {
             precision::level_after_stopping(level)

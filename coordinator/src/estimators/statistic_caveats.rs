@@ -1,11 +1,11 @@
-//! What a reader has to know of statistics: why some are missing, and on what conditions intervals hold.
+//! Caveats of statistics: why some are missing, and the conditions under which intervals hold.
 
 use ergodic_common::number_format::format_significant;
 
 use super::statistic::{Statistic, StatisticInput, StatisticKind};
 
 impl StatisticInput<'_> {
-    /// What a reader has to know where statistics are missing or degenerate; empty if there is nothing.
+    /// Describes why statistics are missing or degenerate; empty if none are.
     pub fn describe_caveats(&self, asked: &[Statistic]) -> String {
         let n = self.completed.n() as u64;
         let spread = asked.iter().any(Statistic::needs_two_values);
@@ -33,7 +33,7 @@ impl StatisticInput<'_> {
         notes.join("; ")
     }
 
-    /// Why a group has no values, or fewer than trials.
+    /// Explains why a group has no values, or fewer than trials.
     fn describe_missing_trials(&self) -> Option<String> {
         let n = self.completed.n() as u64;
         let counts = &self.counts;
@@ -58,7 +58,7 @@ impl StatisticInput<'_> {
         }
     }
 
-    /// Of which repeats an interval is, or why there is none.
+    /// Explains which repeats an interval is based on, or why there is none.
     fn describe_repeats(&self, intervals: bool, spread: bool) -> Option<String> {
         let n = self.completed.n() as u64;
         let repeats = self.completed.repeat_clusters().map(<[_]>::len);
@@ -77,7 +77,7 @@ impl StatisticInput<'_> {
         }
     }
 
-    /// What is degenerate about the values themselves.
+    /// Explains how the values themselves are degenerate.
     fn describe_values(&self, asked: &[Statistic], spread: bool) -> Vec<String> {
         let n = self.completed.n();
         let mut notes = Vec::new();
@@ -98,7 +98,8 @@ impl StatisticInput<'_> {
         notes
     }
 
-    /// At what level intervals are Student's, each by its name; those of resamples stay as they are called.
+    /// Explains the raised level of Student's intervals, by name. Bootstrap intervals keep their
+    /// level.
     fn describe_widening(&self, asked: &[Statistic]) -> String {
         let all: Vec<String> = asked
             .iter()
@@ -123,7 +124,7 @@ impl StatisticInput<'_> {
         )
     }
 
-    /// What intervals presuppose, and which there cannot be.
+    /// Explains what intervals assume, and which are impossible.
     fn describe_conditions(
         &self,
         asked: &[Statistic],

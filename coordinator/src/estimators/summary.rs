@@ -1,4 +1,4 @@
-//! The statistics that every table has.
+//! The summary statistics of every table.
 
 use super::Sample;
 

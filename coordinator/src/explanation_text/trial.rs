@@ -139,7 +139,7 @@ fn render_end(end: &v1::ExplainEnd, key: TrialKey) -> Option<String> {
     };
 
     let what = format!("The trial {key} {how}.");
-    // A trial that was given up was computed by nobody.
+    // No worker computed a trial that was given up.
     if end.worker.is_empty() {
         return Some(what);
     }
@@ -201,7 +201,8 @@ fn render_audit_due(due: &v1::ExplainAuditDue) -> String {
     }
 }
 
-/// A worker's name and the beginning of its process's id: several processes may have the same name.
+/// A worker's name and the first digits of its process's id, because several processes may share a
+/// name.
 fn describe_process(process: Option<&v1::ExplainProcess>) -> String {
     let Some(v1::ExplainProcess { worker, process }) = process else {
         return String::new();

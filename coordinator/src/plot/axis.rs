@@ -1,4 +1,4 @@
-//! Scales with their ticks, and the levels of a factor as cells beside each other.
+//! Scales with their ticks, and axes of levels for cells.
 
 use super::format_fixed;
 
@@ -11,7 +11,7 @@ pub(super) struct AxisScale {
 }
 
 impl AxisScale {
-    /// Over an interval; where that has no length, a little around it.
+    /// Creates a scale over an interval, widened a little if it is empty.
     pub(super) fn from_range(from: f64, to: f64, log: bool) -> Self {
         if to > from {
             return Self { from, to, log };
@@ -33,7 +33,7 @@ impl AxisScale {
         }
     }
 
-    /// The scale with some space at both ends.
+    /// Returns the scale with some space at both ends.
     pub(super) fn with_padding(self, share: f64) -> Self {
         if self.log {
             let factor = libm::pow(self.to / self.from, share);
@@ -52,7 +52,7 @@ impl AxisScale {
         }
     }
 
-    /// The place of a value, cut off at the ends.
+    /// Position of a value in [0, 1], clipped at the ends.
     pub(super) fn position_of(&self, x: f64) -> f64 {
         let share = match self.log {
             true => {
@@ -63,7 +63,7 @@ impl AxisScale {
         share.clamp(0.0, 1.0)
     }
 
-    /// At most `most` round values within the scale, with their labels.
+    /// Chooses at most `most` round values within the scale, with their labels.
     pub(super) fn choose_ticks(&self, most: usize) -> Vec<(f64, String)> {
         let decades = if self.log {
             self.decade_ticks(most)
@@ -71,7 +71,7 @@ impl AxisScale {
             Default::default()
         };
 
-        // Less than two of these on a logarithmic scale say nothing.
+        // A logarithmic axis with fewer than two decades labelled shows no scale.
         if decades.len() >= 2 {
             decades
         } else {
@@ -86,7 +86,7 @@ impl AxisScale {
         let size = self.from.abs().max(self.to.abs());
         let decimals = (-libm::floor(libm::log10(step) + 1e-9)).max(0.0) as usize;
 
-        // As many digits as tell one from the next.
+        // As many digits as distinguish one tick from the next.
         let digits =
             (libm::floor(libm::log10(size) + 1e-9) - libm::floor(libm::log10(step) + 1e-9) + 1.0)
                 .max(3.0);
@@ -102,7 +102,8 @@ impl AxisScale {
             .collect()
     }
 
-    /// Powers of ten, with 2 and 5 times these where there are few, and not all of them where there are many.
+    /// Powers of ten, with 2 and 5 times these if there are few, and only some of them if there are
+    /// many.
     fn decade_ticks(&self, most: usize) -> Vec<(f64, String)> {
         let low = libm::floor(libm::log10(self.from)) as i32;
         let high = libm::ceil(libm::log10(self.to)) as i32;
@@ -134,7 +135,7 @@ impl AxisScale {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, at least `x`.
+/// The smallest number of the form 1, 2 or 5 times a power of ten that is at least `x`.
 fn nice_step(x: f64) -> f64 {
     let power = libm::exp10(libm::floor(libm::log10(x)));
     [1.0, 2.0, 5.0]
@@ -152,7 +153,7 @@ fn power_label(x: f64) -> String {
     }
 }
 
-/// `5e−4`, with at most `digits` digits.
+/// Formats a number as `5e−4`, with at most `digits` digits.
 fn format_scientific(x: f64, digits: usize) -> String {
     if x == 0.0 {
         return "0".to_owned();
@@ -163,8 +164,8 @@ fn format_scientific(x: f64, digits: usize) -> String {
     format!("{digits}e{power}").replace('-', "−")
 }
 
-/// Of labels at ascending or descending places all, or every second, or every third …, so that they do not touch; `half` is
-/// half of what a label takes, with half of the gap to the next.
+/// Keeps all labels, or every second, or every third …, so that they do not touch. Positions ascend
+/// or descend; `half` is half the space of a label, including half the gap to the next.
 pub(super) fn thin_labels(
     ticks: Vec<(f64, String)>,
     half: impl Fn(&str) -> f64,
@@ -184,13 +185,13 @@ pub(super) fn thin_labels(
 /// A value of a factor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AxisLevel {
-    /// As people write it.
+    /// The text of the value.
     pub text: String,
-    /// The number that it is, if it is one.
+    /// The number, if the value is one.
     pub number: Option<f64>,
 }
 
-/// An axis of a sweep with the levels that are shown, in ascending order of numbers, or as they came.
+/// An axis of a sweep with the levels that are shown, in ascending order if they are numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlotAxis {
     /// Name of the axis.
@@ -199,19 +200,19 @@ pub struct PlotAxis {
     pub levels: Vec<AxisLevel>,
 }
 
-/// How levels lie beside each other.
+/// The spacing of levels on an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LevelSpacing {
-    /// By their logarithms.
+    /// Positions are logarithms of the values.
     Log,
-    /// By their values.
+    /// Positions are the values.
     Linear,
-    /// Each as wide as the others.
+    /// All levels are equally wide.
     Even,
 }
 
 impl PlotAxis {
-    /// A factor of these levels, in order.
+    /// Creates an axis with these levels.
     pub fn new(name: &str, mut levels: Vec<AxisLevel>) -> Self {
         if levels.iter().all(|level| level.number.is_some()) {
             levels.sort_by(|a, b| a.number.unwrap_or(0.0).total_cmp(&b.number.unwrap_or(0.0)));
@@ -226,7 +227,8 @@ impl PlotAxis {
         self.levels.iter().map(|level| level.number).collect()
     }
 
-    /// By their logarithms or values where that leaves no cell too narrow to be seen; whichever is more even.
+    /// Chooses between logarithms and values, whichever is more even, if no cell becomes too narrow
+    /// to be seen.
     pub(super) fn choose_spacing(&self) -> LevelSpacing {
         let Some(numbers) = self.level_numbers().filter(|numbers| numbers.len() > 2) else {
             return LevelSpacing::Even;
@@ -246,7 +248,7 @@ impl PlotAxis {
         }
     }
 
-    /// Where the levels end, from 0 to 1: one more than levels.
+    /// The edges of the levels in [0, 1], one more than there are levels.
     pub(super) fn level_edges(&self) -> Vec<f64> {
         let n = self.levels.len();
         let spacing = self.choose_spacing();
@@ -268,7 +270,7 @@ impl PlotAxis {
         all.iter().map(|x| (x - first) / (last - first)).collect()
     }
 
-    /// Where the levels' labels stand, from 0 to 1, and what they say.
+    /// The positions of the levels' labels in [0, 1], with their texts.
     pub(super) fn level_ticks(&self) -> Vec<(f64, String)> {
         let edges = self.level_edges();
         let middles = edges.windows(2).map(|ends| (ends[0] + ends[1]) / 2.0);
@@ -278,12 +280,12 @@ impl PlotAxis {
             .collect()
     }
 
-    /// Whether all levels are numbers, so that something lies between them.
+    /// Whether all levels are numbers, so that values between them exist.
     pub(super) fn is_numeric(&self) -> bool {
         self.levels.iter().all(|level| level.number.is_some())
     }
 
-    /// The name of the axis, and how its levels lie if that is unusual.
+    /// The name of the axis, with the spacing of its levels if that is unusual.
     pub(super) fn axis_label(&self) -> String {
         match self.choose_spacing() {
             LevelSpacing::Log => format!("{} (log scale)", self.name),
@@ -292,7 +294,7 @@ impl PlotAxis {
     }
 }
 
-/// The smallest distance of neighbours, in units of the mean distance; numbers ascend.
+/// The smallest distance of neighbours, relative to the mean distance; `numbers` ascend.
 fn narrowest_gap(numbers: Vec<f64>) -> f64 {
     let span = numbers[numbers.len() - 1] - numbers[0];
     let gaps = numbers.windows(2).map(|pair| pair[1] - pair[0]);

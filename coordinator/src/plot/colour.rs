@@ -1,4 +1,4 @@
-//! Colours that people with any colour vision can tell apart, and that stay apart in grey.
+//! Colours that remain distinct with any colour vision, and in grey.
 
 /// Red, green and blue.
 pub(super) type Colour = [u8; 3];
@@ -10,7 +10,8 @@ pub(super) const GREY: Colour = [0x59, 0x59, 0x59];
 pub(super) const FAINT: Colour = [0xd9, 0xd9, 0xd9];
 pub(super) const PAPER: Colour = [0xff, 0xff, 0xff];
 
-/// Okabe and Ito, "Color universal design" (2008), without the yellow, which is hard to see on white.
+/// Colours by Okabe and Ito, "Color universal design" (2008), without yellow, which is hard to see
+/// on white.
 pub(super) const SERIES: [Colour; 7] = [
     [0x00, 0x72, 0xb2],
     [0xd5, 0x5e, 0x00],
@@ -27,10 +28,10 @@ const VIRIDIS: [u32; 17] = [
     0x1fa088, 0x28ae80, 0x3fbc73, 0x5ec962, 0x84d44b, 0xaddc30, 0xd8e219, 0xfde725,
 ];
 
-/// From white to Okabe and Ito's vermilion, and darker: for shares.
+/// Colours for shares: from white to Okabe and Ito's vermilion, and darker.
 const SHARES: [u32; 5] = [0xffffff, 0xfbd9b5, 0xf0a45f, 0xd55e00, 0x7a2f00];
 
-/// The colour of a value in [0, 1] among those of figures.
+/// The colour of a value in [0, 1].
 pub(super) fn value_colour(share: f64) -> Colour {
     interpolate_colour(&VIRIDIS, share)
 }
@@ -52,8 +53,8 @@ fn interpolate_colour(points: &[u32], share: f64) -> Colour {
     })
 }
 
-/// Black or white, whichever is better to read on a colour: relative luminance as WCAG 2 has it, where both have the same
-/// contrast at 0.18.
+/// Black or white, whichever is more legible on a colour, by relative luminance as in WCAG 2. At
+/// 0.18 both have the same contrast.
 pub(super) fn text_colour_on(colour: Colour) -> Colour {
     let [r, g, b] = colour.map(|c| {
         let c = f64::from(c) / 255.0;

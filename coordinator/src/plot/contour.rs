@@ -1,16 +1,18 @@
-//! Lines of equal value over a grid of samples.
+//! Contour lines over a grid of samples.
 
 /// A line through the grid: column and row, counted from 0, with fractions between the samples.
 pub type ContourLine = Vec<(f64, f64)>;
 
-/// The lines where linear interpolation between neighbouring samples has the value `level` (marching squares: Lorensen and
-/// Cline 1987, in the plane). `grid` has rows of equal length; there is no line beside a sample that is missing. Where a
-/// square could be crossed in two ways, its mean decides.
+/// The lines on which linear interpolation between neighbouring samples has the value `level`
+/// (marching squares: Lorensen and Cline 1987, in the plane). The rows of `grid` have equal length,
+/// and there is no line next to a missing sample. If a square could be crossed in two ways, its
+/// mean decides.
 pub fn contour_lines(grid: &[Vec<Option<f64>>], level: f64) -> Vec<ContourLine> {
     let mut segments = Vec::new();
     for (row, pair) in grid.windows(2).enumerate() {
         for column in 0..pair[0].len().saturating_sub(1) {
-            // Around the square, beginning at its lower left corner.
+            // Goes around the square from its lower left corner, so that neighbours in the list
+            // share a side.
             let corners = [(0, 0), (1, 0), (1, 1), (0, 1)].map(|(c, r)| (column + c, row + r));
             let values = corners.map(|(c, r)| grid[r][c]);
             if let [Some(a), Some(b), Some(c), Some(d)] = values {
@@ -45,7 +47,8 @@ fn add_square_segments(
         [a, b] => segments.push((a, b)),
         [bottom, right, top, left] => {
             let high = values.iter().sum::<f64>() / 4.0 >= level;
-            // The corners that are on the other side than the middle are cut off.
+            // A saddle: the mean of the corners decides which two are connected, and the other two
+            // are cut off.
             if high == above[0] {
                 segments.extend([(bottom, right), (top, left)]);
             } else {
@@ -63,7 +66,8 @@ fn interpolate_crossing(
     b: f64,
     level: f64,
 ) -> (f64, f64) {
-    // Always from the smaller place to the larger, so that both squares at a side get the same bits.
+    // Interpolates from the smaller position, so that the two squares that share a side get the
+    // same bits.
     let (from, to, a, b) = if from <= to {
         (from, to, a, b)
     } else {
@@ -74,7 +78,7 @@ fn interpolate_crossing(
     (mix(from.0, to.0), mix(from.1, to.1))
 }
 
-/// Segments with a common end become one line.
+/// Joins segments with a common end to lines.
 fn join_segments(segments: Vec<ContourSegment>) -> Vec<ContourLine> {
     let mut lines: Vec<ContourLine> = Vec::new();
     let mut left = segments;
@@ -100,7 +104,7 @@ fn join_segments(segments: Vec<ContourSegment>) -> Vec<ContourLine> {
     lines
 }
 
-/// Takes a segment with this end, and gives its other end.
+/// Takes a segment with this end; returns its other end.
 fn take_adjacent_end(segments: &mut Vec<ContourSegment>, end: (f64, f64)) -> Option<(f64, f64)> {
     let at = segments.iter().position(|(a, b)| *a == end || *b == end)?;
     let (a, b) = segments.remove(at);

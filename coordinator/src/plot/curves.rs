@@ -9,47 +9,47 @@ use super::scene::{Anchor, Area, Fill, Scene, Stroke};
 /// A point of a mean curve.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MeanPoint {
-    /// Steps done.
+    /// Number of completed steps.
     pub step: f64,
-    /// Mean over the trials that have a sample here.
+    /// Mean over the trials with a sample at this step.
     pub mean: f64,
     /// Confidence interval of the mean, if there are enough trials.
     pub interval: Option<(f64, f64)>,
 }
 
-/// A curve.
+/// A mean curve with its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeanCurve {
-    /// Name in the legend.
+    /// Name of the curve in the legend.
     pub label: String,
-    /// Points by ascending step.
+    /// Points with ascending steps.
     pub points: Vec<MeanPoint>,
 }
 
-/// Curves of one metric.
+/// The curves of one metric.
 #[derive(Debug, Clone, Default)]
 pub struct CurvesPlot {
     /// The metric.
     pub metric: String,
-    /// What the names of the curves are values of.
+    /// Heading of the legend: the axes whose values name the curves.
     pub key: String,
     /// The curves.
     pub lines: Vec<MeanCurve>,
-    /// What else is to be known.
+    /// Notes that are printed with the figure.
     pub notes: Vec<String>,
     /// Whether the metric is on a logarithmic scale.
     pub log: bool,
 }
 
-/// Most curves that can be distinguished: each colour in three kinds of line.
+/// Maximum number of curves that can be distinguished: each colour in three line styles.
 pub const MAX_CURVES: usize = SERIES.len() * DASHES.len();
 
 const DASHES: [&[f64]; 3] = [&[], &[7.0, 3.0], &[2.0, 2.5]];
 
-/// Draws curves.
+/// Draws the curves.
 ///
 /// # Errors
-/// There is nothing to draw, there are too many, or the picture is too small.
+/// There are no points or too many curves, or the picture is too small.
 pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, String> {
     let lines = drawable_curves(curves)?;
     let x = step_scale(&lines);
@@ -103,7 +103,7 @@ pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, Strin
     Ok(sheet.scene)
 }
 
-/// How many points have no place in the picture, and why.
+/// Describes how many points are left out, and why.
 fn describe_left_out_points(curves: &CurvesPlot) -> Vec<String> {
     let means = curves
         .lines
@@ -128,7 +128,7 @@ fn describe_left_out_points(curves: &CurvesPlot) -> Vec<String> {
     notes
 }
 
-/// A line through the means of a curve; a dot where there is only one.
+/// Draws a line through the means of a curve, or a dot for a single mean.
 fn draw_mean_line(scene: &mut Scene, points: Vec<(f64, f64)>, at: usize) {
     if let [point] = points[..] {
         let fill = Fill {
@@ -149,7 +149,7 @@ fn metric_label(curves: &CurvesPlot) -> String {
     )
 }
 
-/// The curves without what a logarithmic scale has no place for.
+/// The curves without points that a logarithmic scale cannot show.
 fn drawable_curves(curves: &CurvesPlot) -> Result<Vec<MeanCurve>, String> {
     if curves.lines.len() > MAX_CURVES {
         let message = format!(
@@ -202,11 +202,12 @@ fn step_scale(lines: &[MeanCurve]) -> AxisScale {
     )
 }
 
-/// How far the means and the bands may lie apart, in units of what most of them take.
+/// Maximum range of means and bands, relative to the range of most of them.
 const MAX_RELATIVE_RANGE: f64 = 6.0;
 
-/// The scale that holds all means and all bands, but only a part of bands that are far wider than most; and whether some are
-/// cut. On a logarithmic scale all distances are of logarithms, and a band that reaches 0 has no lower end.
+/// The scale that contains all means and bands, but only a part of bands that are far wider than
+/// most; and whether some are cut. On a logarithmic scale distances are of logarithms, and a band
+/// that reaches 0 has no lower end.
 fn value_scale(lines: &[MeanCurve], log: bool) -> (AxisScale, bool) {
     let points: Vec<&MeanPoint> = lines.iter().flat_map(|line| &line.points).collect();
     let bands: Vec<(f64, f64)> = points.iter().filter_map(|p| p.interval).collect();

@@ -7,30 +7,31 @@ use super::distribution::van_der_corput;
 use super::frame::RowChart;
 use super::scene::{Fill, Scene, Stroke};
 
-/// A cell beside its baseline.
+/// A cell with its differences from the baseline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DifferenceRow {
     /// Name of the cell.
     pub label: String,
-    /// Cell minus baseline, one per common repeat; empty where only their mean is known.
+    /// Cell minus baseline, one per common repeat; empty if only the mean is known.
     pub differences: Vec<f64>,
     /// Mean difference.
     pub mean: Option<f64>,
     /// Confidence interval of the mean difference.
     pub interval: Option<(f64, f64)>,
-    /// What stands at the right.
+    /// Text at the right end of the row.
     pub remark: String,
 }
 
-/// Most rows of one picture.
+/// Maximum number of rows in a picture.
 pub const MAX_ROWS: usize = 60;
-/// Most dots of one row: of more repeats than these, every second is drawn, or every third …
+/// Maximum number of dots in a row. With more repeats, only every second one is drawn, or every
+/// third …
 const MAX_DOTS: usize = 500;
 
 /// Draws the cells below each other, around zero.
 ///
 /// # Errors
-/// There is nothing to draw, too much, or the picture is too small.
+/// There is nothing to draw or too many rows, or the picture is too small.
 pub fn draw_differences(
     metric: &str,
     baseline: &str,
@@ -72,7 +73,7 @@ pub fn draw_differences(
     Ok(rows.sheet.scene)
 }
 
-/// The scale that holds zero and all that is drawn; `None` where nothing is.
+/// The scale that contains zero and everything drawn; `None` if nothing is.
 fn difference_scale(pairs: &[DifferenceRow]) -> Option<AxisScale> {
     let ends = pairs
         .iter()
@@ -124,7 +125,7 @@ fn draw_difference_row(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
     }
 }
 
-/// One dot per repeat, or for some of them where there are more than [`MAX_DOTS`].
+/// Draws one dot per repeat, or only some if there are more than [`MAX_DOTS`].
 fn draw_dots(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
     let y = rows.row_middle(at);
     let half = rows.row_half_height();

@@ -1,4 +1,4 @@
-//! The values of each cell's trials: their density, the trials themselves, quartiles and median.
+//! The distribution of values in each cell: density, single trials, quartiles and median.
 
 use super::PlotStyle;
 use super::axis::AxisScale;
@@ -13,23 +13,23 @@ pub struct DistributionCell {
     pub label: String,
     /// Values of completed trials, in any order.
     pub values: Vec<f64>,
-    /// Trials that diverged.
+    /// Number of diverged trials.
     pub diverged: u64,
-    /// Trials that failed.
+    /// Number of failed trials.
     pub failed: u64,
 }
 
-/// Most cells of one picture.
+/// Maximum number of cells in a picture.
 pub const MAX_CELLS: usize = 60;
-/// Most trials that are drawn as dots; of more, the density alone is drawn.
+/// Maximum number of trials that are drawn as dots. With more, only the density is drawn.
 const MAX_DOTS: usize = 200;
-/// Fewest trials whose density is drawn.
+/// Minimum number of trials for a density.
 const MIN_DENSITY_TRIALS: usize = 10;
 
 /// Draws the cells below each other.
 ///
 /// # Errors
-/// There is no value, there are too many cells, or the picture is too small.
+/// There are no values or too many cells, or the picture is too small.
 pub fn draw_distributions(
     metric: &str,
     key: &str,
@@ -83,7 +83,7 @@ pub fn draw_distributions(
     Ok(rows.sheet.scene)
 }
 
-/// What the marks are, of those that occur.
+/// Explains the marks that occur.
 fn describe_marks(cells: &[DistributionCell]) -> String {
     let some = |wanted: &dyn Fn(&DistributionCell) -> bool| cells.iter().any(wanted);
     let dense = some(&has_density);
@@ -157,7 +157,7 @@ fn draw_cell(rows: &mut RowChart, at: usize, cell: &DistributionCell) {
     }
 }
 
-/// The density between two positions, mirrored at the middle of the row.
+/// Draws the density between two positions, mirrored at the middle of the row.
 fn draw_density(rows: &mut RowChart, density: &KernelDensity, first: f64, last: f64, y: f64) {
     const STEPS: u32 = 60;
     let half = rows.row_half_height();
@@ -177,7 +177,7 @@ fn draw_density(rows: &mut RowChart, density: &KernelDensity, first: f64, last: 
     );
 }
 
-/// One dot per value, as far from the middle of the row as the density allows.
+/// Draws one dot per value, as far from the middle of the row as the density allows.
 fn draw_dots(rows: &mut RowChart, density: &KernelDensity, places: &[f64], y: f64) {
     let half = rows.row_half_height();
     let fill = Fill {
@@ -218,7 +218,7 @@ fn draw_quartiles(rows: &mut RowChart, values: &[f64], y: f64) {
     );
 }
 
-/// Linear between the sorted values: type 7 of Hyndman and Fan (1996).
+/// Quantile with linear interpolation between the sorted values (type 7 of Hyndman and Fan 1996).
 fn interpolated_quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let at = (place as usize).min(sorted.len() - 1);
@@ -226,7 +226,7 @@ fn interpolated_quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[at] + (place - at as f64) * (sorted[next] - sorted[at])
 }
 
-/// A Gaussian kernel density over places in the picture, its largest value being 1.
+/// A Gaussian kernel density over positions in the picture, scaled to a maximum of 1.
 struct KernelDensity<'a> {
     positions: &'a [f64],
     width: f64,
@@ -234,7 +234,8 @@ struct KernelDensity<'a> {
 }
 
 impl<'a> KernelDensity<'a> {
-    /// Silverman's rule of thumb (1986) for the width of the kernel, and never less than two pixels.
+    /// Creates a density whose kernel width follows Silverman's rule of thumb (1986), but is at
+    /// least two pixels.
     fn from_positions(places: &'a [f64]) -> Self {
         let n = places.len() as f64;
         let mean = places.iter().sum::<f64>() / n;
@@ -266,7 +267,7 @@ impl<'a> KernelDensity<'a> {
     }
 
     fn unscaled_density(&self, x: f64) -> f64 {
-        // What is four widths away adds nothing that could be seen.
+        // The kernel four widths away is below what a picture can show.
         let from = self
             .positions
             .partition_point(|p| *p < x - 4.0 * self.width);
@@ -283,8 +284,8 @@ impl<'a> KernelDensity<'a> {
     }
 }
 
-/// The `i`-th number of van der Corput's sequence in base 2, which begins in the middle: neighbours lie apart, and nothing is
-/// drawn by lot.
+/// The `i`-th number of van der Corput's sequence in base 2, which starts in the middle. Neighbours
+/// are far apart, without random numbers.
 pub(super) fn van_der_corput(i: usize) -> f64 {
     f64::from((i as u32).wrapping_add(1).reverse_bits()) / 4_294_967_296.0
 }

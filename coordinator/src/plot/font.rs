@@ -1,7 +1,7 @@
-//! The one font: widths for the layout, outlines for PNG.
+//! The font: widths for the layout, outlines for PNG.
 //!
-//! DejaVu Sans is wider than what stands in for it elsewhere, so that text which fits by its widths fits in every viewer
-//! of an SVG, too.
+//! DejaVu Sans is wider than its usual substitutes, so text that fits by its widths fits in every
+//! viewer of an SVG.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ static FACE: LazyLock<Face<'static>> = LazyLock::new(|| {
     Face::parse(dejavu::sans::regular(), 0).expect("the font in the program is one")
 });
 
-/// What an SVG asks for; the first is the one in the program.
+/// The font families in an SVG; the first is the built-in one.
 pub(super) const FONT_FAMILIES: &str = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif";
 
 /// Width of a text in pixels.
@@ -21,7 +21,7 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
         .sum()
 }
 
-/// The beginning of a text that fits, with … where something is missing.
+/// The beginning of a text that fits into `room` pixels, with … if the rest is cut.
 pub(super) fn truncate_to_width(text: &str, size: f64, room: f64) -> String {
     if text_width(text, size) <= room {
         return text.to_owned();
@@ -57,7 +57,7 @@ pub(super) fn outline_text(text: &str, size: f64, pen: &mut dyn OutlinePen) {
     }
 }
 
-/// What takes outlines.
+/// A receiver of outlines.
 pub(super) trait OutlinePen {
     fn move_to(&mut self, x: f64, y: f64);
     fn line_to(&mut self, x: f64, y: f64);
@@ -66,7 +66,7 @@ pub(super) trait OutlinePen {
 }
 
 fn glyph_ids(text: &str) -> impl Iterator<Item = GlyphId> + '_ {
-    // What it does not know is drawn as a box.
+    // The font draws glyph 0, a box, for characters that it lacks.
     text.chars()
         .map(|c| FACE.glyph_index(c).unwrap_or(GlyphId(0)))
 }
@@ -108,7 +108,7 @@ impl OutlineBuilder for PlacedGlyph<'_> {
     }
 
     fn curve_to(&mut self, x1: f32, y1: f32, x2: f32, y2: f32, x: f32, y: f32) {
-        // TrueType outlines have none; a quadratic one comes close enough.
+        // TrueType outlines have only quadratic curves, so a rough approximation suffices here.
         self.quad_to((x1 + x2) / 2.0, (y1 + y2) / 2.0, x, y);
     }
 

@@ -1,4 +1,4 @@
-//! What pictures have in common: a heading, notes below, axes with ticks, and names of rows.
+//! Common parts of pictures: heading, notes, axes with ticks, and names of rows.
 
 use super::axis::AxisScale;
 use super::colour::{FAINT, GREY, INK};
@@ -13,19 +13,19 @@ const TITLE_SIZE: f64 = 14.0;
 const MARGIN: f64 = 12.0;
 const TITLE_LEADING: f64 = 20.0;
 const NOTE_LEADING: f64 = 14.0;
-/// Most lines of a title, and of what stands below it.
+/// Maximum number of lines of a title, and of a subtitle.
 const MAX_LINES: usize = 3;
-/// Smallest width and height of what is drawn within the frame.
+/// Minimum width and height of the area within the frame, in pixels.
 const MIN_AREA_SIZE: f64 = 60.0;
 
-/// A picture with its heading and notes, and the area that is left.
+/// A picture with its heading and notes, and the area that remains.
 pub(super) struct PlotSheet {
     pub(super) scene: Scene,
     pub(super) body: Area,
 }
 
 impl PlotSheet {
-    /// `size` is what the picture would like to have, without its heading and notes.
+    /// Creates a picture; `size` is its preferred size without heading and notes.
     pub(super) fn new(look: &PlotStyle, size: (f64, f64), notes: &[String]) -> Self {
         let (width, _) = look.resolve_size(size.0, 0.0);
         let room = width - 2.0 * MARGIN;
@@ -73,7 +73,7 @@ impl PlotSheet {
         Self { scene, body }
     }
 
-    /// The area within the body that such margins leave.
+    /// The area of the body within these margins.
     ///
     /// # Errors
     /// The picture is too small to show anything.
@@ -105,7 +105,7 @@ impl PlotSheet {
     }
 }
 
-/// The first lines, with … where there are more.
+/// The first lines, with … if there are more.
 fn limit_lines(mut lines: Vec<String>, size: f64, room: f64) -> Vec<String> {
     if lines.len() > MAX_LINES {
         let cut = format!("{} {}", lines[MAX_LINES - 1], lines[MAX_LINES]);
@@ -115,7 +115,7 @@ fn limit_lines(mut lines: Vec<String>, size: f64, room: f64) -> Vec<String> {
     lines
 }
 
-/// A word as parts that fit, broken after a mark where there is one.
+/// Splits a word into parts that fit, after punctuation if there is any.
 fn break_word(word: &str, size: f64, room: f64) -> Vec<String> {
     if font::text_width(word, size) <= room {
         return vec![word.to_owned()];
@@ -141,7 +141,7 @@ fn break_word(word: &str, size: f64, room: f64) -> Vec<String> {
     parts
 }
 
-/// Lines of a text, broken between words, and within those that are too long for a line.
+/// Wraps a text between words, and within words that are too long for a line.
 fn wrap_text(text: &str, size: f64, room: f64) -> Vec<String> {
     if text.is_empty() {
         return Vec::new();
@@ -178,12 +178,13 @@ pub(super) fn widest_text<'a>(texts: impl IntoIterator<Item = &'a str>, size: f6
         .fold(0.0, f64::max)
 }
 
-/// A frame of thin lines.
+/// Draws a frame of thin lines.
 pub(super) fn draw_frame(scene: &mut Scene, area: Area) {
     scene.add_area(area, None, Some(Stroke::new(GREY, 1.0)));
 }
 
-/// Ticks and their labels below an area, with lines through it; labels that would touch are left out.
+/// Draws ticks and their labels below an area, with lines through it. Leaves out labels that would
+/// touch.
 pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale, name: &str) {
     let most = (area.width() / 50.0).clamp(2.0, 10.0) as usize;
     let mut free_from = f64::NEG_INFINITY;
@@ -223,20 +224,20 @@ pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale,
     );
 }
 
-/// Room that ticks below an area take.
+/// Height of the ticks below an area, in pixels.
 pub(super) const TICKS_BELOW_HEIGHT: f64 = 40.0;
 
-/// Ticks of an axis at the left.
+/// Chooses the ticks of an axis at the left.
 pub(super) fn choose_left_ticks(height: f64, scale: &AxisScale) -> Vec<(f64, String)> {
     scale.choose_ticks((height / 34.0).clamp(2.0, 9.0) as usize)
 }
 
-/// Room that these take, with the name of the axis.
+/// Width of the ticks at the left with the name of the axis, in pixels.
 pub(super) fn left_ticks_width(ticks: &[(f64, String)]) -> f64 {
     widest_text(ticks.iter().map(|(_, label)| label.as_str()), TEXT_SIZE) + 30.0
 }
 
-/// Draws them, with lines through the area.
+/// Draws the ticks at the left, with lines through the area.
 pub(super) fn draw_left_ticks(
     scene: &mut Scene,
     area: Area,
@@ -267,7 +268,7 @@ pub(super) fn draw_left_ticks(
     draw_left_name(scene, area, area.left - left_ticks_width(ticks), name);
 }
 
-/// The name of an axis, written upwards; `left` is where its space begins.
+/// Draws the name of an axis upwards; `left` is where its space begins.
 pub(super) fn draw_left_name(scene: &mut Scene, area: Area, left: f64, name: &str) {
     let name = font::truncate_to_width(name, TEXT_SIZE, area.height());
     scene.add_turned_text(
@@ -279,7 +280,8 @@ pub(super) fn draw_left_name(scene: &mut Scene, area: Area, left: f64, name: &st
     );
 }
 
-/// Pictures of one row per cell: names at the left, values along the width, a remark at the right.
+/// A picture with one row per cell: names at the left, values along the width, remarks at the
+/// right.
 pub(super) struct RowChart {
     pub(super) sheet: PlotSheet,
     pub(super) area: Area,
@@ -329,7 +331,7 @@ impl RowChart {
         Ok(rows)
     }
 
-    /// The name of a row at its left, and its remark at its right.
+    /// Draws the name of a row at its left, and its remark at its right.
     fn draw_row_texts(&mut self, at: usize, name: &str, remark: &str, widest: f64) {
         let y = self.row_middle(at);
         let name = font::truncate_to_width(name, TEXT_SIZE, widest);
@@ -351,17 +353,17 @@ impl RowChart {
         );
     }
 
-    /// The middle of a row.
+    /// Vertical position of the middle of a row.
     pub(super) fn row_middle(&self, row: usize) -> f64 {
         self.area.top + (row as f64 + 0.5) * self.height
     }
 
-    /// Half of what a row may fill.
+    /// Half the height that a row may fill.
     pub(super) fn row_half_height(&self) -> f64 {
         (self.height * 0.38).min(16.0)
     }
 
-    /// Where a value lies.
+    /// Horizontal position of a value.
     pub(super) fn x_position(&self, value: f64) -> f64 {
         self.area.left + self.scale.position_of(value) * self.area.width()
     }

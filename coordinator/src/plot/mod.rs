@@ -21,33 +21,33 @@ mod tests;
 pub use axis::{AxisLevel, PlotAxis};
 pub use scene::Scene;
 
-/// What a user may change of every picture.
+/// The style options of every picture.
 #[derive(Debug, Clone, Default)]
 pub struct PlotStyle {
-    /// Width in pixels, 96 to the inch; by the kind of picture if absent.
+    /// Width in pixels, 96 per inch; by default, that of the kind of picture.
     pub width: Option<f64>,
-    /// Height in pixels; by the kind and the number of rows if absent.
+    /// Height in pixels; by default, that of the kind of picture and the number of rows.
     pub height: Option<f64>,
     /// Title above the picture.
     pub title: String,
-    /// A smaller line below that.
+    /// A smaller line below the title.
     pub subtitle: String,
 }
 
 impl PlotStyle {
-    /// Width and height, given what the picture would like to have.
+    /// Width and height, given the preferred ones of the picture.
     fn resolve_size(&self, width: f64, height: f64) -> (f64, f64) {
         (self.width.unwrap_or(width), self.height.unwrap_or(height))
     }
 }
 
-/// The colour of a figure's place between the smallest, 0, and the largest, 1; and that of text on it.
+/// The colour of a value between the smallest, 0, and the largest, 1, and the colour of text on it.
 pub fn heat_colours(share: f64) -> ([u8; 3], [u8; 3]) {
     let colour = colour::value_colour(share);
     (colour, colour::text_colour_on(colour))
 }
 
-/// A number for a label with `decimals` decimals, without a minus before zero.
+/// Formats a number for a label with `decimals` decimals, without a minus before zero.
 fn format_fixed(x: f64, decimals: usize) -> String {
     let text = format!("{x:.decimals$}");
     let is_zero = text
@@ -63,7 +63,7 @@ fn format_fixed(x: f64, decimals: usize) -> String {
     text.replace('-', "−")
 }
 
-/// Three digits of a number whose size is not known: `0.0901`, `943`, `2.74e5`.
+/// Formats a number with three digits: `0.0901`, `943`, `2.74e5`.
 pub fn format_brief(x: f64) -> String {
     if x != 0.0 && !(1e-3..1e5).contains(&x.abs()) {
         return format!("{x:.2e}").replace('-', "−");

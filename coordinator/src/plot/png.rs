@@ -1,4 +1,4 @@
-//! A scene as PNG. Everything is computed in portable arithmetic, so that the bytes are the same on every machine.
+//! Renders a scene as PNG, in portable arithmetic, so that the bytes are the same on every machine.
 
 use tiny_skia::{
     FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, StrokeDash, Transform,
@@ -8,10 +8,10 @@ use super::colour::{Colour, PAPER};
 use super::font::{self, OutlinePen};
 use super::scene::{Anchor, Fill, Mark, Scene, SceneShape, SceneText, Stroke};
 
-/// Most dots of an image: 256 MiB in memory.
+/// Maximum number of dots of an image, 256 MiB in memory.
 const MAX_DOTS: f64 = 6.7e7;
 
-/// The picture as PNG, with `dots` dots per pixel.
+/// Renders the picture as PNG, with `dots` dots per pixel.
 ///
 /// # Errors
 /// The image would be too large.
@@ -52,7 +52,7 @@ fn draw_shape(
     fill: Option<Fill>,
     stroke: Option<Stroke>,
 ) {
-    // Nothing is drawn of a path without a length.
+    // A path without length has nothing to draw, and tiny-skia rejects it.
     let Some(path) = build_path(shape) else {
         return;
     };

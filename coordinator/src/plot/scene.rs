@@ -3,7 +3,7 @@
 use super::colour::Colour;
 use super::font;
 
-/// Where a text's point lies in it.
+/// The position of a text relative to its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anchor {
     Start,
@@ -11,12 +11,12 @@ pub(super) enum Anchor {
     End,
 }
 
-/// How a line is drawn.
+/// The style of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stroke {
     pub(super) colour: Colour,
     pub(super) width: f64,
-    /// Lengths drawn and left out, alternately; empty for a whole line.
+    /// Lengths of dashes and gaps, alternately; empty for a solid line.
     pub(super) dash: &'static [f64],
 }
 
@@ -30,11 +30,11 @@ impl Stroke {
     }
 }
 
-/// How an area is filled.
+/// The style of an area.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fill {
     pub(super) colour: Colour,
-    /// From 0, which is not to be seen, to 1.
+    /// Opacity from 0, invisible, to 1.
     pub(super) opacity: f64,
 }
 
@@ -52,13 +52,13 @@ pub(super) enum SceneShape {
 
 #[derive(Debug, Clone)]
 pub(super) struct SceneText {
-    /// On the base line.
+    /// The point on the base line.
     pub(super) at: (f64, f64),
     pub(super) text: String,
     pub(super) size: f64,
     pub(super) colour: Colour,
     pub(super) anchor: Anchor,
-    /// Written upwards.
+    /// Whether the text is written upwards.
     pub(super) turned: bool,
 }
 
@@ -166,7 +166,7 @@ impl Scene {
             .push(Mark::Shape(SceneShape::Circle { at, radius }, fill, stroke));
     }
 
-    /// Parallel lines over an area, from lower left to upper right.
+    /// Adds parallel lines over an area, from lower left to upper right.
     pub(super) fn add_hatching(&mut self, area: Area, stroke: Stroke) {
         let w = area.width();
         let h = area.height();
@@ -198,7 +198,7 @@ impl Scene {
         }));
     }
 
-    /// A text written upwards.
+    /// Adds a text that is written upwards.
     pub(super) fn add_turned_text(
         &mut self,
         at: (f64, f64),
@@ -217,7 +217,7 @@ impl Scene {
         }));
     }
 
-    /// A text on a patch of white, over lines.
+    /// Adds a text on a patch of white, over lines.
     pub(super) fn add_label(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour) {
         let half = font::text_width(text, size) / 2.0 + 2.0;
         let area = Area {

@@ -1,4 +1,4 @@
-//! A scene as SVG. Text stays text; every number has at most two decimals.
+//! Renders a scene as SVG. Text stays text; numbers have at most two decimals.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::colour::{Colour, PAPER};
 use super::font::FONT_FAMILIES;
 use super::scene::{Anchor, Fill, Mark, Scene, SceneShape, SceneText, Stroke};
 
-/// The picture as an SVG document.
+/// Renders the picture as an SVG document.
 pub fn render_svg(scene: &Scene) -> String {
     let w = format_number(scene.width);
     let h = format_number(scene.height);
@@ -123,7 +123,8 @@ fn format_hex_colour([r, g, b]: Colour) -> String {
     format!("#{r:02x}{g:02x}{b:02x}")
 }
 
-/// XML has no control characters, not even as entities.
+/// Escapes a text for XML, and removes control characters, which XML cannot express even as
+/// entities.
 fn escape_xml(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in escape_line(text).chars() {

@@ -11,7 +11,7 @@ use ergodic_proto::status::UserError;
 use crate::server::store_error;
 use crate::store::Store;
 
-/// Becomes the leader of a store; gives the epoch. Standbys are given no address meanwhile.
+/// Becomes the leader of a store; returns the epoch. Meanwhile standbys see a leader without an address.
 pub(super) fn claim_store(store: &dyn Store) -> Result<u64, UserError> {
     let leader = store.acquire_leadership("").map_err(store_error)?;
     if leader.is_this {
@@ -25,10 +25,10 @@ pub(super) fn claim_store(store: &dyn Store) -> Result<u64, UserError> {
     Err(UserError::new(ErrorCode::Refused, message))
 }
 
-/// How often the claim to the store is renewed: a third of the time that it lasts.
+/// Interval of renewals of the claim to the store, a third of its TTL.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A claim to a store that a thread renews until it is given up.
+/// A claim to a store that a thread renews until it is dropped.
 pub(super) struct LeadershipRenewal {
     stop: Sender<()>,
     thread: JoinHandle<()>,

@@ -22,42 +22,42 @@ use crate::store::{Store, StoreWriter};
 pub struct CoordinatorSetup {
     /// The store of all results.
     pub store: Arc<dyn Store>,
-    /// The epoch in which it leads.
+    /// The epoch in which the coordinator leads.
     pub epoch: u64,
     /// The core, as recovered from the store.
     pub core: Core,
-    /// The store's one writer.
+    /// The writer of the store.
     pub writer: Box<dyn StoreWriter>,
     /// Files of sweeps and trials.
     pub blobs: BlobStore,
     /// The directory of dataset files.
     pub data_dir: Option<PathBuf>,
-    /// The tokens that peers need, unless everybody may come in.
+    /// The tokens that peers need; `None` if everybody may connect.
     pub tokens: Option<Arc<TokenStore>>,
-    /// A lease ends after this time without a heartbeat.
+    /// Time without a heartbeat after which a lease ends.
     pub lease_ttl: Duration,
-    /// Requests per second that a peer may make, if there is a limit.
+    /// Requests per second that a peer may send, if there is a limit.
     pub rate_limit: Option<u32>,
-    /// Becomes true when the coordinator is to end.
+    /// Becomes true when the coordinator must stop.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
 
-/// A coordinator put together, whose two loops and services are for its owner to run.
+/// An assembled coordinator, whose two loops and services the owner runs.
 pub struct CoordinatorParts {
-    /// Decides: [`Engine::run_until_stopped`].
+    /// The event loop, which decides: [`Engine::run_until_stopped`].
     pub engine: Engine,
-    /// Makes durable: [`WriterLoop::run_until_closed`].
+    /// The writer's loop, which makes writes durable: [`WriterLoop::run_until_closed`].
     pub writer: WriterLoop,
-    /// Answers workers and users: [`GrpcServices::serve_connections`].
+    /// The services, which answer workers and users: [`GrpcServices::serve_connections`].
     pub services: GrpcServices,
-    /// Moves checkpoints to their paths, and ends with the engine.
+    /// The thread that moves checkpoints to their paths; it ends with the engine.
     pub checkpoint_thread: std::thread::JoinHandle<()>,
 }
 
-/// Puts a coordinator together.
+/// Assembles a coordinator.
 ///
 /// # Errors
-/// The operating system gives no thread.
+/// The operating system refuses a thread.
 pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<CoordinatorParts> {
     let (writer_handle, writer) = WriterHandle::new(setup.writer, Box::new(setup.blobs.clone()));
     let metrics = Metrics::new(writer_handle.metrics(), true);

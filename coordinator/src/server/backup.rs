@@ -1,4 +1,5 @@
-//! The store as a stream of records: sweeps with their rows, as of one moment, then the files that these name.
+//! A backup as a stream of records: all sweeps with their rows as of one moment, then the files
+//! that they name.
 
 use ergodic_common::{BUILD, ErrorCode};
 use ergodic_proto::archive::RecordDigest;
@@ -20,17 +21,17 @@ use super::store_error;
 use crate::records::{Finding, SweepRow};
 use crate::store::{Audit, StoreError, StoreReader, StoredTrial};
 
-/// Newest version of the records.
+/// Version of the records.
 pub(crate) const BACKUP_VERSION: u32 = 2;
-/// Most bytes and rows per page.
+/// Maximum bytes and rows of a page.
 const PAGE_LIMITS: (usize, usize) = (1 << 20, 512);
 
-/// Most sweeps that are named for a file that is lost.
+/// Maximum number of sweeps that are named for a lost file.
 const MAX_SWEEPS_NAMED: usize = 16;
 
 type BackupSender = mpsc::Sender<Result<v1::BackupRecord, Status>>;
 
-/// Sends a backup to its requester, or the error that hinders it.
+/// Sends a backup to its requester, or the error that prevents it.
 pub(super) fn send_backup(context: &ServerContext, records: BackupSender) {
     let mut backup = BackupExport {
         records,
@@ -56,7 +57,7 @@ pub(super) fn send_backup(context: &ServerContext, records: BackupSender) {
 struct BackupExport {
     records: BackupSender,
     tally: RecordDigest,
-    /// Files that are named, with ids of the sweeps that name them.
+    /// Files to send, with the ids of the sweeps that name them.
     files: BTreeMap<[u8; 32], BTreeSet<String>>,
     /// Whether the requester still reads.
     is_wanted: bool,
@@ -150,10 +151,11 @@ impl BackupExport {
         }
     }
 
-    /// A file that is lost is reported, and everything else sent.
+    /// Sends all files; a lost one is reported instead.
     fn send_files(&mut self, blobs: &BlobStore) -> Result<(), UserError> {
         for (hash, sweeps) in std::mem::take(&mut self.files) {
-            // Looked at before anything of it is sent.
+            // Verified before any of it is sent, so that a damaged file does not end up half in a
+            // backup.
             if let Err(flaw) = blobs.verify_blob(&hash) {
                 let why = flaw.to_string();
                 let hash = hash.to_vec();

@@ -1,4 +1,4 @@
-//! Collects files that were uploaded and never named, because their sender went away.
+//! Garbage collection of files that were uploaded and never named, because their sender went away.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -17,17 +17,17 @@ use super::engine::events::UserEvent;
 use super::store_error;
 use crate::store::{EnsureIdentity, StoreWriter};
 
-/// How often they are looked for.
+/// Interval between two collections.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
-/// Age from which a file that nothing names is deleted: a sender names its files soon.
+/// Age from which on an unreferenced file is deleted. Senders name their files soon.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(6 * 3600);
-/// Files that are looked for in one transaction, which holds up results.
+/// Number of files that are checked per transaction, which blocks results.
 const BLOBS_PER_WRITE: usize = 64;
-/// Says whose files are in the folder, a store per line.
+/// Name of the file that lists the stores with files in the folder, one per line.
 const SIGNATURE_FILE: &str = "store";
 
-/// Collects for as long as the coordinator leads. A folder that may hold files of another store is left alone: what
-/// this one does not name, that one may. Another one may come at any time.
+/// Collects for as long as the coordinator leads. Leaves a folder alone that may hold files of
+/// another store, because the other store may name them. Another store may appear at any time.
 pub(super) async fn collect_periodically(context: Arc<ServerContext>, identity: Option<i64>) {
     let mut stopping = context.stopping.clone();
     loop {
@@ -45,10 +45,12 @@ pub(super) async fn collect_periodically(context: Arc<ServerContext>, identity: 
     }
 }
 
-/// Signs a folder with a store's number, which tells it from others that may have files there.
+/// Signs a folder with the store's identity, which distinguishes it from other stores with files
+/// there.
 ///
 /// # Errors
-/// The store or the folder cannot be written. To go on then might lose files to a store that thinks itself alone.
+/// The store or the folder cannot be written. Going on might lose files to another store that
+/// believes to be alone.
 pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result<i64, UserError> {
     let identity = writer
         .commit(EnsureIdentity(generate_identity()))
@@ -67,15 +69,16 @@ pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result
 
 fn generate_identity() -> i64 {
     let mut bytes = [0; 8];
-    // Without chance, all stores that are made so share folders, and none collects in another one's.
+    // Without random bytes the identity is 0. Stores with this identity share folders, and none
+    // deletes the files of another.
     let _ = rustls::crypto::ring::default_provider()
         .secure_random
         .fill(&mut bytes);
     i64::from_le_bytes(bytes)
 }
 
-/// Records that a store has files in this folder, before it puts any there, and whether there were files before, which may be those
-/// of a store that signed nothing.
+/// Records that a store has files in this folder, before it puts any there, and whether there were
+/// files before, which may belong to a store that did not sign.
 ///
 /// # Errors
 /// The folder cannot be written.
@@ -94,7 +97,7 @@ fn append_signature(folder: &Path, identity: i64) -> std::io::Result<()> {
         format_first_signature(identity)
     };
 
-    // Always at the end: another store may write its line between two steps of this one.
+    // Opened for appending, because another store may write its line between two steps of this one.
     match File::options().append(true).create_new(true).open(&path) {
         Ok(mut file) => file.write_all(format!("{first}\n").as_bytes()),
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
@@ -106,11 +109,11 @@ fn append_signature(folder: &Path, identity: i64) -> std::io::Result<()> {
     }
 }
 
-/// Checks that files which this store does not name may be deleted from a folder, because no other store has files there. A store
-/// without a number has files beside its own directory alone.
+/// Checks that unreferenced files may be deleted from a folder, because no other store has files
+/// there. A store without an identity has files only beside its own directory.
 ///
 /// # Errors
-/// Another store may have files there, in words.
+/// Returns a message if another store may have files there.
 pub(super) fn check_sole_owner(folder: &Path, identity: Option<i64>) -> Result<(), String> {
     let signed = match std::fs::read_to_string(folder.join(SIGNATURE_FILE)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && identity.is_none() => {
@@ -135,7 +138,8 @@ pub(super) fn check_sole_owner(folder: &Path, identity: Option<i64>) -> Result<(
     )
 }
 
-/// Whether several stores have files in a folder, as far as is known; also if the signatures cannot be read.
+/// Whether several stores have files in a folder, as far as is known. Also true if the signatures
+/// cannot be read.
 pub(super) fn is_shared_folder(folder: &Path) -> bool {
     match std::fs::read_to_string(folder.join(SIGNATURE_FILE)) {
         Ok(signed) => signed.lines().count() > 1,
@@ -143,7 +147,7 @@ pub(super) fn is_shared_folder(folder: &Path) -> bool {
     }
 }
 
-/// Whether a coordinator makes files of this name, once it has taken up its store.
+/// Whether a coordinator creates files of this name once it has recovered its store.
 fn is_coordinator_file(name: &str) -> bool {
     name == "checkpoints"
         || name.ends_with(STAGED_SUFFIX)
@@ -161,7 +165,7 @@ fn format_signature(identity: i64) -> String {
     format!("{identity:016x}")
 }
 
-/// The signature of a store that came to a folder without files.
+/// The signature of a store that found the folder without files.
 fn format_first_signature(identity: i64) -> String {
     format!("{} was the first", format_signature(identity))
 }
@@ -189,7 +193,7 @@ async fn collect_unreferenced_blobs(context: &Arc<ServerContext>) {
             Ok(Err(error)) => {
                 tracing::warn!(%error, "files that nothing names could not be collected")
             }
-            // The coordinator is stopping.
+            // The engine is gone, so the coordinator is stopping.
             Err(_) => return,
         }
     }
@@ -199,7 +203,8 @@ async fn collect_unreferenced_blobs(context: &Arc<ServerContext>) {
     }
 }
 
-/// Hashes of files that have been there for a while. Parts of files that never became whole are removed at once.
+/// Hashes of files that are older than [`FORGOTTEN_AFTER`]. Removes partial files of that age at
+/// once.
 fn find_forgotten_blobs(folder: &Path) -> Vec<[u8; 32]> {
     let mut old = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -223,7 +228,7 @@ fn find_forgotten_blobs(folder: &Path) -> Vec<[u8; 32]> {
     old
 }
 
-/// The hash that a file is named by, if it is.
+/// The hash in a file's name, if it is one.
 fn parse_blob_name(name: &str) -> Option<[u8; 32]> {
     let hash = <[u8; 32]>::from_hex(name).ok()?;
     // Files are named in lower case.

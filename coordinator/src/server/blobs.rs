@@ -14,37 +14,38 @@ use crate::store::ReferencedBlobs;
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     folder: PathBuf,
-    /// Files that a sender was promised to be here, and that no row names yet: they are not removed. That is a courtesy, which spares
-    /// senders a second upload; what is stored names files that are there in any case (`store/writer.rs`).
+    /// Files that a sender was promised to exist, and that no row names yet; they are not removed.
+    /// This spares senders a second upload. Independent of it, the writer checks that the files
+    /// named by a write exist (`store/writer.rs`).
     reservations: Arc<Mutex<HashMap<[u8; 32], BlobReservation>>>,
 }
 
-/// What is wrong with a file.
+/// The reason why a file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlobError {
-    /// The file is not there.
+    /// The file does not exist.
     #[error("it is missing")]
     Missing,
-    /// The file was read, and has another hash.
+    /// The file has another hash than its name.
     #[error("it is damaged: it does not have its hash any more")]
     Damaged,
-    /// The file is there, and may be sound: a disk, or a limit, hinders its reading.
+    /// The file exists and may be intact, but reading it fails because of a disk or a limit.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
 }
 
-/// Reservations of one file: several senders may have been promised it.
+/// Reservations of one file, which several senders may have.
 #[derive(Debug)]
 struct BlobReservation {
     count: usize,
     reserved_at: Instant,
 }
 
-/// A sender that was promised a file longer ago than this has gone.
+/// Time after which a sender that reserved a file is assumed to be gone.
 const RESERVATION_TTL: Duration = Duration::from_secs(3600);
 
 impl BlobStore {
-    /// The files in this folder, which need not exist yet.
+    /// The store of files in this folder, which need not exist yet.
     pub fn new(folder: PathBuf) -> Self {
         Self {
             folder,
@@ -52,22 +53,22 @@ impl BlobStore {
         }
     }
 
-    /// The folder of all files.
+    /// The folder of the files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The path of the file of this hash, made from the hash alone.
+    /// The path of the file with this hash, which depends on the hash alone.
     pub fn blob_path(&self, hash: &[u8; 32]) -> PathBuf {
         self.folder.join(hex::encode(hash))
     }
 
-    /// Whether the file of this hash is there.
+    /// Whether the file with this hash exists.
     pub fn has_blob(&self, hash: &[u8; 32]) -> bool {
         self.blob_path(hash).exists()
     }
 
-    /// Whether the file of this hash is there. If so, it stays until what names it has been stored, or was given up.
+    /// Whether the file with this hash exists. If so, it is kept until [`Self::release`].
     pub fn reserve(&self, hash: &[u8; 32]) -> bool {
         let mut reservations = self.lock_reservations();
         let is_present = self.has_blob(hash);
@@ -77,7 +78,8 @@ impl BlobStore {
         is_present
     }
 
-    /// Ends a reservation of each of these files: what was to name them has been stored, or was given up.
+    /// Releases a reservation of each of these files, because whatever was to name them was stored
+    /// or given up.
     pub fn release<'a>(&self, hashes: impl IntoIterator<Item = &'a [u8; 32]>) {
         let mut reservations = self.lock_reservations();
         for hash in hashes {
@@ -90,10 +92,10 @@ impl BlobStore {
         }
     }
 
-    /// Removes a file that nothing names any more; how many bytes it had. One that was promised stays.
+    /// Removes a file that nothing names any more; returns its size in bytes. Keeps a reserved one.
     ///
     /// # Errors
-    /// It cannot be removed.
+    /// The file cannot be removed.
     pub fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
         let mut reservations = self.lock_reservations();
         reservations.retain(|_, reservation| reservation.reserved_at.elapsed() < RESERVATION_TTL);
@@ -108,10 +110,10 @@ impl BlobStore {
         }
     }
 
-    /// Whether a file is what its name says.
+    /// Checks that a file has the hash in its name.
     ///
     /// # Errors
-    /// It is not, or cannot be read now.
+    /// The file has another hash, or cannot be read now.
     pub fn verify_blob(&self, hash: &[u8; 32]) -> Result<(), BlobError> {
         let mut hasher = blake3::Hasher::new();
         let read = File::open(self.blob_path(hash))
@@ -124,10 +126,10 @@ impl BlobStore {
         }
     }
 
-    /// Gives a file that is damaged another name, so that a sound one can take its place.
+    /// Renames a damaged file, so that an intact one can take its place.
     ///
     /// # Errors
-    /// It cannot be renamed.
+    /// The file cannot be renamed.
     pub fn mark_damaged(&self, hash: &[u8; 32]) -> std::io::Result<()> {
         let path = self.blob_path(hash);
         std::fs::rename(&path, path.with_extension("damaged"))
@@ -139,10 +141,10 @@ impl BlobStore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores a file, and reserves it.
+    /// Stores a file and reserves it.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn store_blob(&self, hash: &[u8; 32], bytes: &[u8]) -> std::io::Result<()> {
         if self.reserve(hash) {
             return Ok(());
@@ -172,8 +174,8 @@ impl ReferencedBlobs for BlobStore {
     }
 }
 
-/// A file that is being written: beside the others and renamed when it is whole, so that a file of a hash's name has that
-/// hash. Dropped before that, it leaves nothing.
+/// A file that is being written under a temporary name, and renamed when it is complete, so that
+/// every file named by a hash has that hash. Dropping it removes the partial file.
 pub(super) struct PartialFile {
     file: StagedFile,
     hasher: blake3::Hasher,
@@ -190,7 +192,7 @@ impl PartialFile {
         })
     }
 
-    /// Writes what is no part of the content: it counts neither for its length nor for its hash.
+    /// Writes bytes that count neither for the length nor for the hash of the content.
     pub(super) fn write_header(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.file.write_all(bytes)
     }
@@ -209,7 +211,8 @@ impl PartialFile {
         self.len
     }
 
-    /// Moves the file to this path, over what was there. Whether that outlives a power cut is open.
+    /// Renames the file to this path, replacing an existing file. The rename may not survive a
+    /// power cut.
     pub(super) fn rename_to(self, path: &Path) -> std::io::Result<()> {
         path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         self.file.persist(path, Durability::None)

@@ -1,4 +1,5 @@
-//! Identities of cells, which say whether cells of two sweeps are the same; those of stored sweeps are remembered, up to a bound.
+//! Identities of cells, which tell whether cells of two sweeps are the same. Those of stored sweeps
+//! are cached, up to a limit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +10,14 @@ use ergodic_proto::status::UserError;
 use super::recovery::reader_threads;
 use crate::core::reuse::ComparableSweep;
 
-/// Most identities that are remembered.
+/// Maximum number of cached identities.
 const MAX_IDENTITIES: usize = 1_000_000;
 
 /// State that launches share.
 #[derive(Debug, Default)]
 pub(crate) struct LaunchState {
-    /// Held from the look at other sweeps until the new one is among them: two launches of a file are one sweep.
+    /// Held from the comparison with other sweeps until the new one is stored, so that two launches
+    /// of one file give one sweep.
     pub(super) launch_lock: Arc<tokio::sync::Mutex<()>>,
     /// Identities of cells of stored sweeps, by the sweeps' numbers.
     identities: Mutex<BTreeMap<i64, Arc<CellIdentities>>>,
@@ -25,7 +27,7 @@ pub(crate) struct LaunchState {
 pub(super) type CellIdentities = HashMap<u64, [u8; 32]>;
 
 impl LaunchState {
-    /// The identities of these cells of a sweep, and of others of it that are remembered.
+    /// The identities of these cells of a sweep, and perhaps of other cached ones.
     ///
     /// # Errors
     /// A cell cannot be resolved.
@@ -60,7 +62,7 @@ impl LaunchState {
         Ok(all)
     }
 
-    /// Forgets those of the oldest sweeps beyond the bound.
+    /// Caches identities, and forgets those of the oldest sweeps beyond the limit.
     fn remember_identities(&self, number: i64, identities: Arc<CellIdentities>) {
         let mut known = self.lock_identities();
         known.insert(number, identities);
@@ -79,7 +81,7 @@ impl LaunchState {
     }
 }
 
-/// The identities of cells, worked out on several threads.
+/// Computes the identities of cells on several threads.
 ///
 /// # Errors
 /// A cell cannot be resolved.

@@ -1,9 +1,10 @@
-//! Checkpoints of unfinished trials, one file each: taken from the worker that holds the lease on a trial, and handed to the one
-//! that holds it next.
+//! Checkpoints of unfinished trials, one file each: received from the worker that holds the lease
+//! of a trial, and sent to the one that holds it next.
 //!
-//! A file's path is made from the sweep's id, the cell's hash and the repeat, as the coordinator knows them: nothing that a peer
-//! sends becomes a path. The engine decides, one thread carries out in the order in which the engine decided. Files are not synced:
-//! one that a power cut tore is noticed by its hash, and costs the time since the trial began.
+//! The path of a file comes from the sweep's id, the cell's hash and the repeat as the coordinator
+//! knows them: nothing that a peer sends becomes a path. The engine decides, and one thread
+//! executes in the order of the decisions. Files are not synced: a torn one fails its hash, and its
+//! trial starts from the beginning.
 
 use ergodic_common::ids::Fence;
 use ergodic_common::{ErrorCode, Spec, TrialKey};
@@ -19,9 +20,9 @@ use super::blobs::PartialFile;
 use crate::core::Core;
 use crate::records::{SweepRow, WorkerId};
 
-/// First bytes of a file; another format of these files gets others.
+/// First bytes of a file, which name its format.
 const MAGIC: &[u8; 8] = b"ergckpt1";
-/// Bytes of a file before the checkpoint itself.
+/// Length of a file's header, in bytes.
 const HEADER_LEN: usize = 8 + 8 + 4 + 8 + 32;
 
 /// The header of a checkpoint's file.
@@ -46,7 +47,7 @@ impl CheckpointHeader {
         .concat()
     }
 
-    /// `None` if the bytes are no header.
+    /// Decodes a header; `None` if the bytes are none.
     fn decode(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
         let (mark, rest) = bytes.split_first_chunk::<8>()?;
         let (cell, rest) = rest.split_first_chunk()?;
@@ -65,7 +66,7 @@ impl CheckpointHeader {
         })
     }
 
-    /// Reads a file's header; the file is then at the checkpoint itself.
+    /// Reads a file's header, after which the checkpoint itself follows.
     pub(super) fn read_from(file: &mut File) -> Option<Self> {
         let mut bytes = [0; HEADER_LEN];
         file.read_exact(&mut bytes).ok()?;
@@ -73,14 +74,14 @@ impl CheckpointHeader {
     }
 }
 
-/// The folder of checkpoints: one folder per sweep in it.
+/// The folder of checkpoints, with one folder per sweep.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckpointFiles {
     folder: PathBuf,
 }
 
 impl CheckpointFiles {
-    /// The checkpoints in the folder of all files, which need not exist yet.
+    /// The checkpoints within the folder of files, which need not exist yet.
     pub(crate) fn new(files: &Path) -> Self {
         Self {
             folder: files.join("checkpoints"),
@@ -110,14 +111,15 @@ impl CheckpointFiles {
         )
     }
 
-    /// Tells a core that has read its store which checkpoints there are, and removes those that no unfinished trial needs. Unless
-    /// this store is alone in the folder, only those of its own sweeps are removed.
+    /// Tells a recovered core which checkpoints exist, and removes those that no unfinished trial
+    /// needs. If another store may share the folder, removes only those of its own sweeps.
     pub(crate) fn recover_checkpoints(&self, core: &mut Core, is_alone: bool) {
         for path in entries_in(&self.folder) {
             if path.is_dir() {
                 self.recover_sweep_folder(core, &path, is_alone);
             } else if is_alone {
-                // A checkpoint that was on its way when a coordinator ended, or is on its way to another one.
+                // A partial upload that an earlier coordinator left. In a shared folder it might be
+                // one that another coordinator is receiving.
                 remove_checkpoint(&path);
             }
         }
@@ -125,7 +127,8 @@ impl CheckpointFiles {
 
     fn recover_sweep_folder(&self, core: &mut Core, folder: &Path, is_alone: bool) {
         let name = folder.file_name().unwrap_or_default();
-        // Another version of this program may go on with what this one leaves alone.
+        // A newer program may continue the sweeps that this one cannot read, so their checkpoints
+        // stay.
         if core.untouched_sweep_ids().any(|id| *name == **id) {
             return;
         }
@@ -144,11 +147,11 @@ impl CheckpointFiles {
             }
         }
 
-        // As long as there is something in it, it stays.
+        // Removing fails if the folder still has checkpoints, which is intended.
         let _ = std::fs::remove_dir(folder);
     }
 
-    /// Whether a file is what an unfinished trial of a sweep goes on from.
+    /// Whether an unfinished trial of the sweep can resume from a file; if so, tells the core.
     fn adopt_checkpoint(&self, core: &mut Core, number: i64, path: &Path) -> bool {
         let Some(header) = File::open(path)
             .ok()
@@ -168,13 +171,13 @@ impl CheckpointFiles {
     }
 }
 
-/// The paths in a folder, as far as it can be read.
+/// The paths in a folder; empty if it cannot be read.
 fn entries_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path())
 }
 
-/// Removes a file, unless it is gone already.
+/// Removes a file, if it exists.
 fn remove_checkpoint(path: &Path) {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -184,7 +187,7 @@ fn remove_checkpoint(path: &Path) {
     }
 }
 
-/// A checkpoint that has arrived whole.
+/// A checkpoint that was received completely.
 pub struct IncomingCheckpoint {
     pub(super) worker: WorkerId,
     pub(super) fence: Fence,
@@ -201,14 +204,15 @@ enum FileOp {
     Remove(Vec<PathBuf>),
 }
 
-/// Carries out what the engine decides, on a thread of its own.
+/// Executes the engine's decisions about files, on a thread of its own.
 pub struct CheckpointWriter {
     checkpoints: CheckpointFiles,
     ops: mpsc::Sender<FileOp>,
 }
 
 impl CheckpointWriter {
-    /// Starts the thread, which ends with the writer. `on_stored` is called with the sweep, the trial and its steps.
+    /// Starts the thread, which ends with the writer. `on_stored` is called with the sweep, the
+    /// trial and its steps.
     pub(crate) fn start_thread(
         checkpoints: CheckpointFiles,
         on_stored: impl Fn(i64, TrialKey, u64) + Send + 'static,
@@ -221,7 +225,7 @@ impl CheckpointWriter {
         Ok((Self { checkpoints, ops }, thread))
     }
 
-    /// Moves a checkpoint to its path, unless its sender does not hold that trial.
+    /// Moves a checkpoint to its path, unless its sender does not hold the trial.
     pub(crate) fn store_checkpoint(&self, core: &Core, incoming: Box<IncomingCheckpoint>) {
         let is_leased = core.is_working_on(
             &incoming.worker,
@@ -255,7 +259,8 @@ impl CheckpointWriter {
     }
 
     fn send_op(&self, op: FileOp) {
-        // A thread that is gone is missed by nobody: the coordinator is going down.
+        // Sending fails only when the thread has ended, which means that the coordinator is
+        // stopping.
         let _ = self.ops.send(op);
     }
 }
@@ -283,7 +288,7 @@ fn perform_op(op: FileOp, on_stored: &impl Fn(i64, TrialKey, u64)) {
         }
         FileOp::Remove(paths) => paths.iter().for_each(|path| {
             remove_checkpoint(path);
-            // The sweep's folder goes with the last one.
+            // Removing the sweep's folder succeeds with its last checkpoint.
             path.parent().map(std::fs::remove_dir);
         }),
     }

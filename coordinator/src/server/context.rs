@@ -17,7 +17,7 @@ use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
 use crate::store::Store;
 
-/// The state that all services share.
+/// State that all services share.
 pub(crate) struct ServerContext {
     pub(crate) tokens: Option<Arc<TokenStore>>,
     pub(crate) metrics: Metrics,
@@ -28,7 +28,7 @@ pub(crate) struct ServerContext {
     pub(crate) checkpoints: CheckpointFiles,
     pub(crate) lease_ttl: Duration,
     pub(crate) limits: Limits,
-    /// Held while a sweep is changed.
+    /// Held while a sweep is being changed.
     pub(crate) change_lock: Arc<tokio::sync::Mutex<()>>,
     pub(crate) launch_state: LaunchState,
     pub(crate) rate_limit: Option<u32>,
@@ -36,7 +36,7 @@ pub(crate) struct ServerContext {
 }
 
 impl ServerContext {
-    /// Why results cannot be stored, as far as is known.
+    /// The reason why results cannot be stored, as far as is known.
     pub(crate) fn storage_trouble(&self) -> Option<String> {
         match self.store.check_files_in_place() {
             Ok(()) => self.metrics.storage_trouble(),
@@ -44,7 +44,7 @@ impl ServerContext {
         }
     }
 
-    /// The status for a question that the core did not answer.
+    /// The status for a query that the core did not answer.
     pub(crate) fn unanswered_status(&self) -> Status {
         let message = match self.leadership {
             Leadership::Leading(_) => "the coordinator is stopping",
@@ -53,7 +53,7 @@ impl ServerContext {
         UserError::new(ErrorCode::Unreachable, message).into()
     }
 
-    /// Returns when the token that opened a stream is revoked or has expired.
+    /// Waits until the token that opened a stream is revoked or has expired.
     pub(crate) async fn wait_until_revoked(&self, principal: Option<Principal>) {
         match (&self.tokens, principal) {
             (Some(tokens), Some(principal)) => tokens.wait_until_invalid(&principal.token_id).await,

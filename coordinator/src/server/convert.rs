@@ -53,7 +53,7 @@ pub(crate) fn to_contrast(contrast: &CellContrast) -> v1::Contrast {
     }
 }
 
-/// A statistic that is not defined is NaN on the wire.
+/// Converts statistics; undefined ones are NaN on the wire.
 pub(crate) fn to_figures(figures: &[Option<f64>]) -> Vec<f64> {
     figures.iter().map(|x| x.unwrap_or(f64::NAN)).collect()
 }

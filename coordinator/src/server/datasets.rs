@@ -1,4 +1,4 @@
-//! Datasets as the coordinator keeps them: pinned by hash at launch, handed to workers that lack them.
+//! Datasets on the coordinator: pinned by hash at launch, and sent to workers that lack them.
 
 use std::path::PathBuf;
 
@@ -12,20 +12,22 @@ use ergodic_common::{Spec, TrialConfig};
 use super::blobs::BlobStore;
 use crate::records::DataPin;
 
-/// Where datasets are found, and where their canonical forms are stored.
+/// Finds datasets, and stores their canonical encodings.
 #[derive(Debug, Clone)]
 pub struct DatasetCatalog {
-    /// `--data-dir`
+    /// The value of `--data-dir`.
     pub data_dir: Option<PathBuf>,
-    /// Canonical forms, and all other files.
+    /// Canonical encodings, and all other files.
     pub blobs: BlobStore,
 }
 
 impl DatasetCatalog {
-    /// Finds the dataset of a new sweep, keeps its canonical form, and says what it is and what it looks like.
+    /// Finds the dataset of a new sweep and stores its canonical encoding. Returns what pins it,
+    /// and a description.
     ///
     /// # Errors
-    /// Files are missing or damaged or do not fit the sweep, or the canonical form cannot be written.
+    /// Files are missing or damaged or do not fit the sweep, or the canonical encoding cannot be
+    /// written.
     pub fn pin_dataset(
         &self,
         spec: &Spec,
@@ -71,7 +73,7 @@ impl DatasetCatalog {
         Ok((pin, summary.description))
     }
 
-    /// Reads a dataset that has a name, and keeps its canonical form.
+    /// Reads a named dataset, and stores its canonical encoding.
     fn keep_canonical(
         &self,
         name: DatasetName,
@@ -93,7 +95,7 @@ impl DatasetCatalog {
         Ok((hash, summary))
     }
 
-    /// Reads a file that came with a sweep.
+    /// Reads a file that was uploaded with a sweep.
     fn read_uploaded(&self, hash: &[u8; 32], title: &str) -> Result<Vec<u8>, DataError> {
         std::fs::read(self.blobs.blob_path(hash)).map_err(|e| {
             DataError(format!(
@@ -102,7 +104,8 @@ impl DatasetCatalog {
         })
     }
 
-    /// Checks that a file which a sweep names is here, is what the sweep says, and fits the networks that start from it.
+    /// Checks that a file that a sweep names exists, has the pinned content, and fits the networks
+    /// that start from it.
     fn check_pinned_file(&self, pin: &FilePin, configs: &[TrialConfig]) -> Result<(), DataError> {
         let bytes = self.read_uploaded(&pin.hash, &pin.path)?;
         if FilePin::from_bytes(&pin.path, &bytes)? != *pin {

@@ -1,7 +1,7 @@
-//! `Extend`: more of a sweep. More repeats of its cells are a change of its file: the sweep grows where it is. Whatever another
-//! file asks for, more values or another axis, is a new sweep that begins with the rows of the old one: a cell is what it resolves
-//! to, so that the cells of the old one are found in the new grid wherever they are in it. The old sweep ends and stays as it is,
-//! so that what was reported of it stays true.
+//! `Extend`: adds to a sweep. More repeats of its cells are a change of its file, and the sweep goes on. Any other
+//! addition, such as more values or another axis, is a new sweep that starts with the rows of the old one. Cells are
+//! identified by what they resolve to, so the cells of the old sweep are found in the new grid at any position. The
+//! old sweep ends and stays as it is, so that reports about it stay true.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::records::{DataPin, SweepRow, SweepState};
 use crate::store::SuccessorSweep;
 use crate::throttled_log::ThrottledLog;
 
-/// The sweep that is to be extended.
+/// The sweep to extend.
 struct SweepToExtend {
     record: Arc<SweepRow>,
     spec: Arc<Spec>,
@@ -47,7 +47,7 @@ fn refused_error(message: impl Into<String>) -> UserError {
 }
 
 impl SweepApi {
-    /// The body of `Extend`: returns when what is added is durable.
+    /// The body of `Extend`. Returns when the addition is durable.
     pub(super) async fn extend_sweep(
         &self,
         mut request: v1::ExtendRequest,
@@ -182,7 +182,7 @@ impl SweepApi {
         };
 
         let api = Self(self.0.clone());
-        // To the end, even if the client goes away.
+        // In a task of its own, so that it completes even if the client disconnects.
         let task = tokio::spawn(async move {
             let row = api.store_successor(successor, source).await?;
             let number = row.number;
@@ -194,7 +194,7 @@ impl SweepApi {
         Ok(number)
     }
 
-    /// Stores a new sweep with the rows of another one, if that one still has the file `source`; the new one's row.
+    /// Stores a sweep with the rows of another one, if that still has the file `source`; returns the new row.
     async fn store_successor(
         &self,
         successor: SuccessorSweep,
@@ -203,7 +203,7 @@ impl SweepApi {
         let from = successor.predecessor;
         let row = successor.row.clone();
         sweep_changes::run_exclusively(&self.0, move |context| async move {
-            // Its cells were matched with those of the file that it had then.
+            // The cells were matched against this file, so another one would give them wrong rows.
             let is_unchanged = context
                 .engine
                 .query_core(move |core| {
@@ -233,8 +233,8 @@ impl SweepApi {
         .await
     }
 
-    /// Has the engine begin with a sweep that was stored with rows. It is there, and a client that does not see it would launch it a
-    /// second time: where it cannot be read, that is tried until it can.
+    /// Adds a sweep that was stored with rows to the engine. Retries until the rows can be read: a client that did
+    /// not see the sweep would launch it again.
     pub(super) async fn add_stored_sweep(
         &self,
         row: SweepRow,
@@ -301,10 +301,10 @@ fn choose_successor_class(spec: &Spec, old: &Spec) -> String {
     }
 }
 
-/// How long to wait before a sweep that could not be read is read again.
+/// Pause before a sweep that could not be read is read again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A sweep that was stored with rows, and what the core keeps of these.
+/// Reads a sweep that was stored with rows, in the form for the core.
 fn read_stored_sweep(
     context: &ServerContext,
     record: Arc<SweepRow>,
@@ -329,7 +329,7 @@ fn read_stored_sweep(
     Ok((sweep, rows))
 }
 
-/// Reads until that succeeds; `None` if the coordinator stops before.
+/// Repeats a read until it succeeds; `None` if the coordinator stops first.
 async fn retry_until_read<T, F: Future<Output = Result<T, UserError>>>(
     read: impl Fn() -> F,
     pause: Duration,
@@ -353,10 +353,10 @@ async fn retry_until_read<T, F: Future<Output = Result<T, UserError>>>(
     }
 }
 
-/// The cells of an old sweep, each with its number in a new one.
+/// Matches the cells of an old sweep with those of a new one, by number.
 ///
 /// # Errors
-/// The new one does not have all of them, or asks for less, or for nothing else.
+/// The new sweep lacks some of them, has fewer repeats, or adds nothing.
 fn match_cells(
     id: &str,
     (old, old_data): (&Spec, &DataPin),
@@ -396,7 +396,7 @@ fn match_cells(
     Ok(matched)
 }
 
-/// The cells of an old sweep, each with the one of the new sweep that has the same identity, in no order.
+/// Pairs the cells of an old and a new sweep by identity, in no particular order.
 fn pair_cells_by_identity(
     old: &Spec,
     new: &Spec,
@@ -424,7 +424,7 @@ fn identify_cell(spec: &Spec, cell: u64, data: &[u8; 32]) -> Result<[u8; 32], Us
     Ok(spec.compute_cell_hash(&config, data))
 }
 
-/// Checks that what all results of a sweep have in common stays.
+/// Checks that everything that the results of a sweep depend on stays the same.
 fn check_compatible(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
     let differs = |field: &str, was: String, is: String| {
         let message = format!(

@@ -261,7 +261,7 @@ pub(crate) fn to_attempt_finding(attempt: Attempt) -> v1::ExplainFinding {
     }))
 }
 
-/// What came of an audit of a row that `first` computed.
+/// Explains the finding of an audit of a row that `first` computed.
 pub(crate) fn to_audit_finding(
     finding: Finding,
     audit: Audit,

@@ -25,7 +25,7 @@ use crate::server::services::files::FileApi;
 use crate::server::services::session::KEEPALIVE_INTERVAL;
 use crate::server::services::workers::WorkerApi;
 
-/// How often the core looks at the clock.
+/// Interval at which the core gets the time.
 pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch::Receiver<bool>) {
@@ -44,10 +44,10 @@ pub(crate) fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch
 pub struct GrpcServices(pub(crate) Arc<ServerContext>);
 
 impl GrpcServices {
-    /// Answers on these connections, and has the core look at the clock, until it is time to end.
+    /// Serves these connections, and sends ticks to the core, until the term ends.
     ///
     /// # Errors
-    /// No more connections can be had.
+    /// Accepting connections failed.
     pub async fn serve_connections<C>(
         self,
         connections: impl Stream<Item = std::io::Result<C>>,
@@ -80,7 +80,8 @@ where
     };
 
     Server::builder()
-        // The guard comes first: what it turns away is not counted, and names nothing.
+        // The guard is outermost, so that requests that it rejects are neither counted nor given
+        // labels.
         .layer(guard)
         .layer(metrics)
         .layer(limited)
@@ -107,7 +108,7 @@ fn build_worker_service(context: &Arc<ServerContext>) -> WorkerServiceServer<Wor
 fn build_file_service(context: &Arc<ServerContext>) -> FileServiceServer<FileApi> {
     FileServiceServer::new(FileApi(context.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
-        // A piece of a file, and the message around it.
+        // One chunk of a file, and room for the message around it.
         .max_decoding_message_size(2 * CHUNK_BYTES)
 }
 

@@ -1,5 +1,5 @@
-//! The HTTP port: liveness, readiness and metrics. It serves numbers alone, and authenticates nobody: hence few connections, and
-//! short ones.
+//! The HTTP port: liveness, readiness and metrics. It only serves numbers and authenticates nobody,
+//! so connections are few and short.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,14 +28,14 @@ use super::listen::{ACCEPT_RETRY_DELAY, max_connections};
 use super::metrics::CoreSnapshot;
 use crate::throttled_log::ThrottledLog;
 
-/// A store that has not answered after this time is not ready.
+/// Time after which a store that has not responded counts as not ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long an answer about the store is reused.
+/// Time for which an answer about the store is reused.
 const READY_CACHE_TTL: Duration = Duration::from_millis(500);
 
-/// Connections at most, or an eighth of those that the system allows.
+/// Maximum number of connections, or an eighth of those that the system allows, if that is less.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may stay, whatever it is doing.
+/// Maximum duration of a connection.
 const MAX_CONNECTION_TIME: Duration = Duration::from_secs(10);
 
 struct HttpState {
@@ -92,7 +92,7 @@ async fn handle_readyz(State(http): State<Arc<HttpState>>) -> (StatusCode, Strin
     }
 }
 
-/// Whether this coordinator answers questions, be it the leader or a standby.
+/// Answers whether this coordinator serves reads, as the leader or a standby.
 async fn handle_readyz_reads(State(http): State<Arc<HttpState>>) -> (StatusCode, String) {
     match tokio::time::timeout(READY_TIMEOUT, http.context.engine.query_core(|_| ())).await {
         Ok(Ok(())) => (StatusCode::OK, "ready\n".to_owned()),
@@ -107,7 +107,7 @@ async fn handle_readyz_reads(State(http): State<Arc<HttpState>>) -> (StatusCode,
     }
 }
 
-/// Checks that the store takes results, as far as is known, and that a write succeeds.
+/// Checks that the store accepts results, as far as is known, and that a write succeeds.
 async fn check_readiness(context: &ServerContext) -> Result<(), String> {
     if let Some(leader) = context.leadership.other_leader() {
         return Err(not_leader(&leader, "").message().to_owned());
@@ -150,8 +150,8 @@ async fn handle_metrics(State(http): State<Arc<HttpState>>) -> Response {
     }
 }
 
-/// The open connections. A new one beyond the limit displaces the oldest: a probe is answered within a moment, however many others
-/// are slow.
+/// The open connections. A new one beyond the limit displaces the oldest, so that a probe is
+/// answered soon, however many slow connections there are.
 struct HttpConnections {
     capacity: usize,
     open: Guarded<OpenConnections>,
@@ -160,11 +160,11 @@ struct HttpConnections {
 #[derive(Default)]
 struct OpenConnections {
     next: u64,
-    /// Connections in the order in which they came, with senders that end them when dropped.
+    /// Connections in order of arrival, with senders that end them when dropped.
     permits: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
 }
 
-/// A permit for one connection, free again when dropped.
+/// A permit for one connection, which is returned on drop.
 struct HttpPermit {
     connections: Arc<HttpConnections>,
     number: u64,
@@ -184,7 +184,7 @@ impl HttpConnections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A permit for a connection from this address: one address gets no more than half of them.
+    /// Admits a connection from this address, which gets at most half of all permits.
     fn admit_connection(self: &Arc<Self>, address: IpAddr) -> HttpPermit {
         let from = peer_network(address);
         let mut here = self.lock_open();
@@ -221,7 +221,7 @@ impl Drop for HttpPermit {
     }
 }
 
-/// Accepts connections within the limit.
+/// A listener that accepts connections within the limit.
 struct LimitedListener {
     listener: Arc<TcpListener>,
     connections: Arc<HttpConnections>,
@@ -262,7 +262,7 @@ impl Listener for LimitedListener {
     }
 }
 
-/// A connection that ends after a while, however slowly the other side reads or writes.
+/// A connection with a maximum duration, however slow the other side is.
 struct BriefConnection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
@@ -271,7 +271,7 @@ struct BriefConnection {
 }
 
 impl BriefConnection {
-    /// Reads from the stream, unless the connection is to end.
+    /// Polls the stream, unless the connection must end.
     fn poll_unless_over<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Accepts connections: a limited number, each through its handshake in time, and none that stays silent.
+//! Accepts connections: a limited number, each with a timely handshake, and none that stays silent.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,16 +20,16 @@ use tonic::transport::server::Connected;
 use super::limits::{ConnectionLimit, ConnectionPermit};
 use crate::throttled_log::ThrottledLog;
 
-/// How long a peer may take for its handshake, or for its first byte where there is none.
+/// Time limit for a handshake or, without TLS, for the first byte.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may stay without a request that is let in.
+/// Time limit for the first admitted request of a connection.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections at most, where the system allows as many files.
+/// Maximum number of connections, if the system allows as many files.
 const MAX_CONNECTIONS: u64 = 8192;
-/// After an error of `accept`, such as one file too many.
+/// Pause after an error of `accept`, such as too many open files.
 pub(super) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Accepts connections until `stopping` says so.
+/// Accepts connections until `stopping` becomes true.
 pub(super) fn accept_connections(
     listener: Arc<TcpListener>,
     tls: Option<TlsAcceptor>,
@@ -70,7 +70,7 @@ pub(super) fn accept_connections(
     ReceiverStream::new(connections)
 }
 
-/// `None` if the handshake fails, or takes too long.
+/// Performs the handshake; `None` if it fails or takes too long.
 async fn open_connection(
     stream: TcpStream,
     address: IpAddr,
@@ -82,7 +82,7 @@ async fn open_connection(
     Some(ServerConnection::new(stream, address, permit))
 }
 
-/// Half the files that this process may open: the other half is for stores, datasets and logs.
+/// Half the files that this process may open. The other half is for stores, datasets and logs.
 pub(super) fn max_connections() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -104,12 +104,12 @@ async fn perform_handshake(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
 ) -> io::Result<ConnectionStream> {
-    // The server's own setting does not reach connections that it is handed.
+    // Tonic's own setting does not reach connections that it is handed.
     stream.set_nodelay(true)?;
     match tls {
         Some(tls) => Ok(ConnectionStream::Tls(Box::new(tls.accept(stream).await?))),
         None => {
-            // Zero bytes: the peer has gone again.
+            // A peek of zero bytes means that the peer has closed the connection.
             if stream.peek(&mut [0]).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -118,7 +118,7 @@ async fn perform_handshake(
     }
 }
 
-/// A connection's address, and whether it has had a request that was let in, which the guard sets.
+/// A connection's address, and whether the guard has admitted a request of it.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerInfo {
     address: IpAddr,
@@ -126,24 +126,24 @@ pub(crate) struct PeerInfo {
 }
 
 impl PeerInfo {
-    /// The other side's address.
+    /// The address of the peer.
     pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// Notes that the guard has let in a request of this connection.
+    /// Records that the guard has admitted a request of this connection.
     pub(crate) fn mark_admitted(&self) {
         self.admitted.store(true, Ordering::Relaxed);
     }
 }
 
-/// A connection through its handshake.
+/// A connection after its handshake.
 pub(super) struct ServerConnection {
     stream: ConnectionStream,
     peer: PeerInfo,
-    /// When the connection ends unless a request of it has been let in.
+    /// Time at which the connection ends unless a request was admitted.
     request_deadline: Option<Pin<Box<Sleep>>>,
-    /// Held as long as the connection lives.
+    /// Held as long as the connection is open.
     _permit: ConnectionPermit,
 }
 
@@ -167,7 +167,7 @@ impl ServerConnection {
         }
     }
 
-    /// Whether it has been open for too long without a request that was let in.
+    /// Whether the connection has been open for too long without an admitted request.
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         if self.peer.admitted.load(Ordering::Relaxed) {
             self.request_deadline = None;

@@ -1,4 +1,5 @@
-//! Files that are named by what is stored, and are missing or damaged: found, reported, and computed again where a trial can.
+//! Files that stored rows name and that are missing or damaged: found, reported, and computed again
+//! if a trial can do so.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::store_error;
 use crate::records::SweepRow;
 use crate::store::{Store, StoreReader};
 
-/// Inspects each file once, and remembers what it found.
+/// Inspects each file once, and caches the finding.
 struct BlobInspection<'a> {
     blobs: &'a BlobStore,
     seen: HashMap<[u8; 32], Option<BlobError>>,
@@ -26,7 +27,8 @@ impl<'a> BlobInspection<'a> {
         }
     }
 
-    /// Why a file is lost, if it is. One that cannot be read now may be sound: it is reported, and left alone.
+    /// Why a file is lost, if it is. A file that cannot be read now may be intact: it is reported
+    /// and left alone.
     fn inspect_once(&mut self, hash: &[u8; 32]) -> Option<&BlobError> {
         let blobs = self.blobs;
         self.seen
@@ -36,7 +38,8 @@ impl<'a> BlobInspection<'a> {
     }
 }
 
-/// Why a file is lost, if it is. A damaged file gets another name: a sender that has the sound one would hear that it is here.
+/// Why a file is lost, if it is. Renames a damaged file, because a sender with the intact one would
+/// be told that it exists.
 fn inspect_blob(blobs: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
     let flaw = blobs.verify_blob(hash).err()?;
     match &flaw {
@@ -60,7 +63,8 @@ fn inspect_blob(blobs: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
     Some(flaw)
 }
 
-/// Files of weights that the rows of a sweep name, with their trials. Rows that do not tell are passed over.
+/// Files of weights that the rows of a sweep name, with their trials. Skips rows in which the name
+/// is damaged.
 fn collect_weights_hashes(
     reader: &dyn StoreReader,
     sweep: i64,
@@ -75,7 +79,7 @@ fn collect_weights_hashes(
     Ok(named)
 }
 
-/// Keeps the trials whose files are lost, with the file and what is wrong with it.
+/// Keeps the trials whose files are lost, with the file and the reason.
 fn find_lost_weights(
     named: Vec<(TrialKey, [u8; 32])>,
     look: &mut BlobInspection<'_>,
@@ -86,7 +90,7 @@ fn find_lost_weights(
     lost.collect()
 }
 
-/// Looks at every file that is named, and tells of those that are lost.
+/// Inspects every file that is named, and reports the lost ones.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -131,7 +135,7 @@ fn report_lost_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], Blob
     }
 }
 
-/// The trials of a sweep that must be run once more to have their files back.
+/// The trials of a sweep that must run again to recover their files.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -153,7 +157,7 @@ pub(super) async fn find_trials_to_redo(
         .map_err(|e| UserError::new(ergodic_common::ErrorCode::Internal, e.to_string()))?
 }
 
-/// How many trials of a sweep name files of weights that are not there.
+/// Number of trials of a sweep that name missing files of weights.
 ///
 /// # Errors
 /// The store cannot be read.

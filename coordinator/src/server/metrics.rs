@@ -1,5 +1,5 @@
-//! What can be counted about a coordinator, in the text form that Prometheus reads. No label names a trial or a worker: those
-//! come and go without bound.
+//! Metrics of a coordinator in the text format of Prometheus. No label names a trial or a worker,
+//! because there is no limit on their number.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,7 +23,7 @@ use crate::process_stats;
 use crate::records::{SweepState, SweepTallies};
 use crate::store::writer::WriterMetrics;
 
-/// Metrics that are counted where they happen.
+/// Metrics that are counted where events happen.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: Family<CallLabels, Counter>,
@@ -53,25 +53,25 @@ struct FindingLabels {
     finding: &'static str,
 }
 
-/// The core's numbers at one moment.
+/// Numbers from the core at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct CoreSnapshot {
     epoch: u64,
     sweeps: [(&'static str, u64); 4],
-    /// Of open sweeps.
+    /// Numbers of trials in open sweeps.
     trials: [(&'static str, u64); 5],
     workers: [(&'static str, u64); 2],
     slots: u64,
     leases: u64,
     tallies: SweepTallies,
-    /// Audits of all sweeps.
+    /// Numbers of audits in all sweeps.
     audits: AuditCounts,
-    /// Of open sweeps.
+    /// Number of remaining audits in open sweeps.
     audits_left: u64,
 }
 
 impl Metrics {
-    /// Metrics beside those that the store's writer counts, of a coordinator that leads or stands by.
+    /// Creates the metrics of a leader or a standby, with those of the store's writer.
     pub(crate) fn new(writer_metrics: Arc<WriterMetrics>, is_leader: bool) -> Self {
         Self {
             requests: Family::default(),
@@ -95,12 +95,12 @@ impl Metrics {
         }
     }
 
-    /// Why the store takes nothing at the moment, if so.
+    /// The reason why the store accepts nothing at the moment, if so.
     pub(crate) fn storage_trouble(&self) -> Option<String> {
         self.writer_metrics.recent_failure()
     }
 
-    /// All metrics in the text format of Prometheus.
+    /// Renders all metrics in the text format of Prometheus.
     pub(crate) fn render_text(&self, now: &CoreSnapshot) -> String {
         let mut registry = Registry::with_prefix("ergodic");
         registry.register("build", "The program", Info::new([("version", BUILD)]));
@@ -139,7 +139,7 @@ impl Metrics {
 }
 
 impl CoreSnapshot {
-    /// Counts what a core has.
+    /// Counts the core's sweeps, trials and workers.
     pub(crate) fn from_core(core: &Core) -> Self {
         let mut snapshot = Self {
             epoch: core.epoch(),
@@ -346,7 +346,7 @@ impl<S> tower::Layer<S> for Metrics {
     }
 }
 
-/// A service whose requests are counted.
+/// A service that counts its requests.
 #[derive(Clone)]
 pub(crate) struct CountingService<S> {
     requests: Family<CallLabels, Counter>,
@@ -367,7 +367,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // Methods that do not exist could have any number of names.
+        // Clients can invent any number of methods, which would make as many time series.
         let method = RpcMethod::find(request.uri().path()).map_or("unknown", RpcMethod::name);
         let requests = self.requests.clone();
         let answer = self.inner.call(request);

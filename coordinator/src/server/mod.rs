@@ -1,4 +1,4 @@
-//! The coordinator process: store, event loop, gRPC services, and an orderly end.
+//! The coordinator process: store, event loop, gRPC services, and an orderly shutdown.
 
 mod assembly;
 pub mod auth;
@@ -53,41 +53,43 @@ use crate::store::{Store, StoreError};
 /// What a coordinator serves, and where.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
-    /// Where to listen; port 0 picks a free one.
+    /// Address to listen on; port 0 picks a free one.
     pub listen: SocketAddr,
     /// The store's directory or database.
     pub store: StoreLocation,
-    /// Folder for files of sweeps and trials; by default beside the results, where these are in a directory.
+    /// Folder for files of sweeps and trials; by default beside a store in a directory.
     pub files_dir: Option<PathBuf>,
     /// The directory of dataset files.
     pub data_dir: Option<PathBuf>,
     /// The URL under which other coordinators, and their clients, reach this one.
     pub advertise: Option<String>,
-    /// Where to serve health and metrics over HTTP; port 0 picks a free one.
+    /// Address for health and metrics over HTTP; port 0 picks a free one.
     pub http_listen: Option<SocketAddr>,
-    /// How peers are authenticated, if they are.
+    /// Authentication of peers, if they are authenticated.
     pub auth: Option<AuthOptions>,
-    /// A lease ends after this time without a heartbeat.
+    /// Time without a heartbeat after which a lease ends.
     pub lease_ttl: Duration,
-    /// Whether curves and predictions are checked, too, before it serves.
+    /// Whether to check curves and predictions, too, before serving.
     pub verify_store: bool,
-    /// Requests per second for each token, or for each address where no tokens are used; `None` for any number.
+    /// Requests per second for each token, or for each address without tokens; `None` for no limit.
     pub rate_limit: Option<u32>,
 }
 
-/// A coordinator that is up.
+/// A running coordinator.
 pub struct RunningServer {
-    /// The address it listens on.
+    /// The address that the coordinator listens on.
     pub address: SocketAddr,
     uses_tls: bool,
     shutdown: tokio::sync::watch::Sender<bool>,
     supervisor: tokio::task::JoinHandle<()>,
 }
 
-/// Opens the store, takes up where it was left, and serves; or stands by while another coordinator leads on that store.
+/// Opens the store, recovers its state, and serves; or stands by while another coordinator leads on
+/// that store.
 ///
 /// # Errors
-/// The store is taken or damaged, the address cannot be listened on, or authentication cannot be set up.
+/// The store is in use or damaged, the address is not available, or authentication cannot be set
+/// up.
 pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserError> {
     let files = resolve_files_dir(options.files_dir.as_deref(), &options.store)?;
     let store = open_store(&options).await?;
@@ -156,13 +158,14 @@ async fn bind_listener(option: &str, address: SocketAddr) -> Result<TcpListener,
 }
 
 impl RunningServer {
-    /// Ends streams, waits a little for open connections, and makes sure that what was acknowledged is on disk.
+    /// Ends streams, waits a little for open connections, and ensures that everything acknowledged
+    /// is durable.
     pub async fn stop(self) {
         let _ = self.shutdown.send(true);
         let _ = self.supervisor.await;
     }
 
-    /// The address to tell workers and clients of this machine.
+    /// The URL for workers and clients on this machine.
     pub fn url(&self) -> String {
         build_url(&self.address.to_string(), self.uses_tls)
     }
@@ -172,7 +175,7 @@ fn build_url(address: &str, secure: bool) -> String {
     format!("{}://{address}", if secure { "https" } else { "http" })
 }
 
-/// A guess at how others reach a listener: by the machine's name, if it listens on all addresses.
+/// Guesses how others reach a listener: by the machine's name, if it listens on all addresses.
 fn guess_reachable_address(address: SocketAddr) -> String {
     let name = host_name();
     if address.ip().is_unspecified() && !name.is_empty() {
@@ -182,7 +185,8 @@ fn guess_reachable_address(address: SocketAddr) -> String {
     }
 }
 
-/// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
+/// The folder for files. A store in a directory has them beside it. With a database it must be
+/// given, because any coordinator may need the files after a failover.
 pub(crate) fn resolve_files_dir(
     files: Option<&Path>,
     store: &StoreLocation,

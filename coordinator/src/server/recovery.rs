@@ -1,4 +1,4 @@
-//! A coordinator's start: from what is stored to the core.
+//! Recovery at start: from the store to the core.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,21 +15,22 @@ use crate::store::{
     StoreWriter, TrialRange,
 };
 
-/// Most threads that read a store for a start: what they find is put together by one.
+/// Maximum number of threads that read a store at start; a single one combines their results.
 const MAX_READER_THREADS: usize = 4;
 
-/// As many threads as there are cores, up to [`MAX_READER_THREADS`].
+/// Number of threads: that of the cores, up to [`MAX_READER_THREADS`].
 pub(super) fn reader_threads() -> usize {
     std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MAX_READER_THREADS)
 }
 
-/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live. And sweeps that were
-/// removed, and have rows left. Rows that are damaged are set aside by `writer`, or passed over without one.
+/// Recovers the core from the store: sweeps with their rows, and leases with a fresh TTL. Also
+/// returns removed sweeps that have rows left. `writer` quarantines damaged rows; without it, they
+/// are skipped.
 ///
 /// # Errors
-/// The store cannot be read, or holds what no coordinator of this version wrote.
+/// The store cannot be read, or has content that no coordinator of this version wrote.
 pub fn recover_core(
     store: &dyn Store,
     mut writer: Option<&mut dyn StoreWriter>,
@@ -56,7 +57,8 @@ pub fn recover_core(
     }
 
     for lease in leases {
-        // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
+        // Leases that turn out empty stay in the store: nothing but duplicates can be written under
+        // them.
         core.on_recovered_lease(lease, Duration::ZERO);
     }
 
@@ -86,7 +88,7 @@ fn add_recovered_sweep(core: &mut Core, sweep: RecoveredSweep) {
 /// Number of sweeps from which on their files are read on several threads.
 const PARALLEL_FROM: usize = 16;
 
-/// A sweep's spec, and the digest of what its cells resolve to; or why its file cannot be read.
+/// A sweep's spec and the fingerprint of its cells, or the reason why its file cannot be read.
 type SpecReading = Result<(Spec, [u8; 32]), String>;
 
 /// Reads the files of sweeps, which takes some milliseconds for a large one.
@@ -104,14 +106,15 @@ fn read_spec(row: &SweepRow) -> SpecReading {
     Ok((spec, cells))
 }
 
-/// A sweep of the store.
+/// A sweep that was recovered from the store.
 enum RecoveredSweep {
-    /// A sweep, and what the core keeps of its rows.
+    /// A sweep with its rows in the form for the core.
     Readable(Box<Sweep>, Vec<StoredRow>),
     Unreadable(UnreadableSweep),
 }
 
-/// What becomes of a sweep that is stored. One that cannot be read, or makes no sense, keeps no other one from being served.
+/// Recovers a stored sweep. One that cannot be read, or is inconsistent, does not prevent others
+/// from being served.
 fn recover_sweep(
     readers: &SnapshotReaders,
     writer: Option<&mut dyn StoreWriter>,
@@ -145,7 +148,7 @@ fn recover_sweep(
     }
 
     let mut audits = readers.with_reader(|reader| reader.read_audits(row.number))?;
-    // The row that one compares with may have been set aside, or be of no trial.
+    // The audited row may have been quarantined, or a damaged audit may name no trial of the sweep.
     audits.retain(|audit| {
         spec.has_trial(audit.key) && damages.iter().all(|damage| damage.key != audit.key)
     });
@@ -175,11 +178,11 @@ fn report_withheld_sweep(row: &SweepRow, damages: &[Damage]) {
     }
 }
 
-/// Why a sweep is only shown.
+/// The reason why a sweep is only shown.
 const WITHHELD_REASON: &str = "by this program its cells would be others than those whose results are stored, so that what it shows \
                            may stand beside the wrong values; the version that launched it carries it on";
 
-/// Stores the digest of what a sweep's cells resolve to, where no earlier program has.
+/// Stores the fingerprint of a sweep's cells, if no earlier program did.
 fn record_cells_digest(
     writer: &mut dyn StoreWriter,
     row: &mut SweepRow,
@@ -195,7 +198,7 @@ fn record_cells_digest(
     Ok(())
 }
 
-/// What the core keeps of a sweep's rows, and which of them are damaged.
+/// Reads a sweep's rows in the form for the core, and finds the damaged ones.
 pub(super) fn read_intact_rows(
     readers: &SnapshotReaders,
     sweep: i64,
@@ -246,7 +249,8 @@ fn read_intact_range(
     Ok((rows, damages))
 }
 
-/// Trials are pure functions: those whose rows are damaged are run again.
+/// Quarantines damaged rows, whose trials run again: they are pure functions and give the same
+/// rows.
 fn set_rows_aside(
     writer: &mut dyn StoreWriter,
     row: &mut SweepRow,

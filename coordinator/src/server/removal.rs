@@ -1,6 +1,8 @@
-//! Removes sweeps: first the row of the sweep itself, then its other rows bit by bit, and the files that nothing else names.
+//! Removal of sweeps: first the sweep's own row, then its other rows in small steps, and the files
+//! that nothing else names.
 //!
-//! Rows that a coordinator did not come to are cleared by the next one. Files that it did not come to stay until they are collected.
+//! The next coordinator deletes rows that this one did not reach. Files that it did not reach stay
+//! until the garbage collection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use crate::records::SweepRow;
 use crate::store::{ClearedRows, StoreError};
 use crate::throttled_log::ThrottledLog;
 
-/// How long to wait before rows that could not be cleared are tried again.
+/// Pause before rows that could not be deleted are tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// What a removal deleted, besides the sweep itself.
@@ -31,14 +33,14 @@ pub(super) struct RemovedData {
 /// Removes a sweep.
 ///
 /// # Errors
-/// It has not ended, or the store failed.
+/// The sweep has not ended, or the store failed.
 pub(super) async fn remove_sweep(
     context: &Arc<ServerContext>,
     record: Arc<SweepRow>,
     force: bool,
 ) -> Result<RemovedData, Status> {
     let context = context.clone();
-    // To the end, even if the client goes away.
+    // In a task of its own, so that it completes even if the client disconnects.
     let task = tokio::spawn(async move {
         let number = record.number;
         sweep_changes::run_exclusively(&context, move |context| async move {
@@ -71,7 +73,7 @@ pub(super) async fn remove_sweep(
     task.await.map_err(|e| Status::internal(e.to_string()))?
 }
 
-/// Clears what an earlier coordinator left of sweeps that had been removed.
+/// Deletes the remaining rows of sweeps that were removed under an earlier coordinator.
 pub(super) async fn clear_removed_sweeps(context: Arc<ServerContext>, sweeps: Vec<i64>) {
     let mut throttled_log = ThrottledLog::default();
     for sweep in sweeps {
@@ -123,8 +125,9 @@ async fn clear_rows(
     }
 }
 
-/// Deletes the files that neither a sweep nor a trial names by then. Where that cannot be known, they stay until they are
-/// collected; and where another store has signed the folder, for good, since that one may name them.
+/// Deletes those files that neither a sweep nor a trial names any more. If that cannot be checked,
+/// they stay until the garbage collection. If another store has signed the folder, they stay for
+/// good, because it may name them.
 async fn delete_unreferenced(
     context: &Arc<ServerContext>,
     hashes: Vec<[u8; 32]>,

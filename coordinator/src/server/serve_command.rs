@@ -110,7 +110,8 @@ impl ServeArgs {
         }
     }
 
-    /// Whoever can be reached from other machines asks who they are, unless told otherwise.
+    /// The authentication options. A coordinator that other machines can reach requires tokens by
+    /// default.
     fn build_auth_options(&self) -> Option<AuthOptions> {
         let beyond = !self.listen.ip().to_canonical().is_loopback();
         let asked = self.secure || self.tls_cert.is_some() || self.client_ca.is_some();
@@ -128,7 +129,7 @@ impl ServeArgs {
         })
     }
 
-    /// In the directory that the coordinators of one store have in common.
+    /// The default directory of tokens, which the coordinators of one store share.
     fn default_auth_dir(&self) -> PathBuf {
         let shared = match StoreLocation::parse(&self.store) {
             StoreLocation::Directory(dir) => Some(dir),
@@ -146,7 +147,7 @@ pub async fn run_serve(args: ServeArgs) -> Result<CommandOutcome, UserError> {
     start_logging("info", args.log_format);
     let _failpoints = failpoint::set_up();
 
-    // From the first moment on, so that no signal is missed.
+    // Registered before the start, so that no signal is missed meanwhile.
     let mut told_to_stop = std::pin::pin!(wait_for_interrupt());
     let running = tokio::select! {
         biased;

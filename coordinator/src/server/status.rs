@@ -1,4 +1,4 @@
-//! The core's state in the words of the wire.
+//! Converts the core's state to messages.
 
 use ergodic_common::spec::stopping_rule::StoppingCriterion;
 use ergodic_proto::v1;
@@ -9,7 +9,7 @@ use crate::core::stopping::AdaptiveRepeats;
 use crate::core::{Core, Sweep, UnreadableSweep, Worker};
 use crate::records::SweepState;
 
-/// How a sweep is doing.
+/// The status of a sweep.
 pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
     let left = sweep.expected_trials().saturating_sub(sweep.counts.done());
     let (workers, slots) = core.capacity_for(&sweep.spec);
@@ -51,7 +51,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         best_n: best.map_or(0, |(_, running)| running.n),
         priority: sweep.share.priority,
         weight: sweep.share.weight,
-        // The core does not know the store, nor who leads.
+        // The core knows neither the store nor the leader; the service fills these in.
         trouble: String::new(),
         leader: String::new(),
         audit: audit_status(sweep),
@@ -175,14 +175,14 @@ fn audit_status(sweep: &Sweep) -> Option<v1::AuditStatus> {
     })
 }
 
-/// The statuses of all workers at a time of the core, in seconds.
+/// The statuses of all workers at a time `now` of the core, in seconds.
 pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
     core.workers()
         .map(|(id, worker)| worker_status(id, worker, now))
         .collect()
 }
 
-/// The status of a worker at a time of the core, in seconds.
+/// The status of a worker at a time `now` of the core, in seconds.
 fn worker_status(id: &str, worker: &Worker, now: f64) -> v1::WorkerStatus {
     v1::WorkerStatus {
         id: id.to_owned(),

@@ -1,4 +1,4 @@
-//! Changing sweeps: one change at a time, each to its end, even if the client goes away.
+//! Changes of sweeps, one at a time. Each runs to its end, even if the client disconnects.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::context::ServerContext;
 use super::engine::events::{ChangeReply, UserEvent};
 use crate::core::Steering;
 
-/// Runs `work`, which changes a sweep, when no other change runs.
+/// Runs `work`, which changes a sweep, while no other change runs.
 ///
 /// # Errors
-/// Too many changes wait already; or `work` fails.
+/// Too many changes are waiting, or `work` fails.
 pub(super) async fn run_exclusively<T, F>(
     context: &Arc<ServerContext>,
     work: impl FnOnce(Arc<ServerContext>) -> F,
@@ -31,7 +31,7 @@ where
     task.await.map_err(|e| Status::internal(e.to_string()))?
 }
 
-/// Steers a sweep; returns when that is durable.
+/// Steers a sweep; returns when the change is durable.
 ///
 /// # Errors
 /// The sweep's state does not allow it, or the store failed.
@@ -51,7 +51,7 @@ pub(super) async fn steer_sweep(
     .await
 }
 
-/// Sends an event to the engine, and waits for the answer.
+/// Sends an event to the engine, and waits for the reply.
 pub(super) async fn send_and_wait(
     context: &ServerContext,
     event: impl FnOnce(ChangeReply) -> UserEvent,
@@ -63,7 +63,7 @@ pub(super) async fn send_and_wait(
         .map_err(Status::from)
 }
 
-/// The answer to a change that the coordinator did not come to.
+/// The status for a change that the coordinator could not make before it stopped.
 pub(super) fn stopping_status() -> Status {
     Status::unavailable("the coordinator is stopping")
 }

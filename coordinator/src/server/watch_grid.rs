@@ -1,4 +1,4 @@
-//! The cells of a sweep as they fill, for `watch`.
+//! The progress of a sweep's cells as a small grid, for `watch`.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,13 @@ use crate::core::running_stats::CellStats;
 use crate::estimators::precision::level_after_stopping;
 use crate::estimators::special::student_t_quantile;
 
-/// Most cells of the grid, so that a message stays small.
+/// Maximum number of cells of the grid, so that messages stay small.
 const MAX_GRID_CELLS: u64 = 400;
-/// Most cells of a sweep that are pooled into the grid.
+/// Maximum number of a sweep's cells that are pooled into the grid.
 const MAX_SWEEP_CELLS: u64 = 2_000;
 
-/// The cells over the first two axes that have several values, others pooled; `None` where they are too many.
+/// Builds a grid over the first two axes that have several values, pooling over the others; `None`
+/// if there are too many cells.
 pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
     let grid = &sweep.spec.grid;
     let several: Vec<usize> = (0..grid.axes().len())
@@ -53,12 +54,12 @@ pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
     })
 }
 
-/// Cells of a sweep, pooled by the row and column that they are shown in.
+/// Cells of a sweep, pooled by row and column of the grid.
 #[derive(Default)]
 struct PooledCells {
-    /// Trials to be run, and what is known of them, by row and column.
+    /// Number of trials to run, and statistics of the finished ones, by row and column.
     cells: BTreeMap<(u64, u64), (u64, CellStats)>,
-    /// Half-widths of the confidence intervals of single cells' means, where they are known.
+    /// Half widths of the confidence intervals of single cells' means, as far as they are known.
     half_widths: Vec<f64>,
 }
 
@@ -101,8 +102,9 @@ fn add_cell_stats(sum: &mut CellStats, stats: &CellStats) {
     sum.failed += stats.failed;
 }
 
-/// Half of the 95 % confidence interval of a mean, by Student's t; at a higher level where repeats end when it looks narrow. Of crossed
-/// streams nothing is known as long as trials are counted alone.
+/// Half the width of the 95 % Student's t interval of a mean, at a higher level if repeats end when
+/// it looks narrow. Unknown for crossed streams, because the running statistics do not separate
+/// them.
 fn ci95_half_width(spec: &Spec, stats: &CellStats) -> Option<f64> {
     if !spec.seeds.crossed.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! Finding and starting worker programs.
+//! Finds and starts worker programs.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use tokio::process::{Child, Command};
 
 const WORKER_PROGRAM: &str = "ergodic-worker";
 
-/// Finds the worker program: the named one, or else beside this program or on PATH. It must be of the same build.
+/// Finds the worker program: the named one, or else the one beside this program or on PATH. It must
+/// have the same build.
 ///
 /// # Errors
 /// There is no such program, or it is of another build.
@@ -66,16 +67,17 @@ pub struct WorkerCommand {
     pub program: PathBuf,
     /// The coordinator's address.
     pub coordinator_url: String,
-    /// How many trials the worker runs at a time.
+    /// Number of trials that the worker runs at a time.
     pub slots: u32,
     /// The directory of dataset files.
     pub data_dir: Option<PathBuf>,
-    /// The file that its log is appended to.
+    /// The file that the worker's log is appended to.
     pub log: PathBuf,
 }
 
 impl WorkerCommand {
-    /// Starts the worker. It is killed when the child is dropped, and leaves by itself when it is terminated.
+    /// Starts the worker. It is killed when the child is dropped, and leaves in order when it is
+    /// terminated.
     ///
     /// # Errors
     /// The program cannot be started.
@@ -105,8 +107,9 @@ impl WorkerCommand {
             command.arg("--data-dir").arg(dir);
         }
 
-        // The worker's stdin closes when this program ends, however it ends, and the worker then leaves.
-        // A group of its own, so that Ctrl-C on the terminal reaches this program only, which then ends its workers.
+        // Stdin closes however this program ends, and the worker leaves then. The process group
+        // keeps Ctrl-C from reaching the worker: this program gets it and ends its workers in
+        // order.
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -121,7 +124,8 @@ impl WorkerCommand {
 /// Sends SIGTERM to a child.
 pub fn terminate_child(child: &Child) {
     if let Some(pid) = child.id() {
-        // Through the shell's own kill: this crate has no unsafe code, and the standard library sends only SIGKILL.
+        // Calls the `kill` program, because the standard library sends only SIGKILL and this crate
+        // has no unsafe code.
         let _ = std::process::Command::new("kill")
             .arg(pid.to_string())
             .stderr(Stdio::null())

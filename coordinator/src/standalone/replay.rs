@@ -1,4 +1,4 @@
-//! `ergodic replay`: one trial again, on this machine, against its stored row.
+//! `ergodic replay`: runs a trial again on this machine, and compares it with its stored row.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -40,7 +40,7 @@ pub struct ReplayArgs {
     pub worker_bin: Option<PathBuf>,
 }
 
-/// Runs the trial again and says whether it ended in the stored bits.
+/// Runs the trial again and reports whether it ended with the stored bits.
 ///
 /// # Errors
 /// The trial has no row, it cannot be run here, or its bits differ.
@@ -97,7 +97,7 @@ fn read_stored_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserErro
         .ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))
 }
 
-/// Has a worker program run the trial again.
+/// Runs the trial again in a worker program.
 async fn rerun_trial(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, UserError> {
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let output = build_trial_command(args, &program, url, sweep)
@@ -146,7 +146,7 @@ fn program_error(program: &Path, what: &str) -> UserError {
     )
 }
 
-/// The differences between two runs of a trial, in words.
+/// Lists the differences between two runs of a trial.
 fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     if (&stored.outcome, stored.steps) != (&again.outcome, again.steps) {
@@ -189,7 +189,7 @@ fn describe_end(result: &TrialResult) -> String {
     format!("{} after {} steps", result.outcome.as_str(), result.steps)
 }
 
-/// The bits of a curve's values; all NaN are alike.
+/// The bits of a curve's values, with a single representation of NaN.
 fn curve_bits(result: &TrialResult) -> Vec<Option<u64>> {
     let values = result.curve.values.iter();
     values.map(|x| (!x.is_nan()).then(|| x.to_bits())).collect()

@@ -61,7 +61,8 @@ pub async fn run_remove(args: RemoveArgs) -> Result<CommandOutcome, UserError> {
 }
 
 async fn remove_sweeps(client: &mut Client, args: &RemoveArgs) -> Result<(), UserError> {
-    // What is meant by all of them is settled before the first one goes.
+    // All ids are resolved first, so that a wrong one removes nothing and `latest` keeps its
+    // meaning.
     let mut ids = Vec::with_capacity(args.ids.len());
     for id in &args.ids {
         ids.push(resolve_sweep_to_change(client, id, "rm", args.yes).await?);

@@ -1,4 +1,5 @@
-//! `ergodic run`: an embedded coordinator, local workers, progress, and the table at the end.
+//! `ergodic run`: runs a sweep with an embedded coordinator and local workers, shows its progress,
+//! and prints its table.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::store::location::StoreLocation;
 
 /// The most restarts of workers that crashed while no further trial ends.
 const MAX_RESTARTS: u32 = 20;
-/// How long workers may take to end.
+/// Time limit for workers to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `ergodic run`
@@ -60,7 +61,7 @@ pub struct RunArgs {
 /// Runs a sweep on this machine.
 ///
 /// # Errors
-/// The sweep, its data or the worker program will not do; or workers keep dying.
+/// The sweep, its data or the worker program cannot be used, or workers keep dying.
 pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> {
     start_logging("warn", LogFormat::Pretty);
     let (source, name) = read_run_source(&args.source, &args.table, args.dir.as_deref())?;
@@ -83,9 +84,9 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
 
     server.stop().await;
     if refused && !existed {
-        // Nothing was stored: leave nothing behind.
+        // A refused sweep must leave no empty store behind.
         let _ = std::fs::remove_dir_all(&dir);
-        // The parent, too, if it holds nothing else.
+        // `remove_dir` fails on purpose if the parent has other content.
         let _ = dir.parent().map(std::fs::remove_dir);
     }
 
@@ -108,7 +109,7 @@ pub async fn start_embedded_coordinator(
         advertise: None,
         http_listen: None,
         auth: None,
-        // Workers are processes of this machine: one that is silent that long is gone.
+        // Workers are local processes, so one that is silent for this long is gone.
         lease_ttl: Duration::from_secs(5),
         verify_store: false,
         rate_limit: None,
@@ -276,7 +277,7 @@ impl WorkerProcesses {
     }
 }
 
-/// Trials of a sweep that have ended, if the coordinator says so.
+/// Number of trials of a sweep that have ended, if the coordinator responds.
 async fn query_done_trials(url: &str, id: &str) -> Result<u64, UserError> {
     Ok(count_done_trials(
         &query_status(&mut Client::connect(url, &ClientAuth::default()).await?, id).await?,

@@ -1,4 +1,4 @@
-//! What `ergodic run` is to run: a sweep file, or a sweep that is in its store.
+//! The argument of `ergodic run`: a sweep file, or a sweep in its store.
 
 use std::path::Path;
 
@@ -39,14 +39,14 @@ pub struct RunTableArgs {
     pub format: TextFormat,
 }
 
-/// What is to be run.
+/// The sweep to run.
 pub(super) enum RunSource {
     /// The sweep of this file, which means `spec`.
     File {
         file: Box<SweepFile>,
         spec: Box<Spec>,
     },
-    /// The id of a sweep that is in the store.
+    /// The id of a sweep in the store.
     Stored(String),
 }
 
@@ -74,7 +74,8 @@ pub(super) fn read_run_source(
     Ok((source, name))
 }
 
-/// Whether the argument may be the id of a sweep in the store: no file has that name, and it looks like an id.
+/// Whether the argument can be the id of a stored sweep: it looks like an id, and no file has that
+/// name.
 fn is_stored_sweep(what: &str, dir: Option<&Path>) -> bool {
     let looks_like_id = (1..=8).contains(&what.len())
         && what
@@ -97,7 +98,7 @@ pub(super) fn check_spec(table: &RunTableArgs, spec: &Spec) -> Result<(), UserEr
     Ok(())
 }
 
-/// Refuses axes and metrics of the table at the end that the sweep lacks, before anything is trained.
+/// Refuses axes and metrics of the final table that the sweep lacks, before anything is trained.
 fn check_table_options(table: &RunTableArgs, spec: &Spec) -> Result<(), UserError> {
     let axes: Vec<&str> = spec
         .grid

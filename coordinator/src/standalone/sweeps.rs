@@ -1,4 +1,4 @@
-//! The sweeps in the store of a run: the one that is run, and others that are paused meanwhile.
+//! The sweeps in the store of a run: the one that runs, and others that are paused meanwhile.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::client::render::print_stderr_line;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::SweepFile;
 
-/// Launches or resumes the sweep that is to be run, and pauses all others.
+/// Launches or resumes the sweep to run, and pauses all others.
 pub(super) async fn start_sweep(
     source: &RunSource,
     table: &RunTableArgs,
@@ -34,7 +34,7 @@ pub(super) async fn start_sweep(
     let status = match begun {
         Ok(status) => status,
         Err(error) => {
-            // The store stays as it was.
+            // The sweep did not start, so those that were paused for it go on.
             for sweep in paused.iter().filter(|sweep| is_assigning_trials(sweep)) {
                 steer_sweep(&mut client, &sweep.id, v1::Steering::Resume).await?;
             }
@@ -61,7 +61,7 @@ async fn launch_or_resume(
     let lines = format_reused_results(&launched);
 
     let status = launched.status.unwrap_or_default();
-    // A sweep that simply goes on is announced when its workers start.
+    // A sweep that just continues is announced when its workers start.
     if !launched.found || launched.retried > 0 || status.state() == v1::SweepState::Completed {
         lines.iter().for_each(|line| print_stderr_line(line));
     }
@@ -69,7 +69,7 @@ async fn launch_or_resume(
     Ok(status)
 }
 
-/// Resumes a sweep that is in the store.
+/// Resumes a sweep in the store.
 async fn resume_stored_sweep(
     client: &mut Client,
     id: &str,
@@ -105,11 +105,12 @@ async fn query_stored_source(client: &mut Client, sweep: &str) -> Result<SpecSou
     SpecSource::try_from(source).map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))
 }
 
-/// Pauses the sweeps that earlier runs left unfinished, so that they take no workers; gives their status before. Sweeps that this
-/// program cannot carry on are among them, and stay as they are: they take no workers.
+/// Pauses the sweeps that earlier runs left unfinished, so that they take no workers; returns their
+/// status before. Sweeps that this program cannot run are included and stay as they are, because
+/// they take no workers.
 ///
 /// # Errors
-/// Nobody answers.
+/// The coordinator does not respond.
 pub(crate) async fn pause_unfinished_sweeps(
     client: &mut Client,
 ) -> Result<Vec<v1::SweepStatus>, UserError> {
@@ -133,10 +134,10 @@ fn is_assigning_trials(sweep: &v1::SweepStatus) -> bool {
     sweep.state() == v1::SweepState::Running && sweep.withheld.is_empty()
 }
 
-/// Most sweeps that are listed by name.
+/// Maximum number of sweeps that are listed by name.
 const MAX_NAMED_SWEEPS: usize = 8;
 
-/// Prints how to go on with, or remove, the sweeps that are not run now.
+/// Prints how to resume or remove the sweeps that do not run now.
 fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>, dir: &Path) {
     let left = left.collect::<Vec<_>>();
     let dir = dir.display();

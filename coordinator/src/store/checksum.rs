@@ -1,4 +1,5 @@
-//! Checksums of rows: of a table's name and its fields, so that a row is no other one's.
+//! Checksums of rows. They cover the name of the table and all fields, so that no row passes for
+//! another.
 
 use std::cell::RefCell;
 
@@ -12,11 +13,13 @@ use crate::store::sql::param::SqlParam;
 use crate::store::types::Attempt;
 
 thread_local! {
-    /// What is hashed, in one piece: BLAKE3 takes many kilobytes at a time faster than as many small parts.
+    /// A buffer for everything that is hashed, because BLAKE3 is faster on many kilobytes at once
+    /// than on small parts.
     static CHECKSUM_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The checksum of a row: eight bytes of BLAKE3 over its table's name and its fields, each with its kind and length.
+/// The checksum of a row: eight bytes of BLAKE3 over the table's name and the fields, each with
+/// kind and length.
 fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
     CHECKSUM_BUFFER.with_borrow_mut(|bytes| {
         bytes.clear();
@@ -26,7 +29,7 @@ fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
             match *field {
                 SqlParam::Bytes(None) | SqlParam::OptionalText(None) => append_field(bytes, 1, &[]),
                 SqlParam::Int(value) => append_field(bytes, 2, &value.to_le_bytes()),
-                // A database may store -0.0 as 0.0.
+                // A database may return -0.0 as 0.0. Adding 0.0 gives both one checksum.
                 SqlParam::Real(value) => append_field(bytes, 3, &(value + 0.0).to_le_bytes()),
                 SqlParam::Text(value) | SqlParam::OptionalText(Some(value)) => {
                     append_field(bytes, 4, replace_nul(value).as_bytes())
@@ -51,18 +54,18 @@ fn append_field(bytes: &mut Vec<u8>, kind: u8, field: &[u8]) {
     bytes.extend_from_slice(field);
 }
 
-/// A row of `trials` as it is stored, without its curve and its checksum.
+/// A row of `trials` as stored, without its curve and its checksum.
 #[derive(Debug, Clone, Copy)]
 pub struct TrialFields<'a> {
-    /// Which trial.
+    /// The key of the trial.
     pub key: TrialKey,
-    /// How it ended; with `step` and `cause` what [`encode_outcome`] yields.
+    /// The number of the outcome; with `step` and `cause`, the result of [`encode_outcome`].
     pub outcome: i64,
     /// The step of a divergence.
     pub step: Option<i64>,
     /// The cause of a failure.
     pub cause: Option<&'a str>,
-    /// Steps done.
+    /// Number of completed steps.
     pub steps: i64,
     /// Duration, in seconds.
     pub seconds: f64,
@@ -70,11 +73,11 @@ pub struct TrialFields<'a> {
     pub worker: &'a str,
     /// Digest of the weights.
     pub digest: &'a [u8],
-    /// As [`encode_f64s`] has them.
+    /// Metrics, encoded by [`encode_f64s`].
     pub metrics: &'a [u8],
     /// The instruction set.
     pub isa: &'a str,
-    /// Hash of the file with the weights, if that was stored.
+    /// Hash of the file of weights, if it was stored.
     pub weights: Option<&'a [u8]>,
 }
 
@@ -173,7 +176,7 @@ pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
         SqlParam::Bytes(Some(trials)),
     ];
 
-    // Leases of fresh trials have the checksums that they had before there were leases of audits.
+    // Leases of fresh trials keep the checksum that they had before leases of audits existed.
     fields.extend(row.audits.as_deref().map(SqlParam::Text));
     row_checksum("leases", &fields)
 }
@@ -206,7 +209,7 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
             .map(|setting| SqlParam::from(setting.as_str())),
     );
 
-    // Sweeps without a known user have the checksums that they had before users were stored.
+    // Sweeps without a known user keep the checksum that they had before users were stored.
     if !row.launched_by.is_empty() {
         fields.extend([
             SqlParam::from("launched by"),
@@ -214,7 +217,7 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
         ]);
     }
 
-    // Sweeps of earlier programs have the checksums that they had then.
+    // Sweeps of grammar 1 keep the checksum that earlier programs gave them.
     if row.source.grammar > 1 || row.source.cells_fingerprint.is_some() {
         fields.push(row.source.grammar.into());
         fields.push(SqlParam::Bytes(

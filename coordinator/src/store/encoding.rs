@@ -11,12 +11,12 @@ use prost::Message as _;
 use crate::interval_set::IntervalSet;
 use crate::records::{Finding, SweepState};
 
-/// Doubles, one after the other.
+/// Encodes doubles, concatenated.
 pub fn encode_f64s(values: &[f64]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// The doubles of [`encode_f64s`].
+/// Decodes the doubles of [`encode_f64s`].
 pub fn decode_f64s(bytes: &[u8]) -> Vec<f64> {
     bytes
         .as_chunks::<8>()
@@ -26,23 +26,24 @@ pub fn decode_f64s(bytes: &[u8]) -> Vec<f64> {
         .collect()
 }
 
-/// Doubles as they are stored.
+/// Doubles in their stored form.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredNumbers<'a>(&'a [[u8; 8]]);
 
 impl<'a> StoredNumbers<'a> {
-    /// Reads what [`encode_f64s`] yields.
+    /// Wraps the bytes of [`encode_f64s`].
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes.as_chunks::<8>().0)
     }
 
-    /// One of them.
+    /// The double at an index.
     pub fn get(&self, at: usize) -> Option<f64> {
         self.0.get(at).map(|bytes| f64::from_le_bytes(*bytes))
     }
 }
 
-/// A curve as it is stored: read where it is, because those who ask for one metric of many need not pay for all.
+/// A curve in its stored form. It is decoded where it lies, so that reading one metric of many
+/// costs little.
 #[derive(Debug, Clone, Copy)]
 pub struct CurveView<'a> {
     steps: &'a [[u8; 8]],
@@ -50,7 +51,7 @@ pub struct CurveView<'a> {
 }
 
 impl<'a> CurveView<'a> {
-    /// Reads what [`encode_curve`] yields; `None` for other bytes.
+    /// Wraps the bytes of [`encode_curve`]; `None` for other bytes.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk::<4>()?;
         let (steps, values) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
@@ -65,19 +66,19 @@ impl<'a> CurveView<'a> {
         self.steps.iter().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
-    /// The row of a step.
+    /// The index of the row at a step.
     pub fn find_step(&self, step: u64) -> Option<usize> {
         self.steps
             .binary_search_by_key(&step, |bytes| u64::from_le_bytes(*bytes))
             .ok()
     }
 
-    /// A value of a row; each row has `width` values.
+    /// The value in a column of a row; each row has `width` values.
     pub fn value_at(&self, row: usize, width: usize, column: usize) -> Option<f64> {
         self.values.get(row * width + column)
     }
 
-    /// All of it.
+    /// Decodes the whole curve.
     pub fn to_curve(&self) -> Curve {
         let values = self
             .values
@@ -92,7 +93,7 @@ impl<'a> CurveView<'a> {
     }
 }
 
-/// Number of steps, steps, then values.
+/// Encodes a curve: number of steps, steps, values.
 pub fn encode_curve(curve: &Curve) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4 + 8 * (curve.steps.len() + curve.values.len()));
     bytes.extend((curve.steps.len() as u32).to_le_bytes());
@@ -101,12 +102,12 @@ pub fn encode_curve(curve: &Curve) -> Vec<u8> {
     bytes
 }
 
-/// The curve of [`encode_curve`]; `None` for other bytes.
+/// Decodes the curve of [`encode_curve`]; `None` for other bytes.
 pub fn decode_curve(bytes: &[u8]) -> Option<Curve> {
     CurveView::new(bytes).map(|curve| curve.to_curve())
 }
 
-/// Number of steps, steps, then classes.
+/// Encodes predictions: number of steps, steps, classes.
 pub fn encode_predictions(predictions: &Predictions) -> Vec<u8> {
     let mut bytes = (predictions.steps.len() as u32).to_le_bytes().to_vec();
     bytes.extend(predictions.steps.iter().flat_map(|s| s.to_le_bytes()));
@@ -114,7 +115,7 @@ pub fn encode_predictions(predictions: &Predictions) -> Vec<u8> {
     bytes
 }
 
-/// The predictions of [`encode_predictions`]; `None` for other bytes.
+/// Decodes the predictions of [`encode_predictions`]; `None` for other bytes.
 pub fn decode_predictions(bytes: &[u8]) -> Option<Predictions> {
     let (head, rest) = bytes.split_first_chunk::<4>()?;
     let (steps, classes) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
@@ -131,7 +132,7 @@ pub fn decode_predictions(bytes: &[u8]) -> Option<Predictions> {
     })
 }
 
-/// The wire's messages, one after the other.
+/// Encodes pinned files as concatenated wire messages.
 pub fn encode_files(files: &[FilePin]) -> Vec<u8> {
     files
         .iter()
@@ -139,7 +140,7 @@ pub fn encode_files(files: &[FilePin]) -> Vec<u8> {
         .collect()
 }
 
-/// The files of [`encode_files`]; `None` for other bytes.
+/// Decodes the files of [`encode_files`]; `None` for other bytes.
 pub fn decode_files(mut bytes: &[u8]) -> Option<Vec<FilePin>> {
     let mut files = Vec::new();
     while !bytes.is_empty() {
@@ -154,7 +155,7 @@ pub fn decode_files(mut bytes: &[u8]) -> Option<Vec<FilePin>> {
     Some(files)
 }
 
-/// Starts and ends, one after the other.
+/// Encodes a set of intervals as concatenated starts and ends.
 pub fn encode_intervals(set: &IntervalSet) -> Vec<u8> {
     set.ranges()
         .flat_map(|(from, to)| [from, to])
@@ -162,7 +163,7 @@ pub fn encode_intervals(set: &IntervalSet) -> Vec<u8> {
         .collect()
 }
 
-/// The set of [`encode_intervals`].
+/// Decodes the set of [`encode_intervals`].
 pub fn decode_intervals(bytes: &[u8]) -> IntervalSet {
     let mut set = IntervalSet::default();
     let words: Vec<u64> = bytes
@@ -180,10 +181,10 @@ pub fn decode_intervals(bytes: &[u8]) -> IntervalSet {
     set
 }
 
-/// The number of a failure.
+/// The number of a failed outcome.
 pub const FAILED_OUTCOME: i64 = 3;
 
-/// An outcome as a number, a step and a text.
+/// Encodes an outcome as a number, a step and a text.
 pub fn encode_outcome(outcome: &Outcome) -> (i64, Option<i64>, Option<&str>) {
     match outcome {
         Outcome::Completed => (1, None, None),
@@ -192,7 +193,7 @@ pub fn encode_outcome(outcome: &Outcome) -> (i64, Option<i64>, Option<&str>) {
     }
 }
 
-/// The outcome of [`encode_outcome`]; `None` for what is none.
+/// Decodes the outcome of [`encode_outcome`]; `None` for an unknown number.
 pub fn decode_outcome(kind: i64, step: Option<i64>, cause: Option<String>) -> Option<Outcome> {
     match (kind, step, cause) {
         (1, None, None) => Some(Outcome::Completed),
@@ -202,7 +203,7 @@ pub fn decode_outcome(kind: i64, step: Option<i64>, cause: Option<String>) -> Op
     }
 }
 
-/// Predictions as they are stored: only if there are any.
+/// Encodes predictions, if the result has any.
 pub fn encode_present_predictions(result: &TrialResult) -> Option<Vec<u8>> {
     (!result.predictions.steps.is_empty()).then(|| encode_predictions(&result.predictions))
 }
@@ -211,8 +212,9 @@ fn has_failed(result: &TrialResult) -> bool {
     matches!(result.outcome, Outcome::Failed { .. })
 }
 
-/// In what a result differs from its row bit for bit, apart from when, where and with which instructions it was computed. A
-/// failure is no result of training and contradicts none.
+/// The names of fields in which a result differs from its row, bit for bit. When, where and with
+/// which instructions it was computed does not count. A failure is no result of training, so it
+/// contradicts no row.
 pub fn differing_fields(row: &TrialResult, result: &TrialResult) -> Vec<&'static str> {
     if has_failed(row) || has_failed(result) {
         return Vec::new();
@@ -243,7 +245,7 @@ pub fn differing_fields(row: &TrialResult, result: &TrialResult) -> Vec<&'static
         .collect()
 }
 
-/// The number of what an audit found; 0 while it is due.
+/// Encodes the finding of an audit as a number; 0 while it is due.
 pub fn encode_finding(finding: Option<Finding>) -> i64 {
     match finding {
         None => 0,
@@ -253,7 +255,7 @@ pub fn encode_finding(finding: Option<Finding>) -> i64 {
     }
 }
 
-/// What was found, by [`encode_finding`]; `None` for an unknown number.
+/// Decodes the finding of [`encode_finding`]; `None` for an unknown number.
 pub fn decode_finding(number: i64) -> Option<Option<Finding>> {
     let all = [
         None,
@@ -265,7 +267,7 @@ pub fn decode_finding(number: i64) -> Option<Option<Finding>> {
         .find(|finding| encode_finding(*finding) == number)
 }
 
-/// The number of a state.
+/// Encodes a state as a number.
 pub fn encode_state(state: SweepState) -> i64 {
     match state {
         SweepState::Running => 1,
@@ -275,15 +277,15 @@ pub fn encode_state(state: SweepState) -> i64 {
     }
 }
 
-/// The state of [`encode_state`]; `None` for an unknown number.
+/// Decodes the state of [`encode_state`]; `None` for an unknown number.
 pub fn decode_state(number: i64) -> Option<SweepState> {
     SweepState::ALL
         .into_iter()
         .find(|s| encode_state(*s) == number)
 }
 
-/// A text as PostgreSQL can have it: without the character 0. It can come up in what is meant for people, such as why a
-/// trial failed.
+/// Replaces the character 0, which PostgreSQL cannot store. It may occur in texts such as the cause
+/// of a failure.
 pub fn replace_nul(text: &str) -> Cow<'_, str> {
     if text.contains('\0') {
         text.replace('\0', "\u{fffd}").into()

@@ -1,13 +1,13 @@
-//! How a store fails.
+//! Errors of a store.
 
 use std::fmt;
 
 use ergodic_common::TrialKey;
 
-/// Why an operation of the store failed.
+/// The reason why an operation of the store failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// Another coordinator has it.
+    /// Another coordinator uses the store.
     #[error("{0}")]
     Taken(String),
     /// The file or database is not a store of this version.
@@ -16,33 +16,34 @@ pub enum StoreError {
     /// The disk, or the database, failed.
     #[error("the store failed: {0}")]
     Failed(String),
-    /// The database does not answer, or the connection to it broke off.
+    /// The database does not respond, or the connection to it broke.
     #[error("the database does not answer: {0}")]
     Disconnected(String),
-    /// A file that it is in has no name any more, or another one has its name: nothing that is written would be found again.
+    /// A file of the store was deleted or replaced, so that nothing written to it would be found
+    /// again.
     #[error("{0}")]
     FileGone(String),
-    /// A file that is named does not lie beside the store.
+    /// A file that the write names is missing beside the store.
     #[error("{0}")]
     BlobMissing(String),
-    /// Another coordinator leads since: this one may write nothing any more.
+    /// Another coordinator leads by now, so this one must not write any more.
     #[error("{0}")]
     Deposed(String),
-    /// What is stored of a trial is not what was stored.
+    /// A stored value of a trial is damaged.
     #[error("{0}")]
     Damaged(Box<Damage>),
 }
 
-/// What is stored of a trial, and is not what was stored.
+/// A damaged value of a trial in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The sweep: its id, where it is known, else its number.
+    /// The id of the sweep, or its number if the id is unknown.
     pub sweep: String,
-    /// The trial.
+    /// The key of the trial.
     pub key: TrialKey,
-    /// What of it.
+    /// The damaged value, such as a row or a curve.
     pub what: &'static str,
-    /// How that shows.
+    /// The evidence of the damage.
     pub why: String,
 }
 
@@ -63,7 +64,7 @@ impl fmt::Display for Damage {
 }
 
 impl StoreError {
-    /// Adds the file that the error is about.
+    /// Adds the path of the file to the message.
     pub(crate) fn with_path(self, path: &std::path::Path) -> Self {
         match self {
             Self::Failed(why) => Self::Failed(format!("{}: {why}", path.display())),

@@ -1,4 +1,4 @@
-//! Which store is meant.
+//! The location of a store.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,18 @@ use super::postgres::PostgresStore;
 use super::sqlite::SqliteStore;
 use super::traits::Store;
 
-/// Where a store is, as said with `--store`.
+/// The location of a store, as given by `--store`.
 #[derive(Clone)]
 pub enum StoreLocation {
-    /// A directory, with SQLite in it.
+    /// A directory with a SQLite database.
     Directory(PathBuf),
     /// A PostgreSQL database, by its URL.
     Database(String),
 }
 
 impl StoreLocation {
-    /// A URL that begins with `postgres://` or `postgresql://` is a database, everything else a directory.
+    /// Parses a location. A URL that begins with `postgres://` or `postgresql://` is a database;
+    /// everything else is a directory.
     pub fn parse(text: &Path) -> Self {
         let url = text
             .to_str()
@@ -30,18 +31,18 @@ impl StoreLocation {
         )
     }
 
-    /// Opens the store, making it if need be.
+    /// Opens the store, and creates it if needed.
     ///
     /// # Errors
-    /// The store cannot be reached or made, belongs to another user, or is of a newer version.
+    /// The store cannot be reached or created, belongs to another user, or has a newer version.
     pub fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
         self.open_with_privacy(false)
     }
 
-    /// Opens the store; if it is a file and is to be private, only its owner may read it.
+    /// Opens the store. A private one in a directory is readable by its owner only.
     ///
     /// # Errors
-    /// As for any other.
+    /// As for [`Self::open`].
     pub fn open_with_privacy(&self, private: bool) -> Result<Arc<dyn Store>, StoreError> {
         Ok(match self {
             Self::Directory(dir) => Arc::new(SqliteStore::open_with_privacy(dir, private)?),
@@ -50,7 +51,7 @@ impl StoreLocation {
     }
 }
 
-/// Without the password that a URL may have.
+/// Omits the password that a URL may contain.
 impl fmt::Debug for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

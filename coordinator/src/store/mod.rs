@@ -1,7 +1,8 @@
-//! What is durable: sweeps, leases and results. Only results are rows; pending trials are computed.
+//! The durable state: sweeps, leases and results. Only results are rows; pending trials are
+//! computed.
 //!
-//! One [`StoreWriter`] per store, owned by one thread, applies writes in batches, one transaction each; any number of
-//! [`StoreReader`]s see what was committed.
+//! Each store has one [`StoreWriter`] on one thread, which applies writes in batches, one
+//! transaction each. Any number of [`StoreReader`]s see what was committed.
 
 pub mod checksum;
 pub mod encoding;

@@ -1,4 +1,4 @@
-//! What can be read from a store.
+//! The read access to a store.
 
 use ergodic_common::TrialKey;
 use ergodic_common::trial::Predictions;
@@ -8,34 +8,34 @@ use crate::store::error::{Damage, StoreError};
 use crate::store::trial_range::TrialRange;
 use crate::store::types::{Attempt, Audit, EndedTrial, RowCursor, SampledTrial, StoredTrial};
 
-/// Looks at what was committed. A thread may take it over, and several may not have it at once.
+/// Reads committed data. A reader can move between threads, but not be shared by them.
 pub trait StoreReader: Send {
-    /// All sweeps in the order of launch.
+    /// All sweeps, in the order of launch.
     ///
     /// # Errors
     /// The store cannot be read.
     fn read_sweeps(&self) -> Result<Vec<SweepRow>, StoreError>;
 
-    /// Removed sweeps whose rows are not all cleared.
+    /// Removed sweeps whose rows are not all deleted yet.
     ///
     /// # Errors
     /// The store cannot be read.
     fn read_unfinished_removals(&self) -> Result<Vec<i64>, StoreError>;
 
-    /// Whether a trial names this file of weights.
+    /// Whether any trial names this file of weights.
     ///
     /// # Errors
     /// The store cannot be read.
     fn has_trial_with_weights(&self, weights: &[u8; 32]) -> Result<bool, StoreError>;
 
-    /// All leases in force, and the smallest number no lease ever had.
+    /// All leases in force, and the lowest number that no lease ever had.
     ///
     /// # Errors
     /// The store cannot be read.
     fn read_leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
 
-    /// Hands out the rows of a sweep that are as they were stored, with curves and predictions, in any order; those that are not.
-    /// Slow: reads every curve.
+    /// Calls `each` with every intact row of a sweep, with curve and predictions, in any order.
+    /// Returns the damaged ones. Slow, because it reads every curve.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -45,8 +45,8 @@ pub trait StoreReader: Send {
         each: &mut dyn FnMut(StoredTrial),
     ) -> Result<Vec<Damage>, StoreError>;
 
-    /// Hands out how a part of a sweep's trials ended, in the order (cell, repeat), of those whose rows are as they were stored;
-    /// those whose are not. Curves and predictions are not looked at.
+    /// Calls `each` with the end of every trial in a range whose row is intact, ordered by cell and
+    /// repeat. Returns the damaged ones. Ignores curves and predictions.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -57,8 +57,8 @@ pub trait StoreReader: Send {
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError>;
 
-    /// Hands out which files of weights the rows of a sweep name, in the order (cell, repeat); the rows of which that
-    /// is not known. Nothing else of a row is read.
+    /// Calls `each` with the files of weights that the rows of a sweep name, ordered by cell and
+    /// repeat. Returns the rows in which the name is damaged. Reads nothing else of a row.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -68,7 +68,7 @@ pub trait StoreReader: Send {
         each: &mut dyn FnMut(TrialKey, [u8; 32]),
     ) -> Result<Vec<Damage>, StoreError>;
 
-    /// Hands out the rows of a sweep in the order (cell, repeat).
+    /// Calls `each` with the rows of a sweep, ordered by cell and repeat.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
@@ -78,14 +78,14 @@ pub trait StoreReader: Send {
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError>;
 
-    /// The position of the row of this number, and that of the last row of a sweep.
+    /// The cursor at the row with this number, and the cursor at the last row of the sweep.
     ///
     /// # Errors
     /// The store cannot be read.
     fn read_row_cursors(&self, sweep: i64, row: u64) -> Result<[RowCursor; 2], StoreError>;
 
-    /// Hands out the rows of a sweep that were stored after the one of this number, in the order (cell, repeat), with curves and
-    /// predictions.
+    /// Calls `each` with the rows of a sweep that were stored after the row with this number,
+    /// ordered by cell and repeat, with curves and predictions.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
@@ -96,31 +96,31 @@ pub trait StoreReader: Send {
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError>;
 
-    /// One row, with its curve and predictions.
+    /// Reads one row with its curve and predictions.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
     fn read_trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError>;
 
-    /// What became of a trial before it was run again, the first attempt first.
+    /// The attempts at a trial before it ran again, the first one first.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
     fn read_attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError>;
 
-    /// The audits of a sweep in the order (cell, repeat).
+    /// The audits of a sweep, ordered by cell and repeat.
     ///
     /// # Errors
     /// The store cannot be read.
     fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError>;
 
-    /// The audit of one trial, if it has one.
+    /// The audit of a trial, if it has one.
     ///
     /// # Errors
     /// The store cannot be read.
     fn read_audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError>;
 
-    /// Hands out all attempts of a sweep, those of a trial in their order.
+    /// Calls `each` with all attempts of a sweep; those of one trial come in order.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
@@ -130,7 +130,7 @@ pub trait StoreReader: Send {
         each: &mut dyn FnMut(TrialKey, Attempt),
     ) -> Result<(), StoreError>;
 
-    /// Hands out how a part of a sweep's trials ended, in the order (cell, repeat).
+    /// Calls `each` with the end of every trial in a range, ordered by cell and repeat.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
@@ -141,8 +141,8 @@ pub trait StoreReader: Send {
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<(), StoreError>;
 
-    /// Hands out the curves of a part of a sweep's trials, in the order (cell, repeat), of those that completed, and of those that
-    /// diverged as far as they came.
+    /// Calls `each` with the curves of the trials in a range that completed or diverged, ordered by
+    /// cell and repeat.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
@@ -153,7 +153,8 @@ pub trait StoreReader: Send {
         each: &mut dyn FnMut(SampledTrial<'_>),
     ) -> Result<(), StoreError>;
 
-    /// Hands out what was predicted for the probe set, trial by trial in the order (cell, repeat).
+    /// Calls `each` with the predictions for the probe set, trial by trial, ordered by cell and
+    /// repeat.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.

@@ -1,5 +1,6 @@
-//! Reading a large sweep with several threads: its trials are cut into parts, and each thread has a reader of its own. All readers
-//! see the same moment, and what they find is put together in the order of the parts, so that the number of threads changes nothing.
+//! Reads a large sweep with several threads. Its trials are split into ranges, and each thread has
+//! its own reader. All readers see the same moment, and results are combined in the order of the
+//! ranges, so the number of threads has no effect on them.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,23 +8,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::store::TrialRange;
 use crate::store::reader::StoreReader;
 
-/// Parts per reader: enough that no thread waits long for one that has a part with more rows.
+/// Number of ranges per reader, enough that no thread waits long for one whose range has more rows.
 pub(crate) const RANGES_PER_READER: u64 = 8;
 
 /// Readers that see the same moment, at least one.
 pub struct SnapshotReaders(pub(crate) Vec<Mutex<Box<dyn StoreReader>>>);
 
 impl SnapshotReaders {
-    /// Takes readers, of which the caller knows that all see the same moment.
+    /// Wraps readers that see the same moment.
     ///
     /// # Panics
-    /// There are none.
+    /// `readers` is empty.
     pub fn new(readers: Vec<Box<dyn StoreReader>>) -> Self {
         assert!(!readers.is_empty(), "a store yields at least one reader");
         Self(readers.into_iter().map(Mutex::new).collect())
     }
 
-    /// Does something with one of them.
+    /// Calls `work` with one of the readers.
     pub fn with_reader<T>(&self, work: impl FnOnce(&dyn StoreReader) -> T) -> T {
         work(
             self.0[0]
@@ -33,8 +34,8 @@ impl SnapshotReaders {
         )
     }
 
-    /// Into so many parts a sweep is best cut for them, whose cells are numbered below `cells`, and whose repeats are below
-    /// `repeats`.
+    /// Splits a sweep into a suitable number of ranges, given exclusive bounds of the numbers of
+    /// its cells and repeats.
     pub fn split_trials(&self, cells: u64, repeats: u32) -> Vec<TrialRange> {
         match self.0.len() as u64 {
             1 => vec![TrialRange::ALL],
@@ -42,10 +43,11 @@ impl SnapshotReaders {
         }
     }
 
-    /// Does something with each part, on as many threads as there are readers; what came of it, in the order of the parts.
+    /// Calls `work` for each range, on as many threads as there are readers; returns the results in
+    /// the order of the ranges.
     ///
     /// # Errors
-    /// `work` failed; the error is that of the first part for which it did.
+    /// Returns the error of the first range for which `work` failed.
     pub fn map_ranges<T: Send, E: Send>(
         &self,
         parts: &[TrialRange],
@@ -61,7 +63,8 @@ impl SnapshotReaders {
             while let Some((at, part)) = take_next_range(parts, &next) {
                 let result = work(reader.as_ref(), *part);
                 if result.is_err() {
-                    // Earlier parts have been begun, and are brought to their end.
+                    // Stops handing out parts. Earlier ones have begun and finish, so that the
+                    // first error by position is found.
                     next.store(parts.len(), Ordering::Relaxed);
                 }
 

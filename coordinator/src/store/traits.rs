@@ -1,4 +1,4 @@
-//! What a store offers: leadership, one writer, and readers.
+//! The traits of a store: leadership, one writer, and readers.
 
 use std::time::Duration;
 
@@ -8,39 +8,42 @@ use crate::store::snapshot_readers::SnapshotReaders;
 use crate::store::types::Leader;
 use crate::store::writes::{PendingWrite, StoreWrite, WriteWithOutput};
 
-/// Files that sweeps and rows name by their hashes, beside the store.
+/// The files beside the store that sweeps and rows name by hash.
 pub trait ReferencedBlobs: Send {
-    /// Whether the file of this hash is there.
+    /// Whether the file with this hash exists.
     fn has_blob(&self, hash: &[u8; 32]) -> bool;
 
-    /// Removes a file that nothing names; how many bytes it had, if it was there and is not reserved for a peer.
+    /// Removes an unreferenced file; returns its size in bytes. `None` if it did not exist or is
+    /// reserved for a peer.
     ///
     /// # Errors
     /// The file cannot be removed.
     fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>>;
 }
 
-/// Where results are stored, for one coordinator, or for several that elect a leader.
+/// A store of results, for one coordinator or for several that elect a leader.
 pub trait Store: Send + Sync {
-    /// Leads from now on, as the coordinator at `url`, unless another one does; who leads.
+    /// Claims leadership for the coordinator at `url`, unless another one leads. Returns the
+    /// leader.
     ///
     /// # Errors
     /// The store cannot be written.
     fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError>;
 
-    /// How long leadership lasts unless it is renewed; `None` where no other coordinator can take it.
+    /// Time for which leadership lasts without renewal; `None` if no other coordinator can take it.
     fn leadership_ttl(&self) -> Option<Duration>;
 
-    /// Goes on leading; whether that is so still.
+    /// Renews leadership; returns whether this coordinator still leads.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// The store does not respond.
     fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError>;
 
-    /// Leads no more, so that another one may at once. Where that fails, it may in a while.
+    /// Resigns leadership, so that another coordinator can lead at once. If that fails, another one
+    /// can lead after the TTL.
     fn resign_leadership(&self, epoch: u64);
 
-    /// Whether what is written would be found again.
+    /// Checks that everything written would be found again.
     ///
     /// # Errors
     /// The files of the store were moved or deleted.
@@ -48,26 +51,26 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
-    /// Opens the only writer of the leader of this epoch; called once per epoch.
+    /// Opens the only writer of this epoch's leader; called once per epoch.
     ///
     /// # Errors
     /// The store cannot be written.
     fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError>;
 
-    /// A view of what was committed by the moment of its first look.
+    /// Opens a reader, which sees what was committed before its first read.
     ///
     /// # Errors
     /// The store cannot be read.
     fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError>;
 
-    /// Several views of the same moment, at least one and at most `most`.
+    /// Opens at least one and at most `most` readers that see the same moment.
     ///
     /// # Errors
     /// The store cannot be read.
     fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError>;
 }
 
-/// Applies writes.
+/// The write access to a store.
 pub trait StoreWriter: Send {
     /// Applies all writes in one transaction and returns when they are durable. Each has its output then.
     ///

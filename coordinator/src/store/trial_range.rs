@@ -1,18 +1,18 @@
-//! Parts of a sweep's trials.
+//! Ranges of a sweep's trials.
 
 use ergodic_common::TrialKey;
 
-/// Trials from one on, up to and without another one, in the order (cell, repeat).
+/// A range of trials, ordered by cell and repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrialRange {
-    /// The first one.
+    /// The first trial of the range.
     pub from: TrialKey,
-    /// The first one that is no part of it.
+    /// The first trial after the range.
     pub to: TrialKey,
 }
 
 impl TrialRange {
-    /// All trials: their numbers stay far below 2^63.
+    /// The range of all trials, whose numbers stay far below 2^63.
     pub const ALL: Self = Self {
         from: TrialKey { cell: 0, repeat: 0 },
         to: TrialKey {
@@ -21,12 +21,13 @@ impl TrialRange {
         },
     };
 
-    /// Whether a trial is in it.
+    /// Whether the range contains a trial.
     pub fn contains(&self, key: TrialKey) -> bool {
         self.from <= key && key < self.to
     }
 
-    /// All trials in at most `n` parts, of the same size if cells are numbered below `cells`, and repeats below `repeats`.
+    /// Splits all trials into at most `n` ranges, of equal size if cells are numbered below `cells`
+    /// and repeats below `repeats`.
     pub fn split_all(cells: u64, repeats: u32, n: u64) -> Vec<Self> {
         let all = u128::from(cells) * u128::from(repeats);
         let mut starts: Vec<TrialKey> = (0..n.max(1))

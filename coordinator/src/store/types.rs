@@ -13,18 +13,18 @@ use crate::stored_row::StoredRow;
 /// A stored row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredTrial {
-    /// The result; where many rows are handed out, its curve and predictions are left empty.
+    /// The result. Its curve and predictions may be left empty if many rows are read.
     pub result: TrialResult,
     /// Name of the worker.
     pub worker: String,
 }
 
-/// What became of a trial before it was run again.
+/// An attempt at a trial before it ran again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
-    /// Why it failed.
+    /// The reason why the attempt failed.
     pub cause: String,
-    /// Name of the worker; empty if none lived to tell.
+    /// Name of the worker; empty if none survived to report.
     pub worker: String,
     /// Duration, in seconds.
     pub seconds: f64,
@@ -33,33 +33,34 @@ pub struct Attempt {
 /// An audit, made or due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
-    /// The trial.
+    /// The key of the trial.
     pub key: TrialKey,
-    /// The process that computed its row.
+    /// The process that computed the trial's row.
     pub process: WorkerId,
-    /// What was found; none while it is due.
+    /// The finding; `None` while the audit is due.
     pub finding: Option<Finding>,
-    /// Name of the worker that ran it again; empty if none did.
+    /// Name of the worker that ran the trial again; empty if none did.
     pub auditor: String,
     /// Id of the auditor's process.
     pub auditor_process: WorkerId,
-    /// What differed, or why it failed.
+    /// The fields that differ, or the reason why the audit failed.
     pub why: String,
 }
 
 /// The coordinator that may write to a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leader {
-    /// How often a coordinator began to lead, this time included. What is written names it.
+    /// The epoch: how often a coordinator has begun to lead, including this time. Fences contain
+    /// it.
     pub epoch: u64,
     /// URL of the leader.
     pub url: String,
-    /// Whether it is this one.
+    /// Whether this coordinator is the leader.
     pub is_this: bool,
 }
 
 impl Leader {
-    /// A leader that is not known.
+    /// An unknown leader.
     pub fn unknown() -> Self {
         Self {
             epoch: 0,
@@ -72,16 +73,16 @@ impl Leader {
 /// A position among the rows of a sweep, in the order in which they were stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RowCursor {
-    /// The number of the last row up to it; 0 before the first.
+    /// Number of the last row up to the cursor; 0 before the first.
     pub last_row: u64,
-    /// Of all rows up to it, in whatever order: others have another one.
+    /// Fingerprint of all rows up to the cursor, independent of their order.
     pub fingerprint: u64,
-    /// How many these are.
+    /// Number of rows up to the cursor.
     pub row_count: u64,
 }
 
 impl RowCursor {
-    /// Takes in one more row.
+    /// Adds a row.
     pub(crate) fn add_row(&mut self, row: u64, print: u64) {
         self.last_row = self.last_row.max(row);
         self.fingerprint = self.fingerprint.wrapping_add(print);
@@ -89,12 +90,12 @@ impl RowCursor {
     }
 }
 
-/// How a trial ended, and with which final metrics.
+/// The end of a trial, with its final metrics.
 #[derive(Debug)]
 pub struct EndedTrial<'a> {
-    /// Which trial.
+    /// The key of the trial.
     pub key: TrialKey,
-    /// How it ended.
+    /// The outcome of the trial.
     pub outcome: Outcome,
     /// Final metrics of the trial.
     pub metrics: encoding::StoredNumbers<'a>,
@@ -102,19 +103,19 @@ pub struct EndedTrial<'a> {
     pub seconds: f64,
 }
 
-/// What a trial's metrics were on its way.
+/// The curve of a trial.
 #[derive(Debug, Clone, Copy)]
 pub struct SampledTrial<'a> {
-    /// Which trial.
+    /// The key of the trial.
     pub key: TrialKey,
-    /// The step at which it diverged, if it did.
+    /// The step at which the trial diverged, if it did.
     pub diverged_at: Option<u64>,
     /// Samples of the trial.
     pub curve: CurveView<'a>,
 }
 
 impl SampledTrial<'_> {
-    /// Whether it was trained on beyond a step.
+    /// Whether training went on after a step.
     pub fn is_trained_beyond(&self, step: u64) -> bool {
         self.diverged_at.is_none_or(|end| end > step)
     }

@@ -1,4 +1,5 @@
-//! The writer's loop: takes whatever has queued up, commits it in one transaction, then answers everyone.
+//! The writer's loop: takes all queued writes, commits them in one transaction, then answers the
+//! callers.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -14,16 +15,17 @@ use super::traits::{ReferencedBlobs, StoreWriter};
 use super::writes::{PendingWrite, StoreWrite, WriteWithOutput};
 use crate::failpoint;
 
-/// Most writes in one transaction: bounds the time to an answer.
+/// Maximum number of writes in one transaction, which bounds the latency.
 const MAX_WRITES_PER_COMMIT: usize = 64;
-/// Capacity of the queue of writes, which callers wait for when it is full. Without results, a write is small.
+/// Capacity of the queue of writes. Callers wait when it is full. Apart from results, writes are
+/// small.
 const QUEUE_CAPACITY: usize = 4096;
-/// Queue length from which on no further results are accepted.
+/// Queue length from which on results are rejected.
 const MAX_QUEUED_FOR_RESULTS: usize = 256;
-/// Time within which a worker whose results were refused retries.
+/// Time within which a worker retries rejected results.
 const RETRY_WINDOW: Duration = Duration::from_secs(30);
 
-/// Hands writes to the writer's thread.
+/// A handle that sends writes to the writer's thread.
 #[derive(Clone)]
 pub struct WriterHandle {
     queue: SyncSender<WriterJob>,
@@ -89,7 +91,7 @@ where
     }
 }
 
-/// How the writer is doing.
+/// Metrics of the writer.
 #[derive(Debug)]
 pub struct WriterMetrics {
     seconds: Histogram,
@@ -105,7 +107,7 @@ impl WriterMetrics {
         reason = "one belongs to each writer, none is anybody's default"
     )]
     pub fn new() -> Self {
-        // From a tenth of a millisecond to seven seconds.
+        // From 0.1 ms, a fast disk, to about 7 s, a stalled one.
         let seconds = Histogram::new(exponential_buckets(1e-4, 4.0, 9));
         Self {
             seconds,
@@ -115,8 +117,8 @@ impl WriterMetrics {
         }
     }
 
-    /// Why results cannot be stored, if so: they failed lately, and none were stored since. Smaller writes may still find room
-    /// on a disk that is all but full.
+    /// The reason why results cannot be stored, if the last attempt failed lately. Smaller writes
+    /// may still succeed on a disk that is almost full.
     pub fn recent_failure(&self) -> Option<String> {
         let trouble = self
             .last_failure
@@ -128,7 +130,7 @@ impl WriterMetrics {
             .map(|(_, why)| why.clone())
     }
 
-    /// Adds what is counted.
+    /// Registers the metrics.
     pub fn register_metrics(&self, registry: &mut Registry) {
         let seconds = self.seconds.clone();
         registry.register_with_unit(
@@ -170,7 +172,7 @@ impl WriterMetrics {
 }
 
 impl WriterHandle {
-    /// A handle, and the loop that it hands writes to, which alone takes away files.
+    /// Creates a handle, and the loop that executes its writes. Only the loop deletes files.
     pub fn new(
         writer: Box<dyn StoreWriter>,
         files: Box<dyn ReferencedBlobs>,
@@ -201,12 +203,12 @@ impl WriterHandle {
         )
     }
 
-    /// How the writer is doing.
+    /// Metrics of the writer.
     pub fn metrics(&self) -> Arc<WriterMetrics> {
         self.metrics.clone()
     }
 
-    /// Whether there is room for results, which are large, and can wait where they are.
+    /// Whether there is room for results, which are large and can wait on the workers.
     pub fn can_take_results(&self) -> bool {
         self.queue_len.load(Ordering::Relaxed) < MAX_QUEUED_FOR_RESULTS
     }
@@ -244,7 +246,7 @@ impl WriterHandle {
     }
 }
 
-/// A writer and what is counted about it.
+/// A writer with its metrics.
 struct MeteredWriter {
     writer: Box<dyn StoreWriter>,
     metrics: Arc<WriterMetrics>,
@@ -267,27 +269,28 @@ impl MeteredWriter {
     }
 }
 
-/// Commits what is handed to it. The server gives it a thread of its own.
+/// The loop that commits queued writes, on a thread of its own.
 pub struct WriterLoop {
     writer: MeteredWriter,
-    /// Only here are files looked for by whoever names them and taken away when nothing does, one after the other.
+    /// The files beside the store. Only the loop checks and deletes them, one operation after the
+    /// other.
     blobs: Box<dyn ReferencedBlobs>,
     queue: Receiver<WriterJob>,
     /// The next job, which stands alone.
     held_over: Option<WriterJob>,
-    /// How many wait.
+    /// Number of queued writes.
     queue_len: Arc<AtomicUsize>,
 }
 
 impl WriterLoop {
-    /// Runs until the last handle is gone.
+    /// Runs until all handles are dropped.
     pub fn run_until_closed(mut self) {
         while let Some(first) = self.held_over.take().or_else(|| self.queue.recv().ok()) {
             self.run_job(first);
         }
     }
 
-    /// Commits what has queued up, as far as one transaction goes, and waits for nothing.
+    /// Commits the queued writes that fit into one transaction, without waiting for more.
     pub fn commit_queued(&mut self) {
         if let Some(first) = self.held_over.take().or_else(|| self.queue.try_recv().ok()) {
             self.run_job(first);
@@ -308,7 +311,7 @@ impl WriterLoop {
         }
     }
 
-    /// A write and what has queued up behind it, as far as one transaction goes.
+    /// Takes a write and the queued ones after it that fit into the same transaction.
     fn take_group(&mut self, first: Box<dyn QueuedWrite>) -> Vec<Box<dyn QueuedWrite>> {
         let mut group = vec![first];
         while group.len() < MAX_WRITES_PER_COMMIT {
@@ -325,7 +328,7 @@ impl WriterLoop {
         group
     }
 
-    /// Writes whose files have arrived; the others get their errors.
+    /// Returns the writes whose files exist; the others get an error.
     fn reject_missing_blobs(&self, group: Vec<Box<dyn QueuedWrite>>) -> Vec<Box<dyn QueuedWrite>> {
         let mut admitted = Vec::new();
         for mut write in group {
@@ -397,8 +400,8 @@ impl WriterLoop {
     }
 }
 
-/// After a failure of the whole group, so that one bad write does not fail its neighbours. What fails whatever is written
-/// is not tried again for each.
+/// Commits writes separately after their common transaction failed, so that one bad write does not
+/// fail the others. Stops at a failure that would affect every write.
 fn commit_one_by_one(writer: &mut MeteredWriter, group: Vec<Box<dyn QueuedWrite>>) {
     let mut cut_off: Option<StoreError> = None;
     for mut write in group {
@@ -416,7 +419,7 @@ fn commit_one_by_one(writer: &mut MeteredWriter, group: Vec<Box<dyn QueuedWrite>
     }
 }
 
-/// Whether what failed would fail whatever is written.
+/// Whether an error would affect every write.
 fn is_fatal_to_all(error: &StoreError) -> bool {
     matches!(
         error,

@@ -5,7 +5,7 @@ use std::any::Any;
 use super::error::StoreError;
 use super::sql::StoreTransaction;
 
-/// Something to be made durable.
+/// A change to make durable.
 pub trait StoreWrite: Send + 'static {
     /// What became of it, known once it is applied and true once that is durable.
     type Output: Send + 'static;
@@ -16,7 +16,7 @@ pub trait StoreWrite: Send + 'static {
     /// The store failed, or what is there already is damaged: the transaction is to be rolled back.
     fn apply(&self, sql: &StoreTransaction<'_>) -> Result<Self::Output, StoreError>;
 
-    /// Hashes of the files that are named by what is stored.
+    /// Hashes of the files that the write names.
     fn named_files(&self) -> Vec<[u8; 32]> {
         Vec::new()
     }
@@ -69,7 +69,7 @@ pub trait PendingWrite: Send {
     /// Those of the write.
     fn apply(&mut self, sql: &StoreTransaction<'_>) -> Result<(), StoreError>;
 
-    /// Hashes of the files that are named by what is stored.
+    /// Hashes of the files that the write names.
     fn named_files(&self) -> Vec<[u8; 32]>;
 
     /// Whether it brings results.

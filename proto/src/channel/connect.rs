@@ -1,4 +1,4 @@
-//! Channels to a coordinator, for workers and clients alike: with credentials, and with retries.
+//! Channels to a coordinator for workers and clients, with credentials and retries.
 
 use std::io;
 
@@ -12,13 +12,14 @@ use crate::channel::retry::{RetryChannel, build_retry_channel};
 use crate::channel::transport::{build_tls_transport, open_channel, parse_endpoint};
 use crate::status::UserError;
 
-/// A channel that sends the token with every request, and retries where the coordinator is overloaded.
+/// A channel that sends the token with every request, and retries if the coordinator is overloaded.
 pub type ClientChannel = InterceptedService<RetryChannel, Credentials>;
 
-/// A connection that is made when it is first used, and made again by itself when it broke.
+/// Creates a channel that connects at its first use, and again after the connection breaks.
 ///
 /// # Errors
-/// The address is none, a file cannot be used, or the token would travel unprotected beyond this machine.
+/// The address is invalid, a file cannot be used, or the token would travel unprotected beyond this
+/// machine.
 pub fn connect_lazily(url: &str, access: &ClientAuth) -> Result<ClientChannel, UserError> {
     let endpoint = parse_endpoint(url)?;
     let channel = match build_tls_transport(&endpoint, access)? {
@@ -31,10 +32,10 @@ pub fn connect_lazily(url: &str, access: &ClientAuth) -> Result<ClientChannel, U
     ))
 }
 
-/// The same over whatever `connector` connects, for which nobody needs a token.
+/// Creates such a channel over the connections of `connector`, without a token.
 ///
 /// # Errors
-/// The address is none.
+/// The address is invalid.
 pub fn connect_lazily_over<C, S>(url: &str, connector: C) -> Result<ClientChannel, UserError>
 where
     C: tower::Service<Uri, Response = TokioIo<S>, Error = io::Error> + Send + 'static,
@@ -48,10 +49,10 @@ where
     ))
 }
 
-/// A channel that is connected.
+/// Opens a channel and waits until it is connected.
 ///
 /// # Errors
-/// As for [`connect_lazily`]; or nobody answers, or the answering coordinator is not trusted.
+/// As for [`connect_lazily`]; or the coordinator does not respond or is not trusted.
 pub async fn connect_now(url: &str, access: &ClientAuth) -> Result<ClientChannel, UserError> {
     let channel = open_channel(url, access).await?;
     Ok(InterceptedService::new(

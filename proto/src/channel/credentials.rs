@@ -1,4 +1,4 @@
-//! Who asks a coordinator, and whom the asking side trusts.
+//! The credentials of a client, and the authorities that it trusts.
 
 use std::path::{Path, PathBuf};
 
@@ -30,17 +30,17 @@ impl Interceptor for Credentials {
 pub struct ClientAuth {
     /// The token to present; it may name the coordinator's own certificate authority.
     pub token: Option<Token>,
-    /// PEM file of the authorities to trust instead.
+    /// PEM file of authorities to trust instead of the token's.
     pub ca: Option<PathBuf>,
-    /// PEM files of a certificate and its key, for a coordinator that wants to see one.
+    /// PEM files of a certificate and its key, for a coordinator that requires client certificates.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl ClientAuth {
-    /// Reads the token that `file` holds.
+    /// Reads the token in `file`.
     ///
     /// # Errors
-    /// The file cannot be read or holds no token; it is named.
+    /// The file cannot be read or holds no token; the message names it.
     pub fn with_token_file(mut self, file: Option<&Path>) -> Result<Self, UserError> {
         if let Some(path) = file {
             let text =

@@ -17,7 +17,8 @@ use crate::channel::replay::ReplayableRequest;
 use crate::channel::transport::open_channel;
 use crate::status::{UserError, innermost_reason, leader_url, not_leader};
 
-/// A request that finds no leader is given up after this time, in which another coordinator would have taken over.
+/// Time after which a request that finds no leader is given up. Another coordinator would have
+/// taken over by then.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Pause before the next look for the leader.
 const LEADER_RETRY_DELAY: Duration = Duration::from_millis(250);
@@ -51,7 +52,7 @@ impl Service<ReplayableRequest> for LeaderChannel {
     }
 
     fn call(&mut self, request: ReplayableRequest) -> Self::Future {
-        // The channel that is ready is the one to be used.
+        // `poll_ready` made this very channel ready, so the request takes it and leaves the clone.
         let next = self.home.clone();
         let mut home = std::mem::replace(&mut self.home, next);
         match self.auth.clone() {
@@ -122,7 +123,8 @@ fn no_leader_status(url: &str, error: Option<UserError>) -> Status {
     not_leader(url, &more)
 }
 
-/// The answer when the leader was lost: whether it did what was requested is not known, so the request is not sent again.
+/// The status when the leader was lost. The request may have been carried out, so it is not
+/// repeated.
 fn leader_lost_status(url: &str, error: &Error) -> Status {
     let why = innermost_reason(error);
     not_leader(

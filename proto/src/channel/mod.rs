@@ -1,4 +1,4 @@
-//! Channels to a coordinator: how they are opened, with which credentials, and how requests are retried.
+//! Channels to a coordinator: opening, credentials and retries.
 
 pub mod connect;
 pub mod credentials;

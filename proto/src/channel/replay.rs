@@ -69,7 +69,7 @@ enum BodyRest {
 }
 
 impl ReplayableBody {
-    /// Takes what is there of a body, up to a message.
+    /// Takes the frames of a body that are available now, up to the size of a message.
     fn buffer(mut body: Body) -> Self {
         // What is not there yet is not waited for, because it may depend on the answer. So there is nobody to wake.
         let mut context = Context::from_waker(Waker::noop());
@@ -79,7 +79,7 @@ impl ReplayableBody {
         while bytes <= MAX_MESSAGE_BYTES {
             let rest = match Pin::new(&mut body).poll_frame(&mut context) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    // A request has no trailers.
+                    // Requests carry no trailers, so every frame is data.
                     let piece = frame.into_data().unwrap_or_default();
                     bytes += piece.len();
                     buffered.push_back(piece);

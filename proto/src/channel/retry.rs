@@ -19,7 +19,7 @@ use crate::channel::replay::ReplayableRequest;
 use crate::rpc::RpcMethod;
 use crate::status::{overloaded, retry_after};
 
-/// A request to an overloaded coordinator is given up after this time.
+/// Time after which a request to an overloaded coordinator is given up.
 pub const MAX_RETRY_TIME: Duration = Duration::from_secs(60);
 /// Pause before a request is sent once more whose connection broke.
 const RECONNECT_DELAY: Duration = Duration::from_millis(250);

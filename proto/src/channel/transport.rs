@@ -1,5 +1,5 @@
-//! Connections to a coordinator as such: addresses, plain HTTP/2, and TLS to one that is known by its token or by a
-//! certificate authority.
+//! Connections to a coordinator: addresses, plain HTTP/2, and TLS to a coordinator that is
+//! identified by its token or by a certificate authority.
 
 use std::io;
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ use crate::channel::credentials::ClientAuth;
 use crate::status::UserError;
 use crate::status::innermost_reason;
 
-/// How long the other side may take to accept a connection.
+/// Time limit for establishing a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens a channel, and waits until it is connected.
@@ -66,14 +66,15 @@ pub(crate) fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
         })?;
 
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-    // Notices a peer that falls silent before the leases end of a worker whose network drops everything.
+    // Pings notice a peer that falls silent, such as a worker whose network drops everything,
+    // before its leases expire.
     Ok(endpoint
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true))
 }
 
-/// The TLS connector for an address; `None` for a plain one.
+/// The TLS connector for an address; `None` for an address without TLS.
 pub(crate) fn build_tls_transport(
     endpoint: &Endpoint,
     access: &ClientAuth,
@@ -96,7 +97,8 @@ pub(crate) fn build_tls_transport(
     Ok(Some(TlsTransport(TlsConnector::from(Arc::new(config)))))
 }
 
-/// Trusts the authority that the user names, or the one that the token names, and presents a certificate if there is one.
+/// The TLS configuration: trusts the authority that the user or the token names, and presents a
+/// certificate if there is one.
 fn build_tls_config(uri: &Uri, access: &ClientAuth) -> Result<ClientConfig, UserError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -143,7 +145,7 @@ fn read_root_certificates(file: &Path) -> Result<RootCertStore, UserError> {
     Ok(roots)
 }
 
-/// The certificates in a PEM file that an option names, at least one.
+/// Reads the certificates, at least one, in a PEM file that an option names.
 ///
 /// # Errors
 /// The file cannot be read, or holds none.
@@ -162,7 +164,7 @@ pub fn read_certificates(
     Ok(found)
 }
 
-/// The private key in a PEM file that an option names.
+/// Reads the private key in a PEM file that an option names.
 ///
 /// # Errors
 /// The file cannot be read, or holds none.
@@ -175,7 +177,7 @@ fn bad_file(option: &str, file: &Path, problem: &str) -> UserError {
     UserError::new(ErrorCode::BadInput, message)
 }
 
-/// Connects over TCP, then TLS.
+/// A connector over TCP and TLS.
 #[derive(Clone)]
 pub(crate) struct TlsTransport(pub(crate) TlsConnector);
 
@@ -224,8 +226,8 @@ pub(crate) fn explain_tls_error(error: io::Error) -> io::Error {
     }
 }
 
-/// Trusts the holder of a certificate from the one authority with this fingerprint, by whatever name it is reached: that
-/// authority makes certificates for one coordinator only.
+/// Trusts any certificate from the one authority with this fingerprint, whatever host name it is
+/// for, because that authority makes certificates for one coordinator only.
 #[derive(Debug)]
 pub(crate) struct PinnedAuthority {
     pub(crate) fingerprint: [u8; 32],

@@ -1,4 +1,4 @@
-//! `ergodic-worker --coordinator`: from the arguments to a worker in session, and how it leaves.
+//! `ergodic-worker --coordinator`: starts a worker from its arguments, and shuts it down in order.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,11 +76,11 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
     Ok(())
 }
 
-/// Trials at a time: by default as many as the cores allow, or one on a device.
+/// Number of trials at a time: by default as many as the cores allow, or 1 on a device.
 fn choose_slot_count(args: &JoinArgs) -> Result<u32, UserError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let is_on_cpu = args.device == DeviceChoice::Cpu;
-    // A device is used by one thread of one process.
+    // Only one thread may use a device, so more slots than one would gain nothing.
     let default = if is_on_cpu {
         (cores / args.threads).max(1)
     } else {
@@ -99,7 +99,8 @@ fn choose_slot_count(args: &JoinArgs) -> Result<u32, UserError> {
     Ok(slots)
 }
 
-/// Starts the slots, and the task that carries their checkpoints unless those are off. The numerics class of the slots.
+/// Starts the slots and, unless they are off, the upload of checkpoints. Returns the numerics class
+/// of the slots.
 fn start_slots(
     args: &JoinArgs,
     isa: Isa,
@@ -119,18 +120,19 @@ fn start_slots(
     });
 
     if policy.is_none() && config.checkpoint_dir.is_some() {
-        let message = "--checkpoint-dir: with --checkpoint-every off nothing would be kept there; leave out one of the two";
+        let message = "--checkpoint-dir: --checkpoint-every off writes no checkpoints; omit one of the two options";
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
 
     slots::start_slots(queue, slots, &config, policy.as_ref())
 }
 
-/// On the first signal no trial is begun any more; what runs may go on for a while and is then stopped, on a second
-/// signal at once: batch systems may send two. Whatever is stopped is given back.
+/// Drains the worker on the first signal: no trial begins, and running ones get `drain` to end
+/// before they are stopped. A second signal stops them at once, because batch systems may send two.
+/// Stopped trials are returned to the coordinator.
 ///
-/// A coordinator that is gone by then is not waited for: what it did not acknowledge is lost with this process, unless
-/// a spool has it.
+/// If the coordinator is gone by then, the worker does not wait for it. Results that it did not
+/// acknowledge are lost with this process, unless the spool has them.
 async fn drain_on_signal(
     queue: Arc<SharedQueue>,
     drain: Duration,
@@ -139,7 +141,8 @@ async fn drain_on_signal(
 ) {
     let drain = tokio::select! {
         () = wait_for_signal() => drain,
-        // The process that started this worker is gone, and with it the coordinator.
+        // Stdin closes when the process that started this worker ends. The coordinator went with
+        // it, so nothing is left to drain.
         () = wait_for_stdin_eof(), if at_eof => Duration::ZERO,
     };
     tracing::info!(
@@ -160,7 +163,10 @@ async fn drain_on_signal(
         queue.running_count()
     });
     if running > 0 {
-        tracing::warn!(running, "stopping running trials; they are given back");
+        tracing::warn!(
+            running,
+            "stopping running trials and returning them to the coordinator"
+        );
     }
 
     tokio::time::sleep(FAREWELL_TIMEOUT).await;
@@ -172,16 +178,17 @@ async fn drain_on_signal(
     };
     tracing::warn!(
         results,
-        "the coordinator did not take leave; ending all the same: results not acknowledged {fate}"
+        "the coordinator did not end the session; exiting anyway: results without acknowledgement {fate}"
     );
 
     std::process::exit(1);
 }
 
-/// How long sending the last checkpoints, delivering the last results and saying goodbye may take.
+/// Time limit for uploading the last checkpoints, delivering the last results and saying goodbye.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Waits until the other end of stdin is closed, on a thread that the process does not wait for.
+/// Waits until stdin is closed at the other end. The reading thread does not keep the process
+/// alive.
 async fn wait_for_stdin_eof() {
     let (closed, wait) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {

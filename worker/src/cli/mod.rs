@@ -1,4 +1,5 @@
-//! The program `ergodic-worker`: reads the command line, starts slots and session, leaves in good order.
+//! The program `ergodic-worker`: reads the command line, starts slots and session, and leaves in
+//! order.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ struct WorkerCli {
 
 #[derive(Debug, Subcommand)]
 enum WorkerSubcommand {
-    /// What is this machine worth: trains on made-up images and prints how fast
+    /// Measures training speed on random images and prints it
     Bench(BenchArgs),
     /// Runs one trial of a sweep outside of any lease and writes its result to stdout, for `ergodic replay`
     #[command(hide = true)]
@@ -77,7 +78,7 @@ struct TrialArgs {
     cache_dir: Option<PathBuf>,
 }
 
-/// Who asks, and whom to trust.
+/// The worker's credentials, and the authorities that it trusts.
 #[derive(Debug, Clone, Args)]
 struct WorkerAuthArgs {
     /// File with the token of a coordinator that asks for one
@@ -135,7 +136,7 @@ struct JoinArgs {
     /// Leave after being idle for this long
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     idle_exit: Option<Duration>,
-    /// Leave when stdin closes: for whoever starts workers and may itself be killed
+    /// Leave when stdin closes, for programs that start workers and may be killed
     #[arg(long, hide = true)]
     leave_at_eof: bool,
     /// Name shown to people [default: host and process id]
@@ -147,7 +148,7 @@ struct JoinArgs {
     /// Where fetched datasets are kept [default: ~/.cache/ergodic]
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// Memory that trials may fill, as in 8GiB; a sweep that needs more is given back [default: all there is]
+    /// Memory for trials, as in 8GiB; a lease that needs more is released [default: all]
     #[arg(long, env = "ERGODIC_MEMORY", value_parser = memory::parse_size, value_name = "SIZE")]
     memory: Option<u64>,
     /// Form of the log on stderr
@@ -167,7 +168,7 @@ struct JoinArgs {
     spool_size: u64,
 }
 
-/// How often checkpoints are uploaded; `None` for never.
+/// Interval between uploads of checkpoints; `None` for no uploads.
 #[derive(Debug, Clone, Copy)]
 struct CheckpointInterval(Option<Duration>);
 
@@ -232,7 +233,7 @@ enum WorkerLogFormat {
     Json,
 }
 
-/// Runs the program.
+/// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = WorkerCli::parse();
     let result = match cli.command {
@@ -280,7 +281,7 @@ fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
 
     let _failpoints = failpoint::set_up_failpoints();
     let isa = parse_isa(&args.isa)?;
-    // Training has the other threads; control needs one.
+    // Training takes the other threads; the connection to the coordinator needs only one.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -350,7 +351,7 @@ fn run_bench_command(args: &BenchArgs) -> Result<(), UserError> {
     print_stdout(&format_bench_report(args, &computer, &report))
 }
 
-/// What a benchmark measured, beside what this core can do at best.
+/// The result of a benchmark as text, next to the peak rate of this core.
 fn format_bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> String {
     let samples = report.samples_per_cpu_second();
     let gflops = report.flops_per_second() / 1e9;
@@ -382,7 +383,7 @@ fn format_bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> Str
 fn print_stdout(text: &str) -> Result<(), UserError> {
     use std::io::Write;
     match writeln!(std::io::stdout(), "{text}") {
-        // A reader that closes the pipe has read enough.
+        // A reader that closes the pipe, such as `head`, has read enough.
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(UserError::new(
             ErrorCode::Internal,
             format!("cannot write to stdout: {e}"),

@@ -1,5 +1,6 @@
-//! Checkpoints on their way to the coordinator and back, beside everything else and one at a time: what a trial waits for
-//! is a copy of its state, not a network, and results overtake them.
+//! Transfer of checkpoints to the coordinator and back, one at a time beside everything else.
+//! Trials wait for the copy of their state only, not for the network, and results overtake
+//! checkpoints.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,14 +20,14 @@ use tonic::{Code, Status};
 use crate::link::{Link, LinkPool};
 use crate::work_queue::Assignment;
 
-/// Attempts to send or fetch a checkpoint before that is given up.
+/// Maximum attempts to send or fetch a checkpoint.
 const MAX_ATTEMPTS: u32 = 4;
-/// How long an answer may take, besides the time that its bytes need.
+/// Time limit for a response, besides the time that its bytes need.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes per second below which a connection counts as broken.
+/// Rate below which a connection counts as broken, in bytes per second.
 const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
 
-/// Sends checkpoints, and fetches them.
+/// Sends and fetches checkpoints.
 #[derive(Clone)]
 pub(crate) struct CheckpointTransfer {
     uploads: mpsc::UnboundedSender<CheckpointUpload>,
@@ -35,7 +36,7 @@ pub(crate) struct CheckpointTransfer {
     runtime: Handle,
 }
 
-/// Whose checkpoint it is.
+/// The trial and lease that a checkpoint belongs to.
 #[derive(Debug, Clone)]
 struct CheckpointOwner {
     fence: Fence,
@@ -58,19 +59,19 @@ struct CheckpointUpload {
     steps: u64,
     hash: [u8; 32],
     bytes: Arc<Vec<u8>>,
-    /// Raised when it is not needed any more.
+    /// Set when the checkpoint is not needed any more.
     stale: Arc<AtomicBool>,
     done: oneshot::Sender<()>,
 }
 
-/// A checkpoint under way. One whose flight is dropped is not sent any more if it was not yet.
+/// An upload that was requested. Dropping it cancels the upload if it has not begun.
 pub(crate) struct PendingUpload {
     stale: Arc<AtomicBool>,
     done: oneshot::Receiver<()>,
 }
 
 impl PendingUpload {
-    /// Whether it has arrived, or was given up.
+    /// Whether the checkpoint has arrived or was given up.
     pub(crate) fn is_finished(&mut self) -> bool {
         !matches!(
             self.done.try_recv(),
@@ -86,9 +87,9 @@ impl Drop for PendingUpload {
 }
 
 impl CheckpointTransfer {
-    /// Sends for as long as the worker lives.
+    /// Starts the task that sends checkpoints, which runs until the worker ends.
     pub(crate) fn start_transfer(links: &LinkPool, worker: &str) -> Self {
-        // Every slot has one under way at most.
+        // Unbounded, because every slot has at most one upload under way.
         let (uploads, waiting) = mpsc::unbounded_channel();
         tokio::spawn(upload_loop(waiting, links.clone(), worker.to_owned()));
         Self {
@@ -99,7 +100,7 @@ impl CheckpointTransfer {
         }
     }
 
-    /// Begins to send the checkpoint of a trial after `steps` steps.
+    /// Requests the upload of a trial's checkpoint after `steps` steps.
     pub(crate) fn start_upload(
         &self,
         assignment: &Assignment,
@@ -112,7 +113,8 @@ impl CheckpointTransfer {
         let owner = CheckpointOwner::from_assignment(assignment);
         let bytes = Arc::new(checkpoint);
 
-        // A courier that is gone is missed by nobody: the worker ends.
+        // Sending fails only when the upload task has ended, which means that the worker is ending
+        // too.
         let _ = self.uploads.send(CheckpointUpload {
             owner,
             steps,
@@ -128,15 +130,16 @@ impl CheckpointTransfer {
         }
     }
 
-    /// Waits until one has arrived, or for so long.
+    /// Waits until the checkpoint has arrived, but at most for `limit`.
     pub(crate) fn wait_for_upload(&self, flight: &mut PendingUpload, limit: Duration) {
-        // The timer needs the runtime it is made in.
+        // Tokio timers must be created inside the runtime.
         let _ = self
             .runtime
             .block_on(async { tokio::time::timeout(limit, &mut flight.done).await });
     }
 
-    /// What the coordinator keeps of a trial; nothing where it cannot be had, or the trial is to stop.
+    /// Fetches the coordinator's checkpoint of a trial. `None` if that fails or the trial must
+    /// stop.
     pub(crate) fn fetch_checkpoint(&self, assignment: &Assignment) -> Option<Vec<u8>> {
         let fetched = self.runtime.block_on(async {
             tokio::select! {
@@ -147,7 +150,7 @@ impl CheckpointTransfer {
 
         let trial = assignment.key;
         fetched
-            .inspect_err(|status| tracing::warn!(%trial, %status, "its checkpoint cannot be had; it begins anew"))
+            .inspect_err(|status| tracing::warn!(%trial, %status, "its checkpoint cannot be fetched; the trial begins anew"))
             .ok()
     }
 
@@ -187,7 +190,8 @@ async fn upload_loop(
     }
 }
 
-/// What is not kept costs time and no result: it is tried a few times, and the next one is due in a while.
+/// Uploads a checkpoint in a few attempts and then gives up: without it, a trial loses time and no
+/// result, and the next one is due soon.
 async fn upload_with_retries(links: &LinkPool, worker: &str, upload: &CheckpointUpload) {
     let trial = upload.owner.key;
     let steps = upload.steps;
@@ -199,11 +203,13 @@ async fn upload_with_retries(links: &LinkPool, worker: &str, upload: &Checkpoint
         }
 
         match upload_checkpoint(&links.current_link(), worker, upload).await {
-            Ok(()) => return tracing::debug!(%trial, steps, "checkpoint kept"),
+            Ok(()) => return tracing::debug!(%trial, steps, "checkpoint stored by the coordinator"),
             Err(status) if is_final_code(status.code()) => {
-                return tracing::warn!(%trial, steps, %status, "the coordinator does not keep this checkpoint");
+                return tracing::warn!(%trial, steps, %status, "the coordinator refuses this checkpoint");
             }
-            Err(status) => tracing::warn!(%trial, steps, %status, "checkpoint not sent"),
+            Err(status) => {
+                tracing::warn!(%trial, steps, %status, "checkpoint not sent; trying again")
+            }
         }
 
         backoff.wait_next().await;
@@ -273,7 +279,7 @@ async fn download_checkpoint(
 
         if bytes.len() as u64 > MAX_CHECKPOINT_BYTES {
             return Err(Status::out_of_range(format!(
-                "it has more than {MAX_CHECKPOINT_BYTES} bytes"
+                "the checkpoint has more than {MAX_CHECKPOINT_BYTES} bytes"
             )));
         }
     }
@@ -292,7 +298,7 @@ async fn with_timeout<T>(
     answered.map_err(|_| Status::deadline_exceeded("the coordinator does not answer"))?
 }
 
-/// A coordinator of an older version does not know the question.
+/// Whether a retry would be in vain. Coordinators of older versions do not know the request.
 fn is_final_code(code: Code) -> bool {
     matches!(
         code,

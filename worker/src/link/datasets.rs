@@ -1,4 +1,5 @@
-//! Datasets and other files on the worker: found among its own files, or in its cache, or fetched from the coordinator; always by hash.
+//! Datasets and other files on the worker, identified by hash: from its own files, its cache, or
+//! the coordinator.
 
 use std::path::{Path, PathBuf};
 
@@ -9,35 +10,36 @@ use ergodic_proto::transfer;
 
 use crate::link::Link;
 
-/// Why a dataset cannot be had, in words.
+/// The reason why a dataset cannot be obtained.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The coordinator did not answer.
+    /// The coordinator did not respond.
     #[error("the dataset could not be fetched: {0}")]
     Transport(#[from] tonic::Status),
-    /// The received bytes have another hash than requested.
+    /// The received bytes have another hash than the requested one.
     #[error("{0}")]
     Invalid(String),
     /// The cache cannot be written.
-    #[error("{path}: cannot keep the dataset: {error}")]
+    #[error("{path}: cannot cache the dataset: {error}")]
     Cache {
-        /// Path of the file.
+        /// Path of the file in the cache.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         error: std::io::Error,
     },
 }
 
-/// The folders in which this worker looks for datasets.
+/// The folders that this worker searches for datasets.
 #[derive(Debug, Clone)]
 pub struct DatasetDirs {
-    /// `--data-dir`
+    /// The value of `--data-dir`.
     pub data_dir: Option<PathBuf>,
     /// Folder of fetched datasets, one file per hash.
     pub cache_dir: PathBuf,
 }
 
-/// The dataset of this hash. `train` says how many training images its files were read for.
+/// Obtains the dataset with this hash. `train` is the number of training images that its files were
+/// read for.
 ///
 /// # Errors
 /// The file is not on this machine and cannot be fetched.
@@ -57,7 +59,8 @@ pub async fn obtain_dataset(
     Dataset::decode(&bytes).map_err(|e| FetchError::Invalid(e.to_string()))
 }
 
-/// The file of this hash, from the cache or else fetched into it; `what` it is goes into the log.
+/// Obtains the file with this hash from the cache, or fetches it into the cache. `what` names it in
+/// the log.
 ///
 /// # Errors
 /// The file is not on this machine and cannot be fetched.
@@ -84,14 +87,14 @@ pub async fn obtain_file(
     Ok(bytes)
 }
 
-/// From this machine's own files, if they hold the very same images.
+/// Loads a dataset from this machine's own files, if they hold exactly the same images.
 fn load_own_dataset(
     dirs: &DatasetDirs,
     name: DatasetName,
     train: u32,
     hash: &[u8; 32],
 ) -> Option<Dataset> {
-    // A dataset file is known by its hash alone.
+    // The hash decides whether these are the sweep's images; a file's name or date says nothing.
     let dataset = files::load_dataset(name, dirs.data_dir.as_deref(), train).ok()?;
     if blake3::hash(&dataset.encode_canonical()).as_bytes() == hash {
         return Some(dataset);
@@ -99,12 +102,12 @@ fn load_own_dataset(
 
     tracing::warn!(
         dataset = name.as_str(),
-        "the files here are not those the sweep was launched on; fetching the right ones"
+        "the local files differ from those that the sweep was launched with; fetching these"
     );
     None
 }
 
-/// A damaged file is as good as none.
+/// Reads a file from the cache; `None` if it is missing or damaged.
 fn read_cached_file(cache: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
     let bytes = std::fs::read(cache.join(hex::encode(hash))).ok()?;
     (blake3::hash(&bytes).as_bytes() == hash).then_some(bytes)

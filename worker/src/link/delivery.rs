@@ -1,4 +1,4 @@
-//! Delivering results: unary batches, each repeated until the coordinator has answered for it.
+//! Delivery of results in unary batches, each repeated until the coordinator has answered for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::train::FinishedTrial;
 
 /// Number of batches that are sent at a time: one is stored while the next one travels.
 const MAX_CONCURRENT_BATCHES: usize = 2;
-/// Results wait at most this long for company.
+/// Maximum time for which a result waits for others to share its batch.
 const MAX_BATCH_DELAY: Duration = Duration::from_secs(1);
-/// A refusal is believed when it was heard this often before, without anything else in between: damage on the way may look
-/// like one.
+/// Number of refusals in a row that are not believed yet: damage on the way may look like a
+/// refusal.
 const MAX_REFUSALS: u32 = 2;
-/// How long the coordinator may take to answer.
+/// Time limit for a response of the coordinator.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Delivers for as long as the worker lives.
+/// Starts the tasks that deliver results, which run until the worker ends.
 pub fn start_delivery(queue: &Arc<SharedQueue>, links: &LinkPool, worker: &str) {
     for _ in 0..MAX_CONCURRENT_BATCHES {
         tokio::spawn(sender_loop(queue.clone(), links.clone(), worker.to_owned()));
@@ -42,7 +42,7 @@ async fn sender_loop(queue: Arc<SharedQueue>, links: LinkPool, worker: String) {
             .await
             .is_err();
         while let Some(mut batch) = queue.with_queue(|queue| queue.take_batch(waited)) {
-            // The other sender may find something too.
+            // Wakes the other sender, because the queue may hold a second batch.
             queue.results_ready.notify_one();
             let keys = batch.trial_keys();
 
@@ -68,7 +68,7 @@ async fn sender_loop(queue: Arc<SharedQueue>, links: LinkPool, worker: String) {
     }
 }
 
-/// Does something with the spool, if there is one, on a thread that may wait for the disk.
+/// Calls `act` with the spool, if there is one, on a thread that may wait for the disk.
 async fn run_on_spool(
     queue: &SharedQueue,
     mut batch: ResultBatch,
@@ -84,8 +84,8 @@ async fn run_on_spool(
     acted.await.expect("nothing panics at the spool")
 }
 
-/// Delivers the results that an earlier worker left in the spool, under its name and its leases. Any answer of the coordinator
-/// settles them: stored, compared, or of a sweep that is over.
+/// Delivers the results that an earlier worker left in the spool, under its name and leases. Any
+/// response settles them, whether they are stored, compared, or belong to a sweep that is over.
 async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
     tracing::info!(
         results = spool.leftover_results(),
@@ -101,7 +101,7 @@ async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
         let batches = match read {
             Ok(batches) => batches,
             Err(error) => {
-                tracing::error!(segment, %error, "a part of the spool cannot be read");
+                tracing::error!(segment, %error, "a segment of the spool cannot be read");
                 continue;
             }
         };
@@ -128,13 +128,13 @@ async fn send_batch(links: &LinkPool, worker: &str, batch: &ResultBatch) {
         batch,
     };
 
-    // What is yet to be sent, the next piece last.
+    // A stack of pieces yet to be sent. The next piece is on top, so that halves keep their order.
     let mut pieces = vec![&batch.results[..]];
     while let Some(piece) = pieces.pop() {
         match sender.deliver_results(piece).await {
             Ok(answer) => log_commit_outcome(batch, piece, &answer),
             Err(status) if can_be_split(piece, status.code()) => {
-                tracing::warn!(%status, results = piece.len(), "results refused; trying halves of them");
+                tracing::warn!(%status, results = piece.len(), "results refused; sending them in halves");
                 let (first, second) = piece.split_at(piece.len() / 2);
                 pieces.extend([second, first]);
             }
@@ -146,12 +146,12 @@ async fn send_batch(links: &LinkPool, worker: &str, batch: &ResultBatch) {
     }
 }
 
-/// Whether a refusal may be about one of several results. Nothing is lost by sending them apart.
+/// Whether a refusal may concern only one of several results. Sending them apart loses nothing.
 fn can_be_split(piece: &[FinishedTrial], code: Code) -> bool {
     piece.len() > 1 && is_final_code(code) && code != Code::NotFound
 }
 
-/// A batch on its way.
+/// A batch that is being sent.
 struct BatchSender<'a> {
     links: &'a LinkPool,
     worker: &'a str,
@@ -159,7 +159,8 @@ struct BatchSender<'a> {
 }
 
 impl BatchSender<'_> {
-    /// Sends a piece of the batch, with its files. A refusal is returned.
+    /// Sends some results of the batch, with their files. Returns the status if the coordinator
+    /// refuses them.
     async fn deliver_results(
         &self,
         piece: &[FinishedTrial],
@@ -172,7 +173,7 @@ impl BatchSender<'_> {
             .await
     }
 
-    /// Trials whose results are not taken end as failed, with the reason.
+    /// Reports trials whose results the coordinator refuses as failed, with the reason.
     async fn deliver_as_failures(&self, piece: &[FinishedTrial], why: &Status) {
         let trials: Vec<String> = piece
             .iter()
@@ -180,7 +181,7 @@ impl BatchSender<'_> {
             .map(|finished| finished.result.key.to_string())
             .collect();
         let trials = trials.join(", ");
-        tracing::error!(%why, results = piece.len(), trials, "the coordinator does not take these results; they are failures then");
+        tracing::error!(%why, results = piece.len(), trials, "the coordinator refuses these results; reporting their trials as failed");
 
         let results = piece
             .iter()
@@ -189,13 +190,14 @@ impl BatchSender<'_> {
         match self.send_until_answered(results, &[], |_| false).await {
             Ok(answer) => log_commit_outcome(self.batch, piece, &answer),
             Err(status) => {
-                tracing::error!(%status, results = piece.len(), "the coordinator does not take these results")
+                tracing::error!(%status, results = piece.len(), "the coordinator refuses these failures too; they are dropped")
             }
         }
     }
 
-    /// Sends results until they are answered. After an error of transport the outcome is unknown and they are sent again, which
-    /// is safe because a second delivery is only compared. A refusal that is not believed `at_once` must come several times.
+    /// Sends results until the coordinator answers. After a transport error the outcome is unknown
+    /// and they are sent again, which is safe because a second delivery is only compared. Unless
+    /// `at_once` is true for its code, a refusal must come several times.
     async fn send_until_answered(
         &self,
         results: Vec<v1::TrialResult>,
@@ -251,7 +253,8 @@ impl BatchSender<'_> {
     }
 }
 
-/// Files go before the results that name them: what has a row can be fetched.
+/// Uploads trained weights before the results that name them, so that every stored row's file can
+/// be fetched.
 async fn upload_weights(link: &Link, results: &[FinishedTrial]) -> Result<(), Status> {
     for finished in results {
         if let (Some(hash), Some(file)) = (finished.result.weights_hash, &finished.weights) {
@@ -275,10 +278,11 @@ async fn commit_results(
         .into_inner())
 }
 
-/// A trial whose result cannot be taken must not be run again and again: it ends as failed, with the reason.
+/// Turns a result that the coordinator refuses into a failure with the reason. Otherwise its trial
+/// would run again and again.
 fn to_failed_result(result: &TrialResult, why: &str) -> TrialResult {
     let cause = format!(
-        "its result was not taken: {}",
+        "the coordinator refused its result: {}",
         why.chars().take(500).collect::<String>()
     );
     let steps = result.steps;

@@ -1,4 +1,4 @@
-//! The connection to a coordinator, or to the one of several that leads.
+//! The connection to the coordinator, or to the leader of several.
 
 pub(crate) mod checkpoints;
 pub mod datasets;
@@ -18,7 +18,7 @@ use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use tonic::codec::CompressionEncoding;
 
-/// The coordinators that a worker may use, one at a time: all its requests go to the same one.
+/// The coordinators that a worker may use. All its requests go to one of them at a time.
 #[derive(Debug, Clone)]
 pub struct LinkPool {
     all: Arc<[Link]>,
@@ -26,17 +26,17 @@ pub struct LinkPool {
     cursor: Arc<Mutex<LinkCursor>>,
 }
 
-/// The coordinator in use.
+/// The position of the coordinator in use.
 #[derive(Debug, Default)]
 struct LinkCursor {
-    /// Index into all coordinators.
+    /// Index into the list of coordinators.
     index: usize,
-    /// The leader, as a standby has named it.
+    /// The leader that a standby has named.
     leader: Option<Link>,
 }
 
 impl LinkPool {
-    /// The coordinators at these addresses, separated by commas.
+    /// Creates links to the coordinators at these addresses, separated by commas.
     ///
     /// # Errors
     /// As for [`Link::from_url`].
@@ -52,7 +52,7 @@ impl LinkPool {
         })
     }
 
-    /// The coordinator at the other end of one link.
+    /// Creates a pool of one coordinator.
     pub fn from_link(link: Link) -> Self {
         Self {
             all: [link].into(),
@@ -61,7 +61,7 @@ impl LinkPool {
         }
     }
 
-    /// The coordinator to use now.
+    /// The link to the coordinator in use.
     pub(crate) fn current_link(&self) -> Link {
         let at = self.lock_cursor();
         at.leader
@@ -69,7 +69,7 @@ impl LinkPool {
             .unwrap_or_else(|| self.all[at.index % self.all.len()].clone())
     }
 
-    /// Goes on to the next coordinator, because this one does not serve.
+    /// Switches to the next coordinator, because the current one does not serve.
     pub(crate) fn switch_to_next(&self) {
         let mut at = self.lock_cursor();
         if at.leader.take().is_none() {
@@ -77,7 +77,7 @@ impl LinkPool {
         }
     }
 
-    /// Goes on to the leader at `url`, which a standby has named.
+    /// Switches to the leader at `url`, which a standby has named.
     pub(crate) fn follow_leader(&self, url: &str) -> Result<(), UserError> {
         self.lock_cursor().leader = Some(Link::from_url(url, &self.auth)?);
         Ok(())
@@ -90,22 +90,22 @@ impl LinkPool {
     }
 }
 
-/// The services of a coordinator, over one connection.
+/// Clients of a coordinator's services over one connection.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// Leases and results.
+    /// Client for leases and results.
     pub worker_service: WorkerServiceClient<ClientChannel>,
-    /// Files.
+    /// Client for files.
     pub files: FileServiceClient<ClientChannel>,
-    /// Checkpoints, which are not worth compressing.
+    /// Client for checkpoints, which are not worth compressing.
     pub checkpoints: WorkerServiceClient<ClientChannel>,
 }
 
 impl Link {
-    /// A link that connects at its first use, and again by itself after a restart of the coordinator.
+    /// Creates a link that connects at its first use, and again after a restart of the coordinator.
     ///
     /// # Errors
-    /// `url` is not an address, or the token cannot be used there.
+    /// `url` is not an address, or the token must not be sent to it.
     pub fn from_url(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let connection = connect::connect_lazily(url, access).map_err(|error| {
             UserError::new(
@@ -119,7 +119,7 @@ impl Link {
         ))
     }
 
-    /// Over a connection, along which messages are `small`, or as they are.
+    /// Creates a link over a connection. With `small`, messages are compressed.
     pub fn from_channel(connection: ClientChannel, small: bool) -> Self {
         let work = WorkerServiceClient::new(connection.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

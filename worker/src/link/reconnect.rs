@@ -1,4 +1,5 @@
-//! One session after another, with whichever coordinator leads, until the worker is drained.
+//! Keeps the worker in session, one after another with whichever coordinator leads, until it is
+//! drained.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,12 +16,13 @@ use crate::link::session::{SessionEnd, WorkerIdentity, WorkerSession};
 use crate::link::sweeps::SweepCache;
 use crate::shared_queue::SharedQueue;
 
-/// A coordinator that was never reached is given up after this time.
+/// Time after which the worker gives up if it has never reached a coordinator.
 const FIRST_CONTACT_TIMEOUT: Duration = Duration::from_secs(60);
-/// A refusal is believed when it comes this often in a row: damage on the way may look like one.
+/// Number of refusals in a row after which the worker gives up: a single one may be damage on the
+/// way.
 const MAX_REFUSALS: u32 = 3;
 
-/// Keeps the worker in session until it is asked to leave, or has been idle for long enough.
+/// Keeps the worker in session until it is asked to leave or has been idle for too long.
 ///
 /// # Errors
 /// The coordinator refuses this worker, or was never reached.
@@ -65,16 +67,16 @@ pub async fn run_until_drained(
     }
 }
 
-/// How the attempts to join have gone so far.
+/// The history of attempts to join.
 struct Contact<'a> {
     identity: &'a WorkerIdentity,
     backoff: Backoff,
     started: Instant,
     /// Whether any coordinator has ever let the worker join.
     has_joined: bool,
-    /// When the last session ended; before the first one, when the worker started.
+    /// When the last session ended, or when the worker started if there was none.
     last_joined: Instant,
-    /// Refusals in a row.
+    /// Number of refusals in a row.
     refusals: u32,
 }
 
@@ -97,7 +99,7 @@ impl<'a> Contact<'a> {
         self.backoff = Backoff::new();
     }
 
-    /// Counts a failed attempt, and says why another one would be in vain.
+    /// Counts a failed attempt. Returns an error if another attempt would be in vain.
     fn handle_refusal(&mut self, status: &Status) -> Result<(), UserError> {
         let error = UserError::from(status);
         self.refusals = if is_refusal(&error, status) {
@@ -120,7 +122,8 @@ impl<'a> Contact<'a> {
         }
 
         tracing::warn!(coordinator, why, "not joined; trying again");
-        // A standby has answered, and may lead at any moment.
+        // A standby that answers may become leader at any moment, so the worker retries without a
+        // long pause.
         if leader_url(status).is_some() {
             self.backoff = Backoff::new();
         }
@@ -128,7 +131,7 @@ impl<'a> Contact<'a> {
         Ok(())
     }
 
-    /// Whether the worker was without a session for longer than it may be idle.
+    /// Whether the worker has been without a session for longer than it may be idle.
     fn is_idle_too_long(&self) -> bool {
         self.identity
             .idle_exit
@@ -136,7 +139,7 @@ impl<'a> Contact<'a> {
     }
 }
 
-/// Whether the coordinator will not have this worker. One that has too much to do now may have less later.
+/// Whether the coordinator rejects this worker for good. An overloaded one may accept it later.
 fn is_refusal(error: &UserError, status: &Status) -> bool {
     let is_overloaded = status.code() == tonic::Code::ResourceExhausted;
     matches!(
@@ -145,12 +148,12 @@ fn is_refusal(error: &UserError, status: &Status) -> bool {
     ) && !is_overloaded
 }
 
-/// Whether nothing runs and nothing is left to deliver: no reason to wait for a coordinator.
+/// Whether nothing runs and nothing is left to deliver, so that there is no reason to reconnect.
 fn is_drained(queue: &SharedQueue) -> bool {
     queue.with_queue(|queue| queue.unacknowledged_count() == 0 && queue.running_count() == 0)
 }
 
-/// One that stands by says who leads; after any other end, the next one is tried.
+/// Follows the leader that a standby names; after any other end, switches to the next coordinator.
 fn switch_coordinator(links: &LinkPool, refused_with: Option<&Status>) {
     match refused_with
         .and_then(leader_url)
@@ -159,7 +162,7 @@ fn switch_coordinator(links: &LinkPool, refused_with: Option<&Status>) {
         Some(url) => {
             tracing::info!(leader = url, "the coordinator stands by");
             if let Err(error) = links.follow_leader(&url) {
-                tracing::warn!(%error, "the coordinator that leads cannot be asked");
+                tracing::warn!(%error, "the leading coordinator cannot be used");
                 links.switch_to_next();
             }
         }

@@ -1,4 +1,5 @@
-//! The control stream: join, present the leases held, send heartbeats, ask for work, take grants, until there is no work left.
+//! The session with the coordinator: joins, presents leases, sends heartbeats, requests work and
+//! accepts grants, until there is no work left.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,40 +21,40 @@ use crate::link::sweeps::SweepCache;
 use crate::memory;
 use crate::shared_queue::SharedQueue;
 
-/// How a worker presents itself, and what it may do.
+/// The identity of a worker, and the limits of a session.
 #[derive(Debug, Clone)]
 pub struct WorkerIdentity {
     /// The coordinator's address.
     pub coordinator_url: String,
-    /// 32 hex digits.
+    /// Random id of the worker, 32 hex digits.
     pub worker_id: String,
-    /// For people.
+    /// Name of the worker for people.
     pub name: String,
     /// The numerics class of its results.
     pub numerics: String,
-    /// Trials at a time.
+    /// Number of trials at a time.
     pub slots: u32,
-    /// Leave after being idle for this long.
+    /// Idle time after which the worker leaves.
     pub idle_exit: Option<Duration>,
-    /// Bytes that trials may fill, if there is a limit.
+    /// Memory that trials may use, in bytes, if there is a limit.
     pub memory: Option<u64>,
 }
 
-/// How often the queue is checked although nothing was heard.
+/// Interval at which the queue is checked without any message.
 const QUEUE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Running trials are reported at the latest this long after they began, so that the coordinator knows which one to blame should
-/// the worker die.
+/// Maximum time from the start of a trial until it is reported as running. The coordinator then
+/// knows which trial to suspect if the worker dies.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a session ended.
+/// The reason why a session ended.
 pub(crate) enum SessionEnd {
-    /// All is delivered and given back.
+    /// The worker left: everything is delivered or returned.
     Left,
-    /// The connection was lost, with the reason: join again.
+    /// The connection was lost, with the reason; the worker should join again.
     Lost(String),
 }
 
-/// The session's stream takes no more messages.
+/// The stream of the session accepts no more messages.
 #[derive(Debug)]
 struct Disconnected;
 
@@ -62,12 +63,12 @@ pub(crate) struct WorkerSession<'a> {
     queue: &'a Arc<SharedQueue>,
     outgoing: mpsc::Sender<v1::SessionRequest>,
     incoming: Streaming<v1::SessionResponse>,
-    /// What came in while a sweep was being fetched.
+    /// Messages that arrived while a sweep was being fetched.
     pending_messages: VecDeque<v1::SessionResponse>,
     heartbeat_interval: Duration,
     work_requested: bool,
     idle_since: Instant,
-    /// Trials that were last reported as running, and when.
+    /// The trials that were last reported as running, and the time of the report.
     reported: (Vec<(Fence, TrialKey)>, Instant),
 }
 
@@ -98,7 +99,8 @@ impl<'a> WorkerSession<'a> {
         );
 
         let heartbeat_interval = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
-        // A time to live that no heartbeat could keep is none.
+        // Waits at least two heartbeats: with a shorter TTL no heartbeat could renew a lease in
+        // time.
         let ttl = Duration::from_millis(welcome.lease_ttl_ms).max(2 * heartbeat_interval);
         queue.with_queue(|leases| leases.start_renewal_watch(ttl, queue.uptime()));
         let idle_since = Instant::now();
@@ -123,7 +125,7 @@ impl<'a> WorkerSession<'a> {
     ) -> SessionEnd {
         let mut beats = tokio::time::interval(self.heartbeat_interval);
         let mut ticks = tokio::time::interval(QUEUE_CHECK_INTERVAL);
-        // A coordinator that answers no heartbeat is as good as gone.
+        // A coordinator that has missed four heartbeats is treated as disconnected.
         let silence = self.heartbeat_interval * 4;
         self.repeat_returned_trials().await;
 
@@ -156,14 +158,14 @@ impl<'a> WorkerSession<'a> {
         }
     }
 
-    /// Says again which trials were given back: the message may have been lost with the last session.
+    /// Repeats which trials were returned, because the last session may have lost the message.
     async fn repeat_returned_trials(&mut self) {
         for fence in self.queue.with_queue(|queue| queue.held_fences()) {
             let _ = self.return_unstarted(fence, 0).await;
         }
     }
 
-    /// Whether the queue takes no more work and holds none, after closing it if it was idle for too long.
+    /// Whether the queue is closed and empty. Closes it first if it has been idle for too long.
     fn is_drained(&mut self) -> bool {
         if self.is_idle_too_long() {
             self.queue.with_queue(|queue| queue.close());
@@ -181,7 +183,7 @@ impl<'a> WorkerSession<'a> {
             .is_some_and(|limit| self.idle_since.elapsed() > limit)
     }
 
-    /// Lets the goodbye reach the coordinator, which then ends the stream.
+    /// Waits until the coordinator has received the goodbye and ended the stream.
     async fn await_close(&mut self) {
         let ended = async { while let Ok(Some(_)) = self.incoming.message().await {} };
         let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
@@ -214,7 +216,7 @@ impl<'a> WorkerSession<'a> {
         }
     }
 
-    /// Drops leases that the coordinator has taken away, and asks for work anew.
+    /// Drops leases that the coordinator has revoked, and requests work again.
     async fn revoke_leases(&mut self, revoke: v1::Revoke) -> Result<(), Disconnected> {
         tracing::info!(leases = revoke.fences.len(), "leases revoked");
         self.queue.with_queue(|queue| {
@@ -223,12 +225,13 @@ impl<'a> WorkerSession<'a> {
             }
         });
 
-        // The coordinator forgets what a worker asked for when it revokes its leases.
+        // The coordinator drops a worker's open request when it revokes its leases, so it is sent
+        // again.
         self.work_requested = false;
         self.request_work().await
     }
 
-    /// Takes a lease, after fetching what its sweep needs; gives it back when that cannot be had.
+    /// Accepts a lease after fetching what its sweep needs. Releases it if that fails.
     async fn accept_grant(
         &mut self,
         grant: v1::Grant,
@@ -267,18 +270,14 @@ impl<'a> WorkerSession<'a> {
         self.request_work().await
     }
 
-    /// Gives back a lease on whose sweep this worker cannot work.
+    /// Releases a lease whose sweep this worker cannot run.
     async fn release_lease(
         &self,
         fence: Fence,
         sweep: &str,
         why: String,
     ) -> Result<(), Disconnected> {
-        tracing::error!(
-            sweep,
-            why,
-            "cannot work on this sweep; giving the lease back"
-        );
+        tracing::error!(sweep, why, "cannot run this sweep; releasing the lease");
         let release = v1::Release {
             fence: Some(fence.into()),
             why,
@@ -286,8 +285,9 @@ impl<'a> WorkerSession<'a> {
         self.send_message(Request::Release(release)).await
     }
 
-    /// Does something that may take longer than a lease lasts, and renews the leases meanwhile, the one with this fence too.
-    /// What is done counts, even when the session ends meanwhile: the lease may be presented in the next one.
+    /// Waits for `work`, which may take longer than a lease lasts, and sends heartbeats meanwhile.
+    /// The result of `work` counts even if the session ends, because the next one may present the
+    /// lease again.
     async fn with_heartbeats<T>(&mut self, fence: Fence, work: impl Future<Output = T>) -> T {
         let held: Vec<v1::Fence> = self
             .queue
@@ -321,7 +321,8 @@ impl<'a> WorkerSession<'a> {
         }
     }
 
-    /// Gives back up to `trials` trials that are not begun, and says which, unless there are none.
+    /// Returns up to `trials` trials that have not begun, and tells the coordinator which, unless
+    /// there are none.
     async fn return_unstarted(&mut self, fence: Fence, trials: u64) -> Result<(), Disconnected> {
         let keys = self
             .queue
@@ -333,7 +334,7 @@ impl<'a> WorkerSession<'a> {
         tracing::debug!(
             lease = fence.lease,
             trials = keys.len(),
-            "trials given back"
+            "trials returned to the coordinator"
         );
         let (cells, repeats) = keys.iter().map(|key| (key.cell, key.repeat)).unzip();
         self.send_message(Request::Retracted(v1::Retracted {
@@ -344,13 +345,13 @@ impl<'a> WorkerSession<'a> {
         .await
     }
 
-    /// Asks for work if there is need, and reports the running trials if that is due.
+    /// Requests work and reports running trials, if either is due.
     async fn check_queue(&mut self) -> Result<(), Disconnected> {
         self.request_work().await?;
         self.report_running().await
     }
 
-    /// Sends a heartbeat early when other trials are running than were reported.
+    /// Sends a heartbeat early if the running trials have changed since the last report.
     async fn report_running(&mut self) -> Result<(), Disconnected> {
         let (trials, reported_at) = &self.reported;
         let is_due = reported_at.elapsed() >= REPORT_INTERVAL;
@@ -381,7 +382,7 @@ impl<'a> WorkerSession<'a> {
         self.send_message(Request::Heartbeat(beat)).await
     }
 
-    /// Asks for work if there is need and no request is open.
+    /// Requests work, if it is needed and no request is open.
     async fn request_work(&mut self) -> Result<(), Disconnected> {
         if self.work_requested {
             return Ok(());
@@ -405,7 +406,7 @@ impl<'a> WorkerSession<'a> {
     }
 }
 
-/// How the worker presents itself and the leases it holds.
+/// The message by which the worker presents itself and the leases that it holds.
 fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
     v1::Hello {
         protocol: PROTOCOL_VERSION,
@@ -422,7 +423,7 @@ fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
     }
 }
 
-/// The coordinator's first message.
+/// Receives the coordinator's first message.
 async fn receive_welcome(
     incoming: &mut Streaming<v1::SessionResponse>,
 ) -> Result<v1::Welcome, tonic::Status> {
@@ -431,12 +432,12 @@ async fn receive_welcome(
             message: Some(Response::Welcome(welcome)),
         }) => Ok(welcome),
         _ => Err(tonic::Status::failed_precondition(
-            "the coordinator did not say welcome: another version?",
+            "the coordinator did not send a welcome, so it may have another version: use a worker of its version",
         )),
     }
 }
 
-/// The next message: first those that came in while a sweep was being fetched.
+/// Takes the next message, first those that arrived while a sweep was being fetched.
 async fn next_message(
     pending: &mut VecDeque<v1::SessionResponse>,
     incoming: &mut Streaming<v1::SessionResponse>,
@@ -447,7 +448,7 @@ async fn next_message(
     }
 }
 
-/// Why these trials, which are of one shape, do not fit into memory.
+/// Returns why these trials, which have one shape, do not fit into memory; `None` if they fit.
 fn check_fits_memory(identity: &WorkerIdentity, spec: &Spec, keys: &[TrialKey]) -> Option<String> {
     let (trial, dataset) = keys
         .first()

@@ -1,4 +1,4 @@
-//! What a worker knows of a sweep: its spec, its dataset, and the cells it has met.
+//! The sweeps that a worker has loaded: spec, dataset, and the cells that it has met.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,10 +19,10 @@ use crate::link::datasets::{DatasetDirs, FetchError};
 use crate::link::{Link, LinkPool, datasets};
 use crate::train::TrialData;
 
-/// A sweep ready to be worked on.
+/// A sweep that is ready to run.
 #[derive(Debug)]
 pub struct LoadedSweep {
-    /// Id of the sweep.
+    /// The id of the sweep.
     pub id: String,
     /// The sweep file, read and checked.
     pub spec: Spec,
@@ -33,7 +33,7 @@ pub struct LoadedSweep {
     subsets: Mutex<HashMap<SubsetKey, Arc<TrialData>>>,
 }
 
-/// The settings that decide which images a cell uses.
+/// The settings that decide which images a cell uses. Cells with equal keys share the images.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct SubsetKey {
     sizes: (u32, u32, u32),
@@ -41,23 +41,23 @@ struct SubsetKey {
     standardize: bool,
 }
 
-/// A cell ready to be trained.
+/// A cell that is ready to run.
 #[derive(Debug)]
 pub struct ResolvedCell {
     /// The settings of the cell.
     pub config: TrialConfig,
     /// The identity of the cell.
     pub hash: [u8; 32],
-    /// The images to train on; none for the empty model.
+    /// The images to train on; `None` for the empty model.
     pub data: Option<Arc<TrialData>>,
-    /// The file of its initial weights, if they come from one.
+    /// The file of the cell's initial weights, if they come from one.
     pub initial_weights: Option<Arc<[u8]>>,
 }
 
-/// Why a sweep cannot be worked on.
+/// The reason why a sweep cannot be run here.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
-    /// The coordinator did not answer.
+    /// The coordinator did not respond.
     #[error("the sweep could not be fetched: {0}")]
     Transport(#[from] tonic::Status),
     /// The spec or the dataset cannot be used here.
@@ -68,18 +68,18 @@ pub enum SweepError {
     Data(#[from] FetchError),
 }
 
-/// Attempts to fetch a sweep before the lease is given back.
+/// Maximum attempts to fetch a sweep before its lease is released.
 const MAX_ATTEMPTS: u32 = 4;
-/// How long the coordinator may take to answer.
+/// Time limit for a response of the coordinator.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Cells remembered; beyond that, they are resolved anew.
+/// Maximum number of resolved cells in memory; beyond it, cells are resolved again.
 const MAX_CACHED_CELLS: usize = 100_000;
 
 impl LoadedSweep {
-    /// Fetches a sweep and what it trains on.
+    /// Fetches a sweep and the data that it trains on.
     ///
     /// # Errors
-    /// It is unknown, of a newer version, or its dataset cannot be had.
+    /// The sweep is unknown or needs a newer program, or its dataset cannot be obtained.
     pub async fn fetch_from(
         id: &str,
         link: &mut Link,
@@ -133,10 +133,10 @@ impl LoadedSweep {
         })
     }
 
-    /// A cell, resolved once and remembered.
+    /// Resolves a cell, once.
     ///
     /// # Errors
-    /// It cannot be resolved, in words: the trial fails with them.
+    /// The cell cannot be resolved. Its trials fail with the message.
     pub fn cached_cell(&self, number: u64) -> Result<Arc<ResolvedCell>, String> {
         if let Some(cell) = self.lock_cells().get(&number) {
             return Ok(cell.clone());
@@ -187,7 +187,7 @@ impl LoadedSweep {
         })
     }
 
-    /// The images a cell uses; shared by all cells that use the same ones.
+    /// The images that a cell uses, shared by all cells that use the same ones.
     fn shared_subset(
         &self,
         dataset: &Arc<Dataset>,
@@ -208,7 +208,8 @@ impl LoadedSweep {
             return Ok(data.clone());
         }
 
-        // The choice ignores repeat and cell.
+        // The images depend on the sweep's seed alone, so the streams of any trial choose the same
+        // ones.
         let streams = self
             .spec
             .trial_streams(TrialKey { cell: 0, repeat: 0 }, hash);
@@ -239,14 +240,15 @@ impl LoadedSweep {
     }
 }
 
-/// Reads a stored sweep on a thread that may block. Its cells must be those that the coordinator takes them for.
+/// Reads a stored sweep on a thread that may block. Fails if its cells differ from those that the
+/// coordinator stored.
 async fn read_spec(source: SpecSource) -> Result<Spec, SweepError> {
     let reading = tokio::task::spawn_blocking(move || {
         let spec = Spec::read_stored(&source).map_err(|e| e.to_string())?;
         match spec.is_as_stored(&source) {
             true => Ok(spec),
             false => Err(format!(
-                "by this worker's version, {BUILD}, its cells would be others: use that of the coordinator"
+                "this worker's version, {BUILD}, reads other cells from the sweep file: use a worker of the coordinator's version"
             )),
         }
     });
@@ -256,7 +258,7 @@ async fn read_spec(source: SpecSource) -> Result<Spec, SweepError> {
         .map_err(SweepError::Invalid)
 }
 
-/// Asks for a sweep, and again where the answer does not come, or not whole.
+/// Requests a sweep, and again if the response is missing or incomplete.
 async fn request_sweep(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse, tonic::Status> {
     let mut backoff = Backoff::new();
     let mut asked = 1;
@@ -286,7 +288,7 @@ async fn request_sweep(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse
     }
 }
 
-/// Bytes that a trial of a cell needs, and those of the dataset.
+/// Bytes that a trial of the cell needs, and bytes of the dataset.
 pub(crate) fn required_bytes(spec: &Spec, cell: u64) -> (u64, u64) {
     let config = spec
         .grid
@@ -304,7 +306,7 @@ pub(crate) fn required_bytes(spec: &Spec, cell: u64) -> (u64, u64) {
     )
 }
 
-/// A sweep trains on one dataset, which the coordinator has checked.
+/// The dataset of the sweep. All its cells use the same one, which the coordinator has checked.
 fn training_dataset(spec: &Spec) -> DatasetName {
     spec.grid
         .iter()
@@ -317,7 +319,7 @@ fn training_dataset(spec: &Spec) -> DatasetName {
         .map_or(DatasetName::Glyphs, |config| config.data.dataset)
 }
 
-/// The sweeps of the leases that the worker has held.
+/// The sweeps of leases that the worker holds or has held lately.
 pub(crate) struct SweepCache {
     sweeps: HashMap<String, Arc<LoadedSweep>>,
     dataset_dirs: DatasetDirs,
@@ -352,7 +354,7 @@ impl SweepCache {
         .map_err(|e| e.to_string())?;
         let sweep = Arc::new(sweep);
 
-        // One dataset in memory at a time is the rule: a sweep that is over is not needed again.
+        // Drops sweeps that no trial uses any more, because their datasets would stay in memory.
         self.sweeps.retain(|_, old| Arc::strong_count(old) > 1);
         self.sweeps.insert(id.to_owned(), sweep.clone());
         Ok(sweep)

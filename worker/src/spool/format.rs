@@ -1,8 +1,10 @@
-//! The form of a segment: records one after the other, each with its length and a checksum, as pure functions over bytes.
+//! The format of a segment: a sequence of records, each with its length and a checksum, as pure
+//! functions over bytes.
 //!
-//! A record is four bytes of length, sixteen of BLAKE3 and its content. A content is a byte that says what it is, four of
-//! length, a batch as on the wire, and, of a result that names a file of trained weights, that file. A result is a batch
-//! of one, an acknowledgement a batch of keys. Whatever does not fit its checksum is passed over.
+//! A record is four bytes of length, sixteen bytes of BLAKE3, and its content. The content is a
+//! byte for its kind, four bytes of length, a batch as on the wire and, for a result that names a
+//! file of trained weights, that file. A result is a batch of one; an acknowledgement is a batch of
+//! keys. Records that do not match their checksum are skipped.
 
 use std::collections::BTreeSet;
 
@@ -13,17 +15,17 @@ use prost::Message as _;
 use crate::train::FinishedTrial;
 use ergodic_common::ids::Fence;
 
-/// Bytes of a record's length.
+/// Bytes of the length of a record.
 const LENGTH_BYTES: usize = 4;
 /// Bytes of a record before its content.
 const HEADER_BYTES: usize = LENGTH_BYTES + 16;
-/// Names the form: a record of another one does not fit its checksum.
+/// Names the format, so that records of another format do not match their checksum.
 const CHECKSUM_CONTEXT: &str = "ergodic 2026 spool record v1";
 
 const RESULT_TAG: u8 = 0;
 const ACKNOWLEDGED_TAG: u8 = 1;
 
-/// Under whose name, and under which lease, results are delivered.
+/// The worker and the lease that a result is delivered for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ResultOwner {
     pub(crate) worker: String,
@@ -31,7 +33,7 @@ pub(crate) struct ResultOwner {
     pub(crate) sweep: String,
 }
 
-/// A result and its sender.
+/// A result with its worker and lease.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SpooledResult {
     pub(crate) owner: ResultOwner,
@@ -41,15 +43,15 @@ pub(crate) struct SpooledResult {
 /// The records of a segment.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct SegmentContent {
-    /// Results that were not acknowledged.
+    /// Results without an acknowledgement.
     pub(crate) unacknowledged: Vec<SpooledResult>,
-    /// Bytes at its end that are no whole record: its writer died there.
+    /// Bytes at the end that are no complete record, because the writer died there.
     pub(crate) torn_bytes: usize,
-    /// Records that are not as they were written.
+    /// Number of records that do not match their checksum.
     pub(crate) damaged_records: usize,
 }
 
-/// The record of a result.
+/// Encodes the record of a result.
 pub(crate) fn encode_result(sender: &ResultOwner, finished: &FinishedTrial) -> Vec<u8> {
     let weights = finished.weights.as_deref().unwrap_or_default();
     encode_record(
@@ -59,7 +61,7 @@ pub(crate) fn encode_result(sender: &ResultOwner, finished: &FinishedTrial) -> V
     )
 }
 
-/// The record that says that the results of these trials were acknowledged.
+/// Encodes the record that acknowledges the results of these trials.
 pub(crate) fn encode_acknowledgement(sender: &ResultOwner, keys: &[TrialKey]) -> Vec<u8> {
     encode_record(
         ACKNOWLEDGED_TAG,
@@ -110,7 +112,7 @@ fn record_checksum(content: &[u8]) -> [u8; HEADER_BYTES - LENGTH_BYTES] {
     std::array::from_fn(|n| hash.as_bytes()[n])
 }
 
-/// Reads a segment.
+/// Reads all records of a segment.
 pub(crate) fn read_segment(mut bytes: &[u8]) -> SegmentContent {
     let mut content = SegmentContent::default();
     let mut ended = BTreeSet::new();
@@ -134,7 +136,7 @@ pub(crate) fn read_segment(mut bytes: &[u8]) -> SegmentContent {
     content
 }
 
-/// The result that a record holds, if it is as it was written.
+/// Decodes the result in a record; `None` if the record is damaged.
 pub(crate) fn decode_result(record: &[u8]) -> Option<FinishedTrial> {
     match decode_record(record)? {
         RecordContent::Result(kept) => Some(kept.finished),
@@ -147,7 +149,7 @@ enum RecordContent {
     Acknowledged(ResultOwner, Vec<TrialKey>),
 }
 
-/// The first record by its length, and what follows it.
+/// Splits off the first record by its length; returns it and the rest.
 fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = u32::from_le_bytes(*bytes.first_chunk::<LENGTH_BYTES>()?) as usize;
     bytes.split_at_checked(HEADER_BYTES + length)

@@ -1,9 +1,10 @@
-//! Results as files, from before they count as finished until the coordinator has answered for them, so that they outlive
-//! the worker, and may be more than fit into memory.
+//! Results on disk until the coordinator has answered for them. They outlive the worker, and may
+//! exceed its memory.
 //!
-//! Nothing is synced: a process that dies leaves what it has written to the operating system, and what a machine that
-//! loses power has lost is computed again. A segment is removed once all that lies in it is acknowledged; until then
-//! acknowledgements are written to it, so that each segment can be read alone.
+//! Nothing is synced: if the process dies, the operating system still writes what it was given; if
+//! the machine loses power, lost trials run again. A segment is removed once all its results are
+//! acknowledged. Until then acknowledgements are appended to it, so that every segment can be read
+//! on its own.
 
 mod format;
 
@@ -23,9 +24,9 @@ use self::format::ResultOwner;
 use crate::result_batch::{ResultBatch, SpoolRef};
 use crate::train::FinishedTrial;
 
-/// A segment of this size is followed by another one.
+/// Size in bytes at which a new segment begins.
 const SEGMENT_BYTES: u64 = 4 << 20;
-/// Most results of an earlier worker delivered at once, and most bytes.
+/// Maximum results, and maximum bytes, in one batch of an earlier worker's results.
 const MAX_BATCH_RESULTS: usize = 1024;
 const MAX_BATCH_BYTES: usize = 2 << 20;
 
@@ -35,22 +36,22 @@ pub struct Spool {
     folder: PathBuf,
     worker: String,
     limit: u64,
-    /// Results that an earlier worker left.
+    /// Number of results that an earlier worker left.
     leftover_results: u64,
-    /// Held for as long as the process lives.
+    /// The lock on the folder, held until the process ends.
     _lock: File,
     state: Mutex<SpoolState>,
 }
 
 #[derive(Debug, Default)]
 struct SpoolState {
-    /// The segment that is written to.
+    /// The segment that new records are written to.
     current: Option<(u64, File)>,
     next: u64,
     segments: BTreeMap<u64, SpoolSegment>,
-    /// Results that are not acknowledged, with their segments.
+    /// Results without an acknowledgement, with the numbers of their segments.
     unacknowledged: HashMap<(Fence, TrialKey), u64>,
-    /// Results that are in memory alone, for which the spool had no space.
+    /// Results that are only in memory, because the spool had no space.
     unspooled: HashSet<(Fence, TrialKey)>,
 }
 
@@ -58,11 +59,11 @@ struct SpoolState {
 struct SpoolSegment {
     bytes: u64,
     unacknowledged: u64,
-    /// Whether an earlier worker left it.
+    /// Whether an earlier worker left the segment.
     is_leftover: bool,
 }
 
-/// A result on its way into the spool.
+/// An encoded result that is to be written to the spool.
 pub(crate) struct SpoolEntry {
     fence: Fence,
     key: TrialKey,
@@ -76,10 +77,11 @@ impl SpoolEntry {
 }
 
 impl Spool {
-    /// The spool in a folder, which is made if it is missing, for the worker of this id.
+    /// Opens the spool in a folder for the worker with this id, and creates the folder if it is
+    /// missing.
     ///
     /// # Errors
-    /// Another worker uses it, or it cannot be read or written.
+    /// Another worker uses the folder, or it cannot be read or written.
     pub fn open(folder: &Path, worker: &str, limit: u64) -> Result<Self, UserError> {
         let failed = |error: io::Error| {
             UserError::new(
@@ -122,7 +124,7 @@ impl Spool {
         })
     }
 
-    /// How many results an earlier worker left.
+    /// Number of results that an earlier worker left.
     pub fn leftover_results(&self) -> u64 {
         self.leftover_results
     }
@@ -141,7 +143,7 @@ impl Spool {
         }
     }
 
-    /// A result as it is kept.
+    /// Encodes a result as an entry of the spool.
     pub(crate) fn encode_entry(
         &self,
         fence: Fence,
@@ -156,10 +158,10 @@ impl Spool {
         }
     }
 
-    /// Keeps a result.
+    /// Writes a result to the spool.
     ///
     /// # Errors
-    /// The spool has no space: the result is owed until it is written or acknowledged.
+    /// The spool has no space. The result then counts as owed until it is written or acknowledged.
     pub(crate) fn append_result(&self, entry: &SpoolEntry) -> io::Result<SpoolRef> {
         let mut state = self.lock_state();
         let kept = state.append_entry(&self.folder, self.limit, entry);
@@ -169,7 +171,7 @@ impl Spool {
         kept
     }
 
-    /// Keeps a result that is owed, if it still is.
+    /// Writes an owed result, unless it was acknowledged meanwhile.
     ///
     /// # Errors
     /// The spool still has no space.
@@ -182,7 +184,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Loads the results of a batch that are in the spool alone.
+    /// Loads those results of a batch that are only in the spool.
     pub(crate) fn load_spooled_results(&self, batch: &mut ResultBatch) {
         for place in std::mem::take(&mut batch.spooled) {
             match self.read_result(&place) {
@@ -199,11 +201,10 @@ impl Spool {
         let mut record = vec![0; place.bytes];
         File::open(segment_path(&self.folder, place.segment))?
             .read_exact_at(&mut record, place.offset)?;
-        format::decode_result(&record)
-            .ok_or_else(|| io::Error::other("it is not as it was written"))
+        format::decode_result(&record).ok_or_else(|| io::Error::other("its record is damaged"))
     }
 
-    /// The coordinator has answered for these trials' results.
+    /// Records that the coordinator has answered for the results of these trials.
     pub(crate) fn acknowledge_results(&self, fence: Fence, sweep: &str, keys: &[TrialKey]) {
         let sender = self.result_owner(fence, sweep);
         let mut state = self.lock_state();
@@ -226,7 +227,7 @@ impl Spool {
         }
     }
 
-    /// Segments that an earlier worker left.
+    /// Numbers of the segments that an earlier worker left.
     pub(crate) fn leftover_segments(&self) -> Vec<u64> {
         self.lock_state()
             .segments
@@ -236,7 +237,8 @@ impl Spool {
             .collect()
     }
 
-    /// What is to be delivered of a segment that was left, under the names of those who computed it.
+    /// Reads the unacknowledged results of an earlier worker's segment as batches, each with the
+    /// name of its worker.
     ///
     /// # Errors
     /// The segment cannot be read.
@@ -257,14 +259,15 @@ impl Spool {
             .collect())
     }
 
-    /// All in a segment that was left is delivered.
+    /// Removes an earlier worker's segment, all of whose results were delivered.
     pub(crate) fn discard_segment(&self, segment: u64) {
         self.lock_state().remove_segment(&self.folder, segment);
     }
 }
 
 impl SpoolState {
-    /// What is in a folder: an earlier worker's segments. Those without an open result are removed.
+    /// Reads the segments of an earlier worker in a folder. Removes those in which every result is
+    /// acknowledged.
     fn scan_folder(folder: &Path) -> io::Result<Self> {
         let mut state = Self::default();
         for number in list_segment_numbers(folder)? {
@@ -273,7 +276,7 @@ impl SpoolState {
             let content = format::read_segment(&bytes);
             if content.damaged_records > 0 {
                 let damaged = content.damaged_records;
-                tracing::warn!(file = %file.display(), damaged, "the spool is damaged: these trials are run again");
+                tracing::warn!(file = %file.display(), damaged, "the spool is damaged; the trials of these records run again");
             }
 
             state.next = number + 1;
@@ -328,7 +331,8 @@ impl SpoolState {
         Ok(place)
     }
 
-    /// Writes to the current segment, or a new one, whose number it gives. What could not be written whole is taken back.
+    /// Appends a record to the current segment, or to a new one; returns the number of the segment.
+    /// Undoes an incomplete write.
     fn write_record(&mut self, folder: &Path, record: &[u8]) -> io::Result<u64> {
         if self
             .current
@@ -367,8 +371,8 @@ impl SpoolState {
         written.map(|()| number)
     }
 
-    /// So many results of a segment are acknowledged, which this record says. Where it cannot be written, they are
-    /// delivered once more after a death, and compared.
+    /// Writes a record that acknowledges results of a segment. If it cannot be written, the next
+    /// worker delivers them once more, and the coordinator compares them.
     fn record_acknowledgement(&mut self, folder: &Path, number: u64, record: &[u8], results: u64) {
         let Some(segment) = self.segments.get_mut(&number) else {
             return;
@@ -404,7 +408,7 @@ impl SpoolState {
 
         self.segments.remove(&number);
         if let Err(error) = std::fs::remove_file(segment_path(folder, number)) {
-            tracing::warn!(file = %segment_path(folder, number).display(), %error, "cannot remove a part of the spool");
+            tracing::warn!(file = %segment_path(folder, number).display(), %error, "cannot remove a segment of the spool");
         }
     }
 }
@@ -413,7 +417,7 @@ fn segment_path(folder: &Path, segment: u64) -> PathBuf {
     folder.join(format!("{segment:08}.spool"))
 }
 
-/// Numbers of the segments in a folder, in order.
+/// Numbers of the segments in a folder, ascending.
 fn list_segment_numbers(folder: &Path) -> io::Result<BTreeSet<u64>> {
     let mut numbers = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
@@ -427,7 +431,7 @@ fn list_segment_numbers(folder: &Path) -> io::Result<BTreeSet<u64>> {
     Ok(numbers)
 }
 
-/// Results of one sender as batches of a size that a coordinator takes.
+/// Splits the results of one worker into batches that the coordinator accepts.
 fn pack_batches(sender: &ResultOwner, results: Vec<FinishedTrial>) -> Vec<(String, ResultBatch)> {
     let mut batches: Vec<ResultBatch> = Vec::new();
     let mut bytes = 0;

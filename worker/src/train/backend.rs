@@ -16,14 +16,15 @@ const STATISTICS_MOMENTUM: f64 = 0.1;
 
 /// A network with its engine.
 pub(crate) enum ComputeBackend {
-    /// On the CPU.
+    /// The trainer's own engine on the CPU.
     Cpu(Box<CpuEngine>),
-    /// On the job's device.
+    /// Candle's operations on the job's device.
     Candle(Box<CandleEngine>),
 }
 
 impl ComputeBackend {
-    /// A backend for training batches of the job's size and passes without gradient of up to `test` images.
+    /// Creates a backend for training batches of the job's size, and for passes without gradient of
+    /// up to `test` images.
     pub(crate) fn new(job: &Job<'_>, net: &Net, test: usize) -> Self {
         let batch = job.config.effective_batch_size() as usize;
         let loss = job.config.train.loss;
@@ -98,8 +99,8 @@ impl ComputeBackend {
         }
     }
 
-    /// Blends the statistics of the last training batch into the running statistics. The very first batch replaces them where
-    /// ε = 0: the initial variance of 1 would set an absolute scale.
+    /// Blends the statistics of the last training batch into the running statistics. With ε = 0 the
+    /// first batch replaces them, because the initial variance of 1 would set an absolute scale.
     pub(crate) fn update_statistics(&self, running: &mut [f32], first: bool) {
         self.blend_statistics(running, |norm| {
             if first && norm.eps == 0.0 {

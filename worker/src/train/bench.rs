@@ -22,15 +22,16 @@ use crate::system::cpu_seconds;
 /// The results of a benchmark.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BenchReport {
-    /// Training steps done.
+    /// Number of training steps.
     pub steps: u64,
-    /// Images trained on.
+    /// Number of training images.
     pub samples: u64,
-    /// Time that all threads ran on CPUs, in seconds; elapsed time where the system does not count it.
+    /// CPU time of all threads, in seconds; elapsed time if the system does not count CPU time.
     pub cpu_seconds: f64,
     /// Elapsed time, in seconds.
     pub seconds: f64,
-    /// Floating-point operations of the networks' plain sums, whichever way they are computed.
+    /// Floating-point operations of the networks' layers by definition, whichever algorithm
+    /// computes them.
     pub flops: u64,
     /// Floating-point operations per CPU second of a large matrix product on one thread of this machine.
     pub gemm_flops_per_second: f64,
@@ -53,10 +54,10 @@ impl BenchReport {
     }
 }
 
-/// Trains for `steps` steps, after a few that are not timed, on random images.
+/// Trains `steps` steps on random images, after a few that are not timed.
 ///
 /// # Errors
-/// The operating system gives no threads.
+/// The operating system refuses threads.
 pub fn measure_training_speed(
     config: &TrialConfig,
     steps: u64,
@@ -124,15 +125,17 @@ fn time_training(job: &Job<'_>, net: &Net, data: &TrialData, steps: u64) -> Benc
 /// Steps before the clock starts.
 const WARM_UP_STEPS: u64 = 3;
 
-/// Side of the square matrices multiplied: 12 MiB in all, as large networks have.
+/// Side of the square matrices in the product: 12 MiB in all, as large networks have.
 const GEMM_SIDE: usize = 1024;
 
-/// Products timed together, so that the ticks in which the system counts do not matter.
+/// Number of products that are timed together, so that the coarse ticks of the system do not
+/// matter.
 const GEMM_PRODUCTS: u32 = 10;
 
-/// The best of some products by the library that Candle multiplies with: the most that this core can be expected to do.
+/// The best rate of several products by Candle's matrix library: the most that this core can be
+/// expected to do.
 fn gemm_flops_per_second() -> f64 {
-    // A pool of one, because Candle would spread a product over all cores.
+    // A pool of one thread, because Candle would spread a product over all cores.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     pool.map_or(f64::NAN, |pool| pool.install(best_gemm_rate))
 }
@@ -162,7 +165,7 @@ struct TimedTraining<'a> {
     net: &'a Net,
     data: &'a TrialData,
     steps: u64,
-    /// Seconds on CPUs, and elapsed.
+    /// CPU seconds and elapsed seconds.
     seconds: (&'a mut f64, &'a mut f64),
 }
 
@@ -184,7 +187,7 @@ impl super::SimdProgram for TimedTraining<'_> {
 
         let cpu = cpu_seconds() - start;
         let elapsed = began.elapsed().as_secs_f64();
-        // The system counts CPU time in ticks, which a very short run may fall between.
+        // The system counts CPU time in ticks, so a very short run may show none.
         *self.seconds.0 = if cpu > 0.0 { cpu } else { elapsed };
         *self.seconds.1 = elapsed;
     }

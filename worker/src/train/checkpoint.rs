@@ -1,16 +1,19 @@
-//! Checkpoints: the state of a trial between two steps, with which it ends in the same bits on this machine or another.
+//! Checkpoints: the state of a trial between two steps. A trial that resumes ends with the same
+//! bits on any machine.
 
 use super::Job;
 
 /// A store for the checkpoints of unfinished trials.
 pub trait CheckpointStore: Sync {
-    /// All checkpoints saved under this identity, in any order; those that do not fit are ignored.
+    /// Loads all checkpoints saved under this identity, in any order. The caller ignores those that
+    /// do not fit.
     fn load_checkpoints(&self, identity: &[u8; 32]) -> Vec<Vec<u8>>;
     /// Whether to save the trial now, after `steps` steps.
     fn should_save(&self, steps: u64) -> bool;
     /// Saves a checkpoint, which replaces earlier ones of the trial.
     fn save_checkpoint(&self, identity: &[u8; 32], steps: u64, checkpoint: Vec<u8>);
-    /// Whether a trial that must stop does so at once, instead of finishing its step and saving a checkpoint.
+    /// Whether a trial that must stop should do so at once, instead of finishing its step and
+    /// saving a checkpoint.
     fn should_stop_at_once(&self) -> bool;
     /// Discards the checkpoints of a trial that has ended.
     fn discard_checkpoints(&self, identity: &[u8; 32]);
@@ -35,7 +38,7 @@ pub(crate) fn compute_trial_identity(job: &Job<'_>) -> [u8; 32] {
     *hasher.update(described.as_bytes()).finalize().as_bytes()
 }
 
-/// Writes numbers one after the other.
+/// Encodes a checkpoint as a sequence of numbers.
 #[derive(Debug, Default)]
 pub(crate) struct CheckpointEncoder {
     bytes: Vec<u8>,
@@ -71,7 +74,7 @@ impl CheckpointEncoder {
         self.bytes.extend(all);
     }
 
-    /// The bytes, with a hash at the end.
+    /// Appends a hash and returns the bytes.
     pub(crate) fn finish_with_hash(mut self) -> Vec<u8> {
         let hash = *blake3::hash(&self.bytes).as_bytes();
         self.bytes.extend(hash);
@@ -79,8 +82,8 @@ impl CheckpointEncoder {
     }
 }
 
-/// Opens a checkpoint: returns the steps that are done, and the decoder of the rest. `None` if it is damaged, or of another
-/// trial or format.
+/// Opens a checkpoint; returns the number of completed steps and a decoder for the rest. `None` if
+/// it is damaged, or belongs to another trial or format.
 pub(crate) fn open_checkpoint<'a>(
     checkpoint: &'a [u8],
     identity: &[u8; 32],
@@ -90,13 +93,13 @@ pub(crate) fn open_checkpoint<'a>(
     Some((decoder.read_u64()?, decoder))
 }
 
-/// Reads what a [`CheckpointEncoder`] wrote. Every method returns `None` once something is missing.
+/// Decodes what a [`CheckpointEncoder`] wrote. Every method returns `None` at the end of the data.
 pub(crate) struct CheckpointDecoder<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> CheckpointDecoder<'a> {
-    /// Checks the hash; `None` if the bytes are not those that were written.
+    /// Checks the hash at the end; `None` if the bytes are damaged.
     pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
         let (bytes, hash) = bytes.split_last_chunk::<32>()?;
         (blake3::hash(bytes).as_bytes() == hash).then_some(Self { bytes })
@@ -141,7 +144,7 @@ impl<'a> CheckpointDecoder<'a> {
         (0..len).map(|_| self.read_u64()).collect()
     }
 
-    /// Whether all has been read.
+    /// Whether all data has been read.
     pub(crate) fn is_fully_read(&self) -> bool {
         self.bytes.is_empty()
     }

@@ -39,34 +39,36 @@ use ergodic_common::trial::{CPU_F32, Curve, TrialKey, TrialResult};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use trial::Training;
 
-/// Everything a trial needs.
+/// The inputs of one trial.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// The config that the cell resolves to.
     pub config: &'a TrialConfig,
-    /// The random streams of all random choices.
+    /// The random streams of the trial.
     pub streams: &'a Streams,
-    /// The metrics to sample, and when.
+    /// The metrics to sample, and the sampling interval.
     pub measure: &'a Measure,
-    /// The dataset; the empty model needs none.
+    /// The dataset; `None` for the empty model.
     pub data: Option<&'a TrialData>,
     /// The file of initial weights, if the config names one.
     pub initial_weights: Option<&'a [u8]>,
     /// Cell and repeat of the trial.
     pub key: TrialKey,
-    /// The instruction set to use; it decides no bit of the result.
+    /// The instruction set of the kernels, which decides no bit of the result.
     pub isa: Isa,
-    /// The device for Candle's stock operations; the trainer's own engine where there is none. It decides the numerics class.
+    /// The device for Candle's stock operations, or `None` for the trainer's own engine. It decides
+    /// the numerics class.
     pub candle_device: Option<&'a CandleDevice>,
-    /// The threads to share the work among, if more than the caller's; they decide no bit of the result.
+    /// The threads that share the work, if more than the caller's. They decide no bit of the
+    /// result.
     pub thread_pool: Option<&'a ThreadPool>,
-    /// The store of checkpoints, if there is one; the trial resumes from a checkpoint in it.
+    /// The store of checkpoints, if there is one. The trial resumes from a checkpoint in it.
     pub checkpoint_store: Option<&'a dyn CheckpointStore>,
     /// The time limit, if there is one.
     pub deadline: Option<Deadline>,
 }
 
-/// A moment at which a trial's time is up.
+/// The moment at which a trial's time limit ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
     limit: Duration,
@@ -87,17 +89,17 @@ impl Deadline {
     }
 }
 
-/// Threads to share the work of a trial among; none where one is enough.
+/// Builds the threads that share the work of a trial; `None` if one thread suffices.
 ///
 /// # Errors
-/// The operating system gives no threads.
+/// The operating system refuses threads.
 pub fn build_thread_pool(threads: u32) -> Result<Option<ThreadPool>, ThreadPoolBuildError> {
     let pool = ThreadPoolBuilder::new().num_threads(threads as usize);
     (threads > 1).then(|| pool.build()).transpose()
 }
 
 impl Job<'_> {
-    /// The numerics class.
+    /// The numerics class of the result.
     fn numerics_class(&self) -> &str {
         self.candle_device
             .map_or(CPU_F32, |candle| &candle.numerics_class)
@@ -109,7 +111,7 @@ impl Job<'_> {
             .map_or(self.isa.name(), |candle| candle.name)
     }
 
-    /// Whether the time limit is over.
+    /// Whether the time limit has passed.
     fn is_past_deadline(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline.is_past())
     }
@@ -126,7 +128,7 @@ impl Job<'_> {
     }
 }
 
-/// The result of a trial, and its weights.
+/// The result of a trial, with its trained weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinishedTrial {
     /// The row of the trial.
@@ -135,8 +137,8 @@ pub struct FinishedTrial {
     pub weights: Option<Vec<u8>>,
 }
 
-/// Runs a trial to its end. `None` when `stop` was raised, which is looked at before every step and every chunk of an
-/// evaluation, like the deadline.
+/// Runs a trial to its end. Returns `None` once `stop` is set. `stop` and the deadline are checked
+/// before every step and every chunk of an evaluation.
 pub fn run_trial(job: &Job<'_>, stop: &AtomicBool) -> Option<FinishedTrial> {
     let start = Instant::now();
     let net = Net::from_config(job.config);
@@ -179,7 +181,8 @@ fn train_model(job: &Job<'_>, subject: TrialModel<'_>, stop: &AtomicBool) -> Opt
     finished
 }
 
-/// Why Candle's errors cannot occur: they are about devices and types that the trainer fixes itself.
+/// The reason why Candle's errors cannot occur: they concern devices and types, which the trainer
+/// fixes itself.
 const ON_CPU: &str = "the trainer's tensors are f32 on the CPU";
 
 /// A program generic over the instruction set.
@@ -207,7 +210,7 @@ impl Isa {
     }
 }
 
-/// A trial from beginning to end.
+/// The whole course of a trial, generic over the instruction set.
 struct TrialProgram<'a> {
     job: &'a Job<'a>,
     subject: TrialModel<'a>,
@@ -235,13 +238,13 @@ fn failed_trial(job: &Job<'_>, cause: String) -> FinishedTrial {
     }
 }
 
-/// The failure of a trial whose time limit was over after `steps` steps.
+/// The failure of a trial that exceeded its time limit after `steps` steps.
 fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
     let limit = job
         .deadline
         .map_or(Duration::ZERO, |deadline| deadline.limit);
     let cause = format!(
-        "its time limit of {} was over after {steps} of {} steps",
+        "it exceeded its time limit of {} after {steps} of {} steps",
         format_duration(limit),
         job.config.total_steps()
     );
@@ -251,7 +254,7 @@ fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
     late
 }
 
-/// The random result of a model that trains nothing.
+/// The made-up result of the empty model, which trains nothing.
 fn empty_model_trial(job: &Job<'_>) -> FinishedTrial {
     let mut stream = job.streams.open_stream(Purpose::Empty, b"");
     let digest = stream.next_bytes();

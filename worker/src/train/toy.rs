@@ -17,7 +17,7 @@ use super::network::params::ParamLayout;
 use super::optim::schedule::StepHyperparams;
 use super::{FinishedTrial, Job, failed_trial, timed_out_trial};
 
-/// Runs a trial to its end, or until its time is up. `None` when `stop` was raised.
+/// Runs a trial to its end or its time limit. Returns `None` once `stop` is set.
 pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<FinishedTrial> {
     let config = job.config;
     let layout = ParamLayout::with_single_tensor(toy.dim as usize);
@@ -25,7 +25,8 @@ pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Opti
     let mut sampler = MetricSampler::new(config, job.measure, &layout);
     sampler.record_initial_weights(&descent.w);
 
-    // Whether w₁ is below the normal numbers. Without weight decay that changes nothing: the loss is 0 to all digits for good.
+    // Whether w₁ has become subnormal. With weight decay the trial then ends; without, nothing
+    // changes, because the loss stays 0 to all digits.
     let mut vanished = false;
     for step in 0..config.total_steps() {
         if stop.load(Ordering::Relaxed) {
@@ -65,7 +66,7 @@ pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Opti
     ))
 }
 
-/// Takes a step into the metrics, and samples them if that is due after `steps` steps.
+/// Adds a step to the metrics, and takes a sample if one is due after `steps` steps.
 fn record_step(
     sampler: &mut MetricSampler<'_, f64>,
     descent: &ToyDescent,
@@ -121,11 +122,11 @@ fn finish_trial(
     }
 }
 
-/// The failure of a trial whose w₁ would become 0 by rounding, and stay 0.
+/// The failure of a trial whose w₁ would round to 0 and stay there.
 fn underflowed_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
     let cause = format!(
-        "w₁ is below the smallest number of f64 after step {steps}, and would be 0 from there on, which the loss that is not \
-         rounded never is: set model.noise above 0, or choose a larger lr·wd"
+        "w₁ fell below the smallest normal f64 after step {steps} and would stay at 0, which the exact loss never reaches: \
+         set model.noise above 0, or choose a larger lr·wd"
     );
     let mut ended = failed_trial(job, cause);
     ended.result.steps = steps;
@@ -178,7 +179,7 @@ impl ToyDescent {
         let w = &self.w[..self.dim];
         let gradient = &mut self.gradient[..self.dim];
 
-        // Relative to the largest number, so that no square is too large or too small.
+        // Divides by the largest number, so that no square overflows or underflows.
         let largest = w.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
         let square: f64 = w.iter().map(|x| (x / largest) * (x / largest)).sum();
         let loss = (w[0] / largest) * (w[0] / largest) / square;
@@ -242,7 +243,7 @@ impl ToyDescent {
         }
     }
 
-    /// BLAKE3 of w, NaNs made equal.
+    /// The BLAKE3 hash of w, with a single representation of NaN.
     fn compute_digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for x in &self.w[..self.dim] {

@@ -1,4 +1,4 @@
-//! How often two trials predict the same class: the share of pairs of trials that do, over all points.
+//! Agreement of trials: the share of pairs of trials that predict the same class, over all points.
 
 use std::ops::Range;
 
@@ -11,13 +11,13 @@ use super::split_half::add_sums;
 #[derive(Debug, Clone)]
 pub struct Agreement<'a> {
     cells: Vec<&'a PredictedLabels>,
-    /// Pairs of a trial of the one cell and a trial of the other that predict the same class at a point, over all points:
-    /// `[cell][cell]`, the second one not before the first.
+    /// Number of agreeing pairs of a trial of one cell and a trial of another, over all points:
+    /// `[cell][cell]`, the second index not below the first.
     alike: Vec<u64>,
 }
 
 impl<'a> Agreement<'a> {
-    /// Counts pairs of trials of these cells, which have the same points.
+    /// Counts agreeing pairs of trials of these cells, which have the same points.
     pub fn from_labels(cells: &[&'a PredictedLabels]) -> Self {
         let classes = cells
             .iter()
@@ -37,17 +37,18 @@ impl<'a> Agreement<'a> {
         }
     }
 
-    /// Probability that trials of two different repeats of a cell predict the same class. From 2 repeats on.
+    /// Probability that trials of two different repeats of a cell predict the same class; from 2
+    /// repeats on.
     pub fn within_cell(&self, cell: usize) -> Option<f64> {
         let n = self.cells[cell].repeats().len() as u64;
         let points = self.cells[cell].points as u64;
-        // A trial agrees with itself.
+        // Each trial agrees with itself at every point, which says nothing about the cell.
         let alike = self.alike[cell * self.cells.len() + cell] - n * points;
         (n > 1 && points > 0).then(|| alike as f64 / (n * (n - 1) * points) as f64)
     }
 
-    /// The same of trials of two cells: of different repeats, and of the same one, which has the same streams.
-    /// `None` where there are no such pairs.
+    /// Probability that trials of two cells predict the same class: for different repeats, and for
+    /// the same repeat, which has the same streams. `None` without such pairs.
     pub fn between_cells(&self, a: usize, b: usize) -> (Option<f64>, Option<f64>) {
         let one = self.cells[a];
         let other = self.cells[b];

@@ -1,4 +1,4 @@
-//! What a reader has to know of distances, and why there may be none.
+//! Caveats of distances, and reasons why there are none.
 
 use ergodic_common::Spec;
 
@@ -8,12 +8,12 @@ use crate::analysis::distance::types::CellPredictions;
 use crate::analysis::error::AnalysisError;
 use crate::core::queries::describe_cell;
 
-/// What crossed streams do to distances.
+/// The effect of crossed streams on distances.
 const CROSSED_NOTE: &str = "repeats share crossed streams: halves and different repeats have some in common, so that distances are a little \
                        small, and there is no test";
 
 impl DistanceQuery {
-    /// What is to be known of two cells.
+    /// Describes the caveats of two cells.
     pub(super) fn describe_pair_caveats(
         &self,
         spec: &Spec,
@@ -52,7 +52,7 @@ impl DistanceQuery {
         notes.join("; ")
     }
 
-    /// What is to be known of a cell beside itself.
+    /// Describes the caveats of a cell compared with itself.
     pub(super) fn describe_cell_caveats(
         &self,
         spec: &Spec,
@@ -69,7 +69,7 @@ impl DistanceQuery {
             .join("; ")
     }
 
-    /// Trials of a cell that are left out; empty if none is.
+    /// Describes the trials of a cell that are left out; empty without any.
     fn describe_left_out(&self, spec: &Spec, gathered: &CellPredictions, at: usize) -> String {
         let counts = gathered.counts[at];
         let open = u64::from(spec.repeats).saturating_sub(counts.done());
@@ -100,7 +100,7 @@ impl DistanceQuery {
         )
     }
 
-    /// Why there is nothing to compare.
+    /// Explains why there is nothing to compare.
     pub(super) fn nothing_to_compare(
         &self,
         spec: &Spec,

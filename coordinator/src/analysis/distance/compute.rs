@@ -1,4 +1,4 @@
-//! Predictions read from the store, and the distances between them.
+//! Computes distances from the stored predictions.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::analysis::row_source::RowSource;
 use crate::records::OutcomeCounts;
 use crate::store::TrialRange;
 
-/// The agreement of two cells, or of one with itself.
+/// The agreement of two cells, or of a cell with itself.
 fn agreement_of_pair(agreement: &Agreement<'_>, a: usize, b: usize) -> CellDistance {
     let (of_different, of_same) = agreement.between_cells(a, b);
     let agreement_a = agreement.within_cell(a);
@@ -31,7 +31,8 @@ fn agreement_of_pair(agreement: &Agreement<'_>, a: usize, b: usize) -> CellDista
 }
 
 impl DistanceQuery {
-    /// Between two cells one row per moment; otherwise one for each cell and for any two.
+    /// Computes one distance per moment between two cells, or one for each cell and each pair of
+    /// cells.
     ///
     /// # Errors
     /// The store failed, or there is nothing to compare.
@@ -75,7 +76,7 @@ impl DistanceQuery {
             counts: vec![OutcomeCounts::default(); self.cells.len()],
         };
 
-        // A cell that is compared with itself has one position only.
+        // The map merges both positions of a cell that is compared with itself.
         let places: BTreeMap<u64, usize> = self
             .cells
             .iter()
@@ -115,7 +116,7 @@ impl DistanceQuery {
         predictions.classes.chunks_exact(self.points).nth(at)
     }
 
-    /// The step of each moment in a cell.
+    /// The step of each moment in a cell's trials.
     fn moment_steps(&self, spec: &Spec, cell: u64) -> Vec<u64> {
         let config = spec.grid.resolve_config(cell).ok();
         self.moments
@@ -139,7 +140,8 @@ impl DistanceQuery {
         let shared = find_common_repeats(&[a, b]);
         let both = vec![a.rows_of_repeats(&shared), b.rows_of_repeats(&shared)];
 
-        // The order in which the two are named must not change the draws.
+        // Sorted, so that the draws do not depend on the order in which the user names the two
+        // cells.
         let mut cells = self.cells.clone();
         cells.sort_unstable();
         let mut stream = rows.resampling_stream(&cells);
@@ -170,7 +172,8 @@ impl DistanceQuery {
         }
     }
 
-    /// All cells with predictions, over the repeats that all of these have, so that all figures are of as many.
+    /// Compares all cells with predictions, over the repeats that all of them have, so that all
+    /// figures use the same number.
     fn compute_matrix(
         &self,
         rows: RowSource<'_>,

@@ -1,4 +1,4 @@
-//! What the trials of one cell predict at one moment.
+//! The predictions of one cell's trials at one moment.
 
 /// One class per repeat and probe point.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -8,11 +8,11 @@ pub struct PredictedLabels {
     classes: Vec<u8>,
 }
 
-/// Points that are counted together, so that their counts stay in the cache.
+/// Number of points that are counted together, so that their counts stay in the cache.
 const POINTS_PER_CHUNK: usize = 64;
 
 impl PredictedLabels {
-    /// Predictions of `points` points, without any repeat yet.
+    /// Creates predictions of `points` points without repeats.
     pub fn new(points: usize) -> Self {
         Self {
             points,
@@ -20,7 +20,7 @@ impl PredictedLabels {
         }
     }
 
-    /// Adds a repeat, of a higher number than those before; one class per point.
+    /// Appends a repeat, with a higher number than the others; one class per point.
     pub fn push(&mut self, repeat: u32, classes: &[u8]) {
         debug_assert!(
             classes.len() == self.points && self.repeats.last().is_none_or(|last| *last < repeat)
@@ -34,7 +34,7 @@ impl PredictedLabels {
         &self.repeats
     }
 
-    /// One more than the largest class that occurs.
+    /// Largest class that occurs, plus 1.
     pub fn class_count(&self) -> usize {
         self.classes
             .iter()
@@ -47,7 +47,7 @@ impl PredictedLabels {
         self.classes.chunks_exact(self.points.max(1)).collect()
     }
 
-    /// Predictions of these repeats, one slice each, of which all must be there.
+    /// Predictions of these repeats, one slice each. All of them must exist.
     pub fn rows_of_repeats(&self, repeats: &[u32]) -> Vec<&[u8]> {
         repeats
             .iter()
@@ -62,7 +62,7 @@ impl PredictedLabels {
     }
 }
 
-/// Repeats that all of these have.
+/// Repeats that all these cells have.
 pub fn find_common_repeats(cells: &[&PredictedLabels]) -> Vec<u32> {
     let Some((first, others)) = cells.split_first() else {
         return Vec::new();
@@ -79,7 +79,7 @@ pub fn find_common_repeats(cells: &[&PredictedLabels]) -> Vec<u32> {
         .collect()
 }
 
-/// Ranges that cover `points`.
+/// Splits `points` into ranges.
 pub(super) fn point_ranges(points: usize) -> Vec<std::ops::Range<usize>> {
     (0..points)
         .step_by(POINTS_PER_CHUNK)
@@ -87,7 +87,7 @@ pub(super) fn point_ranges(points: usize) -> Vec<std::ops::Range<usize>> {
         .collect()
 }
 
-/// How often each class occurs at each point of a range: `[point][class]`.
+/// Counts each class at each point of a range: `[point][class]`.
 pub(super) fn count_classes<'a>(
     rows: impl Iterator<Item = &'a [u8]>,
     range: &std::ops::Range<usize>,

@@ -1,4 +1,5 @@
-//! How far what cells predict for the probe set is apart, as functions rather than as accuracies.
+//! Distances between the predictions of cells for the probe set, as functions rather than as
+//! accuracies.
 
 pub mod agreement;
 mod caveats;

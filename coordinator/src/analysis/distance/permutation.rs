@@ -1,40 +1,42 @@
-//! A permutation test of whether two cells have the same law.
+//! A permutation test of whether two cells have the same distribution.
 //!
-//! Repeats are independent of each other; the two trials of one repeat are not, since they share their random streams. So cells are
-//! swapped within repeats, each with probability ½. If a swap changes nothing about the joint law of the two trials of a
-//! repeat, as when the cells are equal in all that matters, every pattern of swaps is as likely as the one that was seen, and p
-//! is exact (Fisher 1935). If only the laws of the two cells are equal, and not what ties them together, it is so
-//! for many repeats: a swap leaves the covariance of differences as it is (Janssen 1997).
+//! Repeats are independent of each other, but the two trials of one repeat are not, because they
+//! share their random streams. So cells are swapped within repeats, each with probability ½. If a
+//! swap changes nothing about the joint distribution of the two trials of a repeat, as when the
+//! cells are equal in all that matters, every pattern of swaps is as likely as the observed one,
+//! and p is exact (Fisher 1935). If only the distributions of the two cells are equal, and not
+//! their dependence, p is valid for many repeats, because a swap leaves the covariance of
+//! differences as it is (Janssen 1997).
 //!
-//! What is permuted is the ℓ1 distance over all common repeats, the same ones of both cells. It is a function of the sum of
-//! differences, of which a swap flips a sign, and what the streams have in common cancels in it. All of it is counted in whole
-//! numbers, so that ties are ties.
+//! The statistic is the ℓ1 distance over all common repeats, the same ones of both cells. It is a
+//! function of the sum of differences; a swap flips the sign of a difference, and the common effect
+//! of the streams cancels in it. Everything is counted in whole numbers, so that ties are exact.
 
 use ergodic_common::random_streams::RandomStream;
 use rayon::prelude::*;
 
 use super::split_half::add_sums;
 
-/// What the test says.
+/// The result of the test.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PermutationTest {
     /// Mean over points of Σ|p − q| over classes, in [0, 2], over all repeats of both cells.
     pub distance: f64,
-    /// Share of swaps with at least this distance, the one that was seen included.
+    /// Share of swap patterns with at least this distance, including the observed one.
     pub p: f64,
-    /// Whether that is over all swaps, rather than over random ones.
+    /// Whether p is over all patterns, rather than over random ones.
     pub exact: bool,
 }
 
-/// Most repeats of a test: sums of differences have 16 bits.
+/// Maximum number of repeats of a test, because sums of differences have 16 bits.
 pub const MAX_REPEATS: usize = i16::MAX as usize;
 
-/// Repeats whose swaps are looked up together.
+/// Number of repeats whose swaps are looked up together.
 const REPEATS_PER_BLOCK: usize = 6;
-/// Pairs of point and class that are added up together.
+/// Number of pairs of point and class that are added up together.
 const ENTRIES_AT_ONCE: usize = 16;
 
-/// Which repeats are swapped, by block of repeats: one bit each.
+/// Patterns of swapped repeats, by block of repeats, with one bit per repeat.
 struct SwapPatterns {
     blocks: usize,
     words: Vec<u8>,
@@ -44,9 +46,9 @@ struct SwapPatterns {
 /// Differences of counts, by repeat.
 type CountDifferences = Vec<[i16; ENTRIES_AT_ONCE]>;
 
-/// Tests whether two cells differ: one slice of classes per repeat, of the same repeats in the same order, at least 1 and
-/// at most [`MAX_REPEATS`]. With so few repeats that there are at most as many swaps as `permutations`, all are
-/// looked at.
+/// Tests whether two cells differ. Each has one slice of classes per repeat, for the same repeats
+/// in the same order, at least 1 and at most [`MAX_REPEATS`]. If there are at most `permutations`
+/// patterns, all are used.
 pub fn run_permutation_test(
     a: &[&[u8]],
     b: &[&[u8]],
@@ -66,7 +68,7 @@ pub fn run_permutation_test(
         .map(|entries| patterns.absolute_sums(&count_differences(a, b, entries)))
         .reduce(|| vec![0; patterns.len()], add_sums);
 
-    // The first pattern swaps nothing: it is what was seen.
+    // The first pattern swaps nothing, so its sum is the observed one.
     let at_least = sums.iter().filter(|sum| **sum >= sums[0]).count();
     Some(PermutationTest {
         distance: sums[0] as f64 / (n * points) as f64,
@@ -83,8 +85,9 @@ pub fn smallest_p_value(repeats: usize, permutations: u32) -> f64 {
 }
 
 impl SwapPatterns {
-    /// No swap first, then random ones; or, where these are no more, all there are. Swapping the others says the same, so
-    /// that of all there are the last repeat stays.
+    /// Creates the pattern without swaps and then random ones, or all patterns if these are no
+    /// more. Swapping the complement gives the same distance, so when all are used, the last repeat
+    /// is never swapped.
     fn new(repeats: usize, permutations: u32, stream: &mut RandomStream) -> Self {
         let blocks = repeats.div_ceil(REPEATS_PER_BLOCK);
         let all = 1_u64
@@ -124,7 +127,8 @@ impl SwapPatterns {
         self.words.len() / self.blocks
     }
 
-    /// Sum of the absolute values of swapped sums, for each pattern. What each pattern makes of a block is computed once.
+    /// Sum of the absolute values of swapped sums, for each pattern. The sums of a block are
+    /// computed once per block pattern.
     fn absolute_sums(&self, differences: &CountDifferences) -> Vec<u64> {
         let tables: Vec<[[i16; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK]> = differences
             .chunks(REPEATS_PER_BLOCK)
@@ -147,7 +151,7 @@ impl SwapPatterns {
     }
 }
 
-/// Sums of a block's differences, each with the sign that a pattern gives it.
+/// Sums of a block's differences with the signs of each block pattern.
 fn block_sums_by_pattern(
     block: &[[i16; ENTRIES_AT_ONCE]],
 ) -> [[i16; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK] {
@@ -170,7 +174,7 @@ fn block_sums_by_pattern(
     table
 }
 
-/// Pairs of point and class in which the cells differ in some repeat; all others add nothing.
+/// Pairs of point and class in which the cells differ in some repeat; the others add nothing.
 fn find_differing_entries(a: &[&[u8]], b: &[&[u8]]) -> Vec<(usize, u8)> {
     let points = a.first().map_or(0, |row| row.len());
     (0..points)

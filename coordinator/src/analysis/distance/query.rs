@@ -1,4 +1,4 @@
-//! The question about distances, checked against a sweep and against what would take too long.
+//! Queries of distances, checked against a sweep and against limits on the work.
 
 use ergodic_common::Spec;
 use ergodic_common::config::Length;
@@ -9,40 +9,40 @@ use crate::analysis::error::AnalysisError;
 use crate::analysis::lookup::{CellSelector, find_cell};
 use crate::core::queries::describe_cell;
 
-/// What is to be known.
+/// The parameters of a query.
 #[derive(Debug, Clone, Copy)]
 pub struct DistanceParams<'a> {
-    /// Two cells, or none for any two of all.
+    /// Two cells; empty for all pairs.
     pub between: &'a [CellSelector],
-    /// When; empty for every moment between two cells, and for the last one otherwise.
+    /// The moment. Empty means every moment for two cells, and the last one otherwise.
     pub at: &'a str,
-    /// Random swaps of the test between two cells.
+    /// Number of random swap patterns in the test between two cells.
     pub permutations: u32,
 }
 
-/// A question that was checked against a sweep.
+/// The parameters of a query, checked against a sweep.
 #[derive(Debug, Clone)]
 pub struct DistanceQuery {
     pub(super) cells: Vec<u64>,
     pub(super) moments: Vec<Moment>,
     pub(super) points: usize,
-    /// Swaps, if there is a test.
+    /// Number of swap patterns, if there is a test.
     pub(super) permutations: Option<u32>,
 }
 
-/// Most cells that are compared in pairs.
+/// Maximum number of cells that are compared in pairs.
 pub const MAX_CELLS: usize = 64;
 
-/// Most bytes of predictions that are held at a time.
+/// Maximum bytes of predictions in memory.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Most sums of one answer: a minute or so on two cores.
+/// Maximum number of sums for one answer, about a minute on two cores.
 const MAX_SUMS: u64 = 400_000_000_000;
 
-/// Most swaps of single repeats; a byte holds six.
+/// Maximum number of swaps of single repeats; a byte holds six.
 const MAX_SWAPS: u64 = 400_000_000;
 
-/// Fewest and most random swaps.
+/// Minimum and maximum number of random swap patterns.
 const PERMUTATION_LIMITS: std::ops::RangeInclusive<u32> = 99..=99_999;
 
 fn find_pair(spec: &Spec, between: &[CellSelector]) -> Result<Vec<u64>, AnalysisError> {
@@ -83,7 +83,7 @@ fn list_all_cells(spec: &Spec) -> Result<Vec<u64>, AnalysisError> {
     }
 }
 
-/// The moment that a user means, among those at which predictions are stored.
+/// Finds the moment that a user means, among those with stored predictions.
 fn find_moment(spec: &Spec, kept: &[Moment], cell: u64, at: &str) -> Result<Moment, AnalysisError> {
     let config = spec.grid.resolve_config(cell).ok();
     let found = Moment::parse(at).and_then(|wanted| {
@@ -119,10 +119,10 @@ fn plural_ending(n: u64) -> &'static str {
 }
 
 impl DistanceQuery {
-    /// Checks a question against a sweep.
+    /// Checks the parameters against a sweep.
     ///
     /// # Errors
-    /// The sweep keeps no predictions, there is no such cell or moment, or it is too much.
+    /// The sweep keeps no predictions, there is no such cell or moment, or the work is too much.
     pub fn new(spec: &Spec, question: &DistanceParams<'_>) -> Result<Self, AnalysisError> {
         let Some(probe) = &spec.measure.probe else {
             let message = "the sweep keeps no predictions, which distances are between: set probe = { points = 1000 } \
@@ -222,7 +222,8 @@ impl DistanceQuery {
         Err(AnalysisError::Invalid(message))
     }
 
-    /// Numbers of the cells, in the order in which [`CellDistance`](super::CellDistance) counts them.
+    /// Numbers of the cells, in the order in which [`CellDistance`](super::CellDistance) indexes
+    /// them.
     pub fn cells(&self) -> &[u64] {
         &self.cells
     }

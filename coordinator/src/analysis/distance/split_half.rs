@@ -1,10 +1,11 @@
-//! ℓ1 distances between label distributions, and what they would be without a difference.
+//! ℓ1 distances between label distributions, and their expectation without a difference.
 //!
-//! Of n repeats of each of two cells, estimated distributions differ even when the laws are equal, the more so the fewer
-//! repeats there are. So a distance is shown beside its null, the distance between two halves of one cell, and both are taken in
-//! the same way: n/2 repeats against n/2 others. Repeats are disjoint, since the same repeat has the same random streams
-//! in both cells, which would bring these closer together than trials of one cell ever are. When the laws are equal,
-//! distance and null have the same expectation.
+//! Distributions that are estimated from n repeats of each of two cells differ even if the true
+//! ones are equal, the more so the fewer repeats there are. So a distance is shown next to its
+//! null, the distance between two halves of one cell. Both are taken in the same way: n/2 repeats
+//! against n/2 others. The repeats are disjoint, because the same repeat has the same random
+//! streams in both cells, which would bring these closer together than trials of one cell ever are.
+//! If the true distributions are equal, distance and null have the same expectation.
 
 use std::ops::Range;
 
@@ -13,22 +14,23 @@ use rayon::prelude::*;
 
 use super::labels::{count_classes, point_ranges};
 
-/// Random splits into halves that are averaged. Others would give somewhat other distances; how much so is not shown.
+/// Number of random splits into halves that are averaged. The uncertainty from this choice is not
+/// shown.
 pub const SPLITS: usize = 32;
 
 /// Distances between cells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SplitHalfDistances {
     cells: usize,
-    /// Sums of absolute differences of counts, `[cell][cell]`; on the diagonal those of the nulls.
+    /// Sums of absolute differences of counts, `[cell][cell]`; the diagonal has those of the nulls.
     sums: Vec<u64>,
-    /// What a distance of 1 amounts to in such a sum.
+    /// The sum that corresponds to a distance of 1.
     unit: f64,
 }
 
 impl SplitHalfDistances {
-    /// Splits repeats into halves at random. `cells` holds for each cell one slice of classes below `classes` per
-    /// repeat, the same repeats in the same order; at least 2.
+    /// Splits repeats into halves at random. `cells` has one slice of classes below `classes` per
+    /// repeat of each cell, for the same repeats in the same order, at least 2.
     pub fn from_random_splits(
         cells: &[Vec<&[u8]>],
         classes: usize,
@@ -59,16 +61,15 @@ impl SplitHalfDistances {
         })
     }
 
-    /// Mean over points of Σ|p − q| over classes, in [0, 2], of half of the repeats of `a` and the other half of `b`; over
-    /// both ways round and all splits. Of a cell and itself, its null.
+    /// Mean over points of Σ|p − q| over classes, in [0, 2], between half of the repeats of `a` and
+    /// the other half of `b`, over both ways and all splits. For a cell and itself, it is the null.
     pub fn distance_between(&self, a: usize, b: usize) -> f64 {
         let ways = if a == b { 1.0 } else { 2.0 };
         self.sums[a.min(b) * self.cells + a.max(b)] as f64 / (ways * self.unit)
     }
 }
 
-/// Sums of a range of points over all splits.
-/// Adds sums of the same kind, one by one.
+/// Adds sums of the same kind, element by element.
 pub(super) fn add_sums(a: Vec<u64>, b: Vec<u64>) -> Vec<u64> {
     a.iter().zip(&b).map(|(a, b)| a + b).collect()
 }

@@ -1,21 +1,22 @@
-//! What distances are computed of, and what they are.
+//! The inputs and results of distances.
 
 use crate::analysis::distance::labels::PredictedLabels;
 use crate::analysis::distance::permutation::PermutationTest;
 use crate::records::OutcomeCounts;
 
-/// Two cells at a moment, or one beside itself. `None` where there are too few repeats.
+/// The distance between two cells at a moment, or of a cell to itself. Values are `None` if there
+/// are too few repeats.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CellDistance {
-    /// Position of the one among the cells.
+    /// Index of the first cell.
     pub a: usize,
-    /// Position of the other.
+    /// Index of the second cell.
     pub b: usize,
     /// The moment in words.
     pub at: String,
-    /// Common repeats.
+    /// Number of common repeats.
     pub n: u64,
-    /// ℓ1 distance of halves, in [0, 2]; none of a cell to itself.
+    /// ℓ1 distance of halves, in [0, 2]; `None` for a cell and itself.
     pub distance: Option<f64>,
     /// Mean distance between halves of one cell, averaged over both.
     pub null: Option<f64>,
@@ -25,15 +26,15 @@ pub struct CellDistance {
     pub agreement: Option<f64>,
     /// Agreement of trials of the same repeat.
     pub agreement_same: Option<f64>,
-    /// Within the one cell.
+    /// Agreement within the first cell.
     pub agreement_a: Option<f64>,
-    /// Within the other.
+    /// Agreement within the second cell.
     pub agreement_b: Option<f64>,
-    /// Why something is missing, or what else is to be known; empty if nothing is.
+    /// Caveats, such as why a value is missing; empty if there are none.
     pub note: String,
 }
 
-/// Predictions of the cells asked for, and what became of their trials.
+/// Predictions of the requested cells, and the outcomes of their trials.
 pub(super) struct CellPredictions {
     /// `[moment][cell]`
     pub(super) labels: Vec<Vec<PredictedLabels>>,

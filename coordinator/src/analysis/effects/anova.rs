@@ -1,8 +1,10 @@
-//! Where the variance of a metric is: the sums of squares of an analysis of variance.
+//! Analysis of variance of a metric over the grid.
 //!
-//! A term's is what it explains beyond all terms that do not contain it (type II): in a full grid, the usual one. Cells count
-//! alike, whatever their number of values, each as the harmonic mean of these (Yates 1934, unweighted means). Repeats are
-//! blocks, since a repeat has the same random streams in all cells: what they have in common is no noise between cells.
+//! The sum of squares of a term is what it explains beyond all terms that do not contain it (type
+//! II), which is the usual one in a full grid. Cells have equal weight whatever their numbers of
+//! values, for which the harmonic mean stands (unweighted means, Yates 1934). Repeats are blocks,
+//! because a repeat has the same random streams in all cells, and their common effect is no noise
+//! between cells.
 
 use ergodic_common::Spec;
 
@@ -14,7 +16,7 @@ use crate::estimators::Sample;
 /// A line of an analysis of variance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnovaTerm {
-    /// An axis, two of them, or what else there is, in words.
+    /// The term: an axis, two of them, or a rest.
     pub name: String,
     /// Degrees of freedom.
     pub df: u64,
@@ -22,12 +24,12 @@ pub struct AnovaTerm {
     pub squares: f64,
     /// Share of all sums of squares, η²; `None` if all values are equal.
     pub share: Option<f64>,
-    /// Share of the variance between cells; `None` of what is within cells.
+    /// Share of the variance between cells; `None` for terms within cells.
     pub between: Option<f64>,
 }
 
 impl AnovaTerm {
-    /// A term of differences between trials of one cell, which has no share of those between cells.
+    /// A term of differences between trials of one cell.
     fn within_cells(name: &str, df: usize, squares: f64) -> Self {
         Self {
             name: name.to_owned(),
@@ -39,7 +41,7 @@ impl AnovaTerm {
     }
 }
 
-/// The analysis of cells with these values and means; what is to be known of it is added to `notes`.
+/// Computes the analysis of cells with these values and means; adds caveats to `notes`.
 pub(super) fn compute_anova_terms(
     spec: &Spec,
     design: &EffectsDesign,
@@ -48,7 +50,7 @@ pub(super) fn compute_anova_terms(
     means: &[f64],
     notes: &mut Vec<String>,
 ) -> Vec<AnovaTerm> {
-    // Far from zero, squares would lose digits.
+    // Centred, because squares of values far from zero would lose digits.
     let middle = Sample::new(means.to_vec()).mean().unwrap_or(0.0);
     let y: Vec<f64> = means.iter().map(|mean| mean - middle).collect();
     let per_cell = values.len() as f64
@@ -86,7 +88,8 @@ pub(super) fn compute_anova_terms(
     terms
 }
 
-/// Factors, pairs of them, and what is left of the differences between cells: degrees of freedom and squares of means.
+/// Degrees of freedom and sums of squares of factors, pairs of factors, and the rest of the
+/// differences between cells.
 fn explained_squares(spec: &Spec, design: &EffectsDesign, y: &[f64]) -> Vec<(String, u64, f64)> {
     let all: Vec<&[usize]> = design
         .factor_columns
@@ -133,7 +136,7 @@ fn explained_squares(spec: &Spec, design: &EffectsDesign, y: &[f64]) -> Vec<(Str
     found
 }
 
-/// The name of a term: the factors come first, then pairs of them.
+/// The name of a term; factors come first, then pairs of them.
 fn term_name(spec: &Spec, design: &EffectsDesign, term: usize) -> String {
     match term.checked_sub(design.factor_columns.len()) {
         None => design.factor_name(spec, term),
@@ -148,8 +151,8 @@ fn term_name(spec: &Spec, design: &EffectsDesign, term: usize) -> String {
     }
 }
 
-/// What trials of one cell differ by: what the repeats have in common over all cells, and the rest; where trials are missing, both
-/// together.
+/// The terms within cells: the common effect of repeats over all cells, and the rest; both in one
+/// if trials are missing.
 fn within_cell_terms(
     values: &[&[(u32, f64)]],
     blocks: &RepeatBlocks,

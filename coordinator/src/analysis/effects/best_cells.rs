@@ -1,4 +1,4 @@
-//! Cells by their mean ranks, and how probable it is that each is the best.
+//! Cells by mean rank, with the probability that each is the best.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,15 @@ use crate::estimators::Sample;
 use crate::estimators::bootstrap::RESAMPLES;
 use crate::estimators::rank::{CellEnds, Ranks, TrialEnd};
 
-/// Cells that are named as the best.
+/// Number of cells in the list of the best.
 const TOP_CELLS: usize = 10;
 
 pub(super) fn mean_value(values: &[(u32, f64)]) -> Option<f64> {
     Sample::new(values.iter().map(|(_, value)| *value).collect()).mean()
 }
 
-/// Cells by their mean ranks, the best first, and how many cannot be told from the best.
+/// Cells by mean rank, best first, and the number of cells that cannot be distinguished from the
+/// best.
 pub(super) fn find_best_cells(
     spec: &Spec,
     metric: &Metric,
@@ -57,8 +58,8 @@ pub(super) fn find_best_cells(
     (all, may_be_best)
 }
 
-/// The share of resamples of whole repeats in which a cell has the best mean rank; several that have it share the resample, which
-/// says nothing of which of them is better. Nothing for cells that did not go on where others did, and for fewer than two repeats.
+/// The share of resamples of whole repeats in which each cell has the best mean rank; ties share a
+/// resample. Empty for cells that did not go on where others did, and for fewer than two repeats.
 fn best_cell_probabilities(
     spec: &Spec,
     metric: &Metric,
@@ -92,10 +93,10 @@ fn best_cell_probabilities(
         .collect()
 }
 
-/// Mean ranks that are as near are the same, but for rounding.
+/// Largest difference of mean ranks that counts as rounding.
 const RANK_TOLERANCE: f64 = 1e-9;
 
-/// Indices of the cells with the best mean rank; all, where none has one.
+/// Indices of the cells with the best mean rank; all cells if none has a rank.
 fn indices_of_best(mean_ranks: &[Option<f64>]) -> Vec<usize> {
     let ranks: Vec<f64> = mean_ranks
         .iter()

@@ -1,4 +1,4 @@
-//! What a reader has to know of effects: missing cells, repeats and values.
+//! Caveats of effects: missing cells, repeats and values.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::core::queries::describe_cell;
 use crate::estimators::bootstrap::RESAMPLES;
 use crate::estimators::precision::NOT_WIDENED_NOTE;
 
-/// Why there is no p(best).
+/// The reason why there is no p(best).
 pub(super) const NO_PROBABILITY: &str = "no p(best): repeats that share crossed streams cannot be resampled; the set of cells that cannot be \
                               told from the best allows for the streams";
 
@@ -86,7 +86,7 @@ fn describe_missing_combinations(design: &EffectsDesign) -> Option<String> {
     })
 }
 
-/// Why some of the resamples, or all of them, say nothing.
+/// Explains why some or all of the resamples were left out.
 fn describe_resamples(repeats: usize, drawn: usize) -> Option<String> {
     match (repeats, RESAMPLES - drawn) {
         (..=1, _) => {
@@ -103,7 +103,7 @@ fn describe_resamples(repeats: usize, drawn: usize) -> Option<String> {
     }
 }
 
-/// On what conditions the intervals of a sweep hold.
+/// Describes the conditions under which the intervals of a sweep hold.
 pub(super) fn describe_conditions(spec: &Spec) -> Vec<String> {
     let conditions = IntervalConditions::from_spec(spec);
     let mut notes = Vec::new();
@@ -122,7 +122,7 @@ pub(super) fn describe_conditions(spec: &Spec) -> Vec<String> {
     notes
 }
 
-/// How the trials of a sweep without values ended.
+/// Describes the outcomes of a sweep's trials without values.
 pub(super) fn describe_missing_values(spec: &Spec, trials: &BTreeMap<u64, CellTrials>) -> String {
     match trials
         .values()

@@ -1,4 +1,4 @@
-//! The factors of a grid, as the cells that have values show them.
+//! The factors of a grid, as far as cells with values show them.
 
 use ergodic_common::Spec;
 use ergodic_common::spec_file::node::SpecValue;
@@ -6,18 +6,18 @@ use ergodic_common::spec_file::node::SpecValue;
 use super::least_squares::ModelColumns;
 use crate::analysis::error::AnalysisError;
 
-/// One axis, or several that move together.
+/// A factor: one axis, or several that change together.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DesignFactor {
-    /// The axes.
+    /// The axes of the factor.
     pub(super) axes: Vec<usize>,
-    /// One value per axis, for each level, in the order of the grid.
+    /// The values of each level, one per axis, in the order of the grid.
     pub(super) levels: Vec<Vec<SpecValue>>,
-    /// The level of each cell.
+    /// Index of the level of each cell.
     pub(super) level_of_cell: Vec<usize>,
 }
 
-/// Cells and the model of their means: a mean, what each level adds, what pairs of levels add.
+/// The cells and the linear model of their means: a mean, level effects and interactions of levels.
 #[derive(Debug, Clone)]
 pub(super) struct EffectsDesign {
     /// Numbers of the cells.
@@ -26,19 +26,19 @@ pub(super) struct EffectsDesign {
     pub(super) factors: Vec<DesignFactor>,
     /// Axes that have one value in all cells.
     pub(super) constant_axes: Vec<usize>,
-    /// All columns, the mean's first.
+    /// All columns of the model; the mean's comes first.
     pub(super) columns: ModelColumns,
     /// The columns of each factor.
     pub(super) factor_columns: Vec<Vec<usize>>,
-    /// Two factors, and the columns of what pairs of their levels add.
+    /// Pairs of factors, each with the columns of their interaction.
     pub(super) pairs: Vec<(usize, usize, Vec<usize>)>,
 }
 
-/// Most columns of a model.
+/// Maximum number of columns of a model.
 const MAX_COLUMNS: usize = 400;
 
 impl EffectsDesign {
-    /// The design of these cells.
+    /// Creates the design of these cells.
     ///
     /// # Errors
     /// There is nothing to compare, or too much.
@@ -88,7 +88,7 @@ impl EffectsDesign {
         })
     }
 
-    /// The mean's column and those of all factors.
+    /// Indices of the columns of the mean and all factors.
     pub(super) fn additive_columns(&self) -> Vec<usize> {
         std::iter::once(0)
             .chain(self.factor_columns.iter().flatten().copied())
@@ -114,7 +114,8 @@ impl EffectsDesign {
 }
 
 impl DesignFactor {
-    /// Adds an axis that changes together with those of the factor: its values go to the levels at which its cells have them.
+    /// Adds an axis that changes together with the factor: its value at each level is that of the
+    /// level's cells.
     fn join_axis(&mut self, axis: usize, values: &[SpecValue], level_of_cell: &[usize]) {
         self.axes.push(axis);
         for (at, level) in self.levels.iter_mut().enumerate() {
@@ -124,7 +125,7 @@ impl DesignFactor {
         }
     }
 
-    /// One column per level but the last, which has the opposite sign in each.
+    /// One column per level except the last, which has the opposite sign in each.
     fn contrast_columns(&self) -> Vec<Vec<f64>> {
         let last = self.levels.len() - 1;
         (0..last)
@@ -142,14 +143,14 @@ fn multiply_columns(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(x, y)| x * y).collect()
 }
 
-/// Adds columns; their numbers.
+/// Appends columns; returns their indices.
 fn append_columns(columns: &mut Vec<Vec<f64>>, more: Vec<Vec<f64>>) -> Vec<usize> {
     let start = columns.len();
     columns.extend(more);
     (start..columns.len()).collect()
 }
 
-/// Axes by how they move over the cells: those that always change together are one factor. Also the axes that never change.
+/// Groups axes that always change together into factors. Also returns the axes that never change.
 fn find_factors(spec: &Spec, cells: &[u64]) -> (Vec<DesignFactor>, Vec<usize>) {
     let indices: Vec<Vec<u64>> = cells
         .iter()
@@ -186,7 +187,7 @@ fn find_factors(spec: &Spec, cells: &[u64]) -> (Vec<DesignFactor>, Vec<usize>) {
     (factors, constant)
 }
 
-/// Whether each says what the other is.
+/// Whether each of two labelings determines the other.
 fn is_one_to_one(a: &[usize], b: &[usize]) -> bool {
     let mut seen = std::collections::BTreeMap::new();
     let mut back = std::collections::BTreeMap::new();

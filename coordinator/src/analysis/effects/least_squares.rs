@@ -1,31 +1,33 @@
 //! Least squares over the cells of a grid.
 //!
-//! A cell's mean is explained by a mean, by what each factor's level adds, and by what pairs of levels add, in sum-to-zero
-//! coding: over the levels of a factor, what they add sums to 0. In a full grid these parts are orthogonal, and least squares
-//! are the averages that one would write down; where cells are missing they still say what each part adds beyond the others.
+//! A cell's mean is the sum of an overall mean, an effect of each factor's level, and interactions
+//! of pairs of levels, in sum-to-zero coding: the effects of a factor's levels sum to 0. In a full
+//! grid these parts are orthogonal, and least squares gives the plain averages. If cells are
+//! missing, it still gives what each part adds beyond the others.
 
 /// Columns of a model over cells, with their products.
 #[derive(Debug, Clone)]
 pub(super) struct ModelColumns {
-    /// `[column][cell]`
+    /// Columns, `[column][cell]`.
     columns: Vec<Vec<f64>>,
     /// Products of columns, `[column][column]`.
     products: Vec<f64>,
 }
 
-/// A triangular factor of some columns' products, without those that others explain (Cholesky).
+/// Cholesky factor of the products of some columns, without columns that others explain.
 struct CholeskyFactor {
-    /// Columns that count.
+    /// Indices of the independent columns.
     independent_columns: Vec<usize>,
     /// Rows of the factor, `[row][..=row]`.
     rows: Vec<Vec<f64>>,
 }
 
-/// What is left of a column that others explain, of its length, within rounding.
+/// Share of a column's length below which its remainder counts as rounding, so that others explain
+/// it.
 const COLLINEARITY_TOLERANCE: f64 = 1e-9;
 
 impl ModelColumns {
-    /// Takes these columns, each with one number per cell.
+    /// Creates a model from columns, each with one number per cell.
     pub(super) fn new(columns: Vec<Vec<f64>>) -> Self {
         let products = columns
             .iter()
@@ -34,7 +36,7 @@ impl ModelColumns {
         Self { columns, products }
     }
 
-    /// Sum of squares of `y` that these columns leave unexplained, and how many of them count.
+    /// Sum of squares of `y` that these columns leave unexplained, and number of independent ones.
     pub(super) fn residual_squares(&self, chosen: &[usize], y: &[f64]) -> (f64, usize) {
         let triangle = self.factorize_columns(chosen);
         let z = triangle.solve_lower(|column| dot_product(&self.columns[column], y));
@@ -45,8 +47,8 @@ impl ModelColumns {
         )
     }
 
-    /// Coefficients of these columns as linear functions of a value per cell, `[column][cell]`; `None` where they cannot be
-    /// told apart.
+    /// Coefficients of these columns as linear functions of cell values, `[column][cell]`; `None`
+    /// if the columns are not independent.
     pub(super) fn solve_coefficients(&self, chosen: &[usize]) -> Option<Vec<Vec<f64>>> {
         let triangle = self.factorize_columns(chosen);
         if triangle.independent_columns.len() < chosen.len() {
@@ -93,7 +95,7 @@ impl ModelColumns {
 }
 
 impl CholeskyFactor {
-    /// Solves L·z = b, b given by column.
+    /// Solves L·z = b, with b given by column.
     fn solve_lower(&self, b: impl Fn(usize) -> f64) -> Vec<f64> {
         let mut z: Vec<f64> = Vec::with_capacity(self.independent_columns.len());
         for (column, row) in self.independent_columns.iter().zip(&self.rows) {

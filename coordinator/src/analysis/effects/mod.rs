@@ -1,4 +1,4 @@
-//! What each axis of a grid does to a metric, and which cell is best.
+//! The effect of each axis of a grid on a metric, and the best cells.
 
 mod anova;
 mod best_cells;

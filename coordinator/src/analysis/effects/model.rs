@@ -20,17 +20,18 @@ pub(super) struct EffectsModel<'a> {
     pub(super) pair: Option<(usize, usize)>,
 }
 
-/// What one resample says, or one repeat.
+/// The effects in one resample, or in one repeat.
 pub(super) struct EffectDraw {
     pub(super) effects: Vec<f64>,
     pub(super) pairs: Vec<Option<f64>>,
 }
 
-/// What intervals are made of.
+/// The draws that intervals are based on.
 pub(super) enum EffectDraws {
     /// Resamples of whole repeats, which are independent.
     Resamples(Vec<EffectDraw>),
-    /// What each repeat says, and its number, where repeats share crossed streams; nothing where cells lack some.
+    /// The effects in each repeat, with the repeat's number, if repeats share crossed streams;
+    /// empty if cells lack repeats.
     Repeats(Vec<EffectDraw>, Vec<u32>, Crossing),
 }
 
@@ -75,12 +76,12 @@ impl<'a> EffectsModel<'a> {
         })
     }
 
-    /// The mean of all, given cell means.
+    /// The overall mean, given cell means.
     pub(super) fn grand_mean(&self, means: &[f64]) -> f64 {
         least_squares::dot_product(&self.solution[0], means)
     }
 
-    /// What each level of each factor adds, factor after factor.
+    /// The effect of each level of each factor, factor after factor.
     pub(super) fn level_effects(&self, means: &[f64]) -> Vec<f64> {
         let mut effects = Vec::new();
         let mut columns = self.solution[1..].iter();
@@ -92,7 +93,7 @@ impl<'a> EffectsModel<'a> {
                 .map(|column| least_squares::dot_product(column, means));
             let free: Vec<f64> = free.collect();
 
-            // Over all levels they sum to 0.
+            // The effects of a factor's levels sum to 0, which gives the last one.
             let last = -free.iter().sum::<f64>();
             effects.extend(
                 free.into_iter()
@@ -104,8 +105,8 @@ impl<'a> EffectsModel<'a> {
         effects
     }
 
-    /// What each pair of levels of the two factors adds to what the levels add: the mean over its cells of what the
-    /// additive model leaves.
+    /// The interaction of each pair of levels of the two factors: the mean, over its cells, of the
+    /// residuals of the additive model.
     pub(super) fn interaction_effects(&self, means: &[f64], effects: &[f64]) -> Vec<Option<f64>> {
         let Some((a, b)) = self.pair else {
             return Vec::new();
@@ -132,7 +133,7 @@ impl<'a> EffectsModel<'a> {
             .collect()
     }
 
-    /// Mean of something of each cell over the cells of each pair of levels.
+    /// Means of a value of cells over the cells of each pair of levels.
     fn mean_by_pair(&self, a: usize, b: usize, of: impl Fn(usize) -> f64) -> Vec<Option<f64>> {
         let a = &self.design.factors[a];
         let b = &self.design.factors[b];
@@ -161,7 +162,7 @@ impl<'a> EffectsModel<'a> {
         blocks.resample_means(RESAMPLES, stream, |means| self.evaluate_draw(means))
     }
 
-    /// What each repeat says by itself, if every cell has all of them.
+    /// The effects in each repeat by itself, if every cell has all repeats.
     pub(super) fn evaluate_repeats(&self, blocks: &RepeatBlocks) -> Vec<EffectDraw> {
         if !blocks.is_complete() {
             return Vec::new();
@@ -245,7 +246,7 @@ impl<'a> EffectsModel<'a> {
     }
 }
 
-/// A difference between means, or 0 where it is nothing but their rounding.
+/// A difference of means, or 0 if it is within rounding.
 pub(super) fn zero_if_rounding(difference: f64, means: &[f64]) -> f64 {
     let largest = means
         .iter()
@@ -257,7 +258,7 @@ pub(super) fn zero_if_rounding(difference: f64, means: &[f64]) -> f64 {
     }
 }
 
-/// Half of the resamples must say something.
+/// The percentile interval of resamples; `None` unless at least half of them have a value.
 fn percentile_interval(drawn: impl Iterator<Item = f64>, level: f64) -> Option<(f64, f64)> {
     let sample = Sample::new(drawn.collect());
     let ends = [0.5 - 0.5 * level, 0.5 + 0.5 * level].map(|share| sample.quantile(share));

@@ -1,4 +1,4 @@
-//! The question about effects, checked against a sweep, and its answer.
+//! Queries of effects, checked against a sweep, and their answers.
 
 use std::collections::BTreeMap;
 
@@ -24,20 +24,20 @@ use crate::estimators::bootstrap::RESAMPLES;
 use crate::estimators::crossed::Crossing;
 use crate::estimators::rank::CellEnds;
 
-/// What is to be known.
+/// The parameters of a query.
 #[derive(Debug, Clone, Copy)]
 pub struct EffectsParams<'a> {
     /// The metric; empty for the main one.
     pub metric: &'a str,
-    /// When; empty for the end of the trial.
+    /// The moment; empty for the end of the trial.
     pub at: &'a str,
-    /// Level of the confidence intervals, as a share.
+    /// Level of the confidence intervals, between 0.5 and 1.
     pub level: f64,
-    /// Two axes whose interaction is to be shown, or none.
+    /// The two axes whose interaction is requested, or none.
     pub interaction: &'a [String],
 }
 
-/// A question that was checked against a sweep.
+/// The parameters of a query, checked against a sweep.
 #[derive(Debug, Clone)]
 pub struct EffectsQuery {
     pub(super) query: TableQuery,
@@ -45,14 +45,14 @@ pub struct EffectsQuery {
     pub(super) interaction: Option<[usize; 2]>,
 }
 
-/// Most pairs of levels that are shown.
+/// Maximum number of pairs of levels in an answer.
 const MAX_PAIRS: usize = 400;
 
 impl EffectsQuery {
-    /// Checks a question against a sweep.
+    /// Checks the parameters against a sweep.
     ///
     /// # Errors
-    /// There is no such axis, metric or step, or the level is none.
+    /// There is no such axis, metric or step, or the level is out of range.
     pub fn new(spec: &Spec, asked: &EffectsParams<'_>) -> Result<Self, AnalysisError> {
         check_level(asked.level)?;
 
@@ -85,12 +85,12 @@ impl EffectsQuery {
         })
     }
 
-    /// The metric.
+    /// The metric of the query.
     pub fn metric(&self) -> &Metric {
         self.query.metric()
     }
 
-    /// What the stored rows say.
+    /// Analyses the stored rows.
     ///
     /// # Errors
     /// The store failed, there is nothing to compare, or it would take too long.
@@ -107,7 +107,7 @@ impl EffectsQuery {
         let blocks = RepeatBlocks::new(&values);
 
         let crossing = Crossing::from_spec(spec);
-        // Where repeats share crossed streams, nothing is resampled.
+        // Crossed streams have analytic intervals, so nothing is resampled.
         check_resampling_work(
             &design,
             &blocks,
@@ -149,7 +149,7 @@ impl EffectsQuery {
         })
     }
 
-    /// The design of the cells that have values.
+    /// Creates the design of the cells with values.
     fn build_design(
         &self,
         spec: &Spec,
@@ -171,8 +171,8 @@ impl EffectsQuery {
         EffectsDesign::new(spec, cells)
     }
 
-    /// The best cells, and how many cells cannot be told from the best one; none where cells have no order. Without a stream
-    /// of random numbers they have no probabilities.
+    /// The best cells, and the number of cells that cannot be distinguished from the best one;
+    /// empty if cells have no ranks. Without a random stream, they have no probabilities.
     fn find_best_cells(
         &self,
         spec: &Spec,
@@ -201,7 +201,7 @@ impl EffectsQuery {
         find_best_cells(spec, ranked_by, trials, &ends, stream)
     }
 
-    /// The two factors whose interaction is to be shown.
+    /// Finds the two factors whose interaction is requested.
     fn find_interaction_factors(
         &self,
         spec: &Spec,
@@ -234,7 +234,7 @@ impl EffectsQuery {
     }
 }
 
-/// Refuses what would keep a core busy for minutes.
+/// Refuses a query that would take minutes.
 pub(super) fn check_resampling_work(
     design: &EffectsDesign,
     blocks: &RepeatBlocks,

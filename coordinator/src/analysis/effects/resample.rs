@@ -3,23 +3,24 @@
 use ergodic_common::random_streams::RandomStream;
 use rayon::prelude::*;
 
-/// Values by repeat and cell, some of which may be missing.
+/// Values by repeat and cell; some may be missing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct RepeatBlocks {
     cells: usize,
     /// Numbers of the repeats.
     numbers: Vec<u32>,
-    /// `[repeat][cell]`, 0 where there is none.
+    /// Values, `[repeat][cell]`; 0 if missing.
     values: Vec<f64>,
-    /// Whether there is one: 1 or 0.
+    /// Whether there is a value, as 1 or 0.
     present: Vec<f64>,
 }
 
-/// Resamples that are made at a time.
+/// Number of resamples drawn at a time.
 const RESAMPLES_PER_BATCH: usize = 256;
 
 impl RepeatBlocks {
-    /// Takes values of cells by repeat, in the order of repeats. Repeats without any are left out.
+    /// Arranges values of cells, which are in the order of repeats, by repeat. Leaves out repeats
+    /// without values.
     pub(super) fn new(cells: &[&[(u32, f64)]]) -> Self {
         let mut repeats: Vec<u32> = cells
             .iter()
@@ -74,8 +75,9 @@ impl RepeatBlocks {
         &self.values[repeat * self.cells..(repeat + 1) * self.cells]
     }
 
-    /// Draws as many whole repeats as there are, with replacement, `resamples` times, and asks `of` for something about the
-    /// cell means over them; in order. A resample in which a cell has no value says nothing and is left out.
+    /// Draws whole repeats with replacement `resamples` times, as many as there are, and calls `of`
+    /// with the cell means over them; returns the results in order. Leaves out resamples in which a
+    /// cell has no value.
     pub(super) fn resample_means<T: Send>(
         &self,
         resamples: usize,
@@ -88,7 +90,7 @@ impl RepeatBlocks {
         found.into_iter().flatten().collect()
     }
 
-    /// Mean of each cell over weighted repeats; `None` if one has none.
+    /// Mean of each cell over weighted repeats; `None` if a cell has none.
     pub(super) fn weighted_means(&self, weights: &[f64]) -> Option<Vec<f64>> {
         let mut sums = vec![0.0; self.cells];
         let mut counts = vec![0.0; self.cells];
@@ -115,8 +117,8 @@ impl RepeatBlocks {
     }
 }
 
-/// Draws as many of so many repeats, with replacement, `resamples` times, and asks `of` for something about how often each was
-/// drawn; in order.
+/// Draws `repeats` of as many repeats with replacement, `resamples` times, and calls `of` with how
+/// often each was drawn; returns the results in order.
 pub(super) fn resample_weights<T: Send>(
     repeats: usize,
     resamples: usize,
@@ -135,7 +137,7 @@ pub(super) fn resample_weights<T: Send>(
     all
 }
 
-/// How often each repeat is drawn when as many are drawn as there are, with replacement.
+/// How often each repeat is drawn, if as many are drawn with replacement as there are.
 fn draw_weights(repeats: usize, stream: &mut RandomStream) -> Vec<f64> {
     let mut weights = vec![0.0; repeats];
     for _ in 0..repeats {

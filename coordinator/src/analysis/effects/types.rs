@@ -1,26 +1,26 @@
-//! What the analysis of effects answers.
+//! The results of the analysis of effects.
 
 use ergodic_common::spec_file::node::SpecValue;
 
 use crate::analysis::effects::anova::AnovaTerm;
 use crate::analysis::ranking::RowRank;
 
-/// What the cells say.
+/// The effects of all axes on a metric.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EffectsAnalysis {
-    /// Mean of the cells' means; where cells are missing, of the means of levels.
+    /// Mean of the cells' means or, if cells are missing, of the levels' means.
     pub mean: f64,
-    /// Each level of each factor.
+    /// The effect of each level of each factor.
     pub levels: Vec<LevelEffect>,
-    /// Where the variance is.
+    /// The terms of the analysis of variance.
     pub terms: Vec<AnovaTerm>,
-    /// The cells with the best mean ranks, the best first; empty where cells have no order.
+    /// The cells with the best mean ranks, best first; empty if cells have no ranks.
     pub best: Vec<TopCell>,
-    /// How many of all cells cannot be told from the best.
+    /// Number of all cells that cannot be distinguished from the best.
     pub may_be_best: u64,
-    /// Each pair of levels of the two factors asked for.
+    /// The interaction of each pair of levels of the two requested factors.
     pub pairs: Vec<LevelEffect>,
-    /// What is to be known of all this.
+    /// Caveats of the analysis.
     pub notes: Vec<String>,
 }
 
@@ -31,31 +31,33 @@ pub struct LevelEffect {
     pub axes: Vec<usize>,
     /// One value per axis.
     pub values: Vec<SpecValue>,
-    /// Cells that have it.
+    /// Number of cells with the level or pair.
     pub cells: u64,
-    /// Mean over the levels of the other factors, by least squares where cells are missing. Of a pair, the mean of its
-    /// cells; `None` without any.
+    /// Mean over the levels of the other factors, by least squares if cells are missing. For a
+    /// pair, the mean of its cells; `None` without any.
     pub mean: Option<f64>,
-    /// What it adds to the mean of all; of a pair, what it adds to what its two levels add.
+    /// Difference from the overall mean; for a pair, the difference from the sum of its levels'
+    /// effects.
     pub effect: Option<f64>,
-    /// Confidence interval of the effect: from whole repeats resampled, or, where repeats share crossed streams, by what each
-    /// stream does (`crossed`).
+    /// Confidence interval of the effect: by resampling whole repeats or, if repeats share crossed
+    /// streams, by the effects of the streams (`crossed`).
     pub interval: Option<(f64, f64)>,
 }
 
-/// A cell among the best.
+/// One of the best cells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopCell {
     /// Number of the cell.
     pub cell: u64,
-    /// Trials with a value.
+    /// Number of trials with a value.
     pub n: u64,
-    /// Trials that ended without one.
+    /// Number of trials that ended without a value.
     pub without_value: u64,
     /// Mean of the values.
     pub mean: Option<f64>,
     /// Rank among all cells.
     pub rank: RowRank,
-    /// Share of resamples of whole repeats in which its mean rank is the best one; several with the best one share a resample.
+    /// Share of resamples of whole repeats in which the cell has the best mean rank; ties share a
+    /// resample.
     pub probability: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! `ergodic backup`: the coordinator's store, in a file.
+//! `ergodic backup`: writes a backup of the coordinator's store to a file.
 
 use std::io::{BufWriter, IntoInnerError};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ pub async fn run_backup(args: BackupArgs) -> Result<CommandOutcome, UserError> {
     ))
 }
 
-/// What a backup holds.
+/// The content of a backup.
 #[derive(Default)]
 struct WrittenArchive {
     sweeps: u64,
@@ -58,7 +58,7 @@ struct WrittenArchive {
 }
 
 async fn write_archive(client: &mut Client, path: &Path) -> Result<WrittenArchive, UserError> {
-    // Results are for their owner to see.
+    // A backup has unpublished results, so only its owner may read it.
     let file = AtomicFile::create_private(path).map_err(|e| file_write_error(path, &e))?;
     let mut archive =
         ArchiveWriter::create(BufWriter::new(file)).map_err(|e| file_write_error(path, &e))?;

@@ -1,4 +1,4 @@
-//! `ergodic compare`: cells against a baseline, repeat by repeat.
+//! `ergodic compare`: compares cells with a baseline, repeat by repeat.
 
 use clap::Args;
 use ergodic_common::ErrorCode;
@@ -99,7 +99,8 @@ pub(crate) async fn query_contrasts(
         .await
 }
 
-/// Reads axes with values as given with an option, `lr=0.1,wd=5e-4`; commas within brackets and quotes belong to a value.
+/// Parses axes with values as in `lr=0.1,wd=5e-4`. Commas within brackets and quotes belong to a
+/// value.
 pub(crate) fn parse_axis_choices(
     option: &str,
     text: &str,
@@ -117,7 +118,7 @@ pub(crate) fn parse_axis_choices(
     })
 }
 
-/// The parts between commas that are in no brackets and no quotes.
+/// Splits a text at commas outside brackets and quotes.
 fn split_outside_brackets(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut depth = 0_i32;

@@ -1,4 +1,4 @@
-//! `ergodic curves`: a metric over the steps of each cell.
+//! `ergodic curves`: prints a metric over the steps of each cell.
 
 use arrow_array::RecordBatch;
 use arrow_schema::DataType;
@@ -58,7 +58,7 @@ pub async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
 struct CurveTable {
     sweep: String,
     metric: String,
-    /// Types of the axes and of the step, which are the first columns.
+    /// Types of the first columns: the axes and the step.
     key_types: Vec<DataType>,
     data: TableData,
 }
@@ -108,7 +108,7 @@ impl CurveTable {
     }
 }
 
-/// A point of a curve as a row of a table: the step is its last axis.
+/// Converts a point of a curve to a row of a table, with the step as its last axis.
 fn point_as_row(point: v1::CurvePoint) -> v1::TableRow {
     let step = v1::AxisValue {
         kind: Some(v1::axis_value::Kind::Number(point.step as f64)),

@@ -1,4 +1,4 @@
-//! `ergodic distance`: how far what cells predict is apart.
+//! `ergodic distance`: prints distances between the predictions of cells.
 
 use std::collections::BTreeSet;
 
@@ -82,7 +82,7 @@ fn render_distances(found: &v1::DistanceResponse, is_pair: bool, format: TextFor
     })
 }
 
-/// A cell as typed: its number, or values of axes.
+/// Parses a cell as typed: its number, or values of axes.
 fn parse_cell_choice(text: &str) -> Result<v1::CellChoice, UserError> {
     match text.trim().parse() {
         Ok(number) => Ok(v1::CellChoice {
@@ -96,7 +96,8 @@ fn parse_cell_choice(text: &str) -> Result<v1::CellChoice, UserError> {
     }
 }
 
-/// The one cell and the other, then figures; what only a test between two cells has is left out without one.
+/// Builds rows with both cells and the figures. Columns that only a test of two cells has are left
+/// out otherwise.
 fn build_distance_data(found: &v1::DistanceResponse, is_pair: bool) -> TableData {
     let last = found.cells.len();
     let known = found
@@ -175,7 +176,7 @@ fn agreement_shares(row: &v1::Distance) -> [Option<f64>; 4] {
     ]
 }
 
-/// Each cell's values in one word: `lr=0.1 wd=0`.
+/// Formats each cell's values: `lr=0.1 wd=0`.
 fn format_cell_names(found: &v1::DistanceResponse) -> Vec<String> {
     let words = AxisFormats::from_rows(
         found.axes.len(),
@@ -250,13 +251,13 @@ fn format_pair_row(row: &v1::Distance) -> Vec<Value> {
         .collect()
 }
 
-/// Most cells of a matrix; of more, pairs are listed.
+/// Maximum number of cells of a matrix. With more, pairs are listed.
 const MAX_MATRIX_CELLS: usize = 12;
 
 fn render_human_all_pairs(found: &v1::DistanceResponse) -> String {
     let at = found.rows.first().map_or("", |row| row.at.as_str());
     let n = found.rows.iter().map(|row| row.n).max().unwrap_or(0);
-    // A note that several pairs have is printed once.
+    // Several pairs may have the same note; the set prints it once.
     let notes: BTreeSet<&str> = found
         .rows
         .iter()
@@ -280,7 +281,7 @@ fn render_human_all_pairs(found: &v1::DistanceResponse) -> String {
     format!("{title}, the {n} repeats that all cells with predictions have\n{body}{notes}{end}")
 }
 
-/// The distances of all cells, then their agreement.
+/// Renders the distances of all cells, then their agreement.
 fn render_matrices(found: &v1::DistanceResponse, n: u64) -> String {
     let distances = render_matrix(found, |row| {
         if row.a == row.b {
@@ -325,7 +326,7 @@ fn render_matrix(
     render_human_rows(&header, &rows)
 }
 
-/// The row of two cells, in either order.
+/// Finds the row of two cells, in either order.
 fn find_pair(found: &v1::DistanceResponse, a: usize, b: usize) -> Option<&v1::Distance> {
     found
         .rows

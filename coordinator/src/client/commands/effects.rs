@@ -1,4 +1,4 @@
-//! `ergodic effects`: what each axis does, where the variance is, and which cell is best.
+//! `ergodic effects`: prints the effects of axes, the analysis of variance, and the best cells.
 
 use clap::Args;
 use ergodic_common::ErrorCode;
@@ -100,7 +100,7 @@ fn check_interaction(args: &EffectsArgs) -> Result<(), UserError> {
     Err(UserError::new(ErrorCode::BadInput, message))
 }
 
-/// The rows of one part.
+/// Builds the rows of one part.
 fn build_part_data(found: &v1::EffectsResponse, part: EffectsPart) -> TableData {
     match part {
         EffectsPart::Effects => build_effect_data(found),
@@ -110,7 +110,7 @@ fn build_part_data(found: &v1::EffectsResponse, part: EffectsPart) -> TableData 
     }
 }
 
-/// Values as they are; of axes that move together, one text.
+/// A single value as it is; the values of axes that change together as one text.
 fn combine_axis_values(values: &[v1::AxisValue]) -> Value {
     match values {
         [value] => json_value(value),
@@ -319,7 +319,7 @@ fn render_main_effects(found: &v1::EffectsResponse, level: f64) -> String {
 fn format_effect(effect: &v1::Effect, words: &NamedAxisFormats) -> Vec<String> {
     let ends = effect.low.zip(effect.high);
     let (figure, interval) = format_estimate(effect.effect, ends);
-    // A mean is as uncertain as what it is above or below the others.
+    // The interval of the effect is also that of the mean, so it is shown only once.
     let (mean, _) = format_estimate(effect.mean, ends);
 
     vec![
@@ -386,7 +386,7 @@ fn render_best_cells(found: &v1::EffectsResponse) -> String {
     )
 }
 
-/// A row of the best cells, `first` being the number of the best one.
+/// Formats a row of the best cells; `first` is the number of the best one.
 fn format_best_cell(best: &v1::BestCell, first: u64, words: &AxisFormats) -> Vec<String> {
     let mark = match best.may_be_best {
         true if best.cell == first => "★ ",
@@ -414,13 +414,13 @@ fn format_three_digits(x: Option<f64>) -> String {
     x.map_or_else(|| format_short_number(None), |x| format_significant(x, 3))
 }
 
-/// The values of one factor down the side, those of the other along the top.
+/// Renders the values of one factor as rows, and those of the other as columns.
 fn render_interaction(found: &v1::EffectsResponse) -> String {
     let Some(first) = found.interaction.first() else {
         return String::new();
     };
 
-    // The last axis' values are the other factor's: they change fastest.
+    // The last axis changes fastest, so the first change of the other one ends a row.
     let width = found
         .interaction
         .iter()
@@ -460,7 +460,8 @@ fn format_interaction_row(effects: &[v1::Effect], words: &NamedAxisFormats) -> V
     row
 }
 
-/// The first factor is one axis; the rest, which may move together, is the other factor.
+/// Number of axes of the first factor, which is 1; the other axes change together and form the
+/// second factor.
 fn first_factor_len(effect: &v1::Effect) -> usize {
     effect.values.len().min(effect.axes.len()).min(1)
 }

@@ -1,4 +1,4 @@
-//! `ergodic explain`: what became of a sweep or of one trial.
+//! `ergodic explain`: explains the state of a sweep or of one trial.
 
 use clap::Args;
 use ergodic_common::TrialKey;
@@ -35,10 +35,10 @@ pub async fn run_explain(args: ExplainArgs) -> Result<CommandOutcome, UserError>
     print_output(explain_sweep(&mut client, &id, args.trial, args.format).await?)
 }
 
-/// `ergodic explain`
+/// Runs `ergodic explain`.
 ///
 /// # Errors
-/// There is no such sweep or trial, or nobody answers.
+/// There is no such sweep or trial, or the coordinator does not respond.
 pub async fn explain_sweep(
     client: &mut Client,
     sweep: &str,

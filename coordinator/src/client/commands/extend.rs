@@ -1,4 +1,4 @@
-//! `ergodic extend`: more repeats or more cells for a sweep that was launched.
+//! `ergodic extend`: adds repeats or cells to a launched sweep.
 
 use clap::Args;
 use ergodic_common::spec::SpecSource;
@@ -53,9 +53,9 @@ pub async fn run_extend(args: ExtendArgs) -> Result<CommandOutcome, UserError> {
     )
 }
 
-/// What is to be added to a sweep.
+/// The addition to a sweep.
 enum Extension {
-    /// This number of repeats per cell, more than there are.
+    /// This number of repeats per cell, more than before.
     Repeats(u32),
     /// The cells of this file that the sweep lacks.
     File(SweepFile),
@@ -79,7 +79,8 @@ async fn extend_sweep(
 
             upload_files(client, file).await?;
 
-            // An older coordinator accepts the file if its own grammar reads it alike.
+            // The lowest grammar that reads the file alike, so that an older coordinator accepts
+            // it.
             let source = SpecSource {
                 grammar: spec.min_grammar(),
                 ..file.source.clone()
@@ -94,7 +95,7 @@ async fn extend_sweep(
         .await
 }
 
-/// A line about what was added.
+/// Formats a line about the addition.
 fn format_extension(extended: &v1::ExtendResponse) -> String {
     let Some(status) = &extended.status else {
         return String::new();

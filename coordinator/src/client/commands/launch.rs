@@ -1,4 +1,4 @@
-//! `ergodic launch`: sends a sweep and its files to a coordinator, and says what need not be run.
+//! `ergodic launch`: sends a sweep and its files to a coordinator, and reports what need not run.
 
 use clap::Args;
 use ergodic_common::Spec;
@@ -74,27 +74,29 @@ async fn watch_launched(client: &mut Client, id: &str) -> Result<CommandOutcome,
     Ok(CommandOutcome::from_sweep(&status))
 }
 
-/// Which trials of a sweep are run.
+/// The trials of a sweep that are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchMode {
     /// All trials, whatever results other sweeps have.
     All,
-    /// The trials that no sweep of the store has results of.
+    /// The trials whose results no sweep in the store has.
     Missing,
-    /// The trials that no sweep of the store has results of; an unfinished sweep of the same content goes on.
+    /// The trials whose results no sweep in the store has. An unfinished sweep with the same
+    /// content is resumed.
     Resume,
 }
 
-/// Launches a sweep, once the coordinator has the files that it names, and shows what its data look like.
+/// Launches a sweep once the coordinator has the files that it names, and prints a description of
+/// its data.
 ///
 /// # Errors
-/// The sweep was refused, or nobody answers.
+/// The sweep was refused, or the coordinator does not respond.
 pub async fn launch_sweep(
     client: &mut Client,
     file: &SweepFile,
     mode: LaunchMode,
 ) -> Result<v1::LaunchResponse, UserError> {
-    // Files are sent for a sweep that can be run.
+    // Reads the sweep before uploading, because files of an invalid sweep would be sent in vain.
     let spec = read_launch_spec(&file.source)?;
     launch_read_sweep(client, file, &spec, mode).await
 }
@@ -114,7 +116,7 @@ pub async fn launch_read_sweep(
     }
 
     upload_files(client, file).await?;
-    // An older coordinator accepts the file if its own grammar reads it alike.
+    // The lowest grammar that reads the file alike, so that an older coordinator accepts it.
     let source = SpecSource {
         grammar: spec.min_grammar(),
         ..file.source.clone()
@@ -145,10 +147,10 @@ pub async fn launch_read_sweep(
     Ok(launched)
 }
 
-/// Sends the files that a sweep file names.
+/// Uploads the files that a sweep file names.
 ///
 /// # Errors
-/// A file was refused, or nobody answers.
+/// A file was refused, or the coordinator does not respond.
 pub(super) async fn upload_files(client: &mut Client, file: &SweepFile) -> Result<(), UserError> {
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
         transfer::upload_file(&mut client.files, pin.hash, content.clone())
@@ -159,7 +161,7 @@ pub(super) async fn upload_files(client: &mut Client, file: &SweepFile) -> Resul
     Ok(())
 }
 
-/// Lines for people about trials that need not be run; none where all are run.
+/// Lines for people about trials that need not run; empty if all run.
 pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
     let mut lines = Vec::new();
     let Some(status) = &launched.status else {
@@ -200,7 +202,7 @@ pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
     lines
 }
 
-/// What becomes of a sweep of the same content that was there already.
+/// Describes what happens to an existing sweep with the same content.
 fn describe_found_sweep(status: &v1::SweepStatus, retried: u64) -> String {
     let id = &status.id;
     match status.state() {

@@ -1,4 +1,4 @@
-//! `ergodic list`: all sweeps of a coordinator.
+//! `ergodic list`: lists all sweeps of a coordinator.
 
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -25,7 +25,7 @@ const COLUMNS: [&str; 13] = [
     "launched_by",
     "launched_at",
 ];
-/// People are shown all of them but the last.
+/// Number of columns in a table for people: all but the last.
 const HUMAN_COLUMNS: usize = 12;
 
 /// Lists sweeps.

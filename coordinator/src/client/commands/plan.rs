@@ -1,4 +1,4 @@
-//! `ergodic plan`: what a sweep would be, worked out here and stored nowhere.
+//! `ergodic plan`: describes a sweep without a coordinator, and stores nothing.
 
 mod classes;
 
@@ -23,9 +23,10 @@ use crate::client::render::TextFormat;
 use crate::client::status_text::format_duration;
 use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
 
-/// What a core is taken to do until a worker has measured itself, in floating-point operations per second.
+/// Assumed speed of a core, in floating-point operations per second, until a worker has measured
+/// its own.
 const ASSUMED_FLOPS: f64 = 40e9;
-/// Shape classes listed one by one.
+/// Maximum number of shape classes that are listed one by one.
 const MAX_LISTED_CLASSES: usize = 20;
 
 /// `ergodic plan`
@@ -99,7 +100,7 @@ fn inspect_data(
         .map_err(|e| UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file)))
 }
 
-/// Reads at least `train` images, where the dataset is here.
+/// Reads at least `train` images, if the dataset is on this machine.
 fn summarize_dataset(
     file: &SweepFile,
     spec: &Spec,
@@ -129,7 +130,7 @@ fn summarize_dataset(
     }
 }
 
-/// The plan in a format: JSON, or text for people.
+/// Renders the plan as JSON, or as text for people.
 pub fn render_plan(spec: &Spec, dataset: Option<&DatasetSummary>, format: TextFormat) -> String {
     let classes = plan_classes(spec);
     let core_seconds = estimate_core_seconds(spec, &classes);
@@ -139,12 +140,13 @@ pub fn render_plan(spec: &Spec, dataset: Option<&DatasetSummary>, format: TextFo
     }
 }
 
-/// Where only the best cells are repeated further, these are taken to be as costly as all.
+/// Number of trials. If only the best cells get more repeats, these are assumed to cost as much as
+/// all others.
 fn planned_trials(spec: &Spec) -> u64 {
     certain_trials(spec).unwrap_or(spec.trial_count())
 }
 
-/// Seconds of one core for all trials and audits.
+/// Estimates the seconds of one core for all trials and audits.
 fn estimate_core_seconds(spec: &Spec, classes: &[ClassPlan]) -> f64 {
     let repeats = planned_trials(spec) as f64 / spec.grid.cell_count() as f64;
     let once: f64 = classes
@@ -154,7 +156,7 @@ fn estimate_core_seconds(spec: &Spec, classes: &[ClassPlan]) -> f64 {
     once * (1.0 + spec.scheduling.audit_share)
 }
 
-/// Bytes of memory of a slot, which any trial fits in.
+/// Bytes of memory of a slot in which any trial fits.
 fn slot_bytes(classes: &[ClassPlan]) -> u64 {
     classes.iter().map(|c| c.slot_bytes).max().unwrap_or(0)
 }
@@ -283,7 +285,7 @@ fn describe_classes(classes: &[ClassPlan]) -> String {
     out
 }
 
-/// Memory, time, and what is stored besides the rows.
+/// Describes memory, time, and what is stored besides rows.
 fn describe_costs(spec: &Spec, classes: &[ClassPlan], core_seconds: f64) -> String {
     let condition = match certain_trials(spec) {
         Some(_) => "",
@@ -309,7 +311,7 @@ fn describe_costs(spec: &Spec, classes: &[ClassPlan], core_seconds: f64) -> Stri
     out
 }
 
-/// `data: glyphs: all 10000 training images, …; 28×28×1, …`
+/// Formats `data: glyphs: all 10000 training images, …; 28×28×1, …`.
 fn format_data_line(spec: &Spec, dataset: Option<&DatasetSummary>) -> String {
     let configs = spec.grid.class_configs();
     match (
@@ -335,7 +337,7 @@ fn format_data_line(spec: &Spec, dataset: Option<&DatasetSummary>) -> String {
     }
 }
 
-/// `6 cells × 20 to 500 repeats = 120 to 3000 trials`
+/// Formats `6 cells × 20 to 500 repeats = 120 to 3000 trials`.
 fn format_plan_size(spec: &Spec) -> String {
     let cells = spec.grid.cell_count();
     let repeats = spec.repeats;
@@ -354,7 +356,7 @@ fn format_plan_size(spec: &Spec) -> String {
     )
 }
 
-/// The number of trials, if it is known before any of them has ended.
+/// Number of trials, if it is known in advance.
 fn certain_trials(spec: &Spec) -> Option<u64> {
     spec.stopping_rule
         .as_ref()
@@ -363,7 +365,7 @@ fn certain_trials(spec: &Spec) -> Option<u64> {
         })
 }
 
-/// A line about the rule that decides how often a cell is repeated.
+/// Formats a line about the stopping rule.
 fn format_stopping_rule(spec: &Spec, until: &StoppingRule) -> String {
     let name = until.metric.name();
     match until.criterion {
@@ -387,7 +389,7 @@ fn format_stopping_rule(spec: &Spec, until: &StoppingRule) -> String {
     }
 }
 
-/// The expected number of audits: which trials are audited depends on the dataset's hash.
+/// Expected number of audits. The actual choice depends on the dataset's hash.
 fn expected_audits(spec: &Spec) -> u64 {
     (spec.scheduling.audit_share * spec.trial_count() as f64).round() as u64
 }

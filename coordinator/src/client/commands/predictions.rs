@@ -1,4 +1,5 @@
-//! `ergodic predictions`: what trials predicted for the probe set, one by one or as distributions of labels.
+//! `ergodic predictions`: prints the predictions for the probe set, trial by trial or as
+//! distributions of labels.
 
 use std::io::{self, Write};
 
@@ -36,11 +37,11 @@ pub enum PredictionFormat {
     Json,
 }
 
-/// Prints the predictions of a sweep page by page, as they come: one row per trial, step and probe point, or, as
-/// `distributions`, one per cell, step, probe point and class.
+/// Prints the predictions of a sweep page by page as they arrive: one row per trial, step and probe
+/// point or, with `distributions`, one per cell, step, probe point and class.
 ///
 /// # Errors
-/// There is no such sweep, it keeps no predictions, or nobody answers.
+/// There is no such sweep, it keeps no predictions, or the coordinator does not respond.
 pub async fn run_predictions(args: PredictionsArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
     let request = v1::PredictionsRequest { sweep: id };
@@ -63,7 +64,7 @@ pub async fn run_predictions(args: PredictionsArgs) -> Result<CommandOutcome, Us
     }
 
     match written.and_then(|()| printer.finish()) {
-        // A reader that has gone away, such as `head`, is no error.
+        // A reader that closes the pipe, such as `head`, has read enough.
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(UserError::new(
             ErrorCode::Internal,
             format!("cannot write to stdout: {e}"),
@@ -72,7 +73,7 @@ pub async fn run_predictions(args: PredictionsArgs) -> Result<CommandOutcome, Us
     }
 }
 
-/// Prints rows under the columns and the probe set that the first page names.
+/// Prints rows with the columns and the probe set of the first page.
 struct PredictionPrinter<W> {
     out: W,
     format: PredictionFormat,
@@ -87,7 +88,7 @@ struct LabelDistribution {
     cell: u64,
     values: Vec<v1::AxisValue>,
     steps: Vec<u64>,
-    /// How many trials were counted.
+    /// Number of trials that were counted.
     n: u32,
     /// Counts by class, for each step and probe point.
     counts: Vec<Vec<u32>>,
@@ -229,7 +230,7 @@ impl<W: Write> PredictionPrinter<W> {
 }
 
 impl LabelDistribution {
-    /// Counts a trial of the cell; the first one sets the cell.
+    /// Counts a trial of the cell. The first trial sets the cell.
     fn add_trial(&mut self, row: v1::PredictionRow) {
         if self.n == 0 {
             self.cell = row.key.unwrap_or_default().cell;
@@ -249,7 +250,7 @@ impl LabelDistribution {
     }
 }
 
-/// The beginning of a line: the values of a cell.
+/// Formats the beginning of a line: the values of a cell.
 fn format_line_prefix(
     format: PredictionFormat,
     first: &v1::PredictionsResponse,
@@ -267,7 +268,7 @@ fn format_line_prefix(
     }
 }
 
-/// Values as the beginning of a line of CSV.
+/// Formats values as the beginning of a line of CSV.
 fn format_csv_prefix(values: &[Value]) -> String {
     let records = TableData {
         columns: values.iter().map(format_unquoted).collect(),

@@ -1,4 +1,5 @@
-//! `ergodic sample-size ID METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell to that half width.
+//! `ergodic sample-size ID METRIC=HALF_WIDTH`: estimates from a pilot how many repeats give every
+//! cell that precision.
 
 use clap::Args;
 use ergodic_common::number_format::format_shortest;
@@ -175,7 +176,7 @@ fn render_human_cells(needs: &v1::SampleSizeResponse) -> String {
     render_human_rows(&columns, &rows)
 }
 
-/// What it takes if all cells get the same repeats.
+/// Describes the work if all cells get the same number of repeats.
 fn describe_equal_repeats(needs: &v1::SampleSizeResponse) -> String {
     match (needs.repeats, &needs.remaining_equal) {
         (Some(repeats), Some(missing)) if missing.trials == 0 => {
@@ -209,7 +210,7 @@ fn suggest_command(needs: &v1::SampleSizeResponse, repeats: u64) -> String {
     }
 }
 
-/// A sentence about cells that no repeats would help; empty if there are none.
+/// A sentence about cells that more repeats cannot help; empty if there are none.
 fn format_cells_without_values(needs: &v1::SampleSizeResponse) -> String {
     if needs.cells_without_value == 0 {
         return String::new();
@@ -236,7 +237,7 @@ fn format_cells_without_values(needs: &v1::SampleSizeResponse) -> String {
     out + "\n"
 }
 
-/// `400 trials more, 2.2 core-hours, 17m 0s on 8 slots`
+/// Formats `400 trials more, 2.2 core-hours, 17m 0s on 8 slots`.
 fn format_missing_work(missing: &v1::RemainingTrials) -> String {
     let hours = missing.slot_seconds / 3600.0;
     let cores = if hours < 0.1 {

@@ -1,4 +1,4 @@
-//! `ergodic status`: one sweep, for people or as one record.
+//! `ergodic status`: prints the status of one sweep, for people or as one record.
 
 use clap::Args;
 use ergodic_common::escape::escape_line;
@@ -17,7 +17,7 @@ use crate::client::status_text::{
     status_word,
 };
 
-/// `ergodic status`
+/// Runs `ergodic status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub fn render_status(s: &v1::SweepStatus, format: TextFormat) -> String {
 
 type NamedValue = (&'static str, Value);
 
-/// All fields of a sweep for machines, in the order of the columns.
+/// All fields of a sweep's status for machines, in the order of the columns.
 fn status_fields(s: &v1::SweepStatus) -> Vec<NamedValue> {
     let mut fields = identity_fields(s);
     fields.extend(count_fields(s));
@@ -112,7 +112,7 @@ fn audit_fields(s: &v1::SweepStatus) -> [NamedValue; 6] {
     ]
 }
 
-/// What decides how often cells are repeated, and how far it has come.
+/// Fields about the stopping rule and its progress.
 fn stopping_rule_fields(s: &v1::SweepStatus) -> Vec<NamedValue> {
     let precision = s.precision.as_ref();
     let halving = s.halving.as_ref();
@@ -174,7 +174,7 @@ fn render_human_status(s: &v1::SweepStatus) -> String {
     out
 }
 
-/// What a sweep consists of, and what it is entitled to.
+/// Describes the size of a sweep, its data, and its share of the workers.
 fn describe_content(s: &v1::SweepStatus) -> Vec<String> {
     let mut lines = vec![
         format!("{} on {}", format_sweep_size(s), escape_line(&s.numerics)),
@@ -221,7 +221,7 @@ fn describe_progress(s: &v1::SweepStatus) -> Vec<String> {
     lines
 }
 
-/// What keeps this answer from being complete, or the sweep from being right.
+/// Describes problems of this answer or of the sweep.
 fn describe_trouble(s: &v1::SweepStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if !s.leader.is_empty() {

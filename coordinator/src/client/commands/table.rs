@@ -1,4 +1,4 @@
-//! `ergodic table`: statistics of metrics per cell, or per value of chosen axes.
+//! `ergodic table`: prints statistics of metrics per cell, or per value of chosen axes.
 
 use arrow_array::RecordBatch;
 use clap::Args;
@@ -117,7 +117,7 @@ async fn query_table_batch(
 ) -> Result<RecordBatch, UserError> {
     let mut tables = query_tables(client, sweep, query).await?;
     let first = &tables[0];
-    // Of all rows, so that a column's type does not depend on which of them are wanted.
+    // Inferred from all rows, so that a column's type does not depend on which rows are shown.
     let axes = render::infer_axis_types(
         first.axes.len(),
         first.rows.iter().map(|row| row.values.as_slice()),
@@ -162,7 +162,7 @@ async fn query_tables(
     Ok(tables)
 }
 
-/// The axes to group by: those of a grid, or those listed.
+/// The axes to group by: those of a grid, or the listed ones.
 fn grouping_axes(query: &TableQueryArgs) -> Result<Vec<String>, UserError> {
     match (&query.rows, &query.cols) {
         (Some(rows), Some(columns)) => Ok(vec![rows.clone(), columns.clone()]),
@@ -183,7 +183,7 @@ fn render_table(table: &v1::TableResponse, grid: bool, format: TextFormat) -> St
             json!(table.metric),
             data.to_json_lines()
         ),
-        // Programs want columns, not a grid of texts.
+        // Programs read CSV, so it keeps one column per value instead of a grid of texts.
         (TextFormat::Csv, _) => data.to_csv(),
         (TextFormat::Md, false) => data.to_markdown(),
         (TextFormat::Md, true) => render::render_pivot(table).1.to_markdown(),
@@ -208,7 +208,7 @@ fn render_human_table(table: &v1::TableResponse, grid: bool) -> String {
     )
 }
 
-/// Tables of several metrics over the same cells.
+/// Renders tables of several metrics over the same cells.
 fn render_metric_tables(tables: &[v1::TableResponse], grid: bool, format: TextFormat) -> String {
     match (format, grid) {
         (TextFormat::Json, _) => format!(

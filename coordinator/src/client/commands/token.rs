@@ -1,4 +1,4 @@
-//! `ergodic token`: making, listing and revoking the tokens that a coordinator admits.
+//! `ergodic token`: creates, lists and revokes tokens.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -78,7 +78,7 @@ pub async fn run_token(command: TokenCommand) -> Result<CommandOutcome, UserErro
 /// Prints a new token, or writes it to a file.
 async fn create_token(args: NewTokenArgs) -> Result<CommandOutcome, UserError> {
     let mut client = args.connection.connect().await?;
-    // A token that could not be written would be lost.
+    // The file is created first, because a token that cannot be written is lost.
     let file = match &args.output {
         Some(path) => {
             let file =
@@ -128,7 +128,8 @@ async fn list_tokens(args: ListArgs) -> Result<CommandOutcome, UserError> {
     }))
 }
 
-/// A row of the list: ages at `now`, in seconds since 1970, for people, and times for machines.
+/// Builds a row of the list, with ages at `now`, in seconds since 1970, for people, and times for
+/// machines.
 fn build_token_row(token: &v1::TokenRecord, now: u64, format: TextFormat) -> Vec<Value> {
     let (made, expires) = match format {
         TextFormat::Table => {

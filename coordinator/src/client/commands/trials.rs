@@ -1,4 +1,4 @@
-//! `ergodic trials`: one row per trial.
+//! `ergodic trials`: prints one row per trial.
 
 use arrow_array::RecordBatch;
 use clap::Args;

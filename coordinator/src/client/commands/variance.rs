@@ -1,4 +1,4 @@
-//! `ergodic variance`: what each random stream does to a metric's variance.
+//! `ergodic variance`: prints the variance components of random streams.
 
 use clap::Args;
 use ergodic_common::escape::escape_line;
@@ -66,7 +66,7 @@ fn render_variance(found: &v1::VarianceResponse, level: f64, format: TextFormat)
     render_table_data(&records, format, |_| render_human_variance(found, level))
 }
 
-/// Rows of cells and components; a cell without components has one row that says why.
+/// Builds rows of cells and components. A cell without components has one row with the reason.
 fn build_variance_data(found: &v1::VarianceResponse) -> TableData {
     let figures = [
         "component",
@@ -155,7 +155,7 @@ fn render_human_variance(found: &v1::VarianceResponse, level: f64) -> String {
     )
 }
 
-/// The rows of a cell; only the first of them has its values and its note.
+/// Formats the rows of a cell. Only the first of them has the cell's values and note.
 fn format_cell_rows(cell: &v1::VarianceCell, words: &AxisFormats) -> Vec<Vec<Value>> {
     let values: Vec<String> = words.format_row(&cell.values).collect();
     if cell.components.is_empty() {

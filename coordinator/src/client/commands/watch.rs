@@ -1,4 +1,5 @@
-//! `ergodic watch`: a sweep's grid and a progress bar on a terminal, a line now and then elsewhere. Always on stderr.
+//! `ergodic watch`: shows a sweep's grid and a progress bar on a terminal, and otherwise prints a
+//! line now and then. Always on stderr.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -20,10 +21,10 @@ use crate::client::status_text::{
     format_incomplete_counts, format_precision_status, format_progress, status_word,
 };
 
-/// Time between two lines where there is no terminal.
+/// Time between two lines without a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a client waits for a coordinator that went away.
+/// Time limit for reconnecting to the coordinator.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `ergodic watch`
@@ -44,7 +45,7 @@ pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
     Ok(CommandOutcome::from_sweep(&status))
 }
 
-/// Follows a sweep to its end, through restarts of the coordinator.
+/// Watches a sweep to its end, through restarts of the coordinator.
 ///
 /// # Errors
 /// The sweep is unknown, or the coordinator stays away.
@@ -58,7 +59,8 @@ pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepS
                 progress.finish(&status);
                 return Ok(status);
             }
-            // The stream ended early: the coordinator is going down or was cut off.
+            // The stream ended early: the coordinator is stopping or the connection is lost, so the
+            // watch reconnects.
             Ok(None) => {}
             Err(error) if error.code != ErrorCode::Unreachable => return Err(error),
             Err(error) => {
@@ -77,7 +79,7 @@ pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepS
     }
 }
 
-/// Follows one stream of updates; gives the last status if the sweep has ended.
+/// Reads one stream of updates; returns the last status if the sweep has ended.
 async fn follow_stream(
     client: &mut Client,
     sweep: &str,
@@ -206,18 +208,18 @@ impl ProgressDisplay {
     }
 }
 
-/// Characters per line and lines of the terminal at stderr.
+/// Columns and lines of the terminal at stderr.
 fn terminal_size() -> (usize, usize) {
     let size = rustix::termios::tcgetwinsize(std::io::stderr())
         .ok()
         .filter(|size| size.ws_col > 0);
-    // A column stays free: some terminals break a line that is full.
+    // One column stays free, because some terminals wrap a full line.
     size.map_or((79, 24), |size| {
         (usize::from(size.ws_col) - 1, usize::from(size.ws_row))
     })
 }
 
-/// Lines of a description, broken between its parts.
+/// Breaks a description into lines, between its parts.
 fn wrap_description(message: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for part in message.split("  ") {

@@ -1,4 +1,4 @@
-//! `ergodic weights`: the trained weights that trials stored.
+//! `ergodic weights`: fetches the trained weights that a trial stored.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

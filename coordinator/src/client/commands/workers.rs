@@ -1,4 +1,4 @@
-//! `ergodic workers`: the workers that a coordinator knows.
+//! `ergodic workers`: lists the workers that a coordinator knows.
 
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -12,7 +12,7 @@ use crate::client::status_text::format_duration;
 const COLUMNS: [&str; 10] = [
     "name", "state", "slots", "running", "queued", "trials", "heard", "numerics", "build", "id",
 ];
-/// People are shown all of them but the last two.
+/// Number of columns in a table for people: all but the last two.
 const HUMAN_COLUMNS: usize = 8;
 
 /// Lists workers.

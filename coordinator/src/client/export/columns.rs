@@ -1,4 +1,4 @@
-//! Rows of a sweep as columns: the schema of a dataset's tables, and their record batches.
+//! Converts rows of a sweep to columns: the schemas of a dataset's tables, and their record batches.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use ergodic_common::grid::axis::{Axis, AxisValues};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
-/// The columns of a sweep besides those that all sweeps have.
+/// The columns of a sweep that not all sweeps have.
 #[derive(Debug, Clone)]
 pub(in crate::client) struct DatasetColumns {
     axes: Vec<AxisColumn>,
@@ -26,14 +26,14 @@ struct AxisColumn {
     data_type: DataType,
 }
 
-/// A trial with what a row of `trials` says about it.
+/// A trial with the values of its row in `trials`.
 #[derive(Debug, Clone)]
 pub(super) struct ExportRow {
     pub(super) result: TrialResult,
     pub(super) worker: String,
 }
 
-/// The images that predictions are of, and their labels.
+/// The probe images, with their labels.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ProbeSet {
     pub(super) images: Vec<u32>,
@@ -41,7 +41,7 @@ pub(super) struct ProbeSet {
 }
 
 impl ProbeSet {
-    /// Numbers and labels of the images, this many times.
+    /// Numbers and labels of the images, repeated `times` times.
     fn build_columns(&self, times: usize) -> [ArrayRef; 2] {
         let mut images = Vec::with_capacity(times * self.images.len());
         let mut labels = Vec::with_capacity(times * self.labels.len());
@@ -57,7 +57,7 @@ impl ProbeSet {
     }
 }
 
-/// The columns `cell` and `repeat`, while they are filled.
+/// Builders of the columns `cell` and `repeat`.
 #[derive(Default)]
 struct KeyColumns {
     cells: Vec<i64>,
@@ -86,7 +86,7 @@ impl KeyColumns {
     }
 }
 
-/// The columns before the metrics in `trials`, apart from the axes.
+/// The columns of `trials` before the metrics, except the axes.
 const TRIAL_COLUMNS: [&str; 11] = [
     "cell", "repeat", "outcome", "step", "cause", "steps", "seconds", "worker", "isa", "digest",
     "weights",
@@ -133,7 +133,7 @@ impl DatasetColumns {
         }
     }
 
-    /// The number of metrics at each point of a curve.
+    /// Number of metrics at each point of a curve.
     pub(super) fn metric_count(&self) -> usize {
         self.metrics.len()
     }
@@ -217,7 +217,7 @@ impl DatasetColumns {
         ])
     }
 
-    /// Rows of `trials`.
+    /// Builds rows of `trials`.
     pub(super) fn build_trials_batch(
         &self,
         spec: &Spec,
@@ -237,7 +237,7 @@ impl DatasetColumns {
         RecordBatch::try_new(self.trials_schema(), columns)
     }
 
-    /// Rows of `curves`.
+    /// Builds rows of `curves`.
     pub(super) fn build_curves_batch(&self, rows: &[ExportRow]) -> Result<RecordBatch, ArrowError> {
         let points = rows.iter().map(|row| row.result.curve.steps.len()).sum();
         let mut keys = KeyColumns::with_capacity(points);
@@ -261,7 +261,7 @@ impl DatasetColumns {
         RecordBatch::try_new(self.curves_schema(), columns)
     }
 
-    /// Rows of `predictions`.
+    /// Builds rows of `predictions`.
     pub(super) fn build_predictions_batch(
         rows: &[ExportRow],
         probe: &ProbeSet,
@@ -290,7 +290,7 @@ impl DatasetColumns {
         RecordBatch::try_new(Self::predictions_schema(), columns)
     }
 
-    /// Rows of `cells`.
+    /// Builds rows of `cells`.
     pub(super) fn build_cells_batch(
         &self,
         spec: &Spec,
@@ -318,7 +318,7 @@ impl DatasetColumns {
         RecordBatch::try_new(self.cells_schema(), columns)
     }
 
-    /// The values of all axes in these cells, one column per axis.
+    /// Builds one column per axis, with its values in these cells.
     fn build_axis_columns(&self, spec: &Spec, cells: impl Iterator<Item = u64>) -> Vec<ArrayRef> {
         let mut columns: Vec<Vec<SpecValue>> = vec![Vec::new(); self.axes.len()];
         let mut last: (u64, Vec<SpecValue>) = (u64::MAX, Vec::new());
@@ -342,7 +342,7 @@ impl DatasetColumns {
     }
 }
 
-/// The type of an axis' column: the narrowest that has all of its values.
+/// The narrowest type for the values of an axis.
 fn axis_data_type(axis: &Axis) -> DataType {
     let AxisValues::Listed(items) = &axis.values else {
         return DataType::Float64;
@@ -412,7 +412,7 @@ fn build_key_columns(keys: impl Iterator<Item = TrialKey> + Clone) -> Vec<ArrayR
     ]
 }
 
-/// The columns of `trials` from `outcome` to `seconds`.
+/// Builds the columns of `trials` from `outcome` to `seconds`.
 fn build_outcome_columns(rows: &[ExportRow]) -> [ArrayRef; 5] {
     let results = || rows.iter().map(|row| &row.result);
     let steps_of_divergence = results().map(|result| match result.outcome {
@@ -441,7 +441,7 @@ fn build_outcome_columns(rows: &[ExportRow]) -> [ArrayRef; 5] {
     ]
 }
 
-/// The columns of `trials` from `worker` to `weights`.
+/// Builds the columns of `trials` from `worker` to `weights`.
 fn build_origin_columns(rows: &[ExportRow]) -> [ArrayRef; 4] {
     let results = || rows.iter().map(|row| &row.result);
     let isas = results().map(|result| Some(&result.isa).filter(|isa| !isa.is_empty()));
@@ -455,7 +455,7 @@ fn build_origin_columns(rows: &[ExportRow]) -> [ArrayRef; 4] {
     ]
 }
 
-/// The hash of a cell. Every cell of a sweep that was launched resolves to a config.
+/// The hash of a cell. Every cell of a launched sweep resolves to a config.
 fn format_cell_hash(spec: &Spec, data: &[u8; 32], cell: u64) -> String {
     spec.grid
         .resolve_config(cell)
@@ -475,7 +475,8 @@ fn build_text_column(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef 
     Arc::new(StringArray::from_iter_values(values))
 }
 
-/// What is not defined is NaN in a row, and null in a table. Infinities stay: a loss may well be one.
+/// Builds a column of numbers. Undefined values are NaN in a row and null in a table. Infinities stay, because a loss
+/// may be infinite.
 fn build_number_column(values: Vec<Option<f64>>) -> ArrayRef {
     Arc::new(Float64Array::from_iter(
         values
@@ -484,7 +485,7 @@ fn build_number_column(values: Vec<Option<f64>>) -> ArrayRef {
     ))
 }
 
-/// A column of numbers none of which is missing; most often, all are defined, too.
+/// Builds a column of numbers that are all present, and mostly defined.
 fn build_full_number_column(values: Vec<f64>) -> ArrayRef {
     match values.iter().any(|x| x.is_nan()) {
         false => Arc::new(Float64Array::from(values)),

@@ -1,4 +1,5 @@
-//! Rows into parts: several are encoded and written at a time, while further rows come.
+//! Writes rows as parts. Several parts are encoded and written at a time, while further rows
+//! arrive.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,33 +16,34 @@ use super::encode::encode_part;
 use super::location::DatasetLocation;
 use super::manifest::{DatasetPart, Manifest};
 
-/// Bytes of curves and predictions, uncompressed, after which a part ends: large enough to read fast, small enough to hold several.
+/// Maximum bytes of curves and predictions in a part, uncompressed: large enough to read fast,
+/// small enough to hold several in memory.
 const MAX_PART_BYTES: usize = 64 << 20;
-/// Rows after which a part of `trials` or `cells` ends.
+/// Maximum number of rows in a part of `trials` or `cells`.
 const MAX_PART_ROWS: usize = 250_000;
 
-/// What all parts of an export share.
+/// The inputs that all parts of an export share.
 #[derive(Clone)]
 pub(super) struct WriteContext {
     pub(super) location: Arc<DatasetLocation>,
     pub(super) spec: Arc<Spec>,
     pub(super) columns: Arc<DatasetColumns>,
     pub(super) probe: Arc<ProbeSet>,
-    /// The beginning of the names of parts.
+    /// Prefix of the names of parts.
     pub(super) prefix: String,
 }
 
 /// Writes rows in parts, several at a time.
 pub(super) struct DatasetWriter {
     context: WriteContext,
-    /// Rows of the next parts, with their bytes in memory.
+    /// Rows of the next parts, and their bytes in memory.
     rows: Vec<ExportRow>,
     bytes: usize,
     /// Rows of the next part of `trials`.
     trials: Vec<RecordBatch>,
     tasks: JoinSet<Result<WrittenPart, UserError>>,
     written: Vec<WrittenPart>,
-    /// How many parts were started. The names of parts count up in the order of their rows.
+    /// Number of parts that were started. The names of parts count up in the order of their rows.
     started_parts: usize,
     received: u64,
     hosts: BTreeMap<String, u64>,
@@ -53,7 +55,7 @@ struct WrittenPart {
     part: DatasetPart,
 }
 
-/// The parts that an export wrote.
+/// The parts that an export has written.
 pub(super) struct WrittenParts {
     written: Vec<WrittenPart>,
     hosts: BTreeMap<String, u64>,
@@ -61,7 +63,7 @@ pub(super) struct WrittenParts {
 }
 
 impl WrittenParts {
-    /// Adds the parts, and the trials of each worker, to a manifest.
+    /// Adds the parts, and the numbers of trials by worker, to a manifest.
     pub(super) fn add_to_manifest(self, manifest: &mut Manifest) {
         for WrittenPart {
             table,
@@ -110,7 +112,7 @@ impl DatasetWriter {
         Ok(())
     }
 
-    /// Adds a row, which follows all others in the order (cell, repeat).
+    /// Adds a row, which follows all others in order of cell and repeat.
     pub(super) async fn add_row(&mut self, row: ExportRow) -> Result<(), UserError> {
         let result = &row.result;
         if result.metrics.len() != self.context.columns.metric_count() {
@@ -123,7 +125,7 @@ impl DatasetWriter {
 
         match self.hosts.get_mut(&row.worker) {
             Some(trials) => *trials += 1,
-            // A trial that failed with every worker that ran it has no worker.
+            // A trial that was given up has no worker.
             None if row.worker.is_empty() => {}
             None => drop(self.hosts.insert(row.worker.clone(), 1)),
         }
@@ -136,7 +138,7 @@ impl DatasetWriter {
         }
     }
 
-    /// Ends the current parts, and starts writing them.
+    /// Ends the current parts, and starts to write them.
     async fn flush_parts(&mut self) -> Result<(), UserError> {
         let rows = Arc::new(std::mem::take(&mut self.rows));
         self.bytes = 0;
@@ -189,7 +191,8 @@ impl DatasetWriter {
         .await
     }
 
-    /// Waits until everything is written. If `even_empty`, tables are written without any row, too, so that they can be read.
+    /// Waits until everything is written. With `even_empty`, tables without rows are written too,
+    /// so that they can be read.
     pub(super) async fn finish(mut self, even_empty: bool) -> Result<WrittenParts, UserError> {
         if !self.rows.is_empty() || (even_empty && self.received == 0) {
             self.flush_parts().await?;
@@ -207,7 +210,7 @@ impl DatasetWriter {
         })
     }
 
-    /// Starts writing a part, once fewer others are being written than there are processors.
+    /// Starts to write a part, once fewer others are being written than there are processors.
     async fn start_part(
         &mut self,
         table: &'static str,
@@ -250,7 +253,7 @@ impl DatasetWriter {
         Ok(())
     }
 
-    /// Waits for one part; whether there was one.
+    /// Waits for one part; returns whether there was one.
     async fn join_next_part(&mut self) -> Result<bool, UserError> {
         match self.tasks.join_next().await {
             None => Ok(false),
@@ -269,7 +272,7 @@ struct EncodedPart {
 }
 
 impl EncodedPart {
-    /// Encodes rows whose first columns, as many as `order`, are their order.
+    /// Encodes rows that are sorted by their first `order` columns.
     fn encode(
         batches: impl FnOnce() -> Result<Vec<RecordBatch>, ArrowError>,
         schema: &Schema,

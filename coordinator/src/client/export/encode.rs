@@ -1,4 +1,4 @@
-//! Record batches as Parquet files in memory.
+//! Encodes record batches as Parquet files in memory.
 
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Schema};
@@ -13,10 +13,10 @@ use parquet::schema::types::ColumnPath;
 
 use super::manifest::DATASET_VERSION;
 
-/// Most rows of a row group.
+/// Maximum number of rows of a row group.
 const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 
-/// A file of a dataset with these rows, which are sorted by their first `order` columns.
+/// Encodes a file of a dataset, whose rows are sorted by their first `order` columns.
 pub(super) fn encode_part(
     batches: &[RecordBatch],
     schema: &Schema,
@@ -40,7 +40,7 @@ pub(super) fn encode_part(
     writer.into_inner()
 }
 
-/// A file with these rows.
+/// Encodes a file with these rows.
 pub(in crate::client) fn encode_record_batch(batch: &RecordBatch) -> Result<Vec<u8>, ParquetError> {
     let mut writer = ArrowWriter::try_new(
         Vec::new(),
@@ -51,8 +51,8 @@ pub(in crate::client) fn encode_record_batch(batch: &RecordBatch) -> Result<Vec<
     writer.into_inner()
 }
 
-/// Properties that every reader of Parquet understands: version 1 pages and plain floats, which hardly compress in any other form either. What
-/// repeats, such as keys, has a dictionary.
+/// Properties that every reader of Parquet understands: version 1 pages, and plain floats, which
+/// hardly compress in other encodings either. Repetitive columns, such as keys, have a dictionary.
 pub(in crate::client) fn writer_properties(schema: &Schema) -> WriterPropertiesBuilder {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)

@@ -1,4 +1,4 @@
-//! Reading datasets: which there are in a directory or object store, and what their manifests name.
+//! Reads datasets: lists those in a directory or object store, and reads their manifests.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(in crate::client) struct DatasetLibrary {
 }
 
 impl DatasetLibrary {
-    /// Opens what `--from` names.
+    /// Opens the location that `--from` names.
     ///
     /// # Errors
     /// There is no such directory, or the object store cannot be used.
@@ -33,11 +33,11 @@ impl DatasetLibrary {
         })
     }
 
-    /// Manifests of these sweeps, each named by its id, a unique beginning of it, or "latest"; without names, those of all. They are
-    /// in the order in which the sweeps were launched.
+    /// Reads the manifests of these sweeps, each named by its id, a unique prefix of it, or
+    /// "latest"; without names, those of all. They are in the order of launch.
     ///
     /// # Errors
-    /// There is none or no such dataset, or one cannot be read.
+    /// There is no dataset, or not the named one, or one cannot be read.
     pub(in crate::client) async fn read_manifests(
         &self,
         sweeps: &[String],
@@ -68,7 +68,7 @@ impl DatasetLibrary {
         Ok(manifests)
     }
 
-    /// The ids of these sweeps, each once and in order.
+    /// Resolves the ids of these sweeps, each once and in order.
     fn resolve_sweep_ids(
         &self,
         sweeps: &[String],
@@ -84,7 +84,7 @@ impl DatasetLibrary {
         Ok(ids)
     }
 
-    /// The manifests of these sweeps, at least one of which is "latest", out of all.
+    /// Selects the manifests of these sweeps, at least one of which is "latest".
     fn select_with_latest(
         &self,
         all: Vec<Manifest>,
@@ -112,7 +112,7 @@ impl DatasetLibrary {
             .collect())
     }
 
-    /// Ids of the sweeps that may have a dataset there.
+    /// Ids of sweeps that may have a dataset in the library.
     async fn list_sweep_ids(&self) -> Result<Vec<String>, UserError> {
         let listed = self
             .store
@@ -157,7 +157,7 @@ impl DatasetLibrary {
         }
     }
 
-    /// The manifest of a sweep's dataset; none if its first export has not committed.
+    /// Reads the manifest of a sweep's dataset; `None` if its first export has not committed.
     async fn read_manifest(&self, id: &str) -> Result<Option<Manifest>, UserError> {
         let path = Path::from(format!("sweeps/{id}/{MANIFEST_FILE}"));
         let found = match self.store.get(&path).await {

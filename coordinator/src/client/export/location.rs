@@ -1,5 +1,5 @@
-//! Where a dataset is stored: a directory, or a prefix in an object store. Objects are written whole and never changed, but for the
-//! manifest, which is what readers begin with.
+//! The location of a dataset: a directory, or a prefix in an object store. Objects are written
+//! whole and never changed, except the manifest, which readers read first.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -19,33 +19,34 @@ use tokio_stream::StreamExt as _;
 use url::Url;
 
 pub(super) const MANIFEST_FILE: &str = "manifest.json";
-/// The lock of the export that writes to a directory. Readers of tables look into the folders of the tables, and do not see it.
+/// Name of the lock file of the export that writes to a directory. Readers of tables look into the
+/// tables' folders and do not see it.
 const LOCK_FILE: &str = ".lock";
 
-/// Where the dataset of one sweep is.
+/// The location of one sweep's dataset.
 pub(super) struct DatasetLocation {
     store: Arc<dyn ObjectStore>,
     /// Path or URL, for people.
     name: String,
-    /// The directory, and the lock on it. An object store has none: there, the manifest is replaced only if it is the one that
-    /// was read.
+    /// The directory and the lock on it. An object store has no lock: there, the manifest is
+    /// replaced only if it is the one that was read.
     locked_dir: Option<(PathBuf, File)>,
 }
 
-/// The manifest that is replaced next.
+/// The manifest that will be replaced.
 pub(super) struct StoredManifest {
     pub(super) text: Option<Vec<u8>>,
     version: Option<UpdateVersion>,
 }
 
-/// What an option names: a directory, or a URL.
+/// The value of an option: a directory or a URL.
 pub(super) enum DatasetRoot {
     Directory(PathBuf),
     Url(Url),
 }
 
 impl DatasetRoot {
-    /// What `text`, the value of this option, names: a URL such as `s3://bucket/prefix`, else a directory.
+    /// Parses the value of `option`: a URL such as `s3://bucket/prefix`, or else a directory.
     ///
     /// # Errors
     /// The text is empty, or a URL of no object store.
@@ -75,7 +76,7 @@ impl DatasetRoot {
         Err(UserError::new(ErrorCode::BadInput, message))
     }
 
-    /// The dataset of a sweep below this root.
+    /// Opens the dataset of a sweep below this root.
     ///
     /// # Errors
     /// The root cannot be used, or another export is writing to that dataset.
@@ -86,7 +87,7 @@ impl DatasetRoot {
         }
     }
 
-    /// The store of this root, to read the datasets in it.
+    /// Opens the store of this root for reading its datasets.
     ///
     /// # Errors
     /// There is no such directory, or the object store cannot be used.
@@ -120,7 +121,7 @@ fn open_directory(dir: &FilePath) -> Result<DatasetLocation, UserError> {
     })
 }
 
-/// Takes the lock of the one export that may write to a directory; it is released when the file is dropped.
+/// Takes the lock of the only export that may write to a directory. Dropping the file releases it.
 fn lock_directory(dir: &FilePath) -> Result<File, UserError> {
     let lock = File::options()
         .create(true)
@@ -160,8 +161,9 @@ fn open_object_store(url: &Url, id: &str) -> Result<DatasetLocation, UserError> 
     })
 }
 
-/// Whether the settings have credentials, or a way to get some. Without, `object_store` would query the metadata address of cloud
-/// machines on the local network, which does not exist elsewhere and which the user did not ask for.
+/// Whether the settings contain credentials or a way to obtain some. Without, `object_store` would
+/// query the metadata address of cloud machines on the local network, which does not exist
+/// elsewhere and which the user did not ask for.
 fn has_credentials(settings: &BTreeMap<String, String>) -> bool {
     let skips_signature = settings
         .get("aws_skip_signature")
@@ -183,7 +185,8 @@ fn has_credentials(settings: &BTreeMap<String, String>) -> bool {
             .any(|names| names.iter().all(|name| settings.contains_key(*name)))
 }
 
-/// Credentials and endpoints come from the environment, under the names that the clouds' own tools have for them.
+/// Opens a bucket. Credentials and endpoints come from the environment, under the names that the
+/// clouds' own tools use.
 fn open_bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), UserError> {
     let settings = std::env::vars_os().filter_map(|(name, value)| {
         Some((
@@ -192,7 +195,8 @@ fn open_bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), 
         ))
     });
 
-    // A variable called BUCKET, say, is about something else, and one that is empty says nothing.
+    // The library would also take names without the prefix, such as BUCKET, which mean something
+    // else. An empty variable counts as unset.
     let settings = settings.filter(|(name, value)| name.starts_with("aws_") && !value.is_empty());
     let settings: BTreeMap<String, String> = settings.collect();
     if !has_credentials(&settings) {
@@ -217,7 +221,7 @@ impl DatasetLocation {
         &self.name
     }
 
-    /// Whether nobody else can be writing there.
+    /// Whether no other export can be writing there.
     pub(super) fn is_locked(&self) -> bool {
         self.locked_dir.is_some()
     }
@@ -229,8 +233,8 @@ impl DatasetLocation {
         )
     }
 
-    /// Tries whether an object store does what its protocol promises, where datasets count on it: two exports at a time
-    /// must not undo each other's commits, and readers ask for parts of files.
+    /// Tests the guarantees of an object store that datasets rely on: two concurrent exports must
+    /// not undo each other's commits, and readers fetch parts of files.
     ///
     /// # Errors
     /// The store breaks a promise, or cannot be written.
@@ -262,7 +266,7 @@ impl DatasetLocation {
         removed
     }
 
-    /// What the object store does other than it should, if anything.
+    /// Describes the guarantee that the object store breaks, if any.
     async fn find_broken_promise(
         &self,
         path: &Path,
@@ -299,7 +303,7 @@ impl DatasetLocation {
             .then_some("does not give parts of objects as they were asked for (Range)"))
     }
 
-    /// Writes an object; none if the condition of the mode does not hold.
+    /// Writes an object; returns nothing if the condition of the mode does not hold.
     async fn try_put(
         &self,
         path: &Path,
@@ -351,7 +355,7 @@ impl DatasetLocation {
         }
     }
 
-    /// Paths of all files, with their sizes in bytes.
+    /// Lists the paths of all files, with their sizes in bytes.
     pub(super) async fn list_files(&self) -> Result<BTreeMap<String, u64>, UserError> {
         let mut listed = self.store.list(None);
         let mut files = BTreeMap::new();
@@ -362,7 +366,7 @@ impl DatasetLocation {
         Ok(files)
     }
 
-    /// Writes a part that is not there yet.
+    /// Writes a new part.
     pub(super) async fn write_part(&self, path: &str, bytes: Vec<u8>) -> Result<(), UserError> {
         let put = self
             .store
@@ -372,7 +376,7 @@ impl DatasetLocation {
         self.sync_file(path).await
     }
 
-    /// Replaces the manifest, if it is still the one that was read; gives the new one.
+    /// Replaces the manifest, if it is still the one that was read; returns the new one.
     pub(super) async fn replace_manifest(
         &self,
         found: &StoredManifest,
@@ -415,7 +419,7 @@ impl DatasetLocation {
         }
     }
 
-    /// Removes files; those that are gone already are no error.
+    /// Removes files; missing ones are no error.
     pub(super) async fn remove_files(&self, paths: &[String]) -> Result<(), UserError> {
         for path in paths {
             match self.store.delete(&Path::from(path.as_str())).await {
@@ -429,7 +433,8 @@ impl DatasetLocation {
         Ok(())
     }
 
-    /// Syncs a file and its folder, so that a file in a directory is on the disk before a manifest names it.
+    /// Syncs a file and its folder, so that a file in a directory is durable before a manifest
+    /// names it.
     async fn sync_file(&self, path: &str) -> Result<(), UserError> {
         let Some((dir, _)) = &self.locked_dir else {
             return Ok(());

@@ -1,4 +1,5 @@
-//! What a dataset is, in `manifest.json`: which files belong to it, what they were computed from and by whom, and up to where it goes.
+//! The manifest of a dataset, `manifest.json`: its files, the origin of its rows, and the cursor
+//! after them.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +9,11 @@ use ergodic_common::{BUILD, Spec};
 use ergodic_proto::v1;
 use serde::{Deserialize, Serialize};
 
-/// The version of the schema: raised by one when a reader of the one before could misunderstand a table or the manifest.
+/// Version of the schema. It is raised by one when a reader of the version before could
+/// misunderstand a table or the manifest.
 pub(super) const DATASET_VERSION: u32 = 1;
 const FORMAT: &str = "ergodic dataset";
-/// The revision of the sources that this program was built from, where the build named it.
+/// Revision of the sources of this program, if the build named it.
 const REVISION: Option<&str> = option_env!("ERGODIC_GIT_REVISION");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,9 +25,9 @@ pub(in crate::client) struct Manifest {
     pub(in crate::client) sweep: ManifestSweep,
     pub(in crate::client) data: ManifestData,
     pub(in crate::client) builds: ManifestBuilds,
-    /// Names of workers, with the trials of each.
+    /// Names of workers, with their numbers of trials.
     pub(in crate::client) hosts: BTreeMap<String, u64>,
-    /// Whether every trial of the sweep has its row.
+    /// Whether every trial of the sweep has a row.
     pub(in crate::client) complete: bool,
     pub(in crate::client) cursor: ManifestCursor,
     pub(in crate::client) tables: BTreeMap<String, ManifestTable>,
@@ -41,7 +43,7 @@ pub(in crate::client) struct ManifestSweep {
     pub(in crate::client) repeats: u32,
     pub(in crate::client) trials: u64,
     pub(in crate::client) launched_at: f64,
-    /// The user who launched it; empty if unknown.
+    /// The user who launched the sweep; empty if unknown.
     #[serde(default)]
     pub(in crate::client) launched_by: String,
     pub(in crate::client) spec: ManifestSpecFile,
@@ -53,14 +55,14 @@ pub(in crate::client) struct ManifestSpecFile {
     pub(in crate::client) file: String,
     pub(in crate::client) text: String,
     pub(in crate::client) settings: Vec<String>,
-    /// The version of the grammar in which it is read.
+    /// The version of the grammar in which the file is read.
     #[serde(default = "first_grammar")]
     pub(in crate::client) grammar: u32,
-    /// Files that it names, with the BLAKE3 of their content.
+    /// Files that the sweep file names, with the BLAKE3 hash of their content.
     pub(in crate::client) files: BTreeMap<String, String>,
 }
 
-/// The grammar of datasets that name none.
+/// The grammar of datasets that do not name one.
 fn first_grammar() -> u32 {
     1
 }
@@ -68,15 +70,15 @@ fn first_grammar() -> u32 {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::client) struct ManifestData {
     pub(in crate::client) words: String,
-    /// BLAKE3 of the canonical form of the dataset.
+    /// BLAKE3 hash of the canonical encoding of the dataset.
     pub(in crate::client) blake3: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::client) struct ManifestBuilds {
-    /// The build of the coordinator that the last rows came from.
+    /// Build of the coordinator that sent the last rows.
     pub(in crate::client) coordinator: String,
-    /// The build of the program that wrote the dataset.
+    /// Build of the program that wrote the dataset.
     pub(in crate::client) export: String,
     pub(in crate::client) git_revision: Option<String>,
 }
@@ -84,9 +86,9 @@ pub(in crate::client) struct ManifestBuilds {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::client) struct ManifestCursor {
     pub(in crate::client) row: u64,
-    /// The fingerprint of that row: 16 hex digits.
+    /// Fingerprint of all rows up to the last one: 16 hex digits.
     pub(in crate::client) print: String,
-    /// The number of rows of `trials`.
+    /// Number of rows of `trials`.
     pub(in crate::client) rows: u64,
 }
 
@@ -108,7 +110,7 @@ pub(in crate::client) struct ManifestColumn {
 /// A file of the dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::client) struct DatasetPart {
-    /// The path relative to the manifest.
+    /// Path of the file, relative to the manifest.
     pub(in crate::client) path: String,
     pub(in crate::client) rows: u64,
     pub(in crate::client) bytes: u64,
@@ -119,7 +121,7 @@ pub(in crate::client) struct DatasetPart {
 pub(in crate::client) const TABLES: [&str; 4] = ["cells", "trials", "curves", "predictions"];
 
 impl Manifest {
-    /// The manifest of a dataset without parts.
+    /// Creates the manifest of a dataset without parts.
     pub(super) fn new(
         head: &v1::RowsHead,
         status: &v1::SweepStatus,
@@ -147,9 +149,9 @@ impl Manifest {
         }
     }
 
-    /// Reads a manifest. The error says in words what is wrong with it.
+    /// Parses a manifest. The error is a message for the user.
     pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
-        /// What a manifest of any version says.
+        /// The fields that manifests of all versions have.
         #[derive(Deserialize)]
         struct ManifestHeader {
             format: String,
@@ -195,7 +197,7 @@ impl Manifest {
         table.parts.extend(part);
     }
 
-    /// All parts.
+    /// All parts of all tables.
     pub(super) fn parts(&self) -> impl Iterator<Item = &DatasetPart> {
         self.tables.values().flat_map(|table| &table.parts)
     }

@@ -1,7 +1,8 @@
-//! `ergodic export`: a sweep as a Parquet dataset, in a directory or an object store, which grows with the sweep.
+//! `ergodic export`: writes a sweep as a Parquet dataset in a directory or an object store, and adds to it as the
+//! sweep grows.
 //!
-//! Rows are pulled from where the last pull ended, written as new parts beside those that are there, and belong to the dataset when
-//! the manifest names them, which is replaced in one piece. `DATASET.md` describes the result.
+//! An export pulls the rows after the last pull and writes them as new parts next to the existing ones. They belong
+//! to the dataset once the manifest, which is replaced atomically, names them. `DATASET.md` describes the format.
 
 pub(super) mod columns;
 pub mod command;
@@ -35,13 +36,13 @@ use super::Client;
 use super::query::query_status;
 use crate::failpoint;
 
-/// How long a client waits for a coordinator that went away.
+/// Time limit for reconnecting to the coordinator.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Exports a sweep; gives a line about what was written.
+/// Exports a sweep; returns a line about what was written.
 ///
 /// # Errors
-/// There is no such sweep, the dataset cannot be written, or nobody answers.
+/// There is no such sweep, the dataset cannot be written, or the coordinator does not respond.
 pub async fn export_sweep(
     client: &mut Client,
     sweep: &str,
@@ -76,12 +77,12 @@ pub async fn export_sweep(
     }
 }
 
-/// Waits for some time, or until the sweep has ended. Where the coordinator cannot say, the next pull does.
+/// Waits for some time, or until the sweep has ended. If the coordinator cannot tell, the next pull does.
 async fn wait_until_ended(client: &mut Client, sweep: &str, time: Duration) {
     let _ = tokio::time::timeout(time, watch_until_ended(client, sweep)).await;
 }
 
-/// Waits until the coordinator says that the sweep has ended; for ever, where it cannot.
+/// Waits until the coordinator reports that the sweep has ended; forever, if it cannot.
 async fn watch_until_ended(client: &mut Client, sweep: &str) {
     let request = v1::WatchRequest {
         sweep: sweep.to_owned(),
@@ -105,14 +106,14 @@ fn has_ended(status: &v1::SweepStatus) -> bool {
     )
 }
 
-/// The dataset of a sweep, with the manifest that was committed last.
+/// The dataset of a sweep, with the last committed manifest.
 struct DatasetExport {
     id: String,
     location: Arc<DatasetLocation>,
     stored_manifest: StoredManifest,
     manifest: Option<Manifest>,
     rewrite: bool,
-    /// Rows that this export added.
+    /// Number of rows that this export added.
     added: u64,
 }
 
@@ -135,7 +136,7 @@ impl DatasetExport {
         })
     }
 
-    /// Adds the rows that were stored since the last pull. Whether the sweep had ended before.
+    /// Adds the rows that were stored since the last pull. Returns whether the sweep had ended before.
     async fn pull_rows(&mut self, client: &mut Client) -> Result<bool, UserError> {
         let strays = self.clean_up().await?;
         let request = v1::RowsRequest {
@@ -170,13 +171,14 @@ impl DatasetExport {
         Ok(has_ended(&pull.status))
     }
 
-    /// The manifest that new rows are added to; none where all rows are written again.
+    /// The manifest that new rows are added to; `None` if all rows are written again.
     fn continued_manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref().filter(|_| !self.rewrite)
     }
 
-    /// Checks the parts of the dataset, and removes what an export that was broken off left. In an object store another export
-    /// may be at work on those files: they are given back, to be removed once this one has committed and that one cannot any more.
+    /// Checks the parts of the dataset, and removes what an interrupted export left. In an object store another
+    /// export may be using these files, so they are returned, to be removed once this one has committed and the other
+    /// one cannot any more.
     async fn clean_up(&self) -> Result<Vec<String>, UserError> {
         let files = self.location.list_files().await?;
         if !self.rewrite {
@@ -193,7 +195,7 @@ impl DatasetExport {
         Ok(strays)
     }
 
-    /// Refuses a dataset that lacks parts its manifest names: new rows would be added to fewer than it counts.
+    /// Refuses a dataset without parts that its manifest names, because it has fewer rows than it counts.
     fn check_parts(&self, files: &BTreeMap<String, u64>) -> Result<(), UserError> {
         for part in self.manifest.iter().flat_map(Manifest::parts) {
             let what = match files.get(&part.path) {
@@ -213,7 +215,7 @@ impl DatasetExport {
         Ok(())
     }
 
-    /// Files named like parts that the manifest does not name. Other files are not the export's to remove.
+    /// Files with names of parts that the manifest does not name. The export must not remove other files.
     fn find_stray_files(&self, files: BTreeMap<String, u64>) -> Vec<String> {
         let named = |file: &String| {
             self.manifest
@@ -320,7 +322,7 @@ fn parse_own_manifest(
     Ok(manifest)
 }
 
-/// Adds the rows of the first page, then those of the pages that follow.
+/// Writes the rows of the first page, then those of the following pages.
 async fn write_rows(
     client: &Client,
     writer: &mut DatasetWriter,
@@ -349,7 +351,7 @@ fn check_row_count(received: u64, promised: u64) -> Result<(), UserError> {
     Err(UserError::new(ErrorCode::Internal, message))
 }
 
-/// Whether an export may have written a part at this path: `trials/000001-1f6c3a90-00016.parquet`.
+/// Whether a path has the form of a part's: `trials/000001-1f6c3a90-00016.parquet`.
 fn is_part_path(path: &str) -> bool {
     let all = |text: &str, kind: fn(&char) -> bool| text.chars().all(|c| kind(&c));
     let Some((table, name)) = path.split_once('/') else {
@@ -370,7 +372,7 @@ fn is_part_path(path: &str) -> bool {
         && (number.len() >= 5 && all(number, char::is_ascii_digit))
 }
 
-/// The first page of a pull, apart from the rows.
+/// The first page of a pull, without its rows.
 struct PullHead {
     head: v1::RowsHead,
     status: v1::SweepStatus,
@@ -421,7 +423,7 @@ impl PullHead {
             .map_err(|_| incomplete_response("data_hash"))
     }
 
-    /// The next manifest without the new parts.
+    /// The next manifest, without the new parts.
     fn next_manifest(&self, known: Option<&Manifest>) -> Result<Manifest, UserError> {
         let new = Manifest::new(&self.head, &self.status, &self.source, &self.spec);
         let old = known.filter(|_| !self.head.all);

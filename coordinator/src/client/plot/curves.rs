@@ -1,4 +1,4 @@
-//! Mean curves.
+//! Plots of mean curves.
 
 use std::collections::HashMap;
 
@@ -42,7 +42,7 @@ pub(super) async fn draw_curves(
     .map_err(bad_input_error)
 }
 
-/// Queries the points of the curves of a table's rows, at least one.
+/// Queries the curves of a table's rows, which are at least one.
 async fn query_points(
     client: &mut Client,
     sweep: &str,
@@ -128,7 +128,7 @@ fn build_curves_plot(
     }
 }
 
-/// The points with a mean, by the values of their axes.
+/// Groups the points with a mean by the values of their axes.
 fn group_points(points: Vec<v1::CurvePoint>) -> HashMap<Vec<String>, Vec<MeanPoint>> {
     let mut by_row: HashMap<Vec<String>, Vec<MeanPoint>> = HashMap::new();
     for point in points {
@@ -160,7 +160,7 @@ fn format_diverged_count(s: &v1::Summary) -> String {
     }
 }
 
-/// Cells that have no curve, and why.
+/// Describes which cells have no curve, and why.
 fn format_missing_curves(missing: &[(String, v1::Summary)]) -> Option<String> {
     let named: Vec<String> = missing
         .iter()

@@ -1,4 +1,4 @@
-//! Heat maps and phase diagrams.
+//! Plots of heat maps and phase diagrams.
 
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -51,7 +51,7 @@ pub(super) async fn draw_map(
     .map_err(bad_input_error)
 }
 
-/// The table of one statistic over two axes.
+/// Queries the table of one statistic over two axes.
 async fn query_map_table(
     client: &mut Client,
     sweep: &str,
@@ -59,7 +59,7 @@ async fn query_map_table(
     by: Vec<String>,
     stat: &str,
 ) -> Result<v1::TableResponse, UserError> {
-    // The mean is in every table.
+    // Every table has the mean, so it is not requested.
     let stats = match stat {
         "mean" => Vec::new(),
         stat => vec![stat.to_owned()],
@@ -77,7 +77,8 @@ async fn query_map_table(
     Ok(table)
 }
 
-/// The axes upwards and to the right: the chosen ones, or the first two that have several values.
+/// The vertical and the horizontal axis: the chosen ones, or the first two that have several
+/// values.
 fn choose_map_axes(
     whole: &v1::TableResponse,
     figure: &FigureArgs,
@@ -105,7 +106,7 @@ fn choose_map_axes(
     }
 }
 
-/// The best cell, and how many of those that are shown cannot be told from it.
+/// Describes the best cell, and how many of the shown cells cannot be distinguished from it.
 fn describe_best_cell(table: &v1::TableResponse, words: &AxisFormats) -> Option<String> {
     let by = if table.ranked_by.is_empty() {
         String::new()
@@ -133,7 +134,7 @@ fn describe_best_cell(table: &v1::TableResponse, words: &AxisFormats) -> Option<
     ))
 }
 
-/// Which trials a statistic is over.
+/// The trials that a statistic counts.
 fn counted_trials(stat: &str) -> CountedTrials {
     match stat {
         "n" | "diverged" | "failed" => CountedTrials::Counts,
@@ -164,7 +165,7 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, figure: &FigureArgs) -> 
 
     let name = match counted_trials(stat) {
         _ if phase => "P(diverged)".to_owned(),
-        // Counts are the same whatever is measured.
+        // Counts do not depend on the metric, so the title omits it.
         CountedTrials::Counts | CountedTrials::Diverged => stat.to_owned(),
         CountedTrials::Completed | CountedTrials::Both => format!("{stat} {}", table.metric),
     };
@@ -197,7 +198,7 @@ impl<'a> MapGrid<'a> {
         }
     }
 
-    /// A cell with its mean and interval, or with the chosen statistic.
+    /// Builds a cell with its mean and interval, or with the chosen statistic.
     fn build_cell(&self, row: &v1::TableRow, is_mean: bool) -> Option<HeatmapCell> {
         let s = row.summary.unwrap_or_default();
         let half_width = s.ci95_high.zip(s.mean).map(|(high, mean)| high - mean);

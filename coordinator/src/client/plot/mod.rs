@@ -1,4 +1,4 @@
-//! `ergodic plot`: queries the data of a picture, and has it drawn.
+//! `ergodic plot`: queries the data of a picture, and draws it.
 
 mod curves;
 mod maps;
@@ -94,7 +94,7 @@ pub struct FigureArgs {
 }
 
 impl FigureArgs {
-    /// A picture of this kind, with defaults for everything else.
+    /// Options for a picture of this kind, with defaults for everything else.
     pub fn new(kind: PlotKind) -> Self {
         Self {
             kind,
@@ -139,10 +139,10 @@ impl FigureArgs {
     }
 }
 
-/// Dots per pixel of a PNG: 192 to the inch.
+/// Dots per pixel of a PNG: 192 per inch.
 const PNG_SCALE: f64 = 2.0;
 
-/// The forms of a picture.
+/// The file format of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ImageFormat {
     Svg,
@@ -193,14 +193,15 @@ pub async fn draw_scene(
     }
 }
 
-/// Most cells of a picture.
+/// Maximum number of cells in a picture.
 const MAX_CELLS: u64 = 100_000;
-/// Most cells of a picture with a curve for each.
+/// Maximum number of cells in a picture with a curve for each.
 pub(super) const MAX_CURVES: u64 = 5_000;
-/// Most trials of a picture that shows each.
+/// Maximum number of trials in a picture that shows each.
 const MAX_TRIALS: u64 = 2_000_000;
 
-/// Refuses pictures that nobody could read, and those that would take all memory. `what` is the subject of the error.
+/// Refuses pictures that would be illegible or would exhaust the memory. `what` is the subject of
+/// the error.
 pub(super) fn check_plot_size(
     what: &str,
     figure: &FigureArgs,
@@ -236,7 +237,7 @@ fn plot_size_error(problem: String) -> UserError {
     ))
 }
 
-/// Options that would be without effect are refused.
+/// Refuses options that would have no effect.
 fn check_options(figure: &FigureArgs) -> Result<(), UserError> {
     for (given, option, kinds) in [
         (
@@ -278,7 +279,7 @@ fn check_options(figure: &FigureArgs) -> Result<(), UserError> {
     Ok(())
 }
 
-/// `heatmap, phase and pairs`
+/// Formats `heatmap, phase and pairs`.
 fn format_kinds(kinds: &[PlotKind]) -> String {
     let names: Vec<String> = kinds
         .iter()
@@ -298,7 +299,7 @@ fn choose_image_format(path: &Path) -> Result<ImageFormat, UserError> {
     match ending.as_deref() {
         Some("svg") => Ok(ImageFormat::Svg),
         Some("png") => Ok(ImageFormat::Png),
-        // A pipe has no ending.
+        // A pipe has no extension to choose a format by.
         _ if is_stream(path) => Ok(ImageFormat::Svg),
         _ => Err(bad_input_error(format!(
             "-o {}: expected a name that ends in .svg or .png",
@@ -311,7 +312,7 @@ fn bad_input_error(message: String) -> UserError {
     UserError::new(ErrorCode::BadInput, message)
 }
 
-/// `sbtm6suc · 45 trials · glyphs … · cpu-f32/6`
+/// Formats `sbtm6suc · 45 trials · glyphs … · cpu-f32/6`.
 fn format_subtitle(table: &v1::TableResponse, figure: &FigureArgs) -> String {
     let at = figure
         .at
@@ -327,7 +328,7 @@ fn format_subtitle(table: &v1::TableResponse, figure: &FigureArgs) -> String {
     )
 }
 
-/// The axes whose value is not the same in all rows: positions and names.
+/// The axes whose values differ between rows: positions and names.
 pub(super) fn varying_axes(table: &v1::TableResponse) -> Vec<(usize, String)> {
     let mut varying = Vec::new();
     for (at, name) in table.axes.iter().enumerate() {
@@ -341,7 +342,7 @@ pub(super) fn varying_axes(table: &v1::TableResponse) -> Vec<(usize, String)> {
     varying
 }
 
-/// The name of a row: those of its values that tell it from others: `0.1 · adamw`.
+/// Formats the name of a row, from the values that distinguish it: `0.1 · adamw`.
 fn format_row_name(row: &v1::TableRow, axes: &[(usize, String)], words: &AxisFormats) -> String {
     axes.iter()
         .map(|(at, _)| words.format_value(*at, &row.values[*at]))
@@ -349,7 +350,7 @@ fn format_row_name(row: &v1::TableRow, axes: &[(usize, String)], words: &AxisFor
         .join(" · ")
 }
 
-/// The axes of such names: `lr · optimizer.kind`.
+/// Formats the axes of rows' names: `lr · optimizer.kind`.
 fn format_axis_names(axes: &[(usize, String)]) -> String {
     axes.iter()
         .map(|(_, name)| name.as_str())
@@ -368,7 +369,7 @@ fn build_axis_level(words: &AxisFormats, axis: usize, value: &v1::AxisValue) -> 
     }
 }
 
-/// Axes of the sweep that are no axes of the table.
+/// Axes of the sweep that the table pools over.
 fn format_pooled_axes(all: &[String], table: &v1::TableResponse) -> Option<String> {
     let others: Vec<&str> = all
         .iter()
@@ -378,7 +379,7 @@ fn format_pooled_axes(all: &[String], table: &v1::TableResponse) -> Option<Strin
     (!others.is_empty()).then(|| format!("Pooled over {}.", others.join(", ")))
 }
 
-/// Axes of the sweep that are no axes of the table, where axes to group by were named.
+/// Queries the axes of the sweep that the table pools over, if axes to group by were named.
 async fn query_pooled_axes(
     client: &mut Client,
     sweep: &str,

@@ -1,4 +1,4 @@
-//! Pictures of one row per cell: distributions, and differences from a baseline.
+//! Plots with one row per cell: distributions, and differences from a baseline.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::plot::differences::DifferenceRow;
 use crate::plot::distribution::{self, DistributionCell};
 use crate::plot::{Scene, differences};
 
-/// Final values by cell or group of cells.
+/// Draws the distribution of final values by cell or group of cells.
 pub(super) async fn draw_distribution(
     client: &mut Client,
     sweep: &str,
@@ -50,7 +50,7 @@ pub(super) async fn draw_distribution(
     .map_err(bad_input_error)
 }
 
-/// A cell for each row of the table, with the values of its trials.
+/// Builds a cell for each row of the table, with the values of its trials.
 fn build_distribution_cells(
     table: &v1::TableResponse,
     axes: &[(usize, String)],
@@ -76,7 +76,7 @@ fn build_distribution_cells(
     cells
 }
 
-/// What the rows of a picture are: `lr · wd. Pooled over seed`
+/// Formats what the rows of a picture are: `lr · wd. Pooled over seed`.
 fn format_distribution_key(axes: &[(usize, String)], pooled: Option<String>) -> String {
     let rows = match axes {
         [] => "all trials".to_owned(),
@@ -92,14 +92,14 @@ fn exact_values(row: &v1::TableRow) -> Vec<String> {
     row.values.iter().map(exact_value).collect()
 }
 
-/// A trial, by the group of cells that it is in.
+/// A trial with the group of cells that it belongs to.
 struct GroupedTrial {
-    /// The values of the chosen axes, in words.
+    /// The values of the chosen axes as text.
     group: Vec<String>,
     repeat: u32,
 }
 
-/// The final values of completed trials.
+/// Queries the final values of completed trials.
 async fn query_final_values(
     client: &mut Client,
     sweep: &str,
@@ -127,7 +127,7 @@ async fn query_final_values(
     Ok(values)
 }
 
-/// The repeat of a completed trial, and its finite value in this column.
+/// The repeat of a completed trial, and its value in this column if that is finite.
 fn completed_value(row: &v1::TrialRow, column: Option<usize>) -> Option<(u32, f64)> {
     let result = row.result.as_ref()?;
     if result.outcome() != v1::OutcomeKind::Completed {
@@ -139,7 +139,7 @@ fn completed_value(row: &v1::TrialRow, column: Option<usize>) -> Option<(u32, f6
     value.is_finite().then_some((repeat, value))
 }
 
-/// Every cell against its baseline.
+/// Draws the differences of every cell from its baseline.
 pub(super) async fn draw_pairs(
     client: &mut Client,
     sweep: &str,
@@ -238,7 +238,7 @@ fn build_difference_rows(
     rows
 }
 
-/// Level of the intervals.
+/// Level of the intervals, as a share.
 const CONFIDENCE_LEVEL: f64 = 0.95;
 
 fn missing_baseline_error(whole: &v1::TableResponse) -> UserError {
@@ -254,7 +254,7 @@ fn missing_baseline_error(whole: &v1::TableResponse) -> UserError {
     ))
 }
 
-/// The first six values of an axis.
+/// Lists the first six values of an axis.
 fn list_axis_values(whole: &v1::TableResponse, words: &AxisFormats, at: usize) -> String {
     let mut seen: Vec<String> = Vec::new();
     for row in &whole.rows {
@@ -267,7 +267,8 @@ fn list_axis_values(whole: &v1::TableResponse, words: &AxisFormats, at: usize) -
     seen.join(", ")
 }
 
-/// The comparison's cells as rows of a table, so that they can be chosen and sorted as such: by mean difference.
+/// Converts the comparison's cells to rows of a table, sorted by mean difference, so that rows can
+/// be selected.
 fn contrasts_as_table(
     compared: &v1::CompareResponse,
     whole: &v1::TableResponse,
@@ -320,7 +321,7 @@ fn format_contrast_remark(contrast: &v1::Contrast) -> String {
     }
 }
 
-/// Cell minus baseline by repeat, for every cell compared.
+/// Queries the differences from the baseline by repeat, for every cell.
 async fn query_repeat_differences(
     client: &mut Client,
     sweep: &str,
@@ -361,8 +362,8 @@ fn sort_by_repeat(mut differences: Vec<(u32, f64)>) -> Vec<f64> {
         .collect()
 }
 
-/// The axes that the baseline names, by their positions in the comparison, with the values that the coordinator took the baseline's
-/// for: those of the whole sweep's table, in words.
+/// Resolves the axes that the baseline names to their positions in the comparison, and its values
+/// to the texts in the whole sweep's table.
 fn resolve_baseline(
     whole: &v1::TableResponse,
     compared: &v1::CompareResponse,
@@ -387,7 +388,8 @@ fn resolve_baseline(
     Ok(chosen)
 }
 
-/// The position of the axis with this name, or else of the first one that ends in it: `lr` is `train.lr`.
+/// The position of the axis with this name, or else of the first one whose path ends in it, as `lr`
+/// in `train.lr`.
 fn find_axis(axes: &[String], name: &str) -> Option<usize> {
     let suffix = format!(".{name}");
     axes.iter()
@@ -395,7 +397,7 @@ fn find_axis(axes: &[String], name: &str) -> Option<usize> {
         .or_else(|| axes.iter().position(|axis| axis.ends_with(&suffix)))
 }
 
-/// The value that is exactly this, or else the one that is rounded to it.
+/// The value that is exactly this, or else the one that rounds to it.
 fn match_axis_value<'a>(
     values: impl Iterator<Item = &'a v1::AxisValue> + Clone,
     text: &str,

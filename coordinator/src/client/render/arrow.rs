@@ -1,4 +1,4 @@
-//! Rows as columns that have types.
+//! Converts rows to typed columns.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use super::{TableData, format_unquoted, json_value};
 
-/// The type of each axis: int64 if all of its values in these rows are whole, float64 if they are numbers, boolean, or else string.
+/// The type of each axis: int64 if all its values in these rows are whole, float64 if they are
+/// numbers, boolean, or else string.
 pub fn infer_axis_types<'a>(
     axes: usize,
     rows: impl Iterator<Item = &'a [v1::AxisValue]> + Clone,
@@ -49,7 +50,7 @@ fn common_type(a: DataType, b: DataType) -> DataType {
     }
 }
 
-/// The type of a column that is no axis; statistics and metrics are numbers.
+/// The type of a column that is not an axis; statistics and metrics are numbers.
 fn column_type(column: &str) -> DataType {
     match column {
         "cell" | "step" | "steps" | "n" | "diverged" | "failed" => DataType::Int64,
@@ -62,8 +63,8 @@ fn column_type(column: &str) -> DataType {
 }
 
 impl TableData {
-    /// The rows as columns, the first of which are axes of these types. An axis that has the name of another column is
-    /// `axis.NAME`.
+    /// Converts the rows to columns, the first of which are axes of these types. An axis with the
+    /// name of another column becomes `axis.NAME`.
     ///
     /// # Errors
     /// A row has more or fewer values than there are columns.
@@ -115,7 +116,7 @@ fn build_column<'a>(kind: &DataType, values: impl Iterator<Item = &'a Value>) ->
     }
 }
 
-/// Reads an infinity, which JSON has as a word.
+/// Parses an infinity, which JSON holds as a word.
 fn parse_infinity(value: &Value) -> Option<f64> {
     value
         .as_str()?

@@ -1,4 +1,5 @@
-//! Files of commands: a file appears under its name when it is whole. Pipes and devices are written into as they are.
+//! Output files of commands, which appear under their names when they are complete. Pipes and
+//! devices are written directly.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -10,8 +11,9 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::atomic_file::{Durability, FileAccess, StagedFile};
 use ergodic_proto::status::UserError;
 
-/// A file that is being written. Finishing it gives it its name and replaces a file of that name; dropping it before removes it. A
-/// pipe, a device or a file that the shell has opened is written into.
+/// A file that is being written. Finishing it renames it to its path, replacing a file there;
+/// dropping it removes it. A pipe, a device or a file that the shell has opened is written
+/// directly.
 #[derive(Debug)]
 pub struct AtomicFile {
     destination: Destination,
@@ -33,7 +35,7 @@ enum Destination {
 }
 
 impl AtomicFile {
-    /// Begins a file, replacing a file of that name.
+    /// Begins a file that replaces an existing one.
     ///
     /// # Errors
     /// The file cannot be created.
@@ -41,7 +43,7 @@ impl AtomicFile {
         Self::create_with_access(path, FileAccess::AsUmask)
     }
 
-    /// Begins a file that only its owner may read, replacing a file of that name.
+    /// Begins a file that only its owner may read and that replaces an existing one.
     ///
     /// # Errors
     /// The file cannot be created.
@@ -49,10 +51,10 @@ impl AtomicFile {
         Self::create_with_access(path, FileAccess::OwnerOnly)
     }
 
-    /// Begins a file that only its owner may read, where there is none.
+    /// Begins a new file that only its owner may read.
     ///
     /// # Errors
-    /// There is such a file, or it cannot be created.
+    /// The file exists, or cannot be created.
     pub fn create_private_new(path: &Path) -> io::Result<Self> {
         match std::fs::metadata(path) {
             Ok(old) if old.is_file() && open_inherited_file(path).is_none() => {
@@ -67,7 +69,7 @@ impl AtomicFile {
             return Ok(Self::from_stream(file?));
         }
 
-        // A link stays one: its target is replaced or created.
+        // Follows symbolic links, so that the link stays and its target is replaced or created.
         let target = resolve_links(path)?;
         let old = match std::fs::metadata(&target) {
             Ok(old) => Some(old),
@@ -75,7 +77,8 @@ impl AtomicFile {
             Err(error) => return Err(error),
         };
         if let Some(old) = &old {
-            // A file that the user may not write must not be replaced, either.
+            // Renaming needs only write access to the folder, so the file's own permission is
+            // checked here.
             let file = OpenOptions::new().write(true).open(&target)?;
             if !old.is_file() {
                 return Ok(Self::from_stream(file));
@@ -104,7 +107,8 @@ impl AtomicFile {
         }
     }
 
-    /// Gives the file its name, and the permissions of the file that it replaces; returns its size in bytes.
+    /// Renames the file to its path, with the permissions of the file that it replaces; returns its
+    /// size in bytes.
     ///
     /// # Errors
     /// The file cannot be written to the disk in full, or cannot be renamed.
@@ -161,7 +165,7 @@ pub fn write_atomic_file(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
         .map_err(|error| file_write_error(path, &error))
 }
 
-/// The error for a file that could not be written: why, and what to do.
+/// The error for a file that could not be written: the reason, and what to do.
 pub fn file_write_error(path: &Path, error: &io::Error) -> UserError {
     let folder = path
         .parent()
@@ -190,10 +194,10 @@ pub fn file_write_error(path: &Path, error: &io::Error) -> UserError {
     )
 }
 
-/// Most links that are followed: the limit of the kernel.
+/// Maximum number of links that are followed, as in the kernel.
 const MAX_LINKS: usize = 40;
 
-/// The path at the end of all links, whether a file exists there or not.
+/// Follows all links of a path, whether a file exists at the end or not.
 fn resolve_links(path: &Path) -> io::Result<PathBuf> {
     let mut at = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -205,8 +209,9 @@ fn resolve_links(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many links lead to each other"))
 }
 
-/// The file that this process inherited open, if the path names one: `/dev/stdout`, or `/dev/fd/63` of a shell's `>(…)`. Even a
-/// regular file is written from its current position on, since the shell goes on writing to it.
+/// Opens a file that this process inherited, if the path names one: `/dev/stdout`, or `/dev/fd/63`
+/// of a shell's `>(…)`. Even a regular file is written from its current position on, because the
+/// shell goes on writing to it.
 fn open_inherited_file(path: &Path) -> Option<io::Result<File>> {
     let own = [
         PathBuf::from("/proc/self/fd"),
@@ -235,7 +240,8 @@ fn open_descriptor(path: &Path) -> io::Result<File> {
     match number {
         Some("1") => io::stdout().as_fd().try_clone_to_owned().map(File::from),
         Some("2") => io::stderr().as_fd().try_clone_to_owned().map(File::from),
-        // Other descriptors cannot be duplicated safely: the file is opened again, to be appended to.
+        // Other descriptors cannot be duplicated without unsafe code, so the file is opened again
+        // for appending.
         _ if std::fs::metadata(path)?.file_type().is_socket() => {
             Err(io::ErrorKind::Unsupported.into())
         }

@@ -1,4 +1,4 @@
-//! Statistics for people: tables, their legends, and the figures in them.
+//! Statistics for people: tables, their legends, and their figures.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::statistics_data::build_statistic_data;
 use super::{AxisFormats, TableData, should_use_colours};
 
-/// Position of the best row, if rows have an order, and it is among those that are shown.
+/// Position of the best row, if rows are ranked and it is among the shown ones.
 pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
-    // One row alone is not the best of anything.
+    // A single row is compared with nothing, so it is not marked as best.
     table
         .rows
         .iter()
@@ -22,12 +22,13 @@ pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
         .filter(|_| table.rows.len() > 1)
 }
 
-/// Whether a row cannot be told from the best one, which is another one.
+/// Whether a row cannot be distinguished from the best one, and is not the best one.
 fn is_tied_with_best(row: &v1::TableRow) -> bool {
     row.may_be_best && row.rank != Some(1)
 }
 
-/// The mark before the mean of a row: a star for the best one, a hollow one for those that cannot be told from it.
+/// The mark before the mean of a row: a star for the best one, and a hollow one for rows that
+/// cannot be distinguished from it.
 pub fn rank_mark(table: &v1::TableResponse, at: usize) -> &'static str {
     let is_best = find_best_row(table) == Some(at);
     match table.columns.is_empty() {
@@ -37,13 +38,14 @@ pub fn rank_mark(table: &v1::TableResponse, at: usize) -> &'static str {
     }
 }
 
-/// What the marks of a table mean, and notes on its rows; one line each.
+/// Explains the marks of a table, and adds notes on its rows; one line each.
 pub fn render_legend(table: &v1::TableResponse) -> String {
     let lines = collect_legend_lines(table);
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
-/// The legend of tables of several metrics over the same cells: a line that does not hold for all of them begins with the metric.
+/// The legend of tables of several metrics over the same cells. Lines that do not hold for all of
+/// them begin with the metric.
 pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
     let all: Vec<Vec<String>> = tables.iter().map(collect_legend_lines).collect();
     let mut out: Vec<String> = Vec::new();
@@ -62,7 +64,7 @@ pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
     out.into_iter().map(|line| line + "\n").collect()
 }
 
-/// What the stars among the rows that are shown mean; rows were ranked among all.
+/// Explains the stars among the shown rows, which were ranked among all.
 fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
     let by = match table.ranked_by.as_str() {
         "" => String::new(),
@@ -85,7 +87,7 @@ fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
                 "★ best{by}, {ranks}; ☆ cannot be told from it: {tied} of {others} others here, at 95 %"
             ))
         }
-        // A table of one row needs no legend.
+        // A single row is not marked as best, so there is no mark to explain.
         (true, 0) if rows == 1 && table.rows[0].rank == Some(1) => None,
         (true, 0) => Some(format!(
             "the best{by}, {ranks}, is not among these; none here can be taken for it"
@@ -98,7 +100,7 @@ fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
     }
 }
 
-/// Most different notes below a table.
+/// Maximum number of different notes below a table.
 const MAX_NOTES: usize = 3;
 
 fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
@@ -134,7 +136,7 @@ fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
     lines
 }
 
-/// `0.9712 ± 0.0013`; without an interval below two trials, a dash without any.
+/// Formats `0.9712 ± 0.0013`; without an interval below two trials, and a dash without any.
 pub fn format_mean_and_interval(s: &v1::Summary) -> String {
     match (s.mean, s.ci95_high) {
         (Some(mean), Some(high)) => format_with_half_width(mean, high - mean),
@@ -142,7 +144,8 @@ pub fn format_mean_and_interval(s: &v1::Summary) -> String {
     }
 }
 
-/// Deviation, least value, median and largest value of a row: to the third digit of the deviation, or where there is none in five digits.
+/// Formats standard deviation, minimum, median and maximum of a row, to the third digit of the
+/// deviation or, without one, with five digits.
 pub fn format_trial_statistics(s: &v1::Summary) -> [String; 4] {
     let largest = [s.min, s.median, s.max]
         .into_iter()
@@ -159,7 +162,7 @@ pub fn format_trial_statistics(s: &v1::Summary) -> [String; 4] {
     })
 }
 
-/// A number in this format, or where there is none in this number of significant digits.
+/// Formats a number in this format or, without one, with this number of significant digits.
 fn format_decimal(x: f64, format: Option<&DecimalFormat>, digits: usize) -> String {
     format.map_or_else(
         || format_significant(x, digits),
@@ -167,7 +170,8 @@ fn format_decimal(x: f64, format: Option<&DecimalFormat>, digits: usize) -> Stri
     )
 }
 
-/// A figure and the ends of its interval, all to the second digit of half of its width; dashes for what there is not.
+/// Formats a figure and the ends of its interval to the second digit of half the width; dashes for
+/// missing values.
 pub fn format_estimate(x: Option<f64>, ends: Option<(f64, f64)>) -> (String, String) {
     let largest = ends
         .map_or(0.0, |(low, high)| low.abs().max(high.abs()))
@@ -184,7 +188,7 @@ pub fn format_estimate(x: Option<f64>, ends: Option<(f64, f64)>) -> (String, Str
     (figure, interval)
 }
 
-/// Counts of trials that did not complete: `2 diverged, 1 failed`.
+/// Formats the numbers of trials that did not complete: `2 diverged, 1 failed`.
 pub fn format_incomplete_counts(s: &v1::Summary) -> String {
     let counts = [(s.diverged, "diverged"), (s.failed, "failed")];
     counts
@@ -195,7 +199,7 @@ pub fn format_incomplete_counts(s: &v1::Summary) -> String {
         .join(", ")
 }
 
-/// The chosen columns, for people.
+/// Renders the chosen columns for people.
 fn render_chosen_statistics(table: &v1::TableResponse) -> String {
     let records = build_statistic_data(&table.axes, &table.columns, &table.rows);
     let mut out = new_text_table();
@@ -209,7 +213,7 @@ fn render_chosen_statistics(table: &v1::TableResponse) -> String {
     format!("{out}\n")
 }
 
-/// A table with horizontal lines only.
+/// Creates a table with horizontal lines only.
 pub(super) fn new_text_table() -> comfy_table::Table {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
@@ -224,7 +228,7 @@ pub(super) fn align_columns_right(table: &mut comfy_table::Table, columns: Range
     }
 }
 
-/// Any rows for people: numbers to the right, in six digits.
+/// Renders rows for people: numbers right-aligned, with six digits.
 pub fn render_human_data(records: &TableData) -> String {
     let mut out = new_text_table();
     out.set_header(records.columns.iter().map(|name| escape_line(name)));
@@ -241,7 +245,7 @@ pub fn render_human_data(records: &TableData) -> String {
     format!("{out}\n")
 }
 
-/// Rows for people, whose texts are shown as they are.
+/// Renders rows for people, with their texts as they are.
 pub fn render_human_rows(columns: &[String], rows: &[Vec<Value>]) -> String {
     let records = TableData {
         columns: columns.to_vec(),
@@ -251,7 +255,7 @@ pub fn render_human_rows(columns: &[String], rows: &[Vec<Value>]) -> String {
     render_first_columns(&records, columns.len())
 }
 
-/// The first columns of a table for people.
+/// Renders the first columns of a table for people.
 pub fn render_first_columns(records: &TableData, columns: usize) -> String {
     let mut out = new_text_table();
     out.set_header(
@@ -267,13 +271,13 @@ pub fn render_first_columns(records: &TableData, columns: usize) -> String {
     format!("{out}\n")
 }
 
-/// A number for people in four digits, enough for a difference or a p; a dash for none.
+/// Formats a number with four digits, enough for a difference or a p; a dash for `None`.
 pub fn format_short_number(x: Option<f64>) -> String {
     x.filter(|x| !x.is_nan())
         .map_or_else(|| "–".to_owned(), |x| format_significant(x, 4))
 }
 
-/// A table for people: one line per row, the best one marked.
+/// Renders a table for people: one line per row, with the best one marked.
 pub fn render_human_table(table: &v1::TableResponse) -> String {
     if !table.columns.is_empty() {
         return render_chosen_statistics(table);

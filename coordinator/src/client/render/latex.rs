@@ -1,4 +1,4 @@
-//! Tables for papers: LaTeX with booktabs, and nothing else than that.
+//! Tables for papers: LaTeX that needs no package but booktabs.
 
 use std::fmt::Write as _;
 
@@ -11,8 +11,8 @@ use super::pivot::PivotTable;
 use super::value_format::format_cell_value;
 use super::{AxisFormats, TableData};
 
-/// One row per cell, and one column per metric with mean and interval; or the chosen statistics. The tables have the
-/// same rows in the same order.
+/// Renders one row per cell, and one column per metric with mean and interval, or the chosen
+/// statistics. The tables have the same rows in the same order.
 pub fn render_latex(tables: &[v1::TableResponse]) -> String {
     let first = &tables[0];
     let notes: Vec<String> = first.rows.iter().map(format_row_note).collect();
@@ -46,7 +46,7 @@ pub fn render_latex(tables: &[v1::TableResponse]) -> String {
     )
 }
 
-/// One table spread over two axes, rows first.
+/// Renders a table over two axes, rows first.
 pub fn render_latex_pivot(table: &v1::TableResponse) -> String {
     let spread = PivotTable::from_table(table);
     let columns = spread.column_labels.len();
@@ -89,7 +89,7 @@ fn format_pivot_cell(table: &v1::TableResponse, at: usize) -> String {
     }
 }
 
-/// Any rows as a table.
+/// Renders rows as a table.
 pub fn render_latex_data(data: &TableData) -> String {
     let head = data
         .columns
@@ -138,7 +138,8 @@ fn format_comment(tables: &[v1::TableResponse]) -> String {
     )
 }
 
-/// The measure of spread, if mean and one such measure are chosen: they are written as one figure.
+/// The measure of spread, if the mean and one such measure are chosen, which are written as one
+/// figure.
 fn spread_statistic(table: &v1::TableResponse) -> Option<&str> {
     match &table.columns[..] {
         [mean, spread] if mean == "mean" && (spread == "std" || spread == "se") => {
@@ -161,7 +162,7 @@ fn format_metric_heads(table: &v1::TableResponse) -> Vec<String> {
         .collect()
 }
 
-/// A row's figures, one per column; the mean of the best row is bold.
+/// Formats a row's figures, one per column; the mean of the best row is bold.
 fn format_row_statistics(table: &v1::TableResponse, at: usize) -> Vec<String> {
     let row = &table.rows[at];
     let s = row.summary.unwrap_or_default();
@@ -215,7 +216,7 @@ fn render_tabular(align: &str, head: &[Vec<String>], lines: &[Vec<String>]) -> S
     out + "\\bottomrule\n\\end{tabular}\n"
 }
 
-/// An axis value: a number as such, anything else as text.
+/// Formats an axis value: a number in maths mode, anything else as text.
 fn format_axis_value(text: &str) -> String {
     if text.parse::<f64>().is_ok() {
         format_math(text)
@@ -224,7 +225,7 @@ fn format_axis_value(text: &str) -> String {
     }
 }
 
-/// A figure in maths mode, powers of ten written out; a dash where there is none.
+/// Formats a figure in maths mode, with powers of ten written out; a dash if there is none.
 fn format_math(text: &str) -> String {
     if text == "–" {
         return "--".to_owned();
@@ -234,7 +235,7 @@ fn format_math(text: &str) -> String {
     format!("${}$", parts.join(" \\pm "))
 }
 
-/// A number with its power of ten written out: `5 \times 10^{-5}` for `5e-5`.
+/// Formats a number with its power of ten written out: `5 \times 10^{-5}` for `5e-5`.
 fn format_power(number: &str) -> String {
     let Some((digits, power)) = number.split_once('e') else {
         return number.to_owned();
@@ -254,7 +255,7 @@ fn format_power(number: &str) -> String {
     }
 }
 
-/// Text without characters that are special to TeX.
+/// Escapes characters that are special to TeX.
 fn escape_latex(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in escape_line(text).chars() {
@@ -266,7 +267,7 @@ fn escape_latex(text: &str) -> String {
             '<' | '>' | '|' | '"' => {
                 let _ = write!(out, "\\char{}{{}}", u32::from(c));
             }
-            // What TeX has no glyph for, in T1.
+            // T1 fonts have no glyph for these.
             '≈' => out.push_str("$\\approx$"),
             '×' => out.push_str("$\\times$"),
             c => out.push(c),

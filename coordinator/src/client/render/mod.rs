@@ -1,4 +1,5 @@
-//! Printing: the same rows as a table for people, and as JSON, CSV, Markdown, LaTeX or Parquet for machines and papers.
+//! Renders rows: as a table for people, and as JSON, CSV, Markdown, LaTeX or Parquet for machines
+//! and papers.
 
 mod arrow;
 mod atomic_file;
@@ -54,12 +55,12 @@ pub enum TextFormat {
     Latex,
 }
 
-/// Whether stdout is a terminal, and colours are not refused by `NO_COLOR`.
+/// Whether stdout is a terminal, and `NO_COLOR` does not forbid colours.
 pub fn should_use_colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// Writes to stdout. A reader that has gone away, such as `head`, is no error.
+/// Writes to stdout. A reader that closes the pipe, such as `head`, is no error.
 ///
 /// # Errors
 /// Stdout cannot be written for another reason.
@@ -72,14 +73,14 @@ pub fn write_stdout(text: &str) -> io::Result<()> {
     }
 }
 
-/// A line on stderr; a stderr that is gone is no reason to stop.
+/// Prints a line on stderr. A closed stderr is ignored, because it is no reason to stop.
 #[allow(clippy::print_stderr, reason = "progress and prose belong on stderr")]
 pub fn print_stderr_line(line: &str) {
     let _ = writeln!(io::stderr(), "{}", escape_lines(line));
 }
 
-/// Text in which nothing moves a cursor: the last check of what others may have written. Sequences that set colours stay if
-/// `colours` are allowed.
+/// Escapes everything that moves a cursor: the last check of text that others may have written.
+/// Colour sequences stay if `colours` is set.
 pub(in crate::client) fn escape_terminal_controls(text: &str, colours: bool) -> Cow<'_, str> {
     if !text
         .chars()
@@ -115,12 +116,12 @@ fn escape_keeping_tabs(text: &str) -> String {
         .join("\t")
 }
 
-/// A text, unless it is empty: messages have empty texts for absent ones.
+/// The text, unless it is empty, as absent texts are in messages.
 pub fn non_empty(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// An axis value as JSON.
+/// Converts an axis value to JSON.
 pub fn json_value(value: &v1::AxisValue) -> serde_json::Value {
     match SpecValue::from(value) {
         SpecValue::Bool(b) => json!(b),
@@ -129,7 +130,7 @@ pub fn json_value(value: &v1::AxisValue) -> serde_json::Value {
     }
 }
 
-/// A number as JSON: whole ones without a point, absent and non-finite ones as null.
+/// Converts a number to JSON: whole ones without a point, absent and non-finite ones as null.
 pub fn json_number(x: Option<f64>) -> serde_json::Value {
     match x.filter(|x| x.is_finite()) {
         None => serde_json::Value::Null,
@@ -138,7 +139,7 @@ pub fn json_number(x: Option<f64>) -> serde_json::Value {
     }
 }
 
-/// An axis value in words that no other value has.
+/// Formats an axis value so that no other value has the same text.
 pub fn exact_value(value: &v1::AxisValue) -> String {
     format_unquoted(&json_value(value))
 }

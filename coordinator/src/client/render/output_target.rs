@@ -1,4 +1,4 @@
-//! Where rows go: stdout or a file, as text or as Parquet.
+//! The target of rows: stdout or a file, as text or as Parquet.
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub enum RowFormat {
     Parquet,
 }
 
-/// The endings of files, with their formats.
+/// The extensions of files, with their formats.
 const EXTENSIONS: [(&str, RowFormat); 5] = [
     ("csv", RowFormat::Csv),
     ("json", RowFormat::Json),
@@ -39,7 +39,7 @@ const EXTENSIONS: [(&str, RowFormat); 5] = [
 ];
 
 impl RowFormat {
-    /// The format as text; none for Parquet.
+    /// The format as a text format; `None` for Parquet.
     pub fn as_text_format(self) -> Option<TextFormat> {
         match self {
             Self::Table => Some(TextFormat::Table),
@@ -106,7 +106,7 @@ impl OutputArgs {
     }
 }
 
-/// The file that rows go to, or stdout, and their format.
+/// The target of rows, a file or stdout, and their format.
 #[derive(Debug, Clone)]
 pub struct OutputTarget {
     file: Option<PathBuf>,
@@ -120,7 +120,7 @@ impl OutputTarget {
     /// # Errors
     /// The target cannot be written.
     pub fn write_text(&self, text: &str) -> Result<(), UserError> {
-        // Only a terminal gets colours.
+        // Colour codes would clutter a file, so only a terminal gets them.
         let to_terminal = self.file.is_none();
         let text = if to_terminal {
             text.to_owned()
@@ -162,7 +162,8 @@ impl OutputTarget {
         }
     }
 
-    /// Turns an error of writing into one for the user. A reader of stdout that has gone away, such as `head`, is no error.
+    /// Converts a write error to an error for the user. A reader of stdout that closes the pipe,
+    /// such as `head`, is no error.
     pub(in crate::client) fn check_write_result(
         &self,
         written: io::Result<()>,
@@ -218,7 +219,7 @@ fn bad_input_error(message: String) -> UserError {
     UserError::new(ErrorCode::BadInput, message)
 }
 
-/// The text without the sequences that set colours: `ESC [ … m`.
+/// Removes the sequences that set colours: `ESC [ … m`.
 fn strip_colours(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_owned();

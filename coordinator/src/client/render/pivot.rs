@@ -1,4 +1,4 @@
-//! A table spread over two axes: one for the rows, one for the columns.
+//! A table over two axes, one for the rows and one for the columns.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ use super::value_format::format_cell_value;
 use super::{AxisFormats, TableData, exact_value, non_empty, should_use_colours};
 use crate::plot::heat_colours;
 
-/// Mean ± 95 % CI by two axes, the best cell marked; or the chosen columns, one after the other. The table must have exactly two
-/// axes, rows first.
+/// Renders mean ± 95 % CI by two axes with the best cell marked, or the chosen columns one after
+/// the other. The table must have exactly two axes, rows first.
 pub fn render_pivot(table: &v1::TableResponse) -> (String, TableData) {
     let spread = PivotTable::from_table(table);
     let warmth = HeatScale::from_table(table);
@@ -72,7 +72,7 @@ fn format_pivot_cell(row: &v1::TableRow) -> String {
         figures.join(" / ")
     };
 
-    // A note explains more than counts.
+    // A note explains more than the counts, so it replaces them.
     let remark = if row.note.is_empty() || figures.is_empty() {
         format_incomplete_counts(s)
     } else {
@@ -102,7 +102,7 @@ fn style_cell(text: String, mark: &str, warmth: Option<f64>) -> comfy_table::Cel
     }
 }
 
-/// Where a row's first figure lies among all of them.
+/// The position of a row's first figure among all of them.
 struct HeatScale {
     low: f64,
     high: f64,
@@ -129,7 +129,8 @@ fn first_statistic(row: &v1::TableRow) -> Option<f64> {
         .filter(|x| x.is_finite())
 }
 
-/// The colour itself where the terminal says that it can show it; the nearest of the 6 × 6 × 6 of xterm elsewhere.
+/// The exact colour, if the terminal announces that it can show it, or else the nearest of xterm's
+/// 6 × 6 × 6.
 fn to_terminal_colour([r, g, b]: [u8; 3]) -> comfy_table::Color {
     let has_all_colours =
         std::env::var("COLORTERM").is_ok_and(|word| word == "truecolor" || word == "24bit");
@@ -141,7 +142,7 @@ fn to_terminal_colour([r, g, b]: [u8; 3]) -> comfy_table::Color {
     }
 }
 
-/// The nearest of the six levels of a colour, by its number.
+/// Number of the nearest of xterm's six levels of a colour.
 fn nearest_xterm_level(intensity: u8) -> u8 {
     const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
     (0..6)
@@ -149,11 +150,11 @@ fn nearest_xterm_level(intensity: u8) -> u8 {
         .unwrap_or(0)
 }
 
-/// The rows of a table by the values of its two axes, however these are formatted.
+/// The rows of a table by the values of its two axes, in any format.
 pub(super) struct PivotTable {
-    /// The values of the first axis in words, in the order of the table.
+    /// The texts of the first axis' values, in the order of the table.
     pub(super) row_labels: Vec<String>,
-    /// The values of the second axis.
+    /// The texts of the second axis' values.
     pub(super) column_labels: Vec<String>,
     positions: HashMap<(usize, usize), usize>,
 }
@@ -184,7 +185,7 @@ impl PivotTable {
         }
     }
 
-    /// The position in the table of the row with these two labels.
+    /// Position in the table of the row with these two labels.
     pub(super) fn row_at(&self, row: usize, column: usize) -> Option<usize> {
         self.positions.get(&(row, column)).copied()
     }

@@ -1,4 +1,4 @@
-//! Which rows of a table are shown, and in which order: `--where`, `--sort` and `--top`.
+//! Selects the rows of a table and their order: `--where`, `--sort` and `--top`.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -42,7 +42,7 @@ const STATISTICS: [&str; 10] = [
 ];
 
 impl RowSelection {
-    /// Whether all rows are shown as they came.
+    /// Whether all rows are shown in their original order.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -50,7 +50,8 @@ impl RowSelection {
     /// Positions of the rows to show, in order.
     ///
     /// # Errors
-    /// A name is unknown, the condition cannot be parsed, no row fulfils it, or the table does not tell which rows are the best.
+    /// A name is unknown, the condition cannot be parsed, no row fulfils it, or rows have no ranks
+    /// to find the best ones by.
     pub fn select_rows(&self, table: &v1::TableResponse) -> Result<Vec<usize>, UserError> {
         let mut rows: Vec<usize> = (0..table.rows.len()).collect();
         if let Some(text) = &self.condition {
@@ -73,8 +74,8 @@ impl RowSelection {
         Ok(rows)
     }
 
-    /// Reduces tables over the same cells to the rows that are selected in the first one. A row that one of them lacks, because
-    /// it was stored between the queries, is dropped from all.
+    /// Reduces tables over the same cells to the rows selected in the first one. A row that one of
+    /// them lacks, because it was stored between the queries, is dropped from all.
     ///
     /// # Errors
     /// As for [`RowSelection::select_rows`].
@@ -123,7 +124,7 @@ fn no_row_error(condition: &str, rows: usize) -> UserError {
     UserError::new(ErrorCode::NotFound, message)
 }
 
-/// Refuses `--top` without `--sort` for a table that does not tell which of its rows are the best.
+/// Refuses `--top` without `--sort` for a table whose rows have no ranks.
 fn check_ranks(table: &v1::TableResponse) -> Result<(), UserError> {
     if table.better == 0 {
         let message = format!(
@@ -150,9 +151,10 @@ fn check_ranks(table: &v1::TableResponse) -> Result<(), UserError> {
     Ok(())
 }
 
-/// Whether a table whose rows should have ranks came without, from a coordinator of an older version.
+/// Whether a table lacks ranks that its rows should have, because the coordinator has an older
+/// version.
 pub fn is_missing_ranks(table: &v1::TableResponse) -> bool {
-    // Rows of several cells have none before a repeat has ended in all cells of one.
+    // Rows of several cells get ranks only once a repeat has ended in every cell of a row.
     let is_ordered = table.better != 0
         && table.unranked.is_empty()
         && table.weighting.is_empty()
@@ -167,7 +169,7 @@ fn has_result(row: &v1::TableRow) -> bool {
     row.summary.is_some_and(|s| s.n + s.diverged > 0)
 }
 
-/// A row's values, exactly.
+/// The exact values of a row.
 fn row_key(row: &v1::TableRow) -> Vec<String> {
     row.values.iter().map(exact_value).collect()
 }
@@ -191,7 +193,7 @@ fn find_number_source(table: &v1::TableResponse, name: &str) -> Option<NumberSou
         .or(statistic.map(NumberSource::Statistic))
 }
 
-/// The axis with this name, or else the only one whose path ends in it.
+/// Finds the axis with this name, or else the only one whose path ends in it.
 fn find_axis(table: &v1::TableResponse, name: &str) -> Option<usize> {
     if let Some(at) = table.axes.iter().position(|axis| axis == name) {
         return Some(at);
@@ -204,7 +206,7 @@ fn find_axis(table: &v1::TableResponse, name: &str) -> Option<usize> {
 }
 
 fn unknown_name_error(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
-    // An axis may be named by the last part of its path.
+    // Axes may be named by the last part of their path, so these names are suggested too.
     let axes = || table.axes.iter().map(String::as_str);
     let parts = axes().filter_map(|axis| axis.rsplit_once('.').map(|(_, last)| last));
     let known = axes()
@@ -243,7 +245,8 @@ impl NumberSource {
     }
 }
 
-/// Words in a condition stand for numbers, since expressions are about these: a word is equal to itself alone.
+/// The words in a condition. Expressions are about numbers, so words stand for numbers, each equal
+/// to itself only.
 #[derive(Debug, Default)]
 struct ConditionWords(Vec<String>);
 
@@ -252,7 +255,7 @@ impl ConditionWords {
         let value = SpecValue::from(value);
         match &value {
             SpecValue::Bool(flag) => f64::from(u8::from(*flag)),
-            // The condition compares nothing with words.
+            // Without words in the condition, no comparison with a text can hold.
             SpecValue::Str(_) if self.0.is_empty() => f64::NAN,
             SpecValue::Str(text) => self
                 .0
@@ -298,7 +301,7 @@ impl Condition {
             .map(|name| name.read_number(row, &self.words))
             .collect();
         let value = self.expression.eval(&values);
-        // An undefined value fulfils no condition.
+        // A comparison with an undefined value fulfils no condition.
         value != 0.0 && !value.is_nan()
     }
 }
@@ -322,7 +325,8 @@ fn sort_rows(table: &v1::TableResponse, key: &str, rows: &mut [usize]) -> Result
     Ok(())
 }
 
-/// Rows without a number come last in either direction, words in the order of the alphabet.
+/// Compares rows by numbers, with missing ones last in either direction, or alphabetically by
+/// words.
 fn compare_rows(
     source: NumberSource,
     descending: bool,

@@ -1,4 +1,4 @@
-//! Tables of several metrics over the same cells: in tidy form, and side by side for people.
+//! Tables of several metrics over the same cells, in tidy form or side by side for people.
 
 use ergodic_common::escape::escape_line;
 use ergodic_proto::v1;
@@ -10,7 +10,7 @@ use super::human::{
 };
 use super::{AxisFormats, TableData, build_summary_data, render_pivot};
 
-/// Statistics in tidy form: one row per cell and metric, which the column `metric` names.
+/// Builds statistics in tidy form: one row per cell and metric, which the column `metric` names.
 pub fn build_tidy_data(tables: &[v1::TableResponse]) -> TableData {
     let mut all = TableData::default();
     for table in tables {
@@ -20,7 +20,7 @@ pub fn build_tidy_data(tables: &[v1::TableResponse]) -> TableData {
     all
 }
 
-/// Grids below each other, the first column naming the metric.
+/// Builds grids below each other, with the metric in the first column.
 pub fn build_tidy_pivots(tables: &[v1::TableResponse]) -> TableData {
     let mut all = TableData::default();
     tables
@@ -40,7 +40,8 @@ fn append_metric_rows(all: &mut TableData, mut records: TableData, at: usize, me
     all.rows.append(&mut records.rows);
 }
 
-/// One line per cell and one column per metric, for people. The tables have the same rows, in the same order.
+/// Renders one line per cell and one column per metric for people. The tables have the same rows in
+/// the same order.
 pub fn render_side_by_side(tables: &[v1::TableResponse]) -> String {
     let first = &tables[0];
     let mut out = new_text_table();

@@ -1,4 +1,4 @@
-//! Statistics of cells and rows of trials as columns and rows for machines.
+//! Statistics of cells, and rows of trials, as columns and rows for machines.
 
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -18,10 +18,11 @@ const STATISTICS: [&str; 10] = [
     "max",
 ];
 
-/// Columns of every table with chosen statistics, so that no row looks like more than it is.
+/// Columns of every table with chosen statistics, so that no row seems to have more trials than it
+/// does.
 const COUNTS: [&str; 3] = ["n", "diverged", "failed"];
 
-/// Axis values, then the statistics of every table, or the chosen columns, and a note on the row.
+/// Builds axis values, then the default statistics or the chosen columns, and a note on the row.
 pub fn build_summary_data(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> TableData {
     if !columns.is_empty() {
         return build_statistic_data(axes, columns, rows);
@@ -60,7 +61,7 @@ fn count_values(s: &v1::Summary) -> [Value; 3] {
     [json!(s.n), json!(s.diverged), json!(s.failed)]
 }
 
-/// Why a row lacks a value, an interval or both.
+/// Explains why a row lacks a value, an interval or both.
 fn explain_missing_values(s: &v1::Summary) -> Option<String> {
     match (s.n, s.diverged, s.failed) {
         (0, 0, 0) => Some("no trial has a value".to_owned()),
@@ -71,7 +72,7 @@ fn explain_missing_values(s: &v1::Summary) -> Option<String> {
     }
 }
 
-/// Axis values, counts, then the chosen columns that are no counts.
+/// Builds axis values, counts, then the chosen columns that are no counts.
 pub(super) fn build_statistic_data(
     axes: &[String],
     columns: &[String],
@@ -106,11 +107,11 @@ fn build_statistic_row(row: &v1::TableRow, chosen: &[usize]) -> Vec<Value> {
     values
 }
 
-/// A statistic as JSON, with a point even when it is whole.
+/// Converts a statistic to JSON, with a point even if it is whole.
 fn json_float(x: Option<f64>) -> Value {
     match x {
         Some(x) if x.is_finite() => json!(x),
-        // JSON has no number for it, and null would mean that there is none.
+        // JSON has no number for infinity, and null would mean that there is no value.
         Some(x) if x.is_infinite() => json!(x.to_string()),
         _ => Value::Null,
     }
@@ -121,8 +122,8 @@ const TRIAL_COLUMNS: [&str; 9] = [
     "cell", "repeat", "outcome", "step", "steps", "seconds", "worker", "isa", "numerics",
 ];
 
-/// One row per trial: axes, repeat, outcome, the step at which it diverged, steps, seconds, worker, instruction set, numerics,
-/// metrics, digest.
+/// Builds one row per trial: axes, repeat, outcome, step of divergence, steps, seconds, worker,
+/// instruction set, numerics, metrics, digest.
 pub fn build_trial_data(pages: &[v1::TrialsResponse]) -> TableData {
     let Some(first) = pages.first() else {
         return TableData::default();

@@ -1,4 +1,4 @@
-//! Rows under named columns, and their formats for machines.
+//! Rows with named columns, and their formats for machines.
 
 use ergodic_common::escape::escape_line;
 use serde_json::{Map, Value};
@@ -12,14 +12,14 @@ use super::value_format::{build_column_formatter, format_cell_value};
 pub struct TableData {
     /// Names of the columns.
     pub columns: Vec<String>,
-    /// One value per column; null where there is none.
+    /// Rows of one value per column; null for missing values.
     pub rows: Vec<Vec<Value>>,
-    /// The number of first columns that tell rows apart, such as the values of axes.
+    /// Number of leading columns that identify rows, such as the values of axes.
     pub key_columns: usize,
 }
 
 impl TableData {
-    /// Rows under these columns, none of which is a key.
+    /// Creates rows with these columns, none of which is a key.
     pub fn from_rows(columns: &[&str], rows: Vec<Vec<Value>>) -> Self {
         Self {
             columns: columns.iter().map(|c| (*c).to_owned()).collect(),
@@ -28,7 +28,7 @@ impl TableData {
         }
     }
 
-    /// The rows of a JSON document, one object per line, between its brackets.
+    /// Formats the rows of a JSON document, one object per line, without the brackets.
     pub fn to_json_lines(&self) -> String {
         let lines: Vec<String> = self
             .to_json_objects()
@@ -38,7 +38,7 @@ impl TableData {
         lines.join(",\n")
     }
 
-    /// One object per row.
+    /// Builds one object per row.
     pub fn to_json_objects(&self) -> Vec<Value> {
         let mut objects = Vec::with_capacity(self.rows.len());
         for row in &self.rows {
@@ -50,7 +50,7 @@ impl TableData {
         objects
     }
 
-    /// A JSON list, one object per line.
+    /// Formats a JSON list, one object per line.
     pub fn to_json(&self) -> String {
         let lines: Vec<String> = self
             .to_json_objects()
@@ -64,7 +64,7 @@ impl TableData {
         }
     }
 
-    /// Comma-separated values; null is empty.
+    /// Formats comma-separated values; null is empty.
     pub fn to_csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let names = self.columns.iter().map(|name| escape_formula(name));
@@ -79,7 +79,7 @@ impl TableData {
         String::from_utf8(bytes).expect("values are text")
     }
 
-    /// A Markdown table, for people.
+    /// Formats a Markdown table for people.
     pub fn to_markdown(&self) -> String {
         let header = self.columns.iter().map(|name| escape_line(name));
         let mut out = markdown_line(header);
@@ -91,7 +91,7 @@ impl TableData {
         out
     }
 
-    /// All values for people; `none` where there is none.
+    /// Formats all values for people, with `none` for missing ones.
     pub fn format_cells(&self, none: &str) -> Vec<Vec<String>> {
         let axes: Vec<_> = (0..self.key_columns)
             .map(|at| build_column_formatter(self.rows.iter().filter_map(move |row| row.get(at))))
@@ -113,7 +113,7 @@ impl TableData {
     }
 }
 
-/// Rows in a format; `human` writes them for people.
+/// Renders rows in a format; `human` renders them for people.
 pub fn render_table_data(
     data: &TableData,
     format: TextFormat,
@@ -135,7 +135,7 @@ fn markdown_line(cells: impl Iterator<Item = impl AsRef<str>>) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// A value as CSV has it. Text is no formula, and moves no cursor.
+/// Formats a value for CSV. Text can neither be a formula nor move a cursor.
 fn format_csv_field(value: &Value) -> String {
     match value {
         Value::String(text) => escape_formula(text),
@@ -143,14 +143,14 @@ fn format_csv_field(value: &Value) -> String {
     }
 }
 
-/// Programs take a cell that begins so for a formula, unless it is a number.
+/// Escapes text that spreadsheets would take for a formula, unless it is a number.
 fn escape_formula(text: &str) -> String {
     let is_formula =
         text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
     format!("{}{}", if is_formula { "'" } else { "" }, escape_line(text))
 }
 
-/// A value without quotes.
+/// Formats a value without quotes.
 pub fn format_unquoted(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

@@ -1,5 +1,5 @@
-//! Values for people: values of an axis with enough digits to differ, other numbers in six digits, and text without misleading
-//! characters.
+//! Values for people: values of an axis with enough digits to differ, other numbers with six
+//! digits, and text without misleading characters.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use ergodic_common::spec_file::node::format_value;
 use ergodic_proto::v1;
 use serde_json::Value;
 
-/// The number formats of axes, by their positions.
+/// The number formats of axes, by position.
 #[derive(Debug, Clone, Default)]
 pub struct AxisFormats(Vec<DistinctFormat>);
 
@@ -59,7 +59,7 @@ impl AxisFormats {
     }
 }
 
-/// The number formats of axes, by their names.
+/// The number formats of axes, by name.
 #[derive(Debug, Clone, Default)]
 pub struct NamedAxisFormats(HashMap<String, DistinctFormat>);
 
@@ -82,7 +82,7 @@ impl NamedAxisFormats {
         )
     }
 
-    /// Values of several axes in one text.
+    /// Formats the values of several axes as one text.
     pub fn format_values(&self, axes: &[String], values: &[v1::AxisValue]) -> String {
         let mut words = Vec::with_capacity(values.len());
         for (at, value) in values.iter().enumerate() {
@@ -102,7 +102,7 @@ fn axis_number(value: &v1::AxisValue) -> Option<f64> {
     }
 }
 
-/// A function that formats the values of a column.
+/// Builds a function that formats the values of a column.
 pub(super) fn build_column_formatter<'a>(
     values: impl Iterator<Item = &'a Value>,
 ) -> impl Fn(&Value) -> String {
@@ -117,7 +117,7 @@ pub(super) fn build_column_formatter<'a>(
     }
 }
 
-/// A value that is not an axis value; a dash for null.
+/// Formats a value that is not an axis value; a dash for null.
 pub(super) fn format_cell_value(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),

@@ -1,16 +1,16 @@
-//! The grid of a sweep as it fills, in the lines of a terminal.
+//! The progress of a sweep as a grid of text.
 
 use ergodic_proto::v1;
 
 use super::format_short_number;
 
-/// Characters of the bar of a cell, where the terminal is wide enough.
+/// Length of the bar of a cell in characters, if the terminal is wide enough.
 const BAR_WIDTH: usize = 6;
-/// Lines that rows of the grid leave free.
+/// Number of lines of the terminal that the grid leaves free.
 const RESERVED_LINES: usize = 5;
 
-/// The grid, and below it how precise the means are. No line is wider than `width` characters, and there are fewer than
-/// `height`.
+/// Renders the grid, with the precision of means below it. Lines have at most `width` characters,
+/// and there are fewer than `height`.
 pub(crate) fn render_watch_grid(
     grid: &v1::WatchGrid,
     metric: &str,
@@ -43,7 +43,7 @@ pub(crate) fn render_watch_grid(
     out
 }
 
-/// Characters of the longest of these labels.
+/// Length of the longest label, in characters.
 fn widest(labels: &[String]) -> usize {
     let widths = labels.iter().map(|label| label.chars().count());
     widths.max().unwrap_or(0)
@@ -62,7 +62,7 @@ fn grid_row(grid: &v1::WatchGrid, at: usize) -> &[v1::WatchCell] {
     &grid.cells[at * columns..(at + 1) * columns]
 }
 
-/// `████▌  2✗`: the share of a cell's trials that is done, and how many of these diverged.
+/// Renders `████▌  2✗`: the share of a cell's trials that is done, and the number of diverged ones.
 fn render_bars(grid: &v1::WatchGrid, side: usize, each: usize, shown: usize) -> Vec<String> {
     let head: String = grid
         .columns
@@ -90,7 +90,7 @@ fn render_bars(grid: &v1::WatchGrid, side: usize, each: usize, shown: usize) -> 
     out
 }
 
-/// One character per cell.
+/// Renders one character per cell.
 fn render_shades(grid: &v1::WatchGrid, side: usize, width: usize, shown: usize) -> Vec<String> {
     let fit = width.saturating_sub(side + 2);
     let first = grid.columns.first();
@@ -157,7 +157,7 @@ fn shade_char(cell: &v1::WatchCell) -> char {
     }
 }
 
-/// `test_acc ± 0.0103 to ± 0.0331 (95 % CI of a cell's mean)`
+/// Formats `test_acc ± 0.0103 to ± 0.0331 (95 % CI of a cell's mean)`.
 fn format_precision_line(grid: &v1::WatchGrid, metric: &str) -> Option<String> {
     let least = grid.precise?;
     let most = grid.imprecise?;

@@ -1,4 +1,5 @@
-//! `ergodic report`: tables, figures, provenance and the sweep file on one page that needs nothing else.
+//! `ergodic report`: writes tables, figures, provenance and the sweep file as one self-contained
+//! page.
 
 mod page;
 
@@ -23,7 +24,7 @@ use super::status_text::{count_done_trials, format_audit_status, format_duration
 use crate::app::{CommandOutcome, print_output};
 use crate::plot::svg;
 
-/// Most rows of a table of the page.
+/// Maximum number of rows of a table on the page.
 const MAX_ROWS: usize = 200;
 
 /// `ergodic report`
@@ -49,7 +50,7 @@ pub async fn run_report(args: ReportArgs) -> Result<CommandOutcome, UserError> {
 
 async fn collect_report(client: &mut Client, sweep: &str) -> Result<ReportPage, UserError> {
     let status = query_status(client, sweep).await?;
-    // A page whose largest figures would be refused is refused.
+    // Checked first, so that a sweep too large for the figures fails before anything is fetched.
     check_plot_size("a page", &FigureArgs::new(PlotKind::Distribution), &status)?;
     let file = query_sweep_file(client, &status.id).await?;
     let trials = query_trials(client, &status.id).await?;
@@ -63,7 +64,7 @@ async fn collect_report(client: &mut Client, sweep: &str) -> Result<ReportPage, 
         &format_status_line(&status),
     );
 
-    // The metric that tells cells apart comes first.
+    // The sweep's own metric comes first, because it ranks the cells.
     let (main, others): (Vec<String>, Vec<String>) = metrics
         .into_iter()
         .partition(|metric| *metric == status.metric);
@@ -85,7 +86,7 @@ async fn collect_report(client: &mut Client, sweep: &str) -> Result<ReportPage, 
     Ok(page)
 }
 
-/// A table and the figures of one metric.
+/// Adds a table and the figures of one metric.
 async fn report_metric(
     client: &mut Client,
     status: &v1::SweepStatus,
@@ -126,7 +127,7 @@ fn report_sweep_file(source: &SpecSource, page: &mut ReportPage) {
     }
 }
 
-/// Writes the page into a directory, which is made where it is missing; gives its path in a line.
+/// Writes the page to a directory, which is created if it is missing; returns a line with its path.
 fn write_index_page(dir: &Path, page: &ReportPage) -> Result<String, UserError> {
     std::fs::create_dir_all(dir).map_err(|e| {
         let message = format!(
@@ -141,7 +142,7 @@ fn write_index_page(dir: &Path, page: &ReportPage) -> Result<String, UserError> 
     Ok(format!("{}\n", path.display()))
 }
 
-/// The sweep file with the hash of the dataset that it was pinned to.
+/// The sweep file, with the hash of the dataset that it is pinned to.
 struct PinnedSweepFile {
     source: SpecSource,
     data_hash: Vec<u8>,
@@ -177,7 +178,7 @@ fn damaged_answer_error() -> UserError {
     )
 }
 
-/// `completed · 9 cells × 5 repeats = 45 trials · 3 diverged`
+/// Formats `completed · 9 cells × 5 repeats = 45 trials · 3 diverged`.
 fn format_status_line(status: &v1::SweepStatus) -> String {
     let mut out = format!(
         "{} · {} cells × {} repeats = {} trials",
@@ -231,14 +232,14 @@ async fn report_table(
         ));
     }
 
-    // No curves of the best cells where rows have no ranks, or where ranking would take too many curves.
+    // Without ranks there are no best cells, and ranking by curves would read too many.
     let better = if is_missing_ranks(&table) || all as u64 > MAX_CURVES {
         0
     } else {
         table.better
     };
 
-    // The rows, which may be many, are not needed any more.
+    // Drops the rows, which may be many and are not needed any more.
     let axes = several.into_iter().map(|(_, name)| name).collect();
     Ok(v1::TableResponse {
         axes,
@@ -248,7 +249,7 @@ async fn report_table(
     })
 }
 
-/// Adds a figure, or why there is none.
+/// Adds a figure, or the reason why there is none.
 async fn report_figure(
     client: &mut Client,
     sweep: &str,
@@ -280,8 +281,8 @@ fn plot_kind_name(kind: PlotKind) -> &'static str {
     }
 }
 
-/// Adds a curve per cell. If there are too many cells: those of the best ones, or where none is better, one per value of the
-/// first axis.
+/// Adds a curve per cell. With too many cells, adds the curves of the best ones or, without ranks,
+/// one per value of the first axis.
 async fn report_curves(
     client: &mut Client,
     table: &v1::TableResponse,
@@ -368,7 +369,7 @@ fn iter_trial_results(
         .filter_map(|row| Some((row, row.result.as_ref()?)))
 }
 
-/// `spare (avx2): 40 trials; …`
+/// Formats `spare (avx2): 40 trials; …`.
 fn format_worker_counts(trials: &[v1::TrialsResponse]) -> String {
     let mut by: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     iter_trial_results(trials)
@@ -390,7 +391,8 @@ fn total_trial_seconds(trials: &[v1::TrialsResponse]) -> f64 {
         .sum()
 }
 
-/// `2026-11-28 04:51:29 UTC`. Days to dates as in Hinnant, "chrono-compatible low-level date algorithms" (2013).
+/// Formats `2026-11-28 04:51:29 UTC`. Converts days to dates as in Hinnant, "chrono-compatible
+/// low-level date algorithms" (2013).
 fn format_utc(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
     let days = seconds / 86_400 + 719_468;

@@ -1,4 +1,4 @@
-//! The page: HTML with its style inside, no script, nothing from elsewhere.
+//! The page: HTML with an inline style, no script, and nothing external.
 
 use ergodic_common::escape::escape_lines;
 use ergodic_proto::v1;
@@ -9,7 +9,8 @@ use crate::client::render::{
     format_trial_statistics, rank_mark, render_legend,
 };
 
-/// Light or dark as the reader's system has it; figures stay on white, and paper is white.
+/// The style follows the reader's light or dark mode. Figures stay on white, and printed pages are
+/// white.
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --grey: #595959; --line: #d0d0d0; --best: #e8f4ea; }
 @media (prefers-color-scheme: dark) {
@@ -55,7 +56,7 @@ impl Render for Text<'_> {
     }
 }
 
-/// A page in the making.
+/// A page under construction.
 pub(super) struct ReportPage {
     title: String,
     /// What is on it, each in a line of its own.
@@ -86,7 +87,7 @@ impl ReportPage {
         self.add(&html! { p.note { (Text(text)) } });
     }
 
-    /// Adds an SVG document, which is trusted.
+    /// Adds an SVG document, which must be trusted.
     pub(super) fn add_figure(&mut self, svg: &str) {
         self.add(&html! { figure { "\n" (PreEscaped(svg)) } });
     }
@@ -106,7 +107,7 @@ impl ReportPage {
         });
     }
 
-    /// Adds the first rows of a table, at most `most`, and its legend.
+    /// Adds at most `most` rows of a table, and its legend.
     pub(super) fn add_table(&mut self, table: &v1::TableResponse, most: usize) {
         let head = ["n", "mean ± 95 % CI", "std", "min", "median", "max", ""];
         let names = table.axes.iter().map(String::as_str).chain(head);

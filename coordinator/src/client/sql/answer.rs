@@ -1,4 +1,4 @@
-//! Answers of queries: written as they come, where the format allows it.
+//! Writes the answers of queries, as they arrive if the format allows it.
 
 use std::io::{self, Write as _};
 
@@ -24,9 +24,9 @@ use crate::client::render::{
     render_human_data, render_table_data,
 };
 
-/// Most rows of a table for people, who have other formats for more.
+/// Maximum number of rows of a table for people, who have other formats for more.
 const MAX_HUMAN_ROWS: usize = 1000;
-/// Most rows of a table for a paper, which is made in memory.
+/// Maximum number of rows of a table for a paper, which is built in memory.
 const MAX_MARKUP_ROWS: usize = 100_000;
 
 /// Writes an answer.
@@ -52,7 +52,7 @@ struct QueryAnswer<'a> {
     sink: &'a OutputTarget,
 }
 
-/// How text writes numbers that JSON lacks.
+/// The text of numbers that JSON lacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NonFinite {
     /// `inf`, `-inf`, `NaN`.
@@ -103,7 +103,8 @@ impl QueryAnswer<'_> {
                 break;
             };
 
-            // Each piece has a header of its own, of one line unless a name has several.
+            // Each piece repeats the header, which takes several lines if a name contains a line
+            // break.
             let header = TableData {
                 rows: Vec::new(),
                 ..records.clone()
@@ -199,7 +200,7 @@ impl QueryAnswer<'_> {
             .write_text(&render_table_data(&records, format, |_| String::new()))?)
     }
 
-    /// The first rows, and whether there are more.
+    /// Reads the first rows, and whether there are more.
     async fn read_first_rows(&mut self, most: usize) -> Result<(TableData, bool), DataFusionError> {
         let mut all = TableData {
             columns: self.names.clone(),
@@ -218,7 +219,7 @@ impl QueryAnswer<'_> {
     }
 }
 
-/// Text that is written piece by piece, up to the first error.
+/// Writes text in pieces, up to the first error.
 struct AnswerWriter(io::Result<OutputWriter>);
 
 impl AnswerWriter {
@@ -236,7 +237,7 @@ impl AnswerWriter {
         }
     }
 
-    /// Whether what comes next is of use to anybody.
+    /// Whether further pieces can be written.
     fn can_write(&self) -> bool {
         self.0.is_ok()
     }
@@ -250,7 +251,7 @@ fn rename_field((field, name): (&std::sync::Arc<Field>, &String)) -> Field {
     field.as_ref().clone().with_name(name)
 }
 
-/// Most often, that the file cannot be written.
+/// Converts an error of Parquet, which is mostly one of writing the file.
 fn into_io_error(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(error) => match error.downcast::<io::Error>() {
@@ -261,7 +262,8 @@ fn into_io_error(error: ParquetError) -> io::Error {
     }
 }
 
-/// The values of a column; what is neither a number, a truth value nor text is text as the engine writes it.
+/// Converts the values of a column to JSON. Values other than numbers, booleans and text become
+/// text as DataFusion writes it.
 fn column_to_json(column: &ArrayRef, not_finite: NonFinite) -> Result<Vec<Value>, DataFusionError> {
     let kind = column.data_type();
     let number = |x: f64| match not_finite {

@@ -1,4 +1,4 @@
-//! Errors of queries, in words for users.
+//! Errors of queries, with messages for the user.
 
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
@@ -28,15 +28,15 @@ impl From<UserError> for SqlQueryError {
     }
 }
 
-/// A table, and its columns.
+/// A table with its columns.
 pub(super) type TableColumns = (&'static str, Vec<String>);
 
 const BUG_REPORT_REQUEST: &str = "Please help us to resolve this by filing a bug report in our issue tracker: \
                    https://github.com/apache/datafusion/issues. ";
 
-/// Says what went wrong; which tables and columns there are, if it was the name of one.
+/// Converts an error of DataFusion. Lists tables and columns if a name was unknown.
 pub(super) fn to_user_error(error: &DataFusionError, known: &[TableColumns]) -> UserError {
-    // Of several mistakes the first one.
+    // DataFusion collects several errors; the first one is mostly the cause.
     let first = error.iter().next().unwrap_or(error);
     let root = first.find_root();
     if let Some(message) =
@@ -49,7 +49,7 @@ pub(super) fn to_user_error(error: &DataFusionError, known: &[TableColumns]) -> 
     }
 
     let message = first.strip_backtrace();
-    // The engine takes some mistakes of a query for its own.
+    // DataFusion takes some mistakes of a query for its own bugs and asks for a report.
     let message: Vec<&str> = message
         .lines()
         .map(|line| {
@@ -114,7 +114,7 @@ fn describe_unknown_column(error: &DataFusionError, known: &[TableColumns]) -> O
     ))
 }
 
-/// The engine has a sentence for it, and no kind.
+/// Describes an unknown table, which DataFusion reports as a sentence without an error kind.
 fn describe_unknown_table(error: &DataFusionError, known: &[TableColumns]) -> Option<String> {
     let DataFusionError::Plan(message) = error else {
         return None;
@@ -155,7 +155,7 @@ fn list_known_tables(known: &[TableColumns]) -> String {
     }
 }
 
-/// A name as it stands in a query.
+/// Quotes a name as in a query.
 fn quote_column(column: &str) -> String {
     let plain = column
         .chars()

@@ -29,10 +29,10 @@ use crate::client::query::{query_status, query_sweeps};
 use crate::client::render::{OutputTarget, print_stderr_line};
 use crate::client::status_text::count_done_trials;
 
-/// Most sweeps, and trials of them, that are fetched unless they are named.
+/// Maximum number of sweeps, and of their trials, that are fetched without being named.
 const MAX_FETCHED_SWEEPS: usize = 20;
 const MAX_FETCHED_TRIALS: u64 = 200_000;
-/// Trials whose fetching takes long enough to say so.
+/// Number of trials from which on fetching is announced.
 const MANY_TRIALS: u64 = 10_000;
 
 /// Answers a query over the datasets that it names, or over the sweeps of a coordinator.
@@ -70,7 +70,7 @@ async fn query_datasets(
 /// Queries the sweeps of a coordinator, as they are now.
 async fn query_coordinator(args: &SqlArgs, target: &OutputTarget) -> Result<(), UserError> {
     let mut client = args.connection.connect().await?;
-    // A malformed query is an error before anything is fetched.
+    // Checked before anything is fetched, because a malformed query should fail at once.
     check_read_only(
         &parse_statement(&build_session_context()?, &args.query)
             .map_err(|e| errors::to_user_error(&e, &[]))?,
@@ -100,7 +100,7 @@ async fn query_coordinator(args: &SqlArgs, target: &OutputTarget) -> Result<(), 
     query_datasets(&dataset.output, &args.query, &[], target).await
 }
 
-/// The sweeps named, or all if they are few.
+/// The named sweeps, or all if they are few.
 async fn resolve_sweeps(
     client: &mut Client,
     named: &[String],
@@ -161,7 +161,8 @@ async fn run_query(
     check_read_only(&statement)?;
     let plan = context.state().statement_to_plan(statement).await?;
 
-    // Whatever is inside, as under EXPLAIN ANALYZE.
+    // The plan is checked too, because a statement such as EXPLAIN ANALYZE may run another one
+    // inside.
     let reading = SQLOptions::new()
         .with_allow_ddl(false)
         .with_allow_dml(false)
@@ -222,7 +223,8 @@ fn not_read_only_error(statement: &str) -> UserError {
     UserError::new(ErrorCode::BadInput, message)
 }
 
-/// Names of the columns of an answer. Where two have the same one, as in a join, their tables tell them apart.
+/// Names of the columns of an answer. Columns with the same name, as in a join, are prefixed by
+/// their tables.
 fn column_names(plan: &LogicalPlan) -> Vec<String> {
     let columns: Vec<_> = plan.schema().iter().collect();
     let lone = |name: &str| {

@@ -1,4 +1,4 @@
-//! The tables of a query: those of all datasets, one below the other.
+//! The tables of a query: those of all datasets, concatenated.
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ use crate::client::export::columns::DatasetColumns;
 use crate::client::export::library::DatasetLibrary;
 use crate::client::export::manifest::{Manifest, TABLES};
 
-/// The first column of each table.
+/// Name of the first column of each table.
 const SWEEP_COLUMN: &str = "sweep";
-/// The address of the files of datasets within a query.
+/// The URL of the files of datasets within a query.
 const STORE_URL: &str = "dataset://ergodic/";
 
 /// Registers the tables of a query.
@@ -57,7 +57,7 @@ pub(super) fn register_tables(
     Ok(())
 }
 
-/// The tables and their columns.
+/// The tables with their columns.
 pub(super) fn list_columns(manifests: &[Manifest]) -> Vec<TableColumns> {
     let names = |schema: SchemaRef| {
         schema
@@ -79,7 +79,7 @@ pub(super) fn list_columns(manifests: &[Manifest]) -> Vec<TableColumns> {
     std::iter::once(("sweeps", sweeps)).chain(others).collect()
 }
 
-/// The table `sweeps`: one row per sweep.
+/// Builds the table `sweeps`: one row per sweep.
 fn build_sweeps_table(manifests: &[Manifest]) -> Result<RecordBatch> {
     let text = |of: fn(&Manifest) -> &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(manifests.iter().map(of)))
@@ -126,9 +126,9 @@ fn build_sweeps_table(manifests: &[Manifest]) -> Result<RecordBatch> {
 /// A table over the files that manifests name.
 #[derive(Debug)]
 struct DatasetTable {
-    /// With the sweep as the first column.
+    /// The schema with the sweep as the first column.
     schema: SchemaRef,
-    /// The same with the sweep, which is in no file, as the last one.
+    /// The schema with the sweep, which is in no file, as the last column.
     file_schema: TableSchema,
     files: Vec<PartitionedFile>,
 }
@@ -166,7 +166,8 @@ fn list_part_files(table: &str, manifest: &Manifest) -> impl Iterator<Item = Par
     })
 }
 
-/// The columns that any of the sweeps has, each after the one that it follows there, and as wide as all of them need.
+/// The columns that any of the sweeps has, each after the one that it follows there, with the
+/// widest type that occurs.
 fn merge_fields(table: &str, manifests: &[Manifest]) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for table in manifests
@@ -189,7 +190,8 @@ fn merge_fields(table: &str, manifests: &[Manifest]) -> Vec<Field> {
         }
     }
 
-    // Most sweeps have no probe set; a query of their predictions has an answer all the same.
+    // Most sweeps have no probe set. A query of their predictions should return no rows instead of
+    // an error.
     if fields.is_empty() && table == "predictions" {
         fields.extend(
             DatasetColumns::predictions_schema()
@@ -202,7 +204,7 @@ fn merge_fields(table: &str, manifests: &[Manifest]) -> Vec<Field> {
     fields
 }
 
-/// The narrowest type that has the values of both.
+/// The narrowest type for the values of both types.
 fn wider_type(a: &DataType, b: &DataType) -> DataType {
     const NUMBERS: [DataType; 4] = [
         DataType::Int16,
@@ -245,7 +247,8 @@ impl TableProvider for DatasetTable {
 
         let width = self.schema.fields().len();
         let all: Vec<usize> = (0..width).collect();
-        // The sweep is the first column here, and the last one there.
+        // The table has the sweep as its first column, whereas DataFusion appends it last as the
+        // partition column.
         let columns = projection
             .unwrap_or(&all)
             .iter()

@@ -1,11 +1,12 @@
-//! Cells that are repeated as long as they are among the best: successive halving (Jamieson and Talwalkar 2016).
+//! Successive halving (Jamieson and Talwalkar 2016): cells get more repeats as long as they are
+//! among the best.
 //!
-//! All cells climb the first rung. When every trial below a rung has ended, of all cells that climb it, those with the best
-//! mean ranks go on: one in `factor`, rounded up. No cell goes on before: which ones are among the best of an unfinished rung
-//! depends on the order in which trials end.
+//! All cells climb the first rung. When every trial below a rung has ended, those of its cells with
+//! the best mean ranks go on: one in `factor`, rounded up. No cell goes on earlier, because the
+//! best cells of an unfinished rung depend on the order in which trials end.
 //!
-//! The [ranks](crate::estimators::rank) of trials within repeats decide which cells are the best: a diverged trial is the last one
-//! of its repeat, failed ones do not count.
+//! The [ranks](crate::estimators::rank) of trials within repeats decide which cells are best. A
+//! diverged trial is the last of its repeat, and failed ones do not count.
 
 use std::collections::HashMap;
 
@@ -17,43 +18,43 @@ use super::Allowance;
 use crate::estimators::rank::{Ranks, TrialEnd};
 use crate::interval_set::IntervalSet;
 
-/// How far the cells of a sweep are.
+/// The progress of successive halving.
 #[derive(Debug)]
 pub struct SuccessiveHalving {
     metric: Metric,
     factor: u32,
     rungs: Vec<u32>,
-    /// Cells that have rows.
+    /// Cells with rows.
     cells: HashMap<u64, HalvingCell>,
-    /// Index of the rung that is climbed.
+    /// Index of the current rung.
     stage: usize,
-    /// Number of cells that climb the rung.
+    /// Number of cells on the current rung.
     climbing: u64,
-    /// Climbing cells whose trials below the rung have all ended.
+    /// Number of these cells whose trials below the rung have all ended.
     ready: u64,
-    /// Trials that may be run.
+    /// Number of trials that may run.
     total: u64,
-    /// Trials that all rungs come to.
+    /// Number of trials over all rungs.
     planned: u64,
-    /// Whether the sweep has ended: a cell that has rows beyond a rung was chosen at it.
+    /// Whether the sweep has ended. A cell with rows beyond a rung was then selected at it.
     decisions_frozen: bool,
 }
 
-/// How far a cell is.
+/// The progress of a cell.
 #[derive(Debug, Default)]
 struct HalvingCell {
-    /// How its repeats ended; failed is also what has not.
+    /// How its repeats ended; `Failed` if one has not ended.
     ends: Vec<TrialEnd>,
-    /// Repeats that have a row.
+    /// Repeats with a row.
     rows: IntervalSet,
-    /// Repeats below this may be run.
+    /// Number of repeats that may run.
     allowed: u32,
-    /// The last rung that it climbs.
+    /// Index of the last rung that the cell climbs.
     stage: usize,
 }
 
 impl SuccessiveHalving {
-    /// Nothing is known of any cell.
+    /// Creates the state before any row.
     pub(super) fn new(spec: &Spec, rule: &StoppingRule, factor: u32, rungs: Vec<u32>) -> Self {
         let cells = spec.grid.cell_count();
         Self {
@@ -88,17 +89,17 @@ impl SuccessiveHalving {
             .map_or(self.rungs[0], |cell| cell.allowed)
     }
 
-    /// The rung that is climbed, as a number of repeats.
+    /// The current rung, as a number of repeats.
     pub fn current_rung(&self) -> u32 {
         self.rungs[self.stage]
     }
 
-    /// Cells that climb it, and those of them that are done with it.
+    /// Number of cells on the current rung, and number of those that have completed it.
     pub fn rung_progress(&self) -> (u64, u64) {
         (self.climbing, self.ready)
     }
 
-    /// The number of repeats after which a cell was not among the best, if that is so.
+    /// Number of repeats after which a cell was eliminated, if it was.
     pub fn eliminated_after(&self, cell: u64) -> Option<u32> {
         let cell = self
             .cells
@@ -107,13 +108,13 @@ impl SuccessiveHalving {
         Some(self.rungs[cell.stage])
     }
 
-    /// The sweep has ended: its rows are taken, and no choice is made before [`Self::restore_decisions`].
+    /// Makes no selection before [`Self::restore_decisions`], because the sweep has ended.
     pub(super) fn freeze_decisions(&mut self) {
         self.decisions_frozen = true;
     }
 
-    /// Makes the choices that the rows of an ended sweep show. Where they show none, as after a choice that was never acted
-    /// upon, the ranks decide.
+    /// Restores the selections that the rows of an ended sweep show. Where they show none, for
+    /// example because a selection was never acted upon, the ranks decide.
     pub(super) fn restore_decisions(&mut self, spec: &Spec) -> Allowance {
         let allowed = self.restart_climb(spec);
         self.decisions_frozen = false;
@@ -133,7 +134,8 @@ impl SuccessiveHalving {
             self.ready += 1;
         }
 
-        // Rows beyond what is allowed may be there when decisions were made with rows that are gone.
+        // If decisive rows were lost, there may be rows beyond the allowed repeats. They stay
+        // allowed.
         let covers = self
             .rungs
             .iter()
@@ -176,7 +178,7 @@ impl SuccessiveHalving {
         self.restart_climb(spec)
     }
 
-    /// Climbs from the first rung on, by the rows that are there.
+    /// Climbs from the first rung on, by the rows that exist.
     fn restart_climb(&mut self, spec: &Spec) -> Allowance {
         self.cells.values_mut().for_each(|cell| cell.stage = 0);
         self.stage = 0;
@@ -195,7 +197,7 @@ impl SuccessiveHalving {
         self.ready = ready.count() as u64;
     }
 
-    /// Climbs as far as there are rows for; returns the repeats that may be run from now on.
+    /// Climbs as many rungs as have all rows; returns the repeats that may run from now on.
     fn climb_rungs(&mut self) -> Allowance {
         let mut allowed = Allowance::new();
         while self.ready == self.climbing && self.stage + 1 < self.rungs.len() {
@@ -223,7 +225,7 @@ impl SuccessiveHalving {
         allowed
     }
 
-    /// Selects the cells on the current rung that go on, the best one first.
+    /// Selects the cells that go on from the current rung, best first.
     fn select_best_cells(&self) -> Vec<u64> {
         let rung = self.current_rung() as usize;
         let mut standing: Vec<(u64, &HalvingCell)> = self.climbing_cells().collect();
@@ -278,7 +280,7 @@ impl HalvingCell {
         self.rows.insert(at as u64, at as u64 + 1);
     }
 
-    /// Allows as many repeats, if it has fewer.
+    /// Allows `repeats` repeats of the cell; returns those that are new.
     fn allow_repeats(&mut self, repeats: u32) -> Option<std::ops::Range<u32>> {
         let before = self.allowed;
         self.allowed = before.max(repeats);
@@ -286,7 +288,7 @@ impl HalvingCell {
     }
 }
 
-/// Trials that all rungs come to.
+/// Number of trials over all rungs.
 fn count_planned_trials(spec: &Spec, rule: &StoppingRule) -> u64 {
     let (least, all) = rule.trial_bounds(spec.grid.cell_count(), spec.repeats);
     all.unwrap_or(least)

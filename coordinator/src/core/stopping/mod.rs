@@ -1,8 +1,9 @@
-//! Sweeps whose number of trials depends on their results.
+//! Stopping rules: sweeps whose number of trials depends on their results.
 //!
-//! Repeats of a cell are *allowed* when all repeats that the decision stands on have a row. So which trials are run depends on
-//! what they yield alone, not on who ran them, nor in what order they ended. What is allowed stays so: where a row is taken
-//! away, to be made again, the decision is made anew once it is back, and trials beyond it may have rows by then.
+//! Repeats of a cell are *allowed* when all repeats that the decision depends on have a row. So the
+//! set of trials depends only on their results, and not on workers or on the order in which trials
+//! end. Allowed repeats stay allowed: if a row is removed so that its trial runs again, the
+//! decision is made anew with the new row, and trials beyond it may have rows by then.
 
 mod halving;
 mod precision;
@@ -14,20 +15,20 @@ use ergodic_common::{Outcome, Spec, TrialKey};
 pub use halving::SuccessiveHalving;
 pub use precision::{PrecisionProgress, PrecisionRepeats};
 
-/// How far the cells of a sweep are.
+/// The progress of a stopping rule.
 #[derive(Debug)]
 pub enum AdaptiveRepeats {
-    /// Each is repeated until the mean of a metric is known well enough.
+    /// Each cell is repeated until the mean of a metric is precise enough.
     Precision(PrecisionRepeats),
-    /// Each is repeated as long as it is among the best.
+    /// Each cell is repeated as long as it is among the best.
     Halving(SuccessiveHalving),
 }
 
-/// Repeats of cells that may be run from now on.
+/// Repeats of cells that may run from now on.
 pub(super) type Allowance = Vec<(u64, Range<u32>)>;
 
 impl AdaptiveRepeats {
-    /// Nothing is known of any cell.
+    /// Creates the state before any row.
     pub(super) fn new(spec: &Spec, rule: &StoppingRule) -> Self {
         let rungs = rule.rungs(spec.repeats);
         match rule.criterion {
@@ -40,7 +41,7 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// Trials that may be run, as far as is known.
+    /// Number of trials that may run, as far as is known.
     pub fn total_trials(&self) -> u64 {
         match self {
             Self::Precision(adaptive) => adaptive.total_trials(),
@@ -48,7 +49,7 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// Trials that it should come to.
+    /// Expected number of trials in the end.
     pub fn expected_trials(&self) -> u64 {
         match self {
             Self::Precision(adaptive) => adaptive.expected_trials(),
@@ -56,7 +57,7 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// Repeats that every cell has.
+    /// Number of repeats that every cell gets.
     pub(super) fn min_repeats(&self) -> u32 {
         match self {
             Self::Precision(adaptive) => adaptive.min_repeats(),
@@ -64,7 +65,7 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// Repeats of a cell that may be run.
+    /// Number of repeats of a cell that may run.
     pub fn allowed_repeats(&self, cell: u64) -> u32 {
         match self {
             Self::Precision(adaptive) => adaptive.allowed_repeats(cell),
@@ -72,14 +73,15 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// The rows that follow are those of a sweep that has ended, which stands by the choices that they show.
+    /// Makes no decisions until [`Self::restore_decisions`]: the rows that follow belong to an
+    /// ended sweep and show its decisions.
     pub(super) fn freeze_decisions(&mut self) {
         if let Self::Halving(adaptive) = self {
             adaptive.freeze_decisions();
         }
     }
 
-    /// All of these rows are there.
+    /// Restores the decisions of an ended sweep, once all its rows are recorded.
     pub(super) fn restore_decisions(&mut self, spec: &Spec) -> Allowance {
         match self {
             Self::Precision(_) => Allowance::new(),
@@ -87,7 +89,7 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// A trial has a row, with this value of the deciding metric.
+    /// Records the row of a trial, with its value of the deciding metric.
     pub(super) fn record_row(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowance {
         match self {
             Self::Precision(adaptive) => adaptive.record_row(key, outcome, value),
@@ -95,7 +97,7 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// A trial's row is gone: what was found with it counts no more.
+    /// Forgets the row of a trial, and the decisions that depended on it.
     pub(super) fn forget_row(&mut self, spec: &Spec, key: TrialKey) -> Allowance {
         match self {
             Self::Precision(adaptive) => {
@@ -106,7 +108,7 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// There may be more repeats.
+    /// Extends the maximum number of repeats.
     pub(super) fn extend_repeats(&mut self, spec: &Spec, rule: &StoppingRule) -> Allowance {
         let rungs = rule.rungs(spec.repeats);
         match self {
@@ -115,14 +117,14 @@ impl AdaptiveRepeats {
         }
     }
 
-    /// Trials of a cell were given back: they are met again.
+    /// Marks a cell as possibly having pending repeats, because trials were returned.
     pub(super) fn reopen_cell(&mut self, cell: u64) {
         if let Self::Precision(adaptive) = self {
             adaptive.reopen_cell(cell);
         }
     }
 
-    /// Cells that come before all others and may have more repeats waiting, the first one first.
+    /// Cells that come before all others and may have pending repeats, most urgent first.
     pub(super) fn urgent_cells(&self) -> impl Iterator<Item = u64> + '_ {
         let precision = if let Self::Precision(adaptive) = self {
             Some(adaptive)
@@ -134,7 +136,7 @@ impl AdaptiveRepeats {
             .flat_map(PrecisionRepeats::widest_cells)
     }
 
-    /// None of a cell's repeats wait any more.
+    /// Marks a cell as having no pending repeats.
     pub(super) fn close_cell(&mut self, cell: u64) {
         if let Self::Precision(adaptive) = self {
             adaptive.close_cell(cell);

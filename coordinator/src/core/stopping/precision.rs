@@ -1,8 +1,9 @@
-//! Cells that are repeated until the mean of a metric is known well enough.
+//! Precision: cells are repeated until the mean of a metric is known precisely enough.
 //!
-//! A cell climbs the [rungs](ergodic_common::spec::stopping_rule::precision_rungs): its next repeats are allowed when all repeats
-//! below its rung have a row and the interval that they give is too wide. Only which of the allowed ones comes first depends on what is
-//! known so far: those of the cell with the widest interval.
+//! A cell climbs the [rungs](ergodic_common::spec::stopping_rule::precision_rungs): its next
+//! repeats are allowed when all repeats below its rung have a row and their interval is too wide.
+//! Only the order among allowed repeats depends on interim results: those of the cell with the
+//! widest interval come first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,64 +15,65 @@ use super::Allowance;
 use crate::estimators::precision::{DECIDING_LEVEL, half_width, interval_quantile};
 use crate::interval_set::IntervalSet;
 
-/// How far the cells of a sweep are.
+/// The progress of all cells towards a precision.
 #[derive(Debug)]
 pub struct PrecisionRepeats {
     target: f64,
     rungs: Vec<u32>,
-    /// Cells that have rows.
+    /// Cells with rows.
     cells: HashMap<u64, PrecisionCell>,
-    /// Trials that may be run.
+    /// Number of trials that may run.
     total: u64,
-    /// Trials that it should come to.
+    /// Expected number of trials in the end.
     expected: u64,
-    /// Cells that were allowed more repeats, the widest interval first. A cell with none waiting any more is taken out when it is met.
+    /// Cells that were allowed more repeats, the widest interval first. Cells without pending
+    /// repeats are removed when they are found.
     open_cells: BTreeSet<(Reverse<u64>, u64)>,
-    /// Student's quantiles by the number of values.
+    /// Student's quantiles, by number of values.
     quantiles: HashMap<u64, f64>,
     progress: PrecisionProgress,
 }
 
-/// How far a cell is.
+/// The progress of a cell.
 #[derive(Debug, Clone)]
 struct PrecisionCell {
     /// Values by repeat; NaN where there is none.
     values: Vec<f64>,
-    /// Repeats that have a row.
+    /// Repeats with a row.
     rows: IntervalSet,
-    /// Repeats below this may be run.
+    /// Number of repeats that may run.
     allowed: u32,
-    /// Rungs that it was judged at since the last change to what they stand on.
+    /// Number of rungs at which the present values were judged.
     judged_rungs: usize,
-    /// Half the width of its interval at the last of them; infinite where nothing is known.
+    /// Half width of the interval at the last of these rungs; infinite if there is none.
     half_width: f64,
-    /// The rung at which it was known well enough.
+    /// The rung at which the mean was precise enough.
     reached_at: Option<u32>,
-    /// Repeats that it should come to.
+    /// Expected number of repeats in the end.
     expected: u32,
 }
 
-/// How far the cells of a sweep are.
+/// The progress of all cells as counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrecisionProgress {
-    /// Cells known well enough, by the number of repeats at which they were.
+    /// Numbers of cells that are precise enough, by the number of repeats that it took.
     pub reached_cells: BTreeMap<u32, u64>,
-    /// Cells that were not with as many repeats as there may be.
+    /// Number of cells that are not precise enough with the maximum number of repeats.
     pub exhausted_cells: u64,
 }
 
 impl PrecisionProgress {
-    /// Cells that go on, of `cells` in all.
+    /// Number of cells that go on, of `cells` in all.
     pub fn count_open_cells(&self, cells: u64) -> u64 {
         cells - self.count_known_cells() - self.exhausted_cells
     }
 
-    /// Cells known well enough.
+    /// Number of cells that are precise enough.
     pub fn count_known_cells(&self) -> u64 {
         self.reached_cells.values().sum()
     }
 
-    /// A cell begins to count, or counts no more, where it stands.
+    /// Counts a cell in its present state if `begins`, and uncounts it otherwise.
     fn adjust_counts(&mut self, cell: &PrecisionCell, rungs: usize, begins: bool) {
         let change = |n: &mut u64| *n = if begins { *n + 1 } else { *n - 1 };
         match cell.reached_at {
@@ -89,7 +91,7 @@ impl PrecisionProgress {
 }
 
 impl PrecisionRepeats {
-    /// Nothing is known of any cell.
+    /// Creates the state before any row.
     pub(super) fn new(spec: &Spec, target: f64, rungs: Vec<u32>) -> Self {
         let total = spec.grid.cell_count() * u64::from(rungs[0]);
         Self {
@@ -108,7 +110,7 @@ impl PrecisionRepeats {
         self.total
     }
 
-    /// Trials that it should come to, by the spread of what is there.
+    /// Expected number of trials in the end, by the spread of the present values.
     pub(super) fn expected_trials(&self) -> u64 {
         self.expected
     }
@@ -123,12 +125,12 @@ impl PrecisionRepeats {
             .map_or(self.rungs[0], |cell| cell.allowed)
     }
 
-    /// The number of repeats at which a cell was known well enough.
+    /// Number of repeats at which a cell was precise enough.
     pub fn reached_at(&self, cell: u64) -> Option<u32> {
         self.cells.get(&cell)?.reached_at
     }
 
-    /// How far all cells are.
+    /// The progress of all cells.
     pub fn progress(&self) -> &PrecisionProgress {
         &self.progress
     }
@@ -199,7 +201,7 @@ impl PrecisionRepeats {
         allowed
     }
 
-    /// Climbs as far as there are rows for; the repeats that may be run from now on, if there are more.
+    /// Judges a cell by its rows; returns the repeats that may run from now on, if there are more.
     fn judge_cell(&mut self, number: u64) -> Option<Range<u32>> {
         let cell = self.cells.get_mut(&number)?;
         let before = cell.allowed;
@@ -214,7 +216,8 @@ impl PrecisionRepeats {
             .or_else(|| self.rungs.get(cell.judged_rungs).copied())
             .unwrap_or(before);
 
-        // Rows beyond may be there when one before them was taken away.
+        // If an earlier row was lost, there may be rows beyond the wanted repeats. They stay
+        // allowed.
         let covers = self
             .rungs
             .iter()
@@ -236,7 +239,7 @@ impl PrecisionRepeats {
         (cell.allowed > before).then_some(before..cell.allowed)
     }
 
-    /// Trials of a cell were given back: they are met again.
+    /// Marks a cell as possibly having pending repeats, because trials were returned.
     pub(super) fn reopen_cell(&mut self, number: u64) {
         if let Some(cell) = self.cells.get(&number) {
             self.open_cells
@@ -244,12 +247,12 @@ impl PrecisionRepeats {
         }
     }
 
-    /// Cells that may have more repeats waiting, the widest interval first.
+    /// Cells that may have pending repeats, the widest interval first.
     pub(super) fn widest_cells(&self) -> impl Iterator<Item = u64> + '_ {
         self.open_cells.iter().map(|(_, cell)| *cell)
     }
 
-    /// None of a cell's repeats wait any more.
+    /// Marks a cell as having no pending repeats.
     pub(super) fn close_cell(&mut self, number: u64) {
         if let Some(cell) = self.cells.get(&number) {
             self.open_cells
@@ -271,7 +274,7 @@ impl PrecisionCell {
         }
     }
 
-    /// Judges the mean at every rung up to the first gap in the rows, until it is known well enough.
+    /// Judges the mean at every rung up to the first gap in the rows, until it is precise enough.
     fn climb_rungs(
         &mut self,
         complete: u64,
@@ -297,7 +300,7 @@ impl PrecisionCell {
         }
     }
 
-    /// Repeats that it should come to: the width falls with the square root of their number.
+    /// Expected number of repeats in the end: the width falls with the square root of their number.
     fn estimate_repeats(&self, rungs: &[u32], target: f64) -> u32 {
         let last = rungs.last().copied().unwrap_or_default();
         let (Some(at), None) = (self.judged_rungs.checked_sub(1), self.reached_at) else {

@@ -83,12 +83,12 @@ impl Core {
         effects
     }
 
-    /// A give-up could not be taken back: that is tried again on a later tick.
+    /// Keeps a reversal that could not be stored, to repeat it on a later tick.
     pub fn on_give_up_reversal_failed(&mut self, reversal: GiveUpReversal) {
         self.unstored_reversals.push(reversal);
     }
 
-    /// A give-up could not be stored: that is tried again on a later tick.
+    /// Keeps a give-up that could not be stored, to repeat it on a later tick.
     pub fn on_give_up_failed(&mut self, given_up: GivenUpTrial) {
         self.unstored_give_ups.push(given_up);
     }

@@ -1,4 +1,4 @@
-//! Leases: recovered, released, expired, revoked.
+//! Leases: recovery, release, expiry, revocation.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::core::{Core, CoreTime, Effect};
 use crate::records::{EndedLease, LeaseRow, WorkerId};
 
 impl Core {
-    /// A lease found in the store after a restart: it gets a fresh time to live.
+    /// Adds a lease that the store had at a restart, with a fresh TTL.
     pub fn on_recovered_lease(&mut self, mut row: LeaseRow, now: CoreTime) -> Vec<Effect> {
         let fence = row.fence;
         let Some(sweep) = self
@@ -36,7 +36,8 @@ impl Core {
         Vec::new()
     }
 
-    /// A worker gives back what is left of a lease; with a reason when it cannot work on that sweep.
+    /// Handles that a worker releases the rest of a lease, with a reason if it cannot run the
+    /// sweep.
     pub fn on_lease_released(
         &mut self,
         worker: &str,
@@ -58,7 +59,8 @@ impl Core {
         effects
     }
 
-    /// A lease could not be made durable: it never was. The request stands and is answered on a later tick.
+    /// Undoes a lease that could not be stored. The request stays open, and a later tick answers
+    /// it.
     pub fn on_grant_failed(&mut self, lease: &LeaseRow) -> Vec<Effect> {
         if let Some(worker) = self.workers.get_mut(&lease.worker) {
             worker.requested_slots.get_or_insert(1);
@@ -66,7 +68,7 @@ impl Core {
         self.end_leases(&[lease.fence], false)
     }
 
-    /// Whether a worker holds this lease.
+    /// Whether a worker holds the lease.
     pub fn holds_lease(&self, worker: &str, fence: Fence) -> bool {
         self.leases
             .get(&fence.lease)
@@ -90,7 +92,7 @@ impl Core {
             .collect()
     }
 
-    /// Leases by the workers that hold them.
+    /// Groups leases by the workers that hold them.
     pub(crate) fn group_by_worker(&self, fences: &[Fence]) -> BTreeMap<WorkerId, Vec<Fence>> {
         let mut by_worker: BTreeMap<WorkerId, Vec<Fence>> = BTreeMap::new();
         for fence in fences {
@@ -103,7 +105,7 @@ impl Core {
         by_worker
     }
 
-    /// Puts what is left of leases back; `lost` ones count as re-leases.
+    /// Ends leases and makes their remaining trials pending. With `lost`, these count as re-leased.
     pub(crate) fn end_leases(&mut self, fences: &[Fence], lost: bool) -> Vec<Effect> {
         let mut ended = Vec::new();
         for fence in fences {
@@ -134,7 +136,7 @@ impl Core {
         }
     }
 
-    /// Takes trials that have a row out of whichever lease is to yield it, and ends leases that are thereby empty.
+    /// Removes trials with a row from the leases that hold them, and ends leases that become empty.
     pub(crate) fn remove_from_leases(
         &mut self,
         sweep_number: i64,

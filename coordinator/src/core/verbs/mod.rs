@@ -1,4 +1,4 @@
-//! What the core does about each event: one file per kind of event.
+//! The core's responses to events, one file per kind of event.
 
 pub(crate) mod crashes;
 mod leases;

@@ -1,4 +1,4 @@
-//! Results: which batches are admitted, and what follows from those that are stored.
+//! Results: admits batches, and handles those that were stored.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -13,31 +13,31 @@ use crate::records::{Finding, RecordedAudit};
 use crate::result_batch::CommitOutcome;
 use crate::stored_row::StoredRow;
 
-/// The fence of what is under no lease: leases are numbered from 1 on.
+/// The fence of rows that belong to no lease: leases are numbered from 1 on.
 pub(crate) const NO_LEASE: Fence = Fence { lease: 0, epoch: 0 };
 
 /// Whether a batch may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It may, for this sweep.
+    /// The batch may be stored for this sweep.
     Store {
         /// Number of the sweep.
         sweep: i64,
     },
-    /// It may, as audits of trials of this sweep, which have their rows.
+    /// The batch may be stored as audits of trials of this sweep, which have rows.
     Audit {
         /// Number of the sweep.
         sweep: i64,
     },
-    /// The lease is over: the batch is only compared.
+    /// The lease has ended, so the batch is only compared.
     Compare,
 }
 
 impl Core {
-    /// Whether results for these trials may be stored under this fence.
+    /// Decides whether results for these trials may be stored under this fence.
     ///
     /// # Errors
-    /// The first trial that the lease never held.
+    /// Returns the first trial that the lease never held.
     pub fn admit_batch(
         &self,
         worker: &str,
@@ -63,7 +63,7 @@ impl Core {
         })
     }
 
-    /// Which of these trials are to be audited.
+    /// Those of these trials that are chosen for audits.
     pub fn choose_audits(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<TrialKey> {
         let Some(sweep) = self.sweeps.get_mut(&sweep) else {
             return Vec::new();
@@ -74,7 +74,7 @@ impl Core {
             .collect()
     }
 
-    /// The store has stored a batch, or compared it.
+    /// Handles a batch that the store has stored or compared.
     pub fn on_batch_committed(
         &mut self,
         worker: &str,
@@ -95,7 +95,8 @@ impl Core {
             return Vec::new();
         };
 
-        // A row that the core did not know of is looked up first, and its trial stays where it is until then.
+        // A stored row that the core has not seen is read from the store first. Until then its
+        // trial stays where it is.
         let (strange, known): (Vec<TrialKey>, Vec<TrialKey>) = committed
             .already_stored
             .iter()
@@ -104,7 +105,7 @@ impl Core {
         let done = self.record_batch(worker, sweep_number, committed, &known, now);
         self.update_worker_pace(worker, sweep_number, &committed.stored, now);
         self.update_worker_pace(worker, sweep_number, &audited, now);
-        // That a strange one was audited is looked up with its row.
+        // The findings of such rows are read from the store together with the rows.
         let audited = committed
             .audited
             .iter()
@@ -126,7 +127,8 @@ impl Core {
         effects
     }
 
-    /// Counts a batch for its sweep and its worker; the trials that have rows by it, stored now or `known` before.
+    /// Counts a batch for its sweep and its worker; returns the trials that have rows by now,
+    /// stored or `known` before.
     fn record_batch(
         &mut self,
         worker: &str,
@@ -168,7 +170,7 @@ impl Core {
         done
     }
 
-    /// These rows are in the store, however they came there, and these audits of them.
+    /// Handles rows and audits that were read from the store, however they came there.
     pub fn on_rows_looked_up(
         &mut self,
         sweep_number: i64,
@@ -189,7 +191,7 @@ impl Core {
         };
         let done: Vec<TrialIndex> = unknown.iter().map(|row| sweep.record_row(row)).collect();
 
-        // Audits of rows that were known are, too.
+        // Audits of rows that the core knew are recorded already.
         sweep.record_audits(audits.iter().filter(|(key, ..)| seen.remove(key)).cloned());
         let keys: Vec<TrialKey> = unknown.iter().map(|row| row.key).collect();
         let mut effects = self.remove_from_leases(sweep_number, NO_LEASE, &done);
@@ -200,7 +202,7 @@ impl Core {
         effects
     }
 
-    /// Keeps the trials of a sweep that are to be run and have no row, as far as is known.
+    /// Those of these trials that should run and have no row, as far as is known.
     pub(crate) fn filter_unfinished(
         &self,
         sweep: &Sweep,
@@ -224,7 +226,7 @@ impl Core {
             .collect()
     }
 
-    /// Audits were made: takes them from wherever they are.
+    /// Records the findings of audits, and removes the audits from leases and queues.
     pub(crate) fn record_findings(
         &mut self,
         sweep_number: i64,

@@ -1,4 +1,4 @@
-//! Time passes: leases expire, workers are forgotten, sweeps complete.
+//! The passing of time: leases expire, workers are forgotten, sweeps complete.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::core::sweep::Sweep;
 use crate::core::{Core, CoreTime, Effect};
 use crate::records::{SweepState, WorkerId};
 
-/// A tick this late means that the coordinator itself was held up.
+/// Delay of a tick that shows that the coordinator itself was stalled.
 pub(crate) const STALL_THRESHOLD: Duration = Duration::from_secs(1);
 
 impl Core {
@@ -19,7 +19,7 @@ impl Core {
 
         let expired = self.find_expired_leases(now);
         let mut effects = self.build_revocations(&expired);
-        // A worker that let a lease expire gets no other before it requests one again.
+        // A worker that let a lease expire gets no other one before it requests work again.
         for fence in &expired {
             let holder = &self.leases[&fence.lease].row.worker;
             self.workers
@@ -40,7 +40,8 @@ impl Core {
         effects
     }
 
-    /// A coordinator that was itself held up, with its machine or its disk, heard nobody: that time does not count.
+    /// Extends all time limits by the time for which the coordinator was stalled, with its machine
+    /// or its disk, and could receive nothing.
     fn make_up_for_stall(&mut self, now: CoreTime) {
         let held_up = now.saturating_sub(self.latest_time);
         if held_up > STALL_THRESHOLD {
@@ -61,7 +62,7 @@ impl Core {
         expired
     }
 
-    /// Gives up again, or takes back again, what could not be stored.
+    /// Repeats give-ups and reversals that could not be stored.
     fn retry_unstored(&mut self) -> Vec<Effect> {
         let given_up = std::mem::take(&mut self.unstored_give_ups);
         let mut effects: Vec<Effect> = given_up
@@ -75,7 +76,7 @@ impl Core {
         effects
     }
 
-    /// Forgets workers that have been away for two times to live of a lease and hold none.
+    /// Forgets workers that hold no lease and have been absent for twice the lease TTL.
     fn forget_silent_workers(&mut self, now: CoreTime) {
         let limit = 2 * self.timing.lease_ttl;
         let leases = &self.leases;
@@ -86,7 +87,8 @@ impl Core {
         });
     }
 
-    /// The workers that might have made the last audits may have gone.
+    /// Completes sweeps with nothing left to run, for example because the workers that could run
+    /// the last audits are gone.
     fn complete_open_sweeps(&mut self, now: CoreTime) -> Vec<Effect> {
         let open: Vec<i64> = self
             .sweeps
@@ -113,14 +115,15 @@ impl Core {
         vec![Effect::SetSweepState(sweep_number, SweepState::Completed)]
     }
 
-    /// Whether an audit is left that a worker makes, or that one could make which is connected or may yet come back.
+    /// Whether an open audit is running, or could run on a worker that is connected or may still
+    /// come back.
     pub(crate) fn has_possible_audits(&self, sweep: &Sweep, now: CoreTime) -> bool {
         let audits = &sweep.audits;
         if audits.counts.remaining() == 0 {
             return false;
         }
 
-        // Of one that was given up, the failure is yet to be stored.
+        // An audit that was given up counts until its failure is stored.
         let given_up =
             audits.quarantine.waiting_count() > 0 && audits.quarantine.next_trial().is_none();
 
@@ -132,7 +135,7 @@ impl Core {
                 .any(|origin| self.has_possible_auditor(sweep, origin, now))
     }
 
-    /// Whether a worker other than the process whose rows are audited may make audits.
+    /// Whether there may be a worker other than the process whose rows are audited.
     fn has_possible_auditor(&self, sweep: &Sweep, origin: &WorkerId, now: CoreTime) -> bool {
         self.workers
             .iter()

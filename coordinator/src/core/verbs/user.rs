@@ -1,4 +1,4 @@
-//! What users change: launch, steer, retry, extend, remove.
+//! Changes by users: launch, steer, retry, extend, remove.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::records::{Finding, SweepState, WorkerId};
 use crate::stored_row::StoredRow;
 
 impl Core {
-    /// A sweep is there, new or from the store; `rows` are the trials that have a row, in any order.
+    /// Adds a sweep, new or from the store. `rows` are its stored rows, in any order.
     pub fn on_sweep_added(
         &mut self,
         sweep: Sweep,
@@ -24,7 +24,7 @@ impl Core {
         let sweep = self.sweeps.entry(number).insert_entry(sweep).into_mut();
         sweep.record_initial_rows(rows);
 
-        // Its end may have been stored before what made it go on.
+        // The completed state may have been stored before the change that added trials.
         if sweep.state == SweepState::Completed
             && sweep.withheld.is_none()
             && sweep.counts.done() < sweep.total_trials()
@@ -41,12 +41,12 @@ impl Core {
         effects
     }
 
-    /// A sweep of the store cannot be read: it is listed, and can be removed.
+    /// Adds a sweep that this program cannot read, so that it can be listed and removed.
     pub fn on_unreadable_sweep(&mut self, sweep: UnreadableSweep) {
         self.unreadable.insert(sweep.record.number, sweep);
     }
 
-    /// What the store has of these sweeps makes no sense: they are as if they could not be read.
+    /// Treats sweeps with inconsistent rows as unreadable.
     pub fn set_aside_inconsistent_sweeps(&mut self) {
         let senseless = self
             .sweeps
@@ -66,11 +66,11 @@ impl Core {
         }
     }
 
-    /// The change that is to be stored when a user pauses, resumes or cancels a sweep, or changes its share; `None` if it is so already.
-    /// For a retry, checks that there is something to be run again.
+    /// The change to store when a user pauses, resumes or cancels a sweep, or changes its share;
+    /// `None` if nothing changes. For a retry, checks that there is something to run again.
     ///
     /// # Errors
-    /// The sweep's state does not allow it, in words.
+    /// Returns a message for the user if the sweep's state does not allow it.
     pub fn validate_steering(
         &self,
         sweep_number: i64,
@@ -95,7 +95,7 @@ impl Core {
         }))
     }
 
-    /// A user's change of a sweep is stored: applies it.
+    /// Applies a user's change of a sweep that was stored.
     pub fn on_sweep_steered(
         &mut self,
         sweep_number: i64,
@@ -106,7 +106,7 @@ impl Core {
             return Vec::new();
         };
 
-        // Where it came to its end meanwhile, that was stored afterwards.
+        // If the sweep ended meanwhile, its final state was stored after this change and stands.
         if !sweep.state.is_open() {
             return Vec::new();
         }
@@ -129,10 +129,10 @@ impl Core {
         effects
     }
 
-    /// Whether a sweep may be removed.
+    /// Checks that a sweep may be removed.
     ///
     /// # Errors
-    /// It has not ended, in words.
+    /// Returns a message for the user if it has not ended.
     pub fn validate_removal(&self, sweep_number: i64) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
             Some(sweep) if sweep.state.is_open() => {
@@ -145,7 +145,7 @@ impl Core {
         }
     }
 
-    /// A sweep that had ended is no more. Should it have gone on meanwhile, what is leased of it counts for nothing.
+    /// Removes a sweep that had ended. If it was resumed meanwhile, its leases become void.
     pub fn on_sweep_removed(&mut self, sweep_number: i64) -> Vec<Effect> {
         let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
         let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
@@ -165,8 +165,9 @@ impl Core {
         effects
     }
 
-    /// The rows of these failed trials are gone, and these failed audits are due again: they are run again, and so are
-    /// audits for which no worker was there. A trial whose row the core never heard of is run in any case.
+    /// Handles a retry that was stored: failed trials whose rows are gone, and failed audits, run
+    /// again, as do audits that had no worker. A trial whose row the core never saw runs in any
+    /// case.
     pub fn on_trials_reopened(
         &mut self,
         sweep_number: i64,
@@ -202,7 +203,8 @@ impl Core {
         let mut effects = Vec::new();
         if sweep.state == SweepState::Completed {
             sweep.state = SweepState::Running;
-            // Its end may have been on its way to the store behind what made it go on.
+            // The writer may still hold the completed state behind the retry, so the running state
+            // is written again.
             effects.push(Effect::SetSweepState(sweep_number, SweepState::Running));
         }
 
@@ -210,10 +212,10 @@ impl Core {
         effects
     }
 
-    /// Whether trials of a sweep may be run once more.
+    /// Checks that trials of a sweep may run once more.
     ///
     /// # Errors
-    /// It is only shown, or was cancelled or removed, in words.
+    /// Returns a message for the user if the sweep is only shown, or was cancelled or removed.
     pub fn validate_redo(&self, sweep_number: i64) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
             None => Err("the sweep was removed meanwhile".into()),
@@ -233,7 +235,8 @@ impl Core {
         }
     }
 
-    /// Trials are stored as to be run once more, as audits that any process may make: files that their rows name are lost.
+    /// Handles that the store has made trials due again, as audits that any process may run,
+    /// because files that their rows name are lost.
     pub fn on_trials_redone(
         &mut self,
         sweep_number: i64,
@@ -248,7 +251,8 @@ impl Core {
             return Vec::new();
         };
 
-        // The audit of a row that was never heard of is looked up with it.
+        // An audit of a row that the core has not seen is read from the store together with the
+        // row.
         let strange = self.filter_unfinished(sweep, trials.iter().map(|(key, _)| *key));
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {
             return Vec::new();
@@ -264,10 +268,10 @@ impl Core {
         self.on_trials_reopened(sweep_number, &[], &[], now)
     }
 
-    /// Whether a sweep's file may be replaced by one with more repeats.
+    /// Checks that a sweep's file may be replaced by one with more repeats.
     ///
     /// # Errors
-    /// It may not, in words.
+    /// Returns a message for the user if it may not.
     pub fn validate_extension(&self, sweep_number: i64, from: &SpecSource) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
             Some(Sweep {
@@ -288,7 +292,7 @@ impl Core {
         }
     }
 
-    /// Another file of a sweep is stored, which asks for more repeats of the same cells.
+    /// Replaces a sweep's spec by a stored one with more repeats of the same cells.
     pub fn on_sweep_extended(
         &mut self,
         sweep_number: i64,
@@ -313,10 +317,11 @@ impl Core {
     }
 }
 
-/// The change that steering a sweep makes; `None` for a retry, and where a sweep that has ended is cancelled.
+/// The change that steering a sweep makes; `None` for a retry, and for cancelling a sweep that has
+/// ended.
 ///
 /// # Errors
-/// The sweep's state does not allow it, in words that follow the sweep's name.
+/// Returns a message, to follow the sweep's name, if the sweep's state does not allow it.
 fn find_change(sweep: &Sweep, steering: Steering) -> Result<Option<SweepChange>, &'static str> {
     Ok(Some(match (steering, sweep.state) {
         (Steering::Pause | Steering::Resume | Steering::Share { .. }, SweepState::Completed) => {

@@ -13,17 +13,17 @@ use crate::records::WorkerId;
 /// A worker that opens a session.
 #[derive(Debug, Clone)]
 pub struct JoiningWorker {
-    /// The id of its process.
+    /// The id of the worker's process.
     pub worker: WorkerId,
     /// The worker's name, for people.
     pub name: String,
-    /// The build of its program.
+    /// The build of the worker's program.
     pub build: String,
-    /// Trials it runs at a time.
+    /// Number of trials at a time.
     pub slots: u32,
-    /// Numerics classes it offers.
+    /// Numerics classes that the worker offers.
     pub numerics: Vec<String>,
-    /// Leases it says it still holds.
+    /// Leases that the worker still holds.
     pub held: Vec<Fence>,
 }
 
@@ -39,7 +39,7 @@ pub enum SessionEnd {
 }
 
 impl Core {
-    /// A worker opened a session, perhaps not its first.
+    /// Handles a worker that opens a session, perhaps not its first.
     pub fn on_worker_joined(&mut self, joining: JoiningWorker, now: CoreTime) -> Vec<Effect> {
         let gone: Vec<Fence> = joining
             .held
@@ -74,7 +74,8 @@ impl Core {
         self.acquit_worker(&joining.worker);
         let forgotten = self.worker_fences(&joining.worker, |fence| !joining.held.contains(&fence));
 
-        // A process does not forget: it never got these, or has delivered all of them.
+        // A process does not forget leases, so it never received these or has delivered all their
+        // results.
         let mut effects = self.end_leases(&forgotten, false);
         self.renew_leases(&joining.worker, &joining.held, now);
 
@@ -102,7 +103,7 @@ impl Core {
         }
     }
 
-    /// A worker leaves for good.
+    /// Handles a worker that leaves for good.
     pub fn on_worker_left(&mut self, worker: &str, now: CoreTime) -> Vec<Effect> {
         let leases = self.worker_fences(worker, |_| true);
         let mut effects = self.end_leases(&leases, false);
@@ -111,7 +112,8 @@ impl Core {
         effects
     }
 
-    /// A sign of life. A lease that the worker does not name is not renewed: it has lost it.
+    /// Handles a heartbeat. It renews only the leases that the worker names, because it has lost
+    /// the others.
     pub fn on_heartbeat(
         &mut self,
         worker: &str,
@@ -127,7 +129,7 @@ impl Core {
         self.renew_leases(worker, held, now);
     }
 
-    /// A worker wants a lease.
+    /// Handles a worker's request for a lease.
     pub fn on_work_requested(
         &mut self,
         worker: &str,
@@ -141,7 +143,7 @@ impl Core {
         self.assign_leases(now)
     }
 
-    /// Forgets absent workers beyond a bound: a peer may come and go under ever new names.
+    /// Forgets absent workers beyond a limit, because a peer could join under ever new ids.
     pub(crate) fn forget_absent_workers(&mut self, joining: &str) {
         if self.workers.len() < MAX_KNOWN_WORKERS || self.workers.contains_key(joining) {
             return;

@@ -19,7 +19,7 @@ pub(super) fn describe_emptiness(map: &Heatmap) -> String {
     }
 }
 
-/// What marks mean, of those that are drawn: `texts` are what is written into cells, which points have none of.
+/// Explains the marks that occur. `texts` are the texts in cells; scattered points have none.
 pub(super) fn describe_marks(
     map: &Heatmap,
     scale: &AxisScale,
@@ -57,7 +57,7 @@ pub(super) fn describe_marks(
         .collect()
 }
 
-/// How trials that diverged are marked, and whether numbers count them.
+/// Explains how diverged trials are marked, and whether numbers count them.
 fn divergence_notes(map: &Heatmap, scattered: bool, written: bool) -> Option<String> {
     let div = if written { " (div.)" } else { "" };
     let bars = !scattered && map.cells.iter().any(|cell| map.is_marked(cell));
@@ -75,7 +75,7 @@ fn divergence_notes(map: &Heatmap, scattered: bool, written: bool) -> Option<Str
     }
 }
 
-/// What the contours are.
+/// Explains the contours.
 fn contour_notes(map: &Heatmap) -> Vec<String> {
     let contours = find_contours(map);
     if contours.is_empty() {
@@ -110,7 +110,7 @@ fn is_evenly_spaced(factor: &PlotAxis) -> bool {
     factor.choose_spacing() == LevelSpacing::Even && factor.levels.len() > 2
 }
 
-/// Why cells have no number.
+/// Explains why cells have no number.
 fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
     let mut parts = Vec::new();
     let crossed: Vec<&HeatmapCell> = map
@@ -148,7 +148,7 @@ fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
     parts
 }
 
-/// Why a cell has no number, where it is not that all of its trials diverged.
+/// Explains why a cell has no number although some of its trials did not diverge.
 fn describe_missing_number(map: &Heatmap, cell: &HeatmapCell) -> &'static str {
     match (cell.trials[0], map.counted_trials) {
         (0, _) => "no result",
@@ -157,7 +157,7 @@ fn describe_missing_number(map: &Heatmap, cell: &HeatmapCell) -> &'static str {
     }
 }
 
-/// What colours make more, or less, of than there is.
+/// Warns that colours exaggerate or hide differences.
 fn colour_notes(map: &Heatmap, scale: &AxisScale) -> Vec<String> {
     let mut values: Vec<f64> = map.finite_values().collect();
     let mut notes = Vec::new();
@@ -191,7 +191,7 @@ fn colour_notes(map: &Heatmap, scale: &AxisScale) -> Vec<String> {
     notes
 }
 
-/// Whether a number lies in the intervals of all cells; not so where a cell has none.
+/// Whether a number lies in the intervals of all cells; false if a cell has no interval.
 fn do_intervals_overlap(map: &Heatmap) -> bool {
     let finite = map
         .cells

@@ -1,4 +1,4 @@
-//! Cells as coloured areas, with marks of trials that diverged.
+//! Cells as coloured areas, with marks for diverged trials.
 
 use crate::plot::axis::AxisScale;
 use crate::plot::colour;
@@ -72,7 +72,7 @@ pub(super) fn draw_cells(scene: &mut Scene, map: &Heatmap, grid: &CellGrid, scal
         };
         let colour = cell_colour(map, scale, value);
 
-        // The line closes the gap that is seen between areas that touch.
+        // Antialiasing leaves a visible gap between adjacent areas, and the line covers it.
         let line = if map.cells.len() > 2_000 {
             Stroke::new(colour, 0.5)
         } else {
@@ -93,7 +93,7 @@ pub(super) fn draw_cells(scene: &mut Scene, map: &Heatmap, grid: &CellGrid, scal
     }
 }
 
-/// Hatched where there is no number; crossed out where all trials diverged.
+/// Draws a cell without a number: hatched, and crossed out if all its trials diverged.
 fn draw_empty_cell(scene: &mut Scene, area: Area, crossed: bool) {
     if !crossed {
         scene.add_hatching(area, Stroke::new(GREY, 0.6));
@@ -121,10 +121,10 @@ fn draw_empty_cell(scene: &mut Scene, area: Area, crossed: bool) {
     scene.add_line(vec![(left, bottom), (right, top)], cross);
 }
 
-/// Largest width of the bar of a share.
+/// Maximum width of the bar of a share, in pixels.
 pub(super) const SHARE_BAR_WIDTH: f64 = 6.0;
 
-/// A bar at the right edge, as high as the share of the trials that diverged.
+/// Draws a bar at the right edge, as high as the share of trials that diverged.
 fn draw_share_bar(scene: &mut Scene, area: Area, cell: &HeatmapCell) {
     let share = cell.trials[1] as f64 / cell.trials.iter().sum::<u64>() as f64;
     let width = (area.width() * 0.08)

@@ -1,4 +1,4 @@
-//! The bar that says which colour is which number.
+//! The bar that relates colours to numbers.
 
 use crate::plot::axis::AxisScale;
 use crate::plot::colour::{GREY, INK};
@@ -14,7 +14,8 @@ fn choose_bar_ticks(scale: &AxisScale, height: f64) -> Vec<(f64, String)> {
 }
 
 pub(super) fn colour_bar_width(scale: &AxisScale) -> f64 {
-    // The height is not known yet, and with it the number of labels and of their decimals.
+    // The height is not known yet, so the widest labels of every likely number of ticks are
+    // measured.
     let widest = (2..=8)
         .map(|labels| {
             let labels = choose_bar_ticks(scale, f64::from(labels) * 36.0);
@@ -24,7 +25,7 @@ pub(super) fn colour_bar_width(scale: &AxisScale) -> f64 {
     18.0 + COLOUR_BAR_WIDTH + 7.0 + widest + 22.0
 }
 
-/// The colours with their values, at the right.
+/// Draws the colours with their values, at the right.
 pub(super) fn draw_colour_bar(scene: &mut Scene, map: &Heatmap, area: Area, scale: &AxisScale) {
     let bar = Area {
         left: area.right + 18.0,
@@ -56,7 +57,7 @@ pub(super) fn draw_colour_bar(scene: &mut Scene, map: &Heatmap, area: Area, scal
     );
 }
 
-/// Parts of the bar, each of one colour.
+/// Number of parts of the bar, each of one colour.
 const COLOUR_STEPS: i32 = 64;
 
 fn draw_colours(scene: &mut Scene, map: &Heatmap, bar: Area) {
@@ -69,7 +70,7 @@ fn draw_colours(scene: &mut Scene, map: &Heatmap, bar: Area) {
             colour::value_colour((f64::from(i) + 0.5) / f64::from(COLOUR_STEPS))
         };
 
-        // Half a pixel more, so that nothing shines through.
+        // Overlaps the next piece by half a pixel, so that no background shows through.
         let bottom = bar.bottom - share * bar.height() + 0.5;
         let part = Area {
             top: bar.bottom - next_share * bar.height(),

@@ -1,4 +1,4 @@
-//! Lines of equal share through the cells, and their labels.
+//! Contour lines of shares through the cells, and their labels.
 
 use crate::plot::colour::{INK, PAPER};
 use crate::plot::frame::SMALL_TEXT_SIZE;
@@ -7,7 +7,7 @@ use crate::plot::heatmap::cells::CellGrid;
 use crate::plot::scene::{Area, Scene, Stroke};
 use crate::plot::{contour, font};
 
-/// Contours of shares, and how they are drawn.
+/// Levels of contours, with their dashes.
 const CONTOURS: [(f64, &[f64]); 3] = [(0.1, &[2.0, 2.5]), (0.5, &[]), (0.9, &[7.0, 3.0])];
 
 fn value_matrix(map: &Heatmap) -> Vec<Vec<Option<f64>>> {
@@ -18,7 +18,7 @@ fn value_matrix(map: &Heatmap) -> Vec<Vec<Option<f64>>> {
     values
 }
 
-/// The lines of shares with their level and dashes, of those levels that are reached. Between words lies nothing.
+/// The contour lines of those levels that occur, with level and dashes. Axes of words have none.
 pub(super) fn find_contours(
     map: &Heatmap,
 ) -> Vec<(f64, &'static [f64], Vec<contour::ContourLine>)> {
@@ -32,7 +32,7 @@ pub(super) fn find_contours(
     all.filter(|(_, _, lines)| !lines.is_empty()).collect()
 }
 
-/// Draws them, and gives the longest line of each level.
+/// Draws the contours; returns the longest line of each level.
 pub(super) fn draw_contours(
     scene: &mut Scene,
     grid: &CellGrid,
@@ -71,8 +71,8 @@ pub(super) fn draw_contours(
     labels
 }
 
-/// Contours that lie close have their labels at different places, and beside the numbers; one that has no room is told by its
-/// dashes.
+/// Labels the contours. Close ones get their labels at different positions, beside the numbers; if
+/// there is no room, the dashes identify the line.
 pub(super) fn label_contours(scene: &mut Scene, labels: &[(f64, Vec<(f64, f64)>)], taken: &[Area]) {
     let mut placed: Vec<(f64, f64)> = Vec::new();
     for ((level, line), preferred) in labels.iter().zip([0.12, 0.5, 0.88]) {
@@ -102,7 +102,7 @@ pub(super) fn label_contours(scene: &mut Scene, labels: &[(f64, Vec<(f64, f64)>)
     }
 }
 
-/// The position of a place between the centres of cells, which are counted from 0.
+/// Pixel position of a position between the centres of cells, which are counted from 0.
 fn position_between(edges: &[f64], place: f64) -> f64 {
     let at = (place as usize).min(edges.len() - 2);
     let next = (at + 1).min(edges.len() - 2);
@@ -120,7 +120,7 @@ fn line_length(line: &[(f64, f64)]) -> f64 {
         .sum()
 }
 
-/// The place after a share of a line's length.
+/// The point after a share of a line's length.
 fn point_along(line: &[(f64, f64)], share: f64) -> Option<(f64, f64)> {
     let mut left = line_length(line) * share;
     for pair in line.windows(2) {

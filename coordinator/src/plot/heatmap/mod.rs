@@ -1,4 +1,5 @@
-//! A number per cell of two axes as colour; phase diagrams are such, of shares and with contours.
+//! Heat maps: a number per cell of two axes as colour. Phase diagrams are heat maps of shares with
+//! contours.
 
 mod caveats;
 mod cells;
@@ -25,61 +26,61 @@ use crate::plot::heatmap::texts::CellTexts;
 /// A cell of the grid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeatmapCell {
-    /// Level of the rows' axis.
+    /// Index of the level on the rows' axis.
     pub row: usize,
-    /// Level of the columns' axis.
+    /// Index of the level on the columns' axis.
     pub column: usize,
-    /// Number of the cell, if it has one; an infinite number has no colour.
+    /// Number of the cell, if it has one. An infinite number has no colour.
     pub value: Option<f64>,
-    /// Half of the number's confidence interval, to be written below it.
+    /// Half the width of the number's confidence interval, which is written below it.
     pub half_width: Option<f64>,
-    /// Trials with a row: completed, diverged, failed.
+    /// Numbers of completed, diverged and failed trials.
     pub trials: [u64; 3],
 }
 
-/// Which trials the numbers are over.
+/// The trials that a cell's number counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountedTrials {
-    /// Trials that completed.
+    /// Completed trials.
     Completed,
-    /// Trials that completed, and trials that diverged.
+    /// Completed and diverged trials.
     Both,
-    /// Trials that diverged; the number is when they did.
+    /// Diverged trials; the number is the time of divergence.
     Diverged,
     /// All trials; the number is their count.
     Counts,
 }
 
-/// What is drawn.
+/// The content of a heat map.
 #[derive(Debug, Clone)]
 pub struct Heatmap {
-    /// The axis upwards.
+    /// The vertical axis.
     pub rows: PlotAxis,
-    /// The axis to the right.
+    /// The horizontal axis.
     pub columns: PlotAxis,
-    /// Cells that belong to the sweep, in any order; places without one stay empty.
+    /// Cells of the sweep, in any order; other positions stay empty.
     pub cells: Vec<HeatmapCell>,
-    /// What the numbers are.
+    /// Name of the numbers.
     pub name: String,
-    /// Which trials they are over.
+    /// The trials that the numbers count.
     pub counted_trials: CountedTrials,
     /// Whether cells of the sweep were left out.
     pub partial: bool,
-    /// Whether they are shares, from 0 to 1, with lines at 0.1, 0.5 and 0.9.
+    /// Whether the numbers are shares from 0 to 1, with contours at 0.1, 0.5 and 0.9.
     pub shares: bool,
     /// Whether colours follow the logarithm.
     pub log: bool,
-    /// What else is to be known.
+    /// Notes that are printed with the figure.
     pub notes: Vec<String>,
 }
 
-/// Most cells of one picture.
+/// Maximum number of cells in a picture.
 pub const MAX_CELLS: usize = 40_000;
 
 /// Draws a heat map.
 ///
 /// # Errors
-/// There is no number to draw, or the picture is too small or has too many cells.
+/// There is no number to draw, the picture is too small, or it has too many cells.
 pub fn draw_heatmap(map: &Heatmap, look: &PlotStyle) -> Result<Scene, String> {
     let scale = colour_scale(map)?;
     if is_scattered(map) {
@@ -128,7 +129,7 @@ fn draw_scattered_cells(
     Ok(sheet.scene)
 }
 
-/// Draws cells as areas that touch, with what is written into them.
+/// Draws cells as adjacent areas, with the texts in them.
 fn draw_cell_grid(map: &Heatmap, look: &PlotStyle, scale: &AxisScale) -> Result<Scene, String> {
     let texts = choose_texts(map, look, scale)?;
     let HeatmapLayout {
@@ -162,8 +163,8 @@ fn draw_cell_grid(map: &Heatmap, look: &PlotStyle, scale: &AxisScale) -> Result<
     Ok(sheet.scene)
 }
 
-/// What is written into cells. That depends on their size, which depends on the notes about what is written: it is chosen
-/// for all notes, and fewer of them only leave more space.
+/// Chooses the texts in cells. They depend on the size of cells, which depends on the notes about
+/// texts; the choice assumes all notes, and fewer only leave more space.
 fn choose_texts(map: &Heatmap, look: &PlotStyle, scale: &AxisScale) -> Result<CellTexts, String> {
     let all = CellTexts {
         values: true,
@@ -176,7 +177,7 @@ fn choose_texts(map: &Heatmap, look: &PlotStyle, scale: &AxisScale) -> Result<Ce
     Ok(CellTexts::new(map, &layout.grid, scale))
 }
 
-/// Where the cells and their names are in the picture.
+/// The positions of the cells and their names in the picture.
 struct HeatmapLayout {
     sheet: PlotSheet,
     grid: CellGrid,
@@ -207,7 +208,7 @@ impl HeatmapLayout {
     }
 }
 
-/// The scale of the colours, which holds all finite values.
+/// The scale of the colours, which contains all finite values.
 fn colour_scale(map: &Heatmap) -> Result<AxisScale, String> {
     if map.cells.iter().all(|cell| cell.value.is_none()) {
         return Err(format!(
@@ -246,7 +247,7 @@ fn colour_scale(map: &Heatmap) -> Result<AxisScale, String> {
 }
 
 impl Heatmap {
-    /// The values that have a place among the colours.
+    /// The finite values, which have a colour.
     fn finite_values(&self) -> impl Iterator<Item = f64> {
         self.cells
             .iter()
@@ -254,12 +255,12 @@ impl Heatmap {
             .filter(|value| value.is_finite())
     }
 
-    /// Numbers grow upwards; words stand in their order from the top.
+    /// Whether levels ascend from the bottom, as numbers do; words start at the top.
     fn is_upwards(&self) -> bool {
         self.rows.is_numeric()
     }
 
-    /// Whether a cell is marked by how many of its trials diverged.
+    /// Whether a cell has a mark for its share of diverged trials.
     fn is_marked(&self, cell: &HeatmapCell) -> bool {
         let is_of_outcomes = matches!(
             self.counted_trials,
@@ -268,7 +269,7 @@ impl Heatmap {
         is_of_outcomes && cell.value.is_some() && cell.trials[1] > 0
     }
 
-    /// Whether a cell has no number since all of its trials diverged.
+    /// Whether a cell has no number because all its trials diverged.
     fn is_crossed(&self, cell: &HeatmapCell) -> bool {
         cell.value.is_none() && cell.trials[0] == 0 && cell.trials[1] > 0
     }
@@ -281,7 +282,7 @@ fn widest_level_name(factor: &PlotAxis) -> f64 {
     )
 }
 
-/// The preferred size of the picture: cells of a comfortable size as long as that is not too large.
+/// The preferred size of the picture, with cells of a comfortable size unless that is too large.
 fn preferred_size(map: &Heatmap, scattered: bool) -> (f64, f64) {
     if scattered {
         return (600.0, 420.0);

@@ -41,7 +41,7 @@ pub(super) fn draw_row_names(scene: &mut Scene, map: &Heatmap, grid: &CellGrid, 
     frame::draw_left_name(scene, area, area.left - left, &map.rows.axis_label());
 }
 
-/// Whether words are too long to stand beside each other.
+/// Whether names are too long to stand side by side.
 pub(super) fn is_turned(columns: &PlotAxis, room: f64) -> bool {
     let each = room / columns.levels.len() as f64;
     let words = columns.levels.iter().any(|level| level.number.is_none());

@@ -1,4 +1,4 @@
-//! Cells as points, where values were drawn at random and make no grid.
+//! Cells as points, for random values, which form no grid.
 
 use crate::plot::PlotAxis;
 use crate::plot::axis::AxisScale;
@@ -7,7 +7,7 @@ use crate::plot::heatmap::Heatmap;
 use crate::plot::heatmap::cells::cell_colour;
 use crate::plot::scene::{Area, Fill, Scene, Stroke};
 
-/// Values drawn at random make a grid that is nearly empty: its cells are drawn as points.
+/// Whether cells are drawn as points: random values form a grid that is nearly empty.
 pub(super) fn is_scattered(map: &Heatmap) -> bool {
     let places = map.rows.levels.len() * map.columns.levels.len();
     places > 36 && places > 4 * map.cells.len() && map.rows.is_numeric() && map.columns.is_numeric()
@@ -54,7 +54,8 @@ pub(super) fn draw_points(
     }
 }
 
-/// A dot in the colour of its value. Without one, a cross where all trials diverged, else a dashed circle.
+/// Draws a dot in the colour of the value. Without a value, draws a cross if all trials diverged,
+/// and a dashed circle otherwise.
 fn draw_point(
     scene: &mut Scene,
     (x, y): (f64, f64),

@@ -1,4 +1,4 @@
-//! Numbers that are written into cells, where all of them fit.
+//! Numbers in cells, if all of them fit.
 
 use crate::plot::axis::AxisScale;
 use crate::plot::frame::{SMALL_TEXT_SIZE, TEXT_SIZE};
@@ -8,7 +8,7 @@ use crate::plot::heatmap::{CountedTrials, Heatmap, HeatmapCell};
 use crate::plot::scene::{Anchor, Area, Fill, Scene};
 use crate::plot::{colour, font, format_brief, format_fixed};
 
-/// What is written into cells: all have it, or none.
+/// The texts that are written into cells, either all or none.
 pub(super) struct CellTexts {
     pub(super) decimals: Option<usize>,
     pub(super) values: bool,
@@ -32,7 +32,8 @@ impl CellTexts {
             ..Self::none()
         };
 
-        // Room at the sides and above and below: beside a bar, and so much that a line is seen to pass.
+        // Leaves room for the mark at the side of a cell, and enough around contour lines for them
+        // to be seen.
         let (aside, above) = match find_contours(map).is_empty() {
             false => (20.0, 17.0),
             true if map.cells.iter().any(|cell| map.is_marked(cell)) => {
@@ -86,7 +87,8 @@ impl CellTexts {
     }
 
     fn half_width_text(&self, cell: &HeatmapCell) -> String {
-        // Half of an interval that is far narrower than the values are apart is not nothing.
+        // A half width that the map's decimals would round to 0 gets more digits, because it is not
+        // 0.
         let Some(half) = cell.half_width else {
             return String::new();
         };
@@ -101,7 +103,8 @@ impl CellTexts {
         format!("± {text}")
     }
 
-    /// Writes the texts of a cell; the areas that they take. With `patch` they stand on a patch of the cell's colour, for lines may pass.
+    /// Writes the texts of a cell; returns the areas that they take. With `patch` they stand on a
+    /// patch of the cell's colour, because lines may pass.
     pub(super) fn draw_texts(
         &self,
         scene: &mut Scene,
@@ -153,7 +156,7 @@ impl CellTexts {
         taken
     }
 
-    /// The lines that are written into a cell, each with its size.
+    /// The lines of text in a cell, each with its size.
     fn text_lines(&self, cell: &HeatmapCell) -> Vec<(String, f64)> {
         let lines = [
             self.values.then(|| (self.value_text(cell), TEXT_SIZE)),
@@ -180,7 +183,8 @@ fn divergence_text(cell: &HeatmapCell) -> String {
     }
 }
 
-/// Decimals that tell cells apart; none where sizes differ too much for a fixed number.
+/// Number of decimals that distinguishes cells; `None` if the values are too different for a fixed
+/// number.
 fn choose_decimals(map: &Heatmap, scale: &AxisScale) -> Option<usize> {
     if map.shares {
         return Some(2);

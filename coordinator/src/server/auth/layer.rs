@@ -18,14 +18,15 @@ use super::TokenStore;
 use crate::server::ha::leadership::Leadership;
 use crate::server::listen::PeerInfo;
 
-/// The token of a request, for the services behind the guard; absent where no tokens are used.
+/// The token of a request, for the services behind the guard; absent without tokens.
 #[derive(Debug, Clone)]
 pub(crate) struct Principal {
-    /// Name of the token.
+    /// Id of the token.
     pub(crate) token_id: String,
 }
 
-/// Checks the token of every request, where tokens are used, and refers peers to the leader where this coordinator cannot answer.
+/// Checks the token of every request, if tokens are used, and refers peers to the leader if this
+/// coordinator is a standby.
 #[derive(Clone)]
 pub(crate) struct AuthLayer {
     tokens: Option<Arc<TokenStore>>,
@@ -34,7 +35,8 @@ pub(crate) struct AuthLayer {
 }
 
 impl AuthLayer {
-    /// Asks for these tokens; without any, lets everybody in as far as an administrator's services are not meant.
+    /// Requires one of these tokens. Without tokens, admits everybody to all services but the
+    /// administrator's.
     pub(crate) fn new(
         tokens: Option<Arc<TokenStore>>,
         leadership: Leadership,
@@ -101,7 +103,8 @@ fn read_bearer_token(request: &Request<Body>) -> Result<Token, Status> {
         })
 }
 
-/// The code tells programs that a token would help; the detail carries the exit code for people.
+/// The status without a valid token. Its code tells programs that a token would help; the details
+/// carry the exit code for people.
 fn unauthenticated_status(why: &str) -> Status {
     let status = Status::from(UserError::new(ErrorCode::Refused, why));
     Status::with_details(Code::Unauthenticated, why, status.details().to_vec().into())
@@ -118,11 +121,11 @@ impl<S> tower::Layer<S> for AuthLayer {
     }
 }
 
-/// How long what is being answered may take when the services end: less than they wait for it.
+/// Time limit for a response when the services end, less than they wait for it.
 const SHUTDOWN_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Waits for an answer, but not beyond the end of the services: a request that then still waits, for a write to a database that is
-/// away, say, gets a status that says so.
+/// Waits for a response, but not beyond the end of the services. A request that still waits then,
+/// for example for an unreachable database, gets a status that says so.
 async fn answer_or_cut_off<E>(
     answer: impl Future<Output = Result<Response<Body>, E>>,
     mut stopping: watch::Receiver<bool>,

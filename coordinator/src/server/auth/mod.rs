@@ -1,8 +1,8 @@
-//! Authentication: certificates, tokens, and what each role may call.
+//! Authentication: certificates, tokens, and the methods that each role may call.
 //!
-//! A coordinator that can be reached from other machines speaks TLS and asks for tokens. It is its own certificate
-//! authority, made when it first serves; every token carries the authority's fingerprint, so that the token is all that a
-//! worker or user needs. Everything lies in one directory:
+//! A coordinator that other machines can reach uses TLS and requires tokens. It is its own
+//! certificate authority, which it creates when it first serves. Every token has the authority's
+//! fingerprint, so a worker or user needs nothing but the token. One directory has all files:
 //!
 //! | file | what it is |
 //! |---|---|
@@ -31,33 +31,33 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::store::create_directory;
 
-/// How long another coordinator may take that changes what is in the directory.
+/// Time limit for another coordinator that is changing the directory.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How peers are authenticated.
+/// The options of authentication.
 #[derive(Debug, Clone)]
 pub struct AuthOptions {
-    /// The directory of authority and tokens.
+    /// The directory of the authority and the tokens.
     pub dir: PathBuf,
-    /// PEM files of a certificate and its key from elsewhere, instead of one from the coordinator's own authority.
+    /// PEM files of a certificate and its key, to use instead of the coordinator's own authority.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// PEM file of authorities: only those who show a certificate of theirs may come in.
+    /// PEM file of authorities. Only clients with a certificate from one of them may connect.
     pub client_ca: Option<PathBuf>,
 }
 
-/// Authentication that is set up.
+/// The authentication of a running coordinator.
 pub(crate) struct Auth {
-    /// Makes TLS of a connection.
+    /// Accepts TLS connections.
     pub(crate) tls: TlsAcceptor,
-    /// The tokens that peers may come in with.
+    /// The valid tokens.
     pub(crate) tokens: Arc<TokenStore>,
 }
 
 impl Auth {
-    /// Opens the directory, making what is missing.
+    /// Opens the directory, and creates what is missing.
     ///
     /// # Errors
-    /// A file cannot be read or written, or is not what it should be; it is named.
+    /// A file cannot be read or written, or is invalid; the message names it.
     pub(crate) fn open(options: &AuthOptions) -> Result<Self, UserError> {
         let failed = |e: io::Error| {
             let message = format!("--auth-dir {}: {e}", options.dir.display());
@@ -67,7 +67,8 @@ impl Auth {
         let own = match options.certificate {
             Some(_) => None,
             None => {
-                // Of several coordinators that start together, one makes it.
+                // The lock makes one of several coordinators that start together create the
+                // authority.
                 let _alone = lock_auth_dir(&options.dir).map_err(failed)?;
                 Some(tls::CertificateAuthority::open(&options.dir)?)
             }
@@ -90,7 +91,7 @@ impl Auth {
     }
 }
 
-/// Locks the directory while something in it is changed, which takes milliseconds.
+/// Locks the directory during a change, which takes milliseconds.
 fn lock_auth_dir(dir: &Path) -> io::Result<File> {
     let path = dir.join("lock");
     let file = OpenOptions::new()

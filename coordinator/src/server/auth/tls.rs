@@ -1,4 +1,4 @@
-//! The coordinator's certificate, and the authority it comes from.
+//! The coordinator's certificate, and its authority.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,14 +20,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{AuthOptions, write_secret};
 
-/// The coordinator's own certificate authority. Its certificates are valid at any time that a machine may think it is.
+/// The coordinator's own certificate authority. Its certificates are valid at any time, because
+/// clocks of machines may be wrong.
 pub(super) struct CertificateAuthority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl CertificateAuthority {
-    /// Opens the authority of a directory, and makes it if there is none.
+    /// Opens the authority in a directory, and creates it if there is none.
     pub(super) fn open(dir: &Path) -> Result<Self, UserError> {
         let pem = dir.join("ca.pem");
         let key = dir.join("ca.key");
@@ -40,7 +41,7 @@ impl CertificateAuthority {
 
         if !pem.exists() {
             let (certificate, secret) = generate_authority().map_err(|e| refuse(e.to_string()))?;
-            // The certificate comes last: where it is, the key is too.
+            // The certificate is written last, so that whoever finds it finds the key too.
             write_secret(&key, secret.as_bytes()).map_err(|e| refuse(format!("ca.key: {e}")))?;
             write_secret(&pem, certificate.as_bytes())
                 .map_err(|e| refuse(format!("ca.pem: {e}")))?;
@@ -57,12 +58,13 @@ impl CertificateAuthority {
         })
     }
 
-    /// The fingerprint by which tokens name the authority.
+    /// The fingerprint that tokens contain.
     pub(super) fn fingerprint(&self) -> [u8; 32] {
         *blake3::hash(&self.certificate).as_bytes()
     }
 
-    /// A certificate for this process, with the authority's behind it, and the key to it. Nobody goes by its name.
+    /// Issues a certificate for this process; returns the chain with the authority's, and the key.
+    /// Clients ignore the name in it.
     fn issue_certificate(
         &self,
     ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), rcgen::Error> {
@@ -90,7 +92,7 @@ fn generate_authority() -> Result<(String, String), rcgen::Error> {
     ))
 }
 
-/// The parameters of an authority's certificate, the same for all of them.
+/// The parameters of an authority's certificate, the same for all coordinators.
 fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = build_common_name("Ergodic certificate authority");
@@ -105,7 +107,8 @@ fn build_common_name(text: &str) -> DistinguishedName {
     name
 }
 
-/// Speaks TLS 1.3 with the certificate of the options, or one from the coordinator's own authority.
+/// Accepts TLS 1.3 with the certificate of the options, or with one from the coordinator's own
+/// authority.
 pub(super) fn build_acceptor(
     options: &AuthOptions,
     own: Option<&CertificateAuthority>,
@@ -143,7 +146,7 @@ fn setup_error(error: impl std::fmt::Display) -> UserError {
     UserError::new(ErrorCode::Internal, format!("cannot set up TLS: {error}"))
 }
 
-/// Accepts clients with a certificate of the authorities in `file`.
+/// Accepts clients with a certificate from the authorities in `file`.
 fn build_client_verifier(
     file: &Path,
     provider: Arc<CryptoProvider>,

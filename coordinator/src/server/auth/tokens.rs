@@ -1,4 +1,4 @@
-//! The tokens that a coordinator has made, stored as a file of their hashes.
+//! The coordinator's tokens, stored in a file with their hashes.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,34 +17,34 @@ use tokio::sync::watch;
 use super::{lock_auth_dir, write_secret};
 use crate::throttled_log::ThrottledLog;
 
-/// A token as it is stored, without its secret.
+/// A token as stored, without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoredToken {
-    /// The name by which it is listed and revoked.
+    /// The id by which the token is listed and revoked.
     pub(crate) id: String,
     role: String,
-    /// BLAKE3 of its secret, as hex digits.
+    /// BLAKE3 hash of the secret, as hex digits.
     hash: String,
-    /// A note by the user who made it.
+    /// A note by the user who created the token.
     pub(crate) note: String,
-    /// Unix time, in seconds.
+    /// Unix time of creation, in seconds.
     pub(crate) created_at: u64,
-    /// Unix time, in seconds; 0 for never.
+    /// Unix time of expiry, in seconds; 0 for never.
     pub(crate) expires_at: u64,
 }
 
 impl StoredToken {
-    /// The role of its holder; `None` if this program does not know it.
+    /// The role of the token; `None` if this program does not know it.
     pub(crate) fn role(&self) -> Option<TokenRole> {
         TokenRole::from_name(&self.role)
     }
 }
 
-/// Why a token opens nothing.
+/// The reason why a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenAuthError {
-    /// The token was never made, or was revoked.
+    /// The token was never created, or was revoked.
     #[error("the token is none that this coordinator made, or it was revoked")]
     Unknown,
     /// The token has expired.
@@ -52,7 +52,7 @@ pub(crate) enum TokenAuthError {
     Expired,
 }
 
-/// All tokens. Their file may be shared: what another coordinator makes or revokes counts here, too.
+/// All tokens. Several coordinators may share the file, so each sees what others create or revoke.
 pub struct TokenStore {
     dir: PathBuf,
     fingerprint: Option<[u8; 32]>,
@@ -62,16 +62,16 @@ pub struct TokenStore {
     throttled_log: Mutex<ThrottledLog>,
 }
 
-/// The file as it was read last.
+/// The content of the file when it was last read.
 #[derive(Default)]
 struct TokenFile {
     records: Vec<StoredToken>,
-    /// Changes whenever the file is replaced.
+    /// A stamp that changes whenever the file is replaced.
     stamp: Option<(u64, SystemTime)>,
 }
 
 impl TokenStore {
-    /// Opens the tokens of a directory; new ones carry this fingerprint.
+    /// Opens the tokens in a directory; new ones get this fingerprint.
     pub(super) fn open(dir: &Path, fingerprint: Option<[u8; 32]>) -> Result<Self, UserError> {
         let refuse = |why: io::Error| {
             UserError::new(
@@ -89,7 +89,7 @@ impl TokenStore {
         })
     }
 
-    /// Makes a token for administrators where there is none for anybody.
+    /// Creates an administrator's token if there are no tokens.
     pub(super) fn create_first_token(&self, note: &str) -> io::Result<Option<Token>> {
         self.update_file(|records| {
             if records.is_empty() {
@@ -106,7 +106,7 @@ impl TokenStore {
         self.current_file().records.clone()
     }
 
-    /// Makes a token; it is durable before it is handed out.
+    /// Creates a token, which is durable before it is returned.
     pub(crate) fn create_token(
         &self,
         role: TokenRole,
@@ -148,7 +148,7 @@ impl TokenStore {
         Ok(token)
     }
 
-    /// Revokes a token; whether there was one.
+    /// Revokes a token; returns whether it existed.
     pub(crate) fn revoke_token(&self, id: &str) -> io::Result<bool> {
         let revoked = self.update_file(|records| {
             let before = records.len();
@@ -162,7 +162,7 @@ impl TokenStore {
         Ok(revoked)
     }
 
-    /// Changes the file as it is now, one coordinator at a time.
+    /// Changes the present file, one coordinator at a time.
     fn update_file<T>(
         &self,
         change: impl FnOnce(&mut Vec<StoredToken>) -> io::Result<T>,
@@ -183,10 +183,11 @@ impl TokenStore {
         Ok(changed)
     }
 
-    /// The tokens, read again if the file was replaced.
+    /// The tokens; reads the file again if it was replaced.
     fn current_file(&self) -> RwLockReadGuard<'_, TokenFile> {
         let known = self.file.read().expect(LOCK_NOT_POISONED);
-        // A file that is gone for a moment, or cannot be read, takes nothing away.
+        // A file that is briefly missing or unreadable must not lock everybody out, so the known
+        // tokens stay.
         if read_file_stamp(&self.dir).is_none_or(|stamp| Some(stamp) == known.stamp) {
             return known;
         }
@@ -197,7 +198,7 @@ impl TokenStore {
                 *self.file.write().expect(LOCK_NOT_POISONED) = file;
                 self.revocations.send_modify(|n| *n += 1);
             }
-            // Every request reads them.
+            // Every request reads the tokens, so the error is logged at a limited rate.
             Err(error) => self
                 .throttled_log
                 .lock()
@@ -208,7 +209,7 @@ impl TokenStore {
         self.file.read().expect(LOCK_NOT_POISONED)
     }
 
-    /// The role that a token gives.
+    /// The role of a valid token.
     pub(crate) fn authenticate(&self, token: &Token) -> Result<TokenRole, TokenAuthError> {
         let file = self.current_file();
         let record = file
@@ -218,7 +219,7 @@ impl TokenStore {
             .ok_or(TokenAuthError::Unknown)?;
         let stored = <[u8; 32]>::from_hex(&record.hash).ok();
 
-        // Hashes of BLAKE3 are compared in constant time.
+        // `blake3::Hash` compares in constant time, so timing tells nothing about the hash.
         if stored.is_none_or(|stored| {
             blake3::Hash::from(stored) != blake3::Hash::from(token.secret_hash())
         }) {
@@ -228,7 +229,7 @@ impl TokenStore {
         check_expiry(record)
     }
 
-    /// Returns once a token is revoked or has expired.
+    /// Waits until a token is revoked or has expired.
     pub(crate) async fn wait_until_invalid(&self, id: &str) {
         let mut revoked = self.revocations.subscribe();
         loop {
@@ -246,9 +247,10 @@ impl TokenStore {
 }
 
 impl TokenFile {
-    /// Reads the file of a directory; no tokens if there is none.
+    /// Reads the file in a directory; without a file there are no tokens.
     fn read_from(dir: &Path) -> io::Result<Self> {
-        // Before the content: what is replaced in between is read again later.
+        // The stamp is taken before the content, so that a file replaced in between is read again
+        // later.
         let stamp = read_file_stamp(dir);
         let records: Vec<StoredToken> = match std::fs::read(dir.join(TOKENS_FILE)) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -266,17 +268,17 @@ impl TokenFile {
     }
 }
 
-/// Tells one file from the one that replaces it.
+/// A stamp that distinguishes a file from the one that replaces it.
 fn read_file_stamp(dir: &Path) -> Option<(u64, SystemTime)> {
     let metadata = std::fs::metadata(dir.join(TOKENS_FILE)).ok()?;
     Some((metadata.ino(), metadata.modified().ok()?))
 }
 
-/// The file of tokens in a directory.
+/// Name of the file of tokens.
 const TOKENS_FILE: &str = "tokens.json";
-/// Why a lock is never poisoned.
+/// The reason why a lock is never poisoned.
 const LOCK_NOT_POISONED: &str = "nothing panics while it holds the tokens";
-/// How often the clock and the file are checked for tokens that end under an open session.
+/// Interval at which an open session checks whether its token is still valid.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 fn check_expiry(record: &StoredToken) -> Result<TokenRole, TokenAuthError> {

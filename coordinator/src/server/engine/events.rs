@@ -1,4 +1,4 @@
-//! What the event loop receives, and the handle through which others send it.
+//! The events of the loop, and the handle through which others send them.
 
 use std::sync::Arc;
 
@@ -30,17 +30,17 @@ pub type StoreReply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What follows in the loop once a write is durable, or has failed.
 pub type FollowUp = Box<dyn FnOnce(&mut Engine) -> Vec<Effect> + Send>;
 
-/// Everything that can wake the loop.
+/// An event that wakes the loop.
 pub enum EngineEvent {
-    /// A worker did something.
+    /// An event of a worker.
     Worker(WorkerEvent),
-    /// A user, or the server itself, wants something changed.
+    /// A change that a user, or the server itself, requests.
     User(UserEvent),
     /// A write is durable, or has failed.
     Persisted(FollowUp),
-    /// A question about the core's state.
+    /// A query of the core's state.
     Query(Box<dyn FnOnce(&Core) + Send>),
-    /// Time passed.
+    /// The passing of time.
     Tick,
     /// The coordinator stops.
     Stop,
@@ -84,7 +84,7 @@ pub enum WorkerEvent {
         /// Receives what the store did with them, or why they were refused.
         reply: oneshot::Sender<Result<CommitOutcome, BatchRefusal>>,
     },
-    /// A checkpoint that has arrived whole.
+    /// A checkpoint that was received completely.
     CheckpointReceived(Box<IncomingCheckpoint>),
     /// A trial's checkpoint is at its path.
     CheckpointStored {
@@ -97,7 +97,7 @@ pub enum WorkerEvent {
     },
 }
 
-/// Changes that users want. Each reply is sent once the change is durable, or has failed.
+/// Changes that users request. Each reply is sent once the change is durable or has failed.
 pub enum UserEvent {
     /// Store a new sweep.
     Launch {
@@ -160,7 +160,7 @@ pub enum UserEvent {
         /// Receives the outcome.
         reply: ChangeReply,
     },
-    /// Clear some of a removed sweep's rows.
+    /// Delete some rows of a removed sweep.
     ClearRows {
         /// Number of the sweep.
         sweep: i64,
@@ -183,7 +183,7 @@ pub enum UserEvent {
         /// Receives the outcome.
         reply: ChangeReply,
     },
-    /// Find out whether the store takes a write.
+    /// Test whether the store accepts a write.
     CheckWritable {
         /// Receives whether it does.
         reply: StoreReply<()>,
@@ -212,7 +212,7 @@ impl From<UserEvent> for EngineEvent {
     }
 }
 
-/// What a worker can say.
+/// A message from a worker.
 pub enum WorkerMessage {
     /// A sign of life.
     Heartbeat {
@@ -235,42 +235,43 @@ pub enum WorkerMessage {
         /// Why the worker cannot work on that sweep; empty if it can.
         why: String,
     },
-    /// Trials of a lease that were not begun are given back.
+    /// The return of trials of a lease that have not begun.
     Retracted {
         /// The lease.
         fence: Fence,
         /// The trials.
         keys: Vec<TrialKey>,
     },
-    /// The worker leaves.
+    /// The worker's goodbye.
     Goodbye,
 }
 
-/// Why a batch was not taken.
+/// The reason why a batch was refused.
 #[derive(Debug)]
 pub enum BatchRefusal {
     /// The lease never held this trial.
     NotLeased(TrialKey),
-    /// The store is behind: the batch is to be sent again later.
+    /// The store is behind; the worker should send the batch again later.
     Overloaded,
-    /// The batch is not durable, and is to be sent again later.
+    /// The batch could not be stored; the worker should send it again later.
     StoreFailed(StoreError),
 }
 
-/// A cheap handle to the loop.
+/// A cheap handle for sending events to the loop.
 #[derive(Clone)]
 pub struct EngineHandle {
     pub(crate) events: mpsc::UnboundedSender<EngineEvent>,
     pub(crate) changes: watch::Receiver<u64>,
 }
 
-/// The loop has stopped: the coordinator is going down.
+/// The loop has stopped, because the coordinator is stopping.
 #[derive(Debug, thiserror::Error)]
 #[error("the coordinator is stopping")]
 pub struct EngineStopped;
 
 impl EngineHandle {
-    /// A handle without a loop, and the queue of what is sent through it: a standby answers the questions.
+    /// Creates a handle without a loop, and the queue of its events, for a standby to answer
+    /// queries.
     pub(crate) fn detached() -> (Self, mpsc::UnboundedReceiver<EngineEvent>) {
         let (events, questions) = Engine::new_queue();
         (
@@ -282,13 +283,13 @@ impl EngineHandle {
         )
     }
 
-    /// Puts an event into the loop's queue.
+    /// Sends an event to the loop.
     pub fn send_event(&self, event: impl Into<EngineEvent>) {
-        // A loop that is gone needs to hear nothing.
+        // Sending fails only when the loop has ended, and then nothing needs the event.
         let _ = self.events.send(event.into());
     }
 
-    /// Asks the core something and waits for the answer.
+    /// Runs a query on the core and waits for the answer.
     ///
     /// # Errors
     /// The loop has stopped.
@@ -303,7 +304,7 @@ impl EngineHandle {
         answered.await.map_err(|_| EngineStopped)
     }
 
-    /// A counter that is raised whenever something changed.
+    /// A counter that changes whenever the state changes.
     pub fn subscribe_changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }

@@ -1,4 +1,5 @@
-//! The event loop: the one owner of the core's state. Select → react → persist → carry out the effects.
+//! The event loop, the sole owner of the core's state: it selects an event, lets the core react,
+//! persists, and carries out the effects.
 //!
 //! The server gives it a thread of its own. The queue is unbounded because every producer is bounded: requests, sessions and watchers
 //! wait for their answer and are limited in number, worker messages and results hold a permit for their bytes until they are handled
@@ -26,7 +27,7 @@ use crate::store::writer::WriterHandle;
 use crate::store::{EndLeases, ShrinkLease};
 use crate::throttled_log::ThrottledLog;
 
-/// The event loop and what it owns.
+/// The event loop and its state.
 pub struct Engine {
     core: Core,
     started: Instant,
@@ -41,12 +42,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// A queue for a loop that is not there yet.
+    /// Creates the queue of a loop that does not exist yet.
     pub fn new_queue() -> EngineQueue {
         mpsc::unbounded_channel()
     }
 
-    /// A loop around `core`, not yet running.
+    /// Creates a loop around `core`, which does not run yet.
     pub fn new(
         core: Core,
         writer: WriterHandle,

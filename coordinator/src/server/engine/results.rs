@@ -1,4 +1,4 @@
-//! Result batches on their way to the store, rows that are looked up, trials that are given up.
+//! Writes of result batches, look-ups of rows, and give-ups.
 
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use tokio::sync::oneshot;
@@ -20,7 +20,7 @@ impl Engine {
         permit: Permit,
         reply: oneshot::Sender<Result<CommitOutcome, BatchRefusal>>,
     ) {
-        // The loop itself never waits for a disk that is slow.
+        // Rejects the batch instead of waiting, because a slow disk must not block the event loop.
         if !self.writer.can_take_results() {
             let _ = reply.send(Err(BatchRefusal::Overloaded));
             return;
@@ -158,7 +158,8 @@ impl Engine {
         }
     }
 
-    /// The write follows the give-up in the same queue, and so finds whatever became of it.
+    /// Reverts a give-up. The write follows the give-up in the same queue, so it applies to its
+    /// result.
     pub(crate) fn revert_give_up(&self, reversal: GiveUpReversal) {
         let GiveUpReversal {
             sweep,
@@ -189,7 +190,8 @@ impl Engine {
         });
     }
 
-    /// Where it fails, the trials are run again, and their rows are looked up again when they come.
+    /// Handles looked-up rows. If the look-up failed, the trials run again, and their rows are
+    /// looked up when results come.
     pub(crate) fn look_up_rows(&self, sweep: i64, keys: Vec<TrialKey>) {
         let Some(known) = self.core.sweep(sweep) else {
             return;

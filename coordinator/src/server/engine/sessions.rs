@@ -1,4 +1,4 @@
-//! Workers' sessions: who joined, what they say, what is sent to them.
+//! Workers' sessions: joining, messages received and messages sent.
 
 use ergodic_common::TrialKey;
 use ergodic_common::ids::Fence;
@@ -66,7 +66,7 @@ impl Engine {
 
         self.sessions
             .insert(joining.worker.clone(), (self.next_session, sender));
-        // Welcome goes out before anything that the join brings about.
+        // The session must send Welcome before any message that the join causes.
         let _ = reply.send(self.next_session);
         self.core.on_worker_joined(joining, self.current_time())
     }
@@ -137,7 +137,8 @@ impl Engine {
 
     fn send_grant(&mut self, lease: &LeaseRow, sweep: String, keys: &[TrialKey]) {
         if !self.core.holds_lease(&lease.worker, lease.fence) {
-            // It ended while it was being stored: by a cancel, say. A worker whose lease is revoked requests another.
+            // The lease ended while it was being stored, for example by a cancel. The revocation
+            // makes the worker request another one.
             let revoke = v1::Revoke {
                 fences: vec![fence_to_wire(lease.fence)],
             };
@@ -183,7 +184,8 @@ impl Engine {
         self.send_to_worker(worker, Message::Revoke(v1::Revoke { fences }));
     }
 
-    /// A worker that does not read its messages loses its session: its leases expire unless it comes back.
+    /// Sends a message. A worker that does not read its messages loses its session, and its leases
+    /// expire unless it comes back.
     pub(crate) fn send_to_worker(&mut self, worker: &str, message: Message) {
         let response = v1::SessionResponse {
             message: Some(message),

@@ -112,7 +112,8 @@ impl Engine {
         });
     }
 
-    /// A change of the sweep's file that comes meanwhile goes first: the store compares the file again.
+    /// Stores an extension. If the sweep's file changes meanwhile, the store refuses, because it
+    /// compares the file again.
     fn extend_sweep(
         &self,
         sweep: i64,

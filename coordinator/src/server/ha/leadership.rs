@@ -1,4 +1,4 @@
-//! Whether this coordinator leads or stands by, and what it answers then.
+//! Whether this coordinator leads or stands by, and the requests that it answers.
 
 use ergodic_proto::rpc::RpcMethod;
 use ergodic_proto::status::not_leader;
@@ -12,12 +12,12 @@ use crate::store::Leader;
 pub(crate) enum Leadership {
     /// The coordinator decides and writes, in this epoch.
     Leading(u64),
-    /// The coordinator answers from what is stored, while this one leads.
+    /// The coordinator answers reads from the store, while this one leads.
     Standby(watch::Receiver<Leader>),
 }
 
 impl Leadership {
-    /// The epoch in which somebody leads.
+    /// The epoch of the present leader.
     pub(crate) fn epoch(&self) -> u64 {
         match self {
             Self::Leading(epoch) => *epoch,
@@ -25,7 +25,7 @@ impl Leadership {
         }
     }
 
-    /// The address of the coordinator that leads, if it is another one; empty where none is known.
+    /// The address of the leader, if it is another coordinator; empty if none is known.
     pub(crate) fn other_leader(&self) -> Option<String> {
         match self {
             Self::Leading(_) => None,
@@ -33,10 +33,10 @@ impl Leadership {
         }
     }
 
-    /// Whether a request, by its path, is for this coordinator.
+    /// Checks that this coordinator answers a request, by its path.
     ///
     /// # Errors
-    /// The request is for the leader, whose address goes with the status.
+    /// Only the leader answers the request; the status has its address.
     pub(crate) fn check_request_path(&self, path: &str) -> Result<(), Status> {
         match self.other_leader() {
             Some(leader) if !is_answered_by_standby(path) => Err(not_leader(&leader, "")),

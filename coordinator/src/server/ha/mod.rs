@@ -1,4 +1,4 @@
-//! High availability: leader election, terms, and what a standby answers meanwhile.
+//! High availability: leader election, terms, and standbys.
 
 pub(crate) mod leadership;
 pub(crate) mod standby;

@@ -1,5 +1,5 @@
-//! The view of a coordinator that stands by: the core as the store has it, read again for a question when the last reading is too
-//! old. It decides nothing.
+//! The view of a standby: a core as read from the store, which is read again for a query if it is
+//! too old. It decides nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,19 +13,20 @@ use crate::server::recovery::recover_core;
 use crate::store::{Leader, Store};
 use crate::throttled_log::ThrottledLog;
 
-/// Age up to which a reading of the store is fresh, however short it took.
+/// Age up to which a reading is fresh, however little time it took.
 const MAX_READING_AGE: Duration = Duration::from_millis(50);
-/// Multiple of the time that a reading took, up to which it is fresh: a large store is not read all the time.
+/// Multiple of the duration of a reading up to which it is fresh, so that a large store is not read
+/// all the time.
 const MAX_AGE_PER_READ: u32 = 10;
 
-/// Answers questions, from a thread of its own.
+/// Answers queries on a thread of its own.
 pub(crate) struct StandbyView {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) leader: watch::Receiver<Leader>,
     pub(crate) lease_ttl: Duration,
 }
 
-/// The core as it was read.
+/// A core as it was read from the store.
 struct CoreReading {
     core: Core,
     at: Instant,
@@ -55,7 +56,7 @@ impl StandbyView {
                     Err(error) => throttled_log.report_error("the store cannot be read", &error),
                 },
                 EngineEvent::Stop => return,
-                // Nothing else comes past the guard.
+                // The guard rejects every request on a standby that would send another event.
                 _ => {}
             }
         }

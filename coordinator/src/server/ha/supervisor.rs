@@ -1,5 +1,6 @@
-//! A coordinator from start to end: on a store that several share it stands by or leads, in alternating terms. Each term has
-//! services of its own on the same address; peers that are connected when one ends connect again.
+//! The life of a coordinator. On a store that several share, it stands by and leads in alternating
+//! terms. Each term has its own services on the same address; peers that are connected at its end
+//! reconnect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,41 +34,41 @@ use crate::store::writer::WriterMetrics;
 use crate::store::{Leader, Store, StoreWriter};
 use crate::throttled_log::ThrottledLog;
 
-/// How often the leader renews its claim: a third of how long it lasts, if it ends at all.
+/// Interval at which the leader renews its claim, a third of its TTL.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-/// How often a coordinator that stands by tries to lead.
+/// Interval at which a standby tries to lead.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause after a store could not be taken up.
+/// Pause after recovering a store failed.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
-/// What stays the same over all terms.
+/// The parts of a coordinator that outlast terms.
 pub(crate) struct Supervisor {
     pub(crate) options: ServeOptions,
-    /// Where others reach this coordinator.
+    /// URL under which others reach this coordinator.
     pub(crate) url: String,
     pub(crate) listener: Arc<TcpListener>,
     pub(crate) http_listener: Option<Arc<TcpListener>>,
     pub(crate) auth: Option<Auth>,
     pub(crate) store: Arc<dyn Store>,
-    /// Where files of sweeps and trials are kept. One for all terms: what was reserved in one stays so in the next.
+    /// Files of sweeps and trials. Reservations outlast a term.
     pub(crate) blobs: BlobStore,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
-/// A store that was read, to be led on.
+/// A store that was recovered, and is ready for the leader.
 struct RecoveredStore {
     core: Core,
-    /// Sweeps that were removed and have rows left.
+    /// Numbers of removed sweeps that have rows left.
     removals: Vec<i64>,
     writer: Box<dyn StoreWriter>,
-    /// The store's signature in a folder of files that another store might use, too.
+    /// The store's identity in a folder of files that other stores may share.
     identity: Option<i64>,
 }
 
 impl Supervisor {
-    /// Leads, if nobody else does.
+    /// Starts the first term: as leader if nobody else leads.
     ///
     /// # Errors
-    /// The store cannot be taken up.
+    /// The store cannot be recovered.
     pub(crate) async fn start_first_term(&self) -> Result<CoordinatorTerm, UserError> {
         match self.acquire_leadership().await {
             Ok(leader) if leader.is_this => self.lead_or_resign(leader.epoch).await,
@@ -79,7 +80,7 @@ impl Supervisor {
         }
     }
 
-    /// Runs one term after another, until the coordinator is stopped.
+    /// Runs one term after another until the coordinator is stopped.
     pub(crate) async fn run_terms(self, mut term: CoordinatorTerm) {
         let mut stopping = self.stopping.clone();
         let mut last_leading = LastLeadingTerm(None);
@@ -92,7 +93,8 @@ impl Supervisor {
             let ended = std::mem::replace(&mut term, next);
             let has_led = ended.is_leading();
 
-            // While its connections end, the next term's are accepted.
+            // The old term's connections end in the background, while the next term accepts new
+            // ones.
             let end = tokio::spawn(ended.end_term(self.store.clone()));
             if has_led {
                 last_leading = LastLeadingTerm(Some(end));
@@ -115,7 +117,7 @@ impl Supervisor {
         }
     }
 
-    /// The term after this one, when its time has come.
+    /// Waits for the end of this term and starts the next one.
     async fn next_term(
         &self,
         term: &mut CoordinatorTerm,
@@ -124,13 +126,14 @@ impl Supervisor {
         loop {
             let next = match &mut term.role {
                 TermRole::Standby(leader) => {
-                    // What it began when it led last may still be written, and must not be while it leads again: it would read
-                    // a store that changes without its knowing.
+                    // Writes of this coordinator's last leading term may still be under way. If it
+                    // led again before they end, the store would change under its new core.
                     last_leading.wait_until_over().await;
                     self.lead_or_resign(self.wait_to_lead(leader).await).await
                 }
                 TermRole::Leading(_, renewals) => {
-                    // They may have been waited for already, and what followed failed.
+                    // A join handle panics if it is awaited twice, and a failed attempt may have
+                    // awaited this one.
                     if !renewals.is_finished() {
                         let _ = renewals.await;
                     }
@@ -146,7 +149,7 @@ impl Supervisor {
         }
     }
 
-    /// Tries until this coordinator leads; returns the epoch.
+    /// Waits until this coordinator leads; returns the epoch.
     async fn wait_to_lead(&self, leader: &watch::Sender<Leader>) -> u64 {
         let mut throttled_log = ThrottledLog::default();
         loop {
@@ -177,7 +180,8 @@ impl Supervisor {
             .map_err(store_error)
     }
 
-    /// Reads the store and serves; or resigns, so that another coordinator may lead.
+    /// Recovers the store and serves as leader. If that fails, resigns, so that another coordinator
+    /// can lead.
     async fn lead_or_resign(&self, epoch: u64) -> Result<CoordinatorTerm, UserError> {
         let led = self.try_to_lead(epoch).await;
         if led.is_err() {
@@ -189,7 +193,8 @@ impl Supervisor {
 
     async fn try_to_lead(&self, epoch: u64) -> Result<CoordinatorTerm, UserError> {
         let (end_signal, ended) = watch::channel(false);
-        // From now on, because a large store takes longer to read than a claim to lead lasts.
+        // Renewals start first, because reading a large store can take longer than a leadership
+        // claim lasts.
         let renewals = tokio::spawn(keep_renewing_leadership(
             self.store.clone(),
             epoch,
@@ -272,7 +277,7 @@ impl Supervisor {
         })
     }
 
-    /// Serves what can be answered without leading.
+    /// Starts a term as standby.
     fn stand_by(&self, leader: Leader) -> Result<CoordinatorTerm, UserError> {
         tracing::info!(leader = leader.url, epoch = leader.epoch, "standing by");
         let (end_signal, ended) = watch::channel(false);
@@ -317,7 +322,7 @@ impl Supervisor {
         }
     }
 
-    /// Accepts connections.
+    /// Accepts connections for the services of a term.
     fn open_services(
         &self,
         role: TermRole,
@@ -348,11 +353,11 @@ impl Supervisor {
     }
 }
 
-/// The end of the term in which this coordinator led last, if it has led.
+/// The shutdown of this coordinator's last leading term, if there was one.
 struct LastLeadingTerm(Option<JoinHandle<()>>);
 
 impl LastLeadingTerm {
-    /// Returns when that term is over, however long its last write takes.
+    /// Waits until that term is over, however long its last write takes.
     async fn wait_until_over(&mut self) {
         let Some(end) = &mut self.0 else { return };
         if tokio::time::timeout(2 * SHUTDOWN_GRACE, &mut *end)
@@ -379,7 +384,8 @@ fn spawn_thread(
         .map_err(internal_error)
 }
 
-/// Renews the claim to lead until it is lost, or may be, because the database has not answered for as long as it lasts.
+/// Renews the claim to lead until it is lost, or may be lost because the database has not responded
+/// for the TTL.
 async fn keep_renewing_leadership(
     store: Arc<dyn Store>,
     epoch: u64,
@@ -394,7 +400,8 @@ async fn keep_renewing_leadership(
             _ = ended.wait_for(|ended| *ended) => true,
         };
         if is_over {
-            // A coordinator that stops leads on until the last write is durable; one that could not begin has resigned.
+            // The claim is not given up here. A coordinator that stops leads until its last write
+            // is durable, and one that failed to start has resigned.
             return;
         }
 
@@ -419,8 +426,8 @@ async fn keep_renewing_leadership(
     }
 }
 
-/// Whether this coordinator still leads; `None` if the store has not answered by `deadline`. Without a deadline nobody else can
-/// lead: a process, a disk or a machine that was held up goes on where it was.
+/// Whether this coordinator still leads; `None` if the store has not responded by `deadline`.
+/// Without a deadline nobody else can lead, so a process, disk or machine that was stalled goes on.
 async fn renew_in_time(
     store: Arc<dyn Store>,
     epoch: u64,

@@ -1,4 +1,4 @@
-//! A term: the time that a coordinator leads, or stands by, without a change.
+//! A term: a period in which a coordinator leads, or stands by.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use crate::server::engine::{EngineEvent, EngineHandle};
 use crate::store::{Leader, Store};
 
-/// How long open connections are waited for at the end.
+/// Time limit for open connections at the end of a term.
 pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// Services that are up, with the tasks and threads behind them.
+/// The running services of a term, with their tasks and threads.
 pub(crate) struct CoordinatorTerm {
     pub(crate) role: TermRole,
     pub(crate) end_signal: watch::Sender<bool>,
@@ -33,10 +33,11 @@ impl CoordinatorTerm {
         matches!(self.role, TermRole::Leading(..))
     }
 
-    /// Ends streams, waits a little for open connections, and returns when all that the term began is done: what was
-    /// acknowledged is durable, and nothing more will be written.
+    /// Ends streams, waits a little for open connections, and returns when everything that the term
+    /// began is done: acknowledged results are durable, and nothing more will be written.
     pub(crate) async fn end_term(mut self, store: Arc<dyn Store>) {
-        // Streams end by themselves on this signal; a client that holds its connection open is not waited for.
+        // Streams end on this signal. A client that keeps its connection open gets no more than the
+        // grace period.
         let _ = self.end_signal.send(true);
         let _ = tokio::time::timeout(SHUTDOWN_GRACE, &mut self.server).await;
         self.wait_for_renewals().await;
@@ -60,13 +61,15 @@ impl CoordinatorTerm {
         let _ = join.await;
     }
 
-    /// Waits for the last renewal of the claim to lead. It reads the store, and SQLite brings its log into the database only
-    /// when the last connection is closed: that is to be the writer's.
+    /// Waits for the last renewal of the claim to lead. A renewal reads the store, and SQLite
+    /// copies its log into the database only when the last connection closes, which should be the
+    /// writer's.
     pub(crate) async fn wait_for_renewals(&mut self) {
         let TermRole::Leading(_, renewals) = &mut self.role else {
             return;
         };
-        // A coordinator that was deposed has waited for them.
+        // A join handle panics if it is awaited twice, and a deposed coordinator has awaited this
+        // one.
         if !renewals.is_finished() {
             let _ = renewals.await;
         }

@@ -1,4 +1,4 @@
-//! The limit on connections: on all of them, and half as many from one address.
+//! The limit on connections: on their total, and at half of it for each address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::rate::peer_network;
 
-/// Connections now, by address.
+/// Open connections, by address.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     capacity: usize,
@@ -16,11 +16,11 @@ pub(crate) struct ConnectionLimit {
 #[derive(Debug, Default)]
 struct ConnectionCounts {
     total: usize,
-    /// Only those that are connected: as bounded as connections are.
+    /// Numbers of connections by address, of connected addresses only, so that the map stays small.
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A permit for one connection, free again when dropped.
+/// A permit for one connection, which is returned on drop.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     limit: Arc<ConnectionLimit>,
@@ -28,7 +28,7 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionLimit {
-    /// A limit of `most` connections.
+    /// Creates a limit of `most` connections.
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             capacity: most,
@@ -36,14 +36,14 @@ impl ConnectionLimit {
         })
     }
 
-    /// A permit for a connection from this address, if there is one.
+    /// A permit for a connection from this address; `None` if the limit is reached.
     pub(crate) fn try_acquire(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPermit> {
         let address = peer_network(address);
         let mut seats = self.lock_counts();
         let taken = seats.total;
         let from = seats.by_address.entry(address).or_default();
 
-        // One address may be a whole cluster, but others have to get in, too.
+        // A whole cluster may share one address, but half of the capacity stays for others.
         if taken >= self.capacity || *from >= self.capacity.div_ceil(2) {
             if *from == 0 {
                 seats.by_address.remove(&address);

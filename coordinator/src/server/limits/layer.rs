@@ -1,4 +1,4 @@
-//! Stands behind the guard: counts what a peer asks, how much is being answered, and how much is arriving.
+//! The limits behind the guard: on request rates, open requests, and bytes that are arriving.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -19,20 +19,20 @@ use super::{Limit, Limits, Permit};
 use crate::server::auth::Principal;
 use crate::server::listen::PeerInfo;
 
-/// How long a message may take from its first byte to its last.
+/// Time limit for a message, from its first byte to its last.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Limits the requests of all services.
 #[derive(Clone)]
 pub(crate) struct LimitLayer {
     limits: Limits,
-    /// None where peers may ask as often as they like.
+    /// The limiter of request rates; `None` for no limit.
     rate_limiter: Option<Arc<Mutex<RateLimiter>>>,
     started: Instant,
 }
 
 impl LimitLayer {
-    /// Limits bytes and, if `rate_limit` is set, requests per second and peer.
+    /// Limits bytes and, if `per_second` is set, requests per second and peer.
     pub(crate) fn new(limits: Limits, per_second: Option<u32>) -> Self {
         let rate_limiter =
             per_second.map(|per_second| Arc::new(Mutex::new(RateLimiter::new(per_second))));
@@ -61,7 +61,7 @@ impl LimitLayer {
     }
 }
 
-/// The key that a request is counted under. Without tokens, requests of this very machine are not counted.
+/// The key for counting a request. Without tokens, requests from this machine are not counted.
 fn rate_limit_key(request: &Request<Body>) -> Option<RateLimitKey> {
     if let Some(principal) = request.extensions().get::<Principal>() {
         return Some(RateLimitKey::Token(principal.token_id.clone()));
@@ -120,7 +120,7 @@ where
     }
 }
 
-/// A body whose messages take permits for their bytes while they arrive, and have to arrive in time.
+/// A body whose messages take permits for their bytes while they arrive, and must arrive in time.
 struct MeteredBody {
     body: Body,
     limit: Limit,
@@ -140,7 +140,7 @@ impl MeteredBody {
         }
     }
 
-    /// Takes note of a piece.
+    /// Counts a piece of a message.
     fn meter_piece(&mut self, piece: &[u8]) -> Result<(), Status> {
         let permit = self.limit.try_acquire_bytes(piece.len())?;
         match &mut self.permit {
@@ -193,7 +193,8 @@ impl http_body::Body for MeteredBody {
     }
 }
 
-/// Where in a message a body is: each message is one byte, its length in four, and that many bytes.
+/// The position of a body within a message: each message is one byte, its length in four bytes, and
+/// its content.
 #[derive(Debug, Default)]
 struct MessageFraming {
     header: Vec<u8>,
@@ -201,7 +202,7 @@ struct MessageFraming {
 }
 
 impl MessageFraming {
-    /// Whether with this piece the last message is whole.
+    /// Whether the last message is complete after this piece.
     fn is_complete_after(&mut self, mut piece: &[u8]) -> bool {
         loop {
             let taken = self.missing.min(piece.len());

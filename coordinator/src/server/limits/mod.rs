@@ -18,40 +18,42 @@ pub(crate) use rate::peer_network;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-/// Requests that are being answered; one that is answered by a stream counts until that begins.
+/// Maximum number of open requests. A streaming response counts until it begins.
 const MAX_REQUESTS: usize = 1024;
-/// Bytes of messages that have arrived in part.
+/// Maximum bytes of messages that have arrived in part.
 const MAX_INCOMING_BYTES: usize = 64 << 20;
-/// Bytes of results between their arrival and their answer.
+/// Maximum bytes of results between their arrival and the response.
 const MAX_RESULT_BYTES: usize = 64 << 20;
-/// Bytes of session messages that the event loop has not handled yet.
+/// Maximum bytes of session messages that the event loop has not handled yet.
 const MAX_SESSION_BYTES: usize = 16 << 20;
-/// Sessions of workers.
+/// Maximum number of workers' sessions.
 const MAX_SESSIONS: usize = 8192;
-/// Clients that follow a sweep.
+/// Maximum number of clients that watch a sweep.
 const MAX_WATCHERS: usize = 1024;
-/// Clients that read rows, predictions, tables or curves: each has a thread and a view of the store.
+/// Maximum number of clients that read rows, predictions, tables or curves. Each has a thread and a
+/// reader of the store.
 const MAX_READERS: usize = 64;
-/// Bytes that all their answers take, and what is read for them.
+/// Maximum bytes of all their responses, and of what is read for these.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
-/// Files that are being sent to peers.
+/// Maximum number of files that are being sent.
 const MAX_FETCHES: usize = 128;
-/// Files that are being uploaded.
+/// Maximum number of files that are being uploaded.
 const MAX_UPLOADS: usize = 32;
-/// Sweeps that are being read and pinned to their dataset, which may have to be loaded.
+/// Maximum number of sweeps that are being read and pinned to their datasets, which may have to be
+/// loaded.
 const MAX_LAUNCHES: usize = 4;
-/// Sweeps that are being paused, resumed, cancelled and so on.
+/// Maximum number of changes of sweeps, such as pause or cancel.
 const MAX_CHANGES: usize = 16;
 
-/// How long a request for a large answer waits until others have theirs.
+/// Time for which a request for a large response waits for others.
 const ANSWER_PERMIT_TIMEOUT: Duration = Duration::from_secs(20);
-/// When a peer that was refused is to try again.
+/// Time after which a refused peer should try again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A share of a limit, one request or a number of bytes: free again when dropped.
+/// A permit for one request or a number of bytes, which is returned on drop.
 pub(crate) type Permit = OwnedSemaphorePermit;
 
-/// A limit on one kind of thing.
+/// A limit on one kind of resource.
 #[derive(Debug, Clone)]
 pub(crate) struct Limit {
     semaphore: Arc<Semaphore>,
@@ -68,12 +70,12 @@ impl Limit {
         }
     }
 
-    /// A permit for one, or the status that none is free.
+    /// Takes one permit, or returns the status that none is free.
     pub(crate) fn try_acquire(&self) -> Result<Permit, Status> {
         self.try_acquire_bytes(1)
     }
 
-    /// A permit for so many bytes, or the status that they are too many now.
+    /// Takes a permit for `bytes` bytes, or returns the status that too few are free.
     pub(crate) fn try_acquire_bytes(&self, bytes: usize) -> Result<Permit, Status> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.semaphore
@@ -82,16 +84,17 @@ impl Limit {
             .map_err(|_| self.overloaded_status())
     }
 
-    /// A permit for so many bytes, as soon as they are free.
+    /// Waits for a permit for `bytes` bytes.
     pub(crate) async fn acquire_bytes(&self, bytes: usize) -> Option<Permit> {
         let bytes = u32::try_from(bytes.min(self.capacity)).unwrap_or(u32::MAX);
         self.semaphore.clone().acquire_many_owned(bytes).await.ok()
     }
 
-    /// A permit for the bytes of an answer, after a wait where others have them.
+    /// Waits a limited time for a permit for the bytes of a response.
     ///
     /// # Errors
-    /// There are never that many, and `instead` says what to do; or not for a while.
+    /// The response exceeds the whole limit, and `instead` says what to do; or too few bytes became
+    /// free in time.
     pub(crate) async fn acquire_for_answer(
         &self,
         bytes: u64,
@@ -114,7 +117,7 @@ impl Limit {
             .ok_or_else(|| self.overloaded_status())
     }
 
-    /// The status that a limit is reached.
+    /// The status of a reached limit.
     pub(crate) fn overloaded_status(&self) -> Status {
         overloaded(
             &format!("the coordinator is busy: {}", self.reason),
@@ -123,7 +126,7 @@ impl Limit {
     }
 }
 
-/// Everything that is limited over all peers together.
+/// The limits over all peers together.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     requests: Limit,

@@ -1,4 +1,4 @@
-//! Answers that are sent page by page, from threads that wait for their reader, though not for ever.
+//! Responses in pages, sent from threads that wait for the reader for a limited time.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -11,12 +11,12 @@ use tonic::Status;
 
 use super::Permit;
 
-/// Pages that are ready before they are read.
+/// Number of pages that are ready before they are read.
 const PAGES_AHEAD: usize = 2;
-/// A reader that takes nothing for so long is not waited for.
+/// Time limit for a reader to take the next page.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The pages that a peer receives.
+/// The stream of pages for a peer.
 pub(crate) type ResponseStream<T> =
     Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
@@ -25,12 +25,12 @@ pub(crate) struct PageSender<T> {
     pages: mpsc::Sender<Result<T, Status>>,
     cutoff_status: Arc<OnceLock<Status>>,
     timeout: Duration,
-    /// Held until the answer ends.
+    /// Held until the response ends.
     _permit: Permit,
 }
 
 impl<T: Send + 'static> PageSender<T> {
-    /// Pages, and the stream that they become.
+    /// Creates a sender of pages, and the stream that they become.
     pub(crate) fn new(permit: Permit) -> (Self, ResponseStream<T>) {
         Self::with_timeout(permit, READ_TIMEOUT)
     }
@@ -38,7 +38,8 @@ impl<T: Send + 'static> PageSender<T> {
     fn with_timeout(permit: Permit, patience: Duration) -> (Self, ResponseStream<T>) {
         let (pages, stream) = mpsc::channel(PAGES_AHEAD);
         let cut_off = Arc::new(OnceLock::new());
-        // The error after the last page that could be sent. Without it, the answer would seem to be whole.
+        // The error follows the last page that could be sent. Without it, the client would take the
+        // response for complete.
         let why = cut_off.clone();
         let end = tokio_stream::once(()).filter_map(move |()| why.get().cloned().map(Err));
         (
@@ -52,7 +53,7 @@ impl<T: Send + 'static> PageSender<T> {
         )
     }
 
-    /// Sends a page; whether another one is wanted.
+    /// Sends a page; returns whether more are wanted.
     pub(crate) async fn send_page(&self, page: Result<T, Status>) -> bool {
         match tokio::time::timeout(self.timeout, self.pages.send(page)).await {
             Ok(sent) => sent.is_ok(),
@@ -68,12 +69,12 @@ impl<T: Send + 'static> PageSender<T> {
         }
     }
 
-    /// Sends a page from a thread that is no part of the runtime's.
+    /// Sends a page from a thread outside the runtime.
     pub(crate) fn send_page_blocking(&self, page: Result<T, Status>) -> bool {
         tokio::runtime::Handle::current().block_on(self.send_page(page))
     }
 
-    /// Returns when nobody reads any more.
+    /// Waits until the reader is gone.
     pub(crate) async fn wait_closed(&self) {
         self.pages.closed().await;
     }

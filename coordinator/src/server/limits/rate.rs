@@ -1,35 +1,35 @@
-//! Requests per second and peer: a bucket of tokens for each, stored as the moment at which it is full again.
+//! Rate limits per peer: a token bucket each, stored as the time at which it is full again.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Peers that have buckets of their own; those beyond share one.
+/// Maximum number of peers with a bucket; further ones share one.
 const MAX_PEERS: usize = 4096;
-/// Seconds' worth of requests that may come at once.
+/// Size of a burst, in seconds' worth of requests.
 const BURST_SECONDS: u32 = 2;
-/// The least time that a peer which was too fast has to wait.
+/// Minimum time that a rejected peer must wait.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Peers that are counted together.
+/// The peers that share a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum RateLimitKey {
-    /// All who come with one token.
+    /// All requests with one token.
     Token(String),
-    /// All who come from one address; of IPv6, from one network.
+    /// All requests from one IPv4 address, or from one IPv6 network.
     Address(IpAddr),
-    /// All for which there was no bucket left.
+    /// All peers without a bucket of their own.
     Overflow,
 }
 
 impl RateLimitKey {
-    /// All peers of this network.
+    /// The key of a peer by its address.
     pub(crate) fn from_address(address: IpAddr) -> Self {
         Self::Address(peer_network(address))
     }
 }
 
-/// The network that is taken for one peer: an IPv4 address, or the half of an IPv6 address that names a network.
+/// The network that counts as one peer: an IPv4 address, or the /64 network of an IPv6 address.
 pub(crate) fn peer_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
@@ -41,13 +41,13 @@ pub(crate) fn peer_network(address: IpAddr) -> IpAddr {
 /// peer: with all buckets taken, a peer that has one could not be told from a new one, which has to share one.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
-    /// The part of a bucket that one request takes.
+    /// The time in which a bucket regains one request.
     request_interval: Duration,
     full_at: HashMap<RateLimitKey, Duration>,
 }
 
 impl RateLimiter {
-    /// A limit of so many requests per second and peer, at least one.
+    /// Creates a limit of `per_second` requests, at least one, per second and peer.
     pub(crate) fn new(per_second: u32) -> Self {
         Self {
             request_interval: Duration::from_secs(1) / per_second.max(1),
@@ -55,7 +55,7 @@ impl RateLimiter {
         }
     }
 
-    /// Takes a token out of a peer's bucket, or says when to come again.
+    /// Takes a request out of a peer's bucket, or returns the time to wait.
     pub(crate) fn take_token(&mut self, peer: RateLimitKey, now: Duration) -> Result<(), Duration> {
         let peer = if self.can_track(&peer, now) {
             peer
@@ -75,7 +75,7 @@ impl RateLimiter {
         }
     }
 
-    /// A full bucket is as good as none.
+    /// Whether the peer has or can get a bucket. Drops full buckets, which equal new ones.
     fn can_track(&mut self, peer: &RateLimitKey, now: Duration) -> bool {
         if self.full_at.len() >= MAX_PEERS && !self.full_at.contains_key(peer) {
             self.full_at.retain(|_, full_at| *full_at > now);

@@ -1,4 +1,4 @@
-//! A sweep that is to be launched, compared with others.
+//! A sweep that is being launched, compared with stored ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -11,12 +11,12 @@ use crate::core::reuse::ComparableSweep;
 use crate::records::{SweepRow, SweepState};
 use crate::server::cell_identities::compute_identities;
 
-/// A sweep that is to be launched.
+/// A sweep that is being launched.
 pub(super) struct LaunchCandidate {
     pub(super) row: SweepRow,
     pub(super) spec: Arc<Spec>,
     meaning: Option<[u8; 32]>,
-    /// Its cells by their identities, once they are needed.
+    /// Numbers of its cells by identity, computed when first needed.
     cells_by_identity: OnceLock<Result<HashMap<[u8; 32], u64>, UserError>>,
 }
 
@@ -30,7 +30,7 @@ impl LaunchCandidate {
         }
     }
 
-    /// Whether a sweep is what this one would be.
+    /// Whether a stored sweep is the same as this one.
     pub(super) fn is_same_as(&self, other: &ComparableSweep) -> bool {
         other.state != SweepState::Cancelled
             && has_same_extent(&self.spec, &other.spec)
@@ -38,7 +38,7 @@ impl LaunchCandidate {
             && other.record.source.compute_meaning_hash() == self.meaning
     }
 
-    /// Its cells by their identities.
+    /// Numbers of its cells by identity.
     ///
     /// # Errors
     /// A cell cannot be resolved.
@@ -58,8 +58,8 @@ impl LaunchCandidate {
             .collect())
     }
 
-    /// For each shape class, in which samples are taken at the same steps, how to make this sweep's results out of those of
-    /// another one; none where these lack something.
+    /// For each shape class, how to extract this sweep's results from those of another one; `None`
+    /// if they lack something or were sampled at other steps.
     pub(super) fn select_from_results(&self, other: &Spec) -> Vec<Option<Arc<ResultSelection>>> {
         (0..self.spec.grid.class_count())
             .map(|class| self.select_for_class(class, other))
@@ -77,7 +77,7 @@ impl LaunchCandidate {
             .map(Arc::new)
     }
 
-    /// The index, in another sweep's results, of the metric that decides how often a cell is repeated.
+    /// Index, in another sweep's results, of this sweep's deciding metric.
     pub(super) fn find_deciding_metric(&self, other: &Spec) -> Option<usize> {
         let rule = self.spec.stopping_rule.as_ref()?;
         other
@@ -88,7 +88,7 @@ impl LaunchCandidate {
     }
 }
 
-/// A cheap look before the meanings are compared.
+/// Compares what is cheap to compare, before the meanings.
 fn has_same_extent(a: &Spec, b: &Spec) -> bool {
     a.grid.cell_count() == b.grid.cell_count()
         && (a.repeats, &a.measure, &a.name) == (b.repeats, &b.measure, &b.name)

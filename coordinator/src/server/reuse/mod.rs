@@ -1,8 +1,10 @@
-//! Launching what is missing. A trial is what it resolves to: one that another sweep of the store has the result of is not run
-//! again, but its row copied. A file that asks for exactly what a sweep has is that sweep.
+//! Launches only what is missing. Trials are identified by what they resolve to: if another sweep
+//! in the store has the result of a trial, its row is copied instead. A file that asks for exactly
+//! what a stored sweep has refers to that sweep.
 //!
-//! Cells are compared by their identities, which are worked out here and not in the event loop: of the new sweep's cells, and of
-//! those cells of others that have rows, where seed, streams, data and numerics class are the same.
+//! Cells are compared by their identities, which are computed here and not in the event loop: those
+//! of the new sweep's cells, and those of stored cells with rows under the same seed, streams, data
+//! and numerics class.
 
 mod candidate;
 mod search;
@@ -29,7 +31,7 @@ use crate::records::{SweepRow, SweepState};
 use crate::store::ReusingSweep;
 
 impl SweepApi {
-    /// Launches a sweep without the trials that others have the results of.
+    /// Launches a sweep without the trials whose results other sweeps have.
     pub(super) async fn launch_missing_trials(
         &self,
         row: SweepRow,
@@ -38,10 +40,11 @@ impl SweepApi {
         permit: Arc<Permit>,
     ) -> Result<v1::LaunchResponse, Status> {
         let wanted = Arc::new(LaunchCandidate::new(row, spec));
-        // What takes long is done before the lock is taken. It is done again if others have changed by then.
+        // The slow search runs before the lock is taken, and again under the lock only if other
+        // sweeps have changed by then.
         let before = self.find_reusable(&wanted, &permit, None).await?;
 
-        // To the end, even if the client goes away.
+        // In a task of its own, so that it completes even if the client disconnects.
         let api = Self(self.0.clone());
         let task = tokio::spawn(async move {
             let _lock = api.0.launch_state.launch_lock.clone().lock_owned().await;
@@ -55,7 +58,8 @@ impl SweepApi {
         task.await.map_err(|e| Status::internal(e.to_string()))?
     }
 
-    /// A sweep that is there already; what failed of it is run again, and trials whose weights are not there.
+    /// Answers with a sweep that exists already. Its failed trials run again, as do trials whose
+    /// weights are lost.
     async fn reuse_sweep(
         &self,
         same: ComparableSweep,
@@ -72,7 +76,8 @@ impl SweepApi {
         let (status, retried) = match same.state {
             SweepState::Paused if resume => (self.steer_sweep(number, Steering::Resume).await?, 0),
             SweepState::Completed if again > 0 => match self.retry_sweep(number).await {
-                // Files that were not there are there by now, or cannot be looked at.
+                // Nothing failed, so only missing files asked for the retry. They have arrived by
+                // now or cannot be checked.
                 Err(_) if same.failed == 0 => (self.query_status(number).await?, 0),
                 retried => (retried?, again),
             },
@@ -130,7 +135,7 @@ impl SweepApi {
         })
     }
 
-    /// Stores a sweep without rows, and takes it up.
+    /// Stores a sweep without rows, and adds it to the engine.
     pub(super) async fn store_new_sweep(
         &self,
         row: SweepRow,

@@ -1,4 +1,4 @@
-//! The search for the trials of a new sweep among those of others.
+//! Searches stored sweeps for the trials of a new one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,25 +18,26 @@ use crate::server::services::access::SweepApi;
 use crate::server::store_error;
 use crate::store::{ReuseSource, ReusedCell, StoreReader, TrialRange, Twin};
 
-/// Most cells of a sweep that are looked for in others, or in which trials are looked for.
+/// Maximum number of cells of a sweep that takes part in the search.
 const MAX_COMPARED_CELLS: usize = 300_000;
-/// Ids that an answer names.
+/// Maximum number of ids in an answer.
 const MAX_NAMED_SWEEPS: usize = 16;
 
-/// What others have of a new sweep, as they were then.
+/// The result of a search, with the stored sweeps as they were.
 pub(super) struct ComparedSweeps {
     others: Vec<SweepExtent>,
     pub(super) decision: ReuseDecision,
 }
 
-/// Number, state, repeats, trials done and failed: what changes where a comparison would.
+/// Number, state, repeats, done and failed trials of a sweep. A search gives another result only if
+/// one of these changes.
 type SweepExtent = (i64, SweepState, u32, u64, u64);
 
-/// What others have of a new sweep.
+/// The decision about a new sweep.
 pub(super) enum ReuseDecision {
-    /// This one is the same.
+    /// This stored sweep is the same.
     Same(Box<ComparableSweep>),
-    /// Others have some of its trials.
+    /// Stored sweeps have some of its trials.
     Parts(ReusableRows),
 }
 
@@ -44,24 +45,25 @@ pub(super) enum ReuseDecision {
 pub(super) struct ReusableRows {
     pub(super) sources: Vec<ReuseSource>,
     pub(super) twins: Vec<Twin>,
-    /// Ids of the sources.
+    /// Ids of the sources of rows.
     pub(super) source_ids: Vec<String>,
-    /// Ids of sweeps that have too many cells.
+    /// Ids of sweeps with too many cells.
     pub(super) uncompared_ids: Vec<String>,
-    /// A sweep that is running some of them, and how many.
+    /// A sweep that is running some of the trials, and their number.
     pub(super) under_way: Option<(String, u64)>,
 }
 
-/// Cells that another sweep has too.
+/// Cells that two sweeps have in common.
 struct SharedCells {
     neighbour: ComparableSweep,
-    /// Its cell, that of the new sweep, and the identity of both.
+    /// Number in the other sweep, number in the new one, and identity of each cell.
     pairs: Vec<(u64, u64, [u8; 32])>,
     begun_cells: HashSet<u64>,
 }
 
 impl SweepApi {
-    /// Looks for the trials of a sweep in all others, unless these are what they were `before`.
+    /// Searches all other sweeps for the trials of a new one, unless they are unchanged since the
+    /// search `before`.
     pub(super) async fn find_reusable(
         &self,
         wanted: &Arc<LaunchCandidate>,
@@ -74,7 +76,7 @@ impl SweepApi {
             return Ok(before);
         }
 
-        // The latest first.
+        // Later sweeps come first, so that they are preferred.
         neighbours.reverse();
         let candidate = wanted.clone();
         let (same, neighbours) = run_blocking(permit.clone(), move || {
@@ -129,7 +131,7 @@ impl SweepApi {
         Ok(parts)
     }
 
-    /// Adds the trials that one sweep has.
+    /// Adds the trials of one sweep.
     async fn add_reusable_from(
         &self,
         neighbour: ComparableSweep,
@@ -159,7 +161,8 @@ impl SweepApi {
             .await
     }
 
-    /// Adds cells that another sweep has, as far as its results are what this one measures.
+    /// Adds cells in common with another sweep, as far as its results are what the new one
+    /// measures.
     async fn add_shared_cells(
         &self,
         shared_cells: SharedCells,
@@ -194,7 +197,8 @@ impl SweepApi {
         Ok(())
     }
 
-    /// Trials that a sweep has still to run in these cells, of the repeats below `repeats`.
+    /// Number of trials that a sweep has still to run in these cells, among the repeats below
+    /// `repeats`.
     async fn count_trials_left(
         &self,
         number: i64,
@@ -212,7 +216,7 @@ impl SweepApi {
         .await
     }
 
-    /// Where results decide how often a cell is repeated, the rows that there are decide which of them are wanted.
+    /// Drops rows that the new sweep's stopping rule, applied to the existing rows, does not want.
     async fn limit_to_wanted_repeats(
         &self,
         wanted: &Arc<LaunchCandidate>,
@@ -249,7 +253,7 @@ impl SweepApi {
     }
 }
 
-/// Works away from the runtime's threads.
+/// Runs `work` outside the runtime's threads.
 async fn run_blocking<T: Send + 'static>(
     permit: Arc<Permit>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -275,7 +279,7 @@ fn can_be_compared(spec: &Spec) -> bool {
     spec.grid.cell_count() <= MAX_COMPARED_CELLS as u64
 }
 
-/// The cells of `neighbour` that the new sweep has too.
+/// Pairs the cells of `neighbour` with the same cells of the new sweep.
 fn pair_cells(
     neighbour: ComparableSweep,
     begun: &[u64],
@@ -283,7 +287,7 @@ fn pair_cells(
     launch_state: &LaunchState,
 ) -> Result<SharedCells, UserError> {
     let begun_cells: HashSet<u64> = begun.iter().copied().collect();
-    // Of one that is running, cells without a row count too.
+    // A running sweep will have rows of its remaining cells too.
     let cells: Vec<u64> = if neighbour.state == SweepState::Running {
         neighbour.spec.grid.iter().collect()
     } else {
@@ -308,12 +312,12 @@ fn pair_cells(
     })
 }
 
-/// What the cells are good for that two sweeps share.
+/// The uses of the cells that two sweeps have in common.
 #[derive(Default)]
 struct SplitCells {
-    /// Cells of the other sweep whose results have all that the new one measures.
+    /// Cells of the other sweep whose results have everything that the new one measures.
     selectable: Vec<u64>,
-    /// Those of them that have rows.
+    /// Those of them with rows.
     reused: Vec<ReusedCell>,
     /// Cells with rows that lack something that the new sweep measures.
     twins: Vec<Twin>,
@@ -365,7 +369,7 @@ fn find_specs(core: &Core, numbers: &[i64]) -> Vec<Option<Arc<Spec>>> {
         .collect()
 }
 
-/// Adds the rows of a source as rows of the new sweep, without those that failed.
+/// Reads the rows of a source in the form of the new sweep, except failed ones.
 fn read_source_rows(
     reader: &dyn StoreReader,
     source: &ReuseSource,
@@ -412,7 +416,7 @@ fn read_source_rows(
     Ok(())
 }
 
-/// Trials whose rows are not taken over, because another process found other bits.
+/// Trials whose rows are not copied, because an audit found other bits.
 fn read_doubted_trials(
     reader: &dyn StoreReader,
     sweep: i64,

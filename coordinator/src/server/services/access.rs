@@ -1,4 +1,5 @@
-//! What every RPC of `SweepService` uses: questions to the core, reads of the store, and whose request it is.
+//! Common parts of the RPCs of `SweepService`: queries of the core, reads of the store, and the
+//! requester.
 
 use std::sync::Arc;
 
@@ -18,10 +19,10 @@ use crate::store::StoreReader;
 
 pub(crate) struct SweepApi(pub(crate) Arc<ServerContext>);
 
-/// Most bytes of a user's name.
+/// Maximum bytes of a user's name.
 const MAX_NAME_BYTES: usize = 256;
 
-/// Whose request it is: the token's id or, where no tokens are used, the user that the client names.
+/// The requester: the token's id or, without tokens, the user that the client names.
 pub(crate) fn requester_name<T>(request: &Request<T>) -> String {
     if let Some(principal) = request.extensions().get::<Principal>() {
         return principal.token_id.clone();
@@ -36,10 +37,10 @@ pub(crate) fn requester_name<T>(request: &Request<T>) -> String {
     escape_line(&String::from_utf8_lossy(name)).into_owned()
 }
 
-/// Checks that a program that reads grammars up to `grammar` understands a sweep file as it is meant.
+/// Checks that a program that knows grammars up to `grammar` reads a sweep file as intended.
 ///
 /// # Errors
-/// The file is in a later grammar.
+/// The file needs a later grammar.
 pub(crate) fn check_grammar_support(
     grammar: u32,
     source: &SpecSource,
@@ -69,7 +70,7 @@ impl SweepApi {
             .map_err(|_| self.0.unanswered_status())
     }
 
-    /// Asks about the sweep that `id` means.
+    /// Queries the sweep that `id` refers to.
     pub(crate) async fn with_sweep<T: Send + 'static>(
         &self,
         id: &str,
@@ -82,7 +83,7 @@ impl SweepApi {
         Ok(answer.await??)
     }
 
-    /// Asks about the sweep that `id` means, whether this program can read it or not.
+    /// Queries the sweep that `id` refers to, whether this program can read it or not.
     pub(crate) async fn with_any_sweep<T: Send + 'static>(
         &self,
         id: &str,
@@ -93,13 +94,14 @@ impl SweepApi {
             .query_core(move |core| core.find_any_sweep(&id).map(|sweep| question(core, sweep)))
             .await?;
         answer.map_err(|unmatched| match self.0.leadership.other_leader() {
-            // What was launched a moment ago may not have been read yet.
+            // A standby may not have read a sweep that was launched a moment ago, so the leader is
+            // asked.
             Some(leader) if !leader.is_empty() => not_leader(&leader, ""),
             _ => unmatched_error(&unmatched).into(),
         })
     }
 
-    /// Reads the store away from the runtime's threads.
+    /// Reads the store outside the runtime's threads.
     pub(crate) async fn read_store<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn StoreReader) -> Result<T, UserError> + Send + 'static,

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use crate::server::auth::{Principal, StoredToken, TokenStore};
 use crate::server::{ServerContext, backup};
 
-/// Longest note, in bytes.
+/// Maximum length of a note, in bytes.
 const MAX_NOTE_BYTES: usize = 200;
 
 pub(crate) struct AdminApi {

@@ -1,4 +1,4 @@
-//! `Compare`, `Distance`, `Effects` and `Variance`: what users ask of a sweep's repeats beyond tables.
+//! `Compare`, `Distance`, `Effects` and `Variance`: analyses of a sweep's repeats beyond tables.
 
 use ergodic_common::Spec;
 use ergodic_proto::v1;
@@ -259,7 +259,7 @@ fn to_best_cell(snapshot: &SweepSnapshot, best: &TopCell) -> v1::BestCell {
         values: snapshot.axis_values(best.cell),
         n: best.n,
         lost: best.without_value,
-        // What is not defined is NaN on the wire.
+        // Undefined means are NaN on the wire.
         mean: best.mean.unwrap_or(f64::NAN),
         probability: best.probability,
         mean_rank: Some(best.rank.mean_rank),

@@ -1,4 +1,5 @@
-//! `KeepCheckpoint` and `FetchCheckpoint`: a checkpoint is received from the holder of a lease, and sent to the next one.
+//! `KeepCheckpoint` and `FetchCheckpoint`: receive a checkpoint from the holder of a lease, and
+//! send it to the next one.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use crate::server::engine::WorkerEvent;
 use crate::server::limits::{PageSender, ResponseStream};
 use crate::server::services::files::send_file;
 
-/// How long the next piece of a checkpoint may take to come.
+/// Time limit for the next piece of a checkpoint.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A worker's right to a trial's checkpoint: it holds the lease.
@@ -108,10 +109,10 @@ impl ServerContext {
         })
     }
 
-    /// Writes the pieces of a checkpoint behind its header.
+    /// Writes the pieces of a checkpoint after its header.
     ///
     /// # Errors
-    /// The checkpoint is damaged or too long, a piece does not come, or the file cannot be written.
+    /// The checkpoint is damaged or too long, a piece is late, or the file cannot be written.
     async fn receive_file(
         &self,
         header: &CheckpointHeader,
@@ -208,7 +209,7 @@ impl ServerContext {
     }
 }
 
-/// A checkpoint's file, read up to the checkpoint itself, and the checkpoint's hash.
+/// Opens a checkpoint's file after its header; returns it with the checkpoint's hash.
 fn open_checkpoint_file(access: &CheckpointAccess) -> Result<(File, [u8; 32]), Status> {
     let mut file = File::open(&access.path).map_err(|_| {
         Status::not_found(format!("no checkpoint of the trial {} is kept", access.key))

@@ -1,4 +1,4 @@
-//! `Explain`: why a sweep, cell or trial is where it is.
+//! `Explain`: the reason for the state of a sweep, cell or trial.
 
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
@@ -20,13 +20,13 @@ use crate::server::services::access::SweepApi;
 use crate::server::status::state_to_wire;
 use crate::server::store_error;
 
-/// What the core knows of a trial.
+/// The core's knowledge about a trial.
 struct TrialFacts {
     sweep: i64,
     id: String,
     state: SweepState,
     location: TrialLocation,
-    /// Steps after which its checkpoint was taken.
+    /// Number of steps at which its checkpoint was taken.
     checkpoint_steps: Option<u64>,
     cell_findings: Vec<v1::ExplainFinding>,
     sweep_findings: Vec<v1::ExplainFinding>,
@@ -96,7 +96,7 @@ impl SweepApi {
         Ok((id, findings))
     }
 
-    /// What became of a trial's audit, if it has one.
+    /// Explains a trial's audit, if it has one.
     async fn explain_audit(
         &self,
         number: i64,
@@ -175,7 +175,7 @@ fn collect_trial_facts(core: &Core, sweep: &Sweep, key: TrialKey) -> Result<Tria
     })
 }
 
-/// Why a trial has no row yet.
+/// Explains why a trial has no row yet.
 fn explain_unfinished(facts: TrialFacts) -> Vec<v1::ExplainFinding> {
     let mut findings = facts.cell_findings;
 
@@ -218,7 +218,8 @@ fn explain_unfinished(facts: TrialFacts) -> Vec<v1::ExplainFinding> {
     findings
 }
 
-/// Where an audit stands that nothing has come of, of a row that `first` computed; `progress` is unknown of a removed sweep.
+/// Explains the progress of an audit without a finding, of a row that `first` computed. `progress`
+/// is `None` for a removed sweep.
 fn explain_open_audit(
     progress: Option<(TrialLocation, SweepState)>,
     first: v1::ExplainProcess,
@@ -241,7 +242,8 @@ fn explain_open_audit(
         state_to_wire(state)
     });
     build_finding(WireFinding::AuditDue(v1::ExplainAuditDue {
-        // Where it is not known whose the row is, or matters no more, any process may audit it.
+        // An audit without a process may run anywhere: nobody knows who computed the row, or its
+        // file is lost.
         any_process: first.process.is_empty(),
         first: Some(first),
         state: state.into(),

@@ -1,4 +1,4 @@
-//! `Rows`: what a dataset outside of the store does not have yet, and the position up to which it then has it.
+//! `Rows`: the rows that an exported dataset does not have yet, and the cursor after them.
 
 use ergodic_common::BUILD;
 use ergodic_common::spec::SpecSource;
@@ -14,27 +14,27 @@ use crate::server::status::sweep_status;
 use crate::server::store_error;
 use crate::store::{RowCursor, StoreReader, StoredTrial};
 
-/// Most bytes of a page; one row may go beyond.
+/// Maximum bytes of a page; a single row may exceed it.
 const PAGE_BYTES: usize = 1 << 20;
-/// Most rows of a page.
+/// Maximum number of rows of a page.
 const PAGE_ROWS: usize = 512;
 
-/// The images of a probe set, and their labels.
+/// The images of a probe set, with their labels.
 type ProbeImages = (Vec<u32>, Vec<u8>);
 
-/// Which rows of which sweep are sent.
+/// The sweep whose rows are sent, and the cursor to start after.
 struct RowsQuery {
     number: i64,
     status: v1::SweepStatus,
     source: SpecSource,
     data_hash: Option<[u8; 32]>,
-    /// Rows after this position, if the store has it.
+    /// The cursor to start after, if the store knows it.
     after: v1::Cursor,
 }
 
-/// The rows that are sent, as the store is now.
+/// The range of rows to send from the present store.
 struct RowSpan {
-    /// Whether the position is unknown, so that all rows are sent.
+    /// Whether the cursor is unknown, so that all rows are sent.
     is_all: bool,
     from: RowCursor,
     end: RowCursor,
@@ -53,7 +53,8 @@ impl SweepApi {
         } = request;
         let snapshot = self.find_snapshot(&sweep).await?;
 
-        // Later than the sweep was found, and earlier than its rows are read: the status never says more than there is.
+        // Read after the sweep was found and before its rows, so that the status never counts more
+        // rows than follow.
         let (source, status) = self
             .with_sweep(&snapshot.id, |core, sweep| {
                 (sweep.record.source.clone(), sweep_status(core, sweep))
@@ -80,7 +81,8 @@ impl SweepApi {
     }
 }
 
-/// Sends the rows after a position, or all rows where the store does not have it: the dataset then has others.
+/// Sends the rows after a cursor, or all rows if the store does not know it, in which case the
+/// dataset has other rows.
 fn send_rows_after(
     reader: &dyn StoreReader,
     query: RowsQuery,
@@ -138,7 +140,7 @@ fn build_head(query: RowsQuery, span: &RowSpan, (images, labels): ProbeImages) -
     }
 }
 
-/// Sends `page` and further ones whenever they are full; what is left in it is still to be sent.
+/// Sends `page` and further ones whenever they are full. The caller sends the rest.
 fn send_full_pages(
     reader: &dyn StoreReader,
     number: i64,

@@ -1,4 +1,4 @@
-//! `FileService`: files are uploaded, looked for and fetched by their hash.
+//! `FileService`: uploads, checks and fetches of files by hash.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -17,7 +17,7 @@ use crate::server::blobs::PartialFile;
 use crate::server::limits::{PageSender, ResponseStream};
 use crate::server::{BlobStore, ServerContext};
 
-/// How long the next piece of a file may take to come.
+/// Time limit for the next piece of a file.
 pub(crate) const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) struct FileApi(pub(crate) Arc<ServerContext>);
@@ -102,7 +102,7 @@ impl FileService for FileApi {
     }
 }
 
-/// Waits for the next piece, though not for ever: an upload holds one of few permits.
+/// Waits a limited time for the next piece, because an upload holds one of few permits.
 pub(crate) async fn next_piece(
     pieces: &mut Streaming<v1::PutRequest>,
 ) -> Result<Option<v1::PutRequest>, Status> {
@@ -117,7 +117,8 @@ pub(crate) fn parse_hash(message: &str, bytes: Vec<u8>) -> Result<[u8; 32], Stat
     })
 }
 
-/// Worth another try: space may be made, a disk mounted again.
+/// The status for a file that cannot be written. The peer may retry: space may be freed, or a disk
+/// mounted again.
 pub(crate) fn write_failed_status(blobs: &BlobStore, error: &std::io::Error) -> Status {
     let message = format!(
         "the coordinator cannot keep a file: {}: {error}",

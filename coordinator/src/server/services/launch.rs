@@ -1,4 +1,4 @@
-//! `Launch`: a sweep file is read, checked and stored.
+//! `Launch`: reads, checks and stores a sweep.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::server::datasets::DatasetCatalog;
 use crate::server::limits::Permit;
 use crate::server::services::access::SweepApi;
 
-/// A new sweep that can be stored.
+/// A sweep that is ready to be stored.
 pub(crate) struct PreparedSweep {
     pub(crate) row: SweepRow,
     pub(crate) spec: Arc<Spec>,
-    /// What its data look like, in words.
+    /// A description of the sweep's data.
     pub(crate) data_description: String,
 }
 
@@ -36,7 +36,8 @@ impl SweepApi {
         mut request: v1::LaunchRequest,
         launched_by: String,
     ) -> Result<v1::LaunchResponse, Status> {
-        // A client that hangs up leaves work behind until that notices: the permit is held until the work has ended.
+        // Work goes on for a while after a client hangs up, so the permit is shared with it until
+        // it ends.
         let permit = Arc::new(self.0.limits.launches.try_acquire()?);
         let mut source = take_source(&mut request)?;
         // What is wrong with the file is reported unless its sweep is there already.
@@ -92,7 +93,7 @@ impl SweepApi {
         })
     }
 
-    /// An unfinished sweep of the same content, the latest if there are several.
+    /// Finds an unfinished sweep with the same content, the latest if there are several.
     async fn find_unfinished(&self, source: &SpecSource) -> Result<Option<i64>, Status> {
         let source = source.clone();
         self.query_core(move |core| {
@@ -110,7 +111,7 @@ impl SweepApi {
     /// Settles what the file leaves open, in the sweep and by settings in its source. It is pinned to its numerics class in full: a
     /// later version of this program must not take it for its own.
     async fn settle_launch(&self, mut spec: Spec, source: &mut SpecSource) -> Result<Spec, Status> {
-        // Older programs work on it where they can.
+        // The lowest grammar that reads the file alike, so that older workers can run it.
         source.grammar = spec.min_grammar();
         let class = match &spec.numerics {
             numerics if numerics == CUDA_F32 => self.find_cuda_class().await?,
@@ -121,7 +122,7 @@ impl SweepApi {
         Ok(spec)
     }
 
-    /// The class that joined workers compute on CUDA: it depends on their devices.
+    /// The class that joined workers compute on CUDA, which depends on their devices.
     async fn find_cuda_class(&self) -> Result<String, Status> {
         let offered = Vec::from_iter(self.query_core(cuda_classes).await?);
         if offered.len() == 1 {
@@ -217,7 +218,7 @@ fn build_prepared_sweep(
     })
 }
 
-/// The row of a sweep that is launched now; the store gives it its number.
+/// Builds the row of a sweep; the store assigns its number.
 fn build_row(spec: &Spec, source: SpecSource, data: DataPin, launched_by: String) -> SweepRow {
     let launched_at = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -275,7 +276,8 @@ pub(crate) fn settle_new_spec(
     Ok(())
 }
 
-/// A requester, and a question for another thread: whether the requester is still there. Work ends with its request that way.
+/// Tracks a requester: work on another thread asks whether it is still there, and ends with its
+/// request.
 fn track_requester() -> (Arc<()>, impl Fn() -> bool) {
     let requester = Arc::new(());
     let observed = Arc::downgrade(&requester);

@@ -1,4 +1,5 @@
-//! The gRPC services: each RPC checks its request, asks the engine or the store, and converts the answer.
+//! The gRPC services: each RPC checks its request, queries the engine or the store, and converts
+//! the answer.
 
 pub(crate) mod access;
 pub(crate) mod admin;

@@ -1,4 +1,4 @@
-//! What sweeps and workers are doing: `List`, `Status`, `Watch` and `Workers`.
+//! `List`, `Status`, `Watch` and `Workers`: the progress of sweeps and workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::server::status::{
 };
 use crate::server::watch_grid::build_watch_grid;
 
-/// Sweeps per page of `ListPages`.
+/// Number of sweeps per page of `ListPages`.
 const SWEEPS_PER_PAGE: usize = 500;
-/// Shortest time between two messages of `Watch`.
+/// Minimum time between two messages of `Watch`.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
-/// Longest time between two messages of `Watch`: rates fade even when nothing happens.
+/// Maximum time between two messages of `Watch`, because rates fade even if nothing happens.
 const MAX_WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 impl SweepApi {
@@ -113,7 +113,7 @@ fn core_seconds(core: &Core) -> f64 {
     core.latest_time().as_secs_f64()
 }
 
-/// Adds what the core does not know: trouble with the store, and who leads.
+/// Adds what the core does not know: trouble with the store, and the leader.
 fn add_server_state(context: &ServerContext, status: v1::SweepStatus) -> v1::SweepStatus {
     let leader = context.leadership.other_leader().unwrap_or_default();
     v1::SweepStatus {
@@ -133,7 +133,7 @@ async fn send_watch_updates(
 
     while let Some(update) = query_watch_update(&context, id.clone()).await {
         let is_last = update.status.as_ref().is_none_or(has_ended);
-        // A slow reader holds up this task alone.
+        // Each watcher has a task of its own, so a slow reader blocks no other.
         if !messages.send_page(Ok(update)).await || is_last {
             return;
         }
@@ -147,7 +147,7 @@ async fn send_watch_updates(
     }
 }
 
-/// `None` if the sweep was removed, or the coordinator is stopping.
+/// Queries an update for `Watch`; `None` if the sweep was removed, or the coordinator is stopping.
 async fn query_watch_update(context: &ServerContext, id: String) -> Option<v1::WatchResponse> {
     let answer = context
         .engine
@@ -164,7 +164,7 @@ async fn query_watch_update(context: &ServerContext, id: String) -> Option<v1::W
     })
 }
 
-/// Whether nothing more will happen to a sweep by itself.
+/// Whether a sweep will not change by itself any more.
 fn has_ended(status: &v1::SweepStatus) -> bool {
     let is_open = matches!(
         status.state(),

@@ -1,4 +1,5 @@
-//! How answers about a sweep's rows are worked out: away from the runtime's threads, with permits for readers and bytes.
+//! Answers about a sweep's rows: computed outside the runtime's threads, with permits for readers
+//! and bytes.
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
@@ -10,7 +11,7 @@ use crate::server::services::access::SweepApi;
 use crate::server::services::snapshot::SweepSnapshot;
 use crate::server::{ServerContext, store_error};
 
-/// For fewer rows another reader is not worth its opening.
+/// Number of rows for which another reader pays off.
 const ROWS_PER_READER: u64 = 10_000;
 
 pub(crate) fn table_error(error: AnalysisError) -> UserError {
@@ -22,7 +23,7 @@ pub(crate) fn table_error(error: AnalysisError) -> UserError {
 }
 
 impl SweepApi {
-    /// Reads the rows of a sweep, on several threads where there are many of them.
+    /// Reads the rows of a sweep, on several threads if there are many rows.
     pub(crate) async fn read_rows<T: Send + 'static>(
         &self,
         snapshot: &SweepSnapshot,
@@ -53,7 +54,7 @@ impl SweepApi {
         result.map_err(Into::into)
     }
 
-    /// Reads the rows of a sweep as [`Self::read_rows`] does, for an answer that is sent page by page.
+    /// Reads the rows of a sweep as [`Self::read_rows`] does, for a response in pages.
     pub(crate) fn stream_rows<T: Send + 'static>(
         &self,
         snapshot: &SweepSnapshot,
@@ -106,7 +107,7 @@ impl SweepApi {
         stream
     }
 
-    /// Permits for the readers of so many rows: one at least, and as many more as help and are free.
+    /// Permits for the readers of `rows` rows: at least one, and as many more as help and are free.
     fn reader_permits(&self, rows: u64) -> Result<Vec<Permit>, Status> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = threads.min((rows / ROWS_PER_READER) as usize);
@@ -115,7 +116,7 @@ impl SweepApi {
         Ok(std::iter::once(first).chain(others).collect())
     }
 
-    /// A permit for an answer about all cells of a sweep that takes `more` bytes besides.
+    /// A permit for a response about all cells of a sweep that takes `more` further bytes.
     pub(crate) async fn acquire_for_cells(
         &self,
         snapshot: &SweepSnapshot,
@@ -140,7 +141,7 @@ impl SweepApi {
         .await
     }
 
-    /// A permit for an answer of so many bytes; `instead` says what to do where that is too much.
+    /// A permit for a response of `bytes` bytes; `instead` says what to do if that is too much.
     pub(crate) async fn acquire_for_answer(
         &self,
         bytes: u64,

@@ -1,4 +1,4 @@
-//! `Needs`: how many repeats a precision takes, worked out from a pilot.
+//! `Needs`: the number of repeats for a precision, estimated from a pilot.
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
@@ -58,7 +58,7 @@ impl SweepApi {
         })
     }
 
-    /// Slots that a sweep can count on; 0 if it has been removed.
+    /// Number of slots that a sweep can expect; 0 if it was removed.
     async fn estimate_slots(&self, number: i64) -> Result<f64, Status> {
         self.query_core(move |core| {
             core.sweep(number)

@@ -1,4 +1,4 @@
-//! One worker's control stream: the hello, then whatever it says, until it falls silent.
+//! The session of one worker: the hello, then all messages until it ends or falls silent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::server::engine::{SessionSender, WorkerEvent, WorkerMessage};
 
 /// How long a connection may be silent before the server pings it.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long a peer may take to say hello.
+/// Time limit for the hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages that may wait for a worker to read them.
+/// Maximum number of messages that wait for a worker to read them.
 const MAX_UNREAD_MESSAGES: usize = 64;
-/// Bytes that a message takes besides its own while it waits to be handled.
+/// Bytes of overhead of a message that waits to be handled.
 const MESSAGE_OVERHEAD: usize = 512;
-/// Longest name of a worker, in bytes.
+/// Maximum length of a worker's name, in bytes.
 const MAX_NAME: usize = 128;
 
-/// Opens a session: checks the hello, joins, and leaves a task reading the stream.
+/// Opens a session: checks the hello, joins, and starts a task that reads the stream.
 pub(crate) async fn open_session(
     context: Arc<ServerContext>,
     principal: Option<Principal>,
@@ -94,14 +94,14 @@ async fn send_welcome(context: &ServerContext, sender: &SessionSender) {
         message: Some(Response::Welcome(welcome)),
     };
 
-    // The channel was made a moment ago and is empty.
+    // Cannot block: the channel is new and empty.
     let _ = sender.send(Ok(message)).await;
 }
 
-/// The worker that joins, if it may.
+/// Parses the hello of a worker.
 ///
 /// # Errors
-/// The worker speaks another protocol, or a field is not what it should be.
+/// The worker uses another protocol, or a field is invalid.
 pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
     if !(PROTOCOL_VERSION.saturating_sub(1)..=PROTOCOL_VERSION).contains(&hello.protocol) {
         let message = format!(
@@ -164,7 +164,8 @@ async fn read_messages(
         };
         heard_at = Instant::now();
 
-        // A worker that sends more than is handled is held up here, and then by its own flow control.
+        // Backpressure: a worker that sends faster than the coordinator handles waits here, and
+        // then by HTTP/2 flow control.
         let Some(permit) = context
             .limits
             .session_bytes
@@ -210,7 +211,8 @@ fn classify_failed_stream(status: &Status) -> SessionEnd {
     }
 }
 
-/// A message in the words of the engine. A second hello is no part of the protocol: it ends the session.
+/// Converts a message for the engine; `None` for a second hello, which violates the protocol and
+/// ends the session.
 pub fn parse_message(message: Request) -> Option<WorkerMessage> {
     match message {
         Request::Hello(_) => None,

@@ -1,4 +1,4 @@
-//! What a read needs to know of a sweep, taken from the core at once.
+//! A snapshot of a sweep's state in the core, for answering a read.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tonic::Status;
 
 use crate::server::services::access::SweepApi;
 
-/// What the answer to a question about a sweep starts from.
+/// The state of a sweep that an answer is based on.
 pub(crate) struct SweepSnapshot {
     pub(crate) number: i64,
     pub(crate) id: String,

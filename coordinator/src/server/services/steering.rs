@@ -1,4 +1,4 @@
-//! `Steer` and `Remove`: what users change about a sweep that is there.
+//! `Steer` and `Remove`: changes of stored sweeps.
 
 use ergodic_common::ErrorCode;
 use ergodic_common::spec::scheduling::Share;
@@ -14,7 +14,7 @@ use crate::server::services::access::SweepApi;
 use crate::server::{lost_blobs, removal, sweep_changes};
 
 impl SweepApi {
-    /// The body of `Steer`: the sweep's status once the change is durable.
+    /// The body of `Steer`; returns the sweep's status once the change is durable.
     pub(crate) async fn answer_steer(
         &self,
         request: &v1::SteerRequest,
@@ -29,7 +29,7 @@ impl SweepApi {
         }
     }
 
-    /// Steers a sweep; its status once that is durable.
+    /// Steers a sweep; returns its status once the change is durable.
     pub(crate) async fn steer_sweep(
         &self,
         number: i64,
@@ -39,13 +39,13 @@ impl SweepApi {
         self.query_status(number).await
     }
 
-    /// Has failed trials run again, and those whose files are lost.
+    /// Makes failed trials run again, and trials whose files are lost.
     pub(crate) async fn retry_sweep(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
         let may_redo = self
             .query_core(move |core| core.validate_redo(number))
             .await?
             .is_ok();
-        // Where trials cannot be redone, steering says below why.
+        // If trials cannot be redone, `steer_sweep` below reports why.
         let lost = match may_redo {
             true => lost_blobs::find_trials_to_redo(&self.0, number).await?,
             false => Vec::new(),
@@ -122,7 +122,7 @@ fn parse_steering(request: &v1::SteerRequest) -> Result<Steering, Status> {
     }
 }
 
-/// A change of a sweep's share: of its priority, its weight, or both.
+/// Parses a change of a sweep's priority, weight, or both.
 fn parse_share_change(priority: Option<i32>, weight: Option<f64>) -> Result<Steering, Status> {
     let default = Share::default();
     let wanted = Share {

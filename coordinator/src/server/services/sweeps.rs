@@ -1,4 +1,4 @@
-//! `SweepService`: what users ask. Each RPC is answered by the file that its subject has.
+//! `SweepService`: the RPCs of users, each delegated to the file of its subject.
 
 use ergodic_common::BUILD;
 use ergodic_proto::v1::sweep_service_server::SweepService;

@@ -1,4 +1,4 @@
-//! `Table` and `Curves`: statistics of a sweep's rows, at once or in bounded pages.
+//! `Table` and `Curves`: statistics of a sweep's rows, at once or in pages.
 
 use ergodic_proto::v1;
 use tonic::Status;
@@ -11,14 +11,14 @@ use crate::server::services::access::SweepApi;
 use crate::server::services::row_readers::table_error;
 use crate::server::services::snapshot::SweepSnapshot;
 
-/// What to do where an answer in one piece would be too large.
+/// Advice for a response that is too large in one piece.
 const USE_PAGES_HINT: &str = "a newer `ergodic` takes it page by page; or name fewer axes (--by)";
 
-/// What to do where even pages are too large.
+/// Advice for a response that is too large even in pages.
 const FEWER_ROWS_HINT: &str =
     "name fewer axes (--by), or all of them, and no --at; or `ergodic export` it and ask the files";
 
-/// A query that fits its sweep, with a permit for the bytes of its answer.
+/// A checked query, with a permit for the bytes of its response.
 struct AdmittedQuery {
     snapshot: SweepSnapshot,
     query: TableQuery,
@@ -208,7 +208,7 @@ fn fill_curve_page(page: &mut v1::CurvesResponse, entries: &[TableEntry]) {
     page.points = entries.iter().map(to_curve_point).collect();
 }
 
-/// Sends entries page by page. The first page names the columns, and is sent even if there is no entry.
+/// Sends entries in pages. The first page names the columns, and is sent even without entries.
 fn send_entry_pages<P: Default + Send + 'static>(
     pages: &PageSender<P>,
     first: P,

@@ -1,4 +1,4 @@
-//! `Trials` and `Predictions`: a sweep's rows as they are stored, in bounded pages.
+//! `Trials` and `Predictions`: a sweep's rows as stored, in pages.
 
 use ergodic_common::dataset::Dataset;
 use ergodic_common::spec::Probe;
@@ -13,13 +13,13 @@ use crate::server::services::snapshot::SweepSnapshot;
 use crate::server::{ServerContext, store_error};
 use crate::store::StoreReader;
 
-/// Rows per page of `Trials`.
+/// Number of rows per page of `Trials`.
 const TRIALS_PER_PAGE: usize = 512;
-/// Bytes of predictions per page.
+/// Maximum bytes of predictions per page.
 const PREDICTIONS_PAGE_BYTES: usize = 1 << 20;
 
 impl SweepApi {
-    /// The body of `Trials`: all of a sweep's, or one.
+    /// The body of `Trials`, for all trials of a sweep or one.
     pub(crate) async fn stream_trials(
         &self,
         request: v1::TrialsRequest,
@@ -83,7 +83,7 @@ impl SweepApi {
     }
 }
 
-/// The columns of a sweep's rows, without rows.
+/// A page with the columns of a sweep's rows and no rows.
 fn empty_trials_page(snapshot: &SweepSnapshot) -> v1::TrialsResponse {
     let metrics = snapshot.spec.measure.metrics.iter();
     v1::TrialsResponse {
@@ -95,14 +95,15 @@ fn empty_trials_page(snapshot: &SweepSnapshot) -> v1::TrialsResponse {
     }
 }
 
-/// Sends rows in pages, the first of which says what the columns are.
+/// Sends rows in pages; the first page names the columns.
 fn send_trials(
     reader: &dyn StoreReader,
     snapshot: &SweepSnapshot,
     pages: &PageSender<v1::TrialsResponse>,
 ) -> Result<(), UserError> {
     let mut page = empty_trials_page(snapshot);
-    // Rows of one cell follow each other: its values are looked up once.
+    // Rows are sorted by cell, so the values of the last cell are kept instead of looked up per
+    // row.
     let mut cell: (u64, Vec<v1::AxisValue>) = (u64::MAX, Vec::new());
 
     reader
@@ -128,7 +129,7 @@ fn send_trials(
     Ok(())
 }
 
-/// Sends what was predicted, the first page saying for which images.
+/// Sends predictions in pages; the first page names the images.
 fn send_predictions(
     context: &ServerContext,
     snapshot: &SweepSnapshot,
@@ -169,7 +170,7 @@ fn send_predictions(
     Ok(())
 }
 
-/// The test images that a sweep's predictions are for, and their labels.
+/// Reads the test images of a sweep's predictions, with their labels.
 pub(crate) fn read_probe_set(
     context: &ServerContext,
     snapshot: &SweepSnapshot,
@@ -183,7 +184,8 @@ pub(crate) fn read_probe_set(
         .map_err(|e| lost_dataset_error(&format!("{}: {e}", path.display())))?;
     let dataset = Dataset::decode(&bytes).map_err(|e| lost_dataset_error(&e.to_string()))?;
 
-    // The choice ignores repeat and cell.
+    // The images depend on the sweep's seed alone, so the streams of any trial choose the same
+    // ones.
     let streams = snapshot
         .spec
         .trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);

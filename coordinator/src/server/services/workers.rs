@@ -1,4 +1,4 @@
-//! `WorkerService`: what workers ask.
+//! `WorkerService`: the RPCs of workers.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ impl WorkerService for WorkerApi {
         } = request.into_inner();
         let record = self.query_sweep(&id, |sweep| sweep.record.clone()).await?;
 
-        // Workers of protocol 1 know the first grammar alone.
+        // Workers of protocol 1 know grammar 1 only.
         check_grammar_support(
             if protocol < 2 { 1 } else { GRAMMAR },
             &record.source,
@@ -117,13 +117,13 @@ impl WorkerService for WorkerApi {
 }
 
 impl WorkerApi {
-    /// Number and spec of a sweep.
+    /// The number and spec of a sweep.
     async fn find_sweep(&self, id: &str) -> Result<(i64, Arc<Spec>), Status> {
         self.query_sweep(id, |sweep| (sweep.number, sweep.spec.clone()))
             .await
     }
 
-    /// Asks the core about the sweep with this id.
+    /// Queries the sweep with this id.
     async fn query_sweep<T: Send + 'static>(
         &self,
         id: &str,
@@ -144,7 +144,7 @@ impl WorkerApi {
         })
     }
 
-    /// Returns when a batch is stored.
+    /// Stores a batch; returns when it is durable.
     async fn store_batch(
         &self,
         batch: ResultBatch,
@@ -174,7 +174,7 @@ impl WorkerApi {
                 "the trial {key} is not in the lease it was delivered under"
             )),
             BatchRefusal::Overloaded => self.0.limits.result_bytes.overloaded_status(),
-            // A worker that sends the batch again sends the file first.
+            // FAILED_PRECONDITION makes the worker upload the file before it sends the batch again.
             BatchRefusal::StoreFailed(error @ StoreError::BlobMissing(_)) => {
                 Status::failed_precondition(error.to_string())
             }

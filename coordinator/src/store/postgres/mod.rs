@@ -28,7 +28,7 @@ use super::traits::{Store, StoreWriter};
 use super::types::Leader;
 use super::writes::PendingWrite;
 
-/// What makes each version of the schema out of the one before.
+/// Migrations from each version of the schema to the next.
 const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_checksums.sql"),
@@ -38,7 +38,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0006_grammar.sql"),
     include_str!("migrations/0007_twins.sql"),
 ];
-/// Held while the schema is looked at and changed.
+/// Takes a lock for checking and changing the schema.
 const SCHEMA_LOCK: &str = "SELECT pg_advisory_xact_lock(7310020260001)";
 /// Parameters that a URL may have.
 const URL_PARAMETERS: [&str; 11] = [
@@ -54,30 +54,30 @@ const URL_PARAMETERS: [&str; 11] = [
     "sslkey",
     "options",
 ];
-/// How long a write waits for a database that went away before it was begun.
+/// Time for which a new write waits for an unavailable database.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait before the next attempt.
+/// Pause before the next attempt.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// How long a claim to lead lasts, as the statements below say.
+/// Time for which a claim to lead lasts; the statements below contain it too.
 const LEADERSHIP_TTL: Duration = Duration::from_secs(6);
-/// How long the claim to lead may take: shorter than it lasts.
+/// Time limit for renewing the claim, shorter than the claim lasts.
 const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A database, by where it is and how to get in.
+/// A PostgreSQL database, by its connection options.
 pub struct PostgresStore {
     options: PgConnectOptions,
-    /// Whether its tables are those of this version.
+    /// Whether the schema is known to have this version.
     has_tables: Mutex<bool>,
-    /// For the claim to lead.
+    /// The session for the claim to lead.
     leadership_session: Mutex<Option<PgSession>>,
 }
 
 impl PostgresStore {
-    /// Connects to the database at `url` and makes or updates its tables. One that does not answer is waited for: the same is
-    /// done when it does.
+    /// Connects to the database at `url`, and creates or migrates the schema. If the database does
+    /// not respond, that happens once it does.
     ///
     /// # Errors
-    /// The URL is none, or nothing that may answer some day, or the database is of a newer version.
+    /// The URL is invalid or can never be reached, or the database has a newer version.
     pub fn open(url: &str) -> Result<Self, StoreError> {
         let options = parse_url(url)?;
         let place = describe_database(&options);
@@ -123,7 +123,7 @@ impl PostgresStore {
         PgSession::open(&self.options.clone().application_name(name))
     }
 
-    /// Works with the connection for claims; a new one after a failure.
+    /// Calls `work` with the session for claims, which is replaced after a failure.
     fn with_leadership_session<T>(
         &self,
         work: impl FnOnce(&PgSession) -> Result<T, StoreError>,
@@ -149,7 +149,7 @@ impl PostgresStore {
     }
 }
 
-/// The options of a URL. No message repeats it, because of its password.
+/// An error about a URL, which it does not quote, because of the password.
 fn bad_url_error(why: &str) -> StoreError {
     StoreError::Unusable(format!(
         "--store: {why}: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, or postgres:///DATABASE?host=/DIRECTORY \
@@ -176,7 +176,7 @@ fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
     Ok(options.disable_statement_logging())
 }
 
-/// Where a database is, without the password.
+/// Describes the location of a database, without the password.
 fn describe_database(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or(options.get_username());
     match options.get_socket() {
@@ -232,7 +232,8 @@ impl Store for PostgresStore {
             }
 
             let before = leader.epoch.into();
-            // A write that the leader before has half sent would hold this up for as long as it sleeps.
+            // Otherwise a transaction that the former leader left half sent would block this update
+            // on the leader's row.
             terminate_writer_sessions(session, leader.epoch);
             let text = "WITH taken AS (
                             UPDATE leader SET epoch = epoch + 1, commits = 0, holder = $1, url = $2
@@ -295,13 +296,14 @@ impl Store for PostgresStore {
         Ok(Box::new(session))
     }
 
-    /// One: the connections of a database are few, and several programs share them.
+    /// Opens one reader only, because the connections of a database are few and shared by several
+    /// programs.
     fn open_readers(&self, _most: usize) -> Result<SnapshotReaders, StoreError> {
         Ok(SnapshotReaders::new(vec![self.open_reader()?]))
     }
 }
 
-/// Who leads, and whether its time is over.
+/// Reads the leader, and whether its claim has ended.
 fn read_leader(session: &PgSession) -> Result<(Leader, bool), StoreError> {
     let text = "SELECT leader.epoch, url, (expires_at <= clock_timestamp())::int::bigint FROM leader, term";
     let mut found = None;
@@ -323,7 +325,7 @@ fn writer_application_name(epoch: u64) -> String {
     format!("ergodic leader {epoch}")
 }
 
-/// Ends what the leader of an epoch has open for writing.
+/// Terminates the writing sessions of an epoch's leader.
 fn terminate_writer_sessions(session: &PgSession, epoch: u64) {
     let text = "SELECT pg_terminate_backend(pid)::int::bigint FROM pg_stat_activity
                 WHERE application_name = $1 AND datname = current_database()";
@@ -343,7 +345,7 @@ fn deposed_error(leader: &Leader) -> StoreError {
     ))
 }
 
-/// This machine and process, for people.
+/// Describes this machine and process for people.
 fn describe_process() -> String {
     format!("process {} on {}", std::process::id(), host_name())
 }
@@ -351,9 +353,9 @@ fn describe_process() -> String {
 struct PostgresWriter {
     options: PgConnectOptions,
     epoch: u64,
-    /// Transactions of this epoch that are known to be durable.
+    /// Number of this epoch's transactions that are known to be durable.
     commits: i64,
-    /// Open, as long as nothing went wrong with it.
+    /// The session, until an error closes it.
     session: Option<PgSession>,
 }
 
@@ -367,7 +369,8 @@ impl StoreWriter for PostgresWriter {
                 Err(error @ StoreError::Disconnected(_)) => error,
                 Err(error @ StoreError::Failed(_)) if unanswered => error,
                 Err(error) => {
-                    // Whatever state it left the connection in, the next write begins on another.
+                    // The error may have left the connection inside a transaction, so the next
+                    // write opens another one.
                     self.session = None;
                     return Err(error);
                 }
@@ -375,7 +378,8 @@ impl StoreWriter for PostgresWriter {
             };
 
             self.session = None;
-            // Nothing else may be written before it is known whether these were.
+            // An unconfirmed COMMIT is retried without a limit: nothing else may be written before
+            // its outcome is known.
             if !unanswered && begun.elapsed() > RECONNECT_TIMEOUT {
                 return Err(error);
             }
@@ -390,7 +394,8 @@ impl PostgresWriter {
     fn ensure_session(&mut self) -> Result<&PgSession, StoreError> {
         if self.session.is_none() {
             let session = PgSession::open(&self.options)?;
-            // What is acknowledged must be durable, whatever the database's default. Stricter settings stay.
+            // Acknowledged rows must survive a crash, whatever the database's default. Stricter
+            // settings stay.
             session.run_statements("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")?;
             self.session = Some(session);
         }
@@ -422,7 +427,8 @@ impl PostgresWriter {
             return Ok(());
         }
 
-        // The unconfirmed transaction was not committed, and never will be: its lock on the leader's row is gone.
+        // Taking the lock on the leader's row shows that the unconfirmed transaction is gone: it
+        // did not commit, and never will.
         *unanswered = false;
         let transaction = StoreTransaction::new(session);
         let applied = writes
@@ -443,7 +449,8 @@ impl PostgresWriter {
     }
 }
 
-/// Counts up in the leader's row, if it is still the one of this epoch and has come as far as this writer knows.
+/// Increments the counter in the leader's row, if the row has this epoch and the count that this
+/// writer knows. Returns whether it did.
 fn advance_commit_count(session: &PgSession, epoch: u64, commits: i64) -> Result<bool, StoreError> {
     let text = "UPDATE leader SET commits = $1 WHERE epoch = $2 AND commits = $1 - 1";
     Ok(session.execute_statement(text, &[commits.into(), epoch.into()])? == 1)

@@ -1,9 +1,9 @@
 //! A connection to PostgreSQL, used from one thread.
 //!
-//! It brings a runtime of its own for that thread. The traits of the store are synchronous, and so is whoever uses them:
-//! a thread that writes, or one that reads for somebody. With its own runtime it waits for its own socket and for
-//! nothing else; a runtime shared with the gRPC server would add two changes of threads to every answer of the database,
-//! and could not be waited for from within.
+//! It has a runtime of its own for that thread. The store's traits are synchronous, and so are the
+//! threads that use them. With its own runtime, a thread waits only for its own socket. A runtime
+//! shared with the gRPC server would add two thread switches to every response, and could not be
+//! waited for from its own threads.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -19,22 +19,22 @@ use crate::store::error::StoreError;
 use crate::store::sql::param::SqlParam;
 use crate::store::sql::{RowCallback, SqlRow};
 
-/// How long the database may take to take a connection, and for an answer.
+/// Time limit for connecting and for a response of the database.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Rows taken from the connection at a time.
+/// Number of rows taken from the connection at a time.
 const ROWS_PER_PAGE: usize = 256;
 
-/// An open connection, closed when dropped.
+/// An open connection, which is closed on drop.
 pub(super) struct PgSession {
     pub(super) connection: RefCell<PgConnection>,
-    /// Present until the drop.
+    /// The runtime; `None` only during drop.
     runtime: Option<Runtime>,
     answer_timeout: Duration,
 }
 
 impl PgSession {
-    /// Connects.
+    /// Connects to the database.
     pub(super) fn open(options: &PgConnectOptions) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -57,16 +57,16 @@ impl PgSession {
         })
     }
 
-    /// Answers later than this count as none.
+    /// Sets the time after which a response counts as missing.
     pub(super) fn with_answer_timeout(mut self, answer_within: Duration) -> Self {
         self.answer_timeout = answer_within;
         self
     }
 
-    /// Carries out statements without parameters.
+    /// Runs statements without parameters.
     pub(super) fn run_statements(&self, sql: &str) -> Result<(), StoreError> {
         let mut connection = self.connection.borrow_mut();
-        // The text is ours, put together from constants.
+        // Safe without parameters, because the text is built from constants only.
         self.wait_for_answer(sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection))
             .map(|_| ())
     }
@@ -85,20 +85,22 @@ impl PgSession {
 
 impl Drop for PgSession {
     fn drop(&mut self) {
-        // A runtime must not be waited for where others are at work, and nothing of this one is left to do.
+        // Dropping a runtime blocks, which panics on the threads of another one. Nothing is left to
+        // do in this one.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// What the database said, or that it said nothing. Its errors name no password.
+/// Converts an error of the database or of the connection. These errors contain no password.
 pub(super) fn to_store_error(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(said) => {
             let code = said.code().unwrap_or_default();
             let text = format!("{} ({code})", said.message());
-            // A server that goes, restarts, starts or has no connection left; a transaction it gave up in favour of others.
+            // SQLSTATE classes that pass: connection lost, server shutting down or starting, too
+            // many connections, transaction rolled back in favour of others.
             let passes = ["08", "57P", "53", "40"]
                 .iter()
                 .any(|class| code.starts_with(class));
@@ -159,7 +161,8 @@ impl PgSession {
         let mut rows = query.fetch(&mut *connection);
 
         loop {
-            // The callback may block, and must do so outside of the runtime.
+            // Reads a page at a time, because the callback may block and must run outside the
+            // runtime.
             let page = self.wait_for_answer(async {
                 let mut page = Vec::with_capacity(ROWS_PER_PAGE);
                 while page.len() < ROWS_PER_PAGE {

@@ -1,4 +1,4 @@
-//! Statements over a session, with bulk inserts of arrays.
+//! Statements over a session; bulk inserts use arrays.
 
 use std::collections::{HashMap, HashSet};
 
@@ -40,7 +40,7 @@ impl SqlConnection for PgSession {
             .rows_affected())
     }
 
-    /// Two statements for a whole batch, or three if something was predicted.
+    /// Inserts a whole batch with two statements, or three if there are predictions.
     fn insert_trials(
         &self,
         sweep: i64,
@@ -48,7 +48,7 @@ impl SqlConnection for PgSession {
         results: &[TrialResult],
     ) -> Result<Vec<usize>, StoreError> {
         let mut seen = HashSet::new();
-        // A trial that stands twice in a batch is stored as it came first.
+        // A batch may have several results of one trial. The first one counts, as in SQLite.
         let fresh: Vec<usize> = (0..results.len())
             .filter(|at| seen.insert(results[*at].key))
             .collect();
@@ -200,14 +200,14 @@ impl SqlConnection for PgSession {
     }
 }
 
-/// Cells and repeats of trials.
+/// The cells and the repeats of trials, as columns.
 pub(super) fn key_columns(keys: impl Iterator<Item = TrialKey>) -> (Vec<i64>, Vec<i64>) {
     keys.map(|key| (key.cell as i64, i64::from(key.repeat)))
         .unzip()
 }
 
 impl PgSession {
-    /// Inserts the rows of trials that have none; these, with the numbers of their curves.
+    /// Inserts rows of trials that have none; returns these with the numbers of their curves.
     pub(super) fn insert_trial_rows<'r>(
         &self,
         sweep: i64,

@@ -1,4 +1,5 @@
-//! Sweeps that grow: another number of repeats for the same cells, or a new sweep that begins with another one's rows.
+//! Extension of sweeps: more repeats of the same cells, or a new sweep that starts with another
+//! one's rows.
 
 use std::collections::BTreeMap;
 
@@ -102,7 +103,7 @@ impl StoreWrite for InsertSuccessor {
     }
 }
 
-/// The trial in the new sweep; `None` where that has no such cell.
+/// The key of a trial in the new sweep; `None` if that lacks the cell.
 fn map_trial_key(cells: &[(u64, u64)], key: TrialKey) -> Option<TrialKey> {
     let at = cells
         .binary_search_by_key(&key.cell, |(old, _)| *old)
@@ -150,7 +151,7 @@ fn copy_audits(
     insert_audits_in_chunks(sql, to, &mapped.collect::<Vec<_>>())
 }
 
-/// Rows that follow one, or the first ones.
+/// Reads the rows that follow one, or the first ones.
 fn read_next_rows(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -183,7 +184,7 @@ fn read_next_rows(
     Ok(rows)
 }
 
-/// Earlier attempts: few trials have some.
+/// Copies earlier attempts, all at once because few trials have any.
 fn copy_attempts(
     sql: &impl SqlConnection,
     from: i64,

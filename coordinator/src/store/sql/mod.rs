@@ -1,5 +1,5 @@
-//! What the two databases have in common: nearly every statement, and what becomes of their rows. Parameters are
-//! numbered in the order in which they first appear, which is how both of them understand `$1`.
+//! The statements that both databases share, and the conversion of their rows. Parameters are
+//! numbered in the order of first appearance, which both understand as `$1`.
 
 mod extend;
 pub(super) mod param;
@@ -22,12 +22,12 @@ use super::error::StoreError;
 use super::types::{Attempt, Audit, Twin};
 use crate::store::sql::param::SqlParam;
 
-/// Rows copied from one sweep to another at a time, if they are small.
+/// Number of rows copied from one sweep to another at a time, if they are small.
 const ROWS_PER_COPY: i64 = 256;
-/// Numbers in curves and predictions after which no more rows are read before these are copied.
+/// Number of values in curves and predictions from which on rows are copied before more are read.
 const NUMBERS_PER_COPY: usize = 4 << 20;
 
-/// A row, its fields by position.
+/// A row with fields by position.
 pub(super) trait SqlRow {
     fn get_optional_int(&self, at: usize) -> Result<Option<i64>, StoreError>;
     fn get_real(&self, at: usize) -> Result<f64, StoreError>;
@@ -60,12 +60,12 @@ pub(super) trait SqlRow {
     }
 }
 
-/// What is done with each row; `false` asks for no more.
+/// A callback for each row, which returns whether it wants more.
 pub(super) type RowCallback<'a> = &'a mut dyn FnMut(&dyn SqlRow) -> Result<bool, StoreError>;
 
 /// A connection to a database.
 pub(super) trait SqlConnection {
-    /// Hands out the rows that a statement yields.
+    /// Calls `each` with the rows of a statement.
     fn select_rows(
         &self,
         sql: &'static str,
@@ -73,14 +73,14 @@ pub(super) trait SqlConnection {
         each: RowCallback<'_>,
     ) -> Result<(), StoreError>;
 
-    /// Carries out a statement; how many rows it changed.
+    /// Executes a statement; returns the number of changed rows.
     fn execute_statement(
         &self,
         sql: &'static str,
         values: &[SqlParam<'_>],
     ) -> Result<u64, StoreError>;
 
-    /// Stores those of these trials that have no row yet; their positions.
+    /// Inserts those of these trials that have no row yet; returns their positions.
     fn insert_trials(
         &self,
         sweep: i64,
@@ -88,7 +88,7 @@ pub(super) trait SqlConnection {
         results: &[ergodic_common::TrialResult],
     ) -> Result<Vec<usize>, StoreError>;
 
-    /// Hands out the whole rows of those of these trials that have one.
+    /// Calls `each` with the whole rows of those of these trials that have one.
     fn select_whole_trials(
         &self,
         sweep: i64,
@@ -96,7 +96,7 @@ pub(super) trait SqlConnection {
         each: RowCallback<'_>,
     ) -> Result<(), StoreError>;
 
-    /// Stores attempts, each with its trial and its number.
+    /// Inserts attempts, each with its trial and its number.
     fn insert_attempts(
         &self,
         sweep: i64,
@@ -124,7 +124,7 @@ pub(super) trait SqlConnection {
         Ok(())
     }
 
-    /// Stores audits of trials that have none.
+    /// Inserts audits of trials that have none.
     fn insert_audits(&self, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
         let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (sweep, cell, repeat) DO NOTHING";
@@ -147,7 +147,7 @@ pub(super) trait SqlConnection {
         Ok(())
     }
 
-    /// Stores which cells of a sweep have rows in another one, except those that are stored already.
+    /// Inserts which cells of a sweep have rows in another one, unless they are stored already.
     fn insert_twins(&self, sweep: i64, twins: &[Twin]) -> Result<(), StoreError> {
         let text =
             "INSERT INTO twins (sweep, cell, other_sweep, other_cell) VALUES ($1, $2, $3, $4)
@@ -169,7 +169,7 @@ pub(super) trait SqlConnection {
     }
 }
 
-/// All rows that a statement yields.
+/// Reads all rows of a statement.
 fn select_all<T>(
     sql: &impl SqlConnection,
     text: &'static str,
@@ -184,7 +184,7 @@ fn select_all<T>(
     Ok(rows)
 }
 
-/// The number that a statement yields, if it yields a row.
+/// Reads the number that a statement selects; `None` without a row.
 pub(super) fn select_number(
     sql: &impl SqlConnection,
     text: &'static str,

@@ -22,7 +22,7 @@ impl From<u32> for SqlParam<'_> {
     }
 }
 
-/// Numbers of cells, leases and epochs stay far below 2^63.
+/// Converts a number; those of cells, leases and epochs stay far below 2^63.
 impl From<u64> for SqlParam<'_> {
     fn from(value: u64) -> Self {
         Self::Int(value as i64)

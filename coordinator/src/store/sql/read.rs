@@ -1,4 +1,4 @@
-//! Rows into what they mean.
+//! Reads of the store, over either database.
 
 use ergodic_common::TrialKey;
 use ergodic_common::trial::Predictions;
@@ -92,7 +92,8 @@ impl<S: SqlConnection + Send> StoreReader for S {
         self.select_rows(text, &[], &mut |row| {
             match read_lease_row(row) {
                 Ok(lease) => leases.push(lease),
-                // An unknown lease has no row any more.
+                // Skipping a damaged lease is safe: without a lease, its trials are handed out
+                // again.
                 Err(error) => tracing::error!(
                     lease = row.get_int(0).ok(),
                     "the row of a lease is damaged ({error}): it counts as ended, its trials are given out again"
@@ -119,7 +120,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
             collect_damage(read_whole_trial_row(sweep, row), &mut damages, &mut *each)
         })?;
 
-        // Damaged predictions that belong to no row.
+        // Predictions without a row would escape the pass over rows.
         damages.extend(find_damaged_predictions(self, sweep)?);
         damages.sort_by_key(|damage| damage.key);
         damages.dedup_by_key(|damage| damage.key);
@@ -171,8 +172,9 @@ impl<S: SqlConnection + Send> StoreReader for S {
     }
 
     fn read_row_cursors(&self, sweep: i64, row: u64) -> Result<[RowCursor; 2], StoreError> {
-        // What is stored later has a greater number: of a row that is removed the number may be given out again, and then it is
-        // the print that tells. The checksum covers all that matters; old rows without one are told apart by their digest.
+        // Later rows have greater numbers, but a removed row's number may be reused; the
+        // fingerprint tells these apart. It is the checksum or, for old rows without one, made from
+        // the digest.
         let text = "SELECT cell, repeat, curve, checksum, digest FROM trials WHERE sweep = $1";
         let [mut here, mut end] = [RowCursor::default(); 2];
         self.select_rows(text, &[sweep.into()], &mut |fields| {
@@ -300,12 +302,12 @@ impl<S: SqlConnection + Send> StoreReader for S {
     }
 }
 
-/// The rows of a part of a sweep's trials, as [`read_ended_trial_row`] reads them.
+/// Selects the rows of a range of trials, for [`read_ended_trial_row`].
 const ENDED_TRIALS_SQL: &str = select_trials_sql!(
     "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) ORDER BY cell, repeat"
 );
 
-/// Goes on past what is damaged, and remembers it.
+/// Collects damage instead of failing, so that reading goes on.
 fn collect_damage<T>(
     read: Result<T, StoreError>,
     damages: &mut Vec<Damage>,
@@ -319,7 +321,7 @@ fn collect_damage<T>(
     Ok(true)
 }
 
-/// Parameters of a statement about a part of a sweep's trials.
+/// Parameters of a statement about a range of trials.
 fn range_params(sweep: i64, TrialRange { from, to }: TrialRange) -> [SqlParam<'static>; 5] {
     [
         sweep.into(),
@@ -374,7 +376,7 @@ pub(super) fn read_all_attempts(
     read.map_err(|error| with_sweep_id(sql, sweep, error))
 }
 
-/// Whether a trial names this file of weights.
+/// Whether any trial names this file of weights.
 pub(super) fn has_trial_with_weights(
     sql: &impl SqlConnection,
     weights: &[u8; 32],
@@ -383,7 +385,7 @@ pub(super) fn has_trial_with_weights(
     Ok(select_number(sql, text, &[SqlParam::Bytes(Some(weights))])?.is_some())
 }
 
-/// A damage with the id of its sweep, once no statement is under way.
+/// Adds the id of the sweep to an error about damage. Runs a statement, so no other may be active.
 fn with_sweep_id(sql: &impl SqlConnection, sweep: i64, error: StoreError) -> StoreError {
     let StoreError::Damaged(mut damage) = error else {
         return error;
@@ -418,7 +420,7 @@ fn find_damaged_predictions(
     Ok(damages)
 }
 
-/// One statement for each of them: for a database that is called and not sent to.
+/// Selects each trial with its own statement, for an embedded database without round trips.
 pub(in crate::store) fn select_whole_trials_one_by_one(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -435,7 +437,7 @@ pub(in crate::store) fn select_whole_trials_one_by_one(
     })
 }
 
-/// The sweep of this number, if there is one.
+/// The sweep with this number, if it exists.
 pub(super) fn find_sweep(
     sql: &impl SqlConnection,
     number: i64,

@@ -1,4 +1,4 @@
-//! Sweeps that begin with rows that others have of the same trials.
+//! Sweeps that start with rows of the same trials in other sweeps.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +21,7 @@ use crate::store::error::StoreError;
 use crate::store::types::{Audit, ReuseSource, ReusedCell, ReusingSweep, StoredTrial};
 use crate::store::writes::StoreWrite;
 
-/// Cells put down at a time that are run again.
+/// Number of cells to compare that are inserted per statement.
 const TWINS_PER_STATEMENT: usize = 4096;
 
 /// A new sweep that begins with copies of rows of others. The output is its number, and how many rows it began with.
@@ -48,7 +48,7 @@ fn insert_reusing_sweep(
     let mut copied = 0;
 
     for source in &gathering.sources {
-        // One that was removed meanwhile has rows only until they are cleared.
+        // A sweep that was removed meanwhile may lose its rows at any moment.
         let there = select_number(
             sql,
             "SELECT number FROM sweeps WHERE number = $1",
@@ -74,13 +74,14 @@ fn insert_reusing_sweep(
     Ok((sweep, copied))
 }
 
-/// Rows on their way from one sweep to another.
+/// A copy of rows from one sweep to another.
 struct RowCopy<'a, S> {
     sql: &'a S,
     sweep: i64,
     source: &'a ReuseSource,
     gathering: &'a ReusingSweep,
-    /// As they are in the new sweep, each with where its cell stands among those of the source.
+    /// Rows as they will be in the new sweep, each with the index of its cell among the source's
+    /// cells.
     rows: Vec<(StoredTrial, usize)>,
     numbers: usize,
 }
@@ -101,7 +102,7 @@ impl<S: SqlConnection> RowCopy<'_, S> {
         Ok(copied)
     }
 
-    /// The first trial from this one on that is wanted. What stands between wanted cells is passed over, far or near.
+    /// The first wanted trial from this one on. Skips everything between wanted cells.
     fn first_wanted_from(&self, from: TrialKey) -> Option<TrialKey> {
         let cells = &self.source.cells;
         let first = cells.partition_point(|cell| cell.source_cell < from.cell);
@@ -118,7 +119,7 @@ impl<S: SqlConnection> RowCopy<'_, S> {
         })
     }
 
-    /// Where the cell of a trial that is wanted stands among those of the source.
+    /// The index of a wanted trial's cell among the source's cells.
     fn wanted_cell_index(&self, key: TrialKey) -> Option<usize> {
         let at = self
             .source
@@ -128,7 +129,8 @@ impl<S: SqlConnection> RowCopy<'_, S> {
         (key.repeat < self.source.cells[at].repeat_limit).then_some(at)
     }
 
-    /// Reads rows from a trial on, not many at a time; the trial from which on rows may be left.
+    /// Reads a limited number of rows from a trial on; returns the trial to continue from, if rows
+    /// may be left.
     fn read_next_rows(
         &mut self,
         from: TrialKey,
@@ -155,7 +157,8 @@ impl<S: SqlConnection> RowCopy<'_, S> {
         sql.select_rows(text, &values, &mut |row| {
             let trial = read_trial_key(row)?;
             read += 1;
-            // Where another process found other bits, it is not known whose row is right: the trial is run again.
+            // If an audit found other bits, nobody knows which row is right, so the trial runs
+            // again.
             let is_doubted = known
                 .get(&trial)
                 .is_some_and(|audit| audit.finding == Some(Finding::Different));
@@ -177,7 +180,7 @@ impl<S: SqlConnection> RowCopy<'_, S> {
         Ok(rest)
     }
 
-    /// Takes a row that was read, as it is in the new sweep.
+    /// Adds a row that was read, in the form that it has in the new sweep.
     fn take_row(
         &mut self,
         row: Result<StoredTrial, StoreError>,
@@ -206,7 +209,7 @@ impl<S: SqlConnection> RowCopy<'_, S> {
 
                 Ok(())
             }
-            // Its trial is run again.
+            // Without a copied row, the new sweep runs the trial itself.
             Err(StoreError::Damaged(damage)) => {
                 tracing::error!("{damage}");
                 Ok(())
@@ -215,7 +218,8 @@ impl<S: SqlConnection> RowCopy<'_, S> {
         }
     }
 
-    /// Stores what was read, but for trials that have a row by now; how many.
+    /// Stores the rows that were read, except for trials that have a row by now; returns their
+    /// number.
     fn store_rows(&mut self, known: &HashMap<TrialKey, Audit>) -> Result<u64, StoreError> {
         let mut by_worker: BTreeMap<String, (Vec<TrialResult>, Vec<usize>)> = BTreeMap::new();
         for (row, cell) in std::mem::take(&mut self.rows) {
@@ -243,8 +247,8 @@ impl<S: SqlConnection> RowCopy<'_, S> {
         Ok(copied)
     }
 
-    /// The audit of a copied row, if it is to have one. Whose row it is, is known only of those that were chosen in the other
-    /// sweep too; of others, any process makes it.
+    /// The audit of a copied row, if it is chosen for one. The process that computed the row is
+    /// known only if the other sweep chose it too; otherwise any process may audit it.
     fn audit_of_copy(
         &self,
         key: TrialKey,
@@ -277,7 +281,7 @@ impl<S: SqlConnection> RowCopy<'_, S> {
     }
 }
 
-/// How many of these fresh rows differ from the one that another sweep has of the same trial.
+/// Number of these fresh rows that differ from another sweep's row of the same trial.
 pub(super) fn count_contradictions(
     sql: &impl SqlConnection,
     batch: &ResultBatch,
@@ -314,7 +318,7 @@ fn is_contradicted(
         let values = [other.into(), cell.into(), SqlParam::from(result.key.repeat)];
         let row = match select_all(sql, text, &values, |row| read_trial_row(other, row)) {
             Ok(mut rows) => rows.pop(),
-            // Nothing to compare with.
+            // A damaged twin cannot contradict the result.
             Err(StoreError::Damaged(damage)) => {
                 tracing::error!("{damage}");
                 None

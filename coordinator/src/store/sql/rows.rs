@@ -1,4 +1,4 @@
-//! Rows of the database as the values that they store, each compared with its checksum.
+//! Decodes rows of the database, and compares each with its checksum.
 
 use ergodic_common::ids::Fence;
 use ergodic_common::spec::SpecSource;
@@ -118,7 +118,7 @@ pub(crate) fn read_audit_row(row: &dyn SqlRow) -> Result<Audit, StoreError> {
     })
 }
 
-/// The trial that a row begins with.
+/// Reads the key of the trial in the first columns of a row.
 pub(in crate::store) fn read_trial_key(row: &dyn SqlRow) -> Result<TrialKey, StoreError> {
     Ok(TrialKey {
         cell: row.get_int(0)? as u64,
@@ -129,7 +129,7 @@ pub(in crate::store) fn read_trial_key(row: &dyn SqlRow) -> Result<TrialKey, Sto
     })
 }
 
-/// Compares the checksum in a column, if there is one, with what it should be.
+/// Compares the checksum in a column, if there is one, with the expected one.
 pub(crate) fn verify_checksum(
     row: &dyn SqlRow,
     at: usize,
@@ -143,7 +143,7 @@ pub(crate) fn verify_checksum(
     }
 }
 
-/// Names the trial, with which the row begins, in any error about the row.
+/// Adds the trial in the first columns of a row to any error about the row.
 pub(crate) fn with_trial_context<T>(
     sweep: i64,
     row: &dyn SqlRow,
@@ -168,7 +168,7 @@ fn error_text(error: StoreError) -> String {
     }
 }
 
-/// The fields of a row, if they fit its checksum.
+/// Reads the fields of a row, and compares them with the checksum.
 fn read_trial_fields<'r>(sweep: i64, row: &'r dyn SqlRow) -> Result<TrialFields<'r>, StoreError> {
     let fields = TrialFields {
         key: read_trial_key(row)?,
@@ -194,7 +194,7 @@ fn read_outcome(fields: &TrialFields<'_>) -> Result<Outcome, StoreError> {
         .ok_or_else(|| damaged_column(2, "a known outcome"))
 }
 
-/// What statistics need of a row.
+/// Reads the part of a row that statistics need.
 pub(crate) fn read_ended_trial_row<'r>(
     sweep: i64,
     row: &'r dyn SqlRow,
@@ -234,7 +234,7 @@ pub(crate) fn read_trial_row(sweep: i64, row: &dyn SqlRow) -> Result<StoredTrial
     })
 }
 
-/// A row with its curve and predictions.
+/// Reads a row with its curve and predictions.
 pub(in crate::store) fn read_whole_trial_row(
     sweep: i64,
     row: &dyn SqlRow,
@@ -263,7 +263,7 @@ pub(crate) fn read_attempt_row(sweep: i64, row: &dyn SqlRow) -> Result<Attempt, 
     })
 }
 
-/// The curve in column `at`, whose checksum is in the next one, and its trial.
+/// Reads the trial and its curve in column `at`, whose checksum is in the next column.
 pub(crate) fn read_curve_column<'r>(
     sweep: i64,
     row: &'r dyn SqlRow,
@@ -280,7 +280,7 @@ pub(crate) fn read_curve_column<'r>(
     })
 }
 
-/// The predictions in column `at`, whose checksum is in the next one.
+/// Reads the predictions in column `at`, whose checksum is in the next column.
 pub(crate) fn read_predictions_column(
     sweep: i64,
     row: &dyn SqlRow,

@@ -1,4 +1,4 @@
-//! A connection to SQLite as the statements of `sql` use it.
+//! A connection to SQLite for the statements of `sql`.
 
 use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -100,7 +100,7 @@ impl SqlConnection for Connection {
     }
 }
 
-/// Inserts a trial unless it has a row; whether it had none.
+/// Inserts a trial unless it has a row; returns whether it had none.
 fn insert_trial(
     sqlite: &Connection,
     sweep: i64,
@@ -144,7 +144,7 @@ fn insert_trial(
     Ok(true)
 }
 
-/// Inserts the curve of a trial; its number.
+/// Inserts the curve of a trial; returns its number.
 fn insert_curve(sqlite: &Connection, sweep: i64, result: &TrialResult) -> Result<i64, StoreError> {
     let data = encode_curve(&result.curve);
     let checksum = curve_checksum(sweep, result.key, &data);
@@ -153,7 +153,7 @@ fn insert_curve(sqlite: &Connection, sweep: i64, result: &TrialResult) -> Result
         .insert(params![data, checksum])?)
 }
 
-/// Inserts the predictions of a trial, if it has some.
+/// Inserts the predictions of a trial, if there are any.
 fn insert_predictions(
     sqlite: &Connection,
     sweep: i64,

@@ -1,8 +1,8 @@
-//! What of a store in a directory is a matter of the file system: the lock that keeps other coordinators out, and the names by
-//! which its files are found again.
+//! The files of a store in a directory: the lock that keeps other coordinators out, and checks that
+//! the files are still in place.
 //!
-//! An open file outlives its name. Whatever is written to one that was deleted, or has another file in its place, is lost when
-//! the process ends: hence names are compared with what they stood for when the files were opened.
+//! An open file outlives its name. Data written to a file that was deleted or replaced is lost when
+//! the process ends. So names are compared with the files that they meant when they were opened.
 
 use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write as _};
@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 
 use crate::store::error::StoreError;
 
-/// What a file is, whatever it is called: its device, and its number there.
+/// The identity of a file under any name: its device and inode numbers.
 type FileIdentity = (u64, u64);
 
 fn file_identity(found: &Metadata) -> FileIdentity {
     (found.dev(), found.ino())
 }
 
-/// Held as long as the file is open.
+/// The lock on a directory, held as long as the file is open.
 #[derive(Debug)]
 pub(crate) struct DirLock {
     dir: PathBuf,
@@ -31,7 +31,7 @@ impl DirLock {
     /// Locks a directory.
     ///
     /// # Errors
-    /// A running coordinator has it, or the file cannot be written.
+    /// A running coordinator has the lock, or the file cannot be written.
     pub(crate) fn acquire(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("lock");
         let failed = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", path.display()));
@@ -55,7 +55,8 @@ impl DirLock {
                 Err(TryLockError::Error(e)) => return Err(failed(e)),
             }
 
-            // Somebody may have deleted it between these two.
+            // Another process may have deleted the file between opening and locking, and the lock
+            // would then protect nothing.
             if lock.is_in_place() {
                 lock.write_holder().map_err(failed)?;
                 return Ok(lock);
@@ -86,10 +87,10 @@ impl DirLock {
         named.is_some() && named == self.file.metadata().as_ref().map(file_identity).ok()
     }
 
-    /// Sees to it that the lock still keeps others out: one that was deleted is made again.
+    /// Ensures that the lock still keeps others out: a deleted lock file is created again.
     ///
     /// # Errors
-    /// Another coordinator has made one of its own since.
+    /// Another coordinator has created one meanwhile.
     pub(crate) fn ensure_held(&mut self) -> Result<(), StoreError> {
         if self.is_in_place() {
             return Ok(());
@@ -100,16 +101,16 @@ impl DirLock {
     }
 }
 
-/// The files of an open database, by the names under which they are found again.
+/// The files of an open database, by name.
 #[derive(Debug)]
 pub(crate) struct DatabaseFiles(Vec<(PathBuf, FileIdentity)>);
 
 impl DatabaseFiles {
-    /// The files of an open database with a write-ahead log. Nothing is opened: a process that closes any descriptor of a database
-    /// loses the locks that SQLite has on it.
+    /// The files of an open database with a write-ahead log. Opens none of them, because closing
+    /// any descriptor of a database drops the locks that SQLite holds on it.
     ///
     /// # Errors
-    /// One of them is missing.
+    /// A file is missing.
     pub(crate) fn from_open_database(database: &Path) -> Result<Self, StoreError> {
         database_paths(database)
             .map(|path| match std::fs::metadata(&path) {
@@ -120,15 +121,15 @@ impl DatabaseFiles {
             .map(Self)
     }
 
-    /// The first of them, which is there whether it is open or not.
+    /// The database file alone, which exists whether it is open or not.
     pub(crate) fn database_only(&self) -> Self {
         Self(self.0.iter().take(1).cloned().collect())
     }
 
-    /// Looks whether each name still stands for the file that is open.
+    /// Checks that each name still refers to the open file.
     ///
     /// # Errors
-    /// One does not.
+    /// A file was deleted or replaced.
     pub(crate) fn check_unchanged(&self) -> Result<(), StoreError> {
         for (path, known) in &self.0 {
             let what = match std::fs::metadata(path) {
@@ -150,7 +151,8 @@ impl DatabaseFiles {
         Ok(())
     }
 
-    /// Whether the database is in its place and its log has no name any more, nor has another program begun one.
+    /// Whether the database is in place, its log was deleted, and no other program has begun a new
+    /// one.
     pub(crate) fn is_only_log_missing(&self) -> bool {
         let Some(((path, known), rest)) = self.0.split_first() else {
             return false;
@@ -160,7 +162,7 @@ impl DatabaseFiles {
     }
 }
 
-/// A database's files: itself, its log and the index of that.
+/// The files of a database: itself, its log and the index of the log.
 fn database_paths(database: &Path) -> impl Iterator<Item = PathBuf> {
     ["", "-wal", "-shm"].into_iter().map(|end| {
         let mut path = database.as_os_str().to_owned();
@@ -169,25 +171,26 @@ fn database_paths(database: &Path) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Makes a directory: as the umask has it, or for its owner alone, whatever the umask says. Those above it are as the umask has
-/// them.
+/// Creates a directory with the permissions of the umask or, if private, for its owner only. Its
+/// parents get the permissions of the umask.
 ///
 /// # Errors
-/// One cannot be made.
+/// A directory cannot be created.
 pub(crate) fn create_directory(dir: &Path, private: bool) -> std::io::Result<()> {
     let mode = if private { 0o700 } else { 0o777 };
     dir.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     DirBuilder::new().recursive(true).mode(mode).create(dir)
 }
 
-/// Makes a database file as others are made here, which SQLite does not: as the umask has it, or for its owner alone. SQLite
-/// gives its log the same permissions.
+/// Creates a database file with the permissions of the umask or for its owner only, because SQLite
+/// itself ignores the umask. SQLite gives its log the same permissions.
 ///
 /// # Errors
-/// The directory cannot be made, or is to be private and belongs to another user.
+/// The directory cannot be created, or should be private and belongs to another user.
 pub(crate) fn create_database_file(database: &Path, private: bool) -> std::io::Result<()> {
     let mode = if private { 0o600 } else { 0o666 };
-    // Not opened where it is there: see above.
+    // Creates the file only if it is missing. Opening and closing an existing one would drop
+    // SQLite's locks on it.
     match File::options()
         .write(true)
         .create_new(true)

@@ -34,47 +34,51 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("migrations/0010_grammar.sql"),
     include_str!("migrations/0011_twins.sql"),
 ];
-/// The first SQLite without the bug that could corrupt a WAL on reset.
+/// The first version of SQLite without a bug that could corrupt the database when the WAL is reset.
 const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
-/// Pages in the log before they are brought to their places in the database, 32 MiB of them: a page of rows is written again
-/// with nearly every commit while its cell's trials come, and this way it is brought there once for many of them.
+/// Length of the log at which it is copied into the database, in pages: 32 MiB. While a cell's
+/// trials arrive, nearly every commit writes the same page of rows again, so a long log saves
+/// copies.
 const WAL_CHECKPOINT_PAGES: i64 = 8192;
 
 /// A directory with a database and the lock that keeps other coordinators out.
 pub struct SqliteStore {
     path: PathBuf,
-    /// Held by the writer while it commits, so that readers can be made to see the same moment. Nobody else writes.
+    /// Locked by the writer during a commit, so that several readers can start at the same moment.
+    /// Only the writer writes.
     commits: Arc<RwLock<()>>,
     state: Mutex<SqliteState>,
 }
 
-/// What this process has of a store.
+/// This process's state of a store.
 struct SqliteState {
     lock: DirLock,
-    /// In which it leads, or is to.
+    /// The epoch in which this process leads or will lead.
     epoch: u64,
-    /// Whether it has led in this epoch.
+    /// Whether this process has led in the epoch.
     has_led: bool,
-    /// The files that the writer has open, for as long as it has: the process that closes the database last removes the log.
+    /// The files that the writer has open. They are valid only that long, because the last process
+    /// to close the database removes the log.
     writer_files: Weak<DatabaseFiles>,
-    /// The database alone, since it was first written.
+    /// The database file alone, from the first write on.
     database_file: Option<Arc<DatabaseFiles>>,
 }
 
 impl SqliteStore {
-    /// Opens the store in `dir`, making both if need be.
+    /// Opens the store in `dir`, and creates both if needed.
     ///
     /// # Errors
-    /// The directory cannot be made, belongs to a running coordinator, or holds something else.
+    /// The directory cannot be created, is used by a running coordinator, or contains something
+    /// else.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         Self::open_with_privacy(dir, false)
     }
 
-    /// Opens a store whose database only its owner may read, if it is to be private.
+    /// Opens the store in `dir`. A private one is readable by its owner only.
     ///
     /// # Errors
-    /// As for any other.
+    /// As for [`Self::open`].
     pub fn open_with_privacy(dir: &Path, private: bool) -> Result<Self, StoreError> {
         let failed = |e: std::io::Error| {
             let message = format!(
@@ -108,7 +112,7 @@ impl SqliteStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what this process has open is what others find.
+    /// Checks that the files that this process has open are still in place.
     fn check_files(&self) -> Result<(), StoreError> {
         let names = {
             let hold = self.lock_state();
@@ -182,7 +186,8 @@ fn read_meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
 }
 
 impl Store for SqliteStore {
-    /// The process that holds the lock leads, each time in a new epoch: leases of an earlier leader must not count.
+    /// Begins a new epoch each time, because leases of an earlier leader must not count. The
+    /// process that holds the lock leads.
     fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError> {
         let mut hold = self.lock_state();
         hold.lock.ensure_held()?;
@@ -202,7 +207,7 @@ impl Store for SqliteStore {
         })
     }
 
-    /// None: while the lock is held no other process can lead.
+    /// `None`, because no other process can lead while the lock is held.
     fn leadership_ttl(&self) -> Option<Duration> {
         None
     }
@@ -228,7 +233,7 @@ impl Store for SqliteStore {
 
     fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError> {
         let mut connection = open_connection(&self.path)?;
-        // The log is made by the first look.
+        // The first transaction creates the log, whose file is recorded below.
         let look = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         check_epoch(&look, epoch)?;
         drop(look);
@@ -258,7 +263,8 @@ impl Store for SqliteStore {
         let _none_commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
 
         for reader in &readers {
-            // What a transaction sees is settled by its first look.
+            // A SQLite transaction takes its snapshot at its first read, so each reader reads
+            // something while commits are held back.
             reader.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
         }
 
@@ -273,24 +279,25 @@ impl Store for SqliteStore {
 
 impl SqliteStore {
     fn open_read_connection(&self) -> Result<Connection, StoreError> {
-        // Another file of that name has other rows.
+        // A file that replaced the database under its name would have other rows.
         self.check_files()?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
-        // Ends with the connection; until then all statements see the same moment.
+        // One transaction for the life of the connection, so that all its statements see the same
+        // moment.
         connection.execute_batch("BEGIN")?;
         Ok(connection)
     }
 }
 
 struct SqliteWriter {
-    /// Given up first: the log may go with the connection.
+    /// Dropped first, because closing the connection may remove the log.
     files: Arc<DatabaseFiles>,
     connection: Connection,
     epoch: u64,
     commits: Arc<RwLock<()>>,
-    /// Whether the rows of a log that has no name any more were brought into the database.
+    /// Whether the rows of a deleted log were copied into the database.
     is_log_recovered: bool,
 }
 
@@ -309,7 +316,8 @@ impl StoreWriter for SqliteWriter {
         transaction.commit()?;
         drop(commits);
 
-        // Checked before any answer: what went into a deleted file is not durable.
+        // Checked again before the rows are acknowledged: a commit into a deleted file is not
+        // durable.
         self.check_files_and_recover_log()
     }
 }
@@ -318,7 +326,8 @@ impl SqliteWriter {
     fn check_files_and_recover_log(&mut self) -> Result<(), StoreError> {
         let checked = self.files.check_unchanged();
         if checked.is_err() && !self.is_log_recovered && self.files.is_only_log_missing() {
-            // What was acknowledged stands in a log that ends with this process: the database has a name still.
+            // Acknowledged rows are in a deleted log that vanishes with this process. The database
+            // still has its name, so they are saved there.
             let busy: i64 =
                 self.connection
                     .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
@@ -335,7 +344,8 @@ impl SqliteWriter {
     }
 }
 
-/// Where the lock file was deleted, another process could lock a new one, and has counted the epoch up.
+/// Checks that no other process leads. If the lock file was deleted, another process could lock a
+/// new one and would have begun a new epoch.
 fn check_epoch(connection: &Connection, epoch: u64) -> Result<(), StoreError> {
     let now = read_meta(connection, "epoch")?;
     if now == epoch {

@@ -18,7 +18,7 @@ use crate::train::network::shape::HaloGrid;
 /// A device for stock operations, and the numerics class of their results there.
 #[derive(Debug, Clone)]
 pub struct CandleDevice {
-    /// The device.
+    /// The CUDA device.
     pub device: Device,
     /// The numerics class of its results, such as `cuda-f32/2/sm90/cublas13.1`.
     pub numerics_class: String,
@@ -154,12 +154,12 @@ impl CandleEngine {
             .collect()
     }
 
-    /// `[1, numbers]`
+    /// Copies numbers to the device as `[1, numbers]`.
     fn upload_vector(&self, numbers: Vec<f32>) -> Result<Tensor> {
         Tensor::from_vec(numbers, (1, ()), &Device::Cpu)?.to_device(&self.device)
     }
 
-    /// `[1, batch, height, width, channel]`
+    /// Copies images to the device as `[1, batch, height, width, channel]`.
     fn upload_images(&self, source: &ImageBatch<'_>) -> Result<Tensor> {
         let input = self.net.input;
         let mut images = vec![0.0; source.len() * input.len()];
@@ -174,7 +174,7 @@ impl CandleEngine {
         Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&self.device)
     }
 
-    /// Brings logits and statistics of a pass back; returns its losses.
+    /// Copies the logits and statistics of a pass from the device; returns its losses.
     fn download_pass(&mut self, output: &ForwardOutput, labels: &[u8]) -> Result<LossTally> {
         self.logits = output.logits.flatten_all()?.to_vec1()?;
         if !output.batch_statistics.is_empty() {

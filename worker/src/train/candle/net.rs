@@ -19,7 +19,7 @@ pub(crate) type BatchNormStatistics = Vec<[Tensor; 2]>;
 
 /// The results of a forward pass.
 pub(crate) struct ForwardOutput {
-    /// `[lane, batch, class]`
+    /// Logits, `[lane, batch, class]`.
     pub(crate) logits: Tensor,
     /// Mean and variance over the batch before each batch norm, `[lane, channel]`; of training passes only.
     pub(crate) batch_statistics: BatchNormStatistics,
@@ -46,7 +46,7 @@ impl<'a> LayerParams<'a> {
     }
 }
 
-/// The parameter that has this role in a layer, if there is one.
+/// The parameter with this role in a layer, if it has one.
 fn find_param<'a>(
     described: &[Param],
     params: &'a CandleParams,
@@ -59,7 +59,8 @@ fn find_param<'a>(
     Some(params[at].as_tensor())
 }
 
-/// Passes over images `[lane, batch, height, width, channel]`; with running statistics in evaluation mode.
+/// Runs images `[lane, batch, height, width, channel]` through the network. With running statistics
+/// it is in evaluation mode.
 pub(crate) fn forward_pass(
     net: &Net,
     params: &CandleParams,
@@ -122,7 +123,7 @@ fn apply_norm<'a>(
     }
 }
 
-/// scale·x + shift, or x where the layer has neither.
+/// Returns scale·x + shift, or x if the layer has neither.
 fn scale_and_shift(x: Tensor, params: &LayerParams<'_>) -> Result<Tensor> {
     match (params.scale, params.shift) {
         (Some(scale), Some(shift)) => x
@@ -132,7 +133,7 @@ fn scale_and_shift(x: Tensor, params: &LayerParams<'_>) -> Result<Tensor> {
     }
 }
 
-/// `[lane, channel]` as something to broadcast over images.
+/// Reshapes `[lane, channel]` so that it broadcasts over images.
 fn per_channel(x: &Tensor) -> Result<Tensor> {
     let (lanes, channels) = x.dims2()?;
     x.reshape((lanes, 1, 1, 1, channels))
@@ -169,7 +170,7 @@ pub(crate) fn apply_linear_op(layer: &Layer, x: &Tensor, weight: &Tensor) -> Res
 fn extract_patches(layer: &Layer, x: &Tensor) -> Result<Tensor> {
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let flat = x.reshape((lanes * batch, height * width, channels))?;
-    // Outside the image is one more pixel, which is black.
+    // Appends one black pixel to each image; kernel pixels outside the image read it.
     let outside = Tensor::zeros((lanes * batch, 1, channels), x.dtype(), x.device())?;
     let indices = patch_pixel_indices(layer);
     let count = indices.len();
@@ -212,12 +213,12 @@ fn pixel_coordinates(height: usize, width: usize) -> impl Iterator<Item = (usize
     (0..height).flat_map(move |y| (0..width).map(move |x| (y, x)))
 }
 
-/// x where it is above 0, and 0 elsewhere; its slope at 0 is 0.
+/// Returns x where it is above 0, and 0 elsewhere. The slope at 0 is 0.
 fn relu(x: &Tensor) -> Result<Tensor> {
     x * x.gt(0.0)?.to_dtype(x.dtype())?
 }
 
-/// (x − mean)/√(variance + ε), and 0 where that is 0/0.
+/// Returns (x − mean)/√(variance + ε), and 0 where that is 0/0.
 fn scale_to_unit_variance(centred: &Tensor, variance: &Tensor, eps: f64) -> Result<Tensor> {
     let square = (variance + eps)?;
     let some = square.ne(0.0)?.to_dtype(square.dtype())?;
@@ -225,7 +226,8 @@ fn scale_to_unit_variance(centred: &Tensor, variance: &Tensor, eps: f64) -> Resu
     centred.broadcast_mul(&(some / (square + none)?.sqrt()?)?)
 }
 
-/// Over the batch, or with running statistics if there are any. What it found in the batch.
+/// Normalizes over the batch, or by running statistics if there are any. Returns the statistics of
+/// the batch as well.
 fn batch_norm(
     x: &Tensor,
     norm: NormSpec,
@@ -247,7 +249,7 @@ fn batch_norm(
     Ok((normed.reshape(x.shape())?, of_batch))
 }
 
-/// Over each image and group of channels.
+/// Normalizes over each image and group of channels.
 fn group_norm(x: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let pixels = height * width;
@@ -329,7 +331,7 @@ pub(crate) fn compute_objective(
         .to_device(logits.device())?;
     let losses = match loss {
         Loss::Mse => ((logits - targets)?.sqr()? * (share / classes as f64))?,
-        // Not `softmax_last_dim`, which has no gradient.
+        // `softmax_last_dim` has no gradient in Candle.
         Loss::CrossEntropy { .. } => {
             (candle_nn::ops::log_softmax(logits, D::Minus1)? * targets)?.affine(-share, 0.0)?
         }

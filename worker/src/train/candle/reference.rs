@@ -1,4 +1,5 @@
-//! The composed network in f64 on the CPU: what the fast path must agree with.
+//! The network in f64 on the CPU, composed of Candle's operations: the reference for the fast
+//! engine.
 
 use candle_core::{DType, Device, Result, Tensor};
 use ergodic_common::config::Loss;

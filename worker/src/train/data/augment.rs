@@ -6,10 +6,10 @@ use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
 /// A window on an image, moved and perhaps mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ImageTransform {
-    /// Pixels by which the window is moved.
+    /// Pixels by which the window is moved down and right.
     down: i8,
     right: i8,
-    /// Whether left and right are exchanged in the window.
+    /// Whether the window is mirrored left to right.
     mirrored: bool,
 }
 

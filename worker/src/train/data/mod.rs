@@ -26,7 +26,8 @@ pub struct TrialData {
 /// The scaling of an image's numbers to inputs.
 #[derive(Debug)]
 enum InputScaling {
-    /// Per channel, what each byte becomes: (p/255 − mean)/std over the training images used.
+    /// Per channel, the input for each byte: (p/255 − mean)/std over the training images that are
+    /// used.
     ByteTables(Vec<[f32; 256]>),
     /// Per channel, mean and standard deviation of the training images used: x becomes (x − mean)/std.
     Moments(Vec<(f64, f64)>),
@@ -36,7 +37,7 @@ impl TrialData {
     /// Chooses the images and takes the training images' mean and standard deviation per channel, from exact sums.
     ///
     /// # Errors
-    /// The config wants more images than there are.
+    /// The config needs more images than the dataset has.
     pub fn new(
         dataset: Arc<Dataset>,
         config: &DataConfig,
@@ -212,7 +213,7 @@ fn build_standardized_table(counts: &[u64; 256]) -> [f32; 256] {
     let first = power_sum(counts, 1);
     let second = power_sum(counts, 2);
 
-    // Integers: the variance of a constant channel is 0 exactly.
+    // Computed in integers, so that the variance of a constant channel is exactly 0.
     let spread = u128::from(n) * u128::from(second) - u128::from(first) * u128::from(first);
     let mean = first as f64 / n as f64 / 255.0;
     let std = if spread == 0 {
@@ -241,7 +242,7 @@ pub(crate) struct ImageBatch<'a> {
     /// Height and width of an image.
     sides: (usize, usize),
     labels: &'a [u8],
-    /// The batch's images among them.
+    /// Indices of the batch's images in `pixels`.
     indices: &'a [u32],
     /// The augmentation of each image of the batch; empty without augmentation.
     transforms: &'a [ImageTransform],
@@ -269,7 +270,7 @@ impl<'a> ImageBatch<'a> {
         }
     }
 
-    /// The same images, each with a transform.
+    /// Returns the same batch with a transform for each image.
     pub(crate) fn with_transforms(self, transforms: &'a [ImageTransform]) -> Self {
         Self { transforms, ..self }
     }
@@ -279,7 +280,7 @@ impl<'a> ImageBatch<'a> {
         self.indices.len()
     }
 
-    /// The batch in pieces of up to `size` images.
+    /// Splits the batch into pieces of up to `size` images.
     pub(crate) fn micro_batches(&self, size: usize) -> impl Iterator<Item = Self> + use<'a> {
         let whole = *self;
         self.indices
@@ -426,7 +427,7 @@ fn write_transformed<T: Copy + Default>(
     out: &mut [f32],
 ) {
     let row = width * channels;
-    // An image inside a halo has a run for every row, and one without a halo a single one.
+    // The grid has one run per image row if the image has a halo, and one run per image if not.
     let rows = grid
         .contiguous_runs()
         .flat_map(|(_, to, len)| (to..to + len).step_by(row));

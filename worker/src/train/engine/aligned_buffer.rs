@@ -1,4 +1,4 @@
-//! Memory for numbers that kernels read in blocks.
+//! Buffers for numbers that kernels read in blocks.
 
 use super::simd::BLOCK;
 
@@ -12,10 +12,11 @@ pub(crate) struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
-    /// `len` zeros.
+    /// Allocates `len` zeros.
     pub(crate) fn zeros(len: usize) -> Self {
         let data = vec![0.0; len + BLOCK];
-        // Where the allocation cannot be aligned, it is only slower.
+        // `align_offset` may give up and return `usize::MAX`. The buffer is then unaligned, which
+        // is only slower.
         let start = data.as_ptr().align_offset(64).min(BLOCK);
         Self { data, start, len }
     }

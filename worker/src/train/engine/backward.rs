@@ -166,7 +166,8 @@ impl LayerState {
 
         InputGradient {
             gradient: chunk.slice_within_mut(to.part, gradient, self.plan.activation_len),
-            // The backward pass visits the last reader first.
+            // The backward pass visits the last reader first, so that one overwrites and the others
+            // add.
             initial_sum: if self.readers.is_last(reader) {
                 InitialSum::Zero
             } else {

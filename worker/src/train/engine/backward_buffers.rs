@@ -1,4 +1,4 @@
-//! What a layer's backward pass writes, cut into parts of the batch.
+//! Buffers that a layer's backward pass writes, split into parts of the batch.
 
 use std::mem::take;
 
@@ -41,7 +41,8 @@ impl<'a> BackwardPart<'a> {
     }
 }
 
-/// What a layer's backward pass writes for the layers before it, taken out of them while all threads read them.
+/// Buffers that a layer's backward pass writes for the layers before it, moved out of them while
+/// all threads read them.
 pub(crate) struct BackwardBuffers {
     pub(crate) per_image: ImageGradients,
     /// Sums over the batch for the norm of the layer that is read.
@@ -94,7 +95,8 @@ impl ImageGradients {
 }
 
 impl BackwardBuffers {
-    /// Takes what the backward pass of layer `at` writes out of the layers that it reads and adds.
+    /// Moves the buffers that the backward pass of layer `at` writes out of the layers that it
+    /// reads and adds.
     pub(crate) fn take_from(layers: &mut [LayerState], at: usize) -> Self {
         let added_len = layers[at].plan.output_len();
         let source = layers[at].source;
@@ -128,7 +130,7 @@ impl BackwardBuffers {
         }
     }
 
-    /// Puts back what [`Self::take_from`] has taken.
+    /// Moves the buffers back that [`Self::take_from`] has taken.
     pub(crate) fn restore_to(self, layers: &mut [LayerState], at: usize) {
         let source = layers[at].source;
         let add = layers[at].add;

@@ -11,7 +11,7 @@ use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
 pub(crate) struct ConvTap {
     /// Offset from a pixel's `input`.
     pub(crate) input_offset: usize,
-    /// Length of the run.
+    /// Length of the run, in inputs and in rows of weights.
     pub(crate) rows: usize,
     /// The first row of weights.
     pub(crate) first_weight_row: usize,
@@ -27,11 +27,11 @@ pub(crate) struct PixelOffsets {
 /// The initial value of a sum.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum InitialSum<'a> {
-    /// 0
+    /// The sum starts at 0.
     Zero,
-    /// The present value of the output.
+    /// The sum starts at the present value of the output.
     Output,
-    /// A buffer laid out as the output.
+    /// The sum starts at the value in a buffer that is laid out like the output.
     Buffer(&'a [f32]),
 }
 
@@ -51,8 +51,8 @@ pub(crate) struct DirectConvKernel<'a> {
 }
 
 impl Kernel for DirectConvKernel<'_> {
-    /// Tiles of pixels × blocks. With 16 registers and two a block, 12 hold sums; with 32 and one a block, 16 do, and
-    /// every input is used for two blocks.
+    /// Computes tiles of pixels × blocks. With 16 registers and two per block, 12 hold sums; with
+    /// 32 and one per block, 16 do, and every input is used for two blocks.
     #[inline(always)]
     fn run_with<S: Simd16>(mut self, s: S) {
         let mut block = 0;
@@ -75,10 +75,11 @@ impl Kernel for DirectConvKernel<'_> {
 }
 
 impl DirectConvKernel<'_> {
-    /// All pixels, for the `B` blocks from `block` on.
+    /// Computes all pixels for the `B` blocks from `block` on.
     #[inline(always)]
     fn compute_pixels<S: Simd16, const P: usize, const B: usize>(&mut self, s: S, block: usize) {
-        // Loops rather than `for_each`, whose closure would be compiled without the instruction set.
+        // Loops rather than `for_each`, whose closure would be compiled without the instruction
+        // set.
         let (tiles, rest) = self.pixels.as_chunks::<P>();
         for pixels in tiles {
             self.compute_tile::<S, P, B>(s, block, pixels);

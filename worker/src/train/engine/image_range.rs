@@ -8,12 +8,12 @@ pub(crate) struct ImageRange {
 }
 
 impl ImageRange {
-    /// All images of a batch of `images`.
+    /// The range of all images of a batch of `images`.
     pub(crate) fn whole_batch(images: usize) -> Self {
         Self { first: 0, images }
     }
 
-    /// The images in pieces of `size`; the last one may be smaller.
+    /// Splits the range into pieces of `size` images; the last one may be smaller.
     pub(crate) fn split_by(self, size: usize) -> impl Iterator<Item = Self> {
         let Self { first, images } = self;
         (0..images).step_by(size).map(move |at| Self {

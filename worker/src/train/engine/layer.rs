@@ -23,9 +23,9 @@ use crate::train::network::plan::{ConvAlgorithm, LayerPlan};
 /// A layer's plan and buffers.
 pub(crate) struct LayerState {
     pub(crate) plan: LayerPlan,
-    /// The layer whose activations it reads; none for the images of the dataset.
+    /// The layer whose activations this one reads; `None` for the images of the dataset.
     pub(crate) source: Option<usize>,
-    /// The layer whose z it adds to its own.
+    /// The layer whose z this one adds to its own.
     pub(crate) add: Option<usize>,
     pub(crate) norm: Option<NormSpec>,
     pub(crate) pool: Pool,
@@ -52,9 +52,9 @@ pub(crate) struct LayerState {
 /// The layers that use a layer's results.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerReaders {
-    /// The first and last layer that read its activation.
+    /// The first and last layer that read the layer's activation.
     pub(crate) activation: Option<(usize, usize)>,
-    /// The layer that adds its z.
+    /// The layer that adds this one's z to its own.
     pub(crate) adder: Option<usize>,
 }
 
@@ -181,7 +181,8 @@ impl LayerState {
         transformed
     }
 
-    /// The weights as the backward pass reads them, written to `to`; nothing where no layer needs the gradient of the input.
+    /// Writes the weights as the backward pass reads them to `to`. Returns nothing if no layer
+    /// needs the gradient of the input.
     pub(crate) fn transpose_weights<'a, S: Simd16>(
         &self,
         s: S,
@@ -237,7 +238,7 @@ impl LayerState {
             self.coefficients.shift.copy_from_slice(shift);
         }
 
-        // Biases are not part of z, so those of the added z are applied here.
+        // z does not contain the layer's bias, so the bias of the added z is applied here.
         if let (Some(at), None) = (self.add, self.norm) {
             self.coefficients
                 .shift
@@ -262,7 +263,7 @@ impl LayerState {
     }
 }
 
-/// `len` zeros, or none where the buffer is not wanted.
+/// Allocates `len` zeros, or nothing if the buffer is not wanted.
 fn zeros_if(wanted: bool, len: usize) -> AlignedBuffer {
     AlignedBuffer::zeros(if wanted { len } else { 0 })
 }

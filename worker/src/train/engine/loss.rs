@@ -9,14 +9,14 @@ pub(crate) struct LossTally {
     pub(crate) loss_sum: f64,
     /// Sum of the losses without label smoothing.
     pub(crate) unsmoothed_loss_sum: f64,
-    /// Images classified correctly.
+    /// Number of images classified correctly.
     pub(crate) correct: u64,
-    /// All images.
+    /// Number of images.
     pub(crate) images: u64,
 }
 
 impl LossTally {
-    /// Adds another pass.
+    /// Adds the tally of another pass.
     pub(crate) fn add(&mut self, other: Self) {
         self.loss_sum += other.loss_sum;
         self.unsmoothed_loss_sum += other.unsmoothed_loss_sum;
@@ -40,7 +40,7 @@ impl LossTally {
     }
 }
 
-/// The training objective.
+/// The training objective: a loss over a number of classes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Objective {
     pub(crate) classes: usize,

@@ -299,7 +299,7 @@ impl CpuEngine {
             training: true,
         };
 
-        // A single part writes where the sum of all parts belongs.
+        // If there is one part, it writes straight into the sum and saves an addition.
         let (only, mut total) = if has_one_part {
             (Some(weight_gradient), None)
         } else {

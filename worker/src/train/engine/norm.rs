@@ -19,12 +19,12 @@ pub(crate) struct ChannelCoefficients {
     pub(crate) image_stride: usize,
     pub(crate) scale: Vec<f32>,
     pub(crate) shift: Vec<f32>,
-    /// Whether a ReLU comes last.
+    /// Whether a ReLU follows.
     pub(crate) relu: bool,
 }
 
 impl ChannelCoefficients {
-    /// Coefficients that change nothing.
+    /// The coefficients of the identity.
     pub(crate) fn identity(width: usize, relu: bool) -> Self {
         Self {
             mean: vec![0.0; width],
@@ -94,14 +94,14 @@ impl<B: Copy> LoadedCoefficients<B> {
         }
     }
 
-    /// The activation; `relu` tells whether a ReLU comes last.
+    /// Computes the activation from z; `relu` is whether a ReLU follows.
     #[inline(always)]
     pub(crate) fn compute_activation<S: Simd16<Block = B>>(&self, s: S, z: B, relu: bool) -> B {
         let (_, y) = self.normalize_and_scale(s, z);
         if relu { s.relu(y) } else { y }
     }
 
-    /// The normalised value, and y.
+    /// Computes the normalised value and y.
     #[inline(always)]
     pub(crate) fn normalize_and_scale<S: Simd16<Block = B>>(&self, s: S, z: B) -> (B, B) {
         let x = s.mul(s.sub(z, self.mean), self.inv_std);
@@ -114,7 +114,7 @@ pub(crate) struct ActivationKernel<'a> {
     pub(crate) z: &'a [f32],
     pub(crate) coefficients: &'a ChannelCoefficients,
     pub(crate) grid: HaloGrid,
-    /// The first image, and how many; z begins with it.
+    /// The first image and the number of images; z begins with the first.
     pub(crate) first: usize,
     pub(crate) images: usize,
     pub(crate) output: &'a mut [f32],

@@ -104,7 +104,7 @@ impl GradientMeans {
 /// Adds a chunk to [`GradientSums`].
 pub(crate) struct GradientSumsKernel<'a> {
     pub(crate) z: &'a [f32],
-    /// Gradient of the activations.
+    /// Gradient of the activations of the chunk.
     pub(crate) gradient: &'a [f32],
     pub(crate) coefficients: &'a ChannelCoefficients,
     /// The image whose mean and 1/std apply.
@@ -151,14 +151,15 @@ impl Kernel for GradientSumsKernel<'_> {
 /// Writes ∂L/∂z of whole images.
 pub(crate) struct NormBackwardKernel<'a> {
     pub(crate) z: &'a [f32],
-    /// Gradient of the activations.
+    /// Gradient of the activations of the images.
     pub(crate) gradient: &'a [f32],
     /// Gradient that reaches z past norm and ReLU, from the layer that adds z to its own.
     pub(crate) residual_gradient: Option<&'a [f32]>,
     /// Receives the gradient of the z that this layer adds to its own.
     pub(crate) added_gradient: Option<&'a mut [f32]>,
     pub(crate) coefficients: &'a ChannelCoefficients,
-    /// None without a norm: the z of a unit that no image activates may be −∞, which a factor of 0 would turn into NaN.
+    /// Means for the norm; `None` without a norm, because the z of a unit that no image activates
+    /// may be −∞, which a factor of 0 would turn into NaN.
     pub(crate) gradient_means: Option<&'a GradientMeans>,
     pub(crate) first: usize,
     pub(crate) images: usize,

@@ -15,13 +15,13 @@ impl Parallelism {
         }
     }
 
-    /// One workspace per thread.
+    /// Creates one workspace per thread.
     pub(crate) fn make_workspaces<W>(self, workspace: impl Fn() -> W) -> Vec<W> {
         (0..self.threads).map(|_| workspace()).collect()
     }
 
-    /// Processes every item in a workspace, as many at a time as there are workspaces, and merges what the workspaces hold in
-    /// the order of the items. Item i always uses workspace i mod their number.
+    /// Processes every item in a workspace, as many at a time as there are workspaces, and merges
+    /// the workspaces in the order of the items. Item i always uses workspace i mod their number.
     pub(crate) fn process_and_merge<I: Send, W: Send>(
         self,
         workspaces: &mut [W],
@@ -55,7 +55,7 @@ impl Parallelism {
     }
 }
 
-/// Pieces of `len` numbers; empty pieces without end where `len` is 0.
+/// Splits data into pieces of `len` numbers; yields empty pieces without end if `len` is 0.
 pub(crate) fn chunks_or_empty(data: &mut [f32], len: usize) -> impl Iterator<Item = &mut [f32]> {
     let (pieces, empty) = match len {
         0 => (None, Some(std::iter::repeat_with(Default::default))),

@@ -9,14 +9,14 @@ use crate::train::network::shape::HaloGrid;
 /// The activations that a pool reads.
 #[derive(Clone, Copy)]
 pub(crate) struct PoolInput<'a> {
-    /// z of the images.
+    /// Outputs z of the images' linear map.
     pub(crate) z: &'a [f32],
     pub(crate) coefficients: &'a ChannelCoefficients,
-    /// Pixels of an image, and in a row of it.
+    /// Pixels of an image, and pixels of a row.
     pub(crate) pixels: usize,
     pub(crate) width: usize,
     pub(crate) pool: Pool,
-    /// The first image, and how many; z begins with it.
+    /// The first image and the number of images; z begins with the first.
     pub(crate) first: usize,
     pub(crate) images: usize,
 }
@@ -26,7 +26,7 @@ impl PoolInput<'_> {
         self.pixels * self.coefficients.padded_channels()
     }
 
-    /// Pixels that are pooled into one.
+    /// Number of pixels that are pooled into one.
     fn window_area(&self) -> usize {
         if self.pool == Pool::Average {
             self.pixels
@@ -35,7 +35,7 @@ impl PoolInput<'_> {
         }
     }
 
-    /// Pixels after pooling.
+    /// Number of pixels per image after pooling.
     fn pooled_pixels(&self) -> usize {
         if self.pool == Pool::Average {
             1
@@ -95,7 +95,8 @@ impl Kernel for PooledActivationKernel<'_> {
     }
 }
 
-/// One pooled pixel of a block of channels, from z of its image; `share` is 1 over the pixels in a window.
+/// Pools the window of one pixel of a block of channels, from z of its image. `share` is 1 over the
+/// pixels in a window.
 #[inline(always)]
 fn pool_window<S: Simd16>(
     s: S,
@@ -112,7 +113,7 @@ fn pool_window<S: Simd16>(
         y = match input.pool {
             _ if i == 0 => other,
             Pool::Average => s.add(y, other),
-            // Adding 0·other keeps a NaN that the comparison would lose.
+            // Adds 0·other, because the comparison alone would drop a NaN.
             _ => s.fma(zero, other, s.select_greater(other, y, other, y)),
         };
     }
@@ -124,8 +125,8 @@ fn pool_window<S: Simd16>(
     }
 }
 
-/// Takes the gradient of pooled activations to that of the activations: to the first of the largest ones, or to all in
-/// equal shares.
+/// Propagates the gradient of pooled activations back to the activations: to the first of the
+/// largest ones, or to all in equal shares.
 pub(crate) struct UnpoolKernel<'a> {
     pub(crate) input: PoolInput<'a>,
     pub(crate) pooled_gradient: &'a [f32],

@@ -24,11 +24,11 @@ pub(crate) trait Kernel {
 pub(crate) trait Simd16: Copy + Send + Sync {
     /// Sixteen floats, in registers if the compiler can.
     type Block: Copy;
-    /// Whether a block is one register and there are 32 of them: kernels then work on larger tiles.
+    /// Whether a block is one of 32 registers, so that kernels work on larger tiles.
     const WIDE: bool;
     /// Runs a kernel compiled for this instruction set.
     fn dispatch(self, kernel: impl Kernel);
-    /// All lanes equal `x`.
+    /// Sets all lanes to `x`.
     fn splat(self, x: f32) -> Self::Block;
     /// Reads a block.
     fn load(self, from: &[f32; BLOCK]) -> Self::Block;
@@ -44,11 +44,11 @@ pub(crate) trait Simd16: Copy + Send + Sync {
     fn mul(self, a: Self::Block, b: Self::Block) -> Self::Block;
     /// `a / b`
     fn div(self, a: Self::Block, b: Self::Block) -> Self::Block;
-    /// `√a`, rightly rounded as IEEE 754 has it.
+    /// `√a`, correctly rounded as in IEEE 754.
     fn sqrt(self, a: Self::Block) -> Self::Block;
     /// `|a|`
     fn abs(self, a: Self::Block) -> Self::Block;
-    /// `if y < 0 { 0 } else { y }`: NaN stays NaN, so that divergence is seen.
+    /// `if y < 0 { 0 } else { y }`: NaN stays NaN, so that divergence is noticed.
     fn relu(self, y: Self::Block) -> Self::Block;
     /// `if y > 0 { g } else { 0 }`
     fn relu_backward(self, y: Self::Block, g: Self::Block) -> Self::Block;
@@ -78,7 +78,8 @@ pub(crate) fn block_at_mut(data: &mut [f32], at: usize) -> &mut [f32; BLOCK] {
         .expect("the slice has a block's length")
 }
 
-/// No instruction set in particular. Correct everywhere and slow where the compiler has no fused multiply-add.
+/// The instruction set of the build. Correct everywhere, and slow if the target has no fused
+/// multiply-add.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable;
 

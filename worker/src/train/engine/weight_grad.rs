@@ -13,7 +13,7 @@ pub(crate) struct WeightGradientKernel<'a> {
     pub(crate) input: &'a [f32],
     /// Gradient of the outputs.
     pub(crate) output_gradient: &'a [f32],
-    /// Runs of rows.
+    /// Runs of weight rows and the inputs that they read.
     pub(crate) taps: &'a [ConvTap],
     /// Offsets of each output pixel: of its inputs, and (as `output`) of its gradient.
     pub(crate) pixels: &'a [PixelOffsets],
@@ -26,8 +26,8 @@ pub(crate) struct WeightGradientKernel<'a> {
 }
 
 impl Kernel for WeightGradientKernel<'_> {
-    /// Tiles of rows × blocks. With 16 registers and two a block, 12 hold sums; with 32 and one a block, 24 do, or 16
-    /// where runs are short and come in blocks.
+    /// Computes tiles of rows × blocks. With 16 registers and two per block, 12 hold sums; with 32
+    /// and one per block, 24 do, or 16 if runs are short and come in blocks.
     #[inline(always)]
     fn run_with<S: Simd16>(mut self, s: S) {
         let mut block = 0;
@@ -64,7 +64,7 @@ impl Kernel for WeightGradientKernel<'_> {
 }
 
 impl WeightGradientKernel<'_> {
-    /// All rows, for the `B` blocks from `block` on.
+    /// Computes all rows for the `B` blocks from `block` on.
     #[inline(always)]
     fn compute_rows<S: Simd16, const R: usize, const B: usize>(&mut self, s: S, block: usize) {
         for tap in self.taps {
@@ -91,7 +91,8 @@ impl WeightGradientKernel<'_> {
         }
     }
 
-    /// The `R` rows from `row` on, whose inputs are `offset` numbers behind each pixel's.
+    /// Computes the `R` rows from `row` on, whose inputs are `offset` numbers after each pixel's
+    /// first one.
     #[inline(always)]
     fn compute_tile<S: Simd16, const R: usize, const B: usize>(
         &mut self,

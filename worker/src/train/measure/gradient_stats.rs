@@ -7,13 +7,13 @@ use ergodic_common::random_streams::{Purpose, RandomStream};
 
 use super::norms::{dot_product, square, sum_over_ranges};
 
-/// Pairs of gradients that are compared.
+/// Number of pairs of gradients that are compared.
 pub(crate) const GRADIENT_PAIRS: usize = NOISE_BATCHES as usize / 2;
 
-/// How many of the largest distances estimate the tail index.
+/// Number of largest distances that estimate the tail index.
 const TAIL_SIZE: usize = 8;
 
-/// Most products with the Hessian.
+/// Maximum number of products with the Hessian.
 const MAX_HESSIAN_PRODUCTS: usize = 100;
 
 /// Largest relative error of an eigenvalue.
@@ -94,7 +94,8 @@ pub(crate) fn lanczos_largest_eigenvalue(
         beside.push(length);
 
         let top = largest_tridiagonal_eigenvalue(&diagonal, &beside);
-        // This bounds its distance from an eigenvalue of the matrix; the distance is mostly of the order of the square.
+        // The residual bounds the distance from `top` to an eigenvalue of the Hessian. The actual
+        // distance is mostly of the order of its square.
         let error = length * last_eigenvector_component(&diagonal, &beside, top);
         if error <= EIGENVALUE_TOLERANCE * top.abs() {
             return Some(top);
@@ -189,7 +190,7 @@ fn gershgorin_bounds(diagonal: &[f64], beside: &[f64]) -> (f64, f64) {
     (low, high)
 }
 
-/// Whether no eigenvalue of T is above x: all pivots of T − x are negative then.
+/// Whether all eigenvalues of T are at most x, in which case all pivots of T − x are negative.
 fn is_above_all_eigenvalues(x: f64, diagonal: &[f64], beside: &[f64]) -> bool {
     let mut pivot = 1.0;
     diagonal.iter().enumerate().all(|(i, d)| {

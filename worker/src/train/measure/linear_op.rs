@@ -1,7 +1,9 @@
-//! Maps of layers in f64, with both of their adjoints, for what is measured now and then and must be exact.
+//! The linear maps of layers in f64, with both adjoints, for measurements that are rare and must be
+//! exact.
 //!
-//! They are computed as they are defined, on channels without padding. Every number is one sequential sum of fused terms,
-//! whichever instruction set they are compiled for; several images are computed at a time, to use weights often.
+//! The maps are computed by their definition, on channels without padding. Every number is one
+//! sequential sum of fused terms, whichever instruction set the code is compiled for. Several
+//! images are computed at a time, to use each loaded weight often.
 
 use std::ops::Range;
 
@@ -15,7 +17,7 @@ const IMAGE_BLOCK: usize = 4;
 /// Outputs in a block, which stay in registers.
 const OUTPUT_BLOCK: usize = 8;
 
-/// A layer's map.
+/// The linear map of a layer.
 pub(crate) struct ExactLinearOp {
     /// Channels of input and output; a linear layer's input is one pixel.
     inputs: usize,
@@ -344,7 +346,7 @@ fn add_image_gradients<const I: usize>(
     }
 }
 
-/// The next images.
+/// Takes the next `I` images.
 #[inline(always)]
 fn next_images<T, const I: usize>(images: &mut impl Iterator<Item = T>) -> [T; I] {
     std::array::from_fn(|_| images.next().expect("there are as many images left"))

@@ -16,9 +16,9 @@ use crate::train::network::params::ParamLayout;
 /// Collects the samples of one trial. `T` is what its weights are: f32 for networks, f64 for the toy loss.
 pub(crate) struct MetricSampler<'a, T = f32> {
     measure: &'a Measure,
-    /// Steps between samples.
+    /// Number of steps between samples.
     sample_interval: u64,
-    /// Steps of the trial.
+    /// Number of steps of the trial.
     total_steps: u64,
     /// Ranges of the weights whose norm is reported.
     norm_ranges: Vec<Range<usize>>,
@@ -42,9 +42,9 @@ pub(crate) struct MetricSampler<'a, T = f32> {
     curve: Curve,
 }
 
-/// All that a sample is computed from.
+/// The inputs of a sample.
 pub(crate) struct SampleInputs<'a, T = f32> {
-    /// Steps done.
+    /// Number of completed steps.
     pub(crate) step: u64,
     /// η of the last step.
     pub(crate) lr: f64,
@@ -52,7 +52,7 @@ pub(crate) struct SampleInputs<'a, T = f32> {
     pub(crate) weights: &'a [T],
     /// Gradient of the last batch.
     pub(crate) gradient: &'a [T],
-    /// Results of passes that only metrics need.
+    /// Results of passes that only some metrics need.
     pub(crate) pass_results: PassResults,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct PassResults {
     /// Losses of the averaged weights on the validation set.
     pub(crate) average_validation: Option<LossTally>,
     pub(crate) noise: Option<GradientNoise>,
-    /// The Hessian's largest eigenvalue.
+    /// Largest eigenvalue of the Hessian.
     pub(crate) curvature: Option<f64>,
 }
 
@@ -114,12 +114,12 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         ])
     }
 
-    /// Whether one of these metrics is requested.
+    /// Whether any of these metrics is requested.
     pub(crate) fn has_any_metric(&self, some: &[Metric]) -> bool {
         self.measure.metrics.iter().any(|m| some.contains(m))
     }
 
-    /// Whether a metric is read from this pass.
+    /// Whether a requested metric needs this pass.
     pub(crate) fn needs_pass(&self, pass: MeasurementPass) -> bool {
         self.measure.needs_pass(pass)
     }
@@ -146,7 +146,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         self.has_any_metric(&[Metric::NormSqJump])
     }
 
-    /// Takes the weights after a step into the largest change of ‖w‖².
+    /// Updates the largest change of ‖w‖² with the weights after a step.
     pub(crate) fn track_norm_sq_jump(&mut self, weights: &[T]) {
         let norm_sq = sum_of_squares(&self.norm_ranges, weights);
         self.norm_sq_jump = self.norm_sq_jump.max((norm_sq - self.norm_sq).abs());
@@ -164,14 +164,14 @@ impl<'a, T: Number> MetricSampler<'a, T> {
         self.weights_before_step.extend_from_slice(weights);
     }
 
-    /// Takes a sample.
+    /// Takes a sample of all requested metrics.
     pub(crate) fn record_sample(&mut self, sample: &SampleInputs<'_, T>) {
         self.curve.steps.push(sample.step);
 
         for (metric, layer) in self.measure.metrics.iter().zip(&self.layer_ranges) {
             let value = self.compute_metric(metric, layer.as_ref(), sample);
 
-            // A loss may be infinite; any other infinite metric is undefined.
+            // Only a loss may be infinite; any other infinite metric is undefined.
             let is_known = value.is_finite() || metric.is_loss() && value.is_infinite();
             self.curve
                 .values
@@ -257,7 +257,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
 }
 
 impl MetricSampler<'_> {
-    /// Writes all that later samples depend on.
+    /// Encodes everything that later samples depend on.
     pub(crate) fn encode_into(&self, to: &mut CheckpointEncoder) {
         to.write_f64(self.since_last_sample.loss_sum);
         to.write_f64(self.since_last_sample.unsmoothed_loss_sum);
@@ -272,7 +272,7 @@ impl MetricSampler<'_> {
         to.write_f64s(&self.curve.values);
     }
 
-    /// Restores what [`Self::encode_into`] has written; `None` if it is of another trial.
+    /// Restores the state that [`Self::encode_into`] wrote; `None` if it belongs to another trial.
     pub(crate) fn restore_from(&mut self, from: &mut CheckpointDecoder<'_>) -> Option<()> {
         let loss = from.read_f64()?;
         let plain = from.read_f64()?;
@@ -300,7 +300,7 @@ impl MetricSampler<'_> {
     }
 }
 
-/// Whether a sample follows `step` when one is taken after `every` steps and at the end.
+/// Whether a sample is due after `step` steps: every `every` steps, and at the end.
 pub(crate) fn is_due(step: u64, every: u64, steps: u64) -> bool {
     step.is_multiple_of(every) || step == steps
 }

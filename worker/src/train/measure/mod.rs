@@ -1,4 +1,5 @@
-//! What is measured of a trial while it trains: metrics, gradient noise, curvature, predictions for the probe set.
+//! Measurements of a trial in training: metrics, gradient noise, curvature, predictions for the
+//! probe set.
 
 pub(crate) mod gradient_stats;
 pub(crate) mod hessian;

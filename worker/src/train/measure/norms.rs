@@ -54,7 +54,7 @@ pub(crate) fn square(x: impl Number) -> f64 {
 pub(crate) fn sum_over_ranges(ranges: &[Range<usize>], f: impl Fn(usize) -> f64) -> f64 {
     let mut parts = [0.0; 8];
     for range in ranges {
-        // Ranges are whole blocks long.
+        // Steps of 8 stay within a range, because ranges are whole blocks long.
         for at in range.clone().step_by(8) {
             for (lane, part) in parts.iter_mut().enumerate() {
                 *part += f(at + lane);

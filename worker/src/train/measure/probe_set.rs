@@ -8,7 +8,7 @@ use ergodic_common::trial::Predictions;
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
 use crate::train::data::TrialData;
 
-/// The predictions for the probe set.
+/// The predictions of a trial for the probe set.
 #[derive(Debug, Default)]
 pub(crate) struct ProbePredictions {
     /// The probe set, as indices of test images.
@@ -43,7 +43,7 @@ impl ProbePredictions {
         }
     }
 
-    /// Whether the probe set is predicted after `steps` steps.
+    /// Whether to predict the probe set after `steps` steps.
     pub(crate) fn is_due(&self, steps: u64) -> bool {
         self.due_steps.binary_search(&steps).is_ok()
     }
@@ -64,7 +64,7 @@ impl ProbePredictions {
         to.write_bytes(&self.recorded.classes);
     }
 
-    /// Restores what [`Self::encode_into`] has written; `None` if it is of another trial.
+    /// Restores the state that [`Self::encode_into`] wrote; `None` if it belongs to another trial.
     pub(crate) fn restore_from(&mut self, from: &mut CheckpointDecoder<'_>) -> Option<()> {
         let steps = from.read_u64s()?;
         let classes = from.read_bytes()?;

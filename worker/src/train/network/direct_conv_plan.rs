@@ -1,4 +1,5 @@
-//! How a convolution is computed by its definition: for every pixel, the taps that it reads, forward and transposed.
+//! The plan of a convolution by its definition: the taps that every pixel reads, forward and
+//! transposed.
 
 use std::ops::Range;
 

@@ -68,7 +68,7 @@ impl PackedParam {
 /// The range of the running statistics of a layer's batch norm.
 #[derive(Debug, Clone)]
 pub(crate) struct NormStatisticsRange {
-    /// The layer.
+    /// Index of the layer.
     pub(crate) layer: usize,
     mean: Range<usize>,
 }
@@ -93,7 +93,7 @@ impl NormStatisticsRange {
 /// The ranges of all parameters and norm statistics.
 #[derive(Debug)]
 pub(crate) struct ParamLayout {
-    /// In logical order.
+    /// All parameters, in logical order.
     pub(crate) params: Vec<PackedParam>,
     /// Length of the packed vector.
     pub(crate) len: usize,
@@ -103,7 +103,7 @@ pub(crate) struct ParamLayout {
     pub(crate) statistics_len: usize,
     /// Channels per layer, without padding.
     channels: Vec<usize>,
-    /// Norm per layer.
+    /// The norm of each layer.
     norm_specs: Vec<Option<NormSpec>>,
 }
 
@@ -187,7 +187,7 @@ impl ParamLayout {
         }
     }
 
-    /// The range of the parameter that has this role in a layer, if there is one.
+    /// The range of the parameter with this role in a layer, if it has one.
     pub(crate) fn param_range(&self, layer: usize, role: ParamRole) -> Option<Range<usize>> {
         self.params
             .iter()
@@ -230,7 +230,8 @@ impl ParamLayout {
         let mut packed = vec![0.0; self.len];
         for slot in &self.params {
             match slot.param.role {
-                // The last convolution of a residual block may start at 0.
+                // `zero_residual` starts the last convolution of each residual block at 0, so that
+                // the block begins as the identity.
                 ParamRole::Weight
                     if config.model.zero_residual && slot.param.name.ends_with(".conv2.weight") => {
                 }
@@ -435,7 +436,8 @@ fn draw_orthogonal_matrix(rows: usize, columns: usize, stream: &mut RandomStream
     matrix
 }
 
-/// Where component `i` of vector `v` is in a matrix `[rows, columns]` whose vectors are its columns or its rows.
+/// The index of component `i` of vector `v` in a matrix `[rows, columns]` whose columns or rows are
+/// the vectors.
 fn matrix_index(v: usize, i: usize, columns: usize, by_columns: bool) -> usize {
     if by_columns {
         i * columns + v

@@ -31,7 +31,7 @@ pub(crate) struct LayerPlan {
     /// Images in a part of a batch, a multiple of the chunk: sums run through a part and are then added part by part,
     /// whichever thread made them. A function of the shape alone, and a divisor of the micro-batch.
     pub(crate) part_images: usize,
-    /// Input of one image.
+    /// Layout of one image's input.
     pub(crate) input: HaloGrid,
     /// Numbers per output pixel: channels in whole blocks.
     pub(crate) channels: usize,
@@ -58,7 +58,7 @@ pub(crate) enum ConvAlgorithm {
     Winograd(WinogradPlan),
 }
 
-/// Plans of all layers.
+/// Plans all layers of a network.
 pub(crate) fn plan_layers(net: &Net) -> Vec<LayerPlan> {
     net.layers.iter().map(LayerPlan::new).collect()
 }
@@ -78,8 +78,9 @@ impl LayerPlan {
         let part_images = part.clamp(MIN_PART_IMAGES.max(chunk_images), MICRO_BATCH as usize);
 
         let tiled = !first && WinogradPlan::is_suitable_for(&conv);
-        // Images from the dataset have few channels: long runs gain more than the multiplications in the halo cost. So do
-        // short tables for large images, whose halo is small in comparison.
+        // A halo costs multiplications and makes contiguous runs longer. It pays for images from
+        // the dataset, which have few channels, and for large images, whose halo is small in
+        // comparison.
         let halo = first || tiled || pixels > MAX_PIXELS_WITHOUT_HALO;
         let input = HaloGrid::new(conv.input, if halo { conv.padding } else { 0 });
         let algorithm = if tiled {
@@ -114,7 +115,7 @@ impl LayerPlan {
         self.pixels * self.channels
     }
 
-    /// The plan of its tiles, if it is computed in tiles.
+    /// The plan of the layer's tiles, if it is computed in tiles.
     pub(crate) fn winograd_plan(&self) -> Option<&WinogradPlan> {
         if let ConvAlgorithm::Winograd(tiled) = &self.algorithm {
             Some(tiled)
@@ -123,7 +124,7 @@ impl LayerPlan {
         }
     }
 
-    /// Blocks of output channels.
+    /// Number of blocks of output channels.
     pub(crate) fn channel_blocks(&self) -> usize {
         self.channels / BLOCK
     }

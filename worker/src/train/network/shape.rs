@@ -34,7 +34,7 @@ impl HaloGrid {
         }
     }
 
-    /// One pixel of `channels` numbers.
+    /// A grid of one pixel with `channels` numbers.
     pub(crate) fn single_pixel(channels: usize) -> Self {
         let shape = ActivationShape {
             height: 1,
@@ -204,7 +204,7 @@ pub(crate) fn padded_input_channels(layer: &Layer) -> usize {
     }
 }
 
-/// All pixels, row by row.
+/// Coordinates of all pixels, row by row.
 pub(crate) fn pixel_coordinates(shape: ActivationShape) -> impl Iterator<Item = (usize, usize)> {
     (0..shape.height).flat_map(move |y| (0..shape.width).map(move |x| (y, x)))
 }

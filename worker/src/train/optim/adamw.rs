@@ -196,7 +196,7 @@ struct AdamWStepKernel<'a> {
     average: &'a [f32],
     squares: &'a [f32],
     weights: &'a mut [f32],
-    /// Stays 0 as long as all weights are finite: 0·∞ is NaN.
+    /// Stays 0 as long as all weights are finite, because 0·∞ is NaN.
     witness: &'a mut [f32; BLOCK],
 }
 

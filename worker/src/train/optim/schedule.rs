@@ -66,7 +66,8 @@ fn compute_curve_lr(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
     }
 }
 
-/// The learning rate on the line between the points around a step; that of the nearest point outside all points.
+/// The learning rate of a step, interpolated linearly between the points around it. Before the
+/// first point and after the last, it is constant.
 fn interpolate_lr(points: &[(Length, HyperparamChange)], config: &TrialConfig, step: u64) -> f64 {
     let points: Vec<(u64, f64)> = points
         .iter()

@@ -126,12 +126,12 @@ impl<S: Simd16> InplaceOp3 for SgdStepOp<'_, S> {
 
 struct SgdStepKernel<'a> {
     momentum: &'a [f32],
-    /// In Nesterov's form.
+    /// The gradient, for Nesterov's form only.
     gradient: Option<&'a [f32]>,
     /// η, λ, μ
     hyperparams: [f32; 3],
     weights: &'a mut [f32],
-    /// Stays 0 as long as all weights are finite: 0·∞ is NaN.
+    /// Stays 0 as long as all weights are finite, because 0·∞ is NaN.
     witness: &'a mut [f32; BLOCK],
 }
 

@@ -46,7 +46,7 @@ fn has_weight_decay(param: &Param, wd_on: WeightDecayScope) -> bool {
     }
 }
 
-/// All that a training step changes.
+/// The tensors that a training step changes.
 pub(crate) struct TrainingState {
     /// Packed parameters.
     pub(crate) weights: Tensor,
@@ -60,7 +60,7 @@ pub(crate) struct TrainingState {
     pub(crate) statistics: Tensor,
     /// Average of the weights along the trial.
     pub(crate) averaged_weights: Option<Tensor>,
-    /// How many weights the average is of.
+    /// Number of weights that entered the average.
     averaged_count: u64,
 }
 
@@ -85,7 +85,7 @@ impl TrainingState {
         })
     }
 
-    /// Writes all that later steps depend on.
+    /// Encodes everything that later steps depend on.
     pub(crate) fn encode_into(&self, to: &mut CheckpointEncoder) -> Result<()> {
         let squares = self.squares.as_ref().map(|(_, squares)| squares);
         for tensor in [
@@ -105,7 +105,8 @@ impl TrainingState {
         Ok(())
     }
 
-    /// Restores what [`Self::encode_into`] has written; `None` if it is of another network.
+    /// Restores the state that [`Self::encode_into`] wrote; `None` if it belongs to another
+    /// network.
     pub(crate) fn restore_from(&mut self, from: &mut CheckpointDecoder<'_>) -> Option<()> {
         restore_tensor(&mut self.weights, from)?;
         restore_tensor(&mut self.momentum, from)?;
@@ -129,7 +130,7 @@ impl TrainingState {
         Some(())
     }
 
-    /// Takes the weights into their average: the mean of all that were taken, or an exponential one.
+    /// Adds the weights to their average, which is the plain mean or an exponential one.
     pub(crate) fn update_average<S: Simd16>(&mut self, s: S, decay: Option<f64>) -> Result<()> {
         match &self.averaged_weights {
             None => self.averaged_weights = Some(self.weights.copy()?),
@@ -270,7 +271,7 @@ impl TrainingState {
     }
 }
 
-/// Replaces a tensor by the next one of a checkpoint; `None` if it has another length.
+/// Restores a tensor from a checkpoint; `None` if it has another length.
 fn restore_tensor(tensor: &mut Tensor, from: &mut CheckpointDecoder<'_>) -> Option<()> {
     let len = tensor.elem_count();
     *tensor = tensor_from_vec(from.read_f32s().filter(|x| x.len() == len)?).ok()?;

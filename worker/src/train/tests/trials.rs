@@ -480,7 +480,7 @@ fn a_raised_stop_ends_a_trial_without_result() {
         .expect("a late trial fails")
         .result;
     let cause = format!(
-        "its time limit of 0ms was over after 0 of {} steps",
+        "it exceeded its time limit of 0ms after 0 of {} steps",
         config.total_steps()
     );
     assert_eq!(

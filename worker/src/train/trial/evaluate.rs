@@ -1,4 +1,5 @@
-//! What is measured of a trial between two steps: metrics, predictions for the probe set, gradient noise, curvature.
+//! Measurements of a trial between two steps: metrics, predictions for the probe set, gradient
+//! noise, curvature.
 
 use std::sync::atomic::AtomicBool;
 
@@ -17,7 +18,7 @@ use crate::train::measure::metrics::{MetricSampler, PassResults, SampleInputs};
 use crate::train::optim::tensor::with_tensor_data;
 
 impl<'a, S: Simd16> Training<'a, S> {
-    /// Predicts the classes of the probe set, if that is due. False when that was aborted.
+    /// Predicts the classes of the probe set, if that is due. Returns false if it was aborted.
     pub(super) fn predict_probe_set(&mut self, steps: u64, stop: &AtomicBool) -> Result<bool> {
         if !self.probe_predictions.is_due(steps) {
             return Ok(true);
@@ -48,7 +49,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(true)
     }
 
-    /// Samples the metrics after a step. False when that was aborted.
+    /// Samples the metrics after a step. Returns false if it was aborted.
     pub(super) fn sample_metrics(
         &mut self,
         sampler: &mut MetricSampler<'_>,
@@ -74,7 +75,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(true)
     }
 
-    /// The passes over further images that the sample after `steps` steps needs. `None` when they were aborted.
+    /// Runs the passes over further images that the sample after `steps` steps needs. Returns
+    /// `None` if they were aborted.
     fn run_metric_passes(
         &mut self,
         sampler: &MetricSampler<'_>,
@@ -98,7 +100,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok((!self.should_abort(stop)).then_some(results))
     }
 
-    /// Evaluates the weights on the sets that metrics need. False when that was aborted before the passes.
+    /// Evaluates the weights on the sets that metrics need. Returns false if it was aborted before
+    /// the passes.
     fn evaluate_weights(
         &mut self,
         sampler: &MetricSampler<'_>,
@@ -123,8 +126,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(true)
     }
 
-    /// Evaluates the averaged weights, if there are any, on the sets that metrics need. False when that was aborted
-    /// before the passes.
+    /// Evaluates the averaged weights, if there are any, on the sets that metrics need. Returns
+    /// false if it was aborted before the passes.
     fn evaluate_average(
         &mut self,
         sampler: &MetricSampler<'_>,
@@ -151,8 +154,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(true)
     }
 
-    /// Evaluates a model, its weights and norm statistics, on the test and the validation set, if they are wanted. `None`
-    /// where that was aborted.
+    /// Evaluates a model, given by weights and norm statistics, on the wanted ones of test and
+    /// validation set. Returns `None` if it was aborted.
     fn evaluate_sets(
         &mut self,
         model: (&[f32], &[f32]),
@@ -184,7 +187,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok((test_tally, validation_tally))
     }
 
-    /// Evaluates images. `None` when that was aborted.
+    /// Evaluates images. Returns `None` if it was aborted.
     fn evaluate_images(
         &mut self,
         (weights, statistics): (&[f32], &[f32]),
@@ -207,7 +210,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(Some(tally))
     }
 
-    /// The batch-norm statistics under which the weights after `steps` steps are evaluated. `None` when that was aborted.
+    /// The batch-norm statistics under which the weights after `steps` steps are evaluated. Returns
+    /// `None` if estimating them was aborted.
     fn evaluation_statistics(
         &mut self,
         weights: &[f32],
@@ -229,8 +233,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(estimated)
     }
 
-    /// Batch-norm statistics for these weights: means over the batches of an epoch in the order of the subset. `None` when
-    /// that was aborted.
+    /// Estimates batch-norm statistics for these weights: means over the batches of an epoch in the
+    /// order of the subset. Returns `None` if it was aborted.
     fn estimate_statistics(
         &mut self,
         weights: &[f32],
@@ -260,7 +264,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(Some(statistics))
     }
 
-    /// Gradient noise at the current weights.
+    /// Measures gradient noise at the current weights.
     fn measure_gradient_noise(&mut self, steps: u64) -> Result<GradientNoise> {
         let mut stream = gradient_stats::open_measure_stream(self.job.streams, "noise", steps);
         let batch = self.job.config.effective_batch_size() as usize;
@@ -296,8 +300,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         .and_then(|noise| done.map(|_| noise))
     }
 
-    /// The largest eigenvalue of the Hessian of the training objective on the last batch, at the current weights. `None` when the
-    /// measurement was aborted.
+    /// Computes the largest eigenvalue of the Hessian of the training objective on the last batch,
+    /// at the current weights. Returns `None` if it was aborted.
     fn measure_curvature(&mut self, steps: u64, stop: &AtomicBool) -> Result<Option<f64>> {
         let mut stream = gradient_stats::open_measure_stream(self.job.streams, "hessian", steps);
         let parameters = with_tensor_data(&self.state.weights, |w| {

@@ -25,10 +25,10 @@ use super::optim::state::{TrainedRanges, TrainingState};
 use super::optim::tensor::with_tensor_data;
 use super::{FinishedTrial, Job, timed_out_trial};
 
-/// Test images evaluated at a time.
+/// Number of test images that are evaluated at a time.
 const TEST_CHUNK: usize = TEST_BATCH as usize;
 
-/// A trial in progress.
+/// The state of a trial in training.
 pub(crate) struct Training<'a, S> {
     s: S,
     job: &'a Job<'a>,
@@ -42,7 +42,7 @@ pub(crate) struct Training<'a, S> {
     probe_predictions: ProbePredictions,
     /// Re-estimated batch-norm statistics, and the number of steps after which they were estimated.
     estimated_statistics: Option<(u64, Vec<f32>)>,
-    /// The store of its checkpoints, if there is one.
+    /// The store of the trial's checkpoints, if there is one.
     checkpoint_slot: Option<CheckpointSlot<'a>>,
 }
 
@@ -62,12 +62,12 @@ impl<'a> CheckpointSlot<'a> {
     }
 }
 
-/// The end of a step.
+/// The outcome of a step.
 enum StepEnd {
     Done,
     /// The loss or the weights are not finite any more.
     Diverged,
-    /// A measurement after it was aborted.
+    /// A measurement after the step was aborted.
     Aborted,
 }
 
@@ -146,13 +146,14 @@ impl<'a, S: Simd16> Training<'a, S> {
         )
     }
 
-    /// Trains to the end, or until its time is up. `None` when `stop` was raised.
+    /// Trains to the end or the time limit. Returns `None` once `stop` is set.
     pub(crate) fn run_to_end(mut self, stop: &AtomicBool) -> Result<Option<FinishedTrial>> {
         let mut sampler = self.start_sampler()?;
         let begun = match self.resume_from_checkpoint(&mut sampler) {
             Some(steps) => steps,
             None => {
-                // A checkpoint that does not fit may have been restored in part.
+                // A checkpoint that does not fit may have been restored in part, so everything is
+                // built anew.
                 self = Self::new(self.s, self.job, self.net, self.data)?;
                 sampler = self.start_sampler()?;
                 0
@@ -181,7 +182,7 @@ impl<'a, S: Simd16> Training<'a, S> {
             .map(Some)
     }
 
-    /// A sampler that knows the initial weights, if a metric needs them.
+    /// Creates a sampler that knows the initial weights, if a metric needs them.
     fn start_sampler(&self) -> Result<MetricSampler<'a>> {
         let mut sampler =
             MetricSampler::new(self.job.config, self.job.measure, self.engine.layout());
@@ -225,7 +226,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(StepEnd::Done)
     }
 
-    /// Takes the weights into their average, if that is due after `steps` steps.
+    /// Adds the weights to their average, if that is due after `steps` steps.
     fn average_if_due(&mut self, steps: u64) -> Result<()> {
         let config = self.job.config;
         let Some(average) = config.train.average else {
@@ -240,8 +241,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(())
     }
 
-    /// Whether to break off a measurement. A trial can be saved between two steps only, so one with a checkpoint store
-    /// finishes the step first, unless that takes too long.
+    /// Whether to abort a measurement. A trial can be saved only between two steps, so one with a
+    /// checkpoint store finishes the step first, unless that takes too long.
     fn should_abort(&self, stop: &AtomicBool) -> bool {
         let will_be_saved = self
             .checkpoint_slot
@@ -249,7 +250,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         self.job.is_past_deadline() || stop.load(Ordering::Relaxed) && !will_be_saved
     }
 
-    /// The result of a trial that is aborted after `steps` steps: none when `stop` was raised, otherwise a failure.
+    /// Ends a trial that was aborted after `steps` steps: without a result if `stop` is set,
+    /// otherwise with a failure.
     fn abort_trial(&self, steps: u64, stop: &AtomicBool) -> Option<FinishedTrial> {
         if stop.load(Ordering::Relaxed) {
             return None;
@@ -312,7 +314,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         Ok(*blake3::hash(&[digest, of_average].concat()).as_bytes())
     }
 
-    /// The file of the trained weights.
+    /// Encodes the file of the trained weights.
     fn encode_weights(&self) -> Result<Vec<u8>> {
         let layout = self.engine.layout();
         let params = with_tensor_data(&self.state.weights, |w| layout.unpack_params(w))?;

@@ -8,7 +8,7 @@ use crate::train::engine::simd::Simd16;
 use crate::train::measure::metrics::MetricSampler;
 
 impl<S: Simd16> Training<'_, S> {
-    /// Saves the trial as it is after `steps` steps, if it is stopped or the store asks for it.
+    /// Saves the trial after `steps` steps, if it is stopped or the store asks for it.
     pub(super) fn save_if_due(
         &self,
         sampler: &MetricSampler<'_>,
@@ -42,8 +42,8 @@ impl<S: Simd16> Training<'_, S> {
         Ok(encoder.finish_with_hash())
     }
 
-    /// Restores the furthest checkpoint of this trial; returns the number of steps that are done. `None` when it does not
-    /// fit after all, and the trial must begin anew.
+    /// Restores the furthest checkpoint of this trial; returns the number of completed steps.
+    /// Returns `None` if it does not fit after all, and the trial must begin anew.
     pub(super) fn resume_from_checkpoint(
         &mut self,
         sampler: &mut MetricSampler<'_>,
@@ -60,22 +60,22 @@ impl<S: Simd16> Training<'_, S> {
             .max_by_key(|(steps, _)| *steps);
         let Some((steps, mut decoder)) = furthest else {
             if !checkpoints.is_empty() {
-                tracing::warn!(%trial, "what is kept of it is damaged or of another trial or version; it begins anew");
+                tracing::warn!(%trial, "its checkpoint is damaged, or belongs to another trial or version; the trial begins anew");
             }
             return Some(0);
         };
 
         let restored = self.restore_state(sampler, &mut decoder);
         if restored.is_none() || steps > self.job.config.total_steps() {
-            tracing::error!(%trial, "what is kept of it cannot be read; it begins anew");
+            tracing::error!(%trial, "its checkpoint cannot be restored; the trial begins anew");
             return None;
         }
 
-        tracing::info!(%trial, steps, "going on from a checkpoint");
+        tracing::info!(%trial, steps, "resuming from a checkpoint");
         Some(steps)
     }
 
-    /// Restores the state from all that is left of a checkpoint; `None` if it is of another trial.
+    /// Restores the state from the rest of a checkpoint; `None` if it belongs to another trial.
     fn restore_state(
         &mut self,
         sampler: &mut MetricSampler<'_>,

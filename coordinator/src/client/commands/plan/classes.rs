@@ -9,10 +9,10 @@ use ergodic_common::spec::{EvalStatistics, Measure};
 use ergodic_common::{Spec, TrialConfig};
 use serde_json::json;
 
-/// Products with a Hessian until its largest eigenvalue is known, about.
+/// Approximate number of products with a Hessian until its largest eigenvalue is known.
 const HESSIAN_PRODUCTS: u64 = 30;
 
-/// A shape class in numbers.
+/// The costs of a shape class.
 pub(super) struct ClassPlan {
     pub(super) label: String,
     pub(super) cells: u64,
@@ -20,7 +20,7 @@ pub(super) struct ClassPlan {
     pub(super) trained_parameters: u64,
     pub(super) steps: u64,
     pub(super) slot_bytes: u64,
-    /// Size of the file of weights that a trial stores; 0 if it stores none.
+    /// Size of the file of weights that a trial stores, in bytes; 0 without one.
     pub(super) weights_bytes: u64,
     pub(super) trial_flops: f64,
 }
@@ -37,7 +37,8 @@ pub(super) fn class_to_json(class: &ClassPlan) -> serde_json::Value {
     })
 }
 
-/// Classes that look alike are one for the reader, however many axes made them.
+/// Lists the shape classes. Classes with equal descriptions are merged, whatever axes distinguish
+/// them.
 pub(super) fn plan_classes(spec: &Spec) -> Vec<ClassPlan> {
     let grid = &spec.grid;
     let mut alike: BTreeMap<String, ClassPlan> = BTreeMap::new();
@@ -95,7 +96,7 @@ fn format_class_label(config: &TrialConfig) -> String {
     )
 }
 
-/// The toy, which has no network: some numbers that walk downhill.
+/// The costs of the toy model, which has no network.
 fn plan_toy_class(config: &TrialConfig, label: String, cells: u64) -> ClassPlan {
     let numbers = match &config.model.kind {
         ModelKind::Toy(toy) => u64::from(toy.dim),
@@ -124,14 +125,14 @@ fn estimate_trial_flops(spec: &Spec, config: &TrialConfig, net: &Net) -> f64 {
     trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64
 }
 
-/// The number of samples that a trial takes.
+/// Number of samples of a trial.
 fn count_samples(spec: &Spec, config: &TrialConfig) -> u64 {
     config
         .total_steps()
         .div_ceil(config.length_in_steps(spec.measure.every).max(1))
 }
 
-/// Steps of training that take as long as the gradients that are taken for a sample alone.
+/// Number of training steps that take as long as the gradients for one sample.
 fn count_gradient_steps(measure: &Measure) -> u64 {
     let noise = if measure.needs_pass(MeasurementPass::Noise) {
         NOISE_BATCHES
@@ -139,7 +140,7 @@ fn count_gradient_steps(measure: &Measure) -> u64 {
         0
     };
 
-    // A product is twice the work of a step, in numbers that are twice as long.
+    // A Hessian product does twice the work of a step, in f64, which takes twice as long.
     let curvature = if measure.needs_pass(MeasurementPass::Curvature) {
         4 * HESSIAN_PRODUCTS
     } else {
@@ -148,7 +149,7 @@ fn count_gradient_steps(measure: &Measure) -> u64 {
     noise + curvature
 }
 
-/// Images that are evaluated for a sample.
+/// Number of images that are evaluated for one sample.
 fn count_evaluated_images(spec: &Spec, config: &TrialConfig) -> u64 {
     let re_estimated = spec.measure.statistics == EvalStatistics::ReEstimated;
     let mut images = count_images(
@@ -158,7 +159,7 @@ fn count_evaluated_images(spec: &Spec, config: &TrialConfig) -> u64 {
         re_estimated,
     );
 
-    // Averaged weights have statistics of their own.
+    // Averaged weights have batch statistics of their own, which take another pass.
     if config.train.average.is_some() {
         images += count_images(
             config,
@@ -171,7 +172,8 @@ fn count_evaluated_images(spec: &Spec, config: &TrialConfig) -> u64 {
     images
 }
 
-/// Images of one set of weights: those of the sets it is evaluated on, and the training images if its statistics are estimated again.
+/// Number of images evaluated for one set of weights, including the training images if its
+/// statistics are re-estimated.
 fn count_images(config: &TrialConfig, tests: bool, validates: bool, re_estimates: bool) -> u64 {
     let mut images = 0;
     if tests {
@@ -187,7 +189,7 @@ fn count_images(config: &TrialConfig, tests: bool, validates: bool, re_estimates
     images
 }
 
-/// Bytes that all trials keep of weights and of predictions.
+/// Bytes of weights and of predictions that all trials store.
 pub(super) fn estimate_stored_bytes(spec: &Spec, classes: &[ClassPlan]) -> (u64, u64) {
     let repeats = u64::from(spec.repeats);
     let weights = classes

@@ -1,4 +1,4 @@
-//! Audits: due, made, and due again.
+//! Audits: made due, recorded, and made due again.
 
 use ergodic_common::TrialKey;
 
@@ -28,7 +28,7 @@ impl StoreWrite for RestoreAudits {
     }
 }
 
-/// Audits stored in one statement.
+/// Number of audits inserted per statement.
 const AUDITS_PER_STATEMENT: usize = 4096;
 
 pub(in crate::store::sql) fn insert_audits_in_chunks(
@@ -41,7 +41,7 @@ pub(in crate::store::sql) fn insert_audits_in_chunks(
         .try_for_each(|some| sql.insert_audits(sweep, some))
 }
 
-/// Failed audits are due again; these, with the processes whose rows they are of.
+/// Makes failed audits due again; returns them with the processes that computed the rows.
 pub(in crate::store::sql) fn retry_failed_audits(
     sql: &impl SqlConnection,
     sweep: i64,

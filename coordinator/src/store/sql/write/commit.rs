@@ -23,18 +23,19 @@ pub struct StoreResults {
     pub batch: ResultBatch,
     /// Name of the worker, stored with the rows.
     pub worker: String,
-    /// Do not store, whatever the fence.
+    /// Whether to compare only and store nothing, whatever the fence.
     pub compare_only: bool,
-    /// Do not store: the lease is one for audits.
+    /// Whether the lease is one for audits, so that nothing is stored.
     pub audit: bool,
-    /// Trials of the batch that are to be audited.
+    /// Trials of the batch that are chosen for audits.
     pub chosen_for_audit: Vec<TrialKey>,
 }
 
 impl StoreWrite for StoreResults {
     type Output = CommitOutcome;
 
-    /// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
+    /// Stores results of trials without a row if the fence is valid, and compares the others with their
+    /// rows.
     fn apply(&self, sql: &StoreTransaction<'_>) -> Result<CommitOutcome, StoreError> {
         let batch = &self.batch;
         let mut outcome = CommitOutcome {
@@ -71,7 +72,7 @@ impl StoreWrite for StoreResults {
     }
 }
 
-/// Chosen trials were stored: their audits are due, unless there is nothing to compare with.
+/// Makes audits of chosen trials that were stored due, unless there is nothing to compare with.
 fn schedule_audits(
     sql: &impl SqlConnection,
     results: &StoreResults,
@@ -103,7 +104,7 @@ fn schedule_audits(
     Ok(due)
 }
 
-/// Records an audit that is due, if another process than the one that computed the row ran the trial.
+/// Records the finding of a due audit, if another process than the row's ran the trial.
 fn record_audit(
     sql: &impl SqlConnection,
     results: &StoreResults,
@@ -132,7 +133,7 @@ fn record_audit(
     Ok((sql.execute_statement(text, &values)? > 0).then_some(finding))
 }
 
-/// What an audit found, and why, given the fields that differ; `None` where the row is damaged.
+/// The finding of an audit with its reason, given the fields that differ; `None` for a damaged row.
 fn judge_audit(outcome: &Outcome, different: Option<&[&'static str]>) -> (Finding, String) {
     match (outcome, different) {
         (Outcome::Failed { cause }, _) => (Finding::Failed, cause.clone()),
@@ -179,7 +180,7 @@ fn compare_with_rows(
     Ok(())
 }
 
-/// The rows that these trials have, `None` where a row is damaged.
+/// The rows of these trials; `None` for a damaged row.
 fn read_rows_to_compare(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -189,7 +190,8 @@ fn read_rows_to_compare(
     sql.select_whole_trials(sweep, keys, &mut |row| {
         match read_whole_trial_row(sweep, row) {
             Ok(row) => drop(rows.insert(row.result.key, Some(row.result))),
-            // A damaged row is logged and compared with nothing: the worker cannot help it, and gets its answer.
+            // The worker is not to blame for a damaged row, so its batch succeeds without the
+            // comparison.
             Err(StoreError::Damaged(damage)) => {
                 tracing::error!("{damage}");
                 rows.insert(damage.key, None);

@@ -1,4 +1,4 @@
-//! Trials and audits that are given up, and the way back.
+//! Trials and audits that are given up, and the reversal.
 
 use ergodic_common::{TrialKey, TrialResult};
 
@@ -23,7 +23,7 @@ pub struct GiveUpTrial {
 impl StoreWrite for GiveUpTrial {
     type Output = bool;
 
-    /// A sweep that was removed meanwhile has no rows.
+    /// Stores the failed row of a trial that is given up. A sweep that was removed meanwhile gets none.
     fn apply(&self, sql: &StoreTransaction<'_>) -> Result<bool, StoreError> {
         let there = select_number(
             sql,

@@ -1,4 +1,4 @@
-//! Leases: begun, shrunk and ended, and whether a fence is still valid.
+//! Leases: inserted, reduced and deleted, and whether a fence is still valid.
 
 use crate::records::{EndedLease, LeaseRow};
 use crate::result_batch::ResultBatch;

@@ -1,4 +1,4 @@
-//! Writes as statements, within a transaction that the caller begins and commits.
+//! Writes as statements, in a transaction that the caller begins and commits.
 
 pub(super) mod audits;
 mod commit;

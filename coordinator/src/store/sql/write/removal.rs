@@ -1,4 +1,4 @@
-//! Removed sweeps, and files that nothing names any more.
+//! Removal of sweeps, and of files that nothing names any more.
 
 use std::collections::HashSet;
 
@@ -41,7 +41,7 @@ pub struct RemoveSweep(pub i64);
 impl StoreWrite for RemoveSweep {
     type Output = ();
 
-    /// Takes away what makes a sweep one: from here on, whatever comes of it finds no fence.
+    /// Removes the sweep's own row and its leases, so that no fence for it is valid any more.
     fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(), StoreError> {
         let sweep = [self.0.into()];
         if sql.execute_statement("DELETE FROM sweeps WHERE number = $1", &sweep)? > 0 {
@@ -53,7 +53,8 @@ impl StoreWrite for RemoveSweep {
     }
 }
 
-/// Trials cleared in one transaction: it should take no longer than some dozen milliseconds.
+/// Number of trials deleted in one transaction, which should take no longer than some dozen
+/// milliseconds.
 const CLEARED_PER_COMMIT: i64 = 1000;
 
 /// The first rows of the removed sweep of this number go, few enough not to hold up other writes; with the last ones, what is
@@ -105,7 +106,7 @@ fn is_removed(sql: &impl SqlConnection, sweep: i64) -> Result<bool, StoreError> 
     Ok(select_number(sql, text, &[sweep.into()])?.is_some())
 }
 
-/// Clears what is left of a removed sweep without trials, the note of its removal last.
+/// Deletes what is left of a removed sweep without trials; the note of its removal comes last.
 fn clear_leftovers(sql: &impl SqlConnection, sweep: i64) -> Result<(), StoreError> {
     for text in [
         "DELETE FROM predictions WHERE sweep = $1",
@@ -120,7 +121,7 @@ fn clear_leftovers(sql: &impl SqlConnection, sweep: i64) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Clears the trials of a removed sweep up to one, that one included.
+/// Deletes the trials of a removed sweep up to and including one.
 fn clear_trials_up_to(
     sql: &impl SqlConnection,
     sweep: i64,

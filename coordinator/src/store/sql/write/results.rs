@@ -88,7 +88,7 @@ fn redo_trials(
                    auditor_process = '', why = ''";
     let mut redone = Vec::new();
 
-    // A sweep that was cancelled, or removed, runs nothing any more.
+    // Cancelled and removed sweeps run no trials, so nothing would fill the gap.
     if find_sweep(sql, sweep)?.is_none_or(|row| row.state == SweepState::Cancelled) {
         return Ok(redone);
     }
@@ -104,13 +104,14 @@ fn redo_trials(
         })?
         .pop();
 
-        // It is not known whose bits are right: the finding stays, and no process that may have computed the row replaces it.
+        // Nobody knows which bits are right. A new row could come from the process whose result is
+        // in doubt, so the finding stays.
         if found == Some(Some(Finding::Different)) {
             tracing::warn!(sweep, trial = %key, "its file is lost, and it is not run again: an audit found other bits");
             continue;
         }
 
-        // An audit that is due already stays with the processes that may make it.
+        // An open audit keeps its rule about which processes may run it.
         if found != Some(None) {
             sql.execute_statement(due, &place)?;
         }
@@ -141,7 +142,7 @@ impl StoreWrite for RetryFailed {
     }
 }
 
-/// Moves rows of failed trials to the attempts.
+/// Turns rows of failed trials into attempts.
 fn retry_failed_trials(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     let failed = [sweep.into(), FAILED_OUTCOME.into()];
     let text = select_trials_sql!("WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat");
@@ -213,13 +214,14 @@ pub(in crate::store::sql) fn insert_stored_rows(
         sql.insert_trials(sweep, worker, &results)?;
     }
 
-    // One by one: a trial may come several times.
+    // Appended one by one, because a batch may have several attempts of one trial, and each takes
+    // the next number.
     attempts
         .iter()
         .try_for_each(|attempt| append_attempts(sql, sweep, vec![attempt.clone()]))
 }
 
-/// Appends attempts, of each trial one, to those that there are.
+/// Appends attempts, at most one of each trial, to the existing ones.
 fn append_attempts(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -256,7 +258,7 @@ impl StoreWrite for SetRowsAside {
     }
 }
 
-/// Moves what is damaged of these trials to the attempts; which trials were damaged.
+/// Turns damaged rows of these trials into attempts; returns the damaged trials.
 fn set_rows_aside(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -278,7 +280,8 @@ fn set_rows_aside(
     Ok(damaged.into_iter().map(|damage| damage.key).collect())
 }
 
-/// What is damaged of these trials, and the checksum that the curve of each trial with a row should have, 0 without a curve.
+/// The damage to each of these trials, and the expected checksum of each trial's curve, 0 without a
+/// curve.
 fn find_damaged_rows(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -315,8 +318,8 @@ fn attempt_of_damage(damage: &Damage) -> (TrialKey, Attempt) {
     (damage.key, attempt)
 }
 
-/// Deletes what is stored of a trial. Its curve goes only if that has this checksum: a damaged row may lead to the curve of
-/// another trial.
+/// Deletes the row of a trial. Deletes its curve only if that has this checksum, because a damaged
+/// row may refer to the curve of another trial.
 fn delete_trial(
     sql: &impl SqlConnection,
     sweep: i64,

@@ -1,4 +1,4 @@
-//! Rows of sweeps.
+//! Rows of sweeps: inserted and updated.
 
 use ergodic_common::spec::scheduling::Share;
 
@@ -123,12 +123,12 @@ pub(in crate::store::sql) fn insert_sweep(
     Ok(number)
 }
 
-/// Settings as they are stored.
+/// Encodes settings in their stored form.
 pub(in crate::store::sql) fn encode_settings(row: &SweepRow) -> Result<String, StoreError> {
     serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))
 }
 
-/// Writes what changes of a sweep's row, and its checksum.
+/// Updates the changeable columns of a sweep's row, and its checksum.
 pub(in crate::store::sql) fn update_sweep_row(
     sql: &impl SqlConnection,
     row: &SweepRow,
@@ -158,7 +158,7 @@ pub(in crate::store::sql) fn update_sweep_row(
     sql.execute_statement(text, &values).map(|_| ())
 }
 
-/// Changes a sweep's row, if there is one.
+/// Changes the row of a sweep, if it exists.
 pub(in crate::store::sql) fn change_sweep(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -183,7 +183,7 @@ pub(in crate::store::sql) fn set_state(
     Ok(())
 }
 
-/// Adds what a batch was besides new rows to its sweep's tallies.
+/// Adds a batch to its sweep's tallies, which count everything but new rows.
 pub(in crate::store::sql) fn add_to_tallies(
     sql: &impl SqlConnection,
     sweep: i64,
@@ -193,7 +193,7 @@ pub(in crate::store::sql) fn add_to_tallies(
         return Ok(());
     }
 
-    // What was audited did not come again by itself.
+    // Audited trials ran twice on purpose, so they are not counted as duplicates.
     change_sweep(sql, sweep, |row| {
         row.tallies.count_batch(
             outcome.compared_count(),
@@ -203,7 +203,7 @@ pub(in crate::store::sql) fn add_to_tallies(
     })
 }
 
-/// A completed sweep has trials left again.
+/// Sets a completed sweep to running, because it has trials left again.
 pub(in crate::store::sql) fn reopen_completed_sweep(
     sql: &impl SqlConnection,
     sweep: i64,

@@ -1,4 +1,4 @@
-//! How a convolution is cut into tiles, and the matrix products at their points.
+//! The tiles of a convolution, and the matrix products at their points.
 
 use std::ops::Range;
 
@@ -40,7 +40,7 @@ pub(crate) struct WinogradPlan {
 /// The matrix product that the points of a strip of tiles are taken through.
 #[derive(Debug)]
 pub(crate) struct PointwiseProduct {
-    /// Channels before and after.
+    /// Channels before and after the product.
     pub(crate) from: usize,
     pub(crate) to: usize,
     /// Offsets of each tile of a strip.
@@ -87,7 +87,8 @@ impl WinogradTile {
     }
 }
 
-/// Which inputs of a tile, whose first output is at `corner` along an axis of `size` inputs, lie inside the image.
+/// The inputs of a tile that lie inside the image, along an axis of `size` inputs. The first output
+/// of the tile is at `corner`.
 fn inside_image(corner: usize, size: usize, padding: usize) -> Range<usize> {
     let first = padding.saturating_sub(corner).min(TILE_SIDE);
     let end = (size + padding).saturating_sub(corner);
@@ -101,8 +102,8 @@ pub(crate) fn tile_pitch(channels: usize) -> usize {
 }
 
 impl WinogradPlan {
-    /// Whether a convolution is computed in tiles. A single tile saves nothing, because the plain sum leaves out the
-    /// products with the padding's zeros.
+    /// Whether to compute a convolution in tiles. A single tile saves nothing, because the plain
+    /// sum skips the products with the padding's zeros.
     pub(crate) fn is_suitable_for(conv: &ConvShape) -> bool {
         let ActivationShape { height, width, .. } = conv.output;
         let whole = height % TILE_OUTPUTS == 0

@@ -29,7 +29,7 @@ pub(super) struct LayerPassRecord {
     pub(super) x: Vec<f64>,
     /// 1/√(variance + ε), of each set that a norm runs over.
     pub(super) inv_std: Vec<f64>,
-    /// The index of the largest of the four pixels that are pooled.
+    /// The index of the largest of four pooled pixels.
     pub(super) max_choices: Vec<u8>,
     /// The activations, pooled, as the next layers read them.
     pub(super) output: Vec<f64>,
@@ -79,7 +79,7 @@ impl HessianLayer<'_> {
         self.layer.output.channels
     }
 
-    /// The sets of the layer's norm over some images, and its ε.
+    /// The sets of the layer's norm over `images` images, and its ε.
     fn norm_sets(&self, images: usize) -> Option<(NormSets, f64)> {
         let norm = self.layer.norm?;
         let channels = self.channel_count();
@@ -87,7 +87,8 @@ impl HessianLayer<'_> {
         Some((NormSets::new(norm, channels, pixels, images), norm.eps))
     }
 
-    /// z, or its tangent, before the map is added: what another layer has left in `sums`, and the bias.
+    /// z, or its tangent, before the map is added: what another layer has added to `sums`, plus the
+    /// bias.
     pub(super) fn initial_z(
         &self,
         sums: &mut [Vec<f64>],
@@ -117,7 +118,7 @@ impl HessianLayer<'_> {
         range.map(|range| &parameters[range.clone()])
     }
 
-    /// y = scale·x + shift, or x where the layer has neither.
+    /// Returns y = scale·x + shift, or x if the layer has neither.
     fn scale_and_shift(&self, x: &[f64], weights: &[f64]) -> Vec<f64> {
         let scale = self.params_at(self.scale.as_ref(), weights);
         let shift = self.params_at(self.shift.as_ref(), weights);
@@ -132,7 +133,7 @@ impl HessianLayer<'_> {
             .collect()
     }
 
-    /// The activations of z, with all that the other passes need.
+    /// Computes the activations from z, and records what the other passes need.
     pub(super) fn record_activations(
         &self,
         z: Vec<f64>,
@@ -303,7 +304,7 @@ impl HessianLayer<'_> {
         gradient
     }
 
-    /// Sets to 0 what a ReLU at the weights lets nothing of through.
+    /// Sets to 0 what the ReLU blocks at the weights.
     fn zero_where_inactive(&self, x: &mut [f64], record: &LayerPassRecord, weights: &[f64]) {
         let y = self.scale_and_shift(&record.x, weights);
         x.iter_mut()
@@ -311,7 +312,7 @@ impl HessianLayer<'_> {
             .for_each(|(x, y)| *x = if y > 0.0 { *x } else { 0.0 });
     }
 
-    /// Times a norm's scale, if it has one.
+    /// Multiplies by the norm's scale, if it has one.
     fn multiply_by_scale(&self, y_gradient: &[f64], weights: &[f64]) -> Vec<f64> {
         let Some(scale) = self.params_at(self.scale.as_ref(), weights) else {
             return y_gradient.to_vec();
@@ -347,7 +348,7 @@ impl HessianLayer<'_> {
         u
     }
 
-    /// The tangents of all that follows z.
+    /// Computes the tangents of everything that follows z.
     pub(super) fn forward_tangent(
         &self,
         record: &LayerPassRecord,

@@ -1,8 +1,9 @@
 //! Exact products with the Hessian of a batch's loss, in f64.
 //!
-//! The derivative of the gradient along a direction: the forward and the backward pass, differentiated once more (Pearlmutter
-//! 1994). ReLUs and max-pools choose as they do at the weights, and have no second derivative. What is called a tangent here is
-//! how a number changes per unit of the direction.
+//! The derivative of the gradient along a direction: the forward and the backward pass,
+//! differentiated once more (Pearlmutter 1994). ReLUs and max-pools choose as they do at the
+//! weights, and have no second derivative. A *tangent* is the change of a number per unit of the
+//! direction.
 
 mod layer;
 mod norm_sets;
@@ -26,15 +27,15 @@ pub(crate) struct Hessian<'a, S> {
     loss: Loss,
     classes: usize,
     layers: Vec<HessianLayer<'a>>,
-    /// All parameters, one after the other in logical order.
+    /// All parameters, concatenated in logical order.
     weights: Vec<f64>,
-    /// Ranges of the trained ones.
+    /// Ranges of the trained parameters.
     trained: Vec<Range<usize>>,
     images: Vec<f64>,
     labels: Vec<u8>,
-    /// Images in a pass.
+    /// Number of images in a pass.
     micro_batch: usize,
-    /// The passes at the weights, where one covers the whole batch.
+    /// The passes at the weights, if a single one covers the whole batch.
     cached_pass: Vec<LayerPassRecord>,
 }
 
@@ -314,7 +315,7 @@ impl<'a, S: Simd16> Hessian<'a, S> {
         }
     }
 
-    /// ∂L/∂logits.
+    /// The gradient ∂L/∂logits.
     fn logit_gradients(&self, logits: &[f64], labels: &[u8]) -> Vec<f64> {
         let share = 1.0 / self.labels.len() as f64;
         let classes = self.classes as f64;

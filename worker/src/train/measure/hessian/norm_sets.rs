@@ -9,7 +9,7 @@ pub(super) struct NormSets {
     /// The set of each channel, counted within an image.
     pub(super) of_channel: Vec<usize>,
     pub(super) count: usize,
-    /// Numbers in a set.
+    /// Numbers in a set, as f64.
     pub(super) size: f64,
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ergodic_common::net::{Net, ParamRole};
 
-/// Where a parameter is in a vector of all parameters in logical order.
+/// The location of a parameter in the vector of all parameters in logical order.
 pub(super) struct LocatedParam {
     layer: usize,
     role: ParamRole,
@@ -12,7 +12,7 @@ pub(super) struct LocatedParam {
     pub(super) range: Range<usize>,
 }
 
-/// All parameters of a network, one after the other.
+/// Locates all parameters of a network, concatenated in logical order.
 pub(super) fn locate_params(net: &Net) -> Vec<LocatedParam> {
     let mut from = 0;
     let mut located = Vec::new();
@@ -29,7 +29,7 @@ pub(super) fn locate_params(net: &Net) -> Vec<LocatedParam> {
     located
 }
 
-/// The range of the parameter that has this role in a layer, if there is one.
+/// The range of the parameter with this role in a layer, if it has one.
 pub(super) fn find_range(
     params: &[LocatedParam],
     layer: usize,
