@@ -32,6 +32,7 @@ mod output_files;
 mod partitions;
 mod pictures;
 mod postgres;
+mod printed;
 mod races;
 mod refusals;
 mod removal;
