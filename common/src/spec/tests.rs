@@ -587,10 +587,6 @@ fn every_defect_is_named_with_its_line_and_remedy() {
         ),
         ("[grid]\nwd = [0.0, -0.0]\n", &["grid.wd", "twice"]),
         (
-            "[grid]\nn = [1, 2]\n[derive]\nwd = \"n\"\n",
-            &["grid.n", "column"],
-        ),
-        (
             "[measure]\nevery = \"1 step\"\n[grid]\n\"train.epochs\" = [1000000]\n",
             &["measure.every", "less often"],
         ),
@@ -1064,6 +1060,15 @@ fn models_norms_and_schedules_say_what_they_need() {
             "{train}: {error}"
         );
     }
+}
+
+#[test]
+fn an_axis_of_a_new_sweep_has_no_name_of_a_column() {
+    let message = new_refusal("[grid]\nn = [1, 2]\n[derive]\nwd = \"n\"\n", &[]);
+    assert!(
+        message.contains("grid.n") && message.contains("column"),
+        "{message}"
+    );
 }
 
 /// What is said of a new sweep that is taken where it is stored already.

@@ -104,7 +104,7 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
             "serve --advertise host:7700",
             "serve --lease-ttl soon",
             "serve --log-format xml",
-            "export a -o d --follow --every 1d",
+            "export a -o d --follow --every 1x",
             "export a -o d --format csv",
             "token new --role root",
             "token new --role user --expires 30x",

@@ -38,7 +38,7 @@ struct WorkerCli {
 
 #[derive(Debug, Subcommand)]
 enum WorkerSubcommand {
-    /// Measures training speed on random images and prints it
+    /// Measure training speed on random images
     Bench(BenchArgs),
     /// Runs one trial of a sweep outside of any lease and writes its result to stdout, for `ergodic replay`
     #[command(hide = true)]

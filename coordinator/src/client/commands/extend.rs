@@ -23,7 +23,12 @@ pub struct ExtendArgs {
     #[arg(index = 2, required_unless_present = "repeats")]
     pub spec: Option<String>,
     /// Override a field of the file, as in train.epochs=5; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "spec", conflicts_with = "repeats")]
+    #[arg(
+        long = "set",
+        value_name = "KEY=VALUE",
+        requires = "spec",
+        conflicts_with = "repeats"
+    )]
     pub settings: Vec<String>,
     /// Repeats per cell, or the most of them, instead of fewer
     #[arg(long, value_name = "N", conflicts_with = "spec", value_parser = clap::value_parser!(u32).range(1..))]
