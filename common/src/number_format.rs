@@ -233,6 +233,12 @@ pub fn format_shortest(x: f64) -> String {
     }
 }
 
+/// A count with its noun, which takes an s unless there is one: `1 sweep`, `24 rows`.
+pub fn format_count(n: u64, noun: &str) -> String {
+    let ending = if n == 1 { "" } else { "s" };
+    format!("{n} {noun}{ending}")
+}
+
 #[cfg(test)]
 mod tests {
     use crate::number_format::*;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ergodic_common::ids::Fence;
+use ergodic_common::number_format::format_count;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
 use ergodic_proto::convert::WireError;
@@ -353,9 +354,9 @@ impl RestoreState {
         // The lease is never in force: it only moves the numbers of leases on.
         self.commit((lease, (end, states)))?;
         Ok(format!(
-            "{} sweeps with {} rows restored\n",
-            self.sweeps.len(),
-            self.rows
+            "{} with {} restored\n",
+            format_count(self.sweeps.len() as u64, "sweep"),
+            format_count(self.rows as u64, "row")
         ))
     }
 }

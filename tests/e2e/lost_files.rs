@@ -180,7 +180,7 @@ fn weights_that_are_lost_are_told_of_hinder_no_backup_and_are_computed_again() {
     let file = cluster.path("backup").to_string_lossy().into_owned();
     let backup = cluster.run(&["backup", "-o", &file]);
     assert!(
-        backup.code == 0 && backup.stdout.contains("1 sweeps with 4 rows"),
+        backup.code == 0 && backup.stdout.contains("1 sweep with 4 rows"),
         "{backup:?}"
     );
 

@@ -27,8 +27,8 @@ wd = [0.0, 1e-3]
 [measure]
 every   = "10 steps"
 metrics = ["test_acc", "train_loss", "weight_norm"]
-probe   = { images = 10 }
-weights = "final"
+probe   = { points = 10 }
+save    = ["final"]
 "#;
 
 /// Trials with crossed streams, and of the toy loss: microseconds each.
@@ -167,8 +167,8 @@ fn commands_that_run_sweeps() {
     transcript.add(&["watch", &id]);
     transcript.add(&["workers"]);
     transcript.add(&["explain", &id]);
-    transcript.add(&["explain", &id, "--trial", "0:0"]);
-    transcript.add(&["explain", &id, "--trial", "4:1"]);
+    transcript.add(&["explain", &id, "0/0"]);
+    transcript.add(&["explain", &id, "4/1"]);
     transcript.text = transcript.text.replace(&id, "SWEEP_ID");
     transcript.check("run");
 }
@@ -184,7 +184,7 @@ fn commands_that_steer_sweeps() {
     transcript.add(&["explain", &id]);
     transcript.add(&["pause", &id]);
     transcript.add(&["explain", &id]);
-    transcript.add(&["explain", &id, "--trial", "0:0"]);
+    transcript.add(&["explain", &id, "0/0"]);
     transcript.add(&["pause", &id]);
     transcript.add(&["resume", &id]);
     transcript.add(&["update", &id, "--priority", "5"]);
@@ -223,7 +223,7 @@ fn commands_that_show_results() {
     transcript.add(&["report", &id, "-o", &page]);
     transcript.add(&["export", &id, "-o", &export]);
     transcript.add(&["export", &id, "-o", &export]);
-    transcript.add(&["weights", &id, "0:0", "-o", &weights]);
+    transcript.add(&["weights", &id, "0/0", "-o", &weights]);
     transcript.text = transcript.text.replace(&id, "SWEEP_ID");
     transcript.check("results");
 }
@@ -261,7 +261,7 @@ fn commands_that_operate() {
     transcript.add_alone(&["restore", &backup, "--store", &store]);
     transcript.add_alone(&["restore", &backup, "--store", &store]);
     transcript.add(&["token", "list"]);
-    transcript.add(&["replay", &id, "0:0"]);
+    transcript.add(&["replay", &id, "0/0"]);
     transcript.text = transcript.text.replace(&id, "SWEEP_ID");
     transcript.check("operate");
 }
@@ -333,9 +333,9 @@ fn refusals() {
         &["curves", &id],
         &["compare", &id, "--baseline", "lr=7"],
         &["compare", &id, "--baseline", "lr=0.05"],
-        &["explain", &id, "--trial", "99:0"],
-        &["explain", &id, "--trial", "x"],
-        &["weights", &id, "4:0", "-o", "w.safetensors"],
+        &["explain", &id, "99/0"],
+        &["explain", &id, "x"],
+        &["weights", &id, "4/0", "-o", "w.safetensors"],
         &["plot", &id, "-o", "map.gif"],
         &["report", &id, "-o", "/nowhere/page.html"],
         &["export", &id, "-o", "http://example.org/x"],

@@ -2,6 +2,7 @@
 
 use ergodic_common::Spec;
 use ergodic_common::config::Length;
+use ergodic_common::number_format::format_count;
 use ergodic_common::spec::Moment;
 
 use crate::analysis::distance::split_half;
@@ -108,14 +109,10 @@ fn find_moment(spec: &Spec, kept: &[Moment], cell: u64, at: &str) -> Result<Mome
 
 pub(super) fn describe_moment(moment: Moment) -> String {
     match moment {
-        Moment::After(Length::Epochs(n)) => format!("{n} epoch{}", plural_ending(n.into())),
-        Moment::After(Length::Steps(n)) => format!("{n} step{}", plural_ending(n)),
+        Moment::After(Length::Epochs(n)) => format_count(n.into(), "epoch"),
+        Moment::After(Length::Steps(n)) => format_count(n, "step"),
         Moment::Final => "final".to_owned(),
     }
-}
-
-fn plural_ending(n: u64) -> &'static str {
-    if n == 1 { "" } else { "s" }
 }
 
 impl DistanceQuery {

@@ -4,7 +4,7 @@ use std::io::{BufWriter, IntoInnerError};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ergodic_common::number_format::format_significant;
+use ergodic_common::number_format::{format_count, format_significant};
 use ergodic_proto::archive::ArchiveWriter;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -39,10 +39,10 @@ pub async fn run_backup(args: BackupArgs) -> Result<CommandOutcome, UserError> {
     }
 
     print_output(format!(
-        "{}: {} sweeps with {} rows, {} MB\n",
+        "{}: {} with {}, {} MB\n",
         path.display(),
-        written.sweeps,
-        written.trials,
+        format_count(written.sweeps, "sweep"),
+        format_count(written.trials as u64, "row"),
         format_significant(written.bytes as f64 / 1e6, 3)
     ))
 }
