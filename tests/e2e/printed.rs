@@ -102,7 +102,7 @@ const FILTERS: &[(&str, &str)] = &[
         "DATE",
     ),
     (r"\b(avx512|avx2|portable)\b", "ISA"),
-    (r"\d+(\.\d+)? [KMG]iB\b", "BYTES"),
+    (r"\d+(\.\d+)? ([KMG]i|M)B\b", "BYTES"),
     (r"[\w.-]+@[\w.-]+", "USER@HOST"),
     (r"[ ]+\n", "\n"),
 ];
@@ -139,13 +139,10 @@ fn write_file(cluster: &Cluster, name: &str, text: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// A completed sweep, at a place of its own in each transcript: ids are random.
+/// The id of a completed sweep.
 fn complete(cluster: &mut Cluster, text: &str) -> String {
     let id = cluster.launch(text);
-    if cluster.worker_logs().next().is_none() {
-        let _worker = cluster.worker(2, &["--name", "desktop"]);
-        cluster.wait_for_end(&id);
-    }
+    let _worker = cluster.worker(2, &["--name", "desktop"]);
     cluster.wait_for_end(&id);
     id
 }
@@ -156,7 +153,14 @@ fn commands_that_run_sweeps() {
     let file = write_file(&cluster, "net.toml", NET);
     let mut transcript = Transcript::new(&cluster);
     transcript.add_alone(&["plan", &file]);
-    transcript.add_alone(&["plan", &file, "--set", "repeats=2", "--set", "lr=[0.1]"]);
+    transcript.add_alone(&[
+        "plan",
+        &file,
+        "--set",
+        "repeats=2",
+        "--set",
+        "grid.lr=[0.1]",
+    ]);
     transcript.check("plan");
 
     let id = complete(&mut cluster, NET);
@@ -165,7 +169,6 @@ fn commands_that_run_sweeps() {
     transcript.add(&["list"]);
     transcript.add(&["status", &id]);
     transcript.add(&["watch", &id]);
-    transcript.add(&["workers"]);
     transcript.add(&["explain", &id]);
     transcript.add(&["explain", &id, "0/0"]);
     transcript.add(&["explain", &id, "4/1"]);
@@ -205,7 +208,7 @@ fn commands_that_show_results() {
     let mut cluster = Cluster::start(&[]);
     let id = complete(&mut cluster, NET);
     let picture = cluster.path("map.svg").to_string_lossy().into_owned();
-    let page = cluster.path("page.html").to_string_lossy().into_owned();
+    let page = cluster.path("report").to_string_lossy().into_owned();
     let export = cluster.path("export").to_string_lossy().into_owned();
     let weights = cluster.path("w.safetensors").to_string_lossy().into_owned();
 
@@ -321,7 +324,6 @@ fn refusals() {
         &["plan", "missing.toml"][..],
         &["plan", &file, "--set", "lr"],
         &["plan", &file, "--set", "train.lrr=1"],
-        &["run", &file, "--rows", "lrr"],
         &["status", "nothere1"],
         &["status", "latest2"],
         &["table", &id, "--rows", "lrr"],
@@ -329,7 +331,6 @@ fn refusals() {
         &["table", &id, "--where", "lr <"],
         &["table", &id, "--where", "lrr < 1"],
         &["table", &id, "--stat", "mode"],
-        &["table", &id, "--format", "parquet"],
         &["curves", &id],
         &["compare", &id, "--baseline", "lr=7"],
         &["compare", &id, "--baseline", "lr=0.05"],
@@ -337,19 +338,18 @@ fn refusals() {
         &["explain", &id, "x"],
         &["weights", &id, "4/0", "-o", "w.safetensors"],
         &["plot", &id, "-o", "map.gif"],
-        &["report", &id, "-o", "/nowhere/page.html"],
         &["export", &id, "-o", "http://example.org/x"],
         &["extend", &id, "--repeats", "3"],
         &["sample-size", &id, "test_acc"],
         &["update", &id],
-        &["restore", "missing.ergodic", "--store", "here"],
     ] {
         transcript.add(args);
     }
 
+    transcript.add_alone(&["run", &file, "--rows", "lrr", "--cols", "wd"]);
+    transcript.add_alone(&["restore", "missing.ergodic", "--store", "here"]);
     transcript.add_alone(&["list", "--coordinator", "http://127.0.0.1:1"]);
     transcript.add_alone(&["list", "--coordinator", "127.0.0.1"]);
-    transcript.add_alone(&["list"]);
     transcript.text = transcript.text.replace(&id, "SWEEP_ID");
     transcript.check("refusals");
 }

@@ -226,7 +226,7 @@ fn images_to_validate_on_are_taken_from_the_training_images() {
     );
 
     assert!(
-        message.contains("average_val_loss needs images"),
+        message.contains("average_val_loss needs validation images"),
         "{message}"
     );
 }
