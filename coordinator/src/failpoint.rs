@@ -23,7 +23,7 @@ pub(crate) const BEFORE_MANIFEST: &str = "before-manifest";
 #[cfg(feature = "failpoints")]
 pub(crate) fn reach(place: &str) {
     fail::fail_point!(place, |_| {
-        tracing::error!(place, "dying here, as was asked for");
+        tracing::error!(place, "exiting here, as requested");
         std::process::abort()
     });
 }

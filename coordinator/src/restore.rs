@@ -41,7 +41,7 @@ const LEASE_ID_GAP: u64 = 1 << 40;
 /// `ergodic restore`
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// What `ergodic backup` wrote
+    /// Backup file that `ergodic backup` wrote
     pub file: PathBuf,
     /// A new directory, or an empty PostgreSQL database as postgres://USER:PASSWORD@HOST:PORT/NAME
     #[arg(long, value_name = "DIR|URL")]
@@ -110,7 +110,7 @@ fn check_store_empty(store: &dyn Store) -> Result<(), UserError> {
     if sweeps.is_empty() && removals.is_empty() {
         return Ok(());
     }
-    let message = "--store: there is a store already, with sweeps in it: name a new directory, or an empty database";
+    let message = "--store: this store exists already and has sweeps: name a new directory, or an empty database";
     Err(UserError::new(ErrorCode::Refused, message))
 }
 
@@ -119,7 +119,7 @@ fn check_backup(path: &Path) -> Result<(), UserError> {
     read_backup(path, |record| match record.kind {
         Some(Kind::Head(head)) if !(1..=BACKUP_VERSION).contains(&head.version) => {
             let message = format!(
-                "{}: a backup by {}, of a newer version: use a newer ergodic",
+                "{}: the backup was written by {}, a newer version: use a newer ergodic",
                 path.display(),
                 head.build
             );
@@ -128,7 +128,10 @@ fn check_backup(path: &Path) -> Result<(), UserError> {
         Some(_) => Ok(()),
         None => Err(UserError::new(
             ErrorCode::Version,
-            format!("{}: a record of a newer version", path.display()),
+            format!(
+                "{}: a record was written by a newer version: use a newer ergodic",
+                path.display()
+            ),
         )),
     })
 }
@@ -298,7 +301,7 @@ impl RestoreState {
         };
         if *blake3::hash(&content).as_bytes() != hash {
             return Err(invalid_backup_error(&format!(
-                "another file than {}",
+                "a file whose content does not have the hash {}",
                 hex::encode(hash)
             )));
         }
@@ -316,7 +319,7 @@ impl RestoreState {
     fn undo(&mut self) {
         for (number, _) in std::mem::take(&mut self.sweeps) {
             if let Err(error) = self.remove_sweep(number) {
-                tracing::warn!(%error, sweep = number, "what was restored of a sweep could not be taken back");
+                tracing::warn!(%error, sweep = number, "a partly restored sweep could not be removed");
             }
         }
     }

@@ -635,7 +635,7 @@ fn crossed_streams_are_told_apart() {
         &cluster.run(&["variance", &hot]),
         5,
         &[
-            "no cell has a value of test_acc of all its trials",
+            "no cell has a value of test_acc for all of its trials",
             "0 of 6 trials",
         ],
     );
@@ -755,7 +755,7 @@ fn tables_say_what_counts_and_refuse_what_has_no_worst_value() {
                 &asked,
                 2,
                 &[
-                    "of accuracies",
+                    "for accuracies only",
                     "train_loss has no worst value",
                     "p_diverged",
                 ],
@@ -764,15 +764,15 @@ fn tables_say_what_counts_and_refuse_what_has_no_worst_value() {
     }
 
     // Cells of one decay, of which one has no value.
-    let legend = "each trial with a value counts alike";
+    let legend = "each trial with a value equally";
     let by_trials = &["table", &id, "--by", "wd"][..];
     let by_cells = &["table", &id, "--by", "wd", "--weight", "cells"][..];
     assert!(cluster.ask(by_trials).contains(legend) && !cluster.ask(by_cells).contains(legend));
 
     // Before anything is tested it is said that no p can be small enough.
     let compared = cluster.ask(&["compare", &id, "--baseline", "lr=0.1,wd=0"]);
-    let said = "with 4 repeats and 4 cells, no p can be below 0.05 after Holm's correction, however large the differences: with 8 \
-                repeats one can";
+    let said = "with 4 repeats and 4 cells, no p-value can fall below 0.05 after Holm's correction, however large the \
+                differences: at least 8 repeats are needed";
     assert!(compared.contains(said), "{compared}");
     let help = run(&["effects", "--help"]).stdout;
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -102,7 +102,7 @@ fn whoever_is_alone_audits_nothing_which_is_said_and_made_up_for_when_another_on
     assert!(
         cluster
             .ask(&["status", &id])
-            .contains(&format!("no other worker process was there for {due}"))
+            .contains(&format!("no other worker process was available for {due}"))
     );
     assert!(
         cluster
@@ -158,12 +158,12 @@ fn a_worker_that_computes_other_bits_is_found_by_an_audit_and_told_with_both_wor
             .split_once("ALARM: honest (process ")
             .expect(&explained);
         assert!(
-            alarm.contains("other bits than raw-a (process aaaaaaaa), whose row is kept"),
+            alarm.contains("different bits than raw-a (process aaaaaaaa), whose row is kept"),
             "{explained}"
         );
 
         assert!(
-            alarm.contains("what differs: ") && alarm.contains("digest, metrics"),
+            alarm.contains("difference: ") && alarm.contains("digest, metrics"),
             "{explained}"
         );
         assert!(cluster.rows(&id).contains(",0.5,"), "{}", cluster.rows(&id));

@@ -152,7 +152,7 @@ fn nobody_comes_in_without_the_right_token() {
     refused(
         &ask_as(&cluster, &forged, &["list"]),
         4,
-        &["none that this coordinator made"],
+        &["not created by this coordinator"],
     );
 
     std::fs::write(&forged, "sesame").expect("a file can be written");
@@ -201,7 +201,7 @@ fn nobody_comes_in_without_the_right_token() {
     let stranger = worker(&mut cluster, &for_user);
     assert_eq!(stranger.wait(), 4);
     let log = std::fs::read_to_string(cluster.path("worker-1.log")).expect("it logged");
-    assert!(log.contains("role user does not open Session"), "{log}");
+    assert!(log.contains("role user may not call Session"), "{log}");
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_revoked_token_ends_its_sessions_and_an_expired_one_opens_nothing() {
     refused(
         &cluster.run(&["token", "revoke", &own]),
         4,
-        &["the one that asks"],
+        &["cannot revoke itself"],
     );
 
     let brief = token(&cluster, "user", &["--expires", "1s"]);

@@ -56,7 +56,7 @@ fn a_backup_of_a_running_sweep_goes_on_elsewhere_to_the_same_rows() {
 
     let again = run(&["restore", &text(&file), "--store", &store]);
     assert!(
-        again.code == 4 && again.stderr.contains("with sweeps in it"),
+        again.code == 4 && again.stderr.contains("has sweeps"),
         "{again:?}"
     );
     elsewhere.restart_coordinator(&[]);

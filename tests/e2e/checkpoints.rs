@@ -76,7 +76,7 @@ fn kept(cluster: &Cluster) -> Vec<PathBuf> {
 /// The step after which the trial is kept, as the coordinator tells it.
 fn kept_step(cluster: &Cluster, id: &str) -> Option<u64> {
     let words = cluster.ask(&["explain", id, "0/0"]);
-    let (_, rest) = words.split_once("A checkpoint of it after ")?;
+    let (_, rest) = words.split_once("A checkpoint after ")?;
     rest.split_whitespace().next()?.parse().ok()
 }
 

@@ -324,7 +324,8 @@ fn check_compare(cluster: &Cluster, id: &str, trials: &[Value]) {
 
     for row in rows {
         if row["lr"] == 1e38 {
-            let note = "no repeat in common; without a value: 12 trials here, 0 of the baseline";
+            let note =
+                "no repeat in common; trials without a value: 12 in this cell, 0 in the baseline";
             assert_eq!(
                 (&row["n"], &row["note"], &row["sign_p"]),
                 (&0.into(), &note.into(), &Value::Null)
@@ -383,7 +384,7 @@ fn check_compare(cluster: &Cluster, id: &str, trials: &[Value]) {
     refused(
         "lr=1e38",
         5,
-        &["nothing can be compared with lr=1e38", "12 of the baseline"],
+        &["no cell can be compared with lr=1e38", "12 in the baseline"],
     );
 }
 

@@ -69,7 +69,7 @@ fn dies_at(place: &str) -> Value {
     let id = cluster.launch(&text);
 
     let dying = cluster.take_coordinator();
-    dying.wait_for_log("dying here");
+    dying.wait_for_log("exiting here");
     dying.wait_for_death();
     let acknowledged = cluster.done().stored;
     cluster.restart_coordinator(&[]);

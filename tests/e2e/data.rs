@@ -124,7 +124,7 @@ fn a_dataset_that_is_smaller_than_asked_for_is_refused_with_what_is_there() {
 
     let unseen = run(&["plan", &file_text]).stdout;
     assert!(
-        unseen.contains("was not looked at: say where it is with --data-dir"),
+        unseen.contains("not checked: name its directory with --data-dir"),
         "{unseen}"
     );
 }

@@ -263,7 +263,7 @@ fn a_dataset_says_what_the_tables_say_and_a_second_export_adds_nothing() {
         .0
         .join(dataset.parts("trials")[0]["path"].as_str().expect("a path"));
 
-    for (what, word) in [("shorter", "bytes, and"), ("gone", "is not there")] {
+    for (what, word) in [("shorter", "bytes, but"), ("gone", "is missing")] {
         match what {
             "gone" => std::fs::remove_file(&part).expect("it was there"),
             _ => std::fs::write(&part, "PAR1").expect("it can be written"),

@@ -190,7 +190,7 @@ fn grows_by_a_file(mut cluster: Cluster) {
     let said = cluster.run(&["extend", &old, &path]);
     assert!(
         said.stderr.contains(&format!(
-            "460 trials are to be run, 200 have their results, of the sweep {old}\n"
+            "460 trials are to be run, 200 have results already, of the sweep {old}\n"
         )),
         "{said:?}"
     );
@@ -314,7 +314,7 @@ fn what_does_not_fit_the_rows_there_are_is_refused_by_name_and_changes_nothing()
             "(lr=0.4)",
         ),
         (wide.replace("steps = 20", "steps = 21"), "(lr=0.1)"),
-        (TOY.to_owned(), "and for no others"),
+        (TOY.to_owned(), "the same trials as"),
     ] {
         let path = file(&cluster, "other.toml", &text);
         let refused = cluster.run(&["extend", &id, &path]);
@@ -438,7 +438,7 @@ fn cells_end_when_they_are_known_whoever_runs_them_and_whatever_happens() {
 
     let explained = quiet.ask(&["explain", &id]);
     assert!(
-        explained.contains("of 4 cells know the mean of weight_norm_sq to ± 0.05"),
+        explained.contains("of 4 cells the mean of weight_norm_sq is known to ± 0.05"),
         "{explained}"
     );
     let beyond = quiet.ask(&["explain", &id, "0/159"]);
@@ -500,7 +500,7 @@ fn the_best_cells_are_repeated_further_whoever_runs_them_and_whatever_happens() 
     let id = wild.launch(&halving());
     let plan = run(&["plan", &wild.path("sweep.toml").to_string_lossy()]).stdout;
     assert!(
-        plan.contains("one cell in 3 goes on, by mean rank in train_loss"),
+        plan.contains("one cell in 3 continues, by mean rank in train_loss"),
         "{plan}"
     );
     let status = wild.status(&id);

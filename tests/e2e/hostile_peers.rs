@@ -167,7 +167,7 @@ fn a_message_of_a_hundred_mebibytes_is_out_of_range() {
 
 #[test]
 fn launches_whose_senders_have_gone_make_room_for_others() {
-    const GIVEN_UP: &str = "nobody waits for this launch any more";
+    const GIVEN_UP: &str = "no client waits for this launch any more";
     let mut cluster = Cluster::start(&[]);
     cluster.take_coordinator().kill();
     cluster.restart_coordinator(&[("ERGODIC_LOG", "info,ergodic::server::services=debug")]);

@@ -150,7 +150,7 @@ fn curves_of_many_cells_come_in_pages_and_their_readers_share_a_budget() {
             .await
             .expect_err("too much");
 
-        let what = "of at most 256 MiB for all answers: a newer `ergodic` takes it page by page";
+        let what = "more than the 256 MiB for all answers: use a newer `ergodic`, which reads it page by page";
         assert!(
             refused.code() == tonic::Code::PermissionDenied && refused.message().contains(what),
             "{refused}"

@@ -262,7 +262,7 @@ fn a_launch_of_trials_that_are_there_has_lost_weights_computed_again() {
     };
     let said = launch();
     assert!(
-        said.contains("trials that failed, or lost a file, are run again (1)"),
+        said.contains("1 trials that failed, or lost a file, are run again"),
         "{said}"
     );
 
@@ -408,7 +408,7 @@ fn files_that_nothing_names_are_collected_and_no_others() {
     }
 
     cluster.kill_and_restart_coordinator();
-    cluster.wait_for_log("files that nothing names were collected");
+    cluster.wait_for_log("unreferenced files were removed");
     let mut left = named;
     left.insert(under_way);
     assert_eq!(files(&cluster), left);
@@ -432,11 +432,11 @@ fn a_folder_that_held_files_before_keeps_what_nothing_names() {
         .expect("its time can be set");
 
     let mut cluster = Cluster::start(&["--files", &folder.path().to_string_lossy()]);
-    cluster.wait_for_log("files that nothing names are not collected");
+    cluster.wait_for_log("unreferenced files are not removed");
     cluster.kill_and_restart_coordinator();
     cluster
         .coordinator()
-        .wait_for_log_times("files that nothing names are not collected", 2);
+        .wait_for_log_times("unreferenced files are not removed", 2);
 
     assert_eq!(std::fs::read(of_other).expect("it is there"), b"weights");
 }

@@ -138,7 +138,7 @@ fn what_stood_in_a_log_that_was_deleted_is_in_the_database() {
     std::fs::remove_file(database(&cluster, "-wal")).expect("deleted");
     cluster.gate.hold_after(19_000);
     wait_until_it_is_told(&cluster, &id, "was deleted or moved away");
-    cluster.wait_for_log("is in the database now");
+    cluster.wait_for_log("is now in the database");
     worker.kill();
     let acknowledged = cluster.done().stored;
 
@@ -185,7 +185,7 @@ fn two_coordinators_on_one_folder_whose_lock_was_deleted_notice() {
 fn a_lock_that_was_deleted_is_made_again() {
     let cluster = Cluster::start(&[]);
     std::fs::remove_file(cluster.path("store/lock")).expect("deleted");
-    cluster.wait_for_log("it is made again");
+    cluster.wait_for_log("it is created again");
     let store = cluster.path("store").to_string_lossy().into_owned();
     let refused = ergodic_tests::run(&["serve", "--listen", "127.0.0.1:0", "--store", &store]);
     assert!(

@@ -172,7 +172,7 @@ fn bits_that_change_on_their_way_are_noticed_and_end_no_trial() {
     let worker = cluster.worker_by(&proxy.url, 1, &[]);
     let id = cluster.launch(CURVES);
     worker.wait_until("damage is noticed", || {
-        worker.log().contains("were damaged on their way")
+        worker.log().contains("were damaged in transit")
     });
 
     proxy.set(Weather::Fair);

@@ -77,7 +77,7 @@ fn cells_of_values_that_look_alike_are_told_apart_everywhere() {
         2,
         &[
             "'lr' has",
-            "'2' may stand for",
+            "that round to '2'",
             "1.99950793651",
             "give one in full",
         ],

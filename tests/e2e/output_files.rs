@@ -303,7 +303,7 @@ fn a_file_is_whole_or_what_it_was() {
         refused(
             &ask(&cluster, &args, &nowhere),
             2,
-            &["cannot be written", "out/none does not exist: make it"],
+            &["cannot be written", "out/none does not exist: create it"],
         );
 
         if ending != ".token" {
@@ -326,7 +326,7 @@ fn a_file_is_whole_or_what_it_was() {
     assert_eq!(ask(&cluster, &args, &file).code, 0);
     let before = fs::read(&file).expect("a file");
 
-    refused(&ask(&cluster, &args, &file), 2, &["it is there already"]);
+    refused(&ask(&cluster, &args, &file), 2, &["it exists already"]);
     assert_eq!(fs::read(&file).expect("a file"), before);
     assert_eq!(
         fs::metadata(&file).expect("a file").permissions().mode() & 0o777,

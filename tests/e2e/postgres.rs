@@ -227,7 +227,7 @@ fn a_leader_whose_database_is_gone_for_longer_than_its_claim_lasts_comes_back() 
     cluster.wait_until_held(&id, trials(2));
     database.stop();
     cluster.gate.open();
-    cluster.wait_for_log("the claim to lead is over");
+    cluster.wait_for_log("the leadership has expired");
     wait_for("it says that it cannot read", || {
         http::get(&http, "/readyz/reads").0 == 503
     });
@@ -293,7 +293,7 @@ fn databases_that_will_not_do_are_refused_without_telling_the_password() {
         (
             "postgres://a:not-to-be-told@[/x".to_owned(),
             4,
-            "this is no URL of a database",
+            "this is not the URL of a database",
         ),
     ] {
         let refused = serve(&url);

@@ -100,7 +100,7 @@ fn what_the_store_has_the_results_of_is_not_run_again() {
     let second = launched(
         &cluster,
         &more,
-        &format!("20 results are taken over from {first}; 22 trials are to be run"),
+        &format!("20 results are reused from {first}; 22 trials are to be run"),
     );
     cluster.wait_for_end(&second);
 
@@ -113,7 +113,7 @@ fn what_the_store_has_the_results_of_is_not_run_again() {
     let third = launched(
         &cluster,
         &less,
-        &format!("14 results are taken over from {second}; 0 trials are to be run"),
+        &format!("14 results are reused from {second}; 0 trials are to be run"),
     );
     assert_eq!(cluster.status(&third)["state"], "completed");
 
@@ -122,7 +122,7 @@ fn what_the_store_has_the_results_of_is_not_run_again() {
     let fourth = launched(
         &cluster,
         &format!("priority = 3{}", named.replace("name", "\nname")),
-        "20 results are taken over",
+        "20 results are reused",
     );
 
     assert_eq!(trained(&cluster), 42);
@@ -164,7 +164,7 @@ fn what_was_not_measured_is_run_again_and_compared() {
         let id = launched(
             &cluster,
             &more,
-            "4 cells have results that lack something of what is measured now",
+            "4 cells have results that lack something that this sweep measures",
         );
         let status = cluster.wait_for_end(&id);
         assert_eq!(
@@ -218,7 +218,7 @@ fn trials_that_are_being_run_are_not_run_twice_unless_that_is_wanted() {
         launched(
             &cluster,
             SWEEP,
-            &format!("{first} is the same, and goes on: 0 of 72 trials")
+            &format!("{first} is the same sweep, and continues: 0 of 72 trials")
         ),
         first
     );
@@ -295,7 +295,7 @@ fn failed_trials_are_run_again_and_growing_sweeps_take_what_they_would_run() {
         launched(
             &cluster,
             &hasty,
-            "trials that failed, or lost a file, are run again (4)"
+            "4 trials that failed, or lost a file, are run again"
         ),
         id
     );
@@ -321,7 +321,7 @@ fn failed_trials_are_run_again_and_growing_sweeps_take_what_they_would_run() {
     let wanted = results(&cluster, &anew);
     cluster.ask(&["rm", &anew]);
     let before = trained(&cluster);
-    let id = launched(&cluster, &growing, "results are taken over");
+    let id = launched(&cluster, &growing, "results are reused");
     cluster.wait_for_end(&id);
     assert_eq!(
         results(&cluster, &id),
@@ -356,7 +356,7 @@ fn copies_are_audited_as_the_file_says() {
     let all = launched(
         &cluster,
         &TOY.replace("seed    = 3", "seed = 3\naudit = 1.0"),
-        "20 results are taken over",
+        "20 results are reused",
     );
     let status = cluster.wait_for_end(&all);
     assert_eq!(
@@ -365,7 +365,7 @@ fn copies_are_audited_as_the_file_says() {
         "{status}"
     );
 
-    let none = launched(&cluster, TOY, "20 results are taken over");
+    let none = launched(&cluster, TOY, "20 results are reused");
     assert_eq!(cluster.status(&none)["audits_due"], Value::Null);
 }
 
@@ -393,7 +393,7 @@ fn a_run_works_on_its_own_sweep_and_names_what_was_left() {
     let said = run_file(TOY, &[]);
 
     let left = format!(
-        "left unfinished here and held: toy ({wrong}), 0 of 20 trials; `ergodic run {wrong} --store {store}` goes on with it, \
+        "also in this store, unfinished and paused: toy ({wrong}), 0 of 20 trials; `ergodic run {wrong} --store {store}` continues it, \
          `ergodic rm {wrong} --force --store {store}` removes it"
     );
     assert!(
@@ -435,7 +435,7 @@ fn a_run_works_on_its_own_sweep_and_names_what_was_left() {
         &[],
     );
     assert!(
-        said.contains(&format!("running toy ({wrong})")) && !said.contains("left unfinished"),
+        said.contains(&format!("running toy ({wrong})")) && !said.contains("also in this store"),
         "{said}"
     );
 
@@ -489,8 +489,9 @@ fn a_corrected_run_trains_nothing_of_the_one_that_was_interrupted() {
 
     let ran = run(&["run", &right, "--dir", &store]);
     let id = held["id"].as_str().expect("an id");
-    let left =
-        format!("left unfinished here and held: toy ({id}), 8 of 20 trials; `ergodic run {id} ");
+    let left = format!(
+        "also in this store, unfinished and paused: toy ({id}), 8 of 20 trials; `ergodic run {id} "
+    );
     assert!(ran.code == 0 && ran.stderr.contains(&left), "{ran:?}");
     let served = Cluster::on_store(&store);
     assert_eq!(

@@ -299,7 +299,7 @@ fn check_refusals(cluster: &Cluster, place: &str) {
     refused(
         &cluster.run(&["sql", "SELECT 1", "--from", &format!("{place}/sweeps")]),
         5,
-        &["no dataset is there"],
+        &["there is no dataset"],
     );
 
     refused(

@@ -128,7 +128,7 @@ fn a_run_that_stands_still_goes_on() {
         );
 
         let log = std::fs::read_to_string(dir.path().join("log")).expect("it was written");
-        assert!(!log.contains("the claim to lead"), "{log}");
+        assert!(!log.contains("the leadership"), "{log}");
         let trials = ergodic_tests::Cluster::on_store(&store);
         assert_eq!(trials.status("latest")["completed"], 12 * TRIALS);
     }
@@ -163,7 +163,7 @@ fn a_database_that_stands_still_is_led_again_in_an_epoch_of_its_own() {
     let _workers = [cluster.worker(2, &[]), cluster.worker(1, &[])];
     go_on(&cluster, &sweeps, BEGUN[0]);
     database.freeze();
-    cluster.wait_for_log("the claim to lead is over");
+    cluster.wait_for_log("the leadership has expired");
     database.thaw();
 
     cluster.wait_for_log("leading epoch=2");

@@ -184,7 +184,7 @@ impl CompareQuery {
         };
 
         AnalysisError::Unknown(format!(
-            "nothing can be compared with {}: {why}",
+            "no cell can be compared with {}: {why}",
             self.describe_baseline(spec)
         ))
     }
@@ -221,7 +221,7 @@ fn find_baseline(
             .collect();
 
         return Err(AnalysisError::Invalid(format!(
-            "which cell is the baseline? Name values of axes, of {}",
+            "baseline: expected values of axes, as in lr=0.1; axes of this sweep: {}",
             names.join(", ")
         )));
     }
@@ -231,7 +231,7 @@ fn find_baseline(
         let axis = find_axis(spec.grid.axes(), name)?;
         if baseline.iter().any(|(known, _)| *known == axis) {
             return Err(AnalysisError::Invalid(format!(
-                "the axis '{name}' stands twice in the baseline"
+                "the axis '{name}' is named twice in the baseline"
             )));
         }
 
@@ -275,7 +275,7 @@ impl CompareQuery {
         has_baseline: bool,
     ) -> String {
         if !has_baseline {
-            return "the sweep has no such baseline for this cell".into();
+            return "the sweep has no baseline cell for this cell".into();
         }
 
         let mut notes = Vec::new();
@@ -283,7 +283,7 @@ impl CompareQuery {
 
         if self.crossing.is_some() && paired.n > 1 {
             let interval = if paired.interval.is_none() {
-                ", too few levels of one for an interval"
+                ", and too few levels of one stream for an interval"
             } else {
                 ""
             };
@@ -299,7 +299,7 @@ impl CompareQuery {
         match (here.count_without_value(), there.count_without_value()) {
             (0, 0) => {}
             (here, there) => notes.push(format!(
-                "without a value: {here} trials here, {there} of the baseline"
+                "trials without a value: {here} in this cell, {there} in the baseline"
             )),
         }
 
@@ -337,8 +337,8 @@ impl CompareQuery {
         }
 
         format!(
-            "with {n} repeats and {tests} cells, no p can be below 0.05 after Holm's correction, however large the differences: with \
-             {needed} repeats one can"
+            "with {n} repeats and {tests} cells, no p-value can fall below 0.05 after Holm's correction, however large the \
+             differences: at least {needed} repeats are needed"
         )
     }
 }

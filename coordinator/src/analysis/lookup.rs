@@ -90,7 +90,7 @@ pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, AnalysisError> 
             };
 
             Err(AnalysisError::Invalid(format!(
-                "the axis '{}' has {} values that '{text}' may stand for, rounded: {}{more}; give one in full",
+                "the axis '{}' has {} values that round to '{text}': {}{more}; give one in full",
                 axis.name,
                 several.len(),
                 all.join(", ")
@@ -128,7 +128,7 @@ pub(super) fn check_level(level: f64) -> Result<(), AnalysisError> {
     }
 
     Err(AnalysisError::Invalid(format!(
-        "the level {}: expected one from 50 up to, and below, 100 percent",
+        "level: expected a percentage of at least 50 and below 100, found {}",
         level * 100.0
     )))
 }

@@ -106,7 +106,7 @@ impl TableQuery {
         if let Some(twice) = (1..axes.len()).find(|at| axes[..*at].contains(&axes[*at])) {
             let name = &spec.grid.axes()[axes[twice]].name;
             return Err(AnalysisError::Invalid(format!(
-                "by: the axis '{name}' stands twice"
+                "by: the axis '{name}' is named twice"
             )));
         }
 
@@ -114,8 +114,9 @@ impl TableQuery {
         let stats = Statistic::parse_list(question.stats)?;
         if stats.iter().any(Statistic::counts_diverged) && !has_chance_level(&metric.1) {
             let message = format!(
-                "statistics that count diverged trials (_all) are of accuracies: {} has no worst value that a diverged trial \
-                 could count as; p_diverged tells how many there are, and ranks take them as the worst",
+                "statistics that count diverged trials (_all) exist for accuracies only: {} has no worst value that a \
+                 diverged trial could count as; p_diverged gives the share of diverged trials, and ranks treat them as the \
+                 worst",
                 metric.1.name()
             );
             return Err(AnalysisError::Invalid(message));

@@ -40,13 +40,15 @@ const ERROR_RATE: f64 = 0.05;
 pub fn unranked_reason(spec: &Spec, metric: &Metric) -> Option<String> {
     let name = metric.name();
     if metric.larger_is_better().is_none() {
-        return Some(format!("of {name} neither more nor less is better"));
+        return Some(format!(
+            "for {name}, neither larger nor smaller values are better"
+        ));
     }
 
     let [one, other] = find_mixed_losses(spec, metric)?;
     Some(format!(
-        "cells are not ranked by {name}, which is another quantity where another loss is trained on ({one}, {other}): rank by an \
-         accuracy, or choose cells of one loss"
+        "cells are not ranked by {name}, which is another quantity in cells with another loss ({one}, {other}): rank by an \
+         accuracy, or choose cells with one loss"
     ))
 }
 

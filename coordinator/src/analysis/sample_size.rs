@@ -159,8 +159,9 @@ fn check_repeats_are_independent(spec: &Spec) -> Result<(), AnalysisError> {
         return Ok(());
     }
 
-    let message = "precision: the sweep crosses random streams, whose repeats are no independent ones: more repeats of the same \
-                   streams make its means no better known; see `ergodic variance` for which streams there should be more of";
+    let message = "precision: the sweep crosses random streams, so its repeats are not independent: more repeats of the \
+                   same streams do not make its means more precise; see `ergodic variance` for the streams that should have \
+                   more levels";
     Err(AnalysisError::Invalid(message.into()))
 }
 

@@ -324,8 +324,8 @@ impl TableQuery {
 
         if draws > MAX_DRAWS {
             let message = format!(
-                "a bootstrap of so many values would take {draws} draws or more, of at most {MAX_DRAWS}: use ci95, which \
-                 agrees with it for large samples, or ask for less"
+                "a bootstrap of this many values would take at least {draws} draws; at most {MAX_DRAWS} are allowed: use \
+                 ci95, which agrees with it for large samples, or ask for fewer rows or statistics"
             );
             return Err(AnalysisError::Invalid(message));
         }

@@ -1030,7 +1030,7 @@ fn a_row_of_several_cells_is_known_by_the_repeats_that_all_of_them_have_ended() 
         assert!(
             entry
                 .note
-                .contains("ended 0 of 9 repeats together: no interval"),
+                .contains("only 0 of 9 repeats have ended in all cells of the row: no interval"),
             "{}",
             entry.note
         );

@@ -48,8 +48,8 @@ impl VarianceQuery {
     /// The sweep crosses no streams, there is no such metric or step, or the level is out of range.
     pub fn new(spec: &Spec, metric: &str, at: &str, level: f64) -> Result<Self, AnalysisError> {
         if spec.seeds.crossed.is_empty() {
-            let message = "the sweep crosses no random streams, so that what each does to the variance cannot be told: set \
-                           seeds = { crossed = { init = 10, order = 20 } } and repeats = 200 in the next one";
+            let message = "the sweep crosses no random streams, so its variance cannot be split among them: set seeds = { \
+                           crossed = { init = 10, order = 20 } } and repeats = 200 in the next sweep";
             return Err(AnalysisError::Unknown(message.into()));
         }
 
@@ -94,7 +94,7 @@ impl VarianceQuery {
             .first()
             .map_or("none has ended yet", |cell| &cell.note);
         Err(AnalysisError::Unknown(format!(
-            "no cell has a value of {} of all its trials: {why}",
+            "no cell has a value of {} for all of its trials: {why}",
             self.metric().name()
         )))
     }

@@ -18,7 +18,7 @@ use crate::app::CommandOutcome;
 pub enum BenchCommand {
     /// Run empty trials through the real path: coordinator process, worker processes, gRPC, durable store
     Overhead(BenchOverheadArgs),
-    /// The same while workers are killed, and a restart: everything is counted at the end
+    /// Run empty trials while workers are killed and the coordinator restarts, and check all rows at the end
     Soak(BenchSoakArgs),
     /// Ask for the tables, curves and dataset of a large sweep with made-up results
     Tables(BenchTablesArgs),

@@ -34,7 +34,7 @@ pub struct BenchSoakArgs {
     /// Worker processes
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub workers: u32,
-    /// One of them is killed, and another started, as often as this
+    /// Interval at which a worker is killed and another started
     #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
     pub kill_every: Duration,
     /// Keep the store here [default: a temporary directory, removed at the end]
@@ -170,7 +170,7 @@ async fn check_soak_result(
 ) -> Result<(), UserError> {
     if status.completed != u64::from(args.trials) || status.mismatches > 0 {
         let problem = format!(
-            "{} of {} trials completed, {} came with other bits",
+            "{} of {} trials completed, {} with different bits",
             status.completed, args.trials, status.mismatches
         );
         return Err(soak_error(&problem, dir));
@@ -251,8 +251,8 @@ fn render_soak(m: &SoakMeasurement, format: TextFormat) -> String {
             })
         ),
         _ => format!(
-            "{} empty trials in {:.1} s: {rate:.0} trials/s; {} workers were killed, {} leases given out again\n\
-             one row per trial, all completed, no other bits\n\
+            "{} empty trials in {:.1} s: {rate:.0} trials/s; {} workers were killed, {} leases reassigned\n\
+             one row per trial, all completed, no different bits\n\
              coordinator: {cpu_us:.1} µs of CPU per trial, {rss:.0} MiB at its peak; {:.2} s from its start to its first answer \
              with all these rows\n",
             m.trials, m.seconds, m.killed, m.releases, m.restart_seconds

@@ -239,7 +239,8 @@ fn is_store_filled(store: &dyn Store, source: &SpecSource) -> Result<bool, UserE
             Ok(true)
         }
         Some(_) => {
-            let message = "--dir: there is a store of other sweeps: name a new directory";
+            let message =
+                "--dir: the directory holds a store with other sweeps: name a new directory";
             Err(UserError::new(ErrorCode::Refused, message))
         }
     }

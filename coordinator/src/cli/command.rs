@@ -63,7 +63,7 @@ const CONNECTION_OPTIONS: [&str; 5] = ["coordinator", "token-file", "ca", "cert"
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,
-5 no such sweep, trial, axis or metric, 6 versions do not fit, 70 internal error, 130 interrupted.
+5 no such sweep, trial, axis or metric, 6 incompatible versions, 70 internal error, 130 interrupted.
 ERGODIC_LOG sets the log level (error, warn, info, debug).";
 
 const HELP_TEMPLATE: &str =

@@ -102,7 +102,7 @@ pub(super) enum CliCommand {
     Token(token::TokenCommand),
     /// Change a sweep's priority or weight
     Update(update::UpdateArgs),
-    /// Estimate how many repeats a precision takes
+    /// Estimate how many repeats a given precision takes
     SampleSize(sample_size::SampleSizeArgs),
     /// Measure the overhead of Ergodic itself
     #[command(subcommand)]

@@ -41,16 +41,16 @@ impl ConnectionArgs {
 /// The worker's credentials, and the authorities that it trusts.
 #[derive(Debug, Clone, Args)]
 pub struct ClientAuthArgs {
-    /// File with the token of a coordinator that asks for one
+    /// File with the token, for a coordinator that requires one
     #[arg(long, env = "ERGODIC_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// PEM file of the authorities that the coordinator's certificate may come from [default: the token says it]
+    /// PEM file of the certificate authorities to trust for the coordinator [default: the one that the token names]
     #[arg(long, env = "ERGODIC_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// PEM file of a certificate, for a coordinator that wants to see one
+    /// PEM file of a client certificate, for a coordinator that requires one
     #[arg(long, env = "ERGODIC_CERT", value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
-    /// PEM file of its key
+    /// PEM file of the certificate's key
     #[arg(long, env = "ERGODIC_KEY", value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
 }
@@ -114,7 +114,7 @@ pub struct SweepToChange {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub connection: ConnectionArgs,
-    /// Do not ask which sweep "latest" is
+    /// Do not ask for confirmation of "latest"
     #[arg(long, short)]
     pub yes: bool,
 }

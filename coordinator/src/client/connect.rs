@@ -218,7 +218,7 @@ async fn refuse_connections(urls: &str) -> bool {
 fn unreachable_error(url: &str, why: &str) -> UserError {
     let message = format!(
         "no coordinator answers at {url} ({why}). Start one with `ergodic serve`, or name another with --coordinator URL or \
-         ERGODIC_COORDINATOR; one that asks for tokens is at https://"
+         ERGODIC_COORDINATOR; the address of one that requires tokens begins with https://"
     );
     UserError::new(ErrorCode::Unreachable, message)
 }

@@ -95,7 +95,7 @@ fn find_own_latest(sweeps: &[v1::SweepStatus], principal: &str) -> Result<String
         ""
     };
     let message = format!(
-        "latest: {} launched no sweep here; those of others are {}{more}: name one by its id",
+        "latest: {} has launched no sweep here; other users' sweeps are {}{more}: name one by its id",
         escape_line(principal),
         named.join(", ")
     );

@@ -174,7 +174,8 @@ fn check_stats_supported(stats: &[String], columns: &[String]) -> Result<(), Use
     if stats.is_empty() || !columns.is_empty() {
         return Ok(());
     }
-    let message = "the coordinator is of an older version, which knows no statistics by name: leave out --stat";
+    let message = "the coordinator's version is too old to know statistics by name: leave out --stat, or update the \
+                   coordinator";
     Err(UserError::new(ErrorCode::Version, message))
 }
 

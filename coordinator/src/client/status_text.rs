@@ -93,7 +93,10 @@ pub fn format_provenance(done: u64, trials: u64, data: &str, numerics: &str) -> 
 pub fn format_progress(status: &v1::SweepStatus) -> String {
     let mut parts = Vec::new();
     if status.state() == v1::SweepState::Paused {
-        parts.push(format!("paused: `ergodic resume {}` goes on", status.id));
+        parts.push(format!(
+            "paused: `ergodic resume {}` continues it",
+            status.id
+        ));
     }
 
     if status.rate > 0.0 {
@@ -192,13 +195,13 @@ pub fn format_precision_status(s: &v1::SweepStatus) -> Option<String> {
         ..
     } = s.precision.as_ref()?;
     let mut line = format!(
-        "{reached} of {} cells know the mean of {metric} to ± {}",
+        "in {reached} of {} cells the mean of {metric} is known to ± {}",
         s.cells,
         format_shortest(*ci95)
     );
 
     if *exhausted > 0 {
-        line += &format!("; not even with all {} repeats: {exhausted}", s.repeats);
+        line += &format!("; not reached with all {} repeats: {exhausted}", s.repeats);
     }
 
     Some(line)
@@ -227,7 +230,7 @@ pub fn format_audit_status(status: &v1::SweepStatus) -> Option<String> {
     line += &match (left, status.state()) {
         (0, _) => String::new(),
         (left, v1::SweepState::Completed) => {
-            format!("; no other worker process was there for {left}")
+            format!("; no other worker process was available for {left}")
         }
         (left, v1::SweepState::Cancelled) => format!("; {left} were not made"),
         (left, _) => format!("; {left} to come"),

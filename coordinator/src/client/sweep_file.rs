@@ -35,7 +35,7 @@ pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, Use
     let named = source.named_files();
     if named.len() > MAX_FILES {
         let message = format!(
-            "{path}: it names {} files; at most {MAX_FILES} are possible",
+            "{path}: it names {} files; at most {MAX_FILES} are allowed",
             named.len()
         );
         return Err(UserError::new(ErrorCode::BadInput, message));

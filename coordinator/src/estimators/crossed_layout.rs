@@ -49,14 +49,14 @@ pub(crate) fn describe_caveats(components: &[ComponentEstimate]) -> String {
 
     let mut notes = Vec::new();
     if components.iter().any(|component| component.variance < 0.0) {
-        notes.push("a negative estimate says that the component is too small to be seen with so few streams");
+        notes.push("a negative estimate means that the component is too small to be detected with so few streams");
     }
 
     if components
         .iter()
         .any(|component| component.variance > 0.0 && component.interval.is_none())
     {
-        notes.push("a component without an interval is a small difference of large squares: as good as unknown");
+        notes.push("a component without an interval is a small difference of large squares, and practically unknown");
     }
 
     notes.join("; ")
@@ -524,7 +524,7 @@ mod tests {
         assert!(
             small.variance > 0.0
                 && small.interval.is_none()
-                && describe_caveats(&[small]).contains("as good as unknown")
+                && describe_caveats(&[small]).contains("practically unknown")
         );
 
         // Of equal means, rounding makes no effects.

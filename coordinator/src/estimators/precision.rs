@@ -27,7 +27,8 @@ pub fn level_after_stopping(level: f64) -> f64 {
 }
 
 /// The note on intervals of other statistics than a mean if repeats end by precision.
-pub const NOT_WIDENED_NOTE: &str = "repeats ended when means looked known: these intervals are not widened for that, as ciNN of tables is";
+pub const NOT_WIDENED_NOTE: &str = "repeats stopped when means looked known: these intervals are not widened for that, \
+                                    unlike ciNN in tables";
 
 /// Student's quantile for an interval at this level around the mean of `n` ≥ 2 values.
 pub fn interval_quantile(level: f64, n: u64) -> f64 {

@@ -116,7 +116,7 @@ impl Statistic {
     /// There is no such statistic, or its percentage is out of range.
     pub fn parse(name: &str) -> Result<Self, StatisticError> {
         if name.is_empty() {
-            let message = "stat: expected names of statistics with commas between them, as in mean,ci95, found an empty one";
+            let message = "stat: expected names of statistics separated by commas, as in mean,ci95, found an empty name";
             return Err(StatisticError::Invalid(message.to_owned()));
         }
 
@@ -133,7 +133,7 @@ impl Statistic {
         };
         if all && !kind.is_of_values() {
             let message =
-                format!("the statistic '{base}' is of all trials as it is: write it without _all");
+                format!("the statistic '{base}' counts all trials already: write it without _all");
             return Err(StatisticError::Invalid(message));
         }
 

@@ -25,7 +25,7 @@ impl StatisticInput<'_> {
             && repeats.is_some_and(|repeats| (repeats as u64) < n)
         {
             notes.push(
-                "the interval of p_diverged takes trials of one repeat as independent".to_owned(),
+                "the interval of p_diverged treats trials of one repeat as independent".to_owned(),
             );
         }
 
@@ -65,13 +65,13 @@ impl StatisticInput<'_> {
 
         match self.complete_repeats.filter(|_| n > 1 && intervals) {
             Some([whole @ ..=1, all]) => Some(format!(
-                "the cells of the row have ended {whole} of {all} repeats together: no interval"
+                "only {whole} of {all} repeats have ended in all cells of the row: no interval"
             )),
             Some([whole, all]) => Some(format!(
-                "the interval is that of {whole} of {all} repeats, which all cells of the row have ended"
+                "the interval covers the {whole} of {all} repeats that have ended in all cells of the row"
             )),
             None if n > 1 && spread && repeats == Some(1) => {
-                Some("values of one repeat: no interval".to_owned())
+                Some("values from one repeat only: no interval".to_owned())
             }
             None => None,
         }
@@ -141,7 +141,7 @@ impl StatisticInput<'_> {
 
         if intervals && sample.n() > 1 && self.stops_early {
             notes.push(format!(
-                "repeats ended when the mean looked known: {}",
+                "repeats stopped when the mean looked known: {}",
                 self.describe_widening(asked)
             ));
         }

@@ -172,11 +172,11 @@ mod tests {
         assert_eq!(
             render_explanation(&answer),
             [
-                "5 of 7 cells know the mean of test_loss to ± 0.05 (cells at so many repeats: 4 at 10, 1 at 20); not even with \
-                 all 200 repeats: 1; 1 go on, by their spread so far to about 500 trials of the sweep in all.",
+                "In 5 of 7 cells the mean of test_loss is known to ± 0.05 (cells by repeats: 4 at 10, 1 at 20); \
+                 not reached with all 200 repeats: 1; 1 continue, and by their spread so far the sweep will take about 500 trials in all.",
                 "By successive halving, the best of 5 cells is repeated 20 times (1 of 1 done).",
-                "Audit: 1 of 3 trials were run again by another worker process: 1 yielded the same bits, 0 others, 0 failed. \
-                 For 2 no other worker process was there: `ergodic retry abcdefgh` makes them once one is.",
+                "Audit: 1 of 3 trials were run again by another worker process: 1 yielded the same bits, 0 different bits, 0 failed. \
+                 For 2 no other worker process was available: `ergodic retry abcdefgh` runs them once there is one.",
             ]
         );
     }

@@ -12,12 +12,12 @@ pub(super) fn render_sweep_finding(finding: &Finding, sweep: &str) -> Option<Str
     Some(match finding {
         Finding::Progress(progress) => render_progress(progress),
         Finding::Withheld(withheld) => format!(
-            "The sweep is only shown, and nothing of it is run or changed: {}.",
+            "The sweep is read-only, and none of its trials are run: {}.",
             withheld.why
         ),
         Finding::Stopped(stopped) => return render_stopped(stopped, sweep),
         Finding::TimeLimit(limit) => format!(
-            "A trial that takes longer than {} is broken off and fails.",
+            "A trial that takes longer than {} is stopped and fails.",
             format_duration(Duration::from_millis(limit.milliseconds))
         ),
         Finding::Precision(precision) => render_precision(precision),
@@ -28,11 +28,11 @@ pub(super) fn render_sweep_finding(finding: &Finding, sweep: &str) -> Option<Str
             mismatches.results
         ),
         Finding::Unreadable(unreadable) => format!(
-            "The sweep cannot be read by this program, and nothing of it is run: {}.",
+            "This program cannot read the sweep, and runs none of its trials: {}.",
             unreadable.why
         ),
         Finding::Removable(_) => {
-            format!("`ergodic rm {sweep}` removes it; a backup takes it along as it is.")
+            format!("`ergodic rm {sweep}` removes it; a backup includes it unchanged.")
         }
         Finding::StorageTrouble(trouble) => {
             format!("The coordinator cannot store results: {}.", trouble.why)
@@ -49,16 +49,16 @@ fn render_worker_finding(finding: &Finding) -> Option<String> {
         }
         Finding::MissingClass(missing) => render_missing_class(missing),
         Finding::OtherVersion(_) => {
-            "That is another version of the same engine, and bits of different versions are not mixed in a sweep: for \
-             what is missing of it, join a worker of the version that it was launched with, or launch its file again, as a sweep \
-             of the version that is offered. Its rows stay as they are."
+            "The offered class belongs to another version of the same engine, and a sweep does not mix results of different \
+             versions: to finish it, join a worker of the version that it was launched with, or launch its file again as a \
+             sweep of the offered version. Its rows stay as they are."
                 .to_owned()
         }
         Finding::Capacity(v1::ExplainCapacity { workers, slots }) => {
             format!("{workers} workers with {slots} slots can run it.")
         }
         Finding::WorkerAway(away) => format!(
-            "{} is away and holds {} trials; they are given out again when its lease ends.",
+            "{} does not answer and holds {} trials; they are reassigned when its lease ends.",
             away.worker, away.trials
         ),
         Finding::Quarantine(v1::ExplainQuarantine { trials, limit }) => format!(
@@ -66,10 +66,10 @@ fn render_worker_finding(finding: &Finding) -> Option<String> {
              alone; after {limit} crashes it is given up."
         ),
         Finding::WorkerUnable(unable) => {
-            format!("{} cannot work on it: {}", unable.worker, unable.why)
+            format!("{} cannot run it: {}", unable.worker, unable.why)
         }
         Finding::HigherPriority(higher) => format!(
-            "Its priority is {}; of a higher one, and first, are: {}.",
+            "Its priority is {}; sweeps with a higher priority get workers first: {}.",
             higher.priority,
             higher.sweeps.join(", ")
         ),
@@ -94,8 +94,8 @@ fn render_progress(progress: &v1::ExplainProgress) -> String {
 
     let done = completed.saturating_add(diverged).saturating_add(failed);
     format!(
-        "{done} of {trials} trials have a row ({completed} completed, {diverged} diverged, {failed} failed); {leased} are in \
-         leases, {waiting} wait."
+        "{done} of {trials} trials have a row ({completed} completed, {diverged} diverged, {failed} failed); {leased} are \
+         leased, {waiting} are waiting."
     )
 }
 
@@ -103,10 +103,10 @@ fn render_stopped(stopped: &v1::ExplainStopped, sweep: &str) -> Option<String> {
     match stopped.state() {
         v1::SweepState::Completed => Some("The sweep is complete.".to_owned()),
         v1::SweepState::Cancelled => {
-            Some("The sweep was cancelled: nothing more is run.".to_owned())
+            Some("The sweep was cancelled: no more trials are run.".to_owned())
         }
         v1::SweepState::Paused => Some(format!(
-            "The sweep is paused: what is in leases is finished, and nothing more is given out until `ergodic resume {sweep}`."
+            "The sweep is paused: leased trials finish, and no new ones start until `ergodic resume {sweep}`."
         )),
         v1::SweepState::Running | v1::SweepState::Unspecified => None,
     }
@@ -136,7 +136,7 @@ fn render_precision(precision: &v1::ExplainPrecision) -> String {
     } = precision;
 
     let ci95 = format_shortest(precision.ci95);
-    let mut line = format!("{known} of {cells} cells know the mean of {metric} to ± {ci95}");
+    let mut line = format!("In {known} of {cells} cells the mean of {metric} is known to ± {ci95}");
 
     if *known > 0 {
         let parts: Vec<String> = precision
@@ -144,19 +144,19 @@ fn render_precision(precision: &v1::ExplainPrecision) -> String {
             .iter()
             .map(|reached| format!("{} at {}", reached.cells, reached.repeats))
             .collect();
-        line += &format!(" (cells at so many repeats: {})", parts.join(", "));
+        line += &format!(" (cells by repeats: {})", parts.join(", "));
     }
 
     if precision.exhausted > 0 {
         line += &format!(
-            "; not even with all {} repeats: {}",
+            "; not reached with all {} repeats: {}",
             precision.most, precision.exhausted
         );
     }
 
     if *open > 0 {
         line += &format!(
-            "; {open} go on, by their spread so far to about {expected_trials} trials of the sweep in all"
+            "; {open} continue, and by their spread so far the sweep will take about {expected_trials} trials in all"
         );
     }
 
@@ -181,7 +181,7 @@ fn render_halving(halving: &v1::ExplainHalving) -> String {
     };
 
     let then = if rung < most {
-        format!("; then one in {factor} goes on, by mean rank in {metric}")
+        format!("; then one in {factor} continues, by mean rank in {metric}")
     } else {
         String::new()
     };
@@ -204,14 +204,14 @@ fn render_audits(audits: &v1::ExplainAudits, sweep: &str) -> String {
     let rest = match (left, audits.state()) {
         (0, _) => String::new(),
         (_, v1::SweepState::Completed) => format!(
-            " For {left} no other worker process was there: `ergodic retry {sweep}` makes them once one is."
+            " For {left} no other worker process was available: `ergodic retry {sweep}` runs them once there is one."
         ),
-        (_, v1::SweepState::Cancelled) => format!(" {left} will not be made."),
-        _ => format!(" {left} are still to come."),
+        (_, v1::SweepState::Cancelled) => format!(" {left} will not be run."),
+        _ => format!(" {left} are still to be run."),
     };
 
     format!(
         "Audit: {made} of {due} trials were run again by another worker process: {same} yielded the same bits, {different} \
-         others, {failed} failed.{rest}"
+         different bits, {failed} failed.{rest}"
     )
 }

@@ -27,7 +27,9 @@ pub(super) fn render_trial_finding(finding: &Finding, key: TrialKey) -> Option<S
     Some(match finding {
         Finding::Ended(end) => return render_end(end, key),
         Finding::NotNeeded(_) => {
-            format!("The trial {key} is not run: as far as is known, its cell needs fewer repeats.")
+            format!(
+                "The trial {key} is not run: by the results so far, its cell needs fewer repeats."
+            )
         }
         Finding::Leased(lease) => {
             let how = if lease.running {
@@ -49,7 +51,7 @@ pub(super) fn render_trial_finding(finding: &Finding, key: TrialKey) -> Option<S
         Finding::Waiting(_) => format!("The trial {key} waits for a worker."),
         Finding::NeverRun(_) => "The sweep was cancelled: it will not be run.".to_owned(),
         Finding::Checkpoint(v1::ExplainCheckpoint { steps }) => {
-            format!("A checkpoint of it after {steps} steps is kept: it goes on from there.")
+            format!("A checkpoint after {steps} steps is stored: the trial continues from there.")
         }
         Finding::Attempt(attempt) => render_attempt(attempt),
         _ => return None,
@@ -103,10 +105,10 @@ fn render_cell_precision(precision: &v1::ExplainCellPrecision) -> String {
 
     match precision.reached {
         Some(n) => {
-            format!("The mean of {metric} of its cell was known to ± {ci95} after {n} repeats.")
+            format!("The mean of {metric} in its cell was known to ± {ci95} after {n} repeats.")
         }
         None => format!(
-            "The mean of {metric} of its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
+            "The mean of {metric} in its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
         ),
     }
 }
@@ -131,7 +133,7 @@ fn render_end(end: &v1::ExplainEnd, key: TrialKey) -> Option<String> {
     let how = match end.outcome() {
         v1::OutcomeKind::Completed => format!("completed after {} steps", end.steps),
         v1::OutcomeKind::Diverged => format!(
-            "diverged at step {}: the loss or a weight was no longer finite, which is a result",
+            "diverged at step {}: the loss or a weight was no longer finite, which counts as a result",
             end.diverged_at
         ),
         v1::OutcomeKind::Failed => format!("failed: {}", end.cause),
@@ -174,7 +176,7 @@ fn render_audit_found(found: &v1::ExplainAuditFound) -> Option<String> {
             "Audit: {second} ran it again, after {first}, and got the same bits."
         )),
         v1::ExplainAuditFinding::Different => Some(format!(
-            "ALARM: {second} ran it again and got other bits than {first}, whose row is kept; what differs: {why}."
+            "ALARM: {second} ran it again and got different bits than {first}, whose row is kept; difference: {why}."
         )),
         v1::ExplainAuditFinding::Failed if found.second.is_none() => {
             Some(format!("Its audit was given up: {why}."))
@@ -188,16 +190,16 @@ fn render_audit_due(due: &v1::ExplainAuditDue) -> String {
     let first = describe_process(due.first.as_ref());
     match due.state() {
         v1::SweepState::Completed if due.any_process => {
-            "It was chosen to be run again, but no worker process was there.".to_owned()
+            "It was chosen to be run again, but no worker process was available.".to_owned()
         }
         v1::SweepState::Completed => format!(
-            "It was chosen to be audited, but no other worker process than {first} was there."
+            "It was chosen to be audited, but no worker process other than {first} was available."
         ),
         v1::SweepState::Cancelled => "It was chosen to be audited, and will not be.".to_owned(),
         _ if due.any_process => {
             "It is to be run again by any worker process, and compared.".to_owned()
         }
-        _ => format!("It is to be audited by another worker process than {first}."),
+        _ => format!("It is to be audited by a worker process other than {first}."),
     }
 }
 

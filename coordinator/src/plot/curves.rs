@@ -153,7 +153,8 @@ fn metric_label(curves: &CurvesPlot) -> String {
 fn drawable_curves(curves: &CurvesPlot) -> Result<Vec<MeanCurve>, String> {
     if curves.lines.len() > MAX_CURVES {
         let message = format!(
-            "{} curves cannot be told apart, at most {MAX_CURVES} can: pool with --by AXIS, or choose with --where or --top",
+            "{} curves are too many to tell apart, at most {MAX_CURVES} are drawn: pool with --by AXIS, or choose with \
+             --where or --top",
             curves.lines.len()
         );
         return Err(message);

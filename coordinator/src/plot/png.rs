@@ -25,8 +25,8 @@ pub fn render_png(scene: &Scene, dots: f64) -> Result<Vec<u8>, String> {
         ));
     }
 
-    let mut pixmap =
-        Pixmap::new(width as u32, height as u32).ok_or("an image without any dots is none")?;
+    let mut pixmap = Pixmap::new(width as u32, height as u32)
+        .ok_or("an image needs a width and a height of at least one dot")?;
     let [r, g, b] = PAPER;
     pixmap.fill(tiny_skia::Color::from_rgba8(r, g, b, 255));
     let scale = Transform::from_scale(dots as f32, dots as f32);

@@ -19,7 +19,7 @@ pub(super) fn claim_store(store: &dyn Store) -> Result<u64, UserError> {
     }
 
     let message = format!(
-        "--store: the coordinator at {} has it: stop it, or name another store",
+        "--store: the coordinator at {} uses this store: stop it, or name another store",
         leader.url
     );
     Err(UserError::new(ErrorCode::Refused, message))

@@ -202,7 +202,7 @@ impl BackupExport {
         if whole {
             Ok(())
         } else {
-            Err(std::io::Error::other("it was damaged while it was sent"))
+            Err(std::io::Error::other("it was damaged in transit"))
         }
     }
 }

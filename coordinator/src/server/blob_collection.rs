@@ -33,7 +33,7 @@ pub(super) async fn collect_periodically(context: Arc<ServerContext>, identity: 
     loop {
         if let Err(why) = check_sole_owner(context.catalog.blobs.folder(), identity) {
             let folder = context.catalog.blobs.folder().display().to_string();
-            tracing::warn!(folder, why, "files that nothing names are not collected");
+            tracing::warn!(folder, why, "unreferenced files are not removed");
             return;
         }
 
@@ -58,7 +58,7 @@ pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result
 
     append_signature(folder, identity).map_err(|error| {
         let message = format!(
-            "--artifacts {}: the folder of files cannot be signed: {error}",
+            "--artifacts {}: cannot record in the directory that this store uses it: {error}",
             folder.display()
         );
         UserError::new(ErrorCode::Internal, message)
@@ -130,9 +130,9 @@ pub(super) fn check_sole_owner(folder: &Path, identity: Option<i64>) -> Result<(
         if identity.is_some_and(|identity| has_signed(&signed, identity))
             && signed.lines().count() == 1
         {
-            "there were files in the folder before this store came to it, and they may be those of another one".into()
+            "the directory had files before this store first used it, and they may belong to another store".into()
         } else {
-            "the folder holds the files of another store, too: give each store its own with --artifacts"
+            "the directory also holds files of another store: give each store its own with --artifacts"
                 .into()
         },
     )
@@ -191,7 +191,7 @@ async fn collect_unreferenced_blobs(context: &Arc<ServerContext>) {
                 bytes += deleted.bytes;
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "files that nothing names could not be collected")
+                tracing::warn!(%error, "unreferenced files could not be removed")
             }
             // The engine is gone, so the coordinator is stopping.
             Err(_) => return,
@@ -199,7 +199,7 @@ async fn collect_unreferenced_blobs(context: &Arc<ServerContext>) {
     }
 
     if files > 0 {
-        tracing::info!(files, bytes, "files that nothing names were collected");
+        tracing::info!(files, bytes, "unreferenced files were removed");
     }
 }
 

@@ -48,7 +48,7 @@ impl ServerContext {
     pub(crate) fn unanswered_status(&self) -> Status {
         let message = match self.leadership {
             Leadership::Leading(_) => "the coordinator is stopping",
-            Leadership::Standby(_) => "the coordinator stands by, and cannot read the store",
+            Leadership::Standby(_) => "the coordinator is a standby, and cannot read the store",
         };
         UserError::new(ErrorCode::Unreachable, message).into()
     }

@@ -99,7 +99,7 @@ impl DatasetCatalog {
     fn read_uploaded(&self, hash: &[u8; 32], title: &str) -> Result<Vec<u8>, DataError> {
         std::fs::read(self.blobs.blob_path(hash)).map_err(|e| {
             DataError(format!(
-                "{title}: the file did not come with the sweep: {e}"
+                "{title}: the file was not sent with the sweep: {e}"
             ))
         })
     }
@@ -110,7 +110,7 @@ impl DatasetCatalog {
         let bytes = self.read_uploaded(&pin.hash, &pin.path)?;
         if FilePin::from_bytes(&pin.path, &bytes)? != *pin {
             return Err(DataError(format!(
-                "{}: the file is not what the sweep was told it is",
+                "{}: the file's content is not what the sweep declares",
                 pin.path
             )));
         }

@@ -56,7 +56,7 @@ impl SweepApi {
         let permit = Arc::new(self.0.limits.launches.try_acquire()?);
         if !request.verify_checksum() {
             return Err(Status::data_loss(
-                "the sweep was damaged on its way here: extend it again",
+                "the sweep was damaged in transit: extend it again",
             ));
         }
 
@@ -280,7 +280,7 @@ impl SweepApi {
 fn find_sweep_to_extend(sweep: &Sweep) -> Result<SweepToExtend, UserError> {
     match &sweep.withheld {
         Some(why) => Err(refused_error(format!(
-            "the sweep {} is only shown by this program: {why}",
+            "the sweep {} is read-only in this program: {why}",
             sweep.id
         ))),
         None => Ok(SweepToExtend {
@@ -340,7 +340,7 @@ async fn retry_until_read<T, F: Future<Output = Result<T, UserError>>>(
         match read().await {
             Ok(found) => return Some(found),
             Err(error) => throttled_log.report_error(
-                "a new sweep is stored and cannot be read: it is tried again",
+                "a new sweep is stored but cannot be read: trying again",
                 &error,
             ),
         }
@@ -365,7 +365,7 @@ fn match_cells(
     check_compatible(id, old, new)?;
     if old_data.hash != new_data.hash {
         let message = format!(
-            "data: the results of {id} are of other data ({}) than the file asks for ({}): they cannot be taken over",
+            "data: the results of {id} come from other data ({}) than the file asks for ({}): they cannot be reused",
             old_data.provenance, new_data.provenance
         );
         return Err(refused_error(message));
@@ -375,8 +375,8 @@ fn match_cells(
     let missing = cells.iter().filter(|(_, new)| new.is_none());
     if let Some(cell) = missing.map(|(old, _)| *old).min() {
         let message = format!(
-            "the file has no cell like the cell {cell} of {id} ({}): a sweep that takes over results has all cells that \
-             they are of, with the same fields of [data], [model] and [train]",
+            "the file has no cell like cell {cell} of {id} ({}): a sweep that reuses results must have all of their cells, \
+             with the same fields of [data], [model] and [train]",
             describe_cell(old, cell)
         );
         return Err(refused_error(message));
@@ -384,7 +384,7 @@ fn match_cells(
 
     if (new.grid.cell_count(), new.repeats) == (old.grid.cell_count(), old.repeats) {
         return Err(refused_error(format!(
-            "the file asks for the trials that {id} has, and for no others"
+            "the file asks for the same trials as {id}: add cells or repeats"
         )));
     }
 
@@ -428,7 +428,7 @@ fn identify_cell(spec: &Spec, cell: u64, data: &[u8; 32]) -> Result<[u8; 32], Us
 fn check_compatible(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
     let differs = |field: &str, was: String, is: String| {
         let message = format!(
-            "{field}: the results of {id} are of {was}, the file asks for {is}: they cannot be taken over"
+            "{field}: the results of {id} are of {was}, the file asks for {is}: they cannot be reused"
         );
         Err(refused_error(message))
     };
@@ -447,14 +447,15 @@ fn check_compatible(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
 
     if old.seeds != new.seeds {
         let message = format!(
-            "seeds: the results of {id} have other random streams: they cannot be taken over"
+            "seeds: the results of {id} come from other random streams: they cannot be reused"
         );
         return Err(refused_error(message));
     }
 
     if old.measure != new.measure {
         let message = format!(
-            "measure: what was measured in {id} cannot be changed afterwards: leave [measure] as it is, or launch the file"
+            "measure: what was measured in {id} cannot be changed afterwards: leave [measure] as it is, or launch the file \
+             as a new sweep"
         );
         return Err(refused_error(message));
     }

@@ -250,7 +250,7 @@ impl Listener for LimitedListener {
                 }
                 Err(error) => {
                     self.throttled_log
-                        .report_error("a connection could not be taken", &error);
+                        .report_error("a connection could not be accepted", &error);
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }

@@ -47,7 +47,7 @@ pub(super) fn accept_connections(
             let (stream, address): (TcpStream, SocketAddr) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    throttled_log.report_error("a connection could not be taken", &error);
+                    throttled_log.report_error("a connection could not be accepted", &error);
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     continue;
                 }

@@ -53,7 +53,7 @@ fn inspect_blob(blobs: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
             tracing::error!(
                 why,
                 file = hex::encode(hash),
-                "whether a file is sound cannot be told: it is left as it is"
+                "a file could not be checked for damage: it is left as it is"
             );
 
             return None;
@@ -105,7 +105,7 @@ pub(super) fn report_lost_blobs(store: &dyn Store, blobs: &BlobStore) -> Result<
                 tracing::error!(
                     sweep = row.id,
                     file,
-                    "a file that the sweep names is lost ({why}): launch it again from where its files are"
+                    "a file that the sweep names is lost ({why}): launch the sweep again from a machine that has the file"
                 );
             }
         }

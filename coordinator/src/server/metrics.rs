@@ -107,14 +107,14 @@ impl Metrics {
         let requests = self.requests.clone();
         registry.register(
             "grpc_requests",
-            "Requests by method and gRPC code as they were first answered",
+            "Requests by method and gRPC code of the first answer",
             requests,
         );
 
         let seconds = self.trial_seconds.clone();
         registry.register_with_unit(
             "trial",
-            "Durations of trials that got their row here",
+            "Durations of trials whose rows this coordinator stored",
             Unit::Seconds,
             seconds,
         );
@@ -213,7 +213,7 @@ impl CoreSnapshot {
         );
         registry.register(
             "duplicate_results",
-            "Results that came again, of all sweeps",
+            "Results that were delivered again, of all sweeps",
             counter_of(self.tallies.duplicates),
         );
         registry.register(
@@ -223,7 +223,7 @@ impl CoreSnapshot {
         );
         registry.register(
             "fenced_batches",
-            "Batches under a lease that was over, of all sweeps",
+            "Batches delivered under an ended lease, of all sweeps",
             counter_of(self.tallies.fenced),
         );
     }

@@ -201,8 +201,8 @@ pub(crate) fn resolve_files_dir(
         },
         (None, StoreLocation::Directory(dir)) => Ok(dir.join("data")),
         (None, StoreLocation::Database(_)) => {
-            let message = "--artifacts: with a database as the store, say in which directory datasets and weights are kept; \
-                           coordinators on several machines need one that all of them see";
+            let message = "--artifacts: with a database as the store, name the directory for datasets and weights; \
+                           coordinators on several machines need one that all of them can access";
             Err(UserError::new(ErrorCode::BadInput, message))
         }
     }

@@ -78,7 +78,7 @@ fn add_recovered_sweep(core: &mut Core, sweep: RecoveredSweep) {
             tracing::error!(
                 sweep = sweep.record.id,
                 why = sweep.why,
-                "a sweep cannot be read: it is listed and left alone"
+                "a sweep cannot be read: it is listed, but not run"
             );
             core.on_unreadable_sweep(sweep);
         }
@@ -137,14 +137,14 @@ fn recover_sweep(
         report_withheld_sweep(&row, &damages);
     } else if let Some(stray) = rows.iter().find(|row| !spec.has_trial(row.key)) {
         let why = format!(
-            "the store has a row of {}, which is no trial of the sweep",
+            "the store has a row of {}, which is not a trial of the sweep",
             stray.key
         );
         return Ok(unreadable_sweep(row, why));
     } else if let Some(writer) = writer {
         set_rows_aside(writer, &mut row, &damages)?;
         record_cells_digest(writer, &mut row, cells)?;
-        tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+        tracing::info!(sweep = row.id, rows = rows.len(), "sweep recovered");
     }
 
     let mut audits = readers.with_reader(|reader| reader.read_audits(row.number))?;
@@ -172,15 +172,15 @@ fn unreadable_sweep(row: SweepRow, why: String) -> RecoveredSweep {
 }
 
 fn report_withheld_sweep(row: &SweepRow, damages: &[Damage]) {
-    tracing::error!(sweep = row.id, "the sweep is only shown: {WITHHELD_REASON}");
+    tracing::error!(sweep = row.id, "the sweep is read-only: {WITHHELD_REASON}");
     for Damage { key, what, why, .. } in damages {
-        tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}), and left as it is");
+        tracing::error!(sweep = row.id, trial = %key, "the {what} of a trial is damaged ({why}) and left as it is");
     }
 }
 
 /// The reason why a sweep is only shown.
-const WITHHELD_REASON: &str = "by this program its cells would be others than those whose results are stored, so that what it shows \
-                           may stand beside the wrong values; the version that launched it carries it on";
+const WITHHELD_REASON: &str = "this program would resolve its cells to other values than those whose results are stored, so \
+                           results may be shown beside the wrong values; the version that launched it continues it";
 
 /// Stores the fingerprint of a sweep's cells, if no earlier program did.
 fn record_cells_digest(
@@ -261,7 +261,8 @@ fn set_rows_aside(
     }
 
     for Damage { key, what, why, .. } in damages {
-        tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
+        tracing::error!(sweep = row.id, trial = %key, "the {what} of a trial is damaged ({why}): it is set aside, and the \
+                                        trial is run again");
     }
 
     writer.commit(SetRowsAside {

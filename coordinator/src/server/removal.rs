@@ -148,7 +148,7 @@ async fn delete_unreferenced(
             removed.bytes += deleted.bytes;
         }
         Ok(Err(error)) => {
-            tracing::warn!(%error, "files that nothing names any more could not be removed")
+            tracing::warn!(%error, "unreferenced files could not be removed")
         }
         Err(_) => {}
     }

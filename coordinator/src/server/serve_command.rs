@@ -25,7 +25,7 @@ pub struct ServeArgs {
         value_name = "ADDR"
     )]
     pub listen: SocketAddr,
-    /// What keeps sweeps and results: a directory, or a PostgreSQL database as postgres://USER:PASSWORD@HOST:PORT/NAME
+    /// Store for sweeps and results: a directory, or a PostgreSQL database as postgres://USER:PASSWORD@HOST:PORT/NAME
     #[arg(
         long,
         env = "ERGODIC_STORE",
@@ -37,19 +37,19 @@ pub struct ServeArgs {
     /// Directory for datasets and weights, needed with a database [default: data, in the store's directory]
     #[arg(long = "artifacts", env = "ERGODIC_FILES", value_name = "DIR")]
     pub files: Option<PathBuf>,
-    /// Where dataset files are
+    /// Directory with dataset files
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Speak TLS and ask for tokens on this machine too; beyond it, that is the rule
+    /// Use TLS and require tokens on a loopback address, too; on any other address this is the default
     #[arg(long, conflicts_with = "insecure")]
     pub secure: bool,
-    /// Listen beyond this machine without TLS, and ask nobody who they are
+    /// Listen beyond this machine without TLS and without tokens
     #[arg(long)]
     pub insecure: bool,
     /// Directory of the coordinator's certificate authority and tokens [default: auth in the store, or in --artifacts]
     #[arg(long, env = "ERGODIC_AUTH_DIR", value_name = "DIR")]
     pub auth_dir: Option<PathBuf>,
-    /// PEM file of a certificate from elsewhere, with those it comes from
+    /// PEM file of a certificate from another authority, with its chain
     #[arg(
         long,
         value_name = "FILE",
@@ -57,29 +57,29 @@ pub struct ServeArgs {
         conflicts_with = "insecure"
     )]
     pub tls_cert: Option<PathBuf>,
-    /// PEM file of its key
+    /// PEM file of the certificate's key
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// PEM file of authorities: only who shows a certificate of theirs may connect
+    /// PEM file of certificate authorities: only clients with a certificate from one of them may connect
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub client_ca: Option<PathBuf>,
-    /// URL at which other machines reach this coordinator, for those that ask another one on the same store [default: the address
-    /// that it listens on, or this machine's name]
+    /// URL at which other machines reach this coordinator, given to clients that ask another coordinator on the same store [default:
+    /// the address that it listens on, or this machine's name]
     #[arg(long, env = "ERGODIC_ADVERTISE", value_name = "URL", value_parser = parse_coordinator_url)]
     pub advertise: Option<String>,
     /// Address for /healthz, /readyz and /metrics over plain HTTP [default: none]
     #[arg(long, env = "ERGODIC_HTTP", value_name = "ADDR")]
     pub http: Option<SocketAddr>,
-    /// Form of the log on stderr
+    /// Format of the log on stderr
     #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
     pub log_format: LogFormat,
-    /// Check curves and predictions, too, before serving; what is damaged is set aside, and its trials are run again
+    /// Also check curves and predictions before serving; damaged rows are set aside, and their trials are run again
     #[arg(long = "verify-store")]
     pub check: bool,
     /// A silent worker loses its leases after this time
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub lease_ttl: Duration,
-    /// Requests per second that one token may make, or one address where nobody is asked for a token; 0 for any number
+    /// Requests per second that one token may make, or one address where tokens are not required; 0 for no limit
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub rate_limit: u32,
 }

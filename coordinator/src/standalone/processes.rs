@@ -20,8 +20,8 @@ pub async fn find_worker(named: Option<&Path>) -> Result<PathBuf, UserError> {
         Some(path) => path.to_owned(),
         None => find_beside_executable().or_else(find_on_path).ok_or_else(|| {
             let message = format!(
-                "cannot find the program {WORKER_PROGRAM} beside this one or on PATH: build it with `cargo build --release`, or \
-                 say where it is with --worker-bin FILE"
+                "cannot find the program {WORKER_PROGRAM} beside this one or on PATH: build it with `cargo build \
+                 --release`, or name it with --worker-bin FILE"
             );
             UserError::new(ErrorCode::BadInput, message)
         })?,

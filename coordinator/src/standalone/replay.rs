@@ -21,18 +21,18 @@ pub struct ReplayArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
-    /// A trial of it, as cell/repeat
+    /// A trial of the sweep, as cell/repeat
     pub trial: TrialKey,
-    /// Instruction set; none changes a bit
+    /// Instruction set; all of them yield the same bits
     #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     pub isa: String,
     /// Where to train: a CUDA device for sweeps of the class cuda-f32
     #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N")]
     pub device: String,
-    /// Threads that share the work; no number changes a bit
+    /// Threads that share the work; any number yields the same bits
     #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: u32,
-    /// Where dataset files are; what is missing is fetched from the coordinator
+    /// Directory with dataset files; missing ones are fetched from the coordinator
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// The worker program [default: beside this one, else on PATH]
@@ -151,7 +151,7 @@ fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String
     let mut found = Vec::new();
     if (&stored.outcome, stored.steps) != (&again.outcome, again.steps) {
         found.push(format!(
-            "how it ended: {} there, {} here",
+            "the outcome: {} there, {} here",
             describe_end(stored),
             describe_end(again)
         ));

@@ -24,13 +24,13 @@ pub struct RemoveArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub connection: ConnectionArgs,
-    /// Cancel those that have not ended
+    /// Cancel sweeps that have not ended
     #[arg(long)]
     pub force: bool,
-    /// Remove them from this directory of `ergodic run`, which no coordinator serves
+    /// Remove them from this store of `ergodic run`, which no coordinator may be using
     #[arg(long = "store", value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Do not ask which sweep "latest" is
+    /// Do not ask for confirmation of "latest"
     #[arg(long, short)]
     pub yes: bool,
 }

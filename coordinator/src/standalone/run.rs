@@ -38,16 +38,16 @@ pub struct RunArgs {
     /// Worker processes to start
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub workers: u32,
-    /// Trials each of them runs at a time [default: one per core, shared by the workers]
+    /// Trials that each worker runs at a time [default: one per core, shared by the workers]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub slots: Option<u32>,
     /// Directory for the results; an unfinished run of the same sweep there is continued [default: ergodic-runs/NAME]
     #[arg(long = "store", value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Run all trials, also those of which the results are there
+    /// Run all trials, even those whose results are stored already
     #[arg(long)]
     pub again: bool,
-    /// Where dataset files are
+    /// Directory with dataset files
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// The worker program [default: beside this one, else on PATH]
@@ -258,7 +258,7 @@ impl WorkerProcesses {
                     return repeated_exit_error(&command.log, status);
                 }
 
-                print_stderr_line(&format!("a worker ended ({status}) and is started again"));
+                print_stderr_line(&format!("a worker exited ({status}) and is started again"));
                 match command.start() {
                     Ok(again) => *child = again,
                     Err(error) => return error,
@@ -289,7 +289,7 @@ fn repeated_exit_error(log: &PathBuf, status: std::process::ExitStatus) -> UserE
     let last: Vec<&str> = text.lines().rev().take(5).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
     let message = format!(
-        "workers keep ending ({status}); the last words in {}:\n{}",
+        "workers keep exiting ({status}); the last lines of {}:\n{}",
         log.display(),
         last.join("\n")
     );

@@ -14,7 +14,7 @@ use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
 /// What `ergodic run` is to run, as typed.
 #[derive(Debug, Args)]
 pub struct RunSourceArgs {
-    /// The sweep file; with --store, an unfinished sweep there: its id, or a unique prefix of it
+    /// The sweep file; or, with --store, the id of an unfinished sweep in that store, or a unique prefix of it
     #[arg(value_name = "SPEC|ID")]
     pub what: String,
     /// Override a field, as in train.epochs=5; may be given several times
@@ -89,7 +89,8 @@ pub(super) fn check_spec(table: &RunTableArgs, spec: &Spec) -> Result<(), UserEr
     check_table_options(table, spec)?;
     if spec.numerics != CPU_F32 {
         let message = format!(
-            "numerics: the workers that run starts compute {CPU_F32}, not {}: use serve, a worker of that class and launch",
+            "numerics: the workers that `ergodic run` starts compute {CPU_F32}, not {}: use `ergodic serve`, a worker of \
+             that class and `ergodic launch`",
             spec.numerics
         );
         return Err(UserError::new(ErrorCode::BadInput, message));

@@ -152,16 +152,16 @@ fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>,
         } = sweep;
         if !withheld.is_empty() {
             print_stderr_line(&format!(
-                "left alone here: {name} ({id}), of which this program runs nothing: {withheld}; \
-                 `ergodic rm {id} --force --store {dir}` removes it"
+                "also in this store: {name} ({id}), which this program does not run: {withheld}; `ergodic rm {id} --force \
+                 --store {dir}` removes it"
             ));
             continue;
         }
 
         let done = count_done_trials(sweep);
         print_stderr_line(&format!(
-            "left unfinished here and held: {name} ({id}), {done} of {trials} trials; `ergodic run {id} --store {dir}` goes on \
-             with it, `ergodic rm {id} --force --store {dir}` removes it"
+            "also in this store, unfinished and paused: {name} ({id}), {done} of {trials} trials; `ergodic run {id} --store \
+             {dir}` continues it, `ergodic rm {id} --force --store {dir}` removes it"
         ));
     }
 

@@ -140,7 +140,11 @@ impl WriterMetrics {
             seconds,
         );
 
-        registry.register("commit_writes", "Writes in them", self.writes.clone());
+        registry.register(
+            "commit_writes",
+            "Writes in the store's transactions",
+            self.writes.clone(),
+        );
         registry.register(
             "commit_failures",
             "Transactions that failed",
@@ -337,7 +341,7 @@ impl WriterLoop {
                 None => admitted.push(write),
                 Some(hash) => {
                     let message = format!(
-                        "the file {} that is named is not here: send it first",
+                        "the file {} is named but not stored here: send it first",
                         hex::encode(hash)
                     );
                     write.answer(Err(StoreError::BlobMissing(message)));
@@ -362,7 +366,7 @@ impl WriterLoop {
                     deleted.bytes += size;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, file = hex::encode(&hash), "a file that nothing names could not be removed")
+                    tracing::warn!(%error, file = hex::encode(&hash), "an unreferenced file could not be removed")
                 }
             }
         }

@@ -38,7 +38,7 @@ struct WorkerCli {
 
 #[derive(Debug, Subcommand)]
 enum WorkerSubcommand {
-    /// Measure training speed on random images
+    /// Measure this machine's speed by training on made-up images
     Bench(BenchArgs),
     /// Runs one trial of a sweep outside of any lease and writes its result to stdout, for `ergodic replay`
     #[command(hide = true)]
@@ -70,10 +70,10 @@ struct TrialArgs {
     /// Where to train
     #[arg(long, default_value_t, value_name = "cpu|cuda:N")]
     device: DeviceChoice,
-    /// Where dataset files are
+    /// Directory with dataset files
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where fetched datasets are kept [default: ~/.cache/ergodic]
+    /// Directory for fetched datasets [default: ~/.cache/ergodic]
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
@@ -81,16 +81,16 @@ struct TrialArgs {
 /// The worker's credentials, and the authorities that it trusts.
 #[derive(Debug, Clone, Args)]
 struct WorkerAuthArgs {
-    /// File with the token of a coordinator that asks for one
+    /// File with the token, for a coordinator that requires one
     #[arg(long, env = "ERGODIC_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// PEM file of the authorities that the coordinator's certificate may come from [default: the token says it]
+    /// PEM file of the certificate authorities to trust for the coordinator [default: the one that the token names]
     #[arg(long, env = "ERGODIC_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// PEM file of a certificate, for a coordinator that wants to see one
+    /// PEM file of a client certificate, for a coordinator that requires one
     #[arg(long, env = "ERGODIC_CERT", value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
-    /// PEM file of its key
+    /// PEM file of the certificate's key
     #[arg(long, env = "ERGODIC_KEY", value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 }
@@ -121,19 +121,19 @@ struct JoinArgs {
     /// Trials to run at a time [default: as many as the cores allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     slots: Option<u32>,
-    /// Threads that share the work on each trial; they decide speed, never a bit of a result
+    /// Threads that share the work on each trial; they affect speed, never a bit of a result
     #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
     /// Where to train; cuda:N needs a build with CUDA and is for sweeps with numerics = "cuda-f32"
     #[arg(long, default_value_t, value_name = "auto|cpu|cuda:N")]
     device: DeviceChoice,
-    /// Instruction set; it decides speed, never a bit of a result
+    /// Instruction set; it affects speed, never a bit of a result
     #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     isa: String,
-    /// How long running trials may go on after SIGTERM or Ctrl-C
+    /// How long running trials may continue after SIGTERM or Ctrl-C
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
     drain: Duration,
-    /// Leave after being idle for this long
+    /// Exit after being idle for this long
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     idle_exit: Option<Duration>,
     /// Leave when stdin closes, for programs that start workers and may be killed
@@ -142,28 +142,29 @@ struct JoinArgs {
     /// Name shown to people [default: host and process id]
     #[arg(long)]
     name: Option<String>,
-    /// Where dataset files are; what is missing is fetched from the coordinator
+    /// Directory with dataset files; missing ones are fetched from the coordinator
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where fetched datasets are kept [default: ~/.cache/ergodic]
+    /// Directory for fetched datasets [default: ~/.cache/ergodic]
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// Memory for trials, as in 8GiB; a lease that needs more is released [default: all]
+    /// Memory that trials may use, as in 8GiB; trials of a sweep that needs more are returned to the coordinator [default: all memory]
     #[arg(long, env = "ERGODIC_MEMORY", value_parser = memory::parse_size, value_name = "SIZE")]
     memory: Option<u64>,
-    /// Form of the log on stderr
+    /// Format of the log on stderr
     #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
     log_format: WorkerLogFormat,
-    /// How often the coordinator gets a checkpoint of a trial that takes long, so that another worker can go on from there
+    /// How often the coordinator gets a checkpoint of a long trial, so that another worker can continue it
     #[arg(long, default_value = "60s", value_parser = parse_checkpoint_interval, value_name = "TIME|off")]
     checkpoint_every: CheckpointInterval,
-    /// Keep checkpoints here as well
+    /// Directory to keep checkpoints in as well
     #[arg(long, env = "ERGODIC_CHECKPOINTS", value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
-    /// Keep results here until they are delivered. They outlive this worker: the next one with this folder delivers them, and those whose lease still lives (`ergodic serve --lease-ttl`) are stored
+    /// Directory to keep results in until they are delivered: they outlive this worker, and the next worker with this directory
+    /// delivers them while their lease lives
     #[arg(long, env = "ERGODIC_SPOOL", value_name = "DIR")]
     spool: Option<PathBuf>,
-    /// How much may wait there, as in 8GiB; beyond it, no trial is begun
+    /// Maximum size of the results that wait there, as in 8GiB; beyond it, no trial is started
     #[arg(long, default_value = "1GiB", requires = "spool", value_parser = memory::parse_size, value_name = "SIZE")]
     spool_size: u64,
 }

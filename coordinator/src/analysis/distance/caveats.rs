@@ -9,8 +9,8 @@ use crate::analysis::error::AnalysisError;
 use crate::core::queries::describe_cell;
 
 /// The effect of crossed streams on distances.
-const CROSSED_NOTE: &str = "repeats share crossed streams: halves and different repeats have some in common, so that distances are a little \
-                       small, and there is no test";
+const CROSSED_NOTE: &str = "repeats share crossed streams, so halves and different repeats have streams in common: \
+                       distances are slightly too small, and there is no test";
 
 impl DistanceQuery {
     /// Describes the caveats of two cells.
@@ -23,7 +23,7 @@ impl DistanceQuery {
     ) -> String {
         let mut notes: Vec<String> = match n {
             0 => vec!["no repeat in common".to_owned()],
-            1 => vec!["one repeat in common: it has no halves".to_owned()],
+            1 => vec!["one repeat in common: it cannot be split into halves".to_owned()],
             _ => Vec::new(),
         };
 
@@ -38,7 +38,7 @@ impl DistanceQuery {
 
         if n > permutation::MAX_REPEATS {
             notes.push(format!(
-                "no test of more than {} repeats",
+                "no test with more than {} repeats",
                 permutation::MAX_REPEATS
             ));
         }
@@ -125,7 +125,7 @@ impl DistanceQuery {
         };
 
         AnalysisError::Unknown(format!(
-            "a distance needs two repeats that the cells have in common, for two halves: {why}"
+            "a distance needs two repeats that the cells have in common, one for each half: {why}"
         ))
     }
 }

@@ -55,13 +55,13 @@ fn find_pair(spec: &Spec, between: &[CellSelector]) -> Result<Vec<u64>, Analysis
         [a, b] if a != b => Ok(cells),
         [a, _] => {
             let message = format!(
-                "both cells are {}: its distance to itself is the null, which stands beside every distance",
+                "both cells are {}: the distance of a cell to itself is the null, which is printed beside every distance",
                 describe_cell(spec, a)
             );
             Err(AnalysisError::Invalid(message))
         }
         _ => Err(AnalysisError::Invalid(
-            "between: expected two cells, or none for any two of all".into(),
+            "between: expected two cells, or none for all pairs of cells".into(),
         )),
     }
 }
@@ -70,11 +70,11 @@ fn list_all_cells(spec: &Spec) -> Result<Vec<u64>, AnalysisError> {
     let cells: Vec<u64> = spec.grid.iter().take(MAX_CELLS + 1).collect();
     match cells.len() {
         ..=1 => Err(AnalysisError::Unknown(
-            "the sweep has one cell: there is no other for a distance".into(),
+            "the sweep has only one cell: a distance needs two".into(),
         )),
         n if n > MAX_CELLS => {
             let message = format!(
-                "any two of {} cells are too many: at most {MAX_CELLS} cells; name two of them, as in --between lr=0.1 \
+                "all pairs of {} cells are too many: at most {MAX_CELLS} cells; name two of them, as in --between lr=0.1 \
                  lr=0.2",
                 spec.grid.cell_count()
             );
@@ -122,8 +122,8 @@ impl DistanceQuery {
     /// The sweep keeps no predictions, there is no such cell or moment, or the work is too much.
     pub fn new(spec: &Spec, question: &DistanceParams<'_>) -> Result<Self, AnalysisError> {
         let Some(probe) = &spec.measure.probe else {
-            let message = "the sweep keeps no predictions, which distances are between: set probe = { points = 1000 } \
-                           under [measure] of the next one";
+            let message = "the sweep keeps no predictions, which distances are computed from: set probe = { points = 1000 } \
+                           under [measure] in the next sweep";
             return Err(AnalysisError::Unknown(message.into()));
         };
 
@@ -164,8 +164,8 @@ impl DistanceQuery {
         let looks = self.cells.len() as u64 * self.moments.len() as u64 * u64::from(spec.repeats);
         if looks.saturating_mul(self.points as u64) > MAX_BYTES {
             let message = format!(
-                "{} cells × {} repeats × {} points × {} moments are too many predictions to hold: at most {MAX_BYTES}; \
-                 ask for one moment with --at, or between two cells",
+                "{} cells × {} repeats × {} points × {} moments are too many predictions to hold in memory: at most \
+                 {MAX_BYTES}; ask for one step with --at, or for two cells with --between",
                 self.cells.len(),
                 spec.repeats,
                 self.points,
@@ -194,8 +194,8 @@ impl DistanceQuery {
         }
 
         let message = format!(
-            "permutations: {permutations} swaps of {} repeats, of {labels} predictions in all, are too many: ask for fewer, \
-             or for one moment with --at",
+            "permutations: {permutations} swaps of {} repeats with {labels} predictions in all are too many: ask for fewer, \
+             or for one step with --at",
             spec.repeats
         );
         Err(AnalysisError::Invalid(message))
@@ -212,7 +212,7 @@ impl DistanceQuery {
         }
 
         let message = format!(
-            "any two of {} cells at {} points with {classes} classes are too many: name two of the cells with --between",
+            "all pairs of {} cells at {} points with {classes} classes are too many: name two of the cells with --between",
             self.cells.len(),
             self.points
         );

@@ -82,7 +82,7 @@ pub(super) fn compute_anova_terms(
             .iter_mut()
             .for_each(|term| term.share = Some(term.squares / total));
     } else {
-        notes.push("all values are equal: there is no variance to be shared".into());
+        notes.push("all values are equal: there is no variance to divide among the axes".into());
     }
 
     terms
@@ -179,7 +179,8 @@ fn within_cell_terms(
     if !blocks.is_complete() {
         let lacking = cells * repeats - trials;
         notes.push(format!(
-            "{lacking} of {} trials have no value: what repeats have in common over cells is not told from the rest",
+            "{lacking} of {} trials have no value: the variance that a repeat has in common across cells cannot be \
+             separated from the rest",
             cells * repeats
         ));
 

@@ -14,8 +14,8 @@ use crate::estimators::bootstrap::RESAMPLES;
 use crate::estimators::precision::NOT_WIDENED_NOTE;
 
 /// The reason why there is no p(best).
-pub(super) const NO_PROBABILITY: &str = "no p(best): repeats that share crossed streams cannot be resampled; the set of cells that cannot be \
-                              told from the best allows for the streams";
+pub(super) const NO_PROBABILITY: &str = "no p(best): repeats that share crossed streams cannot be resampled; the set of \
+                              cells that cannot be told from the best takes the streams into account";
 
 pub(super) fn describe_caveats(
     spec: &Spec,
@@ -33,16 +33,20 @@ pub(super) fn describe_caveats(
         .map(|axis| spec.grid.axes()[*axis].name.as_str())
         .collect();
     if !names.is_empty() {
-        notes.push(format!("one value left, no effect: {}", names.join(", ")));
+        notes.push(format!(
+            "axes with only one value left, and so without an effect: {}",
+            names.join(", ")
+        ));
     }
 
     notes.extend(match drawn {
         EffectDraws::Resamples(draws) => describe_resamples(blocks.repeat_count(), draws.len()),
         EffectDraws::Repeats(draws, ..) if draws.is_empty() => Some(
-            "no intervals: repeats share crossed streams, and a cell lacks some of them".into(),
+            "no intervals: repeats share crossed streams, and a cell lacks some of the repeats"
+                .into(),
         ),
         EffectDraws::Repeats(..) => {
-            Some("intervals are those of the crossed streams, with Student's t".into())
+            Some("intervals account for the crossed streams and use Student's t".into())
         }
     });
 
@@ -79,8 +83,8 @@ fn describe_missing_combinations(design: &EffectsDesign) -> Option<String> {
 
     (full > design.cells.len()).then(|| {
         format!(
-            "the grid has {} of {full} combinations: means and effects are by least squares, and shares, each beyond all \
-             other terms, do not add up to the whole",
+            "the grid has {} of {full} combinations: means and effects are least-squares estimates, and shares, each of \
+             what a term explains beyond all others, do not add up to 100 %",
             design.cells.len()
         )
     })
@@ -94,7 +98,7 @@ fn describe_resamples(repeats: usize, drawn: usize) -> Option<String> {
         }
         (_, 0) => None,
         (_, left) if 2 * left >= RESAMPLES => Some(
-            "no intervals and probabilities: a cell has values of too few repeats to be resampled"
+            "no intervals or probabilities: a cell has values in too few repeats to be resampled"
                 .into(),
         ),
         (_, left) => Some(format!(
@@ -110,7 +114,7 @@ pub(super) fn describe_conditions(spec: &Spec) -> Vec<String> {
 
     if !conditions.fixed_streams.is_empty() {
         notes.push(format!(
-            "intervals are given the fixed {}",
+            "intervals are conditional on the fixed {}",
             conditions.fixed_streams
         ));
     }

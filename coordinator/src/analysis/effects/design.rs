@@ -213,7 +213,7 @@ fn check_model_size(spec: &Spec, factors: &[DesignFactor]) -> Result<(), Analysi
         )
     });
     Err(AnalysisError::Invalid(format!(
-        "effects are of axes with few values: '{name}' has {levels}, and all pairs of values are more than {MAX_COLUMNS} \
-         differences; see `ergodic table --by {name}` instead"
+        "effects can only be estimated for axes with few values: '{name}' has {levels}, and all pairs of values make more \
+         than {MAX_COLUMNS} differences; see `ergodic table --by {name}` instead"
     )))
 }

@@ -62,7 +62,8 @@ impl<'a> EffectsModel<'a> {
         let solution = design.columns.solve_coefficients(&design.additive_columns()).ok_or_else(|| {
             let names: Vec<String> = (0..design.factors.len()).map(|factor| design.factor_name(spec, factor)).collect();
             AnalysisError::Unknown(format!(
-                "what {} do cannot be told apart: of the sweep's {} cells, {} have results, which do not link all values",
+                "the effects of {} cannot be told apart: of the sweep's {} cells, {} have results, and these do not connect \
+                 all values",
                 names.join(", "),
                 spec.grid.cell_count(),
                 design.cells.len()

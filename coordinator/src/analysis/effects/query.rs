@@ -216,7 +216,7 @@ impl EffectsQuery {
 
         if a == b {
             let message = format!(
-                "interaction: '{}' and '{}' move together: they have none",
+                "interaction: '{}' and '{}' always change together, so they have no interaction",
                 spec.grid.axes()[axes[0]].name,
                 spec.grid.axes()[axes[1]].name
             );
@@ -244,8 +244,8 @@ pub(super) fn check_resampling_work(
         (blocks.repeat_count() + design.additive_columns().len()) * design.cells.len() * resamples;
     if draws > MAX_DRAWS {
         let message = format!(
-            "resampling so many trials would take {draws} draws, of at most {MAX_DRAWS}: ask for effects in a sweep of \
-             fewer cells or repeats"
+            "resampling this many trials would take {draws} draws; at most {MAX_DRAWS} are allowed: ask for the effects of \
+             a sweep with fewer cells or repeats"
         );
         return Err(AnalysisError::Invalid(message));
     }

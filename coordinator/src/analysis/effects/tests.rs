@@ -526,7 +526,7 @@ fn what_cannot_be_known_is_left_out_or_refused() {
         .map(|error| error.to_string())
         .unwrap_or_default();
     assert!(
-        error.contains("batch_size, lr do cannot be told apart"),
+        error.contains("effects of batch_size, lr cannot be told apart"),
         "{error}"
     );
 }

@@ -18,7 +18,7 @@ use crate::client::render::{AtomicFile, file_write_error, print_stderr_line};
 /// `ergodic backup`
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// Where to write it
+    /// File to write the backup to
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     #[command(flatten)]
@@ -94,7 +94,7 @@ pub(crate) fn format_missing_file(missing: &v1::BackupMissing) -> String {
     let why = &missing.why;
     let sweeps = missing.sweeps.join(", ");
     format!(
-        "the backup lacks the file {hash} of {sweeps}: {why}. Weights of trials are computed again by `ergodic retry ID`; \
-         data come again when the sweep is launched from where they are"
+        "the backup lacks the file {hash} of {sweeps}: {why}. `ergodic retry ID` computes weights of trials again; to send \
+         a dataset again, launch the sweep from a machine that has it"
     )
 }

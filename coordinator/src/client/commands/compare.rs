@@ -23,7 +23,7 @@ pub struct CompareArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
-    /// What to compare with, as in lr=0.1,wd=5e-4; axes that are not named have the value that they have in the cell compared
+    /// Baseline, as in lr=0.1,wd=5e-4; axes that are not named keep the value of the cell that is compared
     #[arg(long, value_name = "AXIS=VALUE,…")]
     pub baseline: String,
     #[command(flatten)]

@@ -23,13 +23,14 @@ pub struct DistanceArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
-    /// Two cells, each as in lr=0.1,wd=5e-4 or by its number, with a test of their difference [default: any two of all cells]
+    /// Two cells, each as in lr=0.1,wd=5e-4 or by its number, with a test of their difference [default: all pairs of cells]
     #[arg(long, num_args = 2, value_names = ["CELL", "CELL"])]
     pub between: Vec<String>,
-    /// When, as in "20 epochs" or final [default: between two cells, every moment that the sweep kept; otherwise the last]
+    /// Step of the predictions, as in "20 epochs" or final [default: between two cells, every step with predictions; otherwise the
+    /// last]
     #[arg(long, value_name = "STEP")]
     pub at: Option<String>,
-    /// Random swaps of the test
+    /// Number of random permutations in the test
     #[arg(long, default_value_t = 9999, value_name = "N")]
     pub permutations: u32,
     /// Output format

@@ -25,10 +25,10 @@ pub struct EffectsArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub metric: MetricArgs,
-    /// Two axes, as in lr,wd: what each pair of their values adds to what both add
+    /// Two axes, as in lr,wd, whose interaction is estimated
     #[arg(long, value_delimiter = ',', value_name = "AXES")]
     pub interaction: Vec<String>,
-    /// Only this part [default: of csv and md one part, effects or interaction; otherwise all]
+    /// Only this part [default: effects or interaction for csv and md, which hold one part; otherwise all]
     #[arg(long, value_enum)]
     pub part: Option<EffectsPart>,
     /// Output format
@@ -39,13 +39,13 @@ pub struct EffectsArgs {
 /// `--part`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum EffectsPart {
-    /// What each value of each axis adds.
+    /// The effect of each value of each axis.
     Effects,
-    /// Where the variance is.
+    /// The share of the variance that each axis explains.
     Shares,
     /// The cells with the best means.
     Best,
-    /// What pairs of values of two axes add.
+    /// The interaction of two axes.
     Interaction,
 }
 
@@ -96,7 +96,7 @@ fn check_interaction(args: &EffectsArgs) -> Result<(), UserError> {
         return Ok(());
     }
 
-    let message = "--part interaction: of which two axes? Name them, as in --interaction lr,wd";
+    let message = "--part interaction: expected two axes, as in --interaction lr,wd";
     Err(UserError::new(ErrorCode::BadInput, message))
 }
 

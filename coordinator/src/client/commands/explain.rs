@@ -19,7 +19,7 @@ pub struct ExplainArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
-    /// A trial of it, as cell/repeat
+    /// A trial of the sweep, as cell/repeat
     pub trial: Option<TrialKey>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]

@@ -19,7 +19,7 @@ use crate::client::sweep_file::{SweepFile, read_sweep_file};
 /// `ergodic extend`
 #[derive(Debug, Args)]
 pub struct ExtendArgs {
-    /// A sweep file with all its cells and more: it is launched as a new sweep that begins with the results of this one
+    /// A sweep file with all cells of the sweep and more: it is launched as a new sweep that starts with the sweep's results
     #[arg(index = 2, required_unless_present = "repeats")]
     pub spec: Option<String>,
     /// Override a field of the file, as in train.epochs=5; may be given several times
@@ -30,7 +30,7 @@ pub struct ExtendArgs {
         conflicts_with = "repeats"
     )]
     pub settings: Vec<String>,
-    /// Repeats per cell, or the most of them, instead of fewer
+    /// New number of repeats per cell, or new maximum under a stopping rule; larger than before
     #[arg(long, value_name = "N", conflicts_with = "spec", value_parser = clap::value_parser!(u32).range(1..))]
     pub repeats: Option<u32>,
     #[command(flatten)]
@@ -107,7 +107,7 @@ fn format_extension(extended: &v1::ExtendResponse) -> String {
     };
     let left = status.trials.saturating_sub(count_done_trials(status));
     let what = format!(
-        "{left} trials are to be run, {} have their results",
+        "{left} trials are to be run, {} have results already",
         count_done_trials(status)
     );
 

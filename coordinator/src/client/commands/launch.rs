@@ -30,10 +30,10 @@ pub struct LaunchArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub connection: ConnectionArgs,
-    /// Follow it to its end and print its table, after the id
+    /// After the id is printed, follow the sweep to its end and print its table
     #[arg(long)]
     pub watch: bool,
-    /// Run all of its trials, also those of which another sweep has the results
+    /// Run all trials, even those whose results another sweep has
     #[arg(long)]
     pub again: bool,
 }
@@ -176,7 +176,7 @@ pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
         let from = launched.from.join(", ");
         let left = status.trials.saturating_sub(count_done_trials(status));
         lines.push(format!(
-            "{copied} results are taken over from {from}; {left} trials are to be run (--again runs all)"
+            "{copied} results are reused from {from}; {left} trials are to be run (--again runs all)"
         ));
     }
 
@@ -187,7 +187,8 @@ pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
             "cells have"
         };
         lines.push(format!(
-            "{} {cells} results that lack something of what is measured now: they are run again, and the digests compared",
+            "{} {cells} results that lack something that this sweep measures: their trials are run again, and the digests \
+             compared",
             launched.compared
         ));
     }
@@ -195,7 +196,7 @@ pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
     if !launched.unread.is_empty() {
         let ids = launched.unread.join(", ");
         lines.push(format!(
-            "not looked for trials in {ids}: these sweeps, or this one, have too many cells"
+            "the results of {ids} were not searched: these sweeps, or this one, have too many cells"
         ));
     }
 
@@ -208,7 +209,7 @@ fn describe_found_sweep(status: &v1::SweepStatus, retried: u64) -> String {
     match status.state() {
         _ if retried > 0 => {
             format!(
-                "{id} is the same: trials that failed, or lost a file, are run again ({retried})"
+                "{id} is the same sweep: {retried} trials that failed, or lost a file, are run again"
             )
         }
         v1::SweepState::Completed => {
@@ -217,10 +218,10 @@ fn describe_found_sweep(status: &v1::SweepStatus, retried: u64) -> String {
             )
         }
         v1::SweepState::Paused => {
-            format!("{id} is the same, and paused: `ergodic resume {id}` lets it go on")
+            format!("{id} is the same sweep, and is paused: `ergodic resume {id}` continues it")
         }
         _ => format!(
-            "{id} is the same, and goes on: {} of {} trials are done",
+            "{id} is the same sweep, and continues: {} of {} trials are done",
             count_done_trials(status),
             status.trials
         ),

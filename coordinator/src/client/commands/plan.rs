@@ -41,7 +41,7 @@ pub struct PlanArgs {
     /// The older form of `ergodic sample-size`
     #[arg(long, hide = true, value_name = "METRIC=HALF_WIDTH", value_parser = parse_precision)]
     pub precision: Option<(String, f64)>,
-    /// Directory with datasets, to look at the one that the sweep names
+    /// Directory with datasets, to check the one that the sweep names
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -329,9 +329,7 @@ fn format_data_line(spec: &Spec, dataset: Option<&DatasetSummary>) -> String {
         ) => format!("  data: {words}; {line}\n"),
         (None, Some(first)) => {
             let word = first.data.dataset.as_str();
-            format!(
-                "  data: {word}, which was not looked at: say where it is with --data-dir DIR\n"
-            )
+            format!("  data: {word}, not checked: name its directory with --data-dir DIR\n")
         }
         (None, None) => String::new(),
     }
@@ -382,7 +380,7 @@ fn format_stopping_rule(spec: &Spec, until: &StoppingRule) -> String {
                 .map(u32::to_string)
                 .collect();
             format!(
-                "  after {} repeats one cell in {factor} goes on, by mean rank in {name}\n",
+                "  after {} repeats one cell in {factor} continues, by mean rank in {name}\n",
                 rungs[..rungs.len() - 1].join(", ")
             )
         }

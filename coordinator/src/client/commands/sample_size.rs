@@ -144,8 +144,9 @@ fn render_human_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String
     out += &format_cells_without_values(needs);
     let unseen = needs.cells - needs.rows.len() as u64;
     if unseen > 0 {
-        out +=
-            &format!("{unseen} cells have no results yet: they are taken to be like the others\n");
+        out += &format!(
+            "{unseen} cells have no results yet: they are assumed to be like the others\n"
+        );
     }
 
     out
@@ -180,7 +181,7 @@ fn render_human_cells(needs: &v1::SampleSizeResponse) -> String {
 fn describe_equal_repeats(needs: &v1::SampleSizeResponse) -> String {
     match (needs.repeats, &needs.remaining_equal) {
         (Some(repeats), Some(missing)) if missing.trials == 0 => {
-            format!("the same repeats for all cells: {repeats} are enough, and all are there\n")
+            format!("the same repeats for all cells: {repeats} are enough, and all are done\n")
         }
         (Some(repeats), Some(missing)) => {
             let work = format_missing_work(missing);
@@ -231,7 +232,7 @@ fn format_cells_without_values(needs: &v1::SampleSizeResponse) -> String {
     };
 
     if needs.remaining_until_stop.is_some() {
-        out += "; `until` would repeat them as often as it may, which is not counted";
+        out += "; `until` would repeat them up to its maximum, which is not counted";
     }
 
     out + "\n"
@@ -250,13 +251,10 @@ fn format_missing_work(missing: &v1::RemainingTrials) -> String {
     };
 
     let eta = match missing.eta_seconds {
-        Some(seconds) => format!(
-            "{} with the workers that are joined",
-            format_duration(seconds)
-        ),
-        None => "no worker is joined that could do it".into(),
+        Some(seconds) => format!("{} with the joined workers", format_duration(seconds)),
+        None => "no joined worker can run them".into(),
     };
-    format!("{} trials more, {cores}, {eta}", missing.trials)
+    format!("{} more trials, {cores}, {eta}", missing.trials)
 }
 
 #[cfg(test)]
@@ -285,7 +283,7 @@ mod tests {
         };
         let text = render_human_sample_size(&needs, 0.1);
         assert!(
-            text.contains("18, 32 trials more")
+            text.contains("18, 32 more trials")
                 && text.contains("`ergodic extend abc --repeats 18`"),
             "{text}"
         );

@@ -157,7 +157,10 @@ fn render_human_status(s: &v1::SweepStatus) -> String {
     );
 
     if !s.withheld.is_empty() {
-        out += &format!("  NOTHING OF IT IS RUN: {}\n", escape_line(&s.withheld));
+        out += &format!(
+            "  NONE OF ITS TRIALS ARE RUN: {}\n",
+            escape_line(&s.withheld)
+        );
     }
     if s.unreadable {
         return out + &format!("  `ergodic rm {}` removes it\n", s.id);
@@ -203,7 +206,7 @@ fn describe_progress(s: &v1::SweepStatus) -> Vec<String> {
 
     if s.releases + s.duplicates + s.fenced > 0 {
         lines.push(format!(
-            "lost leases given out again: {}, results compared with a stored row: {}, late batches: {}",
+            "lost leases reassigned: {}, results compared with a stored row: {}, late batches: {}",
             s.releases, s.duplicates, s.fenced
         ));
     }
@@ -213,7 +216,7 @@ fn describe_progress(s: &v1::SweepStatus) -> Vec<String> {
 
     if s.checkpoints > 0 {
         lines.push(format!(
-            "checkpoints of unfinished trials: {}; `explain {} CELL/REPEAT` says of which step",
+            "checkpoints of unfinished trials: {}; `ergodic explain {} CELL/REPEAT` shows the step",
             s.checkpoints, s.id
         ));
     }
@@ -226,7 +229,7 @@ fn describe_trouble(s: &v1::SweepStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if !s.leader.is_empty() {
         lines.push(format!(
-            "as it is stored; the coordinator at {} leads, and knows of workers and rates",
+            "this is what the store holds; only the leader, at {}, knows workers and rates",
             escape_line(&s.leader)
         ));
     }

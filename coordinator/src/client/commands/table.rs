@@ -35,8 +35,8 @@ pub struct TableQueryArgs {
     /// Axes to group by, as in lr,wd; the others are pooled [default: all]
     #[arg(long, value_delimiter = ',', value_name = "AXES", conflicts_with_all = ["rows", "cols"])]
     pub by: Vec<String>,
-    /// What counts alike in rows of several cells: trials with a value, so that cells in which more completed weigh more, or cells,
-    /// as in `effects`; means and their intervals only, all else is of trials
+    /// What has equal weight in rows of several cells: trials with a value, so cells with more completed trials weigh more, or cells,
+    /// as in `effects`; applies to means and their intervals, all else is over trials
     #[arg(long, value_enum, default_value_t)]
     pub weight: PoolingWeight,
     /// Print a grid: axis down the side

@@ -21,27 +21,28 @@ use crate::client::status_text::format_duration;
 /// `ergodic token`
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token; printed on stdout, alone, and kept nowhere
+    /// Create a token and print it on stdout, alone; it cannot be shown again
     New(NewTokenArgs),
     /// List tokens, without their secrets
     List(ListArgs),
-    /// Revoke a token: it opens nothing any more, and the sessions that it opened end
+    /// Revoke a token: it is no longer accepted, and its sessions end
     Revoke(RevokeTokenArgs),
 }
 
 /// `ergodic token new`
 #[derive(Debug, Args)]
 pub struct NewTokenArgs {
-    /// What its holder may do: take leases and deliver results; launch, steer and read sweeps; all that, and make tokens
+    /// What its holder may do: worker, take leases and deliver results; user, launch, steer and read sweeps; admin, all that and manage
+    /// tokens
     #[arg(long, value_name = "worker|user|admin", value_parser = parse_role)]
     pub role: TokenRole,
-    /// When it ends, as in 30d [default: never]
+    /// Time until it expires, as in 30d [default: never]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub expires: Option<Duration>,
-    /// What it is for
+    /// Note that says what it is for
     #[arg(long, default_value = "")]
     pub note: String,
-    /// Write it to this file, which only you may read, instead of stdout
+    /// File to write it to instead of stdout; only you may read the file
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
@@ -52,7 +53,7 @@ pub struct NewTokenArgs {
 /// `ergodic token revoke`
 #[derive(Debug, Args)]
 pub struct RevokeTokenArgs {
-    /// Its name, as `ergodic token list` shows it
+    /// The token's id, as `ergodic token list` shows it
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]

@@ -67,7 +67,7 @@ pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepS
                 if away_since.get_or_insert_with(Instant::now).elapsed() > RECONNECT_TIMEOUT {
                     return Err(error);
                 }
-                progress.show_message("the coordinator is away; waiting for it");
+                progress.show_message("the coordinator does not answer; waiting for it");
             }
         }
 
@@ -188,12 +188,12 @@ impl ProgressDisplay {
         ));
 
         if !status.withheld.is_empty() {
-            print_stderr_line(&format!("NOTHING OF IT IS RUN: {}", status.withheld));
+            print_stderr_line(&format!("NONE OF ITS TRIALS ARE RUN: {}", status.withheld));
         }
 
         if status.mismatches > 0 {
             print_stderr_line(&format!(
-                "ALARM: {} results came a second time with other bits; see `ergodic explain {}`",
+                "ALARM: {} results were delivered again with different bits; see `ergodic explain {}`",
                 status.mismatches, status.id
             ));
         }

@@ -20,9 +20,9 @@ pub struct WeightsArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
-    /// A trial of it, as cell/repeat
+    /// A trial of the sweep, as cell/repeat
     pub trial: TrialKey,
-    /// Where to write them
+    /// File to write the weights to
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 }
@@ -73,7 +73,7 @@ fn read_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserError> {
 
 fn missing_weights_error(sweep: &str, result: &TrialResult) -> UserError {
     let why = match &result.outcome {
-        Outcome::Completed => "set save = [\"final\"] under [measure] of the next one".to_owned(),
+        Outcome::Completed => "set save = [\"final\"] under [measure] in the next sweep".to_owned(),
         other => format!("it {}, and only completed trials have any", other.as_str()),
     };
     UserError::new(

@@ -31,10 +31,10 @@ pub struct DatasetArgs {
     /// Format of the tables
     #[arg(long, value_enum, default_value_t)]
     pub format: ExportFormat,
-    /// Go on until the sweep has ended
+    /// Keep exporting new rows until the sweep has ended
     #[arg(long)]
     pub follow: bool,
-    /// With --follow, time between two additions
+    /// With --follow, time between two exports
     #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME", requires = "follow")]
     pub every: Duration,
     /// Write all rows again, into few files

@@ -116,7 +116,10 @@ impl DatasetWriter {
     pub(super) async fn add_row(&mut self, row: ExportRow) -> Result<(), UserError> {
         let result = &row.result;
         if result.metrics.len() != self.context.columns.metric_count() {
-            let message = format!("the row of {} has other metrics than its sweep", result.key);
+            let message = format!(
+                "the row of {} does not have the metrics of its sweep",
+                result.key
+            );
             return Err(UserError::new(ErrorCode::Internal, message));
         }
 

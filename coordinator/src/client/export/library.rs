@@ -54,7 +54,7 @@ impl DatasetLibrary {
 
         if manifests.is_empty() {
             let message = format!(
-                "{}: no dataset is there: `ergodic export ID -o {0}` writes one",
+                "{}: there is no dataset: `ergodic export ID -o {0}` writes one",
                 self.name
             );
             return Err(UserError::new(ErrorCode::NotFound, message));
@@ -141,7 +141,7 @@ impl DatasetLibrary {
             [] => {
                 let known = suggest_nearest(sweep, ids.iter().map(String::as_str));
                 let message = format!(
-                    "{}: no dataset of a sweep '{sweep}' is there, {known}",
+                    "{}: there is no dataset of a sweep '{sweep}', {known}",
                     self.name
                 );
                 Err(UserError::new(ErrorCode::NotFound, message))
@@ -149,7 +149,7 @@ impl DatasetLibrary {
             _ => {
                 let several: Vec<&str> = begin.into_iter().map(String::as_str).collect();
                 let message = format!(
-                    "--sweep {sweep}: several begin like that: {}",
+                    "--sweep {sweep}: several ids begin with it: {}",
                     several.join(", ")
                 );
                 Err(UserError::new(ErrorCode::BadInput, message))

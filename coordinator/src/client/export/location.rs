@@ -67,10 +67,10 @@ impl DatasetRoot {
                 Err(e) => e.to_string(),
             },
             "gs" | "az" | "abfs" | "abfss" | "azure" => format!(
-                "'{scheme}' is a kind of object store that this program does not write to (write to a directory, and copy \
-                 that there with the store's own tools)"
+                "object stores of the kind '{scheme}' are not supported (write to a directory, and copy it there with the \
+                 store's own tools)"
             ),
-            _ => format!("'{scheme}' is no object store that is known"),
+            _ => format!("'{scheme}' is not a known kind of object store"),
         };
         let message = format!("{option} {text}: {why}: expected a directory or s3://BUCKET/PREFIX");
         Err(UserError::new(ErrorCode::BadInput, message))
@@ -202,8 +202,8 @@ fn open_bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), 
     if !has_credentials(&settings) {
         let message = format!(
             "{option} {url}: there are no credentials in the environment: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
-             (files below ~/.aws are not read), AWS_SKIP_SIGNATURE=true for a bucket that asks for none, or \
-             AWS_METADATA_ENDPOINT where a machine of the cloud is to be asked for its role"
+             (files below ~/.aws are not read), AWS_SKIP_SIGNATURE=true for a public bucket, or AWS_METADATA_ENDPOINT to \
+             use the role of a cloud machine"
         );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
@@ -256,8 +256,8 @@ impl DatasetLocation {
 
         if let Some(broken) = broken? {
             let message = format!(
-                "{}: cannot be used for a dataset: this object store {broken}: name a place on another one, or write to a \
-                 directory with -o and copy that there",
+                "{}: cannot be used for a dataset: this object store {broken}: name a location in another one, or write to \
+                 a directory with -o and copy it",
                 self.name
             );
             return Err(UserError::new(ErrorCode::BadInput, message));
@@ -272,35 +272,33 @@ impl DatasetLocation {
         path: &Path,
     ) -> Result<Option<&'static str>, object_store::Error> {
         let Some(first) = self.try_put(path, "first", PutMode::Create).await? else {
-            return Ok(Some(
-                "says that an object is there which nobody has written",
-            ));
+            return Ok(Some("reports an existing object where none was written"));
         };
 
         let second = self.try_put(path, "second", PutMode::Create).await?;
         if second.is_some() {
             return Ok(Some(
-                "ignores conditional writes (If-None-Match), so that two exports would undo each other's work",
+                "ignores conditional writes (If-None-Match), so two exports would overwrite each other's work",
             ));
         }
 
         let third = self.try_put(path, "third", PutMode::Update(first.clone()));
         if third.await?.is_none() {
             return Ok(Some(
-                "refuses conditional writes (If-Match) that it should take",
+                "refuses conditional writes (If-Match) that it should accept",
             ));
         }
 
         let fourth = self.try_put(path, "fourth", PutMode::Update(first));
         if fourth.await?.is_some() {
             return Ok(Some(
-                "ignores conditional writes (If-Match), so that two exports would undo each other's work",
+                "ignores conditional writes (If-Match), so two exports would overwrite each other's work",
             ));
         }
 
         let part = self.store.get_range(path, 1..4).await?;
         Ok((part.as_ref() != b"hir")
-            .then_some("does not give parts of objects as they were asked for (Range)"))
+            .then_some("does not return the requested part of an object (Range)"))
     }
 
     /// Writes an object; returns nothing if the condition of the mode does not hold.
@@ -410,7 +408,7 @@ impl DatasetLocation {
             object_store::Error::AlreadyExists { .. }
             | object_store::Error::Precondition { .. } => {
                 let message = format!(
-                    "{}: another export wrote there meanwhile: start this one again",
+                    "{}: another export wrote to it meanwhile: run this command again",
                     self.name
                 );
                 UserError::new(ErrorCode::Refused, message)

@@ -159,17 +159,17 @@ impl Manifest {
         }
 
         let any: ManifestHeader = serde_json::from_slice(text)
-            .map_err(|e| format!("it is no manifest of a dataset: {e}"))?;
+            .map_err(|e| format!("it is not the manifest of a dataset: {e}"))?;
         if any.format != FORMAT {
             return Err(format!(
-                "it is no manifest of a dataset: its format is '{}'",
+                "it is not the manifest of a dataset: its format is '{}'",
                 any.format
             ));
         }
 
         if any.version != DATASET_VERSION {
             return Err(format!(
-                "it is of version {}, this program writes {DATASET_VERSION}",
+                "it has version {}, this program writes version {DATASET_VERSION}",
                 any.version
             ));
         }

@@ -200,11 +200,14 @@ impl DatasetExport {
         for part in self.manifest.iter().flat_map(Manifest::parts) {
             let what = match files.get(&part.path) {
                 Some(bytes) if *bytes == part.bytes => continue,
-                Some(bytes) => format!("has {bytes} bytes, and {} by the manifest", part.bytes),
-                None => "is not there, and the manifest names it".to_owned(),
+                Some(bytes) => format!(
+                    "has {bytes} bytes, but {} according to the manifest",
+                    part.bytes
+                ),
+                None => "is missing, although the manifest names it".to_owned(),
             };
             let message = format!(
-                "{}/{} {what}: write all rows anew with --rewrite",
+                "{}/{} {what}: write all rows again with --rewrite",
                 self.location.name(),
                 part.path
             );
@@ -308,14 +311,15 @@ fn parse_own_manifest(
 ) -> Result<Manifest, UserError> {
     let name = location.name();
     let manifest = Manifest::parse(text).map_err(|why| {
-        let message = format!("{name}: {why}: name another place with -o");
+        let message = format!("{name}: {why}: name another location with -o");
         UserError::new(ErrorCode::BadInput, message)
     })?;
 
     if manifest.sweep.id != id {
         let other = &manifest.sweep.id;
-        let message =
-            format!("{name}: this is the dataset of the sweep {other}: name another place with -o");
+        let message = format!(
+            "{name}: this is the dataset of the sweep {other}: name another location with -o"
+        );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
 
@@ -347,7 +351,7 @@ fn check_row_count(received: u64, promised: u64) -> Result<(), UserError> {
         return Ok(());
     }
 
-    let message = format!("{received} of {promised} rows came: export again");
+    let message = format!("only {received} of {promised} rows arrived: export again");
     Err(UserError::new(ErrorCode::Internal, message))
 }
 
@@ -394,8 +398,8 @@ impl PullHead {
             UserError::new(ErrorCode::Version, message)
         })?;
         if !spec.is_as_stored(&source) {
-            let message = "by this program the cells of the sweep would be others than those whose results are stored: use the \
-                           version that launched it";
+            let message = "this program would resolve the cells of the sweep to other values than those whose results are \
+                           stored: use the version that launched it";
             return Err(UserError::new(ErrorCode::Version, message));
         }
 

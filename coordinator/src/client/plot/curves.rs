@@ -58,8 +58,7 @@ async fn query_points(
     let found = query_curves(client, request).await?;
 
     if found.axes != table.axes {
-        let message =
-            "the coordinator is of an older version, which pools no curves: leave out --by";
+        let message = "the coordinator's version is too old to pool curves: leave out --by, or update the coordinator";
         return Err(UserError::new(ErrorCode::Version, message));
     }
     if found.points.is_empty() {

@@ -96,7 +96,8 @@ fn choose_map_axes(
                     _ => "none has several values".to_owned(),
                 };
                 Err(bad_input_error(format!(
-                    "this kind of picture takes two axes, and of this sweep {found}: try --kind curves or distribution"
+                    "this kind of picture takes two axes with several values, and in this sweep {found}: try --kind curves \
+                     or distribution"
                 )))
             }
         },

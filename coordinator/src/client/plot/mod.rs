@@ -40,7 +40,7 @@ pub struct PlotArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
-    /// Where to write it: a name that ends in .svg or .png [default: as SVG on stdout]
+    /// File to write to, with a name that ends in .svg or .png [default: SVG on stdout]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
@@ -58,28 +58,28 @@ pub struct FigureArgs {
     /// Metric [default: test_acc if it is measured]
     #[arg(long)]
     pub metric: Option<String>,
-    /// Of heatmap, phase and pairs: sample the curves here, as in "20 epochs", instead of at the end
+    /// For heatmap, phase and pairs: sample the curves here, as in "20 epochs", instead of at the end
     #[arg(long, value_name = "STEP")]
     pub at: Option<String>,
-    /// Of heatmap and phase: the axis upwards [default: the second with several values]
+    /// For heatmap and phase: the vertical axis [default: the second with several values]
     #[arg(long, value_name = "AXIS", requires = "cols")]
     pub rows: Option<String>,
-    /// Of heatmap and phase: the axis to the right [default: the first with several values]
+    /// For heatmap and phase: the horizontal axis [default: the first with several values]
     #[arg(long, value_name = "AXIS", requires = "rows")]
     pub cols: Option<String>,
-    /// Of curves and distribution: axes to group by; the others are pooled [default: all]
+    /// For curves and distribution: axes to group by; the others are pooled [default: all]
     #[arg(long, value_delimiter = ',', value_name = "AXES")]
     pub by: Vec<String>,
-    /// Of heatmap: a statistic of one number, as in median, std, q05 [default: mean]
+    /// For heatmap: a statistic of one number, as in median, std, q05 [default: mean]
     #[arg(long, value_name = "NAME")]
     pub stat: Option<String>,
-    /// Of pairs: what to compare with, as for `compare`
+    /// For pairs: the baseline, as for `compare`
     #[arg(long, value_name = "AXIS=VALUE,…")]
     pub baseline: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: RowSelection,
-    /// The metric on a logarithmic scale
+    /// Show the metric on a logarithmic scale
     #[arg(long = "log-scale")]
     pub log: bool,
     /// Title [default: the sweep's name and the metric]
@@ -232,8 +232,8 @@ pub(super) fn check_plot_size(
 
 fn plot_size_error(problem: String) -> UserError {
     bad_input_error(format!(
-        "{problem}: name axes with --by where the kind has it, pool cells with `ergodic table ID --by AXIS,AXIS`, or take them out \
-         with `ergodic export` or `ergodic sql`"
+        "{problem}: name axes with --by where the kind has that option, pool cells with `ergodic table ID --by AXIS,AXIS`, \
+         or get the rows with `ergodic export` or `ergodic sql`"
     ))
 }
 

@@ -203,7 +203,7 @@ fn describe_pairs(table: &v1::TableResponse, at: Option<&str>) -> Vec<String> {
     let mut notes = vec![first];
     notes.extend(at.map(|at| {
         format!(
-            "Single repeats are not shown, since the trials' rows hold their ends, and not {at}."
+            "Single repeats are not shown, because the trials' rows hold their final values, and not those at {at}."
         )
     }));
     notes
@@ -249,7 +249,7 @@ fn missing_baseline_error(whole: &v1::TableResponse) -> UserError {
         .collect();
 
     bad_input_error(format!(
-        "--kind pairs: say against what, as in --baseline lr=0.1; axes of this sweep: {}",
+        "--kind pairs: expected a baseline, as in --baseline lr=0.1; axes of this sweep: {}",
         axes.join("; ")
     ))
 }

@@ -173,16 +173,16 @@ pub fn file_write_error(path: &Path, error: &io::Error) -> UserError {
         .unwrap_or(Path::new("."));
     let advice = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "there is no room for it, and nothing of it is left there: make room, or name another place".to_owned()
+            "there is no space left, and the incomplete file was removed: free some space, or name another path".to_owned()
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            format!("neither it nor a file beside it, in {}, may be written: name another place", folder.display())
+            format!("there is no permission to write it, or a file beside it in {}: name another path", folder.display())
         }
-        io::ErrorKind::NotFound => format!("the directory {} does not exist: make it", folder.display()),
+        io::ErrorKind::NotFound => format!("the directory {} does not exist: create it", folder.display()),
         io::ErrorKind::IsADirectory => "it is a directory: name a file in it".to_owned(),
-        io::ErrorKind::AlreadyExists => "it is there already: name another file, or remove it".to_owned(),
-        io::ErrorKind::BrokenPipe => "whoever read it has gone away".to_owned(),
-        _ => "name another place".to_owned(),
+        io::ErrorKind::AlreadyExists => "it exists already: name another file, or remove it".to_owned(),
+        io::ErrorKind::BrokenPipe => "its reader closed it".to_owned(),
+        _ => "name another path".to_owned(),
     };
 
     UserError::new(
@@ -206,7 +206,7 @@ fn resolve_links(path: &Path) -> io::Result<PathBuf> {
             Err(_) => return Ok(at),
         }
     }
-    Err(io::Error::other("too many links lead to each other"))
+    Err(io::Error::other("too many symbolic links lead to it"))
 }
 
 /// Opens a file that this process inherited, if the path names one: `/dev/stdout`, or `/dev/fd/63`

@@ -79,7 +79,7 @@ fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
     let ranks = "by the ranks of trials within repeats";
     match (ranked && table.columns.is_empty(), tied) {
         (true, 0) if best => Some(format!(
-            "★ best{by}, {ranks}; no other one here can be taken for it"
+            "★ best{by}, {ranks}; all others here can be told from it, at 95 %"
         )),
         (true, _) if best => {
             let others = rows - 1;
@@ -90,7 +90,7 @@ fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
         // A single row is not marked as best, so there is no mark to explain.
         (true, 0) if rows == 1 && table.rows[0].rank == Some(1) => None,
         (true, 0) => Some(format!(
-            "the best{by}, {ranks}, is not among these; none here can be taken for it"
+            "the best{by}, {ranks}, is not among these; all of these can be told from it, at 95 %"
         )),
         (true, _) => Some(format!(
             "the best{by}, {ranks}, is not among these; ☆ cannot be told from it: {tied} of {rows} here, at 95 %"
@@ -112,7 +112,7 @@ fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
             .any(|row| row.summary.is_some_and(|s| s.diverged + s.failed > 0))
     {
         lines.push(
-            "rows of several cells: each trial with a value counts alike, so that cells in which more completed weigh more; \
+            "rows of several cells weigh each trial with a value equally, so cells with more completed trials weigh more; \
              --weight cells"
                 .to_owned(),
         );
@@ -385,7 +385,8 @@ mod tests {
 
         rest.rows.remove(0);
         assert!(
-            render_legend(&rest).contains("is not among these; none here can be taken for it"),
+            render_legend(&rest)
+                .contains("is not among these; all of these can be told from it, at 95 %"),
             "{}",
             render_legend(&rest)
         );

@@ -72,10 +72,10 @@ impl RowFormat {
 /// Where rows go, and how they are written.
 #[derive(Debug, Args)]
 pub struct OutputArgs {
-    /// A file to write it to, in place of what is there, instead of stdout
+    /// File to write to instead of stdout; an existing file is replaced
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Output format [default: what the ending of the file says: .csv, .json, .md, .tex or .parquet; without a file, table]
+    /// Output format [default: by the extension of the file, .csv, .json, .md, .tex or .parquet; without a file, table]
     #[arg(long, value_enum)]
     pub format: Option<RowFormat>,
 }

@@ -16,13 +16,13 @@ use super::exact_value;
 /// Which rows of a table are shown, in which order.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct RowSelection {
-    /// Only rows for which this holds, of axes and statistics, as in "lr <= 0.1 && n > 3"; words in quotes
+    /// Only rows that satisfy this condition on axes and statistics, as in "lr <= 0.1 && n > 3"; put words in quotes
     #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
-    /// Order by an axis or a statistic, as in mean; with a minus in front, the largest first
+    /// Sort by an axis or a statistic, as in mean; with a minus sign in front, the largest first
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub sort: Option<String>,
-    /// At most so many rows: the first ones, or without --sort the best ones, by the mean ranks of trials within repeats
+    /// Print at most N rows: the first ones, or without --sort the best ones, by the mean ranks of trials within repeats
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub top: Option<u32>,
 }
@@ -120,7 +120,7 @@ fn no_row_error(condition: &str, rows: usize) -> UserError {
     } else {
         ""
     };
-    let message = format!("--where: none of {rows} rows fulfils '{condition}'{exact}");
+    let message = format!("--where: none of {rows} rows satisfies '{condition}'{exact}");
     UserError::new(ErrorCode::NotFound, message)
 }
 
@@ -128,22 +128,22 @@ fn no_row_error(condition: &str, rows: usize) -> UserError {
 fn check_ranks(table: &v1::TableResponse) -> Result<(), UserError> {
     if table.better == 0 {
         let message = format!(
-            "--top: {} is neither better large nor small: say --sort -mean or --sort mean",
+            "--top: for {}, neither larger nor smaller values are better: use --sort -mean or --sort mean",
             table.metric
         );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
 
     if !table.unranked.is_empty() {
-        let message = format!("--top: {}; or say --sort mean", table.unranked);
+        let message = format!("--top: {}; or use --sort mean", table.unranked);
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
 
     if is_missing_ranks(table) {
         let sort = if table.better > 0 { "-mean" } else { "mean" };
         let message = format!(
-            "--top: the coordinator is of an older version and does not say which rows are the best: say --sort {sort}, or \
-             update it"
+            "--top: the coordinator's version is too old to say which rows are the best: use --sort {sort}, or update the \
+             coordinator"
         );
         return Err(UserError::new(ErrorCode::Refused, message));
     }
@@ -507,7 +507,7 @@ mod tests {
             ..RowSelection::default()
         };
         assert!(top.select_rows(&older).is_err_and(
-            |e| e.message.contains("older version") && e.message.contains("--sort -mean")
+            |e| e.message.contains("too old") && e.message.contains("--sort -mean")
         ));
 
         // Where nothing has ended yet, nothing is better.

@@ -33,7 +33,7 @@ pub struct ReportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
-    /// Where to write index.html
+    /// Directory to write index.html to
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
 }
@@ -131,7 +131,7 @@ fn report_sweep_file(source: &SpecSource, page: &mut ReportPage) {
 fn write_index_page(dir: &Path, page: &ReportPage) -> Result<String, UserError> {
     std::fs::create_dir_all(dir).map_err(|e| {
         let message = format!(
-            "-o {}: the directory cannot be made ({e}): name another place",
+            "-o {}: cannot create the directory ({e}): name another path",
             dir.display()
         );
         UserError::new(ErrorCode::BadInput, message)
@@ -174,7 +174,7 @@ async fn query_sweep_file(client: &mut Client, sweep: &str) -> Result<PinnedSwee
 fn damaged_answer_error() -> UserError {
     UserError::new(
         ErrorCode::Unreachable,
-        "the sweep file was damaged on its way here: ask again",
+        "the sweep file was damaged in transit: run the command again",
     )
 }
 
@@ -200,7 +200,7 @@ fn format_status_line(status: &v1::SweepStatus) -> String {
 
     if status.mismatches > 0 {
         out += &format!(
-            " · ALARM: {} results came a second time with other bits",
+            " · ALARM: {} results were delivered again with different bits",
             status.mismatches
         );
     }

@@ -43,8 +43,10 @@ pre { border: 1px solid var(--line); padding: 1rem; overflow-x: auto; font-size:
 const STATISTICS: [&str; 4] = [
     "n counts completed trials; means, deviations and intervals are over these. Diverged trials are a result and are counted beside them, and are the last of their repeat where cells are ranked; failed ones count nowhere.",
     "Everything is recomputed from the stored rows in the order of cells and repeats. Deviations have n − 1 in the denominator; intervals are mean ± t·s/√n at 95 %, by Student's t with n − 1 degrees of freedom, unless a note says otherwise: rows of several cells have the error of whole repeats, and sweeps that cross random streams that of the streams.",
-    "Where a sample is small and skewed, such intervals cover less than they say. Intervals of different cells are not adjusted for their number.",
-    "Repeat r has the same random streams in every cell unless the sweep file says otherwise: cells are best compared repeat by repeat (ergodic compare), and intervals that overlap do not say that they do not differ.",
+    "Where a sample is small and skewed, such intervals cover the mean less often than their level says. Intervals of \
+     different cells are not adjusted for their number.",
+    "Repeat r has the same random streams in every cell unless the sweep file says otherwise: cells are best compared \
+     repeat by repeat (ergodic compare), and overlapping intervals do not show that cells do not differ.",
 ];
 
 /// Text of other people: no markup, and nothing in it misleads; lines stay.
@@ -266,7 +268,7 @@ mod tests {
         let one = page_of(&[0.5, 0.25]);
         assert!(
             one.contains("<tr class=\"best\"><td>3</td><td>★ 0.25 ± 0.38")
-                && one.contains("no other one here can be taken for it"),
+                && one.contains("all others here can be told from it, at 95 %"),
             "{one}"
         );
 

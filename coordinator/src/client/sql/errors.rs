@@ -71,7 +71,7 @@ pub(super) fn to_user_error(error: &DataFusionError, known: &[TableColumns]) -> 
         | DataFusionError::ParquetError(_)
         | DataFusionError::IoError(_) => {
             let message = format!(
-                "a file of a dataset cannot be read, as when it is being written anew: {message}"
+                "a file of a dataset cannot be read; an export may be rewriting it, so try again: {message}"
             );
             UserError::new(ErrorCode::Internal, message)
         }

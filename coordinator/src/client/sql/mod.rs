@@ -21,12 +21,12 @@ use crate::app::CommandOutcome;
 /// `ergodic sql`
 #[derive(Debug, Args)]
 pub struct SqlArgs {
-    /// A query of the tables sweeps, cells, trials, curves and predictions; `SHOW COLUMNS FROM trials` tells what is in them
+    /// A query of the tables sweeps, cells, trials, curves and predictions; `SHOW COLUMNS FROM trials` lists the columns of one
     pub query: String,
     /// A sweep: its id, a unique prefix of it, or "latest", your last one; may be given several times [default: all]
     #[arg(long = "sweep", value_name = "ID")]
     pub sweeps: Vec<String>,
-    /// Where `ergodic export` wrote: a directory, or s3://BUCKET/PREFIX [default: what the coordinator has now]
+    /// Output of `ergodic export` to query: a directory, or s3://BUCKET/PREFIX [default: fetch the sweeps from the coordinator]
     #[arg(long, value_name = "DIR|URL")]
     pub from: Option<String>,
     #[command(flatten)]

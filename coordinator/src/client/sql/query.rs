@@ -128,8 +128,8 @@ async fn resolve_sweeps(
         )),
         n if n > MAX_FETCHED_SWEEPS || (n > 1 && trials > MAX_FETCHED_TRIALS) => {
             let message = format!(
-                "the coordinator has {n} sweeps with {trials} trials, which are not all fetched unasked: name those that the query \
-                 is about, as in --sweep latest, or export them once and query that with --from"
+                "the coordinator has {n} sweeps with {trials} trials, too many to fetch all of them by default: name those \
+                 that the query is about, as in --sweep latest, or export them once and query the export with --from"
             );
             Err(UserError::new(ErrorCode::BadInput, message))
         }
@@ -216,8 +216,8 @@ fn not_read_only_error(statement: &str) -> UserError {
         .collect::<Vec<_>>()
         .join(" ");
     let message = format!(
-        "'{begin} …' is refused: `ergodic sql` changes nothing and only reads: expected a query that begins with SELECT, WITH, \
-         EXPLAIN, DESCRIBE or SHOW"
+        "'{begin} …' is refused: `ergodic sql` only reads: expected a query that begins with SELECT, WITH, EXPLAIN, \
+         DESCRIBE or SHOW"
     );
 
     UserError::new(ErrorCode::BadInput, message)

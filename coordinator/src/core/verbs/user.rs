@@ -61,7 +61,7 @@ impl Core {
             self.leases.retain(|_, lease| lease.row.sweep != number);
             self.on_unreadable_sweep(UnreadableSweep {
                 record: sweep.record,
-                why: format!("what is stored of it makes no sense: {why}"),
+                why: format!("its stored state is inconsistent: {why}"),
             });
         }
     }
@@ -83,7 +83,7 @@ impl Core {
             && steering != Steering::Cancel
         {
             return Err(format!(
-                "the sweep {} is only shown by this program: {why}",
+                "the sweep {} is read-only in this program: {why}",
                 sweep.id
             ));
         }
@@ -138,7 +138,7 @@ impl Core {
             Some(sweep) if sweep.state.is_open() => {
                 let id = &sweep.id;
                 Err(format!(
-                    "the sweep {id} has not ended: `ergodic cancel {id}` first, or remove it with --force"
+                    "the sweep {id} has not ended: cancel it first with `ergodic cancel {id}`, or remove it with --force"
                 ))
             }
             _ => Ok(()),
@@ -224,7 +224,7 @@ impl Core {
                 withheld: Some(why),
                 ..
             }) => Err(format!(
-                "the sweep {id} is only shown by this program: {why}"
+                "the sweep {id} is read-only in this program: {why}"
             )),
             Some(Sweep {
                 id,
@@ -279,7 +279,7 @@ impl Core {
                 withheld: Some(why),
                 ..
             }) => Err(format!(
-                "the sweep {id} is only shown by this program: {why}"
+                "the sweep {id} is read-only in this program: {why}"
             )),
             Some(sweep) if sweep.state == SweepState::Cancelled => {
                 let id = &sweep.id;

@@ -70,7 +70,7 @@ impl AuthLayer {
         let path = request.uri().path();
         if !allowed_roles(path).contains(&role) {
             let message = format!(
-                "a token for the role {} does not open {}",
+                "a token with the role {} may not call {}",
                 role.name(),
                 method_name(path)
             );
@@ -85,8 +85,8 @@ impl AuthLayer {
 }
 
 fn read_bearer_token(request: &Request<Body>) -> Result<Token, Status> {
-    let none = "this coordinator asks for a token: say --token-file FILE, or set ERGODIC_TOKEN_FILE; an administrator makes \
-                one with `ergodic token new`";
+    let none = "this coordinator requires a token: use --token-file FILE, or set ERGODIC_TOKEN_FILE; an administrator \
+                creates one with `ergodic token new`";
     let value = request
         .headers()
         .get(AUTHORIZATION)
@@ -138,7 +138,7 @@ async fn answer_or_cut_off<E>(
         biased;
         answer = answer => answer,
         () = cut_off => {
-            let message = "the coordinator stops, or leads no more: it may have done what it was asked, or not";
+            let message = "the coordinator is stopping, or no longer leads: the request may or may not have been carried out";
             Ok(Status::from(UserError::new(ErrorCode::Unreachable, message)).into_http())
         }
     }

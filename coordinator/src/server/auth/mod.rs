@@ -76,12 +76,12 @@ impl Auth {
         let fingerprint = own.as_ref().map(tls::CertificateAuthority::fingerprint);
         let tokens = TokenStore::open(&options.dir, fingerprint)?;
         if let Some(token) = tokens
-            .create_first_token("made when the coordinator first served")
+            .create_first_token("created when the coordinator first started")
             .map_err(failed)?
         {
             let path = options.dir.join("admin.token");
             write_secret(&path, format!("{}\n", token.reveal_text()).as_bytes()).map_err(failed)?;
-            tracing::info!(file = %path.display(), "a token for administrators was made");
+            tracing::info!(file = %path.display(), "created a token for administrators");
         }
 
         Ok(Self {

@@ -119,7 +119,7 @@ pub(super) fn build_acceptor(
             read_private_key("--tls-key", key)?,
         ),
         (None, Some(own)) => own.issue_certificate().map_err(setup_error)?,
-        (None, None) => unreachable!("whoever brings no certificate has an authority"),
+        (None, None) => unreachable!("a coordinator without --tls-cert has its own authority"),
     };
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -45,7 +45,7 @@ impl StoredToken {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenAuthError {
     /// The token was never created, or was revoked.
-    #[error("the token is none that this coordinator made, or it was revoked")]
+    #[error("the token was not created by this coordinator, or was revoked")]
     Unknown,
     /// The token has expired.
     #[error("the token has expired")]
@@ -203,7 +203,7 @@ impl TokenStore {
                 .throttled_log
                 .lock()
                 .expect(LOCK_NOT_POISONED)
-                .report_error("the tokens cannot be read again", &error),
+                .report_error("the tokens could not be reloaded", &error),
         }
 
         self.file.read().expect(LOCK_NOT_POISONED)
@@ -299,7 +299,7 @@ fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     let random: &dyn SecureRandom = rustls::crypto::ring::default_provider().secure_random;
     random
         .fill(bytes)
-        .map_err(|_| io::Error::other("the system gives no randomness"))
+        .map_err(|_| io::Error::other("the system provides no random numbers"))
 }
 
 #[cfg(test)]

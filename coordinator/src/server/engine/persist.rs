@@ -45,7 +45,7 @@ impl Engine {
 
     pub(crate) fn persist_sweep_state(&self, sweep: i64, state: SweepState) {
         let what = if state.is_open() {
-            "sweep goes on"
+            "sweep continues"
         } else {
             "sweep ended"
         };

@@ -53,7 +53,7 @@ impl Engine {
                 tracing::error!(
                     worker,
                     mismatches = outcome.differing_count(),
-                    "a trial yielded other bits"
+                    "a trial yielded different bits"
                 );
             }
 
@@ -183,7 +183,7 @@ impl Engine {
             Err(error) => {
                 engine
                     .throttled_log
-                    .report_error("the failure of a trial could not be taken back", &error);
+                    .report_error("the failure of a trial could not be reverted", &error);
                 engine.core.on_give_up_reversal_failed(reversal);
                 Vec::new()
             }

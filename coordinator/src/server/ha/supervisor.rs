@@ -111,8 +111,8 @@ impl Supervisor {
             .is_err()
         {
             tracing::warn!(
-                "stopped while something was still being written or read: what was acknowledged is there, and whoever opens \
-                 the store next finds it"
+                "stopped while something was still being written or read: everything acknowledged is stored, and the next \
+                 coordinator on the store finds it"
             );
         }
     }
@@ -142,7 +142,7 @@ impl Supervisor {
             };
             match next {
                 Ok(term) => return term,
-                Err(error) => tracing::error!(%error, "the store cannot be taken up"),
+                Err(error) => tracing::error!(%error, "cannot take over the store; trying again"),
             }
 
             tokio::time::sleep(RETRY_DELAY).await;
@@ -365,7 +365,7 @@ impl LastLeadingTerm {
             .is_err()
         {
             tracing::warn!(
-                "this coordinator leads no more, and its last write is not answered: it leads again after that"
+                "this coordinator no longer leads, and its last write is not answered yet: it cannot lead again before that"
             );
             let _ = end.await;
         }
@@ -410,17 +410,20 @@ async fn keep_renewing_leadership(
         match renew_in_time(store.clone(), epoch, ttl.map(|ttl| renewed_at + ttl)).await {
             Some(Ok(true)) => renewed_at = now,
             Some(Ok(false)) => {
-                tracing::error!(epoch, "another coordinator leads since");
+                tracing::error!(epoch, "another coordinator leads now");
                 return;
             }
             Some(Err(error)) => {
-                throttled_log.report_error("the claim to lead could not be renewed", &*error);
+                throttled_log.report_error("the leadership could not be renewed", &*error);
             }
             None => {}
         }
 
         if ttl.is_some_and(|ttl| renewed_at.elapsed() >= ttl) {
-            tracing::error!(epoch, "the claim to lead is over, and could not be renewed");
+            tracing::error!(
+                epoch,
+                "the leadership has expired, and could not be renewed"
+            );
             return;
         }
     }

@@ -51,7 +51,8 @@ impl LimitLayer {
             let taken = rates.take_token(peer, self.started.elapsed());
             taken.map_err(|wait| {
                 overloaded(
-                    "the coordinator is asked too often by you: it takes so many requests a second",
+                    "rate limit exceeded: this token or address makes more requests per second than --rate-limit of the \
+                     coordinator allows",
                     wait,
                 )
             })?;

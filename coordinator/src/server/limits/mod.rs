@@ -104,7 +104,7 @@ impl Limit {
             let wanted = bytes >> 20;
             let most = self.capacity >> 20;
             let message = format!(
-                "the answer would take about {wanted} MiB, of at most {most} MiB for all answers: {instead}"
+                "the answer would take about {wanted} MiB, more than the {most} MiB for all answers: {instead}"
             );
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
@@ -147,25 +147,28 @@ impl Limits {
     /// Limits with all permits free.
     pub(crate) fn new() -> Self {
         Self {
-            requests: Limit::with_capacity(MAX_REQUESTS, "it answers as many requests as it can"),
+            requests: Limit::with_capacity(MAX_REQUESTS, "too many requests are being answered"),
             incoming_bytes: Limit::with_capacity(
                 MAX_INCOMING_BYTES,
-                "too much is arriving at once",
+                "too much data is arriving at once",
             ),
             result_bytes: Limit::with_capacity(
                 MAX_RESULT_BYTES,
                 "too many results wait to be stored",
             ),
-            session_bytes: Limit::with_capacity(MAX_SESSION_BYTES, "too much is said at once"),
-            sessions: Limit::with_capacity(MAX_SESSIONS, "it has as many workers as it can"),
+            session_bytes: Limit::with_capacity(
+                MAX_SESSION_BYTES,
+                "too much data is arriving in sessions",
+            ),
+            sessions: Limit::with_capacity(MAX_SESSIONS, "too many workers are connected"),
             watchers: Limit::with_capacity(MAX_WATCHERS, "too many clients follow sweeps"),
             readers: Limit::with_capacity(MAX_READERS, "too many clients read results"),
             answer_bytes: Limit::with_capacity(
                 MAX_ANSWER_BYTES,
-                "too much is being worked out for others",
+                "too many answers are being computed",
             ),
-            fetches: Limit::with_capacity(MAX_FETCHES, "it sends as many files as it can"),
-            uploads: Limit::with_capacity(MAX_UPLOADS, "it takes as many files as it can"),
+            fetches: Limit::with_capacity(MAX_FETCHES, "too many files are being downloaded"),
+            uploads: Limit::with_capacity(MAX_UPLOADS, "too many files are being uploaded"),
             launches: Limit::with_capacity(MAX_LAUNCHES, "other sweeps are being launched"),
             changes: Limit::with_capacity(MAX_CHANGES, "too many sweeps are being steered"),
         }

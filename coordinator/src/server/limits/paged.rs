@@ -60,7 +60,7 @@ impl<T: Send + 'static> PageSender<T> {
             Err(_) => {
                 let seconds = self.timeout.as_secs();
                 let why = format!(
-                    "nothing of the answer was read for {seconds} s: ask again, and read it as it comes"
+                    "the client read nothing of the answer for {seconds} s: ask again, and read the answer as it arrives"
                 );
                 let _ = self.cutoff_status.set(Status::aborted(why));
 

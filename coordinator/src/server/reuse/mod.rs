@@ -176,7 +176,7 @@ impl SweepApi {
 fn under_way_error(id: &str, trials: u64) -> UserError {
     let message = format!(
         "{trials} of these trials are being run for the sweep {id}: wait for its end (`ergodic watch {id}`) and launch this \
-         again, or add to that one what it lacks with `ergodic extend {id} SPEC`, or say --again to have them run twice"
+         file again, or add what {id} lacks with `ergodic extend {id} SPEC`, or use --again to run them twice"
     );
     UserError::new(ErrorCode::Refused, message)
 }

@@ -51,7 +51,7 @@ pub(crate) fn check_grammar_support(
     }
 
     let message = format!(
-        "the sweep is in version {} of the grammar, which this {program} is too old to know: use one of the coordinator's \
+        "the sweep uses version {} of the sweep file format, which this {program} is too old to read: use the coordinator's \
          version, {BUILD}",
         source.grammar
     );
@@ -132,7 +132,9 @@ fn unmatched_error(unmatched: &UnmatchedSweep) -> UserError {
             format!("there is no sweep '{id}'; `ergodic list` shows all")
         }
         UnmatchedSweep::Ambiguous { id, first, second } => {
-            format!("'{id}' is the beginning of {first} and of {second}: give more of it")
+            format!(
+                "'{id}' is ambiguous: it is a prefix of {first} and of {second}; give more characters"
+            )
         }
     };
     UserError::new(ErrorCode::NotFound, message)
@@ -140,7 +142,7 @@ fn unmatched_error(unmatched: &UnmatchedSweep) -> UserError {
 
 fn unreadable_error(sweep: &UnreadableSweep) -> UserError {
     let message = format!(
-        "the sweep {} cannot be read by this program: {}",
+        "this program cannot read the sweep {}: {}",
         sweep.record.id, sweep.why
     );
     UserError::new(ErrorCode::Version, message)

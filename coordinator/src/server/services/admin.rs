@@ -26,7 +26,7 @@ pub(crate) struct AdminApi {
 impl AdminApi {
     fn require_tokens(&self) -> Result<Arc<TokenStore>, Status> {
         self.tokens.clone().ok_or_else(|| {
-            let message = "this coordinator asks nobody for a token: serve with --secure, or listen beyond loopback";
+            let message = "this coordinator does not use tokens: start it with --secure, or listen beyond loopback";
             Status::from(UserError::new(ErrorCode::Refused, message))
         })
     }
@@ -105,8 +105,9 @@ impl AdminService for AdminApi {
             .map(|principal| principal.token_id.clone());
         let id = request.into_inner().id;
         if own.as_ref() == Some(&id) {
-            let message =
-                format!("the token {id} is the one that asks: revoke it with another one");
+            let message = format!(
+                "the token {id} made this request, and cannot revoke itself: use another token"
+            );
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
 
@@ -128,7 +129,7 @@ impl AdminService for AdminApi {
 fn tokens_not_saved(error: std::io::Error) -> Status {
     UserError::new(
         ErrorCode::Internal,
-        format!("the tokens could not be kept: {error}"),
+        format!("the tokens could not be stored: {error}"),
     )
     .into()
 }

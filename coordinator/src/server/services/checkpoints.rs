@@ -212,11 +212,14 @@ impl ServerContext {
 /// Opens a checkpoint's file after its header; returns it with the checkpoint's hash.
 fn open_checkpoint_file(access: &CheckpointAccess) -> Result<(File, [u8; 32]), Status> {
     let mut file = File::open(&access.path).map_err(|_| {
-        Status::not_found(format!("no checkpoint of the trial {} is kept", access.key))
+        Status::not_found(format!(
+            "no checkpoint of the trial {} is stored",
+            access.key
+        ))
     })?;
     let header = CheckpointHeader::read_from(&mut file)
         .filter(|header| header.key == access.key)
-        .ok_or_else(|| Status::not_found("what is kept is no checkpoint"))?;
+        .ok_or_else(|| Status::not_found("the stored file is not a checkpoint of the trial"))?;
 
     Ok((file, header.hash))
 }
@@ -226,12 +229,14 @@ fn missing_status(field: &str) -> Status {
 }
 
 fn damaged_status() -> Status {
-    Status::data_loss("the checkpoint was damaged on its way here: send it again")
+    Status::data_loss("the checkpoint was damaged in transit: send it again")
 }
 
 async fn next_piece(
     pieces: &mut Streaming<v1::KeepCheckpointRequest>,
 ) -> Result<Option<v1::KeepCheckpointRequest>, Status> {
     let piece = tokio::time::timeout(PIECE_TIMEOUT, pieces.message()).await;
-    piece.map_err(|_| Status::deadline_exceeded("the rest of the checkpoint did not come"))?
+    piece.map_err(|_| {
+        Status::deadline_exceeded("the rest of the checkpoint did not arrive in time")
+    })?
 }

@@ -60,7 +60,7 @@ impl FileService for FileApi {
 
         if part.content_hash() != hash {
             return Err(Status::invalid_argument(format!(
-                "the file that came has the hash {}, not {}",
+                "the received file has the hash {}, not {}",
                 hex::encode(part.content_hash()),
                 hex::encode(hash)
             )));
@@ -90,7 +90,7 @@ impl FileService for FileApi {
         let file = File::open(self.0.catalog.blobs.blob_path(&hash)).map_err(|_| {
             Status::from(UserError::new(
                 ErrorCode::NotFound,
-                format!("no file of hash {} is kept here", hex::encode(hash)),
+                format!("no file with the hash {} is stored here", hex::encode(hash)),
             ))
         })?;
 
@@ -107,7 +107,9 @@ pub(crate) async fn next_piece(
     pieces: &mut Streaming<v1::PutRequest>,
 ) -> Result<Option<v1::PutRequest>, Status> {
     let next = tokio::time::timeout(PIECE_TIMEOUT, pieces.message()).await;
-    next.map_err(|_| Status::deadline_exceeded("the next piece of the file did not come"))?
+    next.map_err(|_| {
+        Status::deadline_exceeded("the next piece of the file did not arrive in time")
+    })?
 }
 
 pub(crate) fn parse_hash(message: &str, bytes: Vec<u8>) -> Result<[u8; 32], Status> {

@@ -171,7 +171,7 @@ impl SweepApi {
 fn take_source(request: &mut v1::LaunchRequest) -> Result<SpecSource, Status> {
     if !request.verify_checksum() {
         return Err(Status::data_loss(
-            "the sweep was damaged on its way here: launch it again",
+            "the sweep was damaged in transit: launch it again",
         ));
     }
 
@@ -250,7 +250,7 @@ pub(crate) async fn read_new_spec(
         let _held = permit;
         let spec = Spec::read_new_while_wanted(&source, &is_wanted);
         if spec.is_err() && !is_wanted() {
-            tracing::debug!("nobody waits for this launch any more");
+            tracing::debug!("no client waits for this launch any more");
         }
         spec
     });

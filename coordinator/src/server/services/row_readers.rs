@@ -136,7 +136,7 @@ impl SweepApi {
 
         self.acquire_for_answer(
             bytes,
-            "ask about fewer cells or trials, or `ergodic export` the sweep and ask the files",
+            "ask about fewer cells or trials, or run `ergodic export` and query its files",
         )
         .await
     }

@@ -135,9 +135,7 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
 }
 
 fn bad_field(what: &str) -> Status {
-    Status::invalid_argument(format!(
-        "the field {what} of Hello is not what it should be"
-    ))
+    Status::invalid_argument(format!("the field {what} of Hello is not valid"))
 }
 
 /// Reads until the stream ends, the worker says goodbye or is silent for a lease's time to live, or we stop. Returns how it ended.

@@ -57,7 +57,7 @@ impl SweepApi {
         tracing::info!(
             sweep = number,
             trials = lost.len(),
-            "trials whose files are lost are run once more"
+            "trials whose files are lost are run again"
         );
         sweep_changes::run_exclusively(&self.0, move |context| async move {
             sweep_changes::send_and_wait(&context, |reply| UserEvent::Redo {
@@ -131,7 +131,7 @@ fn parse_share_change(priority: Option<i32>, weight: Option<f64>) -> Result<Stee
     };
     match wanted.check_ranges() {
         Ok(_) if (priority, weight) == (None, None) => {
-            let message = "say --priority or --weight: which share is the sweep to have?";
+            let message = "nothing to change: give --priority or --weight";
             Err(UserError::new(ErrorCode::BadInput, message).into())
         }
         Ok(_) => Ok(Steering::Share { priority, weight }),

@@ -12,11 +12,11 @@ use crate::server::services::row_readers::table_error;
 use crate::server::services::snapshot::SweepSnapshot;
 
 /// Advice for a response that is too large in one piece.
-const USE_PAGES_HINT: &str = "a newer `ergodic` takes it page by page; or name fewer axes (--by)";
+const USE_PAGES_HINT: &str =
+    "use a newer `ergodic`, which reads it page by page, or name fewer axes (--by)";
 
 /// Advice for a response that is too large even in pages.
-const FEWER_ROWS_HINT: &str =
-    "name fewer axes (--by), or all of them, and no --at; or `ergodic export` it and ask the files";
+const FEWER_ROWS_HINT: &str = "name fewer axes (--by), or all of them, and no --at; or run `ergodic export` and query its files";
 
 /// A checked query, with a permit for the bytes of its response.
 struct AdmittedQuery {

@@ -47,7 +47,7 @@ impl SweepApi {
             .await?
             .ok_or_else(|| {
                 let message = format!(
-                    "the sweep {} has no result of a trial {key}: see explain {} {key}",
+                    "the sweep {} has no result of a trial {key}: see `ergodic explain {} {key}`",
                     snapshot.id, snapshot.id
                 );
                 UserError::new(ErrorCode::NotFound, message)
@@ -73,7 +73,7 @@ impl SweepApi {
         let snapshot = self.find_snapshot(id).await?;
         let Some(probe) = snapshot.spec.measure.probe.clone() else {
             let message = format!(
-                "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] of the next one",
+                "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] in the next sweep",
                 snapshot.id
             );
             return Err(UserError::new(ErrorCode::NotFound, message).into());

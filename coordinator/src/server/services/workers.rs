@@ -47,7 +47,7 @@ impl WorkerService for WorkerApi {
         let mut request = request.into_inner();
         if !request.verify_checksum() {
             return Err(Status::data_loss(
-                "these results were damaged on their way here: send them again",
+                "these results were damaged in transit: send them again",
             ));
         }
 
@@ -139,7 +139,7 @@ impl WorkerApi {
 
         found.ok_or_else(|| {
             Status::not_found(format!(
-                "there is no sweep {id}: if it was here, it was removed"
+                "there is no sweep {id}: it was removed, or never launched here"
             ))
         })
     }

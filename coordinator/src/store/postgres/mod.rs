@@ -172,7 +172,7 @@ fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
     }
 
     let options = PgConnectOptions::from_str(url)
-        .map_err(|_| bad_url_error("this is no URL of a database"))?;
+        .map_err(|_| bad_url_error("this is not the URL of a database"))?;
     Ok(options.disable_statement_logging())
 }
 
@@ -267,7 +267,7 @@ impl Store for PostgresStore {
         if let Err(error) =
             self.with_leadership_session(|session| session.execute_statement(text, &[epoch.into()]))
         {
-            tracing::warn!(%error, "could not say that this coordinator leads no more");
+            tracing::warn!(%error, "could not record that this coordinator no longer leads");
         }
     }
 
@@ -334,13 +334,13 @@ fn terminate_writer_sessions(session: &PgSession, epoch: u64) {
         text,
         &[writer_application_name(epoch).as_str().into()],
     ) {
-        tracing::warn!(%error, "the connections of the leader before could not be ended");
+        tracing::warn!(%error, "the connections of the previous leader could not be closed");
     }
 }
 
 fn deposed_error(leader: &Leader) -> StoreError {
     StoreError::Deposed(format!(
-        "the coordinator at {} leads since, in epoch {}",
+        "the coordinator at {} leads now, in epoch {}",
         leader.url, leader.epoch
     ))
 }
@@ -384,7 +384,7 @@ impl StoreWriter for PostgresWriter {
                 return Err(error);
             }
 
-            tracing::warn!(%error, unanswered, "a write is tried again");
+            tracing::warn!(%error, unanswered, "trying a write again");
             std::thread::sleep(RETRY_DELAY);
         }
     }

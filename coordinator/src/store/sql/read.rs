@@ -96,7 +96,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
                 // again.
                 Err(error) => tracing::error!(
                     lease = row.get_int(0).ok(),
-                    "the row of a lease is damaged ({error}): it counts as ended, its trials are given out again"
+                    "the row of a lease is damaged ({error}): it counts as ended, and its trials are reassigned"
                 ),
             }
 

@@ -334,7 +334,8 @@ fn is_contradicted(
         if is_different {
             let trial = result.key;
             let other_cell = cell;
-            tracing::error!(sweep, %trial, other_sweep = other, other_cell, "a trial yielded other bits than in another sweep");
+            tracing::error!(sweep, %trial, other_sweep = other, other_cell, "a trial yielded different bits than in another \
+                                        sweep");
             return Ok(true);
         }
     }

@@ -26,7 +26,7 @@ pub(crate) fn read_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
         let number = row.get_int(0).unwrap_or_default();
         let id = row.get_text(1).unwrap_or("?");
         StoreError::Failed(format!(
-            "the store is damaged: the row of the sweep {id}, number {number}: {}. Put the store back from a backup",
+            "the store is damaged: the row of the sweep {id}, number {number}: {}. Restore the store from a backup",
             error_text(error)
         ))
     })
@@ -137,7 +137,7 @@ pub(crate) fn verify_checksum(
 ) -> Result<(), StoreError> {
     match row.get_optional_int(at)? {
         Some(stored) if stored != wanted() => {
-            Err(StoreError::Failed("it does not fit its checksum".into()))
+            Err(StoreError::Failed("its checksum does not match".into()))
         }
         _ => Ok(()),
     }

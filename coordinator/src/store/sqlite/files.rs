@@ -96,7 +96,7 @@ impl DirLock {
             return Ok(());
         }
         *self = Self::acquire(&self.dir)?;
-        tracing::warn!(dir = %self.dir.display(), "the file 'lock' of the store was deleted or replaced: it is made again");
+        tracing::warn!(dir = %self.dir.display(), "the file 'lock' of the store was deleted or replaced: it is created again");
         Ok(())
     }
 }
@@ -138,12 +138,12 @@ impl DatabaseFiles {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     "was deleted or moved away".to_owned()
                 }
-                Err(error) => format!("cannot be looked at ({error})"),
+                Err(error) => format!("cannot be checked ({error})"),
             };
 
             return Err(StoreError::FileGone(format!(
-                "{} {what} under the running coordinator. Nothing is stored or acknowledged: put it back, or stop the \
-                 coordinator and start it on what is to be kept",
+                "{} {what} while the coordinator was running. Nothing is stored or acknowledged: put the file back, or stop \
+                 the coordinator and start it on the files to keep",
                 path.display()
             )));
         }

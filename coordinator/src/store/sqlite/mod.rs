@@ -334,9 +334,7 @@ impl SqliteWriter {
             self.is_log_recovered = busy == 0;
 
             if self.is_log_recovered {
-                tracing::error!(
-                    "the store's log was deleted: what stood in it is in the database now"
-                );
+                tracing::error!("the store's log was deleted: its content is now in the database");
             }
         }
 
@@ -352,7 +350,7 @@ fn check_epoch(connection: &Connection, epoch: u64) -> Result<(), StoreError> {
         return Ok(());
     }
     let message = format!(
-        "another coordinator has taken this store in epoch {now}, after the one of epoch {epoch}"
+        "another coordinator took over this store in epoch {now}, after this one's epoch {epoch}"
     );
     Err(StoreError::Deposed(message))
 }
