@@ -277,7 +277,7 @@ fn check_distance_refusals(cluster: &Cluster, id: &str) {
     ask(
         &["--between", "lr=0.2", "lr=0.05,wd=0"],
         2,
-        &["lr=0.2 is not one cell", "name more axes"],
+        &["lr=0.2 names several cells", "name more axes"],
     );
     ask(
         &["--between", "lr=0.3,wd=0", "0"],

@@ -242,7 +242,7 @@ fn trials_of_cells_that_would_be_others_are_not_given_out() {
     );
 
     let worker = cluster.ask(&["explain", &held]);
-    assert!(worker.contains("only shown"), "{worker}");
+    assert!(worker.contains("read-only"), "{worker}");
     cluster.ask(&["cancel", &held]);
     cluster.ask(&["rm", &held]);
 }

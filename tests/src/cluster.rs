@@ -474,7 +474,7 @@ impl Cluster {
         let program = Program { child, log };
         assert!(
             first.starts_with("http"),
-            "the coordinator did not come up:\n{}",
+            "the coordinator did not start:\n{}",
             program.log()
         );
 

@@ -58,7 +58,7 @@ fn find_cell_with_values(spec: &Spec, values: &[(String, String)]) -> Result<u64
             "the sweep has no cell {named}"
         ))),
         (Some(one), Some(other)) => Err(AnalysisError::Invalid(format!(
-            "{named} is not one cell: {} and {} are among them; name more axes",
+            "{named} names several cells, {} and {} among them: name more axes",
             describe_cell(spec, one),
             describe_cell(spec, other)
         ))),

@@ -203,7 +203,7 @@ pub(crate) async fn start_coordinator(
             let log = std::fs::read_to_string(log).unwrap_or_default();
             Err(UserError::new(
                 ErrorCode::Internal,
-                format!("the coordinator did not come up:\n{log}"),
+                format!("the coordinator did not start:\n{log}"),
             ))
         }
     }

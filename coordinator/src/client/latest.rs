@@ -139,7 +139,7 @@ pub async fn resolve_sweep_to_change(
 
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         let message = format!(
-            "latest is {what}: name it by its id, `ergodic {command} {}`, or say --yes",
+            "latest is {what}: name it by its id, `ergodic {command} {}`, or use --yes",
             status.id
         );
         return Err(UserError::new(ErrorCode::BadInput, message));

@@ -296,7 +296,7 @@ fn perform_op(op: FileOp, on_stored: &impl Fn(i64, TrialKey, u64)) {
 
 pub(super) fn not_leased_status(key: TrialKey) -> Status {
     Status::failed_precondition(format!(
-        "the trial {key} is in no lease of this worker under this fence"
+        "the trial {key} is not leased to this worker under this fence"
     ))
 }
 

@@ -250,7 +250,7 @@ impl CoreSnapshot {
         );
         registry.register(
             "audits_left",
-            "Audits of open sweeps that are still to come",
+            "Audits of open sweeps that have not been run yet",
             gauge_of(self.audits_left),
         );
     }

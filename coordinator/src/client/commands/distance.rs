@@ -225,10 +225,10 @@ fn render_human_pair(found: &v1::DistanceResponse) -> String {
 
     let names = format_cell_names(found);
     format!(
-        "{} ({}): what two cells predict for {} probe points\nA: {}\nB: {}\n{}distance: ℓ1, in [0, 2], of n/2 repeats of A \
-         and n/2 others of B; null: the same of halves of one cell; both over 32 random splits, whose own noise is \
-         not shown; p: by swaps of the cells within repeats\nagreement: \
-         probability that two trials of different repeats predict the same class\n{}",
+        "{} ({}): predictions of two cells for {} probe points\nA: {}\nB: {}\n{}distance: ℓ1, in [0, 2], between n/2 \
+         repeats of A and n/2 others of B; null: the same between halves of one cell; both over 32 random splits, whose own \
+         noise is not shown; p: by swaps of the cells within repeats\nagreement: probability that two trials of different \
+         repeats predict the same class\n{}",
         escape_line(&found.name),
         found.sweep,
         found.points,
@@ -294,9 +294,9 @@ fn render_matrices(found: &v1::DistanceResponse, n: u64) -> String {
     let agreement = render_matrix(found, |row| row.agreement);
 
     format!(
-        "ℓ1 distance, in [0, 2], of {} repeats of the one cell and {} others of the other; on the diagonal the null, of \
-         halves of one cell; over 32 random splits, whose own noise is not shown\n{distances}agreement: probability that \
-         two trials of different repeats predict the same class\n{agreement}",
+        "ℓ1 distance, in [0, 2], between {} repeats of one cell and {} others of the other; on the diagonal the null, \
+         between halves of one cell; over 32 random splits, whose own noise is not shown\n{distances}agreement: probability \
+         that two trials of different repeats predict the same class\n{agreement}",
         n / 2,
         n / 2
     )

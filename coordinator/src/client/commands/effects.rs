@@ -345,7 +345,7 @@ fn render_variance_shares(found: &v1::EffectsResponse) -> String {
     });
 
     format!(
-        "where the variance is\n{}",
+        "shares of the variance\n{}",
         render_text_table(&header, rows)
     )
 }
@@ -380,8 +380,9 @@ fn render_best_cells(found: &v1::EffectsResponse) -> String {
 
     let others = found.may_be_best.saturating_sub(1);
     format!(
-        "best cells, by the ranks of trials within repeats; ☆ cannot be told from the best one, ★, at 95 % ({others} others); p(best): \
-         share of resamples of whole repeats in which the cell is the best, more than the probability that it is\n{}",
+        "best cells, by the ranks of trials within repeats; ☆ cannot be told from the best one, ★, at 95 % ({others} \
+         others); p(best): share of resamples of whole repeats in which the cell is the best; larger than the probability \
+         that it is\n{}",
         render_text_table(&header, rows)
     )
 }
@@ -443,7 +444,7 @@ fn render_interaction(found: &v1::EffectsResponse) -> String {
         .map(|effects| format_interaction_row(effects, &words));
 
     format!(
-        "interaction: what a pair of values adds to what both add\n{}",
+        "interaction: what a pair of values adds to the sum of both effects\n{}",
         render_text_table(&header, rows)
     )
 }

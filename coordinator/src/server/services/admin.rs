@@ -73,7 +73,7 @@ impl AdminService for AdminApi {
         let token = made
             .map_err(|e| Status::internal(e.to_string()))?
             .map_err(tokens_not_saved)?;
-        tracing::info!(token = token.id, role = role.name(), "token made");
+        tracing::info!(token = token.id, role = role.name(), "token created");
 
         Ok(Response::new(v1::NewTokenResponse {
             token: token.reveal_text(),

@@ -107,7 +107,8 @@ fn redo_trials(
         // Nobody knows which bits are right. A new row could come from the process whose result is
         // in doubt, so the finding stays.
         if found == Some(Some(Finding::Different)) {
-            tracing::warn!(sweep, trial = %key, "its file is lost, and it is not run again: an audit found other bits");
+            tracing::warn!(sweep, trial = %key, "the file of a trial is lost, but the trial is not run again: an audit \
+                                        found different bits");
             continue;
         }
 
