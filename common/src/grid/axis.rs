@@ -424,6 +424,12 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_several_values_round_to_names_them_all() {
+        let near = axis("{ linear = [1.999, 2.001], points = 64 }").expect("an axis");
+        assert!(near.matching_value_indices("2").len() > 1);
+    }
+
+    #[test]
     fn a_wider_range_keeps_the_old_values() {
         let narrow = numbers("{ log = [0.001, 1.0], points = 7 }");
         let wide = numbers("{ log = [0.00001, 10.0], points = 13 }");

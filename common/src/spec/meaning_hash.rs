@@ -132,6 +132,20 @@ mod tests {
     }
 
     #[test]
+    fn the_version_of_the_grammar_is_part_of_the_meaning() {
+        let in_grammar = |grammar| {
+            SpecSource {
+                text: "name = 'a'".into(),
+                grammar,
+                ..SpecSource::default()
+            }
+            .compute_meaning_hash()
+        };
+        assert!(in_grammar(1).is_some());
+        assert_ne!(in_grammar(1), in_grammar(2));
+    }
+
+    #[test]
     fn how_a_file_is_written_says_nothing() {
         let plain = meaning(
             "seed = 1\nname = 'a'\n[grid]\nlr = [0.1, 1]\nwd = [0.0]\n",

@@ -1291,6 +1291,16 @@ fn what_cells_are_shows_in_their_print() {
     // Of many cells some are looked at, and what is kept of all.
     let many = "[grid]\nlr = { linear = [0.1, 0.2], points = 2000 }\nwd = { linear = [0, 1], points = 100 }\n[where]\nkeep = \"lr != 0.15\"\n";
     assert_ne!(print(many), print(&many.replace("lr != 0.15", "lr != 0.1")));
+    let derived = |wd: &str| {
+        print(&format!(
+            "[grid]\nlr = {{ linear = [0.1, 0.2], points = 200_000 }}\n[derive]\nwd = \"{wd}\"\n"
+        ))
+    };
+    assert_ne!(
+        derived("lr * 0.01"),
+        derived("lr * 0.01 + (lr == 0.1)"),
+        "one cell of 200 000"
+    );
 }
 
 #[test]

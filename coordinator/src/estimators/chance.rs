@@ -20,3 +20,15 @@ pub fn chance_level(metric: &Metric, config: &TrialConfig) -> Option<f64> {
     (has_chance_level(metric) && has_classes)
         .then(|| 1.0 / f64::from(config.data.dataset.class_count()))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::estimators::chance::*;
+
+    #[test]
+    fn accuracies_alone_have_a_chance_level() {
+        let of = |name: &str| has_chance_level(&Metric::from_name(name).expect("a metric"));
+        assert!(of("test_acc") && of("val_acc"));
+        assert!(!of("test_loss") && !of("train_loss") && !of("weight_norm"));
+    }
+}

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn nothing_that_a_user_wrote_is_markup() {
-        let bad = "<script>alert('x')</script>&\"";
+        let bad = "<script>alert('x')</script>&\"\u{1b}[31m";
         let mut page = ReportPage::new(bad, bad);
         page.add_section(bad);
         page.add_paragraph(bad);
@@ -211,6 +211,7 @@ mod tests {
         );
 
         let html = page.to_html();
+        assert!(!html.contains('\u{1b}'), "no control character");
         assert!(
             !html.contains("<script") && html.matches("&lt;script&gt;").count() == 9,
             "{html}"

@@ -1359,7 +1359,11 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     );
 
     commit(writer.as_mut(), batch(1, 9, vec![other]));
-    commit(writer.as_mut(), batch(2, 10, vec![result(0, 0.5)]));
+    let named_by_a_row = TrialResult {
+        weights_hash: Some([6; 32]),
+        ..result(0, 0.5)
+    };
+    commit(writer.as_mut(), batch(2, 10, vec![named_by_a_row]));
     commit(writer.as_mut(), RemoveSweep(1));
     let reader = store.open_reader().expect("a reader");
     assert_eq!(
@@ -1399,8 +1403,9 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
         cleared(1000, named.clone(), true)
     );
 
-    // The others are named by the other sweep's trial.
-    assert_eq!(commit(writer.as_mut(), FindUnreferenced(named)), [[8; 32]]);
+    // The other sweep names one of the others, and its row names one.
+    let asked = vec![[6; 32], [7; 32], [8; 32]];
+    assert_eq!(commit(writer.as_mut(), FindUnreferenced(asked)), [[8; 32]]);
     assert_eq!(
         commit(writer.as_mut(), ClearRows(1)),
         cleared(493, vec![], true)

@@ -777,12 +777,19 @@ fn every_metric_is_defined_for_some_trial() {
 
     let all: Vec<Metric> = Metric::NAMES.map(|(_, metric)| metric).to_vec();
     let measure = Measure::with_metrics(Length::Steps(5), all);
-    let results = [normed, linear]
-        .map(|config| cases::result(&config, &measure, Isa::detect_fastest()).metrics);
+    let results = [&normed, &linear]
+        .map(|config| cases::result(config, &measure, Isa::detect_fastest()).metrics);
 
     for (at, (name, _)) in Metric::NAMES.iter().enumerate() {
         let is_defined = results.iter().any(|metrics| metrics[at].is_finite());
         assert!(is_defined, "{name} has no value in any trial");
+    }
+
+    // What one metric needs is there without the others, too.
+    for (at, (name, metric)) in Metric::NAMES.iter().enumerate() {
+        let measure = Measure::with_metrics(Length::Steps(5), vec![metric.clone()]);
+        let alone = cases::result(&normed, &measure, Isa::detect_fastest()).metrics;
+        assert_eq!(alone[0].to_bits(), results[0][at].to_bits(), "{name}");
     }
 }
 
