@@ -163,7 +163,12 @@ mod tests {
                 0,
                 "28x28",
             ),
-            (idx_bytes(0x803, &[u32::MAX; 3], &[]), labels, 0, "absurd"),
+            (
+                idx_bytes(0x803, &[u32::MAX; 3], &[]),
+                labels,
+                0,
+                "too large",
+            ),
         ];
 
         for (a, b, file, word) in defects {

@@ -160,7 +160,7 @@ fn nonsense_is_refused_by_name() {
         ("a != b != c", "goes one way"),
         ("sin(x)", "there is no function sin"),
         ("lr(2)", "product"),
-        ("sqrt(1, 2)", "of one number"),
+        ("sqrt(1, 2)", "takes one number"),
         ("min(1)", "two numbers or more"),
         ("max()", "expected a number"),
         (",", "found ','"),

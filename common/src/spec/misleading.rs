@@ -385,7 +385,7 @@ mod tests {
         let more = "[seeds]\ncrossed = { init = 2, order = 3 }";
         let until = format!("repeats = {{ min = 60, max = 600, {UNTIL}");
         assert!(
-            why(&until, more).contains("repeats.until: repeats of crossed streams"),
+            why(&until, more).contains("repeats.until: the first repeats of crossed streams"),
             "{}",
             why(&until, more)
         );
@@ -572,7 +572,7 @@ mod tests {
         let losses = "[grid]\n\"train.loss\" = [\"cross-entropy\", \"mse\"]";
         assert!(
             more(&sweep(halving, losses), &sweep(halving, ""))
-                .is_err_and(|e| e.contains("another quantity"))
+                .is_err_and(|e| e.contains("not the same quantity"))
         );
 
         assert_eq!(

@@ -1018,11 +1018,7 @@ fn a_row_of_several_cells_is_known_by_the_repeats_that_all_of_them_have_ended() 
         );
 
         assert!((0.5 * (found_low + found_high) - mean).abs() < 1e-12 && entry.summary.n == 13);
-        assert!(
-            entry.note.contains("that of 4 of 9 repeats"),
-            "{}",
-            entry.note
-        );
+        assert!(entry.note.contains("the 4 of 9 repeats"), "{}", entry.note);
     }
 
     for entry in [&table[1], points[1]] {

@@ -93,8 +93,12 @@ impl Client {
                 Err(error) if error.code == ErrorCode::Unreachable => error,
                 settled => return settled,
             };
-            if started.elapsed() >= timeout || !refuse_connections(urls).await {
+            if started.elapsed() >= timeout {
                 return Err(error);
+            }
+            // Something listens: it may have begun to since the attempt.
+            if !refuse_connections(urls).await {
+                return Self::connect(urls, access).await;
             }
 
             if !is_waiting {

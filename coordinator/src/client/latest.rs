@@ -223,7 +223,7 @@ mod tests {
             .expect_err("these are of others")
             .message;
         assert!(
-            others.contains("cora@lab launched no sweep here")
+            others.contains("cora@lab has launched no sweep here")
                 && others.contains("e (lr) by ben@lab, d (lr) by anna@lab")
         );
 

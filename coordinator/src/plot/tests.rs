@@ -537,7 +537,7 @@ proptest! {
         for drawn in [curves::draw_curves(&curves_of(n, log), &look), distribution, differences::draw_differences("m", "b", &pairs_of(n), &[], &look)] {
             match drawn {
                 Ok(scene) => check(&scene)?,
-                Err(why) => prop_assert!(["too small", "too low", "cannot be told apart"].iter().any(|w| why.contains(w)), "{why}"),
+                Err(why) => prop_assert!(["too small", "too low", "to tell apart"].iter().any(|w| why.contains(w)), "{why}"),
             }
         }
     }
