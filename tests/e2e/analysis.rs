@@ -704,7 +704,7 @@ fn what_repeats_that_share_crossed_streams_do_not_tell_is_not_told() {
 
     let notes = effects["notes"].to_string();
     assert!(
-        notes.contains("no p(best)") && notes.contains("given the fixed head"),
+        notes.contains("no p(best)") && notes.contains("conditional on the fixed head"),
         "{effects}"
     );
 
@@ -801,7 +801,7 @@ fn check_effects_refusals(cluster: &Cluster, id: &str) {
         5,
         &["no trial was sampled after step", "ergodic curves"],
     );
-    ask(&["--level", "100"], 2, &["level 100", "below"]);
+    ask(&["--level", "100"], 2, &["level: expected", "below 100"]);
 
     ask(&["--interaction", "lr"], 2, &["two different axes"]);
     ask(

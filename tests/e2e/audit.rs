@@ -43,7 +43,7 @@ fn two_workers_audit_each_other_and_rows_are_those_of_a_run_without_audits() {
     assert!(cluster.ask(&["status", &id]).contains(&told));
 
     assert!(cluster.ask(&["explain", &id]).contains(&format!(
-        "{same} yielded the same bits, 0 others, 0 failed."
+        "{same} yielded the same bits, 0 different bits, 0 failed."
     )));
     let metrics = http::get(&http::address(&cluster), "/metrics").1;
     assert!(
