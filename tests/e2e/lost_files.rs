@@ -309,7 +309,10 @@ fn a_row_that_is_damaged_hinders_neither_a_retry_nor_a_check_of_weights_that_oth
     cluster.wait_for_log("weights of trials are lost");
 
     assert!(
-        cluster.coordinator().log().contains("the row of a trial is damaged"),
+        cluster
+            .coordinator()
+            .log()
+            .contains("the row of a trial is damaged"),
         "{}",
         cluster.coordinator().log()
     );

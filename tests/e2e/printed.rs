@@ -244,7 +244,6 @@ fn commands_that_analyse() {
     transcript.add(&["distance", &id]);
     transcript.add(&["variance", &crossed]);
     transcript.add(&["variance", &id]);
-    transcript.add(&["sample-size", &id, "test_acc=±0.01"]);
     transcript.text = transcript
         .text
         .replace(&id, "SWEEP_ID")

@@ -147,7 +147,8 @@ fn one_result_that_cannot_be_taken_fails_alone_and_the_others_of_its_batch_are_s
     let why = "failed: the coordinator refused its result: the field digest of TrialResult is not 32 bytes long";
     assert!(explained.contains(why), "{explained}");
 
-    let named = |line: &str| line.contains("they are failures then") && line.contains("0/171");
+    let named =
+        |line: &str| line.contains("reporting their trials as failed") && line.contains("0/171");
     assert!(
         worker.log().lines().any(named),
         "the worker names it:\n{}",

@@ -192,7 +192,10 @@ fn a_bit_that_flips_in_the_store_is_named_and_its_trial_run_again() {
     );
     cluster.restart_coordinator(&[]);
     assert!(
-        cluster.coordinator().log().contains("its row is damaged"),
+        cluster
+            .coordinator()
+            .log()
+            .contains("the row of a trial is damaged"),
         "{}",
         cluster.coordinator().log()
     );
@@ -261,7 +264,7 @@ fn a_bit_that_flips_in_the_store_is_named_and_its_trial_run_again() {
             cluster
                 .coordinator()
                 .log()
-                .contains(&format!("its {what} is damaged")),
+                .contains(&format!("the {what} of a trial is damaged")),
             "{what}"
         );
 
