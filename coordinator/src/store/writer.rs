@@ -366,7 +366,7 @@ impl WriterLoop {
                     deleted.bytes += size;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, file = hex::encode(&hash), "an unreferenced file could not be removed")
+                    tracing::warn!(%error, file = hex::encode(hash), "an unreferenced file could not be removed")
                 }
             }
         }
