@@ -165,7 +165,7 @@ fn nonsense_is_refused_by_name() {
         ("max()", "expected a number"),
         (",", "found ','"),
         ("{", "brace"),
-        ("𝛼 🦀", "'🦀' means nothing"),
+        ("𝛼 🦀", "unexpected '🦀'"),
         ("1e999 < x", "too large"),
         ("x == \"sgd\"", "the word \"sgd\""),
         (".", "point"),
