@@ -40,7 +40,7 @@ fn a_clock_that_jumps_takes_no_lease_away_and_gives_none() {
     };
 
     let (text, wanted) = work();
-    let mut cluster = Cluster::counted(&["--lease-ttl", "5s"]);
+    let mut cluster = Cluster::counted(&["--lease-ttl", "20s"]);
     let clock = cluster.path("clock").to_string_lossy().into_owned();
     let set = |offset: &str| std::fs::write(&clock, offset).expect("the clock can be set");
     set("+0");
