@@ -1,8 +1,7 @@
 //! Describes the status of a sweep: its size, progress, audits and stopping rule.
 
 use ergodic_common::escape::escape_line;
-use ergodic_common::number_format::format_shortest;
-use ergodic_common::number_format::format_significant;
+use ergodic_common::number_format::{format_count, format_shortest, format_significant};
 use ergodic_proto::v1;
 
 use super::render::non_empty;
@@ -110,8 +109,8 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
             0 if !status.leader.is_empty() => format!("the coordinator at {} leads", status.leader),
             0 => "no worker yet".to_owned(),
             n => format!(
-                "{n} worker{}/{} slots",
-                if n == 1 { "" } else { "s" },
+                "{}/{} slots",
+                format_count(n.into(), "worker"),
                 status.slots
             ),
         });
@@ -185,7 +184,7 @@ pub fn format_halving_status(s: &v1::SweepStatus) -> Option<String> {
     ))
 }
 
-/// Formats `4 of 6 cells know the mean of test_acc to ± 0.001; not even with all 500 repeats: 1`.
+/// Formats `in 4 of 6 cells the mean of test_acc is known to ± 0.001; not reached with all 500 repeats: 1`.
 pub fn format_precision_status(s: &v1::SweepStatus) -> Option<String> {
     let v1::PrecisionStatus {
         metric,

@@ -3,7 +3,7 @@
 use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
-use ergodic_common::number_format::format_significant;
+use ergodic_common::number_format::{format_count, format_significant};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -380,9 +380,10 @@ fn render_best_cells(found: &v1::EffectsResponse) -> String {
 
     let others = found.may_be_best.saturating_sub(1);
     format!(
-        "best cells, by the ranks of trials within repeats; ☆ cannot be told from the best one, ★, at 95 % ({others} \
-         others); p(best): share of resamples of whole repeats in which the cell is the best; larger than the probability \
+        "best cells, by the ranks of trials within repeats; ☆ cannot be told from the best one, ★, at 95 % ({}); \
+         p(best): share of resamples of whole repeats in which the cell is the best; larger than the probability \
          that it is\n{}",
+        format_count(others, "other"),
         render_text_table(&header, rows)
     )
 }

@@ -238,7 +238,7 @@ fn format_cells_without_values(needs: &v1::SampleSizeResponse) -> String {
     out + "\n"
 }
 
-/// Formats `400 trials more, 2.2 core-hours, 17m 0s on 8 slots`.
+/// Formats `400 more trials, 2.2 core-hours, 17m 0s with the joined workers`.
 fn format_missing_work(missing: &v1::RemainingTrials) -> String {
     let hours = missing.slot_seconds / 3600.0;
     let cores = if hours < 0.1 {
