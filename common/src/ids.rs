@@ -1,11 +1,130 @@
-//! Identifiers that several programs share: fences of leases.
+//! Identifiers that several programs share: hashes by what they are of, numbers of sweeps, cells and leases, fences of leases.
+//!
+//! Each is a type of its own, so that one kind is not taken for another. Their `Debug` prints the bare value: that of configs and
+//! streams is hashed.
+
+use std::fmt;
+
+/// Hashes of 32 bytes, each kind a type. Written in hex digits.
+macro_rules! hashes {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; 32]);
+
+        impl $name {
+            /// The bytes as a message holds them.
+            pub fn to_vec(&self) -> Vec<u8> {
+                self.0.to_vec()
+            }
+        }
+
+        impl From<blake3::Hash> for $name {
+            fn from(hash: blake3::Hash) -> Self {
+                Self(*hash.as_bytes())
+            }
+        }
+
+        impl TryFrom<Vec<u8>> for $name {
+            type Error = Vec<u8>;
+
+            /// Gives the bytes back if they are not 32.
+            fn try_from(bytes: Vec<u8>) -> Result<Self, Vec<u8>> {
+                bytes.try_into().map(Self)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&hex::encode(self.0))
+            }
+        }
+    )*};
+}
+
+hashes! {
+    /// The identity of a cell: what it resolves to, on which data, under which seed and numerics.
+    CellHash;
+    /// BLAKE3 of the canonical form of a dataset.
+    DatasetHash;
+    /// BLAKE3 of the content of a file: a dataset, or initial or trained weights.
+    FileHash;
+    /// BLAKE3 of the final weights and norm statistics of a trial in the order of their definition.
+    WeightsDigest;
+    /// All that the result of a trial is a function of: a checkpoint fits trials of the same identity only.
+    TrialIdentity;
+    /// What a sweep file says with its settings and the content of the files that it names, however it is written.
+    MeaningHash;
+    /// What all cells of a sweep resolve to, and in which order they are run.
+    CellsFingerprint;
+}
+
+impl DatasetHash {
+    /// Stands for the dataset in the identity of cells that train on none.
+    pub const NONE: Self = Self([0; 32]);
+}
+
+/// A dataset in its canonical form is kept as a file.
+impl From<DatasetHash> for FileHash {
+    fn from(hash: DatasetHash) -> Self {
+        Self(hash.0)
+    }
+}
+
+/// Numbers, each kind a type. Written as the bare number.
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident($number:ty);)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $number);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    )*};
+}
+
+numbers! {
+    /// The number of a sweep in its store, in the order of launch, from 1 on; 0 until it is stored.
+    SweepNumber(i64);
+    /// The number of a lease, unique among all leases of a store.
+    #[derive(Default)]
+    LeaseId(u64);
+    /// Counts who leads a store: each time a coordinator begins to lead, it is one more.
+    #[derive(Default)]
+    Epoch(u64);
+    /// The number of a cell in the full product of the axes of its sweep, the first axis slowest, from 0 on.
+    #[derive(Default)]
+    CellIndex(u64);
+    /// The number of a repeat of a cell, from 0 on.
+    Repeat(u32);
+}
+
+impl SweepNumber {
+    /// That of a sweep that is not stored yet: comes before all others.
+    pub const UNSTORED: Self = Self(0);
+}
 
 /// A lease and the epoch in which it was granted. Results under a fence count only while the
 /// coordinator holds the same pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fence {
     /// The number of the lease, unique among all leases of a store.
-    pub lease: u64,
+    pub lease: LeaseId,
     /// The coordinator's epoch when the lease was granted.
-    pub epoch: u64,
+    pub epoch: Epoch,
 }

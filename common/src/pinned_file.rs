@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::ids::{DatasetHash, FileHash};
 /// The suffix of files that a sweep file may name.
 pub const SAFETENSORS_SUFFIX: &str = ".safetensors";
 
@@ -11,7 +12,7 @@ pub struct FilePin {
     /// Path of the file as written in the sweep file.
     pub path: String,
     /// BLAKE3 hash of the content.
-    pub hash: [u8; 32],
+    pub hash: FileHash,
     /// The dataset in the file, if it holds one.
     pub images: Option<FileData>,
 }
@@ -20,7 +21,7 @@ pub struct FilePin {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileData {
     /// BLAKE3 hash of the file.
-    pub hash: [u8; 32],
+    pub hash: FileHash,
     /// Numbers of training and test images.
     pub sizes: (u32, u32),
     /// Height, width and channels of an image.
@@ -31,8 +32,15 @@ pub struct FileData {
     pub floats: bool,
 }
 
+impl FileData {
+    /// The hash of the dataset: the canonical form of one that comes in a file is the file.
+    pub fn dataset_hash(&self) -> DatasetHash {
+        DatasetHash(self.hash.0)
+    }
+}
+
 impl fmt::Debug for FileData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileData({})", hex::encode(self.hash))
+        write!(f, "FileData({})", self.hash)
     }
 }

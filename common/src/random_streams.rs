@@ -9,6 +9,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::ids::{CellHash, Repeat};
 use crate::normal::{self, unit_uniform};
 
 /// The purpose of a stream.
@@ -77,15 +78,15 @@ pub struct SeedPlan {
 impl SeedPlan {
     /// The number of the stream that a purpose uses in a repeat. For crossed purposes it is a digit
     /// of the repeat's number; the last purpose changes fastest.
-    pub fn stream_number(&self, purpose: Purpose, repeat: u32) -> u32 {
-        let mut rest = repeat;
+    pub fn stream_number(&self, purpose: Purpose, repeat: Repeat) -> u32 {
+        let mut rest = repeat.0;
         for (crossed, count) in self.crossed.iter().rev() {
             if *crossed == purpose {
                 return rest % count;
             }
             rest /= count;
         }
-        repeat
+        repeat.0
     }
 
     /// Number of repeats in which every crossed stream meets every other one once; 1 if none is
@@ -120,9 +121,9 @@ pub struct Streams {
     /// The sweep's seed.
     pub sweep_seed: u64,
     /// Number of the repeat.
-    pub repeat: u32,
+    pub repeat: Repeat,
     /// Hash of the cell, which keys the streams that `plan` makes differ per cell.
-    pub cell: [u8; 32],
+    pub cell: CellHash,
     /// Departures from the default.
     pub plan: SeedPlan,
 }
@@ -143,7 +144,7 @@ impl Streams {
         );
 
         if self.plan.per_cell.contains(&purpose) {
-            key.add_part(b"cell", &self.cell);
+            key.add_part(b"cell", &self.cell.0);
         }
 
         key.add_part(b"detail", detail);
@@ -168,10 +169,10 @@ pub fn uniform_at(key: &[u8; 32], i: u64) -> f64 {
 }
 
 /// The uniform number in [0, 1) that decides whether a trial is audited.
-pub fn audit_draw(sweep_seed: u64, cell: &[u8; 32], repeat: u32) -> f64 {
+pub fn audit_draw(sweep_seed: u64, cell: CellHash, repeat: Repeat) -> f64 {
     let mut key = StreamKey::new(sweep_seed, "audit");
-    key.add_part(b"cell", cell);
-    key.add_part(b"each", &repeat.to_le_bytes());
+    key.add_part(b"cell", &cell.0);
+    key.add_part(b"each", &repeat.0.to_le_bytes());
     uniform_at(&key.finish(), 0)
 }
 
@@ -263,8 +264,8 @@ mod tests {
     fn streams(repeat: u32, plan: SeedPlan) -> Streams {
         Streams {
             sweep_seed: 20,
-            repeat,
-            cell: [repeat as u8; 32],
+            repeat: Repeat(repeat),
+            cell: CellHash([repeat as u8; 32]),
             plan,
         }
     }
@@ -277,7 +278,7 @@ mod tests {
     fn streams_differ_by_purpose_repeat_and_detail_only() {
         let a = streams(1, SeedPlan::default());
         let b = Streams {
-            cell: [9; 32],
+            cell: CellHash([9; 32]),
             ..a.clone()
         };
         assert_eq!(
@@ -329,7 +330,7 @@ mod tests {
         };
         let a = streams(1, broken);
         let b = Streams {
-            cell: [9; 32],
+            cell: CellHash([9; 32]),
             ..a.clone()
         };
 

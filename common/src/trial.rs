@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::ids::{CellIndex, FileHash, Repeat, WeightsDigest};
+
 /// The numerics class of the CPU engine: its name and the version of its arithmetic.
 pub const CPU_F32: &str = "cpu-f32/6";
 
@@ -13,9 +15,19 @@ pub const CUDA_F32: &str = "cuda-f32";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrialKey {
     /// Number of the cell in the grid.
-    pub cell: u64,
+    pub cell: CellIndex,
     /// Number of the repeat.
-    pub repeat: u32,
+    pub repeat: Repeat,
+}
+
+impl TrialKey {
+    /// The trial of this repeat of a cell, by their numbers.
+    pub const fn new(cell: u64, repeat: u32) -> Self {
+        Self {
+            cell: CellIndex(cell),
+            repeat: Repeat(repeat),
+        }
+    }
 }
 
 impl fmt::Display for TrialKey {
@@ -29,7 +41,7 @@ impl FromStr for TrialKey {
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = text
             .split_once('/')
-            .and_then(|(c, r)| Some((c.parse().ok()?, r.parse().ok()?)));
+            .and_then(|(c, r)| Some((CellIndex(c.parse().ok()?), Repeat(r.parse().ok()?))));
         let (cell, repeat) = parsed
             .ok_or_else(|| format!("a trial is named cell/repeat, like 3/0, not '{text}'"))?;
         Ok(Self { cell, repeat })
@@ -97,13 +109,13 @@ pub struct TrialResult {
     /// Final metrics, in the order of `measure.metrics`. NaN where a metric is undefined.
     pub metrics: Vec<f64>,
     /// BLAKE3 hash of the final weights and norm statistics, in the order of their definition.
-    pub digest: [u8; 32],
+    pub digest: WeightsDigest,
     /// Metrics over the steps.
     pub curve: Curve,
     /// Predictions for the probe set.
     pub predictions: Predictions,
     /// BLAKE3 hash of the file of trained weights, if it is kept.
-    pub weights_hash: Option<[u8; 32]>,
+    pub weights_hash: Option<FileHash>,
     /// The instruction set that computed the trial, which decides no bit. Empty if nothing was
     /// computed.
     pub isa: String,
@@ -128,7 +140,7 @@ impl TrialResult {
             steps: 0,
             seconds: 0.0,
             metrics: Vec::new(),
-            digest: [0; 32],
+            digest: WeightsDigest([0; 32]),
             curve: Curve::default(),
             predictions: Predictions::default(),
             weights_hash: None,

@@ -1,6 +1,6 @@
 //! Records of sweeps, leases and audits, which core, store and server share.
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{DatasetHash, Fence, FileHash, SweepNumber};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{Outcome, TrialKey};
@@ -39,7 +39,7 @@ impl SweepState {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SweepRow {
     /// The sweep's number, in the order of launch; 0 until it is stored.
-    pub number: i64,
+    pub number: SweepNumber,
     /// The id by which users name it.
     pub id: String,
     /// The sweep file.
@@ -60,12 +60,12 @@ pub struct SweepRow {
 
 impl SweepRow {
     /// Hashes of the files that the sweep names.
-    pub fn named_files(&self) -> impl Iterator<Item = [u8; 32]> {
+    pub fn named_files(&self) -> impl Iterator<Item = FileHash> {
         self.source
             .files
             .iter()
             .map(|pin| pin.hash)
-            .chain(self.data.hash)
+            .chain(self.data.hash.map(FileHash::from))
     }
 }
 
@@ -96,7 +96,7 @@ impl SweepTallies {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DataPin {
     /// BLAKE3 hash of the canonical encoding; `None` if the sweep needs no data.
-    pub hash: Option<[u8; 32]>,
+    pub hash: Option<DatasetHash>,
     /// Number of training images that are read from the dataset's files.
     pub train: u32,
     /// Description of the data.
@@ -170,7 +170,7 @@ pub struct LeaseRow {
     /// The lease's fencing token.
     pub fence: Fence,
     /// Number of the sweep in the store.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// Shape class of the trials.
     pub class: u32,
     /// The worker that holds the lease.

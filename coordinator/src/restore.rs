@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{DatasetHash, Epoch, Fence, FileHash, LeaseId, SweepNumber};
 use ergodic_common::number_format::format_count;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
@@ -78,7 +78,7 @@ fn restore_backup(args: &RestoreArgs) -> Result<String, UserError> {
 /// Restores all of a backup, or nothing.
 fn restore_into(
     store: &dyn Store,
-    epoch: u64,
+    epoch: Epoch,
     path: &Path,
     blobs: BlobStore,
     has_own_folder: bool,
@@ -95,7 +95,7 @@ fn restore_into(
         blobs,
         sweeps: Vec::new(),
         rows: 0,
-        next_lease: 1,
+        next_lease: LeaseId(1),
         partial_file: None,
     };
     let restored =
@@ -173,11 +173,11 @@ struct RestoreState {
     writer: Box<dyn StoreWriter>,
     blobs: BlobStore,
     /// Numbers of sweeps, with the states that they get at the end.
-    sweeps: Vec<(i64, SweepState)>,
+    sweeps: Vec<(SweepNumber, SweepState)>,
     rows: usize,
-    next_lease: u64,
+    next_lease: LeaseId,
     /// Hash and content of the file whose pieces are arriving.
-    partial_file: Option<([u8; 32], Vec<u8>)>,
+    partial_file: Option<(FileHash, Vec<u8>)>,
 }
 
 impl RestoreState {
@@ -187,7 +187,7 @@ impl RestoreState {
         }
 
         match record.kind {
-            Some(Kind::Head(head)) => self.next_lease = head.next_lease,
+            Some(Kind::Head(head)) => self.next_lease = LeaseId(head.next_lease),
             Some(Kind::Sweep(sweep)) => self.restore_sweep(sweep)?,
             Some(Kind::Trials(page)) => self.restore_trials(page)?,
             Some(Kind::Attempt(attempt)) => self.restore_attempt(attempt)?,
@@ -266,7 +266,7 @@ impl RestoreState {
     }
 
     /// The sweep that the current rows belong to.
-    fn current_sweep(&self) -> Result<i64, UserError> {
+    fn current_sweep(&self) -> Result<SweepNumber, UserError> {
         self.sweeps
             .last()
             .map(|(sweep, _)| *sweep)
@@ -274,7 +274,7 @@ impl RestoreState {
     }
 
     fn append_file_chunk(&mut self, piece: v1::BackupFile) -> Result<(), UserError> {
-        let hash = <[u8; 32]>::try_from(piece.hash)
+        let hash = FileHash::try_from(piece.hash)
             .map_err(|_| invalid_backup_error("a file without a hash"))?;
         if self
             .partial_file
@@ -299,10 +299,10 @@ impl RestoreState {
         let Some((hash, content)) = self.partial_file.take() else {
             return Ok(());
         };
-        if *blake3::hash(&content).as_bytes() != hash {
+        if FileHash::from(blake3::hash(&content)) != hash {
             return Err(invalid_backup_error(&format!(
                 "a file whose content does not have the hash {}",
-                hex::encode(hash)
+                hash
             )));
         }
 
@@ -319,12 +319,12 @@ impl RestoreState {
     fn undo(&mut self) {
         for (number, _) in std::mem::take(&mut self.sweeps) {
             if let Err(error) = self.remove_sweep(number) {
-                tracing::warn!(%error, sweep = number, "a partly restored sweep could not be removed");
+                tracing::warn!(%error, sweep = number.0, "a partly restored sweep could not be removed");
             }
         }
     }
 
-    fn remove_sweep(&mut self, number: i64) -> Result<(), StoreError> {
+    fn remove_sweep(&mut self, number: SweepNumber) -> Result<(), StoreError> {
         self.writer.commit(RemoveSweep(number))?;
         while self.writer.commit(ClearRows(number))?.has_more {}
         Ok(())
@@ -333,15 +333,15 @@ impl RestoreState {
     fn finish(&mut self) -> Result<String, UserError> {
         self.store_file()?;
         let fence = Fence {
-            lease: self.next_lease + LEASE_ID_GAP,
-            epoch: 0,
+            lease: LeaseId(self.next_lease.0 + LEASE_ID_GAP),
+            epoch: Epoch(0),
         };
         let worker = String::new();
 
         let trials = IntervalSet::default();
         let lease = InsertLease(LeaseRow {
             fence,
-            sweep: 0,
+            sweep: SweepNumber::UNSTORED,
             class: 0,
             worker,
             trials,
@@ -408,12 +408,12 @@ fn audit_from_wire(audit: v1::BackupAudit) -> Result<Audit, UserError> {
 
 fn sweep_from_wire(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
     let state = state_from_wire(sweep.state())?;
-    let hash = sweep.data_hash.map(<[u8; 32]>::try_from).transpose();
+    let hash = sweep.data_hash.map(DatasetHash::try_from).transpose();
     let source = sweep
         .source
         .ok_or_else(|| invalid_backup_error("a sweep without a file"))?;
     Ok(SweepRow {
-        number: 0,
+        number: SweepNumber::UNSTORED,
         id: sweep.id,
         source: source
             .try_into()

@@ -1,6 +1,6 @@
 //! Results that workers send, and what the store made of them.
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, FileHash, SweepNumber};
 use ergodic_common::{TrialKey, TrialResult};
 
 use crate::records::{Finding, WorkerId};
@@ -10,7 +10,7 @@ use crate::stored_row::{MetricPositions, StoredRow};
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResultBatch {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The lease under which they are sent.
     pub fence: Fence,
     /// Id of the worker's process.
@@ -28,7 +28,7 @@ impl ResultBatch {
     }
 
     /// Hashes of the files of weights that the results name.
-    pub fn named_weights(&self) -> Vec<[u8; 32]> {
+    pub fn named_weights(&self) -> Vec<FileHash> {
         self.results
             .iter()
             .filter_map(|result| result.weights_hash)

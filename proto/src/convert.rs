@@ -1,6 +1,6 @@
 //! Conversions between messages and domain types.
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{CellsFingerprint, Epoch, Fence, FileHash, LeaseId};
 use ergodic_common::metric::MAX_METRICS;
 use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::measure::MAX_PREDICTIONS;
@@ -33,18 +33,15 @@ fn missing_field(message: &'static str, field: &'static str) -> WireError {
 impl From<TrialKey> for v1::TrialKey {
     fn from(key: TrialKey) -> Self {
         Self {
-            cell: key.cell,
-            repeat: key.repeat,
+            cell: key.cell.0,
+            repeat: key.repeat.0,
         }
     }
 }
 
 impl From<v1::TrialKey> for TrialKey {
     fn from(key: v1::TrialKey) -> Self {
-        Self {
-            cell: key.cell,
-            repeat: key.repeat,
-        }
+        Self::new(key.cell, key.repeat)
     }
 }
 
@@ -77,8 +74,8 @@ impl From<TrialResult> for v1::TrialResult {
 impl From<Fence> for v1::Fence {
     fn from(fence: Fence) -> Self {
         Self {
-            lease: fence.lease,
-            epoch: fence.epoch,
+            lease: fence.lease.0,
+            epoch: fence.epoch.0,
         }
     }
 }
@@ -86,8 +83,8 @@ impl From<Fence> for v1::Fence {
 impl From<v1::Fence> for Fence {
     fn from(wire: v1::Fence) -> Self {
         Self {
-            lease: wire.lease,
-            epoch: wire.epoch,
+            lease: LeaseId(wire.lease),
+            epoch: Epoch(wire.epoch),
         }
     }
 }
@@ -133,7 +130,7 @@ impl TryFrom<v1::TrialResult> for TrialResult {
             predictions,
             weights_hash: wire
                 .weights
-                .map(<[u8; 32]>::try_from)
+                .map(FileHash::try_from)
                 .transpose()
                 .map_err(|_| bad_result("weights", "is not 32 bytes long"))?,
             isa: wire.isa,
@@ -241,7 +238,7 @@ impl TryFrom<v1::SpecSource> for SpecSource {
             .map(FilePin::try_from)
             .collect::<Result<_, _>>()?;
 
-        let cells = wire.cells.map(<[u8; 32]>::try_from).transpose();
+        let cells = wire.cells.map(CellsFingerprint::try_from).transpose();
         let cells = cells.map_err(|_| WireError {
             message: "SpecSource",
             field: "cells",
@@ -289,7 +286,7 @@ impl From<&FilePin> for v1::FilePin {
 impl TryFrom<v1::FilePin> for FilePin {
     type Error = WireError;
     fn try_from(wire: v1::FilePin) -> Result<Self, WireError> {
-        let hash: [u8; 32] = wire
+        let hash: FileHash = wire
             .hash
             .try_into()
             .map_err(|_| bad_pin("hash", "is not 32 bytes long"))?;
@@ -314,7 +311,7 @@ fn bad_pin(field: &'static str, problem: &'static str) -> WireError {
     }
 }
 
-fn file_data_from_wire(data: v1::FileData, hash: [u8; 32]) -> Option<FileData> {
+fn file_data_from_wire(data: v1::FileData, hash: FileHash) -> Option<FileData> {
     let sizes = (data.train, data.test);
     let shape = (data.height, data.width, data.channels);
     let classes = data.classes;
@@ -365,15 +362,16 @@ impl From<&v1::AxisValue> for SpecValue {
 #[cfg(test)]
 mod tests {
     use crate::convert::*;
+    use ergodic_common::ids::WeightsDigest;
 
     fn result(outcome: Outcome) -> TrialResult {
         TrialResult {
-            key: TrialKey { cell: 7, repeat: 3 },
+            key: TrialKey::new(7, 3),
             outcome,
             steps: 10,
             seconds: 0.5,
             metrics: vec![1.0, 2.0],
-            digest: [5; 32],
+            digest: WeightsDigest([5; 32]),
             curve: Curve {
                 steps: vec![5, 10],
                 values: vec![0.1, 0.2, 0.3, 0.4],
@@ -382,7 +380,7 @@ mod tests {
                 steps: vec![5, 10],
                 classes: vec![1, 2, 3, 4, 5, 6],
             },
-            weights_hash: Some([6; 32]),
+            weights_hash: Some(FileHash([6; 32])),
             isa: "avx2".into(),
         }
     }
@@ -402,7 +400,7 @@ mod tests {
     #[test]
     fn sweep_files_survive_the_wire_with_what_they_name() {
         let images = FileData {
-            hash: [3; 32],
+            hash: FileHash([3; 32]),
             sizes: (10, 5),
             shape: (2, 3, 1),
             classes: 4,
@@ -410,7 +408,7 @@ mod tests {
         };
         let pin = FilePin {
             path: "d.safetensors".into(),
-            hash: [3; 32],
+            hash: FileHash([3; 32]),
             images: Some(images),
         };
         let files = vec![
@@ -426,7 +424,7 @@ mod tests {
             settings: vec!["a=1".into()],
             files,
             grammar: 2,
-            cells_fingerprint: Some([5; 32]),
+            cells_fingerprint: Some(CellsFingerprint([5; 32])),
         };
         let there = v1::SpecSource::from(&source);
         assert_eq!(SpecSource::try_from(there.clone()), Ok(source));

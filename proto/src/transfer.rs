@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ergodic_common::ids::FileHash;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Status};
 
@@ -24,7 +25,7 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The coordinator refuses the file.
 pub async fn upload_file(
     client: &mut FileServiceClient<ClientChannel>,
-    hash: [u8; 32],
+    hash: FileHash,
     file: Vec<u8>,
 ) -> Result<(), Status> {
     if client
@@ -60,7 +61,7 @@ pub async fn upload_file(
 /// The coordinator refuses, or sends bytes with another hash.
 pub async fn fetch_file(
     client: &mut FileServiceClient<ClientChannel>,
-    hash: [u8; 32],
+    hash: FileHash,
 ) -> Result<Vec<u8>, Status> {
     let mut stream = client
         .fetch(v1::FetchRequest {
@@ -84,7 +85,7 @@ pub async fn fetch_file(
         }
     }
 
-    match *blake3::hash(&file).as_bytes() == hash {
+    match FileHash::from(blake3::hash(&file)) == hash {
         true => Ok(file),
         false => Err(Status::data_loss(
             "the file that came has another hash than was asked for",

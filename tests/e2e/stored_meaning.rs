@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ergodic::records::SweepRow;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{ExtendSweep, SetCellsDigest, Store as _, StoreWrite};
+use ergodic_common::ids::CellsFingerprint;
 use ergodic_tests::{Cluster, run, stdout};
 
 /// Of a store that a program made which knew version 1 of the grammar alone, `first.toml` says of what.
@@ -159,7 +160,7 @@ fn a_sweep_whose_cells_would_be_others_is_shown_and_not_run() {
     // As if a later program found other cells.
     tamper(&cluster, "gp8ibdea", |row| SetCellsDigest {
         sweep: row.number,
-        cells: [9; 32],
+        cells: CellsFingerprint([9; 32]),
     });
     cluster.restart_coordinator(&[]);
 
@@ -228,7 +229,7 @@ fn trials_of_cells_that_would_be_others_are_not_given_out() {
     stop(&mut cluster);
     tamper(&cluster, &held, |row| SetCellsDigest {
         sweep: row.number,
-        cells: [9; 32],
+        cells: CellsFingerprint([9; 32]),
     });
 
     cluster.restart_coordinator(&[]);
@@ -281,7 +282,7 @@ fn a_run_leaves_alone_what_cannot_be_carried_on_and_names_it() {
     stop(&mut cluster);
     tamper(&cluster, &shown, |row| SetCellsDigest {
         sweep: row.number,
-        cells: [9; 32],
+        cells: CellsFingerprint([9; 32]),
     });
 
     tamper(&cluster, &unread, broken);

@@ -319,7 +319,7 @@ async fn slot(office: Arc<SharedQueue>, seed: u64) {
 async fn take_time(assignment: &Assignment, seed: u64) -> Option<Duration> {
     const LOOK: Duration = Duration::from_millis(50);
     let key = assignment.key;
-    let chance = mix(seed ^ mix(key.cell << 32 | u64::from(key.repeat)));
+    let chance = mix(seed ^ mix(key.cell.0 << 32 | u64::from(key.repeat.0)));
 
     // One in sixteen takes seconds, the others tenths of one.
     let looks = if chance.is_multiple_of(16) {

@@ -9,17 +9,18 @@ use ergodic::store::{
     EndLeases, GiveUpAudit, GiveUpTrial, InsertLease, PendingWrite, SetSweepState, StoreError,
     StoreReader, StoreResults, StoreWriter,
 };
+use ergodic_common::ids::{Epoch, LeaseId};
 use ergodic_common::{Spec, TrialKey};
 
 /// What is durable.
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// Leases in force, as they were granted.
-    leases: BTreeMap<u64, LeaseRow>,
+    leases: BTreeMap<LeaseId, LeaseRow>,
     /// The largest number that a lease ever had.
-    last_lease: u64,
+    last_lease: LeaseId,
     /// Trials with a row, and the lease it was stored under.
-    rows: BTreeMap<TrialKey, u64>,
+    rows: BTreeMap<TrialKey, LeaseId>,
     /// Whether the sweep has ended.
     pub(crate) ended: bool,
     /// Batches that came under a lease that was none any more.
@@ -44,11 +45,11 @@ impl Ledger {
     /// The store has what was made durable, and nothing else.
     pub(crate) fn compare(&self, reader: &dyn StoreReader) {
         let (leases, next) = reader.read_leases().expect("leases can be read");
-        let of_store: Vec<(u64, u64)> = leases
+        let of_store: Vec<(LeaseId, Epoch)> = leases
             .iter()
             .map(|row| (row.fence.lease, row.fence.epoch))
             .collect();
-        let known: Vec<(u64, u64)> = self
+        let known: Vec<(LeaseId, Epoch)> = self
             .leases
             .values()
             .map(|row| (row.fence.lease, row.fence.epoch))

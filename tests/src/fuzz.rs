@@ -27,7 +27,7 @@ use ergodic::store::{
 use ergodic_common::config::{ModelConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;
 use ergodic_common::duration::parse_duration;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{CellIndex, DatasetHash, Epoch, Fence, LeaseId, Repeat, SweepNumber};
 use ergodic_common::net::{ActivationShape, Net};
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::spec::SpecSource;
@@ -121,13 +121,13 @@ pub fn sweep(bytes: &[u8]) {
             .grid
             .resolve_config(cell)
             .expect("every cell of a grid that was read resolves");
-        spec.compute_cell_hash(&config, &[0; 32]);
+        spec.compute_cell_hash(&config, DatasetHash::NONE);
         assert_eq!(spec.grid.axis_values(cell).len(), spec.grid.axes().len());
 
         spec.grid.derived_values_in(cell);
         let key = TrialKey {
             cell,
-            repeat: spec.repeats - 1,
+            repeat: Repeat(spec.repeats - 1),
         };
         let (class, n) = spec.grid.locate_trial(key);
         assert_eq!(
@@ -255,7 +255,7 @@ static ONE_METRIC: LazyLock<Spec> = LazyLock::new(|| {
 
 fn commit(mut request: v1::CommitResultsRequest) {
     request.verify_checksum();
-    let Ok(delivery) = workers::read_result_batch(request, 1, &ONE_METRIC) else {
+    let Ok(delivery) = workers::read_result_batch(request, SweepNumber(1), &ONE_METRIC) else {
         return;
     };
     for result in &delivery.results {
@@ -398,14 +398,14 @@ pub fn store(bytes: &[u8]) {
     core.check_invariants().expect("the books add up");
 
     if let (Ok(reader), Ok(readers)) = (store.open_reader(), store.open_readers(2)) {
-        let numbers: Vec<i64> = core.sweeps().map(|sweep| sweep.number).collect();
+        let numbers: Vec<SweepNumber> = core.sweeps().map(|sweep| sweep.number).collect();
         numbers
             .iter()
             .for_each(|number| _ = read_all(reader.as_ref(), *number));
 
         for sweep in core.sweeps() {
             if let Ok(query) = TableQuery::new(&sweep.spec, &TableParams::default()) {
-                let data = sweep.record.data.hash.unwrap_or_default();
+                let data = sweep.record.data.hash.unwrap_or(DatasetHash::NONE);
                 let rows = RowSource {
                     spec: &sweep.spec,
                     sweep: sweep.number,
@@ -420,7 +420,7 @@ pub fn store(bytes: &[u8]) {
     }
 }
 
-fn read_all(reader: &dyn StoreReader, sweep: i64) -> Result<(), StoreError> {
+fn read_all(reader: &dyn StoreReader, sweep: SweepNumber) -> Result<(), StoreError> {
     let mut keys = Vec::new();
     reader.read_trials(sweep, &mut |trial| {
         keys.push(trial.result.key);
@@ -515,7 +515,7 @@ fn small_net() -> &'static Net {
     NET.get_or_init(|| {
         let text = "name = \"t\"\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\nhidden = [2]\naffine = true\n[train]\n\
                     steps = 1\nbatch_size = 2\nlr = 0.1\n";
-        let config: TrialConfig = spec(text).grid.resolve_config(0).expect("the only cell");
+        let config: TrialConfig = spec(text).grid.resolve_config(CellIndex(0)).expect("the only cell");
         let model: &ModelConfig = &config.model;
         Net::from_model(model, ActivationShape { height: 1, width: 2, channels: 1 }, 2).expect("a network")
     })
@@ -539,7 +539,7 @@ fn empty_row() -> SweepRow {
     let text = "name = \"t\"\nrepeats = 4\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
                 batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n";
     SweepRow {
-        number: 1,
+        number: SweepNumber(1),
         id: "0".repeat(12),
         source: SpecSource {
             file: "f".into(),
@@ -563,7 +563,7 @@ fn empty_sweep() -> Sweep {
 
 /// One sweep, one worker, which holds lease 1 of epoch 1.
 fn busy_core() -> Core {
-    let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
+    let mut core = Core::new(Timing { lease_ttl: TTL }, Epoch(1), LeaseId(1));
     core.on_sweep_added(empty_sweep(), [], CoreTime::ZERO);
     let hello = v1::Hello {
         protocol: PROTOCOL_VERSION,
@@ -580,7 +580,7 @@ fn busy_core() -> Core {
 
     let granted = core.on_work_requested(WORKER, 2, CoreTime::ZERO);
     assert!(
-        matches!(&granted[..], [Effect::Grant { lease, .. }] if lease.fence == Fence { lease: 1, epoch: 1 })
+        matches!(&granted[..], [Effect::Grant { lease, .. }] if lease.fence == Fence { lease: LeaseId(1), epoch: Epoch(1) })
     );
     core
 }
@@ -591,11 +591,14 @@ fn good_database() -> &'static [u8] {
     DATABASE.get_or_init(|| {
         let dir = tempfile::tempdir_in(memory()).expect("a temporary directory");
         let store = SqliteStore::open(dir.path()).expect("a new store");
-        let fence = Fence { lease: 1, epoch: 1 };
+        let fence = Fence {
+            lease: LeaseId(1),
+            epoch: Epoch(1),
+        };
         let trials = IntervalSet::from_range(0, 8);
         let lease = LeaseRow {
             fence,
-            sweep: 1,
+            sweep: SweepNumber(1),
             class: 0,
             worker: WORKER.into(),
             trials,
@@ -612,11 +615,11 @@ fn good_database() -> &'static [u8] {
                 steps: vec![2],
                 classes: vec![1, 0],
             },
-            ..TrialResult::completed(TrialKey { cell: 0, repeat })
+            ..TrialResult::completed(TrialKey::new(0, repeat))
         });
         let results = StoreResults {
             batch: ResultBatch {
-                sweep: 1,
+                sweep: SweepNumber(1),
                 fence,
                 process: "w".into(),
                 results: results.collect(),
@@ -628,7 +631,7 @@ fn good_database() -> &'static [u8] {
             chosen_for_audit: Vec::new(),
         };
 
-        let mut writer = store.open_writer(1).expect("its writer");
+        let mut writer = store.open_writer(Epoch(1)).expect("its writer");
         writer
             .commit((InsertSweep(empty_row()), InsertLease(lease)))
             .expect("a good write");

@@ -15,7 +15,10 @@ use ergodic::store::{
     RevertGiveUp, SetCellsDigest, SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreError,
     StoreResults, StoreTransaction, StoreWrite, StoredTrial, SuccessorSweep, Twin,
 };
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{
+    CellHash, CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId,
+    SweepNumber, WeightsDigest,
+};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{Curve, Predictions};
@@ -81,9 +84,9 @@ pub(crate) enum Step {
     /// One more sweep.
     Launch,
     /// One more, with the rows of this one, whose cells are so much further on in it.
-    Inherit(i64, u64),
+    Inherit(SweepNumber, u64),
     /// One more, with copies of rows of this one, whose cells are so much further on in it.
-    Gather(i64, u64),
+    Gather(SweepNumber, u64),
     /// Writes of one transaction.
     Commit(Vec<AnyWrite>),
     /// The store is closed and opened again, by a coordinator that leads from then on.
@@ -94,17 +97,26 @@ pub(crate) enum Step {
 pub(crate) fn steps() -> BoxedStrategy<Step> {
     prop_oneof![
         1 => Just(Step::Launch),
-        1 => (1..4_i64, 0..3_u64).prop_map(|(from, shift)| Step::Inherit(from, shift)),
-        1 => (1..4_i64, 0..3_u64).prop_map(|(from, shift)| Step::Gather(from, shift)),
+        1 => (sweep_numbers(), 0..3_u64).prop_map(|(from, shift)| Step::Inherit(from, shift)),
+        1 => (sweep_numbers(), 0..3_u64).prop_map(|(from, shift)| Step::Gather(from, shift)),
         1 => Just(Step::Reopen),
         12 => proptest::collection::vec(write(), 1..4).prop_map(Step::Commit),
     ]
     .boxed()
 }
 
+fn sweep_numbers() -> impl Strategy<Value = SweepNumber> {
+    (1..4_i64).prop_map(SweepNumber)
+}
+
 fn write() -> impl Strategy<Value = AnyWrite> {
-    let fence = || (1..7_u64, 1..3_u64).prop_map(|(lease, epoch)| Fence { lease, epoch });
-    let sweeps = || 1..4_i64;
+    let fence = || {
+        (1..7_u64, 1..3_u64).prop_map(|(lease, epoch)| Fence {
+            lease: LeaseId(lease),
+            epoch: Epoch(epoch),
+        })
+    };
+    let sweeps = sweep_numbers;
     let results = || {
         proptest::collection::vec(
             (0..8_u32, 0..5_u8).prop_map(|(n, kind)| result(n, kind)),
@@ -115,8 +127,8 @@ fn write() -> impl Strategy<Value = AnyWrite> {
     let state = proptest::sample::select(SweepState::ALL.to_vec());
     let lease = move |len: u64| {
         (fence(), sweeps()).prop_map(move |(fence, sweep)| {
-            let trials = IntervalSet::from_range(fence.lease, fence.lease + len);
-            let audits = (fence.lease % 2 == 0).then(|| "v".to_owned());
+            let trials = IntervalSet::from_range(fence.lease.0, fence.lease.0 + len);
+            let audits = (fence.lease.0 % 2 == 0).then(|| "v".to_owned());
             LeaseRow {
                 fence,
                 sweep,
@@ -137,7 +149,7 @@ fn write() -> impl Strategy<Value = AnyWrite> {
         2 => (sweeps(), state).prop_map(|(sweep, state)| SetSweepState { sweep, state }).prop_map_into(),
         16 => (sweeps(), fence(), results(), 0..6_u8, "[vw]").prop_map(|(sweep, fence, results, how, process)| {
             // The first repeats are.
-            let chosen = results.iter().map(|result| result.key).filter(|key| key.repeat == 0).collect();
+            let chosen = results.iter().map(|result| result.key).filter(|key| key.repeat.0 == 0).collect();
             let (compare_only, audit, worker) = (how == 0, how == 1, format!("{process}1"));
             let batch = ResultBatch { sweep, fence, process, results, positions: MetricPositions::default() };
             StoreResults { batch, worker, compare_only, audit, chosen_for_audit: chosen }
@@ -160,10 +172,10 @@ fn write() -> impl Strategy<Value = AnyWrite> {
             RestoreRows { sweep, rows: rows.collect(), attempts: trials.into_iter().map(attempt).collect() }
         }).prop_map_into(),
         2 => (sweeps(), 0..3_usize, 0..3_usize).prop_map(|(sweep, from, to)| ExtendSweep { sweep, from: source(from), to: source(to) }).prop_map_into(),
-        1 => (sweeps(), 0..2_u8).prop_map(|(sweep, n)| SetCellsDigest { sweep, cells: [n; 32] }).prop_map_into(),
+        1 => (sweeps(), 0..2_u8).prop_map(|(sweep, n)| SetCellsDigest { sweep, cells: CellsFingerprint([n; 32]) }).prop_map_into(),
         1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3))
             .prop_map(|(sweep, trials)| RedoTrials { sweep, keys: trials.into_iter().map(key).collect() }).prop_map_into(),
-        1 => (0..9_u8).prop_map(|n| FindUnreferenced(vec![[n; 32]])).prop_map_into(),
+        1 => (0..9_u8).prop_map(|n| FindUnreferenced(vec![FileHash([n; 32])])).prop_map_into(),
         1 => Just(CheckWritable).prop_map_into(),
     ]
 }
@@ -180,10 +192,7 @@ fn audit(n: u32) -> Audit {
 }
 
 pub(crate) fn key(n: u32) -> TrialKey {
-    TrialKey {
-        cell: u64::from(n / 2),
-        repeat: n % 2,
-    }
+    TrialKey::new(u64::from(n / 2), n % 2)
 }
 
 pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
@@ -192,7 +201,7 @@ pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
         steps: 10,
         seconds: 0.25,
         metrics: vec![metric, -0.0],
-        digest: [n as u8; 32],
+        digest: WeightsDigest([n as u8; 32]),
         curve: Curve {
             steps: vec![5, 10],
             values: vec![1.0, f64::NAN, metric, -0.0],
@@ -211,7 +220,7 @@ pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
                 steps: vec![5],
                 classes: vec![1, 2],
             },
-            weights_hash: Some([7; 32]),
+            weights_hash: Some(FileHash([7; 32])),
             ..plain
         },
         4 => TrialResult {
@@ -239,16 +248,18 @@ fn source(n: usize) -> SpecSource {
 }
 
 /// Of the four cells, the last one is left out.
-pub(crate) fn inheritance(row: SweepRow, from: i64, shift: u64) -> SuccessorSweep {
+pub(crate) fn inheritance(row: SweepRow, from: SweepNumber, shift: u64) -> SuccessorSweep {
     SuccessorSweep {
         row,
         predecessor: from,
-        cell_map: (0..3).map(|cell| (cell, cell + shift)).collect(),
+        cell_map: (0..3)
+            .map(|cell| (CellIndex(cell), CellIndex(cell + shift)))
+            .collect(),
     }
 }
 
 /// Of three cells the first repeats, without what they keep; the last cell is run again and compared.
-pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> ReusingSweep {
+pub(crate) fn gathering(row: SweepRow, from: SweepNumber, shift: u64) -> ReusingSweep {
     let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nbatch_size = 32\nlr = 0.1\n[measure]\n\
                 metrics = ['test_acc', 'train_loss']\n";
     let source = SpecSource {
@@ -259,14 +270,17 @@ pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> ReusingSweep {
     let spec = Spec::read_stored(&source).expect("a sweep file");
     let select = spec
         .measure
-        .selection_for(&spec.measure, &spec.grid.resolve_config(0).expect("a cell"))
+        .selection_for(
+            &spec.measure,
+            &spec.grid.resolve_config(CellIndex(0)).expect("a cell"),
+        )
         .expect("itself");
     let select = Arc::new(select);
     let cell = |cell| ReusedCell {
-        source_cell: cell,
-        new_cell: cell + shift,
+        source_cell: CellIndex(cell),
+        new_cell: CellIndex(cell + shift),
         repeat_limit: 1,
-        identity: [0; 32],
+        identity: CellHash([0; 32]),
         selection: select.clone(),
     };
     let sources = vec![ReuseSource {
@@ -275,9 +289,9 @@ pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> ReusingSweep {
     }];
 
     let twins = vec![Twin {
-        cell: 3,
+        cell: CellIndex(3),
         other_sweep: from,
-        other_cell: 3,
+        other_cell: CellIndex(3),
     }];
     ReusingSweep {
         row,
@@ -290,11 +304,11 @@ pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> ReusingSweep {
 
 pub(crate) fn sweep(id: &str) -> SweepRow {
     SweepRow {
-        number: 0,
+        number: SweepNumber::UNSTORED,
         id: id.into(),
         source: source(0),
         data: DataPin {
-            hash: (id == "abc").then_some([7; 32]),
+            hash: (id == "abc").then_some(DatasetHash([7; 32])),
             train: 5,
             provenance: "five".into(),
         },
@@ -306,10 +320,10 @@ pub(crate) fn sweep(id: &str) -> SweepRow {
     }
 }
 
-pub(crate) fn lease(number: u64, sweep: i64) -> LeaseRow {
+pub(crate) fn lease(number: u64, sweep: SweepNumber) -> LeaseRow {
     let fence = Fence {
-        lease: number,
-        epoch: 1,
+        lease: LeaseId(number),
+        epoch: Epoch(1),
     };
     LeaseRow {
         fence,
@@ -322,11 +336,18 @@ pub(crate) fn lease(number: u64, sweep: i64) -> LeaseRow {
 }
 
 /// A batch under a lease of [`lease`].
-pub(crate) fn results_of(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreResults {
+pub(crate) fn results_of(
+    sweep: SweepNumber,
+    lease: u64,
+    results: Vec<TrialResult>,
+) -> StoreResults {
     StoreResults {
         batch: ResultBatch {
             sweep,
-            fence: Fence { lease, epoch: 1 },
+            fence: Fence {
+                lease: LeaseId(lease),
+                epoch: Epoch(1),
+            },
             process: "w".into(),
             results,
             positions: MetricPositions::default(),

@@ -9,6 +9,7 @@ use ergodic::store::{
     InsertLease, InsertSweep, RetryFailed, SetRowsAside, Store, StoreError, StoreWriter, TrialRange,
 };
 use ergodic_common::TrialKey;
+use ergodic_common::ids::{Epoch, SweepNumber};
 use ergodic_tests::{Postgres, skip};
 use history::{lease, result, results_of, sweep};
 
@@ -42,7 +43,7 @@ fn a_leader_that_was_passed_over_writes_nothing() {
     assert_eq!((other.is_this, other.url.as_str()), (false, "http://here"));
     database.ask("UPDATE term SET expires_at = '-infinity'");
     let leader = second.acquire_leadership("http://there").expect("claimed");
-    assert_eq!((leader.is_this, leader.epoch), (true, 2));
+    assert_eq!((leader.is_this, leader.epoch), (true, Epoch(2)));
     let refused = old
         .commit(InsertSweep(sweep("abd")))
         .expect_err("another one leads");
@@ -52,18 +53,19 @@ fn a_leader_that_was_passed_over_writes_nothing() {
     );
 
     assert!(
-        !first.renew_leadership(1).expect("asked") && second.renew_leadership(2).expect("asked")
+        !first.renew_leadership(Epoch(1)).expect("asked")
+            && second.renew_leadership(Epoch(2)).expect("asked")
     );
-    first.resign_leadership(1);
+    first.resign_leadership(Epoch(1));
     assert!(
-        second.renew_leadership(2).expect("asked"),
+        second.renew_leadership(Epoch(2)).expect("asked"),
         "whoever leads no more can resign nothing"
     );
 
     second
-        .open_writer(2)
+        .open_writer(Epoch(2))
         .expect("a writer")
-        .commit(RetryFailed(1))
+        .commit(RetryFailed(SweepNumber(1)))
         .expect("it leads");
 
     assert_eq!(
@@ -93,14 +95,17 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     let mut writer = writer(&store);
 
     let batch = results_of(
-        1,
+        SweepNumber(1),
         1,
         vec![result(0, 3), result(1, 3), result(2, 0), result(3, 4)],
     );
     writer
         .commit((
-            (InsertSweep(sweep("abc")), InsertLease(lease(1, 1))),
-            (batch, RetryFailed(1)),
+            (
+                InsertSweep(sweep("abc")),
+                InsertLease(lease(1, SweepNumber(1))),
+            ),
+            (batch, RetryFailed(SweepNumber(1))),
         ))
         .expect("stored");
 
@@ -108,8 +113,8 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     let damages = |all_of_it: bool| {
         let reader = store.open_reader().expect("a reader");
         let damages = match all_of_it {
-            true => reader.read_intact_trials(1, &mut |_| {}),
-            false => reader.read_intact_ended_trials(1, TrialRange::ALL, &mut |_| {}),
+            true => reader.read_intact_trials(SweepNumber(1), &mut |_| {}),
+            false => reader.read_intact_ended_trials(SweepNumber(1), TrialRange::ALL, &mut |_| {}),
         };
         let damages = damages.expect("read");
         damages
@@ -135,7 +140,7 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
 
     let reader = store.open_reader().expect("a reader");
     let told = reader
-        .read_trial(1, keys[2])
+        .read_trial(SweepNumber(1), keys[2])
         .expect_err("it is damaged")
         .to_string();
     assert!(
@@ -144,7 +149,7 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     );
 
     let told = reader
-        .read_attempts(1, history::key(3))
+        .read_attempts(SweepNumber(1), history::key(3))
         .expect_err("it is damaged")
         .to_string();
     assert!(
@@ -154,7 +159,7 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
 
     let aside = writer
         .commit(SetRowsAside {
-            sweep: 1,
+            sweep: SweepNumber(1),
             keys: keys.clone(),
         })
         .expect("they are set aside");
@@ -163,7 +168,7 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     assert_eq!(damages(true), []);
     writer
         .commit(results_of(
-            1,
+            SweepNumber(1),
             1,
             vec![result(0, 3), result(1, 3), result(2, 0)],
         ))
@@ -172,7 +177,7 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     let row = store
         .open_reader()
         .expect("a reader")
-        .read_trial(1, keys[1])
+        .read_trial(SweepNumber(1), keys[1])
         .expect("read")
         .expect("a row");
     assert_eq!(
@@ -230,7 +235,7 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
     let row = store
         .open_reader()
         .expect("a reader")
-        .read_trial(1, TrialKey { cell: 0, repeat: 0 });
+        .read_trial(SweepNumber(1), TrialKey::new(0, 0));
     assert_eq!(
         row.expect("read")
             .expect("the row is still there")

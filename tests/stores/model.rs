@@ -16,6 +16,7 @@ use ergodic::store::{
     SetRowsAside, SetShare, SetSweepState, ShrinkLease, Store, StoreError, StoreReader,
     StoreResults, StoreWriter, StoredTrial, SuccessorSweep, TrialRange,
 };
+use ergodic_common::ids::{CellIndex, Epoch, FileHash, LeaseId, SweepNumber};
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_tests::{Postgres, skip};
@@ -25,22 +26,22 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
 use super::history::{AnyWrite, Step, gathering, inheritance, key, steps, sweep};
 
-type Trials = BTreeMap<(i64, TrialKey), StoredTrial>;
+type Trials = BTreeMap<(SweepNumber, TrialKey), StoredTrial>;
 
 /// The state of a store.
 #[derive(Debug, Clone)]
 struct Model {
-    epoch: u64,
-    launched: i64,
-    next_lease: u64,
-    sweeps: BTreeMap<i64, SweepRow>,
-    leases: BTreeMap<u64, LeaseRow>,
+    epoch: Epoch,
+    launched: SweepNumber,
+    next_lease: LeaseId,
+    sweeps: BTreeMap<SweepNumber, SweepRow>,
+    leases: BTreeMap<LeaseId, LeaseRow>,
     trials: Trials,
-    attempts: BTreeMap<(i64, TrialKey), Vec<Attempt>>,
-    audits: BTreeMap<(i64, TrialKey), Audit>,
+    attempts: BTreeMap<(SweepNumber, TrialKey), Vec<Attempt>>,
+    audits: BTreeMap<(SweepNumber, TrialKey), Audit>,
     /// Cells that are compared with those of another sweep.
-    twins: BTreeMap<(i64, u64), (i64, u64)>,
-    removals: BTreeSet<i64>,
+    twins: BTreeMap<(SweepNumber, CellIndex), (SweepNumber, CellIndex)>,
+    removals: BTreeSet<SweepNumber>,
     /// What became of the last writes; `None` if they failed.
     written: Option<Vec<String>>,
 }
@@ -48,9 +49,9 @@ struct Model {
 impl Model {
     fn new() -> Self {
         Self {
-            epoch: 1,
-            launched: 0,
-            next_lease: 1,
+            epoch: Epoch(1),
+            launched: SweepNumber(0),
+            next_lease: LeaseId(1),
             sweeps: BTreeMap::new(),
             leases: BTreeMap::new(),
             trials: BTreeMap::new(),
@@ -68,7 +69,7 @@ impl Model {
     }
 
     fn launch(mut self) -> Self {
-        self.launched += 1;
+        self.launched.0 += 1;
         let row = SweepRow {
             number: self.launched,
             ..self.latest()
@@ -79,7 +80,7 @@ impl Model {
     }
 
     /// A sweep that is not there has no rows, and hands on none.
-    fn inherit(mut self, from: i64, shift: u64) -> Self {
+    fn inherit(mut self, from: SweepNumber, shift: u64) -> Self {
         let Some(old) = self.sweeps.get_mut(&from) else {
             return Self {
                 written: None,
@@ -95,7 +96,7 @@ impl Model {
         let SuccessorSweep {
             cell_map: cells, ..
         } = inheritance(model.latest(), from, shift);
-        let place = |(sweep, key): &(i64, TrialKey)| {
+        let place = |(sweep, key): &(SweepNumber, TrialKey)| {
             let (_, cell) = cells
                 .iter()
                 .find(|(old, _)| *old == key.cell)
@@ -154,12 +155,13 @@ impl Model {
     }
 
     /// A sweep that is not there has nothing to copy, and the new one begins without.
-    fn gather(self, from: i64, shift: u64) -> Self {
+    fn gather(self, from: SweepNumber, shift: u64) -> Self {
         let there = self.sweeps.contains_key(&from);
         let mut model = self.launch();
         let sweep = model.launched;
-        let of_source =
-            |(of, key): &(i64, TrialKey)| there && *of == from && key.cell < 3 && key.repeat == 0;
+        let of_source = |(of, key): &(SweepNumber, TrialKey)| {
+            there && *of == from && key.cell.0 < 3 && key.repeat.0 == 0
+        };
 
         // Rows of which another process found other bits are not taken over.
         let doubted = |at| {
@@ -178,7 +180,7 @@ impl Model {
 
         for (key, StoredTrial { result, worker }) in rows {
             let to = TrialKey {
-                cell: key.cell + shift,
+                cell: CellIndex(key.cell.0 + shift),
                 ..key
             };
             let result = TrialResult {
@@ -199,7 +201,9 @@ impl Model {
             model.audits.insert((sweep, to), Audit { key: to, ..audit });
         }
 
-        model.twins.insert((sweep, 3), (from, 3));
+        model
+            .twins
+            .insert((sweep, CellIndex(3)), (from, CellIndex(3)));
         model
     }
 
@@ -375,13 +379,13 @@ impl Model {
             }
             AnyWrite::CheckWritable(_) => {}
             AnyWrite::FindUnreferenced(FindUnreferenced(hashes)) => {
-                let of_trials = |hash: &[u8; 32]| {
+                let of_trials = |hash: &FileHash| {
                     self.trials
                         .values()
                         .any(|row| row.result.weights_hash == Some(*hash))
                 };
 
-                let of_sweeps = |hash: &[u8; 32]| {
+                let of_sweeps = |hash: &FileHash| {
                     self.sweeps
                         .values()
                         .any(|row| row.named_files().any(|it| it == *hash))
@@ -390,7 +394,7 @@ impl Model {
                     .iter()
                     .filter(|hash| !of_trials(hash) && !of_sweeps(hash));
 
-                return words(unnamed.copied().collect::<Vec<[u8; 32]>>());
+                return words(unnamed.copied().collect::<Vec<FileHash>>());
             }
             AnyWrite::RedoTrials(RedoTrials { sweep, keys }) => {
                 return words(self.redo(*sweep, keys));
@@ -400,7 +404,7 @@ impl Model {
         words(())
     }
 
-    fn withdraw(&mut self, sweep: i64, key: TrialKey, audit: bool) -> ReopenedTrials {
+    fn withdraw(&mut self, sweep: SweepNumber, key: TrialKey, audit: bool) -> ReopenedTrials {
         let place = (sweep, key);
         let mut trials = Vec::new();
         let mut audits = Vec::new();
@@ -430,7 +434,11 @@ impl Model {
         ReopenedTrials { trials, audits }
     }
 
-    fn redo(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<(TrialKey, Option<Option<Finding>>)> {
+    fn redo(
+        &mut self,
+        sweep: SweepNumber,
+        keys: &[TrialKey],
+    ) -> Vec<(TrialKey, Option<Option<Finding>>)> {
         let mut redone = Vec::new();
         if self
             .sweeps
@@ -463,7 +471,7 @@ impl Model {
     }
 
     /// A completed sweep has trials left again.
-    fn go_on(&mut self, sweep: i64) {
+    fn go_on(&mut self, sweep: SweepNumber) {
         let completed = self
             .sweeps
             .get_mut(&sweep)
@@ -479,11 +487,11 @@ impl Model {
             return None;
         }
         self.leases.insert(row.fence.lease, row.clone());
-        self.next_lease = self.next_lease.max(row.fence.lease + 1);
+        self.next_lease = self.next_lease.max(LeaseId(row.fence.lease.0 + 1));
         Some(())
     }
 
-    fn end_lease(&mut self, lease: u64, ended: &ergodic::records::EndedLease) {
+    fn end_lease(&mut self, lease: LeaseId, ended: &ergodic::records::EndedLease) {
         let Some(row) = self
             .leases
             .get(&lease)
@@ -587,7 +595,7 @@ impl Model {
         report
     }
 
-    fn retry(&mut self, sweep: i64) -> Vec<TrialKey> {
+    fn retry(&mut self, sweep: SweepNumber) -> Vec<TrialKey> {
         let of_sweep = self
             .of_sweep(sweep)
             .into_iter()
@@ -619,7 +627,7 @@ impl Model {
         rows.into_iter().map(|row| row.result.key).collect()
     }
 
-    fn retry_audits(&mut self, sweep: i64) -> Vec<(TrialKey, String)> {
+    fn retry_audits(&mut self, sweep: SweepNumber) -> Vec<(TrialKey, String)> {
         let failed = self
             .audits
             .iter_mut()
@@ -633,7 +641,7 @@ impl Model {
     }
 
     /// A history has fewer trials than are cleared at once.
-    fn clear(&mut self, sweep: i64) -> ClearedRows {
+    fn clear(&mut self, sweep: SweepNumber) -> ClearedRows {
         let rows = self.of_sweep(sweep);
         if !self.removals.contains(&sweep) {
             return ClearedRows::default();
@@ -651,7 +659,7 @@ impl Model {
         let last = rows.iter().map(|row| row.result.key).max();
         self.audits
             .retain(|(of, key), _| *of != sweep || Some(*key) > last);
-        let weights: BTreeSet<[u8; 32]> = rows
+        let weights: BTreeSet<FileHash> = rows
             .iter()
             .filter_map(|row| row.result.weights_hash)
             .collect();
@@ -663,7 +671,7 @@ impl Model {
         }
     }
 
-    fn of_sweep(&self, sweep: i64) -> Vec<StoredTrial> {
+    fn of_sweep(&self, sweep: SweepNumber) -> Vec<StoredTrial> {
         self.trials
             .iter()
             .filter(|((of, _), _)| *of == sweep)
@@ -751,24 +759,24 @@ impl StoreReader for Model {
         Ok(self.sweeps.values().cloned().collect())
     }
 
-    fn read_unfinished_removals(&self) -> Result<Vec<i64>, StoreError> {
+    fn read_unfinished_removals(&self) -> Result<Vec<SweepNumber>, StoreError> {
         Ok(self.removals.iter().copied().collect())
     }
 
-    fn has_trial_with_weights(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
+    fn has_trial_with_weights(&self, weights: &FileHash) -> Result<bool, StoreError> {
         Ok(self
             .trials
             .values()
             .any(|row| row.result.weights_hash == Some(*weights)))
     }
 
-    fn read_leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
+    fn read_leases(&self) -> Result<(Vec<LeaseRow>, LeaseId), StoreError> {
         Ok((self.leases.values().cloned().collect(), self.next_lease))
     }
 
     fn read_intact_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(StoredTrial),
     ) -> Result<Vec<Damage>, StoreError> {
         self.of_sweep(sweep).into_iter().for_each(each);
@@ -777,7 +785,7 @@ impl StoreReader for Model {
 
     fn read_intact_ended_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError> {
@@ -787,8 +795,8 @@ impl StoreReader for Model {
 
     fn read_weights_hashes(
         &self,
-        sweep: i64,
-        each: &mut dyn FnMut(TrialKey, [u8; 32]),
+        sweep: SweepNumber,
+        each: &mut dyn FnMut(TrialKey, FileHash),
     ) -> Result<Vec<Damage>, StoreError> {
         let named = self
             .of_sweep(sweep)
@@ -800,7 +808,7 @@ impl StoreReader for Model {
 
     fn read_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError> {
         let _ = self.of_sweep(sweep).iter().all(|row| each(small(row)));
@@ -808,7 +816,7 @@ impl StoreReader for Model {
     }
 
     /// The model gives rows no numbers.
-    fn read_row_cursors(&self, sweep: i64, _: u64) -> Result<[RowCursor; 2], StoreError> {
+    fn read_row_cursors(&self, sweep: SweepNumber, _: u64) -> Result<[RowCursor; 2], StoreError> {
         let rows = self.of_sweep(sweep).len() as u64;
         Ok([
             RowCursor::default(),
@@ -821,7 +829,7 @@ impl StoreReader for Model {
 
     fn read_trials_after(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         _: u64,
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError> {
@@ -829,11 +837,15 @@ impl StoreReader for Model {
         Ok(())
     }
 
-    fn read_trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
+    fn read_trial(
+        &self,
+        sweep: SweepNumber,
+        key: TrialKey,
+    ) -> Result<Option<StoredTrial>, StoreError> {
         Ok(self.trials.get(&(sweep, key)).cloned())
     }
 
-    fn read_attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
+    fn read_attempts(&self, sweep: SweepNumber, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
         Ok(self
             .attempts
             .get(&(sweep, key))
@@ -843,7 +855,7 @@ impl StoreReader for Model {
 
     fn read_all_attempts(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(TrialKey, Attempt),
     ) -> Result<(), StoreError> {
         let of_sweep = self.attempts.iter().filter(|((of, _), _)| *of == sweep);
@@ -855,7 +867,7 @@ impl StoreReader for Model {
         Ok(())
     }
 
-    fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+    fn read_audits(&self, sweep: SweepNumber) -> Result<Vec<Audit>, StoreError> {
         let of_rows = self
             .audits
             .iter()
@@ -863,13 +875,13 @@ impl StoreReader for Model {
         Ok(of_rows.map(|(_, audit)| audit.clone()).collect())
     }
 
-    fn read_audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
+    fn read_audit(&self, sweep: SweepNumber, key: TrialKey) -> Result<Option<Audit>, StoreError> {
         Ok(self.audits.get(&(sweep, key)).cloned())
     }
 
     fn read_ended_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<(), StoreError> {
@@ -898,7 +910,7 @@ impl StoreReader for Model {
 
     fn read_curves(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         part: TrialRange,
         each: &mut dyn FnMut(SampledTrial<'_>),
     ) -> Result<(), StoreError> {
@@ -926,7 +938,7 @@ impl StoreReader for Model {
 
     fn read_predictions(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(TrialKey, Predictions) -> bool,
     ) -> Result<(), StoreError> {
         let mut some = self
@@ -945,17 +957,19 @@ fn view(reader: &dyn StoreReader) -> String {
         reader.read_sweeps().expect("sweeps"),
         reader.read_leases().expect("leases"),
         reader.read_unfinished_removals().expect("removals"),
-        reader.has_trial_with_weights(&[7; 32]).expect("names")
+        reader
+            .has_trial_with_weights(&FileHash([7; 32]))
+            .expect("names")
     );
 
     for sweep in 1..4 {
-        view += &of_sweep(reader, sweep);
+        view += &of_sweep(reader, SweepNumber(sweep));
     }
 
     view
 }
 
-fn of_sweep(reader: &dyn StoreReader, sweep: i64) -> String {
+fn of_sweep(reader: &dyn StoreReader, sweep: SweepNumber) -> String {
     let mut view = String::new();
     let mut sound = BTreeMap::new();
     let mut each = |row: StoredTrial| drop(sound.insert(row.result.key, format!("{row:?}")));
@@ -1071,7 +1085,7 @@ impl ReferenceStateMachine for Model {
             Step::Gather(from, shift) => state.gather(*from, *shift),
             Step::Commit(writes) => state.commit(writes),
             Step::Reopen => Self {
-                epoch: state.epoch + 1,
+                epoch: Epoch(state.epoch.0 + 1),
                 written: None,
                 ..state
             },
@@ -1080,7 +1094,7 @@ impl ReferenceStateMachine for Model {
 
     fn preconditions(state: &Self, step: &Step) -> bool {
         match step {
-            Step::Launch | Step::Inherit(..) | Step::Gather(..) => state.launched < 3,
+            Step::Launch | Step::Inherit(..) | Step::Gather(..) => state.launched.0 < 3,
             // Nothing is put back for a sweep that was never launched, whose number another one gets.
             Step::Commit(writes) => writes
                 .iter()
@@ -1098,7 +1112,7 @@ struct Open<S> {
 
 impl<S: Store> Open<S> {
     /// Leads, in this epoch.
-    fn new(store: S, epoch: u64) -> Self {
+    fn new(store: S, epoch: Epoch) -> Self {
         let leader = store.acquire_leadership("http://here").expect("claimed");
         assert!(
             leader.is_this && leader.epoch == epoch,
@@ -1139,7 +1153,7 @@ impl Both {
         }
     }
 
-    fn reopen(&mut self, epoch: u64) {
+    fn reopen(&mut self, epoch: Epoch) {
         // It belongs to one coordinator at a time.
         self.sqlite = None;
         self.sqlite = Some(Open::new(
@@ -1173,7 +1187,7 @@ impl StateMachineTest for Both {
 
     fn init_test(model: &Model) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let sqlite = Some(Open::new(SqliteStore::open(dir.path()).expect("opened"), 1));
+        let sqlite = Some(Open::new(SqliteStore::open(dir.path()).expect("opened"), Epoch(1)));
         let postgres = with_server(|server| {
             let schema = format!(
                 "s{}",
@@ -1181,7 +1195,7 @@ impl StateMachineTest for Both {
             );
             server.ask(&format!("CREATE SCHEMA {schema}"));
             let store = PostgresStore::open(&url(server, &schema)).expect("opened");
-            (schema, Open::new(store, 1))
+            (schema, Open::new(store, Epoch(1)))
         });
         let mut both = Self {
             dir,

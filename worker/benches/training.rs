@@ -8,6 +8,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use ergodic_common::config::{Length, TrialConfig, VisitOrder};
 use ergodic_common::dataset::{Dataset, Images};
+use ergodic_common::ids::{CellHash, CellIndex, Repeat};
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::{SeedPlan, Streams};
 use ergodic_common::spec::measure::Measure;
@@ -57,14 +58,17 @@ impl Trial {
             ..SpecSource::default()
         };
         let spec = Spec::read_stored(&source).expect("a valid sweep");
-        let mut config = spec.grid.resolve_config(0).expect("its only cell");
+        let mut config = spec
+            .grid
+            .resolve_config(CellIndex(0))
+            .expect("its only cell");
         (config.data.train, config.data.test, config.data.order) =
             (batch, 1, VisitOrder::Sequential);
 
         let streams = Streams {
             sweep_seed: 0,
-            repeat: 0,
-            cell: [0; 32],
+            repeat: Repeat(0),
+            cell: CellHash([0; 32]),
             plan: SeedPlan::default(),
         };
 
@@ -86,7 +90,7 @@ impl Trial {
             measure: &self.measure,
             data: Some(&self.data),
             initial_weights: None,
-            key: TrialKey { cell: 0, repeat: 0 },
+            key: TrialKey::new(0, 0),
             isa: Isa::detect_fastest(),
             candle_device: None,
             thread_pool: None,

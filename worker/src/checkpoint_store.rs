@@ -11,6 +11,7 @@ use crate::link::checkpoints::{CheckpointTransfer, PendingUpload};
 use crate::shared_queue::SharedQueue;
 use crate::train::CheckpointStore;
 use crate::work_queue::Assignment;
+use ergodic_common::ids::TrialIdentity;
 
 /// Minimum age of a trial, when the worker leaves, for its last checkpoint to be uploaded.
 const MIN_AGE_TO_UPLOAD: Duration = Duration::from_secs(1);
@@ -91,7 +92,7 @@ impl<'a> TrialCheckpointer<'a> {
 }
 
 impl CheckpointStore for TrialCheckpointer<'_> {
-    fn load_checkpoints(&self, identity: &[u8; 32]) -> Vec<Vec<u8>> {
+    fn load_checkpoints(&self, identity: TrialIdentity) -> Vec<Vec<u8>> {
         let here = self
             .checkpoint_dir
             .and_then(|folder| folder.load_checkpoint(identity));
@@ -111,7 +112,7 @@ impl CheckpointStore for TrialCheckpointer<'_> {
         self.is_due()
     }
 
-    fn save_checkpoint(&self, identity: &[u8; 32], steps: u64, checkpoint: Vec<u8>) {
+    fn save_checkpoint(&self, identity: TrialIdentity, steps: u64, checkpoint: Vec<u8>) {
         self.lock_state().saved_at = Instant::now();
         if let Some(folder) = self.checkpoint_dir {
             folder.save_checkpoint(identity, &checkpoint);
@@ -148,7 +149,7 @@ impl CheckpointStore for TrialCheckpointer<'_> {
 
     /// Removes the trial's checkpoint from the folder. The coordinator removes its own when it
     /// stores the result.
-    fn discard_checkpoints(&self, identity: &[u8; 32]) {
+    fn discard_checkpoints(&self, identity: TrialIdentity) {
         self.lock_state().pending_upload = None;
         if let Some(folder) = self.checkpoint_dir {
             folder.discard_checkpoint(identity);
@@ -174,18 +175,18 @@ impl CheckpointDir {
         })
     }
 
-    pub(crate) fn checkpoint_path(&self, identity: &[u8; 32]) -> PathBuf {
-        self.path.join(format!("{}.trial", hex::encode(identity)))
+    pub(crate) fn checkpoint_path(&self, identity: TrialIdentity) -> PathBuf {
+        self.path.join(format!("{}.trial", identity))
     }
 
     /// Reads the checkpoint that was saved last under this identity.
-    pub(crate) fn load_checkpoint(&self, identity: &[u8; 32]) -> Option<Vec<u8>> {
+    pub(crate) fn load_checkpoint(&self, identity: TrialIdentity) -> Option<Vec<u8>> {
         std::fs::read(self.checkpoint_path(identity)).ok()
     }
 
     /// A crash leaves the old one or the new one; a power cut may leave a torn one, which is noticed by its hash. A full disk costs
     /// the checkpoint, not the trial.
-    pub(crate) fn save_checkpoint(&self, identity: &[u8; 32], checkpoint: &[u8]) {
+    pub(crate) fn save_checkpoint(&self, identity: TrialIdentity, checkpoint: &[u8]) {
         let file = self.checkpoint_path(identity);
         if let Err(error) = replace_file(&file, checkpoint, FileAccess::AsUmask, Durability::None) {
             tracing::warn!(checkpoint = %file.display(), %error, "cannot write the checkpoint of an unfinished trial");
@@ -193,7 +194,7 @@ impl CheckpointDir {
     }
 
     /// Removes the checkpoint of a trial that has ended.
-    pub(crate) fn discard_checkpoint(&self, identity: &[u8; 32]) {
+    pub(crate) fn discard_checkpoint(&self, identity: TrialIdentity) {
         let _ = std::fs::remove_file(self.checkpoint_path(identity));
     }
 }

@@ -78,7 +78,7 @@ impl TrialHold {
     }
 
     fn matches_trial(&self, trial: TrialKey, steps: u64) -> bool {
-        u64::from(trial.repeat) >= self.repeat && steps >= self.step
+        u64::from(trial.repeat.0) >= self.repeat && steps >= self.step
     }
 }
 

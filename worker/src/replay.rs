@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ergodic_common::ErrorCode;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Epoch, Fence, LeaseId};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 
@@ -31,7 +31,10 @@ pub(crate) async fn run_single_trial(
     let sweep = LoadedSweep::fetch_from(sweep, &mut links.current_link(), dirs, |_| None)
         .await
         .map_err(to_user_error)?;
-    let fence = Fence { lease: 0, epoch: 0 };
+    let fence = Fence {
+        lease: LeaseId(0),
+        epoch: Epoch(0),
+    };
     let stop = Arc::new(AtomicBool::new(false));
 
     // A time limit protects the other trials of a worker, and a replay runs only one.

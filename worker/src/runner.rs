@@ -76,7 +76,7 @@ pub fn run_assignment(
     runner: &TrialRunner,
     checkpoints: Option<&dyn train::CheckpointStore>,
 ) -> Option<FinishedTrial> {
-    tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial begins");
+    tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease.0, "trial begins");
     failpoint::hold_before_trial(assignment.key, || !assignment.is_stopped());
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         train_assignment(assignment, runner, checkpoints)

@@ -62,6 +62,6 @@ fn run_slot(queue: &SharedQueue, runner: &TrialRunner, policy: Option<&Checkpoin
         );
         queue.finish_trial(&assignment, result);
 
-        tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial ends");
+        tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease.0, "trial ends");
     }
 }

@@ -465,14 +465,18 @@ impl FinishedTrial {}
 
 #[cfg(test)]
 mod tests {
+    use ergodic_common::ids::{Epoch, LeaseId};
     use ergodic_common::trial::{Curve, TrialResult};
 
     use crate::work_queue::*;
 
-    const FENCE: Fence = Fence { lease: 1, epoch: 1 };
+    const FENCE: Fence = Fence {
+        lease: LeaseId(1),
+        epoch: Epoch(1),
+    };
 
     fn keys(n: u32) -> Vec<TrialKey> {
-        (0..n).map(|repeat| TrialKey { cell: 0, repeat }).collect()
+        (0..n).map(|repeat| TrialKey::new(0, repeat)).collect()
     }
 
     fn result(key: TrialKey, seconds: f64, points: usize) -> FinishedTrial {
@@ -665,7 +669,13 @@ mod tests {
 
         assert!(
             queue
-                .retract_trials(Fence { lease: 7, epoch: 1 }, 9)
+                .retract_trials(
+                    Fence {
+                        lease: LeaseId(7),
+                        epoch: Epoch(1)
+                    },
+                    9
+                )
                 .is_empty()
         );
     }

@@ -32,7 +32,7 @@ impl ModelConfig {
 
     pub(crate) fn push_init_fields(&self, fields: &mut Vec<(&'static str, String)>) {
         match &self.init_file {
-            Some(hash) => fields.push(("model.init.file", hex::encode(hash))),
+            Some(hash) => fields.push(("model.init.file", hash.to_string())),
             None => fields.push((
                 "model.init.scheme",
                 word_for_value(&SCHEMES, self.init).to_owned(),
@@ -103,7 +103,7 @@ impl Toy {
 impl DataConfig {
     pub(crate) fn identity_fields(&self) -> Vec<(&'static str, String)> {
         let dataset = match self.dataset {
-            DatasetName::File(data) => hex::encode(data.hash),
+            DatasetName::File(data) => data.hash.to_string(),
             name => name.as_str().to_owned(),
         };
         let mut fields = vec![

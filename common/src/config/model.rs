@@ -1,6 +1,7 @@
 //! The settings of `[model]`.
 
 use super::{range_for_key, word_for_value};
+use crate::ids::FileHash;
 use crate::spec_file::error::SpecError;
 use crate::spec_file::node::SpecNode;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
@@ -178,7 +179,7 @@ pub struct ModelConfig {
     /// Distribution of initial weights.
     pub init: InitScheme,
     /// BLAKE3 hash of the file of initial weights, if there is one.
-    pub init_file: Option<[u8; 32]>,
+    pub init_file: Option<FileHash>,
     /// Factor on the initial values of trained weights; a fixed head is not scaled.
     pub init_scale: f64,
     /// Further factors on the initial weights of single layers, by layer name.
@@ -287,7 +288,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    fn read_init_file(init: &TableReader<'_>) -> Result<Option<[u8; 32]>, SpecError> {
+    fn read_init_file(init: &TableReader<'_>) -> Result<Option<FileHash>, SpecError> {
         let Some(pin) = init.read_file("file")? else {
             return Ok(None);
         };

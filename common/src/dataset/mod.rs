@@ -231,6 +231,7 @@ fn take_balanced(order: &[u32], labels: &[u8], n: usize) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use crate::dataset::*;
+    use crate::ids::{CellHash, Repeat};
     use crate::random_streams::SeedPlan;
 
     fn small() -> Dataset {
@@ -264,8 +265,8 @@ mod tests {
         let config = DataConfig::new(DatasetName::Glyphs, 100, 300);
         let streams = |seed| Streams {
             sweep_seed: seed,
-            repeat: 0,
-            cell: [0; 32],
+            repeat: Repeat(0),
+            cell: CellHash([0; 32]),
             plan: SeedPlan::default(),
         };
         let a = data
@@ -276,7 +277,7 @@ mod tests {
             data.choose_subset(
                 &config,
                 &Streams {
-                    repeat: 5,
+                    repeat: Repeat(5),
                     ..streams(1)
                 }
             )
@@ -301,8 +302,8 @@ mod tests {
             data.choose_probe_set(
                 20,
                 &Streams {
-                    repeat: 5,
-                    cell: [1; 32],
+                    repeat: Repeat(5),
+                    cell: CellHash([1; 32]),
                     ..streams(1)
                 }
             )
@@ -328,8 +329,8 @@ mod tests {
             };
             let streams = Streams {
                 sweep_seed: seed,
-                repeat: 3,
-                cell: [0; 32],
+                repeat: Repeat(3),
+                cell: CellHash([0; 32]),
                 plan: SeedPlan::default(),
             };
 
@@ -364,8 +365,8 @@ mod tests {
         let config = DataConfig::new(DatasetName::Glyphs, 100, 300);
         let streams = Streams {
             sweep_seed: 1,
-            repeat: 0,
-            cell: [0; 32],
+            repeat: Repeat(0),
+            cell: CellHash([0; 32]),
             plan: SeedPlan::default(),
         };
 

@@ -4,6 +4,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::dataset::name::DatasetName;
 use crate::dataset::{DataError, Dataset, Images};
+use crate::ids::FileHash;
 use crate::pinned_file::{FileData, FilePin};
 
 /// Maximum number of images of a part, and of numbers in one image.
@@ -19,7 +20,7 @@ impl FilePin {
     pub fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, DataError> {
         let file =
             parse_tensors(bytes).map_err(|message| DataError(format!("{path}: {message}")))?;
-        let hash = *blake3::hash(bytes).as_bytes();
+        let hash = blake3::hash(bytes).into();
         let is_data = file.names().contains(&"x_train");
         let images = is_data
             .then(|| read_dataset_tensors(&file, hash).map(|(data, ..)| data))
@@ -43,7 +44,7 @@ impl FilePin {
 pub fn decode_dataset(bytes: &[u8]) -> Result<Dataset, DataError> {
     let file = parse_tensors(bytes).map_err(DataError)?;
     let (data, train, test) =
-        read_dataset_tensors(&file, *blake3::hash(bytes).as_bytes()).map_err(DataError)?;
+        read_dataset_tensors(&file, blake3::hash(bytes).into()).map_err(DataError)?;
     Ok(Dataset {
         name: DatasetName::File(data),
         train,
@@ -58,7 +59,7 @@ fn parse_tensors(bytes: &[u8]) -> Result<SafeTensors<'_>, String> {
 
 fn read_dataset_tensors(
     file: &SafeTensors<'_>,
-    hash: [u8; 32],
+    hash: FileHash,
 ) -> Result<(FileData, Images, Images), String> {
     let (shape, train) = read_part(file, "train")?;
     let (test_shape, test) = read_part(file, "test")?;
@@ -247,7 +248,7 @@ mod tests {
             (data.train.labels, data.test.floats[0]),
             (vec![2, 0, 1], -1.5)
         );
-        assert_eq!(pin.hash, *blake3::hash(&bytes).as_bytes());
+        assert_eq!(pin.hash, blake3::hash(&bytes).into());
     }
 
     #[test]

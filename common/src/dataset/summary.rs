@@ -7,6 +7,7 @@ use super::{DataError, Dataset, Images, Subset};
 use crate::Spec;
 use crate::config::{DataConfig, TrialConfig};
 use crate::dataset::name::DatasetName;
+use crate::ids::{CellHash, DatasetHash};
 use crate::trial::TrialKey;
 
 /// A description of the data that a new sweep trains on.
@@ -30,7 +31,7 @@ impl Dataset {
     pub fn summarize_use(
         &self,
         named: &str,
-        hash: &[u8; 32],
+        hash: DatasetHash,
         spec: &Spec,
         configs: &[TrialConfig],
     ) -> Result<DatasetSummary, DataError> {
@@ -68,7 +69,7 @@ impl Dataset {
         // ones.
         let subset = self.choose_subset(
             &used,
-            &spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]),
+            &spec.trial_streams(TrialKey::new(0, 0), CellHash([0; 32])),
         )?;
         let up_to = configs
             .iter()
@@ -77,7 +78,7 @@ impl Dataset {
             "{named}: {}{}; blake3 {}",
             if up_to { "up to " } else { "" },
             self.describe_provenance(spec.seed, &subset),
-            &hex::encode(hash)[..16]
+            &hash.to_string()[..16]
         );
 
         Ok(DatasetSummary {
@@ -275,6 +276,7 @@ fn value_range(images: &Images) -> ValueRange {
 #[cfg(test)]
 mod tests {
     use crate::dataset::summary::*;
+    use crate::ids::FileHash;
     use crate::pinned_file::{FileData, FilePin};
     use crate::spec::source::SpecSource;
 
@@ -302,7 +304,7 @@ mod tests {
         let sizes = (train.len() as u32, test.len() as u32);
         Dataset {
             name: DatasetName::File(FileData {
-                hash: [1; 32],
+                hash: FileHash([1; 32]),
                 sizes,
                 shape,
                 classes,
@@ -336,7 +338,7 @@ mod tests {
         let configs = spec.grid.class_configs();
 
         dataset
-            .summarize_use("d.safetensors", &[1; 32], &spec, &configs)
+            .summarize_use("d.safetensors", DatasetHash([1; 32]), &spec, &configs)
             .map_err(|e| e.to_string())
     }
 

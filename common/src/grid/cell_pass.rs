@@ -4,6 +4,7 @@ use crate::config::numeric_field_range;
 use crate::grid::ranked_bitmap::RankedBitmap;
 use crate::grid::varieties::Varieties;
 use crate::grid::{Grid, StillWanted};
+use crate::ids::CellIndex;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::reader::NumberRange;
 
@@ -70,10 +71,10 @@ impl CellPass {
 
 /// A kept cell for each value of each factor; empty if every cell is kept.
 #[derive(Default)]
-pub(super) struct Witnesses(pub(super) Vec<Vec<Option<u64>>>);
+pub(super) struct Witnesses(pub(super) Vec<Vec<Option<CellIndex>>>);
 
 impl Witnesses {
-    pub(super) fn record_cell(&mut self, digits: &[u64], cell: u64) {
+    pub(super) fn record_cell(&mut self, digits: &[u64], cell: CellIndex) {
         for (cells, digit) in self.0.iter_mut().zip(digits) {
             cells[*digit as usize].get_or_insert(cell);
         }

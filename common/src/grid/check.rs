@@ -6,6 +6,7 @@ use super::{Grid, StillWanted};
 use crate::config::{TrialConfig, can_be_unused, numeric_field_range};
 use crate::grid::axis::{Axis, AxisValues};
 use crate::grid::cell_pass::{Witnesses, check_still_wanted};
+use crate::ids::CellIndex;
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::node::{SpecTable, SpecValue};
 use crate::spec_file::reader::quote_value;
@@ -156,7 +157,7 @@ impl Grid {
         Ok(())
     }
 
-    fn find_witness(&self, witnesses: &Witnesses, factor: usize, digit: u64) -> Option<u64> {
+    fn find_witness(&self, witnesses: &Witnesses, factor: usize, digit: u64) -> Option<CellIndex> {
         match witnesses.0.get(factor) {
             Some(cells) => cells[digit as usize],
             None => {
@@ -180,7 +181,7 @@ impl Grid {
     }
 
     /// Blames the axis that set the offending field, if there is one.
-    fn attribute_to_any_axis(&self, error: SpecError, cell: u64) -> SpecError {
+    fn attribute_to_any_axis(&self, error: SpecError, cell: CellIndex) -> SpecError {
         let digits = self.cell_digits(cell);
         self.axis_digits(&digits)
             .fold(error, |error, (axis, digit)| {
@@ -215,7 +216,7 @@ impl Grid {
     /// would be equal.
     fn check_axes_matter(
         &self,
-        cell: u64,
+        cell: CellIndex,
         fields: &[(&'static str, String)],
     ) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {
@@ -277,7 +278,7 @@ impl Grid {
         Ok(())
     }
 
-    pub(super) fn equal_cells_error(&self, a: u64, b: u64) -> SpecError {
+    pub(super) fn equal_cells_error(&self, a: CellIndex, b: CellIndex) -> SpecError {
         let [a, b] = [a, b].map(|cell| self.describe_cell(&self.cell_digits(cell)));
         let message = format!(
             "the cells {a} and {b} resolve to the same trial: drop one, or let another field differ"

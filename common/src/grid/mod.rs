@@ -21,6 +21,7 @@ use read::{checked_product, read_axes, read_factors, section_table};
 use crate::config::TrialConfig;
 use crate::expr::Expr;
 use crate::grid::axis::Axis;
+use crate::ids::{CellIndex, Repeat};
 use crate::pinned_file::FilePin;
 use crate::random_streams;
 use crate::spec_file::error::Origin;
@@ -54,7 +55,7 @@ pub struct Grid {
     /// Fingerprint of the values of all expressions.
     derived_fingerprint: u64,
     /// One cell of each variety.
-    variety_cells: Vec<u64>,
+    variety_cells: Vec<CellIndex>,
 }
 
 /// A factor of the product: one axis, or several that move together.
@@ -163,8 +164,8 @@ impl Grid {
     }
 
     /// Whether `cell` is the number of a kept cell.
-    pub fn has_cell(&self, cell: u64) -> bool {
-        cell < self.product
+    pub fn has_cell(&self, cell: CellIndex) -> bool {
+        cell.0 < self.product
             && self
                 .kept_positions
                 .as_ref()
@@ -185,7 +186,7 @@ impl Grid {
     }
 
     /// The `k`-th kept cell of a class, `k` < [`class_cell_count`](Self::class_cell_count).
-    pub fn class_cell_at(&self, class: u32, k: u64) -> u64 {
+    pub fn class_cell_at(&self, class: u32, k: u64) -> CellIndex {
         let (from, _) = self.class_range(class);
         let position = self
             .kept_positions
@@ -199,7 +200,7 @@ impl Grid {
         let cells = self.class_cell_count(class);
         TrialKey {
             cell: self.class_cell_at(class, n % cells),
-            repeat: (n / cells) as u32,
+            repeat: Repeat((n / cells) as u32),
         }
     }
 
@@ -217,7 +218,7 @@ impl Grid {
 
         (
             class,
-            u64::from(key.repeat) * self.class_cell_count(class) + k,
+            u64::from(key.repeat.0) * self.class_cell_count(class) + k,
         )
     }
 
@@ -239,12 +240,13 @@ impl Grid {
     }
 
     /// All kept cells in the order of their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
-        (0..self.product).filter(|cell| self.kept_positions.is_none() || self.has_cell(*cell))
+    pub fn iter(&self) -> impl Iterator<Item = CellIndex> + '_ {
+        let all = (0..self.product).map(CellIndex);
+        all.filter(|cell| self.kept_positions.is_none() || self.has_cell(*cell))
     }
 
     /// The value of each axis in a cell.
-    pub fn axis_values(&self, cell: u64) -> Vec<SpecValue> {
+    pub fn axis_values(&self, cell: CellIndex) -> Vec<SpecValue> {
         let digits = self.cell_digits(cell);
         self.axis_digits(&digits)
             .map(|(axis, digit)| axis.value_at(digit))
@@ -252,14 +254,14 @@ impl Grid {
     }
 
     /// Index of each axis' value in a cell.
-    pub fn value_indices(&self, cell: u64) -> Vec<u64> {
+    pub fn value_indices(&self, cell: CellIndex) -> Vec<u64> {
         let digits = self.cell_digits(cell);
         self.axis_digits(&digits).map(|(_, digit)| digit).collect()
     }
 
     /// The cell with these values (axis, index), and otherwise the values of `cell`, if it is kept.
     /// Axes that are zipped with a named one move along.
-    pub fn cell_with_values(&self, cell: u64, values: &[(usize, u64)]) -> Option<u64> {
+    pub fn cell_with_values(&self, cell: CellIndex, values: &[(usize, u64)]) -> Option<CellIndex> {
         let mut digits = self.cell_digits(cell);
         values
             .iter()
@@ -278,7 +280,7 @@ impl Grid {
     }
 
     /// The fields that `[derive]` computes, with their values in a cell.
-    pub fn derived_values_in(&self, cell: u64) -> Vec<(&str, f64)> {
+    pub fn derived_values_in(&self, cell: CellIndex) -> Vec<(&str, f64)> {
         let digits = self.cell_digits(cell);
         let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
         self.derived
@@ -298,12 +300,12 @@ impl Grid {
     /// # Errors
     /// The cell cannot be run. Never happens for a kept cell of a grid that was read, because
     /// reading checks with this function.
-    pub fn resolve_config(&self, cell: u64) -> Result<TrialConfig, SpecError> {
+    pub fn resolve_config(&self, cell: CellIndex) -> Result<TrialConfig, SpecError> {
         TrialConfig::from_table(&self.build_document(cell)?, &self.files, self.reading_mode)
     }
 
     /// Builds `[data]`, `[model]` and `[train]` of a cell.
-    fn build_document(&self, cell: u64) -> Result<SpecTable, SpecError> {
+    fn build_document(&self, cell: CellIndex) -> Result<SpecTable, SpecError> {
         let digits = self.cell_digits(cell);
         let mut tree = self.base.clone();
         for (axis, digit) in self.axis_digits(&digits) {
@@ -348,7 +350,7 @@ impl Grid {
 
     /// Draws at most `most` kept cells from a fixed random stream; returns all if there are no
     /// more.
-    pub(crate) fn sample_cells(&self, most: u64) -> Vec<u64> {
+    pub(crate) fn sample_cells(&self, most: u64) -> Vec<CellIndex> {
         let cells = self.cell_count();
         if cells <= most {
             return (0..cells).map(|n| self.nth_kept_cell(n)).collect();
@@ -361,15 +363,15 @@ impl Grid {
             .collect()
     }
 
-    fn nth_kept_cell(&self, n: u64) -> u64 {
+    fn nth_kept_cell(&self, n: u64) -> CellIndex {
         let kept = self.kept_positions.as_ref();
         self.cell_at_position(kept.map_or(n, |kept| kept.select(n)))
     }
 
     // --- numbers, digits, positions ---
 
-    fn cell_digits(&self, cell: u64) -> Vec<u64> {
-        let mut rest = cell;
+    fn cell_digits(&self, cell: CellIndex) -> Vec<u64> {
+        let mut rest = cell.0;
         let mut digits = vec![0; self.factors.len()];
         for (digit, factor) in digits.iter_mut().zip(&self.factors).rev() {
             *digit = rest % factor.len;
@@ -378,21 +380,19 @@ impl Grid {
         digits
     }
 
-    fn cell_from_digits(&self, digits: &[u64]) -> u64 {
-        self.factors
-            .iter()
-            .zip(digits)
-            .fold(0, |n, (factor, digit)| n * factor.len + digit)
+    fn cell_from_digits(&self, digits: &[u64]) -> CellIndex {
+        let with_digits = self.factors.iter().zip(digits);
+        CellIndex(with_digits.fold(0, |n, (factor, digit)| n * factor.len + digit))
     }
 
-    fn cell_position(&self, cell: u64) -> u64 {
+    fn cell_position(&self, cell: CellIndex) -> u64 {
         let digits = self.cell_digits(cell);
         self.factor_order
             .iter()
             .fold(0, |p, f| p * self.factors[*f].len + digits[*f])
     }
 
-    fn cell_at_position(&self, position: u64) -> u64 {
+    fn cell_at_position(&self, position: u64) -> CellIndex {
         let mut rest = position;
         let mut digits = vec![0; self.factors.len()];
         for f in self.factor_order.iter().rev() {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::Grid;
 use crate::grid::axis::{Axis, AxisValues};
+use crate::ids::CellIndex;
 
 /// More varieties than the accepted values of fields can form. Values that fields do not accept are
 /// refused later.
@@ -14,7 +15,7 @@ const MAX_VARIETIES: usize = 4096;
 /// Finds one cell of each variety.
 pub(super) struct Varieties {
     inputs: Vec<VariedInput>,
-    cells_by_key: HashMap<u64, u64>,
+    cells_by_key: HashMap<u64, CellIndex>,
     last_key: Option<u64>,
 }
 
@@ -95,7 +96,7 @@ impl Varieties {
         &mut self,
         digits: &[u64],
         derived: &[f64],
-        cell: impl FnOnce() -> u64,
+        cell: impl FnOnce() -> CellIndex,
     ) {
         let key = self.inputs.iter_mut().fold(0, |key, say| {
             let value = match say.source {
@@ -116,15 +117,15 @@ impl Varieties {
     }
 
     /// One cell of each variety, in the order of their numbers.
-    pub(super) fn into_cells(self) -> Vec<u64> {
-        let mut cells: Vec<u64> = self.cells_by_key.into_values().collect();
+    pub(super) fn into_cells(self) -> Vec<CellIndex> {
+        let mut cells: Vec<CellIndex> = self.cells_by_key.into_values().collect();
         cells.sort_unstable();
         cells
     }
 
     /// One cell of each variety, if all cells are kept and no number is derived. Varies only the
     /// factors that matter.
-    pub(super) fn into_unfiltered_cells(mut self, grid: &Grid) -> Vec<u64> {
+    pub(super) fn into_unfiltered_cells(mut self, grid: &Grid) -> Vec<CellIndex> {
         let mut factors: Vec<usize> = self
             .inputs
             .iter()

@@ -2,6 +2,7 @@
 //! where it has no meaning do not count.
 
 use crate::grid::is_axis_form;
+use crate::ids::{FileHash, MeaningHash};
 use crate::number_format::format_shortest;
 use crate::spec::source::SpecSource;
 use crate::spec_file::node::{SpecTable, SpecValue};
@@ -10,7 +11,7 @@ impl SpecSource {
     /// The hash of everything that the file says, including its settings and the contents of the
     /// files that it names: two files with one meaning request the same sweep. `None` for a file
     /// that cannot be read; [`Spec::read_new`](crate::Spec::read_new) reports why.
-    pub fn compute_meaning_hash(&self) -> Option<[u8; 32]> {
+    pub fn compute_meaning_hash(&self) -> Option<MeaningHash> {
         let document = self.read_document().ok()?;
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");
         hash_table(&mut hasher, &document, KeyOrder::Ignored);
@@ -21,19 +22,19 @@ impl SpecSource {
             hash_entry(&mut hasher, b'g', &self.grammar.to_string());
         }
 
-        let mut files: Vec<(&str, &[u8; 32])> = self
+        let mut files: Vec<(&str, FileHash)> = self
             .files
             .iter()
-            .map(|pin| (pin.path.as_str(), &pin.hash))
+            .map(|pin| (pin.path.as_str(), pin.hash))
             .collect();
         files.sort_unstable();
 
         for (path, hash) in files {
             hash_entry(&mut hasher, b'f', path);
-            hasher.update(hash);
+            hasher.update(&hash.0);
         }
 
-        Some(*hasher.finalize().as_bytes())
+        Some(hasher.finalize().into())
     }
 }
 
@@ -117,7 +118,7 @@ fn hash_value(hasher: &mut blake3::Hasher, value: &SpecValue, order: KeyOrder) {
 mod tests {
     use crate::spec::meaning_hash::*;
 
-    fn meaning(text: &str, settings: &[&str]) -> Option<[u8; 32]> {
+    fn meaning(text: &str, settings: &[&str]) -> Option<MeaningHash> {
         let settings = settings
             .iter()
             .map(|setting| (*setting).to_owned())

@@ -17,6 +17,7 @@ pub use crate::spec::source::{MAX_TEXT_BYTES, SpecSource};
 
 use crate::config::{ModelKind, TrialConfig};
 use crate::grid::{Grid, StillWanted};
+use crate::ids::{CellHash, CellsFingerprint, DatasetHash, Repeat};
 use crate::metric::Metric;
 use crate::net::Net;
 use crate::random_streams;
@@ -372,17 +373,17 @@ impl Spec {
 
     /// Whether the sweep has this trial.
     pub fn has_trial(&self, key: TrialKey) -> bool {
-        key.repeat < self.repeats && self.grid.has_cell(key.cell)
+        key.repeat.0 < self.repeats && self.grid.has_cell(key.cell)
     }
 
     /// The identity of a cell: its config, data, seed and numerics class. Names of axes, free names, repeats,
     /// scheduling and `[measure]` are left out, so that cells keep their identity when a sweep is extended.
-    pub fn compute_cell_hash(&self, config: &TrialConfig, data: &[u8; 32]) -> [u8; 32] {
+    pub fn compute_cell_hash(&self, config: &TrialConfig, data: DatasetHash) -> CellHash {
         let mut fields = config.identity_fields();
         fields.sort_unstable();
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 cell v1");
         hasher
-            .update(data)
+            .update(&data.0)
             .update(&self.seed.to_le_bytes())
             .update(self.numerics.as_bytes());
 
@@ -395,7 +396,7 @@ impl Spec {
                 .update(b"\n");
         }
 
-        *hasher.finalize().as_bytes()
+        hasher.finalize().into()
     }
 
     /// The earliest version of the grammar in which the file means the same. Programs from that version on can work
@@ -407,24 +408,27 @@ impl Spec {
     /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file
     /// would take the rows of some cells for those of others. In a large sweep, it covers which cells are kept and
     /// their derived values, and the whole configs of a few hundred random ones.
-    pub fn compute_cells_fingerprint(&self) -> [u8; 32] {
+    pub fn compute_cells_fingerprint(&self) -> CellsFingerprint {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 cells v1");
         self.grid.hash_layout(&mut hasher);
 
         for cell in self.grid.sample_cells(FINGERPRINTED_CELLS) {
-            let (class, n) = self.grid.locate_trial(TrialKey { cell, repeat: 0 });
+            let (class, n) = self.grid.locate_trial(TrialKey {
+                cell,
+                repeat: Repeat(0),
+            });
             hasher
-                .update(&cell.to_le_bytes())
+                .update(&cell.0.to_le_bytes())
                 .update(&class.to_le_bytes())
                 .update(&n.to_le_bytes());
 
             match self.grid.resolve_config(cell) {
-                Ok(config) => hasher.update(&self.compute_cell_hash(&config, &[0; 32])),
+                Ok(config) => hasher.update(&self.compute_cell_hash(&config, DatasetHash::NONE).0),
                 Err(error) => hasher.update(error.to_string().as_bytes()),
             };
         }
 
-        *hasher.finalize().as_bytes()
+        hasher.finalize().into()
     }
 
     /// Whether the cells are those that the sweep had when it was stored, as far as that is known.
@@ -436,13 +440,13 @@ impl Spec {
 
     /// Whether to audit a trial. That depends on the cell's identity and the repeat alone, not on the order of trials
     /// or on other cells, and a larger share audits the same trials and more.
-    pub fn should_audit(&self, cell_hash: &[u8; 32], repeat: u32) -> bool {
+    pub fn should_audit(&self, cell_hash: CellHash, repeat: Repeat) -> bool {
         let share = self.scheduling.audit_share;
         share > 0.0 && random_streams::audit_draw(self.seed, cell_hash, repeat) < share
     }
 
     /// The random streams of a trial.
-    pub fn trial_streams(&self, key: TrialKey, cell_hash: [u8; 32]) -> Streams {
+    pub fn trial_streams(&self, key: TrialKey, cell_hash: CellHash) -> Streams {
         Streams {
             sweep_seed: self.seed,
             repeat: key.repeat,

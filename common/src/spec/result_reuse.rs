@@ -114,6 +114,7 @@ impl ResultSelection {
 #[cfg(test)]
 mod tests {
     use crate::Spec;
+    use crate::ids::{CellIndex, FileHash};
     use crate::spec::source::SpecSource;
     use crate::trial::{Curve, Predictions, TrialKey, TrialResult};
 
@@ -136,7 +137,7 @@ mod tests {
             "every = '1 epoch'\nmetrics = ['train_loss', 'test_acc', 'weight_norm']\nsave = ['final']\n\
              probe = { points = 2, at = ['20 steps', 'final'] }",
         );
-        let config = has.grid.resolve_config(0).expect("a cell");
+        let config = has.grid.resolve_config(CellIndex(0)).expect("a cell");
         let result = TrialResult {
             metrics: vec![1.0, 2.0, 3.0],
             curve: Curve {
@@ -147,8 +148,8 @@ mod tests {
                 steps: vec![20, 40],
                 classes: vec![1, 2, 3, 4],
             },
-            weights_hash: Some([7; 32]),
-            ..TrialResult::completed(TrialKey { cell: 0, repeat: 0 })
+            weights_hash: Some(FileHash([7; 32])),
+            ..TrialResult::completed(TrialKey::new(0, 0))
         };
         let serves = |measure: &str| {
             let selection = has.measure.selection_for(&spec(measure).measure, &config)?;

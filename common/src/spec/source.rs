@@ -1,6 +1,7 @@
 //! The source of a sweep: its file as the user gave it.
 
 use crate::config::SHORT_NAMES;
+use crate::ids::CellsFingerprint;
 use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
 use crate::spec::Spec;
 use crate::spec::stopping_rule::MIN_FIRST_RUNG;
@@ -75,7 +76,7 @@ pub struct SpecSource {
     pub grammar: u32,
     /// Fingerprint of the cells of a stored sweep ([`Spec::compute_cells_fingerprint`]). `None` if
     /// an earlier version of this program stored it.
-    pub cells_fingerprint: Option<[u8; 32]>,
+    pub cells_fingerprint: Option<CellsFingerprint>,
 }
 
 /// An empty file in the current grammar.

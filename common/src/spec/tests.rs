@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use crate::Spec;
 use crate::config::{ModelKind, SHORT_NAMES, Toy};
+use crate::ids::{CellIndex, DatasetHash, FileHash, Repeat};
 use crate::pinned_file::{FileData, FilePin};
 use crate::random_streams::Purpose;
 use crate::spec::scheduling::Share;
@@ -58,7 +59,10 @@ fn axes_override_train_and_settings_override_the_file() {
     .expect("a valid sweep");
     assert_eq!((spec.grid.cell_count(), spec.trial_count()), (4, 28));
 
-    let config = spec.grid.resolve_config(3).expect("cell 3 resolves");
+    let config = spec
+        .grid
+        .resolve_config(CellIndex(3))
+        .expect("cell 3 resolves");
     assert_eq!(
         (config.train.lr, config.model.init_scale, config.train.wd),
         (0.2, 2.0, 0.5)
@@ -94,7 +98,8 @@ fn a_full_batch_has_no_batch_size() {
     let read_with = |setting: &str, batch: &str| {
         let mut source = source("", &[setting]);
         source.text = source.text.replace("batch_size = 32\n", batch);
-        Spec::read_stored(&source).map(|spec| spec.grid.resolve_config(0).expect("a cell"))
+        Spec::read_stored(&source)
+            .map(|spec| spec.grid.resolve_config(CellIndex(0)).expect("a cell"))
     };
 
     let without = read_with("data.order=full-batch", "").expect("it is not used");
@@ -130,7 +135,7 @@ fn files_are_named_pinned_and_part_of_a_cells_identity() {
 
     let pin = |path: &str, hash| FilePin {
         path: path.into(),
-        hash: [hash; 32],
+        hash: FileHash([hash; 32]),
         images: None,
     };
     let with = |a, b| {
@@ -143,13 +148,20 @@ fn files_are_named_pinned_and_part_of_a_cells_identity() {
     };
 
     let hash = |spec: &Spec, cell| {
-        spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("a cell"), &[0; 32])
+        spec.compute_cell_hash(
+            &spec.grid.resolve_config(CellIndex(cell)).expect("a cell"),
+            DatasetHash::NONE,
+        )
     };
     let one = with(1, 2);
     let other = with(1, 3);
     assert_eq!(
-        one.grid.resolve_config(1).expect("a cell").model.init_file,
-        Some([2; 32])
+        one.grid
+            .resolve_config(CellIndex(1))
+            .expect("a cell")
+            .model
+            .init_file,
+        Some(FileHash([2; 32]))
     );
 
     assert_eq!(hash(&one, 0), hash(&other, 0));
@@ -192,7 +204,9 @@ fn images_to_validate_on_are_taken_from_the_training_images() {
             ..source("", &[])
         })
         .expect("a valid sweep");
-        spec.grid.resolve_config(0).expect("cell 0 resolves")
+        spec.grid
+            .resolve_config(CellIndex(0))
+            .expect("cell 0 resolves")
     };
     let plain = config("");
 
@@ -235,7 +249,7 @@ fn images_to_validate_on_are_taken_from_the_training_images() {
 fn images_without_sides_are_neither_mirrored_nor_moved() {
     let read = |shape, augment: &str| {
         let data = FileData {
-            hash: [7; 32],
+            hash: FileHash([7; 32]),
             sizes: (1000, 100),
             shape,
             classes: 3,
@@ -243,7 +257,7 @@ fn images_without_sides_are_neither_mirrored_nor_moved() {
         };
         let files = vec![FilePin {
             path: "d.safetensors".into(),
-            hash: [7; 32],
+            hash: FileHash([7; 32]),
             images: Some(data),
         }];
 
@@ -287,7 +301,10 @@ fn derived_fields_use_free_names_axes_and_plain_fields() {
         "[grid]\nlr = [0.1, 0.5]\nintrinsic_lr = [1e-4, 5e-5]\n[derive]\nwd = \"intrinsic_lr / lr\"\n\
          momentum = \"min(0.9, wd * train.epochs)\"\n",
     );
-    let config = spec.grid.resolve_config(1).expect("cell 1 resolves");
+    let config = spec
+        .grid
+        .resolve_config(CellIndex(1))
+        .expect("cell 1 resolves");
     assert_eq!(config.train.wd, 5e-5 / 0.1);
     assert_eq!(config.train.momentum, 2.0 * (5e-5 / 0.1));
 }
@@ -296,11 +313,17 @@ fn derived_fields_use_free_names_axes_and_plain_fields() {
 fn a_cell_is_found_by_what_differs_in_it() {
     let zipped = "lr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n";
     let grid = read(&format!("[grid]\n{zipped}")).grid;
-    assert_eq!(grid.cell_with_values(5, &[(0, 1)]), Some(3));
-    assert_eq!(grid.value_indices(3), [1, 1, 1]);
-    assert_eq!(grid.cell_with_values(5, &[(1, 0), (2, 0)]), Some(0));
     assert_eq!(
-        grid.cell_with_values(5, &[(0, 0), (1, 1)]),
+        grid.cell_with_values(CellIndex(5), &[(0, 1)]),
+        Some(CellIndex(3))
+    );
+    assert_eq!(grid.value_indices(CellIndex(3)), [1, 1, 1]);
+    assert_eq!(
+        grid.cell_with_values(CellIndex(5), &[(1, 0), (2, 0)]),
+        Some(CellIndex(0))
+    );
+    assert_eq!(
+        grid.cell_with_values(CellIndex(5), &[(0, 0), (1, 1)]),
         None,
         "these two move together"
     );
@@ -311,10 +334,10 @@ fn a_cell_is_found_by_what_differs_in_it() {
     .grid;
     assert_eq!(
         (
-            kept.cell_with_values(0, &[(0, 2)]),
-            kept.cell_with_values(0, &[(0, 2), (2, 1)])
+            kept.cell_with_values(CellIndex(0), &[(0, 2)]),
+            kept.cell_with_values(CellIndex(0), &[(0, 2), (2, 1)])
         ),
-        (None, Some(5))
+        (None, Some(CellIndex(5)))
     );
 }
 
@@ -324,7 +347,10 @@ fn zipped_and_random_axes_move_together() {
         "[grid]\nlr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n",
     );
     assert_eq!(zipped.grid.cell_count(), 6);
-    let config = zipped.grid.resolve_config(5).expect("cell 5 resolves");
+    let config = zipped
+        .grid
+        .resolve_config(CellIndex(5))
+        .expect("cell 5 resolves");
     assert_eq!(
         (config.train.lr, config.train.wd, config.train.momentum),
         (0.3, 3e-3, 0.9)
@@ -342,18 +368,24 @@ fn where_keeps_cells_and_their_numbers() {
     let some = read(
         "[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n[where]\nkeep = \"lr * wd <= 2e-3 && lr != 0.2\"\n",
     );
-    assert_eq!(some.grid.iter().collect::<Vec<_>>(), [0, 1, 4]);
+    assert_eq!(
+        some.grid.iter().collect::<Vec<_>>(),
+        [0, 1, 4].map(CellIndex)
+    );
 
     assert_eq!(
-        all.grid.resolve_config(4).ok(),
-        some.grid.resolve_config(4).ok()
+        all.grid.resolve_config(CellIndex(4)).ok(),
+        some.grid.resolve_config(CellIndex(4)).ok()
     );
 }
 
 #[test]
 fn a_cell_keeps_its_hash_when_the_sweep_is_extended_or_reworded() {
     let hash = |spec: &Spec, cell| {
-        spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("resolves"), &[1; 32])
+        spec.compute_cell_hash(
+            &spec.grid.resolve_config(CellIndex(cell)).expect("resolves"),
+            DatasetHash([1; 32]),
+        )
     };
     let a = read("[grid]\nlr = [0.1, 1.0]\n");
     let b = read(
@@ -374,10 +406,12 @@ fn a_lot_decides_what_is_audited_whatever_else_the_sweep_has() {
         Spec::read_stored(&source(grid, &[audit])).expect("a valid sweep")
     };
     let chosen = |spec: &Spec, cell: u64| {
-        let hash =
-            spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("resolves"), &[1; 32]);
+        let hash = spec.compute_cell_hash(
+            &spec.grid.resolve_config(CellIndex(cell)).expect("resolves"),
+            DatasetHash([1; 32]),
+        );
         (0..2000)
-            .filter(|repeat| spec.should_audit(&hash, *repeat))
+            .filter(|repeat| spec.should_audit(hash, Repeat(*repeat)))
             .collect::<Vec<u32>>()
     };
 
@@ -419,7 +453,10 @@ fn crossed_streams_are_read_checked_and_part_of_a_cells_identity() {
     );
 
     let hash = |spec: &Spec| {
-        spec.compute_cell_hash(&spec.grid.resolve_config(0).expect("a cell"), &[0; 32])
+        spec.compute_cell_hash(
+            &spec.grid.resolve_config(CellIndex(0)).expect("a cell"),
+            DatasetHash::NONE,
+        )
     };
     assert_ne!(hash(&crossed), hash(&with(&["repeats=12"])));
 
@@ -481,7 +518,10 @@ fn terms_are_read_checked_and_no_part_of_a_cells_identity() {
         (0.0, 0.25)
     );
     let hash = |spec: &Spec| {
-        spec.compute_cell_hash(&spec.grid.resolve_config(0).expect("a cell"), &[0; 32])
+        spec.compute_cell_hash(
+            &spec.grid.resolve_config(CellIndex(0)).expect("a cell"),
+            DatasetHash::NONE,
+        )
     };
     assert_eq!(
         [hash(&limited), hash(&shared), hash(&audited)],
@@ -716,10 +756,7 @@ fn a_huge_sweep_needs_no_room_for_its_trials() {
     .expect("a valid sweep");
     assert_eq!(spec.trial_count(), 100_000_000);
 
-    let key = TrialKey {
-        cell: 999_999,
-        repeat: 99,
-    };
+    let key = TrialKey::new(999_999, 99);
     assert_eq!(spec.grid.locate_trial(key), (0, 99_999_999));
 }
 
@@ -749,7 +786,7 @@ proptest! {
         }
         seen.sort_unstable();
         let wanted: Vec<TrialKey> =
-            grid.iter().flat_map(|cell| (0..spec.repeats).map(move |repeat| TrialKey { cell, repeat })).collect();
+            grid.iter().flat_map(|cell| (0..spec.repeats).map(move |repeat| TrialKey { cell, repeat: Repeat(repeat) })).collect();
         prop_assert_eq!(seen, wanted);
     }
 
@@ -775,7 +812,7 @@ fn images_and_single_layers_can_be_asked_for() {
     let plain = Spec::read_stored(&source("", &[])).expect("a valid sweep");
     let fields = |spec: &Spec| {
         spec.grid
-            .resolve_config(0)
+            .resolve_config(CellIndex(0))
             .expect("a cell")
             .identity_fields()
     };
@@ -849,7 +886,7 @@ fn the_toy_loss_needs_no_images_and_says_what_it_has() {
         "start = [1, -0.5, 2]\nnoise = 0.1\n{train}[grid]\nwd = [0, 0.1]\n"
     ))
     .expect("a toy");
-    let config = good.grid.resolve_config(1).expect("a cell");
+    let config = good.grid.resolve_config(CellIndex(1)).expect("a cell");
 
     let toy = Toy {
         dim: 3,
@@ -1176,12 +1213,15 @@ fn a_grammar_keeps_its_meaning() {
         ..first
     };
     let was = Spec::read_stored(&squares).expect("a stored sweep");
-    assert_eq!((cells(&was), was.min_grammar()), (vec![0], 1));
+    assert_eq!((cells(&was), was.min_grammar()), (vec![CellIndex(0)], 1));
 
-    assert_eq!(was.grid.derived_values_in(0)[1].1, 1e-6);
+    assert_eq!(was.grid.derived_values_in(CellIndex(0))[1].1, 1e-6);
     let now = Spec::read_new(&source(rest, &[])).expect("a new sweep");
-    assert_eq!((cells(&now), now.min_grammar()), (vec![1, 2], 2));
-    assert!((now.grid.derived_values_in(1)[1].1 - 1e-4).abs() < 1e-12);
+    assert_eq!(
+        (cells(&now), now.min_grammar()),
+        (vec![CellIndex(1), CellIndex(2)], 2)
+    );
+    assert!((now.grid.derived_values_in(CellIndex(1))[1].1 - 1e-4).abs() < 1e-12);
 
     // A client that shows its user version 1 is told.
     let error = Spec::read_new(&squares)

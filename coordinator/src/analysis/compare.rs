@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 use ergodic_common::spec_file::node::SpecValue;
 
@@ -110,7 +111,7 @@ impl CompareQuery {
     ) -> Result<Vec<CellContrast>, AnalysisError> {
         let spec = rows.spec;
         let trials = read_cell_trials(&self.query, rows)?;
-        let cells: Vec<u64> = match spec.grid.cell_number_bound() <= MAX_EMPTY_ROWS {
+        let cells: Vec<CellIndex> = match spec.grid.cell_number_bound() <= MAX_EMPTY_ROWS {
             true => spec.grid.iter().collect(),
             false => trials.keys().copied().collect(),
         };
@@ -134,9 +135,9 @@ impl CompareQuery {
     fn contrast_cell(
         &self,
         spec: &Spec,
-        trials: &BTreeMap<u64, CellTrials>,
-        cell: u64,
-        baseline: Option<u64>,
+        trials: &BTreeMap<CellIndex, CellTrials>,
+        cell: CellIndex,
+        baseline: Option<CellIndex>,
     ) -> CellContrast {
         let empty = CellTrials::default();
         let here = trials.get(&cell).unwrap_or(&empty);

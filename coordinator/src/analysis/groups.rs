@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ergodic_common::ids::CellIndex;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use crate::analysis::AnalysisError;
@@ -16,7 +17,7 @@ use crate::store::{EndedTrial, SampledTrial, StoreError, StoreReader, TrialRange
 /// Trials of one cell, in the order of repeats.
 #[derive(Debug, Default)]
 struct CellRows {
-    pub(super) cell: u64,
+    pub(super) cell: CellIndex,
     /// Values of trials, as in [`TrialGroup`].
     pub(super) values: KeyedValues,
     pub(super) diverged: Vec<Divergence>,
@@ -31,7 +32,7 @@ struct CellRows {
 #[derive(Debug, Default)]
 struct DivergenceLimits {
     /// The cell; `None` before the first one.
-    cell: Option<u64>,
+    cell: Option<CellIndex>,
     /// The moment of the query, in steps.
     moment: Option<u64>,
     /// The value of a diverged trial, if it has one.
@@ -69,7 +70,7 @@ impl KeyedValues {
             .values
             .iter()
             .zip(&self.keys)
-            .filter(|(_, key)| repeats.contains(&key.repeat))
+            .filter(|(_, key)| repeats.contains(&key.repeat.0))
             .unzip();
         Self { values, keys }
     }
@@ -128,7 +129,7 @@ impl CurvePoints {
 #[derive(Debug, Clone, Default)]
 pub(super) struct TrialGroup {
     /// The cells with rows.
-    pub(super) cells: Vec<u64>,
+    pub(super) cells: Vec<CellIndex>,
     /// Values of trials that completed, or had not diverged by the moment of the query.
     pub(super) values: KeyedValues,
     /// Trials that had diverged by the moment of the query.
@@ -146,7 +147,7 @@ pub(super) struct TrialGroup {
 pub(super) type TrialGroups = BTreeMap<Vec<u64>, TrialGroup>;
 
 /// The rows of a cell, which come last if there are any.
-fn cell_row_mut(cells: &mut Vec<CellRows>, cell: u64) -> &mut CellRows {
+fn cell_row_mut(cells: &mut Vec<CellRows>, cell: CellIndex) -> &mut CellRows {
     if cells.last().is_none_or(|last| last.cell != cell) {
         cells.push(CellRows {
             cell,
@@ -248,7 +249,7 @@ impl TableQuery {
             return Sample::new(values);
         }
 
-        let repeats: Vec<u32> = of.iter().map(|key| key.repeat).collect();
+        let repeats: Vec<u32> = of.iter().map(|key| key.repeat.0).collect();
         let sample = match &self.crossing {
             Some(crossing) => Sample::from_crossed(values, &repeats, crossing),
             None => Sample::from_pooled(values, &repeats),
@@ -256,7 +257,7 @@ impl TableQuery {
 
         match self.weighting {
             Weighting::Cells if self.pooled => {
-                let cells: Vec<u64> = of.iter().map(|key| key.cell).collect();
+                let cells: Vec<u64> = of.iter().map(|key| key.cell.0).collect();
                 sample.with_equal_cell_weights(&repeats, &cells, self.crossing.as_ref())
             }
             _ => sample,
@@ -270,9 +271,9 @@ impl TableQuery {
         rows: RowSource<'_>,
         within: CellRange,
         with_ends: bool,
-    ) -> Result<(TrialGroups, BTreeMap<u64, CellEnds>), AnalysisError> {
+    ) -> Result<(TrialGroups, BTreeMap<CellIndex, CellEnds>), AnalysisError> {
         let spec = rows.spec;
-        let mut ends: BTreeMap<u64, CellEnds> = BTreeMap::new();
+        let mut ends: BTreeMap<CellIndex, CellEnds> = BTreeMap::new();
         let mut groups: TrialGroups = BTreeMap::new();
 
         if spec.grid.cell_number_bound() <= MAX_EMPTY_ROWS {
@@ -314,7 +315,7 @@ impl TableQuery {
         reader.read_ended_trials(rows.sweep, part, &mut |trial| {
             let cell = cell_row_mut(&mut cells, trial.key.cell);
             if self.pooled {
-                cell.repeats.push(trial.key.repeat);
+                cell.repeats.push(trial.key.repeat.0);
             }
 
             let Outcome::Diverged { step } = trial.outcome else {
@@ -353,7 +354,7 @@ impl TableQuery {
             } else {
                 TrialEnd::Failed
             };
-            cell.ends.push((trial.key.repeat, end));
+            cell.ends.push((trial.key.repeat.0, end));
         }
     }
 
@@ -374,7 +375,7 @@ impl TableQuery {
 
         cell.counts.add(&Outcome::Diverged { step });
         if with_ends {
-            cell.ends.push((key.repeat, TrialEnd::Diverged));
+            cell.ends.push((key.repeat.0, TrialEnd::Diverged));
         }
 
         if !self.stats.is_empty() {
@@ -386,7 +387,7 @@ impl TableQuery {
         }
     }
 
-    fn divergence_limits(&self, spec: &Spec, cell: u64) -> DivergenceLimits {
+    fn divergence_limits(&self, spec: &Spec, cell: CellIndex) -> DivergenceLimits {
         let config = spec.grid.resolve_config(cell).ok();
         DivergenceLimits {
             cell: Some(cell),
@@ -403,9 +404,9 @@ impl TableQuery {
         rows: RowSource<'_>,
         reader: &dyn StoreReader,
         part: TrialRange,
-    ) -> Result<Vec<(u64, CurvePoints)>, StoreError> {
+    ) -> Result<Vec<(CellIndex, CurvePoints)>, StoreError> {
         let at = (rows.spec.measure.metrics.len(), self.metric.0);
-        let mut cells: Vec<(u64, CurvePoints)> = Vec::new();
+        let mut cells: Vec<(CellIndex, CurvePoints)> = Vec::new();
         reader.read_curves(rows.sweep, part, &mut |trial| {
             if cells.last().is_none_or(|(cell, _)| *cell != trial.key.cell) {
                 cells.push((trial.key.cell, CurvePoints::default()));

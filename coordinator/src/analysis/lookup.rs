@@ -3,6 +3,7 @@
 use ergodic_common::Spec;
 use ergodic_common::config::Length;
 use ergodic_common::grid::axis::Axis;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 use ergodic_common::number_format::format_shortest;
 use ergodic_common::spec_file::suggest::suggest_nearest;
@@ -15,13 +16,13 @@ use crate::core::queries::describe_cell;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CellSelector {
     /// The number of the cell.
-    Number(u64),
+    Number(CellIndex),
     /// Values of axes that only this cell has.
     Values(Vec<(String, String)>),
 }
 
 /// Finds the one cell that a user means.
-pub(super) fn find_cell(spec: &Spec, choice: &CellSelector) -> Result<u64, AnalysisError> {
+pub(super) fn find_cell(spec: &Spec, choice: &CellSelector) -> Result<CellIndex, AnalysisError> {
     let values = match choice {
         CellSelector::Number(cell) if spec.grid.has_cell(*cell) => return Ok(*cell),
         CellSelector::Number(cell) => {
@@ -35,7 +36,10 @@ pub(super) fn find_cell(spec: &Spec, choice: &CellSelector) -> Result<u64, Analy
     find_cell_with_values(spec, values)
 }
 
-fn find_cell_with_values(spec: &Spec, values: &[(String, String)]) -> Result<u64, AnalysisError> {
+fn find_cell_with_values(
+    spec: &Spec,
+    values: &[(String, String)],
+) -> Result<CellIndex, AnalysisError> {
     let axes = spec.grid.axes();
     let wanted = values.iter().map(|(name, text)| {
         let axis = find_axis(axes, name)?;

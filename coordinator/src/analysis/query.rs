@@ -2,6 +2,7 @@
 
 use ergodic_common::Spec;
 use ergodic_common::config::Length;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::stopping_rule::StoppingRule;
 use ergodic_common::spec_file::node::SpecValue;
@@ -183,7 +184,7 @@ impl TableQuery {
             .collect()
     }
 
-    pub(super) fn group_key(&self, spec: &Spec, cell: u64) -> Vec<u64> {
+    pub(super) fn group_key(&self, spec: &Spec, cell: CellIndex) -> Vec<u64> {
         let indices = spec.grid.value_indices(cell);
         self.axes.iter().map(|axis| indices[*axis]).collect()
     }

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::misleading::find_mixed_losses;
 use ergodic_common::spec::stopping_rule::StoppingCriterion;
@@ -74,9 +75,9 @@ fn halving_stage(spec: &Spec, ends: &CellEnds) -> usize {
 /// Groups cells with a completed or diverged trial by the stage that they reached.
 fn group_by_stage<'a>(
     spec: &Spec,
-    cells: impl Iterator<Item = (&'a u64, &'a CellEnds)>,
-) -> BTreeMap<usize, Vec<u64>> {
-    let mut stages: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+    cells: impl Iterator<Item = (&'a CellIndex, &'a CellEnds)>,
+) -> BTreeMap<usize, Vec<CellIndex>> {
+    let mut stages: BTreeMap<usize, Vec<CellIndex>> = BTreeMap::new();
     for (cell, ends) in
         cells.filter(|(_, ends)| ends.iter().any(|(_, end)| *end != TrialEnd::Failed))
     {
@@ -91,7 +92,7 @@ fn group_by_stage<'a>(
 
 /// The cells that compete for the first place: those with a completed or diverged trial that
 /// reached the last stage.
-pub fn find_contenders(spec: &Spec, cells: &BTreeMap<u64, CellEnds>) -> Vec<u64> {
+pub fn find_contenders(spec: &Spec, cells: &BTreeMap<CellIndex, CellEnds>) -> Vec<CellIndex> {
     group_by_stage(spec, cells.iter())
         .pop_last()
         .map(|(_, cells)| cells)
@@ -104,8 +105,8 @@ pub fn find_contenders(spec: &Spec, cells: &BTreeMap<u64, CellEnds>) -> Vec<u64>
 pub fn rank_rows(
     spec: &Spec,
     metric: &Metric,
-    cells: &BTreeMap<u64, CellEnds>,
-    rows: &[Vec<u64>],
+    cells: &BTreeMap<CellIndex, CellEnds>,
+    rows: &[Vec<CellIndex>],
 ) -> Vec<Option<RowRank>> {
     let mut places = vec![None; rows.len()];
     let contest = RankedRows::new(spec, metric.larger_is_better() == Some(true), cells, rows);
@@ -146,8 +147,8 @@ impl RankedRows {
     fn new(
         spec: &Spec,
         larger_is_better: bool,
-        cells: &BTreeMap<u64, CellEnds>,
-        rows: &[Vec<u64>],
+        cells: &BTreeMap<CellIndex, CellEnds>,
+        rows: &[Vec<CellIndex>],
     ) -> Self {
         let alone = rows.iter().all(|row| row.len() <= 1);
         let whole = if alone {
@@ -163,7 +164,7 @@ impl RankedRows {
         if !alone {
             // A row of several cells is compared by the repeats that its cells share, whatever
             // stage they reached.
-            let mut all: Vec<u64> = std::mem::take(&mut stages)
+            let mut all: Vec<CellIndex> = std::mem::take(&mut stages)
                 .into_values()
                 .flatten()
                 .collect();
@@ -260,9 +261,9 @@ fn p_value_above_zero(
 /// For the cells of rows with several cells, the ends of repeats that all cells of the row have. A
 /// repeat that only some have would compare other cells.
 fn find_complete_ends(
-    cells: &BTreeMap<u64, CellEnds>,
-    rows: &[Vec<u64>],
-) -> BTreeMap<u64, CellEnds> {
+    cells: &BTreeMap<CellIndex, CellEnds>,
+    rows: &[Vec<CellIndex>],
+) -> BTreeMap<CellIndex, CellEnds> {
     let mut whole = BTreeMap::new();
     for row in rows.iter().filter(|row| row.len() > 1) {
         let ends = || {
@@ -302,11 +303,11 @@ struct CellScores {
 /// Scores each cell: ranks are taken among cells of the same stage, and shares, by which any two
 /// cells are compared, among all.
 fn score_cells(
-    stages: &BTreeMap<usize, Vec<u64>>,
-    cells: &BTreeMap<&u64, &CellEnds>,
+    stages: &BTreeMap<usize, Vec<CellIndex>>,
+    cells: &BTreeMap<&CellIndex, &CellEnds>,
     larger: bool,
-) -> BTreeMap<u64, CellScores> {
-    let mut all: Vec<u64> = stages.values().flatten().copied().collect();
+) -> BTreeMap<CellIndex, CellScores> {
+    let mut all: Vec<CellIndex> = stages.values().flatten().copied().collect();
     all.sort_unstable();
     let shares = rank_members(&all, cells, larger);
     let mut known = BTreeMap::new();
@@ -331,7 +332,11 @@ fn score_cells(
     known
 }
 
-fn rank_members(members: &[u64], cells: &BTreeMap<&u64, &CellEnds>, larger: bool) -> Ranks {
+fn rank_members(
+    members: &[CellIndex],
+    cells: &BTreeMap<&CellIndex, &CellEnds>,
+    larger: bool,
+) -> Ranks {
     let ends: Vec<&[(u32, TrialEnd)]> = members.iter().map(|cell| cells[cell].as_slice()).collect();
     Ranks::from_ends(&ends, larger)
 }
@@ -453,8 +458,15 @@ mod tests {
     }
 
     fn found(spec: &Spec, metric: &Metric, ends: Vec<CellEnds>) -> Vec<Option<RowRank>> {
-        let rows: Vec<Vec<u64>> = (0..ends.len() as u64).map(|cell| vec![cell]).collect();
-        rank_rows(spec, metric, &(0..).zip(ends).collect(), &rows)
+        let rows: Vec<Vec<CellIndex>> = (0..ends.len() as u64)
+            .map(|cell| vec![CellIndex(cell)])
+            .collect();
+        rank_rows(
+            spec,
+            metric,
+            &(0..).map(CellIndex).zip(ends).collect(),
+            &rows,
+        )
     }
 
     #[test]
@@ -570,12 +582,20 @@ mod tests {
         };
 
         let spec = cells(4);
-        let all: BTreeMap<u64, CellEnds> = (0..).zip([0.1, 0.9, 0.5, 0.6].map(ends)).collect();
+        let all: BTreeMap<CellIndex, CellEnds> = (0..)
+            .map(CellIndex)
+            .zip([0.1, 0.9, 0.5, 0.6].map(ends))
+            .collect();
         let places = rank_rows(
             &spec,
             &Metric::TestAcc,
             &all,
-            &[vec![0, 1], vec![2, 3], vec![], vec![7]],
+            &[
+                vec![CellIndex(0), CellIndex(1)],
+                vec![CellIndex(2), CellIndex(3)],
+                vec![],
+                vec![CellIndex(7)],
+            ],
         );
         let ranks: Vec<Option<(u64, f64)>> = places
             .iter()
@@ -727,17 +747,34 @@ mod tests {
 
         let spec = cells(4);
         // The good cell of the first row has more repeats than the bad one.
-        let all: BTreeMap<u64, CellEnds> = (0..)
+        let all: BTreeMap<CellIndex, CellEnds> = (0..)
+            .map(CellIndex)
             .zip([ends(8, 0.9), ends(2, 0.1), ends(8, 0.6), ends(8, 0.6)])
             .collect();
-        let found = rank_rows(&spec, &Metric::TestAcc, &all, &[vec![0, 1], vec![2, 3]]);
+        let found = rank_rows(
+            &spec,
+            &Metric::TestAcc,
+            &all,
+            &[
+                vec![CellIndex(0), CellIndex(1)],
+                vec![CellIndex(2), CellIndex(3)],
+            ],
+        );
         assert_eq!(
             found.iter().map(|p| p.map(|p| p.rank)).collect::<Vec<_>>(),
             [Some(2), Some(1)],
             "{found:?}"
         );
 
-        let none = rank_rows(&spec, &Metric::TestAcc, &all, &[vec![0, 1], vec![2, 9]]);
+        let none = rank_rows(
+            &spec,
+            &Metric::TestAcc,
+            &all,
+            &[
+                vec![CellIndex(0), CellIndex(1)],
+                vec![CellIndex(2), CellIndex(9)],
+            ],
+        );
         assert_eq!(
             none.iter().map(Option::is_some).collect::<Vec<_>>(),
             [true, false],

@@ -1,5 +1,6 @@
 //! The stored rows of a sweep, read in ranges on several threads.
 
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, Repeat, SweepNumber};
 use ergodic_common::random_streams::{Purpose, RandomStream};
 use ergodic_common::{Spec, TrialKey};
 
@@ -11,19 +12,19 @@ pub struct RowSource<'a> {
     /// The spec of the sweep.
     pub spec: &'a Spec,
     /// Number of the sweep in the store.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// Readers of the store.
     pub readers: &'a SnapshotReaders,
     /// BLAKE3 hash of the sweep's dataset, which belongs to the identity of its cells; zeros
     /// without a dataset.
-    pub dataset_hash: [u8; 32],
+    pub dataset_hash: DatasetHash,
 }
 
 /// What identifies the cells of a sweep, independent of their rows.
 #[derive(Clone, Copy)]
 pub(super) struct CellContext<'a> {
     pub(super) spec: &'a Spec,
-    pub(super) dataset_hash: [u8; 32],
+    pub(super) dataset_hash: DatasetHash,
 }
 
 /// A half-open range of cell numbers.
@@ -36,17 +37,17 @@ pub(super) struct CellRange {
 impl CellRange {
     pub(super) const ALL: Self = Self {
         from: 0,
-        to: TrialRange::ALL.to.cell,
+        to: TrialRange::ALL.to.cell.0,
     };
 
-    pub(super) fn contains(self, cell: u64) -> bool {
-        (self.from..self.to).contains(&cell)
+    pub(super) fn contains(self, cell: CellIndex) -> bool {
+        (self.from..self.to).contains(&cell.0)
     }
 }
 
 impl<'a> RowSource<'a> {
     /// Opens the random stream for resampling some cells.
-    pub(super) fn resampling_stream(self, cells: &[u64]) -> RandomStream {
+    pub(super) fn resampling_stream(self, cells: &[CellIndex]) -> RandomStream {
         self.cell_context().resampling_stream(cells)
     }
 
@@ -79,14 +80,14 @@ impl<'a> RowSource<'a> {
             .readers
             .split_trials(within.to - within.from, self.spec.repeats);
         for part in &mut parts {
-            part.from.cell += within.from;
-            part.to.cell = part.to.cell.saturating_add(within.from);
+            part.from.cell.0 += within.from;
+            part.to.cell.0 = part.to.cell.0.saturating_add(within.from);
         }
 
         if let Some(last) = parts.last_mut() {
             last.to = TrialKey {
-                cell: within.to,
-                repeat: 0,
+                cell: CellIndex(within.to),
+                repeat: Repeat(0),
             };
         }
 
@@ -104,17 +105,17 @@ impl<'a> RowSource<'a> {
 impl CellContext<'_> {
     /// Opens the random stream for resampling some cells. It depends on the identity of the cells,
     /// not on their numbers in the grid.
-    pub(super) fn resampling_stream(self, cells: &[u64]) -> RandomStream {
+    pub(super) fn resampling_stream(self, cells: &[CellIndex]) -> RandomStream {
         let configs = cells
             .iter()
             .filter_map(|cell| self.spec.grid.resolve_config(*cell).ok());
         let identity: Vec<u8> = configs
-            .flat_map(|config| self.spec.compute_cell_hash(&config, &self.dataset_hash))
+            .flat_map(|config| self.spec.compute_cell_hash(&config, self.dataset_hash).0)
             .collect();
 
         let streams = self
             .spec
-            .trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
+            .trial_streams(TrialKey::new(0, 0), CellHash([0; 32]));
         streams.open_stream(Purpose::Bootstrap, &identity)
     }
 }

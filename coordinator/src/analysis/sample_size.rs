@@ -1,6 +1,7 @@
 //! Estimates the number of repeats for a precision, from the spread and duration of existing
 //! trials.
 
+use ergodic_common::ids::CellIndex;
 use ergodic_common::spec::MAX_TRIALS;
 use ergodic_common::spec::stopping_rule::{MIN_FIRST_RUNG, precision_rungs};
 use ergodic_common::{Outcome, Spec, TrialResult};
@@ -15,7 +16,7 @@ use crate::estimators::precision::{DECIDING_LEVEL, required_sample_size};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CellSampleSize {
     /// Number of the cell.
-    pub cell: u64,
+    pub cell: CellIndex,
     /// Number of trials with a row, whatever their outcome.
     pub rows: u64,
     /// Number of completed trials with a value.
@@ -75,7 +76,7 @@ struct PilotCell {
 }
 
 impl PilotCell {
-    fn estimate_sample_size(self, cell: u64, target: f64, first: u32) -> CellSampleSize {
+    fn estimate_sample_size(self, cell: CellIndex, target: f64, first: u32) -> CellSampleSize {
         let n = self.values.len() as u64;
         let rows = self.rows;
         let std = Sample::new(self.values).std();
@@ -131,7 +132,7 @@ pub fn compute_sample_size(
 ) -> Result<SampleSize, AnalysisError> {
     check_repeats_are_independent(rows.spec)?;
     let mut cells: Vec<CellSampleSize> = Vec::new();
-    let mut pilot: Option<(u64, PilotCell)> = None;
+    let mut pilot: Option<(CellIndex, PilotCell)> = None;
     let first = rows
         .spec
         .stopping_rule
@@ -240,7 +241,7 @@ mod tests {
         let values: Vec<f64> = (0..20)
             .map(|i| if i % 2 == 0 { 1.0 } else { -1.0 } * 0.95_f64.sqrt())
             .collect();
-        let cell = pilot(&values, 0).estimate_sample_size(3, 0.1, 20);
+        let cell = pilot(&values, 0).estimate_sample_size(CellIndex(3), 0.1, 20);
         assert!((cell.std.expect("a spread") - 1.0).abs() < 1e-12);
         assert_eq!((cell.repeats, cell.seconds), (Some(387), 2.0));
 
@@ -248,18 +249,22 @@ mod tests {
         assert_eq!(cell.repeats_until_stop, Some(663));
         // One in five has no value.
         assert_eq!(
-            pilot(&values, 5).estimate_sample_size(3, 0.1, 20).repeats,
+            pilot(&values, 5)
+                .estimate_sample_size(CellIndex(3), 0.1, 20)
+                .repeats,
             Some(484)
         );
         assert_eq!(
-            pilot(&[1.0], 4).estimate_sample_size(3, 0.1, 20).repeats,
+            pilot(&[1.0], 4)
+                .estimate_sample_size(CellIndex(3), 0.1, 20)
+                .repeats,
             None,
             "one value has no spread"
         );
 
         assert_eq!(
             pilot(&[0.0, 1.0], 0)
-                .estimate_sample_size(3, 1e-9, 20)
+                .estimate_sample_size(CellIndex(3), 1e-9, 20)
                 .repeats,
             None,
             "more than there can be"
@@ -273,13 +278,13 @@ mod tests {
             rows,
             n: rows,
             std: Some(1.0),
-            seconds: if cell == 0 { 2.0 } else { 4.0 },
+            seconds: if cell == CellIndex(0) { 2.0 } else { 4.0 },
             repeats,
             repeats_until_stop: until,
         };
         let cells = vec![
-            cell(0, 20, Some(10), Some(20)),
-            cell(1, 20, Some(50), Some(72)),
+            cell(CellIndex(0), 20, Some(10), Some(20)),
+            cell(CellIndex(1), 20, Some(50), Some(72)),
         ];
         let needs = summarize_cells(cells.clone(), 2);
         assert_eq!(needs.repeats, Some(50));
@@ -309,7 +314,7 @@ mod tests {
         );
         assert_eq!(more.remaining_until_stop, None, "a cell without rows");
 
-        let unknown = summarize_cells(vec![cells[0], cell(1, 20, None, None)], 2);
+        let unknown = summarize_cells(vec![cells[0], cell(CellIndex(1), 20, None, None)], 2);
         assert_eq!(
             (
                 unknown.repeats,
@@ -322,7 +327,7 @@ mod tests {
         let dead = CellSampleSize {
             n: 0,
             std: None,
-            ..cell(1, 20, None, None)
+            ..cell(CellIndex(1), 20, None, None)
         };
         let rest = summarize_cells(vec![cells[0], dead], 2);
         assert_eq!(
@@ -338,9 +343,9 @@ mod tests {
         let dead = CellSampleSize {
             n: 0,
             std: None,
-            ..cell(1, 2, None, None)
+            ..cell(CellIndex(1), 2, None, None)
         };
-        let rest = summarize_cells(vec![cell(0, 2, Some(18), Some(20)), dead], 2);
+        let rest = summarize_cells(vec![cell(CellIndex(0), 2, Some(18), Some(20)), dead], 2);
         assert_eq!(
             rest.remaining_equal,
             Some(RemainingTrials {

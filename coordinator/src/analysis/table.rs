@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ergodic_common::config::Length;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::spec_file::node::SpecValue;
 use rayon::prelude::*;
 
@@ -56,7 +57,7 @@ impl TableQuery {
         }
 
         // If a cell of the row has not begun, no repeat has ended in all its cells.
-        let members: Vec<Vec<u64>> = groups
+        let members: Vec<Vec<CellIndex>> = groups
             .values()
             .map(|group| {
                 if group.cells.len() as u64 >= group.cell_count {
@@ -79,7 +80,7 @@ impl TableQuery {
         &self,
         rows: RowSource<'_>,
         within: CellRange,
-        places: &BTreeMap<u64, RowRank>,
+        places: &BTreeMap<CellIndex, RowRank>,
         drawn: &Cell<usize>,
     ) -> Result<Vec<TableEntry>, AnalysisError> {
         let (groups, _) = self.read_groups(rows, within, false)?;
@@ -121,13 +122,13 @@ impl TableQuery {
     pub(super) fn rank_cells(
         &self,
         rows: RowSource<'_>,
-    ) -> Result<BTreeMap<u64, RowRank>, AnalysisError> {
+    ) -> Result<BTreeMap<CellIndex, RowRank>, AnalysisError> {
         if !self.is_ranked(rows.spec) {
             return Ok(BTreeMap::new());
         }
 
         let ends = self.read_cell_ends(rows)?;
-        let members: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
+        let members: Vec<Vec<CellIndex>> = ends.keys().map(|cell| vec![*cell]).collect();
         let places = ranking::rank_rows(rows.spec, self.selection_metric(), &ends, &members);
         Ok(ends
             .keys()
@@ -140,7 +141,7 @@ impl TableQuery {
     fn read_cell_ends(
         &self,
         rows: RowSource<'_>,
-    ) -> Result<BTreeMap<u64, CellEnds>, AnalysisError> {
+    ) -> Result<BTreeMap<CellIndex, CellEnds>, AnalysisError> {
         Ok(read_cell_trials(self, rows)?
             .into_iter()
             .map(|(cell, trials)| (cell, trials.ends))
@@ -152,9 +153,9 @@ impl TableQuery {
         rows: RowSource<'_>,
         at: Length,
         groups: &mut TrialGroups,
-        mut ends: Option<&mut BTreeMap<u64, CellEnds>>,
+        mut ends: Option<&mut BTreeMap<CellIndex, CellEnds>>,
     ) -> Result<(), AnalysisError> {
-        let mut group = (u64::MAX, Vec::new());
+        let mut group = (CellIndex(u64::MAX), Vec::new());
         let unsampled = self.read_samples(rows, at, &mut |key, values| {
             if group.0 != key.cell {
                 group = (key.cell, self.group_key(rows.spec, key.cell));
@@ -171,7 +172,7 @@ impl TableQuery {
             if let Some(ends) = &mut ends {
                 ends.entry(key.cell)
                     .or_default()
-                    .push((key.repeat, TrialEnd::Completed(values.selection_value)));
+                    .push((key.repeat.0, TrialEnd::Completed(values.selection_value)));
             }
         })?;
 

@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use ergodic_common::ids::{CellIndex, DatasetHash, Epoch, SweepNumber};
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use ergodic_common::spec::SpecSource;
@@ -442,7 +443,7 @@ fn stored(
     let mut stream = fixed_stream("parts", 0);
     let mut rows = Vec::new();
 
-    for key in (0..6).flat_map(|cell| (0..9).map(move |repeat| TrialKey { cell, repeat })) {
+    for key in (0..6).flat_map(|cell| (0..9).map(move |repeat| TrialKey::new(cell, repeat))) {
         let lot = stream.next_uniform();
         let outcome = match lot {
             _ if lot < 0.1 => Outcome::Failed {
@@ -490,7 +491,7 @@ fn stored_results(
     let spec = Spec::read_stored(&source).expect("a sweep");
 
     let row = SweepRow {
-        number: 0,
+        number: SweepNumber::UNSTORED,
         id: "parts".into(),
         source,
         data: DataPin {
@@ -514,12 +515,12 @@ fn stored_results(
         .collect();
 
     let store = SqliteStore::open(dir).expect("a store");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     writer
         .commit((
             InsertSweep(row),
             RestoreRows {
-                sweep: 1,
+                sweep: SweepNumber(1),
                 rows,
                 attempts: Vec::new(),
             },
@@ -542,7 +543,7 @@ fn steady(cell: u64, repeat: u32, values: [f64; 2], steps: &[u64]) -> TrialResul
     TrialResult {
         metrics: values.to_vec(),
         curve,
-        ..TrialResult::completed(TrialKey { cell, repeat })
+        ..TrialResult::completed(TrialKey::new(cell, repeat))
     }
 }
 
@@ -570,9 +571,9 @@ fn figures_have_the_same_bits_whatever_the_number_of_readers() {
         let readers = store.open_readers(readers).expect("readers");
         let rows = RowSource {
             spec: &spec,
-            sweep: 1,
+            sweep: SweepNumber(1),
             readers: &readers,
-            dataset_hash: [0; 32],
+            dataset_hash: DatasetHash::NONE,
         };
 
         let mut answers = Vec::new();
@@ -630,15 +631,15 @@ fn a_trial_that_diverges_later_is_one_that_lives() {
     store
         .open_reader()
         .expect("a reader")
-        .read_trials_after(1, 0, &mut take)
+        .read_trials_after(SweepNumber(1), 0, &mut take)
         .expect("rows");
 
     let readers = store.open_readers(1).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
 
     let stats = ["n", "mean", "diverged", "p_diverged", "mean_all"].map(str::to_owned);
@@ -658,7 +659,7 @@ fn a_trial_that_diverges_later_is_one_that_lives() {
         for (cell, entry) in table.iter().enumerate() {
             let of_cell = stored
                 .iter()
-                .filter(|row| row.result.key.cell == cell as u64);
+                .filter(|row| row.result.key.cell == CellIndex(cell as u64));
             let ends = of_cell.filter(|row| !matches!(row.result.outcome, Outcome::Failed { .. }));
             let (dead, living): (Vec<_>, Vec<_>) = ends
                 .partition(|row| step >= 2 && row.result.outcome == Outcome::Diverged { step: 2 });
@@ -717,9 +718,9 @@ fn the_interval_of_several_cells_is_one_of_repeats() {
     let readers = store.open_readers(1).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
 
     let by = ["lr".to_owned()];
@@ -739,9 +740,9 @@ fn the_interval_of_several_cells_is_one_of_repeats() {
         let result = row.result;
         if result.outcome == Outcome::Completed && result.metrics[1].is_finite() {
             values
-                .entry(result.key.cell / 2)
+                .entry(result.key.cell.0 / 2)
                 .or_default()
-                .entry(result.key.repeat)
+                .entry(result.key.repeat.0)
                 .or_default()
                 .push(result.metrics[1]);
         }
@@ -751,7 +752,7 @@ fn the_interval_of_several_cells_is_one_of_repeats() {
     store
         .open_reader()
         .expect("a reader")
-        .read_trials(1, &mut take)
+        .read_trials(SweepNumber(1), &mut take)
         .expect("rows");
 
     for (entry, repeats) in query
@@ -807,9 +808,9 @@ fn cells_without_a_sample_at_a_moment_have_no_place_and_leave_the_others_theirs(
     let readers = store.open_readers(2).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
 
     let query = TableQuery::new(
@@ -865,9 +866,9 @@ fn validation_images_choose_in_the_pass_that_reads_the_values() {
     let readers = store.open_readers(2).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
 
     for at in ["", "2 steps"] {
@@ -927,9 +928,9 @@ fn rows_of_different_losses_have_no_place_by_their_loss() {
     let readers = store.open_readers(2).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
 
     for (metric, is_ranked) in [("test_loss", false), ("test_acc", true)] {
@@ -977,9 +978,9 @@ fn a_row_of_several_cells_is_known_by_the_repeats_that_all_of_them_have_ended() 
     let readers = store.open_readers(2).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
 
     let by = ["lr".to_owned()];
@@ -1079,7 +1080,7 @@ fn pages_together_draw_no_more_than_a_table_that_is_whole() {
 fn what_is_infinite_stays_so_from_the_store_to_the_table() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let infinite = |key: TrialKey, values: &mut [f64]| {
-        if key.cell == 1 && key.repeat.is_multiple_of(2) {
+        if key.cell == CellIndex(1) && key.repeat.0.is_multiple_of(2) {
             values[4] = f64::INFINITY;
         }
     };
@@ -1087,9 +1088,9 @@ fn what_is_infinite_stays_so_from_the_store_to_the_table() {
     let readers = store.open_readers(1).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
 
     let stats = ["mean", "median", "q00", "ci95"].map(str::to_owned);
@@ -1134,9 +1135,9 @@ fn cells_or_trials_count_alike_in_a_row_of_several() {
     let readers = store.open_readers(1).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
 
     let by = ["lr".to_owned()];
@@ -1193,9 +1194,9 @@ fn where_repeats_end_by_precision_it_is_said_which_intervals_are_widened() {
     let readers = store.open_readers(1).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
     let note = |stats: &[&str]| {
         let stats: Vec<String> = stats.iter().map(|name| (*name).to_owned()).collect();
@@ -1265,9 +1266,9 @@ fn under_crossed_and_fixed_streams_tables_say_on_what_terms_intervals_hold() {
     let readers = store.open_readers(1).expect("readers");
     let rows = RowSource {
         spec: &spec,
-        sweep: 1,
+        sweep: SweepNumber(1),
         readers: &readers,
-        dataset_hash: [0; 32],
+        dataset_hash: DatasetHash::NONE,
     };
 
     let stats = ["ci95", "boot95", "p_diverged"].map(str::to_owned);

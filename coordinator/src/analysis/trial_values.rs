@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ergodic_common::config::Length;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::{Outcome, TrialKey};
 
 use crate::analysis::error::AnalysisError;
@@ -50,8 +51,8 @@ impl CellTrials {
 pub(super) fn read_cell_trials(
     query: &TableQuery,
     rows: RowSource<'_>,
-) -> Result<BTreeMap<u64, CellTrials>, AnalysisError> {
-    let mut trials: BTreeMap<u64, CellTrials> = BTreeMap::new();
+) -> Result<BTreeMap<CellIndex, CellTrials>, AnalysisError> {
+    let mut trials: BTreeMap<CellIndex, CellTrials> = BTreeMap::new();
     for (key, value, end) in rows
         .map_ranges(|reader, part| read_range_ends(query, rows, reader, part))?
         .into_iter()
@@ -59,7 +60,7 @@ pub(super) fn read_cell_trials(
     {
         let cell = trials.entry(key.cell).or_default();
         cell.ended_count += 1;
-        cell.add_trial(key.repeat, value, end);
+        cell.add_trial(key.repeat.0, value, end);
     }
 
     if let Some(at) = query.moment() {
@@ -75,14 +76,14 @@ fn add_moment_samples(
     query: &TableQuery,
     rows: RowSource<'_>,
     at: Length,
-    trials: &mut BTreeMap<u64, CellTrials>,
+    trials: &mut BTreeMap<CellIndex, CellTrials>,
 ) -> Result<(), AnalysisError> {
     let unsampled = query.read_samples(rows, at, &mut |key, values| {
         let end = TrialEnd::Completed(values.selection_value);
         trials
             .entry(key.cell)
             .or_default()
-            .add_trial(key.repeat, values.metric_value, Some(end));
+            .add_trial(key.repeat.0, values.metric_value, Some(end));
     })?;
 
     for (cell, trials) in trials {
@@ -113,7 +114,7 @@ pub(super) fn read_range_ends(
     part: TrialRange,
 ) -> Result<Vec<(TrialKey, f64, Option<TrialEnd>)>, StoreError> {
     let at: Option<Length> = query.moment();
-    let mut limit = (u64::MAX, None);
+    let mut limit = (CellIndex(u64::MAX), None);
     let mut ended = Vec::new();
     reader.read_ended_trials(rows.sweep, part, &mut |trial| {
         if limit.0 != trial.key.cell {
@@ -156,7 +157,7 @@ pub(super) fn read_range_ends(
 struct MomentSamples {
     /// Cells with trials that had not diverged by the moment, and whether one of these has a sample
     /// there.
-    pub(super) cells: BTreeMap<u64, bool>,
+    pub(super) cells: BTreeMap<CellIndex, bool>,
     pub(super) values: Vec<(TrialKey, SampledValues)>,
 }
 
@@ -178,10 +179,10 @@ impl TableQuery {
         rows: RowSource<'_>,
         at: Length,
         each: &mut dyn FnMut(TrialKey, SampledValues),
-    ) -> Result<BTreeSet<u64>, AnalysisError> {
+    ) -> Result<BTreeSet<CellIndex>, AnalysisError> {
         let parts =
             rows.map_ranges(|reader, part| self.read_range_samples(rows, reader, part, at))?;
-        let mut cells: BTreeMap<u64, bool> = BTreeMap::new();
+        let mut cells: BTreeMap<CellIndex, bool> = BTreeMap::new();
         for (cell, is_sampled) in parts.iter().flat_map(|part| &part.cells) {
             *cells.entry(*cell).or_default() |= is_sampled;
         }
@@ -212,7 +213,7 @@ impl TableQuery {
     ) -> Result<MomentSamples, StoreError> {
         let width = rows.spec.measure.metrics.len();
         let mut samples = MomentSamples::default();
-        let mut moment = (u64::MAX, 0);
+        let mut moment = (CellIndex(u64::MAX), 0);
         reader.read_curves(rows.sweep, part, &mut |trial| {
             let SampledTrial { key, curve, .. } = trial;
             if moment.0 != key.cell {

@@ -9,6 +9,7 @@
 //! the estimate were χ² with the degrees of freedom that match its variance.
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 
 use super::error::AnalysisError;
@@ -31,7 +32,7 @@ pub struct VarianceQuery {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CellVariance {
     /// Number of the cell.
-    pub cell: u64,
+    pub cell: CellIndex,
     /// Number of trials with a value.
     pub n: u64,
     /// One component for each stream, each interaction of streams, and the rest; empty if trials
@@ -100,7 +101,7 @@ impl VarianceQuery {
     }
 
     /// The components of a cell; empty unless all of its `expected` trials have a value.
-    fn decompose_cell(&self, cell: u64, trials: &CellTrials, expected: u64) -> CellVariance {
+    fn decompose_cell(&self, cell: CellIndex, trials: &CellTrials, expected: u64) -> CellVariance {
         let n = trials.values.len() as u64;
         if n != expected {
             return CellVariance {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use ergodic_common::ids::{SweepNumber, WeightsDigest};
 use ergodic_common::random_streams::fixed_stream;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -247,9 +248,12 @@ fn is_store_filled(store: &dyn Store, source: &SpecSource) -> Result<bool, UserE
 }
 
 /// Stores the sweep without trials; returns its number.
-fn insert_bench_sweep(writer: &mut dyn StoreWriter, source: SpecSource) -> Result<i64, UserError> {
+fn insert_bench_sweep(
+    writer: &mut dyn StoreWriter,
+    source: SpecSource,
+) -> Result<SweepNumber, UserError> {
     let row = SweepRow {
-        number: 0,
+        number: SweepNumber::UNSTORED,
         id: SWEEP_ID.into(),
         source,
         data: DataPin {
@@ -269,10 +273,7 @@ fn insert_bench_sweep(writer: &mut dyn StoreWriter, source: SpecSource) -> Resul
 
 /// Makes the `n`-th trial to end. Repeats are outermost, as in a real run.
 fn make_trial(n: u32, points: u32) -> StoredTrial {
-    let key = TrialKey {
-        cell: u64::from(n % CELLS),
-        repeat: n / CELLS,
-    };
+    let key = TrialKey::new(u64::from(n % CELLS), n / CELLS);
     let mut noise = fixed_stream("benchmark", u64::from(n));
     let values: Vec<f64> = (0..points as usize * METRICS.len())
         .map(|_| noise.next_uniform())
@@ -281,7 +282,9 @@ fn make_trial(n: u32, points: u32) -> StoredTrial {
         steps: u64::from(10 * points),
         seconds: noise.next_uniform(),
         metrics: values[values.len() - METRICS.len()..].to_vec(),
-        digest: std::array::from_fn(|_| (256.0 * noise.next_uniform()) as u8),
+        digest: WeightsDigest(std::array::from_fn(|_| {
+            (256.0 * noise.next_uniform()) as u8
+        })),
         curve: Curve {
             steps: (1..=u64::from(points)).map(|point| 10 * point).collect(),
             values,

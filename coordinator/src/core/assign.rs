@@ -11,6 +11,7 @@ use super::lease_size::{LeaseDemand, compute_lease_size};
 use super::state::{Core, LeaseState, Worker};
 use crate::interval_set::IntervalSet;
 use crate::records::{LeaseRow, WorkerId};
+use ergodic_common::ids::SweepNumber;
 
 /// Time for which a worker that could not run a sweep is not offered it again.
 const UNABLE_FOR: Duration = Duration::from_secs(30);
@@ -70,7 +71,7 @@ impl Core {
             .sweeps_by_fair_share(now)
             .into_iter()
             .filter_map(|sweep| Some((sweep.number, self.find_offer(id, sweep, now)?)));
-        let offers: Vec<(i64, Offer)> = offers.collect();
+        let offers: Vec<(SweepNumber, Offer)> = offers.collect();
         for (sweep, offer) in offers {
             match offer {
                 Offer::Pending => return self.lease_pending_trials(id, sweep, idle, now),
@@ -136,7 +137,7 @@ impl Core {
 
     /// Whether a worker is the first that can take a sweep's next quarantined trial. It must never
     /// have reported that it cannot run the sweep, and must not run a quarantined trial already.
-    fn is_first_for_quarantined(&self, id: &str, sweep: i64, now: CoreTime) -> bool {
+    fn is_first_for_quarantined(&self, id: &str, sweep: SweepNumber, now: CoreTime) -> bool {
         let sweep = &self.sweeps[&sweep];
         self.workers
             .iter()
@@ -180,7 +181,12 @@ impl Core {
             })
     }
 
-    fn lease_quarantined_trial(&mut self, id: &str, number: i64, now: CoreTime) -> Option<Effect> {
+    fn lease_quarantined_trial(
+        &mut self,
+        id: &str,
+        number: SweepNumber,
+        now: CoreTime,
+    ) -> Option<Effect> {
         let (class, n) = self.sweeps.get_mut(&number)?.quarantine.take_next_trial()?;
         self.create_lease(
             id,
@@ -192,7 +198,12 @@ impl Core {
         )
     }
 
-    fn lease_quarantined_audit(&mut self, id: &str, number: i64, now: CoreTime) -> Option<Effect> {
+    fn lease_quarantined_audit(
+        &mut self,
+        id: &str,
+        number: SweepNumber,
+        now: CoreTime,
+    ) -> Option<Effect> {
         let ((class, n), origin) = self
             .sweeps
             .get_mut(&number)?
@@ -211,7 +222,7 @@ impl Core {
     fn lease_pending_trials(
         &mut self,
         id: &str,
-        number: i64,
+        number: SweepNumber,
         idle: u32,
         now: CoreTime,
     ) -> Option<Effect> {
@@ -227,7 +238,13 @@ impl Core {
         self.create_lease(id, number, class, trials, None, now)
     }
 
-    fn lease_audits(&mut self, id: &str, number: i64, idle: u32, now: CoreTime) -> Option<Effect> {
+    fn lease_audits(
+        &mut self,
+        id: &str,
+        number: SweepNumber,
+        idle: u32,
+        now: CoreTime,
+    ) -> Option<Effect> {
         let (origin, class, waiting) = self.sweeps.get(&number)?.audits.next_audits_for(id)?;
         let size = self.choose_lease_size(id, number, class, waiting, idle)?;
         let trials = self
@@ -242,7 +259,7 @@ impl Core {
     fn choose_lease_size(
         &self,
         id: &str,
-        number: i64,
+        number: SweepNumber,
         class: u32,
         unleased: u64,
         idle: u32,
@@ -270,7 +287,7 @@ impl Core {
     fn create_lease(
         &mut self,
         id: &str,
-        number: i64,
+        number: SweepNumber,
         class: u32,
         trials: IntervalSet,
         audits: Option<WorkerId>,
@@ -292,7 +309,7 @@ impl Core {
             epoch: self.epoch,
         };
 
-        self.next_lease += 1;
+        self.next_lease.0 += 1;
         let row = LeaseRow {
             fence,
             sweep: number,

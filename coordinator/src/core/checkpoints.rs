@@ -1,7 +1,7 @@
 //! Checkpoints of unfinished trials: which exist, and which worker may send or fetch one.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, SweepNumber};
 
 use super::effects::Effect;
 use super::state::{Core, LeaseState};
@@ -9,7 +9,13 @@ use super::state::{Core, LeaseState};
 impl Core {
     /// Whether a worker holds the lease of an unfinished trial, and so may send and fetch its
     /// checkpoint.
-    pub fn is_working_on(&self, worker: &str, fence: Fence, sweep: i64, key: TrialKey) -> bool {
+    pub fn is_working_on(
+        &self,
+        worker: &str,
+        fence: Fence,
+        sweep: SweepNumber,
+        key: TrialKey,
+    ) -> bool {
         self.leases.get(&fence.lease).is_some_and(|lease| {
             lease.row.fence == fence
                 && lease.row.worker == worker
@@ -33,7 +39,7 @@ impl Core {
     /// unfinished.
     pub fn on_checkpoint_stored(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         key: TrialKey,
         steps: u64,
     ) -> Vec<Effect> {
@@ -51,7 +57,7 @@ impl Core {
     }
 
     /// Number of steps at which a trial's checkpoint was taken, if it has one.
-    pub fn checkpoint_steps(&self, sweep_number: i64, key: TrialKey) -> Option<u64> {
+    pub fn checkpoint_steps(&self, sweep_number: SweepNumber, key: TrialKey) -> Option<u64> {
         self.sweeps
             .get(&sweep_number)?
             .checkpoints
@@ -62,7 +68,7 @@ impl Core {
     /// Discards the checkpoints of trials that have ended.
     pub(super) fn discard_checkpoints(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         ended: impl Iterator<Item = TrialKey>,
     ) -> Vec<Effect> {
         let checkpoints = self
@@ -84,7 +90,7 @@ impl Core {
     }
 
     /// Forgets and discards the checkpoints of all trials of a sweep.
-    pub(super) fn discard_all_checkpoints(&mut self, sweep_number: i64) -> Vec<Effect> {
+    pub(super) fn discard_all_checkpoints(&mut self, sweep_number: SweepNumber) -> Vec<Effect> {
         let checkpoints = self
             .sweeps
             .get_mut(&sweep_number)

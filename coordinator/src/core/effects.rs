@@ -1,7 +1,7 @@
 //! The effects that the core asks its caller to carry out, in order.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, SweepNumber};
 use ergodic_common::spec::scheduling::Share;
 
 use crate::records::{EndedLease, LeaseRow, SweepState, WorkerId};
@@ -54,15 +54,15 @@ pub enum Effect {
     /// Tell a worker, if it is connected, that it has lost these leases.
     RevokeLeases(WorkerId, Vec<Fence>),
     /// Make a sweep's state durable.
-    SetSweepState(i64, SweepState),
+    SetSweepState(SweepNumber, SweepState),
     /// Store a failed row for a trial in which three workers crashed.
     GiveUp(GivenUpTrial),
     /// Take a stored give-up back: a worker whose crash was counted has come back.
     RevertGiveUp(GiveUpReversal),
     /// Read the rows of these trials, some of which the core does not know.
-    LookUpRows(i64, Vec<TrialKey>),
+    LookUpRows(SweepNumber, Vec<TrialKey>),
     /// Remove the checkpoints of trials that are not unfinished any more.
-    DiscardCheckpoints(i64, Vec<TrialKey>),
+    DiscardCheckpoints(SweepNumber, Vec<TrialKey>),
 }
 
 /// A user's change of a sweep, which is stored first and then applied.
@@ -78,7 +78,7 @@ pub enum SweepChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUpTrial {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The key of the trial.
     pub key: TrialKey,
     /// The cause of the failure, for the user.
@@ -93,7 +93,7 @@ pub struct GivenUpTrial {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GiveUpReversal {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The key of the trial.
     pub key: TrialKey,
     /// Whether only the trial's audit was given up.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ergodic_common::ids::CellIndex;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 
@@ -294,7 +295,7 @@ fn collect_ids<'a>(sweeps: impl Iterator<Item = &'a &'a Sweep>) -> Vec<String> {
 
 impl Sweep {
     /// How far a cell is, if that decides how often it is repeated.
-    pub fn explain_cell(&self, cell: u64) -> Option<CellFinding> {
+    pub fn explain_cell(&self, cell: CellIndex) -> Option<CellFinding> {
         let adaptive = self.adaptive_repeats.as_ref()?;
         let rule = self.spec.stopping_rule.as_ref()?;
         let metric = rule.metric.name().into_owned();

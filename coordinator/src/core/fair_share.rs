@@ -7,7 +7,7 @@
 //! begins to compete starts at the virtual time of the others of its priority, so it neither waits
 //! for them nor catches up on the past. After a restart of the coordinator all sweeps start at 0.
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, SweepNumber};
 use ergodic_common::spec::scheduling::Share;
 
 use super::Sweep;
@@ -61,7 +61,7 @@ impl Core {
 
     /// Moves sweeps that begin to compete to the virtual time of the others of their priority.
     pub(super) fn catch_up_competitors(&mut self, now: CoreTime) {
-        let competing: Vec<(i64, bool)> = self
+        let competing: Vec<(SweepNumber, bool)> = self
             .sweeps
             .values()
             .map(|sweep| (sweep.number, self.competes_for_workers(sweep, now)))
@@ -100,7 +100,7 @@ impl Core {
     /// charged per trial.
     pub(super) fn charge_lease(
         &mut self,
-        number: i64,
+        number: SweepNumber,
         class: u32,
         trials: u64,
         now: CoreTime,
@@ -120,7 +120,7 @@ impl Core {
 
     /// Expected duration of a trial in seconds: from its class, or else from the rest of its sweep,
     /// or else from all sweeps.
-    fn estimate_trial_seconds(&self, number: i64, class: u32) -> f64 {
+    fn estimate_trial_seconds(&self, number: SweepNumber, class: u32) -> f64 {
         let sweep = &self.sweeps[&number];
         sweep.classes[class as usize]
             .trial_seconds
@@ -143,7 +143,7 @@ impl Core {
     }
 
     /// Replaces estimates by the actual durations of trials whose rows arrived under a lease.
-    pub(super) fn settle_charges(&mut self, fence: Fence, number: i64, rows: &[StoredRow]) {
+    pub(super) fn settle_charges(&mut self, fence: Fence, number: SweepNumber, rows: &[StoredRow]) {
         let lease = self
             .leases
             .get(&fence.lease)
@@ -166,7 +166,7 @@ impl Core {
 
     /// Changes the share of a sweep. The sweep keeps its distance in virtual time to the others,
     /// even at another priority.
-    pub(super) fn change_share(&mut self, number: i64, share: Share) {
+    pub(super) fn change_share(&mut self, number: SweepNumber, share: Share) {
         let Some(sweep) = self.sweeps.get_mut(&number) else {
             return;
         };

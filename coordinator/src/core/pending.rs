@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ergodic_common::ids::{CellIndex, Repeat};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
@@ -39,19 +40,30 @@ impl Sweep {
         loop {
             let cell = self.adaptive_repeats.as_ref()?.urgent_cells().next()?;
             if !self.waiting_repeats(cell, 1).is_empty() {
-                return Some(self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 }).0 as usize);
+                return Some(
+                    self.spec
+                        .grid
+                        .locate_trial(TrialKey {
+                            cell,
+                            repeat: Repeat(0),
+                        })
+                        .0 as usize,
+                );
             }
             self.adaptive_repeats.as_mut()?.close_cell(cell);
         }
     }
 
     /// Pending repeats of a cell beyond the minimum of every cell, as numbers within its class.
-    fn waiting_repeats(&self, cell: u64, most: u64) -> IntervalSet {
+    fn waiting_repeats(&self, cell: CellIndex, most: u64) -> IntervalSet {
         let mut waiting = IntervalSet::default();
         let Some(adaptive) = &self.adaptive_repeats else {
             return waiting;
         };
-        let (class, first) = self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 });
+        let (class, first) = self.spec.grid.locate_trial(TrialKey {
+            cell,
+            repeat: Repeat(0),
+        });
         let cells = self.spec.grid.class_cell_count(class);
 
         let pending = &self.classes[class as usize].pending;
@@ -91,7 +103,16 @@ impl Sweep {
 
         let mut closed = Vec::new();
         for cell in adaptive.urgent_cells() {
-            if self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 }).0 != class {
+            if self
+                .spec
+                .grid
+                .locate_trial(TrialKey {
+                    cell,
+                    repeat: Repeat(0),
+                })
+                .0
+                != class
+            {
                 continue;
             }
 
@@ -140,7 +161,12 @@ impl Sweep {
 
     fn apply_allowance(&mut self, allowed: Allowance) {
         for (cell, repeats) in allowed {
-            repeats.for_each(|repeat| self.add_pending_trial(TrialKey { cell, repeat }));
+            repeats.for_each(|repeat| {
+                self.add_pending_trial(TrialKey {
+                    cell,
+                    repeat: Repeat(repeat),
+                });
+            });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{CellIndex, Epoch, Fence, SweepNumber};
 use ergodic_common::{Spec, TrialKey};
 
 use super::state::{Core, Worker};
@@ -68,12 +68,12 @@ impl Core {
     }
 
     /// Sweeps from this number on, in the order of launch.
-    pub fn sweeps_from(&self, number: i64) -> impl Iterator<Item = &Sweep> {
+    pub fn sweeps_from(&self, number: SweepNumber) -> impl Iterator<Item = &Sweep> {
         self.sweeps.range(number..).map(|(_, sweep)| sweep)
     }
 
     /// The sweep with this number.
-    pub fn sweep(&self, number: i64) -> Option<&Sweep> {
+    pub fn sweep(&self, number: SweepNumber) -> Option<&Sweep> {
         self.sweeps.get(&number)
     }
 
@@ -149,7 +149,7 @@ impl Core {
     }
 
     /// The epoch of the leadership: how often a coordinator began to lead on the store.
-    pub fn epoch(&self) -> u64 {
+    pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
@@ -236,7 +236,7 @@ impl Core {
 }
 
 /// Describes a cell: `lr=0.1, wd=5e-4`.
-pub fn describe_cell(spec: &Spec, cell: u64) -> String {
+pub fn describe_cell(spec: &Spec, cell: CellIndex) -> String {
     let values = spec.grid.axis_values(cell);
     let parts: Vec<String> = spec
         .grid

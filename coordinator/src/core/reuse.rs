@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ergodic_common::ids::{CellIndex, DatasetHash, SweepNumber};
 use ergodic_common::{Spec, TrialKey};
 
 use super::Sweep;
@@ -14,7 +15,7 @@ use crate::stored_row::StoredRow;
 #[derive(Debug, Clone)]
 pub struct ComparableSweep {
     /// Number of the sweep.
-    pub number: i64,
+    pub number: SweepNumber,
     /// The row that it was launched with.
     pub record: Arc<SweepRow>,
     /// The spec in its file.
@@ -33,7 +34,7 @@ impl Sweep {
     pub fn summarize_if_comparable(
         &self,
         spec: &Spec,
-        data: Option<[u8; 32]>,
+        data: Option<DatasetHash>,
     ) -> Option<ComparableSweep> {
         let same = (self.spec.seed, &self.spec.numerics, &self.spec.seeds)
             == (spec.seed, &spec.numerics, &spec.seeds);
@@ -50,20 +51,20 @@ impl Sweep {
     }
 
     /// Cells with a row; `None` if there are more than `most`.
-    pub fn begun_cells(&self, most: usize) -> Option<Vec<u64>> {
+    pub fn begun_cells(&self, most: usize) -> Option<Vec<CellIndex>> {
         (self.live_stats.known_cells().len() <= most)
             .then(|| self.live_stats.known_cells().collect())
     }
 
     /// Number of repeats of a cell that may run, as far as is known.
-    fn allowed_repeats(&self, cell: u64) -> u32 {
+    fn allowed_repeats(&self, cell: CellIndex) -> u32 {
         self.adaptive_repeats
             .as_ref()
             .map_or(self.spec.repeats, |adaptive| adaptive.allowed_repeats(cell))
     }
 
     /// Number of trials of a cell without a row, among the repeats below `below`.
-    pub fn count_trials_left(&self, cell: u64, below: u32) -> u64 {
+    pub fn count_trials_left(&self, cell: CellIndex, below: u32) -> u64 {
         let allowed = self.allowed_repeats(cell);
         let stats = self.live_stats.cell_stats(cell);
         u64::from(
@@ -80,8 +81,8 @@ pub fn find_wanted_repeats(
     record: &SweepRow,
     spec: &Arc<Spec>,
     rows: Vec<StoredRow>,
-) -> HashMap<u64, u32> {
-    let cells: Vec<u64> = rows.iter().map(|row| row.key.cell).collect();
+) -> HashMap<CellIndex, u32> {
+    let cells: Vec<CellIndex> = rows.iter().map(|row| row.key.cell).collect();
     let mut sweep = Sweep::new(Arc::new(record.clone()), spec.clone());
     let mut waiting: HashMap<TrialKey, StoredRow> = HashMap::new();
 

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use ergodic_common::Outcome;
+use ergodic_common::ids::CellIndex;
 
 /// Mean and variance of a stream of numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -61,12 +62,12 @@ pub struct CellStats {
 /// Running statistics of a sweep's main metric.
 #[derive(Debug, Clone, Default)]
 pub struct LiveStats {
-    cells: HashMap<u64, CellStats>,
+    cells: HashMap<CellIndex, CellStats>,
 }
 
 impl LiveStats {
     /// Counts a trial's outcome and value.
-    pub fn record_trial(&mut self, cell: u64, outcome: &Outcome, value: f64) {
+    pub fn record_trial(&mut self, cell: CellIndex, outcome: &Outcome, value: f64) {
         let stats = self.cells.entry(cell).or_default();
         *match outcome {
             Outcome::Completed => &mut stats.completed,
@@ -80,26 +81,26 @@ impl LiveStats {
     }
 
     /// Uncounts a failed trial that will run again.
-    pub fn forget_failed_trial(&mut self, cell: u64) {
+    pub fn forget_failed_trial(&mut self, cell: CellIndex) {
         if let Some(stats) = self.cells.get_mut(&cell) {
             stats.failed = stats.failed.saturating_sub(1);
         }
     }
 
     /// Cells with a row.
-    pub fn known_cells(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+    pub fn known_cells(&self) -> impl ExactSizeIterator<Item = CellIndex> + '_ {
         self.cells.keys().copied()
     }
 
     /// The statistics of a cell.
-    pub fn cell_stats(&self, cell: u64) -> CellStats {
+    pub fn cell_stats(&self, cell: CellIndex) -> CellStats {
         self.cells.get(&cell).copied().unwrap_or_default()
     }
 
     /// The cell that looks best so far, by its mean. A diverged trial counts as the worst mean of
     /// all cells, and ties go to the lower number. Tables rank trials within repeats instead, which
     /// takes all values.
-    pub fn best_cell(&self, larger_is_better: bool) -> Option<(u64, RunningStats)> {
+    pub fn best_cell(&self, larger_is_better: bool) -> Option<(CellIndex, RunningStats)> {
         let sign = if larger_is_better { 1.0 } else { -1.0 };
         let valued = self.cells.iter().filter(|(_, stats)| stats.metric.n > 0);
         let worst = valued
@@ -148,48 +149,60 @@ mod tests {
     fn a_cell_whose_few_survivors_are_good_is_not_the_best() {
         let mut live = LiveStats::default();
         for value in [0.5, 0.6, 0.4] {
-            live.record_trial(1, &Outcome::Completed, value);
-            live.record_trial(2, &Outcome::Diverged { step: 1 }, f64::NAN);
-            live.record_trial(3, &Outcome::Completed, 0.1);
+            live.record_trial(CellIndex(1), &Outcome::Completed, value);
+            live.record_trial(CellIndex(2), &Outcome::Diverged { step: 1 }, f64::NAN);
+            live.record_trial(CellIndex(3), &Outcome::Completed, 0.1);
         }
 
-        live.record_trial(2, &Outcome::Completed, 0.9);
-        assert_eq!(live.best_cell(true).map(|(cell, _)| cell), Some(1));
-        assert_eq!(live.best_cell(false).map(|(cell, _)| cell), Some(3));
+        live.record_trial(CellIndex(2), &Outcome::Completed, 0.9);
+        assert_eq!(
+            live.best_cell(true).map(|(cell, _)| cell),
+            Some(CellIndex(1))
+        );
+        assert_eq!(
+            live.best_cell(false).map(|(cell, _)| cell),
+            Some(CellIndex(3))
+        );
     }
 
     #[test]
     fn the_best_cell_counts_completed_trials_only() {
         let mut live = LiveStats::default();
-        live.record_trial(3, &Outcome::Completed, 0.5);
-        live.record_trial(4, &Outcome::Diverged { step: 1 }, 0.9);
-        live.record_trial(5, &Outcome::Completed, f64::NAN);
-        live.record_trial(2, &Outcome::Completed, 0.5);
-        assert_eq!(live.best_cell(true).map(|(cell, _)| cell), Some(2));
+        live.record_trial(CellIndex(3), &Outcome::Completed, 0.5);
+        live.record_trial(CellIndex(4), &Outcome::Diverged { step: 1 }, 0.9);
+        live.record_trial(CellIndex(5), &Outcome::Completed, f64::NAN);
+        live.record_trial(CellIndex(2), &Outcome::Completed, 0.5);
+        assert_eq!(
+            live.best_cell(true).map(|(cell, _)| cell),
+            Some(CellIndex(2))
+        );
 
         assert_eq!(
             (
-                live.cell_stats(4).diverged,
-                live.cell_stats(4).metric.n,
-                live.cell_stats(9)
+                live.cell_stats(CellIndex(4)).diverged,
+                live.cell_stats(CellIndex(4)).metric.n,
+                live.cell_stats(CellIndex(9))
             ),
             (1, 0, CellStats::default())
         );
 
         assert_eq!(
-            (live.cell_stats(5).completed, live.cell_stats(5).metric.n),
+            (
+                live.cell_stats(CellIndex(5)).completed,
+                live.cell_stats(CellIndex(5)).metric.n
+            ),
             (1, 0)
         );
         live.record_trial(
-            6,
+            CellIndex(6),
             &Outcome::Failed {
                 cause: String::new(),
             },
             f64::NAN,
         );
 
-        live.forget_failed_trial(6);
-        assert_eq!(live.cell_stats(6), CellStats::default());
+        live.forget_failed_trial(CellIndex(6));
+        assert_eq!(live.cell_stats(CellIndex(6)), CellStats::default());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::{Epoch, LeaseId, SweepNumber};
 
 use crate::core::clock::{CoreTime, Timing};
 use crate::core::effects::{GiveUpReversal, GivenUpTrial};
@@ -28,7 +29,7 @@ pub struct Worker {
     /// Time of the last message from the worker.
     pub last_seen_at: CoreTime,
     /// Running trials with the numbers of their leases, as last reported.
-    pub running: Vec<(u64, TrialKey)>,
+    pub running: Vec<(LeaseId, TrialKey)>,
     /// Number of granted trials that have not begun, as last reported.
     pub queued: u64,
     /// Number of rows stored from the worker.
@@ -40,7 +41,7 @@ pub struct Worker {
     /// Idle slots of an unanswered request for a lease.
     pub(crate) requested_slots: Option<u32>,
     /// Sweeps that the worker could not run, with time and reason.
-    pub(crate) unable_sweeps: BTreeMap<i64, (CoreTime, String)>,
+    pub(crate) unable_sweeps: BTreeMap<SweepNumber, (CoreTime, String)>,
 }
 
 #[derive(Debug)]
@@ -84,13 +85,13 @@ impl LeaseState {
 #[derive(Debug)]
 pub struct Core {
     pub(crate) timing: Timing,
-    pub(crate) epoch: u64,
-    pub(crate) next_lease: u64,
-    pub(crate) sweeps: BTreeMap<i64, Sweep>,
+    pub(crate) epoch: Epoch,
+    pub(crate) next_lease: LeaseId,
+    pub(crate) sweeps: BTreeMap<SweepNumber, Sweep>,
     /// Sweeps that this program cannot read, by number.
-    pub(crate) unreadable: BTreeMap<i64, UnreadableSweep>,
+    pub(crate) unreadable: BTreeMap<SweepNumber, UnreadableSweep>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
-    pub(crate) leases: HashMap<u64, LeaseState>,
+    pub(crate) leases: HashMap<LeaseId, LeaseState>,
     /// The virtual time that the sweeps of each priority have reached.
     pub(crate) virtual_clocks: BTreeMap<i32, f64>,
     /// Give-ups that could not be stored yet.
@@ -106,7 +107,7 @@ pub(crate) const MAX_KNOWN_WORKERS: usize = 16_384;
 
 impl Core {
     /// Creates an empty core of the given epoch, whose leases are numbered from `next_lease` on.
-    pub fn new(timing: Timing, epoch: u64, next_lease: u64) -> Self {
+    pub fn new(timing: Timing, epoch: Epoch, next_lease: LeaseId) -> Self {
         Self {
             timing,
             epoch,

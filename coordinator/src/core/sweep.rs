@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, SweepNumber};
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::misleading::find_mixed_losses;
 use ergodic_common::spec::scheduling::Share;
@@ -32,7 +33,7 @@ pub struct Sweep {
     /// The id by which users name it.
     pub id: String,
     /// Number of the sweep in the store, in the order of launch.
-    pub number: i64,
+    pub number: SweepNumber,
     /// The spec in the sweep's file.
     pub spec: Arc<Spec>,
     /// The row that it was launched with.
@@ -61,7 +62,7 @@ pub struct Sweep {
     /// Time until which workers from before a restart may come back to run the sweep's audits.
     pub(super) auditors_expected_until: CoreTime,
     /// A cache of the identities of cells, which decide about audits.
-    pub(super) cell_hashes: HashMap<u64, [u8; 32]>,
+    pub(super) cell_hashes: HashMap<CellIndex, CellHash>,
     /// Unfinished trials with a checkpoint, and the number of steps at which it was taken.
     pub(super) checkpoints: BTreeMap<TrialKey, u64>,
     pub(super) classes: Vec<ClassState>,
@@ -178,7 +179,7 @@ impl Sweep {
             && self
                 .adaptive_repeats
                 .as_ref()
-                .is_none_or(|adaptive| key.repeat < adaptive.allowed_repeats(key.cell))
+                .is_none_or(|adaptive| key.repeat.0 < adaptive.allowed_repeats(key.cell))
     }
 
     /// Number of unfinished trials with a checkpoint.
@@ -273,15 +274,17 @@ impl Sweep {
         }
 
         let spec = &self.spec;
-        let data = self.record.data.hash.unwrap_or([0; 32]);
+        let data = self.record.data.hash.unwrap_or(DatasetHash::NONE);
         let hash = self.cell_hashes.entry(key.cell).or_insert_with(|| {
             // Resolving cannot fail, because reading the sweep has checked its cells.
             spec.grid
                 .resolve_config(key.cell)
-                .map_or([0; 32], |config| spec.compute_cell_hash(&config, &data))
+                .map_or(CellHash([0; 32]), |config| {
+                    spec.compute_cell_hash(&config, data)
+                })
         });
 
-        spec.should_audit(hash, key.repeat)
+        spec.should_audit(*hash, key.repeat)
     }
 
     /// Records audits from the store: trials, the processes that computed their rows, and findings.
@@ -410,7 +413,7 @@ mod tests {
             deciding: None,
         }
         .build_row(
-            TrialKey { cell: 0, repeat: 0 },
+            TrialKey::new(0, 0),
             Outcome::Completed,
             |at| [1.0, 2.0, 3.0, 4.0].get(at).copied(),
             0.0,

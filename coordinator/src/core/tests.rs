@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Epoch, Fence, LeaseId, Repeat, SweepNumber};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::CPU_F32;
@@ -24,12 +24,12 @@ mod audits;
 
 const TTL: Duration = Duration::from_secs(30);
 
-fn sweep(number: i64, repeats: u32) -> Sweep {
+fn sweep(number: SweepNumber, repeats: u32) -> Sweep {
     audited(number, repeats, 0.0)
 }
 
 /// A sweep of which this share is audited.
-fn audited(number: i64, repeats: u32, audit: f64) -> Sweep {
+fn audited(number: SweepNumber, repeats: u32, audit: f64) -> Sweep {
     let text = format!(
         "audit = {audit:?}\nname = \"t\"\nrepeats = {repeats}\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
          batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n"
@@ -97,7 +97,7 @@ impl CoreModel {
 
     fn auditing(repeats: u32, audit: f64) -> Self {
         let mut world = Self {
-            core: Core::new(Timing { lease_ttl: TTL }, 1, 1),
+            core: Core::new(Timing { lease_ttl: TTL }, Epoch(1), LeaseId(1)),
             now: CoreTime::ZERO,
             fences: BTreeSet::new(),
             rows: BTreeSet::new(),
@@ -111,9 +111,10 @@ impl CoreModel {
             seconds: 0.5,
             checkpoints: BTreeSet::new(),
         };
-        let effects = world
-            .core
-            .on_sweep_added(audited(1, repeats, audit), [], world.now);
+        let effects =
+            world
+                .core
+                .on_sweep_added(audited(SweepNumber(1), repeats, audit), [], world.now);
         world.carry_out(effects);
 
         world
@@ -190,7 +191,10 @@ impl CoreModel {
         }
 
         self.core.check_invariants().expect("the invariant holds");
-        let kept = self.core.sweep(1).map_or(0, Sweep::checkpoint_count);
+        let kept = self
+            .core
+            .sweep(SweepNumber(1))
+            .map_or(0, Sweep::checkpoint_count);
         assert_eq!(
             kept,
             self.checkpoints.len() as u64,
@@ -210,10 +214,12 @@ impl CoreModel {
         let fence = *fence;
 
         let key = keys[n % keys.len()];
-        if self.core.is_working_on(worker, fence, 1, key) {
+        if self.core.is_working_on(worker, fence, SweepNumber(1), key) {
             assert!(!self.rows.contains(&key), "a trial with a row is kept");
             self.checkpoints.insert(key);
-            let effects = self.core.on_checkpoint_stored(1, key, n as u64);
+            let effects = self
+                .core
+                .on_checkpoint_stored(SweepNumber(1), key, n as u64);
             self.carry_out(effects);
         }
     }
@@ -258,7 +264,7 @@ impl CoreModel {
         let fenced = admission == Admission::Compare || !self.fences.contains(&fence);
         let audit = matches!(admission, Admission::Audit { .. });
 
-        let chosen = self.core.choose_audits(1, now);
+        let chosen = self.core.choose_audits(SweepNumber(1), now);
         let mut committed = CommitOutcome {
             fenced,
             ..CommitOutcome::default()
@@ -290,9 +296,9 @@ impl CoreModel {
             }
         }
 
-        let effects = self
-            .core
-            .on_batch_committed(worker, fence, 1, &committed, self.now);
+        let effects =
+            self.core
+                .on_batch_committed(worker, fence, SweepNumber(1), &committed, self.now);
         self.carry_out(effects);
     }
 
@@ -310,7 +316,7 @@ impl CoreModel {
     fn restart(&mut self, repeats: u32, leases: Vec<LeaseRow>) {
         self.core = Core::new(
             Timing { lease_ttl: TTL },
-            self.core.epoch + 1,
+            Epoch(self.core.epoch.0 + 1),
             self.core.next_lease,
         );
 
@@ -335,7 +341,7 @@ impl CoreModel {
         };
         let rows: Vec<StoredRow> = self.rows.iter().map(row).collect();
 
-        let mut sweep = audited(1, repeats, self.audit);
+        let mut sweep = audited(SweepNumber(1), repeats, self.audit);
         sweep.record_audits(
             self.due
                 .iter()
@@ -356,7 +362,7 @@ impl CoreModel {
 
         for key in files {
             self.checkpoints.insert(key);
-            let effects = self.core.on_checkpoint_stored(1, key, 1);
+            let effects = self.core.on_checkpoint_stored(SweepNumber(1), key, 1);
             self.carry_out(effects);
         }
     }
@@ -373,7 +379,7 @@ proptest! {
     ) {
         let names = ["a", "b", "c"];
         let mut world = CoreModel::auditing(repeats, audit);
-        let trials = world.core.sweep(1).expect("launched").spec.trial_count();
+        let trials = world.core.sweep(SweepNumber(1)).expect("launched").spec.trial_count();
         for (what, who, n) in steps {
             let worker = names[who];
             world.now += Duration::from_millis(300);
@@ -412,24 +418,24 @@ proptest! {
         let effects = world.core.on_tick(world.now);
         world.carry_out(effects);
         // With every row there and nobody to audit them, the sweep has ended, and a user has it go on.
-        let is_over = world.core.sweep(1).expect("launched").state == SweepState::Completed;
+        let is_over = world.core.sweep(SweepNumber(1)).expect("launched").state == SweepState::Completed;
         world.join("z");
         if is_over {
             world.retry();
         }
         for _ in 0..10_000 {
-            if world.core.sweep(1).expect("launched").state == SweepState::Completed {
+            if world.core.sweep(SweepNumber(1)).expect("launched").state == SweepState::Completed {
                 break;
             }
             world.request_work("z");
             world.deliver_batch("z", usize::MAX);
         }
         prop_assert_eq!(world.rows.len() as u64, trials);
-        let counts = world.core.sweep(1).expect("launched").audits.counts;
+        let counts = world.core.sweep(SweepNumber(1)).expect("launched").audits.counts;
         prop_assert_eq!((counts.remaining() as usize, (counts.due - counts.remaining()) as usize), (world.due.len(), world.found.len()));
         prop_assert!(world.due.values().all(|origin| origin == "z"), "what z could audit was left: {:?}", world.due);
         prop_assert!(audit < 1.0 || counts.due == trials - world.given_up.len() as u64);
-        let sweep = world.core.sweep(1).expect("launched");
+        let sweep = world.core.sweep(SweepNumber(1)).expect("launched");
         prop_assert_eq!(sweep.counts.done(), trials);
         prop_assert_eq!(sweep.state, SweepState::Completed);
         prop_assert_eq!((sweep.leased_count(), sweep.checkpoint_count()), (0, 0));
@@ -452,7 +458,12 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
     assert_eq!(
-        world.core.sweep(1).expect("launched").tallies.lost_leases,
+        world
+            .core
+            .sweep(SweepNumber(1))
+            .expect("launched")
+            .tallies
+            .lost_leases,
         1
     );
     world.join("b");
@@ -466,7 +477,7 @@ impl Core {
     /// Steers a sweep, with a store that stores at once.
     fn on_steer(
         &mut self,
-        sweep: i64,
+        sweep: SweepNumber,
         steering: Steering,
         now: CoreTime,
     ) -> Result<Vec<Effect>, String> {
@@ -480,7 +491,7 @@ impl CoreModel {
         // A sweep that is complete refuses.
         let effects = self
             .core
-            .on_steer(1, steering, self.now)
+            .on_steer(SweepNumber(1), steering, self.now)
             .unwrap_or_default();
         self.carry_out(effects);
     }
@@ -512,7 +523,11 @@ impl CoreModel {
 
     /// Failed trials are run again, as the store would have it.
     fn retry(&mut self) {
-        if self.core.on_steer(1, Steering::Retry, self.now).is_ok() {
+        if self
+            .core
+            .on_steer(SweepNumber(1), Steering::Retry, self.now)
+            .is_ok()
+        {
             let failed: Vec<TrialKey> = self
                 .given_up
                 .drain(..)
@@ -526,7 +541,9 @@ impl CoreModel {
                 again.map(|(key, (origin, _))| (key, origin)).collect();
             self.due.extend(again.iter().cloned());
 
-            let effects = self.core.on_trials_reopened(1, &failed, &again, self.now);
+            let effects = self
+                .core
+                .on_trials_reopened(SweepNumber(1), &failed, &again, self.now);
             self.carry_out(effects);
         }
     }
@@ -549,7 +566,7 @@ impl CoreModel {
     }
 
     /// Trials that a worker holds, with their leases.
-    fn running(&self, worker: &str, which: impl Fn(&TrialKey) -> bool) -> Vec<(u64, TrialKey)> {
+    fn running(&self, worker: &str, which: impl Fn(&TrialKey) -> bool) -> Vec<(LeaseId, TrialKey)> {
         let leases = self.granted.get(worker).into_iter().flatten();
         let trials = leases.flat_map(|(fence, keys)| keys.iter().map(|key| (fence.lease, *key)));
         trials.filter(|(_, key)| which(key)).collect()
@@ -569,7 +586,12 @@ impl CoreModel {
 #[test]
 fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
     let mut world = CoreModel::new(4);
-    let trials = world.core.sweep(1).expect("launched").spec.trial_count();
+    let trials = world
+        .core
+        .sweep(SweepNumber(1))
+        .expect("launched")
+        .spec
+        .trial_count();
     world.join("a");
     world.request_work("a");
     let culprit = world.held_by("a")[1];
@@ -603,7 +625,7 @@ fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
     );
     assert_eq!(world.given_up[0].key, culprit);
 
-    let sweep = world.core.sweep(1).expect("launched");
+    let sweep = world.core.sweep(SweepNumber(1)).expect("launched");
     assert_eq!(
         (sweep.counts.completed, sweep.counts.failed),
         (trials - 1, 1)
@@ -616,7 +638,7 @@ fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
 fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
     let mut world = CoreModel::new(4);
     let blamed = |world: &CoreModel, key: TrialKey| {
-        let sweep = world.core.sweep(1).expect("launched");
+        let sweep = world.core.sweep(SweepNumber(1)).expect("launched");
         sweep
             .quarantine
             .crashed_workers(sweep.spec.grid.locate_trial(key))
@@ -662,7 +684,7 @@ fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
     assert_eq!(
         world
             .core
-            .sweep(1)
+            .sweep(SweepNumber(1))
             .expect("launched")
             .quarantine
             .waiting_count(),
@@ -676,7 +698,7 @@ fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
             blamed(&world, key),
             world
                 .core
-                .sweep(1)
+                .sweep(SweepNumber(1))
                 .expect("launched")
                 .quarantine
                 .waiting_count()
@@ -710,7 +732,7 @@ fn whoever_has_not_said_what_it_ran_is_taken_to_have_run_its_next_trials() {
     );
 
     world.die("a", &[]);
-    let sweep = world.core.sweep(1).expect("launched");
+    let sweep = world.core.sweep(SweepNumber(1)).expect("launched");
     let blamed = held.iter().filter(|key| {
         sweep
             .quarantine
@@ -725,7 +747,7 @@ fn whoever_has_not_said_what_it_ran_is_taken_to_have_run_its_next_trials() {
     let held = world.held_by("b");
     let said = world.held_by("b")[5];
     world.die("b", &[said]);
-    let sweep = world.core.sweep(1).expect("launched");
+    let sweep = world.core.sweep(SweepNumber(1)).expect("launched");
     let blamed = |key: &TrialKey| {
         sweep
             .quarantine
@@ -759,13 +781,15 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
     };
     let effects = world
         .core
-        .on_steer(1, first, world.now)
+        .on_steer(SweepNumber(1), first, world.now)
         .expect("a running sweep has a share");
     world.carry_out(effects);
 
-    let effects = world.core.on_sweep_added(sweep(2, 200), [], world.now);
+    let effects = world
+        .core
+        .on_sweep_added(sweep(SweepNumber(2), 200), [], world.now);
     world.carry_out(effects);
-    let holds = |world: &CoreModel, worker: &str, number: i64| {
+    let holds = |world: &CoreModel, worker: &str, number: SweepNumber| {
         let of = |lease: &&LeaseState| lease.row.worker == worker && lease.row.sweep == number;
         world.core.leases.values().filter(of).count()
     };
@@ -787,7 +811,7 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
                     .core
                     .leases
                     .get(&fence.lease)
-                    .is_some_and(|lease| lease.row.sweep == 2)
+                    .is_some_and(|lease| lease.row.sweep == SweepNumber(2))
             });
         if first.is_some() || world.held_by("b") == [suspect] {
             break;
@@ -799,13 +823,22 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
     assert_eq!(world.held_by("b"), [suspect]);
     world.request_work("b");
     assert_eq!(
-        (holds(&world, "b", 1), holds(&world, "b", 2)),
+        (
+            holds(&world, "b", SweepNumber(1)),
+            holds(&world, "b", SweepNumber(2))
+        ),
         (1, 0),
         "it runs nothing beside the suspect"
     );
 
     world.request_work("c");
-    assert_eq!((holds(&world, "c", 1), holds(&world, "c", 2)), (0, 1));
+    assert_eq!(
+        (
+            holds(&world, "c", SweepNumber(1)),
+            holds(&world, "c", SweepNumber(2))
+        ),
+        (0, 1)
+    );
 }
 
 /// Three workers crash while they run one trial; its give-up, which is under way.
@@ -908,27 +941,42 @@ fn a_give_up_under_way_when_a_crashed_worker_comes_back_is_settled_as_it_was_sto
         }
 
         let row = failure(&given_up);
-        let effects = world.core.on_trial_given_up(1, &row, stored, world.now);
+        let effects = world
+            .core
+            .on_trial_given_up(SweepNumber(1), &row, stored, world.now);
         world.core.check_invariants().expect("the invariant holds");
-        let sweep = world.core.sweep(1).expect("launched");
+        let sweep = world.core.sweep(SweepNumber(1)).expect("launched");
 
         if !stored {
             // It had a row by then, which is asked for, and is what counts.
-            assert_eq!(effects, [Effect::LookUpRows(1, vec![given_up.key])]);
+            assert_eq!(
+                effects,
+                [Effect::LookUpRows(SweepNumber(1), vec![given_up.key])]
+            );
             let good = StoredRow {
                 outcome: Outcome::Completed,
                 ..row
             };
-            world.core.on_rows_looked_up(1, &[good], &[], world.now);
+            world
+                .core
+                .on_rows_looked_up(SweepNumber(1), &[good], &[], world.now);
 
             world.core.check_invariants().expect("the invariant holds");
-            assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
+            assert_eq!(
+                world
+                    .core
+                    .sweep(SweepNumber(1))
+                    .expect("launched")
+                    .counts
+                    .failed,
+                0
+            );
             continue;
         }
 
         assert_eq!(sweep.counts.failed, 1, "as the store has it");
         let withdrawal = GiveUpReversal {
-            sweep: 1,
+            sweep: SweepNumber(1),
             key: given_up.key,
             is_audit: false,
         };
@@ -943,11 +991,20 @@ fn a_give_up_under_way_when_a_crashed_worker_comes_back_is_settled_as_it_was_sto
             "it is tried again"
         );
 
-        let effects = world
-            .core
-            .on_trials_reopened(1, &[given_up.key], &[], world.now);
+        let effects =
+            world
+                .core
+                .on_trials_reopened(SweepNumber(1), &[given_up.key], &[], world.now);
         world.core.check_invariants().expect("the invariant holds");
-        assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
+        assert_eq!(
+            world
+                .core
+                .sweep(SweepNumber(1))
+                .expect("launched")
+                .counts
+                .failed,
+            0
+        );
 
         drop(effects);
     }
@@ -966,14 +1023,14 @@ fn a_row_that_nobody_told_of_is_looked_up_when_its_trial_is_delivered() {
     };
     let effects = world
         .core
-        .on_batch_committed("a", fence, 1, &committed, world.now);
+        .on_batch_committed("a", fence, SweepNumber(1), &committed, world.now);
 
     world
         .core
         .check_invariants()
         .expect("it stays where it is until its row is known");
     assert!(
-        effects.contains(&Effect::LookUpRows(1, vec![key])),
+        effects.contains(&Effect::LookUpRows(SweepNumber(1), vec![key])),
         "{effects:?}"
     );
 
@@ -986,10 +1043,18 @@ fn a_row_that_nobody_told_of_is_looked_up_when_its_trial_is_delivered() {
     };
     world
         .core
-        .on_rows_looked_up(1, &[row.clone(), row], &[], world.now);
+        .on_rows_looked_up(SweepNumber(1), &[row.clone(), row], &[], world.now);
 
     world.core.check_invariants().expect("the invariant holds");
-    assert_eq!(world.core.sweep(1).expect("launched").counts.completed, 1);
+    assert_eq!(
+        world
+            .core
+            .sweep(SweepNumber(1))
+            .expect("launched")
+            .counts
+            .completed,
+        1
+    );
 }
 
 #[test]
@@ -1065,7 +1130,9 @@ fn time_in_which_the_coordinator_was_held_up_does_not_count() {
 #[test]
 fn a_sweep_that_a_worker_cannot_work_on_does_not_keep_it_from_the_next() {
     let mut world = CoreModel::new(4);
-    let effects = world.core.on_sweep_added(sweep(2, 4), [], world.now);
+    let effects = world
+        .core
+        .on_sweep_added(sweep(SweepNumber(2), 4), [], world.now);
     world.carry_out(effects);
     world.join("a");
     world.request_work("a");
@@ -1077,12 +1144,12 @@ fn a_sweep_that_a_worker_cannot_work_on_does_not_keep_it_from_the_next() {
 
     let effects = world.core.on_work_requested("a", 2, world.now);
     assert!(
-        matches!(&effects[..], [Effect::Grant { lease, .. }] if lease.sweep == 2),
+        matches!(&effects[..], [Effect::Grant { lease, .. }] if lease.sweep == SweepNumber(2)),
         "{effects:?}"
     );
     let findings = world
         .core
-        .explain_sweep(world.core.sweep(1).expect("launched"));
+        .explain_sweep(world.core.sweep(SweepNumber(1)).expect("launched"));
 
     let unable = SweepFinding::Running(RunningFinding::WorkerUnable {
         worker: "a".to_owned(),
@@ -1100,7 +1167,7 @@ fn repeats_are_interleaved_over_cells_and_classes() {
     for _ in 0..9 {
         world.request_work("a");
         for key in world.granted["a"].values().flatten() {
-            *seen.entry(key.cell).or_default() += 1;
+            *seen.entry(key.cell.0).or_default() += 1;
         }
 
         world.deliver_batch("a", usize::MAX);
@@ -1110,7 +1177,7 @@ fn repeats_are_interleaved_over_cells_and_classes() {
         if seen.len() as u64
             == world
                 .core
-                .sweep(1)
+                .sweep(SweepNumber(1))
                 .expect("launched")
                 .spec
                 .grid
@@ -1131,19 +1198,19 @@ fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
         .map(|(fence, keys)| (*fence, keys.clone()))
         .expect("granted");
     let key = keys[0];
-    assert!(world.core.is_working_on("a", fence, 1, key));
+    assert!(world.core.is_working_on("a", fence, SweepNumber(1), key));
 
     let foreign = TrialKey {
         cell: key.cell,
-        repeat: 3,
+        repeat: Repeat(3),
     };
     let older = Fence {
-        epoch: fence.epoch - 1,
+        epoch: Epoch(fence.epoch.0 - 1),
         ..fence
     };
 
     let newer = Fence {
-        epoch: fence.epoch + 1,
+        epoch: Epoch(fence.epoch.0 + 1),
         ..fence
     };
     for (worker, fence, sweep, key) in [
@@ -1154,35 +1221,43 @@ fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
         ("a", fence, 1, foreign),
     ] {
         assert!(
-            !world.core.is_working_on(worker, fence, sweep, key),
+            !world
+                .core
+                .is_working_on(worker, fence, SweepNumber(sweep), key),
             "{worker} {fence:?} {sweep} {key}"
         );
     }
 
     world.store_checkpoint("a", 0);
     assert_eq!(
-        (world.core.checkpoint_steps(1, key), world.checkpoints.len()),
+        (
+            world.core.checkpoint_steps(SweepNumber(1), key),
+            world.checkpoints.len()
+        ),
         (Some(0), 1)
     );
     world.deliver_batch("a", 1);
 
     assert_eq!(
-        (world.core.checkpoint_steps(1, key), world.checkpoints.len()),
+        (
+            world.core.checkpoint_steps(SweepNumber(1), key),
+            world.checkpoints.len()
+        ),
         (None, 0)
     );
     assert!(
-        !world.core.is_working_on("a", fence, 1, key),
+        !world.core.is_working_on("a", fence, SweepNumber(1), key),
         "it has its row"
     );
 
     // One that was on its way into its place meanwhile.
     assert_eq!(
-        world.core.on_checkpoint_stored(1, key, 7),
-        [Effect::DiscardCheckpoints(1, vec![key])]
+        world.core.on_checkpoint_stored(SweepNumber(1), key, 7),
+        [Effect::DiscardCheckpoints(SweepNumber(1), vec![key])]
     );
     assert_eq!(
-        world.core.on_checkpoint_stored(9, key, 7),
-        [Effect::DiscardCheckpoints(9, vec![key])]
+        world.core.on_checkpoint_stored(SweepNumber(9), key, 7),
+        [Effect::DiscardCheckpoints(SweepNumber(9), vec![key])]
     );
 }
 
@@ -1197,7 +1272,10 @@ fn a_checkpoint_outlives_its_worker_and_not_its_sweep() {
 
     world.join("b");
     world.request_work("b");
-    assert!(world.held_by("b").contains(&key) && world.core.checkpoint_steps(1, key).is_some());
+    assert!(
+        world.held_by("b").contains(&key)
+            && world.core.checkpoint_steps(SweepNumber(1), key).is_some()
+    );
     world.steer(Steering::Cancel);
     assert!(world.checkpoints.is_empty());
 }
@@ -1208,10 +1286,7 @@ fn a_foreign_trial_is_not_admitted_and_a_foreign_lease_is_only_compared() {
     world.join("a");
     world.request_work("a");
     let fence = *world.granted["a"].keys().next().expect("granted");
-    let alien = TrialKey {
-        cell: 0,
-        repeat: 99,
-    };
+    let alien = TrialKey::new(0, 99);
     assert_eq!(world.core.admit_batch("a", fence, &[alien]), Err(alien));
 
     assert_eq!(
@@ -1219,15 +1294,22 @@ fn a_foreign_trial_is_not_admitted_and_a_foreign_lease_is_only_compared() {
         Ok(Admission::Compare)
     );
     assert_eq!(
-        world
-            .core
-            .admit_batch("a", Fence { epoch: 7, ..fence }, &[]),
+        world.core.admit_batch(
+            "a",
+            Fence {
+                epoch: Epoch(7),
+                ..fence
+            },
+            &[]
+        ),
         Ok(Admission::Compare)
     );
 
     assert_eq!(
         world.core.admit_batch("a", fence, &[]),
-        Ok(Admission::Store { sweep: 1 })
+        Ok(Admission::Store {
+            sweep: SweepNumber(1)
+        })
     );
 }
 
@@ -1254,7 +1336,7 @@ fn a_paused_sweep_keeps_its_leases_gives_nothing_out_and_goes_on_when_resumed() 
     );
 
     assert_eq!(
-        world.core.sweep(1).expect("launched").state,
+        world.core.sweep(SweepNumber(1)).expect("launched").state,
         SweepState::Running
     );
 }
@@ -1265,7 +1347,7 @@ fn a_sweep_that_has_ended_cannot_be_paused_or_resumed_and_none_without_failures_
     let refused = |world: &mut CoreModel, steering| {
         world
             .core
-            .on_steer(1, steering, CoreTime::ZERO)
+            .on_steer(SweepNumber(1), steering, CoreTime::ZERO)
             .expect_err("refused")
     };
     assert!(refused(&mut world, Steering::Retry).contains("no failed trial"));
@@ -1276,7 +1358,9 @@ fn a_sweep_that_has_ended_cannot_be_paused_or_resumed_and_none_without_failures_
     }
 
     assert_eq!(
-        world.core.validate_steering(1, Steering::Cancel),
+        world
+            .core
+            .validate_steering(SweepNumber(1), Steering::Cancel),
         Ok(None),
         "it is so already"
     );
@@ -1289,7 +1373,7 @@ fn cancelling_revokes_and_nothing_is_granted_afterwards() {
     world.request_work("a");
     let effects = world
         .core
-        .on_steer(1, Steering::Cancel, world.now)
+        .on_steer(SweepNumber(1), Steering::Cancel, world.now)
         .expect("a running sweep can be cancelled");
     assert!(
         effects
@@ -1361,7 +1445,7 @@ fn a_straggler_gives_back_what_another_can_finish_sooner_and_is_asked_once() {
 
     world.deliver_batch("slow", usize::MAX);
     assert_eq!(
-        world.core.sweep(1).expect("launched").state,
+        world.core.sweep(SweepNumber(1)).expect("launched").state,
         SweepState::Completed
     );
 }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, SweepNumber};
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::clock::CoreTime;
@@ -204,7 +204,7 @@ impl Core {
     pub(super) fn update_worker_pace(
         &mut self,
         id: &str,
-        number: i64,
+        number: SweepNumber,
         rows: &[StoredRow],
         now: CoreTime,
     ) {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::{Purpose, fixed_stream};
 use ergodic_common::spec::SpecSource;
@@ -95,12 +96,17 @@ fn ranks_of_cells_that_lack_repeats_agree_with_numpy() {
 fn cells_that_may_be_the_best_agree_with_scipy() {
     for case in fixture("sets") {
         let cells = cells(&case);
-        let rows: Vec<Vec<u64>> = (0..cells.len() as u64).map(|cell| vec![cell]).collect();
+        let rows: Vec<Vec<CellIndex>> = (0..cells.len() as u64)
+            .map(|cell| vec![CellIndex(cell)])
+            .collect();
         let spec = sweep(cells.len());
         let places = rank_rows(
             &spec,
             &Metric::TestAcc,
-            &(0..).zip(cells).collect::<BTreeMap<u64, CellEnds>>(),
+            &(0..)
+                .map(CellIndex)
+                .zip(cells)
+                .collect::<BTreeMap<CellIndex, CellEnds>>(),
             &rows,
         );
 

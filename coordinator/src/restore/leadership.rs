@@ -6,13 +6,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::Epoch;
 use ergodic_proto::status::UserError;
 
 use crate::server::store_error;
 use crate::store::Store;
 
 /// Becomes the leader of a store; returns the epoch. Meanwhile standbys see a leader without an address.
-pub(super) fn claim_store(store: &dyn Store) -> Result<u64, UserError> {
+pub(super) fn claim_store(store: &dyn Store) -> Result<Epoch, UserError> {
     let leader = store.acquire_leadership("").map_err(store_error)?;
     if leader.is_this {
         return Ok(leader.epoch);
@@ -36,7 +37,7 @@ pub(super) struct LeadershipRenewal {
 
 impl LeadershipRenewal {
     /// Starts the thread.
-    pub(super) fn start(store: Arc<dyn Store>, epoch: u64) -> Result<Self, UserError> {
+    pub(super) fn start(store: Arc<dyn Store>, epoch: Epoch) -> Result<Self, UserError> {
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
             .name("claim".to_owned())

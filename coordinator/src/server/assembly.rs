@@ -17,13 +17,14 @@ use crate::server::metrics::Metrics;
 use crate::server::{GrpcServices, ServerContext};
 use crate::store::writer::{WriterHandle, WriterLoop};
 use crate::store::{Store, StoreWriter};
+use ergodic_common::ids::Epoch;
 
 /// The parts that a coordinator is assembled from.
 pub struct CoordinatorSetup {
     /// The store of all results.
     pub store: Arc<dyn Store>,
     /// The epoch in which the coordinator leads.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The core, as recovered from the store.
     pub core: Core,
     /// The writer of the store.

@@ -1,6 +1,7 @@
 //! A backup as a stream of records: all sweeps with their rows as of one moment, then the files
 //! that they name.
 
+use ergodic_common::ids::FileHash;
 use ergodic_common::{BUILD, ErrorCode};
 use ergodic_proto::archive::RecordDigest;
 use ergodic_proto::status::UserError;
@@ -58,7 +59,7 @@ struct BackupExport {
     records: BackupSender,
     tally: RecordDigest,
     /// Files to send, with the ids of the sweeps that name them.
-    files: BTreeMap<[u8; 32], BTreeSet<String>>,
+    files: BTreeMap<FileHash, BTreeSet<String>>,
     /// Whether the requester still reads.
     is_wanted: bool,
 }
@@ -75,7 +76,7 @@ impl BackupExport {
         self.send_record(Kind::Head(v1::BackupHead {
             version: BACKUP_VERSION,
             build: BUILD.to_owned(),
-            next_lease,
+            next_lease: next_lease.0,
         }));
 
         for row in reader.read_sweeps().map_err(store_error)? {
@@ -144,7 +145,7 @@ impl BackupExport {
         Ok(())
     }
 
-    fn add_blob_reference(&mut self, hash: [u8; 32], sweep: &str) {
+    fn add_blob_reference(&mut self, hash: FileHash, sweep: &str) {
         let sweeps = self.files.entry(hash).or_default();
         if sweeps.len() < MAX_SWEEPS_NAMED {
             sweeps.insert(sweep.to_owned());
@@ -167,7 +168,7 @@ impl BackupExport {
             self.send_file(blobs, &hash).map_err(|e| {
                 let message = format!(
                     "the file {} that the store names cannot be backed up: {e}",
-                    hex::encode(hash)
+                    hash
                 );
                 UserError::new(ErrorCode::Internal, message)
             })?;
@@ -176,7 +177,7 @@ impl BackupExport {
         Ok(())
     }
 
-    fn send_file(&mut self, blobs: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
+    fn send_file(&mut self, blobs: &BlobStore, hash: &FileHash) -> std::io::Result<()> {
         let mut file = File::open(blobs.blob_path(hash))?;
         let mut hasher = blake3::Hasher::new();
 
@@ -198,7 +199,7 @@ impl BackupExport {
             }
         }
 
-        let whole = !self.is_wanted || hasher.finalize().as_bytes() == hash;
+        let whole = !self.is_wanted || FileHash::from(hasher.finalize()) == *hash;
         if whole {
             Ok(())
         } else {

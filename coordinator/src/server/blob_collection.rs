@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::FileHash;
 use ergodic_proto::atomic_file::STAGED_SUFFIX;
 use ergodic_proto::status::UserError;
 use hex::FromHex as _;
@@ -205,7 +206,7 @@ async fn collect_unreferenced_blobs(context: &Arc<ServerContext>) {
 
 /// Hashes of files that are older than [`FORGOTTEN_AFTER`]. Removes partial files of that age at
 /// once.
-fn find_forgotten_blobs(folder: &Path) -> Vec<[u8; 32]> {
+fn find_forgotten_blobs(folder: &Path) -> Vec<FileHash> {
     let mut old = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let age = entry.metadata().and_then(|found| found.modified());
@@ -229,28 +230,27 @@ fn find_forgotten_blobs(folder: &Path) -> Vec<[u8; 32]> {
 }
 
 /// The hash in a file's name, if it is one.
-fn parse_blob_name(name: &str) -> Option<[u8; 32]> {
+fn parse_blob_name(name: &str) -> Option<FileHash> {
     let hash = <[u8; 32]>::from_hex(name).ok()?;
     // Files are named in lower case.
-    (hex::encode(hash) == name).then_some(hash)
+    (hex::encode(hash) == name).then_some(FileHash(hash))
 }
 
 #[cfg(test)]
 mod tests {
-
     use crate::server::blob_collection::*;
 
     #[test]
     fn a_file_is_known_by_its_name_and_nothing_else_is() {
-        let hash = *blake3::hash(b"weights").as_bytes();
-        assert_eq!(parse_blob_name(&hex::encode(hash)), Some(hash));
+        let hash = FileHash::from(blake3::hash(b"weights"));
+        assert_eq!(parse_blob_name(&hash.to_string()), Some(hash));
 
         for name in [
             "store",
             "checkpoints",
-            &hex::encode(hash)[1..],
-            &hex::encode(hash).to_uppercase(),
-            &format!("{}.damaged", hex::encode(hash)),
+            &hash.to_string()[1..],
+            &hash.to_string().to_uppercase(),
+            &format!("{}.damaged", hash),
         ] {
             assert_eq!(parse_blob_name(name), None, "{name}");
         }
@@ -308,8 +308,7 @@ mod tests {
     fn nobody_owns_a_folder_that_held_files_before() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(
-            dir.path()
-                .join(hex::encode(blake3::hash(b"weights").as_bytes())),
+            dir.path().join(blake3::hash(b"weights").to_string()),
             b"weights",
         )
         .expect("written");

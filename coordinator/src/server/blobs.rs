@@ -1,5 +1,6 @@
 //! Files named by the hash of their content, in a folder of the store.
 
+use ergodic_common::ids::FileHash;
 use ergodic_proto::atomic_file::{Durability, FileAccess, StagedFile};
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,7 +18,7 @@ pub struct BlobStore {
     /// Files that a sender was promised to exist, and that no row names yet; they are not removed.
     /// This spares senders a second upload. Independent of it, the writer checks that the files
     /// named by a write exist (`store/writer.rs`).
-    reservations: Arc<Mutex<HashMap<[u8; 32], BlobReservation>>>,
+    reservations: Arc<Mutex<HashMap<FileHash, BlobReservation>>>,
 }
 
 /// The reason why a file cannot be used.
@@ -59,17 +60,17 @@ impl BlobStore {
     }
 
     /// The path of the file with this hash, which depends on the hash alone.
-    pub fn blob_path(&self, hash: &[u8; 32]) -> PathBuf {
-        self.folder.join(hex::encode(hash))
+    pub fn blob_path(&self, hash: &FileHash) -> PathBuf {
+        self.folder.join(hash.to_string())
     }
 
     /// Whether the file with this hash exists.
-    pub fn has_blob(&self, hash: &[u8; 32]) -> bool {
+    pub fn has_blob(&self, hash: &FileHash) -> bool {
         self.blob_path(hash).exists()
     }
 
     /// Whether the file with this hash exists. If so, it is kept until [`Self::release`].
-    pub fn reserve(&self, hash: &[u8; 32]) -> bool {
+    pub fn reserve(&self, hash: &FileHash) -> bool {
         let mut reservations = self.lock_reservations();
         let is_present = self.has_blob(hash);
         if is_present {
@@ -80,7 +81,7 @@ impl BlobStore {
 
     /// Releases a reservation of each of these files, because whatever was to name them was stored
     /// or given up.
-    pub fn release<'a>(&self, hashes: impl IntoIterator<Item = &'a [u8; 32]>) {
+    pub fn release<'a>(&self, hashes: impl IntoIterator<Item = &'a FileHash>) {
         let mut reservations = self.lock_reservations();
         for hash in hashes {
             if let Some(reservation) = reservations.get_mut(hash) {
@@ -96,7 +97,7 @@ impl BlobStore {
     ///
     /// # Errors
     /// The file cannot be removed.
-    pub fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
+    pub fn remove_unreserved(&self, hash: &FileHash) -> std::io::Result<Option<u64>> {
         let mut reservations = self.lock_reservations();
         reservations.retain(|_, reservation| reservation.reserved_at.elapsed() < RESERVATION_TTL);
         let path = self.blob_path(hash);
@@ -114,14 +115,14 @@ impl BlobStore {
     ///
     /// # Errors
     /// The file has another hash, or cannot be read now.
-    pub fn verify_blob(&self, hash: &[u8; 32]) -> Result<(), BlobError> {
+    pub fn verify_blob(&self, hash: &FileHash) -> Result<(), BlobError> {
         let mut hasher = blake3::Hasher::new();
         let read = File::open(self.blob_path(hash))
             .and_then(|file| hasher.update_reader(file).map(|_| ()));
         match read {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(BlobError::Missing),
             Err(error) => Err(BlobError::Unreadable(error.to_string())),
-            Ok(()) if hasher.finalize().as_bytes() != hash => Err(BlobError::Damaged),
+            Ok(()) if FileHash::from(hasher.finalize()) != *hash => Err(BlobError::Damaged),
             Ok(()) => Ok(()),
         }
     }
@@ -130,12 +131,12 @@ impl BlobStore {
     ///
     /// # Errors
     /// The file cannot be renamed.
-    pub fn mark_damaged(&self, hash: &[u8; 32]) -> std::io::Result<()> {
+    pub fn mark_damaged(&self, hash: &FileHash) -> std::io::Result<()> {
         let path = self.blob_path(hash);
         std::fs::rename(&path, path.with_extension("damaged"))
     }
 
-    fn lock_reservations(&self) -> MutexGuard<'_, HashMap<[u8; 32], BlobReservation>> {
+    fn lock_reservations(&self) -> MutexGuard<'_, HashMap<FileHash, BlobReservation>> {
         self.reservations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -145,7 +146,7 @@ impl BlobStore {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn store_blob(&self, hash: &[u8; 32], bytes: &[u8]) -> std::io::Result<()> {
+    pub fn store_blob(&self, hash: &FileHash, bytes: &[u8]) -> std::io::Result<()> {
         if self.reserve(hash) {
             return Ok(());
         }
@@ -155,7 +156,7 @@ impl BlobStore {
     }
 }
 
-fn add_reservation(reservations: &mut HashMap<[u8; 32], BlobReservation>, hash: &[u8; 32]) {
+fn add_reservation(reservations: &mut HashMap<FileHash, BlobReservation>, hash: &FileHash) {
     let reservation = reservations.entry(*hash).or_insert(BlobReservation {
         count: 0,
         reserved_at: Instant::now(),
@@ -165,11 +166,11 @@ fn add_reservation(reservations: &mut HashMap<[u8; 32], BlobReservation>, hash: 
 }
 
 impl ReferencedBlobs for BlobStore {
-    fn has_blob(&self, hash: &[u8; 32]) -> bool {
+    fn has_blob(&self, hash: &FileHash) -> bool {
         self.has_blob(hash)
     }
 
-    fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
+    fn remove_unreserved(&self, hash: &FileHash) -> std::io::Result<Option<u64>> {
         self.remove_unreserved(hash)
     }
 }
@@ -203,8 +204,8 @@ impl PartialFile {
         self.file.write_all(bytes)
     }
 
-    pub(super) fn content_hash(&self) -> [u8; 32] {
-        *self.hasher.finalize().as_bytes()
+    pub(super) fn content_hash(&self) -> FileHash {
+        self.hasher.finalize().into()
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -219,7 +220,7 @@ impl PartialFile {
     }
 
     /// Makes the file one of `blobs`, and reserves it there.
-    pub(crate) fn store_as_blob(self, blobs: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
+    pub(crate) fn store_as_blob(self, blobs: &BlobStore, hash: &FileHash) -> std::io::Result<()> {
         // Reserved before it has its name, so that nobody removes it in between.
         add_reservation(&mut blobs.lock_reservations(), hash);
         self.file

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, SweepNumber};
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 
@@ -20,11 +21,11 @@ pub(crate) struct LaunchState {
     /// of one file give one sweep.
     pub(super) launch_lock: Arc<tokio::sync::Mutex<()>>,
     /// Identities of cells of stored sweeps, by the sweeps' numbers.
-    identities: Mutex<BTreeMap<i64, Arc<CellIdentities>>>,
+    identities: Mutex<BTreeMap<SweepNumber, Arc<CellIdentities>>>,
 }
 
 /// A cell's identity by its number.
-pub(super) type CellIdentities = HashMap<u64, [u8; 32]>;
+pub(super) type CellIdentities = HashMap<CellIndex, CellHash>;
 
 impl LaunchState {
     /// The identities of these cells of a sweep, and perhaps of other cached ones.
@@ -34,14 +35,14 @@ impl LaunchState {
     pub(super) fn cell_identities(
         &self,
         sweep: &ComparableSweep,
-        cells: &[u64],
+        cells: &[CellIndex],
     ) -> Result<Arc<CellIdentities>, UserError> {
         let known = self
             .lock_identities()
             .get(&sweep.number)
             .cloned()
             .unwrap_or_default();
-        let missing: Vec<u64> = cells
+        let missing: Vec<CellIndex> = cells
             .iter()
             .copied()
             .filter(|cell| !known.contains_key(cell))
@@ -63,7 +64,7 @@ impl LaunchState {
     }
 
     /// Caches identities, and forgets those of the oldest sweeps beyond the limit.
-    fn remember_identities(&self, number: i64, identities: Arc<CellIdentities>) {
+    fn remember_identities(&self, number: SweepNumber, identities: Arc<CellIdentities>) {
         let mut known = self.lock_identities();
         known.insert(number, identities);
 
@@ -74,7 +75,7 @@ impl LaunchState {
         }
     }
 
-    fn lock_identities(&self) -> MutexGuard<'_, BTreeMap<i64, Arc<CellIdentities>>> {
+    fn lock_identities(&self) -> MutexGuard<'_, BTreeMap<SweepNumber, Arc<CellIdentities>>> {
         self.identities
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -87,16 +88,16 @@ impl LaunchState {
 /// A cell cannot be resolved.
 pub(super) fn compute_identities(
     spec: &Spec,
-    data: Option<[u8; 32]>,
-    cells: &[u64],
-) -> Result<Vec<(u64, [u8; 32])>, UserError> {
-    let data = data.unwrap_or_default();
+    data: Option<DatasetHash>,
+    cells: &[CellIndex],
+) -> Result<Vec<(CellIndex, CellHash)>, UserError> {
+    let data = data.unwrap_or(DatasetHash::NONE);
     let size = cells.len().div_ceil(reader_threads()).max(1);
 
     std::thread::scope(|scope| {
         let threads: Vec<_> = cells
             .chunks(size)
-            .map(|part| scope.spawn(move || identify_cells(spec, &data, part)))
+            .map(|part| scope.spawn(move || identify_cells(spec, data, part)))
             .collect();
         let mut all = Vec::with_capacity(cells.len());
 
@@ -114,9 +115,9 @@ pub(super) fn compute_identities(
 
 fn identify_cells(
     spec: &Spec,
-    data: &[u8; 32],
-    cells: &[u64],
-) -> Result<Vec<(u64, [u8; 32])>, UserError> {
+    data: DatasetHash,
+    cells: &[CellIndex],
+) -> Result<Vec<(CellIndex, CellHash)>, UserError> {
     cells
         .iter()
         .map(|cell| {

@@ -7,6 +7,7 @@
 //! trial starts from the beginning.
 
 use ergodic_common::ids::Fence;
+use ergodic_common::ids::{DatasetHash, FileHash, SweepNumber};
 use ergodic_common::{ErrorCode, Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use std::fs::File;
@@ -30,19 +31,19 @@ const HEADER_LEN: usize = 8 + 8 + 4 + 8 + 32;
 pub(super) struct CheckpointHeader {
     pub(super) key: TrialKey,
     pub(super) steps: u64,
-    pub(super) hash: [u8; 32],
+    pub(super) hash: FileHash,
 }
 
 impl CheckpointHeader {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let cell = self.key.cell.to_le_bytes();
-        let repeat = self.key.repeat.to_le_bytes();
+        let cell = self.key.cell.0.to_le_bytes();
+        let repeat = self.key.repeat.0.to_le_bytes();
         [
             &MAGIC[..],
             &cell,
             &repeat,
             &self.steps.to_le_bytes(),
-            &self.hash,
+            &self.hash.0,
         ]
         .concat()
     }
@@ -53,16 +54,13 @@ impl CheckpointHeader {
         let (cell, rest) = rest.split_first_chunk()?;
         let (repeat, rest) = rest.split_first_chunk()?;
         let (steps, rest) = rest.split_first_chunk()?;
-        let key = TrialKey {
-            cell: u64::from_le_bytes(*cell),
-            repeat: u32::from_le_bytes(*repeat),
-        };
+        let key = TrialKey::new(u64::from_le_bytes(*cell), u32::from_le_bytes(*repeat));
 
         let steps = u64::from_le_bytes(*steps);
         (mark == MAGIC).then_some(Self {
             key,
             steps,
-            hash: rest.try_into().ok()?,
+            hash: FileHash(rest.try_into().ok()?),
         })
     }
 
@@ -103,11 +101,11 @@ impl CheckpointFiles {
             .has_trial(key)
             .then(|| spec.grid.resolve_config(key.cell).ok())
             .flatten()?;
-        let cell = spec.compute_cell_hash(&config, &record.data.hash.unwrap_or_default());
+        let cell = spec.compute_cell_hash(&config, record.data.hash.unwrap_or(DatasetHash::NONE));
         Some(
             self.folder
                 .join(&record.id)
-                .join(format!("{}-{}", hex::encode(cell), key.repeat)),
+                .join(format!("{}-{}", cell, key.repeat)),
         )
     }
 
@@ -152,7 +150,7 @@ impl CheckpointFiles {
     }
 
     /// Whether an unfinished trial of the sweep can resume from a file; if so, tells the core.
-    fn adopt_checkpoint(&self, core: &mut Core, number: i64, path: &Path) -> bool {
+    fn adopt_checkpoint(&self, core: &mut Core, number: SweepNumber, path: &Path) -> bool {
         let Some(header) = File::open(path)
             .ok()
             .and_then(|mut file| CheckpointHeader::read_from(&mut file))
@@ -191,7 +189,7 @@ fn remove_checkpoint(path: &Path) {
 pub struct IncomingCheckpoint {
     pub(super) worker: WorkerId,
     pub(super) fence: Fence,
-    pub(super) sweep: i64,
+    pub(super) sweep: SweepNumber,
     pub(super) key: TrialKey,
     pub(super) steps: u64,
     pub(super) file: PartialFile,
@@ -215,7 +213,7 @@ impl CheckpointWriter {
     /// trial and its steps.
     pub(crate) fn start_thread(
         checkpoints: CheckpointFiles,
-        on_stored: impl Fn(i64, TrialKey, u64) + Send + 'static,
+        on_stored: impl Fn(SweepNumber, TrialKey, u64) + Send + 'static,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (ops, queue) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -247,7 +245,7 @@ impl CheckpointWriter {
     }
 
     /// Removes the checkpoints of these trials.
-    pub(crate) fn discard_checkpoints(&self, core: &Core, sweep: i64, keys: &[TrialKey]) {
+    pub(crate) fn discard_checkpoints(&self, core: &Core, sweep: SweepNumber, keys: &[TrialKey]) {
         let Some(sweep) = core.sweep(sweep) else {
             return;
         };
@@ -265,7 +263,7 @@ impl CheckpointWriter {
     }
 }
 
-fn perform_op(op: FileOp, on_stored: &impl Fn(i64, TrialKey, u64)) {
+fn perform_op(op: FileOp, on_stored: &impl Fn(SweepNumber, TrialKey, u64)) {
     match op {
         FileOp::MoveIntoPlace(incoming, path) => {
             let IncomingCheckpoint {
@@ -314,6 +312,7 @@ mod tests {
 
     use crate::core::Timing;
     use crate::server::checkpoints::*;
+    use ergodic_common::ids::{Epoch, LeaseId};
 
     #[test]
     fn checkpoints_of_other_stores_stay_in_a_folder_that_is_shared() {
@@ -332,8 +331,8 @@ mod tests {
             Timing {
                 lease_ttl: Duration::from_secs(1),
             },
-            1,
-            1,
+            Epoch(1),
+            LeaseId(1),
         );
         CheckpointFiles::new(dir.path()).recover_checkpoints(&mut core, false);
 
@@ -345,12 +344,9 @@ mod tests {
     #[test]
     fn a_header_comes_back_and_anything_else_is_none() {
         let header = CheckpointHeader {
-            key: TrialKey {
-                cell: 1 << 40,
-                repeat: 7,
-            },
+            key: TrialKey::new(1 << 40, 7),
             steps: 123,
-            hash: [9; 32],
+            hash: FileHash([9; 32]),
         };
         let bytes: [u8; HEADER_LEN] = header.encode().try_into().expect("as long as a header");
         assert_eq!(CheckpointHeader::decode(&bytes), Some(header));

@@ -1,6 +1,6 @@
 //! Conversions from the core and the analysis to the wire.
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Epoch, Fence, LeaseId};
 use ergodic_proto::v1;
 
 use crate::analysis::compare::CellContrast;
@@ -76,14 +76,14 @@ pub(crate) fn to_summary(entry: &TableEntry) -> v1::Summary {
 
 pub(crate) fn fence_to_wire(fence: Fence) -> v1::Fence {
     v1::Fence {
-        lease: fence.lease,
-        epoch: fence.epoch,
+        lease: fence.lease.0,
+        epoch: fence.epoch.0,
     }
 }
 
 pub(crate) fn fence_from_wire(fence: &v1::Fence) -> Fence {
     Fence {
-        lease: fence.lease,
-        epoch: fence.epoch,
+        lease: LeaseId(fence.lease),
+        epoch: Epoch(fence.epoch),
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
+use ergodic_common::ids::{DatasetHash, FileHash};
 use ergodic_common::net::Net;
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::weights::Weights;
@@ -57,10 +58,8 @@ impl DatasetCatalog {
                 let title = pin.map_or(name.as_str(), |pin| pin.path.as_str());
                 let bytes = self.read_uploaded(&data.hash, title)?;
                 let dataset = Dataset::decode(&bytes)?;
-                (
-                    data.hash,
-                    dataset.summarize_use(title, &data.hash, spec, &configs)?,
-                )
+                let hash = data.dataset_hash();
+                (hash, dataset.summarize_use(title, hash, spec, &configs)?)
             }
             name => self.keep_canonical(name, needed, spec, &configs)?,
         };
@@ -80,15 +79,16 @@ impl DatasetCatalog {
         needed: u32,
         spec: &Spec,
         configs: &[TrialConfig],
-    ) -> Result<([u8; 32], DatasetSummary), DataError> {
+    ) -> Result<(DatasetHash, DatasetSummary), DataError> {
         let dataset = files::load_dataset(name, self.data_dir.as_deref(), needed)?;
         let bytes = dataset.encode_canonical();
-        let hash = *blake3::hash(&bytes).as_bytes();
-        let summary = dataset.summarize_use(name.as_str(), &hash, spec, configs)?;
-        self.blobs.store_blob(&hash, &bytes).map_err(|e| {
+        let hash = DatasetHash::from(blake3::hash(&bytes));
+        let summary = dataset.summarize_use(name.as_str(), hash, spec, configs)?;
+        let file = hash.into();
+        self.blobs.store_blob(&file, &bytes).map_err(|e| {
             DataError(format!(
                 "{}: cannot keep the dataset: {e}",
-                self.blobs.blob_path(&hash).display()
+                self.blobs.blob_path(&file).display()
             ))
         })?;
 
@@ -96,7 +96,7 @@ impl DatasetCatalog {
     }
 
     /// Reads a file that was uploaded with a sweep.
-    fn read_uploaded(&self, hash: &[u8; 32], title: &str) -> Result<Vec<u8>, DataError> {
+    fn read_uploaded(&self, hash: &FileHash, title: &str) -> Result<Vec<u8>, DataError> {
         std::fs::read(self.blobs.blob_path(hash)).map_err(|e| {
             DataError(format!(
                 "{title}: the file was not sent with the sweep: {e}"

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash, SweepNumber};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::refuse_misleading_extension;
 use ergodic_common::{ErrorCode, Spec};
@@ -100,7 +101,7 @@ impl SweepApi {
         old: SweepToExtend,
         repeats: u32,
         permit: Arc<Permit>,
-    ) -> Result<i64, Status> {
+    ) -> Result<SweepNumber, Status> {
         let number = old.record.number;
         let from = old.record.source.clone();
         let before = old.spec.repeats;
@@ -148,7 +149,7 @@ impl SweepApi {
         mut source: SpecSource,
         launched_by: String,
         permit: Arc<Permit>,
-    ) -> Result<i64, Status> {
+    ) -> Result<SweepNumber, Status> {
         let mut spec = read_new_spec(&source, permit.clone()).await??;
         let class = choose_successor_class(&spec, &old.spec);
         settle_new_spec(&mut spec, &mut source, &class)?;
@@ -159,7 +160,7 @@ impl SweepApi {
                 refuse_misleading_extension(spec, &stored)
             })
             .await?;
-        let files: Vec<[u8; 32]> = row.named_files().collect();
+        let files: Vec<FileHash> = row.named_files().collect();
 
         let new_spec = spec.clone();
         let new_data = row.data.clone();
@@ -361,7 +362,7 @@ fn match_cells(
     id: &str,
     (old, old_data): (&Spec, &DataPin),
     (new, new_data): (&Spec, &DataPin),
-) -> Result<Vec<(u64, u64)>, UserError> {
+) -> Result<Vec<(CellIndex, CellIndex)>, UserError> {
     check_compatible(id, old, new)?;
     if old_data.hash != new_data.hash {
         let message = format!(
@@ -371,7 +372,7 @@ fn match_cells(
         return Err(refused_error(message));
     }
 
-    let cells = pair_cells_by_identity(old, new, &old_data.hash.unwrap_or_default())?;
+    let cells = pair_cells_by_identity(old, new, old_data.hash.unwrap_or(DatasetHash::NONE))?;
     let missing = cells.iter().filter(|(_, new)| new.is_none());
     if let Some(cell) = missing.map(|(old, _)| *old).min() {
         let message = format!(
@@ -388,7 +389,7 @@ fn match_cells(
         )));
     }
 
-    let mut matched: Vec<(u64, u64)> = cells
+    let mut matched: Vec<(CellIndex, CellIndex)> = cells
         .into_iter()
         .filter_map(|(old, new)| Some((old, new?)))
         .collect();
@@ -400,9 +401,9 @@ fn match_cells(
 fn pair_cells_by_identity(
     old: &Spec,
     new: &Spec,
-    data: &[u8; 32],
-) -> Result<Vec<(u64, Option<u64>)>, UserError> {
-    let mut pairs: HashMap<[u8; 32], (u64, Option<u64>)> = HashMap::new();
+    data: DatasetHash,
+) -> Result<Vec<(CellIndex, Option<CellIndex>)>, UserError> {
+    let mut pairs: HashMap<CellHash, (CellIndex, Option<CellIndex>)> = HashMap::new();
     for cell in old.grid.iter() {
         pairs.insert(identify_cell(old, cell, data)?, (cell, None));
     }
@@ -416,7 +417,7 @@ fn pair_cells_by_identity(
     Ok(pairs.into_values().collect())
 }
 
-fn identify_cell(spec: &Spec, cell: u64, data: &[u8; 32]) -> Result<[u8; 32], UserError> {
+fn identify_cell(spec: &Spec, cell: CellIndex, data: DatasetHash) -> Result<CellHash, UserError> {
     let config = spec
         .grid
         .resolve_config(cell)

@@ -179,7 +179,7 @@ pub(crate) fn to_cell_findings(sweep: &Sweep, key: TrialKey) -> Vec<v1::ExplainF
     });
 
     let mut findings = vec![WireFinding::Cell(v1::ExplainCell {
-        cell,
+        cell: cell.0,
         values: values.collect(),
     })];
     findings.extend(

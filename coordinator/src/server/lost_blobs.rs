@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::{FileHash, SweepNumber};
 use ergodic_proto::status::UserError;
 
 use super::blobs::{BlobError, BlobStore};
@@ -16,7 +17,7 @@ use crate::store::{Store, StoreReader};
 /// Inspects each file once, and caches the finding.
 struct BlobInspection<'a> {
     blobs: &'a BlobStore,
-    seen: HashMap<[u8; 32], Option<BlobError>>,
+    seen: HashMap<FileHash, Option<BlobError>>,
 }
 
 impl<'a> BlobInspection<'a> {
@@ -29,7 +30,7 @@ impl<'a> BlobInspection<'a> {
 
     /// Why a file is lost, if it is. A file that cannot be read now may be intact: it is reported
     /// and left alone.
-    fn inspect_once(&mut self, hash: &[u8; 32]) -> Option<&BlobError> {
+    fn inspect_once(&mut self, hash: &FileHash) -> Option<&BlobError> {
         let blobs = self.blobs;
         self.seen
             .entry(*hash)
@@ -40,19 +41,19 @@ impl<'a> BlobInspection<'a> {
 
 /// Why a file is lost, if it is. Renames a damaged file, because a sender with the intact one would
 /// be told that it exists.
-fn inspect_blob(blobs: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
+fn inspect_blob(blobs: &BlobStore, hash: &FileHash) -> Option<BlobError> {
     let flaw = blobs.verify_blob(hash).err()?;
     match &flaw {
         BlobError::Missing => {}
         BlobError::Damaged => {
             if let Err(error) = blobs.mark_damaged(hash) {
-                tracing::error!(%error, file = hex::encode(hash), "a damaged file cannot be renamed");
+                tracing::error!(%error, file = hash.to_string(), "a damaged file cannot be renamed");
             }
         }
         BlobError::Unreadable(why) => {
             tracing::error!(
                 why,
-                file = hex::encode(hash),
+                file = hash.to_string(),
                 "a file could not be checked for damage: it is left as it is"
             );
 
@@ -67,8 +68,8 @@ fn inspect_blob(blobs: &BlobStore, hash: &[u8; 32]) -> Option<BlobError> {
 /// is damaged.
 fn collect_weights_hashes(
     reader: &dyn StoreReader,
-    sweep: i64,
-) -> Result<Vec<(TrialKey, [u8; 32])>, UserError> {
+    sweep: SweepNumber,
+) -> Result<Vec<(TrialKey, FileHash)>, UserError> {
     let mut named = Vec::new();
     let damages = reader
         .read_weights_hashes(sweep, &mut |key, hash| named.push((key, hash)))
@@ -81,9 +82,9 @@ fn collect_weights_hashes(
 
 /// Keeps the trials whose files are lost, with the file and the reason.
 fn find_lost_weights(
-    named: Vec<(TrialKey, [u8; 32])>,
+    named: Vec<(TrialKey, FileHash)>,
     look: &mut BlobInspection<'_>,
-) -> BTreeMap<TrialKey, ([u8; 32], BlobError)> {
+) -> BTreeMap<TrialKey, (FileHash, BlobError)> {
     let lost = named
         .into_iter()
         .filter_map(|(key, hash)| Some((key, (hash, look.inspect_once(&hash)?.clone()))));
@@ -101,7 +102,7 @@ pub(super) fn report_lost_blobs(store: &dyn Store, blobs: &BlobStore) -> Result<
     for row in reader.read_sweeps().map_err(store_error)? {
         for hash in row.named_files() {
             if let Some(why) = look.inspect_once(&hash) {
-                let file = hex::encode(hash);
+                let file = hash.to_string();
                 tracing::error!(
                     sweep = row.id,
                     file,
@@ -122,13 +123,13 @@ pub(super) fn report_lost_blobs(store: &dyn Store, blobs: &BlobStore) -> Result<
     Ok(())
 }
 
-fn report_lost_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], BlobError)>) {
+fn report_lost_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, (FileHash, BlobError)>) {
     if let Some((key, (hash, why))) = lost.first_key_value() {
         tracing::error!(
             sweep = row.id,
             trials = lost.len(),
             first = %key,
-            file = hex::encode(hash),
+            file = hash.to_string(),
             "weights of trials are lost ({why}): `ergodic retry {}` computes them again",
             row.id
         );
@@ -141,7 +142,7 @@ fn report_lost_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], Blob
 /// The store cannot be read.
 pub(super) async fn find_trials_to_redo(
     context: &Arc<ServerContext>,
-    sweep: i64,
+    sweep: SweepNumber,
 ) -> Result<Vec<TrialKey>, UserError> {
     let context = context.clone();
     let task = tokio::task::spawn_blocking(move || {
@@ -163,7 +164,7 @@ pub(super) async fn find_trials_to_redo(
 /// The store cannot be read.
 pub(super) async fn count_missing_weights(
     context: &Arc<ServerContext>,
-    sweep: i64,
+    sweep: SweepNumber,
 ) -> Result<u64, UserError> {
     let context = context.clone();
     let task = tokio::task::spawn_blocking(move || {
@@ -190,7 +191,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let blobs = BlobStore::new(dir.path().to_owned());
         let sound = b"weights";
-        let hash = |content: &[u8]| *blake3::hash(content).as_bytes();
+        let hash = |content: &[u8]| FileHash::from(blake3::hash(content));
         blobs.store_blob(&hash(sound), sound).expect("kept");
         std::fs::write(blobs.blob_path(&hash(b"torn")), b"other").expect("written");
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ergodic_common::ids::Epoch;
 use ergodic_common::{BUILD, Outcome};
 use ergodic_proto::rpc::RpcMethod;
 use http::{Request, Response};
@@ -56,7 +57,7 @@ struct FindingLabels {
 /// Numbers from the core at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct CoreSnapshot {
-    epoch: u64,
+    epoch: Epoch,
     sweeps: [(&'static str, u64); 4],
     /// Numbers of trials in open sweeps.
     trials: [(&'static str, u64); 5],
@@ -185,7 +186,7 @@ impl CoreSnapshot {
         registry.register(
             "epoch",
             "Epoch of the leadership, which grows by one with every new leader or restart",
-            gauge_of(self.epoch),
+            gauge_of(self.epoch.0),
         );
         registry.register("sweeps", "Sweeps by state", gauges_by_state(&self.sweeps));
         registry.register(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::Spec;
+use ergodic_common::ids::{CellsFingerprint, Epoch, SweepNumber};
 use ergodic_proto::status::UserError;
 use rayon::prelude::*;
 
@@ -34,10 +35,10 @@ pub(super) fn reader_threads() -> usize {
 pub fn recover_core(
     store: &dyn Store,
     mut writer: Option<&mut dyn StoreWriter>,
-    epoch: u64,
+    epoch: Epoch,
     lease_ttl: Duration,
     reads_all: bool,
-) -> Result<(Core, Vec<i64>), UserError> {
+) -> Result<(Core, Vec<SweepNumber>), UserError> {
     let readers = store.open_readers(reader_threads()).map_err(store_error)?;
     let (leases, next_lease) = readers
         .with_reader(|reader| reader.read_leases())
@@ -89,7 +90,7 @@ fn add_recovered_sweep(core: &mut Core, sweep: RecoveredSweep) {
 const PARALLEL_FROM: usize = 16;
 
 /// A sweep's spec and the fingerprint of its cells, or the reason why its file cannot be read.
-type SpecReading = Result<(Spec, [u8; 32]), String>;
+type SpecReading = Result<(Spec, CellsFingerprint), String>;
 
 /// Reads the files of sweeps, which takes some milliseconds for a large one.
 fn read_specs(rows: &[SweepRow]) -> Vec<SpecReading> {
@@ -186,7 +187,7 @@ const WITHHELD_REASON: &str = "this program would resolve its cells to other val
 fn record_cells_digest(
     writer: &mut dyn StoreWriter,
     row: &mut SweepRow,
-    cells: [u8; 32],
+    cells: CellsFingerprint,
 ) -> Result<(), StoreError> {
     if row.source.cells_fingerprint.is_none() {
         writer.commit(SetCellsDigest {
@@ -201,7 +202,7 @@ fn record_cells_digest(
 /// Reads a sweep's rows in the form for the core, and finds the damaged ones.
 pub(super) fn read_intact_rows(
     readers: &SnapshotReaders,
-    sweep: i64,
+    sweep: SweepNumber,
     spec: &Spec,
     reads_all: bool,
 ) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
@@ -232,7 +233,7 @@ pub(super) fn read_intact_rows(
 
 fn read_intact_range(
     reader: &dyn StoreReader,
-    sweep: i64,
+    sweep: SweepNumber,
     range: TrialRange,
     positions: &MetricPositions,
 ) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
@@ -291,7 +292,7 @@ mod tests {
     fn each_of_many_sweeps_is_what_its_own_file_means() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = SqliteStore::open(dir.path()).expect("opened");
-        let mut writer = store.open_writer(1).expect("a writer");
+        let mut writer = store.open_writer(Epoch(1)).expect("a writer");
         let many = 3 * PARALLEL_FROM;
         for at in 0..many {
             let text = match at {
@@ -303,7 +304,7 @@ mod tests {
                 ),
             };
 
-            let cells = (at == 7).then_some([9; 32]);
+            let cells = (at == 7).then_some(CellsFingerprint([9; 32]));
             let source = SpecSource {
                 file: "f".into(),
                 text,
@@ -318,7 +319,7 @@ mod tests {
             let data = DataPin::default();
             let launched_by = String::new();
             let row = SweepRow {
-                number: 0,
+                number: SweepNumber::UNSTORED,
                 id,
                 source,
                 data,
@@ -335,7 +336,7 @@ mod tests {
         let (core, _) = recover_core(
             &store,
             Some(writer.as_mut()),
-            1,
+            Epoch(1),
             Duration::from_secs(1),
             false,
         )

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ergodic_common::ids::{FileHash, SweepNumber};
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -74,7 +75,7 @@ pub(super) async fn remove_sweep(
 }
 
 /// Deletes the remaining rows of sweeps that were removed under an earlier coordinator.
-pub(super) async fn clear_removed_sweeps(context: Arc<ServerContext>, sweeps: Vec<i64>) {
+pub(super) async fn clear_removed_sweeps(context: Arc<ServerContext>, sweeps: Vec<SweepNumber>) {
     let mut throttled_log = ThrottledLog::default();
     for sweep in sweeps {
         let mut removed = RemovedData::default();
@@ -91,7 +92,7 @@ pub(super) async fn clear_removed_sweeps(context: Arc<ServerContext>, sweeps: Ve
         }
 
         tracing::info!(
-            sweep,
+            sweep = sweep.0,
             trials = removed.trials,
             files = removed.files,
             "a removed sweep is cleared"
@@ -101,7 +102,7 @@ pub(super) async fn clear_removed_sweeps(context: Arc<ServerContext>, sweeps: Ve
 
 async fn clear_rows(
     context: &Arc<ServerContext>,
-    sweep: i64,
+    sweep: SweepNumber,
     removed: &mut RemovedData,
 ) -> Result<(), StoreError> {
     loop {
@@ -130,7 +131,7 @@ async fn clear_rows(
 /// good, because it may name them.
 async fn delete_unreferenced(
     context: &Arc<ServerContext>,
-    hashes: Vec<[u8; 32]>,
+    hashes: Vec<FileHash>,
     removed: &mut RemovedData,
 ) {
     if hashes.is_empty() || blob_collection::is_shared_folder(context.catalog.blobs.folder()) {

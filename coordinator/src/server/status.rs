@@ -1,5 +1,6 @@
 //! Converts the core's state to messages.
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::spec::stopping_rule::StoppingCriterion;
 use ergodic_proto::v1;
 
@@ -87,7 +88,7 @@ pub(crate) fn unreadable_status(sweep: &UnreadableSweep) -> v1::SweepStatus {
 
 /// All sweeps in the order of launch.
 pub(crate) fn all_statuses(core: &Core) -> Vec<v1::SweepStatus> {
-    list_statuses_from(core, i64::MIN, usize::MAX)
+    list_statuses_from(core, SweepNumber::UNSTORED, usize::MAX)
         .into_iter()
         .map(|(_, status)| status)
         .collect()
@@ -96,9 +97,9 @@ pub(crate) fn all_statuses(core: &Core) -> Vec<v1::SweepStatus> {
 /// The statuses of up to `most` sweeps from a number on, with their numbers.
 pub(crate) fn list_statuses_from(
     core: &Core,
-    number: i64,
+    number: SweepNumber,
     most: usize,
-) -> Vec<(i64, v1::SweepStatus)> {
+) -> Vec<(SweepNumber, v1::SweepStatus)> {
     let read = core
         .sweeps_from(number)
         .take(most)
@@ -106,7 +107,7 @@ pub(crate) fn list_statuses_from(
     let unreadable = core
         .unreadable_sweeps()
         .filter(|sweep| sweep.record.number >= number);
-    let mut all: Vec<(i64, v1::SweepStatus)> = read
+    let mut all: Vec<(SweepNumber, v1::SweepStatus)> = read
         .chain(unreadable.map(|sweep| (sweep.record.number, unreadable_status(sweep))))
         .collect();
     all.sort_by_key(|(number, _)| *number);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ergodic_common::ids::SweepNumber;
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -37,7 +38,7 @@ where
 /// The sweep's state does not allow it, or the store failed.
 pub(super) async fn steer_sweep(
     context: &Arc<ServerContext>,
-    sweep: i64,
+    sweep: SweepNumber,
     steering: Steering,
 ) -> Result<(), Status> {
     run_exclusively(context, |context| async move {

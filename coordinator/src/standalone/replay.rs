@@ -51,7 +51,7 @@ pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
     check_has_bits(&stored)?;
     let again = rerun_trial(&args, &client.url, &page.sweep).await?;
     let differences = list_differences(&stored, &again, &page.metrics);
-    let digest = hex::encode(stored.digest);
+    let digest = stored.digest.to_string();
 
     if differences.is_empty() {
         return print_output(format!(
@@ -160,8 +160,7 @@ fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String
     if stored.digest != again.digest {
         found.push(format!(
             "the digest: {} there, {} here",
-            hex::encode(stored.digest),
-            hex::encode(again.digest)
+            stored.digest, again.digest
         ));
     }
 
@@ -197,20 +196,21 @@ fn curve_bits(result: &TrialResult) -> Vec<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use ergodic_common::ids::{FileHash, WeightsDigest};
     use ergodic_common::trial::{Curve, Predictions};
 
     use crate::standalone::replay::*;
 
     #[test]
     fn every_part_of_a_result_is_compared() {
-        let key = TrialKey { cell: 0, repeat: 0 };
+        let key = TrialKey::new(0, 0);
         let outcome = Outcome::Completed;
         let metrics = vec![0.5, f64::NAN];
         let stored = TrialResult {
             outcome,
             steps: 3,
             metrics,
-            digest: [1; 32],
+            digest: WeightsDigest([1; 32]),
             ..TrialResult::completed(key)
         };
 
@@ -241,7 +241,7 @@ mod tests {
             ),
             (
                 TrialResult {
-                    digest: [2; 32],
+                    digest: WeightsDigest([2; 32]),
                     ..stored.clone()
                 },
                 "digest",
@@ -268,7 +268,7 @@ mod tests {
             ),
             (
                 TrialResult {
-                    weights_hash: Some([2; 32]),
+                    weights_hash: Some(FileHash([2; 32])),
                     ..stored.clone()
                 },
                 "weights",

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::{TrialKey, TrialResult};
 
 use crate::records::{LeaseRow, SweepRow};
@@ -83,7 +84,7 @@ pub struct TrialFields<'a> {
 
 impl TrialFields<'_> {
     /// The checksum of the row.
-    pub fn checksum(&self, sweep: i64) -> i64 {
+    pub fn checksum(&self, sweep: SweepNumber) -> i64 {
         let fields = [
             sweep.into(),
             self.key.cell.into(),
@@ -105,7 +106,7 @@ impl TrialFields<'_> {
 }
 
 /// The checksum of a row of `trials`.
-pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
+pub fn trial_checksum(sweep: SweepNumber, worker: &str, result: &TrialResult) -> i64 {
     let (outcome, step, cause) = encode_outcome(&result.outcome);
     let fields = TrialFields {
         key: result.key,
@@ -115,17 +116,17 @@ pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
         steps: result.steps as i64,
         seconds: result.seconds,
         worker,
-        digest: &result.digest,
+        digest: &result.digest.0,
         metrics: &encode_f64s(&result.metrics),
         isa: &result.isa,
-        weights: result.weights_hash.as_ref().map(|hash| &hash[..]),
+        weights: result.weights_hash.as_ref().map(|hash| &hash.0[..]),
     };
 
     fields.checksum(sweep)
 }
 
 /// The checksum of a row of `curves`, by the trial that it belongs to.
-pub fn curve_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
+pub fn curve_checksum(sweep: SweepNumber, key: TrialKey, data: &[u8]) -> i64 {
     row_checksum(
         "curves",
         &[
@@ -138,7 +139,7 @@ pub fn curve_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
 }
 
 /// The checksum of a row of `predictions`.
-pub fn predictions_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
+pub fn predictions_checksum(sweep: SweepNumber, key: TrialKey, data: &[u8]) -> i64 {
     row_checksum(
         "predictions",
         &[
@@ -151,7 +152,7 @@ pub fn predictions_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
 }
 
 /// The checksum of a row of `attempts`.
-pub fn attempt_checksum(sweep: i64, key: TrialKey, number: i64, attempt: &Attempt) -> i64 {
+pub fn attempt_checksum(sweep: SweepNumber, key: TrialKey, number: i64, attempt: &Attempt) -> i64 {
     let fields = [
         sweep.into(),
         key.cell.into(),
@@ -190,7 +191,7 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
         row.source.file.as_str().into(),
         row.source.text.as_str().into(),
         SqlParam::Bytes(Some(&files)),
-        SqlParam::Bytes(row.data.hash.as_ref().map(|hash| &hash[..])),
+        SqlParam::Bytes(row.data.hash.as_ref().map(|hash| &hash.0[..])),
         row.data.train.into(),
         row.data.provenance.as_str().into(),
         encode_state(row.state).into(),
@@ -224,7 +225,7 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
             row.source
                 .cells_fingerprint
                 .as_ref()
-                .map(|cells| &cells[..]),
+                .map(|cells| &cells.0[..]),
         ));
     }
 

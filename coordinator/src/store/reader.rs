@@ -1,6 +1,7 @@
 //! The read access to a store.
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::{FileHash, LeaseId, SweepNumber};
 use ergodic_common::trial::Predictions;
 
 use crate::records::{LeaseRow, SweepRow};
@@ -20,19 +21,19 @@ pub trait StoreReader: Send {
     ///
     /// # Errors
     /// The store cannot be read.
-    fn read_unfinished_removals(&self) -> Result<Vec<i64>, StoreError>;
+    fn read_unfinished_removals(&self) -> Result<Vec<SweepNumber>, StoreError>;
 
     /// Whether any trial names this file of weights.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn has_trial_with_weights(&self, weights: &[u8; 32]) -> Result<bool, StoreError>;
+    fn has_trial_with_weights(&self, weights: &FileHash) -> Result<bool, StoreError>;
 
     /// All leases in force, and the lowest number that no lease ever had.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn read_leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
+    fn read_leases(&self) -> Result<(Vec<LeaseRow>, LeaseId), StoreError>;
 
     /// Calls `each` with every intact row of a sweep, with curve and predictions, in any order.
     /// Returns the damaged ones. Slow, because it reads every curve.
@@ -41,7 +42,7 @@ pub trait StoreReader: Send {
     /// The store cannot be read.
     fn read_intact_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(StoredTrial),
     ) -> Result<Vec<Damage>, StoreError>;
 
@@ -52,7 +53,7 @@ pub trait StoreReader: Send {
     /// The store cannot be read.
     fn read_intact_ended_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError>;
@@ -64,8 +65,8 @@ pub trait StoreReader: Send {
     /// The store cannot be read.
     fn read_weights_hashes(
         &self,
-        sweep: i64,
-        each: &mut dyn FnMut(TrialKey, [u8; 32]),
+        sweep: SweepNumber,
+        each: &mut dyn FnMut(TrialKey, FileHash),
     ) -> Result<Vec<Damage>, StoreError>;
 
     /// Calls `each` with the rows of a sweep, ordered by cell and repeat.
@@ -74,7 +75,7 @@ pub trait StoreReader: Send {
     /// The store cannot be read, or is damaged.
     fn read_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError>;
 
@@ -82,7 +83,7 @@ pub trait StoreReader: Send {
     ///
     /// # Errors
     /// The store cannot be read.
-    fn read_row_cursors(&self, sweep: i64, row: u64) -> Result<[RowCursor; 2], StoreError>;
+    fn read_row_cursors(&self, sweep: SweepNumber, row: u64) -> Result<[RowCursor; 2], StoreError>;
 
     /// Calls `each` with the rows of a sweep that were stored after the row with this number,
     /// ordered by cell and repeat, with curves and predictions.
@@ -91,7 +92,7 @@ pub trait StoreReader: Send {
     /// The store cannot be read, or is damaged.
     fn read_trials_after(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         row: u64,
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError>;
@@ -100,25 +101,29 @@ pub trait StoreReader: Send {
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn read_trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError>;
+    fn read_trial(
+        &self,
+        sweep: SweepNumber,
+        key: TrialKey,
+    ) -> Result<Option<StoredTrial>, StoreError>;
 
     /// The attempts at a trial before it ran again, the first one first.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn read_attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError>;
+    fn read_attempts(&self, sweep: SweepNumber, key: TrialKey) -> Result<Vec<Attempt>, StoreError>;
 
     /// The audits of a sweep, ordered by cell and repeat.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError>;
+    fn read_audits(&self, sweep: SweepNumber) -> Result<Vec<Audit>, StoreError>;
 
     /// The audit of a trial, if it has one.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn read_audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError>;
+    fn read_audit(&self, sweep: SweepNumber, key: TrialKey) -> Result<Option<Audit>, StoreError>;
 
     /// Calls `each` with all attempts of a sweep; those of one trial come in order.
     ///
@@ -126,7 +131,7 @@ pub trait StoreReader: Send {
     /// The store cannot be read, or is damaged.
     fn read_all_attempts(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(TrialKey, Attempt),
     ) -> Result<(), StoreError>;
 
@@ -136,7 +141,7 @@ pub trait StoreReader: Send {
     /// The store cannot be read, or is damaged.
     fn read_ended_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<(), StoreError>;
@@ -148,7 +153,7 @@ pub trait StoreReader: Send {
     /// The store cannot be read, or is damaged.
     fn read_curves(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         part: TrialRange,
         each: &mut dyn FnMut(SampledTrial<'_>),
     ) -> Result<(), StoreError>;
@@ -160,7 +165,7 @@ pub trait StoreReader: Send {
     /// The store cannot be read, or is damaged.
     fn read_predictions(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(TrialKey, Predictions) -> bool,
     ) -> Result<(), StoreError>;
 }

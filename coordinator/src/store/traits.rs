@@ -7,18 +7,19 @@ use crate::store::reader::StoreReader;
 use crate::store::snapshot_readers::SnapshotReaders;
 use crate::store::types::Leader;
 use crate::store::writes::{PendingWrite, StoreWrite, WriteWithOutput};
+use ergodic_common::ids::{Epoch, FileHash};
 
 /// The files beside the store that sweeps and rows name by hash.
 pub trait ReferencedBlobs: Send {
     /// Whether the file with this hash exists.
-    fn has_blob(&self, hash: &[u8; 32]) -> bool;
+    fn has_blob(&self, hash: &FileHash) -> bool;
 
     /// Removes an unreferenced file; returns its size in bytes. `None` if it did not exist or is
     /// reserved for a peer.
     ///
     /// # Errors
     /// The file cannot be removed.
-    fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>>;
+    fn remove_unreserved(&self, hash: &FileHash) -> std::io::Result<Option<u64>>;
 }
 
 /// A store of results, for one coordinator or for several that elect a leader.
@@ -37,11 +38,11 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// The store does not respond.
-    fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError>;
+    fn renew_leadership(&self, epoch: Epoch) -> Result<bool, StoreError>;
 
     /// Resigns leadership, so that another coordinator can lead at once. If that fails, another one
     /// can lead after the TTL.
-    fn resign_leadership(&self, epoch: u64);
+    fn resign_leadership(&self, epoch: Epoch);
 
     /// Checks that everything written would be found again.
     ///
@@ -55,7 +56,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// The store cannot be written.
-    fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError>;
+    fn open_writer(&self, epoch: Epoch) -> Result<Box<dyn StoreWriter>, StoreError>;
 
     /// Opens a reader, which sees what was committed before its first read.
     ///

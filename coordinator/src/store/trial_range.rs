@@ -14,11 +14,8 @@ pub struct TrialRange {
 impl TrialRange {
     /// The range of all trials, whose numbers stay far below 2^63.
     pub const ALL: Self = Self {
-        from: TrialKey { cell: 0, repeat: 0 },
-        to: TrialKey {
-            cell: i64::MAX as u64,
-            repeat: 0,
-        },
+        from: TrialKey::new(0, 0),
+        to: TrialKey::new(i64::MAX as u64, 0),
     };
 
     /// Whether the range contains a trial.
@@ -34,10 +31,7 @@ impl TrialRange {
             .map(|part| {
                 let trial = all * u128::from(part) / u128::from(n.max(1));
                 let repeats = u128::from(repeats.max(1));
-                TrialKey {
-                    cell: (trial / repeats) as u64,
-                    repeat: (trial % repeats) as u32,
-                }
+                TrialKey::new((trial / repeats) as u64, (trial % repeats) as u32)
             })
             .collect();
         starts.dedup();
@@ -65,7 +59,7 @@ mod tests {
             prop_assert!(parts.windows(2).all(|two| two[0].to == two[1].from));
             for cell in 0..cells {
                 for repeat in 0..repeats + 2 {
-                    let key = TrialKey { cell, repeat };
+                    let key = TrialKey::new(cell, repeat);
                     prop_assert_eq!(parts.iter().filter(|part| part.contains(key)).count(), 1);
                 }
             }

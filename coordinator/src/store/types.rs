@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ergodic_common::ids::{CellHash, CellIndex, Epoch, FileHash, SweepNumber};
 use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
@@ -52,7 +53,7 @@ pub struct Audit {
 pub struct Leader {
     /// The epoch: how often a coordinator has begun to lead, including this time. Fences contain
     /// it.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// URL of the leader.
     pub url: String,
     /// Whether this coordinator is the leader.
@@ -63,7 +64,7 @@ impl Leader {
     /// An unknown leader.
     pub fn unknown() -> Self {
         Self {
-            epoch: 0,
+            epoch: Epoch(0),
             url: String::new(),
             is_this: false,
         }
@@ -127,9 +128,9 @@ pub struct SuccessorSweep {
     /// The new sweep.
     pub row: SweepRow,
     /// Number of the other one.
-    pub predecessor: i64,
+    pub predecessor: SweepNumber,
     /// Cells of the other sweep, ascending, each with its number in the new one.
-    pub cell_map: Vec<(u64, u64)>,
+    pub cell_map: Vec<(CellIndex, CellIndex)>,
 }
 
 /// A new sweep, and which rows of other sweeps it begins with.
@@ -151,7 +152,7 @@ pub struct ReusingSweep {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReuseSource {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The cells whose rows are wanted, in the order of their numbers there.
     pub cells: Vec<ReusedCell>,
 }
@@ -160,13 +161,13 @@ pub struct ReuseSource {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReusedCell {
     /// Number of the cell in the sweep that has rows.
-    pub source_cell: u64,
+    pub source_cell: CellIndex,
     /// Number of the cell in the new sweep.
-    pub new_cell: u64,
+    pub new_cell: CellIndex,
     /// Repeats from this one on are not wanted.
     pub repeat_limit: u32,
     /// Hash of what the cell resolves to.
-    pub identity: [u8; 32],
+    pub identity: CellHash,
     /// Which results are wanted.
     pub selection: Arc<ResultSelection>,
 }
@@ -175,11 +176,11 @@ pub struct ReusedCell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Twin {
     /// The cell.
-    pub cell: u64,
+    pub cell: CellIndex,
     /// Number of the other sweep.
-    pub other_sweep: i64,
+    pub other_sweep: SweepNumber,
     /// The cell there.
-    pub other_cell: u64,
+    pub other_cell: CellIndex,
 }
 
 /// Rows of a removed sweep that are there no more.
@@ -188,7 +189,7 @@ pub struct ClearedRows {
     /// How many trials had one.
     pub trials: u64,
     /// Hashes of files of weights that these named, which others may name still.
-    pub weights: Vec<[u8; 32]>,
+    pub weights: Vec<FileHash>,
     /// Whether rows may be left.
     pub has_more: bool,
 }

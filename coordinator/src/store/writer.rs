@@ -1,6 +1,7 @@
 //! The writer's loop: takes all queued writes, commits them in one transaction, then answers the
 //! callers.
 
+use ergodic_common::ids::FileHash;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
@@ -48,7 +49,7 @@ enum WriterJob {
     Commit(Box<dyn QueuedWrite>),
     /// Delete those of these files that nothing names, between transactions.
     DeleteUnreferenced {
-        hashes: Vec<[u8; 32]>,
+        hashes: Vec<FileHash>,
         answer: Box<dyn FnOnce(Result<DeletedFiles, StoreError>) + Send>,
     },
 }
@@ -233,7 +234,7 @@ impl WriterHandle {
     /// Queues the deletion of those of these files that neither a sweep nor a trial names by then. Nothing is written meanwhile.
     pub fn enqueue_deletion(
         &self,
-        hashes: Vec<[u8; 32]>,
+        hashes: Vec<FileHash>,
         answer: impl FnOnce(Result<DeletedFiles, StoreError>) + Send + 'static,
     ) {
         let answer = Box::new(answer);
@@ -342,7 +343,7 @@ impl WriterLoop {
                 Some(hash) => {
                     let message = format!(
                         "the file {} is named but not stored here: send it first",
-                        hex::encode(hash)
+                        hash.to_string()
                     );
                     write.answer(Err(StoreError::BlobMissing(message)));
                 }
@@ -353,7 +354,7 @@ impl WriterLoop {
     }
 
     /// Deletes files that nothing names: until it returns, nothing can be stored that does.
-    fn delete_unreferenced(&mut self, hashes: Vec<[u8; 32]>) -> Result<DeletedFiles, StoreError> {
+    fn delete_unreferenced(&mut self, hashes: Vec<FileHash>) -> Result<DeletedFiles, StoreError> {
         let mut search = WriteWithOutput::new(FindUnreferenced(hashes));
         self.writer.commit_writes(&mut [&mut search])?;
         let mut deleted = DeletedFiles::default();
@@ -366,7 +367,7 @@ impl WriterLoop {
                     deleted.bytes += size;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, file = hex::encode(hash), "an unreferenced file could not be removed")
+                    tracing::warn!(%error, file = hash.to_string(), "an unreferenced file could not be removed")
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::any::Any;
 
 use super::error::StoreError;
 use super::sql::StoreTransaction;
+use ergodic_common::ids::FileHash;
 
 /// A change to make durable.
 pub trait StoreWrite: Send + 'static {
@@ -17,7 +18,7 @@ pub trait StoreWrite: Send + 'static {
     fn apply(&self, sql: &StoreTransaction<'_>) -> Result<Self::Output, StoreError>;
 
     /// Hashes of the files that the write names.
-    fn named_files(&self) -> Vec<[u8; 32]> {
+    fn named_files(&self) -> Vec<FileHash> {
         Vec::new()
     }
 
@@ -35,7 +36,7 @@ impl<W: StoreWrite> StoreWrite for Vec<W> {
         self.iter().map(|write| write.apply(sql)).collect()
     }
 
-    fn named_files(&self) -> Vec<[u8; 32]> {
+    fn named_files(&self) -> Vec<FileHash> {
         self.iter().flat_map(StoreWrite::named_files).collect()
     }
 
@@ -52,7 +53,7 @@ impl<A: StoreWrite, B: StoreWrite> StoreWrite for (A, B) {
         Ok((self.0.apply(sql)?, self.1.apply(sql)?))
     }
 
-    fn named_files(&self) -> Vec<[u8; 32]> {
+    fn named_files(&self) -> Vec<FileHash> {
         [self.0.named_files(), self.1.named_files()].concat()
     }
 
@@ -70,7 +71,7 @@ pub trait PendingWrite: Send {
     fn apply(&mut self, sql: &StoreTransaction<'_>) -> Result<(), StoreError>;
 
     /// Hashes of the files that the write names.
-    fn named_files(&self) -> Vec<[u8; 32]>;
+    fn named_files(&self) -> Vec<FileHash>;
 
     /// Whether it brings results.
     fn holds_results(&self) -> bool;
@@ -114,7 +115,7 @@ impl<W: StoreWrite> PendingWrite for WriteWithOutput<W> {
         Ok(())
     }
 
-    fn named_files(&self) -> Vec<[u8; 32]> {
+    fn named_files(&self) -> Vec<FileHash> {
         self.write.named_files()
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::escape::escape_lines;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::channel::credentials::ClientAuth;
@@ -341,7 +342,7 @@ fn run_bench_command(args: &BenchArgs) -> Result<(), UserError> {
     };
 
     let config = Spec::read_stored(&source)
-        .and_then(|spec| spec.grid.resolve_config(0))
+        .and_then(|spec| spec.grid.resolve_config(CellIndex(0)))
         .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     let place = args.device.open_device()?;
     let report =

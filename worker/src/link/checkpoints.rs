@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, FileHash};
 use ergodic_proto::backoff::Backoff;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::{CHUNK_BYTES, MAX_CHECKPOINT_BYTES};
@@ -57,7 +57,7 @@ impl CheckpointOwner {
 struct CheckpointUpload {
     owner: CheckpointOwner,
     steps: u64,
-    hash: [u8; 32],
+    hash: FileHash,
     bytes: Arc<Vec<u8>>,
     /// Set when the checkpoint is not needed any more.
     stale: Arc<AtomicBool>,
@@ -107,7 +107,7 @@ impl CheckpointTransfer {
         steps: u64,
         checkpoint: Vec<u8>,
     ) -> PendingUpload {
-        let hash = *blake3::hash(&checkpoint).as_bytes();
+        let hash = blake3::hash(&checkpoint).into();
         let stale = Arc::new(AtomicBool::new(false));
         let (done, arrived) = oneshot::channel();
         let owner = CheckpointOwner::from_assignment(assignment);

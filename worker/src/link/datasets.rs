@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, files};
+use ergodic_common::ids::{DatasetHash, FileHash};
 use ergodic_proto::atomic_file::{Durability, FileAccess, remove_abandoned_files, replace_file};
 use ergodic_proto::transfer;
 
@@ -48,14 +49,14 @@ pub async fn obtain_dataset(
     link: &mut Link,
     name: DatasetName,
     train: u32,
-    hash: [u8; 32],
+    hash: DatasetHash,
 ) -> Result<Dataset, FetchError> {
     let found = dirs.clone();
-    let here = tokio::task::spawn_blocking(move || load_own_dataset(&found, name, train, &hash));
+    let here = tokio::task::spawn_blocking(move || load_own_dataset(&found, name, train, hash));
     if let Ok(Some(dataset)) = here.await {
         return Ok(dataset);
     }
-    let bytes = obtain_file(dirs, link, hash, "dataset").await?;
+    let bytes = obtain_file(dirs, link, hash.into(), "dataset").await?;
     Dataset::decode(&bytes).map_err(|e| FetchError::Invalid(e.to_string()))
 }
 
@@ -67,19 +68,19 @@ pub async fn obtain_dataset(
 pub async fn obtain_file(
     dirs: &DatasetDirs,
     link: &mut Link,
-    hash: [u8; 32],
+    hash: FileHash,
     what: &str,
 ) -> Result<Vec<u8>, FetchError> {
     let cache = dirs.cache_dir.clone();
-    let here = tokio::task::spawn_blocking(move || read_cached_file(&cache, &hash));
+    let here = tokio::task::spawn_blocking(move || read_cached_file(&cache, hash));
     if let Ok(Some(bytes)) = here.await {
         return Ok(bytes);
     }
 
     let bytes = transfer::fetch_file(&mut link.files, hash).await?;
-    write_cached_file(&dirs.cache_dir, &hash, &bytes)?;
+    write_cached_file(&dirs.cache_dir, hash, &bytes)?;
     tracing::info!(
-        hash = hex::encode(hash),
+        hash = hash.to_string(),
         bytes = bytes.len(),
         "{what} fetched from the coordinator"
     );
@@ -92,11 +93,11 @@ fn load_own_dataset(
     dirs: &DatasetDirs,
     name: DatasetName,
     train: u32,
-    hash: &[u8; 32],
+    hash: DatasetHash,
 ) -> Option<Dataset> {
     // The hash decides whether these are the sweep's images; a file's name or date says nothing.
     let dataset = files::load_dataset(name, dirs.data_dir.as_deref(), train).ok()?;
-    if blake3::hash(&dataset.encode_canonical()).as_bytes() == hash {
+    if DatasetHash::from(blake3::hash(&dataset.encode_canonical())) == hash {
         return Some(dataset);
     }
 
@@ -108,14 +109,14 @@ fn load_own_dataset(
 }
 
 /// Reads a file from the cache; `None` if it is missing or damaged.
-fn read_cached_file(cache: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(cache.join(hex::encode(hash))).ok()?;
-    (blake3::hash(&bytes).as_bytes() == hash).then_some(bytes)
+fn read_cached_file(cache: &Path, hash: FileHash) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(cache.join(hash.to_string())).ok()?;
+    (FileHash::from(blake3::hash(&bytes)) == hash).then_some(bytes)
 }
 
 /// Several workers may share a cache: a file of a hash's name is whole.
-fn write_cached_file(cache: &Path, hash: &[u8; 32], bytes: &[u8]) -> Result<(), FetchError> {
-    let path = cache.join(hex::encode(hash));
+fn write_cached_file(cache: &Path, hash: FileHash, bytes: &[u8]) -> Result<(), FetchError> {
+    let path = cache.join(hash.to_string());
     let written = std::fs::create_dir_all(cache).and_then(|()| {
         remove_abandoned_files(cache);
         replace_file(&path, bytes, FileAccess::AsUmask, Durability::File)

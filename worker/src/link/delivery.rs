@@ -320,7 +320,7 @@ fn log_commit_outcome(
         ..
     } = answer;
     tracing::debug!(
-        lease = batch.fence.lease,
+        lease = batch.fence.lease.0,
         stored,
         duplicates,
         fenced,

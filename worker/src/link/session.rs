@@ -244,10 +244,7 @@ impl<'a> WorkerSession<'a> {
             .cells
             .iter()
             .zip(&grant.repeats)
-            .map(|(cell, repeat)| TrialKey {
-                cell: *cell,
-                repeat: *repeat,
-            })
+            .map(|(cell, repeat)| TrialKey::new(*cell, *repeat))
             .collect();
         let checkpointed = grant.checkpointed.into_iter().map(TrialKey::from).collect();
 
@@ -257,7 +254,7 @@ impl<'a> WorkerSession<'a> {
         });
         match self.with_heartbeats(fence, fetching).await {
             Ok(sweep) => {
-                tracing::debug!(lease = fence.lease, trials = keys.len(), "lease granted");
+                tracing::debug!(lease = fence.lease.0, trials = keys.len(), "lease granted");
                 self.queue.with_queue(|queue| {
                     if !queue.is_closed() {
                         queue.add_lease(fence, sweep, keys, checkpointed)
@@ -332,11 +329,11 @@ impl<'a> WorkerSession<'a> {
         }
 
         tracing::debug!(
-            lease = fence.lease,
+            lease = fence.lease.0,
             trials = keys.len(),
             "trials returned to the coordinator"
         );
-        let (cells, repeats) = keys.iter().map(|key| (key.cell, key.repeat)).unzip();
+        let (cells, repeats) = keys.iter().map(|key| (key.cell.0, key.repeat.0)).unzip();
         self.send_message(Request::Retracted(v1::Retracted {
             fence: Some(fence.into()),
             cells,
@@ -367,7 +364,7 @@ impl<'a> WorkerSession<'a> {
         let running = trials
             .iter()
             .map(|(fence, key)| v1::RunningTrial {
-                lease: fence.lease,
+                lease: fence.lease.0,
                 key: Some((*key).into()),
             })
             .collect();

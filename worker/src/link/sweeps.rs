@@ -7,6 +7,7 @@ use std::time::Duration;
 use ergodic_common::config::TrialConfig;
 use ergodic_common::dataset::Dataset;
 use ergodic_common::dataset::name::DatasetName;
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash};
 use ergodic_common::net::Net;
 use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{BUILD, Spec, TrialKey};
@@ -26,10 +27,10 @@ pub struct LoadedSweep {
     pub id: String,
     /// The sweep file, read and checked.
     pub spec: Spec,
-    data: Option<(Arc<Dataset>, [u8; 32])>,
+    data: Option<(Arc<Dataset>, DatasetHash)>,
     /// Files of initial weights, by their hash.
-    initial_weights: HashMap<[u8; 32], Arc<[u8]>>,
-    cells: Mutex<HashMap<u64, Arc<ResolvedCell>>>,
+    initial_weights: HashMap<FileHash, Arc<[u8]>>,
+    cells: Mutex<HashMap<CellIndex, Arc<ResolvedCell>>>,
     subsets: Mutex<HashMap<SubsetKey, Arc<TrialData>>>,
 }
 
@@ -47,7 +48,7 @@ pub struct ResolvedCell {
     /// The settings of the cell.
     pub config: TrialConfig,
     /// The identity of the cell.
-    pub hash: [u8; 32],
+    pub hash: CellHash,
     /// The images to train on; `None` for the empty model.
     pub data: Option<Arc<TrialData>>,
     /// The file of the cell's initial weights, if they come from one.
@@ -100,7 +101,7 @@ impl LoadedSweep {
             return Err(SweepError::Invalid(why));
         }
 
-        let data = match <[u8; 32]>::try_from(answer.data_hash) {
+        let data = match DatasetHash::try_from(answer.data_hash) {
             Ok(hash) => {
                 let name = training_dataset(&spec);
                 let dataset =
@@ -111,10 +112,10 @@ impl LoadedSweep {
         };
 
         let mut starts = HashMap::new();
-        for pin in pins
-            .iter()
-            .filter(|pin| data.as_ref().is_none_or(|(_, hash)| *hash != pin.hash))
-        {
+        for pin in pins.iter().filter(|pin| {
+            data.as_ref()
+                .is_none_or(|(_, hash)| FileHash::from(*hash) != pin.hash)
+        }) {
             starts.insert(
                 pin.hash,
                 datasets::obtain_file(dirs, link, pin.hash, "file of initial weights")
@@ -137,7 +138,7 @@ impl LoadedSweep {
     ///
     /// # Errors
     /// The cell cannot be resolved. Its trials fail with the message.
-    pub fn cached_cell(&self, number: u64) -> Result<Arc<ResolvedCell>, String> {
+    pub fn cached_cell(&self, number: CellIndex) -> Result<Arc<ResolvedCell>, String> {
         if let Some(cell) = self.lock_cells().get(&number) {
             return Ok(cell.clone());
         }
@@ -151,13 +152,13 @@ impl LoadedSweep {
         Ok(cells.entry(number).or_insert(cell).clone())
     }
 
-    fn lock_cells(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<ResolvedCell>>> {
+    fn lock_cells(&self) -> std::sync::MutexGuard<'_, HashMap<CellIndex, Arc<ResolvedCell>>> {
         self.cells
             .lock()
             .expect("nothing panics while it holds the cells")
     }
 
-    fn resolve_cell(&self, number: u64) -> Result<ResolvedCell, String> {
+    fn resolve_cell(&self, number: CellIndex) -> Result<ResolvedCell, String> {
         if !self.spec.grid.has_cell(number) {
             return Err(format!("the sweep has no cell {number}"));
         }
@@ -168,8 +169,11 @@ impl LoadedSweep {
             .resolve_config(number)
             .map_err(|e| e.to_string())?;
 
-        let pinned = self.data.as_ref().map_or([0; 32], |(_, hash)| *hash);
-        let hash = self.spec.compute_cell_hash(&config, &pinned);
+        let pinned = self
+            .data
+            .as_ref()
+            .map_or(DatasetHash::NONE, |(_, hash)| *hash);
+        let hash = self.spec.compute_cell_hash(&config, pinned);
         let data = match (&self.data, Net::from_config(&config)) {
             (Some((dataset, _)), Some(_)) => Some(self.shared_subset(dataset, &config, hash)?),
             _ => None,
@@ -192,7 +196,7 @@ impl LoadedSweep {
         &self,
         dataset: &Arc<Dataset>,
         config: &TrialConfig,
-        hash: [u8; 32],
+        hash: CellHash,
     ) -> Result<Arc<TrialData>, String> {
         let mut subsets = self
             .subsets
@@ -210,9 +214,7 @@ impl LoadedSweep {
 
         // The images depend on the sweep's seed alone, so the streams of any trial choose the same
         // ones.
-        let streams = self
-            .spec
-            .trial_streams(TrialKey { cell: 0, repeat: 0 }, hash);
+        let streams = self.spec.trial_streams(TrialKey::new(0, 0), hash);
         let data =
             TrialData::new(dataset.clone(), &config.data, &streams).map_err(|e| e.to_string())?;
         Ok(subsets.entry(images).or_insert(Arc::new(data)).clone())
@@ -289,7 +291,7 @@ async fn request_sweep(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse
 }
 
 /// Bytes that a trial of the cell needs, and bytes of the dataset.
-pub(crate) fn required_bytes(spec: &Spec, cell: u64) -> (u64, u64) {
+pub(crate) fn required_bytes(spec: &Spec, cell: CellIndex) -> (u64, u64) {
     let config = spec
         .grid
         .has_cell(cell)

@@ -195,6 +195,7 @@ fn decode_record(record: &[u8]) -> Option<RecordContent> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use ergodic_common::ids::{Epoch, LeaseId};
     use proptest::prelude::*;
 
     use crate::spool::format::*;
@@ -202,14 +203,17 @@ pub(crate) mod tests {
     pub(crate) fn sample_owner() -> ResultOwner {
         ResultOwner {
             worker: "w".repeat(32),
-            fence: Fence { lease: 3, epoch: 2 },
+            fence: Fence {
+                lease: LeaseId(3),
+                epoch: Epoch(2),
+            },
             sweep: "a1b2c3d4".into(),
         }
     }
 
     pub(crate) fn finished(repeat: u32, weights: Option<Vec<u8>>) -> FinishedTrial {
-        let hash = weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
-        let key = TrialKey { cell: 1, repeat };
+        let hash = weights.as_ref().map(|file| blake3::hash(file).into());
+        let key = TrialKey::new(1, repeat);
         let result = TrialResult {
             metrics: vec![0.5, f64::from(repeat)],
             weights_hash: hash,
@@ -227,7 +231,7 @@ pub(crate) mod tests {
         content
             .unacknowledged
             .iter()
-            .map(|kept| kept.finished.result.key.repeat)
+            .map(|kept| kept.finished.result.key.repeat.0)
             .collect()
     }
 
@@ -253,10 +257,7 @@ pub(crate) mod tests {
             }
         );
 
-        let keys = [
-            TrialKey { cell: 1, repeat: 0 },
-            TrialKey { cell: 1, repeat: 2 },
-        ];
+        let keys = [TrialKey::new(1, 0), TrialKey::new(1, 2)];
         bytes.extend(encode_acknowledgement(
             &ResultOwner {
                 worker: "v".into(),

@@ -468,8 +468,12 @@ fn pack_batches(sender: &ResultOwner, results: Vec<FinishedTrial>) -> Vec<(Strin
 mod tests {
     use super::format::tests::{finished, sample_owner};
     use crate::spool::*;
+    use ergodic_common::ids::{Epoch, LeaseId};
 
-    const FENCE: Fence = Fence { lease: 3, epoch: 2 };
+    const FENCE: Fence = Fence {
+        lease: LeaseId(3),
+        epoch: Epoch(2),
+    };
     const LIMIT: u64 = 1 << 20;
 
     fn append_one(spool: &Spool, repeat: u32) -> io::Result<SpoolRef> {
@@ -479,10 +483,7 @@ mod tests {
     fn acknowledge_repeats(spool: &Spool, repeats: &[u32]) {
         let keys: Vec<TrialKey> = repeats
             .iter()
-            .map(|repeat| TrialKey {
-                cell: 1,
-                repeat: *repeat,
-            })
+            .map(|repeat| TrialKey::new(1, *repeat))
             .collect();
         spool.acknowledge_results(FENCE, "a1b2c3d4", &keys);
     }
@@ -497,7 +498,7 @@ mod tests {
             batch
                 .trial_keys()
                 .into_iter()
-                .map(|key| (worker.clone(), key.repeat))
+                .map(|key| (worker.clone(), key.repeat.0))
                 .collect::<Vec<_>>()
         };
 

@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use ergodic_common::config::{DataConfig, TrialConfig, VisitOrder};
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images};
+use ergodic_common::ids::{CellHash, Repeat};
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::Measure;
@@ -72,8 +73,8 @@ pub fn measure_training_speed(
     let pool = super::build_thread_pool(threads)?;
     let streams = Streams {
         sweep_seed: 0,
-        repeat: 0,
-        cell: [0; 32],
+        repeat: Repeat(0),
+        cell: CellHash([0; 32]),
         plan: SeedPlan::default(),
     };
     let data = random_trial_data(config, &streams);
@@ -89,7 +90,7 @@ pub fn measure_training_speed(
         measure: &measure,
         data: Some(&data),
         initial_weights: None,
-        key: TrialKey { cell: 0, repeat: 0 },
+        key: TrialKey::new(0, 0),
         isa,
         candle_device,
         thread_pool: pool.as_ref(),

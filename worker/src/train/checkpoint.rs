@@ -2,21 +2,22 @@
 //! bits on any machine.
 
 use super::Job;
+use ergodic_common::ids::TrialIdentity;
 
 /// A store for the checkpoints of unfinished trials.
 pub trait CheckpointStore: Sync {
     /// Loads all checkpoints saved under this identity, in any order. The caller ignores those that
     /// do not fit.
-    fn load_checkpoints(&self, identity: &[u8; 32]) -> Vec<Vec<u8>>;
+    fn load_checkpoints(&self, identity: TrialIdentity) -> Vec<Vec<u8>>;
     /// Whether to save the trial now, after `steps` steps.
     fn should_save(&self, steps: u64) -> bool;
     /// Saves a checkpoint, which replaces earlier ones of the trial.
-    fn save_checkpoint(&self, identity: &[u8; 32], steps: u64, checkpoint: Vec<u8>);
+    fn save_checkpoint(&self, identity: TrialIdentity, steps: u64, checkpoint: Vec<u8>);
     /// Whether a trial that must stop should do so at once, instead of finishing its step and
     /// saving a checkpoint.
     fn should_stop_at_once(&self) -> bool;
     /// Discards the checkpoints of a trial that has ended.
-    fn discard_checkpoints(&self, identity: &[u8; 32]);
+    fn discard_checkpoints(&self, identity: TrialIdentity);
 }
 
 /// The key with which trial identities are hashed. Its version is raised with every change of the checkpoint's format, so that
@@ -24,7 +25,7 @@ pub trait CheckpointStore: Sync {
 const IDENTITY_CONTEXT: &str = "ergodic 2026 checkpoint v3";
 
 /// The hash of all that a trial's result is a function of; a checkpoint fits trials of the same identity only.
-pub(crate) fn compute_trial_identity(job: &Job<'_>) -> [u8; 32] {
+pub(crate) fn compute_trial_identity(job: &Job<'_>) -> TrialIdentity {
     let mut hasher = blake3::Hasher::new_derive_key(IDENTITY_CONTEXT);
     let described = format!(
         "{} {:?} {:?} {:?} {:?}",
@@ -35,7 +36,7 @@ pub(crate) fn compute_trial_identity(job: &Job<'_>) -> [u8; 32] {
         job.measure
     );
 
-    *hasher.update(described.as_bytes()).finalize().as_bytes()
+    hasher.update(described.as_bytes()).finalize().into()
 }
 
 /// Encodes a checkpoint as a sequence of numbers.
@@ -86,10 +87,10 @@ impl CheckpointEncoder {
 /// it is damaged, or belongs to another trial or format.
 pub(crate) fn open_checkpoint<'a>(
     checkpoint: &'a [u8],
-    identity: &[u8; 32],
+    identity: TrialIdentity,
 ) -> Option<(u64, CheckpointDecoder<'a>)> {
     let mut decoder = CheckpointDecoder::new(checkpoint)?;
-    decoder.read_bytes().filter(|found| found == identity)?;
+    decoder.read_bytes().filter(|found| *found == identity.0)?;
     Some((decoder.read_u64()?, decoder))
 }
 
@@ -153,6 +154,7 @@ impl<'a> CheckpointDecoder<'a> {
 #[cfg(test)]
 mod tests {
     use ergodic_common::config::{HyperparamChange, Length, ScheduleStep};
+    use ergodic_common::ids::{CellHash, CellIndex, FileHash};
     use ergodic_common::pinned_file::FilePin;
     use ergodic_common::spec::SpecSource;
     use ergodic_common::{Spec, TrialKey};
@@ -219,14 +221,14 @@ mod tests {
             text: text.into(),
             files: vec![FilePin {
                 path: "start.safetensors".into(),
-                hash: [3; 32],
+                hash: FileHash([3; 32]),
                 images: None,
             }],
             ..SpecSource::default()
         };
         let spec = Spec::read_stored(&source).expect("a valid sweep");
-        let key = TrialKey { cell: 0, repeat: 4 };
-        let mut config = spec.grid.resolve_config(0).expect("a cell");
+        let key = TrialKey::new(0, 4);
+        let mut config = spec.grid.resolve_config(CellIndex(0)).expect("a cell");
         config.model.layer_scales = vec![("conv1".into(), 2.0)];
         config.model.zero_residual = true;
         config.train.nesterov = true;
@@ -236,7 +238,7 @@ mod tests {
             wd: Some(HyperparamChange::Set(0.01)),
             momentum: Some(HyperparamChange::Set(0.3)),
         }];
-        let streams = spec.trial_streams(key, [5; 32]);
+        let streams = spec.trial_streams(key, CellHash([5; 32]));
 
         let job = crate::train::Job {
             config: &config,
@@ -252,7 +254,7 @@ mod tests {
             deadline: None,
         };
         assert_eq!(
-            hex::encode(compute_trial_identity(&job)),
+            compute_trial_identity(&job).to_string(),
             "1a65b875abc3b8d7f922fd429abaeff9a159a171fcaa7ded94aa73eb45537efa"
         );
     }

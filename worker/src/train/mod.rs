@@ -32,6 +32,7 @@ pub use engine::simd::{Isa, IsaError};
 use engine::simd::{Portable, Simd16};
 use ergodic_common::config::{ModelKind, Toy, TrialConfig};
 use ergodic_common::duration::format_duration;
+use ergodic_common::ids::WeightsDigest;
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{Purpose, Streams};
 use ergodic_common::spec::Measure;
@@ -156,7 +157,7 @@ pub fn run_trial(job: &Job<'_>, stop: &AtomicBool) -> Option<FinishedTrial> {
     finished.result.weights_hash = finished
         .weights
         .as_ref()
-        .map(|file| *blake3::hash(file).as_bytes());
+        .map(|file| blake3::hash(file).into());
     Some(finished)
 }
 
@@ -257,7 +258,7 @@ fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
 /// The made-up result of the empty model, which trains nothing.
 fn empty_model_trial(job: &Job<'_>) -> FinishedTrial {
     let mut stream = job.streams.open_stream(Purpose::Empty, b"");
-    let digest = stream.next_bytes();
+    let digest = WeightsDigest(stream.next_bytes());
     let every = job.config.length_in_steps(job.measure.every).max(1);
     let steps = job.config.total_steps();
     let mut curve = Curve::default();

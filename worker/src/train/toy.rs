@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ergodic_common::config::{AdamW, Toy, TrainConfig};
+use ergodic_common::ids::WeightsDigest;
 use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
 use ergodic_common::trial::{Outcome, TrialResult};
 
@@ -244,12 +245,12 @@ impl ToyDescent {
     }
 
     /// The BLAKE3 hash of w, with a single representation of NaN.
-    fn compute_digest(&self) -> [u8; 32] {
+    fn compute_digest(&self) -> WeightsDigest {
         let mut hasher = blake3::Hasher::new();
         for x in &self.w[..self.dim] {
             hasher.update(&if x.is_nan() { f64::NAN } else { *x }.to_le_bytes());
         }
-        *hasher.finalize().as_bytes()
+        hasher.finalize().into()
     }
 }
 

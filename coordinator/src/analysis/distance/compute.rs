@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ergodic_common::ids::CellIndex;
 use ergodic_common::trial::Predictions;
 use ergodic_common::{Spec, TrialKey};
 
@@ -77,7 +78,7 @@ impl DistanceQuery {
         };
 
         // The map merges both positions of a cell that is compared with itself.
-        let places: BTreeMap<u64, usize> = self
+        let places: BTreeMap<CellIndex, usize> = self
             .cells
             .iter()
             .enumerate()
@@ -99,7 +100,7 @@ impl DistanceQuery {
                 if let Some(at) = places.get(&cell) {
                     for (labels, step) in gathered.labels.iter_mut().zip(&steps[*at]) {
                         if let Some(classes) = self.classes_at_step(&predictions, *step) {
-                            labels[*at].push(repeat, classes);
+                            labels[*at].push(repeat.0, classes);
                         }
                     }
                 }
@@ -117,7 +118,7 @@ impl DistanceQuery {
     }
 
     /// The step of each moment in a cell's trials.
-    fn moment_steps(&self, spec: &Spec, cell: u64) -> Vec<u64> {
+    fn moment_steps(&self, spec: &Spec, cell: CellIndex) -> Vec<u64> {
         let config = spec.grid.resolve_config(cell).ok();
         self.moments
             .iter()

@@ -2,6 +2,7 @@
 
 use ergodic_common::Spec;
 use ergodic_common::config::Length;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::number_format::format_count;
 use ergodic_common::spec::Moment;
 
@@ -24,7 +25,7 @@ pub struct DistanceParams<'a> {
 /// The parameters of a query, checked against a sweep.
 #[derive(Debug, Clone)]
 pub struct DistanceQuery {
-    pub(super) cells: Vec<u64>,
+    pub(super) cells: Vec<CellIndex>,
     pub(super) moments: Vec<Moment>,
     pub(super) points: usize,
     /// Number of swap patterns, if there is a test.
@@ -46,11 +47,11 @@ const MAX_SWAPS: u64 = 400_000_000;
 /// Minimum and maximum number of random swap patterns.
 const PERMUTATION_LIMITS: std::ops::RangeInclusive<u32> = 99..=99_999;
 
-fn find_pair(spec: &Spec, between: &[CellSelector]) -> Result<Vec<u64>, AnalysisError> {
+fn find_pair(spec: &Spec, between: &[CellSelector]) -> Result<Vec<CellIndex>, AnalysisError> {
     let cells = between
         .iter()
         .map(|choice| find_cell(spec, choice))
-        .collect::<Result<Vec<u64>, AnalysisError>>()?;
+        .collect::<Result<Vec<CellIndex>, AnalysisError>>()?;
     match cells[..] {
         [a, b] if a != b => Ok(cells),
         [a, _] => {
@@ -66,8 +67,8 @@ fn find_pair(spec: &Spec, between: &[CellSelector]) -> Result<Vec<u64>, Analysis
     }
 }
 
-fn list_all_cells(spec: &Spec) -> Result<Vec<u64>, AnalysisError> {
-    let cells: Vec<u64> = spec.grid.iter().take(MAX_CELLS + 1).collect();
+fn list_all_cells(spec: &Spec) -> Result<Vec<CellIndex>, AnalysisError> {
+    let cells: Vec<CellIndex> = spec.grid.iter().take(MAX_CELLS + 1).collect();
     match cells.len() {
         ..=1 => Err(AnalysisError::Unknown(
             "the sweep has only one cell: a distance needs two".into(),
@@ -85,7 +86,12 @@ fn list_all_cells(spec: &Spec) -> Result<Vec<u64>, AnalysisError> {
 }
 
 /// Finds the moment that a user means, among those with stored predictions.
-fn find_moment(spec: &Spec, kept: &[Moment], cell: u64, at: &str) -> Result<Moment, AnalysisError> {
+fn find_moment(
+    spec: &Spec,
+    kept: &[Moment],
+    cell: CellIndex,
+    at: &str,
+) -> Result<Moment, AnalysisError> {
     let config = spec.grid.resolve_config(cell).ok();
     let found = Moment::parse(at).and_then(|wanted| {
         kept.iter().find(|moment| {
@@ -221,7 +227,7 @@ impl DistanceQuery {
 
     /// Numbers of the cells, in the order in which [`CellDistance`](super::CellDistance) indexes
     /// them.
-    pub fn cells(&self) -> &[u64] {
+    pub fn cells(&self) -> &[CellIndex] {
         &self.cells
     }
 }

@@ -3,6 +3,7 @@
 //! `tests/oracles/analysis.py` makes the fixture.
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use ergodic_common::spec::SpecSource;
 use proptest::prelude::*;
@@ -275,7 +276,7 @@ fn what_would_take_too_much_is_refused() {
         let spec = Spec::read_stored(&source).expect("a valid sweep");
 
         let between = [
-            CellSelector::Number(0),
+            CellSelector::Number(CellIndex(0)),
             CellSelector::Values(vec![("lr".into(), "0.2".into())]),
         ];
         let asked = DistanceQuery::new(

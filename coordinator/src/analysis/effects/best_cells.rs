@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::RandomStream;
 
@@ -26,11 +27,11 @@ pub(super) fn mean_value(values: &[(u32, f64)]) -> Option<f64> {
 pub(super) fn find_best_cells(
     spec: &Spec,
     metric: &Metric,
-    trials: &BTreeMap<u64, CellTrials>,
-    ends: &BTreeMap<u64, CellEnds>,
+    trials: &BTreeMap<CellIndex, CellTrials>,
+    ends: &BTreeMap<CellIndex, CellEnds>,
     stream: Option<RandomStream>,
 ) -> (Vec<TopCell>, u64) {
-    let rows: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
+    let rows: Vec<Vec<CellIndex>> = ends.keys().map(|cell| vec![*cell]).collect();
     let places = ranking::rank_rows(spec, metric, ends, &rows);
     let probabilities = stream.map_or_else(BTreeMap::new, |stream| {
         best_cell_probabilities(spec, metric, ends, stream)
@@ -63,9 +64,9 @@ pub(super) fn find_best_cells(
 fn best_cell_probabilities(
     spec: &Spec,
     metric: &Metric,
-    ends: &BTreeMap<u64, CellEnds>,
+    ends: &BTreeMap<CellIndex, CellEnds>,
     mut stream: RandomStream,
-) -> BTreeMap<u64, f64> {
+) -> BTreeMap<CellIndex, f64> {
     let contenders = ranking::find_contenders(spec, ends);
     let lists: Vec<&[(u32, TrialEnd)]> = contenders
         .iter()
@@ -80,7 +81,7 @@ fn best_cell_probabilities(
     let resamples = resample::resample_weights(repeats, RESAMPLES, &mut stream, |weights| {
         indices_of_best(&ranks.mean_ranks(weights))
     });
-    let mut shares: BTreeMap<u64, f64> = BTreeMap::new();
+    let mut shares: BTreeMap<CellIndex, f64> = BTreeMap::new();
 
     for best in resamples {
         best.iter()

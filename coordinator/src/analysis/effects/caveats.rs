@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 
 use crate::analysis::effects::design::EffectsDesign;
 use crate::analysis::effects::model::EffectDraws;
@@ -127,7 +128,10 @@ pub(super) fn describe_conditions(spec: &Spec) -> Vec<String> {
 }
 
 /// Describes the outcomes of a sweep's trials without values.
-pub(super) fn describe_missing_values(spec: &Spec, trials: &BTreeMap<u64, CellTrials>) -> String {
+pub(super) fn describe_missing_values(
+    spec: &Spec,
+    trials: &BTreeMap<CellIndex, CellTrials>,
+) -> String {
     match trials
         .values()
         .map(CellTrials::count_without_value)

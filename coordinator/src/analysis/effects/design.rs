@@ -1,6 +1,7 @@
 //! The factors of a grid, as far as cells with values show them.
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::spec_file::node::SpecValue;
 
 use super::least_squares::ModelColumns;
@@ -21,7 +22,7 @@ pub(super) struct DesignFactor {
 #[derive(Debug, Clone)]
 pub(super) struct EffectsDesign {
     /// Numbers of the cells.
-    pub(super) cells: Vec<u64>,
+    pub(super) cells: Vec<CellIndex>,
     /// Factors with at least two levels.
     pub(super) factors: Vec<DesignFactor>,
     /// Axes that have one value in all cells.
@@ -42,7 +43,7 @@ impl EffectsDesign {
     ///
     /// # Errors
     /// There is nothing to compare, or too much.
-    pub(super) fn new(spec: &Spec, cells: Vec<u64>) -> Result<Self, AnalysisError> {
+    pub(super) fn new(spec: &Spec, cells: Vec<CellIndex>) -> Result<Self, AnalysisError> {
         let (factors, constant) = find_factors(spec, &cells);
         if factors.is_empty() {
             let message = format!(
@@ -151,7 +152,7 @@ fn append_columns(columns: &mut Vec<Vec<f64>>, more: Vec<Vec<f64>>) -> Vec<usize
 }
 
 /// Groups axes that always change together into factors. Also returns the axes that never change.
-fn find_factors(spec: &Spec, cells: &[u64]) -> (Vec<DesignFactor>, Vec<usize>) {
+fn find_factors(spec: &Spec, cells: &[CellIndex]) -> (Vec<DesignFactor>, Vec<usize>) {
     let indices: Vec<Vec<u64>> = cells
         .iter()
         .map(|cell| spec.grid.value_indices(*cell))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::RandomStream;
 
@@ -153,9 +154,9 @@ impl EffectsQuery {
     fn build_design(
         &self,
         spec: &Spec,
-        trials: &BTreeMap<u64, CellTrials>,
+        trials: &BTreeMap<CellIndex, CellTrials>,
     ) -> Result<EffectsDesign, AnalysisError> {
-        let cells: Vec<u64> = trials
+        let cells: Vec<CellIndex> = trials
             .iter()
             .filter(|(_, trials)| !trials.values.is_empty())
             .map(|(cell, _)| *cell)
@@ -176,7 +177,7 @@ impl EffectsQuery {
     fn find_best_cells(
         &self,
         spec: &Spec,
-        trials: &BTreeMap<u64, CellTrials>,
+        trials: &BTreeMap<CellIndex, CellTrials>,
         stream: Option<RandomStream>,
         notes: &mut Vec<String>,
     ) -> (Vec<TopCell>, u64) {
@@ -194,7 +195,7 @@ impl EffectsQuery {
             notes.push(NO_PROBABILITY.to_owned());
         }
 
-        let ends: BTreeMap<u64, CellEnds> = trials
+        let ends: BTreeMap<CellIndex, CellEnds> = trials
             .iter()
             .map(|(cell, trials)| (*cell, trials.ends.clone()))
             .collect();

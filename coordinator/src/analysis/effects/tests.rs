@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use ergodic_common::spec::SpecSource;
@@ -53,7 +54,7 @@ struct EffectsCase {
 }
 
 impl EffectsCase {
-    fn new(spec: Spec, cells: Vec<u64>, values: Vec<Vec<(u32, f64)>>) -> Self {
+    fn new(spec: Spec, cells: Vec<CellIndex>, values: Vec<Vec<(u32, f64)>>) -> Self {
         let design = EffectsDesign::new(&spec, cells).expect("there are cells to compare");
         Self {
             spec,
@@ -69,7 +70,7 @@ impl EffectsCase {
     /// The cells, of an accuracy, by how good they are.
     fn best(&self, stream: &mut RandomStream) -> Vec<TopCell> {
         let trials = self.design.cells.iter().zip(&self.values);
-        let trials: BTreeMap<u64, CellTrials> = trials
+        let trials: BTreeMap<CellIndex, CellTrials> = trials
             .map(|(cell, values)| (*cell, CellTrials::with_values(values.clone())))
             .collect();
         let ends = trials
@@ -133,7 +134,7 @@ fn case(fixture: &Json) -> EffectsCase {
             .find(|cell| spec.grid.value_indices(*cell) == *indices);
         found.expect("such a cell")
     };
-    let cells: Vec<u64> = cells.iter().map(number).collect();
+    let cells: Vec<CellIndex> = cells.iter().map(number).collect();
     let values: Vec<Vec<f64>> = serde_json::from_value(fixture["values"].clone()).expect("values");
     let values = values
         .into_iter()
@@ -288,7 +289,7 @@ fn intervals_cover_and_the_best_cell_is_less_sure_than_it_looks() {
             |cell: usize| if cell < 2 { -0.4 } else { 0.4 } + if cell == 3 { 0.1 } else { 0.0 };
         let case = EffectsCase::new(
             spec.clone(),
-            vec![0, 1, 2, 3],
+            [0, 1, 2, 3].map(CellIndex).to_vec(),
             draw(4, 30, effect, &mut stream),
         );
         let model = EffectsModel::new(&case.spec, &case.design, None).expect("a full grid");
@@ -307,7 +308,7 @@ fn intervals_cover_and_the_best_cell_is_less_sure_than_it_looks() {
         );
 
         sum += best[0].probability.expect("resamples") / ROUNDS as f64;
-        hits += f64::from(u8::from(best[0].cell == 3)) / ROUNDS as f64;
+        hits += f64::from(u8::from(best[0].cell == CellIndex(3))) / ROUNDS as f64;
     }
 
     // Percentiles of thirty repeats are a little short.
@@ -330,7 +331,11 @@ fn whole_repeats_are_resampled_so_that_what_they_share_cancels() {
             .map(|(repeat, x)| (repeat, x + shift))
             .collect::<Vec<(u32, f64)>>()
     };
-    let case = EffectsCase::new(spec, vec![0, 1], vec![of(0.0), of(0.01)]);
+    let case = EffectsCase::new(
+        spec,
+        [0, 1].map(CellIndex).to_vec(),
+        vec![of(0.0), of(0.01)],
+    );
     let model = EffectsModel::new(&case.spec, &case.design, None).expect("a full grid");
     let drawn = model.evaluate_resamples(&RepeatBlocks::new(&case.slices()), &mut stream);
     assert_eq!(drawn.len(), RESAMPLES);
@@ -348,7 +353,7 @@ fn whole_repeats_are_resampled_so_that_what_they_share_cancels() {
     // What two equal cells differ by is 0, and no rounding.
     let equal = EffectsCase::new(
         sweep(&[3, 2], ""),
-        (0..6).collect(),
+        (0..6).map(CellIndex).collect(),
         (0..6).map(|_| of(0.1)).collect(),
     );
     let model = EffectsModel::new(&equal.spec, &equal.design, Some((0, 1))).expect("a full grid");
@@ -390,13 +395,17 @@ fn cells_that_tie_in_a_resample_share_it() {
             })
             .collect()
     };
-    let two = EffectsCase::new(sweep(&[2], ""), vec![0, 1], vec![of(0.5), of(1.0)]);
+    let two = EffectsCase::new(
+        sweep(&[2], ""),
+        [0, 1].map(CellIndex).to_vec(),
+        vec![of(0.5), of(1.0)],
+    );
     let best = two.best(&mut fixed_stream("ties", 0));
 
     // The one repeat in which they differ is missing in 0.9¹⁰ = 0.349 of the resamples, which tell nothing.
     let probability = best[0].probability.expect("resamples");
     assert!(
-        best[0].cell == 1 && (probability - (1.0 - 0.5 * 0.9_f64.powi(10))).abs() < 0.02,
+        best[0].cell == CellIndex(1) && (probability - (1.0 - 0.5 * 0.9_f64.powi(10))).abs() < 0.02,
         "{best:?}"
     );
     close(
@@ -410,7 +419,11 @@ fn cells_that_tie_in_a_resample_share_it() {
         best,
         "the same stream, the same shares"
     );
-    let three = EffectsCase::new(sweep(&[3], ""), vec![0, 1, 2], vec![of(0.5); 3]);
+    let three = EffectsCase::new(
+        sweep(&[3], ""),
+        [0, 1, 2].map(CellIndex).to_vec(),
+        vec![of(0.5); 3],
+    );
     for best in three.best(&mut fixed_stream("ties", 1)) {
         close(
             best.probability.expect("resamples"),
@@ -432,7 +445,11 @@ fn what_is_missing_is_said() {
         value(3.0),
         vec![(1, 9.0)],
     ];
-    let case = EffectsCase::new(spec.clone(), vec![0, 1, 2, 3, 5], values);
+    let case = EffectsCase::new(
+        spec.clone(),
+        [0, 1, 2, 3, 5].map(CellIndex).to_vec(),
+        values,
+    );
     let model =
         EffectsModel::new(&case.spec, &case.design, Some((0, 1))).expect("it links all levels");
 
@@ -488,7 +505,7 @@ fn what_cannot_be_known_is_left_out_or_refused() {
     let spec = sweep(&[2, 3], "");
     let lone = EffectsCase::new(
         spec.clone(),
-        (0..6).collect(),
+        (0..6).map(CellIndex).collect(),
         (0..6).map(|cell| vec![(3, f64::from(cell))]).collect(),
     );
     let blocks = RepeatBlocks::new(&lone.slices());
@@ -510,16 +527,16 @@ fn what_cannot_be_known_is_left_out_or_refused() {
     );
 
     // Two cells that share no level.
-    let apart = EffectsDesign::new(&spec, vec![0, 4]).expect("factors");
+    let apart = EffectsDesign::new(&spec, vec![CellIndex(0), CellIndex(4)]).expect("factors");
     assert_eq!(apart.factors.len(), 1, "the two axes move together");
-    let error = EffectsDesign::new(&spec, vec![2])
+    let error = EffectsDesign::new(&spec, vec![CellIndex(2)])
         .expect_err("one cell")
         .to_string();
     assert!(error.contains("only one cell of the sweep's 6"), "{error}");
 
     // Four cells in two blocks that have no level in common.
     let spec = sweep(&[4, 4], "");
-    let cells: Vec<u64> = vec![0, 1, 4, 5, 10, 11, 14, 15];
+    let cells = [0, 1, 4, 5, 10, 11, 14, 15].map(CellIndex).to_vec();
     let design = EffectsDesign::new(&spec, cells).expect("factors");
     let error = EffectsModel::new(&spec, &design, None)
         .err()
@@ -543,7 +560,7 @@ fn of_twenty_equal_cells_the_best_one_gets_more_than_its_share() {
         let mut stream = fixed_stream("equal", round);
         let case = EffectsCase::new(
             spec.clone(),
-            (0..20).collect(),
+            (0..20).map(CellIndex).collect(),
             draw(20, 10, |_| 0.0, &mut stream),
         );
         let best = case.best(&mut stream);
@@ -580,7 +597,11 @@ fn under_crossed_streams_effects_are_those_of_the_streams() {
                     .map(|repeat| (repeat, sign * init[repeat as usize / 4]))
                     .collect::<Vec<(u32, f64)>>()
             };
-            let case = EffectsCase::new(spec.clone(), vec![0, 1], vec![of(1.0), of(-1.0)]);
+            let case = EffectsCase::new(
+                spec.clone(),
+                [0, 1].map(CellIndex).to_vec(),
+                vec![of(1.0), of(-1.0)],
+            );
             let model = EffectsModel::new(&case.spec, &case.design, None).expect("a full grid");
 
             let blocks = RepeatBlocks::new(&case.slices());
@@ -606,7 +627,7 @@ fn under_crossed_streams_effects_are_those_of_the_streams() {
 #[test]
 fn what_is_not_resampled_is_not_too_much() {
     let spec = sweep(&[5, 4], "");
-    let design = EffectsDesign::new(&spec, (0..20).collect()).expect("factors");
+    let design = EffectsDesign::new(&spec, (0..20).map(CellIndex).collect()).expect("factors");
     let values: Vec<(u32, f64)> = (0..110_000).map(|repeat| (repeat, 0.5)).collect();
     let blocks = RepeatBlocks::new(&[&values[..]; 20]);
     assert!(check_resampling_work(&design, &blocks, RESAMPLES).is_err());

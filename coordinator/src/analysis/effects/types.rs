@@ -1,5 +1,6 @@
 //! The results of the analysis of effects.
 
+use ergodic_common::ids::CellIndex;
 use ergodic_common::spec_file::node::SpecValue;
 
 use crate::analysis::effects::anova::AnovaTerm;
@@ -48,7 +49,7 @@ pub struct LevelEffect {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopCell {
     /// Number of the cell.
-    pub cell: u64,
+    pub cell: CellIndex,
     /// Number of trials with a value.
     pub n: u64,
     /// Number of trials that ended without a value.

@@ -116,7 +116,7 @@ fn summarize_dataset(
                 return Ok(None);
             };
             Dataset::decode(content)?
-                .summarize_use(&pin.path, &pin.hash, spec, &configs)
+                .summarize_use(&pin.path, data.dataset_hash(), spec, &configs)
                 .map(Some)
         }
         name if name != DatasetName::Glyphs && data_dir.is_none() => Ok(None),
@@ -124,7 +124,7 @@ fn summarize_dataset(
             let dataset = files::load_dataset(name, data_dir, train)?;
             let hash = blake3::hash(&dataset.encode_canonical());
             dataset
-                .summarize_use(name.as_str(), hash.as_bytes(), spec, &configs)
+                .summarize_use(name.as_str(), hash.into(), spec, &configs)
                 .map(Some)
         }
     }

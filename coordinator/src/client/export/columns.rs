@@ -8,6 +8,7 @@ use arrow_array::{
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use ergodic_common::grid::axis::{Axis, AxisValues};
+use ergodic_common::ids::{CellIndex, DatasetHash};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
@@ -73,9 +74,10 @@ impl KeyColumns {
     }
 
     fn push_times(&mut self, key: TrialKey, times: usize) {
-        self.cells.resize(self.cells.len() + times, key.cell as i64);
+        self.cells
+            .resize(self.cells.len() + times, key.cell.0 as i64);
         self.repeats
-            .resize(self.repeats.len() + times, key.repeat as i32);
+            .resize(self.repeats.len() + times, key.repeat.0 as i32);
     }
 
     fn into_columns(self) -> Vec<ArrayRef> {
@@ -294,13 +296,13 @@ impl DatasetColumns {
     pub(super) fn build_cells_batch(
         &self,
         spec: &Spec,
-        data: &[u8; 32],
-        cells: &[u64],
+        data: DatasetHash,
+        cells: &[CellIndex],
     ) -> Result<RecordBatch, ArrowError> {
         let hashes = cells.iter().map(|cell| format_cell_hash(spec, data, *cell));
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(
-                cells.iter().map(|cell| *cell as i64),
+                cells.iter().map(|cell| cell.0 as i64),
             )),
             build_text_column(hashes),
         ];
@@ -319,9 +321,13 @@ impl DatasetColumns {
     }
 
     /// Builds one column per axis, with its values in these cells.
-    fn build_axis_columns(&self, spec: &Spec, cells: impl Iterator<Item = u64>) -> Vec<ArrayRef> {
+    fn build_axis_columns(
+        &self,
+        spec: &Spec,
+        cells: impl Iterator<Item = CellIndex>,
+    ) -> Vec<ArrayRef> {
         let mut columns: Vec<Vec<SpecValue>> = vec![Vec::new(); self.axes.len()];
-        let mut last: (u64, Vec<SpecValue>) = (u64::MAX, Vec::new());
+        let mut last: (CellIndex, Vec<SpecValue>) = (CellIndex(u64::MAX), Vec::new());
 
         for cell in cells {
             if last.0 != cell {
@@ -404,10 +410,10 @@ fn int16_field(name: &str) -> Field {
 fn build_key_columns(keys: impl Iterator<Item = TrialKey> + Clone) -> Vec<ArrayRef> {
     vec![
         Arc::new(Int64Array::from_iter_values(
-            keys.clone().map(|key| key.cell as i64),
+            keys.clone().map(|key| key.cell.0 as i64),
         )),
         Arc::new(Int32Array::from_iter_values(
-            keys.map(|key| key.repeat as i32),
+            keys.map(|key| key.repeat.0 as i32),
         )),
     ]
 }
@@ -445,25 +451,25 @@ fn build_outcome_columns(rows: &[ExportRow]) -> [ArrayRef; 5] {
 fn build_origin_columns(rows: &[ExportRow]) -> [ArrayRef; 4] {
     let results = || rows.iter().map(|row| &row.result);
     let isas = results().map(|result| Some(&result.isa).filter(|isa| !isa.is_empty()));
-    let weights = results().map(|result| result.weights_hash.map(hex::encode));
+    let weights = results().map(|result| result.weights_hash.map(|hash| hash.to_string()));
 
     [
         build_text_column(rows.iter().map(|row| &row.worker)),
         Arc::new(isas.collect::<StringArray>()),
-        build_text_column(results().map(|result| hex::encode(result.digest))),
+        build_text_column(results().map(|result| result.digest.to_string())),
         Arc::new(weights.collect::<StringArray>()),
     ]
 }
 
 /// The hash of a cell. Every cell of a launched sweep resolves to a config.
-fn format_cell_hash(spec: &Spec, data: &[u8; 32], cell: u64) -> String {
+fn format_cell_hash(spec: &Spec, data: DatasetHash, cell: CellIndex) -> String {
     spec.grid
         .resolve_config(cell)
-        .map(|config| hex::encode(spec.compute_cell_hash(&config, data)))
+        .map(|config| spec.compute_cell_hash(&config, data).to_string())
         .unwrap_or_default()
 }
 
-fn derived_values(spec: &Spec, cell: u64) -> Vec<f64> {
+fn derived_values(spec: &Spec, cell: CellIndex) -> Vec<f64> {
     spec.grid
         .derived_values_in(cell)
         .into_iter()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema};
+use ergodic_common::ids::{CellIndex, DatasetHash};
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use sha2::{Digest as _, Sha256};
@@ -96,15 +97,15 @@ impl DatasetWriter {
     }
 
     /// Writes the table of cells.
-    pub(super) async fn write_cells(&mut self, data: [u8; 32]) -> Result<(), UserError> {
-        let cells: Vec<u64> = self.context.spec.grid.iter().collect();
+    pub(super) async fn write_cells(&mut self, data: DatasetHash) -> Result<(), UserError> {
+        let cells: Vec<CellIndex> = self.context.spec.grid.iter().collect();
         for cells in cells.chunks(MAX_PART_ROWS) {
             let cells = cells.to_vec();
             let spec = self.context.spec.clone();
             let columns = self.context.columns.clone();
             let schema = columns.cells_schema();
             self.start_part("cells", schema, 1, move || {
-                Ok(vec![columns.build_cells_batch(&spec, &data, &cells)?])
+                Ok(vec![columns.build_cells_batch(&spec, data, &cells)?])
             })
             .await?;
         }

@@ -234,7 +234,7 @@ impl ManifestSpecFile {
             settings: source.settings.clone(),
             grammar: source.grammar,
             files: files
-                .map(|pin| (pin.path.clone(), hex::encode(pin.hash)))
+                .map(|pin| (pin.path.clone(), pin.hash.to_string()))
                 .collect(),
         }
     }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use columns::{DatasetColumns, ExportRow, ProbeSet};
 use command::DatasetArgs;
 use dataset_writer::{DatasetWriter, WriteContext};
+use ergodic_common::ids::DatasetHash;
 use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec_file::grammar::GRAMMAR;
@@ -418,11 +419,11 @@ impl PullHead {
     }
 
     /// The hash of the dataset; zeros without one, as in the identity of cells.
-    fn data_hash(&self) -> Result<[u8; 32], UserError> {
+    fn data_hash(&self) -> Result<DatasetHash, UserError> {
         let Some(hash) = &self.head.data_hash else {
-            return Ok([0; 32]);
+            return Ok(DatasetHash::NONE);
         };
-        hash.as_slice()
+        hash.clone()
             .try_into()
             .map_err(|_| incomplete_response("data_hash"))
     }

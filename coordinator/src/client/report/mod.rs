@@ -355,7 +355,7 @@ fn format_pinned_files(source: &SpecSource) -> String {
     let files: Vec<String> = source
         .files
         .iter()
-        .map(|pin| format!("{} blake3 {}", pin.path, hex::encode(pin.hash)))
+        .map(|pin| format!("{} blake3 {}", pin.path, pin.hash))
         .collect();
     files.join("; ")
 }

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::stopping_rule::StoppingRule;
 use ergodic_common::{Outcome, Spec, TrialKey};
@@ -25,7 +26,7 @@ pub struct SuccessiveHalving {
     factor: u32,
     rungs: Vec<u32>,
     /// Cells with rows.
-    cells: HashMap<u64, HalvingCell>,
+    cells: HashMap<CellIndex, HalvingCell>,
     /// Index of the current rung.
     stage: usize,
     /// Number of cells on the current rung.
@@ -83,7 +84,7 @@ impl SuccessiveHalving {
         self.rungs[0]
     }
 
-    pub(super) fn allowed_repeats(&self, cell: u64) -> u32 {
+    pub(super) fn allowed_repeats(&self, cell: CellIndex) -> u32 {
         self.cells
             .get(&cell)
             .map_or(self.rungs[0], |cell| cell.allowed)
@@ -100,7 +101,7 @@ impl SuccessiveHalving {
     }
 
     /// Number of repeats after which a cell was eliminated, if it was.
-    pub fn eliminated_after(&self, cell: u64) -> Option<u32> {
+    pub fn eliminated_after(&self, cell: CellIndex) -> Option<u32> {
         let cell = self
             .cells
             .get(&cell)
@@ -129,7 +130,7 @@ impl SuccessiveHalving {
         });
         let before = cell.rows.first_gap();
 
-        cell.record_end(key.repeat, outcome, value);
+        cell.record_end(key.repeat.0, outcome, value);
         if cell.stage == self.stage && before < rung && cell.rows.first_gap() >= rung {
             self.ready += 1;
         }
@@ -161,8 +162,8 @@ impl SuccessiveHalving {
 
     pub(super) fn forget_row(&mut self, spec: &Spec, key: TrialKey) -> Allowance {
         if let Some(cell) = self.cells.get_mut(&key.cell) {
-            cell.rows.remove(key.repeat.into());
-            cell.ends[key.repeat as usize] = TrialEnd::Failed;
+            cell.rows.remove(key.repeat.0.into());
+            cell.ends[key.repeat.0 as usize] = TrialEnd::Failed;
         }
         self.restart_climb(spec)
     }
@@ -226,13 +227,13 @@ impl SuccessiveHalving {
     }
 
     /// Selects the cells that go on from the current rung, best first.
-    fn select_best_cells(&self) -> Vec<u64> {
+    fn select_best_cells(&self) -> Vec<CellIndex> {
         let rung = self.current_rung() as usize;
-        let mut standing: Vec<(u64, &HalvingCell)> = self.climbing_cells().collect();
+        let mut standing: Vec<(CellIndex, &HalvingCell)> = self.climbing_cells().collect();
         standing.sort_unstable_by_key(|(number, _)| *number);
         let go_on = standing.len().div_ceil(self.factor as usize);
         if self.decisions_frozen {
-            let went_on: Vec<u64> = standing
+            let went_on: Vec<CellIndex> = standing
                 .iter()
                 .filter(|(_, cell)| cell.ends.len() > rung)
                 .map(|(number, _)| *number)
@@ -256,7 +257,7 @@ impl SuccessiveHalving {
             .collect()
     }
 
-    fn climbing_cells(&self) -> impl Iterator<Item = (u64, &HalvingCell)> {
+    fn climbing_cells(&self) -> impl Iterator<Item = (CellIndex, &HalvingCell)> {
         self.cells
             .iter()
             .filter(|(_, cell)| cell.stage == self.stage)

@@ -10,6 +10,7 @@ mod precision;
 
 use std::ops::Range;
 
+use ergodic_common::ids::CellIndex;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 use ergodic_common::{Outcome, Spec, TrialKey};
 pub use halving::SuccessiveHalving;
@@ -25,7 +26,7 @@ pub enum AdaptiveRepeats {
 }
 
 /// Repeats of cells that may run from now on.
-pub(super) type Allowance = Vec<(u64, Range<u32>)>;
+pub(super) type Allowance = Vec<(CellIndex, Range<u32>)>;
 
 impl AdaptiveRepeats {
     /// Creates the state before any row.
@@ -66,7 +67,7 @@ impl AdaptiveRepeats {
     }
 
     /// Number of repeats of a cell that may run.
-    pub fn allowed_repeats(&self, cell: u64) -> u32 {
+    pub fn allowed_repeats(&self, cell: CellIndex) -> u32 {
         match self {
             Self::Precision(adaptive) => adaptive.allowed_repeats(cell),
             Self::Halving(adaptive) => adaptive.allowed_repeats(cell),
@@ -118,14 +119,14 @@ impl AdaptiveRepeats {
     }
 
     /// Marks a cell as possibly having pending repeats, because trials were returned.
-    pub(super) fn reopen_cell(&mut self, cell: u64) {
+    pub(super) fn reopen_cell(&mut self, cell: CellIndex) {
         if let Self::Precision(adaptive) = self {
             adaptive.reopen_cell(cell);
         }
     }
 
     /// Cells that come before all others and may have pending repeats, most urgent first.
-    pub(super) fn urgent_cells(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(super) fn urgent_cells(&self) -> impl Iterator<Item = CellIndex> + '_ {
         let precision = if let Self::Precision(adaptive) = self {
             Some(adaptive)
         } else {
@@ -137,7 +138,7 @@ impl AdaptiveRepeats {
     }
 
     /// Marks a cell as having no pending repeats.
-    pub(super) fn close_cell(&mut self, cell: u64) {
+    pub(super) fn close_cell(&mut self, cell: CellIndex) {
         if let Self::Precision(adaptive) = self {
             adaptive.close_cell(cell);
         }

@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
+use ergodic_common::ids::CellIndex;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::Allowance;
@@ -21,14 +22,14 @@ pub struct PrecisionRepeats {
     target: f64,
     rungs: Vec<u32>,
     /// Cells with rows.
-    cells: HashMap<u64, PrecisionCell>,
+    cells: HashMap<CellIndex, PrecisionCell>,
     /// Number of trials that may run.
     total: u64,
     /// Expected number of trials in the end.
     expected: u64,
     /// Cells that were allowed more repeats, the widest interval first. Cells without pending
     /// repeats are removed when they are found.
-    open_cells: BTreeSet<(Reverse<u64>, u64)>,
+    open_cells: BTreeSet<(Reverse<u64>, CellIndex)>,
     /// Student's quantiles, by number of values.
     quantiles: HashMap<u64, f64>,
     progress: PrecisionProgress,
@@ -119,14 +120,14 @@ impl PrecisionRepeats {
         self.rungs[0]
     }
 
-    pub(super) fn allowed_repeats(&self, cell: u64) -> u32 {
+    pub(super) fn allowed_repeats(&self, cell: CellIndex) -> u32 {
         self.cells
             .get(&cell)
             .map_or(self.rungs[0], |cell| cell.allowed)
     }
 
     /// Number of repeats at which a cell was precise enough.
-    pub fn reached_at(&self, cell: u64) -> Option<u32> {
+    pub fn reached_at(&self, cell: CellIndex) -> Option<u32> {
         self.cells.get(&cell)?.reached_at
     }
 
@@ -141,7 +142,7 @@ impl PrecisionRepeats {
             .cells
             .entry(key.cell)
             .or_insert_with(|| PrecisionCell::new(first));
-        let at = key.repeat as usize;
+        let at = key.repeat.0 as usize;
         if cell.values.len() <= at {
             cell.values.resize(at + 1, f64::NAN);
         }
@@ -163,8 +164,8 @@ impl PrecisionRepeats {
         let Some(cell) = self.cells.get_mut(&key.cell) else {
             return;
         };
-        cell.rows.remove(key.repeat.into());
-        cell.values[key.repeat as usize] = f64::NAN;
+        cell.rows.remove(key.repeat.0.into());
+        cell.values[key.repeat.0 as usize] = f64::NAN;
         self.progress.adjust_counts(cell, self.rungs.len(), false);
         cell.judged_rungs = 0;
         cell.reached_at = None;
@@ -202,7 +203,7 @@ impl PrecisionRepeats {
     }
 
     /// Judges a cell by its rows; returns the repeats that may run from now on, if there are more.
-    fn judge_cell(&mut self, number: u64) -> Option<Range<u32>> {
+    fn judge_cell(&mut self, number: CellIndex) -> Option<Range<u32>> {
         let cell = self.cells.get_mut(&number)?;
         let before = cell.allowed;
         let was = (Reverse(cell.half_width.to_bits()), number);
@@ -240,7 +241,7 @@ impl PrecisionRepeats {
     }
 
     /// Marks a cell as possibly having pending repeats, because trials were returned.
-    pub(super) fn reopen_cell(&mut self, number: u64) {
+    pub(super) fn reopen_cell(&mut self, number: CellIndex) {
         if let Some(cell) = self.cells.get(&number) {
             self.open_cells
                 .insert((Reverse(cell.half_width.to_bits()), number));
@@ -248,12 +249,12 @@ impl PrecisionRepeats {
     }
 
     /// Cells that may have pending repeats, the widest interval first.
-    pub(super) fn widest_cells(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(super) fn widest_cells(&self) -> impl Iterator<Item = CellIndex> + '_ {
         self.open_cells.iter().map(|(_, cell)| *cell)
     }
 
     /// Marks a cell as having no pending repeats.
-    pub(super) fn close_cell(&mut self, number: u64) {
+    pub(super) fn close_cell(&mut self, number: CellIndex) {
         if let Some(cell) = self.cells.get(&number) {
             self.open_cells
                 .remove(&(Reverse(cell.half_width.to_bits()), number));

@@ -5,15 +5,21 @@ use std::time::Duration;
 use crate::core::explanation::{SweepFinding, UserAction};
 use crate::core::tests::*;
 use crate::records::{Finding, LeaseRow, SweepState};
+use ergodic_common::ids::SweepNumber;
 
 impl CoreModel {
     fn counts(&self) -> (u64, u64, u64, u64) {
-        let counts = self.core.sweep(1).expect("launched").audits.counts;
+        let counts = self
+            .core
+            .sweep(SweepNumber(1))
+            .expect("launched")
+            .audits
+            .counts;
         (counts.due, counts.same, counts.failed, counts.remaining())
     }
 
     fn state(&self) -> SweepState {
-        self.core.sweep(1).expect("launched").state
+        self.core.sweep(SweepNumber(1)).expect("launched").state
     }
 
     /// Takes and delivers until nothing is there for this worker.
@@ -45,7 +51,7 @@ fn whoever_is_alone_audits_nothing_and_the_sweep_ends() {
 
     let findings = world
         .core
-        .explain_sweep(world.core.sweep(1).expect("launched"));
+        .explain_sweep(world.core.sweep(SweepNumber(1)).expect("launched"));
     let audits = findings
         .iter()
         .find(|finding| matches!(finding, SweepFinding::Audits { .. }))
@@ -81,7 +87,12 @@ fn another_process_of_whatever_name_audits_after_all_fresh_trials_are_given_out(
         "fresh trials go first"
     );
 
-    while world.core.sweep(1).expect("launched").has_pending() {
+    while world
+        .core
+        .sweep(SweepNumber(1))
+        .expect("launched")
+        .has_pending()
+    {
         world.deliver_batch("a", usize::MAX);
         world.request_work("a");
     }
@@ -240,11 +251,12 @@ fn a_late_result_of_another_process_is_an_audit_and_one_that_comes_again_is_none
     };
 
     for (committed, duplicates) in [(audited, 0), (committed, 1)] {
-        let effects = world
-            .core
-            .on_batch_committed("a", fence, 1, &committed, world.now);
+        let effects =
+            world
+                .core
+                .on_batch_committed("a", fence, SweepNumber(1), &committed, world.now);
         world.carry_out(effects);
-        let tallies = world.core.sweep(1).expect("launched").tallies;
+        let tallies = world.core.sweep(SweepNumber(1)).expect("launched").tallies;
         assert_eq!((world.counts().1, tallies.duplicates), (1, duplicates));
     }
 }
@@ -291,7 +303,12 @@ fn an_audit_that_kills_three_workers_fails_alone_and_its_row_stays() {
         (SweepState::Completed, (trials, trials - 1, 1, 0))
     );
     assert_eq!(
-        world.core.sweep(1).expect("launched").counts.completed,
+        world
+            .core
+            .sweep(SweepNumber(1))
+            .expect("launched")
+            .counts
+            .completed,
         trials
     );
 
@@ -398,20 +415,23 @@ fn the_audit_of_a_row_that_nobody_told_of_is_looked_up_with_it() {
             audited,
             ..CommitOutcome::default()
         };
-        let effects = world
-            .core
-            .on_batch_committed("b", fence, 1, &committed, world.now);
+        let effects =
+            world
+                .core
+                .on_batch_committed("b", fence, SweepNumber(1), &committed, world.now);
         assert!(
-            effects.contains(&Effect::LookUpRows(1, vec![key])),
+            effects.contains(&Effect::LookUpRows(SweepNumber(1), vec![key])),
             "{effects:?}"
         );
 
+        world.core.on_trials_redone(
+            SweepNumber(1),
+            &[(key, Some(made.then_some(Finding::Same)))],
+            world.now,
+        );
         world
             .core
-            .on_trials_redone(1, &[(key, Some(made.then_some(Finding::Same)))], world.now);
-        world
-            .core
-            .on_trials_reopened(1, &[key], &[(key, "a".into())], world.now);
+            .on_trials_reopened(SweepNumber(1), &[key], &[(key, "a".into())], world.now);
 
         world
             .core
@@ -421,9 +441,12 @@ fn the_audit_of_a_row_that_nobody_told_of_is_looked_up_with_it() {
 
         let audits = vec![(key, "a".into(), made.then_some(Finding::Same)); 2];
         for _ in 0..2 {
-            world
-                .core
-                .on_rows_looked_up(1, std::slice::from_ref(&row), &audits, world.now);
+            world.core.on_rows_looked_up(
+                SweepNumber(1),
+                std::slice::from_ref(&row),
+                &audits,
+                world.now,
+            );
             world.core.check_invariants().expect("the invariant holds");
             assert_eq!(world.counts(), (1, u64::from(made), 0, u64::from(!made)));
         }
@@ -441,7 +464,7 @@ fn a_sweep_that_went_on_while_it_was_removed_takes_its_leases_with_it() {
 
     world.request_work("b");
     assert!(!world.held_by("b").is_empty());
-    let effects = world.core.on_sweep_removed(1);
+    let effects = world.core.on_sweep_removed(SweepNumber(1));
     world.carry_out(effects);
     assert!(
         world.fences.is_empty() && world.held_by("b").is_empty(),
@@ -458,14 +481,29 @@ fn a_sweep_that_went_on_while_it_was_removed_takes_its_leases_with_it() {
 #[test]
 fn nothing_is_run_once_more_of_a_sweep_that_is_shown_only_or_was_cancelled_or_removed() {
     let mut world = CoreModel::new(1);
-    let why = |world: &CoreModel| world.core.validate_redo(1).expect_err("it may not");
-    assert_eq!(world.core.validate_redo(1), Ok(()));
-    world.core.sweeps.get_mut(&1).expect("launched").withheld = Some("its cells are others".into());
+    let why = |world: &CoreModel| {
+        world
+            .core
+            .validate_redo(SweepNumber(1))
+            .expect_err("it may not")
+    };
+    assert_eq!(world.core.validate_redo(SweepNumber(1)), Ok(()));
+    world
+        .core
+        .sweeps
+        .get_mut(&SweepNumber(1))
+        .expect("launched")
+        .withheld = Some("its cells are others".into());
     assert!(why(&world).contains("its cells are others"));
-    world.core.sweeps.get_mut(&1).expect("launched").withheld = None;
+    world
+        .core
+        .sweeps
+        .get_mut(&SweepNumber(1))
+        .expect("launched")
+        .withheld = None;
 
     world.steer(Steering::Cancel);
     assert!(why(&world).contains("was cancelled"));
-    world.core.on_sweep_removed(1);
+    world.core.on_sweep_removed(SweepNumber(1));
     assert!(why(&world).contains("removed"));
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ergodic_common::ids::{Epoch, LeaseId, SweepNumber};
 use ergodic_common::spec::scheduling::Share;
 
 use crate::core::tests::*;
@@ -12,14 +13,14 @@ struct SharedCluster {
     core: Core,
     now: CoreTime,
     /// Duration of a trial, in seconds, by sweep.
-    seconds: BTreeMap<i64, f64>,
+    seconds: BTreeMap<SweepNumber, f64>,
     slots: u32,
     /// Under which lease a worker works, until when.
     busy: BTreeMap<WorkerId, (CoreTime, LeaseRow, Vec<TrialKey>)>,
     /// Slot-seconds done, by sweep.
-    done: BTreeMap<i64, f64>,
+    done: BTreeMap<SweepNumber, f64>,
     /// Leases in the order in which they were given: when, and of which sweep.
-    given: Vec<(CoreTime, i64)>,
+    given: Vec<(CoreTime, SweepNumber)>,
 }
 
 impl SharedCluster {
@@ -29,8 +30,8 @@ impl SharedCluster {
                 Timing {
                     lease_ttl: Duration::from_secs(100_000),
                 },
-                1,
-                1,
+                Epoch(1),
+                LeaseId(1),
             ),
             now: CoreTime::ZERO,
             seconds: BTreeMap::new(),
@@ -54,7 +55,7 @@ impl SharedCluster {
         cluster
     }
 
-    fn launch(&mut self, number: i64, (priority, weight): (i32, f64), seconds: f64) {
+    fn launch(&mut self, number: SweepNumber, (priority, weight): (i32, f64), seconds: f64) {
         self.seconds.insert(number, seconds);
         let share = Share { priority, weight };
         let effects = self.core.on_sweep_added(
@@ -133,7 +134,7 @@ impl SharedCluster {
     }
 
     /// What sweeps have got of all slot-seconds since this was last asked.
-    fn shares(&mut self) -> BTreeMap<i64, f64> {
+    fn shares(&mut self) -> BTreeMap<SweepNumber, f64> {
         let all: f64 = self.done.values().sum();
         std::mem::take(&mut self.done)
             .into_iter()
@@ -156,16 +157,16 @@ proptest! {
         seconds in (0.05_f64..4.0, 0.05_f64..4.0, 0.05_f64..4.0),
     ) {
         let mut cluster = SharedCluster::new(workers, slots);
-        cluster.launch(1, (0, weights.0), seconds.0);
-        cluster.launch(2, (0, weights.1), seconds.1);
+        cluster.launch(SweepNumber(1), (0, weights.0), seconds.0);
+        cluster.launch(SweepNumber(2), (0, weights.1), seconds.1);
         cluster.run(3000.0);
         let (shares, all) = (cluster.shares(), weights.0 + weights.1);
-        prop_assert!((shares[&1] - weights.0 / all).abs() < LUMPS, "{shares:?} for {weights:?}");
-        cluster.launch(3, (0, weights.2), seconds.2);
+        prop_assert!((shares[&SweepNumber(1)] - weights.0 / all).abs() < LUMPS, "{shares:?} for {weights:?}");
+        cluster.launch(SweepNumber(3), (0, weights.2), seconds.2);
         cluster.run(4000.0);
         let (shares, all) = (cluster.shares(), all + weights.2);
         for (sweep, weight) in [(1, weights.0), (2, weights.1), (3, weights.2)] {
-            prop_assert!((shares[&sweep] - weight / all).abs() < LUMPS, "{shares:?} for {weights:?}");
+            prop_assert!((shares[&SweepNumber(sweep)] - weight / all).abs() < LUMPS, "{shares:?} for {weights:?}");
         }
     }
 
@@ -176,27 +177,27 @@ proptest! {
         seconds in (0.05_f64..4.0, 0.05_f64..4.0),
     ) {
         let mut cluster = SharedCluster::new(workers, 2);
-        cluster.launch(1, (priorities.0, 1.0), seconds.0);
+        cluster.launch(SweepNumber(1), (priorities.0, 1.0), seconds.0);
         cluster.run(200.0);
         let launched = cluster.now;
-        cluster.launch(2, (priorities.0.saturating_add(priorities.1).min(100), 0.01), seconds.1);
+        cluster.launch(SweepNumber(2), (priorities.0.saturating_add(priorities.1).min(100), 0.01), seconds.1);
         cluster.run(300.0);
         let later = cluster.given.iter().filter(|(at, _)| *at > launched);
-        prop_assert!(later.clone().count() > 0 && later.clone().all(|(_, sweep)| *sweep == 2));
-        let effects = cluster.core.on_steer(2, Steering::Pause, cluster.now).expect("it can be paused");
+        prop_assert!(later.clone().count() > 0 && later.clone().all(|(_, sweep)| *sweep == SweepNumber(2)));
+        let effects = cluster.core.on_steer(SweepNumber(2), Steering::Pause, cluster.now).expect("it can be paused");
         cluster.carry_out(effects);
         let paused = cluster.now;
         cluster.run(300.0);
         let later = cluster.given.iter().filter(|(at, _)| *at > paused);
-        prop_assert!(later.clone().count() > 0 && later.clone().all(|(_, sweep)| *sweep == 1));
+        prop_assert!(later.clone().count() > 0 && later.clone().all(|(_, sweep)| *sweep == SweepNumber(1)));
     }
 }
 
 #[test]
 fn a_sweep_that_was_paused_does_not_catch_up_and_a_new_share_holds_from_then_on() {
     let mut cluster = SharedCluster::new(2, 1);
-    cluster.launch(1, (0, 1.0), 0.5);
-    cluster.launch(2, (0, 1.0), 0.5);
+    cluster.launch(SweepNumber(1), (0, 1.0), 0.5);
+    cluster.launch(SweepNumber(2), (0, 1.0), 0.5);
     let steer = |cluster: &mut SharedCluster, sweep, steering| {
         let effects = cluster
             .core
@@ -204,16 +205,16 @@ fn a_sweep_that_was_paused_does_not_catch_up_and_a_new_share_holds_from_then_on(
             .expect("a running sweep can be steered");
         cluster.carry_out(effects);
     };
-    steer(&mut cluster, 2, Steering::Pause);
+    steer(&mut cluster, SweepNumber(2), Steering::Pause);
 
     cluster.run(2000.0);
-    assert!(cluster.shares()[&1] > 0.97);
-    steer(&mut cluster, 2, Steering::Resume);
+    assert!(cluster.shares()[&SweepNumber(1)] > 0.97);
+    steer(&mut cluster, SweepNumber(2), Steering::Resume);
     cluster.run(2000.0);
-    assert!((cluster.shares()[&1] - 0.5).abs() < LUMPS);
+    assert!((cluster.shares()[&SweepNumber(1)] - 0.5).abs() < LUMPS);
     steer(
         &mut cluster,
-        1,
+        SweepNumber(1),
         Steering::Share {
             priority: None,
             weight: Some(3.0),
@@ -221,10 +222,10 @@ fn a_sweep_that_was_paused_does_not_catch_up_and_a_new_share_holds_from_then_on(
     );
 
     cluster.run(2000.0);
-    assert!((cluster.shares()[&1] - 0.75).abs() < LUMPS);
+    assert!((cluster.shares()[&SweepNumber(1)] - 0.75).abs() < LUMPS);
 
     // Among others it keeps its distance: it is neither sent away nor served alone.
-    for sweep in [1, 2] {
+    for sweep in [1, 2].map(SweepNumber) {
         steer(
             &mut cluster,
             sweep,
@@ -236,23 +237,23 @@ fn a_sweep_that_was_paused_does_not_catch_up_and_a_new_share_holds_from_then_on(
     }
 
     cluster.run(2000.0);
-    assert!((cluster.shares()[&1] - 0.75).abs() < LUMPS);
+    assert!((cluster.shares()[&SweepNumber(1)] - 0.75).abs() < LUMPS);
 }
 
 #[test]
 fn trials_of_unknown_duration_are_taken_to_last_like_others() {
     let mut cluster = SharedCluster::new(4, 1);
-    cluster.launch(1, (0, 1.0), 100.0);
+    cluster.launch(SweepNumber(1), (0, 1.0), 100.0);
     cluster.run(1000.0);
 
     // Nothing of the second sweep ends for a long time: it must not be given everything meanwhile.
-    cluster.launch(2, (0, 1.0), 1e5);
+    cluster.launch(SweepNumber(2), (0, 1.0), 1e5);
     let launched = cluster.now;
     cluster.run(1000.0);
     let given = cluster
         .given
         .iter()
-        .filter(|(at, sweep)| *at > launched && *sweep == 2)
+        .filter(|(at, sweep)| *at > launched && *sweep == SweepNumber(2))
         .count();
 
     assert!((1..=3).contains(&given), "{given} of four workers");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{CellIndex, Epoch, Fence, LeaseId, Repeat, SweepNumber};
 use ergodic_common::spec::stopping_rule::precision_rungs;
 
 use crate::core::stopping::{AdaptiveRepeats, PrecisionRepeats, SuccessiveHalving};
@@ -43,7 +43,7 @@ fn growing(by: By, min: u32, max: u32) -> Sweep {
 
     let record = SweepRow {
         source,
-        ..(*sweep(1, 1).record).clone()
+        ..(*sweep(SweepNumber(1), 1).record).clone()
     };
     Sweep::new(Arc::new(record), spec)
 }
@@ -51,9 +51,9 @@ fn growing(by: By, min: u32, max: u32) -> Sweep {
 /// What a trial yields: the larger the number of its cell, the more its values differ; one in nine diverges.
 fn row(key: TrialKey) -> StoredRow {
     let mut hash =
-        (key.cell * 1_000_003 + u64::from(key.repeat)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (key.cell.0 * 1_000_003 + u64::from(key.repeat.0)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     hash ^= hash >> 29;
-    let value = key.cell as f64 * 0.08 * ((hash % 1000) as f64 / 500.0 - 1.0);
+    let value = key.cell.0 as f64 * 0.08 * ((hash % 1000) as f64 / 500.0 - 1.0);
     let diverges = hash.is_multiple_of(9);
     let outcome = if diverges {
         Outcome::Diverged { step: 1 }
@@ -81,7 +81,7 @@ fn wanted(by: By, spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
 /// One rung after the other, of which one cell in `factor` goes on: that with the lowest mean rank, by how many others did better
 /// in the same repeat. Less is better, and to diverge is worst.
 fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<TrialKey> {
-    let mut standing: Vec<u64> = spec.grid.iter().collect();
+    let mut standing: Vec<CellIndex> = spec.grid.iter().collect();
     let mut from = 0;
     let mut to = min.min(max);
     let mut trials = BTreeSet::new();
@@ -90,7 +90,7 @@ fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<
         trials.extend(standing.iter().flat_map(|cell| {
             (from..to).map(|repeat| TrialKey {
                 cell: *cell,
-                repeat,
+                repeat: Repeat(repeat),
             })
         }));
 
@@ -98,11 +98,18 @@ fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<
             return trials;
         }
 
-        let loss = |cell: u64, repeat| {
-            Some(row(TrialKey { cell, repeat }).deciding_metric).filter(|x| x.is_finite())
+        let loss = |cell: CellIndex, repeat| {
+            Some(
+                row(TrialKey {
+                    cell,
+                    repeat: Repeat(repeat),
+                })
+                .deciding_metric,
+            )
+            .filter(|x| x.is_finite())
         };
         let key = |cell, repeat| loss(cell, repeat).unwrap_or(f64::INFINITY);
-        let beaten = |cell: u64| {
+        let beaten = |cell: CellIndex| {
             let by = |repeat| {
                 let others = standing
                     .iter()
@@ -115,11 +122,11 @@ fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<
             (0..to).map(by).sum::<i64>()
         };
 
-        let mean = |cell: u64| {
+        let mean = |cell: CellIndex| {
             let values: Vec<f64> = (0..to).filter_map(|repeat| loss(cell, repeat)).collect();
             values.iter().sum::<f64>() / values.len() as f64
         };
-        let mut ordered: Vec<(i64, f64, u64)> = standing
+        let mut ordered: Vec<(i64, f64, CellIndex)> = standing
             .iter()
             .map(|cell| (beaten(*cell), mean(*cell), *cell))
             .collect();
@@ -133,9 +140,15 @@ fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<
 
 /// One cell after the other.
 fn wanted_to_know(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
-    let enough = |cell: u64, n: u32| {
+    let enough = |cell: CellIndex, n: u32| {
         let values = (0..n)
-            .map(|repeat| row(TrialKey { cell, repeat }).deciding_metric)
+            .map(|repeat| {
+                row(TrialKey {
+                    cell,
+                    repeat: Repeat(repeat),
+                })
+                .deciding_metric
+            })
             .filter(|x| x.is_finite());
         let values: Vec<f64> = values.collect();
         let n = values.len() as f64;
@@ -155,7 +168,12 @@ fn wanted_to_know(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
     });
 
     cells
-        .flat_map(|(cell, n)| (0..n).map(move |repeat| TrialKey { cell, repeat }))
+        .flat_map(|(cell, n)| {
+            (0..n).map(move |repeat| TrialKey {
+                cell,
+                repeat: Repeat(repeat),
+            })
+        })
         .collect()
 }
 
@@ -174,7 +192,7 @@ struct Lab {
 
 impl Lab {
     fn new(by: By, min: u32, max: u32) -> Self {
-        let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
+        let mut core = Core::new(Timing { lease_ttl: TTL }, Epoch(1), LeaseId(1));
         core.on_sweep_added(growing(by, min, max), [], CoreTime::ZERO);
         Self {
             core,
@@ -203,7 +221,7 @@ impl Lab {
     }
 
     fn sweep(&self) -> &Sweep {
-        self.core.sweep(1).expect("launched")
+        self.core.sweep(SweepNumber(1)).expect("launched")
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -286,9 +304,9 @@ impl Lab {
             }
         }
 
-        let effects = self
-            .core
-            .on_batch_committed(worker, fence, 1, &committed, self.now);
+        let effects =
+            self.core
+                .on_batch_committed(worker, fence, SweepNumber(1), &committed, self.now);
         self.carry_out(effects);
     }
 
@@ -310,7 +328,7 @@ impl Lab {
 
         self.core = Core::new(
             Timing { lease_ttl: TTL },
-            self.core.epoch + 1,
+            Epoch(self.core.epoch.0 + 1),
             self.core.next_lease,
         );
         let mut rows: Vec<StoredRow> = self.rows.values().cloned().collect();
@@ -331,9 +349,9 @@ impl Lab {
     fn extend(&mut self, more: u32) {
         self.max += more;
         let Sweep { record, spec, .. } = growing(self.by, self.min, self.max);
-        let effects = self
-            .core
-            .on_sweep_extended(1, record.source.clone(), spec, self.now);
+        let effects =
+            self.core
+                .on_sweep_extended(SweepNumber(1), record.source.clone(), spec, self.now);
         self.carry_out(effects);
     }
 
@@ -422,7 +440,7 @@ fn the_next_repeats_go_where_the_interval_is_widest() {
     lab.finish();
     let widest = lab.sweep().spec.grid.iter().max().expect("some cells");
     assert!(
-        lab.order[0].cell == widest && lab.order[0].repeat >= 10,
+        lab.order[0].cell == widest && lab.order[0].repeat >= Repeat(10),
         "{:?}",
         lab.order
     );
@@ -449,7 +467,7 @@ fn the_next_repeats_go_where_the_interval_is_widest() {
     assert_eq!(explained.reached_cells, standing.reached_cells);
     let last = TrialKey {
         cell: widest,
-        repeat: 199,
+        repeat: Repeat(199),
     };
 
     assert_eq!(
@@ -473,12 +491,14 @@ fn a_failed_trial_that_is_run_again_has_its_cell_judged_again() {
     };
     rows.insert(key, failed);
 
-    lab.core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
+    lab.core = Core::new(Timing { lease_ttl: TTL }, Epoch(2), LeaseId(1000));
     lab.core
         .on_sweep_added(growing(By::Precision, 4, 8), rows.into_values(), lab.now);
     assert_eq!(lab.sweep().counts.failed, 1);
     lab.rows.remove(&key);
-    let effects = lab.core.on_trials_reopened(1, &[key], &[], lab.now);
+    let effects = lab
+        .core
+        .on_trials_reopened(SweepNumber(1), &[key], &[], lab.now);
     lab.carry_out(effects);
 
     let growth = lab.precision();
@@ -552,7 +572,10 @@ fn a_failed_trial_that_is_run_again_has_its_rung_decided_again() {
     let mut lab = Lab::new(by, 2, 8);
     lab.finish();
     let best = *lab.rows.keys().max_by_key(|key| key.repeat).expect("rows");
-    let key = TrialKey { repeat: 0, ..best };
+    let key = TrialKey {
+        repeat: Repeat(0),
+        ..best
+    };
 
     // As if it had failed: others went on meanwhile.
     let mut rows = lab.rows.clone();
@@ -567,11 +590,13 @@ fn a_failed_trial_that_is_run_again_has_its_rung_decided_again() {
         },
     );
 
-    lab.core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
+    lab.core = Core::new(Timing { lease_ttl: TTL }, Epoch(2), LeaseId(1000));
     lab.core
         .on_sweep_added(growing(by, 2, 8), rows.into_values(), lab.now);
     lab.rows.remove(&key);
-    let effects = lab.core.on_trials_reopened(1, &[key], &[], lab.now);
+    let effects = lab
+        .core
+        .on_trials_reopened(SweepNumber(1), &[key], &[], lab.now);
     lab.carry_out(effects);
 
     assert_eq!(
@@ -595,13 +620,18 @@ fn halving_by_a_loss_never_chooses_the_cell_in_which_all_diverged() {
 
     let record = SweepRow {
         source,
-        ..(*sweep(1, 1).record).clone()
+        ..(*sweep(SweepNumber(1), 1).record).clone()
     };
     let wild = spec.grid.iter().next().expect("a cell");
     let rows = spec
         .grid
         .iter()
-        .flat_map(|cell| (0..2).map(move |repeat| TrialKey { cell, repeat }))
+        .flat_map(|cell| {
+            (0..2).map(move |repeat| TrialKey {
+                cell,
+                repeat: Repeat(repeat),
+            })
+        })
         .map(|key| {
             let outcome = if key.cell == wild {
                 Outcome::Diverged { step: 1 }
@@ -610,15 +640,18 @@ fn halving_by_a_loss_never_chooses_the_cell_in_which_all_diverged() {
             };
             StoredRow {
                 outcome,
-                deciding_metric: 5.0 + key.cell as f64,
+                deciding_metric: 5.0 + key.cell.0 as f64,
                 ..row(key)
             }
         });
     let rows: Vec<StoredRow> = rows.collect();
 
-    let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
+    let mut core = Core::new(Timing { lease_ttl: TTL }, Epoch(1), LeaseId(1));
     core.on_sweep_added(Sweep::new(Arc::new(record), spec), rows, CoreTime::ZERO);
-    let Some(AdaptiveRepeats::Halving(growth)) = &core.sweep(1).expect("launched").adaptive_repeats
+    let Some(AdaptiveRepeats::Halving(growth)) = &core
+        .sweep(SweepNumber(1))
+        .expect("launched")
+        .adaptive_repeats
     else {
         panic!("it halves")
     };
@@ -641,7 +674,7 @@ fn a_sweep_that_has_ended_stands_by_the_choices_that_its_rows_show() {
     let best = lab
         .rows
         .keys()
-        .find(|key| key.repeat == 7)
+        .find(|key| key.repeat == Repeat(7))
         .expect("one went all the way")
         .cell;
     let other = lab
@@ -652,7 +685,7 @@ fn a_sweep_that_has_ended_stands_by_the_choices_that_its_rows_show() {
         .find(|cell| *cell != best)
         .expect("another cell");
     let moved = |row: &StoredRow| match row.key {
-        TrialKey { cell, repeat } if cell == best && repeat >= 2 => self::row(TrialKey {
+        TrialKey { cell, repeat } if cell == best && repeat >= Repeat(2) => self::row(TrialKey {
             cell: other,
             repeat,
         }),
@@ -664,14 +697,14 @@ fn a_sweep_that_has_ended_stands_by_the_choices_that_its_rows_show() {
         (SweepState::Completed, rows.len()),
         (SweepState::Running, rows.len() + 6),
     ] {
-        let mut core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
+        let mut core = Core::new(Timing { lease_ttl: TTL }, Epoch(2), LeaseId(1000));
         let stored = Sweep {
             state,
             ..growing(by, 2, 8)
         };
         core.on_sweep_added(stored, rows.clone(), lab.now);
 
-        let sweep = core.sweep(1).expect("launched");
+        let sweep = core.sweep(SweepNumber(1)).expect("launched");
         assert_eq!((sweep.state, sweep.total_trials()), (state, total as u64));
         core.check_invariants().expect("the invariant holds");
     }
@@ -691,7 +724,7 @@ fn a_sweep_that_is_complete_goes_on_when_it_is_given_more_repeats() {
 
     let cells = world
         .core
-        .sweep(1)
+        .sweep(SweepNumber(1))
         .expect("launched")
         .spec
         .grid
@@ -699,20 +732,30 @@ fn a_sweep_that_is_complete_goes_on_when_it_is_given_more_repeats() {
     assert_eq!(run(&mut world), 3 * cells);
 
     let first = world.rows.clone();
-    let Sweep { record, spec, .. } = sweep(1, 5);
+    let Sweep { record, spec, .. } = sweep(SweepNumber(1), 5);
     assert!(
         world
             .core
-            .validate_extension(1, &record.source)
+            .validate_extension(SweepNumber(1), &record.source)
             .is_err_and(|why| why.contains("changed"))
     );
 
-    let source = world.core.sweep(1).expect("launched").record.source.clone();
-    assert_eq!(world.core.validate_extension(1, &source), Ok(()));
-    world.states.clear();
-    let effects = world
+    let source = world
         .core
-        .on_sweep_extended(1, record.source.clone(), spec, world.now);
+        .sweep(SweepNumber(1))
+        .expect("launched")
+        .record
+        .source
+        .clone();
+    assert_eq!(
+        world.core.validate_extension(SweepNumber(1), &source),
+        Ok(())
+    );
+    world.states.clear();
+    let effects =
+        world
+            .core
+            .on_sweep_extended(SweepNumber(1), record.source.clone(), spec, world.now);
     world.carry_out(effects);
 
     assert_eq!(world.states, [SweepState::Running]);
@@ -720,22 +763,25 @@ fn a_sweep_that_is_complete_goes_on_when_it_is_given_more_repeats() {
         world
             .held_by("a")
             .iter()
-            .all(|key| !first.contains(key) && key.repeat >= 3),
+            .all(|key| !first.contains(key) && key.repeat >= Repeat(3)),
         "only what is missing is run"
     );
 
     assert_eq!(run(&mut world), 5 * cells);
     assert_eq!(
-        world.core.sweep(1).expect("launched").state,
+        world.core.sweep(SweepNumber(1)).expect("launched").state,
         SweepState::Completed
     );
 }
 
 #[test]
 fn a_sweep_whose_end_was_stored_before_what_it_lacks_goes_on() {
-    let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
-    let mut unfinished = sweep(1, 5);
+    let mut core = Core::new(Timing { lease_ttl: TTL }, Epoch(1), LeaseId(1));
+    let mut unfinished = sweep(SweepNumber(1), 5);
     unfinished.state = SweepState::Completed;
     core.on_sweep_added(unfinished, [], CoreTime::ZERO);
-    assert_eq!(core.sweep(1).expect("launched").state, SweepState::Running);
+    assert_eq!(
+        core.sweep(SweepNumber(1)).expect("launched").state,
+        SweepState::Running
+    );
 }

@@ -1,7 +1,7 @@
 //! Crashes of workers: against which trials they count, and when a trial is given up.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, SweepNumber};
 
 use crate::core::quarantine::TrialIndex;
 use crate::core::{Core, CoreTime, Effect, GiveUpReversal, GivenUpTrial, Sweep, Worker};
@@ -18,7 +18,7 @@ impl Core {
     /// second write takes the row back, and what the store answers is booked in turn.
     pub fn on_trial_given_up(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         row: &StoredRow,
         stored: bool,
         now: CoreTime,
@@ -55,7 +55,7 @@ impl Core {
     /// The store has dealt with an audit that was given up: it has failed, unless it was made meanwhile (`stored` is false).
     pub fn on_audit_given_up(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         key: TrialKey,
         stored: bool,
         now: CoreTime,
@@ -131,7 +131,7 @@ impl Core {
         &self,
         worker: &Worker,
         fences: &[Fence],
-    ) -> Vec<(i64, TrialIndex, bool)> {
+    ) -> Vec<(SweepNumber, TrialIndex, bool)> {
         let rows: Vec<&LeaseRow> = fences
             .iter()
             .map(|fence| &self.leases[&fence.lease].row)

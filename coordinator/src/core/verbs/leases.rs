@@ -7,6 +7,7 @@ use ergodic_common::ids::Fence;
 use crate::core::state::LeaseState;
 use crate::core::{Core, CoreTime, Effect};
 use crate::records::{EndedLease, LeaseRow, WorkerId};
+use ergodic_common::ids::SweepNumber;
 
 impl Core {
     /// Adds a lease that the store had at a restart, with a fresh TTL.
@@ -139,7 +140,7 @@ impl Core {
     /// Removes trials with a row from the leases that hold them, and ends leases that become empty.
     pub(crate) fn remove_from_leases(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         fence: Fence,
         trials: &[(u32, u64)],
     ) -> Vec<Effect> {

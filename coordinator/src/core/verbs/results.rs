@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepNumber};
 use ergodic_common::{Spec, TrialKey};
 
 use crate::core::quarantine::TrialIndex;
@@ -14,7 +14,10 @@ use crate::result_batch::CommitOutcome;
 use crate::stored_row::StoredRow;
 
 /// The fence of rows that belong to no lease: leases are numbered from 1 on.
-pub(crate) const NO_LEASE: Fence = Fence { lease: 0, epoch: 0 };
+pub(crate) const NO_LEASE: Fence = Fence {
+    lease: LeaseId(0),
+    epoch: Epoch(0),
+};
 
 /// Whether a batch may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,12 +25,12 @@ pub enum Admission {
     /// The batch may be stored for this sweep.
     Store {
         /// Number of the sweep.
-        sweep: i64,
+        sweep: SweepNumber,
     },
     /// The batch may be stored as audits of trials of this sweep, which have rows.
     Audit {
         /// Number of the sweep.
-        sweep: i64,
+        sweep: SweepNumber,
     },
     /// The lease has ended, so the batch is only compared.
     Compare,
@@ -64,7 +67,7 @@ impl Core {
     }
 
     /// Those of these trials that are chosen for audits.
-    pub fn choose_audits(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<TrialKey> {
+    pub fn choose_audits(&mut self, sweep: SweepNumber, keys: &[TrialKey]) -> Vec<TrialKey> {
         let Some(sweep) = self.sweeps.get_mut(&sweep) else {
             return Vec::new();
         };
@@ -79,7 +82,7 @@ impl Core {
         &mut self,
         worker: &str,
         fence: Fence,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         committed: &CommitOutcome,
         now: CoreTime,
     ) -> Vec<Effect> {
@@ -132,7 +135,7 @@ impl Core {
     fn record_batch(
         &mut self,
         worker: &str,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         committed: &CommitOutcome,
         known: &[TrialKey],
         now: CoreTime,
@@ -173,7 +176,7 @@ impl Core {
     /// Handles rows and audits that were read from the store, however they came there.
     pub fn on_rows_looked_up(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         rows: &[StoredRow],
         audits: &[RecordedAudit],
         now: CoreTime,
@@ -229,7 +232,7 @@ impl Core {
     /// Records the findings of audits, and removes the audits from leases and queues.
     pub(crate) fn record_findings(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         audited: impl Iterator<Item = (TrialKey, Finding)>,
     ) {
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else {

@@ -7,6 +7,7 @@ use ergodic_common::ids::Fence;
 use crate::core::sweep::Sweep;
 use crate::core::{Core, CoreTime, Effect};
 use crate::records::{SweepState, WorkerId};
+use ergodic_common::ids::SweepNumber;
 
 /// Delay of a tick that shows that the coordinator itself was stalled.
 pub(crate) const STALL_THRESHOLD: Duration = Duration::from_secs(1);
@@ -90,7 +91,7 @@ impl Core {
     /// Completes sweeps with nothing left to run, for example because the workers that could run
     /// the last audits are gone.
     fn complete_open_sweeps(&mut self, now: CoreTime) -> Vec<Effect> {
-        let open: Vec<i64> = self
+        let open: Vec<SweepNumber> = self
             .sweeps
             .values()
             .filter(|sweep| sweep.state.is_open())
@@ -101,7 +102,11 @@ impl Core {
             .collect()
     }
 
-    pub(crate) fn complete_if_done(&mut self, sweep_number: i64, now: CoreTime) -> Vec<Effect> {
+    pub(crate) fn complete_if_done(
+        &mut self,
+        sweep_number: SweepNumber,
+        now: CoreTime,
+    ) -> Vec<Effect> {
         let sweep = &self.sweeps[&sweep_number];
         let goes_on =
             sweep.counts.done() < sweep.total_trials() || self.has_possible_audits(sweep, now);

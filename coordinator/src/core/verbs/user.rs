@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, SweepNumber};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
@@ -73,7 +73,7 @@ impl Core {
     /// Returns a message for the user if the sweep's state does not allow it.
     pub fn validate_steering(
         &self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         steering: Steering,
     ) -> Result<Option<SweepChange>, String> {
         let Some(sweep) = self.sweeps.get(&sweep_number) else {
@@ -98,7 +98,7 @@ impl Core {
     /// Applies a user's change of a sweep that was stored.
     pub fn on_sweep_steered(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         change: SweepChange,
         now: CoreTime,
     ) -> Vec<Effect> {
@@ -133,7 +133,7 @@ impl Core {
     ///
     /// # Errors
     /// Returns a message for the user if it has not ended.
-    pub fn validate_removal(&self, sweep_number: i64) -> Result<(), String> {
+    pub fn validate_removal(&self, sweep_number: SweepNumber) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
             Some(sweep) if sweep.state.is_open() => {
                 let id = &sweep.id;
@@ -146,7 +146,7 @@ impl Core {
     }
 
     /// Removes a sweep that had ended. If it was resumed meanwhile, its leases become void.
-    pub fn on_sweep_removed(&mut self, sweep_number: i64) -> Vec<Effect> {
+    pub fn on_sweep_removed(&mut self, sweep_number: SweepNumber) -> Vec<Effect> {
         let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
         let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
         let mut effects = self.build_revocations(&fences);
@@ -170,7 +170,7 @@ impl Core {
     /// case.
     pub fn on_trials_reopened(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         trials: &[TrialKey],
         audits: &[(TrialKey, WorkerId)],
         now: CoreTime,
@@ -216,7 +216,7 @@ impl Core {
     ///
     /// # Errors
     /// Returns a message for the user if the sweep is only shown, or was cancelled or removed.
-    pub fn validate_redo(&self, sweep_number: i64) -> Result<(), String> {
+    pub fn validate_redo(&self, sweep_number: SweepNumber) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
             None => Err("the sweep was removed meanwhile".into()),
             Some(Sweep {
@@ -239,7 +239,7 @@ impl Core {
     /// because files that their rows name are lost.
     pub fn on_trials_redone(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         trials: &[(TrialKey, Option<Option<Finding>>)],
         now: CoreTime,
     ) -> Vec<Effect> {
@@ -272,7 +272,11 @@ impl Core {
     ///
     /// # Errors
     /// Returns a message for the user if it may not.
-    pub fn validate_extension(&self, sweep_number: i64, from: &SpecSource) -> Result<(), String> {
+    pub fn validate_extension(
+        &self,
+        sweep_number: SweepNumber,
+        from: &SpecSource,
+    ) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
             Some(Sweep {
                 id,
@@ -295,7 +299,7 @@ impl Core {
     /// Replaces a sweep's spec by a stored one with more repeats of the same cells.
     pub fn on_sweep_extended(
         &mut self,
-        sweep_number: i64,
+        sweep_number: SweepNumber,
         source: SpecSource,
         spec: Arc<Spec>,
         now: CoreTime,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, LeaseId};
 
 use crate::core::state::MAX_KNOWN_WORKERS;
 use crate::core::{Core, CoreTime, Effect, Worker};
@@ -117,7 +117,7 @@ impl Core {
     pub fn on_heartbeat(
         &mut self,
         worker: &str,
-        running: Vec<(u64, TrialKey)>,
+        running: Vec<(LeaseId, TrialKey)>,
         queued: u64,
         held: &[Fence],
         now: CoreTime,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, FileHash, LeaseId, SweepNumber};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::status::UserError;
@@ -89,7 +89,7 @@ pub enum WorkerEvent {
     /// A trial's checkpoint is at its path.
     CheckpointStored {
         /// Number of the sweep.
-        sweep: i64,
+        sweep: SweepNumber,
         /// The trial.
         key: TrialKey,
         /// After how many steps it was taken.
@@ -106,12 +106,12 @@ pub enum UserEvent {
         /// What its file means.
         spec: Arc<Spec>,
         /// Receives its number.
-        reply: StoreReply<i64>,
+        reply: StoreReply<SweepNumber>,
     },
     /// Steer a sweep.
     Steer {
         /// Number of the sweep.
-        sweep: i64,
+        sweep: SweepNumber,
         /// What is asked for.
         steering: Steering,
         /// Receives the outcome.
@@ -120,7 +120,7 @@ pub enum UserEvent {
     /// Give a sweep a file that asks for more repeats of its cells.
     Extend {
         /// Number of the sweep.
-        sweep: i64,
+        sweep: SweepNumber,
         /// The file that it has, unless it was changed meanwhile.
         from: Box<SpecSource>,
         /// The file that it gets.
@@ -135,14 +135,14 @@ pub enum UserEvent {
         /// The sweep.
         successor: Box<SuccessorSweep>,
         /// Receives its number.
-        reply: StoreReply<i64>,
+        reply: StoreReply<SweepNumber>,
     },
     /// Store a new sweep with copies of rows of others.
     InsertReusing {
         /// The sweep.
         reusing: Box<ReusingSweep>,
         /// Receives its number, and how many rows were copied.
-        reply: StoreReply<(i64, u64)>,
+        reply: StoreReply<(SweepNumber, u64)>,
     },
     /// Begin with a sweep that is stored.
     AddStoredSweep {
@@ -156,28 +156,28 @@ pub enum UserEvent {
     /// Remove a sweep.
     Remove {
         /// Number of the sweep.
-        sweep: i64,
+        sweep: SweepNumber,
         /// Receives the outcome.
         reply: ChangeReply,
     },
     /// Delete some rows of a removed sweep.
     ClearRows {
         /// Number of the sweep.
-        sweep: i64,
+        sweep: SweepNumber,
         /// Receives what was cleared.
         reply: StoreReply<ClearedRows>,
     },
     /// Delete files that nothing names, as far as is known.
     DeleteUnreferenced {
         /// Hashes of the files.
-        hashes: Vec<[u8; 32]>,
+        hashes: Vec<FileHash>,
         /// Receives what was deleted.
         reply: StoreReply<DeletedFiles>,
     },
     /// Run trials of a sweep once more, because files that their rows name are lost.
     Redo {
         /// Number of the sweep.
-        sweep: i64,
+        sweep: SweepNumber,
         /// The trials.
         keys: Vec<TrialKey>,
         /// Receives the outcome.
@@ -217,7 +217,7 @@ pub enum WorkerMessage {
     /// A sign of life.
     Heartbeat {
         /// Trials that run, with the numbers of their leases.
-        running: Vec<(u64, TrialKey)>,
+        running: Vec<(LeaseId, TrialKey)>,
         /// How many trials are queued.
         queued: u64,
         /// The leases that it holds.

@@ -4,6 +4,7 @@ use crate::core::Effect;
 use crate::records::SweepState;
 use crate::server::engine::{Engine, EngineEvent, StoreReply};
 use crate::store::{SetSweepState, StoreError, StoreWrite};
+use ergodic_common::ids::SweepNumber;
 
 impl Engine {
     /// Hands a write to the store. Once it is durable, or has failed, the loop calls `then` and carries out the effects that it
@@ -43,13 +44,13 @@ impl Engine {
         });
     }
 
-    pub(crate) fn persist_sweep_state(&self, sweep: i64, state: SweepState) {
+    pub(crate) fn persist_sweep_state(&self, sweep: SweepNumber, state: SweepState) {
         let what = if state.is_open() {
             "sweep continues"
         } else {
             "sweep ended"
         };
-        tracing::info!(sweep, ?state, "{what}");
+        tracing::info!(sweep = sweep.0, ?state, "{what}");
 
         self.persist_repairable(SetSweepState { sweep, state });
     }

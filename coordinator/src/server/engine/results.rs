@@ -1,5 +1,6 @@
 //! Writes of result batches, look-ups of rows, and give-ups.
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use tokio::sync::oneshot;
 
@@ -192,7 +193,7 @@ impl Engine {
 
     /// Handles looked-up rows. If the look-up failed, the trials run again, and their rows are
     /// looked up when results come.
-    pub(crate) fn look_up_rows(&self, sweep: i64, keys: Vec<TrialKey>) {
+    pub(crate) fn look_up_rows(&self, sweep: SweepNumber, keys: Vec<TrialKey>) {
         let Some(known) = self.core.sweep(sweep) else {
             return;
         };

@@ -106,7 +106,7 @@ impl Engine {
             WorkerMessage::Retracted { fence, keys } => {
                 tracing::debug!(
                     worker,
-                    lease = fence.lease,
+                    lease = fence.lease.0,
                     trials = keys.len(),
                     "trials given back"
                 );
@@ -148,7 +148,7 @@ impl Engine {
 
         tracing::debug!(
             worker = lease.worker,
-            lease = lease.fence.lease,
+            lease = lease.fence.lease.0,
             trials = keys.len(),
             "lease granted"
         );
@@ -164,8 +164,8 @@ impl Engine {
         v1::Grant {
             fence: Some(fence_to_wire(lease.fence)),
             sweep,
-            cells: keys.iter().map(|key| key.cell).collect(),
-            repeats: keys.iter().map(|key| key.repeat).collect(),
+            cells: keys.iter().map(|key| key.cell.0).collect(),
+            repeats: keys.iter().map(|key| key.repeat.0).collect(),
             checkpointed: checkpointed.map(|key| (*key).into()).collect(),
         }
     }

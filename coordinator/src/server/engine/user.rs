@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec, TrialKey};
 use ergodic_proto::status::UserError;
@@ -55,7 +56,7 @@ impl Engine {
         Vec::new()
     }
 
-    fn launch_sweep(&self, row: SweepRow, spec: Arc<Spec>, reply: StoreReply<i64>) {
+    fn launch_sweep(&self, row: SweepRow, spec: Arc<Spec>, reply: StoreReply<SweepNumber>) {
         self.persist(InsertSweep(row.clone()), move |engine, stored| {
             let number = match stored {
                 Ok(number) => number,
@@ -73,7 +74,7 @@ impl Engine {
         });
     }
 
-    fn steer_sweep(&self, sweep: i64, steering: Steering, reply: ChangeReply) {
+    fn steer_sweep(&self, sweep: SweepNumber, steering: Steering, reply: ChangeReply) {
         match self.core.validate_steering(sweep, steering) {
             Err(why) => refuse_change(reply, why),
             Ok(None) if steering == Steering::Retry => self.retry_sweep(sweep, reply),
@@ -93,7 +94,7 @@ impl Engine {
         }
     }
 
-    fn retry_sweep(&self, sweep: i64, reply: ChangeReply) {
+    fn retry_sweep(&self, sweep: SweepNumber, reply: ChangeReply) {
         self.persist_change(RetryFailed(sweep), reply, move |engine, reopened| {
             let now = engine.current_time();
             engine
@@ -102,7 +103,7 @@ impl Engine {
         });
     }
 
-    fn remove_sweep(&self, sweep: i64, reply: ChangeReply) {
+    fn remove_sweep(&self, sweep: SweepNumber, reply: ChangeReply) {
         if let Err(why) = self.core.validate_removal(sweep) {
             return refuse_change(reply, why);
         }
@@ -116,7 +117,7 @@ impl Engine {
     /// compares the file again.
     fn extend_sweep(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         from: SpecSource,
         to: SpecSource,
         spec: Arc<Spec>,
@@ -148,7 +149,7 @@ impl Engine {
 
     /// With the successor, the store ends its predecessor, which then ends in the core. The successor itself is added once its rows
     /// are read.
-    fn insert_successor(&self, successor: SuccessorSweep, reply: StoreReply<i64>) {
+    fn insert_successor(&self, successor: SuccessorSweep, reply: StoreReply<SweepNumber>) {
         let from = successor.predecessor;
         self.persist(InsertSuccessor(successor), move |engine, stored| {
             let ends = stored.is_ok()
@@ -168,7 +169,7 @@ impl Engine {
         });
     }
 
-    fn redo_trials(&self, sweep: i64, keys: Vec<TrialKey>, reply: ChangeReply) {
+    fn redo_trials(&self, sweep: SweepNumber, keys: Vec<TrialKey>, reply: ChangeReply) {
         if let Err(why) = self.core.validate_redo(sweep) {
             return refuse_change(reply, why);
         }

@@ -1,5 +1,6 @@
 //! Whether this coordinator leads or stands by, and the requests that it answers.
 
+use ergodic_common::ids::Epoch;
 use ergodic_proto::rpc::RpcMethod;
 use ergodic_proto::status::not_leader;
 use tokio::sync::watch;
@@ -11,14 +12,14 @@ use crate::store::Leader;
 #[derive(Debug, Clone)]
 pub(crate) enum Leadership {
     /// The coordinator decides and writes, in this epoch.
-    Leading(u64),
+    Leading(Epoch),
     /// The coordinator answers reads from the store, while this one leads.
     Standby(watch::Receiver<Leader>),
 }
 
 impl Leadership {
     /// The epoch of the present leader.
-    pub(crate) fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> Epoch {
         match self {
             Self::Leading(epoch) => *epoch,
             Self::Standby(leader) => leader.borrow().epoch,
@@ -59,14 +60,14 @@ mod tests {
     #[test]
     fn who_stands_by_answers_reads_and_sends_all_else_to_the_leader() {
         let there = Leader {
-            epoch: 3,
+            epoch: Epoch(3),
             url: "http://a:1".into(),
             is_this: false,
         };
         let (_told, told) = watch::channel(there);
         let stands_by = Leadership::Standby(told);
 
-        let leads = Leadership::Leading(3);
+        let leads = Leadership::Leading(Epoch(3));
         for path in [
             "/ergodic.v1.SweepService/Table",
             "/ergodic.v1.FileService/Fetch",

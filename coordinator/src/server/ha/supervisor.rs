@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::{Epoch, SweepNumber};
 use ergodic_proto::status::UserError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -58,7 +59,7 @@ pub(crate) struct Supervisor {
 struct RecoveredStore {
     core: Core,
     /// Numbers of removed sweeps that have rows left.
-    removals: Vec<i64>,
+    removals: Vec<SweepNumber>,
     writer: Box<dyn StoreWriter>,
     /// The store's identity in a folder of files that other stores may share.
     identity: Option<i64>,
@@ -150,7 +151,7 @@ impl Supervisor {
     }
 
     /// Waits until this coordinator leads; returns the epoch.
-    async fn wait_to_lead(&self, leader: &watch::Sender<Leader>) -> u64 {
+    async fn wait_to_lead(&self, leader: &watch::Sender<Leader>) -> Epoch {
         let mut throttled_log = ThrottledLog::default();
         loop {
             match self.acquire_leadership().await {
@@ -158,7 +159,7 @@ impl Supervisor {
                 Ok(other) => drop(leader.send_if_modified(|known| {
                     let changed = *known != other;
                     if changed {
-                        tracing::info!(leader = other.url, epoch = other.epoch, "standing by");
+                        tracing::info!(leader = other.url, epoch = other.epoch.0, "standing by");
                         *known = other;
                     }
 
@@ -182,7 +183,7 @@ impl Supervisor {
 
     /// Recovers the store and serves as leader. If that fails, resigns, so that another coordinator
     /// can lead.
-    async fn lead_or_resign(&self, epoch: u64) -> Result<CoordinatorTerm, UserError> {
+    async fn lead_or_resign(&self, epoch: Epoch) -> Result<CoordinatorTerm, UserError> {
         let led = self.try_to_lead(epoch).await;
         if led.is_err() {
             let store = self.store.clone();
@@ -191,7 +192,7 @@ impl Supervisor {
         led
     }
 
-    async fn try_to_lead(&self, epoch: u64) -> Result<CoordinatorTerm, UserError> {
+    async fn try_to_lead(&self, epoch: Epoch) -> Result<CoordinatorTerm, UserError> {
         let (end_signal, ended) = watch::channel(false);
         // Renewals start first, because reading a large store can take longer than a leadership
         // claim lasts.
@@ -234,13 +235,13 @@ impl Supervisor {
         })?;
         let store_writer = spawn_thread("store-writer", move || writer.run_until_closed())?;
 
-        tracing::info!(epoch, "leading");
+        tracing::info!(epoch = epoch.0, "leading");
         let role = TermRole::Leading(epoch, renewals);
         let threads = vec![event_loop, store_writer, checkpoint_thread];
         Ok(self.open_services(role, end_signal, services, tasks, threads))
     }
 
-    fn recover_store(&self, epoch: u64) -> Result<RecoveredStore, UserError> {
+    fn recover_store(&self, epoch: Epoch) -> Result<RecoveredStore, UserError> {
         let ServeOptions {
             lease_ttl,
             verify_store,
@@ -279,7 +280,7 @@ impl Supervisor {
 
     /// Starts a term as standby.
     fn stand_by(&self, leader: Leader) -> Result<CoordinatorTerm, UserError> {
-        tracing::info!(leader = leader.url, epoch = leader.epoch, "standing by");
+        tracing::info!(leader = leader.url, epoch = leader.epoch.0, "standing by");
         let (end_signal, ended) = watch::channel(false);
         let (leader_sender, leader) = watch::channel(leader);
         let (engine, questions) = EngineHandle::detached();
@@ -388,7 +389,7 @@ fn spawn_thread(
 /// for the TTL.
 async fn keep_renewing_leadership(
     store: Arc<dyn Store>,
-    epoch: u64,
+    epoch: Epoch,
     mut ended: watch::Receiver<bool>,
 ) {
     let mut renewed_at = Instant::now();
@@ -410,7 +411,7 @@ async fn keep_renewing_leadership(
         match renew_in_time(store.clone(), epoch, ttl.map(|ttl| renewed_at + ttl)).await {
             Some(Ok(true)) => renewed_at = now,
             Some(Ok(false)) => {
-                tracing::error!(epoch, "another coordinator leads now");
+                tracing::error!(epoch = epoch.0, "another coordinator leads now");
                 return;
             }
             Some(Err(error)) => {
@@ -421,7 +422,7 @@ async fn keep_renewing_leadership(
 
         if ttl.is_some_and(|ttl| renewed_at.elapsed() >= ttl) {
             tracing::error!(
-                epoch,
+                epoch = epoch.0,
                 "the leadership has expired, and could not be renewed"
             );
             return;
@@ -433,7 +434,7 @@ async fn keep_renewing_leadership(
 /// Without a deadline nobody else can lead, so a process, disk or machine that was stalled goes on.
 async fn renew_in_time(
     store: Arc<dyn Store>,
-    epoch: u64,
+    epoch: Epoch,
     deadline: Option<Instant>,
 ) -> Option<Result<bool, Box<dyn std::error::Error + Send + Sync>>> {
     let renewing = spawn_blocking(move || store.renew_leadership(epoch));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ergodic_common::ids::Epoch;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -25,7 +26,7 @@ pub(crate) struct CoordinatorTerm {
 pub(crate) enum TermRole {
     Standby(watch::Sender<Leader>),
     /// The epoch, and the task that renews the claim to lead until it is lost.
-    Leading(u64, JoinHandle<()>),
+    Leading(Epoch, JoinHandle<()>),
 }
 
 impl CoordinatorTerm {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::Spec;
+use ergodic_common::ids::{CellHash, CellIndex, MeaningHash};
 use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_proto::status::UserError;
 
@@ -15,9 +16,9 @@ use crate::server::cell_identities::compute_identities;
 pub(super) struct LaunchCandidate {
     pub(super) row: SweepRow,
     pub(super) spec: Arc<Spec>,
-    meaning: Option<[u8; 32]>,
+    meaning: Option<MeaningHash>,
     /// Numbers of its cells by identity, computed when first needed.
-    cells_by_identity: OnceLock<Result<HashMap<[u8; 32], u64>, UserError>>,
+    cells_by_identity: OnceLock<Result<HashMap<CellHash, CellIndex>, UserError>>,
 }
 
 impl LaunchCandidate {
@@ -42,15 +43,15 @@ impl LaunchCandidate {
     ///
     /// # Errors
     /// A cell cannot be resolved.
-    pub(super) fn cells_by_identity(&self) -> Result<&HashMap<[u8; 32], u64>, UserError> {
+    pub(super) fn cells_by_identity(&self) -> Result<&HashMap<CellHash, CellIndex>, UserError> {
         self.cells_by_identity
             .get_or_init(|| self.identify_all_cells())
             .as_ref()
             .map_err(Clone::clone)
     }
 
-    fn identify_all_cells(&self) -> Result<HashMap<[u8; 32], u64>, UserError> {
-        let cells: Vec<u64> = self.spec.grid.iter().collect();
+    fn identify_all_cells(&self) -> Result<HashMap<CellHash, CellIndex>, UserError> {
+        let cells: Vec<CellIndex> = self.spec.grid.iter().collect();
         let identities = compute_identities(&self.spec, self.row.data.hash, &cells)?;
         Ok(identities
             .into_iter()

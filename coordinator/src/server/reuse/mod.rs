@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use candidate::LaunchCandidate;
+use ergodic_common::ids::{CellIndex, FileHash, SweepNumber};
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -101,8 +102,8 @@ impl SweepApi {
             return Err(under_way_error(id, *trials).into());
         }
 
-        let compared: HashSet<u64> = parts.twins.iter().map(|twin| twin.cell).collect();
-        let files: Vec<[u8; 32]> = wanted.row.named_files().collect();
+        let compared: HashSet<CellIndex> = parts.twins.iter().map(|twin| twin.cell).collect();
+        let files: Vec<FileHash> = wanted.row.named_files().collect();
         let row = wanted.row.clone();
         let spec = wanted.spec.clone();
         let (number, copied) = if parts.sources.is_empty() && parts.twins.is_empty() {
@@ -140,7 +141,7 @@ impl SweepApi {
         &self,
         row: SweepRow,
         spec: Arc<Spec>,
-    ) -> Result<i64, Status> {
+    ) -> Result<SweepNumber, Status> {
         let (reply, stored) = oneshot::channel();
         self.0.engine.send_event(UserEvent::Launch {
             row: Box::new(row),
@@ -157,7 +158,7 @@ impl SweepApi {
         &self,
         reusing: ReusingSweep,
         spec: Arc<Spec>,
-    ) -> Result<(i64, u64), Status> {
+    ) -> Result<(SweepNumber, u64), Status> {
         let (reply, stored) = oneshot::channel();
         let row = reusing.row.clone();
         self.0.engine.send_event(UserEvent::InsertReusing {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use ergodic_common::ids::{CellHash, CellIndex, Repeat, SweepNumber};
 use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use ergodic_proto::status::UserError;
@@ -31,7 +32,7 @@ pub(super) struct ComparedSweeps {
 
 /// Number, state, repeats, done and failed trials of a sweep. A search gives another result only if
 /// one of these changes.
-type SweepExtent = (i64, SweepState, u32, u64, u64);
+type SweepExtent = (SweepNumber, SweepState, u32, u64, u64);
 
 /// The decision about a new sweep.
 pub(super) enum ReuseDecision {
@@ -57,8 +58,8 @@ pub(super) struct ReusableRows {
 struct SharedCells {
     neighbour: ComparableSweep,
     /// Number in the other sweep, number in the new one, and identity of each cell.
-    pairs: Vec<(u64, u64, [u8; 32])>,
-    begun_cells: HashSet<u64>,
+    pairs: Vec<(CellIndex, CellIndex, CellHash)>,
+    begun_cells: HashSet<CellIndex>,
 }
 
 impl SweepApi {
@@ -201,8 +202,8 @@ impl SweepApi {
     /// `repeats`.
     async fn count_trials_left(
         &self,
-        number: i64,
-        cells: Vec<u64>,
+        number: SweepNumber,
+        cells: Vec<CellIndex>,
         repeats: u32,
     ) -> Result<u64, Status> {
         self.query_core(move |core| {
@@ -224,7 +225,7 @@ impl SweepApi {
         permit: &Arc<Permit>,
     ) -> Result<(), Status> {
         let mut sources = std::mem::take(&mut parts.sources);
-        let numbers: Vec<i64> = sources.iter().map(|source| source.sweep).collect();
+        let numbers: Vec<SweepNumber> = sources.iter().map(|source| source.sweep).collect();
         let specs = self
             .query_core(move |core| find_specs(core, &numbers))
             .await?;
@@ -282,13 +283,13 @@ fn can_be_compared(spec: &Spec) -> bool {
 /// Pairs the cells of `neighbour` with the same cells of the new sweep.
 fn pair_cells(
     neighbour: ComparableSweep,
-    begun: &[u64],
+    begun: &[CellIndex],
     candidate: &LaunchCandidate,
     launch_state: &LaunchState,
 ) -> Result<SharedCells, UserError> {
-    let begun_cells: HashSet<u64> = begun.iter().copied().collect();
+    let begun_cells: HashSet<CellIndex> = begun.iter().copied().collect();
     // A running sweep will have rows of its remaining cells too.
-    let cells: Vec<u64> = if neighbour.state == SweepState::Running {
+    let cells: Vec<CellIndex> = if neighbour.state == SweepState::Running {
         neighbour.spec.grid.iter().collect()
     } else {
         begun_cells.iter().copied().collect()
@@ -316,7 +317,7 @@ fn pair_cells(
 #[derive(Default)]
 struct SplitCells {
     /// Cells of the other sweep whose results have everything that the new one measures.
-    selectable: Vec<u64>,
+    selectable: Vec<CellIndex>,
     /// Those of them with rows.
     reused: Vec<ReusedCell>,
     /// Cells with rows that lack something that the new sweep measures.
@@ -333,7 +334,7 @@ fn split_shared_cells(
         let has_rows = shared_cells.begun_cells.contains(&source_cell);
         let (class, _) = wanted.spec.grid.locate_trial(TrialKey {
             cell: new_cell,
-            repeat: 0,
+            repeat: Repeat(0),
         });
 
         let Some(selection) = &selections[class as usize] else {
@@ -362,7 +363,7 @@ fn split_shared_cells(
     split
 }
 
-fn find_specs(core: &Core, numbers: &[i64]) -> Vec<Option<Arc<Spec>>> {
+fn find_specs(core: &Core, numbers: &[SweepNumber]) -> Vec<Option<Arc<Spec>>> {
     numbers
         .iter()
         .map(|number| core.sweep(*number).map(|sweep| sweep.spec.clone()))
@@ -377,7 +378,7 @@ fn read_source_rows(
     candidate: &LaunchCandidate,
     rows: &mut Vec<StoredRow>,
 ) -> Result<(), UserError> {
-    let new_cells: HashMap<u64, u64> = source
+    let new_cells: HashMap<CellIndex, CellIndex> = source
         .cells
         .iter()
         .map(|cell| (cell.source_cell, cell.new_cell))
@@ -419,7 +420,7 @@ fn read_source_rows(
 /// Trials whose rows are not copied, because an audit found other bits.
 fn read_doubted_trials(
     reader: &dyn StoreReader,
-    sweep: i64,
+    sweep: SweepNumber,
 ) -> Result<HashSet<TrialKey>, UserError> {
     let audits = reader.read_audits(sweep).map_err(store_error)?;
     Ok(audits

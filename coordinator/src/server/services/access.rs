@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use ergodic_common::escape::escape_line;
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, ErrorCode};
 use ergodic_proto::status::{UserError, not_leader};
@@ -118,7 +119,7 @@ impl SweepApi {
 
     pub(crate) async fn query_status(
         &self,
-        number: i64,
+        number: SweepNumber,
     ) -> Result<Option<v1::SweepStatus>, Status> {
         self.query_core(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep)))
             .await

@@ -1,6 +1,7 @@
 //! `Compare`, `Distance`, `Effects` and `Variance`: analyses of a sweep's repeats beyond tables.
 
 use ergodic_common::Spec;
+use ergodic_common::ids::CellIndex;
 use ergodic_proto::v1;
 use tonic::Status;
 
@@ -186,9 +187,9 @@ fn to_effects_response(
     }
 }
 
-fn to_distance_cell(snapshot: &SweepSnapshot, cell: u64) -> v1::DistanceCell {
+fn to_distance_cell(snapshot: &SweepSnapshot, cell: CellIndex) -> v1::DistanceCell {
     v1::DistanceCell {
-        cell,
+        cell: cell.0,
         values: snapshot.axis_values(cell),
     }
 }
@@ -201,7 +202,7 @@ fn to_variance_cell(snapshot: &SweepSnapshot, cell: CellVariance) -> v1::Varianc
         note,
     } = cell;
     v1::VarianceCell {
-        cell,
+        cell: cell.0,
         values: snapshot.axis_values(cell),
         n,
         components: components.into_iter().map(to_variance_component).collect(),
@@ -255,7 +256,7 @@ fn to_variance_share(term: AnovaTerm) -> v1::VarianceShare {
 
 fn to_best_cell(snapshot: &SweepSnapshot, best: &TopCell) -> v1::BestCell {
     v1::BestCell {
-        cell: best.cell,
+        cell: best.cell.0,
         values: snapshot.axis_values(best.cell),
         n: best.n,
         lost: best.without_value,
@@ -269,7 +270,7 @@ fn to_best_cell(snapshot: &SweepSnapshot, best: &TopCell) -> v1::BestCell {
 
 fn to_cell_selector(choice: v1::CellChoice) -> CellSelector {
     match choice.cell {
-        Some(cell) => CellSelector::Number(cell),
+        Some(cell) => CellSelector::Number(CellIndex(cell)),
         None => CellSelector::Values(
             choice
                 .values

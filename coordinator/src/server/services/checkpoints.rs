@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, FileHash, SweepNumber};
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::MAX_CHECKPOINT_BYTES;
@@ -33,7 +33,7 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 struct CheckpointAccess {
     worker: WorkerId,
     fence: Fence,
-    sweep: i64,
+    sweep: SweepNumber,
     key: TrialKey,
     path: PathBuf,
 }
@@ -55,7 +55,7 @@ impl ServerContext {
             return Err(damaged_status());
         }
 
-        let hash: [u8; 32] = head
+        let hash: FileHash = head
             .hash
             .try_into()
             .map_err(|_| Status::invalid_argument("the field hash must have 32 bytes"))?;
@@ -82,7 +82,7 @@ impl ServerContext {
         let fence = fence_from_wire(&fence.ok_or_else(|| missing_status("fence"))?);
         let key = TrialKey::from(key.ok_or_else(|| missing_status("key"))?);
         let requester = worker.clone();
-        let found: Option<(i64, Arc<SweepRow>, Arc<Spec>)> = self
+        let found: Option<(SweepNumber, Arc<SweepRow>, Arc<Spec>)> = self
             .engine
             .query_core(move |core| {
                 core.sweeps()
@@ -210,7 +210,7 @@ impl ServerContext {
 }
 
 /// Opens a checkpoint's file after its header; returns it with the checkpoint's hash.
-fn open_checkpoint_file(access: &CheckpointAccess) -> Result<(File, [u8; 32]), Status> {
+fn open_checkpoint_file(access: &CheckpointAccess) -> Result<(File, FileHash), Status> {
     let mut file = File::open(&access.path).map_err(|_| {
         Status::not_found(format!(
             "no checkpoint of the trial {} is stored",

@@ -1,5 +1,6 @@
 //! `Explain`: the reason for the state of a sweep, cell or trial.
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -22,7 +23,7 @@ use crate::server::store_error;
 
 /// The core's knowledge about a trial.
 struct TrialFacts {
-    sweep: i64,
+    sweep: SweepNumber,
     id: String,
     state: SweepState,
     location: TrialLocation,
@@ -99,7 +100,7 @@ impl SweepApi {
     /// Explains a trial's audit, if it has one.
     async fn explain_audit(
         &self,
-        number: i64,
+        number: SweepNumber,
         key: TrialKey,
     ) -> Result<Option<v1::ExplainFinding>, Status> {
         let read = self.read_store(move |reader| {
@@ -191,8 +192,8 @@ fn explain_unfinished(facts: TrialFacts) -> Vec<v1::ExplainFinding> {
         } => findings.push(build_finding(WireFinding::Leased(v1::ExplainLease {
             worker,
             running,
-            lease: fence.lease,
-            epoch: fence.epoch,
+            lease: fence.lease.0,
+            epoch: fence.epoch.0,
         }))),
         TrialLocation::Quarantined(workers) => {
             let fate = match facts.state {

@@ -1,6 +1,7 @@
 //! `Rows`: the rows that an exported dataset does not have yet, and the cursor after them.
 
 use ergodic_common::BUILD;
+use ergodic_common::ids::{DatasetHash, SweepNumber};
 use ergodic_common::spec::SpecSource;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -24,10 +25,10 @@ type ProbeImages = (Vec<u32>, Vec<u8>);
 
 /// The sweep whose rows are sent, and the cursor to start after.
 struct RowsQuery {
-    number: i64,
+    number: SweepNumber,
     status: v1::SweepStatus,
     source: SpecSource,
-    data_hash: Option<[u8; 32]>,
+    data_hash: Option<DatasetHash>,
     /// The cursor to start after, if the store knows it.
     after: v1::Cursor,
 }
@@ -143,7 +144,7 @@ fn build_head(query: RowsQuery, span: &RowSpan, (images, labels): ProbeImages) -
 /// Sends `page` and further ones whenever they are full. The caller sends the rest.
 fn send_full_pages(
     reader: &dyn StoreReader,
-    number: i64,
+    number: SweepNumber,
     span: &RowSpan,
     page: &mut v1::RowsResponse,
     pages: &PageSender<v1::RowsResponse>,

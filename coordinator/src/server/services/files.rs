@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::FileHash;
 use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::{CHUNK_BYTES, MAX_FILE_BYTES};
 use ergodic_proto::v1;
@@ -61,8 +62,8 @@ impl FileService for FileApi {
         if part.content_hash() != hash {
             return Err(Status::invalid_argument(format!(
                 "the received file has the hash {}, not {}",
-                hex::encode(part.content_hash()),
-                hex::encode(hash)
+                part.content_hash(),
+                hash
             )));
         }
 
@@ -90,7 +91,7 @@ impl FileService for FileApi {
         let file = File::open(self.0.catalog.blobs.blob_path(&hash)).map_err(|_| {
             Status::from(UserError::new(
                 ErrorCode::NotFound,
-                format!("no file with the hash {} is stored here", hex::encode(hash)),
+                format!("no file with the hash {} is stored here", hash),
             ))
         })?;
 
@@ -112,7 +113,7 @@ pub(crate) async fn next_piece(
     })?
 }
 
-pub(crate) fn parse_hash(message: &str, bytes: Vec<u8>) -> Result<[u8; 32], Status> {
+pub(crate) fn parse_hash(message: &str, bytes: Vec<u8>) -> Result<FileHash, Status> {
     let hash = bytes.try_into();
     hash.map_err(|_| {
         Status::invalid_argument(format!("the field hash of {message} must have 32 bytes"))

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ergodic_common::ids::{FileHash, SweepNumber};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::{refuse_misleading_sweep, settle_new_sweep};
 use ergodic_common::trial::CUDA_F32;
@@ -82,7 +83,7 @@ impl SweepApi {
     /// Launches all trials of a sweep.
     async fn launch_prepared(&self, prepared: PreparedSweep) -> Result<v1::LaunchResponse, Status> {
         let PreparedSweep { row, spec, .. } = prepared;
-        let files: Vec<[u8; 32]> = row.named_files().collect();
+        let files: Vec<FileHash> = row.named_files().collect();
         let number = self.store_new_sweep(row, spec).await?;
         self.0.catalog.blobs.release(&files);
         let status = self.query_status(number).await?;
@@ -94,7 +95,7 @@ impl SweepApi {
     }
 
     /// Finds an unfinished sweep with the same content, the latest if there are several.
-    async fn find_unfinished(&self, source: &SpecSource) -> Result<Option<i64>, Status> {
+    async fn find_unfinished(&self, source: &SpecSource) -> Result<Option<SweepNumber>, Status> {
         let source = source.clone();
         self.query_core(move |core| {
             let unfinished = core
@@ -224,7 +225,7 @@ fn build_row(spec: &Spec, source: SpecSource, data: DataPin, launched_by: String
         .duration_since(UNIX_EPOCH)
         .map_or(0.0, |since_epoch| since_epoch.as_secs_f64());
     SweepRow {
-        number: 0,
+        number: SweepNumber::UNSTORED,
         id: generate_sweep_id(),
         source,
         data,

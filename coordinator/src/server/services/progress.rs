@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_proto::v1;
 use tonic::Status;
 
@@ -41,7 +42,7 @@ impl SweepApi {
     }
 
     async fn send_status_pages(&self, pages: &PageSender<v1::ListResponse>) {
-        let mut from = i64::MIN;
+        let mut from = SweepNumber::UNSTORED;
         loop {
             let page = self
                 .query_core(move |core| list_statuses_from(core, from, SWEEPS_PER_PAGE))
@@ -51,7 +52,7 @@ impl SweepApi {
                 .ok()
                 .filter(|page| page.len() == SWEEPS_PER_PAGE)
                 .and_then(|page| page.last())
-                .map(|(number, _)| number + 1);
+                .map(|(number, _)| SweepNumber(number.0 + 1));
 
             let sweeps = page.map(|page| page.into_iter().map(|(_, status)| status).collect());
             let is_sent = pages

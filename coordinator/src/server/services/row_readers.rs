@@ -2,6 +2,7 @@
 //! and bytes.
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::DatasetHash;
 use ergodic_proto::status::UserError;
 use tonic::Status;
 
@@ -31,7 +32,7 @@ impl SweepApi {
     ) -> Result<T, Status> {
         let spec = snapshot.spec.clone();
         let sweep = snapshot.number;
-        let dataset_hash = snapshot.data_hash.unwrap_or_default();
+        let dataset_hash = snapshot.data_hash.unwrap_or(DatasetHash::NONE);
         let context = self.0.clone();
         let permits = self.reader_permits(snapshot.done)?;
 
@@ -62,7 +63,7 @@ impl SweepApi {
     ) -> Result<ResponseStream<T>, Status> {
         let spec = snapshot.spec.clone();
         let sweep = snapshot.number;
-        let dataset_hash = snapshot.data_hash.unwrap_or_default();
+        let dataset_hash = snapshot.data_hash.unwrap_or(DatasetHash::NONE);
         let mut permits = self.reader_permits(snapshot.done)?;
         let count = permits.len();
         let first_permit = permits.remove(0);

@@ -1,6 +1,7 @@
 //! `Needs`: the number of repeats for a precision, estimated from a pilot.
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::SweepNumber;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
@@ -59,7 +60,7 @@ impl SweepApi {
     }
 
     /// Number of slots that a sweep can expect; 0 if it was removed.
-    async fn estimate_slots(&self, number: i64) -> Result<f64, Status> {
+    async fn estimate_slots(&self, number: SweepNumber) -> Result<f64, Status> {
         self.query_core(move |core| {
             core.sweep(number)
                 .map_or(0.0, |sweep| core.estimate_slots(sweep))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ergodic_common::ids::LeaseId;
 use ergodic_common::{BUILD, ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
@@ -218,7 +219,7 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
             let running = beat
                 .running
                 .into_iter()
-                .filter_map(|r| Some((r.lease, r.key?.into())))
+                .filter_map(|r| Some((LeaseId(r.lease), r.key?.into())))
                 .collect();
             Some(WorkerMessage::Heartbeat {
                 running,
@@ -242,10 +243,7 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
         Request::Retracted(yielded) => {
             let keys = yielded.cells.iter().zip(&yielded.repeats);
             let keys = keys
-                .map(|(cell, repeat)| TrialKey {
-                    cell: *cell,
-                    repeat: *repeat,
-                })
+                .map(|(cell, repeat)| TrialKey::new(*cell, *repeat))
                 .collect();
             let fence = fence_from_wire(&yielded.fence?);
             Some(WorkerMessage::Retracted { fence, keys })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ergodic_common::Spec;
+use ergodic_common::ids::{CellIndex, DatasetHash, SweepNumber};
 use ergodic_proto::v1;
 use tonic::Status;
 
@@ -10,13 +11,13 @@ use crate::server::services::access::SweepApi;
 
 /// The state of a sweep that an answer is based on.
 pub(crate) struct SweepSnapshot {
-    pub(crate) number: i64,
+    pub(crate) number: SweepNumber,
     pub(crate) id: String,
     pub(crate) spec: Arc<Spec>,
     pub(crate) done: u64,
     pub(crate) trials: u64,
     pub(crate) data_provenance: String,
-    pub(crate) data_hash: Option<[u8; 32]>,
+    pub(crate) data_hash: Option<DatasetHash>,
 }
 
 impl SweepSnapshot {
@@ -25,7 +26,7 @@ impl SweepSnapshot {
         axes.map(|axis| axis.name.clone()).collect()
     }
 
-    pub(crate) fn axis_values(&self, cell: u64) -> Vec<v1::AxisValue> {
+    pub(crate) fn axis_values(&self, cell: CellIndex) -> Vec<v1::AxisValue> {
         let values = self.spec.grid.axis_values(cell);
         values.iter().map(Into::into).collect()
     }

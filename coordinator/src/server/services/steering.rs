@@ -1,6 +1,7 @@
 //! `Steer` and `Remove`: changes of stored sweeps.
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -32,7 +33,7 @@ impl SweepApi {
     /// Steers a sweep; returns its status once the change is durable.
     pub(crate) async fn steer_sweep(
         &self,
-        number: i64,
+        number: SweepNumber,
         steering: Steering,
     ) -> Result<Option<v1::SweepStatus>, Status> {
         sweep_changes::steer_sweep(&self.0, number, steering).await?;
@@ -40,7 +41,10 @@ impl SweepApi {
     }
 
     /// Makes failed trials run again, and trials whose files are lost.
-    pub(crate) async fn retry_sweep(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
+    pub(crate) async fn retry_sweep(
+        &self,
+        number: SweepNumber,
+    ) -> Result<Option<v1::SweepStatus>, Status> {
         let may_redo = self
             .query_core(move |core| core.validate_redo(number))
             .await?
@@ -55,7 +59,7 @@ impl SweepApi {
         }
 
         tracing::info!(
-            sweep = number,
+            sweep = number.0,
             trials = lost.len(),
             "trials whose files are lost are run again"
         );

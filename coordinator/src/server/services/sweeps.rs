@@ -206,7 +206,7 @@ impl SweepService for SweepApi {
             protocol: PROTOCOL_VERSION,
             cpu_seconds: process_stats::cpu_seconds(),
             peak_rss_bytes: process_stats::peak_rss_bytes(),
-            epoch: self.0.leadership.epoch(),
+            epoch: self.0.leadership.epoch().0,
             leader: self.0.leadership.other_leader().unwrap_or_default(),
         }))
     }

@@ -1,6 +1,7 @@
 //! `Trials` and `Predictions`: a sweep's rows as stored, in pages.
 
 use ergodic_common::dataset::Dataset;
+use ergodic_common::ids::{CellHash, CellIndex};
 use ergodic_common::spec::Probe;
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
@@ -104,7 +105,7 @@ fn send_trials(
     let mut page = empty_trials_page(snapshot);
     // Rows are sorted by cell, so the values of the last cell are kept instead of looked up per
     // row.
-    let mut cell: (u64, Vec<v1::AxisValue>) = (u64::MAX, Vec::new());
+    let mut cell: (CellIndex, Vec<v1::AxisValue>) = (CellIndex(u64::MAX), Vec::new());
 
     reader
         .read_trials(snapshot.number, &mut |row| {
@@ -179,7 +180,7 @@ pub(crate) fn read_probe_set(
     let hash = snapshot
         .data_hash
         .ok_or_else(|| lost_dataset_error("it has none"))?;
-    let path = context.catalog.blobs.blob_path(&hash);
+    let path = context.catalog.blobs.blob_path(&hash.into());
     let bytes = std::fs::read(&path)
         .map_err(|e| lost_dataset_error(&format!("{}: {e}", path.display())))?;
     let dataset = Dataset::decode(&bytes).map_err(|e| lost_dataset_error(&e.to_string()))?;
@@ -188,7 +189,7 @@ pub(crate) fn read_probe_set(
     // ones.
     let streams = snapshot
         .spec
-        .trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
+        .trial_streams(TrialKey::new(0, 0), CellHash([0; 32]));
     let images = dataset.choose_probe_set(probe.points, &streams);
     let labels = images
         .iter()

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::spec_file::grammar::GRAMMAR;
 use ergodic_common::{Spec, TrialResult};
 use ergodic_proto::checksum::Checksummed as _;
@@ -118,7 +119,7 @@ impl WorkerService for WorkerApi {
 
 impl WorkerApi {
     /// The number and spec of a sweep.
-    async fn find_sweep(&self, id: &str) -> Result<(i64, Arc<Spec>), Status> {
+    async fn find_sweep(&self, id: &str) -> Result<(SweepNumber, Arc<Spec>), Status> {
         self.query_sweep(id, |sweep| (sweep.number, sweep.spec.clone()))
             .await
     }
@@ -189,7 +190,7 @@ impl WorkerApi {
 /// A field is missing or not what it should be.
 pub fn read_result_batch(
     request: v1::CommitResultsRequest,
-    sweep: i64,
+    sweep: SweepNumber,
     spec: &Spec,
 ) -> Result<ResultBatch, Status> {
     if request.results.len() > MAX_BATCH_RESULTS {

@@ -15,6 +15,7 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use ergodic_common::ids::Epoch;
 use ergodic_proto::identity::host_name;
 use session::PgSession;
 use sqlx::ConnectOptions;
@@ -244,7 +245,7 @@ impl Store for PostgresStore {
             let claimed = session.execute_statement(text, &[describe_process().as_str().into(), url.into(), before])?;
 
             Ok(if claimed == 1 {
-                Leader { epoch: leader.epoch + 1, url: url.to_owned(), is_this: true }
+                Leader { epoch: Epoch(leader.epoch.0 + 1), url: url.to_owned(), is_this: true }
             } else {
                 leader
             })
@@ -255,14 +256,14 @@ impl Store for PostgresStore {
         Some(LEADERSHIP_TTL)
     }
 
-    fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError> {
+    fn renew_leadership(&self, epoch: Epoch) -> Result<bool, StoreError> {
         let text = "UPDATE term SET expires_at = clock_timestamp() + interval '6 seconds' WHERE epoch = $1";
         self.with_leadership_session(|session| {
             Ok(session.execute_statement(text, &[epoch.into()])? == 1)
         })
     }
 
-    fn resign_leadership(&self, epoch: u64) {
+    fn resign_leadership(&self, epoch: Epoch) {
         let text = "UPDATE term SET expires_at = '-infinity' WHERE epoch = $1";
         if let Err(error) =
             self.with_leadership_session(|session| session.execute_statement(text, &[epoch.into()]))
@@ -271,7 +272,7 @@ impl Store for PostgresStore {
         }
     }
 
-    fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError> {
+    fn open_writer(&self, epoch: Epoch) -> Result<Box<dyn StoreWriter>, StoreError> {
         let options = self
             .options
             .clone()
@@ -309,7 +310,7 @@ fn read_leader(session: &PgSession) -> Result<(Leader, bool), StoreError> {
     let mut found = None;
     session.select_rows(text, &[], &mut |row: &dyn SqlRow| {
         let leader = Leader {
-            epoch: row.get_int(0)? as u64,
+            epoch: Epoch(row.get_int(0)? as u64),
             url: row.get_text(1)?.to_owned(),
             is_this: false,
         };
@@ -321,12 +322,12 @@ fn read_leader(session: &PgSession) -> Result<(Leader, bool), StoreError> {
     found.ok_or_else(|| StoreError::Failed("the row of the leader is missing".into()))
 }
 
-fn writer_application_name(epoch: u64) -> String {
+fn writer_application_name(epoch: Epoch) -> String {
     format!("ergodic leader {epoch}")
 }
 
 /// Terminates the writing sessions of an epoch's leader.
-fn terminate_writer_sessions(session: &PgSession, epoch: u64) {
+fn terminate_writer_sessions(session: &PgSession, epoch: Epoch) {
     let text = "SELECT pg_terminate_backend(pid)::int::bigint FROM pg_stat_activity
                 WHERE application_name = $1 AND datname = current_database()";
     if let Err(error) = select_number(
@@ -352,7 +353,7 @@ fn describe_process() -> String {
 
 struct PostgresWriter {
     options: PgConnectOptions,
-    epoch: u64,
+    epoch: Epoch,
     /// Number of this epoch's transactions that are known to be durable.
     commits: i64,
     /// The session, until an error closes it.
@@ -451,7 +452,11 @@ impl PostgresWriter {
 
 /// Increments the counter in the leader's row, if the row has this epoch and the count that this
 /// writer knows. Returns whether it did.
-fn advance_commit_count(session: &PgSession, epoch: u64, commits: i64) -> Result<bool, StoreError> {
+fn advance_commit_count(
+    session: &PgSession,
+    epoch: Epoch,
+    commits: i64,
+) -> Result<bool, StoreError> {
     let text = "UPDATE leader SET commits = $1 WHERE epoch = $2 AND commits = $1 - 1";
     Ok(session.execute_statement(text, &[commits.into(), epoch.into()])? == 1)
 }

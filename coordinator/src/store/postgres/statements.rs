@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::{TrialKey, TrialResult};
 
 use crate::store::checksum::{
@@ -43,7 +44,7 @@ impl SqlConnection for PgSession {
     /// Inserts a whole batch with two statements, or three if there are predictions.
     fn insert_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         worker: &str,
         results: &[TrialResult],
     ) -> Result<Vec<usize>, StoreError> {
@@ -65,7 +66,7 @@ impl SqlConnection for PgSession {
 
     fn select_whole_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         keys: &[TrialKey],
         each: RowCallback<'_>,
     ) -> Result<(), StoreError> {
@@ -75,14 +76,14 @@ impl SqlConnection for PgSession {
         );
         let (cells, repeats) = key_columns(keys.iter().copied());
         self.stream_rows(
-            sqlx::query(text).bind(sweep).bind(cells).bind(repeats),
+            sqlx::query(text).bind(sweep.0).bind(cells).bind(repeats),
             each,
         )
     }
 
     fn insert_attempts(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         attempts: &[(TrialKey, i64, Attempt)],
     ) -> Result<(), StoreError> {
         let text = "INSERT INTO attempts (sweep, cell, repeat, attempt, cause, worker, seconds, checksum)
@@ -90,7 +91,7 @@ impl SqlConnection for PgSession {
                         $7::float8[], $8::bigint[])";
         let (cells, repeats) = key_columns(attempts.iter().map(|(key, ..)| *key));
         let query = sqlx::query(text)
-            .bind(sweep)
+            .bind(sweep.0)
             .bind(cells)
             .bind(repeats)
             .bind(
@@ -127,14 +128,14 @@ impl SqlConnection for PgSession {
         self.stream_rows(query, &mut |_| Ok(true))
     }
 
-    fn insert_audits(&self, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
+    fn insert_audits(&self, sweep: SweepNumber, audits: &[Audit]) -> Result<(), StoreError> {
         let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
                     SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::text[],
                         $8::text[])
                     ON CONFLICT (sweep, cell, repeat) DO NOTHING";
         let (cells, repeats) = key_columns(audits.iter().map(|audit| audit.key));
         let query = sqlx::query(text)
-            .bind(sweep)
+            .bind(sweep.0)
             .bind(cells)
             .bind(repeats)
             .bind(
@@ -171,28 +172,28 @@ impl SqlConnection for PgSession {
         self.stream_rows(query, &mut |_| Ok(true))
     }
 
-    fn insert_twins(&self, sweep: i64, twins: &[Twin]) -> Result<(), StoreError> {
+    fn insert_twins(&self, sweep: SweepNumber, twins: &[Twin]) -> Result<(), StoreError> {
         let text = "INSERT INTO twins (sweep, cell, other_sweep, other_cell)
                     SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[])
                     ON CONFLICT (sweep, cell, other_sweep) DO NOTHING";
         let query = sqlx::query(text)
-            .bind(sweep)
+            .bind(sweep.0)
             .bind(
                 twins
                     .iter()
-                    .map(|twin| twin.cell as i64)
+                    .map(|twin| twin.cell.0 as i64)
                     .collect::<Vec<_>>(),
             )
             .bind(
                 twins
                     .iter()
-                    .map(|twin| twin.other_sweep)
+                    .map(|twin| twin.other_sweep.0)
                     .collect::<Vec<_>>(),
             )
             .bind(
                 twins
                     .iter()
-                    .map(|twin| twin.other_cell as i64)
+                    .map(|twin| twin.other_cell.0 as i64)
                     .collect::<Vec<_>>(),
             );
 
@@ -202,7 +203,7 @@ impl SqlConnection for PgSession {
 
 /// The cells and the repeats of trials, as columns.
 pub(super) fn key_columns(keys: impl Iterator<Item = TrialKey>) -> (Vec<i64>, Vec<i64>) {
-    keys.map(|key| (key.cell as i64, i64::from(key.repeat)))
+    keys.map(|key| (key.cell.0 as i64, i64::from(key.repeat.0)))
         .unzip()
 }
 
@@ -210,7 +211,7 @@ impl PgSession {
     /// Inserts rows of trials that have none; returns these with the numbers of their curves.
     pub(super) fn insert_trial_rows<'r>(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         worker: &str,
         results: impl Iterator<Item = &'r TrialResult> + Clone,
     ) -> Result<HashMap<TrialKey, i64>, StoreError> {
@@ -234,7 +235,7 @@ impl PgSession {
             .collect();
         let weights: Vec<_> = results
             .clone()
-            .map(|r| r.weights_hash.as_ref().map(|hash| &hash[..]))
+            .map(|r| r.weights_hash.as_ref().map(|hash| &hash.0[..]))
             .collect();
         let metrics: Vec<_> = results.clone().map(|r| encode_f64s(&r.metrics)).collect();
         let checksums: Vec<i64> = results
@@ -243,7 +244,7 @@ impl PgSession {
             .collect();
 
         let query = sqlx::query(text)
-            .bind(sweep)
+            .bind(sweep.0)
             .bind(replace_nul(worker))
             .bind(cells)
             .bind(repeats)
@@ -252,7 +253,7 @@ impl PgSession {
             .bind(causes)
             .bind(results.clone().map(|r| r.steps as i64).collect::<Vec<_>>())
             .bind(results.clone().map(|r| r.seconds).collect::<Vec<_>>())
-            .bind(results.clone().map(|r| &r.digest[..]).collect::<Vec<_>>())
+            .bind(results.clone().map(|r| &r.digest.0[..]).collect::<Vec<_>>())
             .bind(metrics)
             .bind(results.map(|r| r.isa.as_str()).collect::<Vec<_>>())
             .bind(weights)
@@ -269,7 +270,7 @@ impl PgSession {
 
     pub(super) fn insert_curves<'r>(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         curves: &HashMap<TrialKey, i64>,
         results: impl Iterator<Item = &'r TrialResult>,
     ) -> Result<(), StoreError> {
@@ -298,7 +299,7 @@ impl PgSession {
 
     pub(super) fn insert_predictions<'r>(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         results: impl Iterator<Item = &'r TrialResult>,
     ) -> Result<(), StoreError> {
         let (keys, data): (Vec<TrialKey>, Vec<Vec<u8>>) = results
@@ -318,7 +319,7 @@ impl PgSession {
         let text = "INSERT INTO predictions (sweep, cell, repeat, data, checksum)
                     SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[])";
         let query = sqlx::query(text)
-            .bind(sweep)
+            .bind(sweep.0)
             .bind(cells)
             .bind(repeats)
             .bind(data)

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::{CellIndex, FileHash, SweepNumber};
 use ergodic_common::spec::SpecSource;
 
 use super::param::SqlParam;
@@ -24,7 +25,7 @@ use crate::store::writes::StoreWrite;
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExtendSweep {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The file that it had.
     pub from: SpecSource,
     /// The file that it has from now on.
@@ -62,7 +63,7 @@ impl StoreWrite for ExtendSweep {
         Ok(true)
     }
 
-    fn named_files(&self) -> Vec<[u8; 32]> {
+    fn named_files(&self) -> Vec<FileHash> {
         self.to.files.iter().map(|pin| pin.hash).collect()
     }
 }
@@ -72,9 +73,9 @@ impl StoreWrite for ExtendSweep {
 pub struct InsertSuccessor(pub SuccessorSweep);
 
 impl StoreWrite for InsertSuccessor {
-    type Output = i64;
+    type Output = SweepNumber;
 
-    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<i64, StoreError> {
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<SweepNumber, StoreError> {
         let SuccessorSweep {
             row,
             predecessor: from,
@@ -98,13 +99,13 @@ impl StoreWrite for InsertSuccessor {
         Ok(number)
     }
 
-    fn named_files(&self) -> Vec<[u8; 32]> {
+    fn named_files(&self) -> Vec<FileHash> {
         self.0.row.named_files().collect()
     }
 }
 
 /// The key of a trial in the new sweep; `None` if that lacks the cell.
-fn map_trial_key(cells: &[(u64, u64)], key: TrialKey) -> Option<TrialKey> {
+fn map_trial_key(cells: &[(CellIndex, CellIndex)], key: TrialKey) -> Option<TrialKey> {
     let at = cells
         .binary_search_by_key(&key.cell, |(old, _)| *old)
         .ok()?;
@@ -116,8 +117,8 @@ fn map_trial_key(cells: &[(u64, u64)], key: TrialKey) -> Option<TrialKey> {
 
 fn copy_rows(
     sql: &impl SqlConnection,
-    from: i64,
-    to: i64,
+    from: SweepNumber,
+    to: SweepNumber,
     map_key: &dyn Fn(TrialKey) -> Option<TrialKey>,
 ) -> Result<(), StoreError> {
     let mut last = None;
@@ -138,8 +139,8 @@ fn copy_rows(
 
 fn copy_audits(
     sql: &impl SqlConnection,
-    from: i64,
-    to: i64,
+    from: SweepNumber,
+    to: SweepNumber,
     map_key: &dyn Fn(TrialKey) -> Option<TrialKey>,
 ) -> Result<(), StoreError> {
     let mapped = read_audits(sql, from)?.into_iter().filter_map(|audit| {
@@ -154,14 +155,14 @@ fn copy_audits(
 /// Reads the rows that follow one, or the first ones.
 fn read_next_rows(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     after: Option<TrialKey>,
 ) -> Result<Vec<StoredTrial>, StoreError> {
     let text = select_whole_trials_sql!(
         "trials",
         "WHERE sweep = $1 AND (cell, repeat) > ($2, $3) ORDER BY cell, repeat LIMIT $4"
     );
-    let (cell, repeat) = after.map_or((-1, -1), |key| (key.cell as i64, i64::from(key.repeat)));
+    let (cell, repeat) = after.map_or((-1, -1), |key| (key.cell.0 as i64, i64::from(key.repeat.0)));
     let mut rows = Vec::new();
 
     let mut numbers = 0;
@@ -187,8 +188,8 @@ fn read_next_rows(
 /// Copies earlier attempts, all at once because few trials have any.
 fn copy_attempts(
     sql: &impl SqlConnection,
-    from: i64,
-    to: i64,
+    from: SweepNumber,
+    to: SweepNumber,
     place: &impl Fn(TrialKey) -> Option<TrialKey>,
 ) -> Result<(), StoreError> {
     let mut numbered: Vec<(TrialKey, i64, Attempt)> = Vec::new();

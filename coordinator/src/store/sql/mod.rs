@@ -10,6 +10,7 @@ mod transaction;
 mod write;
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::SweepNumber;
 pub use extend::{ExtendSweep, InsertSuccessor};
 pub(super) use read::{select_whole_trials_one_by_one, select_whole_trials_sql};
 pub use reuse::InsertReusing;
@@ -83,7 +84,7 @@ pub(super) trait SqlConnection {
     /// Inserts those of these trials that have no row yet; returns their positions.
     fn insert_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         worker: &str,
         results: &[ergodic_common::TrialResult],
     ) -> Result<Vec<usize>, StoreError>;
@@ -91,7 +92,7 @@ pub(super) trait SqlConnection {
     /// Calls `each` with the whole rows of those of these trials that have one.
     fn select_whole_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         keys: &[TrialKey],
         each: RowCallback<'_>,
     ) -> Result<(), StoreError>;
@@ -99,7 +100,7 @@ pub(super) trait SqlConnection {
     /// Inserts attempts, each with its trial and its number.
     fn insert_attempts(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         attempts: &[(TrialKey, i64, Attempt)],
     ) -> Result<(), StoreError> {
         let text =
@@ -125,7 +126,7 @@ pub(super) trait SqlConnection {
     }
 
     /// Inserts audits of trials that have none.
-    fn insert_audits(&self, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
+    fn insert_audits(&self, sweep: SweepNumber, audits: &[Audit]) -> Result<(), StoreError> {
         let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (sweep, cell, repeat) DO NOTHING";
 
@@ -148,7 +149,7 @@ pub(super) trait SqlConnection {
     }
 
     /// Inserts which cells of a sweep have rows in another one, unless they are stored already.
-    fn insert_twins(&self, sweep: i64, twins: &[Twin]) -> Result<(), StoreError> {
+    fn insert_twins(&self, sweep: SweepNumber, twins: &[Twin]) -> Result<(), StoreError> {
         let text =
             "INSERT INTO twins (sweep, cell, other_sweep, other_cell) VALUES ($1, $2, $3, $4)
                     ON CONFLICT (sweep, cell, other_sweep) DO NOTHING";

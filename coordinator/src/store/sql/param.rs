@@ -1,5 +1,7 @@
 //! Parameters of statements.
 
+use ergodic_common::ids::{CellIndex, Epoch, LeaseId, Repeat, SweepNumber};
+
 /// A parameter of a statement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum SqlParam<'a> {
@@ -13,6 +15,36 @@ pub(crate) enum SqlParam<'a> {
 impl From<i64> for SqlParam<'_> {
     fn from(value: i64) -> Self {
         Self::Int(value)
+    }
+}
+
+impl From<SweepNumber> for SqlParam<'_> {
+    fn from(number: SweepNumber) -> Self {
+        Self::Int(number.0)
+    }
+}
+
+impl From<LeaseId> for SqlParam<'_> {
+    fn from(lease: LeaseId) -> Self {
+        lease.0.into()
+    }
+}
+
+impl From<Epoch> for SqlParam<'_> {
+    fn from(epoch: Epoch) -> Self {
+        epoch.0.into()
+    }
+}
+
+impl From<CellIndex> for SqlParam<'_> {
+    fn from(cell: CellIndex) -> Self {
+        cell.0.into()
+    }
+}
+
+impl From<Repeat> for SqlParam<'_> {
+    fn from(repeat: Repeat) -> Self {
+        repeat.0.into()
     }
 }
 

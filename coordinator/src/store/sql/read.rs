@@ -1,6 +1,7 @@
 //! Reads of the store, over either database.
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::{FileHash, LeaseId, SweepNumber};
 use ergodic_common::trial::Predictions;
 
 use super::param::SqlParam;
@@ -72,20 +73,20 @@ impl<S: SqlConnection + Send> StoreReader for S {
         read_sweeps(self)
     }
 
-    fn read_unfinished_removals(&self) -> Result<Vec<i64>, StoreError> {
+    fn read_unfinished_removals(&self) -> Result<Vec<SweepNumber>, StoreError> {
         select_all(
             self,
             "SELECT sweep FROM removals ORDER BY sweep",
             &[],
-            |row| row.get_int(0),
+            |row| row.get_int(0).map(SweepNumber),
         )
     }
 
-    fn has_trial_with_weights(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
+    fn has_trial_with_weights(&self, weights: &FileHash) -> Result<bool, StoreError> {
         has_trial_with_weights(self, weights)
     }
 
-    fn read_leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
+    fn read_leases(&self) -> Result<(Vec<LeaseRow>, LeaseId), StoreError> {
         let text = "SELECT lease, epoch, sweep, class, worker, trials, checksum, audits FROM leases ORDER BY lease";
         let next = select_number(self, "SELECT value FROM meta WHERE key = 'next_lease'", &[])?;
         let mut leases = Vec::new();
@@ -105,13 +106,13 @@ impl<S: SqlConnection + Send> StoreReader for S {
 
         Ok((
             leases,
-            next.ok_or_else(|| damaged_column(0, "the number of the next lease"))? as u64,
+            LeaseId(next.ok_or_else(|| damaged_column(0, "the number of the next lease"))? as u64),
         ))
     }
 
     fn read_intact_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(StoredTrial),
     ) -> Result<Vec<Damage>, StoreError> {
         let mut damages = Vec::new();
@@ -129,7 +130,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
 
     fn read_intact_ended_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError> {
@@ -142,14 +143,17 @@ impl<S: SqlConnection + Send> StoreReader for S {
 
     fn read_weights_hashes(
         &self,
-        sweep: i64,
-        each: &mut dyn FnMut(TrialKey, [u8; 32]),
+        sweep: SweepNumber,
+        each: &mut dyn FnMut(TrialKey, FileHash),
     ) -> Result<Vec<Damage>, StoreError> {
         let text = "SELECT cell, repeat, weights FROM trials WHERE sweep = $1 AND weights IS NOT NULL ORDER BY cell, repeat";
         let mut damages = Vec::new();
         self.select_rows(text, &[sweep.into()], &mut |row| {
             let named = with_trial_context(sweep, row, "row", || {
-                Ok((read_trial_key(row)?, row.get_optional_hash(2)?))
+                Ok((
+                    read_trial_key(row)?,
+                    row.get_optional_hash(2)?.map(FileHash),
+                ))
             });
             collect_damage(named, &mut damages, &mut |(key, hash)| {
                 hash.into_iter().for_each(|hash| each(key, hash))
@@ -161,7 +165,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
 
     fn read_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError> {
         let text = select_trials_sql!("WHERE sweep = $1 ORDER BY cell, repeat");
@@ -171,7 +175,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
         read.map_err(|error| with_sweep_id(self, sweep, error))
     }
 
-    fn read_row_cursors(&self, sweep: i64, row: u64) -> Result<[RowCursor; 2], StoreError> {
+    fn read_row_cursors(&self, sweep: SweepNumber, row: u64) -> Result<[RowCursor; 2], StoreError> {
         // Later rows have greater numbers, but a removed row's number may be reused; the
         // fingerprint tells these apart. It is the checksum or, for old rows without one, made from
         // the digest.
@@ -197,7 +201,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
 
     fn read_trials_after(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         row: u64,
         each: &mut dyn FnMut(StoredTrial) -> bool,
     ) -> Result<(), StoreError> {
@@ -211,7 +215,11 @@ impl<S: SqlConnection + Send> StoreReader for S {
         read.map_err(|error| with_sweep_id(self, sweep, error))
     }
 
-    fn read_trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
+    fn read_trial(
+        &self,
+        sweep: SweepNumber,
+        key: TrialKey,
+    ) -> Result<Option<StoredTrial>, StoreError> {
         let mut found = None;
         let read = self.select_whole_trials(sweep, &[key], &mut |row| {
             found = Some(read_whole_trial_row(sweep, row)?);
@@ -221,7 +229,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
         Ok(found)
     }
 
-    fn read_attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
+    fn read_attempts(&self, sweep: SweepNumber, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
         let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
                     WHERE sweep = $1 AND cell = $2 AND repeat = $3 ORDER BY attempt";
         let attempts = select_all(
@@ -234,17 +242,17 @@ impl<S: SqlConnection + Send> StoreReader for S {
         attempts.map_err(|error| with_sweep_id(self, sweep, error))
     }
 
-    fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+    fn read_audits(&self, sweep: SweepNumber) -> Result<Vec<Audit>, StoreError> {
         read_audits(self, sweep)
     }
 
-    fn read_audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
+    fn read_audit(&self, sweep: SweepNumber, key: TrialKey) -> Result<Option<Audit>, StoreError> {
         read_audit(self, sweep, key)
     }
 
     fn read_all_attempts(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(TrialKey, Attempt),
     ) -> Result<(), StoreError> {
         read_all_attempts(self, sweep, each)
@@ -252,7 +260,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
 
     fn read_ended_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<(), StoreError> {
@@ -265,7 +273,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
 
     fn read_curves(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         part: TrialRange,
         each: &mut dyn FnMut(SampledTrial<'_>),
     ) -> Result<(), StoreError> {
@@ -288,7 +296,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
 
     fn read_predictions(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         each: &mut dyn FnMut(TrialKey, Predictions) -> bool,
     ) -> Result<(), StoreError> {
         let text = "SELECT cell, repeat, data, checksum FROM predictions WHERE sweep = $1 ORDER BY cell, repeat";
@@ -322,7 +330,7 @@ fn collect_damage<T>(
 }
 
 /// Parameters of a statement about a range of trials.
-fn range_params(sweep: i64, TrialRange { from, to }: TrialRange) -> [SqlParam<'static>; 5] {
+fn range_params(sweep: SweepNumber, TrialRange { from, to }: TrialRange) -> [SqlParam<'static>; 5] {
     [
         sweep.into(),
         from.cell.into(),
@@ -343,7 +351,10 @@ pub(super) fn read_sweeps(sql: &impl SqlConnection) -> Result<Vec<SweepRow>, Sto
 }
 
 /// Audits of a sweep's rows, by trial.
-pub(super) fn read_audits(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+pub(super) fn read_audits(
+    sql: &impl SqlConnection,
+    sweep: SweepNumber,
+) -> Result<Vec<Audit>, StoreError> {
     let text = select_audits_sql!(
         "JOIN trials USING (sweep, cell, repeat) WHERE sweep = $1 ORDER BY cell, repeat"
     );
@@ -353,7 +364,7 @@ pub(super) fn read_audits(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<Au
 /// The audit of a trial, if there is one.
 pub(super) fn read_audit(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     key: TrialKey,
 ) -> Result<Option<Audit>, StoreError> {
     let text = select_audits_sql!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
@@ -364,7 +375,7 @@ pub(super) fn read_audit(
 /// Hands out a sweep's earlier attempts, by trial, those of a trial in their order.
 pub(super) fn read_all_attempts(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     each: &mut dyn FnMut(TrialKey, Attempt),
 ) -> Result<(), StoreError> {
     let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
@@ -379,14 +390,14 @@ pub(super) fn read_all_attempts(
 /// Whether any trial names this file of weights.
 pub(super) fn has_trial_with_weights(
     sql: &impl SqlConnection,
-    weights: &[u8; 32],
+    weights: &FileHash,
 ) -> Result<bool, StoreError> {
     let text = "SELECT cell FROM trials WHERE weights = $1 LIMIT 1";
-    Ok(select_number(sql, text, &[SqlParam::Bytes(Some(weights))])?.is_some())
+    Ok(select_number(sql, text, &[SqlParam::Bytes(Some(&weights.0))])?.is_some())
 }
 
 /// Adds the id of the sweep to an error about damage. Runs a statement, so no other may be active.
-fn with_sweep_id(sql: &impl SqlConnection, sweep: i64, error: StoreError) -> StoreError {
+fn with_sweep_id(sql: &impl SqlConnection, sweep: SweepNumber, error: StoreError) -> StoreError {
     let StoreError::Damaged(mut damage) = error else {
         return error;
     };
@@ -405,7 +416,7 @@ fn with_sweep_id(sql: &impl SqlConnection, sweep: i64, error: StoreError) -> Sto
 
 fn find_damaged_predictions(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
 ) -> Result<Vec<Damage>, StoreError> {
     let mut damages = Vec::new();
     let text = "SELECT cell, repeat, data, checksum FROM predictions WHERE sweep = $1";
@@ -423,7 +434,7 @@ fn find_damaged_predictions(
 /// Selects each trial with its own statement, for an embedded database without round trips.
 pub(in crate::store) fn select_whole_trials_one_by_one(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     keys: &[TrialKey],
     each: RowCallback<'_>,
 ) -> Result<(), StoreError> {
@@ -440,7 +451,7 @@ pub(in crate::store) fn select_whole_trials_one_by_one(
 /// The sweep with this number, if it exists.
 pub(super) fn find_sweep(
     sql: &impl SqlConnection,
-    number: i64,
+    number: SweepNumber,
 ) -> Result<Option<SweepRow>, StoreError> {
     Ok(select_all(
         sql,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use ergodic_common::ids::{CellIndex, FileHash, Repeat, SweepNumber};
 use ergodic_common::random_streams::audit_draw;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
@@ -29,13 +30,13 @@ const TWINS_PER_STATEMENT: usize = 4096;
 pub struct InsertReusing(pub ReusingSweep);
 
 impl StoreWrite for InsertReusing {
-    type Output = (i64, u64);
+    type Output = (SweepNumber, u64);
 
-    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(i64, u64), StoreError> {
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<(SweepNumber, u64), StoreError> {
         insert_reusing_sweep(sql, &self.0)
     }
 
-    fn named_files(&self) -> Vec<[u8; 32]> {
+    fn named_files(&self) -> Vec<FileHash> {
         self.0.row.named_files().collect()
     }
 }
@@ -43,7 +44,7 @@ impl StoreWrite for InsertReusing {
 fn insert_reusing_sweep(
     sql: &impl SqlConnection,
     gathering: &ReusingSweep,
-) -> Result<(i64, u64), StoreError> {
+) -> Result<(SweepNumber, u64), StoreError> {
     let sweep = insert_sweep(sql, &gathering.row)?;
     let mut copied = 0;
 
@@ -77,7 +78,7 @@ fn insert_reusing_sweep(
 /// A copy of rows from one sweep to another.
 struct RowCopy<'a, S> {
     sql: &'a S,
-    sweep: i64,
+    sweep: SweepNumber,
     source: &'a ReuseSource,
     gathering: &'a ReusingSweep,
     /// Rows as they will be in the new sweep, each with the index of its cell among the source's
@@ -92,7 +93,7 @@ impl<S: SqlConnection> RowCopy<'_, S> {
         let known: HashMap<TrialKey, Audit> =
             known.into_iter().map(|audit| (audit.key, audit)).collect();
         let mut copied = 0;
-        let mut next = self.first_wanted_from(TrialKey { cell: 0, repeat: 0 });
+        let mut next = self.first_wanted_from(TrialKey::new(0, 0));
         while let Some(from) = next {
             let rest = self.read_next_rows(from, &known)?;
             copied += self.store_rows(&known)?;
@@ -110,9 +111,9 @@ impl<S: SqlConnection> RowCopy<'_, S> {
             let repeat = if cell.source_cell == from.cell {
                 from.repeat
             } else {
-                0
+                Repeat(0)
             };
-            (repeat < cell.repeat_limit).then_some(TrialKey {
+            (repeat.0 < cell.repeat_limit).then_some(TrialKey {
                 cell: cell.source_cell,
                 repeat,
             })
@@ -126,7 +127,7 @@ impl<S: SqlConnection> RowCopy<'_, S> {
             .cells
             .binary_search_by_key(&key.cell, |cell| cell.source_cell)
             .ok()?;
-        (key.repeat < self.source.cells[at].repeat_limit).then_some(at)
+        (key.repeat.0 < self.source.cells[at].repeat_limit).then_some(at)
     }
 
     /// Reads a limited number of rows from a trial on; returns the trial to continue from, if rows
@@ -144,7 +145,11 @@ impl<S: SqlConnection> RowCopy<'_, S> {
 
         let sql = self.sql;
         let sweep = self.source.sweep;
-        let last = self.source.cells.last().map_or(0, |cell| cell.source_cell);
+        let last = self
+            .source
+            .cells
+            .last()
+            .map_or(CellIndex(0), |cell| cell.source_cell);
         let mut read = 0;
         let mut rest = None;
         let values = [
@@ -169,7 +174,7 @@ impl<S: SqlConnection> RowCopy<'_, S> {
             let more = self.numbers < NUMBERS_PER_COPY;
             if !more || read == ROWS_PER_COPY {
                 rest = Some(TrialKey {
-                    repeat: trial.repeat + 1,
+                    repeat: Repeat(trial.repeat.0 + 1),
                     ..trial
                 });
             }
@@ -255,7 +260,7 @@ impl<S: SqlConnection> RowCopy<'_, S> {
         cell: &ReusedCell,
         known: &HashMap<TrialKey, Audit>,
     ) -> Option<Audit> {
-        if audit_draw(self.gathering.seed, &cell.identity, key.repeat) >= self.gathering.audit_share
+        if audit_draw(self.gathering.seed, cell.identity, key.repeat) >= self.gathering.audit_share
         {
             return None;
         }
@@ -304,12 +309,12 @@ pub(super) fn count_contradictions(
 
 fn is_contradicted(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     result: &TrialResult,
 ) -> Result<bool, StoreError> {
     let text = "SELECT other_sweep, other_cell FROM twins WHERE sweep = $1 AND cell = $2 ORDER BY other_sweep";
     let twins = select_all(sql, text, &[sweep.into(), result.key.cell.into()], |row| {
-        Ok((row.get_int(0)?, row.get_int(1)?))
+        Ok((SweepNumber(row.get_int(0)?), row.get_int(1)?))
     })?;
     let text =
         select_trials_sql!("WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome IN (1, 2)");
@@ -334,7 +339,7 @@ fn is_contradicted(
         if is_different {
             let trial = result.key;
             let other_cell = cell;
-            tracing::error!(sweep, %trial, other_sweep = other, other_cell, "a trial yielded different bits than in another \
+            tracing::error!(sweep = sweep.0, %trial, other_sweep = other.0, other_cell, "a trial yielded different bits than in another \
                                         sweep");
             return Ok(true);
         }

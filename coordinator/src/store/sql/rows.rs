@@ -1,6 +1,9 @@
 //! Decodes rows of the database, and compares each with its checksum.
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{
+    CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId, Repeat, SweepNumber,
+    WeightsDigest,
+};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{Curve, Predictions};
@@ -40,7 +43,7 @@ fn read_checked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
 
 fn read_unchecked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
     Ok(SweepRow {
-        number: row.get_int(0)?,
+        number: SweepNumber(row.get_int(0)?),
         id: row.get_text(1)?.to_owned(),
         source: SpecSource {
             file: row.get_text(2)?.to_owned(),
@@ -53,10 +56,10 @@ fn read_unchecked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
                 .get_int(19)?
                 .try_into()
                 .map_err(|_| damaged_column(19, "a version of the grammar"))?,
-            cells_fingerprint: row.get_optional_hash(20)?,
+            cells_fingerprint: row.get_optional_hash(20)?.map(CellsFingerprint),
         },
         data: DataPin {
-            hash: row.get_optional_hash(5)?,
+            hash: row.get_optional_hash(5)?.map(DatasetHash),
             train: row
                 .get_int(6)?
                 .try_into()
@@ -86,10 +89,10 @@ pub(crate) fn read_lease_row(row: &dyn SqlRow) -> Result<LeaseRow, StoreError> {
     let trials = row.get_bytes(5)?;
     let lease = LeaseRow {
         fence: Fence {
-            lease: row.get_int(0)? as u64,
-            epoch: row.get_int(1)? as u64,
+            lease: LeaseId(row.get_int(0)? as u64),
+            epoch: Epoch(row.get_int(1)? as u64),
         },
-        sweep: row.get_int(2)?,
+        sweep: SweepNumber(row.get_int(2)?),
         class: row
             .get_int(3)?
             .try_into()
@@ -121,10 +124,11 @@ pub(crate) fn read_audit_row(row: &dyn SqlRow) -> Result<Audit, StoreError> {
 /// Reads the key of the trial in the first columns of a row.
 pub(in crate::store) fn read_trial_key(row: &dyn SqlRow) -> Result<TrialKey, StoreError> {
     Ok(TrialKey {
-        cell: row.get_int(0)? as u64,
+        cell: CellIndex(row.get_int(0)? as u64),
         repeat: row
             .get_int(1)?
             .try_into()
+            .map(Repeat)
             .map_err(|_| damaged_column(1, "a repeat"))?,
     })
 }
@@ -145,7 +149,7 @@ pub(crate) fn verify_checksum(
 
 /// Adds the trial in the first columns of a row to any error about the row.
 pub(crate) fn with_trial_context<T>(
-    sweep: i64,
+    sweep: SweepNumber,
     row: &dyn SqlRow,
     what: &'static str,
     read: impl FnOnce() -> Result<T, StoreError>,
@@ -169,7 +173,10 @@ fn error_text(error: StoreError) -> String {
 }
 
 /// Reads the fields of a row, and compares them with the checksum.
-fn read_trial_fields<'r>(sweep: i64, row: &'r dyn SqlRow) -> Result<TrialFields<'r>, StoreError> {
+fn read_trial_fields<'r>(
+    sweep: SweepNumber,
+    row: &'r dyn SqlRow,
+) -> Result<TrialFields<'r>, StoreError> {
     let fields = TrialFields {
         key: read_trial_key(row)?,
         outcome: row.get_int(2)?,
@@ -196,7 +203,7 @@ fn read_outcome(fields: &TrialFields<'_>) -> Result<Outcome, StoreError> {
 
 /// Reads the part of a row that statistics need.
 pub(crate) fn read_ended_trial_row<'r>(
-    sweep: i64,
+    sweep: SweepNumber,
     row: &'r dyn SqlRow,
 ) -> Result<EndedTrial<'r>, StoreError> {
     with_trial_context(sweep, row, "row", || {
@@ -211,7 +218,10 @@ pub(crate) fn read_ended_trial_row<'r>(
     })
 }
 
-pub(crate) fn read_trial_row(sweep: i64, row: &dyn SqlRow) -> Result<StoredTrial, StoreError> {
+pub(crate) fn read_trial_row(
+    sweep: SweepNumber,
+    row: &dyn SqlRow,
+) -> Result<StoredTrial, StoreError> {
     with_trial_context(sweep, row, "row", || {
         let fields = read_trial_fields(sweep, row)?;
         Ok(StoredTrial {
@@ -223,10 +233,11 @@ pub(crate) fn read_trial_row(sweep: i64, row: &dyn SqlRow) -> Result<StoredTrial
                 metrics: decode_f64s(fields.metrics),
                 digest: row
                     .get_optional_hash(8)?
+                    .map(WeightsDigest)
                     .ok_or_else(|| damaged_column(8, "a digest"))?,
                 curve: Curve::default(),
                 predictions: Predictions::default(),
-                weights_hash: row.get_optional_hash(11)?,
+                weights_hash: row.get_optional_hash(11)?.map(FileHash),
                 isa: fields.isa.to_owned(),
             },
             worker: fields.worker.to_owned(),
@@ -236,7 +247,7 @@ pub(crate) fn read_trial_row(sweep: i64, row: &dyn SqlRow) -> Result<StoredTrial
 
 /// Reads a row with its curve and predictions.
 pub(in crate::store) fn read_whole_trial_row(
-    sweep: i64,
+    sweep: SweepNumber,
     row: &dyn SqlRow,
 ) -> Result<StoredTrial, StoreError> {
     let mut trial = read_trial_row(sweep, row)?;
@@ -247,7 +258,10 @@ pub(in crate::store) fn read_whole_trial_row(
     Ok(trial)
 }
 
-pub(crate) fn read_attempt_row(sweep: i64, row: &dyn SqlRow) -> Result<Attempt, StoreError> {
+pub(crate) fn read_attempt_row(
+    sweep: SweepNumber,
+    row: &dyn SqlRow,
+) -> Result<Attempt, StoreError> {
     with_trial_context(sweep, row, "earlier attempt", || {
         let cause = row.get_optional_text(2)?.unwrap_or_default().to_owned();
         let attempt = Attempt {
@@ -265,7 +279,7 @@ pub(crate) fn read_attempt_row(sweep: i64, row: &dyn SqlRow) -> Result<Attempt, 
 
 /// Reads the trial and its curve in column `at`, whose checksum is in the next column.
 pub(crate) fn read_curve_column<'r>(
-    sweep: i64,
+    sweep: SweepNumber,
     row: &'r dyn SqlRow,
     at: usize,
 ) -> Result<(TrialKey, CurveView<'r>), StoreError> {
@@ -282,7 +296,7 @@ pub(crate) fn read_curve_column<'r>(
 
 /// Reads the predictions in column `at`, whose checksum is in the next column.
 pub(crate) fn read_predictions_column(
-    sweep: i64,
+    sweep: SweepNumber,
     row: &dyn SqlRow,
     at: usize,
 ) -> Result<Predictions, StoreError> {

@@ -1,5 +1,6 @@
 //! The transaction that writes are applied in, whichever database it is of.
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::{TrialKey, TrialResult};
 
 use super::param::SqlParam;
@@ -37,7 +38,7 @@ impl SqlConnection for StoreTransaction<'_> {
 
     fn insert_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         worker: &str,
         results: &[TrialResult],
     ) -> Result<Vec<usize>, StoreError> {
@@ -46,7 +47,7 @@ impl SqlConnection for StoreTransaction<'_> {
 
     fn select_whole_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         keys: &[TrialKey],
         each: RowCallback<'_>,
     ) -> Result<(), StoreError> {
@@ -55,17 +56,17 @@ impl SqlConnection for StoreTransaction<'_> {
 
     fn insert_attempts(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         attempts: &[(TrialKey, i64, Attempt)],
     ) -> Result<(), StoreError> {
         self.0.insert_attempts(sweep, attempts)
     }
 
-    fn insert_audits(&self, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
+    fn insert_audits(&self, sweep: SweepNumber, audits: &[Audit]) -> Result<(), StoreError> {
         self.0.insert_audits(sweep, audits)
     }
 
-    fn insert_twins(&self, sweep: i64, twins: &[Twin]) -> Result<(), StoreError> {
+    fn insert_twins(&self, sweep: SweepNumber, twins: &[Twin]) -> Result<(), StoreError> {
         self.0.insert_twins(sweep, twins)
     }
 }

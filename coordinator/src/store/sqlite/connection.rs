@@ -1,5 +1,6 @@
 //! A connection to SQLite for the statements of `sql`.
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
@@ -77,7 +78,7 @@ impl SqlConnection for Connection {
 
     fn insert_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         worker: &str,
         results: &[TrialResult],
     ) -> Result<Vec<usize>, StoreError> {
@@ -92,7 +93,7 @@ impl SqlConnection for Connection {
 
     fn select_whole_trials(
         &self,
-        sweep: i64,
+        sweep: SweepNumber,
         keys: &[TrialKey],
         each: RowCallback<'_>,
     ) -> Result<(), StoreError> {
@@ -103,14 +104,18 @@ impl SqlConnection for Connection {
 /// Inserts a trial unless it has a row; returns whether it had none.
 fn insert_trial(
     sqlite: &Connection,
-    sweep: i64,
+    sweep: SweepNumber,
     worker: &str,
     result: &TrialResult,
 ) -> Result<bool, StoreError> {
     let (outcome, step, cause) = encode_outcome(&result.outcome);
     let exists = sqlite
         .prepare_cached("SELECT 1 FROM trials WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3")?
-        .exists(params![sweep, result.key.cell as i64, result.key.repeat])?;
+        .exists(params![
+            sweep.0,
+            result.key.cell.0 as i64,
+            result.key.repeat.0
+        ])?;
     if exists {
         return Ok(false);
     }
@@ -123,20 +128,20 @@ fn insert_trial(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?
         .execute(params![
-        sweep,
-        result.key.cell as i64,
-        result.key.repeat,
+        sweep.0,
+        result.key.cell.0 as i64,
+        result.key.repeat.0,
         outcome,
         step,
         cause,
         result.steps as i64,
         result.seconds,
         worker,
-        result.digest.as_slice(),
+        result.digest.0.as_slice(),
         encode_f64s(&result.metrics),
         curve,
         result.isa,
-        result.weights_hash.as_ref().map(|hash| hash.as_slice()),
+        result.weights_hash.as_ref().map(|hash| hash.0.as_slice()),
         trial_checksum(sweep, worker, result),
     ])?;
 
@@ -145,7 +150,11 @@ fn insert_trial(
 }
 
 /// Inserts the curve of a trial; returns its number.
-fn insert_curve(sqlite: &Connection, sweep: i64, result: &TrialResult) -> Result<i64, StoreError> {
+fn insert_curve(
+    sqlite: &Connection,
+    sweep: SweepNumber,
+    result: &TrialResult,
+) -> Result<i64, StoreError> {
     let data = encode_curve(&result.curve);
     let checksum = curve_checksum(sweep, result.key, &data);
     Ok(sqlite
@@ -156,7 +165,7 @@ fn insert_curve(sqlite: &Connection, sweep: i64, result: &TrialResult) -> Result
 /// Inserts the predictions of a trial, if there are any.
 fn insert_predictions(
     sqlite: &Connection,
-    sweep: i64,
+    sweep: SweepNumber,
     result: &TrialResult,
 ) -> Result<(), StoreError> {
     let Some(predictions) = encode_present_predictions(result) else {
@@ -167,9 +176,9 @@ fn insert_predictions(
     sqlite
         .prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![
-            sweep,
-            result.key.cell as i64,
-            result.key.repeat,
+            sweep.0,
+            result.key.cell.0 as i64,
+            result.key.repeat.0,
             predictions,
             checksum,
         ])?;

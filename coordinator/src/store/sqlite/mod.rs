@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use ergodic_common::ids::Epoch;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rusqlite_migration::{M, Migrations, SchemaVersion};
 
@@ -55,7 +56,7 @@ pub struct SqliteStore {
 struct SqliteState {
     lock: DirLock,
     /// The epoch in which this process leads or will lead.
-    epoch: u64,
+    epoch: Epoch,
     /// Whether this process has led in the epoch.
     has_led: bool,
     /// The files that the writer has open. They are valid only that long, because the last process
@@ -124,16 +125,16 @@ impl SqliteStore {
     }
 }
 
-fn prepare_database(path: &Path) -> Result<u64, StoreError> {
+fn prepare_database(path: &Path) -> Result<Epoch, StoreError> {
     let mut connection = open_connection(path)?;
     migrate_schema(&mut connection, path)?;
     increment_epoch(&connection)
 }
 
-fn increment_epoch(connection: &Connection) -> Result<u64, StoreError> {
+fn increment_epoch(connection: &Connection) -> Result<Epoch, StoreError> {
     let text = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value";
     let epoch: i64 = connection.query_row(text, [], |row| row.get(0))?;
-    Ok(epoch as u64)
+    Ok(Epoch(epoch as u64))
 }
 
 fn open_connection(path: &Path) -> Result<Connection, StoreError> {
@@ -212,7 +213,7 @@ impl Store for SqliteStore {
         None
     }
 
-    fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError> {
+    fn renew_leadership(&self, epoch: Epoch) -> Result<bool, StoreError> {
         if let Err(error @ StoreError::Taken(_)) = self.lock_state().lock.ensure_held() {
             tracing::error!(%error, "the file 'lock' of the store was deleted or replaced");
             return Ok(false);
@@ -220,18 +221,18 @@ impl Store for SqliteStore {
 
         self.check_files()?;
         let reader = self.open_read_connection()?;
-        let now = read_meta(&reader, "epoch")?;
+        let now = Epoch(read_meta(&reader, "epoch")?);
         failpoint::reach(failpoint::WHILE_RENEWING);
         Ok(now == epoch)
     }
 
-    fn resign_leadership(&self, _: u64) {}
+    fn resign_leadership(&self, _: Epoch) {}
 
     fn check_files_in_place(&self) -> Result<(), StoreError> {
         self.check_files()
     }
 
-    fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError> {
+    fn open_writer(&self, epoch: Epoch) -> Result<Box<dyn StoreWriter>, StoreError> {
         let mut connection = open_connection(&self.path)?;
         // The first transaction creates the log, whose file is recorded below.
         let look = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -295,7 +296,7 @@ struct SqliteWriter {
     /// Dropped first, because closing the connection may remove the log.
     files: Arc<DatabaseFiles>,
     connection: Connection,
-    epoch: u64,
+    epoch: Epoch,
     commits: Arc<RwLock<()>>,
     /// Whether the rows of a deleted log were copied into the database.
     is_log_recovered: bool,
@@ -344,8 +345,8 @@ impl SqliteWriter {
 
 /// Checks that no other process leads. If the lock file was deleted, another process could lock a
 /// new one and would have begun a new epoch.
-fn check_epoch(connection: &Connection, epoch: u64) -> Result<(), StoreError> {
-    let now = read_meta(connection, "epoch")?;
+fn check_epoch(connection: &Connection, epoch: Epoch) -> Result<(), StoreError> {
+    let now = Epoch(read_meta(connection, "epoch")?);
     if now == epoch {
         return Ok(());
     }

@@ -1,4 +1,7 @@
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{
+    CellHash, CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId,
+    SweepNumber, WeightsDigest,
+};
 use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -20,7 +23,7 @@ use crate::stored_row::MetricPositions;
 
 fn sweep() -> SweepRow {
     SweepRow {
-        number: 0,
+        number: SweepNumber::UNSTORED,
         id: "abc".into(),
         source: SpecSource {
             file: "f".into(),
@@ -28,10 +31,10 @@ fn sweep() -> SweepRow {
             settings: vec!["a=1".into()],
             files: vec![pin()],
             grammar: 2,
-            cells_fingerprint: Some([3; 32]),
+            cells_fingerprint: Some(CellsFingerprint([3; 32])),
         },
         data: DataPin {
-            hash: Some([7; 32]),
+            hash: Some(DatasetHash([7; 32])),
             train: 5,
             provenance: "five".into(),
         },
@@ -46,11 +49,11 @@ fn sweep() -> SweepRow {
     }
 }
 
-fn lease(number: u64, sweep: i64) -> LeaseRow {
+fn lease(number: u64, sweep: SweepNumber) -> LeaseRow {
     LeaseRow {
         fence: Fence {
-            lease: number,
-            epoch: 1,
+            lease: LeaseId(number),
+            epoch: Epoch(1),
         },
         sweep,
         class: 0,
@@ -62,7 +65,7 @@ fn lease(number: u64, sweep: i64) -> LeaseRow {
 
 fn pin() -> FilePin {
     let images = FileData {
-        hash: [4; 32],
+        hash: FileHash([4; 32]),
         sizes: (3, 2),
         shape: (5, 5, 1),
         classes: 3,
@@ -70,7 +73,7 @@ fn pin() -> FilePin {
     };
     FilePin {
         path: "d.safetensors".into(),
-        hash: [4; 32],
+        hash: FileHash([4; 32]),
         images: Some(images),
     }
 }
@@ -85,7 +88,7 @@ fn result(repeat: u32, metric: f64) -> TrialResult {
         steps: 10,
         seconds: 0.25,
         metrics: vec![metric, f64::NAN],
-        digest: [repeat as u8; 32],
+        digest: WeightsDigest([repeat as u8; 32]),
         curve: Curve {
             steps: vec![5, 10],
             values: vec![1.0, f64::NAN, metric, -0.0],
@@ -94,21 +97,29 @@ fn result(repeat: u32, metric: f64) -> TrialResult {
             steps: vec![5, 10],
             classes: vec![1, 2, 3, 4],
         },
-        weights_hash: Some([7; 32]),
+        weights_hash: Some(FileHash([7; 32])),
         isa: "avx2".into(),
-        ..TrialResult::completed(TrialKey { cell: 3, repeat })
+        ..TrialResult::completed(TrialKey::new(3, repeat))
     }
 }
 
-fn batch(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreResults {
+fn batch(sweep: SweepNumber, lease: u64, results: Vec<TrialResult>) -> StoreResults {
     batch_of("w", sweep, lease, results)
 }
 
 /// Every trial of it is to be audited.
-fn batch_of(process: &str, sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreResults {
+fn batch_of(
+    process: &str,
+    sweep: SweepNumber,
+    lease: u64,
+    results: Vec<TrialResult>,
+) -> StoreResults {
     let batch = ResultBatch {
         sweep,
-        fence: Fence { lease, epoch: 1 },
+        fence: Fence {
+            lease: LeaseId(lease),
+            epoch: Epoch(1),
+        },
         process: process.to_owned(),
         results,
         positions: MetricPositions::default(),
@@ -128,7 +139,7 @@ fn commit<W: StoreWrite>(writer: &mut dyn StoreWriter, write: W) -> W::Output {
 
 /// The repeats of the stored rows.
 fn stored_repeats(outcome: &CommitOutcome) -> Vec<u32> {
-    outcome.stored.iter().map(|row| row.key.repeat).collect()
+    outcome.stored.iter().map(|row| row.key.repeat.0).collect()
 }
 
 /// The repeats of the audited rows, and what was found.
@@ -136,7 +147,7 @@ fn audited_repeats(outcome: &CommitOutcome) -> Vec<(u32, Finding)> {
     outcome
         .audited
         .iter()
-        .map(|(row, finding)| (row.key.repeat, *finding))
+        .map(|(row, finding)| (row.key.repeat.0, *finding))
         .collect()
 }
 
@@ -152,7 +163,7 @@ fn reopened(trials: Vec<TrialKey>) -> ReopenedTrials {
 fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     commit(writer.as_mut(), InsertLease(lease(9, number)));
 
@@ -163,10 +174,7 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let due = |repeats: &[u32]| -> Vec<TrialKey> {
         repeats
             .iter()
-            .map(|repeat| TrialKey {
-                cell: 3,
-                repeat: *repeat,
-            })
+            .map(|repeat| TrialKey::new(3, *repeat))
             .collect()
     };
     assert_eq!(stored_repeats(&first), [0, 1]);
@@ -211,7 +219,10 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     commit(
         writer.as_mut(),
         EndLeases(vec![EndedLease {
-            fence: Fence { lease: 9, epoch: 1 },
+            fence: Fence {
+                lease: LeaseId(9),
+                epoch: Epoch(1),
+            },
             lost: true,
         }]),
     );
@@ -236,14 +247,16 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     reader.read_trials(number, &mut push).expect("read");
 
     assert_eq!(
-        rows.iter().map(|r| r.result.key.repeat).collect::<Vec<_>>(),
+        rows.iter()
+            .map(|r| r.result.key.repeat.0)
+            .collect::<Vec<_>>(),
         [0, 1, 2]
     );
     assert_eq!(rows[1].result.outcome, Outcome::Diverged { step: 4 });
     let mut curves = Vec::new();
     let mut push = |trial: SampledTrial<'_>| {
         curves.push((
-            trial.key.repeat,
+            trial.key.repeat.0,
             trial.diverged_at,
             trial.curve.to_curve().values[2],
         ));
@@ -274,11 +287,11 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
 fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     commit(writer.as_mut(), InsertLease(lease(9, number)));
 
-    let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 7 }, "it fails".into(), 2);
+    let failed = TrialResult::failed(TrialKey::new(3, 7), "it fails".into(), 2);
     let first = vec![
         result(0, 0.5),
         result(1, 0.5),
@@ -458,20 +471,20 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
 }
 
 fn failed_key() -> TrialKey {
-    TrialKey { cell: 3, repeat: 7 }
+    TrialKey::new(3, 7)
 }
 
 #[test]
 fn a_give_up_is_a_row_of_its_own_and_contradicts_no_result() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     commit(writer.as_mut(), InsertLease(lease(9, number)));
 
     commit(writer.as_mut(), batch(number, 9, vec![result(0, 0.5)]));
     for repeat in [0, 2] {
-        let failed = TrialResult::failed(TrialKey { cell: 3, repeat }, "it kills".into(), 2);
+        let failed = TrialResult::failed(TrialKey::new(3, repeat), "it kills".into(), 2);
         commit(
             writer.as_mut(),
             GiveUpTrial {
@@ -484,7 +497,7 @@ fn a_give_up_is_a_row_of_its_own_and_contradicts_no_result() {
     let reader = store.open_reader().expect("a reader");
     let row = |repeat: u32| {
         reader
-            .read_trial(number, TrialKey { cell: 3, repeat })
+            .read_trial(number, TrialKey::new(3, repeat))
             .expect("read")
             .expect("a row")
             .result
@@ -517,12 +530,12 @@ fn a_give_up_is_a_row_of_its_own_and_contradicts_no_result() {
 fn failed_trials_become_attempts_and_may_have_a_row_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     commit(writer.as_mut(), InsertLease(lease(9, number)));
 
     commit(writer.as_mut(), batch(number, 9, vec![result(0, 0.5)]));
-    let key = TrialKey { cell: 3, repeat: 2 };
+    let key = TrialKey::new(3, 2);
 
     for cause in ["once", "twice"] {
         let failed = TrialResult::failed(key, cause.into(), 2);
@@ -565,7 +578,7 @@ fn failed_trials_become_attempts_and_may_have_a_row_again() {
     assert_eq!(reader.read_trial(number, key).expect("read"), None);
     assert_eq!(
         reader
-            .read_attempts(number, TrialKey { cell: 3, repeat: 0 })
+            .read_attempts(number, TrialKey::new(3, 0))
             .expect("read"),
         []
     );
@@ -579,7 +592,7 @@ fn failed_trials_become_attempts_and_may_have_a_row_again() {
 fn leases_outlive_a_pause_and_no_end() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     commit(writer.as_mut(), InsertLease(lease(9, number)));
 
@@ -610,12 +623,15 @@ fn leases_outlive_a_pause_and_no_end() {
 fn only_leases_that_were_there_and_lost_are_counted() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     (1..=3).for_each(|at| commit(writer.as_mut(), InsertLease(lease(at, number))));
 
     let ended = |lease: u64, epoch: u64, lost: bool| EndedLease {
-        fence: Fence { lease, epoch },
+        fence: Fence {
+            lease: LeaseId(lease),
+            epoch: Epoch(epoch),
+        },
         lost,
     };
     let ends = vec![
@@ -643,7 +659,7 @@ fn everything_is_there_again_after_reopening() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let number = {
         let store = SqliteStore::open(dir.path()).expect("opened");
-        let mut writer = store.open_writer(1).expect("a writer");
+        let mut writer = store.open_writer(Epoch(1)).expect("a writer");
         let number = commit(writer.as_mut(), InsertSweep(sweep()));
         commit(writer.as_mut(), InsertLease(lease(9, number)));
 
@@ -651,7 +667,10 @@ fn everything_is_there_again_after_reopening() {
     };
 
     let store = SqliteStore::open(dir.path()).expect("opened again");
-    assert_eq!(store.acquire_leadership("here").expect("claimed").epoch, 2);
+    assert_eq!(
+        store.acquire_leadership("here").expect("claimed").epoch,
+        Epoch(2)
+    );
     let reader = store.open_reader().expect("a reader");
     assert_eq!(
         reader.read_sweeps().expect("read"),
@@ -660,9 +679,9 @@ fn everything_is_there_again_after_reopening() {
 
     assert_eq!(
         reader.read_leases().expect("read"),
-        (vec![lease(9, number)], 10)
+        (vec![lease(9, number)], LeaseId(10))
     );
-    let mut writer = store.open_writer(2).expect("a writer");
+    let mut writer = store.open_writer(Epoch(2)).expect("a writer");
     let less = LeaseRow {
         trials: IntervalSet::from_range(0, 4),
         ..lease(9, number)
@@ -681,7 +700,10 @@ fn everything_is_there_again_after_reopening() {
         },
     );
     let reader = store.open_reader().expect("a reader of what is there now");
-    assert_eq!(reader.read_leases().expect("read"), (vec![less], 10));
+    assert_eq!(
+        reader.read_leases().expect("read"),
+        (vec![less], LeaseId(10))
+    );
 
     assert_eq!(
         reader.read_sweeps().expect("read"),
@@ -706,7 +728,7 @@ fn everything_is_there_again_after_reopening() {
     );
 
     let reader = store.open_reader().expect("another reader");
-    assert_eq!(reader.read_leases().expect("read"), (vec![], 10));
+    assert_eq!(reader.read_leases().expect("read"), (vec![], LeaseId(10)));
 }
 
 #[test]
@@ -727,7 +749,7 @@ fn a_second_coordinator_is_refused_by_the_pid_of_the_first() {
 fn what_a_trial_keeps_is_compared_and_read_back() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     commit(writer.as_mut(), InsertLease(lease(9, number)));
 
@@ -761,7 +783,7 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
             ..result(0, 0.5)
         },
         TrialResult {
-            weights_hash: Some([8; 32]),
+            weights_hash: Some(FileHash([8; 32])),
             ..result(0, 0.5)
         },
         TrialResult {
@@ -769,7 +791,7 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
             ..result(0, 0.5)
         },
         TrialResult {
-            weights_hash: Some([7; 32]),
+            weights_hash: Some(FileHash([7; 32])),
             ..nothing.clone()
         },
         TrialResult {
@@ -785,18 +807,18 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
 
     let reader = store.open_reader().expect("a reader");
     let row = reader
-        .read_trial(number, TrialKey { cell: 3, repeat: 0 })
+        .read_trial(number, TrialKey::new(3, 0))
         .expect("read")
         .expect("a row")
         .result;
     assert_eq!(
         (row.isa.as_str(), row.weights_hash),
-        ("avx2", Some([7; 32]))
+        ("avx2", Some(FileHash([7; 32])))
     );
 
     let mut all = Vec::new();
     let mut keep = |key: TrialKey, predictions| {
-        all.push((key.repeat, predictions));
+        all.push((key.repeat.0, predictions));
         true
     };
     reader.read_predictions(number, &mut keep).expect("read");
@@ -827,7 +849,7 @@ fn a_store_of_the_first_version_is_brought_up_to_date() {
     );
 
     let row = reader
-        .read_trial(1, TrialKey { cell: 0, repeat: 0 })
+        .read_trial(SweepNumber(1), TrialKey::new(0, 0))
         .expect("read")
         .expect("the row is still there");
     assert_eq!(
@@ -867,7 +889,7 @@ fn a_newer_schema_is_refused() {
 fn a_failed_transaction_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let twice = (InsertSweep(sweep()), InsertSweep(sweep()));
     writer.commit(twice).expect_err("an id is unique");
 
@@ -885,15 +907,15 @@ fn a_failed_transaction_leaves_nothing() {
 fn read_everything(reader: &dyn StoreReader) -> Result<usize, StoreError> {
     reader.read_sweeps()?;
     for sweep in [1, 2] {
-        reader.read_trials(sweep, &mut |_| true)?;
-        reader.read_ended_trials(sweep, TrialRange::ALL, &mut |_| {})?;
-        reader.read_curves(sweep, TrialRange::ALL, &mut |_| {})?;
-        reader.read_predictions(sweep, &mut |_, _| true)?;
+        reader.read_trials(SweepNumber(sweep), &mut |_| true)?;
+        reader.read_ended_trials(SweepNumber(sweep), TrialRange::ALL, &mut |_| {})?;
+        reader.read_curves(SweepNumber(sweep), TrialRange::ALL, &mut |_| {})?;
+        reader.read_predictions(SweepNumber(sweep), &mut |_, _| true)?;
 
         for (cell, repeat) in [(3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1), (4, 2)] {
-            let key = TrialKey { cell, repeat };
-            reader.read_trial(sweep, key)?;
-            reader.read_attempts(sweep, key)?;
+            let key = TrialKey::new(cell, repeat);
+            reader.read_trial(SweepNumber(sweep), key)?;
+            reader.read_attempts(SweepNumber(sweep), key)?;
         }
     }
 
@@ -903,21 +925,21 @@ fn read_everything(reader: &dyn StoreReader) -> Result<usize, StoreError> {
 /// A store with two rows, a curve and predictions each, an attempt and a lease.
 fn with_a_row_in_every_table(dir: &Path) -> SqliteStore {
     let store = SqliteStore::open(dir).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     commit(writer.as_mut(), InsertSweep(sweep()));
-    commit(writer.as_mut(), InsertLease(lease(9, 1)));
+    commit(writer.as_mut(), InsertLease(lease(9, SweepNumber(1))));
     commit(
         writer.as_mut(),
         GiveUpTrial {
-            sweep: 1,
-            result: TrialResult::failed(TrialKey { cell: 3, repeat: 2 }, "it\0".into(), 2),
+            sweep: SweepNumber(1),
+            result: TrialResult::failed(TrialKey::new(3, 2), "it\0".into(), 2),
         },
     );
 
-    commit(writer.as_mut(), RetryFailed(1));
+    commit(writer.as_mut(), RetryFailed(SweepNumber(1)));
     commit(
         writer.as_mut(),
-        batch(1, 9, vec![result(0, 0.5), result(2, 0.7)]),
+        batch(SweepNumber(1), 9, vec![result(0, 0.5), result(2, 0.7)]),
     );
 
     store
@@ -1000,25 +1022,27 @@ fn no_field_of_any_row_changes_unnoticed() {
 fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     commit(
         writer.as_mut(),
         SetSweepState {
-            sweep: 1,
+            sweep: SweepNumber(1),
             state: SweepState::Completed,
         },
     );
 
     let connection = open_connection(&store.path).expect("a connection");
-    let keys = [0, 2].map(|repeat| TrialKey { cell: 3, repeat });
+    let keys = [0, 2].map(|repeat| TrialKey::new(3, repeat));
     let damaged = |all_of_it: bool| {
         let reader = store.open_reader().expect("a reader");
         let mut sound = Vec::new();
         let damages = match all_of_it {
-            true => reader.read_intact_trials(1, &mut |row| sound.push(row.result.key)),
-            false => {
-                reader.read_intact_ended_trials(1, TrialRange::ALL, &mut |row| sound.push(row.key))
+            true => {
+                reader.read_intact_trials(SweepNumber(1), &mut |row| sound.push(row.result.key))
             }
+            false => reader.read_intact_ended_trials(SweepNumber(1), TrialRange::ALL, &mut |row| {
+                sound.push(row.key)
+            }),
         };
         let damages = damages.expect("read");
 
@@ -1036,7 +1060,7 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         commit(
             writer.as_mut(),
             SetRowsAside {
-                sweep: 1,
+                sweep: SweepNumber(1),
                 keys: keys.to_vec()
             }
         ),
@@ -1063,7 +1087,7 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     );
 
     let aside = SetRowsAside {
-        sweep: 1,
+        sweep: SweepNumber(1),
         keys: keys[..1].to_vec(),
     };
     assert_eq!(commit(writer.as_mut(), aside.clone()), keys[..1]);
@@ -1074,12 +1098,12 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     );
 
     assert!(
-        reader.read_attempts(1, keys[0]).expect("read")[0]
+        reader.read_attempts(SweepNumber(1), keys[0]).expect("read")[0]
             .cause
             .contains("curve was damaged")
     );
     let error = reader
-        .read_trial(1, keys[1])
+        .read_trial(SweepNumber(1), keys[1])
         .expect_err("the other is damaged")
         .to_string();
     assert!(
@@ -1099,8 +1123,11 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         "its curve is still there"
     );
 
-    commit(writer.as_mut(), InsertLease(lease(10, 1)));
-    let again = commit(writer.as_mut(), batch(1, 10, vec![result(0, 0.5)]));
+    commit(writer.as_mut(), InsertLease(lease(10, SweepNumber(1))));
+    let again = commit(
+        writer.as_mut(),
+        batch(SweepNumber(1), 10, vec![result(0, 0.5)]),
+    );
     assert_eq!(stored_repeats(&again), [0]);
     assert_eq!(damaged(true), (keys.to_vec(), vec![]));
 }
@@ -1109,27 +1136,32 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
 fn rows_that_name_weights_are_told_whatever_else_is_damaged() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let plain = TrialResult {
         weights_hash: None,
         ..result(4, 0.5)
     };
-    commit(writer.as_mut(), batch(1, 9, vec![plain, result(5, 0.5)]));
+    commit(
+        writer.as_mut(),
+        batch(SweepNumber(1), 9, vec![plain, result(5, 0.5)]),
+    );
 
     let connection = open_connection(&store.path).expect("a connection");
     let change = "UPDATE trials SET steps = 11 WHERE repeat IN (0, 4); UPDATE trials SET weights = x'01' WHERE repeat = 5";
     connection.execute_batch(change).expect("changed");
     let mut named = Vec::new();
     let damages = store.open_reader().and_then(|reader| {
-        reader.read_weights_hashes(1, &mut |key, hash| named.push((key.repeat, hash)))
+        reader.read_weights_hashes(SweepNumber(1), &mut |key, hash| {
+            named.push((key.repeat.0, hash))
+        })
     });
 
-    assert_eq!(named, [(0, [7; 32]), (2, [7; 32])]);
+    assert_eq!(named, [(0, FileHash([7; 32])), (2, FileHash([7; 32]))]);
     let damages = damages.expect("read");
     assert_eq!(
         damages
             .iter()
-            .map(|damage| damage.key.repeat)
+            .map(|damage| damage.key.repeat.0)
             .collect::<Vec<_>>(),
         [5]
     );
@@ -1139,18 +1171,18 @@ fn rows_that_name_weights_are_told_whatever_else_is_damaged() {
 fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancelled_sweep() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let mut writer = store.open_writer(1).expect("a writer");
-    let keys = [0, 1, 2].map(|repeat| TrialKey { cell: 3, repeat });
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
+    let keys = [0, 1, 2].map(|repeat| TrialKey::new(3, repeat));
     let again = StoreResults {
         audit: true,
-        ..batch_of("x", 1, 9, vec![result(2, 0.7)])
+        ..batch_of("x", SweepNumber(1), 9, vec![result(2, 0.7)])
     };
     commit(writer.as_mut(), again);
 
     let FoundRows { rows, audits } = commit(
         writer.as_mut(),
         LookUpRows {
-            sweep: 1,
+            sweep: SweepNumber(1),
             keys: keys.to_vec(),
             positions: MetricPositions::default(),
         },
@@ -1169,7 +1201,7 @@ fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancel
     );
 
     let redo = RedoTrials {
-        sweep: 1,
+        sweep: SweepNumber(1),
         keys: keys.to_vec(),
     };
     let due = [(keys[0], Some(None)), (keys[2], Some(Some(Finding::Same)))];
@@ -1178,7 +1210,7 @@ fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancel
     commit(
         writer.as_mut(),
         SetSweepState {
-            sweep: 1,
+            sweep: SweepNumber(1),
             state: SweepState::Cancelled,
         },
     );
@@ -1195,19 +1227,20 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
         ..SpecSource::default()
     };
     let spec = Spec::read_stored(&source).expect("a sweep file");
-    let select = spec
-        .measure
-        .selection_for(&spec.measure, &spec.grid.resolve_config(0).expect("a cell"));
+    let select = spec.measure.selection_for(
+        &spec.measure,
+        &spec.grid.resolve_config(CellIndex(0)).expect("a cell"),
+    );
     let select = Arc::new(select.expect("all of it"));
 
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     commit(writer.as_mut(), InsertLease(lease(9, number)));
 
     let row = |cell: u64, repeat: u32| TrialResult {
-        key: TrialKey { cell, repeat },
+        key: TrialKey::new(cell, repeat),
         weights_hash: None,
         predictions: Predictions::default(),
         ..result(0, 0.5)
@@ -1237,11 +1270,11 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
     let cell = |(from, below): &(u64, u32)| {
         let from = *from;
         let below = *below;
-        let identity = [0; 32];
+        let identity = CellHash([0; 32]);
         let select = select.clone();
         ReusedCell {
-            source_cell: from,
-            new_cell: from + 1,
+            source_cell: CellIndex(from),
+            new_cell: CellIndex(from + 1),
             repeat_limit: below,
             identity,
             selection: select,
@@ -1272,17 +1305,14 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
     };
     store
         .open_reader()
-        .and_then(|reader| reader.read_trials(2, &mut push))
+        .and_then(|reader| reader.read_trials(SweepNumber(2), &mut push))
         .expect("read");
 
     let of_cell = |(cell, below): (u64, u32)| {
-        (0..below.min(2)).map(move |repeat| TrialKey {
-            cell: cell + 1,
-            repeat,
-        })
+        (0..below.min(2)).map(move |repeat| TrialKey::new(cell + 1, repeat))
     };
 
-    let doubted = TrialKey { cell: 7, repeat: 0 };
+    let doubted = TrialKey::new(7, 0);
     let expected: Vec<TrialKey> = wanted
         .into_iter()
         .flat_map(of_cell)
@@ -1290,7 +1320,7 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
         .collect();
     assert!(keys == expected && expected.len() > 300, "{keys:?}");
 
-    assert_eq!(written, (2, expected.len() as u64));
+    assert_eq!(written, (SweepNumber(2), expected.len() as u64));
 }
 
 #[test]
@@ -1302,15 +1332,18 @@ fn a_damaged_row_is_neither_equal_nor_different() {
         .execute_batch("UPDATE trials SET digest = zeroblob(32) WHERE repeat = 2")
         .expect("changed");
 
-    let mut writer = store.open_writer(1).expect("a writer");
-    let same = commit(writer.as_mut(), batch(1, 9, vec![result(2, 0.7)]));
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
+    let same = commit(
+        writer.as_mut(),
+        batch(SweepNumber(1), 9, vec![result(2, 0.7)]),
+    );
     assert_eq!((same.already_stored.len(), same.mismatches), (1, 0));
-    let key = TrialKey { cell: 3, repeat: 2 };
+    let key = TrialKey::new(3, 2);
     assert_eq!(
         commit(
             writer.as_mut(),
             SetRowsAside {
-                sweep: 1,
+                sweep: SweepNumber(1),
                 keys: vec![key]
             }
         ),
@@ -1330,7 +1363,7 @@ fn a_damaged_row_is_neither_equal_nor_different() {
 fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     commit(
         writer.as_mut(),
         InsertSweep(SweepRow {
@@ -1339,15 +1372,15 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
         }),
     );
 
-    commit(writer.as_mut(), InsertLease(lease(10, 2)));
+    commit(writer.as_mut(), InsertLease(lease(10, SweepNumber(2))));
     let other = TrialResult {
-        weights_hash: Some([8; 32]),
+        weights_hash: Some(FileHash([8; 32])),
         ..result(1, 0.7)
     };
     commit(
         writer.as_mut(),
         batch(
-            1,
+            SweepNumber(1),
             9,
             (10..1500)
                 .map(|n| TrialResult {
@@ -1358,13 +1391,16 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
         ),
     );
 
-    commit(writer.as_mut(), batch(1, 9, vec![other]));
+    commit(writer.as_mut(), batch(SweepNumber(1), 9, vec![other]));
     let named_by_a_row = TrialResult {
-        weights_hash: Some([6; 32]),
+        weights_hash: Some(FileHash([6; 32])),
         ..result(0, 0.5)
     };
-    commit(writer.as_mut(), batch(2, 10, vec![named_by_a_row]));
-    commit(writer.as_mut(), RemoveSweep(1));
+    commit(
+        writer.as_mut(),
+        batch(SweepNumber(2), 10, vec![named_by_a_row]),
+    );
+    commit(writer.as_mut(), RemoveSweep(SweepNumber(1)));
     let reader = store.open_reader().expect("a reader");
     assert_eq!(
         reader
@@ -1373,11 +1409,17 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
             .iter()
             .map(|sweep| sweep.number)
             .collect::<Vec<_>>(),
-        [2]
+        [SweepNumber(2)]
     );
 
-    assert_eq!(reader.read_unfinished_removals().expect("read"), [1]);
-    let late = commit(writer.as_mut(), batch(1, 9, vec![result(5, 0.5)]));
+    assert_eq!(
+        reader.read_unfinished_removals().expect("read"),
+        [SweepNumber(1)]
+    );
+    let late = commit(
+        writer.as_mut(),
+        batch(SweepNumber(1), 9, vec![result(5, 0.5)]),
+    );
     assert!(
         late.fenced && late.stored.is_empty(),
         "its leases are no more"
@@ -1386,8 +1428,8 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     commit(
         writer.as_mut(),
         GiveUpTrial {
-            sweep: 1,
-            result: TrialResult::failed(TrialKey { cell: 9, repeat: 9 }, "late".into(), 2),
+            sweep: SweepNumber(1),
+            result: TrialResult::failed(TrialKey::new(9, 9), "late".into(), 2),
         },
     );
 
@@ -1397,26 +1439,29 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
         has_more,
     };
 
-    let named = vec![[7; 32], [8; 32]];
+    let named = vec![FileHash([7; 32]), FileHash([8; 32])];
     assert_eq!(
-        commit(writer.as_mut(), ClearRows(1)),
+        commit(writer.as_mut(), ClearRows(SweepNumber(1))),
         cleared(1000, named.clone(), true)
     );
 
     // The other sweep names one of the others, and its row names one.
-    let asked = vec![[6; 32], [7; 32], [8; 32]];
-    assert_eq!(commit(writer.as_mut(), FindUnreferenced(asked)), [[8; 32]]);
+    let asked = vec![FileHash([6; 32]), FileHash([7; 32]), FileHash([8; 32])];
     assert_eq!(
-        commit(writer.as_mut(), ClearRows(1)),
+        commit(writer.as_mut(), FindUnreferenced(asked)),
+        [FileHash([8; 32])]
+    );
+    assert_eq!(
+        commit(writer.as_mut(), ClearRows(SweepNumber(1))),
         cleared(493, vec![], true)
     );
 
     assert_eq!(
-        commit(writer.as_mut(), ClearRows(1)),
+        commit(writer.as_mut(), ClearRows(SweepNumber(1))),
         cleared(0, vec![], false)
     );
     assert_eq!(
-        commit(writer.as_mut(), ClearRows(2)),
+        commit(writer.as_mut(), ClearRows(SweepNumber(2))),
         cleared(0, vec![], false),
         "it is there"
     );
@@ -1441,14 +1486,14 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     assert_eq!(tables.map(count), [1, 1, 1, 1, 1, 0, 0]);
 
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
-    assert_eq!(number, 3, "numbers are not used again");
+    assert_eq!(number, SweepNumber(3), "numbers are not used again");
 }
 
 #[test]
 fn several_readers_see_the_same_moment() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     commit(writer.as_mut(), InsertLease(lease(9, number)));
 
@@ -1485,11 +1530,11 @@ fn several_readers_see_the_same_moment() {
 fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let number = commit(writer.as_mut(), InsertSweep(sweep()));
     commit(writer.as_mut(), InsertLease(lease(9, number)));
 
-    let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 9 }, "it fails".into(), 2);
+    let failed = TrialResult::failed(TrialKey::new(3, 9), "it fails".into(), 2);
     commit(
         writer.as_mut(),
         batch(
@@ -1510,10 +1555,10 @@ fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
         let mut keys = Vec::new();
         let mut push = |row: StoredTrial| {
             // NaN is never equal to itself.
-            let whole =
-                format!("{:?}", row.result) == format!("{:?}", result(row.result.key.repeat, 0.5));
+            let whole = format!("{:?}", row.result)
+                == format!("{:?}", result(row.result.key.repeat.0, 0.5));
             assert!(row.result.outcome != Outcome::Completed || whole, "{row:?}");
-            keys.push(row.result.key.repeat);
+            keys.push(row.result.key.repeat.0);
             true
         };
         store
@@ -1563,7 +1608,7 @@ fn every_claim_has_an_epoch_of_its_own_and_a_writer_of_an_earlier_one_writes_not
     assert!(store.renew_leadership(first.epoch).expect("asked"));
 
     let second = store.acquire_leadership("here").expect("claimed again");
-    assert_eq!((first.epoch, second.epoch), (1, 2));
+    assert_eq!((first.epoch, second.epoch), (Epoch(1), Epoch(2)));
     let refused = old.commit(CheckWritable);
     assert!(
         matches!(refused, Err(StoreError::Deposed(_))),
@@ -1571,11 +1616,12 @@ fn every_claim_has_an_epoch_of_its_own_and_a_writer_of_an_earlier_one_writes_not
     );
 
     assert!(
-        !store.renew_leadership(1).expect("asked") && store.renew_leadership(2).expect("asked")
+        !store.renew_leadership(Epoch(1)).expect("asked")
+            && store.renew_leadership(Epoch(2)).expect("asked")
     );
-    assert!(store.open_writer(1).is_err(), "it is over");
+    assert!(store.open_writer(Epoch(1)).is_err(), "it is over");
     commit(
-        store.open_writer(2).expect("a writer").as_mut(),
+        store.open_writer(Epoch(2)).expect("a writer").as_mut(),
         CheckWritable,
     );
 
@@ -1596,7 +1642,7 @@ fn what_only_its_owner_may_read_is_so_with_its_log() {
 
     drop(SqliteStore::open(dir.path()).expect("opened for everybody"));
     let store = SqliteStore::open_with_privacy(dir.path(), true).expect("opened");
-    let mut writer = store.open_writer(2).expect("a writer");
+    let mut writer = store.open_writer(Epoch(2)).expect("a writer");
     commit(writer.as_mut(), CheckWritable);
     assert_eq!(
         ["ergodic.sqlite", "ergodic.sqlite-wal", "ergodic.sqlite-shm"].map(mode),

@@ -1,5 +1,6 @@
 use std::sync::mpsc::{Receiver, channel};
 
+use ergodic_common::ids::{Epoch, FileHash, SweepNumber};
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -13,11 +14,11 @@ use crate::store::{CheckWritable, InsertSweep, Store as _};
 struct FiveBytes;
 
 impl ReferencedBlobs for FiveBytes {
-    fn has_blob(&self, hash: &[u8; 32]) -> bool {
-        *hash != [0; 32]
+    fn has_blob(&self, hash: &FileHash) -> bool {
+        *hash != FileHash([0; 32])
     }
 
-    fn remove_unreserved(&self, _: &[u8; 32]) -> std::io::Result<Option<u64>> {
+    fn remove_unreserved(&self, _: &FileHash) -> std::io::Result<Option<u64>> {
         Ok(Some(5))
     }
 }
@@ -51,7 +52,7 @@ impl Bench {
         let store = SqliteStore::open(dir.path()).expect("opened");
         let transactions = Arc::new(Mutex::new(Vec::new()));
         let writer = Counting {
-            writer: store.open_writer(1).expect("a writer"),
+            writer: store.open_writer(Epoch(1)).expect("a writer"),
             transactions: transactions.clone(),
         };
         let (handle, writes) = WriterHandle::new(Box::new(writer), Box::new(FiveBytes));
@@ -80,7 +81,7 @@ impl Bench {
 }
 
 /// A sweep that names the file of this hash.
-fn sweep(id: &str, file: [u8; 32]) -> InsertSweep {
+fn sweep(id: &str, file: FileHash) -> InsertSweep {
     let pin = FilePin {
         path: "w.safetensors".into(),
         hash: file,
@@ -91,7 +92,7 @@ fn sweep(id: &str, file: [u8; 32]) -> InsertSweep {
         ..SpecSource::default()
     };
     InsertSweep(SweepRow {
-        number: 0,
+        number: SweepNumber(0),
         id: id.into(),
         source,
         data: DataPin::default(),
@@ -106,28 +107,37 @@ fn sweep(id: &str, file: [u8; 32]) -> InsertSweep {
 #[test]
 fn writes_that_have_queued_up_are_one_transaction_and_have_outputs_of_their_own() {
     let mut bench = Bench::new();
-    let first = bench.enqueue(sweep("a", [1; 32]));
+    let first = bench.enqueue(sweep("a", FileHash([1; 32])));
     let checked = bench.enqueue(CheckWritable);
-    let second = bench.enqueue(sweep("b", [1; 32]));
+    let second = bench.enqueue(sweep("b", FileHash([1; 32])));
 
     bench.writes.commit_queued();
     assert_eq!(bench.transactions(), [3]);
-    assert_eq!(first.recv().expect("answered").expect("stored"), 1);
-    assert_eq!(second.recv().expect("answered").expect("stored"), 2);
+    assert_eq!(
+        first.recv().expect("answered").expect("stored"),
+        SweepNumber(1)
+    );
+    assert_eq!(
+        second.recv().expect("answered").expect("stored"),
+        SweepNumber(2)
+    );
     checked.recv().expect("answered").expect("stored");
 }
 
 #[test]
 fn a_write_that_fails_does_not_fail_its_neighbours() {
     let mut bench = Bench::new();
-    let first = bench.enqueue(sweep("a", [1; 32]));
-    let same_id = bench.enqueue(sweep("a", [1; 32]));
-    let lacks_file = bench.enqueue(sweep("b", [0; 32]));
-    let last = bench.enqueue(sweep("c", [1; 32]));
+    let first = bench.enqueue(sweep("a", FileHash([1; 32])));
+    let same_id = bench.enqueue(sweep("a", FileHash([1; 32])));
+    let lacks_file = bench.enqueue(sweep("b", FileHash([0; 32])));
+    let last = bench.enqueue(sweep("c", FileHash([1; 32])));
 
     bench.writes.commit_queued();
     assert_eq!(bench.transactions(), [3, 1, 1, 1]);
-    assert_eq!(first.recv().expect("answered").expect("stored"), 1);
+    assert_eq!(
+        first.recv().expect("answered").expect("stored"),
+        SweepNumber(1)
+    );
     assert!(matches!(
         same_id.recv().expect("answered"),
         Err(StoreError::Failed(_))
@@ -136,17 +146,20 @@ fn a_write_that_fails_does_not_fail_its_neighbours() {
         lacks_file.recv().expect("answered"),
         Err(StoreError::BlobMissing(_))
     ));
-    assert_eq!(last.recv().expect("answered").expect("stored"), 2);
+    assert_eq!(
+        last.recv().expect("answered").expect("stored"),
+        SweepNumber(2)
+    );
 }
 
 #[test]
 fn files_are_deleted_between_transactions_unless_a_sweep_names_them() {
     let mut bench = Bench::new();
-    let stored = bench.enqueue(sweep("a", [1; 32]));
+    let stored = bench.enqueue(sweep("a", FileHash([1; 32])));
     let (answer, deleted) = channel();
     bench
         .handle
-        .enqueue_deletion(vec![[1; 32], [2; 32]], move |outcome| {
+        .enqueue_deletion(vec![FileHash([1; 32]), FileHash([2; 32])], move |outcome| {
             drop(answer.send(outcome));
         });
     let later = bench.enqueue(CheckWritable);

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use ergodic_common::config::{InitScheme, TrialConfig};
+use ergodic_common::ids::WeightsDigest;
 use ergodic_common::net::{Net, NormSpec, Param, ParamRole};
 use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
 use ergodic_common::weights::Weights;
@@ -308,7 +309,7 @@ impl ParamLayout {
     }
 
     /// BLAKE3 of all parameters in logical order, then of mean and variance norm by norm, NaNs made equal.
-    pub(crate) fn compute_digest(&self, packed: &[f32], statistics: &[f32]) -> [u8; 32] {
+    pub(crate) fn compute_digest(&self, packed: &[f32], statistics: &[f32]) -> WeightsDigest {
         let mut bytes = Vec::with_capacity(4 * (packed.len() + statistics.len()));
         for param in &self.params {
             param
@@ -325,7 +326,7 @@ impl ParamLayout {
             }
         }
 
-        *blake3::hash(&bytes).as_bytes()
+        blake3::hash(&bytes).into()
     }
 }
 

@@ -9,6 +9,7 @@ use ergodic_common::config::{
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
+use ergodic_common::ids::{CellHash, Repeat};
 use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::{Measure, Moment, Probe};
@@ -27,8 +28,8 @@ pub(crate) fn dataset() -> Arc<Dataset> {
 pub(crate) fn streams(repeat: u32) -> Streams {
     Streams {
         sweep_seed: 7,
-        repeat,
-        cell: [0; 32],
+        repeat: Repeat(repeat),
+        cell: CellHash([0; 32]),
         plan: SeedPlan::default(),
     }
 }
@@ -244,7 +245,7 @@ fn finished_on_data(
     let streams = streams(0);
     let data =
         TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
-    let key = TrialKey { cell: 0, repeat: 0 };
+    let key = TrialKey::new(0, 0);
     let data = Some(&data);
     let deadline = None;
     let job = Job {

@@ -8,6 +8,7 @@ use ergodic_common::config::{
 };
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, Images};
+use ergodic_common::ids::FileHash;
 use ergodic_common::metric::Metric;
 use ergodic_common::pinned_file::FileData;
 use ergodic_common::random_streams::Purpose;
@@ -257,7 +258,7 @@ fn made_of(train: &[Image], test: &[Image], like: &Dataset) -> Arc<Dataset> {
     let shape = like.name.image_shape();
     let classes = like.name.class_count();
     let data = FileData {
-        hash: [1; 32],
+        hash: FileHash([1; 32]),
         sizes,
         shape,
         classes,

@@ -10,6 +10,7 @@ use ergodic_common::config::{
     Norm, TrialConfig, VggDepth, VisitOrder,
 };
 use ergodic_common::dataset::name::DatasetName;
+use ergodic_common::ids::{FileHash, TrialIdentity, WeightsDigest};
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{Purpose, Streams};
@@ -109,7 +110,7 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
 }
 
 /// Everything in a result but the time it took, bit for bit.
-fn bits(result: &TrialResult) -> (String, [u8; 32], Vec<u64>, String) {
+fn bits(result: &TrialResult) -> (String, WeightsDigest, Vec<u64>, String) {
     let values = result
         .metrics
         .iter()
@@ -130,7 +131,7 @@ fn bits(result: &TrialResult) -> (String, [u8; 32], Vec<u64>, String) {
 fn fingerprint(result: &TrialResult) -> String {
     let (how, digest, values, _) = bits(result);
     let mut hasher = blake3::Hasher::new();
-    hasher.update(how.as_bytes()).update(&digest);
+    hasher.update(how.as_bytes()).update(&digest.0);
     values
         .iter()
         .for_each(|x| _ = hasher.update(&x.to_le_bytes()));
@@ -235,19 +236,19 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[derive(Default)]
 struct MemoryCheckpoints {
     save_at_step: u64,
-    checkpoints: Mutex<HashMap<[u8; 32], Vec<u8>>>,
+    checkpoints: Mutex<HashMap<TrialIdentity, Vec<u8>>>,
     loads: AtomicU64,
     /// What is handed out besides.
     foreign: Vec<Vec<u8>>,
 }
 
 impl CheckpointStore for MemoryCheckpoints {
-    fn load_checkpoints(&self, identity: &[u8; 32]) -> Vec<Vec<u8>> {
+    fn load_checkpoints(&self, identity: TrialIdentity) -> Vec<Vec<u8>> {
         let found = self
             .checkpoints
             .lock()
             .expect("the lock is not poisoned")
-            .get(identity)
+            .get(&identity)
             .cloned();
         self.loads
             .fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
@@ -257,16 +258,16 @@ impl CheckpointStore for MemoryCheckpoints {
     fn should_save(&self, steps: u64) -> bool {
         steps == self.save_at_step
     }
-    fn save_checkpoint(&self, identity: &[u8; 32], _: u64, checkpoint: Vec<u8>) {
+    fn save_checkpoint(&self, identity: TrialIdentity, _: u64, checkpoint: Vec<u8>) {
         self.checkpoints
             .lock()
             .expect("the lock is not poisoned")
-            .insert(*identity, checkpoint);
+            .insert(identity, checkpoint);
     }
     fn should_stop_at_once(&self) -> bool {
         false
     }
-    fn discard_checkpoints(&self, _: &[u8; 32]) {}
+    fn discard_checkpoints(&self, _: TrialIdentity) {}
 }
 
 /// Every trial is kept on its way, and then goes on from there: in the middle of an epoch, of a sample's period, of an
@@ -445,7 +446,7 @@ fn a_raised_stop_ends_a_trial_without_result() {
     let streams = cases::streams(0);
     let measure = cases::metrics_without_gradient_passes();
     let data = TrialData::new(cases::dataset(), &config.data, &streams).expect("enough images");
-    let key = TrialKey { cell: 1, repeat: 2 };
+    let key = TrialKey::new(1, 2);
     let isa = Isa::detect_fastest();
     let job = Job {
         config: &config,
@@ -496,7 +497,7 @@ fn an_empty_trial_is_made_up_from_its_streams() {
     let measure = Measure::with_metrics(Length::Steps(3), vec![Metric::TrainLoss, Metric::TestAcc]);
     let result = |repeat| {
         let streams = cases::streams(repeat);
-        let key = TrialKey { cell: 0, repeat };
+        let key = TrialKey::new(0, repeat);
         let isa = Isa::detect_fastest();
         let job = Job {
             config: &config,
@@ -1131,7 +1132,7 @@ fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
         Isa::detect_fastest(),
     );
     assert_eq!(
-        hex::encode(result.digest),
+        result.digest.to_string(),
         hasher.finalize().to_hex().as_str()
     );
 }
@@ -1150,7 +1151,7 @@ fn a_trial_that_starts_from_a_file_of_its_own_initial_weights_ends_in_the_same_b
     for (name, config) in short_trials().into_iter().take(DEEP + 4) {
         let file = initial_file(&config);
         let mut from_file = config.clone();
-        from_file.model.init_file = Some(*blake3::hash(&file).as_bytes());
+        from_file.model.init_file = Some(blake3::hash(&file).into());
         let measure = cases::metrics_without_gradient_passes();
         let started = |config: &TrialConfig, file: &[u8]| {
             cases::result_from(
@@ -1178,7 +1179,7 @@ fn scales_multiply_initial_weights_from_a_file() {
     let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::TrainLoss]);
     config.model.init_scale = 2.0;
     let expected = cases::result(&config, &measure, Isa::detect_fastest());
-    config.model.init_file = Some([1; 32]);
+    config.model.init_file = Some(FileHash([1; 32]));
 
     let result = cases::result_from(
         &config,

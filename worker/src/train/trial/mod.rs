@@ -6,6 +6,7 @@ mod resume;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Error, Result};
+use ergodic_common::ids::{TrialIdentity, WeightsDigest};
 use ergodic_common::net::{Net, TEST_BATCH};
 use ergodic_common::trial::{Outcome, TrialResult};
 use ergodic_common::weights::Weights;
@@ -50,7 +51,7 @@ pub(crate) struct Training<'a, S> {
 #[derive(Clone, Copy)]
 struct CheckpointSlot<'a> {
     store: &'a dyn CheckpointStore,
-    identity: [u8; 32],
+    identity: TrialIdentity,
 }
 
 impl<'a> CheckpointSlot<'a> {
@@ -258,7 +259,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         }
 
         if let Some(slot) = &self.checkpoint_slot {
-            slot.store.discard_checkpoints(&slot.identity);
+            slot.store.discard_checkpoints(slot.identity);
         }
         Some(timed_out_trial(self.job, steps))
     }
@@ -271,7 +272,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         outcome: Outcome,
     ) -> Result<FinishedTrial> {
         if let Some(slot) = &self.checkpoint_slot {
-            slot.store.discard_checkpoints(&slot.identity);
+            slot.store.discard_checkpoints(slot.identity);
         }
 
         let completed = outcome == Outcome::Completed;
@@ -298,7 +299,7 @@ impl<'a, S: Simd16> Training<'a, S> {
     }
 
     /// The hash of the weights and norm statistics, and of their average if there is one.
-    fn compute_digest(&self) -> Result<[u8; 32]> {
+    fn compute_digest(&self) -> Result<WeightsDigest> {
         let layout = self.engine.layout();
         let statistics = &self.state.statistics;
         let digest = with_tensor_data(&self.state.weights, |w| {
@@ -311,7 +312,7 @@ impl<'a, S: Simd16> Training<'a, S> {
             with_tensor_data(statistics, |st| layout.compute_digest(w, st))
         })??;
 
-        Ok(*blake3::hash(&[digest, of_average].concat()).as_bytes())
+        Ok(blake3::hash(&[digest.0, of_average.0].concat()).into())
     }
 
     /// Encodes the file of the trained weights.

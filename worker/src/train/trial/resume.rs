@@ -1,6 +1,7 @@
 //! Saving an unfinished trial between two steps, and resuming it.
 
 use candle_core::Result;
+use ergodic_common::ids::TrialIdentity;
 
 use super::Training;
 use crate::train::checkpoint::{self, CheckpointDecoder, CheckpointEncoder};
@@ -19,9 +20,8 @@ impl<S: Simd16> Training<'_, S> {
             && steps > 0
             && (stopped || slot.store.should_save(steps))
         {
-            let checkpoint = self.encode_checkpoint(&slot.identity, sampler, steps)?;
-            slot.store
-                .save_checkpoint(&slot.identity, steps, checkpoint);
+            let checkpoint = self.encode_checkpoint(slot.identity, sampler, steps)?;
+            slot.store.save_checkpoint(slot.identity, steps, checkpoint);
         }
 
         Ok(())
@@ -29,12 +29,12 @@ impl<S: Simd16> Training<'_, S> {
 
     fn encode_checkpoint(
         &self,
-        identity: &[u8; 32],
+        identity: TrialIdentity,
         sampler: &MetricSampler<'_>,
         steps: u64,
     ) -> Result<Vec<u8>> {
         let mut encoder = CheckpointEncoder::default();
-        encoder.write_bytes(identity);
+        encoder.write_bytes(&identity.0);
         encoder.write_u64(steps);
         self.state.encode_into(&mut encoder)?;
         sampler.encode_into(&mut encoder);
@@ -53,10 +53,10 @@ impl<S: Simd16> Training<'_, S> {
         };
 
         let trial = self.job.key;
-        let checkpoints = slot.store.load_checkpoints(&slot.identity);
+        let checkpoints = slot.store.load_checkpoints(slot.identity);
         let furthest = checkpoints
             .iter()
-            .filter_map(|bytes| checkpoint::open_checkpoint(bytes, &slot.identity))
+            .filter_map(|bytes| checkpoint::open_checkpoint(bytes, slot.identity))
             .max_by_key(|(steps, _)| *steps);
         let Some((steps, mut decoder)) = furthest else {
             if !checkpoints.is_empty() {

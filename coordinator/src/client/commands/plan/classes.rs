@@ -207,6 +207,7 @@ pub(super) fn estimate_stored_bytes(spec: &Spec, classes: &[ClassPlan]) -> (u64,
 
 #[cfg(test)]
 mod tests {
+    use ergodic_common::ids::CellIndex;
     use ergodic_common::spec::SpecSource;
 
     use crate::client::commands::plan::classes::*;
@@ -222,7 +223,7 @@ mod tests {
             ..SpecSource::default()
         })
         .expect("a valid sweep");
-        let config = spec.grid.resolve_config(0).expect("a cell");
+        let config = spec.grid.resolve_config(CellIndex(0)).expect("a cell");
         let net = Net::from_config(&config).expect("not the toy");
 
         plan_class(&spec, &config, 1).trial_flops

@@ -1,6 +1,7 @@
 //! Audits: made due, recorded, and made due again.
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::SweepNumber;
 
 use crate::records::{Finding, WorkerId};
 use crate::store::encoding::encode_finding;
@@ -15,7 +16,7 @@ use crate::store::writes::StoreWrite;
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestoreAudits {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The audits.
     pub audits: Vec<Audit>,
 }
@@ -33,7 +34,7 @@ const AUDITS_PER_STATEMENT: usize = 4096;
 
 pub(in crate::store::sql) fn insert_audits_in_chunks(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     audits: &[Audit],
 ) -> Result<(), StoreError> {
     audits
@@ -44,7 +45,7 @@ pub(in crate::store::sql) fn insert_audits_in_chunks(
 /// Makes failed audits due again; returns them with the processes that computed the rows.
 pub(in crate::store::sql) fn retry_failed_audits(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
 ) -> Result<Vec<(TrialKey, WorkerId)>, StoreError> {
     let failed = [sweep.into(), encode_finding(Some(Finding::Failed)).into()];
     let text = "SELECT cell, repeat, process FROM audits WHERE sweep = $1 AND finding = $2 ORDER BY cell, repeat";

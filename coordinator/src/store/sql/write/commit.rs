@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ergodic_common::ids::{FileHash, SweepNumber};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use crate::records::Finding;
@@ -59,7 +60,7 @@ impl StoreWrite for StoreResults {
         Ok(outcome)
     }
 
-    fn named_files(&self) -> Vec<[u8; 32]> {
+    fn named_files(&self) -> Vec<FileHash> {
         if self.compare_only || self.audit {
             Vec::new()
         } else {
@@ -183,7 +184,7 @@ fn compare_with_rows(
 /// The rows of these trials; `None` for a damaged row.
 fn read_rows_to_compare(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     keys: &[TrialKey],
 ) -> Result<HashMap<TrialKey, Option<TrialResult>>, StoreError> {
     let mut rows = HashMap::new();

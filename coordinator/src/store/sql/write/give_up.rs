@@ -1,5 +1,6 @@
 //! Trials and audits that are given up, and the reversal.
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::{TrialKey, TrialResult};
 
 use crate::records::{Finding, WorkerId};
@@ -15,7 +16,7 @@ use crate::store::writes::StoreWrite;
 #[derive(Debug, Clone, PartialEq)]
 pub struct GiveUpTrial {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The failure.
     pub result: TrialResult,
 }
@@ -40,7 +41,7 @@ impl StoreWrite for GiveUpTrial {
 #[derive(Debug, Clone, PartialEq)]
 pub struct GiveUpAudit {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The trial.
     pub key: TrialKey,
     /// Why.
@@ -69,7 +70,7 @@ impl StoreWrite for GiveUpAudit {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RevertGiveUp {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The trial.
     pub key: TrialKey,
     /// Whether it is its audit.
@@ -103,7 +104,7 @@ impl StoreWrite for RevertGiveUp {
 /// Removes the failed row of a trial that was given up. Such a row names no worker. Returns the trial if it had one.
 fn revert_give_up(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     key: TrialKey,
 ) -> Result<Vec<TrialKey>, StoreError> {
     let place = [
@@ -126,7 +127,7 @@ fn revert_give_up(
 /// Makes an audit that was given up due again. Returns its trial, with the process that computed the row, if it was.
 fn revert_audit_give_up(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     key: TrialKey,
 ) -> Result<Vec<(TrialKey, WorkerId)>, StoreError> {
     let failed = encode_finding(Some(Finding::Failed)).into();

@@ -10,6 +10,7 @@ use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::write::sweeps::change_sweep;
 use crate::store::sql::{SqlConnection, select_number};
 use crate::store::writes::StoreWrite;
+use ergodic_common::ids::SweepNumber;
 
 /// A new lease.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +37,7 @@ impl StoreWrite for InsertLease {
         ];
         sql.execute_statement(text, &values)?;
 
-        let next = [(row.fence.lease + 1).into()];
+        let next = [(row.fence.lease.0 + 1).into()];
         sql.execute_statement(
             "UPDATE meta SET value = $1 WHERE key = 'next_lease' AND value < $1",
             &next,
@@ -90,7 +91,7 @@ impl StoreWrite for EndLeases {
                     &place,
                 )?
             {
-                change_sweep(sql, sweep, |row| row.tallies.lost_leases += 1)?;
+                change_sweep(sql, SweepNumber(sweep), |row| row.tallies.lost_leases += 1)?;
             }
 
             sql.execute_statement("DELETE FROM leases WHERE lease = $1 AND epoch = $2", &place)?;

@@ -9,16 +9,17 @@ use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::{SqlConnection, select_all, select_number};
 use crate::store::types::ClearedRows;
 use crate::store::writes::StoreWrite;
+use ergodic_common::ids::{FileHash, SweepNumber};
 
 /// Files that are to go, by their hashes. The output is those among them that neither a sweep nor a trial names.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FindUnreferenced(pub Vec<[u8; 32]>);
+pub struct FindUnreferenced(pub Vec<FileHash>);
 
 impl StoreWrite for FindUnreferenced {
-    type Output = Vec<[u8; 32]>;
+    type Output = Vec<FileHash>;
 
-    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<Vec<[u8; 32]>, StoreError> {
-        let of_sweeps: HashSet<[u8; 32]> = read_sweeps(sql)?
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<Vec<FileHash>, StoreError> {
+        let of_sweeps: HashSet<FileHash> = read_sweeps(sql)?
             .iter()
             .flat_map(SweepRow::named_files)
             .collect();
@@ -36,7 +37,7 @@ impl StoreWrite for FindUnreferenced {
 
 /// The sweep of this number is no more. Its trials' rows are there until they are cleared.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RemoveSweep(pub i64);
+pub struct RemoveSweep(pub SweepNumber);
 
 impl StoreWrite for RemoveSweep {
     type Output = ();
@@ -60,7 +61,7 @@ const CLEARED_PER_COMMIT: i64 = 1000;
 /// The first rows of the removed sweep of this number go, few enough not to hold up other writes; with the last ones, what is
 /// left of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ClearRows(pub i64);
+pub struct ClearRows(pub SweepNumber);
 
 impl StoreWrite for ClearRows {
     type Output = ClearedRows;
@@ -70,7 +71,7 @@ impl StoreWrite for ClearRows {
     }
 }
 
-fn clear_rows(sql: &impl SqlConnection, sweep: i64) -> Result<ClearedRows, StoreError> {
+fn clear_rows(sql: &impl SqlConnection, sweep: SweepNumber) -> Result<ClearedRows, StoreError> {
     if !is_removed(sql, sweep)? {
         return Ok(ClearedRows::default());
     }
@@ -82,7 +83,7 @@ fn clear_rows(sql: &impl SqlConnection, sweep: i64) -> Result<ClearedRows, Store
         Ok((
             row.get_int(0)?,
             row.get_int(1)?,
-            row.get_optional_hash(2).ok().flatten(),
+            row.get_optional_hash(2).ok().flatten().map(FileHash),
         ))
     })?;
     let Some((cell, repeat, _)) = rows.last() else {
@@ -91,7 +92,7 @@ fn clear_rows(sql: &impl SqlConnection, sweep: i64) -> Result<ClearedRows, Store
     };
     clear_trials_up_to(sql, sweep, *cell, *repeat)?;
 
-    let mut weights: Vec<[u8; 32]> = rows.iter().filter_map(|(.., hash)| *hash).collect();
+    let mut weights: Vec<FileHash> = rows.iter().filter_map(|(.., hash)| *hash).collect();
     weights.sort_unstable();
     weights.dedup();
     Ok(ClearedRows {
@@ -101,13 +102,13 @@ fn clear_rows(sql: &impl SqlConnection, sweep: i64) -> Result<ClearedRows, Store
     })
 }
 
-fn is_removed(sql: &impl SqlConnection, sweep: i64) -> Result<bool, StoreError> {
+fn is_removed(sql: &impl SqlConnection, sweep: SweepNumber) -> Result<bool, StoreError> {
     let text = "SELECT sweep FROM removals WHERE sweep = $1";
     Ok(select_number(sql, text, &[sweep.into()])?.is_some())
 }
 
 /// Deletes what is left of a removed sweep without trials; the note of its removal comes last.
-fn clear_leftovers(sql: &impl SqlConnection, sweep: i64) -> Result<(), StoreError> {
+fn clear_leftovers(sql: &impl SqlConnection, sweep: SweepNumber) -> Result<(), StoreError> {
     for text in [
         "DELETE FROM predictions WHERE sweep = $1",
         "DELETE FROM attempts WHERE sweep = $1",
@@ -124,7 +125,7 @@ fn clear_leftovers(sql: &impl SqlConnection, sweep: i64) -> Result<(), StoreErro
 /// Deletes the trials of a removed sweep up to and including one.
 fn clear_trials_up_to(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     cell: i64,
     repeat: i64,
 ) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use ergodic_common::ids::SweepNumber;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use crate::records::{Finding, SweepState};
@@ -22,7 +23,7 @@ use crate::stored_row::MetricPositions;
 #[derive(Debug, Clone, PartialEq)]
 pub struct LookUpRows {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The trials.
     pub keys: Vec<TrialKey>,
     /// Where the metrics stand in the rows that the core keeps.
@@ -62,7 +63,7 @@ impl StoreWrite for LookUpRows {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RedoTrials {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The trials.
     pub keys: Vec<TrialKey>,
 }
@@ -78,7 +79,7 @@ impl StoreWrite for RedoTrials {
 /// Makes audits of these trials due, which any process may run.
 fn redo_trials(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     keys: &[TrialKey],
 ) -> Result<Vec<RedoneTrial>, StoreError> {
     let there = "SELECT sweep FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3";
@@ -107,7 +108,7 @@ fn redo_trials(
         // Nobody knows which bits are right. A new row could come from the process whose result is
         // in doubt, so the finding stays.
         if found == Some(Some(Finding::Different)) {
-            tracing::warn!(sweep, trial = %key, "the file of a trial is lost, but the trial is not run again: an audit \
+            tracing::warn!(sweep = sweep.0, trial = %key, "the file of a trial is lost, but the trial is not run again: an audit \
                                         found different bits");
             continue;
         }
@@ -130,7 +131,7 @@ fn redo_trials(
 /// Rows of the failed trials of the sweep of this number become attempts, and failed audits are due again; a completed sweep is
 /// running again.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RetryFailed(pub i64);
+pub struct RetryFailed(pub SweepNumber);
 
 impl StoreWrite for RetryFailed {
     type Output = ReopenedTrials;
@@ -144,7 +145,10 @@ impl StoreWrite for RetryFailed {
 }
 
 /// Turns rows of failed trials into attempts.
-fn retry_failed_trials(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
+fn retry_failed_trials(
+    sql: &impl SqlConnection,
+    sweep: SweepNumber,
+) -> Result<Vec<TrialKey>, StoreError> {
     let failed = [sweep.into(), FAILED_OUTCOME.into()];
     let text = select_trials_sql!("WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat");
     let rows = select_all(sql, text, &failed, |row| read_trial_row(sweep, row))?;
@@ -182,7 +186,7 @@ fn retry_failed_trials(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<Trial
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestoreRows {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The rows.
     pub rows: Vec<StoredTrial>,
     /// Earlier attempts of trials.
@@ -199,7 +203,7 @@ impl StoreWrite for RestoreRows {
 
 pub(in crate::store::sql) fn insert_stored_rows(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     rows: &[StoredTrial],
     attempts: &[(TrialKey, Attempt)],
 ) -> Result<(), StoreError> {
@@ -225,7 +229,7 @@ pub(in crate::store::sql) fn insert_stored_rows(
 /// Appends attempts, at most one of each trial, to the existing ones.
 fn append_attempts(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     attempts: Vec<(TrialKey, Attempt)>,
 ) -> Result<(), StoreError> {
     let text = "SELECT cell, repeat, count(*) FROM attempts WHERE sweep = $1 GROUP BY cell, repeat";
@@ -246,7 +250,7 @@ fn append_attempts(
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetRowsAside {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The trials.
     pub keys: Vec<TrialKey>,
 }
@@ -262,7 +266,7 @@ impl StoreWrite for SetRowsAside {
 /// Turns damaged rows of these trials into attempts; returns the damaged trials.
 fn set_rows_aside(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     keys: &[TrialKey],
 ) -> Result<Vec<TrialKey>, StoreError> {
     let (damaged, curves) = find_damaged_rows(sql, sweep, keys)?;
@@ -285,7 +289,7 @@ fn set_rows_aside(
 /// curve.
 fn find_damaged_rows(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     keys: &[TrialKey],
 ) -> Result<(Vec<Damage>, HashMap<TrialKey, i64>), StoreError> {
     let mut damaged = Vec::new();
@@ -323,7 +327,7 @@ fn attempt_of_damage(damage: &Damage) -> (TrialKey, Attempt) {
 /// row may refer to the curve of another trial.
 fn delete_trial(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     key: TrialKey,
     curve: i64,
 ) -> Result<(), StoreError> {

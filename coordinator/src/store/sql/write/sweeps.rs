@@ -1,5 +1,6 @@
 //! Rows of sweeps: inserted and updated.
 
+use ergodic_common::ids::{CellsFingerprint, FileHash, SweepNumber};
 use ergodic_common::spec::scheduling::Share;
 
 use crate::records::{SweepRow, SweepState};
@@ -18,13 +19,13 @@ use crate::store::writes::StoreWrite;
 pub struct InsertSweep(pub SweepRow);
 
 impl StoreWrite for InsertSweep {
-    type Output = i64;
+    type Output = SweepNumber;
 
-    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<i64, StoreError> {
+    fn apply(&self, sql: &StoreTransaction<'_>) -> Result<SweepNumber, StoreError> {
         insert_sweep(sql, &self.0)
     }
 
-    fn named_files(&self) -> Vec<[u8; 32]> {
+    fn named_files(&self) -> Vec<FileHash> {
         self.0.named_files().collect()
     }
 }
@@ -33,7 +34,7 @@ impl StoreWrite for InsertSweep {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetSweepState {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The state.
     pub state: SweepState,
 }
@@ -50,7 +51,7 @@ impl StoreWrite for SetSweepState {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetShare {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The share.
     pub share: Share,
 }
@@ -67,9 +68,9 @@ impl StoreWrite for SetShare {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetCellsDigest {
     /// Number of the sweep.
-    pub sweep: i64,
+    pub sweep: SweepNumber,
     /// The digest.
-    pub cells: [u8; 32],
+    pub cells: CellsFingerprint,
 }
 
 impl StoreWrite for SetCellsDigest {
@@ -85,7 +86,7 @@ impl StoreWrite for SetCellsDigest {
 pub(in crate::store::sql) fn insert_sweep(
     sql: &impl SqlConnection,
     row: &SweepRow,
-) -> Result<i64, StoreError> {
+) -> Result<SweepNumber, StoreError> {
     let settings = encode_settings(row)?;
     let text =
         "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
@@ -97,7 +98,7 @@ pub(in crate::store::sql) fn insert_sweep(
         row.source.file.as_str().into(),
         row.source.text.as_str().into(),
         settings.as_str().into(),
-        SqlParam::Bytes(row.data.hash.as_ref().map(|h| h.as_slice())),
+        SqlParam::Bytes(row.data.hash.as_ref().map(|h| h.0.as_slice())),
         row.data.train.into(),
         row.data.provenance.as_str().into(),
         encode_state(row.state).into(),
@@ -109,6 +110,7 @@ pub(in crate::store::sql) fn insert_sweep(
         row.source.grammar.into(),
     ];
     let number = select_number(sql, text, &values)?
+        .map(SweepNumber)
         .ok_or_else(|| damaged_column(0, "the sweep's number"))?;
 
     // The checksum of a sweep covers its number, which is known only now.
@@ -150,7 +152,7 @@ pub(in crate::store::sql) fn update_sweep_row(
             row.source
                 .cells_fingerprint
                 .as_ref()
-                .map(|cells| cells.as_slice()),
+                .map(|cells| cells.0.as_slice()),
         ),
         row.number.into(),
     ];
@@ -161,7 +163,7 @@ pub(in crate::store::sql) fn update_sweep_row(
 /// Changes the row of a sweep, if it exists.
 pub(in crate::store::sql) fn change_sweep(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     change: impl FnOnce(&mut SweepRow),
 ) -> Result<(), StoreError> {
     let Some(mut row) = find_sweep(sql, sweep)? else {
@@ -173,7 +175,7 @@ pub(in crate::store::sql) fn change_sweep(
 
 pub(in crate::store::sql) fn set_state(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     state: SweepState,
 ) -> Result<(), StoreError> {
     change_sweep(sql, sweep, |row| row.state = state)?;
@@ -186,7 +188,7 @@ pub(in crate::store::sql) fn set_state(
 /// Adds a batch to its sweep's tallies, which count everything but new rows.
 pub(in crate::store::sql) fn add_to_tallies(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     outcome: &CommitOutcome,
 ) -> Result<(), StoreError> {
     if outcome.already_stored.is_empty() && outcome.contradicted == 0 && !outcome.fenced {
@@ -206,7 +208,7 @@ pub(in crate::store::sql) fn add_to_tallies(
 /// Sets a completed sweep to running, because it has trials left again.
 pub(in crate::store::sql) fn reopen_completed_sweep(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
 ) -> Result<(), StoreError> {
     change_sweep(sql, sweep, |row| {
         if row.state == SweepState::Completed {
