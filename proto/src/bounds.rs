@@ -540,14 +540,14 @@ mod tests {
             assert!(within(beyond).is_err_and(|error| error.contains("entries")));
         }
 
-        let yielded = |n: usize| v1::Retracted {
+        let retracted = |n: usize| v1::Retracted {
             cells: vec![1 << 40; n],
             repeats: vec![3; 7],
             fence: None,
         };
-        assert!(check_message("Retracted", &yielded(65_536).encode_to_vec()).is_ok());
+        assert!(check_message("Retracted", &retracted(65_536).encode_to_vec()).is_ok());
 
-        assert!(check_message("Retracted", &yielded(65_537).encode_to_vec()).is_err());
+        assert!(check_message("Retracted", &retracted(65_537).encode_to_vec()).is_err());
         // Not packed is as many.
         let apart = |n: usize| check_message("Retracted", &[16_u8, 1].repeat(n));
         assert!(apart(65_536).is_ok() && apart(65_537).is_err());

@@ -257,11 +257,11 @@ fn results_that_a_slow_store_has_no_room_for_are_refused_and_taken_later() {
         let mut waiting: Vec<v1::TrialResult> = vec![result; 100];
         while !waiting.is_empty() {
             let deliveries = waiting.into_iter().map(|result| {
-                let mut courier = worker.as_worker(&worker);
+                let mut sender = worker.as_worker(&worker);
                 let grant = grant.clone();
-                tokio::spawn(async move {
-                    (courier.deliver(&grant, vec![result.clone()]).await, result)
-                })
+                tokio::spawn(
+                    async move { (sender.deliver(&grant, vec![result.clone()]).await, result) },
+                )
             });
             let deliveries: Vec<_> = deliveries.collect();
             waiting = Vec::new();

@@ -9,7 +9,7 @@ use ergodic_tests::{Cluster, RawWorker, connection};
 
 use crate::{SWEEP, block_on, empty_sweep, trials};
 
-/// More memory than this no crowd makes a coordinator hold, in MiB.
+/// More memory than this no number of workers makes a coordinator hold, in MiB.
 const MEMORY: u64 = 200;
 
 async fn join(url: &str, how_many: u32) -> Vec<RawWorker> {

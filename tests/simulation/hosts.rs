@@ -223,14 +223,14 @@ pub(crate) async fn user(source: SpecSource) -> turmoil::Result {
 
 /// What can be done to a worker's process from outside.
 pub(crate) struct Leash {
-    office: Arc<SharedQueue>,
+    queue: Arc<SharedQueue>,
     leave: watch::Sender<bool>,
 }
 
 impl Leash {
     /// SIGTERM.
     pub(crate) fn leave(&self) {
-        self.office.with_queue(|desk| desk.close());
+        self.queue.with_queue(|queue| queue.close());
         let _ = self.leave.send(true);
     }
 }
@@ -253,10 +253,10 @@ impl Machines {
 
 /// Works until it is told to leave.
 pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> turmoil::Result {
-    let office = Arc::new(SharedQueue::new(SLOTS));
+    let queue = Arc::new(SharedQueue::new(SLOTS));
     let (leave, leaving) = watch::channel(false);
     let process = machines.begin(Leash {
-        office: office.clone(),
+        queue: queue.clone(),
         leave,
     });
 
@@ -273,23 +273,23 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         idle_exit: None,
         memory: None,
     };
-    delivery::start_delivery(&office, &links, &identity.worker_id);
+    delivery::start_delivery(&queue, &links, &identity.worker_id);
 
     for _ in 0..SLOTS {
-        tokio::task::spawn_local(slot(office.clone(), seed));
+        tokio::task::spawn_local(slot(queue.clone(), seed));
     }
 
     let places = DatasetDirs {
         data_dir: None,
         cache_dir: cache,
     };
-    reconnect::run_until_drained(&identity, &office, links, &places, leaving).await?;
+    reconnect::run_until_drained(&identity, &queue, links, &places, leaving).await?;
 
     Ok(())
 }
 
 /// Runs trials as a slot's thread does; what they take is said by the seed.
-async fn slot(office: Arc<SharedQueue>, seed: u64) {
+async fn slot(queue: Arc<SharedQueue>, seed: u64) {
     let equipment = SlotConfig {
         threads: 1,
         isa: Isa::Portable,
@@ -299,8 +299,8 @@ async fn slot(office: Arc<SharedQueue>, seed: u64) {
     let machine = TrialRunner::new(&equipment).expect("a slot without a device");
 
     loop {
-        let now = office.uptime();
-        match office.with_queue(|desk| desk.begin_trial(now)) {
+        let now = queue.uptime();
+        match queue.with_queue(|queue| queue.begin_trial(now)) {
             None => sleep(Duration::from_millis(20)).await,
             Some(assignment) => {
                 let whole = take_time(&assignment, seed).await;
@@ -309,7 +309,7 @@ async fn slot(office: Arc<SharedQueue>, seed: u64) {
                     finished.result.seconds = took.as_secs_f64();
                     Some(finished)
                 });
-                office.finish_trial(&assignment, result);
+                queue.finish_trial(&assignment, result);
             }
         }
     }

@@ -19,7 +19,7 @@ pub use invariants::Done;
 pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::{Proxy, Weather};
-pub use raw::{Courier, RawWorker, connection};
+pub use raw::{RawWorker, ResultSender, connection};
 pub use recording::{RawCodec, RecordedEvent, Recorder, Recording};
 pub use s3::S3;
 

@@ -96,8 +96,8 @@ impl RawWorker {
     }
 
     /// The same worker over this one's connection, for what needs no session.
-    pub fn as_worker(&self, other: &Self) -> Courier {
-        Courier {
+    pub fn as_worker(&self, other: &Self) -> ResultSender {
+        ResultSender {
             client: self.client.clone(),
             id: other.id.clone(),
         }
@@ -321,12 +321,12 @@ impl RawWorker {
 
 /// Delivers results in a worker's name.
 #[derive(Debug, Clone)]
-pub struct Courier {
+pub struct ResultSender {
     client: WorkerServiceClient<Channel>,
     id: String,
 }
 
-impl Courier {
+impl ResultSender {
     /// Delivers results under a grant.
     ///
     /// # Errors

@@ -1187,7 +1187,10 @@ impl StateMachineTest for Both {
 
     fn init_test(model: &Model) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let sqlite = Some(Open::new(SqliteStore::open(dir.path()).expect("opened"), Epoch(1)));
+        let sqlite = Some(Open::new(
+            SqliteStore::open(dir.path()).expect("opened"),
+            Epoch(1),
+        ));
         let postgres = with_server(|server| {
             let schema = format!(
                 "s{}",

@@ -245,9 +245,9 @@ impl WorkQueue {
             .saturating_sub(usize::try_from(trials).unwrap_or(usize::MAX));
         lease.retracted.extend(lease.queued.drain(keep..));
 
-        let yielded = lease.retracted.clone();
+        let retracted = lease.retracted.clone();
         self.drop_finished_leases();
-        yielded
+        retracted
     }
 
     /// The next trial to run, from the oldest lease; none while memory for results is full, the queue is closed or renewals are

@@ -508,7 +508,7 @@ impl CoreModel {
         else {
             return;
         };
-        let yielded = keys.split_off(
+        let retracted = keys.split_off(
             keys.len()
                 .saturating_sub(trials as usize)
                 .max(1)
@@ -516,7 +516,7 @@ impl CoreModel {
         );
         let effects = self
             .core
-            .on_trials_retracted(&worker, fence, &yielded, self.now);
+            .on_trials_retracted(&worker, fence, &retracted, self.now);
 
         self.carry_out(effects);
     }

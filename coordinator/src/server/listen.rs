@@ -174,7 +174,7 @@ impl ServerConnection {
         }
         self.request_deadline
             .as_mut()
-            .is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
+            .is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready())
     }
 }
 

@@ -50,11 +50,12 @@ impl LimitLayer {
                 .expect("nothing panics while it holds the rates");
             let taken = rates.take_token(peer, self.started.elapsed());
             taken.map_err(|wait| {
-                overloaded(
-                    "rate limit exceeded: this token or address makes more requests per second than --rate-limit of the \
-                     coordinator allows",
-                    wait,
-                )
+                let message = format!(
+                    "rate limit exceeded: this token or address makes more than {} requests per second, which is --rate-limit of \
+                     the coordinator",
+                    rates.per_second()
+                );
+                overloaded(&message, wait)
             })?;
         }
 
@@ -161,7 +162,7 @@ impl MeteredBody {
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
         self.deadline
             .as_mut()
-            .is_some_and(|patience| patience.as_mut().poll(context).is_ready())
+            .is_some_and(|deadline| deadline.as_mut().poll(context).is_ready())
     }
 }
 

@@ -35,7 +35,7 @@ impl<T: Send + 'static> PageSender<T> {
         Self::with_timeout(permit, READ_TIMEOUT)
     }
 
-    fn with_timeout(permit: Permit, patience: Duration) -> (Self, ResponseStream<T>) {
+    fn with_timeout(permit: Permit, timeout: Duration) -> (Self, ResponseStream<T>) {
         let (pages, stream) = mpsc::channel(PAGES_AHEAD);
         let cut_off = Arc::new(OnceLock::new());
         // The error follows the last page that could be sent. Without it, the client would take the
@@ -46,7 +46,7 @@ impl<T: Send + 'static> PageSender<T> {
             Self {
                 pages,
                 cutoff_status: cut_off,
-                timeout: patience,
+                timeout,
                 _permit: permit,
             },
             Box::pin(ReceiverStream::new(stream).chain(end)),

@@ -41,6 +41,7 @@ pub(crate) fn peer_network(address: IpAddr) -> IpAddr {
 /// peer: with all buckets taken, a peer that has one could not be told from a new one, which has to share one.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
+    per_second: u32,
     /// The time in which a bucket regains one request.
     request_interval: Duration,
     full_at: HashMap<RateLimitKey, Duration>,
@@ -49,10 +50,17 @@ pub(crate) struct RateLimiter {
 impl RateLimiter {
     /// Creates a limit of `per_second` requests, at least one, per second and peer.
     pub(crate) fn new(per_second: u32) -> Self {
+        let per_second = per_second.max(1);
         Self {
-            request_interval: Duration::from_secs(1) / per_second.max(1),
+            per_second,
+            request_interval: Duration::from_secs(1) / per_second,
             full_at: HashMap::new(),
         }
+    }
+
+    /// The requests per second that each peer may make.
+    pub(crate) fn per_second(&self) -> u32 {
+        self.per_second
     }
 
     /// Takes a request out of a peer's bucket, or returns the time to wait.

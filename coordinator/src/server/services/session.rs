@@ -240,12 +240,12 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
             let fence = fence_from_wire(&release.fence?);
             Some(WorkerMessage::Release { fence, why })
         }
-        Request::Retracted(yielded) => {
-            let keys = yielded.cells.iter().zip(&yielded.repeats);
+        Request::Retracted(retracted) => {
+            let keys = retracted.cells.iter().zip(&retracted.repeats);
             let keys = keys
                 .map(|(cell, repeat)| TrialKey::new(*cell, *repeat))
                 .collect();
-            let fence = fence_from_wire(&yielded.fence?);
+            let fence = fence_from_wire(&retracted.fence?);
             Some(WorkerMessage::Retracted { fence, keys })
         }
         Request::Goodbye(_) => Some(WorkerMessage::Goodbye),
