@@ -131,6 +131,8 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("CommitResultsRequest", "worker", MAX_NAME_BYTES),
     list_bound("CompareRequest", "baseline", MAX_AXES),
     text_bound("CompareRequest", "at", MAX_NAME_BYTES),
+    text_bound("CompareRequest", "baseline_sweep", MAX_NAME_BYTES),
+    text_list_bound("CompareRequest", "match_axes", MAX_AXES, MAX_NAME_BYTES),
     text_bound("CompareRequest", "metric", MAX_NAME_BYTES),
     text_bound("CompareRequest", "sweep", MAX_NAME_BYTES),
     text_bound("CurvesRequest", "metric", MAX_NAME_BYTES),

@@ -17,6 +17,17 @@ pub enum AnalysisError {
     Store(#[from] StoreError),
 }
 
+impl AnalysisError {
+    /// Begins the message with the name of the sweep that it is about.
+    pub(super) fn in_sweep(self, label: &str) -> Self {
+        match self {
+            Self::Unknown(message) => Self::Unknown(format!("{label}: {message}")),
+            Self::Invalid(message) => Self::Invalid(format!("{label}: {message}")),
+            error @ Self::Store(_) => error,
+        }
+    }
+}
+
 impl From<StatisticError> for AnalysisError {
     fn from(error: StatisticError) -> Self {
         match error {

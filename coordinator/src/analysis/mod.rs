@@ -2,10 +2,12 @@
 //! not depend on the order in which results arrived.
 //!
 //! [`table`] groups rows by cell and computes statistics of each group; [`ranking`] orders cells. [`compare`] tests paired
-//! differences between cells, [`distance`] compares their predictions, [`effects`] splits a grid into the effects of its axes,
+//! differences between cells, [`compare_sweeps`] those between two sweeps, [`distance`] compares their predictions, [`effects`] splits a grid into the effects of its axes,
 //! [`variance`] into variance components, and [`sample_size`] says how many repeats a precision takes.
 
+mod cell_matching;
 pub mod compare;
+pub mod compare_sweeps;
 pub mod distance;
 pub mod effects;
 mod error;
@@ -14,6 +16,7 @@ mod lookup;
 mod pages;
 mod query;
 pub mod ranking;
+mod repeat_pairing;
 mod row_source;
 pub mod sample_size;
 pub mod table;

@@ -1,7 +1,7 @@
 //! Estimators: pure functions from samples to statistics. They know no sweeps, rows or stores.
 //!
 //! [`sample`] holds the values of one sample with the repeats that they are of, [`statistic`] finds statistics by name, [`paired`]
-//! tests differences, [`rank`] says which cells are better, [`precision`] when a mean is known well enough.
+//! and [`unpaired`] test differences, [`rank`] says which cells are better, [`precision`] when a mean is known well enough.
 
 pub mod bootstrap;
 pub mod chance;
@@ -18,6 +18,7 @@ pub mod special;
 pub mod statistic;
 mod statistic_caveats;
 pub mod summary;
+pub mod unpaired;
 
 pub use sample::Sample;
 pub use summary::Summary;

@@ -4,7 +4,9 @@ use ergodic_common::ids::{Epoch, Fence, LeaseId};
 use ergodic_proto::v1;
 
 use crate::analysis::compare::CellContrast;
+use crate::analysis::compare_sweeps::{MeanDifference, SweepContrast};
 use crate::analysis::table::TableEntry;
+use crate::estimators::paired::PairedDifferences;
 
 pub(crate) fn to_curve_point(entry: &TableEntry) -> v1::CurvePoint {
     v1::CurvePoint {
@@ -29,9 +31,44 @@ pub(crate) fn to_table_row(entry: &TableEntry) -> v1::TableRow {
 }
 
 pub(crate) fn to_contrast(contrast: &CellContrast) -> v1::Contrast {
-    let paired = &contrast.paired;
     v1::Contrast {
         values: contrast.values.iter().map(Into::into).collect(),
+        sign_holm: contrast.sign_holm,
+        wilcoxon_holm: contrast.wilcoxon_holm,
+        note: contrast.note.clone(),
+        ..to_paired_contrast(&contrast.paired)
+    }
+}
+
+pub(crate) fn to_sweep_contrast(contrast: &SweepContrast) -> v1::Contrast {
+    let figures = match &contrast.difference {
+        MeanDifference::Paired(paired) => to_paired_contrast(paired),
+        MeanDifference::Unpaired(unpaired) => v1::Contrast {
+            n: unpaired.n,
+            baseline_n: Some(unpaired.baseline_n),
+            mean: unpaired.mean,
+            baseline: unpaired.baseline,
+            difference: unpaired.difference,
+            low: unpaired.interval.map(|ends| ends.0),
+            high: unpaired.interval.map(|ends| ends.1),
+            welch_p: unpaired.p,
+            ..v1::Contrast::default()
+        },
+    };
+
+    v1::Contrast {
+        values: contrast.values.iter().map(Into::into).collect(),
+        sign_holm: contrast.sign_holm,
+        wilcoxon_holm: contrast.wilcoxon_holm,
+        welch_holm: contrast.welch_holm,
+        note: contrast.note.clone(),
+        ..figures
+    }
+}
+
+/// The figures of paired differences; the rest is left at its default.
+fn to_paired_contrast(paired: &PairedDifferences) -> v1::Contrast {
+    v1::Contrast {
         n: paired.n,
         mean: paired.mean,
         baseline: paired.baseline,
@@ -42,14 +79,12 @@ pub(crate) fn to_contrast(contrast: &CellContrast) -> v1::Contrast {
         above: paired.above,
         below: paired.below,
         sign_p: paired.sign_p,
-        sign_holm: contrast.sign_holm,
         wilcoxon_p: paired.wilcoxon.map(|test| test.p),
-        wilcoxon_holm: contrast.wilcoxon_holm,
         wilcoxon_exact: paired.wilcoxon.is_some_and(|test| test.exact),
         correlation: paired.correlation,
         unpaired: paired.unpaired_repeats,
         saved: paired.saved_repeats(),
-        note: contrast.note.clone(),
+        ..v1::Contrast::default()
     }
 }
 

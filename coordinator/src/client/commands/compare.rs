@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
 use crate::client::args::{MetricArgs, SweepTarget};
+use crate::client::latest::resolve_sweep_id;
 use crate::client::render::{
     AxisFormats, TableData, TextFormat, format_estimate, format_short_number, json_value,
     non_empty, render_human_rows, render_table_data,
@@ -23,9 +24,25 @@ pub struct CompareArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
+    /// Another sweep, whose cells are the baselines
+    #[arg(
+        index = 2,
+        value_name = "SWEEP",
+        conflicts_with = "baseline",
+        required_unless_present = "baseline"
+    )]
+    pub baseline_sweep: Option<String>,
     /// Baseline, as in lr=0.1,wd=5e-4; axes that are not named keep the value of the cell that is compared
     #[arg(long, value_name = "AXIS=VALUE,…")]
-    pub baseline: String,
+    pub baseline: Option<String>,
+    /// Match the cells of two sweeps by these axes [default: cells that resolve to the same]
+    #[arg(
+        long = "match",
+        value_delimiter = ',',
+        value_name = "AXES",
+        requires = "baseline_sweep"
+    )]
+    pub match_axes: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub metric: MetricArgs,
@@ -40,18 +57,37 @@ pub struct CompareArgs {
 /// There is no such sweep, axis, value or metric, nothing to compare, or nobody answers.
 pub async fn run_compare(args: CompareArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
-    let MetricArgs { metric, at, level } = &args.metric;
-    let compared = query_contrasts(
-        &mut client,
-        &id,
-        &args.baseline,
-        metric.as_deref(),
-        at.as_deref(),
-        level / 100.0,
-    )
-    .await?;
+    let request = build_request(&mut client, id, &args).await?;
+    let compared = query_comparison(&mut client, request).await?;
 
-    print_output(render_contrasts(&compared, *level, args.format))
+    print_output(render_contrasts(&compared, args.metric.level, args.format))
+}
+
+/// The request that the arguments stand for.
+async fn build_request(
+    client: &mut Client,
+    sweep: String,
+    args: &CompareArgs,
+) -> Result<v1::CompareRequest, UserError> {
+    let baseline_sweep = match &args.baseline_sweep {
+        Some(other) => resolve_sweep_id(client, other).await?,
+        None => String::new(),
+    };
+    let baseline = args.baseline.as_deref();
+    let metric = &args.metric;
+
+    Ok(v1::CompareRequest {
+        sweep,
+        baseline: baseline.map_or_else(
+            || Ok(Vec::new()),
+            |text| parse_axis_choices("--baseline", text),
+        )?,
+        metric: metric.metric.clone().unwrap_or_default(),
+        at: metric.at.clone().unwrap_or_default(),
+        level: metric.level / 100.0,
+        baseline_sweep,
+        match_axes: args.match_axes.clone(),
+    })
 }
 
 /// The differences in a format; `level` is in percent.
@@ -60,10 +96,11 @@ fn render_contrasts(compared: &v1::CompareResponse, level: f64, format: TextForm
     if format == TextFormat::Json {
         let rows = records.to_json_lines();
         return format!(
-            "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"baseline\": {},\n  \"level\": {},\n  \"note\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
+            "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"baseline\": {},\n{}  \"level\": {},\n  \"note\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(compared.sweep),
             json!(compared.metric),
             json!(compared.baseline),
+            render_json_pairing(compared),
             json!(level / 100.0),
             json!(non_empty(&compared.note)),
             rows
@@ -93,10 +130,30 @@ pub(crate) async fn query_contrasts(
         metric: metric.unwrap_or_default().to_owned(),
         at: at.unwrap_or_default().to_owned(),
         level,
+        ..v1::CompareRequest::default()
     };
+    query_comparison(client, request).await
+}
+
+async fn query_comparison(
+    client: &mut Client,
+    request: v1::CompareRequest,
+) -> Result<v1::CompareResponse, UserError> {
     client
         .call(async |client| client.sweeps.compare(request).await)
         .await
+}
+
+/// The fields of a comparison of two sweeps; empty for one within a sweep.
+fn render_json_pairing(compared: &v1::CompareResponse) -> String {
+    if compared.baseline_sweep.is_empty() {
+        return String::new();
+    }
+    format!(
+        "  \"baseline_sweep\": {},\n  \"unpaired_reason\": {},\n",
+        json!(compared.baseline_sweep),
+        json!(non_empty(&compared.unpaired_reason))
+    )
 }
 
 /// Parses axes with values as in `lr=0.1,wd=5e-4`. Commas within brackets and quotes belong to a
@@ -177,13 +234,57 @@ const COLUMNS: [&str; 18] = [
     "note",
 ];
 
+/// Columns of a comparison whose repeats are not paired.
+const UNPAIRED_COLUMNS: [&str; 10] = [
+    "n",
+    "baseline_n",
+    "mean",
+    "baseline",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "welch_p",
+    "welch_holm",
+    "note",
+];
+
 fn build_contrast_data(compared: &v1::CompareResponse) -> TableData {
+    let unpaired = !compared.unpaired_reason.is_empty();
+    let figures: &[&str] = if unpaired {
+        &UNPAIRED_COLUMNS
+    } else {
+        &COLUMNS
+    };
+    let build_row = if unpaired {
+        build_unpaired_row
+    } else {
+        build_contrast_row
+    };
+
     let columns = compared.axes.iter().cloned();
     TableData {
-        columns: columns.chain(COLUMNS.map(str::to_owned)).collect(),
-        rows: compared.rows.iter().map(build_contrast_row).collect(),
+        columns: columns
+            .chain(figures.iter().map(|name| (*name).to_owned()))
+            .collect(),
+        rows: compared.rows.iter().map(build_row).collect(),
         key_columns: compared.axes.len(),
     }
+}
+
+fn build_unpaired_row(row: &v1::Contrast) -> Vec<Value> {
+    let figures = [
+        json!(row.n),
+        json!(row.baseline_n),
+        json!(row.mean),
+        json!(row.baseline),
+        json!(row.difference),
+        json!(row.low),
+        json!(row.high),
+        json!(row.welch_p),
+        json!(row.welch_holm),
+        json!(non_empty(&row.note)),
+    ];
+    row.values.iter().map(json_value).chain(figures).collect()
 }
 
 fn build_contrast_row(row: &v1::Contrast) -> Vec<Value> {
@@ -216,25 +317,33 @@ fn build_contrast_row(row: &v1::Contrast) -> Vec<Value> {
 }
 
 fn render_human_contrasts(compared: &v1::CompareResponse, level: f64) -> String {
+    let unpaired = !compared.unpaired_reason.is_empty();
     let words = AxisFormats::from_rows(
         compared.axes.len(),
         compared.rows.iter().map(|row| row.values.as_slice()),
     );
+    let format_row = if unpaired {
+        format_unpaired_row
+    } else {
+        format_contrast_row
+    };
     let rows: Vec<Vec<Value>> = compared
         .rows
         .iter()
-        .map(|row| format_contrast_row(row, &words))
+        .map(|row| format_row(row, &words))
         .collect();
-    let note = non_empty(&compared.note).map_or_else(String::new, |note| format!("note: {note}\n"));
 
+    let note = non_empty(&compared.note)
+        .map_or_else(String::new, |note| format!("note: {}\n", escape_line(note)));
     format!(
-        "{} ({}): {} against {}, paired by repeat\n{}p with Holm's correction over the cells, ≈ by the normal \
-         approximation; saved: further repeats of each cell that an unpaired comparison would need\n{note}{}",
+        "{} ({}): {} against {}, {}\n{}{}\n{note}{}",
         escape_line(&compared.name),
         compared.sweep,
         compared.metric,
-        compared.baseline,
+        escape_line(&compared.baseline),
+        describe_pairing(compared),
         render_human_rows(&human_header(compared, level), &rows),
+        describe_tests(unpaired),
         format_provenance(
             compared.done,
             compared.trials,
@@ -244,8 +353,30 @@ fn render_human_contrasts(compared: &v1::CompareResponse, level: f64) -> String 
     )
 }
 
+fn describe_pairing(compared: &v1::CompareResponse) -> String {
+    match non_empty(&compared.unpaired_reason) {
+        None => "paired by repeat".to_owned(),
+        Some(reason) => format!("not paired, because {}", escape_line(reason)),
+    }
+}
+
+fn describe_tests(unpaired: bool) -> &'static str {
+    if unpaired {
+        "intervals and p by Welch's t-test, with Holm's correction over the cells"
+    } else {
+        "p with Holm's correction over the cells, ≈ by the normal approximation; saved: further repeats of each cell that an \
+         unpaired comparison would need"
+    }
+}
+
 fn human_header(compared: &v1::CompareResponse, level: f64) -> Vec<String> {
     let interval = format!("{level} % CI");
+    let axes = compared.axes.iter().cloned();
+    if !compared.unpaired_reason.is_empty() {
+        let figures = ["n", "baseline n", "difference", &interval, "Welch p", ""];
+        return axes.chain(figures.map(str::to_owned)).collect();
+    }
+
     let figures = [
         "n",
         "difference",
@@ -257,8 +388,25 @@ fn human_header(compared: &v1::CompareResponse, level: f64) -> Vec<String> {
         "",
     ];
 
-    let axes = compared.axes.iter().cloned();
     axes.chain(figures.map(str::to_owned)).collect()
+}
+
+fn format_unpaired_row(row: &v1::Contrast, words: &AxisFormats) -> Vec<Value> {
+    let (difference, interval) = format_estimate(row.difference, row.low.zip(row.high));
+    let cells = [
+        row.n.to_string(),
+        row.baseline_n.unwrap_or_default().to_string(),
+        difference,
+        interval,
+        format_short_number(row.welch_holm),
+        row.note.clone(),
+    ];
+
+    words
+        .format_row(&row.values)
+        .chain(cells)
+        .map(Value::String)
+        .collect()
 }
 
 fn format_contrast_row(row: &v1::Contrast, words: &AxisFormats) -> Vec<Value> {

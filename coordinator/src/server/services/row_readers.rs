@@ -23,6 +23,15 @@ pub(crate) fn table_error(error: AnalysisError) -> UserError {
     }
 }
 
+impl SweepSnapshot {
+    /// Memory for a response about all cells, in bytes: 32 for each trial's value and 1 KiB for each cell.
+    pub(crate) fn answer_bytes(&self) -> u64 {
+        let cells = self.spec.grid.cell_count().min(self.done);
+        let values = self.done.saturating_mul(32);
+        values.saturating_add(cells.saturating_mul(1024))
+    }
+}
+
 impl SweepApi {
     /// Reads the rows of a sweep, on several threads if there are many rows.
     pub(crate) async fn read_rows<T: Send + 'static>(
@@ -123,18 +132,7 @@ impl SweepApi {
         snapshot: &SweepSnapshot,
         more: u64,
     ) -> Result<Permit, Status> {
-        let cells = snapshot
-            .spec
-            .grid
-            .cell_count()
-            .min(snapshot.done)
-            .saturating_mul(1024);
-        let bytes = snapshot
-            .done
-            .saturating_mul(32)
-            .saturating_add(cells)
-            .saturating_add(more);
-
+        let bytes = snapshot.answer_bytes().saturating_add(more);
         self.acquire_for_answer(
             bytes,
             "ask about fewer cells or trials, or run `ergodic export` and query its files",

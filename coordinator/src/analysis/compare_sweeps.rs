@@ -1,0 +1,378 @@
+//! Comparison of two sweeps: each cell of one with the cell of the other that resolves to the same, or that has the same values
+//! of chosen axes.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::Spec;
+use ergodic_common::ids::{CellIndex, DatasetHash};
+use ergodic_common::metric::Metric;
+use ergodic_common::spec_file::node::SpecValue;
+
+use super::cell_matching::CellMatching;
+use super::error::AnalysisError;
+use super::query::{TableParams, TableQuery};
+use super::repeat_pairing::{RepeatPairing, describe_missing_values, describe_too_few_repeats};
+use super::row_source::RowSource;
+use super::trial_values::{CellTrials, read_cell_trials};
+use crate::estimators::paired::{PairedDifferences, holm_correction};
+use crate::estimators::unpaired::UnpairedDifference;
+
+/// One of two sweeps that are compared.
+#[derive(Debug, Clone, Copy)]
+pub struct ComparedSweep<'a> {
+    /// How messages call it.
+    pub label: &'a str,
+    /// Its spec.
+    pub spec: &'a Spec,
+    /// BLAKE3 hash of its dataset.
+    pub dataset_hash: DatasetHash,
+}
+
+/// The parameters of a comparison of two sweeps.
+#[derive(Debug, Clone, Copy)]
+pub struct SweepCompareParams<'a> {
+    /// Axes that both have and by whose values cells are matched; empty for cells that resolve to the same.
+    pub match_axes: &'a [String],
+    /// The metric; empty for the main one of the first sweep.
+    pub metric: &'a str,
+    /// The moment; empty for the end of the trial.
+    pub at: &'a str,
+    /// Level of the confidence intervals, between 0.5 and 1.
+    pub level: f64,
+}
+
+/// A comparison of two sweeps, checked against both.
+#[derive(Debug, Clone)]
+pub struct SweepCompareQuery {
+    cell_query: TableQuery,
+    baseline_query: TableQuery,
+    matching: CellMatching,
+    pairing: RepeatPairing,
+    /// Why repeats are not paired; `None` if they are.
+    unpaired_reason: Option<String>,
+    /// Caveats of the design, known without rows.
+    caveats: Vec<String>,
+    /// Whether repeats of either sweep share crossed streams.
+    crossed: bool,
+}
+
+/// The values of a sweep's trials.
+#[derive(Debug)]
+pub struct SweepValues(BTreeMap<CellIndex, CellTrials>);
+
+/// The difference of two cells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MeanDifference {
+    /// Repeat by repeat.
+    Paired(PairedDifferences),
+    /// Between independent samples.
+    Unpaired(UnpairedDifference),
+}
+
+/// A cell and its difference from the matching cell of the other sweep.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweepContrast {
+    /// The cell's value of each axis of the first sweep.
+    pub values: Vec<SpecValue>,
+    /// The difference.
+    pub difference: MeanDifference,
+    /// p of the sign test, with Holm's correction for the number of cells.
+    pub sign_holm: Option<f64>,
+    /// p of Wilcoxon's test, with Holm's correction for the number of cells.
+    pub wilcoxon_holm: Option<f64>,
+    /// p of Welch's test, with Holm's correction for the number of cells.
+    pub welch_holm: Option<f64>,
+    /// Caveats; empty if there are none.
+    pub note: String,
+}
+
+impl SweepCompareQuery {
+    /// Checks the parameters against both sweeps and matches their cells. The second sweep is the baseline.
+    ///
+    /// # Errors
+    /// A sweep has no such axis or metric, cells cannot be matched one to one, no cell has a match, or the level is out of range.
+    pub fn new(
+        sweep: ComparedSweep<'_>,
+        baseline: ComparedSweep<'_>,
+        params: &SweepCompareParams<'_>,
+    ) -> Result<Self, AnalysisError> {
+        let cell_query = build_query(sweep, params.metric, params.at)?;
+        let metric = cell_query.metric().name().into_owned();
+        let baseline_query = build_query(baseline, &metric, params.at)?;
+        let matching = CellMatching::find(sweep, baseline, params.match_axes)?;
+        let pairing = RepeatPairing::new(sweep.spec, params.level)?;
+
+        Ok(Self {
+            unpaired_reason: find_unpaired_reason(sweep, baseline, &matching),
+            caveats: describe_design(sweep, baseline, &matching),
+            crossed: [sweep, baseline]
+                .iter()
+                .any(|sweep| !sweep.spec.seeds.crossed.is_empty()),
+            cell_query,
+            baseline_query,
+            matching,
+            pairing,
+        })
+    }
+
+    /// The metric of the comparison.
+    pub fn metric(&self) -> &Metric {
+        self.cell_query.metric()
+    }
+
+    /// Why repeats are not paired; `None` if they are.
+    pub fn unpaired_reason(&self) -> Option<&str> {
+        self.unpaired_reason.as_deref()
+    }
+
+    /// Reads the values of the first sweep.
+    ///
+    /// # Errors
+    /// The store failed, or no curve has a sample at the moment.
+    pub fn read_values(&self, rows: RowSource<'_>) -> Result<SweepValues, AnalysisError> {
+        read_cell_trials(&self.cell_query, rows).map(SweepValues)
+    }
+
+    /// Reads the values of the baseline.
+    ///
+    /// # Errors
+    /// As for [`Self::read_values`].
+    pub fn read_baseline_values(&self, rows: RowSource<'_>) -> Result<SweepValues, AnalysisError> {
+        read_cell_trials(&self.baseline_query, rows).map(SweepValues)
+    }
+
+    /// Compares the matched cells, in the order of the first sweep's grid.
+    ///
+    /// # Errors
+    /// No two matched cells have values.
+    pub fn compute_contrasts(
+        &self,
+        spec: &Spec,
+        cells: &SweepValues,
+        baselines: &SweepValues,
+    ) -> Result<Vec<SweepContrast>, AnalysisError> {
+        let empty = CellTrials::default();
+        let pairs = self.matching.pairs.iter();
+        let mut contrasts: Vec<SweepContrast> = pairs
+            .map(|(cell, baseline)| {
+                let here = cells.0.get(cell).unwrap_or(&empty);
+                let there = baselines.0.get(baseline).unwrap_or(&empty);
+                self.contrast_cell(spec.grid.axis_values(*cell), here, there)
+            })
+            .collect();
+
+        if contrasts
+            .iter()
+            .all(|contrast| contrast.difference.mean().is_none())
+        {
+            return Err(AnalysisError::Unknown(
+                "no two matching cells have values yet that can be compared".to_owned(),
+            ));
+        }
+
+        correct_p_values(&mut contrasts);
+        Ok(contrasts)
+    }
+
+    fn contrast_cell(
+        &self,
+        values: Vec<SpecValue>,
+        here: &CellTrials,
+        there: &CellTrials,
+    ) -> SweepContrast {
+        let (difference, note) = match self.unpaired_reason {
+            None => {
+                let paired = self.pairing.compare_common_repeats(here, there);
+                let note = self.pairing.describe_contrast(&paired, here, there);
+                (MeanDifference::Paired(paired), note)
+            }
+            Some(_) => {
+                let unpaired = self.compare_independent_values(here, there);
+                let note = self.describe_unpaired(&unpaired, here, there);
+                (MeanDifference::Unpaired(unpaired), note)
+            }
+        };
+
+        SweepContrast {
+            values,
+            difference,
+            sign_holm: None,
+            wilcoxon_holm: None,
+            welch_holm: None,
+            note,
+        }
+    }
+
+    fn compare_independent_values(
+        &self,
+        here: &CellTrials,
+        there: &CellTrials,
+    ) -> UnpairedDifference {
+        let unpaired = UnpairedDifference::from_values(
+            list_values(here),
+            list_values(there),
+            self.pairing.level(),
+        );
+        match self.crossed {
+            true => unpaired.without_inference(),
+            false => unpaired,
+        }
+    }
+
+    fn describe_unpaired(
+        &self,
+        unpaired: &UnpairedDifference,
+        here: &CellTrials,
+        there: &CellTrials,
+    ) -> String {
+        let mut notes = Vec::new();
+        if self.crossed {
+            notes.push("repeats share crossed streams: no interval, no test".to_owned());
+        } else if unpaired.n.min(unpaired.baseline_n) < 2 {
+            notes.push("fewer than two values: no interval, no test".to_owned());
+        }
+
+        notes.extend(describe_missing_values(here, there));
+        notes.join("; ")
+    }
+
+    /// Describes the caveats of all comparisons; empty if there are none.
+    pub fn describe_caveats(&self, contrasts: &[SweepContrast]) -> String {
+        let paired = contrasts
+            .iter()
+            .filter_map(|contrast| match &contrast.difference {
+                MeanDifference::Paired(paired) => Some(paired),
+                MeanDifference::Unpaired(_) => None,
+            });
+
+        let mut caveats = self.caveats.clone();
+        caveats.extend(describe_too_few_repeats(paired));
+        caveats.join("; ")
+    }
+}
+
+impl MeanDifference {
+    /// The difference of the means; `None` if a cell has no value.
+    pub fn mean(&self) -> Option<f64> {
+        match self {
+            Self::Paired(paired) => paired.difference,
+            Self::Unpaired(unpaired) => unpaired.difference,
+        }
+    }
+}
+
+/// Checks metric and moment against a sweep, whose label begins the message of an error.
+fn build_query(
+    sweep: ComparedSweep<'_>,
+    metric: &str,
+    at: &str,
+) -> Result<TableQuery, AnalysisError> {
+    let params = TableParams {
+        metric,
+        at,
+        ..TableParams::default()
+    };
+    TableQuery::new(sweep.spec, &params).map_err(|error| error.in_sweep(sweep.label))
+}
+
+/// Explains why trials of the same repeat do not share their random streams; `None` if they do.
+fn find_unpaired_reason(
+    sweep: ComparedSweep<'_>,
+    baseline: ComparedSweep<'_>,
+    matching: &CellMatching,
+) -> Option<String> {
+    let [here, there] = [sweep.spec, baseline.spec];
+    if here.seed != there.seed {
+        return Some(format!(
+            "the seeds differ: {} and {}",
+            here.seed, there.seed
+        ));
+    }
+    if here.seeds != there.seeds {
+        return Some("the random streams are laid out differently (`seeds`)".to_owned());
+    }
+
+    let same_streams = |(cell, other): &(CellIndex, CellIndex)| {
+        compute_cell_hash(sweep, *cell) == compute_cell_hash(baseline, *other)
+    };
+    let per_cell = &here.seeds.per_cell;
+    if per_cell.is_empty() || matching.pairs.iter().all(same_streams) {
+        return None;
+    }
+
+    let names: Vec<&str> = per_cell.iter().map(|purpose| purpose.as_str()).collect();
+    Some(format!(
+        "streams that differ per cell: {}",
+        names.join(", ")
+    ))
+}
+
+fn compute_cell_hash(
+    sweep: ComparedSweep<'_>,
+    cell: CellIndex,
+) -> Option<ergodic_common::ids::CellHash> {
+    let config = sweep.spec.grid.resolve_config(cell).ok()?;
+    Some(sweep.spec.compute_cell_hash(&config, sweep.dataset_hash))
+}
+
+/// Caveats that follow from the two sweep files.
+fn describe_design(
+    sweep: ComparedSweep<'_>,
+    baseline: ComparedSweep<'_>,
+    matching: &CellMatching,
+) -> Vec<String> {
+    let [here, there] = [sweep.spec, baseline.spec];
+    let mut caveats = Vec::new();
+
+    caveats.extend(matching.describe_unmatched(sweep.label, baseline.label));
+    if sweep.dataset_hash != baseline.dataset_hash {
+        caveats.push("the sweeps train on different data".to_owned());
+    }
+    if here.numerics != there.numerics {
+        caveats.push(format!(
+            "the numerics classes differ: {} and {}",
+            here.numerics, there.numerics
+        ));
+    }
+
+    let stops = [sweep, baseline].map(|sweep| RepeatPairing::new(sweep.spec, 0.95));
+    let stopping = stops
+        .into_iter()
+        .flatten()
+        .find_map(|pairing| pairing.stopping_caveat());
+    caveats.extend(stopping);
+    caveats
+}
+
+fn list_values(trials: &CellTrials) -> Vec<f64> {
+    trials.values.iter().map(|(_, value)| *value).collect()
+}
+
+/// Corrects the p-values of each test for the number of cells.
+fn correct_p_values(contrasts: &mut [SweepContrast]) {
+    let mut sign = Vec::new();
+    let mut wilcoxon = Vec::new();
+    let mut welch = Vec::new();
+
+    for contrast in contrasts.iter() {
+        match &contrast.difference {
+            MeanDifference::Paired(paired) => {
+                sign.push(paired.sign_p);
+                wilcoxon.push(paired.wilcoxon.map(|test| test.p));
+                welch.push(None);
+            }
+            MeanDifference::Unpaired(unpaired) => {
+                sign.push(None);
+                wilcoxon.push(None);
+                welch.push(unpaired.p);
+            }
+        }
+    }
+
+    let corrected = [sign, wilcoxon, welch].map(|p| holm_correction(&p));
+    for (at, contrast) in contrasts.iter_mut().enumerate() {
+        contrast.sign_holm = corrected[0][at];
+        contrast.wilcoxon_holm = corrected[1][at];
+        contrast.welch_holm = corrected[2][at];
+    }
+}
