@@ -19,6 +19,8 @@ use crate::estimators::statistic::Statistic;
 pub struct TableParams<'a> {
     /// Axes to group by, which may be named by the last part of their path; empty for all.
     pub by: &'a [String],
+    /// Whether one row pools all cells, with `by` empty.
+    pub pool_all: bool,
     /// The metric; empty for the main one.
     pub metric: &'a str,
     /// The moment; empty for the end of the trial.
@@ -98,6 +100,7 @@ impl TableQuery {
     /// There is no such axis, metric, statistic or step.
     pub fn new(spec: &Spec, question: &TableParams<'_>) -> Result<Self, AnalysisError> {
         let axes: Vec<usize> = match question.by {
+            [] if question.pool_all => Vec::new(),
             [] => (0..spec.grid.axes().len()).collect(),
             names => names
                 .iter()

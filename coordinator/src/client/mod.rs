@@ -16,5 +16,6 @@ pub mod report;
 pub mod sql;
 pub mod status_text;
 pub mod sweep_file;
+pub mod sweep_set;
 
 pub use connect::{Client, START_TIMEOUT};

@@ -21,6 +21,7 @@ use crate::client::commands::watch::follow_sweep;
 use crate::client::query::query_status;
 use crate::client::render::print_stderr_line;
 use crate::client::status_text::{count_done_trials, format_sweep_size};
+use crate::client::sweep_set::SweepSet;
 use crate::server::{self, ServeOptions};
 use crate::store::location::StoreLocation;
 
@@ -181,7 +182,15 @@ async fn report_run_end(
         metric: args.table.metric.clone().into_iter().collect(),
         ..TableQueryArgs::default()
     };
-    print_output(query_table_text(client, id, &query, args.table.format).await?)?;
+    print_output(
+        query_table_text(
+            client,
+            &SweepSet::of_one(id.to_owned()),
+            &query,
+            args.table.format,
+        )
+        .await?,
+    )?;
 
     match end {
         RunEnd::Interrupted => {

@@ -9,11 +9,11 @@ use serde_json::json;
 
 use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
-use crate::client::query::query_curves;
 use crate::client::render::{
     OutputArgs, TableData, TextFormat, build_summary_data, column_error, infer_axis_types,
     render_first_columns, render_table_data,
 };
+use crate::client::sweep_set::SweepSet;
 
 /// `ergodic curves`
 #[derive(Debug, Args)]
@@ -21,6 +21,9 @@ pub struct CurvesArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
+    /// Further sweeps, whose rows follow; the column `sweep` tells them apart
+    #[arg(index = 2, value_name = "SWEEP")]
+    pub others: Vec<String>,
     /// Metric [default: test_acc if it is measured]
     #[arg(long, default_value = "")]
     pub metric: String,
@@ -40,12 +43,12 @@ pub async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
     let target = args.output.choose_target()?;
     let (mut client, id) = args.sweep.connect().await?;
     let request = v1::CurvesRequest {
-        sweep: id,
         metric: args.metric,
         stats: args.stat,
-        by: Vec::new(),
+        ..v1::CurvesRequest::default()
     };
-    let curves = CurveTable::from_response(query_curves(&mut client, request).await?);
+    let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
+    let curves = CurveTable::from_response(sweeps.query_curves(&mut client, request).await?);
 
     match target.format.as_text_format() {
         Some(format) => target.write_text(&curves.render_text(format))?,

@@ -18,6 +18,7 @@ use crate::client::query::incomplete_response;
 use crate::client::render::{TextFormat, print_stderr_line};
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
+use crate::client::sweep_set::SweepSet;
 
 /// `ergodic launch`
 #[derive(Debug, Args)]
@@ -68,7 +69,13 @@ pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
 async fn watch_launched(client: &mut Client, id: &str) -> Result<CommandOutcome, UserError> {
     let status = follow_sweep(client, id).await?;
     let query = TableQueryArgs::default();
-    let table = query_table_text(client, id, &query, TextFormat::Table).await?;
+    let table = query_table_text(
+        client,
+        &SweepSet::of_one(id.to_owned()),
+        &query,
+        TextFormat::Table,
+    )
+    .await?;
     print_output(table)?;
 
     Ok(CommandOutcome::from_sweep(&status))

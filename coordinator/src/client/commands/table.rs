@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
-use crate::client::query::query_table;
 use crate::client::render::{OutputArgs, RowSelection, TextFormat, column_error};
 use crate::client::status_text::format_provenance;
+use crate::client::sweep_set::SweepSet;
 use crate::client::{Client, render};
 
 /// `ergodic table`
@@ -21,6 +21,9 @@ pub struct TableArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
+    /// Further sweeps, whose rows follow; the column `sweep` tells them apart
+    #[arg(index = 2, value_name = "SWEEP")]
+    pub others: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub query: TableQueryArgs,
@@ -76,14 +79,15 @@ pub enum PoolingWeight {
 pub async fn run_table(args: TableArgs) -> Result<CommandOutcome, UserError> {
     let target = args.output.choose_target()?;
     let (mut client, id) = args.sweep.connect().await?;
+    let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
 
     match target.format.as_text_format() {
         Some(format) => {
-            let text = query_table_text(&mut client, &id, &args.query, format).await?;
+            let text = query_table_text(&mut client, &sweeps, &args.query, format).await?;
             target.write_text(&text)?;
         }
         None => {
-            target.write_parquet(&query_table_batch(&mut client, &id, &args.query).await?)?;
+            target.write_parquet(&query_table_batch(&mut client, &sweeps, &args.query).await?)?;
         }
     }
 
@@ -96,11 +100,11 @@ pub async fn run_table(args: TableArgs) -> Result<CommandOutcome, UserError> {
 /// There is no such sweep, axis or metric, or nobody answers.
 pub async fn query_table_text(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     query: &TableQueryArgs,
     format: TextFormat,
 ) -> Result<String, UserError> {
-    let mut tables = query_tables(client, sweep, query).await?;
+    let mut tables = query_tables(client, sweeps, query).await?;
     query.selection.apply_to_tables(&mut tables)?;
     let grid = query.rows.is_some();
     Ok(match &tables[..] {
@@ -112,10 +116,10 @@ pub async fn query_table_text(
 /// Queries a table as columns: one row per cell, and per metric if there are several, also of a grid.
 async fn query_table_batch(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     query: &TableQueryArgs,
 ) -> Result<RecordBatch, UserError> {
-    let mut tables = query_tables(client, sweep, query).await?;
+    let mut tables = query_tables(client, sweeps, query).await?;
     let first = &tables[0];
     // Inferred from all rows, so that a column's type does not depend on which rows are shown.
     let axes = render::infer_axis_types(
@@ -134,7 +138,7 @@ async fn query_table_batch(
 /// Queries one table for each metric.
 async fn query_tables(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     query: &TableQueryArgs,
 ) -> Result<Vec<v1::TableResponse>, UserError> {
     let by = grouping_axes(query)?;
@@ -148,15 +152,15 @@ async fn query_tables(
 
     for metric in metrics {
         let request = v1::TableRequest {
-            sweep: sweep.to_owned(),
             metric: metric.clone(),
             by: by.clone(),
             at: query.at.clone().unwrap_or_default(),
             stats: query.stat.clone(),
             cells_alike: query.weight == PoolingWeight::Cells,
+            ..v1::TableRequest::default()
         };
 
-        tables.push(query_table(client, request).await?);
+        tables.push(sweeps.query_table(client, request).await?);
     }
 
     Ok(tables)

@@ -7,11 +7,11 @@ use ergodic_proto::v1;
 
 use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
-use crate::client::query::query_trials;
 use crate::client::render::{
     OutputArgs, TextFormat, build_trial_data, column_error, infer_axis_types, render_first_columns,
     render_table_data,
 };
+use crate::client::sweep_set::SweepSet;
 
 /// `ergodic trials`
 #[derive(Debug, Args)]
@@ -19,6 +19,9 @@ pub struct TrialsArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
+    /// Further sweeps, whose rows follow; the column `sweep` tells them apart
+    #[arg(index = 2, value_name = "SWEEP")]
+    pub others: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub output: OutputArgs,
@@ -31,7 +34,8 @@ pub struct TrialsArgs {
 pub async fn run_trials(args: TrialsArgs) -> Result<CommandOutcome, UserError> {
     let target = args.output.choose_target()?;
     let (mut client, id) = args.sweep.connect().await?;
-    let pages = query_trials(&mut client, &id).await?;
+    let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
+    let pages = sweeps.query_trials(&mut client).await?;
 
     match target.format.as_text_format() {
         Some(format) => target.write_text(&render_trials(&pages, format))?,

@@ -9,6 +9,7 @@ use ergodic_proto::status::UserError;
 use super::export_sweep;
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SweepTarget;
+use crate::client::sweep_set::SweepSet;
 use crate::failpoint;
 
 /// `ergodic export`
@@ -17,6 +18,9 @@ pub struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
+    /// Further sweeps to export, each to a dataset of its own
+    #[arg(index = 2, value_name = "SWEEP", conflicts_with = "follow")]
+    pub others: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub dataset: DatasetArgs,
@@ -70,5 +74,11 @@ pub enum ExportFormat {
 pub async fn run_export(args: ExportArgs) -> Result<CommandOutcome, UserError> {
     let _failpoints = failpoint::set_up();
     let (mut client, id) = args.sweep.connect().await?;
-    print_output(export_sweep(&mut client, &id, &args.dataset).await?)
+    let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
+
+    let mut written = String::new();
+    for id in sweeps.ids() {
+        written += &export_sweep(&mut client, id, &args.dataset).await?;
+    }
+    print_output(written)
 }

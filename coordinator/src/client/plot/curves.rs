@@ -52,8 +52,8 @@ async fn query_points(
     let request = v1::CurvesRequest {
         sweep: sweep.to_owned(),
         metric: table.metric.clone(),
-        stats: Vec::new(),
         by: figure.by.clone(),
+        ..v1::CurvesRequest::default()
     };
     let found = query_curves(client, request).await?;
 

@@ -134,7 +134,7 @@ impl FigureArgs {
             by,
             at: self.at.clone().unwrap_or_default(),
             stats,
-            cells_alike: false,
+            ..v1::TableRequest::default()
         }
     }
 }

@@ -149,6 +149,7 @@ fn to_table_params(request: &v1::TableRequest) -> TableParams<'_> {
     };
     TableParams {
         by: &request.by,
+        pool_all: request.pool_all,
         metric: &request.metric,
         at: &request.at,
         stats: &request.stats,
@@ -159,6 +160,7 @@ fn to_table_params(request: &v1::TableRequest) -> TableParams<'_> {
 fn to_curve_params(request: &v1::CurvesRequest) -> TableParams<'_> {
     TableParams {
         by: &request.by,
+        pool_all: request.pool_all,
         metric: &request.metric,
         stats: &request.stats,
         ..TableParams::default()

@@ -1,0 +1,209 @@
+//! Several sweeps that a command shows together: their rows in one table, told apart by an axis named `sweep`.
+
+mod join;
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use join::{join_curves, join_tables, join_trials};
+
+use super::Client;
+use super::latest::resolve_sweep_id;
+use super::query::{query_curves, query_status, query_table, query_trials};
+
+/// The axis that tells the sweeps apart.
+pub const SWEEP_AXIS: &str = "sweep";
+
+/// At least one sweep.
+#[derive(Debug, Clone)]
+pub struct SweepSet {
+    first: SweepInSet,
+    others: Vec<SweepInSet>,
+}
+
+/// A sweep of a set.
+#[derive(Debug, Clone)]
+struct SweepInSet {
+    id: String,
+    /// Its value of the axis `sweep`: the name, with the id if several sweeps have that name.
+    label: String,
+}
+
+impl SweepSet {
+    /// A set of one, whose rows have no axis `sweep`.
+    pub fn of_one(id: String) -> Self {
+        let first = SweepInSet {
+            label: id.clone(),
+            id,
+        };
+        Self {
+            first,
+            others: Vec::new(),
+        }
+    }
+
+    /// Resolves further sweeps as typed, beside the first one.
+    ///
+    /// # Errors
+    /// There is no such sweep, one is named twice, or nobody answers.
+    pub async fn resolve(
+        client: &mut Client,
+        first: String,
+        others: &[String],
+    ) -> Result<Self, UserError> {
+        if others.is_empty() {
+            return Ok(Self::of_one(first));
+        }
+
+        let mut sweeps = vec![query_status(client, &first).await?];
+        for typed in others {
+            let id = resolve_sweep_id(client, typed).await?;
+            let status = query_status(client, &id).await?;
+            if sweeps.iter().any(|known| known.id == status.id) {
+                return Err(UserError::new(
+                    ErrorCode::BadInput,
+                    format!("the sweep {} ({}) is named twice", status.name, status.id),
+                ));
+            }
+            sweeps.push(status);
+        }
+
+        let mut labelled = label_sweeps(&sweeps).into_iter();
+        Ok(Self {
+            first: labelled.next().unwrap_or(SweepInSet {
+                label: first.clone(),
+                id: first,
+            }),
+            others: labelled.collect(),
+        })
+    }
+
+    /// The id of the only sweep; `None` of several.
+    pub fn only_id(&self) -> Option<&str> {
+        self.others.is_empty().then_some(self.first.id.as_str())
+    }
+
+    /// The ids, as typed or resolved.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.iter().map(|sweep| sweep.id.as_str())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &SweepInSet> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// Queries statistics per cell of every sweep. Rows of several sweeps are never pooled and have no ranks.
+    ///
+    /// # Errors
+    /// A sweep has no such axis, metric or statistic, sweeps do not fit together, or nobody answers.
+    pub async fn query_table(
+        &self,
+        client: &mut Client,
+        mut request: v1::TableRequest,
+    ) -> Result<v1::TableResponse, UserError> {
+        if let Some(id) = self.only_id() {
+            request.sweep = id.to_owned();
+            return query_table(client, request).await;
+        }
+
+        (request.by, request.pool_all) = separate_sweep_axis(&request.by);
+        let mut tables = Vec::new();
+        for sweep in self.iter() {
+            request.sweep = sweep.id.clone();
+            let table = query_table(client, request.clone())
+                .await
+                .map_err(|error| sweep.explain(error))?;
+            // The main metric of the first sweep is that of all.
+            request.metric.clone_from(&table.metric);
+            tables.push((sweep.label.clone(), table));
+        }
+
+        join_tables(tables)
+    }
+
+    /// Queries statistics per cell and step of every sweep.
+    ///
+    /// # Errors
+    /// As for [`Self::query_table`].
+    pub async fn query_curves(
+        &self,
+        client: &mut Client,
+        mut request: v1::CurvesRequest,
+    ) -> Result<v1::CurvesResponse, UserError> {
+        if let Some(id) = self.only_id() {
+            request.sweep = id.to_owned();
+            return query_curves(client, request).await;
+        }
+
+        (request.by, request.pool_all) = separate_sweep_axis(&request.by);
+        let mut curves = Vec::new();
+        for sweep in self.iter() {
+            request.sweep = sweep.id.clone();
+            let of_sweep = query_curves(client, request.clone())
+                .await
+                .map_err(|error| sweep.explain(error))?;
+            request.metric.clone_from(&of_sweep.metric);
+            curves.push((sweep.label.clone(), of_sweep));
+        }
+
+        join_curves(curves)
+    }
+
+    /// Queries the rows of every sweep.
+    ///
+    /// # Errors
+    /// There is no such sweep, or nobody answers.
+    pub async fn query_trials(
+        &self,
+        client: &mut Client,
+    ) -> Result<Vec<v1::TrialsResponse>, UserError> {
+        if let Some(id) = self.only_id() {
+            return query_trials(client, id).await;
+        }
+
+        let mut sweeps = Vec::new();
+        for sweep in self.iter() {
+            let pages = query_trials(client, &sweep.id).await?;
+            sweeps.push((sweep.label.clone(), pages));
+        }
+
+        join_trials(sweeps).map(|all| vec![all])
+    }
+}
+
+impl SweepInSet {
+    /// Names the sweep that an error is about.
+    fn explain(&self, error: UserError) -> UserError {
+        UserError {
+            message: format!("{}: {}", self.label, error.message),
+            ..error
+        }
+    }
+}
+
+/// Names sweeps by their names, and by their ids, too, where names are equal.
+fn label_sweeps(sweeps: &[v1::SweepStatus]) -> Vec<SweepInSet> {
+    let namesakes = |name: &str| sweeps.iter().filter(|other| other.name == name).count();
+    sweeps
+        .iter()
+        .map(|sweep| SweepInSet {
+            id: sweep.id.clone(),
+            label: match namesakes(&sweep.name) {
+                1 => sweep.name.clone(),
+                _ => format!("{} ({})", sweep.name, sweep.id),
+            },
+        })
+        .collect()
+}
+
+/// Takes the axis `sweep` out of the axes to group by, which every row has anyway; gives the rest, and whether nothing else was
+/// asked for, so that the cells of each sweep are pooled.
+fn separate_sweep_axis(by: &[String]) -> (Vec<String>, bool) {
+    let rest: Vec<String> = by
+        .iter()
+        .filter(|axis| *axis != SWEEP_AXIS)
+        .cloned()
+        .collect();
+    let pool_all = rest.is_empty() && !by.is_empty();
+    (rest, pool_all)
+}

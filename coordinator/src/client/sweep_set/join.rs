@@ -1,0 +1,317 @@
+//! Rows of several sweeps as those of one.
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+
+use super::SWEEP_AXIS;
+
+/// Joins tables of the same metric and statistics; each comes with its label.
+///
+/// # Errors
+/// A sweep has an axis named `sweep`, or the metric is better large in one and small in another.
+pub(super) fn join_tables(
+    tables: Vec<(String, v1::TableResponse)>,
+) -> Result<v1::TableResponse, UserError> {
+    let axes = JoinedAxes::find(tables.iter().map(|(_, table)| table.axes.as_slice()))?;
+    let each = || tables.iter().map(|(_, table)| table);
+    let mut all = v1::TableResponse {
+        sweep: join_distinct(each().map(|table| &table.sweep), ", "),
+        name: join_distinct(each().map(|table| &table.name), ", "),
+        data: join_distinct(each().map(|table| &table.data), "; "),
+        numerics: join_distinct(each().map(|table| &table.numerics), ", "),
+        metric: each()
+            .next()
+            .map(|table| table.metric.clone())
+            .unwrap_or_default(),
+        better: each().next().map_or(0, |table| table.better),
+        columns: each()
+            .next()
+            .map(|table| table.columns.clone())
+            .unwrap_or_default(),
+        weighting: join_distinct(each().map(|table| &table.weighting), ", "),
+        done: each().map(|table| table.done).sum(),
+        trials: each().map(|table| table.trials).sum(),
+        unranked: "cells are ranked within a sweep".to_owned(),
+        axes: axes.names.clone(),
+        rows: Vec::new(),
+        ranked_by: String::new(),
+    };
+
+    for (label, table) in tables {
+        let positions = axes.positions_in(&table.axes);
+        all.rows
+            .extend(table.rows.into_iter().map(|row| v1::TableRow {
+                values: place_values(&label, &positions, &row.values),
+                rank: None,
+                mean_rank: None,
+                may_be_best: false,
+                ..row
+            }));
+    }
+
+    Ok(all)
+}
+
+/// Joins curves of the same metric and statistics; each comes with its label.
+///
+/// # Errors
+/// A sweep has an axis named `sweep`.
+pub(super) fn join_curves(
+    curves: Vec<(String, v1::CurvesResponse)>,
+) -> Result<v1::CurvesResponse, UserError> {
+    let axes = JoinedAxes::find(curves.iter().map(|(_, curves)| curves.axes.as_slice()))?;
+    let each = || curves.iter().map(|(_, curves)| curves);
+    let mut all = v1::CurvesResponse {
+        sweep: join_distinct(each().map(|curves| &curves.sweep), ", "),
+        metric: each()
+            .next()
+            .map(|curves| curves.metric.clone())
+            .unwrap_or_default(),
+        columns: each()
+            .next()
+            .map(|curves| curves.columns.clone())
+            .unwrap_or_default(),
+        axes: axes.names.clone(),
+        points: Vec::new(),
+    };
+
+    for (label, curves) in curves {
+        let positions = axes.positions_in(&curves.axes);
+        all.points
+            .extend(curves.points.into_iter().map(|point| v1::CurvePoint {
+                values: place_values(&label, &positions, &point.values),
+                ..point
+            }));
+    }
+
+    Ok(all)
+}
+
+/// Joins rows of trials into one page. A metric that a sweep does not measure is missing in its rows.
+///
+/// # Errors
+/// A sweep has an axis named `sweep`.
+pub(super) fn join_trials(
+    sweeps: Vec<(String, Vec<v1::TrialsResponse>)>,
+) -> Result<v1::TrialsResponse, UserError> {
+    let firsts = || sweeps.iter().filter_map(|(_, pages)| pages.first());
+    let axes = JoinedAxes::find(firsts().map(|page| page.axes.as_slice()))?;
+    let mut metrics: Vec<String> = Vec::new();
+    for metric in firsts().flat_map(|page| &page.metrics) {
+        if !metrics.contains(metric) {
+            metrics.push(metric.clone());
+        }
+    }
+
+    let mut all = v1::TrialsResponse {
+        sweep: join_distinct(firsts().map(|page| &page.sweep), ", "),
+        numerics: join_distinct(firsts().map(|page| &page.numerics), ", "),
+        axes: axes.names.clone(),
+        metrics: metrics.clone(),
+        rows: Vec::new(),
+    };
+    for (label, pages) in sweeps {
+        let Some(first) = pages.first() else { continue };
+        let positions = axes.positions_in(&first.axes);
+        let columns = find_columns(&metrics, &first.metrics);
+        let rows = pages.into_iter().flat_map(|page| page.rows);
+        all.rows.extend(rows.map(|row| v1::TrialRow {
+            values: place_values(&label, &positions, &row.values),
+            result: row.result.map(|result| arrange_metrics(result, &columns)),
+            worker: row.worker,
+        }));
+    }
+
+    Ok(all)
+}
+
+/// The axes of several sweeps: `sweep`, then those of the first, then those that only others have.
+struct JoinedAxes {
+    names: Vec<String>,
+}
+
+impl JoinedAxes {
+    fn find<'a>(sweeps: impl Iterator<Item = &'a [String]>) -> Result<Self, UserError> {
+        let mut names = vec![SWEEP_AXIS.to_owned()];
+        for axis in sweeps.flatten() {
+            if axis == SWEEP_AXIS {
+                return Err(UserError::new(
+                    ErrorCode::BadInput,
+                    "a sweep with an axis named 'sweep' cannot be shown beside others, because that axis tells sweeps apart: \
+                     show it alone",
+                ));
+            }
+            if !names.contains(axis) {
+                names.push(axis.clone());
+            }
+        }
+
+        Ok(Self { names })
+    }
+
+    /// For each joined axis but the first, its position among the axes of a sweep.
+    fn positions_in(&self, axes: &[String]) -> Vec<Option<usize>> {
+        find_columns(&self.names[1..], axes)
+    }
+}
+
+/// For each name, its position among others.
+fn find_columns(names: &[String], among: &[String]) -> Vec<Option<usize>> {
+    names
+        .iter()
+        .map(|name| among.iter().position(|other| other == name))
+        .collect()
+}
+
+/// The values of a row on the joined axes; empty on axes that its sweep does not have.
+fn place_values(
+    label: &str,
+    positions: &[Option<usize>],
+    values: &[v1::AxisValue],
+) -> Vec<v1::AxisValue> {
+    let sweep = v1::AxisValue {
+        kind: Some(v1::axis_value::Kind::Text(label.to_owned())),
+    };
+    let others = positions
+        .iter()
+        .map(|at| at.and_then(|at| values.get(at)).cloned())
+        .map(|value| value.unwrap_or_else(empty_value));
+    std::iter::once(sweep).chain(others).collect()
+}
+
+fn empty_value() -> v1::AxisValue {
+    v1::AxisValue {
+        kind: Some(v1::axis_value::Kind::Text(String::new())),
+    }
+}
+
+/// Puts a result's final metrics into these columns; NaN where there is none.
+fn arrange_metrics(result: v1::TrialResult, columns: &[Option<usize>]) -> v1::TrialResult {
+    let metrics = columns
+        .iter()
+        .map(|at| at.and_then(|at| result.metrics.get(at)).copied())
+        .map(|value| value.unwrap_or(f64::NAN))
+        .collect();
+    v1::TrialResult { metrics, ..result }
+}
+
+/// Joins texts, equal ones once.
+fn join_distinct<'a>(texts: impl Iterator<Item = &'a String>, separator: &str) -> String {
+    let mut distinct: Vec<&str> = Vec::new();
+    for text in texts {
+        if !text.is_empty() && !distinct.contains(&text.as_str()) {
+            distinct.push(text);
+        }
+    }
+
+    distinct.join(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::spec_file::node::SpecValue;
+
+    use crate::client::sweep_set::join::*;
+
+    fn axis_value(value: SpecValue) -> v1::AxisValue {
+        (&value).into()
+    }
+
+    fn table(sweep: &str, axes: &[&str], rows: &[&[f64]]) -> (String, v1::TableResponse) {
+        let rows = rows.iter().map(|values| v1::TableRow {
+            values: values
+                .iter()
+                .map(|x| axis_value(SpecValue::Float(*x)))
+                .collect(),
+            rank: Some(1),
+            may_be_best: true,
+            ..v1::TableRow::default()
+        });
+        let response = v1::TableResponse {
+            sweep: format!("id-{sweep}"),
+            name: sweep.to_owned(),
+            metric: "test_acc".to_owned(),
+            axes: axes.iter().map(|axis| (*axis).to_owned()).collect(),
+            rows: rows.collect(),
+            done: 5,
+            trials: 6,
+            ..v1::TableResponse::default()
+        };
+        (sweep.to_owned(), response)
+    }
+
+    #[test]
+    fn rows_of_several_sweeps_have_all_axes_and_no_ranks() {
+        let joined = join_tables(vec![
+            table("a", &["lr"], &[&[0.1], &[0.2]]),
+            table("b", &["wd", "lr"], &[&[0.5, 0.1]]),
+        ])
+        .expect("they fit");
+
+        assert_eq!(joined.axes, ["sweep", "lr", "wd"]);
+        assert_eq!(
+            (joined.sweep.as_str(), joined.done, joined.trials),
+            ("id-a, id-b", 10, 12)
+        );
+        assert!(
+            joined
+                .rows
+                .iter()
+                .all(|row| row.rank.is_none() && !row.may_be_best)
+        );
+
+        let values: Vec<Vec<SpecValue>> = joined
+            .rows
+            .iter()
+            .map(|row| row.values.iter().map(SpecValue::from).collect())
+            .collect();
+        let text = |text: &str| SpecValue::Str(text.to_owned());
+        assert_eq!(
+            values,
+            [
+                vec![text("a"), SpecValue::Float(0.1), text("")],
+                vec![text("a"), SpecValue::Float(0.2), text("")],
+                vec![text("b"), SpecValue::Float(0.1), SpecValue::Float(0.5)],
+            ]
+        );
+    }
+
+    #[test]
+    fn an_axis_named_sweep_stands_alone() {
+        let refused = join_tables(vec![table("a", &["sweep"], &[]), table("b", &["lr"], &[])]);
+        assert!(refused.is_err_and(|error| error.message.contains("'sweep'")));
+    }
+
+    #[test]
+    fn trials_get_the_metrics_of_all_sweeps() {
+        let page = |metrics: &[&str], values: &[f64]| v1::TrialsResponse {
+            metrics: metrics.iter().map(|metric| (*metric).to_owned()).collect(),
+            rows: vec![v1::TrialRow {
+                result: Some(v1::TrialResult {
+                    metrics: values.to_vec(),
+                    ..v1::TrialResult::default()
+                }),
+                ..v1::TrialRow::default()
+            }],
+            ..v1::TrialsResponse::default()
+        };
+        let joined = join_trials(vec![
+            ("a".to_owned(), vec![page(&["test_acc"], &[0.9])]),
+            (
+                "b".to_owned(),
+                vec![page(&["test_loss", "test_acc"], &[0.3, 0.8])],
+            ),
+        ])
+        .expect("they fit");
+
+        assert_eq!(joined.metrics, ["test_acc", "test_loss"]);
+        let metrics: Vec<Vec<f64>> = joined
+            .rows
+            .into_iter()
+            .filter_map(|row| Some(row.result?.metrics))
+            .collect();
+        assert_eq!((metrics[0][0], metrics[0][1].is_nan()), (0.9, true));
+        assert_eq!(metrics[1], [0.8, 0.3]);
+    }
+}
