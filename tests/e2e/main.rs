@@ -40,6 +40,7 @@ mod reproducibility;
 mod result_batches;
 mod reuse;
 mod scheduling;
+mod several_sweeps;
 mod spool;
 #[cfg(feature = "sql")]
 mod sql;

@@ -1,0 +1,237 @@
+//! Several sweeps shown together, and one compared with another, against figures computed from their rows.
+
+use std::collections::BTreeMap;
+
+use ergodic_tests::Cluster;
+use serde_json::Value;
+
+use super::refusals::refused;
+
+/// Exit codes.
+const BAD_INPUT: i32 = 2;
+const NOT_FOUND: i32 = 5;
+
+/// Two cells; what is in braces differs from sweep to sweep.
+fn sweep(name: &str, seed: u64, momentum: f64, grid: &str) -> String {
+    format!(
+        r#"
+name    = "{name}"
+repeats = 6
+seed    = {seed}
+[data]
+dataset = "glyphs"
+train   = 300
+test    = 200
+[model]
+kind   = "mlp"
+hidden = [8]
+[train]
+steps      = 20
+batch_size = 32
+optimizer  = {{ kind = "sgd", momentum = {momentum} }}
+[grid]
+{grid}
+[measure]
+metrics = ["test_acc", "test_loss"]
+"#
+    )
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in:\n{text}"))
+}
+
+/// The losses of each rate by repeat, from the rows of one sweep.
+fn losses(cluster: &Cluster, id: &str) -> BTreeMap<String, Vec<f64>> {
+    let csv = cluster.ask(&["trials", id, "--format", "csv"]);
+    let mut lines = csv.lines();
+    let header: Vec<&str> = lines.next().expect("a header").split(',').collect();
+    let column = |name: &str| {
+        let at = header.iter().position(|column| *column == name);
+        at.unwrap_or_else(|| panic!("no {name} in {header:?}"))
+    };
+
+    let mut losses: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        let value = fields[column("test_loss")].parse().expect("a loss");
+        losses
+            .entry(fields[column("lr")].to_owned())
+            .or_default()
+            .push(value);
+    }
+    losses
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let n = values.len() as f64;
+    values.sum::<f64>() / n
+}
+
+fn assert_close(found: &Value, expected: f64) {
+    let found = found
+        .as_f64()
+        .unwrap_or_else(|| panic!("{found} is no number"));
+    assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+}
+
+#[test]
+fn sweeps_are_shown_together_and_compared_where_their_cells_match() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let plain = cluster.launch(&sweep("plain", 7, 0.0, "lr = [0.05, 0.2]"));
+    let heavy = cluster.launch(&sweep("heavy", 7, 0.9, "lr = [0.2, 0.05, 0.4]\nwd = [0.0]"));
+    let again = cluster.launch(&sweep("plain", 8, 0.0, "lr = [0.2, 0.05]"));
+    for id in [&plain, &heavy, &again] {
+        cluster.wait_for_end(id);
+    }
+
+    check_table(&cluster, &plain, &heavy, &again);
+    check_paired(&cluster, &plain, &heavy);
+    check_unpaired(&cluster, &plain, &again);
+    check_refusals(&cluster, &plain, &heavy);
+}
+
+fn check_table(cluster: &Cluster, plain: &str, heavy: &str, again: &str) {
+    let table = json(&cluster.ask(&[
+        "table",
+        plain,
+        heavy,
+        "--metric",
+        "test_loss",
+        "--format",
+        "json",
+    ]));
+    let rows = table["rows"].as_array().expect("rows");
+    let sweeps: Vec<&Value> = rows.iter().map(|row| &row["sweep"]).collect();
+    assert_eq!(sweeps, ["plain", "plain", "heavy", "heavy", "heavy"]);
+    let of_plain = losses(cluster, plain);
+    for (row, rate) in rows.iter().zip(["0.05", "0.2"]) {
+        assert_close(&row["mean"], mean(of_plain[rate].iter().copied()));
+    }
+
+    // Sweeps of one name are told apart by their ids; each is pooled whole.
+    let pooled = json(&cluster.ask(&[
+        "table",
+        plain,
+        again,
+        "--by",
+        "sweep",
+        "--metric",
+        "test_loss",
+        "--format",
+        "json",
+    ]));
+    let rows = pooled["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2, "{pooled}");
+    assert_eq!(rows[1]["sweep"], format!("plain ({again})"));
+    let all = losses(cluster, again);
+    let all: Vec<f64> = all.values().flatten().copied().collect();
+    assert_close(&rows[1]["mean"], mean(all.into_iter()));
+
+    let trials = cluster.ask(&["trials", plain, heavy, "--format", "csv"]);
+    assert_eq!(trials.lines().count(), 1 + 12 + 18);
+    let grid = cluster.ask(&["table", plain, heavy, "--rows", "sweep", "--cols", "lr"]);
+    assert!(grid.contains("heavy") && grid.contains("0.4"), "{grid}");
+}
+
+/// Both have the same seed, so that trials of one repeat share their streams.
+fn check_paired(cluster: &Cluster, plain: &str, heavy: &str) {
+    let compared = json(&cluster.ask(&[
+        "compare",
+        heavy,
+        plain,
+        "--match",
+        "lr",
+        "--metric",
+        "test_loss",
+        "--format",
+        "json",
+    ]));
+    assert_eq!(compared["unpaired_reason"], Value::Null, "{compared}");
+    assert_eq!(compared["baseline_sweep"], plain);
+    let note = compared["note"].as_str().expect("a note");
+    assert!(
+        note.contains(&format!("1 cell of heavy ({heavy})")),
+        "{note}"
+    );
+
+    let here = losses(cluster, heavy);
+    let there = losses(cluster, plain);
+    let rows = compared["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2);
+    for (row, rate) in rows.iter().zip(["0.2", "0.05"]) {
+        let pairs = here[rate].iter().zip(&there[rate]);
+        let differences: Vec<f64> = pairs.map(|(a, b)| a - b).collect();
+        assert_close(&row["difference"], mean(differences.iter().copied()));
+        let above = differences
+            .iter()
+            .filter(|difference| **difference > 0.0)
+            .count();
+        assert_eq!(row["above"], above);
+    }
+}
+
+/// Cells resolve to the same, but the seeds differ.
+fn check_unpaired(cluster: &Cluster, plain: &str, again: &str) {
+    let compared = json(&cluster.ask(&[
+        "compare",
+        again,
+        plain,
+        "--metric",
+        "test_loss",
+        "--format",
+        "json",
+    ]));
+    assert_eq!(compared["unpaired_reason"], "the seeds differ: 8 and 7");
+
+    let here = losses(cluster, again);
+    let there = losses(cluster, plain);
+    for (row, rate) in compared["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .zip(["0.2", "0.05"])
+    {
+        let expected = mean(here[rate].iter().copied()) - mean(there[rate].iter().copied());
+        assert_close(&row["difference"], expected);
+        assert!(row["ci_low"].as_f64() < row["ci_high"].as_f64(), "{row}");
+        assert!(
+            row["welch_p"].is_f64() && row.get("sign_p").is_none(),
+            "{row}"
+        );
+    }
+
+    let text = cluster.ask(&["compare", again, plain]);
+    assert!(
+        text.contains("not paired, because the seeds differ"),
+        "{text}"
+    );
+}
+
+fn check_refusals(cluster: &Cluster, plain: &str, heavy: &str) {
+    let refusals = [
+        (vec!["compare", heavy, plain], NOT_FOUND, "--match lr"),
+        (
+            vec!["compare", heavy, plain, "--match", "wd"],
+            NOT_FOUND,
+            "no axis 'wd'",
+        ),
+        (vec!["table", plain, plain], BAD_INPUT, "named twice"),
+        (
+            vec!["table", plain, "no-such-sweep"],
+            NOT_FOUND,
+            "no-such-sweep",
+        ),
+    ];
+    for (args, code, expected) in refusals {
+        refused(&cluster.run(&args), code, &[expected]);
+    }
+
+    for args in [
+        &["compare", heavy][..],
+        &["compare", heavy, plain, "--baseline", "lr=0.2"],
+    ] {
+        assert_eq!(cluster.run(args).code, BAD_INPUT, "{args:?}");
+    }
+}
