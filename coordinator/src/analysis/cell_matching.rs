@@ -2,13 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::ids::CellIndex;
+use ergodic_common::Spec;
+use ergodic_common::ids::{CellIndex, DatasetHash};
 use ergodic_common::number_format::format_count;
 use ergodic_common::spec_file::node::SpecValue;
 
-use super::compare_sweeps::ComparedSweep;
 use super::error::AnalysisError;
 use super::lookup::find_axis;
+
+/// One of two sweeps that are compared.
+#[derive(Debug, Clone, Copy)]
+pub struct ComparedSweep<'a> {
+    /// How messages call it.
+    pub label: &'a str,
+    /// Its spec.
+    pub spec: &'a Spec,
+    /// BLAKE3 hash of its dataset.
+    pub dataset_hash: DatasetHash,
+}
 
 /// Maximum number of cells of a sweep whose cells are matched.
 const MAX_MATCHED_CELLS: u64 = 100_000;
@@ -35,8 +46,11 @@ impl CellMatching {
         baseline: ComparedSweep<'_>,
         axes: &[String],
     ) -> Result<Self, AnalysisError> {
-        let here = index_cells(sweep, axes)?;
-        let there = index_cells(baseline, axes)?;
+        // An axis that one sweep lacks is named before cells are looked at.
+        let columns = find_columns(sweep, axes)?;
+        let baseline_columns = find_columns(baseline, axes)?;
+        let here = index_cells(sweep, axes, &columns)?;
+        let there = index_cells(baseline, axes, &baseline_columns)?;
 
         let mut pairs: Vec<(CellIndex, CellIndex)> = here
             .iter()
@@ -66,10 +80,19 @@ impl CellMatching {
     }
 }
 
-/// The cells of a sweep by what makes them match.
+/// The positions of axes in the grid of a sweep.
+fn find_columns(sweep: ComparedSweep<'_>, axes: &[String]) -> Result<Vec<usize>, AnalysisError> {
+    axes.iter()
+        .map(|axis| find_axis(sweep.spec.grid.axes(), axis))
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.in_sweep(sweep.label))
+}
+
+/// The cells of a sweep by what makes them match: by their values on these columns, which are of `axes`.
 fn index_cells(
     sweep: ComparedSweep<'_>,
     axes: &[String],
+    columns: &[usize],
 ) -> Result<BTreeMap<MatchKey, CellIndex>, AnalysisError> {
     let count = sweep.spec.grid.cell_count();
     if count > MAX_MATCHED_CELLS {
@@ -79,17 +102,11 @@ fn index_cells(
         )));
     }
 
-    let columns = axes
-        .iter()
-        .map(|axis| find_axis(sweep.spec.grid.axes(), axis))
-        .collect::<Result<Vec<usize>, _>>()
-        .map_err(|error| error.in_sweep(sweep.label))?;
-
     let mut cells = BTreeMap::new();
     for cell in sweep.spec.grid.iter() {
         let key = match columns.is_empty() {
             true => identity_key(sweep, cell),
-            false => axis_key(sweep, cell, &columns),
+            false => axis_key(sweep, cell, columns),
         };
         let Some(key) = key else { continue };
         if let Some(other) = cells.insert(key, cell) {
@@ -198,8 +215,6 @@ fn no_match_error(
 
 #[cfg(test)]
 mod tests {
-    use ergodic_common::Spec;
-    use ergodic_common::ids::DatasetHash;
     use ergodic_common::spec::SpecSource;
 
     use crate::analysis::cell_matching::*;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
-use ergodic_common::ids::{CellIndex, DatasetHash};
+use ergodic_common::ids::{CellHash, CellIndex};
 use ergodic_common::metric::Metric;
 use ergodic_common::spec_file::node::SpecValue;
 
-use super::cell_matching::CellMatching;
+use super::cell_matching::{CellMatching, ComparedSweep};
 use super::error::AnalysisError;
 use super::query::{TableParams, TableQuery};
 use super::repeat_pairing::{RepeatPairing, describe_missing_values, describe_too_few_repeats};
@@ -16,17 +16,6 @@ use super::row_source::RowSource;
 use super::trial_values::{CellTrials, read_cell_trials};
 use crate::estimators::paired::{PairedDifferences, holm_correction};
 use crate::estimators::unpaired::UnpairedDifference;
-
-/// One of two sweeps that are compared.
-#[derive(Debug, Clone, Copy)]
-pub struct ComparedSweep<'a> {
-    /// How messages call it.
-    pub label: &'a str,
-    /// Its spec.
-    pub spec: &'a Spec,
-    /// BLAKE3 hash of its dataset.
-    pub dataset_hash: DatasetHash,
-}
 
 /// The parameters of a comparison of two sweeps.
 #[derive(Debug, Clone, Copy)]
@@ -307,10 +296,7 @@ fn find_unpaired_reason(
     ))
 }
 
-fn compute_cell_hash(
-    sweep: ComparedSweep<'_>,
-    cell: CellIndex,
-) -> Option<ergodic_common::ids::CellHash> {
+fn compute_cell_hash(sweep: ComparedSweep<'_>, cell: CellIndex) -> Option<CellHash> {
     let config = sweep.spec.grid.resolve_config(cell).ok()?;
     Some(sweep.spec.compute_cell_hash(&config, sweep.dataset_hash))
 }

@@ -6,10 +6,9 @@ use ergodic_proto::v1;
 use tonic::Status;
 
 use crate::analysis::CellSelector;
+use crate::analysis::cell_matching::ComparedSweep;
 use crate::analysis::compare::{CompareParams, CompareQuery};
-use crate::analysis::compare_sweeps::{
-    ComparedSweep, SweepCompareParams, SweepCompareQuery, SweepContrast,
-};
+use crate::analysis::compare_sweeps::{SweepCompareParams, SweepCompareQuery, SweepContrast};
 use crate::analysis::distance::{CellDistance, DistanceParams, DistanceQuery};
 use crate::analysis::effects::{
     AnovaTerm, EffectsAnalysis, EffectsParams, EffectsQuery, LevelEffect, TopCell,
