@@ -222,7 +222,8 @@ mod tests {
     fn spec(text: &str) -> Spec {
         let source = SpecSource {
             text: format!(
-                "name = \"t\"\nrepeats = 2\nseed = 1\n[model]\nkind = \"toy\"\ndim = 4\n[train]\nsteps = 10\n{text}"
+                "name = \"t\"\nrepeats = 2\nseed = 1\nmeasure = {{ metrics = [\"train_loss\"] }}\n\
+                 model = {{ kind = \"toy\", dim = 4 }}\n[train]\nsteps = 10\n{text}"
             ),
             ..SpecSource::default()
         };
