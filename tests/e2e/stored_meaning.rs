@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ergodic::records::SweepRow;
 use ergodic::store::sqlite::SqliteStore;
-use ergodic::store::{ExtendSweep, SetCellsDigest, Store as _, StoreWrite};
+use ergodic::store::{ExtendSweep, ReadableStore as _, SetCellsDigest, Store as _, StoreWrite};
 use ergodic_common::ids::CellsFingerprint;
 use ergodic_tests::{Cluster, run, stdout};
 

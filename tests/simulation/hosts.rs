@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use ergodic::server::blobs::BlobStore;
 use ergodic::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator, recover_core};
-use ergodic::store::Store;
 use ergodic::store::sqlite::SqliteStore;
+use ergodic::store::{ReadableStore as _, Store};
 use ergodic_common::Spec;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::trial::CPU_F32;

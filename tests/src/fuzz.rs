@@ -22,7 +22,8 @@ use ergodic::server::services::{session, workers};
 use ergodic::store::location::StoreLocation;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    InsertLease, InsertSweep, Store, StoreError, StoreReader, StoreResults, TrialRange, encoding,
+    InsertLease, InsertSweep, ReadableStore as _, Store, StoreError, StoreReader, StoreResults,
+    TrialRange, encoding,
 };
 use ergodic_common::config::{ModelConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;

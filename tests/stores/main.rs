@@ -6,7 +6,8 @@ mod model;
 
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::{
-    InsertLease, InsertSweep, RetryFailed, SetRowsAside, Store, StoreError, StoreWriter, TrialRange,
+    InsertLease, InsertSweep, ReadableStore as _, RetryFailed, SetRowsAside, Store, StoreError,
+    StoreWriter, TrialRange,
 };
 use ergodic_common::TrialKey;
 use ergodic_common::ids::{Epoch, SweepNumber};

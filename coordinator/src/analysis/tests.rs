@@ -30,7 +30,7 @@ use crate::estimators::special::{normal_quantile, student_t_quantile};
 use crate::estimators::{Sample, bootstrap};
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{InsertSweep, RestoreRows, Store as _, StoredTrial};
+use crate::store::{InsertSweep, ReadableStore as _, RestoreRows, Store as _, StoredTrial};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../../../tests/oracles/statistics.json"))

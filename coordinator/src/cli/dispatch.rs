@@ -39,7 +39,7 @@ pub(super) enum CliCommand {
     /// Launch a sweep on a coordinator; prints its id
     Launch(launch::LaunchArgs),
     /// List sweeps
-    List(ListArgs),
+    List(list::SweepListArgs),
     /// Show the progress of a sweep
     Status(status::StatusArgs),
     /// Follow the progress of a sweep until it ends

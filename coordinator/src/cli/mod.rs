@@ -2,6 +2,7 @@
 
 pub mod command;
 mod dispatch;
+mod store_views;
 #[cfg(test)]
 mod tests;
 
@@ -9,9 +10,11 @@ use std::process::ExitCode;
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
+use store_views::StoreViews;
 
 use crate::app::CommandOutcome;
 use crate::client::render::print_stderr_line;
+use crate::client::store_access::set_store_access;
 
 /// Runs the program and returns its exit code.
 pub fn run_cli() -> ExitCode {
@@ -28,7 +31,13 @@ pub fn run_cli() -> ExitCode {
             ));
         }
     };
-    let result = runtime.block_on(dispatch::dispatch_command(cli.command));
+    let views = StoreViews::default();
+    set_store_access(Box::new(views.clone()));
+    let result = runtime.block_on(async {
+        let result = dispatch::dispatch_command(cli.command).await;
+        views.close_all().await;
+        result
+    });
 
     // Waiting for background tasks, such as a half-read stream, would delay the exit.
     runtime.shutdown_background();

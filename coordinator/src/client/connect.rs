@@ -32,9 +32,9 @@ const START_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// A client of a coordinator that has responded.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// The address of the coordinator.
+    /// The address of the coordinator, or the place of the store.
     pub url: String,
-    target: (String, ClientAuth),
+    target: ClientTarget,
     /// The service for sweeps and their results.
     pub sweeps: SweepServiceClient<ClientChannel>,
     /// The service for the files of sweeps and trials.
@@ -45,7 +45,44 @@ pub struct Client {
     pub admin: AdminServiceClient<ClientChannel>,
 }
 
+/// What a client talks to.
+#[derive(Debug, Clone)]
+enum ClientTarget {
+    /// Coordinators at these addresses.
+    Coordinators(String, ClientAuth),
+    /// The services of this process over a store that it only reads.
+    Store,
+}
+
 impl Client {
+    /// Talks to the services of this process over a store, whose place is only for people.
+    pub fn on_store(channel: ClientChannel, place: String) -> Self {
+        Self::over_channel(channel, place, ClientTarget::Store)
+    }
+
+    /// Whether this client reads a store without its coordinator.
+    pub fn is_on_store(&self) -> bool {
+        matches!(self.target, ClientTarget::Store)
+    }
+
+    /// Connects to a coordinator that answers within this time.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn probe(
+        url: &str,
+        access: &ClientAuth,
+        timeout: Duration,
+    ) -> Result<Self, UserError> {
+        let answered = async {
+            let client = Self::connect(url, access).await?;
+            client.ensure_responsive().await
+        };
+        tokio::time::timeout(timeout, answered)
+            .await
+            .unwrap_or_else(|_| Err(unreachable_error(url, "no answer in time")))
+    }
+
     /// Connects to the first of these addresses, separated by commas, at which a coordinator
     /// responds. The connection sends requests that a standby cannot answer to the leader.
     ///
@@ -63,7 +100,7 @@ impl Client {
             match connected {
                 Ok(client) => {
                     return Ok(Self {
-                        target: (urls.to_owned(), access.clone()),
+                        target: ClientTarget::Coordinators(urls.to_owned(), access.clone()),
                         ..client
                     });
                 }
@@ -117,7 +154,11 @@ impl Client {
     /// # Errors
     /// As for [`Client::connect`].
     pub async fn reconnect(&self) -> Result<Self, UserError> {
-        Self::connect(&self.target.0, &self.target.1).await
+        match &self.target {
+            ClientTarget::Coordinators(urls, access) => Self::connect(urls, access).await,
+            // Its channel connects again by itself.
+            ClientTarget::Store => Ok(self.clone()),
+        }
     }
 
     /// Switches to the leader if this coordinator is a standby, before a request that is too large
@@ -126,6 +167,10 @@ impl Client {
     /// # Errors
     /// The standby or the leader does not respond.
     pub async fn switch_to_leader(&mut self) -> Result<(), UserError> {
+        let ClientTarget::Coordinators(_, access) = &self.target else {
+            return Ok(());
+        };
+        let access = access.clone();
         let info = self
             .sweeps
             .info(v1::InfoRequest {})
@@ -133,7 +178,7 @@ impl Client {
             .map_err(|e| self.to_user_error(&e))?
             .into_inner();
         if !info.leader.is_empty() {
-            let leader = Self::connect_to_url(&info.leader, &self.target.1).await?;
+            let leader = Self::connect_to_url(&info.leader, &access).await?;
             *self = Self {
                 target: self.target.clone(),
                 ..leader
@@ -166,34 +211,45 @@ impl Client {
                     ErrorCode::Unreachable => unreachable_error(url, &error.message),
                     _ => error,
                 })?;
+        let target = ClientTarget::Coordinators(url.to_owned(), access.clone());
+        Ok(Self::over_channel(connection, url.to_owned(), target))
+    }
+
+    fn over_channel(connection: ClientChannel, url: String, target: ClientTarget) -> Self {
         let sweeps = SweepServiceClient::new(connection.clone())
             .max_decoding_message_size(64 << 20)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
 
         let files =
             FileServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let target = (url.to_owned(), access.clone());
         let workers = WorkerServiceClient::new(connection.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let admin = AdminServiceClient::new(connection).max_decoding_message_size(MAX_RECORD_BYTES);
-        Ok(Self {
-            url: url.to_owned(),
+        Self {
+            url,
             target,
             sweeps,
             files,
             workers,
             admin,
-        })
+        }
     }
 
     /// Converts the status of a failed call to an error for the user.
     pub fn to_user_error(&self, status: &Status) -> UserError {
         let error = UserError::from(status);
         // A status with details comes from a coordinator; without, the connection itself failed.
-        if error.code == ErrorCode::Unreachable && status.details().is_empty() {
-            unreachable_error(&self.url, &innermost_reason(status))
-        } else {
-            error
+        if error.code != ErrorCode::Unreachable || !status.details().is_empty() {
+            return error;
+        }
+
+        let why = innermost_reason(status);
+        match self.target {
+            ClientTarget::Coordinators(..) => unreachable_error(&self.url, &why),
+            ClientTarget::Store => UserError::new(
+                ErrorCode::Internal,
+                format!("the store {} can no longer be read ({why})", self.url),
+            ),
         }
     }
 }

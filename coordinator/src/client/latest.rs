@@ -1,5 +1,4 @@
-//! The word "latest": the sweep that the user launched last. Commands that change the sweep name it
-//! and ask for confirmation.
+//! Finds the sweep that a word means. Commands that change the sweep name it and ask for confirmation where the word leaves a doubt.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,12 +14,8 @@ use tonic::metadata::MetadataValue;
 use super::Client;
 use super::query::{query_status, query_sweeps};
 use super::render::print_stderr_line;
+use super::resolve::{Asker, MatchedBy, looks_like_id, match_sweep, parse_launches_ago};
 use super::status_text::{count_done_trials, format_duration, state_word};
-
-/// The word for the user's own last sweep.
-const LATEST: &str = "latest";
-/// Maximum number of other users' sweeps that a message lists.
-const MAX_NAMED_SWEEPS: usize = 5;
 
 /// A request that names its user, for coordinators without tokens.
 pub fn request_as_user<T>(message: T) -> Request<T> {
@@ -45,101 +40,118 @@ fn user_at_host() -> String {
     }
 }
 
-/// The id of the sweep for a read-only command; "latest" means the user's last one.
+/// The id of the sweep that a command reads, given its name, its id, a prefix of the id, or how many launches ago it was launched.
 ///
 /// # Errors
-/// The user launched none, or the coordinator does not respond.
-pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, UserError> {
-    if id != LATEST {
-        return Ok(id.to_owned());
+/// No sweep is meant, or several are, or the coordinator does not respond.
+pub async fn resolve_sweep_id(client: &mut Client, word: &str) -> Result<String, UserError> {
+    let resolved = resolve_sweep(client, word).await?;
+    if let Some(note) = describe_choice(word, &resolved) {
+        print_stderr_line(&note);
     }
+    Ok(resolved.id)
+}
+
+/// A sweep, and why a word means it.
+struct ResolvedSweep {
+    id: String,
+    by: MatchedBy,
+}
+
+/// Tells which of several sweeps a word was taken to mean, if the user may have meant another one.
+fn describe_choice(word: &str, resolved: &ResolvedSweep) -> Option<String> {
+    let id = &resolved.id;
+    match resolved.by {
+        MatchedBy::Name(count) if count > 1 => Some(format!(
+            "{} is {id}, the last of {count} sweeps with this name",
+            escape_line(word)
+        )),
+        MatchedBy::Launch { is_own: false } => Some(format!(
+            "{} is {id}, which another user launched: none of yours is here",
+            escape_line(word)
+        )),
+        MatchedBy::Id | MatchedBy::Name(_) | MatchedBy::Launch { is_own: true } => None,
+    }
+}
+
+async fn resolve_sweep(client: &mut Client, word: &str) -> Result<ResolvedSweep, UserError> {
+    // A whole id, which most programs give, does not need the list of all sweeps.
+    if looks_like_id(word)
+        && let Ok(status) = query_status(client, word).await
+        && status.id == word
+    {
+        let id = status.id;
+        return Ok(ResolvedSweep {
+            id,
+            by: MatchedBy::Id,
+        });
+    }
+    parse_launches_ago(word)?;
 
     let request = request_as_user(v1::InfoRequest {});
     let info = client
         .call(async |client| client.sweeps.info(request).await)
         .await?;
-
-    // Older coordinators know no users, so their latest sweep is anybody's.
-    if info.principal.is_empty() {
-        return Ok(id.to_owned());
-    }
-
-    find_own_latest(&query_sweeps(client).await?, &info.principal)
-}
-
-/// Finds the newest sweep that the principal launched, or that has no known owner.
-fn find_own_latest(sweeps: &[v1::SweepStatus], principal: &str) -> Result<String, UserError> {
-    let mut newest_first = sweeps.iter().rev();
-    let own =
-        newest_first.find(|sweep| sweep.launched_by == principal || sweep.launched_by.is_empty());
-    if let Some(own) = own {
-        return Ok(own.id.clone());
-    }
-
-    if sweeps.is_empty() {
-        return Err(UserError::new(
-            ErrorCode::NotFound,
-            "there is no sweep yet: launch one",
-        ));
-    }
-
-    let named: Vec<String> = sweeps
-        .iter()
-        .rev()
-        .take(MAX_NAMED_SWEEPS)
-        .map(format_owned_sweep)
-        .collect();
-    let more = if sweeps.len() > named.len() {
-        ", …"
-    } else {
-        ""
+    // Older coordinators know no users: all sweeps are anybody's then.
+    let asker = Asker {
+        principal: &info.principal,
+        takes_others: client.is_on_store(),
     };
-    let message = format!(
-        "latest: {} has launched no sweep here; other users' sweeps are {}{more}: name one by its id",
-        escape_line(principal),
-        named.join(", ")
-    );
 
-    Err(UserError::new(ErrorCode::NotFound, message))
+    let sweeps = query_sweeps(client).await?;
+    let error = match match_sweep(&sweeps, word, &asker) {
+        Ok(found) => {
+            let by = found.by;
+            let id = found.id.to_owned();
+            return Ok(ResolvedSweep { id, by });
+        }
+        Err(error) => error,
+    };
+
+    // A standby may not know a sweep that was launched a moment ago; it asks the leader for a single one.
+    let begins_id = !info.leader.is_empty() && error.code == ErrorCode::NotFound;
+    if begins_id
+        && parse_launches_ago(word)?.is_none()
+        && let Ok(status) = query_status(client, word).await
+    {
+        let id = status.id;
+        return Ok(ResolvedSweep {
+            id,
+            by: MatchedBy::Id,
+        });
+    }
+    Err(error)
 }
 
-/// Formats `abcdefgh (lr-wd) by anna@lab`.
-fn format_owned_sweep(sweep: &v1::SweepStatus) -> String {
-    format!(
-        "{} ({}) by {}",
-        sweep.id,
-        escape_line(&sweep.name),
-        escape_line(&sweep.launched_by)
-    )
-}
-
-/// The id of the sweep for a command that changes it. "latest" is named, and must be confirmed by
-/// `--yes` or on a terminal.
+/// The id of the sweep for a command that changes it. What "latest" is, and which of several sweeps with a name is meant, must be
+/// confirmed by `--yes` or on a terminal.
 ///
 /// # Errors
-/// "latest" was not confirmed; otherwise as for [`resolve_sweep_id`].
+/// The sweep was not confirmed; otherwise as for [`resolve_sweep_id`].
 pub async fn resolve_sweep_to_change(
     client: &mut Client,
-    id: &str,
+    word: &str,
     command: &str,
     yes: bool,
 ) -> Result<String, UserError> {
-    if id != LATEST {
-        return Ok(id.to_owned());
-    }
+    let resolved = resolve_sweep(client, word).await?;
+    let among = match resolved.by {
+        MatchedBy::Id | MatchedBy::Name(..=1) => return Ok(resolved.id),
+        MatchedBy::Name(count) => format!(", the last of {count} sweeps with this name"),
+        MatchedBy::Launch { .. } => String::new(),
+    };
 
-    let id = resolve_sweep_id(client, id).await?;
-    let status = query_status(client, &id).await?;
-    let what = describe_sweep(&status);
-
+    let status = query_status(client, &resolved.id).await?;
+    let what = describe_sweep(&status) + &among;
+    let word = escape_line(word);
     if yes {
-        print_stderr_line(&format!("latest is {what}"));
+        print_stderr_line(&format!("{word} is {what}"));
         return Ok(status.id);
     }
 
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         let message = format!(
-            "latest is {what}: name it by its id, `ergodic {command} {}`, or use --yes",
+            "{word} is {what}: name it by its id, `ergodic {command} {}`, or use --yes",
             status.id
         );
         return Err(UserError::new(ErrorCode::BadInput, message));
@@ -186,50 +198,19 @@ fn is_confirmed_by_user(question: &str) -> bool {
 mod tests {
     use crate::client::latest::*;
 
-    fn sweep(id: &str, by: &str) -> v1::SweepStatus {
-        v1::SweepStatus {
-            id: id.into(),
-            name: "lr".into(),
-            launched_by: by.into(),
-            ..v1::SweepStatus::default()
-        }
-    }
-
     #[test]
-    fn the_latest_is_ones_own() {
-        let sweeps = [
-            sweep("a", "anna@lab"),
-            sweep("b", ""),
-            sweep("c", "ben@lab"),
-            sweep("d", "anna@lab"),
-            sweep("e", "ben@lab"),
-        ];
+    fn a_choice_among_several_sweeps_is_told() {
+        let told = |by| {
+            let id = "aaaa1111".to_owned();
+            describe_choice("lr", &ResolvedSweep { id, by })
+        };
+        assert_eq!(told(MatchedBy::Id), None);
+        assert_eq!(told(MatchedBy::Name(1)), None);
+        assert_eq!(told(MatchedBy::Launch { is_own: true }), None);
         assert_eq!(
-            find_own_latest(&sweeps, "anna@lab").ok().as_deref(),
-            Some("d")
+            told(MatchedBy::Name(3)).as_deref(),
+            Some("lr is aaaa1111, the last of 3 sweeps with this name")
         );
-
-        assert_eq!(
-            find_own_latest(&sweeps, "ben@lab").ok().as_deref(),
-            Some("e")
-        );
-        assert_eq!(
-            find_own_latest(&sweeps, "cora@lab").ok().as_deref(),
-            Some("b"),
-            "nobody knows whose it is"
-        );
-
-        let others = find_own_latest(&sweeps[2..], "cora@lab")
-            .expect_err("these are of others")
-            .message;
-        assert!(
-            others.contains("cora@lab has launched no sweep here")
-                && others.contains("e (lr) by ben@lab, d (lr) by anna@lab")
-        );
-
-        assert_eq!(
-            find_own_latest(&[], "cora@lab").map_err(|e| e.code),
-            Err(ErrorCode::NotFound)
-        );
+        assert!(told(MatchedBy::Launch { is_own: false }).is_some());
     }
 }

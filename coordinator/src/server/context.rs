@@ -15,14 +15,14 @@ use crate::server::engine::EngineHandle;
 use crate::server::ha::leadership::Leadership;
 use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
-use crate::store::Store;
+use crate::store::ReadableStore;
 
 /// State that all services share.
 pub(crate) struct ServerContext {
     pub(crate) tokens: Option<Arc<TokenStore>>,
     pub(crate) metrics: Metrics,
     pub(crate) engine: EngineHandle,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn ReadableStore>,
     pub(crate) leadership: Leadership,
     pub(crate) catalog: DatasetCatalog,
     pub(crate) checkpoints: CheckpointFiles,
@@ -49,6 +49,7 @@ impl ServerContext {
         let message = match self.leadership {
             Leadership::Leading(_) => "the coordinator is stopping",
             Leadership::Standby(_) => "the coordinator is a standby, and cannot read the store",
+            Leadership::Reading(_) => "the store can no longer be read",
         };
         UserError::new(ErrorCode::Unreachable, message).into()
     }

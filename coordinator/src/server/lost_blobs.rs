@@ -12,7 +12,7 @@ use super::blobs::{BlobError, BlobStore};
 use super::context::ServerContext;
 use super::store_error;
 use crate::records::SweepRow;
-use crate::store::{Store, StoreReader};
+use crate::store::{ReadableStore, StoreReader};
 
 /// Inspects each file once, and caches the finding.
 struct BlobInspection<'a> {
@@ -95,7 +95,10 @@ fn find_lost_weights(
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) fn report_lost_blobs(store: &dyn Store, blobs: &BlobStore) -> Result<(), UserError> {
+pub(super) fn report_lost_blobs(
+    store: &dyn ReadableStore,
+    blobs: &BlobStore,
+) -> Result<(), UserError> {
     let reader = store.open_reader().map_err(store_error)?;
     let mut look = BlobInspection::new(blobs);
 

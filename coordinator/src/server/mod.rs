@@ -27,6 +27,7 @@ pub mod serve_command;
 pub mod services;
 mod status;
 mod sweep_changes;
+pub mod view;
 mod watch_grid;
 
 use std::net::SocketAddr;
@@ -213,6 +214,7 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
         StoreError::Taken(_) | StoreError::Unusable(_) | StoreError::BlobMissing(_) => {
             ErrorCode::Refused
         }
+        StoreError::Missing(_) => ErrorCode::BadInput,
         StoreError::Disconnected(_) | StoreError::Deposed(_) => ErrorCode::Unreachable,
         StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::FileGone(_) => {
             ErrorCode::Internal

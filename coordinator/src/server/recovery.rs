@@ -12,7 +12,7 @@ use super::store_error;
 use crate::core::{Core, MetricPositions, StoredRow, Sweep, Timing, UnreadableSweep};
 use crate::records::{SweepRow, SweepState};
 use crate::store::{
-    Damage, SetCellsDigest, SetRowsAside, SnapshotReaders, Store, StoreError, StoreReader,
+    Damage, ReadableStore, SetCellsDigest, SetRowsAside, SnapshotReaders, StoreError, StoreReader,
     StoreWriter, TrialRange,
 };
 
@@ -33,7 +33,7 @@ pub(super) fn reader_threads() -> usize {
 /// # Errors
 /// The store cannot be read, or has content that no coordinator of this version wrote.
 pub fn recover_core(
-    store: &dyn Store,
+    store: &dyn ReadableStore,
     mut writer: Option<&mut dyn StoreWriter>,
     epoch: Epoch,
     lease_ttl: Duration,
@@ -285,8 +285,8 @@ mod tests {
 
     use crate::records::{DataPin, SweepTallies};
     use crate::server::recovery::*;
-    use crate::store::InsertSweep;
     use crate::store::sqlite::SqliteStore;
+    use crate::store::{InsertSweep, Store as _};
 
     #[test]
     fn each_of_many_sweeps_is_what_its_own_file_means() {

@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use super::processes::find_worker;
 use crate::app::{CommandOutcome, print_output};
-use crate::client::args::SweepTarget;
+use crate::client::args::SweepOnCoordinator;
 use crate::client::query::query_trial;
 
 /// `ergodic replay`
@@ -20,7 +20,7 @@ use crate::client::query::query_trial;
 pub struct ReplayArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub sweep: SweepTarget,
+    pub sweep: SweepOnCoordinator,
     /// A trial of the sweep, as cell/repeat
     pub trial: TrialKey,
     /// Instruction set; all of them yield the same bits

@@ -18,7 +18,7 @@ use crate::client::latest::resolve_sweep_to_change;
 /// `ergodic rm`
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
-    /// The sweeps: ids, unique prefixes of them, or "latest", your last one
+    /// The sweeps: names, ids, unique prefixes of ids, "latest", your last one, or "latest~1", the one before
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub struct RemoveArgs {
     /// Remove them from this store of `ergodic run`, which no coordinator may be using
     #[arg(long = "store", value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Do not ask for confirmation of "latest"
+    /// Do not ask for confirmation of "latest", or of a name that several sweeps have
     #[arg(long, short)]
     pub yes: bool,
 }

@@ -18,6 +18,7 @@ use crate::app::{CommandOutcome, LogFormat, print_output, start_logging, wait_fo
 use crate::client::Client;
 use crate::client::commands::table::{TableQueryArgs, query_table_text};
 use crate::client::commands::watch::follow_sweep;
+use crate::client::last_run::LastRun;
 use crate::client::query::query_status;
 use crate::client::render::print_stderr_line;
 use crate::client::status_text::{count_done_trials, format_sweep_size};
@@ -78,7 +79,12 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     let refused = begun.is_err();
     let result = match begun {
         Ok((client, status)) => {
-            run_workers_and_report(&args, client, &status, &program, &dir).await
+            let is_remembered = LastRun::remember_store(Path::new(""), &dir);
+            let results = RunResults {
+                dir: &dir,
+                is_remembered,
+            };
+            run_workers_and_report(&args, client, &status, &program, results).await
         }
         Err(error) => Err(error),
     };
@@ -124,11 +130,12 @@ async fn run_workers_and_report(
     mut client: Client,
     status: &v1::SweepStatus,
     program: &Path,
-    dir: &Path,
+    results: RunResults<'_>,
 ) -> Result<CommandOutcome, UserError> {
+    let dir = results.dir;
     if status.state() == v1::SweepState::Completed {
         let end = RunEnd::Done(Box::new(status.clone()));
-        return report_run_end(&mut client, args, &status.id, end, dir).await;
+        return report_run_end(&mut client, args, &status.id, end, results).await;
     }
 
     let url = client.url.clone();
@@ -142,7 +149,7 @@ async fn run_workers_and_report(
     };
     workers.stop_all().await;
 
-    report_run_end(&mut client, args, &status.id, end, dir).await
+    report_run_end(&mut client, args, &status.id, end, results).await
 }
 
 fn build_worker_commands(
@@ -164,6 +171,28 @@ fn build_worker_commands(
         .collect()
 }
 
+/// Where the results of a run are.
+#[derive(Clone, Copy)]
+struct RunResults<'a> {
+    dir: &'a Path,
+    /// Whether commands in this folder find them without `--store`.
+    is_remembered: bool,
+}
+
+impl RunResults<'_> {
+    /// Tells where the results are, and what to type to read them.
+    fn describe(&self) -> String {
+        let dir = self.dir.display();
+        let option = match self.is_remembered {
+            true => String::new(),
+            false => format!(" --store {dir}"),
+        };
+        format!(
+            "kept in {dir}; `ergodic table latest{option}` shows them again, and `plot`, `report`, `trials` and `compare` read them too"
+        )
+    }
+}
+
 enum RunEnd {
     Done(Box<v1::SweepStatus>),
     Interrupted,
@@ -174,7 +203,7 @@ async fn report_run_end(
     args: &RunArgs,
     id: &str,
     end: RunEnd,
-    dir: &Path,
+    results: RunResults<'_>,
 ) -> Result<CommandOutcome, UserError> {
     let query = TableQueryArgs {
         rows: args.table.rows.clone(),
@@ -196,16 +225,12 @@ async fn report_run_end(
         RunEnd::Interrupted => {
             print_stderr_line(&format!(
                 "interrupted: the same command, without --again, continues where this one stopped; so does `ergodic run {id} --store {}`",
-                dir.display()
+                results.dir.display()
             ));
             Ok(CommandOutcome::Interrupted)
         }
         RunEnd::Done(status) => {
-            print_stderr_line(&format!(
-                "kept in {}; `ergodic serve --store {}` serves it to `table`, `trials` and `curves`",
-                dir.display(),
-                dir.display()
-            ));
+            print_stderr_line(&results.describe());
 
             Ok(CommandOutcome::from_sweep(&status))
         }

@@ -167,7 +167,7 @@ fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>,
 
     if left.len() > MAX_NAMED_SWEEPS {
         print_stderr_line(&format!(
-            "and {} more: `ergodic serve --store {dir}` and `ergodic list` show them",
+            "and {} more: `ergodic list --store {dir}` shows them",
             left.len() - MAX_NAMED_SWEEPS
         ));
     }

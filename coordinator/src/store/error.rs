@@ -13,6 +13,9 @@ pub enum StoreError {
     /// The file or database is not a store of this version.
     #[error("{0}")]
     Unusable(String),
+    /// There is no store at this place.
+    #[error("{0}")]
+    Missing(String),
     /// The disk, or the database, failed.
     #[error("the store failed: {0}")]
     Failed(String),

@@ -4,10 +4,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use url::Url;
+
 use super::error::StoreError;
 use super::postgres::PostgresStore;
+use super::postgres::view::PostgresView;
 use super::sqlite::SqliteStore;
-use super::traits::Store;
+use super::sqlite::view::SqliteView;
+use super::traits::{ReadableStore, Store};
 
 /// The location of a store, as given by `--store`.
 #[derive(Clone)]
@@ -49,6 +53,42 @@ impl StoreLocation {
             Self::Database(url) => Arc::new(PostgresStore::open(url)?),
         })
     }
+
+    /// Opens the store for reading only, beside whoever has it open. Creates and changes nothing.
+    ///
+    /// # Errors
+    /// There is no store, it cannot be read, or it is of another version.
+    pub fn open_view(&self) -> Result<Arc<dyn ReadableStore>, StoreError> {
+        Ok(match self {
+            Self::Directory(dir) => Arc::new(SqliteView::open(dir)?),
+            Self::Database(url) => Arc::new(PostgresView::open(url)?),
+        })
+    }
+
+    /// Describes the location for people: an absolute path, or a URL without password and parameters.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Directory(dir) => std::path::absolute(dir)
+                .unwrap_or_else(|_| dir.clone())
+                .display()
+                .to_string(),
+            Self::Database(url) => describe_database_url(url),
+        }
+    }
+}
+
+/// A URL without what may be secret: a parameter may be the password too.
+fn describe_database_url(url: &str) -> String {
+    let Ok(mut url) = Url::parse(url) else {
+        return "a PostgreSQL database".to_owned();
+    };
+    let host = url
+        .query_pairs()
+        .find(|(name, _)| name == "host")
+        .map(|(_, host)| format!("?host={host}"));
+    url.set_query(None);
+    let _ = url.set_password(None);
+    format!("{url}{}", host.unwrap_or_default())
 }
 
 /// Omits the password that a URL may contain.
@@ -58,5 +98,31 @@ impl fmt::Debug for StoreLocation {
             Self::Directory(dir) => f.debug_tuple("Directory").field(dir).finish(),
             Self::Database(_) => f.write_str("Database"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::location::*;
+
+    #[test]
+    fn a_described_location_has_no_password() {
+        for (url, described) in [
+            (
+                "postgres://anna:secret@db:5432/lab",
+                "postgres://anna@db:5432/lab",
+            ),
+            (
+                "postgresql:///lab?host=/run/pg&password=secret",
+                "postgresql:///lab?host=/run/pg",
+            ),
+            ("postgres://[secret", "a PostgreSQL database"),
+        ] {
+            let location = StoreLocation::parse(Path::new(url));
+            assert_eq!(location.describe(), described);
+        }
+
+        let location = StoreLocation::parse(Path::new("runs/lr"));
+        assert!(Path::new(&location.describe()).is_absolute());
     }
 }

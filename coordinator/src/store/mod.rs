@@ -30,7 +30,8 @@ pub use sql::{
     SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreResults, StoreTransaction,
 };
 pub(crate) use sqlite::files::create_directory;
-pub use traits::{ReferencedBlobs, Store, StoreWriter};
+pub(crate) use sqlite::view::{is_store, list_stores};
+pub use traits::{ReadableStore, ReferencedBlobs, Store, StoreWriter};
 pub use trial_range::TrialRange;
 pub use types::{
     Attempt, Audit, ClearedRows, EndedTrial, FoundRows, Leader, RedoneTrial, ReopenedTrials,

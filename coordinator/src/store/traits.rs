@@ -1,4 +1,4 @@
-//! The traits of a store: leadership, one writer, and readers.
+//! The traits of a store: readers; and, where it is not only read, leadership and one writer.
 
 use std::time::Duration;
 
@@ -22,8 +22,31 @@ pub trait ReferencedBlobs: Send {
     fn remove_unreserved(&self, hash: &FileHash) -> std::io::Result<Option<u64>>;
 }
 
+/// A store of results that can be read. Some are only read: those which a command opens beside their coordinator.
+pub trait ReadableStore: Send + Sync {
+    /// Checks that everything written would be found again.
+    ///
+    /// # Errors
+    /// The files of the store were moved or deleted.
+    fn check_files_in_place(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Opens a reader, which sees what was committed before its first read.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError>;
+
+    /// Opens at least one and at most `most` readers that see the same moment.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError>;
+}
+
 /// A store of results, for one coordinator or for several that elect a leader.
-pub trait Store: Send + Sync {
+pub trait Store: ReadableStore {
     /// Claims leadership for the coordinator at `url`, unless another one leads. Returns the
     /// leader.
     ///
@@ -44,31 +67,11 @@ pub trait Store: Send + Sync {
     /// can lead after the TTL.
     fn resign_leadership(&self, epoch: Epoch);
 
-    /// Checks that everything written would be found again.
-    ///
-    /// # Errors
-    /// The files of the store were moved or deleted.
-    fn check_files_in_place(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
     /// Opens the only writer of this epoch's leader; called once per epoch.
     ///
     /// # Errors
     /// The store cannot be written.
     fn open_writer(&self, epoch: Epoch) -> Result<Box<dyn StoreWriter>, StoreError>;
-
-    /// Opens a reader, which sees what was committed before its first read.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError>;
-
-    /// Opens at least one and at most `most` readers that see the same moment.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError>;
 }
 
 /// The write access to a store.

@@ -5,12 +5,13 @@ use ergodic_common::TrialKey;
 use ergodic_common::escape::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
+use ergodic_proto::v1::explain_finding::Finding;
 use serde_json::json;
 
 use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
 use crate::client::args::SweepTarget;
-use crate::client::render::{TextFormat, non_empty};
+use crate::client::render::{TextFormat, non_empty, print_stderr_line};
 use crate::explanation_text::render_explanation;
 
 /// `ergodic explain`
@@ -35,6 +36,10 @@ pub async fn run_explain(args: ExplainArgs) -> Result<CommandOutcome, UserError>
     print_output(explain_sweep(&mut client, &id, args.trial, args.format).await?)
 }
 
+fn is_about_missing_workers(finding: &v1::ExplainFinding) -> bool {
+    matches!(finding.finding, Some(Finding::NoWorker(_)))
+}
+
 /// Runs `ergodic explain`.
 ///
 /// # Errors
@@ -55,6 +60,12 @@ pub async fn explain_sweep(
         .await
         .map_err(|e| client.to_user_error(&e))?
         .into_inner();
+
+    if client.is_on_store() && answer.findings.iter().any(is_about_missing_workers) {
+        print_stderr_line(
+            "a store does not tell which workers are joined: if a coordinator runs on it, `ergodic explain` with --coordinator URL does",
+        );
+    }
 
     let lines = render_explanation(&answer);
     Ok(match format {

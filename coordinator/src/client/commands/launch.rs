@@ -1,5 +1,7 @@
 //! `ergodic launch`: sends a sweep and its files to a coordinator, and reports what need not run.
 
+use std::path::Path;
+
 use clap::Args;
 use ergodic_common::Spec;
 use ergodic_common::escape::escape_line;
@@ -12,7 +14,8 @@ use super::table::{TableQueryArgs, query_table_text};
 use super::watch::follow_sweep;
 use crate::app::{CommandOutcome, print_output};
 use crate::client::Client;
-use crate::client::args::ConnectionArgs;
+use crate::client::args::{ConnectionArgs, DEFAULT_COORDINATOR};
+use crate::client::last_run::LastRun;
 use crate::client::latest::request_as_user;
 use crate::client::query::incomplete_response;
 use crate::client::render::{TextFormat, print_stderr_line};
@@ -57,6 +60,9 @@ pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
         .for_each(|line| print_stderr_line(line));
 
     let status = launched.status.unwrap_or_default();
+    if args.connection.coordinator == DEFAULT_COORDINATOR {
+        LastRun::remember_coordinator(Path::new(""), DEFAULT_COORDINATOR);
+    }
     print_output(format!("{}\n", status.id))?;
 
     match args.watch {

@@ -18,8 +18,9 @@ use serde_json::json;
 
 use super::sample_size::{SampleSizeArgs, parse_precision, run_sample_size};
 use crate::app::{CommandOutcome, print_output};
-use crate::client::args::{ConnectionArgs, SweepTarget};
+use crate::client::args::SweepTarget;
 use crate::client::render::TextFormat;
+use crate::client::source::SourceArgs;
 use crate::client::status_text::format_duration;
 use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
 
@@ -46,7 +47,7 @@ pub struct PlanArgs {
     pub data_dir: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub connection: ConnectionArgs,
+    pub connection: SourceArgs,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,

@@ -14,8 +14,8 @@ mod tables;
 use clap::Args;
 use ergodic_proto::status::UserError;
 
-use super::args::ConnectionArgs;
 use super::render::OutputArgs;
+use super::source::SourceArgs;
 use crate::app::CommandOutcome;
 
 /// `ergodic sql`
@@ -23,15 +23,15 @@ use crate::app::CommandOutcome;
 pub struct SqlArgs {
     /// A query of the tables sweeps, cells, trials, curves and predictions; `SHOW COLUMNS FROM trials` lists the columns of one
     pub query: String,
-    /// A sweep: its id, a unique prefix of it, or "latest", your last one; may be given several times [default: all]
+    /// A sweep: its name, its id, a unique prefix of the id, or "latest", your last one; may be given several times [default: all]
     #[arg(long = "sweep", value_name = "ID")]
     pub sweeps: Vec<String>,
-    /// Output of `ergodic export` to query: a directory, or s3://BUCKET/PREFIX [default: fetch the sweeps from the coordinator]
+    /// Output of `ergodic export` to query: a directory, or s3://BUCKET/PREFIX [default: fetch the sweeps from the coordinator or store]
     #[arg(long, value_name = "DIR|URL")]
     pub from: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub connection: ConnectionArgs,
+    pub connection: SourceArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub output: OutputArgs,

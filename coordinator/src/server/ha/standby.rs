@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::core::Core;
 use crate::server::engine::EngineEvent;
 use crate::server::recovery::recover_core;
-use crate::store::{Leader, Store};
+use crate::store::{Leader, ReadableStore};
 use crate::throttled_log::ThrottledLog;
 
 /// Age up to which a reading is fresh, however little time it took.
@@ -21,13 +21,13 @@ const MAX_AGE_PER_READ: u32 = 10;
 
 /// Answers queries on a thread of its own.
 pub(crate) struct StandbyView {
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn ReadableStore>,
     pub(crate) leader: watch::Receiver<Leader>,
     pub(crate) lease_ttl: Duration,
 }
 
 /// A core as it was read from the store.
-struct CoreReading {
+pub(crate) struct CoreReading {
     core: Core,
     at: Instant,
     took: Duration,
@@ -40,9 +40,12 @@ impl CoreReading {
 }
 
 impl StandbyView {
-    /// Runs until the event [`EngineEvent::Stop`].
-    pub(crate) fn answer_queries(self, mut events: mpsc::UnboundedReceiver<EngineEvent>) {
-        let mut known: Option<CoreReading> = None;
+    /// Runs until the event [`EngineEvent::Stop`]. `known` is a reading that was made before.
+    pub(crate) fn answer_queries(
+        self,
+        mut known: Option<CoreReading>,
+        mut events: mpsc::UnboundedReceiver<EngineEvent>,
+    ) {
         let mut throttled_log = ThrottledLog::default();
 
         while let Some(event) = events.blocking_recv() {
@@ -66,7 +69,14 @@ impl StandbyView {
         if let Some(reading) = known.filter(CoreReading::is_fresh) {
             return Ok(reading);
         }
+        self.read_core()
+    }
 
+    /// Reads the store.
+    ///
+    /// # Errors
+    /// The store cannot be read, or has content that no coordinator of this version wrote.
+    pub(crate) fn read_core(&self) -> Result<CoreReading, UserError> {
         let at = Instant::now();
         let epoch = self.leader.borrow().epoch;
         let (core, _) = recover_core(self.store.as_ref(), None, epoch, self.lease_ttl, false)?;

@@ -205,6 +205,7 @@ impl Supervisor {
         let recovered = block_in_place(|| self.recover_store(epoch))?;
         let removals = recovered.removals;
         let identity = recovered.identity;
+        let sweeps = recovered.core.sweep_rows().count();
         let CoordinatorParts {
             engine,
             writer,
@@ -235,7 +236,12 @@ impl Supervisor {
         })?;
         let store_writer = spawn_thread("store-writer", move || writer.run_until_closed())?;
 
-        tracing::info!(epoch = epoch.0, "leading");
+        tracing::info!(
+            epoch = epoch.0,
+            store = self.options.store.describe(),
+            sweeps,
+            "leading"
+        );
         let role = TermRole::Leading(epoch, renewals);
         let threads = vec![event_loop, store_writer, checkpoint_thread];
         Ok(self.open_services(role, end_signal, services, tasks, threads))
@@ -280,7 +286,12 @@ impl Supervisor {
 
     /// Starts a term as standby.
     fn stand_by(&self, leader: Leader) -> Result<CoordinatorTerm, UserError> {
-        tracing::info!(leader = leader.url, epoch = leader.epoch.0, "standing by");
+        tracing::info!(
+            leader = leader.url,
+            epoch = leader.epoch.0,
+            store = self.options.store.describe(),
+            "standing by"
+        );
         let (end_signal, ended) = watch::channel(false);
         let (leader_sender, leader) = watch::channel(leader);
         let (engine, questions) = EngineHandle::detached();
@@ -289,7 +300,7 @@ impl Supervisor {
             leader: leader.clone(),
             lease_ttl: self.options.lease_ttl,
         };
-        let view = spawn_thread("view", move || view.answer_queries(questions))?;
+        let view = spawn_thread("view", move || view.answer_queries(None, questions))?;
 
         let context = self.standby_context(engine, leader, ended);
         let role = TermRole::Standby(leader_sender);
@@ -375,7 +386,11 @@ impl LastLeadingTerm {
     }
 }
 
-fn spawn_thread(
+/// Starts a thread.
+///
+/// # Errors
+/// The operating system refuses it.
+pub(crate) fn spawn_thread(
     name: &str,
     work: impl FnOnce() + Send + 'static,
 ) -> Result<std::thread::JoinHandle<()>, UserError> {

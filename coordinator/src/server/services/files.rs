@@ -88,12 +88,7 @@ impl FileService for FileApi {
     ) -> Result<Response<Self::FetchStream>, Status> {
         let permit = self.0.limits.fetches.try_acquire()?;
         let hash = parse_hash("FetchRequest", request.into_inner().hash)?;
-        let file = File::open(self.0.catalog.blobs.blob_path(&hash)).map_err(|_| {
-            Status::from(UserError::new(
-                ErrorCode::NotFound,
-                format!("no file with the hash {} is stored here", hash),
-            ))
-        })?;
+        let file = open_blob(&self.0.catalog.blobs, &hash)?;
 
         let (pieces, stream) = PageSender::new(permit);
         tokio::task::spawn_blocking(move || {
@@ -101,6 +96,18 @@ impl FileService for FileApi {
         });
         Ok(Response::new(stream))
     }
+}
+
+fn open_blob(blobs: &BlobStore, hash: &FileHash) -> Result<File, UserError> {
+    if blobs.folder().as_os_str().is_empty() {
+        let message = "a database has no files: set ERGODIC_FILES to the directory that its coordinator has as --artifacts";
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+
+    File::open(blobs.blob_path(hash)).map_err(|_| {
+        let message = format!("no file with the hash {hash} is stored here");
+        UserError::new(ErrorCode::NotFound, message)
+    })
 }
 
 /// Waits a limited time for the next piece, because an upload holds one of few permits.

@@ -10,6 +10,7 @@
 
 mod session;
 mod statements;
+pub(crate) mod view;
 
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -25,7 +26,7 @@ use super::error::StoreError;
 use super::reader::StoreReader;
 use super::snapshot_readers::SnapshotReaders;
 use super::sql::{SqlConnection, SqlRow, StoreTransaction, select_number};
-use super::traits::{Store, StoreWriter};
+use super::traits::{ReadableStore, Store, StoreWriter};
 use super::types::Leader;
 use super::writes::PendingWrite;
 
@@ -290,7 +291,9 @@ impl Store for PostgresStore {
 
         Ok(Box::new(writer))
     }
+}
 
+impl ReadableStore for PostgresStore {
     fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
         let session = self.open_session("ergodic reader")?;
         session.run_statements("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;

@@ -2,6 +2,7 @@
 
 mod connection;
 pub(crate) mod files;
+pub(crate) mod view;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -16,10 +17,13 @@ use super::reader::StoreReader;
 use super::snapshot_readers::SnapshotReaders;
 use super::sql::StoreTransaction;
 use super::sqlite::files::{DatabaseFiles, DirLock, create_database_file, create_directory};
-use super::traits::{Store, StoreWriter};
+use super::traits::{ReadableStore, Store, StoreWriter};
 use super::types::Leader;
 use super::writes::PendingWrite;
 use crate::failpoint;
+
+/// The database's name in the directory of a store.
+const DATABASE_FILE: &str = "ergodic.sqlite";
 
 /// What makes each version of the schema out of the one before; the database has the number of its version as `user_version`.
 const MIGRATIONS: [&str; 11] = [
@@ -91,7 +95,7 @@ impl SqliteStore {
         create_directory(dir, private).map_err(failed)?;
 
         let lock = DirLock::acquire(dir)?;
-        let path = dir.join("ergodic.sqlite");
+        let path = dir.join(DATABASE_FILE);
         create_database_file(&path, private).map_err(failed)?;
         let epoch = prepare_database(&path).map_err(|e| e.with_path(&path))?;
         let hold = Mutex::new(SqliteState {
@@ -228,10 +232,6 @@ impl Store for SqliteStore {
 
     fn resign_leadership(&self, _: Epoch) {}
 
-    fn check_files_in_place(&self) -> Result<(), StoreError> {
-        self.check_files()
-    }
-
     fn open_writer(&self, epoch: Epoch) -> Result<Box<dyn StoreWriter>, StoreError> {
         let mut connection = open_connection(&self.path)?;
         // The first transaction creates the log, whose file is recorded below.
@@ -251,6 +251,12 @@ impl Store for SqliteStore {
             files: names,
             is_log_recovered: false,
         }))
+    }
+}
+
+impl ReadableStore for SqliteStore {
+    fn check_files_in_place(&self) -> Result<(), StoreError> {
+        self.check_files()
     }
 
     fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {

@@ -1,0 +1,386 @@
+//! A store in a directory that is only read, beside the coordinator or `ergodic run` that may have it open.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Access, access};
+use url::Url;
+
+use super::{DATABASE_FILE, MIGRATIONS};
+use crate::store::error::StoreError;
+use crate::store::reader::StoreReader;
+use crate::store::snapshot_readers::SnapshotReaders;
+use crate::store::traits::ReadableStore;
+
+/// How often readers are opened again until no commit falls between their first reads.
+const SNAPSHOT_ATTEMPTS: usize = 10;
+/// Most stores in a directory that an error lists.
+const MAX_LISTED_STORES: usize = 8;
+/// Time for which a reader waits for a lock of another process, which has it for a moment only.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A directory with a database that is neither locked, migrated nor written.
+pub(crate) struct SqliteView {
+    path: PathBuf,
+}
+
+impl SqliteView {
+    /// Opens the store in `dir`, which must be there.
+    ///
+    /// # Errors
+    /// There is no store, it cannot be read, or it is of another version.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(DATABASE_FILE);
+        if !path.is_file() {
+            return Err(StoreError::Missing(describe_missing_store(dir)));
+        }
+
+        let view = Self { path };
+        view.check_schema()
+            .map_err(|error| error.with_path(&view.path))?;
+        Ok(view)
+    }
+
+    fn check_schema(&self) -> Result<(), StoreError> {
+        let connection = self.open_connection()?;
+        let version: i64 =
+            connection.query_row("SELECT user_version FROM pragma_user_version", [], |row| {
+                row.get(0)
+            })?;
+        let place = self.path.parent().unwrap_or(&self.path).display();
+        check_schema_version(&place.to_string(), version, MIGRATIONS.len())
+    }
+
+    fn open_connection(&self) -> Result<Connection, StoreError> {
+        let access = choose_access(
+            is_writable(&self.path) && self.path.parent().is_some_and(is_writable),
+            &LogFiles::find(&self.path),
+        );
+        let opened = match access {
+            StoreAccess::Shared => Connection::open_with_flags(
+                &self.path,
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            ),
+            StoreAccess::ReadOnly => Connection::open_with_flags(
+                &self.path,
+                OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            ),
+            StoreAccess::Unchanging => self.open_unchanging(),
+        };
+
+        let connection = opened?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "query_only", true)?;
+        // The first statement opens the log, which is where a directory that cannot be written shows.
+        let read = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+        match (read, access) {
+            (Err(error), StoreAccess::ReadOnly) => Err(unreadable_log_error(&self.path, &error)),
+            (read, _) => Ok(read.map(|()| connection)?),
+        }
+    }
+
+    /// Opens the database without its log and without locks, for neither of which SQLite can create the files.
+    fn open_unchanging(&self) -> rusqlite::Result<Connection> {
+        let path = std::path::absolute(&self.path)
+            .ok()
+            .and_then(|path| Url::from_file_path(path).ok());
+        let Some(mut url) = path else {
+            return Err(rusqlite::Error::InvalidPath(self.path.clone()));
+        };
+        url.set_query(Some("immutable=1"));
+        Connection::open_with_flags(
+            url.as_str(),
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_URI,
+        )
+    }
+}
+
+impl ReadableStore for SqliteView {
+    fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        let connection = self.open_connection()?;
+        begin_snapshot(&connection)?;
+        Ok(Box::new(connection))
+    }
+
+    /// Opens readers of the same moment. The coordinator, another process, cannot be held back meanwhile, so they are opened again if
+    /// it committed between their first reads; one reader alone always sees one moment.
+    fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError> {
+        let watcher = self.open_connection()?;
+        let readers = (0..most.max(1))
+            .map(|_| self.open_connection())
+            .collect::<Result<Vec<_>, _>>()?;
+
+        for _ in 0..SNAPSHOT_ATTEMPTS {
+            let before = read_data_version(&watcher)?;
+            readers.iter().try_for_each(begin_snapshot)?;
+            if read_data_version(&watcher)? == before {
+                return Ok(into_snapshot_readers(readers));
+            }
+
+            for reader in &readers {
+                reader.execute_batch("ROLLBACK")?;
+            }
+        }
+
+        let first = readers.into_iter().take(1).collect::<Vec<_>>();
+        first.iter().try_for_each(begin_snapshot)?;
+        Ok(into_snapshot_readers(first))
+    }
+}
+
+/// Begins a transaction and reads something, because SQLite takes the snapshot at the first read.
+fn begin_snapshot(reader: &Connection) -> Result<(), StoreError> {
+    reader.execute_batch("BEGIN")?;
+    Ok(reader.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?)
+}
+
+/// A number that changes with each commit of another connection.
+fn read_data_version(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(
+        connection.query_row("SELECT data_version FROM pragma_data_version", [], |row| {
+            row.get(0)
+        })?,
+    )
+}
+
+fn into_snapshot_readers(readers: Vec<Connection>) -> SnapshotReaders {
+    let readers = readers.into_iter();
+    SnapshotReaders::new(
+        readers
+            .map(|reader| Box::new(reader) as Box<dyn StoreReader>)
+            .collect(),
+    )
+}
+
+/// Whether this user may write a file, or create files in a directory.
+fn is_writable(path: &Path) -> bool {
+    access(path, Access::WRITE_OK).is_ok()
+}
+
+/// The files of a database's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LogFiles {
+    /// Bytes of the log; 0 if there is none.
+    log_bytes: u64,
+    /// Whether the index of the log is there, as it is while a coordinator runs.
+    has_index: bool,
+}
+
+impl LogFiles {
+    fn find(database: &Path) -> Self {
+        let sibling = |end: &str| {
+            let mut path = database.as_os_str().to_owned();
+            path.push(end);
+            PathBuf::from(path)
+        };
+        Self {
+            log_bytes: std::fs::metadata(sibling("-wal")).map_or(0, |found| found.len()),
+            has_index: sibling("-shm").exists(),
+        }
+    }
+}
+
+/// How SQLite opens a database that is only read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoreAccess {
+    /// As any reader. SQLite may create the log's files, and removes them again.
+    Shared,
+    /// With the log's files as they are: files that this user created could not be written by the store's owner.
+    ReadOnly,
+    /// As a file that nobody changes, because there is no log and none can be created.
+    Unchanging,
+}
+
+fn choose_access(may_write: bool, log: &LogFiles) -> StoreAccess {
+    match may_write {
+        true => StoreAccess::Shared,
+        false if log.has_index || log.log_bytes > 0 => StoreAccess::ReadOnly,
+        false => StoreAccess::Unchanging,
+    }
+}
+
+fn unreadable_log_error(path: &Path, error: &rusqlite::Error) -> StoreError {
+    StoreError::Unusable(format!(
+        "{}: cannot be read ({error}): the store has a log that only someone who may write there can read. Read it as its owner, or \
+         copy the directory",
+        path.display()
+    ))
+}
+
+/// Checks that the rows of a store mean what this program's statements take them for.
+///
+/// # Errors
+/// The schema has another version than the latest one, `known`.
+pub(in crate::store) fn check_schema_version(
+    place: &str,
+    version: i64,
+    known: usize,
+) -> Result<(), StoreError> {
+    let why = match version {
+        0 => "this is no store of ergodic".to_owned(),
+        version if version == known as i64 => return Ok(()),
+        version if version > known as i64 => format!(
+            "the store has schema version {version}, this program knows up to {known}: use a newer ergodic"
+        ),
+        version => format!(
+            "the store has schema version {version}, and this program reads version {known}. It is not changed by reading: the \
+             ergodic that wrote it reads it, or `ergodic serve` of this version on it brings it to version {known}, after which \
+             earlier ones cannot open it"
+        ),
+    };
+    Err(StoreError::Unusable(format!("{place}: {why}")))
+}
+
+/// Says why there is no store in `dir`, and names those that are near.
+fn describe_missing_store(dir: &Path) -> String {
+    let place = dir.display();
+    if dir.file_name().is_some_and(|name| name == DATABASE_FILE) && dir.is_file() {
+        return format!("{place} is a file of a store: name its directory");
+    }
+    if !dir.is_dir() {
+        return format!("there is no store {place}: there is no such directory");
+    }
+
+    let stores = list_stores(dir);
+    let named: Vec<String> = stores
+        .iter()
+        .take(MAX_LISTED_STORES)
+        .map(|store| store.display().to_string())
+        .collect();
+    let inside = match named.len() {
+        0 => String::new(),
+        shown if shown < stores.len() => format!("; below it are {}, …", named.join(", ")),
+        _ => format!("; below it are {}", named.join(", ")),
+    };
+    format!("there is no store in {place}: it has no file {DATABASE_FILE}{inside}")
+}
+
+/// Whether there is a store in a directory.
+pub(crate) fn is_store(dir: &Path) -> bool {
+    dir.join(DATABASE_FILE).is_file()
+}
+
+/// The stores in the directories directly below `dir`, by name.
+pub(crate) fn list_stores(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| is_store(path))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::ids::Epoch;
+
+    use crate::store::Store as _;
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::sqlite::view::*;
+
+    fn database(dir: &Path) -> PathBuf {
+        dir.join(DATABASE_FILE)
+    }
+
+    #[test]
+    fn a_missing_store_is_not_created_and_those_nearby_are_named() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let typo = dir.path().join("tpyo");
+        let error = SqliteView::open(&typo).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("no such directory")));
+        assert!(!typo.exists());
+
+        let store = dir.path().join("there");
+        drop(SqliteStore::open(&store).expect("a store"));
+        let error = SqliteView::open(dir.path()).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|error| error.ends_with(&format!("are {}", store.display()))));
+
+        let file = database(&store);
+        let error = SqliteView::open(&file).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|error| error.contains("name its directory")));
+    }
+
+    #[test]
+    fn reading_beside_a_coordinator_changes_nothing_and_leaves_no_file() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let files = |dir: &Path| {
+            let mut names: Vec<_> = std::fs::read_dir(dir)
+                .expect("a directory")
+                .flatten()
+                .map(|entry| entry.file_name())
+                .collect();
+            names.sort_unstable();
+            names
+        };
+        let store = SqliteStore::open(dir.path()).expect("a store");
+        let epoch = store.acquire_leadership("").expect("it leads").epoch;
+        let writer = store.open_writer(epoch).expect("a writer");
+        let view = SqliteView::open(dir.path()).expect("a view");
+        let readers = view.open_readers(4).expect("readers");
+        assert_eq!(readers.0.len(), 4);
+        assert!(store.renew_leadership(epoch).expect("it is asked"));
+        drop((readers, writer, store));
+
+        let before = files(dir.path());
+        let bytes = std::fs::read(database(dir.path())).expect("bytes");
+        let sweeps = view.open_reader().expect("a reader").read_sweeps();
+        assert!(sweeps.expect("read").is_empty());
+        assert_eq!(
+            (before, bytes),
+            (
+                files(dir.path()),
+                std::fs::read(database(dir.path())).expect("bytes")
+            )
+        );
+        assert!(epoch > Epoch(0));
+    }
+
+    #[test]
+    fn a_store_of_another_version_is_left_as_it_is() {
+        let known = MIGRATIONS.len();
+        assert!(check_schema_version("s", known as i64, known).is_ok());
+        for (version, words) in [
+            (0, "no store of ergodic"),
+            (known as i64 + 1, "use a newer ergodic"),
+            (known as i64 - 1, "`ergodic serve` of this version"),
+        ] {
+            let error = check_schema_version("s", version, known)
+                .err()
+                .map(|error| error.to_string());
+            assert!(error.is_some_and(|error| error.contains(words)), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_may_not_be_written_is_read_with_its_log_or_without_one() {
+        let none = LogFiles {
+            log_bytes: 0,
+            has_index: false,
+        };
+        let in_use = LogFiles {
+            has_index: true,
+            ..none
+        };
+        let left = LogFiles {
+            log_bytes: 32,
+            ..none
+        };
+        assert_eq!(choose_access(true, &none), StoreAccess::Shared);
+        assert_eq!(choose_access(false, &none), StoreAccess::Unchanging);
+        assert_eq!(choose_access(false, &in_use), StoreAccess::ReadOnly);
+        assert_eq!(choose_access(false, &left), StoreAccess::ReadOnly);
+
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("50 % ?#");
+        drop(SqliteStore::open(&path).expect("a store"));
+        let view = SqliteView::open(&path).expect("a view");
+        let reader = view.open_unchanging().expect("a connection");
+        assert!(begin_snapshot(&reader).is_ok());
+    }
+}
