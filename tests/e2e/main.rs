@@ -34,6 +34,7 @@ mod pictures;
 mod postgres;
 mod printed;
 mod races;
+mod reading;
 mod refusals;
 mod removal;
 mod reproducibility;

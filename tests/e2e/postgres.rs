@@ -5,13 +5,13 @@ use ergodic_tests::{Cluster, Postgres, note, run, skip, wait_for};
 use crate::{SWEEP, empty_sweep, files, http, repeated, trials};
 
 /// A database, unless it has to be skipped.
-fn database(test: &str) -> Option<Postgres> {
+pub(crate) fn database(test: &str) -> Option<Postgres> {
     Postgres::start()
         .map_err(|why| skip(test, "postgres", &why))
         .ok()
 }
 
-fn on(database: &Postgres, files: &tempfile::TempDir) -> Cluster {
+pub(crate) fn on(database: &Postgres, files: &tempfile::TempDir) -> Cluster {
     with(database, files, &[])
 }
 

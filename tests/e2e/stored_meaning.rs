@@ -9,7 +9,7 @@ use ergodic_common::ids::CellsFingerprint;
 use ergodic_tests::{Cluster, run, stdout};
 
 /// Of a store that a program made which knew version 1 of the grammar alone, `first.toml` says of what.
-fn old(name: &str) -> PathBuf {
+pub(crate) fn old(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("old-store")
         .join(name)

@@ -64,6 +64,16 @@ pub fn run_with(environment: &[(&str, &str)], args: &[&str]) -> Finished {
     finished(command.envs(environment.iter().copied()).args(args))
 }
 
+/// The same in this folder.
+///
+/// # Panics
+/// It cannot be started.
+pub fn run_in(folder: &Path, environment: &[(&str, &str)], args: &[&str]) -> Finished {
+    let mut command = command("ergodic");
+    let command = command.current_dir(folder);
+    finished(command.envs(environment.iter().copied()).args(args))
+}
+
 fn run_under(launcher: &[String], args: &[&str]) -> Finished {
     finished(command_under(launcher, "ergodic").args(args))
 }

@@ -12,7 +12,7 @@ mod raw;
 mod recording;
 mod s3;
 
-pub use cluster::{Cluster, Finished, Program, program, run, run_with, stdout, wait_for};
+pub use cluster::{Cluster, Finished, Program, program, run, run_in, run_with, stdout, wait_for};
 pub use disk::SmallDisk;
 pub use gate::Gate;
 pub use invariants::Done;

@@ -1,12 +1,14 @@
 //! Options for the connection to a coordinator.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ergodic_common::ErrorCode;
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 
+use super::last_run::LastRun;
 use super::{Client, START_TIMEOUT};
 
 /// The address at which a coordinator listens by default.
@@ -35,7 +37,25 @@ impl ConnectionArgs {
     /// A file cannot be used, or the coordinator does not respond who is to be trusted.
     pub async fn connect(&self) -> Result<Client, UserError> {
         let access = self.access.read_client_auth()?;
-        Client::connect_within(&self.coordinator, &access, START_TIMEOUT).await
+        let connected = Client::connect_within(&self.coordinator, &access, START_TIMEOUT).await;
+        connected.map_err(|error| self.add_last_run(error))
+    }
+
+    /// Adds how the store of this folder's last run gets a coordinator, if there is one and no coordinator was named.
+    fn add_last_run(&self, error: UserError) -> UserError {
+        let is_default =
+            self.coordinator == DEFAULT_COORDINATOR && error.code == ErrorCode::Unreachable;
+        match LastRun::read(Path::new("")).filter(|_| is_default) {
+            Some(LastRun::Store(store)) => UserError::new(
+                error.code,
+                format!(
+                    "{}; `ergodic serve --store {}` starts one on what `ergodic run` left here",
+                    error.message,
+                    store.display()
+                ),
+            ),
+            Some(LastRun::Coordinator) | None => error,
+        }
     }
 }
 

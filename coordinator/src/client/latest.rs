@@ -120,7 +120,15 @@ async fn resolve_sweep(client: &mut Client, word: &str) -> Result<ResolvedSweep,
             by: MatchedBy::Id,
         });
     }
-    Err(error)
+
+    let is_first = sweeps.is_empty() && parse_launches_ago(word)?.is_some();
+    match error.code == ErrorCode::NotFound && !is_first {
+        true => {
+            let message = format!("{}; `ergodic list` shows all", error.message);
+            Err(UserError::new(ErrorCode::NotFound, message))
+        }
+        false => Err(error),
+    }
 }
 
 /// The id of the sweep for a command that changes it. What "latest" is, and which of several sweeps with a name is meant, must be

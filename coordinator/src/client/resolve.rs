@@ -174,10 +174,7 @@ fn unknown_sweep_error(sweeps: &[v1::SweepStatus], word: &str) -> UserError {
             list_newest(sweeps.iter(), format_named_sweep)
         ),
     };
-    let message = format!(
-        "there is no sweep '{}'{newest}; `ergodic list` shows all",
-        escape_line(word)
-    );
+    let message = format!("there is no sweep '{}'{newest}", escape_line(word));
     UserError::new(ErrorCode::NotFound, message)
 }
 

@@ -14,7 +14,7 @@ use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
 /// What `ergodic run` is to run, as typed.
 #[derive(Debug, Args)]
 pub struct RunSourceArgs {
-    /// The sweep file; or, with --store, the id of an unfinished sweep in that store, or a unique prefix of it
+    /// The sweep file; or, with --store, an unfinished sweep in that store: its name, its id, or a unique prefix of the id
     #[arg(value_name = "SPEC|ID")]
     pub what: String,
     /// Override a field, as in train.epochs=5; may be given several times
@@ -46,7 +46,7 @@ pub(super) enum RunSource {
         file: Box<SweepFile>,
         spec: Box<Spec>,
     },
-    /// The id of a sweep in the store.
+    /// A sweep in the store, by its name, its id or a prefix of the id.
     Stored(String),
 }
 
@@ -74,14 +74,10 @@ pub(super) fn read_run_source(
     Ok((source, name))
 }
 
-/// Whether the argument can be the id of a stored sweep: it looks like an id, and no file has that
-/// name.
+/// Whether the argument can name a stored sweep: it looks like no path of a sweep file, and no file has that name.
 fn is_stored_sweep(what: &str, dir: Option<&Path>) -> bool {
-    let looks_like_id = (1..=8).contains(&what.len())
-        && what
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    looks_like_id && !Path::new(what).exists() && dir.is_some_and(Path::is_dir)
+    let looks_like_path = what.contains('/') || what.ends_with(".toml");
+    !looks_like_path && !Path::new(what).exists() && dir.is_some_and(Path::is_dir)
 }
 
 /// Checks that this command can run a sweep.

@@ -12,6 +12,7 @@ use super::run_source::{RunSource, RunTableArgs, check_spec};
 use crate::client::Client;
 use crate::client::commands::launch::{LaunchMode, format_reused_results, launch_read_sweep};
 use crate::client::commands::steer::steer_sweep;
+use crate::client::latest::resolve_sweep_id;
 use crate::client::query::{query_status, query_sweeps};
 use crate::client::render::print_stderr_line;
 use crate::client::status_text::count_done_trials;
@@ -69,13 +70,14 @@ async fn launch_or_resume(
     Ok(status)
 }
 
-/// Resumes a sweep in the store.
+/// Resumes a sweep in the store, given its name, its id or a prefix of the id.
 async fn resume_stored_sweep(
     client: &mut Client,
     id: &str,
     table: &RunTableArgs,
 ) -> Result<v1::SweepStatus, UserError> {
-    let status = query_status(client, id).await?;
+    let id = resolve_sweep_id(client, id).await?;
+    let status = query_status(client, &id).await?;
     let source = query_stored_source(client, &status.id).await?;
     let spec = Spec::read_stored(&source)
         .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;

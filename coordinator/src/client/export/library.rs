@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use ergodic_common::ErrorCode;
-use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 
 use super::location::{DatasetRoot, MANIFEST_FILE};
 use super::manifest::Manifest;
-
-/// The word for the sweep that was launched last.
-const LATEST: &str = "latest";
+use crate::client::resolve::{Asker, match_sweep};
 
 /// A directory or object store with datasets.
 pub(in crate::client) struct DatasetLibrary {
@@ -33,8 +31,8 @@ impl DatasetLibrary {
         })
     }
 
-    /// Reads the manifests of these sweeps, each named by its id, a unique prefix of it, or
-    /// "latest"; without names, those of all. They are in the order of launch.
+    /// Reads the manifests of these sweeps, each named as in other commands; without names, those of all. They are in the order of
+    /// launch.
     ///
     /// # Errors
     /// There is no dataset, or not the named one, or one cannot be read.
@@ -42,13 +40,13 @@ impl DatasetLibrary {
         &self,
         sweeps: &[String],
     ) -> Result<Vec<Manifest>, UserError> {
-        let mut all = self.list_sweep_ids().await?;
-        if !sweeps.is_empty() && sweeps.iter().all(|sweep| sweep != LATEST) {
-            all = self.resolve_sweep_ids(sweeps, &all)?;
-        }
+        let all = self.list_sweep_ids().await?;
+        // Whole ids need no look at the other manifests.
+        let are_ids = !sweeps.is_empty() && sweeps.iter().all(|sweep| all.contains(sweep));
+        let wanted = all.iter().filter(|id| !are_ids || sweeps.contains(id));
 
-        let mut manifests = Vec::with_capacity(all.len());
-        for id in &all {
+        let mut manifests = Vec::new();
+        for id in wanted {
             manifests.extend(self.read_manifest(id).await?);
         }
 
@@ -61,51 +59,39 @@ impl DatasetLibrary {
         }
 
         manifests.sort_by(|a, b| a.sweep.launched_at.total_cmp(&b.sweep.launched_at));
-        if sweeps.iter().any(|sweep| sweep == LATEST) {
-            manifests = self.select_with_latest(manifests, sweeps)?;
+        match sweeps.is_empty() || are_ids {
+            true => Ok(manifests),
+            false => self.select_manifests(manifests, sweeps),
         }
-
-        Ok(manifests)
     }
 
-    /// Resolves the ids of these sweeps, each once and in order.
-    fn resolve_sweep_ids(
-        &self,
-        sweeps: &[String],
-        known: &[String],
-    ) -> Result<Vec<String>, UserError> {
-        let mut ids = Vec::with_capacity(sweeps.len());
-        for sweep in sweeps {
-            ids.push(self.resolve_sweep_id(sweep, known)?.to_owned());
-        }
-
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
-    }
-
-    /// Selects the manifests of these sweeps, at least one of which is "latest".
-    fn select_with_latest(
+    /// Selects the manifests of these sweeps, each once.
+    fn select_manifests(
         &self,
         all: Vec<Manifest>,
         sweeps: &[String],
     ) -> Result<Vec<Manifest>, UserError> {
-        let ids: Vec<String> = all
+        let known: Vec<v1::SweepStatus> = all
             .iter()
-            .map(|manifest| manifest.sweep.id.clone())
+            .map(|manifest| v1::SweepStatus {
+                id: manifest.sweep.id.clone(),
+                name: manifest.sweep.name.clone(),
+                ..v1::SweepStatus::default()
+            })
             .collect();
-        let latest = all
-            .last()
-            .map(|manifest| manifest.sweep.id.clone())
-            .unwrap_or_default();
+        // A dataset may have come from anywhere, so all sweeps in it are one's own.
+        let asker = Asker {
+            principal: "",
+            takes_others: true,
+        };
+
         let mut chosen = Vec::with_capacity(sweeps.len());
         for sweep in sweeps {
-            chosen.push(match sweep.as_str() {
-                LATEST => latest.as_str(),
-                sweep => self.resolve_sweep_id(sweep, &ids)?,
-            });
+            let found = match_sweep(&known, sweep, &asker).map_err(|error| {
+                UserError::new(error.code, format!("{}: {}", self.name, error.message))
+            })?;
+            chosen.push(found.id);
         }
-
         Ok(all
             .into_iter()
             .filter(|manifest| chosen.contains(&manifest.sweep.id.as_str()))
@@ -128,33 +114,6 @@ impl DatasetLibrary {
         ids.sort_unstable();
 
         Ok(ids)
-    }
-
-    fn resolve_sweep_id<'a>(&self, sweep: &str, ids: &'a [String]) -> Result<&'a str, UserError> {
-        if let Some(id) = ids.iter().find(|id| *id == sweep) {
-            return Ok(id);
-        }
-
-        let begin: Vec<&String> = ids.iter().filter(|id| id.starts_with(sweep)).collect();
-        match begin[..] {
-            [id] => Ok(id),
-            [] => {
-                let known = suggest_nearest(sweep, ids.iter().map(String::as_str));
-                let message = format!(
-                    "{}: there is no dataset of a sweep '{sweep}', {known}",
-                    self.name
-                );
-                Err(UserError::new(ErrorCode::NotFound, message))
-            }
-            _ => {
-                let several: Vec<&str> = begin.into_iter().map(String::as_str).collect();
-                let message = format!(
-                    "--sweep {sweep}: several ids begin with it: {}",
-                    several.join(", ")
-                );
-                Err(UserError::new(ErrorCode::BadInput, message))
-            }
-        }
     }
 
     /// Reads the manifest of a sweep's dataset; `None` if its first export has not committed.
