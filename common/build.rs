@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     let mut files = Vec::new();
-    for dir in ["src", "../proto/src", "../proto/ergodic"] {
+    // A package from a registry comes without the folder of another one; its version tells builds apart.
+    let folders = ["src", "../proto/src", "../proto/ergodic"];
+    for dir in folders.into_iter().filter(|dir| Path::new(dir).exists()) {
         println!("cargo:rerun-if-changed={dir}");
         collect(Path::new(dir), &mut files);
     }

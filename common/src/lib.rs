@@ -11,6 +11,7 @@
 //! Nothing here is async, opens a socket or reads a clock. The only input is the reading of dataset files in
 //! [`dataset::files`], which coordinator and workers must do identically.
 
+pub mod build_facts;
 pub mod config;
 pub mod dataset;
 pub mod duration;

@@ -16,7 +16,7 @@ fn version_and_help_are_there_for_every_command() {
         )
     };
     assert_eq!(
-        say(&["--version"]),
+        say(&["-V"]),
         (Some(0), format!("ergodic {}\n", ergodic_common::BUILD))
     );
 

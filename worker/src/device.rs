@@ -61,7 +61,7 @@ impl DeviceChoice {
 
 /// Version of the arithmetic of Candle's stock operations. A change that alters any bit raises it.
 #[cfg(feature = "cuda")]
-const NUMERICS_VERSION: u32 = 2;
+pub(crate) const NUMERICS_VERSION: u32 = 2;
 
 /// Opens a CUDA device and names all that can change the bits of its results.
 #[cfg(feature = "cuda")]

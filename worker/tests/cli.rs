@@ -13,7 +13,7 @@ fn worker(args: &[&str]) -> Output {
 
 #[test]
 fn it_knows_its_version_and_measures_the_machine() {
-    let version = worker(&["--version"]);
+    let version = worker(&["-V"]);
     assert_eq!(
         String::from_utf8_lossy(&version.stdout),
         format!("ergodic-worker {}\n", ergodic_common::BUILD)

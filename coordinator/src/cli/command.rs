@@ -37,7 +37,15 @@ pub(super) const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Operate",
         &[
-            "serve", "workers", "token", "backup", "restore", "bench", "help",
+            "serve",
+            "workers",
+            "token",
+            "backup",
+            "restore",
+            "bench",
+            "completions",
+            "man",
+            "help",
         ],
     ),
 ];
@@ -61,7 +69,7 @@ const OLD_OPTIONS: [(&str, &str, &str); 8] = [
 /// heading.
 const CONNECTION_OPTIONS: [&str; 5] = ["coordinator", "token-file", "ca", "cert", "key"];
 
-const EXIT_CODES: &str = "\
+pub(super) const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,
 5 no such sweep, trial, axis or metric, 6 incompatible versions, 70 internal error, 130 interrupted.
 ERGODIC_LOG sets the log level (error, warn, info, debug).";

@@ -5,6 +5,8 @@ use ergodic_common::BUILD;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::Steering;
 
+use super::generate::{self, CompletionsArgs, ManArgs};
+use super::version::LONG_VERSION;
 use crate::app::CommandOutcome;
 use crate::bench::{self, BenchCommand};
 use crate::client::args::ListArgs;
@@ -20,7 +22,7 @@ use crate::standalone::{replay, rm, run};
 
 /// Sweeps of repeated trainings, on every machine you can spare.
 #[derive(Debug, Parser)]
-#[command(name = "ergodic", version = BUILD, about, max_term_width = 100)]
+#[command(name = "ergodic", version = BUILD, long_version = LONG_VERSION.as_str(), about, max_term_width = 100)]
 pub(super) struct ErgodicCli {
     /// What to do.
     #[command(subcommand)]
@@ -107,6 +109,10 @@ pub(super) enum CliCommand {
     /// Measure the overhead of Ergodic itself
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Print the script that has a shell complete commands and options
+    Completions(CompletionsArgs),
+    /// Write manual pages for `man`
+    Man(ManArgs),
 }
 
 /// Runs a command.
@@ -147,5 +153,7 @@ pub(super) async fn dispatch_command(command: CliCommand) -> Result<CommandOutco
         CliCommand::Update(args) => update::run_update(args).await,
         CliCommand::SampleSize(args) => sample_size::run_sample_size(args).await,
         CliCommand::Bench(command) => bench::run_bench(command).await,
+        CliCommand::Completions(args) => generate::run_completions(&args),
+        CliCommand::Man(args) => generate::run_man(&args),
     }
 }

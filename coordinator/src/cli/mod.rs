@@ -3,8 +3,10 @@
 pub mod command;
 mod dispatch;
 mod store_views;
+mod generate;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::process::ExitCode;
 

@@ -27,7 +27,7 @@ pub async fn find_worker(named: Option<&Path>) -> Result<PathBuf, UserError> {
         })?,
     };
     let output = Command::new(&path)
-        .arg("--version")
+        .arg("-V")
         .stdin(Stdio::null())
         .output()
         .await

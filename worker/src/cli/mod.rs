@@ -17,7 +17,9 @@ use ergodic_proto::status::UserError;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
+use crate::cli::generate::{CompletionsArgs, ManArgs, run_completions, run_man};
 use crate::cli::join::{default_cache_dir, join_coordinator};
+use crate::cli::version::LONG_VERSION;
 use crate::device::DeviceChoice;
 use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
@@ -25,11 +27,13 @@ use crate::runner::SlotConfig;
 use crate::train::{self, BenchReport, Isa};
 use crate::{failpoint, memory, replay, system};
 
+mod generate;
 mod join;
+mod version;
 
 /// Joins an Ergodic coordinator and trains.
 #[derive(Debug, Parser)]
-#[command(name = "ergodic-worker", version = BUILD, about, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(name = "ergodic-worker", version = BUILD, long_version = LONG_VERSION.as_str(), about, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct WorkerCli {
     #[command(subcommand)]
     command: Option<WorkerSubcommand>,
@@ -41,6 +45,10 @@ struct WorkerCli {
 enum WorkerSubcommand {
     /// Measure this machine's speed by training on made-up images
     Bench(BenchArgs),
+    /// Print the script that has a shell complete commands and options
+    Completions(CompletionsArgs),
+    /// Write manual pages for `man`
+    Man(ManArgs),
     /// Runs one trial of a sweep outside of any lease and writes its result to stdout, for `ergodic replay`
     #[command(hide = true)]
     Trial(TrialArgs),
@@ -240,6 +248,8 @@ pub fn main() -> ExitCode {
     let cli = WorkerCli::parse();
     let result = match cli.command {
         Some(WorkerSubcommand::Bench(args)) => run_bench_command(&args),
+        Some(WorkerSubcommand::Completions(args)) => run_completions(&args),
+        Some(WorkerSubcommand::Man(args)) => run_man(&args),
         Some(WorkerSubcommand::Trial(args)) => run_trial_command(args),
         None => run_join_command(cli.join),
     };

@@ -40,6 +40,8 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0006_grammar.sql"),
     include_str!("migrations/0007_twins.sql"),
 ];
+/// The version of the schema that this program writes.
+pub(crate) const SCHEMA_VERSION: usize = MIGRATIONS.len();
 /// Takes a lock for checking and changing the schema.
 const SCHEMA_LOCK: &str = "SELECT pg_advisory_xact_lock(7310020260001)";
 /// Parameters that a URL may have.

@@ -39,6 +39,8 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("migrations/0010_grammar.sql"),
     include_str!("migrations/0011_twins.sql"),
 ];
+/// The version of the schema that this program writes.
+pub(crate) const SCHEMA_VERSION: usize = MIGRATIONS.len();
 /// The first version of SQLite without a bug that could corrupt the database when the WAL is reset.
 const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
