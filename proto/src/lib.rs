@@ -11,6 +11,7 @@ pub mod archive;
 pub mod atomic_file;
 pub mod backoff;
 pub mod bounds;
+pub mod cache_folder;
 pub mod channel;
 pub mod checksum;
 pub mod convert;

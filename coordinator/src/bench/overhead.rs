@@ -160,6 +160,7 @@ pub(crate) fn build_worker_command(program: &Path, url: &str, dir: &Path, n: u32
         coordinator_url: url.to_owned(),
         slots: 1,
         data_dir: None,
+        cache_dir: None,
         log: dir.join(format!("worker-{n}.log")),
     }
 }

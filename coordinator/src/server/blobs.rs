@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::blob_cache::BlobCache;
 use crate::store::ReferencedBlobs;
 
 /// A folder of files named by the BLAKE3 hash of their content.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     folder: PathBuf,
+    /// Where other stores of this user have the same files.
+    cache: Option<BlobCache>,
     /// Files that a sender was promised to exist, and that no row names yet; they are not removed.
     /// This spares senders a second upload. Independent of it, the writer checks that the files
     /// named by a write exist (`store/writer.rs`).
@@ -50,8 +53,14 @@ impl BlobStore {
     pub fn new(folder: PathBuf) -> Self {
         Self {
             folder,
+            cache: None,
             reservations: Arc::default(),
         }
+    }
+
+    /// Shares what [`Self::store_blob`] stores with other stores.
+    pub fn with_cache(self, cache: Option<BlobCache>) -> Self {
+        Self { cache, ..self }
     }
 
     /// The folder of the files.
@@ -142,7 +151,8 @@ impl BlobStore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores a file and reserves it.
+    /// Stores a file and reserves it. With a cache, the file is a link to the one there, or becomes the one there; a cache
+    /// that cannot be used costs the space of a copy.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -150,9 +160,42 @@ impl BlobStore {
         if self.reserve(hash) {
             return Ok(());
         }
+        let linked = self.link_cached_blob(hash, bytes);
+        if matches!(linked, Ok(true)) {
+            return Ok(());
+        }
+
         let mut part = PartialFile::create_in(&self.folder)?;
         part.write_content(bytes)?;
-        part.store_as_blob(self, hash)
+        part.store_as_blob(self, hash)?;
+
+        let shared = linked.and_then(|_| match &self.cache {
+            Some(cache) => cache.add_link(&self.blob_path(hash), hash),
+            None => Ok(()),
+        });
+        if let Err(error) = shared {
+            tracing::info!(%hash, %error, "the file is not shared with other stores");
+        }
+
+        Ok(())
+    }
+
+    /// Links a file of the cache into the store and reserves it. Returns whether the cache has it.
+    fn link_cached_blob(&self, hash: &FileHash, bytes: &[u8]) -> std::io::Result<bool> {
+        let Some(cache) = &self.cache else {
+            return Ok(false);
+        };
+        let path = self.blob_path(hash);
+
+        // Reserved before it has its name, so that nobody removes it in between.
+        add_reservation(&mut self.lock_reservations(), hash);
+        let linked = std::fs::create_dir_all(&self.folder)
+            .and_then(|()| cache.link_to(&path, hash, bytes))
+            .and_then(|is_linked| File::open(&self.folder)?.sync_all().map(|()| is_linked));
+        if !matches!(linked, Ok(true)) {
+            self.release([hash]);
+        }
+        linked
     }
 }
 

@@ -3,6 +3,7 @@
 mod assembly;
 pub mod auth;
 pub(crate) mod backup;
+pub mod blob_cache;
 mod blob_collection;
 pub mod blobs;
 mod cell_identities;
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 pub use assembly::{CoordinatorParts, CoordinatorSetup, assemble_coordinator};
 use auth::{Auth, AuthOptions};
+use blob_cache::BlobCache;
 pub(crate) use blob_collection::sign_folder;
 use blobs::BlobStore;
 pub(crate) use context::ServerContext;
@@ -62,6 +64,8 @@ pub struct ServeOptions {
     pub files_dir: Option<PathBuf>,
     /// The directory of dataset files.
     pub data_dir: Option<PathBuf>,
+    /// Folder of datasets that several stores share, if this one shares its own.
+    pub cache_dir: Option<PathBuf>,
     /// The URL under which other coordinators, and their clients, reach this one.
     pub advertise: Option<String>,
     /// Address for health and metrics over HTTP; port 0 picks a free one.
@@ -106,6 +110,7 @@ pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserEr
         .unwrap_or_else(|| build_url(&guess_reachable_address(address), uses_tls));
 
     let (shutdown, stopping) = tokio::sync::watch::channel(false);
+    let cache = options.cache_dir.clone().map(BlobCache::new);
     let supervisor = Supervisor {
         options,
         url,
@@ -113,7 +118,7 @@ pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserEr
         http_listener,
         auth,
         store,
-        blobs: BlobStore::new(files),
+        blobs: BlobStore::new(files).with_cache(cache),
         stopping,
     };
     let first = supervisor.start_first_term().await?;

@@ -101,6 +101,7 @@ impl ServeArgs {
             store: StoreLocation::parse(&self.store),
             files_dir: self.files.clone(),
             data_dir: self.data_dir.clone(),
+            cache_dir: None,
             advertise: self.advertise.clone(),
             http_listen: self.http,
             auth: self.build_auth_options(),

@@ -71,6 +71,8 @@ pub struct WorkerCommand {
     pub slots: u32,
     /// The directory of dataset files.
     pub data_dir: Option<PathBuf>,
+    /// The directory of fetched datasets, if it is not the default one.
+    pub cache_dir: Option<PathBuf>,
     /// The file that the worker's log is appended to.
     pub log: PathBuf,
 }
@@ -105,6 +107,9 @@ impl WorkerCommand {
 
         if let Some(dir) = &self.data_dir {
             command.arg("--data-dir").arg(dir);
+        }
+        if let Some(dir) = &self.cache_dir {
+            command.arg("--cache-dir").arg(dir);
         }
 
         // Stdin closes however this program ends, and the worker leaves then. The process group

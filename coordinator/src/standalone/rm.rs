@@ -41,7 +41,7 @@ pub struct RemoveArgs {
 /// There is no such sweep, one has not ended, the directory cannot be used, or nobody answers.
 pub async fn run_remove(args: RemoveArgs) -> Result<CommandOutcome, UserError> {
     let embedded = match &args.dir {
-        Some(dir) => Some(start_embedded_coordinator(dir, None).await?),
+        Some(dir) => Some(start_embedded_coordinator(dir, None, None).await?),
         None => None,
     };
     let connected = match &embedded {

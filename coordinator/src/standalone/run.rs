@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ergodic_common::ErrorCode;
+use ergodic_proto::cache_folder::find_cache_folder;
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -52,6 +53,9 @@ pub struct RunArgs {
     /// Directory with dataset files
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Directory of datasets that all runs share; a run's directory has hard links to it [default: ~/.cache/ergodic]
+    #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
     /// The worker program [default: beside this one, else on PATH]
     #[arg(long, value_name = "FILE")]
     pub worker_bin: Option<PathBuf>,
@@ -74,7 +78,8 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
         .unwrap_or_else(|| Path::new("ergodic-runs").join(name));
     let existed = dir.exists();
 
-    let server = start_embedded_coordinator(&dir, args.data_dir.clone()).await?;
+    let cache = args.cache_dir.clone().or_else(find_cache_folder);
+    let server = start_embedded_coordinator(&dir, args.data_dir.clone(), cache).await?;
     let begun = start_sweep(&source, &args.table, args.again, &server.url(), &dir).await;
     let refused = begun.is_err();
     let result = match begun {
@@ -100,19 +105,21 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     result
 }
 
-/// Starts a coordinator on a folder, which only this machine can reach.
+/// Starts a coordinator on a folder, which only this machine can reach. It shares datasets with other folders by `cache_dir`.
 ///
 /// # Errors
 /// The folder cannot be used.
 pub async fn start_embedded_coordinator(
     dir: &Path,
     data_dir: Option<PathBuf>,
+    cache_dir: Option<PathBuf>,
 ) -> Result<server::RunningServer, UserError> {
     let options = ServeOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         store: StoreLocation::Directory(dir.to_owned()),
         files_dir: None,
         data_dir,
+        cache_dir,
         advertise: None,
         http_listen: None,
         auth: None,
@@ -166,6 +173,7 @@ fn build_worker_commands(
             coordinator_url: url.to_owned(),
             slots,
             data_dir: args.data_dir.clone(),
+            cache_dir: args.cache_dir.clone(),
             log: dir.join(format!("worker-{n}.log")),
         })
         .collect()

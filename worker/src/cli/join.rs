@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
+use ergodic_proto::cache_folder::find_cache_folder;
 use ergodic_proto::identity::{host_name, random_hex};
 use ergodic_proto::status::UserError;
 use tokio::sync::watch;
@@ -220,14 +221,7 @@ fn default_worker_name() -> String {
     format!("{host}:{}", std::process::id())
 }
 
-/// The folder of the cache as the XDG base directory specification has it, which lets relative paths count for nothing. The crate
-/// `etcetera` wants a home directory even where `XDG_CACHE_HOME` is set, and users in containers may have none.
+/// The user's cache, or a folder for temporary files where there is none.
 pub(super) fn default_cache_dir() -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|base| base.is_absolute());
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    base.or(home)
-        .unwrap_or_else(std::env::temp_dir)
-        .join("ergodic")
+    find_cache_folder().unwrap_or_else(|| std::env::temp_dir().join("ergodic"))
 }

@@ -7,6 +7,7 @@ use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{Dataset, files};
 use ergodic_common::ids::{DatasetHash, FileHash};
 use ergodic_proto::atomic_file::{Durability, FileAccess, remove_abandoned_files, replace_file};
+use ergodic_proto::cache_folder::cached_file_path;
 use ergodic_proto::transfer;
 
 use crate::link::Link;
@@ -110,13 +111,13 @@ fn load_own_dataset(
 
 /// Reads a file from the cache; `None` if it is missing or damaged.
 fn read_cached_file(cache: &Path, hash: FileHash) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(cache.join(hash.to_string())).ok()?;
+    let bytes = std::fs::read(cached_file_path(cache, &hash)).ok()?;
     (FileHash::from(blake3::hash(&bytes)) == hash).then_some(bytes)
 }
 
 /// Several workers may share a cache: a file of a hash's name is whole.
 fn write_cached_file(cache: &Path, hash: FileHash, bytes: &[u8]) -> Result<(), FetchError> {
-    let path = cache.join(hash.to_string());
+    let path = cached_file_path(cache, &hash);
     let written = std::fs::create_dir_all(cache).and_then(|()| {
         remove_abandoned_files(cache);
         replace_file(&path, bytes, FileAccess::AsUmask, Durability::File)
