@@ -65,7 +65,7 @@ silently() {
 
 # --- shell scripts ---
 
-scripts=(check.sh cuda/build.sh cuda/check.sh slurm/workers.sbatch)
+scripts=(check.sh release.sh cuda/build.sh cuda/check.sh debian/postinst debian/prerm debian/postrm slurm/workers.sbatch)
 for script in "${scripts[@]}"; do
     check "bash -n $script" bash -n "$script"
 done

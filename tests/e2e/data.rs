@@ -1,8 +1,9 @@
 //! Data that would be taken for something else are refused before anything is stored, and what is taken is shown.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
-use ergodic_tests::{Cluster, run};
+use ergodic_tests::{Cluster, SmallDisk, run, skip};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 /// A dataset file of `[image, …]` with labels from `first` on.
@@ -164,5 +165,106 @@ fn plan_and_launch_show_what_data_look_like() {
     assert!(
         ran.code == 0 && ran.stderr.contains(line) && ran.stderr.contains(looks),
         "{ran:?}"
+    );
+}
+
+fn inode(path: &Path) -> u64 {
+    std::fs::metadata(path).expect("a file").ino()
+}
+
+/// The dataset in the folder of a run.
+fn stored_dataset(run: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(run.join("data")).expect("a run has files");
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.file_name().is_some_and(|name| name.len() == 64))
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a file can be copied");
+        }
+    }
+}
+
+#[test]
+fn runs_share_their_dataset_and_each_folder_is_whole_without_the_cache() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    let text = |name: &str| path(name).to_string_lossy().into_owned();
+    let file = text("sweep.toml");
+    std::fs::write(&file, sweep("train = 100\ntest = 50")).expect("written");
+    let cache = text("cache");
+    let run_in = |store: &str, more: &[&str]| {
+        let args = ["run", &file, "--store", store, "--cache-dir", &cache];
+        let ran = run(&[&args, more].concat());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.stdout
+    };
+
+    let printed = run_in(&text("a"), &[]);
+    run_in(&text("b"), &[]);
+    let first = stored_dataset(&path("a"));
+    let second = stored_dataset(&path("b"));
+    let cached = path("cache").join(first.file_name().expect("a name"));
+    assert_eq!(inode(&first), inode(&second));
+    assert_eq!(inode(&first), inode(&cached));
+
+    // A copy elsewhere, without the cache and the other run, has all it needs.
+    copy_folder(&path("a"), &path("copy"));
+    std::fs::remove_dir_all(path("a")).expect("removed");
+    std::fs::remove_dir_all(&cache).expect("removed");
+    let content = std::fs::read(stored_dataset(&path("copy"))).expect("a file");
+    assert_eq!(blake3::hash(&content).to_string(), {
+        let name = second.file_name().expect("a name");
+        name.to_string_lossy().into_owned()
+    });
+    // The same numbers, below a line that names the sweep.
+    let rows = |table: &str| table.lines().skip(1).collect::<Vec<_>>().join("\n");
+    let again = run_in(&text("copy"), &["--again"]);
+    assert_eq!(rows(&again), rows(&printed));
+
+    // Where there can be no cache, a run has a file of its own.
+    std::fs::write(&cache, "").expect("written");
+    run_in(&text("alone"), &[]);
+    let alone = stored_dataset(&path("alone"));
+    assert_eq!(std::fs::metadata(&alone).expect("a file").nlink(), 1);
+}
+
+#[test]
+fn a_run_on_another_file_system_than_the_cache_copies_its_dataset() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 64) else {
+        return skip(
+            "a_run_on_another_file_system_than_the_cache_copies_its_dataset",
+            "tmpfs",
+            "mounting one needs root",
+        );
+    };
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let file = text(&dir.path().join("sweep.toml"));
+    std::fs::write(&file, sweep("train = 100\ntest = 50")).expect("written");
+    let cache = text(&dir.path().join("cache"));
+
+    let stores = [dir.path().join("a"), disk.path().join("b")];
+    for store in &stores {
+        let ran = run(&["run", &file, "--store", &text(store), "--cache-dir", &cache]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+
+    let [linked, copied] = stores.map(|store| stored_dataset(&store));
+    let links = |path: &Path| std::fs::metadata(path).expect("a file").nlink();
+    assert_eq!((links(&linked), links(&copied)), (2, 1));
+    assert_eq!(
+        std::fs::read(linked).expect("a file"),
+        std::fs::read(copied).expect("a file")
     );
 }

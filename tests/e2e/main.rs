@@ -33,6 +33,7 @@ mod partitions;
 mod pictures;
 mod postgres;
 mod printed;
+mod programs;
 mod races;
 mod reading;
 mod refusals;

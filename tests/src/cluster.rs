@@ -127,6 +127,12 @@ fn command_under(launcher: &[String], name: &str) -> Command {
         command.env_remove(format!("ERGODIC_{setting}"));
     }
 
+    // A cache that outlasts a test, as that of a user does, beside the programs.
+    let programs = program(name);
+    let target = programs.parent().and_then(Path::parent);
+    let target = target.expect("programs lie in target/PROFILE");
+    command.env("XDG_CACHE_HOME", target.join("tmp/cache"));
+
     command.env_remove("FAILPOINTS");
     command.stdin(Stdio::null());
     command

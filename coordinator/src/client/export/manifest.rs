@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// misunderstand a table or the manifest.
 pub(super) const DATASET_VERSION: u32 = 1;
 const FORMAT: &str = "ergodic dataset";
-/// Revision of the sources of this program, if the build named it.
+/// Revision of the sources of this program, if the build knew it (`build.rs`).
 const REVISION: Option<&str> = option_env!("ERGODIC_GIT_REVISION");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
