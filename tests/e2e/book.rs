@@ -319,7 +319,12 @@ fn reference_of_commands() -> String {
         }
     }
     add("ergodic-worker", &help("ergodic-worker", &[]));
-    add("ergodic-worker bench", &help("ergodic-worker", &["bench"]));
+    for command in ["bench", "completions", "man"] {
+        add(
+            &format!("ergodic-worker {command}"),
+            &help("ergodic-worker", &[command]),
+        );
+    }
     page
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Command, CommandFactory as _, FromArgMatches as _};
 
+use super::EXIT_CODES;
 use super::dispatch::ErgodicCli;
 
 /// The groups of `ergodic --help`, each with its commands.
@@ -68,11 +69,6 @@ const OLD_OPTIONS: [(&str, &str, &str); 8] = [
 /// Options for the connection to a coordinator, which come last in each help under their own
 /// heading.
 const CONNECTION_OPTIONS: [&str; 5] = ["coordinator", "token-file", "ca", "cert", "key"];
-
-pub(super) const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,
-5 no such sweep, trial, axis or metric, 6 incompatible versions, 70 internal error, 130 interrupted.
-ERGODIC_LOG sets the log level (error, warn, info, debug).";
 
 const HELP_TEMPLATE: &str =
     "{about}\n\n{usage-heading} {usage}\n{after-help}\n\nOptions:\n{options}";

@@ -1,6 +1,6 @@
 //! The commands, and the function that runs each. A command's arguments and its function are together in a file of its own.
 
-use clap::{Parser, Subcommand};
+use clap::{Command, Parser, Subcommand};
 use ergodic_common::BUILD;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::Steering;
@@ -115,8 +115,11 @@ pub(super) enum CliCommand {
     Man(ManArgs),
 }
 
-/// Runs a command.
-pub(super) async fn dispatch_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
+/// Runs a command. `build_command` gives the whole command line, for commands that describe it.
+pub(super) async fn dispatch_command(
+    command: CliCommand,
+    build_command: fn() -> Command,
+) -> Result<CommandOutcome, UserError> {
     match command {
         CliCommand::Run(args) => run::run_standalone(args).await,
         CliCommand::Plan(args) => plan::run_plan(args).await,
@@ -153,7 +156,7 @@ pub(super) async fn dispatch_command(command: CliCommand) -> Result<CommandOutco
         CliCommand::Update(args) => update::run_update(args).await,
         CliCommand::SampleSize(args) => sample_size::run_sample_size(args).await,
         CliCommand::Bench(command) => bench::run_bench(command).await,
-        CliCommand::Completions(args) => generate::run_completions(&args),
-        CliCommand::Man(args) => generate::run_man(&args),
+        CliCommand::Completions(args) => generate::run_completions(&args, build_command()),
+        CliCommand::Man(args) => generate::run_man(&args, build_command()),
     }
 }

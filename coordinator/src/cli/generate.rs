@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Command};
 use clap_complete::Shell;
 use ergodic_common::{BUILD, ErrorCode};
 use ergodic_proto::status::UserError;
 
-use super::command::{EXIT_CODES, build_command};
+use super::EXIT_CODES;
 use crate::app::{CommandOutcome, print_output};
 
 /// `ergodic completions`
@@ -30,9 +30,12 @@ pub(super) struct ManArgs {
 ///
 /// # Errors
 /// Stdout cannot be written.
-pub(super) fn run_completions(args: &CompletionsArgs) -> Result<CommandOutcome, UserError> {
+pub(super) fn run_completions(
+    args: &CompletionsArgs,
+    mut command: Command,
+) -> Result<CommandOutcome, UserError> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut build_command(), "ergodic", &mut script);
+    clap_complete::generate(args.shell, &mut command, "ergodic", &mut script);
     print_output(String::from_utf8_lossy(&script).into_owned())
 }
 
@@ -40,9 +43,9 @@ pub(super) fn run_completions(args: &CompletionsArgs) -> Result<CommandOutcome, 
 ///
 /// # Errors
 /// A page cannot be written.
-pub(super) fn run_man(args: &ManArgs) -> Result<CommandOutcome, UserError> {
+pub(super) fn run_man(args: &ManArgs, command: Command) -> Result<CommandOutcome, UserError> {
     // A page lists the commands by itself, and should be the same for each build of the same sources.
-    let command = build_command().after_help(EXIT_CODES).long_version(BUILD);
+    let command = command.after_help(EXIT_CODES).long_version(BUILD);
     std::fs::create_dir_all(&args.dir)
         .and_then(|()| clap_mangen::generate_to(command, &args.dir))
         .map_err(|e| {

@@ -18,6 +18,11 @@ use crate::app::CommandOutcome;
 use crate::client::render::print_stderr_line;
 use crate::client::store_access::set_store_access;
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,
+5 no such sweep, trial, axis or metric, 6 incompatible versions, 70 internal error, 130 interrupted.
+ERGODIC_LOG sets the log level (error, warn, info, debug).";
+
 /// Runs the program and returns its exit code.
 pub fn run_cli() -> ExitCode {
     let cli = command::parse_command_line();
@@ -36,7 +41,10 @@ pub fn run_cli() -> ExitCode {
     let views = StoreViews::default();
     set_store_access(Box::new(views.clone()));
     let result = runtime.block_on(async {
-        let result = dispatch::dispatch_command(cli.command).await;
+        let result = dispatch::dispatch_command(
+        cli.command,
+        command::build_command,
+    ).await;
         views.close_all().await;
         result
     });

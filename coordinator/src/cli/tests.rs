@@ -43,6 +43,8 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
             "token new",
             "token revoke",
             "sql",
+            "completions",
+            "man",
         ],
     ),
     (
@@ -116,6 +118,7 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
             "effects a --part all",
             "predictions a --format table",
             "distance a --between 1",
+            "completions tcsh",
         ],
     ),
 ];
