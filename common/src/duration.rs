@@ -7,36 +7,59 @@ use std::time::Duration;
 const DURATION_RANGE: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(366 * 86_400);
 
-/// Reads `500ms`, `30s`, `1.5m`, `2h`, `30d`, `1h 30m`; a bare number means seconds. From 10 ms to a year.
+/// The units that messages name.
+const UNITS: &str = "ms, s, m, h, d or w";
+
+/// Reads `500ms`, `30s`, `1.5m`, `2h`, `30d`, `2w`, `1h 30m`: from 10 ms to a year.
 ///
 /// # Errors
-/// Anything else, in words.
+/// Anything else, in words; a bare number too, because its unit would be a guess.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if is_bare_number(text) {
+        return Err(format!(
+            "expected a time with its unit ({UNITS}), such as '{text}s', found '{text}'"
+        ));
+    }
+    parse_with_unit(text)
+}
+
+/// Reads the time of a sweep that was stored before bare numbers were refused: they meant seconds.
+///
+/// # Errors
+/// As for [`parse_duration`], but for bare numbers.
+pub fn parse_stored_duration(text: &str) -> Result<Duration, String> {
+    if is_bare_number(text) {
+        return parse_with_unit(&format!("{text}s"));
+    }
+    parse_with_unit(text)
+}
+
+fn is_bare_number(text: &str) -> bool {
+    text.parse::<f64>().is_ok() && text.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+fn parse_with_unit(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text)
         .ok()
         .or_else(|| parse_decimal(text));
     time.filter(|time| DURATION_RANGE.contains(time))
         .ok_or_else(|| {
             format!(
-                "expected a time from 10ms to a year, like 500ms, 30s, 5m, 2h or 30d, found '{text}'"
+                "expected a time from 10ms to a year in {UNITS}, like 500ms, 30s, 1h 30m or 30d, found '{text}'"
             )
         })
 }
 
-/// Reads one decimal number and its unit. `humantime` reads no bare number, no `.5s`, and no fraction that is not a whole number of
-/// nanoseconds, or of seconds for units from an hour on.
+/// Reads one decimal number and its unit. `humantime` reads no `.5s`, and no fraction that is not a whole number of nanoseconds, or
+/// of seconds for units from an hour on.
 fn parse_decimal(text: &str) -> Option<Duration> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let unit = match &text[split..] {
-        "" => Duration::from_secs(1),
-        unit if unit.chars().all(char::is_alphabetic) => {
-            humantime::parse_duration(&format!("1{unit}")).ok()?
-        }
-        _ => return None,
-    };
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let unit = &text[split..];
+    if !unit.chars().all(char::is_alphabetic) {
+        return None;
+    }
 
+    let unit = humantime::parse_duration(&format!("1{unit}")).ok()?;
     let number: f64 = text[..split].parse().ok()?;
     Duration::try_from_secs_f64(number * unit.as_secs_f64()).ok()
 }
@@ -87,7 +110,7 @@ mod tests {
             ("10000000", 1e7),
         ] {
             assert_eq!(
-                parse_duration(text),
+                parse_stored_duration(text),
                 Ok(Duration::from_secs_f64(seconds)),
                 "{text}"
             );
@@ -97,7 +120,19 @@ mod tests {
             "", "s", "1.5ms", "-1s", "+1s", "0s", "0", "9ms", "nan", "inf", "1e3", "1.2.3s", "1x",
             "5,5s", "1m!",
         ] {
+            assert!(parse_stored_duration(bad).is_err(), "{bad}");
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bare_number_is_told_its_units() {
+        for bare in ["30", "0.25", ".5", "5.", "0", "10000000"] {
+            let message = parse_duration(bare).expect_err(bare);
+            assert!(
+                message.contains(&format!("ms, s, m, h, d or w), such as '{bare}s'")),
+                "{message}"
+            );
         }
     }
 

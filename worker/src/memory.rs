@@ -1,6 +1,6 @@
 //! Amounts of memory as users write them, and whether a sweep fits into what this worker may fill.
 
-/// Parses `512MiB` or `8GiB`; a number without a unit means bytes.
+/// Parses `512MiB` or `8GiB`.
 ///
 /// # Errors
 /// Returns a message for the user if the text is no such size.
@@ -10,7 +10,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let factor = match unit {
-        "" | "B" => 1.0,
+        "B" => 1.0,
         "KiB" => 1024.0,
         "MiB" => 1024.0 * 1024.0,
         "GiB" => 1024.0 * 1024.0 * 1024.0,
@@ -22,9 +22,9 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         .map(|n| n * factor)
         .filter(|b| (1.0..=1e18).contains(b));
 
-    bytes
-        .map(|b| b as u64)
-        .ok_or_else(|| format!("expected a size like 512MiB or 8GiB, found '{text}'"))
+    bytes.map(|b| b as u64).ok_or_else(|| {
+        format!("expected a size in B, KiB, MiB or GiB, like 512MiB or 8GiB, found '{text}'")
+    })
 }
 
 /// Returns why trials that need `trial` bytes each do not fit beside a dataset of `dataset` bytes;
@@ -56,10 +56,10 @@ mod tests {
     #[test]
     fn sizes_are_read() {
         assert_eq!(
-            (parse_size("8GiB"), parse_size("0.5MiB"), parse_size("17")),
+            (parse_size("8GiB"), parse_size("0.5MiB"), parse_size("17B")),
             (Ok(8 << 30), Ok(1 << 19), Ok(17))
         );
-        for bad in ["", "GiB", "-1", "1GB", "0", "nan"] {
+        for bad in ["", "GiB", "-1", "17", "1GB", "0", "nan"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::duration::parse_duration;
+use crate::duration::{parse_duration, parse_stored_duration};
 use crate::spec_file::error::SpecError;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
@@ -124,17 +124,17 @@ fn read_time_limit(r: &TableReader<'_>) -> Result<Option<Duration>, SpecError> {
     let Some(node) = r.read_node("time_limit") else {
         return Ok(None);
     };
-    let limit = node
-        .value
-        .as_str()
-        .and_then(|text| parse_duration(text).ok());
-    limit.map(Some).ok_or_else(|| {
+    let refused = |why: String| r.error_at("time_limit", why);
+    let Some(text) = node.value.as_str() else {
         let found = quote_value(&node.value);
-        r.error_at(
-            "time_limit",
-            format!(
-                "expected a time above 0, like \"500ms\", \"30s\", \"10m\" or \"2h\", found {found}"
-            ),
-        )
-    })
+        return Err(refused(format!(
+            "expected a time with its unit, in quotes, like \"500ms\", \"30s\", \"10m\" or \"2h\", found {found}"
+        )));
+    };
+
+    let limit = parse_stored_duration(text).map_err(&refused)?;
+    if let Err(why) = parse_duration(text) {
+        r.refuse_if_new("time_limit", || why)?;
+    }
+    Ok(Some(limit))
 }

@@ -529,7 +529,7 @@ fn terms_are_read_checked_and_no_part_of_a_cells_identity() {
     );
 
     for (setting, words) in [
-        ("time_limit=0s", "time_limit: expected a time above 0"),
+        ("time_limit=0s", "time_limit: expected a time from 10ms"),
         ("time_limit=10", "found 10"),
         (
             "priority=101",

@@ -110,6 +110,7 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
             "export a -o d --format csv",
             "token new --role root",
             "token new --role user --expires 30x",
+            "token new --role user --expires 30",
             "bench soak --kill-every 0s",
             "status a --format parquet",
             "trials a --format xlsx",
