@@ -15,8 +15,8 @@ mod varieties;
 
 use ranked_bitmap::RankedBitmap;
 pub use read::MAX_AXES;
-pub(crate) use read::is_axis_form;
 use read::{checked_product, read_axes, read_factors, section_table};
+pub(crate) use read::{find_axis_for_field, is_axis_form, resolve_field_name};
 
 use crate::config::TrialConfig;
 use crate::expr::Expr;

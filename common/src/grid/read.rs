@@ -264,7 +264,7 @@ pub(super) fn section_table<'a>(
 }
 
 /// The field that an axis or derived name stands for; `None` for a free name.
-fn resolve_field_name(name: &str) -> Option<String> {
+pub(crate) fn resolve_field_name(name: &str) -> Option<String> {
     match SHORT_NAMES.iter().find(|(short, _)| *short == name) {
         Some((_, path)) => Some((*path).to_owned()),
         None => name.contains('.').then(|| name.to_owned()),
@@ -359,6 +359,14 @@ fn flatten_entries(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
     flatten_into("", grid, &mut out);
     out.retain(|(name, _)| name != "zip");
     out
+}
+
+/// The name of the axis of `[grid]` that sets a field.
+pub(crate) fn find_axis_for_field(grid: &SpecTable, field: &str) -> Option<String> {
+    flatten_entries(grid)
+        .into_iter()
+        .map(|(name, _)| name)
+        .find(|name| resolve_field_name(name).as_deref() == Some(field))
 }
 
 /// Whether a key belongs to a table that generates the values of an axis.

@@ -1,5 +1,6 @@
 //! The sweep: a sweep file, read and checked.
 
+mod axis_settings;
 pub(crate) mod meaning_hash;
 pub mod measure;
 pub mod misleading;

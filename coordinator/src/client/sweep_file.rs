@@ -30,7 +30,8 @@ pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, Use
         text,
         settings: settings.to_vec(),
         ..SpecSource::default()
-    };
+    }
+    .with_settings_of_axes();
 
     let named = source.named_files();
     if named.len() > MAX_FILES {

@@ -1,0 +1,155 @@
+//! Settings from `--set` that mean an axis of the file under another name.
+
+use crate::config::numeric_field_range;
+use crate::grid::{find_axis_for_field, resolve_field_name};
+use crate::spec::source::{SpecSource, expand_short_name};
+use crate::spec_file::node::{self, SpecTable, SpecValue};
+
+impl SpecSource {
+    /// Directs settings of a field that is an axis to the axis: with an axis `lr`, `lr=0.1` becomes `grid.lr=[0.1]`. So does a
+    /// setting of an axis under another of its names, such as `grid.lr` for the axis `train.lr`.
+    ///
+    /// Sources are sent and stored with settings that are directed, which every version reads alike. What cannot be read stays as
+    /// it is, for the reader to report.
+    #[must_use]
+    pub fn with_settings_of_axes(mut self) -> Self {
+        let Ok(mut document) = node::parse_document(&self.text) else {
+            return self;
+        };
+
+        for setting in &mut self.settings {
+            if let Some(directed) = direct_setting(&document, setting) {
+                *setting = directed;
+            }
+
+            // A later setting may be of an axis that this one makes.
+            let Ok((path, node)) = node::parse_setting(setting) else {
+                continue;
+            };
+            let _ = document.set_at_path(&expand_short_name(&path), node);
+        }
+
+        self
+    }
+}
+
+/// The setting of the axis that `setting` means; `None` if it means none, or already does.
+fn direct_setting(document: &SpecTable, setting: &str) -> Option<String> {
+    let SpecValue::Table(grid) = &document.get("grid")?.value else {
+        return None;
+    };
+    let (path, node) = node::parse_setting(setting).ok()?;
+    let value = setting.split_once('=')?.1.trim();
+
+    if let Some(named) = path.strip_prefix("grid.") {
+        let axis = find_axis_for_field(grid, &resolve_field_name(named)?)?;
+        return (axis != named).then(|| format!("grid.{axis}={value}"));
+    }
+
+    let field = expand_short_name(&path);
+    let axis = find_axis_for_field(grid, &field)?;
+    let has_many_values = matches!(node.value, SpecValue::List(_) | SpecValue::Table(_));
+    if has_many_values && numeric_field_range(&field).is_some() {
+        return Some(format!("grid.{axis}={value}"));
+    }
+
+    let quoted = match node::parse_document(&format!("v = {value}")) {
+        Ok(table) if table.0.len() == 1 => value.to_owned(),
+        _ => quote_as_toml(value),
+    };
+    let directed = format!("grid.{axis}=[{quoted}]");
+    let (_, list) = node::parse_setting(&directed).ok()?;
+    matches!(&list.value, SpecValue::List(items) if items.len() == 1).then_some(directed)
+}
+
+/// Writes a text as a TOML string.
+fn quote_as_toml(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directed(grid: &str, settings: &[&str]) -> Vec<String> {
+        let source = SpecSource {
+            text: format!("[grid]\n{grid}\n"),
+            settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            ..SpecSource::default()
+        };
+        source.with_settings_of_axes().settings
+    }
+
+    #[test]
+    fn a_setting_of_a_field_is_one_of_its_axis() {
+        for (axis, setting, expected) in [
+            (
+                "\"model.dim\" = [3, 5]",
+                "model.dim=9",
+                "grid.model.dim=[9]",
+            ),
+            ("model.dim = [3, 5]", "model.dim=9", "grid.model.dim=[9]"),
+            ("lr = [0.1, 0.2]", "lr=0.5", "grid.lr=[0.5]"),
+            ("lr = [0.1, 0.2]", "train.lr = 0.5", "grid.lr=[0.5]"),
+            ("\"train.lr\" = [0.1, 0.2]", "lr=0.5", "grid.train.lr=[0.5]"),
+            (
+                "\"train.lr\" = [1]",
+                "grid.lr=[0.5, 1]",
+                "grid.train.lr=[0.5, 1]",
+            ),
+            ("lr = [1]", "lr=[0.1, 0.2]", "grid.lr=[0.1, 0.2]"),
+            (
+                "lr = [1]",
+                "lr={ log = [0.1, 1], points = 3 }",
+                "grid.lr={ log = [0.1, 1], points = 3 }",
+            ),
+            (
+                "\"model.hidden\" = [[8], [9]]",
+                "model.hidden=[8, 8]",
+                "grid.model.hidden=[[8, 8]]",
+            ),
+            (
+                "\"data.dataset\" = [\"glyphs\"]",
+                "data.dataset=mnist",
+                "grid.data.dataset=[\"mnist\"]",
+            ),
+            (
+                "\"model.norm\" = [\"none\"]",
+                "model.norm=a\"b\\,c",
+                "grid.model.norm=[\"a\\\"b\\\\,c\"]",
+            ),
+            ("lr = [1]", "lr=1,2", "grid.lr=[\"1,2\"]"),
+        ] {
+            assert_eq!(directed(axis, &[setting]), [expected], "{axis}: {setting}");
+        }
+    }
+
+    #[test]
+    fn other_settings_stay_as_they_are() {
+        for setting in [
+            "wd=1",
+            "grid.lr=[2]",
+            "grid.wd=[2]",
+            "lr",
+            "lr=",
+            "repeats=3",
+            "grid={ wd = [1] }",
+            "lr=0.5 # a comment",
+        ] {
+            assert_eq!(directed("lr = [1]", &[setting]), [setting]);
+        }
+
+        let made = directed("lr = [1]", &["grid.wd=[1, 2]", "wd=3"]);
+        assert_eq!(made, ["grid.wd=[1, 2]", "grid.wd=[3]"]);
+        let gone = directed("lr = [1]", &["grid={ wd = [1] }", "lr=3"]);
+        assert_eq!(gone, ["grid={ wd = [1] }", "lr=3"]);
+    }
+}
