@@ -21,6 +21,7 @@ pub mod expr;
 pub mod grid;
 pub mod ids;
 pub mod metric;
+pub mod named_files;
 pub mod net;
 mod normal;
 pub mod number_format;

@@ -28,17 +28,24 @@ impl TrialConfig {
         let data = DataConfig::read_section(&reader)?;
         let train = TrainConfig::read_section(&reader, &model.kind, data.order)?;
         let config = Self { data, model, train };
-        if matches!(config.model.kind, ModelKind::Toy(_)) && config.train.average.is_some() {
+        config
+            .check_fields_together(&reader)
+            .map_err(SpecError::of_combination)?;
+        Ok(config)
+    }
+
+    /// Checks that the fields go together, each of which is right by itself.
+    fn check_fields_together(&self, reader: &TableReader<'_>) -> Result<(), SpecError> {
+        if matches!(self.model.kind, ModelKind::Toy(_)) && self.train.average.is_some() {
             return Err(reader
                 .section("train")?
                 .error_at("average", "kind = \"toy\" takes no averages"));
         }
 
-        config.check_batch(&reader)?;
-        config.check_shapes(&reader)?;
-        config.check_layer_names(&reader)?;
-        config.check_schedule(&reader)?;
-        Ok(config)
+        self.check_batch(reader)?;
+        self.check_shapes(reader)?;
+        self.check_layer_names(reader)?;
+        self.check_schedule(reader)
     }
 
     /// Checks that the model fits the images, and the norm the model.

@@ -319,6 +319,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "seed    = 7\n[until]\nmetric = \"test_acc\"\nwidth = 0.01\nmin = 5",
     ),
     ("seed    = 7", "seed    = 7\n[wehre]\nkeep = \"lr > 0.1\""),
+    ("seed    = 7", "seed    = -7\naudits  = 2"),
 ];
 
 #[test]

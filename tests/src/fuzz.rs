@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use ergodic::analysis::{RowSource, TableParams, TableQuery};
-use ergodic::client::commands::plan::render_plan;
+use ergodic::client::commands::plan::{NamedFiles, render_plan};
 use ergodic::client::render::TextFormat;
 use ergodic::core::{
     Admission, CommitOutcome, Core, CoreTime, Effect, MetricPositions, SessionEnd, StoredRow,
@@ -107,13 +107,18 @@ pub fn sweep(bytes: &[u8]) {
         ..SpecSource::default()
     };
     source.named_files();
+    let source = source.with_settings_of_axes();
+    if let Err(mistakes) = Spec::read_new_naming_mistakes(&source) {
+        assert!(!mistakes.as_slice().is_empty(), "an error has a reason");
+        assert!(mistakes.to_string().lines().count() > 0);
+    }
 
     let Ok(spec) = Spec::read_stored(&source) else {
         return;
     };
 
     for format in [TextFormat::Json, TextFormat::Table] {
-        render_plan(&spec, None, format);
+        render_plan(&spec, &NamedFiles::default(), format);
     }
 
     assert!(spec.grid.cell_count() > 0, "a sweep has cells");

@@ -100,7 +100,7 @@ impl DataConfig {
                 dataset.as_str(),
                 train_all - validation
             );
-            return Err(r.error_at("validation", message));
+            return Err(r.error_at("validation", message).of_combination());
         }
 
         let config = Self {
@@ -118,7 +118,8 @@ impl DataConfig {
             standardize: r.read_bool("standardize")?.unwrap_or(true),
         };
         if let Some(why) = config.augment_problem() {
-            r.refuse_if_new("augment", || why)?;
+            r.refuse_if_new("augment", || why)
+                .map_err(SpecError::of_combination)?;
         }
 
         r.refuse_unknown_keys()?;
@@ -180,7 +181,7 @@ fn read_image_count(
         .unwrap_or(u64::from(default));
     if n > u64::from(all) {
         let message = format!("{} has {all} images here, not {n}", dataset.as_str());
-        return Err(r.error_at(key, message));
+        return Err(r.error_at(key, message).of_combination());
     }
 
     Ok(n as u32)

@@ -203,7 +203,7 @@ impl Grid {
                 let config = TrialConfig::from_table(&document, &self.files, self.reading_mode)?;
                 config
                     .check_norm(&document, self.reading_mode)
-                    .map_err(|e| self.attribute_to_any_axis(e, cell))?;
+                    .map_err(|e| self.attribute_to_any_axis(e, cell).of_combination())?;
 
                 self.check_axes_matter(cell, &config.identity_fields())?;
             }
@@ -283,7 +283,7 @@ impl Grid {
         let message = format!(
             "the cells {a} and {b} resolve to the same trial: drop one, or let another field differ"
         );
-        SpecError::new(Origin::Default, "grid", message)
+        SpecError::new(Origin::Default, "grid", message).of_combination()
     }
 
     pub(super) fn cell_error(
@@ -298,6 +298,7 @@ impl Grid {
             path,
             format!("{message} (in the cell {})", self.describe_cell(digits)),
         )
+        .of_combination()
     }
 
     fn describe_cell(&self, digits: &[u64]) -> String {

@@ -106,8 +106,8 @@ impl Grid {
 
         let grid = section_table(document, "grid")?;
         let axes = read_axes(grid, sweep_seed, reading)?;
-        let factors = read_factors(grid, &axes)?;
-        let product = checked_product(&factors)?;
+        let factors = read_factors(grid, &axes).map_err(SpecError::of_combination)?;
+        let product = checked_product(&factors).map_err(SpecError::of_combination)?;
         let mut this = Self {
             base,
             files: files.to_vec(),
@@ -128,8 +128,9 @@ impl Grid {
 
         this.read_where(section_table(document, "where")?)?;
         this.check_names_used()?;
-        this.order_by_shape()?;
-        this.check_cost()?;
+        this.order_by_shape()
+            .and_then(|()| this.check_cost())
+            .map_err(SpecError::of_combination)?;
         let witnesses = this.pass_over_cells(wanted)?;
         this.check_axis_values(&witnesses, wanted)?;
 

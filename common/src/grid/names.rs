@@ -2,8 +2,8 @@
 
 use super::{FormulaInput, Grid};
 use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES};
-use crate::spec_file::error::SpecError;
-use crate::spec_file::suggest::suggest_nearest;
+use crate::spec_file::error::{SpecError, UnknownWord};
+use crate::spec_file::suggest::{find_nearest, suggest_nearest};
 
 impl Grid {
     /// Refuses an axis that sets no field and that no expression uses.
@@ -17,23 +17,27 @@ impl Grid {
             if axis.field.is_none() && !used {
                 let suffix = format!(".{}", axis.name);
                 let fields = NUMERIC_FIELDS.iter().map(|(f, _)| *f).chain(OTHER_FIELDS);
-                let hint = match fields.clone().find(|f| f.ends_with(&suffix)) {
+                let known = SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields.clone());
+                let field = fields.clone().find(|f| f.ends_with(&suffix));
+                let meant = field.or_else(|| find_nearest(&axis.name, known.clone()));
+                let hint = match field {
                     Some(field) => format!("did you mean '{field}'?"),
-                    None => suggest_nearest(
-                        &axis.name,
-                        SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields),
-                    ),
+                    None => suggest_nearest(&axis.name, known),
                 };
                 let message = format!(
                     "'{}' is no field of a trial, and no expression in [derive] or [where] uses it; {hint}",
                     axis.name
                 );
 
-                return Err(SpecError::new(
-                    axis.origin.clone(),
-                    format!("grid.{}", axis.name),
-                    message,
-                ));
+                let path = format!("grid.{}", axis.name);
+                let error = SpecError::new(axis.origin.clone(), path, message);
+                return Err(SpecError {
+                    unknown: Some(UnknownWord {
+                        word: axis.name.clone(),
+                        meant: meant.map(str::to_owned),
+                    }),
+                    ..error
+                });
             }
         }
 

@@ -201,11 +201,10 @@ impl Measure {
         for item in items {
             let name = item.value.as_str().unwrap_or_default();
             let Some(metric) = Metric::from_name(name) else {
-                let hint = suggest_nearest(name, Metric::NAMES.iter().map(|(word, _)| *word));
-                return Err(r.error_at(
-                    "metrics",
-                    format!("unknown metric {}, {hint}", quote_value(&item.value)),
-                ));
+                let known = Metric::NAMES.iter().map(|(word, _)| *word);
+                let hint = suggest_nearest(name, known.clone());
+                let message = format!("unknown metric {}, {hint}", quote_value(&item.value));
+                return Err(r.error_at("metrics", message).with_unknown(name, known));
             };
             if metrics.contains(&metric) {
                 return Err(r.error_at("metrics", format!("the metric {name} is listed twice")));

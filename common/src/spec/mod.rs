@@ -4,6 +4,7 @@ mod axis_settings;
 pub(crate) mod meaning_hash;
 pub mod measure;
 pub mod misleading;
+pub mod mistakes;
 mod numerics;
 pub mod result_reuse;
 pub mod scheduling;
@@ -112,16 +113,31 @@ impl Spec {
         }
 
         let document = source.read_document()?;
-        let spec = Self::read_sections(source, &document, reading, wanted)?;
-        spec.check_cells()?;
-        spec.check_layer_metrics()?;
-        spec.stopping_rule
-            .iter()
-            .try_for_each(|rule| rule.check_metric(&spec.measure.metrics))?;
-        spec.check_settings(source)?;
-        spec.check_crossed_streams()?;
-        spec.check_trial_count()?;
+        Self::read_from_document(source, &document, reading, wanted)
+    }
+
+    fn read_from_document(
+        source: &SpecSource,
+        document: &SpecTable,
+        reading: ReadingMode,
+        wanted: StillWanted<'_>,
+    ) -> Result<Self, SpecError> {
+        let spec = Self::read_sections(source, document, reading, wanted)?;
+        spec.check_sections_together(source)
+            .map_err(SpecError::of_combination)?;
         Ok(spec)
+    }
+
+    /// Checks that the sections go together, each of which is right by itself.
+    fn check_sections_together(&self, source: &SpecSource) -> Result<(), SpecError> {
+        self.check_cells()?;
+        self.check_layer_metrics()?;
+        self.stopping_rule
+            .iter()
+            .try_for_each(|rule| rule.check_metric(&self.measure.metrics))?;
+        self.check_settings(source)?;
+        self.check_crossed_streams()?;
+        self.check_trial_count()
     }
 
     fn read_sections(
@@ -459,10 +475,8 @@ impl Spec {
 
 fn read_name(r: &TableReader<'_>) -> Result<String, SpecError> {
     let Some(name) = r.read_str("name")? else {
-        return Err(r.error_at(
-            "name",
-            "a sweep needs a name: add name = \"my-sweep\" at the top",
-        ));
+        let message = "a sweep needs a name: add name = \"my-sweep\" at the top";
+        return Err(r.error_at("name", message).of_missing_value());
     };
 
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());

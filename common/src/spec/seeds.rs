@@ -36,11 +36,10 @@ fn read_purposes(r: &TableReader<'_>, key: &'static str) -> Result<Vec<Purpose>,
     for item in r.read_list(key)?.unwrap_or_default() {
         let name = item.value.as_str().unwrap_or_default();
         let Some((_, purpose)) = NAMED_PURPOSES.iter().find(|(word, _)| *word == name) else {
-            let hint = suggest_nearest(name, NAMED_PURPOSES.iter().map(|(word, _)| *word));
-            return Err(r.error_at(
-                key,
-                format!("unknown stream {}, {hint}", quote_value(&item.value)),
-            ));
+            let known = NAMED_PURPOSES.iter().map(|(word, _)| *word);
+            let hint = suggest_nearest(name, known.clone());
+            let message = format!("unknown stream {}, {hint}", quote_value(&item.value));
+            return Err(r.error_at(key, message).with_unknown(name, known));
         };
 
         if !purposes.contains(purpose) {

@@ -193,11 +193,10 @@ fn read_deciding_metric(r: &TableReader<'_>, question: &str) -> Result<Metric, S
     };
     let name = node.value.as_str().unwrap_or_default();
     Metric::from_name(name).ok_or_else(|| {
-        let hint = suggest_nearest(name, Metric::NAMES.iter().map(|(word, _)| *word));
-        r.error_at(
-            "metric",
-            format!("unknown metric {}, {hint}", quote_value(&node.value)),
-        )
+        let known = Metric::NAMES.iter().map(|(word, _)| *word);
+        let hint = suggest_nearest(name, known.clone());
+        let message = format!("unknown metric {}, {hint}", quote_value(&node.value));
+        r.error_at("metric", message).with_unknown(name, known)
     })
 }
 

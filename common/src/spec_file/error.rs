@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::spec_file::suggest::find_nearest;
+
 /// A sweep file, or a `--set`, that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub struct SpecError {
@@ -14,6 +16,31 @@ pub struct SpecError {
     pub path: String,
     /// The message: what is wrong, what was expected, and what to do.
     pub message: String,
+    /// What other mistakes can be the reason for it.
+    pub cause: ErrorCause,
+    /// The word that is not known, if that is the mistake.
+    pub unknown: Option<UnknownWord>,
+}
+
+/// What else can be the reason for an error, which is then no mistake of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ErrorCause {
+    /// Nothing else: the value is wrong whatever stands elsewhere.
+    #[default]
+    Value,
+    /// A value is missing; it may stand under a key that is misspelt.
+    Missing,
+    /// Values do not go together; one of them may be a mistake.
+    Combination,
+}
+
+/// A key or value that is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownWord {
+    /// The word as written.
+    pub word: String,
+    /// The known word that is near, if there is one.
+    pub meant: Option<String>,
 }
 
 /// Maximum length of a setting that is shown whole, in characters.
@@ -27,6 +54,40 @@ impl SpecError {
             origin,
             path: path.into(),
             message: message.into(),
+            cause: ErrorCause::Value,
+            unknown: None,
+        }
+    }
+
+    /// Returns the error as one of several values together.
+    pub(crate) fn of_combination(self) -> Self {
+        Self {
+            cause: ErrorCause::Combination,
+            ..self
+        }
+    }
+
+    /// Returns the error as one of a missing value.
+    pub(crate) fn of_missing_value(self) -> Self {
+        Self {
+            cause: ErrorCause::Missing,
+            ..self
+        }
+    }
+
+    /// Returns the error with the unknown word, and the nearest of the known ones.
+    pub(crate) fn with_unknown<'a>(
+        self,
+        word: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let unknown = UnknownWord {
+            word: word.to_owned(),
+            meant: find_nearest(word, known).map(str::to_owned),
+        };
+        Self {
+            unknown: Some(unknown),
+            ..self
         }
     }
 

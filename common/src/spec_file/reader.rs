@@ -341,8 +341,10 @@ impl<'a> TableReader<'a> {
         match words.iter().find(|(word, _)| *word == text) {
             Some((_, meaning)) => Ok(Some(*meaning)),
             None => {
-                let hint = suggest_nearest(text, words.iter().map(|(word, _)| *word));
-                Err(self.error_at(key, format!("unknown value '{text}', {hint}")))
+                let known = words.iter().map(|(word, _)| *word);
+                let hint = suggest_nearest(text, known.clone());
+                let error = self.error_at(key, format!("unknown value '{text}', {hint}"));
+                Err(error.with_unknown(text, known))
             }
         }
     }
@@ -412,7 +414,8 @@ impl<'a> TableReader<'a> {
             None => Ok(()),
             Some((key, _)) => {
                 let hint = suggest_nearest(key, known.iter().copied());
-                Err(self.error_at(key, format!("unknown key '{key}', {hint}")))
+                let error = self.error_at(key, format!("unknown key '{key}', {hint}"));
+                Err(error.with_unknown(key, known.iter().copied()))
             }
         }
     }

@@ -6,16 +6,25 @@ pub(crate) const MAX_COMPARED_BYTES: usize = 200;
 /// `did you mean 'x'?` for the known name nearest to `name`, or the list of all when none is near.
 pub fn suggest_nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let compared = known.iter().filter(|_| name.len() <= MAX_COMPARED_BYTES);
-    let best = compared
-        .filter_map(|known| Some((near_distance(name, known)?, *known)))
-        .min();
-
-    match best {
-        Some((_, best)) => format!("did you mean '{best}'?"),
+    match find_nearest(name, known.iter().copied()) {
+        Some(best) => format!("did you mean '{best}'?"),
         None if !known.is_empty() => format!("known: {}", known.join(", ")),
         None => "no key is allowed here".to_owned(),
     }
+}
+
+/// The known name nearest to `name`, if one is near enough to be meant.
+pub(crate) fn find_nearest<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let compared = known
+        .into_iter()
+        .filter(|_| name.len() <= MAX_COMPARED_BYTES);
+    compared
+        .filter_map(|known| Some((near_distance(name, known)?, known)))
+        .min()
+        .map(|(_, best)| best)
 }
 
 /// How many letters lie between two names, if few enough do that one may be the other, misspelt: one in four, one at least, and never

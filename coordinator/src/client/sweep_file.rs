@@ -6,7 +6,7 @@ use std::path::Path;
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::{refuse_misleading_sweep, settle_new_sweep};
-use ergodic_common::{ErrorCode, Spec, SpecError};
+use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::convert::MAX_FILES;
 use ergodic_proto::status::UserError;
 
@@ -91,14 +91,22 @@ fn read_referenced_file(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserEr
 /// # Errors
 /// The file is no valid sweep, or is refused to new sweeps.
 pub fn read_launch_spec(source: &SpecSource) -> Result<Spec, UserError> {
-    let mut spec = Spec::read_new(source).map_err(|e| spec_error(&e))?;
-    refuse_misleading_sweep(&spec).map_err(|e| spec_error(&e.with_file(&source.file)))?;
+    let mut spec = read_new_spec(source)?;
+    refuse_misleading_sweep(&spec).map_err(|e| bad_input(&e.with_file(&source.file)))?;
 
     // The coordinator writes the settings down.
     let _ = settle_new_sweep(&mut spec);
     Ok(spec)
 }
 
-fn spec_error(error: &SpecError) -> UserError {
+/// Reads the file of a new sweep.
+///
+/// # Errors
+/// Names all that is wrong with the file.
+pub fn read_new_spec(source: &SpecSource) -> Result<Spec, UserError> {
+    Spec::read_new_naming_mistakes(source).map_err(|mistakes| bad_input(&mistakes))
+}
+
+fn bad_input(error: &impl std::fmt::Display) -> UserError {
     UserError::new(ErrorCode::BadInput, error.to_string())
 }

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
 use ergodic_common::ids::{DatasetHash, FileHash};
-use ergodic_common::net::Net;
+use ergodic_common::named_files::{check_initial_weights, count_needed_images, find_dataset};
 use ergodic_common::pinned_file::FilePin;
-use ergodic_common::weights::Weights;
 use ergodic_common::{Spec, TrialConfig};
 
 use super::blobs::BlobStore;
@@ -46,11 +45,7 @@ impl DatasetCatalog {
             };
             return Ok((pin, String::new()));
         };
-        let needed = configs
-            .iter()
-            .map(|config| config.data.train + config.data.validation)
-            .max()
-            .unwrap_or_default();
+        let needed = count_needed_images(&configs);
 
         let (hash, summary) = match name {
             DatasetName::File(data) => {
@@ -115,36 +110,7 @@ impl DatasetCatalog {
             )));
         }
 
-        for config in configs
-            .iter()
-            .filter(|config| config.model.init_file == Some(pin.hash))
-        {
-            if let Some(net) = Net::from_config(config) {
-                Weights::from_safetensors(&bytes, &net)
-                    .map_err(|e| DataError(format!("model.init.file: {}: {e}", pin.path)))?;
-            }
-        }
-
+        check_initial_weights(pin, &bytes, configs)?;
         Ok(())
     }
-}
-
-/// The dataset that a sweep trains on, if it needs images.
-///
-/// # Errors
-/// The sweep trains on several.
-fn find_dataset(configs: &[TrialConfig]) -> Result<Option<DatasetName>, DataError> {
-    let Some(first) = configs.iter().find(|c| c.model.kind.needs_images()) else {
-        return Ok(None);
-    };
-    let name = first.data.dataset;
-    if let Some(other) = configs.iter().find(|c| c.data.dataset != name) {
-        let a = name.as_str();
-        let b = other.data.dataset.as_str();
-        return Err(DataError(format!(
-            "a sweep trains on one dataset, this one on {a} and {b}: launch two sweeps"
-        )));
-    }
-
-    Ok(Some(name))
 }

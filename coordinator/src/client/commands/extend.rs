@@ -2,7 +2,6 @@
 
 use clap::Args;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -14,7 +13,7 @@ use crate::client::args::SweepToChange;
 use crate::client::latest::request_as_user;
 use crate::client::render::print_stderr_line;
 use crate::client::status_text::count_done_trials;
-use crate::client::sweep_file::{SweepFile, read_sweep_file};
+use crate::client::sweep_file::{SweepFile, read_new_spec, read_sweep_file};
 
 /// `ergodic extend`
 #[derive(Debug, Args)]
@@ -79,8 +78,7 @@ async fn extend_sweep(
     match more {
         Extension::Repeats(repeats) => request.repeats = *repeats,
         Extension::File(file) => {
-            let spec = Spec::read_new(&file.source)
-                .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+            let spec = read_new_spec(&file.source)?;
 
             upload_files(client, file).await?;
 

@@ -1,19 +1,21 @@
 //! `ergodic plan`: describes a sweep without a coordinator, and stores nothing.
 
 mod classes;
+mod named_files;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use classes::{ClassPlan, class_to_json, estimate_stored_bytes, plan_classes};
-use ergodic_common::dataset::name::DatasetName;
-use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
+use ergodic_common::Spec;
+use ergodic_common::dataset::DatasetSummary;
 use ergodic_common::net::Net;
 use ergodic_common::number_format::format_shortest;
 use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
-use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
+pub use named_files::NamedFiles;
+use named_files::inspect_named_files;
 use serde_json::json;
 
 use super::sample_size::{SampleSizeArgs, parse_precision, run_sample_size};
@@ -22,7 +24,7 @@ use crate::client::args::SweepTarget;
 use crate::client::render::TextFormat;
 use crate::client::source::SourceArgs;
 use crate::client::status_text::format_duration;
-use crate::client::sweep_file::{SweepFile, read_launch_spec, read_sweep_file};
+use crate::client::sweep_file::{read_launch_spec, read_sweep_file};
 
 /// Assumed speed of a core, in floating-point operations per second, until a worker has measured
 /// its own.
@@ -73,71 +75,17 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
 
     let file = read_sweep_file(&args.what, &args.settings)?;
     let spec = read_launch_spec(&file.source)?;
-    let dataset = inspect_data(&file, &spec, args.data_dir.as_deref())?;
-    print_output(render_plan(&spec, dataset.as_ref(), args.format))
-}
-
-/// Describes the data of a sweep, where they are on this machine.
-fn inspect_data(
-    file: &SweepFile,
-    spec: &Spec,
-    data_dir: Option<&Path>,
-) -> Result<Option<DatasetSummary>, UserError> {
-    let configs = spec.grid.class_configs();
-    let Some(first) = configs
-        .iter()
-        .find(|config| config.model.kind.needs_images())
-    else {
-        return Ok(None);
-    };
-
-    let train = configs
-        .iter()
-        .map(|config| config.data.train + config.data.validation)
-        .max()
-        .unwrap_or_default();
-
-    summarize_dataset(file, spec, first.data.dataset, data_dir, train)
-        .map_err(|e| UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file)))
-}
-
-/// Reads at least `train` images, if the dataset is on this machine.
-fn summarize_dataset(
-    file: &SweepFile,
-    spec: &Spec,
-    name: DatasetName,
-    data_dir: Option<&Path>,
-    train: u32,
-) -> Result<Option<DatasetSummary>, DataError> {
-    let configs = spec.grid.class_configs();
-    match name {
-        DatasetName::File(data) => {
-            let mut files = file.source.files.iter().zip(&file.contents);
-            let Some((pin, content)) = files.find(|(pin, _)| pin.hash == data.hash) else {
-                return Ok(None);
-            };
-            Dataset::decode(content)?
-                .summarize_use(&pin.path, data.dataset_hash(), spec, &configs)
-                .map(Some)
-        }
-        name if name != DatasetName::Glyphs && data_dir.is_none() => Ok(None),
-        name => {
-            let dataset = files::load_dataset(name, data_dir, train)?;
-            let hash = blake3::hash(&dataset.encode_canonical());
-            dataset
-                .summarize_use(name.as_str(), hash.into(), spec, &configs)
-                .map(Some)
-        }
-    }
+    let named = inspect_named_files(&file, &spec, args.data_dir.as_deref())?;
+    print_output(render_plan(&spec, &named, args.format))
 }
 
 /// Renders the plan as JSON, or as text for people.
-pub fn render_plan(spec: &Spec, dataset: Option<&DatasetSummary>, format: TextFormat) -> String {
+pub fn render_plan(spec: &Spec, named: &NamedFiles, format: TextFormat) -> String {
     let classes = plan_classes(spec);
     let core_seconds = estimate_core_seconds(spec, &classes);
     match format {
-        TextFormat::Json => render_json_plan(spec, &classes, dataset, core_seconds),
-        _ => render_human_plan(spec, &classes, dataset, core_seconds),
+        TextFormat::Json => render_json_plan(spec, &classes, named, core_seconds),
+        _ => render_human_plan(spec, &classes, named, core_seconds),
     }
 }
 
@@ -165,7 +113,7 @@ fn slot_bytes(classes: &[ClassPlan]) -> u64 {
 fn render_json_plan(
     spec: &Spec,
     classes: &[ClassPlan],
-    dataset: Option<&DatasetSummary>,
+    named: &NamedFiles,
     core_seconds: f64,
 ) -> String {
     let min_repeats = spec
@@ -188,8 +136,9 @@ fn render_json_plan(
         "trials": planned_trials(spec),
         "audits": expected_audits(spec),
         "numerics": spec.numerics,
-        "data": dataset.map(|dataset| &dataset.provenance),
-        "data_looks": dataset.map(|dataset| &dataset.description),
+        "data": named.dataset.as_ref().map(|dataset| &dataset.provenance),
+        "data_looks": named.dataset.as_ref().map(|dataset| &dataset.description),
+        "checked": named.checks,
         "axes": axes,
         "shape_classes": classes.iter().map(class_to_json).collect::<Vec<_>>(),
         "slot_bytes": slot_bytes(classes),
@@ -203,15 +152,15 @@ fn render_json_plan(
 fn render_human_plan(
     spec: &Spec,
     classes: &[ClassPlan],
-    dataset: Option<&DatasetSummary>,
+    named: &NamedFiles,
     core_seconds: f64,
 ) -> String {
     let mut out = describe_size(spec);
     out += &describe_axes(spec);
-    out += &format_data_line(spec, dataset);
+    out += &format_data_line(spec, named.dataset.as_ref());
     out += &describe_classes(classes);
     out += &describe_costs(spec, classes, core_seconds);
-    out
+    out + &format!("checked: {}\n", named.checks.join("; "))
 }
 
 fn describe_size(spec: &Spec) -> String {

@@ -1,0 +1,266 @@
+//! All mistakes of a sweep file at once.
+//!
+//! Reading ends at the first error. So a file with an error is repaired in memory and read again, until it can be read or nothing
+//! more can be repaired. What can follow from an earlier mistake is repaired as well, and not reported.
+
+mod repair;
+
+use std::cell::Cell;
+use std::fmt;
+
+use crate::spec::{Spec, SpecSource};
+use crate::spec_file::error::{Origin, SpecError};
+use crate::spec_file::grammar::ReadingMode;
+use crate::spec_file::node::SpecTable;
+use repair::{Repairs, find_node};
+
+/// Maximum number of mistakes that are shown.
+const MAX_SHOWN: usize = 20;
+/// Maximum number of times that a file is read.
+const MAX_READINGS: usize = 100;
+/// How often the readings may ask whether they are still wanted, which they do after a number of cells: a bound on their work.
+const MAX_QUESTIONS: u32 = 2_000;
+
+/// The mistakes of a sweep file, one at least, in the order of its lines.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mistakes(Vec<SpecError>);
+
+impl Mistakes {
+    /// The mistakes, one at least.
+    pub fn as_slice(&self) -> &[SpecError] {
+        &self.0
+    }
+}
+
+/// One mistake as it is; several one per line, below their number.
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [only] = &self.0[..] {
+            return only.fmt(f);
+        }
+
+        write!(f, "there are {} mistakes:", self.0.len())?;
+        for mistake in self.0.iter().take(MAX_SHOWN) {
+            write!(f, "\n  {mistake}")?;
+        }
+        match self.0.len().saturating_sub(MAX_SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}
+
+impl Spec {
+    /// Reads the file of a new sweep as [`Spec::read_new`] does.
+    ///
+    /// # Errors
+    /// Names all that is wrong, with file, line and field, as far as one mistake does not hide another.
+    pub fn read_new_naming_mistakes(source: &SpecSource) -> Result<Self, Mistakes> {
+        Self::read_new(source).map_err(|first| {
+            let mut mistakes = collect_mistakes(source, first);
+            mistakes.sort_by_key(|mistake| line_of(&mistake.origin));
+            Mistakes(
+                mistakes
+                    .into_iter()
+                    .map(|mistake| mistake.with_file(&source.file))
+                    .collect(),
+            )
+        })
+    }
+}
+
+/// Collects the mistakes of a file whose reading ends with the error `first`.
+fn collect_mistakes(source: &SpecSource, first: SpecError) -> Vec<SpecError> {
+    let Ok(mut document) = source.read_document() else {
+        return vec![first];
+    };
+    let questions = Cell::new(0);
+    let is_wanted = || {
+        questions.set(questions.get() + 1);
+        questions.get() < MAX_QUESTIONS
+    };
+
+    let reading = ReadingMode::for_new(source.grammar);
+    let mut repairs = Repairs::default();
+    let mut mistakes = Vec::new();
+    let mut error = first;
+    for _ in 0..MAX_READINGS {
+        error = locate_error(error, &document);
+        let is_consequence = repairs.can_explain(&error);
+        let is_repaired = repairs.repair(&mut document, &error);
+        if !is_consequence {
+            mistakes.push(error);
+        }
+        if !is_repaired {
+            break;
+        }
+
+        match Spec::read_from_document(source, &document, reading, &is_wanted) {
+            Err(next) if questions.get() < MAX_QUESTIONS => error = next,
+            _ => break,
+        }
+    }
+
+    mistakes
+}
+
+/// Adds the line of the field, where the reader knew the field alone.
+fn locate_error(error: SpecError, document: &SpecTable) -> SpecError {
+    let node = find_node(document, &error.path).filter(|_| error.origin == Origin::Default);
+    let origin = node.map(|node| node.origin.clone());
+    SpecError {
+        origin: origin.unwrap_or(error.origin),
+        ..error
+    }
+}
+
+/// The key by which mistakes are sorted: lines of the file, then settings of the command line, then what has no place.
+fn line_of(origin: &Origin) -> u32 {
+    match origin {
+        Origin::Line(line) => *line,
+        Origin::Set(_) => u32::MAX - 1,
+        Origin::Default => u32::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "name = \"t\"\nrepeats = 3\n[data]\ndataset = \"glyphs\"\ntrain = 100\n[model]\nkind = \"mlp\"\nhidden = [8]\n\
+                        [train]\nepochs = 2\nlr = 0.1\nbatch_size = 10\n[grid]\nwd = [0.0, 0.1]\n[measure]\nmetrics = [\"test_acc\"]\n";
+
+    /// The lines of the mistakes in [`GOOD`] with these changes, and their fields.
+    fn mistakes(changes: &[(&str, &str)]) -> Vec<(u32, String)> {
+        let mut text = GOOD.to_owned();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from}");
+            text = text.replacen(from, to, 1);
+        }
+
+        let source = SpecSource {
+            text,
+            ..SpecSource::default()
+        };
+        let Err(found) = Spec::read_new_naming_mistakes(&source) else {
+            return Vec::new();
+        };
+        let places = found.as_slice().iter();
+        places
+            .map(|mistake| (line_of(&mistake.origin), mistake.path.clone()))
+            .collect()
+    }
+
+    fn fields(changes: &[(&str, &str)]) -> Vec<String> {
+        mistakes(changes)
+            .into_iter()
+            .map(|(_, path)| path)
+            .collect()
+    }
+
+    #[test]
+    fn independent_mistakes_are_all_named_in_the_order_of_lines() {
+        assert_eq!(mistakes(&[]), []);
+        let found = mistakes(&[
+            ("repeats = 3", "repeats = 0"),
+            ("\"glyphs\"", "\"glyhps\""),
+            ("hidden = [8]", "hidden = [0]"),
+            ("batch_size = 10", "batch_sise = 10"),
+            ("lr = 0.1", "lr = -1"),
+            ("[0.0, 0.1]", "[]"),
+            ("\"test_acc\"", "\"test_ac\", \"x\", \"val\""),
+        ]);
+        let expected = [
+            (2, "repeats"),
+            (4, "data.dataset"),
+            (8, "model.hidden"),
+            (11, "train.lr"),
+            (12, "train.batch_sise"),
+            (14, "grid.wd"),
+            (16, "measure.metrics"),
+            (16, "measure.metrics"),
+            (16, "measure.metrics"),
+        ];
+        assert_eq!(found, expected.map(|(line, path)| (line, path.to_owned())));
+    }
+
+    #[test]
+    fn what_follows_from_another_mistake_is_not_named() {
+        // The value is missing because its key is unknown.
+        assert_eq!(
+            fields(&[("lr = 0.1", "learning_rate = 0.1")]),
+            ["train.learning_rate"]
+        );
+        assert_eq!(
+            fields(&[("[train]", "[training_of_it]")]),
+            ["training_of_it"]
+        );
+        // The model is unknown, and so are its keys.
+        assert_eq!(fields(&[("\"mlp\"", "\"transformer\"")]), ["model.kind"]);
+        // The batch would be too large for a number of images that is wrong.
+        assert_eq!(
+            fields(&[
+                ("train = 100", "train = -100"),
+                ("epochs = 2", "epochs = 0")
+            ]),
+            ["data.train", "train.epochs"]
+        );
+        // The axis is used by an expression that cannot be read.
+        assert_eq!(
+            fields(&[("wd = [0.0, 0.1]", "a = [1, 2]\n[derive]\nwd = \"a *\"")]),
+            ["derive.wd"]
+        );
+        // Either the axis is misspelt or the expression: this tells the one that is read first.
+        assert_eq!(
+            fields(&[(
+                "wd = [0.0, 0.1]",
+                "wdd = [1, 2]\n[where]\nkeep = \"wd < 2\""
+            )]),
+            ["where.keep"]
+        );
+        // The zipped axis has no values.
+        assert_eq!(
+            fields(&[(
+                "wd = [0.0, 0.1]",
+                "wd = []\n\"model.norm_eps\" = [1, 2]\nzip = [[\"wd\", \"model.norm_eps\"]]"
+            )]),
+            ["grid.wd"]
+        );
+    }
+
+    #[test]
+    fn a_combination_is_named_with_its_line() {
+        assert_eq!(
+            mistakes(&[("batch_size = 10", "batch_size = 1000")]),
+            [(12, "train.batch_size".to_owned())]
+        );
+        assert_eq!(
+            mistakes(&[
+                (
+                    "repeats = 3",
+                    "repeats = 3\nseeds = { crossed = { init = 2, order = 2 } }"
+                ),
+                ("\"test_acc\"", "\"val_acc\"")
+            ]),
+            [(17, "measure.metrics".to_owned())]
+        );
+    }
+
+    #[test]
+    fn many_mistakes_are_counted() {
+        let unknown: String = (0..30).map(|n| format!("unknown{n:02} = 1\n")).collect();
+        let source = SpecSource {
+            file: "a.toml".into(),
+            text: GOOD.replace("[data]\n", &format!("[data]\n{unknown}")),
+            ..SpecSource::default()
+        };
+        let text = Spec::read_new_naming_mistakes(&source)
+            .expect_err("unknown keys")
+            .to_string();
+        assert!(
+            text.starts_with("there are 30 mistakes:\n  a.toml:4: data.unknown00: unknown key"),
+            "{text}"
+        );
+        assert!(text.ends_with("\n  and 10 more"), "{text}");
+    }
+}
