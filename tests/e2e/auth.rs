@@ -168,7 +168,12 @@ fn nobody_comes_in_without_the_right_token() {
     refused(
         &ask_as(&cluster, &elsewhere, &["list"]),
         3,
-        &[&cluster.url, "not the one to be trusted"],
+        &[
+            &cluster.url,
+            "not the one to be trusted",
+            "belongs to another coordinator",
+            "--token-file",
+        ],
     );
 
     // A protected door and an open one are told apart.

@@ -14,6 +14,7 @@ use syn::visit::Visit;
 
 mod comments;
 mod imports;
+mod messages;
 
 const MAX_LONG_FILES: f64 = 0.0;
 const MAX_LONG_FUNCTIONS: f64 = 0.0;

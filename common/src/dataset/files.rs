@@ -127,7 +127,8 @@ fn read_dataset_file(
 ) -> Result<(PathBuf, Vec<u8>), DataError> {
     let Some(dir) = dir else {
         return Err(DataError(format!(
-            "{} needs files: say where they are with --data-dir DIR or ERGODIC_DATA=DIR. {}",
+            "{} needs files: name their folder with --data-dir DIR of `ergodic run` or `ergodic serve`, or with \
+             ERGODIC_DATA=DIR. {}",
             name.as_str(),
             download_hint(name)
         )));
@@ -182,7 +183,8 @@ fn read_unpacked(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn download_hint(name: DatasetName) -> &'static str {
+/// How to get the files of a dataset; empty if it needs none.
+pub fn download_hint(name: DatasetName) -> &'static str {
     match name {
         DatasetName::Glyphs | DatasetName::File(_) => "",
         DatasetName::Mnist => {

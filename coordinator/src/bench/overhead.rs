@@ -21,7 +21,9 @@ use crate::client::commands::watch::follow_sweep;
 use crate::client::render::TextFormat;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::SweepFile;
-use crate::standalone::processes::{WorkerCommand, find_worker, terminate_child};
+use crate::standalone::processes::{
+    WorkerCommand, find_worker, ignore_cluster_variables, terminate_child,
+};
 use crate::standalone::sweeps::pause_unfinished_sweeps;
 
 /// Time limit for the start and the end of the coordinator.
@@ -213,7 +215,9 @@ pub(crate) async fn start_coordinator(
 fn spawn_coordinator(dir: &Path, options: &[&str], log: &Path) -> std::io::Result<Child> {
     let program = std::env::current_exe()?;
     let log = std::fs::File::create(log)?;
-    Command::new(program)
+    let mut command = Command::new(program);
+    ignore_cluster_variables(&mut command);
+    command
         .args(["serve", "--listen", "127.0.0.1:0", "--store"])
         .arg(dir)
         .args(options)

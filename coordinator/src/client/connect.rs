@@ -8,6 +8,7 @@ use ergodic_proto::archive::MAX_RECORD_BYTES;
 use ergodic_proto::channel::connect;
 use ergodic_proto::channel::connect::ClientChannel;
 use ergodic_proto::channel::credentials::ClientAuth;
+use ergodic_proto::channel::transport::NOT_TRUSTED;
 use ergodic_proto::status::{UserError, innermost_reason};
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
@@ -276,10 +277,17 @@ async fn refuse_connections(urls: &str) -> bool {
 }
 
 fn unreachable_error(url: &str, why: &str) -> UserError {
-    let message = format!(
-        "no coordinator answers at {url} ({why}). Start one with `ergodic serve`, or name another with --coordinator URL or \
-         ERGODIC_COORDINATOR; the address of one that requires tokens begins with https://"
-    );
+    let message = if why.contains(NOT_TRUSTED) {
+        format!(
+            "{url}: {why}: the token, or the authority of --ca, belongs to another coordinator. Name that one with \
+             --coordinator URL or ERGODIC_COORDINATOR, or a token of this one with --token-file FILE or ERGODIC_TOKEN_FILE"
+        )
+    } else {
+        format!(
+            "no coordinator answers at {url} ({why}). Start one with `ergodic serve`, or name another with --coordinator URL \
+             or ERGODIC_COORDINATOR; the address of one that requires tokens begins with https://"
+        )
+    };
     UserError::new(ErrorCode::Unreachable, message)
 }
 

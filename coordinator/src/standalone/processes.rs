@@ -60,6 +60,30 @@ fn find_on_path() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// Variables of a cluster that this machine belongs to. What this program starts for itself is no part of it.
+const CLUSTER_VARIABLES: [&str; 12] = [
+    "ERGODIC_COORDINATOR",
+    "ERGODIC_TOKEN_FILE",
+    "ERGODIC_CA",
+    "ERGODIC_CERT",
+    "ERGODIC_KEY",
+    "ERGODIC_SPOOL",
+    "ERGODIC_CHECKPOINTS",
+    "ERGODIC_FILES",
+    "ERGODIC_AUTH_DIR",
+    "ERGODIC_ADVERTISE",
+    "ERGODIC_HTTP",
+    "ERGODIC_LOG_FORMAT",
+];
+
+/// Keeps the variables of a cluster from a process that serves this program alone: a worker would trust its authority, send its
+/// token, or deliver the results in its spool.
+pub(crate) fn ignore_cluster_variables(command: &mut Command) {
+    for name in CLUSTER_VARIABLES {
+        command.env_remove(name);
+    }
+}
+
 /// The command line of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerCommand {
@@ -111,6 +135,7 @@ impl WorkerCommand {
         if let Some(dir) = &self.cache_dir {
             command.arg("--cache-dir").arg(dir);
         }
+        ignore_cluster_variables(&mut command);
 
         // Stdin closes however this program ends, and the worker leaves then. The process group
         // keeps Ctrl-C from reaching the worker: this program gets it and ends its workers in

@@ -211,6 +211,9 @@ impl tower::Service<Uri> for TlsTransport {
     }
 }
 
+/// How the reason begins why a coordinator is not trusted.
+pub const NOT_TRUSTED: &str = "the coordinator there is not the one to be trusted";
+
 pub(crate) fn explain_tls_error(error: io::Error) -> io::Error {
     let tls = error
         .get_ref()
@@ -219,9 +222,9 @@ pub(crate) fn explain_tls_error(error: io::Error) -> io::Error {
         Some(rustls::Error::InvalidMessage(_)) => io::Error::other(
             "no TLS is spoken there; a coordinator without tokens is asked over http://",
         ),
-        Some(rustls::Error::InvalidCertificate(e)) => io::Error::other(format!(
-            "the coordinator there is not the one to be trusted ({e})"
-        )),
+        Some(rustls::Error::InvalidCertificate(e)) => {
+            io::Error::other(format!("{NOT_TRUSTED} ({e})"))
+        }
         _ => error,
     }
 }

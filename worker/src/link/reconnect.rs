@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::backoff::Backoff;
+use ergodic_proto::channel::transport::NOT_TRUSTED;
 use ergodic_proto::status::{UserError, describe_status, leader_url};
 use tokio::sync::watch;
 use tonic::Status;
@@ -115,9 +116,15 @@ impl<'a> Contact<'a> {
         let coordinator = &self.identity.coordinator_url;
         let why = describe_status(status);
         if !self.has_joined && self.started.elapsed() > FIRST_CONTACT_TIMEOUT {
-            let message = format!(
-                "no coordinator answers at {coordinator} ({why}): is `ergodic serve` running there?"
-            );
+            let message = if why.contains(NOT_TRUSTED) {
+                format!(
+                    "{coordinator}: {why}: name a token of this coordinator with --token-file FILE"
+                )
+            } else {
+                format!(
+                    "no coordinator answers at {coordinator} ({why}): is `ergodic serve` running there?"
+                )
+            };
             return Err(UserError::new(ErrorCode::Unreachable, message));
         }
 
