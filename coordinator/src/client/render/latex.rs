@@ -100,7 +100,8 @@ pub fn render_latex_data(data: &TableData) -> String {
     let mut lines = Vec::with_capacity(data.rows.len());
     for (row, words) in data.rows.iter().zip(data.format_cells("")) {
         let cells = row.iter().zip(words).map(|(value, text)| match value {
-            Value::Number(_) => format_axis_value(&text),
+            Value::Number(_) | Value::Array(_) => format_axis_value(&text),
+            _ if text.starts_with('[') => format_axis_value(&text),
             _ => escape_latex(&text),
         });
         lines.push(cells.collect());
@@ -216,13 +217,24 @@ fn render_tabular(align: &str, head: &[Vec<String>], lines: &[Vec<String>]) -> S
     out + "\\bottomrule\n\\end{tabular}\n"
 }
 
-/// Formats an axis value: a number in maths mode, anything else as text.
+/// Formats an axis value: a number or a list of numbers in maths mode, anything else as text.
 fn format_axis_value(text: &str) -> String {
     if text.parse::<f64>().is_ok() {
-        format_math(text)
-    } else {
-        escape_latex(text)
+        return format_math(text);
     }
+
+    format_number_list(text).unwrap_or_else(|| escape_latex(text))
+}
+
+/// Formats `[32,64]` as `$[32, 64]$`; `None` for what is no list of numbers.
+fn format_number_list(text: &str) -> Option<String> {
+    let items = text.strip_prefix('[')?.strip_suffix(']')?;
+    let numbers: Option<Vec<String>> = items
+        .split(',')
+        .map(str::trim)
+        .map(|item| item.parse::<f64>().ok().map(|_| format_power(item)))
+        .collect();
+    Some(format!("$[{}]$", numbers?.join(", ")))
 }
 
 /// Formats a figure in maths mode, with powers of ten written out; a dash if there is none.
@@ -237,6 +249,12 @@ fn format_math(text: &str) -> String {
 
 /// Formats a number with its power of ten written out: `5 \times 10^{-5}` for `5e-5`.
 fn format_power(number: &str) -> String {
+    match number.trim_start_matches('-') {
+        "inf" => return number.replace("inf", "\\infty"),
+        "NaN" => return "\\mathrm{NaN}".to_owned(),
+        _ => {}
+    }
+
     let Some((digits, power)) = number.split_once('e') else {
         return number.to_owned();
     };
@@ -267,14 +285,43 @@ fn escape_latex(text: &str) -> String {
             '<' | '>' | '|' | '"' => {
                 let _ = write!(out, "\\char{}{{}}", u32::from(c));
             }
-            // T1 fonts have no glyph for these.
-            '≈' => out.push_str("$\\approx$"),
-            '×' => out.push_str("$\\times$"),
-            c => out.push(c),
+            // At the start of a row, these would be arguments of the rule or the line break before it.
+            '[' | ']' | '*' => {
+                let _ = write!(out, "{{{c}}}");
+            }
+            c => match math_symbol(c) {
+                Some(symbol) => {
+                    let _ = write!(out, "${symbol}$");
+                }
+                None => out.push(c),
+            },
         }
     }
 
     out
+}
+
+/// The command for a character of which text fonts have no glyph.
+fn math_symbol(c: char) -> Option<&'static str> {
+    Some(match c {
+        '≈' => "\\approx",
+        '×' => "\\times",
+        '±' => "\\pm",
+        '−' => "-",
+        '≤' => "\\leq",
+        '≥' => "\\geq",
+        '∞' => "\\infty",
+        '→' => "\\to",
+        'α' => "\\alpha",
+        'β' => "\\beta",
+        'γ' => "\\gamma",
+        'ε' => "\\varepsilon",
+        'η' => "\\eta",
+        'λ' => "\\lambda",
+        'μ' | 'µ' => "\\mu",
+        'σ' => "\\sigma",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -351,6 +398,74 @@ mod tests {
                 && text.contains("\\begin{tabular}{rrrrl}"),
             "{text}"
         );
+    }
+
+    /// Checks what LaTeX would stop at: cells per row, braces, maths, special characters, and a bracket or star that a command
+    /// before it would take for its argument.
+    fn check_tabular(text: &str) {
+        let body = text.split_once("\\begin{tabular}").expect("a table").1;
+        let starts = ["\\\\\n", "\\toprule\n", "\\midrule\n"];
+        for start in starts {
+            for after in body.split(start).skip(1) {
+                assert!(!after.starts_with(['[', '*']), "{start}{after}");
+            }
+        }
+
+        let rows: Vec<&str> = body
+            .lines()
+            .filter(|line| line.ends_with(" \\\\"))
+            .collect();
+        let plain = |row: &str| {
+            row.replace("\\\\", "")
+                .replace("\\&", "")
+                .replace("\\$", "")
+        };
+        for row in &rows {
+            let row = plain(row);
+            assert_eq!(row.matches('{').count(), row.matches('}').count(), "{row}");
+            assert_eq!(row.matches('$').count() % 2, 0, "{row}");
+            let outside: String = row.split('$').step_by(2).collect();
+            assert!(!outside.replace("\\_", "").contains(['_', '^']), "{row}");
+        }
+        let cells = |row: &&str| plain(row).matches('&').count();
+        let last = rows.last().map(cells);
+        assert!(rows.iter().skip(2).all(|row| Some(cells(row)) == last));
+    }
+
+    #[test]
+    fn lists_and_odd_texts_are_no_arguments_of_commands() {
+        for (value, expected) in [
+            ("[32,64]", "$[32, 64]$"),
+            ("[1e-5, 0.1]", "$[10^{-5}, 0.1]$"),
+            ("[8]", "$[8]$"),
+            ("[]", "{[}{]}"),
+            ("[a_b,8]", "{[}a\\_b,8{]}"),
+            ("[[1],[2]]", "{[}{[}1{]},{[}2{]}{]}"),
+            ("*", "{*}"),
+            ("λ ≤ 1", "$\\lambda$ $\\leq$ 1"),
+            ("inf", "$\\infty$"),
+            ("-inf", "$-\\infty$"),
+            ("NaN", "$\\mathrm{NaN}$"),
+        ] {
+            assert_eq!(format_axis_value(value), expected);
+
+            let mut table = table(&[]);
+            for row in &mut table.rows {
+                row.values[0].kind = Some(v1::axis_value::Kind::Text(value.to_owned()));
+            }
+            check_tabular(&render_latex(std::slice::from_ref(&table)));
+            check_tabular(&render_latex_pivot(&table));
+            table.axes.reverse();
+            table.rows.iter_mut().for_each(|row| row.values.reverse());
+            check_tabular(&render_latex_pivot(&table));
+
+            let rows = vec![vec![json!(value), json!(1)], vec![json!([8, 16]), json!(2)]];
+            check_tabular(&render_latex_data(&TableData {
+                columns: vec!["[a]".into(), "b".into()],
+                rows,
+                key_columns: 1,
+            }));
+        }
     }
 
     #[test]
