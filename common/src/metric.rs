@@ -5,91 +5,117 @@ use std::borrow::Cow;
 /// Maximum number of metrics of a sweep.
 pub const MAX_METRICS: usize = 64;
 
-/// A metric sampled along a trial. All are `f64`; one that is not defined for a trial is NaN inside and null outside.
-///
-/// "The weights" are the trained weights that a norm follows or, without norms, all trained
-/// parameters, including biases. `train.wd_on = "weights"` means others: without biases, and with
-/// weights that no norm follows.
-///
-/// A *plain* loss is the cross-entropy in nats with the whole target on the image's class, whatever label smoothing is trained
-/// with, so that it is the same quantity in all cells that are trained with cross-entropy; under `loss = "mse"` it is the mean
-/// squared error.
-///
-/// *Evaluation mode* means that batch norms use the statistics that `measure.statistics` names.
-/// "running" ones follow the statistics of the training batches with a momentum of 0.1 per step.
-/// "re-estimated" ones are means over the batches of an epoch of training images, not augmented,
-/// under the very weights that are evaluated. Running statistics belong to weights that are some
-/// ten steps old. While the norm of the weights moves fast (a large η and λ, the beginning of a
-/// trial, a scale that is not yet in equilibrium), they belong to another network, and test losses
-/// differ from those of the evaluated network by far more than rounding. To study such phases,
-/// choose "re-estimated".
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Metric {
-    /// Mean plain loss of the training images in training mode, as they were shown (augmented, some with a wrong label),
-    /// over the steps since the last sample.
-    TrainLoss,
-    /// Share of training images classified correctly, in training mode, since the last sample, in
-    /// [0, 1].
-    TrainAcc,
-    /// The minimised loss: `train_loss` with smoothed targets, or the same as `train_loss` without
-    /// label smoothing.
-    TrainSmoothedLoss,
-    /// Mean plain loss of the test set in evaluation mode.
-    TestLoss,
-    /// Share of the test set classified correctly in evaluation mode, in [0, 1].
-    TestAcc,
-    /// `test_loss` with smoothed targets, or the same as `test_loss` without label smoothing.
-    TestSmoothedLoss,
-    /// Mean plain loss of the validation images (`data.validation`) in evaluation mode, not
-    /// augmented and with their own labels.
-    ValLoss,
-    /// Share of the validation images classified correctly in evaluation mode, in [0, 1].
-    ValAcc,
-    /// `test_loss` of the averaged weights of `train.average`, with batch-norm statistics estimated
-    /// anew over the training images. Undefined before the average begins.
-    AverageTestLoss,
-    /// `test_acc` of the averaged weights, likewise.
-    AverageTestAcc,
-    /// `val_loss` of the averaged weights, likewise.
-    AverageValLoss,
-    /// `val_acc` of the averaged weights, likewise.
-    AverageValAcc,
-    /// ‖w‖ of the weights.
-    WeightNorm,
-    /// ‖w‖² of the weights.
-    WeightNormSq,
-    /// ‖w‖² of the weight of one layer, written `weight_norm_sq[conv1]`; undefined in cells without such a layer. The names of
-    /// the variants are part of the identity of checkpoints and stay.
-    LayerNormSq(String),
-    /// η/‖w‖² at the last step; undefined without norms.
-    EffectiveLr,
-    /// ‖∇L‖ of the last batch over all trained parameters, without weight decay.
-    GradNorm,
-    /// ⟨∇L, w⟩/(‖∇L‖‖w‖) of the last batch at the weights before its step, over the weights, in
-    /// [−1, 1]. 0 for weights whose scale does not change the loss.
-    GradWeightCos,
-    /// ‖w' − w‖ of the last step, over the weights.
-    UpdateNorm,
-    /// Angle between w before and after the last step, in radians, over the weights.
-    AngularUpdate,
-    /// Largest |‖w'‖² − ‖w‖²| of a single step since the last sample, over the weights.
-    NormSqJump,
-    /// ‖w − w₀‖ over the weights, where w₀ are the initial ones.
-    InitDistance,
-    /// ‖w − w'‖ over the weights, where w' are those of the sample before, or the initial ones for
-    /// the first sample.
-    SampleDistance,
-    /// Trace of the covariance of a single image's gradient, over all trained parameters: B/2 times the mean of
-    /// ‖g − g'‖² over 32 pairs of gradients of batches of B training images drawn with replacement and augmented as in
-    /// training.
-    GradNoiseTrace,
-    /// Tail index of the gradient noise: Hill's estimate (1975) from the largest 8 of the same 32
-    /// distances ‖g − g'‖.
-    GradNoiseHill,
-    /// Largest eigenvalue of the Hessian of the minimised loss on the last batch, in training mode,
-    /// over all trained parameters. It is computed by Lanczos's method with exact products, with a
-    /// relative error of 0.001. Undefined if 100 products do not reach that.
-    HessianTop,
+/// Defines the metrics with their definitions, which are also the doc comments of the variants.
+macro_rules! define_metrics {
+    (
+        $(#[$outer:meta])*
+        pub enum $name:ident {
+            $($(#[doc = $doc:literal])+ $variant:ident $(($payload:ty))?,)+
+        }
+    ) => {
+        $(#[$outer])*
+        pub enum $name {
+            $($(#[doc = $doc])+ $variant $(($payload))?,)+
+        }
+
+        impl $name {
+            /// The definition, in sentences.
+            pub fn definition(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+define_metrics! {
+    /// A metric sampled along a trial. All are `f64`; one that is not defined for a trial is NaN inside and null outside.
+    ///
+    /// "The weights" are the trained weights that a norm follows or, without norms, all trained
+    /// parameters, including biases. `train.wd_on = "weights"` means others: without biases, and with
+    /// weights that no norm follows.
+    ///
+    /// A *plain* loss is the cross-entropy in nats with the whole target on the image's class, whatever label smoothing is trained
+    /// with, so that it is the same quantity in all cells that are trained with cross-entropy; under `loss = "mse"` it is the mean
+    /// squared error.
+    ///
+    /// *Evaluation mode* means that batch norms use the statistics that `measure.statistics` names.
+    /// "running" ones follow the statistics of the training batches with a momentum of 0.1 per step.
+    /// "re-estimated" ones are means over the batches of an epoch of training images, not augmented,
+    /// under the very weights that are evaluated. Running statistics belong to weights that are some
+    /// ten steps old. While the norm of the weights moves fast (a large η and λ, the beginning of a
+    /// trial, a scale that is not yet in equilibrium), they belong to another network, and test losses
+    /// differ from those of the evaluated network by far more than rounding. To study such phases,
+    /// choose "re-estimated".
+    #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    pub enum Metric {
+        /// Mean plain loss of the training images in training mode, as they were shown (augmented, some with a wrong label),
+        /// over the steps since the last sample.
+        TrainLoss,
+        /// Share of training images classified correctly, in training mode, since the last sample, in
+        /// [0, 1].
+        TrainAcc,
+        /// The minimised loss: `train_loss` with smoothed targets, or the same as `train_loss` without
+        /// label smoothing.
+        TrainSmoothedLoss,
+        /// Mean plain loss of the test set in evaluation mode.
+        TestLoss,
+        /// Share of the test set classified correctly in evaluation mode, in [0, 1].
+        TestAcc,
+        /// `test_loss` with smoothed targets, or the same as `test_loss` without label smoothing.
+        TestSmoothedLoss,
+        /// Mean plain loss of the validation images (`data.validation`) in evaluation mode, not
+        /// augmented and with their own labels.
+        ValLoss,
+        /// Share of the validation images classified correctly in evaluation mode, in [0, 1].
+        ValAcc,
+        /// `test_loss` of the averaged weights of `train.average`, with batch-norm statistics estimated
+        /// anew over the training images. Undefined before the average begins.
+        AverageTestLoss,
+        /// `test_acc` of the averaged weights, likewise.
+        AverageTestAcc,
+        /// `val_loss` of the averaged weights, likewise.
+        AverageValLoss,
+        /// `val_acc` of the averaged weights, likewise.
+        AverageValAcc,
+        /// ‖w‖ of the weights.
+        WeightNorm,
+        /// ‖w‖² of the weights.
+        WeightNormSq,
+        /// ‖w‖² of the weight of one layer, written `weight_norm_sq[conv1]`; undefined in cells without such a layer. The names of
+        /// the variants are part of the identity of checkpoints and stay.
+        LayerNormSq(String),
+        /// η/‖w‖² at the last step; undefined without norms.
+        EffectiveLr,
+        /// ‖∇L‖ of the last batch over all trained parameters, without weight decay.
+        GradNorm,
+        /// ⟨∇L, w⟩/(‖∇L‖‖w‖) of the last batch at the weights before its step, over the weights, in
+        /// [−1, 1]. 0 for weights whose scale does not change the loss.
+        GradWeightCos,
+        /// ‖w' − w‖ of the last step, over the weights.
+        UpdateNorm,
+        /// Angle between w before and after the last step, in radians, over the weights.
+        AngularUpdate,
+        /// Largest |‖w'‖² − ‖w‖²| of a single step since the last sample, over the weights.
+        NormSqJump,
+        /// ‖w − w₀‖ over the weights, where w₀ are the initial ones.
+        InitDistance,
+        /// ‖w − w'‖ over the weights, where w' are those of the sample before, or the initial ones for
+        /// the first sample.
+        SampleDistance,
+        /// Trace of the covariance of a single image's gradient, over all trained parameters: B/2 times the mean of
+        /// ‖g − g'‖² over 32 pairs of gradients of batches of B training images drawn with replacement and augmented as in
+        /// training.
+        GradNoiseTrace,
+        /// Tail index of the gradient noise: Hill's estimate (1975) from the largest 8 of the same 32
+        /// distances ‖g − g'‖.
+        GradNoiseHill,
+        /// Largest eigenvalue of the Hessian of the minimised loss on the last batch, in training mode,
+        /// over all trained parameters. It is computed by Lanczos's method with exact products, with a
+        /// relative error of 0.001. Undefined if 100 products do not reach that.
+        HessianTop,
+    }
 }
 
 /// A pass over data that a sample needs besides the weights themselves. One pass serves all metrics

@@ -49,6 +49,7 @@ mod sql;
 mod stalls;
 mod stored_meaning;
 mod storm;
+mod sweep_files;
 mod torn_writes;
 mod untrusted_text;
 mod validation;

@@ -5,6 +5,7 @@ mod data;
 mod identity;
 mod model;
 mod schedule;
+pub mod schema;
 mod train;
 
 pub use data::{Augment, DataConfig, MAX_CROP_SHIFT, VisitOrder};

@@ -117,7 +117,7 @@ pub enum Norm {
 /// Number of groups of `norm = "group"` if the file sets none.
 const DEFAULT_GROUPS: u32 = 8;
 
-const NORMS: [(&str, Norm); 4] = [
+pub(super) const NORMS: [(&str, Norm); 4] = [
     ("batch", Norm::Batch),
     (
         "group",
@@ -189,7 +189,7 @@ pub struct ModelConfig {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum ModelKindWord {
+pub(super) enum ModelKindWord {
     Mlp,
     Cnn4,
     Preresnet,
@@ -198,7 +198,7 @@ enum ModelKindWord {
     Empty,
 }
 
-const MODEL_KINDS: [(&str, ModelKindWord); 6] = [
+pub(super) const MODEL_KINDS: [(&str, ModelKindWord); 6] = [
     ("mlp", ModelKindWord::Mlp),
     ("cnn4", ModelKindWord::Cnn4),
     ("preresnet", ModelKindWord::Preresnet),
@@ -216,7 +216,7 @@ const NETWORK_KINDS: &[ModelKindWord] = &[
     ModelKindWord::Empty,
 ];
 
-const KIND_FIELDS: [(&str, &[ModelKindWord]); 12] = [
+pub(super) const KIND_FIELDS: [(&str, &[ModelKindWord]); 12] = [
     ("hidden", &[ModelKindWord::Mlp]),
     ("width", &[ModelKindWord::Cnn4, ModelKindWord::Vgg]),
     ("depth", &[ModelKindWord::Preresnet, ModelKindWord::Vgg]),
@@ -277,10 +277,8 @@ impl ModelConfig {
         }
 
         if config.affine && config.norm == Norm::None {
-            return Err(r.error_at(
-                "affine",
-                "without a norm there is no scale and shift; set model.norm = \"batch\"",
-            ));
+            let message = "without a norm there is no scale and shift; set model.norm = \"batch\"";
+            return Err(r.error_at("affine", message).of_combination());
         }
 
         init.refuse_unknown_keys()?;
@@ -341,10 +339,8 @@ impl ModelConfig {
 
     fn read_kind(r: &TableReader<'_>) -> Result<ModelKind, SpecError> {
         let Some(kind) = r.read_word("kind", &MODEL_KINDS)? else {
-            return Err(r.error_at(
-                "kind",
-                "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg, toy",
-            ));
+            let message = "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg, toy";
+            return Err(r.error_at("kind", message).of_missing_value());
         };
 
         refuse_foreign_fields(r, kind)?;

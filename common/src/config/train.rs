@@ -29,11 +29,17 @@ pub struct AdamW {
     pub eps: f64,
 }
 
+/// The optimizers, and whether each is AdamW.
+pub(super) const OPTIMIZERS: [(&str, bool); 2] = [("sgd", false), ("adamw", true)];
+
+pub(super) const LOSSES: [(&str, Loss); 2] = [
+    ("cross-entropy", Loss::CrossEntropy { smoothing: 0.0 }),
+    ("mse", Loss::Mse),
+];
+
 impl AdamW {
     fn read_if_chosen(r: &TableReader<'_>) -> Result<Option<Self>, SpecError> {
-        let chosen = r
-            .read_word("kind", &[("sgd", false), ("adamw", true)])?
-            .unwrap_or(false);
+        let chosen = r.read_word("kind", &OPTIMIZERS)?.unwrap_or(false);
         let [beta1, beta2, eps] =
             ["beta1", "beta2", "eps"].map(|key| r.read_number(key, range_for_key(r, key)));
         let beta1 = beta1?;
@@ -226,7 +232,8 @@ impl TrainConfig {
             average,
         };
         if config.nesterov && config.momentum == 0.0 {
-            return Err(optimizer.error_at("nesterov", "Nesterov's form needs a momentum above 0"));
+            let message = "Nesterov's form needs a momentum above 0";
+            return Err(optimizer.error_at("nesterov", message).of_combination());
         }
 
         Ok(config)
@@ -234,10 +241,7 @@ impl TrainConfig {
 
     /// Reads `loss = "mse"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`.
     fn read_loss(r: &TableReader<'_>) -> Result<Loss, SpecError> {
-        let words = [
-            ("cross-entropy", Loss::CrossEntropy { smoothing: 0.0 }),
-            ("mse", Loss::Mse),
-        ];
+        let words = LOSSES;
         let plain = words[0].1;
 
         if let Some(SpecNode {
@@ -321,6 +325,7 @@ fn required_number(
             key,
             format!("this is needed: set train.{key}, or make it an axis of [grid]"),
         )
+        .of_missing_value()
     })
 }
 
@@ -332,6 +337,8 @@ fn required_length(
     match length {
         Some(length) => Ok(length),
         None if empty => Ok(Length::Steps(20)),
-        None => Err(r.error_at("epochs", "how long? Set train.epochs or train.steps")),
+        None => Err(r
+            .error_at("epochs", "how long? Set train.epochs or train.steps")
+            .of_missing_value()),
     }
 }

@@ -9,7 +9,10 @@ use super::dispatch::ErgodicCli;
 
 /// The groups of `ergodic --help`, each with its commands.
 pub(super) const GROUPS: [(&str, &[&str]); 5] = [
-    ("Run", &["run", "plan", "launch", "watch", "replay"]),
+    (
+        "Run",
+        &["run", "plan", "init", "docs", "launch", "watch", "replay"],
+    ),
     (
         "Steer",
         &[

@@ -11,8 +11,9 @@ use crate::app::CommandOutcome;
 use crate::bench::{self, BenchCommand};
 use crate::client::args::ListArgs;
 use crate::client::commands::{
-    backup, compare, curves, distance, effects, explain, extend, launch, list, plan, predictions,
-    sample_size, status, steer, table, token, trials, update, variance, watch, weights, workers,
+    backup, compare, curves, distance, docs, effects, explain, extend, init, launch, list, plan,
+    predictions, sample_size, status, steer, table, token, trials, update, variance, watch,
+    weights, workers,
 };
 use crate::client::export::command as export;
 use crate::client::{plot, report, sql};
@@ -36,6 +37,10 @@ pub(super) enum CliCommand {
     Run(run::RunArgs),
     /// Check a sweep file and show its cells, trials and data; stores nothing
     Plan(plan::PlanArgs),
+    /// Write a commented sweep file to start from
+    Init(init::InitArgs),
+    /// List the fields, metrics, models and datasets that a sweep file can name
+    Docs(docs::DocsArgs),
     /// Start a coordinator; prints its address once it is ready
     Serve(serve::ServeArgs),
     /// Launch a sweep on a coordinator; prints its id
@@ -123,6 +128,8 @@ pub(super) async fn dispatch_command(
     match command {
         CliCommand::Run(args) => run::run_standalone(args).await,
         CliCommand::Plan(args) => plan::run_plan(args).await,
+        CliCommand::Init(args) => init::run_init(&args),
+        CliCommand::Docs(args) => docs::run_docs(&args),
         CliCommand::Serve(args) => serve::run_serve(args).await,
         CliCommand::Launch(args) => launch::run_launch(args).await,
         CliCommand::List(args) => list::run_list(args).await,

@@ -1,12 +1,14 @@
-//! One file per command that asks a coordinator: its arguments, and the function that runs it.
+//! One file per command of a client: its arguments, and the function that runs it.
 
 pub mod backup;
 pub mod compare;
 pub mod curves;
 pub mod distance;
+pub mod docs;
 pub mod effects;
 pub mod explain;
 pub mod extend;
+pub mod init;
 pub mod launch;
 pub mod list;
 pub mod plan;
