@@ -6,7 +6,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tracing_subscriber::EnvFilter;
 
-use crate::client::render::write_stdout;
+use crate::client::render::show_on_stdout;
 
 /// The successful outcome of a command.
 pub enum CommandOutcome {
@@ -52,14 +52,28 @@ pub fn start_logging(default: &str, format: LogFormat) {
     };
 }
 
-/// Prints a command's data.
+/// Prints a command's data; on a terminal, through a pager if they are long.
 ///
 /// # Errors
 /// Stdout cannot be written.
 pub fn print_output(text: String) -> Result<CommandOutcome, UserError> {
-    write_stdout(&text)
-        .map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))?;
+    show_on_stdout(&text, true).map_err(|e| stdout_error(&e))?;
     Ok(CommandOutcome::Done)
+}
+
+/// Prints data at the end of a command that ran for long: a pager would hold it up.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn print_unpaged(text: &str) -> Result<(), UserError> {
+    show_on_stdout(text, false).map_err(|e| stdout_error(&e))
+}
+
+fn stdout_error(error: &std::io::Error) -> UserError {
+    UserError::new(
+        ErrorCode::Internal,
+        format!("cannot write to stdout: {error}"),
+    )
 }
 
 /// Waits for Ctrl-C, SIGTERM, or the terminal's end (SIGHUP).

@@ -193,7 +193,7 @@ async fn count_rows_in_order(
 ) -> Result<u64, UserError> {
     let request = v1::TrialsRequest {
         sweep: sweep.to_owned(),
-        trial: None,
+        ..v1::TrialsRequest::default()
     };
     let mut pages = client
         .call(async |client| client.sweeps.trials(request).await)

@@ -10,6 +10,7 @@ mod connect;
 mod connection_args;
 pub mod export;
 pub mod last_run;
+pub mod failure_causes;
 pub mod latest;
 pub mod plot;
 pub mod query;
@@ -22,5 +23,6 @@ pub mod status_text;
 pub mod store_access;
 pub mod sweep_file;
 pub mod sweep_set;
+pub mod wait_reason;
 
 pub use connect::{Client, START_TIMEOUT};

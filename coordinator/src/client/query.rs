@@ -110,8 +110,32 @@ pub async fn query_trials(
 ) -> Result<Vec<v1::TrialsResponse>, UserError> {
     let request = v1::TrialsRequest {
         sweep: sweep.to_owned(),
-        trial: None,
+        ..v1::TrialsRequest::default()
     };
+    collect_trial_pages(client, request).await
+}
+
+/// Queries the failed trials of a sweep, in at least one page. Older coordinators send other trials
+/// too.
+///
+/// # Errors
+/// As for [`query_trials`].
+pub async fn query_failed_trials(
+    client: &mut Client,
+    sweep: &str,
+) -> Result<Vec<v1::TrialsResponse>, UserError> {
+    let request = v1::TrialsRequest {
+        sweep: sweep.to_owned(),
+        only_failed: true,
+        ..v1::TrialsRequest::default()
+    };
+    collect_trial_pages(client, request).await
+}
+
+async fn collect_trial_pages(
+    client: &mut Client,
+    request: v1::TrialsRequest,
+) -> Result<Vec<v1::TrialsResponse>, UserError> {
     let mut stream = client
         .call(async |client| client.sweeps.trials(request).await)
         .await?;
@@ -136,6 +160,7 @@ pub async fn query_trial(
     let request = v1::TrialsRequest {
         sweep: sweep.to_owned(),
         trial: Some(key.into()),
+        ..v1::TrialsRequest::default()
     };
     let mut stream = client
         .call(async |client| client.sweeps.trials(request).await)

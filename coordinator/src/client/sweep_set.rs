@@ -83,6 +83,17 @@ impl SweepSet {
         self.others.is_empty().then_some(self.first.id.as_str())
     }
 
+    /// The id of the only sweep, for what several cannot share; `option` begins the message.
+    ///
+    /// # Errors
+    /// There are several sweeps.
+    pub fn require_one(&self, option: &str) -> Result<&str, UserError> {
+        self.only_id().ok_or_else(|| {
+            let message = format!("{option}: only for one sweep, because cells are ranked within a sweep: name one");
+            UserError::new(ErrorCode::BadInput, message)
+        })
+    }
+
     /// The ids, as typed or resolved.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.iter().map(|sweep| sweep.id.as_str())

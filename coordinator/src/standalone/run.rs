@@ -15,9 +15,9 @@ use tokio::process::Child;
 use super::processes::{WorkerCommand, find_worker, terminate_child};
 use super::run_source::{RunSourceArgs, RunTableArgs, read_run_source};
 use super::sweeps::start_sweep;
-use crate::app::{CommandOutcome, LogFormat, print_output, start_logging, wait_for_interrupt};
+use crate::app::{CommandOutcome, LogFormat, print_unpaged, start_logging, wait_for_interrupt};
 use crate::client::Client;
-use crate::client::commands::table::{TableQueryArgs, query_table_text};
+use crate::client::commands::table::{TableQueryArgs, TableView, query_table_text};
 use crate::client::commands::watch::follow_sweep;
 use crate::client::last_run::LastRun;
 use crate::client::query::query_status;
@@ -219,15 +219,9 @@ async fn report_run_end(
         metric: args.table.metric.clone().into_iter().collect(),
         ..TableQueryArgs::default()
     };
-    print_output(
-        query_table_text(
-            client,
-            &SweepSet::of_one(id.to_owned()),
-            &query,
-            args.table.format,
-        )
-        .await?,
-    )?;
+    let view = TableView::for_stdout(args.table.format);
+    let sweep = SweepSet::of_one(id.to_owned());
+    print_unpaged(&query_table_text(client, &sweep, &query, view).await?)?;
 
     match end {
         RunEnd::Interrupted => {

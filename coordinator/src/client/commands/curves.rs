@@ -1,17 +1,22 @@
 //! `ergodic curves`: prints a metric over the steps of each cell.
 
-use arrow_array::RecordBatch;
+use std::collections::HashMap;
+
 use arrow_schema::DataType;
 use clap::Args;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
 
+use super::trials::parse_cell_choices;
 use crate::app::CommandOutcome;
+use crate::client::Client;
 use crate::client::args::SweepTarget;
+use crate::client::query::query_table;
 use crate::client::render::{
-    OutputArgs, TableData, TextFormat, build_summary_data, column_error, infer_axis_types,
-    render_first_columns, render_table_data,
+    OutputArgs, OutputTarget, RowSelection, TableData, TableLayout, TextFormat, ViewArgs,
+    build_summary_data, choose_batch_columns, column_error, exact_value, find_cell_rows,
+    infer_axis_types, render_result_data, render_table_data,
 };
 use crate::client::sweep_set::SweepSet;
 
@@ -30,6 +35,18 @@ pub struct CurvesArgs {
     /// Statistics by name, as for `table`
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub stat: Vec<String>,
+    /// Only the cells with these values of axes, as in lr=0.1,wd=5e-4
+    #[arg(long, value_name = "AXIS=VALUE,…")]
+    pub cell: Option<String>,
+    /// Only points that satisfy this condition on axes, step and statistics, as in "lr <= 0.1 && step > 100"; put words in quotes
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub condition: Option<String>,
+    /// Only the N best cells with such points, by the mean ranks of trials within repeats at the end, as in `table`
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: Option<u32>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub view: ViewArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub output: OutputArgs,
@@ -41,21 +58,115 @@ pub struct CurvesArgs {
 /// There is no such sweep or metric, the output cannot be written, or nobody answers.
 pub async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
     let target = args.output.choose_target()?;
+    let cells = parse_cell_choices(args.cell.as_deref())?;
     let (mut client, id) = args.sweep.connect().await?;
     let request = v1::CurvesRequest {
-        metric: args.metric,
-        stats: args.stat,
+        metric: args.metric.clone(),
+        stats: args.stat.clone(),
         ..v1::CurvesRequest::default()
     };
     let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
-    let curves = CurveTable::from_response(sweeps.query_curves(&mut client, request).await?);
+    let mut points = collect_points(sweeps.query_curves(&mut client, request).await?);
+    // Inferred from all rows, so that a column's type does not depend on which rows are shown.
+    let types = infer_axis_types(
+        points.axes.len(),
+        points.rows.iter().map(|row| row.values.as_slice()),
+    );
 
+    let positions = find_cell_rows(&points, &cells)?;
+    keep_points(&mut points, &positions);
+    let selection = RowSelection {
+        condition: args.condition.clone(),
+        ..RowSelection::default()
+    };
+    let positions = selection.filter_rows(&points)?;
+    keep_points(&mut points, &positions);
+    if let Some(top) = args.top {
+        let best = query_best_cells(&mut client, sweeps.require_one("--top")?, &args.metric).await?;
+        keep_best_cells(&mut points, &best, top as usize);
+    }
+
+    write_curves(&CurveTable::new(&points, types), &target, &args.view)
+}
+
+fn write_curves(
+    curves: &CurveTable,
+    target: &OutputTarget,
+    view: &ViewArgs,
+) -> Result<CommandOutcome, UserError> {
     match target.format.as_text_format() {
-        Some(format) => target.write_text(&curves.render_text(format))?,
-        None => target.write_parquet(&curves.to_record_batch()?)?,
+        Some(format) => {
+            let layout = target.table_layout(view.wide);
+            let text = curves.render_text(format, layout, &view.columns)?;
+            target.write_text(&text, !view.no_pager)?;
+        }
+        None => {
+            let batch = curves.data.to_record_batch(&curves.key_types);
+            let batch = batch.map_err(|e| column_error(&e))?;
+            target.write_parquet(&choose_batch_columns(&batch, &view.columns)?)?;
+        }
     }
 
     Ok(CommandOutcome::Done)
+}
+
+/// The points of curves as rows of a table, with the step as its last axis.
+fn collect_points(curves: v1::CurvesResponse) -> v1::TableResponse {
+    v1::TableResponse {
+        sweep: curves.sweep,
+        metric: curves.metric,
+        axes: curves.axes.into_iter().chain(["step".to_owned()]).collect(),
+        columns: curves.columns,
+        rows: curves.points.into_iter().map(point_as_row).collect(),
+        ..v1::TableResponse::default()
+    }
+}
+
+fn keep_points(points: &mut v1::TableResponse, positions: &[usize]) {
+    points.rows = positions
+        .iter()
+        .map(|at| points.rows[*at].clone())
+        .collect();
+}
+
+/// The values of all cells, the best cell by the metric first.
+async fn query_best_cells(
+    client: &mut Client,
+    sweep: &str,
+    metric: &str,
+) -> Result<Vec<Vec<String>>, UserError> {
+    let request = v1::TableRequest {
+        sweep: sweep.to_owned(),
+        metric: metric.to_owned(),
+        ..v1::TableRequest::default()
+    };
+    let table = query_table(client, request).await?;
+    let all = RowSelection {
+        top: Some(u32::MAX),
+        ..RowSelection::default()
+    };
+    let ranked = all.select_rows(&table)?;
+    Ok(ranked
+        .into_iter()
+        .map(|at| exact_values(&table.rows[at].values))
+        .collect())
+}
+
+fn exact_values(values: &[v1::AxisValue]) -> Vec<String> {
+    values.iter().map(exact_value).collect()
+}
+
+/// Keeps the points of the best cells that have any, the best cell first.
+fn keep_best_cells(points: &mut v1::TableResponse, best: &[Vec<String>], top: usize) {
+    let axes = points.axes.len() - 1;
+    let mut by_cell: HashMap<Vec<String>, Vec<v1::TableRow>> = HashMap::new();
+    for row in points.rows.drain(..) {
+        let cell = exact_values(&row.values[..axes]);
+        by_cell.entry(cell).or_default().push(row);
+    }
+
+    let kept = best.iter().filter_map(|cell| by_cell.remove(cell));
+    points.rows = kept.take(top).flatten().collect();
 }
 
 struct CurveTable {
@@ -67,47 +178,43 @@ struct CurveTable {
 }
 
 impl CurveTable {
-    fn from_response(curves: v1::CurvesResponse) -> Self {
-        let rows: Vec<v1::TableRow> = curves.points.into_iter().map(point_as_row).collect();
-        let axes: Vec<String> = curves.axes.into_iter().chain(["step".to_owned()]).collect();
-        let mut data = build_summary_data(&axes, &curves.columns, &rows);
-
-        if curves.columns.is_empty() {
+    fn new(points: &v1::TableResponse, key_types: Vec<DataType>) -> Self {
+        let mut data = build_summary_data(&points.axes, &points.columns, &points.rows);
+        if points.columns.is_empty() {
             drop_columns(&mut data, &["diverged", "failed"]);
         }
 
-        let types = infer_axis_types(axes.len(), rows.iter().map(|row| row.values.as_slice()));
         Self {
-            sweep: curves.sweep,
-            metric: curves.metric,
-            key_types: types,
+            sweep: points.sweep.clone(),
+            metric: points.metric.clone(),
+            key_types,
             data,
         }
     }
 
-    fn render_text(&self, format: TextFormat) -> String {
+    fn render_text(
+        &self,
+        format: TextFormat,
+        layout: TableLayout,
+        columns: &[String],
+    ) -> Result<String, UserError> {
+        if format == TextFormat::Table {
+            let table = render_result_data(&self.data, layout, columns, "")?;
+            return Ok(format!("{} over steps\n{table}", self.metric));
+        }
+
+        let mut data = self.data.clone();
+        data.choose_columns(columns)?;
         if format == TextFormat::Json {
-            return format!(
+            return Ok(format!(
                 "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
                 json!(self.sweep),
                 json!(self.metric),
-                self.data.to_json_lines()
-            );
+                data.to_json_lines()
+            ));
         }
 
-        render_table_data(&self.data, format, |data| {
-            format!(
-                "{} over steps\n{}",
-                self.metric,
-                render_first_columns(data, data.columns.len())
-            )
-        })
-    }
-
-    fn to_record_batch(&self) -> Result<RecordBatch, UserError> {
-        self.data
-            .to_record_batch(&self.key_types)
-            .map_err(|e| column_error(&e))
+        Ok(render_table_data(&data, format, |_| String::new()))
     }
 }
 

@@ -10,9 +10,9 @@ use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 
-use super::table::{TableQueryArgs, query_table_text};
+use super::table::{TableQueryArgs, TableView, query_table_text};
 use super::watch::follow_sweep;
-use crate::app::{CommandOutcome, print_output};
+use crate::app::{CommandOutcome, print_output, print_unpaged};
 use crate::client::Client;
 use crate::client::args::{ConnectionArgs, DEFAULT_COORDINATOR};
 use crate::client::last_run::LastRun;
@@ -75,14 +75,9 @@ pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
 async fn watch_launched(client: &mut Client, id: &str) -> Result<CommandOutcome, UserError> {
     let status = follow_sweep(client, id).await?;
     let query = TableQueryArgs::default();
-    let table = query_table_text(
-        client,
-        &SweepSet::of_one(id.to_owned()),
-        &query,
-        TextFormat::Table,
-    )
-    .await?;
-    print_output(table)?;
+    let view = TableView::for_stdout(TextFormat::Table);
+    let sweep = SweepSet::of_one(id.to_owned());
+    print_unpaged(&query_table_text(client, &sweep, &query, view).await?)?;
 
     Ok(CommandOutcome::from_sweep(&status))
 }

@@ -13,6 +13,7 @@ pub mod launch;
 pub mod list;
 pub mod plan;
 pub mod predictions;
+mod progress_display;
 pub mod sample_size;
 pub mod status;
 pub mod steer;

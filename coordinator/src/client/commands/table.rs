@@ -8,9 +8,14 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
 
+use super::trials::parse_cell_choices;
 use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
-use crate::client::render::{OutputArgs, RowSelection, TextFormat, column_error};
+use crate::client::failure_causes::query_failures;
+use crate::client::render::{
+    OutputArgs, RowSelection, TableLayout, TextFormat, ViewArgs, choose_batch_columns,
+    column_error, find_cell_rows,
+};
 use crate::client::status_text::format_provenance;
 use crate::client::sweep_set::SweepSet;
 use crate::client::{Client, render};
@@ -27,6 +32,9 @@ pub struct TableArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub query: TableQueryArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub view: ViewArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub output: OutputArgs,
@@ -51,6 +59,9 @@ pub struct TableQueryArgs {
     /// Metrics, as in test_acc,test_loss [default: test_acc if it is measured]
     #[arg(long, value_delimiter = ',', value_name = "METRICS")]
     pub metric: Vec<String>,
+    /// Only the rows with these values of axes, as in lr=0.1,wd=5e-4
+    #[arg(long, value_name = "AXIS=VALUE,…")]
+    pub cell: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub selection: RowSelection,
@@ -80,37 +91,105 @@ pub async fn run_table(args: TableArgs) -> Result<CommandOutcome, UserError> {
     let target = args.output.choose_target()?;
     let (mut client, id) = args.sweep.connect().await?;
     let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
+    let columns = &args.view.columns;
 
     match target.format.as_text_format() {
         Some(format) => {
-            let text = query_table_text(&mut client, &sweeps, &args.query, format).await?;
-            target.write_text(&text)?;
+            let view = TableView {
+                format,
+                layout: target.table_layout(args.view.wide),
+                columns,
+            };
+            let text = query_table_text(&mut client, &sweeps, &args.query, view).await?;
+            target.write_text(&text, !args.view.no_pager)?;
         }
         None => {
-            target.write_parquet(&query_table_batch(&mut client, &sweeps, &args.query).await?)?;
+            let batch = query_table_batch(&mut client, &sweeps, &args.query).await?;
+            target.write_parquet(&choose_batch_columns(&batch, columns)?)?;
         }
     }
 
     Ok(CommandOutcome::Done)
 }
 
+/// How a table is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct TableView<'a> {
+    /// The format.
+    pub format: TextFormat,
+    /// The room for it, if it is for people.
+    pub layout: TableLayout,
+    /// Names of the columns to show; all if there are none.
+    pub columns: &'a [String],
+}
+
+impl TableView<'static> {
+    /// All columns for stdout.
+    pub fn for_stdout(format: TextFormat) -> Self {
+        Self {
+            format,
+            layout: TableLayout::for_stdout(false),
+            columns: &[],
+        }
+    }
+}
+
 /// Queries a table and renders it.
 ///
 /// # Errors
-/// There is no such sweep, axis or metric, or nobody answers.
+/// There is no such sweep, axis, metric or column, or nobody answers.
 pub async fn query_table_text(
     client: &mut Client,
     sweeps: &SweepSet,
     query: &TableQueryArgs,
-    format: TextFormat,
+    view: TableView<'_>,
 ) -> Result<String, UserError> {
-    let mut tables = query_tables(client, sweeps, query).await?;
-    query.selection.apply_to_tables(&mut tables)?;
     let grid = query.rows.is_some();
-    Ok(match &tables[..] {
-        [table] => render_table(table, grid, format),
-        tables => render_metric_tables(tables, grid, format),
-    })
+    if grid && !view.columns.is_empty() {
+        let message = "--columns: a grid has the columns of its axis: leave out --columns, or --rows and --cols";
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+
+    let mut tables = query_tables(client, sweeps, query).await?;
+    select_table_rows(&mut tables, query)?;
+    let text = match &tables[..] {
+        [table] => render_table(table, grid, view)?,
+        tables => render_metric_tables(tables, grid, view)?,
+    };
+
+    let has_failed = |row: &v1::TableRow| row.summary.is_some_and(|s| s.failed > 0);
+    let failed = tables[0].rows.iter().any(has_failed);
+    match view.format == TextFormat::Table && failed {
+        true => Ok(text + &describe_failures(client, sweeps).await),
+        false => Ok(text),
+    }
+}
+
+/// Lines on why trials of a sweep failed; empty if that cannot be found out, because a table is
+/// useful without them.
+async fn describe_failures(client: &mut Client, sweeps: &SweepSet) -> String {
+    let mut text = String::new();
+    for sweep in sweeps.ids() {
+        let failures = query_failures(client, sweep).await.unwrap_or_default();
+        text.extend(failures.describe(sweep).into_iter().map(|line| line + "\n"));
+    }
+    text
+}
+
+/// Reduces tables over the same cells to the rows that `--cell`, `--where` and `--top` select.
+fn select_table_rows(
+    tables: &mut [v1::TableResponse],
+    query: &TableQueryArgs,
+) -> Result<(), UserError> {
+    let choices = parse_cell_choices(query.cell.as_deref())?;
+    if !choices.is_empty() {
+        for table in tables.iter_mut() {
+            let kept = find_cell_rows(table, &choices)?;
+            table.rows = kept.iter().map(|at| table.rows[*at].clone()).collect();
+        }
+    }
+
+    query.selection.apply_to_tables(tables)
 }
 
 /// Queries a table as columns: one row per cell, and per metric if there are several, also of a grid.
@@ -127,7 +206,7 @@ async fn query_table_batch(
         first.rows.iter().map(|row| row.values.as_slice()),
     );
 
-    query.selection.apply_to_tables(&mut tables)?;
+    select_table_rows(&mut tables, query)?;
     let records = match &tables[..] {
         [table] => render::build_summary_data(&table.axes, &table.columns, &table.rows),
         tables => render::build_tidy_data(tables),
@@ -178,81 +257,103 @@ fn grouping_axes(query: &TableQueryArgs) -> Result<Vec<String>, UserError> {
     }
 }
 
-fn render_table(table: &v1::TableResponse, grid: bool, format: TextFormat) -> String {
-    let data = render::build_summary_data(&table.axes, &table.columns, &table.rows);
-    match (format, grid) {
+fn render_table(
+    table: &v1::TableResponse,
+    grid: bool,
+    view: TableView<'_>,
+) -> Result<String, UserError> {
+    if view.format == TextFormat::Table {
+        return render_human_table(table, grid, view);
+    }
+
+    let mut data = render::build_summary_data(&table.axes, &table.columns, &table.rows);
+    data.choose_columns(view.columns)?;
+    Ok(match (view.format, grid) {
         (TextFormat::Json, _) => format!(
             "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(table.sweep),
             json!(table.metric),
             data.to_json_lines()
         ),
-        // Programs read CSV, so it keeps one column per value instead of a grid of texts.
-        (TextFormat::Csv, _) => data.to_csv(),
-        (TextFormat::Md, false) => data.to_markdown(),
-        (TextFormat::Md, true) => render::render_pivot(table).1.to_markdown(),
-        (TextFormat::Latex, false) => render::render_latex(std::slice::from_ref(table)),
+        (TextFormat::Md, true) => render::build_pivot_data(table).to_markdown(),
         (TextFormat::Latex, true) => render::render_latex_pivot(table),
-        (TextFormat::Table, grid) => render_human_table(table, grid),
-    }
+        // A LaTeX table has composite columns of its own, unless columns are chosen.
+        (TextFormat::Latex, false) if view.columns.is_empty() => {
+            render::render_latex(std::slice::from_ref(table))
+        }
+        // Programs read CSV, so it keeps one column per value instead of a grid of texts.
+        (format, _) => render::render_table_data(&data, format, |_| String::new()),
+    })
 }
 
-fn render_human_table(table: &v1::TableResponse, grid: bool) -> String {
-    let body = if grid {
-        render::render_pivot(table).0
-    } else {
-        render::render_human_table(table)
+fn render_human_table(
+    table: &v1::TableResponse,
+    grid: bool,
+    view: TableView<'_>,
+) -> Result<String, UserError> {
+    let body = match grid {
+        true => render::render_pivot(table, view.layout),
+        false => render::render_human_table(table, view.layout, view.columns)?,
     };
 
-    format!(
+    Ok(format!(
         "{}{body}{}{}",
         format_table_heading(table),
         render::render_legend(table),
         format_table_provenance(table)
-    )
+    ))
 }
 
 /// Renders tables of several metrics over the same cells.
-fn render_metric_tables(tables: &[v1::TableResponse], grid: bool, format: TextFormat) -> String {
-    match (format, grid) {
+fn render_metric_tables(
+    tables: &[v1::TableResponse],
+    grid: bool,
+    view: TableView<'_>,
+) -> Result<String, UserError> {
+    let format = view.format;
+    if format == TextFormat::Table && !grid && tables[0].columns.is_empty() {
+        return render_human_side_by_side(tables, view);
+    }
+    if format == TextFormat::Table {
+        let each = tables.iter().map(|table| render_table(table, grid, view));
+        return Ok(each.collect::<Result<Vec<_>, _>>()?.join("\n"));
+    }
+
+    let mut data = render::build_tidy_data(tables);
+    data.choose_columns(view.columns)?;
+    Ok(match (format, grid) {
         (TextFormat::Json, _) => format!(
             "{{\n  \"sweep\": {},\n  \"metrics\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(tables[0].sweep),
             json!(metric_names(tables)),
-            render::build_tidy_data(tables).to_json_lines()
+            data.to_json_lines()
         ),
-        (TextFormat::Csv, _) => render::build_tidy_data(tables).to_csv(),
-        (TextFormat::Md, false) => render::build_tidy_data(tables).to_markdown(),
-        (TextFormat::Latex, false) => render::render_latex(tables),
+        (TextFormat::Latex, false) if view.columns.is_empty() => render::render_latex(tables),
         (TextFormat::Md, true) => render::build_tidy_pivots(tables).to_markdown(),
         (TextFormat::Latex, true) => tables
             .iter()
             .map(render::render_latex_pivot)
             .collect::<Vec<_>>()
             .join("\n"),
-        (TextFormat::Table, false) if tables[0].columns.is_empty() => {
-            render_human_side_by_side(tables)
-        }
-        (TextFormat::Table, _) => tables
-            .iter()
-            .map(|table| render_table(table, grid, format))
-            .collect::<Vec<_>>()
-            .join("\n"),
-    }
+        (format, _) => render::render_table_data(&data, format, |_| String::new()),
+    })
 }
 
-fn render_human_side_by_side(tables: &[v1::TableResponse]) -> String {
+fn render_human_side_by_side(
+    tables: &[v1::TableResponse],
+    view: TableView<'_>,
+) -> Result<String, UserError> {
     let heading = format_table_heading(&v1::TableResponse {
         metric: metric_names(tables).join(", "),
         ..tables[0].clone()
     });
 
-    format!(
+    Ok(format!(
         "{heading}{}{}{}",
-        render::render_side_by_side(tables),
+        render::render_side_by_side(tables, view.layout, view.columns)?,
         render::render_joint_legend(tables),
         format_table_provenance(&tables[0])
-    )
+    ))
 }
 
 fn metric_names(tables: &[v1::TableResponse]) -> Vec<&str> {

@@ -1,15 +1,16 @@
 //! `ergodic trials`: prints one row per trial.
 
-use arrow_array::RecordBatch;
 use clap::Args;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
+use super::compare::parse_axis_choices;
 use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
 use crate::client::render::{
-    OutputArgs, TextFormat, build_trial_data, column_error, infer_axis_types, render_first_columns,
-    render_table_data,
+    OutputArgs, RowSelection, TableData, TableLayout, TextFormat, TrialRows, ViewArgs,
+    build_trial_data, choose_batch_columns, column_error, find_cell_rows, infer_axis_types,
+    render_result_data, render_table_data,
 };
 use crate::client::sweep_set::SweepSet;
 
@@ -22,6 +23,22 @@ pub struct TrialsArgs {
     /// Further sweeps, whose rows follow; the column `sweep` tells them apart
     #[arg(index = 2, value_name = "SWEEP")]
     pub others: Vec<String>,
+    /// Only the cells with these values of axes, as in lr=0.1,wd=5e-4
+    #[arg(long, value_name = "AXIS=VALUE,…")]
+    pub cell: Option<String>,
+    /// Only trials that satisfy this condition on axes and columns, as in "test_acc > 0.9"; put words in quotes, as in
+    /// 'outcome == "failed"'
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub condition: Option<String>,
+    /// Sort by an axis or a column, as in seconds; with a minus sign in front, the largest first
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub sort: Option<String>,
+    /// Print at most N trials: the first ones, or without --sort the best completed ones, by the first metric
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: Option<u32>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub view: ViewArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub output: OutputArgs,
@@ -30,35 +47,60 @@ pub struct TrialsArgs {
 /// Prints one row per trial.
 ///
 /// # Errors
-/// There is no such sweep, the output cannot be written, or nobody answers.
+/// There is no such sweep, axis or column, the output cannot be written, or nobody answers.
 pub async fn run_trials(args: TrialsArgs) -> Result<CommandOutcome, UserError> {
     let target = args.output.choose_target()?;
+    let cells = parse_cell_choices(args.cell.as_deref())?;
     let (mut client, id) = args.sweep.connect().await?;
     let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
-    let pages = sweeps.query_trials(&mut client).await?;
+    let mut trials = TrialRows::from_pages(sweeps.query_trials(&mut client).await?);
+    // Inferred from all rows, so that a column's type does not depend on which rows are shown.
+    let types = infer_axis_types(
+        trials.axes.len(),
+        trials.rows.iter().map(|row| row.values.as_slice()),
+    );
 
+    let positions = find_cell_rows(&trials, &cells)?;
+    trials.keep(&positions);
+    trials.select(&RowSelection {
+        condition: args.condition,
+        sort: args.sort,
+        top: args.top,
+    })?;
+
+    let data = build_trial_data(&trials);
     match target.format.as_text_format() {
-        Some(format) => target.write_text(&render_trials(&pages, format))?,
-        None => target.write_parquet(&build_trial_batch(&pages)?)?,
+        Some(format) => {
+            let layout = target.table_layout(args.view.wide);
+            let text = render_trials(data, format, layout, &args.view.columns)?;
+            target.write_text(&text, !args.view.no_pager)?;
+        }
+        None => {
+            let batch = data.to_record_batch(&types).map_err(|e| column_error(&e))?;
+            target.write_parquet(&choose_batch_columns(&batch, &args.view.columns)?)?;
+        }
     }
 
     Ok(CommandOutcome::Done)
 }
 
-fn render_trials(pages: &[v1::TrialsResponse], format: TextFormat) -> String {
-    render_table_data(&build_trial_data(pages), format, |data| {
-        render_first_columns(data, data.columns.len())
-    })
+/// The choices of `--cell`; none without it.
+///
+/// # Errors
+/// The text names no axes with their values.
+pub(super) fn parse_cell_choices(text: Option<&str>) -> Result<Vec<v1::AxisChoice>, UserError> {
+    text.map_or(Ok(Vec::new()), |text| parse_axis_choices("--cell", text))
 }
 
-fn build_trial_batch(pages: &[v1::TrialsResponse]) -> Result<RecordBatch, UserError> {
-    let axes = pages.first().map_or(0, |page| page.axes.len());
-    let rows = pages
-        .iter()
-        .flat_map(|page| &page.rows)
-        .map(|row| row.values.as_slice());
-    let axes = infer_axis_types(axes, rows);
-    build_trial_data(pages)
-        .to_record_batch(&axes)
-        .map_err(|e| column_error(&e))
+fn render_trials(
+    mut data: TableData,
+    format: TextFormat,
+    layout: TableLayout,
+    columns: &[String],
+) -> Result<String, UserError> {
+    if format == TextFormat::Table {
+        return render_result_data(&data, layout, columns, "");
+    }
+    data.choose_columns(columns)?;
+    Ok(render_table_data(&data, format, |_| String::new()))
 }

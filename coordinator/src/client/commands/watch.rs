@@ -1,31 +1,28 @@
 //! `ergodic watch`: shows a sweep's grid and a progress bar on a terminal, and otherwise prints a
 //! line now and then. Always on stderr.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use ergodic_common::ErrorCode;
-use ergodic_common::escape::escape_lines;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::app::CommandOutcome;
+use super::progress_display::ProgressDisplay;
+use crate::app::{CommandOutcome, wait_for_interrupt};
 use crate::client::Client;
-use crate::client::args::SweepTarget;
+use crate::client::args::{DEFAULT_COORDINATOR, SweepTarget};
+use crate::client::failure_causes::{FailureCauses, query_failures};
 use crate::client::render::print_stderr_line;
-use crate::client::render::watch_grid::render_watch_grid;
-use crate::client::status_text::{
-    count_done_trials, expected_trials, format_audit_status, format_halving_status,
-    format_incomplete_counts, format_precision_status, format_progress, status_word,
-};
-
-/// Time between two lines without a terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(5);
+use crate::client::wait_reason::query_wait_reason;
 
 /// Time limit for reconnecting to the coordinator.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time after which it is said why no trial is running: workers need a moment to join and to finish
+/// other trials.
+const IDLE_TIME: Duration = Duration::from_secs(3);
+/// Time between two queries of why trials fail or none is running.
+const QUERY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// `ergodic watch`
 #[derive(Debug, Args)]
@@ -41,8 +38,37 @@ pub struct WatchArgs {
 /// The sweep is unknown, or the coordinator stays away.
 pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
-    let status = follow_sweep(&mut client, &id).await?;
+    let url = client.url.clone();
+    let followed = tokio::select! {
+        status = follow_sweep(&mut client, &id) => Some(status?),
+        () = wait_for_interrupt() => None,
+    };
+    let Some(status) = followed else {
+        let option = format_coordinator_option(&url);
+        print_stderr_line(&format!(
+            "the sweep goes on; `ergodic watch {id}{option}` follows it again, `ergodic cancel {id}{option}` ends it"
+        ));
+        return Ok(CommandOutcome::Interrupted);
+    };
+
+    if status.failed > 0 {
+        let failures = query_failures(&mut client, &status.id).await;
+        let lines = failures.unwrap_or_default().describe(&status.id);
+        lines.iter().for_each(|line| print_stderr_line(line));
+    }
+
     Ok(CommandOutcome::from_sweep(&status))
+}
+
+/// The option that names this coordinator, with a space before it; empty if the environment or the
+/// default does.
+fn format_coordinator_option(url: &str) -> String {
+    let named = std::env::var("ERGODIC_COORDINATOR");
+    let known = named.as_deref().unwrap_or(DEFAULT_COORDINATOR);
+    match known.trim_end_matches('/') == url.trim_end_matches('/') {
+        true => String::new(),
+        false => format!(" --coordinator {url}"),
+    }
 }
 
 /// Watches a sweep to its end, through restarts of the coordinator.
@@ -51,10 +77,11 @@ pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
 /// The sweep is unknown, or the coordinator stays away.
 pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
     let mut progress = ProgressDisplay::new();
+    let mut notes = ProgressNotes::default();
     let mut away_since: Option<Instant> = None;
 
     loop {
-        match follow_stream(client, sweep, &mut progress).await {
+        match follow_stream(client, sweep, &mut progress, &mut notes).await {
             Ok(Some(status)) => {
                 progress.finish(&status);
                 return Ok(status);
@@ -84,6 +111,7 @@ async fn follow_stream(
     client: &mut Client,
     sweep: &str,
     progress: &mut ProgressDisplay,
+    notes: &mut ProgressNotes,
 ) -> Result<Option<v1::SweepStatus>, UserError> {
     let request = v1::WatchRequest {
         sweep: sweep.to_owned(),
@@ -91,164 +119,84 @@ async fn follow_stream(
     let mut stream = client
         .call(async |client| client.sweeps.watch(request).await)
         .await?;
-    while let Some(message) = client.next_message(&mut stream).await? {
-        let Some(status) = message.status else {
+    let mut last: Option<v1::WatchResponse> = None;
+
+    loop {
+        // A sweep of which nothing runs sends no updates, but why nothing runs may change.
+        let next = tokio::time::timeout(IDLE_TIME, client.next_message(&mut stream)).await;
+        match next {
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(None)) => return Ok(None),
+            Ok(Ok(Some(message))) => last = Some(message),
+            Err(_) => {}
+        }
+
+        let Some(status) = last.as_ref().and_then(|message| message.status.as_ref()) else {
             continue;
         };
-        let open = matches!(
-            status.state(),
-            v1::SweepState::Running | v1::SweepState::Paused
-        );
-        if !open || !status.withheld.is_empty() {
-            return Ok(Some(status));
+        if has_ended(status) {
+            return Ok(Some(status.clone()));
         }
 
-        progress.show_status(&status, message.grid.as_ref());
-    }
-
-    Ok(None)
-}
-
-struct ProgressDisplay {
-    bar: Option<ProgressBar>,
-    last_line: Option<Instant>,
-}
-
-impl ProgressDisplay {
-    fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{msg}\n{wide_bar} {pos}/{len}");
-            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        Self {
-            bar,
-            last_line: None,
-        }
-    }
-
-    fn show_status(&mut self, status: &v1::SweepStatus, grid: Option<&v1::WatchGrid>) {
-        let message = format_progress(status);
-        match &self.bar {
-            Some(bar) => {
-                let (width, height) = terminal_size();
-                let mut above = grid
-                    .map(|grid| render_watch_grid(grid, &status.metric, width, height))
-                    .unwrap_or_default();
-                above.extend(wrap_description(&message, width));
-                bar.set_length(expected_trials(status));
-
-                bar.set_position(count_done_trials(status));
-                bar.set_message(escape_lines(&above.join("\n")).into_owned());
-            }
-            None if self
-                .last_line
-                .is_none_or(|at| at.elapsed() >= LINE_INTERVAL) =>
-            {
-                self.last_line = Some(Instant::now());
-                let about = if expected_trials(status) > status.trials {
-                    "about "
-                } else {
-                    ""
-                };
-                print_stderr_line(&format!(
-                    "{}/{about}{} trials  {message}",
-                    count_done_trials(status),
-                    expected_trials(status)
-                ));
-            }
-            None => {}
-        }
-    }
-
-    fn show_message(&mut self, message: &str) {
-        match &self.bar {
-            Some(bar) => bar.set_message(message.to_owned()),
-            None if self
-                .last_line
-                .is_none_or(|at| at.elapsed() >= LINE_INTERVAL) =>
-            {
-                self.last_line = Some(Instant::now());
-                print_stderr_line(message);
-            }
-            None => {}
-        }
-    }
-
-    fn finish(&self, status: &v1::SweepStatus) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-
-        let state = status_word(status);
-        print_stderr_line(&format!(
-            "{state}: {}/{} trials  {}",
-            count_done_trials(status),
-            status.trials,
-            format_incomplete_counts(status)
-        ));
-
-        if !status.withheld.is_empty() {
-            print_stderr_line(&format!("NONE OF ITS TRIALS ARE RUN: {}", status.withheld));
-        }
-
-        if status.mismatches > 0 {
-            print_stderr_line(&format!(
-                "ALARM: {} results were delivered again with different bits; see `ergodic explain {}`",
-                status.mismatches, status.id
-            ));
-        }
-
-        format_precision_status(status)
-            .or(format_halving_status(status))
-            .iter()
-            .for_each(|known| print_stderr_line(known));
-        format_audit_status(status)
-            .iter()
-            .for_each(|audits| print_stderr_line(audits));
+        notes.update(client, status).await;
+        let grid = last.as_ref().and_then(|message| message.grid.as_ref());
+        progress.show_status(status, grid, &notes.lines());
     }
 }
 
-/// Columns and lines of the terminal at stderr.
-fn terminal_size() -> (usize, usize) {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr())
-        .ok()
-        .filter(|size| size.ws_col > 0);
-    // One column stays free, because some terminals wrap a full line.
-    size.map_or((79, 24), |size| {
-        (usize::from(size.ws_col) - 1, usize::from(size.ws_row))
-    })
+fn has_ended(status: &v1::SweepStatus) -> bool {
+    let open = matches!(
+        status.state(),
+        v1::SweepState::Running | v1::SweepState::Paused
+    );
+    !open || !status.withheld.is_empty()
 }
 
-/// Breaks a description into lines, between its parts.
-fn wrap_description(message: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for part in message.split("  ") {
-        match lines
-            .last_mut()
-            .filter(|line| line.chars().count() + 2 + part.chars().count() <= width)
-        {
-            Some(line) => *line += &format!("  {part}"),
-            None => lines.push(part.chars().take(width).collect()),
+/// What is said beside the numbers: why trials failed, and why none is running.
+#[derive(Default)]
+struct ProgressNotes {
+    failures: FailureCauses,
+    /// Number of failed trials when `failures` was queried, and when that was.
+    failures_at: Option<(u64, Instant)>,
+    wait_reason: Option<String>,
+    /// The time from which on no trial is running.
+    idle_since: Option<Instant>,
+    wait_reason_at: Option<Instant>,
+}
+
+impl ProgressNotes {
+    /// Queries what may have changed. Errors are left out: these lines are an addition.
+    async fn update(&mut self, client: &mut Client, status: &v1::SweepStatus) {
+        let is_due = self
+            .failures_at
+            .is_none_or(|(failed, at)| failed != status.failed && at.elapsed() >= QUERY_INTERVAL);
+        if status.failed > 0 && is_due {
+            self.failures_at = Some((status.failed, Instant::now()));
+            self.failures = query_failures(client, &status.id).await.unwrap_or_default();
+        }
+
+        let is_idle = status.state() == v1::SweepState::Running
+            && status.leased == 0
+            && status.leader.is_empty();
+        if !is_idle {
+            self.idle_since = None;
+            self.wait_reason = None;
+            self.wait_reason_at = None;
+            return;
+        }
+
+        let idle = self.idle_since.get_or_insert_with(Instant::now).elapsed();
+        let is_due = self
+            .wait_reason_at
+            .is_none_or(|at| at.elapsed() >= QUERY_INTERVAL);
+        if idle >= IDLE_TIME && is_due {
+            self.wait_reason_at = Some(Instant::now());
+            self.wait_reason = query_wait_reason(client, &status.id).await.ok().flatten();
         }
     }
 
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::client::commands::watch::*;
-
-    #[test]
-    fn a_description_is_broken_between_its_parts() {
-        assert_eq!(
-            wrap_description("one  two three  four", 10),
-            ["one", "two three", "four"]
-        );
-
-        assert_eq!(
-            wrap_description("one  two three  four", 80),
-            ["one  two three  four"]
-        );
+    fn lines(&self) -> Vec<String> {
+        let causes = self.failures.format_most_frequent();
+        self.wait_reason.iter().cloned().chain(causes).collect()
     }
 }

@@ -1,140 +1,16 @@
 //! Statistics for people: tables, their legends, and their figures.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
-
-use comfy_table::{Cell, CellAlignment};
 use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::{DecimalFormat, format_significant, format_with_half_width};
+use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::Value;
 
+use super::legend::RankMarks;
+use super::screen::TableLayout;
 use super::statistics_data::build_statistic_data;
-use super::{AxisFormats, TableData, should_use_colours};
-
-/// Position of the best row, if rows are ranked and it is among the shown ones.
-pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
-    // A single row is compared with nothing, so it is not marked as best.
-    table
-        .rows
-        .iter()
-        .position(|row| row.rank == Some(1))
-        .filter(|_| table.rows.len() > 1)
-}
-
-/// Whether a row cannot be distinguished from the best one, and is not the best one.
-fn is_tied_with_best(row: &v1::TableRow) -> bool {
-    row.may_be_best && row.rank != Some(1)
-}
-
-/// The mark before the mean of a row: a star for the best one, and a hollow one for rows that
-/// cannot be distinguished from it.
-pub fn rank_mark(table: &v1::TableResponse, at: usize) -> &'static str {
-    let is_best = find_best_row(table) == Some(at);
-    match table.columns.is_empty() {
-        true if is_best => "★ ",
-        true if is_tied_with_best(&table.rows[at]) => "☆ ",
-        _ => "",
-    }
-}
-
-/// Explains the marks of a table, and adds notes on its rows; one line each.
-pub fn render_legend(table: &v1::TableResponse) -> String {
-    let lines = collect_legend_lines(table);
-    lines.into_iter().map(|line| line + "\n").collect()
-}
-
-/// The legend of tables of several metrics over the same cells. Lines that do not hold for all of
-/// them begin with the metric.
-pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
-    let all: Vec<Vec<String>> = tables.iter().map(collect_legend_lines).collect();
-    let mut out: Vec<String> = Vec::new();
-    for (table, lines) in tables.iter().zip(&all) {
-        for line in lines {
-            let line = match all.iter().all(|lines| lines.contains(line)) {
-                true => line.clone(),
-                false => format!("{}: {line}", escape_line(&table.metric)),
-            };
-            if !out.contains(&line) {
-                out.push(line);
-            }
-        }
-    }
-
-    out.into_iter().map(|line| line + "\n").collect()
-}
-
-/// Explains the stars among the shown rows, which were ranked among all.
-fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
-    let by = match table.ranked_by.as_str() {
-        "" => String::new(),
-        metric => format!(" by {metric}"),
-    };
-    let ranked = table.rows.iter().any(|row| row.rank.is_some());
-    let best = find_best_row(table).is_some();
-    let rows = table.rows.len();
-    let tied_rows = table.rows.iter().filter(|row| is_tied_with_best(row));
-    let tied = tied_rows.count();
-
-    let ranks = "by the ranks of trials within repeats";
-    match (ranked && table.columns.is_empty(), tied) {
-        (true, 0) if best => Some(format!(
-            "★ best{by}, {ranks}; all others here can be told from it, at 95 %"
-        )),
-        (true, _) if best => {
-            let others = rows - 1;
-            Some(format!(
-                "★ best{by}, {ranks}; ☆ cannot be told from it: {tied} of {others} others here, at 95 %"
-            ))
-        }
-        // A single row is not marked as best, so there is no mark to explain.
-        (true, 0) if rows == 1 && table.rows[0].rank == Some(1) => None,
-        (true, 0) => Some(format!(
-            "the best{by}, {ranks}, is not among these; all of these can be told from it, at 95 %"
-        )),
-        (true, _) => Some(format!(
-            "the best{by}, {ranks}, is not among these; ☆ cannot be told from it: {tied} of {rows} here, at 95 %"
-        )),
-        (false, _) => Some(format!("no ★: {}", table.unranked))
-            .filter(|_| !table.unranked.is_empty() && table.better != 0),
-    }
-}
-
-/// Maximum number of different notes below a table.
-const MAX_NOTES: usize = 3;
-
-fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
-    let mut lines: Vec<String> = format_star_legend(table).into_iter().collect();
-    if table.weighting == "trials"
-        && table
-            .rows
-            .iter()
-            .any(|row| row.summary.is_some_and(|s| s.diverged + s.failed > 0))
-    {
-        lines.push(
-            "rows of several cells weigh each trial with a value equally, so cells with more completed trials weigh more; \
-             --weight cells"
-                .to_owned(),
-        );
-    }
-
-    if table.columns.is_empty() {
-        let notes: BTreeSet<&str> = table
-            .rows
-            .iter()
-            .filter(|row| row.summary.is_some_and(|s| s.n > 1) && !row.note.is_empty())
-            .map(|row| row.note.as_str())
-            .collect();
-        lines.extend(
-            notes
-                .into_iter()
-                .take(MAX_NOTES)
-                .map(|note| format!("note: {note}")),
-        );
-    }
-
-    lines
-}
+use super::text_table::{ColumnFit, TextCell, TextColumn, TextTable};
+use super::{AxisFormats, TableData};
 
 /// Formats `0.9712 ± 0.0013`; without an interval below two trials, and a dash without any.
 pub fn format_mean_and_interval(s: &v1::Summary) -> String {
@@ -199,50 +75,192 @@ pub fn format_incomplete_counts(s: &v1::Summary) -> String {
         .join(", ")
 }
 
-/// Renders the chosen columns for people.
-fn render_chosen_statistics(table: &v1::TableResponse) -> String {
-    let records = build_statistic_data(&table.axes, &table.columns, &table.rows);
-    let mut out = new_text_table();
-    out.set_header(records.columns.iter().map(|name| escape_line(name)));
+/// What shows the columns that a narrow terminal left out, for commands with `--columns`.
+pub(super) const COLUMNS_REMEDY: &str = "--wide shows all, --columns chooses";
+/// The same for other commands.
+const FORMAT_REMEDY: &str = "--format csv has all";
 
-    for row in records.format_cells("–") {
-        out.add_row(row);
+/// Formats a number with four digits, enough for a difference or a p; a dash for `None`.
+pub fn format_short_number(x: Option<f64>) -> String {
+    x.filter(|x| !x.is_nan())
+        .map_or_else(|| "–".to_owned(), |x| format_significant(x, 4))
+}
+
+/// Renders a table for people: one line per row, with the best one marked. `columns` are the names of
+/// those to show; by default, all that fit.
+///
+/// # Errors
+/// The table has no column of such a name.
+pub fn render_human_table(
+    table: &v1::TableResponse,
+    layout: TableLayout,
+    columns: &[String],
+) -> Result<String, UserError> {
+    if !table.columns.is_empty() {
+        let records = build_statistic_data(&table.axes, &table.columns, &table.rows);
+        return render_result_data(&records, layout, columns, "–");
     }
 
-    align_columns_right(&mut out, table.axes.len()..records.columns.len() - 1);
-    format!("{out}\n")
+    let mut out = TextTable::new(human_columns(table));
+    let marks = RankMarks::from_table(table);
+    let words = AxisFormats::from_table(table);
+    for (at, row) in table.rows.iter().enumerate() {
+        let cells = words
+            .format_row(&row.values)
+            .chain(format_statistic_cells(row, marks.mark(at, row)));
+        let style = if marks.is_best(at) { BEST_STYLE } else { "" };
+        out.add_row(cells.map(|text| TextCell::new(text).with_style(style)));
+    }
+
+    out.choose_columns(columns)?;
+    Ok(out.render(layout, COLUMNS_REMEDY))
 }
 
-/// Creates a table with horizontal lines only.
-pub(super) fn new_text_table() -> comfy_table::Table {
-    let mut out = comfy_table::Table::new();
-    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    out
+/// Parameters of the escape sequence for the best row: green.
+const BEST_STYLE: &str = "32";
+
+/// Formats the cells of a row after its axes, in the order of `human_columns`.
+fn format_statistic_cells(row: &v1::TableRow, mark: &str) -> Vec<String> {
+    let s = row.summary.unwrap_or_default();
+    let mut cells = vec![
+        s.n.to_string(),
+        format!("{mark}{}", format_mean_and_interval(&s)),
+    ];
+    cells.extend(format_trial_statistics(&s));
+    cells.push(format_incomplete_counts(&s));
+    cells.extend([s.ci95_low, s.ci95_high].map(format_short_number));
+    cells.extend([s.diverged, s.failed].map(|n| n.to_string()));
+    cells.push(escape_line(&row.note).into_owned());
+    cells
 }
 
-pub(super) fn align_columns_right(table: &mut comfy_table::Table, columns: Range<usize>) {
-    for at in columns {
-        if let Some(column) = table.column_mut(at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+/// The columns of a table: those of every table, and those that are shown on request.
+fn human_columns(table: &v1::TableResponse) -> Vec<TextColumn> {
+    let mut columns = axis_columns(&table.axes);
+    let metric = escape_line(&table.metric);
+    let figure = |name: &str, importance: u8| TextColumn {
+        right: true,
+        importance,
+        ..TextColumn::new(name)
+    };
+
+    let mean = TextColumn {
+        header: format!("{metric} mean ± 95 % CI"),
+        short_header: Some(format!("{metric} ± CI")),
+        ..figure("mean", u8::MAX)
+    };
+    columns.extend([figure("n", 150), mean]);
+    columns.extend(
+        [("std", 140), ("min", 80), ("median", 100), ("max", 79)]
+            .map(|(name, importance)| figure(name, importance)),
+    );
+
+    let has_incomplete = table
+        .rows
+        .iter()
+        .any(|row| row.summary.is_some_and(|s| s.diverged + s.failed > 0));
+    columns.push(TextColumn {
+        header: String::new(),
+        importance: 160,
+        on_request: !has_incomplete,
+        ..TextColumn::new("incomplete")
+    });
+    for name in ["ci95_low", "ci95_high", "diverged", "failed", "note"] {
+        columns.push(TextColumn {
+            right: name != "note",
+            on_request: true,
+            ..TextColumn::new(name)
+        });
+    }
+
+    columns
+}
+
+/// The columns of axes, whose headers can be shortened to the last part of their path.
+pub(super) fn axis_columns(axes: &[String]) -> Vec<TextColumn> {
+    let last = |axis: &str| axis.rsplit('.').next().unwrap_or_default().to_owned();
+    let mut columns = Vec::with_capacity(axes.len());
+    for axis in axes {
+        let short = last(axis);
+        let is_unique = axes.iter().filter(|other| last(other) == short).count() == 1;
+        columns.push(TextColumn {
+            name: axis.clone(),
+            header: escape_line(axis).into_owned(),
+            short_header: is_unique.then(|| escape_line(&short).into_owned()),
+            importance: 200,
+            ..TextColumn::default()
+        });
+    }
+
+    columns
+}
+
+/// Renders rows of results for people, such as trials or points of curves: axes, metrics and their
+/// intervals are the last to be left out. `columns` are the names of those to show; by default, all
+/// that fit.
+///
+/// # Errors
+/// There is no column of such a name.
+pub fn render_result_data(
+    records: &TableData,
+    layout: TableLayout,
+    columns: &[String],
+    none: &str,
+) -> Result<String, UserError> {
+    let mut described = axis_columns(&records.columns[..records.key_columns]);
+    for at in records.key_columns..records.columns.len() {
+        described.push(describe_result_column(records, at));
+    }
+
+    let mut out = build_text_table(described, records, none);
+    out.choose_columns(columns)?;
+    Ok(out.render(layout, COLUMNS_REMEDY))
+}
+
+/// Describes a column of results that is no axis.
+fn describe_result_column(records: &TableData, at: usize) -> TextColumn {
+    let name = &records.columns[at];
+    let is_empty = records.rows.iter().all(|row| row[at].is_null());
+    let importance = match name.as_str() {
+        _ if is_empty => 0,
+        "outcome" => 220,
+        "repeat" => 215,
+        "mean" => 210,
+        "ci95_low" | "ci95_high" => 205,
+        "cause" => 180,
+        "n" | "cell" => 150,
+        "diverged" | "failed" => 145,
+        "std" => 140,
+        "step" => 120,
+        "median" => 100,
+        "digest" => 90,
+        "note" => 85,
+        "min" | "max" => 80,
+        "seconds" => 70,
+        "steps" => 60,
+        "worker" => 40,
+        "isa" => 20,
+        "numerics" => 10,
+        // Metrics and chosen statistics.
+        _ => 190,
+    };
+    let fit = match name.as_str() {
+        "cause" | "note" => ColumnFit::Cut,
+        "digest" => ColumnFit::Digest,
+        _ => ColumnFit::Whole,
+    };
+
+    TextColumn {
+        header: escape_line(name).into_owned(),
+        importance,
+        fit,
+        ..TextColumn::new(name)
     }
 }
 
 /// Renders rows for people: numbers right-aligned, with six digits.
 pub fn render_human_data(records: &TableData) -> String {
-    let mut out = new_text_table();
-    out.set_header(records.columns.iter().map(|name| escape_line(name)));
-    for (row, words) in records.rows.iter().zip(records.format_cells("–")) {
-        out.add_row(row.iter().zip(words).map(|(value, text)| {
-            let alignment = match value.is_number() {
-                true => CellAlignment::Right,
-                false => CellAlignment::Left,
-            };
-            Cell::new(text).set_alignment(alignment)
-        }));
-    }
-
-    format!("{out}\n")
+    render_ordered_columns(records, records.columns.len(), "–")
 }
 
 /// Renders rows for people, with their texts as they are.
@@ -257,67 +275,34 @@ pub fn render_human_rows(columns: &[String], rows: &[Vec<Value>]) -> String {
 
 /// Renders the first columns of a table for people.
 pub fn render_first_columns(records: &TableData, columns: usize) -> String {
-    let mut out = new_text_table();
-    out.set_header(
-        records.columns[..columns]
-            .iter()
-            .map(|name| escape_line(name)),
-    );
-
-    for row in records.format_cells("") {
-        out.add_row(row.into_iter().take(columns));
-    }
-
-    format!("{out}\n")
+    render_ordered_columns(records, columns, "")
 }
 
-/// Formats a number with four digits, enough for a difference or a p; a dash for `None`.
-pub fn format_short_number(x: Option<f64>) -> String {
-    x.filter(|x| !x.is_nan())
-        .map_or_else(|| "–".to_owned(), |x| format_significant(x, 4))
+/// Renders the first columns for stdout; the further to the left, the more important they are.
+fn render_ordered_columns(records: &TableData, columns: usize, none: &str) -> String {
+    let names = records.columns.iter().take(columns).enumerate();
+    let described = names.map(|(at, name)| TextColumn {
+        header: escape_line(name).into_owned(),
+        importance: u8::MAX - u8::try_from(at).unwrap_or(u8::MAX),
+        fit: ColumnFit::Cut,
+        ..TextColumn::new(name)
+    });
+    build_text_table(described.collect(), records, none)
+        .render(TableLayout::for_stdout(false), FORMAT_REMEDY)
 }
 
-/// Renders a table for people: one line per row, with the best one marked.
-pub fn render_human_table(table: &v1::TableResponse) -> String {
-    if !table.columns.is_empty() {
-        return render_chosen_statistics(table);
+/// Builds a table of the first columns of these rows, one for each description.
+fn build_text_table(described: Vec<TextColumn>, records: &TableData, none: &str) -> TextTable {
+    let shown = described.len();
+    let mut out = TextTable::new(described);
+    for (row, words) in records.rows.iter().zip(records.format_cells(none)) {
+        let cells = row.iter().zip(words).take(shown);
+        out.add_row(
+            cells.map(|(value, text)| TextCell::new(text).with_alignment(value.is_number())),
+        );
     }
 
-    let mut out = new_text_table();
-    out.set_header(human_header(table));
-
-    let best = find_best_row(table);
-    let words = AxisFormats::from_table(table);
-    for (at, row) in table.rows.iter().enumerate() {
-        let s = row.summary.unwrap_or_default();
-        let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
-        let cells = words
-            .format_row(&row.values)
-            .chain([s.n.to_string(), mean])
-            .chain(format_trial_statistics(&s))
-            .chain([format_incomplete_counts(&s)]);
-
-        let highlighted = best == Some(at) && should_use_colours();
-        out.add_row(cells.map(|text| match highlighted {
-            true => Cell::new(text).fg(comfy_table::Color::Green),
-            false => Cell::new(text),
-        }));
-    }
-
-    align_columns_right(&mut out, table.axes.len()..table.axes.len() + 6);
-    format!("{out}\n")
-}
-
-fn human_header(table: &v1::TableResponse) -> Vec<String> {
-    let mean = format!("{} mean ± 95 % CI", table.metric);
-    let figures = ["n", &mean, "std", "min", "median", "max", ""];
-    table
-        .axes
-        .iter()
-        .map(String::as_str)
-        .chain(figures)
-        .map(|name| escape_line(name).into_owned())
-        .collect()
+    out
 }
 
 #[cfg(test)]
@@ -340,90 +325,6 @@ mod tests {
             summary: Some(summary),
             ..v1::TableRow::default()
         }
-    }
-
-    #[test]
-    fn the_best_row_is_marked_and_those_that_cannot_be_told_from_it() {
-        let placed = |place, may_be_best, mean| v1::TableRow {
-            rank: place,
-            may_be_best,
-            ..row(0.1, mean)
-        };
-        let rows = vec![
-            placed(Some(2), true, Some(0.7)),
-            placed(None, false, None),
-            placed(Some(1), true, Some(0.6)),
-            placed(Some(3), false, Some(0.5)),
-        ];
-        let mut table = v1::TableResponse {
-            rows,
-            better: 1,
-            axes: vec!["lr".into()],
-            ..v1::TableResponse::default()
-        };
-        assert_eq!(find_best_row(&table), Some(2));
-
-        let text = render_human_table(&table) + &render_legend(&table);
-        assert!(
-            text.contains("☆ 0.700") && text.contains("★ 0.600") && text.contains(" 0.500 ± 0.012"),
-            "{text}"
-        );
-        assert!(
-            text.contains("☆ cannot be told from it: 1 of 3 others here"),
-            "{text}"
-        );
-
-        // Without the best row no other is starred in its stead.
-        let mut rest = table.clone();
-        rest.rows.remove(2);
-        let text = render_human_table(&rest) + &render_legend(&rest);
-        assert!(!text.contains('★') && text.contains("☆ 0.700"), "{text}");
-        assert!(
-            text.contains("is not among these; ☆ cannot be told from it: 1 of 3 here"),
-            "{text}"
-        );
-
-        rest.rows.remove(0);
-        assert!(
-            render_legend(&rest)
-                .contains("is not among these; all of these can be told from it, at 95 %"),
-            "{}",
-            render_legend(&rest)
-        );
-
-        // Of several metrics, the legend says what the stars of each mean.
-        table.metric = "test_acc".into();
-        let other = v1::TableResponse {
-            metric: "test_loss".into(),
-            ranked_by: "val_loss".into(),
-            ..table.clone()
-        };
-        let both = render_joint_legend(&[table.clone(), other]);
-        assert!(
-            both.contains("test_acc: ★ best, by")
-                && both.contains("test_loss: ★ best by val_loss, by"),
-            "{both}"
-        );
-
-        assert_eq!(
-            render_joint_legend(&[table.clone(), table.clone()]),
-            render_legend(&table)
-        );
-        table.rows.iter_mut().for_each(|row| row.rank = None);
-        table.unranked = "the losses differ".into();
-
-        assert_eq!(
-            (find_best_row(&table), render_legend(&table)),
-            (None, "no ★: the losses differ\n".to_owned())
-        );
-        table.rows.truncate(1);
-        table.rows[0].rank = Some(1);
-
-        assert_eq!(
-            find_best_row(&table),
-            None,
-            "one row is not the best of anything"
-        );
     }
 
     #[test]
@@ -573,7 +474,8 @@ mod tests {
             csv,
             format!("{header}0.1,3,0,0,0.25,0.5,\n0.2,3,0,0,,2e-7,one value\n")
         );
-        let text = render_human_table(&table);
+        let text =
+            render_human_table(&table, TableLayout::PLAIN, &[]).expect("no column is asked for");
         assert!(
             text.contains("one value") && text.contains("2e-7") && text.contains('–'),
             "{text}"

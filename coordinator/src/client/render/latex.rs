@@ -6,7 +6,8 @@ use ergodic_common::escape::escape_line;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::human::{find_best_row, format_incomplete_counts, format_mean_and_interval};
+use super::human::{format_incomplete_counts, format_mean_and_interval};
+use super::legend::find_best_row;
 use super::pivot::PivotTable;
 use super::value_format::format_cell_value;
 use super::{AxisFormats, TableData};

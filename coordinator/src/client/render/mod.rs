@@ -3,40 +3,57 @@
 
 mod arrow;
 mod atomic_file;
+mod column_selection;
 mod human;
 mod latex;
+mod legend;
 mod output_target;
+mod pager;
 mod pivot;
+mod row_condition;
 mod row_selection;
+mod screen;
 mod side_by_side;
 mod statistics_data;
 mod table_data;
+mod text_table;
+mod trial_rows;
 mod value_format;
 pub(crate) mod watch_grid;
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 pub use arrow::{column_error, infer_axis_types};
 pub use atomic_file::{AtomicFile, file_write_error, is_stream, write_atomic_file};
+pub use column_selection::{ViewArgs, choose_batch_columns};
 use ergodic_common::escape::{escape_lines, is_misleading};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_proto::v1;
 pub use human::{
-    find_best_row, format_estimate, format_incomplete_counts, format_mean_and_interval,
-    format_short_number, format_trial_statistics, rank_mark, render_first_columns,
-    render_human_data, render_human_rows, render_human_table, render_joint_legend, render_legend,
+    format_estimate, format_incomplete_counts, format_mean_and_interval, format_short_number,
+    format_trial_statistics, render_first_columns, render_human_data, render_human_rows,
+    render_human_table, render_result_data,
 };
 pub use latex::{render_latex, render_latex_data, render_latex_pivot};
+pub use legend::{RankMarks, find_best_row, render_joint_legend, render_legend};
 #[cfg(feature = "sql")]
 pub(super) use output_target::OutputWriter;
 pub use output_target::{OutputArgs, OutputTarget, RowFormat};
-pub use pivot::render_pivot;
+pub use pager::show_on_stdout;
+pub(in crate::client) use pivot::TerminalPalette;
+pub use pivot::{build_pivot_data, render_pivot};
+pub use row_condition::{ColumnValue, SelectableRows, find_cell_rows};
 pub use row_selection::{RowSelection, is_missing_ranks};
+pub use screen::{
+    ScreenSize, TableLayout, can_redraw_stderr, should_colour_progress, should_use_colours,
+};
 use serde_json::json;
 pub use side_by_side::{build_tidy_data, build_tidy_pivots, render_side_by_side};
 pub use statistics_data::{build_summary_data, build_trial_data};
 pub use table_data::{TableData, format_unquoted, render_table_data};
+pub(in crate::client) use text_table::cut_to_width;
+pub use trial_rows::TrialRows;
 pub use value_format::{AxisFormats, NamedAxisFormats};
 
 /// `--format`
@@ -55,22 +72,22 @@ pub enum TextFormat {
     Latex,
 }
 
-/// Whether stdout is a terminal, and `NO_COLOR` does not forbid colours.
-pub fn should_use_colours() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-}
-
 /// Writes to stdout. A reader that closes the pipe, such as `head`, is no error.
 ///
 /// # Errors
 /// Stdout cannot be written for another reason.
 pub fn write_stdout(text: &str) -> io::Result<()> {
-    let text = escape_terminal_controls(text, should_use_colours());
+    let text = escape_for_stdout(text);
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Escapes everything that moves a cursor; colours stay if stdout shows them.
+fn escape_for_stdout(text: &str) -> Cow<'_, str> {
+    escape_terminal_controls(text, should_use_colours())
 }
 
 /// Prints a line on stderr. A closed stderr is ignored, because it is no reason to stop.

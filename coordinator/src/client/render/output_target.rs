@@ -9,7 +9,9 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
 use super::atomic_file::{AtomicFile, file_write_error};
-use super::{TextFormat, escape_terminal_controls, should_use_colours};
+use super::pager::show_on_stdout;
+use super::screen::TableLayout;
+use super::{TextFormat, escape_terminal_controls};
 use crate::client::export::encode;
 
 /// `--format` of commands whose rows can go to a file.
@@ -115,21 +117,28 @@ pub struct OutputTarget {
 }
 
 impl OutputTarget {
-    /// Writes text.
+    /// The room for a table: that of the terminal, unless the target is a file or all columns are
+    /// asked for.
+    pub fn table_layout(&self, wide: bool) -> TableLayout {
+        match self.file {
+            Some(_) => TableLayout::PLAIN,
+            None => TableLayout::for_stdout(wide),
+        }
+    }
+
+    /// Writes text; on a terminal, through a pager if it is long and `paged` allows it.
     ///
     /// # Errors
     /// The target cannot be written.
-    pub fn write_text(&self, text: &str) -> Result<(), UserError> {
+    pub fn write_text(&self, text: &str, paged: bool) -> Result<(), UserError> {
+        if self.file.is_none() {
+            let paged = paged && self.format == RowFormat::Table;
+            return self.check_write_result(show_on_stdout(text, paged));
+        }
+
         // Colour codes would clutter a file, so only a terminal gets them.
-        let to_terminal = self.file.is_none();
-        let text = if to_terminal {
-            text.to_owned()
-        } else {
-            strip_colours(text)
-        };
-        self.write_bytes(
-            escape_terminal_controls(&text, to_terminal && should_use_colours()).as_bytes(),
-        )
+        let text = strip_colours(text);
+        self.write_bytes(escape_terminal_controls(&text, false).as_bytes())
     }
 
     /// Writes rows as Parquet.

@@ -6,44 +6,75 @@ use ergodic_common::escape::escape_line;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use super::human::{format_incomplete_counts, format_mean_and_interval, rank_mark};
+use super::human::{format_incomplete_counts, format_mean_and_interval};
+use super::legend::RankMarks;
+use super::screen::TableLayout;
+use super::text_table::{TextCell, TextColumn, TextTable};
 use super::value_format::format_cell_value;
-use super::{AxisFormats, TableData, exact_value, non_empty, should_use_colours};
+use super::{AxisFormats, TableData, exact_value, non_empty};
 use crate::plot::heat_colours;
 
 /// Renders mean ± 95 % CI by two axes with the best cell marked, or the chosen columns one after
-/// the other. The table must have exactly two axes, rows first.
-pub fn render_pivot(table: &v1::TableResponse) -> (String, TableData) {
+/// the other. The table must have exactly two axes, rows first. On a narrow terminal, columns
+/// continue in blocks below each other.
+pub fn render_pivot(table: &v1::TableResponse, layout: TableLayout) -> String {
     let spread = PivotTable::from_table(table);
-    let warmth = HeatScale::from_table(table);
-    let mut out = comfy_table::Table::new();
-    out.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
-    let head = pivot_header(table, &spread);
-    out.set_header(&head);
-    let mut data = TableData {
-        columns: head,
-        rows: Vec::with_capacity(spread.row_labels.len()),
-        key_columns: 0,
-    };
+    let marks = RankMarks::from_table(table);
+    let warmth = HeatScale::from_table(table).filter(|_| layout.colours);
+    let palette = TerminalPalette::from_environment();
 
+    let header = pivot_header(table, &spread).into_iter().enumerate();
+    let mut out = TextTable::new(
+        header
+            .map(|(at, name)| TextColumn {
+                right: at > 0,
+                ..TextColumn::new(name)
+            })
+            .collect(),
+    );
     for (row, name) in spread.row_labels.iter().enumerate() {
-        let mut cells = vec![comfy_table::Cell::new(name)];
+        let mut cells = vec![TextCell::new(name)];
+        for column in 0..spread.column_labels.len() {
+            let Some(at) = spread.row_at(row, column) else {
+                cells.push(TextCell::new(""));
+                continue;
+            };
+            let cell = &table.rows[at];
+            let mark = marks.mark(at, cell);
+            let text = format!("{mark}{}", format_pivot_cell(cell));
+            let colours = warmth.as_ref().and_then(|scale| scale.heat_fraction(cell));
+            cells.push(TextCell::new(text).with_style(
+                colours.map_or_else(String::new, |warmth| {
+                    palette.cell_style(warmth, marks.is_best(at))
+                }),
+            ));
+        }
+
+        out.add_row(cells);
+    }
+
+    out.render_in_blocks(layout)
+}
+
+/// Builds the same grid as rows of texts, without marks.
+pub fn build_pivot_data(table: &v1::TableResponse) -> TableData {
+    let spread = PivotTable::from_table(table);
+    let mut rows = Vec::with_capacity(spread.row_labels.len());
+    for (row, name) in spread.row_labels.iter().enumerate() {
         let mut values = vec![json!(name)];
         for column in 0..spread.column_labels.len() {
             let at = spread.row_at(row, column);
             let text = at.map_or_else(String::new, |at| format_pivot_cell(&table.rows[at]));
             values.push(json!(non_empty(&text)));
-
-            let warmth = at.and_then(|at| warmth.as_ref()?.heat_fraction(&table.rows[at]));
-            let mark = at.map_or("", |at| rank_mark(table, at));
-            cells.push(style_cell(text, mark, warmth));
         }
-
-        out.add_row(cells);
-        data.rows.push(values);
+        rows.push(values);
     }
 
-    (format!("{out}\n"), data)
+    TableData {
+        columns: pivot_header(table, &spread),
+        rows,
+        key_columns: 0,
+    }
 }
 
 fn pivot_header(table: &v1::TableResponse, spread: &PivotTable) -> Vec<String> {
@@ -84,24 +115,6 @@ fn format_pivot_cell(row: &v1::TableRow) -> String {
     }
 }
 
-fn style_cell(text: String, mark: &str, warmth: Option<f64>) -> comfy_table::Cell {
-    let text = format!("{mark}{text}");
-    let best = mark.starts_with('★');
-    let cell = comfy_table::Cell::new(text).set_alignment(comfy_table::CellAlignment::Right);
-    let Some((back, front)) = warmth.filter(|_| should_use_colours()).map(heat_colours) else {
-        return cell;
-    };
-    let cell = cell
-        .bg(to_terminal_colour(back))
-        .fg(to_terminal_colour(front));
-
-    if best {
-        cell.add_attribute(comfy_table::Attribute::Bold)
-    } else {
-        cell
-    }
-}
-
 /// The position of a row's first figure among all of them.
 struct HeatScale {
     low: f64,
@@ -129,16 +142,39 @@ fn first_statistic(row: &v1::TableRow) -> Option<f64> {
         .filter(|x| x.is_finite())
 }
 
-/// The exact colour, if the terminal announces that it can show it, or else the nearest of xterm's
-/// 6 × 6 × 6.
-fn to_terminal_colour([r, g, b]: [u8; 3]) -> comfy_table::Color {
-    let has_all_colours =
-        std::env::var("COLORTERM").is_ok_and(|word| word == "truecolor" || word == "24bit");
-    match has_all_colours {
-        true => comfy_table::Color::Rgb { r, g, b },
-        false => comfy_table::Color::AnsiValue(
-            16 + 36 * nearest_xterm_level(r) + 6 * nearest_xterm_level(g) + nearest_xterm_level(b),
-        ),
+/// The colours that a terminal has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TerminalPalette {
+    /// Whether it announces that it shows every colour, not only xterm's 6 × 6 × 6.
+    has_all_colours: bool,
+}
+
+impl TerminalPalette {
+    pub(crate) fn from_environment() -> Self {
+        let word = std::env::var("COLORTERM");
+        Self {
+            has_all_colours: word.is_ok_and(|word| word == "truecolor" || word == "24bit"),
+        }
+    }
+
+    /// Parameters of the escape sequence for a cell of this warmth, from 0 to 1.
+    pub(crate) fn cell_style(self, warmth: f64, bold: bool) -> String {
+        let (back, front) = heat_colours(warmth);
+        let back = self.colour_parameters(back);
+        let front = self.colour_parameters(front);
+        let weight = if bold { "1;" } else { "" };
+        format!("{weight}48;{back};38;{front}")
+    }
+
+    /// The exact colour, or else the nearest of xterm's.
+    fn colour_parameters(self, [r, g, b]: [u8; 3]) -> String {
+        if self.has_all_colours {
+            return format!("2;{r};{g};{b}");
+        }
+
+        let levels = [(36, r), (6, g), (1, b)];
+        let steps = levels.map(|(step, x)| step * u32::from(nearest_xterm_level(x)));
+        format!("5;{}", 16 + steps.iter().sum::<u32>())
     }
 }
 
@@ -263,7 +299,8 @@ mod tests {
     #[test]
     fn every_cell_has_a_place_of_its_own_in_every_layout() {
         let table = alike();
-        let (text, records) = render_pivot(&table);
+        let text = render_pivot(&table, TableLayout::PLAIN);
+        let records = build_pivot_data(&table);
         let latex = crate::client::render::render_latex_pivot(&table);
         assert_eq!(records.rows.len(), 64);
         let mut names: Vec<&Value> = records.rows.iter().map(|row| &row[0]).collect();
@@ -287,7 +324,8 @@ mod tests {
             text.contains("2.30e-10 ± 4.0e-11") && text.contains("1e-7"),
             "{text}"
         );
-        let people = crate::client::render::render_human_table(&table);
+        let people = crate::client::render::render_human_table(&table, TableLayout::PLAIN, &[])
+            .expect("no column is asked for");
         let mut lines: Vec<&str> = people
             .lines()
             .filter(|line| line.contains('±') && !line.contains("CI"))

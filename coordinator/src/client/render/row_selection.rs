@@ -1,17 +1,14 @@
 //! Selects the rows of a table and their order: `--where`, `--sort` and `--top`.
 
-use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use clap::Args;
 use ergodic_common::ErrorCode;
-use ergodic_common::expr::{Expr, WordExpr, other_word_number, word_number};
-use ergodic_common::spec_file::node::SpecValue;
-use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::exact_value;
+use super::row_condition::{Condition, SelectableRows, no_row_error, sort_rows};
 
 /// Which rows of a table are shown, in which order.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
@@ -27,20 +24,6 @@ pub struct RowSelection {
     pub top: Option<u32>,
 }
 
-/// Statistics that every row has.
-const STATISTICS: [&str; 10] = [
-    "n",
-    "diverged",
-    "failed",
-    "mean",
-    "std",
-    "ci95_low",
-    "ci95_high",
-    "min",
-    "median",
-    "max",
-];
-
 impl RowSelection {
     /// Whether all rows are shown in their original order.
     pub fn is_empty(&self) -> bool {
@@ -53,15 +36,7 @@ impl RowSelection {
     /// A name is unknown, the condition cannot be parsed, no row fulfils it, or rows have no ranks
     /// to find the best ones by.
     pub fn select_rows(&self, table: &v1::TableResponse) -> Result<Vec<usize>, UserError> {
-        let mut rows: Vec<usize> = (0..table.rows.len()).collect();
-        if let Some(text) = &self.condition {
-            let condition = Condition::parse(text, table)?;
-            rows.retain(|at| condition.is_met_by(&table.rows[*at]));
-            if rows.is_empty() && !table.rows.is_empty() {
-                return Err(no_row_error(text, table.rows.len()));
-            }
-        }
-
+        let mut rows = self.filter_rows(table)?;
         if let Some(key) = &self.sort {
             sort_rows(table, key, &mut rows)?;
         } else if self.top.is_some() {
@@ -72,6 +47,23 @@ impl RowSelection {
 
         rows.truncate(self.top.map_or(usize::MAX, |n| n as usize));
         Ok(rows)
+    }
+
+    /// Positions of the rows that satisfy the condition, in their original order.
+    ///
+    /// # Errors
+    /// A name is unknown, the condition cannot be parsed, or no row fulfils it.
+    pub fn filter_rows(&self, rows: &impl SelectableRows) -> Result<Vec<usize>, UserError> {
+        let mut kept: Vec<usize> = (0..rows.row_count()).collect();
+        if let Some(text) = &self.condition {
+            let condition = Condition::parse(text, rows)?;
+            kept.retain(|at| condition.is_met_by(rows, *at));
+            if kept.is_empty() && rows.row_count() > 0 {
+                return Err(no_row_error(text, rows.row_count()));
+            }
+        }
+
+        Ok(kept)
     }
 
     /// Reduces tables over the same cells to the rows selected in the first one. A row that one of
@@ -112,16 +104,6 @@ impl RowSelection {
 
         Ok(())
     }
-}
-
-fn no_row_error(condition: &str, rows: usize) -> UserError {
-    let exact = if condition.contains("==") {
-        "; numbers are printed rounded: ask for a range"
-    } else {
-        ""
-    };
-    let message = format!("--where: none of {rows} rows satisfies '{condition}'{exact}");
-    UserError::new(ErrorCode::NotFound, message)
 }
 
 /// Refuses `--top` without `--sort` for a table whose rows have no ranks.
@@ -172,181 +154,6 @@ fn has_result(row: &v1::TableRow) -> bool {
 /// The exact values of a row.
 fn row_key(row: &v1::TableRow) -> Vec<String> {
     row.values.iter().map(exact_value).collect()
-}
-
-/// The source of a number in a row.
-#[derive(Debug, Clone, Copy)]
-enum NumberSource {
-    Axis(usize),
-    Statistic(usize),
-    Column(usize),
-    Constant(f64),
-}
-
-fn find_number_source(table: &v1::TableResponse, name: &str) -> Option<NumberSource> {
-    let column = table.columns.iter().position(|column| column == name);
-    let statistic = STATISTICS.iter().position(|known| *known == name);
-
-    find_axis(table, name)
-        .map(NumberSource::Axis)
-        .or(column.map(NumberSource::Column))
-        .or(statistic.map(NumberSource::Statistic))
-}
-
-/// Finds the axis with this name, or else the only one whose path ends in it.
-fn find_axis(table: &v1::TableResponse, name: &str) -> Option<usize> {
-    if let Some(at) = table.axes.iter().position(|axis| axis == name) {
-        return Some(at);
-    }
-
-    let suffix = format!(".{name}");
-    let mut ends = (0..table.axes.len()).filter(|at| table.axes[*at].ends_with(&suffix));
-    let only = ends.next();
-    only.filter(|_| ends.next().is_none())
-}
-
-fn unknown_name_error(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
-    // Axes may be named by the last part of their path, so these names are suggested too.
-    let axes = || table.axes.iter().map(String::as_str);
-    let parts = axes().filter_map(|axis| axis.rsplit_once('.').map(|(_, last)| last));
-    let known = axes()
-        .chain(parts)
-        .chain(table.columns.iter().map(String::as_str))
-        .chain(STATISTICS);
-    let message = format!(
-        "{option}: the table has no axis or statistic '{name}', {}",
-        suggest_nearest(name, known)
-    );
-
-    UserError::new(ErrorCode::NotFound, message)
-}
-
-impl NumberSource {
-    fn read_number(self, row: &v1::TableRow, words: &ConditionWords) -> f64 {
-        let s = row.summary.unwrap_or_default();
-        let number = match self {
-            Self::Axis(at) => return words.to_number(&row.values[at]),
-            Self::Constant(x) => return x,
-            Self::Column(at) => row.figures.get(at).copied(),
-            Self::Statistic(at) => match STATISTICS[at] {
-                "n" => Some(s.n as f64),
-                "diverged" => Some(s.diverged as f64),
-                "failed" => Some(s.failed as f64),
-                "mean" => s.mean,
-                "std" => s.std,
-                "ci95_low" => s.ci95_low,
-                "ci95_high" => s.ci95_high,
-                "min" => s.min,
-                "median" => s.median,
-                _ => s.max,
-            },
-        };
-        number.unwrap_or(f64::NAN)
-    }
-}
-
-/// The words in a condition. Expressions are about numbers, so words stand for numbers, each equal
-/// to itself only.
-#[derive(Debug, Default)]
-struct ConditionWords(Vec<String>);
-
-impl ConditionWords {
-    fn to_number(&self, value: &v1::AxisValue) -> f64 {
-        let value = SpecValue::from(value);
-        match &value {
-            SpecValue::Bool(flag) => f64::from(u8::from(*flag)),
-            // Without words in the condition, no comparison with a text can hold.
-            SpecValue::Str(_) if self.0.is_empty() => f64::NAN,
-            SpecValue::Str(text) => self
-                .0
-                .iter()
-                .position(|word| word == text)
-                .map_or_else(|| other_word_number(text), word_number),
-            other => other.as_f64().unwrap_or(f64::NAN),
-        }
-    }
-}
-
-struct Condition {
-    expression: Expr,
-    operands: Vec<NumberSource>,
-    words: ConditionWords,
-}
-
-impl Condition {
-    fn parse(text: &str, table: &v1::TableResponse) -> Result<Self, UserError> {
-        let parsed = WordExpr::parse(text).map_err(|why| {
-            let message = format!(
-                "--where: expected a condition such as \"lr <= 0.1 && n > 3\", found '{text}': {why}"
-            );
-            UserError::new(ErrorCode::BadInput, message)
-        })?;
-
-        let mut operands = Vec::new();
-        for name in parsed.expr.names() {
-            operands.push(find_operand(table, name)?);
-        }
-
-        Ok(Self {
-            expression: parsed.expr,
-            operands,
-            words: ConditionWords(parsed.words),
-        })
-    }
-
-    fn is_met_by(&self, row: &v1::TableRow) -> bool {
-        let values: Vec<f64> = self
-            .operands
-            .iter()
-            .map(|name| name.read_number(row, &self.words))
-            .collect();
-        let value = self.expression.eval(&values);
-        // A comparison with an undefined value fulfils no condition.
-        value != 0.0 && !value.is_nan()
-    }
-}
-
-fn find_operand(table: &v1::TableResponse, name: &str) -> Result<NumberSource, UserError> {
-    match name {
-        "true" => Ok(NumberSource::Constant(1.0)),
-        "false" => Ok(NumberSource::Constant(0.0)),
-        name => find_number_source(table, name)
-            .ok_or_else(|| unknown_name_error(table, "--where", name)),
-    }
-}
-
-fn sort_rows(table: &v1::TableResponse, key: &str, rows: &mut [usize]) -> Result<(), UserError> {
-    let descending = key.starts_with('-');
-    let name = key.strip_prefix('-').unwrap_or(key);
-    let source =
-        find_number_source(table, name).ok_or_else(|| unknown_name_error(table, "--sort", name))?;
-
-    rows.sort_by(|a, b| compare_rows(source, descending, &table.rows[*a], &table.rows[*b]));
-    Ok(())
-}
-
-/// Compares rows by numbers, with missing ones last in either direction, or alphabetically by
-/// words.
-fn compare_rows(
-    source: NumberSource,
-    descending: bool,
-    a: &v1::TableRow,
-    b: &v1::TableRow,
-) -> Ordering {
-    let no_words = ConditionWords::default();
-    let x = source.read_number(a, &no_words);
-    let y = source.read_number(b, &no_words);
-    let order = match (source, x.is_nan(), y.is_nan()) {
-        (NumberSource::Axis(at), true, true) => {
-            exact_value(&a.values[at]).cmp(&exact_value(&b.values[at]))
-        }
-        (_, true, true) => return Ordering::Equal,
-        (_, true, false) => return Ordering::Greater,
-        (_, false, true) => return Ordering::Less,
-        (_, false, false) => x.total_cmp(&y),
-    };
-
-    if descending { order.reverse() } else { order }
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! Tables of several metrics over the same cells, in tidy form or side by side for people.
 
 use ergodic_common::escape::escape_line;
+use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
 
 use super::human::{
-    align_columns_right, format_incomplete_counts, format_mean_and_interval, new_text_table,
-    rank_mark,
+    COLUMNS_REMEDY, axis_columns, format_incomplete_counts, format_mean_and_interval,
 };
-use super::{AxisFormats, TableData, build_summary_data, render_pivot};
+use super::legend::RankMarks;
+use super::screen::TableLayout;
+use super::text_table::{TextColumn, TextTable};
+use super::{AxisFormats, TableData, build_pivot_data, build_summary_data};
 
 /// Builds statistics in tidy form: one row per cell and metric, which the column `metric` names.
 pub fn build_tidy_data(tables: &[v1::TableResponse]) -> TableData {
@@ -25,7 +28,7 @@ pub fn build_tidy_pivots(tables: &[v1::TableResponse]) -> TableData {
     let mut all = TableData::default();
     tables
         .iter()
-        .for_each(|table| append_metric_rows(&mut all, render_pivot(table).1, 0, &table.metric));
+        .for_each(|table| append_metric_rows(&mut all, build_pivot_data(table), 0, &table.metric));
     all
 }
 
@@ -41,42 +44,57 @@ fn append_metric_rows(all: &mut TableData, mut records: TableData, at: usize, me
 }
 
 /// Renders one line per cell and one column per metric for people. The tables have the same rows in
-/// the same order.
-pub fn render_side_by_side(tables: &[v1::TableResponse]) -> String {
+/// the same order. `columns` are the names of those to show; by default, all that fit.
+///
+/// # Errors
+/// There is no column of such a name.
+pub fn render_side_by_side(
+    tables: &[v1::TableResponse],
+    layout: TableLayout,
+    columns: &[String],
+) -> Result<String, UserError> {
     let first = &tables[0];
-    let mut out = new_text_table();
-    out.set_header(side_by_side_header(tables));
-
+    let mut out = TextTable::new(side_by_side_columns(tables));
+    let marks: Vec<RankMarks> = tables.iter().map(RankMarks::from_table).collect();
     let words = AxisFormats::from_table(first);
     for (at, row) in first.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
+        let means = tables.iter().zip(&marks).map(|(table, marks)| {
+            let row = &table.rows[at];
+            let s = row.summary.unwrap_or_default();
+            format!("{}{}", marks.mark(at, row), format_mean_and_interval(&s))
+        });
         let cells = words
             .format_row(&row.values)
             .chain([s.n.to_string()])
-            .chain(tables.iter().map(|table| format_marked_mean(table, at)))
+            .chain(means)
             .chain([format_incomplete_counts(&s)]);
         out.add_row(cells);
     }
 
-    align_columns_right(
-        &mut out,
-        first.axes.len()..first.axes.len() + tables.len() + 1,
+    out.choose_columns(columns)?;
+    Ok(out.render(layout, COLUMNS_REMEDY))
+}
+
+fn side_by_side_columns(tables: &[v1::TableResponse]) -> Vec<TextColumn> {
+    let mut columns = axis_columns(&tables[0].axes);
+    let figures = tables.iter().map(|table| (table.metric.as_str(), 210));
+    columns.extend(
+        [("n", 150)]
+            .into_iter()
+            .chain(figures)
+            .map(|(name, importance)| TextColumn {
+                header: escape_line(name).into_owned(),
+                right: true,
+                importance,
+                ..TextColumn::new(name)
+            }),
     );
-    format!("{out}\n")
-}
+    columns.push(TextColumn {
+        header: String::new(),
+        importance: 160,
+        ..TextColumn::new("incomplete")
+    });
 
-fn side_by_side_header(tables: &[v1::TableResponse]) -> Vec<String> {
-    let mut names: Vec<&str> = tables[0].axes.iter().map(String::as_str).collect();
-    names.push("n");
-    names.extend(tables.iter().map(|table| table.metric.as_str()));
-    names.push("");
-    names
-        .into_iter()
-        .map(|name| escape_line(name).into_owned())
-        .collect()
-}
-
-fn format_marked_mean(table: &v1::TableResponse, at: usize) -> String {
-    let s = table.rows[at].summary.unwrap_or_default();
-    format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s))
+    columns
 }

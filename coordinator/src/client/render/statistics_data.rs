@@ -3,7 +3,9 @@
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::{TableData, json_number, json_value, non_empty};
+use super::row_condition::SelectableRows;
+use super::trial_rows::outcome_word;
+use super::{TableData, TrialRows, json_number, json_value, non_empty};
 
 const STATISTICS: [&str; 10] = [
     "n",
@@ -117,29 +119,19 @@ fn json_float(x: Option<f64>) -> Value {
     }
 }
 
-/// Columns of a trial between its axes and its metrics.
-const TRIAL_COLUMNS: [&str; 9] = [
-    "cell", "repeat", "outcome", "step", "steps", "seconds", "worker", "isa", "numerics",
-];
-
 /// Builds one row per trial: axes, repeat, outcome, step of divergence, steps, seconds, worker,
 /// instruction set, numerics, metrics, digest.
-pub fn build_trial_data(pages: &[v1::TrialsResponse]) -> TableData {
-    let Some(first) = pages.first() else {
-        return TableData::default();
-    };
-    let mut columns = first.axes.clone();
-    columns.extend(TRIAL_COLUMNS.map(str::to_owned));
-    columns.extend(first.metrics.iter().cloned());
-    columns.extend(["digest", "cause"].map(str::to_owned));
+pub fn build_trial_data(trials: &TrialRows) -> TableData {
+    let mut columns = trials.axes.clone();
+    columns.extend(trials.column_names().into_iter().map(str::to_owned));
 
-    let rows = pages.iter().flat_map(|page| &page.rows);
+    let rows = trials.rows.iter();
     TableData {
         columns,
         rows: rows
-            .map(|row| build_trial_row(row, &first.numerics))
+            .map(|row| build_trial_row(row, &trials.numerics))
             .collect(),
-        key_columns: first.axes.len(),
+        key_columns: trials.axes.len(),
     }
 }
 
@@ -166,12 +158,10 @@ fn build_trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
 
 /// The outcome of a trial, and the step at which it diverged.
 fn outcome_values(result: &v1::TrialResult) -> [Value; 2] {
-    match result.outcome() {
-        v1::OutcomeKind::Completed => [json!("completed"), Value::Null],
-        v1::OutcomeKind::Diverged => [json!("diverged"), json!(result.diverged_at)],
-        v1::OutcomeKind::Failed => [json!("failed"), Value::Null],
-        v1::OutcomeKind::Unspecified => [json!("unknown"), Value::Null],
-    }
+    let outcome = result.outcome();
+    let is_diverged = outcome == v1::OutcomeKind::Diverged;
+    let step = is_diverged.then_some(result.diverged_at);
+    [json!(outcome_word(outcome)), json!(step)]
 }
 
 #[cfg(test)]
@@ -196,10 +186,10 @@ mod tests {
             row(v1::OutcomeKind::Diverged, 4),
             row(v1::OutcomeKind::Completed, 0),
         ];
-        let records = build_trial_data(&[v1::TrialsResponse {
+        let records = build_trial_data(&TrialRows::from_pages(vec![v1::TrialsResponse {
             rows,
             ..Default::default()
-        }]);
+        }]));
         let objects = records.to_json_objects();
         assert_eq!(
             (&objects[0]["outcome"], &objects[0]["step"]),

@@ -5,8 +5,8 @@ use ergodic_proto::v1;
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 
 use crate::client::render::{
-    AxisFormats, find_best_row, format_incomplete_counts, format_mean_and_interval,
-    format_trial_statistics, rank_mark, render_legend,
+    AxisFormats, RankMarks, find_best_row, format_incomplete_counts, format_mean_and_interval,
+    format_trial_statistics, render_legend,
 };
 
 /// The style follows the reader's light or dark mode. Figures stay on white, and printed pages are
@@ -115,6 +115,7 @@ impl ReportPage {
         let names = table.axes.iter().map(String::as_str).chain(head);
         let best = find_best_row(table);
         let words = AxisFormats::from_table(table);
+        let marks = RankMarks::from_table(table);
 
         self.add(&html! {
             div.scroll {
@@ -124,7 +125,7 @@ impl ReportPage {
                         "\n"
                         @for at in 0..table.rows.len().min(most) {
                             tr class=[(best == Some(at)).then_some("best")] {
-                                @for cell in format_cells(table, &words, at) { td { (Text(&cell)) } }
+                                @for cell in format_cells(table, &words, marks, at) { td { (Text(&cell)) } }
                             }
                             "\n"
                         }
@@ -168,10 +169,15 @@ impl ReportPage {
 }
 
 /// The cells of a row of a table: values of the axes, and statistics.
-fn format_cells(table: &v1::TableResponse, words: &AxisFormats, at: usize) -> Vec<String> {
+fn format_cells(
+    table: &v1::TableResponse,
+    words: &AxisFormats,
+    marks: RankMarks,
+    at: usize,
+) -> Vec<String> {
     let row = &table.rows[at];
     let s = row.summary.unwrap_or_default();
-    let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
+    let mean = format!("{}{}", marks.mark(at, row), format_mean_and_interval(&s));
 
     words
         .format_row(&row.values)

@@ -183,7 +183,7 @@ impl QueryAnswer<'_> {
                 "the first {MAX_HUMAN_ROWS} rows: --format csv, json or parquet has all\n"
             );
         }
-        Ok(self.sink.write_text(&text)?)
+        Ok(self.sink.write_text(&text, true)?)
     }
 
     async fn write_markup(mut self, format: TextFormat) -> Result<(), SqlQueryError> {
@@ -195,9 +195,10 @@ impl QueryAnswer<'_> {
             return Err(UserError::new(ErrorCode::BadInput, message).into());
         }
 
-        Ok(self
-            .sink
-            .write_text(&render_table_data(&records, format, |_| String::new()))?)
+        Ok(self.sink.write_text(
+            &render_table_data(&records, format, |_| String::new()),
+            true,
+        )?)
     }
 
     /// Reads the first rows, and whether there are more.

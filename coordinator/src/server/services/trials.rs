@@ -3,6 +3,7 @@
 use ergodic_common::dataset::Dataset;
 use ergodic_common::ids::{CellHash, CellIndex};
 use ergodic_common::spec::Probe;
+use ergodic_common::trial::Outcome;
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -33,7 +34,7 @@ impl SweepApi {
 
         self.stream_pages(move |context, pages| {
             let reader = context.store.open_reader().map_err(store_error)?;
-            send_trials(reader.as_ref(), &snapshot, pages)
+            send_trials(reader.as_ref(), &snapshot, request.only_failed, pages)
         })
     }
 
@@ -96,10 +97,11 @@ fn empty_trials_page(snapshot: &SweepSnapshot) -> v1::TrialsResponse {
     }
 }
 
-/// Sends rows in pages; the first page names the columns.
+/// Sends all rows, or those of failed trials, in pages; the first page names the columns.
 fn send_trials(
     reader: &dyn StoreReader,
     snapshot: &SweepSnapshot,
+    only_failed: bool,
     pages: &PageSender<v1::TrialsResponse>,
 ) -> Result<(), UserError> {
     let mut page = empty_trials_page(snapshot);
@@ -109,6 +111,10 @@ fn send_trials(
 
     reader
         .read_trials(snapshot.number, &mut |row| {
+            if only_failed && !matches!(row.result.outcome, Outcome::Failed { .. }) {
+                return true;
+            }
+
             let number = row.result.key.cell;
             if cell.0 != number {
                 cell = (number, snapshot.axis_values(number));

@@ -1,0 +1,178 @@
+//! Why trials of a sweep failed: their causes by kind, with the first trial of each.
+
+use std::collections::HashMap;
+
+use ergodic_common::TrialKey;
+use ergodic_common::escape::escape_line;
+use ergodic_common::number_format::format_count;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+
+use super::Client;
+use super::query::query_failed_trials;
+
+/// Maximum number of kinds of causes that are described.
+const MAX_KINDS: usize = 5;
+
+/// Trials that failed for the same kind of cause.
+#[derive(Debug, Clone, PartialEq)]
+struct CauseKind {
+    /// The cause of the first trial.
+    cause: String,
+    /// The first trial, by cell and repeat.
+    first: TrialKey,
+    trials: u64,
+}
+
+/// The kinds of causes of failed trials, from the most frequent on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FailureCauses(Vec<CauseKind>);
+
+/// Queries why trials failed.
+///
+/// # Errors
+/// There is no such sweep, or the coordinator does not respond.
+pub async fn query_failures(client: &mut Client, sweep: &str) -> Result<FailureCauses, UserError> {
+    let pages = query_failed_trials(client, sweep).await?;
+    let rows = pages.iter().flat_map(|page| &page.rows);
+    Ok(FailureCauses::from_results(
+        rows.filter_map(|row| row.result.as_ref()),
+    ))
+}
+
+impl FailureCauses {
+    /// Counts the causes of the failed ones among these results, which are sorted by trial.
+    fn from_results<'a>(results: impl Iterator<Item = &'a v1::TrialResult>) -> Self {
+        let mut kinds: Vec<CauseKind> = Vec::new();
+        let mut positions: HashMap<String, usize> = HashMap::new();
+        for result in results.filter(|result| result.outcome() == v1::OutcomeKind::Failed) {
+            let kind = mask_numbers(&result.cause);
+            let at = *positions.entry(kind).or_insert_with(|| {
+                kinds.push(CauseKind {
+                    cause: result.cause.clone(),
+                    first: result.key.unwrap_or_default().into(),
+                    trials: 0,
+                });
+                kinds.len() - 1
+            });
+            kinds[at].trials += 1;
+        }
+
+        // A stable sort: of equally frequent kinds, the first trial comes first.
+        kinds.sort_by_key(|kind| std::cmp::Reverse(kind.trials));
+        Self(kinds)
+    }
+
+    /// Lines that say how many trials failed for which cause, and which commands say more.
+    pub fn describe(&self, sweep: &str) -> Vec<String> {
+        let Some(most) = self.0.first() else {
+            return Vec::new();
+        };
+
+        let failed = self.0.iter().map(|kind| kind.trials).sum();
+        let mut lines = vec![format!("{} failed:", format_count(failed, "trial"))];
+        let kinds = self.0.iter().take(MAX_KINDS);
+        lines.extend(kinds.map(|kind| format!("  {}", format_kind(kind))));
+        if let Some(more) = self.0.len().checked_sub(MAX_KINDS).filter(|more| *more > 0) {
+            lines.push(format!(
+                "  and {more} more kinds of causes: `ergodic trials {sweep} --where 'outcome == \"failed\"'` lists all"
+            ));
+        }
+        lines.push(format!(
+            "  `ergodic explain {sweep} {}` says more, `ergodic retry {sweep}` runs them again",
+            most.first
+        ));
+
+        lines
+    }
+
+    /// The most frequent cause, for a line of progress.
+    pub fn format_most_frequent(&self) -> Option<String> {
+        let most = self.0.first()?;
+        let others = self.0.len() - 1;
+        let more = match others {
+            0 => String::new(),
+            n => format!("; {} more", format_count(n as u64, "cause")),
+        };
+        Some(format!("failed: {}{more}", format_kind(most)))
+    }
+}
+
+/// Formats `3 × no memory is left, first 4/1`.
+fn format_kind(kind: &CauseKind) -> String {
+    let cause = match kind.cause.is_empty() {
+        true => "no cause was given".into(),
+        false => escape_line(&kind.cause),
+    };
+    format!("{} × {cause}, first {}", kind.trials, kind.first)
+}
+
+/// A cause without its numbers, in which causes of one kind differ.
+fn mask_numbers(cause: &str) -> String {
+    let mut out = String::with_capacity(cause.len());
+    for c in cause.chars() {
+        match c.is_ascii_digit() {
+            true if out.ends_with('#') => {}
+            true => out.push('#'),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::failure_causes::*;
+
+    fn causes(list: &[(v1::OutcomeKind, &str)]) -> FailureCauses {
+        let results: Vec<v1::TrialResult> = (0..)
+            .zip(list)
+            .map(|(repeat, (outcome, cause))| v1::TrialResult {
+                key: Some(v1::TrialKey { cell: 4, repeat }),
+                outcome: (*outcome).into(),
+                cause: (*cause).to_owned(),
+                ..v1::TrialResult::default()
+            })
+            .collect();
+        FailureCauses::from_results(results.iter())
+    }
+
+    #[test]
+    fn causes_that_differ_in_numbers_are_of_one_kind() {
+        let failed = v1::OutcomeKind::Failed;
+        let found = causes(&[
+            (failed, "no memory"),
+            (v1::OutcomeKind::Completed, ""),
+            (failed, "not done after 17 s"),
+            (failed, "not done after 9 s"),
+        ]);
+        assert_eq!(
+            found.describe("abcdefgh"),
+            [
+                "3 trials failed:",
+                "  2 × not done after 17 s, first 4/2",
+                "  1 × no memory, first 4/0",
+                "  `ergodic explain abcdefgh 4/2` says more, `ergodic retry abcdefgh` runs them again",
+            ]
+        );
+        assert_eq!(
+            found.format_most_frequent().as_deref(),
+            Some("failed: 2 × not done after 17 s, first 4/2; 1 cause more")
+        );
+    }
+
+    #[test]
+    fn nothing_is_said_where_nothing_failed() {
+        assert!(FailureCauses::default().describe("abcdefgh").is_empty());
+        assert_eq!(FailureCauses::default().format_most_frequent(), None);
+    }
+
+    #[test]
+    fn many_kinds_are_cut_and_counted() {
+        let failed = v1::OutcomeKind::Failed;
+        let found = causes(&["a", "b", "c", "d", "e", "f", "g"].map(|cause| (failed, cause)));
+        let lines = found.describe("abcdefgh");
+        assert_eq!(lines.len(), 8, "{lines:?}");
+        assert!(lines[6].contains("and 2 more kinds"), "{lines:?}");
+    }
+}

@@ -1,0 +1,263 @@
+//! The marks of a table's rows, and the lines below it that explain them.
+
+use std::collections::BTreeSet;
+
+use ergodic_common::escape::escape_line;
+use ergodic_proto::v1;
+
+/// Position of the best row, if rows are ranked and it is among the shown ones.
+pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
+    // A single row is compared with nothing, so it is not marked as best.
+    table
+        .rows
+        .iter()
+        .position(|row| row.rank == Some(1))
+        .filter(|_| table.rows.len() > 1)
+}
+
+/// Whether a row cannot be distinguished from the best one, and is not the best one.
+fn is_tied_with_best(row: &v1::TableRow) -> bool {
+    row.may_be_best && row.rank != Some(1)
+}
+
+/// The marks before the means of a table's rows.
+#[derive(Debug, Clone, Copy)]
+pub struct RankMarks {
+    /// Position of the best row, which is found once: a table may have 100 000 rows.
+    best: Option<usize>,
+    shown: bool,
+}
+
+impl RankMarks {
+    /// The marks of a table; none if statistics were chosen.
+    pub fn from_table(table: &v1::TableResponse) -> Self {
+        Self {
+            best: find_best_row(table),
+            shown: table.columns.is_empty(),
+        }
+    }
+
+    /// Whether this row, at its position in the table, is the best one.
+    pub fn is_best(self, at: usize) -> bool {
+        self.best == Some(at)
+    }
+
+    /// The mark of a row at its position in the table: a star for the best one, and a hollow one
+    /// for rows that cannot be distinguished from it.
+    pub fn mark(self, at: usize, row: &v1::TableRow) -> &'static str {
+        match self.shown {
+            true if self.is_best(at) => "★ ",
+            true if is_tied_with_best(row) => "☆ ",
+            _ => "",
+        }
+    }
+}
+
+/// Explains the marks of a table, and adds notes on its rows; one line each.
+pub fn render_legend(table: &v1::TableResponse) -> String {
+    let lines = collect_legend_lines(table);
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// The legend of tables of several metrics over the same cells. Lines that do not hold for all of
+/// them begin with the metric.
+pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
+    let all: Vec<Vec<String>> = tables.iter().map(collect_legend_lines).collect();
+    let mut out: Vec<String> = Vec::new();
+    for (table, lines) in tables.iter().zip(&all) {
+        for line in lines {
+            let line = match all.iter().all(|lines| lines.contains(line)) {
+                true => line.clone(),
+                false => format!("{}: {line}", escape_line(&table.metric)),
+            };
+            if !out.contains(&line) {
+                out.push(line);
+            }
+        }
+    }
+
+    out.into_iter().map(|line| line + "\n").collect()
+}
+
+/// Explains the stars among the shown rows, which were ranked among all.
+fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
+    let by = match table.ranked_by.as_str() {
+        "" => String::new(),
+        metric => format!(" by {metric}"),
+    };
+    let ranked = table.rows.iter().any(|row| row.rank.is_some());
+    let best = find_best_row(table).is_some();
+    let rows = table.rows.len();
+    let tied_rows = table.rows.iter().filter(|row| is_tied_with_best(row));
+    let tied = tied_rows.count();
+
+    let ranks = "by the ranks of trials within repeats";
+    match (ranked && table.columns.is_empty(), tied) {
+        (true, 0) if best => Some(format!(
+            "★ best{by}, {ranks}; all others here can be told from it, at 95 %"
+        )),
+        (true, _) if best => {
+            let others = rows - 1;
+            Some(format!(
+                "★ best{by}, {ranks}; ☆ cannot be told from it: {tied} of {others} others here, at 95 %"
+            ))
+        }
+        // A single row is not marked as best, so there is no mark to explain.
+        (true, 0) if rows == 1 && table.rows[0].rank == Some(1) => None,
+        (true, 0) => Some(format!(
+            "the best{by}, {ranks}, is not among these; all of these can be told from it, at 95 %"
+        )),
+        (true, _) => Some(format!(
+            "the best{by}, {ranks}, is not among these; ☆ cannot be told from it: {tied} of {rows} here, at 95 %"
+        )),
+        (false, _) => Some(format!("no ★: {}", table.unranked))
+            .filter(|_| !table.unranked.is_empty() && table.better != 0),
+    }
+}
+
+/// Maximum number of different notes below a table.
+const MAX_NOTES: usize = 3;
+
+fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
+    let mut lines: Vec<String> = format_star_legend(table).into_iter().collect();
+    if table.weighting == "trials"
+        && table
+            .rows
+            .iter()
+            .any(|row| row.summary.is_some_and(|s| s.diverged + s.failed > 0))
+    {
+        lines.push(
+            "rows of several cells weigh each trial with a value equally, so cells with more completed trials weigh more; \
+             --weight cells"
+                .to_owned(),
+        );
+    }
+
+    if table.columns.is_empty() {
+        let notes: BTreeSet<&str> = table
+            .rows
+            .iter()
+            .filter(|row| row.summary.is_some_and(|s| s.n > 1) && !row.note.is_empty())
+            .map(|row| row.note.as_str())
+            .collect();
+        lines.extend(
+            notes
+                .into_iter()
+                .take(MAX_NOTES)
+                .map(|note| format!("note: {note}")),
+        );
+    }
+
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::render::legend::*;
+    use crate::client::render::{TableLayout, human};
+
+    fn render_human_table(table: &v1::TableResponse) -> String {
+        human::render_human_table(table, TableLayout::PLAIN, &[]).expect("no column is asked for")
+    }
+
+    fn row(value: f64, mean: Option<f64>) -> v1::TableRow {
+        let kind = Some(v1::axis_value::Kind::Number(value));
+        let summary = v1::Summary {
+            n: 3,
+            mean,
+            ci95_low: mean.map(|m| m - 0.012),
+            ci95_high: mean.map(|m| m + 0.012),
+            ..v1::Summary::default()
+        };
+
+        v1::TableRow {
+            values: vec![v1::AxisValue { kind }],
+            summary: Some(summary),
+            ..v1::TableRow::default()
+        }
+    }
+
+    #[test]
+    fn the_best_row_is_marked_and_those_that_cannot_be_told_from_it() {
+        let placed = |place, may_be_best, mean| v1::TableRow {
+            rank: place,
+            may_be_best,
+            ..row(0.1, mean)
+        };
+        let rows = vec![
+            placed(Some(2), true, Some(0.7)),
+            placed(None, false, None),
+            placed(Some(1), true, Some(0.6)),
+            placed(Some(3), false, Some(0.5)),
+        ];
+        let mut table = v1::TableResponse {
+            rows,
+            better: 1,
+            axes: vec!["lr".into()],
+            ..v1::TableResponse::default()
+        };
+        assert_eq!(find_best_row(&table), Some(2));
+
+        let text = render_human_table(&table) + &render_legend(&table);
+        assert!(
+            text.contains("☆ 0.700") && text.contains("★ 0.600") && text.contains(" 0.500 ± 0.012"),
+            "{text}"
+        );
+        assert!(
+            text.contains("☆ cannot be told from it: 1 of 3 others here"),
+            "{text}"
+        );
+
+        // Without the best row no other is starred in its stead.
+        let mut rest = table.clone();
+        rest.rows.remove(2);
+        let text = render_human_table(&rest) + &render_legend(&rest);
+        assert!(!text.contains('★') && text.contains("☆ 0.700"), "{text}");
+        assert!(
+            text.contains("is not among these; ☆ cannot be told from it: 1 of 3 here"),
+            "{text}"
+        );
+
+        rest.rows.remove(0);
+        assert!(
+            render_legend(&rest)
+                .contains("is not among these; all of these can be told from it, at 95 %"),
+            "{}",
+            render_legend(&rest)
+        );
+
+        // Of several metrics, the legend says what the stars of each mean.
+        table.metric = "test_acc".into();
+        let other = v1::TableResponse {
+            metric: "test_loss".into(),
+            ranked_by: "val_loss".into(),
+            ..table.clone()
+        };
+        let both = render_joint_legend(&[table.clone(), other]);
+        assert!(
+            both.contains("test_acc: ★ best, by")
+                && both.contains("test_loss: ★ best by val_loss, by"),
+            "{both}"
+        );
+
+        assert_eq!(
+            render_joint_legend(&[table.clone(), table.clone()]),
+            render_legend(&table)
+        );
+        table.rows.iter_mut().for_each(|row| row.rank = None);
+        table.unranked = "the losses differ".into();
+
+        assert_eq!(
+            (find_best_row(&table), render_legend(&table)),
+            (None, "no ★: the losses differ\n".to_owned())
+        );
+        table.rows.truncate(1);
+        table.rows[0].rank = Some(1);
+
+        assert_eq!(
+            find_best_row(&table),
+            None,
+            "one row is not the best of anything"
+        );
+    }
+}
