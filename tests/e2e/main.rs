@@ -50,6 +50,7 @@ mod stalls;
 mod stored_meaning;
 mod storm;
 mod sweep_files;
+mod terminal;
 mod torn_writes;
 mod untrusted_text;
 mod validation;

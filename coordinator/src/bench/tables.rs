@@ -1,6 +1,6 @@
 //! `ergodic bench tables`: measures how long a large sweep's table, curves and dataset take. It
 //! fills a store with made-up results through the store's writer, and queries a coordinator process
-//! on it as users do.
+//! on it as users do. It also renders a large grid.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::client::export::command::DatasetArgs;
 use crate::client::export::export_sweep;
 use crate::client::query::{query_curves, query_table};
-use crate::client::render::TextFormat;
+use crate::client::render::{TableLayout, TextFormat, render_pivot};
 use crate::process_stats;
 use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::server::store_error;
@@ -48,6 +48,8 @@ const METRICS: [&str; 10] = [
 const TRIALS_PER_COMMIT: u32 = 1000;
 /// Id of the made-up sweep.
 const SWEEP_ID: &str = "benchmrk";
+/// Number of rows, and of columns, of the made-up grid.
+const GRID_SIDE: u32 = 200;
 /// Number of queries of table and curves, of which the median is printed.
 const REPETITIONS: usize = 3;
 
@@ -99,6 +101,8 @@ struct TablesMeasurement {
     trials: u32,
     points: u32,
     timings: [(&'static str, QueryTiming); 3],
+    /// Seconds that the text of a grid takes, without a query.
+    grid_seconds: f64,
     peak_rss: u64,
     /// Peak memory of this process, which writes the dataset, in bytes.
     export_rss: u64,
@@ -136,9 +140,43 @@ async fn measure_tables(
         trials: args.trials,
         points: args.points,
         timings: [("table", table), ("curves", curves), ("export", export)],
+        grid_seconds: tokio::task::block_in_place(time_grid),
         peak_rss,
         export_rss: process_stats::peak_rss_bytes(),
     })
+}
+
+/// Measures how long it takes to render a grid of made-up cells, none of which is the best: whoever
+/// looked for it at each cell would look at all rows each time.
+fn time_grid() -> f64 {
+    let number = |x: u32| v1::AxisValue {
+        kind: Some(v1::axis_value::Kind::Number(f64::from(x) / 1000.0)),
+    };
+    let mut noise = fixed_stream("grid", 0);
+    let places = (0..GRID_SIDE).flat_map(|row| (0..GRID_SIDE).map(move |column| [row, column]));
+    let rows = places.map(|place| {
+        let mean = noise.next_uniform();
+        let summary = v1::Summary {
+            n: 3,
+            mean: Some(mean),
+            ci95_high: Some(mean + 0.01),
+            ..v1::Summary::default()
+        };
+        v1::TableRow {
+            values: place.map(number).to_vec(),
+            summary: Some(summary),
+            ..v1::TableRow::default()
+        }
+    });
+    let table = v1::TableResponse {
+        axes: vec!["lr".to_owned(), "wd".to_owned()],
+        rows: rows.collect(),
+        ..v1::TableResponse::default()
+    };
+
+    let start = Instant::now();
+    std::hint::black_box(render_pivot(&table, TableLayout::PLAIN));
+    start.elapsed().as_secs_f64()
 }
 
 async fn query_bench_table(client: &mut Client) -> Result<(), UserError> {
@@ -303,6 +341,7 @@ fn render_tables(m: &TablesMeasurement, format: TextFormat) -> String {
     if format == TextFormat::Json {
         let mut object = json!({
             "trials": m.trials, "points": m.points, "metrics": METRICS.len(),
+            "grid_cells": GRID_SIDE * GRID_SIDE, "grid_seconds": m.grid_seconds,
             "coordinator_peak_rss_mib": to_mib(m.peak_rss), "export_peak_rss_mib": to_mib(m.export_rss),
         });
 
@@ -327,6 +366,10 @@ fn render_tables(m: &TablesMeasurement, format: TextFormat) -> String {
         );
     }
 
+    text += &format!(
+        "grid    {:6.2} s for the text of {GRID_SIDE} × {GRID_SIDE} cells\n",
+        m.grid_seconds
+    );
     text + &format!(
         "at its peak: coordinator {:.0} MiB, export {:.0} MiB\n",
         to_mib(m.peak_rss),

@@ -11,7 +11,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 
 use super::table::{TableQueryArgs, TableView, query_table_text};
-use super::watch::follow_sweep;
+use super::watch::follow_until_interrupt;
 use crate::app::{CommandOutcome, print_output, print_unpaged};
 use crate::client::Client;
 use crate::client::args::{ConnectionArgs, DEFAULT_COORDINATOR};
@@ -73,7 +73,9 @@ pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
 
 /// Follows a sweep to its end and prints its table.
 async fn watch_launched(client: &mut Client, id: &str) -> Result<CommandOutcome, UserError> {
-    let status = follow_sweep(client, id).await?;
+    let Some(status) = follow_until_interrupt(client, id).await? else {
+        return Ok(CommandOutcome::Interrupted);
+    };
     let query = TableQueryArgs::default();
     let view = TableView::for_stdout(TextFormat::Table);
     let sweep = SweepSet::of_one(id.to_owned());

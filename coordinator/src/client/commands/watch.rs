@@ -38,16 +38,7 @@ pub struct WatchArgs {
 /// The sweep is unknown, or the coordinator stays away.
 pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
-    let url = client.url.clone();
-    let followed = tokio::select! {
-        status = follow_sweep(&mut client, &id) => Some(status?),
-        () = wait_for_interrupt() => None,
-    };
-    let Some(status) = followed else {
-        let option = format_coordinator_option(&url);
-        print_stderr_line(&format!(
-            "the sweep goes on; `ergodic watch {id}{option}` follows it again, `ergodic cancel {id}{option}` ends it"
-        ));
+    let Some(status) = follow_until_interrupt(&mut client, &id).await? else {
         return Ok(CommandOutcome::Interrupted);
     };
 
@@ -58,6 +49,30 @@ pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
     }
 
     Ok(CommandOutcome::from_sweep(&status))
+}
+
+/// Watches a sweep to its end. `None` if the user interrupts that, who is told that the sweep goes
+/// on and how to come back.
+///
+/// # Errors
+/// As for [`follow_sweep`].
+pub async fn follow_until_interrupt(
+    client: &mut Client,
+    sweep: &str,
+) -> Result<Option<v1::SweepStatus>, UserError> {
+    let url = client.url.clone();
+    let followed = tokio::select! {
+        status = follow_sweep(client, sweep) => Some(status?),
+        () = wait_for_interrupt() => None,
+    };
+
+    if followed.is_none() {
+        let option = format_coordinator_option(&url);
+        print_stderr_line(&format!(
+            "the sweep goes on: `ergodic watch {sweep}{option}` follows it again, `ergodic cancel {sweep}{option}` ends it"
+        ));
+    }
+    Ok(followed)
 }
 
 /// The option that names this coordinator, with a space before it; empty if the environment or the

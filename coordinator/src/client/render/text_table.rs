@@ -289,7 +289,7 @@ impl TextTable {
         }
         end_line(&mut out);
 
-        let rule = "─".repeat(total_width(placed));
+        let rule = "═".repeat(total_width(placed));
         let _ = writeln!(out, "{rule}");
         for row in &self.rows {
             for column in placed {
@@ -298,7 +298,6 @@ impl TextTable {
             end_line(&mut out);
         }
 
-        let _ = writeln!(out, "{rule}");
         out
     }
 
@@ -432,11 +431,7 @@ mod tests {
     fn without_a_width_everything_is_shown() {
         let text = table().render(TableLayout::PLAIN, "--wide");
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines.len(),
-            5,
-            "one rule below the header, one at the end: {text}"
-        );
+        assert_eq!(lines.len(), 4, "one rule, below the header: {text}");
         assert!(lines[2].contains(&"ab".repeat(16)) && lines[2].ends_with("took too long"));
         assert!(!text.contains("not shown"), "{text}");
     }
@@ -446,12 +441,11 @@ mod tests {
         let mut narrow = table();
         narrow.rows.truncate(1);
         let text = narrow.render(NARROW, "--wide shows all");
-        let rule = "─".repeat(30);
+        let rule = "═".repeat(30);
         let wanted = [
             " lr   digest    cause",
             &rule,
             " 0.1  abababab  the trial to…",
-            &rule,
             "not shown: seconds; --wide",
             "shows all",
         ];
@@ -493,7 +487,7 @@ mod tests {
         out.add_row(["漢字漢".to_owned(), "2".to_owned()]);
         assert_eq!(
             out.render(TableLayout::PLAIN, ""),
-            " 名前    n\n───────────\n x       1\n 漢字漢  2\n───────────\n"
+            " 名前    n\n═══════════\n x       1\n 漢字漢  2\n"
         );
         assert_eq!(cut_to_width("漢字漢", 4), "漢…");
     }
