@@ -83,7 +83,10 @@ fn tables_fit_the_terminal_and_say_what_is_left_out() {
     assert_eq!(code, 0, "{narrow}");
     let (table, _) = narrow.split_once("not shown: ").expect(&narrow);
     assert!(widest(table) <= 60, "{table}");
-    assert!(narrow.contains("--wide shows all"), "{narrow}");
+    assert!(
+        narrow.contains("`ergodic table --wide` shows all"),
+        "{narrow}"
+    );
     assert!(
         table.contains(" momentum") && table.contains(" ± CI"),
         "{table}"

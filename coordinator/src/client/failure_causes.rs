@@ -1,5 +1,6 @@
 //! Why trials of a sweep failed: their causes by kind, with the first trial of each.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ergodic_common::TrialKey;
@@ -86,25 +87,29 @@ impl FailureCauses {
         lines
     }
 
-    /// The most frequent cause, for a line of progress.
+    /// The most frequent cause for a line of progress, without numbers, which change meanwhile.
     pub fn format_most_frequent(&self) -> Option<String> {
         let most = self.0.first()?;
-        let others = self.0.len() - 1;
-        let more = match others {
+        let more = match self.0.len() - 1 {
             0 => String::new(),
             n => format!("; {} more", format_count(n as u64, "cause")),
         };
-        Some(format!("failed: {}{more}", format_kind(most)))
+        let cause = format_cause(&most.cause);
+        Some(format!("failed: {cause}, as {}{more}", most.first))
     }
 }
 
 /// Formats `3 × no memory is left, first 4/1`.
 fn format_kind(kind: &CauseKind) -> String {
-    let cause = match kind.cause.is_empty() {
-        true => "no cause was given".into(),
-        false => escape_line(&kind.cause),
-    };
+    let cause = format_cause(&kind.cause);
     format!("{} × {cause}, first {}", kind.trials, kind.first)
+}
+
+fn format_cause(cause: &str) -> Cow<'_, str> {
+    match cause.is_empty() {
+        true => "no cause was given".into(),
+        false => escape_line(cause),
+    }
 }
 
 /// A cause without its numbers, in which causes of one kind differ.
@@ -157,7 +162,7 @@ mod tests {
         );
         assert_eq!(
             found.format_most_frequent().as_deref(),
-            Some("failed: 2 × not done after 17 s, first 4/2; 1 cause more")
+            Some("failed: not done after 17 s, as 4/2; 1 cause more")
         );
     }
 

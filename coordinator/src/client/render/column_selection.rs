@@ -15,10 +15,10 @@ pub struct ViewArgs {
     /// Print these columns, in this order, as in lr,mean,std [default: all; on a terminal, those that fit]
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub columns: Vec<String>,
-    /// Print all columns, also on a terminal that is too narrow for them
-    #[arg(long, conflicts_with = "columns")]
+    /// Print everything in full, also on a terminal that is too narrow for it
+    #[arg(long)]
     pub wide: bool,
-    /// Print to the terminal, also if it is too low, and not through ERGODIC_PAGER, PAGER or less
+    /// Print long output directly, not through ERGODIC_PAGER, PAGER or less
     #[arg(long)]
     pub no_pager: bool,
 }

@@ -75,8 +75,10 @@ pub fn format_incomplete_counts(s: &v1::Summary) -> String {
         .join(", ")
 }
 
-/// What shows the columns that a narrow terminal left out, for commands with `--columns`.
-pub(super) const COLUMNS_REMEDY: &str = "--wide shows all, --columns chooses";
+/// What shows the columns that a narrow terminal left out, in tables, which `ergodic run` prints too.
+pub(super) const TABLE_REMEDY: &str = "`ergodic table --wide` shows all, --columns chooses";
+/// The same for other commands with these options.
+const COLUMNS_REMEDY: &str = "--wide shows all, --columns chooses";
 /// The same for other commands.
 const FORMAT_REMEDY: &str = "--format csv has all";
 
@@ -113,7 +115,7 @@ pub fn render_human_table(
     }
 
     out.choose_columns(columns)?;
-    Ok(out.render(layout, COLUMNS_REMEDY))
+    Ok(out.render(layout, TABLE_REMEDY))
 }
 
 /// Parameters of the escape sequence for the best row: green.
@@ -259,8 +261,8 @@ fn describe_result_column(records: &TableData, at: usize) -> TextColumn {
 }
 
 /// Renders rows for people: numbers right-aligned, with six digits.
-pub fn render_human_data(records: &TableData) -> String {
-    render_ordered_columns(records, records.columns.len(), "–")
+pub fn render_human_data(records: &TableData, layout: TableLayout) -> String {
+    render_ordered_columns(records, records.columns.len(), "–", layout)
 }
 
 /// Renders rows for people, with their texts as they are.
@@ -275,20 +277,36 @@ pub fn render_human_rows(columns: &[String], rows: &[Vec<Value>]) -> String {
 
 /// Renders the first columns of a table for people.
 pub fn render_first_columns(records: &TableData, columns: usize) -> String {
-    render_ordered_columns(records, columns, "")
+    render_ordered_columns(records, columns, "", TableLayout::for_stdout(false))
 }
 
-/// Renders the first columns for stdout; the further to the left, the more important they are.
-fn render_ordered_columns(records: &TableData, columns: usize, none: &str) -> String {
+/// Characters from which on a text is prose, which can be cut: what is shorter may be a number, and
+/// half a number is a wrong one.
+const PROSE_CHARS: usize = 30;
+
+/// Renders the first columns; the further to the left, the more important they are.
+fn render_ordered_columns(
+    records: &TableData,
+    columns: usize,
+    none: &str,
+    layout: TableLayout,
+) -> String {
+    let is_prose = |at: usize| {
+        let texts = records.rows.iter().filter_map(|row| row[at].as_str());
+        texts.map(|text| text.chars().count()).max() > Some(PROSE_CHARS)
+    };
     let names = records.columns.iter().take(columns).enumerate();
     let described = names.map(|(at, name)| TextColumn {
         header: escape_line(name).into_owned(),
         importance: u8::MAX - u8::try_from(at).unwrap_or(u8::MAX),
-        fit: ColumnFit::Cut,
+        fit: if is_prose(at) {
+            ColumnFit::Cut
+        } else {
+            ColumnFit::Whole
+        },
         ..TextColumn::new(name)
     });
-    build_text_table(described.collect(), records, none)
-        .render(TableLayout::for_stdout(false), FORMAT_REMEDY)
+    build_text_table(described.collect(), records, none).render(layout, FORMAT_REMEDY)
 }
 
 /// Builds a table of the first columns of these rows, one for each description.

@@ -6,7 +6,7 @@ use ergodic_proto::v1;
 use serde_json::json;
 
 use super::human::{
-    COLUMNS_REMEDY, axis_columns, format_incomplete_counts, format_mean_and_interval,
+    TABLE_REMEDY, axis_columns, format_incomplete_counts, format_mean_and_interval,
 };
 use super::legend::RankMarks;
 use super::screen::TableLayout;
@@ -73,7 +73,7 @@ pub fn render_side_by_side(
     }
 
     out.choose_columns(columns)?;
-    Ok(out.render(layout, COLUMNS_REMEDY))
+    Ok(out.render(layout, TABLE_REMEDY))
 }
 
 fn side_by_side_columns(tables: &[v1::TableResponse]) -> Vec<TextColumn> {

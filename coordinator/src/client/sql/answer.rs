@@ -177,7 +177,7 @@ impl QueryAnswer<'_> {
 
     async fn write_human(mut self) -> Result<(), SqlQueryError> {
         let (records, more) = self.read_first_rows(MAX_HUMAN_ROWS).await?;
-        let mut text = render_human_data(&records);
+        let mut text = render_human_data(&records, self.sink.table_layout(false));
         if more {
             text += &format!(
                 "the first {MAX_HUMAN_ROWS} rows: --format csv, json or parquet has all\n"
