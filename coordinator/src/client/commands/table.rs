@@ -159,10 +159,19 @@ pub async fn query_table_text(
 
     let has_failed = |row: &v1::TableRow| row.summary.is_some_and(|s| s.failed > 0);
     let failed = tables[0].rows.iter().any(has_failed);
-    match view.format == TextFormat::Table && failed {
-        true => Ok(text + &describe_failures(client, sweeps).await),
-        false => Ok(text),
+    if view.format != TextFormat::Table || !failed {
+        return Ok(text);
     }
+
+    let failures = describe_failures(client, sweeps).await;
+    Ok(insert_before_last_line(text, &failures))
+}
+
+/// Inserts lines before the last one, which says what a table is of.
+fn insert_before_last_line(mut text: String, lines: &str) -> String {
+    let at = text.trim_end().rfind('\n').map_or(0, |end| end + 1);
+    text.insert_str(at, lines);
+    text
 }
 
 /// Lines on why trials of a sweep failed; empty if that cannot be found out, because a table is

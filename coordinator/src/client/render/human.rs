@@ -136,25 +136,27 @@ fn format_statistic_cells(row: &v1::TableRow, mark: &str) -> Vec<String> {
     cells
 }
 
+fn figure_column(name: &str, importance: u8) -> TextColumn {
+    TextColumn {
+        right: true,
+        importance,
+        ..TextColumn::new(name)
+    }
+}
+
 /// The columns of a table: those of every table, and those that are shown on request.
 fn human_columns(table: &v1::TableResponse) -> Vec<TextColumn> {
     let mut columns = axis_columns(&table.axes);
     let metric = escape_line(&table.metric);
-    let figure = |name: &str, importance: u8| TextColumn {
-        right: true,
-        importance,
-        ..TextColumn::new(name)
-    };
-
     let mean = TextColumn {
         header: format!("{metric} mean ± 95 % CI"),
         short_header: Some(format!("{metric} ± CI")),
-        ..figure("mean", u8::MAX)
+        ..figure_column("mean", u8::MAX)
     };
-    columns.extend([figure("n", 150), mean]);
+    columns.extend([figure_column("n", 150), mean]);
     columns.extend(
         [("std", 140), ("min", 80), ("median", 100), ("max", 79)]
-            .map(|(name, importance)| figure(name, importance)),
+            .map(|(name, importance)| figure_column(name, importance)),
     );
 
     let has_incomplete = table
@@ -178,17 +180,21 @@ fn human_columns(table: &v1::TableResponse) -> Vec<TextColumn> {
     columns
 }
 
+fn last_path_part(axis: &str) -> &str {
+    axis.rsplit('.').next().unwrap_or(axis)
+}
+
 /// The columns of axes, whose headers can be shortened to the last part of their path.
 pub(super) fn axis_columns(axes: &[String]) -> Vec<TextColumn> {
-    let last = |axis: &str| axis.rsplit('.').next().unwrap_or_default().to_owned();
     let mut columns = Vec::with_capacity(axes.len());
     for axis in axes {
-        let short = last(axis);
-        let is_unique = axes.iter().filter(|other| last(other) == short).count() == 1;
+        let short = last_path_part(axis);
+        let same = axes.iter().filter(|other| last_path_part(other) == short);
+        let is_unique = same.count() == 1;
         columns.push(TextColumn {
             name: axis.clone(),
             header: escape_line(axis).into_owned(),
-            short_header: is_unique.then(|| escape_line(&short).into_owned()),
+            short_header: is_unique.then(|| escape_line(short).into_owned()),
             importance: 200,
             ..TextColumn::default()
         });
