@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+use ergodic_common::expr::MAX_EXPR_BYTES;
 use ergodic_common::grid::MAX_AXES;
 use ergodic_common::metric::MAX_METRICS;
 use ergodic_common::spec::measure::MAX_PREDICTIONS;
@@ -135,6 +136,7 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_list_bound("CompareRequest", "match_axes", MAX_AXES, MAX_NAME_BYTES),
     text_bound("CompareRequest", "metric", MAX_NAME_BYTES),
     text_bound("CompareRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("CurvesRequest", "cell_condition", MAX_EXPR_BYTES),
     text_bound("CurvesRequest", "metric", MAX_NAME_BYTES),
     text_bound("CurvesRequest", "sweep", MAX_NAME_BYTES),
     text_list_bound("CurvesRequest", "by", MAX_AXES, MAX_NAME_BYTES),
@@ -185,6 +187,7 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("StatusRequest", "sweep", MAX_NAME_BYTES),
     text_bound("SteerRequest", "sweep", MAX_NAME_BYTES),
     text_bound("TableRequest", "at", MAX_NAME_BYTES),
+    text_bound("TableRequest", "cell_condition", MAX_EXPR_BYTES),
     text_bound("TableRequest", "metric", MAX_NAME_BYTES),
     text_bound("TableRequest", "sweep", MAX_NAME_BYTES),
     text_list_bound("TableRequest", "by", MAX_AXES, MAX_NAME_BYTES),

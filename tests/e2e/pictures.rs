@@ -19,6 +19,8 @@ fn finished(text: &str) -> (Cluster, String) {
 fn what_users_look_at_is_drawn_and_what_cannot_be_is_said() {
     let (cluster, id) = finished(SWEEP);
     check_pictures(&cluster, &id);
+    check_paper_figures(&cluster, &id);
+    check_selected_cells(&cluster, &id);
     check_bad_requests(&cluster, &id);
     check_tables(&cluster, &id);
     check_report(&cluster, &id);
@@ -154,9 +156,131 @@ fn check_pictures(cluster: &Cluster, id: &str) {
     assert_eq!(std::fs::read_to_string(&svg).expect("a picture"), phase);
 }
 
+/// Figures for a paper: formats, sizes, texts, and what the caption has to say.
+fn check_paper_figures(cluster: &Cluster, id: &str) {
+    let pdf = cluster.path("figure.pdf");
+    let to_pdf = ["plot", id, "-o", &pdf.to_string_lossy(), "--width", "80mm"];
+    let written = || {
+        cluster.ask(&to_pdf);
+        std::fs::read(&pdf).expect("a picture")
+    };
+    let bytes = written();
+    let text = String::from_utf8_lossy(&bytes);
+    // 80 mm are 226.77 points.
+    assert!(
+        text.starts_with("%PDF-") && text.contains("/MediaBox [0 0 226.77 "),
+        "{text}"
+    );
+    assert_eq!(
+        written(),
+        bytes,
+        "the same question has the same bytes as its answer"
+    );
+
+    let bare = cluster.run(&[
+        "plot",
+        id,
+        "--bare",
+        "--xlabel",
+        "learning rate",
+        "--clim",
+        "0,1",
+        "--cmap",
+        "greys",
+        "--width",
+        "3.25in",
+        "--font-size",
+        "8",
+    ]);
+    let svg = bare.stdout;
+    let notes = bare.stderr;
+    assert!(bare.code == 0 && svg.contains("width=\"312\""), "{svg}");
+    assert!(
+        svg.contains(">learning rate<") && !svg.contains("Crossed:") && !svg.contains(": mean"),
+        "{svg}"
+    );
+    assert!(notes.contains("Crossed: all trials diverged."), "{notes}");
+
+    let epochs = cluster.ask(&[
+        "plot", id, "--kind", "curves", "--by", "lr", "--facet", "wd", "--x", "epoch", "--trials",
+        "--where", "lr < 1",
+    ]);
+    for words in [">epoch<", ">wd = 0<", "Thin lines: completed trials"] {
+        assert!(epochs.contains(words), "'{words}' is missing in: {epochs}");
+    }
+    let points = cluster.ask(&["plot", id, "--kind", "scatter", "--where", "lr < 1"]);
+    assert!(points.contains("<circle "), "{points}");
+
+    let title = ["plot", id, "--title", "学習率"];
+    assert!(cluster.ask(&title).contains("学習率"));
+    refused(
+        &cluster.run(&[&title[..], &["-o", &pdf.to_string_lossy()]].concat()),
+        2,
+        &["'学'", "--title", ".svg"],
+    );
+    assert_eq!(
+        std::fs::read(&pdf).expect("a picture"),
+        bytes,
+        "the old file stays"
+    );
+}
+
+/// `--where` selects cells before they are pooled, and `--having` rows.
+fn check_selected_cells(cluster: &Cluster, id: &str) {
+    let rows = |args: &[&str]| {
+        let text = cluster.ask(&[&["table", id, "--format", "json"], args].concat());
+        json(&text)["rows"].as_array().cloned().expect("a list")
+    };
+    let whole = rows(&[]);
+    let by_wd = rows(&["--by", "wd", "--where", "lr < 0.1"]);
+    assert_eq!(by_wd.len(), 2);
+    for row in &by_wd {
+        // One cell of each row is left, so the row has its numbers.
+        let cell = whole
+            .iter()
+            .find(|cell| cell["wd"] == row["wd"] && cell["lr"] == 0.05)
+            .expect("a cell");
+        assert_eq!((&row["n"], &row["mean"]), (&cell["n"], &cell["mean"]));
+    }
+
+    assert_eq!(rows(&["--by", "lr", "--where", "lr < 0.1"]).len(), 1);
+    assert_eq!(rows(&["--by", "lr", "--having", "diverged == 0"]).len(), 2);
+    let both = ["--by", "wd", "--where", "lr < 1", "--having", "wd > 0"];
+    assert_eq!(rows(&both).len(), 1);
+
+    let distribution = cluster.ask(&[
+        "plot",
+        id,
+        "--kind",
+        "distribution",
+        "--by",
+        "wd",
+        "--where",
+        "lr < 0.1",
+    ]);
+    assert!(
+        distribution.contains(">n = 12<") && distribution.contains("cells with lr &lt; 0.1"),
+        "{distribution}"
+    );
+
+    let ask = |args: &[&str]| cluster.run(&[&["table", id, "--by", "wd"], args].concat());
+    refused(
+        &ask(&["--where", "lr < 1 && mean > 0"]),
+        2,
+        &["'lr' is pooled", "--having \"mean"],
+    );
+    refused(
+        &ask(&["--where", "lrr < 1"]),
+        5,
+        &["where", "did you mean 'lr'"],
+    );
+    refused(&ask(&["--where", "lr > 1e39"]), 5, &["no cell satisfies"]);
+    refused(&ask(&["--having", "lr < 1"]), 5, &["--having", "'lr'"]);
+}
+
 fn check_bad_requests(cluster: &Cluster, id: &str) {
     let ask = |args: &[&str]| cluster.run(&[&["plot", id], args].concat());
-    refused(&ask(&["-o", "x.pdf"]), 2, &["x.pdf", ".svg or .png"]);
+    refused(&ask(&["-o", "x.jpg"]), 2, &["x.jpg", ".svg, .pdf or .png"]);
     refused(
         &ask(&["-o", "/nowhere/at/all.svg"]),
         2,
@@ -212,6 +336,15 @@ fn check_bad_requests(cluster: &Cluster, id: &str) {
         2,
         &["--stat", "heatmap"],
     );
+    refused(
+        &ask(&["--kind", "pairs", "--facet", "wd"]),
+        2,
+        &["--facet", "heatmap", "curves"],
+    );
+    refused(&ask(&["--facet", "wd"]), 2, &["only 'lr'", "beside 'wd'"]);
+    refused(&ask(&["--width", "80miles"]), 2, &["80miles", "80mm"]);
+    refused(&ask(&["--clim", "1,0"]), 2, &["lower end below"]);
+    refused(&ask(&["--cmap", "jet"]), 2, &["jet", "viridis"]);
     refused(
         &ask(&["--kind", "curves", "--by", "lrr"]),
         5,

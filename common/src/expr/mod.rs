@@ -1,4 +1,4 @@
-//! The expressions of `[derive]`, `[where]` and `--where`.
+//! The expressions of `[derive]`, `[where]`, `--where` and `--having`.
 //!
 //! ```text
 //! condition := and { "||" and }                    and := chain { "&&" chain }
@@ -28,8 +28,10 @@ use legacy::LegacyExpr;
 use parse::ParsedExpr;
 use stack_code::StackCode;
 
+use crate::spec_file::node::SpecValue;
+
 /// Maximum length of an expression, in bytes.
-const MAX_EXPR_BYTES: usize = 4096;
+pub const MAX_EXPR_BYTES: usize = 4096;
 
 /// A parsed expression over named numbers.
 #[derive(Debug, Clone)]
@@ -146,6 +148,28 @@ impl WordExpr {
             },
             words,
         })
+    }
+
+    /// The number that a value has in the condition; NaN if it can meet no comparison.
+    pub fn value_number(&self, value: &SpecValue) -> f64 {
+        match value {
+            SpecValue::Bool(flag) => truth_value(*flag),
+            // Without words in the condition, no comparison with a text can hold.
+            SpecValue::Str(_) if self.words.is_empty() => f64::NAN,
+            SpecValue::Str(text) => self
+                .words
+                .iter()
+                .position(|word| word == text)
+                .map_or_else(|| other_word_number(text), word_number),
+            other => other.as_f64().unwrap_or(f64::NAN),
+        }
+    }
+
+    /// Whether the condition holds for these values of the names. A comparison with an undefined value
+    /// fulfils no condition.
+    pub fn is_met(&self, values: &[f64]) -> bool {
+        let value = self.expr.eval(values);
+        value != 0.0 && !value.is_nan()
     }
 }
 

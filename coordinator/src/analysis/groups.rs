@@ -277,7 +277,11 @@ impl TableQuery {
         let mut groups: TrialGroups = BTreeMap::new();
 
         if spec.grid.cell_number_bound() <= MAX_EMPTY_ROWS {
-            for cell in spec.grid.iter().filter(|cell| within.contains(*cell)) {
+            let cells = spec
+                .grid
+                .iter()
+                .filter(|cell| within.contains(*cell) && self.selects_cell(spec, *cell));
+            for cell in cells {
                 groups
                     .entry(self.group_key(spec, cell))
                     .or_default()
@@ -288,7 +292,11 @@ impl TableQuery {
         let parts = rows.map_cell_ranges(within, |reader, part| {
             self.read_cell_rows(rows, reader, part, with_ends)
         })?;
-        for mut cell in parts.into_iter().flatten() {
+        let selected = parts
+            .into_iter()
+            .flatten()
+            .filter(|rows| self.selects_cell(spec, rows.cell));
+        for mut cell in selected {
             if with_ends {
                 ends.entry(cell.cell).or_default().append(&mut cell.ends);
             }

@@ -6,6 +6,7 @@
 //! [`variance`] into variance components, and [`sample_size`] says how many repeats a precision takes.
 
 pub mod cell_matching;
+mod cell_condition;
 pub mod compare;
 pub mod compare_sweeps;
 pub mod distance;

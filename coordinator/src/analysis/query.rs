@@ -7,6 +7,7 @@ use ergodic_common::metric::Metric;
 use ergodic_common::spec::stopping_rule::StoppingRule;
 use ergodic_common::spec_file::node::SpecValue;
 
+use crate::analysis::cell_condition::CellCondition;
 use crate::analysis::lookup::{find_axis, find_metric, parse_moment};
 use crate::analysis::{AnalysisError, ranking};
 use crate::core::selection_metric;
@@ -29,6 +30,8 @@ pub struct TableParams<'a> {
     pub stats: &'a [String],
     /// The weighting of rows of several cells.
     pub weighting: Weighting,
+    /// Condition on axes that cells meet; empty for all cells.
+    pub cell_condition: &'a str,
 }
 
 /// The units that have equal weight in a row of several cells.
@@ -57,6 +60,7 @@ pub struct TableQuery {
     pub(super) weighting: Weighting,
     pub(super) crossing: Option<Crossing>,
     pub(super) conditions: IntervalConditions,
+    cell_condition: Option<CellCondition>,
 }
 
 /// The conditions under which the intervals of a sweep hold.
@@ -138,7 +142,15 @@ impl TableQuery {
             weighting: question.weighting,
             crossing: Crossing::from_spec(spec),
             conditions: IntervalConditions::from_spec(spec),
+            cell_condition: CellCondition::parse(spec, question.cell_condition)?,
         })
+    }
+
+    /// Whether a cell is grouped.
+    pub(super) fn selects_cell(&self, spec: &Spec, cell: CellIndex) -> bool {
+        self.cell_condition
+            .as_ref()
+            .is_none_or(|condition| condition.is_met_by(spec, cell))
     }
 
     /// Whether the query needs the cell and repeat of each value.

@@ -155,18 +155,24 @@ impl TableQuery {
         groups: &mut TrialGroups,
         mut ends: Option<&mut BTreeMap<CellIndex, CellEnds>>,
     ) -> Result<(), AnalysisError> {
-        let mut group = (CellIndex(u64::MAX), Vec::new());
+        // The cell of the sample before, with the group that it belongs to if it is selected.
+        let mut group: (CellIndex, Option<Vec<u64>>) = (CellIndex(u64::MAX), None);
         let unsampled = self.read_samples(rows, at, &mut |key, values| {
             if group.0 != key.cell {
-                group = (key.cell, self.group_key(rows.spec, key.cell));
+                let is_selected = self.selects_cell(rows.spec, key.cell);
+                group = (
+                    key.cell,
+                    is_selected.then(|| self.group_key(rows.spec, key.cell)),
+                );
             }
 
+            let Some(group) = &group.1 else { return };
             if !values.metric_value.is_nan() {
-                groups
-                    .entry(group.1.clone())
-                    .or_default()
-                    .values
-                    .push_value(values.metric_value, key, self.needs_keys());
+                groups.entry(group.clone()).or_default().values.push_value(
+                    values.metric_value,
+                    key,
+                    self.needs_keys(),
+                );
             }
 
             if let Some(ends) = &mut ends {
@@ -203,7 +209,11 @@ impl TableQuery {
         let parts = rows.map_cell_ranges(within, |reader, part| {
             self.read_curve_points(rows, reader, part)
         })?;
-        for (cell, curves) in parts.into_iter().flatten() {
+        let selected = parts
+            .into_iter()
+            .flatten()
+            .filter(|(cell, _)| self.selects_cell(rows.spec, *cell));
+        for (cell, curves) in selected {
             let group = self.group_key(rows.spec, cell);
             for (step, values) in curves.0 {
                 points

@@ -1,8 +1,11 @@
 //! Queries that several commands send: sweeps, status, tables, curves and trials.
 
+use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, TrialKey};
+use ergodic_proto::checksum::Checksummed as _;
+use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
-use ergodic_proto::v1;
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tonic::{Code, Response, Status, Streaming};
 
 use super::Client;
@@ -57,6 +60,7 @@ pub async fn query_table(
     request: v1::TableRequest,
 ) -> Result<v1::TableResponse, UserError> {
     let stats = request.stats.clone();
+    let cells = request.cell_condition.clone();
     let pages = client.sweeps.table_pages(request.clone()).await;
     let collected = collect_pages(client, pages, "TableResponse", |table, page| {
         table.rows.extend(page.rows)
@@ -70,6 +74,7 @@ pub async fn query_table(
         }
     };
     check_stats_supported(&stats, &table.columns)?;
+    check_condition_supported(&cells, &table.cell_condition)?;
 
     Ok(table)
 }
@@ -83,6 +88,7 @@ pub async fn query_curves(
     request: v1::CurvesRequest,
 ) -> Result<v1::CurvesResponse, UserError> {
     let stats = request.stats.clone();
+    let cells = request.cell_condition.clone();
     let pages = client.sweeps.curve_pages(request.clone()).await;
     let collected = collect_pages(client, pages, "CurvesResponse", |curves, page| {
         curves.points.extend(page.points)
@@ -96,6 +102,7 @@ pub async fn query_curves(
         }
     };
     check_stats_supported(&stats, &curves.columns)?;
+    check_condition_supported(&cells, &curves.cell_condition)?;
 
     Ok(curves)
 }
@@ -146,6 +153,52 @@ async fn collect_trial_pages(
     }
 
     Ok(pages)
+}
+
+/// The sweep file, with the hash of the dataset that it is pinned to.
+#[derive(Debug)]
+pub struct PinnedSweepFile {
+    /// The file with the settings of the launch.
+    pub source: SpecSource,
+    /// The dataset's hash; empty without one.
+    pub data_hash: Vec<u8>,
+}
+
+/// Queries the sweep file.
+///
+/// # Errors
+/// There is no such sweep, the answer was damaged, or the coordinator does not respond.
+pub async fn query_sweep_file(
+    client: &mut Client,
+    sweep: &str,
+) -> Result<PinnedSweepFile, UserError> {
+    let request = v1::GetSweepRequest {
+        sweep: sweep.to_owned(),
+        protocol: PROTOCOL_VERSION,
+    };
+    let mut answer = client
+        .call(async |client| client.workers.get_sweep(request).await)
+        .await?;
+
+    if !answer.verify_checksum() {
+        return Err(damaged_answer_error());
+    }
+
+    let source = answer.source.take().ok_or_else(damaged_answer_error)?;
+    let source = source
+        .try_into()
+        .map_err(|e: WireError| UserError::new(ErrorCode::Version, e.to_string()))?;
+    Ok(PinnedSweepFile {
+        source,
+        data_hash: answer.data_hash,
+    })
+}
+
+fn damaged_answer_error() -> UserError {
+    UserError::new(
+        ErrorCode::Unreachable,
+        "the sweep file was damaged in transit: run the command again",
+    )
 }
 
 /// Queries the stored row of one trial, with its sweep's id and columns.
@@ -201,6 +254,16 @@ fn check_stats_supported(stats: &[String], columns: &[String]) -> Result<(), Use
     }
     let message = "the coordinator's version is too old to know statistics by name: leave out --stat, or update the \
                    coordinator";
+    Err(UserError::new(ErrorCode::Version, message))
+}
+
+/// Refuses a response over all cells, from a coordinator of an older version, which ignores conditions.
+fn check_condition_supported(asked: &str, applied: &str) -> Result<(), UserError> {
+    if asked == applied {
+        return Ok(());
+    }
+    let message = "the coordinator's version is too old to select cells before pooling: name the axes of --where in --by, \
+                   too, or update the coordinator";
     Err(UserError::new(ErrorCode::Version, message))
 }
 

@@ -54,13 +54,22 @@ impl AxisScale {
 
     /// Position of a value in [0, 1], clipped at the ends.
     pub(super) fn position_of(&self, x: f64) -> f64 {
-        let share = match self.log {
+        self.free_position_of(x).clamp(0.0, 1.0)
+    }
+
+    /// Position of a value, where the scale takes [0, 1].
+    pub(super) fn free_position_of(&self, x: f64) -> f64 {
+        match self.log {
             true => {
                 libm::log(x.max(f64::MIN_POSITIVE) / self.from) / libm::log(self.to / self.from)
             }
             false => (x - self.from) / (self.to - self.from),
-        };
-        share.clamp(0.0, 1.0)
+        }
+    }
+
+    /// Whether the scale has a place for a value.
+    pub(super) fn contains(&self, x: f64) -> bool {
+        (self.from..=self.to).contains(&x)
     }
 
     /// Chooses at most `most` round values within the scale, with their labels.
@@ -73,10 +82,14 @@ impl AxisScale {
 
         // A logarithmic axis with fewer than two decades labelled shows no scale.
         if decades.len() >= 2 {
-            decades
-        } else {
-            self.linear_ticks(most)
+            return decades;
         }
+
+        // One number tells no scale, so a short axis may have a few more.
+        (most..most + 3)
+            .map(|most| self.linear_ticks(most))
+            .find(|ticks| ticks.len() >= 2)
+            .unwrap_or_else(|| self.linear_ticks(most))
     }
 
     fn linear_ticks(&self, most: usize) -> Vec<(f64, String)> {

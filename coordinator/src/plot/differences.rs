@@ -1,11 +1,11 @@
 //! Differences against a baseline, repeat by repeat.
 
-use super::PlotStyle;
 use super::axis::AxisScale;
 use super::colour::{GREY, INK, PAPER, SERIES};
-use super::distribution::van_der_corput;
-use super::frame::RowChart;
+use super::distribution::{choose_value_scale, describe_values_outside, van_der_corput};
+use super::row_chart::RowChart;
 use super::scene::{Fill, Scene, Stroke};
+use super::{AxisLimits, PlotStyle};
 
 /// A cell with its differences from the baseline.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,25 +46,23 @@ pub fn draw_differences(
         ));
     }
 
-    let scale = difference_scale(pairs).ok_or_else(|| {
-        format!(
+    let values = drawn_values(pairs);
+    if values.is_empty() {
+        return Err(format!(
             "no cell has a repeat in common with {baseline} in which both have a value of {metric}"
-        )
-    })?;
+        ));
+    }
+
+    let scale = choose_difference_scale(&values, look)?;
+    let mut notes = notes.to_vec();
+    notes.extend(describe_values_outside(values.into_iter(), &scale));
     let names: Vec<String> = pairs.iter().map(|pair| pair.label.clone()).collect();
     let remarks: Vec<String> = pairs.iter().map(|pair| pair.remark.clone()).collect();
     let axis = format!("{metric} minus that of {baseline}");
-    let mut rows = RowChart::new(look, notes, &names, &remarks, scale, &axis)?;
-    let zero = rows.x_position(0.0);
-
-    let area = rows.area;
-    rows.sheet.scene.add_line(
-        vec![(zero, area.top), (zero, area.bottom)],
-        Stroke {
-            dash: &[4.0, 3.0],
-            ..Stroke::new(INK, 1.0)
-        },
-    );
+    let mut rows = RowChart::new(look, &notes, &names, &remarks, scale, &axis)?;
+    if scale.contains(0.0) {
+        draw_zero_line(&mut rows);
+    }
 
     for (at, pair) in pairs.iter().enumerate() {
         draw_difference_row(&mut rows, at, pair);
@@ -73,25 +71,47 @@ pub fn draw_differences(
     Ok(rows.sheet.scene)
 }
 
-/// The scale that contains zero and everything drawn; `None` if nothing is.
-fn difference_scale(pairs: &[DifferenceRow]) -> Option<AxisScale> {
+/// The differences, means and ends of intervals.
+fn drawn_values(pairs: &[DifferenceRow]) -> Vec<f64> {
     let ends = pairs
         .iter()
         .filter_map(|pair| pair.interval)
         .flat_map(|(low, high)| [low, high]);
     let means = pairs.iter().filter_map(|pair| pair.mean);
     let differences = pairs.iter().flat_map(|pair| &pair.differences).copied();
-    let values: Vec<f64> = ends.chain(means).chain(differences).collect();
-    if values.is_empty() {
-        return None;
-    }
+    ends.chain(means).chain(differences).collect()
+}
 
-    let low = values.iter().copied().fold(0.0, f64::min);
-    let high = values.iter().copied().fold(0.0, f64::max);
-    Some(AxisScale::from_range(low, high, false).with_padding(0.05))
+/// The scale that contains zero and everything but a few far values.
+fn choose_difference_scale(values: &[f64], look: &PlotStyle) -> Result<AxisScale, String> {
+    let all = choose_value_scale(
+        values.to_vec(),
+        false,
+        &PlotStyle {
+            x_limits: AxisLimits::default(),
+            ..look.clone()
+        },
+    )?;
+    let with_zero = AxisScale::from_range(all.from.min(0.0), all.to.max(0.0), false);
+    look.x_limits
+        .apply_to_scale(with_zero.with_padding(0.01), "--xlim")
+}
+
+fn draw_zero_line(rows: &mut RowChart) {
+    let zero = rows.x_position(0.0);
+    let area = rows.area;
+    rows.sheet.scene.add_line(
+        vec![(zero, area.top), (zero, area.bottom)],
+        Stroke {
+            dash: &[4.0, 3.0],
+            ..Stroke::new(INK, 1.0)
+        },
+    );
 }
 
 fn draw_difference_row(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
+    let values = drawn_values(std::slice::from_ref(pair));
+    rows.mark_values_outside(at, values.into_iter());
     draw_dots(rows, at, pair);
 
     let y = rows.row_middle(at);
@@ -100,6 +120,7 @@ fn draw_difference_row(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
     }
 
     match pair.mean {
+        Some(mean) if !rows.scale.contains(mean) => {}
         Some(mean) => {
             let point = (rows.x_position(mean), y);
             let fill = Fill {
@@ -136,6 +157,9 @@ fn draw_dots(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
     };
 
     for (i, difference) in pair.differences.iter().step_by(every).enumerate() {
+        if !rows.scale.contains(*difference) {
+            continue;
+        }
         let point = (
             rows.x_position(*difference),
             y + (van_der_corput(i) - 0.5) * 1.6 * half,
@@ -145,13 +169,18 @@ fn draw_dots(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
 }
 
 fn draw_interval(rows: &mut RowChart, (low, high): (f64, f64), y: f64) {
-    let thick = Stroke::new(SERIES[0], 2.2);
-    let low = rows.x_position(low);
-    let high = rows.x_position(high);
-    let scene = &mut rows.sheet.scene;
-    scene.add_line(vec![(low, y), (high, y)], thick);
+    if high < rows.scale.from || low > rows.scale.to {
+        return;
+    }
 
-    for x in [low, high] {
-        scene.add_line(vec![(x, y - 4.0), (x, y + 4.0)], thick);
+    let thick = Stroke::new(SERIES[0], 2.2);
+    let line = [low, high].map(|x| (rows.x_position(x), y));
+    rows.sheet.scene.add_line(line.to_vec(), thick);
+    // An end beyond the frame has no cap.
+    for end in [low, high].into_iter().filter(|x| rows.scale.contains(*x)) {
+        let x = rows.x_position(end);
+        rows.sheet
+            .scene
+            .add_line(vec![(x, y - 4.0), (x, y + 4.0)], thick);
     }
 }

@@ -1,10 +1,11 @@
 //! The distribution of values in each cell: density, single trials, quartiles and median.
 
-use super::PlotStyle;
 use super::axis::AxisScale;
 use super::colour::{GREY, INK, SERIES};
-use super::frame::RowChart;
+use super::robust::find_robust_range;
+use super::row_chart::RowChart;
 use super::scene::{Fill, Scene, Stroke};
+use super::{PlotStyle, format_brief};
 
 /// A cell with its trials.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,30 +58,64 @@ pub fn draw_distributions(
         ));
     }
 
-    let scale = AxisScale::from_range(
-        all().fold(f64::INFINITY, f64::min),
-        all().fold(f64::NEG_INFINITY, f64::max),
-        log,
-    );
-
+    let scale = choose_value_scale(all().collect(), log, look)?;
     let names: Vec<String> = cells.iter().map(|cell| cell.label.clone()).collect();
     let remarks: Vec<String> = cells.iter().map(cell_remark).collect();
-    let notes = [format!("Rows: {key}. {}", describe_marks(cells))];
+    let mut notes = vec![format!("Rows: {key}. {}", describe_marks(cells))];
+    notes.extend(describe_values_outside(all(), &scale));
     let axis = format!("{metric}{}", if log { " (log scale)" } else { "" });
-    let mut rows = RowChart::new(
-        look,
-        &notes,
-        &names,
-        &remarks,
-        scale.with_padding(0.04),
-        &axis,
-    )?;
+    let mut rows = RowChart::new(look, &notes, &names, &remarks, scale, &axis)?;
 
     for (at, cell) in cells.iter().enumerate() {
         draw_cell(&mut rows, at, cell);
     }
 
     Ok(rows.sheet.scene)
+}
+
+/// The scale of the values, which a few far ones do not stretch.
+///
+/// # Errors
+/// Limits do not fit the scale, or belong to an axis that the picture lacks.
+pub(super) fn choose_value_scale(
+    values: Vec<f64>,
+    log: bool,
+    look: &PlotStyle,
+) -> Result<AxisScale, String> {
+    if !look.colour_limits.is_empty() || look.colour_label.is_some() || look.colour_map.is_some() {
+        return Err(
+            "--clim, --clabel and --cmap: this kind has no scale of colours: leave them out"
+                .to_owned(),
+        );
+    }
+
+    let usual = find_robust_range(&values, log);
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let [low, high] = usual.map_or([low, high], |range| [range.low, range.high]);
+    let scale = AxisScale::from_range(low, high, log).with_padding(0.04);
+    look.x_limits.apply_to_scale(scale, "--xlim")
+}
+
+/// Says how many values are beyond the scale, which triangles mark.
+pub(super) fn describe_values_outside(
+    values: impl Iterator<Item = f64> + Clone,
+    scale: &AxisScale,
+) -> Option<String> {
+    let outside = values.clone().filter(|x| !scale.contains(*x));
+    let many = outside.clone().count();
+    if many == 0 {
+        return None;
+    }
+
+    let low = values.clone().fold(f64::INFINITY, f64::min);
+    let high = values.fold(f64::NEG_INFINITY, f64::max);
+    let are = if many == 1 { "value is" } else { "values are" };
+    Some(format!(
+        "Triangles: {many} {are} outside of the axis; all are from {} to {} (--xlim shows more).",
+        format_brief(low),
+        format_brief(high)
+    ))
 }
 
 /// Explains the marks that occur.
@@ -135,8 +170,10 @@ fn cell_remark(cell: &DistributionCell) -> String {
 }
 
 fn draw_cell(rows: &mut RowChart, at: usize, cell: &DistributionCell) {
+    rows.mark_values_outside(at, cell.values.iter().copied());
     let mut values = cell.values.clone();
     values.sort_by(f64::total_cmp);
+    values.retain(|x| rows.scale.contains(*x));
     let places: Vec<f64> = values.iter().map(|x| rows.x_position(*x)).collect();
     let (Some(first), Some(last)) = (places.first().copied(), places.last().copied()) else {
         return;
@@ -152,8 +189,8 @@ fn draw_cell(rows: &mut RowChart, at: usize, cell: &DistributionCell) {
         draw_dots(rows, &density, &places, y);
     }
 
-    if values.len() > 1 {
-        draw_quartiles(rows, &values, y);
+    if cell.values.len() > 1 {
+        draw_quartiles(rows, &cell.values, y);
     }
 }
 
@@ -199,8 +236,10 @@ fn draw_dots(rows: &mut RowChart, density: &KernelDensity, places: &[f64], y: f6
 }
 
 fn draw_quartiles(rows: &mut RowChart, values: &[f64], y: f64) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
     let [low, middle, high] =
-        [0.25, 0.5, 0.75].map(|q| rows.x_position(interpolated_quantile(values, q)));
+        [0.25, 0.5, 0.75].map(|q| rows.x_position(interpolated_quantile(&sorted, q)));
     let tall = (rows.row_half_height() * 0.45).max(3.0);
     let area = super::scene::Area {
         left: low,

@@ -1,4 +1,4 @@
-//! The font: widths for the layout, outlines for PNG.
+//! The font: widths for the layout, outlines for PNG, and its file for PDF.
 //!
 //! DejaVu Sans is wider than its usual substitutes, so text that fits by its widths fits in every
 //! viewer of an SVG.
@@ -65,6 +65,21 @@ pub(super) trait OutlinePen {
     fn close(&mut self);
 }
 
+/// The first character that the font lacks.
+pub(super) fn missing_character(text: &str) -> Option<char> {
+    text.chars().find(|c| FACE.glyph_index(*c).is_none())
+}
+
+/// The font, for its measures.
+pub(super) fn face() -> &'static Face<'static> {
+    &FACE
+}
+
+/// The file of the font.
+pub(super) fn font_file() -> &'static [u8] {
+    dejavu::sans::regular()
+}
+
 fn glyph_ids(text: &str) -> impl Iterator<Item = GlyphId> + '_ {
     // The font draws glyph 0, a box, for characters that it lacks.
     text.chars()
@@ -72,6 +87,11 @@ fn glyph_ids(text: &str) -> impl Iterator<Item = GlyphId> + '_ {
 }
 
 fn glyph_advance(glyph: GlyphId, size: f64) -> f64 {
+    // Characters that the font lacks are drawn by another font of the viewer; those of East Asian
+    // scripts, the widest usual ones, are as wide as high.
+    if glyph == GlyphId(0) {
+        return size;
+    }
     f64::from(FACE.glyph_hor_advance(glyph).unwrap_or(0)) * size / f64::from(FACE.units_per_em())
 }
 

@@ -5,9 +5,9 @@ use super::colour::{FAINT, GREY, INK};
 use super::scene::{Anchor, Area, Scene, Stroke};
 use super::{PlotStyle, font};
 
-/// Height of ordinary text, in pixels.
+/// Height of ordinary text, in units of the layout.
 pub(super) const TEXT_SIZE: f64 = 12.0;
-/// Size of remarks, in pixels.
+/// Size of remarks, in units of the layout.
 pub(super) const SMALL_TEXT_SIZE: f64 = 10.5;
 const TITLE_SIZE: f64 = 14.0;
 const MARGIN: f64 = 12.0;
@@ -15,22 +15,25 @@ const TITLE_LEADING: f64 = 20.0;
 const NOTE_LEADING: f64 = 14.0;
 /// Maximum number of lines of a title, and of a subtitle.
 const MAX_LINES: usize = 3;
-/// Minimum width and height of the area within the frame, in pixels.
+/// Minimum width and height of the area within the frame, in units of the layout.
 const MIN_AREA_SIZE: f64 = 60.0;
 
 /// A picture with its heading and notes, and the area that remains.
 pub(super) struct PlotSheet {
     pub(super) scene: Scene,
     pub(super) body: Area,
+    pub(super) look: PlotStyle,
 }
 
 impl PlotSheet {
-    /// Creates a picture; `size` is its preferred size without heading and notes.
-    pub(super) fn new(look: &PlotStyle, size: (f64, f64), notes: &[String]) -> Self {
-        let (width, _) = look.resolve_size(size.0, 0.0);
+    /// Creates a picture. `size` is its preferred size without heading and notes: the width in units of the layout,
+    /// and the height in units of the layout.
+    pub(super) fn new(look: &PlotStyle, size: (f64, f64), all_notes: &[String]) -> Self {
+        let width = look.resolve_width(size.0);
         let room = width - 2.0 * MARGIN;
-        let notes: Vec<String> = notes
+        let notes: Vec<String> = all_notes
             .iter()
+            .filter(|_| !look.bare)
             .flat_map(|note| wrap_text(note, SMALL_TEXT_SIZE, room))
             .collect();
 
@@ -46,8 +49,13 @@ impl PlotSheet {
         let top =
             MARGIN + below_title + below_subtitle + if subtitles.is_empty() { 0.0 } else { 1.0 };
         let below = MARGIN + notes.len() as f64 * NOTE_LEADING;
-        let (width, height) = look.resolve_size(size.0, top + size.1 + below);
-        let mut scene = Scene::new(width, height, &look.title);
+        let description = match look.description.as_str() {
+            "" => &look.title,
+            description => description,
+        };
+        let height = look.resolve_height(top + size.1 + below);
+        let mut scene = Scene::new(width, height, look.pixels_per_unit(), description);
+        scene.notes = all_notes.to_vec();
 
         for (at, title) in titles.iter().enumerate() {
             let y = MARGIN + TITLE_SIZE * 0.8 + at as f64 * TITLE_LEADING;
@@ -70,7 +78,11 @@ impl PlotSheet {
             right: width - MARGIN,
             bottom: height - below,
         };
-        Self { scene, body }
+        Self {
+            scene,
+            body,
+            look: look.clone(),
+        }
     }
 
     /// The area of the body within these margins.
@@ -94,10 +106,10 @@ impl PlotSheet {
 
         let low = MIN_AREA_SIZE - area.height();
         if short > 0.0 || low > 0.0 {
-            let w = self.scene.width + short.max(0.0);
-            let h = self.scene.height + low.max(0.0);
-            return Err(format!(
-                "the picture is too small for its labels: it takes at least --width {w:.0} --height {h:.0}"
+            return Err(self.look.too_small_error(
+                "small for its labels",
+                self.scene.width + short.max(0.0),
+                self.scene.height + low.max(0.0),
             ));
         }
 
@@ -183,9 +195,9 @@ pub(super) fn draw_frame(scene: &mut Scene, area: Area) {
     scene.add_area(area, None, Some(Stroke::new(GREY, 1.0)));
 }
 
-/// Draws ticks and their labels below an area, with lines through it. Leaves out labels that would
-/// touch.
-pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale, name: &str) {
+/// Draws ticks below an area with lines through it, and their labels if wanted. Leaves out labels
+/// that would touch.
+pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale, labelled: bool) {
     let most = (area.width() / 50.0).clamp(2.0, 10.0) as usize;
     let mut free_from = f64::NEG_INFINITY;
 
@@ -201,22 +213,30 @@ pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale,
         );
 
         let half = font::text_width(&label, TEXT_SIZE) / 2.0;
-        if x - half >= free_from {
+        // The last label may end beyond the frame, but not beyond the picture.
+        let middle = x.min(scene.width - half - 1.0);
+        if labelled && middle - half >= free_from {
             scene.add_text(
-                (x, area.bottom + 17.0),
+                (middle, area.bottom + 17.0),
                 &label,
                 TEXT_SIZE,
                 INK,
                 Anchor::Middle,
             );
 
-            free_from = x + half + 6.0;
+            free_from = middle + half + 6.0;
         }
     }
+}
 
-    let name = font::truncate_to_width(name, TEXT_SIZE, area.width());
+/// Draws the name of the horizontal axis below an area and its ticks.
+pub(super) fn draw_name_below(scene: &mut Scene, area: Area, name: &str) {
+    let centre = area.centre().0;
+    // A long name may be wider than the area, as far as the picture reaches on both sides.
+    let room = 2.0 * (centre - 4.0).min(scene.width - centre - 4.0);
+    let name = font::truncate_to_width(name, TEXT_SIZE, room.max(area.width()));
     scene.add_text(
-        (area.centre().0, area.bottom + 35.0),
+        (centre, area.bottom + 35.0),
         &name,
         TEXT_SIZE,
         INK,
@@ -224,7 +244,7 @@ pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale,
     );
 }
 
-/// Height of the ticks below an area, in pixels.
+/// Height of the ticks below an area, in units of the layout.
 pub(super) const TICKS_BELOW_HEIGHT: f64 = 40.0;
 
 /// Chooses the ticks of an axis at the left.
@@ -232,18 +252,18 @@ pub(super) fn choose_left_ticks(height: f64, scale: &AxisScale) -> Vec<(f64, Str
     scale.choose_ticks((height / 34.0).clamp(2.0, 9.0) as usize)
 }
 
-/// Width of the ticks at the left with the name of the axis, in pixels.
+/// Width of the ticks at the left with the name of the axis, in units of the layout.
 pub(super) fn left_ticks_width(ticks: &[(f64, String)]) -> f64 {
     widest_text(ticks.iter().map(|(_, label)| label.as_str()), TEXT_SIZE) + 30.0
 }
 
-/// Draws the ticks at the left, with lines through the area.
+/// Draws the ticks at the left with lines through the area, and their labels if wanted.
 pub(super) fn draw_left_ticks(
     scene: &mut Scene,
     area: Area,
     scale: &AxisScale,
     ticks: &[(f64, String)],
-    name: &str,
+    labelled: bool,
 ) {
     for (value, label) in ticks {
         let y = area.bottom - scale.position_of(*value) * area.height();
@@ -256,16 +276,16 @@ pub(super) fn draw_left_ticks(
             Stroke::new(GREY, 1.0),
         );
 
-        scene.add_text(
-            (area.left - 7.0, y + TEXT_SIZE * 0.36),
-            label,
-            TEXT_SIZE,
-            INK,
-            Anchor::End,
-        );
+        if labelled {
+            scene.add_text(
+                (area.left - 7.0, y + TEXT_SIZE * 0.36),
+                label,
+                TEXT_SIZE,
+                INK,
+                Anchor::End,
+            );
+        }
     }
-
-    draw_left_name(scene, area, area.left - left_ticks_width(ticks), name);
 }
 
 /// Draws the name of an axis upwards; `left` is where its space begins.
@@ -278,93 +298,4 @@ pub(super) fn draw_left_name(scene: &mut Scene, area: Area, left: f64, name: &st
         INK,
         Anchor::Middle,
     );
-}
-
-/// A picture with one row per cell: names at the left, values along the width, remarks at the
-/// right.
-pub(super) struct RowChart {
-    pub(super) sheet: PlotSheet,
-    pub(super) area: Area,
-    pub(super) scale: AxisScale,
-    height: f64,
-}
-
-impl RowChart {
-    /// # Errors
-    /// The picture is too small.
-    pub(super) fn new(
-        look: &PlotStyle,
-        notes: &[String],
-        names: &[String],
-        remarks: &[String],
-        scale: AxisScale,
-        axis: &str,
-    ) -> Result<Self, String> {
-        let height = (names.len() as f64 * 34.0 + TICKS_BELOW_HEIGHT + 8.0).max(150.0);
-        let mut sheet = PlotSheet::new(look, (640.0, height), notes);
-        let widest = sheet.body.width() * 0.38;
-        let left = widest_text(names.iter().map(String::as_str), TEXT_SIZE).min(widest) + 10.0;
-        let right =
-            widest_text(remarks.iter().map(String::as_str), SMALL_TEXT_SIZE).min(widest) + 12.0;
-        let area = sheet.inner_area(left, right, TICKS_BELOW_HEIGHT)?;
-        draw_ticks_below(&mut sheet.scene, area, &scale, axis);
-
-        draw_frame(&mut sheet.scene, area);
-        let mut rows = Self {
-            sheet,
-            area,
-            scale,
-            height: area.height() / names.len().max(1) as f64,
-        };
-        if rows.height < 13.0 {
-            let needed = rows.sheet.scene.height + (13.0 - rows.height) * names.len() as f64;
-            return Err(format!(
-                "the picture is too low for {} rows: it takes --height {needed:.0}",
-                names.len()
-            ));
-        }
-
-        for (at, (name, remark)) in names.iter().zip(remarks).enumerate() {
-            rows.draw_row_texts(at, name, remark, widest);
-        }
-
-        Ok(rows)
-    }
-
-    /// Draws the name of a row at its left, and its remark at its right.
-    fn draw_row_texts(&mut self, at: usize, name: &str, remark: &str, widest: f64) {
-        let y = self.row_middle(at);
-        let name = font::truncate_to_width(name, TEXT_SIZE, widest);
-        self.sheet.scene.add_text(
-            (self.area.left - 8.0, y + TEXT_SIZE * 0.36),
-            &name,
-            TEXT_SIZE,
-            INK,
-            Anchor::End,
-        );
-
-        let remark = font::truncate_to_width(remark, SMALL_TEXT_SIZE, widest);
-        self.sheet.scene.add_text(
-            (self.area.right + 8.0, y + SMALL_TEXT_SIZE * 0.36),
-            &remark,
-            SMALL_TEXT_SIZE,
-            GREY,
-            Anchor::Start,
-        );
-    }
-
-    /// Vertical position of the middle of a row.
-    pub(super) fn row_middle(&self, row: usize) -> f64 {
-        self.area.top + (row as f64 + 0.5) * self.height
-    }
-
-    /// Half the height that a row may fill.
-    pub(super) fn row_half_height(&self) -> f64 {
-        (self.height * 0.38).min(16.0)
-    }
-
-    /// Horizontal position of a value.
-    pub(super) fn x_position(&self, value: f64) -> f64 {
-        self.area.left + self.scale.position_of(value) * self.area.width()
-    }
 }

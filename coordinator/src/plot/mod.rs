@@ -1,9 +1,10 @@
-//! Pictures of a sweep, as pure functions from plain data to a [`Scene`], and from there to SVG or PNG.
+//! Pictures of a sweep, as pure functions from plain data to a [`Scene`], and from there to SVG, PNG or PDF.
 //!
 //! Nothing here does IO or knows the wire. The same data give the same bytes on every machine: the one font is inside the
 //! program, text is measured with it, and logarithms come from `libm`.
 
 mod axis;
+mod clip;
 mod colour;
 pub mod contour;
 pub mod curves;
@@ -12,38 +13,26 @@ pub mod distribution;
 mod font;
 mod frame;
 pub mod heatmap;
+mod panels;
+pub mod pdf;
 pub mod png;
+mod robust;
+mod row_chart;
 mod scene;
+mod style;
 pub mod svg;
 #[cfg(test)]
 mod tests;
 
 pub use axis::{AxisLevel, PlotAxis};
+pub use colour::{COLOUR_MAPS, ColourMap};
+pub use panels::MAX_PANELS;
 pub use scene::Scene;
-
-/// The style options of every picture.
-#[derive(Debug, Clone, Default)]
-pub struct PlotStyle {
-    /// Width in pixels, 96 per inch; by default, that of the kind of picture.
-    pub width: Option<f64>,
-    /// Height in pixels; by default, that of the kind of picture and the number of rows.
-    pub height: Option<f64>,
-    /// Title above the picture.
-    pub title: String,
-    /// A smaller line below the title.
-    pub subtitle: String,
-}
-
-impl PlotStyle {
-    /// Width and height, given the preferred ones of the picture.
-    fn resolve_size(&self, width: f64, height: f64) -> (f64, f64) {
-        (self.width.unwrap_or(width), self.height.unwrap_or(height))
-    }
-}
+pub use style::{AxisLimits, PlotStyle, parse_length, parse_limits};
 
 /// The colour of a value between the smallest, 0, and the largest, 1, and the colour of text on it.
 pub fn heat_colours(share: f64) -> ([u8; 3], [u8; 3]) {
-    let colour = colour::value_colour(share);
+    let colour = ColourMap::VALUES.colour_at(share);
     (colour, colour::text_colour_on(colour))
 }
 

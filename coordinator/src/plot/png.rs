@@ -11,11 +11,13 @@ use super::scene::{Anchor, Fill, Mark, Scene, SceneShape, SceneText, Stroke};
 /// Maximum number of dots of an image, 256 MiB in memory.
 const MAX_DOTS: f64 = 6.7e7;
 
-/// Renders the picture as PNG, with `dots` dots per pixel.
+/// Renders the picture as PNG, with `dots` dots per CSS pixel.
 ///
 /// # Errors
-/// The image would be too large.
+/// The image would be too large, or the font lacks a character.
 pub fn render_png(scene: &Scene, dots: f64) -> Result<Vec<u8>, String> {
+    scene.check_characters()?;
+    let dots = dots * scene.unit;
     let width = (scene.width * dots).ceil();
     let height = (scene.height * dots).ceil();
     if width * height > MAX_DOTS {

@@ -1,4 +1,6 @@
-//! A picture as a list of marks, which [`svg`](super::svg) and [`png`](super::png) draw alike.
+//! A picture as a list of marks, which [`svg`](super::svg), [`png`](super::png) and [`pdf`](super::pdf) draw alike.
+
+use ergodic_common::escape::escape_line;
 
 use super::colour::Colour;
 use super::font;
@@ -68,12 +70,16 @@ pub(super) enum Mark {
     Text(SceneText),
 }
 
-/// A picture: marks on white, in pixels from the upper left corner.
+/// A picture: marks on white, in units of the layout from the upper left corner.
 #[derive(Debug, Clone)]
 pub struct Scene {
     pub(super) width: f64,
     pub(super) height: f64,
+    /// CSS pixels per unit.
+    pub(super) unit: f64,
     pub(super) marks: Vec<Mark>,
+    /// What a caption has to say: the meaning of marks, and what is not shown.
+    pub(super) notes: Vec<String>,
     /// What the picture shows, for readers who cannot see it.
     pub(super) description: String,
 }
@@ -105,13 +111,36 @@ impl Area {
 }
 
 impl Scene {
-    pub(super) fn new(width: f64, height: f64, description: &str) -> Self {
+    pub(super) fn new(width: f64, height: f64, unit: f64, description: &str) -> Self {
         Self {
             width,
             height,
+            unit,
             marks: Vec::new(),
+            notes: Vec::new(),
             description: description.to_owned(),
         }
+    }
+
+    /// What a caption has to say, sentence by sentence.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Refuses texts with characters that the built-in font lacks.
+    pub(super) fn check_characters(&self) -> Result<(), String> {
+        for mark in &self.marks {
+            let Mark::Text(text) = mark else { continue };
+            if let Some(c) = font::missing_character(&text.text) {
+                return Err(format!(
+                    "'{}' has the character '{c}', which the font of PNG and PDF lacks: write an .svg, whose viewer \
+                     brings its own fonts, or choose other words with --title, --xlabel, --ylabel or --clabel",
+                    text.text
+                ));
+            }
+        }
+
+        Ok(())
     }
 
     pub(super) fn add_line(&mut self, points: Vec<(f64, f64)>, stroke: Stroke) {
@@ -190,7 +219,7 @@ impl Scene {
     ) {
         self.marks.push(Mark::Text(SceneText {
             at,
-            text: text.to_owned(),
+            text: escape_line(text).into_owned(),
             size,
             colour,
             anchor,
@@ -209,7 +238,7 @@ impl Scene {
     ) {
         self.marks.push(Mark::Text(SceneText {
             at,
-            text: text.to_owned(),
+            text: escape_line(text).into_owned(),
             size,
             colour,
             anchor,

@@ -12,8 +12,10 @@ use super::scene::{Anchor, Fill, Mark, Scene, SceneShape, SceneText, Stroke};
 pub fn render_svg(scene: &Scene) -> String {
     let w = format_number(scene.width);
     let h = format_number(scene.height);
+    let shown_width = format_number(scene.width * scene.unit);
+    let shown_height = format_number(scene.height * scene.unit);
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" viewBox=\"0 0 {w} {h}\" role=\"img\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{shown_width}\" height=\"{shown_height}\" viewBox=\"0 0 {w} {h}\" role=\"img\" \
          font-family=\"{FONT_FAMILIES}\">\n<title>{}</title>\n<rect width=\"{w}\" height=\"{h}\" fill=\"{}\"/>\n",
         escape_xml(&scene.description),
         format_hex_colour(PAPER)

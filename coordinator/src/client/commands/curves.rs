@@ -64,6 +64,7 @@ pub async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
         metric: args.metric.clone(),
         stats: args.stat.clone(),
         ..v1::CurvesRequest::default()
+        cell_condition: String::new(),
     };
     let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
     let mut points = collect_points(sweeps.query_curves(&mut client, request).await?);

@@ -13,8 +13,8 @@ use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
 use crate::client::failure_causes::query_failures;
 use crate::client::render::{
-    OutputArgs, RowSelection, TableLayout, TextFormat, ViewArgs, choose_batch_columns,
-    column_error, find_cell_rows,
+    OutputArgs, RowSelection, TableLayout, TextFormat, ViewArgs, check_cells_found,
+    choose_batch_columns, column_error, find_cell_rows,
 };
 use crate::client::status_text::format_provenance;
 use crate::client::sweep_set::SweepSet;
@@ -150,8 +150,8 @@ pub async fn query_table_text(
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
 
-    let mut tables = query_tables(client, sweeps, query).await?;
-    select_table_rows(&mut tables, query)?;
+    let (mut tables, selection) = query_tables(client, sweeps, query).await?;
+    select_table_rows(&mut tables, query, &selection)?;
     let text = match &tables[..] {
         [table] => render_table(table, grid, view)?,
         tables => render_metric_tables(tables, grid, view)?,
@@ -189,6 +189,7 @@ async fn describe_failures(client: &mut Client, sweeps: &SweepSet) -> String {
 fn select_table_rows(
     tables: &mut [v1::TableResponse],
     query: &TableQueryArgs,
+    selection: &RowSelection,
 ) -> Result<(), UserError> {
     let choices = parse_cell_choices(query.cell.as_deref())?;
     if !choices.is_empty() {
@@ -198,7 +199,7 @@ fn select_table_rows(
         }
     }
 
-    query.selection.apply_to_tables(tables)
+    selection.apply_to_tables(tables)
 }
 
 /// Queries a table as columns: one row per cell, and per metric if there are several, also of a grid.
@@ -207,7 +208,7 @@ async fn query_table_batch(
     sweeps: &SweepSet,
     query: &TableQueryArgs,
 ) -> Result<RecordBatch, UserError> {
-    let mut tables = query_tables(client, sweeps, query).await?;
+    let (mut tables, selection) = query_tables(client, sweeps, query).await?;
     let first = &tables[0];
     // Inferred from all rows, so that a column's type does not depend on which rows are shown.
     let axes = render::infer_axis_types(
@@ -215,7 +216,7 @@ async fn query_table_batch(
         first.rows.iter().map(|row| row.values.as_slice()),
     );
 
-    select_table_rows(&mut tables, query)?;
+    select_table_rows(&mut tables, query, &selection)?;
     let records = match &tables[..] {
         [table] => render::build_summary_data(&table.axes, &table.columns, &table.rows),
         tables => render::build_tidy_data(tables),
@@ -223,13 +224,15 @@ async fn query_table_batch(
     records.to_record_batch(&axes).map_err(|e| column_error(&e))
 }
 
-/// Queries one table for each metric.
+/// Queries one table for each metric, of the cells that are selected; also returns the selection of
+/// their rows.
 async fn query_tables(
     client: &mut Client,
     sweeps: &SweepSet,
     query: &TableQueryArgs,
-) -> Result<Vec<v1::TableResponse>, UserError> {
+) -> Result<(Vec<v1::TableResponse>, RowSelection), UserError> {
     let by = grouping_axes(query)?;
+    let selection = query.selection.split_by_axes(&by, &query.stat)?;
     let main = [String::new()];
     let metrics = if query.metric.is_empty() {
         &main[..]
@@ -245,13 +248,16 @@ async fn query_tables(
             at: query.at.clone().unwrap_or_default(),
             stats: query.stat.clone(),
             cells_alike: query.weight == PoolingWeight::Cells,
+            cell_condition: selection.cells.clone(),
             ..v1::TableRequest::default()
         };
 
-        tables.push(sweeps.query_table(client, request).await?);
+        let table = sweeps.query_table(client, request).await?;
+        check_cells_found(&selection.cells, &table)?;
+        tables.push(table);
     }
 
-    Ok(tables)
+    Ok((tables, selection.rows))
 }
 
 /// The axes to group by: those of a grid, or the listed ones.
@@ -374,8 +380,12 @@ fn format_table_heading(table: &v1::TableResponse) -> String {
         true => "mean ± 95 % CI over completed trials".to_owned(),
         false => table.columns.join(" / "),
     };
+    let cells = match table.cell_condition.as_str() {
+        "" => String::new(),
+        condition => format!(", cells with {}", escape_line(condition)),
+    };
     format!(
-        "{} ({}): {}, {what}\n",
+        "{} ({}): {}, {what}{cells}\n",
         escape_line(&table.name),
         table.sweep,
         table.metric

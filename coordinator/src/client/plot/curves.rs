@@ -1,17 +1,20 @@
 //! Plots of mean curves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
+use super::curve_series::build_series;
+use super::single_trials::{TrialCurves, query_trial_curves};
+use super::step_units::{StepUnits, unit_name};
 use super::{
-    Client, FigureArgs, bad_input_error, format_axis_names, format_row_name, format_subtitle,
-    query_pooled_axes, varying_axes,
+    Client, FacetPanels, FigureArgs, bad_input_error, find_facet_axis, format_axis_names,
+    format_row_name, format_subtitle, query_pooled_axes, varying_axes,
 };
 use crate::client::query::{query_curves, query_table};
-use crate::client::render::{AxisFormats, exact_value};
+use crate::client::render::{AxisFormats, check_cells_found, exact_value};
 use crate::plot::Scene;
 use crate::plot::curves::{self, CurvesPlot, MeanCurve, MeanPoint};
 
@@ -20,17 +23,44 @@ pub(super) async fn draw_curves(
     sweep: &str,
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
-    let mut table = query_table(
-        client,
-        figure.build_table_request(sweep, figure.by.clone(), Vec::new()),
-    )
-    .await?;
-    let points = query_points(client, sweep, figure, &table).await?;
-    figure
-        .selection
+    let by = figure.grouping_axes();
+    let selection = figure.split_selection(&by)?;
+    let cells = selection.cells.as_str();
+    let request = figure.build_table_request(sweep, by.clone(), Vec::new(), cells);
+    let mut table = query_table(client, request).await?;
+    check_cells_found(cells, &table)?;
+    let points = query_points(client, sweep, &by, &table).await?;
+    selection
+        .rows
         .apply_to_tables(std::slice::from_mut(&mut table))?;
-    let title = format!("{}: {}, mean and 95 % CI", table.name, table.metric);
-    let mut drawn = build_curves_plot(&table, points, figure.log);
+
+    let unit = figure.x.unwrap_or_default();
+    let units = StepUnits::query(client, sweep, unit, &table.axes, cells).await?;
+    let trials = if figure.trials {
+        let wanted: HashSet<_> = table
+            .rows
+            .iter()
+            .map(|row| exact_values(&row.values))
+            .collect();
+        query_trial_curves(client, sweep, &table.metric, &table.axes, &wanted, cells).await?
+    } else {
+        TrialCurves::new()
+    };
+
+    let data = CurveData {
+        facet: find_facet_axis(&table, figure)?,
+        points: group_points(points),
+        units,
+        trials,
+    };
+    let shown = if figure.trials { "trials" } else { "95 % CI" };
+    let title = format!("{}: {}, mean and {shown}", table.name, table.metric);
+    let mut drawn = CurvesPlot {
+        x_name: unit_name(unit).to_owned(),
+        log: figure.log,
+        log_x: figure.log_x,
+        ..build_curves_plot(&table, data)
+    };
     drawn
         .notes
         .extend(query_pooled_axes(client, sweep, figure, &table).await?);
@@ -46,13 +76,14 @@ pub(super) async fn draw_curves(
 async fn query_points(
     client: &mut Client,
     sweep: &str,
-    figure: &FigureArgs,
+    by: &[String],
     table: &v1::TableResponse,
 ) -> Result<Vec<v1::CurvePoint>, UserError> {
     let request = v1::CurvesRequest {
         sweep: sweep.to_owned(),
         metric: table.metric.clone(),
-        by: figure.by.clone(),
+        by: by.to_vec(),
+        cell_condition: table.cell_condition.clone(),
         ..v1::CurvesRequest::default()
     };
     let found = query_curves(client, request).await?;
@@ -89,55 +120,142 @@ fn explain_no_curves(table: &v1::TableResponse) -> String {
     }
 }
 
-fn build_curves_plot(
-    table: &v1::TableResponse,
-    points: Vec<v1::CurvePoint>,
-    log: bool,
-) -> CurvesPlot {
-    let axes = varying_axes(table);
+/// What curves are built of, besides the rows of a table.
+struct CurveData {
+    /// Position of the facets' axis.
+    facet: Option<usize>,
+    points: HashMap<Vec<String>, Vec<CurveSample>>,
+    units: StepUnits,
+    trials: TrialCurves,
+}
+
+/// A sample of a mean curve.
+struct CurveSample {
+    step: u64,
+    mean: f64,
+    interval: Option<(f64, f64)>,
+}
+
+fn build_curves_plot(table: &v1::TableResponse, mut data: CurveData) -> CurvesPlot {
+    let mut axes = varying_axes(table);
+    axes.retain(|(at, _)| Some(*at) != data.facet);
     let names = AxisFormats::from_table(table);
-    let mut points = group_points(points);
+    let panels = data
+        .facet
+        .map(|at| (at, FacetPanels::from_table(table, &names, at)));
+    let mut series = build_series(table, &axes, &names);
 
     let mut lines = Vec::new();
     let mut missing = Vec::new();
     for row in &table.rows {
-        let s = row.summary.unwrap_or_default();
-        let name = format_row_name(row, &axes, &names);
-        match points.remove(&exact_values(&row.values)) {
-            Some(points) => lines.push(MeanCurve {
-                label: format!("{name}{}", format_diverged_count(&s)),
-                points,
-            }),
-            None => missing.push((name, s)),
+        let key = exact_values(&row.values);
+        let found = data.points.remove(&key).filter(|points| !points.is_empty());
+        let Some(points) = found else {
+            let all = varying_axes(table);
+            missing.push((
+                format_row_name(row, &all, &names),
+                row.summary.unwrap_or_default(),
+            ));
+            continue;
+        };
+
+        let at = series.find_series(row);
+        if data.facet.is_none() {
+            series.styles[at].label += &format_diverged_count(&row.summary.unwrap_or_default());
         }
+        series.is_drawn[at] = true;
+        lines.push(MeanCurve {
+            series: at,
+            panel: panels
+                .as_ref()
+                .map_or(0, |(axis, panels)| panels.find_panel(&names, *axis, row)),
+            points: convert_points(&points, &key, &data.units),
+            trials: convert_trials(data.trials.remove(&key), &key, &data.units),
+        });
     }
 
     let mut notes: Vec<String> = format_missing_curves(&missing).into_iter().collect();
+    notes.extend(describe_curve_marks(table, &lines, data.facet.is_some()));
+    CurvesPlot {
+        metric: table.metric.clone(),
+        key: format_axis_names(&axes),
+        series: series.keep_drawn(&mut lines),
+        lines,
+        panels: panels.map_or_else(Vec::new, |(_, panels)| panels.titles()),
+        notes,
+        ..CurvesPlot::default()
+    }
+}
+
+fn convert_points(points: &[CurveSample], curve: &[String], units: &StepUnits) -> Vec<MeanPoint> {
+    points
+        .iter()
+        .map(|point| MeanPoint {
+            x: units.convert_step(curve, point.step),
+            mean: point.mean,
+            interval: point.interval,
+        })
+        .collect()
+}
+
+fn convert_trials(
+    trials: Option<Vec<Vec<(u64, f64)>>>,
+    curve: &[String],
+    units: &StepUnits,
+) -> Vec<Vec<(f64, f64)>> {
+    trials
+        .unwrap_or_default()
+        .into_iter()
+        .map(|trial| {
+            trial
+                .into_iter()
+                .map(|(step, value)| (units.convert_step(curve, step), value))
+                .collect()
+        })
+        .collect()
+}
+
+/// Explains thin lines, missing bands, and how many trials of facets diverged.
+fn describe_curve_marks(
+    table: &v1::TableResponse,
+    lines: &[MeanCurve],
+    has_facets: bool,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    if lines.iter().any(|line| !line.trials.is_empty()) {
+        notes.push("Thin lines: completed trials; thick ones: their mean.".to_owned());
+    }
+
     let mut drawn = lines.iter().flat_map(|line| &line.points);
     if drawn.all(|point| point.interval.is_none()) {
         notes.push("No band: no cell has two completed trials.".to_owned());
     }
 
-    CurvesPlot {
-        metric: table.metric.clone(),
-        key: format_axis_names(&axes),
-        lines,
-        notes,
-        log,
+    let diverged: u64 = table
+        .rows
+        .iter()
+        .filter_map(|row| row.summary.as_ref())
+        .map(|s| s.diverged)
+        .sum();
+    if has_facets && diverged > 0 {
+        notes.push(format!(
+            "{diverged} trials diverged, and are in no mean after that."
+        ));
     }
+    notes
 }
 
 /// Groups the points with a mean by the values of their axes.
-fn group_points(points: Vec<v1::CurvePoint>) -> HashMap<Vec<String>, Vec<MeanPoint>> {
-    let mut by_row: HashMap<Vec<String>, Vec<MeanPoint>> = HashMap::new();
+fn group_points(points: Vec<v1::CurvePoint>) -> HashMap<Vec<String>, Vec<CurveSample>> {
+    let mut by_row: HashMap<Vec<String>, Vec<CurveSample>> = HashMap::new();
     for point in points {
         let s = point.summary.unwrap_or_default();
         let Some(mean) = s.mean else { continue };
         by_row
             .entry(exact_values(&point.values))
             .or_default()
-            .push(MeanPoint {
-                step: point.step as f64,
+            .push(CurveSample {
+                step: point.step,
                 mean,
                 interval: s.ci95_low.zip(s.ci95_high),
             });
@@ -146,7 +264,7 @@ fn group_points(points: Vec<v1::CurvePoint>) -> HashMap<Vec<String>, Vec<MeanPoi
     by_row
 }
 
-fn exact_values(values: &[v1::AxisValue]) -> Vec<String> {
+pub(super) fn exact_values(values: &[v1::AxisValue]) -> Vec<String> {
     values.iter().map(exact_value).collect()
 }
 

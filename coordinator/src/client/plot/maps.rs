@@ -4,11 +4,11 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::{
-    Client, FigureArgs, PlotKind, bad_input_error, build_axis_level, format_pooled_axes,
-    format_subtitle, varying_axes,
+    Client, FacetPanels, FigureArgs, PlotKind, bad_input_error, build_axis_level, build_plot_axis,
+    find_facet_axis, format_pooled_axes, format_subtitle, varying_axes,
 };
 use crate::client::query::query_table;
-use crate::client::render::{AxisFormats, find_best_row};
+use crate::client::render::{AxisFormats, check_cells_found, find_best_row};
 use crate::plot::heatmap::{self, CountedTrials, Heatmap, HeatmapCell};
 use crate::plot::{PlotAxis, Scene};
 
@@ -19,23 +19,25 @@ pub(super) async fn draw_map(
 ) -> Result<Scene, UserError> {
     let whole = query_table(
         client,
-        figure.build_table_request(sweep, Vec::new(), Vec::new()),
+        figure.build_table_request(sweep, Vec::new(), Vec::new(), ""),
     )
     .await?;
     let by = choose_map_axes(&whole, figure)?;
+    let selection = figure.split_selection(&by)?;
 
     let stat = match figure.kind {
         PlotKind::Phase => "p_diverged",
         _ => figure.stat.as_deref().unwrap_or("mean"),
     };
-    let mut table = query_map_table(client, sweep, figure, by, stat).await?;
+    let mut table = query_map_table(client, sweep, figure, by, stat, &selection.cells).await?;
+    check_cells_found(&selection.cells, &table)?;
     let all = table.rows.len();
-    figure
-        .selection
+    selection
+        .rows
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
     let mut map = Heatmap {
-        partial: table.rows.len() < all,
+        partial: table.rows.len() < all || !selection.cells.is_empty(),
         ..build_heatmap(&table, stat, figure)
     };
     map.notes.extend(format_pooled_axes(&whole.axes, &table));
@@ -58,13 +60,14 @@ async fn query_map_table(
     figure: &FigureArgs,
     by: Vec<String>,
     stat: &str,
+    cells: &str,
 ) -> Result<v1::TableResponse, UserError> {
     // Every table has the mean, so it is not requested.
     let stats = match stat {
         "mean" => Vec::new(),
         stat => vec![stat.to_owned()],
     };
-    let table = query_table(client, figure.build_table_request(sweep, by, stats)).await?;
+    let table = query_table(client, figure.build_table_request(sweep, by, stats, cells)).await?;
 
     if stat != "mean" && table.columns.first().map(String::as_str) != Some(stat) {
         let message = format!(
@@ -77,33 +80,64 @@ async fn query_map_table(
     Ok(table)
 }
 
-/// The vertical and the horizontal axis: the chosen ones, or the first two that have several
-/// values.
+/// The vertical and the horizontal axis, and that of the facets if there is one: the chosen ones, or
+/// the first others that have several values.
 fn choose_map_axes(
     whole: &v1::TableResponse,
     figure: &FigureArgs,
 ) -> Result<Vec<String>, UserError> {
-    match (&figure.rows, &figure.cols) {
-        (Some(rows), Some(columns)) if rows == columns => Err(bad_input_error(format!(
-            "--rows and --cols are both '{rows}': name two axes"
-        ))),
-        (Some(rows), Some(columns)) => Ok(vec![rows.clone(), columns.clone()]),
-        (None, None) => match &varying_axes(whole)[..] {
-            [first, second, ..] => Ok(vec![second.1.clone(), first.1.clone()]),
-            axes => {
-                let found = match axes {
-                    [(_, name)] => format!("only '{name}' has several values"),
-                    _ => "none has several values".to_owned(),
-                };
-                Err(bad_input_error(format!(
-                    "this kind of picture takes two axes with several values, and in this sweep {found}: try --kind curves \
-                     or distribution"
-                )))
-            }
-        },
-        _ => Err(bad_input_error(
-            "--rows and --cols go together: give both".to_owned(),
-        )),
+    let facet = find_facet_axis(whole, figure)?.map(|at| whole.axes[at].clone());
+    let mut axes = match (&figure.rows, &figure.cols) {
+        (Some(rows), Some(columns)) if rows == columns => {
+            return Err(bad_input_error(format!(
+                "--rows and --cols are both '{rows}': name two axes"
+            )));
+        }
+        (Some(rows), Some(columns)) => vec![rows.clone(), columns.clone()],
+        (None, None) => choose_varying_axes(whole, facet.as_deref())?,
+        _ => {
+            return Err(bad_input_error(
+                "--rows and --cols go together: give both".to_owned(),
+            ));
+        }
+    };
+
+    if let Some(facet) = facet {
+        let is_facet =
+            |axis: &&String| **axis == facet || facet.ends_with(&format!(".{}", axis.as_str()));
+        if let Some(twice) = axes.iter().find(is_facet) {
+            return Err(bad_input_error(format!(
+                "--facet: '{twice}' is also an axis of the picture: name another one"
+            )));
+        }
+        axes.push(facet);
+    }
+    Ok(axes)
+}
+
+/// The first two axes that have several values, without that of the facets.
+fn choose_varying_axes(
+    whole: &v1::TableResponse,
+    facet: Option<&str>,
+) -> Result<Vec<String>, UserError> {
+    let varying: Vec<String> = varying_axes(whole)
+        .into_iter()
+        .map(|(_, name)| name)
+        .filter(|name| facet != Some(name.as_str()))
+        .collect();
+    match &varying[..] {
+        [first, second, ..] => Ok(vec![second.clone(), first.clone()]),
+        axes => {
+            let found = match axes {
+                [name] => format!("only '{name}' has several values"),
+                _ => "none has several values".to_owned(),
+            };
+            let beside = facet.map_or_else(String::new, |facet| format!(" beside '{facet}'"));
+            Err(bad_input_error(format!(
+                "this kind of picture takes two axes with several values, and in this sweep {found}{beside}: try --kind \
+                 curves or distribution"
+            )))
+        }
     }
 }
 
@@ -172,6 +206,11 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, figure: &FigureArgs) -> 
     };
     Heatmap {
         cells,
+        panels: grid
+            .facet
+            .as_ref()
+            .map_or_else(Vec::new, FacetPanels::titles),
+        scattered: figure.kind == PlotKind::Scatter,
         name,
         counted_trials: counted_trials(stat),
         partial: false,
@@ -183,18 +222,24 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, figure: &FigureArgs) -> 
     }
 }
 
-/// The two axes of a map, with the levels that its rows have.
+/// The two axes of a map with the levels that its rows have, and its facets.
 struct MapGrid<'a> {
     rows: PlotAxis,
     columns: PlotAxis,
+    facet: Option<FacetPanels>,
     words: &'a AxisFormats,
 }
+
+/// Position of the facets' axis in a table of a map, behind those of rows and columns.
+const FACET_AXIS: usize = 2;
 
 impl<'a> MapGrid<'a> {
     fn from_table(table: &v1::TableResponse, words: &'a AxisFormats) -> Self {
         Self {
             rows: build_plot_axis(table, words, 0),
             columns: build_plot_axis(table, words, 1),
+            facet: (table.axes.len() > FACET_AXIS)
+                .then(|| FacetPanels::from_table(table, words, FACET_AXIS)),
             words,
         }
     }
@@ -208,6 +253,10 @@ impl<'a> MapGrid<'a> {
         Some(HeatmapCell {
             row: self.find_level(&self.rows, 0, row)?,
             column: self.find_level(&self.columns, 1, row)?,
+            panel: self
+                .facet
+                .as_ref()
+                .map_or(0, |facet| facet.find_panel(self.words, FACET_AXIS, row)),
             value: if is_mean { s.mean } else { figure },
             half_width: half_width.filter(|_| is_mean),
             trials: [s.n, s.diverged, s.failed],
@@ -218,18 +267,6 @@ impl<'a> MapGrid<'a> {
         let level = build_axis_level(self.words, at, &row.values[at]);
         axis.levels.iter().position(|known| *known == level)
     }
-}
-
-fn build_plot_axis(table: &v1::TableResponse, words: &AxisFormats, at: usize) -> PlotAxis {
-    let mut levels = Vec::new();
-    for row in &table.rows {
-        let level = build_axis_level(words, at, &row.values[at]);
-        if !levels.contains(&level) {
-            levels.push(level);
-        }
-    }
-
-    PlotAxis::new(&table.axes[at], levels)
 }
 
 #[cfg(test)]

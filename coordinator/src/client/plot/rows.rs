@@ -14,7 +14,9 @@ use super::{
 };
 use crate::client::commands::compare::{parse_axis_choices, query_contrasts};
 use crate::client::query::{query_table, query_trials};
-use crate::client::render::{AxisFormats, exact_value, format_short_number};
+use crate::client::render::{
+    AxisFormats, TrialCondition, check_cells_found, exact_value, format_short_number,
+};
 use crate::plot::differences::DifferenceRow;
 use crate::plot::distribution::{self, DistributionCell};
 use crate::plot::{Scene, differences};
@@ -25,17 +27,18 @@ pub(super) async fn draw_distribution(
     sweep: &str,
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
-    let mut table = query_table(
-        client,
-        figure.build_table_request(sweep, figure.by.clone(), Vec::new()),
-    )
-    .await?;
-    figure
-        .selection
+    let selection = figure.split_selection(&figure.by)?;
+    let request =
+        figure.build_table_request(sweep, figure.by.clone(), Vec::new(), &selection.cells);
+    let mut table = query_table(client, request).await?;
+    check_cells_found(&selection.cells, &table)?;
+    selection
+        .rows
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
     let axes = varying_axes(&table);
-    let values = query_final_values(client, sweep, &table.metric, &table.axes).await?;
+    let values =
+        query_final_values(client, sweep, &table.metric, &table.axes, &selection.cells).await?;
     let cells = build_distribution_cells(&table, &axes, values);
 
     let title = format!("{}: {} of every trial", table.name, table.metric);
@@ -99,12 +102,13 @@ struct GroupedTrial {
     repeat: u32,
 }
 
-/// Queries the final values of completed trials.
+/// Queries the final values of completed trials in the cells that meet a condition.
 async fn query_final_values(
     client: &mut Client,
     sweep: &str,
     metric: &str,
     axes: &[String],
+    cells: &str,
 ) -> Result<Vec<(GroupedTrial, f64)>, UserError> {
     let pages = query_trials(client, sweep).await?;
     let Some(first) = pages.first() else {
@@ -115,8 +119,13 @@ async fn query_final_values(
         .iter()
         .filter_map(|axis| first.axes.iter().position(|name| name == axis))
         .collect();
+    let condition = TrialCondition::parse(cells, &first.axes)?;
     let mut values = Vec::new();
-    for row in pages.iter().flat_map(|page| &page.rows) {
+    let selected = pages
+        .iter()
+        .flat_map(|page| &page.rows)
+        .filter(|row| condition.is_met_by(&row.values));
+    for row in selected {
         if let Some((repeat, value)) = completed_value(row, column) {
             let group = positions.iter().map(|at| exact_value(&row.values[*at]));
             let group = group.collect();
@@ -147,7 +156,7 @@ pub(super) async fn draw_pairs(
 ) -> Result<Scene, UserError> {
     let whole = query_table(
         client,
-        figure.build_table_request(sweep, Vec::new(), Vec::new()),
+        figure.build_table_request(sweep, Vec::new(), Vec::new(), ""),
     )
     .await?;
     let Some(baseline) = &figure.baseline else {
@@ -329,7 +338,9 @@ async fn query_repeat_differences(
     chosen: &[(usize, String)],
 ) -> Result<HashMap<Vec<String>, Vec<f64>>, UserError> {
     let mut values: HashMap<(Vec<String>, u32), f64> = HashMap::new();
-    for (row, value) in query_final_values(client, sweep, &compared.metric, &compared.axes).await? {
+    for (row, value) in
+        query_final_values(client, sweep, &compared.metric, &compared.axes, "").await?
+    {
         values.insert((row.group, row.repeat), value);
     }
 

@@ -197,21 +197,19 @@ pub(super) struct Condition {
 }
 
 impl Condition {
-    /// Reads a condition on these rows.
+    /// Reads a condition on these rows. `option` is named in errors.
     ///
     /// # Errors
     /// The text is no condition, or a name is unknown.
-    pub(super) fn parse(text: &str, rows: &impl SelectableRows) -> Result<Self, UserError> {
-        let parsed = WordExpr::parse(text).map_err(|why| {
-            let message = format!(
-                "--where: expected a condition such as \"lr <= 0.1 && n > 3\", found '{text}': {why}"
-            );
-            UserError::new(ErrorCode::BadInput, message)
-        })?;
-
+    pub(super) fn parse(
+        option: &str,
+        text: &str,
+        rows: &impl SelectableRows,
+    ) -> Result<Self, UserError> {
+        let parsed = parse_condition(option, text)?;
         let mut operands = Vec::new();
         for name in parsed.expr.names() {
-            operands.push(find_operand(rows, name)?);
+            operands.push(find_operand(option, rows, name)?);
         }
 
         Ok(Self {
@@ -232,24 +230,46 @@ impl Condition {
     }
 }
 
-fn find_operand(rows: &impl SelectableRows, name: &str) -> Result<NumberSource, UserError> {
+/// Parses a condition. `option` is named in the error.
+///
+/// # Errors
+/// The text is no condition.
+pub(super) fn parse_condition(option: &str, text: &str) -> Result<WordExpr, UserError> {
+    WordExpr::parse(text).map_err(|why| {
+        let message = format!(
+            "{option}: expected a condition such as \"lr <= 0.1 && n > 3\", found '{text}': {why}"
+        );
+        UserError::new(ErrorCode::BadInput, message)
+    })
+}
+
+/// Whether every row of a table has a statistic of this name.
+pub(super) fn is_statistic(name: &str) -> bool {
+    STATISTICS.contains(&name)
+}
+
+fn find_operand(
+    option: &str,
+    rows: &impl SelectableRows,
+    name: &str,
+) -> Result<NumberSource, UserError> {
     match name {
         "true" => Ok(NumberSource::Constant(1.0)),
         "false" => Ok(NumberSource::Constant(0.0)),
         name => {
-            find_number_source(rows, name).ok_or_else(|| unknown_name_error(rows, "--where", name))
+            find_number_source(rows, name).ok_or_else(|| unknown_name_error(rows, option, name))
         }
     }
 }
 
 /// The error for a condition that none of so many rows satisfies.
-pub(super) fn no_row_error(condition: &str, rows: usize) -> UserError {
+pub(super) fn no_row_error(option: &str, condition: &str, rows: usize) -> UserError {
     let exact = if condition.contains("==") && !condition.contains(['"', '\'']) {
         "; numbers are printed rounded: ask for a range"
     } else {
         ""
     };
-    let message = format!("--where: none of {rows} rows satisfies '{condition}'{exact}");
+    let message = format!("{option}: none of {rows} rows satisfies '{condition}'{exact}");
     UserError::new(ErrorCode::NotFound, message)
 }
 

@@ -13,9 +13,12 @@ use super::row_condition::{Condition, SelectableRows, no_row_error, sort_rows};
 /// Which rows of a table are shown, in which order.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct RowSelection {
-    /// Only rows that satisfy this condition on axes and statistics, as in "lr <= 0.1 && n > 3"; put words in quotes
+    /// Only cells that satisfy this condition on axes, also those that rows pool over, as in "lr <= 0.1"; put words in quotes
     #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
+    /// Only rows that satisfy this condition on axes and statistics, as in "mean > 0.5 && n > 3"
+    #[arg(long, value_name = "CONDITION")]
+    pub having: Option<String>,
     /// Sort by an axis or a statistic, as in mean; with a minus sign in front, the largest first
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub sort: Option<String>,
@@ -49,17 +52,19 @@ impl RowSelection {
         Ok(rows)
     }
 
-    /// Positions of the rows that satisfy the condition, in their original order.
+    /// Positions of the rows that satisfy the conditions, in their original order.
     ///
     /// # Errors
     /// A name is unknown, the condition cannot be parsed, or no row fulfils it.
     pub fn filter_rows(&self, rows: &impl SelectableRows) -> Result<Vec<usize>, UserError> {
         let mut kept: Vec<usize> = (0..rows.row_count()).collect();
-        if let Some(text) = &self.condition {
-            let condition = Condition::parse(text, rows)?;
+        for (option, text) in [("--where", &self.condition), ("--having", &self.having)] {
+            let Some(text) = text else { continue };
+            let condition = Condition::parse(option, text, rows)?;
+            let before = kept.len();
             kept.retain(|at| condition.is_met_by(rows, *at));
-            if kept.is_empty() && rows.row_count() > 0 {
-                return Err(no_row_error(text, rows.row_count()));
+            if kept.is_empty() && before > 0 {
+                return Err(no_row_error(option, text, before));
             }
         }
 
@@ -218,6 +223,7 @@ mod tests {
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let selection = RowSelection {
             condition: given(condition),
+            having: None,
             sort: given(sort),
             top: Some(top).filter(|n| *n > 0),
         };

@@ -9,16 +9,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec};
-use ergodic_proto::checksum::Checksummed as _;
-use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
-use ergodic_proto::{PROTOCOL_VERSION, v1};
+use ergodic_proto::v1;
 use page::ReportPage;
 
 use super::Client;
 use super::args::SweepTarget;
 use super::plot::{FigureArgs, MAX_CURVES, PlotKind, check_plot_size, draw_scene, varying_axes};
-use super::query::{query_status, query_table, query_trials};
+use super::query::{PinnedSweepFile, query_status, query_sweep_file, query_table, query_trials};
 use super::render::{is_missing_ranks, write_atomic_file};
 use super::status_text::{count_done_trials, format_audit_status, format_duration, state_word};
 use crate::app::{CommandOutcome, print_output};
@@ -142,42 +140,6 @@ fn write_index_page(dir: &Path, page: &ReportPage) -> Result<String, UserError> 
     Ok(format!("{}\n", path.display()))
 }
 
-/// The sweep file, with the hash of the dataset that it is pinned to.
-struct PinnedSweepFile {
-    source: SpecSource,
-    data_hash: Vec<u8>,
-}
-
-async fn query_sweep_file(client: &mut Client, sweep: &str) -> Result<PinnedSweepFile, UserError> {
-    let request = v1::GetSweepRequest {
-        sweep: sweep.to_owned(),
-        protocol: PROTOCOL_VERSION,
-    };
-    let mut answer = client
-        .call(async |client| client.workers.get_sweep(request).await)
-        .await?;
-
-    if !answer.verify_checksum() {
-        return Err(damaged_answer_error());
-    }
-
-    let source = answer.source.take().ok_or_else(damaged_answer_error)?;
-    let source = source
-        .try_into()
-        .map_err(|e: WireError| UserError::new(ErrorCode::Version, e.to_string()))?;
-    Ok(PinnedSweepFile {
-        source,
-        data_hash: answer.data_hash,
-    })
-}
-
-fn damaged_answer_error() -> UserError {
-    UserError::new(
-        ErrorCode::Unreachable,
-        "the sweep file was damaged in transit: run the command again",
-    )
-}
-
 /// Formats `completed · 9 cells × 5 repeats = 45 trials · 3 diverged`.
 fn format_status_line(status: &v1::SweepStatus) -> String {
     let mut out = format!(
@@ -274,6 +236,7 @@ async fn report_figure(
 fn plot_kind_name(kind: PlotKind) -> &'static str {
     match kind {
         PlotKind::Heatmap => "heat map",
+        PlotKind::Scatter => "scatter plot",
         PlotKind::Curves => "curves",
         PlotKind::Distribution => "distributions",
         PlotKind::Pairs => "differences",

@@ -36,6 +36,10 @@ pub(super) fn join_tables(
         axes: axes.names.clone(),
         rows: Vec::new(),
         ranked_by: String::new(),
+        cell_condition: each()
+            .next()
+            .map(|table| table.cell_condition.clone())
+            .unwrap_or_default(),
     };
 
     for (label, table) in tables {
@@ -74,6 +78,10 @@ pub(super) fn join_curves(
             .unwrap_or_default(),
         axes: axes.names.clone(),
         points: Vec::new(),
+        cell_condition: each()
+            .next()
+            .map(|curves| curves.cell_condition.clone())
+            .unwrap_or_default(),
     };
 
     for (label, curves) in curves {

@@ -1,28 +1,16 @@
 //! The notes above a heat map: what marks, lines and colours mean.
 
 use crate::plot::PlotAxis;
-use crate::plot::axis::{AxisScale, LevelSpacing};
-use crate::plot::heatmap::contours::find_contours;
+use crate::plot::axis::LevelSpacing;
+use crate::plot::heatmap::colour_scale::ColourScale;
+use crate::plot::heatmap::contours::find_contour_levels;
 use crate::plot::heatmap::texts::CellTexts;
 use crate::plot::heatmap::{CountedTrials, Heatmap, HeatmapCell};
-
-pub(super) fn describe_emptiness(map: &Heatmap) -> String {
-    let [completed, diverged, failed] =
-        [0, 1, 2].map(|i| map.cells.iter().map(|cell| cell.trials[i]).sum::<u64>());
-    match (completed, diverged, failed) {
-        (0, 0, 0) => "no trial has ended yet".to_owned(),
-        (0, diverged, 0) => format!("all {diverged} trials that have ended diverged"),
-        (0, diverged, failed) => {
-            format!("of the trials that have ended, {diverged} diverged and {failed} failed")
-        }
-        _ => "it is not defined for the trials that have completed".to_owned(),
-    }
-}
 
 /// Explains the marks that occur. `texts` are the texts in cells; scattered points have none.
 pub(super) fn describe_marks(
     map: &Heatmap,
-    scale: &AxisScale,
+    colours: &ColourScale,
     texts: Option<&CellTexts>,
 ) -> Vec<String> {
     let none = CellTexts::none();
@@ -30,7 +18,8 @@ pub(super) fn describe_marks(
     let texts = texts.unwrap_or(&none);
     let mut parts: Vec<String> = empty_notes(map, scattered);
 
-    if !scattered && map.cells.len() < map.rows.levels.len() * map.columns.levels.len() {
+    let places = map.rows.levels.len() * map.columns.levels.len() * map.panels.len().max(1);
+    if !scattered && map.cells.len() < places {
         let chosen = if map.partial {
             ", or one that was not chosen"
         } else {
@@ -44,7 +33,8 @@ pub(super) fn describe_marks(
         parts.push("±: half of the 95 % CI of the mean.".to_owned());
     }
 
-    parts.extend(colour_notes(map, scale));
+    parts.extend(colour_notes(map, colours));
+    parts.extend(colours.describe_outside(map, scattered));
     if !scattered {
         parts.extend(contour_notes(map));
     }
@@ -77,14 +67,14 @@ fn divergence_notes(map: &Heatmap, scattered: bool, written: bool) -> Option<Str
 
 /// Explains the contours.
 fn contour_notes(map: &Heatmap) -> Vec<String> {
-    let contours = find_contours(map);
+    let contours = find_contour_levels(map);
     if contours.is_empty() {
         return Vec::new();
     }
 
     let levels: Vec<String> = contours
         .iter()
-        .map(|(level, dash, _)| format!("{level} ({})", dash_name(dash)))
+        .map(|(level, dash)| format!("{level} ({})", dash_name(dash)))
         .collect();
     let mut notes = vec![format!(
         "Lines: P = {}, linear between the cells' centres.",
@@ -158,7 +148,7 @@ fn describe_missing_number(map: &Heatmap, cell: &HeatmapCell) -> &'static str {
 }
 
 /// Warns that colours exaggerate or hide differences.
-fn colour_notes(map: &Heatmap, scale: &AxisScale) -> Vec<String> {
+fn colour_notes(map: &Heatmap, colours: &ColourScale) -> Vec<String> {
     let mut values: Vec<f64> = map.finite_values().collect();
     let mut notes = Vec::new();
     let infinite = map
@@ -181,7 +171,7 @@ fn colour_notes(map: &Heatmap, scale: &AxisScale) -> Vec<String> {
     let least = values[0];
     let middle = values[values.len() / 2];
     let most = values[values.len() - 1];
-    if !map.log && least > 0.0 && most > 1e3 * least && scale.position_of(middle) < 0.1 {
+    if !map.log && least > 0.0 && most > 1e3 * least && colours.scale.position_of(middle) < 0.1 {
         notes.push(
             "Most numbers are far below the largest: --log-scale tells their colours apart."
                 .to_owned(),

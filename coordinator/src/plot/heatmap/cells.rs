@@ -1,8 +1,7 @@
 //! Cells as coloured areas, with marks for diverged trials.
 
-use crate::plot::axis::AxisScale;
-use crate::plot::colour;
-use crate::plot::colour::{Colour, FAINT, GREY, PAPER, SERIES};
+use crate::plot::colour::{self, FAINT, GREY, PAPER, SERIES};
+use crate::plot::heatmap::colour_scale::ColourScale;
 use crate::plot::heatmap::{Heatmap, HeatmapCell};
 use crate::plot::scene::{Area, Fill, Scene, Stroke};
 
@@ -52,25 +51,21 @@ impl CellGrid {
     }
 }
 
-pub(super) fn cell_colour(map: &Heatmap, scale: &AxisScale, value: f64) -> Colour {
-    if value.is_infinite() {
-        return FAINT;
-    }
-    if map.shares {
-        colour::share_colour(value)
-    } else {
-        colour::value_colour(scale.position_of(value))
-    }
-}
-
-pub(super) fn draw_cells(scene: &mut Scene, map: &Heatmap, grid: &CellGrid, scale: &AxisScale) {
-    for cell in &map.cells {
+/// Draws the cells of a panel.
+pub(super) fn draw_cells<'a>(
+    scene: &mut Scene,
+    map: &Heatmap,
+    cells: impl Iterator<Item = &'a HeatmapCell>,
+    grid: &CellGrid,
+    colours: &ColourScale,
+) {
+    for cell in cells {
         let area = grid.cell_area(cell.row, cell.column);
         let Some(value) = cell.value else {
             draw_empty_cell(scene, area, map.is_crossed(cell));
             continue;
         };
-        let colour = cell_colour(map, scale, value);
+        let colour = colours.colour_of(value);
 
         // Antialiasing leaves a visible gap between adjacent areas, and the line covers it.
         let line = if map.cells.len() > 2_000 {
@@ -90,6 +85,7 @@ pub(super) fn draw_cells(scene: &mut Scene, map: &Heatmap, grid: &CellGrid, scal
         if map.is_marked(cell) {
             draw_share_bar(scene, area, cell);
         }
+        draw_outside_mark(scene, area, value, colours);
     }
 }
 
@@ -119,6 +115,26 @@ fn draw_empty_cell(scene: &mut Scene, area: Area, crossed: bool) {
     let cross = Stroke::new(SERIES[1], 1.2);
     scene.add_line(vec![(left, top), (right, bottom)], cross);
     scene.add_line(vec![(left, bottom), (right, top)], cross);
+}
+
+/// Draws a triangle into the corner of a cell whose number is above or below the colours.
+fn draw_outside_mark(scene: &mut Scene, area: Area, value: f64, colours: &ColourScale) {
+    let Some(is_above) = colours.find_side(value) else {
+        return;
+    };
+    let size = (area.width().min(area.height()) * 0.3).min(7.0);
+    let left = area.left + 2.5;
+    let tip = area.top + if is_above { 2.5 } else { 2.5 + size };
+    let base = area.top + if is_above { 2.5 + size } else { 2.5 };
+    let fill = Fill {
+        colour: colour::text_colour_on(colours.colour_of(value)),
+        opacity: 1.0,
+    };
+    scene.add_polygon(
+        vec![(left + size / 2.0, tip), (left, base), (left + size, base)],
+        Some(fill),
+        None,
+    );
 }
 
 /// Maximum width of the bar of a share, in pixels.

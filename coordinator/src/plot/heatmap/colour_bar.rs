@@ -4,8 +4,9 @@ use crate::plot::axis::AxisScale;
 use crate::plot::colour::{GREY, INK};
 use crate::plot::frame::{SMALL_TEXT_SIZE, TEXT_SIZE};
 use crate::plot::heatmap::Heatmap;
+use crate::plot::heatmap::colour_scale::ColourScale;
 use crate::plot::scene::{Anchor, Area, Fill, Scene, Stroke};
-use crate::plot::{colour, font, frame};
+use crate::plot::{PlotStyle, font, frame};
 
 const COLOUR_BAR_WIDTH: f64 = 14.0;
 
@@ -13,12 +14,12 @@ fn choose_bar_ticks(scale: &AxisScale, height: f64) -> Vec<(f64, String)> {
     scale.choose_ticks((height / 36.0).clamp(2.0, 8.0) as usize)
 }
 
-pub(super) fn colour_bar_width(scale: &AxisScale) -> f64 {
+pub(super) fn colour_bar_width(colours: &ColourScale) -> f64 {
     // The height is not known yet, so the widest labels of every likely number of ticks are
     // measured.
     let widest = (2..=8)
         .map(|labels| {
-            let labels = choose_bar_ticks(scale, f64::from(labels) * 36.0);
+            let labels = choose_bar_ticks(&colours.scale, f64::from(labels) * 36.0);
             frame::widest_text(labels.iter().map(|(_, label)| label.as_str()), TEXT_SIZE)
         })
         .fold(0.0, f64::max);
@@ -26,20 +27,30 @@ pub(super) fn colour_bar_width(scale: &AxisScale) -> f64 {
 }
 
 /// Draws the colours with their values, at the right.
-pub(super) fn draw_colour_bar(scene: &mut Scene, map: &Heatmap, area: Area, scale: &AxisScale) {
+pub(super) fn draw_colour_bar(
+    scene: &mut Scene,
+    map: &Heatmap,
+    look: &PlotStyle,
+    area: Area,
+    colours: &ColourScale,
+) {
+    // Colours are about a picture's height, not a page's.
+    let trim = ((area.height() - MAX_BAR_HEIGHT) / 2.0).max(0.0);
     let bar = Area {
         left: area.right + 18.0,
         right: area.right + 18.0 + COLOUR_BAR_WIDTH,
-        ..area
+        top: area.top + trim,
+        bottom: area.bottom - trim,
     };
-    draw_colours(scene, map, bar);
+    draw_colours(scene, colours, bar);
+    draw_bar_ends(scene, colours, bar);
     scene.add_area(bar, None, Some(Stroke::new(GREY, 1.0)));
-    draw_bar_ticks(scene, bar, scale);
+    draw_bar_ticks(scene, bar, &colours.scale);
 
-    let name = if map.log {
-        format!("{} (log scale)", map.name)
-    } else {
-        map.name.clone()
+    let name = match &look.colour_label {
+        Some(name) => name.clone(),
+        None if map.log => format!("{} (log scale)", map.name),
+        None => map.name.clone(),
     };
     let size = if font::text_width(&name, TEXT_SIZE) > area.height() {
         SMALL_TEXT_SIZE
@@ -57,18 +68,37 @@ pub(super) fn draw_colour_bar(scene: &mut Scene, map: &Heatmap, area: Area, scal
     );
 }
 
+/// Maximum height of the bar.
+const MAX_BAR_HEIGHT: f64 = 420.0;
+
+/// Draws a triangle at each end beyond which there are numbers.
+fn draw_bar_ends(scene: &mut Scene, colours: &ColourScale, bar: Area) {
+    let middle = (bar.left + bar.right) / 2.0;
+    for (cells, share, base, tip) in [
+        (colours.outside[0], 0.0, bar.bottom, bar.bottom + 8.0),
+        (colours.outside[1], 1.0, bar.top, bar.top - 8.0),
+    ] {
+        if cells > 0 {
+            let fill = Fill {
+                colour: colours.map.colour_at(share),
+                opacity: 1.0,
+            };
+            let points = vec![(bar.left, base), (bar.right, base), (middle, tip)];
+            scene.add_polygon(points, Some(fill), Some(Stroke::new(GREY, 1.0)));
+        }
+    }
+}
+
 /// Number of parts of the bar, each of one colour.
 const COLOUR_STEPS: i32 = 64;
 
-fn draw_colours(scene: &mut Scene, map: &Heatmap, bar: Area) {
+fn draw_colours(scene: &mut Scene, colours: &ColourScale, bar: Area) {
     for i in 0..COLOUR_STEPS {
         let share = f64::from(i) / f64::from(COLOUR_STEPS);
         let next_share = f64::from(i + 1) / f64::from(COLOUR_STEPS);
-        let colour = if map.shares {
-            colour::share_colour(share)
-        } else {
-            colour::value_colour((f64::from(i) + 0.5) / f64::from(COLOUR_STEPS))
-        };
+        let colour = colours
+            .map
+            .colour_at((f64::from(i) + 0.5) / f64::from(COLOUR_STEPS));
 
         // Overlaps the next piece by half a pixel, so that no background shows through.
         let bottom = bar.bottom - share * bar.height() + 0.5;

@@ -10,33 +10,53 @@ use crate::plot::{contour, font};
 /// Levels of contours, with their dashes.
 const CONTOURS: [(f64, &[f64]); 3] = [(0.1, &[2.0, 2.5]), (0.5, &[]), (0.9, &[7.0, 3.0])];
 
-fn value_matrix(map: &Heatmap) -> Vec<Vec<Option<f64>>> {
+fn value_matrix(map: &Heatmap, panel: usize) -> Vec<Vec<Option<f64>>> {
     let mut values = vec![vec![None; map.columns.levels.len()]; map.rows.levels.len()];
     map.cells
         .iter()
+        .filter(|cell| cell.panel == panel)
         .for_each(|cell| values[cell.row][cell.column] = cell.value);
     values
 }
 
-/// The contour lines of those levels that occur, with level and dashes. Axes of words have none.
-pub(super) fn find_contours(
-    map: &Heatmap,
-) -> Vec<(f64, &'static [f64], Vec<contour::ContourLine>)> {
+/// A level of contours with its dashes and lines.
+pub(super) type LevelContours = (f64, &'static [f64], Vec<contour::ContourLine>);
+
+/// The contour lines of those levels that occur in a panel. Axes of words have none.
+pub(super) fn find_contours(map: &Heatmap, panel: usize) -> Vec<LevelContours> {
     if !map.shares || !map.rows.is_numeric() || !map.columns.is_numeric() {
         return Vec::new();
     }
-    let values = value_matrix(map);
+    let values = value_matrix(map, panel);
     let all = CONTOURS
         .into_iter()
         .map(|(level, dash)| (level, dash, contour::contour_lines(&values, level)));
     all.filter(|(_, _, lines)| !lines.is_empty()).collect()
 }
 
+/// The levels that occur in any panel, with their dashes.
+pub(super) fn find_contour_levels(map: &Heatmap) -> Vec<(f64, &'static [f64])> {
+    let panels = 0..map.panels.len().max(1);
+    let found: Vec<f64> = panels
+        .flat_map(|panel| find_contours(map, panel))
+        .map(|(level, _, _)| level)
+        .collect();
+    CONTOURS
+        .into_iter()
+        .filter(|(level, _)| found.contains(level))
+        .collect()
+}
+
+/// Whether any panel has contours.
+pub(super) fn has_contours(map: &Heatmap) -> bool {
+    !find_contour_levels(map).is_empty()
+}
+
 /// Draws the contours; returns the longest line of each level.
 pub(super) fn draw_contours(
     scene: &mut Scene,
     grid: &CellGrid,
-    contours: &[(f64, &'static [f64], Vec<contour::ContourLine>)],
+    contours: &[LevelContours],
 ) -> Vec<(f64, Vec<(f64, f64)>)> {
     let mut labels = Vec::new();
     for (level, dash, lines) in contours {

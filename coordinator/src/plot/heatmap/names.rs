@@ -7,7 +7,14 @@ use crate::plot::heatmap::cells::CellGrid;
 use crate::plot::scene::{Anchor, Scene, Stroke};
 use crate::plot::{PlotAxis, axis, font, frame};
 
-pub(super) fn draw_row_names(scene: &mut Scene, map: &Heatmap, grid: &CellGrid, left: f64) {
+/// Draws ticks at the rows, and their names if wanted, in a space of `left` units.
+pub(super) fn draw_row_names(
+    scene: &mut Scene,
+    map: &Heatmap,
+    grid: &CellGrid,
+    left: f64,
+    labelled: bool,
+) {
     let area = grid.area;
     let place = |x: f64| {
         if map.is_upwards() {
@@ -29,16 +36,16 @@ pub(super) fn draw_row_names(scene: &mut Scene, map: &Heatmap, grid: &CellGrid, 
             Stroke::new(GREY, 1.0),
         );
 
-        scene.add_text(
-            (area.left - 7.0, y + TEXT_SIZE * 0.36),
-            &text,
-            TEXT_SIZE,
-            INK,
-            Anchor::End,
-        );
+        if labelled {
+            scene.add_text(
+                (area.left - 7.0, y + TEXT_SIZE * 0.36),
+                &text,
+                TEXT_SIZE,
+                INK,
+                Anchor::End,
+            );
+        }
     }
-
-    frame::draw_left_name(scene, area, area.left - left, &map.rows.axis_label());
 }
 
 /// Whether names are too long to stand side by side.
@@ -61,12 +68,14 @@ pub(super) fn turned_label_height(columns: &PlotAxis, height: f64) -> f64 {
         + 8.0
 }
 
+/// Draws ticks at the columns, and their names if wanted: upwards in a space of `turned` units, if
+/// that is given.
 pub(super) fn draw_column_names(
     scene: &mut Scene,
     map: &Heatmap,
     grid: &CellGrid,
-    turned: bool,
-    below: f64,
+    turned: Option<f64>,
+    labelled: bool,
 ) {
     let area = grid.area;
     let bottom = area.bottom;
@@ -78,7 +87,7 @@ pub(super) fn draw_column_names(
         .collect();
 
     let labels = axis::thin_labels(ticks, |label| {
-        if turned {
+        if turned.is_some() {
             7.0
         } else {
             font::text_width(label, TEXT_SIZE) / 2.0 + 4.0
@@ -86,7 +95,10 @@ pub(super) fn draw_column_names(
     });
     for (x, label) in labels {
         scene.add_line(vec![(x, bottom), (x, bottom + 4.0)], Stroke::new(GREY, 1.0));
-        if turned {
+        if !labelled {
+            continue;
+        }
+        if let Some(below) = turned {
             let text = font::truncate_to_width(&label, TEXT_SIZE, below - 34.0);
             scene.add_turned_text(
                 (x + TEXT_SIZE * 0.36, bottom + 7.0),
@@ -99,13 +111,4 @@ pub(super) fn draw_column_names(
             scene.add_text((x, bottom + 17.0), &label, TEXT_SIZE, INK, Anchor::Middle);
         }
     }
-
-    let name = font::truncate_to_width(&map.columns.axis_label(), TEXT_SIZE, grid.area.width());
-    scene.add_text(
-        (grid.area.centre().0, bottom + below - 5.0),
-        &name,
-        TEXT_SIZE,
-        INK,
-        Anchor::Middle,
-    );
 }

@@ -2,9 +2,10 @@
 
 use crate::plot::PlotAxis;
 use crate::plot::axis::AxisScale;
+use crate::plot::clip::is_within;
 use crate::plot::colour::{Colour, GREY, INK, SERIES};
 use crate::plot::heatmap::Heatmap;
-use crate::plot::heatmap::cells::cell_colour;
+use crate::plot::heatmap::colour_scale::ColourScale;
 use crate::plot::scene::{Area, Fill, Scene, Stroke};
 
 /// Whether cells are drawn as points: random values form a grid that is nearly empty.
@@ -13,14 +14,29 @@ pub(super) fn is_scattered(map: &Heatmap) -> bool {
     places > 36 && places > 4 * map.cells.len() && map.rows.is_numeric() && map.columns.is_numeric()
 }
 
+/// Refuses points on an axis of words.
+pub(super) fn check_scatter_axes(map: &Heatmap) -> Result<(), String> {
+    for axis in [&map.rows, &map.columns] {
+        if let Some(level) = axis.levels.iter().find(|level| level.number.is_none()) {
+            return Err(format!(
+                "--kind scatter: expected two axes of numbers, and '{}' has the value '{}': choose with --rows and --cols, or \
+                 use --kind heatmap",
+                axis.name, level.text
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The scale of an axis of points: logarithmic if its values span a factor of 20.
 pub(super) fn point_scale(factor: &PlotAxis) -> AxisScale {
     let numbers: Vec<f64> = factor
         .levels
         .iter()
         .filter_map(|level| level.number)
         .collect();
-    let low = numbers[0];
-    let high = numbers[numbers.len() - 1];
+    let low = numbers.first().copied().unwrap_or(0.0);
+    let high = numbers.last().copied().unwrap_or(1.0);
     AxisScale::from_range(low, high, low > 0.0 && high / low >= 20.0).with_padding(0.04)
 }
 
@@ -35,21 +51,29 @@ pub(super) fn scaled_name(factor: &PlotAxis, scale: &AxisScale) -> String {
 pub(super) fn draw_points(
     scene: &mut Scene,
     map: &Heatmap,
+    panel: usize,
     area: Area,
     ends: &[AxisScale; 2],
-    scale: &AxisScale,
+    colours: &ColourScale,
 ) {
-    let radius = if map.cells.len() > 300 { 4.0 } else { 6.5 };
-    for cell in &map.cells {
+    let radius = match map.cells.len() {
+        0..=60 => 6.5,
+        61..=300 => 5.0,
+        _ => 3.5,
+    };
+    for cell in map.cells.iter().filter(|cell| cell.panel == panel) {
         let row = map.rows.levels[cell.row].number;
         let column = map.columns.levels[cell.column].number;
         let (Some(row), Some(column)) = (row, column) else {
             continue;
         };
 
-        let x = area.left + ends[1].position_of(column) * area.width();
-        let y = area.bottom - ends[0].position_of(row) * area.height();
-        let colour = cell.value.map(|value| cell_colour(map, scale, value));
+        let x = area.left + ends[1].free_position_of(column) * area.width();
+        let y = area.bottom - ends[0].free_position_of(row) * area.height();
+        if !is_within((x, y), area) {
+            continue;
+        }
+        let colour = cell.value.map(|value| colours.colour_of(value));
         draw_point(scene, (x, y), radius, colour, map.is_crossed(cell));
     }
 }

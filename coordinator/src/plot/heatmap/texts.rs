@@ -2,8 +2,9 @@
 
 use crate::plot::axis::AxisScale;
 use crate::plot::frame::{SMALL_TEXT_SIZE, TEXT_SIZE};
-use crate::plot::heatmap::cells::{CellGrid, SHARE_BAR_WIDTH, cell_colour};
-use crate::plot::heatmap::contours::find_contours;
+use crate::plot::heatmap::cells::{CellGrid, SHARE_BAR_WIDTH};
+use crate::plot::heatmap::colour_scale::ColourScale;
+use crate::plot::heatmap::contours::has_contours;
 use crate::plot::heatmap::{CountedTrials, Heatmap, HeatmapCell};
 use crate::plot::scene::{Anchor, Area, Fill, Scene};
 use crate::plot::{colour, font, format_brief, format_fixed};
@@ -34,12 +35,12 @@ impl CellTexts {
 
         // Leaves room for the mark at the side of a cell, and enough around contour lines for them
         // to be seen.
-        let (aside, above) = match find_contours(map).is_empty() {
-            false => (20.0, 17.0),
-            true if map.cells.iter().any(|cell| map.is_marked(cell)) => {
+        let (aside, above) = match has_contours(map) {
+            true => (20.0, 17.0),
+            false if map.cells.iter().any(|cell| map.is_marked(cell)) => {
                 (2.0 * SHARE_BAR_WIDTH + 3.0, 3.0)
             }
-            true => (5.0, 3.0),
+            false => (5.0, 3.0),
         };
         let fits = |lines: f64, widest: &dyn Fn(&HeatmapCell) -> f64| {
             map.cells
@@ -104,14 +105,13 @@ impl CellTexts {
     }
 
     /// Writes the texts of a cell; returns the areas that they take. With `patch` they stand on a
-    /// patch of the cell's colour, because lines may pass.
+    /// patch of the cell's colour, where lines are interrupted.
     pub(super) fn draw_texts(
         &self,
         scene: &mut Scene,
-        map: &Heatmap,
         cell: &HeatmapCell,
         grid: &CellGrid,
-        scale: &AxisScale,
+        colours: &ColourScale,
         patch: bool,
     ) -> Vec<Area> {
         let Some(value) = cell.value else {
@@ -119,7 +119,7 @@ impl CellTexts {
         };
 
         let lines = self.text_lines(cell);
-        let colour = cell_colour(map, scale, value);
+        let colour = colours.colour_of(value);
         let (x, middle) = grid.cell_area(cell.row, cell.column).centre();
         let first = middle - (lines.len() as f64 - 1.0) * 6.5;
         let mut taken = Vec::new();
@@ -137,7 +137,7 @@ impl CellTexts {
             if patch {
                 let fill = Fill {
                     colour,
-                    opacity: 0.85,
+                    opacity: 1.0,
                 };
                 scene.add_area(area, Some(fill), None);
             }

@@ -39,7 +39,10 @@ impl SweepApi {
             .admit_query(&request.sweep, &to_table_params(request), false, false)
             .await?;
 
-        let table = table_without_rows(&snapshot, &query);
+        let table = v1::TableResponse {
+            cell_condition: request.cell_condition.clone(),
+            ..table_without_rows(&snapshot, &query)
+        };
         let rows = self
             .read_rows(&snapshot, move |rows| query.compute_table(rows))
             .await?;
@@ -62,7 +65,10 @@ impl SweepApi {
             .admit_query(&request.sweep, &to_table_params(request), false, true)
             .await?;
 
-        let table = table_without_rows(&snapshot, &query);
+        let table = v1::TableResponse {
+            cell_condition: request.cell_condition.clone(),
+            ..table_without_rows(&snapshot, &query)
+        };
         self.stream_rows(&snapshot, move |rows, pages| {
             let _permit = permit;
             send_entry_pages(pages, table, fill_table_page, |each| {
@@ -84,7 +90,10 @@ impl SweepApi {
             .admit_query(&request.sweep, &to_curve_params(request), true, false)
             .await?;
 
-        let curves = curves_without_points(&snapshot, &query);
+        let curves = v1::CurvesResponse {
+            cell_condition: request.cell_condition.clone(),
+            ..curves_without_points(&snapshot, &query)
+        };
         let points = self
             .read_rows(&snapshot, move |rows| query.compute_curves(rows))
             .await?;
@@ -107,7 +116,10 @@ impl SweepApi {
             .admit_query(&request.sweep, &to_curve_params(request), true, true)
             .await?;
 
-        let curves = curves_without_points(&snapshot, &query);
+        let curves = v1::CurvesResponse {
+            cell_condition: request.cell_condition.clone(),
+            ..curves_without_points(&snapshot, &query)
+        };
         self.stream_rows(&snapshot, move |rows, pages| {
             let _permit = permit;
             send_entry_pages(pages, curves, fill_curve_page, |each| {
@@ -154,6 +166,7 @@ fn to_table_params(request: &v1::TableRequest) -> TableParams<'_> {
         at: &request.at,
         stats: &request.stats,
         weighting,
+        cell_condition: &request.cell_condition,
     }
 }
 
@@ -163,6 +176,7 @@ fn to_curve_params(request: &v1::CurvesRequest) -> TableParams<'_> {
         pool_all: request.pool_all,
         metric: &request.metric,
         stats: &request.stats,
+        cell_condition: &request.cell_condition,
         ..TableParams::default()
     }
 }
@@ -189,6 +203,7 @@ fn table_without_rows(snapshot: &SweepSnapshot, query: &TableQuery) -> v1::Table
             .filter(|by| *by != query.metric())
             .map(|by| by.name().into_owned())
             .unwrap_or_default(),
+        cell_condition: String::new(),
     }
 }
 
@@ -199,6 +214,7 @@ fn curves_without_points(snapshot: &SweepSnapshot, query: &TableQuery) -> v1::Cu
         axes: query.axis_names(&snapshot.spec),
         points: Vec::new(),
         columns: query.statistic_columns(),
+        cell_condition: String::new(),
     }
 }
 

@@ -1,0 +1,138 @@
+//! Queries the curves of single trials.
+
+use std::collections::{HashMap, HashSet};
+
+use ergodic_common::ids::CellIndex;
+use ergodic_common::spec_file::grammar::GRAMMAR;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+
+use super::step_units::SweepGrid;
+use super::{Client, bad_input_error};
+use crate::client::query::incomplete_response;
+use crate::client::render::{TrialCondition, exact_value};
+
+/// Maximum number of trials that are drawn as lines.
+const MAX_LINES: usize = 2_000;
+
+/// Curves of trials, steps and values, by the exact values of the axes of their mean curve.
+pub(super) type TrialCurves = HashMap<Vec<String>, Vec<Vec<(u64, f64)>>>;
+
+/// Queries the curves of completed trials whose values on `axes` are among `wanted`, in the cells
+/// that meet a condition.
+///
+/// # Errors
+/// There are too many trials, or the coordinator does not respond.
+pub(super) async fn query_trial_curves(
+    client: &mut Client,
+    sweep: &str,
+    metric: &str,
+    axes: &[String],
+    wanted: &HashSet<Vec<String>>,
+    cells: &str,
+) -> Result<TrialCurves, UserError> {
+    let request = v1::RowsRequest {
+        sweep: sweep.to_owned(),
+        after: None,
+        grammar: GRAMMAR,
+    };
+    let mut pages = client
+        .call(async |client| client.sweeps.rows(request).await)
+        .await?;
+    let first = client.next_message(&mut pages).await?.unwrap_or_default();
+    let filter = TrialFilter::from_head(first.head, metric, axes, cells)?;
+
+    let mut curves = TrialCurves::new();
+    let mut page = Some(first.rows);
+    while let Some(rows) = page {
+        for result in rows.into_iter().filter_map(|row| row.result) {
+            filter.add_trial(&mut curves, wanted, &result);
+        }
+        if curves.values().map(Vec::len).sum::<usize>() > MAX_LINES {
+            return Err(bad_input_error(format!(
+                "--trials: more than {MAX_LINES} trials cannot be told apart: choose cells with --where or --top"
+            )));
+        }
+
+        page = client
+            .next_message(&mut pages)
+            .await?
+            .map(|message| message.rows);
+    }
+
+    Ok(curves)
+}
+
+/// Tells to which mean curve a trial belongs.
+struct TrialFilter {
+    grid: SweepGrid,
+    condition: TrialCondition,
+    /// Positions of the mean curves' axes.
+    positions: Vec<usize>,
+    /// Position of the metric, and number of metrics.
+    column: usize,
+    width: usize,
+}
+
+impl TrialFilter {
+    fn from_head(
+        head: Option<v1::RowsHead>,
+        metric: &str,
+        axes: &[String],
+        cells: &str,
+    ) -> Result<Self, UserError> {
+        let source = head
+            .and_then(|head| head.source)
+            .and_then(|source| source.try_into().ok())
+            .ok_or_else(|| incomplete_response("RowsResponse"))?;
+        let grid = SweepGrid::from_source(&source)?;
+        let metrics = &grid.spec.measure.metrics;
+        let column = metrics
+            .iter()
+            .position(|known| known.name() == metric)
+            .ok_or_else(|| incomplete_response("RowsResponse"))?;
+
+        Ok(Self {
+            condition: TrialCondition::parse(cells, &grid.axis_names())?,
+            positions: grid.find_axes(axes),
+            column,
+            width: metrics.len(),
+            grid,
+        })
+    }
+
+    /// Adds the curve of a completed trial to those of its mean curve, if that is wanted.
+    fn add_trial(
+        &self,
+        curves: &mut TrialCurves,
+        wanted: &HashSet<Vec<String>>,
+        result: &v1::TrialResult,
+    ) {
+        let cell = CellIndex(result.key.unwrap_or_default().cell);
+        if result.outcome() != v1::OutcomeKind::Completed || !self.grid.spec.grid.has_cell(cell) {
+            return;
+        }
+
+        let values = self.grid.cell_values(cell);
+        let curve: Vec<String> = self
+            .positions
+            .iter()
+            .map(|at| exact_value(&values[*at]))
+            .collect();
+        if !wanted.contains(&curve) || !self.condition.is_met_by(&values) {
+            return;
+        }
+
+        let samples = result
+            .curve_values
+            .chunks(self.width)
+            .filter_map(|row| row.get(self.column).copied());
+        let points = result
+            .curve_steps
+            .iter()
+            .copied()
+            .zip(samples)
+            .filter(|(_, value)| value.is_finite());
+        curves.entry(curve).or_default().push(points.collect());
+    }
+}
