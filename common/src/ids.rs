@@ -1,8 +1,10 @@
-//! Identifiers that several programs share: hashes by what they are of, numbers of sweeps, cells and leases, fences of leases.
+//! Identifiers that several programs share: hashes by what they are of, numbers of sweeps, cells and leases, fences of leases,
+//! ids of workers.
 //!
 //! Each is a type of its own, so that one kind is not taken for another. Their `Debug` prints the bare value: that of configs and
 //! streams is hashed.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 /// Hashes of 32 bytes, each kind a type. Written in hex digits.
@@ -117,6 +119,68 @@ numbers! {
 impl SweepNumber {
     /// That of a sweep that is not stored yet: comes before all others.
     pub const UNSTORED: Self = Self(0);
+}
+
+/// Texts, each kind a type. Written as the bare text.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    )*};
+}
+
+texts! {
+    /// The id of a worker's process, which it draws itself: 32 hex digits.
+    WorkerId;
+}
+
+impl WorkerId {
+    /// Stands for the process that computed a row if any process may audit the row: the one that did is unknown, or may do so too.
+    pub const NONE: Self = Self(String::new());
 }
 
 /// A lease and the epoch in which it was granted. Results under a fence count only while the

@@ -1,6 +1,6 @@
 //! Records of sweeps, leases and audits, which core, store and server share.
 
-use ergodic_common::ids::{DatasetHash, Fence, FileHash, SweepNumber};
+use ergodic_common::ids::{DatasetHash, Fence, FileHash, SweepNumber, WorkerId};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{Outcome, TrialKey};
@@ -151,9 +151,6 @@ pub enum Finding {
 /// An audit in the store: the trial, the process that computed its row, and the finding, if it was
 /// made.
 pub type RecordedAudit = (TrialKey, WorkerId, Option<Finding>);
-
-/// The id of a worker process, which it chooses itself.
-pub type WorkerId = String;
 
 /// A lease that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

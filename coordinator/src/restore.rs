@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ergodic_common::ids::{DatasetHash, Epoch, Fence, FileHash, LeaseId, SweepNumber};
+use ergodic_common::ids::{DatasetHash, Epoch, Fence, FileHash, LeaseId, SweepNumber, WorkerId};
 use ergodic_common::number_format::format_count;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
@@ -336,15 +336,12 @@ impl RestoreState {
             lease: LeaseId(self.next_lease.0 + LEASE_ID_GAP),
             epoch: Epoch(0),
         };
-        let worker = String::new();
-
-        let trials = IntervalSet::default();
         let lease = InsertLease(LeaseRow {
             fence,
             sweep: SweepNumber::UNSTORED,
             class: 0,
-            worker,
-            trials,
+            worker: WorkerId::NONE,
+            trials: IntervalSet::default(),
             audits: None,
         });
         let end = EndLeases(vec![EndedLease { fence, lost: false }]);
@@ -398,10 +395,10 @@ fn audit_from_wire(audit: v1::BackupAudit) -> Result<Audit, UserError> {
 
     Ok(Audit {
         key,
-        process,
+        process: process.into(),
         finding,
         auditor,
-        auditor_process,
+        auditor_process: auditor_process.into(),
         why,
     })
 }

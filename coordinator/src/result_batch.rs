@@ -1,9 +1,9 @@
 //! Results that workers send, and what the store made of them.
 
-use ergodic_common::ids::{Fence, FileHash, SweepNumber};
+use ergodic_common::ids::{Fence, FileHash, SweepNumber, WorkerId};
 use ergodic_common::{TrialKey, TrialResult};
 
-use crate::records::{Finding, WorkerId};
+use crate::records::Finding;
 use crate::stored_row::{MetricPositions, StoredRow};
 
 /// Results of one lease, as a worker sent them together.

@@ -266,7 +266,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
     ));
     let identity = WorkerIdentity {
         coordinator_url: COORDINATOR.into(),
-        worker_id: format!("{process:032x}"),
+        worker_id: format!("{process:032x}").into(),
         name: format!("process-{process}"),
         numerics: CPU_F32.into(),
         slots: SLOTS,

@@ -228,17 +228,17 @@ fn say(requests: &[v1::SessionRequest]) {
                 running,
                 queued,
                 held,
-            }) => core.on_heartbeat(WORKER, running, queued, &held, now),
+            }) => core.on_heartbeat(&WORKER.into(), running, queued, &held, now),
             Some(WorkerMessage::RequestWork { idle_slots }) => {
-                _ = core.on_work_requested(WORKER, idle_slots, now)
+                _ = core.on_work_requested(&WORKER.into(), idle_slots, now)
             }
             Some(WorkerMessage::Release { fence, why }) => {
-                _ = core.on_lease_released(WORKER, fence, why, now)
+                _ = core.on_lease_released(&WORKER.into(), fence, why, now)
             }
             Some(WorkerMessage::Retracted { fence, keys }) => {
-                _ = core.on_trials_retracted(WORKER, fence, &keys, now)
+                _ = core.on_trials_retracted(&WORKER.into(), fence, &keys, now)
             }
-            Some(WorkerMessage::Goodbye) => _ = core.on_worker_left(WORKER, now),
+            Some(WorkerMessage::Goodbye) => _ = core.on_worker_left(&WORKER.into(), now),
             None => return,
         }
 
@@ -246,7 +246,7 @@ fn say(requests: &[v1::SessionRequest]) {
     }
 
     // What it said may count when it dies.
-    core.on_session_ended(WORKER, SessionEnd::ByPeer, CoreTime::from_secs(1));
+    core.on_session_ended(&WORKER.into(), SessionEnd::ByPeer, CoreTime::from_secs(1));
     core.on_tick(CoreTime::from_secs(2));
     core.on_tick(CoreTime::from_secs(100));
     core.check_invariants().expect("the books add up");
@@ -584,7 +584,7 @@ fn busy_core() -> Core {
         CoreTime::ZERO,
     );
 
-    let granted = core.on_work_requested(WORKER, 2, CoreTime::ZERO);
+    let granted = core.on_work_requested(&WORKER.into(), 2, CoreTime::ZERO);
     assert!(
         matches!(&granted[..], [Effect::Grant { lease, .. }] if lease.fence == Fence { lease: LeaseId(1), epoch: Epoch(1) })
     );

@@ -128,7 +128,7 @@ fn write() -> impl Strategy<Value = AnyWrite> {
     let lease = move |len: u64| {
         (fence(), sweeps()).prop_map(move |(fence, sweep)| {
             let trials = IntervalSet::from_range(fence.lease.0, fence.lease.0 + len);
-            let audits = (fence.lease.0 % 2 == 0).then(|| "v".to_owned());
+            let audits = (fence.lease.0 % 2 == 0).then(|| "v".into());
             LeaseRow {
                 fence,
                 sweep,
@@ -151,6 +151,7 @@ fn write() -> impl Strategy<Value = AnyWrite> {
             // The first repeats are.
             let chosen = results.iter().map(|result| result.key).filter(|key| key.repeat.0 == 0).collect();
             let (compare_only, audit, worker) = (how == 0, how == 1, format!("{process}1"));
+            let process = process.into();
             let batch = ResultBatch { sweep, fence, process, results, positions: MetricPositions::default() };
             StoreResults { batch, worker, compare_only, audit, chosen_for_audit: chosen }
         }).prop_map_into(),

@@ -16,7 +16,7 @@ use ergodic::store::{
     SetRowsAside, SetShare, SetSweepState, ShrinkLease, Store, StoreError, StoreReader,
     StoreResults, StoreWriter, StoredTrial, SuccessorSweep, TrialRange,
 };
-use ergodic_common::ids::{CellIndex, Epoch, FileHash, LeaseId, SweepNumber};
+use ergodic_common::ids::{CellIndex, Epoch, FileHash, LeaseId, SweepNumber, WorkerId};
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_tests::{Postgres, skip};
@@ -197,7 +197,7 @@ impl Model {
                 .audits
                 .get(&(from, key))
                 .cloned()
-                .unwrap_or(due(key, ""));
+                .unwrap_or(due(key, &WorkerId::NONE));
             model.audits.insert((sweep, to), Audit { key: to, ..audit });
         }
 
@@ -411,7 +411,7 @@ impl Model {
 
         if audit {
             let given_up = |audit: &&mut Audit| {
-                audit.finding == Some(Finding::Failed) && audit.auditor_process.is_empty()
+                audit.finding == Some(Finding::Failed) && audit.auditor_process == WorkerId::NONE
             };
             if let Some(audit) = self.audits.get_mut(&place).filter(given_up) {
                 (audit.finding, audit.why) = (None, String::new());
@@ -457,7 +457,8 @@ impl Model {
                 continue;
             }
             if before != Some(None) {
-                self.audits.insert((sweep, *key), due(*key, ""));
+                self.audits
+                    .insert((sweep, *key), due(*key, &WorkerId::NONE));
             }
 
             redone.push((*key, before));
@@ -627,7 +628,7 @@ impl Model {
         rows.into_iter().map(|row| row.result.key).collect()
     }
 
-    fn retry_audits(&mut self, sweep: SweepNumber) -> Vec<(TrialKey, String)> {
+    fn retry_audits(&mut self, sweep: SweepNumber) -> Vec<(TrialKey, WorkerId)> {
         let failed = self
             .audits
             .iter_mut()
@@ -681,15 +682,14 @@ impl Model {
 }
 
 /// An audit that nobody has made.
-fn due(key: TrialKey, process: &str) -> Audit {
-    let (auditor, auditor_process, why) = Default::default();
+fn due(key: TrialKey, process: &WorkerId) -> Audit {
     Audit {
         key,
-        process: process.to_owned(),
+        process: process.clone(),
         finding: None,
-        auditor,
-        auditor_process,
-        why,
+        auditor: String::new(),
+        auditor_process: WorkerId::NONE,
+        why: String::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, WorkerId};
 
 use super::Sweep;
 use super::clock::CoreTime;
@@ -10,7 +10,7 @@ use super::effects::Effect;
 use super::lease_size::{LeaseDemand, compute_lease_size};
 use super::state::{Core, LeaseState, Worker};
 use crate::interval_set::IntervalSet;
-use crate::records::{LeaseRow, WorkerId};
+use crate::records::LeaseRow;
 use ergodic_common::ids::SweepNumber;
 
 /// Time for which a worker that could not run a sweep is not offered it again.
@@ -61,7 +61,7 @@ impl Core {
     /// Leases work of the first sweep, by fair share, that has some for the worker. Within a sweep,
     /// fresh trials come first, then quarantined ones, then audits. Quarantined trials run alone:
     /// the first worker that can run them finishes its leases and gets nothing else meanwhile.
-    fn assign_lease(&mut self, id: &str, now: CoreTime) -> Option<Effect> {
+    fn assign_lease(&mut self, id: &WorkerId, now: CoreTime) -> Option<Effect> {
         let idle = self.workers.get(id)?.requested_slots?;
         if self.holds_quarantined_trial(id) {
             return None;
@@ -98,7 +98,7 @@ impl Core {
 
     /// Whether no sweep has work for the worker, and it holds no quarantined trial, beside which it
     /// must run nothing.
-    fn lacks_work(&self, id: &str, now: CoreTime) -> bool {
+    fn lacks_work(&self, id: &WorkerId, now: CoreTime) -> bool {
         !self.holds_quarantined_trial(id)
             && self
                 .sweeps
@@ -107,7 +107,7 @@ impl Core {
     }
 
     /// The work that a sweep has for a worker; `None` if it has none.
-    fn find_offer(&self, id: &str, sweep: &Sweep, now: CoreTime) -> Option<Offer> {
+    fn find_offer(&self, id: &WorkerId, sweep: &Sweep, now: CoreTime) -> Option<Offer> {
         if !self.can_work_on(id, sweep, now) {
             return None;
         }
@@ -127,7 +127,7 @@ impl Core {
     }
 
     /// Whether a connected worker can run trials of a sweep.
-    pub(super) fn can_work_on(&self, id: &str, sweep: &Sweep, now: CoreTime) -> bool {
+    pub(super) fn can_work_on(&self, id: &WorkerId, sweep: &Sweep, now: CoreTime) -> bool {
         sweep.is_running()
             && self
                 .workers
@@ -137,7 +137,7 @@ impl Core {
 
     /// Whether a worker is the first that can take a sweep's next quarantined trial. It must never
     /// have reported that it cannot run the sweep, and must not run a quarantined trial already.
-    fn is_first_for_quarantined(&self, id: &str, sweep: SweepNumber, now: CoreTime) -> bool {
+    fn is_first_for_quarantined(&self, id: &WorkerId, sweep: SweepNumber, now: CoreTime) -> bool {
         let sweep = &self.sweeps[&sweep];
         self.workers
             .iter()
@@ -149,7 +149,7 @@ impl Core {
             .is_some_and(|(first, _)| first == id)
     }
 
-    fn is_offered_quarantined(&self, id: &str, sweep: &Sweep, now: CoreTime) -> bool {
+    fn is_offered_quarantined(&self, id: &WorkerId, sweep: &Sweep, now: CoreTime) -> bool {
         matches!(
             self.find_offer(id, sweep, now),
             Some(Offer::Quarantined | Offer::QuarantinedAudit)
@@ -157,15 +157,17 @@ impl Core {
     }
 
     /// Whether a worker holds no lease.
-    fn holds_no_lease(&self, worker: &str) -> bool {
-        self.leases.values().all(|lease| lease.row.worker != worker)
+    fn holds_no_lease(&self, worker: &WorkerId) -> bool {
+        self.leases
+            .values()
+            .all(|lease| lease.row.worker != *worker)
     }
 
     /// Whether a worker runs a quarantined trial, and so must run nothing else.
-    fn holds_quarantined_trial(&self, worker: &str) -> bool {
+    fn holds_quarantined_trial(&self, worker: &WorkerId) -> bool {
         self.leases
             .values()
-            .filter(|lease| lease.row.worker == worker)
+            .filter(|lease| lease.row.worker == *worker)
             .any(|lease| {
                 let mut trials = lease.row.trials.iter();
                 let first = trials.next();
@@ -183,7 +185,7 @@ impl Core {
 
     fn lease_quarantined_trial(
         &mut self,
-        id: &str,
+        id: &WorkerId,
         number: SweepNumber,
         now: CoreTime,
     ) -> Option<Effect> {
@@ -200,7 +202,7 @@ impl Core {
 
     fn lease_quarantined_audit(
         &mut self,
-        id: &str,
+        id: &WorkerId,
         number: SweepNumber,
         now: CoreTime,
     ) -> Option<Effect> {
@@ -221,7 +223,7 @@ impl Core {
 
     fn lease_pending_trials(
         &mut self,
-        id: &str,
+        id: &WorkerId,
         number: SweepNumber,
         idle: u32,
         now: CoreTime,
@@ -240,7 +242,7 @@ impl Core {
 
     fn lease_audits(
         &mut self,
-        id: &str,
+        id: &WorkerId,
         number: SweepNumber,
         idle: u32,
         now: CoreTime,
@@ -258,7 +260,7 @@ impl Core {
     /// Number of unleased trials of a class to lease to a worker.
     fn choose_lease_size(
         &self,
-        id: &str,
+        id: &WorkerId,
         number: SweepNumber,
         class: u32,
         unleased: u64,
@@ -286,7 +288,7 @@ impl Core {
     /// quarantine, or, with `audits`, from the audits of that process's rows.
     fn create_lease(
         &mut self,
-        id: &str,
+        id: &WorkerId,
         number: SweepNumber,
         class: u32,
         trials: IntervalSet,
@@ -314,7 +316,7 @@ impl Core {
             fence,
             sweep: number,
             class,
-            worker: id.to_owned(),
+            worker: id.clone(),
             trials,
             audits,
         };

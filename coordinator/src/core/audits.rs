@@ -10,9 +10,11 @@
 
 use std::collections::BTreeMap;
 
+use ergodic_common::ids::WorkerId;
+
 use super::quarantine::{Quarantine, TrialIndex};
 use crate::interval_set::IntervalSet;
-use crate::records::{Finding, WorkerId};
+use crate::records::Finding;
 
 /// Numbers of audits by finding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,7 +106,7 @@ impl Audits {
         }
 
         self.add_waiting(
-            &WorkerId::new(),
+            &WorkerId::NONE,
             index.0,
             &IntervalSet::from_range(index.1, index.1 + 1),
         );
@@ -161,7 +163,7 @@ impl Audits {
 
     /// The next audits that a worker may run: the process whose rows they compare, their class and
     /// their number.
-    pub(super) fn next_audits_for(&self, worker: &str) -> Option<(WorkerId, u32, u64)> {
+    pub(super) fn next_audits_for(&self, worker: &WorkerId) -> Option<(WorkerId, u32, u64)> {
         let (origin, classes) = self.waiting.iter().find(|(origin, _)| *origin != worker)?;
         classes
             .first_key_value()
@@ -169,7 +171,7 @@ impl Audits {
     }
 
     /// Takes up to `n` waiting audits of a process's rows for a lease.
-    pub(super) fn take_waiting(&mut self, origin: &str, class: u32, n: u64) -> IntervalSet {
+    pub(super) fn take_waiting(&mut self, origin: &WorkerId, class: u32, n: u64) -> IntervalSet {
         let trials = self
             .edit_waiting(origin, class, |trials| trials.take_smallest(n))
             .unwrap_or_default();
@@ -180,7 +182,7 @@ impl Audits {
     /// Takes the waiting audits that are in a lease of the store.
     pub(super) fn take_recorded_trials(
         &mut self,
-        origin: &str,
+        origin: &WorkerId,
         class: u32,
         recorded: &IntervalSet,
     ) -> IntervalSet {
@@ -202,7 +204,7 @@ impl Audits {
     /// Changes a set of waiting audits, and removes the set if it becomes empty.
     fn edit_waiting<T>(
         &mut self,
-        origin: &str,
+        origin: &WorkerId,
         class: u32,
         change: impl FnOnce(&mut IntervalSet) -> T,
     ) -> Option<T> {
@@ -221,7 +223,7 @@ impl Audits {
     }
 
     /// The next quarantined audit that a worker may run.
-    pub(super) fn next_quarantined_for(&self, worker: &str) -> Option<TrialIndex> {
+    pub(super) fn next_quarantined_for(&self, worker: &WorkerId) -> Option<TrialIndex> {
         self.quarantine.next_matching(|index| {
             self.quarantined_origins
                 .get(&index)
@@ -231,7 +233,10 @@ impl Audits {
 
     /// Takes the next quarantined audit for a lease; returns it with the process whose row it
     /// compares.
-    pub(super) fn take_quarantined_for(&mut self, worker: &str) -> Option<(TrialIndex, WorkerId)> {
+    pub(super) fn take_quarantined_for(
+        &mut self,
+        worker: &WorkerId,
+    ) -> Option<(TrialIndex, WorkerId)> {
         let index = self.next_quarantined_for(worker)?;
         self.quarantine.take_trial(index);
         self.leased += 1;
@@ -263,7 +268,7 @@ impl Audits {
 
     /// Releases audits from quarantine that were suspected because of a worker which turned out to
     /// be alive.
-    pub(super) fn acquit_worker(&mut self, worker: &str) {
+    pub(super) fn acquit_worker(&mut self, worker: &WorkerId) {
         for index in self.quarantine.acquit_worker(worker) {
             if let Some(origin) = self.quarantined_origins.remove(&index) {
                 self.add_waiting(

@@ -1,7 +1,7 @@
 //! Checkpoints of unfinished trials: which exist, and which worker may send or fetch one.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, SweepNumber};
+use ergodic_common::ids::{Fence, SweepNumber, WorkerId};
 
 use super::effects::Effect;
 use super::state::{Core, LeaseState};
@@ -11,14 +11,14 @@ impl Core {
     /// checkpoint.
     pub fn is_working_on(
         &self,
-        worker: &str,
+        worker: &WorkerId,
         fence: Fence,
         sweep: SweepNumber,
         key: TrialKey,
     ) -> bool {
         self.leases.get(&fence.lease).is_some_and(|lease| {
             lease.row.fence == fence
-                && lease.row.worker == worker
+                && lease.row.worker == *worker
                 && lease.row.sweep == sweep
                 && lease.row.audits.is_none()
                 && self.has_unfinished(lease, key)

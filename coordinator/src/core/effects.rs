@@ -1,10 +1,10 @@
 //! The effects that the core asks its caller to carry out, in order.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, SweepNumber};
+use ergodic_common::ids::{Fence, SweepNumber, WorkerId};
 use ergodic_common::spec::scheduling::Share;
 
-use crate::records::{EndedLease, LeaseRow, SweepState, WorkerId};
+use crate::records::{EndedLease, LeaseRow, SweepState};
 
 /// A user's command to a sweep.
 #[derive(Debug, Clone, Copy, PartialEq)]

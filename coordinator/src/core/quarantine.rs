@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ergodic_common::ids::WorkerId;
+
 use crate::interval_set::IntervalSet;
-use crate::records::WorkerId;
 
 /// Crashes after which a trial is run alone.
 const RUN_ALONE_AFTER: usize = 2;
@@ -30,21 +31,21 @@ impl Quarantine {
     /// workers that crashed with it if the trial is thereby given up.
     pub fn record_crash(
         &mut self,
-        (id, name): (&str, &str),
+        (id, name): (&WorkerId, &str),
         index: TrialIndex,
     ) -> Option<Vec<String>> {
         let crashed = self.crashes.entry(index).or_default();
         if crashed.iter().any(|(known, _)| known == id) {
             return None;
         }
-        crashed.push((id.to_owned(), name.to_owned()));
+        crashed.push((id.clone(), name.to_owned()));
         (crashed.len() == CRASH_LIMIT)
             .then(|| crashed.iter().map(|(_, name)| name.clone()).collect())
     }
 
     /// Takes back the crash of a worker that has come back. Returns the trials that are no longer to be run alone, and that nobody
     /// holds.
-    pub fn acquit_worker(&mut self, worker: &str) -> Vec<TrialIndex> {
+    pub fn acquit_worker(&mut self, worker: &WorkerId) -> Vec<TrialIndex> {
         self.crashes
             .values_mut()
             .for_each(|crashed| crashed.retain(|(id, _)| id != worker));
@@ -146,7 +147,7 @@ mod tests {
         let all = || IntervalSet::from_range(0, 9);
 
         for n in [3, 4] {
-            assert_eq!(quarantine.record_crash(("a", "A"), (0, n)), None);
+            assert_eq!(quarantine.record_crash((&"a".into(), "A"), (0, n)), None);
         }
 
         assert_eq!(
@@ -154,7 +155,7 @@ mod tests {
             9,
             "a first crash says little"
         );
-        assert_eq!(quarantine.record_crash(("a", "A"), (0, 3)), None);
+        assert_eq!(quarantine.record_crash((&"a".into(), "A"), (0, 3)), None);
 
         assert!(
             !quarantine.runs_alone((0, 3)),
@@ -162,7 +163,7 @@ mod tests {
         );
 
         for n in [3, 4, 5] {
-            assert_eq!(quarantine.record_crash(("b", "B"), (0, n)), None);
+            assert_eq!(quarantine.record_crash((&"b".into(), "B"), (0, n)), None);
         }
 
         assert_eq!(quarantine.take_back_quarantined(0, all()).len(), 7);
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(quarantine.take_next_trial(), Some((0, 3)));
 
         assert_eq!(
-            quarantine.record_crash(("0", "C"), (0, 3)),
+            quarantine.record_crash((&"0".into(), "C"), (0, 3)),
             Some(vec!["A".to_owned(), "B".into(), "C".into()])
         );
         quarantine.take_back_quarantined(0, IntervalSet::from_range(3, 4));
@@ -191,17 +192,17 @@ mod tests {
     fn a_worker_that_comes_back_counts_against_no_trial() {
         let mut quarantine = Quarantine::default();
         for worker in ["a", "b"] {
-            (0..3).for_each(|n| _ = quarantine.record_crash((worker, worker), (1, n)));
+            (0..3).for_each(|n| _ = quarantine.record_crash((&worker.into(), worker), (1, n)));
         }
 
-        quarantine.record_crash(("c", "c"), (1, 0));
+        quarantine.record_crash((&"c".into(), "c"), (1, 0));
         assert!(
             quarantine
                 .take_back_quarantined(1, IntervalSet::from_range(0, 3))
                 .is_empty()
         );
 
-        assert_eq!(quarantine.acquit_worker("b"), [(1, 1), (1, 2)]);
+        assert_eq!(quarantine.acquit_worker(&"b".into()), [(1, 1), (1, 2)]);
         assert_eq!(
             (
                 quarantine.waiting_count(),
@@ -210,8 +211,8 @@ mod tests {
             (1, 2)
         );
 
-        assert_eq!(quarantine.acquit_worker("a"), [(1, 0)]);
-        assert_eq!(quarantine.acquit_worker("c"), []);
+        assert_eq!(quarantine.acquit_worker(&"a".into()), [(1, 0)]);
+        assert_eq!(quarantine.acquit_worker(&"c".into()), []);
         assert!(quarantine.crashes.is_empty() && quarantine.waiting.is_empty());
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::{CellIndex, Epoch, Fence, SweepNumber};
+use ergodic_common::ids::{CellIndex, Epoch, Fence, SweepNumber, WorkerId};
 use ergodic_common::{Spec, TrialKey};
 
 use super::state::{Core, Worker};
 use super::{Sweep, UnreadableSweep};
-use crate::records::{SweepRow, WorkerId};
+use crate::records::SweepRow;
 
 /// The location of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum TrialLocation {
     Leased {
         /// The lease's fencing token.
         fence: Fence,
-        /// The worker that holds the lease.
+        /// Name of the worker that holds the lease; its id if it has not joined since the start.
         worker: String,
         /// Whether the worker last reported the trial as running.
         running: bool,
@@ -229,7 +229,7 @@ impl Core {
         let worker = self.workers.get(&lease.row.worker);
         Some(TrialLocation::Leased {
             fence: lease.row.fence,
-            worker: worker.map_or_else(|| lease.row.worker.clone(), |w| w.name.clone()),
+            worker: worker.map_or_else(|| lease.row.worker.to_string(), |w| w.name.clone()),
             running: worker.is_some_and(|w| w.running.contains(&(lease.row.fence.lease, key))),
         })
     }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Epoch, LeaseId, SweepNumber};
+use ergodic_common::ids::{Epoch, LeaseId, SweepNumber, WorkerId};
 
 use crate::core::clock::{CoreTime, Timing};
 use crate::core::effects::{GiveUpReversal, GivenUpTrial};
 use crate::core::sweep::{Sweep, UnreadableSweep};
 use crate::interval_set::IntervalSet;
-use crate::records::{LeaseRow, WorkerId};
+use crate::records::LeaseRow;
 
 /// A worker that has joined, or is remembered because of its leases.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::ids::{Epoch, Fence, LeaseId, Repeat, SweepNumber};
+use ergodic_common::ids::{Epoch, Fence, LeaseId, Repeat, SweepNumber, WorkerId};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::CPU_F32;
@@ -18,7 +18,7 @@ use crate::core::explanation::{RunningFinding, SweepFinding};
 use crate::core::state::LeaseState;
 use crate::core::verbs::crashes::MAX_UNDELIVERED;
 use crate::core::*;
-use crate::records::{DataPin, Finding, LeaseRow, SweepRow, SweepState, SweepTallies, WorkerId};
+use crate::records::{DataPin, Finding, LeaseRow, SweepRow, SweepState, SweepTallies};
 
 mod audits;
 
@@ -214,7 +214,10 @@ impl CoreModel {
         let fence = *fence;
 
         let key = keys[n % keys.len()];
-        if self.core.is_working_on(worker, fence, SweepNumber(1), key) {
+        if self
+            .core
+            .is_working_on(&worker.into(), fence, SweepNumber(1), key)
+        {
             assert!(!self.rows.contains(&key), "a trial with a row is kept");
             self.checkpoints.insert(key);
             let effects = self
@@ -236,7 +239,7 @@ impl CoreModel {
     }
 
     fn request_work(&mut self, worker: &str) {
-        let effects = self.core.on_work_requested(worker, 2, self.now);
+        let effects = self.core.on_work_requested(&worker.into(), 2, self.now);
         self.carry_out(effects);
     }
 
@@ -259,7 +262,7 @@ impl CoreModel {
 
         let admission = self
             .core
-            .admit_batch(worker, fence, now)
+            .admit_batch(&worker.into(), fence, now)
             .expect("trials of the lease");
         let fenced = admission == Admission::Compare || !self.fences.contains(&fence);
         let audit = matches!(admission, Admission::Audit { .. });
@@ -290,21 +293,29 @@ impl CoreModel {
                 committed.stored.push(row);
 
                 if chosen.contains(key) {
-                    self.due.insert(*key, worker.to_owned());
+                    self.due.insert(*key, worker.into());
                     committed.audits_due.push(*key);
                 }
             }
         }
 
-        let effects =
-            self.core
-                .on_batch_committed(worker, fence, SweepNumber(1), &committed, self.now);
+        let effects = self.core.on_batch_committed(
+            &worker.into(),
+            fence,
+            SweepNumber(1),
+            &committed,
+            self.now,
+        );
         self.carry_out(effects);
     }
 
     /// Somebody has run a trial again whose audit is due, and is another process: as the store would have it.
     fn find(&mut self, key: TrialKey, worker: &str, finding: Finding) -> bool {
-        let Some(origin) = self.due.get(&key).filter(|origin| *origin != worker) else {
+        let Some(origin) = self
+            .due
+            .get(&key)
+            .filter(|origin| origin.as_str() != worker)
+        else {
             return false;
         };
         self.found.insert(key, (origin.clone(), finding));
@@ -387,7 +398,7 @@ proptest! {
                 0 => world.join(worker),
                 1 | 2 => world.request_work(worker),
                 3 | 4 => world.deliver_batch(worker, n),
-                5 => world.core.on_session_ended(worker, SessionEnd::ByPeer, world.now),
+                5 => world.core.on_session_ended(&worker.into(), SessionEnd::ByPeer, world.now),
                 9 => world.steer(if n % 2 == 0 { Steering::Pause } else { Steering::Resume }),
                 10 => world.retry(),
                 11 => world.answer_retractions(),
@@ -396,7 +407,7 @@ proptest! {
                 8 => {
                     let held: Vec<Fence> = world.granted.get(worker).into_iter().flat_map(|h| h.keys().copied()).collect();
                     let running = world.running(worker, |_| true).into_iter().take(n).collect();
-                    world.core.on_heartbeat(worker, running, 0, &held, world.now);
+                    world.core.on_heartbeat(&worker.into(), running, 0, &held, world.now);
                 }
                 6 => {
                     world.now += TTL / 2 * n as u32 / 3;
@@ -412,7 +423,7 @@ proptest! {
         }
         world.steer(Steering::Resume);
         // One honest worker finishes what is left, once the others have gone and their leases have run out.
-        names.iter().for_each(|name| world.core.on_session_ended(name, SessionEnd::ByPeer, world.now));
+        names.iter().for_each(|name| world.core.on_session_ended(&(*name).into(), SessionEnd::ByPeer, world.now));
         world.now += 2 * TTL;
         world.core.latest_time = world.now;
         let effects = world.core.on_tick(world.now);
@@ -433,7 +444,7 @@ proptest! {
         prop_assert_eq!(world.rows.len() as u64, trials);
         let counts = world.core.sweep(SweepNumber(1)).expect("launched").audits.counts;
         prop_assert_eq!((counts.remaining() as usize, (counts.due - counts.remaining()) as usize), (world.due.len(), world.found.len()));
-        prop_assert!(world.due.values().all(|origin| origin == "z"), "what z could audit was left: {:?}", world.due);
+        prop_assert!(world.due.values().all(|origin| origin.as_str() == "z"), "what z could audit was left: {:?}", world.due);
         prop_assert!(audit < 1.0 || counts.due == trials - world.given_up.len() as u64);
         let sweep = world.core.sweep(SweepNumber(1)).expect("launched");
         prop_assert_eq!(sweep.counts.done(), trials);
@@ -451,7 +462,7 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
     let first: Vec<TrialKey> = world.granted["a"].values().flatten().copied().collect();
     world
         .core
-        .on_session_ended("a", SessionEnd::ByPeer, world.now);
+        .on_session_ended(&"a".into(), SessionEnd::ByPeer, world.now);
     world.now += TTL;
 
     world.core.latest_time = world.now;
@@ -557,8 +568,9 @@ impl CoreModel {
     fn end_session(&mut self, worker: &str, end: SessionEnd, running: &[TrialKey]) {
         let held: Vec<Fence> = self.granted[worker].keys().copied().collect();
         let running = self.running(worker, |key| running.contains(key));
-        self.core.on_heartbeat(worker, running, 0, &held, self.now);
-        self.core.on_session_ended(worker, end, self.now);
+        self.core
+            .on_heartbeat(&worker.into(), running, 0, &held, self.now);
+        self.core.on_session_ended(&worker.into(), end, self.now);
         self.now += TTL;
         self.core.latest_time = self.now;
         let effects = self.core.on_tick(self.now);
@@ -651,11 +663,13 @@ fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
     let running = world.running("a", |_| true);
 
     // A machine that sleeps: its session is ended because nothing is heard, and its leases run out.
-    world.core.on_heartbeat("a", running, 0, &[], world.now);
+    world
+        .core
+        .on_heartbeat(&"a".into(), running, 0, &[], world.now);
     world.now += TTL;
     world
         .core
-        .on_session_ended("a", SessionEnd::ByPeer, world.now);
+        .on_session_ended(&"a".into(), SessionEnd::ByPeer, world.now);
     world.core.latest_time = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
@@ -707,7 +721,7 @@ fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
     );
 
     world.request_work("b");
-    let effects = world.core.on_worker_left("b", world.now);
+    let effects = world.core.on_worker_left(&"b".into(), world.now);
     world.carry_out(effects);
     assert_eq!(blamed(&world, key), 1);
 }
@@ -790,7 +804,8 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
         .on_sweep_added(sweep(SweepNumber(2), 200), [], world.now);
     world.carry_out(effects);
     let holds = |world: &CoreModel, worker: &str, number: SweepNumber| {
-        let of = |lease: &&LeaseState| lease.row.worker == worker && lease.row.sweep == number;
+        let of =
+            |lease: &&LeaseState| lease.row.worker.as_str() == worker && lease.row.sweep == number;
         world.core.leases.values().filter(of).count()
     };
 
@@ -860,10 +875,12 @@ fn with_unstored_give_up(world: &mut CoreModel) -> GivenUpTrial {
 
     let held: Vec<Fence> = world.granted["c"].keys().copied().collect();
     let running = world.running("c", |key| *key == trial);
-    world.core.on_heartbeat("c", running, 0, &held, world.now);
     world
         .core
-        .on_session_ended("c", SessionEnd::ByPeer, world.now);
+        .on_heartbeat(&"c".into(), running, 0, &held, world.now);
+    world
+        .core
+        .on_session_ended(&"c".into(), SessionEnd::ByPeer, world.now);
     world.now += TTL;
     world.core.latest_time = world.now;
 
@@ -1021,9 +1038,10 @@ fn a_row_that_nobody_told_of_is_looked_up_when_its_trial_is_delivered() {
         already_stored: vec![key],
         ..CommitOutcome::default()
     };
-    let effects = world
-        .core
-        .on_batch_committed("a", fence, SweepNumber(1), &committed, world.now);
+    let effects =
+        world
+            .core
+            .on_batch_committed(&"a".into(), fence, SweepNumber(1), &committed, world.now);
 
     world
         .core
@@ -1061,7 +1079,7 @@ fn a_row_that_nobody_told_of_is_looked_up_when_its_trial_is_delivered() {
 fn a_grant_that_cannot_be_stored_is_made_again_later() {
     let mut world = CoreModel::new(4);
     world.join("a");
-    let effects = world.core.on_work_requested("a", 2, world.now);
+    let effects = world.core.on_work_requested(&"a".into(), 2, world.now);
     let Some(Effect::Grant { lease, .. }) = effects.first() else {
         panic!("expected a grant: {effects:?}")
     };
@@ -1081,14 +1099,14 @@ fn a_worker_that_comes_back_keeps_its_lease_and_one_that_forgot_it_does_not() {
     world.request_work("a");
     world
         .core
-        .on_session_ended("a", SessionEnd::ByPeer, world.now);
+        .on_session_ended(&"a".into(), SessionEnd::ByPeer, world.now);
     world.join("a");
     assert_eq!((world.granted["a"].len(), world.fences.len()), (1, 1));
 
     world.granted.clear();
     world
         .core
-        .on_session_ended("a", SessionEnd::ByPeer, world.now);
+        .on_session_ended(&"a".into(), SessionEnd::ByPeer, world.now);
     world.join("a");
     assert!(world.fences.is_empty(), "the lease went back at once");
 }
@@ -1104,7 +1122,9 @@ fn a_lease_that_its_worker_does_not_name_runs_out() {
             world.now += TTL / 4;
             // Ticks come often; a late one would mean that the coordinator itself was held up.
             world.core.latest_time = world.now;
-            world.core.on_heartbeat("a", vec![], 0, held, world.now);
+            world
+                .core
+                .on_heartbeat(&"a".into(), vec![], 0, held, world.now);
             let effects = world.core.on_tick(world.now);
             world.carry_out(effects);
         }
@@ -1139,10 +1159,10 @@ fn a_sweep_that_a_worker_cannot_work_on_does_not_keep_it_from_the_next() {
     let fence = *world.granted["a"].keys().next().expect("granted");
     let effects = world
         .core
-        .on_lease_released("a", fence, "no data".into(), world.now);
+        .on_lease_released(&"a".into(), fence, "no data".into(), world.now);
     world.carry_out(effects);
 
-    let effects = world.core.on_work_requested("a", 2, world.now);
+    let effects = world.core.on_work_requested(&"a".into(), 2, world.now);
     assert!(
         matches!(&effects[..], [Effect::Grant { lease, .. }] if lease.sweep == SweepNumber(2)),
         "{effects:?}"
@@ -1198,7 +1218,11 @@ fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
         .map(|(fence, keys)| (*fence, keys.clone()))
         .expect("granted");
     let key = keys[0];
-    assert!(world.core.is_working_on("a", fence, SweepNumber(1), key));
+    assert!(
+        world
+            .core
+            .is_working_on(&"a".into(), fence, SweepNumber(1), key)
+    );
 
     let foreign = TrialKey {
         cell: key.cell,
@@ -1223,7 +1247,7 @@ fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
         assert!(
             !world
                 .core
-                .is_working_on(worker, fence, SweepNumber(sweep), key),
+                .is_working_on(&worker.into(), fence, SweepNumber(sweep), key),
             "{worker} {fence:?} {sweep} {key}"
         );
     }
@@ -1246,7 +1270,9 @@ fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
         (None, 0)
     );
     assert!(
-        !world.core.is_working_on("a", fence, SweepNumber(1), key),
+        !world
+            .core
+            .is_working_on(&"a".into(), fence, SweepNumber(1), key),
         "it has its row"
     );
 
@@ -1287,15 +1313,18 @@ fn a_foreign_trial_is_not_admitted_and_a_foreign_lease_is_only_compared() {
     world.request_work("a");
     let fence = *world.granted["a"].keys().next().expect("granted");
     let alien = TrialKey::new(0, 99);
-    assert_eq!(world.core.admit_batch("a", fence, &[alien]), Err(alien));
+    assert_eq!(
+        world.core.admit_batch(&"a".into(), fence, &[alien]),
+        Err(alien)
+    );
 
     assert_eq!(
-        world.core.admit_batch("b", fence, &[]),
+        world.core.admit_batch(&"b".into(), fence, &[]),
         Ok(Admission::Compare)
     );
     assert_eq!(
         world.core.admit_batch(
-            "a",
+            &"a".into(),
             Fence {
                 epoch: Epoch(7),
                 ..fence
@@ -1306,7 +1335,7 @@ fn a_foreign_trial_is_not_admitted_and_a_foreign_lease_is_only_compared() {
     );
 
     assert_eq!(
-        world.core.admit_batch("a", fence, &[]),
+        world.core.admit_batch(&"a".into(), fence, &[]),
         Ok(Admission::Store {
             sweep: SweepNumber(1)
         })
@@ -1378,7 +1407,7 @@ fn cancelling_revokes_and_nothing_is_granted_afterwards() {
     assert!(
         effects
             .iter()
-            .any(|e| matches!(e, Effect::RevokeLeases(worker, _) if worker == "a"))
+            .any(|e| matches!(e, Effect::RevokeLeases(worker, _) if worker.as_str() == "a"))
     );
 
     world.carry_out(effects);
@@ -1427,7 +1456,7 @@ fn a_straggler_gives_back_what_another_can_finish_sooner_and_is_asked_once() {
         panic!("one question: {:?}", world.retractions)
     };
     assert!(
-        worker == "slow" && *trials as usize >= held.len() * 3 / 4,
+        worker.as_str() == "slow" && *trials as usize >= held.len() * 3 / 4,
         "{trials} of {}",
         held.len()
     );

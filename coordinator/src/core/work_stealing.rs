@@ -8,14 +8,14 @@
 
 use std::time::Duration;
 
-use ergodic_common::ids::{Fence, SweepNumber};
+use ergodic_common::ids::{Fence, SweepNumber, WorkerId};
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::clock::CoreTime;
 use super::effects::Effect;
 use super::state::{Core, LeaseState};
 use crate::interval_set::IntervalSet;
-use crate::records::{EndedLease, WorkerId};
+use crate::records::EndedLease;
 use crate::stored_row::StoredRow;
 
 /// Minimum time by which a trial must end earlier elsewhere to be moved, in seconds.
@@ -76,7 +76,7 @@ impl Core {
     /// them.
     fn choose_lease_to_retract(
         &self,
-        id: &str,
+        id: &WorkerId,
         idle: &[WorkerId],
         now: CoreTime,
     ) -> Option<(Fence, u64)> {
@@ -104,12 +104,12 @@ impl Core {
     /// per trial.
     fn forecast_retraction(
         &self,
-        id: &str,
+        id: &WorkerId,
         lease: &LeaseState,
         now: CoreTime,
     ) -> Option<(LeaseForecast, f64)> {
         let sweep = &self.sweeps[&lease.row.sweep];
-        let is_own = lease.row.worker == id || lease.row.audits.as_deref() == Some(id);
+        let is_own = lease.row.worker == *id || lease.row.audits.as_ref() == Some(id);
         if is_own || lease.next_retract_at > now || !sweep.is_running() {
             return None;
         }
@@ -153,7 +153,7 @@ impl Core {
     /// Handles the return of trials of a lease that the worker has not begun, perhaps none.
     pub fn on_trials_retracted(
         &mut self,
-        worker: &str,
+        worker: &WorkerId,
         fence: Fence,
         keys: &[TrialKey],
         now: CoreTime,
@@ -203,7 +203,7 @@ impl Core {
     /// Updates how fast a worker is relative to others, from the durations of its trials.
     pub(super) fn update_worker_pace(
         &mut self,
-        id: &str,
+        id: &WorkerId,
         number: SweepNumber,
         rows: &[StoredRow],
         now: CoreTime,

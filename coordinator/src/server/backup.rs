@@ -217,10 +217,10 @@ fn audit_to_wire(audit: Audit) -> v1::BackupAudit {
     };
     v1::BackupAudit {
         key: Some(audit.key.into()),
-        process: audit.process,
+        process: audit.process.into(),
         finding: finding.into(),
         auditor: audit.auditor,
-        auditor_process: audit.auditor_process,
+        auditor_process: audit.auditor_process.into(),
         why: audit.why,
     }
 }

@@ -6,8 +6,8 @@
 //! executes in the order of the decisions. Files are not synced: a torn one fails its hash, and its
 //! trial starts from the beginning.
 
-use ergodic_common::ids::Fence;
 use ergodic_common::ids::{DatasetHash, FileHash, SweepNumber};
+use ergodic_common::ids::{Fence, WorkerId};
 use ergodic_common::{ErrorCode, Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use std::fs::File;
@@ -19,7 +19,7 @@ use tonic::Status;
 
 use super::blobs::PartialFile;
 use crate::core::Core;
-use crate::records::{SweepRow, WorkerId};
+use crate::records::SweepRow;
 
 /// First bytes of a file, which name its format.
 const MAGIC: &[u8; 8] = b"ergckpt1";

@@ -274,7 +274,7 @@ pub(crate) fn to_audit_finding(
     };
     let second = v1::ExplainProcess {
         worker: audit.auditor,
-        process: audit.auditor_process,
+        process: audit.auditor_process.into(),
     };
 
     build_finding(WireFinding::AuditFound(v1::ExplainAuditFound {

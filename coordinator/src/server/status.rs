@@ -1,6 +1,6 @@
 //! Converts the core's state to messages.
 
-use ergodic_common::ids::SweepNumber;
+use ergodic_common::ids::{SweepNumber, WorkerId};
 use ergodic_common::spec::stopping_rule::StoppingCriterion;
 use ergodic_proto::v1;
 
@@ -184,9 +184,9 @@ pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
 }
 
 /// The status of a worker at a time `now` of the core, in seconds.
-fn worker_status(id: &str, worker: &Worker, now: f64) -> v1::WorkerStatus {
+fn worker_status(id: &WorkerId, worker: &Worker, now: f64) -> v1::WorkerStatus {
     v1::WorkerStatus {
-        id: id.to_owned(),
+        id: id.to_string(),
         name: worker.name.clone(),
         connected: worker.connected,
         slots: worker.slots,

@@ -173,12 +173,12 @@ pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
         row.fence.epoch.into(),
         row.sweep.into(),
         row.class.into(),
-        row.worker.as_str().into(),
+        (&row.worker).into(),
         SqlParam::Bytes(Some(trials)),
     ];
 
     // Leases of fresh trials keep the checksum that they had before leases of audits existed.
-    fields.extend(row.audits.as_deref().map(SqlParam::Text));
+    fields.extend(row.audits.as_ref().map(SqlParam::from));
     row_checksum("leases", &fields)
 }
 

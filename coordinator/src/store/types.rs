@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::{CellHash, CellIndex, Epoch, FileHash, SweepNumber};
+use ergodic_common::ids::{CellHash, CellIndex, Epoch, FileHash, SweepNumber, WorkerId};
 use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use crate::records::{Finding, RecordedAudit, SweepRow, WorkerId};
+use crate::records::{Finding, RecordedAudit, SweepRow};
 use crate::store::encoding;
 use crate::store::encoding::CurveView;
 use crate::stored_row::StoredRow;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::cache_folder::find_cache_folder;
+use ergodic_common::ids::WorkerId;
 use ergodic_proto::identity::{host_name, random_hex};
 use ergodic_proto::status::UserError;
 use tokio::sync::watch;
@@ -32,7 +33,7 @@ pub(super) async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), Use
     })?;
     let links = LinkPool::from_urls(&url, &args.access.clone().read_auth()?)?;
 
-    let worker_id = random_hex::<16>();
+    let worker_id = WorkerId::from(random_hex::<16>());
     let spool = args
         .spool
         .as_deref()
@@ -107,7 +108,7 @@ fn start_slots(
     isa: Isa,
     slots: u32,
     queue: &Arc<SharedQueue>,
-    (links, worker_id): (&LinkPool, &str),
+    (links, worker_id): (&LinkPool, &WorkerId),
 ) -> Result<String, UserError> {
     let config = SlotConfig {
         threads: args.threads,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, FileHash};
+use ergodic_common::ids::{Fence, FileHash, WorkerId};
 use ergodic_proto::backoff::Backoff;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::{CHUNK_BYTES, MAX_CHECKPOINT_BYTES};
@@ -32,7 +32,7 @@ const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
 pub(crate) struct CheckpointTransfer {
     uploads: mpsc::UnboundedSender<CheckpointUpload>,
     links: LinkPool,
-    worker: Arc<str>,
+    worker: WorkerId,
     runtime: Handle,
 }
 
@@ -88,14 +88,14 @@ impl Drop for PendingUpload {
 
 impl CheckpointTransfer {
     /// Starts the task that sends checkpoints, which runs until the worker ends.
-    pub(crate) fn start_transfer(links: &LinkPool, worker: &str) -> Self {
+    pub(crate) fn start_transfer(links: &LinkPool, worker: &WorkerId) -> Self {
         // Unbounded, because every slot has at most one upload under way.
         let (uploads, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(upload_loop(waiting, links.clone(), worker.to_owned()));
+        tokio::spawn(upload_loop(waiting, links.clone(), worker.clone()));
         Self {
             uploads,
             links: links.clone(),
-            worker: worker.into(),
+            worker: worker.clone(),
             runtime: Handle::current(),
         }
     }
@@ -182,7 +182,7 @@ async fn wait_until_raised(stop: &AtomicBool) {
 async fn upload_loop(
     mut waiting: mpsc::UnboundedReceiver<CheckpointUpload>,
     links: LinkPool,
-    worker: String,
+    worker: WorkerId,
 ) {
     while let Some(upload) = waiting.recv().await {
         upload_with_retries(&links, &worker, &upload).await;
@@ -192,7 +192,7 @@ async fn upload_loop(
 
 /// Uploads a checkpoint in a few attempts and then gives up: without it, a trial loses time and no
 /// result, and the next one is due soon.
-async fn upload_with_retries(links: &LinkPool, worker: &str, upload: &CheckpointUpload) {
+async fn upload_with_retries(links: &LinkPool, worker: &WorkerId, upload: &CheckpointUpload) {
     let trial = upload.owner.key;
     let steps = upload.steps;
     let mut backoff = Backoff::new();
@@ -218,12 +218,12 @@ async fn upload_with_retries(links: &LinkPool, worker: &str, upload: &Checkpoint
 
 async fn upload_checkpoint(
     link: &Link,
-    worker: &str,
+    worker: &WorkerId,
     upload: &CheckpointUpload,
 ) -> Result<(), Status> {
     let CheckpointOwner { fence, sweep, key } = upload.owner.clone();
     let head = v1::CheckpointHead {
-        worker: worker.to_owned(),
+        worker: worker.to_string(),
         fence: Some(fence.into()),
         sweep,
         key: Some(key.into()),
@@ -253,12 +253,12 @@ async fn upload_checkpoint(
 
 async fn download_checkpoint(
     link: &Link,
-    worker: &str,
+    worker: &WorkerId,
     owner: CheckpointOwner,
 ) -> Result<Vec<u8>, Status> {
     let CheckpointOwner { fence, sweep, key } = owner;
     let request = v1::FetchCheckpointRequest {
-        worker: worker.to_owned(),
+        worker: worker.to_string(),
         fence: Some(fence.into()),
         sweep,
         key: Some(key.into()),

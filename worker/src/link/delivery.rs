@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::TrialResult;
+use ergodic_common::ids::WorkerId;
 use ergodic_proto::backoff::Backoff;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::{transfer, v1};
@@ -26,9 +27,9 @@ const MAX_REFUSALS: u32 = 2;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Starts the tasks that deliver results, which run until the worker ends.
-pub fn start_delivery(queue: &Arc<SharedQueue>, links: &LinkPool, worker: &str) {
+pub fn start_delivery(queue: &Arc<SharedQueue>, links: &LinkPool, worker: &WorkerId) {
     for _ in 0..MAX_CONCURRENT_BATCHES {
-        tokio::spawn(sender_loop(queue.clone(), links.clone(), worker.to_owned()));
+        tokio::spawn(sender_loop(queue.clone(), links.clone(), worker.clone()));
     }
 
     if let Some(spool) = queue.spool().filter(|spool| spool.leftover_results() > 0) {
@@ -36,7 +37,7 @@ pub fn start_delivery(queue: &Arc<SharedQueue>, links: &LinkPool, worker: &str) 
     }
 }
 
-async fn sender_loop(queue: Arc<SharedQueue>, links: LinkPool, worker: String) {
+async fn sender_loop(queue: Arc<SharedQueue>, links: LinkPool, worker: WorkerId) {
     loop {
         let waited = tokio::time::timeout(MAX_BATCH_DELAY, queue.results_ready.notified())
             .await
@@ -121,7 +122,7 @@ async fn deliver_leftover_batches(spool: Arc<Spool>, links: LinkPool) {
 
 /// Sends a batch until all of it is answered. A refused batch is sent in halves until each refused result is alone, so that one bad
 /// result does not cost the others.
-async fn send_batch(links: &LinkPool, worker: &str, batch: &ResultBatch) {
+async fn send_batch(links: &LinkPool, worker: &WorkerId, batch: &ResultBatch) {
     let sender = BatchSender {
         links,
         worker,
@@ -154,7 +155,7 @@ fn can_be_split(piece: &[FinishedTrial], code: Code) -> bool {
 /// A batch that is being sent.
 struct BatchSender<'a> {
     links: &'a LinkPool,
-    worker: &'a str,
+    worker: &'a WorkerId,
     batch: &'a ResultBatch,
 }
 
@@ -239,7 +240,7 @@ impl BatchSender<'_> {
     fn build_request(&self, results: Vec<v1::TrialResult>) -> v1::CommitResultsRequest {
         let ResultBatch { fence, sweep, .. } = self.batch;
         let fence = Some((*fence).into());
-        let worker = self.worker.to_owned();
+        let worker = self.worker.to_string();
 
         let sweep = sweep.clone();
         v1::CommitResultsRequest {

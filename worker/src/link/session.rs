@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, WorkerId};
 use ergodic_common::{BUILD, Spec, TrialKey};
 use ergodic_proto::channel::connect::ClientChannel;
 use ergodic_proto::v1::session_request::Message as Request;
@@ -27,7 +27,7 @@ pub struct WorkerIdentity {
     /// The coordinator's address.
     pub coordinator_url: String,
     /// Random id of the worker, 32 hex digits.
-    pub worker_id: String,
+    pub worker_id: WorkerId,
     /// Name of the worker for people.
     pub name: String,
     /// The numerics class of its results.
@@ -408,7 +408,7 @@ fn hello_message(identity: &WorkerIdentity, queue: &SharedQueue) -> v1::Hello {
     v1::Hello {
         protocol: PROTOCOL_VERSION,
         build: BUILD.to_owned(),
-        worker: identity.worker_id.clone(),
+        worker: identity.worker_id.to_string(),
         name: identity.name.clone(),
         slots: identity.slots,
         numerics: vec![identity.numerics.clone()],

@@ -13,7 +13,7 @@ use ergodic_proto::v1;
 use prost::Message as _;
 
 use crate::train::FinishedTrial;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, WorkerId};
 
 /// Bytes of the length of a record.
 const LENGTH_BYTES: usize = 4;
@@ -28,7 +28,7 @@ const ACKNOWLEDGED_TAG: u8 = 1;
 /// The worker and the lease that a result is delivered for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ResultOwner {
-    pub(crate) worker: String,
+    pub(crate) worker: WorkerId,
     pub(crate) fence: Fence,
     pub(crate) sweep: String,
 }
@@ -80,7 +80,7 @@ pub(crate) fn encode_acknowledgement(sender: &ResultOwner, keys: &[TrialKey]) ->
 
 fn encode_batch(sender: &ResultOwner, results: Vec<v1::TrialResult>) -> Vec<u8> {
     let fence = Some(sender.fence.into());
-    let worker = sender.worker.clone();
+    let worker = sender.worker.to_string();
     let sweep = sender.sweep.clone();
     v1::CommitResultsRequest {
         worker,
@@ -167,7 +167,7 @@ fn decode_record(record: &[u8]) -> Option<RecordContent> {
     let batch = v1::CommitResultsRequest::decode(batch).ok()?;
     let fence = batch.fence?.into();
     let sender = ResultOwner {
-        worker: batch.worker,
+        worker: batch.worker.into(),
         fence,
         sweep: batch.sweep,
     };
@@ -202,7 +202,7 @@ pub(crate) mod tests {
 
     pub(crate) fn sample_owner() -> ResultOwner {
         ResultOwner {
-            worker: "w".repeat(32),
+            worker: "w".repeat(32).into(),
             fence: Fence {
                 lease: LeaseId(3),
                 epoch: Epoch(2),

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::TrialKey;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, WorkerId};
 use ergodic_proto::status::UserError;
 
 use self::format::ResultOwner;
@@ -34,7 +34,7 @@ const MAX_BATCH_BYTES: usize = 2 << 20;
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
-    worker: String,
+    worker: WorkerId,
     limit: u64,
     /// Number of results that an earlier worker left.
     leftover_results: u64,
@@ -82,7 +82,7 @@ impl Spool {
     ///
     /// # Errors
     /// Another worker uses the folder, or it cannot be read or written.
-    pub fn open(folder: &Path, worker: &str, limit: u64) -> Result<Self, UserError> {
+    pub fn open(folder: &Path, worker: &WorkerId, limit: u64) -> Result<Self, UserError> {
         let failed = |error: io::Error| {
             UserError::new(
                 ErrorCode::BadInput,
@@ -112,7 +112,7 @@ impl Spool {
             .sum();
 
         let folder = folder.to_owned();
-        let worker = worker.to_owned();
+        let worker = worker.clone();
         let state = Mutex::new(state);
         Ok(Self {
             folder,
@@ -238,14 +238,14 @@ impl Spool {
     }
 
     /// Reads the unacknowledged results of an earlier worker's segment as batches, each with the
-    /// name of its worker.
+    /// id of its worker.
     ///
     /// # Errors
     /// The segment cannot be read.
     pub(crate) fn read_leftover_batches(
         &self,
         segment: u64,
-    ) -> io::Result<Vec<(String, ResultBatch)>> {
+    ) -> io::Result<Vec<(WorkerId, ResultBatch)>> {
         let content = format::read_segment(&std::fs::read(segment_path(&self.folder, segment))?);
         let mut by_sender: BTreeMap<ResultOwner, Vec<FinishedTrial>> = BTreeMap::new();
 
@@ -432,7 +432,7 @@ fn list_segment_numbers(folder: &Path) -> io::Result<BTreeSet<u64>> {
 }
 
 /// Splits the results of one worker into batches that the coordinator accepts.
-fn pack_batches(sender: &ResultOwner, results: Vec<FinishedTrial>) -> Vec<(String, ResultBatch)> {
+fn pack_batches(sender: &ResultOwner, results: Vec<FinishedTrial>) -> Vec<(WorkerId, ResultBatch)> {
     let mut batches: Vec<ResultBatch> = Vec::new();
     let mut bytes = 0;
 
@@ -489,12 +489,12 @@ mod tests {
     }
 
     /// Repeats that an earlier worker left, with its id.
-    fn leftover_repeats(spool: &Spool) -> Vec<(String, u32)> {
+    fn leftover_repeats(spool: &Spool) -> Vec<(WorkerId, u32)> {
         let batches = spool
             .leftover_segments()
             .into_iter()
             .flat_map(|segment| spool.read_leftover_batches(segment).expect("readable"));
-        let results = |(worker, batch): (String, ResultBatch)| {
+        let results = |(worker, batch): (WorkerId, ResultBatch)| {
             batch
                 .trial_keys()
                 .into_iter()
@@ -508,7 +508,7 @@ mod tests {
     #[test]
     fn the_next_worker_finds_what_was_not_acknowledged_under_the_name_of_the_one_before() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let first = Spool::open(dir.path(), "first", LIMIT).expect("opened");
+        let first = Spool::open(dir.path(), &"first".into(), LIMIT).expect("opened");
         let dirs: Vec<SpoolRef> = (0..4)
             .map(|repeat| append_one(&first, repeat).expect("room"))
             .collect();
@@ -519,17 +519,17 @@ mod tests {
             finished(2, None)
         );
         drop(first);
-        let second = Spool::open(dir.path(), "second", LIMIT).expect("opened");
+        let second = Spool::open(dir.path(), &"second".into(), LIMIT).expect("opened");
         assert_eq!(second.leftover_results(), 2);
 
         append_one(&second, 7).expect("room");
-        let of_first = [("first".to_owned(), 0), ("first".to_owned(), 2)];
+        let of_first: [(WorkerId, u32); 2] = [("first".into(), 0), ("first".into(), 2)];
         assert_eq!(leftover_repeats(&second), of_first);
         drop(second);
-        let third = Spool::open(dir.path(), "third", LIMIT).expect("opened");
+        let third = Spool::open(dir.path(), &"third".into(), LIMIT).expect("opened");
         assert_eq!(
             leftover_repeats(&third),
-            [&of_first[..], &[("second".to_owned(), 7)]].concat()
+            [&of_first[..], &[("second".into(), 7)]].concat()
         );
 
         third
@@ -546,7 +546,7 @@ mod tests {
     #[test]
     fn a_segment_goes_when_its_last_result_is_acknowledged() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let spool = Spool::open(dir.path(), "w", LIMIT).expect("opened");
+        let spool = Spool::open(dir.path(), &"w".into(), LIMIT).expect("opened");
         (0..2).for_each(|repeat| _ = append_one(&spool, repeat).expect("room"));
         acknowledge_repeats(&spool, &[0]);
         assert_eq!(list_segment_numbers(dir.path()).expect("readable").len(), 1);
@@ -576,7 +576,7 @@ mod tests {
         )
         .expect("written");
 
-        let spool = Spool::open(dir.path(), "w", LIMIT).expect("opened");
+        let spool = Spool::open(dir.path(), &"w".into(), LIMIT).expect("opened");
         assert_eq!(leftover_repeats(&spool), [(sample_owner().worker, 5)]);
         append_one(&spool, 1).expect("room");
         assert_eq!(
@@ -596,7 +596,7 @@ mod tests {
             &finished(1, None),
         )
         .len() as u64;
-        let spool = Spool::open(dir.path(), "w", size).expect("opened");
+        let spool = Spool::open(dir.path(), &"w".into(), size).expect("opened");
         append_one(&spool, 0).expect("room");
 
         let entry = spool.encode_entry(FENCE, "a1b2c3d4", &finished(1, None));
@@ -613,19 +613,19 @@ mod tests {
         drop(spool);
 
         assert_eq!(
-            leftover_repeats(&Spool::open(dir.path(), "x", LIMIT).expect("opened")),
-            [("w".to_owned(), 1)]
+            leftover_repeats(&Spool::open(dir.path(), &"x".into(), LIMIT).expect("opened")),
+            [("w".into(), 1)]
         );
     }
 
     #[test]
     fn a_folder_is_one_workers() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let first = Spool::open(dir.path(), "first", LIMIT).expect("opened");
-        let error = Spool::open(dir.path(), "second", LIMIT).expect_err("in use");
+        let first = Spool::open(dir.path(), &"first".into(), LIMIT).expect("opened");
+        let error = Spool::open(dir.path(), &"second".into(), LIMIT).expect_err("in use");
         let place = format!("--spool {}: another worker", dir.path().display());
         assert!(error.message.starts_with(&place), "{}", error.message);
         drop(first);
-        Spool::open(dir.path(), "second", LIMIT).expect("free");
+        Spool::open(dir.path(), &"second".into(), LIMIT).expect("free");
     }
 }

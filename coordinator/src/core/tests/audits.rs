@@ -123,7 +123,7 @@ fn a_sweep_waits_for_an_auditor_that_may_come_back_and_no_longer() {
 
     world
         .core
-        .on_session_ended("b", SessionEnd::ByPeer, world.now);
+        .on_session_ended(&"b".into(), SessionEnd::ByPeer, world.now);
     world.work("a");
     assert_eq!(world.state(), SweepState::Running);
     world.now += TTL / 2;
@@ -164,7 +164,7 @@ fn one_that_cannot_work_on_the_sweep_or_computes_something_else_is_not_waited_fo
     world.granted.clear();
     let effects = world
         .core
-        .on_lease_released("b", fence, "no data".into(), world.now);
+        .on_lease_released(&"b".into(), fence, "no data".into(), world.now);
     world.carry_out(effects);
 
     world.join("a");
@@ -186,7 +186,7 @@ fn after_a_restart_it_is_known_whose_the_rows_are_and_workers_are_waited_for() {
 
     let leases: Vec<LeaseRow> = world.core.leases.values().map(|l| l.row.clone()).collect();
     assert!(
-        world.counts().1 == 1 && leases.iter().all(|row| row.audits.as_deref() == Some("a")),
+        world.counts().1 == 1 && leases.iter().all(|row| row.audits == Some("a".into())),
         "{leases:?}"
     );
     world.restart(4, leases);
@@ -225,7 +225,7 @@ fn a_late_result_of_another_process_is_an_audit_and_one_that_comes_again_is_none
 
     world
         .core
-        .on_session_ended("a", SessionEnd::ByPeer, world.now);
+        .on_session_ended(&"a".into(), SessionEnd::ByPeer, world.now);
     world.now += 3 * TTL;
     world.tick();
     world.join("b");
@@ -251,10 +251,13 @@ fn a_late_result_of_another_process_is_an_audit_and_one_that_comes_again_is_none
     };
 
     for (committed, duplicates) in [(audited, 0), (committed, 1)] {
-        let effects =
-            world
-                .core
-                .on_batch_committed("a", fence, SweepNumber(1), &committed, world.now);
+        let effects = world.core.on_batch_committed(
+            &"a".into(),
+            fence,
+            SweepNumber(1),
+            &committed,
+            world.now,
+        );
         world.carry_out(effects);
         let tallies = world.core.sweep(SweepNumber(1)).expect("launched").tallies;
         assert_eq!((world.counts().1, tallies.duplicates), (1, duplicates));
@@ -363,7 +366,7 @@ fn audits_are_paused_cancelled_given_back_and_taken_over_like_trials() {
         !taken.is_empty() && world.held_by("b").len() < held,
         "{taken:?}"
     );
-    let effects = world.core.on_worker_left("b", world.now);
+    let effects = world.core.on_worker_left(&"b".into(), world.now);
     world.carry_out(effects);
 
     world.granted.remove("b");
@@ -415,10 +418,13 @@ fn the_audit_of_a_row_that_nobody_told_of_is_looked_up_with_it() {
             audited,
             ..CommitOutcome::default()
         };
-        let effects =
-            world
-                .core
-                .on_batch_committed("b", fence, SweepNumber(1), &committed, world.now);
+        let effects = world.core.on_batch_committed(
+            &"b".into(),
+            fence,
+            SweepNumber(1),
+            &committed,
+            world.now,
+        );
         assert!(
             effects.contains(&Effect::LookUpRows(SweepNumber(1), vec![key])),
             "{effects:?}"

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ergodic_common::ids::{Epoch, LeaseId, SweepNumber};
+use ergodic_common::ids::{Epoch, LeaseId, SweepNumber, WorkerId};
 use ergodic_common::spec::scheduling::Share;
 
 use crate::core::tests::*;
-use crate::records::{LeaseRow, WorkerId};
+use crate::records::LeaseRow;
 
 /// A cluster of workers that run what they are given, one lease after the other.
 struct SharedCluster {
@@ -71,7 +71,9 @@ impl SharedCluster {
     }
 
     fn request_work(&mut self, worker: &str) {
-        let effects = self.core.on_work_requested(worker, self.slots, self.now);
+        let effects = self
+            .core
+            .on_work_requested(&worker.into(), self.slots, self.now);
         self.carry_out(effects);
     }
 
@@ -127,7 +129,7 @@ impl SharedCluster {
             );
             self.carry_out(effects);
 
-            self.request_work(&worker);
+            self.request_work(worker.as_str());
         }
 
         self.now = end;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use ergodic_common::ids::{CellIndex, Epoch, Fence, LeaseId, Repeat, SweepNumber};
+use ergodic_common::ids::{CellIndex, Epoch, Fence, LeaseId, Repeat, SweepNumber, WorkerId};
 use ergodic_common::spec::stopping_rule::precision_rungs;
 
 use crate::core::stopping::{AdaptiveRepeats, PrecisionRepeats, SuccessiveHalving};
 use crate::core::tests::*;
 use crate::estimators::precision::{DECIDING_LEVEL, interval_quantile};
-use crate::records::{LeaseRow, SweepRow, SweepState, WorkerId};
+use crate::records::{LeaseRow, SweepRow, SweepState};
 
 const TARGET: f64 = 0.05;
 
@@ -265,7 +265,7 @@ impl Lab {
             .on_worker_joined(joining_worker(worker, held), self.now);
         self.carry_out(effects);
 
-        let effects = self.core.on_work_requested(worker, 2, self.now);
+        let effects = self.core.on_work_requested(&worker.into(), 2, self.now);
         self.carry_out(effects);
     }
 
@@ -287,7 +287,8 @@ impl Lab {
                 .insert(fence, keys);
         }
 
-        let fenced = self.core.admit_batch(worker, fence, &delivered) == Ok(Admission::Compare);
+        let fenced =
+            self.core.admit_batch(&worker.into(), fence, &delivered) == Ok(Admission::Compare);
         let mut committed = CommitOutcome {
             fenced,
             ..CommitOutcome::default()
@@ -304,9 +305,13 @@ impl Lab {
             }
         }
 
-        let effects =
-            self.core
-                .on_batch_committed(worker, fence, SweepNumber(1), &committed, self.now);
+        let effects = self.core.on_batch_committed(
+            &worker.into(),
+            fence,
+            SweepNumber(1),
+            &committed,
+            self.now,
+        );
         self.carry_out(effects);
     }
 

@@ -1,7 +1,7 @@
 //! Crashes of workers: against which trials they count, and when a trial is given up.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, SweepNumber};
+use ergodic_common::ids::{Fence, SweepNumber, WorkerId};
 
 use crate::core::quarantine::TrialIndex;
 use crate::core::{Core, CoreTime, Effect, GiveUpReversal, GivenUpTrial, Sweep, Worker};
@@ -113,7 +113,7 @@ impl Core {
                     .sweeps
                     .get_mut(&number)
                     .expect("a lease's sweep is kept as long as the lease");
-                let given_up = record_crash(sweep, (id.as_str(), name.as_str()), index, is_audit);
+                let given_up = record_crash(sweep, (&id, name.as_str()), index, is_audit);
                 effects.extend(given_up.map(Effect::GiveUp));
             }
         }
@@ -197,7 +197,7 @@ impl Core {
 /// thereby given up.
 fn record_crash(
     sweep: &mut Sweep,
-    worker: (&str, &str),
+    worker: (&WorkerId, &str),
     index: TrialIndex,
     is_audit: bool,
 ) -> Option<GivenUpTrial> {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, WorkerId};
 
 use crate::core::state::LeaseState;
 use crate::core::{Core, CoreTime, Effect};
-use crate::records::{EndedLease, LeaseRow, WorkerId};
+use crate::records::{EndedLease, LeaseRow};
 use ergodic_common::ids::SweepNumber;
 
 impl Core {
@@ -41,7 +41,7 @@ impl Core {
     /// sweep.
     pub fn on_lease_released(
         &mut self,
-        worker: &str,
+        worker: &WorkerId,
         fence: Fence,
         why: String,
         now: CoreTime,
@@ -70,17 +70,21 @@ impl Core {
     }
 
     /// Whether a worker holds the lease.
-    pub fn holds_lease(&self, worker: &str, fence: Fence) -> bool {
+    pub fn holds_lease(&self, worker: &WorkerId, fence: Fence) -> bool {
         self.leases
             .get(&fence.lease)
-            .is_some_and(|l| l.row.fence == fence && l.row.worker == worker)
+            .is_some_and(|l| l.row.fence == fence && l.row.worker == *worker)
     }
 
-    pub(crate) fn worker_fences(&self, worker: &str, pick: impl Fn(Fence) -> bool) -> Vec<Fence> {
+    pub(crate) fn worker_fences(
+        &self,
+        worker: &WorkerId,
+        pick: impl Fn(Fence) -> bool,
+    ) -> Vec<Fence> {
         let of_worker = self
             .leases
             .values()
-            .filter(|l| l.row.worker == worker && pick(l.row.fence));
+            .filter(|l| l.row.worker == *worker && pick(l.row.fence));
         let mut fences: Vec<Fence> = of_worker.map(|l| l.row.fence).collect();
         fences.sort_unstable();
         fences

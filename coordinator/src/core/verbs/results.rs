@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepNumber};
+use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepNumber, WorkerId};
 use ergodic_common::{Spec, TrialKey};
 
 use crate::core::quarantine::TrialIndex;
@@ -43,14 +43,14 @@ impl Core {
     /// Returns the first trial that the lease never held.
     pub fn admit_batch(
         &self,
-        worker: &str,
+        worker: &WorkerId,
         fence: Fence,
         keys: &[TrialKey],
     ) -> Result<Admission, TrialKey> {
         let Some(lease) = self.leases.get(&fence.lease) else {
             return Ok(Admission::Compare);
         };
-        if lease.row.fence != fence || lease.row.worker != worker {
+        if lease.row.fence != fence || lease.row.worker != *worker {
             return Ok(Admission::Compare);
         }
 
@@ -80,7 +80,7 @@ impl Core {
     /// Handles a batch that the store has stored or compared.
     pub fn on_batch_committed(
         &mut self,
-        worker: &str,
+        worker: &WorkerId,
         fence: Fence,
         sweep_number: SweepNumber,
         committed: &CommitOutcome,
@@ -134,7 +134,7 @@ impl Core {
     /// stored or `known` before.
     fn record_batch(
         &mut self,
-        worker: &str,
+        worker: &WorkerId,
         sweep_number: SweepNumber,
         committed: &CommitOutcome,
         known: &[TrialKey],
@@ -158,7 +158,7 @@ impl Core {
         for key in &committed.audits_due {
             sweep
                 .audits
-                .add_audit(sweep.spec.grid.locate_trial(*key), &worker.to_owned(), None);
+                .add_audit(sweep.spec.grid.locate_trial(*key), worker, None);
         }
 
         let stored = committed.stored.len() as u64;

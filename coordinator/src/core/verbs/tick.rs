@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, WorkerId};
 
 use crate::core::sweep::Sweep;
 use crate::core::{Core, CoreTime, Effect};
-use crate::records::{SweepState, WorkerId};
+use crate::records::SweepState;
 use ergodic_common::ids::SweepNumber;
 
 /// Delay of a tick that shows that the coordinator itself was stalled.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::{Fence, SweepNumber};
+use ergodic_common::ids::{Fence, SweepNumber, WorkerId};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
 use crate::core::effects::Steering;
 use crate::core::sweep::{Sweep, UnreadableSweep};
 use crate::core::{Core, CoreTime, Effect, SweepChange};
-use crate::records::{Finding, SweepState, WorkerId};
+use crate::records::{Finding, SweepState};
 use crate::stored_row::StoredRow;
 
 impl Core {

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, LeaseId};
+use ergodic_common::ids::{Fence, LeaseId, WorkerId};
 
 use crate::core::state::MAX_KNOWN_WORKERS;
 use crate::core::{Core, CoreTime, Effect, Worker};
 use crate::interval_set::IntervalSet;
-use crate::records::WorkerId;
 
 /// A worker that opens a session.
 #[derive(Debug, Clone)]
@@ -93,7 +92,7 @@ impl Core {
     /// broken off: when a process ends, its system closes the connection at once. A machine or a network that fails is only
     /// silent. One that is there again after a while may close the connection then: hence the time. A worker whose session broke
     /// off has crashed, unless it comes back before its leases expire.
-    pub fn on_session_ended(&mut self, worker: &str, end: SessionEnd, now: CoreTime) {
+    pub fn on_session_ended(&mut self, worker: &WorkerId, end: SessionEnd, now: CoreTime) {
         if let Some(worker) = self.workers.get_mut(worker) {
             let silence = now.saturating_sub(worker.last_seen_at);
             worker.connected = false;
@@ -104,7 +103,7 @@ impl Core {
     }
 
     /// Handles a worker that leaves for good.
-    pub fn on_worker_left(&mut self, worker: &str, now: CoreTime) -> Vec<Effect> {
+    pub fn on_worker_left(&mut self, worker: &WorkerId, now: CoreTime) -> Vec<Effect> {
         let leases = self.worker_fences(worker, |_| true);
         let mut effects = self.end_leases(&leases, false);
         self.workers.remove(worker);
@@ -116,7 +115,7 @@ impl Core {
     /// the others.
     pub fn on_heartbeat(
         &mut self,
-        worker: &str,
+        worker: &WorkerId,
         running: Vec<(LeaseId, TrialKey)>,
         queued: u64,
         held: &[Fence],
@@ -132,7 +131,7 @@ impl Core {
     /// Handles a worker's request for a lease.
     pub fn on_work_requested(
         &mut self,
-        worker: &str,
+        worker: &WorkerId,
         idle_slots: u32,
         now: CoreTime,
     ) -> Vec<Effect> {
@@ -144,7 +143,7 @@ impl Core {
     }
 
     /// Forgets absent workers beyond a limit, because a peer could join under ever new ids.
-    pub(crate) fn forget_absent_workers(&mut self, joining: &str) {
+    pub(crate) fn forget_absent_workers(&mut self, joining: &WorkerId) {
         if self.workers.len() < MAX_KNOWN_WORKERS || self.workers.contains_key(joining) {
             return;
         }
@@ -158,7 +157,7 @@ impl Core {
             .retain(|id, worker| worker.connected || holders.contains(id));
     }
 
-    pub(crate) fn renew_leases(&mut self, worker: &str, held: &[Fence], now: CoreTime) {
+    pub(crate) fn renew_leases(&mut self, worker: &WorkerId, held: &[Fence], now: CoreTime) {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.last_seen_at = now;
         }
@@ -167,12 +166,12 @@ impl Core {
         let held = self
             .leases
             .values_mut()
-            .filter(|l| l.row.worker == worker && held.contains(&l.row.fence));
+            .filter(|l| l.row.worker == *worker && held.contains(&l.row.fence));
         held.for_each(|l| l.expires_at = expires);
     }
 
     /// Takes back the crash of a worker that has come back: it counts against no trial any more.
-    pub(crate) fn acquit_worker(&mut self, worker: &str) {
+    pub(crate) fn acquit_worker(&mut self, worker: &WorkerId) {
         for sweep in self.sweeps.values_mut() {
             for (class, n) in sweep.quarantine.acquit_worker(worker) {
                 let back = IntervalSet::from_range(n, n + 1);

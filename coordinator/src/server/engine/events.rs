@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::{Fence, FileHash, LeaseId, SweepNumber};
+use ergodic_common::ids::{Fence, FileHash, LeaseId, SweepNumber, WorkerId};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::status::UserError;
@@ -10,7 +10,7 @@ use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{Core, Effect, JoiningWorker, SessionEnd, Steering, StoredRow, Sweep};
-use crate::records::{SweepRow, WorkerId};
+use crate::records::SweepRow;
 use crate::result_batch::{CommitOutcome, ResultBatch};
 use crate::server::checkpoints::IncomingCheckpoint;
 use crate::server::engine::Engine;

@@ -14,15 +14,16 @@ mod user;
 use std::collections::HashMap;
 use std::time::Instant;
 
+use ergodic_common::ids::WorkerId;
+use tokio::sync::{mpsc, watch};
+
 pub use events::{
     BatchRefusal, ChangeReply, EngineEvent, EngineHandle, EngineQueue, EngineStopped,
     SessionSender, StoreReply, UserEvent, WorkerEvent, WorkerMessage,
 };
-use tokio::sync::{mpsc, watch};
 
 use super::checkpoints::CheckpointWriter;
 use crate::core::{Core, CoreTime, Effect};
-use crate::records::WorkerId;
 use crate::store::writer::WriterHandle;
 use crate::store::{EndLeases, ShrinkLease};
 use crate::throttled_log::ThrottledLog;

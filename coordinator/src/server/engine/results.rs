@@ -52,7 +52,7 @@ impl Engine {
 
             if outcome.differing_count() > 0 {
                 tracing::error!(
-                    worker,
+                    worker = worker.as_str(),
                     mismatches = outcome.differing_count(),
                     "a trial yielded different bits"
                 );
@@ -81,7 +81,10 @@ impl Engine {
             .core
             .workers()
             .find(|(id, _)| **id == batch.process)
-            .map_or_else(|| batch.process.clone(), |(_, worker)| worker.name.clone());
+            .map_or_else(
+                || batch.process.to_string(),
+                |(_, worker)| worker.name.clone(),
+            );
         let compare_only = match admission {
             Admission::Store { sweep } | Admission::Audit { sweep } => sweep != batch.sweep,
             Admission::Compare => true,

@@ -1,7 +1,7 @@
 //! Workers' sessions: joining, messages received and messages sent.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, WorkerId};
 use ergodic_proto::v1;
 use ergodic_proto::v1::session_response::Message;
 use tokio::sync::oneshot;
@@ -72,19 +72,19 @@ impl Engine {
     }
 
     /// A worker that has opened another session since is not away.
-    fn end_session(&mut self, worker: &str, session: u64, end: SessionEnd) {
+    fn end_session(&mut self, worker: &WorkerId, session: u64, end: SessionEnd) {
         if self
             .sessions
             .get(worker)
             .is_some_and(|(number, _)| *number == session)
         {
-            tracing::info!(worker, ?end, "session ended");
+            tracing::info!(worker = worker.as_str(), ?end, "session ended");
             self.sessions.remove(worker);
             self.core.on_session_ended(worker, end, self.current_time());
         }
     }
 
-    fn handle_worker_message(&mut self, worker: &str, message: WorkerMessage) -> Vec<Effect> {
+    fn handle_worker_message(&mut self, worker: &WorkerId, message: WorkerMessage) -> Vec<Effect> {
         let now = self.current_time();
         match message {
             WorkerMessage::Heartbeat {
@@ -105,7 +105,7 @@ impl Engine {
             }
             WorkerMessage::Retracted { fence, keys } => {
                 tracing::debug!(
-                    worker,
+                    worker = worker.as_str(),
                     lease = fence.lease.0,
                     trials = keys.len(),
                     "trials given back"
@@ -147,7 +147,7 @@ impl Engine {
         }
 
         tracing::debug!(
-            worker = lease.worker,
+            worker = lease.worker.as_str(),
             lease = lease.fence.lease.0,
             trials = keys.len(),
             "lease granted"
@@ -170,7 +170,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn send_retraction(&mut self, worker: &str, fence: Fence, trials: u64) {
+    pub(crate) fn send_retraction(&mut self, worker: &WorkerId, fence: Fence, trials: u64) {
         let retract = v1::Retract {
             fence: Some(fence_to_wire(fence)),
             trials,
@@ -178,15 +178,19 @@ impl Engine {
         self.send_to_worker(worker, Message::Retract(retract));
     }
 
-    pub(crate) fn send_revocation(&mut self, worker: &str, fences: Vec<Fence>) {
-        tracing::info!(worker, leases = fences.len(), "leases revoked");
+    pub(crate) fn send_revocation(&mut self, worker: &WorkerId, fences: Vec<Fence>) {
+        tracing::info!(
+            worker = worker.as_str(),
+            leases = fences.len(),
+            "leases revoked"
+        );
         let fences = fences.into_iter().map(fence_to_wire).collect();
         self.send_to_worker(worker, Message::Revoke(v1::Revoke { fences }));
     }
 
     /// Sends a message. A worker that does not read its messages loses its session, and its leases
     /// expire unless it comes back.
-    pub(crate) fn send_to_worker(&mut self, worker: &str, message: Message) {
+    pub(crate) fn send_to_worker(&mut self, worker: &WorkerId, message: Message) {
         let response = v1::SessionResponse {
             message: Some(message),
         };
@@ -197,7 +201,7 @@ impl Engine {
         if sent == Some(false) {
             let end = SessionEnd::ByCoordinator;
             tracing::info!(
-                worker,
+                worker = worker.as_str(),
                 ?end,
                 "session ended: the worker does not read its messages"
             );

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::ids::{Fence, FileHash, SweepNumber};
+use ergodic_common::ids::{Fence, FileHash, SweepNumber, WorkerId};
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::MAX_CHECKPOINT_BYTES;
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::block_in_place;
 use tonic::{Status, Streaming};
 
-use crate::records::{SweepRow, WorkerId};
+use crate::records::SweepRow;
 use crate::server::blobs::PartialFile;
 use crate::server::checkpoints::{
     CheckpointHeader, IncomingCheckpoint, not_leased_status, write_failed_status,
@@ -60,7 +60,7 @@ impl ServerContext {
             .try_into()
             .map_err(|_| Status::invalid_argument("the field hash must have 32 bytes"))?;
         let access = self
-            .authorize_checkpoint(head.worker, head.fence, head.sweep, head.key)
+            .authorize_checkpoint(head.worker.into(), head.fence, head.sweep, head.key)
             .await?;
         let header = CheckpointHeader {
             key: access.key,
@@ -74,7 +74,7 @@ impl ServerContext {
 
     async fn authorize_checkpoint(
         &self,
-        worker: String,
+        worker: WorkerId,
         fence: Option<v1::Fence>,
         id: String,
         key: Option<v1::TrialKey>,
@@ -188,7 +188,12 @@ impl ServerContext {
     ) -> Result<ResponseStream<v1::FetchCheckpointResponse>, Status> {
         let permit = self.limits.fetches.try_acquire()?;
         let access = self
-            .authorize_checkpoint(request.worker, request.fence, request.sweep, request.key)
+            .authorize_checkpoint(
+                request.worker.into(),
+                request.fence,
+                request.sweep,
+                request.key,
+            )
             .await?;
         let (pieces, stream) = PageSender::new(permit);
         let (file, hash) = block_in_place(|| open_checkpoint_file(&access))?;

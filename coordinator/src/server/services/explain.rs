@@ -114,7 +114,7 @@ impl SweepApi {
 
         let first = v1::ExplainProcess {
             worker: row.map(|row| row.worker).unwrap_or_default(),
-            process: audit.process.clone(),
+            process: audit.process.to_string(),
         };
         if let Some(finding) = audit.finding {
             return Ok(Some(to_audit_finding(finding, audit, first)));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::ids::LeaseId;
+use ergodic_common::ids::{LeaseId, WorkerId};
 use ergodic_common::{BUILD, ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
@@ -56,7 +56,7 @@ pub(crate) async fn open_session(
         let end = tokio::select! {
             end = read_messages(&context, &worker, inbound) => end,
             () = context.wait_until_revoked(principal) => {
-                tracing::warn!(worker, "its token was revoked or has expired");
+                tracing::warn!(worker = worker.as_str(), "its token was revoked or has expired");
                 SessionEnd::ByCoordinator
             }
         };
@@ -126,7 +126,7 @@ pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
     }
 
     Ok(JoiningWorker {
-        worker: hello.worker,
+        worker: hello.worker.into(),
         name: hello.name,
         build: hello.build,
         slots: hello.slots,
@@ -142,7 +142,7 @@ fn bad_field(what: &str) -> Status {
 /// Reads until the stream ends, the worker says goodbye or is silent for a lease's time to live, or we stop. Returns how it ended.
 async fn read_messages(
     context: &ServerContext,
-    worker: &str,
+    worker: &WorkerId,
     mut inbound: Streaming<v1::SessionRequest>,
 ) -> SessionEnd {
     let mut stopping = context.stopping.clone();
@@ -179,7 +179,7 @@ async fn read_messages(
         };
         let leaves = matches!(message, WorkerMessage::Goodbye);
         context.engine.send_event(WorkerEvent::MessageReceived {
-            worker: worker.to_owned(),
+            worker: worker.clone(),
             message,
             permit,
         });

@@ -214,7 +214,7 @@ pub fn read_result_batch(
     Ok(ResultBatch {
         sweep,
         fence: fence_from_wire(&fence),
-        process: request.worker,
+        process: request.worker.into(),
         results,
         positions: MetricPositions::from_spec(spec),
     })

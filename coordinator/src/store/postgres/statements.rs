@@ -141,7 +141,7 @@ impl SqlConnection for PgSession {
             .bind(
                 audits
                     .iter()
-                    .map(|audit| replace_nul(&audit.process))
+                    .map(|audit| replace_nul(audit.process.as_str()))
                     .collect::<Vec<_>>(),
             )
             .bind(
@@ -159,7 +159,7 @@ impl SqlConnection for PgSession {
             .bind(
                 audits
                     .iter()
-                    .map(|audit| replace_nul(&audit.auditor_process))
+                    .map(|audit| replace_nul(audit.auditor_process.as_str()))
                     .collect::<Vec<_>>(),
             )
             .bind(

@@ -135,10 +135,10 @@ pub(super) trait SqlConnection {
                 sweep.into(),
                 audit.key.cell.into(),
                 audit.key.repeat.into(),
-                audit.process.as_str().into(),
+                (&audit.process).into(),
                 encode_finding(audit.finding).into(),
                 audit.auditor.as_str().into(),
-                audit.auditor_process.as_str().into(),
+                (&audit.auditor_process).into(),
                 audit.why.as_str().into(),
             ];
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ergodic_common::ids::{CellIndex, FileHash, Repeat, SweepNumber};
+use ergodic_common::ids::{CellIndex, FileHash, Repeat, SweepNumber, WorkerId};
 use ergodic_common::random_streams::audit_draw;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
@@ -265,14 +265,13 @@ impl<S: SqlConnection> RowCopy<'_, S> {
             return None;
         }
 
-        let (auditor, auditor_process, why) = Default::default();
         let due = Audit {
             key,
-            process: String::new(),
+            process: WorkerId::NONE,
             finding: None,
-            auditor,
-            auditor_process,
-            why,
+            auditor: String::new(),
+            auditor_process: WorkerId::NONE,
+            why: String::new(),
         };
 
         let made = known.get(&TrialKey {

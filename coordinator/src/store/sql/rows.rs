@@ -2,7 +2,7 @@
 
 use ergodic_common::ids::{
     CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId, Repeat, SweepNumber,
-    WeightsDigest,
+    WeightsDigest, WorkerId,
 };
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -97,9 +97,9 @@ pub(crate) fn read_lease_row(row: &dyn SqlRow) -> Result<LeaseRow, StoreError> {
             .get_int(3)?
             .try_into()
             .map_err(|_| damaged_column(3, "a class"))?,
-        worker: row.get_text(4)?.to_owned(),
+        worker: row.get_text(4)?.into(),
         trials: IntervalSet::default(),
-        audits: row.get_optional_text(7)?.map(str::to_owned),
+        audits: row.get_optional_text(7)?.map(WorkerId::from),
     };
     verify_checksum(row, 6, || lease_checksum(&lease, trials))?;
 
@@ -112,11 +112,11 @@ pub(crate) fn read_lease_row(row: &dyn SqlRow) -> Result<LeaseRow, StoreError> {
 pub(crate) fn read_audit_row(row: &dyn SqlRow) -> Result<Audit, StoreError> {
     Ok(Audit {
         key: read_trial_key(row)?,
-        process: row.get_text(2)?.to_owned(),
+        process: row.get_text(2)?.into(),
         finding: decode_finding(row.get_int(3)?)
             .ok_or_else(|| damaged_column(3, "a known finding"))?,
         auditor: row.get_text(4)?.to_owned(),
-        auditor_process: row.get_text(5)?.to_owned(),
+        auditor_process: row.get_text(5)?.into(),
         why: row.get_text(6)?.to_owned(),
     })
 }

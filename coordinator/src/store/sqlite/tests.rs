@@ -120,7 +120,7 @@ fn batch_of(
             lease: LeaseId(lease),
             epoch: Epoch(1),
         },
-        process: process.to_owned(),
+        process: process.into(),
         results,
         positions: MetricPositions::default(),
     };
@@ -404,7 +404,10 @@ fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
         why,
         ..
     } = audits[1].clone();
-    assert_eq!([process, auditor, auditor_process], ["w", "X", "x"]);
+    assert_eq!(
+        [process.as_str(), &auditor, auditor_process.as_str()],
+        ["w", "X", "x"]
+    );
 
     assert_eq!(why, "steps, metrics, curve");
     assert_eq!(

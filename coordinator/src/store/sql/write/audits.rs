@@ -1,9 +1,9 @@
 //! Audits: made due, recorded, and made due again.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::SweepNumber;
+use ergodic_common::ids::{SweepNumber, WorkerId};
 
-use crate::records::{Finding, WorkerId};
+use crate::records::Finding;
 use crate::store::encoding::encode_finding;
 use crate::store::error::StoreError;
 use crate::store::sql::rows::read_trial_key;
@@ -50,7 +50,7 @@ pub(in crate::store::sql) fn retry_failed_audits(
     let failed = [sweep.into(), encode_finding(Some(Finding::Failed)).into()];
     let text = "SELECT cell, repeat, process FROM audits WHERE sweep = $1 AND finding = $2 ORDER BY cell, repeat";
     let audits = select_all(sql, text, &failed, |row| {
-        Ok((read_trial_key(row)?, row.get_text(2)?.to_owned()))
+        Ok((read_trial_key(row)?, row.get_text(2)?.into()))
     })?;
     let again = "UPDATE audits SET finding = 0, auditor = '', auditor_process = '', why = ''
                  WHERE sweep = $1 AND finding = $2";

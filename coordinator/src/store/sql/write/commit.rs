@@ -94,7 +94,7 @@ fn schedule_audits(
                 batch.sweep.into(),
                 key.cell.into(),
                 key.repeat.into(),
-                batch.process.as_str().into(),
+                (&batch.process).into(),
             ];
             sql.execute_statement(text, &values)?;
 
@@ -124,7 +124,7 @@ fn record_audit(
     let values = [
         encode_finding(Some(finding)).into(),
         results.worker.as_str().into(),
-        batch.process.as_str().into(),
+        (&batch.process).into(),
         why.as_str().into(),
         batch.sweep.into(),
         result.key.cell.into(),

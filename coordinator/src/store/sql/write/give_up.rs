@@ -1,9 +1,9 @@
 //! Trials and audits that are given up, and the reversal.
 
-use ergodic_common::ids::SweepNumber;
+use ergodic_common::ids::{SweepNumber, WorkerId};
 use ergodic_common::{TrialKey, TrialResult};
 
-use crate::records::{Finding, WorkerId};
+use crate::records::Finding;
 use crate::store::encoding::{FAILED_OUTCOME, encode_finding};
 use crate::store::error::StoreError;
 use crate::store::sql::transaction::StoreTransaction;
@@ -134,7 +134,5 @@ fn revert_audit_give_up(
     let place = [sweep.into(), key.cell.into(), key.repeat.into(), failed];
     let text = "UPDATE audits SET finding = 0, why = '' WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND finding = $4
                     AND auditor_process = '' RETURNING process";
-    select_all(sql, text, &place, |row| {
-        Ok((key, row.get_text(0)?.to_owned()))
-    })
+    select_all(sql, text, &place, |row| Ok((key, row.get_text(0)?.into())))
 }

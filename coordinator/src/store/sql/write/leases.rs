@@ -10,7 +10,7 @@ use crate::store::sql::transaction::StoreTransaction;
 use crate::store::sql::write::sweeps::change_sweep;
 use crate::store::sql::{SqlConnection, select_number};
 use crate::store::writes::StoreWrite;
-use ergodic_common::ids::SweepNumber;
+use ergodic_common::ids::{SweepNumber, WorkerId};
 
 /// A new lease.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,10 +30,10 @@ impl StoreWrite for InsertLease {
             row.fence.epoch.into(),
             row.sweep.into(),
             row.class.into(),
-            row.worker.as_str().into(),
+            (&row.worker).into(),
             SqlParam::Bytes(Some(&trials)),
             lease_checksum(row, &trials).into(),
-            SqlParam::OptionalText(row.audits.as_deref()),
+            SqlParam::OptionalText(row.audits.as_ref().map(WorkerId::as_str)),
         ];
         sql.execute_statement(text, &values)?;
 
@@ -62,10 +62,10 @@ impl StoreWrite for ShrinkLease {
         let values = [
             row.sweep.into(),
             row.class.into(),
-            row.worker.as_str().into(),
+            (&row.worker).into(),
             SqlParam::Bytes(Some(&trials)),
             lease_checksum(row, &trials).into(),
-            SqlParam::OptionalText(row.audits.as_deref()),
+            SqlParam::OptionalText(row.audits.as_ref().map(WorkerId::as_str)),
             row.fence.lease.into(),
             row.fence.epoch.into(),
         ];
