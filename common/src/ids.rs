@@ -1,5 +1,5 @@
-//! Identifiers that several programs share: hashes by what they are of, numbers of sweeps, cells and leases, fences of leases,
-//! ids of workers.
+//! Identifiers that several programs share: hashes by what they are of, numbers of sweeps, cells, shape classes and leases, fences
+//! of leases, ids of workers.
 //!
 //! Each is a type of its own, so that one kind is not taken for another. Their `Debug` prints the bare value: that of configs and
 //! streams is hashed.
@@ -114,6 +114,9 @@ numbers! {
     CellIndex(u64);
     /// The number of a repeat of a cell, from 0 on.
     Repeat(u32);
+    /// The number of a shape class of a sweep, from 0 on. Dataset, sizes and architecture do not vary within a class.
+    #[derive(Default)]
+    ShapeClass(u32);
 }
 
 impl SweepNumber {
@@ -181,6 +184,22 @@ texts! {
 impl WorkerId {
     /// Stands for the process that computed a row if any process may audit the row: the one that did is unknown, or may do so too.
     pub const NONE: Self = Self(String::new());
+}
+
+impl ShapeClass {
+    /// Its position in a list of all classes of the sweep.
+    pub fn position(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A trial by its place in the order of its shape class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrialIndex {
+    /// The shape class.
+    pub class: ShapeClass,
+    /// The number of the trial within the class, from 0 on.
+    pub number: u64,
 }
 
 /// A lease and the epoch in which it was granted. Results under a fence count only while the

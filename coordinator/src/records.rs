@@ -1,6 +1,8 @@
 //! Records of sweeps, leases and audits, which core, store and server share.
 
-use ergodic_common::ids::{DatasetHash, Fence, FileHash, SweepNumber, WorkerId};
+use ergodic_common::ids::{
+    DatasetHash, Fence, FileHash, ShapeClass, SweepNumber, TrialIndex, WorkerId,
+};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{Outcome, TrialKey};
@@ -169,11 +171,26 @@ pub struct LeaseRow {
     /// Number of the sweep in the store.
     pub sweep: SweepNumber,
     /// Shape class of the trials.
-    pub class: u32,
+    pub class: ShapeClass,
     /// The worker that holds the lease.
     pub worker: WorkerId,
     /// Numbers of the trials within the class.
     pub trials: IntervalSet,
     /// The process whose rows the lease audits; `None` if its trials have no rows yet.
     pub audits: Option<WorkerId>,
+}
+
+impl LeaseRow {
+    /// Whether a trial is among those of the lease.
+    pub fn holds(&self, index: TrialIndex) -> bool {
+        self.class == index.class && self.trials.contains(index.number)
+    }
+
+    /// The trials of the lease.
+    pub fn trial_indices(&self) -> impl Iterator<Item = TrialIndex> + '_ {
+        self.trials.iter().map(|number| TrialIndex {
+            class: self.class,
+            number,
+        })
+    }
 }

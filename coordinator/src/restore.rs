@@ -9,7 +9,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ergodic_common::ids::{DatasetHash, Epoch, Fence, FileHash, LeaseId, SweepNumber, WorkerId};
+use ergodic_common::ids::{
+    DatasetHash, Epoch, Fence, FileHash, LeaseId, ShapeClass, SweepNumber, WorkerId,
+};
 use ergodic_common::number_format::format_count;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
@@ -339,7 +341,7 @@ impl RestoreState {
         let lease = InsertLease(LeaseRow {
             fence,
             sweep: SweepNumber::UNSTORED,
-            class: 0,
+            class: ShapeClass(0),
             worker: WorkerId::NONE,
             trials: IntervalSet::default(),
             audits: None,

@@ -158,8 +158,7 @@ impl Ledger {
 
         for row in &report.stored {
             let key = row.key;
-            let (class, n) = spec.grid.locate_trial(key);
-            let granted = lease.is_some_and(|row| row.class == class && row.trials.contains(n));
+            let granted = lease.is_some_and(|row| row.holds(spec.grid.locate_trial(key)));
             assert!(
                 granted,
                 "the trial {key} was stored under {:?}, which does not hold it: {lease:?}",

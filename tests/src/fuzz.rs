@@ -28,7 +28,9 @@ use ergodic::store::{
 use ergodic_common::config::{ModelConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;
 use ergodic_common::duration::parse_duration;
-use ergodic_common::ids::{CellIndex, DatasetHash, Epoch, Fence, LeaseId, Repeat, SweepNumber};
+use ergodic_common::ids::{
+    CellIndex, DatasetHash, Epoch, Fence, LeaseId, Repeat, ShapeClass, SweepNumber,
+};
 use ergodic_common::net::{ActivationShape, Net};
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::spec::SpecSource;
@@ -135,14 +137,10 @@ pub fn sweep(bytes: &[u8]) {
             cell,
             repeat: Repeat(spec.repeats - 1),
         };
-        let (class, n) = spec.grid.locate_trial(key);
-        assert_eq!(
-            spec.grid.class_trial_at(class, n),
-            key,
-            "a trial is where it stands"
-        );
+        let index = spec.grid.locate_trial(key);
+        assert_eq!(spec.grid.trial_at(index), key, "a trial is where it stands");
 
-        assert!(n < spec.class_trial_count(class) && spec.has_trial(key));
+        assert!(index.number < spec.class_trial_count(index.class) && spec.has_trial(key));
     }
 }
 
@@ -605,7 +603,7 @@ fn good_database() -> &'static [u8] {
         let lease = LeaseRow {
             fence,
             sweep: SweepNumber(1),
-            class: 0,
+            class: ShapeClass(0),
             worker: WORKER.into(),
             trials,
             audits: None,

@@ -17,7 +17,7 @@ use ergodic::store::{
 };
 use ergodic_common::ids::{
     CellHash, CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId,
-    SweepNumber, WeightsDigest,
+    ShapeClass, SweepNumber, WeightsDigest,
 };
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -132,7 +132,7 @@ fn write() -> impl Strategy<Value = AnyWrite> {
             LeaseRow {
                 fence,
                 sweep,
-                class: 1,
+                class: ShapeClass(1),
                 worker: "w".into(),
                 trials,
                 audits,
@@ -329,7 +329,7 @@ pub(crate) fn lease(number: u64, sweep: SweepNumber) -> LeaseRow {
     LeaseRow {
         fence,
         sweep,
-        class: 0,
+        class: ShapeClass(0),
         worker: "w".into(),
         trials: IntervalSet::from_range(0, 10),
         audits: None,

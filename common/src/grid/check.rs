@@ -192,8 +192,8 @@ impl Grid {
     /// Checks one cell of every shape class: batch, data and length must go together, and every
     /// axis must have an effect.
     pub(super) fn check_classes(&self, wanted: StillWanted<'_>) -> Result<(), SpecError> {
-        for class in 0..self.class_count() {
-            if (class as usize).is_multiple_of(CONFIGS_PER_CHECK) {
+        for class in self.shape_classes() {
+            if class.position().is_multiple_of(CONFIGS_PER_CHECK) {
                 check_still_wanted(wanted)?;
             }
 
@@ -247,7 +247,7 @@ impl Grid {
         let mut left = MAX_SPELLED_CELLS;
         for (at, axis) in self.spelled_axes() {
             let factor = self.factor_index(at);
-            for class in (0..self.class_count()).filter(|class| self.class_cell_count(*class) > 0) {
+            for class in self.kept_classes() {
                 let mut digits = self.cell_digits(self.class_cell_at(class, 0));
                 check_still_wanted(wanted)?;
                 let mut seen = HashMap::new();

@@ -21,7 +21,7 @@ pub(crate) use read::{find_axis_for_field, is_axis_form, resolve_field_name};
 use crate::config::TrialConfig;
 use crate::expr::Expr;
 use crate::grid::axis::Axis;
-use crate::ids::{CellIndex, Repeat};
+use crate::ids::{CellIndex, Repeat, ShapeClass, TrialIndex};
 use crate::pinned_file::FilePin;
 use crate::random_streams;
 use crate::spec_file::error::Origin;
@@ -178,8 +178,24 @@ impl Grid {
         self.classes as u32
     }
 
+    /// All shape classes.
+    pub fn shape_classes(&self) -> impl Iterator<Item = ShapeClass> + use<> {
+        (0..self.class_count()).map(ShapeClass)
+    }
+
+    /// The shape classes with kept cells.
+    pub fn kept_classes(&self) -> impl Iterator<Item = ShapeClass> + '_ {
+        self.shape_classes()
+            .filter(|class| self.class_cell_count(*class) > 0)
+    }
+
+    /// The shape class of a cell.
+    pub fn class_of(&self, cell: CellIndex) -> ShapeClass {
+        self.class_at_position(self.cell_position(cell))
+    }
+
     /// Number of kept cells in a class.
-    pub fn class_cell_count(&self, class: u32) -> u64 {
+    pub fn class_cell_count(&self, class: ShapeClass) -> u64 {
         let (from, to) = self.class_range(class);
         self.kept_positions
             .as_ref()
@@ -187,7 +203,7 @@ impl Grid {
     }
 
     /// The `k`-th kept cell of a class, `k` < [`class_cell_count`](Self::class_cell_count).
-    pub fn class_cell_at(&self, class: u32, k: u64) -> CellIndex {
+    pub fn class_cell_at(&self, class: ShapeClass, k: u64) -> CellIndex {
         let (from, _) = self.class_range(class);
         let position = self
             .kept_positions
@@ -196,19 +212,19 @@ impl Grid {
         self.cell_at_position(position)
     }
 
-    /// The `n`-th trial of a class: repeats are outermost, so that every prefix is balanced over cells.
-    pub fn class_trial_at(&self, class: u32, n: u64) -> TrialKey {
-        let cells = self.class_cell_count(class);
+    /// The trial at a place in the order of its class: repeats are outermost, so that every prefix is balanced over cells.
+    pub fn trial_at(&self, index: TrialIndex) -> TrialKey {
+        let cells = self.class_cell_count(index.class);
         TrialKey {
-            cell: self.class_cell_at(class, n % cells),
-            repeat: Repeat((n / cells) as u32),
+            cell: self.class_cell_at(index.class, index.number % cells),
+            repeat: Repeat((index.number / cells) as u32),
         }
     }
 
-    /// The shape class of a trial, and its number within the class.
-    pub fn locate_trial(&self, key: TrialKey) -> (u32, u64) {
+    /// The place of a trial in the order of its class.
+    pub fn locate_trial(&self, key: TrialKey) -> TrialIndex {
         let position = self.cell_position(key.cell);
-        let class = (position / self.class_len()) as u32;
+        let class = self.class_at_position(position);
         let (from, _) = self.class_range(class);
         let k = self
             .kept_positions
@@ -217,17 +233,16 @@ impl Grid {
                 kept.rank(position) - kept.rank(from)
             });
 
-        (
+        TrialIndex {
             class,
-            u64::from(key.repeat.0) * self.class_cell_count(class) + k,
-        )
+            number: u64::from(key.repeat.0) * self.class_cell_count(class) + k,
+        }
     }
 
     /// Configs of one cell of every shape class. Dataset, sizes and architecture do not vary within
     /// a class.
     pub fn class_configs(&self) -> Vec<TrialConfig> {
-        let classes = (0..self.class_count()).filter(|class| self.class_cell_count(*class) > 0);
-        classes
+        self.kept_classes()
             .filter_map(|class| self.resolve_config(self.class_cell_at(class, 0)).ok())
             .collect()
     }
@@ -403,13 +418,19 @@ impl Grid {
         self.cell_from_digits(&digits)
     }
 
+    fn class_at_position(&self, position: u64) -> ShapeClass {
+        ShapeClass((position / self.class_len()) as u32)
+    }
+
     fn class_len(&self) -> u64 {
         self.product / self.classes
     }
 
-    fn class_range(&self, class: u32) -> (u64, u64) {
+    /// Positions of the first cell of a class, and of the first one behind the class.
+    fn class_range(&self, class: ShapeClass) -> (u64, u64) {
         let len = self.class_len();
-        (u64::from(class) * len, (u64::from(class) + 1) * len)
+        let from = u64::from(class.0) * len;
+        (from, from + len)
     }
 
     fn axis_digits<'a>(&'a self, digits: &'a [u64]) -> impl Iterator<Item = (&'a Axis, u64)> {

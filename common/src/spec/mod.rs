@@ -19,7 +19,7 @@ pub use crate::spec::source::{MAX_TEXT_BYTES, SpecSource};
 
 use crate::config::{ModelKind, TrialConfig};
 use crate::grid::{Grid, StillWanted};
-use crate::ids::{CellHash, CellsFingerprint, DatasetHash, Repeat};
+use crate::ids::{CellHash, CellsFingerprint, DatasetHash, Repeat, ShapeClass};
 use crate::metric::Metric;
 use crate::net::Net;
 use crate::random_streams;
@@ -194,9 +194,7 @@ impl Spec {
 
     /// Checks that everything measured and kept is possible in every cell. One cell of each shape class shows it.
     fn check_cells(&self) -> Result<(), SpecError> {
-        for class in
-            (0..self.grid.class_count()).filter(|class| self.grid.class_cell_count(*class) > 0)
-        {
+        for class in self.grid.kept_classes() {
             let config = self
                 .grid
                 .resolve_config(self.grid.class_cell_at(class, 0))?;
@@ -291,9 +289,7 @@ impl Spec {
             };
             let mut names = Vec::new();
 
-            for class in
-                (0..self.grid.class_count()).filter(|class| self.grid.class_cell_count(*class) > 0)
-            {
+            for class in self.grid.kept_classes() {
                 let net = Net::from_config(
                     &self
                         .grid
@@ -384,7 +380,7 @@ impl Spec {
     }
 
     /// Number of trials of a shape class, or the maximum under a stopping rule.
-    pub fn class_trial_count(&self, class: u32) -> u64 {
+    pub fn class_trial_count(&self, class: ShapeClass) -> u64 {
         self.grid.class_cell_count(class) * u64::from(self.repeats)
     }
 
@@ -430,14 +426,14 @@ impl Spec {
         self.grid.hash_layout(&mut hasher);
 
         for cell in self.grid.sample_cells(FINGERPRINTED_CELLS) {
-            let (class, n) = self.grid.locate_trial(TrialKey {
+            let index = self.grid.locate_trial(TrialKey {
                 cell,
                 repeat: Repeat(0),
             });
             hasher
                 .update(&cell.0.to_le_bytes())
-                .update(&class.to_le_bytes())
-                .update(&n.to_le_bytes());
+                .update(&index.class.0.to_le_bytes())
+                .update(&index.number.to_le_bytes());
 
             match self.grid.resolve_config(cell) {
                 Ok(config) => hasher.update(&self.compute_cell_hash(&config, DatasetHash::NONE).0),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::Spec;
 use crate::config::{ModelKind, SHORT_NAMES, Toy};
-use crate::ids::{CellIndex, DatasetHash, FileHash, Repeat};
+use crate::ids::{CellIndex, DatasetHash, FileHash, Repeat, ShapeClass, TrialIndex};
 use crate::pinned_file::{FileData, FilePin};
 use crate::random_streams::Purpose;
 use crate::spec::scheduling::Share;
@@ -757,7 +757,13 @@ fn a_huge_sweep_needs_no_room_for_its_trials() {
     assert_eq!(spec.trial_count(), 100_000_000);
 
     let key = TrialKey::new(999_999, 99);
-    assert_eq!(spec.grid.locate_trial(key), (0, 99_999_999));
+    assert_eq!(
+        spec.grid.locate_trial(key),
+        TrialIndex {
+            class: ShapeClass(0),
+            number: 99_999_999
+        }
+    );
 }
 
 proptest! {
@@ -776,11 +782,12 @@ proptest! {
         let Ok(spec) = Spec::read_stored(&source(&text, &[])) else { return Ok(()) };
         let grid = &spec.grid;
         let mut seen = Vec::new();
-        for class in 0..grid.class_count() {
-            for n in 0..spec.class_trial_count(class) {
-                let key = grid.class_trial_at(class, n);
+        for class in grid.shape_classes() {
+            for number in 0..spec.class_trial_count(class) {
+                let index = TrialIndex { class, number };
+                let key = grid.trial_at(index);
                 prop_assert!(spec.has_trial(key));
-                prop_assert_eq!(grid.locate_trial(key), (class, n));
+                prop_assert_eq!(grid.locate_trial(key), index);
                 seen.push(key);
             }
         }

@@ -163,9 +163,8 @@ fn cells_per_page(spec: &Spec, samples: u64) -> u64 {
 
 /// Maximum number of samples of a trial.
 fn max_samples_per_trial(spec: &Spec) -> u64 {
-    let classes =
-        (0..spec.grid.class_count()).filter(|class| spec.grid.class_cell_count(*class) > 0);
-    classes
+    spec.grid
+        .kept_classes()
         .filter_map(|class| {
             let config = spec
                 .grid

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ergodic_common::ids::{Fence, WorkerId};
+use ergodic_common::ids::{Fence, ShapeClass, TrialIndex, WorkerId};
 
 use super::Sweep;
 use super::clock::CoreTime;
@@ -169,7 +169,7 @@ impl Core {
             .values()
             .filter(|lease| lease.row.worker == *worker)
             .any(|lease| {
-                let mut trials = lease.row.trials.iter();
+                let mut trials = lease.row.trial_indices();
                 let first = trials.next();
                 let more = trials.next().is_some();
                 let sweep = &self.sweeps[&lease.row.sweep];
@@ -179,7 +179,7 @@ impl Core {
                     &sweep.quarantine
                 };
 
-                first.is_some_and(|n| !more && quarantine.runs_alone((lease.row.class, n)))
+                first.is_some_and(|index| !more && quarantine.runs_alone(index))
             })
     }
 
@@ -189,12 +189,12 @@ impl Core {
         number: SweepNumber,
         now: CoreTime,
     ) -> Option<Effect> {
-        let (class, n) = self.sweeps.get_mut(&number)?.quarantine.take_next_trial()?;
+        let index = self.sweeps.get_mut(&number)?.quarantine.take_next_trial()?;
         self.create_lease(
             id,
             number,
-            class,
-            IntervalSet::from_range(n, n + 1),
+            index.class,
+            IntervalSet::from_range(index.number, index.number + 1),
             None,
             now,
         )
@@ -206,7 +206,7 @@ impl Core {
         number: SweepNumber,
         now: CoreTime,
     ) -> Option<Effect> {
-        let ((class, n), origin) = self
+        let (index, origin) = self
             .sweeps
             .get_mut(&number)?
             .audits
@@ -214,8 +214,8 @@ impl Core {
         self.create_lease(
             id,
             number,
-            class,
-            IntervalSet::from_range(n, n + 1),
+            index.class,
+            IntervalSet::from_range(index.number, index.number + 1),
             Some(origin),
             now,
         )
@@ -229,8 +229,8 @@ impl Core {
         now: CoreTime,
     ) -> Option<Effect> {
         let sweep = self.sweeps.get_mut(&number)?;
-        let class = sweep.next_class() as u32;
-        let waiting = sweep.classes[class as usize].pending.len();
+        let class = sweep.next_class();
+        let waiting = sweep.classes[class.position()].pending.len();
         let size = self.choose_lease_size(id, number, class, waiting, idle)?;
         let trials = self
             .sweeps
@@ -262,7 +262,7 @@ impl Core {
         &self,
         id: &WorkerId,
         number: SweepNumber,
-        class: u32,
+        class: ShapeClass,
         unleased: u64,
         idle: u32,
     ) -> Option<u64> {
@@ -274,7 +274,7 @@ impl Core {
             .sum();
 
         let slots = self.workers.get(id)?.slots;
-        let trial_seconds = self.sweeps.get(&number)?.classes[class as usize].trial_seconds;
+        let trial_seconds = self.sweeps.get(&number)?.classes[class.position()].trial_seconds;
         Some(compute_lease_size(LeaseDemand {
             unleased,
             slots,
@@ -290,7 +290,7 @@ impl Core {
         &mut self,
         id: &WorkerId,
         number: SweepNumber,
-        class: u32,
+        class: ShapeClass,
         trials: IntervalSet,
         audits: Option<WorkerId>,
         now: CoreTime,
@@ -304,7 +304,7 @@ impl Core {
 
         let keys = trials
             .iter()
-            .map(|n| sweep.spec.grid.class_trial_at(class, n))
+            .map(|number| sweep.spec.grid.trial_at(TrialIndex { class, number }))
             .collect();
         let fence = Fence {
             lease: self.next_lease,

@@ -10,9 +10,9 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::ids::WorkerId;
+use ergodic_common::ids::{ShapeClass, TrialIndex, WorkerId};
 
-use super::quarantine::{Quarantine, TrialIndex};
+use super::quarantine::Quarantine;
 use crate::interval_set::IntervalSet;
 use crate::records::Finding;
 
@@ -60,7 +60,7 @@ pub struct Audits {
     /// Audits that are suspected of killing workers.
     pub(super) quarantine: Quarantine,
     /// Audits that no worker holds, by the process that computed the row, and by class.
-    waiting: BTreeMap<WorkerId, BTreeMap<u32, IntervalSet>>,
+    waiting: BTreeMap<WorkerId, BTreeMap<ShapeClass, IntervalSet>>,
     /// The processes that computed the rows of quarantined audits.
     quarantined_origins: BTreeMap<TrialIndex, WorkerId>,
     /// Number of audits in leases.
@@ -78,22 +78,14 @@ impl Audits {
         self.counts.due += 1;
         match finding {
             Some(finding) => *self.counts.count_mut(finding) += 1,
-            None => self.add_waiting(
-                origin,
-                index.0,
-                &IntervalSet::from_range(index.1, index.1 + 1),
-            ),
+            None => self.add_waiting_trial(origin, index),
         }
     }
 
     /// Makes a failed audit due again.
     pub(super) fn reopen_failed_audit(&mut self, index: TrialIndex, origin: &WorkerId) {
         self.counts.failed -= 1;
-        self.add_waiting(
-            origin,
-            index.0,
-            &IntervalSet::from_range(index.1, index.1 + 1),
-        );
+        self.add_waiting_trial(origin, index);
     }
 
     /// Makes an audit due that any process may run. `before` is the finding of an earlier audit, if
@@ -105,14 +97,15 @@ impl Audits {
             Some(Some(finding)) => *self.counts.count_mut(finding) -= 1,
         }
 
-        self.add_waiting(
-            &WorkerId::NONE,
-            index.0,
-            &IntervalSet::from_range(index.1, index.1 + 1),
-        );
+        self.add_waiting_trial(&WorkerId::NONE, index);
     }
 
-    fn add_waiting(&mut self, origin: &WorkerId, class: u32, trials: &IntervalSet) {
+    fn add_waiting_trial(&mut self, origin: &WorkerId, index: TrialIndex) {
+        let trial = IntervalSet::from_range(index.number, index.number + 1);
+        self.add_waiting(origin, index.class, &trial);
+    }
+
+    fn add_waiting(&mut self, origin: &WorkerId, class: ShapeClass, trials: &IntervalSet) {
         if !trials.is_empty() {
             self.waiting
                 .entry(origin.clone())
@@ -145,10 +138,14 @@ impl Audits {
     }
 
     /// The process whose row is audited, if the audit waits outside the quarantine.
-    fn waiting_origin(&self, (class, n): TrialIndex) -> Option<&WorkerId> {
+    fn waiting_origin(&self, index: TrialIndex) -> Option<&WorkerId> {
         self.waiting
             .iter()
-            .find(|(_, classes)| classes.get(&class).is_some_and(|trials| trials.contains(n)))
+            .find(|(_, classes)| {
+                classes
+                    .get(&index.class)
+                    .is_some_and(|trials| trials.contains(index.number))
+            })
             .map(|(origin, _)| origin)
     }
 
@@ -163,7 +160,7 @@ impl Audits {
 
     /// The next audits that a worker may run: the process whose rows they compare, their class and
     /// their number.
-    pub(super) fn next_audits_for(&self, worker: &WorkerId) -> Option<(WorkerId, u32, u64)> {
+    pub(super) fn next_audits_for(&self, worker: &WorkerId) -> Option<(WorkerId, ShapeClass, u64)> {
         let (origin, classes) = self.waiting.iter().find(|(origin, _)| *origin != worker)?;
         classes
             .first_key_value()
@@ -171,7 +168,12 @@ impl Audits {
     }
 
     /// Takes up to `n` waiting audits of a process's rows for a lease.
-    pub(super) fn take_waiting(&mut self, origin: &WorkerId, class: u32, n: u64) -> IntervalSet {
+    pub(super) fn take_waiting(
+        &mut self,
+        origin: &WorkerId,
+        class: ShapeClass,
+        n: u64,
+    ) -> IntervalSet {
         let trials = self
             .edit_waiting(origin, class, |trials| trials.take_smallest(n))
             .unwrap_or_default();
@@ -183,7 +185,7 @@ impl Audits {
     pub(super) fn take_recorded_trials(
         &mut self,
         origin: &WorkerId,
-        class: u32,
+        class: ShapeClass,
         recorded: &IntervalSet,
     ) -> IntervalSet {
         let mut taken = IntervalSet::default();
@@ -205,7 +207,7 @@ impl Audits {
     fn edit_waiting<T>(
         &mut self,
         origin: &WorkerId,
-        class: u32,
+        class: ShapeClass,
         change: impl FnOnce(&mut IntervalSet) -> T,
     ) -> Option<T> {
         let classes = self.waiting.get_mut(origin)?;
@@ -246,12 +248,18 @@ impl Audits {
     }
 
     /// Returns the remaining trials of a lease to the waiting audits.
-    pub(super) fn take_back_trials(&mut self, origin: &WorkerId, class: u32, trials: IntervalSet) {
+    pub(super) fn take_back_trials(
+        &mut self,
+        origin: &WorkerId,
+        class: ShapeClass,
+        trials: IntervalSet,
+    ) {
         self.leased -= trials.len();
         let all = trials.clone();
         let rest = self.quarantine.take_back_quarantined(class, trials);
-        for n in all.iter().filter(|n| !rest.contains(*n)) {
-            self.quarantined_origins.insert((class, n), origin.clone());
+        for number in all.iter().filter(|n| !rest.contains(*n)) {
+            self.quarantined_origins
+                .insert(TrialIndex { class, number }, origin.clone());
         }
         self.add_waiting(origin, class, &rest);
     }
@@ -259,7 +267,7 @@ impl Audits {
     /// Counts the finding of an audit that no worker holds any more.
     pub(super) fn record_finding(&mut self, index: TrialIndex, finding: Finding) {
         if let Some(origin) = self.waiting_origin(index).cloned() {
-            self.edit_waiting(&origin, index.0, |trials| trials.remove(index.1));
+            self.edit_waiting(&origin, index.class, |trials| trials.remove(index.number));
         }
         self.quarantine.remove(index);
         self.quarantined_origins.remove(&index);
@@ -271,11 +279,7 @@ impl Audits {
     pub(super) fn acquit_worker(&mut self, worker: &WorkerId) {
         for index in self.quarantine.acquit_worker(worker) {
             if let Some(origin) = self.quarantined_origins.remove(&index) {
-                self.add_waiting(
-                    &origin,
-                    index.0,
-                    &IntervalSet::from_range(index.1, index.1 + 1),
-                );
+                self.add_waiting_trial(&origin, index);
             }
         }
     }

@@ -31,8 +31,7 @@ impl Core {
             return false;
         }
 
-        let (class, n) = spec.grid.locate_trial(key);
-        class == lease.row.class && lease.row.trials.contains(n)
+        lease.row.holds(spec.grid.locate_trial(key))
     }
 
     /// Records that a checkpoint after `steps` steps was stored. Discards it if the trial is not

@@ -7,7 +7,7 @@
 //! begins to compete starts at the virtual time of the others of its priority, so it neither waits
 //! for them nor catches up on the past. After a restart of the coordinator all sweeps start at 0.
 
-use ergodic_common::ids::{Fence, SweepNumber};
+use ergodic_common::ids::{Fence, ShapeClass, SweepNumber};
 use ergodic_common::spec::scheduling::Share;
 
 use super::Sweep;
@@ -101,7 +101,7 @@ impl Core {
     pub(super) fn charge_lease(
         &mut self,
         number: SweepNumber,
-        class: u32,
+        class: ShapeClass,
         trials: u64,
         now: CoreTime,
     ) -> f64 {
@@ -120,9 +120,9 @@ impl Core {
 
     /// Expected duration of a trial in seconds: from its class, or else from the rest of its sweep,
     /// or else from all sweeps.
-    fn estimate_trial_seconds(&self, number: SweepNumber, class: u32) -> f64 {
+    fn estimate_trial_seconds(&self, number: SweepNumber, class: ShapeClass) -> f64 {
         let sweep = &self.sweeps[&number];
-        sweep.classes[class as usize]
+        sweep.classes[class.position()]
             .trial_seconds
             .or_else(|| mean_trial_seconds(sweep))
             .unwrap_or_else(|| self.mean_seconds_of_sweeps())

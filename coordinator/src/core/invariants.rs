@@ -64,13 +64,14 @@ impl Core {
     /// Checks that no trial both waits and is leased.
     fn check_leased_trials(&self, sweep: &Sweep) -> Result<(), String> {
         for lease in self.leases_of(sweep, false) {
-            let class = lease.row.class;
-            let pending = &sweep.classes[class as usize].pending;
-            let mut trials = lease.row.trials.iter();
-            if let Some(n) =
-                trials.find(|n| pending.contains(*n) || sweep.quarantine.is_waiting((class, *n)))
-            {
-                return Err(format!("{}: trial {n} waits and is leased", sweep.id));
+            let mut trials = lease.row.trial_indices();
+            if let Some(index) = trials.find(|index| {
+                sweep.has_pending_trial(*index) || sweep.quarantine.is_waiting(*index)
+            }) {
+                return Err(format!(
+                    "{}: trial {} waits and is leased",
+                    sweep.id, index.number
+                ));
             }
         }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::{CellIndex, Repeat};
+use ergodic_common::ids::{CellIndex, Repeat, ShapeClass, TrialIndex};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
@@ -16,8 +16,11 @@ impl Sweep {
     /// The class of the next trials: the one whose next repeat is the lowest, so that every partial
     /// table is balanced over all cells. Once all cells have their minimum of repeats, it is the
     /// class of the most urgent cell.
-    pub(super) fn next_class(&mut self) -> usize {
-        let (repeat, class) = (0..self.classes.len())
+    pub(super) fn next_class(&mut self) -> ShapeClass {
+        let (repeat, class) = self
+            .spec
+            .grid
+            .shape_classes()
             .filter_map(|class| Some((self.next_repeat(class)?, class)))
             .min()
             .unwrap_or_default();
@@ -30,25 +33,20 @@ impl Sweep {
         }
     }
 
-    fn next_repeat(&self, class: usize) -> Option<u64> {
-        let cells = self.spec.grid.class_cell_count(class as u32);
-        self.classes[class].pending.first().map(|n| n / cells)
+    fn next_repeat(&self, class: ShapeClass) -> Option<u64> {
+        let cells = self.spec.grid.class_cell_count(class);
+        self.classes[class.position()]
+            .pending
+            .first()
+            .map(|n| n / cells)
     }
 
     /// The class of the most urgent cell with a pending repeat.
-    fn urgent_class(&mut self) -> Option<usize> {
+    fn urgent_class(&mut self) -> Option<ShapeClass> {
         loop {
             let cell = self.adaptive_repeats.as_ref()?.urgent_cells().next()?;
             if !self.waiting_repeats(cell, 1).is_empty() {
-                return Some(
-                    self.spec
-                        .grid
-                        .locate_trial(TrialKey {
-                            cell,
-                            repeat: Repeat(0),
-                        })
-                        .0 as usize,
-                );
+                return Some(self.spec.grid.class_of(cell));
             }
             self.adaptive_repeats.as_mut()?.close_cell(cell);
         }
@@ -60,15 +58,15 @@ impl Sweep {
         let Some(adaptive) = &self.adaptive_repeats else {
             return waiting;
         };
-        let (class, first) = self.spec.grid.locate_trial(TrialKey {
+        let first = self.spec.grid.locate_trial(TrialKey {
             cell,
             repeat: Repeat(0),
         });
-        let cells = self.spec.grid.class_cell_count(class);
+        let cells = self.spec.grid.class_cell_count(first.class);
 
-        let pending = &self.classes[class as usize].pending;
+        let pending = &self.classes[first.class.position()].pending;
         let numbers = (adaptive.min_repeats()..adaptive.allowed_repeats(cell))
-            .map(|repeat| u64::from(repeat) * cells + first);
+            .map(|repeat| u64::from(repeat) * cells + first.number);
         let take = numbers.filter(|n| pending.contains(*n)).take(most as usize);
         take.for_each(|n| waiting.insert(n, n + 1));
 
@@ -76,9 +74,9 @@ impl Sweep {
     }
 
     /// Takes up to `most` trials of a class for a lease, at least one if any is pending.
-    pub(super) fn take_pending_trials(&mut self, class: u32, most: u64) -> IntervalSet {
+    pub(super) fn take_pending_trials(&mut self, class: ShapeClass, most: u64) -> IntervalSet {
         let taken = self.take_urgent_trials(class, most);
-        let pending = &mut self.classes[class as usize].pending;
+        let pending = &mut self.classes[class.position()].pending;
         if taken.is_empty() {
             return pending.take_smallest(most);
         }
@@ -87,13 +85,13 @@ impl Sweep {
     }
 
     /// Takes trials of urgent cells, once every cell of the class has the minimum of repeats.
-    fn take_urgent_trials(&mut self, class: u32, most: u64) -> IntervalSet {
+    fn take_urgent_trials(&mut self, class: ShapeClass, most: u64) -> IntervalSet {
         let mut taken = IntervalSet::default();
         let cells = self.spec.grid.class_cell_count(class).max(1);
         let Some(adaptive) = &self.adaptive_repeats else {
             return taken;
         };
-        if self.classes[class as usize]
+        if self.classes[class.position()]
             .pending
             .first()
             .is_none_or(|n| n / cells < u64::from(adaptive.min_repeats()))
@@ -103,16 +101,7 @@ impl Sweep {
 
         let mut closed = Vec::new();
         for cell in adaptive.urgent_cells() {
-            if self
-                .spec
-                .grid
-                .locate_trial(TrialKey {
-                    cell,
-                    repeat: Repeat(0),
-                })
-                .0
-                != class
-            {
+            if self.spec.grid.class_of(cell) != class {
                 continue;
             }
 
@@ -170,19 +159,22 @@ impl Sweep {
         }
     }
 
-    fn add_pending_trial(&mut self, key: TrialKey) {
-        let (class, n) = self.spec.grid.locate_trial(key);
-        self.classes[class as usize].pending.insert(n, n + 1);
+    pub(super) fn add_pending_trial(&mut self, key: TrialKey) {
+        let index = self.spec.grid.locate_trial(key);
+        self.classes[index.class.position()]
+            .pending
+            .insert(index.number, index.number + 1);
     }
 
     /// Tells the stopping rule that trials of a class are pending again.
-    pub(super) fn reopen_cells(&mut self, class: u32, trials: &IntervalSet) {
+    pub(super) fn reopen_cells(&mut self, class: ShapeClass, trials: &IntervalSet) {
         let Some(adaptive) = &mut self.adaptive_repeats else {
             return;
         };
         trials
             .iter()
-            .for_each(|n| adaptive.reopen_cell(self.spec.grid.class_trial_at(class, n).cell));
+            .map(|number| self.spec.grid.trial_at(TrialIndex { class, number }))
+            .for_each(|key| adaptive.reopen_cell(key.cell));
     }
 
     /// Replaces the spec by one with more repeats of the same cells. The new trials come last in
@@ -200,10 +192,10 @@ impl Sweep {
                 self.apply_allowance(allowed);
             }
             _ => {
-                for (class, state) in self.classes.iter_mut().enumerate() {
+                for (class, state) in before.grid.shape_classes().zip(&mut self.classes) {
                     state.pending.insert(
-                        before.class_trial_count(class as u32),
-                        self.spec.class_trial_count(class as u32),
+                        before.class_trial_count(class),
+                        self.spec.class_trial_count(class),
                     );
                 }
             }

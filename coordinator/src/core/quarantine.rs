@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ergodic_common::ids::WorkerId;
+use ergodic_common::ids::{ShapeClass, TrialIndex, WorkerId};
 
 use crate::interval_set::IntervalSet;
 
@@ -13,9 +13,6 @@ use crate::interval_set::IntervalSet;
 const RUN_ALONE_AFTER: usize = 2;
 /// Crashes after which a trial is given up.
 pub const CRASH_LIMIT: usize = 3;
-
-/// A trial of a sweep: its class, and its number within the class.
-pub type TrialIndex = (u32, u64);
 
 /// The trials of one sweep that may have been running when workers crashed, leased or not.
 #[derive(Debug, Default)]
@@ -95,10 +92,19 @@ impl Quarantine {
     }
 
     /// Takes those remaining trials of an ended lease that must run alone; returns the others.
-    pub fn take_back_quarantined(&mut self, class: u32, mut trials: IntervalSet) -> IntervalSet {
-        let of_class = self.crashes.range((class, 0)..=(class, u64::MAX));
+    pub fn take_back_quarantined(
+        &mut self,
+        class: ShapeClass,
+        mut trials: IntervalSet,
+    ) -> IntervalSet {
+        let first = TrialIndex { class, number: 0 };
+        let last = TrialIndex {
+            class,
+            number: u64::MAX,
+        };
+        let of_class = self.crashes.range(first..=last);
         for (index, _) in of_class.filter(|(_, crashed)| crashed.len() >= RUN_ALONE_AFTER) {
-            if trials.remove(index.1) {
+            if trials.remove(index.number) {
                 self.waiting.insert(*index);
             }
         }
@@ -141,50 +147,69 @@ impl Quarantine {
 mod tests {
     use crate::core::quarantine::*;
 
+    fn trial(class: u32, number: u64) -> TrialIndex {
+        TrialIndex {
+            class: ShapeClass(class),
+            number,
+        }
+    }
+
     #[test]
     fn a_second_crash_sets_a_trial_apart_and_after_a_third_it_is_given_up() {
         let mut quarantine = Quarantine::default();
         let all = || IntervalSet::from_range(0, 9);
 
         for n in [3, 4] {
-            assert_eq!(quarantine.record_crash((&"a".into(), "A"), (0, n)), None);
+            assert_eq!(
+                quarantine.record_crash((&"a".into(), "A"), trial(0, n)),
+                None
+            );
         }
 
         assert_eq!(
-            quarantine.take_back_quarantined(0, all()).len(),
+            quarantine.take_back_quarantined(ShapeClass(0), all()).len(),
             9,
             "a first crash says little"
         );
-        assert_eq!(quarantine.record_crash((&"a".into(), "A"), (0, 3)), None);
+        assert_eq!(
+            quarantine.record_crash((&"a".into(), "A"), trial(0, 3)),
+            None
+        );
 
         assert!(
-            !quarantine.runs_alone((0, 3)),
+            !quarantine.runs_alone(trial(0, 3)),
             "the same worker does not crash twice"
         );
 
         for n in [3, 4, 5] {
-            assert_eq!(quarantine.record_crash((&"b".into(), "B"), (0, n)), None);
+            assert_eq!(
+                quarantine.record_crash((&"b".into(), "B"), trial(0, n)),
+                None
+            );
         }
 
-        assert_eq!(quarantine.take_back_quarantined(0, all()).len(), 7);
+        assert_eq!(
+            quarantine.take_back_quarantined(ShapeClass(0), all()).len(),
+            7
+        );
         assert_eq!(
             (quarantine.waiting_count(), quarantine.next_trial()),
-            (2, Some((0, 3)))
+            (2, Some(trial(0, 3)))
         );
-        assert_eq!(quarantine.take_next_trial(), Some((0, 3)));
+        assert_eq!(quarantine.take_next_trial(), Some(trial(0, 3)));
 
         assert_eq!(
-            quarantine.record_crash((&"0".into(), "C"), (0, 3)),
+            quarantine.record_crash((&"0".into(), "C"), trial(0, 3)),
             Some(vec!["A".to_owned(), "B".into(), "C".into()])
         );
-        quarantine.take_back_quarantined(0, IntervalSet::from_range(3, 4));
+        quarantine.take_back_quarantined(ShapeClass(0), IntervalSet::from_range(3, 4));
         assert_eq!(
             quarantine.next_trial(),
-            Some((0, 4)),
+            Some(trial(0, 4)),
             "a trial that is given up is not run again"
         );
 
-        quarantine.remove((0, 4));
+        quarantine.remove(trial(0, 4));
         assert_eq!(quarantine.next_trial(), None);
     }
 
@@ -192,26 +217,29 @@ mod tests {
     fn a_worker_that_comes_back_counts_against_no_trial() {
         let mut quarantine = Quarantine::default();
         for worker in ["a", "b"] {
-            (0..3).for_each(|n| _ = quarantine.record_crash((&worker.into(), worker), (1, n)));
+            (0..3).for_each(|n| _ = quarantine.record_crash((&worker.into(), worker), trial(1, n)));
         }
 
-        quarantine.record_crash((&"c".into(), "c"), (1, 0));
+        quarantine.record_crash((&"c".into(), "c"), trial(1, 0));
         assert!(
             quarantine
-                .take_back_quarantined(1, IntervalSet::from_range(0, 3))
+                .take_back_quarantined(ShapeClass(1), IntervalSet::from_range(0, 3))
                 .is_empty()
         );
 
-        assert_eq!(quarantine.acquit_worker(&"b".into()), [(1, 1), (1, 2)]);
+        assert_eq!(
+            quarantine.acquit_worker(&"b".into()),
+            [trial(1, 1), trial(1, 2)]
+        );
         assert_eq!(
             (
                 quarantine.waiting_count(),
-                quarantine.crashed_workers((1, 0)).count()
+                quarantine.crashed_workers(trial(1, 0)).count()
             ),
             (1, 2)
         );
 
-        assert_eq!(quarantine.acquit_worker(&"a".into()), [(1, 0)]);
+        assert_eq!(quarantine.acquit_worker(&"a".into()), [trial(1, 0)]);
         assert_eq!(quarantine.acquit_worker(&"c".into()), []);
         assert!(quarantine.crashes.is_empty() && quarantine.waiting.is_empty());
     }

@@ -169,21 +169,17 @@ impl Core {
 
     /// The location of a trial of a running sweep.
     pub fn locate_trial(&self, sweep: &Sweep, key: TrialKey) -> TrialLocation {
-        let (class, n) = sweep.spec.grid.locate_trial(key);
+        let index = sweep.spec.grid.locate_trial(key);
         if !sweep.needs_trial(key) {
             return TrialLocation::Unneeded;
         }
-        if sweep.classes[class as usize].pending.contains(n) {
+        if sweep.has_pending_trial(index) {
             return TrialLocation::Pending;
         }
 
-        if sweep.quarantine.is_waiting((class, n)) {
+        if sweep.quarantine.is_waiting(index) {
             return TrialLocation::Quarantined(
-                sweep
-                    .quarantine
-                    .crashed_workers((class, n))
-                    .cloned()
-                    .collect(),
+                sweep.quarantine.crashed_workers(index).cloned().collect(),
             );
         }
 
@@ -220,12 +216,12 @@ impl Core {
 
     /// The lease with a trial or, if `audit` is set, with its audit.
     fn locate_in_lease(&self, sweep: &Sweep, key: TrialKey, audit: bool) -> Option<TrialLocation> {
-        let (class, n) = sweep.spec.grid.locate_trial(key);
+        let index = sweep.spec.grid.locate_trial(key);
         let lease = self
             .leases
             .values()
-            .filter(|lease| lease.row.sweep == sweep.number && lease.row.class == class)
-            .find(|lease| lease.row.audits.is_some() == audit && lease.row.trials.contains(n))?;
+            .filter(|lease| lease.row.sweep == sweep.number)
+            .find(|lease| lease.row.audits.is_some() == audit && lease.row.holds(index))?;
         let worker = self.workers.get(&lease.row.worker);
         Some(TrialLocation::Leased {
             fence: lease.row.fence,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, SweepNumber};
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, SweepNumber, TrialIndex};
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::misleading::find_mixed_losses;
 use ergodic_common::spec::scheduling::Share;
@@ -117,7 +117,9 @@ impl Sweep {
                 .as_ref()
                 .map_or(spec.repeats, AdaptiveRepeats::min_repeats),
         );
-        let classes = (0..spec.grid.class_count())
+        let classes = spec
+            .grid
+            .shape_classes()
             .map(|class| ClassState {
                 pending: IntervalSet::from_range(0, spec.grid.class_cell_count(class) * repeats),
                 trial_seconds: None,
@@ -214,12 +216,14 @@ impl Sweep {
         }
     }
 
-    /// Records a row; returns the class of its trial and the number within the class.
-    pub(super) fn record_row(&mut self, row: &StoredRow) -> (u32, u64) {
-        let (class, n) = self.count_row(row);
-        self.classes[class as usize].pending.remove(n);
-        self.quarantine.remove((class, n));
-        (class, n)
+    /// Records a row; returns its trial.
+    pub(super) fn record_row(&mut self, row: &StoredRow) -> TrialIndex {
+        let index = self.count_row(row);
+        self.classes[index.class.position()]
+            .pending
+            .remove(index.number);
+        self.quarantine.remove(index);
+        index
     }
 
     /// Records the rows that a sweep starts with, in any order.
@@ -232,8 +236,8 @@ impl Sweep {
             .for_each(AdaptiveRepeats::freeze_decisions);
 
         for row in rows {
-            let (class, n) = self.count_row(&row);
-            done[class as usize].push(n);
+            let index = self.count_row(&row);
+            done[index.class.position()].push(index.number);
         }
 
         if has_ended {
@@ -246,10 +250,9 @@ impl Sweep {
         }
     }
 
-    /// Records a row in everything but the pending trials; returns the class of its trial and the
-    /// number within the class.
-    fn count_row(&mut self, row: &StoredRow) -> (u32, u64) {
-        let (class, n) = self.spec.grid.locate_trial(row.key);
+    /// Records a row in everything but the pending trials; returns its trial.
+    fn count_row(&mut self, row: &StoredRow) -> TrialIndex {
+        let index = self.spec.grid.locate_trial(row.key);
         self.counts.add(&row.outcome);
         self.live_stats
             .record_trial(row.key.cell, &row.outcome, row.watched_metric);
@@ -257,11 +260,11 @@ impl Sweep {
 
         // A failed trial says nothing about how long trials take.
         if !matches!(row.outcome, Outcome::Failed { .. }) {
-            let seconds = &mut self.classes[class as usize].trial_seconds;
+            let seconds = &mut self.classes[index.class.position()].trial_seconds;
             *seconds = Some(seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds));
         }
 
-        (class, n)
+        index
     }
 
     /// Whether a trial is chosen for an audit.
@@ -303,7 +306,7 @@ impl Sweep {
                 .take_recorded_trials(origin, lease.class, &lease.trials);
         }
 
-        let Some(class) = self.classes.get_mut(lease.class as usize) else {
+        let Some(class) = self.classes.get_mut(lease.class.position()) else {
             return IntervalSet::default();
         };
 
@@ -337,17 +340,25 @@ impl Sweep {
         }
         self.leased -= trials.len();
         let rest = self.quarantine.take_back_quarantined(lease.class, trials);
-        self.classes[lease.class as usize].pending.insert_all(&rest);
+        self.classes[lease.class.position()]
+            .pending
+            .insert_all(&rest);
         self.reopen_cells(lease.class, &rest);
     }
 
     /// Makes a failed trial pending, so that it runs again.
     pub(super) fn reopen_failed_trial(&mut self, key: TrialKey) {
-        let (class, n) = self.spec.grid.locate_trial(key);
         self.counts.failed -= 1;
         self.rejudge_without_row(key);
         self.live_stats.forget_failed_trial(key.cell);
-        self.classes[class as usize].pending.insert(n, n + 1);
+        self.add_pending_trial(key);
+    }
+
+    /// Whether a trial is pending, and neither leased nor quarantined.
+    pub(super) fn has_pending_trial(&self, index: TrialIndex) -> bool {
+        self.classes[index.class.position()]
+            .pending
+            .contains(index.number)
     }
 
     /// Whether trials are pending, apart from quarantined ones.

@@ -114,7 +114,7 @@ impl Core {
             return None;
         }
 
-        let usual = sweep.classes[lease.row.class as usize]
+        let usual = sweep.classes[lease.row.class.position()]
             .trial_seconds
             .filter(|_| self.can_work_on(id, sweep, now))?;
         let forecast = self.forecast_lease(lease, usual, now)?;
@@ -218,8 +218,8 @@ impl Core {
             .iter()
             .filter(|row| !matches!(row.outcome, Outcome::Failed { .. }))
         {
-            let (class, _) = sweep.spec.grid.locate_trial(row.key);
-            if let Some(usual) = sweep.classes[class as usize]
+            let class = sweep.spec.grid.class_of(row.key.cell);
+            if let Some(usual) = sweep.classes[class.position()]
                 .trial_seconds
                 .filter(|usual| *usual > 0.0)
             {
@@ -233,9 +233,9 @@ impl Core {
 fn remove_unstarted(lease: &mut LeaseState, spec: &Spec, keys: &[TrialKey]) -> IntervalSet {
     let mut removed = IntervalSet::default();
     for key in keys.iter().filter(|key| spec.has_trial(**key)) {
-        let (class, n) = spec.grid.locate_trial(*key);
-        if class == lease.row.class && lease.row.trials.remove(n) {
-            removed.insert(n, n + 1);
+        let index = spec.grid.locate_trial(*key);
+        if lease.row.class == index.class && lease.row.trials.remove(index.number) {
+            removed.insert(index.number, index.number + 1);
         }
     }
 

@@ -1,9 +1,8 @@
 //! Crashes of workers: against which trials they count, and when a trial is given up.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, SweepNumber, WorkerId};
+use ergodic_common::ids::{Fence, SweepNumber, TrialIndex, WorkerId};
 
-use crate::core::quarantine::TrialIndex;
 use crate::core::{Core, CoreTime, Effect, GiveUpReversal, GivenUpTrial, Sweep, Worker};
 use crate::records::{Finding, LeaseRow};
 use crate::stored_row::StoredRow;
@@ -151,8 +150,8 @@ impl Core {
         };
 
         let next = rows.iter().flat_map(|row| {
-            let trials = row.trials.iter();
-            trials.map(|n| (row.sweep, (row.class, n), row.audits.is_some()))
+            row.trial_indices()
+                .map(|index| (row.sweep, index, row.audits.is_some()))
         });
         for trial in next.take(wanted) {
             if found.len() < wanted && !found.contains(&trial) {
@@ -175,7 +174,7 @@ impl Core {
             .iter()
             .filter(|(lease, key)| *lease == row.fence.lease && spec.has_trial(*key))
             .map(|(_, key)| spec.grid.locate_trial(*key))
-            .filter(|(class, n)| *class == row.class && row.trials.contains(*n))
+            .filter(|index| row.holds(*index))
     }
 
     /// Whether a trial is still to be given up: no worker whose crash counted against it has come back.
@@ -215,7 +214,7 @@ fn record_crash(
 
     Some(GivenUpTrial {
         sweep: sweep.number,
-        key: sweep.spec.grid.class_trial_at(index.0, index.1),
+        key: sweep.spec.grid.trial_at(index),
         cause,
         metric_count: sweep.spec.measure.metrics.len(),
         is_audit,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::ids::{Fence, WorkerId};
+use ergodic_common::ids::{Fence, TrialIndex, WorkerId};
 
 use crate::core::state::LeaseState;
 use crate::core::{Core, CoreTime, Effect};
@@ -146,36 +146,36 @@ impl Core {
         &mut self,
         sweep_number: SweepNumber,
         fence: Fence,
-        trials: &[(u32, u64)],
+        trials: &[TrialIndex],
     ) -> Vec<Effect> {
         let sweep = self
             .sweeps
             .get_mut(&sweep_number)
             .expect("the caller has looked it up");
-        let mut left: Vec<(u32, u64)> = Vec::new();
+        let mut left: Vec<TrialIndex> = Vec::new();
         if let Some(lease) = self
             .leases
             .get_mut(&fence.lease)
             .filter(|l| l.row.fence == fence)
             .filter(|lease| lease.row.audits.is_none())
         {
-            for (class, n) in trials {
-                match lease.row.class == *class && lease.row.trials.remove(*n) {
+            for index in trials {
+                match lease.row.class == index.class && lease.row.trials.remove(index.number) {
                     true => sweep.leased -= 1,
-                    false => left.push((*class, *n)),
+                    false => left.push(*index),
                 }
             }
         } else {
             left.extend(trials);
         }
 
-        for (class, n) in left {
+        for index in left {
             let holders = self
                 .leases
                 .values_mut()
-                .filter(|l| l.row.sweep == sweep_number && l.row.class == class);
+                .filter(|l| l.row.sweep == sweep_number && l.row.class == index.class);
             for lease in holders.filter(|lease| lease.row.audits.is_none()) {
-                sweep.leased -= u64::from(lease.row.trials.remove(n));
+                sweep.leased -= u64::from(lease.row.trials.remove(index.number));
             }
         }
 

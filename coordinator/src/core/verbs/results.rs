@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepNumber, WorkerId};
+use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepNumber, TrialIndex, WorkerId};
 use ergodic_common::{Spec, TrialKey};
 
-use crate::core::quarantine::TrialIndex;
 use crate::core::state::LeaseState;
 use crate::core::sweep::Sweep;
 use crate::core::{Core, CoreTime, Effect};
@@ -215,16 +214,14 @@ impl Core {
             .leases
             .values()
             .filter(|l| l.row.sweep == sweep.number && l.row.audits.is_none());
-        let leased: HashSet<TrialIndex> = of_sweep
-            .flat_map(|l| l.row.trials.iter().map(|n| (l.row.class, n)))
-            .collect();
+        let leased: HashSet<TrialIndex> = of_sweep.flat_map(|l| l.row.trial_indices()).collect();
 
         keys.filter(|key| sweep.needs_trial(*key))
             .filter(|key| {
-                let (class, n) = sweep.spec.grid.locate_trial(*key);
-                sweep.classes[class as usize].pending.contains(n)
-                    || sweep.quarantine.is_waiting((class, n))
-                    || leased.contains(&(class, n))
+                let index = sweep.spec.grid.locate_trial(*key);
+                sweep.has_pending_trial(index)
+                    || sweep.quarantine.is_waiting(index)
+                    || leased.contains(&index)
             })
             .collect()
     }
@@ -240,15 +237,16 @@ impl Core {
         };
 
         for (key, finding) in audited {
-            let (class, n) = sweep.spec.grid.locate_trial(key);
+            let index = sweep.spec.grid.locate_trial(key);
             let mut leases = self
                 .leases
                 .values_mut()
-                .filter(|lease| lease.row.sweep == sweep_number && lease.row.class == class)
+                .filter(|lease| lease.row.sweep == sweep_number && lease.row.class == index.class)
                 .filter(|lease| lease.row.audits.is_some());
-            sweep.audits.leased -= u64::from(leases.any(|lease| lease.row.trials.remove(n)));
+            sweep.audits.leased -=
+                u64::from(leases.any(|lease| lease.row.trials.remove(index.number)));
 
-            sweep.audits.record_finding((class, n), finding);
+            sweep.audits.record_finding(index, finding);
         }
     }
 }
@@ -258,6 +256,6 @@ fn was_granted(lease: &LeaseState, spec: &Spec, key: TrialKey) -> bool {
         return false;
     }
 
-    let (class, n) = spec.grid.locate_trial(key);
-    class == lease.row.class && lease.granted.contains(n)
+    let index = spec.grid.locate_trial(key);
+    index.class == lease.row.class && lease.granted.contains(index.number)
 }

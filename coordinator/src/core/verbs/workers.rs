@@ -173,10 +173,12 @@ impl Core {
     /// Takes back the crash of a worker that has come back: it counts against no trial any more.
     pub(crate) fn acquit_worker(&mut self, worker: &WorkerId) {
         for sweep in self.sweeps.values_mut() {
-            for (class, n) in sweep.quarantine.acquit_worker(worker) {
-                let back = IntervalSet::from_range(n, n + 1);
-                sweep.classes[class as usize].pending.insert_all(&back);
-                sweep.reopen_cells(class, &back);
+            for index in sweep.quarantine.acquit_worker(worker) {
+                let back = IntervalSet::from_range(index.number, index.number + 1);
+                sweep.classes[index.class.position()]
+                    .pending
+                    .insert_all(&back);
+                sweep.reopen_cells(index.class, &back);
             }
             sweep.audits.acquit_worker(worker);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::Spec;
-use ergodic_common::ids::{CellHash, CellIndex, MeaningHash};
+use ergodic_common::ids::{CellHash, CellIndex, MeaningHash, ShapeClass};
 use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_proto::status::UserError;
 
@@ -62,12 +62,14 @@ impl LaunchCandidate {
     /// For each shape class, how to extract this sweep's results from those of another one; `None`
     /// if they lack something or were sampled at other steps.
     pub(super) fn select_from_results(&self, other: &Spec) -> Vec<Option<Arc<ResultSelection>>> {
-        (0..self.spec.grid.class_count())
+        self.spec
+            .grid
+            .shape_classes()
             .map(|class| self.select_for_class(class, other))
             .collect()
     }
 
-    fn select_for_class(&self, class: u32, other: &Spec) -> Option<Arc<ResultSelection>> {
+    fn select_for_class(&self, class: ShapeClass, other: &Spec) -> Option<Arc<ResultSelection>> {
         let grid = &self.spec.grid;
         let config = (grid.class_cell_count(class) > 0)
             .then(|| grid.resolve_config(grid.class_cell_at(class, 0)).ok())

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use ergodic_common::ids::{CellHash, CellIndex, Repeat, SweepNumber};
+use ergodic_common::ids::{CellHash, CellIndex, SweepNumber};
 use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use ergodic_proto::status::UserError;
@@ -332,12 +332,9 @@ fn split_shared_cells(
     let mut split = SplitCells::default();
     for &(source_cell, new_cell, identity) in &shared_cells.pairs {
         let has_rows = shared_cells.begun_cells.contains(&source_cell);
-        let (class, _) = wanted.spec.grid.locate_trial(TrialKey {
-            cell: new_cell,
-            repeat: Repeat(0),
-        });
+        let class = wanted.spec.grid.class_of(new_cell);
 
-        let Some(selection) = &selections[class as usize] else {
+        let Some(selection) = &selections[class.position()] else {
             if has_rows {
                 split.twins.push(Twin {
                     cell: new_cell,

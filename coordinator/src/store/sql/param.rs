@@ -1,6 +1,6 @@
 //! Parameters of statements.
 
-use ergodic_common::ids::{CellIndex, Epoch, LeaseId, Repeat, SweepNumber, WorkerId};
+use ergodic_common::ids::{CellIndex, Epoch, LeaseId, Repeat, ShapeClass, SweepNumber, WorkerId};
 
 /// A parameter of a statement.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +58,12 @@ impl From<u32> for SqlParam<'_> {
 impl From<u64> for SqlParam<'_> {
     fn from(value: u64) -> Self {
         Self::Int(value as i64)
+    }
+}
+
+impl From<ShapeClass> for SqlParam<'_> {
+    fn from(class: ShapeClass) -> Self {
+        class.0.into()
     }
 }
 

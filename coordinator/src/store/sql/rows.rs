@@ -1,8 +1,8 @@
 //! Decodes rows of the database, and compares each with its checksum.
 
 use ergodic_common::ids::{
-    CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId, Repeat, SweepNumber,
-    WeightsDigest, WorkerId,
+    CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId, Repeat, ShapeClass,
+    SweepNumber, WeightsDigest, WorkerId,
 };
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -96,6 +96,7 @@ pub(crate) fn read_lease_row(row: &dyn SqlRow) -> Result<LeaseRow, StoreError> {
         class: row
             .get_int(3)?
             .try_into()
+            .map(ShapeClass)
             .map_err(|_| damaged_column(3, "a class"))?,
         worker: row.get_text(4)?.into(),
         trials: IntervalSet::default(),

@@ -1,6 +1,6 @@
 use ergodic_common::ids::{
     CellHash, CellIndex, CellsFingerprint, DatasetHash, Epoch, Fence, FileHash, LeaseId,
-    SweepNumber, WeightsDigest,
+    ShapeClass, SweepNumber, WeightsDigest,
 };
 use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::SpecSource;
@@ -56,7 +56,7 @@ fn lease(number: u64, sweep: SweepNumber) -> LeaseRow {
             epoch: Epoch(1),
         },
         sweep,
-        class: 0,
+        class: ShapeClass(0),
         worker: "w".into(),
         trials: IntervalSet::from_range(0, 10),
         audits: None,

@@ -43,7 +43,7 @@ pub(super) fn plan_classes(spec: &Spec) -> Vec<ClassPlan> {
     let grid = &spec.grid;
     let mut alike: BTreeMap<String, ClassPlan> = BTreeMap::new();
 
-    for class in (0..grid.class_count()).filter(|c| grid.class_cell_count(*c) > 0) {
+    for class in grid.kept_classes() {
         let Ok(config) = grid.resolve_config(grid.class_cell_at(class, 0)) else {
             continue;
         };
