@@ -216,6 +216,23 @@ mod tests {
     }
 
     #[test]
+    fn backups_of_version_1_are_read_and_those_of_later_versions_are_not() {
+        let of_version = |version: u8| {
+            let mut bytes = archive();
+            let at = bytes.iter().position(|byte| *byte == b'\n');
+            bytes[at.expect("a line that names the format") - 1] = version;
+            bytes
+        };
+
+        assert_eq!(of_version(b'2'), archive());
+        assert_eq!(read_all(&of_version(b'1')).expect("whole"), records());
+        for later in [b'0', b'3', b'9'] {
+            let error = read_all(&of_version(later)).expect_err("another version");
+            assert!(error.to_string().contains("newer version"), "{error}");
+        }
+    }
+
+    #[test]
     fn whatever_is_cut_or_changed_is_noticed() {
         let whole = archive();
         for len in 0..whole.len() {

@@ -451,6 +451,8 @@ impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use tonic::{Code, Streaming};
+
     use crate::bounds::*;
     use crate::rpc::METHODS;
     use crate::v1;
@@ -557,10 +559,50 @@ mod tests {
         let apart = |n: usize| check_message("Retracted", &[16_u8, 1].repeat(n));
         assert!(apart(65_536).is_ok() && apart(65_537).is_err());
 
+        // Numbers of eight bytes are counted too, packed or not.
+        let measured = |metrics: usize| v1::TrialResult {
+            metrics: vec![0.5; metrics],
+            ..v1::TrialResult::default()
+        };
+        let refused = |bytes: &[u8]| check_message("TrialResult", bytes).is_err();
+        let packed = |n: usize| refused(&measured(n).encode_to_vec());
+        let apart = |n: usize| refused(&measured(1).encode_to_vec().repeat(n));
+        assert!(!packed(MAX_METRICS) && packed(MAX_METRICS + 1));
+        assert!(!apart(MAX_METRICS) && apart(MAX_METRICS + 1));
+
         // What is no message is told of by whoever decodes it.
         for broken in [&[0xff_u8; 20][..], &[10, 200]] {
             assert!(check_message("Hello", broken).is_ok());
         }
+    }
+
+    /// A message as it arrives: not compressed, its length in four bytes, and its own bytes.
+    async fn receive(hello: &v1::Hello) -> Result<Option<v1::Hello>, Status> {
+        let encoded = hello.encode_to_vec();
+        let length = (encoded.len() as u32).to_be_bytes();
+        let frame = [&[0][..], &length, &encoded].concat();
+        let body = String::from_utf8(frame).expect("its bytes are below 128");
+
+        let decoder = BoundedCodec::<v1::Hello, v1::Hello>::default().decoder();
+        let mut messages = Streaming::new_request(decoder, body, None, None);
+        messages.message().await
+    }
+
+    #[tokio::test]
+    async fn whoever_decodes_a_message_checks_it_first() {
+        let hello = |worker: usize| v1::Hello {
+            worker: "x".repeat(worker),
+            ..v1::Hello::default()
+        };
+        let received = receive(&hello(32)).await.expect("it is at its bound");
+        assert_eq!(received, Some(hello(32)));
+
+        let refused = receive(&hello(33)).await.expect_err("it is beyond");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(
+            refused.message(),
+            "the field worker of Hello has 33 bytes; at most 32 are taken"
+        );
     }
 
     #[test]

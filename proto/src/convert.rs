@@ -429,11 +429,34 @@ mod tests {
         let there = v1::SpecSource::from(&source);
         assert_eq!(SpecSource::try_from(there.clone()), Ok(source));
 
+        let short = v1::SpecSource {
+            cells: Some(vec![5; 31]),
+            ..there.clone()
+        };
+        assert_eq!(
+            SpecSource::try_from(short).map_err(|e| e.field),
+            Err("cells")
+        );
+
         let files = vec![there.files[1].clone(); 65];
         assert_eq!(
             SpecSource::try_from(v1::SpecSource { files, ..there }).map_err(|e| e.field),
             Err("files")
         );
+    }
+
+    /// A program that knows no other grammar neither sends nor expects a number of one, and checks its messages by a checksum.
+    #[test]
+    fn the_first_grammar_is_the_one_that_is_not_named() {
+        for (grammar, named) in [(1, 0), (2, 2), (3, 3)] {
+            let source = SpecSource {
+                grammar,
+                ..SpecSource::default()
+            };
+            let there = v1::SpecSource::from(&source);
+            assert_eq!(there.grammar, named);
+            assert_eq!(SpecSource::try_from(there), Ok(source));
+        }
     }
 
     #[test]
@@ -479,6 +502,23 @@ mod tests {
                 "metrics",
                 v1::TrialResult {
                     metrics: vec![0.0; 65],
+                    ..good()
+                },
+            ),
+            (
+                "metrics",
+                v1::TrialResult {
+                    metrics: Vec::new(),
+                    curve_values: Vec::new(),
+                    curve_steps: vec![1; 100_001],
+                    ..good()
+                },
+            ),
+            (
+                "cause",
+                v1::TrialResult {
+                    outcome: v1::OutcomeKind::Failed.into(),
+                    cause: "x".repeat(4097),
                     ..good()
                 },
             ),
