@@ -494,6 +494,58 @@ mod tests {
         }
     }
 
+    /// If one stream does all, sixteen repeats are as many draws as it has levels.
+    #[test]
+    fn under_crossed_streams_the_set_contains_the_best_cell_as_often_as_it_says() {
+        const ROUNDS: u64 = 400;
+        const LEVELS: u32 = 4;
+        let crossed = "repeats = 16\nseeds = { crossed = { init = 4, order = 4 } }";
+        let spec = sweep_of("lr = [0.1, 0.2]", crossed);
+
+        for level_of in [|repeat: u32| repeat / LEVELS, |repeat: u32| repeat % LEVELS] {
+            let left_out = (0..ROUNDS).filter(|round| {
+                let mut stream = fixed_stream("crossed best", *round);
+                let mut cell = |_| {
+                    let levels: Vec<f64> = (0..LEVELS).map(|_| stream.next_normal()).collect();
+                    (0..LEVELS * LEVELS)
+                        .map(|repeat| (repeat, levels[level_of(repeat) as usize]))
+                        .map(|(repeat, value)| (repeat, TrialEnd::Completed(value)))
+                        .collect::<CellEnds>()
+                };
+                let places = found(&spec, &Metric::TestAcc, (0..2).map(&mut cell).collect());
+                !places[1].expect("a place").may_be_best
+            });
+            let share = left_out.count() as f64 / ROUNDS as f64;
+
+            assert!(
+                share <= 0.05 + 3.0 * (0.05_f64 * 0.95 / ROUNDS as f64).sqrt(),
+                "{share}"
+            );
+        }
+
+        // What is told apart within the levels of both streams is still told apart.
+        let cell = |mean: f64| -> CellEnds {
+            (0..LEVELS * LEVELS)
+                .map(|repeat| (repeat, mean + 0.1 * f64::from((repeat * 5) % 7)))
+                .map(|(repeat, value)| (repeat, TrialEnd::Completed(value)))
+                .collect()
+        };
+        let worse: CellEnds = cell(0.0)
+            .into_iter()
+            .rev()
+            .map(|(_, end)| end)
+            .zip(0..)
+            .map(|(end, repeat)| (repeat, end))
+            .collect();
+        let places = found(&spec, &Metric::TestAcc, vec![cell(10.0), worse]);
+        let may: Vec<bool> = places
+            .iter()
+            .flatten()
+            .map(|place| place.may_be_best)
+            .collect();
+        assert_eq!(may, [true, false]);
+    }
+
     #[test]
     fn what_is_clearly_worse_is_left_out_diverged_or_not() {
         let mut stream = fixed_stream("worse", 0);

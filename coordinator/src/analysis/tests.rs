@@ -1179,6 +1179,62 @@ fn cells_or_trials_count_alike_in_a_row_of_several() {
     );
 }
 
+/// The smallest p of any values is that of differences that all have one sign.
+#[test]
+fn that_repeats_are_too_few_is_said_where_no_difference_could_be_significant() {
+    let text = format!("{FOUR_CELLS}metrics = [\"train_loss\", \"test_acc\"]\n");
+    let baseline = [("lr", "0.1"), ("wd", "0.0")].map(|(axis, value)| (axis.into(), value.into()));
+    let contest = CompareParams {
+        baseline: &baseline,
+        metric: "test_acc",
+        at: "",
+        level: 0.95,
+    };
+    let mut counts = [0, 0];
+
+    for repeats in 2..=9 {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let trials = (0..4).flat_map(|cell| (0..repeats).map(move |repeat| (cell, repeat)));
+        let results = trials
+            .map(|(cell, repeat)| {
+                let value = cell as f64 * (1.0 + f64::from(repeat));
+                steady(cell, repeat, [1.0, value], &[1, 2, 3])
+            })
+            .collect();
+        let (store, spec) = stored_results(dir.path(), text.clone(), results);
+        let readers = store.open_readers(1).expect("readers");
+        let rows = RowSource {
+            spec: &spec,
+            sweep: 1,
+            readers: &readers,
+            dataset_hash: [0; 32],
+        };
+
+        let comparison = CompareQuery::new(&spec, &contest).expect("a comparison");
+        let contrasts = comparison.compute_contrasts(rows).expect("contrasts");
+        let smallest = contrasts
+            .iter()
+            .filter_map(|contrast| contrast.sign_holm)
+            .fold(1.0, f64::min);
+        let said = comparison.describe_caveats(&contrasts);
+        assert_eq!(
+            said.is_empty(),
+            smallest <= 0.05,
+            "{repeats} repeats, p = {smallest}: {said}"
+        );
+
+        counts[usize::from(said.is_empty())] += 1;
+        if !said.is_empty() {
+            // 3·2·2⁻⁷ is 0.047.
+            let start = format!("with {repeats} repeats and 3 cells,");
+            assert!(said.starts_with(&start), "{said}");
+            assert!(said.contains("at least 7 repeats"), "{said}");
+        }
+    }
+
+    assert_eq!(counts, [5, 3]);
+}
+
 #[test]
 fn where_repeats_end_by_precision_it_is_said_which_intervals_are_widened() {
     let dir = tempfile::tempdir().expect("a temporary directory");

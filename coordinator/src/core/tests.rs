@@ -873,14 +873,23 @@ fn with_unstored_give_up(world: &mut CoreModel) -> GivenUpTrial {
         world.request_work("c");
     }
 
-    let held: Vec<Fence> = world.granted["c"].keys().copied().collect();
-    let running = world.running("c", |key| *key == trial);
+    crash_with_unstored_give_up(world, "c", trial)
+}
+
+/// A worker crashes while it runs a trial, as the third one; the trial's give-up, which is under way.
+fn crash_with_unstored_give_up(
+    world: &mut CoreModel,
+    worker: &str,
+    trial: TrialKey,
+) -> GivenUpTrial {
+    let held: Vec<Fence> = world.granted[worker].keys().copied().collect();
+    let running = world.running(worker, |key| *key == trial);
     world
         .core
-        .on_heartbeat(&"c".into(), running, 0, &held, world.now);
+        .on_heartbeat(&worker.into(), running, 0, &held, world.now);
     world
         .core
-        .on_session_ended(&"c".into(), SessionEnd::ByPeer, world.now);
+        .on_session_ended(&worker.into(), SessionEnd::ByPeer, world.now);
     world.now += TTL;
     world.core.latest_time = world.now;
 

@@ -282,11 +282,96 @@ fn set_rows_aside(
 mod tests {
     use ergodic_common::spec::SpecSource;
     use ergodic_common::spec::scheduling::Share;
+    use ergodic_common::{TrialKey, TrialResult};
 
     use crate::records::{DataPin, SweepTallies};
     use crate::server::recovery::*;
     use crate::store::sqlite::SqliteStore;
     use crate::store::{InsertSweep, Store as _};
+    use crate::store::{InsertSweep, RestoreRows, StoredTrial};
+
+    /// A running sweep of this file, whose cells an earlier program had found to be these.
+    fn sweep_row(id: String, text: String, cells_fingerprint: Option<CellsFingerprint>) -> SweepRow {
+        let source = SpecSource {
+            file: "f".into(),
+            text,
+            cells_fingerprint,
+            ..SpecSource::default()
+        };
+
+        SweepRow {
+            number: SweepNumber::UNSTORED,
+            id,
+            source,
+            data: DataPin::default(),
+            state: SweepState::Running,
+            share: Share::default(),
+            launched_at: 0.0,
+            launched_by: String::new(),
+            tallies: SweepTallies::default(),
+        }
+    }
+
+    #[test]
+    fn a_sweep_with_a_row_of_a_trial_that_it_does_not_have_is_set_aside_and_says_which() {
+        let text = "repeats = 2\n[model]\nkind = \"empty\"\n[train]\nsteps = 1\n[measure]\nmetrics = [\"test_acc\"]\n\
+                    [grid]\nlr = [0.1, 0.2, 0.3]\n[where]\nkeep = \"lr != 0.2\"\n";
+        // Rows of a cell beyond the last, of one that is left out, of a repeat too many, and of none such.
+        let strays = [Some((3, 0)), Some((1, 1)), Some((2, 2)), None];
+        for reads_all in [false, true] {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let store = SqliteStore::open(dir.path()).expect("opened");
+            let mut writer = store.open_writer(Epoch(1)).expect("a writer");
+            for (sweep, stray) in (1..).zip(strays) {
+                let row = sweep_row(
+                    format!("sweep{sweep}"),
+                    format!("name = \"s{sweep}\"\n{text}"),
+                    None,
+                );
+                let rows = [(0, 0), (2, 1)].into_iter().chain(stray);
+                let rows = rows.map(|(cell, repeat)| StoredTrial {
+                    result: TrialResult {
+                        metrics: vec![0.5],
+                        ..TrialResult::completed(TrialKey { cell, repeat })
+                    },
+                    worker: "w".into(),
+                });
+                let rows = RestoreRows {
+                    sweep,
+                    rows: rows.collect(),
+                    attempts: Vec::new(),
+                };
+                writer.commit((InsertSweep(row), rows)).expect("stored");
+            }
+
+            let lease_ttl = Duration::from_secs(1);
+            let (core, _) = recover_core(&store, Some(writer.as_mut()), 1, lease_ttl, reads_all)
+                .expect("taken up");
+            let reasons: Vec<(&str, &str)> = core
+                .unreadable_sweeps()
+                .map(|sweep| (&sweep.record.id[..], &sweep.why[..]))
+                .collect();
+            let expected = (1..).zip(strays).filter_map(|(sweep, stray)| {
+                let (cell, repeat) = stray?;
+                let why = format!(
+                    "the store has a row of {cell}/{repeat}, which is not a trial of the sweep"
+                );
+                Some((format!("sweep{sweep}"), why))
+            });
+            let expected: Vec<(String, String)> = expected.collect();
+            let expected: Vec<(&str, &str)> = expected
+                .iter()
+                .map(|(id, why)| (&id[..], &why[..]))
+                .collect();
+            assert_eq!(reasons, expected);
+
+            let served: Vec<(&str, u64)> = core
+                .sweeps()
+                .map(|sweep| (&sweep.id[..], sweep.counts.completed))
+                .collect();
+            assert_eq!(served, [("sweep4", 2)]);
+        }
+    }
 
     #[test]
     fn each_of_many_sweeps_is_what_its_own_file_means() {
@@ -305,31 +390,7 @@ mod tests {
             };
 
             let cells = (at == 7).then_some(CellsFingerprint([9; 32]));
-            let source = SpecSource {
-                file: "f".into(),
-                text,
-                cells_fingerprint: cells,
-                ..SpecSource::default()
-            };
-
-            let state = SweepState::Running;
-            let share = Share::default();
-            let tallies = SweepTallies::default();
-            let id = format!("sweep{at}");
-            let data = DataPin::default();
-            let launched_by = String::new();
-            let row = SweepRow {
-                number: SweepNumber::UNSTORED,
-                id,
-                source,
-                data,
-                state,
-                share,
-                launched_at: 0.0,
-                launched_by,
-                tallies,
-            };
-
+            let row = sweep_row(format!("sweep{at}"), text, cells);
             writer.commit(InsertSweep(row)).expect("stored");
         }
 

@@ -178,6 +178,36 @@ mod tests {
     }
 
     #[test]
+    fn the_legend_says_what_weighs_alike_where_that_makes_a_difference() {
+        let table = |weighting: &str, (diverged, failed): (u64, u64)| {
+            let mut ended = row(0.1, Some(0.7));
+            let summary = ended.summary.as_mut().expect("it has one");
+            (summary.diverged, summary.failed) = (diverged, failed);
+            v1::TableResponse {
+                rows: vec![row(0.2, Some(0.6)), ended],
+                weighting: weighting.into(),
+                ..v1::TableResponse::default()
+            }
+        };
+        let says = |table: &v1::TableResponse| {
+            let legend = render_legend(table);
+            let words = "rows of several cells weigh each trial with a value equally";
+            assert_eq!(legend.contains(words), legend.contains("--weight cells"));
+            legend.contains(words)
+        };
+
+        for without_value in [(1, 0), (0, 1)] {
+            assert!(says(&table("trials", without_value)));
+            // Cells weigh alike, or each row is one cell.
+            assert!(!says(&table("cells", without_value)));
+            assert!(!says(&table("", without_value)));
+        }
+
+        // Where all trials have a value, all cells weigh alike.
+        assert!(!says(&table("trials", (0, 0))));
+    }
+
+    #[test]
     fn the_best_row_is_marked_and_those_that_cannot_be_told_from_it() {
         let placed = |place, may_be_best, mean| v1::TableRow {
             rank: place,

@@ -328,6 +328,78 @@ fn an_audit_that_kills_three_workers_fails_alone_and_its_row_stays() {
     );
 }
 
+/// Three workers crash while they make one audit; its give-up, which is under way.
+fn with_unstored_audit_give_up(world: &mut CoreModel) -> GivenUpTrial {
+    world.join("a");
+    world.work("a");
+    // It ended because nobody else was there, and goes on.
+    world.retry();
+
+    let mut culprit = None;
+    for worker in ["b", "c", "d"] {
+        world.join(worker);
+        world.request_work(worker);
+        let culprit = *culprit.get_or_insert_with(|| world.held_by(worker)[0]);
+        while !world.held_by(worker).contains(&culprit) {
+            world.deliver_batch(worker, usize::MAX);
+            world.request_work(worker);
+        }
+
+        if worker == "d" {
+            return crash_with_unstored_give_up(world, worker, culprit);
+        }
+        world.die(worker, &[culprit]);
+    }
+
+    unreachable!("the third one returns")
+}
+
+#[test]
+fn an_audit_that_failed_is_due_again_only_if_a_crashed_worker_has_come_back_meanwhile() {
+    for comes_back in [false, true] {
+        let mut world = CoreModel::auditing(4, 1.0);
+        let given_up = with_unstored_audit_give_up(&mut world);
+        let key = given_up.key;
+        assert!(given_up.is_audit);
+        if comes_back {
+            world.join("b");
+        }
+
+        // The store has the failure, which is booked as it is there.
+        let mut effects = world.core.on_audit_given_up(1, key, true, world.now);
+        world.find(key, "nobody", Finding::Failed);
+        assert_eq!(world.counts().2, 1);
+        let reversal = Effect::RevertGiveUp(GiveUpReversal {
+            sweep: 1,
+            key,
+            is_audit: true,
+        });
+        assert_eq!(effects.contains(&reversal), comes_back, "{effects:?}");
+
+        effects.retain(|effect| *effect != reversal);
+        world.carry_out(effects);
+        if !comes_back {
+            continue;
+        }
+
+        // The store has taken it back.
+        let (origin, _) = world.found.remove(&key).expect("it was there");
+        world.due.insert(key, origin.clone());
+        let effects = world
+            .core
+            .on_trials_reopened(1, &[], &[(key, origin)], world.now);
+        world.carry_out(effects);
+        assert_eq!((world.state(), world.counts().2), (SweepState::Running, 0));
+
+        world.work("b");
+        let trials = world.rows.len() as u64;
+        assert_eq!(
+            (world.state(), world.counts()),
+            (SweepState::Completed, (trials, trials, 0, 0))
+        );
+    }
+}
+
 #[test]
 fn audits_are_paused_cancelled_given_back_and_taken_over_like_trials() {
     let mut world = CoreModel::auditing(40, 1.0);
