@@ -5,8 +5,8 @@
 //! differences between cells, [`compare_sweeps`] those between two sweeps, [`distance`] compares their predictions, [`effects`] splits a grid into the effects of its axes,
 //! [`variance`] into variance components, and [`sample_size`] says how many repeats a precision takes.
 
-pub mod cell_matching;
 mod cell_condition;
+pub mod cell_matching;
 pub mod compare;
 pub mod compare_sweeps;
 pub mod distance;

@@ -1205,9 +1205,9 @@ fn that_repeats_are_too_few_is_said_where_no_difference_could_be_significant() {
         let readers = store.open_readers(1).expect("readers");
         let rows = RowSource {
             spec: &spec,
-            sweep: 1,
+            sweep: SweepNumber(1),
             readers: &readers,
-            dataset_hash: [0; 32],
+            dataset_hash: DatasetHash::NONE,
         };
 
         let comparison = CompareQuery::new(&spec, &contest).expect("a comparison");

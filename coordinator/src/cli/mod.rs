@@ -2,8 +2,8 @@
 
 pub mod command;
 mod dispatch;
-mod store_views;
 mod generate;
+mod store_views;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -41,10 +41,7 @@ pub fn run_cli() -> ExitCode {
     let views = StoreViews::default();
     set_store_access(Box::new(views.clone()));
     let result = runtime.block_on(async {
-        let result = dispatch::dispatch_command(
-        cli.command,
-        command::build_command,
-    ).await;
+        let result = dispatch::dispatch_command(cli.command, command::build_command).await;
         views.close_all().await;
         result
     });

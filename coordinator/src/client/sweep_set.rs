@@ -89,7 +89,9 @@ impl SweepSet {
     /// There are several sweeps.
     pub fn require_one(&self, option: &str) -> Result<&str, UserError> {
         self.only_id().ok_or_else(|| {
-            let message = format!("{option}: only for one sweep, because cells are ranked within a sweep: name one");
+            let message = format!(
+                "{option}: only for one sweep, because cells are ranked within a sweep: name one"
+            );
             UserError::new(ErrorCode::BadInput, message)
         })
     }

@@ -287,11 +287,14 @@ mod tests {
     use crate::records::{DataPin, SweepTallies};
     use crate::server::recovery::*;
     use crate::store::sqlite::SqliteStore;
-    use crate::store::{InsertSweep, Store as _};
-    use crate::store::{InsertSweep, RestoreRows, StoredTrial};
+    use crate::store::{InsertSweep, RestoreRows, Store as _, StoredTrial};
 
     /// A running sweep of this file, whose cells an earlier program had found to be these.
-    fn sweep_row(id: String, text: String, cells_fingerprint: Option<CellsFingerprint>) -> SweepRow {
+    fn sweep_row(
+        id: String,
+        text: String,
+        cells_fingerprint: Option<CellsFingerprint>,
+    ) -> SweepRow {
         let source = SpecSource {
             file: "f".into(),
             text,
@@ -332,12 +335,12 @@ mod tests {
                 let rows = rows.map(|(cell, repeat)| StoredTrial {
                     result: TrialResult {
                         metrics: vec![0.5],
-                        ..TrialResult::completed(TrialKey { cell, repeat })
+                        ..TrialResult::completed(TrialKey::new(cell, repeat))
                     },
                     worker: "w".into(),
                 });
                 let rows = RestoreRows {
-                    sweep,
+                    sweep: SweepNumber(sweep),
                     rows: rows.collect(),
                     attempts: Vec::new(),
                 };
@@ -345,8 +348,14 @@ mod tests {
             }
 
             let lease_ttl = Duration::from_secs(1);
-            let (core, _) = recover_core(&store, Some(writer.as_mut()), 1, lease_ttl, reads_all)
-                .expect("taken up");
+            let (core, _) = recover_core(
+                &store,
+                Some(writer.as_mut()),
+                Epoch(1),
+                lease_ttl,
+                reads_all,
+            )
+            .expect("taken up");
             let reasons: Vec<(&str, &str)> = core
                 .unreadable_sweeps()
                 .map(|sweep| (&sweep.record.id[..], &sweep.why[..]))

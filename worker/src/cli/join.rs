@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
-use ergodic_proto::cache_folder::find_cache_folder;
 use ergodic_common::ids::WorkerId;
+use ergodic_proto::cache_folder::find_cache_folder;
 use ergodic_proto::identity::{host_name, random_hex};
 use ergodic_proto::status::UserError;
 use tokio::sync::watch;

@@ -64,7 +64,6 @@ pub async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
         metric: args.metric.clone(),
         stats: args.stat.clone(),
         ..v1::CurvesRequest::default()
-        cell_condition: String::new(),
     };
     let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
     let mut points = collect_points(sweeps.query_curves(&mut client, request).await?);
@@ -83,7 +82,8 @@ pub async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
     let positions = selection.filter_rows(&points)?;
     keep_points(&mut points, &positions);
     if let Some(top) = args.top {
-        let best = query_best_cells(&mut client, sweeps.require_one("--top")?, &args.metric).await?;
+        let best =
+            query_best_cells(&mut client, sweeps.require_one("--top")?, &args.metric).await?;
         keep_best_cells(&mut points, &best, top as usize);
     }
 

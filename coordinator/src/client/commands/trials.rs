@@ -66,6 +66,7 @@ pub async fn run_trials(args: TrialsArgs) -> Result<CommandOutcome, UserError> {
         condition: args.condition,
         sort: args.sort,
         top: args.top,
+        ..RowSelection::default()
     })?;
 
     let data = build_trial_data(&trials);

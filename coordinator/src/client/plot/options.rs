@@ -251,8 +251,8 @@ impl FigureArgs {
             by,
             at: self.at.clone().unwrap_or_default(),
             stats,
-            cells_alike: false,
             cell_condition: cells.to_owned(),
+            ..v1::TableRequest::default()
         }
     }
 

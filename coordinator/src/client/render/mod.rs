@@ -3,8 +3,8 @@
 
 mod arrow;
 mod atomic_file;
-mod column_selection;
 mod cell_selection;
+mod column_selection;
 mod human;
 mod latex;
 mod legend;
@@ -27,8 +27,8 @@ use std::io::{self, Write};
 
 pub use arrow::{column_error, infer_axis_types};
 pub use atomic_file::{AtomicFile, file_write_error, is_stream, write_atomic_file};
-pub use column_selection::{ViewArgs, choose_batch_columns};
 pub use cell_selection::{SplitSelection, TrialCondition, check_cells_found};
+pub use column_selection::{ViewArgs, choose_batch_columns};
 use ergodic_common::escape::{escape_lines, is_misleading};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_proto::v1;

@@ -227,6 +227,7 @@ mod tests {
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let selection = RowSelection {
             condition: given(condition),
+            having: None,
             sort: given(sort),
             top: Some(top).filter(|n| *n > 0),
         };

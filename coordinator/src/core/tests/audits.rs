@@ -366,11 +366,13 @@ fn an_audit_that_failed_is_due_again_only_if_a_crashed_worker_has_come_back_mean
         }
 
         // The store has the failure, which is booked as it is there.
-        let mut effects = world.core.on_audit_given_up(1, key, true, world.now);
+        let mut effects = world
+            .core
+            .on_audit_given_up(SweepNumber(1), key, true, world.now);
         world.find(key, "nobody", Finding::Failed);
         assert_eq!(world.counts().2, 1);
         let reversal = Effect::RevertGiveUp(GiveUpReversal {
-            sweep: 1,
+            sweep: SweepNumber(1),
             key,
             is_audit: true,
         });
@@ -385,9 +387,10 @@ fn an_audit_that_failed_is_due_again_only_if_a_crashed_worker_has_come_back_mean
         // The store has taken it back.
         let (origin, _) = world.found.remove(&key).expect("it was there");
         world.due.insert(key, origin.clone());
-        let effects = world
-            .core
-            .on_trials_reopened(1, &[], &[(key, origin)], world.now);
+        let effects =
+            world
+                .core
+                .on_trials_reopened(SweepNumber(1), &[], &[(key, origin)], world.now);
         world.carry_out(effects);
         assert_eq!((world.state(), world.counts().2), (SweepState::Running, 0));
 
