@@ -32,6 +32,7 @@ optimizer  = {{ kind = "sgd", momentum = {momentum} }}
 [grid]
 {grid}
 [measure]
+every   = "10 steps"
 metrics = ["test_acc", "test_loss"]
 "#
     )
@@ -89,6 +90,7 @@ fn sweeps_are_shown_together_and_compared_where_their_cells_match() {
     check_table(&cluster, &plain, &heavy, &again);
     check_paired(&cluster, &plain, &heavy);
     check_unpaired(&cluster, &plain, &again);
+    check_pictures(&cluster, &plain, &heavy);
     check_refusals(&cluster, &plain, &heavy);
 }
 
@@ -209,6 +211,39 @@ fn check_unpaired(cluster: &Cluster, plain: &str, again: &str) {
     );
 }
 
+fn check_pictures(cluster: &Cluster, plain: &str, heavy: &str) {
+    for kind in ["distribution", "curves", "heatmap"] {
+        let picture = cluster.ask(&["plot", plain, heavy, "--kind", kind]);
+        assert!(
+            picture.contains("plain") && picture.contains("heavy"),
+            "{kind}"
+        );
+    }
+    let pooled = [
+        "plot",
+        plain,
+        heavy,
+        "--kind",
+        "distribution",
+        "--by",
+        "sweep",
+    ];
+    assert!(cluster.ask(&pooled).contains("Pooled over lr"));
+
+    let dir = cluster.path("together");
+    let dir = dir.to_str().expect("a path in UTF-8");
+    cluster.ask(&["report", plain, heavy, "-o", dir]);
+    let page = std::fs::read_to_string(format!("{dir}/index.html")).expect("the page");
+    let headings = [
+        "Side by side",
+        &format!("plain ({plain})"),
+        &format!("heavy ({heavy})"),
+    ];
+    for heading in headings {
+        assert!(page.contains(&format!("<h1>{heading}</h1>")), "{heading}");
+    }
+}
+
 fn check_refusals(cluster: &Cluster, plain: &str, heavy: &str) {
     let refusals = [
         (vec!["compare", heavy, plain], NOT_FOUND, "--match lr"),
@@ -216,6 +251,11 @@ fn check_refusals(cluster: &Cluster, plain: &str, heavy: &str) {
             vec!["compare", heavy, plain, "--match", "wd"],
             NOT_FOUND,
             "no axis 'wd'",
+        ),
+        (
+            vec!["plot", plain, heavy, "--kind", "curves", "--trials"],
+            BAD_INPUT,
+            "--trials: only for one sweep",
         ),
         (vec!["table", plain, plain], BAD_INPUT, "named twice"),
         (

@@ -7,36 +7,44 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::curve_series::build_series;
+use super::options::CurveUnit;
 use super::single_trials::{TrialCurves, query_trial_curves};
 use super::step_units::{StepUnits, unit_name};
 use super::{
     Client, FacetPanels, FigureArgs, bad_input_error, find_facet_axis, format_axis_names,
     format_row_name, format_subtitle, query_pooled_axes, varying_axes,
 };
-use crate::client::query::{query_curves, query_table};
 use crate::client::render::{AxisFormats, check_cells_found, exact_value};
+use crate::client::sweep_set::SweepSet;
 use crate::plot::Scene;
 use crate::plot::curves::{self, CurvesPlot, MeanCurve, MeanPoint};
 
 pub(super) async fn draw_curves(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
     let by = figure.grouping_axes();
     let selection = figure.split_selection(&by)?;
     let cells = selection.cells.as_str();
-    let request = figure.build_table_request(sweep, by.clone(), Vec::new(), cells);
-    let mut table = query_table(client, request).await?;
+    let request = figure.build_table_request(by.clone(), Vec::new(), cells);
+    let mut table = sweeps.query_table(client, request).await?;
     check_cells_found(cells, &table)?;
-    let points = query_points(client, sweep, &by, &table).await?;
+    let points = query_points(client, sweeps, &by, &table).await?;
     selection
         .rows
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
     let unit = figure.x.unwrap_or_default();
-    let units = StepUnits::query(client, sweep, unit, &table.axes, cells).await?;
+    let units = match unit {
+        CurveUnit::Step => StepUnits::Steps,
+        _ => {
+            let sweep = sweeps.require_one("--x")?;
+            StepUnits::query(client, sweep, unit, &table.axes, cells).await?
+        }
+    };
     let trials = if figure.trials {
+        let sweep = sweeps.require_one("--trials")?;
         let wanted: HashSet<_> = table
             .rows
             .iter()
@@ -63,7 +71,7 @@ pub(super) async fn draw_curves(
     };
     drawn
         .notes
-        .extend(query_pooled_axes(client, sweep, figure, &table).await?);
+        .extend(query_pooled_axes(client, sweeps, figure, &table).await?);
 
     curves::draw_curves(
         &drawn,
@@ -75,18 +83,17 @@ pub(super) async fn draw_curves(
 /// Queries the curves of a table's rows, which are at least one.
 async fn query_points(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     by: &[String],
     table: &v1::TableResponse,
 ) -> Result<Vec<v1::CurvePoint>, UserError> {
     let request = v1::CurvesRequest {
-        sweep: sweep.to_owned(),
         metric: table.metric.clone(),
         by: by.to_vec(),
         cell_condition: table.cell_condition.clone(),
         ..v1::CurvesRequest::default()
     };
-    let found = query_curves(client, request).await?;
+    let found = sweeps.query_curves(client, request).await?;
 
     if found.axes != table.axes {
         let message = "the coordinator's version is too old to pool curves: leave out --by, or update the coordinator";

@@ -7,21 +7,18 @@ use super::{
     Client, FacetPanels, FigureArgs, PlotKind, bad_input_error, build_axis_level, build_plot_axis,
     find_facet_axis, format_pooled_axes, format_subtitle, varying_axes,
 };
-use crate::client::query::query_table;
 use crate::client::render::{AxisFormats, check_cells_found, find_best_row};
+use crate::client::sweep_set::SweepSet;
 use crate::plot::heatmap::{self, CountedTrials, Heatmap, HeatmapCell};
 use crate::plot::{PlotAxis, Scene};
 
 pub(super) async fn draw_map(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
-    let whole = query_table(
-        client,
-        figure.build_table_request(sweep, Vec::new(), Vec::new(), ""),
-    )
-    .await?;
+    let request = figure.build_table_request(Vec::new(), Vec::new(), "");
+    let whole = sweeps.query_table(client, request).await?;
     let by = choose_map_axes(&whole, figure)?;
     let selection = figure.split_selection(&by)?;
 
@@ -29,7 +26,7 @@ pub(super) async fn draw_map(
         PlotKind::Phase => "p_diverged",
         _ => figure.stat.as_deref().unwrap_or("mean"),
     };
-    let mut table = query_map_table(client, sweep, figure, by, stat, &selection.cells).await?;
+    let mut table = query_map_table(client, sweeps, figure, by, stat, &selection.cells).await?;
     check_cells_found(&selection.cells, &table)?;
     let all = table.rows.len();
     selection
@@ -56,7 +53,7 @@ pub(super) async fn draw_map(
 /// Queries the table of one statistic over two axes.
 async fn query_map_table(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     figure: &FigureArgs,
     by: Vec<String>,
     stat: &str,
@@ -67,7 +64,8 @@ async fn query_map_table(
         "mean" => Vec::new(),
         stat => vec![stat.to_owned()],
     };
-    let table = query_table(client, figure.build_table_request(sweep, by, stats, cells)).await?;
+    let request = figure.build_table_request(by, stats, cells);
+    let table = sweeps.query_table(client, request).await?;
 
     if stat != "mean" && table.columns.first().map(String::as_str) != Some(stat) {
         let message = format!(

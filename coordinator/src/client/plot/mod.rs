@@ -15,9 +15,10 @@ use ergodic_proto::v1;
 pub use options::{FigureArgs, PlotArgs, PlotKind};
 
 use super::Client;
-use super::query::{query_status, query_table};
+use super::query::query_status;
 use super::render::{AxisFormats, print_stderr_line, write_atomic_file};
 use super::status_text::{count_done_trials, format_trial_count};
+use super::sweep_set::SweepSet;
 use crate::app::{CommandOutcome, print_output};
 use crate::client::plot::options::ImageFormat;
 use crate::plot::{AxisLevel, PlotAxis, Scene, pdf, png, svg};
@@ -34,7 +35,8 @@ pub async fn run_plot(args: PlotArgs) -> Result<CommandOutcome, UserError> {
     let format = args.choose_format()?;
     args.figure.check_options()?;
     let (mut client, id) = args.sweep.connect().await?;
-    let scene = draw_scene(&mut client, &id, &args.figure).await?;
+    let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
+    let scene = draw_scene(&mut client, &sweeps, &args.figure).await?;
 
     let bytes = match format {
         ImageFormat::Svg => svg::render_svg(&scene).into_bytes(),
@@ -61,18 +63,23 @@ pub async fn run_plot(args: PlotArgs) -> Result<CommandOutcome, UserError> {
 /// As for [`run_plot`].
 pub async fn draw_scene(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
     figure.check_options()?;
-    check_plot_size("a picture", figure, &query_status(client, sweep).await?)?;
+    for sweep in sweeps.ids() {
+        check_plot_size("a picture", figure, &query_status(client, sweep).await?)?;
+    }
+
     match figure.kind {
         PlotKind::Heatmap | PlotKind::Scatter | PlotKind::Phase => {
-            maps::draw_map(client, sweep, figure).await
+            maps::draw_map(client, sweeps, figure).await
         }
-        PlotKind::Curves => curves::draw_curves(client, sweep, figure).await,
-        PlotKind::Distribution => rows::draw_distribution(client, sweep, figure).await,
-        PlotKind::Pairs => rows::draw_pairs(client, sweep, figure).await,
+        PlotKind::Curves => curves::draw_curves(client, sweeps, figure).await,
+        PlotKind::Distribution => rows::draw_distribution(client, sweeps, figure).await,
+        PlotKind::Pairs => {
+            rows::draw_pairs(client, sweeps.require_one("--kind pairs")?, figure).await
+        }
     }
 }
 
@@ -205,7 +212,7 @@ fn format_pooled_axes(all: &[String], table: &v1::TableResponse) -> Option<Strin
 /// Queries the axes of the sweep that the table pools over, if axes to group by were named.
 async fn query_pooled_axes(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     figure: &FigureArgs,
     table: &v1::TableResponse,
 ) -> Result<Option<String>, UserError> {
@@ -213,11 +220,8 @@ async fn query_pooled_axes(
         return Ok(None);
     }
 
-    let whole = query_table(
-        client,
-        figure.build_table_request(sweep, Vec::new(), Vec::new(), ""),
-    )
-    .await?;
+    let request = figure.build_table_request(Vec::new(), Vec::new(), "");
+    let whole = sweeps.query_table(client, request).await?;
     Ok(format_pooled_axes(&whole.axes, table))
 }
 

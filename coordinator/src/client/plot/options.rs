@@ -47,6 +47,9 @@ pub struct PlotArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
+    /// Further sweeps, shown beside it; the axis `sweep` tells them apart
+    #[arg(index = 2, value_name = "SWEEP")]
+    pub others: Vec<String>,
     /// File to write to, with a name that ends in .svg, .pdf or .png [default: SVG on stdout]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -240,13 +243,11 @@ impl FigureArgs {
     /// A request for a table of the cells that are selected.
     pub(super) fn build_table_request(
         &self,
-        sweep: &str,
         by: Vec<String>,
         stats: Vec<String>,
         cells: &str,
     ) -> v1::TableRequest {
         v1::TableRequest {
-            sweep: sweep.to_owned(),
             metric: self.metric.clone().unwrap_or_default(),
             by,
             at: self.at.clone().unwrap_or_default(),

@@ -13,10 +13,10 @@ use super::{
     query_pooled_axes, varying_axes,
 };
 use crate::client::commands::compare::{parse_axis_choices, query_contrasts};
-use crate::client::query::{query_table, query_trials};
 use crate::client::render::{
     AxisFormats, TrialCondition, check_cells_found, exact_value, format_short_number,
 };
+use crate::client::sweep_set::SweepSet;
 use crate::plot::differences::DifferenceRow;
 use crate::plot::distribution::{self, DistributionCell};
 use crate::plot::{Scene, differences};
@@ -24,13 +24,12 @@ use crate::plot::{Scene, differences};
 /// Draws the distribution of final values by cell or group of cells.
 pub(super) async fn draw_distribution(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
     let selection = figure.split_selection(&figure.by)?;
-    let request =
-        figure.build_table_request(sweep, figure.by.clone(), Vec::new(), &selection.cells);
-    let mut table = query_table(client, request).await?;
+    let request = figure.build_table_request(figure.by.clone(), Vec::new(), &selection.cells);
+    let mut table = sweeps.query_table(client, request).await?;
     check_cells_found(&selection.cells, &table)?;
     selection
         .rows
@@ -38,11 +37,11 @@ pub(super) async fn draw_distribution(
 
     let axes = varying_axes(&table);
     let values =
-        query_final_values(client, sweep, &table.metric, &table.axes, &selection.cells).await?;
+        query_final_values(client, sweeps, &table.metric, &table.axes, &selection.cells).await?;
     let cells = build_distribution_cells(&table, &axes, values);
 
     let title = format!("{}: {} of every trial", table.name, table.metric);
-    let pooled = query_pooled_axes(client, sweep, figure, &table).await?;
+    let pooled = query_pooled_axes(client, sweeps, figure, &table).await?;
     distribution::draw_distributions(
         &table.metric,
         &format_distribution_key(&axes, pooled),
@@ -105,12 +104,12 @@ struct GroupedTrial {
 /// Queries the final values of completed trials in the cells that meet a condition.
 async fn query_final_values(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     metric: &str,
     axes: &[String],
     cells: &str,
 ) -> Result<Vec<(GroupedTrial, f64)>, UserError> {
-    let pages = query_trials(client, sweep).await?;
+    let pages = sweeps.query_trials(client).await?;
     let Some(first) = pages.first() else {
         return Ok(Vec::new());
     };
@@ -154,11 +153,9 @@ pub(super) async fn draw_pairs(
     sweep: &str,
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
-    let whole = query_table(
-        client,
-        figure.build_table_request(sweep, Vec::new(), Vec::new(), ""),
-    )
-    .await?;
+    let sweeps = SweepSet::of_one(sweep.to_owned());
+    let request = figure.build_table_request(Vec::new(), Vec::new(), "");
+    let whole = sweeps.query_table(client, request).await?;
     let Some(baseline) = &figure.baseline else {
         return Err(missing_baseline_error(&whole));
     };
@@ -180,7 +177,7 @@ pub(super) async fn draw_pairs(
         Some(_) => HashMap::new(),
         None => {
             let chosen = resolve_baseline(&whole, &compared, baseline)?;
-            query_repeat_differences(client, sweep, &compared, &chosen).await?
+            query_repeat_differences(client, &sweeps, &compared, &chosen).await?
         }
     };
 
@@ -333,13 +330,13 @@ fn format_contrast_remark(contrast: &v1::Contrast) -> String {
 /// Queries the differences from the baseline by repeat, for every cell.
 async fn query_repeat_differences(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     compared: &v1::CompareResponse,
     chosen: &[(usize, String)],
 ) -> Result<HashMap<Vec<String>, Vec<f64>>, UserError> {
     let mut values: HashMap<(Vec<String>, u32), f64> = HashMap::new();
     for (row, value) in
-        query_final_values(client, sweep, &compared.metric, &compared.axes, "").await?
+        query_final_values(client, sweeps, &compared.metric, &compared.axes, "").await?
     {
         values.insert((row.group, row.repeat), value);
     }

@@ -24,7 +24,7 @@ pub(super) enum StepUnits {
 }
 
 impl StepUnits {
-    /// Reads how long an epoch is in each cell, if that is needed. `cells` is the condition that cells
+    /// Reads how long an epoch is in each cell. `cells` is the condition that cells
     /// meet.
     ///
     /// # Errors
@@ -36,10 +36,6 @@ impl StepUnits {
         axes: &[String],
         cells: &str,
     ) -> Result<Self, UserError> {
-        if unit == CurveUnit::Step {
-            return Ok(Self::Steps);
-        }
-
         let file = query_sweep_file(client, sweep).await?;
         let grid = SweepGrid::from_source(&file.source)?;
         grid.collect_units(unit, axes, cells).map(Self::PerCurve)

@@ -19,6 +19,7 @@ use super::plot::{FigureArgs, MAX_CURVES, PlotKind, check_plot_size, draw_scene,
 use super::query::{PinnedSweepFile, query_status, query_sweep_file, query_table, query_trials};
 use super::render::{is_missing_ranks, write_atomic_file};
 use super::status_text::{count_done_trials, format_audit_status, format_duration, state_word};
+use super::sweep_set::SweepSet;
 use crate::app::{CommandOutcome, print_output};
 use crate::plot::svg;
 
@@ -31,6 +32,9 @@ pub struct ReportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
+    /// Further sweeps, shown side by side and then one after another
+    #[arg(index = 2, value_name = "SWEEP")]
+    pub others: Vec<String>,
     /// Directory to write index.html to
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
@@ -42,14 +46,73 @@ pub struct ReportArgs {
 /// There is no such sweep, the file cannot be written, or nobody answers.
 pub async fn run_report(args: ReportArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
-    let page = collect_report(&mut client, &id).await?;
+    let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
+    let page = collect_report(&mut client, &sweeps).await?;
     print_output(write_index_page(&args.output, &page)?)
 }
 
-async fn collect_report(client: &mut Client, sweep: &str) -> Result<ReportPage, UserError> {
-    let status = query_status(client, sweep).await?;
+async fn collect_report(client: &mut Client, sweeps: &SweepSet) -> Result<ReportPage, UserError> {
+    if let Some(id) = sweeps.only_id() {
+        let status = query_status(client, id).await?;
+        let mut page = ReportPage::new(&sweep_title(&status));
+        report_sweep(client, &status, &mut page).await?;
+        return Ok(page);
+    }
+
+    let mut statuses = Vec::new();
+    for id in sweeps.ids() {
+        statuses.push(query_status(client, id).await?);
+    }
+    let titles: Vec<String> = statuses.iter().map(sweep_title).collect();
+    let mut page = ReportPage::new(&titles.join(", "));
+
+    page.add_heading("Side by side", &titles.join(" · "));
+    report_metric_of_all(client, sweeps, &statuses[0].metric, &mut page).await?;
+    for status in &statuses {
+        report_sweep(client, status, &mut page).await?;
+    }
+
+    Ok(page)
+}
+
+fn sweep_title(status: &v1::SweepStatus) -> String {
+    format!("{} ({})", status.name, status.id)
+}
+
+/// Adds the main metric of several sweeps in one table and one picture.
+async fn report_metric_of_all(
+    client: &mut Client,
+    sweeps: &SweepSet,
+    metric: &str,
+    page: &mut ReportPage,
+) -> Result<(), UserError> {
+    page.add_section(metric);
+    let request = v1::TableRequest {
+        metric: metric.to_owned(),
+        ..v1::TableRequest::default()
+    };
+    let table = sweeps.query_table(client, request).await?;
+    page.add_table(&table, MAX_ROWS);
+    if table.rows.len() > MAX_ROWS {
+        page.add_paragraph(&format!(
+            "The first {MAX_ROWS} of {} cells.",
+            table.rows.len()
+        ));
+    }
+
+    let figure = select_metric_figure(PlotKind::Distribution, metric);
+    report_figure(client, sweeps, &figure, page).await
+}
+
+/// Adds everything about one sweep.
+async fn report_sweep(
+    client: &mut Client,
+    status: &v1::SweepStatus,
+    page: &mut ReportPage,
+) -> Result<(), UserError> {
     // Checked first, so that a sweep too large for the figures fails before anything is fetched.
-    check_plot_size("a page", &FigureArgs::new(PlotKind::Distribution), &status)?;
+    check_plot_size("a page", &FigureArgs::new(PlotKind::Distribution), status)?;
+    let sweep = SweepSet::of_one(status.id.clone());
     let file = query_sweep_file(client, &status.id).await?;
     let trials = query_trials(client, &status.id).await?;
     let metrics = trials
@@ -57,31 +120,28 @@ async fn collect_report(client: &mut Client, sweep: &str) -> Result<ReportPage, 
         .map(|page| page.metrics.clone())
         .unwrap_or_default();
 
-    let mut page = ReportPage::new(
-        &format!("{} ({})", status.name, status.id),
-        &format_status_line(&status),
-    );
+    page.add_heading(&sweep_title(status), &format_status_line(status));
 
     // The sweep's own metric comes first, because it ranks the cells.
     let (main, others): (Vec<String>, Vec<String>) = metrics
         .into_iter()
         .partition(|metric| *metric == status.metric);
     for metric in main.iter().chain(&others) {
-        report_metric(client, &status, metric, &mut page).await?;
+        report_metric(client, status, metric, page).await?;
     }
 
     if status.diverged > 0 {
         page.add_section("Divergence");
         let figure = FigureArgs::new(PlotKind::Phase);
-        report_figure(client, &status.id, &figure, &mut page).await?;
+        report_figure(client, &sweep, &figure, page).await?;
     }
 
     page.add_statistics_notes();
     page.add_section("Provenance");
-    page.add_facts(&collect_provenance(client, &status, &file, &trials).await?);
+    page.add_facts(&collect_provenance(client, status, &file, &trials).await?);
 
-    report_sweep_file(&file.source, &mut page);
-    Ok(page)
+    report_sweep_file(&file.source, page);
+    Ok(())
 }
 
 /// Adds a table and the figures of one metric.
@@ -91,17 +151,18 @@ async fn report_metric(
     metric: &str,
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
+    let sweep = SweepSet::of_one(status.id.clone());
     page.add_section(metric);
     let table = report_table(client, &status.id, metric, page).await?;
     let figure = select_metric_figure(PlotKind::Heatmap, metric);
-    report_figure(client, &status.id, &figure, page).await?;
+    report_figure(client, &sweep, &figure, page).await?;
 
     let figure = select_metric_figure(PlotKind::Curves, metric);
-    report_curves(client, &table, figure, page).await?;
+    report_curves(client, &sweep, &table, figure, page).await?;
 
     if *metric == status.metric {
         let figure = select_metric_figure(PlotKind::Distribution, metric);
-        report_figure(client, &status.id, &figure, page).await?;
+        report_figure(client, &sweep, &figure, page).await?;
     }
 
     Ok(())
@@ -214,11 +275,11 @@ async fn report_table(
 /// Adds a figure, or the reason why there is none.
 async fn report_figure(
     client: &mut Client,
-    sweep: &str,
+    sweeps: &SweepSet,
     figure: &FigureArgs,
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
-    match draw_scene(client, sweep, figure).await {
+    match draw_scene(client, sweeps, figure).await {
         Ok(scene) => page.add_figure(&svg::render_svg(&scene)),
         Err(error) if matches!(error.code, ErrorCode::BadInput | ErrorCode::NotFound) => {
             page.add_paragraph(&format!(
@@ -248,11 +309,12 @@ fn plot_kind_name(kind: PlotKind) -> &'static str {
 /// one per value of the first axis.
 async fn report_curves(
     client: &mut Client,
+    sweeps: &SweepSet,
     table: &v1::TableResponse,
     mut figure: FigureArgs,
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
-    if let Ok(scene) = draw_scene(client, &table.sweep, &figure).await {
+    if let Ok(scene) = draw_scene(client, sweeps, &figure).await {
         page.add_figure(&svg::render_svg(&scene));
         return Ok(());
     }
@@ -266,7 +328,7 @@ async fn report_curves(
         }
     }
 
-    report_figure(client, &table.sweep, &figure, page).await
+    report_figure(client, sweeps, &figure, page).await
 }
 
 async fn collect_provenance(

@@ -66,14 +66,17 @@ pub(super) struct ReportPage {
 }
 
 impl ReportPage {
-    pub(super) fn new(title: &str, standing: &str) -> Self {
-        let mut page = Self {
+    pub(super) fn new(title: &str) -> Self {
+        Self {
             title: title.to_owned(),
             body: String::new(),
-        };
-        page.add(&html! { h1 { (Text(title)) } });
-        page.add(&html! { p.standing { (Text(standing)) } });
-        page
+        }
+    }
+
+    /// Begins a part of the page: a sweep, and how far it is.
+    pub(super) fn add_heading(&mut self, title: &str, standing: &str) {
+        self.add(&html! { h1 { (Text(title)) } });
+        self.add(&html! { p.standing { (Text(standing)) } });
     }
 
     fn add(&mut self, markup: &Markup) {
@@ -194,7 +197,8 @@ mod tests {
     #[test]
     fn nothing_that_a_user_wrote_is_markup() {
         let bad = "<script>alert('x')</script>&\"\u{1b}[31m";
-        let mut page = ReportPage::new(bad, bad);
+        let mut page = ReportPage::new(bad);
+        page.add_heading(bad, bad);
         page.add_section(bad);
         page.add_paragraph(bad);
         page.add_verbatim(bad);
@@ -257,7 +261,7 @@ mod tests {
                 (row.rank, row.may_be_best) = (places.next(), true);
             });
 
-        let mut page = ReportPage::new("", "");
+        let mut page = ReportPage::new("");
         page.add_table(
             &v1::TableResponse {
                 rows,
