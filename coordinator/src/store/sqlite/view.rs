@@ -37,17 +37,19 @@ impl SqliteView {
         }
 
         let view = Self { path };
-        view.check_schema()
-            .map_err(|error| error.with_path(&view.path))?;
+        view.check_schema().map_err(|error| match error {
+            StoreError::Failed(why) => StoreError::Unusable(format!(
+                "{}: cannot be read as a store ({why})",
+                view.path.display()
+            )),
+            told => told,
+        })?;
         Ok(view)
     }
 
     fn check_schema(&self) -> Result<(), StoreError> {
         let connection = self.open_connection()?;
-        let version: i64 =
-            connection.query_row("SELECT user_version FROM pragma_user_version", [], |row| {
-                row.get(0)
-            })?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let place = self.path.parent().unwrap_or(&self.path).display();
         check_schema_version(&place.to_string(), version, MIGRATIONS.len())
     }
@@ -139,11 +141,7 @@ fn begin_snapshot(reader: &Connection) -> Result<(), StoreError> {
 
 /// A number that changes with each commit of another connection.
 fn read_data_version(connection: &Connection) -> Result<i64, StoreError> {
-    Ok(
-        connection.query_row("SELECT data_version FROM pragma_data_version", [], |row| {
-            row.get(0)
-        })?,
-    )
+    Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
 }
 
 fn into_snapshot_readers(readers: Vec<Connection>) -> SnapshotReaders {
