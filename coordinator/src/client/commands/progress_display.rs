@@ -117,7 +117,7 @@ impl ProgressDisplay {
 impl Drop for ProgressDisplay {
     /// Clears what is drawn, also if the user interrupts the program.
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar.as_ref().filter(|bar| !bar.is_finished()) {
             bar.finish_and_clear();
         }
     }
