@@ -461,7 +461,7 @@ mod tests {
         };
         let text = table().render(wide, "--wide");
         assert!(
-            text.contains(&format!(" {}a ", "ab".repeat(15))) && text.contains("ababff "),
+            text.contains(&format!(" {}a ", "ab".repeat(15))) && text.contains("abf "),
             "{text}"
         );
         assert_eq!(unique_prefix_chars(vec!["abcdefghij", "abcdefghij"]), 8);

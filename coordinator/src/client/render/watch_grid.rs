@@ -113,10 +113,14 @@ impl MeanRange {
         palette: Option<TerminalPalette>,
     ) -> Option<String> {
         let texts = [self.low, self.high].map(|x| format_short_number(Some(x)));
-        let plain = format!("{metric}:  {}  …  {} ", texts[0], texts[1]);
-        let Some(palette) = palette.filter(|_| plain.width() <= width) else {
-            return (plain.width() <= width)
-                .then(|| format!("{metric}: {} … {}", texts[0], texts[1]));
+        let plain = format!("{metric}: {} … {}", texts[0], texts[1]);
+        // Coloured ends have a space on either side.
+        let needed = plain.width() + if palette.is_some() { 4 } else { 0 };
+        if needed > width {
+            return None;
+        }
+        let Some(palette) = palette else {
+            return Some(plain);
         };
 
         let styles = [0.0, 1.0].map(|share| palette.cell_style(share, false));
