@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use ergodic::analysis::{RowSource, TableParams, TableQuery};
-use ergodic::client::commands::plan::{NamedFiles, render_plan};
+use ergodic::client::commands::plan::{ClassSpeeds, NamedFiles, render_plan};
 use ergodic::client::render::TextFormat;
 use ergodic::core::{
     Admission, CommitOutcome, Core, CoreTime, Effect, MetricPositions, SessionEnd, StoredRow,
@@ -120,7 +120,12 @@ pub fn sweep(bytes: &[u8]) {
     };
 
     for format in [TextFormat::Json, TextFormat::Table] {
-        render_plan(&spec, &NamedFiles::default(), format);
+        render_plan(
+            &spec,
+            &NamedFiles::default(),
+            &ClassSpeeds::default(),
+            format,
+        );
     }
 
     assert!(spec.grid.cell_count() > 0, "a sweep has cells");

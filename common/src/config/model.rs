@@ -51,6 +51,13 @@ pub struct Toy {
     pub start: Option<Vec<f64>>,
 }
 
+impl Toy {
+    /// Number of floating-point operations of a step, about.
+    pub fn step_flops(&self) -> u64 {
+        10 * u64::from(self.dim)
+    }
+}
+
 impl ModelKind {
     /// Whether the model is trained on images.
     pub fn needs_images(&self) -> bool {

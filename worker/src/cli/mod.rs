@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::generate::{CompletionsArgs, ManArgs, run_completions, run_man};
 use crate::cli::join::{default_cache_dir, join_coordinator};
 use crate::cli::version::LONG_VERSION;
+use crate::cli::step_rates::{StepRatesArgs, measure_step_rates};
 use crate::device::DeviceChoice;
 use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
@@ -30,6 +31,7 @@ use crate::{failpoint, memory, replay, system};
 mod generate;
 mod join;
 mod version;
+mod step_rates;
 
 /// Joins an Ergodic coordinator and trains.
 #[derive(Debug, Parser)]
@@ -52,6 +54,9 @@ enum WorkerSubcommand {
     /// Runs one trial of a sweep outside of any lease and writes its result to stdout, for `ergodic replay`
     #[command(hide = true)]
     Trial(TrialArgs),
+    /// Measures how fast cells of a sweep train, for `ergodic plan`
+    #[command(hide = true)]
+    StepRates(StepRatesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -251,6 +256,9 @@ pub fn main() -> ExitCode {
         Some(WorkerSubcommand::Completions(args)) => run_completions(&args),
         Some(WorkerSubcommand::Man(args)) => run_man(&args),
         Some(WorkerSubcommand::Trial(args)) => run_trial_command(args),
+        Some(WorkerSubcommand::StepRates(args)) => {
+            parse_isa("auto").and_then(|isa| print_stdout(&measure_step_rates(&args, isa)?))
+        }
         None => run_join_command(cli.join),
     };
     match result {

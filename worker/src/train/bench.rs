@@ -71,12 +71,31 @@ pub fn measure_training_speed(
     };
 
     let pool = super::build_thread_pool(threads)?;
-    let streams = Streams {
+    let device = (candle_device, pool.as_ref());
+    let mut report = time_steps(config, &net, (WARM_UP_STEPS, steps), isa, device);
+    report.gemm_flops_per_second = gemm_flops_per_second();
+    Ok(report)
+}
+
+/// Streams for trainings that are timed.
+pub(super) fn timing_streams() -> Streams {
+    Streams {
         sweep_seed: 0,
         repeat: Repeat(0),
         cell: CellHash([0; 32]),
         plan: SeedPlan::default(),
-    };
+    }
+}
+
+/// Trains on random images: some steps that are not timed, and then some that are.
+pub(super) fn time_steps(
+    config: &TrialConfig,
+    net: &Net,
+    (warm_up, steps): (u64, u64),
+    isa: Isa,
+    (candle_device, thread_pool): (Option<&CandleDevice>, Option<&rayon::ThreadPool>),
+) -> BenchReport {
+    let streams = timing_streams();
     let data = random_trial_data(config, &streams);
     let measure = Measure::with_metrics(ergodic_common::config::Length::Steps(1), Vec::new());
     let batch = config.effective_batch_size();
@@ -93,37 +112,32 @@ pub fn measure_training_speed(
         key: TrialKey::new(0, 0),
         isa,
         candle_device,
-        thread_pool: pool.as_ref(),
+        thread_pool,
         checkpoint_store: None,
         deadline: None,
     };
 
-    let mut report = time_training(&job, &net, &data, steps);
-    report.samples = steps * u64::from(batch);
+    let mut report = BenchReport {
+        steps,
+        samples: steps * u64::from(batch),
+        ..BenchReport::default()
+    };
     report.flops = report.samples * net.train_flops();
-    Ok(report)
-}
-
-/// Runs and times a job on its pool.
-fn time_training(job: &Job<'_>, net: &Net, data: &TrialData, steps: u64) -> BenchReport {
-    let mut report = BenchReport::default();
     let seconds = (&mut report.cpu_seconds, &mut report.seconds);
-    job.run_on_pool(|| {
-        job.isa.run_program(TimedTraining {
-            job,
-            net,
-            data,
-            steps,
-            seconds,
-        })
-    });
+    let training = TimedTraining {
+        job: &job,
+        net,
+        data: &data,
+        warm_up,
+        steps,
+        seconds,
+    };
+    job.run_on_pool(|| job.isa.run_program(training));
 
-    report.gemm_flops_per_second = gemm_flops_per_second();
-    report.steps = steps;
     report
 }
 
-/// Steps before the clock starts.
+/// Steps of a benchmark before the clock starts.
 const WARM_UP_STEPS: u64 = 3;
 
 /// Side of the square matrices in the product: 12 MiB in all, as large networks have.
@@ -165,6 +179,8 @@ struct TimedTraining<'a> {
     job: &'a Job<'a>,
     net: &'a Net,
     data: &'a TrialData,
+    /// Steps before the clock starts.
+    warm_up: u64,
     steps: u64,
     /// CPU seconds and elapsed seconds.
     seconds: (&'a mut f64, &'a mut f64),
@@ -177,8 +193,8 @@ impl super::SimdProgram for TimedTraining<'_> {
         let mut start = cpu_seconds();
         let mut began = Instant::now();
 
-        for step in 0..WARM_UP_STEPS + self.steps {
-            if step == WARM_UP_STEPS {
+        for step in 0..self.warm_up + self.steps {
+            if step == self.warm_up {
                 start = cpu_seconds();
                 began = Instant::now();
             }

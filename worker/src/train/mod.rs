@@ -16,6 +16,7 @@ mod engine;
 pub(crate) mod measure;
 pub(crate) mod network;
 pub(crate) mod optim;
+mod step_rate;
 #[cfg(test)]
 mod tests;
 mod toy;
@@ -38,6 +39,7 @@ use ergodic_common::random_streams::{Purpose, Streams};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{CPU_F32, Curve, TrialKey, TrialResult};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+pub use step_rate::measure_step_rate;
 use trial::Training;
 
 /// The inputs of one trial.

@@ -2,6 +2,7 @@
 
 mod classes;
 mod named_files;
+mod speeds;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,8 @@ use ergodic_proto::status::UserError;
 pub use named_files::NamedFiles;
 use named_files::inspect_named_files;
 use serde_json::json;
+pub use speeds::ClassSpeeds;
+use speeds::{ASSUMED_FLOPS, find_class_speeds};
 
 use super::sample_size::{SampleSizeArgs, parse_precision, run_sample_size};
 use crate::app::{CommandOutcome, print_output};
@@ -26,9 +29,6 @@ use crate::client::source::SourceArgs;
 use crate::client::status_text::format_duration;
 use crate::client::sweep_file::{read_launch_spec, read_sweep_file};
 
-/// Assumed speed of a core, in floating-point operations per second, until a worker has measured
-/// its own.
-const ASSUMED_FLOPS: f64 = 40e9;
 /// Maximum number of shape classes that are listed one by one.
 const MAX_LISTED_CLASSES: usize = 20;
 
@@ -76,16 +76,21 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     let file = read_sweep_file(&args.what, &args.settings)?;
     let spec = read_launch_spec(&file.source)?;
     let named = inspect_named_files(&file, &spec, args.data_dir.as_deref())?;
-    print_output(render_plan(&spec, &named, args.format))
+    let speeds = find_class_speeds(&file.source, &spec).await;
+    print_output(render_plan(&spec, &named, &speeds, args.format))
 }
 
 /// Renders the plan as JSON, or as text for people.
-pub fn render_plan(spec: &Spec, named: &NamedFiles, format: TextFormat) -> String {
+pub fn render_plan(
+    spec: &Spec,
+    named: &NamedFiles,
+    speeds: &ClassSpeeds,
+    format: TextFormat,
+) -> String {
     let classes = plan_classes(spec);
-    let core_seconds = estimate_core_seconds(spec, &classes);
     match format {
-        TextFormat::Json => render_json_plan(spec, &classes, named, core_seconds),
-        _ => render_human_plan(spec, &classes, named, core_seconds),
+        TextFormat::Json => render_json_plan(spec, &classes, named, speeds),
+        _ => render_human_plan(spec, &classes, named, speeds),
     }
 }
 
@@ -96,11 +101,11 @@ fn planned_trials(spec: &Spec) -> u64 {
 }
 
 /// Estimates the seconds of one core for all trials and audits.
-fn estimate_core_seconds(spec: &Spec, classes: &[ClassPlan]) -> f64 {
+fn estimate_core_seconds(spec: &Spec, classes: &[ClassPlan], speeds: &ClassSpeeds) -> f64 {
     let repeats = planned_trials(spec) as f64 / spec.grid.cell_count() as f64;
     let once: f64 = classes
         .iter()
-        .map(|c| c.cells as f64 * repeats * c.trial_flops / ASSUMED_FLOPS)
+        .map(|c| c.cells as f64 * repeats * c.trial_flops / speeds.of_class(c))
         .sum();
     once * (1.0 + spec.scheduling.audit_share)
 }
@@ -114,7 +119,7 @@ fn render_json_plan(
     spec: &Spec,
     classes: &[ClassPlan],
     named: &NamedFiles,
-    core_seconds: f64,
+    speeds: &ClassSpeeds,
 ) -> String {
     let min_repeats = spec
         .stopping_rule
@@ -140,9 +145,13 @@ fn render_json_plan(
         "data_looks": named.dataset.as_ref().map(|dataset| &dataset.description),
         "checked": named.checks,
         "axes": axes,
-        "shape_classes": classes.iter().map(class_to_json).collect::<Vec<_>>(),
+        "shape_classes": classes
+            .iter()
+            .map(|class| class_to_json(class, speeds.of_class(class)))
+            .collect::<Vec<_>>(),
         "slot_bytes": slot_bytes(classes),
-        "core_seconds": core_seconds,
+        "core_seconds": estimate_core_seconds(spec, classes, speeds),
+        "speed_measured": !speeds.is_assumed(),
         "weights_bytes": weights,
         "prediction_bytes": predictions,
     });
@@ -153,13 +162,13 @@ fn render_human_plan(
     spec: &Spec,
     classes: &[ClassPlan],
     named: &NamedFiles,
-    core_seconds: f64,
+    speeds: &ClassSpeeds,
 ) -> String {
     let mut out = describe_size(spec);
     out += &describe_axes(spec);
     out += &format_data_line(spec, named.dataset.as_ref());
-    out += &describe_classes(classes);
-    out += &describe_costs(spec, classes, core_seconds);
+    out += &describe_classes(classes, speeds);
+    out += &describe_costs(spec, classes, speeds);
     out + &format!("checked: {}\n", named.checks.join("; "))
 }
 
@@ -208,7 +217,7 @@ fn describe_axes(spec: &Spec) -> String {
     out
 }
 
-fn describe_classes(classes: &[ClassPlan]) -> String {
+fn describe_classes(classes: &[ClassPlan], speeds: &ClassSpeeds) -> String {
     let plural = if classes.len() == 1 {
         "class"
     } else {
@@ -224,7 +233,7 @@ fn describe_classes(classes: &[ClassPlan]) -> String {
             class.parameters,
             class.trained_parameters,
             format_bytes(class.slot_bytes),
-            format_short_duration(class.trial_flops / ASSUMED_FLOPS)
+            format_short_duration(class.trial_flops / speeds.of_class(class))
         );
     }
 
@@ -236,17 +245,21 @@ fn describe_classes(classes: &[ClassPlan]) -> String {
 }
 
 /// Describes memory, time, and what is stored besides rows.
-fn describe_costs(spec: &Spec, classes: &[ClassPlan], core_seconds: f64) -> String {
+fn describe_costs(spec: &Spec, classes: &[ClassPlan], speeds: &ClassSpeeds) -> String {
     let condition = match certain_trials(spec) {
         Some(_) => "",
         None => ", if all repeats are needed,",
     };
+    let speed = if speeds.is_assumed() {
+        format!("at {} GFLOP/s, which is assumed", ASSUMED_FLOPS / 1e9)
+    } else {
+        "like this machine's".to_owned()
+    };
     let mut out = format!(
-        "memory: {} per slot, and {} for the dataset once per worker\ntime: about {} of one core{condition} at {} GFLOP/s\n",
+        "memory: {} per slot, and {} for the dataset once per worker\ntime: about {} of one core{condition} {speed}\n",
         format_bytes(slot_bytes(classes)),
         format_bytes(dataset_bytes(spec)),
-        format_short_duration(core_seconds),
-        ASSUMED_FLOPS / 1e9
+        format_short_duration(estimate_core_seconds(spec, classes, speeds)),
     );
 
     let (weights, predictions) = estimate_stored_bytes(spec, classes);

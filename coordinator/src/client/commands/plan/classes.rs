@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::config::ModelKind;
+use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::MeasurementPass;
 use ergodic_common::net::{NOISE_BATCHES, Net};
 use ergodic_common::spec::{EvalStatistics, Measure};
@@ -15,6 +16,10 @@ const HESSIAN_PRODUCTS: u64 = 30;
 /// The costs of a shape class.
 pub(super) struct ClassPlan {
     pub(super) label: String,
+    /// A cell of the class.
+    pub(super) cell: CellIndex,
+    /// What decides how fast this program trains the class on a given machine.
+    pub(super) speed_key: String,
     pub(super) cells: u64,
     pub(super) parameters: u64,
     pub(super) trained_parameters: u64,
@@ -25,7 +30,7 @@ pub(super) struct ClassPlan {
     pub(super) trial_flops: f64,
 }
 
-pub(super) fn class_to_json(class: &ClassPlan) -> serde_json::Value {
+pub(super) fn class_to_json(class: &ClassPlan, flops_per_second: f64) -> serde_json::Value {
     json!({
         "class": class.label,
         "cells": class.cells,
@@ -34,6 +39,7 @@ pub(super) fn class_to_json(class: &ClassPlan) -> serde_json::Value {
         "steps": class.steps,
         "slot_bytes": class.slot_bytes,
         "trial_flops": class.trial_flops,
+        "flops_per_second": flops_per_second,
     })
 }
 
@@ -44,10 +50,11 @@ pub(super) fn plan_classes(spec: &Spec) -> Vec<ClassPlan> {
     let mut alike: BTreeMap<String, ClassPlan> = BTreeMap::new();
 
     for class in grid.kept_classes() {
-        let Ok(config) = grid.resolve_config(grid.class_cell_at(class, 0)) else {
+        let cell = grid.class_cell_at(class, 0);
+        let Ok(config) = grid.resolve_config(cell) else {
             continue;
         };
-        let plan = plan_class(spec, &config, grid.class_cell_count(class));
+        let plan = plan_class(spec, &config, (cell, grid.class_cell_count(class)));
         alike
             .entry(plan.label.clone())
             .and_modify(|known| known.cells += plan.cells)
@@ -57,11 +64,12 @@ pub(super) fn plan_classes(spec: &Spec) -> Vec<ClassPlan> {
     alike.into_values().collect()
 }
 
-fn plan_class(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
+/// Plans the class of a cell, with `cells` cells.
+fn plan_class(spec: &Spec, config: &TrialConfig, (cell, cells): (CellIndex, u64)) -> ClassPlan {
     let label = format_class_label(config);
     let steps = config.total_steps();
     let Some(net) = Net::from_config(config) else {
-        return plan_toy_class(config, label, cells);
+        return plan_toy_class(config, label, (cell, cells));
     };
     let (parameters, trained_parameters) = net.param_counts();
     let weights_bytes = if spec.measure.save {
@@ -72,6 +80,8 @@ fn plan_class(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
 
     ClassPlan {
         label,
+        cell,
+        speed_key: format_speed_key(config),
         cells,
         parameters,
         trained_parameters,
@@ -96,23 +106,47 @@ fn format_class_label(config: &TrialConfig) -> String {
     )
 }
 
+/// The model, the images, the batch and the optimizer, which decide how fast a step is.
+fn format_speed_key(config: &TrialConfig) -> String {
+    let decides = |path: &str| path.starts_with("model.") || path == "train.optimizer.kind";
+    let mut fields = config.identity_fields();
+    fields.retain(|(path, _)| decides(path));
+    fields.sort_unstable();
+    let fields: Vec<String> = fields
+        .into_iter()
+        .map(|(path, value)| format!("{path}={value}"))
+        .collect();
+    let (height, width, channels) = config.data.dataset.image_shape();
+    format!(
+        "{height}x{width}x{channels} batch={} {}",
+        config.effective_batch_size(),
+        fields.join(" ")
+    )
+}
+
 /// The costs of the toy model, which has no network.
-fn plan_toy_class(config: &TrialConfig, label: String, cells: u64) -> ClassPlan {
-    let numbers = match &config.model.kind {
-        ModelKind::Toy(toy) => u64::from(toy.dim),
-        _ => 0,
+fn plan_toy_class(
+    config: &TrialConfig,
+    label: String,
+    (cell, cells): (CellIndex, u64),
+) -> ClassPlan {
+    let (numbers, step_flops) = match &config.model.kind {
+        ModelKind::Toy(toy) => (u64::from(toy.dim), toy.step_flops()),
+        _ => (0, 0),
     };
     let steps = config.total_steps();
 
     ClassPlan {
         label,
+        cell,
+        speed_key: format_speed_key(config),
         cells,
         parameters: numbers,
         trained_parameters: numbers,
         steps,
         slot_bytes: 16 * numbers,
         weights_bytes: 0,
-        trial_flops: (10 * numbers * steps) as f64,
+        trial_flops: (step_flops * steps) as f64,
     }
 }
 
@@ -207,7 +241,6 @@ pub(super) fn estimate_stored_bytes(spec: &Spec, classes: &[ClassPlan]) -> (u64,
 
 #[cfg(test)]
 mod tests {
-    use ergodic_common::ids::CellIndex;
     use ergodic_common::spec::SpecSource;
 
     use crate::client::commands::plan::classes::*;
@@ -226,7 +259,7 @@ mod tests {
         let config = spec.grid.resolve_config(CellIndex(0)).expect("a cell");
         let net = Net::from_config(&config).expect("not the toy");
 
-        plan_class(&spec, &config, 1).trial_flops
+        plan_class(&spec, &config, (CellIndex(0), 1)).trial_flops
             / (40 * u64::from(config.effective_batch_size()) * net.train_flops()) as f64
     }
 
