@@ -39,6 +39,13 @@ fn it_knows_its_version_and_measures_the_machine() {
 }
 
 #[test]
+fn a_word_in_an_error_does_not_move_the_cursor() {
+    let refused = worker(&["bench", "--isa", "\u{1b}[2J\u{202e}avx9"]);
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(stderr.contains("\\u001b[2J\\u202eavx9"), "{stderr}");
+}
+
+#[test]
 fn what_it_cannot_do_is_said_in_words() {
     for (args, word) in [
         (&[][..], "--coordinator"),

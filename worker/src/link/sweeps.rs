@@ -362,3 +362,89 @@ impl SweepCache {
         Ok(sweep)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::dataset::generate_glyphs;
+
+    use crate::link::sweeps::*;
+
+    fn source(more: &str) -> SpecSource {
+        let text = format!(
+            "name = \"t\"\n[data]\ndataset = \"glyphs\"\ntrain = 100\ntest = 50\n[model]\nkind = \"mlp\"\nhidden = [8]\n[train]\n\
+             steps = 2\nbatch_size = 16\nlr = 0.1\n{more}"
+        );
+        SpecSource {
+            file: "t".into(),
+            text,
+            ..SpecSource::default()
+        }
+    }
+
+    fn spec(more: &str) -> Spec {
+        Spec::read_stored(&source(more)).expect("a valid sweep")
+    }
+
+    #[test]
+    fn cells_share_their_images_only_if_they_hold_out_the_same_ones() {
+        let sweep = LoadedSweep {
+            spec: spec("[grid]\n\"data.validation\" = [0, 10, 20]\nlr = [0.1, 0.2]\n"),
+            data: Some((Arc::new(generate_glyphs()), [1; 32])),
+            ..LoadedSweep::for_tests()
+        };
+
+        let cells: Vec<Arc<ResolvedCell>> = sweep
+            .spec
+            .grid
+            .iter()
+            .map(|cell| sweep.cached_cell(cell).expect("it is resolved"))
+            .collect();
+        assert_eq!(cells.len(), 6);
+        for cell in &cells {
+            let data = cell.data.as_ref().expect("it trains on images");
+            let wanted = cell.config.data.validation;
+            assert_eq!(data.validation_indices().len(), wanted as usize);
+
+            for other in &cells {
+                let is_shared = Arc::ptr_eq(data, other.data.as_ref().expect("likewise"));
+                assert_eq!(is_shared, wanted == other.config.data.validation);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sweep_whose_cells_are_others_than_the_stored_ones_is_not_run() {
+        let source = source("[grid]\nlr = [0.1, 0.2]\n");
+        let cells = Spec::read_stored(&source)
+            .expect("a valid sweep")
+            .compute_cells_fingerprint();
+        let stored = |cells_fingerprint| SpecSource {
+            cells_fingerprint,
+            ..source.clone()
+        };
+
+        for same in [None, Some(cells)] {
+            let spec = read_spec(stored(same)).await.expect("the same cells");
+            assert_eq!(spec.compute_cells_fingerprint(), cells);
+        }
+
+        let refused = read_spec(stored(Some([7; 32]))).await;
+        let why = refused.expect_err("other cells").to_string();
+        assert!(
+            why.contains("other cells") && why.contains("the coordinator's version"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn what_is_measured_and_saved_needs_memory() {
+        let bytes = |measure: &str| {
+            let measure = format!("[measure]\n{measure}\n");
+            required_bytes(&spec(&measure), 0).0
+        };
+        let plain = bytes("metrics = [\"test_acc\"]");
+        assert!(plain > 0);
+        assert!(bytes("metrics = [\"test_acc\", \"hessian_top\"]") > plain);
+        assert!(bytes("metrics = [\"test_acc\"]\nsave = [\"final\"]") > plain);
+    }
+}

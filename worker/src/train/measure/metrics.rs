@@ -327,3 +327,56 @@ fn requested_layer_range(metric: &Metric, layout: &ParamLayout) -> Option<Range<
         .find(|slot| slot.param.name.strip_suffix(".weight") == Some(layer))?;
     Some(slot.range.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::config::{Length, ModelKind, Norm, Toy};
+
+    use crate::train::measure::metrics::*;
+    use crate::train::tests::cases;
+
+    /// A completed trial may classify an image as wrongly as no number says; a norm beyond all numbers is unknown.
+    #[test]
+    fn a_loss_may_be_infinite_and_nothing_else() {
+        let toy = Toy {
+            dim: 1,
+            noise: 0.0,
+            start: None,
+        };
+        let config = cases::small_trial(ModelKind::Toy(toy), Norm::None);
+        let layout = ParamLayout::with_single_tensor(1);
+        let metrics = vec![
+            Metric::TrainLoss,
+            Metric::TestLoss,
+            Metric::ValLoss,
+            Metric::WeightNormSq,
+            Metric::TestAcc,
+        ];
+        let measure = Measure::with_metrics(Length::Steps(1), metrics);
+
+        let tally = |loss: f64| LossTally {
+            loss_sum: loss,
+            unsmoothed_loss_sum: loss,
+            correct: 1,
+            images: 2,
+        };
+        let mut sampler = MetricSampler::<f64>::new(&config, &measure, &layout);
+        sampler.add_training_tally(tally(f64::INFINITY));
+        sampler.record_sample(&SampleInputs {
+            step: 1,
+            lr: 0.1,
+            weights: &vec![1e200; layout.len],
+            gradient: &vec![0.0; layout.len],
+            pass_results: PassResults {
+                test: Some(tally(f64::INFINITY)),
+                validation: Some(tally(f64::NAN)),
+                ..PassResults::default()
+            },
+        });
+
+        let (found, _) = sampler.into_metrics_and_curve(false);
+        assert_eq!(found[..2], [f64::INFINITY; 2]);
+        assert!(found[2].is_nan() && found[3].is_nan(), "{found:?}");
+        assert_eq!(found[4], 0.5);
+    }
+}

@@ -256,6 +256,14 @@ impl NetCase {
             if param.role == ParamRole::Bias {
                 numbers.iter_mut().for_each(|x| *x = -0.1 * x.abs() - 0.01);
             }
+
+            // Where few weights lead, inputs have no gradient either.
+            if param.role == ParamRole::Weight && self.seed % 2 == 1 {
+                numbers
+                    .iter_mut()
+                    .filter(|_| stream.next_below(16) > 0)
+                    .for_each(|x| *x = 0.0);
+            }
         }
 
         for pixel in images.chunks_exact_mut(self.input.channels) {

@@ -2,6 +2,7 @@
 
 use ergodic_common::config::{AdamW, Length, ModelKind, Norm, Toy, TrialConfig};
 use ergodic_common::metric::Metric;
+use ergodic_common::random_streams::Purpose;
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{Outcome, TrialResult};
 
@@ -265,6 +266,56 @@ fn gradient_and_noise_are_at_right_angles_to_w_and_scale_with_its_inverse() {
     );
 
     assert_ne!(still.digest, a.digest);
+}
+
+/// However small or large w is, where its square is 0 or infinite to any number.
+#[test]
+fn the_loss_does_not_depend_on_the_size_of_w() {
+    let power = |exponent: i32| libm::pow(2.0, f64::from(exponent));
+    for noise in [0.0, 0.3] {
+        let losses = |exponent: i32, lr: f64| -> Vec<f64> {
+            let start = None;
+            let dim = 50;
+            let mut config = config(Toy { dim, noise, start }, 20);
+            config.model.init_scale = power(exponent);
+            (config.train.lr, config.train.wd) = (lr, 0.0);
+            let result = result(&config, Isa::detect_fastest());
+            rows(&result).iter().map(|row| row[0]).collect()
+        };
+
+        // Powers of two are exact.
+        let descending = losses(0, 0.125);
+        assert_eq!(descending.len(), 20);
+        for exponent in [-500, -100, 100, 500] {
+            let scaled = losses(exponent, 0.125 * power(2 * exponent));
+            assert_eq!(scaled, descending, "2^{exponent}");
+        }
+
+        let still = losses(0, 0.0);
+        for exponent in [-900, 900] {
+            assert_eq!(losses(exponent, 0.0), still, "2^{exponent}");
+        }
+    }
+}
+
+#[test]
+fn a_point_that_is_drawn_has_all_digits() {
+    let toy = Toy {
+        dim: 50,
+        noise: 0.0,
+        start: None,
+    };
+    let mut still = config(toy, 1);
+    (still.train.lr, still.train.wd, still.model.init_scale) = (0.0, 0.0, 1.5);
+    let found = rows(&result(&still, Isa::detect_fastest()))[0][1];
+
+    let mut stream = cases::streams(0).open_stream(Purpose::Init, b"w");
+    let drawn = (0..50).map(|_| 1.5 * stream.next_normal());
+    let expected: f64 = drawn.map(|x| x * x).sum();
+    assert!(
+        (found / expected - 1.0).abs() < 1e-14,
+        "{found} is not {expected}"
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use ergodic_common::ids::{FileHash, TrialIdentity, WeightsDigest};
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{Purpose, Streams};
-use ergodic_common::spec::{EvalStatistics, Measure};
+use ergodic_common::spec::{EvalStatistics, Measure, Moment, Probe};
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 use ergodic_common::weights::Weights;
 
@@ -856,6 +856,62 @@ fn gradient_noise_is_that_of_augmented_images() {
     assert!(trace(Augment::CropFlip) > 0.0);
 }
 
+/// Under squared errors, the Hessian of a linear model on one image x has the eigenvalue (‖x‖² + 1)·2/classes.
+#[test]
+fn curvature_is_that_of_the_last_batch_as_it_was_augmented() {
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    (config.data.order, config.data.standardize) = (VisitOrder::Sequential, false);
+    (config.data.train, config.train.batch_size) = (8, 1);
+    (config.train.loss, config.train.lr, config.train.length) = (Loss::Mse, 0.0, Length::Steps(8));
+    let mut dataset = (*cases::dataset()).clone();
+    dataset
+        .train
+        .pixels
+        .iter_mut()
+        .enumerate()
+        .for_each(|(i, p)| {
+            let pixel = i % 784;
+            *p = ((pixel * pixel + 37 * (i / 784)) % 251) as u8;
+        });
+    let dataset = std::sync::Arc::new(dataset);
+    let subset = dataset
+        .choose_subset(&config.data, &cases::streams(0))
+        .expect("enough images");
+
+    // Moved by so many pixels; whatever comes from outside is black.
+    let eigenvalue = |image: u32, down: i32, right: i32| -> f64 {
+        let is_inside =
+            |y: i32, x: i32| (0..28).contains(&(y - down)) && (0..28).contains(&(x - right));
+        let pixels = &dataset.train.pixels[image as usize * 784..][..784];
+        let seen = (0..).zip(pixels).filter(|(i, _)| is_inside(i / 28, i % 28));
+        let square: f64 = seen.map(|(_, p)| (f64::from(*p) / 255.0).powi(2)).sum();
+        0.2 * (square + 1.0)
+    };
+
+    let mut moved = 0;
+    for augment in [Augment::None, Augment::CropFlip] {
+        config.data.augment = augment;
+        let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::HessianTop]);
+        let on = (dataset.clone(), Isa::detect_fastest());
+        let result = cases::result_with_data(&config, &measure, on, None);
+        assert_eq!(result.curve.values.len(), subset.train.len());
+
+        for (found, image) in result.curve.values.iter().zip(&subset.train) {
+            let is = |down, right| (found / eigenvalue(*image, down, right) - 1.0).abs() < 1e-6;
+            let shifts = (-4..=4).flat_map(|down| (-4..=4).map(move |right| (down, right)));
+            let known = shifts.filter(|(down, right)| is(*down, *right)).count();
+            let is_still = is(0, 0);
+            assert!(
+                known > 0 && (is_still || augment != Augment::None),
+                "{augment:?}: {found}"
+            );
+            moved += usize::from(!is_still);
+        }
+    }
+
+    assert!(moved > 4, "only {moved} of 8 images were moved");
+}
+
 /// What a network makes of the test set when its batch norms use means over the batches of an epoch, in f64.
 fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
     use candle_core::{DType, Device, Tensor};
@@ -975,6 +1031,51 @@ fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
             "{wrong} is too near to {expected}"
         );
     }
+}
+
+/// Predictions are made under the statistics of the test metrics: as many are right.
+#[test]
+fn predictions_are_those_that_the_test_accuracy_counts() {
+    const IMAGES: usize = 200;
+    let mut config = cases::small_trial(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
+    (config.train.lr, config.train.wd, config.train.momentum) = (0.02, 10.0, 0.0);
+    (config.train.length, config.data.test) = (Length::Steps(8), IMAGES as u32);
+
+    let mut dataset = (*cases::dataset()).clone();
+    dataset.test.pixels.truncate(IMAGES * 784);
+    dataset.test.labels.truncate(IMAGES);
+    let images = dataset.choose_probe_set(IMAGES as u32, &cases::streams(0));
+    let labels: Vec<u8> = images
+        .iter()
+        .map(|image| dataset.test.labels[*image as usize])
+        .collect();
+    let dataset = std::sync::Arc::new(dataset);
+
+    let mut measure = Measure::with_metrics(Length::Steps(4), vec![Metric::TestAcc]);
+    measure.probe = Some(Probe {
+        points: IMAGES as u32,
+        at: vec![Moment::After(Length::Steps(4)), Moment::Final],
+    });
+    let mut predictions = Vec::new();
+    for statistics in [EvalStatistics::Running, EvalStatistics::ReEstimated] {
+        measure.statistics = statistics;
+        let on = (dataset.clone(), Isa::detect_fastest());
+        let result = cases::result_with_data(&config, &measure, on, None);
+        assert_eq!(result.predictions.steps, result.curve.steps);
+
+        let looks = result.predictions.classes.chunks(IMAGES);
+        for (classes, accuracy) in looks.zip(&result.curve.values) {
+            let right = classes
+                .iter()
+                .zip(&labels)
+                .filter(|(class, label)| class == label);
+            let share = right.count() as f64 / IMAGES as f64;
+            assert_eq!(share, *accuracy, "{statistics:?}");
+        }
+        predictions.push(result.predictions.classes);
+    }
+
+    assert_ne!(predictions[0], predictions[1]);
 }
 
 #[test]

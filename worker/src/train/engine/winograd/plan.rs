@@ -256,3 +256,38 @@ impl PointwiseProduct {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::train::engine::winograd::plan::*;
+
+    /// A single tile would cost more than the plain sum.
+    #[test]
+    fn convolutions_of_several_whole_tiles_are_computed_in_tiles() {
+        let shape = |height, width| ActivationShape {
+            height,
+            width,
+            channels: 16,
+        };
+        let is_tiled = |kernel, stride, height, width| {
+            WinogradPlan::is_suitable_for(&ConvShape {
+                kernel,
+                stride,
+                padding: kernel / 2,
+                input: shape(height * stride, width * stride),
+                output: shape(height, width),
+            })
+        };
+
+        for [height, width] in [[2, 4], [4, 2], [4, 4], [6, 10], [32, 32]] {
+            assert!(is_tiled(3, 1, height, width), "{height}×{width}");
+            // Under stride 2, and for other kernels, nothing is gained.
+            assert!(!is_tiled(3, 2, height, width));
+            assert!(!is_tiled(1, 1, height, width) && !is_tiled(5, 1, height, width));
+        }
+
+        for [height, width] in [[2, 2], [1, 1], [1, 4], [2, 3], [3, 4], [5, 5]] {
+            assert!(!is_tiled(3, 1, height, width), "{height}×{width}");
+        }
+    }
+}

@@ -232,3 +232,83 @@ pub(crate) fn store_points<S: Simd16>(s: S, square: BlockSquare<S, TILE_SIDE>, p
         BLOCK,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::random_streams::fixed_stream;
+
+    use crate::train::engine::winograd::transforms::*;
+    use crate::train::{Isa, SimdProgram};
+
+    /// Numbers that come of the points, and what is left of them.
+    struct ZeroedBlock<'a> {
+        points: &'a [[f32; BLOCK]; TILE_POINTS],
+        made: [f32; BLOCK],
+        kept: &'a mut [f32; BLOCK],
+    }
+
+    impl SimdProgram for ZeroedBlock<'_> {
+        fn run_with<S: Simd16>(self, s: S) {
+            let mut points = [[s.splat(0.0); TILE_SIDE]; TILE_SIDE];
+            for (block, numbers) in points.as_flattened_mut().iter_mut().zip(self.points) {
+                *block = s.load(numbers);
+            }
+
+            let kept = zero_below_rounding(s, &points, [[s.load(&self.made)]]);
+            s.store(kept[0][0], self.kept);
+        }
+    }
+
+    /// However large the points are, up to the largest numbers: a bound that overflows would leave nothing.
+    #[test]
+    fn what_is_no_larger_than_four_roundings_of_the_points_is_zero_and_all_else_stays() {
+        let rounding = 4.0 * f64::from(f32::EPSILON / 2.0);
+        // In shares of the bound.
+        let sizes = [0.0, 0.01, 0.5, 0.99, 1.01, 2.0, 100.0, 1e6];
+
+        for (round, exponent) in (0..).zip(-40..=127) {
+            let mut stream = fixed_stream("rounding", round);
+            let scale = libm::pow(2.0, f64::from(exponent));
+            let largest = f64::from(f32::MAX);
+            let points: [[f32; BLOCK]; TILE_POINTS] = std::array::from_fn(|_| {
+                std::array::from_fn(|_| {
+                    (scale * stream.next_normal()).clamp(-largest, largest) as f32
+                })
+            });
+            let bound = |lane: usize| -> f64 {
+                let size = points.iter().map(|block| f64::from(block[lane].abs()));
+                rounding * size.sum::<f64>()
+            };
+            let made: [f32; BLOCK] = std::array::from_fn(|lane| {
+                let sign = if lane < sizes.len() { 1.0 } else { -1.0 };
+                (sign * sizes[lane % sizes.len()] * bound(lane)) as f32
+            });
+
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+                let mut kept = [1.0; BLOCK];
+                isa.run_program(ZeroedBlock {
+                    points: &points,
+                    made,
+                    kept: &mut kept,
+                });
+                let expected: [f32; BLOCK] = std::array::from_fn(|lane| {
+                    let is_rounding = sizes[lane % sizes.len()] < 1.0;
+                    if is_rounding { 0.0 } else { made[lane] }
+                });
+                assert_eq!(kept, expected, "{isa}, 2^{exponent}");
+
+                let undefined = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+                isa.run_program(ZeroedBlock {
+                    points: &points,
+                    made: std::array::from_fn(|lane| undefined[lane % 3]),
+                    kept: &mut kept,
+                });
+                let stay = (0..).zip(kept).all(|(lane, x): (usize, f32)| {
+                    let undefined = undefined[lane % 3];
+                    x == undefined || x.is_nan() && undefined.is_nan()
+                });
+                assert!(stay, "{isa}, 2^{exponent}: {kept:?}");
+            }
+        }
+    }
+}
