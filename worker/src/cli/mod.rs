@@ -19,8 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::generate::{CompletionsArgs, ManArgs, run_completions, run_man};
 use crate::cli::join::{default_cache_dir, join_coordinator};
-use crate::cli::version::LONG_VERSION;
 use crate::cli::step_rates::{StepRatesArgs, measure_step_rates};
+use crate::cli::version::LONG_VERSION;
 use crate::device::DeviceChoice;
 use crate::link::LinkPool;
 use crate::link::datasets::DatasetDirs;
@@ -30,8 +30,8 @@ use crate::{failpoint, memory, replay, system};
 
 mod generate;
 mod join;
-mod version;
 mod step_rates;
+mod version;
 
 /// Joins an Ergodic coordinator and trains.
 #[derive(Debug, Parser)]

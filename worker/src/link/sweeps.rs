@@ -366,6 +366,7 @@ impl SweepCache {
 #[cfg(test)]
 mod tests {
     use ergodic_common::dataset::generate_glyphs;
+    use ergodic_common::ids::CellsFingerprint;
 
     use crate::link::sweeps::*;
 
@@ -389,7 +390,7 @@ mod tests {
     fn cells_share_their_images_only_if_they_hold_out_the_same_ones() {
         let sweep = LoadedSweep {
             spec: spec("[grid]\n\"data.validation\" = [0, 10, 20]\nlr = [0.1, 0.2]\n"),
-            data: Some((Arc::new(generate_glyphs()), [1; 32])),
+            data: Some((Arc::new(generate_glyphs()), DatasetHash([1; 32]))),
             ..LoadedSweep::for_tests()
         };
 
@@ -428,7 +429,7 @@ mod tests {
             assert_eq!(spec.compute_cells_fingerprint(), cells);
         }
 
-        let refused = read_spec(stored(Some([7; 32]))).await;
+        let refused = read_spec(stored(Some(CellsFingerprint([7; 32])))).await;
         let why = refused.expect_err("other cells").to_string();
         assert!(
             why.contains("other cells") && why.contains("the coordinator's version"),
@@ -440,7 +441,7 @@ mod tests {
     fn what_is_measured_and_saved_needs_memory() {
         let bytes = |measure: &str| {
             let measure = format!("[measure]\n{measure}\n");
-            required_bytes(&spec(&measure), 0).0
+            required_bytes(&spec(&measure), CellIndex(0)).0
         };
         let plain = bytes("metrics = [\"test_acc\"]");
         assert!(plain > 0);
