@@ -105,9 +105,6 @@ impl Repairs {
             _ => {}
         }
 
-        if !is_path_within(path, &parent.0[key].0) && !path.ends_with(&parent.0[key].0) {
-            return false;
-        }
         self.rename_key(parent, key, path, unknown)
     }
 
