@@ -3,7 +3,7 @@
 //! [`core`] decides what happens next, [`store`] makes it durable, and [`server`] connects both to the wire. [`estimators`]
 //! compute statistics of samples; [`analysis`] reads stored rows and applies them. [`client`] sends requests and prints
 //! the answers; it knows the wire and nothing of the server. [`standalone`] and [`bench`](mod@bench) start processes on this machine,
-//! [`plot`] draws, [`cli`] reads the command line, and [`app`] holds what all commands share.
+//! [`worker_processes`] finds and starts worker programs, [`plot`] draws, [`cli`] reads the command line, and [`app`] holds what all commands share.
 
 pub mod analysis;
 pub mod app;
@@ -25,3 +25,4 @@ pub mod standalone;
 pub mod store;
 mod stored_row;
 pub(crate) mod throttled_log;
+pub mod worker_processes;

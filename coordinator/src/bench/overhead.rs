@@ -21,10 +21,10 @@ use crate::client::commands::watch::follow_sweep;
 use crate::client::render::TextFormat;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::SweepFile;
-use crate::standalone::processes::{
+use crate::standalone::sweeps::pause_unfinished_sweeps;
+use crate::worker_processes::{
     WorkerCommand, find_worker, ignore_cluster_variables, terminate_child,
 };
-use crate::standalone::sweeps::pause_unfinished_sweeps;
 
 /// Time limit for the start and the end of the coordinator.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);

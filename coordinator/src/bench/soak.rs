@@ -22,8 +22,8 @@ use crate::client::Client;
 use crate::client::commands::watch::follow_sweep;
 use crate::client::query::query_status;
 use crate::client::render::TextFormat;
-use crate::standalone::processes::{WorkerCommand, find_worker};
 use crate::standalone::sweeps::pause_unfinished_sweeps;
+use crate::worker_processes::{WorkerCommand, find_worker};
 
 /// `ergodic bench soak`
 #[derive(Debug, Args)]

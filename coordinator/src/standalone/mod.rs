@@ -1,7 +1,6 @@
 //! Processes on this machine: `run` with its embedded coordinator and workers, `replay`, and `rm`, which can start such a
 //! coordinator.
 
-pub mod processes;
 pub mod replay;
 pub mod rm;
 pub mod run;

@@ -10,10 +10,10 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::process::Command;
 
-use super::processes::find_worker;
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SweepOnCoordinator;
 use crate::client::query::query_trial;
+use crate::worker_processes::find_worker;
 
 /// `ergodic replay`
 #[derive(Debug, Args)]

@@ -12,7 +12,6 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::process::Child;
 
-use super::processes::{WorkerCommand, find_worker, terminate_child};
 use super::run_source::{RunSourceArgs, RunTableArgs, read_run_source};
 use super::sweeps::start_sweep;
 use crate::app::{CommandOutcome, LogFormat, print_unpaged, start_logging, wait_for_interrupt};
@@ -26,6 +25,7 @@ use crate::client::status_text::{count_done_trials, format_sweep_size};
 use crate::client::sweep_set::SweepSet;
 use crate::server::{self, ServeOptions};
 use crate::store::location::StoreLocation;
+use crate::worker_processes::{WorkerCommand, find_worker, terminate_child};
 
 /// The most restarts of workers that crashed while no further trial ends.
 const MAX_RESTARTS: u32 = 20;

@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::classes::{ClassPlan, plan_classes};
-use crate::standalone::processes::{find_worker, ignore_cluster_variables};
+use crate::worker_processes::{find_worker, ignore_cluster_variables};
 
 /// Assumed speed of a core, in floating-point operations per second, where none is measured.
 pub(super) const ASSUMED_FLOPS: f64 = 40e9;
