@@ -205,6 +205,15 @@ mod tests {
             ]),
             ["data.train", "train.epochs"]
         );
+        assert_eq!(fields(&[("epochs = 2", "steps = 0")]), ["train.steps"]);
+        // The only word of a list is misspelt, and what is measured otherwise is no mistake.
+        assert_eq!(
+            fields(&[
+                ("\"mlp\"\nhidden = [8]", "\"toy\""),
+                ("test_acc", "tain_loss")
+            ]),
+            ["measure.metrics"]
+        );
         // The axis is used by an expression that cannot be read.
         assert_eq!(
             fields(&[("wd = [0.0, 0.1]", "a = [1, 2]\n[derive]\nwd = \"a *\"")]),

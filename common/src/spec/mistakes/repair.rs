@@ -94,12 +94,9 @@ impl Repairs {
                 text.clone_from(meant);
                 return true;
             }
-            SpecValue::List(items) if items.len() > 1 => {
-                let is_unknown =
-                    |item: &SpecNode| item.value.as_str() == Some(unknown.word.as_str());
-                if let Some(at) = items.iter().position(is_unknown) {
-                    items.remove(at);
-                    return true;
+            SpecValue::List(items) => {
+                if let Some(at) = find_word(items, &unknown.word) {
+                    return repair_item(items, at, unknown.meant.as_deref());
                 }
             }
             _ => {}
@@ -218,6 +215,10 @@ impl Repairs {
         loop {
             if take_node(document, at).is_some() {
                 self.replaced.push(at.to_owned());
+                if at == "train.steps" {
+                    // A trial without a length is asked for its epochs.
+                    self.replaced.push("train.epochs".to_owned());
+                }
                 return true;
             }
             match at.rsplit_once('.') {
@@ -237,6 +238,27 @@ impl Repairs {
             || find_node(document, path).is_none();
         self.replaced.push(path.to_owned());
         is_new && document.set_at_path(path, node).is_ok()
+    }
+}
+
+fn find_word(items: &[SpecNode], word: &str) -> Option<usize> {
+    items
+        .iter()
+        .position(|item| item.value.as_str() == Some(word))
+}
+
+/// Writes the word that was meant into a list, unless it has that word already, or drops the item, unless it is the only one.
+fn repair_item(items: &mut Vec<SpecNode>, at: usize, meant: Option<&str>) -> bool {
+    match meant {
+        Some(meant) if find_word(items, meant).is_none() => {
+            items[at].value = SpecValue::Str(meant.to_owned());
+            true
+        }
+        _ if items.len() > 1 => {
+            items.remove(at);
+            true
+        }
+        _ => false,
     }
 }
 
