@@ -168,6 +168,7 @@ pub fn wire(bytes: &[u8]) {
                 metric,
                 at,
                 stats,
+                cell_condition,
                 ..
             } = &request;
             _ = TableQuery::new(
@@ -177,6 +178,7 @@ pub fn wire(bytes: &[u8]) {
                     metric,
                     at,
                     stats,
+                    cell_condition,
                     ..TableParams::default()
                 },
             );

@@ -712,6 +712,64 @@ fn a_trial_that_diverges_later_is_one_that_lives() {
 }
 
 #[test]
+fn a_condition_selects_cells_before_they_are_pooled() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (store, spec) = stored_sweep(dir.path());
+    let readers = store.open_readers(1).expect("readers");
+    let rows = RowSource {
+        spec: &spec,
+        sweep: SweepNumber(1),
+        readers: &readers,
+        dataset_hash: DatasetHash::NONE,
+    };
+    let query = |by: &[String], at: &str, cell_condition: &str| {
+        TableQuery::new(
+            &spec,
+            &TableParams {
+                by,
+                at,
+                cell_condition,
+                ..TableParams::default()
+            },
+        )
+    };
+
+    let by = ["lr".to_owned()];
+    for at in ["", "2 steps"] {
+        let pooled = query(&by, at, "wd > 0.5").expect("a question");
+        let whole = query(&[], at, "").expect("a question");
+        let table = pooled.compute_table(rows).expect("a table");
+        let cells = whole.compute_table(rows).expect("a table");
+        assert_eq!(table.len(), 3);
+        for (row, cell) in table.iter().zip(cells.iter().skip(1).step_by(2)) {
+            assert_eq!(row.summary, cell.summary, "{at}");
+            assert_eq!(row.counts, cell.counts, "{at}");
+        }
+
+        let curves = pooled.compute_curves(rows).expect("curves");
+        let points = whole.compute_curves(rows).expect("curves");
+        let mut of_cells = points
+            .iter()
+            .filter(|point| point.values[1].as_f64() == Some(1.0));
+        for point in &curves {
+            let other = of_cells.next().expect("a point");
+            assert_eq!((point.step, &point.summary), (other.step, &other.summary));
+        }
+    }
+
+    let none = query(&by, "", "lr > 5").expect("a question");
+    assert_eq!(none.compute_table(rows).expect("a table"), []);
+    let why = |condition: &str| {
+        query(&by, "", condition)
+            .expect_err("no condition on axes")
+            .to_string()
+    };
+    assert!(why("lrr > 1").contains("where: the sweep has no axis 'lrr', did you mean 'lr'"));
+    assert!(why("mean > 1").contains("--having"));
+    assert!(why("lr >").contains("where: expected a condition"));
+}
+
+#[test]
 fn the_interval_of_several_cells_is_one_of_repeats() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (store, spec) = stored_sweep(dir.path());

@@ -195,9 +195,14 @@ pub(super) fn draw_frame(scene: &mut Scene, area: Area) {
     scene.add_area(area, None, Some(Stroke::new(GREY, 1.0)));
 }
 
-/// Draws ticks below an area with lines through it, and their labels if wanted. Leaves out labels
-/// that would touch.
-pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale, labelled: bool) {
+/// Draws ticks below an area with lines through it, and their labels if they may reach `overhang`
+/// beyond its sides. Leaves out labels that would touch.
+pub(super) fn draw_ticks_below(
+    scene: &mut Scene,
+    area: Area,
+    scale: &AxisScale,
+    overhang: Option<f64>,
+) {
     let most = (area.width() / 50.0).clamp(2.0, 10.0) as usize;
     let mut free_from = f64::NEG_INFINITY;
 
@@ -215,7 +220,10 @@ pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale,
         let half = font::text_width(&label, TEXT_SIZE) / 2.0;
         // The last label may end beyond the frame, but not beyond the picture.
         let middle = x.min(scene.width - half - 1.0);
-        if labelled && middle - half >= free_from {
+        let has_room = overhang.is_some_and(|overhang| {
+            middle - half >= area.left - overhang && middle + half <= area.right + overhang
+        });
+        if has_room && middle - half >= free_from {
             scene.add_text(
                 (middle, area.bottom + 17.0),
                 &label,

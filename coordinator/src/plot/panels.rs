@@ -2,8 +2,8 @@
 
 use super::colour::INK;
 use super::font;
-use super::frame::TEXT_SIZE;
-use super::scene::{Anchor, Area, Scene};
+use super::frame::{PlotSheet, TEXT_SIZE};
+use super::scene::{Anchor, Area};
 
 /// Space between neighbouring panels.
 const GAP: f64 = 14.0;
@@ -22,9 +22,13 @@ pub(super) struct PanelArea {
     pub(super) area: Area,
     /// Whether the panel has the labels of the vertical axis.
     pub(super) is_first: bool,
-    /// Whether the panel has the labels of the horizontal axis.
-    pub(super) is_lowest: bool,
+    /// How far labels of the horizontal axis may reach beyond the panel's sides; `None` if another
+    /// panel below has them.
+    pub(super) label_overhang: Option<f64>,
 }
+
+/// Minimum width and height of a panel.
+const MIN_SIZE: f64 = 60.0;
 
 /// The number of panels in a row, of `count` over this width.
 pub(super) fn choose_columns(count: usize, width: f64) -> usize {
@@ -61,19 +65,36 @@ pub(super) fn check_panel_count(titles: &[String]) -> Result<(), String> {
 }
 
 /// Divides an area into panels, and writes their titles. Without titles, the area is the only panel.
-pub(super) fn lay_out_panels(scene: &mut Scene, whole: Area, titles: &[String]) -> Vec<PanelArea> {
+///
+/// # Errors
+/// The panels would be too small.
+pub(super) fn lay_out_panels(
+    sheet: &mut PlotSheet,
+    whole: Area,
+    titles: &[String],
+) -> Result<Vec<PanelArea>, String> {
     if titles.is_empty() {
-        return vec![PanelArea {
+        return Ok(vec![PanelArea {
             area: whole,
             is_first: true,
-            is_lowest: true,
-        }];
+            label_overhang: Some(f64::INFINITY),
+        }]);
     }
 
     let columns = choose_columns(titles.len(), whole.width());
     let rows = titles.len().div_ceil(columns);
     let width = (whole.width() - (columns as f64 - 1.0) * GAP) / columns as f64;
     let height = (whole.height() - panel_extra_height(titles, whole.width())) / rows as f64;
+
+    let narrow = (MIN_SIZE - width).max(0.0) * columns as f64;
+    let low = (MIN_SIZE - height).max(0.0) * rows as f64;
+    if narrow > 0.0 || low > 0.0 {
+        return Err(sheet.look.too_small_error(
+            "small for its panels",
+            sheet.scene.width + narrow,
+            sheet.scene.height + low,
+        ));
+    }
 
     let mut panels = Vec::with_capacity(titles.len());
     for (at, title) in titles.iter().enumerate() {
@@ -87,7 +108,7 @@ pub(super) fn lay_out_panels(scene: &mut Scene, whole: Area, titles: &[String]) 
         };
 
         let title = font::truncate_to_width(title, TEXT_SIZE, width);
-        scene.add_text(
+        sheet.scene.add_text(
             (area.centre().0, top - 6.0),
             &title,
             TEXT_SIZE,
@@ -97,9 +118,9 @@ pub(super) fn lay_out_panels(scene: &mut Scene, whole: Area, titles: &[String]) 
         panels.push(PanelArea {
             area,
             is_first: at % columns == 0,
-            is_lowest: at + columns >= titles.len(),
+            label_overhang: (at + columns >= titles.len()).then_some(GAP / 2.0 - 1.0),
         });
     }
 
-    panels
+    Ok(panels)
 }

@@ -45,7 +45,7 @@ impl RowChart {
         let mut rows = Self::lay_out(look, notes, names, remarks, scale)?;
         let area = rows.area;
         let name = look.x_label.as_deref().unwrap_or(axis);
-        frame::draw_ticks_below(&mut rows.sheet.scene, area, &scale, true);
+        frame::draw_ticks_below(&mut rows.sheet.scene, area, &scale, Some(f64::INFINITY));
         frame::draw_name_below(&mut rows.sheet.scene, area, name);
         frame::draw_frame(&mut rows.sheet.scene, area);
         if let Some(name) = &look.y_label {

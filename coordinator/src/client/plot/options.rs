@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum as _};
 use ergodic_common::ErrorCode;
-use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -17,7 +16,7 @@ use crate::plot::{self, AxisLimits, COLOUR_MAPS, ColourMap, PlotStyle};
 pub enum PlotKind {
     /// A statistic over two axes, as colour.
     Heatmap,
-    /// A statistic over two axes of numbers, as coloured points at the cells' values.
+    /// A statistic over two axes of numbers, as coloured points.
     Scatter,
     /// Mean curves over steps, with their 95 % intervals.
     Curves,
@@ -127,7 +126,7 @@ pub struct FigureLook {
     /// For heatmap, scatter and phase: name of the colours
     #[arg(long, value_name = "TEXT")]
     pub clabel: Option<String>,
-    /// Limits of the horizontal axis, as in 0,100 or 0, or ,100
+    /// Limits of the horizontal axis, as in 0,100; one may be left out, as in 0,
     #[arg(long, value_name = "LOW,HIGH", value_parser = plot::parse_limits, allow_hyphen_values = true)]
     pub xlim: Option<AxisLimits>,
     /// Limits of the vertical axis
@@ -182,10 +181,10 @@ fn parse_font_size(text: &str) -> Result<f64, String> {
 
 fn parse_colour_map(text: &str) -> Result<ColourMap, String> {
     ColourMap::from_name(text).ok_or_else(|| {
+        let [names @ .., last] = COLOUR_MAPS;
         format!(
-            "expected {}, with _r behind the name for the reverse; {}",
-            COLOUR_MAPS.join(", "),
-            suggest_nearest(text, COLOUR_MAPS.into_iter())
+            "expected {} or {last}, with _r behind it for the reverse",
+            names.join(", ")
         )
     })
 }
@@ -261,7 +260,12 @@ impl FigureArgs {
     pub(super) fn grouping_axes(&self) -> Vec<String> {
         let mut by = self.by.clone();
         if let Some(facet) = self.facet.as_ref().filter(|_| !by.is_empty()) {
-            if !by.contains(facet) {
+            let is_facet = |axis: &String| {
+                axis == facet
+                    || axis.ends_with(&format!(".{facet}"))
+                    || facet.ends_with(&format!(".{axis}"))
+            };
+            if !by.iter().any(is_facet) {
                 by.push(facet.clone());
             }
         }

@@ -121,7 +121,7 @@ pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, Strin
         scales: &scales,
         colours: look.colour_map.unwrap_or(ColourMap::VALUES),
     };
-    for (at, panel) in panels::lay_out_panels(&mut sheet.scene, whole, &curves.panels)
+    for (at, panel) in panels::lay_out_panels(&mut sheet, whole, &curves.panels)?
         .into_iter()
         .enumerate()
     {
@@ -243,7 +243,7 @@ struct DrawnCurves<'a> {
 impl DrawnCurves<'_> {
     fn draw_panel(&self, scene: &mut Scene, panel: usize, at: PanelArea) {
         let ticks = frame::choose_left_ticks(at.area.height(), &self.scales.y);
-        frame::draw_ticks_below(scene, at.area, &self.scales.x, at.is_lowest);
+        frame::draw_ticks_below(scene, at.area, &self.scales.x, at.label_overhang);
         frame::draw_left_ticks(scene, at.area, &self.scales.y, &ticks, at.is_first);
 
         let lines = || self.lines.iter().filter(|line| line.panel == panel);

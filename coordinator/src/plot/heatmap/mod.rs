@@ -138,12 +138,12 @@ fn draw_scattered_cells(
         frame::TICKS_BELOW_HEIGHT,
     )?;
 
-    for (at, panel) in panels::lay_out_panels(&mut sheet.scene, whole, &map.panels)
+    for (at, panel) in panels::lay_out_panels(&mut sheet, whole, &map.panels)?
         .into_iter()
         .enumerate()
     {
         let ticks = frame::choose_left_ticks(panel.area.height(), &ends[0]);
-        frame::draw_ticks_below(&mut sheet.scene, panel.area, &ends[1], panel.is_lowest);
+        frame::draw_ticks_below(&mut sheet.scene, panel.area, &ends[1], panel.label_overhang);
         frame::draw_left_ticks(
             &mut sheet.scene,
             panel.area,
@@ -205,7 +205,7 @@ fn draw_cell_grid(map: &Heatmap, look: &PlotStyle, colours: &ColourScale) -> Res
             map,
             &grid,
             turned.then_some(below),
-            panel.is_lowest,
+            panel.label_overhang,
         );
         frame::draw_frame(&mut sheet.scene, panel.area);
     }
@@ -293,12 +293,7 @@ impl HeatmapLayout {
         };
 
         let whole = sheet.inner_area(left, bar, below)?;
-        let panels = panels::lay_out_panels(&mut sheet.scene, whole, &map.panels);
-        if panels[0].area.height() < MIN_PANEL_HEIGHT {
-            let needed = sheet.scene.height
-                + (MIN_PANEL_HEIGHT - panels[0].area.height()) * map.panels.len() as f64;
-            return Err(look.too_small_error("low for its panels", sheet.scene.width, needed));
-        }
+        let panels = panels::lay_out_panels(&mut sheet, whole, &map.panels)?;
 
         Ok(Self {
             sheet,
@@ -310,9 +305,6 @@ impl HeatmapLayout {
         })
     }
 }
-
-/// Minimum height of a panel.
-const MIN_PANEL_HEIGHT: f64 = 40.0;
 
 impl Heatmap {
     /// The finite values, which have a colour.
@@ -380,7 +372,7 @@ fn preferred_size(map: &Heatmap, look: &PlotStyle, scattered: bool, bar: f64) ->
     } else {
         // Cells are somewhat wider than high.
         let cell = (panel_width / columns * 0.75).clamp(17.0, 52.0);
-        (rows * cell).clamp((panel_width * 0.4).min(180.0), 560.0)
+        (rows * cell).clamp((panel_width * 0.4).clamp(72.0, 180.0), 560.0)
     };
 
     let turned = if !scattered && is_turned(&map.columns, panel_width) {

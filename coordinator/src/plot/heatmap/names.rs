@@ -68,14 +68,14 @@ pub(super) fn turned_label_height(columns: &PlotAxis, height: f64) -> f64 {
         + 8.0
 }
 
-/// Draws ticks at the columns, and their names if wanted: upwards in a space of `turned` units, if
-/// that is given.
+/// Draws ticks at the columns, and their names if they may reach `overhang` beyond the sides: upwards
+/// in a space of `turned` units, if that is given.
 pub(super) fn draw_column_names(
     scene: &mut Scene,
     map: &Heatmap,
     grid: &CellGrid,
     turned: Option<f64>,
-    labelled: bool,
+    overhang: Option<f64>,
 ) {
     let area = grid.area;
     let bottom = area.bottom;
@@ -95,9 +95,8 @@ pub(super) fn draw_column_names(
     });
     for (x, label) in labels {
         scene.add_line(vec![(x, bottom), (x, bottom + 4.0)], Stroke::new(GREY, 1.0));
-        if !labelled {
-            continue;
-        }
+        let Some(overhang) = overhang else { continue };
+        let half = font::text_width(&label, TEXT_SIZE) / 2.0;
         if let Some(below) = turned {
             let text = font::truncate_to_width(&label, TEXT_SIZE, below - 34.0);
             scene.add_turned_text(
@@ -107,7 +106,7 @@ pub(super) fn draw_column_names(
                 INK,
                 Anchor::End,
             );
-        } else {
+        } else if x - half >= area.left - overhang && x + half <= area.right + overhang {
             scene.add_text((x, bottom + 17.0), &label, TEXT_SIZE, INK, Anchor::Middle);
         }
     }

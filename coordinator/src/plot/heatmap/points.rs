@@ -11,7 +11,8 @@ use crate::plot::scene::{Area, Fill, Scene, Stroke};
 /// Whether cells are drawn as points: random values form a grid that is nearly empty.
 pub(super) fn is_scattered(map: &Heatmap) -> bool {
     let places = map.rows.levels.len() * map.columns.levels.len();
-    places > 36 && places > 4 * map.cells.len() && map.rows.is_numeric() && map.columns.is_numeric()
+    let cells = map.cells.len() / map.panels.len().max(1);
+    places >= 25 && places > 4 * cells && map.rows.is_numeric() && map.columns.is_numeric()
 }
 
 /// Refuses points on an axis of words.

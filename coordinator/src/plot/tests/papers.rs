@@ -325,3 +325,63 @@ fn a_pdf_has_the_same_bytes_twice_and_its_page_is_as_large_as_asked() {
     assert!(text.contains("/MediaBox [0 0 226.77 "), "{text}");
     assert!(!text.contains("CreationDate") && text.contains("/ToUnicode"));
 }
+
+/// Panels of any number and width have no texts that touch, or are refused.
+#[test]
+fn facets_are_legible_or_refused() {
+    for panels in [1, 2, 5, 9, 16] {
+        let titles: Vec<String> = (0..panels).map(|i| format!("norm = {i}")).collect();
+        let mut map = heat();
+        map.cells = (0..panels)
+            .flat_map(|panel| {
+                heat()
+                    .cells
+                    .into_iter()
+                    .map(move |cell| HeatmapCell { panel, ..cell })
+            })
+            .collect();
+        map.panels.clone_from(&titles);
+        let points = Heatmap {
+            scattered: true,
+            ..map.clone()
+        };
+        let mut curves = curves_of(panels, false);
+        for (at, line) in curves.lines.iter_mut().enumerate() {
+            (line.panel, line.series) = (at, 0);
+        }
+        curves.series.truncate(1);
+        curves.panels = titles;
+
+        for millimetres in [42.0, 60.0, 80.0, 120.0, 170.0, 300.0] {
+            for height in [None, Some(200.0)] {
+                let style = PlotStyle {
+                    width: Some(millimetres * style::PIXELS_PER_MM),
+                    height,
+                    ..look("facets")
+                };
+                for drawn in [
+                    heatmap::draw_heatmap(&map, &style),
+                    heatmap::draw_heatmap(&points, &style),
+                    curves::draw_curves(&curves, &style),
+                ] {
+                    match drawn {
+                        Ok(scene) => assert_eq!(
+                            check(&scene).map_err(|e| format!("{panels}, {millimetres} mm: {e}")),
+                            Ok(())
+                        ),
+                        Err(why) => assert!(why.contains("the picture is too"), "{why}"),
+                    }
+                }
+            }
+        }
+    }
+
+    let many = Heatmap {
+        panels: vec!["panel".to_owned(); 17],
+        ..heat()
+    };
+    assert!(
+        heatmap::draw_heatmap(&many, &look("facets"))
+            .is_err_and(|e| e.contains("--facet: 17 panels are too many"))
+    );
+}
