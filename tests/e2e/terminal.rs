@@ -324,7 +324,7 @@ fn failed_trials_are_counted_by_cause() {
 fn whoever_watches_is_told_why_nothing_runs_and_that_the_sweep_goes_on() {
     let mut cluster = Cluster::start(&[]);
     cluster.gate.hold_after_trials(1);
-    let first = cluster.launch(&format!("priority = 1\n{}", empty_sweep(5000)));
+    let first = cluster.launch(&format!("priority = 1\n{}", empty_sweep(100_000)));
     let second = cluster.launch(&format!("seed = 5\n{}", empty_sweep(2)));
     let log = cluster.path("watch.log");
     let watch = Program::start(&["watch", &second, "--coordinator", &cluster.url], &log);

@@ -76,15 +76,17 @@ fn describe_choice(word: &str, resolved: &ResolvedSweep) -> Option<String> {
 
 async fn resolve_sweep(client: &mut Client, word: &str) -> Result<ResolvedSweep, UserError> {
     // A whole id, which most programs give, does not need the list of all sweeps.
-    if looks_like_id(word)
-        && let Ok(status) = query_status(client, word).await
-        && status.id == word
-    {
-        let id = status.id;
-        return Ok(ResolvedSweep {
-            id,
-            by: MatchedBy::Id,
-        });
+    if looks_like_id(word) {
+        let id = match query_status(client, word).await {
+            Ok(status) => status.id,
+            // Whoever may not see sweeps is told what else is not allowed by the request that follows.
+            Err(error) if error.code == ErrorCode::Refused => word.to_owned(),
+            Err(_) => String::new(),
+        };
+        if id == word {
+            let by = MatchedBy::Id;
+            return Ok(ResolvedSweep { id, by });
+        }
     }
     parse_launches_ago(word)?;
 

@@ -4,6 +4,7 @@ use ergodic_common::TrialKey;
 use ergodic_common::ids::{Fence, WorkerId};
 use ergodic_proto::v1;
 use ergodic_proto::v1::session_response::Message;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
 use crate::core::{Effect, JoiningWorker, SessionEnd};
@@ -194,19 +195,23 @@ impl Engine {
         let response = v1::SessionResponse {
             message: Some(message),
         };
-        let sent = self
-            .sessions
-            .get(worker)
-            .map(|(_, sender)| sender.try_send(Ok(response)).is_ok());
-        if sent == Some(false) {
-            let end = SessionEnd::ByCoordinator;
-            tracing::info!(
-                worker = worker.as_str(),
-                ?end,
-                "session ended: the worker does not read its messages"
-            );
-            self.sessions.remove(worker);
-            self.core.on_session_ended(worker, end, self.current_time());
-        }
+        let Some((_, sender)) = self.sessions.get(worker) else {
+            return;
+        };
+        let (end, why) = match sender.try_send(Ok(response)) {
+            Ok(()) => return,
+            Err(TrySendError::Full(_)) => (
+                SessionEnd::ByCoordinator,
+                "session ended: the worker does not read its messages",
+            ),
+            // The connection has broken, and the reader of the worker's messages has not told yet.
+            Err(TrySendError::Closed(_)) => {
+                (SessionEnd::ByPeer, "session ended: its connection broke")
+            }
+        };
+
+        tracing::info!(worker = worker.as_str(), ?end, "{why}");
+        self.sessions.remove(worker);
+        self.core.on_session_ended(worker, end, self.current_time());
     }
 }
