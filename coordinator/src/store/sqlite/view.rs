@@ -60,15 +60,15 @@ impl SqliteView {
             &LogFiles::find(&self.path),
         );
         let opened = match access {
-            StoreAccess::Shared => Connection::open_with_flags(
+            DatabaseAccess::Shared => Connection::open_with_flags(
                 &self.path,
                 OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
             ),
-            StoreAccess::ReadOnly => Connection::open_with_flags(
+            DatabaseAccess::ReadOnly => Connection::open_with_flags(
                 &self.path,
                 OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
             ),
-            StoreAccess::Unchanging => self.open_unchanging(),
+            DatabaseAccess::Unchanging => self.open_unchanging(),
         };
 
         let connection = opened?;
@@ -77,7 +77,7 @@ impl SqliteView {
         // The first statement opens the log, which is where a directory that cannot be written shows.
         let read = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
         match (read, access) {
-            (Err(error), StoreAccess::ReadOnly) => Err(unreadable_log_error(&self.path, &error)),
+            (Err(error), DatabaseAccess::ReadOnly) => Err(unreadable_log_error(&self.path, &error)),
             (read, _) => Ok(read.map(|()| connection)?),
         }
     }
@@ -183,7 +183,7 @@ impl LogFiles {
 
 /// How SQLite opens a database that is only read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StoreAccess {
+enum DatabaseAccess {
     /// As any reader. SQLite may create the log's files, and removes them again.
     Shared,
     /// With the log's files as they are: files that this user created could not be written by the store's owner.
@@ -192,11 +192,11 @@ enum StoreAccess {
     Unchanging,
 }
 
-fn choose_access(may_write: bool, log: &LogFiles) -> StoreAccess {
+fn choose_access(may_write: bool, log: &LogFiles) -> DatabaseAccess {
     match may_write {
-        true => StoreAccess::Shared,
-        false if log.has_index || log.log_bytes > 0 => StoreAccess::ReadOnly,
-        false => StoreAccess::Unchanging,
+        true => DatabaseAccess::Shared,
+        false if log.has_index || log.log_bytes > 0 => DatabaseAccess::ReadOnly,
+        false => DatabaseAccess::Unchanging,
     }
 }
 
@@ -369,10 +369,10 @@ mod tests {
             log_bytes: 32,
             ..none
         };
-        assert_eq!(choose_access(true, &none), StoreAccess::Shared);
-        assert_eq!(choose_access(false, &none), StoreAccess::Unchanging);
-        assert_eq!(choose_access(false, &in_use), StoreAccess::ReadOnly);
-        assert_eq!(choose_access(false, &left), StoreAccess::ReadOnly);
+        assert_eq!(choose_access(true, &none), DatabaseAccess::Shared);
+        assert_eq!(choose_access(false, &none), DatabaseAccess::Unchanging);
+        assert_eq!(choose_access(false, &in_use), DatabaseAccess::ReadOnly);
+        assert_eq!(choose_access(false, &left), DatabaseAccess::ReadOnly);
 
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("50 % ?#");
