@@ -167,7 +167,7 @@ fn each_command_has_a_manual_page_that_renders_without_warnings() {
     }
     for page in &pages {
         let output = Command::new("groff")
-            .args(["-man", "-ww", "-Tutf8", "-K", "utf8"])
+            .args(["-man", "-ww", "-Tutf8", "-P-cbou", "-K", "utf8"])
             .arg(dir.join(page))
             .output()
             .expect("groff can be run");
