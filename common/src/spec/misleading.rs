@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::{Augment, Loss, ModelKind, TrialConfig, VisitOrder};
+use crate::ids::CellIndex;
 use crate::metric::Metric;
 use crate::random_streams::Purpose;
 use crate::spec::Spec;
@@ -176,6 +177,15 @@ pub fn find_mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
     let first = quantities.next()?;
     let other = quantities.find(|other| *other != first)?;
     Some([first, other])
+}
+
+/// The name of the quantity that a loss measures in a cell; `None` for a metric that is no loss.
+pub fn describe_loss_quantity(spec: &Spec, metric: &Metric, cell: CellIndex) -> Option<String> {
+    if !metric.is_loss() {
+        return None;
+    }
+    let config = spec.grid.resolve_config(cell).ok()?;
+    Some(loss_quantity(&config, is_smoothed_loss(spec, metric)))
 }
 
 /// Whether cells differ in anything that decides their loss.

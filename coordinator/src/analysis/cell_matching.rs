@@ -30,7 +30,7 @@ pub(super) struct CellMatching {
     /// A cell of the first sweep and its match in the second, in the order of the first one's grid.
     pub(super) pairs: Vec<(CellIndex, CellIndex)>,
     /// Numbers of cells of either sweep without a match.
-    unmatched: [usize; 2],
+    unmatched: [u64; 2],
 }
 
 /// What makes two cells match, in bytes.
@@ -62,14 +62,15 @@ impl CellMatching {
         }
 
         Ok(Self {
-            unmatched: [here.len() - pairs.len(), there.len() - pairs.len()],
+            unmatched: [sweep, baseline]
+                .map(|side| side.spec.grid.cell_count() - pairs.len() as u64),
             pairs,
         })
     }
 
     /// Says how many cells have no match; `None` if all have one.
     pub(super) fn describe_unmatched(&self, sweep: &str, baseline: &str) -> Option<String> {
-        let [here, there] = self.unmatched.map(|count| count as u64);
+        let [here, there] = self.unmatched;
         (here + there > 0).then(|| {
             format!(
                 "without a match: {} of {sweep}, {} of {baseline}",

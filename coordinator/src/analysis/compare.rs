@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ergodic_common::Spec;
 use ergodic_common::ids::CellIndex;
 use ergodic_common::metric::Metric;
+use ergodic_common::spec::misleading::describe_loss_quantity;
 use ergodic_common::spec_file::node::SpecValue;
 
 use super::error::AnalysisError;
@@ -139,7 +140,17 @@ impl CompareQuery {
             .unwrap_or(&empty);
         let paired = self.pairing.compare_common_repeats(here, there);
         let note = match baseline {
-            Some(_) => self.pairing.describe_contrast(&paired, here, there),
+            Some(other) => {
+                let notes = [
+                    self.describe_mixed_losses(spec, cell, other),
+                    self.pairing.describe_contrast(&paired, here, there),
+                ];
+                notes
+                    .into_iter()
+                    .filter(|note| !note.is_empty())
+                    .collect::<Vec<_>>()
+                    .join("; ")
+            }
             None => "the sweep has no baseline cell for this cell".into(),
         };
 
@@ -149,6 +160,20 @@ impl CompareQuery {
             paired,
             sign_holm: None,
             wilcoxon_holm: None,
+        }
+    }
+
+    /// Warns of a loss that is another quantity in the baseline; empty if it is the same.
+    fn describe_mixed_losses(&self, spec: &Spec, cell: CellIndex, baseline: CellIndex) -> String {
+        let metric = self.metric();
+        let here = describe_loss_quantity(spec, metric, cell);
+        let there = describe_loss_quantity(spec, metric, baseline);
+        match (here, there) {
+            (Some(here), Some(there)) if here != there => format!(
+                "{} is another quantity in each cell: {here} here, {there} in the baseline",
+                metric.name()
+            ),
+            _ => String::new(),
         }
     }
 

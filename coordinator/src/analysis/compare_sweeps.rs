@@ -1,11 +1,13 @@
 //! Comparison of two sweeps: each cell of one with the cell of the other that resolves to the same, or that has the same values
 //! of chosen axes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ergodic_common::Spec;
 use ergodic_common::ids::{CellHash, CellIndex};
 use ergodic_common::metric::Metric;
+use ergodic_common::random_streams::SeedPlan;
+use ergodic_common::spec::misleading::describe_loss_quantity;
 use ergodic_common::spec_file::node::SpecValue;
 
 use super::cell_matching::{CellMatching, ComparedSweep};
@@ -41,8 +43,10 @@ pub struct SweepCompareQuery {
     unpaired_reason: Option<String>,
     /// Caveats of the design, known without rows.
     caveats: Vec<String>,
-    /// Whether repeats of either sweep share crossed streams.
-    crossed: bool,
+    /// Why repeats of a sweep are not independent of each other; `None` if they are.
+    dependence: Option<String>,
+    /// Cells whose trials are those of the matching cell, bit by bit.
+    same_trials: BTreeSet<CellIndex>,
 }
 
 /// The values of a sweep's trials.
@@ -89,14 +93,16 @@ impl SweepCompareQuery {
         let metric = cell_query.metric().name().into_owned();
         let baseline_query = build_query(baseline, &metric, params.at)?;
         let matching = CellMatching::find(sweep, baseline, params.match_axes)?;
+        refuse_mixed_losses(sweep, baseline, &matching, cell_query.metric())?;
         let pairing = RepeatPairing::new(sweep.spec, params.level)?;
 
         Ok(Self {
             unpaired_reason: find_unpaired_reason(sweep, baseline, &matching),
-            caveats: describe_design(sweep, baseline, &matching),
-            crossed: [sweep, baseline]
+            dependence: [sweep, baseline]
                 .iter()
-                .any(|sweep| !sweep.spec.seeds.crossed.is_empty()),
+                .find_map(|sweep| describe_dependence(&sweep.spec.seeds)),
+            same_trials: find_same_trials(sweep, baseline, &matching),
+            caveats: describe_design(sweep, baseline, &matching),
             cell_query,
             baseline_query,
             matching,
@@ -146,7 +152,7 @@ impl SweepCompareQuery {
             .map(|(cell, baseline)| {
                 let here = cells.0.get(cell).unwrap_or(&empty);
                 let there = baselines.0.get(baseline).unwrap_or(&empty);
-                self.contrast_cell(spec.grid.axis_values(*cell), here, there)
+                self.contrast_cell(spec, *cell, here, there)
             })
             .collect();
 
@@ -165,7 +171,8 @@ impl SweepCompareQuery {
 
     fn contrast_cell(
         &self,
-        values: Vec<SpecValue>,
+        spec: &Spec,
+        cell: CellIndex,
         here: &CellTrials,
         there: &CellTrials,
     ) -> SweepContrast {
@@ -176,14 +183,15 @@ impl SweepCompareQuery {
                 (MeanDifference::Paired(paired), note)
             }
             Some(_) => {
-                let unpaired = self.compare_independent_values(here, there);
-                let note = self.describe_unpaired(&unpaired, here, there);
+                let obstacle = self.find_obstacle(cell);
+                let unpaired = self.compare_independent_values(here, there, obstacle.is_some());
+                let note = describe_unpaired(&unpaired, obstacle, here, there);
                 (MeanDifference::Unpaired(unpaired), note)
             }
         };
 
         SweepContrast {
-            values,
+            values: spec.grid.axis_values(cell),
             difference,
             sign_holm: None,
             wilcoxon_holm: None,
@@ -192,37 +200,29 @@ impl SweepCompareQuery {
         }
     }
 
+    /// Why there is no test of a cell whose repeats are not paired; `None` if there is one.
+    fn find_obstacle(&self, cell: CellIndex) -> Option<&str> {
+        if self.same_trials.contains(&cell) {
+            return Some("the same trials in both sweeps");
+        }
+        self.dependence.as_deref()
+    }
+
     fn compare_independent_values(
         &self,
         here: &CellTrials,
         there: &CellTrials,
+        without_inference: bool,
     ) -> UnpairedDifference {
         let unpaired = UnpairedDifference::from_values(
             list_values(here),
             list_values(there),
             self.pairing.level(),
         );
-        match self.crossed {
+        match without_inference {
             true => unpaired.without_inference(),
             false => unpaired,
         }
-    }
-
-    fn describe_unpaired(
-        &self,
-        unpaired: &UnpairedDifference,
-        here: &CellTrials,
-        there: &CellTrials,
-    ) -> String {
-        let mut notes = Vec::new();
-        if self.crossed {
-            notes.push("repeats share crossed streams: no interval, no test".to_owned());
-        } else if unpaired.n.min(unpaired.baseline_n) < 2 {
-            notes.push("fewer than two values: no interval, no test".to_owned());
-        }
-
-        notes.extend(describe_missing_values(here, there));
-        notes.join("; ")
     }
 
     /// Describes the caveats of all comparisons; empty if there are none.
@@ -238,6 +238,41 @@ impl SweepCompareQuery {
         caveats.extend(describe_too_few_repeats(paired));
         caveats.join("; ")
     }
+}
+
+/// Describes the caveats of one comparison of independent samples; empty if there are none.
+fn describe_unpaired(
+    unpaired: &UnpairedDifference,
+    obstacle: Option<&str>,
+    here: &CellTrials,
+    there: &CellTrials,
+) -> String {
+    let mut notes = Vec::new();
+    if let Some(obstacle) = obstacle {
+        notes.push(format!("{obstacle}: no interval, no test"));
+    } else if unpaired.n.min(unpaired.baseline_n) < 2 {
+        notes.push("fewer than two values: no interval, no test".to_owned());
+    }
+
+    notes.extend(describe_missing_values(here, there));
+    notes.join("; ")
+}
+
+/// Why the repeats of a sweep are no independent sample of what another seed would give; `None` if they are. A stream that is fixed
+/// is drawn once per sweep, so that it shifts all values together.
+fn describe_dependence(seeds: &SeedPlan) -> Option<String> {
+    if !seeds.crossed.is_empty() {
+        return Some("repeats share crossed streams".to_owned());
+    }
+    if seeds.fixed.is_empty() {
+        return None;
+    }
+
+    let names: Vec<&str> = seeds.fixed.iter().map(|purpose| purpose.as_str()).collect();
+    Some(format!(
+        "all repeats of a sweep share the fixed {}",
+        names.join(", ")
+    ))
 }
 
 impl MeanDifference {
@@ -281,11 +316,9 @@ fn find_unpaired_reason(
         return Some("the random streams are laid out differently (`seeds`)".to_owned());
     }
 
-    let same_streams = |(cell, other): &(CellIndex, CellIndex)| {
-        compute_cell_hash(sweep, *cell) == compute_cell_hash(baseline, *other)
-    };
     let per_cell = &here.seeds.per_cell;
-    if per_cell.is_empty() || matching.pairs.iter().all(same_streams) {
+    let same_trials = find_same_trials(sweep, baseline, matching);
+    if per_cell.is_empty() || same_trials.len() == matching.pairs.len() {
         return None;
     }
 
@@ -294,6 +327,49 @@ fn find_unpaired_reason(
         "streams that differ per cell: {}",
         names.join(", ")
     ))
+}
+
+/// The cells whose trials are those of their match: equal in all that a result depends on.
+fn find_same_trials(
+    sweep: ComparedSweep<'_>,
+    baseline: ComparedSweep<'_>,
+    matching: &CellMatching,
+) -> BTreeSet<CellIndex> {
+    if sweep.spec.seed != baseline.spec.seed {
+        return BTreeSet::new();
+    }
+    let pairs = matching.pairs.iter();
+    pairs
+        .filter(|(cell, other)| {
+            compute_cell_hash(sweep, *cell) == compute_cell_hash(baseline, *other)
+        })
+        .map(|(cell, _)| *cell)
+        .collect()
+}
+
+/// Refuses to compare losses that are different quantities, such as a cross-entropy and a squared error.
+fn refuse_mixed_losses(
+    sweep: ComparedSweep<'_>,
+    baseline: ComparedSweep<'_>,
+    matching: &CellMatching,
+    metric: &Metric,
+) -> Result<(), AnalysisError> {
+    for (cell, other) in &matching.pairs {
+        let here = describe_loss_quantity(sweep.spec, metric, *cell);
+        let there = describe_loss_quantity(baseline.spec, metric, *other);
+        if let (Some(here), Some(there)) = (here, there)
+            && here != there
+        {
+            return Err(AnalysisError::Invalid(format!(
+                "{} is another quantity in each sweep: {here} in {}, {there} in {}; compare an accuracy",
+                metric.name(),
+                sweep.label,
+                baseline.label
+            )));
+        }
+    }
+
+    Ok(())
 }
 
 fn compute_cell_hash(sweep: ComparedSweep<'_>, cell: CellIndex) -> Option<CellHash> {

@@ -70,12 +70,19 @@ impl WelchError {
         }
         let here = cell.variance()? / cell.n() as f64;
         let there = baseline.variance()? / baseline.n() as f64;
+        // The share of the cell, because squares of small variances would be 0.
+        let share = if here + there > 0.0 {
+            here / (here + there)
+        } else {
+            0.5
+        };
+        let rest = 1.0 - share;
         let degrees_below =
-            here * here / (cell.n() - 1) as f64 + there * there / (baseline.n() - 1) as f64;
+            share * share / (cell.n() - 1) as f64 + rest * rest / (baseline.n() - 1) as f64;
 
         Some(Self {
             standard_error: (here + there).sqrt(),
-            degrees: (here + there).powi(2) / degrees_below,
+            degrees: degrees_below.recip(),
         })
     }
 
@@ -118,6 +125,17 @@ mod tests {
         close(compared.interval.map(|ends| ends.0), -0.03099994380839855);
         close(compared.interval.map(|ends| ends.1), 0.07499994380839858);
         assert_eq!((compared.n, compared.baseline_n), (5, 3));
+    }
+
+    #[test]
+    fn the_unit_of_the_values_makes_no_difference() {
+        let p = |unit: f64| {
+            let scaled = |values: &[f64]| values.iter().map(|x| x * unit).collect();
+            let cell = scaled(&[0.91, 0.93, 0.92, 0.95, 0.90]);
+            UnpairedDifference::from_values(cell, scaled(&[0.88, 0.89, 0.93]), 0.95).p
+        };
+        let plain = p(1.0).expect("a test");
+        assert!(p(1e-120).is_some_and(|small| (small - plain).abs() < 1e-9));
     }
 
     #[test]

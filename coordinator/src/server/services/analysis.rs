@@ -1,21 +1,19 @@
 //! `Compare`, `Distance`, `Effects` and `Variance`: analyses of a sweep's repeats beyond tables.
 
 use ergodic_common::Spec;
-use ergodic_common::ids::{CellIndex, DatasetHash};
+use ergodic_common::ids::CellIndex;
 use ergodic_proto::v1;
 use tonic::Status;
 
 use crate::analysis::CellSelector;
-use crate::analysis::cell_matching::ComparedSweep;
 use crate::analysis::compare::{CompareParams, CompareQuery};
-use crate::analysis::compare_sweeps::{SweepCompareParams, SweepCompareQuery, SweepContrast};
 use crate::analysis::distance::{CellDistance, DistanceParams, DistanceQuery};
 use crate::analysis::effects::{
     AnovaTerm, EffectsAnalysis, EffectsParams, EffectsQuery, LevelEffect, TopCell,
 };
 use crate::analysis::variance::{CellVariance, VarianceQuery};
 use crate::estimators::crossed_layout::ComponentEstimate;
-use crate::server::convert::{to_contrast, to_sweep_contrast};
+use crate::server::convert::to_contrast;
 use crate::server::services::access::SweepApi;
 use crate::server::services::row_readers::table_error;
 use crate::server::services::snapshot::SweepSnapshot;
@@ -64,70 +62,6 @@ impl SweepApi {
             numerics: snapshot.spec.numerics.clone(),
             ..v1::CompareResponse::default()
         })
-    }
-
-    /// Compares the cells of a sweep with those of another one.
-    async fn compare_sweeps(
-        &self,
-        snapshot: SweepSnapshot,
-        request: v1::CompareRequest,
-    ) -> Result<v1::CompareResponse, Status> {
-        let baseline = self.find_snapshot(&request.baseline_sweep).await?;
-        let params = SweepCompareParams {
-            match_axes: &request.match_axes,
-            metric: &request.metric,
-            at: &request.at,
-            level: request.level,
-        };
-        let label = label_sweep(&snapshot);
-        let baseline_label = label_sweep(&baseline);
-        let query = tokio::task::block_in_place(|| {
-            let here = compared_sweep(&snapshot, &label);
-            let there = compared_sweep(&baseline, &baseline_label);
-            SweepCompareQuery::new(here, there, &params)
-        })
-        .map_err(table_error)?;
-
-        let rows = self.contrast_sweeps(&query, &snapshot, &baseline).await?;
-        Ok(v1::CompareResponse {
-            axes: snapshot.axis_names(),
-            metric: query.metric().name().into_owned(),
-            baseline: baseline_label,
-            baseline_sweep: baseline.id,
-            unpaired_reason: query.unpaired_reason().unwrap_or_default().to_owned(),
-            note: query.describe_caveats(&rows),
-            rows: rows.iter().map(to_sweep_contrast).collect(),
-            sweep: snapshot.id,
-            name: snapshot.spec.name.clone(),
-            done: snapshot.done,
-            trials: snapshot.trials,
-            data: snapshot.data_provenance,
-            numerics: snapshot.spec.numerics.clone(),
-        })
-    }
-
-    async fn contrast_sweeps(
-        &self,
-        query: &SweepCompareQuery,
-        snapshot: &SweepSnapshot,
-        baseline: &SweepSnapshot,
-    ) -> Result<Vec<SweepContrast>, Status> {
-        let _permit = self
-            .acquire_for_cells(snapshot, baseline.answer_bytes())
-            .await?;
-        let task_query = query.clone();
-        let cells = self
-            .read_rows(snapshot, move |rows| task_query.read_values(rows))
-            .await?;
-
-        let task_query = query.clone();
-        let baselines = self
-            .read_rows(baseline, move |rows| task_query.read_baseline_values(rows))
-            .await?;
-
-        query
-            .compute_contrasts(&snapshot.spec, &cells, &baselines)
-            .map_err(|error| table_error(error).into())
     }
 
     /// The body of `Distance`.
@@ -368,18 +302,5 @@ fn to_distance(apart: CellDistance) -> v1::Distance {
         agreement_a: apart.agreement_a,
         agreement_b: apart.agreement_b,
         note: apart.note,
-    }
-}
-
-/// Formats `lr-wd (abcdefgh)`, as messages call a sweep.
-fn label_sweep(snapshot: &SweepSnapshot) -> String {
-    format!("{} ({})", snapshot.spec.name, snapshot.id)
-}
-
-fn compared_sweep<'a>(snapshot: &'a SweepSnapshot, label: &'a str) -> ComparedSweep<'a> {
-    ComparedSweep {
-        label,
-        spec: &snapshot.spec,
-        dataset_hash: snapshot.data_hash.unwrap_or(DatasetHash::NONE),
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod access;
 pub(crate) mod admin;
 pub(crate) mod analysis;
 pub(crate) mod checkpoints;
+mod compare_sweeps;
 pub(crate) mod explain;
 pub(crate) mod export_rows;
 pub(crate) mod files;
