@@ -275,7 +275,7 @@ fn names_are_ids_and_a_change_of_one_of_several_is_confirmed() {
     }
     let named = cluster.run(&["status", "empty"]);
     assert!(
-        named.stderr.contains("the last of 2 sweeps with this name"),
+        named.stderr.contains("last of 2 sweeps with this name"),
         "{named:?}"
     );
     for word in ["nothing", "latest~3"] {
@@ -288,7 +288,7 @@ fn names_are_ids_and_a_change_of_one_of_several_is_confirmed() {
     refused(
         &refusal,
         2,
-        &[&sweeps[1], "the last of 2 sweeps with this name", "--yes"],
+        &[&sweeps[1], "last of 2 sweeps with this name", "--yes"],
     );
     cluster.ask(&["cancel", "other"]);
     cluster.ask(&["cancel", "empty", "--yes"]);

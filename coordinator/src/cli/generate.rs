@@ -1,6 +1,7 @@
 //! `ergodic completions` and `ergodic man`: what shells and `man` know of the command line.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 use clap_complete::Shell;
@@ -46,12 +47,23 @@ pub(super) fn run_completions(
 pub(super) fn run_man(args: &ManArgs, command: Command) -> Result<CommandOutcome, UserError> {
     // A page lists the commands by itself, and should be the same for each build of the same sources.
     let command = command.after_help(EXIT_CODES).long_version(BUILD);
-    std::fs::create_dir_all(&args.dir)
-        .and_then(|()| clap_mangen::generate_to(command, &args.dir))
-        .map_err(|e| {
-            let message = format!("{}: cannot write the pages: {e}", args.dir.display());
-            UserError::new(ErrorCode::BadInput, message)
-        })?;
+    write_pages(&args.dir, command).map_err(|e| {
+        let message = format!("{}: cannot write the pages: {e}", args.dir.display());
+        UserError::new(ErrorCode::BadInput, message)
+    })?;
 
     Ok(CommandOutcome::Done)
+}
+
+/// Writes the pages beside their place first, so that no page is ever half there.
+fn write_pages(dir: &Path, command: Command) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let written = tempfile::tempdir_in(dir)?;
+    clap_mangen::generate_to(command, written.path())?;
+
+    for page in std::fs::read_dir(written.path())? {
+        let page = page?;
+        std::fs::rename(page.path(), dir.join(page.file_name()))?;
+    }
+    Ok(())
 }

@@ -62,16 +62,22 @@ struct ResolvedSweep {
 fn describe_choice(word: &str, resolved: &ResolvedSweep) -> Option<String> {
     let id = &resolved.id;
     match resolved.by {
-        MatchedBy::Name(count) if count > 1 => Some(format!(
-            "{} is {id}, the last of {count} sweeps with this name",
-            escape_line(word)
+        MatchedBy::Name { count, is_own } if count > 1 => Some(format!(
+            "{} is {id}, {}",
+            escape_line(word),
+            describe_namesakes(count, is_own)
         )),
         MatchedBy::Launch { is_own: false } => Some(format!(
             "{} is {id}, which another user launched: none of yours is here",
             escape_line(word)
         )),
-        MatchedBy::Id | MatchedBy::Name(_) | MatchedBy::Launch { is_own: true } => None,
+        MatchedBy::Id | MatchedBy::Name { .. } | MatchedBy::Launch { is_own: true } => None,
     }
+}
+
+fn describe_namesakes(count: usize, is_own: bool) -> String {
+    let whose = if is_own { "your last" } else { "the last" };
+    format!("{whose} of {count} sweeps with this name")
 }
 
 async fn resolve_sweep(client: &mut Client, word: &str) -> Result<ResolvedSweep, UserError> {
@@ -146,8 +152,13 @@ pub async fn resolve_sweep_to_change(
 ) -> Result<String, UserError> {
     let resolved = resolve_sweep(client, word).await?;
     let among = match resolved.by {
-        MatchedBy::Id | MatchedBy::Name(..=1) => return Ok(resolved.id),
-        MatchedBy::Name(count) => format!(", the last of {count} sweeps with this name"),
+        MatchedBy::Id
+        | MatchedBy::Name {
+            count: ..=1,
+            is_own: true,
+        } => return Ok(resolved.id),
+        MatchedBy::Name { count: ..=1, .. } => ", of another user".to_owned(),
+        MatchedBy::Name { count, is_own } => format!(", {}", describe_namesakes(count, is_own)),
         MatchedBy::Launch { .. } => String::new(),
     };
 
@@ -214,12 +225,16 @@ mod tests {
             let id = "aaaa1111".to_owned();
             describe_choice("lr", &ResolvedSweep { id, by })
         };
+        let named = |count| MatchedBy::Name {
+            count,
+            is_own: true,
+        };
         assert_eq!(told(MatchedBy::Id), None);
-        assert_eq!(told(MatchedBy::Name(1)), None);
+        assert_eq!(told(named(1)), None);
         assert_eq!(told(MatchedBy::Launch { is_own: true }), None);
         assert_eq!(
-            told(MatchedBy::Name(3)).as_deref(),
-            Some("lr is aaaa1111, the last of 3 sweeps with this name")
+            told(named(3)).as_deref(),
+            Some("lr is aaaa1111, your last of 3 sweeps with this name")
         );
         assert!(told(MatchedBy::Launch { is_own: false }).is_some());
     }

@@ -26,8 +26,8 @@ pub(super) struct MatchedSweep<'a> {
 pub(super) enum MatchedBy {
     /// It is its id, or begins no other one.
     Id,
-    /// It is its name, which this number of sweeps have.
-    Name(usize),
+    /// It is its name, which `count` sweeps have; the user's own if `is_own`.
+    Name { count: usize, is_own: bool },
     /// It counts launches, of the user's own sweeps if `is_own`.
     Launch { is_own: bool },
 }
@@ -99,7 +99,11 @@ pub(super) fn match_sweep<'a>(
     let named = || sweeps.iter().filter(|sweep| sweep.name == word);
     let own = named().rfind(|sweep| asker.owns(sweep));
     if let Some(sweep) = own.or_else(|| named().next_back()) {
-        return Ok(matched(sweep, MatchedBy::Name(named().count())));
+        let by = MatchedBy::Name {
+            count: named().count(),
+            is_own: own.is_some(),
+        };
+        return Ok(matched(sweep, by));
     }
 
     let begun: Vec<&v1::SweepStatus> = sweeps
@@ -239,12 +243,16 @@ mod tests {
         match_sweep(&shared_sweeps(), word, &asker).map(|found| (found.id.to_owned(), found.by))
     }
 
+    fn named(count: usize, is_own: bool) -> MatchedBy {
+        MatchedBy::Name { count, is_own }
+    }
+
     #[test]
     fn an_id_goes_before_a_name_and_a_name_before_a_prefix() {
         let cases = [
             ("aaaa1111", "aaaa1111", MatchedBy::Id),
-            ("lr", "bbbb2222", MatchedBy::Name(3)),
-            ("wd", "lr000000", MatchedBy::Name(1)),
+            ("lr", "bbbb2222", named(3, true)),
+            ("wd", "lr000000", named(1, true)),
             ("lr0", "lr000000", MatchedBy::Id),
             ("e", "eeee5555", MatchedBy::Id),
         ];
@@ -253,7 +261,11 @@ mod tests {
         }
         assert_eq!(
             find("lr", "ben@lab"),
-            Ok(("aacc3333".to_owned(), MatchedBy::Name(3)))
+            Ok(("aacc3333".to_owned(), named(3, true)))
+        );
+        assert_eq!(
+            find("wd", "ben@lab"),
+            Ok(("lr000000".to_owned(), named(1, false)))
         );
         assert_eq!(
             find("aaaa1111", ""),

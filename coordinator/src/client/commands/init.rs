@@ -1,7 +1,5 @@
 //! `ergodic init`: writes a sweep file to start from.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,6 +7,7 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
 use crate::app::{CommandOutcome, print_output};
+use crate::client::render::{is_stream, write_atomic_file};
 
 /// The sweep file, whose name is [`NAME`].
 const TEMPLATE: &str = include_str!("init/sweep.toml");
@@ -34,19 +33,15 @@ pub fn run_init(args: &InitArgs) -> Result<CommandOutcome, UserError> {
     }
 
     let text = TEMPLATE.replacen(NAME, &name_sweep(path), 1);
-    let written = File::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| {
-        let shown = path.display();
-        let message = match error.kind() {
-            ErrorKind::AlreadyExists => {
-                format!("{shown}: there is such a file, and it stays: name another, as in `ergodic init other.toml`")
-            }
-            _ => format!("{shown}: cannot write the file: {error}"),
-        };
-        UserError::new(ErrorCode::BadInput, message)
-    })?;
-
     let shown = path.display();
+    if path.symlink_metadata().is_ok() && !is_stream(path) {
+        let message = format!(
+            "{shown}: there is such a file, and it stays: name another, as in `ergodic init other.toml`"
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+    write_atomic_file(path, text.as_bytes())?;
+
     print_output(format!(
         "wrote {shown}: `ergodic plan {shown}` checks it, `ergodic run {shown}` runs it\n"
     ))

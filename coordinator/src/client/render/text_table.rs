@@ -270,7 +270,8 @@ impl TextTable {
             let chars = unique_prefix_chars(texts.collect());
             for row in &mut self.rows {
                 let short: String = row[at].text.chars().take(chars).collect();
-                row[at] = TextCell::new(short);
+                row[at].width = short.width();
+                row[at].text = short;
             }
         }
     }

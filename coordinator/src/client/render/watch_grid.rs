@@ -35,7 +35,7 @@ pub(crate) fn render_watch_grid(
         [format_bar_and_mean, format_shade_and_mean, format_bar];
     let texts = formats
         .into_iter()
-        .map(|format| CellTexts::new(grid, format))
+        .map(|format| CellMeans::new(grid, format))
         .find(|texts| side + columns * (texts.width + GAP) <= room.columns);
     let heat = texts.is_none().then(|| MeanRange::of(grid)).flatten();
 
@@ -66,13 +66,13 @@ pub(crate) fn render_watch_grid(
 }
 
 /// The texts of all cells, in one format.
-struct CellTexts {
+struct CellMeans {
     texts: Vec<String>,
     /// Width of the widest text or header of a column.
     width: usize,
 }
 
-impl CellTexts {
+impl CellMeans {
     fn new(grid: &v1::WatchGrid, format: impl Fn(&v1::WatchCell) -> String) -> Self {
         let texts: Vec<String> = grid.cells.iter().map(format).collect();
         Self {
@@ -153,7 +153,7 @@ fn grid_row(grid: &v1::WatchGrid, at: usize) -> &[v1::WatchCell] {
 }
 
 /// Renders one text per cell, in columns.
-fn render_texts(grid: &v1::WatchGrid, side: usize, cells: &CellTexts, shown: usize) -> Vec<String> {
+fn render_texts(grid: &v1::WatchGrid, side: usize, cells: &CellMeans, shown: usize) -> Vec<String> {
     let columns = grid.columns.len().max(1);
     let head = format_corner(grid);
     let mut out = vec![join_texts(&head, side, &grid.columns, cells.width)];

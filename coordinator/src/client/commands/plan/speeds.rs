@@ -1,6 +1,6 @@
 //! How fast this machine trains the classes of a sweep: measured once by the worker program, and kept in the user's cache.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -60,7 +60,8 @@ pub(super) async fn find_class_speeds(source: &SpecSource, spec: &Spec) -> Class
 
     let mut classes = plan_classes(spec);
     classes.sort_by(|a, b| total_flops(b).total_cmp(&total_flops(a)));
-    classes.dedup_by(|a, b| a.speed_key == b.speed_key);
+    let mut seen = HashSet::new();
+    classes.retain(|class| seen.insert(class.speed_key.clone()));
     classes.truncate(MAX_MEASURED_CLASSES);
 
     let path = cache_file();
