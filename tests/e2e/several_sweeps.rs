@@ -83,13 +83,24 @@ fn sweeps_are_shown_together_and_compared_where_their_cells_match() {
     let plain = cluster.launch(&sweep("plain", 7, 0.0, "lr = [0.05, 0.2]"));
     let heavy = cluster.launch(&sweep("heavy", 7, 0.9, "lr = [0.2, 0.05, 0.4]\nwd = [0.0]"));
     let again = cluster.launch(&sweep("plain", 8, 0.0, "lr = [0.2, 0.05]"));
-    for id in [&plain, &heavy, &again] {
+    let other = |name: &str, line: &str| {
+        let text = sweep(name, 9, 0.0, "lr = [0.05, 0.2]")
+            .replace("seed    =", &format!("{line}\nseed    ="));
+        cluster.launch(&text)
+    };
+    let fixed = other("fixed", "seeds = { fixed = [\"init\"] }");
+    let squared = cluster.launch(
+        &sweep("squared", 7, 0.0, "lr = [0.05, 0.2]")
+            .replace("steps      =", "loss = { kind = \"mse\" }\nsteps      ="),
+    );
+    for id in [&plain, &heavy, &again, &fixed, &squared] {
         cluster.wait_for_end(id);
     }
 
     check_table(&cluster, &plain, &heavy, &again);
     check_paired(&cluster, &plain, &heavy);
     check_unpaired(&cluster, &plain, &again);
+    check_dependent(&cluster, &plain, &fixed, &squared);
     check_pictures(&cluster, &plain, &heavy);
     check_refusals(&cluster, &plain, &heavy);
 }
@@ -209,6 +220,44 @@ fn check_unpaired(cluster: &Cluster, plain: &str, again: &str) {
         text.contains("not paired, because the seeds differ"),
         "{text}"
     );
+}
+
+/// Repeats that share a fixed stream are no independent sample, and losses may be other quantities.
+fn check_dependent(cluster: &Cluster, plain: &str, fixed: &str, squared: &str) {
+    let compared = json(&cluster.ask(&[
+        "compare",
+        fixed,
+        plain,
+        "--metric",
+        "test_loss",
+        "--format",
+        "json",
+    ]));
+    let row = &compared["rows"][0];
+    assert!(
+        row["difference"].is_f64() && row["ci_low"].is_null() && row["welch_p"].is_null(),
+        "{row}"
+    );
+    let note = row["note"].as_str().expect("a note");
+    assert!(note.contains("share the fixed init"), "{note}");
+
+    let mixed = [
+        "compare",
+        squared,
+        plain,
+        "--match",
+        "lr",
+        "--metric",
+        "test_loss",
+    ];
+    refused(
+        &cluster.run(&mixed),
+        BAD_INPUT,
+        &["mse in squared", "cross-entropy in plain"],
+    );
+    cluster.ask(&[
+        "compare", squared, plain, "--match", "lr", "--metric", "test_acc",
+    ]);
 }
 
 fn check_pictures(cluster: &Cluster, plain: &str, heavy: &str) {
