@@ -16,7 +16,7 @@ use ergodic_common::spec::stopping_rule::StoppingCriterion;
 
 use crate::estimators::Sample;
 use crate::estimators::crossed::Crossing;
-use crate::estimators::rank::{CellEnds, Ranks, TrialEnd, better_first};
+use crate::estimators::rank::{CellEnds, Ranks, TrialEnd, better_first, find_repeat};
 use crate::estimators::special::student_t_cdf;
 
 /// The scores of a row, in the order of repeats: mean of the values, `None` if one diverged or is
@@ -212,22 +212,23 @@ impl RankedRows {
         }
 
         let sign = if self.larger_is_better { -1.0 } else { 1.0 };
-        let common = row
+        let common: Vec<_> = row
             .repeats
             .iter()
-            .filter_map(|(repeat, here)| Some((*repeat, *here, best.score_in_repeat(*repeat)?)));
+            .filter_map(|(repeat, here)| Some((*repeat, *here, best.score_in_repeat(*repeat)?)))
+            .collect();
         let values: Option<Vec<f64>> = common
-            .clone()
+            .iter()
             .map(|(_, here, there)| Some(sign * (here.0? - there.0?)))
             .collect();
         let differences = values.unwrap_or_else(|| {
             common
-                .clone()
+                .iter()
                 .map(|(_, here, there)| here.1 - there.1)
                 .collect()
         });
 
-        let repeats: Vec<u32> = common.map(|(repeat, ..)| repeat).collect();
+        let repeats: Vec<u32> = common.iter().map(|(repeat, ..)| *repeat).collect();
         let others = self.rows.len() as f64 - 1.0;
         p_value_above_zero(differences, &repeats, self.crossing.as_ref())
             .is_some_and(|p| p <= ERROR_RATE / others)
@@ -403,10 +404,7 @@ impl RankedRow {
 
     /// The score in a repeat, if the cell has the repeat.
     fn score_in_repeat(&self, repeat: u32) -> Option<(Option<f64>, f64)> {
-        let at = self
-            .repeats
-            .binary_search_by_key(&repeat, |(repeat, _)| *repeat)
-            .ok()?;
+        let at = find_repeat(&self.repeats, repeat, |(repeat, _)| *repeat)?;
         Some(self.repeats[at].1)
     }
 }

@@ -15,7 +15,6 @@
 //! Missing repeats have no other effect.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 /// The end of a trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -134,7 +133,7 @@ impl Ranks {
     /// Share of the other contenders of a repeat that did better; `None` if the contender failed or
     /// lacks the repeat.
     pub fn share_beaten_by(&self, repeat: u32, contender: usize) -> Option<f64> {
-        let round = &self.by_repeat[self.repeats.binary_search(&repeat).ok()?];
+        let round = &self.by_repeat[find_repeat(&self.repeats, repeat, |there| *there)?];
         let at = match round.beaten_by.len() == self.contenders {
             true => contender,
             false => round
@@ -146,6 +145,16 @@ impl Ranks {
 
         (!beaten.is_nan()).then(|| 0.5 * beaten / (self.contenders as f64 - 1.0).max(1.0))
     }
+}
+
+/// The index of a repeat in a list in the order of repeats.
+pub fn find_repeat<T>(list: &[T], repeat: u32, repeat_of: impl Fn(&T) -> u32) -> Option<usize> {
+    // A list normally has all repeats from 0 on, so the repeat is found without a search.
+    let at = repeat as usize;
+    if list.get(at).is_some_and(|there| repeat_of(there) == repeat) {
+        return Some(at);
+    }
+    list.binary_search_by_key(&repeat, repeat_of).ok()
 }
 
 /// Compares two contenders, each with its mean rank and mean; the better one is less.
@@ -218,32 +227,63 @@ fn mean_of_finite(ends: &[(u32, TrialEnd)]) -> Option<f64> {
     (n > 0.0).then(|| sum / n)
 }
 
-/// Groups the ends by repeat, each with the index of its contender.
-fn group_by_repeat(contenders: &[&[(u32, TrialEnd)]]) -> BTreeMap<u32, Vec<(usize, TrialEnd)>> {
-    let mut ends: BTreeMap<u32, Vec<(usize, TrialEnd)>> = BTreeMap::new();
-    for (at, own) in contenders.iter().enumerate() {
+/// The ends of one repeat, each with the index of its contender.
+type RepeatEnds = Vec<(usize, TrialEnd)>;
+
+/// Groups the ends by repeat, in the order of repeats.
+fn group_by_repeat(contenders: &[&[(u32, TrialEnd)]]) -> Vec<(u32, RepeatEnds)> {
+    let mut groups: Vec<(u32, RepeatEnds)> = Vec::new();
+    for (contender, own) in contenders.iter().enumerate() {
+        let mut next = 0;
         for (repeat, end) in *own {
-            ends.entry(*repeat).or_default().push((at, *end));
+            // Contenders normally have the same repeats, so the next group is found without a
+            // search.
+            let at = match groups.get(next) {
+                Some((there, _)) if there == repeat => next,
+                _ => groups
+                    .binary_search_by_key(repeat, |(there, _)| *there)
+                    .unwrap_or_else(|at| {
+                        groups.insert(at, (*repeat, Vec::new()));
+                        at
+                    }),
+            };
+
+            groups[at].1.push((contender, *end));
+            next = at + 1;
         }
     }
-    ends
+
+    groups
+}
+
+/// A key by which the better ends of a repeat come first; `None` for a failed trial.
+fn order_key(end: &TrialEnd, larger_is_better: bool) -> Option<i64> {
+    let sign = if larger_is_better { -1.0 } else { 1.0 };
+    match end {
+        // Adding 0.0 makes both zeros equal.
+        TrialEnd::Completed(value) if !value.is_nan() => Some(ordered_bits(sign * value + 0.0)),
+        // Divergence comes after every value, even an infinite one.
+        TrialEnd::Completed(_) | TrialEnd::Diverged => Some(i64::MAX),
+        TrialEnd::Failed => None,
+    }
+}
+
+/// The bits of a double as a number, so that numbers have the order of [`f64::total_cmp`]. Numbers
+/// are sorted faster.
+fn ordered_bits(value: f64) -> i64 {
+    let bits = value.to_bits() as i64;
+    if bits < 0 { bits ^ i64::MAX } else { bits }
 }
 
 /// For each end of one repeat, twice the number of the `size` contenders that did better; see [`RepeatRanks::beaten`].
 fn rank_repeat(ends: &[(usize, TrialEnd)], size: usize, larger: bool) -> Vec<(usize, f64)> {
-    let sign = if larger { -1.0 } else { 1.0 };
-    // Smaller keys are better. Divergence sorts after every value, even an infinite one.
-    let key = |end: &TrialEnd| match end {
-        TrialEnd::Completed(value) if !value.is_nan() => Some((false, sign * value + 0.0)),
-        TrialEnd::Completed(_) | TrialEnd::Diverged => Some((true, 0.0)),
-        TrialEnd::Failed => None,
-    };
-    let mut present: Vec<((bool, f64), usize)> = ends
-        .iter()
-        .enumerate()
-        .filter_map(|(at, (_, end))| Some((key(end)?, at)))
-        .collect();
-    present.sort_unstable_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut present: Vec<(i64, usize)> = Vec::with_capacity(ends.len());
+    present.extend(
+        ends.iter()
+            .enumerate()
+            .filter_map(|(at, (_, end))| Some((order_key(end, larger)?, at))),
+    );
+    present.sort_unstable_by_key(|(key, _)| *key);
 
     let others = present.len().saturating_sub(1) as f64;
     let scale = if others > 0.0 {

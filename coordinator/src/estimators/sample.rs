@@ -1,18 +1,21 @@
 //! Statistics of one sample. Values are in the order of cells and repeats.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use super::cluster::MeanUncertainty;
 use super::crossed::Crossing;
 use super::special::student_t_quantile;
 use crate::estimators::cluster::RepeatCluster;
 
-/// The values of a sample that are numbers, in the order of summation and sorted. With infinite
-/// values, which a loss can have, there are quantiles and an infinite mean, but no spread.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// The values of a sample that are numbers, in the order of summation. With infinite values, which
+/// a loss can have, there are quantiles and an infinite mean, but no spread.
+#[derive(Debug, Clone, Default)]
 pub struct Sample {
     values: Vec<f64>,
-    sorted: Vec<f64>,
+    /// The values in ascending order, sorted when the first quantile is asked for. Where only means
+    /// are compared, as in ranking, that never happens.
+    sorted: OnceLock<Vec<f64>>,
     mean: f64,
     squares: f64,
     /// Sums by repeat of a pooled sample, because the values of one repeat are not independent.
@@ -36,35 +39,28 @@ impl Sample {
         let squares = compensated_sum(values.iter().map(|x| (x - first) * (x - first)))
             - drift * drift / n.max(1.0);
 
-        let mut sorted = values.clone();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let equal = sorted.first() == sorted.last();
-
         if values.iter().any(|x| x.is_infinite()) {
-            let mean = compensated_sum(values.iter().copied());
             return Self {
-                values,
-                sorted,
-                mean,
+                mean: compensated_sum(values.iter().copied()),
                 squares: f64::NAN,
-                repeats: None,
-                crossed: None,
+                values,
+                ..Self::default()
             };
         }
 
-        // Rounding would give equal values a slightly different mean and a spread.
+        // Rounding would give equal values a slightly different mean and a spread. Of zeros with
+        // different signs, which are equal, the mean is the least.
+        let equal = values.iter().all(|x| *x == values[0]);
         let mean = if equal {
-            sorted.first().copied().unwrap_or(0.0)
+            values.iter().copied().min_by(f64::total_cmp).unwrap_or(0.0)
         } else {
             first + drift / n
         };
         Self {
             values,
-            sorted,
             mean,
             squares: if equal { 0.0 } else { squares.max(0.0) },
-            repeats: None,
-            crossed: None,
+            ..Self::default()
         }
     }
 
@@ -188,6 +184,15 @@ impl Sample {
         &self.values
     }
 
+    /// The values in ascending order.
+    fn sorted(&self) -> &[f64] {
+        self.sorted.get_or_init(|| {
+            let mut sorted = self.values.clone();
+            sorted.sort_unstable_by(f64::total_cmp);
+            sorted
+        })
+    }
+
     /// Arithmetic mean; from 1 value on.
     pub fn mean(&self) -> Option<f64> {
         (self.n() > 0 && !self.mean.is_nan()).then_some(self.mean)
@@ -252,8 +257,8 @@ impl Sample {
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let position = share * (self.n() as f64 - 1.0);
         let below = position.floor().max(0.0);
-        let a = *self.sorted.get(below as usize)?;
-        let b = self.sorted.get(below as usize + 1).copied().unwrap_or(a);
+        let a = *self.sorted().get(below as usize)?;
+        let b = self.sorted().get(below as usize + 1).copied().unwrap_or(a);
         let part = position - below;
         if part == 0.0 || a == b {
             return Some(a);
@@ -274,7 +279,7 @@ impl Sample {
     pub fn trimmed_mean(&self, share: f64) -> Option<f64> {
         let cut = (share * self.n() as f64 + 1e-9) as usize;
         let middle = self
-            .sorted
+            .sorted()
             .get(cut..self.n().checked_sub(cut)?)
             .filter(|middle| !middle.is_empty())?;
         Some(compensated_sum(middle.iter().copied()) / middle.len() as f64)
@@ -282,12 +287,12 @@ impl Sample {
 
     /// Smallest value.
     pub fn min(&self) -> Option<f64> {
-        self.sorted.first().copied()
+        self.sorted().first().copied()
     }
 
     /// Largest value.
     pub fn max(&self) -> Option<f64> {
-        self.sorted.last().copied()
+        self.sorted().last().copied()
     }
 }
 

@@ -50,8 +50,9 @@ fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
 
 /// Appends a field with its kind and length.
 fn append_field(bytes: &mut Vec<u8>, kind: u8, field: &[u8]) {
-    bytes.push(kind);
-    bytes.extend_from_slice(&(field.len() as u32).to_le_bytes());
+    // Kind and length are appended at once, because each growth of the buffer has a price.
+    let [a, b, c, d] = (field.len() as u32).to_le_bytes();
+    bytes.extend_from_slice(&[kind, a, b, c, d]);
     bytes.extend_from_slice(field);
 }
 

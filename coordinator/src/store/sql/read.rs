@@ -135,7 +135,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError> {
         let mut damages = Vec::new();
-        self.select_rows(ENDED_TRIALS_SQL, &range_params(sweep, part), &mut |row| {
+        select_ended_trials(self, sweep, part, &mut |row| {
             collect_damage(read_ended_trial_row(sweep, row), &mut damages, &mut *each)
         })?;
         Ok(damages)
@@ -264,7 +264,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
         part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<(), StoreError> {
-        let read = self.select_rows(ENDED_TRIALS_SQL, &range_params(sweep, part), &mut |row| {
+        let read = select_ended_trials(self, sweep, part, &mut |row| {
             each(read_ended_trial_row(sweep, row)?);
             Ok(true)
         });
@@ -311,9 +311,27 @@ impl<S: SqlConnection + Send> StoreReader for S {
 }
 
 /// Selects the rows of a range of trials, for [`read_ended_trial_row`].
-const ENDED_TRIALS_SQL: &str = select_trials_sql!(
-    "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) ORDER BY cell, repeat"
-);
+fn select_ended_trials(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    part: TrialRange,
+    each: RowCallback<'_>,
+) -> Result<(), StoreError> {
+    // SQLite compares pairs of columns in every row again, although it finds the range by its
+    // index. Single columns it does not, and steps from row to row a tenth faster.
+    if part.has_whole_cells() {
+        let text = select_trials_sql!(
+            "WHERE sweep = $1 AND cell >= $2 AND cell < $3 ORDER BY cell, repeat"
+        );
+        let values = [sweep.into(), part.from.cell.into(), part.to.cell.into()];
+        return sql.select_rows(text, &values, each);
+    }
+
+    let text = select_trials_sql!(
+        "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) ORDER BY cell, repeat"
+    );
+    sql.select_rows(text, &range_params(sweep, part), each)
+}
 
 /// Collects damage instead of failing, so that reading goes on.
 fn collect_damage<T>(

@@ -13,11 +13,11 @@ use crate::records::{DataPin, EndedLease, Finding, LeaseRow, SweepRow, SweepStat
 use crate::result_batch::{CommitOutcome, ResultBatch};
 use crate::store::sqlite::*;
 use crate::store::{
-    Audit, CheckWritable, ClearRows, ClearedRows, EndLeases, FindUnreferenced, FoundRows,
-    GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSweep, LookUpRows, RedoTrials,
-    RemoveSweep, ReopenedTrials, RetryFailed, ReuseSource, ReusedCell, ReusingSweep, RowCursor,
-    SampledTrial, SetRowsAside, SetShare, SetSweepState, ShrinkLease, StoreResults, StoreWrite,
-    StoredTrial, TrialRange,
+    Audit, CheckWritable, ClearRows, ClearedRows, EndLeases, EndedTrial, FindUnreferenced,
+    FoundRows, GiveUpAudit, GiveUpTrial, InsertLease, InsertReusing, InsertSweep, LookUpRows,
+    RedoTrials, RemoveSweep, ReopenedTrials, RestoreRows, RetryFailed, ReuseSource, ReusedCell,
+    ReusingSweep, RowCursor, SampledTrial, SetRowsAside, SetShare, SetSweepState, ShrinkLease,
+    StoreResults, StoreWrite, StoredTrial, TrialRange,
 };
 use crate::stored_row::MetricPositions;
 
@@ -1527,6 +1527,40 @@ fn several_readers_see_the_same_moment() {
             seen = counts[0];
         }
     });
+}
+
+#[test]
+fn ranges_have_together_the_rows_that_all_trials_have() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.open_writer(1).expect("a writer");
+    let sweep = commit(writer.as_mut(), InsertSweep(sweep()));
+    let all: Vec<TrialKey> = (0..9)
+        .flat_map(|cell| (0..5).map(move |repeat| TrialKey { cell, repeat }))
+        .collect();
+    let rows = all.iter().map(|key| StoredTrial {
+        result: TrialResult::completed(*key),
+        worker: "w".into(),
+    });
+    let write = RestoreRows {
+        sweep,
+        rows: rows.collect(),
+        attempts: Vec::new(),
+    };
+    commit(writer.as_mut(), write);
+
+    // Of whole cells, and not.
+    let reader = store.open_reader().expect("a reader");
+    for n in [1, 2, 7] {
+        let mut read = Vec::new();
+        for range in TrialRange::split_all(9, 5, n) {
+            let mut push = |trial: EndedTrial<'_>| read.push(trial.key);
+            reader
+                .read_ended_trials(sweep, range, &mut push)
+                .expect("read");
+        }
+        assert_eq!(read, all, "{n} ranges");
+    }
 }
 
 #[test]
