@@ -1,6 +1,7 @@
 //! Ranges of a sweep's trials.
 
 use ergodic_common::TrialKey;
+use ergodic_common::ids::Repeat;
 
 /// A range of trials, ordered by cell and repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -313,7 +313,7 @@ impl<S: SqlConnection + Send> StoreReader for S {
 /// Selects the rows of a range of trials, for [`read_ended_trial_row`].
 fn select_ended_trials(
     sql: &impl SqlConnection,
-    sweep: i64,
+    sweep: SweepNumber,
     part: TrialRange,
     each: RowCallback<'_>,
 ) -> Result<(), StoreError> {

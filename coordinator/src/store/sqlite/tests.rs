@@ -1533,10 +1533,10 @@ fn several_readers_see_the_same_moment() {
 fn ranges_have_together_the_rows_that_all_trials_have() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.open_writer(1).expect("a writer");
+    let mut writer = store.open_writer(Epoch(1)).expect("a writer");
     let sweep = commit(writer.as_mut(), InsertSweep(sweep()));
     let all: Vec<TrialKey> = (0..9)
-        .flat_map(|cell| (0..5).map(move |repeat| TrialKey { cell, repeat }))
+        .flat_map(|cell| (0..5).map(move |repeat| TrialKey::new(cell, repeat)))
         .collect();
     let rows = all.iter().map(|key| StoredTrial {
         result: TrialResult::completed(*key),
