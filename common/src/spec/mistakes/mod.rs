@@ -238,6 +238,17 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_in_a_range_is_one_of_the_axis() {
+        for (range, field) in [
+            ("{ log = [0, 1], points = 3 }", "grid.wd.log"),
+            ("{ linear = [0, 1], points = -3 }", "grid.wd.points"),
+            ("{ linear = [0, 1] }", "grid.wd.points"),
+        ] {
+            assert_eq!(fields(&[("[0.0, 0.1]", range)]), [field], "{range}");
+        }
+    }
+
+    #[test]
     fn a_combination_is_named_with_its_line() {
         assert_eq!(
             mistakes(&[("batch_size = 10", "batch_size = 1000")]),

@@ -24,6 +24,20 @@ pub(super) struct Repairs {
     has_renamed_axis: bool,
 }
 
+/// Whether a key is part of a range, such as `points`, so that an error there is one of the whole axis.
+fn is_range_part(key: &str) -> bool {
+    const PARTS: [&str; 7] = [
+        "values",
+        "linear",
+        "log",
+        "uniform",
+        "log_uniform",
+        "points",
+        "samples",
+    ];
+    PARTS.contains(&key)
+}
+
 impl Repairs {
     /// Whether an error may follow from what was repaired before.
     pub(super) fn can_explain(&self, error: &SpecError) -> bool {
@@ -142,7 +156,12 @@ impl Repairs {
         }
 
         let field = field_of_path(path);
-        let name = if find_node(grid, path).is_some() {
+        let name = if let Some((whole, _)) = path
+            .rsplit_once('.')
+            .filter(|(_, part)| is_range_part(part))
+        {
+            whole.to_owned()
+        } else if find_node(grid, path).is_some() {
             path.to_owned()
         } else if let Some(name) = find_axis_for_field(grid, &field) {
             name
