@@ -132,7 +132,7 @@ fn nobody_comes_in_without_the_right_token() {
         &["role user", "ListTokens"],
     );
     refused(
-        &ask_as(&cluster, &for_worker, &["cancel", "abc"]),
+        &ask_as(&cluster, &for_worker, &["cancel", "abcdefgh"]),
         4,
         &["role worker", "Steer"],
     );
