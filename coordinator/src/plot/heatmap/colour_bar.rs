@@ -47,11 +47,7 @@ pub(super) fn draw_colour_bar(
     scene.add_area(bar, None, Some(Stroke::new(GREY, 1.0)));
     draw_bar_ticks(scene, bar, &colours.scale);
 
-    let name = match &look.colour_label {
-        Some(name) => name.clone(),
-        None if map.log => format!("{} (log scale)", map.name),
-        None => map.name.clone(),
-    };
+    let name = format_bar_name(map, look);
     let size = if font::text_width(&name, TEXT_SIZE) > area.height() {
         SMALL_TEXT_SIZE
     } else {
@@ -66,6 +62,20 @@ pub(super) fn draw_colour_bar(
         INK,
         Anchor::Middle,
     );
+}
+
+/// What the colours mean.
+fn format_bar_name(map: &Heatmap, look: &PlotStyle) -> String {
+    match &look.colour_label {
+        Some(name) => name.clone(),
+        None if map.log => format!("{} (log scale)", map.name),
+        None => map.name.clone(),
+    }
+}
+
+/// The height that the bar's name needs, unless it is very long.
+pub(super) fn bar_name_height(map: &Heatmap, look: &PlotStyle) -> f64 {
+    font::text_width(&format_bar_name(map, look), SMALL_TEXT_SIZE).min(220.0)
 }
 
 /// Maximum height of the bar.

@@ -372,7 +372,8 @@ fn preferred_size(map: &Heatmap, look: &PlotStyle, scattered: bool, bar: f64) ->
     } else {
         // Cells are somewhat wider than high.
         let cell = (panel_width / columns * 0.75).clamp(17.0, 52.0);
-        (rows * cell).clamp((panel_width * 0.4).clamp(72.0, 180.0), 560.0)
+        let least = (panel_width * 0.4).clamp(72.0, 180.0);
+        (rows * cell).clamp(least.max(colour_bar::bar_name_height(map, look)), 560.0)
     };
 
     let turned = if !scattered && is_turned(&map.columns, panel_width) {
