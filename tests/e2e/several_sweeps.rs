@@ -144,8 +144,22 @@ fn check_table(cluster: &Cluster, plain: &str, heavy: &str, again: &str) {
 
     let trials = cluster.ask(&["trials", plain, heavy, "--format", "csv"]);
     assert_eq!(trials.lines().count(), 1 + 12 + 18);
-    let grid = cluster.ask(&["table", plain, heavy, "--rows", "sweep", "--cols", "lr"]);
-    assert!(grid.contains("heavy") && grid.contains("0.4"), "{grid}");
+    // The grid stands as it was asked for, and each of its places is of one row.
+    let grid = cluster.ask(&["table", plain, heavy, "--rows", "lr", "--cols", "sweep"]);
+    assert!(grid.contains("lr \\ sweep"), "{grid}");
+    assert!(grid.contains("0.4") && grid.contains("heavy"), "{grid}");
+    let one = cluster.ask(&[
+        "table",
+        plain,
+        heavy,
+        "--by",
+        "lr",
+        "--where",
+        "sweep == \"plain\"",
+        "--format",
+        "csv",
+    ]);
+    assert_eq!(one.lines().count(), 3, "{one}");
 }
 
 /// Both have the same seed, so that trials of one repeat share their streams.
@@ -306,6 +320,17 @@ fn check_refusals(cluster: &Cluster, plain: &str, heavy: &str) {
             BAD_INPUT,
             "--trials: only for one sweep",
         ),
+        (
+            vec!["table", plain, heavy, "--rows", "lr", "--cols", "wd"],
+            BAD_INPUT,
+            "--rows sweep --cols lr",
+        ),
+        (
+            vec!["plot", plain, heavy, "--rows", "lr", "--cols", "wd"],
+            BAD_INPUT,
+            "--facet sweep",
+        ),
+        (vec!["compare", heavy], BAD_INPUT, "--baseline lr=0.1"),
         (vec!["table", plain, plain], BAD_INPUT, "named twice"),
         (
             vec!["table", plain, "no-such-sweep"],
@@ -317,10 +342,6 @@ fn check_refusals(cluster: &Cluster, plain: &str, heavy: &str) {
         refused(&cluster.run(&args), code, &[expected]);
     }
 
-    for args in [
-        &["compare", heavy][..],
-        &["compare", heavy, plain, "--baseline", "lr=0.2"],
-    ] {
-        assert_eq!(cluster.run(args).code, BAD_INPUT, "{args:?}");
-    }
+    let both = ["compare", heavy, plain, "--baseline", "lr=0.2"];
+    assert_eq!(cluster.run(&both).code, BAD_INPUT);
 }

@@ -486,6 +486,12 @@ fn read_name(r: &TableReader<'_>) -> Result<String, SpecError> {
         );
         return Err(r.error_at("name", message));
     }
+    if name == "latest" {
+        r.refuse_if_new("name", || {
+            "'latest' is the word for your last sweep in every command: choose another name"
+                .to_owned()
+        })?;
+    }
 
     Ok(name.to_owned())
 }

@@ -83,17 +83,20 @@ impl SweepSet {
         self.others.is_empty().then_some(self.first.id.as_str())
     }
 
-    /// The id of the only sweep, for what several cannot share; `option` begins the message.
+    /// The id of the only sweep, for what is made for one; `option` begins the message, `instead` says what to do.
     ///
     /// # Errors
     /// There are several sweeps.
-    pub fn require_one(&self, option: &str) -> Result<&str, UserError> {
+    pub fn require_one(&self, option: &str, instead: &str) -> Result<&str, UserError> {
         self.only_id().ok_or_else(|| {
-            let message = format!(
-                "{option}: only for one sweep, because cells are ranked within a sweep: name one"
-            );
+            let message = format!("{option}: only for one sweep: {instead}");
             UserError::new(ErrorCode::BadInput, message)
         })
+    }
+
+    /// Whether there are several sweeps.
+    pub fn is_several(&self) -> bool {
+        !self.others.is_empty()
     }
 
     /// The ids, as typed or resolved.
@@ -119,7 +122,8 @@ impl SweepSet {
             return query_table(client, request).await;
         }
 
-        (request.by, request.pool_all) = separate_sweep_axis(&request.by);
+        let place = SweepAxisPlace::take_from(&mut request.by);
+        request.pool_all = place.pools_all;
         let mut tables = Vec::new();
         for sweep in self.iter() {
             request.sweep = sweep.id.clone();
@@ -131,7 +135,7 @@ impl SweepSet {
             tables.push((sweep.label.clone(), table));
         }
 
-        join_tables(tables)
+        join_tables(tables, place.position)
     }
 
     /// Queries statistics per cell and step of every sweep.
@@ -148,7 +152,8 @@ impl SweepSet {
             return query_curves(client, request).await;
         }
 
-        (request.by, request.pool_all) = separate_sweep_axis(&request.by);
+        let place = SweepAxisPlace::take_from(&mut request.by);
+        request.pool_all = place.pools_all;
         let mut curves = Vec::new();
         for sweep in self.iter() {
             request.sweep = sweep.id.clone();
@@ -159,7 +164,7 @@ impl SweepSet {
             curves.push((sweep.label.clone(), of_sweep));
         }
 
-        join_curves(curves)
+        join_curves(curves, place.position)
     }
 
     /// Queries the rows of every sweep.
@@ -209,14 +214,22 @@ fn label_sweeps(sweeps: &[v1::SweepStatus]) -> Vec<SweepInSet> {
         .collect()
 }
 
-/// Takes the axis `sweep` out of the axes to group by, which every row has anyway; gives the rest, and whether nothing else was
-/// asked for, so that the cells of each sweep are pooled.
-fn separate_sweep_axis(by: &[String]) -> (Vec<String>, bool) {
-    let rest: Vec<String> = by
-        .iter()
-        .filter(|axis| *axis != SWEEP_AXIS)
-        .cloned()
-        .collect();
-    let pool_all = rest.is_empty() && !by.is_empty();
-    (rest, pool_all)
+/// Where the axis `sweep` stands among the axes to group by.
+struct SweepAxisPlace {
+    /// Its position: the first, unless the user names another one.
+    position: usize,
+    /// Whether nothing else was asked for, so that the cells of each sweep are pooled.
+    pools_all: bool,
+}
+
+impl SweepAxisPlace {
+    /// Takes the axis out of those that a coordinator is asked for.
+    fn take_from(by: &mut Vec<String>) -> Self {
+        let named = by.iter().position(|axis| axis == SWEEP_AXIS);
+        by.retain(|axis| axis != SWEEP_AXIS);
+        Self {
+            position: named.unwrap_or(0),
+            pools_all: named.is_some() && by.is_empty(),
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use ergodic_common::ErrorCode;
 use ergodic_common::duration::parse_duration;
 use ergodic_proto::status::UserError;
 
@@ -145,6 +146,8 @@ impl ServeArgs {
 /// # Errors
 /// The store is taken or damaged, the address cannot be listened on, or authentication cannot be set up.
 pub async fn run_serve(args: ServeArgs) -> Result<CommandOutcome, UserError> {
+    StoreLocation::refuse_other_url(&args.store, true)
+        .map_err(|error| UserError::new(ErrorCode::BadInput, error.to_string()))?;
     start_logging("info", args.log_format);
     let _failpoints = failpoint::set_up();
 

@@ -24,6 +24,7 @@ use crate::client::render::print_stderr_line;
 use crate::client::status_text::{count_done_trials, format_sweep_size};
 use crate::client::sweep_set::SweepSet;
 use crate::server::{self, ServeOptions};
+use crate::store::StoreError;
 use crate::store::location::StoreLocation;
 use crate::worker_processes::{WorkerCommand, find_worker, terminate_child};
 
@@ -70,6 +71,9 @@ pub struct RunArgs {
 /// The sweep, its data or the worker program cannot be used, or workers keep dying.
 pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> {
     start_logging("warn", LogFormat::Pretty);
+    if let Some(dir) = &args.dir {
+        StoreLocation::refuse_other_url(dir, false).map_err(bad_store_error)?;
+    }
     let (source, name) = read_run_source(&args.source, &args.table, args.dir.as_deref())?;
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let dir = args
@@ -103,6 +107,10 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     }
 
     result
+}
+
+fn bad_store_error(error: StoreError) -> UserError {
+    UserError::new(ErrorCode::BadInput, error.to_string())
 }
 
 /// Starts a coordinator on a folder, which only this machine can reach. It shares datasets with other folders by `cache_dir`.

@@ -35,6 +35,34 @@ impl StoreLocation {
         )
     }
 
+    /// Refuses a URL where a directory is expected, because a directory of that name would be created. `databases` says whether a
+    /// database can be named here.
+    ///
+    /// # Errors
+    /// The text is the URL of something else.
+    pub fn refuse_other_url(text: &Path, databases: bool) -> Result<(), StoreError> {
+        let Some((scheme, _)) = text.to_str().and_then(|text| text.split_once("://")) else {
+            return Ok(());
+        };
+        let is_database = matches!(scheme, "postgres" | "postgresql");
+        if is_database && databases {
+            return Ok(());
+        }
+
+        let expected = match (scheme, databases) {
+            ("http" | "https", _) => {
+                "a coordinator is named by --coordinator; here a directory is expected"
+            }
+            (_, true) => {
+                "expected a directory, or the URL of a database that begins with postgres://"
+            }
+            (_, false) => "expected a directory",
+        };
+        Err(StoreError::Unusable(format!(
+            "--store {scheme}://…: {expected}"
+        )))
+    }
+
     /// Opens the store, and creates it if needed.
     ///
     /// # Errors

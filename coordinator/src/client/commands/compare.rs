@@ -25,12 +25,7 @@ pub struct CompareArgs {
     #[allow(missing_docs)]
     pub sweep: SweepTarget,
     /// Another sweep, whose cells are the baselines
-    #[arg(
-        index = 2,
-        value_name = "SWEEP",
-        conflicts_with = "baseline",
-        required_unless_present = "baseline"
-    )]
+    #[arg(index = 2, value_name = "SWEEP", conflicts_with = "baseline")]
     pub baseline_sweep: Option<String>,
     /// Baseline, as in lr=0.1,wd=5e-4; axes that are not named keep the value of the cell that is compared
     #[arg(long, value_name = "AXIS=VALUE,…")]
@@ -56,6 +51,10 @@ pub struct CompareArgs {
 /// # Errors
 /// There is no such sweep, axis, value or metric, nothing to compare, or nobody answers.
 pub async fn run_compare(args: CompareArgs) -> Result<CommandOutcome, UserError> {
+    if args.baseline.is_none() && args.baseline_sweep.is_none() {
+        let message = "with what? Name another sweep, as in `ergodic compare A B`, or cells of the same one, as in --baseline lr=0.1";
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
     let (mut client, id) = args.sweep.connect().await?;
     let request = build_request(&mut client, id, &args).await?;
     let compared = query_comparison(&mut client, request).await?;

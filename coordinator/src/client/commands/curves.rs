@@ -82,8 +82,12 @@ pub async fn run_curves(args: CurvesArgs) -> Result<CommandOutcome, UserError> {
     let positions = selection.filter_rows(&points)?;
     keep_points(&mut points, &positions);
     if let Some(top) = args.top {
-        let best =
-            query_best_cells(&mut client, sweeps.require_one("--top")?, &args.metric).await?;
+        let best = query_best_cells(
+            &mut client,
+            sweeps.require_one("--top", "cells are ranked within a sweep")?,
+            &args.metric,
+        )
+        .await?;
         keep_best_cells(&mut points, &best, top as usize);
     }
 

@@ -17,7 +17,7 @@ use crate::client::render::{
     choose_batch_columns, column_error, find_cell_rows,
 };
 use crate::client::status_text::format_provenance;
-use crate::client::sweep_set::SweepSet;
+use crate::client::sweep_set::{SWEEP_AXIS, SweepSet};
 use crate::client::{Client, render};
 
 /// `ergodic table`
@@ -232,7 +232,12 @@ async fn query_tables(
     query: &TableQueryArgs,
 ) -> Result<(Vec<v1::TableResponse>, RowSelection), UserError> {
     let by = grouping_axes(query)?;
-    let selection = query.selection.split_by_axes(&by, &query.stat)?;
+    let mut shown_axes = by.clone();
+    if sweeps.is_several() && !by.is_empty() && !by.iter().any(|axis| axis == SWEEP_AXIS) {
+        refuse_grid_without_sweeps(query)?;
+        shown_axes.push(SWEEP_AXIS.to_owned());
+    }
+    let selection = query.selection.split_by_axes(&shown_axes, &query.stat)?;
     let main = [String::new()];
     let metrics = if query.metric.is_empty() {
         &main[..]
@@ -258,6 +263,16 @@ async fn query_tables(
     }
 
     Ok((tables, selection.rows))
+}
+
+/// Refuses a grid of several sweeps that would have several rows for each of its places.
+fn refuse_grid_without_sweeps(query: &TableQueryArgs) -> Result<(), UserError> {
+    if query.rows.is_none() {
+        return Ok(());
+    }
+    let message = "--rows and --cols: a grid of several sweeps has `sweep` as one of its axes, as in --rows sweep --cols lr; without \
+                   a grid, --by lr,wd shows all";
+    Err(UserError::new(ErrorCode::BadInput, message))
 }
 
 /// The axes to group by: those of a grid, or the listed ones.

@@ -39,12 +39,12 @@ pub(super) async fn draw_curves(
     let units = match unit {
         CurveUnit::Step => StepUnits::Steps,
         _ => {
-            let sweep = sweeps.require_one("--x")?;
+            let sweep = sweeps.require_one("--x", "draw each by itself, or over steps")?;
             StepUnits::query(client, sweep, unit, &table.axes, cells).await?
         }
     };
     let trials = if figure.trials {
-        let sweep = sweeps.require_one("--trials")?;
+        let sweep = sweeps.require_one("--trials", "draw each by itself")?;
         let wanted: HashSet<_> = table
             .rows
             .iter()

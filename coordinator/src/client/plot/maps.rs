@@ -8,7 +8,7 @@ use super::{
     find_facet_axis, format_pooled_axes, format_subtitle, varying_axes,
 };
 use crate::client::render::{AxisFormats, check_cells_found, find_best_row};
-use crate::client::sweep_set::SweepSet;
+use crate::client::sweep_set::{SWEEP_AXIS, SweepSet};
 use crate::plot::heatmap::{self, CountedTrials, Heatmap, HeatmapCell};
 use crate::plot::{PlotAxis, Scene};
 
@@ -20,6 +20,12 @@ pub(super) async fn draw_map(
     let request = figure.build_table_request(Vec::new(), Vec::new(), "");
     let whole = sweeps.query_table(client, request).await?;
     let by = choose_map_axes(&whole, figure)?;
+    if sweeps.is_several() && !by.iter().any(|axis| axis == SWEEP_AXIS) {
+        return Err(bad_input_error(
+            "a map of several sweeps has `sweep` as one of its axes or as facets: add --facet sweep, or name it in --rows or --cols"
+                .to_owned(),
+        ));
+    }
     let selection = figure.split_selection(&by)?;
 
     let stat = match figure.kind {

@@ -78,7 +78,12 @@ pub async fn draw_scene(
         PlotKind::Curves => curves::draw_curves(client, sweeps, figure).await,
         PlotKind::Distribution => rows::draw_distribution(client, sweeps, figure).await,
         PlotKind::Pairs => {
-            rows::draw_pairs(client, sweeps.require_one("--kind pairs")?, figure).await
+            rows::draw_pairs(
+                client,
+                sweeps.require_one("--kind pairs", "`ergodic compare A B` compares two")?,
+                figure,
+            )
+            .await
         }
     }
 }

@@ -7,17 +7,22 @@ use ergodic_proto::v1;
 
 /// Position of the best row, if rows are ranked and it is among the shown ones.
 pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
-    // A single row is compared with nothing, so it is not marked as best.
+    // A single row is compared with nothing, so it is not marked as best. Where every trial diverged, all rows rank alike, and none
+    // is the best of them.
     table
         .rows
         .iter()
         .position(|row| row.rank == Some(1))
-        .filter(|_| table.rows.len() > 1)
+        .filter(|at| table.rows.len() > 1 && has_value(&table.rows[*at]))
+}
+
+fn has_value(row: &v1::TableRow) -> bool {
+    row.summary.is_some_and(|summary| summary.n > 0)
 }
 
 /// Whether a row cannot be distinguished from the best one, and is not the best one.
 fn is_tied_with_best(row: &v1::TableRow) -> bool {
-    row.may_be_best && row.rank != Some(1)
+    row.may_be_best && row.rank != Some(1) && has_value(row)
 }
 
 /// The marks before the means of a table's rows.
@@ -86,6 +91,9 @@ fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
         metric => format!(" by {metric}"),
     };
     let ranked = table.rows.iter().any(|row| row.rank.is_some());
+    if ranked && !table.rows.iter().any(has_value) {
+        return Some("no ★: no row has a value".to_owned());
+    }
     let best = find_best_row(table).is_some();
     let rows = table.rows.len();
     let tied_rows = table.rows.iter().filter(|row| is_tied_with_best(row));

@@ -67,7 +67,7 @@ async fn collect_report(client: &mut Client, sweeps: &SweepSet) -> Result<Report
     let mut page = ReportPage::new(&titles.join(", "));
 
     page.add_heading("Side by side", &titles.join(" · "));
-    report_metric_of_all(client, sweeps, &statuses[0].metric, &mut page).await?;
+    report_common_metric(client, sweeps, &statuses, &mut page).await?;
     for status in &statuses {
         report_sweep(client, status, &mut page).await?;
     }
@@ -79,19 +79,39 @@ fn sweep_title(status: &v1::SweepStatus) -> String {
     format!("{} ({})", status.name, status.id)
 }
 
-/// Adds the main metric of several sweeps in one table and one picture.
+/// Adds the first main metric of a sweep that all of them measure.
+async fn report_common_metric(
+    client: &mut Client,
+    sweeps: &SweepSet,
+    statuses: &[v1::SweepStatus],
+    page: &mut ReportPage,
+) -> Result<(), UserError> {
+    for status in statuses {
+        match report_metric_of_all(client, sweeps, &status.metric, page).await {
+            Err(error) if error.code == ErrorCode::NotFound => {}
+            reported => return reported,
+        }
+    }
+
+    page.add_paragraph(
+        "The sweeps have no main metric in common; `ergodic table --metric` shows any other.",
+    );
+    Ok(())
+}
+
+/// Adds a metric of several sweeps in one table and one picture.
 async fn report_metric_of_all(
     client: &mut Client,
     sweeps: &SweepSet,
     metric: &str,
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
-    page.add_section(metric);
     let request = v1::TableRequest {
         metric: metric.to_owned(),
         ..v1::TableRequest::default()
     };
     let table = sweeps.query_table(client, request).await?;
+    page.add_section(metric);
     page.add_table(&table, MAX_ROWS);
     if table.rows.len() > MAX_ROWS {
         page.add_paragraph(&format!(

@@ -6,14 +6,18 @@ use ergodic_proto::v1;
 
 use super::SWEEP_AXIS;
 
-/// Joins tables of the same metric and statistics; each comes with its label.
+/// Joins tables of the same metric and statistics; each comes with its label. The axis `sweep` gets this position.
 ///
 /// # Errors
-/// A sweep has an axis named `sweep`, or the metric is better large in one and small in another.
+/// A sweep has an axis named `sweep`.
 pub(super) fn join_tables(
     tables: Vec<(String, v1::TableResponse)>,
+    position: usize,
 ) -> Result<v1::TableResponse, UserError> {
-    let axes = JoinedAxes::find(tables.iter().map(|(_, table)| table.axes.as_slice()))?;
+    let axes = JoinedAxes::find(
+        tables.iter().map(|(_, table)| table.axes.as_slice()),
+        position,
+    )?;
     let each = || tables.iter().map(|(_, table)| table);
     let mut all = v1::TableResponse {
         sweep: join_distinct(each().map(|table| &table.sweep), ", "),
@@ -43,10 +47,10 @@ pub(super) fn join_tables(
     };
 
     for (label, table) in tables {
-        let positions = axes.positions_in(&table.axes);
+        let arrangement = axes.arrange(&label, &table.axes);
         all.rows
             .extend(table.rows.into_iter().map(|row| v1::TableRow {
-                values: place_values(&label, &positions, &row.values),
+                values: arrangement.place_values(&row.values),
                 rank: None,
                 mean_rank: None,
                 may_be_best: false,
@@ -57,14 +61,18 @@ pub(super) fn join_tables(
     Ok(all)
 }
 
-/// Joins curves of the same metric and statistics; each comes with its label.
+/// Joins curves of the same metric and statistics; each comes with its label. The axis `sweep` gets this position.
 ///
 /// # Errors
 /// A sweep has an axis named `sweep`.
 pub(super) fn join_curves(
     curves: Vec<(String, v1::CurvesResponse)>,
+    position: usize,
 ) -> Result<v1::CurvesResponse, UserError> {
-    let axes = JoinedAxes::find(curves.iter().map(|(_, curves)| curves.axes.as_slice()))?;
+    let axes = JoinedAxes::find(
+        curves.iter().map(|(_, curves)| curves.axes.as_slice()),
+        position,
+    )?;
     let each = || curves.iter().map(|(_, curves)| curves);
     let mut all = v1::CurvesResponse {
         sweep: join_distinct(each().map(|curves| &curves.sweep), ", "),
@@ -85,10 +93,10 @@ pub(super) fn join_curves(
     };
 
     for (label, curves) in curves {
-        let positions = axes.positions_in(&curves.axes);
+        let arrangement = axes.arrange(&label, &curves.axes);
         all.points
             .extend(curves.points.into_iter().map(|point| v1::CurvePoint {
-                values: place_values(&label, &positions, &point.values),
+                values: arrangement.place_values(&point.values),
                 ..point
             }));
     }
@@ -104,7 +112,7 @@ pub(super) fn join_trials(
     sweeps: Vec<(String, Vec<v1::TrialsResponse>)>,
 ) -> Result<v1::TrialsResponse, UserError> {
     let firsts = || sweeps.iter().filter_map(|(_, pages)| pages.first());
-    let axes = JoinedAxes::find(firsts().map(|page| page.axes.as_slice()))?;
+    let axes = JoinedAxes::find(firsts().map(|page| page.axes.as_slice()), 0)?;
     let mut metrics: Vec<String> = Vec::new();
     for metric in firsts().flat_map(|page| &page.metrics) {
         if !metrics.contains(metric) {
@@ -121,11 +129,11 @@ pub(super) fn join_trials(
     };
     for (label, pages) in sweeps {
         let Some(first) = pages.first() else { continue };
-        let positions = axes.positions_in(&first.axes);
+        let arrangement = axes.arrange(&label, &first.axes);
         let columns = find_columns(&metrics, &first.metrics);
         let rows = pages.into_iter().flat_map(|page| page.rows);
         all.rows.extend(rows.map(|row| v1::TrialRow {
-            values: place_values(&label, &positions, &row.values),
+            values: arrangement.place_values(&row.values),
             result: row.result.map(|result| arrange_metrics(result, &columns)),
             worker: row.worker,
         }));
@@ -134,14 +142,19 @@ pub(super) fn join_trials(
     Ok(all)
 }
 
-/// The axes of several sweeps: `sweep`, then those of the first, then those that only others have.
+/// The axes of several sweeps: those of the first, then those that only others have, and `sweep` among them.
 struct JoinedAxes {
     names: Vec<String>,
+    /// Position of the axis `sweep`.
+    sweep: usize,
 }
 
 impl JoinedAxes {
-    fn find<'a>(sweeps: impl Iterator<Item = &'a [String]>) -> Result<Self, UserError> {
-        let mut names = vec![SWEEP_AXIS.to_owned()];
+    fn find<'a>(
+        sweeps: impl Iterator<Item = &'a [String]>,
+        position: usize,
+    ) -> Result<Self, UserError> {
+        let mut names: Vec<String> = Vec::new();
         for axis in sweeps.flatten() {
             if axis == SWEEP_AXIS {
                 return Err(UserError::new(
@@ -155,12 +168,47 @@ impl JoinedAxes {
             }
         }
 
-        Ok(Self { names })
+        let sweep = position.min(names.len());
+        names.insert(sweep, SWEEP_AXIS.to_owned());
+        Ok(Self { names, sweep })
     }
 
-    /// For each joined axis but the first, its position among the axes of a sweep.
-    fn positions_in(&self, axes: &[String]) -> Vec<Option<usize>> {
-        find_columns(&self.names[1..], axes)
+    /// Says how to arrange the values of a sweep's rows.
+    fn arrange(&self, label: &str, axes: &[String]) -> RowArrangement {
+        RowArrangement {
+            label: label.to_owned(),
+            sweep: self.sweep,
+            positions: find_columns(&self.names, axes),
+        }
+    }
+}
+
+/// How the values of a sweep's rows stand on the joined axes.
+struct RowArrangement {
+    label: String,
+    /// Position of the axis `sweep`.
+    sweep: usize,
+    /// For each joined axis, its position among the axes of the sweep.
+    positions: Vec<Option<usize>>,
+}
+
+impl RowArrangement {
+    /// The values of a row on the joined axes; empty on axes that its sweep does not have.
+    fn place_values(&self, values: &[v1::AxisValue]) -> Vec<v1::AxisValue> {
+        let positions = self.positions.iter().enumerate();
+        positions
+            .map(|(axis, at)| match at.and_then(|at| values.get(at)) {
+                Some(value) => value.clone(),
+                None if axis == self.sweep => text_value(&self.label),
+                None => text_value(""),
+            })
+            .collect()
+    }
+}
+
+fn text_value(text: &str) -> v1::AxisValue {
+    v1::AxisValue {
+        kind: Some(v1::axis_value::Kind::Text(text.to_owned())),
     }
 }
 
@@ -170,28 +218,6 @@ fn find_columns(names: &[String], among: &[String]) -> Vec<Option<usize>> {
         .iter()
         .map(|name| among.iter().position(|other| other == name))
         .collect()
-}
-
-/// The values of a row on the joined axes; empty on axes that its sweep does not have.
-fn place_values(
-    label: &str,
-    positions: &[Option<usize>],
-    values: &[v1::AxisValue],
-) -> Vec<v1::AxisValue> {
-    let sweep = v1::AxisValue {
-        kind: Some(v1::axis_value::Kind::Text(label.to_owned())),
-    };
-    let others = positions
-        .iter()
-        .map(|at| at.and_then(|at| values.get(at)).cloned())
-        .map(|value| value.unwrap_or_else(empty_value));
-    std::iter::once(sweep).chain(others).collect()
-}
-
-fn empty_value() -> v1::AxisValue {
-    v1::AxisValue {
-        kind: Some(v1::axis_value::Kind::Text(String::new())),
-    }
 }
 
 /// Puts a result's final metrics into these columns; NaN where there is none.
@@ -251,10 +277,13 @@ mod tests {
 
     #[test]
     fn rows_of_several_sweeps_have_all_axes_and_no_ranks() {
-        let joined = join_tables(vec![
-            table("a", &["lr"], &[&[0.1], &[0.2]]),
-            table("b", &["wd", "lr"], &[&[0.5, 0.1]]),
-        ])
+        let joined = join_tables(
+            vec![
+                table("a", &["lr"], &[&[0.1], &[0.2]]),
+                table("b", &["wd", "lr"], &[&[0.5, 0.1]]),
+            ],
+            0,
+        )
         .expect("they fit");
 
         assert_eq!(joined.axes, ["sweep", "lr", "wd"]);
@@ -286,8 +315,34 @@ mod tests {
     }
 
     #[test]
+    fn the_axis_sweep_stands_where_it_was_asked_for() {
+        let tables = || {
+            vec![
+                table("a", &["wd", "lr"], &[&[0.5, 0.1]]),
+                table("b", &["wd", "lr"], &[]),
+            ]
+        };
+        for (position, axes) in [
+            (1, ["wd", "sweep", "lr"]),
+            (2, ["wd", "lr", "sweep"]),
+            (9, ["wd", "lr", "sweep"]),
+        ] {
+            let joined = join_tables(tables(), position).expect("they fit");
+            assert_eq!(joined.axes, axes);
+            let at = axes
+                .iter()
+                .position(|axis| *axis == "sweep")
+                .expect("it is there");
+            assert_eq!(joined.rows[0].values[at], text_value("a"));
+        }
+    }
+
+    #[test]
     fn an_axis_named_sweep_stands_alone() {
-        let refused = join_tables(vec![table("a", &["sweep"], &[]), table("b", &["lr"], &[])]);
+        let refused = join_tables(
+            vec![table("a", &["sweep"], &[]), table("b", &["lr"], &[])],
+            0,
+        );
         assert!(refused.is_err_and(|error| error.message.contains("'sweep'")));
     }
 
