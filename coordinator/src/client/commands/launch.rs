@@ -190,7 +190,9 @@ pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
         ));
     }
 
-    if launched.compared > 0 {
+    // Where another sweep has the results whole, nothing of these cells runs.
+    let left = status.trials.saturating_sub(count_done_trials(status));
+    if launched.compared > 0 && left > 0 {
         let cells = if launched.compared == 1 {
             "cell has"
         } else {

@@ -1,7 +1,5 @@
 //! Rows of trials, and the selection among them.
 
-use std::cmp::Ordering;
-
 use ergodic_common::ErrorCode;
 use ergodic_common::metric::Metric;
 use ergodic_proto::status::UserError;
@@ -76,7 +74,7 @@ impl TrialRows {
         let mut kept = selection.filter_rows(self)?;
         match (&selection.sort, selection.top) {
             (Some(key), _) => sort_rows(self, key, &mut kept)?,
-            (None, Some(_)) => self.sort_best_first(&mut kept)?,
+            (None, Some(_)) => self.keep_best_first(&mut kept)?,
             (None, None) => {}
         }
 
@@ -85,7 +83,7 @@ impl TrialRows {
         Ok(())
     }
 
-    fn sort_best_first(&self, positions: &mut [usize]) -> Result<(), UserError> {
+    fn keep_best_first(&self, positions: &mut Vec<usize>) -> Result<(), UserError> {
         let metric = self.metrics.first().map_or("", String::as_str);
         let larger = Metric::from_name(metric).and_then(|metric| metric.larger_is_better());
         let Some(larger) = larger else {
@@ -95,15 +93,19 @@ impl TrialRows {
             return Err(UserError::new(ErrorCode::BadInput, message));
         };
 
+        positions.retain(|at| !self.completed_value(*at).is_nan());
+        if positions.is_empty() {
+            let message = format!("--top: no completed trial has a value of {metric}");
+            return Err(UserError::new(ErrorCode::NotFound, message));
+        }
+
         positions.sort_by(|a, b| {
             let x = self.completed_value(*a);
             let y = self.completed_value(*b);
-            match (x.is_nan(), y.is_nan()) {
-                (false, false) if larger => y.total_cmp(&x),
-                (false, false) => x.total_cmp(&y),
-                (false, true) => Ordering::Less,
-                (true, false) => Ordering::Greater,
-                (true, true) => Ordering::Equal,
+            if larger {
+                y.total_cmp(&x)
+            } else {
+                x.total_cmp(&y)
             }
         });
         Ok(())
@@ -256,7 +258,11 @@ mod tests {
 
     #[test]
     fn the_best_trials_have_completed() {
-        assert_eq!(repeats("", "", 3), Ok(vec![2, 0, 1]));
+        assert_eq!(repeats("", "", 3), Ok(vec![2, 0]));
+        assert!(
+            repeats("outcome == \"failed\"", "", 1)
+                .is_err_and(|e| e.contains("no completed trial"))
+        );
         assert_eq!(repeats("", "-test_acc", 2), Ok(vec![1, 2]));
         assert_eq!(repeats("", "outcome", 2), Ok(vec![0, 2]));
     }
