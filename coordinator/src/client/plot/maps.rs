@@ -286,6 +286,10 @@ mod tests {
                 values,
                 rank: Some(place),
                 may_be_best: place < 3,
+                summary: Some(v1::Summary {
+                    n: 5,
+                    ..v1::Summary::default()
+                }),
                 ..v1::TableRow::default()
             }
         };
