@@ -196,7 +196,9 @@ fn check_paper_figures(cluster: &Cluster, id: &str) {
     let notes = bare.stderr;
     assert!(bare.code == 0 && svg.contains("width=\"312\""), "{svg}");
     assert!(
-        svg.contains(">learning rate<") && !svg.contains("Crossed:") && !svg.contains("mean test_acc</text>"),
+        svg.contains(">learning rate<")
+            && !svg.contains("Crossed:")
+            && !svg.contains("mean test_acc</text>"),
         "{svg}"
     );
     assert!(notes.contains("Crossed: all trials diverged."), "{notes}");

@@ -147,6 +147,9 @@ pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, AnalysisErro
     let mut found = axes.iter().enumerate().filter(|(_, axis)| ends(axis));
     match (found.next(), found.next()) {
         (Some((at, _)), None) => Ok(at),
+        _ if axes.is_empty() => Err(AnalysisError::Unknown(format!(
+            "there is no axis '{name}': the sweep has one cell and no axes"
+        ))),
         _ => {
             let hint = suggest_nearest(name, axes.iter().map(|axis| axis.name.as_str()));
             Err(AnalysisError::Unknown(format!(

@@ -54,7 +54,7 @@ pub async fn explain_sweep(
         sweep: sweep.to_owned(),
         trial: trial.map(Into::into),
     };
-    let answer = client
+    let mut answer = client
         .sweeps
         .explain(request)
         .await
@@ -62,6 +62,9 @@ pub async fn explain_sweep(
         .into_inner();
 
     if client.is_on_store() && answer.findings.iter().any(is_about_missing_workers) {
+        answer
+            .findings
+            .retain(|finding| !is_about_missing_workers(finding));
         print_stderr_line(
             "a store does not tell which workers are joined: if a coordinator runs on it, `ergodic explain` with --coordinator URL does",
         );
