@@ -38,7 +38,6 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
             "backup",
             "export a",
             "report a",
-            "compare a",
             "sample-size a",
             "token new",
             "token revoke",
