@@ -104,7 +104,7 @@ mod tests {
             ("kind = \"empty\"", false),
         ] {
             let more = if model.contains("toy") {
-                "[data]\norder = \"shuffle\"\n"
+                "[data]\norder = \"shuffle\"\n[measure]\nmetrics = [\"train_loss\"]\n"
             } else {
                 "average = { kind = \"ema\" }\n[data]\norder = \"full-batch\"\n"
             };
