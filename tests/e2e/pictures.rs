@@ -198,7 +198,7 @@ fn check_paper_figures(cluster: &Cluster, id: &str) {
     assert!(
         svg.contains(">learning rate<")
             && !svg.contains("Crossed:")
-            && !svg.contains("mean test_acc</text>"),
+            && !svg.contains("small: mean test_acc</text>"),
         "{svg}"
     );
     assert!(notes.contains("Crossed: all trials diverged."), "{notes}");
