@@ -13,7 +13,7 @@ use ergodic_common::spec::SpecSource;
 use ergodic_tests::{program, skip};
 
 /// How long all lines of one page may take. Pages are written to need a few seconds.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(600);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// What the fragments of sweep files on the pages complete.
 const BASE: &str = r#"
