@@ -12,7 +12,7 @@ use ergodic_common::metric::Metric;
 use ergodic_common::spec::SpecSource;
 use ergodic_tests::{program, skip};
 
-/// How long all lines of one page may take. Pages are written to need a few seconds.
+/// How long all lines of one page may take: minutes, beside builds and other tests.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// What the fragments of sweep files on the pages complete.
