@@ -344,9 +344,15 @@ fn check_bad_requests(cluster: &Cluster, id: &str) {
         &["--facet", "heatmap", "curves"],
     );
     refused(&ask(&["--facet", "wd"]), 2, &["only 'lr'", "beside 'wd'"]);
-    refused(&ask(&["--width", "80miles"]), 2, &["80miles", "80mm"]);
-    refused(&ask(&["--clim", "1,0"]), 2, &["lower end below"]);
-    refused(&ask(&["--cmap", "jet"]), 2, &["jet", "viridis"]);
+    for (option, value, words) in [
+        ("--width", "80miles", ["80miles", "80mm"]),
+        ("--clim", "1,0", ["1,0", "lower end below"]),
+        ("--cmap", "jet", ["jet", "viridis"]),
+    ] {
+        let text = ask(&[option, value]);
+        let is_told = words.iter().all(|word| text.stderr.contains(word));
+        assert!(text.code == 2 && is_told, "{text:?}");
+    }
     refused(
         &ask(&["--kind", "curves", "--by", "lrr"]),
         5,
