@@ -32,10 +32,10 @@ impl Grid {
                 let path = format!("grid.{}", axis.name);
                 let error = SpecError::new(axis.origin.clone(), path, message);
                 return Err(SpecError {
-                    unknown: Some(UnknownWord {
+                    unknown: Some(Box::new(UnknownWord {
                         word: axis.name.clone(),
                         meant: meant.map(str::to_owned),
-                    }),
+                    })),
                     ..error
                 });
             }

@@ -19,7 +19,7 @@ pub struct SpecError {
     /// What other mistakes can be the reason for it.
     pub cause: ErrorCause,
     /// The word that is not known, if that is the mistake.
-    pub unknown: Option<UnknownWord>,
+    pub unknown: Option<Box<UnknownWord>>,
 }
 
 /// What else can be the reason for an error, which is then no mistake of its own.
@@ -86,7 +86,7 @@ impl SpecError {
             meant: find_nearest(word, known).map(str::to_owned),
         };
         Self {
-            unknown: Some(unknown),
+            unknown: Some(Box::new(unknown)),
             ..self
         }
     }
