@@ -32,6 +32,10 @@ pub(super) struct ErgodicCli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one of them in a process, and clap cannot box a variant's arguments"
+)]
 pub(super) enum CliCommand {
     /// Run a sweep on this machine, with a coordinator and workers, and print its table
     Run(run::RunArgs),

@@ -55,7 +55,7 @@ impl BlobCache {
         std::fs::create_dir_all(&self.folder)?;
         let cached = cached_file_path(&self.folder, hash);
         match std::fs::remove_file(&cached) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             // It was damaged, or there was none.
             _ => accept_existing(std::fs::hard_link(path, cached)),
         }

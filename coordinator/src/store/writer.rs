@@ -341,10 +341,8 @@ impl WriterLoop {
             match named.into_iter().find(|hash| !self.blobs.has_blob(hash)) {
                 None => admitted.push(write),
                 Some(hash) => {
-                    let message = format!(
-                        "the file {} is named but not stored here: send it first",
-                        hash.to_string()
-                    );
+                    let message =
+                        format!("the file {hash} is named but not stored here: send it first");
                     write.answer(Err(StoreError::BlobMissing(message)));
                 }
             }

@@ -66,7 +66,7 @@ fn coarse_phase() -> Heatmap {
         let levels = axis.levels.iter().step_by(2).cloned().collect();
         PlotAxis::new(&axis.name, levels)
     };
-    let is_kept = |cell: &&HeatmapCell| cell.row % 2 == 0 && cell.column % 2 == 0;
+    let is_kept = |cell: &&HeatmapCell| cell.row.is_multiple_of(2) && cell.column.is_multiple_of(2);
     let cells = fine.cells.iter().filter(is_kept).map(|cell| HeatmapCell {
         row: cell.row / 2,
         column: cell.column / 2,
