@@ -12,8 +12,8 @@ use ergodic_common::metric::Metric;
 use ergodic_common::spec::SpecSource;
 use ergodic_tests::{program, skip};
 
-/// How long all lines of one page may take: minutes, beside builds and other tests.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(1800);
+/// How long all lines of one page may take: a minute or two, beside builds and other tests.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What the fragments of sweep files on the pages complete.
 const BASE: &str = r#"

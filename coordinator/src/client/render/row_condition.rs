@@ -12,6 +12,7 @@ use ergodic_proto::v1;
 
 use super::column_selection::find_name;
 use super::exact_value;
+use super::statistics_data::STATISTICS;
 
 /// Rows of axis values and further columns.
 pub trait SelectableRows {
@@ -38,20 +39,6 @@ pub enum ColumnValue<'a> {
     /// A word.
     Word(&'a str),
 }
-
-/// Statistics that every row of a table has.
-const STATISTICS: [&str; 10] = [
-    "n",
-    "diverged",
-    "failed",
-    "mean",
-    "std",
-    "ci95_low",
-    "ci95_high",
-    "min",
-    "median",
-    "max",
-];
 
 /// A statistic by its position among `STATISTICS`.
 fn read_statistic(s: &v1::Summary, at: usize) -> Option<f64> {

@@ -7,7 +7,8 @@ use super::row_condition::SelectableRows;
 use super::trial_rows::outcome_word;
 use super::{TableData, TrialRows, json_number, json_value, non_empty};
 
-const STATISTICS: [&str; 10] = [
+/// Statistics that every row of a table has.
+pub(super) const STATISTICS: [&str; 10] = [
     "n",
     "diverged",
     "failed",
