@@ -132,7 +132,7 @@ macro_rules! texts {
         pub struct $name(String);
 
         impl $name {
-            /// The text.
+            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

@@ -9,7 +9,7 @@ use crate::dataset::name::DatasetName;
 /// A field of a trial, which the file may set, and `[grid]` may vary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldSchema {
-    /// Its dotted path.
+    /// The dotted path of the field, as in `train.lr`.
     pub path: &'static str,
     /// Its short name, if it has one.
     pub short_name: Option<&'static str>,
