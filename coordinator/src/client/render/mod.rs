@@ -18,6 +18,7 @@ mod side_by_side;
 mod statistics_data;
 mod table_data;
 mod text_table;
+mod trial_data;
 mod trial_rows;
 mod value_format;
 pub(crate) mod watch_grid;
@@ -52,9 +53,10 @@ pub use screen::{
 };
 use serde_json::json;
 pub use side_by_side::{build_tidy_data, build_tidy_pivots, render_side_by_side};
-pub use statistics_data::{build_summary_data, build_trial_data};
+pub use statistics_data::build_summary_data;
 pub use table_data::{TableData, format_unquoted, render_table_data};
 pub(in crate::client) use text_table::cut_to_width;
+pub use trial_data::build_trial_data;
 pub use trial_rows::TrialRows;
 pub use value_format::{AxisFormats, NamedAxisFormats};
 
