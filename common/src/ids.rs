@@ -1,11 +1,12 @@
 //! Identifiers that several programs share: hashes by what they are of, numbers of sweeps, cells, shape classes and leases, fences
-//! of leases, ids of workers.
+//! of leases, ids of sweeps and workers.
 //!
 //! Each is a type of its own, so that one kind is not taken for another. Their `Debug` prints the bare value: that of configs and
 //! streams is hashed.
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::ops::Deref;
 
 /// Hashes of 32 bytes, each kind a type. Written in hex digits.
 macro_rules! hashes {
@@ -156,6 +157,15 @@ macro_rules! texts {
             }
         }
 
+        /// Every id can be read as text, but no text is taken for an id.
+        impl Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -177,8 +187,25 @@ macro_rules! texts {
 }
 
 texts! {
+    /// The whole id of a sweep, by which users name it: 8 lower-case letters and digits, which the coordinator draws at the launch.
+    /// A prefix of one, a sweep's name and "latest" are not yet ids.
+    SweepId;
     /// The id of a worker's process, which it draws itself: 32 hex digits.
     WorkerId;
+}
+
+impl SweepId {
+    /// Number of characters of an id.
+    pub const LENGTH: usize = 8;
+
+    /// The id that a word is, if it may be a whole one; whether there is such a sweep, only a coordinator knows.
+    pub fn parse(word: &str) -> Option<Self> {
+        let is_id = word.len() == Self::LENGTH
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        is_id.then(|| word.into())
+    }
 }
 
 impl WorkerId {
@@ -210,4 +237,38 @@ pub struct Fence {
     pub lease: LeaseId,
     /// The coordinator's epoch when the lease was granted.
     pub epoch: Epoch,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use crate::ids::*;
+
+    #[test]
+    fn only_eight_lower_case_letters_and_digits_may_be_the_id_of_a_sweep() {
+        let id = SweepId::parse("a1b2c3d4").expect("a whole id");
+        assert_eq!(id.as_str(), "a1b2c3d4");
+        for word in [
+            "",
+            "a1b2c3d",
+            "a1b2c3d4e",
+            "A1b2c3d4",
+            "latest~1",
+            "lr-wd-00",
+            "ä1b2c3d",
+        ] {
+            assert_eq!(SweepId::parse(word), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_shown_and_found_as_the_bare_text() {
+        let id = SweepId::from("a1b2c3d4");
+        assert_eq!(
+            format!("{id} {id:?} {id:>9}"),
+            "a1b2c3d4 \"a1b2c3d4\"  a1b2c3d4"
+        );
+        assert!(HashSet::from([id]).contains("a1b2c3d4"));
+    }
 }

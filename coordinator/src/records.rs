@@ -1,7 +1,7 @@
 //! Records of sweeps, leases and audits, which core, store and server share.
 
 use ergodic_common::ids::{
-    DatasetHash, Fence, FileHash, ShapeClass, SweepNumber, TrialIndex, WorkerId,
+    DatasetHash, Fence, FileHash, ShapeClass, SweepId, SweepNumber, TrialIndex, WorkerId,
 };
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
@@ -43,7 +43,7 @@ pub struct SweepRow {
     /// The sweep's number, in the order of launch; 0 until it is stored.
     pub number: SweepNumber,
     /// The id by which users name it.
-    pub id: String,
+    pub id: SweepId,
     /// The sweep file.
     pub source: SpecSource,
     /// The dataset of the sweep.

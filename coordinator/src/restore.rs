@@ -413,7 +413,7 @@ fn sweep_from_wire(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
         .ok_or_else(|| invalid_backup_error("a sweep without a file"))?;
     Ok(SweepRow {
         number: SweepNumber::UNSTORED,
-        id: sweep.id,
+        id: sweep.id.into(),
         source: source
             .try_into()
             .map_err(|e: WireError| invalid_backup_error(&e.to_string()))?,

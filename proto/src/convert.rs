@@ -1,6 +1,6 @@
 //! Conversions between messages and domain types.
 
-use ergodic_common::ids::{CellsFingerprint, Epoch, Fence, FileHash, LeaseId};
+use ergodic_common::ids::{CellsFingerprint, Epoch, Fence, FileHash, LeaseId, SweepId};
 use ergodic_common::metric::MAX_METRICS;
 use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::measure::MAX_PREDICTIONS;
@@ -27,6 +27,13 @@ fn missing_field(message: &'static str, field: &'static str) -> WireError {
         message,
         field,
         problem: "is missing",
+    }
+}
+
+impl v1::SweepStatus {
+    /// The id of the sweep.
+    pub fn sweep_id(&self) -> SweepId {
+        self.id.as_str().into()
     }
 }
 

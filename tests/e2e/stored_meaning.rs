@@ -46,7 +46,7 @@ fn tamper<W: StoreWrite>(cluster: &Cluster, id: &str, write: impl Fn(SweepRow) -
     let write = write(
         sweeps
             .into_iter()
-            .find(|sweep| sweep.id == id)
+            .find(|sweep| *sweep.id == *id)
             .expect("the sweep"),
     );
 

@@ -551,7 +551,7 @@ fn empty_row() -> SweepRow {
                 batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n";
     SweepRow {
         number: SweepNumber(1),
-        id: "0".repeat(12),
+        id: "0".repeat(12).into(),
         source: SpecSource {
             file: "f".into(),
             text: text.into(),

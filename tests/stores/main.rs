@@ -229,7 +229,8 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
             .expect("a reader")
             .read_sweeps()
             .expect("read")[0]
-            .id,
+            .id
+            .as_str(),
         "old"
     );
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ergodic_common::ErrorCode;
-use ergodic_common::ids::{Epoch, Fence, LeaseId};
+use ergodic_common::ids::{Epoch, Fence, LeaseId, SweepId};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 
@@ -24,7 +24,7 @@ use crate::work_queue::Assignment;
 pub(crate) async fn run_single_trial(
     links: &LinkPool,
     dirs: &DatasetDirs,
-    sweep: &str,
+    sweep: &SweepId,
     key: TrialKey,
     config: SlotConfig,
 ) -> Result<TrialResult, UserError> {

@@ -1,7 +1,7 @@
 //! Results on their way to the coordinator.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::Fence;
+use ergodic_common::ids::{Fence, SweepId};
 
 use crate::train::FinishedTrial;
 
@@ -12,8 +12,8 @@ pub struct ResultBatch {
     pub number: u64,
     /// The lease of the trials.
     pub fence: Fence,
-    /// The id of the sweep.
-    pub sweep: String,
+    /// The sweep of the lease.
+    pub sweep: SweepId,
     /// Results that are in memory.
     pub results: Vec<FinishedTrial>,
     /// References to results that are only in the spool.

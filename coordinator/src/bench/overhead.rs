@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::SweepId;
 use ergodic_common::spec::SpecSource;
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
@@ -138,10 +139,10 @@ fn check_completed(status: &v1::SweepStatus, trials: u32, dir: &Path) -> Result<
 pub(crate) async fn launch_bench_sweep(
     client: &mut Client,
     trials: u32,
-) -> Result<String, UserError> {
+) -> Result<SweepId, UserError> {
     let sweep = build_bench_sweep(trials);
     let launched = launch_sweep(client, &sweep, LaunchMode::All).await?;
-    Ok(launched.status.unwrap_or_default().id)
+    Ok(launched.status.unwrap_or_default().sweep_id())
 }
 
 pub(crate) fn start_workers(

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::duration::parse_duration;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -120,7 +121,7 @@ async fn measure_soak(
         stop_process(child).await;
     }
 
-    let restart_seconds = measure_restart(dir, &status.id).await?;
+    let restart_seconds = measure_restart(dir, &status.sweep_id()).await?;
     Ok(SoakMeasurement {
         trials: status.trials,
         killed: victims.killed,
@@ -176,7 +177,7 @@ async fn check_soak_result(
         return Err(soak_error(&problem, dir));
     }
 
-    let rows = count_rows_in_order(client, &status.id, dir).await?;
+    let rows = count_rows_in_order(client, &status.sweep_id(), dir).await?;
     if rows != status.trials {
         let problem = format!("{rows} rows of {} trials", status.trials);
         return Err(soak_error(&problem, dir));
@@ -188,11 +189,11 @@ async fn check_soak_result(
 /// Counts the rows of a sweep, which must come in the order of cells and repeats.
 async fn count_rows_in_order(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     dir: &Path,
 ) -> Result<u64, UserError> {
     let request = v1::TrialsRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         ..v1::TrialsRequest::default()
     };
     let mut pages = client
@@ -226,7 +227,7 @@ fn soak_error(problem: &str, dir: &Path) -> UserError {
 }
 
 /// Seconds from the start of another coordinator on the store to its first response.
-async fn measure_restart(dir: &Path, sweep: &str) -> Result<f64, UserError> {
+async fn measure_restart(dir: &Path, sweep: &SweepId) -> Result<f64, UserError> {
     let start = Instant::now();
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;

@@ -1,6 +1,7 @@
 //! Options that several commands share: where the coordinator is, which sweep is meant, and which metric.
 
 use clap::Args;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 
 use super::Client;
@@ -24,7 +25,7 @@ impl SweepTarget {
     ///
     /// # Errors
     /// A file or the store cannot be used, nobody answers who is to be trusted, or there is no such sweep.
-    pub async fn connect(&self) -> Result<(Client, String), UserError> {
+    pub async fn connect(&self) -> Result<(Client, SweepId), UserError> {
         let mut client = self.connection.connect().await?;
         let id = resolve_sweep_id(&mut client, &self.id).await?;
         Ok((client, id))
@@ -46,7 +47,7 @@ impl SweepOnCoordinator {
     ///
     /// # Errors
     /// As for [`SweepTarget::connect`].
-    pub async fn connect(&self) -> Result<(Client, String), UserError> {
+    pub async fn connect(&self) -> Result<(Client, SweepId), UserError> {
         let mut client = self.connection.connect().await?;
         let id = resolve_sweep_id(&mut client, &self.id).await?;
         Ok((client, id))
@@ -73,7 +74,7 @@ impl SweepToChange {
     ///
     /// # Errors
     /// The sweep was not confirmed; else as for [`SweepTarget::connect`].
-    pub async fn connect(&self, command: &str) -> Result<(Client, String), UserError> {
+    pub async fn connect(&self, command: &str) -> Result<(Client, SweepId), UserError> {
         let mut client = self.connection.connect().await?;
         let id = resolve_sweep_to_change(&mut client, &self.id, command, self.yes).await?;
         Ok((client, id))

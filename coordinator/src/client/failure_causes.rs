@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use ergodic_common::TrialKey;
 use ergodic_common::escape::escape_line;
+use ergodic_common::ids::SweepId;
 use ergodic_common::number_format::format_count;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -33,7 +34,10 @@ pub struct FailureCauses(Vec<CauseKind>);
 ///
 /// # Errors
 /// There is no such sweep, or the coordinator does not respond.
-pub async fn query_failures(client: &mut Client, sweep: &str) -> Result<FailureCauses, UserError> {
+pub async fn query_failures(
+    client: &mut Client,
+    sweep: &SweepId,
+) -> Result<FailureCauses, UserError> {
     let pages = query_failed_trials(client, sweep).await?;
     let rows = pages.iter().flat_map(|page| &page.rows);
     Ok(FailureCauses::from_results(

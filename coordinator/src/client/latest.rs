@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::identity::host_name;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{USER_METADATA, v1};
@@ -14,7 +15,7 @@ use tonic::metadata::MetadataValue;
 use super::Client;
 use super::query::{query_status, query_sweeps};
 use super::render::print_stderr_line;
-use super::resolve::{Asker, MatchedBy, looks_like_id, match_sweep, parse_launches_ago};
+use super::resolve::{Asker, MatchedBy, match_sweep, parse_launches_ago};
 use super::status_text::{count_done_trials, format_duration, state_word};
 
 /// A request that names its user, for coordinators without tokens.
@@ -44,7 +45,7 @@ fn user_at_host() -> String {
 ///
 /// # Errors
 /// No sweep is meant, or several are, or the coordinator does not respond.
-pub async fn resolve_sweep_id(client: &mut Client, word: &str) -> Result<String, UserError> {
+pub async fn resolve_sweep_id(client: &mut Client, word: &str) -> Result<SweepId, UserError> {
     let resolved = resolve_sweep(client, word).await?;
     if let Some(note) = describe_choice(word, &resolved) {
         print_stderr_line(&note);
@@ -54,7 +55,7 @@ pub async fn resolve_sweep_id(client: &mut Client, word: &str) -> Result<String,
 
 /// A sweep, and why a word means it.
 struct ResolvedSweep {
-    id: String,
+    id: SweepId,
     by: MatchedBy,
 }
 
@@ -82,14 +83,13 @@ fn describe_namesakes(count: usize, is_own: bool) -> String {
 
 async fn resolve_sweep(client: &mut Client, word: &str) -> Result<ResolvedSweep, UserError> {
     // A whole id, which most programs give, does not need the list of all sweeps.
-    if looks_like_id(word) {
-        let id = match query_status(client, word).await {
-            Ok(status) => status.id,
+    if let Some(id) = SweepId::parse(word) {
+        let is_known = match query_status(client, word).await {
+            Ok(status) => status.id == word,
             // Whoever may not see sweeps is told what else is not allowed by the request that follows.
-            Err(error) if error.code == ErrorCode::Refused => word.to_owned(),
-            Err(_) => String::new(),
+            Err(error) => error.code == ErrorCode::Refused,
         };
-        if id == word {
+        if is_known {
             let by = MatchedBy::Id;
             return Ok(ResolvedSweep { id, by });
         }
@@ -110,7 +110,7 @@ async fn resolve_sweep(client: &mut Client, word: &str) -> Result<ResolvedSweep,
     let error = match match_sweep(&sweeps, word, &asker) {
         Ok(found) => {
             let by = found.by;
-            let id = found.id.to_owned();
+            let id = found.id.into();
             return Ok(ResolvedSweep { id, by });
         }
         Err(error) => error,
@@ -122,7 +122,7 @@ async fn resolve_sweep(client: &mut Client, word: &str) -> Result<ResolvedSweep,
         && parse_launches_ago(word)?.is_none()
         && let Ok(status) = query_status(client, word).await
     {
-        let id = status.id;
+        let id = status.sweep_id();
         return Ok(ResolvedSweep {
             id,
             by: MatchedBy::Id,
@@ -149,7 +149,7 @@ pub async fn resolve_sweep_to_change(
     word: &str,
     command: &str,
     yes: bool,
-) -> Result<String, UserError> {
+) -> Result<SweepId, UserError> {
     let resolved = resolve_sweep(client, word).await?;
     let among = match resolved.by {
         MatchedBy::Id
@@ -167,7 +167,7 @@ pub async fn resolve_sweep_to_change(
     let word = escape_line(word);
     if yes {
         print_stderr_line(&format!("{word} is {what}"));
-        return Ok(status.id);
+        return Ok(status.sweep_id());
     }
 
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
@@ -179,7 +179,7 @@ pub async fn resolve_sweep_to_change(
     }
 
     match is_confirmed_by_user(&format!("{command} {what}?")) {
-        true => Ok(status.id),
+        true => Ok(status.sweep_id()),
         false => Err(UserError::new(ErrorCode::Refused, "nothing was changed")),
     }
 }
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_choice_among_several_sweeps_is_told() {
         let told = |by| {
-            let id = "aaaa1111".to_owned();
+            let id = "aaaa1111".into();
             describe_choice("lr", &ResolvedSweep { id, by })
         };
         let named = |count| MatchedBy::Name {

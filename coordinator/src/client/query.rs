@@ -1,5 +1,6 @@
 //! Queries that several commands send: sweeps, status, tables, curves and trials.
 
+use ergodic_common::ids::SweepId;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::checksum::Checksummed as _;
@@ -34,13 +35,13 @@ pub async fn query_sweeps(client: &mut Client) -> Result<Vec<v1::SweepStatus>, U
     Ok(sweeps)
 }
 
-/// Queries the status of one sweep.
+/// Queries the status of the sweep that a word means to the coordinator: its id, or a prefix of it.
 ///
 /// # Errors
 /// There is no such sweep, or the coordinator does not respond.
-pub async fn query_status(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
+pub async fn query_status(client: &mut Client, word: &str) -> Result<v1::SweepStatus, UserError> {
     let request = v1::StatusRequest {
-        sweep: sweep.to_owned(),
+        sweep: word.to_owned(),
     };
     let response = client
         .call(async |client| client.sweeps.status(request).await)
@@ -113,10 +114,10 @@ pub async fn query_curves(
 /// There is no such sweep, or the coordinator does not respond.
 pub async fn query_trials(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
 ) -> Result<Vec<v1::TrialsResponse>, UserError> {
     let request = v1::TrialsRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         ..v1::TrialsRequest::default()
     };
     collect_trial_pages(client, request).await
@@ -129,10 +130,10 @@ pub async fn query_trials(
 /// As for [`query_trials`].
 pub async fn query_failed_trials(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
 ) -> Result<Vec<v1::TrialsResponse>, UserError> {
     let request = v1::TrialsRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         only_failed: true,
         ..v1::TrialsRequest::default()
     };
@@ -170,10 +171,10 @@ pub struct PinnedSweepFile {
 /// There is no such sweep, the answer was damaged, or the coordinator does not respond.
 pub async fn query_sweep_file(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
 ) -> Result<PinnedSweepFile, UserError> {
     let request = v1::GetSweepRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         protocol: PROTOCOL_VERSION,
     };
     let mut answer = client
@@ -207,11 +208,11 @@ fn damaged_answer_error() -> UserError {
 /// There is no such sweep, the trial has no row, or the coordinator does not respond.
 pub async fn query_trial(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     key: TrialKey,
 ) -> Result<v1::TrialsResponse, UserError> {
     let request = v1::TrialsRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         trial: Some(key.into()),
         ..v1::TrialsRequest::default()
     };

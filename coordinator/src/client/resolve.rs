@@ -9,8 +9,6 @@ use ergodic_proto::v1;
 pub(super) const LATEST: &str = "latest";
 /// Maximum number of sweeps that a message lists.
 const MAX_LISTED_SWEEPS: usize = 5;
-/// Number of characters of an id.
-const ID_LENGTH: usize = 8;
 
 /// A sweep that a word means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,14 +67,6 @@ pub(super) fn parse_launches_ago(word: &str) -> Result<Option<usize>, UserError>
         );
         UserError::new(ErrorCode::BadInput, message)
     })
-}
-
-/// Whether a word may be a whole id.
-pub(super) fn looks_like_id(word: &str) -> bool {
-    word.len() == ID_LENGTH
-        && word
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 /// The sweep that `word` means, among all, from the oldest to the newest. An id goes before a name, and a name before a prefix of an id.

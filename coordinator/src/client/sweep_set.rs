@@ -3,6 +3,7 @@
 mod join;
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use join::{join_curves, join_tables, join_trials};
@@ -24,16 +25,16 @@ pub struct SweepSet {
 /// A sweep of a set.
 #[derive(Debug, Clone)]
 struct SweepInSet {
-    id: String,
+    id: SweepId,
     /// Its value of the axis `sweep`: the name, with the id if several sweeps have that name.
     label: String,
 }
 
 impl SweepSet {
     /// A set of one, whose rows have no axis `sweep`.
-    pub fn of_one(id: String) -> Self {
+    pub fn of_one(id: SweepId) -> Self {
         let first = SweepInSet {
-            label: id.clone(),
+            label: id.to_string(),
             id,
         };
         Self {
@@ -48,7 +49,7 @@ impl SweepSet {
     /// There is no such sweep, one is named twice, or nobody answers.
     pub async fn resolve(
         client: &mut Client,
-        first: String,
+        first: SweepId,
         others: &[String],
     ) -> Result<Self, UserError> {
         if others.is_empty() {
@@ -71,7 +72,7 @@ impl SweepSet {
         let mut labelled = label_sweeps(&sweeps).into_iter();
         Ok(Self {
             first: labelled.next().unwrap_or(SweepInSet {
-                label: first.clone(),
+                label: first.to_string(),
                 id: first,
             }),
             others: labelled.collect(),
@@ -79,15 +80,15 @@ impl SweepSet {
     }
 
     /// The id of the only sweep; `None` of several.
-    pub fn only_id(&self) -> Option<&str> {
-        self.others.is_empty().then_some(self.first.id.as_str())
+    pub fn only_id(&self) -> Option<&SweepId> {
+        self.others.is_empty().then_some(&self.first.id)
     }
 
     /// The id of the only sweep, for what is made for one; `option` begins the message, `instead` says what to do.
     ///
     /// # Errors
     /// There are several sweeps.
-    pub fn require_one(&self, option: &str, instead: &str) -> Result<&str, UserError> {
+    pub fn require_one(&self, option: &str, instead: &str) -> Result<&SweepId, UserError> {
         self.only_id().ok_or_else(|| {
             let message = format!("{option}: only for one sweep: {instead}");
             UserError::new(ErrorCode::BadInput, message)
@@ -99,9 +100,9 @@ impl SweepSet {
         !self.others.is_empty()
     }
 
-    /// The ids, as typed or resolved.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.iter().map(|sweep| sweep.id.as_str())
+    /// The ids.
+    pub fn ids(&self) -> impl Iterator<Item = &SweepId> {
+        self.iter().map(|sweep| &sweep.id)
     }
 
     fn iter(&self) -> impl Iterator<Item = &SweepInSet> {
@@ -118,7 +119,7 @@ impl SweepSet {
         mut request: v1::TableRequest,
     ) -> Result<v1::TableResponse, UserError> {
         if let Some(id) = self.only_id() {
-            request.sweep = id.to_owned();
+            request.sweep = id.to_string();
             return query_table(client, request).await;
         }
 
@@ -126,7 +127,7 @@ impl SweepSet {
         request.pool_all = place.pools_all;
         let mut tables = Vec::new();
         for sweep in self.iter() {
-            request.sweep = sweep.id.clone();
+            request.sweep = sweep.id.to_string();
             let table = query_table(client, request.clone())
                 .await
                 .map_err(|error| sweep.explain(error))?;
@@ -148,7 +149,7 @@ impl SweepSet {
         mut request: v1::CurvesRequest,
     ) -> Result<v1::CurvesResponse, UserError> {
         if let Some(id) = self.only_id() {
-            request.sweep = id.to_owned();
+            request.sweep = id.to_string();
             return query_curves(client, request).await;
         }
 
@@ -156,7 +157,7 @@ impl SweepSet {
         request.pool_all = place.pools_all;
         let mut curves = Vec::new();
         for sweep in self.iter() {
-            request.sweep = sweep.id.clone();
+            request.sweep = sweep.id.to_string();
             let of_sweep = query_curves(client, request.clone())
                 .await
                 .map_err(|error| sweep.explain(error))?;
@@ -205,7 +206,7 @@ fn label_sweeps(sweeps: &[v1::SweepStatus]) -> Vec<SweepInSet> {
     sweeps
         .iter()
         .map(|sweep| SweepInSet {
-            id: sweep.id.clone(),
+            id: sweep.sweep_id(),
             label: match namesakes(&sweep.name) {
                 1 => sweep.name.clone(),
                 _ => format!("{} ({})", sweep.name, sweep.id),

@@ -1,5 +1,6 @@
 //! Why none of a sweep's trials is running, in a few words, from the findings of `ergodic explain`.
 
+use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use v1::explain_finding::Finding;
@@ -13,10 +14,10 @@ use crate::explanation_text::render_explanation;
 /// There is no such sweep, or no leader responds: a standby knows nothing of this.
 pub async fn query_wait_reason(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
 ) -> Result<Option<String>, UserError> {
     let request = v1::ExplainRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         trial: None,
     };
     let answer = client

@@ -1,7 +1,7 @@
 //! The effects that the core asks its caller to carry out, in order.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, SweepNumber, WorkerId};
+use ergodic_common::ids::{Fence, SweepId, SweepNumber, WorkerId};
 use ergodic_common::spec::scheduling::Share;
 
 use crate::records::{EndedLease, LeaseRow, SweepState};
@@ -34,7 +34,7 @@ pub enum Effect {
         /// The lease as it is to be stored.
         lease: LeaseRow,
         /// The sweep's id.
-        sweep: String,
+        sweep: SweepId,
         /// The trials in the order in which the worker runs them.
         keys: Vec<TrialKey>,
     },

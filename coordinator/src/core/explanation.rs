@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ergodic_common::ids::CellIndex;
+use ergodic_common::ids::{CellIndex, SweepId};
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 
@@ -105,14 +105,14 @@ pub enum RunningFinding {
         /// Priority of the sweep that is explained.
         priority: i32,
         /// Ids of the sweeps that come first.
-        sweeps: Vec<String>,
+        sweeps: Vec<SweepId>,
     },
     /// Sweeps of the same priority share the workers.
     SharedWorkers {
         /// Weight of the sweep that is explained.
         weight: f64,
         /// Ids of the others.
-        sweeps: Vec<String>,
+        sweeps: Vec<SweepId>,
     },
 }
 
@@ -289,7 +289,7 @@ fn engine_name(class: &str) -> &str {
     class.split('/').next().unwrap_or_default()
 }
 
-fn collect_ids<'a>(sweeps: impl Iterator<Item = &'a &'a Sweep>) -> Vec<String> {
+fn collect_ids<'a>(sweeps: impl Iterator<Item = &'a &'a Sweep>) -> Vec<SweepId> {
     sweeps.map(|sweep| sweep.id.clone()).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::{CellIndex, Epoch, Fence, SweepNumber, WorkerId};
+use ergodic_common::ids::{CellIndex, Epoch, Fence, SweepId, SweepNumber, WorkerId};
 use ergodic_common::{Spec, TrialKey};
 
 use super::state::{Core, Worker};
@@ -31,7 +31,7 @@ pub enum TrialLocation {
     Unneeded,
 }
 
-/// The sweep that an id refers to.
+/// The sweep that a word means.
 #[derive(Debug, Clone, Copy)]
 pub enum SweepMatch<'a> {
     /// This program can read the sweep.
@@ -48,16 +48,16 @@ pub enum UnmatchedSweep {
     /// No id is, or begins with, this.
     Unknown {
         /// What was given.
-        id: String,
+        word: String,
     },
     /// Several ids begin with this.
     Ambiguous {
         /// What was given.
-        id: String,
+        word: String,
         /// The id of the first such sweep.
-        first: String,
+        first: SweepId,
         /// The id of the second one.
-        second: String,
+        second: SweepId,
     },
 }
 
@@ -83,7 +83,7 @@ impl Core {
     }
 
     /// Ids of sweeps that this program neither runs nor changes.
-    pub fn untouched_sweep_ids(&self) -> impl Iterator<Item = &String> {
+    pub fn untouched_sweep_ids(&self) -> impl Iterator<Item = &SweepId> {
         let shown = self
             .sweeps
             .values()
@@ -102,8 +102,8 @@ impl Core {
     }
 
     /// The sweep meant by an id, a unique prefix of one, or "latest", if it is one that can be read.
-    pub fn find_sweep(&self, id: &str) -> Option<&Sweep> {
-        match self.find_any_sweep(id) {
+    pub fn find_sweep(&self, word: &str) -> Option<&Sweep> {
+        match self.find_any_sweep(word) {
             Ok(SweepMatch::Readable(sweep)) => Some(sweep),
             Ok(SweepMatch::Unreadable(_)) | Err(_) => None,
         }
@@ -113,8 +113,8 @@ impl Core {
     ///
     /// # Errors
     /// None or several are meant.
-    pub fn find_any_sweep(&self, id: &str) -> Result<SweepMatch<'_>, UnmatchedSweep> {
-        if id == "latest" {
+    pub fn find_any_sweep(&self, word: &str) -> Result<SweepMatch<'_>, UnmatchedSweep> {
+        if word == "latest" {
             let last = self.sweep_rows().last();
             return last
                 .map(|record| self.match_record(record))
@@ -123,12 +123,14 @@ impl Core {
 
         let mut matching = self
             .sweep_rows()
-            .filter(|record| !id.is_empty() && record.id.starts_with(id));
+            .filter(|record| !word.is_empty() && record.id.starts_with(word));
         match (matching.next(), matching.next()) {
             (Some(record), None) => Ok(self.match_record(record)),
-            (None, _) => Err(UnmatchedSweep::Unknown { id: id.to_owned() }),
+            (None, _) => Err(UnmatchedSweep::Unknown {
+                word: word.to_owned(),
+            }),
             (Some(first), Some(second)) => Err(UnmatchedSweep::Ambiguous {
-                id: id.to_owned(),
+                word: word.to_owned(),
                 first: first.id.clone(),
                 second: second.id.clone(),
             }),

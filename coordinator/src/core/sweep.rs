@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, SweepNumber, TrialIndex};
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, SweepId, SweepNumber, TrialIndex};
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::misleading::find_mixed_losses;
 use ergodic_common::spec::scheduling::Share;
@@ -31,7 +31,7 @@ pub struct UnreadableSweep {
 #[derive(Debug)]
 pub struct Sweep {
     /// The id by which users name it.
-    pub id: String,
+    pub id: SweepId,
     /// Number of the sweep in the store, in the order of launch.
     pub number: SweepNumber,
     /// The spec in the sweep's file.

@@ -43,7 +43,7 @@ fn audited(number: SweepNumber, repeats: u32, audit: f64) -> Sweep {
 
     let record = SweepRow {
         number,
-        id: format!("sweep{number}"),
+        id: format!("sweep{number}").into(),
         source,
         data: DataPin::default(),
         state: SweepState::Running,

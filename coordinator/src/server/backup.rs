@@ -1,7 +1,7 @@
 //! A backup as a stream of records: all sweeps with their rows as of one moment, then the files
 //! that they name.
 
-use ergodic_common::ids::FileHash;
+use ergodic_common::ids::{FileHash, SweepId};
 use ergodic_common::{BUILD, ErrorCode};
 use ergodic_proto::archive::RecordDigest;
 use ergodic_proto::status::UserError;
@@ -59,7 +59,7 @@ struct BackupExport {
     records: BackupSender,
     tally: RecordDigest,
     /// Files to send, with the ids of the sweeps that name them.
-    files: BTreeMap<FileHash, BTreeSet<String>>,
+    files: BTreeMap<FileHash, BTreeSet<SweepId>>,
     /// Whether the requester still reads.
     is_wanted: bool,
 }
@@ -137,7 +137,7 @@ impl BackupExport {
                 }
             })?;
         if let Some(mut damage) = damages.into_iter().next() {
-            damage.sweep.clone_from(&sweep.id);
+            damage.sweep = sweep.id.to_string();
             return Err(StoreError::Damaged(Box::new(damage)));
         }
 
@@ -145,10 +145,10 @@ impl BackupExport {
         Ok(())
     }
 
-    fn add_blob_reference(&mut self, hash: FileHash, sweep: &str) {
+    fn add_blob_reference(&mut self, hash: FileHash, sweep: &SweepId) {
         let sweeps = self.files.entry(hash).or_default();
         if sweeps.len() < MAX_SWEEPS_NAMED {
-            sweeps.insert(sweep.to_owned());
+            sweeps.insert(sweep.clone());
         }
     }
 
@@ -160,7 +160,7 @@ impl BackupExport {
             if let Err(flaw) = blobs.verify_blob(&hash) {
                 let why = flaw.to_string();
                 let hash = hash.to_vec();
-                let sweeps = sweeps.into_iter().collect();
+                let sweeps = sweeps.into_iter().map(String::from).collect();
                 self.send_record(Kind::Missing(v1::BackupMissing { hash, why, sweeps }));
                 continue;
             }
@@ -227,7 +227,7 @@ fn audit_to_wire(audit: Audit) -> v1::BackupAudit {
 
 fn sweep_to_wire(row: &SweepRow) -> v1::BackupSweep {
     v1::BackupSweep {
-        id: row.id.clone(),
+        id: row.id.to_string(),
         source: Some((&row.source).into()),
         data_hash: row.data.hash.map(|hash| hash.to_vec()),
         data_train: row.data.train,

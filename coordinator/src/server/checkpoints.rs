@@ -104,7 +104,7 @@ impl CheckpointFiles {
         let cell = spec.compute_cell_hash(&config, record.data.hash.unwrap_or(DatasetHash::NONE));
         Some(
             self.folder
-                .join(&record.id)
+                .join(record.id.as_str())
                 .join(format!("{}-{}", cell, key.repeat)),
         )
     }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash, SweepNumber};
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash, SweepId, SweepNumber};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::refuse_misleading_extension;
 use ergodic_common::{ErrorCode, Spec};
@@ -64,7 +64,7 @@ impl SweepApi {
         let old = self
             .with_sweep(&request.sweep, |_, sweep| find_sweep_to_extend(sweep))
             .await??;
-        let from = old.record.id.clone();
+        let from = old.record.id.to_string();
         let was_open = old.state.is_open();
 
         let (number, ended) = match (request.source, request.repeats) {
@@ -138,7 +138,7 @@ impl SweepApi {
         })
         .await?;
 
-        tracing::info!(sweep = old.record.id, repeats, "sweep extended");
+        tracing::info!(sweep = old.record.id.as_str(), repeats, "sweep extended");
         Ok(number)
     }
 
@@ -250,7 +250,7 @@ impl SweepApi {
         .await;
         let (sweep, rows) = found.ok_or_else(stopping_status)?;
         tracing::info!(
-            sweep = sweep.id,
+            sweep = sweep.id.as_str(),
             rows = rows.len(),
             "sweep launched with the rows of another"
         );
@@ -359,7 +359,7 @@ async fn retry_until_read<T, F: Future<Output = Result<T, UserError>>>(
 /// # Errors
 /// The new sweep lacks some of them, has fewer repeats, or adds nothing.
 fn match_cells(
-    id: &str,
+    id: &SweepId,
     (old, old_data): (&Spec, &DataPin),
     (new, new_data): (&Spec, &DataPin),
 ) -> Result<Vec<(CellIndex, CellIndex)>, UserError> {
@@ -426,7 +426,7 @@ fn identify_cell(spec: &Spec, cell: CellIndex, data: DatasetHash) -> Result<Cell
 }
 
 /// Checks that everything that the results of a sweep depend on stays the same.
-fn check_compatible(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
+fn check_compatible(id: &SweepId, old: &Spec, new: &Spec) -> Result<(), UserError> {
     let differs = |field: &str, was: String, is: String| {
         let message = format!(
             "{field}: the results of {id} are of {was}, the file asks for {is}: they cannot be reused"

@@ -124,9 +124,11 @@ fn to_running_finding(finding: RunningFinding) -> WireFinding {
             WireFinding::WorkerUnable(v1::ExplainWorkerUnable { worker, why })
         }
         RunningFinding::HigherPriority { priority, sweeps } => {
+            let sweeps = sweeps.into_iter().map(String::from).collect();
             WireFinding::HigherPriority(v1::ExplainPriority { priority, sweeps })
         }
         RunningFinding::SharedWorkers { weight, sweeps } => {
+            let sweeps = sweeps.into_iter().map(String::from).collect();
             WireFinding::SharedWorkers(v1::ExplainWeight { weight, sweeps })
         }
     }

@@ -107,7 +107,7 @@ pub(super) fn report_lost_blobs(
             if let Some(why) = look.inspect_once(&hash) {
                 let file = hash.to_string();
                 tracing::error!(
-                    sweep = row.id,
+                    sweep = row.id.as_str(),
                     file,
                     "a file that the sweep names is lost ({why}): launch the sweep again from a machine that has the file"
                 );
@@ -129,7 +129,7 @@ pub(super) fn report_lost_blobs(
 fn report_lost_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, (FileHash, BlobError)>) {
     if let Some((key, (hash, why))) = lost.first_key_value() {
         tracing::error!(
-            sweep = row.id,
+            sweep = row.id.as_str(),
             trials = lost.len(),
             first = %key,
             file = hash.to_string(),

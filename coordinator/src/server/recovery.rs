@@ -77,7 +77,7 @@ fn add_recovered_sweep(core: &mut Core, sweep: RecoveredSweep) {
         }
         RecoveredSweep::Unreadable(sweep) => {
             tracing::error!(
-                sweep = sweep.record.id,
+                sweep = sweep.record.id.as_str(),
                 why = sweep.why,
                 "a sweep cannot be read: it is listed, but not run"
             );
@@ -145,7 +145,11 @@ fn recover_sweep(
     } else if let Some(writer) = writer {
         set_rows_aside(writer, &mut row, &damages)?;
         record_cells_digest(writer, &mut row, cells)?;
-        tracing::info!(sweep = row.id, rows = rows.len(), "sweep recovered");
+        tracing::info!(
+            sweep = row.id.as_str(),
+            rows = rows.len(),
+            "sweep recovered"
+        );
     }
 
     let mut audits = readers.with_reader(|reader| reader.read_audits(row.number))?;
@@ -173,9 +177,12 @@ fn unreadable_sweep(row: SweepRow, why: String) -> RecoveredSweep {
 }
 
 fn report_withheld_sweep(row: &SweepRow, damages: &[Damage]) {
-    tracing::error!(sweep = row.id, "the sweep is read-only: {WITHHELD_REASON}");
+    tracing::error!(
+        sweep = row.id.as_str(),
+        "the sweep is read-only: {WITHHELD_REASON}"
+    );
     for Damage { key, what, why, .. } in damages {
-        tracing::error!(sweep = row.id, trial = %key, "the {what} of a trial is damaged ({why}) and left as it is");
+        tracing::error!(sweep = row.id.as_str(), trial = %key, "the {what} of a trial is damaged ({why}) and left as it is");
     }
 }
 
@@ -262,7 +269,7 @@ fn set_rows_aside(
     }
 
     for Damage { key, what, why, .. } in damages {
-        tracing::error!(sweep = row.id, trial = %key, "the {what} of a trial is damaged ({why}): it is set aside, and the \
+        tracing::error!(sweep = row.id.as_str(), trial = %key, "the {what} of a trial is damaged ({why}): it is set aside, and the \
                                         trial is run again");
     }
 
@@ -304,7 +311,7 @@ mod tests {
 
         SweepRow {
             number: SweepNumber::UNSTORED,
-            id,
+            id: id.into(),
             source,
             data: DataPin::default(),
             state: SweepState::Running,
@@ -423,8 +430,8 @@ mod tests {
         for sweep in core.sweeps() {
             let at = sweep.spec.repeats - 1;
             assert_eq!(
-                (&sweep.id, sweep.withheld.is_some()),
-                (&format!("sweep{at}"), at == 7)
+                (sweep.id.as_str(), sweep.withheld.is_some()),
+                (format!("sweep{at}").as_str(), at == 7)
             );
         }
     }

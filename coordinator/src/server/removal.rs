@@ -62,7 +62,7 @@ pub(super) async fn remove_sweep(
         })
         .await?;
 
-        tracing::info!(sweep = record.id, "sweep removed");
+        tracing::info!(sweep = record.id.as_str(), "sweep removed");
         let mut removed = RemovedData::default();
         let cleared = clear_rows(&context, number, &mut removed).await;
         cleared.map_err(|e| Status::from(store_error(e)))?;

@@ -24,7 +24,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
     let larger = metric.larger_is_better().filter(|_| sweep.is_ranked);
     let best = larger.and_then(|larger| sweep.live_stats.best_cell(larger));
     v1::SweepStatus {
-        id: sweep.id.clone(),
+        id: sweep.id.to_string(),
         name: sweep.spec.name.clone(),
         state: state_to_wire(sweep.state).into(),
         cells: sweep.spec.grid.cell_count(),
@@ -68,7 +68,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
 pub(crate) fn unreadable_status(sweep: &UnreadableSweep) -> v1::SweepStatus {
     let UnreadableSweep { record, why } = sweep;
     v1::SweepStatus {
-        id: record.id.clone(),
+        id: record.id.to_string(),
         name: record.source.sweep_name().unwrap_or_else(|| "?".to_owned()),
         state: state_to_wire(record.state).into(),
         releases: record.tallies.lost_leases,

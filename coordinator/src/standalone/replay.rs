@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use clap::Args;
 use ergodic_common::escape::escape_line;
+use ergodic_common::ids::SweepId;
 use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -49,7 +50,7 @@ pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
     let page = query_trial(&mut client, &id, args.trial).await?;
     let stored = read_stored_result(&page)?;
     check_has_bits(&stored)?;
-    let again = rerun_trial(&args, &client.url, &page.sweep).await?;
+    let again = rerun_trial(&args, &client.url, &id).await?;
     let differences = list_differences(&stored, &again, &page.metrics);
     let digest = stored.digest.to_string();
 
@@ -98,7 +99,11 @@ fn read_stored_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserErro
 }
 
 /// Runs the trial again in a worker program.
-async fn rerun_trial(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, UserError> {
+async fn rerun_trial(
+    args: &ReplayArgs,
+    url: &str,
+    sweep: &SweepId,
+) -> Result<TrialResult, UserError> {
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let output = build_trial_command(args, &program, url, sweep)
         .output()
@@ -119,7 +124,7 @@ async fn rerun_trial(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialR
         .ok_or_else(|| program_error(&program, "it printed no result"))
 }
 
-fn build_trial_command(args: &ReplayArgs, program: &Path, url: &str, sweep: &str) -> Command {
+fn build_trial_command(args: &ReplayArgs, program: &Path, url: &str, sweep: &SweepId) -> Command {
     let mut command = Command::new(program);
     command
         .args(["trial", sweep, &args.trial.to_string()])

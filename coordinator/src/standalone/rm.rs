@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ergodic_common::escape::escape_line;
+use ergodic_common::ids::SweepId;
 use ergodic_common::number_format::format_significant;
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
@@ -78,10 +79,13 @@ async fn remove_sweeps(client: &mut Client, args: &RemoveArgs) -> Result<(), Use
 /// Removes a sweep; gives a line about it.
 async fn remove_sweep(
     client: &mut Client,
-    sweep: String,
+    sweep: SweepId,
     force: bool,
 ) -> Result<String, UserError> {
-    let request = v1::RemoveRequest { sweep, force };
+    let request = v1::RemoveRequest {
+        sweep: sweep.into(),
+        force,
+    };
     let v1::RemoveResponse {
         sweep,
         name,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::cache_folder::find_cache_folder;
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
@@ -148,9 +149,10 @@ async fn run_workers_and_report(
     results: RunResults<'_>,
 ) -> Result<CommandOutcome, UserError> {
     let dir = results.dir;
+    let id = status.sweep_id();
     if status.state() == v1::SweepState::Completed {
         let end = RunEnd::Done(Box::new(status.clone()));
-        return report_run_end(&mut client, args, &status.id, end, results).await;
+        return report_run_end(&mut client, args, &id, end, results).await;
     }
 
     let url = client.url.clone();
@@ -158,13 +160,13 @@ async fn run_workers_and_report(
     let commands = build_worker_commands(args, &url, program, dir);
     let mut workers = WorkerProcesses::start(commands)?;
     let end = tokio::select! {
-        status = follow_sweep(&mut client, &status.id) => RunEnd::Done(Box::new(status?)),
-        error = workers.supervise(&url, &status.id) => return Err(error),
+        status = follow_sweep(&mut client, &id) => RunEnd::Done(Box::new(status?)),
+        error = workers.supervise(&url, &id) => return Err(error),
         () = wait_for_interrupt() => RunEnd::Interrupted,
     };
     workers.stop_all().await;
 
-    report_run_end(&mut client, args, &status.id, end, results).await
+    report_run_end(&mut client, args, &id, end, results).await
 }
 
 fn build_worker_commands(
@@ -217,7 +219,7 @@ enum RunEnd {
 async fn report_run_end(
     client: &mut Client,
     args: &RunArgs,
-    id: &str,
+    id: &SweepId,
     end: RunEnd,
     results: RunResults<'_>,
 ) -> Result<CommandOutcome, UserError> {
@@ -228,7 +230,7 @@ async fn report_run_end(
         ..TableQueryArgs::default()
     };
     let view = TableView::for_stdout(args.table.format);
-    let sweep = SweepSet::of_one(id.to_owned());
+    let sweep = SweepSet::of_one(id.clone());
     print_unpaged(&query_table_text(client, &sweep, &query, view).await?)?;
 
     match end {
@@ -286,7 +288,7 @@ impl WorkerProcesses {
     }
 
     /// Starts workers that crashed again; ends only when they keep crashing.
-    async fn supervise(&mut self, url: &str, id: &str) -> UserError {
+    async fn supervise(&mut self, url: &str, id: &SweepId) -> UserError {
         let mut ended = 0;
         loop {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -322,7 +324,7 @@ impl WorkerProcesses {
 }
 
 /// Number of trials of a sweep that have ended, if the coordinator responds.
-async fn query_done_trials(url: &str, id: &str) -> Result<u64, UserError> {
+async fn query_done_trials(url: &str, id: &SweepId) -> Result<u64, UserError> {
     Ok(count_done_trials(
         &query_status(&mut Client::connect(url, &ClientAuth::default()).await?, id).await?,
     ))

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ergodic_common::ids::SweepId;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::channel::credentials::ClientAuth;
@@ -30,14 +31,14 @@ pub(super) async fn start_sweep(
     let paused = pause_unfinished_sweeps(&mut client).await?;
     let begun = match source {
         RunSource::File { file, spec } => launch_or_resume(&mut client, file, spec, again).await,
-        RunSource::Stored(id) => resume_stored_sweep(&mut client, id, table).await,
+        RunSource::Stored(word) => resume_stored_sweep(&mut client, word, table).await,
     };
     let status = match begun {
         Ok(status) => status,
         Err(error) => {
             // The sweep did not start, so those that were paused for it go on.
             for sweep in paused.iter().filter(|sweep| is_assigning_trials(sweep)) {
-                steer_sweep(&mut client, &sweep.id, v1::Steering::Resume).await?;
+                steer_sweep(&mut client, &sweep.sweep_id(), v1::Steering::Resume).await?;
             }
             return Err(error);
         }
@@ -73,25 +74,28 @@ async fn launch_or_resume(
 /// Resumes a sweep in the store, given its name, its id or a prefix of the id.
 async fn resume_stored_sweep(
     client: &mut Client,
-    id: &str,
+    word: &str,
     table: &RunTableArgs,
 ) -> Result<v1::SweepStatus, UserError> {
-    let id = resolve_sweep_id(client, id).await?;
+    let id = resolve_sweep_id(client, word).await?;
     let status = query_status(client, &id).await?;
-    let source = query_stored_source(client, &status.id).await?;
+    let source = query_stored_source(client, &status.sweep_id()).await?;
     let spec = Spec::read_stored(&source)
         .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     check_spec(table, &spec)?;
 
     match status.state() {
         v1::SweepState::Completed => Ok(status),
-        _ => steer_sweep(client, &status.id, v1::Steering::Resume).await,
+        _ => steer_sweep(client, &status.sweep_id(), v1::Steering::Resume).await,
     }
 }
 
-async fn query_stored_source(client: &mut Client, sweep: &str) -> Result<SpecSource, UserError> {
+async fn query_stored_source(
+    client: &mut Client,
+    sweep: &SweepId,
+) -> Result<SpecSource, UserError> {
     let request = v1::GetSweepRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         protocol: PROTOCOL_VERSION,
     };
     let stored = client
@@ -125,7 +129,7 @@ pub(crate) async fn pause_unfinished_sweeps(
     });
 
     for sweep in left.iter().filter(|sweep| is_assigning_trials(sweep)) {
-        steer_sweep(client, &sweep.id, v1::Steering::Pause).await?;
+        steer_sweep(client, &sweep.sweep_id(), v1::Steering::Pause).await?;
     }
 
     Ok(left)

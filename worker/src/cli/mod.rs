@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::escape::escape_lines;
-use ergodic_common::ids::CellIndex;
+use ergodic_common::ids::{CellIndex, SweepId};
 use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::channel::credentials::ClientAuth;
@@ -62,7 +62,7 @@ enum WorkerSubcommand {
 #[derive(Debug, Args)]
 struct TrialArgs {
     /// The sweep's id
-    sweep: String,
+    sweep: SweepId,
     /// The trial, as cell/repeat
     trial: TrialKey,
     /// Address of the coordinator

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, FileHash, WorkerId};
+use ergodic_common::ids::{Fence, FileHash, SweepId, WorkerId};
 use ergodic_proto::backoff::Backoff;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::{CHUNK_BYTES, MAX_CHECKPOINT_BYTES};
@@ -40,7 +40,7 @@ pub(crate) struct CheckpointTransfer {
 #[derive(Debug, Clone)]
 struct CheckpointOwner {
     fence: Fence,
-    sweep: String,
+    sweep: SweepId,
     key: TrialKey,
 }
 
@@ -225,7 +225,7 @@ async fn upload_checkpoint(
     let head = v1::CheckpointHead {
         worker: worker.to_string(),
         fence: Some(fence.into()),
-        sweep,
+        sweep: sweep.into(),
         key: Some(key.into()),
         steps: upload.steps,
         hash: upload.hash.to_vec(),
@@ -260,7 +260,7 @@ async fn download_checkpoint(
     let request = v1::FetchCheckpointRequest {
         worker: worker.to_string(),
         fence: Some(fence.into()),
-        sweep,
+        sweep: sweep.into(),
         key: Some(key.into()),
     };
     let mut stream = with_timeout(

@@ -242,7 +242,7 @@ impl BatchSender<'_> {
         let fence = Some((*fence).into());
         let worker = self.worker.to_string();
 
-        let sweep = sweep.clone();
+        let sweep = sweep.to_string();
         v1::CommitResultsRequest {
             worker,
             fence,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ergodic_common::ids::{Fence, WorkerId};
+use ergodic_common::ids::{Fence, SweepId, WorkerId};
 use ergodic_common::{BUILD, Spec, TrialKey};
 use ergodic_proto::channel::connect::ClientChannel;
 use ergodic_proto::v1::session_request::Message as Request;
@@ -249,9 +249,8 @@ impl<'a> WorkerSession<'a> {
         let checkpointed = grant.checkpointed.into_iter().map(TrialKey::from).collect();
 
         let identity = self.identity;
-        let fetching = sweeps.get_or_fetch(&grant.sweep, |spec| {
-            check_fits_memory(identity, spec, &keys)
-        });
+        let id = SweepId::from(grant.sweep);
+        let fetching = sweeps.get_or_fetch(&id, |spec| check_fits_memory(identity, spec, &keys));
         match self.with_heartbeats(fence, fetching).await {
             Ok(sweep) => {
                 tracing::debug!(lease = fence.lease.0, trials = keys.len(), "lease granted");
@@ -261,7 +260,7 @@ impl<'a> WorkerSession<'a> {
                     }
                 });
             }
-            Err(why) => self.release_lease(fence, &grant.sweep, why).await?,
+            Err(why) => self.release_lease(fence, &id, why).await?,
         }
 
         self.request_work().await
@@ -271,10 +270,14 @@ impl<'a> WorkerSession<'a> {
     async fn release_lease(
         &self,
         fence: Fence,
-        sweep: &str,
+        sweep: &SweepId,
         why: String,
     ) -> Result<(), Disconnected> {
-        tracing::error!(sweep, why, "cannot run this sweep; releasing the lease");
+        tracing::error!(
+            sweep = sweep.as_str(),
+            why,
+            "cannot run this sweep; releasing the lease"
+        );
         let release = v1::Release {
             fence: Some(fence.into()),
             why,

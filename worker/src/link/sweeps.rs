@@ -7,7 +7,7 @@ use std::time::Duration;
 use ergodic_common::config::TrialConfig;
 use ergodic_common::dataset::Dataset;
 use ergodic_common::dataset::name::DatasetName;
-use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash};
+use ergodic_common::ids::{CellHash, CellIndex, DatasetHash, FileHash, SweepId};
 use ergodic_common::net::Net;
 use ergodic_common::spec::source::SpecSource;
 use ergodic_common::{BUILD, Spec, TrialKey};
@@ -24,7 +24,7 @@ use crate::train::TrialData;
 #[derive(Debug)]
 pub struct LoadedSweep {
     /// The id of the sweep.
-    pub id: String,
+    pub id: SweepId,
     /// The sweep file, read and checked.
     pub spec: Spec,
     data: Option<(Arc<Dataset>, DatasetHash)>,
@@ -82,7 +82,7 @@ impl LoadedSweep {
     /// # Errors
     /// The sweep is unknown or needs a newer program, or its dataset cannot be obtained.
     pub async fn fetch_from(
-        id: &str,
+        id: &SweepId,
         link: &mut Link,
         dirs: &DatasetDirs,
         against: impl Fn(&Spec) -> Option<String>,
@@ -125,7 +125,7 @@ impl LoadedSweep {
         }
 
         Ok(Self {
-            id: id.to_owned(),
+            id: id.clone(),
             spec,
             data,
             initial_weights: starts,
@@ -261,13 +261,16 @@ async fn read_spec(source: SpecSource) -> Result<Spec, SweepError> {
 }
 
 /// Requests a sweep, and again if the response is missing or incomplete.
-async fn request_sweep(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse, tonic::Status> {
+async fn request_sweep(
+    id: &SweepId,
+    link: &mut Link,
+) -> Result<v1::GetSweepResponse, tonic::Status> {
     let mut backoff = Backoff::new();
     let mut asked = 1;
 
     loop {
         let mut question = tonic::Request::new(v1::GetSweepRequest {
-            sweep: id.to_owned(),
+            sweep: id.to_string(),
             protocol: PROTOCOL_VERSION,
         });
         question.set_timeout(ANSWER_TIMEOUT);
@@ -323,7 +326,7 @@ fn training_dataset(spec: &Spec) -> DatasetName {
 
 /// The sweeps of leases that the worker holds or has held lately.
 pub(crate) struct SweepCache {
-    sweeps: HashMap<String, Arc<LoadedSweep>>,
+    sweeps: HashMap<SweepId, Arc<LoadedSweep>>,
     dataset_dirs: DatasetDirs,
     links: LinkPool,
 }
@@ -339,7 +342,7 @@ impl SweepCache {
 
     pub(crate) async fn get_or_fetch(
         &mut self,
-        id: &str,
+        id: &SweepId,
         against: impl Fn(&Spec) -> Option<String>,
     ) -> Result<Arc<LoadedSweep>, String> {
         if let Some(sweep) = self.sweeps.get(id) {
@@ -358,7 +361,7 @@ impl SweepCache {
 
         // Drops sweeps that no trial uses any more, because their datasets would stay in memory.
         self.sweeps.retain(|_, old| Arc::strong_count(old) > 1);
-        self.sweeps.insert(id.to_owned(), sweep.clone());
+        self.sweeps.insert(id.clone(), sweep.clone());
         Ok(sweep)
     }
 }

@@ -13,7 +13,7 @@ use ergodic_proto::v1;
 use prost::Message as _;
 
 use crate::train::FinishedTrial;
-use ergodic_common::ids::{Fence, WorkerId};
+use ergodic_common::ids::{Fence, SweepId, WorkerId};
 
 /// Bytes of the length of a record.
 const LENGTH_BYTES: usize = 4;
@@ -30,7 +30,7 @@ const ACKNOWLEDGED_TAG: u8 = 1;
 pub(crate) struct ResultOwner {
     pub(crate) worker: WorkerId,
     pub(crate) fence: Fence,
-    pub(crate) sweep: String,
+    pub(crate) sweep: SweepId,
 }
 
 /// A result with its worker and lease.
@@ -81,7 +81,7 @@ pub(crate) fn encode_acknowledgement(sender: &ResultOwner, keys: &[TrialKey]) ->
 fn encode_batch(sender: &ResultOwner, results: Vec<v1::TrialResult>) -> Vec<u8> {
     let fence = Some(sender.fence.into());
     let worker = sender.worker.to_string();
-    let sweep = sender.sweep.clone();
+    let sweep = sender.sweep.to_string();
     v1::CommitResultsRequest {
         worker,
         fence,
@@ -169,7 +169,7 @@ fn decode_record(record: &[u8]) -> Option<RecordContent> {
     let sender = ResultOwner {
         worker: batch.worker.into(),
         fence,
-        sweep: batch.sweep,
+        sweep: batch.sweep.into(),
     };
 
     match *what {

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, WorkerId};
+use ergodic_common::ids::{Fence, SweepId, WorkerId};
 use ergodic_proto::status::UserError;
 
 use self::format::ResultOwner;
@@ -135,11 +135,11 @@ impl Spool {
             .expect("nothing panics while it holds the spool")
     }
 
-    fn result_owner(&self, fence: Fence, sweep: &str) -> ResultOwner {
+    fn result_owner(&self, fence: Fence, sweep: &SweepId) -> ResultOwner {
         ResultOwner {
             worker: self.worker.clone(),
             fence,
-            sweep: sweep.to_owned(),
+            sweep: sweep.clone(),
         }
     }
 
@@ -147,7 +147,7 @@ impl Spool {
     pub(crate) fn encode_entry(
         &self,
         fence: Fence,
-        sweep: &str,
+        sweep: &SweepId,
         finished: &FinishedTrial,
     ) -> SpoolEntry {
         let record = format::encode_result(&self.result_owner(fence, sweep), finished);
@@ -205,7 +205,7 @@ impl Spool {
     }
 
     /// Records that the coordinator has answered for the results of these trials.
-    pub(crate) fn acknowledge_results(&self, fence: Fence, sweep: &str, keys: &[TrialKey]) {
+    pub(crate) fn acknowledge_results(&self, fence: Fence, sweep: &SweepId, keys: &[TrialKey]) {
         let sender = self.result_owner(fence, sweep);
         let mut state = self.lock_state();
         let mut touched: BTreeMap<u64, Vec<TrialKey>> = BTreeMap::new();
@@ -477,7 +477,11 @@ mod tests {
     const LIMIT: u64 = 1 << 20;
 
     fn append_one(spool: &Spool, repeat: u32) -> io::Result<SpoolRef> {
-        spool.append_result(&spool.encode_entry(FENCE, "a1b2c3d4", &finished(repeat, None)))
+        spool.append_result(&spool.encode_entry(
+            FENCE,
+            &sample_owner().sweep,
+            &finished(repeat, None),
+        ))
     }
 
     fn acknowledge_repeats(spool: &Spool, repeats: &[u32]) {
@@ -485,7 +489,7 @@ mod tests {
             .iter()
             .map(|repeat| TrialKey::new(1, *repeat))
             .collect();
-        spool.acknowledge_results(FENCE, "a1b2c3d4", &keys);
+        spool.acknowledge_results(FENCE, &sample_owner().sweep, &keys);
     }
 
     /// Repeats that an earlier worker left, with its id.
@@ -599,14 +603,14 @@ mod tests {
         let spool = Spool::open(dir.path(), &"w".into(), size).expect("opened");
         append_one(&spool, 0).expect("room");
 
-        let entry = spool.encode_entry(FENCE, "a1b2c3d4", &finished(1, None));
+        let entry = spool.encode_entry(FENCE, &sample_owner().sweep, &finished(1, None));
         let error = spool.append_result(&entry).expect_err("it is full");
         assert!(error.to_string().contains("--spool-size"), "{error}");
         assert!(spool.retry_append(&entry).is_err());
         acknowledge_repeats(&spool, &[0]);
         spool.retry_append(&entry).expect("there is room");
 
-        let late = spool.encode_entry(FENCE, "a1b2c3d4", &finished(2, None));
+        let late = spool.encode_entry(FENCE, &sample_owner().sweep, &finished(2, None));
         assert!(spool.append_result(&late).is_err());
         acknowledge_repeats(&spool, &[2]);
         spool.retry_append(&late).expect("nothing is owed");

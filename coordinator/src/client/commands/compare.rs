@@ -3,6 +3,7 @@
 use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
+use ergodic_common::ids::SweepId;
 use ergodic_common::number_format::format_rounded;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -56,7 +57,7 @@ pub async fn run_compare(args: CompareArgs) -> Result<CommandOutcome, UserError>
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
     let (mut client, id) = args.sweep.connect().await?;
-    let request = build_request(&mut client, id, &args).await?;
+    let request = build_request(&mut client, &id, &args).await?;
     let compared = query_comparison(&mut client, request).await?;
 
     print_output(render_contrasts(&compared, args.metric.level, args.format))
@@ -65,18 +66,18 @@ pub async fn run_compare(args: CompareArgs) -> Result<CommandOutcome, UserError>
 /// The request that the arguments stand for.
 async fn build_request(
     client: &mut Client,
-    sweep: String,
+    sweep: &SweepId,
     args: &CompareArgs,
 ) -> Result<v1::CompareRequest, UserError> {
     let baseline_sweep = match &args.baseline_sweep {
-        Some(other) => resolve_sweep_id(client, other).await?,
+        Some(other) => resolve_sweep_id(client, other).await?.into(),
         None => String::new(),
     };
     let baseline = args.baseline.as_deref();
     let metric = &args.metric;
 
     Ok(v1::CompareRequest {
-        sweep,
+        sweep: sweep.to_string(),
         baseline: baseline.map_or_else(
             || Ok(Vec::new()),
             |text| parse_axis_choices("--baseline", text),
@@ -117,14 +118,14 @@ fn render_contrasts(compared: &v1::CompareResponse, level: f64, format: TextForm
 /// As for [`run_compare`].
 pub(crate) async fn query_contrasts(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     baseline: &str,
     metric: Option<&str>,
     at: Option<&str>,
     level: f64,
 ) -> Result<v1::CompareResponse, UserError> {
     let request = v1::CompareRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         baseline: parse_axis_choices("--baseline", baseline)?,
         metric: metric.unwrap_or_default().to_owned(),
         at: at.unwrap_or_default().to_owned(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use arrow_schema::DataType;
 use clap::Args;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
@@ -137,11 +138,11 @@ fn keep_points(points: &mut v1::TableResponse, positions: &[usize]) {
 /// The values of all cells, the best cell by the metric first.
 async fn query_best_cells(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     metric: &str,
 ) -> Result<Vec<Vec<String>>, UserError> {
     let request = v1::TableRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         metric: metric.to_owned(),
         ..v1::TableRequest::default()
     };

@@ -45,7 +45,7 @@ pub struct DistanceArgs {
 pub async fn run_distance(args: DistanceArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
     let request = v1::DistanceRequest {
-        sweep: id,
+        sweep: id.into(),
         between: args
             .between
             .iter()

@@ -64,7 +64,7 @@ pub async fn run_effects(args: EffectsArgs) -> Result<CommandOutcome, UserError>
     let (mut client, id) = args.sweep.connect().await?;
     check_interaction(&args)?;
     let request = v1::EffectsRequest {
-        sweep: id,
+        sweep: id.into(),
         metric: args.metric.metric.clone().unwrap_or_default(),
         at: args.metric.at.clone().unwrap_or_default(),
         level: args.metric.level / 100.0,

@@ -3,6 +3,7 @@
 use clap::Args;
 use ergodic_common::TrialKey;
 use ergodic_common::escape::escape_line;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use ergodic_proto::v1::explain_finding::Finding;
@@ -46,12 +47,12 @@ fn is_about_missing_workers(finding: &v1::ExplainFinding) -> bool {
 /// There is no such sweep or trial, or the coordinator does not respond.
 pub async fn explain_sweep(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     trial: Option<TrialKey>,
     format: TextFormat,
 ) -> Result<String, UserError> {
     let request = v1::ExplainRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         trial: trial.map(Into::into),
     };
     let mut answer = client

@@ -1,6 +1,7 @@
 //! `ergodic extend`: adds repeats or cells to a launched sweep.
 
 use clap::Args;
+use ergodic_common::ids::SweepId;
 use ergodic_common::spec::SpecSource;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
@@ -47,7 +48,7 @@ pub async fn run_extend(args: ExtendArgs) -> Result<CommandOutcome, UserError> {
         (None, repeats) => Extension::Repeats(repeats.unwrap_or_default()),
     };
     let (mut client, id) = args.sweep.connect("extend").await?;
-    let extended = extend_sweep(&mut client, id, &more).await?;
+    let extended = extend_sweep(&mut client, &id, &more).await?;
     print_stderr_line(&format_extension(&extended));
 
     print_output(
@@ -67,11 +68,11 @@ enum Extension {
 
 async fn extend_sweep(
     client: &mut Client,
-    sweep: String,
+    sweep: &SweepId,
     more: &Extension,
 ) -> Result<v1::ExtendResponse, UserError> {
     let mut request = v1::ExtendRequest {
-        sweep,
+        sweep: sweep.to_string(),
         ..Default::default()
     };
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Args;
 use ergodic_common::Spec;
 use ergodic_common::escape::escape_line;
+use ergodic_common::ids::SweepId;
 use ergodic_common::spec::SpecSource;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
@@ -66,19 +67,19 @@ pub async fn run_launch(args: LaunchArgs) -> Result<CommandOutcome, UserError> {
     print_output(format!("{}\n", status.id))?;
 
     match args.watch {
-        true => watch_launched(&mut client, &status.id).await,
+        true => watch_launched(&mut client, &status.sweep_id()).await,
         false => Ok(CommandOutcome::Done),
     }
 }
 
 /// Follows a sweep to its end and prints its table.
-async fn watch_launched(client: &mut Client, id: &str) -> Result<CommandOutcome, UserError> {
+async fn watch_launched(client: &mut Client, id: &SweepId) -> Result<CommandOutcome, UserError> {
     let Some(status) = follow_until_interrupt(client, id).await? else {
         return Ok(CommandOutcome::Interrupted);
     };
     let query = TableQueryArgs::default();
     let view = TableView::for_stdout(TextFormat::Table);
-    let sweep = SweepSet::of_one(id.to_owned());
+    let sweep = SweepSet::of_one(id.clone());
     print_unpaged(&query_table_text(client, &sweep, &query, view).await?)?;
 
     Ok(CommandOutcome::from_sweep(&status))

@@ -44,7 +44,7 @@ pub enum PredictionFormat {
 /// There is no such sweep, it keeps no predictions, or the coordinator does not respond.
 pub async fn run_predictions(args: PredictionsArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
-    let request = v1::PredictionsRequest { sweep: id };
+    let request = v1::PredictionsRequest { sweep: id.into() };
     let mut pages = client
         .call(async |client| client.sweeps.predictions(request).await)
         .await?;

@@ -52,7 +52,7 @@ pub async fn run_sample_size(args: SampleSizeArgs) -> Result<CommandOutcome, Use
     let (mut client, id) = args.sweep.connect().await?;
     let (metric, ci95) = args.precision;
     let request = v1::SampleSizeRequest {
-        sweep: id,
+        sweep: id.into(),
         metric,
         ci95,
     };

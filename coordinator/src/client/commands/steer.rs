@@ -1,6 +1,7 @@
 //! `ergodic pause`, `resume`, `cancel` and `retry`: changes to the state of a sweep.
 
 use clap::Args;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -39,11 +40,11 @@ pub async fn run_steer(
 /// There is no such sweep, its state does not allow it, or nobody answers.
 pub async fn steer_sweep(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     steering: v1::Steering,
 ) -> Result<v1::SweepStatus, UserError> {
     let request = v1::SteerRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         steering: steering.into(),
         ..Default::default()
     };

@@ -36,7 +36,7 @@ pub struct UpdateArgs {
 pub async fn run_update(args: UpdateArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect("update").await?;
     let request = v1::SteerRequest {
-        sweep: id,
+        sweep: id.into(),
         steering: v1::Steering::Share.into(),
         priority: args.priority,
         weight: args.weight,

@@ -37,7 +37,7 @@ pub async fn run_variance(args: VarianceArgs) -> Result<CommandOutcome, UserErro
     let (mut client, id) = args.sweep.connect().await?;
     let MetricArgs { metric, at, level } = args.metric;
     let request = v1::VarianceRequest {
-        sweep: id,
+        sweep: id.into(),
         metric: metric.unwrap_or_default(),
         at: at.unwrap_or_default(),
         level: level / 100.0,

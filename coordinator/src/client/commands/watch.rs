@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::SweepId;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -43,7 +44,7 @@ pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
     };
 
     if status.failed > 0 {
-        let failures = query_failures(&mut client, &status.id).await;
+        let failures = query_failures(&mut client, &status.sweep_id()).await;
         let lines = failures.unwrap_or_default().describe(&status.id);
         lines.iter().for_each(|line| print_stderr_line(line));
     }
@@ -58,7 +59,7 @@ pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
 /// As for [`follow_sweep`].
 pub async fn follow_until_interrupt(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
 ) -> Result<Option<v1::SweepStatus>, UserError> {
     let url = client.url.clone();
     let followed = tokio::select! {
@@ -90,7 +91,10 @@ fn format_coordinator_option(url: &str) -> String {
 ///
 /// # Errors
 /// The sweep is unknown, or the coordinator stays away.
-pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
+pub async fn follow_sweep(
+    client: &mut Client,
+    sweep: &SweepId,
+) -> Result<v1::SweepStatus, UserError> {
     let mut progress = ProgressDisplay::new();
     let mut notes = ProgressNotes::default();
     let mut away_since: Option<Instant> = None;
@@ -124,12 +128,12 @@ pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepS
 /// Reads one stream of updates; returns the last status if the sweep has ended.
 async fn follow_stream(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     progress: &mut ProgressDisplay,
     notes: &mut ProgressNotes,
 ) -> Result<Option<v1::SweepStatus>, UserError> {
     let request = v1::WatchRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
     };
     let mut stream = client
         .call(async |client| client.sweeps.watch(request).await)
@@ -188,7 +192,9 @@ impl ProgressNotes {
             .is_none_or(|failed| status.failed >= 2 * failed);
         if status.failed > 0 && is_due {
             self.failures_of = Some(status.failed);
-            self.failures = query_failures(client, &status.id).await.unwrap_or_default();
+            self.failures = query_failures(client, &status.sweep_id())
+                .await
+                .unwrap_or_default();
         }
 
         let is_idle = status.state() == v1::SweepState::Running
@@ -207,7 +213,10 @@ impl ProgressNotes {
             .is_none_or(|at| at.elapsed() >= QUERY_INTERVAL);
         if idle >= IDLE_TIME && is_due {
             self.wait_reason_at = Some(Instant::now());
-            self.wait_reason = query_wait_reason(client, &status.id).await.ok().flatten();
+            self.wait_reason = query_wait_reason(client, &status.sweep_id())
+                .await
+                .ok()
+                .flatten();
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ergodic_common::ids::SweepId;
 use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
@@ -41,7 +42,7 @@ pub async fn run_weights(args: WeightsArgs) -> Result<CommandOutcome, UserError>
 /// Writes the trained weights of a trial into a file; gives a line about them.
 async fn save_weights(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     key: TrialKey,
     path: &Path,
 ) -> Result<String, UserError> {

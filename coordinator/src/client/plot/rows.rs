@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::SweepId;
 use ergodic_common::number_format::can_round_to;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
@@ -150,10 +151,10 @@ fn completed_value(row: &v1::TrialRow, column: Option<usize>) -> Option<(u32, f6
 /// Draws the differences of every cell from its baseline.
 pub(super) async fn draw_pairs(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     figure: &FigureArgs,
 ) -> Result<Scene, UserError> {
-    let sweeps = SweepSet::of_one(sweep.to_owned());
+    let sweeps = SweepSet::of_one(sweep.clone());
     let request = figure.build_table_request(Vec::new(), Vec::new(), "");
     let whole = sweeps.query_table(client, request).await?;
     let Some(baseline) = &figure.baseline else {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ergodic_common::ids::CellIndex;
+use ergodic_common::ids::{CellIndex, SweepId};
 use ergodic_common::spec_file::grammar::GRAMMAR;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -25,14 +25,14 @@ pub(super) type TrialCurves = HashMap<Vec<String>, Vec<Vec<(u64, f64)>>>;
 /// There are too many trials, or the coordinator does not respond.
 pub(super) async fn query_trial_curves(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     metric: &str,
     axes: &[String],
     wanted: &HashSet<Vec<String>>,
     cells: &str,
 ) -> Result<TrialCurves, UserError> {
     let request = v1::RowsRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         after: None,
         grammar: GRAMMAR,
     };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ergodic_common::ids::SweepId;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
@@ -31,7 +32,7 @@ impl StepUnits {
     /// A curve pools cells with different numbers of steps per epoch, the sweep has no images, or the coordinator does not respond.
     pub(super) async fn query(
         client: &mut Client,
-        sweep: &str,
+        sweep: &SweepId,
         unit: CurveUnit,
         axes: &[String],
         cells: &str,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ergodic_common::ids::SweepId;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec};
 use ergodic_proto::status::UserError;
@@ -132,9 +133,10 @@ async fn report_sweep(
 ) -> Result<(), UserError> {
     // Checked first, so that a sweep too large for the figures fails before anything is fetched.
     check_plot_size("a page", &FigureArgs::new(PlotKind::Distribution), status)?;
-    let sweep = SweepSet::of_one(status.id.clone());
-    let file = query_sweep_file(client, &status.id).await?;
-    let trials = query_trials(client, &status.id).await?;
+    let id = status.sweep_id();
+    let file = query_sweep_file(client, &id).await?;
+    let trials = query_trials(client, &id).await?;
+    let sweep = SweepSet::of_one(id);
     let metrics = trials
         .first()
         .map(|page| page.metrics.clone())
@@ -171,9 +173,10 @@ async fn report_metric(
     metric: &str,
     page: &mut ReportPage,
 ) -> Result<(), UserError> {
-    let sweep = SweepSet::of_one(status.id.clone());
+    let id = status.sweep_id();
     page.add_section(metric);
-    let table = report_table(client, &status.id, metric, page).await?;
+    let table = report_table(client, &id, metric, page).await?;
+    let sweep = SweepSet::of_one(id);
     let figure = select_metric_figure(PlotKind::Heatmap, metric);
     report_figure(client, &sweep, &figure, page).await?;
 
@@ -253,12 +256,12 @@ fn format_status_line(status: &v1::SweepStatus) -> String {
 
 async fn report_table(
     client: &mut Client,
-    sweep: &str,
+    sweep: &SweepId,
     metric: &str,
     page: &mut ReportPage,
 ) -> Result<v1::TableResponse, UserError> {
     let request = v1::TableRequest {
-        sweep: sweep.to_owned(),
+        sweep: sweep.to_string(),
         metric: metric.to_owned(),
         ..v1::TableRequest::default()
     };

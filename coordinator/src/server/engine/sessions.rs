@@ -1,7 +1,7 @@
 //! Workers' sessions: joining, messages received and messages sent.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, WorkerId};
+use ergodic_common::ids::{Fence, SweepId, WorkerId};
 use ergodic_proto::v1;
 use ergodic_proto::v1::session_response::Message;
 use tokio::sync::mpsc::error::TrySendError;
@@ -122,7 +122,7 @@ impl Engine {
     }
 
     /// Stores a lease, and then sends it to its worker.
-    pub(crate) fn grant_lease(&self, lease: LeaseRow, sweep: String, keys: Vec<TrialKey>) {
+    pub(crate) fn grant_lease(&self, lease: LeaseRow, sweep: SweepId, keys: Vec<TrialKey>) {
         self.persist(InsertLease(lease.clone()), move |engine, stored| {
             if let Err(error) = stored {
                 engine
@@ -136,7 +136,7 @@ impl Engine {
         });
     }
 
-    fn send_grant(&mut self, lease: &LeaseRow, sweep: String, keys: &[TrialKey]) {
+    fn send_grant(&mut self, lease: &LeaseRow, sweep: SweepId, keys: &[TrialKey]) {
         if !self.core.holds_lease(&lease.worker, lease.fence) {
             // The lease ended while it was being stored, for example by a cancel. The revocation
             // makes the worker request another one.
@@ -158,13 +158,13 @@ impl Engine {
         self.send_to_worker(&lease.worker, Message::Grant(grant));
     }
 
-    fn build_grant(&self, lease: &LeaseRow, sweep: String, keys: &[TrialKey]) -> v1::Grant {
+    fn build_grant(&self, lease: &LeaseRow, sweep: SweepId, keys: &[TrialKey]) -> v1::Grant {
         let checkpointed = keys
             .iter()
             .filter(|key| self.core.checkpoint_steps(lease.sweep, **key).is_some());
         v1::Grant {
             fence: Some(fence_to_wire(lease.fence)),
-            sweep,
+            sweep: sweep.into(),
             cells: keys.iter().map(|key| key.cell.0).collect(),
             repeats: keys.iter().map(|key| key.repeat.0).collect(),
             checkpointed: checkpointed.map(|key| (*key).into()).collect(),

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use candidate::LaunchCandidate;
-use ergodic_common::ids::{CellIndex, FileHash, SweepNumber};
+use ergodic_common::ids::{CellIndex, FileHash, SweepId, SweepNumber};
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -122,7 +122,7 @@ impl SweepApi {
         self.0.catalog.blobs.release(&files);
         let status = self.query_status(number).await?;
         let from = if copied > 0 {
-            parts.source_ids
+            parts.source_ids.into_iter().map(String::from).collect()
         } else {
             Vec::new()
         };
@@ -131,7 +131,7 @@ impl SweepApi {
             copied,
             from,
             compared: compared.len() as u64,
-            unread: parts.uncompared_ids,
+            unread: parts.uncompared_ids.into_iter().map(String::from).collect(),
             ..Default::default()
         })
     }
@@ -174,7 +174,7 @@ impl SweepApi {
     }
 }
 
-fn under_way_error(id: &str, trials: u64) -> UserError {
+fn under_way_error(id: &SweepId, trials: u64) -> UserError {
     let message = format!(
         "{trials} of these trials are being run for the sweep {id}: wait for its end (`ergodic watch {id}`) and launch this \
          file again, or add what {id} lacks with `ergodic extend {id} SPEC`, or use --again to run them twice"

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use ergodic_common::ids::{CellHash, CellIndex, SweepNumber};
+use ergodic_common::ids::{CellHash, CellIndex, SweepId, SweepNumber};
 use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use ergodic_proto::status::UserError;
@@ -47,11 +47,11 @@ pub(super) struct ReusableRows {
     pub(super) sources: Vec<ReuseSource>,
     pub(super) twins: Vec<Twin>,
     /// Ids of the sources of rows.
-    pub(super) source_ids: Vec<String>,
+    pub(super) source_ids: Vec<SweepId>,
     /// Ids of sweeps with too many cells.
-    pub(super) uncompared_ids: Vec<String>,
+    pub(super) uncompared_ids: Vec<SweepId>,
     /// A sweep that is running some of the trials, and their number.
-    pub(super) under_way: Option<(String, u64)>,
+    pub(super) under_way: Option<(SweepId, u64)>,
 }
 
 /// Cells that two sweeps have in common.

@@ -71,28 +71,31 @@ impl SweepApi {
             .map_err(|_| self.0.unanswered_status())
     }
 
-    /// Queries the sweep that `id` refers to.
+    /// Queries the sweep that a word means.
     pub(crate) async fn with_sweep<T: Send + 'static>(
         &self,
-        id: &str,
+        word: &str,
         question: impl FnOnce(&Core, &Sweep) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let answer = self.with_any_sweep(id, |core, sweep| match sweep {
+        let answer = self.with_any_sweep(word, |core, sweep| match sweep {
             SweepMatch::Readable(sweep) => Ok(question(core, sweep)),
             SweepMatch::Unreadable(sweep) => Err(unreadable_error(sweep)),
         });
         Ok(answer.await??)
     }
 
-    /// Queries the sweep that `id` refers to, whether this program can read it or not.
+    /// Queries the sweep that a word means, whether this program can read it or not.
     pub(crate) async fn with_any_sweep<T: Send + 'static>(
         &self,
-        id: &str,
+        word: &str,
         question: impl FnOnce(&Core, SweepMatch<'_>) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let id = id.to_owned();
+        let word = word.to_owned();
         let answer = self
-            .query_core(move |core| core.find_any_sweep(&id).map(|sweep| question(core, sweep)))
+            .query_core(move |core| {
+                core.find_any_sweep(&word)
+                    .map(|sweep| question(core, sweep))
+            })
             .await?;
         answer.map_err(|unmatched| match self.0.leadership.other_leader() {
             // A standby may not have read a sweep that was launched a moment ago, so the leader is
@@ -129,12 +132,16 @@ impl SweepApi {
 fn unmatched_error(unmatched: &UnmatchedSweep) -> UserError {
     let message = match unmatched {
         UnmatchedSweep::NoneYet => "there is no sweep yet: launch one".to_owned(),
-        UnmatchedSweep::Unknown { id } => {
-            format!("there is no sweep '{id}'; `ergodic list` shows all")
+        UnmatchedSweep::Unknown { word } => {
+            format!("there is no sweep '{word}'; `ergodic list` shows all")
         }
-        UnmatchedSweep::Ambiguous { id, first, second } => {
+        UnmatchedSweep::Ambiguous {
+            word,
+            first,
+            second,
+        } => {
             format!(
-                "'{id}' is ambiguous: it is a prefix of {first} and of {second}; give more characters"
+                "'{word}' is ambiguous: it is a prefix of {first} and of {second}; give more characters"
             )
         }
     };

@@ -50,7 +50,7 @@ impl SweepApi {
 
         Ok(v1::CompareResponse {
             axes: snapshot.axis_names(),
-            sweep: snapshot.id,
+            sweep: snapshot.id.into(),
             name: snapshot.spec.name.clone(),
             metric: query.metric().name().into_owned(),
             baseline: query.describe_baseline(&snapshot.spec),
@@ -97,7 +97,7 @@ impl SweepApi {
             cells: cells
                 .map(|cell| to_distance_cell(&snapshot, *cell))
                 .collect(),
-            sweep: snapshot.id,
+            sweep: snapshot.id.into(),
             name: snapshot.spec.name.clone(),
             rows: rows.into_iter().map(to_distance).collect(),
             points,
@@ -152,7 +152,7 @@ impl SweepApi {
             cells: cells
                 .map(|cell| to_variance_cell(&snapshot, cell))
                 .collect(),
-            sweep: snapshot.id,
+            sweep: snapshot.id.into(),
             name: snapshot.spec.name.clone(),
             metric,
             done: snapshot.done,
@@ -187,7 +187,7 @@ fn to_effects_response(
         done: snapshot.done,
         trials: snapshot.trials,
         numerics: spec.numerics.clone(),
-        sweep: snapshot.id,
+        sweep: snapshot.id.into(),
         data: snapshot.data_provenance,
     }
 }

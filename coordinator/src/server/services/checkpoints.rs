@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::ids::{Fence, FileHash, SweepNumber, WorkerId};
+use ergodic_common::ids::{Fence, FileHash, SweepId, SweepNumber, WorkerId};
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::transfer::MAX_CHECKPOINT_BYTES;
@@ -60,7 +60,7 @@ impl ServerContext {
             .try_into()
             .map_err(|_| Status::invalid_argument("the field hash must have 32 bytes"))?;
         let access = self
-            .authorize_checkpoint(head.worker.into(), head.fence, head.sweep, head.key)
+            .authorize_checkpoint(head.worker.into(), head.fence, head.sweep.into(), head.key)
             .await?;
         let header = CheckpointHeader {
             key: access.key,
@@ -76,7 +76,7 @@ impl ServerContext {
         &self,
         worker: WorkerId,
         fence: Option<v1::Fence>,
-        id: String,
+        id: SweepId,
         key: Option<v1::TrialKey>,
     ) -> Result<CheckpointAccess, Status> {
         let fence = fence_from_wire(&fence.ok_or_else(|| missing_status("fence"))?);
@@ -191,7 +191,7 @@ impl ServerContext {
             .authorize_checkpoint(
                 request.worker.into(),
                 request.fence,
-                request.sweep,
+                request.sweep.into(),
                 request.key,
             )
             .await?;

@@ -1,6 +1,6 @@
 //! `Explain`: the reason for the state of a sweep, cell or trial.
 
-use ergodic_common::ids::SweepNumber;
+use ergodic_common::ids::{SweepId, SweepNumber};
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -24,7 +24,7 @@ use crate::server::store_error;
 /// The core's knowledge about a trial.
 struct TrialFacts {
     sweep: SweepNumber,
-    id: String,
+    id: SweepId,
     state: SweepState,
     location: TrialLocation,
     /// Number of steps at which its checkpoint was taken.
@@ -52,7 +52,7 @@ impl SweepApi {
         let mut answer = v1::ExplainResponse {
             lines: Vec::new(),
             findings,
-            sweep,
+            sweep: sweep.into(),
             trial: request.trial,
         };
         // For clients that know no findings, or not all.
@@ -63,15 +63,17 @@ impl SweepApi {
     /// The full id of a sweep, and what became of a trial of it.
     async fn explain_trial(
         &self,
-        id: &str,
+        word: &str,
         key: TrialKey,
-    ) -> Result<(String, Vec<v1::ExplainFinding>), Status> {
-        let mut facts = self
-            .with_sweep(id, move |core, sweep| collect_trial_facts(core, sweep, key))
+    ) -> Result<(SweepId, Vec<v1::ExplainFinding>), Status> {
+        let facts = self
+            .with_sweep(word, move |core, sweep| {
+                collect_trial_facts(core, sweep, key)
+            })
             .await??;
         let sweep = facts.sweep;
         let checkpoint_steps = facts.checkpoint_steps;
-        let id = std::mem::take(&mut facts.id);
+        let id = facts.id.clone();
 
         let mut findings = match facts.location {
             TrialLocation::Done => {
@@ -131,7 +133,7 @@ impl SweepApi {
 }
 
 /// The full id of a sweep, and why it is where it is.
-fn explain_match(core: &Core, sweep: SweepMatch<'_>) -> (String, Vec<v1::ExplainFinding>) {
+fn explain_match(core: &Core, sweep: SweepMatch<'_>) -> (SweepId, Vec<v1::ExplainFinding>) {
     match sweep {
         SweepMatch::Readable(sweep) => (sweep.id.clone(), explain_sweep(core, sweep)),
         SweepMatch::Unreadable(UnreadableSweep { record, why }) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ergodic_common::ids::{FileHash, SweepNumber};
+use ergodic_common::ids::{FileHash, SweepId, SweepNumber};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::{refuse_misleading_sweep, settle_new_sweep};
 use ergodic_common::trial::CUDA_F32;
@@ -286,10 +286,11 @@ fn track_requester() -> (Arc<()>, impl Fn() -> bool) {
 }
 
 /// Eight random letters and digits.
-pub(crate) fn generate_sweep_id() -> String {
+pub(crate) fn generate_sweep_id() -> SweepId {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    random_bytes::<8>()
+    let id: String = random_bytes::<{ SweepId::LENGTH }>()
         .iter()
         .map(|byte| ALPHABET[usize::from(byte % 32)] as char)
-        .collect()
+        .collect();
+    id.into()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::ids::SweepNumber;
+use ergodic_common::ids::{SweepId, SweepNumber};
 use ergodic_proto::v1;
 use tonic::Status;
 
@@ -67,9 +67,9 @@ impl SweepApi {
     }
 
     /// The body of `Status`.
-    pub(crate) async fn answer_status(&self, id: &str) -> Result<v1::StatusResponse, Status> {
+    pub(crate) async fn answer_status(&self, word: &str) -> Result<v1::StatusResponse, Status> {
         let status = self
-            .with_any_sweep(id, |core, sweep| match sweep {
+            .with_any_sweep(word, |core, sweep| match sweep {
                 SweepMatch::Readable(sweep) => sweep_status(core, sweep),
                 SweepMatch::Unreadable(sweep) => unreadable_status(sweep),
             })
@@ -83,11 +83,11 @@ impl SweepApi {
     /// The body of `Watch`. The stream ends with the sweep, or when the principal's token is revoked.
     pub(crate) async fn watch_sweep(
         &self,
-        id: &str,
+        word: &str,
         principal: Option<Principal>,
     ) -> Result<ResponseStream<v1::WatchResponse>, Status> {
         let permit = self.0.limits.watchers.try_acquire()?;
-        let id = self.with_sweep(id, |_, sweep| sweep.id.clone()).await?;
+        let id = self.with_sweep(word, |_, sweep| sweep.id.clone()).await?;
         let (messages, stream) = PageSender::new(permit);
 
         let context = self.0.clone();
@@ -126,7 +126,7 @@ fn add_server_state(context: &ServerContext, status: v1::SweepStatus) -> v1::Swe
 
 async fn send_watch_updates(
     context: Arc<ServerContext>,
-    id: String,
+    id: SweepId,
     messages: PageSender<v1::WatchResponse>,
 ) {
     let mut changes = context.engine.subscribe_changes();
@@ -149,7 +149,7 @@ async fn send_watch_updates(
 }
 
 /// Queries an update for `Watch`; `None` if the sweep was removed, or the coordinator is stopping.
-async fn query_watch_update(context: &ServerContext, id: String) -> Option<v1::WatchResponse> {
+async fn query_watch_update(context: &ServerContext, id: SweepId) -> Option<v1::WatchResponse> {
     let answer = context
         .engine
         .query_core(move |core| {

@@ -39,7 +39,7 @@ impl SweepApi {
 
         let rows = needs.cells.iter();
         Ok(v1::SampleSizeResponse {
-            sweep: snapshot.id.clone(),
+            sweep: snapshot.id.to_string(),
             name: snapshot.spec.name.clone(),
             metric,
             axes: snapshot.axis_names(),

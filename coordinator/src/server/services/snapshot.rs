@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ergodic_common::Spec;
-use ergodic_common::ids::{CellIndex, DatasetHash, SweepNumber};
+use ergodic_common::ids::{CellIndex, DatasetHash, SweepId, SweepNumber};
 use ergodic_proto::v1;
 use tonic::Status;
 
@@ -12,7 +12,7 @@ use crate::server::services::access::SweepApi;
 /// The state of a sweep that an answer is based on.
 pub(crate) struct SweepSnapshot {
     pub(crate) number: SweepNumber,
-    pub(crate) id: String,
+    pub(crate) id: SweepId,
     pub(crate) spec: Arc<Spec>,
     pub(crate) done: u64,
     pub(crate) trials: u64,
@@ -33,8 +33,8 @@ impl SweepSnapshot {
 }
 
 impl SweepApi {
-    pub(crate) async fn find_snapshot(&self, id: &str) -> Result<SweepSnapshot, Status> {
-        self.with_sweep(id, |_, sweep| SweepSnapshot {
+    pub(crate) async fn find_snapshot(&self, word: &str) -> Result<SweepSnapshot, Status> {
+        self.with_sweep(word, |_, sweep| SweepSnapshot {
             number: sweep.number,
             id: sweep.id.clone(),
             spec: sweep.spec.clone(),

@@ -104,7 +104,7 @@ impl SweepApi {
         } = removal::remove_sweep(&self.0, record.clone(), force).await?;
 
         Ok(v1::RemoveResponse {
-            sweep: record.id.clone(),
+            sweep: record.id.to_string(),
             name,
             trials,
             files,

@@ -130,12 +130,12 @@ impl SweepApi {
 
     async fn admit_query(
         &self,
-        id: &str,
+        word: &str,
         params: &TableParams<'_>,
         has_curves: bool,
         is_paged: bool,
     ) -> Result<AdmittedQuery, Status> {
-        let snapshot = self.find_snapshot(id).await?;
+        let snapshot = self.find_snapshot(word).await?;
         let query = TableQuery::new(&snapshot.spec, params).map_err(table_error)?;
         let bytes = query.estimate_bytes(&snapshot.spec, snapshot.done, has_curves, is_paged);
         let hint = if is_paged {
@@ -183,7 +183,7 @@ fn to_curve_params(request: &v1::CurvesRequest) -> TableParams<'_> {
 
 fn table_without_rows(snapshot: &SweepSnapshot, query: &TableQuery) -> v1::TableResponse {
     v1::TableResponse {
-        sweep: snapshot.id.clone(),
+        sweep: snapshot.id.to_string(),
         name: snapshot.spec.name.clone(),
         metric: query.metric().name().into_owned(),
         axes: query.axis_names(&snapshot.spec),
@@ -209,7 +209,7 @@ fn table_without_rows(snapshot: &SweepSnapshot, query: &TableQuery) -> v1::Table
 
 fn curves_without_points(snapshot: &SweepSnapshot, query: &TableQuery) -> v1::CurvesResponse {
     v1::CurvesResponse {
-        sweep: snapshot.id.clone(),
+        sweep: snapshot.id.to_string(),
         metric: query.metric().name().into_owned(),
         axes: query.axis_names(&snapshot.spec),
         points: Vec::new(),

@@ -70,9 +70,9 @@ impl SweepApi {
     /// The body of `Predictions`.
     pub(crate) async fn stream_predictions(
         &self,
-        id: &str,
+        word: &str,
     ) -> Result<ResponseStream<v1::PredictionsResponse>, Status> {
-        let snapshot = self.find_snapshot(id).await?;
+        let snapshot = self.find_snapshot(word).await?;
         let Some(probe) = snapshot.spec.measure.probe.clone() else {
             let message = format!(
                 "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] in the next sweep",
@@ -89,7 +89,7 @@ impl SweepApi {
 fn empty_trials_page(snapshot: &SweepSnapshot) -> v1::TrialsResponse {
     let metrics = snapshot.spec.measure.metrics.iter();
     v1::TrialsResponse {
-        sweep: snapshot.id.clone(),
+        sweep: snapshot.id.to_string(),
         axes: snapshot.axis_names(),
         metrics: metrics.map(|metric| metric.name().into_owned()).collect(),
         numerics: snapshot.spec.numerics.clone(),
@@ -145,7 +145,7 @@ fn send_predictions(
 ) -> Result<(), UserError> {
     let (images, labels) = read_probe_set(context, snapshot, probe)?;
     let mut page = v1::PredictionsResponse {
-        sweep: snapshot.id.clone(),
+        sweep: snapshot.id.to_string(),
         axes: snapshot.axis_names(),
         images,
         labels,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::SweepNumber;
+use ergodic_common::ids::{SweepId, SweepNumber};
 use ergodic_common::spec_file::grammar::GRAMMAR;
 use ergodic_common::{Spec, TrialResult};
 use ergodic_proto::checksum::Checksummed as _;
@@ -52,7 +52,9 @@ impl WorkerService for WorkerApi {
             ));
         }
 
-        let (sweep, spec) = self.find_sweep(&request.sweep).await?;
+        let (sweep, spec) = self
+            .find_sweep(SweepId::from(request.sweep.as_str()))
+            .await?;
         let permit = self
             .0
             .limits
@@ -77,7 +79,9 @@ impl WorkerService for WorkerApi {
             sweep: id,
             protocol,
         } = request.into_inner();
-        let record = self.query_sweep(&id, |sweep| sweep.record.clone()).await?;
+        let record = self
+            .query_sweep(id.into(), |sweep| sweep.record.clone())
+            .await?;
 
         // Workers of protocol 1 know grammar 1 only.
         check_grammar_support(
@@ -119,7 +123,7 @@ impl WorkerService for WorkerApi {
 
 impl WorkerApi {
     /// The number and spec of a sweep.
-    async fn find_sweep(&self, id: &str) -> Result<(SweepNumber, Arc<Spec>), Status> {
+    async fn find_sweep(&self, id: SweepId) -> Result<(SweepNumber, Arc<Spec>), Status> {
         self.query_sweep(id, |sweep| (sweep.number, sweep.spec.clone()))
             .await
     }
@@ -127,10 +131,10 @@ impl WorkerApi {
     /// Queries the sweep with this id.
     async fn query_sweep<T: Send + 'static>(
         &self,
-        id: &str,
+        id: SweepId,
         question: impl FnOnce(&Sweep) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let wanted = id.to_owned();
+        let wanted = id.clone();
         let found = self
             .0
             .engine

@@ -44,7 +44,7 @@ fn read_checked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
 fn read_unchecked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
     Ok(SweepRow {
         number: SweepNumber(row.get_int(0)?),
-        id: row.get_text(1)?.to_owned(),
+        id: row.get_text(1)?.into(),
         source: SpecSource {
             file: row.get_text(2)?.to_owned(),
             text: row.get_text(3)?.to_owned(),
