@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::spec::misleading::{refuse_misleading_sweep, settle_new_sweep};
+use ergodic_common::spec::misleading::refuse_misleading_sweep;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::convert::MAX_FILES;
 use ergodic_proto::status::UserError;
@@ -86,16 +86,13 @@ fn read_referenced_file(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserEr
     })
 }
 
-/// Reads a sweep as its launch does: what the files of new sweeps leave open is settled.
+/// Reads the file of a sweep to launch, whose coordinator settles what it leaves open.
 ///
 /// # Errors
 /// The file is no valid sweep, or is refused to new sweeps.
 pub fn read_launch_spec(source: &SpecSource) -> Result<Spec, UserError> {
-    let mut spec = read_new_spec(source)?;
+    let spec = read_new_spec(source)?;
     refuse_misleading_sweep(&spec).map_err(|e| bad_input(&e.with_file(&source.file)))?;
-
-    // The coordinator writes the settings down.
-    let _ = settle_new_sweep(&mut spec);
     Ok(spec)
 }
 

@@ -33,7 +33,7 @@ mod watch_grid;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 pub use assembly::{CoordinatorParts, CoordinatorSetup, assemble_coordinator};
@@ -42,13 +42,16 @@ use blob_cache::BlobCache;
 pub(crate) use blob_collection::sign_folder;
 use blobs::BlobStore;
 pub(crate) use context::ServerContext;
-use ergodic_common::ErrorCode;
+use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::identity::host_name;
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
 pub use grpc::GrpcServices;
 use ha::supervisor::Supervisor;
 pub use recovery::recover_core;
+use services::access::{SweepApi, requester_name};
 use tokio::net::TcpListener;
+use tonic::Request;
 
 use crate::store::location::StoreLocation;
 use crate::store::{Store, StoreError};
@@ -85,6 +88,8 @@ pub struct RunningServer {
     /// The address that the coordinator listens on.
     pub address: SocketAddr,
     uses_tls: bool,
+    /// The services of the first term, while they run.
+    first_term: Weak<ServerContext>,
     shutdown: tokio::sync::watch::Sender<bool>,
     supervisor: tokio::task::JoinHandle<()>,
 }
@@ -126,6 +131,7 @@ pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserEr
     Ok(RunningServer {
         address,
         uses_tls,
+        first_term: first.context.clone(),
         shutdown,
         supervisor: tokio::spawn(supervisor.run_terms(first)),
     })
@@ -169,6 +175,25 @@ impl RunningServer {
     pub async fn stop(self) {
         let _ = self.shutdown.send(true);
         let _ = self.supervisor.await;
+    }
+
+    /// Launches a sweep whose file this process has read as `spec`, so that it is not read again.
+    ///
+    /// # Errors
+    /// The sweep was refused, or the coordinator no longer leads.
+    pub async fn launch_read_sweep(
+        &self,
+        request: Request<v1::LaunchRequest>,
+        spec: Spec,
+    ) -> Result<v1::LaunchResponse, UserError> {
+        let context = self.first_term.upgrade().ok_or_else(|| {
+            UserError::new(ErrorCode::Unreachable, "the coordinator no longer leads")
+        })?;
+        let launched_by = requester_name(&request);
+        let launched = SweepApi(context)
+            .launch_read_sweep(request.into_inner(), spec, launched_by)
+            .await;
+        launched.map_err(|status| UserError::from(&status))
     }
 
     /// The URL for workers and clients on this machine.

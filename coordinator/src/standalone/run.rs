@@ -85,7 +85,7 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
 
     let cache = args.cache_dir.clone().or_else(find_cache_folder);
     let server = start_embedded_coordinator(&dir, args.data_dir.clone(), cache).await?;
-    let begun = start_sweep(&source, &args.table, args.again, &server.url(), &dir).await;
+    let begun = start_sweep(source, &args.table, args.again, &server, &dir).await;
     let refused = begun.is_err();
     let result = match begun {
         Ok((client, status)) => {

@@ -64,7 +64,8 @@ pub(super) fn read_run_source(
         read => read?,
     };
     let spec = read_launch_spec(&file.source)?;
-    check_spec(table, &spec)?;
+    check_table_options(table, &spec)?;
+    check_numerics(&spec.numerics)?;
 
     let name = spec.name.clone();
     let source = RunSource::File {
@@ -80,14 +81,12 @@ fn is_stored_sweep(what: &str, dir: Option<&Path>) -> bool {
     !looks_like_path && !Path::new(what).exists() && dir.is_some_and(Path::is_dir)
 }
 
-/// Checks that this command can run a sweep.
-pub(super) fn check_spec(table: &RunTableArgs, spec: &Spec) -> Result<(), UserError> {
-    check_table_options(table, spec)?;
-    if spec.numerics != CPU_F32 {
+/// Checks that the workers of this command can run a sweep of a numerics class.
+pub(super) fn check_numerics(numerics: &str) -> Result<(), UserError> {
+    if numerics != CPU_F32 {
         let message = format!(
-            "numerics: the workers that `ergodic run` starts compute {CPU_F32}, not {}: use `ergodic serve`, a worker of \
-             that class and `ergodic launch`",
-            spec.numerics
+            "numerics: the workers that `ergodic run` starts compute {CPU_F32}, not {numerics}: use `ergodic serve`, a worker \
+             of that class and `ergodic launch`"
         );
         return Err(UserError::new(ErrorCode::BadInput, message));
     }

@@ -2,36 +2,45 @@
 
 use std::path::Path;
 
+use ergodic_common::Spec;
 use ergodic_common::ids::SweepId;
-use ergodic_common::spec::SpecSource;
-use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
-use ergodic_proto::{PROTOCOL_VERSION, v1};
+use ergodic_proto::v1;
 
-use super::run_source::{RunSource, RunTableArgs, check_spec};
+use super::run_source::{RunSource, RunTableArgs, check_numerics};
 use crate::client::Client;
-use crate::client::commands::launch::{LaunchMode, format_reused_results, launch_read_sweep};
+use crate::client::commands::launch::{
+    LaunchMode, build_launch_request, format_reused_results, report_data, upload_files,
+};
 use crate::client::commands::steer::steer_sweep;
-use crate::client::latest::resolve_sweep_id;
-use crate::client::query::{query_status, query_sweeps};
+use crate::client::latest::{request_as_user, resolve_sweep_id};
+use crate::client::query::{query_status, query_sweeps, query_table};
 use crate::client::render::print_stderr_line;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::SweepFile;
+use crate::server::RunningServer;
 
 /// Launches or resumes the sweep to run, and pauses all others.
 pub(super) async fn start_sweep(
-    source: &RunSource,
+    source: RunSource,
     table: &RunTableArgs,
     again: bool,
-    url: &str,
+    server: &RunningServer,
     dir: &Path,
 ) -> Result<(Client, v1::SweepStatus), UserError> {
-    let mut client = Client::connect(url, &ClientAuth::default()).await?;
+    let mut client = Client::connect(&server.url(), &ClientAuth::default()).await?;
     let paused = pause_unfinished_sweeps(&mut client).await?;
     let begun = match source {
-        RunSource::File { file, spec } => launch_or_resume(&mut client, file, spec, again).await,
-        RunSource::Stored(word) => resume_stored_sweep(&mut client, word, table).await,
+        RunSource::File { file, spec } => {
+            let mode = if again {
+                LaunchMode::All
+            } else {
+                LaunchMode::Resume
+            };
+            launch_or_resume(&mut client, server, &file, *spec, mode).await
+        }
+        RunSource::Stored(id) => resume_stored_sweep(&mut client, &id, table).await,
     };
     let status = match begun {
         Ok(status) => status,
@@ -48,18 +57,18 @@ pub(super) async fn start_sweep(
     Ok((client, status))
 }
 
+/// Launches or resumes a sweep whose file has been read as `spec`. The coordinator of this process does not read it again.
 async fn launch_or_resume(
     client: &mut Client,
+    server: &RunningServer,
     file: &SweepFile,
-    spec: &Spec,
-    again: bool,
+    spec: Spec,
+    mode: LaunchMode,
 ) -> Result<v1::SweepStatus, UserError> {
-    let mode = if again {
-        LaunchMode::All
-    } else {
-        LaunchMode::Resume
-    };
-    let launched = launch_read_sweep(client, file, spec, mode).await?;
+    upload_files(client, file).await?;
+    let request = request_as_user(build_launch_request(file, &spec, mode));
+    let launched = server.launch_read_sweep(request, spec).await?;
+    report_data(&launched)?;
     let lines = format_reused_results(&launched);
 
     let status = launched.status.unwrap_or_default();
@@ -79,10 +88,11 @@ async fn resume_stored_sweep(
 ) -> Result<v1::SweepStatus, UserError> {
     let id = resolve_sweep_id(client, word).await?;
     let status = query_status(client, &id).await?;
-    let source = query_stored_source(client, &status.sweep_id()).await?;
-    let spec = Spec::read_stored(&source)
-        .map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
-    check_spec(table, &spec)?;
+    // The coordinator does not resume a sweep that it withholds, and says why.
+    if status.withheld.is_empty() {
+        check_numerics(&status.numerics)?;
+        check_stored_table(client, &id, table).await?;
+    }
 
     match status.state() {
         v1::SweepState::Completed => Ok(status),
@@ -90,25 +100,28 @@ async fn resume_stored_sweep(
     }
 }
 
-async fn query_stored_source(
+/// Refuses axes and metrics of the final table that a stored sweep lacks, by a query of a table that has them.
+async fn check_stored_table(
     client: &mut Client,
     sweep: &SweepId,
-) -> Result<SpecSource, UserError> {
-    let request = v1::GetSweepRequest {
-        sweep: sweep.to_string(),
-        protocol: PROTOCOL_VERSION,
-    };
-    let stored = client
-        .call(async |client| client.workers.get_sweep(request).await)
-        .await?;
+    table: &RunTableArgs,
+) -> Result<(), UserError> {
+    let by: Vec<String> = [&table.rows, &table.cols]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    if by.is_empty() && table.metric.is_none() {
+        return Ok(());
+    }
 
-    let source = stored.source.ok_or_else(|| {
-        UserError::new(
-            ErrorCode::Internal,
-            format!("the sweep {sweep} has no file"),
-        )
-    })?;
-    SpecSource::try_from(source).map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))
+    let request = v1::TableRequest {
+        sweep: sweep.to_string(),
+        by,
+        metric: table.metric.clone().unwrap_or_default(),
+        ..v1::TableRequest::default()
+    };
+    query_table(client, request).await.map(|_| ())
 }
 
 /// Pauses the sweeps that earlier runs left unfinished, so that they take no workers; returns their
@@ -176,5 +189,43 @@ fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>,
             "and {} more: `ergodic list --store {dir}` shows them",
             left.len() - MAX_NAMED_SWEEPS
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::spec::SpecSource;
+
+    use crate::standalone::run::start_embedded_coordinator;
+    use crate::standalone::sweeps::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_this_process_has_read_is_not_read_again() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let server = start_embedded_coordinator(dir.path(), None, None)
+            .await
+            .expect("the directory is free");
+        let mut client = Client::connect(&server.url(), &ClientAuth::default())
+            .await
+            .expect("the coordinator answers");
+
+        let mut source = SpecSource {
+            text: "name = \"read-once\"\nrepeats = 3\nmodel = { kind = \"empty\" }\n".to_owned(),
+            ..SpecSource::default()
+        };
+        let spec = Spec::read_new(&source).expect("a valid sweep");
+        // Whoever reads this is told that it is no sweep.
+        source.text = "read = \"again\"\n".to_owned();
+        let file = SweepFile {
+            source,
+            contents: Vec::new(),
+        };
+        let mode = LaunchMode::All;
+        let launched = launch_or_resume(&mut client, &server, &file, spec, mode).await;
+
+        let status = launched.expect("the sweep is launched");
+        assert_eq!((status.name.as_str(), status.trials), ("read-once", 3));
+        drop(client);
+        server.stop().await;
     }
 }

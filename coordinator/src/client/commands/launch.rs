@@ -109,44 +109,41 @@ pub async fn launch_sweep(
 ) -> Result<v1::LaunchResponse, UserError> {
     // Reads the sweep before uploading, because files of an invalid sweep would be sent in vain.
     let spec = read_launch_spec(&file.source)?;
-    launch_read_sweep(client, file, &spec, mode).await
+    upload_files(client, file).await?;
+
+    let request = build_launch_request(file, &spec, mode);
+    let launched = client
+        .call(async |client| client.sweeps.launch(request_as_user(request)).await)
+        .await?;
+    report_data(&launched)?;
+    Ok(launched)
 }
 
-/// Launches a sweep whose file has been read as `spec`, as [`launch_sweep`] does.
-///
-/// # Errors
-/// The sweep was refused, or nobody answers.
-pub async fn launch_read_sweep(
-    client: &mut Client,
-    file: &SweepFile,
-    spec: &Spec,
-    mode: LaunchMode,
-) -> Result<v1::LaunchResponse, UserError> {
-    if !file.contents.is_empty() {
-        client.switch_to_leader().await?;
-    }
-
-    upload_files(client, file).await?;
+/// Builds the request to launch a sweep whose file has been read as `spec`.
+pub fn build_launch_request(file: &SweepFile, spec: &Spec, mode: LaunchMode) -> v1::LaunchRequest {
     // The lowest grammar that reads the file alike, so that an older coordinator accepts it.
     let source = SpecSource {
         grammar: spec.min_grammar(),
         ..file.source.clone()
     };
-    let request = v1::LaunchRequest {
+    v1::LaunchRequest {
         source: Some((&source).into()),
         resume: mode == LaunchMode::Resume,
         reuse: mode != LaunchMode::All,
         checksum: Vec::new(),
     }
-    .with_checksum();
-    let launched = client
-        .call(async |client| client.sweeps.launch(request_as_user(request)).await)
-        .await?;
+    .with_checksum()
+}
+
+/// Prints a description of the data of a sweep that was launched.
+///
+/// # Errors
+/// The response lacks the status of the sweep.
+pub fn report_data(launched: &v1::LaunchResponse) -> Result<(), UserError> {
     let status = launched
         .status
         .as_ref()
         .ok_or_else(|| incomplete_response("LaunchResponse"))?;
-
     if !launched.data_description.is_empty() {
         print_stderr_line(&format!(
             "data: {}; {}",
@@ -155,14 +152,18 @@ pub async fn launch_read_sweep(
         ));
     }
 
-    Ok(launched)
+    Ok(())
 }
 
 /// Uploads the files that a sweep file names.
 ///
 /// # Errors
 /// A file was refused, or the coordinator does not respond.
-pub(super) async fn upload_files(client: &mut Client, file: &SweepFile) -> Result<(), UserError> {
+pub async fn upload_files(client: &mut Client, file: &SweepFile) -> Result<(), UserError> {
+    if !file.contents.is_empty() {
+        client.switch_to_leader().await?;
+    }
+
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
         transfer::upload_file(&mut client.files, pin.hash, content.clone())
             .await

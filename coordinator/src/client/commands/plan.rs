@@ -13,6 +13,7 @@ use ergodic_common::dataset::DatasetSummary;
 use ergodic_common::net::Net;
 use ergodic_common::number_format::format_shortest;
 use ergodic_common::number_format::format_significant;
+use ergodic_common::spec::misleading::settle_new_sweep;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 use ergodic_proto::status::UserError;
 pub use named_files::NamedFiles;
@@ -74,7 +75,9 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     }
 
     let file = read_sweep_file(&args.what, &args.settings)?;
-    let spec = read_launch_spec(&file.source)?;
+    let mut spec = read_launch_spec(&file.source)?;
+    // As a launch does, which stores these settings, too.
+    let _ = settle_new_sweep(&mut spec);
     let named = inspect_named_files(&file, &spec, args.data_dir.as_deref())?;
     let speeds = find_class_speeds(&file.source, &spec).await;
     print_output(render_plan(&spec, &named, &speeds, args.format))

@@ -1,6 +1,6 @@
 //! Plots of mean curves.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
@@ -8,8 +8,8 @@ use ergodic_proto::v1;
 
 use super::curve_series::build_series;
 use super::options::CurveUnit;
-use super::single_trials::{TrialCurves, query_trial_curves};
-use super::step_units::{StepUnits, unit_name};
+use super::single_trials::{TrialCurves, TrialFilter, query_trial_curves};
+use super::step_units::{StepUnits, SweepGrid, unit_name};
 use super::{
     Client, FacetPanels, FigureArgs, bad_input_error, find_facet_axis, format_axis_names,
     format_row_name, format_subtitle, query_pooled_axes, varying_axes,
@@ -35,26 +35,7 @@ pub(super) async fn draw_curves(
         .rows
         .apply_to_tables(std::slice::from_mut(&mut table))?;
 
-    let unit = figure.x.unwrap_or_default();
-    let units = match unit {
-        CurveUnit::Step => StepUnits::Steps,
-        _ => {
-            let sweep = sweeps.require_one("--x", "draw each by itself, or over steps")?;
-            StepUnits::query(client, sweep, unit, &table.axes, cells).await?
-        }
-    };
-    let trials = if figure.trials {
-        let sweep = sweeps.require_one("--trials", "draw each by itself")?;
-        let wanted: HashSet<_> = table
-            .rows
-            .iter()
-            .map(|row| exact_values(&row.values))
-            .collect();
-        query_trial_curves(client, sweep, &table.metric, &table.axes, &wanted, cells).await?
-    } else {
-        TrialCurves::new()
-    };
-
+    let (units, trials) = query_units_and_trials(client, sweeps, figure, &table, cells).await?;
     let data = CurveData {
         facet: find_facet_axis(&table, figure)?,
         points: group_points(points),
@@ -64,7 +45,7 @@ pub(super) async fn draw_curves(
     let shown = if figure.trials { "trials" } else { "95 % CI" };
     let title = format!("{}: {}, mean and {shown}", table.name, table.metric);
     let mut drawn = CurvesPlot {
-        x_name: unit_name(unit).to_owned(),
+        x_name: unit_name(figure.x.unwrap_or_default()).to_owned(),
         log: figure.log,
         log_x: figure.log_x,
         ..build_curves_plot(&table, data)
@@ -78,6 +59,41 @@ pub(super) async fn draw_curves(
         &figure.build_plot_style(title, format_subtitle(&table, figure)),
     )
     .map_err(bad_input_error)
+}
+
+/// Queries how long steps are and the curves of single trials, as far as the picture shows them. Both need the sweep file, which
+/// is read once.
+async fn query_units_and_trials(
+    client: &mut Client,
+    sweeps: &SweepSet,
+    figure: &FigureArgs,
+    table: &v1::TableResponse,
+    cells: &str,
+) -> Result<(StepUnits, TrialCurves), UserError> {
+    let unit = figure.x.unwrap_or_default();
+    let sweep = match (unit, figure.trials) {
+        (CurveUnit::Step, false) => return Ok((StepUnits::Steps, TrialCurves::new())),
+        (CurveUnit::Step, true) => sweeps.require_one("--trials", "draw each by itself")?,
+        _ => sweeps.require_one("--x", "draw each by itself, or over steps")?,
+    };
+
+    let grid = SweepGrid::query(client, sweep).await?;
+    let units = match unit {
+        CurveUnit::Step => StepUnits::Steps,
+        _ => grid.collect_units(unit, &table.axes, cells)?,
+    };
+    if !figure.trials {
+        return Ok((units, TrialCurves::new()));
+    }
+
+    let wanted = table
+        .rows
+        .iter()
+        .map(|row| exact_values(&row.values))
+        .collect();
+    let filter = TrialFilter::new(grid, &table.metric, &table.axes, cells)?;
+    let trials = query_trial_curves(client, sweep, &filter, &wanted).await?;
+    Ok((units, trials))
 }
 
 /// Queries the curves of a table's rows, which are at least one.

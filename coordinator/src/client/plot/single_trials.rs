@@ -18,18 +18,15 @@ const MAX_LINES: usize = 2_000;
 /// Curves of trials, steps and values, by the exact values of the axes of their mean curve.
 pub(super) type TrialCurves = HashMap<Vec<String>, Vec<Vec<(u64, f64)>>>;
 
-/// Queries the curves of completed trials whose values on `axes` are among `wanted`, in the cells
-/// that meet a condition.
+/// Queries the curves of completed trials that a filter takes, if their mean curves are among `wanted`.
 ///
 /// # Errors
 /// There are too many trials, or the coordinator does not respond.
 pub(super) async fn query_trial_curves(
     client: &mut Client,
     sweep: &SweepId,
-    metric: &str,
-    axes: &[String],
+    filter: &TrialFilter,
     wanted: &HashSet<Vec<String>>,
-    cells: &str,
 ) -> Result<TrialCurves, UserError> {
     let request = v1::RowsRequest {
         sweep: sweep.to_string(),
@@ -39,13 +36,10 @@ pub(super) async fn query_trial_curves(
     let mut pages = client
         .call(async |client| client.sweeps.rows(request).await)
         .await?;
-    let first = client.next_message(&mut pages).await?.unwrap_or_default();
-    let filter = TrialFilter::from_head(first.head, metric, axes, cells)?;
 
     let mut curves = TrialCurves::new();
-    let mut page = Some(first.rows);
-    while let Some(rows) = page {
-        for result in rows.into_iter().filter_map(|row| row.result) {
+    while let Some(page) = client.next_message(&mut pages).await? {
+        for result in page.rows.into_iter().filter_map(|row| row.result) {
             filter.add_trial(&mut curves, wanted, &result);
         }
         if curves.values().map(Vec::len).sum::<usize>() > MAX_LINES {
@@ -53,18 +47,13 @@ pub(super) async fn query_trial_curves(
                 "--trials: more than {MAX_LINES} trials cannot be told apart: choose cells with --where or --top"
             )));
         }
-
-        page = client
-            .next_message(&mut pages)
-            .await?
-            .map(|message| message.rows);
     }
 
     Ok(curves)
 }
 
 /// Tells to which mean curve a trial belongs.
-struct TrialFilter {
+pub(super) struct TrialFilter {
     grid: SweepGrid,
     condition: TrialCondition,
     /// Positions of the mean curves' axes.
@@ -75,22 +64,21 @@ struct TrialFilter {
 }
 
 impl TrialFilter {
-    fn from_head(
-        head: Option<v1::RowsHead>,
+    /// A filter of the trials in cells that meet the condition `cells`, whose mean curves have the axes `axes`.
+    ///
+    /// # Errors
+    /// The sweep does not measure the metric, or the condition is none.
+    pub(super) fn new(
+        grid: SweepGrid,
         metric: &str,
         axes: &[String],
         cells: &str,
     ) -> Result<Self, UserError> {
-        let source = head
-            .and_then(|head| head.source)
-            .and_then(|source| source.try_into().ok())
-            .ok_or_else(|| incomplete_response("RowsResponse"))?;
-        let grid = SweepGrid::from_source(&source)?;
         let metrics = &grid.spec.measure.metrics;
         let column = metrics
             .iter()
             .position(|known| known.name() == metric)
-            .ok_or_else(|| incomplete_response("RowsResponse"))?;
+            .ok_or_else(|| incomplete_response("GetSweepResponse"))?;
 
         Ok(Self {
             condition: TrialCondition::parse(cells, &grid.axis_names())?,

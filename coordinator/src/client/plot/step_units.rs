@@ -25,23 +25,6 @@ pub(super) enum StepUnits {
 }
 
 impl StepUnits {
-    /// Reads how long an epoch is in each cell. `cells` is the condition that cells
-    /// meet.
-    ///
-    /// # Errors
-    /// A curve pools cells with different numbers of steps per epoch, the sweep has no images, or the coordinator does not respond.
-    pub(super) async fn query(
-        client: &mut Client,
-        sweep: &SweepId,
-        unit: CurveUnit,
-        axes: &[String],
-        cells: &str,
-    ) -> Result<Self, UserError> {
-        let file = query_sweep_file(client, sweep).await?;
-        let grid = SweepGrid::from_source(&file.source)?;
-        grid.collect_units(unit, axes, cells).map(Self::PerCurve)
-    }
-
     /// The units of a curve after some steps.
     pub(super) fn convert_step(&self, curve: &[String], step: u64) -> f64 {
         let per_step = match self {
@@ -68,9 +51,16 @@ pub(super) struct SweepGrid {
 }
 
 impl SweepGrid {
+    /// Queries the file of a sweep, and reads it.
+    ///
     /// # Errors
-    /// The file is of a newer version.
-    pub(super) fn from_source(source: &SpecSource) -> Result<Self, UserError> {
+    /// The file is of a newer version, or the coordinator does not respond.
+    pub(super) async fn query(client: &mut Client, sweep: &SweepId) -> Result<Self, UserError> {
+        let file = query_sweep_file(client, sweep).await?;
+        Self::from_source(&file.source)
+    }
+
+    fn from_source(source: &SpecSource) -> Result<Self, UserError> {
         let spec = Spec::read_stored(source).map_err(|e| {
             UserError::new(
                 ErrorCode::Version,
@@ -106,13 +96,16 @@ impl SweepGrid {
             .collect()
     }
 
-    /// Collects the units per step of each curve, whose axes are `axes`.
-    fn collect_units(
+    /// Collects the units per step of each curve, whose axes are `axes`. `cells` is the condition that cells meet.
+    ///
+    /// # Errors
+    /// A curve pools cells with different numbers of steps per epoch, the sweep has no images, or too many cells.
+    pub(super) fn collect_units(
         &self,
         unit: CurveUnit,
         axes: &[String],
         cells: &str,
-    ) -> Result<HashMap<Vec<String>, f64>, UserError> {
+    ) -> Result<StepUnits, UserError> {
         let count = self.spec.grid.cell_number_bound();
         if count > MAX_CELLS {
             return Err(bad_input_error(format!(
@@ -144,7 +137,7 @@ impl SweepGrid {
             }
         }
 
-        Ok(units)
+        Ok(StepUnits::PerCurve(units))
     }
 
     fn units_per_step(

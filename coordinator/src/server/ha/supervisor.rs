@@ -344,6 +344,7 @@ impl Supervisor {
         threads: Vec<std::thread::JoinHandle<()>>,
     ) -> CoordinatorTerm {
         let engine = services.0.engine.clone();
+        let context = Arc::downgrade(&services.0);
         if let Some(listener) = &self.http_listener {
             tokio::spawn(http::serve_http(listener.clone(), services.0.clone()));
         }
@@ -358,6 +359,7 @@ impl Supervisor {
             role,
             end_signal,
             engine,
+            context,
             server,
             tasks,
             threads,

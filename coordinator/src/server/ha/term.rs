@@ -1,12 +1,13 @@
 //! A term: a period in which a coordinator leads, or stands by.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ergodic_common::ids::Epoch;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::server::ServerContext;
 use crate::server::engine::{EngineEvent, EngineHandle};
 use crate::store::{Leader, Store};
 
@@ -18,6 +19,8 @@ pub(crate) struct CoordinatorTerm {
     pub(crate) role: TermRole,
     pub(crate) end_signal: watch::Sender<bool>,
     pub(crate) engine: EngineHandle,
+    /// The state of the services, while they run.
+    pub(crate) context: Weak<ServerContext>,
     pub(crate) server: JoinHandle<Result<(), tonic::transport::Error>>,
     pub(crate) tasks: Vec<JoinHandle<()>>,
     pub(crate) threads: Vec<std::thread::JoinHandle<()>>,

@@ -40,9 +40,35 @@ impl SweepApi {
         // Work goes on for a while after a client hangs up, so the permit is shared with it until
         // it ends.
         let permit = Arc::new(self.0.limits.launches.try_acquire()?);
-        let mut source = take_source(&mut request)?;
+        let source = take_source(&mut request)?;
+        let spec = read_new_spec(&source, permit.clone()).await?;
+        self.launch_source(&request, (source, spec), launched_by, permit)
+            .await
+    }
+
+    /// The body of `Launch` for a client in this process, which has read the file of the request as `spec`.
+    pub(crate) async fn launch_read_sweep(
+        &self,
+        mut request: v1::LaunchRequest,
+        spec: Spec,
+        launched_by: String,
+    ) -> Result<v1::LaunchResponse, Status> {
+        let permit = Arc::new(self.0.limits.launches.try_acquire()?);
+        let source = take_source(&mut request)?;
+        self.launch_source(&request, (source, Ok(spec)), launched_by, permit)
+            .await
+    }
+
+    /// Launches or resumes the sweep of a file, which has been read.
+    async fn launch_source(
+        &self,
+        request: &v1::LaunchRequest,
+        (mut source, spec): (SpecSource, Result<Spec, UserError>),
+        launched_by: String,
+        permit: Arc<Permit>,
+    ) -> Result<v1::LaunchResponse, Status> {
         // What is wrong with the file is reported unless its sweep is there already.
-        let spec = match read_new_spec(&source, permit.clone()).await? {
+        let spec = match spec {
             Ok(spec) => Ok(self.settle_launch(spec, &mut source).await?),
             Err(error) => Err(error),
         };
