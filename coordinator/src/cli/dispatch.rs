@@ -9,14 +9,13 @@ use super::generate::{self, CompletionsArgs, ManArgs};
 use super::version::LONG_VERSION;
 use crate::app::CommandOutcome;
 use crate::bench::{self, BenchCommand};
-use crate::client::args::ListArgs;
 use crate::client::commands::{
     backup, compare, curves, distance, docs, effects, explain, extend, init, launch, list, plan,
-    predictions, sample_size, status, steer, table, token, trials, update, variance, watch,
+    plot, predictions, sample_size, status, steer, table, token, trials, update, variance, watch,
     weights, workers,
 };
 use crate::client::export::command as export;
-use crate::client::{plot, report, sql};
+use crate::client::{report, sql};
 use crate::restore;
 use crate::server::serve_command as serve;
 use crate::standalone::{replay, rm, run};
@@ -56,7 +55,7 @@ pub(super) enum CliCommand {
     /// Follow the progress of a sweep until it ends
     Watch(watch::WatchArgs),
     /// List workers
-    Workers(ListArgs),
+    Workers(workers::WorkersArgs),
     /// Explain why a sweep or a trial is not running, or why it failed
     Explain(explain::ExplainArgs),
     /// Run one trial again on this machine and compare its bits with the stored ones

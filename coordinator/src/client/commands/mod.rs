@@ -12,6 +12,7 @@ pub mod init;
 pub mod launch;
 pub mod list;
 pub mod plan;
+pub mod plot;
 pub mod predictions;
 mod progress_display;
 pub mod sample_size;

@@ -1,4 +1,4 @@
-//! `ergodic plot`: queries the data of a picture, and draws it.
+//! Pictures of sweeps, for `ergodic plot` and reports: queries their data, and draws them.
 
 mod curve_series;
 mod curves;
@@ -12,55 +12,19 @@ use ergodic_common::ErrorCode;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
-pub use options::{FigureArgs, PlotArgs, PlotKind};
+pub use options::{FigureArgs, PlotKind};
 
 use super::Client;
 use super::query::query_status;
-use super::render::{AxisFormats, print_stderr_line, write_atomic_file};
+use super::render::AxisFormats;
 use super::status_text::{count_done_trials, format_trial_count};
 use super::sweep_set::SweepSet;
-use crate::app::{CommandOutcome, print_output};
-use crate::client::plot::options::ImageFormat;
-use crate::plot::{AxisLevel, PlotAxis, Scene, pdf, png, svg};
-
-/// Dots per pixel of a PNG: 192 per inch.
-const PNG_SCALE: f64 = 2.0;
-
-/// Writes a picture to a file; without one, prints it as SVG.
-///
-/// # Errors
-/// There is no such sweep, axis, metric or statistic, nothing to draw, the file cannot be written, or nobody answers.
-pub async fn run_plot(args: PlotArgs) -> Result<CommandOutcome, UserError> {
-    // A wrong name or option is an error before the data are queried.
-    let format = args.choose_format()?;
-    args.figure.check_options()?;
-    let (mut client, id) = args.sweep.connect().await?;
-    let sweeps = SweepSet::resolve(&mut client, id, &args.others).await?;
-    let scene = draw_scene(&mut client, &sweeps, &args.figure).await?;
-
-    let bytes = match format {
-        ImageFormat::Svg => svg::render_svg(&scene).into_bytes(),
-        ImageFormat::Png => png::render_png(&scene, PNG_SCALE).map_err(bad_input_error)?,
-        ImageFormat::Pdf => pdf::render_pdf(&scene).map_err(bad_input_error)?,
-    };
-    if args.figure.look.bare {
-        scene
-            .notes()
-            .iter()
-            .for_each(|note| print_stderr_line(note));
-    }
-
-    match &args.output {
-        Some(path) => write_atomic_file(path, &bytes)?,
-        None => return print_output(svg::render_svg(&scene)),
-    }
-    Ok(CommandOutcome::Done)
-}
+use crate::plot::{AxisLevel, PlotAxis, Scene};
 
 /// Queries the data of a picture, and draws it.
 ///
 /// # Errors
-/// As for [`run_plot`].
+/// There is no such sweep, axis, metric or statistic, nothing to draw, or nobody answers.
 pub async fn draw_scene(
     client: &mut Client,
     sweeps: &SweepSet,

@@ -1,13 +1,9 @@
-//! The options of `ergodic plot`.
-
-use std::path::PathBuf;
+//! What pictures show, and how they look: options of `ergodic plot`.
 
 use clap::{Args, ValueEnum as _};
-use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use crate::client::args::SweepTarget;
 use crate::client::render::{RowSelection, SplitSelection};
 use crate::plot::{self, AxisLimits, COLOUR_MAPS, ColourMap, PlotStyle};
 
@@ -38,23 +34,6 @@ pub enum CurveUnit {
     Epoch,
     /// Training images seen, each time they were.
     Sample,
-}
-
-/// `ergodic plot`
-#[derive(Debug, Args)]
-pub struct PlotArgs {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub sweep: SweepTarget,
-    /// Further sweeps, shown beside it; the axis `sweep` tells them apart
-    #[arg(index = 2, value_name = "SWEEP")]
-    pub others: Vec<String>,
-    /// File to write to, with a name that ends in .svg, .pdf or .png [default: SVG on stdout]
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub figure: FigureArgs,
 }
 
 /// What a picture shows.
@@ -279,7 +258,10 @@ impl FigureArgs {
     }
 
     /// Refuses options that would have no effect.
-    pub(super) fn check_options(&self) -> Result<(), UserError> {
+    ///
+    /// # Errors
+    /// An option is for other kinds.
+    pub fn check_options(&self) -> Result<(), UserError> {
         use PlotKind::{Curves, Distribution, Heatmap, Pairs, Phase, Scatter};
         for (given, option, kinds) in [
             (
@@ -347,42 +329,5 @@ fn format_kinds(kinds: &[PlotKind]) -> String {
         [] => String::new(),
         [name] => name.clone(),
         [names @ .., last] => format!("{} and {last}", names.join(", ")),
-    }
-}
-
-/// The file format of a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ImageFormat {
-    Svg,
-    Png,
-    Pdf,
-}
-
-impl PlotArgs {
-    /// The format that the name of the file says.
-    ///
-    /// # Errors
-    /// The name has another ending.
-    pub(super) fn choose_format(&self) -> Result<ImageFormat, UserError> {
-        let Some(path) = &self.output else {
-            return Ok(ImageFormat::Svg);
-        };
-        let ending = path
-            .extension()
-            .map(|ending| ending.to_string_lossy().to_lowercase());
-        match ending.as_deref() {
-            Some("svg") => Ok(ImageFormat::Svg),
-            Some("png") => Ok(ImageFormat::Png),
-            Some("pdf") => Ok(ImageFormat::Pdf),
-            // A pipe has no extension to choose a format by.
-            _ if crate::client::render::is_stream(path) => Ok(ImageFormat::Svg),
-            _ => Err(UserError::new(
-                ErrorCode::BadInput,
-                format!(
-                    "-o {}: expected a name that ends in .svg, .pdf or .png",
-                    path.display()
-                ),
-            )),
-        }
     }
 }
