@@ -532,9 +532,9 @@ fn crossed_streams_are_told_apart() {
     let path = cluster.path("copies.toml");
     std::fs::write(&path, CROSSED.replace("repeats = 6", "repeats = 12")).expect("written");
     let path = path.to_str().expect("a path");
-    for command in [&["plan", path][..], &["launch", path]] {
+    for finished in [run(&["plan", path]), cluster.run(&["launch", path])] {
         refused(
-            &cluster.run(command),
+            &finished,
             2,
             &[
                 "repeats: 12 repeats of a cell are copies of 6",

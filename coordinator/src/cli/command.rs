@@ -1,8 +1,9 @@
 //! The command line as a whole: help in groups, and the names that commands and options had before.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use clap::{Command, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 
 use super::EXIT_CODES;
 use super::dispatch::ErgodicCli;
@@ -57,7 +58,7 @@ pub(super) const GROUPS: [(&str, &[&str]); 5] = [
 /// Commands with an older name, which stays as a hidden alias.
 const OLD_COMMANDS: [(&str, &str); 1] = [("share", "update")];
 
-/// Options with an older name: command, older name, option.
+/// Options with an older name: command, older name, option. `worker/src/cli/mod.rs` has those of `ergodic-worker`.
 const OLD_OPTIONS: [(&str, &str, &str); 8] = [
     ("run", "dir", "store"),
     ("rm", "dir", "store"),
@@ -69,6 +70,10 @@ const OLD_OPTIONS: [(&str, &str, &str); 8] = [
     ("export", "anew", "rewrite"),
 ];
 
+/// Options that made a command what another command is now: command, older option, command of today. The value of the option is the
+/// last argument of that command.
+const OLD_FORMS: [(&str, &str, &str); 1] = [("plan", "precision", "sample-size")];
+
 /// Options for the connection to a coordinator, which come last in each help under their own
 /// heading.
 const CONNECTION_OPTIONS: [&str; 5] = ["coordinator", "token-file", "ca", "cert", "key"];
@@ -78,8 +83,41 @@ const HELP_TEMPLATE: &str =
 
 /// Parses the command line of this process. Exits if it is wrong or asks for help.
 pub(super) fn parse_command_line() -> ErgodicCli {
-    let matches = build_command().get_matches();
+    let matches = match_words(std::env::args_os()).unwrap_or_else(|error| error.exit());
     ErgodicCli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Matches a command line, of today or in an older form, against the commands.
+fn match_words(words: impl Iterator<Item = OsString>) -> Result<ArgMatches, clap::Error> {
+    let mut words: Vec<OsString> = words.collect();
+    for (old, option, new) in OLD_FORMS {
+        let is_old_command = words.get(1).is_some_and(|word| word == old);
+        if is_old_command && let Some(value) = take_option(&mut words, option) {
+            words[1] = new.into();
+            words.push(value);
+        }
+    }
+
+    build_command().try_get_matches_from(words)
+}
+
+/// Takes an option out of a command line, and returns its value; `None` if it lacks the option or the value.
+fn take_option(words: &mut Vec<OsString>, option: &str) -> Option<OsString> {
+    let flag = format!("--{option}");
+    let joined = format!("{flag}=");
+    let at = words
+        .iter()
+        .position(|word| *word == *flag || word.to_string_lossy().starts_with(&joined))?;
+
+    if words[at] != *flag {
+        let word = words.remove(at);
+        return word.to_string_lossy().strip_prefix(&joined).map(Into::into);
+    }
+    if at + 1 == words.len() {
+        return None;
+    }
+    words.remove(at);
+    Some(words.remove(at))
 }
 
 /// Builds the command line with its groups and older names.
@@ -171,9 +209,8 @@ mod tests {
     fn older_names_are_understood_and_not_shown() {
         let parses = |line: &[&str]| {
             let line = std::iter::once("ergodic").chain(line.iter().copied());
-            if let Err(error) = build_command().try_get_matches_from(line) {
-                panic!("{error}");
-            }
+            let matched = match_words(line.map(OsString::from)).unwrap_or_else(|e| panic!("{e}"));
+            matched.subcommand_name().map(str::to_owned)
         };
         parses(&["share", "latest", "--priority", "3"]);
         parses(&["run", "a.toml", "--dir", "d"]);
@@ -183,7 +220,13 @@ mod tests {
         parses(&["plot", "latest", "--log"]);
         parses(&["plot", "latest", "--log-y"]);
         parses(&["export", "latest", "-o", "d", "--anew"]);
-        parses(&["plan", "latest", "--precision", "test_acc=0.1"]);
+
+        for line in [
+            &["plan", "latest", "--precision", "test_acc=0.1"][..],
+            &["plan", "--precision=test_acc=0.1", "latest", "--store", "d"],
+        ] {
+            assert_eq!(parses(line).as_deref(), Some("sample-size"), "{line:?}");
+        }
 
         let mut command = build_command();
         let mut help = command.render_long_help().to_string();
@@ -191,7 +234,8 @@ mod tests {
             let sub = command.find_subcommand_mut(name).expect("a command");
             help += &sub.render_long_help().to_string();
         }
-        for (_, old, _) in OLD_OPTIONS {
+        let options = OLD_OPTIONS.iter().map(|(_, old, _)| old);
+        for old in options.chain(OLD_FORMS.iter().map(|(_, old, _)| old)) {
             assert!(!help.contains(&format!("--{old} ")), "--{old} is shown");
         }
         assert!(!help.contains("  share "), "share is shown");

@@ -69,7 +69,6 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
             "extend a b.toml --repeats 3",
             "serve --secure --insecure",
             "serve --insecure --client-ca c.pem",
-            "plan a --precision test_acc=0.1 --set a=b",
         ],
     ),
     (
@@ -103,7 +102,6 @@ const REFUSED_LINES: [(&str, &[&str]); 7] = [
             "weights a x/y -o w",
             "sample-size a test_acc",
             "sample-size a test_acc=±0",
-            "plan a --precision x",
             "serve --listen here",
             "serve --http 7701",
             "serve --advertise host:7700",

@@ -33,6 +33,9 @@ mod join;
 mod step_rates;
 mod version;
 
+/// The older name of `--coordinator`, which stays as a hidden alias. `coordinator/src/cli/command.rs` has those of `ergodic`.
+const OLD_COORDINATOR_OPTION: &str = "join";
+
 /// Joins an Ergodic coordinator and trains.
 #[derive(Debug, Parser)]
 #[command(name = "ergodic-worker", version = BUILD, long_version = LONG_VERSION.as_str(), about, max_term_width = 100, args_conflicts_with_subcommands = true)]
@@ -68,7 +71,7 @@ struct TrialArgs {
     /// Address of the coordinator
     #[arg(
         long = "coordinator",
-        alias = "join",
+        alias = OLD_COORDINATOR_OPTION,
         env = "ERGODIC_COORDINATOR",
         value_name = "URL"
     )]
@@ -125,7 +128,7 @@ struct JoinArgs {
     /// Address of the coordinator; of several that share a store, all addresses, separated by commas
     #[arg(
         long = "coordinator",
-        alias = "join",
+        alias = OLD_COORDINATOR_OPTION,
         env = "ERGODIC_COORDINATOR",
         value_name = "URL"
     )]
@@ -414,11 +417,30 @@ fn print_stdout(text: &str) -> Result<(), UserError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use crate::cli::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         WorkerCli::command().debug_assert();
+    }
+
+    #[test]
+    fn older_names_are_understood_and_not_shown() {
+        let old = format!("--{OLD_COORDINATOR_OPTION}");
+        for line in [
+            &["ergodic-worker", &old, "http://a:1"][..],
+            &["ergodic-worker", "trial", "a", "0/0", &old, "http://a:1"],
+        ] {
+            let parsed = WorkerCli::try_parse_from(line);
+            assert!(parsed.is_ok(), "{line:?}: {parsed:?}");
+        }
+
+        let mut command = WorkerCli::command();
+        let mut help = command.render_long_help().to_string();
+        let trial = command.find_subcommand_mut("trial").expect("a command");
+        help += &trial.render_long_help().to_string();
+        assert!(help.contains("--coordinator") && !help.contains(&old));
     }
 }

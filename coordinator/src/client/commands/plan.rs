@@ -22,11 +22,8 @@ use serde_json::json;
 pub use speeds::ClassSpeeds;
 use speeds::{ASSUMED_FLOPS, find_class_speeds};
 
-use super::sample_size::{SampleSizeArgs, parse_precision, run_sample_size};
 use crate::app::{CommandOutcome, print_output};
-use crate::client::args::SweepTarget;
 use crate::client::render::TextFormat;
-use crate::client::source::SourceArgs;
 use crate::client::status_text::format_duration;
 use crate::client::sweep_file::{read_launch_spec, read_sweep_file};
 
@@ -37,44 +34,24 @@ const MAX_LISTED_CLASSES: usize = 20;
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// The sweep file
-    #[arg(value_name = "SPEC")]
-    pub what: String,
+    pub spec: String,
     /// Override a field of the file, as in train.epochs=5; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "precision")]
+    #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
-    /// The older form of `ergodic sample-size`
-    #[arg(long, hide = true, value_name = "METRIC=HALF_WIDTH", value_parser = parse_precision)]
-    pub precision: Option<(String, f64)>,
     /// Directory with datasets, to check the one that the sweep names
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub connection: SourceArgs,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,
 }
 
-/// Prints what a sweep would be; with `--precision`, what `ergodic sample-size` prints.
+/// Prints what a sweep would be.
 ///
 /// # Errors
 /// The sweep file or its data cannot be used.
 pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
-    if let Some(precision) = args.precision {
-        let sweep = SweepTarget {
-            id: args.what,
-            connection: args.connection,
-        };
-        return run_sample_size(SampleSizeArgs {
-            sweep,
-            precision,
-            format: args.format,
-        })
-        .await;
-    }
-
-    let file = read_sweep_file(&args.what, &args.settings)?;
+    let file = read_sweep_file(&args.spec, &args.settings)?;
     let mut spec = read_launch_spec(&file.source)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);

@@ -36,7 +36,7 @@ const ID_HELP: &str =
     "A sweep with some results: its id, a unique prefix of it, or \"latest\", your last one";
 
 /// Reads a metric and a half-width, as in `test_acc=±0.001`.
-pub(super) fn parse_precision(text: &str) -> Result<(String, f64), String> {
+fn parse_precision(text: &str) -> Result<(String, f64), String> {
     let (metric, width) = text.split_once('=').unwrap_or_default();
     match width.trim().trim_start_matches('±').trim().parse::<f64>() {
         Ok(width) if width.is_finite() && width > 0.0 => Ok((metric.trim().to_owned(), width)),
