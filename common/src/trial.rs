@@ -78,7 +78,7 @@ impl Outcome {
 
 /// Metrics of a trial over its steps. `values` holds one row of all metrics per entry of `steps`.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Curve {
+pub struct MetricCurve {
     /// Number of completed steps at each row, ascending.
     pub steps: Vec<u64>,
     /// Rows, concatenated. NaN where a metric is undefined.
@@ -111,7 +111,7 @@ pub struct TrialResult {
     /// BLAKE3 hash of the final weights and norm statistics, in the order of their definition.
     pub digest: WeightsDigest,
     /// Metrics over the steps.
-    pub curve: Curve,
+    pub curve: MetricCurve,
     /// Predictions for the probe set.
     pub predictions: Predictions,
     /// BLAKE3 hash of the file of trained weights, if it is kept.
@@ -141,7 +141,7 @@ impl TrialResult {
             seconds: 0.0,
             metrics: Vec::new(),
             digest: WeightsDigest([0; 32]),
-            curve: Curve::default(),
+            curve: MetricCurve::default(),
             predictions: Predictions::default(),
             weights_hash: None,
             isa: String::new(),

@@ -6,7 +6,7 @@ use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::measure::MAX_PREDICTIONS;
 use ergodic_common::spec::source::SpecSource;
 use ergodic_common::spec_file::node::SpecValue;
-use ergodic_common::trial::{Curve, Outcome, Predictions, TrialKey, TrialResult};
+use ergodic_common::trial::{MetricCurve, Outcome, Predictions, TrialKey, TrialResult};
 
 use crate::v1;
 
@@ -107,7 +107,7 @@ impl TryFrom<v1::TrialResult> for TrialResult {
     type Error = WireError;
     fn try_from(wire: v1::TrialResult) -> Result<Self, WireError> {
         let outcome = outcome_from_wire(&wire)?;
-        let curve = Curve {
+        let curve = MetricCurve {
             steps: wire.curve_steps,
             values: wire.curve_values,
         };
@@ -169,7 +169,7 @@ fn outcome_from_wire(wire: &v1::TrialResult) -> Result<Outcome, WireError> {
     }
 }
 
-fn check_curve(curve: &Curve, metrics: usize) -> Result<(), WireError> {
+fn check_curve(curve: &MetricCurve, metrics: usize) -> Result<(), WireError> {
     if metrics > MAX_METRICS || curve.steps.len() > MAX_CURVE_ROWS {
         return Err(bad_result("metrics", "are too many"));
     }
@@ -379,7 +379,7 @@ mod tests {
             seconds: 0.5,
             metrics: vec![1.0, 2.0],
             digest: WeightsDigest([5; 32]),
-            curve: Curve {
+            curve: MetricCurve {
                 steps: vec![5, 10],
                 values: vec![0.1, 0.2, 0.3, 0.4],
             },

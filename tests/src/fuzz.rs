@@ -35,7 +35,7 @@ use ergodic_common::net::{ActivationShape, Net};
 use ergodic_common::pinned_file::FilePin;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
-use ergodic_common::trial::{CPU_F32, Curve, Predictions};
+use ergodic_common::trial::{CPU_F32, MetricCurve, Predictions};
 use ergodic_common::weights::Weights;
 use ergodic_common::{Spec, TrialKey, TrialResult};
 use ergodic_proto::channel::connect::connect_lazily;
@@ -618,7 +618,7 @@ fn good_database() -> &'static [u8] {
 
         let results = (0..2).map(|repeat| TrialResult {
             metrics: vec![0.5],
-            curve: Curve {
+            curve: MetricCurve {
                 steps: vec![1, 2],
                 values: vec![0.25, 0.5],
             },

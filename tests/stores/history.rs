@@ -21,7 +21,7 @@ use ergodic_common::ids::{
 };
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
-use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::trial::{MetricCurve, Predictions};
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 use proptest::prelude::*;
 
@@ -203,7 +203,7 @@ pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
         seconds: 0.25,
         metrics: vec![metric, -0.0],
         digest: WeightsDigest([n as u8; 32]),
-        curve: Curve {
+        curve: MetricCurve {
             steps: vec![5, 10],
             values: vec![1.0, f64::NAN, metric, -0.0],
         },

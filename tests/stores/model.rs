@@ -17,7 +17,7 @@ use ergodic::store::{
     StoreResults, StoreWriter, StoredTrial, SuccessorSweep, TrialRange,
 };
 use ergodic_common::ids::{CellIndex, Epoch, FileHash, LeaseId, SweepNumber, WorkerId};
-use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::trial::{MetricCurve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_tests::{Postgres, skip};
 use proptest::prelude::*;
@@ -744,7 +744,7 @@ fn differing(a: &TrialResult, b: &TrialResult) -> String {
 /// A row as it is handed out with many others.
 fn small(row: &StoredTrial) -> StoredTrial {
     let result = TrialResult {
-        curve: Curve::default(),
+        curve: MetricCurve::default(),
         predictions: Predictions::default(),
         ..row.result.clone()
     };

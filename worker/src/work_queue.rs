@@ -466,7 +466,7 @@ impl FinishedTrial {}
 #[cfg(test)]
 mod tests {
     use ergodic_common::ids::{Epoch, LeaseId};
-    use ergodic_common::trial::{Curve, TrialResult};
+    use ergodic_common::trial::{MetricCurve, TrialResult};
 
     use crate::work_queue::*;
 
@@ -483,7 +483,7 @@ mod tests {
         let result = TrialResult {
             seconds,
             metrics: vec![0.5],
-            curve: Curve {
+            curve: MetricCurve {
                 steps: vec![1; points],
                 values: vec![0.5; points],
             },

@@ -2,7 +2,7 @@
 
 use crate::TrialConfig;
 use crate::spec::measure::Measure;
-use crate::trial::{Curve, Predictions, TrialResult};
+use crate::trial::{MetricCurve, Predictions, TrialResult};
 
 /// The part of a result that another sweep needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,14 +82,14 @@ impl ResultSelection {
 
     /// Extracts the needed part of a result.
     pub fn apply_to(&self, result: TrialResult) -> TrialResult {
-        let Curve { steps, values } = result.curve;
+        let MetricCurve { steps, values } = result.curve;
         let values = values
             .chunks(self.metric_count.max(1))
             .flat_map(|row| self.select_metrics(row))
             .collect();
         TrialResult {
             metrics: self.select_metrics(&result.metrics),
-            curve: Curve { steps, values },
+            curve: MetricCurve { steps, values },
             predictions: self.select_predictions(&result.predictions),
             weights_hash: result.weights_hash.filter(|_| self.weights),
             ..result
@@ -116,7 +116,7 @@ mod tests {
     use crate::Spec;
     use crate::ids::{CellIndex, FileHash};
     use crate::spec::source::SpecSource;
-    use crate::trial::{Curve, Predictions, TrialKey, TrialResult};
+    use crate::trial::{MetricCurve, Predictions, TrialKey, TrialResult};
 
     fn spec(measure: &str) -> Spec {
         let text = format!(
@@ -140,7 +140,7 @@ mod tests {
         let config = has.grid.resolve_config(CellIndex(0)).expect("a cell");
         let result = TrialResult {
             metrics: vec![1.0, 2.0, 3.0],
-            curve: Curve {
+            curve: MetricCurve {
                 steps: vec![10, 20],
                 values: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
             },

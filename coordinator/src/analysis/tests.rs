@@ -11,7 +11,7 @@ use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
-use ergodic_common::trial::Curve;
+use ergodic_common::trial::MetricCurve;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 use serde_json::Value;
 
@@ -460,7 +460,7 @@ fn stored(
         }
 
         change(key, &mut values);
-        let curve = Curve {
+        let curve = MetricCurve {
             steps: vec![1, 2, 3],
             values: values.clone(),
         };
@@ -537,7 +537,7 @@ const FOUR_CELLS: &str = "name = \"four\"\nrepeats = 9\n[model]\nkind = \"empty\
 
 /// A trial with two metrics that were the same all the time, and these samples.
 fn steady(cell: u64, repeat: u32, values: [f64; 2], steps: &[u64]) -> TrialResult {
-    let curve = Curve {
+    let curve = MetricCurve {
         steps: steps.to_vec(),
         values: values.repeat(steps.len()),
     };

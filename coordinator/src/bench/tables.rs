@@ -10,7 +10,7 @@ use ergodic_common::ids::{SweepNumber, WeightsDigest};
 use ergodic_common::random_streams::fixed_stream;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
-use ergodic_common::trial::Curve;
+use ergodic_common::trial::MetricCurve;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
@@ -323,7 +323,7 @@ fn make_trial(n: u32, points: u32) -> StoredTrial {
         digest: WeightsDigest(std::array::from_fn(|_| {
             (256.0 * noise.next_uniform()) as u8
         })),
-        curve: Curve {
+        curve: MetricCurve {
             steps: (1..=u64::from(points)).map(|point| 10 * point).collect(),
             values,
         },

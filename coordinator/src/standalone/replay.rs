@@ -202,7 +202,7 @@ fn curve_bits(result: &TrialResult) -> Vec<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use ergodic_common::ids::{FileHash, WeightsDigest};
-    use ergodic_common::trial::{Curve, Predictions};
+    use ergodic_common::trial::{MetricCurve, Predictions};
 
     use crate::standalone::replay::*;
 
@@ -263,7 +263,7 @@ mod tests {
             ),
             (
                 TrialResult {
-                    curve: Curve {
+                    curve: MetricCurve {
                         steps: vec![3],
                         values: vec![0.5, 0.1],
                     },

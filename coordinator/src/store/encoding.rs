@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use ergodic_common::pinned_file::FilePin;
-use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::trial::{MetricCurve, Predictions};
 use ergodic_common::{Outcome, TrialResult};
 use ergodic_proto::v1;
 use prost::Message as _;
@@ -79,14 +79,14 @@ impl<'a> CurveView<'a> {
     }
 
     /// Decodes the whole curve.
-    pub fn to_curve(&self) -> Curve {
+    pub fn to_curve(&self) -> MetricCurve {
         let values = self
             .values
             .0
             .iter()
             .map(|bytes| f64::from_le_bytes(*bytes))
             .collect();
-        Curve {
+        MetricCurve {
             steps: self.steps().collect(),
             values,
         }
@@ -94,7 +94,7 @@ impl<'a> CurveView<'a> {
 }
 
 /// Encodes a curve: number of steps, steps, values.
-pub fn encode_curve(curve: &Curve) -> Vec<u8> {
+pub fn encode_curve(curve: &MetricCurve) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4 + 8 * (curve.steps.len() + curve.values.len()));
     bytes.extend((curve.steps.len() as u32).to_le_bytes());
     bytes.extend(curve.steps.iter().flat_map(|s| s.to_le_bytes()));
@@ -103,7 +103,7 @@ pub fn encode_curve(curve: &Curve) -> Vec<u8> {
 }
 
 /// Decodes the curve of [`encode_curve`]; `None` for other bytes.
-pub fn decode_curve(bytes: &[u8]) -> Option<Curve> {
+pub fn decode_curve(bytes: &[u8]) -> Option<MetricCurve> {
     CurveView::new(bytes).map(|curve| curve.to_curve())
 }
 

@@ -37,7 +37,7 @@ use ergodic_common::ids::WeightsDigest;
 use ergodic_common::net::Net;
 use ergodic_common::random_streams::{Purpose, Streams};
 use ergodic_common::spec::Measure;
-use ergodic_common::trial::{CPU_F32, Curve, TrialKey, TrialResult};
+use ergodic_common::trial::{CPU_F32, MetricCurve, TrialKey, TrialResult};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 pub use step_rate::measure_step_rate;
 use trial::Training;
@@ -263,7 +263,7 @@ fn empty_model_trial(job: &Job<'_>) -> FinishedTrial {
     let digest = WeightsDigest(stream.next_bytes());
     let every = job.config.length_in_steps(job.measure.every).max(1);
     let steps = job.config.total_steps();
-    let mut curve = Curve::default();
+    let mut curve = MetricCurve::default();
     let mut step = 0;
     while step < steps {
         step = (step / every + 1).saturating_mul(every).min(steps);

@@ -6,7 +6,7 @@ use ergodic_common::ids::{
 };
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
-use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::trial::{MetricCurve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use crate::interval_set::IntervalSet;
@@ -236,7 +236,7 @@ pub(crate) fn read_trial_row(
                     .get_optional_hash(8)?
                     .map(WeightsDigest)
                     .ok_or_else(|| damaged_column(8, "a digest"))?,
-                curve: Curve::default(),
+                curve: MetricCurve::default(),
                 predictions: Predictions::default(),
                 weights_hash: row.get_optional_hash(11)?.map(FileHash),
                 isa: fields.isa.to_owned(),

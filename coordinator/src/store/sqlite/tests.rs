@@ -5,7 +5,7 @@ use ergodic_common::ids::{
 use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::scheduling::Share;
-use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::trial::{MetricCurve, Predictions};
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 use crate::interval_set::IntervalSet;
@@ -89,7 +89,7 @@ fn result(repeat: u32, metric: f64) -> TrialResult {
         seconds: 0.25,
         metrics: vec![metric, f64::NAN],
         digest: WeightsDigest([repeat as u8; 32]),
-        curve: Curve {
+        curve: MetricCurve {
             steps: vec![5, 10],
             values: vec![1.0, f64::NAN, metric, -0.0],
         },

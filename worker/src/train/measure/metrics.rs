@@ -5,7 +5,7 @@ use std::ops::Range;
 use ergodic_common::config::TrialConfig;
 use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::spec::Measure;
-use ergodic_common::trial::Curve;
+use ergodic_common::trial::MetricCurve;
 
 use super::gradient_stats::GradientNoise;
 use super::norms::{Number, angle_between, cosine_similarity, euclidean_distance, sum_of_squares};
@@ -39,7 +39,7 @@ pub(crate) struct MetricSampler<'a, T = f32> {
     norm_sq_jump: f64,
     /// For each metric, the range of the weight of the layer whose norm it is, if there is such a layer.
     layer_ranges: Vec<Option<Range<usize>>>,
-    curve: Curve,
+    curve: MetricCurve,
 }
 
 /// The inputs of a sample.
@@ -96,7 +96,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
                 .iter()
                 .map(|metric| requested_layer_range(metric, layout))
                 .collect(),
-            curve: Curve::default(),
+            curve: MetricCurve::default(),
         }
     }
 
@@ -242,7 +242,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
     }
 
     /// Final metrics and curve. A trial that diverged has no final metrics.
-    pub(crate) fn into_metrics_and_curve(self, diverged: bool) -> (Vec<f64>, Curve) {
+    pub(crate) fn into_metrics_and_curve(self, diverged: bool) -> (Vec<f64>, MetricCurve) {
         let width = self.measure.metrics.len();
         let last = self.curve.values.len().saturating_sub(width);
         let undefined = diverged || self.curve.values.is_empty();
@@ -294,7 +294,7 @@ impl MetricSampler<'_> {
         let steps = from.read_u64s()?;
         let values = from.read_f64s()?;
         let whole = values.len() == steps.len() * self.measure.metrics.len();
-        self.curve = whole.then_some(Curve { steps, values })?;
+        self.curve = whole.then_some(MetricCurve { steps, values })?;
 
         Some(())
     }
