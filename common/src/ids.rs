@@ -214,7 +214,7 @@ impl WorkerId {
 }
 
 impl ShapeClass {
-    /// Its position in a list of all classes of the sweep.
+    /// The position of the class in a list of all classes of the sweep.
     pub fn position(self) -> usize {
         self.0 as usize
     }

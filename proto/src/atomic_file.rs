@@ -22,7 +22,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(6 * 3600);
 pub enum FileAccess {
     /// Whom the umask lets.
     AsUmask,
-    /// Its owner alone.
+    /// The owner of the file alone.
     OwnerOnly,
 }
 
@@ -90,7 +90,7 @@ impl StagedFile {
     /// Gives the file these permissions instead of those it began with.
     ///
     /// # Errors
-    /// They cannot be set.
+    /// The permissions cannot be set.
     pub fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
         self.part.as_file().set_permissions(permissions)
     }

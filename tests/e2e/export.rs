@@ -76,7 +76,7 @@ impl Dataset {
             .collect()
     }
 
-    /// Those that the manifest names.
+    /// The files that the manifest names.
     fn named(&self) -> BTreeSet<String> {
         paths(&self.manifest())
     }

@@ -1,4 +1,5 @@
-//! Draws `//` comments of the production code at random, so that a person can judge whether they say why.
+//! Comments of the production code: finds doc comments without a subject, and draws `//` comments at random, so that a person can
+//! judge whether they say why.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -13,6 +14,40 @@ use syn::visit::Visit;
 const DRAWN: usize = 50;
 /// The number of lines that are printed below a comment.
 const LINES_BELOW: usize = 2;
+
+/// Words that stand for a subject that a doc comment has to name.
+const PRONOUNS: [&str; 5] = ["It", "Its", "They", "These", "Those"];
+
+/// Finds the paragraphs of doc comments that begin with a pronoun.
+pub(crate) fn find_missing_subjects(root: &Path, files: &BTreeSet<String>) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(root.join(file)).expect("a source file can be read");
+        let mut follows_text = false;
+        for (at, line) in text.lines().enumerate() {
+            let doc = doc_text(line);
+            if !follows_text && begins_with_pronoun(doc) {
+                found.push(format!("{file}:{} {doc}", at + 1));
+            }
+            follows_text = !doc.is_empty() && !doc.starts_with('#');
+        }
+    }
+    found
+}
+
+/// The text of a line of a doc comment; empty for any other line.
+fn doc_text(line: &str) -> &str {
+    let line = line.trim_start();
+    let text = line
+        .strip_prefix("///")
+        .or_else(|| line.strip_prefix("//!"));
+    text.unwrap_or_default().trim()
+}
+
+fn begins_with_pronoun(text: &str) -> bool {
+    let word = text.split(|c: char| !c.is_alphabetic()).next();
+    word.is_some_and(|word| PRONOUNS.contains(&word))
+}
 
 /// A block of consecutive `//` lines, and the lines below it.
 struct Comment {

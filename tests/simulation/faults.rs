@@ -11,13 +11,13 @@ pub(crate) enum Kind {
     Calm,
     /// Whatever is sent between the coordinator and a worker is lost.
     Partition,
-    /// It waits.
+    /// Whatever is sent waits.
     Hold,
     /// A process dies and comes back after a while.
     Crash,
     /// A process dies and comes back at once.
     Bounce,
-    /// It travels long.
+    /// Whatever is sent travels long.
     Latency,
     /// All of these.
     Storm,

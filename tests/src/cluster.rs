@@ -19,7 +19,7 @@ pub(crate) fn deadline() -> Duration {
 /// What a finished program said.
 #[derive(Debug)]
 pub struct Finished {
-    /// Its exit code; 256 when a signal ended it.
+    /// The exit code; 256 when a signal ended the program.
     pub code: i32,
     /// What it wrote to stdout.
     pub stdout: String,
@@ -30,7 +30,7 @@ pub struct Finished {
 /// Path of one of the programs under test, built beside the test itself.
 ///
 /// # Panics
-/// It was not built.
+/// The program was not built.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let dir = test
@@ -50,7 +50,7 @@ pub fn program(name: &str) -> PathBuf {
 /// Runs `ergodic` with these arguments to its end, with a clean environment of its own settings.
 ///
 /// # Panics
-/// It cannot be started.
+/// The program cannot be started.
 pub fn run(args: &[&str]) -> Finished {
     run_under(&[], args)
 }
@@ -58,7 +58,7 @@ pub fn run(args: &[&str]) -> Finished {
 /// The same with these variables set.
 ///
 /// # Panics
-/// It cannot be started.
+/// The program cannot be started.
 pub fn run_with(environment: &[(&str, &str)], args: &[&str]) -> Finished {
     let mut command = command("ergodic");
     finished(command.envs(environment.iter().copied()).args(args))
@@ -67,7 +67,7 @@ pub fn run_with(environment: &[(&str, &str)], args: &[&str]) -> Finished {
 /// The same in this folder.
 ///
 /// # Panics
-/// It cannot be started.
+/// The program cannot be started.
 pub fn run_in(folder: &Path, environment: &[(&str, &str)], args: &[&str]) -> Finished {
     let mut command = command("ergodic");
     let command = command.current_dir(folder);
@@ -90,7 +90,7 @@ fn finished(command: &mut Command) -> Finished {
 /// Stdout of a run that ends well.
 ///
 /// # Panics
-/// It does not.
+/// The run does not end well.
 pub fn stdout(args: &[&str]) -> String {
     let finished = run(args);
     assert_eq!(finished.code, 0, "ergodic {args:?}: {}", finished.stderr);
@@ -141,7 +141,7 @@ fn command_under(launcher: &[String], name: &str) -> Command {
 /// Waits until something is so.
 ///
 /// # Panics
-/// It never is.
+/// The condition is never met.
 pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -161,7 +161,7 @@ impl Program {
     /// Starts `ergodic` with these arguments, everything it says going to `log`.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// The program cannot be started.
     pub fn start(args: &[&str], log: &Path) -> Self {
         Self::start_with(&[], args, log)
     }
@@ -169,7 +169,7 @@ impl Program {
     /// The same with these variables set.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// The program cannot be started.
     pub fn start_with(environment: &[(&str, &str)], args: &[&str], log: &Path) -> Self {
         let mut command = command("ergodic");
         let command = command.envs(environment.iter().copied()).args(args);
@@ -183,7 +183,7 @@ impl Program {
     /// Waits for `text` in the log; gives what follows it, up to the next space or end of line.
     ///
     /// # Panics
-    /// It never comes.
+    /// The text never comes.
     pub fn wait_for_log(&self, text: &str) -> String {
         let start = Instant::now();
         loop {
@@ -207,7 +207,7 @@ impl Program {
     /// Waits until a file holds this text.
     ///
     /// # Panics
-    /// It never does.
+    /// The file never holds the text.
     pub fn wait_for_file(path: &Path, text: &str) {
         let start = Instant::now();
         while !std::fs::read_to_string(path).is_ok_and(|content| content.contains(text)) {
@@ -224,7 +224,7 @@ impl Program {
     /// Waits until `text` was logged this often.
     ///
     /// # Panics
-    /// It never is.
+    /// The text is not logged so often.
     pub fn wait_for_log_times(&self, text: &str, times: usize) {
         let start = Instant::now();
         while self.log().matches(text).count() < times {
@@ -241,7 +241,7 @@ impl Program {
     /// Waits until something is so.
     ///
     /// # Panics
-    /// It never is.
+    /// The condition is never met.
     pub fn wait_until(&self, what: &str, wanted: impl Fn() -> bool) {
         let start = Instant::now();
         while !wanted() {
@@ -255,7 +255,7 @@ impl Program {
         }
     }
 
-    /// Its process.
+    /// The process of the program.
     pub fn process(&self) -> Process {
         Process::of(self.child.id())
     }
@@ -263,7 +263,7 @@ impl Program {
     /// SIGSTOP, and waits until it stands still.
     ///
     /// # Panics
-    /// It has ended.
+    /// The program has ended.
     pub fn freeze(&self) {
         self.signal("STOP");
         let start = Instant::now();
@@ -287,7 +287,7 @@ impl Program {
     /// Waits for a death that nobody asked for from outside.
     ///
     /// # Panics
-    /// It does not die, or ends by itself.
+    /// The program does not die, or ends by itself.
     pub fn wait_for_death(self) {
         assert_eq!(self.wait(), 256, "it ended, and was to die");
     }
@@ -295,7 +295,7 @@ impl Program {
     /// SIGKILL.
     ///
     /// # Panics
-    /// It has ended already: whatever was to be tested did not happen.
+    /// The program has ended already: whatever was to be tested did not happen.
     pub fn kill(mut self) {
         assert!(
             self.child
@@ -324,7 +324,7 @@ impl Program {
     /// Waits for its end; gives its exit code.
     ///
     /// # Panics
-    /// It does not end.
+    /// The program does not end.
     pub fn wait(mut self) -> i32 {
         let start = Instant::now();
         loop {
@@ -379,7 +379,7 @@ impl Cluster {
     /// Starts a coordinator with these further options and waits until it is ready.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The coordinator does not come up.
     pub fn start(options: &[&str]) -> Self {
         Self::under(&[], "127.0.0.1:0", options)
     }
@@ -387,7 +387,7 @@ impl Cluster {
     /// Starts a coordinator, and clients, by another program that becomes them, such as `prlimit`.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The coordinator does not come up.
     pub fn under(launcher: &[&str], listen: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
@@ -414,7 +414,7 @@ impl Cluster {
     /// The same with workers that log every trial they begin and every answer they get, for whoever counts these.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The coordinator does not come up.
     pub fn counted(options: &[&str]) -> Self {
         Self::start(options).counting()
     }
@@ -431,7 +431,7 @@ impl Cluster {
     /// Starts a coordinator on a store that is there already.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The coordinator does not come up.
     pub fn on_store(store: &str) -> Self {
         Self::start(&["--store", store])
     }
@@ -439,7 +439,7 @@ impl Cluster {
     /// The coordinator inside a running `ergodic run`.
     ///
     /// # Panics
-    /// It does not say where it is.
+    /// The run does not say where its coordinator is.
     pub fn of_run(run: &Program) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let url = run.wait_for_log("coordinator at ");
@@ -520,7 +520,7 @@ impl Cluster {
     /// Kills the coordinator with SIGKILL and starts another one on the same store and address.
     ///
     /// # Panics
-    /// It was not running, or does not come up again.
+    /// The coordinator was not running, or does not come up again.
     pub fn kill_and_restart_coordinator(&mut self) {
         self.take_coordinator().kill();
         self.restart_coordinator(&[]);
@@ -529,7 +529,7 @@ impl Cluster {
     /// Starts a coordinator on the store and the address of the one before, with these further variables around it.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The coordinator does not come up.
     pub fn restart_coordinator(&mut self, environment: &[(&str, &str)]) {
         let (_, address) = self
             .url
@@ -542,7 +542,7 @@ impl Cluster {
     /// The same with further options, which those after it do not have.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The coordinator does not come up.
     pub fn restart_with(&mut self, options: &[&str]) {
         let usual = self.options.clone();
         self.options
@@ -554,7 +554,7 @@ impl Cluster {
     /// The coordinator.
     ///
     /// # Panics
-    /// It is not running.
+    /// The coordinator is not running.
     pub fn coordinator(&self) -> &Program {
         self.coordinator.as_ref().expect("a coordinator runs")
     }
@@ -569,7 +569,7 @@ impl Cluster {
     /// The coordinator, which is not the cluster's any more.
     ///
     /// # Panics
-    /// It is not running.
+    /// The coordinator is not running.
     pub fn take_coordinator(&mut self) -> Program {
         self.coordinator.take().expect("a coordinator runs")
     }
@@ -577,7 +577,7 @@ impl Cluster {
     /// Starts a worker with these further options.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// The worker cannot be started.
     pub fn worker(&mut self, slots: u32, options: &[&str]) -> Program {
         let url = self.url.clone();
         self.worker_by(&url, slots, options)
@@ -586,7 +586,7 @@ impl Cluster {
     /// Starts a worker that reaches the coordinator by another address.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// The worker cannot be started.
     pub fn worker_by(&mut self, url: &str, slots: u32, options: &[&str]) -> Program {
         self.worker_under(&[], url, slots, options)
     }
@@ -594,7 +594,7 @@ impl Cluster {
     /// The same by another program that becomes the worker, such as `ip netns exec`.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// The worker cannot be started.
     pub fn worker_under(
         &mut self,
         launcher: &[&str],
@@ -622,7 +622,7 @@ impl Cluster {
     /// Writes a sweep file and launches it, whatever the store has of it already; gives its id.
     ///
     /// # Panics
-    /// It is refused.
+    /// The launch is refused.
     pub fn launch(&self, text: &str) -> String {
         let path = self.path("sweep.toml");
         std::fs::write(&path, text).expect("a file can be written");
@@ -639,7 +639,7 @@ impl Cluster {
     /// Runs a client command against this coordinator.
     ///
     /// # Panics
-    /// It fails.
+    /// The command fails.
     pub fn ask(&self, args: &[&str]) -> String {
         let finished = self.run(args);
         assert_eq!(finished.code, 0, "ergodic {args:?}: {}", finished.stderr);
@@ -649,7 +649,7 @@ impl Cluster {
     /// Runs a client command against this coordinator to whichever end.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// The command cannot be started.
     pub fn run(&self, args: &[&str]) -> Finished {
         let access: Vec<&str> = self.access.iter().map(String::as_str).collect();
         run_under(
@@ -670,7 +670,7 @@ impl Cluster {
     /// Waits until a sweep's status is as wanted, and gives it.
     ///
     /// # Panics
-    /// It never is.
+    /// The status never is as wanted.
     pub fn wait_until(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
@@ -692,7 +692,7 @@ impl Cluster {
     /// Waits until so many workers have joined.
     ///
     /// # Panics
-    /// They never do.
+    /// So many workers never join.
     pub fn wait_for_workers(&self, number: usize) {
         let joined = || {
             let workers: Value = serde_json::from_str(&self.ask(&["workers", "--format", "json"]))
@@ -707,7 +707,7 @@ impl Cluster {
     /// Waits until exactly so many trials of a sweep are done: those that the gate lets through.
     ///
     /// # Panics
-    /// They never are.
+    /// So many trials are never done.
     pub fn wait_until_held(&self, id: &str, done: u64) -> Value {
         self.wait_until(id, "all that is let through is done", |status| {
             status["done"] == done && status["leased"] != 0
@@ -717,7 +717,7 @@ impl Cluster {
     /// Waits for a sweep's end.
     ///
     /// # Panics
-    /// It does not end.
+    /// The sweep does not end.
     pub fn wait_for_end(&self, id: &str) -> Value {
         self.wait_until(id, "the sweep is complete", |status| {
             status["state"] == "completed"
@@ -738,7 +738,7 @@ impl Cluster {
     /// Waits until the coordinator's log says this; gives what follows it, up to the next space or end of line.
     ///
     /// # Panics
-    /// It never does.
+    /// The log never says it.
     pub fn wait_for_log(&self, text: &str) -> String {
         self.coordinator().wait_for_log(text)
     }

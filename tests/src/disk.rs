@@ -27,7 +27,7 @@ impl SmallDisk {
     /// Has nothing written to it any more.
     ///
     /// # Panics
-    /// It cannot be.
+    /// The disk cannot be remounted.
     pub fn make_read_only(&self) {
         let mount = Command::new("mount")
             .args(["-o", "remount,ro"])

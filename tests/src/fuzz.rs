@@ -49,7 +49,7 @@ use prost::Message;
 
 /// A kind of bytes from outside.
 pub struct Target {
-    /// Its name, which is that of its folder in the corpus too.
+    /// The name of the kind, which is that of its folder in the corpus too.
     pub name: &'static str,
     /// What is done with them.
     pub run: fn(&[u8]),
@@ -319,7 +319,7 @@ fn launch(mut request: v1::LaunchRequest) {
 /// What a store keeps as bytes: the first byte says what they are to be. What can be read is written as it was.
 ///
 /// # Panics
-/// It is not.
+/// Something that can be read is written otherwise.
 pub fn stored_bytes(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else {
         return;

@@ -42,7 +42,7 @@ impl Gate {
     /// Holds nobody any more.
     ///
     /// # Panics
-    /// It held nobody.
+    /// The gate held nobody.
     pub fn open(&self) {
         std::fs::remove_file(&self.0).expect("a gate that is opened was closed");
     }

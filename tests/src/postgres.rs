@@ -19,7 +19,7 @@ impl Postgres {
     /// PostgreSQL's programs are missing, in words.
     ///
     /// # Panics
-    /// They are there, and the server does not come up.
+    /// The programs are there, and the server does not come up.
     pub fn start() -> Result<Self, String> {
         let programs = programs().ok_or("there is no initdb below /usr/lib/postgresql")?;
         let dir = said(&as_postgres(
@@ -63,7 +63,7 @@ impl Postgres {
     /// Stops the server, cutting off whoever is connected, and starts it again.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The server does not come up.
     pub fn restart(&self) {
         self.control(&["restart", "--mode=immediate"]);
     }
@@ -71,7 +71,7 @@ impl Postgres {
     /// Stops the server, cutting off whoever is connected.
     ///
     /// # Panics
-    /// It does not stop.
+    /// The server does not stop.
     pub fn stop(&self) {
         self.control(&["stop", "--mode=immediate"]);
     }
@@ -79,7 +79,7 @@ impl Postgres {
     /// Starts it again.
     ///
     /// # Panics
-    /// It does not come up.
+    /// The server does not come up.
     pub fn go_on(&self) {
         self.control(&["start"]);
     }
@@ -87,7 +87,7 @@ impl Postgres {
     /// SIGSTOP for all of its processes: connections stay open, and nobody answers.
     ///
     /// # Panics
-    /// It does not run.
+    /// The server does not run.
     pub fn freeze(&self) {
         self.signal("STOP");
     }
@@ -95,7 +95,7 @@ impl Postgres {
     /// SIGCONT.
     ///
     /// # Panics
-    /// It does not run.
+    /// The server does not run.
     pub fn thaw(&self) {
         self.signal("CONT");
     }
@@ -118,7 +118,7 @@ impl Postgres {
     /// What a query yields, unadorned.
     ///
     /// # Panics
-    /// It fails.
+    /// The query fails.
     pub fn ask(&self, sql: &str) -> String {
         let socket = self.dir.display().to_string();
         let args = [

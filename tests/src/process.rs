@@ -23,10 +23,10 @@ impl Process {
         fields.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// Its state as one letter: `R` running, `S` waiting, `T` stopped.
+    /// The state of the process as one letter: `R` running, `S` waiting, `T` stopped.
     ///
     /// # Panics
-    /// It has ended.
+    /// The process has ended.
     pub fn state(self) -> char {
         self.stat()[0].chars().next().expect("a letter")
     }
@@ -34,7 +34,7 @@ impl Process {
     /// CPU time it has used, in seconds.
     ///
     /// # Panics
-    /// It has ended.
+    /// The process has ended.
     pub fn cpu_seconds(self) -> f64 {
         let ticks = |n: usize| self.stat()[n].parse::<f64>().expect("a number");
         (ticks(11) + ticks(12)) / 100.0
@@ -43,7 +43,7 @@ impl Process {
     /// Files and sockets it has open.
     ///
     /// # Panics
-    /// It has ended.
+    /// The process has ended.
     pub fn descriptors(self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.0))
             .expect("a process that runs can be looked at")
@@ -53,7 +53,7 @@ impl Process {
     /// How often it has this file open.
     ///
     /// # Panics
-    /// It has ended.
+    /// The process has ended.
     pub fn times_open(self, file: &Path) -> usize {
         let all = std::fs::read_dir(format!("/proc/{}/fd", self.0))
             .expect("a process that runs can be looked at");
@@ -66,7 +66,7 @@ impl Process {
     /// The most memory it has held, in MiB.
     ///
     /// # Panics
-    /// It has ended.
+    /// The process has ended.
     pub fn peak_memory_mib(self) -> u64 {
         let status = self.read("status");
         let line = status

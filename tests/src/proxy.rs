@@ -14,11 +14,11 @@ use tokio::sync::watch;
 /// What happens to bytes on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weather {
-    /// They arrive.
+    /// Bytes arrive.
     Fair,
-    /// They arrive this much later.
+    /// Bytes arrive this much later.
     Slow(Duration),
-    /// They vanish, and so does whatever else is sent over a connection that has lost any. New connections are taken,
+    /// Bytes vanish, and so does whatever else is sent over a connection that has lost any. New connections are taken,
     /// and go nowhere.
     Silent,
     /// One bit of about so many bytes arrives changed.

@@ -84,7 +84,7 @@ impl Recording {
     /// Reads what [`write`](Self::write) wrote.
     ///
     /// # Panics
-    /// It is not such a file.
+    /// The file is no recording.
     pub fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).expect("a recording can be read");
         let mut rest = &bytes[..];

@@ -12,7 +12,7 @@ use crate::cluster::{deadline, wait_for};
 #[derive(Debug)]
 pub struct S3 {
     server: Child,
-    /// Its address, without a scheme.
+    /// The address of the server, without a scheme.
     pub address: String,
     files: tempfile::TempDir,
 }
@@ -28,7 +28,7 @@ impl S3 {
     /// SeaweedFS, which keeps conditional writes.
     ///
     /// # Errors
-    /// It is not there, in words.
+    /// SeaweedFS is missing, in words.
     pub fn start() -> Result<Self, String> {
         let files = folder();
         let ports = free_ports();
@@ -83,7 +83,7 @@ impl S3 {
     /// Rclone, which takes conditional writes for plain ones.
     ///
     /// # Errors
-    /// It is not there, in words.
+    /// Rclone is missing, in words.
     pub fn careless() -> Result<Self, String> {
         let files = folder();
         std::fs::create_dir(files.path().join("results")).expect("a bucket is a folder");
@@ -162,7 +162,7 @@ impl S3 {
     /// What it has under a path.
     ///
     /// # Panics
-    /// It has nothing there.
+    /// The server has nothing there.
     pub fn get(&self, path: &str) -> Vec<u8> {
         let (status, body) = self.ask("GET", path).expect("it answers");
         assert!(status.contains("200"), "{path}: {status}");
@@ -172,7 +172,7 @@ impl S3 {
     /// Objects in the bucket of a server that keeps them as files.
     ///
     /// # Panics
-    /// Its folder cannot be read.
+    /// The folder of the server cannot be read.
     pub fn objects(&self) -> Vec<String> {
         fn below(folder: &Path, files: &mut Vec<String>) {
             for entry in std::fs::read_dir(folder).expect("a folder").flatten() {

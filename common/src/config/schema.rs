@@ -11,7 +11,7 @@ use crate::dataset::name::DatasetName;
 pub struct FieldSchema {
     /// The dotted path of the field, as in `train.lr`.
     pub path: &'static str,
-    /// Its short name, if it has one.
+    /// The short name of the field, if it has one.
     pub short_name: Option<&'static str>,
     /// The values that it accepts, in words.
     pub values: String,
@@ -20,7 +20,7 @@ pub struct FieldSchema {
 /// A model, with the fields that it takes and not every model does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSchema {
-    /// Its word in `model.kind`.
+    /// The word for the model in `model.kind`.
     pub kind: &'static str,
     /// The keys of `[model]` that it takes.
     pub keys: Vec<&'static str>,

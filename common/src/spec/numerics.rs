@@ -10,7 +10,7 @@ impl Spec {
     /// Pins the sweep to a numerics class. The setting returned says so in its source.
     ///
     /// # Errors
-    /// It is neither an engine nor a class in full.
+    /// `class` is neither an engine nor a class in full.
     pub fn pin_numerics(&mut self, class: &str) -> Result<String, SpecError> {
         self.numerics = parse_numerics(class)
             .map_err(|message| SpecError::new(Origin::Default, "numerics", message))?;

@@ -13,11 +13,11 @@ use super::lookup::find_axis;
 /// One of two sweeps that are compared.
 #[derive(Debug, Clone, Copy)]
 pub struct ComparedSweep<'a> {
-    /// How messages call it.
+    /// How messages call the sweep.
     pub label: &'a str,
-    /// Its spec.
+    /// The spec of the sweep.
     pub spec: &'a Spec,
-    /// BLAKE3 hash of its dataset.
+    /// BLAKE3 hash of the dataset.
     pub dataset_hash: DatasetHash,
 }
 

@@ -69,7 +69,7 @@ impl Client {
     /// Connects to a coordinator that answers within this time.
     ///
     /// # Errors
-    /// It does not.
+    /// No coordinator answers in time.
     pub async fn probe(
         url: &str,
         access: &ClientAuth,

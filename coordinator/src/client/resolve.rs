@@ -22,11 +22,11 @@ pub(super) struct MatchedSweep<'a> {
 /// Why a word means a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MatchedBy {
-    /// It is its id, or begins no other one.
+    /// The word is the id of the sweep, or begins no other one.
     Id,
-    /// It is its name, which `count` sweeps have; the user's own if `is_own`.
+    /// The word is the name of the sweep, which `count` sweeps have; the user's own if `is_own`.
     Name { count: usize, is_own: bool },
-    /// It counts launches, of the user's own sweeps if `is_own`.
+    /// The word counts launches, of the user's own sweeps if `is_own`.
     Launch { is_own: bool },
 }
 

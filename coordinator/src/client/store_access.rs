@@ -45,7 +45,7 @@ pub fn set_store_access(access: Box<dyn StoreAccess>) {
 /// How this process gets at stores.
 ///
 /// # Errors
-/// It was not set, which is an error of the program.
+/// No access to stores was set, which is an error of the program.
 pub(super) fn store_access() -> Result<&'static dyn StoreAccess, UserError> {
     let access = ACCESS.get().map(AsRef::as_ref);
     access.ok_or_else(|| {

@@ -26,7 +26,7 @@ pub struct SweepSet {
 #[derive(Debug, Clone)]
 struct SweepInSet {
     id: SweepId,
-    /// Its value of the axis `sweep`: the name, with the id if several sweeps have that name.
+    /// The value of the axis `sweep`: the name, with the id if several sweeps have that name.
     label: String,
 }
 
@@ -217,7 +217,7 @@ fn label_sweeps(sweeps: &[v1::SweepStatus]) -> Vec<SweepInSet> {
 
 /// Where the axis `sweep` stands among the axes to group by.
 struct SweepAxisPlace {
-    /// Its position: the first, unless the user names another one.
+    /// The position of the axis: the first, unless the user names another one.
     position: usize,
     /// Whether nothing else was asked for, so that the cells of each sweep are pooled.
     pools_all: bool,

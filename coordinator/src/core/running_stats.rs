@@ -1,6 +1,6 @@
 //! Running mean and variance per cell, updated as results arrive (Welford 1962).
 //!
-//! They serve status displays; tables are computed from stored rows.
+//! Status displays use them; tables are computed from stored rows.
 
 use std::collections::HashMap;
 

@@ -205,7 +205,7 @@ impl WeightedRankSum {
     }
 
     /// The mean, with worst-case repeats added for a contender with less than the weight `most`.
-    /// These are on the scale of contenders that have a repeat, whose ranks its strength would
+    /// The added repeats are on the scale of contenders that have a repeat, whose ranks its strength would
     /// shift alike.
     fn penalized_mean(&self, most: f64, worst: f64) -> Option<f64> {
         let mean = Some(self.beaten_by / self.weight).filter(|_| self.weight > 0.0)?;

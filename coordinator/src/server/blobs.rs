@@ -19,8 +19,8 @@ pub struct BlobStore {
     /// Where other stores of this user have the same files.
     cache: Option<BlobCache>,
     /// Files that a sender was promised to exist, and that no row names yet; they are not removed.
-    /// This spares senders a second upload. Independent of it, the writer checks that the files
-    /// named by a write exist (`store/writer.rs`).
+    /// The promise spares senders a second upload. Independent of it, the writer checks that the
+    /// files named by a write exist (`store/writer.rs`).
     reservations: Arc<Mutex<HashMap<FileHash, BlobReservation>>>,
 }
 

@@ -90,7 +90,7 @@ impl dyn StoreWriter + '_ {
     /// Applies a write in a transaction of its own and returns its output when it is durable.
     ///
     /// # Errors
-    /// Those of [`commit_writes`](StoreWriter::commit_writes).
+    /// As for [`commit_writes`](StoreWriter::commit_writes).
     pub fn commit<W: StoreWrite>(&mut self, write: W) -> Result<W::Output, StoreError> {
         let mut pending = WriteWithOutput::new(write);
         self.commit_writes(&mut [&mut pending])?;

@@ -67,7 +67,7 @@ pub trait PendingWrite: Send {
     /// Applies the write. A transaction that is tried again replaces the output of the earlier one.
     ///
     /// # Errors
-    /// Those of the write.
+    /// The write fails.
     fn apply(&mut self, sql: &StoreTransaction<'_>) -> Result<(), StoreError>;
 
     /// Hashes of the files that the write names.
@@ -79,7 +79,7 @@ pub trait PendingWrite: Send {
     /// The write, for whoever observes a writer.
     fn write(&self) -> &dyn Any;
 
-    /// Its output, if it was applied.
+    /// The output of the write, if it was applied.
     fn output(&self) -> Option<&dyn Any>;
 }
 
@@ -99,10 +99,10 @@ impl<W: StoreWrite> WriteWithOutput<W> {
         }
     }
 
-    /// Its output, of the transaction that was committed.
+    /// The output of the write, of the transaction that was committed.
     ///
     /// # Errors
-    /// It was committed without being applied.
+    /// The transaction was committed without applying the write.
     pub fn into_output(self) -> Result<W::Output, StoreError> {
         self.output
             .ok_or_else(|| StoreError::Failed("a write was committed without being applied".into()))

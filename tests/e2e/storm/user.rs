@@ -99,7 +99,7 @@ struct Sweep {
     name: String,
     kind: Kind,
     seed: u64,
-    /// Those that it was launched with, and those that were asked for since.
+    /// The repeats that the sweep was launched with, and those that were asked for since.
     launched: u32,
     repeats: u32,
     weight: f64,

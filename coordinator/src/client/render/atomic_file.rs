@@ -27,7 +27,7 @@ enum Destination {
     Staged {
         file: StagedFile,
         target: PathBuf,
-        /// Those of the file that is replaced, which the new one gets.
+        /// The permissions of the file that is replaced, which the new one gets.
         permissions: Option<Permissions>,
     },
     /// Into a pipe, a device or a file that the shell has opened.

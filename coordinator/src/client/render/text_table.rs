@@ -16,12 +16,12 @@ const PADDING: usize = 2;
 /// How a column gives way on a narrow terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum ColumnFit {
-    /// Its texts are whole, or the column is left out.
+    /// The texts are whole, or the column is left out.
     #[default]
     Whole,
-    /// Its texts may be cut at their end.
+    /// The texts may be cut at their end.
     Cut,
-    /// Its texts are hashes, of which a unique prefix is enough.
+    /// The texts are hashes, of which a unique prefix is enough.
     Digest,
 }
 

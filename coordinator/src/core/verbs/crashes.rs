@@ -122,10 +122,10 @@ impl Core {
 
     /// Finds the trials of a worker's leases against which its crash counts: sweep, trial, and whether it is an audit.
     ///
-    /// These are the trials that the worker last reported as running. If they are fewer than its slots, the next trials of its
-    /// leases fill up the number of slots, since it may have begun one after its last report. If it has reported none, the crash
-    /// counts against the first `slots` + [`MAX_UNDELIVERED`] trials: before those that ran come trials whose results were
-    /// not delivered, and among these may be some that never began.
+    /// The crash counts against the trials that the worker last reported as running. If they are fewer than its slots, the next
+    /// trials of its leases fill up the number of slots, since it may have begun one after its last report. If it has reported
+    /// none, the crash counts against the first `slots` + [`MAX_UNDELIVERED`] trials: before those that ran come trials whose
+    /// results were not delivered, and among these may be some that never began.
     pub(crate) fn find_possibly_running_trials(
         &self,
         worker: &Worker,

@@ -65,7 +65,7 @@ impl Core {
         })
     }
 
-    /// Those of these trials that are chosen for audits.
+    /// Chooses trials for audits, among these.
     pub fn choose_audits(&mut self, sweep: SweepNumber, keys: &[TrialKey]) -> Vec<TrialKey> {
         let Some(sweep) = self.sweeps.get_mut(&sweep) else {
             return Vec::new();
@@ -204,7 +204,7 @@ impl Core {
         effects
     }
 
-    /// Those of these trials that should run and have no row, as far as is known.
+    /// Keeps of these trials the ones that should run and have no row, as far as is known.
     pub(crate) fn filter_unfinished(
         &self,
         sweep: &Sweep,

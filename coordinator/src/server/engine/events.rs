@@ -148,7 +148,7 @@ pub enum UserEvent {
     AddStoredSweep {
         /// The sweep.
         sweep: Box<Sweep>,
-        /// Its rows.
+        /// The rows of the sweep.
         rows: Vec<StoredRow>,
         /// Receives a signal once the core has it.
         reply: oneshot::Sender<()>,

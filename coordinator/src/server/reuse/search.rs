@@ -318,7 +318,7 @@ fn pair_cells(
 struct SplitCells {
     /// Cells of the other sweep whose results have everything that the new one measures.
     selectable: Vec<CellIndex>,
-    /// Those of them with rows.
+    /// The selectable cells that have rows.
     reused: Vec<ReusedCell>,
     /// Cells with rows that lack something that the new sweep measures.
     twins: Vec<Twin>,

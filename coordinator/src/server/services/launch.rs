@@ -289,7 +289,7 @@ pub(crate) async fn read_new_spec(
 /// Settles what the file of a new sweep leaves open, and pins it to a numerics class, in the sweep and by settings in its source.
 ///
 /// # Errors
-/// It is no class.
+/// `class` is no numerics class.
 pub(crate) fn settle_new_spec(
     spec: &mut Spec,
     source: &mut SpecSource,

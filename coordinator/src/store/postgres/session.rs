@@ -1,6 +1,6 @@
 //! A connection to PostgreSQL, used from one thread.
 //!
-//! It has a runtime of its own for that thread. The store's traits are synchronous, and so are the
+//! The connection has a runtime of its own for that thread. The store's traits are synchronous, and so are the
 //! threads that use them. With its own runtime, a thread waits only for its own socket. A runtime
 //! shared with the gRPC server would add two thread switches to every response, and could not be
 //! waited for from its own threads.
