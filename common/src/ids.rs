@@ -1,5 +1,5 @@
-//! Identifiers that several programs share: hashes by what they are of, numbers of sweeps, cells, shape classes and leases, fences
-//! of leases, ids of sweeps and workers.
+//! Identifiers: hashes by what they are of, numbers of sweeps, cells, shape classes, leases and sessions, fences of leases, ids of
+//! sweeps and workers.
 //!
 //! Each is a type of its own, so that one kind is not taken for another. Their `Debug` prints the bare value: that of configs and
 //! streams is hashed.
@@ -66,6 +66,10 @@ hashes! {
     MeaningHash;
     /// What all cells of a sweep resolve to, and in which order they are run.
     CellsFingerprint;
+    /// BLAKE3 of the id and the secret of a token, which a coordinator keeps in place of the secret.
+    TokenHash;
+    /// BLAKE3 of the certificate of a coordinator's own authority, by which holders of its tokens recognize the coordinator.
+    CertificateFingerprint;
 }
 
 impl DatasetHash {
@@ -107,6 +111,9 @@ numbers! {
     /// The number of a lease, unique among all leases of a store.
     #[derive(Default)]
     LeaseId(u64);
+    /// The number of a worker's session, in the order in which a coordinator opened them, from 1 on.
+    #[derive(Default)]
+    SessionNumber(u64);
     /// Counts who leads a store: each time a coordinator begins to lead, it is one more.
     #[derive(Default)]
     Epoch(u64);

@@ -9,6 +9,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ergodic_common::ids::{CertificateFingerprint, TokenHash};
+
 /// The role of a token, which decides what its holder may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenRole {
@@ -47,7 +49,7 @@ pub struct Token {
     /// Id of the token: eight hex digits.
     pub id: String,
     /// BLAKE3 hash of the certificate of the coordinator's authority.
-    pub fingerprint: Option<[u8; 32]>,
+    pub fingerprint: Option<CertificateFingerprint>,
     secret: [u8; 16],
 }
 
@@ -57,7 +59,7 @@ impl Token {
         role: TokenRole,
         id: [u8; 4],
         secret: [u8; 16],
-        fingerprint: Option<[u8; 32]>,
+        fingerprint: Option<CertificateFingerprint>,
     ) -> Self {
         Self {
             role,
@@ -68,17 +70,17 @@ impl Token {
     }
 
     /// The hash that a coordinator stores in place of the secret.
-    pub fn secret_hash(&self) -> [u8; 32] {
+    pub fn secret_hash(&self) -> TokenHash {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 token v1");
         hasher.update(self.id.as_bytes()).update(&self.secret);
-        *hasher.finalize().as_bytes()
+        hasher.finalize().into()
     }
 
     /// The whole token as text, secret included.
     pub fn reveal_text(&self) -> String {
         let end = self
             .fingerprint
-            .map_or_else(String::new, |f| format!(".{}", hex::encode(f)));
+            .map_or_else(String::new, |f| format!(".{f}"));
         format!(
             "{}.{}.{}{end}",
             self.role.name(),
@@ -109,6 +111,7 @@ impl FromStr for Token {
         let id = parse_hex_array(next()?)?;
         let secret = parse_hex_array(next()?)?;
         let fingerprint = parts.next().map(parse_hex_array).transpose()?;
+        let fingerprint = fingerprint.map(CertificateFingerprint);
 
         if parts.next().is_some() {
             Err(TokenParseError)
@@ -131,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_token_is_read_as_it_was_written_and_its_secret_is_not_shown() {
-        for fingerprint in [None, Some([7; 32])] {
+        for fingerprint in [None, Some(CertificateFingerprint([7; 32]))] {
             let token = Token::new(TokenRole::Worker, [1, 2, 3, 4], [9; 16], fingerprint);
             assert_eq!(token.reveal_text().parse(), Ok(token.clone()));
             assert_eq!(format!("{token:?}"), "Token(worker.01020304)");

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::CertificateFingerprint;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -233,7 +234,7 @@ pub(crate) fn explain_tls_error(error: io::Error) -> io::Error {
 /// for, because that authority makes certificates for one coordinator only.
 #[derive(Debug)]
 pub(crate) struct PinnedAuthority {
-    pub(crate) fingerprint: [u8; 32],
+    pub(crate) fingerprint: CertificateFingerprint,
     pub(crate) provider: Arc<CryptoProvider>,
 }
 
@@ -246,11 +247,10 @@ impl ServerCertVerifier for PinnedAuthority {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // blake3::Hash compares in constant time, though nothing here is secret.
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let authority = intermediates
             .iter()
-            .find(|der| blake3::hash(der) == blake3::Hash::from(self.fingerprint))
+            .find(|der| CertificateFingerprint::from(blake3::hash(der)) == self.fingerprint)
             .ok_or(unknown)?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::CertificateFingerprint;
 use ergodic_proto::channel::transport::{read_certificates, read_private_key};
 use ergodic_proto::status::UserError;
 use rcgen::{
@@ -59,8 +60,8 @@ impl CertificateAuthority {
     }
 
     /// The fingerprint that tokens contain.
-    pub(super) fn fingerprint(&self) -> [u8; 32] {
-        *blake3::hash(&self.certificate).as_bytes()
+    pub(super) fn fingerprint(&self) -> CertificateFingerprint {
+        blake3::hash(&self.certificate).into()
     }
 
     /// Issues a certificate for this process; returns the chain with the authority's, and the key.

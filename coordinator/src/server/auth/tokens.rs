@@ -7,6 +7,7 @@ use std::sync::{Mutex, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
+use ergodic_common::ids::CertificateFingerprint;
 use ergodic_proto::status::UserError;
 use ergodic_proto::token::{Token, TokenRole};
 use hex::FromHex as _;
@@ -55,7 +56,7 @@ pub(crate) enum TokenAuthError {
 /// All tokens. Several coordinators may share the file, so each sees what others create or revoke.
 pub struct TokenStore {
     dir: PathBuf,
-    fingerprint: Option<[u8; 32]>,
+    fingerprint: Option<CertificateFingerprint>,
     file: RwLock<TokenFile>,
     /// Counts revocations, so that sessions can end.
     revocations: watch::Sender<u64>,
@@ -72,7 +73,10 @@ struct TokenFile {
 
 impl TokenStore {
     /// Opens the tokens in a directory; new ones get this fingerprint.
-    pub(super) fn open(dir: &Path, fingerprint: Option<[u8; 32]>) -> Result<Self, UserError> {
+    pub(super) fn open(
+        dir: &Path,
+        fingerprint: Option<CertificateFingerprint>,
+    ) -> Result<Self, UserError> {
         let refuse = |why: io::Error| {
             UserError::new(
                 ErrorCode::Refused,
@@ -138,7 +142,7 @@ impl TokenStore {
         records.push(StoredToken {
             id: token.id.clone(),
             role: role.name().to_owned(),
-            hash: hex::encode(token.secret_hash()),
+            hash: token.secret_hash().to_string(),
             note: note.to_owned(),
             created_at,
             expires_at: lifetime
@@ -221,7 +225,7 @@ impl TokenStore {
 
         // `blake3::Hash` compares in constant time, so timing tells nothing about the hash.
         if stored.is_none_or(|stored| {
-            blake3::Hash::from(stored) != blake3::Hash::from(token.secret_hash())
+            blake3::Hash::from(stored) != blake3::Hash::from(token.secret_hash().0)
         }) {
             return Err(TokenAuthError::Unknown);
         }
@@ -309,8 +313,8 @@ mod tests {
     #[test]
     fn tokens_are_kept_as_hashes_and_open_until_they_are_revoked_or_expire() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let tokens =
-            TokenStore::open(dir.path(), Some([3; 32])).expect("an empty directory will do");
+        let tokens = TokenStore::open(dir.path(), Some(CertificateFingerprint([3; 32])))
+            .expect("an empty directory will do");
         let made = tokens
             .create_token(TokenRole::Worker, None, "lab")
             .expect("it can be made");
@@ -327,7 +331,8 @@ mod tests {
             .to_owned();
         assert!(!text.contains(&secret) && text.contains(&made.id));
 
-        let again = TokenStore::open(dir.path(), Some([3; 32])).expect("what was kept can be read");
+        let again = TokenStore::open(dir.path(), Some(CertificateFingerprint([3; 32])))
+            .expect("what was kept can be read");
         assert_eq!(again.authenticate(&made), Ok(TokenRole::Worker));
         assert_eq!(again.authenticate(&short), Err(TokenAuthError::Expired));
 

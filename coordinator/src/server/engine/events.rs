@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::ids::{Fence, FileHash, LeaseId, SweepNumber, WorkerId};
+use ergodic_common::ids::{Fence, FileHash, LeaseId, SessionNumber, SweepNumber, WorkerId};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::status::UserError;
@@ -55,14 +55,14 @@ pub enum WorkerEvent {
         /// Takes what is sent to it.
         sender: SessionSender,
         /// Receives the session's number.
-        reply: oneshot::Sender<u64>,
+        reply: oneshot::Sender<SessionNumber>,
     },
     /// A session ended, without a goodbye.
     SessionEnded {
         /// The worker.
         worker: WorkerId,
         /// The session's number.
-        session: u64,
+        session: SessionNumber,
         /// How it ended.
         end: SessionEnd,
     },

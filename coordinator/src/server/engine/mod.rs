@@ -14,7 +14,7 @@ mod user;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use ergodic_common::ids::WorkerId;
+use ergodic_common::ids::{SessionNumber, WorkerId};
 use tokio::sync::{mpsc, watch};
 
 pub use events::{
@@ -34,8 +34,8 @@ pub struct Engine {
     started: Instant,
     writer: WriterHandle,
     checkpoint_writer: CheckpointWriter,
-    sessions: HashMap<WorkerId, (u64, SessionSender)>,
-    next_session: u64,
+    sessions: HashMap<WorkerId, (SessionNumber, SessionSender)>,
+    last_session: SessionNumber,
     events: mpsc::UnboundedSender<EngineEvent>,
     queue: mpsc::UnboundedReceiver<EngineEvent>,
     changes: watch::Sender<u64>,
@@ -66,7 +66,7 @@ impl Engine {
             writer,
             checkpoint_writer,
             sessions: HashMap::new(),
-            next_session: 0,
+            last_session: SessionNumber::default(),
             events,
             queue,
             changes: change_counter,

@@ -1,7 +1,7 @@
 //! Workers' sessions: joining, messages received and messages sent.
 
 use ergodic_common::TrialKey;
-use ergodic_common::ids::{Fence, SweepId, WorkerId};
+use ergodic_common::ids::{Fence, SessionNumber, SweepId, WorkerId};
 use ergodic_proto::v1;
 use ergodic_proto::v1::session_response::Message;
 use tokio::sync::mpsc::error::TrySendError;
@@ -55,9 +55,9 @@ impl Engine {
         &mut self,
         joining: JoiningWorker,
         sender: SessionSender,
-        reply: oneshot::Sender<u64>,
+        reply: oneshot::Sender<SessionNumber>,
     ) -> Vec<Effect> {
-        self.next_session += 1;
+        self.last_session.0 += 1;
         tracing::info!(
             worker = joining.name,
             slots = joining.slots,
@@ -66,14 +66,14 @@ impl Engine {
         );
 
         self.sessions
-            .insert(joining.worker.clone(), (self.next_session, sender));
+            .insert(joining.worker.clone(), (self.last_session, sender));
         // The session must send Welcome before any message that the join causes.
-        let _ = reply.send(self.next_session);
+        let _ = reply.send(self.last_session);
         self.core.on_worker_joined(joining, self.current_time())
     }
 
     /// A worker that has opened another session since is not away.
-    fn end_session(&mut self, worker: &WorkerId, session: u64, end: SessionEnd) {
+    fn end_session(&mut self, worker: &WorkerId, session: SessionNumber, end: SessionEnd) {
         if self
             .sessions
             .get(worker)
