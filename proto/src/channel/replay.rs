@@ -53,7 +53,8 @@ impl ReplayableRequest {
     }
 }
 
-/// A body whose first frames are buffered.
+/// A body whose first frames are buffered. The crate `http-body-util` buffers a body by waiting for its end, which that of a session
+/// has only after the answers.
 struct ReplayableBody {
     buffered: VecDeque<Bytes>,
     rest: BodyRest,

@@ -122,7 +122,8 @@ where
     }
 }
 
-/// A body whose messages take permits for their bytes while they arrive, and must arrive in time.
+/// A body whose messages take permits for their bytes while they arrive, and must arrive in time. The crate `http-body-util` limits
+/// bodies as a whole only, and the body of a stream of messages has no end.
 struct MeteredBody {
     body: Body,
     limit: Limit,
