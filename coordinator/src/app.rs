@@ -6,7 +6,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tracing_subscriber::EnvFilter;
 
-use crate::client::render::show_on_stdout;
+use crate::terminal::show_on_stdout;
 
 /// The successful outcome of a command.
 pub enum CommandOutcome {

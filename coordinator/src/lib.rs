@@ -3,7 +3,8 @@
 //! [`core`] decides what happens next, [`store`] makes it durable, and [`server`] connects both to the wire. [`estimators`]
 //! compute statistics of samples; [`analysis`] reads stored rows and applies them. [`client`] sends requests and prints
 //! the answers; it knows the wire and nothing of the server. [`standalone`] and [`bench`](mod@bench) start processes on this machine,
-//! [`worker_processes`] finds and starts worker programs, [`plot`] draws, [`cli`] reads the command line, and [`app`] holds what all commands share.
+//! [`worker_processes`] finds and starts worker programs, [`plot`] draws, [`cli`] reads the command line, [`app`] holds what all commands
+//! share, and [`terminal`] is where they print.
 
 pub mod analysis;
 pub mod app;
@@ -24,5 +25,6 @@ pub mod server;
 pub mod standalone;
 pub mod store;
 mod stored_row;
+pub mod terminal;
 pub(crate) mod throttled_log;
 pub mod worker_processes;

@@ -24,7 +24,6 @@ use leadership::{LeadershipRenewal, claim_store};
 
 use crate::app::{CommandOutcome, print_output};
 use crate::client::commands::backup::format_missing_file;
-use crate::client::render::print_stderr_line;
 use crate::interval_set::IntervalSet;
 use crate::records::{DataPin, EndedLease, Finding, LeaseRow, SweepRow, SweepState, SweepTallies};
 use crate::server::backup::BACKUP_VERSION;
@@ -35,6 +34,7 @@ use crate::store::{
     Attempt, Audit, ClearRows, EndLeases, InsertLease, InsertSweep, RemoveSweep, RestoreAudits,
     RestoreRows, SetSweepState, Store, StoreError, StoreWrite, StoreWriter, StoredTrial,
 };
+use crate::terminal::print_stderr_line;
 
 /// Distance between the numbers of the restored store's leases and those of the original store, which may have gone
 /// on since. So no lease number exists in both.

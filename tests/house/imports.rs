@@ -5,36 +5,85 @@ use std::path::Path;
 
 use syn::visit::Visit;
 
-/// Groups of files that import each other, directly or through others of the group. What a `mod.rs` (or `lib.rs`) has to do with the files
-/// below it is left out: it lists and re-exports them, and they use what it defines.
-pub(crate) fn cycles(root: &Path, files: &BTreeSet<String>) -> Vec<Vec<String>> {
-    let modules: BTreeMap<Vec<String>, String> = files
-        .iter()
-        .map(|file| (module_path(file), file.clone()))
-        .collect();
-    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+/// By name, the names of what it imports.
+type ImportEdges = BTreeMap<String, BTreeSet<String>>;
 
-    for (path, file) in &modules {
-        let text = std::fs::read_to_string(root.join(file)).expect("a source file can be read");
-        let syntax = syn::parse_file(&text).expect("a source file can be parsed");
-        let mut imports = Imports {
-            krate: path[0].clone(),
-            module: path.clone(),
-            found: BTreeSet::new(),
+/// Which files import which.
+pub(crate) struct ImportGraph {
+    /// What a `mod.rs` (or `lib.rs`) has to do with the files below it is left out: it lists and re-exports them, and they use what it
+    /// defines.
+    files: ImportEdges,
+    /// The rooms of the coordinator: what lies directly in its `src`.
+    rooms: ImportEdges,
+}
+
+impl ImportGraph {
+    pub(crate) fn read(root: &Path, files: &BTreeSet<String>) -> Self {
+        let modules: BTreeMap<Vec<String>, String> = files
+            .iter()
+            .map(|file| (module_path(file), file.clone()))
+            .collect();
+        let mut graph = Self {
+            files: ImportEdges::new(),
+            rooms: ImportEdges::new(),
         };
-        imports.visit_file(&syntax);
 
-        for import in imports.found {
-            let Some((target, name)) = resolve(&modules, &import) else {
-                continue;
-            };
-            let is_family = target.starts_with(path) || path.starts_with(target);
-            if name != file && !is_family {
-                edges.entry(file.clone()).or_default().insert(name.clone());
+        for (path, file) in &modules {
+            for import in find_imports(root, path, file) {
+                let Some((target, name)) = resolve(&modules, &import) else {
+                    continue;
+                };
+                let is_family = target.starts_with(path) || path.starts_with(target);
+                if name != file && !is_family {
+                    graph
+                        .files
+                        .entry(file.clone())
+                        .or_default()
+                        .insert(name.clone());
+                }
+                if let (Some(from), Some(to)) = (find_room(path), find_room(target))
+                    && from != to
+                {
+                    graph
+                        .rooms
+                        .entry(from.to_owned())
+                        .or_default()
+                        .insert(to.to_owned());
+                }
             }
         }
+        graph
     }
-    strongly_connected(&edges)
+
+    /// Groups of files that import each other, directly or through others of the group.
+    pub(crate) fn file_cycles(&self) -> Vec<Vec<String>> {
+        strongly_connected(&self.files)
+    }
+
+    /// Groups of rooms of the coordinator that import each other, directly or through others of the group.
+    pub(crate) fn room_cycles(&self) -> Vec<Vec<String>> {
+        strongly_connected(&self.rooms)
+    }
+}
+
+/// The room of the coordinator in which a module lies.
+fn find_room(path: &[String]) -> Option<&str> {
+    match path {
+        [krate, room, ..] if krate == "coordinator" => Some(room),
+        _ => None,
+    }
+}
+
+fn find_imports(root: &Path, path: &[String], file: &str) -> BTreeSet<Vec<String>> {
+    let text = std::fs::read_to_string(root.join(file)).expect("a source file can be read");
+    let syntax = syn::parse_file(&text).expect("a source file can be parsed");
+    let mut imports = Imports {
+        krate: path[0].clone(),
+        module: path.to_vec(),
+        found: BTreeSet::new(),
+    };
+    imports.visit_file(&syntax);
+    imports.found
 }
 
 /// `coordinator/src/store/mod.rs` is `[coordinator, store]`.
@@ -142,7 +191,7 @@ impl<'ast> Visit<'ast> for Imports {
 }
 
 /// Tarjan's algorithm; groups of one are left out.
-fn strongly_connected(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
+fn strongly_connected(edges: &ImportEdges) -> Vec<Vec<String>> {
     let mut search = Search {
         edges,
         order: BTreeMap::new(),
@@ -159,7 +208,7 @@ fn strongly_connected(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<Str
 }
 
 struct Search<'a> {
-    edges: &'a BTreeMap<String, BTreeSet<String>>,
+    edges: &'a ImportEdges,
     order: BTreeMap<String, usize>,
     low: BTreeMap<String, usize>,
     stack: Vec<String>,

@@ -15,8 +15,8 @@ use ergodic_proto::status::UserError;
 use store_views::StoreViews;
 
 use crate::app::CommandOutcome;
-use crate::client::render::print_stderr_line;
 use crate::client::store_access::set_store_access;
+use crate::terminal::print_stderr_line;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,

@@ -21,12 +21,12 @@ use crate::client::commands::table::{TableQueryArgs, TableView, query_table_text
 use crate::client::commands::watch::follow_sweep;
 use crate::client::last_run::LastRun;
 use crate::client::query::query_status;
-use crate::client::render::print_stderr_line;
 use crate::client::status_text::{count_done_trials, format_sweep_size};
 use crate::client::sweep_set::SweepSet;
 use crate::server::{self, ServeOptions};
 use crate::store::StoreError;
 use crate::store::location::StoreLocation;
+use crate::terminal::print_stderr_line;
 use crate::worker_processes::{WorkerCommand, find_worker, terminate_child};
 
 /// The most restarts of workers that crashed while no further trial ends.

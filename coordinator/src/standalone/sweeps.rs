@@ -16,10 +16,10 @@ use crate::client::commands::launch::{
 use crate::client::commands::steer::steer_sweep;
 use crate::client::latest::{request_as_user, resolve_sweep_id};
 use crate::client::query::{query_status, query_sweeps, query_table};
-use crate::client::render::print_stderr_line;
 use crate::client::status_text::count_done_trials;
 use crate::client::sweep_file::SweepFile;
 use crate::server::RunningServer;
+use crate::terminal::print_stderr_line;
 
 /// Launches or resumes the sweep to run, and pauses all others.
 pub(super) async fn start_sweep(

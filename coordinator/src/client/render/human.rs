@@ -7,8 +7,8 @@ use ergodic_proto::v1;
 use serde_json::Value;
 
 use super::legend::RankMarks;
-use super::screen::TableLayout;
 use super::statistics_data::build_statistic_data;
+use super::table_layout::TableLayout;
 use super::text_table::{ColumnFit, TextCell, TextColumn, TextTable};
 use super::{AxisFormats, TableData};
 

@@ -8,11 +8,11 @@ use clap::Args;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
+use super::TextFormat;
 use super::atomic_file::{AtomicFile, file_write_error};
-use super::pager::show_on_stdout;
-use super::screen::TableLayout;
-use super::{TextFormat, escape_terminal_controls};
+use super::table_layout::TableLayout;
 use crate::client::export::encode;
+use crate::terminal::{escape_terminal_controls, show_on_stdout};
 
 /// `--format` of commands whose rows can go to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::human::{format_incomplete_counts, format_mean_and_interval};
 use super::legend::RankMarks;
-use super::screen::TableLayout;
+use super::table_layout::TableLayout;
 use super::text_table::{TextCell, TextColumn, TextTable};
 use super::value_format::format_cell_value;
 use super::{AxisFormats, TableData, exact_value, non_empty};

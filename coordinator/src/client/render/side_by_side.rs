@@ -9,7 +9,7 @@ use super::human::{
     TABLE_REMEDY, axis_columns, format_incomplete_counts, format_mean_and_interval,
 };
 use super::legend::RankMarks;
-use super::screen::TableLayout;
+use super::table_layout::TableLayout;
 use super::text_table::{TextColumn, TextTable};
 use super::{AxisFormats, TableData, build_pivot_data, build_summary_data};
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::screen::TableLayout;
+use super::table_layout::TableLayout;
 
 /// The least width of a column whose texts may be cut, in characters.
 const MIN_CUT_WIDTH: usize = 12;

@@ -6,8 +6,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::format_short_number;
 use super::pivot::TerminalPalette;
-use super::screen::ScreenSize;
 use super::text_table::cut_to_width;
+use crate::terminal::ScreenSize;
 
 /// Length of the bar of a cell in characters, if the terminal is wide enough.
 const BAR_WIDTH: usize = 6;

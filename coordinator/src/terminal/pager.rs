@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use unicode_width::UnicodeWidthStr;
 
 use super::screen::{ScreenSize, is_dumb_terminal};
-use super::write_stdout;
+use super::{escape_for_stdout, write_stdout};
 
 /// The pager if no variable names another one.
 const DEFAULT_PAGER: &str = "less";
@@ -32,7 +32,7 @@ pub fn show_on_stdout(text: &str, paged: bool) -> io::Result<()> {
     }
 
     match choose_pager(|name| std::env::var(name).ok()) {
-        Some(pager) if is_shown_by(&pager, &super::escape_for_stdout(text)) => Ok(()),
+        Some(pager) if is_shown_by(&pager, &escape_for_stdout(text)) => Ok(()),
         _ => write_stdout(text),
     }
 }
@@ -112,7 +112,7 @@ fn pager_command(line: &str) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use crate::client::render::pager::*;
+    use crate::terminal::pager::*;
 
     fn chosen(variables: &[(&str, &str)]) -> Option<String> {
         choose_pager(|name| {
