@@ -262,7 +262,7 @@ fn a_launch_of_trials_that_are_there_has_lost_weights_computed_again() {
     };
     let said = launch();
     assert!(
-        said.contains("1 trials that failed, or lost a file, are run again"),
+        said.contains("1 trial that failed, or lost a file, is run again"),
         "{said}"
     );
 
@@ -283,7 +283,7 @@ fn a_launch_of_trials_that_are_there_has_lost_weights_computed_again() {
     assert!(
         cluster
             .ask(&["explain", &id])
-            .contains("Audit: 1 of 1 trials")
+            .contains("Audit: 1 of 1 trial was")
     );
 
     let said = launch();

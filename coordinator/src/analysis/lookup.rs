@@ -41,11 +41,17 @@ fn find_cell_with_values(
     values: &[(String, String)],
 ) -> Result<CellIndex, AnalysisError> {
     let axes = spec.grid.axes();
-    let wanted = values.iter().map(|(name, text)| {
+    let mut wanted: Vec<(usize, u64)> = Vec::new();
+    for (name, text) in values {
         let axis = find_axis(axes, name)?;
-        Ok((axis, find_value(&axes[axis], text)?))
-    });
-    let wanted = wanted.collect::<Result<Vec<(usize, u64)>, AnalysisError>>()?;
+        if wanted.iter().any(|(known, _)| *known == axis) {
+            let message =
+                format!("the axis '{name}' is named twice, and a cell has one value of it");
+            return Err(AnalysisError::Invalid(message));
+        }
+        wanted.push((axis, find_value(&axes[axis], text)?));
+    }
+
     let mut found = spec.grid.iter().filter(|cell| {
         let indices = spec.grid.value_indices(*cell);
         wanted.iter().all(|(axis, index)| indices[*axis] == *index)

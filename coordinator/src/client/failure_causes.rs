@@ -26,6 +26,34 @@ struct CauseKind {
     trials: u64,
 }
 
+/// What runs failed trials again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryCommand {
+    /// `ergodic retry`, of a coordinator that stays.
+    Retry,
+    /// The same `ergodic run`, which finds its sweep in the store: nothing else runs there.
+    RunAgain,
+}
+
+impl RetryCommand {
+    /// The command for the sweeps that a client shows. `ends_with_command` tells whether their coordinator ends with this command.
+    pub fn choose(client: &Client, ends_with_command: bool) -> Self {
+        match client.is_on_store() || ends_with_command {
+            true => Self::RunAgain,
+            false => Self::Retry,
+        }
+    }
+
+    fn describe(self, sweep: &str) -> String {
+        match self {
+            Self::Retry => format!("`ergodic retry {sweep}` runs them again"),
+            Self::RunAgain => {
+                "`ergodic run` with the same file and store runs them again".to_owned()
+            }
+        }
+    }
+}
+
 /// The kinds of causes of failed trials, from the most frequent on.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FailureCauses(Vec<CauseKind>);
@@ -69,7 +97,7 @@ impl FailureCauses {
     }
 
     /// Lines that say how many trials failed for which cause, and which commands say more.
-    pub fn describe(&self, sweep: &str) -> Vec<String> {
+    pub fn describe(&self, sweep: &str, retry: RetryCommand) -> Vec<String> {
         let Some(most) = self.0.first() else {
             return Vec::new();
         };
@@ -80,12 +108,14 @@ impl FailureCauses {
         lines.extend(kinds.map(|kind| format!("  {}", format_kind(kind))));
         if let Some(more) = self.0.len().checked_sub(MAX_KINDS).filter(|more| *more > 0) {
             lines.push(format!(
-                "  and {more} more kinds of causes: `ergodic trials {sweep} --where 'outcome == \"failed\"'` lists all"
+                "  and {} of causes: `ergodic trials {sweep} --where 'outcome == \"failed\"'` lists all",
+                format_count(more as u64, "more kind")
             ));
         }
         lines.push(format!(
-            "  `ergodic explain {sweep} {}` says more, `ergodic retry {sweep}` runs them again",
-            most.first
+            "  `ergodic explain {sweep} {}` says more, {}",
+            most.first,
+            retry.describe(sweep)
         ));
 
         lines
@@ -156,13 +186,20 @@ mod tests {
             (failed, "not done after 9 s"),
         ]);
         assert_eq!(
-            found.describe("abcdefgh"),
+            found.describe("abcdefgh", RetryCommand::Retry),
             [
                 "3 trials failed:",
                 "  2 × not done after 17 s, first 4/2",
                 "  1 × no memory, first 4/0",
                 "  `ergodic explain abcdefgh 4/2` says more, `ergodic retry abcdefgh` runs them again",
             ]
+        );
+        let alone = found.describe("abcdefgh", RetryCommand::RunAgain);
+        assert_eq!(
+            alone.last().map(String::as_str),
+            Some(
+                "  `ergodic explain abcdefgh 4/2` says more, `ergodic run` with the same file and store runs them again"
+            )
         );
         assert_eq!(
             found.format_most_frequent().as_deref(),
@@ -172,7 +209,11 @@ mod tests {
 
     #[test]
     fn nothing_is_said_where_nothing_failed() {
-        assert!(FailureCauses::default().describe("abcdefgh").is_empty());
+        assert!(
+            FailureCauses::default()
+                .describe("abcdefgh", RetryCommand::Retry)
+                .is_empty()
+        );
         assert_eq!(FailureCauses::default().format_most_frequent(), None);
     }
 
@@ -180,7 +221,7 @@ mod tests {
     fn many_kinds_are_cut_and_counted() {
         let failed = v1::OutcomeKind::Failed;
         let found = causes(&["a", "b", "c", "d", "e", "f", "g"].map(|cause| (failed, cause)));
-        let lines = found.describe("abcdefgh");
+        let lines = found.describe("abcdefgh", RetryCommand::Retry);
         assert_eq!(lines.len(), 8, "{lines:?}");
         assert!(lines[6].contains("and 2 more kinds"), "{lines:?}");
     }

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ergodic_common::ErrorCode;
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
+use ergodic_common::number_format::format_count;
 use ergodic_proto::identity::host_name;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{USER_METADATA, v1};
@@ -196,12 +197,12 @@ fn describe_sweep(status: &v1::SweepStatus) -> String {
     };
 
     format!(
-        "{} ({}), {}, {} of {} trials done, launched {} ago{by}",
+        "{} ({}), {}, {} of {} done, launched {} ago{by}",
         status.id,
         escape_line(&status.name),
         state_word(status.state()),
         count_done_trials(status),
-        status.trials,
+        format_count(status.trials, "trial"),
         format_duration(now - status.launched_at)
     )
 }

@@ -4,6 +4,7 @@ use ergodic_common::escape::escape_line;
 use ergodic_common::number_format::{format_count, format_shortest, format_significant};
 use ergodic_proto::v1;
 
+use super::Client;
 use super::render::non_empty;
 
 /// The state of a sweep in one word, including whether the coordinator can run it.
@@ -39,13 +40,21 @@ pub fn format_sweep_size(s: &v1::SweepStatus) -> String {
         trials,
         ..
     } = s;
+    let [cells, total] =
+        [(*cells, "cell"), (*trials, "trial")].map(|(n, noun)| format_count(n, noun));
     let (min, about) = match (&s.precision, &s.halving) {
-        (None, None) => return format!("{cells} cells × {repeats} repeats = {trials} trials"),
+        (None, None) => {
+            let repeats = format_count((*repeats).into(), "repeat");
+            return format!("{cells} × {repeats} = {total}");
+        }
         (Some(precision), _) => (precision.min, "about "),
         // Halving fixes in advance how many cells go on, so the number is exact.
         (None, Some(halving)) => (halving.min, ""),
     };
-    let size = format!("{cells} cells × {min} to {repeats} repeats = {trials} trials");
+    let size = format!(
+        "{cells} × {min} to {} = {total}",
+        format_count((*repeats).into(), "repeat")
+    );
 
     let expected = expected_trials(s);
     if expected > *trials {
@@ -70,26 +79,27 @@ pub fn count_done_trials(status: &v1::SweepStatus) -> u64 {
     status.completed + status.diverged + status.failed
 }
 
-/// Formats `45 trials` or `12 of 45 trials so far`.
-pub fn format_trial_count(done: u64, trials: u64) -> String {
-    match done == trials {
-        true => format!("{trials} trials"),
-        false => format!("{done} of {trials} trials so far"),
+/// Who answers for the status of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusSource {
+    /// A coordinator, which knows the workers.
+    Coordinator,
+    /// A store, which this process only reads: nothing runs here.
+    Store,
+}
+
+impl StatusSource {
+    /// What a client's statuses come from.
+    pub fn of_client(client: &Client) -> Self {
+        match client.is_on_store() {
+            true => Self::Store,
+            false => Self::Coordinator,
+        }
     }
 }
 
-/// Formats the last line of a table: `45 trials · glyphs … · cpu-f32/6`.
-pub fn format_provenance(done: u64, trials: u64, data: &str, numerics: &str) -> String {
-    format!(
-        "{} · {} · {}\n",
-        format_trial_count(done, trials),
-        escape_line(data),
-        escape_line(numerics)
-    )
-}
-
 /// Formats `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`.
-pub fn format_progress(status: &v1::SweepStatus) -> String {
+pub fn format_progress(status: &v1::SweepStatus, source: StatusSource) -> String {
     let mut parts = Vec::new();
     if status.state() == v1::SweepState::Paused {
         parts.push(format!(
@@ -107,6 +117,9 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
         parts.push(match status.workers {
             // A standby knows no workers, so it names the leader.
             0 if !status.leader.is_empty() => format!("the coordinator at {} leads", status.leader),
+            0 if source == StatusSource::Store => {
+                "nothing runs here: only the store is read".to_owned()
+            }
             0 => "no worker yet".to_owned(),
             n => format!(
                 "{}/{} slots",
@@ -131,15 +144,18 @@ fn describe_cells(status: &v1::SweepStatus) -> Vec<String> {
 
     if let Some(precision) = &status.precision {
         parts.push(format!(
-            "{}/{} cells known",
-            precision.reached, status.cells
+            "{}/{} known",
+            precision.reached,
+            format_count(status.cells, "cell")
         ));
     }
 
     if let Some(halving) = &status.halving {
         parts.push(format!(
-            "{} of {} cells to {} repeats",
-            halving.climbing, status.cells, halving.rung
+            "{} of {} to {}",
+            halving.climbing,
+            format_count(status.cells, "cell"),
+            format_count(halving.rung.into(), "repeat")
         ));
     }
 
@@ -179,8 +195,9 @@ pub fn format_halving_status(s: &v1::SweepStatus) -> Option<String> {
 
     let has = if *ready == 1 { "has" } else { "have" };
     Some(format!(
-        "by {metric}, {standing} of {} cells {is} repeated {rung} times: {ready} of them {has} been",
-        s.cells
+        "by {metric}, {standing} of {} {is} repeated {}: {ready} of them {has} been",
+        format_count(s.cells, "cell"),
+        format_count((*rung).into(), "time")
     ))
 }
 
@@ -194,13 +211,14 @@ pub fn format_precision_status(s: &v1::SweepStatus) -> Option<String> {
         ..
     } = s.precision.as_ref()?;
     let mut line = format!(
-        "in {reached} of {} cells the mean of {metric} is known to ± {}",
-        s.cells,
+        "in {reached} of {} the mean of {metric} is known to ± {}",
+        format_count(s.cells, "cell"),
         format_shortest(*ci95)
     );
 
     if *exhausted > 0 {
-        line += &format!("; not reached with all {} repeats: {exhausted}", s.repeats);
+        let all = format_count(s.repeats.into(), "repeat");
+        line += &format!("; not reached with all {all}: {exhausted}");
     }
 
     Some(line)
@@ -211,10 +229,10 @@ pub fn format_audit_status(status: &v1::SweepStatus) -> Option<String> {
     let audit = status.audit.as_ref()?;
     let left = remaining_audits(audit);
     let made = audit.due - remaining_audits(audit);
-    let what = "trials run again by another worker process";
     let mut line = format!(
-        "audit: {made} of {} {what}, {} with the same bits",
-        audit.due, audit.same
+        "audit: {made} of {} run again by another worker process, {} with the same bits",
+        format_count(audit.due, "trial"),
+        audit.same
     );
 
     let parts = [
@@ -268,13 +286,58 @@ mod tests {
             metric: "test_loss".into(),
             ..Default::default()
         };
+        let progress = |mean| format_progress(&best(mean), StatusSource::Coordinator);
         assert!(
-            format_progress(&best(2.3e-10)).contains("best test_loss 2.3e-10 at"),
+            progress(2.3e-10).contains("best test_loss 2.3e-10 at"),
             "{}",
-            format_progress(&best(2.3e-10))
+            progress(2.3e-10)
         );
 
-        assert!(format_progress(&best(0.98123)).contains("best test_loss 0.9812 at"));
+        assert!(progress(0.98123).contains("best test_loss 0.9812 at"));
+    }
+
+    #[test]
+    fn a_store_that_is_only_read_awaits_no_worker() {
+        let running = v1::SweepStatus {
+            state: v1::SweepState::Running.into(),
+            ..v1::SweepStatus::default()
+        };
+        assert_eq!(
+            [StatusSource::Coordinator, StatusSource::Store]
+                .map(|source| format_progress(&running, source)),
+            ["no worker yet", "nothing runs here: only the store is read"]
+        );
+    }
+
+    #[test]
+    fn one_of_a_kind_is_singular() {
+        let one = v1::SweepStatus {
+            cells: 1,
+            repeats: 1,
+            trials: 1,
+            audit: Some(v1::AuditStatus {
+                due: 1,
+                same: 1,
+                ..v1::AuditStatus::default()
+            }),
+            ..v1::SweepStatus::default()
+        };
+        assert_eq!(format_sweep_size(&one), "1 cell × 1 repeat = 1 trial");
+        assert_eq!(
+            format_audit_status(&one).as_deref(),
+            Some("audit: 1 of 1 trial run again by another worker process, 1 with the same bits")
+        );
+
+        let several = v1::SweepStatus {
+            cells: 2,
+            repeats: 3,
+            trials: 6,
+            ..v1::SweepStatus::default()
+        };
+        assert_eq!(
+            format_sweep_size(&several),
+            "2 cells × 3 repeats = 6 trials"
+        );
     }
 
     #[test]

@@ -8,6 +8,14 @@ use v1::explain_finding::Finding;
 use super::Client;
 use crate::explanation_text::render_explanation;
 
+/// Whether a sweep runs, but none of its trials does, as far as who answers can tell.
+pub fn is_waiting(status: &v1::SweepStatus) -> bool {
+    status.state() == v1::SweepState::Running
+        && status.leased == 0
+        && status.leader.is_empty()
+        && status.withheld.is_empty()
+}
+
 /// Queries why none of a sweep's trials is running; `None` if nothing is in their way.
 ///
 /// # Errors

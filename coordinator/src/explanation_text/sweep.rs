@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ergodic_common::duration::format_duration;
-use ergodic_common::number_format::format_shortest;
+use ergodic_common::number_format::{format_count, format_shortest};
 use ergodic_proto::v1;
 use v1::explain_finding::Finding;
 
@@ -24,8 +24,8 @@ pub(super) fn render_sweep_finding(finding: &Finding, sweep: &str) -> Option<Str
         Finding::Halving(halving) => render_halving(halving),
         Finding::Audits(audits) => render_audits(audits, sweep),
         Finding::Mismatches(mismatches) => format!(
-            "ALARM: {} results differed from rows stored earlier, though every trial should yield the same bits.",
-            mismatches.results
+            "ALARM: {} differed from rows stored earlier, though every trial should yield the same bits.",
+            format_count(mismatches.results, "result")
         ),
         Finding::Unreadable(unreadable) => format!(
             "This program cannot read the sweep, and runs none of its trials: {}.",
@@ -54,16 +54,20 @@ fn render_worker_finding(finding: &Finding) -> Option<String> {
              sweep of the offered version. Its rows stay as they are."
                 .to_owned()
         }
-        Finding::Capacity(v1::ExplainCapacity { workers, slots }) => {
-            format!("{workers} workers with {slots} slots can run it.")
-        }
+        Finding::Capacity(v1::ExplainCapacity { workers, slots }) => format!(
+            "{} with {} can run it.",
+            format_count((*workers).into(), "worker"),
+            format_count((*slots).into(), "slot")
+        ),
         Finding::WorkerAway(away) => format!(
-            "{} does not answer and holds {} trials; they are reassigned when its lease ends.",
-            away.worker, away.trials
+            "{} does not answer and holds {}, reassigned when its lease ends.",
+            away.worker,
+            format_count(away.trials, "trial")
         ),
         Finding::Quarantine(v1::ExplainQuarantine { trials, limit }) => format!(
-            "{trials} trials may have been running when workers crashed, more than once: each is run again at the end, \
-             alone; after {limit} crashes it is given up."
+            "{} may have been running when workers crashed, more than once: each is run again at the end, \
+             alone; after {limit} crashes it is given up.",
+            format_count(*trials, "trial")
         ),
         Finding::WorkerUnable(unable) => {
             format!("{} cannot run it: {}", unable.worker, unable.why)
@@ -136,7 +140,8 @@ fn render_precision(precision: &v1::ExplainPrecision) -> String {
     } = precision;
 
     let ci95 = format_shortest(precision.ci95);
-    let mut line = format!("In {known} of {cells} cells the mean of {metric} is known to ± {ci95}");
+    let all = format_count(*cells, "cell");
+    let mut line = format!("In {known} of {all} the mean of {metric} is known to ± {ci95}");
 
     if *known > 0 {
         let parts: Vec<String> = precision
@@ -149,14 +154,16 @@ fn render_precision(precision: &v1::ExplainPrecision) -> String {
 
     if precision.exhausted > 0 {
         line += &format!(
-            "; not reached with all {} repeats: {}",
-            precision.most, precision.exhausted
+            "; not reached with all {}: {}",
+            format_count(precision.most.into(), "repeat"),
+            precision.exhausted
         );
     }
 
     if *open > 0 {
         line += &format!(
-            "; {open} continue, and by their spread so far the sweep will take about {expected_trials} trials in all"
+            "; {open} continue, and by their spread so far the sweep will take about {} in all",
+            format_count(*expected_trials, "trial")
         );
     }
 
@@ -174,10 +181,12 @@ fn render_halving(halving: &v1::ExplainHalving) -> String {
         most,
     } = halving;
 
+    let of_cells = format_count(*cells, "cell");
     let climb = match *standing {
-        all if all == *cells => format!("all {cells} cells are"),
-        1 => format!("the best of {cells} cells is"),
-        best => format!("the {best} best of {cells} cells are"),
+        1 if *cells == 1 => "the only cell is".to_owned(),
+        all if all == *cells => format!("all {of_cells} are"),
+        1 => format!("the best of {of_cells} is"),
+        best => format!("the {best} best of {of_cells} are"),
     };
 
     let then = if rung < most {
@@ -186,7 +195,8 @@ fn render_halving(halving: &v1::ExplainHalving) -> String {
         String::new()
     };
     format!(
-        "By successive halving, {climb} repeated {rung} times ({ready} of {standing} done){then}."
+        "By successive halving, {climb} repeated {} ({ready} of {standing} done){then}.",
+        format_count((*rung).into(), "time")
     )
 }
 
@@ -201,6 +211,7 @@ fn render_audits(audits: &v1::ExplainAudits, sweep: &str) -> String {
 
     let made = same.saturating_add(*different).saturating_add(*failed);
     let left = due.saturating_sub(made);
+    let were = if made == 1 { "was" } else { "were" };
     let rest = match (left, audits.state()) {
         (0, _) => String::new(),
         (_, v1::SweepState::Completed) => format!(
@@ -211,7 +222,8 @@ fn render_audits(audits: &v1::ExplainAudits, sweep: &str) -> String {
     };
 
     format!(
-        "Audit: {made} of {due} trials were run again by another worker process: {same} yielded the same bits, {different} \
-         different bits, {failed} failed.{rest}"
+        "Audit: {made} of {} {were} run again by another worker process: {same} yielded the same bits, {different} \
+         different bits, {failed} failed.{rest}",
+        format_count(*due, "trial")
     )
 }

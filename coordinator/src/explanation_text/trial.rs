@@ -1,7 +1,7 @@
 //! Sentences about trials, their cells and their audits.
 
 use ergodic_common::TrialKey;
-use ergodic_common::number_format::{format_shortest, format_significant};
+use ergodic_common::number_format::{format_count, format_shortest, format_significant};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::spec_file::node::format_short_value;
 use ergodic_proto::v1;
@@ -51,7 +51,8 @@ pub(super) fn render_trial_finding(finding: &Finding, key: TrialKey) -> Option<S
         Finding::Waiting(_) => format!("The trial {key} waits for a worker."),
         Finding::NeverRun(_) => "The sweep was cancelled: it will not be run.".to_owned(),
         Finding::Checkpoint(v1::ExplainCheckpoint { steps }) => {
-            format!("A checkpoint after {steps} steps is stored: the trial continues from there.")
+            let steps = format_count(*steps, "step");
+            format!("A checkpoint after {steps} is stored: the trial continues from there.")
         }
         Finding::Attempt(attempt) => render_attempt(attempt),
         _ => return None,
@@ -105,7 +106,8 @@ fn render_cell_precision(precision: &v1::ExplainCellPrecision) -> String {
 
     match precision.reached {
         Some(n) => {
-            format!("The mean of {metric} in its cell was known to ± {ci95} after {n} repeats.")
+            let repeats = format_count(n.into(), "repeat");
+            format!("The mean of {metric} in its cell was known to ± {ci95} after {repeats}.")
         }
         None => format!(
             "The mean of {metric} in its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
@@ -122,7 +124,10 @@ fn render_cell_halving(halving: &v1::ExplainCellHalving) -> String {
     } = halving;
 
     match halving.eliminated_after {
-        Some(n) => format!("By {metric} its cell was not among the best after {n} repeats."),
+        Some(n) => format!(
+            "By {metric} its cell was not among the best after {}.",
+            format_count(n.into(), "repeat")
+        ),
         None => format!(
             "Its cell is among the best so far, by {metric}; {allowed} of at most {most} repeats are run."
         ),
@@ -131,7 +136,9 @@ fn render_cell_halving(halving: &v1::ExplainCellHalving) -> String {
 
 fn render_end(end: &v1::ExplainEnd, key: TrialKey) -> Option<String> {
     let how = match end.outcome() {
-        v1::OutcomeKind::Completed => format!("completed after {} steps", end.steps),
+        v1::OutcomeKind::Completed => {
+            format!("completed after {}", format_count(end.steps, "step"))
+        }
         v1::OutcomeKind::Diverged => format!(
             "diverged at step {}: the loss or a weight was no longer finite, which counts as a result",
             end.diverged_at

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use clap::Args;
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
+use ergodic_common::number_format::format_count;
 use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -56,11 +57,10 @@ pub async fn run_replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
 
     if differences.is_empty() {
         return print_output(format!(
-            "trial {} of {}: {} after {} steps, digest {digest}: the same bits here, in {:.2} s, as on {}, in {:.2} s\n",
+            "trial {} of {}: {}, digest {digest}: the same bits here, in {:.2} s, as on {}, in {:.2} s\n",
             args.trial,
             page.sweep,
-            stored.outcome.as_str(),
-            stored.steps,
+            describe_end(&stored),
             again.seconds,
             page.rows.first().map_or("?", |row| row.worker.as_str()),
             stored.seconds
@@ -190,7 +190,8 @@ fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String
 }
 
 fn describe_end(result: &TrialResult) -> String {
-    format!("{} after {} steps", result.outcome.as_str(), result.steps)
+    let steps = format_count(result.steps, "step");
+    format!("{} after {steps}", result.outcome.as_str())
 }
 
 /// The bits of a curve's values, with a single representation of NaN.

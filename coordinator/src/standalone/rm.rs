@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
-use ergodic_common::number_format::format_significant;
+use ergodic_common::number_format::{format_count, format_significant};
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -98,7 +98,9 @@ async fn remove_sweep(
     let megabytes = format_significant(bytes as f64 / 1e6, 3);
 
     Ok(format!(
-        "removed {sweep} ({}): {trials} rows, {files} files of {megabytes} MB\n",
-        escape_line(&name)
+        "removed {sweep} ({}): {}, {} of {megabytes} MB\n",
+        escape_line(&name),
+        format_count(trials, "row"),
+        format_count(files, "file")
     ))
 }

@@ -14,10 +14,9 @@ use crate::client::Client;
 use crate::client::args::{MetricArgs, SweepTarget};
 use crate::client::latest::resolve_sweep_id;
 use crate::client::render::{
-    AxisFormats, TableData, TextFormat, format_estimate, format_short_number, json_value,
-    non_empty, render_human_rows, render_table_data,
+    AxisFormats, TableData, TextFormat, format_estimate, format_provenance, format_short_number,
+    format_trial_count, is_same_axis, json_value, non_empty, render_human_rows, render_table_data,
 };
-use crate::client::status_text::format_provenance;
 
 /// `ergodic compare`
 #[derive(Debug, Args)]
@@ -158,6 +157,9 @@ fn render_json_pairing(compared: &v1::CompareResponse) -> String {
 
 /// Parses axes with values as in `lr=0.1,wd=5e-4`. Commas within brackets and quotes belong to a
 /// value.
+///
+/// # Errors
+/// A part is no axis with its value, or an axis is named twice.
 pub(crate) fn parse_axis_choices(
     option: &str,
     text: &str,
@@ -166,13 +168,32 @@ pub(crate) fn parse_axis_choices(
         .iter()
         .map(|part| parse_axis_choice(part))
         .collect();
-
-    choices.ok_or_else(|| {
+    let choices = choices.ok_or_else(|| {
         let message = format!(
             "{option}: expected axes with their values, as in lr=0.1,wd=5e-4, found '{text}'"
         );
         UserError::new(ErrorCode::BadInput, message)
-    })
+    })?;
+
+    refuse_axis_named_twice(option, &choices)?;
+    Ok(choices)
+}
+
+/// Refuses two values of one axis: no cell has both.
+fn refuse_axis_named_twice(option: &str, choices: &[v1::AxisChoice]) -> Result<(), UserError> {
+    for (at, choice) in choices.iter().enumerate() {
+        let mut earlier = choices[..at].iter();
+        let Some(first) = earlier.find(|earlier| is_same_axis(&earlier.axis, &choice.axis)) else {
+            continue;
+        };
+
+        let message = format!(
+            "{option}: the axis '{}' is named twice, with the values {} and {}, and a cell has one: name each axis once",
+            choice.axis, first.value, choice.value
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+    Ok(())
 }
 
 /// Splits a text at commas outside brackets and quotes.
@@ -345,8 +366,7 @@ fn render_human_contrasts(compared: &v1::CompareResponse, level: f64) -> String 
         render_human_rows(&human_header(compared, level), &rows),
         describe_tests(unpaired),
         format_provenance(
-            compared.done,
-            compared.trials,
+            &format_trial_count(compared.done, compared.trials),
             &compared.data,
             &compared.numerics
         )
@@ -463,6 +483,10 @@ mod tests {
             read("hidden=[16, 8],kind=\"mlp\""),
             Ok(vec![pair("hidden", "[16, 8]"), pair("kind", "mlp")])
         );
+
+        let twice = read("lr=0.1,wd=5e-4,train.lr=1");
+        let words = "--baseline: the axis 'train.lr' is named twice, with the values 0.1 and 1";
+        assert!(twice.is_err_and(|e| e.contains(words)));
 
         for bad in ["", "lr", "lr=", "=3", "lr=1,,wd=2"] {
             assert!(

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use ergodic_common::escape::escape_line;
+use ergodic_common::number_format::format_count;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -12,10 +13,9 @@ use super::compare::parse_axis_choices;
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::SweepTarget;
 use crate::client::render::{
-    AxisFormats, TableData, TextFormat, format_short_number, json_value, non_empty,
-    render_human_rows, render_table_data,
+    AxisFormats, TableData, TextFormat, format_provenance, format_short_number, format_trial_count,
+    json_value, non_empty, render_human_rows, render_table_data,
 };
-use crate::client::status_text::format_provenance;
 
 /// `ergodic distance`
 #[derive(Debug, Args)]
@@ -204,7 +204,11 @@ fn format_cell_name(cell: &v1::DistanceCell, axes: &[String], words: &AxisFormat
 }
 
 fn format_distance_provenance(found: &v1::DistanceResponse) -> String {
-    format_provenance(found.done, found.trials, &found.data, &found.numerics)
+    format_provenance(
+        &format_trial_count(found.done, found.trials),
+        &found.data,
+        &found.numerics,
+    )
 }
 
 fn render_human_pair(found: &v1::DistanceResponse) -> String {
@@ -272,10 +276,10 @@ fn render_human_all_pairs(found: &v1::DistanceResponse) -> String {
         render_pair_list(found)
     };
     let title = format!(
-        "{} ({}): {at}, {} probe points",
+        "{} ({}): {at}, {}",
         escape_line(&found.name),
         found.sweep,
-        found.points
+        format_count(found.points.into(), "probe point")
     );
 
     let end = format_distance_provenance(found);

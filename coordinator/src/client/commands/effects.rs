@@ -12,9 +12,9 @@ use crate::app::{CommandOutcome, print_output};
 use crate::client::args::{MetricArgs, SweepTarget};
 use crate::client::render::{
     AxisFormats, NamedAxisFormats, TableData, TextFormat, exact_value, format_estimate,
-    format_short_number, json_number, json_value, render_human_rows, render_latex_data,
+    format_provenance, format_short_number, format_trial_count, json_number, json_value,
+    render_human_rows, render_latex_data,
 };
-use crate::client::status_text::format_provenance;
 
 /// `ergodic effects`
 #[derive(Debug, Args)]
@@ -282,7 +282,11 @@ fn render_human_effects(found: &v1::EffectsResponse, args: &EffectsArgs) -> Stri
         out += &format!("note: {note}\n");
     }
 
-    out + &format_provenance(found.done, found.trials, &found.data, &found.numerics)
+    out + &format_provenance(
+        &format_trial_count(found.done, found.trials),
+        &found.data,
+        &found.numerics,
+    )
 }
 
 fn render_text_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

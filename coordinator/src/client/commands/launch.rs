@@ -6,6 +6,7 @@ use clap::Args;
 use ergodic_common::Spec;
 use ergodic_common::escape::escape_line;
 use ergodic_common::ids::SweepId;
+use ergodic_common::number_format::format_count;
 use ergodic_common::spec::SpecSource;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
@@ -187,8 +188,11 @@ pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
         let copied = launched.copied;
         let from = launched.from.join(", ");
         let left = status.trials.saturating_sub(count_done_trials(status));
+        let [are_reused, are_left] = [copied, left].map(|n| if n == 1 { "is" } else { "are" });
         lines.push(format!(
-            "{copied} results are reused from {from}; {left} trials are to be run (--again runs all)"
+            "{} {are_reused} reused from {from}; {} {are_left} to be run (--again runs all)",
+            format_count(copied, "result"),
+            format_count(left, "trial")
         ));
     }
 
@@ -222,8 +226,10 @@ fn describe_found_sweep(status: &v1::SweepStatus, retried: u64) -> String {
     let id = &status.id;
     match status.state() {
         _ if retried > 0 => {
+            let are = if retried == 1 { "is" } else { "are" };
             format!(
-                "{id} is the same sweep: {retried} trials that failed, or lost a file, are run again"
+                "{id} is the same sweep: {} that failed, or lost a file, {are} run again",
+                format_count(retried, "trial")
             )
         }
         v1::SweepState::Completed => {
@@ -235,9 +241,9 @@ fn describe_found_sweep(status: &v1::SweepStatus, retried: u64) -> String {
             format!("{id} is the same sweep, and is paused: `ergodic resume {id}` continues it")
         }
         _ => format!(
-            "{id} is the same sweep, and continues: {} of {} trials are done",
+            "{id} is the same sweep, and continues: {} of {} are done",
             count_done_trials(status),
-            status.trials
+            format_count(status.trials, "trial")
         ),
     }
 }

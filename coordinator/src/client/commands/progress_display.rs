@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ergodic_common::number_format::format_count;
 use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -11,7 +12,7 @@ use crate::client::render::{
     print_stderr_line, should_colour_progress,
 };
 use crate::client::status_text::{
-    count_done_trials, expected_trials, format_audit_status, format_halving_status,
+    StatusSource, count_done_trials, expected_trials, format_audit_status, format_halving_status,
     format_incomplete_counts, format_precision_status, format_progress, status_word,
 };
 
@@ -21,19 +22,21 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Where the progress of a sweep is shown.
 pub(super) struct ProgressDisplay {
     bar: Option<ProgressBar>,
+    source: StatusSource,
     last_line: Option<Instant>,
     last_notes: Vec<String>,
 }
 
 impl ProgressDisplay {
     /// A display that is redrawn on a terminal, and made of lines elsewhere.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(source: StatusSource) -> Self {
         let bar = can_redraw_stderr().then(|| {
             let style = ProgressStyle::with_template("{msg}\n{wide_bar} {pos}/{len}");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         Self {
             bar,
+            source,
             last_line: None,
             last_notes: Vec::new(),
         }
@@ -50,12 +53,12 @@ impl ProgressDisplay {
             Some(bar) => {
                 bar.set_length(expected_trials(status));
                 bar.set_position(count_done_trials(status));
-                bar.set_message(render_progress(status, grid, notes));
+                bar.set_message(render_progress(status, self.source, grid, notes));
             }
             None if self.is_line_due() || self.last_notes != notes => {
                 self.last_line = Some(Instant::now());
                 self.last_notes = notes.to_vec();
-                print_stderr_line(&format_progress_line(status, notes));
+                print_stderr_line(&format_progress_line(status, self.source, notes));
             }
             None => {}
         }
@@ -87,9 +90,9 @@ impl ProgressDisplay {
 
         let state = status_word(status);
         print_stderr_line(&format!(
-            "{state}: {}/{} trials  {}",
+            "{state}: {}/{}  {}",
             count_done_trials(status),
-            status.trials,
+            format_count(status.trials, "trial"),
             format_incomplete_counts(status)
         ));
 
@@ -99,8 +102,9 @@ impl ProgressDisplay {
 
         if status.mismatches > 0 {
             print_stderr_line(&format!(
-                "ALARM: {} results were delivered again with different bits; see `ergodic explain {}`",
-                status.mismatches, status.id
+                "ALARM: {} delivered again with different bits; see `ergodic explain {}`",
+                format_count(status.mismatches, "result"),
+                status.id
             ));
         }
 
@@ -126,6 +130,7 @@ impl Drop for ProgressDisplay {
 /// Renders what is above the progress bar: the grid, the numbers, and the notes.
 fn render_progress(
     status: &v1::SweepStatus,
+    source: StatusSource,
     grid: Option<&v1::WatchGrid>,
     notes: &[String],
 ) -> String {
@@ -134,7 +139,7 @@ fn render_progress(
     let width = size.columns.saturating_sub(1).max(1);
     let colours = should_colour_progress();
 
-    let mut below = wrap_description(&format_progress(status), width);
+    let mut below = wrap_description(&format_progress(status, source), width);
     below.extend(notes.iter().map(|note| cut_to_width(note, width)));
     let room = ScreenSize {
         columns: width,
@@ -151,7 +156,11 @@ fn render_progress(
 }
 
 /// Formats a line of progress, such as `12/about 40 trials  3.1/s  waits: …`.
-fn format_progress_line(status: &v1::SweepStatus, notes: &[String]) -> String {
+fn format_progress_line(
+    status: &v1::SweepStatus,
+    source: StatusSource,
+    notes: &[String],
+) -> String {
     let expected = expected_trials(status);
     let about = if expected > status.trials {
         "about "
@@ -159,9 +168,10 @@ fn format_progress_line(status: &v1::SweepStatus, notes: &[String]) -> String {
         ""
     };
     let mut line = format!(
-        "{}/{about}{expected} trials  {}",
+        "{}/{about}{}  {}",
         count_done_trials(status),
-        format_progress(status)
+        format_count(expected, "trial"),
+        format_progress(status, source)
     );
     for note in notes {
         line += &format!("  {note}");

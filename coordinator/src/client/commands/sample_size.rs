@@ -2,8 +2,7 @@
 //! cell that precision.
 
 use clap::Args;
-use ergodic_common::number_format::format_shortest;
-use ergodic_common::number_format::format_significant;
+use ergodic_common::number_format::{format_count, format_shortest, format_significant};
 use ergodic_common::spec::MAX_TRIALS;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -144,8 +143,13 @@ fn render_human_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String
     out += &format_cells_without_values(needs);
     let unseen = needs.cells - needs.rows.len() as u64;
     if unseen > 0 {
+        let [have, they, are] = match unseen {
+            1 => ["has", "it", "is"],
+            _ => ["have", "they", "are"],
+        };
         out += &format!(
-            "{unseen} cells have no results yet: they are assumed to be like the others\n"
+            "{} {have} no results yet: {they} {are} assumed to be like the others\n",
+            format_count(unseen, "cell")
         );
     }
 
@@ -218,14 +222,15 @@ fn format_cells_without_values(needs: &v1::SampleSizeResponse) -> String {
     }
 
     let mut out = format!(
-        "without any value, because all their trials diverged or failed: {} cells, which ",
-        needs.cells_without_value
+        "without any value, because all their trials diverged or failed: {}, which ",
+        format_count(needs.cells_without_value, "cell")
     );
     out += &match &needs.remaining_equal {
         Some(same) if same.trials > 0 => {
             format!(
-                "are repeated like the others: {} of the {} trials are theirs",
-                same.uncounted, same.trials
+                "are repeated like the others: {} of the {} are theirs",
+                same.uncounted,
+                format_count(same.trials, "trial")
             )
         }
         _ => "do not count".to_owned(),
@@ -254,7 +259,8 @@ fn format_missing_work(missing: &v1::RemainingTrials) -> String {
         Some(seconds) => format!("{} with the joined workers", format_duration(seconds)),
         None => "no joined worker can run them".into(),
     };
-    format!("{} more trials, {cores}, {eta}", missing.trials)
+    let trials = format_count(missing.trials, "more trial");
+    format!("{trials}, {cores}, {eta}")
 }
 
 #[cfg(test)]

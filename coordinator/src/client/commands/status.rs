@@ -2,7 +2,7 @@
 
 use clap::Args;
 use ergodic_common::escape::escape_line;
-use ergodic_common::number_format::format_shortest;
+use ergodic_common::number_format::{format_count, format_shortest};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Map, Value, json};
@@ -12,10 +12,11 @@ use crate::client::args::SweepTarget;
 use crate::client::query::query_status;
 use crate::client::render::{TableData, TextFormat, non_empty, render_table_data};
 use crate::client::status_text::{
-    count_done_trials, expected_trials, format_audit_status, format_halving_status,
+    StatusSource, count_done_trials, expected_trials, format_audit_status, format_halving_status,
     format_precision_status, format_progress, format_sweep_size, launched_by, remaining_audits,
     status_word,
 };
+use crate::client::wait_reason::{is_waiting, query_wait_reason};
 
 /// Runs `ergodic status`.
 #[derive(Debug, Args)]
@@ -35,10 +36,22 @@ pub struct StatusArgs {
 pub async fn run_status(args: StatusArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
     let status = query_status(&mut client, &id).await?;
-    print_output(render_status(&status, args.format))
+    let asks_why = args.format == TextFormat::Table && !client.is_on_store() && is_waiting(&status);
+    let wait_reason = match asks_why {
+        // The reason is an addition, so a status is shown without it.
+        true => query_wait_reason(&mut client, &id).await.ok().flatten(),
+        false => None,
+    };
+
+    print_output(match args.format {
+        TextFormat::Table => {
+            render_human_status(&status, StatusSource::of_client(&client), wait_reason)
+        }
+        format => render_status(&status, format),
+    })
 }
 
-/// The status of a sweep in a format.
+/// The status of a sweep that a coordinator told, in a format.
 pub fn render_status(s: &v1::SweepStatus, format: TextFormat) -> String {
     let fields = status_fields(s);
     if format == TextFormat::Json {
@@ -51,7 +64,9 @@ pub fn render_status(s: &v1::SweepStatus, format: TextFormat) -> String {
         rows: vec![fields.into_iter().map(|(_, v)| v).collect()],
         key_columns: 0,
     };
-    render_table_data(&data, format, |_| render_human_status(s))
+    render_table_data(&data, format, |_| {
+        render_human_status(s, StatusSource::Coordinator, None)
+    })
 }
 
 type NamedValue = (&'static str, Value);
@@ -148,7 +163,12 @@ fn progress_fields(s: &v1::SweepStatus) -> [NamedValue; 8] {
     ]
 }
 
-fn render_human_status(s: &v1::SweepStatus) -> String {
+/// The status for people. `wait_reason` says why none of the trials runs.
+fn render_human_status(
+    s: &v1::SweepStatus,
+    source: StatusSource,
+    wait_reason: Option<String>,
+) -> String {
     let mut out = format!(
         "{} ({}) is {}\n",
         escape_line(&s.name),
@@ -168,7 +188,8 @@ fn render_human_status(s: &v1::SweepStatus) -> String {
 
     for line in describe_content(s)
         .into_iter()
-        .chain(describe_progress(s))
+        .chain(describe_progress(s, source))
+        .chain(wait_reason.map(|why| escape_line(&why).into_owned()))
         .chain(describe_trouble(s))
     {
         out += &format!("  {line}\n");
@@ -196,12 +217,12 @@ fn describe_content(s: &v1::SweepStatus) -> Vec<String> {
     lines
 }
 
-fn describe_progress(s: &v1::SweepStatus) -> Vec<String> {
+fn describe_progress(s: &v1::SweepStatus, source: StatusSource) -> Vec<String> {
     let mut lines = vec![format!(
         "{} done, {} in leases  {}",
         count_done_trials(s),
         s.leased,
-        format_progress(s)
+        format_progress(s, source)
     )];
 
     if s.releases + s.duplicates + s.fenced > 0 {
@@ -243,10 +264,35 @@ fn describe_trouble(s: &v1::SweepStatus) -> Vec<String> {
 
     if s.mismatches > 0 {
         lines.push(format!(
-            "ALARM: {} results differed from the stored row",
-            s.mismatches
+            "ALARM: {} differed from the stored row",
+            format_count(s.mismatches, "result")
         ));
     }
 
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::commands::status::*;
+
+    #[test]
+    fn why_nothing_runs_stands_below_the_progress() {
+        let waiting = v1::SweepStatus {
+            name: "lr".to_owned(),
+            id: "abcdefgh".to_owned(),
+            state: v1::SweepState::Running.into(),
+            ..v1::SweepStatus::default()
+        };
+        assert!(is_waiting(&waiting));
+        let why = Some("waits: xyz has a higher priority".to_owned());
+        let text = render_human_status(&waiting, StatusSource::Coordinator, why);
+        let lines: Vec<&str> = text.lines().collect();
+        let at = lines.iter().position(|line| line.contains("no worker yet"));
+        assert_eq!(
+            at.map(|at| lines[at + 1]),
+            Some("  waits: xyz has a higher priority"),
+            "{text}"
+        );
+    }
 }

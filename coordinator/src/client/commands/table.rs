@@ -11,12 +11,11 @@ use serde_json::json;
 use super::trials::parse_cell_choices;
 use crate::app::CommandOutcome;
 use crate::client::args::SweepTarget;
-use crate::client::failure_causes::query_failures;
+use crate::client::failure_causes::{RetryCommand, query_failures};
 use crate::client::render::{
     OutputArgs, RowSelection, TableLayout, TextFormat, ViewArgs, check_cells_found,
-    choose_batch_columns, column_error, find_cell_rows,
+    choose_batch_columns, column_error, find_cell_rows, format_provenance, format_shown_trials,
 };
-use crate::client::status_text::format_provenance;
 use crate::client::sweep_set::{SWEEP_AXIS, SweepSet};
 use crate::client::{Client, render};
 
@@ -99,6 +98,7 @@ pub async fn run_table(args: TableArgs) -> Result<CommandOutcome, UserError> {
                 format,
                 layout: target.table_layout(args.view.wide),
                 columns,
+                is_of_run: false,
             };
             let text = query_table_text(&mut client, &sweeps, &args.query, view).await?;
             target.write_text(&text, !args.view.no_pager)?;
@@ -121,6 +121,8 @@ pub struct TableView<'a> {
     pub layout: TableLayout,
     /// Names of the columns to show; all if there are none.
     pub columns: &'a [String],
+    /// Whether the coordinator ends with this command, as that of `ergodic run` does.
+    pub is_of_run: bool,
 }
 
 impl TableView<'static> {
@@ -130,6 +132,7 @@ impl TableView<'static> {
             format,
             layout: TableLayout::for_stdout(false),
             columns: &[],
+            is_of_run: false,
         }
     }
 }
@@ -163,7 +166,8 @@ pub async fn query_table_text(
         return Ok(text);
     }
 
-    let failures = describe_failures(client, sweeps).await;
+    let retry = RetryCommand::choose(client, view.is_of_run);
+    let failures = describe_failures(client, sweeps, retry).await;
     Ok(insert_before_last_line(text, &failures))
 }
 
@@ -176,11 +180,12 @@ fn insert_before_last_line(mut text: String, lines: &str) -> String {
 
 /// Lines on why trials of a sweep failed; empty if that cannot be found out, because a table is
 /// useful without them.
-async fn describe_failures(client: &mut Client, sweeps: &SweepSet) -> String {
+async fn describe_failures(client: &mut Client, sweeps: &SweepSet, retry: RetryCommand) -> String {
     let mut text = String::new();
     for sweep in sweeps.ids() {
         let failures = query_failures(client, sweep).await.unwrap_or_default();
-        text.extend(failures.describe(sweep).into_iter().map(|line| line + "\n"));
+        let lines = failures.describe(sweep, retry);
+        text.extend(lines.into_iter().map(|line| line + "\n"));
     }
     text
 }
@@ -408,5 +413,5 @@ fn format_table_heading(table: &v1::TableResponse) -> String {
 }
 
 fn format_table_provenance(table: &v1::TableResponse) -> String {
-    format_provenance(table.done, table.trials, &table.data, &table.numerics)
+    format_provenance(&format_shown_trials(table), &table.data, &table.numerics)
 }

@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 use crate::app::{CommandOutcome, print_output};
 use crate::client::args::{MetricArgs, SweepTarget};
 use crate::client::render::{
-    AxisFormats, TableData, TextFormat, format_short_number, json_value, non_empty,
-    render_human_rows, render_table_data,
+    AxisFormats, TableData, TextFormat, format_provenance, format_short_number, format_trial_count,
+    json_value, non_empty, render_human_rows, render_table_data,
 };
-use crate::client::status_text::format_provenance;
 
 /// `ergodic variance`
 #[derive(Debug, Args)]
@@ -151,7 +150,11 @@ fn render_human_variance(found: &v1::VarianceResponse, level: f64) -> String {
         found.sweep,
         found.metric,
         render_human_rows(&header, &rows),
-        format_provenance(found.done, found.trials, &found.data, &found.numerics)
+        format_provenance(
+            &format_trial_count(found.done, found.trials),
+            &found.data,
+            &found.numerics
+        )
     )
 }
 

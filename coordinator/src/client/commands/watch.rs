@@ -13,9 +13,10 @@ use super::progress_display::ProgressDisplay;
 use crate::app::{CommandOutcome, wait_for_interrupt};
 use crate::client::Client;
 use crate::client::args::{DEFAULT_COORDINATOR, SweepTarget};
-use crate::client::failure_causes::{FailureCauses, query_failures};
+use crate::client::failure_causes::{FailureCauses, RetryCommand, query_failures};
 use crate::client::render::print_stderr_line;
-use crate::client::wait_reason::query_wait_reason;
+use crate::client::status_text::StatusSource;
+use crate::client::wait_reason::{is_waiting, query_wait_reason};
 
 /// Time limit for reconnecting to the coordinator.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,17 +40,29 @@ pub struct WatchArgs {
 /// The sweep is unknown, or the coordinator stays away.
 pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
+    if client.is_on_store() {
+        print_stderr_line(&format_store_notice(&client.url));
+    }
     let Some(status) = follow_until_interrupt(&mut client, &id).await? else {
         return Ok(CommandOutcome::Interrupted);
     };
 
     if status.failed > 0 {
         let failures = query_failures(&mut client, &status.sweep_id()).await;
-        let lines = failures.unwrap_or_default().describe(&status.id);
+        let retry = RetryCommand::choose(&client, false);
+        let lines = failures.unwrap_or_default().describe(&status.id, retry);
         lines.iter().for_each(|line| print_stderr_line(line));
     }
 
     Ok(CommandOutcome::from_sweep(&status))
+}
+
+/// What to expect of a sweep in a store that is only read.
+fn format_store_notice(place: &str) -> String {
+    format!(
+        "only the store is read, and nothing runs here: what a coordinator on it stores appears; `ergodic serve --store {place}` starts \
+         one, and `ergodic watch` with --coordinator URL asks one that runs"
+    )
 }
 
 /// Watches a sweep to its end. `None` if the user interrupts that, who is told that the sweep goes
@@ -67,7 +80,7 @@ pub async fn follow_until_interrupt(
         () = wait_for_interrupt() => None,
     };
 
-    if followed.is_none() {
+    if followed.is_none() && !client.is_on_store() {
         let option = format_coordinator_option(&url);
         print_stderr_line(&format!(
             "the sweep goes on: `ergodic watch {sweep}{option}` follows it again, `ergodic cancel {sweep}{option}` ends it"
@@ -95,7 +108,7 @@ pub async fn follow_sweep(
     client: &mut Client,
     sweep: &SweepId,
 ) -> Result<v1::SweepStatus, UserError> {
-    let mut progress = ProgressDisplay::new();
+    let mut progress = ProgressDisplay::new(StatusSource::of_client(client));
     let mut notes = ProgressNotes::default();
     let mut away_since: Option<Instant> = None;
 
@@ -197,10 +210,7 @@ impl ProgressNotes {
                 .unwrap_or_default();
         }
 
-        let is_idle = status.state() == v1::SweepState::Running
-            && status.leased == 0
-            && status.leader.is_empty();
-        if !is_idle {
+        if client.is_on_store() || !is_waiting(status) {
             self.idle_since = None;
             self.wait_reason = None;
             self.wait_reason_at = None;

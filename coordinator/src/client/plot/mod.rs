@@ -16,8 +16,8 @@ pub use options::{FigureArgs, PlotKind};
 
 use super::Client;
 use super::query::query_status;
-use super::render::AxisFormats;
-use super::status_text::{count_done_trials, format_trial_count};
+use super::render::{AxisFormats, format_shown_trials, format_trial_count};
+use super::status_text::count_done_trials;
 use super::sweep_set::SweepSet;
 use crate::plot::{AxisLevel, PlotAxis, Scene};
 
@@ -109,12 +109,15 @@ fn format_subtitle(table: &v1::TableResponse, figure: &FigureArgs) -> String {
         .as_ref()
         .map_or_else(String::new, |at| format!("at {at} · "));
 
+    // The rows of differences count pairs, not trials.
+    let trials = match figure.kind {
+        PlotKind::Pairs => format_trial_count(table.done, table.trials),
+        _ => format_shown_trials(table),
+    };
+
     format!(
-        "{} · {at}{} · {} · {}",
-        table.sweep,
-        format_trial_count(table.done, table.trials),
-        table.numerics,
-        table.data
+        "{} · {at}{trials} · {} · {}",
+        table.sweep, table.numerics, table.data
     )
 }
 

@@ -80,7 +80,7 @@ impl RowSelection {
 }
 
 /// Whether two names are of one axis: one may be the last part of the other.
-fn is_same_axis(a: &str, b: &str) -> bool {
+pub fn is_same_axis(a: &str, b: &str) -> bool {
     a == b || a.ends_with(&format!(".{b}")) || b.ends_with(&format!(".{a}"))
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::human::{format_incomplete_counts, format_mean_and_interval};
 use super::legend::find_best_row;
 use super::pivot::PivotTable;
+use super::provenance::format_shown_trials;
 use super::value_format::format_cell_value;
 use super::{AxisFormats, TableData};
 
@@ -124,17 +125,12 @@ fn format_comment(tables: &[v1::TableResponse]) -> String {
         None => first.columns.join(", "),
     };
 
-    let done = if first.done == first.trials {
-        String::new()
-    } else {
-        format!("{} of ", first.done)
-    };
     format!(
-        "% {} ({}): {}; {what}, over completed trials\n% {done}{} trials; {}; {}\n% \\usepackage{{booktabs}}\n",
+        "% {} ({}): {}; {what}, over completed trials\n% {}; {}; {}\n% \\usepackage{{booktabs}}\n",
         escape_line(&first.name),
         first.sweep,
         metrics.join(", "),
-        first.trials,
+        format_shown_trials(first),
         escape_line(&first.data),
         escape_line(&first.numerics)
     )

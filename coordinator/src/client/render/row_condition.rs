@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::expr::{Expr, WordExpr, other_word_number, word_number};
-use ergodic_common::number_format::can_round_to;
+use ergodic_common::number_format::{can_round_to, format_count};
 use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::spec_file::suggest::suggest_nearest;
 use ergodic_proto::status::UserError;
@@ -256,7 +256,10 @@ pub(super) fn no_row_error(option: &str, condition: &str, rows: usize) -> UserEr
     } else {
         ""
     };
-    let message = format!("{option}: none of {rows} rows satisfies '{condition}'{exact}");
+    let message = format!(
+        "{option}: none of {} satisfies '{condition}'{exact}",
+        format_count(rows as u64, "row")
+    );
     UserError::new(ErrorCode::NotFound, message)
 }
 

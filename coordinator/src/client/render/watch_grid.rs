@@ -1,6 +1,6 @@
 //! The progress of a sweep as a grid of text.
 
-use ergodic_common::number_format::format_significant;
+use ergodic_common::number_format::{format_count, format_significant};
 use ergodic_proto::v1;
 use unicode_width::UnicodeWidthStr;
 
@@ -57,7 +57,10 @@ pub(crate) fn render_watch_grid(
         }
     };
     if shown < grid.rows.len() {
-        let more = format!("… and {} more rows", grid.rows.len() - shown);
+        let more = format!(
+            "… and {}",
+            format_count((grid.rows.len() - shown) as u64, "more row")
+        );
         out.push(cut_to_width(&more, room.columns));
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ergodic_common::ids::SweepId;
+use ergodic_common::number_format::format_count;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec};
 use ergodic_proto::status::UserError;
@@ -227,11 +228,11 @@ fn write_index_page(dir: &Path, page: &ReportPage) -> Result<String, UserError> 
 /// Formats `completed · 9 cells × 5 repeats = 45 trials · 3 diverged`.
 fn format_status_line(status: &v1::SweepStatus) -> String {
     let mut out = format!(
-        "{} · {} cells × {} repeats = {} trials",
+        "{} · {} × {} = {}",
         state_word(status.state()),
-        status.cells,
-        status.repeats,
-        status.trials
+        format_count(status.cells, "cell"),
+        format_count(status.repeats.into(), "repeat"),
+        format_count(status.trials, "trial")
     );
 
     if count_done_trials(status) < status.trials {
@@ -246,8 +247,8 @@ fn format_status_line(status: &v1::SweepStatus) -> String {
 
     if status.mismatches > 0 {
         out += &format!(
-            " · ALARM: {} results were delivered again with different bits",
-            status.mismatches
+            " · ALARM: {} delivered again with different bits",
+            format_count(status.mismatches, "result")
         );
     }
 
@@ -425,8 +426,8 @@ fn format_worker_counts(trials: &[v1::TrialsResponse]) -> String {
     let mut counts = Vec::new();
     for ((worker, isa), n) in by {
         counts.push(match isa {
-            "" => format!("{worker}: {n} trials"),
-            isa => format!("{worker} ({isa}): {n} trials"),
+            "" => format!("{worker}: {}", format_count(n, "trial")),
+            isa => format!("{worker} ({isa}): {}", format_count(n, "trial")),
         });
     }
 
