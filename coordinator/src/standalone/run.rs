@@ -14,7 +14,7 @@ use ergodic_proto::v1;
 use tokio::process::Child;
 
 use super::run_source::{RunSourceArgs, RunTableArgs, read_run_source};
-use super::sweeps::start_sweep;
+use super::sweeps::{StartedSweep, start_sweep};
 use crate::app::{CommandOutcome, LogFormat, print_unpaged, start_logging, wait_for_interrupt};
 use crate::client::Client;
 use crate::client::commands::table::{TableQueryArgs, TableView, query_table_text};
@@ -88,13 +88,13 @@ pub async fn run_standalone(args: RunArgs) -> Result<CommandOutcome, UserError> 
     let begun = start_sweep(source, &args.table, args.again, &server, &dir).await;
     let refused = begun.is_err();
     let result = match begun {
-        Ok((client, status)) => {
+        Ok((client, started)) => {
             let is_remembered = LastRun::remember_store(Path::new(""), &dir);
             let results = RunResults {
                 dir: &dir,
                 is_remembered,
             };
-            run_workers_and_report(&args, client, &status, &program, results).await
+            run_workers_and_report(&args, client, &started, &program, results).await
         }
         Err(error) => Err(error),
     };
@@ -144,11 +144,12 @@ pub async fn start_embedded_coordinator(
 async fn run_workers_and_report(
     args: &RunArgs,
     mut client: Client,
-    status: &v1::SweepStatus,
+    started: &StartedSweep,
     program: &Path,
     results: RunResults<'_>,
 ) -> Result<CommandOutcome, UserError> {
     let dir = results.dir;
+    let status = &started.status;
     let id = status.sweep_id();
     if status.state() == v1::SweepState::Completed {
         let end = RunEnd::Done(Box::new(status.clone()));
@@ -156,7 +157,7 @@ async fn run_workers_and_report(
     }
 
     let url = client.url.clone();
-    announce_sweep(status, dir, &url);
+    print_stderr_line(&format_announcement(started, dir, &url));
     let commands = build_worker_commands(args, &url, program, dir);
     let mut workers = WorkerProcesses::start(commands)?;
     let end = tokio::select! {
@@ -229,7 +230,10 @@ async fn report_run_end(
         metric: args.table.metric.clone().into_iter().collect(),
         ..TableQueryArgs::default()
     };
-    let view = TableView::for_stdout(args.table.format);
+    let view = TableView {
+        is_of_run: true,
+        ..TableView::for_stdout(args.table.format)
+    };
     let sweep = SweepSet::of_one(id.clone());
     print_unpaged(&query_table_text(client, &sweep, &query, view).await?)?;
 
@@ -249,20 +253,22 @@ async fn report_run_end(
     }
 }
 
-fn announce_sweep(status: &v1::SweepStatus, dir: &Path, url: &str) {
-    let verb = if count_done_trials(status) > 0 {
+/// Says what runs, and where. A new sweep may have results already, which it reuses.
+fn format_announcement(started: &StartedSweep, dir: &Path, url: &str) -> String {
+    let status = &started.status;
+    let verb = if !started.is_new && count_done_trials(status) > 0 {
         "continuing"
     } else {
         "running"
     };
-    print_stderr_line(&format!(
+    format!(
         "{verb} {} ({}): {}, {}; results in {}, coordinator at {url}",
         status.name,
         status.id,
         format_sweep_size(status),
         status.numerics,
         dir.display()
-    ));
+    )
 }
 
 fn slots_per_worker(workers: u32) -> u32 {
@@ -341,4 +347,26 @@ fn repeated_exit_error(log: &PathBuf, status: std::process::ExitStatus) -> UserE
     );
 
     UserError::new(ErrorCode::Internal, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::standalone::run::*;
+
+    #[test]
+    fn a_new_sweep_that_reuses_results_is_not_continued() {
+        let announce = |is_new, completed| {
+            let status = v1::SweepStatus {
+                name: "lr".to_owned(),
+                completed,
+                ..v1::SweepStatus::default()
+            };
+            let started = StartedSweep { status, is_new };
+            format_announcement(&started, Path::new("runs"), "http://127.0.0.1:1")
+        };
+        assert!(announce(true, 0).starts_with("running lr"));
+        assert!(announce(true, 5).starts_with("running lr"));
+        assert!(announce(false, 5).starts_with("continuing lr"));
+        assert!(announce(false, 0).starts_with("running lr"));
+    }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ergodic_common::Spec;
 use ergodic_common::ids::SweepId;
+use ergodic_common::number_format::format_count;
 use ergodic_proto::channel::credentials::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -21,6 +22,13 @@ use crate::client::sweep_file::SweepFile;
 use crate::server::RunningServer;
 use crate::terminal::print_stderr_line;
 
+/// The sweep of a run.
+pub(super) struct StartedSweep {
+    pub(super) status: v1::SweepStatus,
+    /// Whether this run launched it. It may start with results that another sweep has.
+    pub(super) is_new: bool,
+}
+
 /// Launches or resumes the sweep to run, and pauses all others.
 pub(super) async fn start_sweep(
     source: RunSource,
@@ -28,7 +36,7 @@ pub(super) async fn start_sweep(
     again: bool,
     server: &RunningServer,
     dir: &Path,
-) -> Result<(Client, v1::SweepStatus), UserError> {
+) -> Result<(Client, StartedSweep), UserError> {
     let mut client = Client::connect(&server.url(), &ClientAuth::default()).await?;
     let paused = pause_unfinished_sweeps(&mut client).await?;
     let begun = match source {
@@ -42,8 +50,8 @@ pub(super) async fn start_sweep(
         }
         RunSource::Stored(id) => resume_stored_sweep(&mut client, &id, table).await,
     };
-    let status = match begun {
-        Ok(status) => status,
+    let started = match begun {
+        Ok(started) => started,
         Err(error) => {
             // The sweep did not start, so those that were paused for it go on.
             for sweep in paused.iter().filter(|sweep| is_assigning_trials(sweep)) {
@@ -52,9 +60,12 @@ pub(super) async fn start_sweep(
             return Err(error);
         }
     };
-    report_unfinished_sweeps(paused.iter().filter(|sweep| sweep.id != status.id), dir);
+    report_unfinished_sweeps(
+        paused.iter().filter(|sweep| sweep.id != started.status.id),
+        dir,
+    );
 
-    Ok((client, status))
+    Ok((client, started))
 }
 
 /// Launches or resumes a sweep whose file has been read as `spec`. The coordinator of this process does not read it again.
@@ -64,20 +75,21 @@ async fn launch_or_resume(
     file: &SweepFile,
     spec: Spec,
     mode: LaunchMode,
-) -> Result<v1::SweepStatus, UserError> {
+) -> Result<StartedSweep, UserError> {
     upload_files(client, file).await?;
     let request = request_as_user(build_launch_request(file, &spec, mode));
     let launched = server.launch_read_sweep(request, spec).await?;
     report_data(&launched)?;
     let lines = format_reused_results(&launched);
 
+    let is_new = !launched.found;
     let status = launched.status.unwrap_or_default();
     // A sweep that just continues is announced when its workers start.
-    if !launched.found || launched.retried > 0 || status.state() == v1::SweepState::Completed {
+    if is_new || launched.retried > 0 || status.state() == v1::SweepState::Completed {
         lines.iter().for_each(|line| print_stderr_line(line));
     }
 
-    Ok(status)
+    Ok(StartedSweep { status, is_new })
 }
 
 /// Resumes a sweep in the store, given its name, its id or a prefix of the id.
@@ -85,7 +97,7 @@ async fn resume_stored_sweep(
     client: &mut Client,
     word: &str,
     table: &RunTableArgs,
-) -> Result<v1::SweepStatus, UserError> {
+) -> Result<StartedSweep, UserError> {
     let id = resolve_sweep_id(client, word).await?;
     let status = query_status(client, &id).await?;
     // The coordinator does not resume a sweep that it withholds, and says why.
@@ -94,10 +106,14 @@ async fn resume_stored_sweep(
         check_stored_table(client, &id, table).await?;
     }
 
-    match status.state() {
-        v1::SweepState::Completed => Ok(status),
-        _ => steer_sweep(client, &status.sweep_id(), v1::Steering::Resume).await,
-    }
+    let status = match status.state() {
+        v1::SweepState::Completed => status,
+        _ => steer_sweep(client, &status.sweep_id(), v1::Steering::Resume).await?,
+    };
+    Ok(StartedSweep {
+        status,
+        is_new: false,
+    })
 }
 
 /// Refuses axes and metrics of the final table that a stored sweep lacks, by a query of a table that has them.
@@ -178,8 +194,9 @@ fn report_unfinished_sweeps<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>,
         }
 
         let done = count_done_trials(sweep);
+        let trials = format_count(*trials, "trial");
         print_stderr_line(&format!(
-            "also in this store, unfinished and paused: {name} ({id}), {done} of {trials} trials; `ergodic run {id} --store \
+            "also in this store, unfinished and paused: {name} ({id}), {done} of {trials}; `ergodic run {id} --store \
              {dir}` continues it, `ergodic rm {id} --force --store {dir}` removes it"
         ));
     }
