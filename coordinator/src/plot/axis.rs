@@ -227,13 +227,35 @@ pub(super) enum LevelSpacing {
 impl PlotAxis {
     /// Creates an axis with these levels.
     pub fn new(name: &str, mut levels: Vec<AxisLevel>) -> Self {
-        if levels.iter().all(|level| level.number.is_some()) {
-            levels.sort_by(|a, b| a.number.unwrap_or(0.0).total_cmp(&b.number.unwrap_or(0.0)));
-        }
+        sort_levels(&mut levels, |level| level);
         Self {
             name: name.to_owned(),
             levels,
         }
+    }
+
+    /// Creates an axis with the levels of these rows, each once; also returns the index of each row's level.
+    pub fn from_rows(name: &str, rows: impl IntoIterator<Item = AxisLevel>) -> (Self, Vec<usize>) {
+        let mut groups: Vec<(AxisLevel, Vec<usize>)> = Vec::new();
+        let mut count = 0;
+        for level in rows {
+            match groups.iter_mut().find(|(known, _)| *known == level) {
+                Some((_, members)) => members.push(count),
+                None => groups.push((level, vec![count])),
+            }
+            count += 1;
+        }
+        sort_levels(&mut groups, |(level, _)| level);
+
+        let mut indices = vec![0; count];
+        for (index, (_, members)) in groups.iter().enumerate() {
+            members.iter().for_each(|row| indices[*row] = index);
+        }
+        let axis = Self {
+            name: name.to_owned(),
+            levels: groups.into_iter().map(|(level, _)| level).collect(),
+        };
+        (axis, indices)
     }
 
     fn level_numbers(&self) -> Option<Vec<f64>> {
@@ -304,6 +326,14 @@ impl PlotAxis {
             LevelSpacing::Log => format!("{} (log scale)", self.name),
             _ => self.name.clone(),
         }
+    }
+}
+
+/// Sorts what has levels in ascending order if all of them are numbers, and leaves it as it is otherwise.
+fn sort_levels<T>(all: &mut [T], level: impl Fn(&T) -> &AxisLevel) {
+    if all.iter().all(|one| level(one).number.is_some()) {
+        let number = |one: &T| level(one).number.unwrap_or(0.0);
+        all.sort_by(|a, b| number(a).total_cmp(&number(b)));
     }
 }
 

@@ -93,8 +93,10 @@ fn choose_difference_scale(values: &[f64], look: &PlotStyle) -> Result<AxisScale
         },
     )?;
     let with_zero = AxisScale::from_range(all.from.min(0.0), all.to.max(0.0), false);
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     look.x_limits
-        .apply_to_scale(with_zero.with_padding(0.01), "--xlim")
+        .apply_to_axis(with_zero.with_padding(0.01), [low, high], "--xlim")
 }
 
 fn draw_zero_line(rows: &mut RowChart) {

@@ -92,9 +92,10 @@ pub(super) fn choose_value_scale(
     let usual = find_robust_range(&values, log);
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let [low, high] = usual.map_or([low, high], |range| [range.low, range.high]);
+    let data = [low, high];
+    let [low, high] = usual.map_or(data, |range| [range.low, range.high]);
     let scale = AxisScale::from_range(low, high, log).with_padding(0.04);
-    look.x_limits.apply_to_scale(scale, "--xlim")
+    look.x_limits.apply_to_axis(scale, data, "--xlim")
 }
 
 /// Says how many values are beyond the scale, which triangles mark.

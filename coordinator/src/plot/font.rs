@@ -38,6 +38,47 @@ pub(super) fn truncate_to_width(text: &str, size: f64, room: f64) -> String {
     String::new()
 }
 
+/// Texts that fit into `room` pixels each. Of texts that begin alike, whose cut beginnings would be the same, what they share is
+/// left out, as in `…2` and `…3`.
+pub(super) fn truncate_distinctly(texts: &[&str], size: f64, room: f64) -> Vec<String> {
+    let mut starts = vec![0; texts.len()];
+    loop {
+        let cut = |(text, start): (&&str, &usize)| match start {
+            0 => truncate_to_width(text, size, room),
+            start => truncate_to_width(&format!("…{}", &text[*start..]), size, room),
+        };
+        let shown: Vec<String> = texts.iter().zip(&starts).map(cut).collect();
+        let next: Vec<usize> = (0..texts.len())
+            .map(|at| {
+                let all = texts.iter().zip(&shown);
+                let alike = all.filter(|(_, cut)| **cut == shown[at]);
+                let alike: Vec<&str> = alike.map(|(text, _)| *text).collect();
+                match alike.iter().all(|text| *text == texts[at]) {
+                    true => starts[at],
+                    false => shared_start(&alike).max(starts[at]),
+                }
+            })
+            .collect();
+        if next == starts {
+            return shown;
+        }
+        starts = next;
+    }
+}
+
+/// Number of bytes at the beginning that texts have in common, in whole characters.
+fn shared_start(texts: &[&str]) -> usize {
+    let Some((first, others)) = texts.split_first() else {
+        return 0;
+    };
+    let is_shared = |end: usize| {
+        let start = &first.as_bytes()[..end];
+        others.iter().all(|text| text.as_bytes().starts_with(start))
+    };
+    let ends = first.char_indices().map(|(at, c)| at + c.len_utf8());
+    ends.take_while(|end| is_shared(*end)).last().unwrap_or(0)
+}
+
 /// Draws a text at the origin, y downwards.
 pub(super) fn outline_text(text: &str, size: f64, pen: &mut dyn OutlinePen) {
     let scale = size / f64::from(FACE.units_per_em());

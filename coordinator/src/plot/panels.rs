@@ -97,7 +97,9 @@ pub(super) fn lay_out_panels(
     }
 
     let mut panels = Vec::with_capacity(titles.len());
-    for (at, title) in titles.iter().enumerate() {
+    let shown: Vec<&str> = titles.iter().map(String::as_str).collect();
+    let shown = font::truncate_distinctly(&shown, TEXT_SIZE, width);
+    for (at, title) in shown.iter().enumerate() {
         let left = whole.left + (at % columns) as f64 * (width + GAP);
         let top = whole.top + (at / columns) as f64 * (height + TITLE_HEIGHT + GAP) + TITLE_HEIGHT;
         let area = Area {
@@ -107,10 +109,9 @@ pub(super) fn lay_out_panels(
             bottom: top + height,
         };
 
-        let title = font::truncate_to_width(title, TEXT_SIZE, width);
         sheet.scene.add_text(
             (area.centre().0, top - 6.0),
-            &title,
+            title,
             TEXT_SIZE,
             INK,
             Anchor::Middle,

@@ -6,6 +6,7 @@ use super::colour::{GREY, INK, SERIES};
 use super::font;
 use super::frame::{self, PlotSheet, SMALL_TEXT_SIZE, TEXT_SIZE, widest_text};
 use super::scene::{Anchor, Area, Fill};
+use ergodic_common::number_format::format_count;
 
 /// Width of a picture's body below which remarks stand below the names instead of at the right.
 const MIN_WIDTH_FOR_REMARKS: f64 = 480.0;
@@ -53,6 +54,8 @@ impl RowChart {
             frame::draw_left_name(&mut rows.sheet.scene, area, left - 2.0, name);
         }
 
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let names = font::truncate_distinctly(&names, TEXT_SIZE, rows.widest);
         for (at, (name, remark)) in names.iter().zip(remarks).enumerate() {
             rows.draw_row_texts(at, name, remark);
         }
@@ -91,7 +94,7 @@ impl RowChart {
         let least = if stacked { 25.0 } else { 13.0 };
         if row_height < least {
             let needed = sheet.scene.height + (least - row_height) * names.len() as f64;
-            let what = format!("low for {} rows", names.len());
+            let what = format!("low for {}", format_count(names.len() as u64, "row"));
             return Err(look.too_small_error(&what, sheet.scene.width, needed));
         }
 
@@ -105,10 +108,9 @@ impl RowChart {
         })
     }
 
-    /// Draws the name of a row at its left, and its remark at its right or below the name.
+    /// Draws the name of a row, which fits, at its left, and its remark at its right or below the name.
     fn draw_row_texts(&mut self, at: usize, name: &str, remark: &str) {
         let middle = self.row_middle(at);
-        let name = font::truncate_to_width(name, TEXT_SIZE, self.widest);
         let remark = font::truncate_to_width(remark, SMALL_TEXT_SIZE, self.widest);
         let left = self.area.left - 8.0;
         let shift = if self.stacked && !remark.is_empty() {
@@ -119,7 +121,7 @@ impl RowChart {
 
         let scene = &mut self.sheet.scene;
         let y = middle - shift + TEXT_SIZE * 0.36;
-        scene.add_text((left, y), &name, TEXT_SIZE, INK, Anchor::End);
+        scene.add_text((left, y), name, TEXT_SIZE, INK, Anchor::End);
         let y = middle + shift + SMALL_TEXT_SIZE * 0.36;
         if self.stacked {
             scene.add_text((left, y), &remark, SMALL_TEXT_SIZE, GREY, Anchor::End);

@@ -2,6 +2,7 @@
 
 use super::axis::AxisScale;
 use super::colour::ColourMap;
+use super::format_brief;
 
 /// CSS pixels per inch.
 const PIXELS_PER_INCH: f64 = 96.0;
@@ -29,6 +30,42 @@ impl AxisLimits {
     /// Whether both ends are chosen by the data.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The scale of an axis with the ends that are given, which must not leave all data out. `data` are the smallest and the largest
+    /// value on the axis.
+    ///
+    /// # Errors
+    /// The data are outside of the limits; else as for [`Self::apply_to_scale`].
+    pub(super) fn apply_to_axis(
+        &self,
+        scale: AxisScale,
+        data: [f64; 2],
+        option: &str,
+    ) -> Result<AxisScale, String> {
+        let [first, last] = data;
+        let is_above = self.low.is_some_and(|low| low > last);
+        let is_below = self.high.is_some_and(|high| high < first);
+        if is_above || is_below {
+            return Err(format!(
+                "{option}: nothing lies {}: the data are from {} to {}",
+                self.describe(),
+                format_brief(first),
+                format_brief(last)
+            ));
+        }
+
+        self.apply_to_scale(scale, option)
+    }
+
+    /// Formats `from 2 to 5`, `from 2 on` or `up to 5`.
+    fn describe(&self) -> String {
+        match (self.low, self.high) {
+            (Some(low), Some(high)) => format!("from {low} to {high}"),
+            (Some(low), None) => format!("from {low} on"),
+            (None, Some(high)) => format!("up to {high}"),
+            (None, None) => "there".to_owned(),
+        }
     }
 
     /// The scale with the ends that are given.

@@ -753,7 +753,7 @@ fn what_is_infinite_is_drawn_outside_of_the_scale() {
     curves.lines[0].points[0].mean = f64::INFINITY;
     let text = said(&curves::draw_curves(&curves, &look("scale")).expect("it can be drawn"));
     assert!(
-        text.contains("1 points are infinite") && !text.contains("below 0"),
+        text.contains("1 point is infinite") && !text.contains("below 0"),
         "{text}"
     );
 }

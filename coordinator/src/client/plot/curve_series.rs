@@ -2,7 +2,7 @@
 
 use ergodic_proto::v1;
 
-use super::{build_axis_level, format_row_name};
+use super::{RowLevels, format_row_name};
 use crate::client::render::{AxisFormats, exact_value};
 use crate::plot::PlotAxis;
 use crate::plot::curves::{CurveSeries, DASH_STYLES, DISTINCT_COLOURS, MeanCurve, SeriesColour};
@@ -12,24 +12,14 @@ const MIN_ORDERED: usize = 3;
 
 /// The series of a table's rows.
 pub(super) struct SeriesList {
-    /// Positions of the axes that distinguish series.
-    axes: Vec<usize>,
-    keys: Vec<Vec<String>>,
+    /// For each row, the index of its series.
+    pub(super) of_row: Vec<usize>,
     pub(super) styles: Vec<CurveSeries>,
     /// Whether a series has a curve.
     pub(super) is_drawn: Vec<bool>,
 }
 
 impl SeriesList {
-    /// The index of a row's series.
-    pub(super) fn find_series(&self, row: &v1::TableRow) -> usize {
-        let key = series_key(row, &self.axes);
-        self.keys
-            .iter()
-            .position(|known| *known == key)
-            .unwrap_or(0)
-    }
-
     /// The series with curves. Their indices in the curves change with that.
     pub(super) fn keep_drawn(self, lines: &mut [MeanCurve]) -> Vec<CurveSeries> {
         let mut next = 0;
@@ -55,9 +45,9 @@ impl SeriesList {
     }
 }
 
-fn series_key(row: &v1::TableRow, axes: &[usize]) -> Vec<String> {
+fn series_key(row: &v1::TableRow, axes: &[(usize, String)]) -> Vec<String> {
     axes.iter()
-        .map(|at| exact_value(&row.values[*at]))
+        .map(|(at, _)| exact_value(&row.values[*at]))
         .collect()
 }
 
@@ -68,25 +58,27 @@ pub(super) fn build_series(
     names: &AxisFormats,
 ) -> SeriesList {
     let mut list = SeriesList {
-        axes: axes.iter().map(|(at, _)| *at).collect(),
-        keys: Vec::new(),
+        of_row: Vec::new(),
         styles: Vec::new(),
         is_drawn: Vec::new(),
     };
     let palette = SeriesPalette::choose(table, axes, names);
-    for row in &table.rows {
-        let key = series_key(row, &list.axes);
-        if list.keys.contains(&key) {
+    let mut keys: Vec<Vec<String>> = Vec::new();
+    for (position, row) in table.rows.iter().enumerate() {
+        let key = series_key(row, axes);
+        if let Some(at) = keys.iter().position(|known| *known == key) {
+            list.of_row.push(at);
             continue;
         }
 
-        let [colour, dash] = palette.place_row(row, names, list.keys.len());
+        let [colour, dash] = palette.place_row(position, keys.len());
+        list.of_row.push(keys.len());
         list.styles.push(CurveSeries {
             label: format_row_name(row, axes, names),
             colour: palette.colour_at(colour),
             dash,
         });
-        list.keys.push(key);
+        keys.push(key);
         list.is_drawn.push(false);
     }
 
@@ -99,29 +91,30 @@ enum SeriesPalette {
     InTurn,
     /// One axis chooses the colour, and another one, if there are two, the dashes.
     ByAxes {
-        colours: (usize, PlotAxis),
-        dashes: Option<(usize, PlotAxis)>,
+        colours: RowLevels,
+        dashes: Option<RowLevels>,
     },
 }
 
 impl SeriesPalette {
     fn choose(table: &v1::TableResponse, axes: &[(usize, String)], names: &AxisFormats) -> Self {
-        let mut levels: Vec<(usize, PlotAxis)> = axes
+        let mut levels: Vec<RowLevels> = axes
             .iter()
-            .map(|(at, _)| (*at, super::build_plot_axis(table, names, *at)))
+            .map(|(at, _)| RowLevels::from_table(table, names, *at))
             .collect();
         // The colours are for the axis with more values, or with an order.
-        if let [(_, first), (_, second)] = &levels[..] {
-            let is_long = second.levels.len() > DASH_STYLES;
-            if is_long || (is_ordered(second) && !is_ordered(first)) {
+        if let [first, second] = &levels[..] {
+            let is_long = second.axis.levels.len() > DASH_STYLES;
+            if is_long || (is_ordered(&second.axis) && !is_ordered(&first.axis)) {
                 levels.swap(0, 1);
             }
         }
 
         match <[_; 2]>::try_from(levels) {
             Ok([colours, dashes])
-                if dashes.1.levels.len() <= DASH_STYLES
-                    && (is_ordered(&colours.1) || colours.1.levels.len() <= DISTINCT_COLOURS) =>
+                if dashes.axis.levels.len() <= DASH_STYLES
+                    && (is_ordered(&colours.axis)
+                        || colours.axis.levels.len() <= DISTINCT_COLOURS) =>
             {
                 Self::ByAxes {
                     colours,
@@ -130,7 +123,7 @@ impl SeriesPalette {
             }
             Ok(_) => Self::InTurn,
             Err(mut levels) => match levels.pop() {
-                Some(colours) if levels.is_empty() && is_ordered(&colours.1) => Self::ByAxes {
+                Some(colours) if levels.is_empty() && is_ordered(&colours.axis) => Self::ByAxes {
                     colours,
                     dashes: None,
                 },
@@ -139,29 +132,21 @@ impl SeriesPalette {
         }
     }
 
-    /// The indices of colour and dashes of a row, which is the first of the `next`-th series.
-    fn place_row(&self, row: &v1::TableRow, names: &AxisFormats, next: usize) -> [usize; 2] {
+    /// The indices of colour and dashes of the row at a position, which is the first of the `next`-th series.
+    fn place_row(&self, position: usize, next: usize) -> [usize; 2] {
         match self {
             Self::InTurn => [next, next / DISTINCT_COLOURS],
-            Self::ByAxes { colours, dashes } => {
-                let find = |(at, axis): &(usize, PlotAxis)| {
-                    let level = build_axis_level(names, *at, &row.values[*at]);
-                    axis.levels.iter().position(|known| *known == level)
-                };
-                [
-                    find(colours).unwrap_or(0),
-                    dashes.as_ref().and_then(find).unwrap_or(0),
-                ]
-            }
+            Self::ByAxes { colours, dashes } => [
+                colours.of_row[position],
+                dashes.as_ref().map_or(0, |dashes| dashes.of_row[position]),
+            ],
         }
     }
 
     fn colour_at(&self, at: usize) -> SeriesColour {
         match self {
-            Self::ByAxes {
-                colours: (_, axis), ..
-            } if is_ordered(axis) => {
-                SeriesColour::Ordered(at as f64 / (axis.levels.len() - 1) as f64)
+            Self::ByAxes { colours, .. } if is_ordered(&colours.axis) => {
+                SeriesColour::Ordered(at as f64 / (colours.axis.levels.len() - 1) as f64)
             }
             _ => SeriesColour::Distinct(at),
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ergodic_common::ErrorCode;
+use ergodic_common::number_format::format_count;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -11,7 +12,7 @@ use super::options::CurveUnit;
 use super::single_trials::{TrialCurves, TrialFilter, query_trial_curves};
 use super::step_units::{StepUnits, SweepGrid, unit_name};
 use super::{
-    Client, FacetPanels, FigureArgs, bad_input_error, find_facet_axis, format_axis_names,
+    Client, FigureArgs, RowLevels, bad_input_error, find_facet_axis, format_axis_names,
     format_row_name, format_subtitle, query_pooled_axes, varying_axes,
 };
 use crate::client::render::{AxisFormats, check_cells_found, exact_value};
@@ -165,12 +166,12 @@ fn build_curves_plot(table: &v1::TableResponse, mut data: CurveData) -> CurvesPl
     let names = AxisFormats::from_table(table);
     let panels = data
         .facet
-        .map(|at| (at, FacetPanels::from_table(table, &names, at)));
+        .map(|at| RowLevels::from_table(table, &names, at));
     let mut series = build_series(table, &axes, &names);
 
     let mut lines = Vec::new();
     let mut missing = Vec::new();
-    for row in &table.rows {
+    for (position, row) in table.rows.iter().enumerate() {
         let key = exact_values(&row.values);
         let found = data.points.remove(&key).filter(|points| !points.is_empty());
         let Some(points) = found else {
@@ -182,16 +183,14 @@ fn build_curves_plot(table: &v1::TableResponse, mut data: CurveData) -> CurvesPl
             continue;
         };
 
-        let at = series.find_series(row);
+        let at = series.of_row[position];
         if data.facet.is_none() {
             series.styles[at].label += &format_diverged_count(&row.summary.unwrap_or_default());
         }
         series.is_drawn[at] = true;
         lines.push(MeanCurve {
             series: at,
-            panel: panels
-                .as_ref()
-                .map_or(0, |(axis, panels)| panels.find_panel(&names, *axis, row)),
+            panel: panels.as_ref().map_or(0, |panels| panels.of_row[position]),
             points: convert_points(&points, &key, &data.units),
             trials: convert_trials(data.trials.remove(&key), &key, &data.units),
         });
@@ -204,7 +203,7 @@ fn build_curves_plot(table: &v1::TableResponse, mut data: CurveData) -> CurvesPl
         key: format_axis_names(&axes),
         series: series.keep_drawn(&mut lines),
         lines,
-        panels: panels.map_or_else(Vec::new, |(_, panels)| panels.titles()),
+        panels: panels.map_or_else(Vec::new, |panels| panels.panel_titles()),
         notes,
         ..CurvesPlot::default()
     }
@@ -261,8 +260,10 @@ fn describe_curve_marks(
         .map(|s| s.diverged)
         .sum();
     if has_facets && diverged > 0 {
+        let are = if diverged == 1 { "is" } else { "are" };
         notes.push(format!(
-            "{diverged} trials diverged, and are in no mean after that."
+            "{} diverged, and {are} in no mean after that.",
+            format_count(diverged, "trial")
         ));
     }
     notes

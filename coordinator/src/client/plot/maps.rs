@@ -4,13 +4,13 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::{
-    Client, FacetPanels, FigureArgs, PlotKind, bad_input_error, build_axis_level, build_plot_axis,
-    find_facet_axis, format_pooled_axes, format_subtitle, varying_axes,
+    Client, FigureArgs, PlotKind, RowLevels, bad_input_error, find_facet_axis, format_pooled_axes,
+    format_subtitle, varying_axes,
 };
 use crate::client::render::{AxisFormats, check_cells_found, find_best_row};
 use crate::client::sweep_set::{SWEEP_AXIS, SweepSet};
+use crate::plot::Scene;
 use crate::plot::heatmap::{self, CountedTrials, Heatmap, HeatmapCell};
-use crate::plot::{PlotAxis, Scene};
 
 pub(super) async fn draw_map(
     client: &mut Client,
@@ -190,7 +190,8 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, figure: &FigureArgs) -> 
     let cells: Vec<HeatmapCell> = table
         .rows
         .iter()
-        .filter_map(|row| grid.build_cell(row, stat == "mean"))
+        .enumerate()
+        .map(|(at, row)| grid.build_cell(at, row, stat == "mean"))
         .collect();
     let phase = figure.kind == PlotKind::Phase;
 
@@ -213,7 +214,7 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, figure: &FigureArgs) -> 
         panels: grid
             .facet
             .as_ref()
-            .map_or_else(Vec::new, FacetPanels::titles),
+            .map_or_else(Vec::new, RowLevels::panel_titles),
         scattered: figure.kind == PlotKind::Scatter,
         name,
         counted_trials: counted_trials(stat),
@@ -221,55 +222,45 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, figure: &FigureArgs) -> 
         shares: phase,
         log: figure.log,
         notes,
-        rows: grid.rows,
-        columns: grid.columns,
+        rows: grid.rows.axis,
+        columns: grid.columns.axis,
     }
 }
 
 /// The two axes of a map with the levels that its rows have, and its facets.
-struct MapGrid<'a> {
-    rows: PlotAxis,
-    columns: PlotAxis,
-    facet: Option<FacetPanels>,
-    words: &'a AxisFormats,
+struct MapGrid {
+    rows: RowLevels,
+    columns: RowLevels,
+    facet: Option<RowLevels>,
 }
 
 /// Position of the facets' axis in a table of a map, behind those of rows and columns.
 const FACET_AXIS: usize = 2;
 
-impl<'a> MapGrid<'a> {
-    fn from_table(table: &v1::TableResponse, words: &'a AxisFormats) -> Self {
+impl MapGrid {
+    fn from_table(table: &v1::TableResponse, words: &AxisFormats) -> Self {
         Self {
-            rows: build_plot_axis(table, words, 0),
-            columns: build_plot_axis(table, words, 1),
+            rows: RowLevels::from_table(table, words, 0),
+            columns: RowLevels::from_table(table, words, 1),
             facet: (table.axes.len() > FACET_AXIS)
-                .then(|| FacetPanels::from_table(table, words, FACET_AXIS)),
-            words,
+                .then(|| RowLevels::from_table(table, words, FACET_AXIS)),
         }
     }
 
-    /// Builds a cell with its mean and interval, or with the chosen statistic.
-    fn build_cell(&self, row: &v1::TableRow, is_mean: bool) -> Option<HeatmapCell> {
+    /// Builds the cell of the row at a position, with its mean and interval or with the chosen statistic.
+    fn build_cell(&self, at: usize, row: &v1::TableRow, is_mean: bool) -> HeatmapCell {
         let s = row.summary.unwrap_or_default();
         let half_width = s.ci95_high.zip(s.mean).map(|(high, mean)| high - mean);
         let figure = row.figures.first().copied().filter(|x| !x.is_nan());
 
-        Some(HeatmapCell {
-            row: self.find_level(&self.rows, 0, row)?,
-            column: self.find_level(&self.columns, 1, row)?,
-            panel: self
-                .facet
-                .as_ref()
-                .map_or(0, |facet| facet.find_panel(self.words, FACET_AXIS, row)),
+        HeatmapCell {
+            row: self.rows.of_row[at],
+            column: self.columns.of_row[at],
+            panel: self.facet.as_ref().map_or(0, |facet| facet.of_row[at]),
             value: if is_mean { s.mean } else { figure },
             half_width: half_width.filter(|_| is_mean),
             trials: [s.n, s.diverged, s.failed],
-        })
-    }
-
-    fn find_level(&self, axis: &PlotAxis, at: usize, row: &v1::TableRow) -> Option<usize> {
-        let level = build_axis_level(self.words, at, &row.values[at]);
-        axis.levels.iter().position(|known| *known == level)
+        }
     }
 }
 

@@ -225,41 +225,29 @@ fn find_facet_axis(
     })
 }
 
-/// The panels of a picture: a title for each value of an axis, in ascending order if they are numbers.
-struct FacetPanels {
+/// An axis with the levels of a table's rows, and the level of each row.
+struct RowLevels {
     axis: PlotAxis,
+    /// For each row, the index of its level.
+    of_row: Vec<usize>,
 }
 
-impl FacetPanels {
+impl RowLevels {
     fn from_table(table: &v1::TableResponse, words: &AxisFormats, at: usize) -> Self {
-        Self {
-            axis: build_plot_axis(table, words, at),
-        }
+        let levels = table
+            .rows
+            .iter()
+            .map(|row| build_axis_level(words, at, &row.values[at]));
+        let (axis, of_row) = PlotAxis::from_rows(&table.axes[at], levels);
+        Self { axis, of_row }
     }
 
-    fn titles(&self) -> Vec<String> {
+    /// The titles of panels, of which each level has one: `lr = 0.1`.
+    fn panel_titles(&self) -> Vec<String> {
         self.axis
             .levels
             .iter()
             .map(|level| format!("{} = {}", self.axis.name, level.text))
             .collect()
     }
-
-    fn find_panel(&self, words: &AxisFormats, at: usize, row: &v1::TableRow) -> usize {
-        let level = build_axis_level(words, at, &row.values[at]);
-        let found = self.axis.levels.iter().position(|known| *known == level);
-        found.unwrap_or(0)
-    }
-}
-
-fn build_plot_axis(table: &v1::TableResponse, words: &AxisFormats, at: usize) -> PlotAxis {
-    let mut levels = Vec::new();
-    for row in &table.rows {
-        let level = build_axis_level(words, at, &row.values[at]);
-        if !levels.contains(&level) {
-            levels.push(level);
-        }
-    }
-
-    PlotAxis::new(&table.axes[at], levels)
 }

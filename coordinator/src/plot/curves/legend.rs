@@ -104,9 +104,9 @@ impl DrawnCurves<'_> {
             ));
         }
 
-        for at in 0..self.curves.series.len() {
+        for (at, label) in self.cut_labels(room).iter().enumerate() {
             let y = area.top + 16.0 + (at as f64 + 0.5) * leading;
-            self.draw_entry(&mut sheet.scene, at, (left, y), room);
+            self.draw_entry(&mut sheet.scene, at, (left, y), label);
         }
         Ok(())
     }
@@ -119,11 +119,18 @@ impl DrawnCurves<'_> {
 
         let rows = self.curves.series.len().div_ceil(legend.columns);
         let width = (entry_width(self.curves) + COLUMN_GAP).min(room);
-        for at in 0..self.curves.series.len() {
+        for (at, label) in self.cut_labels(width).iter().enumerate() {
             let x = left + (at / rows) as f64 * width;
             let y = top + 12.0 + ((at % rows) as f64 + 0.5) * LEADING;
-            self.draw_entry(&mut sheet.scene, at, (x, y), width.min(room));
+            self.draw_entry(&mut sheet.scene, at, (x, y), label);
         }
+    }
+
+    /// The names of the series, cut to entries of this width.
+    fn cut_labels(&self, width: f64) -> Vec<String> {
+        let series = self.curves.series.iter();
+        let labels: Vec<&str> = series.map(|series| series.label.as_str()).collect();
+        font::truncate_distinctly(&labels, TEXT_SIZE, width - SAMPLE_WIDTH - SAMPLE_GAP)
     }
 
     fn draw_key(&self, scene: &mut Scene, (left, top): (f64, f64), room: f64) {
@@ -137,19 +144,14 @@ impl DrawnCurves<'_> {
         );
     }
 
-    fn draw_entry(&self, scene: &mut Scene, series: usize, (left, y): (f64, f64), room: f64) {
+    fn draw_entry(&self, scene: &mut Scene, series: usize, (left, y): (f64, f64), label: &str) {
         scene.add_line(
             vec![(left, y), (left + SAMPLE_WIDTH, y)],
             self.stroke_of(series),
         );
-        let label = font::truncate_to_width(
-            &self.curves.series[series].label,
-            TEXT_SIZE,
-            room - SAMPLE_WIDTH - SAMPLE_GAP,
-        );
         scene.add_text(
             (left + SAMPLE_WIDTH + SAMPLE_GAP, y + TEXT_SIZE * 0.36),
-            &label,
+            label,
             TEXT_SIZE,
             INK,
             Anchor::Start,

@@ -12,6 +12,7 @@ use super::frame::{self, PlotSheet};
 use super::panels::{self, PanelArea};
 use super::scene::{Area, Fill, Scene, Stroke};
 use super::{PlotStyle, font};
+use ergodic_common::number_format::format_count;
 
 /// A point of a mean curve.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -168,16 +169,22 @@ fn describe_left_out_points(curves: &CurvesPlot) -> Vec<String> {
     let mut notes = Vec::new();
 
     if infinite > 0 {
-        notes.push(format!("{infinite} points are infinite, and left out."));
+        let are = if infinite == 1 { "is" } else { "are" };
+        let points = format_count(infinite as u64, "point");
+        notes.push(format!("{points} {are} infinite, and left out."));
     }
     if below > 0 && curves.log {
+        let have = if below == 1 { "has" } else { "have" };
         notes.push(format!(
-            "{below} points at or below 0 have no place on a logarithmic scale."
+            "{} at or below 0 {have} no place on a logarithmic scale.",
+            format_count(below as u64, "point")
         ));
     }
     if before > 0 && curves.log_x {
+        let have = if before == 1 { "has" } else { "have" };
         notes.push(format!(
-            "{before} points at {} 0 have no place on a logarithmic axis.",
+            "{} at {} 0 {have} no place on a logarithmic axis.",
+            format_count(before as u64, "point"),
             curves.x_name
         ));
     }

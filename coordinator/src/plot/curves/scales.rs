@@ -2,8 +2,11 @@
 
 use super::{CurvesPlot, MeanCurve, MeanPoint};
 use crate::plot::axis::AxisScale;
+use crate::plot::clip::{clip_line, clip_polygon, is_within};
 use crate::plot::robust::find_robust_range;
+use crate::plot::scene::Area;
 use crate::plot::{PlotStyle, format_brief};
+use ergodic_common::number_format::format_count;
 
 /// The scales of both axes.
 pub(super) struct CurveScales {
@@ -22,18 +25,32 @@ pub(super) fn choose_scales(
     lines: &[MeanCurve],
     look: &PlotStyle,
 ) -> Result<CurveScales, String> {
-    let x = look
-        .x_limits
-        .apply_to_scale(choose_x_scale(lines, curves.log_x), "--xlim")?;
-    if !look.y_limits.is_empty() {
+    let x = look.x_limits.apply_to_axis(
+        choose_x_scale(lines, curves.log_x),
+        find_range(places_of(lines)),
+        "--xlim",
+    )?;
+    let scales = if look.y_limits.is_empty() {
+        choose_usual_scales(curves, lines, x)
+    } else {
         let y = choose_value_scale(lines, curves.log).scale;
-        return Ok(CurveScales {
+        CurveScales {
             x,
-            y: look.y_limits.apply_to_scale(y, "--ylim")?,
+            y: look
+                .y_limits
+                .apply_to_axis(y, find_range(values_of(lines)), "--ylim")?,
             notes: Vec::new(),
-        });
-    }
+        }
+    };
 
+    if !look.x_limits.is_empty() || !look.y_limits.is_empty() {
+        check_curves_shown(lines, &scales)?;
+    }
+    Ok(scales)
+}
+
+/// The scales without limits of values.
+fn choose_usual_scales(curves: &CurvesPlot, lines: &[MeanCurve], x: AxisScale) -> CurveScales {
     let all = choose_value_scale(lines, curves.log);
     let kept = find_usual_curves(lines, curves.log);
     let usual = choose_value_scale(&kept, curves.log);
@@ -51,7 +68,90 @@ pub(super) fn choose_scales(
         );
     }
 
-    Ok(CurveScales { x, y, notes })
+    CurveScales { x, y, notes }
+}
+
+/// The places of all points on the horizontal axis.
+fn places_of(lines: &[MeanCurve]) -> impl Iterator<Item = f64> {
+    let trials = lines.iter().flat_map(|line| line.trials.iter().flatten());
+    let points = lines.iter().flat_map(|line| &line.points);
+    points.map(|point| point.x).chain(trials.map(|(x, _)| *x))
+}
+
+/// The values of all means, ends of bands, and trials.
+fn values_of(lines: &[MeanCurve]) -> impl Iterator<Item = f64> {
+    let trials = lines.iter().flat_map(|line| line.trials.iter().flatten());
+    let points = lines.iter().flat_map(|line| &line.points);
+    points
+        .flat_map(|point| {
+            let (low, high) = point.interval.unwrap_or((point.mean, point.mean));
+            [point.mean, low, high]
+        })
+        .chain(trials.map(|(_, value)| *value))
+}
+
+/// The smallest and the largest of these numbers.
+fn find_range(numbers: impl Iterator<Item = f64>) -> [f64; 2] {
+    numbers.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| {
+        [low.min(x), high.max(x)]
+    })
+}
+
+/// Refuses limits that fit the data of each axis, but between which nothing is drawn.
+fn check_curves_shown(lines: &[MeanCurve], scales: &CurveScales) -> Result<(), String> {
+    let frame = Area {
+        left: 0.0,
+        top: 0.0,
+        right: 1.0,
+        bottom: 1.0,
+    };
+    let place = |x: f64, value: f64| {
+        (
+            scales.x.free_position_of(x),
+            scales.y.free_position_of(value),
+        )
+    };
+    let passes = |points: Vec<(f64, f64)>| {
+        points.iter().any(|point| is_within(*point, frame)) || !clip_line(&points, frame).is_empty()
+    };
+    let is_shown = |line: &MeanCurve| {
+        let means = line.points.iter().map(|p| place(p.x, p.mean)).collect();
+        let low = line
+            .points
+            .iter()
+            .filter_map(|p| Some(place(p.x, p.interval?.0)));
+        let high = line
+            .points
+            .iter()
+            .rev()
+            .filter_map(|p| Some(place(p.x, p.interval?.1)));
+        let mut trials = line
+            .trials
+            .iter()
+            .map(|trial| trial.iter().map(|(x, value)| place(*x, *value)).collect());
+        passes(means)
+            || trials.any(passes)
+            || !clip_polygon(low.chain(high).collect(), frame).is_empty()
+    };
+    if lines.iter().any(is_shown) {
+        return Ok(());
+    }
+
+    let within = lines.iter().flat_map(|line| &line.points);
+    let within = within.filter(|point| scales.x.contains(point.x));
+    let [low, high] = find_range(within.map(|point| point.mean));
+    let means = if low <= high {
+        format!(
+            ": the means there are from {} to {}",
+            format_brief(low),
+            format_brief(high)
+        )
+    } else {
+        ": no curve has a point there".to_owned()
+    };
+    Err(format!(
+        "--xlim and --ylim: no curve passes within both{means}"
+    ))
 }
 
 fn choose_x_scale(lines: &[MeanCurve], log: bool) -> AxisScale {
@@ -103,13 +203,10 @@ fn describe_far_curves(lines: &[MeanCurve], kept: &[MeanCurve]) -> String {
             .map(|point| point.mean)
     };
     let many = lines.len() - kept.len();
-    let whose = if many == 1 {
-        "1 curve leaves".to_owned()
-    } else {
-        format!("{many} curves leave")
-    };
+    let leave = if many == 1 { "leaves" } else { "leave" };
     format!(
-        "{whose} the frame, which is chosen by the others: all means are from {} to {} (--ylim shows more).",
+        "{} {leave} the frame, which is chosen by the others: all means are from {} to {} (--ylim shows more).",
+        format_count(many as u64, "curve"),
         format_brief(means().fold(f64::INFINITY, f64::min)),
         format_brief(means().fold(f64::NEG_INFINITY, f64::max))
     )

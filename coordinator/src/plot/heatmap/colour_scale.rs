@@ -136,6 +136,7 @@ fn describe_emptiness(map: &Heatmap) -> String {
         [0, 1, 2].map(|i| map.cells.iter().map(|cell| cell.trials[i]).sum::<u64>());
     match (completed, diverged, failed) {
         (0, 0, 0) => "no trial has ended yet".to_owned(),
+        (0, 1, 0) => "the only trial that has ended diverged".to_owned(),
         (0, diverged, 0) => format!("all {diverged} trials that have ended diverged"),
         (0, diverged, failed) => {
             format!("of the trials that have ended, {diverged} diverged and {failed} failed")

@@ -23,7 +23,7 @@ use crate::plot::heatmap::names::{
     draw_column_names, draw_row_names, is_turned, turned_label_height,
 };
 use crate::plot::heatmap::points::{
-    check_scatter_axes, draw_points, is_scattered, point_scale, scaled_name,
+    check_scatter_axes, choose_point_scales, draw_points, is_scattered, scaled_name,
 };
 use crate::plot::heatmap::texts::CellTexts;
 
@@ -125,12 +125,7 @@ fn draw_scattered_cells(
     let size = preferred_size(map, look, true, colour_bar_width(colours));
     let mut sheet = PlotSheet::new(look, size, &describe_marks(map, colours, None));
 
-    let ends = [
-        look.y_limits
-            .apply_to_scale(point_scale(&map.rows), "--ylim")?,
-        look.x_limits
-            .apply_to_scale(point_scale(&map.columns), "--xlim")?,
-    ];
+    let ends = choose_point_scales(map, look)?;
     let ticks = frame::choose_left_ticks(sheet.body.height() - frame::TICKS_BELOW_HEIGHT, &ends[0]);
     let whole = sheet.inner_area(
         frame::left_ticks_width(&ticks),

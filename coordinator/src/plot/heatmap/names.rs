@@ -23,14 +23,9 @@ pub(super) fn draw_row_names(
             area.top + x * area.height()
         }
     };
-    let ticks = map
-        .rows
-        .level_ticks()
-        .into_iter()
-        .map(|(x, label)| (place(x), label))
-        .collect();
-    for (y, label) in axis::thin_labels(ticks, |_| 6.75) {
-        let text = font::truncate_to_width(&label, TEXT_SIZE, left - 26.0);
+    let ticks = map.rows.level_ticks().into_iter();
+    let ticks = ticks.map(|(x, label)| (place(x), label)).collect();
+    for (y, text) in cut_names(axis::thin_labels(ticks, |_| 6.75), left - 26.0) {
         scene.add_line(
             vec![(area.left - 4.0, y), (area.left, y)],
             Stroke::new(GREY, 1.0),
@@ -46,6 +41,14 @@ pub(super) fn draw_row_names(
             );
         }
     }
+}
+
+/// The names at ticks, cut to `room` units.
+fn cut_names(ticks: Vec<(f64, String)>, room: f64) -> Vec<(f64, String)> {
+    let (places, names): (Vec<f64>, Vec<String>) = ticks.into_iter().unzip();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let cut = font::truncate_distinctly(&names, TEXT_SIZE, room);
+    places.into_iter().zip(cut).collect()
 }
 
 /// Whether names are too long to stand side by side.
@@ -93,15 +96,18 @@ pub(super) fn draw_column_names(
             font::text_width(label, TEXT_SIZE) / 2.0 + 4.0
         }
     });
+    let labels = match turned {
+        Some(below) => cut_names(labels, below - 34.0),
+        None => labels,
+    };
     for (x, label) in labels {
         scene.add_line(vec![(x, bottom), (x, bottom + 4.0)], Stroke::new(GREY, 1.0));
         let Some(overhang) = overhang else { continue };
         let half = font::text_width(&label, TEXT_SIZE) / 2.0;
-        if let Some(below) = turned {
-            let text = font::truncate_to_width(&label, TEXT_SIZE, below - 34.0);
+        if turned.is_some() {
             scene.add_turned_text(
                 (x + TEXT_SIZE * 0.36, bottom + 7.0),
-                &text,
+                &label,
                 TEXT_SIZE,
                 INK,
                 Anchor::End,

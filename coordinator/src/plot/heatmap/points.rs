@@ -1,12 +1,12 @@
 //! Cells as points, for random values, which form no grid.
 
-use crate::plot::PlotAxis;
 use crate::plot::axis::AxisScale;
 use crate::plot::clip::is_within;
 use crate::plot::colour::{Colour, GREY, INK, SERIES};
-use crate::plot::heatmap::Heatmap;
 use crate::plot::heatmap::colour_scale::ColourScale;
+use crate::plot::heatmap::{Heatmap, HeatmapCell};
 use crate::plot::scene::{Area, Fill, Scene, Stroke};
+use crate::plot::{AxisLimits, PlotAxis, PlotStyle};
 
 /// Whether cells are drawn as points: random values form a grid that is nearly empty.
 pub(super) fn is_scattered(map: &Heatmap) -> bool {
@@ -29,8 +29,41 @@ pub(super) fn check_scatter_axes(map: &Heatmap) -> Result<(), String> {
     Ok(())
 }
 
-/// The scale of an axis of points: logarithmic if its values span a factor of 20.
-pub(super) fn point_scale(factor: &PlotAxis) -> AxisScale {
+/// The scales of the vertical and the horizontal axis of points, with the limits that are given.
+///
+/// # Errors
+/// Limits do not fit the scale, or no point lies within them.
+pub(super) fn choose_point_scales(
+    map: &Heatmap,
+    look: &PlotStyle,
+) -> Result<[AxisScale; 2], String> {
+    let ends = [
+        limit_point_scale(&map.rows, &look.y_limits, "--ylim")?,
+        limit_point_scale(&map.columns, &look.x_limits, "--xlim")?,
+    ];
+
+    let is_shown = |cell: &HeatmapCell| {
+        let numbers = [&map.rows.levels[cell.row], &map.columns.levels[cell.column]];
+        let mut placed = numbers.iter().zip(&ends);
+        placed.all(|(level, scale)| level.number.is_some_and(|x| scale.contains(x)))
+    };
+    if !map.cells.iter().any(is_shown) {
+        return Err("--xlim and --ylim: no cell lies within both: choose wider limits".to_owned());
+    }
+    Ok(ends)
+}
+
+fn limit_point_scale(
+    factor: &PlotAxis,
+    limits: &AxisLimits,
+    option: &str,
+) -> Result<AxisScale, String> {
+    let data = number_range(factor);
+    limits.apply_to_axis(point_scale(data), data, option)
+}
+
+/// The smallest and the largest value of an axis of numbers, whose levels ascend.
+fn number_range(factor: &PlotAxis) -> [f64; 2] {
     let numbers: Vec<f64> = factor
         .levels
         .iter()
@@ -38,6 +71,11 @@ pub(super) fn point_scale(factor: &PlotAxis) -> AxisScale {
         .collect();
     let low = numbers.first().copied().unwrap_or(0.0);
     let high = numbers.last().copied().unwrap_or(1.0);
+    [low, high]
+}
+
+/// The scale of an axis of points: logarithmic if its values span a factor of 20.
+fn point_scale([low, high]: [f64; 2]) -> AxisScale {
     AxisScale::from_range(low, high, low > 0.0 && high / low >= 20.0).with_padding(0.04)
 }
 

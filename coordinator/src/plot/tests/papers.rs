@@ -219,9 +219,137 @@ fn limits_cut_lines_and_bands_at_the_frame() {
         ..look("limits")
     };
     assert!(
-        curves::draw_curves(&curves_of(2, false), &beyond)
-            .is_err_and(|e| e.contains("--xlim: expected a lower end below the upper one"))
+        curves::draw_curves(&curves_of(2, false), &beyond).is_err_and(
+            |e| e.contains("--xlim: nothing lies from 1000000000 on: the data are from")
+        )
     );
+}
+
+#[test]
+fn limits_that_leave_everything_out_are_refused_with_the_range_of_the_data() {
+    let style = |x: Option<(f64, f64)>, y: Option<(f64, f64)>| {
+        let limits = |ends: Option<(f64, f64)>| AxisLimits {
+            low: ends.map(|ends| ends.0),
+            high: ends.map(|ends| ends.1),
+        };
+        PlotStyle {
+            x_limits: limits(x),
+            y_limits: limits(y),
+            ..look("empty")
+        }
+    };
+    let far = Some((1e9, 2e9));
+    let says = |drawn: Result<Scene, String>, words: &str| {
+        assert!(
+            drawn.as_ref().is_err_and(|e| e.contains(words)),
+            "{words}: {:?}",
+            drawn.err()
+        );
+    };
+
+    let curves = curves_of(2, false);
+    let draw = |x, y| curves::draw_curves(&curves, &style(x, y));
+    says(
+        draw(far, None),
+        "--xlim: nothing lies from 1000000000 to 2000000000: the data are from",
+    );
+    says(
+        draw(None, far),
+        "--ylim: nothing lies from 1000000000 to 2000000000: the data are from",
+    );
+    says(
+        distribution::draw_distributions("m", "lr", &cells(), false, &style(far, None)),
+        "--xlim: nothing lies",
+    );
+    let map = scattered();
+    for (x, y, option) in [(far, None, "--xlim"), (None, far, "--ylim")] {
+        says(
+            heatmap::draw_heatmap(&map, &style(x, y)),
+            &format!("{option}: nothing lies"),
+        );
+    }
+}
+
+#[test]
+fn limits_between_which_no_curve_passes_are_refused() {
+    let point = |x: f64, mean: f64| MeanPoint {
+        x,
+        mean,
+        interval: None,
+    };
+    let mut curves = curves_of(1, false);
+    curves.lines[0].points = vec![point(0.0, 0.0), point(10.0, 1.0)];
+    let style = |y| PlotStyle {
+        x_limits: AxisLimits {
+            low: None,
+            high: Some(2.0),
+        },
+        y_limits: AxisLimits {
+            low: Some(y),
+            high: None,
+        },
+        ..look("empty")
+    };
+    assert!(curves::draw_curves(&curves, &style(0.1)).is_ok());
+    assert!(
+        curves::draw_curves(&curves, &style(0.5))
+            .is_err_and(|e| e.contains("no curve passes within both: the means there are from 0"))
+    );
+}
+
+#[test]
+fn cut_names_that_begin_alike_still_differ() {
+    let titles = [
+        "optimizer.schedule.kind = cosine_with_warmup_10",
+        "optimizer.schedule.kind = cosine_with_warmup_20",
+    ];
+    let cut = font::truncate_distinctly(&titles, 12.0, 105.0);
+    assert_eq!(cut, ["…10", "…20"]);
+    assert_eq!(
+        font::truncate_distinctly(&["lr = 0.1", "lr = 0.2", "lr = 0.2"], 12.0, 105.0),
+        ["lr = 0.1", "lr = 0.2", "lr = 0.2"]
+    );
+
+    let of_facets = CurvesPlot {
+        panels: titles.map(str::to_owned).to_vec(),
+        ..curves_of(2, false)
+    };
+    let narrow = PlotStyle {
+        width: Some(80.0 * style::PIXELS_PER_MM),
+        ..look("facets")
+    };
+    let scene = curves::draw_curves(&of_facets, &narrow).expect("it can be drawn");
+    let shown: Vec<&str> = scene
+        .marks
+        .iter()
+        .filter_map(|mark| match mark {
+            Mark::Text(text) if text.text.contains('…') => Some(text.text.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(shown, cut);
+}
+
+#[test]
+fn rows_find_their_levels_in_ascending_order() {
+    let level = |x: f64| AxisLevel {
+        text: x.to_string(),
+        number: Some(x),
+    };
+    let (axis, of_row) = PlotAxis::from_rows("lr", [0.3, 0.1, 0.3, 0.2].map(level));
+    let texts: Vec<&str> = axis
+        .levels
+        .iter()
+        .map(|level| level.text.as_str())
+        .collect();
+    assert_eq!(
+        (texts, of_row),
+        (vec!["0.1", "0.2", "0.3"], vec![2, 0, 2, 1])
+    );
+
+    // What equals nothing, not even itself, is taken for no other level.
+    let (axis, of_row) = PlotAxis::from_rows("lr", [0.1, f64::NAN].map(level));
+    assert_eq!((axis.levels.len(), of_row), (2, vec![0, 1]));
 }
 
 #[test]
