@@ -33,7 +33,7 @@ impl CellCondition {
 
         let parsed = WordExpr::parse(text).map_err(|why| {
             AnalysisError::Invalid(format!(
-                "where: expected a condition on axes such as \"lr <= 0.1\", found '{text}': {why}"
+                "cell_condition: expected a condition on axes such as \"lr <= 0.1\", found '{text}': {why}"
             ))
         })?;
         let operands = parsed
@@ -70,7 +70,7 @@ fn find_operand(spec: &Spec, name: &str) -> Result<ConditionOperand, AnalysisErr
             .map(ConditionOperand::Axis)
             .map_err(|error| match error {
                 AnalysisError::Unknown(message) => AnalysisError::Unknown(format!(
-                    "where: {message}; cells are selected by axes before they are pooled, and rows by their statistics with --having"
+                    "cell_condition: {message}; cells are selected by axes before they are pooled, and rows by their statistics with --having"
                 )),
                 other => other,
             }),

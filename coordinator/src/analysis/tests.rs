@@ -787,9 +787,11 @@ fn a_condition_selects_cells_before_they_are_pooled() {
             .expect_err("no condition on axes")
             .to_string()
     };
-    assert!(why("lrr > 1").contains("where: the sweep has no axis 'lrr', did you mean 'lr'"));
+    assert!(
+        why("lrr > 1").contains("cell_condition: the sweep has no axis 'lrr', did you mean 'lr'")
+    );
     assert!(why("mean > 1").contains("--having"));
-    assert!(why("lr >").contains("where: expected a condition"));
+    assert!(why("lr >").contains("cell_condition: expected a condition"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::{Arg, Command};
 
 use super::command::{GROUPS, build_command};
+use crate::client::option_names::FIELD_OPTIONS;
 
 /// Characters of a line.
 const WIDTH: usize = 100;
@@ -194,4 +195,19 @@ fn assert_snapshot(name: &str, text: &str) {
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!(name, text);
     });
+}
+
+#[test]
+fn the_options_that_stand_for_fields_of_requests_exist() {
+    fn list_options(command: &Command) -> Vec<String> {
+        let own = command.get_arguments().filter_map(Arg::get_long);
+        let own = own.map(|long| format!("--{long}"));
+        own.chain(command.get_subcommands().flat_map(list_options))
+            .collect()
+    }
+
+    let known = list_options(&build_command());
+    for (field, option) in FIELD_OPTIONS {
+        assert!(known.iter().any(|name| name == option), "{field}: {option}");
+    }
 }

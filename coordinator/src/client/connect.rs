@@ -19,6 +19,7 @@ use http::Uri;
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
+use crate::client::option_names::name_option;
 use crate::client::render::print_stderr_line;
 
 /// Time limit for the response of each of several addresses.
@@ -241,7 +242,7 @@ impl Client {
         let error = UserError::from(status);
         // A status with details comes from a coordinator; without, the connection itself failed.
         if error.code != ErrorCode::Unreachable || !status.details().is_empty() {
-            return error;
+            return UserError::new(error.code, name_option(error.message));
         }
 
         let why = innermost_reason(status);

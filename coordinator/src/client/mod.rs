@@ -12,6 +12,7 @@ pub mod export;
 pub mod failure_causes;
 pub mod last_run;
 pub mod latest;
+pub(crate) mod option_names;
 pub mod plot;
 pub mod query;
 pub mod render;

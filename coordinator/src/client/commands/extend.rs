@@ -2,6 +2,7 @@
 
 use clap::Args;
 use ergodic_common::ids::SweepId;
+use ergodic_common::number_format::format_count;
 use ergodic_common::spec::SpecSource;
 use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
@@ -94,9 +95,22 @@ async fn extend_sweep(
     }
 
     let request = request_as_user(request.with_checksum());
-    client
+    let extended = client
         .call(async |client| client.sweeps.extend(request).await)
-        .await
+        .await;
+    // Of a file, its own field is meant.
+    extended.map_err(|error| match more {
+        Extension::Repeats(_) => name_repeats_option(error),
+        Extension::File(_) => error,
+    })
+}
+
+/// The error about a number of repeats, with the option in place of the field.
+fn name_repeats_option(error: UserError) -> UserError {
+    match error.message.strip_prefix("repeats: ") {
+        Some(problem) => UserError::new(error.code, format!("--repeats: {problem}")),
+        None => error,
+    }
 }
 
 /// Formats a line about the addition.
@@ -105,9 +119,12 @@ fn format_extension(extended: &v1::ExtendResponse) -> String {
         return String::new();
     };
     let left = status.trials.saturating_sub(count_done_trials(status));
+    let are = if left == 1 { "is" } else { "are" };
+    let done = count_done_trials(status);
+    let have = if done == 1 { "has" } else { "have" };
     let what = format!(
-        "{left} trials are to be run, {} have results already",
-        count_done_trials(status)
+        "{} {are} to be run, {done} {have} results already",
+        format_count(left, "trial")
     );
 
     match (extended.from == status.id, extended.ended) {
