@@ -123,9 +123,14 @@ fn a_dataset_that_is_smaller_than_asked_for_is_refused_with_what_is_there() {
         "{planned}"
     );
 
-    let unseen = run(&["plan", &file_text]).stdout;
+    let nowhere = run(&["plan", &file_text]);
     assert!(
-        unseen.contains("not checked: name its directory with --data-dir"),
+        nowhere.code == 2 && nowhere.stderr.contains("mnist needs files"),
+        "{nowhere:?}"
+    );
+    let unseen = run(&["plan", &file_text, "--coordinator", "http://a:1"]).stdout;
+    assert!(
+        unseen.contains("not checked: the coordinator at http://a:1 reads its own"),
         "{unseen}"
     );
 }

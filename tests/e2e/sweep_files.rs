@@ -87,7 +87,7 @@ fn a_setting_of_an_axis_is_its_only_value() {
     ] {
         let plan = stdout(&["plan", &file, "--set", setting]);
         assert!(
-            plan.contains("2 cells × 2 repeats") && plan.contains("axis model.dim: 1 values, 9"),
+            plan.contains("2 cells × 2 repeats") && plan.contains("axis model.dim: 1 value, 9"),
             "{setting}: {plan}"
         );
     }

@@ -11,8 +11,7 @@ use classes::{ClassPlan, class_to_json, estimate_stored_bytes, plan_classes};
 use ergodic_common::Spec;
 use ergodic_common::dataset::DatasetSummary;
 use ergodic_common::net::Net;
-use ergodic_common::number_format::format_shortest;
-use ergodic_common::number_format::format_significant;
+use ergodic_common::number_format::{format_count, format_shortest, format_significant};
 use ergodic_common::spec::misleading::settle_new_sweep;
 use ergodic_common::spec::stopping_rule::{StoppingCriterion, StoppingRule};
 use ergodic_proto::status::UserError;
@@ -55,7 +54,13 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     let mut spec = read_launch_spec(&file.source)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);
-    let named = inspect_named_files(&file, &spec, args.data_dir.as_deref())?;
+    let coordinator = args.connection.named_coordinator();
+    let named = inspect_named_files(
+        &file,
+        &spec,
+        args.data_dir.as_deref(),
+        coordinator.as_deref(),
+    )?;
     let speeds = find_class_speeds(&file.source, &spec).await;
     print_output(render_plan(&spec, &named, &speeds, args.format))
 }
@@ -146,7 +151,7 @@ fn render_human_plan(
 ) -> String {
     let mut out = describe_size(spec);
     out += &describe_axes(spec);
-    out += &format_data_line(spec, named.dataset.as_ref());
+    out += &format_data_line(spec, named);
     out += &describe_classes(classes, speeds);
     out += &describe_costs(spec, classes, speeds);
     out + &format!("checked: {}\n", named.checks.join("; "))
@@ -166,9 +171,11 @@ fn describe_size(spec: &Spec) -> String {
 
     if spec.scheduling.audit_share > 0.0 {
         let share = format_significant(100.0 * spec.scheduling.audit_share, 6);
+        let audits = expected_audits(spec);
+        let are = if audits == 1 { "is" } else { "are" };
         out += &format!(
-            "  audit: about {} trials ({share} %) are run again by another worker process\n",
-            expected_audits(spec)
+            "  audit: about {} ({share} %) {are} run again by another worker process\n",
+            format_count(audits, "trial")
         );
     }
 
@@ -183,14 +190,15 @@ fn describe_axes(spec: &Spec) -> String {
             1 => first,
             n => format!("{first} … {}", axis.format_value(&axis.value_at(n - 1))),
         };
-        out += &format!("  axis {}: {} values, {ends}\n", axis.name, axis.len());
+        let values = format_count(axis.len(), "value");
+        out += &format!("  axis {}: {values}, {ends}\n", axis.name);
     }
 
     if spec.grid.cell_count() < spec.grid.cell_number_bound() {
         out += &format!(
-            "  [where] keeps {} of {} cells\n",
+            "  [where] keeps {} of {}\n",
             spec.grid.cell_count(),
-            spec.grid.cell_number_bound()
+            format_count(spec.grid.cell_number_bound(), "cell")
         );
     }
 
@@ -207,10 +215,10 @@ fn describe_classes(classes: &[ClassPlan], speeds: &ClassSpeeds) -> String {
 
     for class in classes.iter().take(MAX_LISTED_CLASSES) {
         out += &format!(
-            "  {}: {} cells, {} parameters ({} trained), {} per slot, about {} per trial\n",
+            "  {}: {}, {} ({} trained), {} per slot, about {} per trial\n",
             class.label,
-            class.cells,
-            class.parameters,
+            format_count(class.cells, "cell"),
+            format_count(class.parameters, "parameter"),
             class.trained_parameters,
             format_bytes(class.slot_bytes),
             format_short_duration(class.trial_flops / speeds.of_class(class))
@@ -255,46 +263,43 @@ fn describe_costs(spec: &Spec, classes: &[ClassPlan], speeds: &ClassSpeeds) -> S
 }
 
 /// Formats `data: glyphs: all 10000 training images, …; 28×28×1, …`.
-fn format_data_line(spec: &Spec, dataset: Option<&DatasetSummary>) -> String {
+fn format_data_line(spec: &Spec, named: &NamedFiles) -> String {
+    if let Some(DatasetSummary {
+        provenance,
+        description,
+    }) = &named.dataset
+    {
+        return format!("  data: {provenance}; {description}\n");
+    }
+
     let configs = spec.grid.class_configs();
-    match (
-        dataset,
-        configs
-            .iter()
-            .find(|config| config.model.kind.needs_images()),
-    ) {
-        (
-            Some(DatasetSummary {
-                provenance: words,
-                description: line,
-            }),
-            _,
-        ) => format!("  data: {words}; {line}\n"),
-        (None, Some(first)) => {
-            let word = first.data.dataset.as_str();
-            format!("  data: {word}, not checked: name its directory with --data-dir DIR\n")
-        }
-        (None, None) => String::new(),
+    let first = configs
+        .iter()
+        .find(|config| config.model.kind.needs_images());
+    match first.zip(named.left_to.as_ref()) {
+        Some((first, url)) => format!(
+            "  data: {}, not checked: the coordinator at {url} reads its own; --data-dir DIR checks a copy here\n",
+            first.data.dataset.as_str()
+        ),
+        None => String::new(),
     }
 }
 
 /// Formats `6 cells × 20 to 500 repeats = 120 to 3000 trials`.
 fn format_plan_size(spec: &Spec) -> String {
-    let cells = spec.grid.cell_count();
-    let repeats = spec.repeats;
-    let most = spec.trial_count();
+    let count = spec.grid.cell_count();
+    let cells = format_count(count, "cell");
+    let repeats = format_count(spec.repeats.into(), "repeat");
+    let most = format_count(spec.trial_count(), "trial");
     let Some(until) = &spec.stopping_rule else {
-        return format!("{cells} cells × {repeats} repeats = {most} trials");
+        return format!("{cells} × {repeats} = {most}");
     };
-    let trials = match until.trial_bounds(cells, repeats) {
-        (_, Some(trials)) => trials.to_string(),
+    let trials = match until.trial_bounds(count, spec.repeats) {
+        (_, Some(trials)) => format_count(trials, "trial"),
         (least, None) => format!("{least} to {most}"),
     };
 
-    format!(
-        "{cells} cells × {} to {repeats} repeats = {trials} trials",
-        until.min_repeats
-    )
+    format!("{cells} × {} to {repeats} = {trials}", until.min_repeats)
 }
 
 /// Number of trials, if it is known in advance.

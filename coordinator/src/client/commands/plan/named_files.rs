@@ -5,6 +5,7 @@ use std::path::Path;
 use ergodic_common::dataset::name::DatasetName;
 use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
 use ergodic_common::named_files::{check_initial_weights, count_needed_images, find_dataset};
+use ergodic_common::number_format::format_count;
 use ergodic_common::{ErrorCode, Spec, TrialConfig};
 use ergodic_proto::status::UserError;
 
@@ -13,13 +14,16 @@ use crate::client::sweep_file::SweepFile;
 /// The dataset of a sweep, and what was checked.
 #[derive(Debug, Default)]
 pub struct NamedFiles {
-    /// A description of the dataset, if it is on this machine.
+    /// A description of the dataset, if it was read here.
     pub dataset: Option<DatasetSummary>,
+    /// The coordinator that is to have the dataset, which was not read here.
+    pub left_to: Option<String>,
     /// What was checked, and what was not, in words.
     pub checks: Vec<String>,
 }
 
-/// Reads and checks what the sweep names, where it is on this machine.
+/// Reads and checks what the sweep names. `coordinator` is the one that the user named: without a folder of datasets here, they are
+/// left to it, because it reads its own.
 ///
 /// # Errors
 /// A launch would refuse it.
@@ -27,8 +31,9 @@ pub(super) fn inspect_named_files(
     file: &SweepFile,
     spec: &Spec,
     data_dir: Option<&Path>,
+    coordinator: Option<&str>,
 ) -> Result<NamedFiles, UserError> {
-    let inspected = inspect_files(file, spec, data_dir);
+    let inspected = inspect_files(file, spec, data_dir, coordinator);
     inspected.map_err(|e| UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file)))
 }
 
@@ -36,11 +41,11 @@ fn inspect_files(
     file: &SweepFile,
     spec: &Spec,
     data_dir: Option<&Path>,
+    coordinator: Option<&str>,
 ) -> Result<NamedFiles, DataError> {
     let configs = spec.grid.class_configs();
     let cells = spec.grid.cell_count();
-    let plural = if cells == 1 { "" } else { "s" };
-    let mut checks = vec![format!("the file and its {cells} cell{plural}")];
+    let mut checks = vec![format!("the file and its {}", format_count(cells, "cell"))];
 
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
         let networks = check_initial_weights(pin, content, &configs)?;
@@ -54,45 +59,105 @@ fn inspect_files(
 
     let Some(name) = find_dataset(&configs)? else {
         return Ok(NamedFiles {
-            dataset: None,
             checks,
+            ..NamedFiles::default()
         });
     };
-    let dataset = summarize_dataset(file, spec, name, data_dir, &configs)?;
     let title = name.as_str();
-    checks.push(match dataset {
-        Some(_) => format!("the images and labels of {title}"),
-        None => format!("not {title}, which --data-dir DIR would name"),
-    });
+    if let Some(url) = coordinator.filter(|_| is_left_to_coordinator(name, data_dir)) {
+        checks.push(format!("not {title}, which the coordinator reads"));
+        return Ok(NamedFiles {
+            left_to: Some(url.to_owned()),
+            checks,
+            ..NamedFiles::default()
+        });
+    }
 
-    Ok(NamedFiles { dataset, checks })
+    let dataset = summarize_dataset(file, spec, name, data_dir, &configs)?;
+    checks.push(format!("the images and labels of {title}"));
+    Ok(NamedFiles {
+        dataset: Some(dataset),
+        checks,
+        ..NamedFiles::default()
+    })
 }
 
-/// Describes a dataset, if it is on this machine.
+/// Whether a coordinator reads a dataset from a folder of its own, and no folder is named here.
+fn is_left_to_coordinator(name: DatasetName, data_dir: Option<&Path>) -> bool {
+    let has_files = !matches!(name, DatasetName::Glyphs | DatasetName::File(_));
+    has_files && data_dir.is_none()
+}
+
+/// Describes a dataset.
 fn summarize_dataset(
     file: &SweepFile,
     spec: &Spec,
     name: DatasetName,
     data_dir: Option<&Path>,
     configs: &[TrialConfig],
-) -> Result<Option<DatasetSummary>, DataError> {
+) -> Result<DatasetSummary, DataError> {
     match name {
         DatasetName::File(data) => {
             let mut files = file.source.files.iter().zip(&file.contents);
             let Some((pin, content)) = files.find(|(pin, _)| pin.hash == data.hash) else {
-                return Ok(None);
+                let message = "data.dataset: the file is not among those that the sweep names";
+                return Err(DataError(message.to_owned()));
             };
-            Dataset::decode(content)?
-                .summarize_use(&pin.path, data.dataset_hash(), spec, configs)
-                .map(Some)
+            Dataset::decode(content)?.summarize_use(&pin.path, data.dataset_hash(), spec, configs)
         }
-        name if name != DatasetName::Glyphs && data_dir.is_none() => Ok(None),
         name => {
-            let dataset = files::load_dataset(name, data_dir, count_needed_images(configs))?;
+            let dataset = files::load_dataset(name, data_dir, count_needed_images(configs))
+                .map_err(|error| explain_missing_dataset(error, data_dir))?;
             let hash = blake3::hash(&dataset.encode_canonical());
-            dataset
-                .summarize_use(name.as_str(), hash.into(), spec, configs)
-                .map(Some)
+            dataset.summarize_use(name.as_str(), hash.into(), spec, configs)
         }
+    }
+}
+
+/// The error of a dataset, with how to plan the sweep where only a coordinator has it.
+fn explain_missing_dataset(error: DataError, data_dir: Option<&Path>) -> DataError {
+    match data_dir {
+        Some(_) => error,
+        None => DataError(format!(
+            "{error}. If a coordinator has them, name it with --coordinator URL: it reads its own, and they are not checked here"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::spec::SpecSource;
+
+    use crate::client::commands::plan::named_files::*;
+    use crate::client::sweep_file::read_launch_spec;
+
+    #[test]
+    fn a_dataset_that_is_nowhere_is_refused_unless_a_coordinator_reads_it() {
+        let source = SpecSource {
+            file: "digits.toml".to_owned(),
+            text: "name = \"digits\"\nrepeats = 2\n[data]\ndataset = \"mnist\"\n[model]\nkind = \"linear\"\n\
+                   [train]\nepochs = 1\nbatch = 50\n[grid]\nlr = [0.1]\n"
+                .to_owned(),
+            ..SpecSource::default()
+        };
+        let spec = read_launch_spec(&source).expect("a sweep");
+        let file = SweepFile {
+            source,
+            contents: Vec::new(),
+        };
+
+        let refused = inspect_named_files(&file, &spec, None, None).expect_err("it is nowhere");
+        for words in [
+            "digits.toml: mnist needs files",
+            "--data-dir DIR",
+            "--coordinator URL",
+        ] {
+            assert!(refused.message.contains(words), "{refused}");
+        }
+        let elsewhere = inspect_named_files(&file, &spec, None, Some("http://a:1"));
+        assert_eq!(
+            elsewhere.map(|named| (named.dataset, named.left_to)),
+            Ok((None, Some("http://a:1".to_owned())))
+        );
     }
 }
