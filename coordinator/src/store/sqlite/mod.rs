@@ -94,6 +94,9 @@ impl SqliteStore {
             );
             StoreError::Unusable(message)
         };
+        if let Some(file) = view::describe_file_for_store(dir) {
+            return Err(StoreError::Unusable(file));
+        }
         create_directory(dir, private).map_err(failed)?;
 
         let lock = DirLock::acquire(dir)?;

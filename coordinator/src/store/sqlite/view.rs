@@ -1,5 +1,7 @@
 //! A store in a directory that is only read, beside the coordinator or `ergodic run` that may have it open.
 
+use std::fs::Metadata;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,9 +34,12 @@ impl SqliteView {
     /// There is no store, it cannot be read, or it is of another version.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(DATABASE_FILE);
-        if !path.is_file() {
+        let unreadable = |e: io::Error| StoreError::Unusable(describe_unreadable(&path, &e));
+        if !find_database(dir).map_err(unreadable)? {
             return Err(StoreError::Missing(describe_missing_store(dir)));
         }
+        // Asked for without opening the file, because closing it would drop SQLite's locks on it.
+        access(&path, Access::READ_OK).map_err(|e| unreadable(e.into()))?;
 
         let view = Self { path };
         view.check_schema().map_err(|error| match error {
@@ -232,12 +237,45 @@ pub(in crate::store) fn check_schema_version(
     Err(StoreError::Unusable(format!("{place}: {why}")))
 }
 
+/// Says why a file that is there cannot be read.
+fn describe_unreadable(path: &Path, error: &io::Error) -> String {
+    let place = path.display();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "{place}: permission denied: this user may not read the store there; its owner may, or can allow it"
+        ),
+        _ => format!("{place}: cannot be read ({error})"),
+    }
+}
+
+/// Says that a file was named where a directory is expected; `None` if the path is none.
+pub(super) fn describe_file_for_store(path: &Path) -> Option<String> {
+    if !path.is_file() {
+        return None;
+    }
+
+    let place = path.display();
+    let is_database = path.file_name().is_some_and(|name| name == DATABASE_FILE);
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    Some(match is_database {
+        true => format!(
+            "{place} is a file of a store: name its directory, --store {}",
+            folder.unwrap_or(Path::new(".")).display()
+        ),
+        false => format!(
+            "{place} is a file: --store expects the directory of a store, or the URL of a PostgreSQL database"
+        ),
+    })
+}
+
 /// Says why there is no store in `dir`, and names those that are near.
 fn describe_missing_store(dir: &Path) -> String {
-    let place = dir.display();
-    if dir.file_name().is_some_and(|name| name == DATABASE_FILE) && dir.is_file() {
-        return format!("{place} is a file of a store: name its directory");
+    if let Some(file) = describe_file_for_store(dir) {
+        return file;
     }
+    let place = dir.display();
     if !dir.is_dir() {
         return format!("there is no store {place}: there is no such directory");
     }
@@ -256,9 +294,26 @@ fn describe_missing_store(dir: &Path) -> String {
     format!("there is no store in {place}: it has no file {DATABASE_FILE}{inside}")
 }
 
-/// Whether there is a store in a directory.
+/// Whether there is a store in a directory. One that cannot be looked into counts, so that opening it tells why.
 pub(crate) fn is_store(dir: &Path) -> bool {
-    dir.join(DATABASE_FILE).is_file()
+    !matches!(find_database(dir), Ok(false))
+}
+
+/// Whether the database file of a store is in a directory.
+///
+/// # Errors
+/// The directory cannot be looked into.
+fn find_database(dir: &Path) -> io::Result<bool> {
+    interpret_lookup(std::fs::metadata(dir.join(DATABASE_FILE)))
+}
+
+fn interpret_lookup(found: io::Result<Metadata>) -> io::Result<bool> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match found {
+        Ok(metadata) => Ok(metadata.is_file()),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The stores in the directories directly below `dir`, by name.
@@ -268,7 +323,7 @@ pub(crate) fn list_stores(dir: &Path) -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| is_store(path))
+        .filter(|path| find_database(path).unwrap_or(false))
         .collect();
     found.sort_unstable();
     found
@@ -301,7 +356,27 @@ mod tests {
 
         let file = database(&store);
         let error = SqliteView::open(&file).err().map(|e| e.to_string());
-        assert!(error.is_some_and(|error| error.contains("name its directory")));
+        let named = format!("name its directory, --store {}", store.display());
+        assert!(error.is_some_and(|error| error.contains(&named)));
+
+        let other = dir.path().join("notes.txt");
+        std::fs::write(&other, "").expect("a file");
+        let error = SqliteView::open(&other).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("is a file: --store expects the directory")));
+        let error = SqliteStore::open(&other).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("is a file: --store expects the directory")));
+    }
+
+    #[test]
+    fn a_store_that_may_not_be_read_is_not_missing() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(interpret_lookup(Err(denied())).is_err());
+        let missing = Err(io::Error::from(io::ErrorKind::NotFound));
+        assert!(matches!(interpret_lookup(missing), Ok(false)));
+        assert!(
+            describe_unreadable(Path::new("/data/lab/ergodic.db"), &denied())
+                .starts_with("/data/lab/ergodic.db: permission denied")
+        );
     }
 
     #[test]
