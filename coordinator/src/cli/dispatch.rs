@@ -54,11 +54,11 @@ pub(super) enum CliCommand {
     Status(status::StatusArgs),
     /// Follow the progress of a sweep until it ends
     Watch(watch::WatchArgs),
-    /// List workers
+    /// List the workers of a coordinator
     Workers(workers::WorkersArgs),
     /// Explain why a sweep or a trial is not running, or why it failed
     Explain(explain::ExplainArgs),
-    /// Run one trial again on this machine and compare its bits with the stored ones
+    /// Run one trial of a coordinator again here and compare its bits with the stored ones
     Replay(replay::ReplayArgs),
     /// Print statistics per cell
     Table(table::TableArgs),
@@ -107,7 +107,7 @@ pub(super) enum CliCommand {
     Backup(backup::BackupArgs),
     /// Create a store from a backup
     Restore(restore::RestoreArgs),
-    /// Create, list and revoke tokens
+    /// Create, list and revoke tokens of a coordinator
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Change a sweep's priority or weight

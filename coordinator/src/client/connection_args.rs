@@ -38,25 +38,31 @@ impl ConnectionArgs {
     pub async fn connect(&self) -> Result<Client, UserError> {
         let access = self.access.read_client_auth()?;
         let connected = Client::connect_within(&self.coordinator, &access, START_TIMEOUT).await;
-        connected.map_err(|error| self.add_last_run(error))
+        connected.map_err(|error| {
+            let is_named = self.coordinator != DEFAULT_COORDINATOR;
+            match is_named || error.code != ErrorCode::Unreachable {
+                true => error,
+                false => explain_missing_coordinator(&error, LastRun::read(Path::new(""))),
+            }
+        })
     }
+}
 
-    /// Adds how the store of this folder's last run gets a coordinator, if there is one and no coordinator was named.
-    fn add_last_run(&self, error: UserError) -> UserError {
-        let is_default =
-            self.coordinator == DEFAULT_COORDINATOR && error.code == ErrorCode::Unreachable;
-        match LastRun::read(Path::new("")).filter(|_| is_default) {
-            Some(LastRun::Store(store)) => UserError::new(
-                error.code,
-                format!(
-                    "{}; `ergodic serve --store {}` starts one on what `ergodic run` left here",
-                    error.message,
-                    store.display()
-                ),
-            ),
-            Some(LastRun::Coordinator) | None => error,
-        }
-    }
+/// The error of a command for which nobody named a coordinator, and none is at the default address: a store alone does not do, and
+/// that of this folder's last run can get a coordinator.
+fn explain_missing_coordinator(error: &UserError, last: Option<LastRun>) -> UserError {
+    let here = match last {
+        Some(LastRun::Store(store)) => format!(
+            "; `ergodic serve --store {}` starts one on what `ergodic run` left here",
+            store.display()
+        ),
+        Some(LastRun::Coordinator) | None => String::new(),
+    };
+    let message = format!(
+        "this command needs a coordinator, a store alone does not do: {}{here}",
+        error.message
+    );
+    UserError::new(error.code, message)
 }
 
 /// The worker's credentials, and the authorities that it trusts.
@@ -101,5 +107,27 @@ impl ClientAuthArgs {
         given
             .flat_map(|(option, file)| [option.into(), file.clone().into_os_string()])
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::connection_args::*;
+
+    #[test]
+    fn a_command_without_a_coordinator_says_that_it_needs_one_and_how_the_last_run_gets_it() {
+        let nobody = UserError::new(ErrorCode::Unreachable, "no coordinator answers");
+        let alone = explain_missing_coordinator(&nobody, None).message;
+        let needs =
+            "this command needs a coordinator, a store alone does not do: no coordinator answers";
+        assert_eq!(alone, needs);
+
+        let last = Some(LastRun::Store("ergodic-runs/lr".into()));
+        assert_eq!(
+            explain_missing_coordinator(&nobody, last).message,
+            format!(
+                "{needs}; `ergodic serve --store ergodic-runs/lr` starts one on what `ergodic run` left here"
+            )
+        );
     }
 }
