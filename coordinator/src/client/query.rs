@@ -153,6 +153,9 @@ async fn collect_trial_pages(
         pages.push(page);
     }
 
+    if pages.is_empty() {
+        return Err(incomplete_response("TrialsResponse"));
+    }
     Ok(pages)
 }
 

@@ -5,6 +5,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::SWEEP_AXIS;
+use crate::client::query::incomplete_response;
 
 /// Joins tables of the same metric and statistics; each comes with its label. The axis `sweep` gets this position.
 ///
@@ -107,7 +108,7 @@ pub(super) fn join_curves(
 /// Joins rows of trials into one page. A metric that a sweep does not measure is missing in its rows.
 ///
 /// # Errors
-/// A sweep has an axis named `sweep`.
+/// A sweep has an axis named `sweep`, or no page.
 pub(super) fn join_trials(
     sweeps: Vec<(String, Vec<v1::TrialsResponse>)>,
 ) -> Result<v1::TrialsResponse, UserError> {
@@ -128,7 +129,9 @@ pub(super) fn join_trials(
         rows: Vec::new(),
     };
     for (label, pages) in sweeps {
-        let Some(first) = pages.first() else { continue };
+        let first = pages
+            .first()
+            .ok_or_else(|| incomplete_response(&format!("TrialsResponse for {label}")))?;
         let arrangement = axes.arrange(&label, &first.axes);
         let columns = find_columns(&metrics, &first.metrics);
         let rows = pages.into_iter().flat_map(|page| page.rows);
@@ -367,6 +370,11 @@ mod tests {
             ),
         ])
         .expect("they fit");
+        let lost = join_trials(vec![
+            ("a".to_owned(), vec![page(&["test_acc"], &[0.9])]),
+            ("b".to_owned(), Vec::new()),
+        ]);
+        assert!(lost.is_err_and(|error| error.message.contains("TrialsResponse for b")));
 
         assert_eq!(joined.metrics, ["test_acc", "test_loss"]);
         let metrics: Vec<Vec<f64>> = joined
