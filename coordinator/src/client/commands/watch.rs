@@ -14,6 +14,7 @@ use crate::app::{CommandOutcome, wait_for_interrupt};
 use crate::client::Client;
 use crate::client::args::{DEFAULT_COORDINATOR, SweepTarget};
 use crate::client::failure_causes::{FailureCauses, RetryCommand, query_failures};
+use crate::client::query::query_status;
 use crate::client::render::print_stderr_line;
 use crate::client::status_text::StatusSource;
 use crate::client::wait_reason::{is_waiting, query_wait_reason};
@@ -40,7 +41,7 @@ pub struct WatchArgs {
 /// The sweep is unknown, or the coordinator stays away.
 pub async fn run_watch(args: WatchArgs) -> Result<CommandOutcome, UserError> {
     let (mut client, id) = args.sweep.connect().await?;
-    if client.is_on_store() {
+    if client.is_on_store() && !has_ended(&query_status(&mut client, &id).await?) {
         print_stderr_line(&format_store_notice(&client.url));
     }
     let Some(status) = follow_until_interrupt(&mut client, &id).await? else {
