@@ -51,19 +51,6 @@ enum NamedSource {
 }
 
 impl SourceArgs {
-    /// The addresses of the coordinator that the options or the environment name.
-    pub fn named_coordinator(&self) -> Option<String> {
-        let named = choose_named_source(
-            self.coordinator.as_deref(),
-            self.store.as_deref(),
-            SourceEnvironment::read(),
-        );
-        match named {
-            Some(NamedSource::Coordinator(urls)) => Some(urls),
-            Some(NamedSource::Store(_)) | None => None,
-        }
-    }
-
     /// Connects to the coordinator, or opens the store, that is named; else to the store of this folder's last run, the coordinator at
     /// the default address if it answers at once, the only store of runs here, or the default store of `serve`. Says on stderr which
     /// store it reads.

@@ -240,7 +240,7 @@ mod tests {
         let mode = LaunchMode::All;
         let launched = launch_or_resume(&mut client, &server, &file, spec, mode).await;
 
-        let status = launched.expect("the sweep is launched");
+        let status = launched.expect("the sweep is launched").status;
         assert_eq!((status.name.as_str(), status.trials), ("read-once", 3));
         drop(client);
         server.stop().await;

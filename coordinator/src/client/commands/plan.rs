@@ -40,6 +40,9 @@ pub struct PlanArgs {
     /// Directory with datasets, to check the one that the sweep names
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Address of the coordinator that is to run the sweep: a dataset that is not found here is left to it
+    #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
+    pub coordinator: Option<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: TextFormat,
@@ -54,12 +57,11 @@ pub async fn run_plan(args: PlanArgs) -> Result<CommandOutcome, UserError> {
     let mut spec = read_launch_spec(&file.source)?;
     // As a launch does, which stores these settings, too.
     let _ = settle_new_sweep(&mut spec);
-    let coordinator = args.connection.named_coordinator();
     let named = inspect_named_files(
         &file,
         &spec,
         args.data_dir.as_deref(),
-        coordinator.as_deref(),
+        args.coordinator.as_deref(),
     )?;
     let speeds = find_class_speeds(&file.source, &spec).await;
     print_output(render_plan(&spec, &named, &speeds, args.format))
