@@ -1,7 +1,6 @@
 //! Statistics of one sample. Values are in the order of cells and repeats.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 
 use super::cluster::MeanUncertainty;
 use super::crossed::Crossing;
@@ -13,9 +12,6 @@ use crate::estimators::cluster::RepeatCluster;
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
     values: Vec<f64>,
-    /// The values in ascending order, sorted when the first quantile is asked for. Where only means
-    /// are compared, as in ranking, that never happens.
-    sorted: OnceLock<Vec<f64>>,
     mean: f64,
     squares: f64,
     /// Sums by repeat of a pooled sample, because the values of one repeat are not independent.
@@ -39,7 +35,8 @@ impl Sample {
         let squares = compensated_sum(values.iter().map(|x| (x - first) * (x - first)))
             - drift * drift / n.max(1.0);
 
-        if values.iter().any(|x| x.is_infinite()) {
+        // With an infinite value, the sum is infinite or undefined.
+        if !first.is_finite() && values.iter().any(|x| x.is_infinite()) {
             return Self {
                 mean: compensated_sum(values.iter().copied()),
                 squares: f64::NAN,
@@ -184,13 +181,17 @@ impl Sample {
         &self.values
     }
 
-    /// The values in ascending order.
-    fn sorted(&self) -> &[f64] {
-        self.sorted.get_or_init(|| {
-            let mut sorted = self.values.clone();
-            sorted.sort_unstable_by(f64::total_cmp);
-            sorted
-        })
+    /// The value at an index in ascending order, and the next one, which is the same at the end.
+    /// They are selected, which takes less time than sorting all values.
+    fn select_neighbors(&self, at: usize) -> Option<(f64, f64)> {
+        if at >= self.n() {
+            return None;
+        }
+
+        let mut values = self.values.clone();
+        let (_, here, above) = values.select_nth_unstable_by(at, f64::total_cmp);
+        let next = above.iter().copied().min_by(f64::total_cmp);
+        Some((*here, next.unwrap_or(*here)))
     }
 
     /// Arithmetic mean; from 1 value on.
@@ -257,8 +258,7 @@ impl Sample {
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let position = share * (self.n() as f64 - 1.0);
         let below = position.floor().max(0.0);
-        let a = *self.sorted().get(below as usize)?;
-        let b = self.sorted().get(below as usize + 1).copied().unwrap_or(a);
+        let (a, b) = self.select_neighbors(below as usize)?;
         let part = position - below;
         if part == 0.0 || a == b {
             return Some(a);
@@ -278,8 +278,9 @@ impl Sample {
     /// Mean without the ⌊share·n⌋ smallest and largest values; from 1 value on.
     pub fn trimmed_mean(&self, share: f64) -> Option<f64> {
         let cut = (share * self.n() as f64 + 1e-9) as usize;
-        let middle = self
-            .sorted()
+        let mut sorted = self.values.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let middle = sorted
             .get(cut..self.n().checked_sub(cut)?)
             .filter(|middle| !middle.is_empty())?;
         Some(compensated_sum(middle.iter().copied()) / middle.len() as f64)
@@ -287,12 +288,12 @@ impl Sample {
 
     /// Smallest value.
     pub fn min(&self) -> Option<f64> {
-        self.sorted().first().copied()
+        self.values.iter().copied().min_by(f64::total_cmp)
     }
 
     /// Largest value.
     pub fn max(&self) -> Option<f64> {
-        self.sorted().last().copied()
+        self.values.iter().copied().max_by(f64::total_cmp)
     }
 }
 
