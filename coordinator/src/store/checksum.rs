@@ -16,30 +16,27 @@ use crate::store::types::Attempt;
 thread_local! {
     /// A buffer for everything that is hashed, because BLAKE3 is faster on many kilobytes at once
     /// than on small parts.
-    static CHECKSUM_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static CHECKSUM_BUFFER: RefCell<RowBytes> = const { RefCell::new(RowBytes(Vec::new())) };
+}
+
+/// The checksum of a row with these fields.
+fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
+    hash_row(table, |row| {
+        for field in fields {
+            row.append_param(*field);
+        }
+    })
 }
 
 /// The checksum of a row: eight bytes of BLAKE3 over the table's name and the fields, each with
 /// kind and length.
-fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
-    CHECKSUM_BUFFER.with_borrow_mut(|bytes| {
-        bytes.clear();
-        append_field(bytes, 0, table.as_bytes());
+fn hash_row(table: &str, append_fields: impl FnOnce(&mut RowBytes)) -> i64 {
+    CHECKSUM_BUFFER.with_borrow_mut(|row| {
+        row.0.clear();
+        row.append_field(0, table.as_bytes());
+        append_fields(row);
 
-        for field in fields {
-            match *field {
-                SqlParam::Bytes(None) | SqlParam::OptionalText(None) => append_field(bytes, 1, &[]),
-                SqlParam::Int(value) => append_number(bytes, 2, value.to_le_bytes()),
-                // A database may return -0.0 as 0.0. Adding 0.0 gives both one checksum.
-                SqlParam::Real(value) => append_number(bytes, 3, (value + 0.0).to_le_bytes()),
-                SqlParam::Text(value) | SqlParam::OptionalText(Some(value)) => {
-                    append_field(bytes, 4, replace_nul(value).as_bytes())
-                }
-                SqlParam::Bytes(Some(value)) => append_field(bytes, 5, value),
-            }
-        }
-
-        let hash = blake3::hash(bytes);
+        let hash = blake3::hash(&row.0);
         let (head, _) = hash
             .as_bytes()
             .split_first_chunk()
@@ -48,18 +45,63 @@ fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
     })
 }
 
-/// Appends a number as [`append_field`] does, in one piece of known size: most fields of a row are numbers.
-fn append_number(bytes: &mut Vec<u8>, kind: u8, number: [u8; 8]) {
-    let [a, b, c, d, e, f, g, h] = number;
-    bytes.extend_from_slice(&[kind, 8, 0, 0, 0, a, b, c, d, e, f, g, h]);
-}
+/// The fields of a row, each with kind and length.
+struct RowBytes(Vec<u8>);
 
-/// Appends a field with its kind and length.
-fn append_field(bytes: &mut Vec<u8>, kind: u8, field: &[u8]) {
-    // Kind and length are appended at once, because each growth of the buffer has a price.
-    let [a, b, c, d] = (field.len() as u32).to_le_bytes();
-    bytes.extend_from_slice(&[kind, a, b, c, d]);
-    bytes.extend_from_slice(field);
+impl RowBytes {
+    fn append_param(&mut self, field: SqlParam<'_>) {
+        match field {
+            SqlParam::Bytes(None) | SqlParam::OptionalText(None) => self.append_null(),
+            SqlParam::Int(value) => self.append_int(value),
+            SqlParam::Real(value) => self.append_real(value),
+            SqlParam::Text(value) | SqlParam::OptionalText(Some(value)) => self.append_text(value),
+            SqlParam::Bytes(Some(value)) => self.append_bytes(value),
+        }
+    }
+
+    /// Appends a field that may be null.
+    fn append_optional<T>(&mut self, field: Option<T>, append: impl FnOnce(&mut Self, T)) {
+        match field {
+            Some(field) => append(self, field),
+            None => self.append_null(),
+        }
+    }
+
+    fn append_null(&mut self) {
+        self.append_field(1, &[]);
+    }
+
+    fn append_int(&mut self, value: i64) {
+        self.append_number(2, value.to_le_bytes());
+    }
+
+    fn append_real(&mut self, value: f64) {
+        // A database may return -0.0 as 0.0. Adding 0.0 gives both one checksum.
+        self.append_number(3, (value + 0.0).to_le_bytes());
+    }
+
+    fn append_text(&mut self, value: &str) {
+        self.append_field(4, replace_nul(value).as_bytes());
+    }
+
+    fn append_bytes(&mut self, value: &[u8]) {
+        self.append_field(5, value);
+    }
+
+    /// Appends a number as [`Self::append_field`] does, in one piece of known size: most fields of a row are numbers.
+    fn append_number(&mut self, kind: u8, number: [u8; 8]) {
+        let [a, b, c, d, e, f, g, h] = number;
+        self.0
+            .extend_from_slice(&[kind, 8, 0, 0, 0, a, b, c, d, e, f, g, h]);
+    }
+
+    /// Appends a field with its kind and length.
+    fn append_field(&mut self, kind: u8, field: &[u8]) {
+        // Kind and length are appended at once, because each growth of the buffer has a price.
+        let [a, b, c, d] = (field.len() as u32).to_le_bytes();
+        self.0.extend_from_slice(&[kind, a, b, c, d]);
+        self.0.extend_from_slice(field);
+    }
 }
 
 /// A row of `trials` as stored, without its curve and its checksum.
@@ -90,25 +132,24 @@ pub struct TrialFields<'a> {
 }
 
 impl TrialFields<'_> {
-    /// The checksum of the row.
+    /// The checksum of the row. A table checks every row of its sweep, and appending fields by kind
+    /// takes half as long as going through a list of parameters.
     pub fn checksum(&self, sweep: SweepNumber) -> i64 {
-        let fields = [
-            sweep.into(),
-            self.key.cell.into(),
-            self.key.repeat.into(),
-            self.outcome.into(),
-            self.step.map_or(SqlParam::Bytes(None), SqlParam::Int),
-            self.cause.map_or(SqlParam::Bytes(None), SqlParam::Text),
-            self.steps.into(),
-            SqlParam::Real(self.seconds),
-            self.worker.into(),
-            SqlParam::Bytes(Some(self.digest)),
-            SqlParam::Bytes(Some(self.metrics)),
-            self.isa.into(),
-            SqlParam::Bytes(self.weights),
-        ];
-
-        row_checksum("trials", &fields)
+        hash_row("trials", |row| {
+            row.append_int(sweep.0);
+            row.append_int(self.key.cell.0 as i64);
+            row.append_int(self.key.repeat.0.into());
+            row.append_int(self.outcome);
+            row.append_optional(self.step, RowBytes::append_int);
+            row.append_optional(self.cause, RowBytes::append_text);
+            row.append_int(self.steps);
+            row.append_real(self.seconds);
+            row.append_text(self.worker);
+            row.append_bytes(self.digest);
+            row.append_bytes(self.metrics);
+            row.append_text(self.isa);
+            row.append_optional(self.weights, RowBytes::append_bytes);
+        })
     }
 }
 

@@ -25,13 +25,21 @@ impl ToSql for SqlParam<'_> {
     }
 }
 
+/// Numbers of the expected type are taken as they are: `get`, which converts others or describes the error, takes twice as long.
 impl SqlRow for Row<'_> {
     fn get_optional_int(&self, at: usize) -> Result<Option<i64>, StoreError> {
-        Ok(self.get(at)?)
+        match self.get_ref(at)? {
+            ValueRef::Integer(value) => Ok(Some(value)),
+            ValueRef::Null => Ok(None),
+            _ => Ok(self.get(at)?),
+        }
     }
 
     fn get_real(&self, at: usize) -> Result<f64, StoreError> {
-        Ok(self.get(at)?)
+        match self.get_ref(at)? {
+            ValueRef::Real(value) => Ok(value),
+            _ => Ok(self.get(at)?),
+        }
     }
 
     fn get_optional_text(&self, at: usize) -> Result<Option<&str>, StoreError> {
