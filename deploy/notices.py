@@ -14,14 +14,19 @@ from pathlib import Path
 
 # How files with the text of a licence are called.
 LICENCE_FILE = re.compile(r"(licen[sc]e|copying|notice|copyright|unlicense)([._-].*)?$", re.IGNORECASE)
+# A folder with texts of licences, one a file.
+LICENCE_FOLDER = "LICENSES"
 # Licences of C libraries lie in folders of their own.
 MAX_DEPTH = 3
+OWN = Path(__file__).resolve().parent
 
 RUST = """The Rust standard library, by the Rust project (https://www.rust-lang.org), under the Apache License, version 2.0,
-or the MIT licence. Its text is in LICENSE-APACHE of Ergodic."""
+or the MIT licence."""
 GLIBC = """The GNU C Library (https://sourceware.org/glibc/), which is linked into the programs, under the GNU Lesser General
-Public License, version 2.1 or later (https://www.gnu.org/licenses/old-licenses/lgpl-2.1.html). With Ergodic's sources,
-`cargo static` links the programs with another version of it."""
+Public License, version 2.1 or later. With Ergodic's sources, `cargo static` links the programs with another version of it."""
+SQLITE = "SQLite (https://sqlite.org), in libsqlite3-sys, which its authors gave to the public domain."
+# The notices of those who wrote parts of the C library, where distributions keep them.
+GLIBC_NOTICES = ["/usr/share/doc/libc6-dev/copyright", "/usr/share/licenses/glibc/LICENSES", "/usr/share/doc/glibc/LICENSES"]
 
 
 def run_cargo(*arguments):
@@ -46,8 +51,49 @@ def licence_texts(folder):
         for file in sorted(files):
             path = Path(place, file)
             is_source = path.suffix in {".rs", ".c", ".h", ".py", ".go", ".sh"}
-            if LICENCE_FILE.match(file) and not is_source and path.is_file():
+            is_licence = LICENCE_FILE.match(file) or Path(place).name == LICENCE_FOLDER
+            if is_licence and not is_source and path.is_file():
                 yield path.relative_to(folder), path.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def repository(package):
+    """The repository of a package, in one spelling."""
+    return (package["repository"] or "").rstrip("/").removesuffix(".git")
+
+
+def find_texts(packages):
+    """The licences of each package: its own, or else those of another package from its repository, or the Apache License if it is
+    under that."""
+    own = {package["id"]: list(licence_texts(Path(package["manifest_path"]).parent)) for package in packages}
+    shared = {}
+    for package in packages:
+        tops = [(path, text) for path, text in own[package["id"]] if len(path.parts) == 1]
+        if tops and repository(package):
+            shared.setdefault(repository(package), tops)
+
+    apache = [(Path("LICENSE-APACHE"), (OWN.parent / "LICENSE-APACHE").read_text(encoding="utf-8").strip())]
+    for package in packages:
+        found = own[package["id"]] or shared.get(repository(package))
+        if not found and "Apache-2.0" in (package["license"] or ""):
+            found = apache
+        yield package, bool(own[package["id"]]), found or []
+
+
+def describe(package, has_own):
+    """One line on a package; its authors, if it has no text that names them."""
+    licence = package["license"] or "see its licence below"
+    place = package["repository"] or package["homepage"] or "https://crates.io/crates/" + package["name"]
+    authors = "" if has_own else "; its authors: " + (", ".join(package["authors"]) or "not named")
+    return f"* {package['name']} {package['version']}: {licence}; {place}{authors}"
+
+
+def glibc_texts():
+    """The licence of the C library, and the notices of its parts."""
+    yield (OWN / "licences/LGPL-2.1.txt").read_text(encoding="utf-8").strip()
+    for path in map(Path, GLIBC_NOTICES):
+        if path.is_file():
+            yield path.read_text(encoding="utf-8", errors="replace").strip()
+            return
 
 
 def main():
@@ -66,19 +112,22 @@ def main():
 
     texts = {}
     print("The programs of Ergodic contain this software of others:\n")
-    for package in packages:
+    for package, has_own, found in find_texts(packages):
         title = f"{package['name']} {package['version']}"
-        licence = package["license"] or "see its licence below"
-        place = package["repository"] or package["homepage"] or "https://crates.io/crates/" + package["name"]
-        found = list(licence_texts(Path(package["manifest_path"]).parent))
         for path, text in found:
             texts.setdefault(text, []).append(title if len(path.parts) == 1 else f"{title} ({path})")
-        authors = "" if found else "; its package has no file with the licence; authors: " + (", ".join(package["authors"]) or "not named")
-        print(f"* {title}: {licence}; {place}{authors}")
+        if not found:
+            sys.exit(f"notices.py: {title} has no text of its licence, {package['license']}")
+        print(describe(package, has_own))
 
+    if any(package["name"] == "libsqlite3-sys" for package in packages):
+        print(f"* {SQLITE}")
     print(f"* {RUST}")
+    texts.setdefault((OWN.parent / "LICENSE-APACHE").read_text(encoding="utf-8").strip(), []).append("The Rust standard library")
     if args.linked == "static" and "-gnu" in args.target:
         print(f"* {GLIBC}")
+        for text in glibc_texts():
+            texts.setdefault(text, []).append("The GNU C Library")
     for text, titles in texts.items():
         print("\n" + "=" * 100)
         print("\n".join(titles))

@@ -198,6 +198,9 @@ build_debian_package() {
         echo " result exactly once, and prints tables, tests and figures."
     } >"$package/DEBIAN/control"
 
+    # By them `dpkg --verify` finds damage.
+    (cd "$package" && find etc usr -type f -print0 | sort --zero-terminated | xargs -0 md5sum >DEBIAN/md5sums)
+
     chmod -R u+rwX,go+rX,go-w "$package"
     dpkg-deb --root-owner-group -Zgzip --build "$package" "$scratch/files/ergodic_${version}_$architecture.deb" >/dev/null
 }

@@ -129,14 +129,32 @@ fn a_release_has_all_its_parts_and_the_same_bytes_twice() {
         assert!(notices.contains(&format!("\n* {krate} ")), "{krate}");
         assert!(notices.contains(words), "{words}");
     }
-    assert!(
-        !notices.contains("* ergodic-common"),
-        "our own is no other's"
-    );
+    check_notices(&notices);
     check_debian_package(
         &out.join(format!("ergodic_{version}_amd64.deb")),
         dir.path(),
     );
+}
+
+/// Checks that the text of each library's licence is there.
+fn check_notices(notices: &str) {
+    let listed = notices.split("\n====").next().expect("a list");
+    let titles = listed
+        .lines()
+        .filter_map(|line| line.strip_prefix("* ")?.split_once(": "))
+        .map(|(title, _)| title);
+    for title in titles {
+        let has_text = ["\n", " ("]
+            .iter()
+            .any(|end| notices.contains(&format!("\n{title}{end}")));
+        assert!(has_text, "{title}");
+        assert!(!title.starts_with("ergodic"), "our own is no other's");
+    }
+
+    for title in ["The Rust standard library", "The GNU C Library"] {
+        assert!(notices.contains(&format!("\n{title}\n")), "{title}");
+    }
+    assert!(notices.contains("GNU LESSER GENERAL PUBLIC LICENSE"));
 }
 
 fn check_debian_package(package: &Path, scratch: &Path) {
@@ -155,6 +173,9 @@ fn check_debian_package(package: &Path, scratch: &Path) {
     );
     let root = scratch.join("root");
     tool("dpkg-deb", &[Path::new("--extract"), package, &root]);
+    let sums = scratch.join("sums");
+    tool("dpkg-deb", &[Path::new("--control"), package, &sums]);
+    let sums = std::fs::read_to_string(sums.join("md5sums")).expect("the sums are there");
     for part in [
         "usr/bin/ergodic-worker",
         "usr/share/man/man1/ergodic.1.gz",
@@ -163,6 +184,7 @@ fn check_debian_package(package: &Path, scratch: &Path) {
         "etc/ergodic/worker.env",
     ] {
         assert!(root.join(part).is_file(), "{part}");
+        assert!(sums.contains(&format!("  {part}\n")), "{part}: {sums}");
     }
 
     // The units start what the package installs.
