@@ -7,6 +7,7 @@ use ergodic_proto::v1;
 use serde_json::{Value, json};
 
 use super::human::{format_incomplete_counts, format_mean_and_interval};
+use super::latex_escape::escape_latex;
 use super::legend::find_best_row;
 use super::pivot::PivotTable;
 use super::provenance::format_shown_trials;
@@ -268,57 +269,6 @@ fn format_power(number: &str) -> String {
         "1" => format!("10^{{{power}}}"),
         digits => format!("{digits} \\times 10^{{{power}}}"),
     }
-}
-
-/// Escapes characters that are special to TeX.
-fn escape_latex(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in escape_line(text).chars() {
-        match c {
-            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
-            '\\' => out.push_str("\\textbackslash{}"),
-            '~' => out.push_str("\\textasciitilde{}"),
-            '^' => out.push_str("\\textasciicircum{}"),
-            '<' | '>' | '|' | '"' => {
-                let _ = write!(out, "\\char{}{{}}", u32::from(c));
-            }
-            // At the start of a row, these would be arguments of the rule or the line break before it.
-            '[' | ']' | '*' => {
-                let _ = write!(out, "{{{c}}}");
-            }
-            c => match math_symbol(c) {
-                Some(symbol) => {
-                    let _ = write!(out, "${symbol}$");
-                }
-                None => out.push(c),
-            },
-        }
-    }
-
-    out
-}
-
-/// The command for a character of which text fonts have no glyph.
-fn math_symbol(c: char) -> Option<&'static str> {
-    Some(match c {
-        '≈' => "\\approx",
-        '×' => "\\times",
-        '±' => "\\pm",
-        '−' => "-",
-        '≤' => "\\leq",
-        '≥' => "\\geq",
-        '∞' => "\\infty",
-        '→' => "\\to",
-        'α' => "\\alpha",
-        'β' => "\\beta",
-        'γ' => "\\gamma",
-        'ε' => "\\varepsilon",
-        'η' => "\\eta",
-        'λ' => "\\lambda",
-        'μ' | 'µ' => "\\mu",
-        'σ' => "\\sigma",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

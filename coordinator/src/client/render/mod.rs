@@ -7,6 +7,7 @@ mod cell_selection;
 mod column_selection;
 mod human;
 mod latex;
+mod latex_escape;
 mod legend;
 mod output_target;
 mod pivot;
