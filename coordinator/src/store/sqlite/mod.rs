@@ -1,8 +1,11 @@
 //! The embedded store: SQLite in a directory, WAL, `synchronous=FULL`, one writer.
 
 mod connection;
+mod database_access;
 pub(crate) mod files;
+mod unlocked;
 pub(crate) mod view;
+mod view_connection;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};

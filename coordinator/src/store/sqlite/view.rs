@@ -3,12 +3,8 @@
 use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
-use rustix::fs::{Access, access};
-use url::Url;
-
+use super::view_connection::ViewConnection;
 use super::{DATABASE_FILE, MIGRATIONS};
 use crate::store::error::StoreError;
 use crate::store::reader::StoreReader;
@@ -19,8 +15,6 @@ use crate::store::traits::ReadableStore;
 const SNAPSHOT_ATTEMPTS: usize = 10;
 /// Most stores in a directory that an error lists.
 const MAX_LISTED_STORES: usize = 8;
-/// Time for which a reader waits for a lock of another process, which has it for a moment only.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A directory with a database that is neither locked, migrated nor written.
 pub(crate) struct SqliteView {
@@ -53,164 +47,52 @@ impl SqliteView {
     }
 
     fn check_schema(&self) -> Result<(), StoreError> {
-        let connection = self.open_connection()?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let version = ViewConnection::open(&self.path)?.read_schema_version()?;
         let place = self.path.parent().unwrap_or(&self.path).display();
         check_schema_version(&place.to_string(), version, MIGRATIONS.len())
-    }
-
-    fn open_connection(&self) -> Result<Connection, StoreError> {
-        let access = choose_access(
-            is_writable(&self.path) && self.path.parent().is_some_and(is_writable),
-            &LogFiles::find(&self.path),
-        );
-        let opened = match access {
-            DatabaseAccess::Shared => Connection::open_with_flags(
-                &self.path,
-                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            ),
-            DatabaseAccess::ReadOnly => Connection::open_with_flags(
-                &self.path,
-                OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            ),
-            DatabaseAccess::Unchanging => self.open_unchanging(),
-        };
-
-        let connection = opened?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.pragma_update(None, "query_only", true)?;
-        // The first statement opens the log, which is where a directory that cannot be written shows.
-        let read = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
-        match (read, access) {
-            (Err(error), DatabaseAccess::ReadOnly) => Err(unreadable_log_error(&self.path, &error)),
-            (read, _) => Ok(read.map(|()| connection)?),
-        }
-    }
-
-    /// Opens the database without its log and without locks, for neither of which SQLite can create the files.
-    fn open_unchanging(&self) -> rusqlite::Result<Connection> {
-        let path = std::path::absolute(&self.path)
-            .ok()
-            .and_then(|path| Url::from_file_path(path).ok());
-        let Some(mut url) = path else {
-            return Err(rusqlite::Error::InvalidPath(self.path.clone()));
-        };
-        url.set_query(Some("immutable=1"));
-        Connection::open_with_flags(
-            url.as_str(),
-            OpenFlags::SQLITE_OPEN_READ_ONLY
-                | OpenFlags::SQLITE_OPEN_NO_MUTEX
-                | OpenFlags::SQLITE_OPEN_URI,
-        )
     }
 }
 
 impl ReadableStore for SqliteView {
     fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
-        let connection = self.open_connection()?;
-        begin_snapshot(&connection)?;
+        let connection = ViewConnection::open(&self.path)?;
+        connection.begin_snapshot()?;
         Ok(Box::new(connection))
     }
 
     /// Opens readers of the same moment. The coordinator, another process, cannot be held back meanwhile, so they are opened again if
     /// it committed between their first reads; one reader alone always sees one moment.
     fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError> {
-        let watcher = self.open_connection()?;
+        let watcher = ViewConnection::open(&self.path)?;
         let readers = (0..most.max(1))
-            .map(|_| self.open_connection())
+            .map(|_| ViewConnection::open(&self.path))
             .collect::<Result<Vec<_>, _>>()?;
 
         for _ in 0..SNAPSHOT_ATTEMPTS {
-            let before = read_data_version(&watcher)?;
-            readers.iter().try_for_each(begin_snapshot)?;
-            if read_data_version(&watcher)? == before {
+            let before = watcher.read_data_version()?;
+            readers
+                .iter()
+                .try_for_each(ViewConnection::begin_snapshot)?;
+            if watcher.read_data_version()? == before {
                 return Ok(into_snapshot_readers(readers));
             }
 
-            for reader in &readers {
-                reader.execute_batch("ROLLBACK")?;
-            }
+            readers.iter().try_for_each(ViewConnection::end_snapshot)?;
         }
 
         let first = readers.into_iter().take(1).collect::<Vec<_>>();
-        first.iter().try_for_each(begin_snapshot)?;
+        first.iter().try_for_each(ViewConnection::begin_snapshot)?;
         Ok(into_snapshot_readers(first))
     }
 }
 
-/// Begins a transaction and reads something, because SQLite takes the snapshot at the first read.
-fn begin_snapshot(reader: &Connection) -> Result<(), StoreError> {
-    reader.execute_batch("BEGIN")?;
-    Ok(reader.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?)
-}
-
-/// A number that changes with each commit of another connection.
-fn read_data_version(connection: &Connection) -> Result<i64, StoreError> {
-    Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
-}
-
-fn into_snapshot_readers(readers: Vec<Connection>) -> SnapshotReaders {
+fn into_snapshot_readers(readers: Vec<ViewConnection>) -> SnapshotReaders {
     let readers = readers.into_iter();
     SnapshotReaders::new(
         readers
             .map(|reader| Box::new(reader) as Box<dyn StoreReader>)
             .collect(),
     )
-}
-
-/// Whether this user may write a file, or create files in a directory.
-fn is_writable(path: &Path) -> bool {
-    access(path, Access::WRITE_OK).is_ok()
-}
-
-/// The files of a database's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct LogFiles {
-    /// Bytes of the log; 0 if there is none.
-    log_bytes: u64,
-    /// Whether the index of the log is there, as it is while a coordinator runs.
-    has_index: bool,
-}
-
-impl LogFiles {
-    fn find(database: &Path) -> Self {
-        let sibling = |end: &str| {
-            let mut path = database.as_os_str().to_owned();
-            path.push(end);
-            PathBuf::from(path)
-        };
-        Self {
-            log_bytes: std::fs::metadata(sibling("-wal")).map_or(0, |found| found.len()),
-            has_index: sibling("-shm").exists(),
-        }
-    }
-}
-
-/// How SQLite opens a database that is only read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DatabaseAccess {
-    /// As any reader. SQLite may create the log's files, and removes them again.
-    Shared,
-    /// With the log's files as they are: files that this user created could not be written by the store's owner.
-    ReadOnly,
-    /// As a file that nobody changes, because there is no log and none can be created.
-    Unchanging,
-}
-
-fn choose_access(may_write: bool, log: &LogFiles) -> DatabaseAccess {
-    match may_write {
-        true => DatabaseAccess::Shared,
-        false if log.has_index || log.log_bytes > 0 => DatabaseAccess::ReadOnly,
-        false => DatabaseAccess::Unchanging,
-    }
-}
-
-fn unreadable_log_error(path: &Path, error: &rusqlite::Error) -> StoreError {
-    StoreError::Unusable(format!(
-        "{}: cannot be read ({error}): the store has a log that only someone who may write there can read. Read it as its owner, or \
-         copy the directory",
-        path.display()
-    ))
 }
 
 /// Checks that the rows of a store mean what this program's statements take them for.
@@ -428,32 +310,5 @@ mod tests {
                 .map(|error| error.to_string());
             assert!(error.is_some_and(|error| error.contains(words)), "{words}");
         }
-    }
-
-    #[test]
-    fn a_store_that_may_not_be_written_is_read_with_its_log_or_without_one() {
-        let none = LogFiles {
-            log_bytes: 0,
-            has_index: false,
-        };
-        let in_use = LogFiles {
-            has_index: true,
-            ..none
-        };
-        let left = LogFiles {
-            log_bytes: 32,
-            ..none
-        };
-        assert_eq!(choose_access(true, &none), DatabaseAccess::Shared);
-        assert_eq!(choose_access(false, &none), DatabaseAccess::Unchanging);
-        assert_eq!(choose_access(false, &in_use), DatabaseAccess::ReadOnly);
-        assert_eq!(choose_access(false, &left), DatabaseAccess::ReadOnly);
-
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("50 % ?#");
-        drop(SqliteStore::open(&path).expect("a store"));
-        let view = SqliteView::open(&path).expect("a view");
-        let reader = view.open_unchanging().expect("a connection");
-        assert!(begin_snapshot(&reader).is_ok());
     }
 }
