@@ -153,6 +153,41 @@ fn sweeps_that_an_earlier_program_stored_are_what_they_were() {
     check(&Cluster::on_store(&text(&store)));
 }
 
+/// Reading changes no store, so what this program must change before it can read it is refused until it was served once.
+#[test]
+fn a_store_of_an_earlier_schema_is_read_after_it_was_served() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).expect("a directory can be made");
+    let database = store.join("ergodic.sqlite");
+    std::fs::copy(old("ergodic.sqlite"), &database).expect("the store can be copied");
+    let place = store.to_string_lossy().into_owned();
+
+    for command in [
+        &["list"][..],
+        &["table", "first"],
+        &["trials", "first"],
+        &["backup", "-o", "backup"],
+    ] {
+        let read = run(&[command, &["--store", &place]].concat());
+        assert_eq!(read.code, 6, "{command:?}: {}", read.stderr);
+        for words in [
+            place.as_str(),
+            "the store has schema version 8",
+            "start `ergodic serve` or `ergodic run` of this version",
+        ] {
+            assert!(read.stderr.contains(words), "{command:?}: {}", read.stderr);
+        }
+    }
+
+    let bytes = |path: &Path| std::fs::read(path).expect("a file can be read");
+    assert!(bytes(&database) == bytes(&old("ergodic.sqlite")));
+
+    drop(Cluster::on_store(&place));
+    let list = stdout(&["list", "--store", &place]);
+    assert!(list.contains("first") && list.contains("second"), "{list}");
+}
+
 #[test]
 fn a_sweep_whose_cells_would_be_others_is_shown_and_not_run() {
     let mut cluster = on_old_store();

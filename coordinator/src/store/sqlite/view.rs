@@ -111,9 +111,9 @@ pub(in crate::store) fn check_schema_version(
             "the store has schema version {version}, this program knows up to {known}: use a newer ergodic"
         ),
         version => format!(
-            "the store has schema version {version}, and this program reads version {known}. It is not changed by reading: the \
-             ergodic that wrote it reads it, or `ergodic serve` of this version on it brings it to version {known}, after which \
-             earlier ones cannot open it"
+            "the store has schema version {version}, which an earlier ergodic wrote (`ergodic --version` prints the version of each), \
+             and this one reads version {known}. Reading changes no store: start `ergodic serve` or `ergodic run` of this version on \
+             it once, or on a copy of it, which brings it to version {known}. Earlier ones cannot open it after that"
         ),
     };
     Err(StoreError::Unusable(format!("{place}: {why}")))
@@ -303,7 +303,10 @@ mod tests {
         for (version, words) in [
             (0, "no store of ergodic"),
             (known as i64 + 1, "use a newer ergodic"),
-            (known as i64 - 1, "`ergodic serve` of this version"),
+            (
+                known as i64 - 1,
+                "start `ergodic serve` or `ergodic run` of this version",
+            ),
         ] {
             let error = check_schema_version("s", version, known)
                 .err()
