@@ -135,8 +135,9 @@ mod tests {
     fn a_dataset_that_is_nowhere_is_refused_unless_a_coordinator_reads_it() {
         let source = SpecSource {
             file: "digits.toml".to_owned(),
-            text: "name = \"digits\"\nrepeats = 2\n[data]\ndataset = \"mnist\"\n[model]\nkind = \"linear\"\n\
-                   [train]\nepochs = 1\nbatch = 50\n[grid]\nlr = [0.1]\n"
+            text: "name = \"digits\"\nrepeats = 2\nseed = 7\n[data]\ndataset = \"mnist\"\ntrain = 500\ntest = 100\n[model]\n\
+                   kind = \"mlp\"\nhidden = [24]\n[train]\nsteps = 40\nbatch_size = 32\n[grid]\nlr = [0.05, 0.2]\n\
+                   [measure]\nevery = \"10 steps\"\nmetrics = [\"test_acc\"]\n"
                 .to_owned(),
             ..SpecSource::default()
         };
