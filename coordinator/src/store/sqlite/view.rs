@@ -4,6 +4,8 @@ use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+
 use super::view_connection::ViewConnection;
 use super::{DATABASE_FILE, MIGRATIONS};
 use crate::store::error::StoreError;
