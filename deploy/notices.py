@@ -25,7 +25,8 @@ or the MIT licence."""
 GLIBC = """The GNU C Library (https://sourceware.org/glibc/), which is linked into the programs, under the GNU Lesser General
 Public License, version 2.1 or later. With Ergodic's sources, `cargo static` links the programs with another version of it."""
 SQLITE = "SQLite (https://sqlite.org), in libsqlite3-sys, which its authors gave to the public domain."
-# The notices of those who wrote parts of the C library, where distributions keep them.
+# Where distributions keep the licence of the C library, and the notices of those who wrote parts of it.
+LGPL = ["/usr/share/common-licenses/LGPL-2.1", "/usr/share/licenses/spdx/LGPL-2.1-or-later.txt", "/usr/share/licenses/glibc/COPYING.LIB"]
 GLIBC_NOTICES = ["/usr/share/doc/libc6-dev/copyright", "/usr/share/licenses/glibc/LICENSES", "/usr/share/doc/glibc/LICENSES"]
 
 
@@ -89,11 +90,19 @@ def describe(package, has_own):
 
 def glibc_texts():
     """The licence of the C library, and the notices of its parts."""
-    yield (OWN / "licences/LGPL-2.1.txt").read_text(encoding="utf-8").strip()
-    for path in map(Path, GLIBC_NOTICES):
-        if path.is_file():
-            yield path.read_text(encoding="utf-8", errors="replace").strip()
-            return
+    licence = first_text(LGPL)
+    if licence is None:
+        sys.exit(f"notices.py: the C library is linked into the programs, and its licence is in none of {', '.join(LGPL)}")
+    yield licence
+    notices = first_text(GLIBC_NOTICES)
+    if notices is not None:
+        yield notices
+
+
+def first_text(places):
+    """The text of the first of these files that is there."""
+    found = next((path for path in map(Path, places) if path.is_file()), None)
+    return found and found.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def main():
