@@ -211,7 +211,8 @@ fn the_sweep_files_of_the_book_are_read() {
 /// A whole sweep file: the example itself if it names its sweep, otherwise the base with its tables and keys replaced.
 fn complete_example(example: &str) -> String {
     let example: toml::Table = example.parse().expect("an example is TOML");
-    if example.contains_key("name") && example.contains_key("grid") {
+    let has_cells = example.contains_key("grid") || example.contains_key("case");
+    if example.contains_key("name") && has_cells {
         return toml::to_string(&example).expect("a table can be written");
     }
 

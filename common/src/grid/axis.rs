@@ -108,6 +108,25 @@ impl Axis {
         Ok(axis)
     }
 
+    /// An axis of words, which sets no field by itself.
+    pub(super) fn from_labels<'a>(
+        name: &str,
+        origin: &Origin,
+        labels: impl Iterator<Item = (&'a str, &'a Origin)>,
+    ) -> Self {
+        let words = labels.map(|(label, origin)| SpecNode {
+            value: SpecValue::Str(label.to_owned()),
+            origin: origin.clone(),
+        });
+        Self {
+            name: name.to_owned(),
+            field: None,
+            origin: origin.clone(),
+            values: AxisValues::Listed(words.collect()),
+            distinct_format: OnceLock::new(),
+        }
+    }
+
     /// Number of values.
     pub fn len(&self) -> u64 {
         match &self.values {

@@ -1,6 +1,8 @@
 //! The single pass over all cells of a sweep, which evaluates `[where]` and `[derive]`.
 
 use crate::config::numeric_field_range;
+use crate::grid::formula::CellNumbers;
+use crate::grid::hashing::mix_hash;
 use crate::grid::ranked_bitmap::RankedBitmap;
 use crate::grid::varieties::Varieties;
 use crate::grid::{Grid, StillWanted};
@@ -11,10 +13,6 @@ use crate::spec_file::reader::NumberRange;
 /// Number of cells between two checks whether the result is still needed.
 const CELLS_PER_CHECK: u64 = 1 << 14;
 
-pub(super) fn mix_hash(h: u64, x: u64) -> u64 {
-    (h ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-}
-
 /// The state of the pass.
 struct CellPass {
     /// Numbers of each axis that an expression uses.
@@ -23,7 +21,7 @@ struct CellPass {
     homes: Vec<usize>,
     /// The range that each derived field accepts.
     ranges: Vec<Option<NumberRange>>,
-    /// Whether two cells can be equal, which takes axes that set no field.
+    /// Whether two cells can be equal, which takes axes that set no field, or cases.
     may_be_equal: bool,
     /// The digits of the current cell.
     digits: Vec<u64>,
@@ -51,9 +49,9 @@ impl CellPass {
 
     /// The values of the derived fields in the current cell; `None` if `[where]` drops the cell.
     fn kept_values(&self, grid: &Grid) -> Result<Option<Vec<f64>>, SpecError> {
-        let axis = |a: usize| self.numbers[a][self.digits[self.homes[a]] as usize];
-        let derived = grid.derived_values(&axis);
-        if !grid.is_kept(&axis, &derived, &self.digits)? {
+        let numbers = PassNumbers { grid, pass: self };
+        let derived = grid.derived_values(&numbers);
+        if !grid.is_kept(&numbers, &derived, &self.digits)? {
             return Ok(None);
         }
 
@@ -66,6 +64,22 @@ impl CellPass {
             let fingerprint = grid.config_fingerprint(&self.digits, &self.homes, derived);
             self.fingerprints.push((fingerprint, position));
         }
+    }
+}
+
+/// The numbers of the current cell.
+struct PassNumbers<'a> {
+    grid: &'a Grid,
+    pass: &'a CellPass,
+}
+
+impl CellNumbers for PassNumbers<'_> {
+    fn axis_number(&self, axis: usize) -> f64 {
+        self.pass.numbers[axis][self.pass.digits[self.pass.homes[axis]] as usize]
+    }
+
+    fn case_number(&self, quantity: usize) -> f64 {
+        self.grid.case_number(quantity, &self.pass.digits)
     }
 }
 
@@ -92,7 +106,7 @@ impl Grid {
         let mut witnesses = Witnesses::default();
         let mut varieties = Varieties::new(self);
 
-        if self.keep_condition.is_none() && self.derived.is_empty() {
+        if self.keep_condition.is_none() && self.derived.is_empty() && self.cases.is_none() {
             self.variety_cells = varieties.into_unfiltered_cells(self);
             return Ok(witnesses);
         }
@@ -158,14 +172,14 @@ impl Grid {
 
     pub(super) fn is_kept(
         &self,
-        axis: &dyn Fn(usize) -> f64,
+        numbers: &dyn CellNumbers,
         derived: &[f64],
         digits: &[u64],
     ) -> Result<bool, SpecError> {
         let Some(keep) = &self.keep_condition else {
             return Ok(true);
         };
-        let value = keep.eval(axis, derived);
+        let value = keep.eval(numbers, derived);
         if value.is_nan() {
             return Err(self.cell_error(
                 &keep.origin,
@@ -222,8 +236,8 @@ impl Grid {
         false
     }
 
-    /// A fingerprint of the config of a cell: the values of axes that set fields, and of derived
-    /// fields. Equal cells have equal fingerprints.
+    /// A fingerprint of the config of a cell: the values of axes that set fields, what its case sets, and the
+    /// values of derived fields. Equal cells have equal fingerprints.
     pub(super) fn config_fingerprint(
         &self,
         digits: &[u64],
@@ -235,7 +249,11 @@ impl Grid {
             .iter()
             .zip(homes)
             .filter(|(axis, _)| axis.field.is_some());
-        let h = fields.fold(0x1234_5678_u64, |h, (_, home)| {
+        let of_case = self
+            .cases
+            .as_ref()
+            .map_or(0, |cases| cases.fingerprint(self.case_digit(digits)));
+        let h = fields.fold(0x1234_5678_u64 ^ of_case, |h, (_, home)| {
             mix_hash(h, digits[*home] + 1)
         });
 

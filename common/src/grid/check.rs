@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use super::{Grid, StillWanted};
 use crate::config::{TrialConfig, can_be_unused, numeric_field_range};
 use crate::grid::axis::{Axis, AxisValues};
+use crate::grid::cases::{CASE, CASE_AXIS};
 use crate::grid::cell_pass::{Witnesses, check_still_wanted};
 use crate::ids::CellIndex;
-use crate::spec_file::error::{Origin, SpecError};
+use crate::spec_file::error::{ErrorCause, Origin, SpecError};
 use crate::spec_file::node::{SpecTable, SpecValue};
 use crate::spec_file::reader::quote_value;
 
@@ -18,21 +19,22 @@ const MAX_NODES: u64 = 20_000_000;
 /// Number of resolved cells between two checks whether the result is still needed.
 const CONFIGS_PER_CHECK: usize = 64;
 
+/// Number of values in a value, itself included.
+fn count_value_nodes(value: &SpecValue) -> u64 {
+    match value {
+        SpecValue::List(items) => {
+            1 + items
+                .iter()
+                .map(|item| count_value_nodes(&item.value))
+                .sum::<u64>()
+        }
+        SpecValue::Table(table) => 1 + count_values(table),
+        _ => 1,
+    }
+}
+
 /// Number of values in a table and in all that it contains.
 fn count_values(table: &SpecTable) -> u64 {
-    fn count_value_nodes(value: &SpecValue) -> u64 {
-        match value {
-            SpecValue::List(items) => {
-                1 + items
-                    .iter()
-                    .map(|item| count_value_nodes(&item.value))
-                    .sum::<u64>()
-            }
-            SpecValue::Table(table) => 1 + count_values(table),
-            _ => 1,
-        }
-    }
-
     table
         .0
         .iter()
@@ -76,7 +78,11 @@ impl Grid {
             .saturating_add(self.classes)
             .saturating_add(self.spelled_cells());
 
-        let size = count_values(&self.base);
+        let of_case = self
+            .cases
+            .as_ref()
+            .map_or(0, |cases| cases.largest_size(count_value_nodes));
+        let size = count_values(&self.base) + of_case;
         if tried.saturating_mul(size) > MAX_NODES {
             let message = format!(
                 "{tried} listed values and shape classes of a file with {size} settings are too many to be checked: list fewer \
@@ -93,9 +99,10 @@ impl Grid {
         self.axes
             .iter()
             .enumerate()
-            .filter(|(_, axis)| match &axis.values {
+            .filter(|(at, axis)| match &axis.values {
                 AxisValues::Listed(items) if axis.len() > 1 => {
-                    axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none())
+                    (axis.field.is_some() || self.is_case_axis(*at))
+                        && items.iter().any(|item| item.value.as_f64().is_none())
                 }
                 _ => false,
             })
@@ -113,6 +120,7 @@ impl Grid {
         witnesses: &Witnesses,
         wanted: StillWanted<'_>,
     ) -> Result<(), SpecError> {
+        self.check_cases(witnesses)?;
         for (at, axis) in self.axes.iter().enumerate() {
             let Some(field) = &axis.field else { continue };
             let factor = self.factor_index(at);
@@ -157,6 +165,20 @@ impl Grid {
         Ok(())
     }
 
+    /// Resolves a cell of each case.
+    fn check_cases(&self, witnesses: &Witnesses) -> Result<(), SpecError> {
+        let axis = self.axes.first().filter(|_| self.cases.is_some());
+        for case in 0..axis.map_or(0, Axis::len) {
+            let factor = self.factor_index(CASE_AXIS);
+            if let Some(cell) = self.find_witness(witnesses, factor, case) {
+                self.resolve_config(cell)
+                    .map_err(|e| self.attribute_to_any_axis(e, cell))?;
+            }
+        }
+
+        Ok(())
+    }
+
     fn find_witness(&self, witnesses: &Witnesses, factor: usize, digit: u64) -> Option<CellIndex> {
         match witnesses.0.get(factor) {
             Some(cells) => cells[digit as usize],
@@ -170,6 +192,10 @@ impl Grid {
 
     /// Blames the axis for an unknown key that it sets, wherever the reader found the key.
     fn attribute_to_axis(&self, error: SpecError, axis: &Axis, i: u64) -> SpecError {
+        if axis.name == CASE && self.cases.is_some() {
+            return self.attribute_to_case(error, i);
+        }
+
         if error.origin == axis.node_at(i).origin {
             SpecError {
                 path: format!("grid.{}", axis.name),
@@ -180,12 +206,28 @@ impl Grid {
         }
     }
 
+    /// Blames the setting of a case, or says in which case a value is missing.
+    fn attribute_to_case(&self, error: SpecError, case: u64) -> SpecError {
+        let Some(cases) = &self.cases else {
+            return error;
+        };
+        let is_set_elsewhere = cases.describe_owner(&error.path).is_some();
+        if error.cause == ErrorCause::Missing && is_set_elsewhere {
+            let label = self.axes[CASE_AXIS].value_at(case);
+            let message = format!("{} (in the case {label})", error.message);
+            return SpecError { message, ..error };
+        }
+        cases.attribute_error(error, case)
+    }
+
     /// Blames the axis that set the offending field, if there is one.
     fn attribute_to_any_axis(&self, error: SpecError, cell: CellIndex) -> SpecError {
         let digits = self.cell_digits(cell);
+        let path = error.path.clone();
         self.axis_digits(&digits)
-            .fold(error, |error, (axis, digit)| {
-                self.attribute_to_axis(error, axis, digit)
+            .fold(error, |error, (axis, digit)| match error.path == path {
+                true => self.attribute_to_axis(error, axis, digit),
+                false => error,
             })
     }
 

@@ -6,27 +6,34 @@
 //! position says whether the cell is kept, and a rank index turns counts into positions. Trials are never stored.
 
 pub mod axis;
+pub(crate) mod cases;
 mod cell_pass;
 mod check;
+mod digits;
+mod fields;
+mod formula;
+mod hashing;
 mod names;
 mod ranked_bitmap;
 mod read;
 mod varieties;
 
+pub(crate) use fields::resolve_field_name;
 use ranked_bitmap::RankedBitmap;
 pub use read::MAX_AXES;
 use read::{checked_product, read_axes, read_factors, section_table};
-pub(crate) use read::{find_axis_for_field, is_axis_form, resolve_field_name};
+pub(crate) use read::{find_axis_for_field, is_axis_form};
+
+use cases::{CASE_AXIS, Cases};
+use formula::{CellNumbers, DerivedField, Formula};
 
 use crate::config::TrialConfig;
-use crate::expr::Expr;
 use crate::grid::axis::Axis;
 use crate::ids::{CellIndex, Repeat, ShapeClass, TrialIndex};
 use crate::pinned_file::FilePin;
 use crate::random_streams;
-use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::grammar::ReadingMode;
+use crate::spec_file::grammar::{CASES_GRAMMAR, ReadingMode};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
 
@@ -39,7 +46,9 @@ pub struct Grid {
     base: SpecTable,
     /// Files that the sweep file names.
     files: Vec<FilePin>,
+    /// The axes; the first is `case` if there are cases.
     axes: Vec<Axis>,
+    cases: Option<Cases>,
     factors: Vec<GridFactor>,
     derived: Vec<DerivedField>,
     keep_condition: Option<Formula>,
@@ -65,29 +74,8 @@ struct GridFactor {
     len: u64,
 }
 
-/// A field that `[derive]` computes per cell.
-#[derive(Debug, Clone)]
-struct DerivedField {
-    field: String,
-    formula: Formula,
-}
-
-#[derive(Debug, Clone)]
-struct Formula {
-    expr: Expr,
-    inputs: Vec<FormulaInput>,
-    origin: Origin,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum FormulaInput {
-    Axis(usize),
-    Derived(usize),
-    Constant(f64),
-}
-
 impl Grid {
-    /// Reads `[grid]`, `[derive]` and `[where]` of a document, and checks every cell.
+    /// Reads `[case]`, `[grid]`, `[derive]` and `[where]` of a document, and checks every cell.
     ///
     /// # Errors
     /// A cell cannot be run, or two cells are equal.
@@ -105,14 +93,23 @@ impl Grid {
         }
 
         let grid = section_table(document, "grid")?;
-        let axes = read_axes(grid, sweep_seed, reading)?;
+        let mut axes = read_axes(grid, sweep_seed, reading)?;
+        let cases = Cases::from_document(document, &base, reading)?.map(|(cases, axis)| {
+            axes.insert(CASE_AXIS, axis);
+            cases
+        });
+        cases
+            .iter()
+            .try_for_each(|cases| cases.check_axes(&axes[CASE_AXIS + 1..]))?;
         let factors = read_factors(grid, &axes).map_err(SpecError::of_combination)?;
         let product = checked_product(&factors).map_err(SpecError::of_combination)?;
+        let has_cases = cases.is_some();
         let mut this = Self {
             base,
             files: files.to_vec(),
             factor_order: (0..factors.len()).collect(),
             axes,
+            cases,
             factors,
             derived: Vec::new(),
             keep_condition: None,
@@ -120,7 +117,7 @@ impl Grid {
             classes: 1,
             kept_positions: None,
             reading_mode: reading,
-            min_grammar: 1,
+            min_grammar: if has_cases { CASES_GRAMMAR } else { 1 },
             derived_fingerprint: 0,
             variety_cells: Vec::new(),
         };
@@ -298,7 +295,7 @@ impl Grid {
     /// The fields that `[derive]` computes, with their values in a cell.
     pub fn derived_values_in(&self, cell: CellIndex) -> Vec<(&str, f64)> {
         let digits = self.cell_digits(cell);
-        let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
+        let values = self.derived_values(&DigitNumbers(self, &digits));
         self.derived
             .iter()
             .map(|d| d.field.as_str())
@@ -330,7 +327,11 @@ impl Grid {
             }
         }
 
-        let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
+        for (field, node) in self.case_settings(&digits) {
+            set_field(&mut tree, field, node.clone())?;
+        }
+
+        let values = self.derived_values(&DigitNumbers(self, &digits));
         for (derived, value) in self.derived.iter().zip(values) {
             set_field(
                 &mut tree,
@@ -384,67 +385,10 @@ impl Grid {
         self.cell_at_position(kept.map_or(n, |kept| kept.select(n)))
     }
 
-    // --- numbers, digits, positions ---
-
-    fn cell_digits(&self, cell: CellIndex) -> Vec<u64> {
-        let mut rest = cell.0;
-        let mut digits = vec![0; self.factors.len()];
-        for (digit, factor) in digits.iter_mut().zip(&self.factors).rev() {
-            *digit = rest % factor.len;
-            rest /= factor.len;
-        }
-        digits
-    }
-
-    fn cell_from_digits(&self, digits: &[u64]) -> CellIndex {
-        let with_digits = self.factors.iter().zip(digits);
-        CellIndex(with_digits.fold(0, |n, (factor, digit)| n * factor.len + digit))
-    }
-
-    fn cell_position(&self, cell: CellIndex) -> u64 {
-        let digits = self.cell_digits(cell);
-        self.factor_order
-            .iter()
-            .fold(0, |p, f| p * self.factors[*f].len + digits[*f])
-    }
-
-    fn cell_at_position(&self, position: u64) -> CellIndex {
-        let mut rest = position;
-        let mut digits = vec![0; self.factors.len()];
-        for f in self.factor_order.iter().rev() {
-            digits[*f] = rest % self.factors[*f].len;
-            rest /= self.factors[*f].len;
-        }
-        self.cell_from_digits(&digits)
-    }
-
-    fn class_at_position(&self, position: u64) -> ShapeClass {
-        ShapeClass((position / self.class_len()) as u32)
-    }
-
-    fn class_len(&self) -> u64 {
-        self.product / self.classes
-    }
-
-    /// Positions of the first cell of a class, and of the first one behind the class.
-    fn class_range(&self, class: ShapeClass) -> (u64, u64) {
-        let len = self.class_len();
-        let from = u64::from(class.0) * len;
-        (from, from + len)
-    }
-
-    fn axis_digits<'a>(&'a self, digits: &'a [u64]) -> impl Iterator<Item = (&'a Axis, u64)> {
-        self.axes
-            .iter()
-            .enumerate()
-            .map(move |(at, axis)| (axis, digits[self.factor_index(at)]))
-    }
-
-    fn factor_index(&self, axis: usize) -> usize {
-        self.factors
-            .iter()
-            .position(|f| f.axes.contains(&axis))
-            .expect("every axis belongs to a factor")
+    fn case_number(&self, quantity: usize, digits: &[u64]) -> f64 {
+        self.cases.as_ref().map_or(f64::NAN, |cases| {
+            cases.number(quantity, self.case_digit(digits))
+        })
     }
 
     fn axis_number(&self, axis: usize, digits: &[u64]) -> f64 {
@@ -453,13 +397,54 @@ impl Grid {
             .unwrap_or(f64::NAN)
     }
 
-    fn derived_values(&self, axis: &dyn Fn(usize) -> f64) -> Vec<f64> {
+    /// Whether the axis at this place is `case`.
+    fn is_case_axis(&self, axis: usize) -> bool {
+        self.cases.is_some() && axis == CASE_AXIS
+    }
+
+    /// The fields that the case of a cell sets.
+    fn case_settings(&self, digits: &[u64]) -> impl Iterator<Item = (&str, &SpecNode)> {
+        let case = self.case_digit(digits);
+        self.cases
+            .iter()
+            .flat_map(move |cases| cases.field_settings(case))
+    }
+
+    /// The index of a cell's case; the axis is the first one, and so is its factor.
+    fn case_digit(&self, digits: &[u64]) -> u64 {
+        digits.first().copied().unwrap_or(0)
+    }
+
+    /// The fields that some case sets.
+    pub fn case_fields(&self) -> impl Iterator<Item = &str> {
+        self.cases.iter().flat_map(Cases::fields)
+    }
+
+    /// The setting in `[case]` of a field, as `case.A.lr`, if there is one.
+    pub(crate) fn describe_case_owner(&self, field: &str) -> Option<String> {
+        self.cases.as_ref()?.describe_owner(field)
+    }
+
+    fn derived_values(&self, numbers: &dyn CellNumbers) -> Vec<f64> {
         let mut values = Vec::with_capacity(self.derived.len());
         for derived in &self.derived {
-            let value = derived.formula.eval(axis, &values);
+            let value = derived.formula.eval(numbers, &values);
             values.push(value);
         }
         values
+    }
+}
+
+/// The numbers of the cell with these digits.
+struct DigitNumbers<'a>(&'a Grid, &'a [u64]);
+
+impl CellNumbers for DigitNumbers<'_> {
+    fn axis_number(&self, axis: usize) -> f64 {
+        self.0.axis_number(axis, self.1)
+    }
+
+    fn case_number(&self, quantity: usize) -> f64 {
+        self.0.case_number(quantity, self.1)
     }
 }
 
@@ -469,28 +454,4 @@ fn set_field(document: &mut SpecTable, path: &str, node: SpecNode) -> Result<(),
     document
         .set_at_path(path, node)
         .map_err(|at| SpecError::new(origin, path, format!("'{at}' is not a table")))
-}
-
-impl Formula {
-    fn eval(&self, axis: &dyn Fn(usize) -> f64, derived: &[f64]) -> f64 {
-        let value = |input: &FormulaInput| match *input {
-            FormulaInput::Axis(at) => axis(at),
-            FormulaInput::Derived(at) => derived[at],
-            FormulaInput::Constant(x) => x,
-        };
-
-        let mut values = [0.0; 16];
-        match self.inputs.len() {
-            n if n <= values.len() => {
-                values
-                    .iter_mut()
-                    .zip(&self.inputs)
-                    .for_each(|(v, input)| *v = value(input));
-                self.expr.eval(&values[..n])
-            }
-            _ => self
-                .expr
-                .eval(&self.inputs.iter().map(value).collect::<Vec<_>>()),
-        }
-    }
 }

@@ -1,12 +1,22 @@
 //! The names of axes, and those that an expression can use.
 
-use super::{FormulaInput, Grid};
-use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES};
-use crate::spec_file::error::{SpecError, UnknownWord};
-use crate::spec_file::suggest::{find_nearest, suggest_nearest};
+use super::Grid;
+use super::cases::Cases;
+use super::fields::{MeantField, suggest_field};
+use super::formula::FormulaInput;
+use crate::config::{NUMERIC_FIELDS, SHORT_NAMES};
+use crate::spec_file::error::{Origin, SpecError};
+
+fn unused_name_error(name: &str, origin: &Origin, path: String) -> SpecError {
+    let MeantField { field, hint } = suggest_field(name);
+    let message = format!(
+        "'{name}' is no field of a trial, and no expression in [derive] or [where] uses it; {hint}"
+    );
+    SpecError::new(origin.clone(), path, message).with_meant(name, field)
+}
 
 impl Grid {
-    /// Refuses an axis that sets no field and that no expression uses.
+    /// Refuses names that set no field and that no expression uses.
     pub(super) fn check_names_used(&self) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {
             let used = self.formulas().any(|f| {
@@ -14,34 +24,18 @@ impl Grid {
                     .iter()
                     .any(|i| matches!(i, FormulaInput::Axis(a) if *a == at))
             });
-            if axis.field.is_none() && !used {
-                let suffix = format!(".{}", axis.name);
-                let fields = NUMERIC_FIELDS.iter().map(|(f, _)| *f).chain(OTHER_FIELDS);
-                let known = SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields.clone());
-                let field = fields.clone().find(|f| f.ends_with(&suffix));
-                let meant = field.or_else(|| find_nearest(&axis.name, known.clone()));
-                let hint = match field {
-                    Some(field) => format!("did you mean '{field}'?"),
-                    None => suggest_nearest(&axis.name, known),
-                };
-                let message = format!(
-                    "'{}' is no field of a trial, and no expression in [derive] or [where] uses it; {hint}",
-                    axis.name
-                );
-
+            let sets_fields = self.is_case_axis(at) || axis.field.is_some();
+            if !sets_fields && !used {
                 let path = format!("grid.{}", axis.name);
-                let error = SpecError::new(axis.origin.clone(), path, message);
-                return Err(SpecError {
-                    unknown: Some(Box::new(UnknownWord {
-                        word: axis.name.clone(),
-                        meant: meant.map(str::to_owned),
-                    })),
-                    ..error
-                });
+                return Err(unused_name_error(&axis.name, &axis.origin, path));
             }
         }
 
-        Ok(())
+        let unused = self.cases.as_ref().and_then(Cases::find_unused_name);
+        match unused {
+            Some((name, origin, path)) => Err(unused_name_error(name, origin, path)),
+            None => Ok(()),
+        }
     }
 
     /// What an expression may name: axes, earlier derived fields, and the numbers of the sweep file.
@@ -53,7 +47,8 @@ impl Grid {
             .map(|(name, _)| name);
 
         let axes = self.axes.iter().map(|axis| axis.name.as_str());
-        axes.chain(with_numbers)
+        let cases = self.cases.iter().flat_map(Cases::names_with_numbers);
+        axes.chain(cases).chain(with_numbers)
     }
 
     /// Whether a field is derived, or a number in the sweep file.

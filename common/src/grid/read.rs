@@ -1,17 +1,17 @@
-//! Reads `[grid]`, `[derive]` and `[where]`.
+//! Reads `[grid]`, and orders its factors.
 
 use std::collections::HashMap;
 
-use super::{DerivedField, Formula, FormulaInput, Grid, GridFactor};
-use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, is_shape_field, numeric_field_range};
-use crate::expr::Expr;
+use super::{Grid, GridFactor};
+use crate::config::is_shape_field;
 use crate::grid::axis::{Axis, MAX_POINTS};
+use crate::grid::cases::CASE_AXIS;
+use crate::grid::fields::resolve_field_name;
 use crate::metric::Metric;
 use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::grammar::{GRAMMAR, ReadingMode};
+use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
-use crate::spec_file::reader::quote_value;
 use crate::spec_file::suggest::suggest_nearest;
 
 /// Columns that stand beside the axes in tables; metrics do so too. No axis of a new sweep may have such a name.
@@ -47,163 +47,6 @@ pub const MAX_AXES: usize = 64;
 const MAX_CLASSES: u64 = 100_000;
 
 impl Grid {
-    pub(super) fn read_derived(&mut self, table: &SpecTable) -> Result<(), SpecError> {
-        for (name, node) in &table.0 {
-            let path = format!("derive.{name}");
-            let field = resolve_field_name(name).unwrap_or_else(|| name.clone());
-            if numeric_field_range(&field).is_none() {
-                let known = NUMERIC_FIELDS
-                    .iter()
-                    .map(|(f, _)| *f)
-                    .chain(SHORT_NAMES.iter().map(|(s, _)| *s));
-                let message = format!(
-                    "'{name}' is not a numeric field of a trial, {}",
-                    suggest_nearest(name, known)
-                );
-
-                return Err(SpecError::new(node.origin.clone(), path, message));
-            }
-
-            if self
-                .axes
-                .iter()
-                .any(|axis| axis.field.as_ref() == Some(&field))
-            {
-                let message = format!("{field} is an axis of [grid] as well: keep one of the two");
-                return Err(SpecError::new(node.origin.clone(), path, message));
-            }
-
-            if self.derived.iter().any(|d| d.field == field) {
-                let message = format!("{field} is derived twice: keep one of the two");
-                return Err(SpecError::new(node.origin.clone(), path, message));
-            }
-
-            let formula = self.read_formula(&path, node)?;
-            self.derived.push(DerivedField { field, formula });
-        }
-
-        Ok(())
-    }
-
-    pub(super) fn read_where(&mut self, table: &SpecTable) -> Result<(), SpecError> {
-        for (name, node) in &table.0 {
-            let path = format!("where.{name}");
-            if name != "keep" {
-                return Err(SpecError::new(
-                    node.origin.clone(),
-                    path,
-                    format!("unknown key '{name}', {}", suggest_nearest(name, ["keep"])),
-                ));
-            }
-
-            let formula = self.read_formula(&path, node)?;
-            if !formula.expr.is_condition() {
-                let message = "expected a condition such as \"lr * wd <= 1e-3\", found a number that nothing is compared with";
-                return Err(SpecError::new(node.origin.clone(), path, message));
-            }
-
-            self.keep_condition = Some(formula);
-        }
-
-        Ok(())
-    }
-
-    fn read_formula(&mut self, path: &str, node: &SpecNode) -> Result<Formula, SpecError> {
-        let error = |message: String| SpecError::new(node.origin.clone(), path, message);
-        let Some(text) = node.value.as_str() else {
-            return Err(error(format!(
-                "expected an expression like \"intrinsic_lr / lr\", found {}",
-                quote_value(&node.value)
-            )));
-        };
-        let parse = |grammar| {
-            Expr::parse(text, grammar).map_err(|e| {
-                let shown: String = text.chars().take(200).collect();
-                error(format!("cannot read \"{shown}\": {e}"))
-            })
-        };
-
-        // Older grammars exist for stored sweeps alone, so a new file is read in today's grammar even if an older
-        // program sent it.
-        let expr = parse(if self.reading_mode.is_new {
-            GRAMMAR
-        } else {
-            self.reading_mode.grammar
-        })?;
-
-        // The sender's program would read this expression in another way, so its user would have checked one sweep
-        // and run another.
-        if expr.min_grammar() > self.reading_mode.grammar {
-            let message = format!(
-                "since version {} of the grammar this means something else",
-                expr.min_grammar()
-            );
-            return Err(error(
-                message + ": use an ergodic of the coordinator's version",
-            ));
-        }
-
-        self.min_grammar = self.min_grammar.max(expr.min_grammar());
-        let inputs = expr
-            .names()
-            .iter()
-            .map(|name| self.resolve_input(name))
-            .collect::<Result<_, _>>()
-            .map_err(error)?;
-        Ok(Formula {
-            expr,
-            inputs,
-            origin: node.origin.clone(),
-        })
-    }
-
-    /// Resolves a name in an expression: an axis, an earlier derived field, or a number of the sweep file.
-    fn resolve_input(&self, name: &str) -> Result<FormulaInput, String> {
-        let field = resolve_field_name(name);
-        let means = |axis: &Axis| axis.name == name || (field.is_some() && axis.field == field);
-        if let Some(at) = self.axes.iter().position(means) {
-            let axis = &self.axes[at];
-            return match (0..axis.len().min(1000)).find(|i| axis.number_at(*i).is_none()) {
-                None => Ok(FormulaInput::Axis(at)),
-                Some(i) => Err(format!(
-                    "the axis {name} has values that are not numbers, such as {}",
-                    axis.value_at(i)
-                )),
-            };
-        }
-
-        let path = field.as_deref().unwrap_or(name);
-        if let Some(at) = self.derived.iter().position(|d| d.field == path) {
-            return Ok(FormulaInput::Derived(at));
-        }
-
-        if let Some(x) = self
-            .base
-            .get_at_path(path)
-            .and_then(|node| node.value.as_f64())
-        {
-            return Ok(FormulaInput::Constant(x));
-        }
-
-        if numeric_field_range(path).is_some() {
-            return Err(format!(
-                "{name} has no value in the sweep file: set {path}, or make it an axis of [grid]"
-            ));
-        }
-
-        Err(format!(
-            "nothing is called {name}, {}",
-            suggest_nearest(name, self.names_with_numbers())
-        ))
-    }
-
-    pub(super) fn formulas(&self) -> impl Iterator<Item = &Formula> {
-        self.derived
-            .iter()
-            .map(|d| &d.formula)
-            .chain(&self.keep_condition)
-    }
-
     /// Puts the factors that decide the shape class first, including those that derived shape fields depend on.
     pub(super) fn order_by_shape(&mut self) -> Result<(), SpecError> {
         let mut shaping: Vec<bool> = self
@@ -211,6 +54,9 @@ impl Grid {
             .iter()
             .map(|a| a.field.as_deref().is_some_and(is_shape_field))
             .collect();
+        if self.case_fields().any(is_shape_field) {
+            shaping[CASE_AXIS] = true;
+        }
 
         for derived in self.derived.iter().filter(|d| is_shape_field(&d.field)) {
             self.mark_inputs(&derived.formula, &mut shaping);
@@ -231,16 +77,6 @@ impl Grid {
 
         Ok(())
     }
-
-    pub(super) fn mark_inputs(&self, formula: &Formula, shaping: &mut [bool]) {
-        for input in &formula.inputs {
-            match input {
-                FormulaInput::Axis(at) => shaping[*at] = true,
-                FormulaInput::Derived(at) => self.mark_inputs(&self.derived[*at].formula, shaping),
-                FormulaInput::Constant(_) => {}
-            }
-        }
-    }
 }
 
 static EMPTY_SECTION: SpecTable = SpecTable(Vec::new());
@@ -260,14 +96,6 @@ pub(super) fn section_table<'a>(
             key,
             format!("expected [{key}], a table"),
         )),
-    }
-}
-
-/// The field that an axis or derived name stands for; `None` for a free name.
-pub(crate) fn resolve_field_name(name: &str) -> Option<String> {
-    match SHORT_NAMES.iter().find(|(short, _)| *short == name) {
-        Some((_, path)) => Some((*path).to_owned()),
-        None => name.contains('.').then(|| name.to_owned()),
     }
 }
 

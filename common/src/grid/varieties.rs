@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::Grid;
 use crate::grid::axis::{Axis, AxisValues};
+use crate::grid::cases::CASE_AXIS;
 use crate::ids::CellIndex;
 
 /// More varieties than the accepted values of fields can form. Values that fields do not accept are
@@ -83,12 +84,24 @@ impl Varieties {
                 distinction: distinction_for_field(field, || Some(0.0_f64.to_bits()))?,
             })
         });
-        let inputs = axes.chain(derived).collect();
+        let inputs = axes.chain(derived).chain(Self::case_input(grid)).collect();
         Self {
             inputs,
             cells_by_key: HashMap::new(),
             last_key: None,
         }
+    }
+
+    /// The case, if cases set what matters: each is a variety.
+    fn case_input(grid: &Grid) -> Option<VariedInput> {
+        let matters = |field: &str| {
+            matches!(field, "model" | "train.loss")
+                || distinction_for_field(field, || None).is_some()
+        };
+        grid.case_fields().any(matters).then(|| VariedInput {
+            source: VariedSource::Factor(grid.factor_index(CASE_AXIS)),
+            distinction: ValueDistinction::Each,
+        })
     }
 
     /// Records a kept cell with these digits and derived numbers.

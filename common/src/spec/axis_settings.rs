@@ -2,7 +2,9 @@
 
 use crate::config::numeric_field_range;
 use crate::grid::{find_axis_for_field, resolve_field_name};
+use crate::spec::Spec;
 use crate::spec::source::{SpecSource, expand_short_name};
+use crate::spec_file::error::SpecError;
 use crate::spec_file::node::{self, SpecTable, SpecValue};
 
 impl SpecSource {
@@ -30,6 +32,40 @@ impl SpecSource {
         }
 
         self
+    }
+}
+
+impl Spec {
+    /// Refuses a `--set` that an axis or `[derive]` would override, because it would have no effect.
+    pub(super) fn check_settings(&self, source: &SpecSource) -> Result<(), SpecError> {
+        for setting in &source.settings {
+            let (path, node) = node::parse_setting(setting)?;
+            let field = expand_short_name(&path);
+            let axis = self
+                .grid
+                .axes()
+                .iter()
+                .find(|axis| axis.field.as_ref() == Some(&field));
+            let owner = axis.map(|axis| format!("grid.{}", axis.name));
+            let owner = owner.or_else(|| {
+                self.grid
+                    .has_derived_field(&field)
+                    .then(|| format!("derive.{path}"))
+            });
+
+            if let Some(owner) = owner {
+                let message =
+                    format!("{owner} decides this field in every cell: set {owner} instead");
+                return Err(SpecError::new(node.origin, path, message));
+            }
+
+            if let Some(owner) = self.grid.describe_case_owner(&field) {
+                let message = format!("{owner} decides this field in its cells: set that instead");
+                return Err(SpecError::new(node.origin, path, message));
+            }
+        }
+
+        Ok(())
     }
 }
 

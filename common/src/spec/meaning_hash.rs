@@ -1,6 +1,7 @@
 //! The meaning of a sweep file as a hash. Comments, the spelling of numbers, and the order of keys
 //! where it has no meaning do not count.
 
+use crate::grid::cases::CASE;
 use crate::grid::is_axis_form;
 use crate::ids::{FileHash, MeaningHash};
 use crate::number_format::format_shortest;
@@ -14,7 +15,7 @@ impl SpecSource {
     pub fn compute_meaning_hash(&self) -> Option<MeaningHash> {
         let document = self.read_document().ok()?;
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");
-        hash_table(&mut hasher, &document, KeyOrder::Ignored);
+        hash_document(&mut hasher, &document);
 
         // Another grammar may give the same words another meaning. Hashes of grammar 1 stay as they
         // were before there were versions.
@@ -54,9 +55,24 @@ enum KeyOrder {
     Significant,
     /// The order matters in the tables within, except those that generate the values of one axis.
     SignificantWithin,
+    /// The order matters here, and not in the tables within: cases are numbered in the order of the file.
+    SignificantHere,
+}
+
+fn hash_document(hasher: &mut blake3::Hasher, document: &SpecTable) {
+    hash_entries(hasher, document, KeyOrder::Ignored, true);
 }
 
 fn hash_table(hasher: &mut blake3::Hasher, table: &SpecTable, order: KeyOrder) {
+    hash_entries(hasher, table, order, false);
+}
+
+fn hash_entries(
+    hasher: &mut blake3::Hasher,
+    table: &SpecTable,
+    order: KeyOrder,
+    is_document: bool,
+) {
     let mut entries: Vec<(&str, &SpecValue)> = table
         .0
         .iter()
@@ -72,10 +88,10 @@ fn hash_table(hasher: &mut blake3::Hasher, table: &SpecTable, order: KeyOrder) {
     hasher
         .update(b"t")
         .update(&(entries.len() as u64).to_le_bytes());
-    let within = if order == KeyOrder::Significant {
-        KeyOrder::SignificantWithin
-    } else {
-        order
+    let within = match order {
+        KeyOrder::Significant => KeyOrder::SignificantWithin,
+        KeyOrder::SignificantHere => KeyOrder::Ignored,
+        other => other,
     };
 
     for (key, value) in entries {
@@ -83,10 +99,10 @@ fn hash_table(hasher: &mut blake3::Hasher, table: &SpecTable, order: KeyOrder) {
         hash_value(
             hasher,
             value,
-            if matches!(key, "grid" | "derive") {
-                KeyOrder::Significant
-            } else {
-                within
+            match key {
+                "grid" | "derive" => KeyOrder::Significant,
+                CASE if is_document => KeyOrder::SignificantHere,
+                _ => within,
             },
         );
     }

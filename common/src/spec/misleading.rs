@@ -196,7 +196,10 @@ fn can_loss_vary(spec: &Spec) -> bool {
             .any(|of| field.starts_with(of) || of.starts_with(&format!("{field}.")))
     };
     let axes = spec.grid.axes().iter().filter(|axis| axis.len() > 1);
-    axes.filter_map(|axis| axis.field.as_deref()).any(says) || spec.grid.derived_fields().any(says)
+    axes.filter_map(|axis| axis.field.as_deref())
+        .chain(spec.grid.derived_fields())
+        .chain(spec.grid.case_fields())
+        .any(says)
 }
 
 /// Whether a metric includes label smoothing. In earlier numerics classes every loss did.

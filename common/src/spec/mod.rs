@@ -1,6 +1,8 @@
 //! The sweep: a sweep file, read and checked.
 
 mod axis_settings;
+#[cfg(test)]
+mod case_tests;
 pub(crate) mod meaning_hash;
 pub mod measure;
 pub mod misleading;
@@ -27,11 +29,9 @@ use crate::random_streams::{SeedPlan, Streams};
 use crate::spec::numerics::read_numerics;
 use crate::spec::scheduling::Scheduling;
 use crate::spec::seeds::read_seeds;
-use crate::spec::source::expand_short_name;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
 use crate::spec_file::error::{Origin, SpecError};
 use crate::spec_file::grammar::ReadingMode;
-use crate::spec_file::node;
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
 use crate::spec_file::suggest::suggest_nearest;
@@ -147,7 +147,7 @@ impl Spec {
         wanted: StillWanted<'_>,
     ) -> Result<Self, SpecError> {
         let r = TableReader::from_document(document, reading);
-        for key in ["data", "model", "train", "grid", "derive", "where"] {
+        for key in ["data", "model", "train", "case", "grid", "derive", "where"] {
             r.read_node(key);
         }
 
@@ -342,33 +342,6 @@ impl Spec {
             let message =
                 format!("step {step} is after the end: a trial of this sweep has {steps} steps");
             return Err(SpecError::new(Origin::Default, "measure.probe.at", message));
-        }
-
-        Ok(())
-    }
-
-    /// Refuses a `--set` that an axis or `[derive]` would override, because it would have no effect.
-    fn check_settings(&self, source: &SpecSource) -> Result<(), SpecError> {
-        for setting in &source.settings {
-            let (path, node) = node::parse_setting(setting)?;
-            let field = expand_short_name(&path);
-            let axis = self
-                .grid
-                .axes()
-                .iter()
-                .find(|axis| axis.field.as_ref() == Some(&field));
-            let owner = axis.map(|axis| format!("grid.{}", axis.name));
-            let owner = owner.or_else(|| {
-                self.grid
-                    .has_derived_field(&field)
-                    .then(|| format!("derive.{path}"))
-            });
-
-            if let Some(owner) = owner {
-                let message =
-                    format!("{owner} decides this field in every cell: set {owner} instead");
-                return Err(SpecError::new(node.origin, path, message));
-            }
         }
 
         Ok(())

@@ -145,6 +145,7 @@ impl SpecSource {
             &["data", "dataset"][..],
             &["model", "init", "file"],
             &["grid"],
+            &["case"],
         ] {
             value_at_path(&document, field)
                 .iter()

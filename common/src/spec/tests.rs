@@ -11,6 +11,7 @@ use crate::pinned_file::{FileData, FilePin};
 use crate::random_streams::Purpose;
 use crate::spec::scheduling::Share;
 use crate::spec::source::SpecSource;
+use crate::spec_file::grammar::GRAMMAR;
 use crate::trial::TrialKey;
 
 const BASE: &str = r#"
@@ -30,7 +31,7 @@ lr = 0.1
 optimizer = { kind = "sgd", momentum = 0.9 }
 "#;
 
-fn source(rest: &str, settings: &[&str]) -> SpecSource {
+pub(super) fn source(rest: &str, settings: &[&str]) -> SpecSource {
     let settings = settings.iter().map(|s| (*s).to_owned()).collect();
     SpecSource {
         file: "sweep.toml".into(),
@@ -44,7 +45,7 @@ fn read(rest: &str) -> Spec {
     Spec::read_stored(&source(rest, &[])).expect("a valid sweep")
 }
 
-fn refusal(rest: &str, settings: &[&str]) -> String {
+pub(super) fn refusal(rest: &str, settings: &[&str]) -> String {
     Spec::read_stored(&source(rest, settings))
         .expect_err(rest)
         .to_string()
@@ -1255,7 +1256,7 @@ fn a_grammar_keeps_its_meaning() {
     );
 
     let later = SpecSource {
-        grammar: 3,
+        grammar: GRAMMAR + 1,
         ..source(plain, &[])
     };
     assert!(

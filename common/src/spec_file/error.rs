@@ -91,6 +91,18 @@ impl SpecError {
         }
     }
 
+    /// Returns the error with the unknown word, and the known one that was meant, if that is clear.
+    pub(crate) fn with_meant(self, word: &str, meant: Option<&str>) -> Self {
+        let unknown = UnknownWord {
+            word: word.to_owned(),
+            meant: meant.map(str::to_owned),
+        };
+        Self {
+            unknown: Some(Box::new(unknown)),
+            ..self
+        }
+    }
+
     /// Returns the error with the name of the file.
     pub fn with_file(mut self, file: &str) -> Self {
         file.clone_into(&mut self.file);
@@ -120,6 +132,15 @@ impl fmt::Display for SpecError {
         }
 
         f.write_str(&self.message)
+    }
+}
+
+/// A place as a part of a sentence: ` (line 7)`; empty for a default.
+pub(crate) fn describe_origin(origin: &Origin) -> String {
+    match origin {
+        Origin::Line(line) => format!(" (line {line})"),
+        Origin::Set(setting) => format!(" (--set {setting})"),
+        Origin::Default => String::new(),
     }
 }
 

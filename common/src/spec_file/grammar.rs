@@ -14,7 +14,11 @@ use crate::spec_file::error::{Origin, SpecError};
 /// 1. Expressions as `exmex` reads them: a sign binds tighter than a power, powers are taken from the left, and
 ///    `a < b < c` compares the truth of `a < b`, 1 or 0, with `c`.
 /// 2. Expressions as in mathematics ([`crate::expr`]).
-pub const GRAMMAR: u32 = 2;
+/// 3. `[case]`, which earlier versions refuse.
+pub const GRAMMAR: u32 = 3;
+
+/// The first version with `[case]`.
+pub(crate) const CASES_GRAMMAR: u32 = 3;
 
 /// The mode in which a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,25 @@ impl ReadingMode {
             self.grammar
         );
         Err(SpecError::new(Origin::Default, "", message))
+    }
+
+    /// Checks that the version of the file has what stands at `path`.
+    ///
+    /// # Errors
+    /// The file is in an earlier version.
+    pub(crate) fn require_grammar(
+        self,
+        first: u32,
+        origin: &Origin,
+        path: &str,
+    ) -> Result<(), SpecError> {
+        if self.grammar >= first {
+            return Ok(());
+        }
+        let message = format!(
+            "this exists since version {first} of the grammar: use an ergodic of the coordinator's version"
+        );
+        Err(SpecError::new(origin.clone(), path, message))
     }
 
     /// Returns the error if the sweep is new. Stored sweeps keep what earlier versions accepted.

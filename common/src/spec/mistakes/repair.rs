@@ -7,8 +7,8 @@ use crate::spec_file::error::{ErrorCause, Origin, SpecError, UnknownWord};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 
 /// The sections that every sweep file may have: what is wrong within one is no reason to drop it.
-const SECTIONS: [&str; 8] = [
-    "data", "model", "train", "grid", "derive", "where", "measure", "seeds",
+const SECTIONS: [&str; 9] = [
+    "data", "model", "train", "case", "grid", "derive", "where", "measure", "seeds",
 ];
 
 /// What was repaired, by which later errors may be explained.
@@ -85,6 +85,7 @@ impl Repairs {
         match path.split_once('.') {
             Some(("grid", name)) => self.repair_axis(document, name),
             Some(("derive", name)) => self.drop_derived(document, name),
+            Some(("case", _)) => self.repair_case(document, path),
             Some(("where", _)) => {
                 self.has_dropped_expression = true;
                 take_node(document, "where").is_some()
@@ -190,6 +191,31 @@ impl Repairs {
         }
         self.replaced.push(field_of_path(&name));
         true
+    }
+
+    /// Gives a setting of a case a number that its field accepts, or drops the setting, or the case.
+    fn repair_case(&mut self, document: &mut SpecTable, path: &str) -> bool {
+        let was_replaced = self.replaced.iter().any(|replaced| replaced == path);
+        let mut at = path;
+        while find_node(document, at).is_none() {
+            match at.rsplit_once('.') {
+                Some((above, _)) => at = above,
+                None => return false,
+            }
+        }
+
+        self.replaced.push(path.to_owned());
+        let name = at.splitn(3, '.').nth(2).filter(|_| at == path);
+        let field = name.map(|name| resolve_field_name(name));
+        let number = field.and_then(|field| stand_in_number(field.as_deref()));
+        if let Some(number) = number.filter(|_| !was_replaced)
+            && let Some((parent, key)) = find_entry(document, at)
+        {
+            parent.0[key].1.value = SpecValue::Float(number);
+            return true;
+        }
+        self.has_dropped_key = true;
+        take_node(document, at).is_some()
     }
 
     /// Drops an expression, and gives its field a value.

@@ -1,0 +1,418 @@
+//! `[case]`: an axis whose values are named bundles of fields.
+
+use crate::grid::axis::Axis;
+use crate::grid::fields::{do_fields_overlap, flatten_fields, resolve_field_name, suggest_field};
+use crate::grid::hashing::mix_hash;
+use crate::spec_file::error::{Origin, SpecError, describe_origin};
+use crate::spec_file::grammar::{CASES_GRAMMAR, ReadingMode};
+use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
+use crate::spec_file::reader::quote_value;
+
+/// The section, and the axis that it makes.
+pub(crate) const CASE: &str = "case";
+/// The place of the axis `case` among the axes.
+pub(super) const CASE_AXIS: usize = 0;
+/// Maximum length of a label, in characters.
+const MAX_LABEL_CHARS: usize = 64;
+
+/// The cases of a sweep.
+#[derive(Debug, Clone)]
+pub(super) struct Cases {
+    bundles: Vec<CaseBundle>,
+    /// The numbers of cases that expressions use.
+    quantities: Vec<CaseQuantity>,
+    /// A fingerprint of what each case sets.
+    fingerprints: Vec<u64>,
+}
+
+/// One case.
+#[derive(Debug, Clone)]
+struct CaseBundle {
+    label: String,
+    origin: Origin,
+    settings: Vec<CaseSetting>,
+}
+
+/// What a case says about one field or free name.
+#[derive(Debug, Clone)]
+pub(super) struct CaseSetting {
+    /// The name as written, with the tables around it.
+    pub(super) name: String,
+    /// The field; `None` for a free name, which only expressions use.
+    pub(super) field: Option<String>,
+    pub(super) node: SpecNode,
+}
+
+/// A name that has a number in each case.
+#[derive(Debug, Clone)]
+struct CaseQuantity {
+    name: String,
+    numbers: Vec<f64>,
+}
+
+impl Cases {
+    /// Reads `[case]`, and the axis that it makes.
+    ///
+    /// # Errors
+    /// A case is no table of fields, or lacks a free name that another one sets.
+    pub(super) fn from_document(
+        document: &SpecTable,
+        base: &SpecTable,
+        reading: ReadingMode,
+    ) -> Result<Option<(Self, Axis)>, SpecError> {
+        let Some(section) = document.get(CASE) else {
+            return Ok(None);
+        };
+        reading.require_grammar(CASES_GRAMMAR, &section.origin, CASE)?;
+
+        let form = "expected tables of fields with a label each, like A = { lr = 0.1 }";
+        let SpecValue::Table(table) = &section.value else {
+            return Err(SpecError::new(section.origin.clone(), CASE, form));
+        };
+        if table.0.is_empty() {
+            let message = format!("there is no case: {form}, or remove [case]");
+            return Err(SpecError::new(section.origin.clone(), CASE, message));
+        }
+
+        let bundles = table
+            .0
+            .iter()
+            .map(|(label, node)| CaseBundle::from_node(label, node))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut cases = Self {
+            bundles,
+            quantities: Vec::new(),
+            fingerprints: Vec::new(),
+        };
+        cases.check_free_names()?;
+        cases.compute_fingerprints(base);
+
+        let axis = Axis::from_labels(CASE, &section.origin, cases.labels());
+        Ok(Some((cases, axis)))
+    }
+
+    fn labels(&self) -> impl Iterator<Item = (&str, &Origin)> {
+        self.bundles
+            .iter()
+            .map(|bundle| (bundle.label.as_str(), &bundle.origin))
+    }
+
+    /// Checks that each case sets the free names of the others, because an expression needs them in every cell.
+    fn check_free_names(&self) -> Result<(), SpecError> {
+        for (bundle, setting) in self.free_settings() {
+            let lacking = self
+                .bundles
+                .iter()
+                .find(|other| other.settings.iter().all(|s| s.name != setting.name));
+            if let Some(lacking) = lacking {
+                let message = format!(
+                    "the free name {} has no value here: the case {} sets it{}, so every case must",
+                    setting.name,
+                    bundle.label,
+                    describe_origin(&setting.node.origin)
+                );
+                let path = format!("{CASE}.{}", lacking.label);
+                return Err(SpecError::new(lacking.origin.clone(), path, message).of_combination());
+            }
+        }
+
+        Ok(())
+    }
+
+    fn free_settings(&self) -> impl Iterator<Item = (&CaseBundle, &CaseSetting)> {
+        self.all_settings()
+            .filter(|(_, setting)| setting.field.is_none())
+    }
+
+    fn all_settings(&self) -> impl Iterator<Item = (&CaseBundle, &CaseSetting)> {
+        self.bundles
+            .iter()
+            .flat_map(|bundle| bundle.settings.iter().map(move |setting| (bundle, setting)))
+    }
+
+    /// Refuses an axis of `[grid]` that sets what a case sets.
+    pub(super) fn check_axes(&self, axes: &[Axis]) -> Result<(), SpecError> {
+        for axis in axes {
+            if axis.name == CASE {
+                let message = "[case] makes an axis of this name: give this one another name";
+                let path = format!("grid.{CASE}");
+                return Err(SpecError::new(axis.origin.clone(), path, message));
+            }
+
+            let found = self.all_settings().find(|(_, setting)| {
+                match (setting.field.as_deref(), axis.field.as_deref()) {
+                    (Some(a), Some(b)) => do_fields_overlap(a, b),
+                    (None, None) => setting.name == axis.name,
+                    _ => false,
+                }
+            });
+            if let Some((bundle, setting)) = found {
+                let message = format!(
+                    "the axis {} of [grid]{} sets the same: keep one of the two",
+                    axis.name,
+                    describe_origin(&axis.origin)
+                );
+                return Err(bundle.error_at(setting, message));
+            }
+        }
+
+        Ok(())
+    }
+
+    /// The setting of a field in a case, as `case.A.lr (line 7)`, if there is one.
+    pub(super) fn describe_owner(&self, field: &str) -> Option<String> {
+        let (bundle, setting) = self.all_settings().find(|(_, s)| {
+            s.field
+                .as_deref()
+                .is_some_and(|f| do_fields_overlap(f, field))
+        })?;
+        let place = describe_origin(&setting.node.origin);
+        Some(format!("{CASE}.{}.{}{place}", bundle.label, setting.name))
+    }
+
+    /// The fields that some case sets.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
+        self.all_settings()
+            .filter_map(|(_, setting)| setting.field.as_deref())
+    }
+
+    /// The settings of fields in a case.
+    pub(super) fn field_settings(&self, case: u64) -> impl Iterator<Item = (&str, &SpecNode)> {
+        self.bundles[case as usize]
+            .settings
+            .iter()
+            .filter_map(|setting| Some((setting.field.as_deref()?, &setting.node)))
+    }
+
+    /// The names that have numbers in all cases, as far as the cases themselves say.
+    pub(super) fn names_with_numbers(&self) -> impl Iterator<Item = &str> {
+        self.bundles[0]
+            .settings
+            .iter()
+            .filter(|setting| setting.node.value.as_f64().is_some())
+            .map(|setting| setting.name.as_str())
+    }
+
+    /// The index of the quantity that `name` means; `None` if no case sets it. `base` is its number in the file.
+    ///
+    /// # Errors
+    /// The name has no number in some case.
+    pub(super) fn find_quantity(
+        &mut self,
+        name: &str,
+        base: Option<f64>,
+    ) -> Result<Option<usize>, String> {
+        let path = resolve_field_name(name).unwrap_or_else(|| name.to_owned());
+        let of_bundle = |bundle: &CaseBundle| bundle.find_setting(&path).cloned();
+        if self
+            .bundles
+            .iter()
+            .all(|bundle| of_bundle(bundle).is_none())
+        {
+            return Ok(None);
+        }
+        if let Some(at) = self.quantities.iter().position(|known| known.name == path) {
+            return Ok(Some(at));
+        }
+
+        let mut numbers = Vec::new();
+        for bundle in &self.bundles {
+            let setting = of_bundle(bundle);
+            let number = match &setting {
+                Some(setting) => setting.node.value.as_f64(),
+                None => base,
+            };
+            let label = &bundle.label;
+            numbers.push(number.ok_or_else(|| match &setting {
+                Some(setting) => format!(
+                    "{name} is no number in the case {label}, but {}",
+                    quote_value(&setting.node.value)
+                ),
+                None => {
+                    format!("{name} has no value in the case {label}: set {path} there as well")
+                }
+            })?);
+        }
+
+        let name = path;
+        self.quantities.push(CaseQuantity { name, numbers });
+        Ok(Some(self.quantities.len() - 1))
+    }
+
+    /// Computes fingerprints of what each case makes of the fields that any case sets. Cases that set the same have
+    /// the same one.
+    fn compute_fingerprints(&mut self, base: &SpecTable) {
+        let fingerprint = |bundle: &CaseBundle| {
+            self.fields().fold(0, |h, field| {
+                let own = bundle.find_setting(field).map(|setting| &setting.node);
+                let node = own.or_else(|| base.get_at_path(field));
+                let text = node.map(|node| node.value.to_string()).unwrap_or_default();
+                text.bytes()
+                    .fold(mix_hash(h, 1), |h, byte| mix_hash(h, byte.into()))
+            })
+        };
+        self.fingerprints = self.bundles.iter().map(fingerprint).collect();
+    }
+
+    /// The fingerprint of what a case sets.
+    pub(super) fn fingerprint(&self, case: u64) -> u64 {
+        self.fingerprints[case as usize]
+    }
+
+    /// The number of a quantity in a case.
+    pub(super) fn number(&self, quantity: usize, case: u64) -> f64 {
+        self.quantities[quantity].numbers[case as usize]
+    }
+
+    /// A free name that no expression uses, with its error's place.
+    pub(super) fn find_unused_name(&self) -> Option<(&str, &Origin, String)> {
+        let is_used = |name: &str| self.quantities.iter().any(|known| known.name == name);
+        let (bundle, setting) = self
+            .free_settings()
+            .find(|(_, setting)| !is_used(&setting.name))?;
+        let path = format!("{CASE}.{}.{}", bundle.label, setting.name);
+        Some((&setting.name, &setting.node.origin, path))
+    }
+
+    /// Names the setting of a case that an error is about, if it is about one.
+    pub(super) fn attribute_error(&self, error: SpecError, case: u64) -> SpecError {
+        let bundle = &self.bundles[case as usize];
+        let rest = |setting: &CaseSetting| {
+            let rest = error.path.strip_prefix(setting.field.as_deref()?)?;
+            let is_within = rest.is_empty() || rest.starts_with(['.', '[']);
+            (is_within && has_origin(&setting.node, &error.origin)).then(|| rest.to_owned())
+        };
+        let found = bundle
+            .settings
+            .iter()
+            .find_map(|setting| Some((setting, rest(setting)?)));
+        match found {
+            Some((setting, rest)) => SpecError {
+                path: format!("{CASE}.{}.{}{rest}", bundle.label, setting.name),
+                ..error
+            },
+            None => error,
+        }
+    }
+
+    /// Number of values in the largest case.
+    pub(super) fn largest_size(&self, count: impl Fn(&SpecValue) -> u64) -> u64 {
+        let size = |bundle: &CaseBundle| {
+            let settings = bundle.settings.iter();
+            settings.map(|setting| count(&setting.node.value)).sum()
+        };
+        self.bundles.iter().map(size).max().unwrap_or(0)
+    }
+}
+
+impl CaseBundle {
+    fn from_node(label: &str, node: &SpecNode) -> Result<Self, SpecError> {
+        let path = format!("{CASE}.{label}");
+        if let Some(wrong) = find_label_problem(label) {
+            let message = format!("expected a label of {wrong}, such as \"small lr\"");
+            return Err(SpecError::new(node.origin.clone(), path, message));
+        }
+        let SpecValue::Table(table) = &node.value else {
+            let message = format!(
+                "expected a table of fields, like {{ lr = 0.1 }}, found {}",
+                quote_value(&node.value)
+            );
+            return Err(SpecError::new(node.origin.clone(), path, message));
+        };
+
+        let mut bundle = Self {
+            label: label.to_owned(),
+            origin: node.origin.clone(),
+            settings: Vec::new(),
+        };
+        for (name, node) in flatten_fields(table) {
+            bundle.add_setting(name, node)?;
+        }
+        Ok(bundle)
+    }
+
+    fn add_setting(&mut self, name: String, node: &SpecNode) -> Result<(), SpecError> {
+        let setting = CaseSetting {
+            field: field_of_name(&name),
+            name,
+            node: node.clone(),
+        };
+        let Some(field) = &setting.field else {
+            check_free_number(self, &setting)?;
+            self.settings.push(setting);
+            return Ok(());
+        };
+
+        let section = field.split('.').next().unwrap_or_default();
+        if !matches!(section, "data" | "model" | "train") {
+            let message = "a case sets fields of data, model and train";
+            return Err(self.error_at(&setting, message.to_owned()));
+        }
+        if let Some(other) = self.find_setting(field) {
+            let message = format!("{} sets the same field: keep one of the two", other.name);
+            return Err(self.error_at(&setting, message));
+        }
+        self.settings.push(setting);
+        Ok(())
+    }
+
+    fn find_setting(&self, path: &str) -> Option<&CaseSetting> {
+        self.settings
+            .iter()
+            .find(|setting| setting.field.as_ref().unwrap_or(&setting.name) == path)
+    }
+
+    fn error_at(&self, setting: &CaseSetting, message: String) -> SpecError {
+        let path = format!("{CASE}.{}.{}", self.label, setting.name);
+        SpecError::new(setting.node.origin.clone(), path, message)
+    }
+}
+
+/// Checks a free name's value; what is no number was meant as a field.
+fn check_free_number(bundle: &CaseBundle, setting: &CaseSetting) -> Result<(), SpecError> {
+    let number = setting.node.value.as_f64();
+    if number.is_some_and(f64::is_finite) {
+        return Ok(());
+    }
+
+    let meant = suggest_field(&setting.name);
+    let message = format!(
+        "'{}' is no field of a trial, so it is a free name, which needs a number, found {}; {}",
+        setting.name,
+        quote_value(&setting.node.value),
+        meant.hint
+    );
+    Err(bundle
+        .error_at(setting, message)
+        .with_meant(&setting.name, meant.field))
+}
+
+/// What a label may not be, in words; `None` if it can be one.
+fn find_label_problem(label: &str) -> Option<&'static str> {
+    let is_plain = |c: char| !c.is_control() && !matches!(c, '"' | '\\');
+    if label.is_empty() || label.chars().count() > MAX_LABEL_CHARS {
+        return Some("1 to 64 characters");
+    }
+    if label.trim() != label || !label.chars().all(is_plain) {
+        return Some(
+            "printable characters without quotes and backslashes, and without spaces at its ends",
+        );
+    }
+    None
+}
+
+/// The field that a name in a case means; `None` for a free name.
+fn field_of_name(name: &str) -> Option<String> {
+    let is_section = matches!(name, "data" | "model" | "train");
+    resolve_field_name(name).or_else(|| is_section.then(|| name.to_owned()))
+}
+
+/// Whether a value, or one within it, was written at this place.
+fn has_origin(node: &SpecNode, origin: &Origin) -> bool {
+    node.origin == *origin
+        || match &node.value {
+            SpecValue::List(items) => items.iter().any(|item| has_origin(item, origin)),
+            SpecValue::Table(table) => table.0.iter().any(|(_, node)| has_origin(node, origin)),
+            _ => false,
+        }
+}

@@ -1,0 +1,74 @@
+//! The fields that names stand for.
+
+use crate::config::{NUMERIC_FIELDS, OTHER_FIELDS, SHORT_NAMES};
+use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
+use crate::spec_file::suggest::{find_nearest, suggest_nearest};
+
+/// The field that an axis or derived name stands for; `None` for a free name.
+pub(crate) fn resolve_field_name(name: &str) -> Option<String> {
+    match SHORT_NAMES.iter().find(|(short, _)| *short == name) {
+        Some((_, path)) => Some((*path).to_owned()),
+        None => name.contains('.').then(|| name.to_owned()),
+    }
+}
+
+/// The field that a name without one may stand for.
+pub(super) struct MeantField {
+    /// The field, if one is near.
+    pub(super) field: Option<&'static str>,
+    /// The suggestion in words.
+    pub(super) hint: String,
+}
+
+/// Suggests a field for a name that is none: the one that ends with it, or the nearest.
+pub(super) fn suggest_field(name: &str) -> MeantField {
+    let suffix = format!(".{name}");
+    let fields = NUMERIC_FIELDS.iter().map(|(f, _)| *f).chain(OTHER_FIELDS);
+    let known = SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields.clone());
+    let ending = fields.clone().find(|f| f.ends_with(&suffix));
+    MeantField {
+        field: ending.or_else(|| find_nearest(name, known.clone())),
+        hint: match ending {
+            Some(field) => format!("did you mean '{field}'?"),
+            None => suggest_nearest(name, known),
+        },
+    }
+}
+
+/// The entries of a table of fields, by dotted names. A table that is one value stays whole.
+pub(crate) fn flatten_fields(table: &SpecTable) -> Vec<(String, &SpecNode)> {
+    fn flatten_into<'a>(prefix: &str, table: &'a SpecTable, out: &mut Vec<(String, &'a SpecNode)>) {
+        for (key, node) in &table.0 {
+            let name = match prefix {
+                "" => key.clone(),
+                _ => format!("{prefix}.{key}"),
+            };
+            match &node.value {
+                SpecValue::Table(inner) if !is_whole_value(&name, inner) => {
+                    flatten_into(&name, inner, out);
+                }
+                _ => out.push((name, node)),
+            }
+        }
+    }
+
+    let mut out = Vec::new();
+    flatten_into("", table, &mut out);
+    out
+}
+
+/// Whether a table is the value of one field: it names its kind, or its keys are no fields.
+fn is_whole_value(name: &str, table: &SpecTable) -> bool {
+    let has_section = matches!(name.split('.').next(), Some("data" | "model" | "train"));
+    let is_field = matches!(name, "train.schedule" | "model.init.layers");
+    !has_section || is_field || table.get("kind").is_some()
+}
+
+/// Whether one of two fields is part of the other, or both are the same.
+pub(super) fn do_fields_overlap(a: &str, b: &str) -> bool {
+    let is_within = |part: &str, whole: &str| {
+        part.strip_prefix(whole)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    is_within(a, b) || is_within(b, a)
+}
