@@ -106,10 +106,14 @@ fn train_assignment(
     let sweep = &assignment.sweep;
     let cell = sweep.cached_cell(assignment.key.cell)?;
     let streams = sweep.spec.trial_streams(assignment.key, cell.hash);
+    let measure = sweep
+        .spec
+        .measure_in(assignment.key.cell)
+        .map_err(|error| error.to_string())?;
     let job = Job {
         config: &cell.config,
         streams: &streams,
-        measure: &sweep.spec.measure,
+        measure: &measure,
         data: cell.data.as_deref(),
         initial_weights: cell.initial_weights.as_deref(),
         key: assignment.key,

@@ -4,12 +4,14 @@
 mod data;
 mod identity;
 mod model;
+mod positions;
 mod schedule;
 pub mod schema;
 mod train;
 
 pub use data::{Augment, DataConfig, MAX_CROP_SHIFT, VisitOrder};
 pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};
+pub(crate) use positions::{WrittenNumber, find_number_position};
 pub use schedule::{Curve, HyperparamChange, LrScheduleForm, ScheduleStep};
 pub use train::{AdamW, Average, Loss, TrainConfig, WeightDecayScope};
 
@@ -118,6 +120,7 @@ pub fn is_shape_field(path: &str) -> bool {
             path,
             "model.depth" | "model.widen" | "model.groups" | "model.dim"
         )
+        || matches!(path, "model.hidden.width" | "model.hidden.depth")
         || matches!(path, "model.fixed_head" | "model.init.file")
 }
 

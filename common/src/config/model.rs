@@ -1,9 +1,10 @@
 //! The settings of `[model]`.
 
+use super::positions::{HIDDEN_DEPTHS, HIDDEN_WIDTHS};
 use super::{range_for_key, word_for_value};
 use crate::ids::FileHash;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::node::SpecNode;
+use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
 /// `model.kind` with the fields that belong to it.
@@ -435,8 +436,29 @@ impl ModelConfig {
         })
     }
 
+    /// Reads `hidden = { width = 64, depth = 8 }`.
+    fn read_equal_widths(r: &TableReader<'_>) -> Result<Vec<u32>, SpecError> {
+        let numbers = [("width", HIDDEN_WIDTHS), ("depth", HIDDEN_DEPTHS)].map(|(key, range)| {
+            r.read_whole_number(key, range)?.ok_or_else(|| {
+                let message = format!("this is needed: set {}", r.path_to(key));
+                r.error_at(key, message).of_missing_value()
+            })
+        });
+        r.refuse_unknown_keys()?;
+
+        let [width, depth] = numbers;
+        Ok(vec![width? as u32; depth? as usize])
+    }
+
     fn read_hidden_widths(r: &TableReader<'_>) -> Result<Vec<u32>, SpecError> {
-        let range = NumberRange::whole_numbers(1, 65_536);
+        if matches!(
+            r.read_node("hidden").map(|node| &node.value),
+            Some(SpecValue::Table(_))
+        ) {
+            return Self::read_equal_widths(&r.section("hidden")?);
+        }
+
+        let range = HIDDEN_WIDTHS;
         let Some(items) = r.read_list("hidden")? else {
             return Ok(vec![128]);
         };

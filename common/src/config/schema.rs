@@ -95,7 +95,7 @@ fn describe_values(path: &str) -> String {
     match path {
         "data.dataset" => format!("{words}, or the path of a .safetensors file"),
         "train.loss" => format!("{words}, or a table"),
-        "model.hidden" => "a list of widths, such as [64, 64]".to_owned(),
+        "model.hidden" => "a list of widths, such as [64, 64], or { width = 64, depth = 2 }".to_owned(),
         "model.start" => "a list of numbers".to_owned(),
         "model.init.file" => "the path of a .safetensors file".to_owned(),
         "model.init.layers" => "a table of factors by layer, such as { fc1 = 0.5 }".to_owned(),

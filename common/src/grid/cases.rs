@@ -1,8 +1,10 @@
 //! `[case]`: an axis whose values are named bundles of fields.
 
 use crate::grid::axis::Axis;
-use crate::grid::fields::{do_fields_overlap, flatten_fields, resolve_field_name, suggest_field};
-use crate::grid::hashing::mix_hash;
+use crate::grid::fields::{
+    do_fields_overlap, flatten_fields, is_part_of_field, resolve_field_name, suggest_field,
+};
+use crate::grid::hashing::hash_leaves;
 use crate::spec_file::error::{Origin, SpecError, describe_origin};
 use crate::spec_file::grammar::{CASES_GRAMMAR, ReadingMode};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
@@ -47,7 +49,16 @@ pub(super) struct CaseSetting {
 #[derive(Debug, Clone)]
 struct CaseQuantity {
     name: String,
-    numbers: Vec<f64>,
+    numbers: Vec<CaseNumber>,
+}
+
+/// What a quantity is in a case.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum CaseNumber {
+    /// A number as written.
+    Number(f64),
+    /// The value of a derived number.
+    Derived(usize),
 }
 
 impl Cases {
@@ -189,66 +200,75 @@ impl Cases {
         self.bundles[0]
             .settings
             .iter()
-            .filter(|setting| setting.node.value.as_f64().is_some())
+            .filter(|setting| {
+                let value = &setting.node.value;
+                value.as_f64().is_some() || value.as_str().is_some()
+            })
             .map(|setting| setting.name.as_str())
     }
 
-    /// The index of the quantity that `name` means; `None` if no case sets it. `base` is its number in the file.
-    ///
-    /// # Errors
-    /// The name has no number in some case.
-    pub(super) fn find_quantity(
-        &mut self,
-        name: &str,
-        base: Option<f64>,
-    ) -> Result<Option<usize>, String> {
-        let path = resolve_field_name(name).unwrap_or_else(|| name.to_owned());
-        let of_bundle = |bundle: &CaseBundle| bundle.find_setting(&path).cloned();
-        if self
+    /// Whether each case sets a field that the path is part of.
+    pub(super) fn cases_setting(&self, path: &str) -> impl Iterator<Item = bool> {
+        self.bundles.iter().map(move |bundle| {
+            let mut fields = bundle.settings.iter().filter_map(|s| s.field.as_deref());
+            fields.any(|field| is_part_of_field(path, field))
+        })
+    }
+
+    /// All settings, with the index and the label of their case.
+    pub(super) fn numbered_settings(&self) -> impl Iterator<Item = (u64, &str, &CaseSetting)> {
+        let numbered = self.bundles.iter().enumerate();
+        numbered.flat_map(|(case, bundle)| {
+            let settings = bundle.settings.iter();
+            settings.map(move |setting| (case as u64, bundle.label.as_str(), setting))
+        })
+    }
+
+    /// The label of each case, and its value of a field or free name; `None` if no case sets it.
+    pub(super) fn settings_of(&self, path: &str) -> Option<Vec<(String, Option<SpecNode>)>> {
+        let settings: Vec<(String, Option<SpecNode>)> = self
             .bundles
             .iter()
-            .all(|bundle| of_bundle(bundle).is_none())
-        {
-            return Ok(None);
-        }
-        if let Some(at) = self.quantities.iter().position(|known| known.name == path) {
-            return Ok(Some(at));
-        }
+            .map(|bundle| {
+                let node = bundle
+                    .find_setting(path)
+                    .map(|setting| setting.node.clone());
+                (bundle.label.clone(), node)
+            })
+            .collect();
+        settings
+            .iter()
+            .any(|(_, node)| node.is_some())
+            .then_some(settings)
+    }
 
-        let mut numbers = Vec::new();
-        for bundle in &self.bundles {
-            let setting = of_bundle(bundle);
-            let number = match &setting {
-                Some(setting) => setting.node.value.as_f64(),
-                None => base,
-            };
-            let label = &bundle.label;
-            numbers.push(number.ok_or_else(|| match &setting {
-                Some(setting) => format!(
-                    "{name} is no number in the case {label}, but {}",
-                    quote_value(&setting.node.value)
-                ),
-                None => {
-                    format!("{name} has no value in the case {label}: set {path} there as well")
-                }
-            })?);
-        }
+    /// The quantity of a field or free name, if an expression uses it.
+    pub(super) fn find_quantity(&self, path: &str) -> Option<usize> {
+        self.quantities.iter().position(|known| known.name == path)
+    }
 
-        let name = path;
+    /// Adds a quantity with a number in each case, and returns its index.
+    pub(super) fn add_quantity(&mut self, path: &str, numbers: Vec<CaseNumber>) -> usize {
+        let name = path.to_owned();
         self.quantities.push(CaseQuantity { name, numbers });
-        Ok(Some(self.quantities.len() - 1))
+        self.quantities.len() - 1
+    }
+
+    /// The numbers of a quantity, one per case.
+    pub(super) fn numbers(&self, quantity: usize) -> impl Iterator<Item = CaseNumber> {
+        self.quantities[quantity].numbers.iter().copied()
     }
 
     /// Computes fingerprints of what each case makes of the fields that any case sets. Cases that set the same have
     /// the same one.
     fn compute_fingerprints(&mut self, base: &SpecTable) {
         let fingerprint = |bundle: &CaseBundle| {
-            self.fields().fold(0, |h, field| {
+            let values = self.fields().filter_map(|field| {
                 let own = bundle.find_setting(field).map(|setting| &setting.node);
-                let node = own.or_else(|| base.get_at_path(field));
-                let text = node.map(|node| node.value.to_string()).unwrap_or_default();
-                text.bytes()
-                    .fold(mix_hash(h, 1), |h, byte| mix_hash(h, byte.into()))
+                Some((field, own.or_else(|| base.get_at_path(field))?))
+            });
+            values.fold(0, |h: u64, (field, node)| {
+                h.wrapping_add(hash_leaves(field, &node.value))
             })
         };
         self.fingerprints = self.bundles.iter().map(fingerprint).collect();
@@ -260,7 +280,7 @@ impl Cases {
     }
 
     /// The number of a quantity in a case.
-    pub(super) fn number(&self, quantity: usize, case: u64) -> f64 {
+    pub(super) fn number(&self, quantity: usize, case: u64) -> CaseNumber {
         self.quantities[quantity].numbers[case as usize]
     }
 
@@ -370,14 +390,18 @@ impl CaseBundle {
 
 /// Checks a free name's value; what is no number was meant as a field.
 fn check_free_number(bundle: &CaseBundle, setting: &CaseSetting) -> Result<(), SpecError> {
-    let number = setting.node.value.as_f64();
-    if number.is_some_and(f64::is_finite) {
+    let meant = suggest_field(&setting.name);
+    let is_number = match &setting.node.value {
+        // A word may be meant as that of a field, and is an expression otherwise.
+        SpecValue::Str(_) => !meant.is_last_part,
+        value => value.as_f64().is_some_and(f64::is_finite),
+    };
+    if is_number {
         return Ok(());
     }
 
-    let meant = suggest_field(&setting.name);
     let message = format!(
-        "'{}' is no field of a trial, so it is a free name, which needs a number, found {}; {}",
+        "'{}' is no field of a trial, so it is a free name, which needs a number or an expression, found {}; {}",
         setting.name,
         quote_value(&setting.node.value),
         meant.hint

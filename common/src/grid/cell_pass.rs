@@ -1,8 +1,8 @@
 //! The single pass over all cells of a sweep, which evaluates `[where]` and `[derive]`.
 
-use crate::config::numeric_field_range;
-use crate::grid::formula::CellNumbers;
-use crate::grid::hashing::mix_hash;
+use crate::grid::cases::CaseNumber;
+use crate::grid::formula::{CellNumbers, DerivedField, FormulaOwner};
+use crate::grid::hashing::{hash_text, mix_hash};
 use crate::grid::ranked_bitmap::RankedBitmap;
 use crate::grid::varieties::Varieties;
 use crate::grid::{Grid, StillWanted};
@@ -19,8 +19,10 @@ struct CellPass {
     numbers: Vec<Vec<f64>>,
     /// Index of the factor that each axis belongs to.
     homes: Vec<usize>,
-    /// The range that each derived field accepts.
-    ranges: Vec<Option<NumberRange>>,
+    /// The numbers that each derived number may be.
+    ranges: Vec<NumberRange>,
+    /// A hash of the path of each derived number.
+    path_hashes: Vec<u64>,
     /// Whether two cells can be equal, which takes axes that set no field, or cases.
     may_be_equal: bool,
     /// The digits of the current cell.
@@ -36,10 +38,11 @@ impl CellPass {
             homes: (0..grid.axes.len())
                 .map(|axis| grid.factor_index(axis))
                 .collect(),
-            ranges: grid
+            ranges: grid.derived.iter().map(DerivedField::range).collect(),
+            path_hashes: grid
                 .derived
                 .iter()
-                .map(|derived| numeric_field_range(&derived.field))
+                .map(|derived| hash_text(&derived.field))
                 .collect(),
             may_be_equal: grid.axes.iter().any(|axis| axis.field.is_none()),
             digits: vec![0; grid.factors.len()],
@@ -55,13 +58,27 @@ impl CellPass {
             return Ok(None);
         }
 
-        grid.check_derived_values(&derived, &self.ranges, &self.digits)?;
+        grid.check_derived_values(&numbers, &derived, &self.ranges, &self.digits)?;
         Ok(Some(derived))
     }
 
     fn record_fingerprint(&mut self, grid: &Grid, derived: &[f64], position: u32) {
         if self.may_be_equal {
-            let fingerprint = grid.config_fingerprint(&self.digits, &self.homes, derived);
+            let numbers = PassNumbers { grid, pass: self };
+            let of_derived = grid
+                .derived
+                .iter()
+                .zip(derived)
+                .zip(&self.path_hashes)
+                .filter(|((derived, _), _)| {
+                    let is_written =
+                        derived.slot.is_some() || derived.owner == FormulaOwner::Derive;
+                    is_written && derived.is_in_use(&numbers)
+                })
+                .fold(0, |h: u64, ((_, x), path)| {
+                    h.wrapping_add(mix_hash(*path, (x + 0.0).to_bits()))
+                });
+            let fingerprint = grid.config_fingerprint(&self.digits, &self.homes, of_derived);
             self.fingerprints.push((fingerprint, position));
         }
     }
@@ -74,11 +91,15 @@ struct PassNumbers<'a> {
 }
 
 impl CellNumbers for PassNumbers<'_> {
+    fn digit(&self, axis: usize) -> u64 {
+        self.pass.digits[self.pass.homes[axis]]
+    }
+
     fn axis_number(&self, axis: usize) -> f64 {
         self.pass.numbers[axis][self.pass.digits[self.pass.homes[axis]] as usize]
     }
 
-    fn case_number(&self, quantity: usize) -> f64 {
+    fn case_number(&self, quantity: usize) -> CaseNumber {
         self.grid.case_number(quantity, &self.pass.digits)
     }
 }
@@ -194,15 +215,22 @@ impl Grid {
 
     pub(super) fn check_derived_values(
         &self,
+        numbers: &dyn CellNumbers,
         derived: &[f64],
-        ranges: &[Option<NumberRange>],
+        ranges: &[NumberRange],
         digits: &[u64],
     ) -> Result<(), SpecError> {
         for ((d, x), range) in self.derived.iter().zip(derived).zip(ranges) {
-            if let Some(range) = range.filter(|r| !r.contains(*x)) {
-                let message = format!("expected {}, found {x}", range.describe());
-                return Err(self.cell_error(&d.formula.origin, &d.field, digits, &message));
+            if range.contains(*x) || !d.is_in_use(numbers) {
+                continue;
             }
+
+            let advice = match range.is_whole && x.is_finite() && x.fract() != 0.0 {
+                true => ": use round(…), floor(…) or ceil(…)",
+                false => "",
+            };
+            let message = format!("expected {}, found {x}{advice}", range.describe());
+            return Err(self.cell_error(&d.formula.origin, &d.field, digits, &message));
         }
         Ok(())
     }
@@ -242,7 +270,7 @@ impl Grid {
         &self,
         digits: &[u64],
         homes: &[usize],
-        derived: &[f64],
+        of_derived: u64,
     ) -> u64 {
         let fields = self
             .axes
@@ -253,13 +281,11 @@ impl Grid {
             .cases
             .as_ref()
             .map_or(0, |cases| cases.fingerprint(self.case_digit(digits)));
-        let h = fields.fold(0x1234_5678_u64 ^ of_case, |h, (_, home)| {
+        let h = fields.fold(0x1234_5678_u64, |h, (_, home)| {
             mix_hash(h, digits[*home] + 1)
         });
 
-        derived
-            .iter()
-            .fold(h, |h, x| mix_hash(h, (x + 0.0).to_bits()))
+        h.wrapping_add(of_derived).wrapping_add(of_case)
     }
 
     pub(super) fn refuse_equal_cells(&self, mut prints: Vec<(u64, u32)>) -> Result<(), SpecError> {

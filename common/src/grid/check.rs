@@ -320,6 +320,25 @@ impl Grid {
         Ok(())
     }
 
+    /// Resolves cells whose tables have numbers of expressions: all of them, or in a large sweep some thousand.
+    pub(super) fn check_written_numbers(&self, wanted: StillWanted<'_>) -> Result<(), SpecError> {
+        if !self.reading_mode.is_new || self.derived.iter().all(|d| d.slot.is_none()) {
+            return Ok(());
+        }
+
+        for (n, cell) in self.sample_cells(MAX_SPELLED_CELLS).into_iter().enumerate() {
+            if n % CONFIGS_PER_CHECK == 0 {
+                check_still_wanted(wanted)?;
+            }
+            self.resolve_config(cell).map_err(|e| {
+                let message = e.message.clone();
+                self.cell_error(&e.origin, &e.path, &self.cell_digits(cell), &message)
+            })?;
+        }
+
+        Ok(())
+    }
+
     pub(super) fn equal_cells_error(&self, a: CellIndex, b: CellIndex) -> SpecError {
         let [a, b] = [a, b].map(|cell| self.describe_cell(&self.cell_digits(cell)));
         let message = format!(

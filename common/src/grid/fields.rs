@@ -16,6 +16,8 @@ pub(crate) fn resolve_field_name(name: &str) -> Option<String> {
 pub(super) struct MeantField {
     /// The field, if one is near.
     pub(super) field: Option<&'static str>,
+    /// Whether the name is the last part of the field.
+    pub(super) is_last_part: bool,
     /// The suggestion in words.
     pub(super) hint: String,
 }
@@ -27,6 +29,7 @@ pub(super) fn suggest_field(name: &str) -> MeantField {
     let known = SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields.clone());
     let ending = fields.clone().find(|f| f.ends_with(&suffix));
     MeantField {
+        is_last_part: ending.is_some(),
         field: ending.or_else(|| find_nearest(name, known.clone())),
         hint: match ending {
             Some(field) => format!("did you mean '{field}'?"),
@@ -60,15 +63,20 @@ pub(crate) fn flatten_fields(table: &SpecTable) -> Vec<(String, &SpecNode)> {
 /// Whether a table is the value of one field: it names its kind, or its keys are no fields.
 fn is_whole_value(name: &str, table: &SpecTable) -> bool {
     let has_section = matches!(name.split('.').next(), Some("data" | "model" | "train"));
-    let is_field = matches!(name, "train.schedule" | "model.init.layers");
+    let is_field = matches!(
+        name,
+        "train.schedule" | "model.init.layers" | "model.hidden"
+    );
     !has_section || is_field || table.get("kind").is_some()
+}
+
+/// Whether a path, such as `train.schedule[0].lr`, is a field or part of it.
+pub(super) fn is_part_of_field(path: &str, field: &str) -> bool {
+    path.strip_prefix(field)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// Whether one of two fields is part of the other, or both are the same.
 pub(super) fn do_fields_overlap(a: &str, b: &str) -> bool {
-    let is_within = |part: &str, whole: &str| {
-        part.strip_prefix(whole)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    is_within(a, b) || is_within(b, a)
+    is_part_of_field(a, b) || is_part_of_field(b, a)
 }

@@ -1,22 +1,47 @@
-//! The expressions of `[derive]` and `[where]`: names resolved once, values computed per cell.
+//! Expressions whose names are resolved, and their values in cells.
 
 use super::Grid;
-use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, numeric_field_range};
+use crate::config::{is_shape_field, numeric_field_range};
 use crate::expr::Expr;
-use crate::grid::axis::Axis;
-use crate::grid::cases::CASE_AXIS;
-use crate::grid::fields::resolve_field_name;
-use crate::spec_file::error::{Origin, SpecError};
-use crate::spec_file::grammar::GRAMMAR;
-use crate::spec_file::node::{SpecNode, SpecTable};
-use crate::spec_file::reader::quote_value;
-use crate::spec_file::suggest::suggest_nearest;
+use crate::grid::cases::{CASE_AXIS, CaseNumber};
+use crate::grid::inline::NumberSlot;
+use crate::spec_file::error::Origin;
+use crate::spec_file::reader::NumberRange;
 
-/// A field that `[derive]` computes per cell.
+/// A number that an expression computes per cell.
 #[derive(Debug, Clone)]
 pub(super) struct DerivedField {
+    /// The field, the path of the number within one, or the free name of a case.
     pub(super) field: String,
     pub(super) formula: Formula,
+    pub(super) owner: FormulaOwner,
+    /// Where the number is written; `None` for a free name.
+    pub(super) slot: Option<NumberSlot>,
+}
+
+/// Whose expression it is: only cells of the owner use it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum FormulaOwner {
+    /// `[derive]`: all cells.
+    Derive,
+    /// The tables of the file: the cells of all cases but these, which set the field otherwise.
+    File { except: Vec<bool> },
+    /// A case.
+    Case(u64),
+    /// A value of an axis.
+    AxisValue { axis: usize, index: u64 },
+}
+
+impl FormulaOwner {
+    fn is_in_use(&self, numbers: &dyn CellNumbers) -> bool {
+        match self {
+            Self::Derive => true,
+            Self::File { except } if except.is_empty() => true,
+            Self::File { except } => !except[numbers.digit(CASE_AXIS) as usize],
+            Self::Case(case) => numbers.digit(CASE_AXIS) == *case,
+            Self::AxisValue { axis, index } => numbers.digit(*axis) == *index,
+        }
+    }
 }
 
 /// An expression whose names are resolved.
@@ -34,211 +59,61 @@ pub(super) enum FormulaInput {
     Axis(usize),
     /// A number that each case has.
     Case(usize),
-    /// The value of an earlier derived field.
+    /// The value of an earlier derived number.
     Derived(usize),
     /// A number of the file.
     Constant(f64),
 }
 
-impl Grid {
-    pub(super) fn read_derived(&mut self, table: &SpecTable) -> Result<(), SpecError> {
-        for (name, node) in &table.0 {
-            let path = format!("derive.{name}");
-            let field = resolve_field_name(name).unwrap_or_else(|| name.clone());
-            if numeric_field_range(&field).is_none() {
-                let known = NUMERIC_FIELDS
-                    .iter()
-                    .map(|(f, _)| *f)
-                    .chain(SHORT_NAMES.iter().map(|(s, _)| *s));
-                let message = format!(
-                    "'{name}' is not a numeric field of a trial, {}",
-                    suggest_nearest(name, known)
-                );
-
-                return Err(SpecError::new(node.origin.clone(), path, message));
-            }
-
-            if self
-                .axes
-                .iter()
-                .any(|axis| axis.field.as_ref() == Some(&field))
-            {
-                let message = format!("{field} is an axis of [grid] as well: keep one of the two");
-                return Err(SpecError::new(node.origin.clone(), path, message));
-            }
-
-            let owner = self
-                .cases
-                .as_ref()
-                .and_then(|cases| cases.describe_owner(&field));
-            if let Some(owner) = owner {
-                let message = format!("{owner} sets the same field: keep one of the two");
-                return Err(SpecError::new(node.origin.clone(), path, message));
-            }
-
-            if self.derived.iter().any(|d| d.field == field) {
-                let message = format!("{field} is derived twice: keep one of the two");
-                return Err(SpecError::new(node.origin.clone(), path, message));
-            }
-
-            let formula = self.read_formula(&path, node)?;
-            self.derived.push(DerivedField { field, formula });
-        }
-
-        Ok(())
-    }
-
-    pub(super) fn read_where(&mut self, table: &SpecTable) -> Result<(), SpecError> {
-        for (name, node) in &table.0 {
-            let path = format!("where.{name}");
-            if name != "keep" {
-                return Err(SpecError::new(
-                    node.origin.clone(),
-                    path,
-                    format!("unknown key '{name}', {}", suggest_nearest(name, ["keep"])),
-                ));
-            }
-
-            let formula = self.read_formula(&path, node)?;
-            if !formula.expr.is_condition() {
-                let message = "expected a condition such as \"lr * wd <= 1e-3\", found a number that nothing is compared with";
-                return Err(SpecError::new(node.origin.clone(), path, message));
-            }
-
-            self.keep_condition = Some(formula);
-        }
-
-        Ok(())
-    }
-
-    fn read_formula(&mut self, path: &str, node: &SpecNode) -> Result<Formula, SpecError> {
-        let error = |message: String| SpecError::new(node.origin.clone(), path, message);
-        let Some(text) = node.value.as_str() else {
-            return Err(error(format!(
-                "expected an expression like \"intrinsic_lr / lr\", found {}",
-                quote_value(&node.value)
-            )));
-        };
-        let parse = |grammar| {
-            Expr::parse(text, grammar).map_err(|e| {
-                let shown: String = text.chars().take(200).collect();
-                error(format!("cannot read \"{shown}\": {e}"))
-            })
-        };
-
-        // Older grammars exist for stored sweeps alone, so a new file is read in today's grammar even if an older
-        // program sent it.
-        let expr = parse(if self.reading_mode.is_new {
-            GRAMMAR
-        } else {
-            self.reading_mode.grammar
-        })?;
-
-        // The sender's program would read this expression in another way, so its user would have checked one sweep
-        // and run another.
-        if expr.min_grammar() > self.reading_mode.grammar {
-            let message = format!(
-                "since version {} of the grammar this means something else",
-                expr.min_grammar()
-            );
-            return Err(error(
-                message + ": use an ergodic of the coordinator's version",
-            ));
-        }
-
-        self.min_grammar = self.min_grammar.max(expr.min_grammar());
-        let inputs = expr
-            .names()
-            .into_iter()
-            .map(|name| self.resolve_input(name))
-            .collect::<Result<_, _>>()
-            .map_err(error)?;
-        Ok(Formula {
-            expr,
-            inputs,
-            origin: node.origin.clone(),
-        })
-    }
-
-    /// Resolves a name in an expression: an axis, an earlier derived field, or a number of a case or of the sweep file.
-    fn resolve_input(&mut self, name: &str) -> Result<FormulaInput, String> {
-        let field = resolve_field_name(name);
-        let means = |axis: &Axis| axis.name == name || (field.is_some() && axis.field == field);
-        if let Some(at) = self.axes.iter().position(means) {
-            let axis = &self.axes[at];
-            return match (0..axis.len().min(1000)).find(|i| axis.number_at(*i).is_none()) {
-                None => Ok(FormulaInput::Axis(at)),
-                Some(i) => Err(format!(
-                    "the axis {name} has values that are not numbers, such as {}",
-                    axis.value_at(i)
-                )),
-            };
-        }
-
-        let path = field.as_deref().unwrap_or(name);
-        let base = self
-            .base
-            .get_at_path(path)
-            .and_then(|node| node.value.as_f64());
-        if let Some(cases) = &mut self.cases
-            && let Some(at) = cases.find_quantity(name, base)?
-        {
-            return Ok(FormulaInput::Case(at));
-        }
-
-        if let Some(at) = self.derived.iter().position(|d| d.field == path) {
-            return Ok(FormulaInput::Derived(at));
-        }
-
-        if let Some(x) = base {
-            return Ok(FormulaInput::Constant(x));
-        }
-
-        if numeric_field_range(path).is_some() {
-            return Err(format!(
-                "{name} has no value in the sweep file: set {path}, or make it an axis of [grid]"
-            ));
-        }
-
-        Err(format!(
-            "nothing is called {name}, {}",
-            suggest_nearest(name, self.names_with_numbers())
-        ))
-    }
-
-    pub(super) fn formulas(&self) -> impl Iterator<Item = &Formula> {
-        self.derived
-            .iter()
-            .map(|d| &d.formula)
-            .chain(&self.keep_condition)
-    }
-
-    pub(super) fn mark_inputs(&self, formula: &Formula, shaping: &mut [bool]) {
-        for input in &formula.inputs {
-            match input {
-                FormulaInput::Axis(at) => shaping[*at] = true,
-                FormulaInput::Case(_) => shaping[CASE_AXIS] = true,
-                FormulaInput::Derived(at) => self.mark_inputs(&self.derived[*at].formula, shaping),
-                FormulaInput::Constant(_) => {}
-            }
-        }
-    }
-}
-
 /// The numbers of a cell that expressions use.
 pub(super) trait CellNumbers {
+    /// The index of an axis' value.
+    fn digit(&self, axis: usize) -> u64;
     /// The number of an axis.
     fn axis_number(&self, axis: usize) -> f64;
-    /// The number of a quantity of the cell's case.
-    fn case_number(&self, quantity: usize) -> f64;
+    /// What a quantity is in the cell's case.
+    fn case_number(&self, quantity: usize) -> CaseNumber;
+}
+
+impl DerivedField {
+    /// Whether the number is a field's, and all cells have it from this expression.
+    pub(super) fn is_field_of_all_cells(&self) -> bool {
+        let of_all = match &self.owner {
+            FormulaOwner::Derive => true,
+            FormulaOwner::File { except } => except.is_empty(),
+            _ => false,
+        };
+        of_all && numeric_field_range(&self.field).is_some()
+    }
+
+    /// The numbers that the expression may have.
+    pub(super) fn range(&self) -> NumberRange {
+        let slot = self.slot.as_ref().map(|slot| slot.range);
+        slot.or_else(|| numeric_field_range(&self.field))
+            .unwrap_or(NumberRange::FINITE)
+    }
+
+    /// Whether the number decides the shape class, or when samples are taken.
+    pub(super) fn is_shaping(&self) -> bool {
+        let field = self.field.split('[').next().unwrap_or_default();
+        is_shape_field(field) || field.starts_with("measure.")
+    }
+
+    /// Whether a cell uses the number.
+    pub(super) fn is_in_use(&self, numbers: &dyn CellNumbers) -> bool {
+        self.owner.is_in_use(numbers)
+    }
 }
 
 impl Formula {
-    /// The value of the expression, given the numbers of axes and cases, and the values of earlier derived fields.
+    /// The value of the expression, given the numbers of axes and cases, and the values of earlier derived numbers.
     pub(super) fn eval(&self, numbers: &dyn CellNumbers, derived: &[f64]) -> f64 {
         let value = |input: &FormulaInput| match *input {
             FormulaInput::Axis(at) => numbers.axis_number(at),
-            FormulaInput::Case(at) => numbers.case_number(at),
+            FormulaInput::Case(at) => match numbers.case_number(at) {
+                CaseNumber::Number(x) => x,
+                CaseNumber::Derived(at) => derived[at],
+            },
             FormulaInput::Derived(at) => derived[at],
             FormulaInput::Constant(x) => x,
         };
@@ -255,6 +130,50 @@ impl Formula {
             _ => self
                 .expr
                 .eval(&self.inputs.iter().map(value).collect::<Vec<_>>()),
+        }
+    }
+}
+
+impl Grid {
+    pub(super) fn formulas(&self) -> impl Iterator<Item = &Formula> {
+        self.derived
+            .iter()
+            .map(|d| &d.formula)
+            .chain(&self.keep_condition)
+    }
+
+    /// The values of derived numbers in a cell; NaN where the cell does not use one.
+    pub(super) fn derived_values(&self, numbers: &dyn CellNumbers) -> Vec<f64> {
+        let mut values = Vec::with_capacity(self.derived.len());
+        for derived in &self.derived {
+            let value = match derived.is_in_use(numbers) {
+                true => derived.formula.eval(numbers, &values),
+                false => f64::NAN,
+            };
+            values.push(value);
+        }
+        values
+    }
+
+    /// Marks the axes that an expression depends on.
+    pub(super) fn mark_inputs(&self, formula: &Formula, shaping: &mut [bool]) {
+        for input in &formula.inputs {
+            match input {
+                FormulaInput::Axis(at) => shaping[*at] = true,
+                FormulaInput::Case(at) => {
+                    shaping[CASE_AXIS] = true;
+                    let numbers = self.cases.iter().flat_map(|cases| cases.numbers(*at));
+                    numbers.for_each(|number| self.mark_case_number(number, shaping));
+                }
+                FormulaInput::Derived(at) => self.mark_inputs(&self.derived[*at].formula, shaping),
+                FormulaInput::Constant(_) => {}
+            }
+        }
+    }
+
+    fn mark_case_number(&self, number: CaseNumber, shaping: &mut [bool]) {
+        if let CaseNumber::Derived(at) = number {
+            self.mark_inputs(&self.derived[at].formula, shaping);
         }
     }
 }

@@ -12,7 +12,9 @@ mod check;
 mod digits;
 mod fields;
 mod formula;
+mod formula_reader;
 mod hashing;
+mod inline;
 mod names;
 mod ranked_bitmap;
 mod read;
@@ -24,8 +26,9 @@ pub use read::MAX_AXES;
 use read::{checked_product, read_axes, read_factors, section_table};
 pub(crate) use read::{find_axis_for_field, is_axis_form};
 
-use cases::{CASE_AXIS, Cases};
-use formula::{CellNumbers, DerivedField, Formula};
+use cases::{CASE_AXIS, CaseNumber, Cases};
+use formula::{CellNumbers, DerivedField, Formula, FormulaOwner};
+pub(crate) use inline::find_expressions;
 
 use crate::config::TrialConfig;
 use crate::grid::axis::Axis;
@@ -92,6 +95,12 @@ impl Grid {
             }
         }
 
+        if let Some(node) = document.get("measure")
+            && !find_expressions("measure", node).is_empty()
+        {
+            base.0.push(("measure".to_owned(), node.clone()));
+        }
+
         let grid = section_table(document, "grid")?;
         let mut axes = read_axes(grid, sweep_seed, reading)?;
         let cases = Cases::from_document(document, &base, reading)?.map(|(cases, axis)| {
@@ -121,9 +130,10 @@ impl Grid {
             derived_fingerprint: 0,
             variety_cells: Vec::new(),
         };
-        this.read_derived(section_table(document, "derive")?)?;
-
-        this.read_where(section_table(document, "where")?)?;
+        this.read_formulas(
+            section_table(document, "derive")?,
+            section_table(document, "where")?,
+        )?;
         this.check_names_used()?;
         this.order_by_shape()
             .and_then(|()| this.check_cost())
@@ -133,6 +143,7 @@ impl Grid {
 
         this.check_classes(wanted)?;
         this.check_spellings(wanted)?;
+        this.check_written_numbers(wanted)?;
         // The checks for new sweeps are done. Reading a cell later must not refuse what was
         // accepted here.
         this.reading_mode.is_new = false;
@@ -287,25 +298,26 @@ impl Grid {
         (agree && self.has_cell(found)).then_some(found)
     }
 
-    /// The fields that `[derive]` computes.
-    pub fn derived_fields(&self) -> impl Iterator<Item = &str> {
+    /// The fields, and numbers within fields, that expressions compute.
+    pub fn computed_fields(&self) -> impl Iterator<Item = &str> {
         self.derived.iter().map(|derived| derived.field.as_str())
     }
 
-    /// The fields that `[derive]` computes, with their values in a cell.
+    /// The fields that expressions compute in every cell, with their values in one.
     pub fn derived_values_in(&self, cell: CellIndex) -> Vec<(&str, f64)> {
         let digits = self.cell_digits(cell);
         let values = self.derived_values(&DigitNumbers(self, &digits));
-        self.derived
-            .iter()
-            .map(|d| d.field.as_str())
-            .zip(values)
+        let fields = self.derived.iter().zip(values);
+        fields
+            .filter(|(derived, _)| derived.is_field_of_all_cells())
+            .map(|(derived, value)| (derived.field.as_str(), value))
             .collect()
     }
 
     /// Whether `[derive]` computes this field.
     pub fn has_derived_field(&self, field: &str) -> bool {
-        self.derived.iter().any(|derived| derived.field == field)
+        let mut fields = self.derived.iter();
+        fields.any(|derived| derived.field == field && derived.owner == FormulaOwner::Derive)
     }
 
     /// Resolves the settings of a cell.
@@ -317,8 +329,8 @@ impl Grid {
         TrialConfig::from_table(&self.build_document(cell)?, &self.files, self.reading_mode)
     }
 
-    /// Builds `[data]`, `[model]` and `[train]` of a cell.
-    fn build_document(&self, cell: CellIndex) -> Result<SpecTable, SpecError> {
+    /// Builds `[data]`, `[model]` and `[train]` of a cell, and `[measure]` if it has expressions.
+    pub(crate) fn build_document(&self, cell: CellIndex) -> Result<SpecTable, SpecError> {
         let digits = self.cell_digits(cell);
         let mut tree = self.base.clone();
         for (axis, digit) in self.axis_digits(&digits) {
@@ -331,8 +343,19 @@ impl Grid {
             set_field(&mut tree, field, node.clone())?;
         }
 
-        let values = self.derived_values(&DigitNumbers(self, &digits));
+        let numbers = DigitNumbers(self, &digits);
+        let values = self.derived_values(&numbers);
         for (derived, value) in self.derived.iter().zip(values) {
+            if let Some(slot) = derived
+                .slot
+                .as_ref()
+                .filter(|_| derived.is_in_use(&numbers))
+            {
+                slot.write(&mut tree, value);
+            }
+            if derived.owner != FormulaOwner::Derive {
+                continue;
+            }
             set_field(
                 &mut tree,
                 &derived.field,
@@ -344,6 +367,11 @@ impl Grid {
         }
 
         Ok(tree)
+    }
+
+    /// Whether `[measure]` has expressions, so that it differs by cell.
+    pub fn has_measure_expressions(&self) -> bool {
+        self.base.get("measure").is_some()
     }
 
     /// Hashes what is cheap to know about all cells: how they are numbered and ordered, which are
@@ -380,13 +408,14 @@ impl Grid {
             .collect()
     }
 
-    fn nth_kept_cell(&self, n: u64) -> CellIndex {
+    pub(crate) fn nth_kept_cell(&self, n: u64) -> CellIndex {
         let kept = self.kept_positions.as_ref();
         self.cell_at_position(kept.map_or(n, |kept| kept.select(n)))
     }
 
-    fn case_number(&self, quantity: usize, digits: &[u64]) -> f64 {
-        self.cases.as_ref().map_or(f64::NAN, |cases| {
+    fn case_number(&self, quantity: usize, digits: &[u64]) -> CaseNumber {
+        let none = CaseNumber::Number(f64::NAN);
+        self.cases.as_ref().map_or(none, |cases| {
             cases.number(quantity, self.case_digit(digits))
         })
     }
@@ -424,15 +453,6 @@ impl Grid {
     pub(crate) fn describe_case_owner(&self, field: &str) -> Option<String> {
         self.cases.as_ref()?.describe_owner(field)
     }
-
-    fn derived_values(&self, numbers: &dyn CellNumbers) -> Vec<f64> {
-        let mut values = Vec::with_capacity(self.derived.len());
-        for derived in &self.derived {
-            let value = derived.formula.eval(numbers, &values);
-            values.push(value);
-        }
-        values
-    }
 }
 
 /// The numbers of the cell with these digits.
@@ -443,7 +463,11 @@ impl CellNumbers for DigitNumbers<'_> {
         self.0.axis_number(axis, self.1)
     }
 
-    fn case_number(&self, quantity: usize) -> f64 {
+    fn digit(&self, axis: usize) -> u64 {
+        self.1[self.0.factor_index(axis)]
+    }
+
+    fn case_number(&self, quantity: usize) -> CaseNumber {
         self.0.case_number(quantity, self.1)
     }
 }

@@ -8,10 +8,8 @@ use crate::config::{NUMERIC_FIELDS, SHORT_NAMES};
 use crate::spec_file::error::{Origin, SpecError};
 
 fn unused_name_error(name: &str, origin: &Origin, path: String) -> SpecError {
-    let MeantField { field, hint } = suggest_field(name);
-    let message = format!(
-        "'{name}' is no field of a trial, and no expression in [derive] or [where] uses it; {hint}"
-    );
+    let MeantField { field, hint, .. } = suggest_field(name);
+    let message = format!("'{name}' is no field of a trial, and no expression uses it; {hint}");
     SpecError::new(origin.clone(), path, message).with_meant(name, field)
 }
 
@@ -54,7 +52,7 @@ impl Grid {
     /// Whether a field is derived, or a number in the sweep file.
     fn has_number(&self, field: &str) -> bool {
         let node = self.base.get_at_path(field);
-        node.is_some_and(|node| node.value.as_f64().is_some())
+        node.is_some_and(|node| node.value.as_f64().is_some() || node.value.as_str().is_some())
             || self.derived.iter().any(|derived| derived.field == field)
     }
 }

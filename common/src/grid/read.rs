@@ -7,6 +7,7 @@ use crate::config::is_shape_field;
 use crate::grid::axis::{Axis, MAX_POINTS};
 use crate::grid::cases::CASE_AXIS;
 use crate::grid::fields::resolve_field_name;
+use crate::grid::formula::FormulaOwner;
 use crate::metric::Metric;
 use crate::spec_file::error::Origin;
 use crate::spec_file::error::SpecError;
@@ -58,8 +59,13 @@ impl Grid {
             shaping[CASE_AXIS] = true;
         }
 
-        for derived in self.derived.iter().filter(|d| is_shape_field(&d.field)) {
+        for derived in self.derived.iter().filter(|d| d.is_shaping()) {
             self.mark_inputs(&derived.formula, &mut shaping);
+            match &derived.owner {
+                FormulaOwner::Case(_) => shaping[CASE_AXIS] = true,
+                FormulaOwner::AxisValue { axis, .. } => shaping[*axis] = true,
+                FormulaOwner::Derive | FormulaOwner::File { .. } => {}
+            }
         }
 
         let (first, rest): (Vec<usize>, Vec<usize>) = (0..self.factors.len())

@@ -78,12 +78,15 @@ impl Varieties {
                 distinction: distinction_for_field(axis.field.as_deref()?, || zero_index(axis))?,
             })
         });
-        let derived = grid.derived_fields().enumerate().filter_map(|(at, field)| {
-            Some(VariedInput {
-                source: VariedSource::Derived(at),
-                distinction: distinction_for_field(field, || Some(0.0_f64.to_bits()))?,
-            })
-        });
+        let derived = grid
+            .computed_fields()
+            .enumerate()
+            .filter_map(|(at, field)| {
+                Some(VariedInput {
+                    source: VariedSource::Derived(at),
+                    distinction: distinction_for_field(field, || Some(0.0_f64.to_bits()))?,
+                })
+            });
         let inputs = axes.chain(derived).chain(Self::case_input(grid)).collect();
         Self {
             inputs,

@@ -2,8 +2,11 @@
 //! samples.
 
 use crate::config::{Length, TrialConfig};
+use crate::grid::Grid;
+use crate::ids::CellIndex;
 use crate::metric::{MAX_METRICS, MeasurementPass, Metric};
 use crate::spec_file::error::SpecError;
+use crate::spec_file::grammar::ReadingMode;
 use crate::spec_file::node::SpecNode;
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 use crate::spec_file::suggest::suggest_nearest;
@@ -97,6 +100,16 @@ impl Measure {
             probe: None,
             save: false,
         }
+    }
+
+    /// Reads the section of a cell, in which expressions have their values.
+    pub(super) fn read_of_cell(
+        grid: &Grid,
+        cell: CellIndex,
+        reading: ReadingMode,
+    ) -> Result<Self, SpecError> {
+        let document = grid.build_document(cell)?;
+        Self::read_section(&TableReader::from_document(&document, reading))
     }
 
     pub(crate) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {

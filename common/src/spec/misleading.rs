@@ -197,7 +197,7 @@ fn can_loss_vary(spec: &Spec) -> bool {
     };
     let axes = spec.grid.axes().iter().filter(|axis| axis.len() > 1);
     axes.filter_map(|axis| axis.field.as_deref())
-        .chain(spec.grid.derived_fields())
+        .chain(spec.grid.computed_fields())
         .chain(spec.grid.case_fields())
         .any(says)
 }

@@ -3,6 +3,8 @@
 mod axis_settings;
 #[cfg(test)]
 mod case_tests;
+#[cfg(test)]
+mod expression_tests;
 pub(crate) mod meaning_hash;
 pub mod measure;
 pub mod misleading;
@@ -19,9 +21,11 @@ mod tests;
 pub use crate::spec::measure::{EvalStatistics, MAX_PREDICTIONS, Measure, Moment, Probe};
 pub use crate::spec::source::{MAX_TEXT_BYTES, SpecSource};
 
+use std::borrow::Cow;
+
 use crate::config::{ModelKind, TrialConfig};
-use crate::grid::{Grid, StillWanted};
-use crate::ids::{CellHash, CellsFingerprint, DatasetHash, Repeat, ShapeClass};
+use crate::grid::{Grid, StillWanted, find_expressions};
+use crate::ids::{CellHash, CellIndex, CellsFingerprint, DatasetHash, Repeat, ShapeClass};
 use crate::metric::Metric;
 use crate::net::Net;
 use crate::random_streams;
@@ -31,7 +35,7 @@ use crate::spec::scheduling::Scheduling;
 use crate::spec::seeds::read_seeds;
 use crate::spec::stopping_rule::{StoppingRule, read_repeats};
 use crate::spec_file::error::{Origin, SpecError};
-use crate::spec_file::grammar::ReadingMode;
+use crate::spec_file::grammar::{GRAMMAR, ReadingMode};
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::{NumberRange, TableReader};
 use crate::spec_file::suggest::suggest_nearest;
@@ -157,23 +161,34 @@ impl Spec {
         let name = read_name(&r);
         let repeats = read_repeats(&r);
         let seeds = read_seeds(&r);
-        let measure = Measure::read_section(&r);
+        // Expressions in `[measure]` have values once there are cells.
+        let varies = r
+            .read_node("measure")
+            .is_some_and(|node| !find_expressions("measure", node).is_empty());
+        let measure = (!varies).then(|| Measure::read_section(&r)).transpose();
         let numerics = read_numerics(&r);
         let scheduling = Scheduling::read_fields(&r);
 
         // Unknown keys are reported first: a misspelt section explains what is missing because of it.
         r.refuse_unknown_keys()?;
         let (repeats, stopping_rule) = repeats?;
+        let (name, seeds, numerics) = (name?, seeds?, numerics?);
+        let (measure, scheduling) = (measure?, scheduling?);
+        let grid = Grid::from_document(document, seed, &source.files, (reading, wanted))?;
+        let measure = match measure {
+            Some(measure) => measure,
+            None => Measure::read_of_cell(&grid, grid.nth_kept_cell(0), reading)?,
+        };
         Ok(Self {
-            name: name?,
+            name,
             repeats,
             stopping_rule,
             seed,
-            seeds: seeds?,
-            numerics: numerics?,
-            measure: measure?,
-            scheduling: scheduling?,
-            grid: Grid::from_document(document, seed, &source.files, (reading, wanted))?,
+            seeds,
+            numerics,
+            measure,
+            scheduling,
+            grid,
         })
     }
 
@@ -198,7 +213,7 @@ impl Spec {
             let config = self
                 .grid
                 .resolve_config(self.grid.class_cell_at(class, 0))?;
-            self.check_curve_size(&config)?;
+            self.check_curve_size(&config, class)?;
             self.check_toy_metrics(&config)?;
             self.check_validation_images(&config)?;
 
@@ -224,10 +239,11 @@ impl Spec {
     }
 
     /// Checks that a trial's curve fits into a message.
-    fn check_curve_size(&self, config: &TrialConfig) -> Result<(), SpecError> {
+    fn check_curve_size(&self, config: &TrialConfig, class: ShapeClass) -> Result<(), SpecError> {
+        let every = self.measure_of_class(class)?.every;
         let rows = config
             .total_steps()
-            .div_ceil(config.length_in_steps(self.measure.every).max(1));
+            .div_ceil(config.length_in_steps(every).max(1));
         let numbers = rows.saturating_mul(1 + self.measure.metrics.len() as u64);
         if numbers > MAX_CURVE_NUMBERS {
             let message = format!(
@@ -345,6 +361,35 @@ impl Spec {
         }
 
         Ok(())
+    }
+
+    /// What is measured in a cell: `measure`, with the numbers of this cell where it has expressions.
+    ///
+    /// # Errors
+    /// Never for a kept cell of a sweep that was read.
+    pub fn measure_in(&self, cell: CellIndex) -> Result<Cow<'_, Measure>, SpecError> {
+        if !self.grid.has_measure_expressions() {
+            return Ok(Cow::Borrowed(&self.measure));
+        }
+        let reading = ReadingMode::for_stored(GRAMMAR);
+        Measure::read_of_cell(&self.grid, cell, reading).map(Cow::Owned)
+    }
+
+    /// Whether both sweeps measure the same at the same steps of their trials. Where expressions give the steps, the
+    /// cells must be the same as well.
+    pub fn measures_as(&self, other: &Self) -> bool {
+        let varies =
+            self.grid.has_measure_expressions() || other.grid.has_measure_expressions();
+        self.measure == other.measure
+            && (!varies || self.compute_cells_fingerprint() == other.compute_cells_fingerprint())
+    }
+
+    /// What is measured in the cells of a shape class, which all agree in it.
+    ///
+    /// # Errors
+    /// As for [`Spec::measure_in`].
+    pub fn measure_of_class(&self, class: ShapeClass) -> Result<Cow<'_, Measure>, SpecError> {
+        self.measure_in(self.grid.class_cell_at(class, 0))
     }
 
     /// Number of trials, or the maximum under a stopping rule.

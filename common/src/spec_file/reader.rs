@@ -25,6 +25,11 @@ pub struct NumberRange {
 }
 
 impl NumberRange {
+    /// All finite numbers.
+    pub const FINITE: Self = Self {
+        low: f64::MIN,
+        ..Self::NON_NEGATIVE
+    };
     /// Real numbers ≥ 0.
     pub const NON_NEGATIVE: Self = Self {
         low: 0.0,
@@ -79,6 +84,10 @@ impl NumberRange {
         } else {
             "a finite number"
         };
+
+        if self.low == f64::MIN {
+            return kind.to_owned();
+        }
 
         let low = format!(
             "{} {}",

@@ -453,7 +453,7 @@ fn check_compatible(id: &SweepId, old: &Spec, new: &Spec) -> Result<(), UserErro
         return Err(refused_error(message));
     }
 
-    if old.measure != new.measure {
+    if !new.measures_as(old) {
         let message = format!(
             "measure: what was measured in {id} cannot be changed afterwards: leave [measure] as it is, or launch the file \
              as a new sweep"

@@ -71,12 +71,16 @@ impl LaunchCandidate {
 
     fn select_for_class(&self, class: ShapeClass, other: &Spec) -> Option<Arc<ResultSelection>> {
         let grid = &self.spec.grid;
-        let config = (grid.class_cell_count(class) > 0)
-            .then(|| grid.resolve_config(grid.class_cell_at(class, 0)).ok())
-            .flatten()?;
+        // Where samples are taken at other steps in other cells, no selection fits a class.
+        if grid.class_cell_count(class) == 0 || other.grid.has_measure_expressions() {
+            return None;
+        }
+        let cell = grid.class_cell_at(class, 0);
+        let config = grid.resolve_config(cell).ok()?;
+        let wanted = self.spec.measure_in(cell).ok()?;
         other
             .measure
-            .selection_for(&self.spec.measure, &config)
+            .selection_for(&wanted, &config)
             .map(Arc::new)
     }
 
