@@ -7,7 +7,7 @@ use crate::config::{
 use crate::net;
 use crate::pinned_file::FilePin;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::grammar::ReadingMode;
+use crate::spec_file::grammar::{MOMENTS_GRAMMAR, ReadingMode};
 use crate::spec_file::node::SpecTable;
 use crate::spec_file::reader::TableReader;
 use crate::spec_file::suggest::suggest_nearest;
@@ -111,7 +111,8 @@ impl TrialConfig {
         let steps = self.total_steps();
         for (at, entry) in self.train.schedule.iter().enumerate() {
             let from = self.length_in_steps(entry.from);
-            if from >= steps {
+            let is_allowed = reader.reading_mode().grammar >= MOMENTS_GRAMMAR && from == steps;
+            if from >= steps && !is_allowed {
                 let message =
                     format!("entry {at} begins after {from} steps, but a trial has only {steps}");
                 return Err(reader.section("train")?.error_at("schedule", message));

@@ -157,7 +157,7 @@ fn split_change(text: &str) -> Option<(&str, WrittenNumber)> {
 /// Splits `"round(4/k) steps"`; `"50 steps"` is no expression, and neither is a text without a unit.
 fn split_length(text: &str) -> Option<(&str, WrittenNumber)> {
     let text = text.trim();
-    if Length::parse(text).is_some() {
+    if Length::parse(text).is_some() || text.starts_with("every ") || text.contains(" from ") {
         return None;
     }
 
@@ -200,6 +200,7 @@ mod tests {
             ("0 steps", None),
             ("final", None),
             ("soon enough", None),
+            ("1 epoch from 5 to 10 epochs", None),
             (
                 "round(4/k) steps",
                 Some(("round(4/k)", WrittenNumber::Length("steps"))),

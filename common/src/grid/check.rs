@@ -42,6 +42,8 @@ fn count_values(table: &SpecTable) -> u64 {
         .sum()
 }
 
+/// Maximum number of cells that are resolved to find an entry of a schedule at the end of the trial.
+const MAX_SEARCHED_CELLS: u64 = 2_000;
 /// Maximum number of cells that are resolved to find values that are spelled in two ways.
 const MAX_SPELLED_CELLS: u64 = 20_000;
 
@@ -337,6 +339,17 @@ impl Grid {
         }
 
         Ok(())
+    }
+
+    /// Whether an entry of a schedule begins at the end of the trial, in one of some thousand cells.
+    pub(super) fn has_phase_without_steps(&self) -> bool {
+        let mut cells = self.sample_cells(MAX_SEARCHED_CELLS).into_iter();
+        cells.any(|cell| {
+            self.resolve_config(cell).is_ok_and(|config| {
+                let mut entries = config.train.schedule.iter();
+                entries.any(|entry| config.length_in_steps(entry.from) == config.total_steps())
+            })
+        })
     }
 
     pub(super) fn equal_cells_error(&self, a: CellIndex, b: CellIndex) -> SpecError {

@@ -36,7 +36,7 @@ use crate::ids::{CellIndex, Repeat, ShapeClass, TrialIndex};
 use crate::pinned_file::FilePin;
 use crate::random_streams;
 use crate::spec_file::error::SpecError;
-use crate::spec_file::grammar::{CASES_GRAMMAR, ReadingMode};
+use crate::spec_file::grammar::{CASES_GRAMMAR, MOMENTS_GRAMMAR, ReadingMode};
 use crate::spec_file::node::{SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
 
@@ -144,6 +144,9 @@ impl Grid {
         this.check_classes(wanted)?;
         this.check_spellings(wanted)?;
         this.check_written_numbers(wanted)?;
+        if reading.grammar >= MOMENTS_GRAMMAR && this.has_phase_without_steps() {
+            this.min_grammar = this.min_grammar.max(MOMENTS_GRAMMAR);
+        }
         // The checks for new sweeps are done. Reading a cell later must not refuse what was
         // accepted here.
         this.reading_mode.is_new = false;

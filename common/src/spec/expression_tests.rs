@@ -4,6 +4,7 @@ use super::tests::{refusal, source};
 use crate::Spec;
 use crate::config::{HyperparamChange, Length, ModelKind, TrialConfig};
 use crate::ids::{CellIndex, DatasetHash};
+use crate::spec::SampleTimes;
 
 fn read_with(rest: &str, settings: &[&str]) -> Spec {
     Spec::read_new(&source(rest, settings)).expect("a valid sweep")
@@ -144,9 +145,10 @@ fn samples_may_be_taken_at_other_steps_in_other_cells() {
         read("[grid]\nk = [5, 10]\n[derive]\nwd = \"k/1000\"\n[measure]\nevery = \"k steps\"\n");
     let every = |cell| {
         let measure = spec.measure_in(CellIndex(cell)).expect("a cell");
-        measure.every
+        measure.every.clone()
     };
-    assert_eq!((every(0), every(1)), (Length::Steps(5), Length::Steps(10)));
+    let steps = |steps| SampleTimes::Every(Length::Steps(steps));
+    assert_eq!((every(0), every(1)), (steps(5), steps(10)));
     assert_eq!(spec.grid.class_count(), 2);
 
     let plain = read("[measure]\nevery = \"5 steps\"\n");

@@ -5,9 +5,10 @@ use crate::config::{Length, TrialConfig};
 use crate::grid::Grid;
 use crate::ids::CellIndex;
 use crate::metric::{MAX_METRICS, MeasurementPass, Metric};
+use crate::spec::moments::{Moment, RepeatedMoment, SampleTimes};
 use crate::spec_file::error::SpecError;
-use crate::spec_file::grammar::ReadingMode;
-use crate::spec_file::node::SpecNode;
+use crate::spec_file::grammar::{MOMENTS_GRAMMAR, ReadingMode};
+use crate::spec_file::node::{SpecNode, SpecValue};
 use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 use crate::spec_file::suggest::suggest_nearest;
 
@@ -17,8 +18,8 @@ pub const MAX_PREDICTIONS: u64 = 1_000_000;
 /// The settings of `[measure]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
-    /// Interval between samples. The last sample is at the end of the trial.
-    pub every: Length,
+    /// When samples are taken. The last one is at the end of the trial.
+    pub every: SampleTimes,
     /// The metrics to sample.
     pub metrics: Vec<Metric>,
     /// The batch-norm statistics under which networks are evaluated.
@@ -62,31 +63,17 @@ pub struct Probe {
     pub at: Vec<Moment>,
 }
 
-/// A moment of a trial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// After a number of steps or epochs.
-    After(Length),
-    /// After the last step.
-    Final,
-}
-
-impl Moment {
-    /// Parses "20 epochs", "500 steps" or "final".
-    pub fn parse(text: &str) -> Option<Self> {
-        if text.trim() == "final" {
-            Some(Self::Final)
-        } else {
-            Length::parse(text).map(Self::After)
-        }
-    }
-
-    /// The number of steps after which the moment is, in a trial of this config.
-    pub fn step_in_trial(self, config: &TrialConfig) -> u64 {
-        match self {
-            Self::After(length) => config.length_in_steps(length),
-            Self::Final => config.total_steps(),
-        }
+impl Probe {
+    /// The steps after which predictions are made in a trial of this config, in ascending order.
+    pub fn steps_in_trial(&self, config: &TrialConfig) -> Vec<u64> {
+        let mut steps: Vec<u64> = self
+            .at
+            .iter()
+            .flat_map(|moment| moment.steps_in_trial(config))
+            .collect();
+        steps.sort_unstable();
+        steps.dedup();
+        steps
     }
 }
 
@@ -94,7 +81,7 @@ impl Measure {
     /// Samples these metrics and keeps nothing else.
     pub fn with_metrics(every: Length, metrics: Vec<Metric>) -> Self {
         Self {
-            every,
+            every: SampleTimes::Every(every),
             metrics,
             statistics: EvalStatistics::Running,
             probe: None,
@@ -114,15 +101,7 @@ impl Measure {
 
     pub(crate) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
         let r = root.section("measure")?;
-        let every = match r.read_str("every")? {
-            None => Length::Epochs(1),
-            Some(text) => Length::parse(text).ok_or_else(|| {
-                r.error_at(
-                    "every",
-                    format!("expected something like \"1 epoch\" or \"50 steps\", found '{text}'"),
-                )
-            })?,
-        };
+        let every = Self::read_sample_times(&r)?;
 
         let metrics = match r.read_list("metrics")? {
             None => vec![Metric::TrainLoss, Metric::TestAcc],
@@ -142,6 +121,56 @@ impl Measure {
             probe,
             save,
         })
+    }
+
+    /// Reads `every = "10 steps"` or `every = ["1 %", "1 step from 990 to 1010"]`.
+    fn read_sample_times(r: &TableReader<'_>) -> Result<SampleTimes, SpecError> {
+        let Some(node) = r.read_node("every") else {
+            return Ok(SampleTimes::Every(Length::Epochs(1)));
+        };
+        if let Some(length) = node.value.as_str().and_then(Length::parse) {
+            return Ok(SampleTimes::Every(length));
+        }
+
+        let items = match &node.value {
+            SpecValue::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        let moments = items
+            .iter()
+            .filter(|item| item.value.as_str() != Some("final"))
+            .map(|item| {
+                let moments = item.value.as_str().and_then(RepeatedMoment::parse);
+                moments.ok_or_else(|| {
+                    let found = quote_value(&item.value);
+                    r.error_at(
+                        "every",
+                        format!(
+                            "expected something like \"1 epoch\", \"50 steps\", \"1 %\" or \"1 step from 990 to 1010\", \
+                             found {found}"
+                        ),
+                    )
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        if items.is_empty() {
+            let message = "the list is empty: name moments, such as \"50 steps\"";
+            return Err(r.error_at("every", message));
+        }
+        r.reading_mode()
+            .require_grammar(MOMENTS_GRAMMAR, &node.origin, "measure.every")?;
+        Ok(SampleTimes::At(moments))
+    }
+
+    /// The first version of the grammar that has what is measured.
+    pub(super) fn min_grammar(&self) -> u32 {
+        let is_plain = matches!(self.every, SampleTimes::Every(_))
+            && self
+                .probe
+                .iter()
+                .flat_map(|probe| &probe.at)
+                .all(|moment| moment.is_plain());
+        if is_plain { 1 } else { MOMENTS_GRAMMAR }
     }
 
     pub(crate) fn read_probe(measure: &TableReader<'_>) -> Result<Option<Probe>, SpecError> {
@@ -238,14 +267,21 @@ impl Measure {
 }
 
 fn read_moment(r: &TableReader<'_>, item: &SpecNode) -> Result<Moment, SpecError> {
-    let moment = item.value.as_str().and_then(Moment::parse);
-    moment.ok_or_else(|| {
+    let moment = item.value.as_str().and_then(Moment::parse_several);
+    let moment = moment.ok_or_else(|| {
         let found = quote_value(&item.value);
         r.error_at(
             "at",
             format!(
-                "expected moments like \"20 epochs\", \"50 steps\" or \"final\", found {found}"
+                "expected moments like \"20 epochs\", \"50 steps\", \"50 %\", \"every 10 %\" or \"final\", found {found}"
             ),
         )
-    })
+    })?;
+
+    if !moment.is_plain() {
+        let path = r.path_to("at");
+        r.reading_mode()
+            .require_grammar(MOMENTS_GRAMMAR, &item.origin, &path)?;
+    }
+    Ok(moment)
 }

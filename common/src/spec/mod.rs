@@ -9,6 +9,9 @@ pub(crate) mod meaning_hash;
 pub mod measure;
 pub mod misleading;
 pub mod mistakes;
+#[cfg(test)]
+mod moment_tests;
+pub mod moments;
 mod numerics;
 pub mod result_reuse;
 pub mod scheduling;
@@ -18,7 +21,8 @@ pub mod stopping_rule;
 #[cfg(test)]
 mod tests;
 
-pub use crate::spec::measure::{EvalStatistics, MAX_PREDICTIONS, Measure, Moment, Probe};
+pub use crate::spec::measure::{EvalStatistics, MAX_PREDICTIONS, Measure, Probe};
+pub use crate::spec::moments::{Moment, SampleTimes};
 pub use crate::spec::source::{MAX_TEXT_BYTES, SpecSource};
 
 use std::borrow::Cow;
@@ -240,10 +244,11 @@ impl Spec {
 
     /// Checks that a trial's curve fits into a message.
     fn check_curve_size(&self, config: &TrialConfig, class: ShapeClass) -> Result<(), SpecError> {
-        let every = self.measure_of_class(class)?.every;
-        let rows = config
-            .total_steps()
-            .div_ceil(config.length_in_steps(every).max(1));
+        let every = &self.measure_of_class(class)?.every;
+        if let Some(problem) = every.find_problem(config) {
+            return Err(SpecError::new(Origin::Default, "measure.every", problem));
+        }
+        let rows = every.steps_in_trial(config).count();
         let numbers = rows.saturating_mul(1 + self.measure.metrics.len() as u64);
         if numbers > MAX_CURVE_NUMBERS {
             let message = format!(
@@ -352,11 +357,17 @@ impl Spec {
             ));
         }
 
-        let mut moments = probe.at.iter().map(|moment| moment.step_in_trial(config));
-        let steps = config.total_steps();
-        if let Some(step) = moments.find(|step| *step > steps) {
-            let message =
-                format!("step {step} is after the end: a trial of this sweep has {steps} steps");
+        let problem = probe
+            .at
+            .iter()
+            .find_map(|moment| moment.find_problem(config));
+        let kept = u64::from(probe.points) * probe.steps_in_trial(config).len() as u64;
+        let too_many = (kept > MAX_PREDICTIONS).then(|| {
+            format!(
+                "{kept} predictions of a trial are too many: at most {MAX_PREDICTIONS} are kept; name fewer moments"
+            )
+        });
+        if let Some(message) = problem.or(too_many) {
             return Err(SpecError::new(Origin::Default, "measure.probe.at", message));
         }
 
@@ -378,8 +389,7 @@ impl Spec {
     /// Whether both sweeps measure the same at the same steps of their trials. Where expressions give the steps, the
     /// cells must be the same as well.
     pub fn measures_as(&self, other: &Self) -> bool {
-        let varies =
-            self.grid.has_measure_expressions() || other.grid.has_measure_expressions();
+        let varies = self.grid.has_measure_expressions() || other.grid.has_measure_expressions();
         self.measure == other.measure
             && (!varies || self.compute_cells_fingerprint() == other.compute_cells_fingerprint())
     }
@@ -433,7 +443,7 @@ impl Spec {
     /// The earliest version of the grammar in which the file means the same. Programs from that version on can work
     /// on the sweep.
     pub fn min_grammar(&self) -> u32 {
-        self.grid.min_grammar()
+        self.grid.min_grammar().max(self.measure.min_grammar())
     }
 
     /// A fingerprint of the cells: their numbers, order and configs. Programs that compute different ones for a file

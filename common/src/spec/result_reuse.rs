@@ -24,9 +24,8 @@ impl Measure {
     /// Samples must be taken at the same steps, because metrics that are averaged since the last
     /// sample depend on its step.
     pub fn selection_for(&self, wanted: &Self, config: &TrialConfig) -> Option<ResultSelection> {
-        if config.length_in_steps(self.every) != config.length_in_steps(wanted.every)
-            || wanted.save && !self.save
-        {
+        let [own, asked] = [self, wanted].map(|m| m.every.steps_in_trial(config));
+        if !own.is_same_as(&asked) || wanted.save && !self.save {
             return None;
         }
 
@@ -44,16 +43,8 @@ impl Measure {
         let looks = match (&self.probe, &wanted.probe) {
             (_, None) => Vec::new(),
             (Some(kept), Some(asked)) if kept.points == asked.points => {
-                let kept: Vec<u64> = kept
-                    .at
-                    .iter()
-                    .map(|moment| moment.step_in_trial(config))
-                    .collect();
-                let asked: Vec<u64> = asked
-                    .at
-                    .iter()
-                    .map(|moment| moment.step_in_trial(config))
-                    .collect();
+                let kept = kept.steps_in_trial(config);
+                let asked = asked.steps_in_trial(config);
 
                 asked
                     .iter()

@@ -170,11 +170,9 @@ fn max_samples_per_trial(spec: &Spec) -> u64 {
                 .grid
                 .resolve_config(spec.grid.class_cell_at(class, 0))
                 .ok()?;
-            Some(
-                config
-                    .total_steps()
-                    .div_ceil(config.length_in_steps(spec.measure.every).max(1)),
-            )
+            let measure = spec.measure_of_class(class).ok()?;
+            let samples = measure.every.steps_in_trial(&config);
+            Some(samples.count())
         })
         .max()
         .unwrap_or(1)

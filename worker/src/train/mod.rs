@@ -261,12 +261,12 @@ fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
 fn empty_model_trial(job: &Job<'_>) -> FinishedTrial {
     let mut stream = job.streams.open_stream(Purpose::Empty, b"");
     let digest = WeightsDigest(stream.next_bytes());
-    let every = job.config.length_in_steps(job.measure.every).max(1);
     let steps = job.config.total_steps();
     let mut curve = MetricCurve::default();
+    let samples = job.measure.every.steps_in_trial(job.config);
     let mut step = 0;
     while step < steps {
-        step = (step / every + 1).saturating_mul(every).min(steps);
+        step = samples.next_after(step);
         curve.steps.push(step);
         curve
             .values

@@ -4,7 +4,7 @@ use ergodic_common::Spec;
 use ergodic_common::config::Length;
 use ergodic_common::ids::CellIndex;
 use ergodic_common::number_format::format_count;
-use ergodic_common::spec::Moment;
+use ergodic_common::spec::{Moment, Probe};
 
 use crate::analysis::distance::split_half;
 use crate::analysis::error::AnalysisError;
@@ -85,6 +85,16 @@ fn list_all_cells(spec: &Spec) -> Result<Vec<CellIndex>, AnalysisError> {
     }
 }
 
+/// The single moments at which predictions are kept.
+fn list_moments(spec: &Spec, probe: &Probe, cell: CellIndex) -> Vec<Moment> {
+    let config = spec.grid.resolve_config(cell).ok();
+    let expand = |moment: &Moment| match &config {
+        Some(config) => moment.expand(config),
+        None => vec![*moment],
+    };
+    probe.at.iter().flat_map(expand).collect()
+}
+
 /// Finds the moment that a user means, among those with stored predictions.
 fn find_moment(
     spec: &Spec,
@@ -117,7 +127,7 @@ pub(super) fn describe_moment(moment: Moment) -> String {
     match moment {
         Moment::After(Length::Epochs(n)) => format_count(n.into(), "epoch"),
         Moment::After(Length::Steps(n)) => format_count(n, "step"),
-        Moment::Final => "final".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -139,10 +149,11 @@ impl DistanceQuery {
         } else {
             list_all_cells(spec)?
         };
+        let kept = list_moments(spec, probe, cells[0]);
         let moments = match question.at.trim() {
-            "" if is_pair => probe.at.clone(),
-            "" => probe.at.last().copied().into_iter().collect(),
-            at => vec![find_moment(spec, &probe.at, cells[0], at)?],
+            "" if is_pair => kept,
+            "" => kept.last().copied().into_iter().collect(),
+            at => vec![find_moment(spec, &kept, cells[0], at)?],
         };
 
         if is_pair && !PERMUTATION_LIMITS.contains(&question.permutations) {

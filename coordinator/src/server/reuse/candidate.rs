@@ -78,10 +78,7 @@ impl LaunchCandidate {
         let cell = grid.class_cell_at(class, 0);
         let config = grid.resolve_config(cell).ok()?;
         let wanted = self.spec.measure_in(cell).ok()?;
-        other
-            .measure
-            .selection_for(&wanted, &config)
-            .map(Arc::new)
+        other.measure.selection_for(&wanted, &config).map(Arc::new)
     }
 
     /// Index, in another sweep's results, of this sweep's deciding metric.

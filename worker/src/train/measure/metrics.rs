@@ -5,6 +5,7 @@ use std::ops::Range;
 use ergodic_common::config::TrialConfig;
 use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::spec::Measure;
+use ergodic_common::spec::moments::SampleSteps;
 use ergodic_common::trial::MetricCurve;
 
 use super::gradient_stats::GradientNoise;
@@ -16,10 +17,8 @@ use crate::train::network::params::ParamLayout;
 /// Collects the samples of one trial. `T` is what its weights are: f32 for networks, f64 for the toy loss.
 pub(crate) struct MetricSampler<'a, T = f32> {
     measure: &'a Measure,
-    /// Number of steps between samples.
-    sample_interval: u64,
-    /// Number of steps of the trial.
-    total_steps: u64,
+    /// Steps after which a sample is taken.
+    sample_steps: SampleSteps,
     /// Ranges of the weights whose norm is reported.
     norm_ranges: Vec<Range<usize>>,
     has_normed_weights: bool,
@@ -80,8 +79,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
             .any(|s| s.param.trained && s.param.normed);
         Self {
             measure,
-            sample_interval: config.length_in_steps(measure.every).max(1),
-            total_steps: config.total_steps(),
+            sample_steps: measure.every.steps_in_trial(config),
             norm_ranges: layout.matching_ranges(|p| p.trained && (p.normed || !has_normed_weights)),
             has_normed_weights,
             trained_ranges: layout.matching_ranges(|p| p.trained),
@@ -102,7 +100,7 @@ impl<'a, T: Number> MetricSampler<'a, T> {
 
     /// Whether a sample is taken after `step` steps.
     pub(crate) fn is_sample_due(&self, step: u64) -> bool {
-        is_due(step, self.sample_interval, self.total_steps)
+        self.sample_steps.is_due(step)
     }
 
     /// Whether a metric needs the weights before a sampled step.
@@ -298,11 +296,6 @@ impl MetricSampler<'_> {
 
         Some(())
     }
-}
-
-/// Whether a sample is due after `step` steps: every `every` steps, and at the end.
-pub(crate) fn is_due(step: u64, every: u64, steps: u64) -> bool {
-    step.is_multiple_of(every) || step == steps
 }
 
 /// NaN where the images were not evaluated.

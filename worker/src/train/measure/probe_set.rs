@@ -2,7 +2,7 @@
 
 use ergodic_common::TrialConfig;
 use ergodic_common::random_streams::Streams;
-use ergodic_common::spec::{Measure, Probe};
+use ergodic_common::spec::Measure;
 use ergodic_common::trial::Predictions;
 
 use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
@@ -26,19 +26,13 @@ impl ProbePredictions {
         data: &TrialData,
         streams: &Streams,
     ) -> Self {
-        let Some(Probe { points, at }) = &measure.probe else {
+        let Some(probe) = &measure.probe else {
             return Self::default();
         };
-        let mut due_steps: Vec<u64> = at
-            .iter()
-            .map(|moment| moment.step_in_trial(config))
-            .collect();
-        due_steps.sort_unstable();
-        due_steps.dedup();
 
         Self {
-            images: data.probe_indices(*points, streams),
-            due_steps,
+            images: data.probe_indices(probe.points, streams),
+            due_steps: probe.steps_in_trial(config),
             recorded: Predictions::default(),
         }
     }

@@ -161,9 +161,8 @@ fn estimate_trial_flops(spec: &Spec, config: &TrialConfig, net: &Net) -> f64 {
 
 /// Number of samples of a trial.
 fn count_samples(spec: &Spec, config: &TrialConfig) -> u64 {
-    config
-        .total_steps()
-        .div_ceil(config.length_in_steps(spec.measure.every).max(1))
+    let samples = spec.measure.every.steps_in_trial(config);
+    samples.count()
 }
 
 /// Number of training steps that take as long as the gradients for one sample.
@@ -230,13 +229,17 @@ pub(super) fn estimate_stored_bytes(spec: &Spec, classes: &[ClassPlan]) -> (u64,
         .iter()
         .map(|c| c.weights_bytes * c.cells * repeats)
         .sum();
-    let predictions = spec
-        .measure
-        .probe
-        .as_ref()
-        .map_or(0, |p| u64::from(p.points) * p.at.len() as u64);
+    let predictions_in = |cell| {
+        let probe = spec.measure.probe.as_ref()?;
+        let config = spec.grid.resolve_config(cell).ok()?;
+        Some(u64::from(probe.points) * probe.steps_in_trial(&config).len() as u64)
+    };
+    let predictions = classes
+        .iter()
+        .map(|class| predictions_in(class.cell).unwrap_or(0) * class.cells * repeats)
+        .sum();
 
-    (weights, predictions * spec.trial_count())
+    (weights, predictions)
 }
 
 #[cfg(test)]
